@@ -1,0 +1,358 @@
+//! Chunks: their names, their versions, and the one format in which they travel and rest.
+//!
+//! A stored chunk never changes, so its record is made once by the writer and goes unchanged over the wire, through the
+//! owner, to the replicas and into their segments; every holder and every reader can check the same checksum.
+//!
+//! ```text
+//! offset size field (little-endian)
+//!      0    4 magic "CFc1"
+//!      4    4 CRC32C of everything after this field
+//!      8    4 data length in bytes, 0..=MAX_CHUNK_BYTES
+//!     12    4 chunk index I, counted from 1
+//!     16    8 version
+//!     24    4 key: position on the ring
+//!     28    2 length of NAME in bytes, 1..=MAX_FILE_NAME_BYTES
+//!     30    2 zero
+//!     32    n NAME, then the data
+//! ```
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::ring_id::RingId;
+
+/// Chunk size of files written through a mount.
+pub const CHUNK_BYTES: u32 = 4096;
+/// Chunk size of files sent by the old scripts, unless their first chunk is larger.
+pub const SCRIPT_CHUNK_BYTES: u32 = 4000;
+/// No chunk is larger, whoever wrote it.
+pub const MAX_CHUNK_BYTES: u32 = 1 << 20;
+/// NAME is a path at creation, so as long as a path may be.
+pub const MAX_FILE_NAME_BYTES: usize = 4095;
+pub const RECORD_HEADER_BYTES: usize = 32;
+
+const MAGIC: [u8; 4] = *b"CFc1";
+const SEPARATOR: &[u8] = b"_chunk_";
+
+/// NAME: what the chunks of a file are called; its path at creation, without a leading slash. Any bytes but NUL.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FileName(Bytes);
+
+impl FileName {
+    pub fn new(name: impl Into<Bytes>) -> Result<Self, NameError> {
+        let name = name.into();
+        match name.len() {
+            0 => Err(NameError::Empty),
+            len if len > MAX_FILE_NAME_BYTES => Err(NameError::TooLong { len, limit: MAX_FILE_NAME_BYTES }),
+            _ if name.contains(&0) => Err(NameError::Nul),
+            _ => Ok(Self(name)),
+        }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum NameError {
+    #[error("the name is empty")]
+    Empty,
+    #[error("the name has {len} bytes, at most {limit} are allowed")]
+    TooLong { len: usize, limit: usize },
+    #[error("the name contains a NUL byte")]
+    Nul,
+    #[error("the name contains a slash")]
+    Slash,
+    #[error("`.` and `..` name directories")]
+    Dots,
+}
+
+/// `NAME_chunk_I`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ChunkName {
+    pub file: FileName,
+    /// Counts from 1.
+    pub index: u32,
+}
+
+impl ChunkName {
+    /// Splits at the last `_chunk_`; `None` when this is no chunk name (index 0, leading zeros, or beyond 2^32 - 1).
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        let at = name.windows(SEPARATOR.len()).rposition(|window| window == SEPARATOR)?;
+        let digits = &name[at + SEPARATOR.len()..];
+        if digits.first() == Some(&b'0') || !digits.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let index = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        Some(Self { file: FileName::new(name[..at].to_vec()).ok()?, index })
+    }
+}
+
+impl fmt::Display for ChunkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_chunk_{}", self.file, self.index)
+    }
+}
+
+/// The key of chunk `index` of `file`.
+pub fn chunk_key(file: &FileName, index: u32) -> RingId {
+    let mut name = Vec::with_capacity(file.0.len() + SEPARATOR.len() + 10);
+    name.extend_from_slice(&file.0);
+    name.extend_from_slice(SEPARATOR);
+    name.extend_from_slice(index.to_string().as_bytes());
+    RingId::of_chunk_name(&name)
+}
+
+/// A chunk's write-once stamp. Handed out by the namespace, each to one flushed run of chunks of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Version(pub u64);
+
+/// What tells one stored chunk from every other. A version belongs to one run of one file, so with the index it is
+/// enough; NAME is carried along for placement and for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ChunkId {
+    pub version: Version,
+    pub index: u32,
+}
+
+/// A chunk to ask for: its id, and the NAME from which its key follows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ChunkRef {
+    pub file: FileName,
+    pub id: ChunkId,
+}
+
+impl ChunkRef {
+    pub fn key(&self) -> RingId {
+        chunk_key(&self.file, self.id.index)
+    }
+}
+
+/// `count` chunks of `file` from `first` on that share a version: the unit of deletion.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ChunkRun {
+    pub file: FileName,
+    pub first: u32,
+    pub count: u32,
+    pub version: Version,
+}
+
+/// A chunk with its bytes; `data` and `file` are usually slices of one larger buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub file: FileName,
+    pub id: ChunkId,
+    pub key: RingId,
+    pub data: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RecordError {
+    #[error("not a chunk record (wrong magic bytes)")]
+    Magic,
+    #[error("the record is cut off: {have} of {need} bytes")]
+    Truncated { have: usize, need: usize },
+    #[error("the record's checksum does not fit its contents")]
+    Checksum,
+    #[error("chunk index 0 (chunks count from 1)")]
+    Index,
+    #[error("the record claims {len} bytes of data, at most {MAX_CHUNK_BYTES} are allowed")]
+    TooLarge { len: u32 },
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("the record's key is not that of its name")]
+    Key,
+}
+
+/// The fixed part of a record, read without looking at the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordHeader {
+    pub checksum: u32,
+    pub data_bytes: u32,
+    pub id: ChunkId,
+    pub key: RingId,
+    pub name_bytes: u16,
+}
+
+impl RecordHeader {
+    /// Reads the header at the start of `bytes`. Says nothing about the checksum.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        let Some(header) = bytes.first_chunk::<RECORD_HEADER_BYTES>() else {
+            return Err(RecordError::Truncated { have: bytes.len(), need: RECORD_HEADER_BYTES });
+        };
+        if header[..4] != MAGIC {
+            return Err(RecordError::Magic);
+        }
+        let u32_at = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        let parsed = Self {
+            checksum: u32_at(4),
+            data_bytes: u32_at(8),
+            id: ChunkId {
+                index: u32_at(12),
+                version: Version(u64::from_le_bytes(header[16..24].try_into().expect("eight bytes"))),
+            },
+            key: RingId(u32_at(24)),
+            name_bytes: u16::from_le_bytes([header[28], header[29]]),
+        };
+        parsed.check()
+    }
+
+    fn check(self) -> Result<Self, RecordError> {
+        let name_bytes = usize::from(self.name_bytes);
+        if self.data_bytes > MAX_CHUNK_BYTES {
+            return Err(RecordError::TooLarge { len: self.data_bytes });
+        }
+        if self.id.index == 0 {
+            return Err(RecordError::Index);
+        }
+        if name_bytes == 0 {
+            return Err(NameError::Empty.into());
+        }
+        if name_bytes > MAX_FILE_NAME_BYTES {
+            return Err(NameError::TooLong { len: name_bytes, limit: MAX_FILE_NAME_BYTES }.into());
+        }
+        Ok(self)
+    }
+
+    /// Bytes of the whole record, header included.
+    pub fn record_bytes(&self) -> usize {
+        RECORD_HEADER_BYTES + usize::from(self.name_bytes) + self.data_bytes as usize
+    }
+}
+
+/// Bytes that a record with this NAME and data takes.
+pub fn record_bytes(file: &FileName, data_bytes: usize) -> usize {
+    RECORD_HEADER_BYTES + file.0.len() + data_bytes
+}
+
+/// Appends the record of one chunk to `out`.
+pub fn encode_record(out: &mut BytesMut, file: &FileName, id: ChunkId, key: RingId, data: &[u8]) {
+    let start = out.len();
+    out.reserve(record_bytes(file, data.len()));
+    out.put_slice(&MAGIC);
+    out.put_u32_le(0);
+    out.put_u32_le(data.len() as u32);
+    out.put_u32_le(id.index);
+    out.put_u64_le(id.version.0);
+    out.put_u32_le(key.0);
+    out.put_u16_le(file.0.len() as u16);
+    out.put_u16_le(0);
+    out.put_slice(&file.0);
+    out.put_slice(data);
+    let checksum = crc32c::crc32c(&out[start + 8..]);
+    out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Takes the first record off `bytes`, verified; the rest stays in `bytes`. The record shares the buffer.
+pub fn take_record(bytes: &mut Bytes) -> Result<Record, RecordError> {
+    let header = RecordHeader::parse(bytes)?;
+    let need = header.record_bytes();
+    if bytes.len() < need {
+        return Err(RecordError::Truncated { have: bytes.len(), need });
+    }
+    let record = bytes.split_to(need);
+    if crc32c::crc32c(&record[8..]) != header.checksum {
+        return Err(RecordError::Checksum);
+    }
+    let name_end = RECORD_HEADER_BYTES + usize::from(header.name_bytes);
+    Ok(Record {
+        file: FileName::new(record.slice(RECORD_HEADER_BYTES..name_end))?,
+        id: header.id,
+        key: header.key,
+        data: record.slice(name_end..),
+    })
+}
+
+/// A put's body whose every record has been verified, with where each one starts. The bytes go to disk as they are.
+#[derive(Clone, Debug)]
+pub struct VerifiedBatch {
+    pub bytes: Bytes,
+    /// Header and offset into `bytes`, in the order of arrival; the records lie without gaps.
+    pub records: Vec<(RecordHeader, u32)>,
+}
+
+impl VerifiedBatch {
+    /// Checks length, checksum, name and key of every record; one bad record refuses the whole batch.
+    pub fn verify(bytes: Bytes) -> Result<Self, RecordError> {
+        let mut records = Vec::new();
+        let mut rest = bytes.clone();
+        while !rest.is_empty() {
+            let offset = (bytes.len() - rest.len()) as u32;
+            let header = RecordHeader::parse(&rest)?;
+            let record = take_record(&mut rest)?;
+            if chunk_key(&record.file, record.id.index) != record.key {
+                return Err(RecordError::Key);
+            }
+            records.push((header, offset));
+        }
+        Ok(Self { bytes, records })
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = RingId> + '_ {
+        self.records.iter().map(|(header, _)| header.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (FileName, Bytes) {
+        let file = FileName::new("dir/a.txt").unwrap();
+        let mut out = BytesMut::new();
+        let id = ChunkId { version: Version(9), index: 3 };
+        encode_record(&mut out, &file, id, chunk_key(&file, 3), b"hello");
+        (file, out.freeze())
+    }
+
+    #[test]
+    fn a_record_comes_back() {
+        let (file, mut bytes) = sample();
+        let record = take_record(&mut bytes).unwrap();
+        assert_eq!((record.file, record.id.index, &record.data[..]), (file, 3, &b"hello"[..]));
+        assert!(bytes.is_empty());
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let (_, bytes) = sample();
+        for at in 0..bytes.len() * 8 {
+            let mut damaged = bytes.to_vec();
+            damaged[at / 8] ^= 1 << (at % 8);
+            assert!(take_record(&mut damaged.into()).is_err(), "bit {at}");
+        }
+        for len in 0..bytes.len() {
+            assert!(take_record(&mut bytes.slice(..len)).is_err(), "cut at {len}");
+        }
+    }
+
+    #[test]
+    fn chunk_names() {
+        let parsed = |name: &str| ChunkName::parse(name.as_bytes()).map(|chunk| (chunk.file.to_string(), chunk.index));
+        assert_eq!(parsed("a.txt_chunk_1"), Some(("a.txt".into(), 1)));
+        assert_eq!(parsed("a_chunk_2_chunk_30"), Some(("a_chunk_2".into(), 30)));
+        assert_eq!(parsed("a_chunk_4294967295"), Some(("a".into(), u32::MAX)));
+        for no in
+            ["a", "a_chunk_", "a_chunk_0", "a_chunk_01", "a_chunk_4294967296", "_chunk_1", "a_chunk_1x", "a_chunk_+1"]
+        {
+            assert_eq!(parsed(no), None, "{no}");
+        }
+    }
+}

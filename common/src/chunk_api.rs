@@ -1,0 +1,64 @@
+//! The batch form of 5058: many chunks a request, bodies as they are stored.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /chunks/put?copies=N&durable=B` | records, one after the other | 204, or one of the errors below |
+//! | `POST /chunks/get` | postcard of `Vec<ChunkRef>` | 200 with the records that are here, in any order |
+//! | `POST /chunks/has` | postcard of `Vec<ChunkRef>` | 200 with one byte each, 1 for here and sound |
+//! | `POST /chunks/delete` | postcard of `Vec<ChunkRun>` | 204 |
+//! | `POST /chunks/sync` | empty | 204 once all that was acknowledged is on disk |
+//! | `GET /chunks/list?after=A&upto=U&from=TOKEN` | | 200 with postcard of [`ChunkList`]: chunks with keys in `(A, U]` |
+//!
+//! `copies=3` goes to the owner, which passes the batch on; `copies=1` is stored here and nowhere else. A node that
+//! does not own a key of a `copies=3` batch answers 421 and stores nothing. The body of 421, and of the header
+//! `x-chordfs-neighbours` of a get that missed something, is JSON of `Neighbours`. Other errors: 400 a damaged or
+//! malformed batch, 503 no quorum of holders, 507 no space; their bodies are one line of text.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::chunk::{ChunkRef, ChunkRun};
+
+/// Chunks a batch may carry at most, in any of the calls.
+pub const MAX_BATCH_CHUNKS: usize = 8192;
+/// Bytes a put may carry, or a get may ask for.
+pub const MAX_BATCH_BYTES: usize = 64 << 20;
+/// How many holders a chunk has.
+pub const REPLICAS: usize = 3;
+/// Header of a get's answer with what the node knows of the ring, when it lacked something.
+pub const NEIGHBOURS_HEADER: &str = "x-chordfs-neighbours";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedChunk {
+    pub chunk: ChunkRef,
+    pub data_bytes: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkList {
+    pub chunks: Vec<ListedChunk>,
+    /// Ask again with this token for what follows; `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// How many of `holders` must have a batch before it is acknowledged: two of three, all of a smaller ring.
+pub fn write_quorum(holders: usize) -> usize {
+    holders.min(2)
+}
+
+pub fn encode_refs(refs: &[ChunkRef]) -> Bytes {
+    postcard::to_allocvec(refs).expect("plain data always encodes").into()
+}
+
+pub fn encode_runs(runs: &[ChunkRun]) -> Bytes {
+    postcard::to_allocvec(runs).expect("plain data always encodes").into()
+}
+
+/// Refuses more than [`MAX_BATCH_CHUNKS`].
+pub fn decode_batch<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<Vec<T>, String> {
+    let items: Vec<T> = postcard::from_bytes(body).map_err(|error| format!("the batch does not decode: {error}"))?;
+    if items.len() > MAX_BATCH_CHUNKS {
+        return Err(format!("the batch names {} chunks, at most {MAX_BATCH_CHUNKS} are allowed", items.len()));
+    }
+    Ok(items)
+}

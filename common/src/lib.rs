@@ -1,0 +1,13 @@
+//! What mounts and storage nodes share: the circle, chunks and their records, the namespace's messages, and the clients
+//! of the two protocols. See the README's map for the rooms around it.
+
+pub mod chunk;
+pub mod chunk_api;
+pub mod chunk_client;
+pub mod fs_error;
+pub mod http_pool;
+pub mod namespace;
+pub mod ring_id;
+pub mod router;
+pub mod rpc;
+pub mod session;

@@ -1,0 +1,478 @@
+//! What travels between a mount (or a node acting for a script) and the namespace: changes, queries, their answers, and
+//! the change feed. How they are carried out is the storage node's business.
+//!
+//! Everything here is plain data, encoded with postcard: a change is logged, sent again after a leader change, and
+//! replayed on a reference model, always the same bytes. [`WIRE_VERSION`] goes first in every message and log entry.
+
+use std::{fmt, net::SocketAddr};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    chunk::{ChunkRun, FileName, NameError, Version},
+    fs_error::FsError,
+};
+
+/// Raised when any type below changes its encoding.
+pub const WIRE_VERSION: u8 = 1;
+/// The longest name of one directory entry, in bytes.
+pub const MAX_ENTRY_NAME_BYTES: usize = 255;
+/// How many directory entries or extents one answer carries at most.
+pub const PAGE_ITEMS: u32 = 1024;
+
+/// An inode number. The root directory is 1, and a number is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ino(pub u64);
+
+impl Ino {
+    pub const ROOT: Ino = Ino(1);
+}
+
+/// One name in a directory: not empty, no slash, no NUL, neither `.` nor `..`. Checked once, here.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Bytes", into = "Bytes")]
+pub struct EntryName(Bytes);
+
+impl EntryName {
+    pub fn new(name: impl Into<Bytes>) -> Result<Self, NameError> {
+        let name = name.into();
+        match &name[..] {
+            [] => Err(NameError::Empty),
+            b"." | b".." => Err(NameError::Dots),
+            long if long.len() > MAX_ENTRY_NAME_BYTES => {
+                Err(NameError::TooLong { len: long.len(), limit: MAX_ENTRY_NAME_BYTES })
+            }
+            bytes if bytes.contains(&b'/') => Err(NameError::Slash),
+            bytes if bytes.contains(&0) => Err(NameError::Nul),
+            _ => Ok(Self(name)),
+        }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<Bytes> for EntryName {
+    type Error = NameError;
+
+    fn try_from(name: Bytes) -> Result<Self, NameError> {
+        Self::new(name)
+    }
+}
+
+impl From<EntryName> for Bytes {
+    fn from(name: EntryName) -> Bytes {
+        name.0
+    }
+}
+
+impl fmt::Display for EntryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for EntryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FileKind {
+    File,
+    Directory,
+    Symlink,
+    Fifo,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+/// A point in time, seconds and nanoseconds since 1970; before 1970 the seconds are negative, the nanoseconds never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Time {
+    pub secs: i64,
+    pub nanos: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attr {
+    pub ino: Ino,
+    pub kind: FileKind,
+    /// Permission bits, set-id bits and sticky bit: 0..=0o7777.
+    pub mode: u16,
+    pub nlink: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u32,
+    /// Bytes of a file or of a symlink's target; 0 for the rest.
+    pub size: u64,
+    pub chunk_bytes: u32,
+    pub atime: Time,
+    pub mtime: Time,
+    pub ctime: Time,
+    /// Grows with every change of contents or attributes: equal means nothing changed in between.
+    pub change: u64,
+    /// NAME of the file's chunks: its path at creation.
+    pub file: FileName,
+}
+
+/// A run of chunks with one version. Chunks that no extent covers are holes and read as zeros; so does the rest of a
+/// chunk stored shorter than the chunk size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Counts from 1.
+    pub first: u32,
+    pub count: u32,
+    pub version: Version,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// Versions `first..first + count`, for the session that asked only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionBlock {
+    pub first: Version,
+    pub count: u32,
+}
+
+/// One change as it is logged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceOp {
+    /// `None` for what the namespace does by itself (opening a session, purging, expiring).
+    pub origin: Option<OpId>,
+    /// The time its proposer saw; the tables never look at a clock.
+    pub now: Time,
+    pub change: Change,
+}
+
+/// An operation sent again carries the same id and is applied once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpId {
+    pub session: SessionId,
+    pub sequence: u64,
+    /// The session has the replies of all operations below this; they may be forgotten.
+    pub answered_below: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// `nonce` makes opening idempotent: the same nonce gets the same session.
+    OpenSession {
+        nonce: u64,
+        client: String,
+    },
+    /// Ends the session and releases what it holds.
+    CloseSession {
+        session: SessionId,
+    },
+    AllocateVersions {
+        count: u32,
+    },
+    /// Creates an entry. With `exclusive` an existing one is an error, otherwise it is returned as it is.
+    Make {
+        parent: Ino,
+        name: EntryName,
+        node: NewNode,
+        exclusive: bool,
+    },
+    /// Creates a file without a name, held by the session; `Publish` gives it one.
+    MakeUnnamed {
+        file: FileName,
+        node: NewNode,
+    },
+    /// Puts an unnamed file at a name, in place of whatever non-directory stood there.
+    Publish {
+        ino: Ino,
+        parent: Ino,
+        name: EntryName,
+    },
+    Link {
+        ino: Ino,
+        parent: Ino,
+        name: EntryName,
+    },
+    /// `hold`: the session has the file open, so its contents stay until `Release`.
+    Unlink {
+        parent: Ino,
+        name: EntryName,
+        hold: bool,
+    },
+    Rmdir {
+        parent: Ino,
+        name: EntryName,
+    },
+    /// `hold` speaks of the file that is replaced.
+    Rename {
+        parent: Ino,
+        name: EntryName,
+        new_parent: Ino,
+        new_name: EntryName,
+        mode: RenameMode,
+        hold: bool,
+    },
+    SetAttr {
+        ino: Ino,
+        set: SetAttr,
+    },
+    Commit {
+        ino: Ino,
+        commit: Commit,
+    },
+    /// The session has open a file that lost its last name.
+    Hold {
+        ino: Ino,
+    },
+    Release {
+        inos: Vec<Ino>,
+    },
+    /// Deletes the contents of files that have had neither name nor holder since before `before`, `limit` at most.
+    PurgeOrphans {
+        before: Time,
+        limit: u32,
+    },
+    /// The nodes have deleted these.
+    ForgetDead {
+        ids: Vec<u64>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewNode {
+    pub kind: FileKind,
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u32,
+    pub chunk_bytes: u32,
+    /// Empty but for symlinks.
+    pub target: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RenameMode {
+    Replace,
+    NoReplace,
+    Exchange,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAttr {
+    pub mode: Option<u16>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub atime: Option<Time>,
+    pub mtime: Option<Time>,
+    /// Overrides the ctime, which is otherwise the operation's own time.
+    pub ctime: Option<Time>,
+    pub truncate: Option<Truncate>,
+}
+
+/// Sets the size. Where the new end falls inside a stored chunk, the caller has stored that chunk anew, cut at the end,
+/// and names it in `tail`: bytes beyond the end must not come back when the file grows again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Truncate {
+    pub size: u64,
+    pub tail: Option<ChunkWrite>,
+}
+
+/// Makes stored chunks current.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Drops all that was there first and sets the chunk size: "the file starts anew".
+    pub restart: Option<u32>,
+    /// Chunks written whole: nothing of what they replace is needed. Ascending, not overlapping.
+    pub extents: Vec<Extent>,
+    /// Chunks overwritten in part: refused with `Conflict` unless `base` is still current.
+    pub partial: Vec<ChunkWrite>,
+    /// The file is at least this long afterwards.
+    pub size_at_least: u64,
+    pub mtime: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkWrite {
+    pub index: u32,
+    pub version: Version,
+    /// The version it was laid over; `None` for a hole.
+    pub base: Option<Version>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    Done,
+    Session {
+        session: SessionId,
+        versions: VersionBlock,
+    },
+    Versions(VersionBlock),
+    /// `created` is false where `Make` without `exclusive` found the entry.
+    Entry {
+        attr: Attr,
+        created: bool,
+    },
+    Attr(Attr),
+    /// What `Unlink`, `Publish` or `Rename` took away or replaced, after the change.
+    Removed {
+        attr: Option<Attr>,
+    },
+    Purged {
+        count: u32,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    Lookup {
+        parent: Ino,
+        name: EntryName,
+    },
+    GetAttr {
+        ino: Ino,
+    },
+    /// Attributes and the first page of extents, in one round trip.
+    Open {
+        ino: Ino,
+    },
+    /// Extents that end at or after chunk `from`.
+    Extents {
+        ino: Ino,
+        from: u32,
+    },
+    /// Entries after the name `after` (from the start without one), in the order of their bytes.
+    ReadDir {
+        ino: Ino,
+        after: Option<EntryName>,
+    },
+    ReadLink {
+        ino: Ino,
+    },
+    /// From the root, following no symlinks. An empty path is the root.
+    Resolve {
+        path: Vec<EntryName>,
+    },
+    StatFs,
+    /// Dead versions, oldest first, with the id under which to forget them.
+    Dead {
+        before: Time,
+        limit: u32,
+    },
+    /// Which of these versions does no file reference?
+    Unreferenced {
+        versions: Vec<Version>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    Attr(Attr),
+    Open {
+        attr: Attr,
+        extents: Vec<Extent>,
+        more: bool,
+    },
+    Extents {
+        extents: Vec<Extent>,
+        more: bool,
+    },
+    /// `parent` is what `..` means here.
+    Entries {
+        parent: Ino,
+        entries: Vec<DirEntry>,
+        more: bool,
+    },
+    Target(Bytes),
+    StatFs {
+        inodes: u64,
+        bytes: u64,
+    },
+    Dead(Vec<(u64, ChunkRun)>),
+    Versions(Vec<Version>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirEntry {
+    pub name: EntryName,
+    pub attr: Attr,
+}
+
+/// What one applied operation changed, told to the other sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FeedEvent {
+    /// Attributes; with `contents`, bytes too.
+    Inode { ino: Ino, contents: bool },
+    /// The entry appeared, went, or names another inode now.
+    Entry { parent: Ino, name: EntryName },
+    /// The last name went. A session that has it open answers with `Change::Hold`.
+    Orphaned { ino: Ino },
+}
+
+/// The calls of our own that carry this over MessagePack-RPC; each takes and returns one binary.
+pub mod calls {
+    /// [`super::Request`] to [`super::Response`].
+    pub const NAMESPACE: &str = "chordfs_namespace";
+    /// Notification from the leader: postcard of `Vec<FeedEvent>`.
+    pub const FEED: &str = "chordfs_feed";
+    /// No argument; returns MessagePack of [`crate::ring_id::Neighbours`] as `[predecessor, self, [successor, ...]]`.
+    pub const NEIGHBOURS: &str = "chordfs_neighbours";
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Where is the leader?
+    Leader,
+    /// This connection belongs to the session from now on: it renews the lease and receives the feed.
+    Attach {
+        session: SessionId,
+    },
+    /// Renews the lease of the attached session.
+    KeepAlive,
+    Apply(NamespaceOp),
+    Query(Query),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// Not here; `leader` is its ring address, if known. Nothing was done.
+    NotLeader {
+        leader: Option<SocketAddr>,
+    },
+    /// It may or may not have been done: ask again with the same id.
+    Unavailable {
+        reason: String,
+    },
+    Attached,
+    Alive,
+    Applied(Result<Reply, FsError>),
+    Answered(Result<Answer, FsError>),
+}
+
+/// A message with the version byte in front.
+pub fn encode<T: Serialize>(message: &T) -> Bytes {
+    let bytes = vec![WIRE_VERSION];
+    postcard::to_extend(message, bytes).expect("plain data always encodes").into()
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("the message is empty")]
+    Empty,
+    #[error("the message has format {found}, this program speaks {WIRE_VERSION}")]
+    Version { found: u8 },
+    #[error("the message does not decode: {0}")]
+    Malformed(String),
+}
+
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+    match bytes.split_first() {
+        None => Err(DecodeError::Empty),
+        Some((&WIRE_VERSION, rest)) => {
+            postcard::from_bytes(rest).map_err(|error| DecodeError::Malformed(error.to_string()))
+        }
+        Some((&found, _)) => Err(DecodeError::Version { found }),
+    }
+}

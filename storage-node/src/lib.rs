@@ -1,0 +1,9 @@
+//! A storage node: a member of the ring that keeps chunks, serves them, and may vote on the namespace.
+
+pub mod driver;
+pub mod http;
+pub mod lifecycle;
+pub mod namespace;
+pub mod replica;
+pub mod ring;
+pub mod store;
