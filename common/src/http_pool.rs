@@ -1,1 +1,232 @@
-//! placeholder
+//! A small pool of keep-alive HTTP/1.1 connections: the way of chunks and of the namespace's log between processes.
+//!
+//! It is hyper's own connection with nothing around it, because on this way every copy counts: request bodies are
+//! handed over as slices, an answer of one frame is passed on as it came, and a longer one is gathered once.
+
+use std::{
+    collections::HashMap,
+    collections::VecDeque,
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::{
+    HeaderMap, Method, Request, StatusCode,
+    body::{Body, Frame, Incoming, SizeHint},
+    client::conn::http1::{self, SendRequest},
+    header,
+};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::{net::TcpStream, time::timeout};
+
+/// Connections kept idle for each peer; more may be in use at a time.
+const IDLE_PER_PEER: usize = 8;
+/// An answer longer than this is refused: the largest batch and its headers fit.
+const MAX_ANSWER_BYTES: usize = 128 << 20;
+
+#[derive(Clone, Debug, Error)]
+pub enum HttpError {
+    #[error("cannot connect to {address}: {reason}")]
+    Connect { address: SocketAddr, reason: String },
+    #[error("no answer from {address} within {deadline:?}")]
+    Deadline { address: SocketAddr, deadline: Duration },
+    #[error("the exchange with {address} broke off: {reason}")]
+    Broken { address: SocketAddr, reason: String },
+}
+
+#[derive(Clone, Debug)]
+pub struct HttpAnswer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl HttpAnswer {
+    /// The body as one line for people.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).trim().to_owned()
+    }
+}
+
+#[derive(Default)]
+pub struct HttpPool {
+    idle: Mutex<HashMap<SocketAddr, Vec<SendRequest<Pieces>>>>,
+}
+
+impl HttpPool {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sends `body` piece by piece and gathers the answer. A kept connection that turns out closed is replaced once.
+    pub async fn request(
+        &self,
+        address: SocketAddr,
+        method: Method,
+        path_and_query: &str,
+        headers: HeaderMap,
+        body: Vec<Bytes>,
+        deadline: Duration,
+    ) -> Result<HttpAnswer, HttpError> {
+        let exchange = self.exchange(address, method, path_and_query, headers, body);
+        timeout(deadline, Box::pin(exchange)).await.unwrap_or(Err(HttpError::Deadline { address, deadline }))
+    }
+
+    /// `POST` without further headers.
+    pub async fn post(
+        &self,
+        address: SocketAddr,
+        path_and_query: &str,
+        body: Vec<Bytes>,
+        deadline: Duration,
+    ) -> Result<HttpAnswer, HttpError> {
+        self.request(address, Method::POST, path_and_query, HeaderMap::new(), body, deadline).await
+    }
+
+    async fn exchange(
+        &self,
+        address: SocketAddr,
+        method: Method,
+        path_and_query: &str,
+        headers: HeaderMap,
+        body: Vec<Bytes>,
+    ) -> Result<HttpAnswer, HttpError> {
+        while let Some(mut connection) = self.take_idle(address) {
+            let request = build(address, &method, path_and_query, &headers, body.clone())?;
+            match connection.try_send_request(request).await {
+                Ok(response) => return self.gather(address, connection, response).await,
+                // The peer closed the connection while it lay idle; nothing was sent.
+                Err(error) if error.message().is_some() => continue,
+                Err(error) => return Err(HttpError::Broken { address, reason: chain(&error.into_error()) }),
+            }
+        }
+        let mut connection = connect(address).await?;
+        let request = build(address, &method, path_and_query, &headers, body)?;
+        let response = connection.send_request(request).await;
+        let response = response.map_err(|error| HttpError::Broken { address, reason: chain(&error) })?;
+        self.gather(address, connection, response).await
+    }
+
+    fn take_idle(&self, address: SocketAddr) -> Option<SendRequest<Pieces>> {
+        let mut idle = self.idle.lock();
+        let connections = idle.get_mut(&address)?;
+        std::iter::from_fn(|| connections.pop()).find(|connection| !connection.is_closed() && connection.is_ready())
+    }
+
+    async fn gather(
+        &self,
+        address: SocketAddr,
+        mut connection: SendRequest<Pieces>,
+        response: hyper::Response<Incoming>,
+    ) -> Result<HttpAnswer, HttpError> {
+        let (parts, body) = response.into_parts();
+        let body = gather_body(body).await.map_err(|reason| HttpError::Broken { address, reason })?;
+        if connection.ready().await.is_ok() {
+            self.keep(address, connection);
+        }
+        Ok(HttpAnswer { status: parts.status, headers: parts.headers, body })
+    }
+
+    fn keep(&self, address: SocketAddr, connection: SendRequest<Pieces>) {
+        let mut idle = self.idle.lock();
+        let connections = idle.entry(address).or_default();
+        if connections.len() < IDLE_PER_PEER {
+            connections.push(connection);
+        }
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<SendRequest<Pieces>, HttpError> {
+    let failed = |reason: String| HttpError::Connect { address, reason };
+    let stream = TcpStream::connect(address).await.map_err(|error| failed(error.to_string()))?;
+    stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+    let handshake = http1::Builder::new().max_buf_size(1 << 20).writev(true).handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.map_err(|error| failed(chain(&error)))?;
+    // Ends by itself when the sender is dropped or the peer closes.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+fn build(
+    address: SocketAddr,
+    method: &Method,
+    path_and_query: &str,
+    headers: &HeaderMap,
+    body: Vec<Bytes>,
+) -> Result<Request<Pieces>, HttpError> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path_and_query)
+        .header(header::HOST, address.to_string())
+        .body(Pieces(body.into()))
+        .map_err(|error| HttpError::Broken { address, reason: error.to_string() })?;
+    request.headers_mut().extend(headers.clone());
+    Ok(request)
+}
+
+async fn gather_body(mut body: Incoming) -> Result<Bytes, String> {
+    let expected = body.size_hint().exact().unwrap_or(0) as usize;
+    if expected > MAX_ANSWER_BYTES {
+        return Err(format!("an answer of {expected} bytes, at most {MAX_ANSWER_BYTES} are taken"));
+    }
+    let mut first = Bytes::new();
+    let mut gathered = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| chain(&error))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.is_empty() && gathered.is_empty() {
+            first = data;
+            continue;
+        }
+        if gathered.is_empty() {
+            gathered.reserve(expected.max(first.len() + data.len()));
+            gathered.extend_from_slice(&first);
+        }
+        if gathered.len() + data.len() > MAX_ANSWER_BYTES {
+            return Err(format!("an answer of more than {MAX_ANSWER_BYTES} bytes"));
+        }
+        gathered.extend_from_slice(&data);
+    }
+    Ok(if gathered.is_empty() { first } else { gathered.freeze() })
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// A body of known length whose pieces are sent without being joined.
+struct Pieces(VecDeque<Bytes>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
