@@ -11,3 +11,4 @@ pub mod ring_id;
 pub mod router;
 pub mod rpc;
 pub mod session;
+pub mod wire;

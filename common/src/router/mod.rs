@@ -1,0 +1,127 @@
+//! Key to owner and holders: the arcs learnt from the nodes, and when to ask again.
+//!
+//! The table is a value without clock or socket; the router around it asks the ring when the table has a gap. Nothing
+//! here has to be right for data to be safe: a node that is asked for a key outside its arc says so, and that answer is
+//! learnt like any other.
+
+mod table;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use thiserror::Error;
+
+pub use self::table::{Route, RouteTable};
+use crate::{
+    namespace::calls,
+    ring_id::{Neighbours, NodeRef, RingId},
+    rpc::{RpcClient, RpcError, Value},
+    wire,
+};
+
+#[derive(Clone, Debug, Error)]
+pub enum RouteError {
+    #[error("no node of the ring is known; name one")]
+    NoNode,
+    #[error(transparent)]
+    Call(#[from] RpcError),
+    #[error("{from} answered a look-up with something else: {reason}")]
+    Answer { from: SocketAddr, reason: String },
+}
+
+pub struct Router {
+    table: Mutex<RouteTable>,
+    nodes: Vec<SocketAddr>,
+    /// Which node to ask next: a different one each time, so that a dead one costs one try.
+    turn: AtomicUsize,
+    connections: Mutex<HashMap<SocketAddr, RpcClient>>,
+    deadline: Duration,
+}
+
+impl Router {
+    /// `nodes`: ring addresses of any members, asked while nothing better is known. `deadline` bounds one call.
+    pub fn new(nodes: Vec<SocketAddr>, deadline: Duration) -> Self {
+        Self { table: Mutex::default(), nodes, turn: AtomicUsize::new(0), connections: Mutex::default(), deadline }
+    }
+
+    /// Takes over what a node said of its surroundings.
+    pub fn learn(&self, neighbours: &Neighbours) {
+        self.table.lock().learn(neighbours);
+    }
+
+    /// The node did not answer: what was learnt of its own arc is asked again from others.
+    pub fn suspect(&self, node: &NodeRef) {
+        self.table.lock().drop_owner(node);
+        self.connections.lock().remove(&node.ring_address());
+    }
+
+    /// The routes of many keys at once, `None` where the table has a gap.
+    pub fn known(&self, keys: impl Iterator<Item = RingId>) -> Vec<Option<Arc<Route>>> {
+        let table = self.table.lock();
+        keys.map(|key| table.route(key).cloned()).collect()
+    }
+
+    /// The route of a key, asked from the ring if need be.
+    pub async fn route(&self, key: RingId) -> Result<Arc<Route>, RouteError> {
+        if let Some(route) = self.table.lock().route(key).cloned() {
+            return Ok(route);
+        }
+        self.ask(key).await
+    }
+
+    /// All nodes in the table, without repetition.
+    pub fn members(&self) -> Vec<NodeRef> {
+        self.table.lock().members()
+    }
+
+    async fn ask(&self, key: RingId) -> Result<Arc<Route>, RouteError> {
+        let from = self.next_node()?;
+        let owner = self.call(from, "find_successor", vec![Value::from(key.0)]).await?;
+        let owner = wire::node_from_value(&owner)
+            .map_err(|reason| RouteError::Answer { from, reason })?
+            .ok_or_else(|| RouteError::Answer { from, reason: "it knows no owner of the key".into() })?;
+        let address = owner.ring_address();
+        let neighbours = self.call(address, calls::NEIGHBOURS, vec![]).await?;
+        let neighbours =
+            wire::neighbours_from_value(&neighbours).map_err(|reason| RouteError::Answer { from: address, reason })?;
+        self.learn(&neighbours);
+        let known = self.table.lock().route(key).cloned();
+        known.ok_or_else(|| RouteError::Answer {
+            from: address,
+            reason: format!("key {key} is not in the arc that it vouches for"),
+        })
+    }
+
+    /// Members found meanwhile are asked too: the nodes first named may all be gone.
+    fn next_node(&self) -> Result<SocketAddr, RouteError> {
+        let members = self.table.lock().members();
+        let known: Vec<_> = self.nodes.iter().copied().chain(members.iter().map(NodeRef::ring_address)).collect();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        known.get(turn % known.len().max(1)).copied().ok_or(RouteError::NoNode)
+    }
+
+    async fn call(&self, address: SocketAddr, method: &str, params: Vec<Value>) -> Result<Value, RouteError> {
+        let known = self.connections.lock().get(&address).filter(|client| !client.is_closed()).cloned();
+        let client = match known {
+            Some(client) => client,
+            None => {
+                let client = RpcClient::connect(address, self.deadline, None).await?;
+                self.connections.lock().insert(address, client.clone());
+                client
+            }
+        };
+        let answer = client.call(method, params, self.deadline).await;
+        if matches!(answer, Err(RpcError::Deadline { .. } | RpcError::Closed { .. })) {
+            self.connections.lock().remove(&address);
+        }
+        Ok(answer?)
+    }
+}
