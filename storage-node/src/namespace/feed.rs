@@ -5,6 +5,8 @@
 
 use std::{
     collections::HashMap,
+    future::Future,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,6 +24,8 @@ pub trait Connection: Send + Sync + 'static {
     fn id(&self) -> u64;
     /// Queues feed events, encoded; false when the connection is gone.
     fn push(&self, events: Bytes) -> bool;
+    /// Resolves when the connection is gone.
+    fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 impl Connection for RpcPeer {
@@ -31,6 +35,10 @@ impl Connection for RpcPeer {
 
     fn push(&self, events: Bytes) -> bool {
         self.notify(calls::FEED, vec![Value::Binary(events.to_vec())])
+    }
+
+    fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(RpcPeer::closed(self))
     }
 }
 
@@ -144,6 +152,10 @@ mod tests {
         fn push(&self, events: Bytes) -> bool {
             self.got.lock().push(decode(&events).unwrap());
             self.open
+        }
+
+        fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            Box::pin(std::future::pending())
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use common::ring_id::Neighbours;
-use openraft::{ChangeMembers, RaftMetrics};
+use openraft::{ChangeMembers, Instant as _, RaftMetrics, async_runtime::watch::WatchReceiver};
 use tokio::sync::watch;
 
 use super::{
@@ -79,7 +79,7 @@ impl Keeper {
 
     async fn look(&mut self) -> View {
         let now = Instant::now();
-        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&self.raft.metrics()).clone();
+        let metrics = self.raft.metrics().borrow_watched().clone();
         let neighbours = self.neighbours.borrow().clone();
         self.leaving.retain(|_, since| since.elapsed() < LEAVING_FOR);
         self.note_size(ring_nodes(&neighbours), now);
@@ -117,7 +117,7 @@ impl Keeper {
     ) -> Seen {
         let heard = self.heard.entry(uid).or_insert(now);
         if let Some(Some(acked)) = metrics.heartbeat.as_ref().and_then(|heartbeat| heartbeat.get(&uid)) {
-            *heard = (*heard).max(acked.into_inner().into());
+            *heard = (*heard).max(now.checked_sub(acked.elapsed()).unwrap_or(now));
         }
         let silent_for = now.duration_since(*heard);
         let missing = knows_whole_ring(neighbours) && !ring_addresses(neighbours).any(|ring| ring == member.ring);

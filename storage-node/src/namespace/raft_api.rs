@@ -119,10 +119,7 @@ async fn snapshot(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: B
     // Checked here, so that a damaged one is this message's failure and does not stop Raft.
     let checked = tokio::task::spawn_blocking(move || super::snapshot::load(&received).map(|_| received)).await;
     let file = checked.map_err(Refusal::stopped)?.map_err(Refusal::bad)?;
-    let result = inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await;
-    // Raft ignores a snapshot older than its own state; then nobody took the file.
-    let _ = std::fs::remove_file(&path);
-    answer(result)
+    answer(inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await)
 }
 
 fn check(inner: &Inner, to: &To) -> Result<(), Refusal> {
@@ -166,5 +163,5 @@ async fn receive(path: &PathBuf, first: Bytes, mut rest: BodyDataStream) -> io::
     }
     file.flush().await?;
     file.sync_all().await?;
-    SnapshotFile::open(path.clone())
+    SnapshotFile::open_arrived(path.clone())
 }

@@ -13,7 +13,7 @@ use common::{
     fs_error::FsError,
     namespace::{DecodeError, NamespaceOp, Reply, decode, encode},
 };
-use openraft::{alias, declare_raft_types};
+use openraft::{declare_raft_types, type_config::alias};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::state_machine::StateMachine;

@@ -33,13 +33,32 @@ pub struct SnapshotFile {
     pub file: Arc<File>,
     pub path: PathBuf,
     pub bytes: u64,
+    arriving: Option<Arc<Arriving>>,
 }
 
 impl SnapshotFile {
     pub fn open(path: PathBuf) -> io::Result<Self> {
         let file = File::open(&path)?;
         let bytes = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), path, bytes })
+        Ok(Self { file: Arc::new(file), path, bytes, arriving: None })
+    }
+
+    /// One that has arrived: its file goes when nobody has made it the current snapshot.
+    pub fn open_arrived(path: PathBuf) -> io::Result<Self> {
+        let arriving = Some(Arc::new(Arriving { path: path.clone() }));
+        Ok(Self { arriving, ..Self::open(path)? })
+    }
+}
+
+#[derive(Debug)]
+struct Arriving {
+    path: PathBuf,
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        // Fails where it has another name by now, which is what it came for.
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
