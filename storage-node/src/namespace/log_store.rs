@@ -209,7 +209,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 pub fn approximate_bytes(entry: &Entry) -> usize {
     const FRAME: usize = 48;
     match &entry.payload {
-        EntryPayload::Normal(op) => FRAME + op.len(),
+        EntryPayload::Normal(op) => FRAME + op.bytes(),
         EntryPayload::Membership(_) => FRAME + 512,
         EntryPayload::Blank => FRAME,
     }
