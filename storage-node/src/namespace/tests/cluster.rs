@@ -1,12 +1,20 @@
 //! Several nodes together: forming, failing, replacing, telling.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use common::{fs_error::FsError, namespace::*};
 use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::RwLock;
 
 use super::harness::*;
-use crate::namespace::Settings;
+use crate::namespace::{Settings, become_only_voter};
 
 fn quick() -> Settings {
     Settings { member_patience: Duration::from_secs(3), ..Settings::default() }
@@ -81,6 +89,17 @@ async fn a_new_member_far_behind_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_operations_bring_a_snapshot_early() {
+    let settings = Settings { snapshot_after_bytes: 10_000, ..Settings::default() };
+    let nodes = [Node::start(1, true, settings).await];
+    let session = open_session(&nodes, 1).await;
+    for sequence in 0..150 {
+        apply(&nodes, &make(session, sequence, &format!("file {sequence}"))).await.unwrap();
+    }
+    eventually("there is a snapshot", || async { nodes[0].namespace.status().snapshot_index }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_voter_is_replaced_and_the_others_know_the_way() {
     let mut nodes = cluster(4, quick()).await;
     let bystander = nodes.iter().position(|node| !node.namespace.is_voter()).unwrap();
@@ -147,6 +166,27 @@ async fn without_a_majority_nothing_is_answered() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_survivor_of_two_goes_on_at_an_operators_word_and_takes_the_other_back() {
+    let mut nodes = cluster(2, Settings::default()).await;
+    let session = open_session(&nodes, 1).await;
+    apply(&nodes, &make(session, 1, "before")).await.unwrap();
+    let (second, first) = (nodes.pop().unwrap().stop().await, nodes.pop().unwrap().stop().await);
+    let recovered = become_only_voter(first.dir.path(), first.uid, first.ring, 1 << 20).await.unwrap();
+    assert_eq!((recovered.former_voters.len(), recovered.may_have_lost), (2, false));
+
+    nodes.push(first.restart().await);
+    apply(&nodes, &make(session, 2, "alone")).await.unwrap();
+    assert!(query(&nodes, lookup("before")).await.is_ok());
+    nodes.push(second.restart().await);
+    eventually("both vote again and agree", || async {
+        let [a, b] = [0, 1].map(|at| nodes[at].namespace.inner.state.tables());
+        let leader = &nodes[leader_at(&nodes)?];
+        (a == b && leader.namespace.status().voters.len() == 2).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,6 +262,74 @@ async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothi
         (before == last()).then_some(())
     })
     .await;
+}
+
+/// Writers that never rest, while each leader in turn goes away and comes back: every answered operation is there at the
+/// end, in the place its answer named, and none was done twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn answered_operations_survive_every_change_of_leader() {
+    const WRITERS: u64 = 4;
+    const ROUNDS: usize = 3;
+    let nodes = cluster(3, Settings::default()).await;
+    let mut sessions = Vec::new();
+    for nonce in 0..WRITERS {
+        sessions.push(open_session(&nodes, nonce).await);
+    }
+    let nodes = Arc::new(RwLock::new(nodes));
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> =
+        sessions.into_iter().map(|session| tokio::spawn(write_until(stop.clone(), nodes.clone(), session))).collect();
+    for round in 0..ROUNDS {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let at = eventually("somebody leads", || async { leader_at(&nodes.read().await) }).await;
+        let stopped = nodes.write().await.remove(at).stop().await;
+        println!("round {round}: node {} goes", stopped.uid);
+        eventually("another leads", || async { leader_at(&nodes.read().await) }).await;
+        let back = stopped.restart().await;
+        nodes.write().await.push(back);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut made = Vec::new();
+    for writer in writers {
+        made.extend(writer.await.unwrap());
+    }
+    let nodes = nodes.read().await;
+    println!("{} operations were answered", made.len());
+    assert!(made.len() > 10);
+    for (file, ino) in &made {
+        let Ok(Answer::Attr(attr)) = query(&nodes, lookup(file)).await else { panic!("{file} is not there") };
+        assert_eq!(attr.ino, *ino, "{file}");
+    }
+    let distinct: BTreeSet<u64> = made.iter().map(|(_, ino)| ino.0).collect();
+    assert_eq!(distinct.len(), made.len());
+}
+
+/// Makes one file after the other, each sent until it is answered; an error would mean it was done twice.
+async fn write_until(stop: Arc<AtomicBool>, nodes: Arc<RwLock<Vec<Node>>>, session: SessionId) -> Vec<(String, Ino)> {
+    let (peer, mut made) = (Peer::new(), Vec::new());
+    for sequence in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let file = format!("{}-{sequence}", session.0);
+        let op = make(session, sequence, &file);
+        let reply = eventually("the operation is answered", || async {
+            // Any node may believe that it leads; the lock is held only as long as one try takes.
+            let nodes = nodes.read().await;
+            let asked = &nodes[leader_at(&nodes)?];
+            let answer = asked.ask(&peer, Request::Apply(op.clone()));
+            match tokio::time::timeout(Duration::from_millis(200), answer).await {
+                Ok(Response::Applied(reply)) => Some(reply),
+                _ => None,
+            }
+        })
+        .await;
+        match reply {
+            Ok(Reply::Entry { attr, created: true }) => made.push((file, attr.ino)),
+            other => panic!("{file}: {other:?}"),
+        }
+    }
+    made
 }
 
 /// Not a check: prints what one node takes for one operation and one query.

@@ -103,7 +103,7 @@ impl Node {
 pub struct Stopped {
     pub uid: u64,
     pub ring: SocketAddr,
-    dir: Arc<TempDir>,
+    pub dir: Arc<TempDir>,
     neighbours: watch::Sender<Neighbours>,
     settings: Settings,
 }
