@@ -24,6 +24,8 @@ pub trait Connection: Send + Sync + 'static {
     fn id(&self) -> u64;
     /// Queues feed events, encoded; false when the connection is gone.
     fn push(&self, events: Bytes) -> bool;
+    /// Hangs up; the session attaches again and takes all it has cached for stale.
+    fn close(&self);
     /// Resolves when the connection is gone.
     fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
@@ -35,6 +37,10 @@ impl Connection for RpcPeer {
 
     fn push(&self, events: Bytes) -> bool {
         self.notify(calls::FEED, vec![Value::Binary(events.to_vec())])
+    }
+
+    fn close(&self) {
+        RpcPeer::close(self);
     }
 
     fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -116,6 +122,15 @@ impl Feed {
         gone.into_iter().for_each(|connection| attached.detach(connection));
     }
 
+    /// What changed cannot be told: hangs up on everybody.
+    pub fn interrupt(&self) {
+        let mut attached = self.attached.lock();
+        for seat in attached.sessions.values_mut() {
+            seat.connections.drain().for_each(|(_, connection)| connection.close());
+        }
+        attached.by_connection.clear();
+    }
+
     pub fn attached_sessions(&self) -> usize {
         self.attached.lock().sessions.values().filter(|seat| !seat.connections.is_empty()).count()
     }
@@ -137,6 +152,8 @@ impl Attached {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use common::namespace::{Ino, decode};
 
     use super::*;
@@ -144,6 +161,7 @@ mod tests {
     struct Wire {
         id: u64,
         open: bool,
+        hung_up: AtomicBool,
         got: Mutex<Vec<Vec<FeedEvent>>>,
     }
 
@@ -157,13 +175,17 @@ mod tests {
             self.open
         }
 
+        fn close(&self) {
+            self.hung_up.store(true, Ordering::Relaxed);
+        }
+
         fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
             Box::pin(std::future::pending())
         }
     }
 
     fn wire(id: u64, open: bool) -> Arc<Wire> {
-        Arc::new(Wire { id, open, got: Mutex::default() })
+        Arc::new(Wire { id, open, hung_up: AtomicBool::new(false), got: Mutex::default() })
     }
 
     fn event(ino: u64) -> FeedEvent {
@@ -183,6 +205,9 @@ mod tests {
         assert_eq!(*other.got.lock(), [vec![event(1)], vec![event(2)]]);
         assert_eq!(closed.got.lock().len(), 1);
         assert_eq!(feed.attached_sessions(), 2);
+        feed.interrupt();
+        assert!(own.hung_up.load(Ordering::Relaxed) && other.hung_up.load(Ordering::Relaxed));
+        assert_eq!((feed.attached_sessions(), feed.renew(1, now)), (0, None));
     }
 
     #[test]

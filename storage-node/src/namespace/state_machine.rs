@@ -166,6 +166,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let (snapshots, meta) = (self.snapshots.clone(), meta.clone());
         let (meta, tables) = blocking(move || snapshots.install(meta, file)).await?;
         self.state.replace(&meta, tables);
+        // Whoever is attached here was not told what the snapshot skipped.
+        self.feed.interrupt();
         Ok(())
     }
 

@@ -9,9 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{fs_error::FsError, namespace::*};
+use common::{
+    fs_error::FsError,
+    namespace::*,
+    session::{Session, SessionEvent, SessionOptions},
+};
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, mpsc::UnboundedReceiver};
 
 use super::harness::*;
 use crate::namespace::{Settings, become_only_voter};
@@ -330,6 +334,44 @@ async fn write_until(stop: Arc<AtomicBool>, nodes: Arc<RwLock<Vec<Node>>>, sessi
         }
     }
     made
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mounts_sessions_outlive_their_leader() {
+    let mut nodes = cluster(3, Settings::default()).await;
+    let addresses: Vec<_> = nodes.iter().map(|node| node.ring).collect();
+    let open = |client: &str| {
+        Session::open(SessionOptions { nodes: addresses.clone(), client: client.into(), deadline: LONG })
+    };
+    let (writer, _feed) = open("writer").await.unwrap();
+    let (reader, mut events) = open("reader").await.unwrap();
+    writer.apply(make_change("first")).await.unwrap();
+    let told = async |events: &mut UnboundedReceiver<SessionEvent>, file: &str| loop {
+        match tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap() {
+            SessionEvent::Feed(events) if events.iter().any(|event| is_entry(event, file)) => return,
+            // Attaching resets, and after a reset everything is asked for anew.
+            SessionEvent::Reset if reader.query(lookup(file)).await.is_ok() => return,
+            _ => {}
+        }
+    };
+    told(&mut events, "first").await;
+
+    let ids = (writer.id(), reader.id());
+    let old = nodes.remove(leader_at(&nodes).unwrap()).stop().await;
+    writer.apply(make_change("second")).await.unwrap();
+    assert_eq!(writer.apply(make_change("second")).await, Err(FsError::Exists));
+    told(&mut events, "second").await;
+    nodes.push(old.restart().await);
+    for file in ["first", "second"] {
+        assert!(reader.query(lookup(file)).await.is_ok(), "{file}");
+    }
+    assert_eq!((writer.id(), reader.id()), ids, "no session was lost on the way");
+    writer.close().await.unwrap();
+    reader.close().await.unwrap();
+}
+
+fn make_change(file: &str) -> Change {
+    make(SessionId(0), 0, file).change
 }
 
 /// Not a check: prints what one operation and one query take, alone and with two followers on the same disk.

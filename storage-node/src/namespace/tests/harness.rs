@@ -19,13 +19,14 @@ use common::{
     http_pool::HttpPool,
     namespace::*,
     ring_id::{Neighbours, NodeRef, RingId},
+    rpc::{RpcLimits, RpcPeer, RpcService, Value, serve},
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::namespace::{Namespace, NamespaceConfig, Settings, feed::Connection};
+use crate::namespace::{Namespace, NamespaceConfig, Settings, feed::Connection, raft_types::admin_address};
 
 /// No test waits longer for anything; the machine may be busy.
 pub const LONG: Duration = Duration::from_secs(40);
@@ -39,23 +40,29 @@ pub struct Node {
     pub deleted: Arc<Mutex<Vec<ChunkRun>>>,
     settings: Settings,
     stop: CancellationToken,
-    server: JoinHandle<()>,
+    servers: TaskTracker,
 }
+
+/// Both planes' sockets.
+type Listeners = (TcpListener, TcpListener);
 
 impl Node {
     pub async fn start(uid: u64, create: bool, settings: Settings) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let admin = listener.local_addr().unwrap();
-        let ring = SocketAddr::new(admin.ip(), admin.port() - 2);
+        let (listeners, ring) = eventually("two ports are free", || async {
+            let first = TcpListener::bind("127.0.0.1:0").await.ok()?;
+            let ring = first.local_addr().ok()?;
+            Some(((first, TcpListener::bind(admin_address(ring)).await.ok()?), ring))
+        })
+        .await;
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let (neighbours, _) = watch::channel(alone(ring));
-        Self::start_at(uid, ring, listener, dir, neighbours, create, settings).await
+        Self::start_at(uid, ring, listeners, dir, neighbours, create, settings).await
     }
 
     async fn start_at(
         uid: u64,
         ring: SocketAddr,
-        listener: TcpListener,
+        listeners: Listeners,
         dir: Arc<TempDir>,
         neighbours: watch::Sender<Neighbours>,
         create: bool,
@@ -77,19 +84,20 @@ impl Node {
             settings: settings.clone(),
         };
         let namespace = Namespace::start(config).await.unwrap();
-        let (stop, routes) = (CancellationToken::new(), namespace.routes());
+        let (stop, routes, servers) = (CancellationToken::new(), namespace.routes(), TaskTracker::new());
         let stopped = stop.clone().cancelled_owned();
-        let server = tokio::spawn(async move {
-            axum::serve(listener, routes).with_graceful_shutdown(stopped).await.unwrap();
-        });
-        Self { uid, ring, dir, namespace, neighbours, deleted, settings, stop, server }
+        let (rpc, admin) = listeners;
+        servers.spawn(async move { axum::serve(admin, routes).with_graceful_shutdown(stopped).await.unwrap() });
+        servers.spawn(serve(rpc, Arc::new(Mounts(namespace.clone())), RpcLimits::default(), stop.clone()));
+        servers.close();
+        Self { uid, ring, dir, namespace, neighbours, deleted, settings, stop, servers }
     }
 
     /// Gone, as far as the others can tell; the folder stays.
     pub async fn stop(self) -> Stopped {
         self.namespace.shutdown().await;
         self.stop.cancel();
-        tokio::time::timeout(LONG, self.server).await.unwrap().unwrap();
+        tokio::time::timeout(LONG, self.servers.wait()).await.unwrap();
         let Self { uid, ring, dir, neighbours, settings, .. } = self;
         Stopped { uid, ring, dir, neighbours, settings }
     }
@@ -110,19 +118,36 @@ pub struct Stopped {
 
 impl Stopped {
     pub async fn restart(self) -> Node {
-        let listener = self.listen().await;
-        Node::start_at(self.uid, self.ring, listener, self.dir, self.neighbours, false, self.settings).await
+        let listeners = self.listen().await;
+        Node::start_at(self.uid, self.ring, listeners, self.dir, self.neighbours, false, self.settings).await
     }
 
     /// The same address, an empty disk, and so a new id.
     pub async fn restart_without_disk(self, uid: u64) -> Node {
-        let (listener, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
-        Node::start_at(uid, self.ring, listener, dir, self.neighbours, false, self.settings).await
+        let (listeners, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
+        Node::start_at(uid, self.ring, listeners, dir, self.neighbours, false, self.settings).await
     }
 
-    async fn listen(&self) -> TcpListener {
-        let admin = SocketAddr::new(self.ring.ip(), self.ring.port() + 2);
-        eventually("the port is free", || async { TcpListener::bind(admin).await.ok() }).await
+    async fn listen(&self) -> Listeners {
+        eventually("the ports are free", || async {
+            let rpc = TcpListener::bind(self.ring).await.ok()?;
+            Some((rpc, TcpListener::bind(admin_address(self.ring)).await.ok()?))
+        })
+        .await
+    }
+}
+
+/// The RPC plane with the one call that matters here.
+struct Mounts(Namespace);
+
+impl RpcService for Mounts {
+    async fn call(&self, peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
+        match &params[..] {
+            [Value::Binary(request)] if method == calls::NAMESPACE => {
+                Ok(Value::Binary(self.0.handle(peer, request).await))
+            }
+            _ => Err("not served here".into()),
+        }
     }
 }
 
@@ -200,6 +225,8 @@ impl Connection for Peer {
         self.got.lock().extend(decode::<Vec<FeedEvent>>(&events).unwrap());
         true
     }
+
+    fn close(&self) {}
 
     fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::pending())
