@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by up.sh and down.sh: where things are, and which processes are ours. Sourced, not run.
 #
 # Each process that up.sh starts leaves a file NAME.pid with its pid and start time. A pid alone can belong to somebody
@@ -13,9 +14,10 @@ default_mount() { printf '%s/chordfs' "$HOME"; }
 start_time() {
   local stat
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
-  # The second field is the name in parentheses, which may hold spaces.
-  set -- ${stat##*) }
-  printf '%s' "${20}"
+  # The second field is the name in parentheses, which may hold spaces; what follows it is counted from the third.
+  local fields
+  read -ra fields <<<"${stat##*) }"
+  printf '%s' "${fields[19]}"
 }
 
 remember() { printf '%s %s\n' "$2" "$(start_time "$2")" >"$1"; }

@@ -37,7 +37,7 @@ while [ $# -gt 0 ]; do
     *) usage >&2; fail "unknown option $1" ;;
   esac
 done
-[[ $nodes =~ ^[0-9]+$ ]] && [ "$nodes" -ge 1 ] && [ "$nodes" -le 32 ] || fail "--nodes takes a number from 1 to 32, not $nodes"
+[[ $nodes =~ ^([1-9]|[12][0-9]|3[0-2])$ ]] || fail "--nodes takes a number from 1 to 32, not $nodes"
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
