@@ -5,48 +5,46 @@ use std::{
     ffi::CString,
     fs::{self, File, FileTimes, OpenOptions, Permissions},
     io::{ErrorKind, Read, Seek, SeekFrom, Write},
+    ops::Deref,
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink},
-    path::Path,
-    sync::OnceLock,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
 
 use harness::{Cluster, TempMount, programs::shell, tree};
 
-/// One ring and one mount for the whole module; every test works in a folder of its own.
-fn folder(name: &str) -> std::path::PathBuf {
-    static SHARED: OnceLock<Shared> = OnceLock::new();
-    let shared = SHARED.get_or_init(|| {
-        let cluster = Cluster::start(3);
-        let mount = TempMount::with_options(&cluster, &["allow_other"]);
-        Shared { _guard: Ended { cluster, mount } }
-    });
-    let path = shared._guard.mount.join(name);
-    fs::create_dir(&path).unwrap();
-    path
+/// A folder of its own for each test, on a ring and a mount that the tests running at the same time share; the last one
+/// to end takes them down.
+struct Folder {
+    path: PathBuf,
+    _shared: Arc<Shared>,
 }
 
 struct Shared {
-    _guard: Ended,
-}
-
-struct Ended {
-    cluster: Cluster,
+    // Dropped first: a mount without its ring could not flush.
     mount: TempMount,
+    _cluster: Cluster,
 }
 
-/// Statics are not dropped: this ends the processes when the test binary exits.
-impl Ended {
-    fn end(&mut self) {
-        for node in self.cluster.live() {
-            self.cluster.kill(node);
-        }
-    }
+fn folder(name: &str) -> Folder {
+    static SHARED: Mutex<Weak<Shared>> = Mutex::new(Weak::new());
+    let mut known = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let shared = known.upgrade().unwrap_or_else(|| {
+        let cluster = Cluster::start(3);
+        Arc::new(Shared { mount: TempMount::with_options(&cluster, &["allow_other"]), _cluster: cluster })
+    });
+    *known = Arc::downgrade(&shared);
+    let path = shared.mount.join(name);
+    fs::create_dir(&path).unwrap();
+    Folder { path, _shared: shared }
 }
 
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.end();
+impl Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -189,7 +187,7 @@ fn permissions_hold_for_other_users() {
     let folder = folder("permissions");
     fs::write(folder.join("secret"), "s").unwrap();
     fs::set_permissions(folder.join("secret"), Permissions::from_mode(0o600)).unwrap();
-    fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&*folder, Permissions::from_mode(0o755)).unwrap();
     let script = |command: &str| format!("setpriv --reuid=65534 --regid=65534 --clear-groups {command}");
     assert_ne!(shell(&script("cat secret"), &folder).code, Some(0));
     assert_ne!(shell(&script("touch new"), &folder).code, Some(0));
@@ -203,10 +201,10 @@ fn large_directories_list_each_name_once() {
     for name in 0..3_000 {
         File::create(folder.join(format!("{name}"))).unwrap();
     }
-    let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> = fs::read_dir(&*folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 3_000);
     assert_eq!(names.iter().collect::<HashSet<_>>().len(), 3_000);
-    fs::remove_dir_all(&folder).unwrap();
+    fs::remove_dir_all(&*folder).unwrap();
     assert!(!folder.exists());
 }
 
@@ -240,7 +238,7 @@ fn names_have_limits() {
     assert_eq!(kind(fs::write(folder.join("n".repeat(256)), "too long")), ErrorKind::InvalidFilename);
     fs::write(folder.join("späße und \u{1F600} _chunk_3"), "x").unwrap();
     fs::write(folder.join("line\nbreak"), "x").unwrap();
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+    assert_eq!(fs::read_dir(&*folder).unwrap().count(), 3);
 }
 
 #[test]
