@@ -3,7 +3,13 @@
 //! One task reads and one writes. A call waits for its id in `pending`; whatever ends the connection empties that table,
 //! so no call outlives it. Connecting again and asking somebody else is the caller's business.
 
-use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -174,8 +180,8 @@ impl Pending {
         loop {
             self.last_id = self.last_id.wrapping_add(1);
             let id = u64::from(self.last_id);
-            if !self.calls.contains_key(&id) {
-                self.calls.insert(id, answer);
+            if let Entry::Vacant(free) = self.calls.entry(id) {
+                free.insert(answer);
                 return id;
             }
         }

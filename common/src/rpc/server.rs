@@ -90,6 +90,11 @@ impl RpcPeer {
         }
     }
 
+    /// Hangs up at once; answers that are not sent yet are lost.
+    pub fn close(&self) {
+        self.0.closed.cancel();
+    }
+
     /// Resolves when the connection is gone.
     pub async fn closed(&self) {
         self.0.closed.cancelled().await;
@@ -272,6 +277,7 @@ fn answer(id: u64, result: Result<Value, Value>, max_frame_bytes: usize) -> Byte
 
 async fn run_writer(peer: RpcPeer, writer: impl Future<Output = std::io::Result<()>> + Send) {
     let result = tokio::select! {
+        biased;
         () = peer.closed() => Ok(()),
         result = writer => result,
     };

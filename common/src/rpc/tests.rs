@@ -287,7 +287,9 @@ async fn notifications_come_before_the_answer_that_follows_them() {
     }
     let seen = Arc::new(AtomicUsize::new(0));
     let count = seen.clone();
-    let handler = move |_| drop(count.fetch_add(1, Ordering::SeqCst));
+    let handler = move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    };
     let client = RpcClient::connect_with_handler(served.address, SOON, handler).await.unwrap();
     client.call("feed", vec![10.into()], SOON).await.unwrap();
     assert_eq!(seen.load(Ordering::SeqCst), 10);

@@ -63,8 +63,8 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
         if self.buffer.is_empty() && self.buffer.capacity() > LARGE_BYTES {
             self.buffer = BytesMut::new(); // An idle connection keeps no memory from its largest frame.
         }
-        // Doubles for a long frame, so that its beginning is moved a bounded number of times.
-        self.buffer.reserve(READ_BYTES.max(self.buffer.len() / 2));
+        // Grows by doubling, so that the beginning of a long frame is moved a bounded number of times.
+        self.buffer.reserve(READ_BYTES);
         let read = self.stream.read_buf(&mut self.buffer);
         Ok(match deadline {
             None => read.await?,

@@ -1,0 +1,73 @@
+//! Whom to ask for the leader next: the nodes given at the start, and the leaders heard of since.
+
+use std::{collections::VecDeque, net::SocketAddr};
+
+/// Leaders remembered beside the nodes given.
+const MAX_LEARNT: usize = 16;
+
+pub struct Candidates {
+    seeds: Vec<SocketAddr>,
+    learnt: VecDeque<SocketAddr>,
+    preferred: Option<SocketAddr>,
+    turn: usize,
+}
+
+impl Candidates {
+    /// `seeds` must not be empty.
+    pub fn new(seeds: Vec<SocketAddr>, turn: usize) -> Self {
+        Self { seeds, learnt: VecDeque::new(), preferred: None, turn }
+    }
+
+    /// The preferred one, once; then the others in turn.
+    pub fn next(&mut self) -> SocketAddr {
+        if let Some(preferred) = self.preferred.take() {
+            return preferred;
+        }
+        self.turn = (self.turn + 1) % (self.seeds.len() + self.learnt.len());
+        match self.turn.checked_sub(self.seeds.len()) {
+            None => self.seeds[self.turn],
+            Some(learnt) => self.learnt[learnt],
+        }
+    }
+
+    /// Not first, that is; its turn comes.
+    pub fn avoid(&mut self, node: SocketAddr) {
+        self.preferred.take_if(|preferred| *preferred == node);
+    }
+
+    pub fn prefer(&mut self, node: SocketAddr) {
+        self.preferred = Some(node);
+        if self.seeds.contains(&node) || self.learnt.contains(&node) {
+            return;
+        }
+        if self.learnt.len() == MAX_LEARNT {
+            self.learnt.pop_front();
+        }
+        self.learnt.push_back(node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    #[test]
+    fn the_leader_heard_of_is_asked_first_and_everybody_in_turn() {
+        let mut candidates = Candidates::new(vec![node(1), node(2)], 1);
+        candidates.prefer(node(3));
+        let asked: Vec<_> = (0..5).map(|_| candidates.next().port()).collect();
+        assert_eq!(asked, [3, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_learnt_is_bounded() {
+        let mut candidates = Candidates::new(vec![node(1)], 0);
+        (2..1000).for_each(|port| candidates.prefer(node(port)));
+        assert_eq!(candidates.learnt.len(), MAX_LEARNT);
+        assert!((0..50).any(|_| candidates.next() == node(1)), "the seeds stay");
+    }
+}
