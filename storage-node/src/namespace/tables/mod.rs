@@ -14,6 +14,10 @@ mod entries;
 mod extents;
 mod links;
 mod map;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod model_test;
 mod orphans;
 mod query;
 mod rename;
