@@ -36,7 +36,6 @@ fn hostile_messages_end_their_connection_only() {
         ("get_successor", vec![Value::Nil]),
         ("no_such_call", vec![]),
         ("kill", vec![]),
-        ("chordfs_namespace", vec![Value::Binary(vec![0xff; 20])]),
     ] {
         let error = rpc.call(method, params.clone()).unwrap().expect_err(method);
         assert!(error.as_str().is_some_and(|text| text.len() > 5), "{method} {params:?}: {error}");
