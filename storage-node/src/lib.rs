@@ -1,6 +1,7 @@
 //! A storage node: a member of the ring that keeps chunks, serves them, and may vote on the namespace.
 
 pub mod driver;
+pub mod files;
 pub mod http;
 pub mod lifecycle;
 pub mod namespace;
