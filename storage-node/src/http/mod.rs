@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod body;
+pub mod chunks;
 mod conditions;
 mod disposition;
 mod download;
