@@ -22,6 +22,8 @@ mod orphans;
 mod query;
 mod rename;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

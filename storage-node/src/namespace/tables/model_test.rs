@@ -13,7 +13,7 @@ mod invariants;
 
 use generate::Generator;
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 120;
 const STEPS: u64 = 300;
 
 #[test]

@@ -31,6 +31,10 @@ pub(super) struct Session {
 
 #[cfg(test)]
 impl Session {
+    pub(super) fn replies(&self) -> impl Iterator<Item = &u64> {
+        self.replies.keys()
+    }
+
     pub(super) fn forget_replies(&mut self) {
         self.replies.clear();
         self.answered_below = 0;
