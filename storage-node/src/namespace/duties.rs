@@ -1,0 +1,90 @@
+//! What a leader does without being asked, each in a task of its own: leases, voters, garbage. And on every node: knowing
+//! who leads.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::namespace::Change;
+
+use super::{
+    Inner,
+    garbage::{self, Deleter},
+    membership_task::Keeper,
+    time_now,
+};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) fn spawn(inner: &Arc<Inner>, deleter: Deleter) {
+    start(inner, |inner| async move { inner.follow_leader().await });
+    start(inner, |inner| async move { keep_leases(&inner).await });
+    start(inner, |inner| async move { keep_voters(&inner).await });
+    start(inner, |inner| async move { collect_garbage(&inner, &deleter).await });
+}
+
+/// Runs until the namespace stops.
+fn start<F: Future<Output = ()> + Send + 'static>(inner: &Arc<Inner>, duty: impl FnOnce(Arc<Inner>) -> F) {
+    let (stop, work) = (inner.stop.clone(), duty(inner.clone()));
+    inner.tasks.spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+    });
+}
+
+async fn keep_leases(inner: &Inner) {
+    let mut led = false;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let leads = inner.leads();
+        if leads && !led {
+            inner.feed.renew_all(Instant::now());
+        }
+        led = leads;
+        if leads {
+            close_expired(inner).await;
+        }
+    }
+}
+
+async fn close_expired(inner: &Inner) {
+    let sessions = inner.state.sessions();
+    for session in inner.feed.expired(&sessions, Instant::now(), inner.settings.session_lease) {
+        match inner.propose(Change::CloseSession { session }, time_now()).await {
+            Ok(_) => tracing::info!(session = session.0, "closed a session that was silent for too long"),
+            Err(reason) => tracing::debug!(session = session.0, reason, "could not close a silent session"),
+        }
+    }
+}
+
+async fn keep_voters(inner: &Inner) {
+    let (raft, network, neighbours) = (inner.raft.clone(), inner.network.clone(), inner.neighbours.clone());
+    let mut keeper = Keeper::new(raft, inner.uid, network, neighbours, inner.settings.member_patience);
+    let mut led = false;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let leads = inner.leads();
+        if leads && !led {
+            keeper.begin_leading();
+        }
+        led = leads;
+        if leads {
+            std::mem::take(&mut *inner.leaving.lock()).into_iter().for_each(|uid| keeper.let_go(uid));
+            keeper.tick().await;
+        }
+    }
+}
+
+async fn collect_garbage(inner: &Inner, deleter: &Deleter) {
+    let mut more = false;
+    loop {
+        if !more {
+            tokio::time::sleep(garbage::LOOK_EVERY).await;
+        }
+        more = inner.leads() && garbage::collect(inner, deleter, time_now()).await;
+    }
+}

@@ -1,0 +1,202 @@
+//! One file of the Raft log: its format, and reading and cutting it.
+//!
+//! ```text
+//! header, 16 bytes:  magic "CFrl" | format u32 | index of the first entry u64
+//! entry:             length n u32 | CRC32C of the length and the payload u32 | payload, n bytes (postcard)
+//! ```
+//! All numbers little-endian. Entries have consecutive indexes and lie without gaps. What follows the last sound entry
+//! of the newest file was being written when the machine stopped: nobody was told it was durable, so it is cut off.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use super::raft_types::Entry;
+
+const MAGIC: [u8; 4] = *b"CFrl";
+const LOG_FORMAT: u32 = 1;
+pub const HEADER_BYTES: u64 = 16;
+const FRAME_BYTES: usize = 8;
+
+/// An open log file with the place of each of its entries.
+pub struct LogFile {
+    path: PathBuf,
+    file: File,
+    first: u64,
+    /// Where each entry starts, and at the end where the next one will.
+    offsets: Vec<u64>,
+}
+
+/// Appends the frame of `entry` to `out`.
+pub fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
+    let start = out.len();
+    out.extend_from_slice(&[0; FRAME_BYTES]);
+    let whole = postcard::to_extend(entry, std::mem::take(out)).expect("an entry always encodes");
+    *out = whole;
+    let len = (out.len() - start - FRAME_BYTES) as u32;
+    let checksum = frame_checksum(len, &out[start + FRAME_BYTES..]);
+    out[start..start + 4].copy_from_slice(&len.to_le_bytes());
+    out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
+}
+
+impl LogFile {
+    /// A new file whose first entry will be `first`, durable before this returns.
+    pub fn create(dir: &Path, first: u64) -> io::Result<Self> {
+        let path = dir.join(file_name(first));
+        let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path)?;
+        let mut header = Vec::with_capacity(HEADER_BYTES as usize);
+        header.extend_from_slice(&MAGIC);
+        header.extend_from_slice(&LOG_FORMAT.to_le_bytes());
+        header.extend_from_slice(&first.to_le_bytes());
+        file.write_all(&header)?;
+        file.sync_all()?;
+        sync_dir(dir)?;
+        Ok(Self { path, file, first, offsets: vec![HEADER_BYTES] })
+    }
+
+    /// Opens a file and reads its entries. `None` when even the header was not written whole. With `newest` a torn
+    /// tail is cut; in an older file, which was complete before the next was begun, it is damage and an error.
+    pub fn open(path: PathBuf, newest: bool) -> io::Result<Option<(Self, Vec<Entry>)>> {
+        let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let Some(first) = read_header(&path, &bytes)? else {
+            return if newest { Ok(None) } else { Err(damaged(&path, "its header is cut off")) };
+        };
+        let (entries, offsets) = read_entries(&path, &bytes, first)?;
+        let end = *offsets.last().expect("there is always an end");
+        if end < bytes.len() as u64 {
+            if !newest {
+                return Err(damaged(&path, &format!("the entry at byte {end} does not fit its checksum")));
+            }
+            tracing::warn!(path = %path.display(), at = end, cut = bytes.len() as u64 - end, "cut a torn log tail");
+            file.set_len(end)?;
+            file.sync_data()?;
+        }
+        file.seek(SeekFrom::Start(end))?;
+        Ok(Some((Self { path, file, first, offsets }, entries)))
+    }
+
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The index the next entry will have.
+    pub fn next(&self) -> u64 {
+        self.first + self.offsets.len() as u64 - 1
+    }
+
+    pub fn bytes(&self) -> u64 {
+        *self.offsets.last().expect("there is always an end")
+    }
+
+    /// Writes frames, of which entry `i` ends at `ends[i]`. Not durable before [`Self::sync`].
+    pub fn append(&mut self, frames: &[u8], ends: impl Iterator<Item = usize>) -> io::Result<()> {
+        let start = self.bytes();
+        self.file.write_all(frames)?;
+        self.offsets.extend(ends.map(|end| start + end as u64));
+        Ok(())
+    }
+
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Drops the entries from `index` on, durably.
+    pub fn truncate(&mut self, index: u64) -> io::Result<()> {
+        let keep = index.saturating_sub(self.first) as usize;
+        if keep + 1 >= self.offsets.len() {
+            return Ok(());
+        }
+        self.offsets.truncate(keep + 1);
+        let end = self.bytes();
+        self.file.set_len(end)?;
+        self.file.seek(SeekFrom::Start(end))?;
+        self.file.sync_data()
+    }
+
+    pub fn remove(self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+}
+
+/// The log files of `dir`, oldest first.
+pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("log-") && name.ends_with(".seg") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Makes created, renamed and removed names of `dir` durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+pub fn damaged(path: &Path, what: &str) -> io::Error {
+    let advice = "restore it, or stop this node and remove its namespace folder: it then rejoins as a new member";
+    io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {what}; {advice}", path.display()))
+}
+
+pub fn too_new(path: &Path, found: u32, known: u32) -> io::Error {
+    let text = format!(
+        "{} has format {found}, this program knows {known}: run the newer program that wrote it",
+        path.display()
+    );
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+fn file_name(first: u64) -> String {
+    format!("log-{first:020}.seg")
+}
+
+fn read_header(path: &Path, bytes: &[u8]) -> io::Result<Option<u64>> {
+    let Some(header) = bytes.first_chunk::<{ HEADER_BYTES as usize }>() else {
+        return Ok(None);
+    };
+    if header[..4] != MAGIC {
+        return Err(damaged(path, "it does not begin as a log file"));
+    }
+    match u32::from_le_bytes(header[4..8].try_into().expect("four bytes")) {
+        LOG_FORMAT => Ok(Some(u64::from_le_bytes(header[8..16].try_into().expect("eight bytes")))),
+        other => Err(too_new(path, other, LOG_FORMAT)),
+    }
+}
+
+/// All sound entries from the start, and where they lie.
+fn read_entries(path: &Path, bytes: &[u8], first: u64) -> io::Result<(Vec<Entry>, Vec<u64>)> {
+    let (mut entries, mut offsets) = (Vec::new(), vec![HEADER_BYTES]);
+    let mut at = HEADER_BYTES as usize;
+    while let Some(payload) = sound_payload(bytes, at) {
+        let entry: Entry = postcard::from_bytes(payload)
+            .map_err(|error| damaged(path, &format!("the entry at byte {at} does not decode: {error}")))?;
+        if entry.log_id.index != first + entries.len() as u64 {
+            return Err(damaged(path, &format!("the entry at byte {at} has index {}", entry.log_id.index)));
+        }
+        at += FRAME_BYTES + payload.len();
+        entries.push(entry);
+        offsets.push(at as u64);
+    }
+    Ok((entries, offsets))
+}
+
+/// The payload of the frame at `at`; `None` where no whole frame with a fitting checksum lies.
+fn sound_payload(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    let (frame, rest) = bytes.get(at..)?.split_first_chunk::<FRAME_BYTES>()?;
+    let len = u32::from_le_bytes(frame[..4].try_into().ok()?);
+    let checksum = u32::from_le_bytes(frame[4..].try_into().ok()?);
+    let payload = rest.get(..len as usize)?;
+    (frame_checksum(len, payload) == checksum).then_some(payload)
+}
+
+fn frame_checksum(len: u32, payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&len.to_le_bytes()), payload)
+}

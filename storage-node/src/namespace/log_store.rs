@@ -1,0 +1,261 @@
+//! The Raft log: in memory for reading, in append-only files for keeping.
+//!
+//! Entries since the last purge stay in memory; the snapshot policy bounds them. The files are a thread's business
+//! ([`super::log_writer`]); this is the side Raft speaks to, and the opening of what an earlier process left.
+
+use std::{
+    collections::VecDeque,
+    fmt::Debug,
+    io,
+    ops::{Bound, RangeBounds},
+    path::Path,
+    sync::{Arc, mpsc},
+};
+
+use openraft::{
+    EntryPayload, LogState, OptionalSend, RaftLogReader, entry::RaftEntry, storage::IOFlushed, storage::RaftLogStorage,
+};
+use parking_lot::RwLock;
+use tokio::sync::oneshot;
+
+use super::{
+    log_file::{self, LogFile, damaged},
+    log_writer::{COMMITTED, Command, Done, LogWriter, PURGED, VOTE},
+    raft_types::{Entry, LogId, TypeConfig, Vote},
+    small_file,
+};
+
+const IDENTITY: &str = "identity";
+/// Operations sent to a follower at once, roughly; a single one may be larger.
+const READ_BYTES: usize = 1 << 20;
+
+/// Cheap to clone; the clones are one log.
+#[derive(Clone)]
+pub struct LogStore {
+    memory: Arc<RwLock<Memory>>,
+    writer: mpsc::Sender<Command>,
+}
+
+#[derive(Default)]
+struct Memory {
+    /// Consecutive; the first one has index `purged + 1`, or 0.
+    entries: VecDeque<Entry>,
+    purged: Option<LogId>,
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+}
+
+impl LogStore {
+    /// Opens or begins the log in `dir`, which belongs to the node `uid` for ever: a log under another id is refused.
+    pub fn open(dir: &Path, uid: u64, file_bytes: u64) -> io::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        check_identity(dir, uid)?;
+        let purged: Option<LogId> = small_file::read(dir, PURGED)?;
+        let (files, entries) = open_files(dir, purged)?;
+        let memory = Memory {
+            entries,
+            purged,
+            vote: small_file::read(dir, VOTE)?,
+            // Written lazily, and only a head start: a torn one is as good as none.
+            committed: small_file::read(dir, COMMITTED).unwrap_or_default().flatten(),
+        };
+        let (writer, commands) = mpsc::channel();
+        let thread = LogWriter::new(dir.to_path_buf(), files, file_bytes);
+        std::thread::Builder::new().name("namespace-log".into()).spawn(move || thread.run(commands))?;
+        Ok(Self { memory: Arc::new(RwLock::new(memory)), writer })
+    }
+
+    /// Whether nothing was ever logged or voted here.
+    pub fn is_pristine(&self) -> bool {
+        let memory = self.memory.read();
+        memory.entries.is_empty() && memory.purged.is_none() && memory.vote.is_none()
+    }
+
+    /// Finishes what is queued; afterwards another process may open the folder.
+    pub async fn close(&self) -> io::Result<()> {
+        self.wait(Command::Close).await
+    }
+
+    async fn wait(&self, command: impl FnOnce(Done) -> Command) -> io::Result<()> {
+        let (done, finished) = oneshot::channel();
+        self.send(command(done))?;
+        finished.await.map_err(|_| closed())?
+    }
+
+    fn send(&self, command: Command) -> io::Result<()> {
+        self.writer.send(command).map_err(|_| closed())
+    }
+}
+
+impl Memory {
+    fn first(&self) -> u64 {
+        let after_purged = || self.purged.map_or(0, |purged| purged.index + 1);
+        self.entries.front().map_or_else(after_purged, |entry| entry.index())
+    }
+
+    fn next(&self) -> u64 {
+        self.first() + self.entries.len() as u64
+    }
+
+    fn last(&self) -> Option<LogId> {
+        self.entries.back().map(|entry| entry.log_id).or(self.purged)
+    }
+
+    fn range(&self, range: impl RangeBounds<u64>) -> impl Iterator<Item = &Entry> {
+        let start = match range.start_bound() {
+            Bound::Included(&index) => index,
+            Bound::Excluded(&index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(&index) => index + 1,
+            Bound::Excluded(&index) => index,
+            Bound::Unbounded => u64::MAX,
+        };
+        let (start, end) = (start.max(self.first()), end.min(self.next()));
+        let at = |index: u64| (index - self.first()) as usize;
+        if start < end { self.entries.range(at(start)..at(end)) } else { self.entries.range(0..0) }
+    }
+
+    fn truncate(&mut self, index: u64) {
+        let keep = index.saturating_sub(self.first());
+        self.entries.truncate(keep as usize);
+    }
+
+    fn purge(&mut self, upto: LogId) {
+        let gone = (upto.index + 1).saturating_sub(self.first()).min(self.entries.len() as u64);
+        self.entries.drain(..gone as usize);
+        self.purged = Some(upto);
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        Ok(self.memory.read().range(range).cloned().collect())
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.memory.read().vote)
+    }
+
+    /// At least one entry, and no more than fit one message.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let memory = self.memory.read();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for entry in memory.range(start..end) {
+            bytes += approximate_bytes(entry);
+            if bytes > READ_BYTES && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        Ok(entries)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let memory = self.memory.read();
+        Ok(LogState { last_purged_log_id: memory.purged, last_log_id: memory.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.wait(|done| Command::Vote(*vote, done)).await?;
+        self.memory.write().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.memory.write().committed = committed;
+        self.send(Command::Committed(committed))
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.memory.read().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        self.memory.write().entries.extend(entries.iter().cloned());
+        self.send(Command::Append(entries, callback))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let index = last.map_or(0, |last| last.index + 1);
+        self.memory.write().truncate(index);
+        self.wait(|done| Command::Truncate(index, done)).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.memory.write().purge(upto);
+        self.wait(|done| Command::Purge(upto, done)).await
+    }
+}
+
+/// What an entry adds to a message or a write, roughly.
+pub fn approximate_bytes(entry: &Entry) -> usize {
+    const FRAME: usize = 48;
+    match &entry.payload {
+        EntryPayload::Normal(op) => FRAME + op.len(),
+        EntryPayload::Membership(_) => FRAME + 512,
+        EntryPayload::Blank => FRAME,
+    }
+}
+
+fn check_identity(dir: &Path, uid: u64) -> io::Result<()> {
+    match small_file::read::<u64>(dir, IDENTITY)? {
+        None => small_file::write(dir, IDENTITY, &uid),
+        Some(found) if found == uid => Ok(()),
+        Some(found) => {
+            let text = format!(
+                "{} belongs to node {found:016x}, this is node {uid:016x}: a log must not change hands; \
+                 put the folder's own identity back, or remove the namespace folder",
+                dir.display()
+            );
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+    }
+}
+
+/// Opens the log files, without those that were purged altogether, and reads the entries after `purged`.
+fn open_files(dir: &Path, purged: Option<LogId>) -> io::Result<(Vec<LogFile>, VecDeque<Entry>)> {
+    let paths = log_file::list(dir)?;
+    let first = purged.map_or(0, |purged| purged.index + 1);
+    let (mut files, mut entries) = (Vec::new(), VecDeque::new());
+    for (at, path) in paths.iter().enumerate() {
+        let Some((file, mut read)) = LogFile::open(path.clone(), at + 1 == paths.len())? else {
+            std::fs::remove_file(path)?;
+            continue;
+        };
+        if file.next() <= first {
+            file.remove()?;
+            continue;
+        }
+        read.retain(|entry| entry.index() >= first);
+        let expected = first + entries.len() as u64;
+        if read.first().is_some_and(|entry| entry.index() != expected) || file.first() > expected {
+            return Err(damaged(path, &format!("entry {expected} is missing before it")));
+        }
+        entries.extend(read);
+        files.push(file);
+    }
+    log_file::sync_dir(dir)?;
+    Ok((files, entries))
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the namespace's log is closed")
+}

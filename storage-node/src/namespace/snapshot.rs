@@ -1,0 +1,171 @@
+//! The snapshot: the tables as of one log entry, in one file.
+//!
+//! ```text
+//! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
+//! ```
+//! Meta and tables are postcard, numbers little-endian. A new snapshot is written beside the old one and takes its name
+//! when it is durable, so there is always a whole one. A reader of the old one keeps its open file.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use openraft::StoredMembership;
+
+use super::{
+    log_file::{damaged, sync_dir, too_new},
+    raft_types::{LogId, SnapshotMeta},
+    tables::Tables,
+};
+
+const MAGIC: [u8; 4] = *b"CFrs";
+const SNAPSHOT_FORMAT: u32 = 1;
+const HEAD_BYTES: usize = 12;
+const NAME: &str = "snapshot";
+const INCOMING: &str = "snapshot.incoming";
+
+/// A snapshot's file, open for reading. It stays readable when a newer one takes its name.
+#[derive(Clone, Debug)]
+pub struct SnapshotFile {
+    pub file: Arc<File>,
+    pub path: PathBuf,
+    pub bytes: u64,
+    arriving: Option<Arc<Arriving>>,
+}
+
+impl SnapshotFile {
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        let file = File::open(&path)?;
+        let bytes = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), path, bytes, arriving: None })
+    }
+
+    /// One that has arrived: its file goes when nobody has made it the current snapshot.
+    pub fn open_arrived(path: PathBuf) -> io::Result<Self> {
+        let arriving = Some(Arc::new(Arriving { path: path.clone() }));
+        Ok(Self { arriving, ..Self::open(path)? })
+    }
+}
+
+#[derive(Debug)]
+struct Arriving {
+    path: PathBuf,
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        // Fails where it has another name by now, which is what it came for.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Where a snapshot that arrives is put until it is whole; removed at start.
+pub fn incoming_path(dir: &Path, nonce: u64) -> PathBuf {
+    dir.join(format!("{INCOMING}.{nonce:016x}"))
+}
+
+/// Writes a snapshot under a name of its own, durably; [`take_name`] then makes it the current one.
+pub fn write(dir: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<PathBuf> {
+    let temporary = dir.join(format!("{NAME}.new"));
+    let mut out = Summing { inner: BufWriter::with_capacity(1 << 20, File::create(&temporary)?), checksum: 0 };
+    let meta = postcard::to_stdvec(&(meta.last_log_id, &meta.last_membership)).map_err(io::Error::other)?;
+    out.write_all(&MAGIC)?;
+    out.write_all(&SNAPSHOT_FORMAT.to_le_bytes())?;
+    out.write_all(&(meta.len() as u32).to_le_bytes())?;
+    out.write_all(&meta)?;
+    let mut out = postcard::to_io(tables, out).map_err(io::Error::other)?;
+    let checksum = out.checksum;
+    out.write_all(&checksum.to_le_bytes())?;
+    let file = out.inner.into_inner().map_err(|error| error.into_error())?;
+    file.sync_all()?;
+    Ok(temporary)
+}
+
+/// Makes the sound and durable snapshot at `path` the current one.
+pub fn take_name(dir: &Path, path: &Path) -> io::Result<SnapshotFile> {
+    let current = dir.join(NAME);
+    std::fs::rename(path, &current)?;
+    sync_dir(dir)?;
+    SnapshotFile::open(current)
+}
+
+/// The current snapshot; `None` in a new folder. Forgets what was arriving when the process ended.
+pub fn open_current(dir: &Path) -> io::Result<Option<SnapshotFile>> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(INCOMING)) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    match SnapshotFile::open(dir.join(NAME)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads and checks a whole snapshot.
+pub fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)> {
+    let path = &snapshot.path;
+    let mut bytes = Vec::with_capacity(snapshot.bytes as usize);
+    ReadAt { file: &snapshot.file, at: 0 }.read_to_end(&mut bytes)?;
+    let Some((body, checksum)) = bytes.split_last_chunk::<4>() else {
+        return Err(damaged(path, "it is cut off"));
+    };
+    let Some((head, rest)) = body.split_first_chunk::<HEAD_BYTES>() else {
+        return Err(damaged(path, "it is cut off"));
+    };
+    let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
+    if head[..4] != MAGIC {
+        return Err(damaged(path, "it does not begin as a snapshot"));
+    }
+    if number(4) != SNAPSHOT_FORMAT {
+        return Err(too_new(path, number(4), SNAPSHOT_FORMAT));
+    }
+    if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
+        return Err(damaged(path, "its checksum does not fit"));
+    }
+    let Some((meta, tables)) = rest.split_at_checked(number(8) as usize) else {
+        return Err(damaged(path, "its meta is longer than itself"));
+    };
+    let undecodable = |error: postcard::Error| damaged(path, &error.to_string());
+    let (last_log_id, last_membership): (Option<LogId>, StoredMembership<_, _, _>) =
+        postcard::from_bytes(meta).map_err(undecodable)?;
+    let tables = postcard::from_bytes(tables).map_err(undecodable)?;
+    Ok((SnapshotMeta { last_log_id, last_membership }, tables))
+}
+
+/// A writer that keeps the CRC32C of what went through.
+struct Summing<W> {
+    inner: W,
+    checksum: u32,
+}
+
+impl<W: Write> Write for Summing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.checksum = crc32c::crc32c_append(self.checksum, &bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Reads a shared file from a place of its own.
+pub struct ReadAt<'a> {
+    pub file: &'a File,
+    pub at: u64,
+}
+
+impl Read for ReadAt<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = std::os::unix::fs::FileExt::read_at(self.file, into, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
