@@ -136,6 +136,20 @@ impl World {
         before.iter().filter(|id| !now.contains(id)).for_each(|id| drop(chunks.remove(id)));
     }
 
+    fn keep(&self, chunks: Vec<NewChunk>, durable: bool) -> Result<(), FsError> {
+        let failure = self.put_always_fails.lock().clone().or_else(|| self.put_failures.lock().pop());
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let limit = self.file.lock().attr.chunk_bytes as usize;
+        let mut stored = self.chunks.lock();
+        for NewChunk { id, data, .. } in chunks {
+            assert!(!data.is_empty() && data.len() <= limit);
+            assert!(stored.insert(id, Stored { data, durable }).is_none(), "{id:?} is stored twice");
+        }
+        Ok(())
+    }
+
     fn commit(&self, commit: Commit) -> Result<Reply, FsError> {
         let mut file = self.file.lock();
         let size = u64::from(file.attr.chunk_bytes);
@@ -145,7 +159,7 @@ impl World {
         let mut named: BTreeMap<u32, Version> = BTreeMap::new();
         let single = |write: &ChunkWrite| Extent { first: write.index, count: 1, version: write.version };
         for extent in commit.extents.iter().copied().chain(commit.partial.iter().map(single)) {
-            for index in extent.first..extent.first + extent.count {
+            for index in (extent.first..=u32::MAX).take(extent.count as usize) {
                 assert!(named.insert(index, extent.version).is_none(), "chunk {index} is named twice");
                 let chunks = self.chunks.lock();
                 let stored = chunks.get(&ChunkId { version: extent.version, index });
@@ -154,7 +168,10 @@ impl World {
             }
             file.extents.insert(extent);
         }
-        assert!(commit.extents.windows(2).all(|pair| pair[0].first + pair[0].count <= pair[1].first), "not ascending");
+        assert!(
+            commit.extents.windows(2).all(|pair| pair[0].first + (pair[0].count - 1) < pair[1].first),
+            "not ascending"
+        );
         file.attr.size = file.attr.size.max(commit.size_at_least);
         file.attr.mtime = commit.mtime.unwrap_or(file.attr.mtime);
         file.changed()
@@ -198,14 +215,16 @@ impl File {
 
     fn chunks(&self) -> impl Iterator<Item = ChunkId> + '_ {
         let ids = |extent: Extent| {
-            (extent.first..extent.first + extent.count).map(move |index| ChunkId { version: extent.version, index })
+            (extent.first..=u32::MAX)
+                .take(extent.count as usize)
+                .map(move |index| ChunkId { version: extent.version, index })
         };
         self.extents.iter().flat_map(ids)
     }
 
     fn page(&self, from: u32, items: usize) -> (Attr, Vec<Extent>, bool) {
         let mut page: Vec<Extent> =
-            self.extents.iter().filter(|extent| extent.first + extent.count > from).take(items + 1).collect();
+            self.extents.iter().filter(|extent| extent.first + (extent.count - 1) >= from).take(items + 1).collect();
         let more = page.len() > items;
         page.truncate(items);
         (self.attr.clone(), page, more)
@@ -259,17 +278,7 @@ impl ChunkIo for World {
             self.put_gate.acquire().await.unwrap().forget();
             self.puts.fetch_add(1, SeqCst);
             self.put_chunks.fetch_add(chunks.len() as u64, SeqCst);
-            let failure = self.put_always_fails.lock().clone().or_else(|| self.put_failures.lock().pop());
-            if let Some(failure) = failure {
-                return Err(failure);
-            }
-            let mut stored = self.chunks.lock();
-            for chunk in chunks {
-                assert!(!chunk.data.is_empty() && chunk.data.len() <= self.file.lock().attr.chunk_bytes as usize);
-                let before = stored.insert(chunk.id, Stored { data: chunk.data, durable });
-                assert!(before.is_none(), "{:?} is stored twice", chunk.id);
-            }
-            drop(stored);
+            self.keep(chunks, durable)?;
             self.late().await;
             Ok(())
         })

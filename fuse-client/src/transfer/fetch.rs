@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, sync::watch};
 use super::ChunkIo;
 use crate::cache::chunks::ChunkCache;
 
-/// What one get asks for at most.
+/// What one get asks for, more or less: a half less, or a half more.
 const BATCH_BYTES: u64 = 2 << 20;
 
 pub struct Fetcher {
@@ -49,7 +49,7 @@ impl Fetcher {
     pub fn start(self: &Arc<Self>, file: &FileName, ids: &[ChunkId], chunk_bytes: u64) -> Pending {
         let mut under_way = self.under_way.lock();
         let fresh: Vec<ChunkId> = ids.iter().copied().filter(|id| !under_way.contains_key(id)).collect();
-        for part in fresh.chunks((BATCH_BYTES / chunk_bytes).max(1) as usize) {
+        for part in fresh.chunks(even_part(fresh.len(), chunk_bytes)) {
             let batch =
                 Arc::new(Batch { ids: part.to_vec(), outcome: OnceLock::new(), done: watch::Sender::new(false) });
             under_way.extend(part.iter().map(|id| (*id, batch.clone())));
@@ -75,6 +75,13 @@ impl Fetcher {
         drop(under_way);
         batch.done.send_replace(true);
     }
+}
+
+/// Chunks in each batch, so that all are about equal and none is a small rest.
+fn even_part(chunks: usize, chunk_bytes: u64) -> usize {
+    let bytes = chunks as u64 * chunk_bytes;
+    let batches = ((bytes + BATCH_BYTES / 2) / BATCH_BYTES).max(1) as usize;
+    chunks.div_ceil(batches).max(1)
 }
 
 impl Pending {
