@@ -3,4 +3,5 @@
 pub mod cache;
 pub mod fs;
 pub mod fuse;
+pub mod notify;
 pub mod transfer;
