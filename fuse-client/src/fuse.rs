@@ -6,6 +6,7 @@
 //! and holes, fallocate, copy_file_range) are answered with ENOSYS: the kernel then does them itself or tells programs
 //! that they are not supported, and asks no more.
 
+mod answers;
 mod convert;
 
 use std::{
@@ -19,32 +20,26 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{
-    fs_error::FsError,
-    namespace::{Attr, FileKind, Ino, RenameMode},
-};
+use common::namespace::{FileKind, RenameMode};
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::{debug, error};
 
 pub use self::convert::RootMap;
-use self::convert::{Times, entry_name, errno, file_type, mode_bits, set_attr, special_kind};
-use crate::fs::{Caller, FileSystem, Listed, NewEntry, Place, Statistics, WriteAt};
+use self::{
+    answers::Answers,
+    convert::{Times, entry_name, errno, file_type, mode_bits, set_attr, special_kind},
+};
+use crate::fs::{Caller, FileSystem, Listed, NewEntry, Place, WriteAt};
 
 /// The largest request; the kernel's own limit without a raised `fs.fuse.max_pages_limit`.
 const MAX_WRITE_BYTES: u32 = 1 << 20;
 /// Requests the kernel may have under way that nobody waits for, read-ahead above all.
 const MAX_BACKGROUND: u16 = 64;
-/// Inode numbers are never used again, so one generation is enough.
-const GENERATION: Generation = Generation(0);
-/// All that is known of an open file belongs to its inode, so its handle says nothing.
-const FILE_HANDLE: FileHandle = FileHandle(0);
-const STATFS_BLOCK_BYTES: u32 = 4096;
 
 /// How long the kernel may keep what it was told, without asking or hearing from us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,68 +107,6 @@ impl Mount {
 
 fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid() }
-}
-
-/// How results become replies.
-#[derive(Clone, Copy)]
-struct Answers {
-    root: RootMap,
-    timeouts: KernelTimeouts,
-}
-
-impl Answers {
-    fn entry(self, op: &'static str, parent: Ino, result: Result<Attr, FsError>, reply: ReplyEntry) {
-        match result {
-            Ok(attr) => reply.entry_with_ttls(
-                &self.timeouts.attr,
-                &self.timeouts.entry,
-                &self.root.file_attr(&attr),
-                GENERATION,
-            ),
-            Err(failure) => reply.error(errno(op, parent, &failure)),
-        }
-    }
-
-    fn attr(self, op: &'static str, ino: Ino, result: Result<Attr, FsError>, reply: ReplyAttr) {
-        match result {
-            Ok(attr) => reply.attr(&self.timeouts.attr, &self.root.file_attr(&attr)),
-            Err(failure) => reply.error(errno(op, ino, &failure)),
-        }
-    }
-
-    fn empty(self, op: &'static str, ino: Ino, result: Result<(), FsError>, reply: ReplyEmpty) {
-        match result {
-            Ok(()) => reply.ok(),
-            Err(failure) => reply.error(errno(op, ino, &failure)),
-        }
-    }
-
-    fn data(self, op: &'static str, ino: Ino, result: Result<Vec<u8>, FsError>, reply: ReplyData) {
-        match result {
-            Ok(bytes) => reply.data(&bytes),
-            Err(failure) => reply.error(errno(op, ino, &failure)),
-        }
-    }
-
-    fn written(self, ino: Ino, len: usize, result: Result<(), FsError>, reply: ReplyWrite) {
-        match result {
-            Ok(()) => reply.written(len as u32),
-            Err(failure) => reply.error(errno("write", ino, &failure)),
-        }
-    }
-
-    fn statistics(self, result: Result<Statistics, FsError>, reply: ReplyStatfs) {
-        const NAME_BYTES: u32 = common::namespace::MAX_ENTRY_NAME_BYTES as u32;
-        let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
-        match result {
-            Ok(Statistics { total_bytes, free_bytes, inodes, free_inodes }) => {
-                let (total, free) = (blocks(total_bytes), blocks(free_bytes));
-                let block_bytes = STATFS_BLOCK_BYTES;
-                reply.statfs(total, free, free, inodes, free_inodes, block_bytes, NAME_BYTES, block_bytes);
-            }
-            Err(failure) => reply.error(errno("statfs", Ino::ROOT, &failure)),
-        }
-    }
 }
 
 impl Filesystem for Mount {
@@ -388,27 +321,16 @@ impl Filesystem for Mount {
                 Err(failure) => return reply.error(errno("create", parent, &failure)),
             };
             self.spawn(async move {
-                match fs.create(parent, &name, mode_bits(mode), exclusive, caller).await {
-                    Ok(attr) => {
-                        let (ttl, attr) = (answers.timeouts.entry, answers.root.file_attr(&attr));
-                        reply.created(&ttl, &attr, GENERATION, FILE_HANDLE, FopenFlags::empty());
-                    }
-                    Err(failure) => reply.error(errno("create", parent, &failure)),
-                }
+                let made = fs.create(parent, &name, mode_bits(mode), exclusive, caller).await;
+                answers.created(parent, made, reply);
             });
         });
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         self.guarded("open", || {
-            let (fs, ino) = (self.fs.clone(), self.root.inward(ino));
-            self.spawn(async move {
-                match fs.open(ino).await {
-                    Ok(opened) if opened.keep_cache => reply.opened(FILE_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
-                    Ok(_) => reply.opened(FILE_HANDLE, FopenFlags::empty()),
-                    Err(failure) => reply.error(errno("open", ino, &failure)),
-                }
-            });
+            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            self.spawn(async move { answers.opened(ino, fs.open(ino).await, reply) });
         });
     }
 
@@ -549,83 +471,6 @@ impl Filesystem for Mount {
             let (fs, answers) = (self.fs.clone(), self.answers());
             self.spawn(async move { answers.statistics(fs.statistics().await, reply) });
         });
-    }
-
-    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        // With default_permissions the kernel decides by itself; this tells an old one not to ask again.
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn setxattr(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
-        _position: u32,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn getxattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn listxattr(&self, _req: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn fallocate(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn lseek(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _offset: i64, _whence: i32, reply: ReplyLseek) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn copy_file_range(
-        &self,
-        _req: &Request,
-        _ino_in: INodeNo,
-        _fh_in: FileHandle,
-        _offset_in: u64,
-        _ino_out: INodeNo,
-        _fh_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
-        _flags: CopyFileRangeFlags,
-        reply: ReplyWrite,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-}
-
-impl Answers {
-    /// False when the reply is full. What may be outdated, and the dots, the kernel must not keep.
-    fn add_plus(self, reply: &mut ReplyDirectoryPlus, entry: &Listed<'_>) -> bool {
-        let name = OsStr::from_bytes(entry.name);
-        let ino = self.root.outward(entry.ino);
-        let ttl = if entry.fresh { self.timeouts.entry.min(self.timeouts.attr) } else { Duration::ZERO };
-        let attr = match &entry.attr {
-            Some(attr) => self.root.file_attr(attr),
-            None => self.root.directory_attr(entry.ino),
-        };
-        !reply.add(ino, entry.next, name, &ttl, &attr, GENERATION)
     }
 }
 
