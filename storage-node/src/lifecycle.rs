@@ -31,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    driver::{self, DriverConfig, RingHandle},
+    driver::{self, DriverSettings, RingHandle},
     files::{FileDefaults, FileService},
     http::{
         admin::{AdminOptions, NodeState, admin_router},
@@ -88,15 +88,16 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     let folder = DataFolder::open(&config.data)?;
     let listeners = Listeners::bind(config.address).await?;
     let store = open_store(&folder, config.store.clone()).await?;
-    let stop = CancellationToken::new();
+    let (stop, killed) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
-    let node = assemble(&config, &folder, store, listeners, &stop, &tasks).await?;
+    let parts = Parts { folder: &folder, store, stop: &stop, killed: &killed, tasks: &tasks };
+    let node = assemble(&config, parts, listeners).await?;
     let joined = tokio::select! {
         joined = take_place(&config, &node) => joined,
-        () = asked_to_stop(&node.ring) => Ok(()),
+        () = asked_to_stop(&killed) => Ok(()),
     };
     if joined.is_ok() {
-        asked_to_stop(&node.ring).await;
+        asked_to_stop(&killed).await;
     }
     info!("stopping");
     node.stage.set(NodeState::Gone);
@@ -140,17 +141,20 @@ async fn open_store(folder: &DataFolder, options: StoreOptions) -> Result<Arc<St
     Ok(Arc::new(store))
 }
 
-async fn assemble(
-    config: &NodeConfig,
-    folder: &DataFolder,
+/// What is there before the node is.
+struct Parts<'a> {
+    folder: &'a DataFolder,
     store: Arc<Store>,
-    listeners: Listeners,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Result<Arc<Node>> {
+    stop: &'a CancellationToken,
+    killed: &'a CancellationToken,
+    tasks: &'a TaskTracker,
+}
+
+async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -> Result<Arc<Node>> {
+    let Parts { folder, store, stop, killed, tasks } = parts;
     let pool = Arc::new(HttpPool::new());
     let peers = Peers::new(pool.clone(), config.peer_deadline);
-    let ring = driver::start(driver_config(config, folder), store.clone(), stop.clone(), tasks)?;
+    let ring = driver::start(driver_settings(config, folder, &store, killed), config.address, stop.clone()).await?;
     let neighbours = ring.watch();
 
     let (opened, session) = watch::channel(None);
@@ -201,62 +205,61 @@ async fn assemble(
     Ok(node)
 }
 
-fn driver_config(config: &NodeConfig, folder: &DataFolder) -> DriverConfig {
-    DriverConfig {
-        address: config.address,
+fn driver_settings(
+    config: &NodeConfig,
+    folder: &DataFolder,
+    store: &Arc<Store>,
+    kill: &CancellationToken,
+) -> DriverSettings {
+    let store = store.clone();
+    DriverSettings {
         id: config.id.map(RingId),
-        folder: folder.path().to_owned(),
-        allow_kill: config.allow_kill,
-        ..DriverConfig::default()
+        kill: config.allow_kill.then(|| kill.clone()),
+        load_bytes: Arc::new(move || store.stats().live_bytes),
+        ..DriverSettings::new(folder.path().to_owned())
     }
 }
 
 /// Joins through any of the members named; a node that is told of none begins a ring, or finds the one it remembers.
 async fn take_place(config: &NodeConfig, node: &Node) -> Result<()> {
     node.stage.set(NodeState::Joining);
-    if config.join.is_empty() {
-        node.ring.create().await?;
-    } else {
-        join_any(config, &node.ring).await?;
-    }
+    enter(config, &node.ring).await?;
     node.stage.set(NodeState::Serving);
-    let place = node.ring.neighbours();
-    info!(node = %place.node, "in the ring");
+    info!(node = %node.ring.me(), "in the ring");
     Ok(())
 }
 
-async fn join_any(config: &NodeConfig, ring: &RingHandle) -> Result<()> {
+async fn enter(config: &NodeConfig, ring: &RingHandle) -> Result<()> {
     let end = Instant::now() + config.join_deadline;
-    let mut reason = String::new();
-    while Instant::now() < end {
-        for &member in &config.join {
-            match ring.join(member).await {
-                Ok(()) => return Ok(()),
-                Err(error) => reason = format!("{member}: {error}"),
+    loop {
+        match ring.enter(&config.join).await {
+            Ok(()) => return Ok(()),
+            // A node with a memory finds its ring again by itself, also when the members it was told are gone.
+            Err(error) if ring.remembers() => {
+                info!(%error, "not joined through the nodes that were named; looking for the ring it remembers");
+                return Ok(());
             }
+            Err(error) if Instant::now() > end => {
+                bail!("cannot join the ring within {:?}: {error}", config.join_deadline)
+            }
+            Err(_) => sleep(Duration::from_millis(200)).await,
         }
-        // A node with a memory is in its ring again, or will be, without the members that it was told.
-        if ring.remembers() {
-            return Ok(());
-        }
-        sleep(Duration::from_millis(200)).await;
     }
-    bail!("cannot join the ring within {:?}: {reason}", config.join_deadline)
 }
 
 /// SIGTERM, SIGINT, or a `kill` that the operator allowed.
-async fn asked_to_stop(ring: &RingHandle) {
+async fn asked_to_stop(killed: &CancellationToken) {
     let (mut term, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(term), Ok(interrupt)) => (term, interrupt),
         (Err(error), _) | (_, Err(error)) => {
             warn!(%error, "signals cannot be caught; only the ring's kill ends this process cleanly");
-            return ring.killed().await;
+            return killed.cancelled().await;
         }
     };
     tokio::select! {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
-        () = ring.killed() => {}
+        () = killed.cancelled() => {}
     }
 }
 
