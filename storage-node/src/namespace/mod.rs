@@ -1,1 +1,3 @@
-//! placeholder
+//! The namespace: who is called what, and which versions make a file.
+
+pub mod tables;
