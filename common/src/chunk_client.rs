@@ -13,14 +13,14 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
-use hyper::StatusCode;
+use hyper::{HeaderMap, Method, StatusCode};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::{
     chunk::{ChunkId, ChunkRef, FileName, chunk_key, encode_record, record_bytes, take_record},
-    chunk_api::{MAX_BATCH_CHUNKS, NEIGHBOURS_HEADER, encode_refs, write_quorum},
+    chunk_api::{MAX_BATCH_CHUNKS, NEIGHBOURS_HEADER, REPLICAS, Space, encode_refs, write_quorum},
     fs_error::FsError,
     http_pool::{HttpAnswer, HttpError, HttpPool},
     ring_id::{Neighbours, NodeRef, RingId},
@@ -99,7 +99,7 @@ impl ChunkClient {
         let mut absent_rounds = 0;
         loop {
             let mut all_answered = true;
-            for turn in 0..crate::chunk_api::REPLICAS {
+            for turn in 0..REPLICAS {
                 let (groups, unrouted) = self.group_by_holder(missing, turn).await;
                 all_answered &= unrouted.is_empty();
                 missing = unrouted;
@@ -134,6 +134,30 @@ impl ChunkClient {
             self.unsynced.lock().extend(sets);
         }
         result
+    }
+
+    /// What the ring has for file contents, each byte counted once though it is kept by several nodes.
+    pub async fn space(&self) -> Result<Space, FsError> {
+        if self.router.members().is_empty() {
+            self.router.route(RingId(0)).await.map_err(|error| FsError::NoReplica { detail: error.to_string() })?;
+        }
+        let members = self.router.members();
+        let asked = join_all(members.iter().map(|node| self.space_of(node))).await;
+        let told: Vec<Space> = asked.into_iter().flatten().collect();
+        if told.is_empty() {
+            return Err(FsError::NoReplica { detail: "no node said what space it has".into() });
+        }
+        let copies = members.len().min(REPLICAS) as u64;
+        Ok(Space {
+            capacity_bytes: told.iter().map(|space| space.capacity_bytes).sum::<u64>() / copies,
+            free_bytes: told.iter().map(|space| space.free_bytes).sum::<u64>() / copies,
+        })
+    }
+
+    async fn space_of(&self, node: &NodeRef) -> Option<Space> {
+        let (address, path) = (node.files_address(), "/chunks/space");
+        let answer = self.pool.request(address, Method::GET, path, HeaderMap::new(), vec![], TRY_DEADLINE).await;
+        postcard::from_bytes(&answer.ok()?.body).ok()
     }
 
     /// A holder that is gone does not count, as long as each set keeps its quorum.

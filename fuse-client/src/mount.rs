@@ -12,6 +12,7 @@ use std::{
 use common::{
     chunk_client::ChunkClient,
     fs_error::FsError,
+    http_pool::HttpPool,
     namespace::{Answer, FileKind, Ino, Query},
     router::Router,
     session::{Session, SessionEvent, SessionOptions},
@@ -20,15 +21,15 @@ use fuser::{BackgroundSession, MountOption, SessionACL};
 use tokio::{
     runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     daemon::Reporter,
     exit::MountError,
-    fs::{FileSystem, SpaceSource},
+    fs::{FileSystem, SpaceSource, SpaceTotals},
     fuse::{Mount, RootMap},
     mountpoint::{self, Device},
     notify::{self, Notices},
@@ -39,6 +40,10 @@ use crate::{
 
 /// How long a detached mount may take to end when programs still have files open in it.
 const DETACH_GRACE: Duration = Duration::from_secs(5);
+/// One question to the ring; an operation asks as often as its own deadline allows.
+const LOOK_UP_DEADLINE: Duration = Duration::from_secs(2);
+/// How often the nodes are asked for their space.
+const SPACE_PERIOD: Duration = Duration::from_secs(10);
 /// How long leaving the namespace may take; without it the session's lease ends by itself.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -89,8 +94,9 @@ async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), 
     let (session, events) = open_session(config, target, nodes.clone()).await?;
     let root = root_inode(&session, &config.source).await?;
     let (notices, queue) = Notices::new();
-    let transfer = transfer(&session, nodes, &config.options);
-    let fs = FileSystem::new(session.clone(), transfer, notices, space_source());
+    let chunks = chunk_client(nodes, &config.options);
+    let transfer = transfer(&session, chunks.clone(), &config.options);
+    let fs = FileSystem::new(session.clone(), transfer, notices, space_source(chunks));
     let queue = parking_lot::Mutex::new(Some(queue));
     Ok((Connected { session, fs, root: RootMap::new(root), queue }, events))
 }
@@ -113,9 +119,12 @@ async fn root_inode(session: &Session, source: &Source) -> Result<Ino, MountErro
     }
 }
 
-fn transfer(session: &Session, nodes: Vec<SocketAddr>, options: &Options) -> Arc<Transfer> {
-    let router = Arc::new(Router::new(nodes, options.deadline));
-    let chunks = Arc::new(ChunkClient::new(router, options.deadline));
+fn chunk_client(nodes: Vec<SocketAddr>, options: &Options) -> Arc<ChunkClient> {
+    let router = Arc::new(Router::new(nodes, LOOK_UP_DEADLINE));
+    Arc::new(ChunkClient::new(router, Arc::new(HttpPool::new()), options.deadline))
+}
+
+fn transfer(session: &Session, chunks: Arc<ChunkClient>, options: &Options) -> Arc<Transfer> {
     let settings = TransferSettings {
         cache_bytes: options.cache_bytes,
         dirty_bytes: options.dirty_bytes,
@@ -124,9 +133,22 @@ fn transfer(session: &Session, nodes: Vec<SocketAddr>, options: &Options) -> Arc
     Transfer::new(session.clone(), chunks, Handle::current(), settings)
 }
 
-/// The nodes are not asked for their space yet; `statfs` shows what files take and plenty of room.
-fn space_source() -> SpaceSource {
-    Arc::new(|| None)
+/// What the nodes last said of their space; asked in the background, because `statfs` must not wait for disks.
+fn space_source(chunks: Arc<ChunkClient>) -> SpaceSource {
+    let (sender, receiver) = watch::channel(None);
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            match chunks.space().await {
+                Ok(space) => {
+                    let totals = SpaceTotals { total_bytes: space.capacity_bytes, free_bytes: space.free_bytes };
+                    sender.send_replace(Some(totals));
+                }
+                Err(error) => debug!(%error, "the nodes did not say what space they have"),
+            }
+            tokio::time::sleep(SPACE_PERIOD).await;
+        }
+    });
+    Arc::new(move || *receiver.borrow())
 }
 
 impl Connected {

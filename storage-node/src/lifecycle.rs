@@ -57,6 +57,8 @@ pub struct NodeConfig {
     pub allow_kill: bool,
     /// One request between nodes.
     pub peer_deadline: Duration,
+    /// One question to the ring.
+    pub look_up_deadline: Duration,
     /// An operation on behalf of a script or a browser.
     pub operation_deadline: Duration,
     /// How long to go on asking the members named in `join`.
@@ -75,6 +77,7 @@ impl NodeConfig {
             store: StoreOptions::default(),
             allow_kill: false,
             peer_deadline: Duration::from_secs(10),
+            look_up_deadline: Duration::from_secs(2),
             operation_deadline: Duration::from_secs(30),
             join_deadline: Duration::from_secs(60),
             repair_period: Duration::from_secs(8),
@@ -185,7 +188,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     let writer =
         Arc::new(Writer::new(store.clone(), peers.clone(), neighbours.clone(), repair.clone(), config.peer_deadline));
     let own = vec![config.address];
-    let router = || Arc::new(Router::new(own.clone(), config.peer_deadline));
+    let router = || Arc::new(Router::new(own.clone(), config.look_up_deadline));
     let chunk_client = Arc::new(ChunkClient::new(router(), pool, config.operation_deadline));
     let files = FileService::over(Arc::new(session), chunk_client, FileDefaults::default());
     let file_plane = chunks::routes(ChunkPlane { store: store.clone(), writer: writer.clone() })
@@ -197,7 +200,14 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     let options = ServerOptions::default();
     tasks.spawn(server::serve(listeners.files, file_plane, options.clone(), stop.clone().cancelled_owned()));
     tasks.spawn(server::serve(listeners.admin, admin_plane, options, stop.clone().cancelled_owned()));
-    let repair = Repair { store: store.clone(), peers, router: router(), neighbours, wake: repair, period: config.repair_period };
+    let repair = Repair {
+        store: store.clone(),
+        peers,
+        router: router(),
+        neighbours,
+        wake: repair,
+        period: config.repair_period,
+    };
     tasks.spawn(repair.run(stop.clone()));
     tasks.spawn(compact(store, config.compact_period, stop.clone()));
     tasks.spawn(keep_floor(writer, namespace, stop.clone()));

@@ -129,7 +129,11 @@ impl Node {
     /// Gives a node that has joined the chunks of its arc, as far as they are here.
     async fn give_arc(&self, to: NodeRef) -> Result<Vec<ChunkName>, FsError> {
         let invalid = |reason: String| FsError::Invalid { reason };
-        let neighbours = self.ring.neighbours_of(to).await.map_err(|error| invalid(format!("{to} does not say what it owns: {error}")))?;
+        let neighbours = self
+            .ring
+            .neighbours_of(to)
+            .await
+            .map_err(|error| invalid(format!("{to} does not say what it owns: {error}")))?;
         let mut names = Vec::new();
         let mut token = Some(0);
         while let Some(from) = token {

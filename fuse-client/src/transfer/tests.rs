@@ -588,6 +588,6 @@ fn a_file_has_an_end() {
         write(&file, end - 1, &[1]).await.unwrap();
         assert_eq!(file.commit(false).await.unwrap().unwrap().size, end);
         assert_eq!(read(&file, end - 2, 10).await, [0, 1]);
-        assert_eq!(read(&file, u64::MAX, 10).await, []);
+        assert!(read(&file, u64::MAX, 10).await.is_empty());
     });
 }

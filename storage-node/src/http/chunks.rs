@@ -15,7 +15,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use common::{
     chunk::{ChunkRef, ChunkRun, VerifiedBatch},
-    chunk_api::{MAX_BATCH_BYTES, MAX_BATCH_CHUNKS, NEIGHBOURS_HEADER, decode_batch},
+    chunk_api::{MAX_BATCH_BYTES, MAX_BATCH_CHUNKS, NEIGHBOURS_HEADER, Space, decode_batch},
     ring_id::{RingArc, RingId},
 };
 use futures_util::StreamExt;
@@ -50,6 +50,7 @@ pub fn routes(plane: ChunkPlane) -> Router {
         .route("/chunks/sync", post(sync))
         .route("/chunks/list", get(list))
         .route("/chunks/digest", get(digest))
+        .route("/chunks/space", get(space))
         .with_state(plane)
 }
 
@@ -60,7 +61,11 @@ struct PutParams {
     durable: bool,
 }
 
-async fn put(State(plane): State<ChunkPlane>, Query(params): Query<PutParams>, body: Body) -> Result<StatusCode, Refusal> {
+async fn put(
+    State(plane): State<ChunkPlane>,
+    Query(params): Query<PutParams>,
+    body: Body,
+) -> Result<StatusCode, Refusal> {
     let batch = VerifiedBatch::verify(gather(body).await?).map_err(|error| Refusal::bad(error.to_string()))?;
     match params.copies {
         1 => plane.writer.put_local(batch, params.durable).await?,
@@ -128,6 +133,14 @@ async fn digest(State(plane): State<ChunkPlane>, Query(params): Query<ArcParams>
     encode(&ArcDigest { count, digest })
 }
 
+async fn space(State(plane): State<ChunkPlane>) -> Result<Bytes, Refusal> {
+    let stats = blocking(move || Ok(plane.store.stats())).await?;
+    encode(&Space {
+        capacity_bytes: stats.live_bytes + stats.dead_bytes + stats.free_bytes,
+        free_bytes: stats.free_bytes,
+    })
+}
+
 /// An error with its status; the body is one line of text, but for 421 which says what this node knows of the ring.
 pub struct Refusal {
     status: StatusCode,
@@ -180,7 +193,8 @@ async fn gather(body: Body) -> Result<Bytes, Refusal> {
     let mut gathered = BytesMut::with_capacity(stream_hint(&stream));
     loop {
         let next = timeout(BODY_STALL, stream.next()).await;
-        let next = next.map_err(|_| Refusal { status: StatusCode::REQUEST_TIMEOUT, body: "the body stalled".into() })?;
+        let next =
+            next.map_err(|_| Refusal { status: StatusCode::REQUEST_TIMEOUT, body: "the body stalled".into() })?;
         let Some(piece) = next else { return Ok(gathered.freeze()) };
         let piece = piece.map_err(|error| Refusal::bad(format!("the body broke off: {error}")))?;
         if gathered.len() + piece.len() > MAX_BATCH_BYTES {
@@ -196,7 +210,9 @@ fn stream_hint(stream: &axum::body::BodyDataStream) -> usize {
     (hint.exact().unwrap_or(0) as usize).min(MAX_BATCH_BYTES)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, Refusal> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Refusal::internal(format!("the store failed: {error}")))?.map_err(Refusal::from)
 }

@@ -45,11 +45,21 @@ pub enum Step {
     Rest,
     /// Finish a change that an earlier leader began.
     FinishJoint,
-    AddLearner { uid: u64, member: Member },
+    AddLearner {
+        uid: u64,
+        member: Member,
+    },
     /// The learner `uid` votes from now on, `instead_of` no more.
-    Promote { uid: u64, instead_of: Option<u64> },
-    RemoveVoter { uid: u64 },
-    RemoveLearner { uid: u64 },
+    Promote {
+        uid: u64,
+        instead_of: Option<u64>,
+    },
+    RemoveVoter {
+        uid: u64,
+    },
+    RemoveLearner {
+        uid: u64,
+    },
 }
 
 /// How many should vote in a ring of `nodes`.

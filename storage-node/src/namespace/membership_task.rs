@@ -96,7 +96,11 @@ impl Keeper {
         };
         for (uid, member) in members {
             let seen = self.seen(uid, member, &metrics, &neighbours, now);
-            if voters.contains(&uid) { view.voters.insert(uid, seen) } else { view.learners.insert(uid, seen) };
+            if voters.contains(&uid) {
+                view.voters.insert(uid, seen)
+            } else {
+                view.learners.insert(uid, seen)
+            };
         }
         self.ask_candidates(&mut view, &neighbours).await;
         view
@@ -141,7 +145,8 @@ impl Keeper {
 
     /// Asks the neighbours for their ids, if there is anything to decide with them.
     async fn ask_candidates(&self, view: &mut View, neighbours: &Neighbours) {
-        let restless = |seen: &Seen| seen.silent_for > Duration::from_secs(2) || seen.leaving || !seen.missing_for.is_zero();
+        let restless =
+            |seen: &Seen| seen.silent_for > Duration::from_secs(2) || seen.leaving || !seen.missing_for.is_zero();
         let settled = view.voters.len() == super::membership::target_voters(view.ring_nodes);
         if settled && view.learners.is_empty() && !view.voters.values().any(restless) {
             return;

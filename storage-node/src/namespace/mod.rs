@@ -61,8 +61,8 @@ use feed::Feed;
 use garbage::Deleter;
 use leader::LeaderHint;
 use log_store::LogStore;
-use network::Network;
 pub use network::Identity;
+use network::Network;
 use raft_types::{Member, Raft, TypeConfig};
 use state_machine::{State, StateMachine};
 
@@ -307,9 +307,9 @@ impl Inner {
         }
         let configs = metrics.membership_config.get_joint_config();
         let alone = configs.len() == 1 && configs[0].len() == 1 && configs[0].contains(&self.uid);
-        let confirmed = metrics.last_quorum_acked.is_some_and(|at| {
-            at.into_inner().elapsed() < self.settings.election_timeout_max / 2
-        });
+        let confirmed = metrics
+            .last_quorum_acked
+            .is_some_and(|at| at.into_inner().elapsed() < self.settings.election_timeout_max / 2);
         let leased = (alone || confirmed) && !self.handing_over.load(Ordering::Acquire);
         leased.then_some(vote.leader_id)
     }

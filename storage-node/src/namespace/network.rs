@@ -79,7 +79,8 @@ impl Network {
     /// Asks the leader at `admin` to do without the voter `uid`.
     pub async fn ask_to_leave(&self, admin: SocketAddr, uid: u64) -> Result<(), String> {
         let path = format!("/raft/leave?uid={uid}");
-        let answer = self.pool.post(admin, &path, Vec::new(), self.deadline).await.map_err(|error| error.to_string())?;
+        let answer =
+            self.pool.post(admin, &path, Vec::new(), self.deadline).await.map_err(|error| error.to_string())?;
         match answer.status.is_success() {
             true => Ok(()),
             false => Err(format!("{admin} answered {}: {}", answer.status, answer.text())),
@@ -121,7 +122,10 @@ impl Peer {
             return Err(refused(self.address, answer.status, &answer.text()));
         }
         unpack(&answer.body).map_err(|reason| {
-            RPCError::Network(NetworkError::from_string(format!("an answer of {} cannot be read: {reason}", self.address)))
+            RPCError::Network(NetworkError::from_string(format!(
+                "an answer of {} cannot be read: {reason}",
+                self.address
+            )))
         })
     }
 
@@ -151,7 +155,10 @@ impl Peer {
             return Err(refused(self.address, status, &String::from_utf8_lossy(&bytes)).into());
         }
         unpack(&bytes).map_err(|reason| {
-            StreamingError::Network(NetworkError::from_string(format!("{} answered a snapshot: {reason}", self.address)))
+            StreamingError::Network(NetworkError::from_string(format!(
+                "{} answered a snapshot: {reason}",
+                self.address
+            )))
         })
     }
 }

@@ -10,8 +10,8 @@ use std::{
     sync::Arc,
 };
 
-use common::namespace::{Answer, NamespaceOp, Query, SessionId};
 use common::fs_error::FsError;
+use common::namespace::{Answer, NamespaceOp, Query, SessionId};
 use futures_util::{Stream, TryStreamExt};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
