@@ -154,3 +154,54 @@ fn write_all_at(file: &File, mut slices: &mut [IoSlice<'_>], mut offset: u64) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::{
+        fcntl::{FcntlArg, SealFlag, fcntl},
+        sys::memfd::{MFdFlags, memfd_create},
+    };
+
+    use super::*;
+    use crate::store::{DataFolder, Store, StoreOptions};
+
+    /// A file in memory that is not allowed to grow stands for the disk that is full in the middle of a write.
+    fn file_of_at_most(bytes: u64) -> File {
+        let file = File::from(memfd_create(c"segment", MFdFlags::MFD_ALLOW_SEALING).unwrap());
+        file.set_len(bytes).unwrap();
+        fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).unwrap();
+        file
+    }
+
+    #[test]
+    fn half_a_write_is_cut_off_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&DataFolder::open(dir.path()).unwrap(), StoreOptions::default()).unwrap();
+        let segment = store.shared.segments.create().unwrap();
+        let file = Arc::new(file_of_at_most(100_000));
+        let filling = Filling { segment: segment.clone(), file: file.clone(), end: 0, entries: Vec::new() };
+        let mut lane = Lane { filling: Some(filling) };
+        let bytes = vec![7; 50_000];
+        let mut append = |count: usize| {
+            let mut slices = vec![IoSlice::new(&bytes); count];
+            lane.append(&store.shared, 0, &mut slices, 50_000 * count as u64).map(|appended| appended.start)
+        };
+        assert_eq!(append(1).unwrap(), 0);
+        assert!(append(3).is_err());
+        assert_eq!(file.metadata().unwrap().len(), 50_000, "what was written of the second is gone, the first stays");
+        assert_eq!(segment.written_bytes(), 50_000);
+    }
+
+    #[test]
+    fn more_slices_than_the_kernel_takes_at_once() {
+        let file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..5000u32).map(|at| at as u8).collect();
+        let mut slices: Vec<IoSlice<'_>> = bytes.chunks(2).map(IoSlice::new).collect();
+        write_all_at(&file, &mut slices, 3).unwrap();
+        let mut found = vec![0; 5000];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut found, 3).unwrap();
+        assert_eq!(found, bytes);
+    }
+}

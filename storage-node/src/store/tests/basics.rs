@@ -121,7 +121,9 @@ fn a_list_has_every_chunk_of_its_arc_once() {
     let fixture = Fixture::new(StoreOptions { segment_bytes: 20_000, ..plain_options() });
     let store = fixture.store();
     let all: Vec<_> = (1..=5).flat_map(|version| numbered("some/file", 1..=40, version)).collect();
-    all.chunks(30).for_each(|some| drop(store.put(&batch(some, 200), false).unwrap()));
+    for some in all.chunks(30) {
+        store.put(&batch(some, 200), false).unwrap();
+    }
     for limit in [1, 7, 1000] {
         assert_eq!(sorted(list_all(store, whole(), limit)), sorted(all.clone()));
     }
@@ -154,7 +156,9 @@ fn digests_are_equal_when_the_sets_are() {
 fn many_segments_need_few_open_files() {
     let mut fixture = Fixture::new(StoreOptions { segment_bytes: 1000, max_open_files: 2, ..plain_options() });
     let chunks = numbered("a", 1..=20, 1);
-    chunks.iter().for_each(|one| drop(fixture.store().put(&batch(std::slice::from_ref(one), 900), false).unwrap()));
+    for one in &chunks {
+        fixture.store().put(&batch(std::slice::from_ref(one), 900), false).unwrap();
+    }
     let store = fixture.reopen();
     for _ in 0..3 {
         assert!(present(store, &chunks).iter().all(|here| *here));

@@ -9,7 +9,7 @@ mod space;
 
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use common::{
     chunk::{
         ChunkId, ChunkRef, ChunkRun, FileName, Record, VerifiedBatch, Version, chunk_key, encode_record, take_record,
