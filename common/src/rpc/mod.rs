@@ -1,12 +1,26 @@
 //! MessagePack-RPC on a connection: values to bytes and back, a client and a server. What a call means is the
 //! service's business.
+//!
+//! Written for peers one cannot trust: everything a peer can make us hold or wait for has a bound in [`RpcLimits`], and
+//! what breaks the protocol ends that one connection. `skip` finds the end of a frame, `codec` gives it a meaning, `wire`
+//! moves frames, `client` and `server` are its two ends.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 pub use rmpv::Value;
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::mpsc};
-use tokio_util::sync::CancellationToken;
+
+mod client;
+mod codec;
+mod server;
+mod skip;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::RpcClient;
+pub use server::{RpcPeer, RpcService, serve};
 
 #[derive(Clone, Debug, Error)]
 pub enum RpcError {
@@ -21,73 +35,10 @@ pub enum RpcError {
     Remote { address: SocketAddr, error: Value },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
     pub method: String,
     pub params: Vec<Value>,
-}
-
-/// One multiplexed connection: any number of calls at a time. Cheap to clone.
-#[derive(Clone)]
-pub struct RpcClient {}
-
-impl RpcClient {
-    /// Notifications from the peer go to `notifications`, if given, in their order among the responses.
-    pub async fn connect(
-        _address: SocketAddr,
-        _deadline: Duration,
-        _notifications: Option<mpsc::Sender<Notification>>,
-    ) -> Result<Self, RpcError> {
-        unimplemented!()
-    }
-
-    pub async fn call(&self, _method: &str, _params: Vec<Value>, _deadline: Duration) -> Result<Value, RpcError> {
-        unimplemented!()
-    }
-
-    /// Resolves when the connection is gone.
-    pub async fn closed(&self) {
-        unimplemented!()
-    }
-
-    pub fn is_closed(&self) -> bool {
-        unimplemented!()
-    }
-}
-
-/// The other end of a served connection, to send notifications to. Cheap to clone.
-#[derive(Clone)]
-pub struct RpcPeer {}
-
-impl RpcPeer {
-    pub fn address(&self) -> SocketAddr {
-        unimplemented!()
-    }
-
-    /// Unique among the connections of this process's life.
-    pub fn connection_id(&self) -> u64 {
-        unimplemented!()
-    }
-
-    /// Queues a notification; false when the connection is gone or its queue is full (then it is closed).
-    pub fn notify(&self, _method: &str, _params: Vec<Value>) -> bool {
-        unimplemented!()
-    }
-
-    /// Resolves when the connection is gone.
-    pub async fn closed(&self) {
-        unimplemented!()
-    }
-}
-
-pub trait RpcService: Send + Sync + 'static {
-    /// The error value goes to the caller as it is; text by convention.
-    fn call(
-        &self,
-        peer: &RpcPeer,
-        method: String,
-        params: Vec<Value>,
-    ) -> impl Future<Output = Result<Value, Value>> + Send;
 }
 
 /// Bounds on what one peer may make us hold.
@@ -95,18 +46,22 @@ pub trait RpcService: Send + Sync + 'static {
 pub struct RpcLimits {
     pub max_frame_bytes: usize,
     pub max_depth: usize,
+    /// Of one connection. It is not read from while that many of its requests lack their answer.
     pub max_calls_in_flight: usize,
+    /// A further one is closed at once.
     pub max_connections: usize,
-    /// How long a frame that has begun may take to arrive whole.
+    /// How long a frame that has begun may take to arrive whole. Between frames a connection may be silent for ever.
     pub frame_deadline: Duration,
 }
 
-/// Serves until `shutdown`.
-pub async fn serve<S: RpcService>(
-    _listener: TcpListener,
-    _service: Arc<S>,
-    _limits: RpcLimits,
-    _shutdown: CancellationToken,
-) {
-    unimplemented!()
+impl Default for RpcLimits {
+    fn default() -> Self {
+        Self {
+            max_frame_bytes: 16 << 20,
+            max_depth: 16,
+            max_calls_in_flight: 256,
+            max_connections: 1024,
+            frame_deadline: Duration::from_secs(10),
+        }
+    }
 }

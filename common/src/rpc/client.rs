@@ -1,0 +1,234 @@
+//! The calling end: any number of calls at a time on one connection, each with its own deadline.
+//!
+//! One task reads and one writes. A call waits for its id in `pending`; whatever ends the connection empties that table,
+//! so no call outlives it. Connecting again and asking somebody else is the caller's business.
+
+use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    net::{TcpStream, tcp::OwnedReadHalf},
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, trace, warn};
+
+use super::{
+    Notification, RpcError, RpcLimits, Value,
+    codec::{Message, StreamError},
+    wire::{MessageReader, prepare, write_queued},
+};
+
+/// Messages waiting for the writer; a call beyond that waits, within its deadline.
+const QUEUE_MESSAGES: usize = 1024;
+
+/// One multiplexed connection: any number of calls at a time. Cheap to clone; closed with the last clone.
+#[derive(Clone)]
+pub struct RpcClient {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Bytes>,
+    _hang_up: Arc<DropGuard>,
+}
+
+struct Shared {
+    address: SocketAddr,
+    /// `None` once the connection is gone.
+    pending: Mutex<Option<Pending>>,
+    closed: CancellationToken,
+}
+
+#[derive(Default)]
+struct Pending {
+    last_id: u32,
+    calls: HashMap<u64, oneshot::Sender<Result<Value, Value>>>,
+}
+
+/// Where notifications go.
+enum Sink {
+    Nowhere,
+    Channel(mpsc::Sender<Notification>),
+    Handler(Box<dyn FnMut(Notification) + Send>),
+}
+
+impl RpcClient {
+    /// Notifications from the peer go to `notifications`, if given, in their order among the responses. While that
+    /// channel is full the connection is not read: its receiver must not wait for a call on the same connection.
+    pub async fn connect(
+        address: SocketAddr,
+        deadline: Duration,
+        notifications: Option<mpsc::Sender<Notification>>,
+    ) -> Result<Self, RpcError> {
+        Self::connect_to(address, deadline, notifications.map_or(Sink::Nowhere, Sink::Channel)).await
+    }
+
+    /// As `connect`, but runs `handler` on each notification, before any response after it is delivered. It must not
+    /// block.
+    pub async fn connect_with_handler(
+        address: SocketAddr,
+        deadline: Duration,
+        handler: impl FnMut(Notification) + Send + 'static,
+    ) -> Result<Self, RpcError> {
+        Self::connect_to(address, deadline, Sink::Handler(Box::new(handler))).await
+    }
+
+    async fn connect_to(address: SocketAddr, deadline: Duration, sink: Sink) -> Result<Self, RpcError> {
+        let failed = |reason: String| RpcError::Connect { address, reason };
+        let stream = timeout(deadline, TcpStream::connect(address))
+            .await
+            .map_err(|_| failed(format!("no answer within {deadline:?}")))?
+            .and_then(|stream| prepare(&stream).map(|()| stream))
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Self::start(stream, address, sink))
+    }
+
+    fn start(stream: TcpStream, address: SocketAddr, sink: Sink) -> Self {
+        let closed = CancellationToken::new();
+        let shared =
+            Arc::new(Shared { address, pending: Mutex::new(Some(Pending::default())), closed: closed.clone() });
+        let (queue, waiting) = mpsc::channel(QUEUE_MESSAGES);
+        let (read, write) = stream.into_split();
+        tokio::spawn(run_reader(shared.clone(), read, sink));
+        let writer = write_queued(write, waiting, CancellationToken::new());
+        tokio::spawn(run_writer(shared.clone(), writer));
+        Self { shared, queue, _hang_up: Arc::new(closed.drop_guard()) }
+    }
+
+    /// The deadline covers everything; an answer that comes later is dropped.
+    pub async fn call(&self, method: &str, params: Vec<Value>, deadline: Duration) -> Result<Value, RpcError> {
+        let address = self.shared.address;
+        match timeout(deadline, self.exchange(method, params)).await {
+            Err(_) => Err(RpcError::Deadline { address, deadline }),
+            Ok(None) => Err(RpcError::Closed { address }),
+            Ok(Some(result)) => result.map_err(|error| RpcError::Remote { address, error }),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Resolves when the connection is gone.
+    pub async fn closed(&self) {
+        self.shared.closed.cancelled().await;
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.is_cancelled()
+    }
+
+    /// Closes the connection for all clones; pending calls fail.
+    pub fn close(&self) {
+        self.shared.closed.cancel();
+    }
+
+    /// `None` if the connection goes before the answer comes.
+    async fn exchange(&self, method: &str, params: Vec<Value>) -> Option<Result<Value, Value>> {
+        let (call, answer) = self.shared.begin()?;
+        let request = Message::Request { id: call.id, method: method.to_owned(), params };
+        self.queue.send(request.encode()).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// Forgets the call when its caller has the answer or gave up.
+struct Call<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if let Some(pending) = self.shared.pending.lock().as_mut() {
+            pending.calls.remove(&self.id);
+        }
+    }
+}
+
+impl Shared {
+    fn begin(&self) -> Option<(Call<'_>, oneshot::Receiver<Result<Value, Value>>)> {
+        let (answer, receiver) = oneshot::channel();
+        let mut pending = self.pending.lock();
+        let id = pending.as_mut()?.insert(answer);
+        Some((Call { shared: self, id }, receiver))
+    }
+
+    fn deliver(&self, id: u64, result: Result<Value, Value>) {
+        let call = self.pending.lock().as_mut().and_then(|pending| pending.calls.remove(&id));
+        match call {
+            Some(call) => drop(call.send(result)),
+            None => trace!(peer = %self.address, id, "dropping an answer nobody waits for any more"),
+        }
+    }
+
+    /// First the mark, then the calls: who learns that a call failed also sees the connection closed.
+    fn end(&self) {
+        self.closed.cancel();
+        self.pending.lock().take();
+    }
+}
+
+impl Pending {
+    fn insert(&mut self, answer: oneshot::Sender<Result<Value, Value>>) -> u64 {
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            let id = u64::from(self.last_id);
+            if !self.calls.contains_key(&id) {
+                self.calls.insert(id, answer);
+                return id;
+            }
+        }
+    }
+}
+
+async fn run_reader(shared: Arc<Shared>, stream: OwnedReadHalf, sink: Sink) {
+    let result = tokio::select! {
+        () = shared.closed.cancelled() => Ok(()),
+        result = read_messages(&shared, stream, sink) => result,
+    };
+    match result {
+        Ok(()) => {}
+        Err(StreamError::Io(error)) => debug!(peer = %shared.address, %error, "connection lost"),
+        Err(error) => {
+            warn!(peer = %shared.address, %error, "closing the connection to a peer that breaks the protocol")
+        }
+    }
+    shared.end();
+}
+
+async fn read_messages(shared: &Shared, stream: OwnedReadHalf, mut sink: Sink) -> Result<(), StreamError> {
+    let mut reader = MessageReader::new(stream, &RpcLimits::default());
+    while let Some(message) = reader.next().await? {
+        match message {
+            Message::Response { id, result } => shared.deliver(id, result),
+            Message::Notification { method, params } => sink.hand_over(Notification { method, params }).await,
+            Message::Request { .. } | Message::BadRequest { .. } => {
+                debug!(peer = %shared.address, "ignoring a request on a connection that only calls");
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Sink {
+    async fn hand_over(&mut self, notification: Notification) {
+        match self {
+            Self::Nowhere => {}
+            Self::Channel(channel) => drop(channel.send(notification).await),
+            Self::Handler(handler) => handler(notification),
+        }
+    }
+}
+
+async fn run_writer(shared: Arc<Shared>, writer: impl Future<Output = std::io::Result<()>>) {
+    tokio::select! {
+        () = shared.closed.cancelled() => {}
+        result = writer => {
+            if let Err(error) = result {
+                debug!(peer = %shared.address, %error, "cannot send");
+            }
+        }
+    }
+    shared.end();
+}

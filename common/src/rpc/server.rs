@@ -1,0 +1,286 @@
+//! The serving end: requests of one connection are carried out concurrently, up to a bound, and answered as they finish.
+//!
+//! A connection stays open after an answer; it ends when the peer ends it, breaks the protocol or takes no answers. Work
+//! that its requests started keeps its place among the connections until it is done, so that coming again and again
+//! gains a peer nothing.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::{
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, error, warn};
+
+use super::{
+    RpcLimits, Value,
+    codec::{Message, StreamError},
+    wire::{MessageReader, prepare, write_queued},
+};
+
+/// Notifications that may wait for a peer that reads slowly.
+const QUEUE_NOTIFICATIONS: usize = 1024;
+/// How long requests begun are waited for when the peer has said its last or the server stops.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
+/// After a failure to accept: most likely out of file descriptors, which only time can change.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// All connections together may have requests of this many KiB in flight, or of four frames if that is more.
+const REQUESTS_KIB: usize = 256 << 10;
+
+static LAST_CONNECTION_ID: AtomicU64 = AtomicU64::new(0);
+
+pub trait RpcService: Send + Sync + 'static {
+    /// The error value goes to the caller as it is; text by convention.
+    fn call(
+        &self,
+        peer: &RpcPeer,
+        method: String,
+        params: Vec<Value>,
+    ) -> impl Future<Output = Result<Value, Value>> + Send;
+}
+
+/// The other end of a served connection, to send notifications to. Cheap to clone.
+#[derive(Clone)]
+pub struct RpcPeer(Arc<Peer>);
+
+struct Peer {
+    address: SocketAddr,
+    connection_id: u64,
+    queue: mpsc::Sender<Bytes>,
+    closed: CancellationToken,
+}
+
+impl RpcPeer {
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Unique among the connections of this process's life.
+    pub fn connection_id(&self) -> u64 {
+        self.0.connection_id
+    }
+
+    /// Queues a notification; false when the connection is gone or its queue is full (then it is closed).
+    pub fn notify(&self, method: &str, params: Vec<Value>) -> bool {
+        if self.0.closed.is_cancelled() {
+            return false;
+        }
+        let message = Message::Notification { method: method.to_owned(), params };
+        match self.0.queue.try_send(message.encode()) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                warn!(peer = %self.0.address, method, "closing a connection whose peer does not take its notifications");
+                self.0.closed.cancel();
+                false
+            }
+        }
+    }
+
+    /// Resolves when the connection is gone.
+    pub async fn closed(&self) {
+        self.0.closed.cancelled().await;
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.is_cancelled()
+    }
+}
+
+/// Serves until `shutdown`; returns when the requests begun are answered or had time to be.
+pub async fn serve<S: RpcService>(
+    listener: TcpListener,
+    service: Arc<S>,
+    limits: RpcLimits,
+    shutdown: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    let server = Server {
+        service,
+        limits,
+        places: Arc::new(Semaphore::new(limits.max_connections)),
+        memory_kib: Arc::new(Semaphore::new(REQUESTS_KIB.max(4 * kib(limits.max_frame_bytes)))),
+        shutdown: shutdown.clone(),
+    };
+    let server = Arc::new(server);
+    while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, address)) => server.admit(stream, address, &tasks),
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    tasks.close();
+    tasks.wait().await;
+}
+
+struct Server<S> {
+    service: Arc<S>,
+    limits: RpcLimits,
+    places: Arc<Semaphore>,
+    memory_kib: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl<S: RpcService> Server<S> {
+    fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, tasks: &TaskTracker) {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            warn!(peer = %address, limit = self.limits.max_connections, "turning a connection away: too many are open");
+            return;
+        };
+        if let Err(error) = prepare(&stream) {
+            debug!(peer = %address, %error, "connection lost");
+            return;
+        }
+        let (read, write) = stream.into_split();
+        let (connection, writer) = Connection::new(self.clone(), address, write, place);
+        tasks.spawn(connection.run(read, writer));
+    }
+}
+
+struct Connection<S> {
+    server: Arc<Server<S>>,
+    peer: RpcPeer,
+    calls: Arc<Semaphore>,
+    place: Arc<OwnedSemaphorePermit>,
+    /// Tells the writer to send what is queued and stop.
+    finish: CancellationToken,
+}
+
+impl<S: RpcService> Connection<S> {
+    fn new(
+        server: Arc<Server<S>>,
+        address: SocketAddr,
+        stream: OwnedWriteHalf,
+        place: OwnedSemaphorePermit,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (queue, waiting) = mpsc::channel(server.limits.max_calls_in_flight + QUEUE_NOTIFICATIONS);
+        let connection_id = LAST_CONNECTION_ID.fetch_add(1, Ordering::Relaxed) + 1;
+        let closed = CancellationToken::new();
+        let peer = RpcPeer(Arc::new(Peer { address, connection_id, queue, closed }));
+        let finish = CancellationToken::new();
+        let writer = run_writer(peer.clone(), write_queued(stream, waiting, finish.clone()));
+        let calls = Arc::new(Semaphore::new(server.limits.max_calls_in_flight));
+        (Self { server, peer, calls, place: Arc::new(place), finish }, writer)
+    }
+
+    async fn run(self, stream: OwnedReadHalf, writer: impl Future<Output = ()> + Send) {
+        tokio::join!(writer, async {
+            // Also when the reader panics, which it must not: nobody may wait for a connection without a reader.
+            let _gone = self.finish.clone().drop_guard();
+            let result = tokio::select! {
+                () = self.peer.closed() => Ok(()),
+                () = self.server.shutdown.cancelled() => Ok(()),
+                result = self.read_messages(stream) => result,
+            };
+            match result {
+                Ok(()) => self.drain().await,
+                Err(StreamError::Io(error)) => debug!(peer = %self.peer.address(), %error, "connection lost"),
+                Err(StreamError::Torn) => debug!(peer = %self.peer.address(), "connection lost inside a message"),
+                Err(error) => {
+                    warn!(peer = %self.peer.address(), %error, "closing a connection that breaks the protocol")
+                }
+            }
+        });
+        self.peer.0.closed.cancel();
+    }
+
+    async fn read_messages(&self, stream: OwnedReadHalf) -> Result<(), StreamError> {
+        let mut reader = MessageReader::new(stream, &self.server.limits);
+        while let Some(message) = reader.next().await? {
+            match message {
+                Message::Request { id, method, params } => {
+                    self.begin(Some(id), method, params, reader.frame_bytes()).await;
+                }
+                Message::Notification { method, params } => {
+                    self.begin(None, method, params, reader.frame_bytes()).await;
+                }
+                Message::BadRequest { .. } => drop(self.peer.0.queue.send(message.encode()).await),
+                Message::Response { id, .. } => {
+                    debug!(peer = %self.peer.address(), id, "ignoring an answer: nothing was asked");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for room, then lets the call run by itself. Without an id nobody waits for its result.
+    async fn begin(&self, id: Option<u64>, method: String, params: Vec<Value>, frame_bytes: usize) {
+        let room = "the semaphore is never closed";
+        let held = (
+            self.calls.clone().acquire_owned().await.expect(room),
+            self.server.memory_kib.clone().acquire_many_owned(kib(frame_bytes) as u32).await.expect(room),
+            self.place.clone(),
+        );
+        let (server, peer) = (self.server.clone(), self.peer.clone());
+        tokio::spawn(async move {
+            let result = carry_out(&*server.service, &peer, method, params).await;
+            if let Some(id) = id {
+                let answer = answer(id, result, server.limits.max_frame_bytes);
+                let _ = peer.0.queue.send(answer).await;
+            }
+            drop(held);
+        });
+    }
+
+    async fn drain(&self) {
+        let all = self.calls.acquire_many(self.server.limits.max_calls_in_flight as u32);
+        if timeout(DRAIN_DEADLINE, all).await.is_err() {
+            debug!(peer = %self.peer.address(), "closing a connection before all its requests were answered");
+        }
+    }
+}
+
+/// A call that panics is our mistake; it costs its caller an error and nobody else anything.
+async fn carry_out<S: RpcService>(
+    service: &S,
+    peer: &RpcPeer,
+    method: String,
+    params: Vec<Value>,
+) -> Result<Value, Value> {
+    let name = method.clone();
+    AssertUnwindSafe(async { service.call(peer, method, params).await }).catch_unwind().await.unwrap_or_else(|_| {
+        error!(peer = %peer.address(), method = name, "a call panicked");
+        Err("internal error".into())
+    })
+}
+
+fn answer(id: u64, result: Result<Value, Value>, max_frame_bytes: usize) -> Bytes {
+    let answer = Message::Response { id, result }.encode();
+    if answer.len() <= max_frame_bytes {
+        return answer;
+    }
+    let reason = format!("the answer has {} bytes, at most {max_frame_bytes} can be sent", answer.len());
+    Message::Response { id, result: Err(reason.into()) }.encode()
+}
+
+async fn run_writer(peer: RpcPeer, writer: impl Future<Output = std::io::Result<()>> + Send) {
+    let result = tokio::select! {
+        () = peer.closed() => Ok(()),
+        result = writer => result,
+    };
+    if let Err(error) = result {
+        debug!(peer = %peer.address(), %error, "cannot send");
+    }
+    peer.0.closed.cancel();
+}
+
+fn kib(bytes: usize) -> usize {
+    bytes.div_ceil(1024)
+}

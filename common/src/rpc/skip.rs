@@ -1,0 +1,198 @@
+//! Finds where one MessagePack value ends without building it.
+//!
+//! The bytes come from a peer, in pieces: the walk keeps its place between pieces, so a large frame is looked at once
+//! and not again at each read, and it refuses depth, length and number of values from the headers alone, before memory
+//! is spent on what they announce. What the value means is the codec's business.
+
+use thiserror::Error;
+
+/// A decoded value takes about 40 bytes of memory, a sent one as little as one: this bounds what a frame grows to.
+const MAX_VALUES: u64 = 1 << 16;
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FrameError {
+    #[error("the frame is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("the frame nests deeper than {limit} levels")]
+    TooDeep { limit: usize },
+    #[error("the frame holds more than {MAX_VALUES} values")]
+    TooManyValues,
+    #[error("not MessagePack: {0}")]
+    NotMessagePack(String),
+    #[error("not MessagePack-RPC: {0}")]
+    NotRpc(&'static str),
+}
+
+/// The walk through one value. Start a new one for the next value.
+#[derive(Debug, Default)]
+pub struct Skipper {
+    /// Where the next header is expected; beyond the bytes at hand while a long string is on its way.
+    position: u64,
+    /// How many values each open array or map still lacks.
+    open: Vec<u64>,
+    values: u64,
+    begun: bool,
+}
+
+/// What a header says about the bytes and values after it.
+enum Header {
+    /// Whole length, header included, of a value that contains no others.
+    Leaf(u64),
+    Container {
+        header_bytes: u64,
+        values: u64,
+    },
+}
+
+impl Skipper {
+    /// The length of the value, once `bytes` (its beginning so far) holds all of it. Call with the same bytes or more.
+    pub fn advance(&mut self, bytes: &[u8], max_bytes: usize, max_depth: usize) -> Result<Option<usize>, FrameError> {
+        while !self.done() {
+            let Some(rest) = usize::try_from(self.position).ok().and_then(|start| bytes.get(start..)) else {
+                return Ok(None);
+            };
+            let Some(header) = read_header(rest)? else { return Ok(None) };
+            self.step(header, max_depth)?;
+            // Each value still lacking takes a byte at least.
+            if self.position.saturating_add(self.open.iter().sum()) > max_bytes as u64 {
+                return Err(FrameError::TooLarge { limit: max_bytes });
+            }
+        }
+        Ok(Some(self.position as usize).filter(|&end| end <= bytes.len()))
+    }
+
+    fn done(&self) -> bool {
+        self.begun && self.open.is_empty()
+    }
+
+    fn step(&mut self, header: Header, max_depth: usize) -> Result<(), FrameError> {
+        self.begun = true;
+        if let Some(lacking) = self.open.last_mut() {
+            *lacking -= 1;
+        }
+        match header {
+            Header::Leaf(bytes) => self.position += bytes,
+            Header::Container { header_bytes, values } => {
+                self.position += header_bytes;
+                self.values += values;
+                if self.values > MAX_VALUES {
+                    return Err(FrameError::TooManyValues);
+                }
+                self.open.push(values);
+                if self.open.len() > max_depth {
+                    return Err(FrameError::TooDeep { limit: max_depth });
+                }
+            }
+        }
+        while self.open.last() == Some(&0) {
+            self.open.pop();
+        }
+        Ok(())
+    }
+}
+
+/// `None` while the header itself is not whole.
+fn read_header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
+    let Some(&marker) = bytes.first() else { return Ok(None) };
+    let counted = |width: usize| length(bytes, width);
+    let leaf = |width: usize, extra: u64| counted(width).map(|len| Header::Leaf(1 + width as u64 + extra + len));
+    let container = |width: usize, per_item: u64| {
+        counted(width).map(|len| Header::Container { header_bytes: 1 + width as u64, values: len * per_item })
+    };
+    let short = u64::from(marker & 0x0f);
+    Ok(match marker {
+        0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => Some(Header::Leaf(1)),
+        0x80..=0x8f => Some(Header::Container { header_bytes: 1, values: 2 * short }),
+        0x90..=0x9f => Some(Header::Container { header_bytes: 1, values: short }),
+        0xa0..=0xbf => Some(Header::Leaf(1 + u64::from(marker & 0x1f))),
+        0xc4 | 0xd9 => leaf(1, 0),
+        0xc5 | 0xda => leaf(2, 0),
+        0xc6 | 0xdb => leaf(4, 0),
+        0xc7 => leaf(1, 1),
+        0xc8 => leaf(2, 1),
+        0xc9 => leaf(4, 1),
+        0xcc | 0xd0 => Some(Header::Leaf(2)),
+        0xcd | 0xd1 => Some(Header::Leaf(3)),
+        0xca | 0xce | 0xd2 => Some(Header::Leaf(5)),
+        0xcb | 0xcf | 0xd3 => Some(Header::Leaf(9)),
+        0xd4..=0xd8 => Some(Header::Leaf(2 + (1 << (marker - 0xd4)))),
+        0xdc => container(2, 1),
+        0xdd => container(4, 1),
+        0xde => container(2, 2),
+        0xdf => container(4, 2),
+        0xc1 => return Err(FrameError::NotMessagePack("the byte c1 is never used".to_owned())),
+    })
+}
+
+/// The big-endian number of `width` bytes after the marker.
+fn length(bytes: &[u8], width: usize) -> Option<u64> {
+    let digits = bytes.get(1..1 + width)?;
+    Some(digits.iter().fold(0, |sum, &digit| sum << 8 | u64::from(digit)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rmpv::Value;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Nil),
+            any::<bool>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f32>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,300}".prop_map(Value::from),
+            proptest::collection::vec(any::<u8>(), 0..70_000).prop_map(Value::from),
+            (any::<i8>(), proptest::collection::vec(any::<u8>(), 0..300))
+                .prop_map(|(kind, data)| Value::Ext(kind, data)),
+        ];
+        leaf.prop_recursive(5, 60, 20, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..20).prop_map(Value::Array),
+                proptest::collection::vec((inner.clone(), inner), 0..20).prop_map(Value::Map),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn finds_the_end_that_the_encoder_wrote(value in any_value(), pieces in 1usize..40) {
+            let mut bytes = Vec::new();
+            rmpv::encode::write_value(&mut bytes, &value).unwrap();
+            let whole = bytes.len();
+            bytes.push(0xc0);
+            let mut skipper = Skipper::default();
+            for end in (0..whole).step_by(whole.div_ceil(pieces)) {
+                prop_assert_eq!(skipper.advance(&bytes[..end], 100 * MIB, 16), Ok(None));
+            }
+            prop_assert_eq!(skipper.advance(&bytes, 100 * MIB, 16), Ok(Some(whole)));
+        }
+
+        #[test]
+        fn agrees_with_the_decoder_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut skipper = Skipper::default();
+            if let Ok(Some(end)) = skipper.advance(&bytes, MIB, 16) {
+                let mut rest = &bytes[..];
+                rmpv::decode::read_value_ref_with_max_depth(&mut rest, 64).unwrap();
+                prop_assert_eq!(end, bytes.len() - rest.len());
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_from_the_header_alone() {
+        let advance = |bytes: &[u8]| Skipper::default().advance(bytes, MIB, 16);
+        assert_eq!(advance(&[0xc6, 0x80, 0, 0, 0]), Err(FrameError::TooLarge { limit: MIB }));
+        assert_eq!(advance(&[0xdd, 0xff, 0xff, 0xff, 0xff]), Err(FrameError::TooManyValues));
+        assert_eq!(advance(&[0x91; 17]), Err(FrameError::TooDeep { limit: 16 }));
+        assert_eq!(advance(&[0x91; 16]), Ok(None));
+        assert!(matches!(advance(&[0xc1]), Err(FrameError::NotMessagePack(_))));
+    }
+}

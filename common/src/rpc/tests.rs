@@ -1,0 +1,403 @@
+//! Client and server against each other over TCP, and the server against peers that mean no good.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use proptest::test_runner::{Config, TestRunner};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// `echo` returns its argument, `wait` does when `gate` has room, `feed` notifies n times before it answers.
+struct Fake {
+    gate: Semaphore,
+    running: AtomicUsize,
+    most_running: AtomicUsize,
+}
+
+impl RpcService for Fake {
+    async fn call(&self, peer: &RpcPeer, method: String, mut params: Vec<Value>) -> Result<Value, Value> {
+        let argument = params.pop().unwrap_or(Value::Nil);
+        match method.as_str() {
+            "echo" => Ok(argument),
+            "fail" => Err(argument),
+            "panic" => panic!("asked to"),
+            "large" => Ok(Value::Binary(vec![0; 1 << 20])),
+            "wait" => {
+                self.most_running.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                self.gate.acquire().await.unwrap().forget();
+                self.running.fetch_sub(1, Ordering::SeqCst);
+                Ok(argument)
+            }
+            "feed" => {
+                let count = argument.as_u64().ok_or("feed: the argument is a number")?;
+                Ok((0..count).all(|n| peer.notify("fed", vec![n.into()])).into())
+            }
+            _ => Err(format!("unknown call {method}").into()),
+        }
+    }
+}
+
+struct Served {
+    address: SocketAddr,
+    fake: Arc<Fake>,
+    shutdown: CancellationToken,
+    done: tokio::task::JoinHandle<()>,
+    _stop: DropGuard,
+}
+
+async fn served(limits: RpcLimits) -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let fake =
+        Arc::new(Fake { gate: Semaphore::new(0), running: AtomicUsize::new(0), most_running: AtomicUsize::new(0) });
+    let shutdown = CancellationToken::new();
+    let done = tokio::spawn(serve(listener, fake.clone(), limits, shutdown.clone()));
+    Served { address, fake, shutdown: shutdown.clone(), done, _stop: shutdown.drop_guard() }
+}
+
+fn small() -> RpcLimits {
+    RpcLimits { max_frame_bytes: 64 << 10, frame_deadline: Duration::from_millis(200), ..RpcLimits::default() }
+}
+
+impl Served {
+    async fn client(&self) -> RpcClient {
+        RpcClient::connect(self.address, SOON, None).await.unwrap()
+    }
+
+    async fn raw(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn assert_alive(&self) {
+        let answer = self.client().await.call("echo", vec!["still".into()], SOON).await;
+        assert_eq!(answer.unwrap(), "still".into());
+    }
+}
+
+/// All that the peer sends until it closes.
+async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = timeout(SOON, stream.read_to_end(&mut bytes)).await.expect("the server left the connection open");
+    let _ = read; // A reset is a way of closing, too.
+    bytes
+}
+
+async fn read_value(stream: &mut TcpStream) -> Value {
+    let mut bytes = Vec::new();
+    loop {
+        bytes.push(timeout(SOON, stream.read_u8()).await.expect("no answer").expect("connection closed"));
+        if let Ok(value) = rmpv::decode::read_value(&mut &bytes[..]) {
+            return value;
+        }
+    }
+}
+
+fn frame(parts: Vec<Value>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    rmpv::encode::write_value(&mut bytes, &Value::Array(parts)).unwrap();
+    bytes
+}
+
+fn request(id: u32, method: &str, argument: impl Into<Value>) -> Vec<u8> {
+    frame(vec![0.into(), id.into(), method.into(), Value::Array(vec![argument.into()])])
+}
+
+fn success(id: u32, result: impl Into<Value>) -> Value {
+    Value::Array(vec![1.into(), id.into(), Value::Nil, result.into()])
+}
+
+#[tokio::test]
+async fn a_call_returns_its_result_or_its_error() {
+    let served = served(RpcLimits::default()).await;
+    let client = served.client().await;
+    let blob = Value::Binary(vec![7; 5 << 20]);
+    assert_eq!(client.call("echo", vec![blob.clone()], SOON).await.unwrap(), blob);
+    for (method, expected) in [("fail", "no"), ("nonsense", "unknown call nonsense"), ("panic", "internal error")] {
+        match client.call(method, vec!["no".into()], SOON).await {
+            Err(RpcError::Remote { error, .. }) => assert_eq!(error, expected.into()),
+            other => panic!("{method}: {other:?}"),
+        }
+    }
+    assert!(!client.is_closed());
+}
+
+#[tokio::test]
+async fn many_calls_share_a_connection() {
+    let served = served(RpcLimits { max_calls_in_flight: 7, ..RpcLimits::default() }).await;
+    let client = served.client().await;
+    let calls = (0..5000u32).map(|n| {
+        let client = client.clone();
+        tokio::spawn(async move { (n, client.call("echo", vec![n.into()], SOON).await.unwrap()) })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        let (n, answer) = call.await.unwrap();
+        assert_eq!(answer, n.into());
+    }
+}
+
+#[tokio::test]
+async fn requests_beyond_the_bound_wait_unread() {
+    let served = served(RpcLimits { max_calls_in_flight: 3, ..RpcLimits::default() }).await;
+    let client = served.client().await;
+    let calls: Vec<_> = (0..20u32)
+        .map(|n| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call("wait", vec![n.into()], SOON).await.unwrap() })
+        })
+        .collect();
+    while served.fake.running.load(Ordering::SeqCst) < 3 {
+        tokio::task::yield_now().await;
+    }
+    served.fake.gate.add_permits(20);
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(call.await.unwrap(), (n as u32).into());
+    }
+    assert_eq!(served.fake.most_running.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_and_the_connection_stays() {
+    let served = served(RpcLimits::default()).await;
+    let mut stream = served.raw().await;
+    stream.write_all(&[request(1, "wait", 1), request(2, "echo", 2)].concat()).await.unwrap();
+    assert_eq!(read_value(&mut stream).await, success(2, 2), "a slow call does not hold up the next");
+    served.fake.gate.add_permits(1);
+    assert_eq!(read_value(&mut stream).await, success(1, 1));
+    stream.write_all(&request(3, "echo", 3)).await.unwrap();
+    assert_eq!(read_value(&mut stream).await, success(3, 3));
+}
+
+#[tokio::test]
+async fn an_old_peer_gets_old_raw_strings() {
+    let served = served(RpcLimits::default()).await;
+    let mut stream = served.raw().await;
+    let method_as_bin = [&[0x94, 0, 1, 0xc4, 4][..], b"echo", &[0x91, 0xc4, 2, 0xff, 0xfe]].concat();
+    stream.write_all(&method_as_bin).await.unwrap();
+    assert_eq!(read_value(&mut stream).await, success(1, Value::Binary(vec![0xff, 0xfe])));
+    stream.write_all(&request(2, "unheard_of", Value::Nil)).await.unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [0x94, 1, 2, 0xa0 | 23], "an error is a raw string");
+}
+
+#[tokio::test]
+async fn a_request_may_be_followed_by_the_end_of_the_stream() {
+    let served = served(RpcLimits::default()).await;
+    let mut stream = served.raw().await;
+    stream.write_all(&request(1, "wait", 5)).await.unwrap();
+    stream.shutdown().await.unwrap();
+    served.fake.gate.add_permits(1);
+    assert_eq!(until_closed(&mut stream).await, frame(vec![1.into(), 1.into(), Value::Nil, 5.into()]));
+}
+
+#[tokio::test]
+async fn what_breaks_the_protocol_closes_that_connection_only() {
+    let served = served(small()).await;
+    let bystander = served.client().await;
+    let hostile: [&[u8]; 6] = [
+        &[0x93, 0x01, 0x00, 0xc0],
+        &[0x91; 100],
+        &[0x94, 0x00, 0x01, 0xa4, b'e', b'c', b'h', b'o', 0x91, 0xc6, 0x80, 0, 0, 0],
+        &[0xdd, 0xff, 0xff, 0xff, 0xff],
+        &[0xc1],
+        b"GET / HTTP/1.1\r\n\r\n",
+    ];
+    for bytes in hostile {
+        let mut stream = served.raw().await;
+        stream.write_all(bytes).await.unwrap();
+        assert!(until_closed(&mut stream).await.is_empty(), "{bytes:x?}");
+    }
+    assert_eq!(bystander.call("echo", vec![1.into()], SOON).await.unwrap(), 1.into());
+}
+
+#[tokio::test]
+async fn half_a_frame_is_not_waited_for_but_an_idle_connection_is_kept() {
+    let served = served(small()).await;
+    let mut idle = served.raw().await;
+    idle.write_all(&request(1, "echo", 1)).await.unwrap();
+    assert_eq!(read_value(&mut idle).await, success(1, 1));
+    let mut torn = served.raw().await;
+    torn.write_all(&request(1, "echo", 1)[..4]).await.unwrap();
+    assert!(until_closed(&mut torn).await.is_empty());
+    idle.write_all(&request(2, "echo", 2)).await.unwrap();
+    assert_eq!(read_value(&mut idle).await, success(2, 2), "idle for longer than the frame deadline");
+}
+
+/// A byte now and then must not keep a frame open for ever.
+#[tokio::test]
+async fn a_trickle_is_half_a_frame_too() {
+    let served = served(small()).await;
+    let mut stream = served.raw().await;
+    stream.write_all(&[0x94, 0, 1, 0xdb, 0, 0, 0xff, 0]).await.unwrap();
+    let trickle = async {
+        while stream.write_all(b"a").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, trickle).await.expect("the connection was kept");
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_closed() {
+    let served = served(RpcLimits { max_connections: 2, ..RpcLimits::default() }).await;
+    let (first, second) = (served.client().await, served.client().await);
+    first.call("echo", vec![], SOON).await.unwrap();
+    second.call("echo", vec![], SOON).await.unwrap();
+    assert!(until_closed(&mut served.raw().await).await.is_empty());
+    drop(second);
+    let regained = async {
+        while served.client().await.call("echo", vec![], SOON).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, regained).await.expect("a closed connection gives its place back");
+}
+
+#[tokio::test]
+async fn an_answer_too_large_to_send_is_an_error() {
+    let served = served(small()).await;
+    let result = served.client().await.call("large", vec![], SOON).await;
+    assert!(matches!(&result, Err(RpcError::Remote { error, .. }) if error.as_str().unwrap().contains("65536")));
+}
+
+#[tokio::test]
+async fn notifications_come_before_the_answer_that_follows_them() {
+    let served = served(RpcLimits::default()).await;
+    let (sender, mut receiver) = mpsc::channel(1000);
+    let client = RpcClient::connect(served.address, SOON, Some(sender)).await.unwrap();
+    assert_eq!(client.call("feed", vec![1000.into()], SOON).await.unwrap(), true.into());
+    for n in 0..1000u32 {
+        let expected = Notification { method: "fed".to_owned(), params: vec![n.into()] };
+        assert_eq!(receiver.try_recv(), Ok(expected), "not there when the answer was");
+    }
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = seen.clone();
+    let handler = move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    };
+    let client = RpcClient::connect_with_handler(served.address, SOON, handler).await.unwrap();
+    client.call("feed", vec![10.into()], SOON).await.unwrap();
+    assert_eq!(seen.load(Ordering::SeqCst), 10);
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_given_up() {
+    let served = served(RpcLimits::default()).await;
+    let mut stream = served.raw().await;
+    stream.write_all(&request(1, "feed", 10_000_000)).await.unwrap();
+    timeout(SOON, async {
+        let mut sink = vec![0; 1 << 16];
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        while !matches!(stream.read(&mut sink).await, Ok(0) | Err(_)) {}
+    })
+    .await
+    .expect("the connection was kept");
+}
+
+#[tokio::test]
+async fn a_call_ends_at_its_deadline_and_a_late_answer_is_dropped() {
+    let served = served(RpcLimits::default()).await;
+    let client = served.client().await;
+    let late = client.call("wait", vec!["late".into()], Duration::from_millis(50)).await;
+    assert!(matches!(late, Err(RpcError::Deadline { .. })), "{late:?}");
+    served.fake.gate.add_permits(1);
+    assert_eq!(client.call("echo", vec![1.into()], SOON).await.unwrap(), 1.into());
+    assert_eq!(client.call("echo", vec![2.into()], SOON).await.unwrap(), 2.into());
+    assert!(!client.is_closed());
+}
+
+#[tokio::test]
+async fn a_server_that_goes_answers_first_and_then_fails_what_is_left() {
+    let served = served(RpcLimits::default()).await;
+    let client = served.client().await;
+    let call = |argument: u32| {
+        let client = client.clone();
+        tokio::spawn(async move { client.call("wait", vec![argument.into()], Duration::from_secs(60)).await })
+    };
+    let calls = [call(1), call(1)];
+    while served.fake.running.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    served.shutdown.cancel();
+    served.fake.gate.add_permits(1);
+    timeout(SOON, client.closed()).await.unwrap();
+    timeout(SOON, served.done).await.unwrap().unwrap();
+    let mut answered = 0;
+    for call in calls {
+        match timeout(SOON, call).await.unwrap().unwrap() {
+            Ok(_) => answered += 1,
+            Err(RpcError::Closed { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(answered, 1);
+    let after = client.call("echo", vec![], SOON).await;
+    assert!(client.is_closed() && matches!(after, Err(RpcError::Closed { .. })), "{after:?}");
+    let refused = RpcClient::connect(served.address, SOON, None).await.err();
+    assert!(matches!(refused, Some(RpcError::Connect { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_last_clone_closes_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = RpcClient::connect(listener.local_addr().unwrap(), SOON, None).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    drop(client.clone());
+    assert!(!client.is_closed());
+    drop(client);
+    assert!(until_closed(&mut stream).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_client_leaves_a_server_that_breaks_the_protocol() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = RpcClient::connect(listener.local_addr().unwrap(), SOON, None).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.write_all(&[0x93, 0x01, 0x00, 0xc0]).await.unwrap();
+    let result = client.call("echo", vec![], SOON).await;
+    assert!(matches!(result, Err(RpcError::Closed { .. })), "{result:?}");
+}
+
+/// Random bytes and damaged requests, many connections of them: the server lives, and none hangs.
+#[test]
+fn hostile_bytes_neither_stop_nor_hang_the_server() {
+    use proptest::prelude::*;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let served = runtime.block_on(served(small()));
+    let valid = [request(1, "echo", "text"), request(2, "nonsense", 5), request(3, "feed", 3)].concat();
+    let mutation = (any::<prop::sample::Index>(), any::<u8>());
+    let damaged = proptest::collection::vec(mutation, 1..5).prop_map(move |mutations| {
+        let mut bytes = valid.clone();
+        mutations.iter().for_each(|(at, with)| bytes[at.index(valid.len())] = *with);
+        bytes
+    });
+    let any_bytes = prop_oneof![damaged, proptest::collection::vec(any::<u8>(), 0..200)];
+    let mut runner = TestRunner::new(Config::with_cases(500));
+    runner
+        .run(&any_bytes, |bytes| {
+            runtime.block_on(async {
+                let mut stream = served.raw().await;
+                let _ = stream.write_all(&bytes).await;
+                let _ = stream.shutdown().await;
+                until_closed(&mut stream).await;
+            });
+            Ok(())
+        })
+        .unwrap();
+    runtime.block_on(served.assert_alive());
+}

@@ -1,0 +1,133 @@
+//! The two halves of a connection that client and server share: messages in, with a deadline on each frame that has
+//! begun, and queued messages out, as many in one write as are waiting.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::{codec::Decoder, sync::CancellationToken};
+
+use super::{
+    RpcLimits,
+    codec::{Message, MessageDecoder, StreamError},
+};
+
+/// A peer that takes nothing for this long is gone.
+const WRITE_DEADLINE: Duration = Duration::from_secs(20);
+/// Messages gathered for one write.
+const WRITE_BATCH: usize = 128;
+/// Larger messages are written by themselves rather than copied together with others.
+const LARGE_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 16 << 10;
+
+pub struct MessageReader<R> {
+    stream: R,
+    buffer: BytesMut,
+    decoder: MessageDecoder,
+    frame_deadline: Duration,
+}
+
+impl<R: AsyncRead + Unpin> MessageReader<R> {
+    pub fn new(stream: R, limits: &RpcLimits) -> Self {
+        let (buffer, decoder) = (BytesMut::new(), MessageDecoder::new(limits));
+        Self { stream, buffer, decoder, frame_deadline: limits.frame_deadline }
+    }
+
+    /// How long the message was that `next` gave last.
+    pub fn frame_bytes(&self) -> usize {
+        self.decoder.frame_bytes
+    }
+
+    /// The next message; `None` at the end of the stream. Waits without limit between frames, not within one.
+    pub async fn next(&mut self) -> Result<Option<Message>, StreamError> {
+        let mut deadline = None;
+        loop {
+            if let Some(message) = self.decoder.decode(&mut self.buffer)? {
+                return Ok(Some(message));
+            }
+            if !self.buffer.is_empty() {
+                deadline.get_or_insert_with(|| Instant::now() + self.frame_deadline);
+            }
+            if self.read_more(deadline).await? == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(StreamError::Torn) };
+            }
+        }
+    }
+
+    async fn read_more(&mut self, deadline: Option<Instant>) -> Result<usize, StreamError> {
+        if self.buffer.is_empty() && self.buffer.capacity() > LARGE_BYTES {
+            self.buffer = BytesMut::new(); // An idle connection keeps no memory from its largest frame.
+        }
+        // Grows by doubling, so that the beginning of a long frame is moved a bounded number of times.
+        self.buffer.reserve(READ_BYTES);
+        let read = self.stream.read_buf(&mut self.buffer);
+        Ok(match deadline {
+            None => read.await?,
+            Some(deadline) => {
+                timeout_at(deadline, read).await.map_err(|_| StreamError::Stalled(self.frame_deadline))??
+            }
+        })
+    }
+}
+
+/// Writes what is queued until `finish` (then the rest of the queue first), the queue's end, or an error.
+pub async fn write_queued<W: AsyncWrite + Unpin>(
+    mut stream: W,
+    mut queue: mpsc::Receiver<Bytes>,
+    finish: CancellationToken,
+) -> std::io::Result<()> {
+    let mut batch = Vec::with_capacity(WRITE_BATCH);
+    let mut gathered = BytesMut::new();
+    loop {
+        let count = tokio::select! {
+            biased;
+            count = queue.recv_many(&mut batch, WRITE_BATCH) => count,
+            () = finish.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+        };
+        if count == 0 {
+            return stream.shutdown().await;
+        }
+        write_batch(&mut stream, &mut batch, &mut gathered).await?;
+    }
+}
+
+async fn write_batch<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    batch: &mut Vec<Bytes>,
+    gathered: &mut BytesMut,
+) -> std::io::Result<()> {
+    for message in batch.drain(..) {
+        if message.len() < LARGE_BYTES {
+            gathered.extend_from_slice(&message);
+            continue;
+        }
+        write(stream, gathered).await?;
+        gathered.clear();
+        write(stream, &message).await?;
+    }
+    write(stream, gathered).await?;
+    gathered.clear();
+    Ok(())
+}
+
+async fn write<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8]) -> std::io::Result<()> {
+    timeout(WRITE_DEADLINE, stream.write_all(bytes)).await?
+}
+
+/// Small messages leave at once, and a host that vanished without a word is noticed within a minute or so.
+pub fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(20))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
