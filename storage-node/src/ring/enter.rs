@@ -48,7 +48,9 @@ impl Ring {
         match found {
             Some(node) if self.is_me(node) => self.enter_around(member, join),
             Some(by) if by.id == self.id() => self.joined(join, Err(JoinError::IdTaken { by })),
-            Some(node) if self.is_nearer(node) => self.ask(node, Request::Neighbours, Purpose::Adopt { join }),
+            Some(node) if self.is_nearer(node) => {
+                self.ask(node, Request::Neighbours, Purpose::Adopt { join, through: member })
+            }
             // Its ring has nobody nearer than our successor. If it does not know us either, it learns of us here.
             Some(node) => {
                 if self.successors.first() != Some(&node) {
@@ -84,14 +86,19 @@ impl Ring {
             .filter(|&node| !self.is_me(node) && !self.is_silent(node))
             .min_by_key(|node| self.id().steps_to(node.id));
         match nearest {
-            Some(node) if node == peer => self.adopt_answered(peer, theirs, join),
-            Some(node) => self.ask(node, Request::Neighbours, Purpose::Adopt { join }),
+            Some(node) if node == peer => self.adopt_answered(peer, theirs, join, peer),
+            Some(node) => self.ask(node, Request::Neighbours, Purpose::Adopt { join, through: peer }),
             None => self.joined(join, Err(JoinError::NoAnswer { member: peer })),
         }
     }
 
-    pub(super) fn adopt_answered(&mut self, node: NodeRef, theirs: &Neighbours, join: Option<Tag>) {
-        self.consider(node, theirs);
+    /// A node that is alone is a ring only if it was the one to be joined. Where others pointed us to it, it was started
+    /// again and will come back to them; with us it would be a second ring.
+    pub(super) fn adopt_answered(&mut self, node: NodeRef, theirs: &Neighbours, join: Option<Tag>, through: NodeRef) {
+        match theirs.successors.is_empty() && node.ring_address() != through.ring_address() {
+            true => self.gone(node),
+            false => self.consider(node, theirs),
+        }
         match self.alone() {
             true => self.joined(join, Err(JoinError::NoAnswer { member: node })),
             false => self.joined(join, Ok(())),

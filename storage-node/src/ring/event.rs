@@ -19,22 +19,44 @@ pub enum Event {
     /// The call `check_predecessor`: that step alone.
     CheckPredecessor,
     /// `peer` believes that it is our predecessor.
-    Notified { peer: NodeRef },
+    Notified {
+        peer: NodeRef,
+    },
     /// Answered with `Action::Found`.
-    FindSuccessor { tag: Tag, target: RingId },
+    FindSuccessor {
+        tag: Tag,
+        target: RingId,
+    },
     /// Answered with `Action::Joined`. In a ring of more than one it only makes `member` a remembered peer.
-    Join { tag: Tag, member: NodeRef },
+    Join {
+        tag: Tag,
+        member: NodeRef,
+    },
     /// Take another position. Has an effect in a ring of one only.
-    Reposition { id: RingId },
+    Reposition {
+        id: RingId,
+    },
     /// Tell the neighbours and be in no ring any more.
     Leave,
     /// `peer` leaves, and these were its neighbours.
-    PeerLeft { peer: NodeRef, predecessor: Option<NodeRef>, successors: Vec<NodeRef> },
+    PeerLeft {
+        peer: NodeRef,
+        predecessor: Option<NodeRef>,
+        successors: Vec<NodeRef>,
+    },
     /// The connection to a peer broke: it may be gone, so it is asked at once.
-    ConnectionLost { peer: SocketAddr },
+    ConnectionLost {
+        peer: SocketAddr,
+    },
     /// The outcome of an `Action::Ask`. Exactly one of these two follows each; one too many does nothing.
-    Answered { call: CallId, answer: Answer },
-    Unanswered { call: CallId, why: Failure },
+    Answered {
+        call: CallId,
+        answer: Answer,
+    },
+    Unanswered {
+        call: CallId,
+        why: Failure,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

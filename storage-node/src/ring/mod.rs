@@ -73,8 +73,8 @@ enum Purpose {
     Hop { lookup: u64 },
     /// Alone: who is near us in the ring of this peer?
     Approach { join: Option<Tag> },
-    /// The node found as our successor, from which a whole list is to be taken.
-    Adopt { join: Option<Tag> },
+    /// The node found as our successor in the ring of `through`, from which a whole list is to be taken.
+    Adopt { join: Option<Tag>, through: NodeRef },
     /// A node of another address that has our id.
     Rival,
 }
@@ -193,7 +193,9 @@ impl Ring {
                 self.predecessor_answered(to, &theirs, otherwise)
             }
             (Purpose::Approach { join }, Answer::Neighbours(theirs)) => self.approach_answered(to, &theirs, join),
-            (Purpose::Adopt { join }, Answer::Neighbours(theirs)) => self.adopt_answered(to, &theirs, join),
+            (Purpose::Adopt { join, through }, Answer::Neighbours(theirs)) => {
+                self.adopt_answered(to, &theirs, join, through)
+            }
             (Purpose::Rival, Answer::Info(node)) => self.rival_answered(to, node),
             // An answer to another question than was asked counts as none.
             (purpose, _) => self.failed(to, purpose, Failure::Refused),
@@ -212,7 +214,7 @@ impl Ring {
             Purpose::Alive => self.gone(to),
             Purpose::Successor => self.successor_failed(to),
             Purpose::Predecessor { otherwise } => self.predecessor_failed(to, otherwise),
-            Purpose::Approach { join } | Purpose::Adopt { join } => self.enter_failed(to, join),
+            Purpose::Approach { join } | Purpose::Adopt { join, .. } => self.enter_failed(to, join),
             Purpose::Rival => self.rival_failed(to),
         }
     }

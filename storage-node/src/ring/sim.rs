@@ -413,21 +413,24 @@ impl Sim {
     fn fault_of_cycles(&self, members: &[usize]) -> Option<String> {
         let next: BTreeMap<usize, usize> =
             members.iter().filter_map(|&node| Some((node, self.best_successor(node)?))).collect();
-        let mut cycles = BTreeSet::new();
+        let mut cycles: Vec<Vec<usize>> = Vec::new();
+        let mut visited = BTreeSet::new();
         for &start in members {
-            let on_cycle = (0..members.len()).fold(start, |node, _| next[&node]);
-            let mut cycle = vec![on_cycle];
-            while next[&cycle[cycle.len() - 1]] != on_cycle {
-                cycle.push(next[&cycle[cycle.len() - 1]]);
+            let mut path = Vec::new();
+            let mut node = start;
+            while visited.insert(node) {
+                path.push(node);
+                node = next[&node];
             }
-            let smallest = cycle.iter().position(|node| Some(node) == cycle.iter().min()).unwrap_or(0);
-            cycle.rotate_left(smallest);
-            cycles.insert(cycle);
+            // It ends where an earlier path went, or has come round to itself.
+            if let Some(place) = path.iter().position(|&earlier| earlier == node) {
+                cycles.push(path.split_off(place));
+            }
         }
         if cycles.len() > 1 {
             return Some(format!("{} rings: {cycles:?}", cycles.len()));
         }
-        let cycle = cycles.pop_first().filter(|cycle| cycle.len() > 1)?;
+        let cycle = cycles.pop().filter(|cycle| cycle.len() > 1)?;
         let id = |node: usize| self.nodes[node].ring.me().id;
         let laps: u64 = (0..cycle.len())
             .map(|place| u64::from(id(cycle[place]).steps_to(id(cycle[(place + 1) % cycle.len()]))))
@@ -474,7 +477,11 @@ impl Sim {
     pub fn describe(&self, node: usize) -> String {
         let view = self.nodes[node].ring.neighbours();
         let ids: Vec<RingId> = view.successors.iter().map(|next| next.id).collect();
-        format!("node {node} at {} (predecessor {:?}, successors {ids:?})", view.node.id, view.predecessor.map(|p| p.id))
+        format!(
+            "node {node} at {} (predecessor {:?}, successors {ids:?})",
+            view.node.id,
+            view.predecessor.map(|p| p.id)
+        )
     }
 
     pub fn describe_all(&self) -> String {

@@ -67,7 +67,8 @@ fn grown(seed: u64, nodes: usize, conditions: Conditions, settings: RingSettings
     sim
 }
 
-/// The life that Zave's proof speaks of: any joins, and any crash that leaves each member a live successor.
+/// The life that Zave's proof speaks of: any joins, and any crash that leaves each member a live successor. Crashed nodes
+/// may come back at once, to a ring that has not noticed yet.
 fn live_soundly(seed: u64) {
     let most = match seed % 20 {
         0 => 64,
@@ -76,17 +77,23 @@ fn live_soundly(seed: u64) {
     };
     let mut sim = Sim::new(seed, Conditions::reliable(), settings(4));
     sim.start(None);
-    for _ in 0..most * 2 {
+    let mut crashed = Vec::new();
+    for _ in 0..most * 3 {
         let time = sim.rng.up_to(Duration::from_millis(1500));
         run_soundly(&mut sim, seed, time);
         let (members, up) = (sim.members(), sim.up());
-        match sim.rng.below(3) {
+        match sim.rng.below(4) {
             0 if members.len() > 5 => {
                 let node = pick(&mut sim, &members).expect("there are members");
                 if sim.can_spare(node) && sim.principals().len() > 5 {
                     sim.crash(node);
                     assert_sound(&sim, seed);
+                    crashed.push(node);
                 }
+            }
+            1 if !crashed.is_empty() && members.len() == up.len() => {
+                let place = sim.rng.below(crashed.len() as u64) as usize;
+                sim.restart(crashed.swap_remove(place));
             }
             _ if up.len() < most => {
                 let node = sim.start(None);
