@@ -263,6 +263,20 @@ impl RingHandle {
         members.len() == 1 && self.neighbours().successors.is_empty()
     }
 
+    /// Has this node been in a ring, now or in an earlier life? Then it finds that ring again by itself.
+    pub fn remembers(&self) -> bool {
+        self.saver().is_settled()
+    }
+
+    /// What another node knows of its surroundings.
+    pub async fn neighbours_of(&self, node: NodeRef) -> Result<Neighbours, RingError> {
+        let address = node.ring_address();
+        match self.peers().ask(node, Request::Neighbours).await {
+            Ok(Answer::Neighbours(theirs)) => Ok(theirs),
+            other => Err(RingError::Unreadable { address, reason: format!("{other:?}") }),
+        }
+    }
+
     /// Bytes that `node` holds.
     pub async fn load_of(&self, node: NodeRef) -> Result<u64, RingError> {
         if node.ring_address() == self.me().ring_address() {
