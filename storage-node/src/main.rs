@@ -106,7 +106,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: NodeConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     runtime()?.block_on(lifecycle::run(config))
 }
