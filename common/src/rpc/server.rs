@@ -28,7 +28,7 @@ use tracing::{debug, error, warn};
 use super::{
     RpcLimits, Value,
     codec::{Message, StreamError},
-    wire::{MessageReader, prepare, write_queued},
+    wire::{MessageReader, Outgoing, prepare, write_queued},
 };
 
 /// Notifications that may wait for a peer that reads slowly.
@@ -59,8 +59,26 @@ pub struct RpcPeer(Arc<Peer>);
 struct Peer {
     address: SocketAddr,
     connection_id: u64,
-    queue: mpsc::Sender<Bytes>,
+    queue: mpsc::Sender<Queued>,
     closed: CancellationToken,
+}
+
+/// What a call reserves until its answer is on its way: a peer that takes no answers cannot pile them up here.
+struct Held {
+    _call: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
+    _place: Arc<OwnedSemaphorePermit>,
+}
+
+struct Queued {
+    frame: Bytes,
+    _held: Option<Held>,
+}
+
+impl Outgoing for Queued {
+    fn frame(&self) -> &[u8] {
+        &self.frame
+    }
 }
 
 impl RpcPeer {
@@ -79,7 +97,7 @@ impl RpcPeer {
             return false;
         }
         let message = Message::Notification { method: method.to_owned(), params };
-        match self.0.queue.try_send(message.encode()) {
+        match self.0.queue.try_send(Queued { frame: message.encode(), _held: None }) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -216,7 +234,9 @@ impl<S: RpcService> Connection<S> {
                 Message::Notification { method, params } => {
                     self.begin(None, method, params, reader.frame_bytes()).await;
                 }
-                Message::BadRequest { .. } => drop(self.peer.0.queue.send(message.encode()).await),
+                Message::BadRequest { .. } => {
+                    let _ = self.peer.0.queue.send(Queued { frame: message.encode(), _held: None }).await;
+                }
                 Message::Response { id, .. } => {
                     debug!(peer = %self.peer.address(), id, "ignoring an answer: nothing was asked");
                 }
@@ -228,19 +248,19 @@ impl<S: RpcService> Connection<S> {
     /// Waits for room, then lets the call run by itself. Without an id nobody waits for its result.
     async fn begin(&self, id: Option<u64>, method: String, params: Vec<Value>, frame_bytes: usize) {
         let room = "the semaphore is never closed";
-        let held = (
-            self.calls.clone().acquire_owned().await.expect(room),
-            self.server.memory_kib.clone().acquire_many_owned(kib(frame_bytes) as u32).await.expect(room),
-            self.place.clone(),
-        );
+        let memory = self.server.memory_kib.clone();
+        let held = Held {
+            _call: self.calls.clone().acquire_owned().await.expect(room),
+            _memory: memory.acquire_many_owned(kib(frame_bytes) as u32).await.expect(room),
+            _place: self.place.clone(),
+        };
         let (server, peer) = (self.server.clone(), self.peer.clone());
         tokio::spawn(async move {
             let result = carry_out(&*server.service, &peer, method, params).await;
             if let Some(id) = id {
-                let answer = answer(id, result, server.limits.max_frame_bytes);
-                let _ = peer.0.queue.send(answer).await;
+                let frame = answer(id, result, server.limits.max_frame_bytes);
+                let _ = peer.0.queue.send(Queued { frame, _held: Some(held) }).await;
             }
-            drop(held);
         });
     }
 

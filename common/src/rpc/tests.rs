@@ -24,6 +24,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// `echo` returns its argument, `wait` does when `gate` has room, `feed` notifies n times before it answers.
 struct Fake {
+    begun: AtomicUsize,
     gate: Semaphore,
     running: AtomicUsize,
     most_running: AtomicUsize,
@@ -31,6 +32,7 @@ struct Fake {
 
 impl RpcService for Fake {
     async fn call(&self, peer: &RpcPeer, method: String, mut params: Vec<Value>) -> Result<Value, Value> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         let argument = params.pop().unwrap_or(Value::Nil);
         match method.as_str() {
             "echo" => Ok(argument),
@@ -63,8 +65,12 @@ struct Served {
 async fn served(limits: RpcLimits) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let fake =
-        Arc::new(Fake { gate: Semaphore::new(0), running: AtomicUsize::new(0), most_running: AtomicUsize::new(0) });
+    let fake = Arc::new(Fake {
+        begun: AtomicUsize::new(0),
+        gate: Semaphore::new(0),
+        running: AtomicUsize::new(0),
+        most_running: AtomicUsize::new(0),
+    });
     let shutdown = CancellationToken::new();
     let done = tokio::spawn(serve(listener, fake.clone(), limits, shutdown.clone()));
     Served { address, fake, shutdown: shutdown.clone(), done, _stop: shutdown.drop_guard() }
@@ -121,7 +127,7 @@ fn success(id: u32, result: impl Into<Value>) -> Value {
     Value::Array(vec![1.into(), id.into(), Value::Nil, result.into()])
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_returns_its_result_or_its_error() {
     let served = served(RpcLimits::default()).await;
     let client = served.client().await;
@@ -136,7 +142,7 @@ async fn a_call_returns_its_result_or_its_error() {
     assert!(!client.is_closed());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_calls_share_a_connection() {
     let served = served(RpcLimits { max_calls_in_flight: 7, ..RpcLimits::default() }).await;
     let client = served.client().await;
@@ -150,7 +156,7 @@ async fn many_calls_share_a_connection() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_beyond_the_bound_wait_unread() {
     let served = served(RpcLimits { max_calls_in_flight: 3, ..RpcLimits::default() }).await;
     let client = served.client().await;
@@ -170,7 +176,7 @@ async fn requests_beyond_the_bound_wait_unread() {
     assert_eq!(served.fake.most_running.load(Ordering::SeqCst), 3);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pipelined_requests_are_answered_and_the_connection_stays() {
     let served = served(RpcLimits::default()).await;
     let mut stream = served.raw().await;
@@ -182,7 +188,7 @@ async fn pipelined_requests_are_answered_and_the_connection_stays() {
     assert_eq!(read_value(&mut stream).await, success(3, 3));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_peer_gets_old_raw_strings() {
     let served = served(RpcLimits::default()).await;
     let mut stream = served.raw().await;
@@ -195,7 +201,7 @@ async fn an_old_peer_gets_old_raw_strings() {
     assert_eq!(answer, [0x94, 1, 2, 0xa0 | 23], "an error is a raw string");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_may_be_followed_by_the_end_of_the_stream() {
     let served = served(RpcLimits::default()).await;
     let mut stream = served.raw().await;
@@ -205,7 +211,7 @@ async fn a_request_may_be_followed_by_the_end_of_the_stream() {
     assert_eq!(until_closed(&mut stream).await, frame(vec![1.into(), 1.into(), Value::Nil, 5.into()]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_breaks_the_protocol_closes_that_connection_only() {
     let served = served(small()).await;
     let bystander = served.client().await;
@@ -225,7 +231,7 @@ async fn what_breaks_the_protocol_closes_that_connection_only() {
     assert_eq!(bystander.call("echo", vec![1.into()], SOON).await.unwrap(), 1.into());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_frame_is_not_waited_for_but_an_idle_connection_is_kept() {
     let served = served(small()).await;
     let mut idle = served.raw().await;
@@ -239,7 +245,7 @@ async fn half_a_frame_is_not_waited_for_but_an_idle_connection_is_kept() {
 }
 
 /// A byte now and then must not keep a frame open for ever.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trickle_is_half_a_frame_too() {
     let served = served(small()).await;
     let mut stream = served.raw().await;
@@ -252,7 +258,7 @@ async fn a_trickle_is_half_a_frame_too() {
     timeout(SOON, trickle).await.expect("the connection was kept");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_too_many_is_closed() {
     let served = served(RpcLimits { max_connections: 2, ..RpcLimits::default() }).await;
     let (first, second) = (served.client().await, served.client().await);
@@ -268,14 +274,14 @@ async fn a_connection_too_many_is_closed() {
     timeout(SOON, regained).await.expect("a closed connection gives its place back");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_too_large_to_send_is_an_error() {
     let served = served(small()).await;
     let result = served.client().await.call("large", vec![], SOON).await;
     assert!(matches!(&result, Err(RpcError::Remote { error, .. }) if error.as_str().unwrap().contains("65536")));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn notifications_come_before_the_answer_that_follows_them() {
     let served = served(RpcLimits::default()).await;
     let (sender, mut receiver) = mpsc::channel(1000);
@@ -295,7 +301,7 @@ async fn notifications_come_before_the_answer_that_follows_them() {
     assert_eq!(seen.load(Ordering::SeqCst), 10);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_does_not_read_is_given_up() {
     let served = served(RpcLimits::default()).await;
     let mut stream = served.raw().await;
@@ -309,7 +315,20 @@ async fn a_peer_that_does_not_read_is_given_up() {
     .expect("the connection was kept");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_nobody_takes_do_not_pile_up() {
+    let served = served(RpcLimits { max_calls_in_flight: 4, ..RpcLimits::default() }).await;
+    let mut stream = served.raw().await;
+    let requests: Vec<u8> = (0..200).flat_map(|id| request(id, "large", Value::Nil)).collect();
+    stream.write_all(&requests).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = served.fake.begun.load(Ordering::SeqCst);
+    assert!(begun < 60, "{begun} answers of 1 MiB, where sockets hold a few");
+    stream.shutdown().await.unwrap();
+    assert!(until_closed(&mut stream).await.len() > 200 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_ends_at_its_deadline_and_a_late_answer_is_dropped() {
     let served = served(RpcLimits::default()).await;
     let client = served.client().await;
@@ -321,7 +340,7 @@ async fn a_call_ends_at_its_deadline_and_a_late_answer_is_dropped() {
     assert!(!client.is_closed());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_goes_answers_first_and_then_fails_what_is_left() {
     let served = served(RpcLimits::default()).await;
     let client = served.client().await;
@@ -352,7 +371,7 @@ async fn a_server_that_goes_answers_first_and_then_fails_what_is_left() {
     assert!(matches!(refused, Some(RpcError::Connect { .. })), "{refused:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_clone_closes_the_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = RpcClient::connect(listener.local_addr().unwrap(), SOON, None).await.unwrap();
@@ -363,7 +382,7 @@ async fn the_last_clone_closes_the_connection() {
     assert!(until_closed(&mut stream).await.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_leaves_a_server_that_breaks_the_protocol() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = RpcClient::connect(listener.local_addr().unwrap(), SOON, None).await.unwrap();

@@ -75,10 +75,21 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
     }
 }
 
+/// Something to send, and whatever it keeps reserved until it is sent.
+pub trait Outgoing {
+    fn frame(&self) -> &[u8];
+}
+
+impl Outgoing for Bytes {
+    fn frame(&self) -> &[u8] {
+        self
+    }
+}
+
 /// Writes what is queued until `finish` (then the rest of the queue first), the queue's end, or an error.
-pub async fn write_queued<W: AsyncWrite + Unpin>(
+pub async fn write_queued<W: AsyncWrite + Unpin, M: Outgoing>(
     mut stream: W,
-    mut queue: mpsc::Receiver<Bytes>,
+    mut queue: mpsc::Receiver<M>,
     finish: CancellationToken,
 ) -> std::io::Result<()> {
     let mut batch = Vec::with_capacity(WRITE_BATCH);
@@ -95,23 +106,24 @@ pub async fn write_queued<W: AsyncWrite + Unpin>(
         if count == 0 {
             return stream.shutdown().await;
         }
-        write_batch(&mut stream, &mut batch, &mut gathered).await?;
+        write_batch(&mut stream, &batch, &mut gathered).await?;
+        batch.clear();
     }
 }
 
-async fn write_batch<W: AsyncWrite + Unpin>(
+async fn write_batch<W: AsyncWrite + Unpin, M: Outgoing>(
     stream: &mut W,
-    batch: &mut Vec<Bytes>,
+    batch: &[M],
     gathered: &mut BytesMut,
 ) -> std::io::Result<()> {
-    for message in batch.drain(..) {
-        if message.len() < LARGE_BYTES {
-            gathered.extend_from_slice(&message);
+    for frame in batch.iter().map(Outgoing::frame) {
+        if frame.len() < LARGE_BYTES {
+            gathered.extend_from_slice(frame);
             continue;
         }
         write(stream, gathered).await?;
         gathered.clear();
-        write(stream, &message).await?;
+        write(stream, frame).await?;
     }
     write(stream, gathered).await?;
     gathered.clear();

@@ -217,7 +217,7 @@ async fn next(events: &mut Events) -> SessionEvent {
     timeout(SOON, events.recv()).await.expect("no event").expect("no more events")
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_node_leads_to_the_leader() {
     let fake = fake(3).await;
     let (session, mut events) = fake.open(&fake.nodes[2..]).await;
@@ -227,7 +227,7 @@ async fn any_node_leads_to_the_leader() {
     assert!(events.try_recv().is_err(), "nothing was interrupted");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_change_in_the_middle_of_an_operation_applies_it_once() {
     let fake = fake(3).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
@@ -240,7 +240,7 @@ async fn a_leader_change_in_the_middle_of_an_operation_applies_it_once() {
     assert_eq!(fake.world.lock().arrived.last().unwrap().answered_below, 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_steps_down_hands_its_sessions_on() {
     let fake = fake(2).await;
     let (session, _events) = fake.open(&fake.nodes[..1]).await;
@@ -249,7 +249,7 @@ async fn a_leader_that_steps_down_hands_its_sessions_on() {
     assert_eq!(fake.counts(), (vec![1], vec![1]), "who does not lead must not have done it");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_and_uncertain_answers_are_asked_for_again() {
     let fake = fake(1).await;
     let (session, _events) = fake.open(&fake.nodes).await;
@@ -261,7 +261,7 @@ async fn lost_and_uncertain_answers_are_asked_for_again() {
 }
 
 /// Alone unanswered on a connection that is alive: sent again there, nothing is reset.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_does_not_come_is_asked_for_again() {
     let fake = fake(1).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
@@ -271,7 +271,7 @@ async fn an_answer_that_does_not_come_is_asked_for_again() {
     assert!(events.try_recv().is_err());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_falls_silent_is_left() {
     let fake = fake(3).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
@@ -286,7 +286,7 @@ async fn a_leader_that_falls_silent_is_left() {
     assert_eq!(next(&mut events).await, SessionEvent::Reset);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_answer_to_opening_leaves_no_second_session() {
     let fake = fake(1).await;
     fake.fault(Fault::LoseAnswer);
@@ -294,7 +294,7 @@ async fn a_lost_answer_to_opening_leaves_no_second_session() {
     assert_eq!(fake.world.lock().sessions.keys().copied().collect::<Vec<_>>(), [session.id()]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operations_at_the_same_time_are_applied_once_each() {
     let fake = fake(2).await;
     let (session, _events) = fake.open(&fake.nodes).await;
@@ -315,7 +315,7 @@ async fn operations_at_the_same_time_are_applied_once_each() {
     assert_eq!(applied, (1..=1000).collect::<Vec<_>>());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_is_delivered_after_the_feed_before_it() {
     let fake = fake(1).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
@@ -331,7 +331,7 @@ async fn an_answer_is_delivered_after_the_feed_before_it() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_that_does_not_decode_is_a_reset() {
     let fake = fake(1).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
@@ -342,7 +342,7 @@ async fn a_feed_that_does_not_decode_is_a_reset() {
     assert!(session.feed_epoch() > before);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_connection_is_a_reset_and_the_session_goes_on() {
     let fake = fake(1).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
@@ -354,7 +354,7 @@ async fn a_lost_connection_is_a_reset_and_the_session_goes_on() {
     assert_eq!((session.id(), fake.world.lock().attached.len()), (id, 2));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_session_fails_its_operations_and_a_new_one_follows() {
     let fake = fake(1).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
@@ -368,7 +368,7 @@ async fn an_expired_session_fails_its_operations_and_a_new_one_follows() {
     assert_eq!(fake.world.lock().arrived.last().unwrap().sequence, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_expired_while_away_is_noticed_on_return() {
     let fake = fake(1).await;
     let (session, _events) = fake.open(&fake.nodes).await;
@@ -382,7 +382,7 @@ async fn a_session_that_expired_while_away_is_noticed_on_return() {
     assert_ne!(session.id(), former);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn versions_are_handed_out_once_and_mostly_from_memory() {
     let fake = fake(1).await;
     let (session, _events) = fake.open(&fake.nodes).await;
@@ -399,7 +399,7 @@ async fn versions_are_handed_out_once_and_mostly_from_memory() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_ends_the_session_and_opens_no_other() {
     let fake = fake(1).await;
     let (session, _events) = fake.open(&fake.nodes).await;
@@ -411,7 +411,7 @@ async fn closing_ends_the_session_and_opens_no_other() {
     assert_eq!(fake.world.lock().last_session, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_clone_hangs_up() {
     let fake = fake(1).await;
     let (session, events) = fake.open(&fake.nodes).await;
@@ -422,7 +422,7 @@ async fn the_last_clone_hangs_up() {
     timeout(SOON, peer.closed()).await.expect("the connection outlives the session");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_an_answer_there_is_an_error_at_the_deadline() {
     let fake = fake(2).await;
     let deadline = Duration::from_millis(400);
