@@ -1,5 +1,5 @@
 //! What a leader does without being asked, each in a task of its own: leases, voters, garbage. And on every node: knowing
-//! who leads.
+//! who leads, and keeping the log short.
 
 use std::{
     future::Future,
@@ -20,6 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn spawn(inner: &Arc<Inner>, deleter: Deleter) {
     start(inner, |inner| async move { inner.follow_leader().await });
+    start(inner, |inner| async move { bound_log(&inner).await });
     start(inner, |inner| async move { keep_leases(&inner).await });
     start(inner, |inner| async move { keep_voters(&inner).await });
     start(inner, |inner| async move { collect_garbage(&inner, &deleter).await });
@@ -36,18 +37,27 @@ fn start<F: Future<Output = ()> + Send + 'static>(inner: &Arc<Inner>, duty: impl
     });
 }
 
-async fn keep_leases(inner: &Inner) {
-    let mut led = false;
+/// Raft counts entries; large ones need a snapshot earlier, because the log since the last one is in memory.
+async fn bound_log(inner: &Inner) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let leads = inner.leads();
-        if leads && !led {
+        if inner.log.take_appended_bytes(inner.settings.snapshot_after_bytes)
+            && let Err(error) = inner.raft.trigger().snapshot().await
+        {
+            tracing::debug!(%error, "could not begin a snapshot");
+        }
+    }
+}
+
+async fn keep_leases(inner: &Inner) {
+    let mut reign = None;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(now) = inner.leadership() else { continue };
+        if reign.replace(now) != Some(now) {
             inner.feed.renew_all(Instant::now());
         }
-        led = leads;
-        if leads {
-            close_expired(inner).await;
-        }
+        close_expired(inner).await;
     }
 }
 
@@ -64,18 +74,15 @@ async fn close_expired(inner: &Inner) {
 async fn keep_voters(inner: &Inner) {
     let (raft, network, neighbours) = (inner.raft.clone(), inner.network.clone(), inner.neighbours.clone());
     let mut keeper = Keeper::new(raft, inner.uid, network, neighbours, inner.settings.member_patience);
-    let mut led = false;
+    let mut reign = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let leads = inner.leads();
-        if leads && !led {
+        let Some(now) = inner.leadership() else { continue };
+        if reign.replace(now) != Some(now) {
             keeper.begin_leading();
         }
-        led = leads;
-        if leads {
-            std::mem::take(&mut *inner.leaving.lock()).into_iter().for_each(|uid| keeper.let_go(uid));
-            keeper.tick().await;
-        }
+        std::mem::take(&mut *inner.leaving.lock()).into_iter().for_each(|uid| keeper.let_go(uid));
+        keeper.tick().await;
     }
 }
 

@@ -43,6 +43,8 @@ struct Memory {
     purged: Option<LogId>,
     vote: Option<Vote>,
     committed: Option<LogId>,
+    /// Bytes of the entries appended since somebody last took note.
+    appended_bytes: u64,
 }
 
 impl LogStore {
@@ -53,11 +55,12 @@ impl LogStore {
         let purged: Option<LogId> = small_file::read(dir, PURGED)?;
         let (files, entries) = open_files(dir, purged)?;
         let memory = Memory {
-            entries,
             purged,
             vote: small_file::read(dir, VOTE)?,
             // Written lazily, and only a head start: a torn one is as good as none.
             committed: small_file::read(dir, COMMITTED).unwrap_or_default().flatten(),
+            appended_bytes: entries.iter().map(|entry| approximate_bytes(entry) as u64).sum(),
+            entries,
         };
         let (writer, commands) = mpsc::channel();
         let thread = LogWriter::new(dir.to_path_buf(), files, file_bytes);
@@ -69,6 +72,16 @@ impl LogStore {
     pub fn is_pristine(&self) -> bool {
         let memory = self.memory.read();
         memory.entries.is_empty() && memory.purged.is_none() && memory.vote.is_none()
+    }
+
+    /// Whether more than `limit` bytes were appended since this last said so.
+    pub fn take_appended_bytes(&self, limit: u64) -> bool {
+        let mut memory = self.memory.write();
+        let many = memory.appended_bytes > limit;
+        if many {
+            memory.appended_bytes = 0;
+        }
+        many
     }
 
     /// Finishes what is queued; afterwards another process may open the folder.
@@ -189,7 +202,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        self.memory.write().entries.extend(entries.iter().cloned());
+        let mut memory = self.memory.write();
+        memory.appended_bytes += entries.iter().map(|entry| approximate_bytes(entry) as u64).sum::<u64>();
+        memory.entries.extend(entries.iter().cloned());
+        drop(memory);
         self.send(Command::Append(entries, callback))
     }
 
@@ -209,7 +225,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 pub fn approximate_bytes(entry: &Entry) -> usize {
     const FRAME: usize = 48;
     match &entry.payload {
-        EntryPayload::Normal(op) => FRAME + op.len(),
+        EntryPayload::Normal(op) => FRAME + op.bytes(),
         EntryPayload::Membership(_) => FRAME + 512,
         EntryPayload::Blank => FRAME,
     }

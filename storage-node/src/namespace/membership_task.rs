@@ -182,7 +182,7 @@ impl Keeper {
             }
             Step::Promote { uid, instead_of } => {
                 voters.insert(*uid);
-                instead_of.iter().for_each(|old| drop(voters.remove(old)));
+                voters.retain(|voter| Some(*voter) != *instead_of);
                 ChangeMembers::ReplaceAllVoters(voters)
             }
         };

@@ -11,6 +11,7 @@
 //! | `log_store.rs`, `log_writer.rs`, `log_file.rs`, `small_file.rs` | the log: in memory, its thread, its files |
 //! | `network.rs`, `raft_api.rs`, `raft_types.rs` | Raft between nodes: client, server, messages |
 //! | `membership.rs`, `membership_task.rs`, `leave.rs` | who votes: the decision (pure), doing it, leaving |
+//! | `recover.rs` | going on when a majority is lost for ever, at an operator's word |
 //! | `service.rs`, `feed.rs`, `leader.rs` | what mounts ask, what they are told, and where the leader is |
 //! | `duties.rs`, `garbage.rs` | what a leader does without being asked |
 
@@ -27,6 +28,7 @@ mod membership_task;
 mod network;
 mod raft_api;
 mod raft_types;
+mod recover;
 mod service;
 mod small_file;
 mod snapshot;
@@ -64,6 +66,7 @@ use log_store::LogStore;
 pub use network::Identity;
 use network::Network;
 use raft_types::{Member, Raft, TypeConfig};
+pub use recover::{Recovered, become_only_voter};
 use state_machine::{State, StateMachine};
 
 /// Raft names its clusters; ours needs no telling apart.
@@ -102,8 +105,10 @@ pub struct Settings {
     pub call_deadline: Duration,
     /// How long a session may be silent before what it holds is released.
     pub session_lease: Duration,
-    /// Log entries between two snapshots, and how many are kept for followers that lag.
+    /// A snapshot is made after so many log entries, or so many bytes of them; they are in memory until then.
     pub snapshot_after_entries: u64,
+    pub snapshot_after_bytes: u64,
+    /// Entries that are kept all the same, for followers that lag.
     pub keep_entries: u64,
     pub log_file_bytes: u64,
 }
@@ -119,6 +124,7 @@ impl Default for Settings {
             call_deadline: Duration::from_secs(10),
             session_lease: Duration::from_secs(60),
             snapshot_after_entries: 20_000,
+            snapshot_after_bytes: 64 << 20,
             keep_entries: 2_000,
             log_file_bytes: 16 << 20,
         }
@@ -159,6 +165,9 @@ pub struct Status {
 pub struct Namespace {
     inner: Arc<Inner>,
 }
+
+/// One reign: term and leader.
+type Leadership = CommittedLeaderIdOf<TypeConfig>;
 
 struct Inner {
     uid: u64,
@@ -245,6 +254,17 @@ impl Namespace {
         left.unwrap_or_else(|_| Err(format!("not done within {deadline:?}"))).map_err(NamespaceError::Leave)
     }
 
+    /// Resolves, with the reason, when the namespace has failed on this node: a full disk, a damaged file. It does not
+    /// recover by itself; the process should end.
+    pub async fn failed(&self) -> String {
+        let stopped = self.inner.raft.wait(None).metrics(|metrics| metrics.running_state.is_err(), "failure").await;
+        match stopped.map(|metrics| metrics.running_state) {
+            Ok(Err(fatal)) => fatal.to_string(),
+            Ok(Ok(())) => "Raft has stopped".into(),
+            Err(error) => error.to_string(),
+        }
+    }
+
     pub fn is_voter(&self) -> bool {
         self.inner.is_voter()
     }
@@ -291,15 +311,20 @@ impl Inner {
 
     /// Leads, and no other can before the lease has ended.
     fn leads(&self) -> bool {
+        self.leadership().is_some()
+    }
+
+    /// The same, and which leadership it is: another one is another reign, though of the same node.
+    fn leadership(&self) -> Option<Leadership> {
         let leader = self.leased();
-        leader.is_some() && self.state.last_applied().map(|log_id| log_id.leader_id) == leader
+        leader.filter(|leader| self.state.last_applied().is_some_and(|last| last.leader_id == *leader))
     }
 
     /// The leadership this node holds, if a majority has confirmed it so lately that no other can have been elected.
     ///
     /// Followers do not elect another within `election_timeout_max` of a message they confirmed; half of that leaves
     /// room for clocks that run at different speeds.
-    fn leased(&self) -> Option<CommittedLeaderIdOf<TypeConfig>> {
+    fn leased(&self) -> Option<Leadership> {
         let metrics = self.metrics.borrow_watched();
         let vote = &metrics.vote;
         if !metrics.state.is_leader() || !vote.committed || vote.leader_id.node_id != self.uid {

@@ -83,12 +83,9 @@ impl LoggedOp {
         decode(&self.0)
     }
 
-    pub fn len(&self) -> usize {
+    /// Its length as it is logged.
+    pub fn bytes(&self) -> usize {
         self.0.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 

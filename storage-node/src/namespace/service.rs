@@ -26,8 +26,8 @@ const MAX_OP_BYTES: usize = 4 << 20;
 
 impl Namespace {
     /// Answers the call `calls::NAMESPACE` of the mount at the other end of `peer`.
-    pub async fn handle(&self, peer: &RpcPeer, request: &[u8]) -> Bytes {
-        self.handle_on(peer, request).await
+    pub async fn handle(&self, peer: &RpcPeer, request: &[u8]) -> Vec<u8> {
+        self.handle_on(peer, request).await.into()
     }
 
     pub(super) async fn handle_on<C: Connection + Clone>(&self, peer: &C, request: &[u8]) -> Bytes {
@@ -117,8 +117,8 @@ impl Inner {
             return self.not_leader(self.leader());
         }
         let logged = LoggedOp::new(&op);
-        if logged.len() > MAX_OP_BYTES {
-            let reason = format!("an operation of {} bytes; at most {MAX_OP_BYTES} are allowed", logged.len());
+        if logged.bytes() > MAX_OP_BYTES {
+            let reason = format!("an operation of {} bytes; at most {MAX_OP_BYTES} are allowed", logged.bytes());
             return Response::Applied(Err(FsError::Invalid { reason }));
         }
         match timeout(self.settings.call_deadline, self.raft.client_write(logged)).await {

@@ -33,20 +33,20 @@ pub struct SnapshotFile {
     pub file: Arc<File>,
     pub path: PathBuf,
     pub bytes: u64,
-    arriving: Option<Arc<Arriving>>,
+    _arriving: Option<Arc<Arriving>>,
 }
 
 impl SnapshotFile {
     pub fn open(path: PathBuf) -> io::Result<Self> {
         let file = File::open(&path)?;
         let bytes = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), path, bytes, arriving: None })
+        Ok(Self { file: Arc::new(file), path, bytes, _arriving: None })
     }
 
     /// One that has arrived: its file goes when nobody has made it the current snapshot.
     pub fn open_arrived(path: PathBuf) -> io::Result<Self> {
-        let arriving = Some(Arc::new(Arriving { path: path.clone() }));
-        Ok(Self { arriving, ..Self::open(path)? })
+        let arriving = Arc::new(Arriving { path: path.clone() });
+        Ok(Self { _arriving: Some(arriving), ..Self::open(path)? })
     }
 }
 

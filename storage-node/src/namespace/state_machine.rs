@@ -21,7 +21,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     feed::Feed,
-    raft_types::{LogId, LoggedOp, Outcome, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
+    raft_types::{Entry, LogId, LoggedOp, Outcome, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
     snapshot::{self, SnapshotFile},
     tables::Tables,
 };
@@ -116,6 +116,26 @@ impl State {
     }
 }
 
+impl StateMachine {
+    /// Applies an entry; its outcome is for whoever asked for it.
+    pub fn apply_entry(&self, entry: Entry) -> io::Result<Outcome> {
+        Ok(match entry.payload {
+            EntryPayload::Blank => self.state.note(entry.log_id, None),
+            EntryPayload::Membership(members) => {
+                self.state.note(entry.log_id, Some(StoredMembership::new(Some(entry.log_id), members)))
+            }
+            EntryPayload::Normal(op) => self.state.apply(entry.log_id, &decode(&op, entry.log_id)?, &self.feed),
+        })
+    }
+
+    /// Makes what was applied a snapshot in which `membership` holds.
+    pub fn save_with(&self, membership: StoredMembership) -> io::Result<()> {
+        let applied = self.state.0.read().clone();
+        let meta = SnapshotMeta { last_log_id: applied.last, last_membership: membership };
+        self.snapshots.save(meta, &applied.tables).map(drop)
+    }
+}
+
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotFile;
     type SnapshotBuilder = Builder;
@@ -130,13 +150,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let outcome = match entry.payload {
-                EntryPayload::Blank => self.state.note(entry.log_id, None),
-                EntryPayload::Membership(members) => {
-                    self.state.note(entry.log_id, Some(StoredMembership::new(Some(entry.log_id), members)))
-                }
-                EntryPayload::Normal(op) => self.state.apply(entry.log_id, &decode(&op, entry.log_id)?, &self.feed),
-            };
+            let outcome = self.apply_entry(entry)?;
             if let Some(responder) = responder {
                 responder.send(outcome);
             }

@@ -1,0 +1,62 @@
+//! Going on without a majority, at an operator's word. Of two voters the one that is left cannot know whether the other
+//! is gone or only out of reach, so it waits; somebody who knows says that it is gone for ever.
+//!
+//! Works on the folder of a node that does not run: everything in its log is applied, and the result becomes a snapshot in
+//! which this node is the only voter. Of two voters each has all that was ever answered, so nothing is lost. Of three,
+//! the one that is left may lack what the other two agreed on last.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+};
+
+use openraft::{
+    Membership, RaftLogReader,
+    storage::{RaftLogStorage, RaftStateMachine},
+};
+
+use super::{
+    feed::Feed,
+    log_store::LogStore,
+    raft_types::{Member, StoredMembership},
+    state_machine::{State, StateMachine},
+};
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Who voted so far.
+    pub former_voters: BTreeMap<u64, SocketAddr>,
+    /// With more than two former voters the newest operations may be missing.
+    pub may_have_lost: bool,
+    pub last_log_index: u64,
+}
+
+/// Makes the node `uid` at `node`, whose data folder is `dir`, the only voter of its namespace. It must not run meanwhile,
+/// and the other voters must never run again with their old folders while it is unknown to them.
+pub async fn become_only_voter(dir: &Path, uid: u64, node: SocketAddr, file_bytes: u64) -> io::Result<Recovered> {
+    let dir = dir.join("namespace");
+    let mut log = LogStore::open(&dir, uid, file_bytes)?;
+    let mut machine = StateMachine::open(&dir, State::default(), Arc::new(Feed::default()))?;
+    let (applied, _) = machine.applied_state().await?;
+    let next = applied.map_or(0, |applied| applied.index + 1);
+    for entry in log.try_get_log_entries(next..).await? {
+        machine.apply_entry(entry)?;
+    }
+    let (last, members) = machine.applied_state().await?;
+    let Some(last) = last.filter(|_| members.voter_ids().any(|voter| voter == uid)) else {
+        return Err(io::Error::other("this node is no voter of any namespace: recover on one that is"));
+    };
+    let alone = Membership::new(vec![BTreeSet::from([uid])], BTreeMap::from([(uid, Member { ring: node })]));
+    let alone = alone.map_err(io::Error::other)?;
+    machine.save_with(StoredMembership::new(Some(last), alone))?;
+    log.purge(last).await?;
+    log.save_committed(Some(last)).await?;
+    log.close().await?;
+    let former = |voter: u64| members.get_node(&voter).map(|member| (voter, member.ring));
+    let former_voters: BTreeMap<u64, SocketAddr> = members.voter_ids().filter_map(former).collect();
+    Ok(Recovered { may_have_lost: former_voters.len() > 2, former_voters, last_log_index: last.index })
+}
