@@ -264,7 +264,9 @@ impl FileData {
         }
         let end = (u64::from(whole.last_index()) * state.chunk_bytes()).max(state.sealed.end());
         let mut commits = portions(&whole, partial, state.chunk_bytes(), end);
-        commits.iter_mut().for_each(|commit| commit.mtime = state.sealed_mtime);
+        // Without a time the namespace would take its own, in place of one that a program has set since it wrote.
+        let mtime = Some(state.sealed_mtime.unwrap_or(state.attr.mtime));
+        commits.iter_mut().for_each(|commit| commit.mtime = mtime);
         (commits, replaced)
     }
 

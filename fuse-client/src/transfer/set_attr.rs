@@ -20,6 +20,7 @@ impl FileData {
         let _turn = self.take_turn().await;
         match set.truncate.as_ref().map(|truncate| truncate.size) {
             None => self.set_plain(set).await,
+            Some(size) if size > self.state.lock().most_bytes() => Err(FsError::FileTooLarge),
             Some(0) => self.empty(set).await,
             Some(size) => {
                 let committed = self.commit_in_turn(false).await;
