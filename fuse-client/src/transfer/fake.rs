@@ -25,6 +25,8 @@ use tokio::sync::Semaphore;
 use super::{ChunkIo, Namespace, Transfer, TransferSettings, extents::ExtentMap, file::FileData};
 
 pub const INO: Ino = Ino(7);
+/// What the namespace's clock says.
+const NOW: Time = Time { secs: 2_000_000_000, nanos: 0 };
 
 pub struct World {
     random: AtomicU64,
@@ -173,7 +175,7 @@ impl World {
             "not ascending"
         );
         file.attr.size = file.attr.size.max(commit.size_at_least);
-        file.attr.mtime = commit.mtime.unwrap_or(file.attr.mtime);
+        file.attr.mtime = commit.mtime.unwrap_or(NOW);
         file.changed()
     }
 
@@ -184,7 +186,7 @@ impl World {
             let (last, keep) = ((size / chunk_bytes) as u32 + 1, size % chunk_bytes);
             let cuts = keep > 0 && size < file.attr.size && file.extents.get(last).is_some();
             match tail {
-                None if cuts => return Err(FsError::Conflict { index: last }),
+                None if cuts => return Err(FsError::Invalid { reason: "the tail is missing".into() }),
                 None => {}
                 Some(tail) => {
                     assert_eq!(tail.index, last);
@@ -195,7 +197,7 @@ impl World {
                 }
             }
             file.extents.remove(size.div_ceil(chunk_bytes) + 1..u64::from(u32::MAX) + 1);
-            file.attr.size = size;
+            (file.attr.size, file.attr.mtime) = (size, NOW);
         }
         file.attr.mtime = set.mtime.unwrap_or(file.attr.mtime);
         file.changed()
@@ -209,7 +211,8 @@ impl File {
     }
 
     fn changed(&mut self) -> Result<Reply, FsError> {
-        self.attr.change += 1;
+        // The index in the log: others' operations lie between.
+        self.attr.change += 3;
         Ok(Reply::Attr(self.attr.clone()))
     }
 

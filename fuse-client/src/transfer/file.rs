@@ -167,8 +167,8 @@ fn check_write(state: &State, offset: u64, len: usize) -> Result<(), FsError> {
     if let Some(lost) = &state.lost {
         return Err(lost.clone());
     }
-    let last = offset.checked_add(len as u64).ok_or(FsError::FileTooLarge)?.div_ceil(state.chunk_bytes());
-    if last > u64::from(u32::MAX) { Err(FsError::FileTooLarge) } else { Ok(()) }
+    let end = offset.checked_add(len as u64).filter(|end| *end <= state.most_bytes());
+    end.map(drop).ok_or(FsError::FileTooLarge)
 }
 
 fn now() -> Time {

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use common::{
-    chunk::{ChunkId, Version},
+    chunk::{ChunkId, MAX_CHUNK_BYTES, Version},
     fs_error::FsError,
     namespace::{Attr, Extent, Time},
 };
@@ -104,7 +104,7 @@ impl State {
         let mut known = KnownExtents::default();
         known.replace(extents, more);
         Self {
-            attr,
+            attr: sound(&attr),
             known,
             stale: false,
             invalidations: 0,
@@ -127,7 +127,12 @@ impl State {
     }
 
     pub fn chunk_bytes(&self) -> u64 {
-        u64::from(self.attr.chunk_bytes.max(1))
+        u64::from(self.attr.chunk_bytes)
+    }
+
+    /// No file is longer.
+    pub fn most_bytes(&self) -> u64 {
+        most_bytes(self.attr.chunk_bytes)
     }
 
     pub fn size(&self) -> u64 {
@@ -153,7 +158,7 @@ impl State {
 
     /// The chunks that the bytes `range` touch; chunks count from 1.
     pub fn chunks_of(&self, range: Range<u64>) -> Range<u64> {
-        range.start / self.chunk_bytes() + 1..range.end.div_ceil(self.chunk_bytes()) + 1
+        range.start / self.chunk_bytes() + 1..range.end.div_ceil(self.chunk_bytes()).saturating_add(1)
     }
 
     pub fn bytes_of(&self, index: u32) -> Range<u64> {
@@ -307,22 +312,33 @@ impl State {
         if attr.change < self.attr.change {
             return;
         }
+        let attr = sound(attr);
         if attr.chunk_bytes != self.attr.chunk_bytes && !self.stored.is_empty() {
             // The file started anew with other chunks while this mount was writing it: what was stored fits no more.
             self.stored = ExtentMap::default();
             self.lost = Some(FsError::Stale { ino: attr.ino });
         }
         self.known.replace(extents, more);
-        self.attr = attr.clone();
+        self.attr = attr;
     }
 
-    /// Attributes after an operation of our own. A gap in the changes means that somebody else's lies between.
-    pub fn adopt(&mut self, attr: &Attr) {
-        if attr.change > self.attr.change + 1 {
-            self.stale = true;
-        }
+    /// Attributes after an operation of our own, by which the size should be `size` now. Another size means that
+    /// somebody else's came between, whose extents are not known; until the feed tells, nothing else shows it.
+    pub fn adopt(&mut self, attr: &Attr, size: u64) {
         if attr.change >= self.attr.change {
-            self.attr = attr.clone();
+            self.stale |= attr.size != size;
+            self.attr = sound(attr);
         }
     }
+}
+
+/// Within the limits that all arithmetic here relies on, whatever the namespace answered.
+fn sound(attr: &Attr) -> Attr {
+    let chunk_bytes = attr.chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
+    Attr { chunk_bytes, size: attr.size.min(most_bytes(chunk_bytes)), ..attr.clone() }
+}
+
+/// Of a file with as many chunks as there are indexes.
+fn most_bytes(chunk_bytes: u32) -> u64 {
+    u64::from(u32::MAX) * u64::from(chunk_bytes)
 }

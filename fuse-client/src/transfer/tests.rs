@@ -152,7 +152,7 @@ impl Player {
                 self.file = self.world.open(&self.transfer);
             }
             Op::Remount => {
-                self.file.commit(false).await.unwrap();
+                self.file.commit(true).await.unwrap();
                 self.transfer = self.world.mount(tiny(self.chunk_bytes));
                 self.file = self.world.open(&self.transfer);
             }
@@ -559,6 +559,23 @@ fn what_another_mount_commits_is_seen_after_the_feed_says_so() {
 }
 
 #[test]
+fn a_file_that_has_grown_elsewhere_is_cut_right() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
+        write(&their_file, 0, &pattern(10_000, 1)).await.unwrap();
+        their_file.commit(false).await.unwrap();
+        truncate(&our_file, 5000).await;
+        truncate(&our_file, 7000).await;
+        let mut expected = pattern(10_000, 1)[..5000].to_vec();
+        expected.resize(7000, 0);
+        assert_eq!(fresh_read(&world).await, expected);
+        assert_eq!(our_file.read(0, 10_000).await.unwrap(), expected);
+    });
+}
+
+#[test]
 fn a_purged_version_is_looked_up_again() {
     run(async {
         let world = World::new(4096, 1);
@@ -584,10 +601,93 @@ fn a_file_has_an_end() {
         let file = world.open(&transfer);
         let end = u64::from(u32::MAX) * 4096;
         assert_eq!(write(&file, end, &[1]).await, Err(FsError::FileTooLarge));
+        let beyond = SetAttr { truncate: Some(Truncate { size: u64::MAX, tail: None }), ..SetAttr::default() };
+        assert_eq!(file.set_attr(beyond).await, Err(FsError::FileTooLarge));
         assert_eq!(write(&file, u64::MAX, &[1, 2]).await, Err(FsError::FileTooLarge));
         write(&file, end - 1, &[1]).await.unwrap();
         assert_eq!(file.commit(false).await.unwrap().unwrap().size, end);
         assert_eq!(read(&file, end - 2, 10).await, [0, 1]);
         assert!(read(&file, u64::MAX, 10).await.is_empty());
+    });
+}
+
+/// Programs in several threads, each in its own part of one file, with commits and cuts of the cache all the time.
+#[test]
+fn threads_side_by_side_see_their_own_bytes() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
+    runtime.block_on(async {
+        let world = World::new(4000, 5);
+        world.disorder.store(4, SeqCst);
+        let small = TransferSettings {
+            cache_bytes: MIB,
+            dirty_bytes: MIB,
+            flush_run_bytes: 64 << 10,
+            flush_age: Duration::from_millis(5),
+            ..settings()
+        };
+        let transfer = world.mount(small);
+        let file = world.open(&transfer);
+        let part = 600_001;
+        let threads = (0..4u64).map(|thread| {
+            let file = file.clone();
+            tokio::spawn(async move {
+                let mut model = vec![0; part as usize];
+                for step in 0..300u64 {
+                    let offset = step * 7919 * 31 % (part - 9000);
+                    let data = pattern(1 + (step * 997 % 9000) as usize, step + thread);
+                    write(&file, thread * part + offset, &data).await.unwrap();
+                    model[offset as usize..][..data.len()].copy_from_slice(&data);
+                    let from = step * 104_729 % (part - 20_000);
+                    let found = read(&file, thread * part + from, 20_000).await;
+                    let expected = &model[from as usize..][..20_000];
+                    assert!(found == expected[..found.len()], "thread {thread}, step {step}");
+                    assert!(expected[found.len()..].iter().all(|byte| *byte == 0));
+                    if step % 50 == thread {
+                        file.commit(step % 100 == thread).await.unwrap();
+                    }
+                }
+                model
+            })
+        });
+        let models = futures_util::future::join_all(threads).await;
+        let mut expected: Vec<u8> = models.into_iter().flat_map(Result::unwrap).collect();
+        file.commit(true).await.unwrap();
+        expected.truncate(world.attr().size as usize);
+        assert!(fresh_read(&world).await == expected);
+        assert_eq!(transfer.ceiling.held_bytes(), 0);
+    });
+}
+
+/// Prints what the data path itself costs; run with `--ignored --nocapture`, in release for numbers that mean something.
+#[test]
+#[ignore = "prints numbers, checks nothing"]
+fn what_a_gibibyte_costs() {
+    run(async {
+        let data = pattern(MIB as usize, 1);
+        let mut place = vec![0; 64 << 20];
+        place.fill(1);
+        let cpu = |what: &str, since: Instant| println!("{what} {:.3} s/GiB", since.elapsed().as_secs_f64());
+        let started = Instant::now();
+        (0..1024).for_each(|at| place[at % 64 << 20..][..MIB as usize].copy_from_slice(std::hint::black_box(&data)));
+        cpu("one_memcpy", started);
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let started = Instant::now();
+        for at in 0..1024 {
+            write(&file, at * MIB, &data).await.unwrap();
+            turns(2).await;
+        }
+        file.commit(false).await.unwrap();
+        cpu("write", started);
+        let cold = world.mount(TransferSettings { cache_bytes: 2 << 30, ..settings() });
+        let file = world.open(&cold);
+        for what in ["cold_read", "warm_read", "warm_read_moving", "warm_read_again"] {
+            let started = Instant::now();
+            for at in (0..1024 * MIB).step_by(128 << 10) {
+                std::hint::black_box(read(&file, at, 128 << 10).await);
+            }
+            cpu(what, started);
+        }
     });
 }
