@@ -1,0 +1,593 @@
+//! The data path against a plain vector of bytes, and what it promises about round trips, ceilings and errors.
+
+use std::{
+    future::Future,
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::{Duration, Instant},
+};
+
+use common::{
+    fs_error::FsError,
+    namespace::{SetAttr, Time, Truncate},
+};
+use proptest::prelude::*;
+
+use super::{FileData, Transfer, TransferSettings, fake::World};
+
+const MIB: u64 = 1 << 20;
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
+}
+
+fn settings() -> TransferSettings {
+    TransferSettings {
+        flush_age: Duration::from_secs(3600),
+        deadline: Duration::from_secs(5),
+        ..TransferSettings::default()
+    }
+}
+
+/// So small that everything happens: runs leave all the time, the cache evicts, writers wait.
+fn tiny(chunk_bytes: u32) -> TransferSettings {
+    let chunk = u64::from(chunk_bytes);
+    TransferSettings {
+        cache_bytes: 40 * (chunk + 128),
+        dirty_bytes: 12 * chunk + 4096,
+        flush_run_bytes: 3 * chunk,
+        flushes_in_flight: 3,
+        read_ahead_bytes: 8 * chunk,
+        ..settings()
+    }
+}
+
+async fn turns(count: u64) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(10), "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn write(file: &Arc<FileData>, offset: u64, data: &[u8]) -> Result<(), FsError> {
+    match file.try_write(offset, data) {
+        Some(outcome) => outcome,
+        None => file.write(offset, data.to_vec()).await,
+    }
+}
+
+async fn truncate(file: &Arc<FileData>, size: u64) {
+    let set = SetAttr { truncate: Some(Truncate { size, tail: None }), ..SetAttr::default() };
+    file.set_attr(set).await.unwrap();
+}
+
+async fn read(file: &Arc<FileData>, offset: u64, len: u32) -> Vec<u8> {
+    match file.try_read(offset, len) {
+        Some(bytes) => bytes,
+        None => file.read(offset, len).await.unwrap(),
+    }
+}
+
+/// What a mount that has never seen the file reads.
+async fn fresh_read(world: &Arc<World>) -> Vec<u8> {
+    let transfer = world.mount(settings());
+    let file = world.open(&transfer);
+    let size = world.attr().size as u32;
+    file.read(0, size + 100).await.unwrap()
+}
+
+fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    (0..len as u64).map(|at| ((at * 31 + seed * 17 + (at >> 8)) % 251 + 1) as u8).collect()
+}
+
+/// Offsets and lengths are in 1/16 of a chunk, and a little off now and then.
+#[derive(Clone, Debug)]
+enum Op {
+    Write { offset: u64, len: u64, nudge: u64 },
+    Append { len: u64 },
+    Read { offset: u64, len: u64 },
+    Truncate { size: u64, nudge: u64 },
+    Commit { durable: bool },
+    StartCommit,
+    Turns(u64),
+    Reopen,
+    Remount,
+    Invalidate,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0..160u64, 1..64u64, 0..3u64).prop_map(|(offset, len, nudge)| Op::Write { offset, len, nudge }),
+        3 => (1..80u64).prop_map(|len| Op::Append { len }),
+        4 => (0..200u64, 1..100u64).prop_map(|(offset, len)| Op::Read { offset, len }),
+        2 => (0..180u64, 0..3u64).prop_map(|(size, nudge)| Op::Truncate { size, nudge }),
+        1 => any::<bool>().prop_map(|durable| Op::Commit { durable }),
+        2 => Just(Op::StartCommit),
+        2 => (0..40u64).prop_map(Op::Turns),
+        1 => Just(Op::Reopen),
+        1 => Just(Op::Remount),
+        1 => Just(Op::Invalidate),
+    ]
+}
+
+struct Player {
+    world: Arc<World>,
+    transfer: Arc<Transfer>,
+    file: Arc<FileData>,
+    model: Vec<u8>,
+    unit: u64,
+    chunk_bytes: u32,
+    writes: u64,
+}
+
+impl Player {
+    async fn play(&mut self, op: Op) {
+        match op {
+            Op::Write { offset, len, nudge } => self.write(offset * self.unit + nudge, len * self.unit + nudge).await,
+            Op::Append { len } => self.write(self.model.len() as u64, len * self.unit).await,
+            Op::Read { offset, len } => self.check(offset * self.unit, len * self.unit).await,
+            Op::Truncate { size, nudge } => {
+                let size = size * self.unit + nudge;
+                truncate(&self.file, size).await;
+                self.model.resize(size as usize, 0);
+            }
+            Op::Commit { durable } => {
+                self.file.commit(durable).await.unwrap();
+                assert!(!self.file.is_dirty());
+                assert!(!durable || self.world.committed_durably());
+            }
+            Op::StartCommit => {
+                let file = self.file.clone();
+                tokio::spawn(async move { file.commit(false).await.unwrap() });
+            }
+            Op::Turns(count) => turns(count).await,
+            Op::Reopen => {
+                self.file.commit(false).await.unwrap();
+                self.file = self.world.open(&self.transfer);
+            }
+            Op::Remount => {
+                self.file.commit(false).await.unwrap();
+                self.transfer = self.world.mount(tiny(self.chunk_bytes));
+                self.file = self.world.open(&self.transfer);
+            }
+            Op::Invalidate => self.file.invalidate(),
+        }
+        let mut attr = self.world.attr();
+        self.file.overlay(&mut attr);
+        assert_eq!(attr.size, self.model.len() as u64);
+    }
+
+    async fn write(&mut self, offset: u64, len: u64) {
+        if offset > 300 * self.unit {
+            return;
+        }
+        self.writes += 1;
+        let data = pattern(len as usize, self.writes);
+        write(&self.file, offset, &data).await.unwrap();
+        lay(&mut self.model, offset, &data);
+    }
+
+    async fn check(&self, offset: u64, len: u64) {
+        let end = (offset + len).min(self.model.len() as u64);
+        let expected = &self.model[offset.min(end) as usize..end as usize];
+        assert_eq!(read(&self.file, offset, len as u32).await, expected, "{len} bytes at {offset}");
+    }
+}
+
+fn lay(model: &mut Vec<u8>, offset: u64, data: &[u8]) {
+    let end = offset as usize + data.len();
+    model.resize(model.len().max(end), 0);
+    model[offset as usize..end].copy_from_slice(data);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_mount_is_a_vector_of_bytes(
+        chunk_bytes in prop::sample::select(vec![16u32, 100, 4000, 4096]),
+        seed in any::<u64>(),
+        disorder in 0..12u64,
+        ops in prop::collection::vec(op(), 1..50),
+    ) {
+        run(async {
+            let world = World::new(chunk_bytes, seed);
+            world.disorder.store(disorder, SeqCst);
+            let transfer = world.mount(tiny(chunk_bytes));
+            let file = world.open(&transfer);
+            let unit = u64::from(chunk_bytes) / 16;
+            let mut player =
+                Player { world: world.clone(), transfer, file, model: Vec::new(), unit, chunk_bytes, writes: 0 };
+            for op in ops {
+                player.play(op).await;
+            }
+            player.check(0, player.model.len() as u64 + 10).await;
+            player.file.commit(true).await.unwrap();
+            assert_eq!(fresh_read(&world).await, player.model);
+            assert_eq!(player.transfer.ceiling.held_bytes(), 0);
+            assert!(player.transfer.dirty.lock().is_empty());
+        });
+    }
+
+    /// Each mount writes cells of its own in the same chunks, at the same time.
+    #[test]
+    fn two_mounts_in_the_same_chunks_both_win(
+        chunk_bytes in prop::sample::select(vec![32u32, 100, 4096]),
+        seed in any::<u64>(),
+        ops in prop::collection::vec((0..2usize, 0..60u64, 0..4u8), 1..60),
+    ) {
+        run(async {
+            let world = World::new(chunk_bytes, seed);
+            world.disorder.store(10, SeqCst);
+            let mounts = [0, 1].map(|_| world.mount(tiny(chunk_bytes)));
+            let files = [0, 1].map(|mount| world.open(&mounts[mount]));
+            let cell = u64::from(chunk_bytes) / 4;
+            let mut model = Vec::new();
+            let mut commits = Vec::new();
+            for (at, (mount, place, kind)) in ops.into_iter().enumerate() {
+                let offset = (place * 2 + mount as u64) * cell;
+                let data = pattern(cell as usize, at as u64);
+                write(&files[mount], offset, &data).await.unwrap();
+                lay(&mut model, offset, &data);
+                assert_eq!(read(&files[mount], offset, cell as u32).await, data);
+                match kind {
+                    0 => commits.push(tokio::spawn({
+                        let file = files[mount].clone();
+                        async move { file.commit(false).await.map(drop) }
+                    })),
+                    1 => files[mount].invalidate(),
+                    _ => turns(5).await,
+                }
+            }
+            let (a, b) = futures_util::join!(files[0].commit(true), files[1].commit(false));
+            a.unwrap();
+            b.unwrap();
+            for commit in commits {
+                commit.await.unwrap().unwrap();
+            }
+            assert_eq!(fresh_read(&world).await, model);
+            for file in &files {
+                file.invalidate();
+                assert_eq!(file.read(0, model.len() as u32).await.unwrap(), model);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_large_file_goes_in_few_batches_and_comes_back_in_few() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let data = pattern(MIB as usize, 3);
+        for at in 0..32 {
+            write(&file, at * MIB, &data).await.unwrap();
+            turns(3).await;
+        }
+        assert!(world.puts.load(SeqCst) >= 4, "runs leave while the program writes");
+        assert!(file.commit(false).await.unwrap().unwrap().size == 32 * MIB);
+        assert_eq!((world.put_chunks.load(SeqCst), world.commits.load(SeqCst)), (32 * 256, 1));
+        assert!(world.puts.load(SeqCst) <= 9, "{} puts", world.puts.load(SeqCst));
+
+        let cold = world.mount(settings());
+        let file = world.open(&cold);
+        for at in (0..32 * MIB).step_by(128 << 10) {
+            let bytes = read(&file, at, 128 << 10).await;
+            assert!(bytes[..] == data[(at % MIB) as usize..][..128 << 10], "at {at}");
+        }
+        assert_eq!(world.got_chunks.load(SeqCst), 32 * 256, "each chunk once");
+        assert!(world.gets.load(SeqCst) <= 32, "{} gets for 32 MiB", world.gets.load(SeqCst));
+    });
+}
+
+#[test]
+fn a_sequential_reader_is_ahead_and_a_random_one_gets_what_it_asked() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        for at in 0..64 {
+            write(&file, at * MIB, &pattern(MIB as usize, at)).await.unwrap();
+        }
+        file.commit(false).await.unwrap();
+
+        let cold = world.mount(settings());
+        let file = world.open(&cold);
+        for at in 0..8 {
+            read(&file, at * (128 << 10), 128 << 10).await;
+        }
+        turns(100).await;
+        assert!(world.got_chunks.load(SeqCst) >= 512, "{} chunks", world.got_chunks.load(SeqCst));
+        assert!(file.try_read(MIB, 128 << 10).is_some(), "the next read waits for nothing");
+
+        let cold = world.mount(settings());
+        let file = world.open(&cold);
+        let (gets, chunks) = (world.gets.load(SeqCst), world.got_chunks.load(SeqCst));
+        for at in 0..200 {
+            read(&file, (at * 7919 % 16384) * 4096, 4096).await;
+        }
+        turns(100).await;
+        assert_eq!((world.gets.load(SeqCst) - gets, world.got_chunks.load(SeqCst) - chunks), (200, 200));
+    });
+}
+
+#[test]
+fn readers_of_one_chunk_share_one_fetch() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        write(&world.open(&transfer), 0, &pattern(4096, 1)).await.unwrap();
+        transfer.flush_all().await.unwrap();
+        world.disorder.store(20, SeqCst);
+        let cold = world.mount(settings());
+        let file = world.open(&cold);
+        let reads = futures_util::future::join_all((0..16).map(|_| file.read(0, 4096))).await;
+        assert!(reads.into_iter().all(|read| read.unwrap() == pattern(4096, 1)));
+        assert_eq!(world.gets.load(SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_short_file_takes_one_put_and_one_commit_and_an_append_fetches_nothing() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let mut model = Vec::new();
+        for step in 1..=3 {
+            let data = pattern(1000, step);
+            write(&file, model.len() as u64, &data).await.unwrap();
+            let at = model.len() as u64;
+            lay(&mut model, at, &data);
+            file.commit(false).await.unwrap();
+            assert_eq!((world.puts.load(SeqCst), world.commits.load(SeqCst)), (step, step));
+        }
+        assert_eq!((world.gets.load(SeqCst), world.queries.load(SeqCst)), (0, 0));
+        assert_eq!(fresh_read(&world).await, model);
+    });
+}
+
+#[test]
+fn fsync_makes_durable_what_close_left_behind() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        write(&world.open(&transfer), 0, &pattern(9000, 1)).await.unwrap();
+        world.open(&transfer).commit(false).await.unwrap();
+        assert!(!world.committed_durably());
+        // The file was closed in between: its data is a new one.
+        let file = world.open(&transfer);
+        assert_eq!(file.commit(true).await.unwrap(), None);
+        assert!(world.committed_durably());
+        file.commit(true).await.unwrap();
+        assert_eq!(world.syncs.load(SeqCst), 1, "nothing was left to sync");
+        write(&file, 0, &[1; 100]).await.unwrap();
+        file.commit(true).await.unwrap();
+        assert!(world.committed_durably());
+        assert_eq!(world.syncs.load(SeqCst), 1, "a durable put needs no sync");
+    });
+}
+
+#[test]
+fn an_open_file_is_committed_by_age() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(TransferSettings { flush_age: Duration::from_millis(40), ..settings() });
+        let file = world.open(&transfer);
+        write(&file, 0, &pattern(5000, 1)).await.unwrap();
+        drop(file);
+        until("the commit by age", || world.attr().size == 5000).await;
+        until("the file's end", || transfer.files.lock().is_empty()).await;
+    });
+}
+
+#[test]
+fn a_deferred_error_is_told_once() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(TransferSettings { flush_age: Duration::from_millis(10), ..settings() });
+        let file = world.open(&transfer);
+        write(&file, 0, &pattern(5000, 1)).await.unwrap();
+        file.commit(false).await.unwrap();
+        *world.put_always_fails.lock() = Some(FsError::NoSpace);
+        write(&file, 0, &pattern(8 * MIB as usize, 2)).await.unwrap();
+        until("giving up", || file.state.lock().lost.is_some()).await;
+        assert_eq!(transfer.ceiling.held_bytes(), 0);
+        *world.put_always_fails.lock() = None;
+        assert_eq!(write(&file, 0, &[1]).await, Err(FsError::NoSpace));
+        assert_eq!(file.commit(false).await, Err(FsError::NoSpace));
+        assert_eq!(file.commit(true).await, Ok(None));
+        assert_eq!(file.read(0, 10_000).await.unwrap(), pattern(5000, 1), "what was committed before stays");
+        write(&file, 0, &[9; 10]).await.unwrap();
+        assert_eq!(file.commit(true).await.unwrap().unwrap().size, 5000);
+    });
+}
+
+#[test]
+fn a_failed_fsync_gives_the_data_up_and_a_passing_failure_does_not() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        *world.put_always_fails.lock() = Some(FsError::NoSpace);
+        write(&file, 0, &pattern(10_000, 1)).await.unwrap();
+        assert_eq!(file.commit(true).await, Err(FsError::NoSpace));
+        assert!(!file.is_dirty());
+        *world.put_always_fails.lock() = None;
+        assert_eq!(file.commit(true).await, Ok(None));
+
+        world.put_failures.lock().push(FsError::NoReplica { detail: "a node died".into() });
+        let data = pattern(5 * MIB as usize, 2);
+        write(&file, 0, &data).await.unwrap();
+        until("the failure of a background flush", || file.state.lock().failure.is_some()).await;
+        file.commit(true).await.unwrap();
+        assert!(fresh_read(&world).await == data);
+    });
+}
+
+#[test]
+fn writers_wait_at_the_ceiling_and_go_on() {
+    run(async {
+        let world = World::new(4096, 1);
+        world.put_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
+        let transfer = world.mount(TransferSettings { dirty_bytes: 8 * MIB, ..settings() });
+        let file = world.open(&transfer);
+        let data = pattern(MIB as usize, 1);
+        let mut taken = 0;
+        while let Some(outcome) = file.try_write(taken * MIB, &data) {
+            outcome.unwrap();
+            taken += 1;
+        }
+        assert!((6..=8).contains(&taken), "{taken} MiB were taken");
+        let waiting = tokio::spawn({
+            let (file, data) = (file.clone(), data.clone());
+            async move {
+                for at in taken..taken + 40 {
+                    file.write(at * MIB, data.clone()).await?;
+                }
+                Ok::<(), FsError>(())
+            }
+        });
+        turns(200).await;
+        assert!(!waiting.is_finished());
+        assert!(transfer.ceiling.held_bytes() <= 8 * MIB);
+        world.put_gate.add_permits(1000);
+        waiting.await.unwrap().unwrap();
+        file.commit(false).await.unwrap();
+        assert_eq!(world.attr().size, (taken + 40) * MIB);
+        assert_eq!(transfer.ceiling.held_bytes(), 0);
+    });
+}
+
+/// No whole chunk anywhere: only commits can make room.
+#[test]
+fn many_small_writes_at_the_ceiling_go_on() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(TransferSettings { dirty_bytes: 64 << 10, ..settings() });
+        let file = world.open(&transfer);
+        let mut model = Vec::new();
+        for at in 0..600u64 {
+            let data = pattern(100, at);
+            write(&file, at * 5000, &data).await.unwrap();
+            lay(&mut model, at * 5000, &data);
+        }
+        file.commit(false).await.unwrap();
+        assert!(fresh_read(&world).await == model);
+    });
+}
+
+#[test]
+fn a_writer_that_can_never_go_on_is_told() {
+    run(async {
+        let world = World::new(4096, 1);
+        world.put_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
+        let quick = TransferSettings { dirty_bytes: MIB, deadline: Duration::from_millis(50), ..settings() };
+        let transfer = world.mount(quick);
+        let file = world.open(&transfer);
+        write(&file, 0, &pattern(MIB as usize, 1)).await.unwrap();
+        assert!(matches!(file.write(MIB, vec![1; 4096]).await, Err(FsError::NoReplica { .. })));
+    });
+}
+
+#[test]
+fn times_set_after_a_write_survive_its_commit() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let then = Time { secs: 1_000_000, nanos: 5 };
+        write(&file, 0, &pattern(5000, 1)).await.unwrap();
+        let mut attr = world.attr();
+        file.overlay(&mut attr);
+        assert!(attr.mtime > then && attr.size == 5000);
+        file.set_attr(SetAttr { mtime: Some(then), ..SetAttr::default() }).await.unwrap();
+        assert_eq!(world.puts.load(SeqCst), 0, "setting times flushes nothing");
+        file.overlay(&mut attr);
+        assert_eq!(attr.mtime, then);
+        file.commit(false).await.unwrap();
+        assert_eq!((world.attr().mtime, world.attr().size), (then, 5000));
+    });
+}
+
+/// A chunk that is cut by truncation must not show its old bytes when the file grows again.
+#[test]
+fn cut_bytes_do_not_come_back() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        write(&file, 0, &[7; 10_000]).await.unwrap();
+        truncate(&file, 5000).await;
+        truncate(&file, 9000).await;
+        let mut expected = vec![7; 5000];
+        expected.resize(9000, 0);
+        assert_eq!(read(&file, 0, 20_000).await, expected);
+        assert_eq!(fresh_read(&world).await, expected);
+    });
+}
+
+#[test]
+fn what_another_mount_commits_is_seen_after_the_feed_says_so() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
+        write(&their_file, 0, &pattern(6000, 1)).await.unwrap();
+        their_file.commit(false).await.unwrap();
+        assert!(read(&our_file, 0, 10_000).await.is_empty());
+        our_file.invalidate();
+        assert_eq!(read(&our_file, 0, 10_000).await, pattern(6000, 1));
+        // Unpublished bytes stay on top, and the old version that is gone by then is not asked for twice.
+        write(&our_file, 10, &[255; 10]).await.unwrap();
+        write(&their_file, 0, &pattern(6000, 2)).await.unwrap();
+        their_file.commit(false).await.unwrap();
+        our_file.invalidate();
+        let mut expected = pattern(6000, 2);
+        expected[10..20].fill(255);
+        assert_eq!(read(&our_file, 0, 10_000).await, expected);
+        our_file.commit(false).await.unwrap();
+        assert_eq!(fresh_read(&world).await, expected);
+    });
+}
+
+#[test]
+fn a_purged_version_is_looked_up_again() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        write(&world.open(&theirs), 0, &pattern(6000, 1)).await.unwrap();
+        theirs.flush_all().await.unwrap();
+        let our_file = world.open(&ours);
+        write(&world.open(&theirs), 0, &pattern(6000, 2)).await.unwrap();
+        theirs.flush_all().await.unwrap();
+        // No word from the feed yet; the chunks that our extents name are deleted.
+        assert_eq!(our_file.read(0, 10_000).await.unwrap(), pattern(6000, 2));
+        world.chunks.lock().clear();
+        let cold = world.mount(settings());
+        assert!(matches!(world.open(&cold).read(0, 10).await, Err(FsError::NoReplica { .. })));
+    });
+}
+
+#[test]
+fn a_file_has_an_end() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let end = u64::from(u32::MAX) * 4096;
+        assert_eq!(write(&file, end, &[1]).await, Err(FsError::FileTooLarge));
+        assert_eq!(write(&file, u64::MAX, &[1, 2]).await, Err(FsError::FileTooLarge));
+        write(&file, end - 1, &[1]).await.unwrap();
+        assert_eq!(file.commit(false).await.unwrap().unwrap().size, end);
+        assert_eq!(read(&file, end - 2, 10).await, [0, 1]);
+        assert_eq!(read(&file, u64::MAX, 10).await, []);
+    });
+}
