@@ -135,16 +135,8 @@ impl FileData {
     async fn make_current(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
         let give_up_at = Instant::now() + self.transfer.settings.deadline;
         let mut laid = BTreeMap::new();
-        let mut base_was_missing = false;
         loop {
-            match self.lay_partials(durable, &mut laid).await {
-                // Perhaps the base was replaced and purged meanwhile.
-                Err(FsError::NoReplica { .. }) if !std::mem::replace(&mut base_was_missing, true) => {
-                    self.refetch().await?;
-                    continue;
-                }
-                outcome => outcome?,
-            }
+            self.lay_partials(durable, &mut laid).await?;
             match self.apply_commit(&laid).await {
                 Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => self.refetch().await?,
                 outcome => return outcome,
@@ -152,9 +144,30 @@ impl FileData {
         }
     }
 
-    /// Stores the partly written chunks over their present bases, but for those in `laid` that still stand.
+    /// Stores the partly written chunks over their present bases, but for those in `laid` that still stand. A base that
+    /// nobody has may have been replaced and purged meanwhile; if it is still the base, that is the answer.
     async fn lay_partials(self: &Arc<Self>, durable: bool, laid: &mut BTreeMap<u32, Laid>) -> Result<(), FsError> {
-        let todo = self.plan_partials(laid).await?;
+        let mut todo = self.plan_partials(laid).await?;
+        loop {
+            let bases: Vec<(u32, Base)> = todo.iter().map(|todo| (todo.index, todo.base)).collect();
+            let Err(error) = self.lay(todo, durable, laid).await else { return Ok(()) };
+            if !matches!(error, FsError::NoReplica { .. }) {
+                return Err(error);
+            }
+            self.refetch().await?;
+            todo = self.plan_partials(laid).await?;
+            if todo.iter().map(|todo| (todo.index, todo.base)).eq(bases) {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn lay(
+        self: &Arc<Self>,
+        todo: Vec<ToLay>,
+        durable: bool,
+        laid: &mut BTreeMap<u32, Laid>,
+    ) -> Result<(), FsError> {
         let run = (self.transfer.settings.flush_run_bytes / self.state.lock().chunk_bytes()).max(1) as usize;
         let batches = in_batches(todo, run).into_iter().map(|batch| self.lay_batch(batch, durable));
         let side_by_side = self.transfer.settings.flushes_in_flight.max(1);
@@ -264,7 +277,8 @@ impl FileData {
         for write in &commit.partial {
             state.known.set(Extent { first: write.index, count: 1, version: write.version });
         }
-        state.adopt(attr);
+        let size = state.attr.size.max(commit.size_at_least);
+        state.adopt(attr, size);
     }
 }
 

@@ -50,14 +50,14 @@ impl FileData {
     pub async fn read(self: &Arc<Self>, offset: u64, len: u32) -> Result<Vec<u8>, FsError> {
         let mut fetched = HashMap::new();
         let mut noted = false;
-        let mut was_missing = false;
+        let mut lost: Option<Vec<ChunkId>> = None;
         for _ in 0..PLANS {
             let wanted = {
                 let state = self.state.lock();
                 state.chunks_of(offset..offset.saturating_add(u64::from(len)))
             };
             self.learn(wanted).await?;
-            let (pending, ahead) = {
+            let (pending, missing, ahead) = {
                 let mut state = self.state.lock();
                 let range = readable(&state, offset, len);
                 let ahead = if noted { 0..0 } else { self.note_access(&mut state, range.clone()) };
@@ -69,15 +69,19 @@ impl FileData {
                         return Ok(bytes);
                     }
                     Err(missing) => {
-                        (self.transfer.fetcher.start(&state.attr.file, &missing, state.chunk_bytes()), ahead)
+                        let pending = self.transfer.fetcher.start(&state.attr.file, &missing, state.chunk_bytes());
+                        (pending, missing, ahead)
                     }
                 }
             };
             self.fetch_ahead(ahead);
             match pending.wait().await {
                 Ok(found) => fetched.extend(found),
-                // Perhaps the version was replaced and purged since the extents were told.
-                Err(FsError::NoReplica { .. }) if !std::mem::replace(&mut was_missing, true) => self.refetch().await?,
+                // Perhaps the version was replaced and purged since the extents were told; if it was not, it is lost.
+                Err(FsError::NoReplica { .. }) if lost.as_ref() != Some(&missing) => {
+                    self.refetch().await?;
+                    lost = Some(missing);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -104,14 +108,23 @@ impl FileData {
             self.refetch().await?;
         }
         loop {
-            let Some(from) = self.state.lock().first_unknown(chunks.clone()) else { return Ok(()) };
+            let (from, change) = {
+                let state = self.state.lock();
+                let Some(from) = state.first_unknown(chunks.clone()) else { return Ok(()) };
+                (from, state.attr.change)
+            };
             let (extents, more) = match self.transfer.namespace.query(Query::Extents { ino: self.ino, from }).await? {
                 Answer::Extents { extents, more } => (extents, more),
                 other => {
                     return Err(FsError::Internal { detail: format!("the namespace answered Extents with {other:?}") });
                 }
             };
-            if !self.state.lock().known.add_page(from, &extents, more) {
+            let mut state = self.state.lock();
+            if state.attr.change != change {
+                // A commit of our own, or a newer answer, came between; the page may be older than that.
+                continue;
+            }
+            if !state.known.add_page(from, &extents, more) {
                 let detail = format!("the namespace has more extents of inode {}, and told none", self.ino.0);
                 return Err(FsError::Internal { detail });
             }
@@ -147,16 +160,28 @@ impl FileData {
         ahead.start..ahead.end.min(state.attr.size)
     }
 
-    /// Starts fetching a range into the cache, as far as its extents are known; nobody waits for it.
-    fn fetch_ahead(&self, range: Range<u64>) {
+    /// Starts fetching a range into the cache; nobody waits for it, and a failure is met again by whoever reads there.
+    fn fetch_ahead(self: &Arc<Self>, range: Range<u64>) {
         if range.is_empty() {
             return;
         }
         let state = self.state.lock();
         let chunks = state.chunks_of(range);
-        let known_to = state.first_unknown(chunks.clone()).map_or(chunks.end, u64::from);
+        if state.first_unknown(chunks.clone()).is_none() {
+            return self.fetch_known(&state, chunks);
+        }
+        let file = self.clone();
+        self.transfer.runtime.spawn(async move {
+            match file.learn(chunks.clone()).await {
+                Ok(()) => file.fetch_known(&file.state.lock(), chunks),
+                Err(error) => tracing::debug!(ino = file.ino.0, %error, "no extents to read ahead"),
+            }
+        });
+    }
+
+    fn fetch_known(&self, state: &State, chunks: Range<u64>) {
         let mut ids = Vec::new();
-        for index in chunks.start..known_to {
+        for index in chunks {
             let index = index as u32;
             if let Source::Stored(id) = state.source(index, state.bytes_of(index))
                 && !self.transfer.cache.contains(id)

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Instant};
 
 use common::{
-    chunk::ChunkId,
+    chunk::{ChunkId, Version},
     fs_error::FsError,
     namespace::{Attr, Change, ChunkWrite, Extent, Reply, SetAttr, Truncate},
 };
@@ -31,7 +31,10 @@ impl FileData {
 
     async fn set_plain(&self, set: SetAttr) -> Result<Attr, FsError> {
         let attr = self.send(set).await?;
-        self.state.lock().adopt(&attr);
+        let mut state = self.state.lock();
+        let size = state.attr.size;
+        state.adopt(&attr, size);
+        drop(state);
         Ok(attr)
     }
 
@@ -49,7 +52,7 @@ impl FileData {
             Ok(attr) => {
                 (state.sealed, state.stored, state.sealed_mtime) = (DirtyBytes::default(), ExtentMap::default(), None);
                 state.known.replace(&[], false);
-                state.adopt(attr);
+                state.adopt(attr, 0);
             }
             Err(_) => {
                 let size = state.attr.chunk_bytes;
@@ -61,10 +64,12 @@ impl FileData {
 
     async fn cut(&self, set: SetAttr, size: u64) -> Result<Attr, FsError> {
         let give_up_at = Instant::now() + self.transfer.settings.deadline;
-        let mut tail_was_missing = false;
+        let (mut refetched_for, mut untold) = (None, false);
         loop {
             let tail = match self.store_tail(size).await {
-                Err(FsError::NoReplica { .. }) if !std::mem::replace(&mut tail_was_missing, true) => {
+                // Perhaps the chunk was replaced and purged meanwhile; if it was not, that is the answer.
+                Err(FsError::NoReplica { .. }) if refetched_for != Some(self.tail_version(size)) => {
+                    refetched_for = Some(self.tail_version(size));
                     self.refetch().await?;
                     continue;
                 }
@@ -73,6 +78,10 @@ impl FileData {
             let truncate = Truncate { size, tail: tail.clone() };
             match self.send(SetAttr { truncate: Some(truncate), ..set.clone() }).await {
                 Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => self.refetch().await?,
+                // The file is longer than was known, and so there is something to cut.
+                Err(FsError::Invalid { .. }) if tail.is_none() && !std::mem::replace(&mut untold, true) => {
+                    self.refetch().await?;
+                }
                 Err(error) => return Err(error),
                 Ok(attr) => {
                     self.adopt_cut(size, tail, &attr);
@@ -105,6 +114,11 @@ impl FileData {
         Ok(Some(ChunkWrite { index, version, base: Some(base) }))
     }
 
+    fn tail_version(&self, size: u64) -> Option<Version> {
+        let state = self.state.lock();
+        state.known.map.get((size / state.chunk_bytes() + 1) as u32)
+    }
+
     fn adopt_cut(&self, size: u64, tail: Option<ChunkWrite>, attr: &Attr) {
         let mut state = self.state.lock();
         let beyond = size.div_ceil(state.chunk_bytes()) + 1;
@@ -112,7 +126,7 @@ impl FileData {
         if let Some(tail) = tail {
             state.known.set(Extent { first: tail.index, count: 1, version: tail.version });
         }
-        state.adopt(attr);
+        state.adopt(attr, size);
     }
 
     async fn send(&self, set: SetAttr) -> Result<Attr, FsError> {

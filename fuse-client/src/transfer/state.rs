@@ -316,12 +316,11 @@ impl State {
         self.attr = attr.clone();
     }
 
-    /// Attributes after an operation of our own. A gap in the changes means that somebody else's lies between.
-    pub fn adopt(&mut self, attr: &Attr) {
-        if attr.change > self.attr.change + 1 {
-            self.stale = true;
-        }
+    /// Attributes after an operation of our own, by which the size should be `size` now. Another size means that
+    /// somebody else's came between, whose extents are not known; until the feed tells, nothing else shows it.
+    pub fn adopt(&mut self, attr: &Attr, size: u64) {
         if attr.change >= self.attr.change {
+            self.stale |= attr.size != size;
             self.attr = attr.clone();
         }
     }

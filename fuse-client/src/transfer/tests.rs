@@ -152,7 +152,7 @@ impl Player {
                 self.file = self.world.open(&self.transfer);
             }
             Op::Remount => {
-                self.file.commit(false).await.unwrap();
+                self.file.commit(true).await.unwrap();
                 self.transfer = self.world.mount(tiny(self.chunk_bytes));
                 self.file = self.world.open(&self.transfer);
             }
@@ -555,6 +555,23 @@ fn what_another_mount_commits_is_seen_after_the_feed_says_so() {
         assert_eq!(read(&our_file, 0, 10_000).await, expected);
         our_file.commit(false).await.unwrap();
         assert_eq!(fresh_read(&world).await, expected);
+    });
+}
+
+#[test]
+fn a_file_that_has_grown_elsewhere_is_cut_right() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
+        write(&their_file, 0, &pattern(10_000, 1)).await.unwrap();
+        their_file.commit(false).await.unwrap();
+        truncate(&our_file, 5000).await;
+        truncate(&our_file, 7000).await;
+        let mut expected = pattern(10_000, 1)[..5000].to_vec();
+        expected.resize(7000, 0);
+        assert_eq!(fresh_read(&world).await, expected);
+        assert_eq!(our_file.read(0, 10_000).await.unwrap(), expected);
     });
 }
 
