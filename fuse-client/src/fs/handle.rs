@@ -147,7 +147,7 @@ impl FileSystem {
         }
     }
 
-    async fn commit(&self, ino: Ino, durable: bool) -> Result<(), FsError> {
+    pub(super) async fn commit(&self, ino: Ino, durable: bool) -> Result<(), FsError> {
         let file = self.open_data(ino)?;
         let stamp = self.cache.stamp();
         let writes = file.writes.load(Ordering::Acquire);

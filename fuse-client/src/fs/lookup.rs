@@ -6,7 +6,7 @@ use common::{
     namespace::{Answer, Attr, Change, EntryName, FileKind, Ino, Query, SetAttr},
 };
 
-use super::{FileSystem, unexpected};
+use super::{FileSystem, handle::OpenFile, unexpected};
 use crate::cache::Known;
 
 impl FileSystem {
@@ -59,7 +59,7 @@ impl FileSystem {
         }
         let stamp = self.cache.stamp();
         let attr = match self.opens.get(ino) {
-            Some(file) => file.data.set_attr(set).await,
+            Some(file) => self.set_attr_of_open(ino, &file, set).await,
             None if cuts_within(&set) => self.set_attr_of_closed(ino, set).await,
             None => self.change_attr(Change::SetAttr { ino, set }).await,
         };
@@ -73,6 +73,14 @@ impl FileSystem {
             Answer::Target(target) => Ok(target.to_vec()),
             other => Err(unexpected("reading a symlink", &other)),
         }
+    }
+
+    /// A commit sets the mtime to when its bytes were written, so what was written before a time is set goes first.
+    async fn set_attr_of_open(&self, ino: Ino, file: &OpenFile, set: SetAttr) -> Result<Attr, FsError> {
+        if set.mtime.is_some() && file.data.is_dirty() {
+            self.commit(ino, false).await?;
+        }
+        file.data.set_attr(set).await
     }
 
     /// A new end within a chunk needs that chunk's bytes, hence the file's data.
