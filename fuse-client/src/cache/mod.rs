@@ -1,5 +1,5 @@
-//! What the mount remembers so as not to ask again: attributes, names, absent names, and which state of a file the
-//! kernel's pages show. Everything here is bounded, and forgets the least recently used first.
+//! What the mount remembers so as not to ask again: attributes, names, absent names, chunks, and which state of a file
+//! the kernel's pages show. Everything here is bounded, and forgets the least recently used first.
 //!
 //! What is remembered about the namespace is true while the change feed is connected: another mount's change arrives as
 //! an event, which drops what it touched. Two things can overtake an event. An answer asked for before a change and

@@ -95,7 +95,7 @@ impl FileSystem {
         while !listing.complete && (listing.parent.is_none() || listing.entries.len() as u64 + DOTS <= offset) {
             let stamp = self.cache.stamp();
             let after = listing.entries.last().map(|entry| entry.name.clone());
-            let answer = self.session.query(Query::ReadDir { ino, after }).await;
+            let answer = self.namespace.query(Query::ReadDir { ino, after }).await;
             match answer.map_err(|error| self.gone(ino, error))? {
                 Answer::Entries { parent, entries, more } => {
                     self.remember_page(stamp, ino, &entries);

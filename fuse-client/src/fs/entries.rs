@@ -62,7 +62,7 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         let hold = self.may_be_open(parent, name);
         let change = Change::Unlink { parent, name: name.clone(), hold };
-        let reply = self.session.apply(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
+        let reply = self.namespace.apply(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
         let Reply::Removed { attr } = reply else { return Err(unexpected("removing a name", &reply)) };
         self.cache.changed_name(stamp, parent, name, None);
         self.lost_a_name(stamp, attr, hold).await;
@@ -73,7 +73,7 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         let removed = self.cache.name(parent, name);
         let change = Change::Rmdir { parent, name: name.clone() };
-        self.session.apply(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
+        self.namespace.apply(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
         self.cache.changed_name(stamp, parent, name, None);
         if let Some(Known::Present(ino)) = removed {
             self.cache.drop_attr(ino);
@@ -107,7 +107,7 @@ impl FileSystem {
 
     /// Asks the namespace to keep a nameless file that is open here.
     pub(super) async fn hold_at_namespace(&self, ino: Ino) {
-        if let Err(failure) = self.session.apply(Change::Hold { ino }).await {
+        if let Err(failure) = self.namespace.apply(Change::Hold { ino }).await {
             warn!(ino = ino.0, "an open file that was deleted may lose its contents: {failure}");
         }
         if !self.opens.is_open(ino) {

@@ -11,15 +11,14 @@ use std::{
 
 use common::{
     fs_error::FsError,
-    namespace::{Answer, Attr, Change, EntryName, Extent, FileKind, Ino, Query, SetAttr},
-    session::Session,
+    namespace::{Answer, Attr, Change, EntryName, Extent, FileKind, Ino, Query},
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
 use super::{Caller, FileSystem, NewEntry, open_table::Left, unexpected};
-use crate::transfer::FileData;
+use crate::transfer::{FileData, Namespace};
 
 /// How long `open` waits for the kernel to drop outdated attributes.
 const NOTICE_DEADLINE: Duration = Duration::from_secs(2);
@@ -124,7 +123,7 @@ impl FileSystem {
     }
 
     async fn query_open(&self, ino: Ino) -> Result<(Attr, Vec<Extent>, bool), FsError> {
-        match self.session.query(Query::Open { ino }).await? {
+        match self.namespace.query(Query::Open { ino }).await? {
             Answer::Open { attr, extents, more } => Ok((attr, extents, more)),
             other => Err(unexpected("opening a file", &other)),
         }
@@ -148,7 +147,7 @@ impl FileSystem {
         }
     }
 
-    async fn commit(&self, ino: Ino, durable: bool) -> Result<(), FsError> {
+    pub(super) async fn commit(&self, ino: Ino, durable: bool) -> Result<(), FsError> {
         let file = self.open_data(ino)?;
         let stamp = self.cache.stamp();
         let writes = file.writes.load(Ordering::Acquire);
@@ -207,13 +206,6 @@ impl OpenFile {
         self.data.overlay(&mut attr);
         attr.size
     }
-
-    pub async fn set_attr(&self, set: SetAttr) -> Result<Attr, FsError> {
-        let writes = self.writes.load(Ordering::Acquire);
-        let attr = self.data.set_attr(set).await?;
-        self.settled.fetch_max(writes, Ordering::AcqRel);
-        Ok(attr)
-    }
 }
 
 /// Counts as one opening until it is dropped, whatever happens in between.
@@ -245,12 +237,12 @@ impl Drop for Opening<'_> {
 }
 
 /// Tells the namespace which nameless files nobody here has open any more, many in one change.
-pub(super) async fn send_releases(session: Session, mut released: mpsc::UnboundedReceiver<Ino>) {
+pub(super) async fn send_releases(namespace: Arc<dyn Namespace>, mut released: mpsc::UnboundedReceiver<Ino>) {
     const AT_ONCE: usize = 256;
     let mut inos = Vec::new();
     while released.recv_many(&mut inos, AT_ONCE).await > 0 {
         let change = Change::Release { inos: std::mem::take(&mut inos) };
-        if let Err(failure) = session.apply(change).await {
+        if let Err(failure) = namespace.apply(change).await {
             warn!("deleted files stay on the nodes until this mount ends: {failure}");
         }
     }

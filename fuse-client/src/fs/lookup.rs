@@ -1,12 +1,12 @@
-//! Names to inodes, and attributes: asking for them and setting them. Setting the size, or anything on a file with
-//! uncommitted bytes, goes by way of the file's data: bytes are committed first, so that the times set here stay.
+//! Names to inodes, and attributes: asking for them and setting them. Of an open file they are set by way of its data,
+//! where they take their turn with its commits, so that the times set here are not undone by bytes written before.
 
 use common::{
     fs_error::FsError,
     namespace::{Answer, Attr, Change, EntryName, FileKind, Ino, Query, SetAttr},
 };
 
-use super::{FileSystem, unexpected};
+use super::{FileSystem, handle::OpenFile, unexpected};
 use crate::cache::Known;
 
 impl FileSystem {
@@ -59,9 +59,9 @@ impl FileSystem {
         }
         let stamp = self.cache.stamp();
         let attr = match self.opens.get(ino) {
-            Some(file) if set.truncate.is_some() || file.has_unsettled_writes() => file.set_attr(set).await,
+            Some(file) => self.set_attr_of_open(ino, &file, set).await,
             None if cuts_within(&set) => self.set_attr_of_closed(ino, set).await,
-            _ => self.change_attr(Change::SetAttr { ino, set }).await,
+            None => self.change_attr(Change::SetAttr { ino, set }).await,
         };
         let attr = attr.map_err(|error| self.gone(ino, error))?;
         self.changed(stamp, &attr);
@@ -69,10 +69,18 @@ impl FileSystem {
     }
 
     pub async fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
-        match self.session.query(Query::ReadLink { ino }).await.map_err(|error| self.gone(ino, error))? {
+        match self.namespace.query(Query::ReadLink { ino }).await.map_err(|error| self.gone(ino, error))? {
             Answer::Target(target) => Ok(target.to_vec()),
             other => Err(unexpected("reading a symlink", &other)),
         }
+    }
+
+    /// A commit sets the mtime to when its bytes were written, so what was written before a time is set goes first.
+    async fn set_attr_of_open(&self, ino: Ino, file: &OpenFile, set: SetAttr) -> Result<Attr, FsError> {
+        if set.mtime.is_some() && file.data.is_dirty() {
+            self.commit(ino, false).await?;
+        }
+        file.data.set_attr(set).await
     }
 
     /// A new end within a chunk needs that chunk's bytes, hence the file's data.
@@ -82,7 +90,7 @@ impl FileSystem {
             return Err(FsError::IsDirectory);
         }
         let opened = self.open_file(ino).await?;
-        opened.file().set_attr(set).await
+        opened.file().data.set_attr(set).await
     }
 }
 

@@ -39,14 +39,14 @@ use self::{directory::Directories, handle::OpenFile, open_table::OpenTable};
 use crate::{
     cache::{KernelPages, MetaCache, Stamp},
     notify::Notices,
-    transfer::Transfer,
+    transfer::{Namespace, Transfer},
 };
 
 /// How many inodes and names are remembered by default: some 50 MB when full.
 pub const DEFAULT_META_ENTRIES: NonZeroUsize = NonZeroUsize::new(131_072).expect("not zero");
 
 pub struct FileSystem {
-    session: Session,
+    namespace: Arc<dyn Namespace>,
     transfer: Arc<Transfer>,
     cache: MetaCache,
     pages: KernelPages,
@@ -62,16 +62,27 @@ pub struct FileSystem {
 impl FileSystem {
     /// Must be called on the runtime that shall carry its background work.
     pub fn new(session: Session, transfer: Arc<Transfer>, notices: Notices, space: SpaceSource) -> Arc<Self> {
-        let (releases, released) = mpsc::unbounded_channel();
-        tokio::spawn(handle::send_releases(session.clone(), released));
         let epoch = session.clone();
+        Self::over(Arc::new(session), move || epoch.feed_epoch(), transfer, notices, space)
+    }
+
+    /// Over any namespace. `feed_epoch`: see [`Session::feed_epoch`].
+    pub fn over(
+        namespace: Arc<dyn Namespace>,
+        feed_epoch: impl Fn() -> u64 + Send + Sync + 'static,
+        transfer: Arc<Transfer>,
+        notices: Notices,
+        space: SpaceSource,
+    ) -> Arc<Self> {
+        let (releases, released) = mpsc::unbounded_channel();
+        tokio::spawn(handle::send_releases(namespace.clone(), released));
         Arc::new(Self {
-            cache: MetaCache::new(DEFAULT_META_ENTRIES, move || epoch.feed_epoch()),
+            cache: MetaCache::new(DEFAULT_META_ENTRIES, feed_epoch),
             pages: KernelPages::new(DEFAULT_META_ENTRIES),
             opens: OpenTable::default(),
             directories: Directories::default(),
             next_handle: AtomicU64::new(1),
-            session,
+            namespace,
             transfer,
             notices,
             space,
@@ -85,21 +96,21 @@ impl FileSystem {
     }
 
     async fn query_attr(&self, query: Query) -> Result<Attr, FsError> {
-        match self.session.query(query).await? {
+        match self.namespace.query(query).await? {
             Answer::Attr(attr) => Ok(attr),
             other => Err(unexpected("an attribute query", &other)),
         }
     }
 
     async fn change_entry(&self, change: Change) -> Result<(Attr, bool), FsError> {
-        match self.session.apply(change).await? {
+        match self.namespace.apply(change).await? {
             Reply::Entry { attr, created } => Ok((attr, created)),
             other => Err(unexpected("making an entry", &other)),
         }
     }
 
     async fn change_attr(&self, change: Change) -> Result<Attr, FsError> {
-        match self.session.apply(change).await? {
+        match self.namespace.apply(change).await? {
             Reply::Attr(attr) => Ok(attr),
             other => Err(unexpected("setting attributes", &other)),
         }

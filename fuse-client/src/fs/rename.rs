@@ -26,7 +26,7 @@ impl FileSystem {
             mode,
             hold,
         };
-        let reply = self.session.apply(change).await.inspect_err(|_| self.forget_both(from, to))?;
+        let reply = self.namespace.apply(change).await.inspect_err(|_| self.forget_both(from, to))?;
         self.cache.renamed(stamp, (from.parent, &from.name), (to.parent, &to.name), mode == RenameMode::Exchange);
         match reply {
             Reply::Removed { attr } => self.lost_a_name(stamp, attr, hold).await,

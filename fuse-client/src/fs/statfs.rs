@@ -35,7 +35,7 @@ const FREE_INODES: u64 = u32::MAX as u64;
 
 impl FileSystem {
     pub async fn statistics(&self) -> Result<Statistics, FsError> {
-        match self.session.query(Query::StatFs).await? {
+        match self.namespace.query(Query::StatFs).await? {
             Answer::StatFs { inodes, bytes } => Ok(statistics(inodes, bytes, (self.space)())),
             other => Err(unexpected("asking for the space", &other)),
         }
