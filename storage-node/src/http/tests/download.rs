@@ -1,3 +1,5 @@
+//! What `GET` answers: ranges, validators, paths and symlinks, chunks of files, and reading while things change.
+
 use common::{
     fs_error::FsError,
     namespace::{FileKind, Ino},

@@ -1,3 +1,5 @@
+//! What `POST /upload` stores: whole files, chunks by name, and nothing at all when something fails.
+
 use common::{
     fs_error::FsError,
     namespace::{FileKind, Ino},
