@@ -39,7 +39,10 @@ impl FileService {
     /// a file that does not exist creates it. Errors: `Invalid` if it is longer than the file's chunks,
     /// `IsDirectory` or `Exists` if something else than a file has the name.
     pub async fn upload_chunk(&self, chunk: &ChunkName, data: Bytes) -> Result<(), FsError> {
-        self.check_chunk(chunk, data.len()).await?;
+        if data.len() > SCRIPT_CHUNK_BYTES as usize {
+            // Otherwise a file could be created for a chunk that is then refused.
+            self.check_chunk(chunk, data.len()).await?;
+        }
         let restart = (chunk.index == 1).then(|| SCRIPT_CHUNK_BYTES.max(data.len() as u32));
         let attr = self.make(chunk, restart.unwrap_or(SCRIPT_CHUNK_BYTES)).await?;
         let chunk_bytes = restart.unwrap_or(attr.chunk_bytes);

@@ -1,258 +1,166 @@
-//! A namespace and a chunk store in memory, as plain as they can be, with switches for what goes wrong.
+//! A namespace and a chunk store in memory: the real tables without a log, and a map; with switches for what goes wrong.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use common::{
-    chunk::{ChunkRef, FileName, Version},
+    chunk::{ChunkRef, Version},
     chunk_client::NewChunk,
     fs_error::FsError,
     namespace::{
-        Answer, Attr, Change, Commit, DirEntry, EntryName, Extent, FileKind, Ino, NewNode, Query, Reply, Time,
+        Answer, Attr, Change, EntryName, FileKind, Ino, NamespaceOp, NewNode, OpId, Query, RenameMode, Reply,
+        SessionId, Time, Truncate,
     },
 };
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::{Chunks, Namespace};
+use crate::namespace::tables::Tables;
 
 /// Entries or extents per answer: small, so that paging happens.
 pub const PAGE: usize = 5;
 
-#[derive(Default)]
 pub struct FakeNamespace {
-    tables: Mutex<Fake>,
+    log: Mutex<Log>,
 }
 
-#[derive(Default)]
-struct Fake {
-    inodes: HashMap<Ino, Inode>,
-    entries: BTreeMap<(Ino, EntryName), Ino>,
-    held: HashSet<Ino>,
-    next_ino: u64,
-    next_version: u64,
-    clock: u64,
+struct Log {
+    tables: Tables,
+    session: SessionId,
+    /// Also the sequence number and the seconds since a day in 2001.
+    index: u64,
     failure: Option<FsError>,
 }
 
-struct Inode {
-    attr: Attr,
-    target: Bytes,
-    extents: BTreeMap<u32, Version>,
+impl Default for FakeNamespace {
+    fn default() -> Self {
+        let mut log = Log { tables: Tables::new(), session: SessionId(0), index: 0, failure: None };
+        match log.apply_as(None, Change::OpenSession { nonce: 1, client: "test".into() }) {
+            Ok(Reply::Session { session, .. }) => log.session = session,
+            other => panic!("{other:?}"),
+        }
+        Self { log: Mutex::new(log) }
+    }
+}
+
+impl Log {
+    fn apply(&mut self, change: Change) -> Result<Reply, FsError> {
+        let origin = OpId { session: self.session, sequence: self.index, answered_below: self.index };
+        self.apply_as(Some(origin), change)
+    }
+
+    fn apply_as(&mut self, origin: Option<OpId>, change: Change) -> Result<Reply, FsError> {
+        self.index += 1;
+        let now = Time { secs: 1_000_000_000 + self.index as i64, nanos: 0 };
+        self.tables.apply(self.index, &NamespaceOp { origin, now, change }).reply
+    }
+
+    /// Deletes files that have neither a name nor a holder.
+    fn purge(&mut self) {
+        let before = Time { secs: i64::MAX, nanos: 0 };
+        self.apply_as(None, Change::PurgeOrphans { before, limit: u32::MAX }).unwrap();
+    }
 }
 
 impl FakeNamespace {
     /// Every call fails with this from now on.
     pub fn fail(&self, failure: Option<FsError>) {
-        self.tables.lock().failure = failure;
+        self.log.lock().failure = failure;
     }
 
-    /// Inodes that have neither a name nor a holder are gone.
-    pub fn inode_count(&self) -> usize {
-        let tables = self.tables.lock();
-        let named: HashSet<Ino> = tables.entries.values().copied().collect();
-        tables.inodes.keys().filter(|ino| named.contains(ino) || tables.held.contains(ino)).count()
+    /// What has a name or a holder, the root apart.
+    pub fn inode_count(&self) -> u64 {
+        let mut log = self.log.lock();
+        log.purge();
+        match log.tables.query(&Query::StatFs).unwrap() {
+            Answer::StatFs { inodes, .. } => inodes - 1,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub fn attr(&self, name: &str) -> Option<Attr> {
-        let tables = self.tables.lock();
-        let ino = tables.entries.get(&(Ino::ROOT, EntryName::new(name.to_owned()).unwrap()))?;
-        Some(tables.inodes[ino].attr.clone())
+        match self.log.lock().tables.query(&Query::Lookup { parent: Ino::ROOT, name: entry(name) }) {
+            Ok(Answer::Attr(attr)) => Some(attr),
+            _ => None,
+        }
     }
 
     pub fn rename(&self, from: &str, to: &str) {
-        let mut tables = self.tables.lock();
-        let key = |name: &str| (Ino::ROOT, EntryName::new(name.to_owned()).unwrap());
-        let ino = tables.entries.remove(&key(from)).unwrap();
-        tables.entries.insert(key(to), ino);
+        let (parent, new_parent) = (Ino::ROOT, Ino::ROOT);
+        let (name, new_name, mode) = (entry(from), entry(to), RenameMode::Replace);
+        let rename = Change::Rename { parent, name, new_parent, new_name, mode, hold: false };
+        self.log.lock().apply(rename).unwrap();
     }
 
     pub fn make(&self, parent: Ino, name: &str, kind: FileKind, target: &str) -> Ino {
-        let node = node(kind, Bytes::from(target.to_owned()));
-        self.tables.lock().make(parent, EntryName::new(name.to_owned()).unwrap(), node).unwrap().0.ino
+        let target = Bytes::from(target.to_owned());
+        let node = NewNode { kind, mode: 0o640, uid: 1, gid: 1, rdev: 0, chunk_bytes: 4096, target };
+        let make = Change::Make { parent, name: entry(name), node, exclusive: true };
+        match self.log.lock().apply(make).unwrap() {
+            Reply::Entry { attr, .. } => attr.ino,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub fn grow(&self, ino: Ino, size: u64) {
-        self.tables.lock().inodes.get_mut(&ino).unwrap().attr.size = size;
+        let truncate = Some(Truncate { size, tail: None });
+        let set = common::namespace::SetAttr { truncate, ..Default::default() };
+        self.log.lock().apply(Change::SetAttr { ino, set }).unwrap();
     }
 }
 
-fn node(kind: FileKind, target: Bytes) -> NewNode {
-    NewNode { kind, mode: 0o644, uid: 1, gid: 1, rdev: 0, chunk_bytes: 4096, target }
+fn entry(name: &str) -> EntryName {
+    EntryName::new(name.to_owned()).unwrap()
+}
+
+/// The first [`PAGE`] items.
+fn short_page(answer: Answer) -> Answer {
+    let cut = |len: usize, more: bool| more || len > PAGE;
+    match answer {
+        Answer::Open { attr, mut extents, more } => {
+            let more = cut(extents.len(), more);
+            extents.truncate(PAGE);
+            Answer::Open { attr, extents, more }
+        }
+        Answer::Extents { mut extents, more } => {
+            let more = cut(extents.len(), more);
+            extents.truncate(PAGE);
+            Answer::Extents { extents, more }
+        }
+        Answer::Entries { parent, mut entries, more } => {
+            let more = cut(entries.len(), more);
+            entries.truncate(PAGE);
+            Answer::Entries { parent, entries, more }
+        }
+        other => other,
+    }
 }
 
 impl Namespace for FakeNamespace {
     fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
         Box::pin(async move {
-            let mut tables = self.tables.lock();
-            tables.clock += 1;
-            tables.failure.clone().map_or(Ok(()), Err)?;
-            tables.apply(change)
+            let mut log = self.log.lock();
+            log.failure.clone().map_or(Ok(()), Err)?;
+            log.apply(change)
         })
     }
 
     fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
         Box::pin(async move {
-            let tables = self.tables.lock();
-            tables.failure.clone().map_or(Ok(()), Err)?;
-            tables.query(query)
+            let log = self.log.lock();
+            log.failure.clone().map_or(Ok(()), Err)?;
+            log.tables.query(&query).map(short_page)
         })
     }
 
     fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
         Box::pin(async move {
-            let mut tables = self.tables.lock();
-            tables.next_version += 1;
-            Ok(Version(tables.next_version))
+            match Namespace::apply(self, Change::AllocateVersions { count: 1 }).await? {
+                Reply::Versions(block) => Ok(block.first),
+                other => panic!("{other:?}"),
+            }
         })
-    }
-}
-
-impl Fake {
-    fn apply(&mut self, change: Change) -> Result<Reply, FsError> {
-        match change {
-            Change::Make { parent, name, node, .. } => {
-                let (attr, created) = self.make(parent, name, node)?;
-                Ok(Reply::Entry { attr, created })
-            }
-            Change::MakeUnnamed { file, node } => {
-                let attr = self.insert(file, node);
-                self.held.insert(attr.ino);
-                Ok(Reply::Entry { attr, created: true })
-            }
-            Change::Publish { ino, parent, name } => self.publish(ino, parent, name),
-            Change::Commit { ino, commit } => self.commit(ino, commit),
-            Change::Release { inos } => {
-                self.held.retain(|ino| !inos.contains(ino));
-                Ok(Reply::Done)
-            }
-            other => panic!("not expected of the file service: {other:?}"),
-        }
-    }
-
-    fn query(&self, query: Query) -> Result<Answer, FsError> {
-        match query {
-            Query::Lookup { parent, name } => Ok(Answer::Attr(self.lookup(parent, &name)?.attr.clone())),
-            Query::GetAttr { ino: Ino::ROOT } => Ok(Answer::Attr(root())),
-            Query::GetAttr { ino } => Ok(Answer::Attr(self.inode(ino)?.attr.clone())),
-            Query::Resolve { path } => self.resolve(path),
-            Query::ReadLink { ino } => Ok(Answer::Target(self.inode(ino)?.target.clone())),
-            Query::Open { ino } => {
-                let (extents, more) = self.extents(ino, 1)?;
-                Ok(Answer::Open { attr: self.inode(ino)?.attr.clone(), extents, more })
-            }
-            Query::Extents { ino, from } => {
-                let (extents, more) = self.extents(ino, from)?;
-                Ok(Answer::Extents { extents, more })
-            }
-            Query::ReadDir { ino, after } => Ok(self.read_dir(ino, after)),
-            other => panic!("not expected of the file service: {other:?}"),
-        }
-    }
-
-    fn inode(&self, ino: Ino) -> Result<&Inode, FsError> {
-        self.inodes.get(&ino).ok_or(FsError::Stale { ino })
-    }
-
-    fn lookup(&self, parent: Ino, name: &EntryName) -> Result<&Inode, FsError> {
-        if parent != Ino::ROOT && self.inode(parent)?.attr.kind != FileKind::Directory {
-            return Err(FsError::NotDirectory);
-        }
-        self.inode(*self.entries.get(&(parent, name.clone())).ok_or(FsError::NoEntry)?)
-    }
-
-    fn resolve(&self, path: Vec<EntryName>) -> Result<Answer, FsError> {
-        let mut attr = root();
-        for name in path {
-            attr = self.lookup(attr.ino, &name)?.attr.clone();
-        }
-        Ok(Answer::Attr(attr))
-    }
-
-    fn make(&mut self, parent: Ino, name: EntryName, node: NewNode) -> Result<(Attr, bool), FsError> {
-        if let Ok(found) = self.lookup(parent, &name) {
-            return Ok((found.attr.clone(), false));
-        }
-        let attr = self.insert(FileName::new(Bytes::from(name.clone())).unwrap(), node);
-        self.entries.insert((parent, name), attr.ino);
-        Ok((attr, true))
-    }
-
-    fn insert(&mut self, file: FileName, node: NewNode) -> Attr {
-        self.next_ino += 1;
-        let (uid, gid, chunk_bytes) = (node.uid, node.gid, node.chunk_bytes);
-        let ino = Ino(1 + self.next_ino);
-        let attr = Attr { ino, kind: node.kind, mode: node.mode, uid, gid, chunk_bytes, file, ..root() };
-        self.inodes.insert(ino, Inode { attr: attr.clone(), target: node.target, extents: BTreeMap::new() });
-        attr
-    }
-
-    fn publish(&mut self, ino: Ino, parent: Ino, name: EntryName) -> Result<Reply, FsError> {
-        let replaced = self.lookup(parent, &name).ok().map(|inode| inode.attr.clone());
-        if replaced.as_ref().is_some_and(|attr| attr.kind == FileKind::Directory) {
-            return Err(FsError::IsDirectory);
-        }
-        self.entries.insert((parent, name), ino);
-        Ok(Reply::Removed { attr: replaced })
-    }
-
-    fn commit(&mut self, ino: Ino, commit: Commit) -> Result<Reply, FsError> {
-        let clock = self.clock;
-        let inode = self.inodes.get_mut(&ino).ok_or(FsError::Stale { ino })?;
-        if let Some(chunk_bytes) = commit.restart {
-            inode.extents.clear();
-            (inode.attr.chunk_bytes, inode.attr.size) = (chunk_bytes, 0);
-        }
-        for extent in commit.extents {
-            inode.extents.extend((extent.first..extent.first + extent.count).map(|index| (index, extent.version)));
-        }
-        inode.attr.size = inode.attr.size.max(commit.size_at_least);
-        inode.attr.change += 1;
-        inode.attr.mtime = Time { secs: 1_000_000_000 + clock as i64, nanos: 0 };
-        Ok(Reply::Attr(inode.attr.clone()))
-    }
-
-    /// Runs of chunks with one version.
-    fn extents(&self, ino: Ino, from: u32) -> Result<(Vec<Extent>, bool), FsError> {
-        let mut extents: Vec<Extent> = Vec::new();
-        for (&index, &version) in self.inode(ino)?.extents.range(from..) {
-            match extents.last_mut() {
-                Some(last) if last.version == version && last.first + last.count == index => last.count += 1,
-                _ if extents.len() == PAGE => return Ok((extents, true)),
-                _ => extents.push(Extent { first: index, count: 1, version }),
-            }
-        }
-        Ok((extents, false))
-    }
-
-    fn read_dir(&self, ino: Ino, after: Option<EntryName>) -> Answer {
-        let all = self.entries.iter().filter(|((parent, name), _)| *parent == ino && Some(name) > after.as_ref());
-        let mut entries: Vec<DirEntry> = all
-            .map(|((_, name), ino)| DirEntry { name: name.clone(), attr: self.inodes[ino].attr.clone() })
-            .take(PAGE + 1)
-            .collect();
-        let more = entries.len() > PAGE;
-        entries.truncate(PAGE);
-        Answer::Entries { parent: Ino::ROOT, entries, more }
-    }
-}
-
-fn root() -> Attr {
-    Attr {
-        ino: Ino::ROOT,
-        kind: FileKind::Directory,
-        mode: 0o755,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        chunk_bytes: 4096,
-        atime: Time::default(),
-        mtime: Time { secs: 1_000_000_000, nanos: 0 },
-        ctime: Time::default(),
-        change: 1,
-        file: FileName::new("/").unwrap(),
     }
 }
 
@@ -260,12 +168,19 @@ fn root() -> Attr {
 pub struct FakeChunks {
     stored: Mutex<HashMap<ChunkRef, Bytes>>,
     failure: Mutex<Option<FsError>>,
+    /// Gets that succeed before `failure` shows.
+    gets_left: Mutex<Option<usize>>,
     largest_batch: Mutex<usize>,
 }
 
 impl FakeChunks {
     pub fn fail(&self, failure: Option<FsError>) {
         *self.failure.lock() = failure;
+    }
+
+    /// After `gets` more gets there is nothing to be had.
+    pub fn fail_after(&self, gets: usize) {
+        *self.gets_left.lock() = Some(gets);
     }
 
     pub fn largest_batch_bytes(&self) -> usize {
@@ -277,10 +192,21 @@ impl FakeChunks {
     }
 
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> =
-            self.stored.lock().keys().map(|chunk| format!("{}_chunk_{}", chunk.file, chunk.id.index)).collect();
+        let stored = self.stored.lock();
+        let mut names: Vec<_> = stored.keys().map(|chunk| format!("{}_chunk_{}", chunk.file, chunk.id.index)).collect();
         names.sort();
         names
+    }
+
+    fn check_get(&self) -> Result<(), FsError> {
+        match &mut *self.gets_left.lock() {
+            Some(0) => Err(FsError::NoReplica { detail: "all gone".into() }),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -300,6 +226,7 @@ impl Chunks for FakeChunks {
     fn get(&self, chunks: Vec<ChunkRef>) -> BoxFuture<'_, Result<Vec<Bytes>, FsError>> {
         Box::pin(async move {
             self.failure.lock().clone().map_or(Ok(()), Err)?;
+            self.check_get()?;
             let stored = self.stored.lock();
             let missing = |chunk: &ChunkRef| FsError::NoReplica { detail: format!("{chunk:?}") };
             chunks.iter().map(|chunk| stored.get(chunk).cloned().ok_or_else(|| missing(chunk))).collect()

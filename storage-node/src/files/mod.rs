@@ -56,7 +56,7 @@ pub struct FileService {
 /// What a path stands for.
 #[derive(Debug)]
 pub enum Found {
-    File(Opened),
+    File(Box<Opened>),
     Directory(Attr),
 }
 
@@ -82,8 +82,8 @@ impl FileService {
     pub async fn open(&self, path: &[EntryName]) -> Result<Found, FsError> {
         match path::resolve(&*self.namespace, path).await {
             Ok(attr) if attr.kind == FileKind::Directory => Ok(Found::Directory(attr)),
-            Ok(attr) => Ok(Found::File(Opened::whole(self, attr.ino).await?)),
-            Err(FsError::NoEntry) => Ok(Found::File(self.open_chunk(path).await?)),
+            Ok(attr) => Ok(Found::File(Box::new(Opened::whole(self, attr.ino).await?))),
+            Err(FsError::NoEntry) => Ok(Found::File(Box::new(self.open_chunk(path).await?))),
             Err(error) => Err(error),
         }
     }

@@ -47,7 +47,7 @@ impl FileService {
         let file = FileName::new(Bytes::from(name.clone())).map_err(FsError::Name)?;
         let make = Change::MakeUnnamed { file, node: self.new_node_like(replaced.as_ref()) };
         let (attr, _) = entry_attr(self.namespace.apply(make).await?)?;
-        let held = Held { namespace: self.namespace.clone(), ino: attr.ino };
+        let held = Held { namespace: self.namespace.clone(), ino: Some(attr.ino) };
         let (filling, in_flight) = (BytesMut::new(), JoinSet::new());
         Ok(WholeUpload { service: self.clone(), name, attr, held, filling, sent_chunks: 0, in_flight })
     }
@@ -80,8 +80,10 @@ impl WholeUpload {
     /// Puts the completed file at its name, atomically, in place of whatever non-directory stands there.
     pub async fn publish(mut self) -> Result<(), FsError> {
         self.complete().await?;
-        let (ino, name) = (self.held.ino, self.name.clone());
-        self.service.namespace.apply(Change::Publish { ino, parent: Ino::ROOT, name }).await.map(drop)
+        let (ino, name) = (self.attr.ino, self.name.clone());
+        self.service.namespace.apply(Change::Publish { ino, parent: Ino::ROOT, name }).await?;
+        self.held.ino = None;
+        Ok(())
     }
 
     async fn send_batch(&mut self) -> Result<(), FsError> {
@@ -119,23 +121,23 @@ fn finished(batch: Result<Result<(), FsError>, tokio::task::JoinError>) -> Resul
     batch.unwrap_or_else(|error| Err(FsError::Internal { detail: format!("storing a batch: {error}") }))
 }
 
-/// Lets go of a nameless file when dropped: it is gone unless it has a name by then.
+/// Lets go of a nameless file when dropped, and so deletes it; unless it has got a name.
 struct Held {
     namespace: Arc<dyn Namespace>,
-    ino: Ino,
+    ino: Option<Ino>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let (namespace, ino) = (self.namespace.clone(), self.ino);
-        let release = async move {
-            if let Err(error) = namespace.apply(Change::Release { inos: vec![ino] }).await {
-                warn!(ino = ino.0, %error, "an uploaded file stays held until this node's session ends");
-            }
-        };
         // Without a runtime the process is ending, and its session with it.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(release);
+        if let (Some(ino), Ok(runtime)) = (self.ino, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(release(self.namespace.clone(), ino));
         }
+    }
+}
+
+async fn release(namespace: Arc<dyn Namespace>, ino: Ino) {
+    if let Err(error) = namespace.apply(Change::Release { inos: vec![ino] }).await {
+        warn!(ino = ino.0, %error, "a part of an upload stays until this node's session ends");
     }
 }

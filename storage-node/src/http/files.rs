@@ -60,6 +60,6 @@ async fn by_path(
     let path = uri::decode_path(uri.path())?;
     match files.service.open(&path).await? {
         Found::Directory(attr) => Ok(listing::list(&files, &path, attr.ino, &uri, &headers).await?.into_response()),
-        Found::File(file) => download::download(file, &path, method == Method::HEAD, &headers).await,
+        Found::File(file) => download::download(*file, &path, method == Method::HEAD, &headers).await,
     }
 }

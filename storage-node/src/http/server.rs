@@ -17,13 +17,19 @@ use tracing::{debug, warn};
 pub struct ServerOptions {
     /// A connection on which no whole request head arrives for this long is closed, an idle one too.
     pub head_silence: Duration,
+    /// A client that takes none of what is sent to it for this long is cut off.
+    pub write_silence: Duration,
     /// How long running requests may take after the stop.
     pub stop_grace: Duration,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { head_silence: Duration::from_secs(60), stop_grace: Duration::from_secs(5) }
+        Self {
+            head_silence: Duration::from_secs(60),
+            write_silence: Duration::from_secs(120),
+            stop_grace: Duration::from_secs(5),
+        }
     }
 }
 
@@ -58,8 +64,8 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
 }
 
 async fn serve_connection(stream: TcpStream, router: Router, options: ServerOptions, stopping: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "set TCP_NODELAY");
+    if let Err(error) = set_options(&stream, options.write_silence) {
+        debug!(%error, "set the options of a connection");
     }
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -77,6 +83,14 @@ async fn serve_connection(stream: TcpStream, router: Router, options: ServerOpti
     if let Err(error) = ended {
         debug!(%error, "a connection ended early");
     }
+}
+
+/// The kernel ends a connection whose peer acknowledges nothing, or opens no window, for `write_silence`.
+fn set_options(stream: &TcpStream, write_silence: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let millis = u32::try_from(write_silence.as_millis()).unwrap_or(u32::MAX);
+    nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::TcpUserTimeout, &millis)?;
+    Ok(())
 }
 
 /// A connection that was lost while it waited is the client's affair; anything else lasts a while.

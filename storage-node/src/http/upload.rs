@@ -3,6 +3,8 @@
 //! Nothing becomes visible before the whole form has been received and found good: files are stored without a name, and
 //! chunks wait in memory. Only when more chunks arrive than may wait, those that were checked so far go ahead.
 
+use std::collections::HashSet;
+
 use axum::{
     body::Body,
     extract::{FromRequest, Multipart, Request, State, multipart::Field},
@@ -115,7 +117,7 @@ async fn drain(mut form: Multipart, watch: &BodyWatch) {
 }
 
 enum Item {
-    Whole(EntryName, WholeUpload),
+    Whole(EntryName, Box<WholeUpload>),
     Chunk(ChunkName, Bytes),
 }
 
@@ -150,7 +152,7 @@ impl Staged<'_> {
             whole.write(bytes).await.map_err(about)?;
         }
         whole.complete().await.map_err(about)?;
-        Ok(Item::Whole(name.clone(), whole))
+        Ok(Item::Whole(name.clone(), Box::new(whole)))
     }
 
     async fn stage_chunk(
@@ -167,30 +169,41 @@ impl Staged<'_> {
             }
             data.extend_from_slice(&bytes);
         }
-        // A chunk 1 in the same form decides how long this one may be: it is checked again when it is stored.
-        if !self.restarts(&chunk) {
-            let checked = self.files.service.check_chunk(&chunk, data.len()).await;
-            checked.map_err(|error| HttpError::from(error).about(&chunk.to_string()))?;
-        }
         self.waiting_bytes += data.len();
         Ok(Item::Chunk(chunk, data.freeze()))
-    }
-
-    fn restarts(&self, chunk: &ChunkName) -> bool {
-        let starts =
-            |item: &Item| matches!(item, Item::Chunk(first, _) if first.index == 1 && first.file == chunk.file);
-        self.items.iter().any(starts)
     }
 
     /// Makes everything staged so far visible.
     async fn finish(&mut self) -> Result<(), HttpError> {
         self.waiting_bytes = 0;
-        for item in std::mem::take(&mut self.items) {
+        let items = std::mem::take(&mut self.items);
+        self.check_chunks(&items).await?;
+        for item in items {
             let (name, stored) = match item {
                 Item::Whole(name, whole) => (name.to_string(), whole.publish().await),
                 Item::Chunk(chunk, data) => (chunk.to_string(), self.files.service.upload_chunk(&chunk, data).await),
             };
             stored.map_err(|error| HttpError::from(error).about(&name))?;
+        }
+        Ok(())
+    }
+
+    /// Before the first of several items is stored: would the chunks among them be accepted? One alone will tell.
+    async fn check_chunks(&self, items: &[Item]) -> Result<(), HttpError> {
+        if items.len() == 1 {
+            return Ok(());
+        }
+        let mut restarted = HashSet::new();
+        for item in items {
+            let Item::Chunk(chunk, data) = item else { continue };
+            // A chunk 1 further up in the form decides how long this one may be: then it is checked when it is stored.
+            if !restarted.contains(&chunk.file) {
+                let checked = self.files.service.check_chunk(chunk, data.len()).await;
+                checked.map_err(|error| HttpError::from(error).about(&chunk.to_string()))?;
+            }
+            if chunk.index == 1 {
+                restarted.insert(chunk.file.clone());
+            }
         }
         Ok(())
     }

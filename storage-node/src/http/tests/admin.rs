@@ -1,3 +1,5 @@
+//! The calls of 5059 over a node that is told what to answer.
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,

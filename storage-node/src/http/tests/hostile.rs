@@ -84,6 +84,10 @@ async fn chunks_that_are_too_long() {
     files.put("n_chunk_1", b"x").await;
     files.check_refused(&[("n_chunk_2", &pattern(4001))], 400, "4000").await;
     files.put("n_chunk_1", &pattern(1 << 20)).await;
+    // In a form, chunk 1 decides for those after it.
+    assert_eq!(files.upload(&[("f_chunk_1", &pattern(5000)), ("f_chunk_2", &pattern(5000))]).await.0, 204);
+    let (status, _) = files.upload(&[("kept", b"x"), ("f_chunk_2", &pattern(5001))]).await;
+    assert_eq!((status, files.body("/kept").await.0), (400, 404));
 }
 
 #[tokio::test]
@@ -178,6 +182,20 @@ async fn a_sender_that_goes_away_leaves_nothing() {
     drop(stream);
     eventually("the upload was let go", || files.namespace.inode_count() == 0).await;
     assert_eq!(files.body("/x").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_is_cut_off() {
+    let files = Files::start().await;
+    files.put("big", &pattern(32 << 20)).await;
+    let mut stream = TcpStream::connect(files.server.address).await.unwrap();
+    stream.write_all(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    // The condition waited for is that the node has ended the connection: then nothing more can be sent on it.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while stream.write_all(b" ").await.is_ok() {
+        assert!(Instant::now() < deadline, "the node still serves a client that reads nothing");
+        tokio::time::sleep(SILENCE).await;
+    }
 }
 
 #[tokio::test]

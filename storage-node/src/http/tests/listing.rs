@@ -1,3 +1,5 @@
+//! Directories as pages and as JSON.
+
 use common::namespace::{FileKind, Ino};
 use serde_json::Value;
 

@@ -1,3 +1,5 @@
+//! What `POST /upload` stores: whole files, chunks by name, and nothing at all when something fails.
+
 use common::{
     fs_error::FsError,
     namespace::{FileKind, Ino},
@@ -63,7 +65,7 @@ async fn a_replaced_file_keeps_owner_and_mode() {
     files.namespace.make(Ino::ROOT, "mine", FileKind::File, "");
     files.put("mine", b"new").await;
     let attr = files.namespace.attr("mine").unwrap();
-    assert_eq!((attr.uid, attr.gid, attr.size), (1, 1, 3));
+    assert_eq!((attr.mode, attr.uid, attr.gid, attr.size), (0o640, 1, 1, 3));
 }
 
 #[tokio::test]
