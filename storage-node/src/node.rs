@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use common::{
     chunk::{ChunkName, ChunkRef, Version},
     chunk_api::{ChunkList, MAX_BATCH_CHUNKS, REPLICAS},
@@ -194,8 +193,7 @@ impl RpcService for Node {
             let [Value::Binary(request)] = &params[..] else {
                 return Err(format!("{method} takes one binary").into());
             };
-            let answer: Bytes = self.namespace().handle(peer, request).await;
-            return Ok(Value::Binary(answer.into()));
+            return Ok(Value::Binary(self.namespace().handle(peer, request).await));
         }
         match ring_call(&self.ring, &method, &params).await {
             Some(answer) => answer,
