@@ -14,13 +14,22 @@ pub struct Generator {
     sequences: HashMap<SessionId, u64>,
     /// The next version that no commit has used.
     fresh: u64,
-    /// The last run that was committed: a later commit may continue it under the same version.
+    /// What is still missing of a run that was committed: a later commit may add it, under the same version.
     running: Option<(Ino, Extent)>,
+    /// What was current once: a stored chunk is written once, so it never comes back.
+    used: BTreeSet<(u32, Version)>,
 }
 
 impl Generator {
     pub fn new(seed: u64) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed), clock: 0, sequences: HashMap::new(), fresh: 1, running: None }
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            clock: 0,
+            sequences: HashMap::new(),
+            fresh: 1,
+            running: None,
+            used: BTreeSet::new(),
+        }
     }
 
     pub fn next(&mut self, tables: &Tables, model: &Model) -> NamespaceOp {
@@ -32,9 +41,17 @@ impl Generator {
     }
 
     pub fn learn(&mut self, op: &NamespaceOp, reply: &Result<Reply, FsError>) {
-        if let (Change::Commit { ino, commit }, Ok(_)) = (&op.change, reply) {
-            self.running = commit.extents.last().map(|extent| (*ino, *extent));
-        }
+        let (Change::Commit { ino, commit }, Ok(_)) = (&op.change, reply) else { return };
+        let gap = commit.extents.windows(2).find(|pair| pair[0].version == pair[1].version);
+        let missing = match (gap, commit.extents.last()) {
+            (Some(pair), _) => (pair[0].first + pair[0].count, 1, pair[0].version),
+            (None, Some(last)) => (last.first.saturating_add(last.count), 2, last.version),
+            (None, None) => return,
+        };
+        let (first, count, version) = missing;
+        let missing = Extent { first, count: count.min(u32::MAX - first).max(1), version };
+        self.used.extend(commit.extents.iter().flat_map(chunks_of));
+        self.running = chunks_of(&missing).all(|chunk| !self.used.contains(&chunk)).then_some((*ino, missing));
     }
 
     fn origin(&mut self, model: &Model, change: &Change) -> Option<OpId> {
@@ -106,10 +123,15 @@ impl Generator {
 
     fn commit(&mut self, model: &Model) -> Change {
         let ino = self.file(model);
-        if let Some((ino, run)) = self.running.filter(|_| self.rng.random_bool(0.2)) {
-            let first = run.first.saturating_add(run.count);
-            let extents = vec![Extent { first, count: self.rng.random_range(1..3), version: run.version }];
-            return Change::Commit { ino, commit: Commit { extents, size_at_least: 100, ..Commit::default() } };
+        match self.rng.random_range(0..20) {
+            0..4 => {
+                if let Some((ino, run)) = self.running.take() {
+                    return whole(ino, vec![run]);
+                }
+            }
+            4..6 => return self.commit_with_gap(ino),
+            6..8 => return self.commit_again(model, ino),
+            _ => {}
         }
         let mut commit = Commit {
             restart: self.rng.random_bool(0.1).then(|| self.chunk_bytes()),
@@ -130,6 +152,18 @@ impl Generator {
             self.spoil(&mut commit);
         }
         Change::Commit { ino, commit }
+    }
+
+    fn commit_with_gap(&mut self, ino: Ino) -> Change {
+        let (first, version) = (self.rng.random_range(1..6), self.version());
+        whole(ino, [first, first + 2].map(|first| Extent { first, count: 1, version }).to_vec())
+    }
+
+    /// Commits what is current already.
+    fn commit_again(&mut self, model: &Model, ino: Ino) -> Change {
+        let chunks = model.nodes.get(&ino).into_iter().flat_map(|node| &node.chunks);
+        let chosen = chunks.filter(|_| self.rng.random_bool(0.3));
+        whole(ino, chosen.map(|(first, version)| Extent { first: *first, count: 1, version: *version }).collect())
     }
 
     /// Makes a commit into one that is refused, or reaches the very end.
@@ -266,4 +300,8 @@ impl Generator {
     fn chunk_bytes(&mut self) -> u32 {
         *[4, 10, 4, 10, 4, 10, 4, 10, 4, 10, 0].choose(&mut self.rng).unwrap()
     }
+}
+
+fn whole(ino: Ino, extents: Vec<Extent>) -> Change {
+    Change::Commit { ino, commit: Commit { extents, size_at_least: 100, ..Commit::default() } }
 }
