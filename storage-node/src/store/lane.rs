@@ -135,6 +135,7 @@ impl Full {
             tracing::warn!(%error, "segment sealed without a hint");
         }
         segment.set_sealed();
+        segment.close(); // from now on it is opened by those who read it, and counted
         shared.segments.drop_if_dead(&segment);
     }
 }

@@ -18,6 +18,8 @@ use common::{
     ring_id::{RingArc, RingId},
 };
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use super::{
     Shared, StoreError,
     index::Entry,
@@ -29,6 +31,8 @@ use super::{
 /// Reading on across a gap is cheaper than another call.
 const GAP_BYTES: u64 = 8 << 10;
 const SPAN_BYTES: u64 = 1 << 20;
+/// What the kernel reads ahead by itself.
+const READ_AHEAD_BYTES: usize = 128 << 10;
 /// Each time a record is looked up again it lies in a later segment, so this many are never needed.
 const MAX_ROUNDS: usize = 16;
 
@@ -263,6 +267,10 @@ fn look_up_again(shared: &Shared, item: &Item) -> Option<Item> {
 }
 
 fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
+    if len > READ_AHEAD_BYTES {
+        // Without this the kernel asks the disk for 128 KiB, waits, asks again. Advice: whether it is taken does not matter.
+        let _ = posix_fadvise(file, offset as i64, len as i64, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+    }
     let mut bytes = BytesMut::zeroed(len);
     file.read_exact_at(&mut bytes, offset)?;
     Ok(bytes.freeze())

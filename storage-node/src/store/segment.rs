@@ -204,11 +204,15 @@ impl Segment {
         self.progress.lock().failed.is_some()
     }
 
-    /// All records and the list of the dead, on the disk. True if the folder wants a sync as well.
+    /// All records, on the disk, and the list of the dead if there is room for it. True if the folder wants a sync as well.
     pub fn sync(&self) -> Result<bool, StoreError> {
         self.wait_durable(self.written_bytes())?;
         let mut dead = self.dead.lock();
-        dead.sync().map_err(|source| StoreError::io("sync", dead.path(), source))
+        // A dead record that comes back costs space; that must not make an fsync fail.
+        let new = dead.sync().inspect_err(|error| {
+            tracing::warn!(path = %dead.path().display(), %error, "dead records will be listed later");
+        });
+        Ok(new.unwrap_or(false))
     }
 
     /// Removes the files, the records first: a list of dead records must not go before what it speaks of.
