@@ -666,10 +666,10 @@ fn what_a_gibibyte_costs() {
         let data = pattern(MIB as usize, 1);
         let mut place = vec![0; 64 << 20];
         place.fill(1);
-        let cpu = |what: &str, since: Instant| println!("{what} {:.3} s/GiB", since.elapsed().as_secs_f64());
+        let took = |what: &str, since: Instant| println!("{what} {:.3} seconds", since.elapsed().as_secs_f64());
         let started = Instant::now();
         (0..1024).for_each(|at| place[at % 64 << 20..][..MIB as usize].copy_from_slice(std::hint::black_box(&data)));
-        cpu("one_memcpy", started);
+        took("one_memcpy", started);
         let world = World::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
@@ -679,7 +679,7 @@ fn what_a_gibibyte_costs() {
             turns(2).await;
         }
         file.commit(false).await.unwrap();
-        cpu("write", started);
+        took("write", started);
         let cold = world.mount(TransferSettings { cache_bytes: 2 << 30, ..settings() });
         let file = world.open(&cold);
         for what in ["cold_read", "warm_read", "warm_read_moving", "warm_read_again"] {
@@ -687,7 +687,7 @@ fn what_a_gibibyte_costs() {
             for at in (0..1024 * MIB).step_by(128 << 10) {
                 std::hint::black_box(read(&file, at, 128 << 10).await);
             }
-            cpu(what, started);
+            took(what, started);
         }
     });
 }
