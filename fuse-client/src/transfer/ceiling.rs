@@ -36,6 +36,7 @@ impl Ceiling {
         self.freed.subscribe()
     }
 
+    #[cfg(test)]
     pub fn held_bytes(&self) -> u64 {
         self.held.load(Ordering::Acquire)
     }

@@ -24,6 +24,8 @@ mod unsynced;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod model_test;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -38,6 +40,7 @@ use common::{
     namespace::{Attr, Extent, Ino},
     session::Session,
 };
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
@@ -47,6 +50,9 @@ pub use self::{
 };
 use self::{ceiling::Ceiling, fetch::Fetcher, unsynced::Unsynced};
 use crate::cache::chunks::ChunkCache;
+
+/// Files committed side by side before unmounting.
+const LAST_COMMITS: usize = 16;
 
 #[derive(Clone, Debug)]
 pub struct TransferSettings {
@@ -151,11 +157,10 @@ impl Transfer {
 
     /// Before unmounting: commits all that is written, and answers with the first error. Everything is tried.
     pub async fn flush_all(&self) -> Result<(), FsError> {
-        let mut outcome = Ok(());
-        for file in self.dirty_files() {
-            outcome = outcome.and(file.commit(true).await.map(drop));
-        }
-        outcome
+        let commit = |file: Arc<FileData>| async move { file.commit(true).await.map(drop) };
+        let files = stream::iter(self.dirty_files()).map(commit);
+        let outcomes: Vec<Result<(), FsError>> = files.buffer_unordered(LAST_COMMITS).collect().await;
+        outcomes.into_iter().collect()
     }
 
     fn dirty_files(&self) -> Vec<Arc<FileData>> {

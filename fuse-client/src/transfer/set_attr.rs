@@ -76,7 +76,7 @@ impl FileData {
                 }
                 outcome => outcome?,
             };
-            let truncate = Truncate { size, tail: tail.clone() };
+            let truncate = Truncate { size, tail };
             match self.send(SetAttr { truncate: Some(truncate), ..set.clone() }).await {
                 Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => self.refetch().await?,
                 // The file is longer than was known, and so there is something to cut.

@@ -196,15 +196,10 @@ impl State {
         self.known.map.get(index).map_or(Base::Hole, Base::Committed)
     }
 
-    /// Are bytes of the base needed to make a partly written chunk of `sealed` whole?
+    /// Are bytes of the base needed to make a chunk of `sealed` whole? The size is no help: a page of extents may be
+    /// newer than the attributes, and then the base holds bytes beyond the end as it is known.
     pub fn needs_base(&self, index: u32) -> bool {
-        let bytes = self.bytes_of(index);
-        let end = match self.base(index) {
-            Base::Hole => return false,
-            Base::Own(_) => bytes.end,
-            Base::Committed(_) => bytes.end.min(self.attr.size),
-        };
-        !self.sealed.covers(bytes.start..end)
+        self.base(index) != Base::Hole && !self.sealed.covers(self.bytes_of(index))
     }
 
     /// The chunk of `sealed` over what was there.
