@@ -59,14 +59,17 @@ struct Seat {
 }
 
 impl Feed {
-    pub fn attach(&self, session: SessionId, connection: Arc<dyn Connection>, now: Instant) {
+    /// True when the connection was not attached before, to this session or another.
+    pub fn attach(&self, session: SessionId, connection: Arc<dyn Connection>, now: Instant) -> bool {
         let mut attached = self.attached.lock();
         let id = connection.id();
+        let new = !attached.by_connection.contains_key(&id);
         attached.detach(id);
         let seat = attached.seat(session, now);
         seat.last_heard = now;
         seat.connections.insert(id, connection);
         attached.by_connection.insert(id, session);
+        new
     }
 
     pub fn detach(&self, connection: u64) {

@@ -67,6 +67,13 @@ impl Inner {
         members.voter_ids().filter_map(|uid| members.get_node(&uid)).map(|member| member.ring).collect()
     }
 
+    /// What the leader of this reign or a later one said of this node; `None` when it was not heard of late.
+    pub(super) fn hint_says_voter(&self) -> Option<bool> {
+        let (term, _) = self.raft_leader();
+        let known = self.hint.get().filter(|known| known.term >= term)?;
+        Some(known.voters.contains(&self.ring))
+    }
+
     /// Somebody was sent away without knowing where to: look for the leader without delay.
     pub(super) fn want_leader(&self) {
         self.hint.wanted.notify_one();

@@ -1,21 +1,21 @@
 //! Giving up a seat in good order, before the node goes away for good: first the lead, then the vote.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use openraft::async_runtime::watch::WatchReceiver;
 
-use super::{Inner, raft_types::admin_address};
+use super::{Inner, Leadership, raft_types::admin_address};
 
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// Returns when another leads and this node votes no more. The caller sets the deadline.
 pub(super) async fn leave(inner: &Inner) -> Result<(), String> {
-    if !inner.is_voter() {
+    if !inner.metrics.borrow_watched().membership_config.voter_ids().any(|uid| uid == inner.uid) {
         return Ok(());
     }
     loop {
-        if inner.leads() {
-            hand_over(inner).await?;
+        if let Some(reign) = inner.reigns() {
+            hand_over(inner, reign).await?;
         } else if let Some(leader) = inner.leader().filter(|leader| *leader != inner.ring) {
             if !votes_there(inner, leader).await.unwrap_or(true) {
                 return Ok(());
@@ -28,8 +28,9 @@ pub(super) async fn leave(inner: &Inner) -> Result<(), String> {
     }
 }
 
-/// Lets the voter that has most of the log lead. Reads by lease end first, because it need not wait for the lease.
-async fn hand_over(inner: &Inner) -> Result<(), String> {
+/// Lets the voter that has most of the log lead. It need not wait for this leader's lease, so this leader gives up the
+/// lease first, and for good: a hand-over that seems to have failed may only be late.
+async fn hand_over(inner: &Inner, reign: Leadership) -> Result<(), String> {
     let successor = {
         let metrics = inner.metrics.borrow_watched();
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().filter(|uid| *uid != inner.uid).collect();
@@ -37,12 +38,11 @@ async fn hand_over(inner: &Inner) -> Result<(), String> {
         voters.into_iter().max_by_key(|uid| progress.get(uid).copied().flatten())
     };
     let successor = successor.ok_or("no other node holds the namespace; stopping this one stops it")?;
-    inner.handing_over.store(true, Ordering::Release);
+    *inner.handed_over.lock() = Some(reign);
     let handed = inner.raft.trigger().transfer_leader(successor).await;
     let leads = |uid: Option<u64>| uid.is_some_and(|uid| uid != inner.uid);
     let wait = inner.raft.wait(Some(inner.settings.election_timeout_max * 2));
     let changed = wait.metrics(|metrics| leads(metrics.current_leader), "another leads").await;
-    inner.handing_over.store(false, Ordering::Release);
     handed.map_err(|error| error.to_string())?;
     if let Err(error) = changed {
         tracing::debug!(%error, "the lead was not taken over; trying again");

@@ -159,7 +159,8 @@ impl Keeper {
         for identity in futures_util::future::join_all(asked).await.into_iter().flatten() {
             let member = Member { ring: identity.ring };
             for (uid, seen) in view.voters.iter_mut().chain(view.learners.iter_mut()) {
-                seen.supplanted |= seen.member == member && *uid != identity.uid;
+                // Another node at its address, or itself at another: either way this seat is nobody's any more.
+                seen.supplanted |= (seen.member == member) != (*uid == identity.uid);
             }
             if identity.uid != self.uid && !self.leaving.contains_key(&identity.uid) {
                 view.candidates.push((identity.uid, member));

@@ -42,10 +42,7 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -184,8 +181,8 @@ struct Inner {
     hint: LeaderHint,
     /// Members that asked to be let go; the leader's membership task takes them from here.
     leaving: Mutex<Vec<u64>>,
-    /// Set while leadership is handed over: the next leader need not wait for the lease to end.
-    handing_over: AtomicBool,
+    /// The reign that is being handed over: the next leader need not wait for its lease to end.
+    handed_over: Mutex<Option<Leadership>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -221,7 +218,7 @@ impl Namespace {
             settings,
             hint: LeaderHint::default(),
             leaving: Mutex::default(),
-            handing_over: AtomicBool::new(false),
+            handed_over: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -305,8 +302,10 @@ impl Namespace {
 }
 
 impl Inner {
+    /// A node that was voted out may never have been told, so the leader's word counts against its own.
     fn is_voter(&self) -> bool {
-        self.metrics.borrow_watched().membership_config.voter_ids().any(|uid| uid == self.uid)
+        let voter = self.metrics.borrow_watched().membership_config.voter_ids().any(|uid| uid == self.uid);
+        voter && (self.leads() || self.hint_says_voter().unwrap_or(true))
     }
 
     /// Leads, and no other can before the lease has ended.
@@ -335,8 +334,15 @@ impl Inner {
         let confirmed = metrics
             .last_quorum_acked
             .is_some_and(|at| at.into_inner().elapsed() < self.settings.election_timeout_max / 2);
-        let leased = (alone || confirmed) && !self.handing_over.load(Ordering::Acquire);
+        let leased = (alone || confirmed) && *self.handed_over.lock() != Some(vote.leader_id);
         leased.then_some(vote.leader_id)
+    }
+
+    /// Raft says that this node leads, with or without a lease.
+    fn reigns(&self) -> Option<Leadership> {
+        let metrics = self.metrics.borrow_watched();
+        let reigns = metrics.state.is_leader() && metrics.vote.leader_id.node_id == self.uid;
+        reigns.then_some(metrics.vote.leader_id)
     }
 
     fn identity(&self) -> Identity {

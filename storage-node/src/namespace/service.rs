@@ -53,7 +53,9 @@ impl Inner {
         if !self.state.has_session(session) {
             return Response::Answered(Err(FsError::NoSession));
         }
-        self.feed.attach(session, Arc::new(peer.clone()), Instant::now());
+        if !self.feed.attach(session, Arc::new(peer.clone()), Instant::now()) {
+            return Response::Attached;
+        }
         let (feed, closed, id) = (self.feed.clone(), peer.clone(), peer.id());
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
@@ -95,7 +97,7 @@ impl Inner {
         if self.leads() {
             return Ok(());
         }
-        if !self.metrics_say_leader() {
+        if self.reigns().is_none() {
             return Err(self.not_leader(self.leader()));
         }
         let current = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
@@ -113,7 +115,7 @@ impl Inner {
         if let Err(error) = admit(&op) {
             return Response::Applied(Err(error));
         }
-        if !self.metrics_say_leader() {
+        if self.reigns().is_none() {
             return self.not_leader(self.leader());
         }
         let logged = LoggedOp::new(&op);
@@ -143,11 +145,6 @@ impl Inner {
             Outcome(Some(reply)) => reply.map_err(|error| error.to_string()),
             Outcome(None) => Err("the operation came to nothing".into()),
         }
-    }
-
-    fn metrics_say_leader(&self) -> bool {
-        use openraft::async_runtime::watch::WatchReceiver;
-        self.metrics.borrow_watched().state.is_leader()
     }
 
     /// Never names this node itself: it has just said that it is not.

@@ -70,16 +70,16 @@ pub fn incoming_path(dir: &Path, nonce: u64) -> PathBuf {
 /// Writes a snapshot under a name of its own, durably; [`take_name`] then makes it the current one.
 pub fn write(dir: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<PathBuf> {
     let temporary = dir.join(format!("{NAME}.new"));
-    let mut out = Summing { inner: BufWriter::with_capacity(1 << 20, File::create(&temporary)?), checksum: 0 };
+    let file = Summing { file: File::create(&temporary)?, checksum: 0 };
+    let mut out = BufWriter::with_capacity(1 << 20, file);
     let meta = postcard::to_stdvec(&(meta.last_log_id, &meta.last_membership)).map_err(io::Error::other)?;
     out.write_all(&MAGIC)?;
     out.write_all(&SNAPSHOT_FORMAT.to_le_bytes())?;
     out.write_all(&(meta.len() as u32).to_le_bytes())?;
     out.write_all(&meta)?;
-    let mut out = postcard::to_io(tables, out).map_err(io::Error::other)?;
-    let checksum = out.checksum;
-    out.write_all(&checksum.to_le_bytes())?;
-    let file = out.inner.into_inner().map_err(|error| error.into_error())?;
+    let out = postcard::to_io(tables, out).map_err(io::Error::other)?;
+    let Summing { mut file, checksum } = out.into_inner().map_err(|error| error.into_error())?;
+    file.write_all(&checksum.to_le_bytes())?;
     file.sync_all()?;
     Ok(temporary)
 }
@@ -138,21 +138,21 @@ pub fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)> {
     Ok((SnapshotMeta { last_log_id, last_membership }, tables))
 }
 
-/// A writer that keeps the CRC32C of what went through.
-struct Summing<W> {
-    inner: W,
+/// A file and the CRC32C of what was written to it.
+struct Summing {
+    file: File,
     checksum: u32,
 }
 
-impl<W: Write> Write for Summing<W> {
+impl Write for Summing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
+        let written = self.file.write(bytes)?;
         self.checksum = crc32c::crc32c_append(self.checksum, &bytes[..written]);
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        self.file.flush()
     }
 }
 

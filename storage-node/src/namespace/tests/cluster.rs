@@ -332,31 +332,29 @@ async fn write_until(stop: Arc<AtomicBool>, nodes: Arc<RwLock<Vec<Node>>>, sessi
     made
 }
 
-/// Not a check: prints what one node takes for one operation and one query.
+/// Not a check: prints what one operation and one query take, alone and with two followers on the same disk.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
-async fn latency_of_one_node() {
-    const TIMES: u32 = 2000;
-    let nodes = [Node::start(1, true, Settings::default()).await];
-    let session = open_session(&nodes, 1).await;
-    let peer = Peer::new();
-    let mut applies = Vec::new();
-    for sequence in 0..TIMES {
-        let op = make(session, sequence.into(), &format!("file {sequence}"));
+async fn latency_of_one_node_and_of_three() {
+    for count in [1, 3] {
+        let nodes = cluster(count, Settings::default()).await;
+        let session = open_session(&nodes, 1).await;
+        let (leader, peer) = (&nodes[leader_at(&nodes).unwrap()], Peer::new());
+        let makes = (0..2000).map(|at| Request::Apply(make(session, at, &format!("file {at}"))));
+        let lookups = (0..2000).map(|at| Request::Query(lookup(&format!("file {at}"))));
+        println!("{count} nodes: apply {}", timed(leader, &peer, makes).await);
+        println!("{count} nodes: query {}", timed(leader, &peer, lookups).await);
+    }
+}
+
+async fn timed(node: &Node, peer: &Peer, requests: impl Iterator<Item = Request>) -> String {
+    let mut times = Vec::new();
+    for request in requests {
         let start = Instant::now();
-        let answer = nodes[0].ask(&peer, Request::Apply(op)).await;
-        applies.push(start.elapsed());
-        assert!(matches!(answer, Response::Applied(Ok(_))));
+        let answer = node.ask(peer, request).await;
+        times.push(start.elapsed());
+        assert!(matches!(answer, Response::Applied(Ok(_)) | Response::Answered(Ok(_))), "{answer:?}");
     }
-    let mut queries = Vec::new();
-    for at in 0..TIMES {
-        let start = Instant::now();
-        let answer = nodes[0].ask(&peer, Request::Query(lookup(&format!("file {at}")))).await;
-        queries.push(start.elapsed());
-        assert!(matches!(answer, Response::Answered(Ok(_))));
-    }
-    for (what, mut times) in [("apply", applies), ("query", queries)] {
-        times.sort();
-        println!("{what}: p50 {:?}, p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
-    }
+    times.sort();
+    format!("p50 {:?}, p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100])
 }
