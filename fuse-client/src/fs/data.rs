@@ -26,12 +26,15 @@ impl FileSystem {
         self.open_data(ino)?.data.read(offset, len).await
     }
 
-    /// `None`: memory for dirty bytes is used up; use [`Self::write`], which waits.
+    /// `None`: memory for dirty bytes is used up, or the end to append at has to be asked for; use [`Self::write`].
     pub fn try_write(&self, ino: Ino, at: WriteAt, bytes: &[u8]) -> Option<Result<(), FsError>> {
         let file = match self.open_data(ino) {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),
         };
+        if at.append && file.is_outdated() {
+            return None;
+        }
         let offset = self.end_or_offset(ino, &file, at);
         file.note_write();
         file.data.try_write(offset, bytes)
@@ -39,6 +42,9 @@ impl FileSystem {
 
     pub async fn write(&self, ino: Ino, at: WriteAt, bytes: Vec<u8>) -> Result<(), FsError> {
         let file = self.open_data(ino)?;
+        if at.append && file.is_outdated() {
+            self.ask_again(ino, &file).await?;
+        }
         let offset = self.end_or_offset(ino, &file, at);
         file.note_write();
         file.data.write(offset, bytes).await
