@@ -3,7 +3,7 @@
 //! Several threads of fuser call in here at the same time. What memory can answer is answered in that thread; anything
 //! else goes to the runtime, and takes the reply along. A reply that is dropped unanswered (a panic, on either side)
 //! tells the kernel EIO, and the thread lives on. Operations that are not here (extended attributes, locks, lseek's data
-//! and holes, fallocate, copy_file_range) are answered with ENOSYS: the kernel then does them itself or tells programs
+//! and holes, copy_file_range) are answered with ENOSYS: the kernel then does them itself or tells programs
 //! that they are not supported, and asks no more.
 
 mod answers;
@@ -22,9 +22,9 @@ use std::{
 
 use common::namespace::{FileKind, RenameMode};
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::{debug, error};
@@ -464,6 +464,40 @@ impl Filesystem for Mount {
     fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         // A change of the namespace is on its voters' disks before it is answered.
         reply.ok();
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.guarded("fallocate", || {
+            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            if mode != 0 {
+                return reply.error(Errno::from_i32(libc::EOPNOTSUPP));
+            }
+            self.spawn(async move { answers.empty("fallocate", ino, fs.allocate(ino, offset, length).await, reply) });
+        });
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // Asked at each opening by programs that want to know whether they talk to a terminal.
+        reply.error(Errno::ENOTTY);
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {

@@ -112,12 +112,12 @@ fn fusermount() -> Option<PathBuf> {
 /// Line: `ID PARENT MAJOR:MINOR ROOT MOUNT_POINT ...`; of several on one path the last is on top.
 fn device_in(mountinfo: &[u8], path: &Path) -> Option<Device> {
     let lines = mountinfo.split(|&byte| byte == b'\n');
-    let found = lines.filter_map(|line| {
+    let mut found = lines.filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
         let device = fields.nth(2)?;
         (unescaped(fields.nth(1)?) == path.as_os_str().as_bytes()).then_some(device)
     });
-    found.last().map(|device| Device(String::from_utf8_lossy(device).into_owned()))
+    found.next_back().map(|device| Device(String::from_utf8_lossy(device).into_owned()))
 }
 
 /// The kernel writes space, tab, newline and backslash as a backslash and three octal digits.

@@ -3,7 +3,7 @@
 
 use std::num::NonZeroUsize;
 
-use common::namespace::{Attr, Ino};
+use common::namespace::{Attr, Ino, Time};
 use lru::LruCache;
 
 pub struct Attributes {
@@ -37,6 +37,15 @@ impl Attributes {
         let known = self.entries.peek(&attr.ino).map(|entry| entry.attr.change);
         if known.is_none_or(|known| known <= attr.change) {
             self.put(attr);
+        }
+    }
+
+    /// A change of our own in this directory, made at `at`: it set the directory's times to that, as the tables do, and
+    /// changed its links by `links`. Saves asking for it after each creation and removal, for the kernel wants to know.
+    pub fn touch_at(&mut self, ino: Ino, at: Time, links: i32) {
+        if let Some(Entry { attr, .. }) = self.entries.peek_mut(&ino) {
+            (attr.mtime, attr.ctime) = (attr.mtime.max(at), attr.ctime.max(at));
+            attr.nlink = attr.nlink.saturating_add_signed(links);
         }
     }
 

@@ -19,7 +19,7 @@ use std::{
     },
 };
 
-use common::namespace::{Attr, EntryName, Ino};
+use common::namespace::{Attr, EntryName, Ino, Time};
 use parking_lot::Mutex;
 
 use self::{attributes::Attributes, dentries::Dentries};
@@ -30,6 +30,15 @@ pub use self::{dentries::Known, pages::KernelPages};
 pub struct Stamp {
     feed: u64,
     own: u64,
+}
+
+/// What a change of our own did to the directory it was made in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// The time of the change, now the directory's mtime and ctime.
+    pub at: Time,
+    /// Its links became more or fewer by this: subdirectories count.
+    pub links: i32,
 }
 
 /// Attributes and names. All methods are short and take one lock; none calls out while holding it, but for the epoch.
@@ -108,12 +117,22 @@ impl MetaCache {
         }
     }
 
-    /// A change of our own is done, after which `name` in `parent` is `attr`, or gone. The directory's own attributes
-    /// changed with it.
-    pub fn changed_name(&self, stamp: Stamp, parent: Ino, name: &EntryName, attr: Option<&Attr>) {
+    /// A change of our own is done, after which `name` in `parent` is `attr`, or gone. `touched` is what it did to the
+    /// directory, if that is known.
+    pub fn changed_name(
+        &self,
+        stamp: Stamp,
+        parent: Ino,
+        name: &EntryName,
+        attr: Option<&Attr>,
+        touched: Option<Touched>,
+    ) {
         let mut inner = self.inner.lock();
         self.own.fetch_add(1, Ordering::AcqRel);
-        inner.attributes.touch(parent);
+        match touched {
+            Some(Touched { at, links }) if self.is_undisturbed(stamp) => inner.attributes.touch_at(parent, at, links),
+            _ => inner.attributes.touch(parent),
+        }
         if self.is_undisturbed(stamp) {
             inner.put_name(parent, name, attr);
         } else {
@@ -226,7 +245,7 @@ mod tests {
     fn an_answer_that_our_own_change_overtook_is_not_kept() {
         let (cache, _) = cache();
         let asked = cache.stamp();
-        cache.changed_name(cache.stamp(), Ino::ROOT, &name("a"), None);
+        cache.changed_name(cache.stamp(), Ino::ROOT, &name("a"), None, None);
         cache.answer_name(asked, Ino::ROOT, &name("a"), Some(&attr(5, 1)));
         assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Known::Absent));
     }
@@ -254,11 +273,25 @@ mod tests {
     fn a_change_in_a_directory_touches_its_attributes_but_not_its_mode() {
         let (cache, _) = cache();
         cache.answer_attr(cache.stamp(), &attr(1, 1));
-        cache.changed_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)));
+        cache.changed_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)), None);
         assert_eq!(cache.attr(Ino::ROOT), None);
         assert_eq!(cache.attr_maybe_touched(Ino::ROOT), Some(attr(1, 1)));
         cache.drop_attr(Ino::ROOT);
         assert_eq!(cache.attr_maybe_touched(Ino::ROOT), None);
+    }
+
+    #[test]
+    fn what_a_change_did_to_its_directory_is_known_unless_another_mount_came_in_between() {
+        let (cache, epoch) = cache();
+        let touched = Touched { at: Time { secs: 9, nanos: 0 }, links: 1 };
+        cache.answer_attr(cache.stamp(), &attr(1, 1));
+        cache.changed_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)), Some(touched));
+        let known = cache.attr(Ino::ROOT).expect("still fresh");
+        assert_eq!((known.mtime.secs, known.ctime.secs, known.nlink), (9, 9, 2));
+        let stamp = cache.stamp();
+        epoch.fetch_add(1, Ordering::SeqCst);
+        cache.changed_name(stamp, Ino::ROOT, &name("b"), Some(&attr(6, 1)), Some(touched));
+        assert_eq!(cache.attr(Ino::ROOT), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use common::{
 use tracing::warn;
 
 use super::{FileSystem, unexpected};
-use crate::cache::{Known, Stamp};
+use crate::cache::{Known, Stamp, Touched};
 
 const SET_GROUP_ID: u16 = 0o2000;
 
@@ -45,7 +45,9 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         let change = Change::Make { parent, name: name.clone(), node, exclusive };
         let (attr, created) = self.change_entry(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
-        self.cache.changed_name(stamp, parent, name, Some(&attr));
+        let links = i32::from(attr.kind == FileKind::Directory);
+        let touched = created.then_some(Touched { at: attr.ctime, links });
+        self.cache.changed_name(stamp, parent, name, Some(&attr), touched);
         Ok((attr, created))
     }
 
@@ -53,7 +55,8 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         let change = Change::Link { ino, parent, name: name.clone() };
         let (attr, _) = self.change_entry(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
-        self.cache.changed_name(stamp, parent, name, Some(&attr));
+        let touched = Some(Touched { at: attr.ctime, links: 0 });
+        self.cache.changed_name(stamp, parent, name, Some(&attr), touched);
         self.changed(stamp, &attr);
         Ok(self.with_uncommitted(attr))
     }
@@ -64,7 +67,8 @@ impl FileSystem {
         let change = Change::Unlink { parent, name: name.clone(), hold };
         let reply = self.namespace.apply(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
         let Reply::Removed { attr } = reply else { return Err(unexpected("removing a name", &reply)) };
-        self.cache.changed_name(stamp, parent, name, None);
+        let touched = attr.as_ref().map(|attr| Touched { at: attr.ctime, links: 0 });
+        self.cache.changed_name(stamp, parent, name, None, touched);
         self.lost_a_name(stamp, attr, hold).await;
         Ok(())
     }
@@ -74,7 +78,7 @@ impl FileSystem {
         let removed = self.cache.name(parent, name);
         let change = Change::Rmdir { parent, name: name.clone() };
         self.namespace.apply(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
-        self.cache.changed_name(stamp, parent, name, None);
+        self.cache.changed_name(stamp, parent, name, None, None);
         if let Some(Known::Present(ino)) = removed {
             self.cache.drop_attr(ino);
         }

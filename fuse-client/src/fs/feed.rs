@@ -43,7 +43,7 @@ impl FileSystem {
         }
         self.pages.foreign(ino);
         if let Some(file) = self.opens.get(ino) {
-            file.data.invalidate();
+            file.invalidate();
         }
         self.notices.pages(ino);
     }
@@ -64,7 +64,7 @@ impl FileSystem {
         self.cache.clear();
         self.pages.clear();
         for (ino, file) in self.opens.files() {
-            file.data.invalidate();
+            file.invalidate();
             self.notices.pages(ino);
         }
     }

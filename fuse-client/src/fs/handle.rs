@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -37,6 +37,8 @@ pub struct OpenFile {
     /// Counts writes taken, and how many of them the last commit of ours covered.
     writes: AtomicU64,
     settled: AtomicU64,
+    /// Another mount has changed the contents since the namespace was last asked.
+    outdated: AtomicBool,
 }
 
 impl FileSystem {
@@ -122,6 +124,16 @@ impl FileSystem {
         self.opens.get(ino).ok_or_else(|| FsError::Internal { detail: format!("inode {} is not open", ino.0) })
     }
 
+    /// Another mount has changed the file since it was opened here.
+    pub(super) async fn ask_again(&self, ino: Ino, file: &OpenFile) -> Result<(), FsError> {
+        file.outdated.store(false, Ordering::Release);
+        let asked = self.query_open(ino).await;
+        let (attr, extents, more) = asked.inspect_err(|_| file.outdated.store(true, Ordering::Release))?;
+        file.data.refresh(&attr, extents, more);
+        file.remember(&attr);
+        Ok(())
+    }
+
     async fn query_open(&self, ino: Ino) -> Result<(Attr, Vec<Extent>, bool), FsError> {
         match self.namespace.query(Query::Open { ino }).await? {
             Answer::Open { attr, extents, more } => Ok((attr, extents, more)),
@@ -177,7 +189,13 @@ impl FileSystem {
 
 impl OpenFile {
     fn new(data: Arc<FileData>, attr: &Attr) -> Self {
-        Self { data, attr: Mutex::new(attr.clone()), writes: AtomicU64::new(0), settled: AtomicU64::new(0) }
+        Self {
+            data,
+            attr: Mutex::new(attr.clone()),
+            writes: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            outdated: AtomicBool::new(false),
+        }
     }
 
     pub fn remember(&self, attr: &Attr) {
@@ -185,6 +203,16 @@ impl OpenFile {
         if known.change <= attr.change {
             *known = attr.clone();
         }
+    }
+
+    /// Another mount has changed the contents.
+    pub fn invalidate(&self) {
+        self.outdated.store(true, Ordering::Release);
+        self.data.invalidate();
+    }
+
+    pub fn is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::Acquire)
     }
 
     pub fn note_write(&self) {
