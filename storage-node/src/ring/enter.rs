@@ -21,15 +21,10 @@ impl Ring {
         if self.is_me(member) {
             return self.joined(Some(tag), Err(JoinError::Itself { member }));
         }
+        self.known.add(member);
         match self.alone() {
-            true => {
-                let purpose = LookupPurpose::Enter { join: Some(tag), member };
-                self.look_up_through(member, self.id(), purpose);
-            }
-            false => {
-                self.known.add(member);
-                self.joined(Some(tag), Ok(()));
-            }
+            true => self.look_up_through(member, self.id(), LookupPurpose::Enter { join: Some(tag), member }),
+            false => self.joined(Some(tag), Ok(())),
         }
     }
 
@@ -62,43 +57,46 @@ impl Ring {
         }
     }
 
-    /// The lookup led nowhere or to ourselves (a ring that still counts on us from before): ask the peer itself who is
-    /// near us.
+    /// Alone, and `peer` is somewhere in the ring that we want to be in.
+    pub(super) fn approach(&mut self, peer: NodeRef) {
+        let purpose = LookupPurpose::Enter { join: None, member: peer };
+        self.look_up_through(peer, self.id().advance(1), purpose);
+    }
+
+    /// The lookup led nowhere or to ourselves: that ring still counts on us from before, or it has nobody but us and
+    /// `member`. Its neighbours tell which.
     fn enter_around(&mut self, member: NodeRef, join: Option<Tag>) {
         match self.alone() {
-            true if !self.is_silent(member) => self.approach(member, join),
+            true if !self.is_silent(member) => {
+                self.ask_once(member, Request::Neighbours, Purpose::Approach { join });
+            }
             true => self.joined(join, Err(JoinError::NoAnswer { member })),
             false => self.joined(join, Ok(())),
         }
     }
 
-    pub(super) fn approach(&mut self, peer: NodeRef, join: Option<Tag>) {
-        self.ask_once(peer, Request::Neighbours, Purpose::Approach { join });
-    }
-
+    /// A peer with nobody else is our successor. One with others is not known to be: to take it would skip who stands
+    /// between. Its ring will notice that we are not in it, and then the lookup leads to our place.
     pub(super) fn approach_answered(&mut self, peer: NodeRef, theirs: &Neighbours, join: Option<Tag>) {
         let peer = NodeRef { id: theirs.node.id, ..peer };
-        let all = || std::iter::once(peer).chain(theirs.successors.iter().copied()).chain(theirs.predecessor);
-        if let Some(by) = all().find(|node| node.id == self.id() && !self.is_me(*node)) {
-            return self.joined(join, Err(JoinError::IdTaken { by }));
-        }
-        let nearest = all()
-            .filter(|&node| !self.is_me(node) && !self.is_silent(node))
-            .min_by_key(|node| self.id().steps_to(node.id));
-        match nearest {
-            Some(node) if node == peer => self.adopt_answered(peer, theirs, join, peer),
-            Some(node) => self.ask(node, Request::Neighbours, Purpose::Adopt { join, through: peer }),
-            None => self.joined(join, Err(JoinError::NoAnswer { member: peer })),
+        let rival = theirs.successors.iter().find(|node| node.id == self.id() && !self.is_me(**node));
+        match rival {
+            Some(&by) => self.joined(join, Err(JoinError::IdTaken { by })),
+            None if peer.id == self.id() => self.joined(join, Err(JoinError::IdTaken { by: peer })),
+            None if theirs.successors.iter().all(|&node| self.is_me(node)) => {
+                self.adopt_answered(peer, theirs, join, peer)
+            }
+            None => self.joined(join, Err(JoinError::NotYet { member: peer })),
         }
     }
 
     /// A node that is alone is a ring only if it was the one to be joined. Where others pointed us to it, it was started
     /// again and will come back to them; with us it would be a second ring.
     pub(super) fn adopt_answered(&mut self, node: NodeRef, theirs: &Neighbours, join: Option<Tag>, through: NodeRef) {
-        match theirs.successors.is_empty() && node.ring_address() != through.ring_address() {
-            true => self.gone(node),
-            false => self.consider(node, theirs),
+        if theirs.successors.is_empty() && node.ring_address() != through.ring_address() {
+            return self.joined(join, Err(JoinError::NotYet { member: node }));
         }
+        self.consider(node, theirs);
         match self.alone() {
             true => self.joined(join, Err(JoinError::NoAnswer { member: node })),
             false => self.joined(join, Ok(())),
@@ -176,7 +174,7 @@ impl Ring {
         if self.alone()
             && let Some(&next) = successors.iter().find(|&&node| !self.is_me(node))
         {
-            self.approach(next, None);
+            self.approach(next);
         }
     }
 }

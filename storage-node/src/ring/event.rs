@@ -129,6 +129,8 @@ pub struct NoRoute {
 pub enum JoinError {
     #[error("{member} does not answer as a member of a ring; name another member")]
     NoAnswer { member: NodeRef },
+    #[error("the ring of {member} is still changing after a start or a restart; try again in a moment")]
+    NotYet { member: NodeRef },
     #[error("the id is taken by {by}; choose another")]
     IdTaken { by: NodeRef },
     #[error("{member} is this node itself; name another member")]

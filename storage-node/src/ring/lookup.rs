@@ -34,18 +34,21 @@ pub enum LookupPurpose {
 }
 
 impl Ring {
-    /// What this node tells one who seeks the successor of `target`. Only what it answers for itself is final: that its
-    /// own arc holds the id, or that its successor's does.
+    /// What this node tells one who seeks the successor of `target`. Only its successor's arc is final: its predecessor
+    /// may be anybody who has notified a newcomer first, and would lead a joining node past others.
     pub fn route(&self, target: RingId) -> Route {
-        match (self.predecessor, self.successors.first()) {
-            (_, None) => Route::Owner(vec![self.me]),
-            (Some(before), _) if RingArc::new(before.id, self.id()).contains(target) => {
-                Route::Owner(std::iter::once(self.me).chain(self.successors.iter().copied()).collect())
-            }
-            (_, Some(head)) if RingArc::new(self.id(), head.id).contains(target) => {
-                Route::Owner(self.successors.clone())
-            }
-            _ => Route::Ask(self.closest_preceding(target)),
+        match self.successors.first() {
+            None => Route::Owner(vec![self.me]),
+            Some(head) if RingArc::new(self.id(), head.id).contains(target) => Route::Owner(self.successors.clone()),
+            Some(_) => Route::Ask(self.closest_preceding(target)),
+        }
+    }
+
+    /// For lookups that begin here: what this node itself answers for needs no asking.
+    fn route_from_here(&self, target: RingId) -> Route {
+        match self.predecessor {
+            Some(before) if RingArc::new(before.id, self.id()).contains(target) => Route::Owner(vec![self.me]),
+            _ => self.route(target),
         }
     }
 
@@ -60,12 +63,15 @@ impl Ring {
     }
 
     pub(super) fn find_successor(&mut self, tag: Tag, target: RingId) {
-        self.look_up(target, LookupPurpose::Answer(tag));
+        match self.left {
+            true => self.actions.push(Action::Found { tag, result: Err(NoRoute { target }) }),
+            false => self.look_up(target, LookupPurpose::Answer(tag)),
+        }
     }
 
     pub(super) fn look_up(&mut self, target: RingId, purpose: LookupPurpose) {
         let lookup = Lookup { target, purpose, queue: Vec::new(), asked: BTreeSet::new() };
-        self.follow(lookup, self.route(target), None);
+        self.follow(lookup, self.route_from_here(target), None);
     }
 
     /// As `look_up`, but in the ring of `member`, whatever we know ourselves.
@@ -129,7 +135,7 @@ impl Ring {
             let target = lookup.target;
             return self.finish(lookup, Err(NoRoute { target }));
         }
-        match self.route(lookup.target) {
+        match self.route_from_here(lookup.target) {
             Route::Owner(nodes) => self.finish(lookup, Ok(nodes[0])),
             Route::Ask(mut nodes) => {
                 nodes.retain(|node| !lookup.asked.contains(&node.ring_address()));

@@ -71,7 +71,7 @@ enum Purpose {
     Alive,
     /// The next hop of a lookup.
     Hop { lookup: u64 },
-    /// Alone: who is near us in the ring of this peer?
+    /// Alone: has this peer, through which we found no way in, anybody but us?
     Approach { join: Option<Tag> },
     /// The node found as our successor in the ring of `through`, from which a whole list is to be taken.
     Adopt { join: Option<Tag>, through: NodeRef },

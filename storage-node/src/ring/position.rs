@@ -54,7 +54,8 @@ struct Place {
 struct Score {
     largest_load: f64,
     unevenness: f64,
-    largest_arc: f64,
+    /// Of the arcs: where every node holds everything, they are what is left to divide.
+    arc_unevenness: f64,
 }
 
 impl Circle {
@@ -121,7 +122,7 @@ impl Circle {
         Score {
             largest_load: rounded(loads.iter().copied().fold(0.0, f64::max) / mean),
             unevenness: rounded(loads.iter().map(|load| (load / mean).powi(2)).sum()),
-            largest_arc: rounded(masses.iter().copied().fold(0.0, f64::max) / mean),
+            arc_unevenness: rounded(masses.iter().map(|mass| (mass / mean).powi(2)).sum()),
         }
     }
 

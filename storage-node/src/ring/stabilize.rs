@@ -13,7 +13,7 @@ impl Ring {
     pub(super) fn stabilize(&mut self) {
         match (self.successors.first(), self.predecessor) {
             (Some(&head), _) => self.ask_once(head, Request::Neighbours, Purpose::Successor),
-            (None, Some(peer)) => self.approach(peer, None),
+            (None, Some(peer)) => self.approach(peer),
             (None, None) => {}
         }
     }
@@ -101,7 +101,7 @@ impl Ring {
             None => self.adopt_predecessor(peer, None),
         }
         if self.alone() {
-            self.approach(peer, None);
+            self.approach(peer);
         }
     }
 
