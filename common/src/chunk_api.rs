@@ -8,6 +8,7 @@
 //! | `POST /chunks/delete` | postcard of `Vec<ChunkRun>` | 204 |
 //! | `POST /chunks/sync` | empty | 204 once all that was acknowledged is on disk |
 //! | `GET /chunks/list?after=A&upto=U&from=TOKEN` | | 200 with postcard of [`ChunkList`]: chunks with keys in `(A, U]` |
+//! | `GET /chunks/space` | | 200 with postcard of [`Space`] |
 //!
 //! `copies=3` goes to the owner, which passes the batch on; `copies=1` is stored here and nowhere else. A node that
 //! does not own a key of a `copies=3` batch answers 421 and stores nothing. The body of 421, and of the header
@@ -39,6 +40,13 @@ pub struct ChunkList {
     pub chunks: Vec<ListedChunk>,
     /// Ask again with this token for what follows; `None` at the end.
     pub next: Option<u64>,
+}
+
+/// What a node's disk has for chunks, in bytes of records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    pub capacity_bytes: u64,
+    pub free_bytes: u64,
 }
 
 /// How many of `holders` must have a batch before it is acknowledged: two of three, all of a smaller ring.

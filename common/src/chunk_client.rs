@@ -13,14 +13,14 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
-use hyper::StatusCode;
+use hyper::{HeaderMap, Method, StatusCode};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::{
     chunk::{ChunkId, ChunkRef, FileName, chunk_key, encode_record, record_bytes, take_record},
-    chunk_api::{MAX_BATCH_CHUNKS, NEIGHBOURS_HEADER, encode_refs, write_quorum},
+    chunk_api::{MAX_BATCH_CHUNKS, NEIGHBOURS_HEADER, REPLICAS, Space, encode_refs, write_quorum},
     fs_error::FsError,
     http_pool::{HttpAnswer, HttpError, HttpPool},
     ring_id::{Neighbours, NodeRef, RingId},
@@ -69,7 +69,7 @@ impl ChunkClient {
             chunks.into_iter().map(|chunk| (chunk_key(&chunk.file, chunk.id.index), chunk)).collect();
         loop {
             let (groups, unrouted) = self.group_by_owner(pending).await;
-            let sent = join_all(groups.into_iter().map(|(route, group)| self.put_group(route, group, durable))).await;
+            let sent = join_all(groups.into_iter().map(|batch| self.put_batch(batch, durable))).await;
             let mut failure = None;
             pending = unrouted;
             for result in sent {
@@ -99,7 +99,7 @@ impl ChunkClient {
         let mut absent_rounds = 0;
         loop {
             let mut all_answered = true;
-            for turn in 0..crate::chunk_api::REPLICAS {
+            for turn in 0..REPLICAS {
                 let (groups, unrouted) = self.group_by_holder(missing, turn).await;
                 all_answered &= unrouted.is_empty();
                 missing = unrouted;
@@ -136,6 +136,30 @@ impl ChunkClient {
         result
     }
 
+    /// What the ring has for file contents, each byte counted once though it is kept by several nodes.
+    pub async fn space(&self) -> Result<Space, FsError> {
+        if self.router.members().is_empty() {
+            self.router.route(RingId(0)).await.map_err(|error| FsError::NoReplica { detail: error.to_string() })?;
+        }
+        let members = self.router.members();
+        let asked = join_all(members.iter().map(|node| self.space_of(node))).await;
+        let told: Vec<Space> = asked.into_iter().flatten().collect();
+        if told.is_empty() {
+            return Err(FsError::NoReplica { detail: "no node said what space it has".into() });
+        }
+        let copies = members.len().min(REPLICAS) as u64;
+        Ok(Space {
+            capacity_bytes: told.iter().map(|space| space.capacity_bytes).sum::<u64>() / copies,
+            free_bytes: told.iter().map(|space| space.free_bytes).sum::<u64>() / copies,
+        })
+    }
+
+    async fn space_of(&self, node: &NodeRef) -> Option<Space> {
+        let (address, path) = (node.files_address(), "/chunks/space");
+        let answer = self.pool.request(address, Method::GET, path, HeaderMap::new(), vec![], TRY_DEADLINE).await;
+        postcard::from_bytes(&answer.ok()?.body).ok()
+    }
+
     /// A holder that is gone does not count, as long as each set keeps its quorum.
     async fn sync_sets(&self, sets: &HashSet<Vec<SocketAddr>>) -> Result<(), FsError> {
         let nodes: HashSet<SocketAddr> = sets.iter().flatten().copied().collect();
@@ -166,33 +190,33 @@ impl ChunkClient {
         }
     }
 
-    async fn put_group(&self, route: Arc<Route>, group: Vec<Keyed>, durable: bool) -> Result<(), PutFailure> {
-        let owner = *route.owner();
-        let body = encode_group(&group);
+    async fn put_batch(&self, batch: Batch, durable: bool) -> Result<(), PutFailure> {
+        let owner = *batch.route.owner();
+        let body = batch.encode();
         let path = if durable { "/chunks/put?copies=3&durable=true" } else { "/chunks/put?copies=3&durable=false" };
         if !durable {
-            let holders = route.holders.iter().map(NodeRef::files_address).collect();
+            let holders = batch.route.holders.iter().map(NodeRef::files_address).collect();
             self.unsynced.lock().insert(holders);
         }
         let answer = self.pool.post(owner.files_address(), path, vec![body], TRY_DEADLINE).await;
-        let again = |group, reason| Err(PutFailure::Again { group, reason });
+        let again = |reason| Err(PutFailure::Again { group: batch.chunks, reason });
         match answer {
             Ok(answer) if answer.status.is_success() => Ok(()),
             Ok(answer) => match answer.status {
                 StatusCode::MISDIRECTED_REQUEST => {
                     self.learn_from(&owner, &answer.body);
-                    again(group, format!("{owner} is not the owner"))
+                    again(format!("{owner} is not the owner"))
                 }
                 StatusCode::INSUFFICIENT_STORAGE => Err(PutFailure::Final(FsError::NoSpace)),
                 StatusCode::BAD_REQUEST => Err(PutFailure::Final(refused(&owner, &answer))),
                 _ => {
                     self.router.suspect(&owner);
-                    again(group, format!("{owner} answered {}: {}", answer.status, answer.text()))
+                    again(format!("{owner} answered {}: {}", answer.status, answer.text()))
                 }
             },
             Err(error) => {
                 self.router.suspect(&owner);
-                again(group, error.to_string())
+                again(error.to_string())
             }
         }
     }
@@ -231,27 +255,23 @@ impl ChunkClient {
         }
     }
 
-    /// One entry for each owner and batch; what has no route yet comes back.
-    async fn group_by_owner(&self, chunks: Vec<Keyed>) -> (Vec<(Arc<Route>, Vec<Keyed>)>, Vec<Keyed>) {
+    /// Batches that each go to one owner; what has no route yet comes back.
+    async fn group_by_owner(&self, chunks: Vec<Keyed>) -> (Vec<Batch>, Vec<Keyed>) {
         let routes = self.routes(chunks.iter().map(|(key, _)| *key)).await;
-        let mut groups: HashMap<NodeRef, Vec<(Arc<Route>, Vec<Keyed>, usize)>> = HashMap::new();
+        let mut batches: HashMap<NodeRef, Vec<Batch>> = HashMap::new();
         let mut unrouted = Vec::new();
         for (keyed, route) in chunks.into_iter().zip(routes) {
             let Some(route) = route else {
                 unrouted.push(keyed);
                 continue;
             };
-            let bytes = record_bytes(&keyed.1.file, keyed.1.data.len());
-            let batches = groups.entry(*route.owner()).or_default();
-            match batches.last_mut() {
-                Some((_, batch, size)) if *size + bytes <= BATCH_BYTES && batch.len() < MAX_BATCH_CHUNKS => {
-                    batch.push(keyed);
-                    *size += bytes;
-                }
-                _ => batches.push((route, vec![keyed], bytes)),
+            let to_owner = batches.entry(*route.owner()).or_default();
+            match to_owner.last_mut().filter(|batch| batch.has_room(&keyed)) {
+                Some(batch) => batch.push(keyed),
+                None => to_owner.push(Batch::new(route, keyed)),
             }
         }
-        (groups.into_values().flatten().map(|(route, batch, _)| (route, batch)).collect(), unrouted)
+        (batches.into_values().flatten().collect(), unrouted)
     }
 
     /// Groups by the holder whose turn it is: 0 the owner, 1 the node after it, and so on.
@@ -289,6 +309,38 @@ impl ChunkClient {
 type Keyed = (RingId, NewChunk);
 type HolderGroups = (Vec<(NodeRef, Vec<(RingId, ChunkRef)>)>, Vec<(RingId, ChunkRef)>);
 
+/// Chunks for one owner, in one request.
+struct Batch {
+    route: Arc<Route>,
+    chunks: Vec<Keyed>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn new(route: Arc<Route>, first: Keyed) -> Self {
+        let mut batch = Self { route, chunks: Vec::new(), bytes: 0 };
+        batch.push(first);
+        batch
+    }
+
+    fn has_room(&self, (_, chunk): &Keyed) -> bool {
+        self.chunks.len() < MAX_BATCH_CHUNKS && self.bytes + record_bytes(&chunk.file, chunk.data.len()) <= BATCH_BYTES
+    }
+
+    fn push(&mut self, keyed: Keyed) {
+        self.bytes += record_bytes(&keyed.1.file, keyed.1.data.len());
+        self.chunks.push(keyed);
+    }
+
+    fn encode(&self) -> Bytes {
+        let mut body = BytesMut::with_capacity(self.bytes);
+        for (key, chunk) in &self.chunks {
+            encode_record(&mut body, &chunk.file, chunk.id, *key, &chunk.data);
+        }
+        body.freeze()
+    }
+}
+
 enum PutFailure {
     Again { group: Vec<Keyed>, reason: String },
     Final(FsError),
@@ -299,15 +351,6 @@ struct GetAnswer {
     /// The node answered, whatever it had.
     answered: bool,
     rest: Vec<(RingId, ChunkRef)>,
-}
-
-fn encode_group(group: &[Keyed]) -> Bytes {
-    let size = group.iter().map(|(_, chunk)| record_bytes(&chunk.file, chunk.data.len())).sum();
-    let mut body = BytesMut::with_capacity(size);
-    for (key, chunk) in group {
-        encode_record(&mut body, &chunk.file, chunk.id, *key, &chunk.data);
-    }
-    body.freeze()
 }
 
 /// What is damaged on the way counts as missing, and so does all after it: another holder is asked.

@@ -1,1 +1,522 @@
-//! placeholder
+//! One kernel request, one call into `fs`, one reply.
+//!
+//! Several threads of fuser call in here at the same time. What memory can answer is answered in that thread; anything
+//! else goes to the runtime, and takes the reply along. A reply that is dropped unanswered (a panic, on either side)
+//! tells the kernel EIO, and the thread lives on. Operations that are not here (extended attributes, locks, lseek's data
+//! and holes, copy_file_range) are answered with ENOSYS: the kernel then does them itself or tells programs
+//! that they are not supported, and asks no more.
+
+mod answers;
+mod convert;
+
+use std::{
+    ffi::OsStr,
+    future::Future,
+    io,
+    os::unix::ffi::OsStrExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use common::namespace::{FileKind, RenameMode};
+use fuser::{
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+};
+use tokio::{runtime::Handle, sync::oneshot};
+use tracing::{debug, error};
+
+pub use self::convert::RootMap;
+use self::{
+    answers::Answers,
+    convert::{Times, entry_name, errno, file_type, mode_bits, set_attr, special_kind},
+};
+use crate::fs::{Caller, FileSystem, Listed, NewEntry, Place, WriteAt};
+
+/// The largest request; the kernel's own limit without a raised `fs.fuse.max_pages_limit`.
+const MAX_WRITE_BYTES: u32 = 1 << 20;
+/// Requests the kernel may have under way that nobody waits for, read-ahead above all.
+const MAX_BACKGROUND: u16 = 64;
+
+/// How long the kernel may keep what it was told, without asking or hearing from us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelTimeouts {
+    pub attr: Duration,
+    /// Of names that exist. That a name does not exist, the kernel is never told to keep: another mount may have made
+    /// it by the time of an `open`, and nobody would ask.
+    pub entry: Duration,
+}
+
+impl Default for KernelTimeouts {
+    fn default() -> Self {
+        Self { attr: Duration::from_secs(1), entry: Duration::from_secs(1) }
+    }
+}
+
+pub struct Mount {
+    fs: Arc<FileSystem>,
+    runtime: Handle,
+    root: RootMap,
+    timeouts: KernelTimeouts,
+    /// Told when the kernel has let go of the mount.
+    ended: Option<oneshot::Sender<()>>,
+}
+
+impl Mount {
+    /// Also gives what resolves when the mount is gone, however that came about.
+    pub fn new(
+        fs: Arc<FileSystem>,
+        runtime: Handle,
+        root: RootMap,
+        timeouts: KernelTimeouts,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let (ended, end) = oneshot::channel();
+        (Self { fs, runtime, root, timeouts, ended: Some(ended) }, end)
+    }
+
+    /// Keeps a panic in a handler from ending the thread that serves the kernel.
+    fn guarded(&self, op: &'static str, handle: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(handle)).is_err() {
+            error!(op, "a request ended in a panic; the program that made it got EIO");
+        }
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
+    }
+
+    fn answers(&self) -> Answers {
+        Answers { root: self.root, timeouts: self.timeouts }
+    }
+
+    fn make(&self, op: &'static str, parent: INodeNo, name: &OsStr, req: &Request, new: NewEntry, reply: ReplyEntry) {
+        let (fs, answers, parent, caller) = (self.fs.clone(), self.answers(), self.root.inward(parent), caller(req));
+        let name = match entry_name(name) {
+            Ok(name) => name,
+            Err(failure) => return reply.error(errno(op, parent, &failure)),
+        };
+        self.spawn(async move {
+            let made = fs.make(parent, &name, new, caller).await.map(|(attr, _)| attr);
+            answers.entry(op, parent, made, reply);
+        });
+    }
+}
+
+fn caller(req: &Request) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid() }
+}
+
+impl Filesystem for Mount {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // A value out of bounds comes back as the nearest one that will do.
+        if let Err(nearest) = config.set_max_write(MAX_WRITE_BYTES) {
+            config.set_max_write(nearest).map_err(|_| io::Error::other("the kernel takes no size of requests"))?;
+        }
+        if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
+            debug!("max_background {MAX_BACKGROUND} refused, {nearest} offered");
+        }
+        for wish in [
+            InitFlags::FUSE_ASYNC_READ,
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            // The target of a symlink never changes.
+            InitFlags::FUSE_CACHE_SYMLINKS,
+        ] {
+            if let Err(missing) = config.add_capabilities(wish) {
+                debug!("the kernel cannot do {missing:?}; going on without");
+            }
+        }
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            let _nobody_waits = ended.send(());
+        }
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.guarded("lookup", || {
+            let (answers, parent) = (self.answers(), self.root.inward(parent));
+            let name = match entry_name(name) {
+                Ok(name) => name,
+                Err(failure) => return reply.error(errno("lookup", parent, &failure)),
+            };
+            if let Some(known) = self.fs.cached_lookup(parent, &name) {
+                return answers.entry("lookup", parent, known, reply);
+            }
+            let fs = self.fs.clone();
+            self.spawn(async move {
+                let found = fs.lookup(parent, &name).await;
+                answers.entry("lookup", parent, found, reply);
+            });
+        });
+    }
+
+    fn forget(&self, _req: &Request, _ino: INodeNo, _nlookup: u64) {
+        // Inode numbers are the namespace's own: there is nothing to forget.
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.guarded("getattr", || {
+            let (answers, ino) = (self.answers(), self.root.inward(ino));
+            if let Some(attr) = self.fs.cached_attr(ino) {
+                return answers.attr("getattr", ino, Ok(attr), reply);
+            }
+            let fs = self.fs.clone();
+            self.spawn(async move { answers.attr("getattr", ino, fs.attr(ino).await, reply) });
+        });
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        self.guarded("setattr", || {
+            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            let set = set_attr(mode, uid, gid, size, Times { atime, mtime, ctime }, SystemTime::now());
+            self.spawn(async move { answers.attr("setattr", ino, fs.set_attr(ino, set).await, reply) });
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.guarded("readlink", || {
+            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            self.spawn(async move { answers.data("readlink", ino, fs.read_link(ino).await, reply) });
+        });
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        self.guarded("mknod", || match special_kind(mode) {
+            Some(kind) => {
+                let new = NewEntry { kind, mode: mode_bits(mode), rdev, target: Vec::new(), exclusive: true };
+                self.make("mknod", parent, name, req, new, reply);
+            }
+            None => reply.error(Errno::EINVAL),
+        });
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        self.guarded("mkdir", || {
+            let (kind, mode) = (FileKind::Directory, mode_bits(mode));
+            let new = NewEntry { kind, mode, rdev: 0, target: Vec::new(), exclusive: true };
+            self.make("mkdir", parent, name, req, new, reply);
+        });
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        self.guarded("symlink", || {
+            let target = target.as_os_str().as_bytes().to_vec();
+            let new = NewEntry { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target, exclusive: true };
+            self.make("symlink", parent, link_name, req, new, reply);
+        });
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guarded("unlink", || {
+            let (fs, answers, parent) = (self.fs.clone(), self.answers(), self.root.inward(parent));
+            match entry_name(name) {
+                Ok(name) => self.spawn(async move {
+                    answers.empty("unlink", parent, fs.unlink(parent, &name).await, reply);
+                }),
+                Err(failure) => reply.error(errno("unlink", parent, &failure)),
+            }
+        });
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guarded("rmdir", || {
+            let (fs, answers, parent) = (self.fs.clone(), self.answers(), self.root.inward(parent));
+            match entry_name(name) {
+                Ok(name) => self.spawn(async move {
+                    answers.empty("rmdir", parent, fs.rmdir(parent, &name).await, reply);
+                }),
+                Err(failure) => reply.error(errno("rmdir", parent, &failure)),
+            }
+        });
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.guarded("rename", || {
+            let (fs, answers, parent) = (self.fs.clone(), self.answers(), self.root.inward(parent));
+            let Some(mode) = rename_mode(flags) else { return reply.error(Errno::EINVAL) };
+            let places = entry_name(name).and_then(|name| {
+                let to = Place { parent: self.root.inward(newparent), name: entry_name(newname)? };
+                Ok((Place { parent, name }, to))
+            });
+            match places {
+                Ok((from, to)) => self.spawn(async move {
+                    answers.empty("rename", parent, fs.rename(&from, &to, mode).await, reply);
+                }),
+                Err(failure) => reply.error(errno("rename", parent, &failure)),
+            }
+        });
+    }
+
+    fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        self.guarded("link", || {
+            let (fs, answers) = (self.fs.clone(), self.answers());
+            let (ino, parent) = (self.root.inward(ino), self.root.inward(newparent));
+            match entry_name(newname) {
+                Ok(name) => self.spawn(async move {
+                    answers.entry("link", parent, fs.link(ino, parent, &name).await, reply);
+                }),
+                Err(failure) => reply.error(errno("link", parent, &failure)),
+            }
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        self.guarded("create", || {
+            let (fs, answers, caller) = (self.fs.clone(), self.answers(), caller(req));
+            let (parent, exclusive) = (self.root.inward(parent), flags & libc::O_EXCL != 0);
+            let name = match entry_name(name) {
+                Ok(name) => name,
+                Err(failure) => return reply.error(errno("create", parent, &failure)),
+            };
+            self.spawn(async move {
+                let made = fs.create(parent, &name, mode_bits(mode), exclusive, caller).await;
+                answers.created(parent, made, reply);
+            });
+        });
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.guarded("open", || {
+            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            self.spawn(async move { answers.opened(ino, fs.open(ino).await, reply) });
+        });
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.guarded("read", || {
+            let (answers, ino) = (self.answers(), self.root.inward(ino));
+            if let Some(read) = self.fs.try_read(ino, offset, size) {
+                return answers.data("read", ino, read, reply);
+            }
+            let fs = self.fs.clone();
+            self.spawn(async move { answers.data("read", ino, fs.read(ino, offset, size).await, reply) });
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        self.guarded("write", || {
+            let (answers, ino, len) = (self.answers(), self.root.inward(ino), data.len());
+            // A mapped page written back goes where it lies, whatever handle the kernel took for it.
+            let append = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+            let at = WriteAt { offset, append };
+            if let Some(written) = self.fs.try_write(ino, at, data) {
+                return answers.written(ino, len, written, reply);
+            }
+            let (fs, bytes) = (self.fs.clone(), data.to_vec());
+            self.spawn(async move { answers.written(ino, len, fs.write(ino, at, bytes).await, reply) });
+        });
+    }
+
+    fn flush(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        self.guarded("flush", || {
+            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            if fs.try_flush(ino) {
+                return reply.ok();
+            }
+            self.spawn(async move { answers.empty("flush", ino, fs.flush(ino).await, reply) });
+        });
+    }
+
+    fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.guarded("fsync", || {
+            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            self.spawn(async move { answers.empty("fsync", ino, fs.fsync(ino).await, reply) });
+        });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.guarded("release", || {
+            let (fs, ino) = (self.fs.clone(), self.root.inward(ino));
+            if fs.try_release(ino) {
+                return reply.ok();
+            }
+            self.spawn(async move {
+                fs.release(ino).await;
+                reply.ok();
+            });
+        });
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.guarded("opendir", || {
+            let handle = self.fs.open_directory(self.root.inward(ino));
+            reply.opened(FileHandle(handle), FopenFlags::empty());
+        });
+    }
+
+    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.guarded("readdir", || {
+            let (fs, root, ino) = (self.fs.clone(), self.root, self.root.inward(ino));
+            self.spawn(async move {
+                let take = |entry: Listed<'_>| {
+                    let kind = file_type(entry.kind);
+                    !reply.add(root.outward(entry.ino), entry.next, kind, OsStr::from_bytes(entry.name))
+                };
+                match fs.list(fh.0, offset, take).await {
+                    Ok(()) => reply.ok(),
+                    Err(failure) => reply.error(errno("readdir", ino, &failure)),
+                }
+            });
+        });
+    }
+
+    fn readdirplus(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        self.guarded("readdirplus", || {
+            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            self.spawn(async move {
+                match fs.list(fh.0, offset, |entry| answers.add_plus(&mut reply, &entry)).await {
+                    Ok(()) => reply.ok(),
+                    Err(failure) => reply.error(errno("readdirplus", ino, &failure)),
+                }
+            });
+        });
+    }
+
+    fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.guarded("releasedir", || {
+            self.fs.close_directory(fh.0);
+            reply.ok();
+        });
+    }
+
+    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        // A change of the namespace is on its voters' disks before it is answered.
+        reply.ok();
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.guarded("fallocate", || {
+            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            if mode != 0 {
+                return reply.error(Errno::from_i32(libc::EOPNOTSUPP));
+            }
+            self.spawn(async move { answers.empty("fallocate", ino, fs.allocate(ino, offset, length).await, reply) });
+        });
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // Asked at each opening by programs that want to know whether they talk to a terminal.
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.guarded("statfs", || {
+            let (fs, answers) = (self.fs.clone(), self.answers());
+            self.spawn(async move { answers.statistics(fs.statistics().await, reply) });
+        });
+    }
+}
+
+/// `None` for flags that no mount of ours knows.
+fn rename_mode(flags: RenameFlags) -> Option<RenameMode> {
+    if flags.is_empty() {
+        Some(RenameMode::Replace)
+    } else if flags == RenameFlags::RENAME_NOREPLACE {
+        Some(RenameMode::NoReplace)
+    } else if flags == RenameFlags::RENAME_EXCHANGE {
+        Some(RenameMode::Exchange)
+    } else {
+        None
+    }
+}

@@ -1,1 +1,97 @@
-fn main() {}
+//! `mount.chordfs`: reads the command line, checks it, goes into the background and starts the mount.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    path::Path,
+    process,
+    time::Duration,
+};
+
+use fuse_client::{
+    daemon::{self, Reporter, Side},
+    exit::MountError,
+    mount, mountpoint,
+    options::{self, Command, Config},
+};
+use tracing_subscriber::EnvFilter;
+
+/// How long tasks that nobody waits for any more may take to notice that the process ends.
+const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+
+fn main() {
+    let nodes = std::env::var(options::NODES_VARIABLE).ok();
+    let code = match options::parse(std::env::args_os(), nodes) {
+        Ok(Command::Print(text)) => print(&text),
+        Ok(Command::Mount(config)) => start(&config),
+        Err(error) => fail(error.code as u8, &error.message),
+    };
+    process::exit(code.into());
+}
+
+/// The exit code.
+fn start(config: &Config) -> u8 {
+    let target = match mountpoint::checked(&config.target).and_then(|path| mountpoint::check_fuse().map(|()| path)) {
+        Ok(target) => target,
+        Err(error) => return fail(error.code as u8, &error.message),
+    };
+    let mut reporter = match background_unless_asked(config) {
+        Ok(Side::Child(reporter)) => reporter,
+        Ok(Side::Parent(report)) if report.code == 0 => return 0,
+        Ok(Side::Parent(report)) => return fail(report.code, &report.message),
+        Err(error) => return fail(error.code as u8, &error.message),
+    };
+    match run(config, &target, &mut reporter) {
+        Ok(()) => 0,
+        Err(error) if reporter.failed(&error) => error.code as u8,
+        Err(error) => fail(error.code as u8, &error.message),
+    }
+}
+
+fn background_unless_asked(config: &Config) -> Result<Side, MountError> {
+    if config.foreground || config.fake {
+        return Ok(Side::Child(Reporter::foreground()));
+    }
+    daemon::fork_into_background()
+}
+
+fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Result<(), MountError> {
+    start_log(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| MountError::system(format!("start the runtime: {error}")))?;
+    std::env::set_current_dir("/").map_err(|error| MountError::system(format!("go to /: {error}")))?;
+    let outcome = runtime.block_on(mount::run(config, target, reporter));
+    runtime.shutdown_timeout(RUNTIME_GRACE);
+    outcome
+}
+
+/// To the file that `-o log=` names; otherwise to stderr in the foreground, and nowhere in the background.
+fn start_log(config: &Config) -> Result<(), MountError> {
+    let level = if config.verbose { "debug,fuser=info" } else { "info,fuser=error" };
+    let filter = EnvFilter::try_from_env("CHORDFS_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    match &config.options.log {
+        Some(path) => {
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            let file = file.map_err(|error| MountError::system(format!("open log {}: {error}", path.display())))?;
+            log.with_ansi(false).with_writer(file).init();
+        }
+        None if config.foreground => log.with_writer(io::stderr).init(),
+        None => {}
+    }
+    Ok(())
+}
+
+fn print(text: &str) -> u8 {
+    match write!(io::stdout(), "{text}") {
+        Ok(()) => 0,
+        Err(_) => 2,
+    }
+}
+
+fn fail(code: u8, message: &str) -> u8 {
+    eprintln!("mount.chordfs: {message}");
+    code
+}

@@ -1,1 +1,336 @@
-//! placeholder
+//! A node's life: open the folder, listen, take a place on the ring and in the namespace, serve, stop.
+//!
+//! The parts are put together here and nowhere else. Order matters twice: nothing is listened on before the folder is
+//! ours, and the planes answer before the node joins, because the others call back at once.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use common::{
+    chunk::ChunkRun,
+    chunk_client::ChunkClient,
+    http_pool::HttpPool,
+    ring_id::{NodeRef, RingId},
+    router::Router,
+    rpc::{self, RpcLimits},
+    session::{Session, SessionOptions},
+};
+use futures_util::future::join_all;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, watch},
+    time::{Instant, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use crate::{
+    driver::{self, DriverSettings, RingHandle},
+    files::{FileDefaults, FileService},
+    http::{
+        admin::{AdminOptions, NodeState, admin_router},
+        chunks::{self, ChunkPlane},
+        files::{FilesOptions, files_router},
+        metrics::install_recorder,
+        server::{self, ServerOptions},
+    },
+    namespace::{self, Namespace, NamespaceConfig, garbage::Deleter},
+    node::{Node, OwnSession, Stage, copies_floor},
+    replica::{peer::Peers, repair::Repair, write::Writer},
+    store::{DataFolder, Store, StoreOptions},
+};
+
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    pub data: PathBuf,
+    /// Ring address; the other planes use the next two ports.
+    pub address: SocketAddr,
+    pub join: Vec<SocketAddr>,
+    pub id: Option<u32>,
+    pub store: StoreOptions,
+    pub allow_kill: bool,
+    /// One request between nodes.
+    pub peer_deadline: Duration,
+    /// One question to the ring.
+    pub look_up_deadline: Duration,
+    /// An operation on behalf of a script or a browser.
+    pub operation_deadline: Duration,
+    /// How long to go on asking the members named in `join`.
+    pub join_deadline: Duration,
+    pub repair_period: Duration,
+    pub compact_period: Duration,
+}
+
+impl NodeConfig {
+    pub fn new(data: PathBuf, address: SocketAddr) -> Self {
+        Self {
+            data,
+            address,
+            join: Vec::new(),
+            id: None,
+            store: StoreOptions::default(),
+            allow_kill: false,
+            peer_deadline: Duration::from_secs(10),
+            look_up_deadline: Duration::from_secs(2),
+            operation_deadline: Duration::from_secs(30),
+            join_deadline: Duration::from_secs(60),
+            repair_period: Duration::from_secs(8),
+            compact_period: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Runs a node until SIGTERM, SIGINT or the ring's `kill`.
+pub async fn run(config: NodeConfig) -> Result<()> {
+    let folder = DataFolder::open(&config.data)?;
+    let listeners = Listeners::bind(config.address).await?;
+    let store = open_store(&folder, config.store.clone()).await?;
+    let (stop, killed) = (CancellationToken::new(), CancellationToken::new());
+    let tasks = TaskTracker::new();
+    let parts = Parts { folder: &folder, store, stop: &stop, killed: &killed, tasks: &tasks };
+    let node = assemble(&config, parts, listeners).await?;
+    let joined = tokio::select! {
+        joined = take_place(&config, &node) => joined,
+        () = asked_to_stop(&killed) => Ok(()),
+    };
+    if joined.is_ok() {
+        asked_to_stop(&killed).await;
+    }
+    info!("stopping");
+    node.stage.set(NodeState::Gone);
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    if let Some(namespace) = node.namespace.get() {
+        namespace.shutdown().await;
+    }
+    sync_store(&node.store).await;
+    joined
+}
+
+/// Sockets for the three planes.
+struct Listeners {
+    ring: TcpListener,
+    files: TcpListener,
+    admin: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(ring: SocketAddr) -> Result<Self> {
+        let node = NodeRef { ip: ring.ip(), port: ring.port(), id: RingId(0) };
+        Ok(Self {
+            ring: listen(node.ring_address()).await?,
+            files: listen(node.files_address()).await?,
+            admin: listen(node.admin_address()).await?,
+        })
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn open_store(folder: &DataFolder, options: StoreOptions) -> Result<Arc<Store>> {
+    let folder = folder.clone();
+    let store = tokio::task::spawn_blocking(move || Store::open(&folder, options)).await??;
+    let stats = store.stats();
+    info!(chunks = stats.chunks, bytes = stats.live_bytes, "opened the chunk store");
+    Ok(Arc::new(store))
+}
+
+/// What is there before the node is.
+struct Parts<'a> {
+    folder: &'a DataFolder,
+    store: Arc<Store>,
+    stop: &'a CancellationToken,
+    killed: &'a CancellationToken,
+    tasks: &'a TaskTracker,
+}
+
+async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -> Result<Arc<Node>> {
+    let Parts { folder, store, stop, killed, tasks } = parts;
+    let pool = Arc::new(HttpPool::new());
+    let peers = Peers::new(pool.clone(), config.peer_deadline);
+    let ring = driver::start(driver_settings(config, folder, &store, killed), config.address, stop.clone()).await?;
+    let neighbours = ring.watch();
+
+    let (opened, session) = watch::channel(None);
+    let session = OwnSession::new(session, config.operation_deadline);
+    let node = Arc::new(Node {
+        stage: Stage::default(),
+        ring: ring.clone(),
+        store: store.clone(),
+        peers: peers.clone(),
+        session: session.clone(),
+        namespace: OnceLock::new(),
+        capacity_bytes: config.store.capacity_bytes,
+    });
+    let namespace = Namespace::start(NamespaceConfig {
+        uid: folder.node_uid(),
+        node: config.address,
+        dir: folder.path().to_owned(),
+        neighbours: neighbours.clone(),
+        create: config.join.is_empty(),
+        pool: pool.clone(),
+        deleter: deleter(ring.clone(), peers.clone()),
+        settings: namespace::Settings::default(),
+    })
+    .await?;
+    node.namespace.set(namespace.clone()).ok().context("the namespace was started twice")?;
+
+    let repair = Arc::new(Notify::new());
+    let writer =
+        Arc::new(Writer::new(store.clone(), peers.clone(), neighbours.clone(), repair.clone(), config.peer_deadline));
+    let own = vec![config.address];
+    let router = || Arc::new(Router::new(own.clone(), config.look_up_deadline));
+    let chunk_client = Arc::new(ChunkClient::new(router(), pool, config.operation_deadline));
+    let files = FileService::over(Arc::new(session), chunk_client, FileDefaults::default());
+    let file_plane = chunks::routes(ChunkPlane { store: store.clone(), writer: writer.clone() })
+        .merge(files_router(files, FilesOptions::default()));
+    let metrics = install_recorder().map_err(anyhow::Error::msg)?;
+    let admin_plane = admin_router(node.clone(), metrics, AdminOptions::default()).merge(namespace.routes());
+
+    tasks.spawn(rpc::serve(listeners.ring, node.clone(), RpcLimits::default(), stop.clone()));
+    let options = ServerOptions::default();
+    tasks.spawn(server::serve(listeners.files, file_plane, options.clone(), stop.clone().cancelled_owned()));
+    tasks.spawn(server::serve(listeners.admin, admin_plane, options, stop.clone().cancelled_owned()));
+    let repair = Repair {
+        store: store.clone(),
+        peers,
+        router: router(),
+        neighbours,
+        wake: repair,
+        period: config.repair_period,
+    };
+    tasks.spawn(repair.run(stop.clone()));
+    tasks.spawn(compact(store, config.compact_period, stop.clone()));
+    tasks.spawn(keep_floor(writer, namespace, stop.clone()));
+    tasks.spawn(open_session(config.address, opened, stop.clone()));
+    Ok(node)
+}
+
+fn driver_settings(
+    config: &NodeConfig,
+    folder: &DataFolder,
+    store: &Arc<Store>,
+    kill: &CancellationToken,
+) -> DriverSettings {
+    let store = store.clone();
+    DriverSettings {
+        id: config.id.map(RingId),
+        kill: config.allow_kill.then(|| kill.clone()),
+        load_bytes: Arc::new(move || store.stats().live_bytes),
+        ..DriverSettings::new(folder.path().to_owned())
+    }
+}
+
+/// Joins through any of the members named; a node that is told of none begins a ring, or finds the one it remembers.
+async fn take_place(config: &NodeConfig, node: &Node) -> Result<()> {
+    node.stage.set(NodeState::Joining);
+    enter(config, &node.ring).await?;
+    node.stage.set(NodeState::Serving);
+    info!(node = %node.ring.me(), "in the ring");
+    Ok(())
+}
+
+async fn enter(config: &NodeConfig, ring: &RingHandle) -> Result<()> {
+    let end = Instant::now() + config.join_deadline;
+    loop {
+        match ring.enter(&config.join).await {
+            Ok(()) => return Ok(()),
+            // A node with a memory finds its ring again by itself, also when the members it was told are gone.
+            Err(error) if ring.remembers() => {
+                info!(%error, "not joined through the nodes that were named; looking for the ring it remembers");
+                return Ok(());
+            }
+            Err(error) if Instant::now() > end => {
+                bail!("cannot join the ring within {:?}: {error}", config.join_deadline)
+            }
+            Err(_) => sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
+
+/// SIGTERM, SIGINT, or a `kill` that the operator allowed.
+async fn asked_to_stop(killed: &CancellationToken) {
+    let (mut term, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(term), Ok(interrupt)) => (term, interrupt),
+        (Err(error), _) | (_, Err(error)) => {
+            warn!(%error, "signals cannot be caught; only the ring's kill ends this process cleanly");
+            return killed.cancelled().await;
+        }
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+        () = killed.cancelled() => {}
+    }
+}
+
+/// Deletes dead versions on every node of the ring; a node that does not answer keeps its copies until a scrub.
+fn deleter(ring: RingHandle, peers: Peers) -> Deleter {
+    Arc::new(move |runs: Vec<ChunkRun>| {
+        let (ring, peers) = (ring.clone(), peers.clone());
+        Box::pin(async move {
+            let members = ring.members().await.map_err(|error| error.to_string())?;
+            let deleted = join_all(members.iter().map(|node| peers.delete(node, &runs))).await;
+            match deleted.into_iter().find_map(Result::err) {
+                Some(error) => Err(error.to_string()),
+                None => Ok(()),
+            }
+        })
+    })
+}
+
+async fn compact(store: Arc<Store>, period: Duration, stop: CancellationToken) {
+    loop {
+        let step = store.clone();
+        match tokio::task::spawn_blocking(move || step.compact_step()).await {
+            Ok(Ok(true)) if !stop.is_cancelled() => continue,
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(%error, "a segment could not be rewritten"),
+            Err(error) => warn!(%error, "rewriting segments failed"),
+        }
+        tokio::select! { () = stop.cancelled() => return, () = sleep(period) => {} }
+    }
+}
+
+async fn keep_floor(writer: Arc<Writer>, namespace: Namespace, stop: CancellationToken) {
+    loop {
+        writer.set_floor(copies_floor(&namespace));
+        tokio::select! { () = stop.cancelled() => return, () = sleep(Duration::from_millis(200)) => {} }
+    }
+}
+
+/// Goes on until the namespace answers: a node may start long before its peers.
+async fn open_session(own: SocketAddr, opened: watch::Sender<Option<Session>>, stop: CancellationToken) {
+    loop {
+        let options = SessionOptions::new(vec![own], format!("storage-node {own}"));
+        let session = tokio::select! { session = Session::open(options) => session, () = stop.cancelled() => return };
+        match session {
+            Ok((session, mut feed)) => {
+                opened.send_replace(Some(session));
+                // The node caches nothing of the namespace, so the feed is only kept flowing.
+                loop {
+                    tokio::select! { event = feed.recv() => if event.is_none() { break }, () = stop.cancelled() => return }
+                }
+            }
+            Err(error) => info!(%error, "the namespace is not there yet"),
+        }
+    }
+}
+
+async fn sync_store(store: &Arc<Store>) {
+    let store = store.clone();
+    match tokio::task::spawn_blocking(move || store.sync()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "the chunk store was not synced"),
+        Err(error) => warn!(%error, "syncing the chunk store failed"),
+    }
+}

@@ -1,1 +1,125 @@
-fn main() {}
+//! `storage-node`: parses the command line, checks it, and starts the node or asks one.
+
+use std::{
+    io::Write,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use storage_node::{
+    ask::{self, Asked},
+    lifecycle::{self, NodeConfig},
+};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(name = "storage-node", version, about = "A storage node of chordfs: keeps chunks on a ring and serves them")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a node until SIGTERM
+    Run(RunArgs),
+    /// List the chunks a node keeps: NAME_chunk_I BYTES VERSION
+    Ls(Which),
+    /// Show what a node knows of itself, the ring and the namespace
+    Status {
+        #[command(flatten)]
+        which: Which,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Folder for everything the node keeps; made if it is missing
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Address that other nodes and mounts reach this node at
+    #[arg(long, env = "CHORDFS_IP")]
+    ip: IpAddr,
+    /// Port of the ring; files are served on the next port, administration on the one after it
+    #[arg(long, default_value_t = 5057, value_parser = clap::value_parser!(u16).range(1..=65533))]
+    port: u16,
+    /// Any member of the ring to join, more than one if known; without it the node is a ring's first, unless its folder
+    /// remembers a ring [IP:PORT, or IP for port 5057]
+    #[arg(long, value_name = "ADDRESS", value_parser = ring_address)]
+    join: Vec<SocketAddr>,
+    /// Position on the ring, 0..2^32 [default: chosen so that the fullest node is relieved, then kept]
+    #[arg(long)]
+    id: Option<u32>,
+    /// Largest size of the chunks kept here, in MiB [default: what the disk has]
+    #[arg(long, value_name = "MIB")]
+    capacity: Option<u64>,
+    /// Space of the disk that is never filled, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    reserve: u64,
+    /// Let the ring call `kill` end this process
+    #[arg(long)]
+    allow_kill: bool,
+}
+
+#[derive(Args)]
+struct Which {
+    /// A running node [IP:PORT of its ring plane, or IP for port 5057]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5057", value_parser = ring_address)]
+    node: SocketAddr,
+}
+
+fn ring_address(text: &str) -> Result<SocketAddr, String> {
+    let with_default = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 5057));
+    text.parse().or_else(|_| with_default()).map_err(|_| format!("{text:?} is neither IP:PORT nor an IP"))
+}
+
+impl From<RunArgs> for NodeConfig {
+    fn from(args: RunArgs) -> Self {
+        let mut config = NodeConfig::new(args.data, SocketAddr::new(args.ip, args.port));
+        config.join = args.join;
+        config.id = args.id;
+        config.store.capacity_bytes = args.capacity.map(|mib| mib << 20);
+        config.store.reserve_bytes = args.reserve << 20;
+        config.allow_kill = args.allow_kill;
+        config
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(args) => run(args.into()),
+        Command::Ls(which) => print(ask::chunks(which.node)),
+        Command::Status { which, json } => print(ask::status(which.node, json)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("storage-node: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: NodeConfig) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    runtime()?.block_on(lifecycle::run(config))
+}
+
+fn print(asked: impl Asked) -> anyhow::Result<()> {
+    let text = runtime()?.block_on(asked)?;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // The reader (head, less) has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}

@@ -1,1 +1,16 @@
+//! The harness: real storage nodes, real mounts, real Python clients, and the patience to wait for conditions.
+//! What a feature promises is asserted in `tests/it`, not here.
 
+pub mod cluster;
+pub mod mount;
+pub mod programs;
+pub mod raw_rpc;
+pub mod tree;
+pub mod wait;
+
+pub use self::{
+    cluster::{Cluster, Stored},
+    mount::TempMount,
+    programs::{Outcome, python, run},
+    wait::wait_for,
+};

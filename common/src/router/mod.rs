@@ -57,6 +57,11 @@ impl Router {
         self.table.lock().learn(neighbours);
     }
 
+    /// Everything is asked anew from now on.
+    pub fn forget_all(&self) {
+        *self.table.lock() = RouteTable::default();
+    }
+
     /// The node did not answer: what was learnt of its own arc is asked again from others.
     pub fn suspect(&self, node: &NodeRef) {
         self.table.lock().drop_owner(node);

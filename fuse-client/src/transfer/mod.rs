@@ -1,1 +1,193 @@
-//! placeholder
+//! The mount's data path: write-back, read-ahead, batches in flight.
+//!
+//! A [`Transfer`] serves one mount, a [`FileData`] one open inode of it. A write is copied into the inode's dirty bytes
+//! and answered; whole chunks leave in runs while the program goes on writing; a commit on close, on fsync, and every few
+//! seconds makes what has arrived current. A read takes its bytes from these layers (see `state`), from the chunk cache,
+//! or in batches from the holders, and sequential readers are fetched ahead of.
+//!
+//! What POSIX says, attributes and handles are `fs`'s business; who holds a chunk is `common::chunk_client`'s.
+
+mod backend;
+mod ceiling;
+mod commit;
+mod dirty;
+mod extents;
+mod fetch;
+mod file;
+mod flight;
+mod read;
+mod read_ahead;
+mod set_attr;
+mod state;
+mod unsynced;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use common::{
+    chunk_client::ChunkClient,
+    fs_error::FsError,
+    namespace::{Attr, Extent, Ino},
+    session::Session,
+};
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+pub use self::{
+    backend::{ChunkIo, Namespace},
+    file::FileData,
+};
+use self::{ceiling::Ceiling, fetch::Fetcher, unsynced::Unsynced};
+use crate::cache::chunks::ChunkCache;
+
+/// Files committed side by side before unmounting.
+const LAST_COMMITS: usize = 16;
+
+#[derive(Clone, Debug)]
+pub struct TransferSettings {
+    /// The chunk cache.
+    pub cache_bytes: u64,
+    /// Written and not yet stored, over all files; beyond it writers wait.
+    pub dirty_bytes: u64,
+    /// One batch on its way to the holders.
+    pub flush_run_bytes: u64,
+    /// Batches on their way at a time, for each file.
+    pub flushes_in_flight: usize,
+    /// How far ahead of a sequential reader.
+    pub read_ahead_bytes: u64,
+    /// How long a written byte may stay uncommitted while the file stays open.
+    pub flush_age: Duration,
+    /// Bounds each wait that has no deadline of its own further down.
+    pub deadline: Duration,
+}
+
+impl Default for TransferSettings {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 256 << 20,
+            dirty_bytes: 64 << 20,
+            flush_run_bytes: 4 << 20,
+            flushes_in_flight: 4,
+            read_ahead_bytes: 8 << 20,
+            flush_age: Duration::from_secs(2),
+            deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+/// One for each mount.
+pub struct Transfer {
+    namespace: Arc<dyn Namespace>,
+    chunks: Arc<dyn ChunkIo>,
+    runtime: Handle,
+    settings: TransferSettings,
+    cache: Arc<ChunkCache>,
+    fetcher: Arc<Fetcher>,
+    ceiling: Ceiling,
+    unsynced: Unsynced,
+    files: Mutex<HashMap<Ino, Weak<FileData>>>,
+    /// Files with something uncommitted; kept alive although nobody may have them open any more.
+    dirty: Mutex<HashMap<Ino, Arc<FileData>>>,
+}
+
+impl Transfer {
+    pub fn new(session: Session, chunks: Arc<ChunkClient>, runtime: Handle, settings: TransferSettings) -> Arc<Self> {
+        Self::over(Arc::new(session), chunks, runtime, settings)
+    }
+
+    /// Over any namespace and any place for chunks.
+    pub fn over(
+        namespace: Arc<dyn Namespace>,
+        chunks: Arc<dyn ChunkIo>,
+        runtime: Handle,
+        settings: TransferSettings,
+    ) -> Arc<Self> {
+        let cache = Arc::new(ChunkCache::new(settings.cache_bytes as usize));
+        let transfer = Arc::new(Self {
+            fetcher: Fetcher::new(chunks.clone(), cache.clone(), runtime.clone()),
+            namespace,
+            chunks,
+            ceiling: Ceiling::new(settings.dirty_bytes),
+            unsynced: Unsynced::default(),
+            files: Mutex::default(),
+            dirty: Mutex::default(),
+            cache,
+            settings,
+            runtime,
+        });
+        transfer.runtime.spawn(commit_aged(Arc::downgrade(&transfer), transfer.settings.flush_age));
+        transfer
+    }
+
+    /// The data of an inode, as the namespace answered `Open` (or `Make`, with no extents). All who have the inode open
+    /// share one; if somebody has, it is refreshed.
+    pub fn open_file(self: &Arc<Self>, attr: &Attr, extents: Vec<Extent>, more: bool) -> Arc<FileData> {
+        let live = self.files.lock().get(&attr.ino).and_then(Weak::upgrade);
+        if let Some(file) = live {
+            file.refresh(attr, extents, more);
+            return file;
+        }
+        let file = Arc::new(FileData::new(self.clone(), attr.clone(), &extents, more));
+        let mut files = self.files.lock();
+        if let Some(other) = files.get(&attr.ino).and_then(Weak::upgrade) {
+            drop(files);
+            other.refresh(attr, extents, more);
+            return other;
+        }
+        files.insert(attr.ino, Arc::downgrade(&file));
+        drop(files);
+        file
+    }
+
+    /// The data of an inode, if it is open or has something uncommitted.
+    pub fn live_file(&self, ino: Ino) -> Option<Arc<FileData>> {
+        self.files.lock().get(&ino)?.upgrade()
+    }
+
+    /// Before unmounting: commits all that is written, and answers with the first error. Everything is tried.
+    pub async fn flush_all(&self) -> Result<(), FsError> {
+        let commit = |file: Arc<FileData>| async move { file.commit(true).await.map(drop) };
+        let files = stream::iter(self.dirty_files()).map(commit);
+        let outcomes: Vec<Result<(), FsError>> = files.buffer_unordered(LAST_COMMITS).collect().await;
+        outcomes.into_iter().collect()
+    }
+
+    fn dirty_files(&self) -> Vec<Arc<FileData>> {
+        self.dirty.lock().values().cloned().collect()
+    }
+
+    /// Makes room under the ceiling by starting on the file that holds most, unless it is being flushed already.
+    fn relieve(&self) {
+        let held = |file: &Arc<FileData>| (file.held_bytes(), file.clone());
+        let most = self.dirty_files().iter().map(held).max_by_key(|(bytes, _)| *bytes);
+        if let Some((_, file)) = most {
+            file.press();
+        }
+    }
+}
+
+/// Commits files whose oldest uncommitted byte is older than `age`; ends with the mount.
+async fn commit_aged(transfer: Weak<Transfer>, age: Duration) {
+    let mut tick = tokio::time::interval((age / 4).max(Duration::from_millis(10)));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Some(transfer) = transfer.upgrade() else { return };
+        for file in transfer.dirty_files() {
+            if file.is_older_than(age) {
+                transfer.runtime.spawn(file.commit_in_background());
+            }
+        }
+    }
+}

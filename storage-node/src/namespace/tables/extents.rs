@@ -34,6 +34,13 @@ pub(super) struct Dead {
     pub(super) since: Time,
 }
 
+#[cfg(test)]
+impl ChunkAt {
+    pub(super) fn ino(self) -> Ino {
+        self.ino
+    }
+}
+
 impl Step<'_> {
     pub(super) fn commit(&mut self, ino: Ino, commit: &Commit) -> Result<Reply, FsError> {
         let before = self.tables.file(ino)?.clone();

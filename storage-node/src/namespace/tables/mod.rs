@@ -14,10 +14,16 @@ mod entries;
 mod extents;
 mod links;
 mod map;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod model_test;
 mod orphans;
 mod query;
 mod rename;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

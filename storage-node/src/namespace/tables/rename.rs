@@ -30,7 +30,7 @@ impl Step<'_> {
             (RenameMode::Exchange, Some(target)) => {
                 tables.check_not_into(target, from.0)?;
                 let (source, target) = (Moved::of(source), Moved::of(target));
-                tables.check_links(source, target, from.0, to.0)?;
+                tables.check_both(source, target, from.0, to.0)?;
                 self.exchange(from, source, to, target);
                 Ok(Reply::Removed { attr: None })
             }
@@ -100,7 +100,7 @@ impl Tables {
         if grows && full { Err(FsError::TooManyLinks) } else { Ok(()) }
     }
 
-    fn check_links(&self, source: Moved, target: Moved, from: Ino, to: Ino) -> Result<(), FsError> {
+    fn check_both(&self, source: Moved, target: Moved, from: Ino, to: Ino) -> Result<(), FsError> {
         self.check_room(source, Some(target), from, to)?;
         self.check_room(target, Some(source), to, from)
     }

@@ -29,6 +29,18 @@ pub(super) struct Session {
     pub(super) holds: OrdMap<Ino, ()>,
 }
 
+#[cfg(test)]
+impl Session {
+    pub(super) fn replies(&self) -> impl Iterator<Item = &u64> {
+        self.replies.keys()
+    }
+
+    pub(super) fn forget_replies(&mut self) {
+        self.replies.clear();
+        self.answered_below = 0;
+    }
+}
+
 impl Tables {
     /// Every open session and what its client calls itself, for the lease keeper and the console.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &str)> {

@@ -1,0 +1,195 @@
+//! The LRU cache of chunks, under one byte ceiling.
+//!
+//! Entries are found by their full name, version included, so they are never stale and nobody ever removes one. To keep
+//! one pass over a large file from pushing out what is read again and again, each shard has two LRU lists: a chunk
+//! enters `once`, and the second time it is read it moves to `often`, which may fill three quarters of the ceiling.
+//! What `often` does not need, `once` may use.
+//!
+//! A chunk usually arrives as a slice of a buffer of many. On its way to `often` it gets a buffer of its own, so that
+//! one favourite does not keep its whole neighbourhood in memory; neighbours that are never read again leave `once` at
+//! about the same time, and their common buffer goes with them. Fetching is the business of `transfer`.
+
+use bytes::Bytes;
+use common::chunk::ChunkId;
+use lru::LruCache;
+use parking_lot::Mutex;
+
+const SHARDS: usize = 16;
+/// What an entry costs beside its data.
+const ENTRY_BYTES: usize = 128;
+
+pub struct ChunkCache {
+    shards: Vec<Mutex<Shard>>,
+}
+
+impl ChunkCache {
+    /// `limit_bytes` counts the data and what the entries themselves take.
+    pub fn new(limit_bytes: usize) -> Self {
+        let shard = || Mutex::new(Shard::new(limit_bytes / SHARDS));
+        Self { shards: (0..SHARDS).map(|_| shard()).collect() }
+    }
+
+    /// Counts as a use.
+    pub fn get(&self, id: ChunkId) -> Option<Bytes> {
+        self.shard(id).lock().get(id)
+    }
+
+    /// Does not count as a use.
+    pub fn contains(&self, id: ChunkId) -> bool {
+        let shard = self.shard(id).lock();
+        shard.once.contains(&id) || shard.often.contains(&id)
+    }
+
+    pub fn insert(&self, id: ChunkId, data: Bytes) {
+        self.shard(id).lock().insert(id, data);
+    }
+
+    /// Bytes held now, entries included.
+    pub fn held_bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().held()).sum()
+    }
+
+    fn shard(&self, id: ChunkId) -> &Mutex<Shard> {
+        let mixed = (u64::from(id.index) ^ id.version.0.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.shards[(mixed >> 60) as usize % SHARDS]
+    }
+}
+
+struct Entry {
+    data: Bytes,
+    read_before: bool,
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        self.data.len() + ENTRY_BYTES
+    }
+}
+
+struct Shard {
+    limit: usize,
+    once: LruCache<ChunkId, Entry>,
+    once_bytes: usize,
+    often: LruCache<ChunkId, Entry>,
+    often_bytes: usize,
+}
+
+impl Shard {
+    fn new(limit: usize) -> Self {
+        Self { limit, once: LruCache::unbounded(), once_bytes: 0, often: LruCache::unbounded(), often_bytes: 0 }
+    }
+
+    fn held(&self) -> usize {
+        self.once_bytes + self.often_bytes
+    }
+
+    fn get(&mut self, id: ChunkId) -> Option<Bytes> {
+        if let Some(entry) = self.often.get(&id) {
+            return Some(entry.data.clone());
+        }
+        let entry = self.once.get_mut(&id)?;
+        let data = entry.data.clone();
+        if entry.read_before {
+            self.promote(id);
+        } else {
+            entry.read_before = true;
+        }
+        Some(data)
+    }
+
+    fn promote(&mut self, id: ChunkId) {
+        let Some(mut entry) = self.once.pop(&id) else { return };
+        self.once_bytes -= entry.cost();
+        entry.data = Bytes::copy_from_slice(&entry.data);
+        self.often_bytes += entry.cost();
+        self.often.put(id, entry);
+        while self.often_bytes > self.limit / 4 * 3 {
+            let Some((id, entry)) = self.often.pop_lru() else { break };
+            self.often_bytes -= entry.cost();
+            self.once_bytes += entry.cost();
+            self.once.put(id, entry);
+        }
+        self.evict();
+    }
+
+    fn insert(&mut self, id: ChunkId, data: Bytes) {
+        if self.often.contains(&id) {
+            return;
+        }
+        let entry = Entry { data, read_before: false };
+        self.once_bytes += entry.cost();
+        if let Some(old) = self.once.put(id, entry) {
+            self.once_bytes -= old.cost();
+        }
+        self.evict();
+    }
+
+    fn evict(&mut self) {
+        while self.held() > self.limit {
+            if let Some((_, entry)) = self.once.pop_lru() {
+                self.once_bytes -= entry.cost();
+            } else if let Some((_, entry)) = self.often.pop_lru() {
+                self.often_bytes -= entry.cost();
+            } else {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::chunk::Version;
+
+    use super::*;
+
+    fn id(index: u32) -> ChunkId {
+        ChunkId { version: Version(7), index }
+    }
+
+    #[test]
+    fn the_ceiling_holds() {
+        let cache = ChunkCache::new(1 << 20);
+        for index in 1..5000 {
+            cache.insert(id(index), Bytes::from(vec![1; 4096]));
+            cache.get(id(index / 2 + 1));
+            assert!(cache.held_bytes() <= 1 << 20);
+        }
+        assert!(cache.held_bytes() > (1 << 20) / 10 * 8);
+        assert_eq!(cache.get(id(4999)).unwrap().len(), 4096);
+        assert!(cache.get(id(1)).is_none() || cache.contains(id(1)));
+    }
+
+    #[test]
+    fn one_pass_leaves_what_is_read_often() {
+        let cache = ChunkCache::new(1 << 20);
+        for index in 1..=100 {
+            cache.insert(id(index), Bytes::from(vec![1; 4096]));
+            (0..2).for_each(|_| assert!(cache.get(id(index)).is_some()));
+        }
+        for index in 1000..4000 {
+            cache.insert(id(index), Bytes::from(vec![2; 4096]));
+            cache.get(id(index));
+        }
+        let kept = (1..=100).filter(|&index| cache.contains(id(index))).count();
+        assert!(kept > 90, "{kept} of 100 kept");
+    }
+
+    #[test]
+    fn a_favourite_leaves_its_common_buffer() {
+        let cache = ChunkCache::new(1 << 20);
+        let common = Bytes::from(vec![3; 64 << 10]);
+        cache.insert(id(1), common.slice(..4096));
+        for _ in 0..2 {
+            cache.get(id(1));
+        }
+        assert!(common.is_unique(), "the entry still shares the large buffer");
+    }
+
+    #[test]
+    fn too_large_for_a_shard_is_not_kept() {
+        let cache = ChunkCache::new(1 << 20);
+        cache.insert(id(1), Bytes::from(vec![0; 1 << 20]));
+        assert_eq!(cache.held_bytes(), 0);
+    }
+}

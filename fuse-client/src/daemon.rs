@@ -1,0 +1,131 @@
+//! Going into the background. The process forks before it has started any thread; the child does all the work of
+//! mounting and tells the parent over a pipe how that went, so that the command returns when the mount is ready, or
+//! fails with the child's reason.
+//!
+//! ```text
+//! offset size field of the report
+//!      0    1 exit code, 0 for "ready"
+//!      1    n message, UTF-8, up to the end of the pipe
+//! ```
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use nix::{
+    fcntl::OFlag,
+    sys::wait::waitpid,
+    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid},
+};
+
+use crate::exit::MountError;
+
+pub enum Side {
+    /// How the child fared: its exit code and message.
+    Parent(Report),
+    Child(Reporter),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// 0: the mount is ready.
+    pub code: u8,
+    pub message: String,
+}
+
+/// Where the outcome is told: to the parent, or, in the foreground, to nobody but the caller.
+pub struct Reporter {
+    pipe: Option<File>,
+}
+
+/// To be called before any thread is started.
+pub fn fork_into_background() -> Result<Side, MountError> {
+    let cannot = |step: &str, error: nix::Error| MountError::system(format!("{step}: {error}"));
+    let (reading, writing) = pipe2(OFlag::O_CLOEXEC).map_err(|error| cannot("open a pipe", error))?;
+    // SAFETY: this process has one thread, so the child is not left with locks that nobody will ever open.
+    match unsafe { fork() }.map_err(|error| cannot("start a process in the background", error))? {
+        ForkResult::Parent { child } => {
+            drop(writing);
+            Ok(Side::Parent(wait_for_report(reading, child)))
+        }
+        ForkResult::Child => {
+            drop(reading);
+            setsid().map_err(|error| cannot("leave the terminal", error))?;
+            Ok(Side::Child(Reporter { pipe: Some(writing.into()) }))
+        }
+    }
+}
+
+impl Reporter {
+    pub fn foreground() -> Self {
+        Self { pipe: None }
+    }
+
+    /// The mount works. Lets go of the terminal. An error means that the parent is gone: the user gave up waiting.
+    pub fn ready(&mut self) -> io::Result<()> {
+        let Some(mut pipe) = self.pipe.take() else { return Ok(()) };
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        dup2_stdin(&null)?;
+        dup2_stdout(&null)?;
+        dup2_stderr(&null)?;
+        pipe.write_all(&[0])
+    }
+
+    /// True if the parent was there to be told; otherwise the caller has to.
+    pub fn failed(&mut self, error: &MountError) -> bool {
+        let Some(mut pipe) = self.pipe.take() else { return false };
+        let report = [&[error.code as u8], error.message.as_bytes()].concat();
+        pipe.write_all(&report).is_ok()
+    }
+}
+
+fn wait_for_report(reading: OwnedFd, child: Pid) -> Report {
+    let mut bytes = Vec::new();
+    let fd = reading.as_raw_fd();
+    let read = File::from(reading).read_to_end(&mut bytes);
+    match (read, bytes.split_first()) {
+        (Ok(_), Some((&code, message))) => Report { code, message: String::from_utf8_lossy(message).into_owned() },
+        (Ok(_), None) => {
+            let end = waitpid(child, None).map_or_else(|error| error.to_string(), |status| format!("{status:?}"));
+            silent(&format!("the process in the background ended without a word ({end})"))
+        }
+        (Err(error), _) => silent(&format!("read the report from descriptor {fd}: {error}")),
+    }
+}
+
+fn silent(message: &str) -> Report {
+    let error = MountError::bug(message);
+    Report { code: error.code as u8, message: error.message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reported(tell: impl FnOnce(&mut Reporter)) -> Report {
+        let (reading, writing) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        tell(&mut Reporter { pipe: Some(writing.into()) });
+        wait_for_report(reading, Pid::from_raw(i32::MAX))
+    }
+
+    #[test]
+    fn a_failure_arrives_whole() {
+        let error = MountError::failure("no node answered");
+        let report = reported(|reporter| assert!(reporter.failed(&error)));
+        assert_eq!(report, Report { code: 32, message: "no node answered".into() });
+    }
+
+    #[test]
+    fn silence_is_a_bug() {
+        assert_eq!(reported(|_| ()).code, 4);
+    }
+
+    #[test]
+    fn in_the_foreground_nobody_is_told() {
+        let mut reporter = Reporter::foreground();
+        assert!(!reporter.failed(&MountError::failure("x")));
+        assert!(reporter.ready().is_ok());
+    }
+}

@@ -1,0 +1,277 @@
+//! Opening and closing. `open` always asks the namespace, so what one mount has closed the next one to open sees;
+//! `flush` (at each close) commits, `fsync` also waits for the holders' disks, and the last `release` lets go.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{
+    fs_error::FsError,
+    namespace::{Answer, Attr, Change, EntryName, Extent, FileKind, Ino, Query},
+};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tracing::{debug, error, warn};
+
+use super::{Caller, FileSystem, NewEntry, open_table::Left, unexpected};
+use crate::transfer::{FileData, Namespace};
+
+/// How long `open` waits for the kernel to drop outdated attributes.
+const NOTICE_DEADLINE: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The kernel's pages of this file are up to date.
+    pub keep_cache: bool,
+}
+
+/// What this mount knows of an inode while it is open.
+pub struct OpenFile {
+    pub data: Arc<FileData>,
+    /// As the namespace last told it.
+    attr: Mutex<Attr>,
+    /// Counts writes taken, and how many of them the last commit of ours covered.
+    writes: AtomicU64,
+    settled: AtomicU64,
+    /// Another mount has changed the contents since the namespace was last asked.
+    outdated: AtomicBool,
+}
+
+impl FileSystem {
+    pub async fn open(&self, ino: Ino) -> Result<Opened, FsError> {
+        let opening = self.open_file(ino).await?;
+        let change = opening.file().attr.lock().change;
+        opening.stays_open();
+        Ok(Opened { keep_cache: self.pages.opened(ino, change) })
+    }
+
+    /// Makes and opens a file. If somebody else made it since the kernel looked, the kernel is sent back to look again
+    /// (ESTALE), for it has to check permissions and to truncate.
+    pub async fn create(
+        &self,
+        parent: Ino,
+        name: &EntryName,
+        mode: u16,
+        exclusive: bool,
+        caller: Caller,
+    ) -> Result<Attr, FsError> {
+        let new = NewEntry { kind: FileKind::File, mode, rdev: 0, target: Vec::new(), exclusive };
+        let (attr, created) = self.make(parent, name, new, caller).await?;
+        if !created {
+            return Err(FsError::Stale { ino: attr.ino });
+        }
+        let opening = Opening::enter(self, attr.ino);
+        self.attach(&attr, Vec::new(), false);
+        self.pages.opened(attr.ino, attr.change);
+        opening.stays_open();
+        Ok(attr)
+    }
+
+    /// Nothing was written through this mount since the last commit: `flush` has nothing to do.
+    pub fn try_flush(&self, ino: Ino) -> bool {
+        self.opens.get(ino).is_none_or(|file| !file.has_unsettled_writes())
+    }
+
+    pub async fn flush(&self, ino: Ino) -> Result<(), FsError> {
+        self.commit(ino, false).await
+    }
+
+    pub async fn fsync(&self, ino: Ino) -> Result<(), FsError> {
+        self.commit(ino, true).await
+    }
+
+    /// One handle is gone. Nobody waits for the answer, so an error is logged here.
+    pub async fn release(&self, ino: Ino) {
+        if !self.try_flush(ino)
+            && let Err(failure) = self.commit(ino, false).await
+        {
+            error!(ino = ino.0, op = "release", "data written to a file may be lost: {failure}");
+        }
+        self.leave(ino);
+    }
+
+    /// Releases at once where nothing is left to commit.
+    pub fn try_release(&self, ino: Ino) -> bool {
+        let clean = self.try_flush(ino);
+        if clean {
+            self.leave(ino);
+        }
+        clean
+    }
+
+    /// Opens for the kernel or for ourselves; what is returned closes again when dropped.
+    pub(super) async fn open_file(&self, ino: Ino) -> Result<Opening<'_>, FsError> {
+        let opening = Opening::enter(self, ino);
+        let stamp = self.cache.stamp();
+        let (attr, extents, more) = self.query_open(ino).await.map_err(|error| self.gone(ino, error))?;
+        if attr.nlink == 0 && self.opens.get(ino).is_none() {
+            return Err(self.gone(ino, FsError::Stale { ino }));
+        }
+        let known = self.cache.attr_maybe_touched(ino).map(|known| known.change);
+        self.attach(&attr, extents, more);
+        self.cache.answer_attr(stamp, &attr);
+        if known != Some(attr.change) {
+            self.kernel_forgets_attr(ino).await;
+        }
+        Ok(opening)
+    }
+
+    pub(super) fn open_data(&self, ino: Ino) -> Result<Arc<OpenFile>, FsError> {
+        self.opens.get(ino).ok_or_else(|| FsError::Internal { detail: format!("inode {} is not open", ino.0) })
+    }
+
+    /// Another mount has changed the file since it was opened here.
+    pub(super) async fn ask_again(&self, ino: Ino, file: &OpenFile) -> Result<(), FsError> {
+        file.outdated.store(false, Ordering::Release);
+        let asked = self.query_open(ino).await;
+        let (attr, extents, more) = asked.inspect_err(|_| file.outdated.store(true, Ordering::Release))?;
+        file.data.refresh(&attr, extents, more);
+        file.remember(&attr);
+        Ok(())
+    }
+
+    async fn query_open(&self, ino: Ino) -> Result<(Attr, Vec<Extent>, bool), FsError> {
+        match self.namespace.query(Query::Open { ino }).await? {
+            Answer::Open { attr, extents, more } => Ok((attr, extents, more)),
+            other => Err(unexpected("opening a file", &other)),
+        }
+    }
+
+    fn attach(&self, attr: &Attr, extents: Vec<Extent>, more: bool) {
+        let mut answer = Some(extents);
+        let (file, first) = self.opens.attach(attr.ino, || {
+            OpenFile::new(self.transfer.open_file(attr, answer.take().unwrap_or_default(), more), attr)
+        });
+        if let (false, Some(extents)) = (first, answer) {
+            file.data.refresh(attr, extents, more);
+            file.remember(attr);
+        }
+    }
+
+    /// Without this the kernel would go on with the size that it knows for as long as attributes are valid.
+    async fn kernel_forgets_attr(&self, ino: Ino) {
+        if tokio::time::timeout(NOTICE_DEADLINE, self.notices.attr_and_wait(ino)).await.is_err() {
+            warn!(ino = ino.0, "the kernel did not take a notice within {NOTICE_DEADLINE:?}");
+        }
+    }
+
+    pub(super) async fn commit(&self, ino: Ino, durable: bool) -> Result<(), FsError> {
+        let file = self.open_data(ino)?;
+        let stamp = self.cache.stamp();
+        let writes = file.writes.load(Ordering::Acquire);
+        let committed = file.data.commit(durable).await;
+        file.settled.fetch_max(writes, Ordering::AcqRel);
+        match committed? {
+            Some(attr) => self.changed(stamp, &attr),
+            // A commit in the background may have been the one; then what we remember is older than that.
+            None if writes > 0 => self.cache.drop_attr(ino),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn leave(&self, ino: Ino) {
+        if self.opens.leave(ino) == (Left::Last { held: true }) {
+            self.release_at_namespace(ino);
+        }
+    }
+
+    pub(super) fn release_at_namespace(&self, ino: Ino) {
+        if self.releases.send(ino).is_err() {
+            debug!(ino = ino.0, "not released: the mount is ending, and its session with it");
+        }
+    }
+}
+
+impl OpenFile {
+    fn new(data: Arc<FileData>, attr: &Attr) -> Self {
+        Self {
+            data,
+            attr: Mutex::new(attr.clone()),
+            writes: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            outdated: AtomicBool::new(false),
+        }
+    }
+
+    pub fn remember(&self, attr: &Attr) {
+        let mut known = self.attr.lock();
+        if known.change <= attr.change {
+            *known = attr.clone();
+        }
+    }
+
+    /// Another mount has changed the contents.
+    pub fn invalidate(&self) {
+        self.outdated.store(true, Ordering::Release);
+        self.data.invalidate();
+    }
+
+    pub fn is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::Acquire)
+    }
+
+    pub fn note_write(&self) {
+        self.writes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn has_unsettled_writes(&self) -> bool {
+        self.writes.load(Ordering::Acquire) > self.settled.load(Ordering::Acquire) || self.data.is_dirty()
+    }
+
+    /// False when bytes were committed in the background since our last commit: then only the namespace knows.
+    pub fn knows_its_attr(&self) -> bool {
+        !self.has_unsettled_writes() || self.data.is_dirty()
+    }
+
+    /// As this mount sees it, uncommitted bytes included.
+    pub fn size(&self) -> u64 {
+        let mut attr = self.attr.lock().clone();
+        self.data.overlay(&mut attr);
+        attr.size
+    }
+}
+
+/// Counts as one opening until it is dropped, whatever happens in between.
+pub(super) struct Opening<'a> {
+    fs: &'a FileSystem,
+    ino: Ino,
+}
+
+impl<'a> Opening<'a> {
+    fn enter(fs: &'a FileSystem, ino: Ino) -> Self {
+        fs.opens.enter(ino);
+        Self { fs, ino }
+    }
+
+    pub fn file(&self) -> Arc<OpenFile> {
+        self.fs.opens.get(self.ino).expect("open_file attached it, and this opening keeps it")
+    }
+
+    /// From now on the kernel's `release` closes it.
+    fn stays_open(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.fs.leave(self.ino);
+    }
+}
+
+/// Tells the namespace which nameless files nobody here has open any more, many in one change.
+pub(super) async fn send_releases(namespace: Arc<dyn Namespace>, mut released: mpsc::UnboundedReceiver<Ino>) {
+    const AT_ONCE: usize = 256;
+    let mut inos = Vec::new();
+    while released.recv_many(&mut inos, AT_ONCE).await > 0 {
+        let change = Change::Release { inos: std::mem::take(&mut inos) };
+        if let Err(failure) = namespace.apply(change).await {
+            warn!("deleted files stay on the nodes until this mount ends: {failure}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Names to inodes, and attributes: asking for them and setting them. Of an open file they are set by way of its data,
+//! where they take their turn with its commits, so that the times set here are not undone by bytes written before.
+
+use common::{
+    fs_error::FsError,
+    namespace::{Answer, Attr, Change, EntryName, FileKind, Ino, Query, SetAttr},
+};
+
+use super::{FileSystem, handle::OpenFile, unexpected};
+use crate::cache::Known;
+
+impl FileSystem {
+    /// Shape: `None` when memory does not know; `NoEntry` when it knows that there is no such name.
+    pub fn cached_lookup(&self, parent: Ino, name: &EntryName) -> Option<Result<Attr, FsError>> {
+        match self.cache.name(parent, name)? {
+            Known::Absent => Some(Err(FsError::NoEntry)),
+            Known::Present(ino) => Some(Ok(self.cached_attr(ino)?)),
+        }
+    }
+
+    pub async fn lookup(&self, parent: Ino, name: &EntryName) -> Result<Attr, FsError> {
+        let stamp = self.cache.stamp();
+        match self.query_attr(Query::Lookup { parent, name: name.clone() }).await {
+            Ok(attr) => {
+                self.cache.answer_name(stamp, parent, name, Some(&attr));
+                Ok(self.with_uncommitted(attr))
+            }
+            Err(FsError::NoEntry) => {
+                self.cache.answer_name(stamp, parent, name, None);
+                Err(FsError::NoEntry)
+            }
+            Err(FsError::Stale { ino }) => Err(self.gone(ino, FsError::Stale { ino })),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn cached_attr(&self, ino: Ino) -> Option<Attr> {
+        let mut attr = self.cache.attr(ino)?;
+        if let Some(file) = self.opens.get(ino) {
+            if !file.knows_its_attr() {
+                return None;
+            }
+            file.data.overlay(&mut attr);
+        }
+        Some(attr)
+    }
+
+    pub async fn attr(&self, ino: Ino) -> Result<Attr, FsError> {
+        let stamp = self.cache.stamp();
+        let attr = self.query_attr(Query::GetAttr { ino }).await.map_err(|error| self.gone(ino, error))?;
+        self.cache.answer_attr(stamp, &attr);
+        Ok(self.with_uncommitted(attr))
+    }
+
+    /// Sets what is given and leaves the rest.
+    pub async fn set_attr(&self, ino: Ino, set: SetAttr) -> Result<Attr, FsError> {
+        if set == SetAttr::default() {
+            return self.attr(ino).await;
+        }
+        let stamp = self.cache.stamp();
+        let attr = match self.opens.get(ino) {
+            Some(file) => self.set_attr_of_open(ino, &file, set).await,
+            None if cuts_within(&set) => self.set_attr_of_closed(ino, set).await,
+            None => self.change_attr(Change::SetAttr { ino, set }).await,
+        };
+        let attr = attr.map_err(|error| self.gone(ino, error))?;
+        self.changed(stamp, &attr);
+        Ok(self.with_uncommitted(attr))
+    }
+
+    pub async fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
+        match self.namespace.query(Query::ReadLink { ino }).await.map_err(|error| self.gone(ino, error))? {
+            Answer::Target(target) => Ok(target.to_vec()),
+            other => Err(unexpected("reading a symlink", &other)),
+        }
+    }
+
+    /// A commit sets the mtime to when its bytes were written, so what was written before a time is set goes first.
+    async fn set_attr_of_open(&self, ino: Ino, file: &OpenFile, set: SetAttr) -> Result<Attr, FsError> {
+        if set.mtime.is_some() && file.data.is_dirty() {
+            self.commit(ino, false).await?;
+        }
+        file.data.set_attr(set).await
+    }
+
+    /// A new end within a chunk needs that chunk's bytes, hence the file's data.
+    async fn set_attr_of_closed(&self, ino: Ino, set: SetAttr) -> Result<Attr, FsError> {
+        let attr = self.attr(ino).await?;
+        if attr.kind == FileKind::Directory {
+            return Err(FsError::IsDirectory);
+        }
+        let opened = self.open_file(ino).await?;
+        opened.file().data.set_attr(set).await
+    }
+}
+
+fn cuts_within(set: &SetAttr) -> bool {
+    set.truncate.as_ref().is_some_and(|truncate| truncate.size > 0)
+}

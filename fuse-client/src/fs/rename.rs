@@ -1,0 +1,43 @@
+//! Renaming: one change at the namespace, and what it means for the names that are remembered.
+
+use common::{
+    fs_error::FsError,
+    namespace::{Change, EntryName, Ino, RenameMode, Reply},
+};
+
+use super::{FileSystem, unexpected};
+
+/// One end of a rename.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub parent: Ino,
+    pub name: EntryName,
+}
+
+impl FileSystem {
+    pub async fn rename(&self, from: &Place, to: &Place, mode: RenameMode) -> Result<(), FsError> {
+        let stamp = self.cache.stamp();
+        let hold = mode == RenameMode::Replace && self.may_be_open(to.parent, &to.name);
+        let change = Change::Rename {
+            parent: from.parent,
+            name: from.name.clone(),
+            new_parent: to.parent,
+            new_name: to.name.clone(),
+            mode,
+            hold,
+        };
+        let reply = self.namespace.apply(change).await.inspect_err(|_| self.forget_both(from, to))?;
+        self.cache.renamed(stamp, (from.parent, &from.name), (to.parent, &to.name), mode == RenameMode::Exchange);
+        match reply {
+            Reply::Removed { attr } => self.lost_a_name(stamp, attr, hold).await,
+            Reply::Done => {}
+            other => return Err(unexpected("renaming", &other)),
+        }
+        Ok(())
+    }
+
+    fn forget_both(&self, from: &Place, to: &Place) {
+        self.cache.drop_name(from.parent, &from.name);
+        self.cache.drop_name(to.parent, &to.name);
+    }
+}

@@ -1,0 +1,116 @@
+//! Results of `fs` as replies to the kernel.
+
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, time::Duration};
+
+use common::{
+    fs_error::FsError,
+    namespace::{Attr, Ino},
+};
+use fuser::{
+    FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyWrite,
+};
+
+use super::{
+    KernelTimeouts,
+    convert::{RootMap, errno},
+};
+use crate::fs::{Listed, Opened, Statistics};
+
+/// Inode numbers are never used again, so one generation is enough.
+const GENERATION: Generation = Generation(0);
+/// All that is known of an open file belongs to its inode, so its handle says nothing.
+const FILE_HANDLE: FileHandle = FileHandle(0);
+const STATFS_BLOCK_BYTES: u32 = 4096;
+
+/// How results become replies.
+#[derive(Clone, Copy)]
+pub struct Answers {
+    pub root: RootMap,
+    pub timeouts: KernelTimeouts,
+}
+
+impl Answers {
+    pub fn entry(self, op: &'static str, parent: Ino, result: Result<Attr, FsError>, reply: ReplyEntry) {
+        match result {
+            Ok(attr) => reply.entry_with_ttls(
+                &self.timeouts.attr,
+                &self.timeouts.entry,
+                &self.root.file_attr(&attr),
+                GENERATION,
+            ),
+            Err(failure) => reply.error(errno(op, parent, &failure)),
+        }
+    }
+
+    pub fn attr(self, op: &'static str, ino: Ino, result: Result<Attr, FsError>, reply: ReplyAttr) {
+        match result {
+            Ok(attr) => reply.attr(&self.timeouts.attr, &self.root.file_attr(&attr)),
+            Err(failure) => reply.error(errno(op, ino, &failure)),
+        }
+    }
+
+    pub fn empty(self, op: &'static str, ino: Ino, result: Result<(), FsError>, reply: ReplyEmpty) {
+        match result {
+            Ok(()) => reply.ok(),
+            Err(failure) => reply.error(errno(op, ino, &failure)),
+        }
+    }
+
+    pub fn created(self, parent: Ino, result: Result<Attr, FsError>, reply: ReplyCreate) {
+        match result {
+            Ok(attr) => {
+                let ttl = self.timeouts.entry.min(self.timeouts.attr);
+                reply.created(&ttl, &self.root.file_attr(&attr), GENERATION, FILE_HANDLE, FopenFlags::empty());
+            }
+            Err(failure) => reply.error(errno("create", parent, &failure)),
+        }
+    }
+
+    pub fn opened(self, ino: Ino, result: Result<Opened, FsError>, reply: ReplyOpen) {
+        match result {
+            Ok(Opened { keep_cache: true }) => reply.opened(FILE_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(Opened { keep_cache: false }) => reply.opened(FILE_HANDLE, FopenFlags::empty()),
+            Err(failure) => reply.error(errno("open", ino, &failure)),
+        }
+    }
+
+    pub fn data(self, op: &'static str, ino: Ino, result: Result<Vec<u8>, FsError>, reply: ReplyData) {
+        match result {
+            Ok(bytes) => reply.data(&bytes),
+            Err(failure) => reply.error(errno(op, ino, &failure)),
+        }
+    }
+
+    pub fn written(self, ino: Ino, len: usize, result: Result<(), FsError>, reply: ReplyWrite) {
+        match result {
+            Ok(()) => reply.written(len as u32),
+            Err(failure) => reply.error(errno("write", ino, &failure)),
+        }
+    }
+
+    pub fn statistics(self, result: Result<Statistics, FsError>, reply: ReplyStatfs) {
+        const NAME_BYTES: u32 = common::namespace::MAX_ENTRY_NAME_BYTES as u32;
+        let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
+        match result {
+            Ok(Statistics { total_bytes, free_bytes, inodes, free_inodes }) => {
+                let (total, free) = (blocks(total_bytes), blocks(free_bytes));
+                let block_bytes = STATFS_BLOCK_BYTES;
+                reply.statfs(total, free, free, inodes, free_inodes, block_bytes, NAME_BYTES, block_bytes);
+            }
+            Err(failure) => reply.error(errno("statfs", Ino::ROOT, &failure)),
+        }
+    }
+
+    /// False when the reply is full. What may be outdated, and the dots, the kernel must not keep.
+    pub fn add_plus(self, reply: &mut ReplyDirectoryPlus, entry: &Listed<'_>) -> bool {
+        let name = OsStr::from_bytes(entry.name);
+        let ino = self.root.outward(entry.ino);
+        let ttl = if entry.fresh { self.timeouts.entry.min(self.timeouts.attr) } else { Duration::ZERO };
+        let attr = match &entry.attr {
+            Some(attr) => self.root.file_attr(attr),
+            None => self.root.directory_attr(entry.ino),
+        };
+        !reply.add(ino, entry.next, name, &ttl, &attr, GENERATION)
+    }
+}

@@ -1,0 +1,251 @@
+//! The kernel's types and ours: attributes, times, inode numbers, names, errors.
+
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use common::{
+    fs_error::FsError,
+    namespace::{Attr, EntryName, FileKind, Ino, SetAttr, Time, Truncate},
+};
+use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
+use tracing::{debug, warn};
+
+/// What st_blksize tells programs to read and write at a time.
+const BLOCK_BYTES: u32 = 4096;
+/// The unit of st_blocks.
+const SECTOR_BYTES: u64 = 512;
+
+/// The kernel's root is always 1; a mount of a subdirectory shows that directory's inode there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootMap {
+    root: Ino,
+}
+
+impl RootMap {
+    pub fn new(root: Ino) -> Self {
+        Self { root }
+    }
+
+    pub fn inward(self, ino: INodeNo) -> Ino {
+        if ino == INodeNo::ROOT { self.root } else { Ino(ino.0) }
+    }
+
+    /// The namespace's own root lies outside of a mounted subdirectory; it is met only as the parent of that directory,
+    /// and the parent of a root is the root itself.
+    pub fn outward(self, ino: Ino) -> INodeNo {
+        if ino == self.root { INodeNo::ROOT } else { INodeNo(ino.0) }
+    }
+
+    pub fn file_attr(self, attr: &Attr) -> FileAttr {
+        FileAttr { ino: self.outward(attr.ino), ..file_attr(attr) }
+    }
+
+    /// For `.` and `..`, of which the kernel takes the number and the kind only.
+    pub fn directory_attr(self, ino: Ino) -> FileAttr {
+        FileAttr {
+            ino: self.outward(ino),
+            size: 0,
+            blocks: 0,
+            atime: UNIX_EPOCH,
+            mtime: UNIX_EPOCH,
+            ctime: UNIX_EPOCH,
+            crtime: UNIX_EPOCH,
+            kind: FileType::Directory,
+            perm: 0o755,
+            nlink: 2,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: BLOCK_BYTES,
+            flags: 0,
+        }
+    }
+}
+
+pub fn entry_name(name: &OsStr) -> Result<EntryName, FsError> {
+    EntryName::new(name.as_bytes().to_vec()).map_err(FsError::Name)
+}
+
+/// Logs what went wrong, here and nowhere else, and gives the number for the kernel.
+pub fn errno(op: &'static str, ino: Ino, error: &FsError) -> Errno {
+    let code = error.errno();
+    if matches!(code, libc::EIO | libc::ENOSPC) {
+        warn!(op, ino = ino.0, "{error}");
+    } else {
+        debug!(op, ino = ino.0, "{error}");
+    }
+    Errno::from_i32(code)
+}
+
+pub fn file_type(kind: FileKind) -> FileType {
+    match kind {
+        FileKind::File => FileType::RegularFile,
+        FileKind::Directory => FileType::Directory,
+        FileKind::Symlink => FileType::Symlink,
+        FileKind::Fifo => FileType::NamedPipe,
+        FileKind::Socket => FileType::Socket,
+        FileKind::CharDevice => FileType::CharDevice,
+        FileKind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+/// The kind in a mode as mknod(2) takes it; `None` for a directory or nonsense.
+pub fn special_kind(mode: u32) -> Option<FileKind> {
+    match mode & libc::S_IFMT {
+        libc::S_IFREG | 0 => Some(FileKind::File),
+        libc::S_IFIFO => Some(FileKind::Fifo),
+        libc::S_IFSOCK => Some(FileKind::Socket),
+        libc::S_IFCHR => Some(FileKind::CharDevice),
+        libc::S_IFBLK => Some(FileKind::BlockDevice),
+        _ => None,
+    }
+}
+
+/// Permission, set-id and sticky bits.
+pub fn mode_bits(mode: u32) -> u16 {
+    (mode & 0o7777) as u16
+}
+
+/// The times as the kernel asks for them, `now` being this host's.
+pub struct Times {
+    pub atime: Option<TimeOrNow>,
+    pub mtime: Option<TimeOrNow>,
+    pub ctime: Option<SystemTime>,
+}
+
+pub fn set_attr(
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    size: Option<u64>,
+    times: Times,
+    now: SystemTime,
+) -> SetAttr {
+    let chosen = |time| match time {
+        TimeOrNow::SpecificTime(time) => from_kernel_time(time),
+        TimeOrNow::Now => from_system_time(now),
+    };
+    SetAttr {
+        mode: mode.map(mode_bits),
+        uid,
+        gid,
+        atime: times.atime.map(chosen),
+        mtime: times.mtime.map(chosen),
+        ctime: times.ctime.map(from_kernel_time),
+        truncate: size.map(|size| Truncate { size, tail: None }),
+    }
+}
+
+fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.ino.0),
+        size: attr.size,
+        blocks: attr.size.div_ceil(SECTOR_BYTES),
+        atime: to_system_time(attr.atime),
+        mtime: to_system_time(attr.mtime),
+        ctime: to_system_time(attr.ctime),
+        crtime: UNIX_EPOCH,
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        blksize: BLOCK_BYTES,
+        flags: 0,
+    }
+}
+
+/// What no SystemTime can hold shows as 1970.
+fn to_system_time(time: Time) -> SystemTime {
+    let seconds = Duration::from_secs(time.secs.unsigned_abs());
+    let whole = if time.secs < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
+    whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
+}
+
+fn from_system_time(time: SystemTime) -> Time {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => Time { secs: saturating(since.as_secs()), nanos: since.subsec_nanos() },
+        Err(before) => {
+            let (secs, nanos) = (before.duration().as_secs(), before.duration().subsec_nanos());
+            match nanos {
+                0 => Time { secs: -saturating(secs), nanos: 0 },
+                _ => Time { secs: -saturating(secs) - 1, nanos: 1_000_000_000 - nanos },
+            }
+        }
+    }
+}
+
+/// fuser 0.18.0 makes of -1.25 s (seconds -2, nanoseconds 750 million) the time 2.75 s before 1970: it takes both parts
+/// off. So the parts can be had back as they were.
+fn from_kernel_time(time: SystemTime) -> Time {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(_) => from_system_time(time),
+        Err(before) => Time { secs: -saturating(before.duration().as_secs()), nanos: before.duration().subsec_nanos() },
+    }
+}
+
+fn saturating(secs: u64) -> i64 {
+    i64::try_from(secs).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::sample;
+
+    #[test]
+    fn times_survive_the_way_out_and_in() {
+        for (secs, nanos) in [(0, 0), (5, 999_999_999), (-1, 0), (-2, 750_000_000), (1 << 40, 1)] {
+            let time = Time { secs, nanos };
+            assert_eq!(from_system_time(to_system_time(time)), time);
+        }
+    }
+
+    #[test]
+    fn times_before_1970_are_read_as_the_kernel_meant_them() {
+        let as_fuser_gives_it = UNIX_EPOCH - Duration::new(2, 750_000_000);
+        assert_eq!(from_kernel_time(as_fuser_gives_it), Time { secs: -2, nanos: 750_000_000 });
+        assert_eq!(from_kernel_time(UNIX_EPOCH - Duration::from_secs(3)), Time { secs: -3, nanos: 0 });
+    }
+
+    #[test]
+    fn a_time_out_of_range_does_no_harm() {
+        to_system_time(Time { secs: i64::MIN, nanos: 999_999_999 });
+        to_system_time(Time { secs: i64::MAX, nanos: 999_999_999 });
+    }
+
+    #[test]
+    fn a_mounted_subdirectory_is_the_root() {
+        let map = RootMap::new(Ino(77));
+        assert_eq!(map.inward(INodeNo::ROOT), Ino(77));
+        assert_eq!(map.outward(Ino(77)), INodeNo::ROOT);
+        assert_eq!(map.outward(Ino(5)), INodeNo(5));
+        let plain = RootMap::new(Ino::ROOT);
+        assert_eq!((plain.inward(INodeNo::ROOT), plain.outward(Ino::ROOT)), (Ino::ROOT, INodeNo::ROOT));
+    }
+
+    #[test]
+    fn blocks_are_counted_in_sectors() {
+        let mut attr = sample::attr(5, 1);
+        attr.size = 513;
+        assert_eq!(file_attr(&attr).blocks, 2);
+    }
+
+    #[test]
+    fn only_what_mknod_may_make_has_a_kind() {
+        assert_eq!(special_kind(libc::S_IFIFO | 0o644), Some(FileKind::Fifo));
+        assert_eq!(special_kind(0o644), Some(FileKind::File));
+        assert_eq!(special_kind(libc::S_IFDIR), None);
+        assert_eq!(mode_bits(libc::S_IFREG | 0o4755), 0o4755);
+    }
+
+    #[test]
+    fn names_are_checked() {
+        assert!(entry_name(OsStr::new("a")).is_ok());
+        assert_eq!(entry_name(OsStr::new(&"x".repeat(256))).map_err(|error| error.errno()), Err(libc::ENAMETOOLONG));
+    }
+}

@@ -1,0 +1,258 @@
+//! One mount from start to end: reach the namespace, mount, serve until the kernel lets go or a signal comes, bring what
+//! was written home, and leave. What a request means is for `fuse` and `fs`.
+
+use std::{
+    mem::ManuallyDrop,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use common::{
+    chunk_client::ChunkClient,
+    fs_error::FsError,
+    http_pool::HttpPool,
+    namespace::{Answer, FileKind, Ino, Query},
+    router::Router,
+    session::{Session, SessionEvent, SessionOptions},
+};
+use fuser::{BackgroundSession, MountOption, SessionACL};
+use tokio::{
+    runtime::Handle,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    daemon::Reporter,
+    exit::MountError,
+    fs::{FileSystem, SpaceSource, SpaceTotals},
+    fuse::{Mount, RootMap},
+    mountpoint::{self, Device},
+    notify::{self, Notices},
+    options::{Config, Options},
+    source::Source,
+    transfer::{Transfer, TransferSettings},
+};
+
+/// How long a detached mount may take to end when programs still have files open in it.
+const DETACH_GRACE: Duration = Duration::from_secs(5);
+/// One question to the ring; an operation asks as often as its own deadline allows.
+const LOOK_UP_DEADLINE: Duration = Duration::from_secs(2);
+/// How often the nodes are asked for their space.
+const SPACE_PERIOD: Duration = Duration::from_secs(10);
+/// How long leaving the namespace may take; without it the session's lease ends by itself.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Mounts at `target` (checked) and serves until the mount is gone. `reporter` is told when it works.
+pub async fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Result<(), MountError> {
+    let mut signals = Signals::install()?;
+    let (connected, events) = tokio::select! {
+        connected = connect(config, target) => connected?,
+        () = signals.stop() => return Err(MountError::interrupted()),
+    };
+    if config.fake {
+        connected.leave().await;
+        return reporter.ready().map_err(|_| MountError::interrupted());
+    }
+    tokio::spawn(connected.fs.clone().follow_feed(events));
+    let mounted = match connected.mount(config, target).await {
+        Ok(mounted) => mounted,
+        Err(failure) => {
+            connected.leave().await;
+            return Err(failure);
+        }
+    };
+    info!("{} is mounted on {}", config.source, target.display());
+    match reporter.ready() {
+        Ok(()) => serve(&connected, mounted, &mut signals).await,
+        Err(_) => {
+            mounted.detach();
+            connected.leave().await;
+            Err(MountError::interrupted())
+        }
+    }
+}
+
+/// What is there once the namespace has been reached.
+struct Connected {
+    session: Session,
+    fs: Arc<FileSystem>,
+    root: RootMap,
+    /// For the thread that notifies the kernel.
+    queue: parking_lot::Mutex<Option<notify::NoticeQueue>>,
+}
+
+type Events = mpsc::UnboundedReceiver<SessionEvent>;
+
+async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), MountError> {
+    let source = config.source.clone();
+    let nodes = tokio::task::spawn_blocking(move || source.resolve()).await.map_err(MountError::bug)??;
+    let (session, events) = open_session(config, target, nodes.clone()).await?;
+    let root = root_inode(&session, &config.source).await?;
+    let (notices, queue) = Notices::new();
+    let chunks = chunk_client(nodes, &config.options);
+    let transfer = transfer(&session, chunks.clone(), &config.options);
+    let fs = FileSystem::new(session.clone(), transfer, notices, space_source(chunks));
+    let queue = parking_lot::Mutex::new(Some(queue));
+    Ok((Connected { session, fs, root: RootMap::new(root), queue }, events))
+}
+
+async fn open_session(config: &Config, target: &Path, nodes: Vec<SocketAddr>) -> Result<(Session, Events), MountError> {
+    let client = format!("{}:{}", host_name(), target.display());
+    let options = SessionOptions { nodes, client, deadline: config.options.deadline };
+    Session::open(options)
+        .await
+        .map_err(|error| MountError::failure(format!("no node of {} can be reached: {error}", config.source)))
+}
+
+async fn root_inode(session: &Session, source: &Source) -> Result<Ino, MountError> {
+    let wrong = |why: &dyn std::fmt::Display| MountError::failure(format!("the folder that {source} names: {why}"));
+    match session.query(Query::Resolve { path: source.path.clone() }).await {
+        Ok(Answer::Attr(attr)) if attr.kind == FileKind::Directory => Ok(attr.ino),
+        Ok(Answer::Attr(_)) => Err(wrong(&FsError::NotDirectory)),
+        Ok(other) => Err(MountError::bug(format!("resolving a path, the namespace answered {other:?}"))),
+        Err(error) => Err(wrong(&error)),
+    }
+}
+
+fn chunk_client(nodes: Vec<SocketAddr>, options: &Options) -> Arc<ChunkClient> {
+    let router = Arc::new(Router::new(nodes, LOOK_UP_DEADLINE));
+    Arc::new(ChunkClient::new(router, Arc::new(HttpPool::new()), options.deadline))
+}
+
+fn transfer(session: &Session, chunks: Arc<ChunkClient>, options: &Options) -> Arc<Transfer> {
+    let settings = TransferSettings {
+        cache_bytes: options.cache_bytes,
+        dirty_bytes: options.dirty_bytes,
+        ..TransferSettings::default()
+    };
+    Transfer::new(session.clone(), chunks, Handle::current(), settings)
+}
+
+/// What the nodes last said of their space; asked in the background, because `statfs` must not wait for disks.
+fn space_source(chunks: Arc<ChunkClient>) -> SpaceSource {
+    let (sender, receiver) = watch::channel(None);
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            match chunks.space().await {
+                Ok(space) => {
+                    let totals = SpaceTotals { total_bytes: space.capacity_bytes, free_bytes: space.free_bytes };
+                    sender.send_replace(Some(totals));
+                }
+                Err(error) => debug!(%error, "the nodes did not say what space they have"),
+            }
+            tokio::time::sleep(SPACE_PERIOD).await;
+        }
+    });
+    Arc::new(move || *receiver.borrow())
+}
+
+impl Connected {
+    /// Returns when the mount works. It does not end with what is returned: see [`Mounted::detach`].
+    async fn mount(&self, config: &Config, target: &Path) -> Result<Mounted, MountError> {
+        let (mount, ended) = Mount::new(self.fs.clone(), Handle::current(), self.root, config.options.timeouts);
+        let (kernel_config, path) = (kernel_config(config), target.to_owned());
+        let session = tokio::task::spawn_blocking(move || fuser::Session::new(mount, path, &kernel_config))
+            .await
+            .map_err(MountError::bug)?
+            .map_err(|error| MountError::failure(format!("cannot mount on {}: {error}", target.display())))?;
+        let queue = self.queue.lock().take().ok_or_else(|| MountError::bug("mounted twice"))?;
+        notify::start(queue, session.notifier(), self.root)
+            .map_err(|error| MountError::system(format!("start the thread that notifies the kernel: {error}")))?;
+        let device = mountpoint::mounted_device(target);
+        device.iter().for_each(mountpoint::raise_read_ahead);
+        let kernel = session.spawn().map_err(|error| MountError::system(format!("start serving: {error}")))?;
+        Ok(Mounted { path: target.to_owned(), device, ended, _kernel: ManuallyDrop::new(kernel) })
+    }
+
+    /// Everything written is home, or it is logged that it is not.
+    async fn flush(&self) -> Result<(), FsError> {
+        self.fs.flush_all().await.inspect_err(|failure| error!("data written to files may be lost: {failure}"))
+    }
+
+    async fn leave(&self) {
+        match timeout(CLOSE_DEADLINE, self.session.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => warn!("the namespace was not told that this mount ends: {failure}"),
+            Err(_) => warn!("the namespace was not told that this mount ends: no answer in {CLOSE_DEADLINE:?}"),
+        }
+    }
+}
+
+struct Mounted {
+    path: PathBuf,
+    /// `None` if somebody unmounted it at once.
+    device: Option<Device>,
+    ended: oneshot::Receiver<()>,
+    /// Never dropped: dropping unmounts, and fuser would do so even if somebody else's mount stood there by now.
+    _kernel: ManuallyDrop<BackgroundSession>,
+}
+
+impl Mounted {
+    fn detach(&self) {
+        let Some(device) = &self.device else { return };
+        if let Err(failure) = mountpoint::unmount(&self.path, device) {
+            error!("cannot unmount {}: {failure}", self.path.display());
+        }
+    }
+}
+
+async fn serve(connected: &Connected, mut mounted: Mounted, signals: &mut Signals) -> Result<(), MountError> {
+    tokio::select! {
+        _ended = &mut mounted.ended => info!("{} was unmounted", mounted.path.display()),
+        () = signals.stop() => {
+            info!("asked to stop: unmounting {}", mounted.path.display());
+            let _logged_and_tried_again_below = connected.flush().await;
+            mounted.detach();
+            if timeout(DETACH_GRACE, &mut mounted.ended).await.is_err() {
+                warn!("programs still have files open in {}; they lose them", mounted.path.display());
+            }
+        }
+    }
+    let flushed = connected.flush().await;
+    // Does nothing if it is gone; it is still there when serving ended because of an error.
+    mounted.detach();
+    connected.leave().await;
+    flushed.map_err(|failure| MountError::failure(format!("data written to files may be lost: {failure}")))
+}
+
+fn kernel_config(config: &Config) -> fuser::Config {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let mut options = config.options.flags.mount_options();
+    options.push(MountOption::DefaultPermissions);
+    options.push(MountOption::FSName(config.source.shown()));
+    // As an option for the kernel: fuser gives its own `Subtype` to fusermount3 only.
+    options.push(MountOption::CUSTOM("subtype=chordfs".to_owned()));
+    let mut kernel = fuser::Config::default();
+    kernel.mount_options = options;
+    kernel.acl = if config.options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    kernel.n_threads = Some(cores.clamp(2, 4));
+    kernel
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> Result<Self, MountError> {
+        let catch = |kind| signal(kind).map_err(|error| MountError::system(format!("catch signals: {error}")));
+        Ok(Self { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "?".to_owned(), |name| name.trim().to_owned())
+}

@@ -1,0 +1,197 @@
+//! The folder that is mounted on: whether it will do, what the kernel has mounted there, and how to take it away again.
+//!
+//! fuser's own unmounting is not used: it may unmount a second time, and hit what somebody else has mounted on the same
+//! folder meanwhile. Here only the very file system that we mounted is taken away, known by its device number.
+
+use std::{
+    fs, io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, umount2},
+    unistd::geteuid,
+};
+use tracing::{debug, warn};
+
+use crate::exit::MountError;
+
+const FUSE_DEVICE: &str = "/dev/fuse";
+/// What the kernel reads ahead of a sequential reader, so that requests come as large as writes do.
+const READ_AHEAD_KIB: u32 = 1024;
+
+/// The kernel's name of a mounted file system, `MAJOR:MINOR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device(String);
+
+/// The absolute path of a folder that can be mounted on.
+pub fn checked(target: &Path) -> Result<PathBuf, MountError> {
+    let shown = target.display();
+    let path = target.canonicalize().map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT) => MountError::failure(format!("mount point {shown} does not exist")),
+        Some(libc::ENOTCONN) => MountError::failure(format!(
+            "mount point {shown} holds a mount whose process has died; unmount it first (umount {shown})"
+        )),
+        _ => MountError::failure(format!("mount point {shown}: {error}")),
+    })?;
+    if mounted_device(&path).is_some() {
+        return Err(MountError::failure(format!("mount point {shown} is already mounted")));
+    }
+    if !path.is_dir() {
+        return Err(MountError::failure(format!("mount point {shown} is not a folder")));
+    }
+    match fs::read_dir(&path).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(path),
+        Ok(false) => Err(MountError::failure(format!("mount point {shown} is not empty"))),
+        Err(error) => Err(MountError::failure(format!("cannot read mount point {shown}: {error}"))),
+    }
+}
+
+/// Whether this machine can mount FUSE file systems, and this user may.
+pub fn check_fuse() -> Result<(), MountError> {
+    if !Path::new(FUSE_DEVICE).exists() {
+        return Err(MountError::system(format!("{FUSE_DEVICE} is missing: load the kernel module (modprobe fuse)")));
+    }
+    if !geteuid().is_root() && fusermount().is_none() {
+        return Err(MountError::system("fusermount3 is missing, and only root can mount without: install fuse3"));
+    }
+    Ok(())
+}
+
+/// The file system on top at this very path.
+pub fn mounted_device(path: &Path) -> Option<Device> {
+    let mounts = fs::read("/proc/self/mountinfo").inspect_err(|error| warn!("read /proc/self/mountinfo: {error}"));
+    device_in(&mounts.ok()?, path)
+}
+
+/// Takes `device` away from `path`, if it still is what one sees there. Programs that have files open keep them.
+pub fn unmount(path: &Path, device: &Device) -> io::Result<()> {
+    if mounted_device(path).as_ref() != Some(device) {
+        debug!("{} is unmounted already", path.display());
+        return Ok(());
+    }
+    match umount2(path, MntFlags::MNT_DETACH) {
+        Ok(()) => Ok(()),
+        Err(Errno::EPERM) => unmount_as_user(path),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Only root may; without it sequential reads come in smaller requests.
+pub fn raise_read_ahead(device: &Device) {
+    let setting = format!("/sys/class/bdi/{}/read_ahead_kb", device.0);
+    if let Err(error) = fs::write(&setting, READ_AHEAD_KIB.to_string()) {
+        debug!("{setting} stays as it is: {error}");
+    }
+}
+
+fn unmount_as_user(path: &Path) -> io::Result<()> {
+    let helper = fusermount().ok_or_else(|| io::Error::other("fusermount3 is missing: install fuse3"))?;
+    let output = Command::new(helper).args(["-u", "-z", "--"]).arg(path).stdin(Stdio::null()).output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
+}
+
+/// Where fuser looks for it, too.
+fn fusermount() -> Option<PathBuf> {
+    if let Some(set) = std::env::var_os("FUSERMOUNT_PATH") {
+        return Some(set.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).chain(["/bin".into(), "/sbin".into()]).collect();
+    ["fusermount3", "fusermount"]
+        .iter()
+        .find_map(|name| folders.iter().map(|dir| dir.join(name)).find(|at| at.is_file()))
+}
+
+/// Line: `ID PARENT MAJOR:MINOR ROOT MOUNT_POINT ...`; of several on one path the last is on top.
+fn device_in(mountinfo: &[u8], path: &Path) -> Option<Device> {
+    let lines = mountinfo.split(|&byte| byte == b'\n');
+    let mut found = lines.filter_map(|line| {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let device = fields.nth(2)?;
+        (unescaped(fields.nth(1)?) == path.as_os_str().as_bytes()).then_some(device)
+    });
+    found.next_back().map(|device| Device(String::from_utf8_lossy(device).into_owned()))
+}
+
+/// The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                plain.push(first);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTINFO: &[u8] = b"22 1 0:20 / / rw - ext4 /dev/vda rw\n\
+        30 22 0:41 / /mnt/chord rw - fuse.chordfs n1 rw\n\
+        31 22 0:42 / /mnt/a\\040b\\134 rw - tmpfs t rw\n\
+        32 30 0:43 / /mnt/chord rw - tmpfs t rw\n";
+
+    fn device(path: &str) -> Option<String> {
+        device_in(MOUNTINFO, Path::new(path)).map(|device| device.0)
+    }
+
+    #[test]
+    fn the_topmost_mount_counts() {
+        assert_eq!(device("/mnt/chord").as_deref(), Some("0:43"));
+        assert_eq!(device("/mnt"), None);
+    }
+
+    #[test]
+    fn escaped_paths_are_found() {
+        assert_eq!(device("/mnt/a b\\").as_deref(), Some("0:42"));
+    }
+
+    #[test]
+    fn torn_lines_do_no_harm() {
+        assert_eq!(device_in(b"1 2\n\\\n1 2 3 4\n", Path::new("/")), None);
+        assert_eq!(unescaped(b"a\\04"), b"a\\04");
+    }
+
+    #[test]
+    fn a_mount_point_is_an_empty_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(checked(folder.path()).is_ok());
+        let file = folder.path().join("file");
+        let message = |path: &Path| {
+            let error = checked(path).expect_err("refused");
+            assert_eq!(error.code as u8, 32);
+            error.message
+        };
+        assert!(message(&file).contains("does not exist"));
+        fs::write(&file, "x").expect("written");
+        assert!(message(&file).contains("not a folder"));
+        assert!(message(folder.path()).contains("not empty"));
+        assert!(message(Path::new("/proc")).contains("already mounted"));
+    }
+
+    #[test]
+    fn only_our_own_mount_is_taken_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(unmount(folder.path(), &Device("0:999999".into())).is_ok());
+        assert!(unmount(Path::new("/proc"), &Device("0:999999".into())).is_ok(), "left alone");
+        assert!(mounted_device(Path::new("/proc")).is_some());
+    }
+}

@@ -1,0 +1,392 @@
+//! The command line as mount(8) gives it to its helpers, checked once and turned into a [`Config`].
+//!
+//! mount(8) hands over every option it was given or found in fstab, also those that are for itself or for systemd; these
+//! are accepted and have no effect here. What the kernel understands is passed on, what is ours is read, and anything
+//! else is a mistake of the caller, unless `-s` (sloppy) was given.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use fuser::MountOption;
+
+use crate::{exit::MountError, fuse::KernelTimeouts, source::Source};
+
+/// The environment variable that stands in for SOURCE.
+pub const NODES_VARIABLE: &str = "CHORDFS_NODES";
+
+const MIB: u64 = 1 << 20;
+/// Below this a sequential reader would evict its own read-ahead.
+const MIN_CACHE_BYTES: u64 = 4 * MIB;
+/// One request of the kernel, at the least, has to fit twice.
+const MIN_DIRTY_BYTES: u64 = 2 * MIB;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub source: Source,
+    pub target: PathBuf,
+    pub foreground: bool,
+    /// Do everything but mount.
+    pub fake: bool,
+    pub verbose: bool,
+    pub options: Options,
+}
+
+/// What `-o` said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub flags: KernelFlags,
+    pub allow_other: bool,
+    pub cache_bytes: u64,
+    pub dirty_bytes: u64,
+    /// After this long without an answer an operation fails.
+    pub deadline: Duration,
+    pub timeouts: KernelTimeouts,
+    pub log: Option<PathBuf>,
+}
+
+/// Of each pair the last one given counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelFlags {
+    pub read_only: bool,
+    pub noatime: bool,
+    pub dev: bool,
+    pub suid: bool,
+    pub noexec: bool,
+    pub sync: bool,
+    pub dirsync: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Mount(Box<Config>),
+    /// Help or version.
+    Print(String),
+}
+
+/// `environment_nodes`: the value of [`NODES_VARIABLE`].
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    environment_nodes: Option<String>,
+) -> Result<Command, MountError> {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => Ok(Command::Mount(Box::new(checked(cli, environment_nodes)?))),
+        Err(refusal) if !refusal.use_stderr() => Ok(Command::Print(refusal.to_string())),
+        Err(refusal) => Err(usage(&refusal)),
+    }
+}
+
+impl KernelFlags {
+    pub fn mount_options(&self) -> Vec<MountOption> {
+        let choose = |yes, then, otherwise| if yes { then } else { otherwise };
+        let mut options = vec![
+            choose(self.read_only, MountOption::RO, MountOption::RW),
+            choose(self.noatime, MountOption::NoAtime, MountOption::Atime),
+            choose(self.dev, MountOption::Dev, MountOption::NoDev),
+            choose(self.suid, MountOption::Suid, MountOption::NoSuid),
+            choose(self.noexec, MountOption::NoExec, MountOption::Exec),
+            choose(self.sync, MountOption::Sync, MountOption::Async),
+        ];
+        options.extend(self.dirsync.then_some(MountOption::DirSync));
+        options
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            flags: KernelFlags::default(),
+            allow_other: false,
+            cache_bytes: 256 * MIB,
+            dirty_bytes: 64 * MIB,
+            deadline: Duration::from_secs(30),
+            timeouts: KernelTimeouts::default(),
+            log: None,
+        }
+    }
+}
+
+/// Mounts a chordfs ring on a folder.
+#[derive(Parser)]
+#[command(name = "mount.chordfs", version, override_usage = "mount.chordfs [SOURCE] TARGET [-sfnv] [-o OPTIONS]")]
+#[command(after_help = OPTIONS_HELP)]
+struct Cli {
+    /// HOST[:PORT][,HOST2[:PORT]]...[:/PATH] (port 5057 if none is given), then the folder to mount on. Without SOURCE
+    /// the nodes are taken from CHORDFS_NODES.
+    #[arg(value_names = ["SOURCE", "TARGET"], num_args = 1..=2, required = true)]
+    places: Vec<OsString>,
+    /// Mount options, separated by commas; see below
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<String>,
+    /// Sloppy: ignore unknown options
+    #[arg(short = 's')]
+    sloppy: bool,
+    /// Fake: do everything but mount
+    #[arg(short = 'f')]
+    fake: bool,
+    /// Accepted for mount(8); there is no mtab to leave alone
+    #[arg(short = 'n')]
+    no_mtab: bool,
+    /// Log every request
+    #[arg(short = 'v', long)]
+    verbose: bool,
+    /// Stay in the foreground and log to stderr
+    #[arg(long)]
+    foreground: bool,
+    /// The type, as mount(8) gives it
+    #[arg(short = 't', value_name = "TYPE", hide = true)]
+    kind: Option<String>,
+}
+
+const OPTIONS_HELP: &str = "\
+Options for -o:
+  cache=SIZE          memory for chunks that were read [256M]
+  dirty=SIZE          memory for bytes not yet stored; beyond it writers wait [64M]
+  deadline=SECONDS    after this long without an answer an operation fails [30]
+  attr_timeout=SECONDS, entry_timeout=SECONDS
+                      how long the kernel may keep attributes and names [1]
+  log=FILE            where a mount in the background logs [nowhere]
+  allow_other         other users may enter
+  ro rw noatime atime nodev dev nosuid suid noexec exec sync async dirsync
+                      as in mount(8); nodev and nosuid are the default
+SIZE is in bytes, or with K, M or G behind it.";
+
+fn checked(cli: Cli, environment_nodes: Option<String>) -> Result<Config, MountError> {
+    let mut places = cli.places;
+    let target = places.pop().ok_or_else(|| MountError::usage("no TARGET: give the folder to mount on"))?;
+    let source = source(places.pop(), environment_nodes)?;
+    let mut options = Options::default();
+    for option in cli.options.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
+        if !options.take(option)? && !cli.sloppy {
+            return Err(MountError::usage(format!("unknown mount option {option:?}; mount.chordfs --help lists them")));
+        }
+    }
+    let (fake, verbose, foreground) = (cli.fake, cli.verbose, cli.foreground);
+    Ok(Config { source, target: target.into(), foreground, fake, verbose, options })
+}
+
+/// `none` is what one writes into fstab where there is no source.
+fn source(given: Option<OsString>, environment_nodes: Option<String>) -> Result<Source, MountError> {
+    let given = given.filter(|given| !given.is_empty() && given != "none");
+    match (given, environment_nodes.filter(|nodes| !nodes.is_empty())) {
+        (Some(given), _) => match given.to_str() {
+            Some(text) => Source::parse(text),
+            None => Err(MountError::usage(format!("SOURCE {given:?} is not UTF-8"))),
+        },
+        (None, Some(nodes)) => Source::parse(&nodes),
+        (None, None) => Err(MountError::usage(format!("no SOURCE: name a node, or set {NODES_VARIABLE}"))),
+    }
+}
+
+impl Options {
+    /// False if there is no such option.
+    fn take(&mut self, option: &str) -> Result<bool, MountError> {
+        match option.split_once('=') {
+            Some((name, value)) => self.take_value(name, value),
+            None => Ok(self.take_flag(option) || is_for_others(option)),
+        }
+    }
+
+    fn take_value(&mut self, name: &str, value: &str) -> Result<bool, MountError> {
+        match name {
+            "cache" => self.cache_bytes = size(name, value, MIN_CACHE_BYTES)?,
+            "dirty" => self.dirty_bytes = size(name, value, MIN_DIRTY_BYTES)?,
+            "deadline" => self.deadline = seconds(name, value, 1.0)?,
+            "attr_timeout" => self.timeouts.attr = seconds(name, value, 0.0)?,
+            "entry_timeout" => self.timeouts.entry = seconds(name, value, 0.0)?,
+            "log" if value.is_empty() => return Err(MountError::usage("log= names no file")),
+            "log" => self.log = Some(value.into()),
+            _ => return Ok(is_for_others(name)),
+        }
+        Ok(true)
+    }
+
+    fn take_flag(&mut self, flag: &str) -> bool {
+        let flags = &mut self.flags;
+        match flag {
+            "ro" => flags.read_only = true,
+            "rw" => flags.read_only = false,
+            "noatime" => flags.noatime = true,
+            "atime" | "relatime" | "strictatime" => flags.noatime = false,
+            "dev" => flags.dev = true,
+            "nodev" => flags.dev = false,
+            "suid" => flags.suid = true,
+            "nosuid" => flags.suid = false,
+            "noexec" => flags.noexec = true,
+            "exec" => flags.noexec = false,
+            "sync" => flags.sync = true,
+            "async" => flags.sync = false,
+            "dirsync" => flags.dirsync = true,
+            "defaults" => *flags = KernelFlags { suid: true, dev: true, ..KernelFlags::default() },
+            // mount(8): an ordinary user's mount has these three, unless a later option says otherwise.
+            "user" | "users" | "owner" | "group" => (flags.noexec, flags.suid, flags.dev) = (true, false, false),
+            "allow_other" => self.allow_other = true,
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// For mount(8), systemd or the kernel's defaults: nothing to do here.
+fn is_for_others(name: &str) -> bool {
+    const NAMES: [&str; 18] = [
+        "_netdev",
+        "nofail",
+        "nouser",
+        "noowner",
+        "nogroup",
+        "auto",
+        "noauto",
+        "default_permissions",
+        "norelatime",
+        "nostrictatime",
+        "lazytime",
+        "nolazytime",
+        "diratime",
+        "nodiratime",
+        "silent",
+        "loud",
+        "uhelper",
+        "helper",
+    ];
+    NAMES.contains(&name) || name.starts_with("x-") || name.starts_with("X-") || name.starts_with("comment")
+}
+
+fn size(name: &str, value: &str, least: u64) -> Result<u64, MountError> {
+    let wrong = || MountError::usage(format!("{name}={value}: not a size such as 256M"));
+    let (digits, unit) = match value.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => value.split_at(at),
+        None => (value, ""),
+    };
+    let scale: u64 = match unit.to_ascii_uppercase().as_str() {
+        "" => 1,
+        "K" | "KIB" => 1 << 10,
+        "M" | "MIB" => MIB,
+        "G" | "GIB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)).ok_or_else(wrong)?;
+    if bytes < least {
+        return Err(MountError::usage(format!("{name}={value}: at least {}M are needed", least / MIB)));
+    }
+    Ok(bytes)
+}
+
+fn seconds(name: &str, value: &str, least: f64) -> Result<Duration, MountError> {
+    const A_YEAR: f64 = 365.0 * 86_400.0;
+    match value.parse::<f64>() {
+        Ok(number) if (least..=A_YEAR).contains(&number) => Ok(Duration::from_secs_f64(number)),
+        _ => Err(MountError::usage(format!("{name}={value}: not a number of seconds from {least}"))),
+    }
+}
+
+/// The first line says what is wrong; the rest repeats the help.
+fn usage(refusal: &clap::Error) -> MountError {
+    let text = refusal.to_string();
+    let head: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    MountError::usage(head.join(" ").trim_start_matches("error: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Config, MountError> {
+        let args = ["mount.chordfs"].into_iter().chain(line.split_whitespace()).map(OsString::from);
+        match parse(args, None)? {
+            Command::Mount(config) => Ok(*config),
+            Command::Print(text) => panic!("printed {text}"),
+        }
+    }
+
+    fn config(line: &str) -> Config {
+        parse_line(line).expect("a good command line")
+    }
+
+    fn refusal(line: &str) -> String {
+        let error = parse_line(line).expect_err("a bad command line");
+        assert_eq!(error.code as u8, 1, "{line}");
+        assert!(!error.message.is_empty() && !error.message.contains('\n'), "{line}: {:?}", error.message);
+        error.message
+    }
+
+    #[test]
+    fn as_mount_8_calls_it() {
+        let config = config("node1:/ /mnt/chord -sfnv -o rw,noatime,cache=1G,_netdev,x-systemd.automount");
+        assert_eq!(config.target, PathBuf::from("/mnt/chord"));
+        assert!(config.fake && config.verbose && !config.foreground);
+        assert!(config.options.flags.noatime && !config.options.flags.read_only);
+        assert_eq!(config.options.cache_bytes, 1 << 30);
+    }
+
+    #[test]
+    fn defaults_hold_where_nothing_is_said() {
+        let config = config("node1 /mnt");
+        assert_eq!(config.options, Options::default());
+        assert_eq!(config.options.cache_bytes, 268_435_456);
+        let options = config.options.flags.mount_options();
+        assert!(options.contains(&MountOption::NoDev) && options.contains(&MountOption::NoSuid));
+        assert!(options.contains(&MountOption::RW));
+    }
+
+    #[test]
+    fn the_last_of_a_pair_counts_and_options_may_be_split() {
+        let config = config("node1 /mnt -o ro,suid -o rw,nosuid,exec,noexec,deadline=2.5,log=/tmp/l");
+        let flags = &config.options.flags;
+        assert!(!flags.read_only && !flags.suid && flags.noexec);
+        assert_eq!(config.options.deadline, Duration::from_millis(2500));
+        assert_eq!(config.options.log, Some("/tmp/l".into()));
+        assert!(!parse_line("n /mnt -o user,exec").expect("good").options.flags.noexec);
+        assert!(parse_line("n /mnt -o user").expect("good").options.flags.noexec);
+    }
+
+    #[test]
+    fn without_a_source_the_environment_names_the_nodes() {
+        for line in [&["/mnt"][..], &["none", "/mnt"], &["", "/mnt"]] {
+            let args = || ["mount.chordfs"].iter().chain(line).map(OsString::from);
+            let Ok(Command::Mount(config)) = parse(args(), Some("a,b:7".into())) else { panic!("{line:?}") };
+            assert_eq!(config.source.nodes.len(), 2);
+            let error = parse(args(), None).expect_err("no source");
+            assert!(error.message.contains(NODES_VARIABLE));
+        }
+    }
+
+    #[test]
+    fn everything_of_mount_8_is_accepted() {
+        let all = "defaults,ro,rw,atime,noatime,relatime,strictatime,diratime,nodiratime,dev,nodev,suid,nosuid,exec,\
+                   noexec,sync,async,dirsync,user,users,nouser,owner,group,auto,noauto,nofail,_netdev,lazytime,silent,\
+                   default_permissions,allow_other,x-gvfs-show,comment=x,X-mount.mkdir,uhelper=u";
+        assert!(config(&format!("node1 /mnt -t chordfs -o {all}")).options.allow_other);
+    }
+
+    #[test]
+    fn mistakes_get_one_line() {
+        assert!(refusal("node1 /mnt -o nosuchthing").contains("nosuchthing"));
+        assert!(refusal("node1 /mnt -o nosuch=1").contains("nosuch"));
+        assert!(refusal("node1 /mnt -o cache=lots").contains("cache=lots"));
+        assert!(refusal("node1 /mnt -o cache=99999999999999999999").contains("cache="));
+        assert!(refusal("node1 /mnt -o cache=1K").contains("at least 4M"));
+        assert!(refusal("node1 /mnt -o deadline=0").contains("deadline"));
+        assert!(refusal("node1 /mnt -o deadline=nan").contains("deadline"));
+        assert!(refusal("node1 /mnt -o log=").contains("log"));
+        assert!(refusal("node1 /mnt -z").contains("-z"));
+        assert!(refusal("a b c").contains("'c'"));
+        refusal("");
+        assert!(refusal("a:99999 /mnt").contains("99999"));
+    }
+
+    #[test]
+    fn sloppy_ignores_what_it_does_not_know_but_not_wrong_values() {
+        config("node1 /mnt -s -o nosuchthing,nosuch=1");
+        refusal("node1 /mnt -s -o cache=lots");
+    }
+
+    #[test]
+    fn help_and_version_are_printed() {
+        for (flag, part) in [("--help", "dirty=SIZE"), ("--version", env!("CARGO_PKG_VERSION"))] {
+            let Ok(Command::Print(text)) = parse(["mount.chordfs", flag].map(OsString::from), None) else {
+                panic!("{flag}")
+            };
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! SOURCE of a mount: `host[:port][,host2[:port]]...[:/path]`, an IPv6 address in brackets. Any node will do; more than
+//! one are tried in turn. The path is a directory of the namespace that shall be the root of the mount.
+
+use std::{
+    fmt,
+    net::{SocketAddr, ToSocketAddrs},
+};
+
+use common::namespace::EntryName;
+
+use crate::exit::MountError;
+
+pub const DEFAULT_PORT: u16 = 5057;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub nodes: Vec<NodeName>,
+    /// Empty for the namespace's root.
+    pub path: Vec<EntryName>,
+    /// As it was typed.
+    pub text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeName {
+    pub host: String,
+    pub port: u16,
+}
+
+impl Source {
+    pub fn parse(text: &str) -> Result<Self, MountError> {
+        let wrong = |why: String| MountError::usage(format!("SOURCE {text:?} is not HOST[:PORT],...[:/PATH]: {why}"));
+        let (nodes, path) = match text.find(":/") {
+            Some(at) => (&text[..at], &text[at + 1..]),
+            None => (text, ""),
+        };
+        let nodes = nodes.split(',').map(parse_node).collect::<Result<_, _>>().map_err(wrong)?;
+        let names = path.split('/').filter(|name| !name.is_empty());
+        let path = names.map(|name| EntryName::new(name.as_bytes().to_vec())).collect::<Result<_, _>>();
+        Ok(Self {
+            nodes,
+            path: path.map_err(|error| wrong(format!("{path_word} {error}", path_word = "its path:")))?,
+            text: text.to_owned(),
+        })
+    }
+
+    /// All addresses of all nodes whose names can be resolved. Asks the resolver, so it may take a while.
+    pub fn resolve(&self) -> Result<Vec<SocketAddr>, MountError> {
+        let mut addresses = Vec::new();
+        let mut failures = Vec::new();
+        for node in &self.nodes {
+            match (node.host.as_str(), node.port).to_socket_addrs() {
+                Ok(found) => addresses.extend(found),
+                Err(error) => failures.push(format!("{}: {error}", node.host)),
+            }
+        }
+        addresses.dedup();
+        if addresses.is_empty() {
+            return Err(MountError::failure(format!(
+                "cannot resolve any node of {}: {}",
+                self.text,
+                failures.join(", ")
+            )));
+        }
+        Ok(addresses)
+    }
+
+    /// What `mount` and `findmnt` show. A comma would end the option in which it travels.
+    pub fn shown(&self) -> String {
+        self.text.replace(',', ";")
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn parse_node(text: &str) -> Result<NodeName, String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, after) = rest.split_once(']').ok_or_else(|| format!("{text:?} has no closing bracket"))?;
+            (host, after.strip_prefix(':').or(after.is_empty().then_some("")).ok_or("after ] comes :PORT or nothing")?)
+        }
+        None => match text.split_once(':') {
+            Some((_, port)) if port.contains(':') => return Err(format!("write the IPv6 address as [{text}]")),
+            Some((_, "")) => return Err(format!("{text:?} has no port after the colon")),
+            Some(parts) => parts,
+            None => (text, ""),
+        },
+    };
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
+        return Err(format!("{host:?} is no host"));
+    }
+    Ok(NodeName { host: host.to_owned(), port: parse_port(port)? })
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    match text {
+        "" => Ok(DEFAULT_PORT),
+        digits => match digits.parse() {
+            Ok(port) if port > 0 => Ok(port),
+            _ => Err(format!("{digits:?} is no port from 1 to 65535")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> String {
+        match Source::parse(text) {
+            Ok(source) => {
+                let nodes: Vec<_> = source.nodes.iter().map(|node| format!("{} {}", node.host, node.port)).collect();
+                let path: Vec<_> = source.path.iter().map(EntryName::to_string).collect();
+                format!("{} | {}", nodes.join(", "), path.join(" "))
+            }
+            Err(error) => {
+                assert_eq!(error.code as u8, 1);
+                error.message
+            }
+        }
+    }
+
+    #[test]
+    fn hosts_ports_and_paths() {
+        assert_eq!(parsed("a"), "a 5057 | ");
+        assert_eq!(parsed("a:6000"), "a 6000 | ");
+        assert_eq!(parsed("a,b:1,10.0.0.3"), "a 5057, b 1, 10.0.0.3 5057 | ");
+        assert_eq!(parsed("a:/"), "a 5057 | ");
+        assert_eq!(parsed("a,b:6000:/home//me/"), "a 5057, b 6000 | home me");
+        assert_eq!(parsed("[::1]"), "::1 5057 | ");
+        assert_eq!(parsed("[fe80::1]:7,[::1]:/x"), "fe80::1 7, ::1 5057 | x");
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        for (text, why) in [
+            ("", "is no host"),
+            ("/mnt", "is no host"),
+            ("a,,b", "is no host"),
+            ("a:", "no port after the colon"),
+            ("a:0", "is no port"),
+            ("a:65536", "is no port"),
+            ("a:x", "is no port"),
+            ("::1", "write the IPv6 address as [::1]"),
+            ("[::1", "no closing bracket"),
+            ("[::1]x", "after ]"),
+            ("a:/x/../y", "name directories"),
+        ] {
+            let message = parsed(text);
+            assert!(message.contains(why), "{text:?}: {message}");
+            assert!(!message.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_comma_cannot_inject_an_option() {
+        assert_eq!(Source::parse("a,allow_other").map(|source| source.shown()), Ok("a;allow_other".to_owned()));
+    }
+
+    #[test]
+    fn addresses_are_resolved_and_failures_named() {
+        let resolved = Source::parse("127.0.0.1,[::1]:7").and_then(|source| source.resolve());
+        assert_eq!(resolved.map(|found| found.len()), Ok(2));
+        let error = Source::parse("no-such-host.invalid").and_then(|source| source.resolve()).unwrap_err();
+        assert!(error.message.contains("no-such-host.invalid"), "{error}");
+        assert_eq!(error.code as u8, 32);
+    }
+}

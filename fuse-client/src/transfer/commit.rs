@@ -1,0 +1,350 @@
+//! Commits: everything that was written when one begins is stored, and then made current in one operation.
+//!
+//! ```text
+//! seal -> whole chunks fly -> all earlier flights land -> sync (fsync only) -> partly written chunks are laid over
+//! their bases and stored -> Change::Commit -> on Conflict: extents again, lay over again what has changed
+//! ```
+//!
+//! Failures. A commit that a program asked for reports its failure, and what it could not store is given up, as Linux
+//! does it. One that runs by age keeps the data for the next try; after [`TRIES`] of them, or when no try can help, it
+//! is given up and the next commit that a program asks for reports why, once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use common::{
+    chunk::{ChunkId, Version},
+    fs_error::FsError,
+    namespace::{Attr, Change, ChunkWrite, Commit, Extent, Reply},
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{FileData, extents::ExtentMap, state::Base};
+
+/// Background commits that may fail before the data is given up.
+const TRIES: u32 = 3;
+/// Extents and single chunks one operation names at most.
+const COMMIT_ITEMS: usize = 4096;
+
+/// The right to commit; leaves the layers in order however the commit ends, also when its caller goes away.
+pub(super) struct Turn<'a> {
+    file: &'a FileData,
+    _lock: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.file.state.lock();
+        state.unseal();
+        self.file.settle(&state, 0);
+        self.file.note_committed(&state);
+    }
+}
+
+/// A partly written chunk that has been laid over `base` and stored.
+#[derive(Clone, Copy)]
+struct Laid {
+    base: Base,
+    version: Version,
+}
+
+/// A partly written chunk to lay over `base`, whose bytes are needed or not.
+struct ToLay {
+    index: u32,
+    base: Base,
+    needs_base: bool,
+}
+
+impl FileData {
+    /// Stores and commits all that was written before the call. Returns the new attributes, or `None` if there was
+    /// nothing to commit. With `durable`, everything that this mount has written to the file is on its holders' disks
+    /// when this returns.
+    ///
+    /// Errors: also that of an earlier background flush whose data was given up, once.
+    pub async fn commit(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
+        let _turn = self.take_turn().await;
+        let outcome = self.commit_in_turn(durable).await;
+        self.report(outcome)
+    }
+
+    pub(super) async fn commit_in_background(self: Arc<Self>) {
+        let Ok(lock) = self.turn.try_lock() else { return };
+        let _turn = Turn { file: &self, _lock: lock };
+        let Err(error) = self.commit_in_turn(false).await else { return };
+        let mut state = self.state.lock();
+        state.failed_commits += 1;
+        if state.failed_commits < TRIES && may_pass(&error) {
+            tracing::warn!(ino = self.ino.0, %error, "written data is not committed yet, trying again");
+            return;
+        }
+        tracing::error!(ino = self.ino.0, %error, "written data is given up; the next fsync or close reports it");
+        state.give_up();
+        state.lost = Some(error);
+    }
+
+    pub(super) async fn take_turn(&self) -> Turn<'_> {
+        Turn { file: self, _lock: self.turn.lock().await }
+    }
+
+    /// The verdict for the program that asked: its own failure, or one kept for it.
+    pub(super) fn report<T>(&self, outcome: Result<T, FsError>) -> Result<T, FsError> {
+        let mut state = self.state.lock();
+        let lost = state.lost.take();
+        if let Err(error) = &outcome {
+            tracing::error!(ino = self.ino.0, %error, "written data could not be committed and is given up");
+            state.give_up();
+        }
+        match (outcome, lost) {
+            (Ok(_), Some(lost)) => Err(lost),
+            (outcome, _) => outcome,
+        }
+    }
+
+    pub(super) async fn commit_in_turn(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
+        self.state.lock().seal(durable);
+        self.land_all().await?;
+        if durable {
+            self.transfer.unsynced.sync(self.ino, &*self.transfer.chunks).await?;
+        }
+        self.make_current(durable).await
+    }
+
+    /// Sends the sealed whole chunks off and waits for them and for all flights before them.
+    pub(super) async fn land_all(self: &Arc<Self>) -> Result<(), FsError> {
+        let mut landed = self.landed.subscribe();
+        // A flight is a version and a put, each bounded by the deadline of its client.
+        let patience = 3 * self.transfer.settings.deadline;
+        loop {
+            {
+                let mut state = self.state.lock();
+                self.start_flights(&mut state, self.transfer.settings.flush_run_bytes);
+                if !state.awaits_flights() {
+                    return state.failure.clone().map_or(Ok(()), Err);
+                }
+            }
+            if tokio::time::timeout(patience, landed.changed()).await.is_err() {
+                return Err(FsError::NoReplica { detail: format!("no flush ended within {patience:?}") });
+            }
+        }
+    }
+
+    async fn make_current(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
+        let give_up_at = Instant::now() + self.transfer.settings.deadline;
+        let mut laid = BTreeMap::new();
+        loop {
+            self.lay_partials(durable, &mut laid).await?;
+            match self.apply_commit(&laid).await {
+                Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => self.refetch().await?,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Stores the partly written chunks over their present bases, but for those in `laid` that still stand. A base that
+    /// nobody has may have been replaced and purged meanwhile; if it is still the base, that is the answer.
+    async fn lay_partials(self: &Arc<Self>, durable: bool, laid: &mut BTreeMap<u32, Laid>) -> Result<(), FsError> {
+        let mut todo = self.plan_partials(laid).await?;
+        loop {
+            let bases: Vec<(u32, Base)> = todo.iter().map(|todo| (todo.index, todo.base)).collect();
+            let Err(error) = self.lay(todo, durable, laid).await else { return Ok(()) };
+            if !matches!(error, FsError::NoReplica { .. }) {
+                return Err(error);
+            }
+            self.refetch().await?;
+            todo = self.plan_partials(laid).await?;
+            if todo.iter().map(|todo| (todo.index, todo.base)).eq(bases) {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn lay(
+        self: &Arc<Self>,
+        todo: Vec<ToLay>,
+        durable: bool,
+        laid: &mut BTreeMap<u32, Laid>,
+    ) -> Result<(), FsError> {
+        let run = (self.transfer.settings.flush_run_bytes / self.state.lock().chunk_bytes()).max(1) as usize;
+        let batches = in_batches(todo, run).into_iter().map(|batch| self.lay_batch(batch, durable));
+        let side_by_side = self.transfer.settings.flushes_in_flight.max(1);
+        let done: Vec<Vec<(u32, Laid)>> = stream::iter(batches).buffer_unordered(side_by_side).try_collect().await?;
+        laid.extend(done.into_iter().flatten());
+        Ok(())
+    }
+
+    async fn plan_partials(&self, laid: &BTreeMap<u32, Laid>) -> Result<Vec<ToLay>, FsError> {
+        let indexes = {
+            let state = self.state.lock();
+            state.sealed.chunks(state.attr.chunk_bytes)
+        };
+        for &index in &indexes {
+            let chunk = u64::from(index);
+            if self.state.lock().stored.get(index).is_none() {
+                self.learn(chunk..chunk + 1).await?;
+            }
+        }
+        let state = self.state.lock();
+        let plan = |index| ToLay { index, base: state.base(index), needs_base: state.needs_base(index) };
+        let stands = |todo: &ToLay| laid.get(&todo.index).is_some_and(|laid| laid.base == todo.base);
+        Ok(indexes.into_iter().map(plan).filter(|todo| !stands(todo)).collect())
+    }
+
+    async fn lay_batch(self: &Arc<Self>, batch: Vec<ToLay>, durable: bool) -> Result<Vec<(u32, Laid)>, FsError> {
+        let needed = batch.iter().filter(|todo| todo.needs_base);
+        let needed = needed.filter_map(|todo| Some(ChunkId { version: todo.base.version()?, index: todo.index }));
+        let bases = self.chunks_now(needed.collect()).await?;
+        let (file, chunks) = {
+            let state = self.state.lock();
+            let base = |todo: &ToLay| {
+                let id = ChunkId { version: todo.base.version()?, index: todo.index };
+                bases.get(&id).filter(|_| todo.needs_base)
+            };
+            let lay = |todo: &ToLay| (todo.index, state.lay_over(todo.index, base(todo).map_or(&[][..], |data| data)));
+            (state.attr.file.clone(), batch.iter().map(lay).collect::<Vec<(u32, Bytes)>>())
+        };
+        let version = self.store(&file, &chunks, durable).await?;
+        Ok(batch.iter().map(|todo| (todo.index, Laid { base: todo.base, version })).collect())
+    }
+
+    /// These chunks, from the cache or their holders.
+    pub(super) async fn chunks_now(&self, ids: Vec<ChunkId>) -> Result<HashMap<ChunkId, Bytes>, FsError> {
+        let mut found = HashMap::with_capacity(ids.len());
+        let mut missing = Vec::new();
+        for id in ids {
+            match self.transfer.cache.get(id) {
+                Some(data) => drop(found.insert(id, data)),
+                None => missing.push(id),
+            }
+        }
+        if !missing.is_empty() {
+            let (file, size) = {
+                let state = self.state.lock();
+                (state.attr.file.clone(), state.chunk_bytes())
+            };
+            found.extend(self.transfer.fetcher.start(&file, &missing, size).wait().await?);
+        }
+        Ok(found)
+    }
+
+    async fn apply_commit(&self, laid: &BTreeMap<u32, Laid>) -> Result<Option<Attr>, FsError> {
+        let (commits, replaced) = self.draft(laid);
+        let mut newest = None;
+        for commit in commits {
+            let change = Change::Commit { ino: self.ino, commit: commit.clone() };
+            let attr = match self.transfer.namespace.apply(change).await? {
+                Reply::Attr(attr) => attr,
+                other => return Err(unexpected("Commit", &other)),
+            };
+            self.adopt_commit(&commit, &attr);
+            newest = Some(attr);
+        }
+        let mut state = self.state.lock();
+        replaced.into_iter().for_each(|extent| state.stored.remove_if_same(extent));
+        state.sealed = Default::default();
+        (state.sealed_mtime, state.failed_commits) = (None, 0);
+        self.settle(&state, 0);
+        Ok(newest)
+    }
+
+    /// The operations to send, and what of `stored` was overwritten in part and is replaced by them.
+    fn draft(&self, laid: &BTreeMap<u32, Laid>) -> (Vec<Commit>, Vec<Extent>) {
+        let state = self.state.lock();
+        let (mut whole, mut partial, mut replaced) = (state.stored.clone(), Vec::new(), Vec::new());
+        for (&index, &Laid { base, version }) in laid {
+            if let Base::Own(old) = base {
+                whole.insert(Extent { first: index, count: 1, version });
+                replaced.push(Extent { first: index, count: 1, version: old });
+            } else {
+                partial.push(ChunkWrite { index, version, base: base.version() });
+            }
+        }
+        let end = (u64::from(whole.last_index()) * state.chunk_bytes()).max(state.sealed.end());
+        let mut commits = portions(&whole, partial, state.chunk_bytes(), end);
+        // Without a time the namespace would take its own, in place of one that a program has set since it wrote.
+        let mtime = Some(state.sealed_mtime.unwrap_or(state.attr.mtime));
+        commits.iter_mut().for_each(|commit| commit.mtime = mtime);
+        (commits, replaced)
+    }
+
+    fn adopt_commit(&self, commit: &Commit, attr: &Attr) {
+        let mut state = self.state.lock();
+        for extent in &commit.extents {
+            state.known.set(*extent);
+            state.stored.remove_if_same(*extent);
+        }
+        for write in &commit.partial {
+            state.known.set(Extent { first: write.index, count: 1, version: write.version });
+        }
+        let size = state.attr.size.max(commit.size_at_least);
+        state.adopt(attr, size);
+    }
+}
+
+pub(super) fn unexpected(what: &str, reply: &Reply) -> FsError {
+    FsError::Internal { detail: format!("the namespace answered {what} with {reply:?}") }
+}
+
+/// One operation as a rule; a commit of very many pieces is split, so that none is too large to log.
+fn portions(whole: &ExtentMap, partial: Vec<ChunkWrite>, chunk_bytes: u64, end: u64) -> Vec<Commit> {
+    let extents: Vec<Extent> = whole.iter().collect();
+    if extents.is_empty() && partial.is_empty() {
+        return Vec::new();
+    }
+    if extents.len() + partial.len() <= COMMIT_ITEMS {
+        return vec![Commit { extents, partial, size_at_least: end, ..Commit::default() }];
+    }
+    let upto = |index: u32| (u64::from(index) * chunk_bytes).min(end);
+    let of_extents = extents.chunks(COMMIT_ITEMS).map(|part| Commit {
+        size_at_least: part.last().map_or(0, |last| upto(last.first + (last.count - 1))),
+        extents: part.to_vec(),
+        ..Commit::default()
+    });
+    let of_partial = partial.chunks(COMMIT_ITEMS).map(|part| Commit {
+        size_at_least: part.last().map_or(0, |last| upto(last.index)),
+        partial: part.to_vec(),
+        ..Commit::default()
+    });
+    of_extents.chain(of_partial).collect()
+}
+
+fn in_batches<T>(mut items: Vec<T>, most: usize) -> Vec<Vec<T>> {
+    let mut batches = Vec::with_capacity(items.len() / most + 1);
+    while items.len() > most {
+        let rest = items.split_off(most);
+        batches.push(std::mem::replace(&mut items, rest));
+    }
+    batches.push(items);
+    batches.retain(|batch| !batch.is_empty());
+    batches
+}
+
+/// Could the same commit succeed a little later?
+fn may_pass(error: &FsError) -> bool {
+    match error {
+        FsError::NoSpace
+        | FsError::NoReplica { .. }
+        | FsError::NoQuorum { .. }
+        | FsError::Conflict { .. }
+        | FsError::OutOfOrder
+        | FsError::Internal { .. } => true,
+        FsError::NoEntry
+        | FsError::Stale { .. }
+        | FsError::Exists
+        | FsError::NotDirectory
+        | FsError::IsDirectory
+        | FsError::NotEmpty
+        | FsError::IntoItself
+        | FsError::TooManyLinks
+        | FsError::FileTooLarge
+        | FsError::Name(_)
+        | FsError::Invalid { .. }
+        | FsError::NotPermitted { .. }
+        | FsError::NoSession
+        | FsError::ReadOnly
+        | FsError::Unsupported { .. } => false,
+    }
+}

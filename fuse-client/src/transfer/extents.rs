@@ -1,0 +1,231 @@
+//! Which version each chunk of a file has: a map of runs that do not overlap, and which part of it is known at all
+//! (extents of a large file come in pages).
+//!
+//! Pure bookkeeping; who asks the namespace, and what is on top of the committed state, is for others.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use common::{chunk::Version, namespace::Extent};
+
+/// Runs of chunks with one version, in the order of their chunks; what no run covers is a hole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExtentMap {
+    /// First chunk to (chunk after the last, version).
+    runs: BTreeMap<u32, (u64, Version)>,
+}
+
+impl ExtentMap {
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    pub fn get(&self, index: u32) -> Option<Version> {
+        let (_, &(end, version)) = self.runs.range(..=index).next_back()?;
+        (u64::from(index) < end).then_some(version)
+    }
+
+    /// The highest chunk of all, 0 without any (chunks count from 1).
+    pub fn last_index(&self) -> u32 {
+        self.runs.last_key_value().map_or(0, |(_, &(end, _))| (end - 1) as u32)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.runs.iter().map(|(&first, &(end, version))| Extent {
+            first,
+            count: (end - u64::from(first)) as u32,
+            version,
+        })
+    }
+
+    /// Puts a run in place of whatever was there.
+    pub fn insert(&mut self, extent: Extent) {
+        if extent.count == 0 {
+            return;
+        }
+        let (mut first, mut end) = (extent.first, u64::from(extent.first) + u64::from(extent.count));
+        self.remove(u64::from(first)..end);
+        if let Some((&before, &(before_end, version))) = self.runs.range(..first).next_back()
+            && before_end == u64::from(first)
+            && version == extent.version
+        {
+            first = before;
+        }
+        if let Ok(after) = u32::try_from(end)
+            && let Some(&(after_end, version)) = self.runs.get(&after)
+            && version == extent.version
+        {
+            self.runs.remove(&after);
+            end = after_end;
+        }
+        self.runs.insert(first, (end, extent.version));
+    }
+
+    /// Makes a hole of the chunks `range`.
+    pub fn remove(&mut self, range: Range<u64>) {
+        let Ok(start) = u32::try_from(range.start) else { return };
+        if range.is_empty() {
+            return;
+        }
+        if let Some((&first, &(end, version))) = self.runs.range(..start).next_back()
+            && end > range.start
+        {
+            self.runs.insert(first, (range.start, version));
+            if end > range.end {
+                self.runs.insert(range.end as u32, (end, version));
+            }
+        }
+        while let Some((&first, &(end, version))) = self.runs.range(start..).next()
+            && u64::from(first) < range.end
+        {
+            self.runs.remove(&first);
+            if end > range.end {
+                self.runs.insert(range.end as u32, (end, version));
+            }
+        }
+    }
+
+    /// Makes holes of those chunks of `extent` that still have its version.
+    pub fn remove_if_same(&mut self, extent: Extent) {
+        let (start, stop) = (u64::from(extent.first), u64::from(extent.first) + u64::from(extent.count));
+        let before = self.runs.range(..extent.first).next_back();
+        let same: Vec<Range<u64>> = before
+            .into_iter()
+            .chain(self.runs.range(extent.first..).take_while(|(first, _)| u64::from(**first) < stop))
+            .filter(|(_, run)| run.1 == extent.version)
+            .map(|(&first, run)| u64::from(first).max(start)..run.0.min(stop))
+            .filter(|part| !part.is_empty())
+            .collect();
+        for part in same {
+            self.remove(part);
+        }
+    }
+}
+
+/// The committed extents as far as the namespace has told them.
+#[derive(Clone, Debug, Default)]
+pub struct KnownExtents {
+    pub map: ExtentMap,
+    /// Chunk ranges that have been told: start to end, neither touching nor overlapping.
+    told: BTreeMap<u64, u64>,
+}
+
+impl KnownExtents {
+    /// Forgets all and starts with the first page.
+    pub fn replace(&mut self, page: &[Extent], more: bool) {
+        *self = Self::default();
+        self.add_page(1, page, more);
+    }
+
+    /// A page as `Query::Extents { from }` answers it. False if it brings nothing new (it claims more, and has none).
+    pub fn add_page(&mut self, from: u32, page: &[Extent], more: bool) -> bool {
+        let start = u64::from(from);
+        let end = match page.last() {
+            Some(last) if more => u64::from(last.first) + u64::from(last.count),
+            None if more => return false,
+            _ => u64::from(u32::MAX) + 1,
+        };
+        if end <= start {
+            return false;
+        }
+        self.map.remove(start..end);
+        for extent in page {
+            self.map.insert(*extent);
+        }
+        self.mark(start..end);
+        true
+    }
+
+    /// What a commit of our own has just made current.
+    pub fn set(&mut self, extent: Extent) {
+        self.map.insert(extent);
+        self.mark(u64::from(extent.first)..u64::from(extent.first) + u64::from(extent.count));
+    }
+
+    /// The first chunk of `range` of which nothing has been told.
+    pub fn first_unknown(&self, range: Range<u64>) -> Option<u32> {
+        let told_to = match self.told.range(..=range.start).next_back() {
+            Some((_, &end)) if end > range.start => end,
+            _ => range.start,
+        };
+        (told_to < range.end).then_some(told_to as u32)
+    }
+
+    fn mark(&mut self, range: Range<u64>) {
+        let (mut start, mut end) = (range.start, range.end);
+        while let Some((&at, &to)) = self.told.range(..=end).next_back()
+            && to >= start
+        {
+            self.told.remove(&at);
+            (start, end) = (start.min(at), end.max(to));
+        }
+        self.told.insert(start, end);
+    }
+}
+
+/// Chunks with their versions, ascending, to runs.
+pub fn to_extents(chunks: impl IntoIterator<Item = (u32, Version)>) -> ExtentMap {
+    let mut map = ExtentMap::default();
+    for (first, version) in chunks {
+        map.insert(Extent { first, count: 1, version });
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn extent(first: u32, count: u32, version: u64) -> Extent {
+        Extent { first, count, version: Version(version) }
+    }
+
+    proptest! {
+        #[test]
+        fn runs_say_the_same_as_single_chunks(ops in prop::collection::vec((0..3u8, 1..40u32, 1..12u32, 1..4u64), 1..60)) {
+            let mut map = ExtentMap::default();
+            let mut plain: BTreeMap<u32, u64> = BTreeMap::new();
+            for (kind, first, count, version) in ops {
+                let chunks = first..first + count;
+                match kind {
+                    0 => {
+                        map.insert(extent(first, count, version));
+                        plain.extend(chunks.map(|index| (index, version)));
+                    }
+                    1 => {
+                        map.remove(u64::from(first)..u64::from(first + count));
+                        plain.retain(|index, _| !chunks.contains(index));
+                    }
+                    _ => {
+                        map.remove_if_same(extent(first, count, version));
+                        plain.retain(|index, has| !(chunks.contains(index) && *has == version));
+                    }
+                }
+                for index in 1..60 {
+                    prop_assert_eq!(map.get(index).map(|v| v.0), plain.get(&index).copied());
+                }
+                prop_assert_eq!(map.last_index(), plain.keys().last().copied().unwrap_or(0));
+                let all: Vec<Extent> = map.iter().collect();
+                for pair in all.windows(2) {
+                    let end = pair[0].first + pair[0].count;
+                    prop_assert!(end < pair[1].first || end == pair[1].first && pair[0].version != pair[1].version);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pages_become_known_as_they_come() {
+        let mut known = KnownExtents::default();
+        known.replace(&[extent(1, 4, 1), extent(7, 3, 2)], true);
+        assert_eq!(known.first_unknown(1..10), None);
+        assert_eq!(known.first_unknown(1..11), Some(10));
+        assert!(known.add_page(20, &[extent(18, 10, 3)], true));
+        assert_eq!((known.first_unknown(12..20), known.first_unknown(20..28)), (Some(12), None));
+        assert!(!known.add_page(12, &[], true));
+        assert!(known.add_page(10, &[extent(12, 1, 4), extent(18, 10, 3)], false));
+        assert_eq!(known.first_unknown(1..u64::from(u32::MAX) + 1), None);
+        assert_eq!(known.map.get(18), Some(Version(3)));
+    }
+}

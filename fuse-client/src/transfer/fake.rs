@@ -1,0 +1,313 @@
+//! A namespace with one file and a place for chunks, in memory, for the tests: answers come late and in any order (from
+//! a seed), calls can be made to fail or to wait, and everything that a client promises is asserted.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
+
+use bytes::Bytes;
+use common::{
+    chunk::{ChunkId, ChunkRef, FileName, Version},
+    chunk_client::NewChunk,
+    fs_error::FsError,
+    namespace::{
+        Answer, Attr, Change, ChunkWrite, Commit, Extent, FileKind, Ino, Query, Reply, SetAttr, Time, Truncate,
+    },
+};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::{ChunkIo, Namespace, Transfer, TransferSettings, extents::ExtentMap, file::FileData};
+
+pub const INO: Ino = Ino(7);
+/// What the namespace's clock says.
+const NOW: Time = Time { secs: 2_000_000_000, nanos: 0 };
+
+pub struct World {
+    random: AtomicU64,
+    /// An answer is put off by up to this many turns of the scheduler.
+    pub disorder: AtomicU64,
+    file: Mutex<File>,
+    pub chunks: Mutex<HashMap<ChunkId, Stored>>,
+    pub puts: AtomicU64,
+    pub put_chunks: AtomicU64,
+    pub gets: AtomicU64,
+    pub got_chunks: AtomicU64,
+    pub syncs: AtomicU64,
+    pub commits: AtomicU64,
+    pub queries: AtomicU64,
+    /// Failures that the next puts meet, last one first.
+    pub put_failures: Mutex<Vec<FsError>>,
+    pub put_always_fails: Mutex<Option<FsError>>,
+    /// Each put needs a permit.
+    pub put_gate: Semaphore,
+    next_version: AtomicU64,
+    page: usize,
+}
+
+pub struct Stored {
+    pub data: Bytes,
+    pub durable: bool,
+}
+
+struct File {
+    attr: Attr,
+    extents: ExtentMap,
+}
+
+impl World {
+    pub fn new(chunk_bytes: u32, seed: u64) -> Arc<Self> {
+        let attr = Attr {
+            ino: INO,
+            kind: FileKind::File,
+            mode: 0o644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            chunk_bytes,
+            atime: Time::default(),
+            mtime: Time::default(),
+            ctime: Time::default(),
+            change: 1,
+            file: FileName::new("some/file").unwrap(),
+        };
+        Arc::new(Self {
+            random: AtomicU64::new(seed | 1),
+            disorder: AtomicU64::new(0),
+            file: Mutex::new(File { attr, extents: ExtentMap::default() }),
+            chunks: Mutex::default(),
+            puts: AtomicU64::new(0),
+            put_chunks: AtomicU64::new(0),
+            gets: AtomicU64::new(0),
+            got_chunks: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            queries: AtomicU64::new(0),
+            put_failures: Mutex::default(),
+            put_always_fails: Mutex::default(),
+            put_gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            next_version: AtomicU64::new(1),
+            page: 5,
+        })
+    }
+
+    pub fn mount(self: &Arc<Self>, settings: TransferSettings) -> Arc<Transfer> {
+        Transfer::over(self.clone(), self.clone(), tokio::runtime::Handle::current(), settings)
+    }
+
+    pub fn open(&self, transfer: &Arc<Transfer>) -> Arc<FileData> {
+        let (attr, extents, more) = self.file.lock().page(1, self.page);
+        transfer.open_file(&attr, extents, more)
+    }
+
+    pub fn attr(&self) -> Attr {
+        self.file.lock().attr.clone()
+    }
+
+    pub fn committed_durably(&self) -> bool {
+        let chunks = self.chunks.lock();
+        self.file.lock().chunks().all(|id| chunks[&id].durable)
+    }
+
+    pub fn next_random(&self) -> u64 {
+        let step = |mut x: u64| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^ (x << 17)
+        };
+        self.random.fetch_update(SeqCst, SeqCst, |x| Some(step(x))).map(step).unwrap()
+    }
+
+    async fn late(&self) {
+        for _ in 0..self.next_random() % (self.disorder.load(SeqCst) + 1) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// As the nodes do it some time after: what no file references is deleted.
+    fn purge(&self, before: Vec<ChunkId>) {
+        let now: Vec<ChunkId> = self.file.lock().chunks().collect();
+        let mut chunks = self.chunks.lock();
+        before.iter().filter(|id| !now.contains(id)).for_each(|id| drop(chunks.remove(id)));
+    }
+
+    fn keep(&self, chunks: Vec<NewChunk>, durable: bool) -> Result<(), FsError> {
+        let failure = self.put_always_fails.lock().clone().or_else(|| self.put_failures.lock().pop());
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let limit = self.file.lock().attr.chunk_bytes as usize;
+        let mut stored = self.chunks.lock();
+        for NewChunk { id, data, .. } in chunks {
+            assert!(!data.is_empty() && data.len() <= limit);
+            assert!(stored.insert(id, Stored { data, durable }).is_none(), "{id:?} is stored twice");
+        }
+        Ok(())
+    }
+
+    fn commit(&self, commit: Commit) -> Result<Reply, FsError> {
+        let mut file = self.file.lock();
+        let size = u64::from(file.attr.chunk_bytes);
+        for write in &commit.partial {
+            file.check_base(write)?;
+        }
+        let mut named: BTreeMap<u32, Version> = BTreeMap::new();
+        let single = |write: &ChunkWrite| Extent { first: write.index, count: 1, version: write.version };
+        for extent in commit.extents.iter().copied().chain(commit.partial.iter().map(single)) {
+            for index in (extent.first..=u32::MAX).take(extent.count as usize) {
+                assert!(named.insert(index, extent.version).is_none(), "chunk {index} is named twice");
+                let chunks = self.chunks.lock();
+                let stored = chunks.get(&ChunkId { version: extent.version, index });
+                let len = stored.expect("committed before it was stored").data.len() as u64;
+                assert!(u64::from(index - 1) * size + len <= commit.size_at_least.max(file.attr.size));
+            }
+            file.extents.insert(extent);
+        }
+        assert!(
+            commit.extents.windows(2).all(|pair| pair[0].first + (pair[0].count - 1) < pair[1].first),
+            "not ascending"
+        );
+        file.attr.size = file.attr.size.max(commit.size_at_least);
+        file.attr.mtime = commit.mtime.unwrap_or(NOW);
+        file.changed()
+    }
+
+    fn set_attr(&self, set: SetAttr) -> Result<Reply, FsError> {
+        let mut file = self.file.lock();
+        if let Some(Truncate { size, tail }) = set.truncate {
+            let chunk_bytes = u64::from(file.attr.chunk_bytes);
+            let (last, keep) = ((size / chunk_bytes) as u32 + 1, size % chunk_bytes);
+            let cuts = keep > 0 && size < file.attr.size && file.extents.get(last).is_some();
+            match tail {
+                None if cuts => return Err(FsError::Invalid { reason: "the tail is missing".into() }),
+                None => {}
+                Some(tail) => {
+                    assert_eq!(tail.index, last);
+                    file.check_base(&tail)?;
+                    let id = ChunkId { version: tail.version, index: last };
+                    assert!(self.chunks.lock()[&id].data.len() as u64 <= keep, "the tail is not cut");
+                    file.extents.insert(Extent { first: last, count: 1, version: tail.version });
+                }
+            }
+            file.extents.remove(size.div_ceil(chunk_bytes) + 1..u64::from(u32::MAX) + 1);
+            (file.attr.size, file.attr.mtime) = (size, NOW);
+        }
+        file.attr.mtime = set.mtime.unwrap_or(file.attr.mtime);
+        file.changed()
+    }
+}
+
+impl File {
+    fn check_base(&self, write: &ChunkWrite) -> Result<(), FsError> {
+        let fits = self.extents.get(write.index) == write.base;
+        fits.then_some(()).ok_or(FsError::Conflict { index: write.index })
+    }
+
+    fn changed(&mut self) -> Result<Reply, FsError> {
+        // The index in the log: others' operations lie between.
+        self.attr.change += 3;
+        Ok(Reply::Attr(self.attr.clone()))
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        let ids = |extent: Extent| {
+            (extent.first..=u32::MAX)
+                .take(extent.count as usize)
+                .map(move |index| ChunkId { version: extent.version, index })
+        };
+        self.extents.iter().flat_map(ids)
+    }
+
+    fn page(&self, from: u32, items: usize) -> (Attr, Vec<Extent>, bool) {
+        let mut page: Vec<Extent> =
+            self.extents.iter().filter(|extent| extent.first + (extent.count - 1) >= from).take(items + 1).collect();
+        let more = page.len() > items;
+        page.truncate(items);
+        (self.attr.clone(), page, more)
+    }
+}
+
+impl Namespace for World {
+    fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
+        Box::pin(async move {
+            self.late().await;
+            self.commits.fetch_add(1, SeqCst);
+            let before: Vec<ChunkId> = self.file.lock().chunks().collect();
+            let reply = match change {
+                Change::Commit { ino: INO, commit } => self.commit(commit),
+                Change::SetAttr { ino: INO, set } => self.set_attr(set),
+                other => panic!("unexpected {other:?}"),
+            };
+            self.purge(before);
+            self.late().await;
+            reply
+        })
+    }
+
+    fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
+        Box::pin(async move {
+            self.late().await;
+            self.queries.fetch_add(1, SeqCst);
+            let from = if let Query::Extents { from, .. } = query { from } else { 1 };
+            let (attr, extents, more) = self.file.lock().page(from, self.page);
+            self.late().await;
+            Ok(match query {
+                Query::Open { ino: INO } => Answer::Open { attr, extents, more },
+                Query::Extents { ino: INO, .. } => Answer::Extents { extents, more },
+                other => panic!("unexpected {other:?}"),
+            })
+        })
+    }
+
+    fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
+        Box::pin(async move {
+            self.late().await;
+            Ok(Version(self.next_version.fetch_add(1, SeqCst)))
+        })
+    }
+}
+
+impl ChunkIo for World {
+    fn put(&self, chunks: Vec<NewChunk>, durable: bool) -> BoxFuture<'_, Result<(), FsError>> {
+        Box::pin(async move {
+            self.late().await;
+            self.put_gate.acquire().await.unwrap().forget();
+            self.puts.fetch_add(1, SeqCst);
+            self.put_chunks.fetch_add(chunks.len() as u64, SeqCst);
+            self.keep(chunks, durable)?;
+            self.late().await;
+            Ok(())
+        })
+    }
+
+    fn get(&self, chunks: Vec<ChunkRef>) -> BoxFuture<'_, Result<Vec<Bytes>, FsError>> {
+        Box::pin(async move {
+            self.late().await;
+            self.gets.fetch_add(1, SeqCst);
+            self.got_chunks.fetch_add(chunks.len() as u64, SeqCst);
+            let found = {
+                let stored = self.chunks.lock();
+                let data = |wanted: &ChunkRef| stored.get(&wanted.id).map(|stored| stored.data.clone());
+                chunks.iter().map(data).collect::<Option<Vec<Bytes>>>()
+            };
+            self.late().await;
+            found.ok_or_else(|| FsError::NoReplica { detail: "it was deleted".into() })
+        })
+    }
+
+    fn sync(&self) -> BoxFuture<'_, Result<(), FsError>> {
+        Box::pin(async move {
+            self.late().await;
+            self.syncs.fetch_add(1, SeqCst);
+            self.chunks.lock().values_mut().for_each(|stored| stored.durable = true);
+            Ok(())
+        })
+    }
+}

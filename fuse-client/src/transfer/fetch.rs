@@ -1,0 +1,111 @@
+//! Fetches chunks into the cache: in batches, side by side, and each chunk once however many ask for it at a time.
+//!
+//! A batch runs as a task of its own, so a reader that goes away takes nothing from the others who wait for it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use common::{
+    chunk::{ChunkId, ChunkRef, FileName},
+    fs_error::FsError,
+};
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::watch};
+
+use super::ChunkIo;
+use crate::cache::chunks::ChunkCache;
+
+/// What one get asks for, more or less: a half less, or a half more.
+const BATCH_BYTES: u64 = 2 << 20;
+
+pub struct Fetcher {
+    chunks: Arc<dyn ChunkIo>,
+    cache: Arc<ChunkCache>,
+    runtime: Handle,
+    under_way: Mutex<HashMap<ChunkId, Arc<Batch>>>,
+}
+
+/// Chunks that have been asked for.
+pub struct Pending {
+    wanted: Vec<(ChunkId, Arc<Batch>)>,
+}
+
+struct Batch {
+    ids: Vec<ChunkId>,
+    /// In the order of `ids`.
+    outcome: OnceLock<Result<Vec<Bytes>, FsError>>,
+    done: watch::Sender<bool>,
+}
+
+impl Fetcher {
+    pub fn new(chunks: Arc<dyn ChunkIo>, cache: Arc<ChunkCache>, runtime: Handle) -> Arc<Self> {
+        Arc::new(Self { chunks, cache, runtime, under_way: Mutex::default() })
+    }
+
+    /// Asks for the chunks `ids` (ascending) of `file`, but for those that are on their way already.
+    pub fn start(self: &Arc<Self>, file: &FileName, ids: &[ChunkId], chunk_bytes: u64) -> Pending {
+        let mut under_way = self.under_way.lock();
+        let fresh: Vec<ChunkId> = ids.iter().copied().filter(|id| !under_way.contains_key(id)).collect();
+        for part in fresh.chunks(even_part(fresh.len(), chunk_bytes)) {
+            let batch =
+                Arc::new(Batch { ids: part.to_vec(), outcome: OnceLock::new(), done: watch::Sender::new(false) });
+            under_way.extend(part.iter().map(|id| (*id, batch.clone())));
+            self.runtime.spawn(self.clone().run(file.clone(), batch));
+        }
+        Pending { wanted: ids.iter().filter_map(|id| Some((*id, under_way.get(id)?.clone()))).collect() }
+    }
+
+    async fn run(self: Arc<Self>, file: FileName, batch: Arc<Batch>) {
+        let refs = batch.ids.iter().map(|&id| ChunkRef { file: file.clone(), id }).collect();
+        let outcome = match self.chunks.get(refs).await {
+            Ok(found) if found.len() != batch.ids.len() => Err(FsError::Internal {
+                detail: format!("{} chunks were asked for, {} came", batch.ids.len(), found.len()),
+            }),
+            other => other,
+        };
+        for (id, data) in batch.ids.iter().zip(outcome.iter().flatten()) {
+            self.cache.insert(*id, data.clone());
+        }
+        let _ = batch.outcome.set(outcome);
+        let mut under_way = self.under_way.lock();
+        batch.ids.iter().for_each(|id| drop(under_way.remove(id)));
+        drop(under_way);
+        batch.done.send_replace(true);
+    }
+}
+
+/// Chunks in each batch, so that all are about equal and none is a small rest.
+fn even_part(chunks: usize, chunk_bytes: u64) -> usize {
+    let bytes = chunks as u64 * chunk_bytes;
+    let batches = ((bytes + BATCH_BYTES / 2) / BATCH_BYTES).max(1) as usize;
+    chunks.div_ceil(batches).max(1)
+}
+
+impl Pending {
+    /// Waits for all of them.
+    pub async fn wait(self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
+        let mut found = Vec::with_capacity(self.wanted.len());
+        for (id, batch) in self.wanted {
+            found.push((id, batch.get(id).await?));
+        }
+        Ok(found)
+    }
+}
+
+impl Batch {
+    async fn get(&self, id: ChunkId) -> Result<Bytes, FsError> {
+        if self.outcome.get().is_none() {
+            // The sender lives in `self`, so this ends with the task's verdict.
+            let _ = self.done.subscribe().wait_for(|done| *done).await;
+        }
+        let at = self.ids.binary_search_by_key(&id.index, |id| id.index).expect("the batch was made for this chunk");
+        match self.outcome.get() {
+            Some(Ok(found)) => Ok(found[at].clone()),
+            Some(Err(error)) => Err(error.clone()),
+            None => Err(FsError::Internal { detail: "a batch ended without an outcome".into() }),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! [`FileData`]: the data of one inode, shared by all who have it open. Here: its life, what the namespace tells about
+//! it, and writing. `flight`, `commit`, `set_attr` and `read` add the rest, each its own idea.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use common::{
+    fs_error::FsError,
+    namespace::{Attr, Extent, Ino, Time},
+};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
+
+use super::{Transfer, dirty::DirtyBytes, state::State};
+
+pub struct FileData {
+    pub(super) ino: Ino,
+    pub(super) transfer: Arc<Transfer>,
+    pub(super) state: Mutex<State>,
+    /// Commits and changes of attributes go one after the other.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// Tells of every flight that ended.
+    pub(super) landed: watch::Sender<u64>,
+    /// What the ceiling counts for this file.
+    held: AtomicU64,
+    dirty_since: Mutex<Option<Instant>>,
+}
+
+impl FileData {
+    pub(super) fn new(transfer: Arc<Transfer>, attr: Attr, extents: &[Extent], more: bool) -> Self {
+        Self {
+            ino: attr.ino,
+            transfer,
+            state: Mutex::new(State::new(attr, extents, more)),
+            turn: tokio::sync::Mutex::default(),
+            landed: watch::Sender::new(0),
+            held: AtomicU64::new(0),
+            dirty_since: Mutex::default(),
+        }
+    }
+
+    pub fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    /// The newest committed state as the namespace answered; what is written and not committed stays on top of it.
+    /// Ignored when older than what is known.
+    pub fn refresh(&self, attr: &Attr, extents: Vec<Extent>, more: bool) {
+        self.state.lock().refresh(attr, &extents, more);
+    }
+
+    /// The feed said that contents changed elsewhere: the extents are fetched again before the next read.
+    pub fn invalidate(&self) {
+        let mut state = self.state.lock();
+        state.stale = true;
+        state.invalidations += 1;
+    }
+
+    /// Size and mtime as this mount's programs must see them.
+    pub fn overlay(&self, attr: &mut Attr) {
+        let state = self.state.lock();
+        if state.attr.change > attr.change {
+            (attr.size, attr.mtime) = (state.attr.size, state.attr.mtime);
+        }
+        attr.size = attr.size.max(state.uncommitted_end());
+        attr.mtime = state.mtime.or(state.sealed_mtime).unwrap_or(attr.mtime);
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.state.lock().is_dirty()
+    }
+
+    /// Takes the bytes, or an error that comes before they are taken. `None`: the memory ceiling is reached, use
+    /// [`Self::write`].
+    pub fn try_write(self: &Arc<Self>, offset: u64, data: &[u8]) -> Option<Result<(), FsError>> {
+        if data.is_empty() {
+            return Some(Ok(()));
+        }
+        let cost = DirtyBytes::cost_of(data.len());
+        if !self.transfer.ceiling.try_reserve(cost) {
+            return None;
+        }
+        let mut state = self.state.lock();
+        let refusal = check_write(&state, offset, data.len()).err();
+        if refusal.is_none() {
+            let size = state.attr.chunk_bytes;
+            state.dirty.write(offset, data, size);
+            state.mtime = Some(now());
+            self.become_dirty();
+            self.start_flights(&mut state, self.transfer.settings.flush_run_bytes);
+        }
+        self.settle(&state, cost);
+        Some(refusal.map_or(Ok(()), Err))
+    }
+
+    /// As [`Self::try_write`], and waits while the ceiling is reached. Fails when nothing at all becomes free for as
+    /// long as the deadline.
+    pub async fn write(self: &Arc<Self>, offset: u64, data: Vec<u8>) -> Result<(), FsError> {
+        let mut freed = self.transfer.ceiling.watch();
+        loop {
+            if let Some(outcome) = self.try_write(offset, &data) {
+                return outcome;
+            }
+            self.transfer.relieve();
+            if let Some(outcome) = self.try_write(offset, &data) {
+                return outcome;
+            }
+            let deadline = self.transfer.settings.deadline;
+            if tokio::time::timeout(deadline, freed.changed()).await.is_err() {
+                let detail = format!("the write buffer is full and nothing could be stored for {deadline:?}");
+                return Err(FsError::NoReplica { detail });
+            }
+        }
+    }
+
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.held.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_older_than(&self, age: Duration) -> bool {
+        self.dirty_since.lock().is_some_and(|since| since.elapsed() >= age)
+    }
+
+    /// Tells the ceiling what is held now; `reserved` was set aside beforehand.
+    pub(super) fn settle(&self, state: &MutexGuard<'_, State>, reserved: u64) {
+        let now = state.held_bytes();
+        let before = self.held.swap(now, Ordering::AcqRel);
+        self.transfer.ceiling.settle(before + reserved, now);
+    }
+
+    fn become_dirty(self: &Arc<Self>) {
+        let mut since = self.dirty_since.lock();
+        if since.is_none() {
+            *since = Some(Instant::now());
+            self.transfer.dirty.lock().insert(self.ino, self.clone());
+        }
+    }
+
+    /// After a commit: the next one by age is due `flush_age` from now, or never while nothing is written. Called with
+    /// the state locked.
+    pub(super) fn note_committed(&self, state: &MutexGuard<'_, State>) {
+        let mut since = self.dirty_since.lock();
+        *since = state.is_dirty().then(Instant::now);
+        if since.is_none() {
+            // Dropped after the map's lock; this cannot be the last one, the caller has one.
+            let entry = self.transfer.dirty.lock().remove(&self.ino);
+            drop(entry);
+        }
+    }
+}
+
+impl Drop for FileData {
+    fn drop(&mut self) {
+        let mut files = self.transfer.files.lock();
+        if files.get(&self.ino).is_some_and(|file| file.strong_count() == 0) {
+            files.remove(&self.ino);
+        }
+    }
+}
+
+fn check_write(state: &State, offset: u64, len: usize) -> Result<(), FsError> {
+    if let Some(lost) = &state.lost {
+        return Err(lost.clone());
+    }
+    let end = offset.checked_add(len as u64).filter(|end| *end <= state.most_bytes());
+    end.map(drop).ok_or(FsError::FileTooLarge)
+}
+
+fn now() -> Time {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() },
+        Err(_) => Time::default(),
+    }
+}

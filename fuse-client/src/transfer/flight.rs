@@ -1,0 +1,73 @@
+//! Flights: runs of whole chunks on their way to their holders, each under a version of its own, several at a time.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use common::{
+    chunk::{ChunkId, FileName, Version},
+    chunk_client::NewChunk,
+    fs_error::FsError,
+};
+use parking_lot::MutexGuard;
+
+use super::{FileData, state::State};
+
+impl FileData {
+    /// Starts what may leave now: all whole chunks of a commit under way, else runs of at least `least` bytes.
+    pub(super) fn start_flights(self: &Arc<Self>, state: &mut MutexGuard<'_, State>, least: u64) {
+        let settings = &self.transfer.settings;
+        while state.flights.len() < settings.flushes_in_flight {
+            let Some(number) = state.take_flight(least, settings.flush_run_bytes) else { return };
+            let flight = &state.flights[&number];
+            let durable = flight.from_sealed && state.durable;
+            let fly = self.clone().fly(number, state.attr.file.clone(), flight.chunks.clone(), durable);
+            self.transfer.runtime.spawn(fly);
+        }
+    }
+
+    /// The ceiling is reached and this file holds most: see that something of it is on its way.
+    pub(super) fn press(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        self.start_flights(&mut state, 1);
+        if state.flights.is_empty() && !state.committing {
+            drop(state);
+            self.transfer.runtime.spawn(self.clone().commit_in_background());
+        }
+    }
+
+    async fn fly(self: Arc<Self>, number: u64, file: FileName, chunks: Vec<(u32, Bytes)>, durable: bool) {
+        let outcome = self.store(&file, &chunks, durable).await;
+        let mut state = self.state.lock();
+        match outcome {
+            Ok(version) => state.land(number, version),
+            Err(error) => {
+                let (ino, chunks) = (self.ino.0, chunks.len());
+                tracing::warn!(ino, chunks, %error, "written data could not be stored yet");
+                state.crash(number, error);
+            }
+        }
+        self.start_flights(&mut state, self.transfer.settings.flush_run_bytes);
+        self.settle(&state, 0);
+        drop(state);
+        self.landed.send_modify(|count| *count += 1);
+    }
+
+    /// Stores chunks (ascending, at most a run) under one fresh version and keeps them in the cache.
+    pub(super) async fn store(
+        &self,
+        file: &FileName,
+        chunks: &[(u32, Bytes)],
+        durable: bool,
+    ) -> Result<Version, FsError> {
+        let version = self.transfer.namespace.next_version().await?;
+        let id = |index: u32| ChunkId { version, index };
+        let batch = chunks.iter();
+        let batch = batch.map(|(index, data)| NewChunk { file: file.clone(), id: id(*index), data: data.clone() });
+        self.transfer.chunks.put(batch.collect(), durable).await?;
+        if !durable {
+            self.transfer.unsynced.note(self.ino);
+        }
+        chunks.iter().for_each(|(index, data)| self.transfer.cache.insert(id(*index), data.clone()));
+        Ok(version)
+    }
+}

@@ -1,0 +1,234 @@
+//! Reading: the layers of `state` on top of the chunk cache on top of the holders, and read-ahead.
+//!
+//! A read is planned under the file's lock, and copied once, outside of it where nothing uncommitted is in the way.
+//! What the plan lacks is fetched, and then the plan is made anew: versions may have changed meanwhile.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use common::{
+    chunk::ChunkId,
+    fs_error::FsError,
+    namespace::{Answer, Query},
+};
+use parking_lot::MutexGuard;
+
+use super::{
+    FileData,
+    state::{Source, State},
+};
+
+/// How often a plan may change before a read gives up; each time another mount has committed to these very chunks.
+const PLANS: usize = 64;
+
+/// The bytes of each chunk of a range, in order.
+struct Plan {
+    range: Range<u64>,
+    chunk_bytes: u64,
+    /// `None`: zeros.
+    parts: Vec<Option<Bytes>>,
+}
+
+impl FileData {
+    /// Reads without waiting; `None` if something must be fetched. A read across the end is short.
+    pub fn try_read(self: &Arc<Self>, offset: u64, len: u32) -> Option<Vec<u8>> {
+        let mut state = self.state.lock();
+        let range = readable(&state, offset, len);
+        if state.stale || state.first_unknown(state.chunks_of(range.clone())).is_some() {
+            return None;
+        }
+        let plan = self.plan(&state, range.clone(), &HashMap::new()).ok()?;
+        let ahead = self.note_access(&mut state, range);
+        let bytes = finish(plan, state);
+        self.fetch_ahead(ahead);
+        Some(bytes)
+    }
+
+    /// Reads up to `len` bytes; holes, and what a stored chunk is too short for, are zeros. A read across the end is short.
+    ///
+    /// Errors: `NoReplica` if no holder of a chunk answers, also after asking for the extents once more.
+    pub async fn read(self: &Arc<Self>, offset: u64, len: u32) -> Result<Vec<u8>, FsError> {
+        let mut fetched = HashMap::new();
+        let mut noted = false;
+        let mut lost: Option<Vec<ChunkId>> = None;
+        for _ in 0..PLANS {
+            let wanted = {
+                let state = self.state.lock();
+                state.chunks_of(offset..offset.saturating_add(u64::from(len)))
+            };
+            self.learn(wanted).await?;
+            let (pending, missing, ahead) = {
+                let mut state = self.state.lock();
+                let range = readable(&state, offset, len);
+                let ahead = if noted { 0..0 } else { self.note_access(&mut state, range.clone()) };
+                noted = true;
+                match self.plan(&state, range, &fetched) {
+                    Ok(plan) => {
+                        let bytes = finish(plan, state);
+                        self.fetch_ahead(ahead);
+                        return Ok(bytes);
+                    }
+                    Err(missing) => {
+                        let pending = self.transfer.fetcher.start(&state.attr.file, &missing, state.chunk_bytes());
+                        (pending, missing, ahead)
+                    }
+                }
+            };
+            self.fetch_ahead(ahead);
+            match pending.wait().await {
+                Ok(found) => fetched.extend(found),
+                // Perhaps the version was replaced and purged since the extents were told; if it was not, it is lost.
+                Err(FsError::NoReplica { .. }) if lost.as_ref() != Some(&missing) => {
+                    self.refetch().await?;
+                    lost = Some(missing);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(FsError::Internal { detail: format!("inode {} changed faster than it could be read", self.ino.0) })
+    }
+
+    /// Asks the namespace for the newest state.
+    pub(super) async fn refetch(&self) -> Result<(), FsError> {
+        let before = self.state.lock().invalidations;
+        match self.transfer.namespace.query(Query::Open { ino: self.ino }).await? {
+            Answer::Open { attr, extents, more } => {
+                let mut state = self.state.lock();
+                state.refresh(&attr, &extents, more);
+                state.stale &= state.invalidations != before;
+                Ok(())
+            }
+            other => Err(FsError::Internal { detail: format!("the namespace answered Open with {other:?}") }),
+        }
+    }
+
+    /// Makes the committed versions of these chunks known, as of this call or later.
+    pub(super) async fn learn(&self, chunks: Range<u64>) -> Result<(), FsError> {
+        if self.state.lock().stale {
+            self.refetch().await?;
+        }
+        loop {
+            let (from, change) = {
+                let state = self.state.lock();
+                let Some(from) = state.first_unknown(chunks.clone()) else { return Ok(()) };
+                (from, state.attr.change)
+            };
+            let (extents, more) = match self.transfer.namespace.query(Query::Extents { ino: self.ino, from }).await? {
+                Answer::Extents { extents, more } => (extents, more),
+                other => {
+                    return Err(FsError::Internal { detail: format!("the namespace answered Extents with {other:?}") });
+                }
+            };
+            let mut state = self.state.lock();
+            if state.attr.change != change {
+                // A commit of our own, or a newer answer, came between; the page may be older than that.
+                continue;
+            }
+            if !state.known.add_page(from, &extents, more) {
+                let detail = format!("the namespace has more extents of inode {}, and told none", self.ino.0);
+                return Err(FsError::Internal { detail });
+            }
+        }
+    }
+
+    /// The parts of a readable range whose extents are known, or what is missing to have them.
+    fn plan(&self, state: &State, range: Range<u64>, fetched: &HashMap<ChunkId, Bytes>) -> Result<Plan, Vec<ChunkId>> {
+        let chunks = if range.is_empty() { 0..0 } else { state.chunks_of(range.clone()) };
+        let mut parts = Vec::with_capacity((chunks.end - chunks.start) as usize);
+        let mut missing = Vec::new();
+        for index in chunks {
+            let index = index as u32;
+            let bytes = state.bytes_of(index);
+            match state.source(index, bytes.start.max(range.start)..bytes.end.min(range.end)) {
+                Source::Zeros => parts.push(None),
+                Source::Here(data) => parts.push(Some(data)),
+                Source::Stored(id) => match fetched.get(&id).cloned().or_else(|| self.transfer.cache.get(id)) {
+                    Some(data) => parts.push(Some(data)),
+                    None => missing.push(id),
+                },
+            }
+        }
+        if missing.is_empty() { Ok(Plan { range, chunk_bytes: state.chunk_bytes(), parts }) } else { Err(missing) }
+    }
+
+    fn note_access(&self, state: &mut MutexGuard<'_, State>, range: Range<u64>) -> Range<u64> {
+        let settings = &self.transfer.settings;
+        if range.is_empty() {
+            return range;
+        }
+        let ahead = state.streams.note(range, settings.read_ahead_bytes.min(settings.cache_bytes / 4));
+        ahead.start..ahead.end.min(state.attr.size)
+    }
+
+    /// Starts fetching a range into the cache; nobody waits for it, and a failure is met again by whoever reads there.
+    fn fetch_ahead(self: &Arc<Self>, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let state = self.state.lock();
+        let chunks = state.chunks_of(range);
+        if state.first_unknown(chunks.clone()).is_none() {
+            return self.fetch_known(&state, chunks);
+        }
+        let file = self.clone();
+        self.transfer.runtime.spawn(async move {
+            match file.learn(chunks.clone()).await {
+                Ok(()) => file.fetch_known(&file.state.lock(), chunks),
+                Err(error) => tracing::debug!(ino = file.ino.0, %error, "no extents to read ahead"),
+            }
+        });
+    }
+
+    fn fetch_known(&self, state: &State, chunks: Range<u64>) {
+        let mut ids = Vec::new();
+        for index in chunks {
+            let index = index as u32;
+            if let Source::Stored(id) = state.source(index, state.bytes_of(index))
+                && !self.transfer.cache.contains(id)
+            {
+                ids.push(id);
+            }
+        }
+        if !ids.is_empty() {
+            self.transfer.fetcher.start(&state.attr.file, &ids, state.chunk_bytes());
+        }
+    }
+}
+
+/// The part of a read before the end of the file.
+fn readable(state: &State, offset: u64, len: u32) -> Range<u64> {
+    let end = offset.saturating_add(u64::from(len)).min(state.size());
+    offset.min(end)..end
+}
+
+/// Copies the parts together and lays over them what is dirty; without dirt, the lock is given back first.
+fn finish(plan: Plan, state: MutexGuard<'_, State>) -> Vec<u8> {
+    let start = plan.range.start;
+    if !state.dirty.touches(plan.range.clone()) && !state.sealed.touches(plan.range.clone()) {
+        drop(state);
+        return plan.assemble();
+    }
+    let mut bytes = plan.assemble();
+    state.sealed.overlay(start, &mut bytes);
+    state.dirty.overlay(start, &mut bytes);
+    bytes
+}
+
+impl Plan {
+    fn assemble(self) -> Vec<u8> {
+        let total = (self.range.end - self.range.start) as usize;
+        let mut bytes = Vec::with_capacity(total);
+        let mut skip = (self.range.start % self.chunk_bytes) as usize;
+        for part in self.parts {
+            let want = (self.chunk_bytes as usize - skip).min(total - bytes.len());
+            let filled = bytes.len() + want;
+            if let Some(data) = part {
+                let to = data.len().min(skip + want);
+                bytes.extend_from_slice(&data[skip.min(to)..to]);
+            }
+            bytes.resize(filled, 0);
+            skip = 0;
+        }
+        bytes
+    }
+}

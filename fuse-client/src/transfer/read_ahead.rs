@@ -1,0 +1,123 @@
+//! Notices sequential readers and says what to fetch ahead of them. Pure: offsets in, a range out.
+//!
+//! A file has a few streams, because several programs, or threads of one, may each read their own part in order. A
+//! stream is believed in from its second read on; its window then doubles with each read up to the ceiling. The next
+//! piece is asked for when less than half of the window lies ahead, so pieces are large and a reader rarely waits.
+
+use std::ops::Range;
+
+const STREAMS: usize = 4;
+const FIRST_WINDOW: u64 = 512 << 10;
+/// The kernel's reads of one stream may overtake each other by this much.
+const DISORDER: u64 = 512 << 10;
+
+#[derive(Default)]
+pub struct Streams {
+    /// The one used last stands last.
+    streams: Vec<Stream>,
+}
+
+struct Stream {
+    /// The first offset of this run of reads.
+    start: u64,
+    /// Where the next read is expected.
+    next: u64,
+    window: u64,
+    /// What is before this has been asked for.
+    fetched: u64,
+}
+
+impl Streams {
+    /// A program reads `range`; returns what to fetch beyond it, perhaps nothing.
+    pub fn note(&mut self, range: Range<u64>, most: u64) -> Range<u64> {
+        let found = self.streams.iter().position(|stream| stream.expects(&range));
+        let mut stream = match found {
+            Some(at) => self.streams.remove(at),
+            None => {
+                if self.streams.len() == STREAMS {
+                    self.streams.remove(0);
+                }
+                let (start, next) = (range.start, range.end);
+                self.streams.push(Stream { start, next, window: 0, fetched: next });
+                return next..next;
+            }
+        };
+        let ahead = stream.advance(range, most);
+        self.streams.push(stream);
+        ahead
+    }
+}
+
+impl Stream {
+    fn expects(&self, range: &Range<u64>) -> bool {
+        let earliest = self.next.saturating_sub(DISORDER).max(self.start);
+        let latest = if self.window > 0 { self.next + DISORDER } else { self.next };
+        (earliest..=latest).contains(&range.start) && range.end > self.start
+    }
+
+    fn advance(&mut self, range: Range<u64>, most: u64) -> Range<u64> {
+        if range.end <= self.next {
+            return self.next..self.next;
+        }
+        let first = FIRST_WINDOW.max(2 * (range.end - range.start));
+        self.window = (self.window * 2).max(first).min(most);
+        self.next = range.end;
+        let from = self.fetched.max(self.next);
+        let upto = self.next + self.window;
+        if upto.saturating_sub(from) * 2 < self.window {
+            return from..from;
+        }
+        self.fetched = upto;
+        from..upto
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_sequential_reader_is_fetched_ahead_of_once_and_within_the_ceiling() {
+        let mut streams = Streams::default();
+        let mut fetched = 0;
+        for at in (0..64 * MIB).step_by(128 << 10) {
+            let ahead = streams.note(at..at + (128 << 10), 8 * MIB);
+            if !ahead.is_empty() {
+                assert!(fetched == 0 || ahead.start == fetched, "{ahead:?} after {fetched}");
+                assert!(ahead.end <= at + (128 << 10) + 8 * MIB);
+                fetched = ahead.end;
+            }
+            if at > 4 * MIB {
+                assert!(fetched >= at + 4 * MIB, "at {at} only {fetched} is fetched");
+            }
+        }
+    }
+
+    #[test]
+    fn random_readers_are_not() {
+        let mut streams = Streams::default();
+        let mut at = 1u64;
+        for _ in 0..10_000 {
+            at = at.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let offset = (at >> 20) % (1 << 40) / 4096 * 4096;
+            assert!(streams.note(offset..offset + 4096, 8 * MIB).is_empty());
+        }
+    }
+
+    #[test]
+    fn four_readers_side_by_side_and_reads_out_of_order() {
+        let mut streams = Streams::default();
+        let mut ahead = [0; 4];
+        for step in 0..64u64 {
+            let step = if step < 4 { step } else { step ^ 1 };
+            for reader in 0..4 {
+                let offset = reader * 1000 * MIB + step * (128 << 10);
+                let range = streams.note(offset..offset + (128 << 10), 8 * MIB);
+                ahead[reader as usize] += range.end - range.start;
+            }
+        }
+        assert!(ahead.iter().all(|&bytes| bytes >= 8 * MIB), "{ahead:?}");
+    }
+}

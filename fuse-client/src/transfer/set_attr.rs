@@ -1,0 +1,148 @@
+//! Changes of attributes of a file whose data may be on its way: they take their turn with its commits.
+//!
+//! Truncation to nothing throws away what is not committed; any other first commits it, then stores the chunk in which
+//! the new end falls anew, cut there, so that its bytes cannot come back when the file grows again. A new mtime
+//! replaces the times of earlier writes, so a later commit of their bytes does not bring those back.
+
+use std::{sync::Arc, time::Instant};
+
+use common::{
+    chunk::{ChunkId, Version},
+    fs_error::FsError,
+    namespace::{Attr, Change, ChunkWrite, Extent, Reply, SetAttr, Truncate},
+};
+
+use super::{FileData, commit::unexpected, dirty::DirtyBytes, extents::ExtentMap};
+
+impl FileData {
+    /// As `Change::SetAttr`; of `set.truncate` only the size counts, its tail is made here.
+    pub async fn set_attr(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
+        let _turn = self.take_turn().await;
+        match set.truncate.as_ref().map(|truncate| truncate.size) {
+            None => self.set_plain(set).await,
+            Some(size) if size > self.state.lock().most_bytes() => Err(FsError::FileTooLarge),
+            Some(0) => self.empty(set).await,
+            Some(size) => {
+                let committed = self.commit_in_turn(false).await;
+                self.report(committed)?;
+                self.cut(set, size).await
+            }
+        }
+    }
+
+    async fn set_plain(&self, set: SetAttr) -> Result<Attr, FsError> {
+        let attr = self.send(set).await?;
+        let mut state = self.state.lock();
+        let size = state.attr.size;
+        state.adopt(&attr, size);
+        drop(state);
+        Ok(attr)
+    }
+
+    async fn empty(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
+        let unstored = {
+            let mut state = self.state.lock();
+            state.seal(false);
+            std::mem::take(&mut state.sealed)
+        };
+        // What failed to be stored is thrown away with the rest.
+        let _ = self.land_all().await;
+        let sent = self.send(SetAttr { truncate: Some(Truncate { size: 0, tail: None }), ..set }).await;
+        let mut state = self.state.lock();
+        match &sent {
+            Ok(attr) => {
+                (state.sealed, state.stored, state.sealed_mtime) = (DirtyBytes::default(), ExtentMap::default(), None);
+                state.known.replace(&[], false);
+                state.adopt(attr, 0);
+            }
+            Err(_) => {
+                let size = state.attr.chunk_bytes;
+                state.sealed.merge_under(unstored, size);
+            }
+        }
+        sent
+    }
+
+    async fn cut(&self, set: SetAttr, size: u64) -> Result<Attr, FsError> {
+        let give_up_at = Instant::now() + self.transfer.settings.deadline;
+        let (mut refetched_for, mut untold) = (None, false);
+        loop {
+            let tail = match self.store_tail(size).await {
+                // Perhaps the chunk was replaced and purged meanwhile; if it was not, that is the answer.
+                Err(FsError::NoReplica { .. }) if refetched_for != Some(self.tail_version(size)) => {
+                    refetched_for = Some(self.tail_version(size));
+                    self.refetch().await?;
+                    continue;
+                }
+                outcome => outcome?,
+            };
+            let truncate = Truncate { size, tail };
+            match self.send(SetAttr { truncate: Some(truncate), ..set.clone() }).await {
+                Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => self.refetch().await?,
+                // The file is longer than was known, and so there is something to cut.
+                Err(FsError::Invalid { .. }) if tail.is_none() && !std::mem::replace(&mut untold, true) => {
+                    self.refetch().await?;
+                }
+                Err(error) => return Err(error),
+                Ok(attr) => {
+                    self.adopt_cut(size, tail, &attr);
+                    return Ok(attr);
+                }
+            }
+        }
+    }
+
+    /// Stores the chunk in which the new end falls, cut; `None` where there is nothing to cut.
+    async fn store_tail(&self, size: u64) -> Result<Option<ChunkWrite>, FsError> {
+        let chunks = {
+            let state = self.state.lock();
+            state.chunks_of(size..size + 1)
+        };
+        self.learn(chunks.clone()).await?;
+        let (index, keep, base, file) = {
+            let state = self.state.lock();
+            let keep = size % state.chunk_bytes();
+            let index = chunks.start as u32;
+            match state.known.map.get(index) {
+                Some(base) if keep > 0 && size < state.attr.size => (index, keep, base, state.attr.file.clone()),
+                _ => return Ok(None),
+            }
+        };
+        let id = ChunkId { version: base, index };
+        let data = self.chunks_now(vec![id]).await?.remove(&id).unwrap_or_default();
+        let data = data.slice(..data.len().min(keep as usize));
+        let version = self.store(&file, &[(index, data)], false).await?;
+        Ok(Some(ChunkWrite { index, version, base: Some(base) }))
+    }
+
+    fn tail_version(&self, size: u64) -> Option<Version> {
+        let state = self.state.lock();
+        state.known.map.get((size / state.chunk_bytes() + 1) as u32)
+    }
+
+    fn adopt_cut(&self, size: u64, tail: Option<ChunkWrite>, attr: &Attr) {
+        let mut state = self.state.lock();
+        let beyond = size.div_ceil(state.chunk_bytes()) + 1;
+        state.known.map.remove(beyond..u64::from(u32::MAX) + 1);
+        if let Some(tail) = tail {
+            state.known.set(Extent { first: tail.index, count: 1, version: tail.version });
+        }
+        state.adopt(attr, size);
+    }
+
+    async fn send(&self, set: SetAttr) -> Result<Attr, FsError> {
+        let (times, sets_mtime) = {
+            let state = self.state.lock();
+            ((state.mtime, state.sealed_mtime), set.mtime.is_some())
+        };
+        let attr = match self.transfer.namespace.apply(Change::SetAttr { ino: self.ino, set }).await? {
+            Reply::Attr(attr) => attr,
+            other => return Err(unexpected("SetAttr", &other)),
+        };
+        let mut state = self.state.lock();
+        if sets_mtime && (state.mtime, state.sealed_mtime) == times {
+            (state.mtime, state.sealed_mtime) = (None, None);
+        }
+        Ok(attr)
+    }
+}

@@ -1,0 +1,339 @@
+//! What one open inode looks like to this mount's programs, as layers; the upper one wins:
+//!
+//! ```text
+//! dirty     written, nothing else
+//! sealed    what a commit that is under way found dirty when it began
+//! flights   whole chunks on their way to their holders; no chunk is in two of them
+//! stored    whole chunks that their holders have, not yet committed
+//! known     what the namespace has told: extents and attributes
+//! ```
+//!
+//! A chunk leaves `dirty` only while neither `sealed` nor a flight has it, so the layers always stand in the order in
+//! which their bytes were written. Pure: no network, no clock, no lock.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use bytes::Bytes;
+use common::{
+    chunk::{ChunkId, MAX_CHUNK_BYTES, Version},
+    fs_error::FsError,
+    namespace::{Attr, Extent, Time},
+};
+
+use super::{
+    dirty::DirtyBytes,
+    extents::{ExtentMap, KnownExtents, to_extents},
+    read_ahead::Streams,
+};
+
+pub struct State {
+    pub attr: Attr,
+    pub known: KnownExtents,
+    /// The feed said that contents changed elsewhere.
+    pub stale: bool,
+    /// How often the feed said so.
+    pub invalidations: u64,
+    pub dirty: DirtyBytes,
+    pub sealed: DirtyBytes,
+    pub committing: bool,
+    /// What commits under way must wait for: flights below this number, and those taken from `sealed`.
+    pub barrier: u64,
+    /// Asked of flights out of `sealed`.
+    pub durable: bool,
+    pub flights: BTreeMap<u64, Flight>,
+    pub next_flight: u64,
+    pub stored: ExtentMap,
+    /// When the newest byte of `dirty`, or of what left it for a flight, was written.
+    pub mtime: Option<Time>,
+    pub sealed_mtime: Option<Time>,
+    /// Why the last flight failed; no flight leaves by itself until a commit tries again.
+    pub failure: Option<FsError>,
+    /// Written data was given up for this reason, and nobody has been told.
+    pub lost: Option<FsError>,
+    pub failed_commits: u32,
+    /// Look for whole runs again when `dirty` holds this much.
+    pub scan_at: u64,
+    pub streams: Streams,
+}
+
+pub struct Flight {
+    /// Ascending.
+    pub chunks: Vec<(u32, Bytes)>,
+    pub from_sealed: bool,
+    pub chunk_bytes: u32,
+}
+
+impl Flight {
+    fn get(&self, index: u32) -> Option<&Bytes> {
+        let at = self.chunks.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+        Some(&self.chunks[at].1)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.chunks.len() as u64 * u64::from(self.chunk_bytes)
+    }
+}
+
+/// Where the bytes of one chunk below `sealed` and `dirty` are.
+pub enum Source {
+    Zeros,
+    Here(Bytes),
+    Stored(ChunkId),
+}
+
+/// What a partly written chunk is laid over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    Hole,
+    /// Stored by this mount, not yet committed.
+    Own(Version),
+    Committed(Version),
+}
+
+impl Base {
+    pub fn version(self) -> Option<Version> {
+        match self {
+            Self::Hole => None,
+            Self::Own(version) | Self::Committed(version) => Some(version),
+        }
+    }
+}
+
+impl State {
+    pub fn new(attr: Attr, extents: &[Extent], more: bool) -> Self {
+        let mut known = KnownExtents::default();
+        known.replace(extents, more);
+        Self {
+            attr: sound(&attr),
+            known,
+            stale: false,
+            invalidations: 0,
+            dirty: DirtyBytes::default(),
+            sealed: DirtyBytes::default(),
+            committing: false,
+            barrier: 0,
+            durable: false,
+            flights: BTreeMap::new(),
+            next_flight: 0,
+            stored: ExtentMap::default(),
+            mtime: None,
+            sealed_mtime: None,
+            failure: None,
+            lost: None,
+            failed_commits: 0,
+            scan_at: 0,
+            streams: Streams::default(),
+        }
+    }
+
+    pub fn chunk_bytes(&self) -> u64 {
+        u64::from(self.attr.chunk_bytes)
+    }
+
+    /// No file is longer.
+    pub fn most_bytes(&self) -> u64 {
+        most_bytes(self.attr.chunk_bytes)
+    }
+
+    pub fn size(&self) -> u64 {
+        self.attr.size.max(self.uncommitted_end())
+    }
+
+    /// Where what is written and not committed ends.
+    pub fn uncommitted_end(&self) -> u64 {
+        let flown = self.flights.values().filter_map(|flight| flight.chunks.last()).map(|(index, _)| *index).max();
+        let whole = u64::from(flown.unwrap_or(0).max(self.stored.last_index())) * self.chunk_bytes();
+        whole.max(self.dirty.end()).max(self.sealed.end())
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        !(self.dirty.is_empty() && self.sealed.is_empty() && self.flights.is_empty() && self.stored.is_empty())
+    }
+
+    /// Memory under the ceiling.
+    pub fn held_bytes(&self) -> u64 {
+        let flown: u64 = self.flights.values().map(Flight::bytes).sum();
+        self.dirty.held_bytes() + self.sealed.held_bytes() + flown
+    }
+
+    /// The chunks that the bytes `range` touch; chunks count from 1.
+    pub fn chunks_of(&self, range: Range<u64>) -> Range<u64> {
+        range.start / self.chunk_bytes() + 1..range.end.div_ceil(self.chunk_bytes()).saturating_add(1)
+    }
+
+    pub fn bytes_of(&self, index: u32) -> Range<u64> {
+        let start = u64::from(index - 1) * self.chunk_bytes();
+        start..start + self.chunk_bytes()
+    }
+
+    /// The first of these chunks whose committed version is not known. Beyond the committed end all are holes.
+    pub fn first_unknown(&self, chunks: Range<u64>) -> Option<u32> {
+        let committed = self.attr.size.div_ceil(self.chunk_bytes()) + 1;
+        self.known.first_unknown(chunks.start..chunks.end.min(committed))
+    }
+
+    /// `part`: the bytes that are wanted of this chunk.
+    pub fn source(&self, index: u32, part: Range<u64>) -> Source {
+        if self.dirty.covers(part.clone()) || self.sealed.covers(part) {
+            return Source::Zeros;
+        }
+        if let Some(data) = self.flights.values().find_map(|flight| flight.get(index)) {
+            return Source::Here(data.clone());
+        }
+        match self.base(index).version() {
+            Some(version) => Source::Stored(ChunkId { version, index }),
+            None => Source::Zeros,
+        }
+    }
+
+    pub fn base(&self, index: u32) -> Base {
+        if let Some(version) = self.stored.get(index) {
+            return Base::Own(version);
+        }
+        if self.bytes_of(index).start >= self.attr.size {
+            return Base::Hole;
+        }
+        self.known.map.get(index).map_or(Base::Hole, Base::Committed)
+    }
+
+    /// Are bytes of the base needed to make a chunk of `sealed` whole? The size is no help: a page of extents may be
+    /// newer than the attributes, and then the base holds bytes beyond the end as it is known.
+    pub fn needs_base(&self, index: u32) -> bool {
+        self.base(index) != Base::Hole && !self.sealed.covers(self.bytes_of(index))
+    }
+
+    /// The chunk of `sealed` over what was there.
+    pub fn lay_over(&self, index: u32, base: &[u8]) -> Bytes {
+        let range = self.bytes_of(index);
+        let end = self.sealed.end_within(range.clone()).unwrap_or(range.start);
+        let mut whole = Vec::with_capacity(base.len().max((end - range.start) as usize));
+        whole.extend_from_slice(&base[..base.len().min(self.chunk_bytes() as usize)]);
+        whole.resize(whole.len().max((end - range.start) as usize), 0);
+        self.sealed.overlay(range.start, &mut whole);
+        whole.into()
+    }
+
+    /// Begins a commit: what is dirty now is what it must store.
+    pub fn seal(&mut self, durable: bool) {
+        let older = std::mem::take(&mut self.sealed);
+        self.sealed = std::mem::take(&mut self.dirty);
+        self.sealed.merge_under(older, self.attr.chunk_bytes);
+        self.sealed_mtime = self.mtime.take().or(self.sealed_mtime);
+        self.barrier = self.next_flight;
+        (self.committing, self.durable, self.failure, self.scan_at) = (true, durable, None, 0);
+    }
+
+    /// Ends a commit; what it did not manage is dirty again.
+    pub fn unseal(&mut self) {
+        let older = std::mem::take(&mut self.sealed);
+        self.dirty.merge_under(older, self.attr.chunk_bytes);
+        self.mtime = self.mtime.or(self.sealed_mtime.take());
+        (self.committing, self.scan_at) = (false, 0);
+    }
+
+    /// Gives up what the commit under way was to store.
+    pub fn give_up(&mut self) {
+        self.sealed = DirtyBytes::default();
+        self.stored = ExtentMap::default();
+        (self.sealed_mtime, self.failure, self.failed_commits) = (None, None, 0);
+    }
+
+    pub fn awaits_flights(&self) -> bool {
+        self.flights.iter().any(|(number, flight)| *number < self.barrier || flight.from_sealed)
+    }
+
+    /// Takes the next run of whole chunks out of `sealed`, or else at least `least` bytes out of `dirty`.
+    pub fn take_flight(&mut self, least: u64, most: u64) -> Option<u64> {
+        if self.failure.is_some() {
+            return None;
+        }
+        let size = self.attr.chunk_bytes;
+        let flights = &self.flights;
+        let flying = |index: u32| flights.values().any(|flight| flight.get(index).is_some());
+        let mut chunks = Vec::new();
+        let mut from_sealed = false;
+        if !self.sealed.is_empty() {
+            chunks = self.sealed.take_whole(size, 1, most, flying);
+            from_sealed = !chunks.is_empty();
+        }
+        if chunks.is_empty() && self.dirty.held_bytes() >= least.max(self.scan_at) {
+            let sealed = &self.sealed;
+            let in_sealed = |index: u32| {
+                let start = u64::from(index - 1) * u64::from(size);
+                sealed.touches(start..start + u64::from(size))
+            };
+            chunks = self.dirty.take_whole(size, least, most, |index| flying(index) || in_sealed(index));
+            self.scan_at = if chunks.is_empty() { self.dirty.held_bytes() + most / 4 } else { 0 };
+        }
+        if chunks.is_empty() {
+            return None;
+        }
+        let number = self.next_flight;
+        self.next_flight += 1;
+        self.flights.insert(number, Flight { chunks, from_sealed, chunk_bytes: size });
+        Some(number)
+    }
+
+    /// The flight's chunks are stored as `version`.
+    pub fn land(&mut self, number: u64, version: Version) {
+        let Some(flight) = self.flights.remove(&number) else { return };
+        if flight.chunk_bytes != self.attr.chunk_bytes {
+            return self.put_back(number, flight);
+        }
+        for extent in to_extents(flight.chunks.iter().map(|(index, _)| (*index, version))).iter() {
+            self.stored.insert(extent);
+        }
+    }
+
+    pub fn crash(&mut self, number: u64, error: FsError) {
+        if let Some(flight) = self.flights.remove(&number) {
+            self.put_back(number, flight);
+        }
+        self.failure = Some(error);
+    }
+
+    /// The bytes of a flight that a commit under way waits for go back below `sealed`, all others below `dirty`.
+    fn put_back(&mut self, number: u64, flight: Flight) {
+        let size = flight.chunk_bytes;
+        let awaited = self.committing && (flight.from_sealed || number < self.barrier);
+        let layer = if awaited { &mut self.sealed } else { &mut self.dirty };
+        for (index, data) in flight.chunks {
+            layer.put_under(u64::from(index - 1) * u64::from(size), &data, size);
+        }
+    }
+
+    /// The newest committed state, from an answer of the namespace. Older than what is known: ignored.
+    pub fn refresh(&mut self, attr: &Attr, extents: &[Extent], more: bool) {
+        if attr.change < self.attr.change {
+            return;
+        }
+        let attr = sound(attr);
+        if attr.chunk_bytes != self.attr.chunk_bytes && !self.stored.is_empty() {
+            // The file started anew with other chunks while this mount was writing it: what was stored fits no more.
+            self.stored = ExtentMap::default();
+            self.lost = Some(FsError::Stale { ino: attr.ino });
+        }
+        self.known.replace(extents, more);
+        self.attr = attr;
+    }
+
+    /// Attributes after an operation of our own, by which the size should be `size` now. Another size means that
+    /// somebody else's came between, whose extents are not known; until the feed tells, nothing else shows it.
+    pub fn adopt(&mut self, attr: &Attr, size: u64) {
+        if attr.change >= self.attr.change {
+            self.stale |= attr.size != size;
+            self.attr = sound(attr);
+        }
+    }
+}
+
+/// Within the limits that all arithmetic here relies on, whatever the namespace answered.
+fn sound(attr: &Attr) -> Attr {
+    let chunk_bytes = attr.chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
+    Attr { chunk_bytes, size: attr.size.min(most_bytes(chunk_bytes)), ..attr.clone() }
+}
+
+/// Of a file with as many chunks as there are indexes.
+fn most_bytes(chunk_bytes: u32) -> u64 {
+    u64::from(u32::MAX) * u64::from(chunk_bytes)
+}

@@ -1,0 +1,504 @@
+//! What the data path promises about round trips, ceilings, errors and other mounts, one test each.
+
+use std::{
+    future::Future,
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::{Duration, Instant},
+};
+
+use super::{FileData, TransferSettings, fake::World, model_test::lay};
+use common::{
+    fs_error::FsError,
+    namespace::{SetAttr, Time, Truncate},
+};
+
+const MIB: u64 = 1 << 20;
+
+pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
+}
+
+pub(super) fn settings() -> TransferSettings {
+    TransferSettings {
+        flush_age: Duration::from_secs(3600),
+        deadline: Duration::from_secs(5),
+        ..TransferSettings::default()
+    }
+}
+
+pub(super) async fn turns(count: u64) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(10), "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+pub(super) async fn write(file: &Arc<FileData>, offset: u64, data: &[u8]) -> Result<(), FsError> {
+    match file.try_write(offset, data) {
+        Some(outcome) => outcome,
+        None => file.write(offset, data.to_vec()).await,
+    }
+}
+
+pub(super) async fn truncate(file: &Arc<FileData>, size: u64) {
+    let set = SetAttr { truncate: Some(Truncate { size, tail: None }), ..SetAttr::default() };
+    file.set_attr(set).await.unwrap();
+}
+
+pub(super) async fn read(file: &Arc<FileData>, offset: u64, len: u32) -> Vec<u8> {
+    match file.try_read(offset, len) {
+        Some(bytes) => bytes,
+        None => file.read(offset, len).await.unwrap(),
+    }
+}
+
+/// What a mount that has never seen the file reads.
+pub(super) async fn fresh_read(world: &Arc<World>) -> Vec<u8> {
+    let transfer = world.mount(settings());
+    let file = world.open(&transfer);
+    let size = world.attr().size as u32;
+    file.read(0, size + 100).await.unwrap()
+}
+
+pub(super) fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    (0..len as u64).map(|at| ((at * 31 + seed * 17 + (at >> 8)) % 251 + 1) as u8).collect()
+}
+
+#[test]
+fn a_large_file_goes_in_few_batches_and_comes_back_in_few() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let data = pattern(MIB as usize, 3);
+        for at in 0..32 {
+            write(&file, at * MIB, &data).await.unwrap();
+            turns(3).await;
+        }
+        assert!(world.puts.load(SeqCst) >= 4, "runs leave while the program writes");
+        assert!(file.commit(false).await.unwrap().unwrap().size == 32 * MIB);
+        assert_eq!((world.put_chunks.load(SeqCst), world.commits.load(SeqCst)), (32 * 256, 1));
+        assert!(world.puts.load(SeqCst) <= 9, "{} puts", world.puts.load(SeqCst));
+
+        let cold = world.mount(settings());
+        let file = world.open(&cold);
+        for at in (0..32 * MIB).step_by(128 << 10) {
+            let bytes = read(&file, at, 128 << 10).await;
+            assert!(bytes[..] == data[(at % MIB) as usize..][..128 << 10], "at {at}");
+        }
+        assert_eq!(world.got_chunks.load(SeqCst), 32 * 256, "each chunk once");
+        assert!(world.gets.load(SeqCst) <= 32, "{} gets for 32 MiB", world.gets.load(SeqCst));
+    });
+}
+
+#[test]
+fn a_sequential_reader_is_ahead_and_a_random_one_gets_what_it_asked() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        for at in 0..64 {
+            write(&file, at * MIB, &pattern(MIB as usize, at)).await.unwrap();
+        }
+        file.commit(false).await.unwrap();
+
+        let cold = world.mount(settings());
+        let file = world.open(&cold);
+        for at in 0..8 {
+            read(&file, at * (128 << 10), 128 << 10).await;
+        }
+        turns(100).await;
+        assert!(world.got_chunks.load(SeqCst) >= 512, "{} chunks", world.got_chunks.load(SeqCst));
+        assert!(file.try_read(MIB, 128 << 10).is_some(), "the next read waits for nothing");
+
+        let cold = world.mount(settings());
+        let file = world.open(&cold);
+        let (gets, chunks) = (world.gets.load(SeqCst), world.got_chunks.load(SeqCst));
+        for at in 0..200 {
+            read(&file, (at * 7919 % 16384) * 4096, 4096).await;
+        }
+        turns(100).await;
+        assert_eq!((world.gets.load(SeqCst) - gets, world.got_chunks.load(SeqCst) - chunks), (200, 200));
+    });
+}
+
+#[test]
+fn readers_of_one_chunk_share_one_fetch() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        write(&world.open(&transfer), 0, &pattern(4096, 1)).await.unwrap();
+        transfer.flush_all().await.unwrap();
+        world.disorder.store(20, SeqCst);
+        let cold = world.mount(settings());
+        let file = world.open(&cold);
+        let reads = futures_util::future::join_all((0..16).map(|_| file.read(0, 4096))).await;
+        assert!(reads.into_iter().all(|read| read.unwrap() == pattern(4096, 1)));
+        assert_eq!(world.gets.load(SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_short_file_takes_one_put_and_one_commit_and_an_append_fetches_nothing() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let mut model = Vec::new();
+        for step in 1..=3 {
+            let data = pattern(1000, step);
+            write(&file, model.len() as u64, &data).await.unwrap();
+            let at = model.len() as u64;
+            lay(&mut model, at, &data);
+            file.commit(false).await.unwrap();
+            assert_eq!((world.puts.load(SeqCst), world.commits.load(SeqCst)), (step, step));
+        }
+        assert_eq!((world.gets.load(SeqCst), world.queries.load(SeqCst)), (0, 0));
+        assert_eq!(fresh_read(&world).await, model);
+    });
+}
+
+#[test]
+fn fsync_makes_durable_what_close_left_behind() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        write(&world.open(&transfer), 0, &pattern(9000, 1)).await.unwrap();
+        world.open(&transfer).commit(false).await.unwrap();
+        assert!(!world.committed_durably());
+        // The file was closed in between: its data is a new one.
+        let file = world.open(&transfer);
+        assert_eq!(file.commit(true).await.unwrap(), None);
+        assert!(world.committed_durably());
+        file.commit(true).await.unwrap();
+        assert_eq!(world.syncs.load(SeqCst), 1, "nothing was left to sync");
+        write(&file, 0, &[1; 100]).await.unwrap();
+        file.commit(true).await.unwrap();
+        assert!(world.committed_durably());
+        assert_eq!(world.syncs.load(SeqCst), 1, "a durable put needs no sync");
+    });
+}
+
+#[test]
+fn an_open_file_is_committed_by_age() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(TransferSettings { flush_age: Duration::from_millis(40), ..settings() });
+        let file = world.open(&transfer);
+        write(&file, 0, &pattern(5000, 1)).await.unwrap();
+        drop(file);
+        until("the commit by age", || world.attr().size == 5000).await;
+        until("the file's end", || transfer.files.lock().is_empty()).await;
+    });
+}
+
+#[test]
+fn a_deferred_error_is_told_once() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(TransferSettings { flush_age: Duration::from_millis(10), ..settings() });
+        let file = world.open(&transfer);
+        write(&file, 0, &pattern(5000, 1)).await.unwrap();
+        file.commit(false).await.unwrap();
+        *world.put_always_fails.lock() = Some(FsError::NoSpace);
+        write(&file, 0, &pattern(8 * MIB as usize, 2)).await.unwrap();
+        until("giving up", || file.state.lock().lost.is_some()).await;
+        assert_eq!(transfer.ceiling.held_bytes(), 0);
+        *world.put_always_fails.lock() = None;
+        assert_eq!(write(&file, 0, &[1]).await, Err(FsError::NoSpace));
+        assert_eq!(file.commit(false).await, Err(FsError::NoSpace));
+        assert_eq!(file.commit(true).await, Ok(None));
+        assert_eq!(file.read(0, 10_000).await.unwrap(), pattern(5000, 1), "what was committed before stays");
+        write(&file, 0, &[9; 10]).await.unwrap();
+        assert_eq!(file.commit(true).await.unwrap().unwrap().size, 5000);
+    });
+}
+
+#[test]
+fn a_failed_fsync_gives_the_data_up_and_a_passing_failure_does_not() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        *world.put_always_fails.lock() = Some(FsError::NoSpace);
+        write(&file, 0, &pattern(10_000, 1)).await.unwrap();
+        assert_eq!(file.commit(true).await, Err(FsError::NoSpace));
+        assert!(!file.is_dirty());
+        *world.put_always_fails.lock() = None;
+        assert_eq!(file.commit(true).await, Ok(None));
+
+        world.put_failures.lock().push(FsError::NoReplica { detail: "a node died".into() });
+        let data = pattern(5 * MIB as usize, 2);
+        write(&file, 0, &data).await.unwrap();
+        until("the failure of a background flush", || file.state.lock().failure.is_some()).await;
+        file.commit(true).await.unwrap();
+        assert!(fresh_read(&world).await == data);
+    });
+}
+
+#[test]
+fn writers_wait_at_the_ceiling_and_go_on() {
+    run(async {
+        let world = World::new(4096, 1);
+        world.put_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
+        let transfer = world.mount(TransferSettings { dirty_bytes: 8 * MIB, ..settings() });
+        let file = world.open(&transfer);
+        let data = pattern(MIB as usize, 1);
+        let mut taken = 0;
+        while let Some(outcome) = file.try_write(taken * MIB, &data) {
+            outcome.unwrap();
+            taken += 1;
+        }
+        assert!((6..=8).contains(&taken), "{taken} MiB were taken");
+        let waiting = tokio::spawn({
+            let (file, data) = (file.clone(), data.clone());
+            async move {
+                for at in taken..taken + 40 {
+                    file.write(at * MIB, data.clone()).await?;
+                }
+                Ok::<(), FsError>(())
+            }
+        });
+        turns(200).await;
+        assert!(!waiting.is_finished());
+        assert!(transfer.ceiling.held_bytes() <= 8 * MIB);
+        world.put_gate.add_permits(1000);
+        waiting.await.unwrap().unwrap();
+        file.commit(false).await.unwrap();
+        assert_eq!(world.attr().size, (taken + 40) * MIB);
+        assert_eq!(transfer.ceiling.held_bytes(), 0);
+    });
+}
+
+/// No whole chunk anywhere: only commits can make room.
+#[test]
+fn many_small_writes_at_the_ceiling_go_on() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(TransferSettings { dirty_bytes: 64 << 10, ..settings() });
+        let file = world.open(&transfer);
+        let mut model = Vec::new();
+        for at in 0..600u64 {
+            let data = pattern(100, at);
+            write(&file, at * 5000, &data).await.unwrap();
+            lay(&mut model, at * 5000, &data);
+        }
+        file.commit(false).await.unwrap();
+        assert!(fresh_read(&world).await == model);
+    });
+}
+
+#[test]
+fn a_writer_that_can_never_go_on_is_told() {
+    run(async {
+        let world = World::new(4096, 1);
+        world.put_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
+        let quick = TransferSettings { dirty_bytes: MIB, deadline: Duration::from_millis(50), ..settings() };
+        let transfer = world.mount(quick);
+        let file = world.open(&transfer);
+        write(&file, 0, &pattern(MIB as usize, 1)).await.unwrap();
+        assert!(matches!(file.write(MIB, vec![1; 4096]).await, Err(FsError::NoReplica { .. })));
+    });
+}
+
+#[test]
+fn times_set_after_a_write_survive_its_commit() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let then = Time { secs: 1_000_000, nanos: 5 };
+        write(&file, 0, &pattern(5000, 1)).await.unwrap();
+        let mut attr = world.attr();
+        file.overlay(&mut attr);
+        assert!(attr.mtime > then && attr.size == 5000);
+        file.set_attr(SetAttr { mtime: Some(then), ..SetAttr::default() }).await.unwrap();
+        assert_eq!(world.puts.load(SeqCst), 0, "setting times flushes nothing");
+        file.overlay(&mut attr);
+        assert_eq!(attr.mtime, then);
+        file.commit(false).await.unwrap();
+        assert_eq!((world.attr().mtime, world.attr().size), (then, 5000));
+    });
+}
+
+/// A chunk that is cut by truncation must not show its old bytes when the file grows again.
+#[test]
+fn cut_bytes_do_not_come_back() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        write(&file, 0, &[7; 10_000]).await.unwrap();
+        truncate(&file, 5000).await;
+        truncate(&file, 9000).await;
+        let mut expected = vec![7; 5000];
+        expected.resize(9000, 0);
+        assert_eq!(read(&file, 0, 20_000).await, expected);
+        assert_eq!(fresh_read(&world).await, expected);
+    });
+}
+
+#[test]
+fn what_another_mount_commits_is_seen_after_the_feed_says_so() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
+        write(&their_file, 0, &pattern(6000, 1)).await.unwrap();
+        their_file.commit(false).await.unwrap();
+        assert!(read(&our_file, 0, 10_000).await.is_empty());
+        our_file.invalidate();
+        assert_eq!(read(&our_file, 0, 10_000).await, pattern(6000, 1));
+        // Unpublished bytes stay on top, and the old version that is gone by then is not asked for twice.
+        write(&our_file, 10, &[255; 10]).await.unwrap();
+        write(&their_file, 0, &pattern(6000, 2)).await.unwrap();
+        their_file.commit(false).await.unwrap();
+        our_file.invalidate();
+        let mut expected = pattern(6000, 2);
+        expected[10..20].fill(255);
+        assert_eq!(read(&our_file, 0, 10_000).await, expected);
+        our_file.commit(false).await.unwrap();
+        assert_eq!(fresh_read(&world).await, expected);
+    });
+}
+
+#[test]
+fn a_file_that_has_grown_elsewhere_is_cut_right() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
+        write(&their_file, 0, &pattern(10_000, 1)).await.unwrap();
+        their_file.commit(false).await.unwrap();
+        truncate(&our_file, 5000).await;
+        truncate(&our_file, 7000).await;
+        let mut expected = pattern(10_000, 1)[..5000].to_vec();
+        expected.resize(7000, 0);
+        assert_eq!(fresh_read(&world).await, expected);
+        assert_eq!(our_file.read(0, 10_000).await.unwrap(), expected);
+    });
+}
+
+#[test]
+fn a_purged_version_is_looked_up_again() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        write(&world.open(&theirs), 0, &pattern(6000, 1)).await.unwrap();
+        theirs.flush_all().await.unwrap();
+        let our_file = world.open(&ours);
+        write(&world.open(&theirs), 0, &pattern(6000, 2)).await.unwrap();
+        theirs.flush_all().await.unwrap();
+        // No word from the feed yet; the chunks that our extents name are deleted.
+        assert_eq!(our_file.read(0, 10_000).await.unwrap(), pattern(6000, 2));
+        world.chunks.lock().clear();
+        let cold = world.mount(settings());
+        assert!(matches!(world.open(&cold).read(0, 10).await, Err(FsError::NoReplica { .. })));
+    });
+}
+
+#[test]
+fn a_file_has_an_end() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let end = u64::from(u32::MAX) * 4096;
+        assert_eq!(write(&file, end, &[1]).await, Err(FsError::FileTooLarge));
+        let beyond = SetAttr { truncate: Some(Truncate { size: u64::MAX, tail: None }), ..SetAttr::default() };
+        assert_eq!(file.set_attr(beyond).await, Err(FsError::FileTooLarge));
+        assert_eq!(write(&file, u64::MAX, &[1, 2]).await, Err(FsError::FileTooLarge));
+        write(&file, end - 1, &[1]).await.unwrap();
+        assert_eq!(file.commit(false).await.unwrap().unwrap().size, end);
+        assert_eq!(read(&file, end - 2, 10).await, [0, 1]);
+        assert!(read(&file, u64::MAX, 10).await.is_empty());
+    });
+}
+
+/// Programs in several threads, each in its own part of one file, with commits and cuts of the cache all the time.
+#[test]
+fn threads_side_by_side_see_their_own_bytes() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
+    runtime.block_on(async {
+        let world = World::new(4000, 5);
+        world.disorder.store(4, SeqCst);
+        let small = TransferSettings {
+            cache_bytes: MIB,
+            dirty_bytes: MIB,
+            flush_run_bytes: 64 << 10,
+            flush_age: Duration::from_millis(5),
+            ..settings()
+        };
+        let transfer = world.mount(small);
+        let file = world.open(&transfer);
+        let part = 600_001;
+        let threads = (0..4u64).map(|thread| {
+            let file = file.clone();
+            tokio::spawn(async move {
+                let mut model = vec![0; part as usize];
+                for step in 0..300u64 {
+                    let offset = step * 7919 * 31 % (part - 9000);
+                    let data = pattern(1 + (step * 997 % 9000) as usize, step + thread);
+                    write(&file, thread * part + offset, &data).await.unwrap();
+                    model[offset as usize..][..data.len()].copy_from_slice(&data);
+                    let from = step * 104_729 % (part - 20_000);
+                    let found = read(&file, thread * part + from, 20_000).await;
+                    let expected = &model[from as usize..][..20_000];
+                    assert!(found == expected[..found.len()], "thread {thread}, step {step}");
+                    assert!(expected[found.len()..].iter().all(|byte| *byte == 0));
+                    if step % 50 == thread {
+                        file.commit(step % 100 == thread).await.unwrap();
+                    }
+                }
+                model
+            })
+        });
+        let models = futures_util::future::join_all(threads).await;
+        let mut expected: Vec<u8> = models.into_iter().flat_map(Result::unwrap).collect();
+        file.commit(true).await.unwrap();
+        expected.truncate(world.attr().size as usize);
+        assert!(fresh_read(&world).await == expected);
+        assert_eq!(transfer.ceiling.held_bytes(), 0);
+    });
+}
+
+/// Prints what the data path itself costs; run with `--ignored --nocapture`, in release for numbers that mean something.
+#[test]
+#[ignore = "prints numbers, checks nothing"]
+fn what_a_gibibyte_costs() {
+    run(async {
+        let data = pattern(MIB as usize, 1);
+        let mut place = vec![0; 64 << 20];
+        place.fill(1);
+        let took = |what: &str, since: Instant| println!("{what} {:.3} seconds", since.elapsed().as_secs_f64());
+        let started = Instant::now();
+        (0..1024).for_each(|at| place[(at % 64) << 20..][..MIB as usize].copy_from_slice(std::hint::black_box(&data)));
+        took("one_memcpy", started);
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let started = Instant::now();
+        for at in 0..1024 {
+            write(&file, at * MIB, &data).await.unwrap();
+            turns(2).await;
+        }
+        file.commit(false).await.unwrap();
+        took("write", started);
+        let cold = world.mount(TransferSettings { cache_bytes: 2 << 30, ..settings() });
+        let file = world.open(&cold);
+        for what in ["cold_read", "warm_read", "warm_read_moving", "warm_read_again"] {
+            let started = Instant::now();
+            for at in (0..1024 * MIB).step_by(128 << 10) {
+                std::hint::black_box(read(&file, at, 128 << 10).await);
+            }
+            took(what, started);
+        }
+    });
+}

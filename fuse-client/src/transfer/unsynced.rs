@@ -1,0 +1,56 @@
+//! Which files have chunks that their holders have acknowledged but may not have on disk. It outlives the files' being
+//! open: a program may write and close, then open again and fsync.
+
+use std::collections::HashMap;
+
+use common::{fs_error::FsError, namespace::Ino};
+use parking_lot::Mutex;
+
+use super::ChunkIo;
+
+/// Beyond this many files they are no longer told apart.
+const FILES: usize = 65_536;
+
+#[derive(Default)]
+pub struct Unsynced {
+    inner: Mutex<Puts>,
+}
+
+#[derive(Default)]
+struct Puts {
+    /// Number of the last put that was not durable.
+    last: u64,
+    by_file: HashMap<Ino, u64>,
+    /// As if every file had this put.
+    any_file: Option<u64>,
+}
+
+impl Unsynced {
+    /// Chunks of `ino` have been put without `durable`.
+    pub fn note(&self, ino: Ino) {
+        let mut puts = self.inner.lock();
+        puts.last += 1;
+        let last = puts.last;
+        puts.by_file.insert(ino, last);
+        if puts.by_file.len() > FILES {
+            puts.by_file.clear();
+            puts.any_file = Some(last);
+        }
+    }
+
+    /// Returns when all that was noted of `ino` is on disk.
+    pub async fn sync(&self, ino: Ino, chunks: &dyn ChunkIo) -> Result<(), FsError> {
+        let upto = {
+            let puts = self.inner.lock();
+            if puts.any_file.is_none() && !puts.by_file.contains_key(&ino) {
+                return Ok(());
+            }
+            puts.last
+        };
+        chunks.sync().await?;
+        let mut puts = self.inner.lock();
+        puts.by_file.retain(|_, put| *put > upto);
+        puts.any_file = puts.any_file.filter(|put| *put > upto);
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! What the command line asks of a running node, over its plane of administration.
+
+use std::{fmt::Write, future::Future, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, bail};
+use common::ring_id::{NodeRef, RingId};
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Text for standard output.
+pub trait Asked: Future<Output = anyhow::Result<String>> {}
+impl<F: Future<Output = anyhow::Result<String>>> Asked for F {}
+
+/// The chunks that a node keeps, a line each, sorted by name.
+pub async fn chunks(node: SocketAddr) -> anyhow::Result<String> {
+    let text = get(node, "chunks").await?;
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    Ok(lines.into_iter().flat_map(|line| [line, "\n"]).collect())
+}
+
+pub async fn status(node: SocketAddr, json: bool) -> anyhow::Result<String> {
+    let text = get(node, "status").await?;
+    if json {
+        return Ok(text + "\n");
+    }
+    let status = serde_json::from_str(&text).context("the node's status is not JSON")?;
+    Ok(describe(node, &status))
+}
+
+async fn get(node: SocketAddr, what: &str) -> anyhow::Result<String> {
+    let address = NodeRef { ip: node.ip(), port: node.port(), id: RingId(0) }.admin_address();
+    let url = format!("http://{address}/{what}");
+    let client = reqwest::Client::builder().timeout(DEADLINE).no_proxy().build()?;
+    let answer = client.get(&url).send().await;
+    let answer = answer.with_context(|| format!("no node answers at {node} (asked {url})"))?;
+    let status = answer.status();
+    let text = answer.text().await.with_context(|| format!("the answer of {url} broke off"))?;
+    if !status.is_success() {
+        bail!("{url} answered {status}: {}", text.trim());
+    }
+    Ok(text)
+}
+
+/// The status for people.
+fn describe(node: SocketAddr, status: &Value) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| writeln!(out, "{name:<12} {value}").expect("a string takes text");
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let member = |value: &Value| format!("{} at {}:{}", value["id"], text(&value["ip"]), value["port"]);
+    let list = |value: &Value, one: &dyn Fn(&Value) -> String| {
+        let items: Vec<_> = value.as_array().into_iter().flatten().map(one).collect();
+        if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+    };
+    let (ring, store, namespace) = (&status["neighbours"], &status["store"], &status["namespace"]);
+    line("node", format!("{node}, {}", text(&status["state"])));
+    line("position", ring["node"]["id"].to_string());
+    let predecessor = &ring["predecessor"];
+    line("predecessor", if predecessor.is_null() { "none".into() } else { member(predecessor) });
+    line("successors", list(&ring["successors"], &member));
+    line("chunks", format!("{}, {} MiB", store["chunks"], store["data_bytes"].as_u64().unwrap_or(0) >> 20));
+    line("free", format!("{} MiB", store["free_bytes"].as_u64().unwrap_or(0) >> 20));
+    line("leader", if namespace["leader"].is_null() { "none".into() } else { text(&namespace["leader"]) });
+    line("voters", list(&namespace["voters"], &text));
+    out
+}

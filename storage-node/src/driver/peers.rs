@@ -1,0 +1,241 @@
+//! Talking to other nodes: one connection to each, opened when first needed and again when it broke, and the dialect
+//! that the node there understands.
+//!
+//! A foreign Chord node knows the ten calls of the ring alone. It answers our own calls with an error; from then on, as
+//! long as that connection lasts, it is asked with those ten.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{
+    ring_id::{Neighbours, NodeRef},
+    rpc::{RpcClient, RpcError, Value},
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OnceCell, mpsc},
+    time::timeout,
+};
+use tracing::{debug, trace};
+
+use super::wire::{self, own};
+use crate::ring::{Answer, Event, Failure, Message, Request, Route};
+
+/// A foreign successor list is not followed beyond this.
+const FOREIGN_LIST_MAX: u64 = 16;
+
+#[derive(Clone)]
+pub struct Peers(Arc<Inner>);
+
+struct Inner {
+    peers: Mutex<HashMap<SocketAddr, Arc<Peer>>>,
+    call_deadline: Duration,
+    /// Where a broken connection is reported.
+    events: mpsc::UnboundedSender<Event>,
+    closed: AtomicBool,
+}
+
+struct Peer {
+    address: SocketAddr,
+    /// Callers that come while it connects wait for the same attempt.
+    client: OnceCell<RpcClient>,
+    is_foreign: AtomicBool,
+    deadline: Duration,
+}
+
+impl Peers {
+    pub fn new(call_deadline: Duration, events: mpsc::UnboundedSender<Event>) -> Self {
+        let closed = AtomicBool::new(false);
+        Self(Arc::new(Inner { peers: Mutex::default(), call_deadline, events, closed }))
+    }
+
+    /// The answer, or why there is none; within the call deadline, connecting and dialect included.
+    pub async fn ask(&self, to: NodeRef, request: Request) -> Result<Answer, Failure> {
+        trace!(peer = %to, ?request, "asking");
+        let address = to.ring_address();
+        let peer = self.peer(address);
+        let result = timeout(self.0.call_deadline, self.ask_peer(&peer, &request))
+            .await
+            .unwrap_or_else(|_| Err(RpcError::Deadline { address, deadline: self.0.call_deadline }));
+        result.map_err(|error| {
+            debug!(peer = %to, %error, "no answer");
+            let why = failure(&error, &request, &peer);
+            if why == Failure::Silent {
+                self.drop_peer(&peer);
+            }
+            why
+        })
+    }
+
+    /// One call of any kind, connecting included.
+    pub async fn call(
+        &self,
+        address: SocketAddr,
+        method: &str,
+        params: Vec<Value>,
+        deadline: Duration,
+    ) -> Result<Value, RpcError> {
+        let peer = self.peer(address);
+        let call = async { self.client(&peer).await?.call(method, params, deadline).await };
+        timeout(deadline, call).await.unwrap_or(Err(RpcError::Deadline { address, deadline }))
+    }
+
+    pub async fn tell(&self, to: NodeRef, message: Message) {
+        let (method, value) = match &message {
+            Message::Notify(me) => ("notify", wire::node_value(*me)),
+            Message::Leave(view) => (own::LEAVE, wire::neighbours_value(view)),
+        };
+        if let Err(error) = self.call(to.ring_address(), method, vec![value], self.0.call_deadline).await {
+            debug!(peer = %to, %error, method, "not told");
+        }
+    }
+
+    pub fn close(&self) {
+        self.0.closed.store(true, Ordering::Relaxed);
+        let peers = std::mem::take(&mut *self.0.peers.lock());
+        peers.values().for_each(|peer| peer.hang_up());
+    }
+
+    fn peer(&self, address: SocketAddr) -> Arc<Peer> {
+        let new = || {
+            let deadline = self.0.call_deadline;
+            Arc::new(Peer { address, client: OnceCell::new(), is_foreign: AtomicBool::new(false), deadline })
+        };
+        self.0.peers.lock().entry(address).or_insert_with(new).clone()
+    }
+
+    async fn client(&self, peer: &Arc<Peer>) -> Result<RpcClient, RpcError> {
+        let connect = || async {
+            let client = RpcClient::connect(peer.address, self.0.call_deadline, None).await?;
+            self.watch(peer.clone(), client.clone());
+            Ok(client)
+        };
+        match peer.client.get_or_try_init(connect).await {
+            Ok(client) => Ok(client.clone()),
+            Err(error) => {
+                self.drop_peer(peer);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reports the end of the connection at once: that is how the death of a neighbour is usually first seen.
+    fn watch(&self, peer: Arc<Peer>, client: RpcClient) {
+        let peers = self.clone();
+        tokio::spawn(async move {
+            client.closed().await;
+            peers.drop_peer(&peer);
+            if !peers.0.closed.load(Ordering::Relaxed) {
+                let _ = peers.0.events.send(Event::ConnectionLost { peer: peer.address });
+            }
+        });
+    }
+
+    /// The next call to this address connects anew.
+    fn drop_peer(&self, peer: &Arc<Peer>) {
+        let mut peers = self.0.peers.lock();
+        if peers.get(&peer.address).is_some_and(|present| Arc::ptr_eq(present, peer)) {
+            peers.remove(&peer.address);
+        }
+        drop(peers);
+        peer.hang_up();
+    }
+
+    async fn ask_peer(&self, peer: &Arc<Peer>, request: &Request) -> Result<Answer, RpcError> {
+        let client = self.client(peer).await?;
+        if !peer.is_foreign.load(Ordering::Relaxed) {
+            match peer.ask_own(&client, request).await {
+                Err(RpcError::Remote { error, .. }) if *request != Request::Info => {
+                    debug!(peer = %peer.address, %error, "not one of ours; asking with the ten calls alone");
+                    peer.is_foreign.store(true, Ordering::Relaxed);
+                }
+                outcome => return outcome,
+            }
+        }
+        peer.ask_foreign(&client, request).await
+    }
+}
+
+/// A foreign node looks up by asking others, so its silence in a lookup may be theirs.
+fn failure(error: &RpcError, request: &Request, peer: &Peer) -> Failure {
+    let is_relayed = matches!(request, Request::Route(_)) && peer.is_foreign.load(Ordering::Relaxed);
+    match error {
+        RpcError::Remote { .. } => Failure::Refused,
+        RpcError::Deadline { .. } if is_relayed => Failure::Refused,
+        RpcError::Connect { .. } | RpcError::Deadline { .. } | RpcError::Closed { .. } => Failure::Silent,
+    }
+}
+
+impl Peer {
+    fn hang_up(&self) {
+        if let Some(client) = self.client.get() {
+            client.close();
+        }
+    }
+
+    async fn call(&self, client: &RpcClient, method: &str, params: Vec<Value>) -> Result<Value, RpcError> {
+        client.call(method, params, self.deadline).await
+    }
+
+    /// An answer that cannot be read counts as a refusal.
+    fn read<T>(&self, result: Result<T, String>) -> Result<T, RpcError> {
+        result.map_err(|error| RpcError::Remote { address: self.address, error: error.into() })
+    }
+
+    async fn ask_own(&self, client: &RpcClient, request: &Request) -> Result<Answer, RpcError> {
+        match request {
+            Request::Info => Ok(Answer::Info(self.info(client).await?)),
+            Request::Neighbours => {
+                let value = self.call(client, own::NEIGHBOURS, vec![]).await?;
+                Ok(Answer::Neighbours(self.read(wire::neighbours(&value))?))
+            }
+            Request::Route(target) => {
+                let value = self.call(client, own::ROUTE, vec![target.0.into()]).await?;
+                Ok(Answer::Route(self.read(wire::route(&value))?))
+            }
+        }
+    }
+
+    async fn info(&self, client: &RpcClient) -> Result<NodeRef, RpcError> {
+        let value = self.call(client, "get_info", vec![]).await?;
+        self.read(wire::node(&value))
+    }
+
+    async fn ask_foreign(&self, client: &RpcClient, request: &Request) -> Result<Answer, RpcError> {
+        match request {
+            Request::Info => Ok(Answer::Info(self.info(client).await?)),
+            Request::Neighbours => Ok(Answer::Neighbours(self.foreign_neighbours(client).await?)),
+            Request::Route(target) => {
+                let value = self.call(client, "find_successor", vec![target.0.into()]).await?;
+                Ok(Answer::Route(Route::Owner(vec![self.read(wire::node(&value))?])))
+            }
+        }
+    }
+
+    /// A foreign node that is alone names itself as successor and predecessor; to us it has none then.
+    async fn foreign_neighbours(&self, client: &RpcClient) -> Result<Neighbours, RpcError> {
+        let node = self.info(client).await?;
+        let value = self.call(client, "get_predecessor", vec![]).await?;
+        let predecessor = self.read(wire::optional_node(&value))?.filter(|other| other.id != node.id);
+        let mut successors: Vec<NodeRef> = Vec::new();
+        for index in 0..FOREIGN_LIST_MAX {
+            // Some refuse an index beyond their list.
+            let value = match self.call(client, "get_successor", vec![index.into()]).await {
+                Err(RpcError::Remote { .. }) if index > 0 => break,
+                outcome => outcome?,
+            };
+            match self.read(wire::optional_node(&value))? {
+                Some(next) if next.id != node.id && !successors.contains(&next) => successors.push(next),
+                _ => break,
+            }
+        }
+        Ok(Neighbours { predecessor, node, successors })
+    }
+}

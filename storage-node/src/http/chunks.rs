@@ -1,0 +1,239 @@
+//! The batch calls on 5058, as [`common::chunk_api`] describes them, and `GET /chunks/digest` between nodes.
+//!
+//! This file only translates: a put at the owner is `replica::write`'s business, everything else is the store's.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Query, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bytes::{Bytes, BytesMut};
+use common::{
+    chunk::{ChunkRef, ChunkRun, VerifiedBatch},
+    chunk_api::{MAX_BATCH_BYTES, MAX_BATCH_CHUNKS, NEIGHBOURS_HEADER, Space, decode_batch},
+    ring_id::{RingArc, RingId},
+};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Duration, timeout};
+
+use crate::{
+    replica::{
+        peer::ArcDigest,
+        write::{PutError, Writer},
+    },
+    store::{Store, StoreError},
+};
+
+/// A body whose next piece does not come for this long is given up.
+const BODY_STALL: Duration = Duration::from_secs(30);
+/// Chunks a page of a list holds.
+const LIST_PAGE: usize = MAX_BATCH_CHUNKS;
+
+#[derive(Clone)]
+pub struct ChunkPlane {
+    pub store: Arc<Store>,
+    pub writer: Arc<Writer>,
+}
+
+pub fn routes(plane: ChunkPlane) -> Router {
+    Router::new()
+        .route("/chunks/put", post(put))
+        .route("/chunks/get", post(get_chunks))
+        .route("/chunks/has", post(has))
+        .route("/chunks/delete", post(delete))
+        .route("/chunks/sync", post(sync))
+        .route("/chunks/list", get(list))
+        .route("/chunks/digest", get(digest))
+        .route("/chunks/space", get(space))
+        .with_state(plane)
+}
+
+#[derive(Deserialize)]
+struct PutParams {
+    copies: u8,
+    #[serde(default)]
+    durable: bool,
+}
+
+async fn put(
+    State(plane): State<ChunkPlane>,
+    Query(params): Query<PutParams>,
+    body: Body,
+) -> Result<StatusCode, Refusal> {
+    let batch = VerifiedBatch::verify(gather(body).await?).map_err(|error| Refusal::bad(error.to_string()))?;
+    match params.copies {
+        1 => plane.writer.put_local(batch, params.durable).await?,
+        3 => plane.writer.put(batch, params.durable).await?,
+        copies => return Err(Refusal::bad(format!("copies={copies}: only 1 (store here) and 3 (as owner) are known"))),
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn get_chunks(State(plane): State<ChunkPlane>, body: Body) -> Result<Response, Refusal> {
+    let wanted: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
+    let store = plane.store.clone();
+    let (asked, pieces, found) = blocking(move || {
+        let pieces = store.get(&wanted)?;
+        let found = count_records(&pieces);
+        Ok((wanted.len(), pieces, found))
+    })
+    .await?;
+    let mut answer = Response::builder().header(header::CONTENT_LENGTH, pieces.iter().map(Bytes::len).sum::<usize>());
+    if found < asked {
+        answer = answer.header(NEIGHBOURS_HEADER, json_header(&plane.writer.neighbours()));
+    }
+    let stream = futures_util::stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>));
+    answer.body(Body::from_stream(stream)).map_err(|error| Refusal::internal(error.to_string()))
+}
+
+async fn has(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
+    let asked: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
+    let here = blocking(move || Ok(plane.store.has(&asked))).await?;
+    Ok(here.into_iter().map(u8::from).collect())
+}
+
+async fn delete(State(plane): State<ChunkPlane>, body: Body) -> Result<StatusCode, Refusal> {
+    let runs: Vec<ChunkRun> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
+    blocking(move || plane.store.delete(&runs)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn sync(State(plane): State<ChunkPlane>) -> Result<StatusCode, Refusal> {
+    blocking(move || plane.store.sync()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+struct ArcParams {
+    after: u32,
+    upto: u32,
+    #[serde(default)]
+    from: u64,
+}
+
+impl ArcParams {
+    fn arc(&self) -> RingArc {
+        RingArc::new(RingId(self.after), RingId(self.upto))
+    }
+}
+
+async fn list(State(plane): State<ChunkPlane>, Query(params): Query<ArcParams>) -> Result<Bytes, Refusal> {
+    let page = blocking(move || plane.store.list(params.arc(), params.from, LIST_PAGE)).await?;
+    encode(&page)
+}
+
+async fn digest(State(plane): State<ChunkPlane>, Query(params): Query<ArcParams>) -> Result<Bytes, Refusal> {
+    let (count, digest) = blocking(move || Ok(plane.store.digest(params.arc()))).await?;
+    encode(&ArcDigest { count, digest })
+}
+
+async fn space(State(plane): State<ChunkPlane>) -> Result<Bytes, Refusal> {
+    let stats = blocking(move || Ok(plane.store.stats())).await?;
+    encode(&Space {
+        capacity_bytes: stats.live_bytes + stats.dead_bytes + stats.free_bytes,
+        free_bytes: stats.free_bytes,
+    })
+}
+
+/// An error with its status; the body is one line of text, but for 421 which says what this node knows of the ring.
+pub struct Refusal {
+    status: StatusCode,
+    body: String,
+}
+
+impl Refusal {
+    fn bad(text: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, body: text }
+    }
+
+    fn internal(text: String) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, body: text }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, self.body).into_response()
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoSpace { .. } => Self { status: StatusCode::INSUFFICIENT_STORAGE, body: error.to_string() },
+            other => Self::internal(other.to_string()),
+        }
+    }
+}
+
+impl From<PutError> for Refusal {
+    fn from(error: PutError) -> Self {
+        let status = match error {
+            PutError::Misdirected { neighbours } => {
+                let body = serde_json::to_string(&neighbours).expect("neighbours are plain data");
+                return Self { status: StatusCode::MISDIRECTED_REQUEST, body };
+            }
+            PutError::Store(error) => return error.into(),
+            PutError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+            PutError::NoQuorum { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self { status, body: error.to_string() }
+    }
+}
+
+/// The whole body as one piece: it is stored and passed on as it came.
+async fn gather(body: Body) -> Result<Bytes, Refusal> {
+    let mut stream = body.into_data_stream();
+    let mut gathered = BytesMut::with_capacity(stream_hint(&stream));
+    loop {
+        let next = timeout(BODY_STALL, stream.next()).await;
+        let next =
+            next.map_err(|_| Refusal { status: StatusCode::REQUEST_TIMEOUT, body: "the body stalled".into() })?;
+        let Some(piece) = next else { return Ok(gathered.freeze()) };
+        let piece = piece.map_err(|error| Refusal::bad(format!("the body broke off: {error}")))?;
+        if gathered.len() + piece.len() > MAX_BATCH_BYTES {
+            let body = format!("a batch may have {MAX_BATCH_BYTES} bytes at most");
+            return Err(Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, body });
+        }
+        gathered.extend_from_slice(&piece);
+    }
+}
+
+fn stream_hint(stream: &axum::body::BodyDataStream) -> usize {
+    let hint = hyper::body::Body::size_hint(stream);
+    (hint.exact().unwrap_or(0) as usize).min(MAX_BATCH_BYTES)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Refusal::internal(format!("the store failed: {error}")))?.map_err(Refusal::from)
+}
+
+fn count_records(pieces: &[Bytes]) -> usize {
+    let mut count = 0;
+    for piece in pieces {
+        let mut at = 0;
+        while let Ok(header) = common::chunk::RecordHeader::parse(&piece[at..]) {
+            at += header.record_bytes();
+            count += 1;
+        }
+    }
+    count
+}
+
+fn json_header<T: Serialize>(value: &T) -> HeaderValue {
+    let text = serde_json::to_string(value).expect("plain data always encodes");
+    HeaderValue::from_str(&text).expect("JSON of numbers and addresses is ASCII")
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Bytes, Refusal> {
+    postcard::to_allocvec(value).map(Bytes::from).map_err(|error| Refusal::internal(error.to_string()))
+}

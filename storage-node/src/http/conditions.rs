@@ -1,0 +1,84 @@
+//! `Range`, `If-Range` and `If-None-Match` (RFC 9110): which part of a file is asked for, if any.
+
+use std::ops::Range;
+
+use axum::http::{HeaderMap, HeaderName, header};
+
+/// What a GET of something with a size and validators comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Whole,
+    /// Not empty and within the size.
+    Part(Range<u64>),
+    Unsatisfiable,
+    NotModified,
+}
+
+/// Several ranges, other units and what does not parse are answered with the whole, as the RFC allows.
+pub fn wanted(headers: &HeaderMap, size: u64, etag: &str, last_modified: &str) -> Wanted {
+    if text(headers, header::IF_NONE_MATCH).is_some_and(|tags| matches_tag(tags, etag)) {
+        return Wanted::NotModified;
+    }
+    if text(headers, header::IF_RANGE).is_some_and(|validator| validator != etag && validator != last_modified) {
+        return Wanted::Whole;
+    }
+    text(headers, header::RANGE).and_then(|range| parse_range(range, size)).unwrap_or(Wanted::Whole)
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+fn matches_tag(tags: &str, etag: &str) -> bool {
+    tags == "*" || tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag)
+}
+
+fn parse_range(range: &str, size: u64) -> Option<Wanted> {
+    let spec = range.strip_prefix("bytes=")?.trim();
+    let (first, last) = spec.split_once('-')?;
+    let range = match (first, last) {
+        ("", suffix) => size.saturating_sub(number(suffix)?)..size,
+        (first, "") => number(first)?..size,
+        (first, last) => {
+            let (first, last) = (number(first)?, number(last)?);
+            if last < first {
+                return None;
+            }
+            first..size.min(last.saturating_add(1))
+        }
+    };
+    Some(if range.is_empty() { Wanted::Unsatisfiable } else { Wanted::Part(range) })
+}
+
+/// Digits only; what does not fit is beyond any file's end.
+fn number(digits: &str) -> Option<u64> {
+    let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_ten_bytes() {
+        for (range, expected) in [
+            ("bytes=0-0", Some(Wanted::Part(0..1))),
+            ("bytes=3-", Some(Wanted::Part(3..10))),
+            ("bytes=3-99", Some(Wanted::Part(3..10))),
+            ("bytes=-4", Some(Wanted::Part(6..10))),
+            ("bytes=-99", Some(Wanted::Part(0..10))),
+            ("bytes=10-", Some(Wanted::Unsatisfiable)),
+            ("bytes=-0", Some(Wanted::Unsatisfiable)),
+            ("bytes=99999999999999999999-", Some(Wanted::Unsatisfiable)),
+            ("bytes=5-4", None),
+            ("bytes=0-1,3-4", None),
+            ("bytes=-", None),
+            ("bytes=a-b", None),
+            ("chunks=0-1", None),
+        ] {
+            assert_eq!(parse_range(range, 10), expected, "{range}");
+        }
+        assert_eq!(parse_range("bytes=0-", 0), Some(Wanted::Unsatisfiable));
+    }
+}

@@ -1,0 +1,65 @@
+//! The plane of files on 5058, for the old scripts, browsers and curl.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST` or `PUT /upload`, multipart, field `files`, repeatable | 204; a file of that name is replaced |
+//! | `GET /upload` | a page with a form |
+//! | `GET /` or a directory | its entries, as a page or (`Accept: application/json`) as JSON |
+//! | `GET /PATH` | the file, ranges included; without such a file and with a last name `NAME_chunk_I`: that chunk |
+//!
+//! A file in the root that is called `upload`, and whatever else is routed on this port, is reached by other means.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, Method, Uri},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+use super::{download, error::HttpError, listing, metrics, upload, uri};
+use crate::files::{FileService, Found};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesOptions {
+    /// A request whose body is silent for this long is ended with 408.
+    pub body_silence: Duration,
+}
+
+impl Default for FilesOptions {
+    fn default() -> Self {
+        Self { body_silence: Duration::from_secs(30) }
+    }
+}
+
+#[derive(Clone)]
+pub struct FilesState {
+    pub service: FileService,
+    pub options: FilesOptions,
+}
+
+/// Has no fallback, so it can be merged with other routers; `/{*path}` takes every GET that nothing else does.
+pub fn files_router(service: FileService, options: FilesOptions) -> Router {
+    let upload = get(listing::upload_form).post(upload::upload).put(upload::upload);
+    Router::new()
+        .route("/upload", upload.layer(DefaultBodyLimit::disable()))
+        .route("/", get(by_path))
+        .route("/{*path}", get(by_path))
+        .layer(axum::middleware::from_fn(metrics::count_files))
+        .with_state(FilesState { service, options })
+}
+
+async fn by_path(
+    State(files): State<FilesState>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    let path = uri::decode_path(uri.path())?;
+    match files.service.open(&path).await? {
+        Found::Directory(attr) => Ok(listing::list(&files, &path, attr.ino, &uri, &headers).await?.into_response()),
+        Found::File(file) => download::download(*file, &path, method == Method::HEAD, &headers).await,
+    }
+}

@@ -1,0 +1,103 @@
+//! Serves a router on a listener, with the limits that a plain `axum::serve` does not set: a client that sends half a
+//! request head is cut off, a stop lets running requests end, and buffers are as large as batches of chunks want.
+
+use std::{future::Future, io, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// A connection on which no whole request head arrives for this long is closed, an idle one too.
+    pub head_silence: Duration,
+    /// A client that takes none of what is sent to it for this long is cut off.
+    pub write_silence: Duration,
+    /// How long running requests may take after the stop.
+    pub stop_grace: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            head_silence: Duration::from_secs(60),
+            write_silence: Duration::from_secs(120),
+            stop_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Socket buffers grow up to this; measured to matter for batches of several MiB.
+const MAX_BUFFER_BYTES: usize = 1 << 20;
+/// Until the process may have file descriptors again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Returns after `stop`, when the running requests have ended or their grace is over.
+pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, stop: impl Future<Output = ()>) {
+    let stopping = CancellationToken::new();
+    let connections = TaskTracker::new();
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(serve_connection(stream, router.clone(), options.clone(), stopping.clone()));
+            }
+            Err(error) => pause_after(error).await,
+        }
+    }
+    drop(listener);
+    stopping.cancel();
+    connections.close();
+    if tokio::time::timeout(options.stop_grace, connections.wait()).await.is_err() {
+        warn!(connections = connections.len(), "requests were cut off by the stop");
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, options: ServerOptions, stopping: CancellationToken) {
+    if let Err(error) = set_options(&stream, options.write_silence) {
+        debug!(%error, "set the options of a connection");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.head_silence)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(options.stop_grace, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection ended early");
+    }
+}
+
+/// The kernel ends a connection whose peer acknowledges nothing, or opens no window, for `write_silence`.
+fn set_options(stream: &TcpStream, write_silence: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let millis = u32::try_from(write_silence.as_millis()).unwrap_or(u32::MAX);
+    nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::TcpUserTimeout, &millis)?;
+    Ok(())
+}
+
+/// A connection that was lost while it waited is the client's affair; anything else lasts a while.
+async fn pause_after(error: io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+        warn!(%error, "accept a connection");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}

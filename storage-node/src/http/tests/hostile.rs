@@ -1,0 +1,231 @@
+//! Requests that are wrong, by accident or on purpose: a clear error, nothing stored, and the node goes on.
+
+use std::time::{Duration, Instant};
+
+use reqwest::multipart::{Form, Part};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{Files, SILENCE, eventually, pattern};
+
+/// Sends the bytes and reads what comes until the other side closes or, with `half_close`, we have.
+async fn raw(files: &Files, request: &[u8], half_close: bool) -> String {
+    let mut stream = TcpStream::connect(files.server.address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    if half_close {
+        stream.shutdown().await.unwrap();
+    }
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "the node keeps the connection: {}", String::from_utf8_lossy(&answer));
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn post(content_type: &str, content_length: usize, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /upload HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {content_length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+fn form(disposition: &[u8]) -> Vec<u8> {
+    let body = [&b"--B\r\nContent-Disposition: "[..], disposition, b"\r\n\r\nDATA\r\n--B--\r\n"].concat();
+    post("multipart/form-data; boundary=B", body.len(), &body)
+}
+
+async fn check_raw(files: &Files, request: &[u8], status: u16, about: &str) {
+    let answer = raw(files, request, false).await;
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(about), "wanted {status}: {answer}");
+    if status != 204 {
+        eventually("nothing is left", || files.namespace.inode_count() == 0).await;
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        assert_eq!(body.trim_end().lines().count(), 1, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn bad_names() {
+    let files = Files::start().await;
+    for name in ["..", ".", "a/b", "/etc/passwd", "../x", "a/../b", "._chunk_1", ".._chunk_1"] {
+        files.check_refused(&[(name, b"x")], 400, "").await;
+    }
+    files.check_refused(&[("", b"x")], 400, "no file name").await;
+    files.check_refused(&[(&"n".repeat(256), b"x")], 400, "256 bytes").await;
+    files.check_refused(&[(&"n".repeat(4000), b"x")], 400, "4000 bytes").await;
+}
+
+#[tokio::test]
+async fn bad_chunk_numbers() {
+    let files = Files::start().await;
+    for name in [
+        "c.txt_chunk_0",
+        "c.txt_chunk_00",
+        "c.txt_chunk_01",
+        "c.txt_chunk_4294967296",
+        "c.txt_chunk_99999999999999999999",
+        "_chunk_1",
+    ] {
+        files.check_refused(&[(name, b"x")], 400, "NAME_chunk_1").await;
+    }
+    for name in ["c_chunk_", "c_chunk_x", "c_chunk_1x", "c_chunk_-1"] {
+        files.put(name, b"whole").await;
+        assert_eq!(files.body(&format!("/{name}")).await, (200, b"whole".to_vec()));
+    }
+    files.put("c.txt_chunk_4294967295", b"last").await;
+}
+
+#[tokio::test]
+async fn chunks_that_are_too_long() {
+    let files = Files::start().await;
+    files.check_refused(&[("n_chunk_2", &pattern(4001))], 400, "4000").await;
+    files.check_refused(&[("n_chunk_1", &pattern((1 << 20) + 1))], 413, "1048576").await;
+    files.put("n_chunk_1", b"x").await;
+    files.check_refused(&[("n_chunk_2", &pattern(4001))], 400, "4000").await;
+    files.put("n_chunk_1", &pattern(1 << 20)).await;
+    // In a form, chunk 1 decides for those after it.
+    assert_eq!(files.upload(&[("f_chunk_1", &pattern(5000)), ("f_chunk_2", &pattern(5000))]).await.0, 204);
+    let (status, _) = files.upload(&[("kept", b"x"), ("f_chunk_2", &pattern(5001))]).await;
+    assert_eq!((status, files.body("/kept").await.0), (400, 404));
+}
+
+#[tokio::test]
+async fn one_bad_file_spoils_the_form() {
+    let files = Files::start().await;
+    files.put("kept", b"old").await;
+    let (status, _) =
+        files.upload(&[("kept", b"new"), ("n_chunk_1", b"x"), ("fresh", &pattern(6 << 20)), ("a/b", b"x")]).await;
+    assert_eq!(status, 400);
+    assert_eq!(files.body("/kept").await, (200, b"old".to_vec()));
+    assert_eq!((files.body("/n").await.0, files.body("/fresh").await.0), (404, 404));
+    eventually("the others were let go", || files.namespace.inode_count() == 1).await;
+}
+
+#[tokio::test]
+async fn forms_without_a_file() {
+    let files = Files::start().await;
+    let (status, text) = files.send(Form::new().text("comment", "x")).await;
+    assert!(status == 400 && text.contains("`files`"), "{status} {text}");
+    let (status, text) = files.send(Form::new().text("files", "no name")).await;
+    assert!(status == 400 && text.contains("no file name"), "{status} {text}");
+    let (status, _) = files.send(Form::new().part("file", Part::bytes(&b"x"[..]).file_name("x"))).await;
+    assert_eq!(status, 400);
+}
+
+#[tokio::test]
+async fn file_names_in_every_spelling() {
+    let files = Files::start().await;
+    for (disposition, status, about) in [
+        (&b"form-data; name=\"files\"; filename=\"a\x00b\""[..], 400, ""),
+        (b"form-data; name=\"files\"; filename*=UTF-8''a%00b", 400, "NUL"),
+        (b"form-data; name=\"files\"; filename*=UTF-8''..%2Fb", 400, "slash"),
+        (b"form-data; name=\"files\"", 400, "no file name"),
+        (b"form-data; filename=\"x\"", 400, "`files`"),
+        (b"form-data", 400, "`files`"),
+        (b"form-data; name=\"files\"; filename*=utf-8''%C3%A4", 204, ""),
+        (b"form-data; name=\"files\"; filename=\"\xe4\xff\"", 204, ""),
+    ] {
+        let shown = String::from_utf8_lossy(disposition);
+        let answer = raw(&files, &form(disposition), false).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(about), "{shown}: {answer}");
+    }
+    assert_eq!(files.body("/%C3%A4").await, (200, b"DATA".to_vec()));
+    assert_eq!(files.body("/%E4%FF").await, (200, b"DATA".to_vec()));
+    assert_eq!(files.namespace.inode_count(), 2);
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_form() {
+    let files = Files::start().await;
+    let body = b"--B\r\nContent-Disposition: form-data; name=\"files\"; filename=\"x\"\r\n\r\nDATA";
+    check_raw(&files, &post("multipart/form-data", 4, b"DATA"), 400, "boundary").await;
+    check_raw(&files, &post("text/plain", 4, b"DATA"), 400, "multipart/form-data").await;
+    check_raw(&files, &post("multipart/form-data; boundary=B", 4, b"DATA"), 400, "").await;
+    check_raw(&files, &post("multipart/form-data; boundary=B", 0, b""), 400, "").await;
+    check_raw(&files, &post("multipart/form-data; boundary=B", body.len(), body), 400, "").await;
+}
+
+#[tokio::test]
+async fn a_flood_without_a_boundary_is_not_collected() {
+    let files = Files::start().await;
+    let flood = vec![b'x'; 40 << 20];
+    let request = files.server.http.post(files.server.url("/upload"));
+    let request = request.header("content-type", "multipart/form-data; boundary=B").body(flood);
+    // The client may notice the closed connection before the answer.
+    if let Ok(answer) = request.send().await {
+        assert_eq!(answer.status(), 400);
+        assert!(answer.text().await.unwrap().contains("no part"));
+    }
+    files.put("still", b"serving").await;
+}
+
+#[tokio::test]
+async fn half_a_body_and_then_silence() {
+    let files = Files::start().await;
+    let body = b"--B\r\nContent-Disposition: form-data; name=\"files\"; filename=\"x\"\r\n\r\nDATA";
+    let start = Instant::now();
+    check_raw(&files, &post("multipart/form-data; boundary=B", 1000, body), 408, "stopped arriving").await;
+    check_raw(&files, &post("multipart/form-data; boundary=B", 1000, b""), 408, "stopped arriving").await;
+    assert!(start.elapsed() >= SILENCE);
+}
+
+#[tokio::test]
+async fn a_sender_that_goes_away_leaves_nothing() {
+    let files = Files::start().await;
+    let body =
+        [&b"--B\r\nContent-Disposition: form-data; name=\"files\"; filename=\"x\"\r\n\r\n"[..], &pattern(9 << 20)];
+    let request = post("multipart/form-data; boundary=B", 100 << 20, &body.concat());
+    let mut stream = TcpStream::connect(files.server.address).await.unwrap();
+    stream.write_all(&request).await.unwrap();
+    eventually("the upload began", || files.namespace.inode_count() == 1).await;
+    drop(stream);
+    eventually("the upload was let go", || files.namespace.inode_count() == 0).await;
+    assert_eq!(files.body("/x").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_is_cut_off() {
+    let files = Files::start().await;
+    files.put("big", &pattern(32 << 20)).await;
+    let mut stream = TcpStream::connect(files.server.address).await.unwrap();
+    stream.write_all(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    // The condition waited for is that the node has ended the connection: then nothing more can be sent on it.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while stream.write_all(b" ").await.is_ok() {
+        assert!(Instant::now() < deadline, "the node still serves a client that reads nothing");
+        tokio::time::sleep(SILENCE).await;
+    }
+}
+
+#[tokio::test]
+async fn half_a_head_and_then_silence() {
+    let files = Files::start().await;
+    raw(&files, b"GET /a HTTP/1.1\r\nHos", false).await;
+    raw(&files, b"", false).await;
+}
+
+#[tokio::test]
+async fn paths_that_lead_nowhere() {
+    let files = Files::start().await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").into_bytes();
+    check_raw(&files, &get("/../../etc/passwd"), 400, "").await;
+    check_raw(&files, &get("/a/%2e%2e/b"), 400, "").await;
+    check_raw(&files, &get("/a%2Fb"), 400, "slash").await;
+    check_raw(&files, &get("/a%00b"), 400, "NUL").await;
+    check_raw(&files, &get(&format!("/{}", "n".repeat(4000))), 400, "4000").await;
+    check_raw(&files, &get("/?after=a%2Fb"), 400, "slash").await;
+    check_raw(&files, &get("/%zz"), 404, "").await;
+    let delete = files.server.http.delete(files.server.url("/a")).send().await.unwrap();
+    assert_eq!(delete.status(), 405);
+}
+
+#[tokio::test]
+async fn a_stop_lets_running_requests_end() {
+    let mut files = Files::start().await;
+    files.put("a", b"x").await;
+    files.server.stop.cancel();
+    let task = files.server.task.take().unwrap();
+    tokio::time::timeout(Duration::from_secs(10), task).await.expect("the server ends").unwrap();
+    assert!(TcpStream::connect(files.server.address).await.is_err());
+}

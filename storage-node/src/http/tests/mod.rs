@@ -1,0 +1,122 @@
+//! The planes over real sockets, above a namespace and chunks in memory.
+
+mod admin;
+mod download;
+mod hostile;
+mod listing;
+mod upload;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use reqwest::{
+    Client, Response,
+    multipart::{Form, Part},
+};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    files::{FilesOptions, files_router},
+    server::{ServerOptions, serve},
+};
+use crate::files::{
+    FileDefaults, FileService,
+    fakes::{FakeChunks, FakeNamespace},
+};
+
+/// Silence is cut short in all tests; long enough for a slow machine.
+const SILENCE: Duration = Duration::from_millis(400);
+
+struct Server {
+    address: SocketAddr,
+    http: Client,
+    stop: CancellationToken,
+    task: Option<AbortOnDropHandle<()>>,
+}
+
+impl Server {
+    async fn start(router: Router) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let options = ServerOptions { head_silence: SILENCE, write_silence: SILENCE, stop_grace: SILENCE };
+        let stopped = stop.clone().cancelled_owned();
+        let task = AbortOnDropHandle::new(tokio::spawn(async move { serve(listener, router, options, stopped).await }));
+        let http = Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
+        Self { address, http, stop, task: Some(task) }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.http.get(self.url(path)).send().await.unwrap()
+    }
+
+    async fn get_with(&self, path: &str, header: &str, value: &str) -> Response {
+        self.http.get(self.url(path)).header(header, value).send().await.unwrap()
+    }
+}
+
+struct Files {
+    server: Server,
+    namespace: Arc<FakeNamespace>,
+    chunks: Arc<FakeChunks>,
+}
+
+impl Files {
+    async fn start() -> Self {
+        let (namespace, chunks) = (Arc::<FakeNamespace>::default(), Arc::<FakeChunks>::default());
+        let service = FileService::over(namespace.clone(), chunks.clone(), FileDefaults::default());
+        let server = Server::start(files_router(service, FilesOptions { body_silence: SILENCE })).await;
+        Self { server, namespace, chunks }
+    }
+
+    /// Uploads the files in one form and returns status and text.
+    async fn upload(&self, files: &[(&str, &[u8])]) -> (u16, String) {
+        let part = |form: Form, (name, data): &(&str, &[u8])| {
+            form.part("files", Part::bytes(data.to_vec()).file_name(name.to_string()))
+        };
+        self.send(files.iter().fold(Form::new(), part)).await
+    }
+
+    async fn send(&self, form: Form) -> (u16, String) {
+        let request = self.server.http.post(self.server.url("/upload")).multipart(form);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    async fn put(&self, name: &str, data: &[u8]) {
+        assert_eq!(self.upload(&[(name, data)]).await, (204, String::new()), "{name}");
+    }
+
+    async fn body(&self, path: &str) -> (u16, Vec<u8>) {
+        let response = self.server.get(path).await;
+        (response.status().as_u16(), response.bytes().await.unwrap().to_vec())
+    }
+
+    async fn check_refused(&self, files: &[(&str, &[u8])], status: u16, about: &str) {
+        let before = (self.namespace.inode_count(), self.chunks.count());
+        let (got, text) = self.upload(files).await;
+        assert_eq!(got, status, "{text}");
+        assert!(text.contains(about), "{text:?} does not say {about:?}");
+        assert_eq!(text.trim_end().lines().count(), 1, "{text:?}");
+        assert_eq!((self.namespace.inode_count(), self.chunks.count()), before, "something was stored");
+    }
+}
+
+/// Bytes that differ from chunk to chunk.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at / 4096 * 31 + at * 7) as u8).collect()
+}
+
+/// Polls until `done`, for what happens in a task of its own.
+async fn eventually(what: &str, done: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

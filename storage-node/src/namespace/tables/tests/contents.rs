@@ -1,0 +1,236 @@
+//! Contents: commit, truncate, the dead list, attributes.
+
+use super::*;
+
+fn file_of(runs: &[(u32, u32, u64)]) -> (Shop, Ino) {
+    let mut shop = Shop::new();
+    let ino = shop.file("f");
+    shop.write(ino, runs);
+    (shop, ino)
+}
+
+#[test]
+fn a_commit_splits_what_it_covers() {
+    let (mut shop, ino) = file_of(&[(1, 10, 1)]);
+    shop.write(ino, &[(4, 3, 2)]);
+    assert_eq!((shop.contents(ino), shop.dead()), ("1+3 v1, 4+3 v2, 7+4 v1".into(), "4+3 v1".into()));
+    assert_eq!((shop.attr(ino).size, shop.attr(ino).mtime), (100, at(shop.clock)));
+    assert_eq!(shop.feed, [FeedEvent::Inode { ino, contents: true }]);
+    shop.write(ino, &[(3, 9, 3)]);
+    assert_eq!(shop.contents(ino), "1+2 v1, 3+9 v3");
+    assert_eq!(shop.dead(), "4+3 v1, 3+1 v1, 4+3 v2, 7+4 v1");
+}
+
+#[test]
+fn the_dead_carry_the_name_of_their_file() {
+    let (mut shop, ino) = file_of(&[(1, 2, 1)]);
+    shop.rename((Ino::ROOT, "f"), (Ino::ROOT, "g"), RenameMode::Replace).unwrap();
+    shop.write(ino, &[(1, 2, 2)]);
+    let Ok(Answer::Dead(dead)) = shop.tables.query(&Query::Dead { before: at(100), limit: 9 }) else { panic!() };
+    let [(id, run)] = &dead[..] else { panic!("{dead:?}") };
+    assert_eq!((run.file.to_string(), run.first, run.count, run.version), ("f".into(), 1, 2, Version(1)));
+    shop.alone(Change::ForgetDead { ids: vec![*id, 77] }).unwrap();
+    assert_eq!(shop.dead(), "");
+}
+
+#[test]
+fn a_run_committed_in_pieces_becomes_one_extent() {
+    let (mut shop, ino) = file_of(&[(1, 2, 1), (5, 2, 1)]);
+    shop.write(ino, &[(3, 2, 1)]);
+    assert_eq!((shop.contents(ino), shop.dead()), ("1+6 v1".into(), "".into()));
+    shop.write(ino, &[(7, 1, 2)]);
+    assert_eq!(shop.contents(ino), "1+6 v1, 7+1 v2");
+}
+
+#[test]
+fn what_is_committed_again_does_not_die() {
+    let (mut shop, ino) = file_of(&[(1, 4, 1)]);
+    shop.write(ino, &[(2, 2, 1)]);
+    assert_eq!((shop.contents(ino), shop.dead()), ("1+4 v1".into(), "".into()));
+}
+
+#[test]
+fn a_partial_write_needs_its_base() {
+    let (mut shop, ino) = file_of(&[(1, 3, 1)]);
+    let partial = |writes: &[ChunkWrite]| Commit { partial: writes.to_vec(), size_at_least: 50, ..Commit::default() };
+    let before = shop.tables.clone();
+    for (base, index) in [(None, 2), (Some(9), 2), (Some(1), 4)] {
+        let refused = shop.commit(ino, partial(&[over(1, 2, Some(1)), over(index, 2, base)]));
+        assert_eq!(refused, Err(FsError::Conflict { index }));
+    }
+    assert_eq!((&shop.tables.extents, &shop.tables.dead), (&before.extents, &before.dead));
+    shop.commit(ino, partial(&[over(2, 2, Some(1)), over(4, 2, None)])).unwrap();
+    assert_eq!((shop.contents(ino), shop.dead()), ("1+1 v1, 2+1 v2, 3+1 v1, 4+1 v2".into(), "2+1 v1".into()));
+}
+
+#[test]
+fn one_version_may_be_whole_and_partial_in_one_commit() {
+    let (mut shop, ino) = file_of(&[(1, 3, 1)]);
+    let extents = vec![extent((4, 2, 2))];
+    let both = Commit { extents, partial: vec![over(3, 2, Some(1))], size_at_least: 50, ..Commit::default() };
+    shop.commit(ino, both.clone()).unwrap();
+    assert_eq!(shop.contents(ino), "1+2 v1, 3+3 v2");
+    assert!(is_invalid(shop.commit(ino, Commit { partial: vec![over(4, 3, Some(2))], ..both })));
+}
+
+#[test]
+fn a_restart_forgets_what_was() {
+    let (mut shop, ino) = file_of(&[(1, 3, 1)]);
+    let restart = |version, base| Commit {
+        restart: Some(4000),
+        extents: vec![extent((1, 1, version))],
+        partial: vec![over(2, version, base)],
+        size_at_least: 4001,
+        ..Commit::default()
+    };
+    assert!(is_invalid(shop.commit(ino, restart(1, None))), "its version is about to die");
+    assert_eq!(shop.commit(ino, restart(2, Some(1))), Err(FsError::Conflict { index: 2 }));
+    shop.commit(ino, restart(2, None)).unwrap();
+    assert_eq!((shop.contents(ino), shop.dead()), ("1+2 v2".into(), "1+3 v1".into()));
+    assert_eq!((shop.attr(ino).size, shop.attr(ino).chunk_bytes), (4001, 4000));
+    assert_eq!(shop.tables.query(&Query::StatFs), Ok(Answer::StatFs { inodes: 2, bytes: 8000 }));
+    assert!(is_invalid(shop.commit(ino, Commit { restart: Some(0), ..Commit::default() })));
+}
+
+#[test]
+fn commits_that_make_no_sense_are_refused() {
+    let (mut shop, ino) = file_of(&[]);
+    let mut refused = |runs: &[(u32, u32, u64)]| {
+        let extents = runs.iter().copied().map(extent).collect();
+        shop.commit(ino, Commit { extents, size_at_least: 50, ..Commit::default() })
+    };
+    assert!(is_invalid(refused(&[(0, 1, 1)])), "chunk 0");
+    assert!(is_invalid(refused(&[(1, 0, 1)])), "an empty run");
+    assert!(is_invalid(refused(&[(3, 1, 1), (1, 1, 1)])), "descending");
+    assert!(is_invalid(refused(&[(1, 2, 1), (2, 1, 2)])), "overlapping");
+    assert!(is_invalid(refused(&[(1, 1, 0)])), "version 0");
+    assert!(is_invalid(refused(&[(1, 1, 1 << 40)])), "a version that nobody was given");
+    assert!(is_invalid(refused(&[(6, 1, 1)])), "beyond the end");
+    assert_eq!(refused(&[(u32::MAX, 2, 1)]), Err(FsError::FileTooLarge));
+    let dir = shop.dir(Ino::ROOT, "d");
+    let link = shop.make(Ino::ROOT, "l", node(FileKind::Symlink)).unwrap().ino;
+    assert_eq!(shop.commit(dir, Commit::default()), Err(FsError::IsDirectory));
+    assert!(is_invalid(shop.commit(link, Commit::default())));
+    assert_eq!(shop.commit(Ino(99), Commit::default()), Err(FsError::Stale { ino: Ino(99) }));
+}
+
+#[test]
+fn a_file_ends_at_the_last_chunk_number() {
+    let (mut shop, ino) = file_of(&[]);
+    let most = u64::from(u32::MAX) * 10;
+    let up_to = |size_at_least, runs: &[_]| Commit {
+        extents: runs.iter().copied().map(extent).collect(),
+        size_at_least,
+        ..Commit::default()
+    };
+    assert_eq!(shop.commit(ino, up_to(most + 1, &[])), Err(FsError::FileTooLarge));
+    assert_eq!(shop.truncate(ino, most + 1, None), Err(FsError::FileTooLarge));
+    shop.commit(ino, up_to(most, &[(1, u32::MAX, 1)])).unwrap();
+    shop.commit(ino, up_to(most, &[(u32::MAX, 1, 2)])).unwrap();
+    assert_eq!(shop.contents(ino), "1+4294967294 v1, 4294967295+1 v2");
+    shop.truncate(ino, 10, None).unwrap();
+    assert_eq!((shop.contents(ino), shop.attr(ino).size), ("1+1 v1".into(), 10));
+}
+
+#[test]
+fn cutting_at_the_edge_of_a_chunk_needs_no_tail() {
+    let (mut shop, ino) = file_of(&[(1, 5, 1)]);
+    shop.truncate(ino, 30, None).unwrap();
+    assert_eq!((shop.contents(ino), shop.dead(), shop.attr(ino).size), ("1+3 v1".into(), "4+2 v1".into(), 30));
+    assert_eq!(shop.feed, [FeedEvent::Inode { ino, contents: true }]);
+    shop.truncate(ino, 95, None).unwrap();
+    assert_eq!((shop.contents(ino), shop.attr(ino).size), ("1+3 v1".into(), 95));
+    shop.truncate(ino, 45, None).unwrap();
+    assert_eq!(shop.attr(ino).size, 45, "inside a hole");
+}
+
+#[test]
+fn cutting_inside_a_chunk_needs_it_stored_anew() {
+    let (mut shop, ino) = file_of(&[(1, 5, 1)]);
+    assert!(is_invalid(shop.truncate(ino, 25, None)));
+    assert!(is_invalid(shop.truncate(ino, 25, Some(over(2, 2, Some(1))))), "not the chunk that is cut");
+    assert!(is_invalid(shop.truncate(ino, 30, Some(over(3, 2, Some(1))))), "no chunk is cut");
+    assert!(is_invalid(shop.truncate(ino, 25, Some(over(3, 1 << 40, Some(1))))), "no such version");
+    assert_eq!(shop.truncate(ino, 25, Some(over(3, 2, None))), Err(FsError::Conflict { index: 3 }));
+    assert_eq!((shop.contents(ino), shop.dead()), ("1+5 v1".into(), "".into()));
+    shop.truncate(ino, 25, Some(over(3, 2, Some(1)))).unwrap();
+    assert_eq!((shop.contents(ino), shop.dead()), ("1+2 v1, 3+1 v2".into(), "4+2 v1, 3+1 v1".into()));
+    let dir = shop.dir(Ino::ROOT, "d");
+    assert_eq!(shop.truncate(dir, 0, None), Err(FsError::IsDirectory));
+}
+
+#[test]
+fn attributes_change_one_by_one() {
+    let (mut shop, ino) = file_of(&[]);
+    let before = shop.attr(ino);
+    let set = SetAttr { mode: Some(0o14_600), atime: Some(at(77)), ..SetAttr::default() };
+    let Ok(Reply::Attr(attr)) = shop.run(Change::SetAttr { ino, set }) else { panic!() };
+    let ctime = at(shop.clock);
+    assert_eq!(attr, Attr { mode: 0o4600, atime: at(77), ctime, change: attr.change, ..before.clone() });
+    assert!(attr.change > before.change);
+    assert_eq!(shop.feed, [FeedEvent::Inode { ino, contents: false }]);
+    let set = SetAttr { ctime: Some(at(5)), ..SetAttr::default() };
+    shop.run(Change::SetAttr { ino, set }).unwrap();
+    assert_eq!(shop.attr(ino).ctime, at(5));
+}
+
+#[test]
+fn the_change_counter_grows_also_when_the_log_index_does_not() {
+    let (mut shop, ino) = file_of(&[]);
+    let op = NamespaceOp { origin: None, now: at(9), change: Change::SetAttr { ino, set: SetAttr::default() } };
+    let changes = [3, 3, 3].map(|index| {
+        shop.tables.apply(index, &op).reply.unwrap();
+        shop.attr(ino).change
+    });
+    assert!(changes.is_sorted_by(|a, b| a < b), "{changes:?}");
+}
+
+#[test]
+fn extents_are_told_in_pages() {
+    let mut shop = Shop::new();
+    let ino = shop.file("f");
+    let runs: Vec<_> = (0..PAGE_ITEMS + 5).map(|n| (n * 3 + 1, 2, u64::from(n) + 1)).collect();
+    shop.write(ino, &runs);
+    let page = |from| match shop.tables.query(&Query::Extents { ino, from }) {
+        Ok(Answer::Extents { extents, more }) => (extents[0].first, extents.len() as u32, more),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(page(0), (1, PAGE_ITEMS, true));
+    assert_eq!(page(5), (4, PAGE_ITEMS, true), "an extent that only reaches there");
+    assert_eq!(page(6), (7, PAGE_ITEMS, true), "a hole");
+    assert_eq!(page(3 * 5 + 1), (16, PAGE_ITEMS, false));
+}
+
+#[test]
+fn versions_are_referenced_as_long_as_one_chunk_has_them() {
+    let (mut shop, ino) = file_of(&[(1, 5, 1)]);
+    let free = |shop: &Shop| {
+        let versions = vec![Version(1), Version(2), Version(3)];
+        match shop.tables.query(&Query::Unreferenced { versions }) {
+            Ok(Answer::Versions(free)) => free.into_iter().map(|version| version.0).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(free(&shop), [2, 3]);
+    shop.write(ino, &[(2, 3, 2)]);
+    shop.write(ino, &[(1, 1, 2)]);
+    assert_eq!(free(&shop), [3]);
+    shop.write(ino, &[(5, 1, 2)]);
+    assert_eq!(free(&shop), [1, 3]);
+}
+
+#[test]
+fn only_the_long_dead_are_told_oldest_first() {
+    let (mut shop, ino) = file_of(&[(1, 3, 1)]);
+    let versions = [2, 3, 4].map(|version| {
+        shop.write(ino, &[(1, 3, version)]);
+        shop.clock
+    });
+    let dead = |before, limit| match shop.tables.query(&Query::Dead { before: at(before), limit }) {
+        Ok(Answer::Dead(dead)) => dead.into_iter().map(|(_, run)| run.version.0).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(dead(versions[0], 9), [0; 0]);
+    assert_eq!(dead(versions[2], 9), [1, 2]);
+    assert_eq!(dead(versions[2] + 1, 2), [1, 2]);
+}

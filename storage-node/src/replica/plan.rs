@@ -1,0 +1,116 @@
+//! Who has to hold what, decided from values alone.
+#![deny(clippy::disallowed_methods)]
+
+use std::collections::HashSet;
+
+use common::{
+    chunk::ChunkId,
+    chunk_api::{ListedChunk, REPLICAS, write_quorum},
+    ring_id::{Neighbours, NodeRef, RingId},
+    router::Route,
+};
+
+/// What a node does with a batch that was sent to it as the owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutVerdict {
+    /// `others` are asked in this order; `required` copies, our own included, acknowledge.
+    Own { others: Vec<NodeRef>, required: usize },
+    /// At least one key belongs to somebody else.
+    Misdirected,
+    /// There are fewer nodes than copies this ring is known to need: it is only now coming together.
+    TooFewNodes { required: usize },
+}
+
+/// `floor`: copies below which nothing is acknowledged, however small the ring looks at the moment.
+pub fn judge_put(neighbours: &Neighbours, mut keys: impl Iterator<Item = RingId>, floor: usize) -> PutVerdict {
+    let arc = neighbours.arc();
+    if !keys.all(|key| arc.contains(key)) {
+        return PutVerdict::Misdirected;
+    }
+    let reachable = 1 + neighbours.successors.len();
+    let required = write_quorum(reachable.min(REPLICAS)).max(floor);
+    if reachable < required {
+        return PutVerdict::TooFewNodes { required };
+    }
+    PutVerdict::Own { others: neighbours.successors.clone(), required }
+}
+
+/// How two holders of one arc become equal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    pub push: Vec<ListedChunk>,
+    pub pull: Vec<ListedChunk>,
+}
+
+/// Stored chunks never change, so making two holders equal is set union.
+pub fn compare(ours: &[ListedChunk], theirs: &[ListedChunk]) -> Difference {
+    let ids = |chunks: &[ListedChunk]| chunks.iter().map(|listed| listed.chunk.id).collect::<HashSet<ChunkId>>();
+    let (have, they_have) = (ids(ours), ids(theirs));
+    let lacking = |chunks: &[ListedChunk], had: &HashSet<ChunkId>| {
+        chunks.iter().filter(|listed| !had.contains(&listed.chunk.id)).cloned().collect()
+    };
+    Difference { push: lacking(ours, &they_have), pull: lacking(theirs, &have) }
+}
+
+/// Is a node a holder of this arc?
+pub fn holds(route: &Route, node: &NodeRef) -> bool {
+    route.holders.iter().any(|holder| holder.id == node.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use common::chunk::{ChunkRef, FileName, Version};
+
+    use super::*;
+
+    fn node(id: u32) -> NodeRef {
+        NodeRef { ip: [127, 0, 0, 1].into(), port: 5057, id: RingId(id) }
+    }
+
+    fn neighbours(predecessor: Option<u32>, successors: &[u32]) -> Neighbours {
+        let successors = successors.iter().map(|&id| node(id)).collect();
+        Neighbours { predecessor: predecessor.map(node), node: node(40), successors }
+    }
+
+    fn verdict(neighbours: &Neighbours, key: u32, floor: usize) -> PutVerdict {
+        judge_put(neighbours, std::iter::once(RingId(key)), floor)
+    }
+
+    #[test]
+    fn the_owner_needs_two_of_three() {
+        let ring = neighbours(Some(20), &[60, 80]);
+        assert_eq!(verdict(&ring, 30, 1), PutVerdict::Own { others: vec![node(60), node(80)], required: 2 });
+        assert_eq!(verdict(&ring, 20, 1), PutVerdict::Misdirected);
+        assert_eq!(verdict(&ring, 41, 1), PutVerdict::Misdirected);
+    }
+
+    #[test]
+    fn a_ring_of_two_needs_both_and_a_ring_of_one_itself() {
+        assert!(matches!(verdict(&neighbours(Some(60), &[60]), 30, 1), PutVerdict::Own { required: 2, .. }));
+        assert!(matches!(verdict(&neighbours(None, &[]), 30, 1), PutVerdict::Own { required: 1, .. }));
+    }
+
+    #[test]
+    fn a_ring_that_is_coming_together_does_not_acknowledge_alone() {
+        assert_eq!(verdict(&neighbours(None, &[]), 30, 2), PutVerdict::TooFewNodes { required: 2 });
+    }
+
+    #[test]
+    fn without_a_predecessor_nothing_else_is_vouched_for() {
+        assert_eq!(verdict(&neighbours(None, &[60]), 30, 1), PutVerdict::Misdirected);
+    }
+
+    #[test]
+    fn union_of_two_holders() {
+        let listed = |index| ListedChunk {
+            chunk: ChunkRef {
+                file: FileName::new(Bytes::from_static(b"a")).unwrap(),
+                id: ChunkId { version: Version(1), index },
+            },
+            data_bytes: 1,
+        };
+        let found = compare(&[listed(1), listed(2)], &[listed(2), listed(3)]);
+        assert_eq!(found, Difference { push: vec![listed(1)], pull: vec![listed(3)] });
+    }
+}

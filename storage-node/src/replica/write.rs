@@ -1,0 +1,177 @@
+//! The way of a write at its owner: into the own store and to the next holders at the same time, acknowledged when
+//! enough of them have it. What is still missing then goes on in the background, and repair is told.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{
+    chunk::VerifiedBatch,
+    chunk_api::REPLICAS,
+    ring_id::{Neighbours, NodeRef},
+};
+use thiserror::Error;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, timeout_at},
+};
+use tracing::{debug, warn};
+
+use super::{
+    peer::{PeerError, Peers},
+    plan::{PutVerdict, judge_put},
+};
+use crate::store::{Store, StoreError};
+
+#[derive(Debug, Error)]
+pub enum PutError {
+    #[error("this node does not own all keys of the batch")]
+    Misdirected { neighbours: Neighbours },
+    #[error("no space left on enough holders")]
+    NoSpace,
+    #[error("only {stored} of {required} holders have the batch: {reason}")]
+    NoQuorum { stored: usize, required: usize, reason: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+pub struct Writer {
+    store: Arc<Store>,
+    peers: Peers,
+    neighbours: watch::Receiver<Neighbours>,
+    /// Copies below which nothing is acknowledged; see [`judge_put`].
+    floor: AtomicUsize,
+    /// Wakes repair when a holder was passed over.
+    repair: Arc<Notify>,
+    deadline: Duration,
+}
+
+impl Writer {
+    pub fn new(
+        store: Arc<Store>,
+        peers: Peers,
+        neighbours: watch::Receiver<Neighbours>,
+        repair: Arc<Notify>,
+        deadline: Duration,
+    ) -> Self {
+        Self { store, peers, neighbours, floor: AtomicUsize::new(1), repair, deadline }
+    }
+
+    pub fn set_floor(&self, copies: usize) {
+        self.floor.store(copies, Ordering::Relaxed);
+    }
+
+    pub fn neighbours(&self) -> Neighbours {
+        self.neighbours.borrow().clone()
+    }
+
+    /// Stores a batch here only.
+    pub async fn put_local(&self, batch: VerifiedBatch, durable: bool) -> Result<(), StoreError> {
+        let store = self.store.clone();
+        let stored = tokio::task::spawn_blocking(move || store.put(&batch, durable)).await;
+        stored.expect("storing does not panic").map(drop)
+    }
+
+    /// Stores a batch as its owner.
+    pub async fn put(&self, batch: VerifiedBatch, durable: bool) -> Result<(), PutError> {
+        let neighbours = self.neighbours();
+        let floor = self.floor.load(Ordering::Relaxed);
+        match judge_put(&neighbours, batch.keys(), floor) {
+            PutVerdict::Misdirected => Err(PutError::Misdirected { neighbours }),
+            PutVerdict::TooFewNodes { required } => {
+                Err(PutError::NoQuorum { stored: 0, required, reason: "the ring is still coming together".into() })
+            }
+            PutVerdict::Own { others, required } => self.spread(batch, others, required, durable).await,
+        }
+    }
+
+    async fn spread(
+        &self,
+        batch: VerifiedBatch,
+        others: Vec<NodeRef>,
+        required: usize,
+        durable: bool,
+    ) -> Result<(), PutError> {
+        let (copies, arrived) = mpsc::unbounded_channel();
+        let mut spread = Spread { arrived, stored: 0, full: 0, open: 0, reason: String::new() };
+        let mut others = others.into_iter();
+        for node in others.by_ref().take(REPLICAS - 1) {
+            spread.open += 1;
+            self.pass_on(node, batch.clone(), durable, copies.clone());
+        }
+        // Without room here the batch is refused, even if others have room: the owner answers for its arc.
+        self.put_local(batch.clone(), durable).await?;
+        spread.stored += 1;
+        let end = Instant::now() + self.deadline;
+        while spread.stored < required {
+            if spread.open == 0 {
+                // A holder failed: the next node takes its place.
+                let Some(node) = others.next() else { return Err(spread.failure(required)) };
+                spread.open += 1;
+                self.pass_on(node, batch.clone(), durable, copies.clone());
+            }
+            match timeout_at(end, spread.arrived.recv()).await {
+                Ok(Some(result)) => spread.count(result),
+                _ => {
+                    spread.reason = format!("no answer within {:?}", self.deadline);
+                    return Err(spread.failure(required));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on after the acknowledgement, too: the third copy is only late, not dropped.
+    fn pass_on(
+        &self,
+        node: NodeRef,
+        batch: VerifiedBatch,
+        durable: bool,
+        copies: mpsc::UnboundedSender<Result<(), PeerError>>,
+    ) {
+        let (peers, repair) = (self.peers.clone(), self.repair.clone());
+        tokio::spawn(async move {
+            let result = peers.put(&node, vec![batch.bytes], durable).await;
+            if let Err(error) = &result {
+                debug!(peer = %node, %error, "a copy was not taken; repair will bring it");
+                repair.notify_one();
+            }
+            // Nobody waits for a copy beyond the quorum.
+            let _ = copies.send(result);
+        });
+    }
+}
+
+/// How far one batch has got.
+struct Spread {
+    arrived: mpsc::UnboundedReceiver<Result<(), PeerError>>,
+    stored: usize,
+    full: usize,
+    open: usize,
+    reason: String,
+}
+
+impl Spread {
+    fn count(&mut self, result: Result<(), PeerError>) {
+        self.open -= 1;
+        match result {
+            Ok(()) => self.stored += 1,
+            Err(error) => {
+                self.full += usize::from(matches!(error, PeerError::NoSpace { .. }));
+                self.reason = error.to_string();
+            }
+        }
+    }
+
+    fn failure(self, required: usize) -> PutError {
+        if self.full > 0 {
+            return PutError::NoSpace;
+        }
+        warn!(stored = self.stored, required, reason = self.reason, "a batch has too few copies");
+        PutError::NoQuorum { stored: self.stored, required, reason: self.reason }
+    }
+}

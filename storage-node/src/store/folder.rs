@@ -1,0 +1,237 @@
+//! The data folder of a node: who may use it, what format it has, and the number that tells this disk from any other.
+//!
+//! The chunk store and the namespace's log live side by side in one folder and share its lock, so the folder is a thing
+//! of its own: opened once, cheap to clone, locked for as long as any clone lives. What lies in the sub-folders is
+//! their owners' affair.
+//!
+//! ```text
+//! DIR/FORMAT   "chordfs data folder, format 1\n"; written first, so a folder with data always has it
+//! DIR/LOCK     empty; held with flock(2) by the process that uses the folder
+//! DIR/uid      16 hexadecimal digits: the node uid, random, made at the first open
+//! ```
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+use thiserror::Error;
+
+/// The format this program reads and writes.
+pub const FORMAT_VERSION: u32 = 1;
+const FORMAT_PREFIX: &str = "chordfs data folder, format ";
+
+#[derive(Debug, Error)]
+pub enum FolderError {
+    #[error("{}: not a folder", path.display())]
+    NotAFolder { path: PathBuf },
+    #[error("{}: another process has this data folder open; stop it, or choose another folder", path.display())]
+    InUse { path: PathBuf },
+    #[error("{}: not writable ({source}); check its owner, its mode and that it is not mounted read-only", path.display())]
+    NotWritable { path: PathBuf, source: io::Error },
+    #[error("{}: the data has format {found}, this program knows formats up to {FORMAT_VERSION}; use a newer one", path.display())]
+    NewerFormat { path: PathBuf, found: u32 },
+    #[error("{}: not a chordfs data folder ({why})", path.display())]
+    Foreign { path: PathBuf, why: &'static str },
+    #[error("{step} {}: {source}", path.display())]
+    Io { step: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// An open, locked data folder. The lock ends with the last clone.
+#[derive(Clone, Debug)]
+pub struct DataFolder {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    node_uid: u64,
+    _lock: Flock<File>,
+}
+
+impl DataFolder {
+    /// Opens `path`, made if it is not there. Changes nothing in a folder that it refuses.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, FolderError> {
+        let path = path.as_ref();
+        make_folder(path)?;
+        let lock = take_lock(path)?;
+        check_format(path)?;
+        let node_uid = read_or_make_uid(path)?;
+        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), node_uid, _lock: lock }) })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Belongs to this disk's data: a folder that was emptied gets another, also at the same address.
+    pub fn node_uid(&self) -> u64 {
+        self.inner.node_uid
+    }
+
+    /// The sub-folder `name`, made if it is not there.
+    pub fn subfolder(&self, name: &str) -> Result<PathBuf, FolderError> {
+        let path = self.inner.path.join(name);
+        make_folder(&path)?;
+        sync_folder(&self.inner.path).map_err(io_error("sync", &self.inner.path))?;
+        Ok(path)
+    }
+}
+
+/// Makes the names in a folder durable: a new file is only there after a power cut when its folder was synced too.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn make_folder(path: &Path) -> Result<(), FolderError> {
+    match DirBuilder::new().recursive(true).create(path) {
+        Ok(()) => Ok(()),
+        Err(_) if fs::metadata(path).is_ok_and(|found| !found.is_dir()) => {
+            Err(FolderError::NotAFolder { path: path.to_owned() })
+        }
+        Err(source) => Err(open_error("make folder", path, source)),
+    }
+}
+
+fn take_lock(folder: &Path) -> Result<Flock<File>, FolderError> {
+    let path = folder.join("LOCK");
+    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+    let file = file.map_err(|source| open_error("open", folder, source))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => FolderError::InUse { path: folder.to_owned() },
+        other => FolderError::Io { step: "lock", path, source: other.into() },
+    })
+}
+
+fn check_format(folder: &Path) -> Result<(), FolderError> {
+    let path = folder.join("FORMAT");
+    match fs::read_to_string(&path) {
+        Ok(text) => check_format_text(folder, &text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => begin_format(folder),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(FolderError::Foreign { path: folder.to_owned(), why: "its file FORMAT is no text" })
+        }
+        Err(source) => Err(FolderError::Io { step: "read", path, source }),
+    }
+}
+
+fn check_format_text(folder: &Path, text: &str) -> Result<(), FolderError> {
+    let number = text.strip_prefix(FORMAT_PREFIX).and_then(|rest| rest.trim_end().parse::<u32>().ok());
+    match number {
+        Some(1..=FORMAT_VERSION) => Ok(()),
+        Some(found) if found > FORMAT_VERSION => Err(FolderError::NewerFormat { path: folder.to_owned(), found }),
+        _ => Err(FolderError::Foreign { path: folder.to_owned(), why: "its file FORMAT says something else" }),
+    }
+}
+
+fn begin_format(folder: &Path) -> Result<(), FolderError> {
+    if folder.join("chunks").exists() || folder.join("uid").exists() {
+        return Err(FolderError::Foreign { path: folder.to_owned(), why: "it has data but no file FORMAT" });
+    }
+    write_whole(folder, "FORMAT", &format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n"))
+}
+
+fn read_or_make_uid(folder: &Path) -> Result<u64, FolderError> {
+    let path = folder.join("uid");
+    match fs::read_to_string(&path) {
+        Ok(text) => u64::from_str_radix(text.trim_end(), 16)
+            .map_err(|_| FolderError::Foreign { path: folder.to_owned(), why: "its file uid holds no number" }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let uid = rand::random::<u64>();
+            write_whole(folder, "uid", &format!("{uid:016x}\n"))?;
+            Ok(uid)
+        }
+        Err(source) => Err(FolderError::Io { step: "read", path, source }),
+    }
+}
+
+/// A file that after a crash is there as a whole or not at all.
+fn write_whole(folder: &Path, name: &str, text: &str) -> Result<(), FolderError> {
+    let (path, temporary) = (folder.join(name), folder.join(format!("{name}.new")));
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        sync_folder(folder)
+    };
+    write().map_err(|source| open_error("write", &path, source))
+}
+
+fn open_error(step: &'static str, path: &Path, source: io::Error) -> FolderError {
+    use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+    match source.kind() {
+        NotADirectory => FolderError::NotAFolder { path: path.to_owned() },
+        PermissionDenied | ReadOnlyFilesystem => FolderError::NotWritable { path: path.to_owned(), source },
+        _ => FolderError::Io { step, path: path.to_owned(), source },
+    }
+}
+
+fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError {
+    move |source| FolderError::Io { step, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_uid_stays_and_differs_between_folders() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let uid = DataFolder::open(one.path().join("deep/er")).unwrap().node_uid();
+        assert_eq!(DataFolder::open(one.path().join("deep/er")).unwrap().node_uid(), uid);
+        assert_ne!(DataFolder::open(other.path()).unwrap().node_uid(), uid);
+    }
+
+    #[test]
+    fn a_second_open_is_refused_and_names_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataFolder::open(dir.path()).unwrap();
+        let error = DataFolder::open(dir.path()).unwrap_err();
+        assert!(matches!(error, FolderError::InUse { .. }), "{error}");
+        assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error}");
+        drop(first);
+        DataFolder::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_newer_format_and_a_strange_one_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open_with = |text: &[u8]| {
+            fs::write(dir.path().join("FORMAT"), text).unwrap();
+            DataFolder::open(dir.path()).unwrap_err()
+        };
+        let newer = open_with(b"chordfs data folder, format 2\n");
+        assert!(matches!(newer, FolderError::NewerFormat { found: 2, .. }), "{newer}");
+        for strange in [&b"hello"[..], b"", b"chordfs data folder, format x", b"\xff\xfe"] {
+            let error = open_with(strange);
+            assert!(matches!(error, FolderError::Foreign { .. }), "{error}");
+        }
+        assert!(!dir.path().join("uid").exists(), "a refused folder stays as it was");
+    }
+
+    #[test]
+    fn data_without_a_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("chunks")).unwrap();
+        assert!(matches!(DataFolder::open(dir.path()), Err(FolderError::Foreign { .. })));
+    }
+
+    #[test]
+    fn a_file_is_no_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, b"").unwrap();
+        for path in [file.clone(), file.join("below")] {
+            let error = DataFolder::open(&path).unwrap_err();
+            assert!(matches!(error, FolderError::NotAFolder { .. }), "{error}");
+        }
+    }
+}

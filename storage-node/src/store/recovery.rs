@@ -1,0 +1,136 @@
+//! Opening: what the files in the folder say, and what of it is believed.
+//!
+//! A segment with a sound hint of its own length is taken at its word; its records are checked when they are read. Any
+//! other is read from end to end, its torn tail cut, brought to the disk, and given a hint. No segment found at an open
+//! is written to again: a list of dead records may be on the disk without the records it speaks of, and an offset in it
+//! must never come to mean another record.
+//!
+//! The same chunk may be found twice, when compaction was interrupted. The later copy is kept and the other listed as
+//! dead; a doubtful one (see `scan`) gives way to any other.
+
+use std::{
+    fs::{self, OpenOptions},
+    path::Path,
+    sync::Arc,
+};
+
+use hashbrown::HashMap;
+
+use super::{
+    Shared, StoreError,
+    dead::DeadList,
+    hint,
+    index::Entry,
+    scan::{Found, scan},
+    segment::{Segment, SegmentFiles, remove_if_there},
+};
+
+pub fn recover(shared: &Shared) -> Result<(), StoreError> {
+    let numbers = tidy(&shared.segments.folder)?;
+    let mut doubtful = Vec::new();
+    let mut twice: HashMap<u32, Vec<u32>> = HashMap::new();
+    for number in numbers {
+        for found in open_segment(shared, number)? {
+            match found.doubtful {
+                true => doubtful.push(found.entry),
+                false => enter(shared, found.entry, &mut twice),
+            }
+        }
+    }
+    for entry in doubtful {
+        enter_doubtful(shared, entry, &mut twice);
+    }
+    for segment in shared.segments.all() {
+        if let Some(offsets) = twice.get(&segment.number) {
+            segment.mark_dead(offsets);
+        }
+        shared.segments.drop_if_dead(&segment);
+    }
+    Ok(())
+}
+
+/// The numbers of the segments, lowest first. Side files whose segment is gone are removed: the number may come again.
+fn tidy(folder: &Path) -> Result<Vec<u32>, StoreError> {
+    let io = |source| StoreError::io("read folder", folder, source);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        names.push(entry.map_err(io)?.file_name().into_string());
+    }
+    let found: Vec<(u32, &str)> = names.iter().flatten().filter_map(|name| SegmentFiles::parse(name)).collect();
+    let of_records = |(number, ending): &(u32, &str)| (*ending == "seg").then_some(*number);
+    let mut numbers: Vec<u32> = found.iter().filter_map(of_records).collect();
+    numbers.sort_unstable();
+    for (number, _) in found.iter().filter(|(number, _)| numbers.binary_search(number).is_err()) {
+        let files = SegmentFiles::new(folder, *number);
+        for path in [&files.hint, &files.dead] {
+            remove_if_there(path).map_err(|source| StoreError::io("remove", path, source))?;
+        }
+    }
+    Ok(numbers)
+}
+
+/// Takes a segment in and gives back the records in it that are not dead.
+fn open_segment(shared: &Shared, number: u32) -> Result<Vec<Found>, StoreError> {
+    let files = SegmentFiles::new(&shared.segments.folder, number);
+    let (dead, dead_offsets) =
+        DeadList::load(files.dead.clone(), number).map_err(|source| StoreError::io("read", &files.dead, source))?;
+    let bytes = fs::metadata(&files.records).map_err(|source| StoreError::io("look at", &files.records, source))?.len();
+    let (mut found, bytes) = match hint::read(&files.hint, number, bytes) {
+        Some(entries) => (entries.into_iter().map(|entry| Found { entry, doubtful: false }).collect(), bytes),
+        None => read_through(shared, number, &files, bytes)?,
+    };
+    shared.segments.adopt(Segment::found(number, files, bytes, dead));
+    found.retain(|found| !dead_offsets.contains(&found.entry.place.offset));
+    Ok(found)
+}
+
+/// For a segment without a hint: finds its records, cuts the torn tail, and writes the hint.
+fn read_through(
+    shared: &Shared,
+    number: u32,
+    files: &SegmentFiles,
+    bytes: u64,
+) -> Result<(Vec<Found>, u64), StoreError> {
+    let failed = |step, source| StoreError::io(step, &files.records, source);
+    let file = OpenOptions::new().read(true).write(true).open(&files.records);
+    let file = file.map_err(|source| failed("open segment", source))?;
+    let scan = scan(&file, number, bytes).map_err(|source| failed("read segment", source))?;
+    if scan.sound_bytes < bytes {
+        tracing::info!(path = %files.records.display(), cut_bytes = bytes - scan.sound_bytes, "torn tail cut");
+        file.set_len(scan.sound_bytes).map_err(|source| failed("cut the torn tail of", source))?;
+    }
+    if scan.damaged > 0 {
+        tracing::warn!(path = %files.records.display(), places = scan.damaged, "damage in a segment; its other records are kept");
+        shared.damage.add_unnamed(scan.damaged);
+    }
+    file.sync_all().map_err(|source| failed("sync segment", source))?;
+    // A hint does not say what is doubtful, so a damaged segment is read again each time until compaction has it.
+    if scan.damaged == 0 {
+        let entries: Vec<Entry> = scan.found.iter().map(|found| found.entry).collect();
+        if let Err(error) = hint::write(&files.hint, number, scan.sound_bytes, &entries) {
+            tracing::warn!(path = %files.hint.display(), %error, "no hint written; the next start reads the segment again");
+        }
+    }
+    Ok((scan.found, scan.sound_bytes))
+}
+
+/// Segments come in ascending order, so what comes later lies later.
+fn enter(shared: &Shared, entry: Entry, twice: &mut HashMap<u32, Vec<u32>>) {
+    if let Err(earlier) = shared.index.insert(&entry) {
+        shared.index.relocate(&Entry { place: earlier, ..entry }, entry.place);
+        segment(shared, earlier.segment).discount_live(&earlier);
+        twice.entry(earlier.segment).or_default().push(earlier.offset);
+    }
+    segment(shared, entry.place.segment).count_live(&entry.place);
+}
+
+fn enter_doubtful(shared: &Shared, entry: Entry, twice: &mut HashMap<u32, Vec<u32>>) {
+    match shared.index.insert(&entry) {
+        Ok(()) => segment(shared, entry.place.segment).count_live(&entry.place),
+        Err(_) => twice.entry(entry.place.segment).or_default().push(entry.place.offset),
+    }
+}
+
+fn segment(shared: &Shared, number: u32) -> Arc<Segment> {
+    shared.segments.get(number).expect("every entry comes from a segment taken in before it")
+}

@@ -1,0 +1,233 @@
+//! One segment: its files, how much of it lives, and how far it is on the disk.
+//!
+//! `NNNNNNNN.seg` holds records one after the other and only ever grows; `NNNNNNNN.idx` (see `hint`) and
+//! `NNNNNNNN.dead` (see `dead`) lie beside it. Who may write where is the lanes' affair, which record is where the
+//! index's. Durable writers share one fdatasync: whoever comes while one is running waits for the next, which then
+//! covers all who came meanwhile.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release},
+    },
+};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::{StoreError, dead::DeadList, index::Place};
+
+pub struct Segment {
+    pub number: u32,
+    files: SegmentFiles,
+    handle: Mutex<Option<Arc<File>>>,
+    written_bytes: AtomicU64,
+    live_bytes: AtomicU64,
+    live_chunks: AtomicU64,
+    sealed: AtomicBool,
+    progress: Mutex<Progress>,
+    progressed: Condvar,
+    dead: Mutex<DeadList>,
+}
+
+/// How far the segment is on the disk.
+struct Progress {
+    synced_bytes: u64,
+    running: bool,
+    /// The kernel may drop what it failed to write, so a failed sync is never tried again.
+    failed: Option<io::ErrorKind>,
+}
+
+/// The paths of segment `number` in `folder`.
+#[derive(Clone, Debug)]
+pub struct SegmentFiles {
+    pub records: PathBuf,
+    pub hint: PathBuf,
+    pub dead: PathBuf,
+}
+
+impl SegmentFiles {
+    pub fn new(folder: &Path, number: u32) -> Self {
+        let path = |ending| folder.join(format!("{number:08}.{ending}"));
+        Self { records: path("seg"), hint: path("idx"), dead: path("dead") }
+    }
+
+    /// The number in the name of a segment's file, and which of its files it is.
+    pub fn parse(file_name: &str) -> Option<(u32, &str)> {
+        let (digits, ending) = file_name.split_once('.')?;
+        let number = digits.parse().ok().filter(|number| format!("{number:08}") == digits)?;
+        ["seg", "idx", "dead"].contains(&ending).then_some((number, ending))
+    }
+}
+
+impl Segment {
+    /// A new, empty one. The caller syncs the folder before it acknowledges anything written here.
+    pub fn create(folder: &Path, number: u32) -> Result<Self, StoreError> {
+        let files = SegmentFiles::new(folder, number);
+        let file = OpenOptions::new().create_new(true).read(true).write(true).open(&files.records);
+        let file = file.map_err(|source| StoreError::io("make segment", &files.records, source))?;
+        let dead = DeadList::new(files.dead.clone(), number);
+        let this = Self::new(number, files, 0, dead, false);
+        *this.handle.lock() = Some(Arc::new(file));
+        Ok(this)
+    }
+
+    /// One found on disk: complete, on the disk as it is, and never written again.
+    pub fn found(number: u32, files: SegmentFiles, bytes: u64, dead: DeadList) -> Self {
+        Self::new(number, files, bytes, dead, true)
+    }
+
+    fn new(number: u32, files: SegmentFiles, bytes: u64, dead: DeadList, sealed: bool) -> Self {
+        Self {
+            number,
+            files,
+            handle: Mutex::new(None),
+            written_bytes: AtomicU64::new(bytes),
+            live_bytes: AtomicU64::new(0),
+            live_chunks: AtomicU64::new(0),
+            sealed: AtomicBool::new(sealed),
+            progress: Mutex::new(Progress { synced_bytes: bytes, running: false, failed: None }),
+            progressed: Condvar::new(),
+            dead: Mutex::new(dead),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.files.records
+    }
+
+    pub fn hint_path(&self) -> &Path {
+        &self.files.hint
+    }
+
+    /// The open file, and whether it had to be opened for this.
+    pub fn file(&self) -> io::Result<(Arc<File>, bool)> {
+        let mut handle = self.handle.lock();
+        if let Some(file) = &*handle {
+            return Ok((file.clone(), false));
+        }
+        let file = Arc::new(File::open(&self.files.records)?);
+        *handle = Some(file.clone());
+        Ok((file, true))
+    }
+
+    /// Gives the file handle back to the system; the next use opens it again. Only a sealed segment's.
+    pub fn close(&self) {
+        if self.is_sealed() {
+            *self.handle.lock() = None;
+        }
+    }
+
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Acquire)
+    }
+
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Acquire)
+    }
+
+    pub fn dead_bytes(&self) -> u64 {
+        self.written_bytes().saturating_sub(self.live_bytes())
+    }
+
+    pub fn live_chunks(&self) -> u64 {
+        self.live_chunks.load(Acquire)
+    }
+
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Acquire)
+    }
+
+    /// From here on nothing is added, so what is wholly dead may go.
+    pub fn set_sealed(&self) {
+        self.sealed.store(true, Release);
+    }
+
+    /// The lane has written up to `end`.
+    pub fn set_written(&self, end: u64) {
+        self.written_bytes.store(end, Release);
+    }
+
+    pub fn count_live(&self, place: &Place) {
+        self.live_bytes.fetch_add(u64::from(place.bytes), AcqRel);
+        self.live_chunks.fetch_add(1, AcqRel);
+    }
+
+    pub fn discount_live(&self, place: &Place) {
+        self.live_bytes.fetch_sub(u64::from(place.bytes), AcqRel);
+        self.live_chunks.fetch_sub(1, AcqRel);
+    }
+
+    /// Lists records as dead. What cannot be written now is written with the next list or sync.
+    pub fn mark_dead(&self, offsets: &[u32]) {
+        let mut dead = self.dead.lock();
+        if let Err(error) = dead.add(offsets) {
+            tracing::warn!(path = %dead.path().display(), %error, "dead records will be listed later");
+        }
+    }
+
+    /// Returns when all up to `end` is on the disk.
+    pub fn wait_durable(&self, end: u64) -> Result<(), StoreError> {
+        let mut progress = self.progress.lock();
+        while progress.synced_bytes < end {
+            if let Some(kind) = progress.failed {
+                return Err(StoreError::io("sync segment", self.path(), kind.into()));
+            }
+            if progress.running {
+                self.progressed.wait(&mut progress);
+            } else {
+                self.sync_once(&mut progress);
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_once(&self, progress: &mut MutexGuard<'_, Progress>) {
+        let end = self.written_bytes();
+        progress.running = true;
+        let result = MutexGuard::unlocked(progress, || self.file()?.0.sync_data());
+        progress.running = false;
+        match result {
+            Ok(()) => progress.synced_bytes = end,
+            Err(error) => {
+                tracing::error!(path = %self.path().display(), %error, "the disk refused to keep what was written");
+                progress.failed = Some(error.kind());
+            }
+        }
+        self.progressed.notify_all();
+    }
+
+    /// Whether a sync has failed: nothing more should be written here.
+    pub fn has_failed(&self) -> bool {
+        self.progress.lock().failed.is_some()
+    }
+
+    /// All records, on the disk, and the list of the dead if there is room for it. True if the folder wants a sync as well.
+    pub fn sync(&self) -> Result<bool, StoreError> {
+        self.wait_durable(self.written_bytes())?;
+        let mut dead = self.dead.lock();
+        // A dead record that comes back costs space; that must not make an fsync fail.
+        let new = dead.sync().inspect_err(|error| {
+            tracing::warn!(path = %dead.path().display(), %error, "dead records will be listed later");
+        });
+        Ok(new.unwrap_or(false))
+    }
+
+    /// Removes the files, the records first: a list of dead records must not go before what it speaks of.
+    pub fn unlink(&self) -> io::Result<()> {
+        fs::remove_file(&self.files.records)?;
+        for path in [&self.files.hint, &self.files.dead] {
+            remove_if_there(path)?;
+        }
+        Ok(())
+    }
+}
+
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

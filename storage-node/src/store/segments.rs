@@ -1,0 +1,116 @@
+//! All segments of a store: their numbers, the space they take, and how many files are open.
+//!
+//! Numbers only grow, so "later" and "greater" are the same. A sealed segment's file is opened when it is read and
+//! closed again when more than a set number are open, so the size of a store is not bounded by the limit on files.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{StoreError, folder::sync_folder, segment::Segment};
+
+pub struct Segments {
+    pub folder: PathBuf,
+    table: RwLock<BTreeMap<u32, Arc<Segment>>>,
+    next_number: AtomicU32,
+    /// Sealed segments in the order in which they were opened.
+    opened: Mutex<VecDeque<Arc<Segment>>>,
+    max_open_files: usize,
+    /// Bytes of all segments, and what puts under way have asked for.
+    used_bytes: AtomicU64,
+}
+
+impl Segments {
+    pub fn new(folder: PathBuf, max_open_files: usize) -> Self {
+        Self {
+            folder,
+            table: RwLock::default(),
+            next_number: AtomicU32::new(1),
+            opened: Mutex::default(),
+            max_open_files,
+            used_bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub fn get(&self, number: u32) -> Option<Arc<Segment>> {
+        self.table.read().get(&number).cloned()
+    }
+
+    /// Lowest number first.
+    pub fn all(&self) -> Vec<Arc<Segment>> {
+        self.table.read().values().cloned().collect()
+    }
+
+    /// Takes in a segment found on disk.
+    pub fn adopt(&self, segment: Segment) -> Arc<Segment> {
+        let segment = Arc::new(segment);
+        self.next_number.fetch_max(segment.number + 1, Relaxed);
+        self.used_bytes.fetch_add(segment.written_bytes(), Relaxed);
+        self.table.write().insert(segment.number, segment.clone());
+        segment
+    }
+
+    /// Makes the next one, its name on the disk.
+    pub fn create(&self) -> Result<Arc<Segment>, StoreError> {
+        let number = self.next_number.fetch_add(1, Relaxed);
+        let segment = Arc::new(Segment::create(&self.folder, number)?);
+        self.sync_folder()?;
+        self.table.write().insert(number, segment.clone());
+        Ok(segment)
+    }
+
+    pub fn sync_folder(&self) -> Result<(), StoreError> {
+        sync_folder(&self.folder).map_err(|source| StoreError::io("sync", &self.folder, source))
+    }
+
+    /// Unlinks a sealed segment in which nothing lives.
+    pub fn drop_if_dead(&self, segment: &Segment) {
+        if !segment.is_sealed() || segment.live_chunks() > 0 || self.table.write().remove(&segment.number).is_none() {
+            return;
+        }
+        self.opened.lock().retain(|open| open.number != segment.number);
+        self.used_bytes.fetch_sub(segment.written_bytes(), Relaxed);
+        if let Err(error) = segment.unlink() {
+            tracing::error!(path = %segment.path().display(), %error, "dead segment not removed; the next start tries again");
+        }
+    }
+
+    /// The open file of `segment`.
+    pub fn file(&self, segment: &Arc<Segment>) -> io::Result<Arc<File>> {
+        let (file, was_closed) = segment.file()?;
+        if was_closed {
+            let mut opened = self.opened.lock();
+            opened.push_back(segment.clone());
+            if opened.len() > self.max_open_files
+                && let Some(oldest) = opened.pop_front()
+            {
+                oldest.close();
+            }
+        }
+        Ok(file)
+    }
+
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Relaxed)
+    }
+
+    /// Counts `bytes` as used unless that would exceed `limit_bytes`.
+    pub fn take_space(&self, bytes: u64, limit_bytes: u64) -> bool {
+        let within = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit_bytes);
+        self.used_bytes.fetch_update(Relaxed, Relaxed, within).is_ok()
+    }
+
+    /// Takes back a [`Segments::take_space`] whose write came to nothing.
+    pub fn return_space(&self, bytes: u64) {
+        self.used_bytes.fetch_sub(bytes, Relaxed);
+    }
+}

@@ -1,0 +1,57 @@
+//! A full disk: the put is refused and changes nothing, deleting works and makes room.
+
+use super::{super::StoreError, *};
+
+#[test]
+fn a_full_store_refuses_and_stays_whole() {
+    let options = StoreOptions { capacity_bytes: Some(20_000), segment_bytes: 6000, ..plain_options() };
+    let mut fixture = Fixture::new(options);
+    let chunks = numbered("a", 1..=100, 1);
+    let mut stored = 0;
+    let error = loop {
+        match fixture.store().put(&batch(&chunks[stored..stored + 2], 1000), stored % 4 == 0) {
+            Ok(_) => stored += 2,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
+    assert_eq!(stored, 18, "1033 bytes each");
+    let expected: Vec<bool> = (0..100).map(|at| at < stored).collect();
+    for _ in 0..2 {
+        assert_eq!(present(fixture.store(), &chunks), expected);
+        assert!(fixture.store().stats().free_bytes < 2066);
+        assert!(fixture.store().put(&batch(&chunks[50..52], 1000), false).is_err());
+        fixture.reopen();
+    }
+    assert_eq!(fixture.store().delete(&[run("a", 1, 10, 1)]).unwrap(), 10);
+    while fixture.store().compact_step().unwrap() {}
+    assert_eq!(fixture.store().put(&batch(&chunks[50..52], 1000), true).unwrap().stored, 2);
+    assert_eq!(present(fixture.reopen(), &chunks[10..18]), [true; 8]);
+}
+
+#[test]
+fn what_is_here_can_be_put_again_on_a_full_store() {
+    let fixture = Fixture::new(StoreOptions { capacity_bytes: Some(5000), ..plain_options() });
+    let batch = batch(&numbered("a", 1..=4, 1), 1000);
+    fixture.store().put(&batch, false).unwrap();
+    assert_eq!(fixture.store().put(&batch, true).unwrap().already, 4);
+}
+
+#[test]
+fn the_reserve_is_kept() {
+    let fixture = Fixture::new(StoreOptions { reserve_bytes: u64::MAX, ..plain_options() });
+    let error = fixture.store().put(&batch(&numbered("a", 1..=4, 1), 1000), false).unwrap_err();
+    assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
+    assert_eq!(fixture.files(), [""; 0]);
+    assert_eq!(fixture.store().stats().free_bytes, 0);
+}
+
+#[test]
+fn a_disk_that_says_full_is_no_space() {
+    for errno in [nix::libc::ENOSPC, nix::libc::EDQUOT] {
+        let error = StoreError::io("write to segment", Path::new("/x"), std::io::Error::from_raw_os_error(errno));
+        assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
+    }
+    let error = StoreError::io("write to segment", Path::new("/x"), std::io::Error::from_raw_os_error(nix::libc::EIO));
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+}

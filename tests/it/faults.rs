@@ -1,0 +1,130 @@
+//! Nodes that die while somebody writes. Nothing that was acknowledged is lost, and the program at the mount sees no error.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    thread,
+    time::Duration,
+};
+
+use harness::{Cluster, TempMount, tree, wait_for};
+
+/// The copy during which a node dies: 1 GiB in the slow run, less every day.
+fn copy_bytes() -> u64 {
+    if std::env::var_os("SLOW_TESTS").is_some() { 1 << 30 } else { 192 << 20 }
+}
+
+fn leader(cluster: &Cluster) -> usize {
+    let mut found = None;
+    wait_for("the namespace has a leader", Duration::from_secs(30), || {
+        let status = cluster.status(cluster.live()[0]);
+        let address = status["namespace"]["leader"].as_str().ok_or_else(|| status.to_string())?;
+        found = cluster.live().into_iter().find(|&node| address == format!("{}:5057", cluster.ip(node)));
+        found.map(drop).ok_or_else(|| format!("{address} is none of the live nodes"))
+    });
+    found.expect("the wait ended with one")
+}
+
+fn wait_for_voters(cluster: &Cluster, count: usize) {
+    wait_for(&format!("{count} voters"), Duration::from_secs(60), || {
+        let status = cluster.status(cluster.live()[0]);
+        match status["namespace"]["voters"].as_array().map_or(0, Vec::len) {
+            voters if voters == count => Ok(()),
+            _ => Err(status.to_string()),
+        }
+    });
+}
+
+fn write_and_kill(cluster: &mut Cluster, mount: &TempMount, name: &str, victim: usize) {
+    let path = mount.join(name);
+    let len = copy_bytes();
+    let seed = victim as u64;
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut file = File::create(&path)?;
+            tree::write_stream(&mut file, seed, len)?;
+            file.sync_all()
+        });
+        wait_for("the copy is under way", Duration::from_secs(60), || match fs::metadata(&path) {
+            Ok(found) if found.len() > len / 4 => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        cluster.kill(victim);
+        writer.join().expect("the writer does not panic").expect("the copy ends without an error");
+    });
+    let mut expected = cluster.folder().to_owned();
+    expected.push(format!("expected-{name}"));
+    tree::write_stream(&mut File::create(&expected).unwrap(), seed, len).unwrap();
+    assert_eq!(tree::digest(&path).unwrap(), tree::digest(&expected).unwrap(), "{name} with the node dead");
+}
+
+#[test]
+fn a_copy_survives_the_death_of_any_node_and_of_the_leader() {
+    let mut cluster = Cluster::start(5);
+    wait_for_voters(&cluster, 3);
+    let mount = TempMount::new(&cluster);
+    let first = leader(&cluster);
+    let other = (0..5).find(|&node| node != first).unwrap();
+    for (name, victim) in [("one", other), ("leading", first)] {
+        write_and_kill(&mut cluster, &mount, name, victim);
+        cluster.start_node(victim);
+        cluster.wait_settled();
+    }
+    // From a mount that has nothing cached, with the nodes back.
+    let fresh = TempMount::new(&cluster);
+    for name in ["one", "leading"] {
+        let expected = cluster.folder().join(format!("expected-{name}"));
+        assert_eq!(tree::digest(&fresh.join(name)).unwrap(), tree::digest(&expected).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn what_was_synced_survives_the_death_of_all() {
+    let mut cluster = Cluster::start(5);
+    wait_for_voters(&cluster, 3);
+    let mount = TempMount::new(&cluster);
+    let mut written = Vec::new();
+    for seed in 0..20_u64 {
+        let contents = tree::bytes(seed, 1 + seed as usize * 9_000);
+        let mut file = File::create(mount.join(format!("f{seed}"))).unwrap();
+        file.write_all(&contents).unwrap();
+        file.sync_all().unwrap();
+        written.push(contents);
+    }
+    for node in 0..5 {
+        cluster.kill(node);
+    }
+    for node in 0..5 {
+        cluster.start_node(node);
+    }
+    cluster.wait_settled();
+    let fresh = TempMount::new(&cluster);
+    for (seed, contents) in written.iter().enumerate() {
+        for at in [&mount, &fresh] {
+            assert!(fs::read(at.join(format!("f{seed}"))).unwrap() == *contents, "f{seed}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_was_away_gets_what_it_missed() {
+    let mut cluster = Cluster::start(3);
+    wait_for_voters(&cluster, 3);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("before"), tree::bytes(1, 100_000)).unwrap();
+    cluster.kill(2);
+    fs::write(mount.join("after"), tree::bytes(2, 100_000)).unwrap();
+    cluster.start_node(2);
+    cluster.wait_settled();
+    wait_for("all three nodes have the same chunks", Duration::from_secs(60), || {
+        let lists: Vec<_> = (0..3)
+            .map(|node| {
+                let mut list = cluster.ls(node);
+                list.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
+                list
+            })
+            .collect();
+        let lens: Vec<_> = lists.iter().map(Vec::len).collect();
+        if lists[0] == lists[1] && lists[1] == lists[2] && lens[0] >= 50 { Ok(()) } else { Err(format!("{lens:?}")) }
+    });
+}

@@ -1,0 +1,9 @@
+//! The system as its users meet it: real nodes, real mounts, real programs. One module for each promise or kind of user.
+
+mod bad_input;
+mod faults;
+mod posix;
+mod programs;
+mod scripts;
+mod seeds;
+mod two_mounts;

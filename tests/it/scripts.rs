@@ -1,0 +1,89 @@
+//! The old scripts, unchanged, against any node of a ring of five; and their files beside the mount's.
+
+use std::{fs, path::Path};
+
+use harness::{Cluster, TempMount, python, tree};
+
+const LEN: usize = 9 * 4000 + 123;
+
+fn upload(cluster: &Cluster, node: usize, path: &Path, options: &[&str]) {
+    let ip = cluster.ip(node).to_string();
+    let mut args: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&ip, &path];
+    args.extend(options.iter().map(|option| option as &dyn AsRef<std::ffi::OsStr>));
+    assert_eq!(python("upload.py", &args, cluster.folder()).ok().trim(), "10");
+}
+
+fn download(cluster: &Cluster, node: usize, name: &str, options: &[&str]) -> Vec<u8> {
+    let ip = cluster.ip(node).to_string();
+    let target = cluster.folder().join("downloaded");
+    let mut args: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&ip, &name, &target];
+    args.extend(options.iter().map(|option| option as &dyn AsRef<std::ffi::OsStr>));
+    python("download.py", &args, cluster.folder()).ok();
+    fs::read(target).expect("download.py wrote its target")
+}
+
+#[test]
+fn scripts_and_mount_see_the_same_files() {
+    let cluster = Cluster::start(5);
+    let mount = TempMount::new(&cluster);
+    for (node, options) in [(0, &[][..]), (3, &["--create"][..])] {
+        let name = format!("c{node}.txt");
+        let source = cluster.folder().join(&name);
+        let contents = tree::bytes(node as u64, LEN);
+        fs::write(&source, &contents).unwrap();
+        upload(&cluster, node, &source, options);
+        for from in 0..5 {
+            assert_eq!(download(&cluster, from, &name, options), contents, "{name} from node {}", from + 1);
+        }
+        assert_eq!(fs::metadata(mount.join(&name)).unwrap().len(), LEN as u64);
+        assert_eq!(fs::read(mount.join(&name)).unwrap(), contents);
+    }
+    what_the_mount_wrote_downloads(&cluster, &mount);
+    a_second_upload_replaces(&cluster, &mount);
+}
+
+fn what_the_mount_wrote_downloads(cluster: &Cluster, mount: &TempMount) {
+    let contents = tree::bytes(77, 50_000);
+    fs::write(mount.join("m.bin"), &contents).unwrap();
+    assert_eq!(download(cluster, 1, "m.bin", &[]), contents);
+    fs::rename(mount.join("m.bin"), mount.join("renamed.bin")).unwrap();
+    assert_eq!(download(cluster, 4, "renamed.bin", &[]), contents);
+    assert_eq!(download(cluster, 2, "m.bin", &[]), b"", "the old name is gone");
+}
+
+/// The old upload server kept the first copy when a name came again.
+fn a_second_upload_replaces(cluster: &Cluster, mount: &TempMount) {
+    let source = cluster.folder().join("again.txt");
+    for (seed, len) in [(1, 9 * 4000 + 1), (2, 9 * 4000 + 2)] {
+        let contents = tree::bytes(seed, len);
+        fs::write(&source, &contents).unwrap();
+        upload(cluster, 2, &source, &[]);
+        assert_eq!(download(cluster, 0, "again.txt", &[]), contents);
+        assert_eq!(fs::read(mount.join("again.txt")).unwrap(), contents);
+    }
+}
+
+#[test]
+fn whole_files_over_http() {
+    let cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    let client = reqwest::blocking::Client::new();
+    let url = |node: usize, path: &str| format!("http://{}:5058{path}", cluster.ip(node));
+    let contents = tree::bytes(5, 3_000_000);
+    let part = reqwest::blocking::multipart::Part::bytes(contents.clone()).file_name("whole.bin");
+    let form = reqwest::blocking::multipart::Form::new().part("files", part);
+    let answer = client.post(url(1, "/upload")).multipart(form).send().unwrap();
+    assert_eq!(answer.status(), 204);
+    assert_eq!(fs::read(mount.join("whole.bin")).unwrap(), contents);
+
+    let answer = client.get(url(2, "/whole.bin")).send().unwrap();
+    assert_eq!((answer.status().as_u16(), answer.content_length()), (200, Some(3_000_000)));
+    assert_eq!(answer.bytes().unwrap(), contents);
+    let answer = client.get(url(0, "/whole.bin")).header("Range", "bytes=4090-4105").send().unwrap();
+    assert_eq!(answer.status(), 206);
+    assert_eq!(answer.bytes().unwrap(), contents[4090..=4105]);
+    assert_eq!(client.head(url(0, "/whole.bin")).send().unwrap().headers()["content-length"], "3000000");
+    assert_eq!(client.get(url(0, "/missing")).send().unwrap().status(), 404);
+    assert!(client.get(url(0, "/")).send().unwrap().text().unwrap().contains("whole.bin"));
+    assert!(client.get(url(0, "/upload")).send().unwrap().text().unwrap().contains("<form"));
+}

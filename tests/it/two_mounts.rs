@@ -1,0 +1,97 @@
+//! Two workstations on one ring: what one has closed, the other opens and sees.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{ErrorKind, Write},
+    os::unix::fs::FileExt,
+    thread,
+    time::Duration,
+};
+
+use harness::{Cluster, TempMount, wait_for};
+
+#[test]
+fn what_one_has_closed_the_other_opens() {
+    let cluster = Cluster::start(3);
+    let (one, two) = (TempMount::new(&cluster), TempMount::new(&cluster));
+    for round in 0..20 {
+        let contents = format!("round {round} {}", "x".repeat(round * 700));
+        fs::write(one.join("file"), &contents).unwrap();
+        assert_eq!(fs::read_to_string(two.join("file")).unwrap(), contents);
+        fs::write(two.join("file"), &contents[1..]).unwrap();
+        assert_eq!(fs::read_to_string(one.join("file")).unwrap(), contents[1..]);
+    }
+}
+
+#[test]
+fn one_of_many_exclusive_creators_wins() {
+    let cluster = Cluster::start(3);
+    let mounts = [TempMount::new(&cluster), TempMount::new(&cluster)];
+    for round in 0..20 {
+        let name = format!("lock-{round}");
+        let wins: usize = thread::scope(|scope| {
+            let create =
+                |mount: &TempMount| match OpenOptions::new().write(true).create_new(true).open(mount.join(&name)) {
+                    Ok(_) => 1,
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => 0,
+                    Err(error) => panic!("{error}"),
+                };
+            let (name_a, name_b) = (scope.spawn(|| create(&mounts[0])), scope.spawn(|| create(&mounts[1])));
+            name_a.join().unwrap() + name_b.join().unwrap()
+        });
+        assert_eq!(wins, 1, "{name}");
+    }
+}
+
+#[test]
+fn renames_and_removals_are_seen() {
+    let cluster = Cluster::start(3);
+    let (one, two) = (TempMount::new(&cluster), TempMount::new(&cluster));
+    fs::write(one.join("a"), "contents").unwrap();
+    assert_eq!(fs::read_to_string(two.join("a")).unwrap(), "contents");
+    fs::rename(one.join("a"), one.join("b")).unwrap();
+    wait_for("the other mount sees the rename", Duration::from_secs(5), || {
+        match (two.join("a").exists(), fs::read_to_string(two.join("b"))) {
+            (false, Ok(text)) if text == "contents" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    fs::remove_file(two.join("b")).unwrap();
+    wait_for("the first mount sees the removal", Duration::from_secs(5), || {
+        if one.join("b").exists() { Err("b is still there".into()) } else { Ok(()) }
+    });
+}
+
+/// Both lay their bytes over the same 4 KB chunk; the second to commit must not undo the first.
+#[test]
+fn writers_of_different_bytes_of_one_chunk_both_win() {
+    let cluster = Cluster::start(3);
+    let (one, two) = (TempMount::new(&cluster), TempMount::new(&cluster));
+    fs::write(one.join("shared"), [b'.'; 4096]).unwrap();
+    let open = |mount: &TempMount| OpenOptions::new().write(true).open(mount.join("shared")).unwrap();
+    for round in 0..10_u64 {
+        let (a, b) = (open(&one), open(&two));
+        a.write_all_at(b"A", round * 100).unwrap();
+        b.write_all_at(b"B", round * 100 + 50).unwrap();
+        drop(a);
+        drop(b);
+    }
+    let contents = fs::read(one.join("shared")).unwrap();
+    for round in 0..10 {
+        assert_eq!((contents[round * 100], contents[round * 100 + 50]), (b'A', b'B'), "round {round}");
+    }
+    assert_eq!(contents, fs::read(two.join("shared")).unwrap());
+}
+
+#[test]
+fn a_file_removed_elsewhere_stays_readable_where_it_is_open() {
+    let cluster = Cluster::start(3);
+    let (one, two) = (TempMount::new(&cluster), TempMount::new(&cluster));
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(one.join("f")).unwrap();
+    file.write_all(&[7; 100_000]).unwrap();
+    file.sync_all().unwrap();
+    fs::remove_file(two.join("f")).unwrap();
+    let mut back = vec![0; 100_000];
+    file.read_exact_at(&mut back, 0).unwrap();
+    assert!(back.iter().all(|byte| *byte == 7));
+}

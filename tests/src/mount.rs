@@ -1,0 +1,109 @@
+//! A real mount in a temporary folder.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    cluster::{Cluster, binary},
+    programs::{Outcome, run, run_command},
+    wait::wait_for,
+};
+
+pub struct TempMount {
+    folder: TempDir,
+    point: PathBuf,
+}
+
+impl TempMount {
+    #[track_caller]
+    pub fn new(cluster: &Cluster) -> Self {
+        Self::with_options(cluster, &[])
+    }
+
+    #[track_caller]
+    pub fn with_options(cluster: &Cluster, options: &[&str]) -> Self {
+        let folder = TempDir::with_prefix("chordfs-mount-").expect("a temporary folder");
+        let point = folder.path().join("mnt");
+        std::fs::create_dir(&point).expect("the mount point");
+        let mount = Self { folder, point };
+        mount.attach(&cluster.source(), options).ok();
+        mount
+    }
+
+    /// `mount.chordfs`; it returns when the mount is ready.
+    #[track_caller]
+    pub fn attach(&self, source: &str, options: &[&str]) -> Outcome {
+        let log = format!("log={}", self.log_path().display());
+        let all = [&[log.as_str()], options].concat().join(",");
+        let mut command = Command::new(binary("mount.chordfs"));
+        command.arg(source).arg(&self.point).args(["-o", &all]);
+        run_command(&mut command, Duration::from_secs(60))
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.point
+    }
+
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.point.join(name)
+    }
+
+    /// `umount`, which flushes; the mount process has ended when this returns.
+    #[track_caller]
+    pub fn unmount(&self) {
+        run("umount", &[&self.point], Path::new("/")).ok();
+        wait_for("the mount is gone", Duration::from_secs(30), || {
+            let log = self.log_path();
+            match pids_with_argument(&self.point) {
+                pids if pids.is_empty() => Ok(()),
+                pids => Err(format!("processes {pids:?} still run; log: {}", log.display())),
+            }
+        });
+    }
+
+    /// The process that serves this mount.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        *pids_with_argument(&self.point).first().expect("the mount's process")
+    }
+}
+
+fn pids_with_argument(argument: &Path) -> Vec<u32> {
+    let wanted = argument.as_os_str().as_encoded_bytes();
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut arguments = line.split(|byte| *byte == 0);
+        let program = arguments.next().unwrap_or_default();
+        program.ends_with(b"mount.chordfs") && arguments.any(|argument| argument == wanted)
+    })
+    .collect()
+}
+
+impl Drop for TempMount {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(log) = std::fs::read_to_string(self.log_path())
+        {
+            let tail: Vec<_> = log.lines().rev().take(40).collect();
+            eprintln!("--- the end of the mount's log");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        for pid in pids_with_argument(&self.point) {
+            // Detached first, so that nothing that still holds a file blocks the end of the test.
+            let _ = nix::mount::umount2(&self.point, nix::mount::MntFlags::MNT_DETACH);
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
+        }
+        let _ = nix::mount::umount2(&self.point, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
