@@ -8,7 +8,7 @@ use common::{
     session::SessionEvent,
 };
 use tokio::sync::mpsc;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::FileSystem;
 
@@ -18,7 +18,10 @@ impl FileSystem {
         while let Some(event) = events.recv().await {
             match event {
                 SessionEvent::Feed(events) => events.into_iter().for_each(|event| self.take_event(event)),
-                SessionEvent::Reset => self.forget_everything(),
+                SessionEvent::Reset => {
+                    self.forget_everything();
+                    tokio::spawn(self.clone().hold_what_was_orphaned());
+                }
             }
         }
     }
@@ -66,6 +69,17 @@ impl FileSystem {
         for (ino, file) in self.opens.files() {
             file.invalidate();
             self.notices.pages(ino);
+        }
+    }
+
+    /// Open files may have lost their last name while nobody could tell us.
+    async fn hold_what_was_orphaned(self: Arc<Self>) {
+        for (ino, _) in self.opens.files() {
+            match self.attr(ino).await {
+                Ok(attr) if attr.nlink == 0 && self.opens.hold(ino) => self.hold_at_namespace(ino).await,
+                Ok(_) => {}
+                Err(failure) => warn!(ino = ino.0, "whether an open file still has a name is not known: {failure}"),
+            }
         }
     }
 }
