@@ -67,6 +67,7 @@ impl Ring {
     /// `member`. Its neighbours tell which.
     fn enter_around(&mut self, member: NodeRef, join: Option<Tag>) {
         match self.alone() {
+            true if self.left => self.joined(join, Err(JoinError::Left)),
             true if !self.is_silent(member) => {
                 self.ask_once(member, Request::Neighbours, Purpose::Approach { join });
             }
@@ -158,6 +159,8 @@ impl Ring {
         }
         self.stand_alone();
         self.left = true;
+        self.calls.clear();
+        self.give_up_lookups();
     }
 
     /// Its neighbours become each other's at once; both are asked like any other.

@@ -152,6 +152,13 @@ impl Ring {
         }
     }
 
+    pub(super) fn give_up_lookups(&mut self) {
+        for (_, lookup) in std::mem::take(&mut self.lookups) {
+            let target = lookup.target;
+            self.finish(lookup, Err(NoRoute { target }));
+        }
+    }
+
     fn finish(&mut self, lookup: Lookup, result: Result<NodeRef, NoRoute>) {
         match lookup.purpose {
             LookupPurpose::Answer(tag) => self.actions.push(Action::Found { tag, result }),

@@ -248,8 +248,10 @@ impl Ring {
         view.predecessor.iter().chain(&view.successors).for_each(|&node| self.known.add(node));
     }
 
-    /// Forgets the ring, as a node that has to take another position or has left.
+    /// Forgets the ring, as a node that has to take another position or has left. Answers still on their way must not
+    /// lead back into it.
     fn stand_alone(&mut self) {
+        self.calls.retain(|_, call| matches!(call.purpose, Purpose::Hop { .. }));
         self.predecessor = None;
         self.successors.clear();
         self.fingers = Fingers::default();

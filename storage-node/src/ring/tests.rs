@@ -291,6 +291,8 @@ fn leaving() {
         check("20 40 60", &["leave", ignored], "");
     }
     check("20 40 60", &["leave", "find 50"], "no route");
+    check("20 40 60", &["find 90", "leave"], "tell 20 of leaving, tell 60 of leaving, no route, now - 40");
+    check("- 40", &["join 60", "leave"], "we have left");
     check("20 40 60 80", &["left 40 60 80 90"], "ask 80, now 20 40 80");
     check("20 40 60 80", &["left 10 20 40 60"], "ask 10, now 10 40 60 80");
     check("- 40 60", &["left 40 60 80 90"], "ask 80 for 41, now - 40");
@@ -307,6 +309,16 @@ fn an_answer_too_many_does_nothing() {
     let call = open_call(&ring, "60", |_| true);
     ring.handle(NOW, Event::Unanswered { call, why: Failure::Silent });
     assert_eq!(ring.handle(NOW, Event::Answered { call, answer: answer() }), vec![]);
+}
+
+#[test]
+fn an_answer_does_not_lead_back_into_a_ring_that_was_left() {
+    let mut ring = ring("20 40 60 80");
+    ring.handle(NOW, Event::Stabilize);
+    let call = open_call(&ring, "60", |_| true);
+    ring.handle(NOW, Event::Leave);
+    let answer = Answer::Neighbours(view(&["40", "60", "80"]));
+    assert_eq!(ring.handle(NOW, Event::Answered { call, answer }), vec![]);
 }
 
 /// A peer may answer anything; what does not fit the question counts as no answer.
