@@ -128,6 +128,7 @@ fn transfer(session: &Session, chunks: Arc<ChunkClient>, options: &Options) -> A
     let settings = TransferSettings {
         cache_bytes: options.cache_bytes,
         dirty_bytes: options.dirty_bytes,
+        deadline: options.deadline,
         ..TransferSettings::default()
     };
     Transfer::new(session.clone(), chunks, Handle::current(), settings)

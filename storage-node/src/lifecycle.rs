@@ -99,9 +99,10 @@ pub async fn run(config: NodeConfig) -> Result<()> {
         joined = take_place(&config, &node) => joined,
         () = asked_to_stop(&killed) => Ok(()),
     };
-    if joined.is_ok() {
-        asked_to_stop(&killed).await;
-    }
+    let ended = match joined {
+        Ok(()) => serve(&node, &killed).await,
+        failed => failed,
+    };
     info!("stopping");
     node.stage.set(NodeState::Gone);
     stop.cancel();
@@ -111,7 +112,16 @@ pub async fn run(config: NodeConfig) -> Result<()> {
         namespace.shutdown().await;
     }
     sync_store(&node.store).await;
-    joined
+    ended
+}
+
+/// Until somebody asks it to stop, or it can no longer do its part: better gone, and replaced, than half there.
+async fn serve(node: &Node, killed: &CancellationToken) -> Result<()> {
+    let namespace = node.namespace.get().context("the namespace is started before the node serves")?;
+    tokio::select! {
+        () = asked_to_stop(killed) => Ok(()),
+        reason = namespace.failed() => bail!("the namespace has stopped on this node: {reason}"),
+    }
 }
 
 /// Sockets for the three planes.
