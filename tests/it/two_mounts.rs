@@ -29,15 +29,14 @@ fn one_of_many_exclusive_creators_wins() {
     let mounts = [TempMount::new(&cluster), TempMount::new(&cluster)];
     for round in 0..20 {
         let name = format!("lock-{round}");
+        let create = |mount: &TempMount| match OpenOptions::new().write(true).create_new(true).open(mount.join(&name)) {
+            Ok(_) => 1,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => 0,
+            Err(error) => panic!("{error}"),
+        };
         let wins: usize = thread::scope(|scope| {
-            let create =
-                |mount: &TempMount| match OpenOptions::new().write(true).create_new(true).open(mount.join(&name)) {
-                    Ok(_) => 1,
-                    Err(error) if error.kind() == ErrorKind::AlreadyExists => 0,
-                    Err(error) => panic!("{error}"),
-                };
-            let (name_a, name_b) = (scope.spawn(|| create(&mounts[0])), scope.spawn(|| create(&mounts[1])));
-            name_a.join().unwrap() + name_b.join().unwrap()
+            let (a, b) = (scope.spawn(|| create(&mounts[0])), scope.spawn(|| create(&mounts[1])));
+            a.join().unwrap() + b.join().unwrap()
         });
         assert_eq!(wins, 1, "{name}");
     }
