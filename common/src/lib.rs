@@ -8,7 +8,7 @@ pub mod fs_error;
 pub mod http_pool;
 pub mod namespace;
 pub mod ring_id;
+pub mod ring_wire;
 pub mod router;
 pub mod rpc;
 pub mod session;
-pub mod wire;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::TcpStream,
     path::Path,
     process::Command,
     time::Duration,
@@ -53,7 +53,6 @@ fn post_raw(cluster: &Cluster, head: &str, body: &[u8]) -> String {
     let head = format!("{head}\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = Vec::new();
     // A peer that refuses early may reset the connection after its answer.
     let _ = stream.read_to_end(&mut answer);
@@ -140,7 +139,8 @@ fn unusable_data_folders_are_named() {
     fails(&mut node_command(&file, "127.0.99.1"), "a file");
     let newer = cluster.folder().join("newer");
     fs::create_dir(&newer).unwrap();
-    fs::write(newer.join("FORMAT"), "chordfs 999\n").unwrap();
+    let format = fs::read_to_string(used.join("FORMAT")).unwrap();
+    fs::write(newer.join("FORMAT"), format.replace('1', "999")).unwrap();
     fails(&mut node_command(&newer, "127.0.99.1"), "999");
     let taken = cluster.folder().join("taken");
     fails(&mut node_command(&taken, &cluster.ip(0).to_string()), "5057");

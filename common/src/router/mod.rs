@@ -23,8 +23,8 @@ pub use self::table::{Route, RouteTable};
 use crate::{
     namespace::calls,
     ring_id::{Neighbours, NodeRef, RingId},
+    ring_wire,
     rpc::{RpcClient, RpcError, Value},
-    wire,
 };
 
 #[derive(Clone, Debug, Error)]
@@ -90,13 +90,13 @@ impl Router {
     async fn ask(&self, key: RingId) -> Result<Arc<Route>, RouteError> {
         let from = self.next_node()?;
         let owner = self.call(from, "find_successor", vec![Value::from(key.0)]).await?;
-        let owner = wire::node_from_value(&owner)
+        let owner = ring_wire::optional_node(&owner)
             .map_err(|reason| RouteError::Answer { from, reason })?
             .ok_or_else(|| RouteError::Answer { from, reason: "it knows no owner of the key".into() })?;
         let address = owner.ring_address();
         let neighbours = self.call(address, calls::NEIGHBOURS, vec![]).await?;
         let neighbours =
-            wire::neighbours_from_value(&neighbours).map_err(|reason| RouteError::Answer { from: address, reason })?;
+            ring_wire::neighbours(&neighbours).map_err(|reason| RouteError::Answer { from: address, reason })?;
         self.learn(&neighbours);
         let known = self.table.lock().route(key).cloned();
         known.ok_or_else(|| RouteError::Answer {

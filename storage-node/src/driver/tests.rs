@@ -212,10 +212,10 @@ async fn the_ten_calls_answer_as_foreign_nodes_expect() {
     assert_eq!(ok(node.call("get_info", vec![]).await), me);
     assert_eq!(ok(node.call("create", vec![]).await), Value::Nil);
     assert_eq!(ok(node.call("find_successor", vec![Value::from(u64::MAX)]).await), me);
-    assert_eq!(ok(node.call("get_predecessor", vec![]).await), wire::no_node());
+    assert_eq!(ok(node.call("get_predecessor", vec![]).await), common::ring_wire::no_node());
     assert_eq!(ok(node.call("get_successor", vec![0.into()]).await), me);
     for index in [1_i64, 7, -1, i64::MAX] {
-        assert_eq!(ok(node.call("get_successor", vec![index.into()]).await), wire::no_node());
+        assert_eq!(ok(node.call("get_successor", vec![index.into()]).await), common::ring_wire::no_node());
     }
     assert_eq!(ok(node.call("stabilize", vec![]).await), Value::Nil);
     assert_eq!(ok(node.call("check_predecessor", vec![]).await), Value::Nil);
@@ -235,7 +235,7 @@ async fn kill_ends_the_process_where_it_is_allowed() {
 #[tokio::test]
 async fn wrong_arguments_are_told_and_change_nothing() {
     let node = start_new().await;
-    let nobody = wire::no_node();
+    let nobody = common::ring_wire::no_node();
     for (method, params) in [
         ("get_info", vec![1.into()]),
         ("find_successor", vec![]),
@@ -290,7 +290,7 @@ impl RpcService for Foreign {
             "get_predecessor" => Ok(wire::optional_value(predecessor)),
             "get_successor" => Ok(match params[0].as_u64() {
                 Some(0) => wire::node_value(successor),
-                _ => wire::no_node(),
+                _ => common::ring_wire::no_node(),
             }),
             "find_successor" => Ok(wire::node_value(successor)),
             "notify" => {
