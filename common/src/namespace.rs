@@ -272,6 +272,35 @@ pub struct SetAttr {
     pub truncate: Option<Truncate>,
 }
 
+impl SetAttr {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Both, where `self` came later.
+    pub fn over(self, older: Self) -> Self {
+        Self {
+            mode: self.mode.or(older.mode),
+            uid: self.uid.or(older.uid),
+            gid: self.gid.or(older.gid),
+            atime: self.atime.or(older.atime),
+            mtime: self.mtime.or(older.mtime),
+            ctime: self.ctime.or(older.ctime),
+            truncate: self.truncate.or(older.truncate),
+        }
+    }
+
+    /// Everything but the size.
+    pub fn apply_to(&self, attr: &mut Attr) {
+        attr.mode = self.mode.map_or(attr.mode, |mode| mode & 0o7777);
+        attr.uid = self.uid.unwrap_or(attr.uid);
+        attr.gid = self.gid.unwrap_or(attr.gid);
+        attr.atime = self.atime.unwrap_or(attr.atime);
+        attr.mtime = self.mtime.unwrap_or(attr.mtime);
+        attr.ctime = self.ctime.unwrap_or(attr.ctime);
+    }
+}
+
 /// Sets the size. Where the new end falls inside a stored chunk, the caller has stored that chunk anew, cut at the end,
 /// and names it in `tail`: bytes beyond the end must not come back when the file grows again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -291,7 +320,10 @@ pub struct Commit {
     pub partial: Vec<ChunkWrite>,
     /// The file is at least this long afterwards.
     pub size_at_least: u64,
+    /// The operation's own time where it is `None`.
     pub mtime: Option<Time>,
+    /// Attributes that were set while the data was on its way; no truncation.
+    pub set: SetAttr,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -57,6 +57,9 @@ impl FileSystem {
         if set == SetAttr::default() {
             return self.attr(ino).await;
         }
+        if self.opens.get(ino).is_some_and(|file| file.data.defer(&set)) {
+            return Ok(self.with_uncommitted(self.attr(ino).await?));
+        }
         let stamp = self.cache.stamp();
         let attr = match self.opens.get(ino) {
             Some(file) => self.set_attr_of_open(ino, &file, set).await,

@@ -244,7 +244,7 @@ impl FileData {
         }
         let mut state = self.state.lock();
         replaced.into_iter().for_each(|extent| state.stored.remove_if_same(extent));
-        state.sealed = Default::default();
+        (state.sealed, state.sealed_set) = Default::default();
         (state.sealed_mtime, state.failed_commits) = (None, 0);
         self.settle(&state, 0);
         Ok(newest)
@@ -267,6 +267,13 @@ impl FileData {
         // Without a time the namespace would take its own, in place of one that a program has set since it wrote.
         let mtime = Some(state.sealed_mtime.unwrap_or(state.attr.mtime));
         commits.iter_mut().for_each(|commit| commit.mtime = mtime);
+        if commits.is_empty() && !state.sealed_set.is_empty() {
+            // The data they were to go with was given up.
+            commits.push(Commit { mtime, ..Commit::default() });
+        }
+        if let Some(last) = commits.last_mut() {
+            last.set = state.sealed_set.clone();
+        }
         (commits, replaced)
     }
 

@@ -176,6 +176,7 @@ impl World {
         );
         file.attr.size = file.attr.size.max(commit.size_at_least);
         file.attr.mtime = commit.mtime.unwrap_or(NOW);
+        commit.set.apply_to(&mut file.attr);
         file.changed()
     }
 
@@ -199,7 +200,7 @@ impl World {
             file.extents.remove(size.div_ceil(chunk_bytes) + 1..u64::from(u32::MAX) + 1);
             (file.attr.size, file.attr.mtime) = (size, NOW);
         }
-        file.attr.mtime = set.mtime.unwrap_or(file.attr.mtime);
+        set.apply_to(&mut file.attr);
         file.changed()
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use common::{
     fs_error::FsError,
-    namespace::{Attr, Extent, Ino, Time},
+    namespace::{Attr, Extent, Ino, SetAttr, Time},
 };
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
@@ -61,14 +61,19 @@ impl FileData {
         state.invalidations += 1;
     }
 
-    /// Size and mtime as this mount's programs must see them.
+    /// Size, times, owner and mode as this mount's programs must see them.
     pub fn overlay(&self, attr: &mut Attr) {
         let state = self.state.lock();
         if state.attr.change > attr.change {
             (attr.size, attr.mtime) = (state.attr.size, state.attr.mtime);
         }
         attr.size = attr.size.max(state.uncommitted_end());
-        attr.mtime = state.mtime.or(state.sealed_mtime).unwrap_or(attr.mtime);
+        state.show_uncommitted(attr);
+    }
+
+    /// Keeps attributes for the next commit, if one has to come; see [`State::defer`].
+    pub fn defer(&self, set: &SetAttr) -> bool {
+        self.state.lock().defer(set)
     }
 
     pub fn is_dirty(&self) -> bool {

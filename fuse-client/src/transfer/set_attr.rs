@@ -30,8 +30,10 @@ impl FileData {
         }
     }
 
+    /// What was put off goes along: sent later, it would undo this.
     async fn set_plain(&self, set: SetAttr) -> Result<Attr, FsError> {
-        let attr = self.send(set).await?;
+        let earlier = std::mem::take(&mut self.state.lock().set);
+        let attr = self.send(set.over(earlier)).await?;
         let mut state = self.state.lock();
         let size = state.attr.size;
         state.adopt(&attr, size);
@@ -47,11 +49,13 @@ impl FileData {
         };
         // What failed to be stored is thrown away with the rest.
         let _ = self.land_all().await;
+        let set = set.over(self.state.lock().sealed_set.clone());
         let sent = self.send(SetAttr { truncate: Some(Truncate { size: 0, tail: None }), ..set }).await;
         let mut state = self.state.lock();
         match &sent {
             Ok(attr) => {
                 (state.sealed, state.stored, state.sealed_mtime) = (DirtyBytes::default(), ExtentMap::default(), None);
+                state.sealed_set = SetAttr::default();
                 state.known.replace(&[], false);
                 state.adopt(attr, 0);
             }

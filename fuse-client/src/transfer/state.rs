@@ -17,7 +17,7 @@ use bytes::Bytes;
 use common::{
     chunk::{ChunkId, MAX_CHUNK_BYTES, Version},
     fs_error::FsError,
-    namespace::{Attr, Extent, Time},
+    namespace::{Attr, Extent, SetAttr, Time},
 };
 
 use super::{
@@ -46,6 +46,9 @@ pub struct State {
     /// When the newest byte of `dirty`, or of what left it for a flight, was written.
     pub mtime: Option<Time>,
     pub sealed_mtime: Option<Time>,
+    /// Attributes set since, which go with the next commit; and those that go with the one under way. No truncation.
+    pub set: SetAttr,
+    pub sealed_set: SetAttr,
     /// Why the last flight failed; no flight leaves by itself until a commit tries again.
     pub failure: Option<FsError>,
     /// Written data was given up for this reason, and nobody has been told.
@@ -118,6 +121,8 @@ impl State {
             stored: ExtentMap::default(),
             mtime: None,
             sealed_mtime: None,
+            set: SetAttr::default(),
+            sealed_set: SetAttr::default(),
             failure: None,
             lost: None,
             failed_commits: 0,
@@ -147,7 +152,31 @@ impl State {
     }
 
     pub fn is_dirty(&self) -> bool {
-        !(self.dirty.is_empty() && self.sealed.is_empty() && self.flights.is_empty() && self.stored.is_empty())
+        !(self.dirty.is_empty()
+            && self.sealed.is_empty()
+            && self.flights.is_empty()
+            && self.stored.is_empty()
+            && self.set.is_empty()
+            && self.sealed_set.is_empty())
+    }
+
+    /// Keeps attributes for the commit that has to come anyway: a program that writes a file and then sets its times,
+    /// owner and mode costs one operation. False where they must be sent by themselves.
+    pub fn defer(&mut self, set: &SetAttr) -> bool {
+        if self.committing || !self.is_dirty() || set.truncate.is_some() {
+            return false;
+        }
+        self.mtime = set.mtime.or(self.mtime);
+        let others = SetAttr { mtime: None, ..set.clone() };
+        self.set = others.over(std::mem::take(&mut self.set));
+        true
+    }
+
+    /// What is set and not committed, over what the namespace says.
+    pub fn show_uncommitted(&self, attr: &mut Attr) {
+        self.sealed_set.apply_to(attr);
+        self.set.apply_to(attr);
+        attr.mtime = self.mtime.or(self.sealed_mtime).unwrap_or(attr.mtime);
     }
 
     /// Memory under the ceiling.
@@ -219,6 +248,7 @@ impl State {
         self.sealed = std::mem::take(&mut self.dirty);
         self.sealed.merge_under(older, self.attr.chunk_bytes);
         self.sealed_mtime = self.mtime.take().or(self.sealed_mtime);
+        self.sealed_set = std::mem::take(&mut self.set).over(std::mem::take(&mut self.sealed_set));
         self.barrier = self.next_flight;
         (self.committing, self.durable, self.failure, self.scan_at) = (true, durable, None, 0);
     }
@@ -228,6 +258,7 @@ impl State {
         let older = std::mem::take(&mut self.sealed);
         self.dirty.merge_under(older, self.attr.chunk_bytes);
         self.mtime = self.mtime.or(self.sealed_mtime.take());
+        self.set = std::mem::take(&mut self.set).over(std::mem::take(&mut self.sealed_set));
         (self.committing, self.scan_at) = (false, 0);
     }
 
@@ -235,6 +266,7 @@ impl State {
     pub fn give_up(&mut self) {
         self.sealed = DirtyBytes::default();
         self.stored = ExtentMap::default();
+        self.sealed_set = SetAttr::default();
         (self.sealed_mtime, self.failure, self.failed_commits) = (None, None, 0);
     }
 

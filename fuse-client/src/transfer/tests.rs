@@ -98,6 +98,35 @@ fn a_large_file_goes_in_few_batches_and_comes_back_in_few() {
     });
 }
 
+/// tar writes a file and then sets its times, owner and mode: with one commit to come, that is one operation.
+#[test]
+fn attributes_set_on_written_data_go_with_its_commit() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let time = |secs| Some(Time { secs, nanos: 7 });
+        let set = SetAttr { mode: Some(0o640), uid: Some(8), mtime: time(5), ..SetAttr::default() };
+        assert!(!file.defer(&set), "nothing is written, so no commit comes");
+        write(&file, 0, &pattern(100, 1)).await.unwrap();
+        assert!(file.defer(&set) && file.defer(&SetAttr { mode: Some(0o600), atime: time(6), ..SetAttr::default() }));
+        let mut shown = world.attr();
+        file.overlay(&mut shown);
+        assert_eq!((shown.mode, shown.uid, shown.mtime, shown.atime), (0o600, 8, time(5).unwrap(), time(6).unwrap()));
+        assert_ne!(world.attr().mode, 0o600);
+
+        let attr = file.commit(false).await.unwrap().unwrap();
+        assert_eq!((attr.mode, attr.uid, attr.mtime, attr.atime), (0o600, 8, time(5).unwrap(), time(6).unwrap()));
+        assert_eq!((world.commits.load(SeqCst), file.is_dirty()), (1, false));
+
+        write(&file, 0, &pattern(100, 2)).await.unwrap();
+        assert!(file.defer(&set));
+        write(&file, 50, &pattern(10, 3)).await.unwrap();
+        let attr = file.commit(false).await.unwrap().unwrap();
+        assert!(attr.mode == 0o640 && attr.mtime > time(5).unwrap(), "a later write has a later time");
+    });
+}
+
 #[test]
 fn a_sequential_reader_is_ahead_and_a_random_one_gets_what_it_asked() {
     run(async {

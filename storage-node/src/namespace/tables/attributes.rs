@@ -19,7 +19,7 @@ impl Step<'_> {
             self.tables.check_truncate(&file, truncate)?;
             self.truncate(&file, truncate);
         }
-        let attr = self.edit(ino, |inode| set_all(&mut inode.attr, set));
+        let attr = self.edit(ino, |inode| set.apply_to(&mut inode.attr));
         Ok(Reply::Attr(attr))
     }
 
@@ -63,13 +63,4 @@ impl Tables {
 /// The chunk with the last byte; 0 for an empty file.
 fn last_chunk(size: u64, chunk_bytes: u32) -> u32 {
     u32::try_from(size.div_ceil(chunk_bytes.into())).expect("the size has been checked")
-}
-
-fn set_all(attr: &mut Attr, set: &SetAttr) {
-    attr.mode = set.mode.map_or(attr.mode, |mode| mode & 0o7777);
-    attr.uid = set.uid.unwrap_or(attr.uid);
-    attr.gid = set.gid.unwrap_or(attr.gid);
-    attr.atime = set.atime.unwrap_or(attr.atime);
-    attr.mtime = set.mtime.unwrap_or(attr.mtime);
-    attr.ctime = set.ctime.unwrap_or(attr.ctime);
 }

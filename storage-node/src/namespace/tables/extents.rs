@@ -59,6 +59,7 @@ impl Step<'_> {
         let attr = self.edit(ino, |inode| {
             inode.attr.size = inode.attr.size.max(commit.size_at_least);
             inode.attr.mtime = mtime;
+            commit.set.apply_to(&mut inode.attr);
         });
         self.tell_inode(ino, true);
         Ok(Reply::Attr(attr))
@@ -141,6 +142,9 @@ impl Tables {
     fn check_commit(&self, before: &Attr, commit: &Commit) -> Result<(), FsError> {
         let runs = sorted_runs(commit)?;
         runs.iter().try_for_each(|run| self.check_version(run.version))?;
+        if commit.set.truncate.is_some() {
+            return Err(invalid("a commit cuts nothing; truncate by SetAttr"));
+        }
         let (chunk_bytes, size) = match commit.restart {
             Some(chunk_bytes) => {
                 check_chunk_bytes(chunk_bytes)?;

@@ -314,13 +314,7 @@ impl Model {
         if let Some(truncate) = &set.truncate {
             self.truncate(ino, truncate, now)?;
         }
-        let attr = &mut self.node_mut(ino).attr;
-        attr.mode = set.mode.unwrap_or(attr.mode) & 0o7777;
-        attr.uid = set.uid.unwrap_or(attr.uid);
-        attr.gid = set.gid.unwrap_or(attr.gid);
-        attr.atime = set.atime.unwrap_or(attr.atime);
-        attr.mtime = set.mtime.unwrap_or(attr.mtime);
-        attr.ctime = set.ctime.unwrap_or(now);
+        set_plain(&mut self.node_mut(ino).attr, set, now);
         Ok(Reply::Attr(self.attr(ino)))
     }
 
@@ -357,6 +351,9 @@ impl Model {
             return Err(refused());
         }
         let mut writes = Vec::new();
+        if commit.set.truncate.is_some() {
+            return Err(refused());
+        }
         for extent in &commit.extents {
             if extent.first == 0 || extent.count == 0 {
                 return Err(refused());
@@ -395,6 +392,7 @@ impl Model {
         let attr = &mut self.node_mut(ino).attr;
         (attr.size, attr.chunk_bytes) = (size, chunk_bytes);
         (attr.mtime, attr.ctime) = (commit.mtime.unwrap_or(now), now);
+        set_plain(attr, &commit.set, now);
         Ok(Reply::Attr(self.attr(ino)))
     }
 
@@ -435,4 +433,13 @@ fn check_node(node: &NewNode) -> Result<(), FsError> {
         _ if target.is_empty() => Ok(()),
         _ => Err(refused()),
     }
+}
+
+fn set_plain(attr: &mut Attr, set: &SetAttr, now: Time) {
+    attr.mode = set.mode.unwrap_or(attr.mode) & 0o7777;
+    attr.uid = set.uid.unwrap_or(attr.uid);
+    attr.gid = set.gid.unwrap_or(attr.gid);
+    attr.atime = set.atime.unwrap_or(attr.atime);
+    attr.mtime = set.mtime.unwrap_or(attr.mtime);
+    attr.ctime = set.ctime.unwrap_or(now);
 }

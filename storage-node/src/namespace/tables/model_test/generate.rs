@@ -139,6 +139,10 @@ impl Generator {
             mtime: self.rng.random_bool(0.3).then(|| self.now()),
             ..Commit::default()
         };
+        if self.rng.random_bool(0.3) {
+            commit.set.mode = Some(self.rng.random_range(0..0o7777));
+            commit.set.atime = Some(self.now());
+        }
         let mut index = self.rng.random_range(1..6);
         for _ in 0..self.rng.random_range(0..4) {
             let count = self.rng.random_range(1..5);
@@ -169,7 +173,8 @@ impl Generator {
     /// Makes a commit into one that is refused, or reaches the very end.
     fn spoil(&mut self, commit: &mut Commit) {
         let version = self.version();
-        match self.rng.random_range(0..7) {
+        match self.rng.random_range(0..8) {
+            7 => commit.set.truncate = Some(Truncate { size: 0, tail: None }),
             0 => commit.extents.push(Extent { first: 1, count: 1, version }),
             1 => commit.extents.push(Extent { first: u32::MAX, count: 2, version }),
             2 => commit.extents.push(Extent { first: 20, count: 0, version }),
