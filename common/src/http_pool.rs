@@ -28,6 +28,8 @@ use tokio::{net::TcpStream, time::timeout};
 
 /// Connections kept idle for each peer; more may be in use at a time.
 const IDLE_PER_PEER: usize = 8;
+/// A host that is off does not refuse; it is silent.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// An answer longer than this is refused: the largest batch and its headers fit.
 const MAX_ANSWER_BYTES: usize = 128 << 20;
 
@@ -145,7 +147,9 @@ impl HttpPool {
 
 async fn connect(address: SocketAddr) -> Result<SendRequest<Pieces>, HttpError> {
     let failed = |reason: String| HttpError::Connect { address, reason };
-    let stream = TcpStream::connect(address).await.map_err(|error| failed(error.to_string()))?;
+    let stream = timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await;
+    let stream = stream.map_err(|_| failed(format!("no answer within {CONNECT_DEADLINE:?}")))?;
+    let stream = stream.map_err(|error| failed(error.to_string()))?;
     stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
     let handshake = http1::Builder::new().max_buf_size(1 << 20).writev(true).handshake(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| failed(chain(&error)))?;

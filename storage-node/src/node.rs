@@ -29,8 +29,8 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Chunks handed over in one request.
-const HAND_OVER_CHUNKS: usize = 512;
+/// Chunks handed over in one request: no more than a put may carry, were they all as large as chunks can be.
+const HAND_OVER_CHUNKS: usize = 48;
 
 /// The node's own session, opened in the background: a node serves chunks before the namespace is there.
 #[derive(Clone)]

@@ -32,6 +32,10 @@ use crate::{
 
 /// A body whose next piece does not come for this long is given up.
 const BODY_STALL: Duration = Duration::from_secs(30);
+/// Chunks read from the store at a time: what one request may take beyond its limit is bounded by this many.
+const READ_CHUNKS: usize = 256;
+/// Taken at once for a body that says how long it is; a longer one grows as it arrives.
+const FIRST_BODY_BYTES: usize = 8 << 20;
 /// Chunks a page of a list holds.
 const LIST_PAGE: usize = MAX_BATCH_CHUNKS;
 
@@ -79,7 +83,7 @@ async fn get_chunks(State(plane): State<ChunkPlane>, body: Body) -> Result<Respo
     let wanted: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
     let store = plane.store.clone();
     let (asked, pieces, found) = blocking(move || {
-        let pieces = store.get(&wanted)?;
+        let pieces = read_up_to_limit(&store, &wanted)?;
         let found = count_records(&pieces);
         Ok((wanted.len(), pieces, found))
     })
@@ -207,7 +211,7 @@ async fn gather(body: Body) -> Result<Bytes, Refusal> {
 
 fn stream_hint(stream: &axum::body::BodyDataStream) -> usize {
     let hint = hyper::body::Body::size_hint(stream);
-    (hint.exact().unwrap_or(0) as usize).min(MAX_BATCH_BYTES)
+    (hint.exact().unwrap_or(0) as usize).min(FIRST_BODY_BYTES)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -215,6 +219,20 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Refusal::internal(format!("the store failed: {error}")))?.map_err(Refusal::from)
+}
+
+/// What does not fit into one answer counts as missing there; whoever wants it asks again.
+fn read_up_to_limit(store: &Store, wanted: &[ChunkRef]) -> Result<Vec<Bytes>, StoreError> {
+    let (mut pieces, mut bytes) = (Vec::new(), 0);
+    for group in wanted.chunks(READ_CHUNKS) {
+        let read = store.get(group)?;
+        bytes += read.iter().map(Bytes::len).sum::<usize>();
+        pieces.extend(read);
+        if bytes >= MAX_BATCH_BYTES {
+            break;
+        }
+    }
+    Ok(pieces)
 }
 
 fn count_records(pieces: &[Bytes]) -> usize {

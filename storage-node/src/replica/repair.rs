@@ -21,7 +21,7 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     peer::{ArcDigest, PeerError, Peers},
@@ -29,8 +29,9 @@ use super::{
 };
 use crate::store::{Store, StoreError};
 
-/// Chunks moved in one request: about 2 MiB.
-const MOVE_CHUNKS: usize = 512;
+/// Moved in one request at most.
+const MOVE_CHUNKS: usize = 1024;
+const MOVE_BYTES: usize = 4 << 20;
 /// In a ring too large to see whole, nodes far away come and go unseen; so surplus is looked for this often anyway.
 const SURPLUS_ROUNDS: u64 = 8;
 /// A walk round the ring ends here, whatever the answers say.
@@ -62,14 +63,18 @@ impl Repair {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut settled = None;
         let mut rounds = 0;
+        let mut complaints = Complaints::default();
         loop {
             let view = self.neighbours.borrow_and_update().clone();
             let moved = settled.as_ref() != Some(&view);
             let round = self.round(&view, moved || rounds % SURPLUS_ROUNDS == 0);
             let done = tokio::select! { done = round => done, () = stop.cancelled() => return };
             match done {
-                Ok(()) => settled = Some(view),
-                Err(error) => debug!(%error, "repair goes on in the next round"),
+                Ok(()) => {
+                    settled = Some(view);
+                    complaints = Complaints::default();
+                }
+                Err(error) => complaints.hear(&error),
             }
             rounds += 1;
             tokio::select! {
@@ -83,10 +88,12 @@ impl Repair {
 
     /// One pass; surplus is looked for only now and then, and after a change of the ring until it came to its end.
     async fn round(&self, view: &Neighbours, surplus: bool) -> Result<(), RepairError> {
+        // One holder that is full or silent must not keep the others from getting their copies.
+        let mut outcome = Ok(());
         for holder in view.successors.iter().take(REPLICAS - 1) {
-            self.make_equal(holder, view.arc()).await?;
+            outcome = outcome.and(self.make_equal(holder, view.arc()).await);
         }
-        if surplus { self.hand_on_surplus(view).await } else { Ok(()) }
+        if surplus { outcome.and(self.hand_on_surplus(view).await) } else { outcome }
     }
 
     /// Afterwards the peer and this node have the same chunks in the arc.
@@ -96,11 +103,11 @@ impl Repair {
         }
         let (ours, theirs) = (self.list(arc).await?, self.list_of(peer, arc).await?);
         let difference = compare(&ours, &theirs);
-        for batch in difference.push.chunks(MOVE_CHUNKS) {
-            self.push(peer, &refs(batch)).await?;
+        for batch in batches(&difference.push) {
+            self.push(peer, &batch).await?;
         }
-        for batch in difference.pull.chunks(MOVE_CHUNKS) {
-            self.pull(peer, &refs(batch)).await?;
+        for batch in batches(&difference.pull) {
+            self.pull(peer, &batch).await?;
         }
         if difference.push.len() + difference.pull.len() > 0 {
             let (pushed, pulled) = (difference.push.len(), difference.pull.len());
@@ -136,8 +143,7 @@ impl Repair {
             return Ok(());
         }
         let surplus = self.list(route.arc).await?;
-        for batch in surplus.chunks(MOVE_CHUNKS) {
-            let batch = refs(batch);
+        for batch in batches(&surplus) {
             for holder in &route.holders {
                 self.bring(holder, &batch).await?;
             }
@@ -207,8 +213,39 @@ impl Repair {
     }
 }
 
-fn refs(listed: &[ListedChunk]) -> Vec<ChunkRef> {
-    listed.iter().map(|listed| listed.chunk.clone()).collect()
+/// A node that has just gone is no news; a repair that fails for longer is, once.
+#[derive(Default)]
+struct Complaints {
+    in_a_row: u32,
+}
+
+impl Complaints {
+    const PATIENCE: u32 = 5;
+
+    fn hear(&mut self, error: &RepairError) {
+        self.in_a_row += 1;
+        match self.in_a_row {
+            Self::PATIENCE => warn!(%error, "some chunks have fewer holders than they should; repair goes on trying"),
+            _ => debug!(%error, "repair goes on in the next round"),
+        }
+    }
+}
+
+/// As many as one request may carry, by number and by bytes.
+fn batches(listed: &[ListedChunk]) -> Vec<Vec<ChunkRef>> {
+    let mut batches: Vec<Vec<ChunkRef>> = Vec::new();
+    let mut bytes = 0;
+    for item in listed {
+        bytes += item.data_bytes as usize;
+        match batches.last_mut().filter(|batch| bytes <= MOVE_BYTES && batch.len() < MOVE_CHUNKS) {
+            Some(batch) => batch.push(item.chunk.clone()),
+            None => {
+                bytes = item.data_bytes as usize;
+                batches.push(vec![item.chunk.clone()]);
+            }
+        }
+    }
+    batches
 }
 
 fn lacking(chunks: &[ChunkRef], has: &[bool]) -> Vec<ChunkRef> {
@@ -220,4 +257,23 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, RepairError> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.expect("the store does not panic")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use common::chunk::{ChunkId, FileName, Version};
+
+    use super::*;
+
+    #[test]
+    fn batches_are_cut_by_bytes() {
+        let listed = |index, data_bytes| ListedChunk {
+            chunk: ChunkRef { file: FileName::new("f").expect("a name"), id: ChunkId { version: Version(1), index } },
+            data_bytes,
+        };
+        let large: Vec<_> = (1..=9).map(|index| listed(index, 1 << 20)).collect();
+        assert_eq!(batches(&large).iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 1]);
+        let small: Vec<_> = (1..=1500).map(|index| listed(index, 10)).collect();
+        assert_eq!(batches(&small).iter().map(Vec::len).collect::<Vec<_>>(), [1024, 476]);
+    }
 }

@@ -47,7 +47,7 @@ pub struct Writer {
     store: Arc<Store>,
     peers: Peers,
     neighbours: watch::Receiver<Neighbours>,
-    /// Copies below which nothing is acknowledged; see [`judge_put`].
+    /// Copies below which nothing is acknowledged; see [`judge_put`]. Out of reach until it has been set.
     floor: AtomicUsize,
     /// Wakes repair when a holder was passed over.
     repair: Arc<Notify>,
@@ -62,7 +62,7 @@ impl Writer {
         repair: Arc<Notify>,
         deadline: Duration,
     ) -> Self {
-        Self { store, peers, neighbours, floor: AtomicUsize::new(1), repair, deadline }
+        Self { store, peers, neighbours, floor: AtomicUsize::new(REPLICAS), repair, deadline }
     }
 
     pub fn set_floor(&self, copies: usize) {

@@ -1,0 +1,137 @@
+//! Fetching: from the owner, for what it lacks from the next holders, then from everybody.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tracing::{debug, warn};
+
+use super::{ChunkClient, Rounds, batch::Wanted, try_deadline};
+use crate::{
+    chunk::{CHUNK_BYTES, ChunkId, ChunkRef, take_record},
+    chunk_api::{NEIGHBOURS_HEADER, REPLICAS, encode_refs},
+    fs_error::FsError,
+    ring_id::NodeRef,
+};
+
+/// When every member has answered this often that it lacks a chunk, then nobody has it.
+const ABSENT_ROUNDS: u32 = 3;
+
+type Found = HashMap<ChunkId, Bytes>;
+
+struct GetAnswer {
+    records: Found,
+    /// The node answered, whatever it had.
+    answered: bool,
+    rest: Vec<Wanted>,
+}
+
+impl ChunkClient {
+    /// The data of each, in the order asked. `NoReplica` if one of them has no holder that answers by the deadline, or
+    /// all members answer and none has it.
+    pub async fn get(&self, chunks: &[ChunkRef]) -> Result<Vec<Bytes>, FsError> {
+        let mut found = Found::with_capacity(chunks.len());
+        let mut rounds = Rounds::new(self.deadline);
+        let mut missing: Vec<Wanted> = chunks.iter().map(|chunk| (chunk.key(), chunk.clone())).collect();
+        let mut absent_rounds = 0;
+        while !missing.is_empty() {
+            let before = missing.len();
+            let mut all_answered = self.get_from_holders(&mut missing, &mut found).await;
+            // Of several nodes that join at once none may have been filled yet, and then no holder has the chunk, but
+            // a node that held it before does.
+            all_answered &= self.get_from_anybody(&mut missing, &mut found).await;
+            let Some((_, first)) = missing.first() else { break };
+            let detail = || format!("chunk {}_chunk_{} and {} more", first.file, first.id.index, missing.len() - 1);
+            absent_rounds = if all_answered && missing.len() == before { absent_rounds + 1 } else { 0 };
+            if absent_rounds >= ABSENT_ROUNDS {
+                return Err(FsError::NoReplica { detail: format!("{}: every node answered, none has it", detail()) });
+            }
+            rounds.pause(detail).await?;
+            self.router.forget_all();
+        }
+        collect(chunks, &found)
+    }
+
+    /// Asks the holders in their order; true if each of them answered.
+    async fn get_from_holders(&self, missing: &mut Vec<Wanted>, found: &mut Found) -> bool {
+        let mut all_answered = true;
+        for turn in 0..REPLICAS {
+            let (groups, unrouted) = self.group_by_holder(std::mem::take(missing), turn).await;
+            all_answered &= unrouted.is_empty();
+            *missing = unrouted;
+            let asked = groups.into_iter().map(|(node, group)| self.get_group(node, group));
+            for answer in join_all(asked).await {
+                found.extend(answer.records);
+                all_answered &= answer.answered;
+                missing.extend(answer.rest);
+            }
+            if missing.is_empty() {
+                break;
+            }
+        }
+        all_answered
+    }
+
+    /// Asks every member that is known; true if each of them answered.
+    async fn get_from_anybody(&self, missing: &mut Vec<Wanted>, found: &mut Found) -> bool {
+        let mut all_answered = true;
+        for node in self.router.members() {
+            if missing.is_empty() {
+                break;
+            }
+            let answer = self.get_group(node, std::mem::take(missing)).await;
+            found.extend(answer.records);
+            all_answered &= answer.answered;
+            *missing = answer.rest;
+        }
+        all_answered
+    }
+
+    async fn get_group(&self, node: NodeRef, group: Vec<Wanted>) -> GetAnswer {
+        let refs: Vec<ChunkRef> = group.iter().map(|(_, chunk)| chunk.clone()).collect();
+        let deadline = try_deadline(refs.len() * CHUNK_BYTES as usize);
+        let answer = self.pool.post(node.files_address(), "/chunks/get", vec![encode_refs(&refs)], deadline).await;
+        let records = match answer {
+            Ok(answer) if answer.status.is_success() => {
+                if let Some(header) = answer.headers.get(NEIGHBOURS_HEADER) {
+                    self.learn_from(&node, header.as_bytes());
+                }
+                read_records(&node, answer.body)
+            }
+            Ok(answer) => {
+                debug!(%node, status = %answer.status, reason = answer.text(), "get refused");
+                return GetAnswer { records: Found::new(), answered: false, rest: group };
+            }
+            Err(error) => {
+                debug!(%node, %error, "get failed");
+                self.router.suspect(&node);
+                return GetAnswer { records: Found::new(), answered: false, rest: group };
+            }
+        };
+        let rest = group.into_iter().filter(|(_, chunk)| !records.contains_key(&chunk.id)).collect();
+        GetAnswer { records, answered: true, rest }
+    }
+}
+
+/// What is damaged on the way counts as missing, and so does all after it: another holder is asked.
+fn read_records(node: &NodeRef, mut body: Bytes) -> Found {
+    let mut records = Found::new();
+    while !body.is_empty() {
+        match take_record(&mut body) {
+            Ok(record) => drop(records.insert(record.id, record.data)),
+            Err(error) => {
+                warn!(%node, %error, "a damaged answer");
+                break;
+            }
+        }
+    }
+    records
+}
+
+fn collect(chunks: &[ChunkRef], found: &Found) -> Result<Vec<Bytes>, FsError> {
+    chunks
+        .iter()
+        .map(|chunk| found.get(&chunk.id).cloned())
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| FsError::Internal { detail: "a chunk was found and lost again".into() })
+}
