@@ -59,9 +59,15 @@ binaries() { printf '%s/release' "${CARGO_TARGET_DIR:-$here/../../target}"; }
 
 ready() { curl -fsS --max-time 2 -o /dev/null "http://$1:5059/readyz" 2>/dev/null; }
 
+# A node that is told of no other begins a ring, so only the very first one is told of none. Afterwards even node 1
+# joins: had it lost its folder, it must not begin a second namespace beside the one that the others keep.
 start_node() {
   local number=$1 ip=127.0.0.$1 dir=$data/node-$1 join=()
-  [ "$number" = 1 ] || join=(--join 127.0.0.1:5057)
+  if [ "$number" != 1 ]; then
+    join=(--join 127.0.0.1)
+  elif [ -f "$data/formed" ]; then
+    join=(--join 127.0.0.2)
+  fi
   mkdir -p "$dir"
   setsid "$(binaries)/storage-node" run --data "$dir" --ip "$ip" "${join[@]}" \
     </dev/null >>"$dir/log" 2>&1 &
@@ -109,7 +115,7 @@ for number in "${fresh[@]}"; do
   [ "$number" != 1 ] || [ -f "$data/formed" ] || bring_up 1
 done
 for number in $(seq "$nodes"); do bring_up "$number"; done
-touch "$data/formed"
+[ "$nodes" = 1 ] || touch "$data/formed"
 
 if [ "$mounting" = yes ] && ! mountpoint -q "$mount_point"; then
   mkdir -p "$mount_point" || fail "cannot make the folder $mount_point"
