@@ -27,10 +27,6 @@ use super::{
 };
 use crate::store::{Store, StoreError};
 
-/// A batch up to this size goes into the page cache in less time than a change of thread takes, so it is stored where its
-/// request is handled. Anything that waits for the disk is not.
-const INLINE_BYTES: usize = 64 << 10;
-
 #[derive(Debug, Error)]
 pub enum PutError {
     #[error("this node does not own all keys of the batch")]
@@ -75,9 +71,6 @@ impl Writer {
 
     /// Stores a batch here only.
     pub async fn put_local(&self, batch: VerifiedBatch, durable: bool) -> Result<(), StoreError> {
-        if !durable && batch.bytes.len() <= INLINE_BYTES {
-            return self.store.put(&batch, false).map(drop);
-        }
         let store = self.store.clone();
         let stored = tokio::task::spawn_blocking(move || store.put(&batch, durable)).await;
         stored.expect("storing does not panic").map(drop)
