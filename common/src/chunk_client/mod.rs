@@ -8,6 +8,8 @@ mod batch;
 mod get;
 mod put;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
