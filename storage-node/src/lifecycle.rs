@@ -187,6 +187,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         dir: folder.path().to_owned(),
         neighbours: neighbours.clone(),
         create: config.join.is_empty(),
+        join: config.join.clone(),
         pool: pool.clone(),
         deleter: deleter(ring.clone(), peers.clone()),
         settings: namespace::Settings::default(),

@@ -41,7 +41,10 @@ pub(super) fn routes(inner: Arc<Inner>) -> Router {
 
 #[derive(Deserialize)]
 struct To {
+    /// The node it is for.
     to: u64,
+    /// The sender's namespace.
+    of: u64,
 }
 
 #[derive(Deserialize)]
@@ -122,12 +125,21 @@ async fn snapshot(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: B
     answer(inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await)
 }
 
+/// A node without a namespace belongs, from now on, to that of the first message for it: only who added it knows its id.
 fn check(inner: &Inner, to: &To) -> Result<(), Refusal> {
-    if to.to == inner.uid {
-        return Ok(());
+    let refuse = |text| Err(Refusal(StatusCode::MISDIRECTED_REQUEST, text));
+    if to.to != inner.uid {
+        return refuse(format!("this is node {:016x}, the message is for {:016x}", inner.uid, to.to));
     }
-    let text = format!("this is node {:016x}, the message is for {:016x}", inner.uid, to.to);
-    Err(Refusal(StatusCode::MISDIRECTED_REQUEST, text))
+    let other = |found: u64| refuse(format!("this node belongs to the namespace {found:016x}, not to {:016x}", to.of));
+    if let Some(found) = inner.namespace().filter(|found| *found != to.of) {
+        return other(found);
+    }
+    match inner.id.learn(to.of) {
+        Ok(found) if found == to.of => Ok(()),
+        Ok(found) => other(found),
+        Err(error) => Err(Refusal(StatusCode::INSUFFICIENT_STORAGE, format!("cannot note the namespace: {error}"))),
+    }
 }
 
 fn answer<A: Serialize, E: std::fmt::Display>(result: Result<A, E>) -> Answer {
