@@ -87,13 +87,13 @@ async fn keep_voters(inner: &Inner) {
 }
 
 async fn collect_garbage(inner: &Inner, deleter: &Deleter) {
-    let mut more = false;
+    let (mut more, mut tried) = (false, garbage::Tried::default());
     loop {
         if !more {
             tokio::time::sleep(garbage::LOOK_EVERY).await;
         }
         // Among strangers, what this namespace takes for garbage may be another's.
         let peaceful = inner.peaceful.load(Relaxed);
-        more = peaceful && inner.leads() && garbage::collect(inner, deleter, time_now()).await;
+        more = peaceful && inner.leads() && garbage::collect(inner, deleter, &mut tried, time_now()).await;
     }
 }
