@@ -46,7 +46,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use common::{http_pool::HttpPool, namespace::Time, ring_id::Neighbours};
@@ -191,6 +191,8 @@ struct Inner {
     leaving: Mutex<Vec<u64>>,
     /// The reign that is being handed over: the next leader need not wait for its lease to end.
     handed_over: Mutex<Option<Leadership>>,
+    /// Until then it grants no vote: before it was restarted it may have confirmed the leader's lease.
+    no_vote_before: Option<Instant>,
     /// When last looked at, the neighbours knew of no other namespace than this node's; see [`rival`].
     peaceful: AtomicBool,
     /// Why this node takes no part any more, if Raft itself goes on.
@@ -212,6 +214,7 @@ impl Namespace {
         let (log, machine) = opened.map_err(cannot_open)?;
         let id = Arc::new(NamespaceId::open(&dir, log.is_pristine()).map_err(cannot_open)?);
         let begin = create && log.is_pristine();
+        let no_vote_before = (!log.is_pristine()).then(|| Instant::now() + settings.election_timeout_max);
         if begin {
             id.found().map_err(cannot_open)?;
         }
@@ -239,6 +242,7 @@ impl Namespace {
             hint: LeaderHint::default(),
             leaving: Mutex::default(),
             handed_over: Mutex::default(),
+            no_vote_before,
             peaceful: AtomicBool::new(false),
             failure: watch::Sender::new(None),
             stop: CancellationToken::new(),
@@ -326,7 +330,11 @@ impl Namespace {
             applied_index: inner.state.last_applied().map(|log_id| log_id.index),
             snapshot_index: metrics.snapshot.map(|log_id| log_id.index),
             attached_sessions: inner.feed.attached_sessions(),
-            failed: inner.failure.borrow().clone().or_else(|| metrics.running_state.err().map(|fatal| fatal.to_string())),
+            failed: inner
+                .failure
+                .borrow()
+                .clone()
+                .or_else(|| metrics.running_state.err().map(|fatal| fatal.to_string())),
         }
     }
 }

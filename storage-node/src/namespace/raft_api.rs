@@ -1,6 +1,6 @@
 //! The server side of [`super::network`]: routes for the administration plane.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
@@ -81,12 +81,14 @@ async fn append(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: Byt
 
 async fn vote(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: Bytes) -> Answer {
     check(&inner, &to)?;
+    check_lease(&inner)?;
     let request = unpack(&body).map_err(Refusal::bad)?;
     answer(inner.raft.vote(request).await)
 }
 
 async fn prevote(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: Bytes) -> Answer {
     check(&inner, &to)?;
+    check_lease(&inner)?;
     let request = unpack(&body).map_err(Refusal::bad)?;
     answer(inner.raft.pre_vote(request).await)
 }
@@ -139,6 +141,15 @@ fn check(inner: &Inner, to: &To) -> Result<(), Refusal> {
         Ok(found) if found == to.of => Ok(()),
         Ok(found) => other(found),
         Err(error) => Err(Refusal(StatusCode::INSUFFICIENT_STORAGE, format!("cannot note the namespace: {error}"))),
+    }
+}
+
+/// A leader answers reads without asking for as long as its followers have promised to elect nobody else; a follower that
+/// was restarted has forgotten when it last did.
+fn check_lease(inner: &Inner) -> Result<(), Refusal> {
+    match inner.no_vote_before.filter(|end| Instant::now() < *end) {
+        Some(_) => Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, "this node has only just started".into())),
+        None => Ok(()),
     }
 }
 

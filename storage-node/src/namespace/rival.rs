@@ -33,6 +33,10 @@ impl Inner {
 
     /// Looks for as long as this node runs, or until it has to give way.
     pub(super) async fn watch_for_rivals(&self) {
+        // Before Raft has begun, its metrics say nothing.
+        if self.raft.with_raft_state(|_| ()).await.is_err() {
+            return;
+        }
         let start = Instant::now();
         let mut neighbours = self.neighbours.clone();
         loop {
