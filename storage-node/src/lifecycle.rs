@@ -187,6 +187,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         dir: folder.path().to_owned(),
         neighbours: neighbours.clone(),
         create: config.join.is_empty(),
+        join: config.join.clone(),
         pool: pool.clone(),
         deleter: deleter(ring.clone(), peers.clone()),
         settings: namespace::Settings::default(),
@@ -283,17 +284,16 @@ async fn asked_to_stop(killed: &CancellationToken) {
     }
 }
 
-/// Deletes dead versions on every node of the ring; a node that does not answer keeps its copies until a scrub.
+/// Deletes dead versions on every node of the ring; the error names all that did not.
 fn deleter(ring: RingHandle, peers: Peers) -> Deleter {
     Arc::new(move |runs: Vec<ChunkRun>| {
         let (ring, peers) = (ring.clone(), peers.clone());
         Box::pin(async move {
             let members = ring.members().await.map_err(|error| error.to_string())?;
             let deleted = join_all(members.iter().map(|node| peers.delete(node, &runs))).await;
-            match deleted.into_iter().find_map(Result::err) {
-                Some(error) => Err(error.to_string()),
-                None => Ok(()),
-            }
+            let failed: Vec<String> =
+                deleted.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+            if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
         })
     })
 }

@@ -53,7 +53,7 @@ impl Log {
     fn apply_as(&mut self, origin: Option<OpId>, change: Change) -> Result<Reply, FsError> {
         self.index += 1;
         let now = Time { secs: 1_000_000_000 + self.index as i64, nanos: 0 };
-        self.tables.apply(self.index, &NamespaceOp { origin, now, change }).reply
+        self.tables.apply(self.index, now, &NamespaceOp { origin, now, change }).reply
     }
 
     /// Deletes files that have neither a name nor a holder.

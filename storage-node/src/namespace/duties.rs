@@ -3,7 +3,7 @@
 
 use std::{
     future::Future,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn spawn(inner: &Arc<Inner>, deleter: Deleter) {
     start(inner, |inner| async move { inner.follow_leader().await });
+    start(inner, |inner| async move { inner.watch_for_rivals().await });
     start(inner, |inner| async move { bound_log(&inner).await });
     start(inner, |inner| async move { keep_leases(&inner).await });
     start(inner, |inner| async move { keep_voters(&inner).await });
@@ -72,8 +73,7 @@ async fn close_expired(inner: &Inner) {
 }
 
 async fn keep_voters(inner: &Inner) {
-    let (raft, network, neighbours) = (inner.raft.clone(), inner.network.clone(), inner.neighbours.clone());
-    let mut keeper = Keeper::new(raft, inner.uid, network, neighbours, inner.settings.member_patience);
+    let mut keeper = Keeper::new(inner);
     let mut reign = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -87,11 +87,13 @@ async fn keep_voters(inner: &Inner) {
 }
 
 async fn collect_garbage(inner: &Inner, deleter: &Deleter) {
-    let mut more = false;
+    let (mut more, mut tried) = (false, garbage::Tried::default());
     loop {
         if !more {
             tokio::time::sleep(garbage::LOOK_EVERY).await;
         }
-        more = inner.leads() && garbage::collect(inner, deleter, time_now()).await;
+        // Among strangers, what this namespace takes for garbage may be another's.
+        let peaceful = inner.peaceful.load(Relaxed);
+        more = peaceful && inner.leads() && garbage::collect(inner, deleter, &mut tried, time_now()).await;
     }
 }

@@ -33,6 +33,7 @@ pub struct LeaderHint {
 struct Known {
     leader: SocketAddr,
     voters: Vec<SocketAddr>,
+    namespace: Option<u64>,
     term: u64,
     confirmed: Instant,
 }
@@ -77,6 +78,11 @@ impl Inner {
     /// Somebody was sent away without knowing where to: look for the leader without delay.
     pub(super) fn want_leader(&self) {
         self.hint.wanted.notify_one();
+    }
+
+    /// That of the leader last heard of.
+    pub(super) fn followed_namespace(&self) -> Option<u64> {
+        self.hint.get()?.namespace
     }
 
     fn raft_leader(&self) -> (u64, Option<SocketAddr>) {
@@ -126,18 +132,21 @@ impl Inner {
         near.chain(members).chain(known).filter(|ring| *ring != self.ring).collect()
     }
 
-    async fn ask(&self, rings: impl IntoIterator<Item = SocketAddr>) -> Vec<Identity> {
+    pub(super) async fn ask(&self, rings: impl IntoIterator<Item = SocketAddr>) -> Vec<Identity> {
         let asked = rings.into_iter().map(|ring| self.network.identity(admin_address(ring)));
         futures_util::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Remembers the one that says it leads; of two, the one of the later term.
+    /// Remembers the one that says it leads; of two, the one of the later term. Who leads another namespace is nobody.
     fn learn(&self, answers: Vec<Identity>) -> bool {
-        let Some(leader) = answers.into_iter().filter(|who| who.leads).max_by_key(|who| who.term) else { return false };
+        let ours = self.namespace();
+        let leads = |who: &Identity| who.leads && (ours.is_none() || who.namespace == ours);
+        let Some(leader) = answers.into_iter().filter(leads).max_by_key(|who| who.term) else { return false };
         let (term, confirmed) = (leader.term, Instant::now());
         let mut known = self.hint.known.lock();
         if known.as_ref().is_none_or(|known| known.term <= term || known.confirmed.elapsed() >= FORGET_AFTER) {
-            *known = Some(Known { leader: leader.ring, voters: leader.voters, term, confirmed });
+            let Identity { ring, voters, namespace, .. } = leader;
+            *known = Some(Known { leader: ring, voters, namespace, term, confirmed });
         }
         true
     }

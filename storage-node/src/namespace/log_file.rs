@@ -16,7 +16,7 @@ use std::{
 use super::raft_types::Entry;
 
 const MAGIC: [u8; 4] = *b"CFrl";
-const LOG_FORMAT: u32 = 1;
+const LOG_FORMAT: u32 = 2;
 pub const HEADER_BYTES: u64 = 16;
 const FRAME_BYTES: usize = 8;
 

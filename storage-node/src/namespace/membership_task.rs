@@ -1,8 +1,9 @@
 //! What the leader does about the voters, once a second: looks, asks [`super::membership`] for one step, takes it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,8 +12,10 @@ use openraft::{ChangeMembers, Instant as _, RaftMetrics, async_runtime::watch::W
 use tokio::sync::watch;
 
 use super::{
+    Inner,
     membership::{Seen, Step, View, decide},
-    network::Network,
+    namespace_id::NamespaceId,
+    network::{Identity, Network},
     raft_types::{Member, Raft, TypeConfig},
 };
 
@@ -27,6 +30,7 @@ const STEP_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Keeper {
     raft: Raft,
     uid: u64,
+    id: Arc<NamespaceId>,
     network: Network,
     neighbours: watch::Receiver<Neighbours>,
     patience: Duration,
@@ -37,18 +41,28 @@ pub struct Keeper {
     missing: HashMap<u64, Instant>,
     /// Sizes of the ring that were seen, and when last.
     sizes: BTreeMap<usize, Instant>,
+    /// Neighbours of another namespace, by their ids, that were complained of.
+    strangers: HashSet<u64>,
+    /// Somebody near belongs to another namespace.
+    contested: bool,
 }
 
 impl Keeper {
-    pub fn new(
-        raft: Raft,
-        uid: u64,
-        network: Network,
-        neighbours: watch::Receiver<Neighbours>,
-        patience: Duration,
-    ) -> Self {
-        let (leaving, heard, missing) = Default::default();
-        Self { raft, uid, network, neighbours, patience, leaving, heard, missing, sizes: BTreeMap::new() }
+    pub(super) fn new(inner: &Inner) -> Self {
+        Self {
+            raft: inner.raft.clone(),
+            uid: inner.uid,
+            id: inner.id.clone(),
+            network: inner.network.clone(),
+            neighbours: inner.neighbours.clone(),
+            patience: inner.settings.member_patience,
+            leaving: HashMap::new(),
+            heard: HashMap::new(),
+            missing: HashMap::new(),
+            sizes: BTreeMap::new(),
+            strangers: HashSet::new(),
+            contested: false,
+        }
     }
 
     pub fn let_go(&mut self, uid: u64) {
@@ -66,7 +80,8 @@ impl Keeper {
     pub async fn tick(&mut self) {
         let view = self.look().await;
         let step = decide(&view);
-        if step == Step::Rest {
+        // Alone and among strangers: who gives way is decided first, see `rival`.
+        if step == Step::Rest || (self.contested && view.voters.len() <= 1) {
             return;
         }
         tracing::info!(?step, "changing who votes on the namespace");
@@ -144,7 +159,8 @@ impl Keeper {
     }
 
     /// Asks the neighbours for their ids, if there is anything to decide with them.
-    async fn ask_candidates(&self, view: &mut View, neighbours: &Neighbours) {
+    async fn ask_candidates(&mut self, view: &mut View, neighbours: &Neighbours) {
+        self.contested = false;
         let restless =
             |seen: &Seen| seen.silent_for > Duration::from_secs(2) || seen.leaving || !seen.missing_for.is_zero();
         let settled = view.voters.len() == super::membership::target_voters(view.ring_nodes);
@@ -152,8 +168,9 @@ impl Keeper {
             return;
         }
         let others = || ring_addresses(neighbours).filter(|ring| *ring != neighbours.node.ring_address());
+        let network = &self.network;
         let asked = others().map(|ring| async move {
-            let identity = self.network.identity(super::raft_types::admin_address(ring)).await;
+            let identity = network.identity(super::raft_types::admin_address(ring)).await;
             identity.inspect_err(|reason| tracing::debug!(reason, "a neighbour does not say who it is")).ok()
         });
         for identity in futures_util::future::join_all(asked).await.into_iter().flatten() {
@@ -162,10 +179,29 @@ impl Keeper {
                 // Another node at its address, or itself at another: either way this seat is nobody's any more.
                 seen.supplanted |= (seen.member == member) != (*uid == identity.uid);
             }
+            if self.is_stranger(&identity) {
+                continue;
+            }
             if identity.uid != self.uid && !self.leaving.contains_key(&identity.uid) {
                 view.candidates.push((identity.uid, member));
             }
         }
+    }
+
+    /// Complains once of each node that belongs to another namespace.
+    fn is_stranger(&mut self, identity: &Identity) -> bool {
+        let ours = self.id.get();
+        let Some(theirs) = identity.namespace.filter(|theirs| Some(*theirs) != ours) else { return false };
+        self.contested = true;
+        if self.strangers.insert(identity.uid) {
+            tracing::warn!(
+                peer = %identity.ring,
+                "this node of the ring belongs to another namespace ({theirs:016x}, not {:016x}) and cannot take part \
+                 in this one: stop it, remove its `namespace` folder (its chunks may stay), start it with --join",
+                ours.unwrap_or_default()
+            );
+        }
+        true
     }
 
     async fn take(&self, view: &View, step: &Step) -> Result<(), String> {

@@ -10,6 +10,7 @@
 //! | `state_machine.rs`, `snapshot.rs` | the tables under Raft, and their file |
 //! | `log_store.rs`, `log_writer.rs`, `log_file.rs`, `small_file.rs` | the log: in memory, its thread, its files |
 //! | `network.rs`, `raft_api.rs`, `raft_types.rs` | Raft between nodes: client, server, messages |
+//! | `namespace_id.rs`, `rival.rs` | which namespace this is, and what to do about another one in the ring |
 //! | `membership.rs`, `membership_task.rs`, `leave.rs` | who votes: the decision (pure), doing it, leaving |
 //! | `recover.rs` | going on when a majority is lost for ever, at an operator's word |
 //! | `service.rs`, `feed.rs`, `leader.rs` | what mounts ask, what they are told, and where the leader is |
@@ -25,10 +26,12 @@ mod log_store;
 mod log_writer;
 mod membership;
 mod membership_task;
+mod namespace_id;
 mod network;
 mod raft_api;
 mod raft_types;
 mod recover;
+mod rival;
 mod service;
 mod small_file;
 mod snapshot;
@@ -42,8 +45,8 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use common::{http_pool::HttpPool, namespace::Time, ring_id::Neighbours};
@@ -60,6 +63,7 @@ use feed::Feed;
 use garbage::Deleter;
 use leader::LeaderHint;
 use log_store::LogStore;
+use namespace_id::NamespaceId;
 pub use network::Identity;
 use network::Network;
 use raft_types::{Member, Raft, TypeConfig};
@@ -82,6 +86,8 @@ pub struct NamespaceConfig {
     pub neighbours: watch::Receiver<Neighbours>,
     /// This is a ring's first node: begin a namespace, unless there is one in the folder.
     pub create: bool,
+    /// Ring addresses of the nodes it was told to join; empty for a ring's first node.
+    pub join: Vec<SocketAddr>,
     pub pool: Arc<HttpPool>,
     /// How chunks are deleted from the ring; used while this node leads.
     pub deleter: Deleter,
@@ -168,6 +174,7 @@ type Leadership = CommittedLeaderIdOf<TypeConfig>;
 
 struct Inner {
     uid: u64,
+    id: Arc<NamespaceId>,
     ring: SocketAddr,
     dir: PathBuf,
     raft: Raft,
@@ -177,12 +184,19 @@ struct Inner {
     log: LogStore,
     network: Network,
     neighbours: watch::Receiver<Neighbours>,
+    join: Vec<SocketAddr>,
     settings: Settings,
     hint: LeaderHint,
     /// Members that asked to be let go; the leader's membership task takes them from here.
     leaving: Mutex<Vec<u64>>,
     /// The reign that is being handed over: the next leader need not wait for its lease to end.
     handed_over: Mutex<Option<Leadership>>,
+    /// Until then it grants no vote: before it was restarted it may have confirmed the leader's lease.
+    no_vote_before: Option<Instant>,
+    /// When last looked at, the neighbours knew of no other namespace than this node's; see [`rival`].
+    peaceful: AtomicBool,
+    /// Why this node takes no part any more, if Raft itself goes on.
+    failure: watch::Sender<Option<String>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -190,14 +204,21 @@ struct Inner {
 impl Namespace {
     /// Opens what is in the folder, or begins; takes its place among the members as soon as they call.
     pub async fn start(config: NamespaceConfig) -> Result<Self, NamespaceError> {
-        let NamespaceConfig { uid, node, dir, neighbours, create, pool, deleter, settings } = config;
+        let NamespaceConfig { uid, node, dir, neighbours, create, join, pool, deleter, settings } = config;
         let dir = dir.join("namespace");
-        let raft_config = Arc::new(raft_config(&settings)?);
+        // Only a ring's first node may lead before it has looked around.
+        let raft_config = Arc::new(Config { enable_elect: create, ..raft_config(&settings)? });
         let (state, feed) = (State::default(), Arc::new(Feed::default()));
         let opened = open(dir.clone(), uid, settings.log_file_bytes, state.clone(), feed.clone()).await;
-        let (log, machine) = opened.map_err(|source| NamespaceError::Open { dir: dir.clone(), source })?;
+        let cannot_open = |source| NamespaceError::Open { dir: dir.clone(), source };
+        let (log, machine) = opened.map_err(cannot_open)?;
+        let id = Arc::new(NamespaceId::open(&dir, log.is_pristine()).map_err(cannot_open)?);
         let begin = create && log.is_pristine();
-        let network = Network::new(uid, pool, settings.message_deadline);
+        let no_vote_before = (!log.is_pristine()).then(|| Instant::now() + settings.election_timeout_max);
+        if begin {
+            id.found().map_err(cannot_open)?;
+        }
+        let network = Network::new(uid, id.clone(), pool, settings.message_deadline);
         let raft = Raft::new(uid, raft_config, network.clone(), log.clone(), machine).await;
         let raft = raft.map_err(|error| NamespaceError::Start(error.to_string()))?;
         if begin {
@@ -206,6 +227,7 @@ impl Namespace {
         }
         let inner = Arc::new(Inner {
             uid,
+            id,
             ring: node,
             dir,
             metrics: raft.metrics(),
@@ -215,10 +237,14 @@ impl Namespace {
             log,
             network,
             neighbours,
+            join,
             settings,
             hint: LeaderHint::default(),
             leaving: Mutex::default(),
             handed_over: Mutex::default(),
+            no_vote_before,
+            peaceful: AtomicBool::new(false),
+            failure: watch::Sender::new(None),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -251,9 +277,17 @@ impl Namespace {
         left.unwrap_or_else(|_| Err(format!("not done within {deadline:?}"))).map_err(NamespaceError::Leave)
     }
 
-    /// Resolves, with the reason, when the namespace has failed on this node: a full disk, a damaged file. It does not
-    /// recover by itself; the process should end.
+    /// Resolves, with the reason, when the namespace has failed on this node: a full disk, a damaged file, a ring that has
+    /// another namespace. It does not recover by itself; the process should end.
     pub async fn failed(&self) -> String {
+        let mut failure = self.inner.failure.subscribe();
+        tokio::select! {
+            Ok(reason) = failure.wait_for(Option::is_some) => reason.clone().unwrap_or_default(),
+            reason = self.raft_failed() => reason,
+        }
+    }
+
+    async fn raft_failed(&self) -> String {
         let stopped = self.inner.raft.wait(None).metrics(|metrics| metrics.running_state.is_err(), "failure").await;
         match stopped.map(|metrics| metrics.running_state) {
             Ok(Err(fatal)) => fatal.to_string(),
@@ -296,7 +330,11 @@ impl Namespace {
             applied_index: inner.state.last_applied().map(|log_id| log_id.index),
             snapshot_index: metrics.snapshot.map(|log_id| log_id.index),
             attached_sessions: inner.feed.attached_sessions(),
-            failed: metrics.running_state.err().map(|fatal| fatal.to_string()),
+            failed: inner
+                .failure
+                .borrow()
+                .clone()
+                .or_else(|| metrics.running_state.err().map(|fatal| fatal.to_string())),
         }
     }
 }
@@ -334,7 +372,7 @@ impl Inner {
         let confirmed = metrics
             .last_quorum_acked
             .is_some_and(|at| at.into_inner().elapsed() < self.settings.election_timeout_max / 2);
-        let leased = (alone || confirmed) && *self.handed_over.lock() != Some(vote.leader_id);
+        let leased = (alone || confirmed) && !self.has_failed() && *self.handed_over.lock() != Some(vote.leader_id);
         leased.then_some(vote.leader_id)
     }
 
@@ -342,12 +380,17 @@ impl Inner {
     fn reigns(&self) -> Option<Leadership> {
         let metrics = self.metrics.borrow_watched();
         let reigns = metrics.state.is_leader() && metrics.vote.leader_id.node_id == self.uid;
-        reigns.then_some(metrics.vote.leader_id)
+        (reigns && !self.has_failed()).then_some(metrics.vote.leader_id)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failure.borrow().is_some()
     }
 
     fn identity(&self) -> Identity {
         Identity {
             uid: self.uid,
+            namespace: self.namespace(),
             ring: self.ring,
             term: self.leader_term(),
             voter: self.is_voter(),

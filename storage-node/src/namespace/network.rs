@@ -1,12 +1,12 @@
 //! Raft's way to the other members: HTTP/1.1 POSTs to their administration plane.
 //!
 //! ```text
-//! POST /raft/{append,vote,prevote,transfer}?to=UID   body and answer: a format byte, then postcard
-//! POST /raft/snapshot?to=UID                         body: length n u32 LE | packed (vote, meta), n bytes | the file
-//! GET  /raft/identity                                answer: JSON, see [`Identity`]
+//! POST /raft/{append,vote,prevote,transfer}?to=UID&of=NAMESPACE   body and answer: a format byte, then postcard
+//! POST /raft/snapshot?to=UID&of=NAMESPACE                         body: length n u32 LE | packed (vote, meta), n bytes | the file
+//! GET  /raft/identity                                             answer: JSON, see [`Identity`]
 //! ```
 //! A message names the member it is for, and a node that is somebody else (it lost its disk, and with it what it had
-//! promised) answers 421: to Raft that is the same as being gone. Snapshots go through reqwest, because they are
+//! promised), or belongs to another namespace, answers 421: to Raft that is the same as being gone. Snapshots go through reqwest, because they are
 //! streamed from disk; all else through the pool, which keeps its connections.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
@@ -27,6 +27,7 @@ use openraft::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
+    namespace_id::NamespaceId,
     raft_types::{Member, Snapshot, TypeConfig, Vote, pack, unpack},
     snapshot::SnapshotFile,
 };
@@ -38,6 +39,8 @@ const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub uid: u64,
+    /// The namespace it belongs to, or follows without a vote; none in a new node.
+    pub namespace: Option<u64>,
     /// Its ring address.
     pub ring: SocketAddr,
     pub term: u64,
@@ -54,6 +57,7 @@ pub struct Identity {
 #[derive(Clone)]
 pub struct Network {
     uid: u64,
+    id: Arc<NamespaceId>,
     pool: Arc<HttpPool>,
     streams: reqwest::Client,
     /// How long a member may take to answer anything but a snapshot.
@@ -61,8 +65,8 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(uid: u64, pool: Arc<HttpPool>, deadline: Duration) -> Self {
-        Self { uid, pool, streams: reqwest::Client::new(), deadline }
+    pub fn new(uid: u64, id: Arc<NamespaceId>, pool: Arc<HttpPool>, deadline: Duration) -> Self {
+        Self { uid, id, pool, streams: reqwest::Client::new(), deadline }
     }
 
     /// Asks the node at `admin` who it is.
@@ -115,7 +119,7 @@ impl Peer {
     ) -> Result<A, RaftRpcError> {
         // Raft's own limit is one heartbeat, which a busy disk exceeds; to answer late is better than to ask again.
         let deadline = option.hard_ttl().max(self.network.deadline);
-        let path = format!("/raft/{name}?to={}", self.target);
+        let path = self.path(name).map_err(RPCError::Unreachable)?;
         let answer = self.network.pool.post(self.address, &path, vec![pack(message)], deadline).await;
         let answer = answer.map_err(|error| self.rpc_error(kind, error))?;
         if answer.status != StatusCode::OK {
@@ -127,6 +131,12 @@ impl Peer {
                 self.address
             )))
         })
+    }
+
+    fn path(&self, name: &str) -> Result<String, Unreachable<TypeConfig>> {
+        let id = self.network.id.get();
+        let id = id.ok_or_else(|| Unreachable::from_string("this node belongs to no namespace yet"))?;
+        Ok(format!("/raft/{name}?to={}&of={id}", self.target))
     }
 
     fn rpc_error(&self, action: RPCTypes, error: HttpError) -> RaftRpcError {
@@ -145,7 +155,7 @@ impl Peer {
         snapshot: Snapshot,
         deadline: Duration,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let url = format!("http://{}/raft/snapshot?to={}", self.address, self.target);
+        let url = format!("http://{}{}", self.address, self.path("snapshot").map_err(StreamingError::Unreachable)?);
         let body = reqwest::Body::wrap_stream(snapshot_body(vote, snapshot));
         let broken = |error: reqwest::Error| StreamingError::Unreachable(Unreachable::new(&error));
         let answer = self.network.streams.post(url).timeout(deadline).body(body).send().await.map_err(broken)?;

@@ -1,6 +1,6 @@
 //! The server side of [`super::network`]: routes for the administration plane.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
@@ -41,7 +41,10 @@ pub(super) fn routes(inner: Arc<Inner>) -> Router {
 
 #[derive(Deserialize)]
 struct To {
+    /// The node it is for.
     to: u64,
+    /// The sender's namespace.
+    of: u64,
 }
 
 #[derive(Deserialize)]
@@ -78,12 +81,14 @@ async fn append(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: Byt
 
 async fn vote(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: Bytes) -> Answer {
     check(&inner, &to)?;
+    check_lease(&inner)?;
     let request = unpack(&body).map_err(Refusal::bad)?;
     answer(inner.raft.vote(request).await)
 }
 
 async fn prevote(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: Bytes) -> Answer {
     check(&inner, &to)?;
+    check_lease(&inner)?;
     let request = unpack(&body).map_err(Refusal::bad)?;
     answer(inner.raft.pre_vote(request).await)
 }
@@ -122,12 +127,30 @@ async fn snapshot(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: B
     answer(inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await)
 }
 
+/// A node without a namespace belongs, from now on, to that of the first message for it: only who added it knows its id.
 fn check(inner: &Inner, to: &To) -> Result<(), Refusal> {
-    if to.to == inner.uid {
-        return Ok(());
+    let refuse = |text| Err(Refusal(StatusCode::MISDIRECTED_REQUEST, text));
+    if to.to != inner.uid {
+        return refuse(format!("this is node {:016x}, the message is for {:016x}", inner.uid, to.to));
     }
-    let text = format!("this is node {:016x}, the message is for {:016x}", inner.uid, to.to);
-    Err(Refusal(StatusCode::MISDIRECTED_REQUEST, text))
+    let other = |found: u64| refuse(format!("this node belongs to the namespace {found:016x}, not to {:016x}", to.of));
+    if let Some(found) = inner.namespace().filter(|found| *found != to.of) {
+        return other(found);
+    }
+    match inner.id.learn(to.of) {
+        Ok(found) if found == to.of => Ok(()),
+        Ok(found) => other(found),
+        Err(error) => Err(Refusal(StatusCode::INSUFFICIENT_STORAGE, format!("cannot note the namespace: {error}"))),
+    }
+}
+
+/// A leader answers reads without asking for as long as its followers have promised to elect nobody else; a follower that
+/// was restarted has forgotten when it last did.
+fn check_lease(inner: &Inner) -> Result<(), Refusal> {
+    match inner.no_vote_before.filter(|end| Instant::now() < *end) {
+        Some(_) => Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, "this node has only just started".into())),
+        None => Ok(()),
+    }
 }
 
 fn answer<A: Serialize, E: std::fmt::Display>(result: Result<A, E>) -> Answer {

@@ -1,6 +1,6 @@
 //! The types Raft is run with, and the one frame in which its messages travel between nodes.
 //!
-//! A logged operation stays the bytes it arrived as (`namespace::encode` of a `NamespaceOp`): the log, the wire and the
+//! A logged operation stays the bytes it was first encoded as (`namespace::encode` of a `NamespaceOp`): the log, the wire and the
 //! followers' logs never encode it again, and only the state machine looks inside.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use common::{
     fs_error::FsError,
-    namespace::{DecodeError, NamespaceOp, Reply, decode, encode},
+    namespace::{DecodeError, NamespaceOp, Reply, Time, decode, encode},
 };
 use openraft::{declare_raft_types, type_config::alias};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -20,7 +20,7 @@ use super::state_machine::StateMachine;
 
 /// Raised when a Raft message, a log entry or a snapshot changes its encoding. Nodes of different formats refuse each
 /// other's messages rather than guess.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 declare_raft_types!(
     /// What this namespace's Raft replicates, among whom.
@@ -69,29 +69,32 @@ pub fn admin_address(ring: SocketAddr) -> SocketAddr {
     SocketAddr::new(ring.ip(), ring.port().saturating_add(2))
 }
 
-/// One operation as it is logged.
+/// One operation as it is logged, and the time its leader saw: what grace periods count from, because mounts' clocks are
+/// anybody's.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct LoggedOp(Bytes);
+pub struct LoggedOp {
+    pub at: Time,
+    op: Bytes,
+}
 
 impl LoggedOp {
-    pub fn new(op: &NamespaceOp) -> Self {
-        Self(encode(op))
+    pub fn new(op: &NamespaceOp, at: Time) -> Self {
+        Self { at, op: encode(op) }
     }
 
     pub fn decode(&self) -> Result<NamespaceOp, DecodeError> {
-        decode(&self.0)
+        decode(&self.op)
     }
 
-    /// Its length as it is logged.
+    /// Its length as it is logged, but for the time.
     pub fn bytes(&self) -> usize {
-        self.0.len()
+        self.op.len()
     }
 }
 
 impl fmt::Debug for LoggedOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "operation of {} bytes", self.0.len())
+        write!(f, "operation of {} bytes", self.op.len())
     }
 }
 

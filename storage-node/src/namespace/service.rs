@@ -19,6 +19,7 @@ use super::{
     feed::Connection,
     leader::named,
     raft_types::{LoggedOp, Outcome},
+    time_now,
 };
 
 /// Larger operations are refused: they would hold up everybody else's.
@@ -118,7 +119,7 @@ impl Inner {
         if self.reigns().is_none() {
             return self.not_leader(self.leader());
         }
-        let logged = LoggedOp::new(&op);
+        let logged = LoggedOp::new(&op, time_now());
         if logged.bytes() > MAX_OP_BYTES {
             let reason = format!("an operation of {} bytes; at most {MAX_OP_BYTES} are allowed", logged.bytes());
             return Response::Applied(Err(FsError::Invalid { reason }));
@@ -138,7 +139,7 @@ impl Inner {
 
     /// Logs a change of the namespace's own. Only the leader can.
     pub(super) async fn propose(&self, change: Change, now: Time) -> Result<Reply, String> {
-        let op = LoggedOp::new(&NamespaceOp { origin: None, now, change });
+        let op = LoggedOp::new(&NamespaceOp { origin: None, now, change }, now);
         let written = timeout(self.settings.call_deadline, self.raft.client_write(op)).await;
         let written = written.map_err(|_| "no majority of the namespace's voters answers".to_owned())?;
         match written.map_err(|error| error.to_string())?.data {

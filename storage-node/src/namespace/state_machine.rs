@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::fs_error::FsError;
-use common::namespace::{Answer, NamespaceOp, Query, SessionId};
+use common::namespace::{Answer, NamespaceOp, Query, SessionId, Time};
 use futures_util::{Stream, TryStreamExt};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
@@ -98,9 +98,9 @@ impl State {
     }
 
     /// Applies one operation and tells the feed before anybody can see it.
-    fn apply(&self, log_id: LogId, op: &NamespaceOp, feed: &Feed) -> Outcome {
+    fn apply(&self, log_id: LogId, at: Time, op: &NamespaceOp, feed: &Feed) -> Outcome {
         let mut applied = self.0.write();
-        let result = applied.tables.apply(log_id.index, op);
+        let result = applied.tables.apply(log_id.index, at, op);
         applied.last = Some(log_id);
         feed.push(result.origin, &result.feed);
         Outcome(Some(result.reply))
@@ -124,7 +124,7 @@ impl StateMachine {
             EntryPayload::Membership(members) => {
                 self.state.note(entry.log_id, Some(StoredMembership::new(Some(entry.log_id), members)))
             }
-            EntryPayload::Normal(op) => self.state.apply(entry.log_id, &decode(&op, entry.log_id)?, &self.feed),
+            EntryPayload::Normal(op) => self.state.apply(entry.log_id, op.at, &decode(&op, entry.log_id)?, &self.feed),
         })
     }
 

@@ -56,7 +56,8 @@ impl Tables {
             return Err(invalid(format!("chunk {} is not the one that is cut", tail.index)));
         }
         self.check_version(tail.version)?;
-        self.check_base(ino, tail)
+        self.check_base(ino, tail)?;
+        self.check_alive(ino, &tail.extent())
     }
 }
 

@@ -29,6 +29,14 @@ pub(super) struct Run {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Use {
+    pub(super) ino: Ino,
+    /// How many extents of it.
+    pub(super) extents: u32,
+}
+
+/// A run to be deleted from the nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Dead {
     pub(super) run: ChunkRun,
     pub(super) since: Time,
@@ -67,7 +75,9 @@ impl Step<'_> {
 
     pub(super) fn forget_dead(&mut self, ids: &[u64]) -> Result<Reply, FsError> {
         for id in ids {
-            self.tables.dead.remove(id);
+            if let Some(dead) = self.tables.dead.remove(id) {
+                self.tables.dead_versions.remove(&(dead.run.version, *id));
+            }
         }
         Ok(Reply::Done)
     }
@@ -103,7 +113,8 @@ impl Step<'_> {
         let file = self.tables.inodes[&ino].attr.file.clone();
         let id = self.tables.next.dead;
         self.tables.next.dead += 1;
-        self.tables.dead.insert(id, Dead { run: ChunkRun { file, first, count, version }, since: self.now });
+        self.tables.dead.insert(id, Dead { run: ChunkRun { file, first, count, version }, since: self.logged });
+        self.tables.dead_versions.insert((version, id), ());
     }
 }
 
@@ -139,6 +150,33 @@ impl Tables {
         Err(invalid(format!("version {} was never handed out", version.0)))
     }
 
+    /// `Conflict`, which means "store it anew", unless the run can become current in this file: a version is current in
+    /// one file only, and a chunk that waits to be deleted never is again.
+    pub(super) fn check_alive(&self, ino: Ino, run: &Extent) -> Result<(), FsError> {
+        if self.versions.get(&run.version).is_some_and(|used| used.ino != ino) {
+            return Err(FsError::Conflict { index: run.first });
+        }
+        match self.dead_of(run.version).filter_map(|dead| dead.part(run.first, run.last())).map(|part| part.first).min()
+        {
+            Some(index) => Err(FsError::Conflict { index }),
+            None => Ok(()),
+        }
+    }
+
+    fn dead_of(&self, version: Version) -> impl Iterator<Item = Extent> {
+        let ids = self.dead_versions.range::<_, (Version, u64)>((version, 0)..=(version, u64::MAX));
+        let runs = ids.filter_map(|((_, id), ())| self.dead.get(id)).map(|dead| &dead.run);
+        runs.map(|run| Extent { first: run.first, count: run.count, version: run.version })
+    }
+
+    /// Whether a file still has some of this run. Never so for a dead one, because of [`Tables::check_alive`].
+    pub(super) fn is_current(&self, run: &ChunkRun) -> bool {
+        let Some(used) = self.versions.get(&run.version) else { return false };
+        let last = run.first + (run.count - 1);
+        let mut there = self.extents_from(used.ino, run.first).take_while(|extent| extent.first <= last);
+        there.any(|extent| extent.version == run.version)
+    }
+
     fn check_commit(&self, before: &Attr, commit: &Commit) -> Result<(), FsError> {
         let runs = sorted_runs(commit)?;
         runs.iter().try_for_each(|run| self.check_version(run.version))?;
@@ -164,7 +202,8 @@ impl Tables {
             Some(_) if write.base.is_some() => Err(FsError::Conflict { index: write.index }),
             Some(_) => Ok(()),
             None => self.check_base(before.ino, write),
-        })
+        })?;
+        runs.iter().try_for_each(|run| self.check_alive(before.ino, run))
     }
 
     /// What starts anew cannot keep anything: its old versions are dead from then on.
@@ -191,7 +230,7 @@ impl Tables {
 
     fn insert_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
         self.extents.insert(ChunkAt { ino, first }, Run { count, version });
-        *self.versions.entry(version).or_insert(0) += 1;
+        self.versions.entry(version).or_insert(Use { ino, extents: 0 }).extents += 1;
         self.stored_bytes = self.stored_bytes.wrapping_add(self.space(ino, count));
     }
 
@@ -199,7 +238,7 @@ impl Tables {
         self.extents.remove(&ChunkAt { ino, first });
         self.stored_bytes = self.stored_bytes.wrapping_sub(self.space(ino, count));
         match self.versions.get_mut(&version) {
-            Some(references) if *references > 1 => *references -= 1,
+            Some(used) if used.extents > 1 => used.extents -= 1,
             _ => drop(self.versions.remove(&version)),
         }
     }

@@ -36,7 +36,7 @@ use common::{
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use extents::{ChunkAt, Dead, Run};
+use extents::{ChunkAt, Dead, Run, Use};
 use orphans::Orphan;
 use sessions::Session;
 
@@ -54,9 +54,9 @@ pub struct Tables {
     entries: OrdMap<Place, Ino>,
     #[serde(with = "map")]
     extents: OrdMap<ChunkAt, Run>,
-    /// How many extents carry a version; absent means none.
+    /// Where a version is current; absent means nowhere.
     #[serde(with = "map")]
-    versions: OrdMap<Version, u32>,
+    versions: OrdMap<Version, Use>,
     /// Files without a name.
     #[serde(with = "map")]
     orphans: OrdMap<Ino, Orphan>,
@@ -65,6 +65,9 @@ pub struct Tables {
     unheld: OrdMap<(Time, Ino), ()>,
     #[serde(with = "map")]
     dead: OrdMap<u64, Dead>,
+    /// The same by version.
+    #[serde(with = "map")]
+    dead_versions: OrdMap<(Version, u64), ()>,
     #[serde(with = "map")]
     sessions: OrdMap<SessionId, Arc<Session>>,
     #[serde(with = "map")]
@@ -96,6 +99,7 @@ impl Tables {
             orphans: OrdMap::new(),
             unheld: OrdMap::new(),
             dead: OrdMap::new(),
+            dead_versions: OrdMap::new(),
             sessions: OrdMap::new(),
             nonces: OrdMap::new(),
             next: Counters { ino: Ino::ROOT.0 + 1, session: 1, version: 1, dead: 1 },
@@ -105,13 +109,15 @@ impl Tables {
 
     /// Applies one logged operation. `index` is its place in the log; later operations have a larger one.
     ///
+    /// `logged` is the time its leader saw: grace periods count from it. Files get the operation's own time.
+    ///
     /// An operation of a session is applied once: sent again it gets the reply it got, also where that was an error.
-    pub fn apply(&mut self, index: u64, op: &NamespaceOp) -> Applied {
+    pub fn apply(&mut self, index: u64, logged: Time, op: &NamespaceOp) -> Applied {
         let origin = op.origin.map(|id| id.session);
         if let Some(reply) = op.origin.and_then(|id| self.answered(id)) {
             return Applied { reply, feed: Vec::new(), origin };
         }
-        let mut step = Step { tables: self, index, now: op.now, session: origin, feed: Vec::new() };
+        let mut step = Step { tables: self, index, logged, now: op.now, session: origin, feed: Vec::new() };
         let reply = step.change(&op.change);
         let feed = step.feed;
         if let Some(id) = op.origin {
@@ -245,6 +251,7 @@ struct Counters {
 struct Step<'a> {
     tables: &'a mut Tables,
     index: u64,
+    logged: Time,
     now: Time,
     session: Option<SessionId>,
     feed: Vec<FeedEvent>,

@@ -31,6 +31,8 @@ pub struct Model {
     next_ino: u64,
     next_session: u64,
     next_version: u64,
+    /// When the operation at hand was logged.
+    logged: Time,
 }
 
 #[derive(Clone, Debug)]
@@ -66,12 +68,14 @@ impl Model {
             next_ino: 1,
             next_session: 1,
             next_version: 1,
+            logged: Time::default(),
         };
         model.add_node(&node, FileName::new("/").unwrap(), Time::default());
         model
     }
 
-    pub fn apply(&mut self, op: &NamespaceOp) -> Result<Reply, FsError> {
+    pub fn apply(&mut self, logged: Time, op: &NamespaceOp) -> Result<Reply, FsError> {
+        self.logged = logged;
         let Some(OpId { session, sequence, answered_below }) = op.origin else {
             return self.change(None, op.now, &op.change);
         };
@@ -124,7 +128,7 @@ impl Model {
         let asker = || session.ok_or_else(refused);
         match change {
             Change::OpenSession { nonce, .. } => Ok(self.open_session(*nonce)),
-            Change::CloseSession { session } => self.close_session(*session, now),
+            Change::CloseSession { session } => self.close_session(*session),
             Change::AllocateVersions { count: 0 } => Err(refused()),
             Change::AllocateVersions { count } => Ok(Reply::Versions(self.allocate(*count))),
             Change::Make { parent, name, node, exclusive } => self.make(*parent, name, node, *exclusive, now),
@@ -147,7 +151,7 @@ impl Model {
             }
             Change::Release { inos } => {
                 let asker = asker()?;
-                inos.iter().for_each(|ino| self.release(*ino, asker, now));
+                inos.iter().for_each(|ino| self.release(*ino, asker));
                 Ok(Reply::Done)
             }
             Change::PurgeOrphans { before, limit } => Ok(self.purge(*before, *limit)),
@@ -167,10 +171,10 @@ impl Model {
         Reply::Session { session, versions }
     }
 
-    fn close_session(&mut self, session: SessionId, now: Time) -> Result2 {
+    fn close_session(&mut self, session: SessionId) -> Result2 {
         self.sessions.remove(&session).ok_or(FsError::NoSession)?;
         let inos: Vec<Ino> = self.nodes.keys().copied().collect();
-        inos.into_iter().for_each(|ino| self.release(ino, session, now));
+        inos.into_iter().for_each(|ino| self.release(ino, session));
         Ok(Reply::Done)
     }
 
@@ -329,6 +333,7 @@ impl Model {
             Some(tail) => {
                 self.check_version(tail.version)?;
                 self.check_base(ino, tail)?;
+                self.check_alive(ino, tail.index, tail.version)?;
             }
             None if *size < old && split.is_some_and(|split| file.chunks.contains_key(&split)) => return Err(refused()),
             None => {}
@@ -384,6 +389,8 @@ impl Model {
                 None => self.check_base(ino, write)?,
             }
         }
+        writes.sort();
+        writes.iter().try_for_each(|(index, version)| self.check_alive(ino, *index, *version))?;
         if commit.restart.is_some() {
             let chunks: Vec<u32> = self.nodes[&ino].chunks.keys().copied().collect();
             chunks.into_iter().for_each(|index| self.write(ino, index, None));
@@ -394,6 +401,12 @@ impl Model {
         (attr.mtime, attr.ctime) = (commit.mtime.unwrap_or(now), now);
         set_plain(attr, &commit.set, now);
         Ok(Reply::Attr(self.attr(ino)))
+    }
+
+    fn check_alive(&self, ino: Ino, index: u32, version: Version) -> Result<(), FsError> {
+        let mut others = self.nodes.iter().filter(|(other, _)| **other != ino);
+        let elsewhere = others.any(|(_, node)| node.chunks.values().any(|current| *current == version));
+        if elsewhere || self.dead.contains_key(&(version, index)) { Err(FsError::Conflict { index }) } else { Ok(()) }
     }
 
     fn purge(&mut self, before: Time, limit: u32) -> Reply {

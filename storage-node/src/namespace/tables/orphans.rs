@@ -47,8 +47,8 @@ impl Step<'_> {
 
     /// The last name is gone.
     pub(super) fn orphan(&mut self, ino: Ino, holder: Option<SessionId>) {
-        self.tables.orphans.insert(ino, Orphan { since: self.now, holders: Vec::new() });
-        self.tables.unheld.insert((self.now, ino), ());
+        self.tables.orphans.insert(ino, Orphan { since: self.logged, holders: Vec::new() });
+        self.tables.unheld.insert((self.logged, ino), ());
         if let Some(session) = holder {
             self.hold(ino, session);
         }
@@ -90,8 +90,8 @@ impl Step<'_> {
         let Some(at) = orphan.holders.iter().position(|holder| *holder == session) else { return };
         orphan.holders.remove(at);
         if orphan.holders.is_empty() {
-            orphan.since = self.now;
-            self.tables.unheld.insert((self.now, ino), ());
+            orphan.since = self.logged;
+            self.tables.unheld.insert((self.logged, ino), ());
         }
         if let Some(session) = self.tables.session_mut(session) {
             session.holds.remove(&ino);

@@ -81,9 +81,10 @@ impl Tables {
         Ok(&self.inode(found)?.attr)
     }
 
-    /// The times are those of many clocks, so they need not ascend with the ids.
+    /// The times are those of several leaders' clocks, so they need not ascend with the ids. What a file has is not for
+    /// deletion, whatever the list says.
     fn dead_page(&self, before: Time, limit: u32) -> Answer {
-        let old = self.dead.iter().filter(|(_, dead)| dead.since < before);
+        let old = self.dead.iter().filter(|(_, dead)| dead.since < before && !self.is_current(&dead.run));
         Answer::Dead(old.take(limit as usize).map(|(id, dead)| (*id, dead.run.clone())).collect())
     }
 

@@ -47,7 +47,8 @@ impl Shop {
 
     fn apply(&mut self, origin: Option<OpId>, change: Change) -> Result<Reply, FsError> {
         self.clock += 1;
-        let applied = self.tables.apply(self.clock as u64, &NamespaceOp { origin, now: at(self.clock), change });
+        let now = at(self.clock);
+        let applied = self.tables.apply(self.clock as u64, now, &NamespaceOp { origin, now, change });
         self.feed = applied.feed;
         applied.reply
     }

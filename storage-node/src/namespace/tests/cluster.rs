@@ -246,6 +246,7 @@ async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothi
     use common::chunk::Version;
     let nodes = [Node::start(1, true, Settings::default()).await];
     let session = open_session(&nodes, 1).await;
+    // A mount whose clock is behind must not shorten the time that readers are given.
     let old = |mut op: NamespaceOp| {
         op.now.secs -= 60;
         op
@@ -255,8 +256,10 @@ async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothi
     let commit = Commit { extents, size_at_least: 3 * 4096, ..Commit::default() };
     apply(&nodes, &old(by(session, 2, Change::Commit { ino: attr.ino, commit }))).await.unwrap();
     let unlink = Change::Unlink { parent: Ino::ROOT, name: name("file"), hold: false };
+    let unlinked = Instant::now();
     apply(&nodes, &old(by(session, 3, unlink))).await.unwrap();
     eventually("the chunks are deleted", || async { (!nodes[0].deleted.lock().is_empty()).then_some(()) }).await;
+    assert!(unlinked.elapsed() > Duration::from_secs(9), "deleted after {:?}", unlinked.elapsed());
     assert_eq!(nodes[0].deleted.lock()[0].count, 3);
 
     let last = || nodes[0].namespace.status().last_log_index;

@@ -76,6 +76,7 @@ impl Node {
             dir: PathBuf::from(dir.path()),
             neighbours: neighbours.subscribe(),
             create,
+            join: Vec::new(),
             pool: Arc::new(HttpPool::new()),
             deleter: Arc::new(move |runs| {
                 log.lock().extend(runs);
@@ -120,6 +121,12 @@ impl Stopped {
     pub async fn restart(self) -> Node {
         let listeners = self.listen().await;
         Node::start_at(self.uid, self.ring, listeners, self.dir, self.neighbours, false, self.settings).await
+    }
+
+    /// The same command line as a ring's first node, an empty disk, and so a new id.
+    pub async fn begin_anew(self, uid: u64) -> Node {
+        let (listeners, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
+        Node::start_at(uid, self.ring, listeners, dir, self.neighbours, true, self.settings).await
     }
 
     /// The same address, an empty disk, and so a new id.

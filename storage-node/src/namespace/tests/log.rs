@@ -48,7 +48,7 @@ fn log_id(term: u64, index: u64) -> LogId {
 fn entry(term: u64, index: u64) -> Entry {
     let change = Change::AllocateVersions { count: index as u32 };
     let op = NamespaceOp { origin: None, now: Time { secs: index as i64, nanos: 0 }, change };
-    Entry::new(log_id(term, index), EntryPayload::Normal(LoggedOp::new(&op)))
+    Entry::new(log_id(term, index), EntryPayload::Normal(LoggedOp::new(&op, op.now)))
 }
 
 async fn log_of(dir: &Path, entries: std::ops::Range<u64>) -> LogStore {

@@ -92,7 +92,7 @@ impl Model {
         };
         let (children, chunks) = (BTreeMap::new(), BTreeMap::new());
         let target = node.target.clone();
-        let node = Node { attr, target, children, chunks, nameless_since: now, holders: HashSet::new() };
+        let node = Node { attr, target, children, chunks, nameless_since: self.logged, holders: HashSet::new() };
         self.nodes.insert(ino, node);
         ino
     }
@@ -123,8 +123,9 @@ impl Model {
         }
         match (attr.nlink, attr.kind) {
             (0, FileKind::File) => {
+                let logged = self.logged;
                 let node = self.node_mut(ino);
-                node.nameless_since = now;
+                node.nameless_since = logged;
                 node.holders.extend(holder);
             }
             (0, _) => drop(self.nodes.remove(&ino)),
@@ -133,10 +134,11 @@ impl Model {
         attr
     }
 
-    pub(super) fn release(&mut self, ino: Ino, session: SessionId, now: Time) {
+    pub(super) fn release(&mut self, ino: Ino, session: SessionId) {
+        let logged = self.logged;
         let Some(node) = self.nodes.get_mut(&ino) else { return };
         if node.holders.remove(&session) && node.holders.is_empty() {
-            node.nameless_since = now;
+            node.nameless_since = logged;
         }
     }
 

@@ -131,6 +131,7 @@ impl Generator {
             }
             4..6 => return self.commit_with_gap(ino),
             6..8 => return self.commit_again(model, ino),
+            8 => return self.commit_dead(model, ino),
             _ => {}
         }
         let mut commit = Commit {
@@ -161,6 +162,18 @@ impl Generator {
     fn commit_with_gap(&mut self, ino: Ino) -> Change {
         let (first, version) = (self.rng.random_range(1..6), self.version());
         whole(ino, [first, first + 2].map(|first| Extent { first, count: 1, version }).to_vec())
+    }
+
+    /// Commits what is dead, which must stay so, or what another file has.
+    fn commit_dead(&mut self, model: &Model, ino: Ino) -> Change {
+        let dead = model.dead.keys().map(|(version, index)| (*index, *version));
+        let others = model.nodes.values().flat_map(|node| &node.chunks).map(|(index, version)| (*index, *version));
+        let mut all: Vec<(u32, Version)> = dead.chain(others).filter(|(index, _)| *index < 20).collect();
+        all.sort();
+        let Some((first, version)) = all.choose(&mut self.rng).copied() else { return whole(ino, Vec::new()) };
+        // With what lies before it, which may be alive.
+        let first = self.rng.random_range(first.saturating_sub(2).max(1)..=first);
+        whole(ino, vec![Extent { first, count: 3, version }])
     }
 
     /// Commits what is current already.

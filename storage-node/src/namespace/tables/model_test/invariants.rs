@@ -46,7 +46,7 @@ fn orphans(tables: &Tables) {
 }
 
 fn extents(tables: &Tables) {
-    let mut references: BTreeMap<Version, u32> = BTreeMap::new();
+    let mut references: BTreeMap<Version, (Ino, u32)> = BTreeMap::new();
     let mut bytes = 0;
     let mut current = BTreeSet::new();
     let inos: BTreeSet<Ino> = tables.extents.keys().map(|at| at.ino()).collect();
@@ -54,7 +54,9 @@ fn extents(tables: &Tables) {
         let attr = tables.file(ino).expect("only files have extents");
         let found: Vec<Extent> = tables.extents_from(ino, 1).collect();
         for extent in &found {
-            *references.entry(extent.version).or_default() += 1;
+            let (user, count) = references.entry(extent.version).or_insert((ino, 0));
+            assert_eq!(*user, ino, "{extent:?} is in two files");
+            *count += 1;
             bytes += u64::from(extent.count) * u64::from(attr.chunk_bytes);
             assert!(chunks_of(extent).all(|chunk| current.insert(chunk)), "{extent:?} is current twice");
         }
@@ -65,7 +67,10 @@ fn extents(tables: &Tables) {
         let last = found.last().unwrap().last();
         assert!(u64::from(last - 1) * u64::from(attr.chunk_bytes) < attr.size, "chunk {last} of {attr:?}");
     }
-    assert_eq!(references, tables.versions.iter().map(|(version, count)| (*version, *count)).collect());
+    let kept = tables.versions.iter().map(|(version, used)| (*version, (used.ino, used.extents)));
+    assert_eq!(references, kept.collect());
+    let dead: BTreeSet<(Version, u64)> = tables.dead.iter().map(|(id, dead)| (dead.run.version, *id)).collect();
+    assert_eq!(dead, tables.dead_versions.keys().copied().collect());
     assert_eq!(bytes, tables.stored_bytes);
     for dead in tables.dead.values() {
         let run = Extent { first: dead.run.first, count: dead.run.count, version: dead.run.version };

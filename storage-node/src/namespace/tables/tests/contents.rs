@@ -159,6 +159,59 @@ fn cutting_inside_a_chunk_needs_it_stored_anew() {
     assert_eq!(shop.truncate(dir, 0, None), Err(FsError::IsDirectory));
 }
 
+/// Mounts' clocks used to decide how long a reader was given: one that was behind had its garbage deleted at once.
+#[test]
+fn grace_periods_count_from_when_the_leader_logged_the_change() {
+    let (mut shop, ino) = file_of(&[(1, 1, 1)]);
+    let mut apply = |now, logged, sequence, change| {
+        let origin = Some(OpId { session: shop.session, sequence, answered_below: 0 });
+        shop.tables.apply(sequence, logged, &NamespaceOp { origin, now, change }).reply
+    };
+    let extents = vec![extent((1, 1, 2))];
+    let commit = Change::Commit { ino, commit: Commit { extents, size_at_least: 10, ..Commit::default() } };
+    for logged in [50, 90] {
+        let Ok(Reply::Attr(attr)) = apply(at(5), at(logged), 1000, commit.clone()) else { panic!() };
+        assert_eq!((attr.mtime, attr.ctime), (at(5), at(5)), "files have the times of their mounts");
+    }
+    let unlink = Change::Unlink { parent: Ino::ROOT, name: entry("f"), hold: false };
+    apply(at(5000), at(60), 1001, unlink).unwrap();
+    let dead = |before| match shop.tables.query(&Query::Dead { before: at(before), limit: 9 }) {
+        Ok(Answer::Dead(dead)) => dead.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((dead(50), dead(51)), (0, 1), "a retry does not move it");
+    assert_eq!((shop.tables.has_purgeable(at(60)), shop.tables.has_purgeable(at(61))), (false, true));
+}
+
+/// Committed once more after it was replaced, a version would be deleted from under its readers.
+#[test]
+fn what_is_dead_stays_dead() {
+    let (mut shop, ino) = file_of(&[(1, 5, 1)]);
+    shop.write(ino, &[(2, 2, 2)]);
+    let before = shop.tables.clone();
+    let again = |runs: &[(u32, u32, u64)]| {
+        let extents = runs.iter().copied().map(extent).collect();
+        Commit { extents, size_at_least: 50, ..Commit::default() }
+    };
+    assert_eq!(shop.commit(ino, again(&[(1, 5, 1)])), Err(FsError::Conflict { index: 2 }));
+    assert_eq!(shop.commit(ino, again(&[(3, 3, 1)])), Err(FsError::Conflict { index: 3 }));
+    let partial = Commit { partial: vec![over(3, 1, Some(2))], ..Commit::default() };
+    assert_eq!(shop.commit(ino, partial), Err(FsError::Conflict { index: 3 }));
+    assert_eq!(shop.truncate(ino, 15, Some(over(2, 1, Some(2)))), Err(FsError::Conflict { index: 2 }));
+    assert_eq!((&shop.tables.extents, &shop.tables.dead), (&before.extents, &before.dead));
+    shop.write(ino, &[(4, 2, 1), (6, 1, 1)]);
+    assert_eq!(shop.contents(ino), "1+1 v1, 2+2 v2, 4+3 v1", "the rest of a run is not dead");
+}
+
+#[test]
+fn a_version_belongs_to_one_file() {
+    let (mut shop, ino) = file_of(&[(1, 2, 1)]);
+    let other = shop.file("g");
+    let same = Commit { extents: vec![extent((3, 1, 1))], size_at_least: 50, ..Commit::default() };
+    assert_eq!(shop.commit(other, same.clone()), Err(FsError::Conflict { index: 3 }));
+    shop.commit(ino, same).unwrap();
+}
+
 #[test]
 fn attributes_change_one_by_one() {
     let (mut shop, ino) = file_of(&[]);
@@ -179,7 +232,7 @@ fn the_change_counter_grows_also_when_the_log_index_does_not() {
     let (mut shop, ino) = file_of(&[]);
     let op = NamespaceOp { origin: None, now: at(9), change: Change::SetAttr { ino, set: SetAttr::default() } };
     let changes = [3, 3, 3].map(|index| {
-        shop.tables.apply(index, &op).reply.unwrap();
+        shop.tables.apply(index, at(9), &op).reply.unwrap();
         shop.attr(ino).change
     });
     assert!(changes.is_sorted_by(|a, b| a < b), "{changes:?}");

@@ -21,9 +21,9 @@ fn an_operation_sent_again_is_answered_again_and_not_done_again() {
     for change in [make("a"), make("a"), Change::AllocateVersions { count: 3 }] {
         shop.sequence += 1;
         let op = op(session, shop.sequence, 1, change);
-        let first = shop.tables.apply(90, &op);
+        let first = shop.tables.apply(90, at(50), &op);
         let after = shop.tables.clone();
-        let second = shop.tables.apply(91, &op);
+        let second = shop.tables.apply(91, at(50), &op);
         assert_eq!((first.reply, Vec::new()), (second.reply, second.feed));
         assert_eq!((shop.tables.clone(), second.origin), (after, Some(session)));
     }
@@ -34,7 +34,7 @@ fn replies_are_forgotten_once_the_session_has_them() {
     let mut shop = Shop::new();
     let session = shop.session;
     let mut reply =
-        |sequence, below, name: &str| shop.tables.apply(90, &op(session, sequence, below, make(name))).reply;
+        |sequence, below, name: &str| shop.tables.apply(90, at(50), &op(session, sequence, below, make(name))).reply;
     assert!(reply(1, 0, "a").is_ok());
     assert!(reply(3, 0, "c").is_ok(), "several are in flight");
     assert!(reply(2, 0, "b").is_ok(), "and may overtake each other");
@@ -49,7 +49,7 @@ fn replies_are_forgotten_once_the_session_has_them() {
 fn an_unknown_session_changes_nothing() {
     let mut shop = Shop::new();
     let before = shop.tables.clone();
-    let applied = shop.tables.apply(9, &op(SessionId(44), 1, 0, make("a")));
+    let applied = shop.tables.apply(9, at(50), &op(SessionId(44), 1, 0, make("a")));
     assert_eq!((applied.reply, shop.tables), (Err(FsError::NoSession), before));
 }
 

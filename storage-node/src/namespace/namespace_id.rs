@@ -1,0 +1,57 @@
+//! Which namespace this node belongs to. Two nodes that each began one must never take each other for members, though
+//! the ring brings them together: their trees, sessions and versions have nothing to do with each other.
+//!
+//! The id is born with the namespace and kept beside its log. A member learns it with the first message of a leader that
+//! added it, before the message has any effect.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::Mutex;
+
+use super::{log_file::damaged, small_file};
+
+const FILE: &str = "namespace";
+const RANDOM_BITS: u32 = 22;
+
+pub struct NamespaceId {
+    dir: PathBuf,
+    known: Mutex<Option<u64>>,
+}
+
+impl NamespaceId {
+    /// What is in the folder. A `pristine` one belongs nowhere, whatever an unfinished start left there.
+    pub fn open(dir: &Path, pristine: bool) -> io::Result<Self> {
+        let known = if pristine { None } else { small_file::read(dir, FILE)? };
+        if !pristine && known.is_none() {
+            let what = "it says not which namespace the log beside it is of; remove the namespace folder to join again";
+            return Err(damaged(&dir.join(FILE), what));
+        }
+        Ok(Self { dir: dir.to_owned(), known: Mutex::new(known) })
+    }
+
+    pub fn get(&self) -> Option<u64> {
+        *self.known.lock()
+    }
+
+    /// Begins a namespace: the milliseconds of now above random bits, so that of two the older one is known.
+    pub fn found(&self) -> io::Result<()> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let id = (since.as_millis() as u64) << RANDOM_BITS | u64::from(rand::random::<u32>() >> (32 - RANDOM_BITS));
+        self.learn(id).map(drop)
+    }
+
+    /// Belongs to `id` from now on, unless it belongs to another. Returns the one it belongs to.
+    pub fn learn(&self, id: u64) -> io::Result<u64> {
+        let mut known = self.known.lock();
+        if let Some(known) = *known {
+            return Ok(known);
+        }
+        small_file::write(&self.dir, FILE, &id)?;
+        *known = Some(id);
+        Ok(id)
+    }
+}
