@@ -18,7 +18,7 @@ use common::{
 use thiserror::Error;
 use tokio::{
     sync::{Notify, watch},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -32,8 +32,11 @@ use crate::store::{Store, StoreError};
 /// Moved in one request at most.
 const MOVE_CHUNKS: usize = 1024;
 const MOVE_BYTES: usize = 4 << 20;
+/// The ring's view has to stand still for this long before anything is dropped by it: while nodes come and go it would
+/// be fetched again a moment later.
+const SETTLED: Duration = Duration::from_secs(6);
 /// In a ring too large to see whole, nodes far away come and go unseen; so surplus is looked for this often anyway.
-const SURPLUS_ROUNDS: u64 = 8;
+const SURPLUS_PERIOD: Duration = Duration::from_secs(64);
 /// A walk round the ring ends here, whatever the answers say.
 const MAX_ARCS: usize = 4096;
 
@@ -61,22 +64,19 @@ pub struct Repair {
 impl Repair {
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut settled = None;
-        let mut rounds = 0;
+        let mut surplus = Surplus::new(Instant::now());
         let mut complaints = Complaints::default();
         loop {
             let view = self.neighbours.borrow_and_update().clone();
-            let moved = settled.as_ref() != Some(&view);
-            let round = self.round(&view, moved || rounds % SURPLUS_ROUNDS == 0);
-            let done = tokio::select! { done = round => done, () = stop.cancelled() => return };
+            let due = surplus.is_due(&view, Instant::now());
+            let done = tokio::select! { done = self.round(&view, due) => done, () = stop.cancelled() => return };
             match done {
                 Ok(()) => {
-                    settled = Some(view);
+                    surplus.looked(due, Instant::now());
                     complaints = Complaints::default();
                 }
                 Err(error) => complaints.hear(&error),
             }
-            rounds += 1;
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = self.neighbours.changed() => if changed.is_err() { return },
@@ -213,6 +213,32 @@ impl Repair {
     }
 }
 
+/// When to look for copies beyond the third: once after each change of the ring has settled, and now and then.
+struct Surplus {
+    view: Option<Neighbours>,
+    since: Instant,
+    looked: Option<Instant>,
+}
+
+impl Surplus {
+    fn new(now: Instant) -> Self {
+        Self { view: None, since: now, looked: None }
+    }
+
+    fn is_due(&mut self, view: &Neighbours, now: Instant) -> bool {
+        if self.view.as_ref() != Some(view) {
+            (self.view, self.since, self.looked) = (Some(view.clone()), now, None);
+        }
+        now - self.since >= SETTLED && self.looked.is_none_or(|looked| now - looked >= SURPLUS_PERIOD)
+    }
+
+    fn looked(&mut self, done: bool, now: Instant) {
+        if done {
+            self.looked = Some(now);
+        }
+    }
+}
+
 /// A node that has just gone is no news; a repair that fails for longer is, once.
 #[derive(Default)]
 struct Complaints {
@@ -264,6 +290,22 @@ mod tests {
     use common::chunk::{ChunkId, FileName, Version};
 
     use super::*;
+
+    #[test]
+    fn nothing_is_dropped_while_the_ring_moves() {
+        let view = |id| {
+            let node = NodeRef { ip: [127, 0, 0, 1].into(), port: 5057, id: common::ring_id::RingId(id) };
+            Neighbours { predecessor: None, node, successors: vec![] }
+        };
+        let start = Instant::now();
+        let at = |secs| start + Duration::from_secs(secs);
+        let mut surplus = Surplus::new(start);
+        assert!(!surplus.is_due(&view(1), at(0)));
+        assert!(!surplus.is_due(&view(2), at(7)), "it has just changed");
+        assert!(surplus.is_due(&view(2), at(14)));
+        surplus.looked(true, at(14));
+        assert!(!surplus.is_due(&view(2), at(20)) && surplus.is_due(&view(2), at(90)));
+    }
 
     #[test]
     fn batches_are_cut_by_bytes() {

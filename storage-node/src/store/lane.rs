@@ -17,6 +17,9 @@ use super::{Shared, StoreError, hint, index::Entry, segment::Segment};
 /// The kernel takes no more slices in one call (IOV_MAX).
 const MAX_SLICES: usize = 1024;
 
+/// Below this a segment that is being filled is left alone, however dead: there is little to win.
+const WORTH_REWRITING_BYTES: u64 = 1 << 20;
+
 #[derive(Default)]
 pub struct Lane {
     filling: Option<Filling>,
@@ -72,6 +75,14 @@ impl Lane {
         if let Some(filling) = &mut self.filling {
             filling.entries.extend_from_slice(entries);
         }
+    }
+
+    /// Gives up a segment of which most is dead though it is not full: only a sealed one can be rewritten or removed.
+    pub fn take_mostly_dead(&mut self, dead_percent: u64) -> Option<Full> {
+        let mostly_dead = |filling: &mut Filling| {
+            filling.end >= WORTH_REWRITING_BYTES && filling.segment.dead_bytes() * 100 / filling.end > dead_percent
+        };
+        self.filling.take_if(mostly_dead).map(Full)
     }
 
     fn make_room(&mut self, shared: &Shared, above: u32, bytes: u64) -> Option<Full> {

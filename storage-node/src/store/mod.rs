@@ -238,6 +238,12 @@ impl Store {
     /// Rewrites one segment that is mostly dead, or too small to keep. False if there was none. One caller at a time;
     /// others wait.
     pub fn compact_step(&self) -> Result<bool, StoreError> {
+        for lane in &self.lanes {
+            let full = lane.lock().take_mostly_dead(self.shared.options.compact_dead_percent);
+            if let Some(full) = full {
+                full.seal(&self.shared);
+            }
+        }
         compaction::step(&self.shared, &mut self.compaction.lock())
     }
 

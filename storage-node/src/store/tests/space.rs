@@ -55,3 +55,21 @@ fn a_disk_that_says_full_is_no_space() {
     let error = StoreError::io("write to segment", Path::new("/x"), std::io::Error::from_raw_os_error(nix::libc::EIO));
     assert!(matches!(error, StoreError::Io { .. }), "{error}");
 }
+
+/// A ring that is not full has all its chunks in segments that are still being filled; deleting must free them, too.
+#[test]
+fn what_is_deleted_frees_the_disk_before_a_segment_is_full() {
+    let mut fixture = Fixture::plain();
+    let chunks = numbered("a", 1..=400, 1);
+    fixture.store().put(&batch(&chunks, 4096), false).unwrap();
+    let kept = numbered("b", 1..=10, 2);
+    fixture.store().put(&batch(&kept, 4096), false).unwrap();
+    assert!(!fixture.store().compact_step().unwrap(), "nothing is dead");
+    fixture.store().delete(&[run("a", 1, 400, 1)]).unwrap();
+    while fixture.store().compact_step().unwrap() {}
+    let stats = fixture.store().stats();
+    assert!(stats.dead_bytes == 0 && stats.live_bytes < 50_000, "{stats:?}");
+    let on_disk: u64 = fixture.files().iter().map(|name| fixture.chunks().join(name).metadata().unwrap().len()).sum();
+    assert!(on_disk < 60_000, "{on_disk} bytes in {:?}", fixture.files());
+    assert_eq!(present(fixture.reopen(), &kept), [true; 10]);
+}
