@@ -46,6 +46,8 @@ pub struct World {
     pub put_always_fails: Mutex<Option<FsError>>,
     /// Each put needs a permit.
     pub put_gate: Semaphore,
+    /// Each answer to a query needs a permit; what it says is as of before.
+    pub answer_gate: Semaphore,
     next_version: AtomicU64,
     page: usize,
 }
@@ -93,6 +95,7 @@ impl World {
             put_failures: Mutex::default(),
             put_always_fails: Mutex::default(),
             put_gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            answer_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             next_version: AtomicU64::new(1),
             page: 5,
         })
@@ -258,6 +261,7 @@ impl Namespace for World {
             self.queries.fetch_add(1, SeqCst);
             let from = if let Query::Extents { from, .. } = query { from } else { 1 };
             let (attr, extents, more) = self.file.lock().page(from, self.page);
+            self.answer_gate.acquire().await.unwrap().forget();
             self.late().await;
             Ok(match query {
                 Query::Open { ino: INO } => Answer::Open { attr, extents, more },

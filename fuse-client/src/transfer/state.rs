@@ -334,10 +334,10 @@ impl State {
         }
     }
 
-    /// The newest committed state, from an answer of the namespace. Older than what is known: ignored.
-    pub fn refresh(&mut self, attr: &Attr, extents: &[Extent], more: bool) {
+    /// The newest committed state, from an answer of the namespace. Older than what is known: ignored, and false.
+    pub fn refresh(&mut self, attr: &Attr, extents: &[Extent], more: bool) -> bool {
         if attr.change < self.attr.change {
-            return;
+            return false;
         }
         let attr = sound(attr);
         if attr.chunk_bytes != self.attr.chunk_bytes && !self.stored.is_empty() {
@@ -347,6 +347,7 @@ impl State {
         }
         self.known.replace(extents, more);
         self.attr = attr;
+        true
     }
 
     /// Attributes after an operation of our own, by which the size should be `size` now. Another size means that
