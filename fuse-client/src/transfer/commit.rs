@@ -7,7 +7,8 @@
 //!
 //! Failures. A commit that a program asked for reports its failure, and what it could not store is given up, as Linux
 //! does it. One that runs by age keeps the data for the next try; after [`TRIES`] of them, or when no try can help, it
-//! is given up and the next commit that a program asks for reports why, once.
+//! is given up and the next commit that a program asks for reports why, once. Attributes that were to go with the data
+//! go alone then; when that fails as well, in the same number of tries, they are given up in the same way.
 
 use std::{
     collections::{BTreeMap, HashMap},

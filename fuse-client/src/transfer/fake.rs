@@ -44,6 +44,8 @@ pub struct World {
     /// Failures that the next puts meet, last one first.
     pub put_failures: Mutex<Vec<FsError>>,
     pub put_always_fails: Mutex<Option<FsError>>,
+    /// Failures that the next changes meet, last one first; with true, they are carried out all the same.
+    pub change_failures: Mutex<Vec<(FsError, bool)>>,
     /// Each put needs a permit.
     pub put_gate: Semaphore,
     /// Each answer to a query needs a permit; what it says is as of before.
@@ -94,6 +96,7 @@ impl World {
             queries: AtomicU64::new(0),
             put_failures: Mutex::default(),
             put_always_fails: Mutex::default(),
+            change_failures: Mutex::default(),
             put_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             answer_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             next_version: AtomicU64::new(1),
@@ -243,6 +246,10 @@ impl Namespace for World {
         Box::pin(async move {
             self.late().await;
             self.commits.fetch_add(1, SeqCst);
+            let failure = self.change_failures.lock().pop();
+            if let Some((failure, false)) = failure {
+                return Err(failure);
+            }
             let before: Vec<ChunkId> = self.file.lock().chunks().collect();
             let reply = match change {
                 Change::Commit { ino: INO, commit } => self.commit(commit),
@@ -251,7 +258,7 @@ impl Namespace for World {
             };
             self.purge(before);
             self.late().await;
-            reply
+            failure.map_or(reply, |(failure, _)| Err(failure))
         })
     }
 

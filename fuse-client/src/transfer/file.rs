@@ -93,9 +93,7 @@ impl FileData {
         let mut state = self.state.lock();
         let refusal = check_write(&state, offset, data.len()).err();
         if refusal.is_none() {
-            let size = state.attr.chunk_bytes;
-            state.dirty.write(offset, data, size);
-            state.mtime = Some(now());
+            state.write(offset, data, now());
             self.become_dirty();
             self.start_flights(&mut state, self.transfer.settings.flush_run_bytes);
         }
