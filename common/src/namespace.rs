@@ -314,6 +314,9 @@ pub struct Truncate {
 pub struct Commit {
     /// Drops all that was there first and sets the chunk size: "the file starts anew".
     pub restart: Option<u32>,
+    /// The chunks are of this size: refused with `Stale` where the file has started anew with another. Ignored with
+    /// `restart`; `None` checks nothing.
+    pub chunk_bytes: Option<u32>,
     /// Chunks written whole: nothing of what they replace is needed. Ascending, not overlapping.
     pub extents: Vec<Extent>,
     /// Chunks overwritten in part: refused with `Conflict` unless `base` is still current.
