@@ -10,8 +10,9 @@ use common::{
 
 use super::{
     FileData, TransferSettings,
-    fake::World,
-    tests::{fresh_read, run, settings, until, write},
+    fake::{INO, World},
+    model_test::lay,
+    tests::{fresh_read, read, run, settings, until, write},
 };
 
 const THEN: Time = Time { secs: 1_000_000, nanos: 5 };
@@ -27,6 +28,11 @@ fn mode(mode: u16) -> SetAttr {
 /// One chunk a flight.
 fn chunk_by_chunk() -> TransferSettings {
     TransferSettings { flush_run_bytes: 4096, flushes_in_flight: 1, ..settings() }
+}
+
+async fn overwrite(file: &Arc<FileData>, offset: u64) {
+    write(file, offset, &[2; 4096]).await.unwrap();
+    file.commit(false).await.unwrap();
 }
 
 async fn in_background(file: &Arc<FileData>) {
@@ -118,7 +124,9 @@ fn attributes_that_never_get_through_are_given_up_and_told_once() {
         assert_eq!(tries, 3);
         assert!(transfer.dirty.lock().is_empty());
         world.change_failures.lock().clear();
+        assert!(file.owes_error());
         assert_eq!(file.commit(false).await, Err(no_answer()));
+        assert!(!file.owes_error());
         assert_eq!(file.commit(false).await, Ok(None));
         assert_eq!(world.attr().mode, 0o644);
     });
@@ -155,5 +163,88 @@ fn a_later_write_replaces_a_deferred_mtime() {
         file.commit(false).await.unwrap();
         assert!(world.attr().mtime > THEN && world.attr().mode == 0o600);
         assert_eq!(world.commits.load(SeqCst), 2);
+    });
+}
+
+/// The old upload script starts a file anew, in chunks of its own size, while a mount has written and not committed it:
+/// chunks of the old size ended up in a file of the new one.
+#[test]
+fn chunks_of_another_size_are_not_committed() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        for by_age in [false, true] {
+            let file = world.open(&transfer);
+            let chunk_bytes = file.state.lock().attr.chunk_bytes;
+            write(&file, 0, &vec![1; 2 * chunk_bytes as usize + 100]).await.unwrap();
+            let mut model = vec![9; 3000];
+            world.restart(chunk_bytes - 96, &model);
+            if by_age {
+                in_background(&file).await;
+            }
+            assert_eq!(file.commit(false).await, Err(FsError::Stale { ino: INO }));
+            assert_eq!(file.commit(false).await, Ok(None));
+            assert!(!file.is_dirty());
+            assert_eq!(fresh_read(&world).await, model);
+            // The same handle goes on with the file as it is now.
+            write(&file, 10, &[3; 9000]).await.unwrap();
+            lay(&mut model, 10, &[3; 9000]);
+            file.commit(false).await.unwrap();
+            assert_eq!(fresh_read(&world).await, model);
+        }
+    });
+}
+
+/// The mount's commit was carried out, nobody heard of it, and another mount wrote the first chunk anew: sent again, the
+/// commit would have brought the first version back, which is deleted by then.
+#[test]
+fn an_unanswered_commit_that_was_carried_out_is_not_sent_again() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        let file = world.open(&ours);
+        write(&file, 0, &[1; 8192]).await.unwrap();
+        world.change_failures.lock().push((no_answer(), true));
+        in_background(&file).await;
+        overwrite(&world.open(&theirs), 0).await;
+        assert_eq!(file.commit(false).await, Ok(None));
+        let mut model = vec![2; 4096];
+        model.resize(8192, 1);
+        assert!(fresh_read(&world).await == model);
+        assert!(read(&file, 0, 8192).await == model);
+        assert!(!file.is_dirty());
+    });
+}
+
+#[test]
+fn an_unanswered_commit_that_was_not_carried_out_is_sent_again() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        let file = world.open(&ours);
+        write(&file, 0, &[1; 8192]).await.unwrap();
+        world.change_failures.lock().push((no_answer(), false));
+        in_background(&file).await;
+        overwrite(&world.open(&theirs), 8192).await;
+        file.commit(false).await.unwrap().unwrap();
+        let mut model = vec![1; 8192];
+        model.resize(3 * 4096, 2);
+        assert!(fresh_read(&world).await == model);
+    });
+}
+
+#[test]
+fn an_unanswered_commit_whose_fate_nothing_shows_is_told_once() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        let file = world.open(&ours);
+        write(&file, 0, &[1; 4096]).await.unwrap();
+        world.change_failures.lock().push((no_answer(), true));
+        in_background(&file).await;
+        overwrite(&world.open(&theirs), 0).await;
+        assert_eq!(file.commit(false).await, Err(no_answer()));
+        assert_eq!(file.commit(false).await, Ok(None));
+        assert!(read(&file, 0, 5000).await == [2; 4096]);
     });
 }

@@ -51,6 +51,8 @@ pub struct World {
     /// Each answer to a query needs a permit; what it says is as of before.
     pub answer_gate: Semaphore,
     next_version: AtomicU64,
+    /// A file that starts anew has smaller ones.
+    largest_chunk_bytes: u32,
     page: usize,
 }
 
@@ -100,6 +102,7 @@ impl World {
             put_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             answer_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             next_version: AtomicU64::new(1),
+            largest_chunk_bytes: chunk_bytes,
             page: 5,
         })
     }
@@ -115,6 +118,18 @@ impl World {
 
     pub fn attr(&self) -> Attr {
         self.file.lock().attr.clone()
+    }
+
+    /// As the upload of chunk 1 of a file does it.
+    pub fn restart(&self, chunk_bytes: u32, data: &[u8]) {
+        let id = ChunkId { version: Version(self.next_version.fetch_add(1, SeqCst)), index: 1 };
+        self.chunks.lock().insert(id, Stored { data: Bytes::copy_from_slice(data), durable: true });
+        let mut file = self.file.lock();
+        assert!(chunk_bytes <= self.largest_chunk_bytes);
+        file.extents = ExtentMap::default();
+        file.extents.insert(Extent { first: 1, count: 1, version: id.version });
+        (file.attr.size, file.attr.chunk_bytes) = (data.len() as u64, chunk_bytes);
+        file.attr.change += 3;
     }
 
     pub fn committed_durably(&self) -> bool {
@@ -149,7 +164,7 @@ impl World {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let limit = self.file.lock().attr.chunk_bytes as usize;
+        let limit = self.largest_chunk_bytes as usize;
         let mut stored = self.chunks.lock();
         for NewChunk { id, data, .. } in chunks {
             assert!(!data.is_empty() && data.len() <= limit);
@@ -160,6 +175,9 @@ impl World {
 
     fn commit(&self, commit: Commit) -> Result<Reply, FsError> {
         let mut file = self.file.lock();
+        if commit.chunk_bytes.is_some_and(|made_for| made_for != file.attr.chunk_bytes) {
+            return Err(FsError::Stale { ino: INO });
+        }
         let size = u64::from(file.attr.chunk_bytes);
         for write in &commit.partial {
             file.check_base(write)?;

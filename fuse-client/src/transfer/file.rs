@@ -76,6 +76,11 @@ impl FileData {
         self.state.lock().defer(set)
     }
 
+    /// Written data was given up, and nobody has been told: the next commit does.
+    pub fn owes_error(&self) -> bool {
+        self.state.lock().lost.is_some()
+    }
+
     pub fn is_dirty(&self) -> bool {
         self.state.lock().is_dirty()
     }

@@ -19,6 +19,7 @@ mod read;
 mod read_ahead;
 mod set_attr;
 mod state;
+mod undecided;
 mod unsynced;
 
 #[cfg(test)]

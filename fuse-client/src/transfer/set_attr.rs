@@ -23,8 +23,7 @@ impl FileData {
             Some(size) if size > self.state.lock().most_bytes() => Err(FsError::FileTooLarge),
             Some(0) => self.empty(set).await,
             Some(size) => {
-                let committed = self.commit_in_turn(false).await;
-                self.report(committed)?;
+                self.commit_and_report(false).await?;
                 self.cut(set, size).await
             }
         }
@@ -62,7 +61,7 @@ impl FileData {
         match &sent {
             Ok(attr) => {
                 (state.sealed, state.stored, state.sealed_mtime) = (DirtyBytes::default(), ExtentMap::default(), None);
-                state.sealed_set = SetAttr::default();
+                (state.sealed_set, state.undecided) = (SetAttr::default(), None);
                 state.known.replace(&[], false);
                 state.adopt(attr, 0);
             }

@@ -24,6 +24,7 @@ use super::{
     dirty::DirtyBytes,
     extents::{ExtentMap, KnownExtents, to_extents},
     read_ahead::Streams,
+    undecided::Undecided,
 };
 
 pub struct State {
@@ -45,6 +46,10 @@ pub struct State {
     pub stored: ExtentMap,
     /// What of `stored` landed since the commit under way began and is not its own; meaningless without one.
     pub newer: ExtentMap,
+    /// A commit of which nobody knows whether it was carried out.
+    pub undecided: Option<Undecided>,
+    /// The chunks that the commit under way stores are of this size.
+    pub sealed_chunk_bytes: u32,
     /// The commit under way has data, not attributes alone.
     pub carries_data: bool,
     /// When the newest byte of `dirty`, or of what left it for a flight, was written.
@@ -125,6 +130,8 @@ impl State {
             next_flight: 0,
             stored: ExtentMap::default(),
             newer: ExtentMap::default(),
+            undecided: None,
+            sealed_chunk_bytes: 0,
             carries_data: false,
             mtime: None,
             sealed_mtime: None,
@@ -264,6 +271,7 @@ impl State {
     /// Begins a commit: what is dirty now is what it must store.
     pub fn seal(&mut self, durable: bool) {
         (self.carries_data, self.newer) = (self.has_data(), ExtentMap::default());
+        self.sealed_chunk_bytes = self.attr.chunk_bytes;
         let older = std::mem::take(&mut self.sealed);
         self.sealed = std::mem::take(&mut self.dirty);
         self.sealed.merge_under(older, self.attr.chunk_bytes);
