@@ -456,6 +456,7 @@ pub mod calls {
     pub const NEIGHBOURS: &str = "chordfs_neighbours";
 }
 
+#[allow(clippy::large_enum_variant, reason = "one at a time, and only until it is encoded or carried out")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Where is the leader?
