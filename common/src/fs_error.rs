@@ -9,7 +9,8 @@ use crate::{chunk::NameError, namespace::Ino};
 pub enum FsError {
     #[error("no such file or directory")]
     NoEntry,
-    #[error("inode {} does not exist any more", ino.0)]
+    /// Also: it started anew since it was opened.
+    #[error("inode {} does not exist any more, or not as it was opened", ino.0)]
     Stale { ino: Ino },
     #[error("the name is taken")]
     Exists,

@@ -314,6 +314,9 @@ pub struct Truncate {
 pub struct Commit {
     /// Drops all that was there first and sets the chunk size: "the file starts anew".
     pub restart: Option<u32>,
+    /// The chunks are of this size: refused with `Stale` where the file has started anew with another. Ignored with
+    /// `restart`; `None` checks nothing.
+    pub chunk_bytes: Option<u32>,
     /// Chunks written whole: nothing of what they replace is needed. Ascending, not overlapping.
     pub extents: Vec<Extent>,
     /// Chunks overwritten in part: refused with `Conflict` unless `base` is still current.
@@ -453,6 +456,7 @@ pub mod calls {
     pub const NEIGHBOURS: &str = "chordfs_neighbours";
 }
 
+#[allow(clippy::large_enum_variant, reason = "one at a time, and only until it is encoded or carried out")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Where is the leader?

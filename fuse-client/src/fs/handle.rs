@@ -73,7 +73,7 @@ impl FileSystem {
 
     /// Nothing was written through this mount since the last commit: `flush` has nothing to do.
     pub fn try_flush(&self, ino: Ino) -> bool {
-        self.opens.get(ino).is_none_or(|file| !file.has_unsettled_writes())
+        self.opens.get(ino).is_none_or(|file| !file.has_unsettled_writes() && !file.data.owes_error())
     }
 
     pub async fn flush(&self, ino: Ino) -> Result<(), FsError> {

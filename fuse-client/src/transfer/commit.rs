@@ -1,13 +1,14 @@
 //! Commits: everything that was written when one begins is stored, and then made current in one operation.
 //!
 //! ```text
-//! seal -> whole chunks fly -> all earlier flights land -> sync (fsync only) -> partly written chunks are laid over
+//! seal -> an unanswered one is decided -> whole chunks fly -> all earlier flights land -> sync (fsync only) -> partly written chunks are laid over
 //! their bases and stored -> Change::Commit -> on Conflict: extents again, lay over again what has changed
 //! ```
 //!
 //! Failures. A commit that a program asked for reports its failure, and what it could not store is given up, as Linux
 //! does it. One that runs by age keeps the data for the next try; after [`TRIES`] of them, or when no try can help, it
-//! is given up and the next commit that a program asks for reports why, once.
+//! is given up and the next commit that a program asks for reports why, once. Attributes that were to go with the data
+//! go alone then; when that fails as well, in the same number of tries, they are given up in the same way.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +24,7 @@ use common::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{FileData, extents::ExtentMap, state::Base};
+use super::{FileData, extents::ExtentMap, state::Base, undecided::Undecided};
 
 /// Background commits that may fail before the data is given up.
 const TRIES: u32 = 3;
@@ -67,14 +68,33 @@ impl FileData {
     /// Errors: also that of an earlier background flush whose data was given up, once.
     pub async fn commit(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
         let _turn = self.take_turn().await;
+        self.commit_and_report(durable).await
+    }
+
+    /// Called in the turn. The verdict for the program that asked: its own failure, or one kept for it.
+    pub(super) async fn commit_and_report(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
         let outcome = self.commit_in_turn(durable).await;
-        self.report(outcome)
+        let restarted = matches!(outcome, Err(FsError::Stale { .. }));
+        let outcome = self.report(outcome);
+        if restarted {
+            self.look_again().await;
+        }
+        outcome
     }
 
     pub(super) async fn commit_in_background(self: Arc<Self>) {
         let Ok(lock) = self.turn.try_lock() else { return };
         let _turn = Turn { file: &self, _lock: lock };
         let Err(error) = self.commit_in_turn(false).await else { return };
+        let restarted = matches!(error, FsError::Stale { .. });
+        self.note_failure(error);
+        if restarted {
+            self.look_again().await;
+        }
+    }
+
+    /// A commit that nobody asked for has failed.
+    fn note_failure(&self, error: FsError) {
         let mut state = self.state.lock();
         state.failed_commits += 1;
         if state.failed_commits < TRIES && may_pass(&error) {
@@ -90,8 +110,14 @@ impl FileData {
         Turn { file: self, _lock: self.turn.lock().await }
     }
 
-    /// The verdict for the program that asked: its own failure, or one kept for it.
-    pub(super) fn report<T>(&self, outcome: Result<T, FsError>) -> Result<T, FsError> {
+    /// After `Stale`: perhaps the file is there and has started anew, with chunks of another size.
+    async fn look_again(&self) {
+        if let Err(error) = self.refetch().await {
+            tracing::debug!(ino = self.ino.0, %error, "the file is gone, or cannot be asked for");
+        }
+    }
+
+    fn report<T>(&self, outcome: Result<T, FsError>) -> Result<T, FsError> {
         let mut state = self.state.lock();
         let lost = state.lost.take();
         if let Err(error) = &outcome {
@@ -106,6 +132,7 @@ impl FileData {
 
     pub(super) async fn commit_in_turn(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
         self.state.lock().seal(durable);
+        self.decide().await?;
         self.land_all().await?;
         if durable {
             self.transfer.unsynced.sync(self.ino, &*self.transfer.chunks).await?;
@@ -231,13 +258,17 @@ impl FileData {
     }
 
     async fn apply_commit(&self, laid: &BTreeMap<u32, Laid>) -> Result<Option<Attr>, FsError> {
-        let (commits, replaced) = self.draft(laid);
+        let (commits, replaced) = self.draft(laid)?;
         let mut newest = None;
         for commit in commits {
             let change = Change::Commit { ino: self.ino, commit: commit.clone() };
-            let attr = match self.transfer.namespace.apply(change).await? {
-                Reply::Attr(attr) => attr,
-                other => return Err(unexpected("Commit", &other)),
+            let attr = match self.transfer.namespace.apply(change).await {
+                Ok(Reply::Attr(attr)) => attr,
+                Ok(other) => return Err(unexpected("Commit", &other)),
+                Err(error) => {
+                    self.note_refusal(&commit, &replaced, &error);
+                    return Err(error);
+                }
             };
             self.adopt_commit(&commit, &attr);
             newest = Some(attr);
@@ -250,9 +281,22 @@ impl FileData {
         Ok(newest)
     }
 
-    /// The operations to send, and what of `stored` was overwritten in part and is replaced by them.
-    fn draft(&self, laid: &BTreeMap<u32, Laid>) -> (Vec<Commit>, Vec<Extent>) {
+    /// Without an answer nobody knows what is current, and the feed does not tell a session what it did itself.
+    fn note_refusal(&self, commit: &Commit, replaced: &[Extent], error: &FsError) {
+        if matches!(error, FsError::NoQuorum { .. }) {
+            let mut state = self.state.lock();
+            state.stale = true;
+            state.undecided = Some(Undecided::new(commit, replaced, &state, error.clone()));
+        }
+    }
+
+    /// The operations to send, and what of `stored` was overwritten in part and is replaced by them. `Stale` if the file
+    /// has started anew with chunks of another size since the commit began.
+    fn draft(&self, laid: &BTreeMap<u32, Laid>) -> Result<(Vec<Commit>, Vec<Extent>), FsError> {
         let state = self.state.lock();
+        if state.carries_data && state.attr.chunk_bytes != state.sealed_chunk_bytes {
+            return Err(FsError::Stale { ino: self.ino });
+        }
         let (mut whole, mut partial, mut replaced) = (state.stored.clone(), Vec::new(), Vec::new());
         for (&index, &Laid { base, version }) in laid {
             if let Base::Own(old) = base {
@@ -266,7 +310,8 @@ impl FileData {
         let mut commits = portions(&whole, partial, state.chunk_bytes(), end);
         // Without a time the namespace would take its own, in place of one that a program has set since it wrote.
         let mtime = Some(state.sealed_mtime.unwrap_or(state.attr.mtime));
-        commits.iter_mut().for_each(|commit| commit.mtime = mtime);
+        let chunk_bytes = Some(state.attr.chunk_bytes);
+        commits.iter_mut().for_each(|commit| (commit.mtime, commit.chunk_bytes) = (mtime, chunk_bytes));
         if commits.is_empty() && !state.sealed_set.is_empty() {
             // The data they were to go with was given up.
             commits.push(Commit { mtime, ..Commit::default() });
@@ -274,7 +319,7 @@ impl FileData {
         if let Some(last) = commits.last_mut() {
             last.set = state.sealed_set.clone();
         }
-        (commits, replaced)
+        Ok((commits, replaced))
     }
 
     fn adopt_commit(&self, commit: &Commit, attr: &Attr) {

@@ -44,9 +44,15 @@ pub struct World {
     /// Failures that the next puts meet, last one first.
     pub put_failures: Mutex<Vec<FsError>>,
     pub put_always_fails: Mutex<Option<FsError>>,
+    /// Failures that the next changes meet, last one first; with true, they are carried out all the same.
+    pub change_failures: Mutex<Vec<(FsError, bool)>>,
     /// Each put needs a permit.
     pub put_gate: Semaphore,
+    /// Each answer to a query needs a permit; what it says is as of before.
+    pub answer_gate: Semaphore,
     next_version: AtomicU64,
+    /// A file that starts anew has smaller ones.
+    largest_chunk_bytes: u32,
     page: usize,
 }
 
@@ -92,8 +98,11 @@ impl World {
             queries: AtomicU64::new(0),
             put_failures: Mutex::default(),
             put_always_fails: Mutex::default(),
+            change_failures: Mutex::default(),
             put_gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            answer_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             next_version: AtomicU64::new(1),
+            largest_chunk_bytes: chunk_bytes,
             page: 5,
         })
     }
@@ -109,6 +118,18 @@ impl World {
 
     pub fn attr(&self) -> Attr {
         self.file.lock().attr.clone()
+    }
+
+    /// As the upload of chunk 1 of a file does it.
+    pub fn restart(&self, chunk_bytes: u32, data: &[u8]) {
+        let id = ChunkId { version: Version(self.next_version.fetch_add(1, SeqCst)), index: 1 };
+        self.chunks.lock().insert(id, Stored { data: Bytes::copy_from_slice(data), durable: true });
+        let mut file = self.file.lock();
+        assert!(chunk_bytes <= self.largest_chunk_bytes);
+        file.extents = ExtentMap::default();
+        file.extents.insert(Extent { first: 1, count: 1, version: id.version });
+        (file.attr.size, file.attr.chunk_bytes) = (data.len() as u64, chunk_bytes);
+        file.attr.change += 3;
     }
 
     pub fn committed_durably(&self) -> bool {
@@ -143,7 +164,7 @@ impl World {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let limit = self.file.lock().attr.chunk_bytes as usize;
+        let limit = self.largest_chunk_bytes as usize;
         let mut stored = self.chunks.lock();
         for NewChunk { id, data, .. } in chunks {
             assert!(!data.is_empty() && data.len() <= limit);
@@ -154,6 +175,9 @@ impl World {
 
     fn commit(&self, commit: Commit) -> Result<Reply, FsError> {
         let mut file = self.file.lock();
+        if commit.chunk_bytes.is_some_and(|made_for| made_for != file.attr.chunk_bytes) {
+            return Err(FsError::Stale { ino: INO });
+        }
         let size = u64::from(file.attr.chunk_bytes);
         for write in &commit.partial {
             file.check_base(write)?;
@@ -240,6 +264,10 @@ impl Namespace for World {
         Box::pin(async move {
             self.late().await;
             self.commits.fetch_add(1, SeqCst);
+            let failure = self.change_failures.lock().pop();
+            if let Some((failure, false)) = failure {
+                return Err(failure);
+            }
             let before: Vec<ChunkId> = self.file.lock().chunks().collect();
             let reply = match change {
                 Change::Commit { ino: INO, commit } => self.commit(commit),
@@ -248,7 +276,7 @@ impl Namespace for World {
             };
             self.purge(before);
             self.late().await;
-            reply
+            failure.map_or(reply, |(failure, _)| Err(failure))
         })
     }
 
@@ -258,6 +286,7 @@ impl Namespace for World {
             self.queries.fetch_add(1, SeqCst);
             let from = if let Query::Extents { from, .. } = query { from } else { 1 };
             let (attr, extents, more) = self.file.lock().page(from, self.page);
+            self.answer_gate.acquire().await.unwrap().forget();
             self.late().await;
             Ok(match query {
                 Query::Open { ino: INO } => Answer::Open { attr, extents, more },

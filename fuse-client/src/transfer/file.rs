@@ -76,6 +76,11 @@ impl FileData {
         self.state.lock().defer(set)
     }
 
+    /// Written data was given up, and nobody has been told: the next commit does.
+    pub fn owes_error(&self) -> bool {
+        self.state.lock().lost.is_some()
+    }
+
     pub fn is_dirty(&self) -> bool {
         self.state.lock().is_dirty()
     }
@@ -93,9 +98,7 @@ impl FileData {
         let mut state = self.state.lock();
         let refusal = check_write(&state, offset, data.len()).err();
         if refusal.is_none() {
-            let size = state.attr.chunk_bytes;
-            state.dirty.write(offset, data, size);
-            state.mtime = Some(now());
+            state.write(offset, data, now());
             self.become_dirty();
             self.start_flights(&mut state, self.transfer.settings.flush_run_bytes);
         }

@@ -19,8 +19,11 @@ mod read;
 mod read_ahead;
 mod set_attr;
 mod state;
+mod undecided;
 mod unsynced;
 
+#[cfg(test)]
+mod failures_test;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
@@ -155,9 +158,14 @@ impl Transfer {
         self.files.lock().get(&ino)?.upgrade()
     }
 
-    /// Before unmounting: commits all that is written, and answers with the first error. Everything is tried.
+    /// Before unmounting: commits all that is written, and answers with the first error. Everything is tried; what a
+    /// failed commit leaves (attributes, what was written meanwhile) in a second one.
     pub async fn flush_all(&self) -> Result<(), FsError> {
-        let commit = |file: Arc<FileData>| async move { file.commit(true).await.map(drop) };
+        let commit = |file: Arc<FileData>| async move {
+            let committed = file.commit(true).await.map(drop);
+            let rest = if file.is_dirty() { file.commit(true).await.map(drop) } else { Ok(()) };
+            committed.and(rest)
+        };
         let files = stream::iter(self.dirty_files()).map(commit);
         let outcomes: Vec<Result<(), FsError>> = files.buffer_unordered(LAST_COMMITS).collect().await;
         outcomes.into_iter().collect()

@@ -18,7 +18,8 @@ use super::{
     state::{Source, State},
 };
 
-/// How often a plan may change before a read gives up; each time another mount has committed to these very chunks.
+/// How often a plan, or the state that was asked for, may change before a read gives up; each time somebody has
+/// committed meanwhile.
 const PLANS: usize = 64;
 
 /// The bytes of each chunk of a range, in order.
@@ -85,21 +86,31 @@ impl FileData {
                 Err(error) => return Err(error),
             }
         }
-        Err(FsError::Internal { detail: format!("inode {} changed faster than it could be read", self.ino.0) })
+        Err(self.too_fast())
     }
 
-    /// Asks the namespace for the newest state.
+    /// Asks the namespace for the newest state. An answer from before a commit of our own is no answer: that commit
+    /// told nothing of what others had changed until then.
     pub(super) async fn refetch(&self) -> Result<(), FsError> {
-        let before = self.state.lock().invalidations;
-        match self.transfer.namespace.query(Query::Open { ino: self.ino }).await? {
-            Answer::Open { attr, extents, more } => {
-                let mut state = self.state.lock();
-                state.refresh(&attr, &extents, more);
+        for _ in 0..PLANS {
+            let before = self.state.lock().invalidations;
+            let (attr, extents, more) = match self.transfer.namespace.query(Query::Open { ino: self.ino }).await? {
+                Answer::Open { attr, extents, more } => (attr, extents, more),
+                other => {
+                    return Err(FsError::Internal { detail: format!("the namespace answered Open with {other:?}") });
+                }
+            };
+            let mut state = self.state.lock();
+            if state.refresh(&attr, &extents, more) {
                 state.stale &= state.invalidations != before;
-                Ok(())
+                return Ok(());
             }
-            other => Err(FsError::Internal { detail: format!("the namespace answered Open with {other:?}") }),
         }
+        Err(self.too_fast())
+    }
+
+    fn too_fast(&self) -> FsError {
+        FsError::Internal { detail: format!("inode {} changed faster than it could be read", self.ino.0) }
     }
 
     /// Makes the committed versions of these chunks known, as of this call or later.

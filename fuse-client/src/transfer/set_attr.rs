@@ -23,8 +23,7 @@ impl FileData {
             Some(size) if size > self.state.lock().most_bytes() => Err(FsError::FileTooLarge),
             Some(0) => self.empty(set).await,
             Some(size) => {
-                let committed = self.commit_in_turn(false).await;
-                self.report(committed)?;
+                self.commit_and_report(false).await?;
                 self.cut(set, size).await
             }
         }
@@ -33,12 +32,18 @@ impl FileData {
     /// What was put off goes along: sent later, it would undo this.
     async fn set_plain(&self, set: SetAttr) -> Result<Attr, FsError> {
         let earlier = std::mem::take(&mut self.state.lock().set);
-        let attr = self.send(set.over(earlier)).await?;
+        let sent = self.send(set.over(earlier.clone())).await;
         let mut state = self.state.lock();
-        let size = state.attr.size;
-        state.adopt(&attr, size);
+        match &sent {
+            Ok(attr) => {
+                let size = state.attr.size;
+                state.adopt(attr, size);
+            }
+            // They were answered long ago, whatever became of these.
+            Err(_) => state.put_back_set(earlier),
+        }
         drop(state);
-        Ok(attr)
+        sent
     }
 
     async fn empty(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
@@ -49,13 +54,14 @@ impl FileData {
         };
         // What failed to be stored is thrown away with the rest.
         let _ = self.land_all().await;
-        let set = set.over(self.state.lock().sealed_set.clone());
+        // Emptying the file sets its mtime, so an earlier one counts no more.
+        let set = set.over(SetAttr { mtime: None, ..self.state.lock().sealed_set.clone() });
         let sent = self.send(SetAttr { truncate: Some(Truncate { size: 0, tail: None }), ..set }).await;
         let mut state = self.state.lock();
         match &sent {
             Ok(attr) => {
                 (state.sealed, state.stored, state.sealed_mtime) = (DirtyBytes::default(), ExtentMap::default(), None);
-                state.sealed_set = SetAttr::default();
+                (state.sealed_set, state.undecided) = (SetAttr::default(), None);
                 state.known.replace(&[], false);
                 state.adopt(attr, 0);
             }

@@ -24,6 +24,7 @@ use super::{
     dirty::DirtyBytes,
     extents::{ExtentMap, KnownExtents, to_extents},
     read_ahead::Streams,
+    undecided::Undecided,
 };
 
 pub struct State {
@@ -43,10 +44,19 @@ pub struct State {
     pub flights: BTreeMap<u64, Flight>,
     pub next_flight: u64,
     pub stored: ExtentMap,
+    /// What of `stored` landed since the commit under way began and is not its own; meaningless without one.
+    pub newer: ExtentMap,
+    /// A commit of which nobody knows whether it was carried out.
+    pub undecided: Option<Undecided>,
+    /// The chunks that the commit under way stores are of this size.
+    pub sealed_chunk_bytes: u32,
+    /// The commit under way has data, not attributes alone.
+    pub carries_data: bool,
     /// When the newest byte of `dirty`, or of what left it for a flight, was written.
     pub mtime: Option<Time>,
     pub sealed_mtime: Option<Time>,
-    /// Attributes set since, which go with the next commit; and those that go with the one under way. No truncation.
+    /// Attributes set since, which go with the next commit; and those that go with the one under way. No truncation. An
+    /// mtime is in `mtime` as well, and here only while no later write has replaced it.
     pub set: SetAttr,
     pub sealed_set: SetAttr,
     /// Why the last flight failed; no flight leaves by itself until a commit tries again.
@@ -119,6 +129,10 @@ impl State {
             flights: BTreeMap::new(),
             next_flight: 0,
             stored: ExtentMap::default(),
+            newer: ExtentMap::default(),
+            undecided: None,
+            sealed_chunk_bytes: 0,
+            carries_data: false,
             mtime: None,
             sealed_mtime: None,
             set: SetAttr::default(),
@@ -152,12 +166,16 @@ impl State {
     }
 
     pub fn is_dirty(&self) -> bool {
-        !(self.dirty.is_empty()
-            && self.sealed.is_empty()
-            && self.flights.is_empty()
-            && self.stored.is_empty()
-            && self.set.is_empty()
-            && self.sealed_set.is_empty())
+        self.has_data() || !self.set.is_empty() || !self.sealed_set.is_empty()
+    }
+
+    fn has_data(&self) -> bool {
+        !(self.dirty.is_empty() && self.sealed.is_empty() && self.flights.is_empty() && self.stored.is_empty())
+    }
+
+    pub fn write(&mut self, offset: u64, data: &[u8], now: Time) {
+        self.dirty.write(offset, data, self.attr.chunk_bytes);
+        (self.mtime, self.set.mtime) = (Some(now), None);
     }
 
     /// Keeps attributes for the commit that has to come anyway: a program that writes a file and then sets its times,
@@ -167,9 +185,17 @@ impl State {
             return false;
         }
         self.mtime = set.mtime.or(self.mtime);
-        let others = SetAttr { mtime: None, ..set.clone() };
-        self.set = others.over(std::mem::take(&mut self.set));
+        self.set = set.clone().over(std::mem::take(&mut self.set));
         true
+    }
+
+    /// Attributes that did not get through go with the next commit, below those set since.
+    pub fn put_back_set(&mut self, mut older: SetAttr) {
+        if self.mtime.is_some() && self.mtime != older.mtime {
+            // Something was written meanwhile.
+            older.mtime = None;
+        }
+        self.set = std::mem::take(&mut self.set).over(older);
     }
 
     /// What is set and not committed, over what the namespace says.
@@ -244,6 +270,8 @@ impl State {
 
     /// Begins a commit: what is dirty now is what it must store.
     pub fn seal(&mut self, durable: bool) {
+        (self.carries_data, self.newer) = (self.has_data(), ExtentMap::default());
+        self.sealed_chunk_bytes = self.attr.chunk_bytes;
         let older = std::mem::take(&mut self.sealed);
         self.sealed = std::mem::take(&mut self.dirty);
         self.sealed.merge_under(older, self.attr.chunk_bytes);
@@ -257,21 +285,38 @@ impl State {
     pub fn unseal(&mut self) {
         let older = std::mem::take(&mut self.sealed);
         self.dirty.merge_under(older, self.attr.chunk_bytes);
+        let set = std::mem::take(&mut self.sealed_set);
+        self.put_back_set(set);
         self.mtime = self.mtime.or(self.sealed_mtime.take());
-        self.set = std::mem::take(&mut self.set).over(std::mem::take(&mut self.sealed_set));
         (self.committing, self.scan_at) = (false, 0);
     }
 
-    /// Gives up what the commit under way was to store.
+    /// Gives up what the commit under way was to store, and nothing that was written since it began: that may be
+    /// another program's, which would not be told. Attributes may still get through without the data that they were to
+    /// go with; they are given up when they fail alone.
     pub fn give_up(&mut self) {
+        if !self.carries_data {
+            self.sealed_set = SetAttr::default();
+        }
         self.sealed = DirtyBytes::default();
-        self.stored = ExtentMap::default();
-        self.sealed_set = SetAttr::default();
-        (self.sealed_mtime, self.failure, self.failed_commits) = (None, None, 0);
+        self.keep_newer();
+        (self.sealed_mtime, self.failure, self.failed_commits) = (self.sealed_set.mtime, None, 0);
+    }
+
+    /// Leaves of `stored` only what of it is `newer`; part of that may be current already, and then is neither.
+    fn keep_newer(&mut self) {
+        let (mut gone, older) = (self.newer.clone(), std::mem::take(&mut self.stored));
+        older.iter().for_each(|extent| gone.remove_if_same(extent));
+        self.stored = std::mem::take(&mut self.newer);
+        gone.iter().for_each(|extent| self.stored.remove_if_same(extent));
     }
 
     pub fn awaits_flights(&self) -> bool {
-        self.flights.iter().any(|(number, flight)| *number < self.barrier || flight.from_sealed)
+        self.flights.iter().any(|(number, flight)| self.is_awaited(*number, flight))
+    }
+
+    fn is_awaited(&self, number: u64, flight: &Flight) -> bool {
+        number < self.barrier || flight.from_sealed
     }
 
     /// Takes the next run of whole chunks out of `sealed`, or else at least `least` bytes out of `dirty`.
@@ -312,8 +357,12 @@ impl State {
         if flight.chunk_bytes != self.attr.chunk_bytes {
             return self.put_back(number, flight);
         }
+        let newer = self.committing && !self.is_awaited(number, &flight);
         for extent in to_extents(flight.chunks.iter().map(|(index, _)| (*index, version))).iter() {
             self.stored.insert(extent);
+            if newer {
+                self.newer.insert(extent);
+            }
         }
     }
 
@@ -327,17 +376,17 @@ impl State {
     /// The bytes of a flight that a commit under way waits for go back below `sealed`, all others below `dirty`.
     fn put_back(&mut self, number: u64, flight: Flight) {
         let size = flight.chunk_bytes;
-        let awaited = self.committing && (flight.from_sealed || number < self.barrier);
+        let awaited = self.committing && self.is_awaited(number, &flight);
         let layer = if awaited { &mut self.sealed } else { &mut self.dirty };
         for (index, data) in flight.chunks {
             layer.put_under(u64::from(index - 1) * u64::from(size), &data, size);
         }
     }
 
-    /// The newest committed state, from an answer of the namespace. Older than what is known: ignored.
-    pub fn refresh(&mut self, attr: &Attr, extents: &[Extent], more: bool) {
+    /// The newest committed state, from an answer of the namespace. Older than what is known: ignored, and false.
+    pub fn refresh(&mut self, attr: &Attr, extents: &[Extent], more: bool) -> bool {
         if attr.change < self.attr.change {
-            return;
+            return false;
         }
         let attr = sound(attr);
         if attr.chunk_bytes != self.attr.chunk_bytes && !self.stored.is_empty() {
@@ -347,6 +396,7 @@ impl State {
         }
         self.known.replace(extents, more);
         self.attr = attr;
+        true
     }
 
     /// Attributes after an operation of our own, by which the size should be `size` now. Another size means that

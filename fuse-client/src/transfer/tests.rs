@@ -32,7 +32,7 @@ pub(super) async fn turns(count: u64) {
     }
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < Duration::from_secs(10), "{what} did not happen");
@@ -398,6 +398,37 @@ fn what_another_mount_commits_is_seen_after_the_feed_says_so() {
     });
 }
 
+/// An answer from between another mount's commit and one of our own was ignored, and yet taken for news: the file's old
+/// bytes were read from then on.
+#[test]
+fn an_answer_that_our_own_commit_overtook_is_no_answer() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
+        let mut model = pattern(3 * 4096, 1);
+        write(&our_file, 0, &model).await.unwrap();
+        our_file.commit(false).await.unwrap();
+        write(&their_file, 0, &[2; 4096]).await.unwrap();
+        their_file.commit(false).await.unwrap();
+        our_file.invalidate();
+        world.answer_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
+        let queries = world.queries.load(SeqCst);
+        let reading = tokio::spawn({
+            let file = our_file.clone();
+            async move { file.read(0, 3 * 4096).await }
+        });
+        until("the question", || world.queries.load(SeqCst) > queries).await;
+        write(&our_file, 4096, &[3; 4096]).await.unwrap();
+        our_file.commit(false).await.unwrap();
+        world.answer_gate.add_permits(1000);
+        model[..4096].fill(2);
+        model[4096..8192].fill(3);
+        assert!(reading.await.unwrap().unwrap() == model);
+        assert!(read(&our_file, 0, 3 * 4096).await == model);
+    });
+}
+
 #[test]
 fn a_file_that_has_grown_elsewhere_is_cut_right() {
     run(async {
@@ -495,39 +526,5 @@ fn threads_side_by_side_see_their_own_bytes() {
         expected.truncate(world.attr().size as usize);
         assert!(fresh_read(&world).await == expected);
         assert_eq!(transfer.ceiling.held_bytes(), 0);
-    });
-}
-
-/// Prints what the data path itself costs; run with `--ignored --nocapture`, in release for numbers that mean something.
-#[test]
-#[ignore = "prints numbers, checks nothing"]
-fn what_a_gibibyte_costs() {
-    run(async {
-        let data = pattern(MIB as usize, 1);
-        let mut place = vec![0; 64 << 20];
-        place.fill(1);
-        let took = |what: &str, since: Instant| println!("{what} {:.3} seconds", since.elapsed().as_secs_f64());
-        let started = Instant::now();
-        (0..1024).for_each(|at| place[(at % 64) << 20..][..MIB as usize].copy_from_slice(std::hint::black_box(&data)));
-        took("one_memcpy", started);
-        let world = World::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
-        let started = Instant::now();
-        for at in 0..1024 {
-            write(&file, at * MIB, &data).await.unwrap();
-            turns(2).await;
-        }
-        file.commit(false).await.unwrap();
-        took("write", started);
-        let cold = world.mount(TransferSettings { cache_bytes: 2 << 30, ..settings() });
-        let file = world.open(&cold);
-        for what in ["cold_read", "warm_read", "warm_read_moving", "warm_read_again"] {
-            let started = Instant::now();
-            for at in (0..1024 * MIB).step_by(128 << 10) {
-                std::hint::black_box(read(&file, at, 128 << 10).await);
-            }
-            took(what, started);
-        }
     });
 }

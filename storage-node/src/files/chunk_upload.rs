@@ -8,7 +8,7 @@ use common::{
     chunk::{ChunkId, ChunkName, MAX_CHUNK_BYTES, SCRIPT_CHUNK_BYTES},
     chunk_client::NewChunk,
     fs_error::FsError,
-    namespace::{Attr, Change, Commit, EntryName, Extent, FileKind, Ino, Reply},
+    namespace::{Attr, Change, Commit, EntryName, Extent, FileKind, Ino},
 };
 
 use super::{FileService, entry_attr};
@@ -49,11 +49,11 @@ impl FileService {
         check_length(data.len(), chunk_bytes)?;
         let size_at_least = u64::from(chunk.index - 1) * u64::from(chunk_bytes) + data.len() as u64;
         let extents = self.store(&attr, chunk.index, data).await?;
-        let commit = Commit { restart, extents, size_at_least, ..Commit::default() };
-        match self.namespace.apply(Change::Commit { ino: attr.ino, commit }).await? {
-            // The size was computed from another chunk size: chunk 1 came in between. The sender has to decide.
-            Reply::Attr(now) if now.chunk_bytes != chunk_bytes => Err(FsError::Conflict { index: chunk.index }),
-            _ => Ok(()),
+        let commit = Commit { restart, chunk_bytes: Some(chunk_bytes), extents, size_at_least, ..Commit::default() };
+        match self.namespace.apply(Change::Commit { ino: attr.ino, commit }).await {
+            // Chunk 1 came in between, or the file went. The sender has to decide.
+            Err(FsError::Stale { .. }) => Err(FsError::Conflict { index: chunk.index }),
+            outcome => outcome.map(drop),
         }
     }
 

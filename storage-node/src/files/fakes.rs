@@ -31,11 +31,13 @@ struct Log {
     /// Also the sequence number and the seconds since a day in 2001.
     index: u64,
     failure: Option<FsError>,
+    /// Carried out before the next commit.
+    overtaking: Option<Change>,
 }
 
 impl Default for FakeNamespace {
     fn default() -> Self {
-        let mut log = Log { tables: Tables::new(), session: SessionId(0), index: 0, failure: None };
+        let mut log = Log { tables: Tables::new(), session: SessionId(0), index: 0, failure: None, overtaking: None };
         match log.apply_as(None, Change::OpenSession { nonce: 1, client: "test".into() }) {
             Ok(Reply::Session { session, .. }) => log.session = session,
             other => panic!("{other:?}"),
@@ -67,6 +69,11 @@ impl FakeNamespace {
     /// Every call fails with this from now on.
     pub fn fail(&self, failure: Option<FsError>) {
         self.log.lock().failure = failure;
+    }
+
+    /// Somebody else's change comes just before the next commit.
+    pub fn overtake(&self, change: Change) {
+        self.log.lock().overtaking = Some(change);
     }
 
     /// What has a name or a holder, the root apart.
@@ -142,6 +149,11 @@ impl Namespace for FakeNamespace {
         Box::pin(async move {
             let mut log = self.log.lock();
             log.failure.clone().map_or(Ok(()), Err)?;
+            if matches!(change, Change::Commit { .. })
+                && let Some(overtaking) = log.overtaking.take()
+            {
+                log.apply(overtaking).unwrap();
+            }
             log.apply(change)
         })
     }

@@ -2,7 +2,7 @@
 
 use common::{
     fs_error::FsError,
-    namespace::{FileKind, Ino},
+    namespace::{Change, Commit, FileKind, Ino},
 };
 use futures_util::{StreamExt, stream};
 use reqwest::{
@@ -110,6 +110,19 @@ async fn chunk_one_starts_the_file_anew() {
     files.put("c_chunk_1", b"").await;
     assert_eq!(files.body("/c").await, (200, Vec::new()));
     assert_eq!(files.body("/c_chunk_1").await, (200, Vec::new()));
+}
+
+/// Its place in the file was computed from chunks of another size.
+#[tokio::test]
+async fn a_chunk_that_a_new_beginning_overtakes_is_refused() {
+    let files = Files::start().await;
+    files.put("c_chunk_1", &pattern(9000)).await;
+    let ino = files.namespace.attr("c").unwrap().ino;
+    let commit = Commit { restart: Some(4000), ..Commit::default() };
+    files.namespace.overtake(Change::Commit { ino, commit });
+    let (status, text) = files.upload(&[("c_chunk_2", b"end")]).await;
+    assert!(status == 409 && text.contains("chunk 2 has changed"), "{status}: {text}");
+    assert_eq!(files.namespace.attr("c").unwrap().size, 0);
 }
 
 #[tokio::test]

@@ -189,6 +189,9 @@ impl Tables {
                 self.check_fresh(&runs)?;
                 (chunk_bytes, 0)
             }
+            None if commit.chunk_bytes.is_some_and(|made_for| made_for != before.chunk_bytes) => {
+                return Err(FsError::Stale { ino: before.ino });
+            }
             None => (before.chunk_bytes, before.size),
         };
         let size = size.max(commit.size_at_least);

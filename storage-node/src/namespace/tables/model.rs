@@ -376,6 +376,9 @@ impl Model {
             Some(chunk_bytes) if !(1..=MAX_CHUNK_BYTES).contains(&chunk_bytes) => return Err(refused()),
             Some(_) if writes.iter().any(|(_, version)| self.is_referenced(*version)) => return Err(refused()),
             Some(chunk_bytes) => (chunk_bytes, commit.size_at_least),
+            None if ![None, Some(file.attr.chunk_bytes)].contains(&commit.chunk_bytes) => {
+                return Err(FsError::Stale { ino });
+            }
             None => (file.attr.chunk_bytes, file.attr.size.max(commit.size_at_least)),
         };
         check_size(size, chunk_bytes.into())?;

@@ -136,6 +136,7 @@ impl Generator {
         }
         let mut commit = Commit {
             restart: self.rng.random_bool(0.1).then(|| self.chunk_bytes()),
+            chunk_bytes: self.rng.random_bool(0.2).then(|| self.chunk_bytes()),
             size_at_least: self.rng.random_range(0..120),
             mtime: self.rng.random_bool(0.3).then(|| self.now()),
             ..Commit::default()

@@ -92,6 +92,25 @@ fn a_restart_forgets_what_was() {
     assert!(is_invalid(shop.commit(ino, Commit { restart: Some(0), ..Commit::default() })));
 }
 
+/// A mount that had ten-byte chunks on their way would have put them into a file of 4000-byte chunks.
+#[test]
+fn a_commit_for_chunks_of_another_size_is_refused() {
+    let (mut shop, ino) = file_of(&[(1, 3, 1)]);
+    let commit = |chunk_bytes, version| Commit {
+        chunk_bytes: Some(chunk_bytes),
+        extents: vec![extent((1, 1, version))],
+        size_at_least: 10,
+        ..Commit::default()
+    };
+    shop.commit(ino, commit(10, 2)).unwrap();
+    let before = (shop.contents(ino), shop.dead(), shop.attr(ino));
+    assert_eq!(shop.commit(ino, commit(4000, 3)), Err(FsError::Stale { ino }));
+    assert_eq!((shop.contents(ino), shop.dead(), shop.attr(ino)), before);
+    shop.commit(ino, Commit { restart: Some(4000), ..commit(10, 3) }).unwrap();
+    assert_eq!(shop.attr(ino).chunk_bytes, 4000);
+    assert_eq!(shop.commit(ino, commit(10, 4)), Err(FsError::Stale { ino }));
+}
+
 #[test]
 fn commits_that_make_no_sense_are_refused() {
     let (mut shop, ino) = file_of(&[]);
