@@ -118,3 +118,26 @@ enum Word {
 fn has_precedence(ours: u64, who: &Identity) -> bool {
     who.namespace.is_some_and(|theirs| theirs != ours && (who.voters.len() > 1 || theirs < ours))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_namespaces_exactly_one_gives_way() {
+        let ring: SocketAddr = "127.0.0.1:7000".parse().unwrap();
+        let who = |namespace, voters| Identity {
+            uid: 1,
+            namespace,
+            ring,
+            term: 1,
+            voter: true,
+            leads: true,
+            leader: None,
+            voters: vec![ring; voters],
+        };
+        assert!(has_precedence(5, &who(Some(4), 1)) && !has_precedence(4, &who(Some(5), 1)), "the older one stays");
+        assert!(has_precedence(4, &who(Some(5), 2)), "one with more voters stays");
+        assert!(!has_precedence(5, &who(Some(5), 3)) && !has_precedence(5, &who(None, 0)), "there is only one");
+    }
+}

@@ -44,7 +44,11 @@ async fn a_node_that_began_alone_by_mistake_gives_way_before_it_leads_again() {
     apply(&nodes, &make(session, 1, "file")).await.unwrap();
 
     let second = second.stop().await.restart().await;
-    let term = second.namespace.status().term;
+    let term = eventually("Raft has begun", || async {
+        let status = second.namespace.status();
+        (status.voters.len() == 1).then_some(status.term)
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!second.namespace.status().leads, "it has nobody's word yet");
     connect(&[&nodes[0], &second]);
