@@ -376,30 +376,3 @@ async fn mounts_sessions_outlive_their_leader() {
 fn make_change(file: &str) -> Change {
     make(SessionId(0), 0, file).change
 }
-
-/// Not a check: prints what one operation and one query take, alone and with two followers on the same disk.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn latency_of_one_node_and_of_three() {
-    for count in [1, 3] {
-        let nodes = cluster(count, Settings::default()).await;
-        let session = open_session(&nodes, 1).await;
-        let (leader, peer) = (&nodes[leader_at(&nodes).unwrap()], Peer::new());
-        let makes = (0..2000).map(|at| Request::Apply(make(session, at, &format!("file {at}"))));
-        let lookups = (0..2000).map(|at| Request::Query(lookup(&format!("file {at}"))));
-        println!("{count} nodes: apply {}", timed(leader, &peer, makes).await);
-        println!("{count} nodes: query {}", timed(leader, &peer, lookups).await);
-    }
-}
-
-async fn timed(node: &Node, peer: &Peer, requests: impl Iterator<Item = Request>) -> String {
-    let mut times = Vec::new();
-    for request in requests {
-        let start = Instant::now();
-        let answer = node.ask(peer, request).await;
-        times.push(start.elapsed());
-        assert!(matches!(answer, Response::Applied(Ok(_)) | Response::Answered(Ok(_))), "{answer:?}");
-    }
-    times.sort();
-    format!("p50 {:?}, p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100])
-}
