@@ -41,4 +41,9 @@ cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- -D warnings
 # The tests start these as processes and look for them beside the test binary.
 cargo build --quiet -p storage-node -p fuse-client
-cargo test --workspace --no-fail-fast
+# The summary of all test binaries, in one line, comes last.
+results=$(mktemp)
+trap 'rm -f "$results"' EXIT
+cargo test --workspace --no-fail-fast 2>&1 | tee "$results" || failed=1
+awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$results"
+exit "${failed:-0}"

@@ -196,14 +196,18 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     node.namespace.set(namespace.clone()).ok().context("the namespace was started twice")?;
 
     let repair = Arc::new(Notify::new());
-    let writer =
-        Arc::new(Writer::new(store.clone(), peers.clone(), neighbours.clone(), repair.clone(), config.peer_deadline));
+    let floor = {
+        let namespace = namespace.clone();
+        Arc::new(move || copies_floor(&namespace))
+    };
+    let (view, wake) = (neighbours.clone(), repair.clone());
+    let writer = Arc::new(Writer::new(store.clone(), peers.clone(), view, wake, config.peer_deadline, floor));
     let own = vec![config.address];
     let router = || Arc::new(Router::new(own.clone(), config.look_up_deadline));
     let chunk_client = Arc::new(ChunkClient::new(router(), pool, config.operation_deadline));
     let files = FileService::over(Arc::new(session), chunk_client, FileDefaults::default());
-    let file_plane = chunks::routes(ChunkPlane { store: store.clone(), writer: writer.clone() })
-        .merge(files_router(files, FilesOptions::default()));
+    let file_plane =
+        chunks::routes(ChunkPlane { store: store.clone(), writer }).merge(files_router(files, FilesOptions::default()));
     let metrics = install_recorder().map_err(anyhow::Error::msg)?;
     let admin_plane = admin_router(node.clone(), metrics, AdminOptions::default()).merge(namespace.routes());
 
@@ -221,7 +225,6 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     };
     tasks.spawn(repair.run(stop.clone()));
     tasks.spawn(compact(store, config.compact_period, stop.clone()));
-    tasks.spawn(keep_floor(writer, namespace, stop.clone()));
     tasks.spawn(open_session(config.address, opened, stop.clone()));
     Ok(node)
 }
@@ -308,13 +311,6 @@ async fn compact(store: Arc<Store>, period: Duration, stop: CancellationToken) {
             Err(error) => warn!(%error, "rewriting segments failed"),
         }
         tokio::select! { () = stop.cancelled() => return, () = sleep(period) => {} }
-    }
-}
-
-async fn keep_floor(writer: Arc<Writer>, namespace: Namespace, stop: CancellationToken) {
-    loop {
-        writer.set_floor(copies_floor(&namespace));
-        tokio::select! { () = stop.cancelled() => return, () = sleep(Duration::from_millis(200)) => {} }
     }
 }
 

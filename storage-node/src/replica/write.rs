@@ -1,13 +1,7 @@
 //! The way of a write at its owner: into the own store and to the next holders at the same time, acknowledged when
 //! enough of them have it. What is still missing then goes on in the background, and repair is told.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use common::{
     chunk::VerifiedBatch,
@@ -39,12 +33,14 @@ pub enum PutError {
     Store(#[from] StoreError),
 }
 
+/// Copies below which nothing is acknowledged at this moment; see [`judge_put`].
+pub type Floor = Arc<dyn Fn() -> usize + Send + Sync>;
+
 pub struct Writer {
     store: Arc<Store>,
     peers: Peers,
     neighbours: watch::Receiver<Neighbours>,
-    /// Copies below which nothing is acknowledged; see [`judge_put`]. Out of reach until it has been set.
-    floor: AtomicUsize,
+    floor: Floor,
     /// Wakes repair when a holder was passed over.
     repair: Arc<Notify>,
     deadline: Duration,
@@ -57,12 +53,9 @@ impl Writer {
         neighbours: watch::Receiver<Neighbours>,
         repair: Arc<Notify>,
         deadline: Duration,
+        floor: Floor,
     ) -> Self {
-        Self { store, peers, neighbours, floor: AtomicUsize::new(REPLICAS), repair, deadline }
-    }
-
-    pub fn set_floor(&self, copies: usize) {
-        self.floor.store(copies, Ordering::Relaxed);
+        Self { store, peers, neighbours, floor, repair, deadline }
     }
 
     pub fn neighbours(&self) -> Neighbours {
@@ -79,7 +72,7 @@ impl Writer {
     /// Stores a batch as its owner.
     pub async fn put(&self, batch: VerifiedBatch, durable: bool) -> Result<(), PutError> {
         let neighbours = self.neighbours();
-        let floor = self.floor.load(Ordering::Relaxed);
+        let floor = (self.floor)();
         match judge_put(&neighbours, batch.keys(), floor) {
             PutVerdict::Misdirected => Err(PutError::Misdirected { neighbours }),
             PutVerdict::TooFewNodes { required } => {
