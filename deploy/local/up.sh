@@ -85,13 +85,12 @@ clean_up() {
   done
 }
 
-node_is_up() { alive "$data/node-$1.pid" && ready "127.0.0.$1"; }
-node_is_up_or_gone() { ready "127.0.0.$1" || ! alive "$data/node-$1.pid"; }
+up_or_ended() { ready "127.0.0.$1" || ! alive "$data/node-$1.pid"; }
 
 bring_up() {
   local number=$1
-  wait_until 60 node_is_up_or_gone "$number" || fail "node $number is not ready after 60 s; see $data/node-$number/log"
-  node_is_up "$number" || fail "node $number ended: $(tail -n 1 "$data/node-$number/log")"
+  wait_until 60 up_or_ended "$number" || fail "node $number is not ready after 60 s; see $data/node-$number/log"
+  alive "$data/node-$number.pid" || fail "node $number ended: $(tail -n 1 "$data/node-$number/log")"
 }
 
 [ -c /dev/fuse ] || [ "$mounting" = no ] || fail "/dev/fuse is missing: this machine's kernel cannot mount (modprobe fuse?)"
