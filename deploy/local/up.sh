@@ -93,6 +93,13 @@ bring_up() {
   alive "$data/node-$number.pid" || fail "node $number ended: $(tail -n 1 "$data/node-$number/log")"
 }
 
+# Before three of them vote the loss of one node could be the loss of the namespace.
+enough_voters() {
+  local wanted=$((nodes < 3 ? nodes : 3)) voters
+  voters=$("$(binaries)/storage-node" status 2>/dev/null | sed -n 's/^voters *//p' | tr ',' '\n' | wc -l)
+  [ "$voters" -ge "$wanted" ]
+}
+
 [ -c /dev/fuse ] || [ "$mounting" = no ] || fail "/dev/fuse is missing: this machine's kernel cannot mount (modprobe fuse?)"
 [ "$mounting" = no ] || install_missing fusermount3 fuse3
 install_missing curl curl
@@ -114,6 +121,7 @@ for number in "${fresh[@]}"; do
   [ "$number" != 1 ] || [ -f "$data/formed" ] || bring_up 1
 done
 for number in $(seq "$nodes"); do bring_up "$number"; done
+wait_until 60 enough_voters || fail "the nodes do not agree on who votes after 60 s; see $(binaries)/storage-node status"
 [ "$nodes" = 1 ] || touch "$data/formed"
 
 if [ "$mounting" = yes ] && ! mountpoint -q "$mount_point"; then
