@@ -44,7 +44,8 @@ go_cold() {
 # CPU seconds that the ring and the mounts have used, of all processes of that name.
 cpu_seconds() {
   local ticks=0 pid
-  for pid in $(pgrep -x 'storage-node|mount.chordfs|mount-chordfs' || true); do
+  # By one name at a time: pgrep takes no longer pattern.
+  for pid in $(pgrep -x storage-node; pgrep -x 'mount.chordfs' || true); do
     ticks=$((ticks + $(awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$pid/stat" 2>/dev/null || echo 0)))
   done
   awk -v ticks="$ticks" -v hertz="$(getconf CLK_TCK)" 'BEGIN { print ticks / hertz }'
