@@ -23,8 +23,15 @@ use common::{
     namespace::{Attr, Change, ChunkWrite, Commit, Extent, Reply},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::MutexGuard;
 
-use super::{FileData, extents::ExtentMap, state::Base, undecided::Undecided};
+use super::{
+    FileData,
+    extents::ExtentMap,
+    read::PLANS,
+    state::{Base, State},
+    undecided::Undecided,
+};
 
 /// Background commits that may fail before the data is given up.
 const TRIES: u32 = 3;
@@ -150,6 +157,7 @@ impl FileData {
                 let mut state = self.state.lock();
                 self.start_flights(&mut state, self.transfer.settings.flush_run_bytes);
                 if !state.awaits_flights() {
+                    state.landing = false;
                     return state.failure.clone().map_or(Ok(()), Err);
                 }
             }
@@ -208,16 +216,31 @@ impl FileData {
             let state = self.state.lock();
             state.sealed.chunks(state.attr.chunk_bytes)
         };
-        for &index in &indexes {
-            let chunk = u64::from(index);
-            if self.state.lock().stored.get(index).is_none() {
-                self.learn(chunk..chunk + 1).await?;
-            }
-        }
-        let state = self.state.lock();
+        let state = self.with_known_bases(&indexes).await?;
         let plan = |index| ToLay { index, base: state.base(index), needs_base: state.needs_base(index) };
         let stands = |todo: &ToLay| laid.get(&todo.index).is_some_and(|laid| laid.base == todo.base);
         Ok(indexes.into_iter().map(plan).filter(|todo| !stands(todo)).collect())
+    }
+
+    /// The state in which the bases of all these chunks are told: a reader may ask for the extents anew at any moment,
+    /// and what is not told yet is no hole.
+    pub(super) async fn with_known_bases(&self, indexes: &[u32]) -> Result<MutexGuard<'_, State>, FsError> {
+        let of_chunk = |index: u32| u64::from(index)..u64::from(index) + 1;
+        for _ in 0..PLANS {
+            for &index in indexes {
+                let is_stored = self.state.lock().stored.get(index).is_some();
+                if !is_stored {
+                    self.learn(of_chunk(index)).await?;
+                }
+            }
+            let state = self.state.lock();
+            let told =
+                |&index: &u32| state.stored.get(index).is_some() || state.first_unknown(of_chunk(index)).is_none();
+            if indexes.iter().all(told) {
+                return Ok(state);
+            }
+        }
+        Err(self.too_fast())
     }
 
     async fn lay_batch(self: &Arc<Self>, batch: Vec<ToLay>, durable: bool) -> Result<Vec<(u32, Laid)>, FsError> {

@@ -30,6 +30,8 @@ pub struct Fetcher {
 
 /// Chunks that have been asked for.
 pub struct Pending {
+    fetcher: Arc<Fetcher>,
+    file: FileName,
     wanted: Vec<(ChunkId, Arc<Batch>)>,
 }
 
@@ -55,7 +57,8 @@ impl Fetcher {
             under_way.extend(part.iter().map(|id| (*id, batch.clone())));
             self.runtime.spawn(self.clone().run(file.clone(), batch));
         }
-        Pending { wanted: ids.iter().filter_map(|id| Some((*id, under_way.get(id)?.clone()))).collect() }
+        let wanted = ids.iter().filter_map(|id| Some((*id, under_way.get(id)?.clone()))).collect();
+        Pending { fetcher: self.clone(), file: file.clone(), wanted }
     }
 
     async fn run(self: Arc<Self>, file: FileName, batch: Arc<Batch>) {
@@ -85,12 +88,34 @@ fn even_part(chunks: usize, chunk_bytes: u64) -> usize {
 }
 
 impl Pending {
-    /// Waits for all of them.
+    /// Waits for all of them. A batch that was put together for somebody else fails for a chunk that only they wanted,
+    /// perhaps one that is gone for good reason; so what is wanted here is then asked for by itself.
     pub async fn wait(self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
-        let mut found = Vec::with_capacity(self.wanted.len());
-        for (id, batch) in self.wanted {
-            found.push((id, batch.get(id).await?));
+        match self.gather().await {
+            Err(FsError::NoReplica { .. }) if self.shares() => self.ask_alone().await,
+            outcome => outcome,
         }
+    }
+
+    async fn gather(&self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
+        let mut found = Vec::with_capacity(self.wanted.len());
+        for (id, batch) in &self.wanted {
+            found.push((*id, batch.get(*id).await?));
+        }
+        Ok(found)
+    }
+
+    /// Does a batch have chunks that are not wanted here?
+    fn shares(&self) -> bool {
+        let ours = |id: &ChunkId| self.wanted.iter().any(|(wanted, _)| wanted == id);
+        self.wanted.iter().any(|(_, batch)| !batch.ids.iter().all(ours))
+    }
+
+    async fn ask_alone(&self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
+        let ids: Vec<ChunkId> = self.wanted.iter().map(|(id, _)| *id).collect();
+        let refs = ids.iter().map(|&id| ChunkRef { file: self.file.clone(), id }).collect();
+        let found: Vec<(ChunkId, Bytes)> = ids.into_iter().zip(self.fetcher.chunks.get(refs).await?).collect();
+        found.iter().for_each(|(id, data)| self.fetcher.cache.insert(*id, data.clone()));
         Ok(found)
     }
 }

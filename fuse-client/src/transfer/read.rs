@@ -20,7 +20,7 @@ use super::{
 
 /// How often a plan, or the state that was asked for, may change before a read gives up; each time somebody has
 /// committed meanwhile.
-const PLANS: usize = 64;
+pub(super) const PLANS: usize = 64;
 
 /// The bytes of each chunk of a range, in order.
 struct Plan {
@@ -61,6 +61,10 @@ impl FileData {
             let (pending, missing, ahead) = {
                 let mut state = self.state.lock();
                 let range = readable(&state, offset, len);
+                if !range.is_empty() && state.first_unknown(state.chunks_of(range.clone())).is_some() {
+                    // Somebody has begun to ask for the extents anew since; what is not told yet is no hole.
+                    continue;
+                }
                 let ahead = if noted { 0..0 } else { self.note_access(&mut state, range.clone()) };
                 noted = true;
                 match self.plan(&state, range, &fetched) {
@@ -109,7 +113,7 @@ impl FileData {
         Err(self.too_fast())
     }
 
-    fn too_fast(&self) -> FsError {
+    pub(super) fn too_fast(&self) -> FsError {
         FsError::Internal { detail: format!("inode {} changed faster than it could be read", self.ino.0) }
     }
 

@@ -108,9 +108,8 @@ impl FileData {
             let state = self.state.lock();
             state.chunks_of(size..size + 1)
         };
-        self.learn(chunks.clone()).await?;
         let (index, keep, base, file) = {
-            let state = self.state.lock();
+            let state = self.with_known_bases(&[chunks.start as u32]).await?;
             let keep = size % state.chunk_bytes();
             let index = chunks.start as u32;
             match state.known.map.get(index) {

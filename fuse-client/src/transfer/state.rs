@@ -37,6 +37,8 @@ pub struct State {
     pub dirty: DirtyBytes,
     pub sealed: DirtyBytes,
     pub committing: bool,
+    /// Whole chunks of `sealed` may leave; afterwards all that is left in it is laid over its bases, and must stay.
+    pub landing: bool,
     /// What commits under way must wait for: flights below this number, and those taken from `sealed`.
     pub barrier: u64,
     /// Asked of flights out of `sealed`.
@@ -124,6 +126,7 @@ impl State {
             dirty: DirtyBytes::default(),
             sealed: DirtyBytes::default(),
             committing: false,
+            landing: false,
             barrier: 0,
             durable: false,
             flights: BTreeMap::new(),
@@ -278,7 +281,8 @@ impl State {
         self.sealed_mtime = self.mtime.take().or(self.sealed_mtime);
         self.sealed_set = std::mem::take(&mut self.set).over(std::mem::take(&mut self.sealed_set));
         self.barrier = self.next_flight;
-        (self.committing, self.durable, self.failure, self.scan_at) = (true, durable, None, 0);
+        (self.committing, self.landing, self.durable) = (true, true, durable);
+        (self.failure, self.scan_at) = (None, 0);
     }
 
     /// Ends a commit; what it did not manage is dirty again.
@@ -288,7 +292,7 @@ impl State {
         let set = std::mem::take(&mut self.sealed_set);
         self.put_back_set(set);
         self.mtime = self.mtime.or(self.sealed_mtime.take());
-        (self.committing, self.scan_at) = (false, 0);
+        (self.committing, self.landing, self.scan_at) = (false, false, 0);
     }
 
     /// Gives up what the commit under way was to store, and nothing that was written since it began: that may be
@@ -329,7 +333,7 @@ impl State {
         let flying = |index: u32| flights.values().any(|flight| flight.get(index).is_some());
         let mut chunks = Vec::new();
         let mut from_sealed = false;
-        if !self.sealed.is_empty() {
+        if self.landing && !self.sealed.is_empty() {
             chunks = self.sealed.take_whole(size, 1, most, flying);
             from_sealed = !chunks.is_empty();
         }
