@@ -69,18 +69,30 @@ fn every_chunk_ends_on_exactly_three_nodes() {
     assert_eq!(fs::read(target).unwrap(), seven);
 }
 
-#[test]
-fn the_old_join_call_hands_chunks_over() {
-    let cluster = Cluster::start(2);
-    upload(&cluster, "e.txt", &tree::bytes(1, 5 * 4000));
-    let mut rpc = harness::raw_rpc::RawRpc::connect(cluster.ip(1)).unwrap();
-    let own = rpc.node("get_info", vec![]).unwrap();
+/// What `from` hands to `to` when asked as the old scripts asked.
+fn handed_over(cluster: &Cluster, from: usize, to: usize) -> Vec<String> {
+    let own = harness::raw_rpc::RawRpc::connect(cluster.ip(to)).unwrap().node("get_info", vec![]).unwrap();
     let answer = reqwest::blocking::Client::new()
-        .post(format!("http://{}:5059/notify_join_system", cluster.ip(0)))
+        .post(format!("http://{}:5059/notify_join_system", cluster.ip(from)))
         .json(&serde_json::json!({"ip": own.ip, "port": own.port, "id": own.id}))
         .send()
         .unwrap();
     assert_eq!(answer.status(), 200);
     let answer: serde_json::Value = answer.json().unwrap();
-    assert!(answer["files"].is_array(), "{answer}");
+    serde_json::from_value(answer["files"].clone()).unwrap()
+}
+
+/// Each of two nodes owns a part of the circle: what one hands the other and gets from it is everything, once.
+#[test]
+fn the_old_join_call_hands_over_what_the_other_owns() {
+    let cluster = Cluster::start(2);
+    upload(&cluster, "e.txt", &tree::bytes(1, 20 * 4000));
+    wait_for_copies(&cluster, 20, 2);
+    let (one, two) = (handed_over(&cluster, 0, 1), handed_over(&cluster, 1, 0));
+    assert!(!one.is_empty() && !two.is_empty(), "{one:?} {two:?}");
+    let mut all = [one, two].concat();
+    all.sort();
+    let mut expected: Vec<_> = (1..=20).map(|index| format!("e.txt_chunk_{index}")).collect();
+    expected.sort();
+    assert_eq!(all, expected);
 }
