@@ -16,7 +16,6 @@ mod fingers;
 mod known;
 mod lookup;
 pub mod position;
-pub mod sim;
 mod stabilize;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,11 @@
 //! Random lives of a ring. A failure prints its seed; `RING_SEED=n` runs that one alone,
 //! `RING_SEEDS=n` the first n of each test.
 
-use super::*;
+use std::{collections::BTreeMap, collections::BTreeSet, time::Duration};
+
+use common::ring_id::RingId;
+use ring_tests::network::*;
+use storage_node::ring::RingSettings;
 
 const LONG: Duration = Duration::from_secs(120);
 

@@ -10,7 +10,9 @@ use std::{
 
 use common::ring_id::{NodeRef, RingArc, RingId};
 
-use super::{Action, Answer, CallId, Event, Failure, JoinError, Message, NoRoute, Request, Ring, RingSettings, Tag};
+use storage_node::ring::{
+    Action, Answer, CallId, Event, Failure, JoinError, Message, NoRoute, Request, Ring, RingSettings, Tag,
+};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, the same everywhere.
 #[derive(Clone, Debug)]
@@ -30,7 +32,7 @@ impl SplitMix64 {
         self.next_u64().checked_rem(end).unwrap_or(0)
     }
 
-    fn up_to(&mut self, longest: Duration) -> Duration {
+    pub fn up_to(&mut self, longest: Duration) -> Duration {
         Duration::from_micros(self.below(longest.as_micros() as u64 + 1))
     }
 }
@@ -213,7 +215,7 @@ impl Sim {
         self.up().into_iter().filter(|&node| self.is_member(node)).collect()
     }
 
-    fn is_member(&self, node: usize) -> bool {
+    pub fn is_member(&self, node: usize) -> bool {
         let node = &self.nodes[node];
         node.up && (node.founder || !node.ring.neighbours().successors.is_empty())
     }
@@ -488,7 +490,3 @@ impl Sim {
         self.up().into_iter().map(|node| self.describe(node)).collect::<Vec<_>>().join("\n")
     }
 }
-
-#[cfg(test)]
-#[path = "sim_tests.rs"]
-mod sim_tests;

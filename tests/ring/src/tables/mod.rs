@@ -1,0 +1,2 @@
+//! One published table, one file.
+pub mod load;

@@ -1,0 +1,2 @@
+//! Short forms of what `tests/ring-report.sh` measures, with bounds that a broken ring does not meet.
+mod lives;
