@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     future::Future,
+    io::ErrorKind,
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -80,12 +81,12 @@ impl RpcClient {
     }
 
     async fn connect_to(address: SocketAddr, deadline: Duration, sink: Sink) -> Result<Self, RpcError> {
-        let failed = |reason: String| RpcError::Connect { address, reason };
+        let failed = |kind, reason: String| RpcError::Connect { address, kind, reason };
         let stream = timeout(deadline, TcpStream::connect(address))
             .await
-            .map_err(|_| failed(format!("no answer within {deadline:?}")))?
+            .map_err(|_| failed(ErrorKind::TimedOut, format!("no answer within {deadline:?}")))?
             .and_then(|stream| prepare(&stream).map(|()| stream))
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| failed(error.kind(), error.to_string()))?;
         Ok(Self::start(stream, address, sink))
     }
 

@@ -25,7 +25,7 @@ pub use server::{RpcPeer, RpcService, serve};
 #[derive(Clone, Debug, Error)]
 pub enum RpcError {
     #[error("cannot connect to {address}: {reason}")]
-    Connect { address: SocketAddr, reason: String },
+    Connect { address: SocketAddr, kind: std::io::ErrorKind, reason: String },
     #[error("no answer from {address} within {deadline:?}")]
     Deadline { address: SocketAddr, deadline: Duration },
     #[error("{address} closed the connection")]

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    io::ErrorKind,
     net::SocketAddr,
     sync::{
         Arc,
@@ -67,7 +68,7 @@ impl Peers {
         result.map_err(|error| {
             debug!(peer = %to, %error, "no answer");
             let why = failure(&error, &request, &peer);
-            if why == Failure::Silent {
+            if why != Failure::Refused {
                 self.drop_peer(&peer);
             }
             why
@@ -168,6 +169,7 @@ fn failure(error: &RpcError, request: &Request, peer: &Peer) -> Failure {
     let is_relayed = matches!(request, Request::Route(_)) && peer.is_foreign.load(Ordering::Relaxed);
     match error {
         RpcError::Remote { .. } => Failure::Refused,
+        RpcError::Connect { kind: ErrorKind::ConnectionRefused, .. } => Failure::Unreachable,
         RpcError::Deadline { .. } if is_relayed => Failure::Refused,
         RpcError::Connect { .. } | RpcError::Deadline { .. } | RpcError::Closed { .. } => Failure::Silent,
     }

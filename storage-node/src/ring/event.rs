@@ -61,7 +61,9 @@ pub enum Event {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No answer by the deadline, or nobody listens there.
+    /// Nobody listens there: certain, and known at once.
+    Unreachable,
+    /// No answer by the deadline. It may be dead, slow, or the answer was lost.
     Silent,
     /// It answered, but with an error.
     Refused,
@@ -146,6 +148,9 @@ pub struct RingSettings {
     pub fingers_per_tick: usize,
     /// A lookup that asks more nodes than this fails.
     pub max_hops: usize,
+    /// How often a question is put to a neighbour that stays silent before it counts as dead. One lost message or one
+    /// slow second must not change the ring.
+    pub attempts: u32,
     /// How long a node that did not answer is not taken on others' word.
     pub silent_for: Duration,
     pub known_peers_max: usize,
@@ -157,6 +162,7 @@ impl Default for RingSettings {
             successor_list_len: 8,
             fingers_per_tick: 3,
             max_hops: 64,
+            attempts: 2,
             silent_for: Duration::from_secs(2),
             known_peers_max: 64,
         }

@@ -20,6 +20,26 @@ pub struct Lookup {
     /// To be asked, the nearest to the target last.
     queue: Vec<NodeRef>,
     asked: BTreeSet<SocketAddr>,
+    /// Hops that did not answer: asked once more when nobody else is left.
+    silent: Vec<NodeRef>,
+    /// One of those is being asked.
+    is_second_try: bool,
+    /// The nodes after an owner that is being asked whether it is there: each owns the target if all before it are dead.
+    heirs: Vec<NodeRef>,
+}
+
+impl Lookup {
+    fn new(target: RingId, purpose: LookupPurpose, queue: Vec<NodeRef>) -> Self {
+        Self {
+            target,
+            purpose,
+            queue,
+            asked: BTreeSet::new(),
+            silent: Vec::new(),
+            is_second_try: false,
+            heirs: Vec::new(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +76,7 @@ impl Ring {
         let ahead = RingArc::new(self.id(), target);
         let mut nodes: Vec<NodeRef> = self.successors.iter().copied().chain(self.fingers.nodes()).collect();
         nodes.retain(|node| ahead.strictly_contains(node.id) && !self.is_silent(*node));
-        nodes.sort_by_key(|node| node.id.steps_to(target));
+        nodes.sort_by_key(|node| (self.is_suspected(*node), node.id.steps_to(target)));
         nodes.dedup();
         nodes.truncate(PROPOSED);
         nodes
@@ -70,38 +90,93 @@ impl Ring {
     }
 
     pub(super) fn look_up(&mut self, target: RingId, purpose: LookupPurpose) {
-        let lookup = Lookup { target, purpose, queue: Vec::new(), asked: BTreeSet::new() };
-        self.follow(lookup, self.route_from_here(target), None);
+        self.follow(Lookup::new(target, purpose, Vec::new()), self.route_from_here(target), None);
     }
 
     /// As `look_up`, but in the ring of `member`, whatever we know ourselves.
     pub(super) fn look_up_through(&mut self, member: NodeRef, target: RingId, purpose: LookupPurpose) {
-        self.go_on(Lookup { target, purpose, queue: vec![member], asked: BTreeSet::new() });
+        self.go_on(Lookup::new(target, purpose, vec![member]));
     }
 
     pub(super) fn hop_answered(&mut self, lookup: u64, from: NodeRef, route: Route) {
-        if let Some(lookup) = self.lookups.remove(&lookup) {
+        if let Some(mut lookup) = self.lookups.remove(&lookup) {
+            lookup.is_second_try = false;
             self.follow(lookup, route, Some(from));
         }
     }
 
     pub(super) fn hop_failed(&mut self, lookup: u64, from: NodeRef, why: Failure) {
-        if why == Failure::Silent {
-            self.gone(from);
+        let Some(mut lookup) = self.lookups.remove(&lookup) else { return self.doubt(from, why) };
+        match (why, std::mem::take(&mut lookup.is_second_try)) {
+            (Failure::Silent, false) => {
+                lookup.silent.push(from);
+                self.doubt(from, why);
+            }
+            (Failure::Silent, true) => self.gone(from),
+            _ => self.doubt(from, why),
+        }
+        self.go_on(lookup);
+    }
+
+    /// A node that let a lookup down. Whether it is dead, the neighbours find out by asking it themselves.
+    fn doubt(&mut self, node: NodeRef, why: Failure) {
+        match why {
+            Failure::Refused => {}
+            Failure::Unreachable => self.gone(node),
+            Failure::Silent => {
+                self.suspected.insert(node.ring_address(), self.now + self.settings.silent_for);
+                self.fingers.remove(node.ring_address());
+                self.connection_lost(node.ring_address());
+            }
+        }
+    }
+
+    /// Is there an owner among these, the first that lives? What this node's callers are told has to be there; its own
+    /// searches ask what they find in any case.
+    fn settle(&mut self, mut lookup: Lookup, mut owners: Vec<NodeRef>) {
+        let Some(place) = owners.iter().position(|&node| !self.is_silent(node) || self.is_me(node)) else {
+            return self.go_on(lookup);
+        };
+        let owner = owners[place];
+        if self.is_me(owner) || !matches!(lookup.purpose, LookupPurpose::Answer(_)) {
+            return self.finish(lookup, Ok(owner));
+        }
+        lookup.heirs = owners.split_off(place + 1);
+        let lookup = self.keep(lookup);
+        self.ask(owner, Request::Info, Purpose::Owner { lookup });
+    }
+
+    pub(super) fn owner_answered(&mut self, lookup: u64, owner: NodeRef, info: NodeRef) {
+        if info.id != owner.id {
+            return self.owner_failed(lookup, owner, Failure::Unreachable); // It has moved: nobody is at this id.
         }
         if let Some(lookup) = self.lookups.remove(&lookup) {
-            self.go_on(lookup);
+            self.finish(lookup, Ok(owner));
         }
+    }
+
+    pub(super) fn owner_failed(&mut self, lookup: u64, owner: NodeRef, why: Failure) {
+        let Some(mut lookup) = self.lookups.remove(&lookup) else { return };
+        if why == Failure::Refused {
+            return self.finish(lookup, Ok(owner)); // It is there.
+        }
+        self.gone(owner);
+        let heirs = std::mem::take(&mut lookup.heirs);
+        self.settle(lookup, heirs);
+    }
+
+    fn keep(&mut self, lookup: Lookup) -> u64 {
+        let number = self.next_lookup;
+        self.next_lookup += 1;
+        self.lookups.insert(number, lookup);
+        number
     }
 
     /// `from`: who gave the route, unless it was ourselves. A hop has to lead nearer than the one that named it. (The
     /// first hop's id may be no more than somebody's word; so the first answer is taken as it is.)
     fn follow(&mut self, mut lookup: Lookup, route: Route, from: Option<NodeRef>) {
         match route {
-            Route::Owner(nodes) => match nodes.iter().find(|&&node| !self.is_silent(node) || self.is_me(node)) {
-                Some(&node) => self.finish(lookup, Ok(node)),
-                None => self.go_on(lookup),
-            },
+            Route::Owner(nodes) => self.settle(lookup, nodes),
             Route::Ask(nodes) => {
                 let reach = from.filter(|_| lookup.asked.len() > 1).map(|from| from.id.steps_to(lookup.target));
                 let nearer = |node: &NodeRef| reach.is_none_or(|reach| node.id.steps_to(lookup.target) < reach);
@@ -121,22 +196,30 @@ impl Ring {
             if lookup.asked.len() > self.settings.max_hops {
                 break;
             }
-            let (id, target) = (self.next_lookup, lookup.target);
-            self.next_lookup += 1;
-            self.lookups.insert(id, lookup);
-            return self.ask(hop, Request::Route(target), Purpose::Hop { lookup: id });
+            return self.ask_hop(hop, lookup);
         }
         self.exhausted(lookup);
     }
 
-    /// Every hop was asked in vain. Those that are dead are gone from our own list by now, so it may know better.
+    fn ask_hop(&mut self, hop: NodeRef, lookup: Lookup) {
+        let target = lookup.target;
+        let lookup = self.keep(lookup);
+        self.ask(hop, Request::Route(target), Purpose::Hop { lookup });
+    }
+
+    /// Every hop was asked in vain. The silent get another chance; those that are dead are gone from our own list by
+    /// then, so it may know better.
     fn exhausted(&mut self, mut lookup: Lookup) {
+        if let Some(hop) = lookup.silent.pop() {
+            lookup.is_second_try = true;
+            return self.ask_hop(hop, lookup);
+        }
         if let LookupPurpose::Enter { .. } = lookup.purpose {
             let target = lookup.target;
             return self.finish(lookup, Err(NoRoute { target }));
         }
         match self.route_from_here(lookup.target) {
-            Route::Owner(nodes) => self.finish(lookup, Ok(nodes[0])),
+            Route::Owner(nodes) => self.settle(lookup, nodes),
             Route::Ask(mut nodes) => {
                 nodes.retain(|node| !lookup.asked.contains(&node.ring_address()));
                 nodes.reverse();

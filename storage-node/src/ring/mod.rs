@@ -44,6 +44,8 @@ pub struct Ring {
     known: KnownPeers,
     /// Peers that did not answer, and until when others' word for them does not count.
     silent: BTreeMap<SocketAddr, Duration>,
+    /// Peers that let a lookup down, and until when lookups ask others first. Neighbours stay neighbours meanwhile.
+    suspected: BTreeMap<SocketAddr, Duration>,
     calls: BTreeMap<CallId, Call>,
     next_call: CallId,
     lookups: BTreeMap<u64, Lookup>,
@@ -51,12 +53,15 @@ pub struct Ring {
     left: bool,
     now: Duration,
     actions: Vec<Action>,
+    /// What the last `Action::Changed` said.
+    published: Neighbours,
 }
 
 #[derive(Clone, Debug)]
 struct Call {
     to: NodeRef,
     purpose: Purpose,
+    attempts_left: u32,
 }
 
 /// What an answer is for.
@@ -70,6 +75,8 @@ enum Purpose {
     Alive,
     /// The next hop of a lookup.
     Hop { lookup: u64 },
+    /// Is the node that a lookup found there?
+    Owner { lookup: u64 },
     /// Alone: has this peer, through which we found no way in, anybody but us?
     Approach { join: Option<Tag> },
     /// The node found as our successor in the ring of `through`, from which a whole list is to be taken.
@@ -91,6 +98,7 @@ impl Ring {
             fingers: Fingers::default(),
             known: peers,
             silent: BTreeMap::new(),
+            suspected: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_call: 0,
             lookups: BTreeMap::new(),
@@ -98,19 +106,19 @@ impl Ring {
             left: false,
             now: Duration::ZERO,
             actions: Vec::new(),
+            published: Neighbours { predecessor: None, node: me, successors: Vec::new() },
         }
     }
 
     /// `now`: since any fixed moment, never going back.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
         self.now = now;
-        let before = self.neighbours();
         let known_before = self.known.changes();
         self.dispatch(event);
-        let after = self.neighbours();
-        if after != before {
-            self.remember_neighbours(&after);
-            self.actions.push(Action::Changed(after));
+        if self.has_changed() {
+            self.published = self.neighbours();
+            self.remember_neighbours();
+            self.actions.push(Action::Changed(self.published.clone()));
         }
         if self.known.changes() != known_before {
             self.actions.push(Action::Remember(self.known.all().to_vec()));
@@ -137,6 +145,12 @@ impl Ring {
         }
     }
 
+    /// Since the last `Action::Changed`.
+    fn has_changed(&self) -> bool {
+        let Neighbours { predecessor, node, successors } = &self.published;
+        *predecessor != self.predecessor || *node != self.me || *successors != self.successors
+    }
+
     pub fn me(&self) -> NodeRef {
         self.me
     }
@@ -161,6 +175,10 @@ impl Ring {
         self.silent.get(&node.ring_address()).is_some_and(|&until| self.now < until)
     }
 
+    fn is_suspected(&self, node: NodeRef) -> bool {
+        self.suspected.get(&node.ring_address()).is_some_and(|&until| self.now < until)
+    }
+
     /// Could `node` be our successor in place of the present one?
     fn is_nearer(&self, node: NodeRef) -> bool {
         let end = self.successors.first().map_or(self.me.id, |head| head.id);
@@ -170,7 +188,15 @@ impl Ring {
     fn ask(&mut self, to: NodeRef, request: Request, purpose: Purpose) {
         let call = self.next_call;
         self.next_call += 1;
-        self.calls.insert(call, Call { to, purpose });
+        self.calls.insert(call, Call { to, purpose, attempts_left: self.settings.attempts.saturating_sub(1) });
+        self.actions.push(Action::Ask { call, to, request });
+    }
+
+    /// The same question once more, under a number of its own: the first answer may still be on its way.
+    fn ask_again(&mut self, Call { to, purpose, attempts_left }: Call, request: Request) {
+        let call = self.next_call;
+        self.next_call += 1;
+        self.calls.insert(call, Call { to, purpose, attempts_left: attempts_left - 1 });
         self.actions.push(Action::Ask { call, to, request });
     }
 
@@ -182,10 +208,12 @@ impl Ring {
     }
 
     fn answered(&mut self, call: CallId, answer: Answer) {
-        let Some(Call { to, purpose }) = self.calls.remove(&call) else { return };
+        let Some(Call { to, purpose, .. }) = self.calls.remove(&call) else { return };
         self.silent.remove(&to.ring_address());
+        self.suspected.remove(&to.ring_address());
         match (purpose, answer) {
             (Purpose::Hop { lookup }, Answer::Route(route)) => self.hop_answered(lookup, to, route),
+            (Purpose::Owner { lookup }, Answer::Info(node)) => self.owner_answered(lookup, to, node),
             (Purpose::Alive, Answer::Info(node)) => self.alive_answered(to, node),
             (Purpose::Successor, Answer::Neighbours(theirs)) => self.consider(to, &theirs),
             (Purpose::Predecessor { otherwise }, Answer::Neighbours(theirs)) => {
@@ -202,14 +230,17 @@ impl Ring {
     }
 
     fn unanswered(&mut self, call: CallId, why: Failure) {
-        if let Some(Call { to, purpose }) = self.calls.remove(&call) {
-            self.failed(to, purpose, why);
+        let Some(call) = self.calls.remove(&call) else { return };
+        match asked_again(call.purpose).filter(|_| why == Failure::Silent && call.attempts_left > 0) {
+            Some(request) => self.ask_again(call, request),
+            None => self.failed(call.to, call.purpose, why),
         }
     }
 
     fn failed(&mut self, to: NodeRef, purpose: Purpose, why: Failure) {
         match purpose {
             Purpose::Hop { lookup } => self.hop_failed(lookup, to, why),
+            Purpose::Owner { lookup } => self.owner_failed(lookup, to, why),
             Purpose::Alive => self.gone(to),
             Purpose::Successor => self.successor_failed(to),
             Purpose::Predecessor { otherwise } => self.predecessor_failed(to, otherwise),
@@ -236,6 +267,7 @@ impl Ring {
     /// What happens every period: each part is cheap, and none waits for another.
     fn tick(&mut self) {
         self.silent.retain(|_, until| self.now < *until);
+        self.suspected.retain(|_, until| self.now < *until);
         self.stabilize();
         self.check_predecessor(None);
         self.check_list();
@@ -243,14 +275,14 @@ impl Ring {
         self.ask_known_peers();
     }
 
-    fn remember_neighbours(&mut self, view: &Neighbours) {
-        view.predecessor.iter().chain(&view.successors).for_each(|&node| self.known.add(node));
+    fn remember_neighbours(&mut self) {
+        self.predecessor.iter().chain(&self.successors).for_each(|&node| self.known.add(node));
     }
 
     /// Forgets the ring, as a node that has to take another position or has left. Answers still on their way must not
     /// lead back into it.
     fn stand_alone(&mut self) {
-        self.calls.retain(|_, call| matches!(call.purpose, Purpose::Hop { .. }));
+        self.calls.retain(|_, call| matches!(call.purpose, Purpose::Hop { .. } | Purpose::Owner { .. }));
         self.predecessor = None;
         self.successors.clear();
         self.fingers = Fingers::default();
@@ -258,5 +290,16 @@ impl Ring {
 
     fn id(&self) -> RingId {
         self.me.id
+    }
+}
+
+/// What to ask a silent node once more. A lookup asks another node instead, which is sooner.
+fn asked_again(purpose: Purpose) -> Option<Request> {
+    match purpose {
+        Purpose::Hop { .. } => None,
+        Purpose::Alive | Purpose::Rival | Purpose::Owner { .. } => Some(Request::Info),
+        Purpose::Successor | Purpose::Predecessor { .. } | Purpose::Approach { .. } | Purpose::Adopt { .. } => {
+            Some(Request::Neighbours)
+        }
     }
 }

@@ -29,6 +29,7 @@ fn ring(state: &str) -> Ring {
     let Neighbours { predecessor, node, successors } = view(&words);
     let mut ring = Ring::new(node, RingSettings { successor_list_len: 4, ..RingSettings::default() }, vec![]);
     (ring.predecessor, ring.successors) = (predecessor, successors);
+    ring.published = ring.neighbours();
     ring
 }
 
@@ -39,7 +40,7 @@ fn open_call(ring: &Ring, to: &str, fits: impl Fn(Purpose) -> bool) -> CallId {
 }
 
 fn event(ring: &Ring, words: &[&str]) -> Event {
-    let is_ping = |purpose| matches!(purpose, Purpose::Alive | Purpose::Rival);
+    let is_ping = |purpose| matches!(purpose, Purpose::Alive | Purpose::Rival | Purpose::Owner { .. });
     let is_hop = |purpose| matches!(purpose, Purpose::Hop { .. });
     let answered = |call, answer| Event::Answered { call, answer };
     match words {
@@ -64,6 +65,7 @@ fn event(ring: &Ring, words: &[&str]) -> Event {
         [from, "owner", rest @ ..] => answered(open_call(ring, from, is_hop), Answer::Route(Route::Owner(nodes(rest)))),
         [from, "via", rest @ ..] => answered(open_call(ring, from, is_hop), Answer::Route(Route::Ask(nodes(rest)))),
         [from, "silent"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: Failure::Silent },
+        [from, "closed"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: Failure::Unreachable },
         [from, "refuses"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: Failure::Refused },
         other => panic!("no event {other:?}"),
     }
@@ -137,13 +139,13 @@ fn the_predecessor_is_checked() {
     check("- 40 60", &["check"], "");
     check("20 40 60", &["check", "check"], ""); // one question at a time
     check("20 40 60", &["check", "20 says 10 20 40"], "");
-    check("20 40 60", &["check", "20 silent"], "now - 40 60");
+    check("20 40 60", &["check", "20 closed"], "now - 40 60");
     check("20 40 60", &["check", "20 says - 20"], "now - 40 60"); // there, but in no ring
     check("20 40 60", &["check", "20 says 10 21 40"], "now - 40 60"); // has moved to 21
-    check("20 40 60", &["notified 10", "20 silent"], "ask 10, now 10 40 60");
+    check("20 40 60", &["notified 10", "20 closed"], "ask 10, now 10 40 60");
     check("20 40 60", &["notified 10", "20 says 10 20 40"], "");
-    check("20 40 60", &["notified 25", "25 silent"], "ask 20, now 20 40 60"); // a false one does not last
-    check("20 40 20", &["check", "20 silent"], "now - 40"); // it was the successor too
+    check("20 40 60", &["notified 25", "25 closed"], "ask 20, now 20 40 60"); // a false one does not last
+    check("20 40 20", &["check", "20 closed"], "now - 40"); // it was the successor too
 }
 
 #[test]
@@ -165,7 +167,7 @@ fn a_candidate_is_asked_before_it_is_adopted() {
     let then = |line| [&asked[..], &[line]].concat();
     check("20 40 60 80", &then("50 says 40 50 60 80"), "notify 50, now 20 40 50 60 80");
     check("20 40 60 80", &then("50 says 45 50 60 80"), "ask 45, now 20 40 50 60 80"); // there is one yet nearer
-    check("20 40 60 80", &then("50 silent"), "notify 60");
+    check("20 40 60 80", &then("50 closed"), "notify 60");
     check("20 40 60 80", &then("50 refuses"), "notify 60");
     check("20 40 60 80", &then("50 says - 50"), "notify 50, notify 60"); // in no ring: no successor yet
     check("20 40 60 80", &then("50 says 40 51 60"), ""); // it has moved: next time
@@ -173,13 +175,13 @@ fn a_candidate_is_asked_before_it_is_adopted() {
 
 #[test]
 fn a_dead_successor_gives_way_to_the_next() {
-    check("20 40 60 80", &["stabilize", "60 silent"], "ask 80, now 20 40 80");
-    check("20 40 60 80", &["stabilize", "60 silent", "80 says 60 80 90"], "notify 80, now 20 40 80 90"); // 60 is not believed in
-    check("20 40 60", &["stabilize", "60 silent"], "ask 20 for 41, now 20 40"); // alone: by way of the predecessor
-    check("- 40 60", &["stabilize", "60 silent"], "now - 40");
+    check("20 40 60 80", &["stabilize", "60 closed"], "ask 80, now 20 40 80");
+    check("20 40 60 80", &["stabilize", "60 closed", "80 says 60 80 90"], "notify 80, now 20 40 80 90"); // 60 is not believed in
+    check("20 40 60", &["stabilize", "60 closed"], "ask 20 for 41, now 20 40"); // alone: by way of the predecessor
+    check("- 40 60", &["stabilize", "60 closed"], "now - 40");
     check("20 40 60 80", &["stabilize", "60 says - 60"], "ask 80, notify 60, notify 80, now 20 40 80"); // started again
     check("20 40 60", &["stabilize", "60 says - 60"], "notify 60"); // the only one: it may just have been founded
-    check("20 40 60 80", &["tick", "80 silent"], "now 20 40 60");
+    check("20 40 60 80", &["tick", "80 closed"], "now 20 40 60");
     check("20 40 60 80", &["tick", "80 is 81"], "now 20 40 60");
     check("20 40 60 80", &["tick", "80 is 80"], "");
 }
@@ -193,7 +195,7 @@ fn stabilize_alone() {
     check("20 40", &["stabilize", "20 via 40"], "ask 20"); // it knows only us, or us from before
     check("20 40", &["stabilize", "20 via 40", "20 says - 20 40"], "notify 20, now 20 40 20");
     check("20 40", &["stabilize", "20 via 40", "20 says 10 20 40 60"], ""); // not yet: 60 would be skipped
-    check("20 40", &["stabilize", "20 silent"], "now - 40");
+    check("20 40", &["stabilize", "20 closed"], "now - 40");
 }
 
 #[test]
@@ -211,25 +213,56 @@ fn lookups() {
     check("- 40", &["find 50"], "found 40");
     check("20 40 60 80", &["find 30"], "found 40");
     check("20 40 60 80", &["find 40"], "found 40");
-    check("20 40 60 80", &["find 50"], "found 60");
-    check("20 40 60 80", &["find 60"], "found 60");
+    check("20 40 60 80", &["find 50"], "ping 60");
+    check("20 40 60 80", &["find 50", "60 is 60"], "found 60");
+    check("20 40 60 80", &["find 60", "60 is 60"], "found 60");
     check("20 40 60 80", &["find 70"], "ask 60 for 70");
-    check("20 40 60 80", &["find 70", "60 owner 80 90"], "found 80");
+    check("20 40 60 80", &["find 70", "60 owner 80 90"], "ping 80");
+    check("20 40 60 80", &["find 70", "60 owner 80 90", "80 is 80"], "found 80");
     check("20 40 60 80", &["find 90"], "ask 80 for 90");
     check("20 40 60 80", &["find 95", "80 via 90"], "ask 90 for 95");
-    check("20 40 60 80", &["find 95", "80 via 90", "90 owner 100"], "found 100");
+    check("20 40 60 80", &["find 95", "80 via 90", "90 owner 100", "100 is 100"], "found 100");
+    check("20 40 60 80", &["find 95", "80 via 90", "90 owner 40"], "found 40"); // ourselves: we are there
     check("- 40 60 80", &["find 30"], "ask 80 for 30"); // without a predecessor it vouches for nothing
 }
 
 #[test]
 fn lookups_go_round_dead_hops() {
-    check("20 40 60 80", &["find 90", "80 silent"], "ask 60 for 90, now 20 40 60");
+    check("20 40 60 80", &["find 90", "80 closed"], "ask 60 for 90, now 20 40 60");
     check("20 40 60 80", &["find 90", "80 refuses"], "ask 60 for 90"); // alive all the same
-    check("20 40 60 80", &["find 90", "80 silent", "60 owner 80 100"], "found 100"); // 80 is not believed in
-    check("20 40 60 80", &["find 70", "60 silent"], "ask 80, found 80, now 20 40 80");
+    check("20 40 60 80", &["find 90", "80 closed", "60 owner 80 100"], "ping 100"); // 80 is not believed in
+    check("20 40 60 80", &["find 70", "60 closed"], "ask 80, ping 80, now 20 40 80");
     check("20 40 60 80", &["find 95", "80 via 90", "90 via 85"], "ask 60 for 95"); // no nearer: not followed
     check("20 40 60", &["find 90", "60 refuses"], "no route");
-    check("20 40 60", &["find 90", "60 silent"], "ask 20 for 41, found 40, now 20 40");
+    check("20 40 60", &["find 90", "60 closed"], "ask 20 for 41, found 40, now 20 40");
+}
+
+#[test]
+fn a_lookup_never_finds_a_dead_node() {
+    check("20 40 60 80", &["find 50", "60 closed"], "ask 80, ping 80, now 20 40 80");
+    check("20 40 60 80", &["find 50", "60 closed", "80 is 80"], "found 80");
+    check("20 40 60 80", &["find 50", "60 is 61"], "ask 80, ping 80, now 20 40 80"); // at another place: nobody is at 60
+    check("20 40 60 80", &["find 50", "60 refuses"], "found 60"); // it is there
+    check("20 40 60 80", &["find 50", "60 silent"], "ping 60"); // an answer may have been lost
+    check("20 40 60 80", &["find 50", "60 silent", "60 is 60"], "found 60");
+    check("20 40 60 80", &["find 50", "60 silent", "60 silent"], "ask 80, ping 80, now 20 40 80");
+    check("20 40 60 80", &["find 70", "60 owner 80 90", "80 closed"], "ping 90, now 20 40 60");
+    check("20 40 60", &["find 50", "leave"], "tell 20 of leaving, tell 60 of leaving, no route, now - 40");
+}
+
+#[test]
+fn silence_is_not_death() {
+    check("20 40 60 80", &["stabilize", "60 silent"], "ask 60");
+    check("20 40 60 80", &["stabilize", "60 silent", "60 says 40 60 80"], "notify 60");
+    check("20 40 60 80", &["stabilize", "60 silent", "60 silent"], "ask 80, now 20 40 80");
+    check("20 40 60", &["check", "20 silent"], "ask 20");
+    check("20 40 60", &["check", "20 silent", "20 silent"], "now - 40 60");
+    check("- 40", &["join 60", "60 silent", "60 silent"], "no answer from 60");
+    // A lookup goes on to others at once, the silent node is asked whether it is there, and again when nobody is left.
+    check("20 40 60 80", &["find 90", "80 silent"], "ping 80, ask 60 for 90");
+    check("20 40 60 80", &["find 70", "60 silent"], "ask 60, ask 60 for 70");
+    check("20 40 60 80", &["find 70", "60 silent", "60 owner 80 90"], "ping 80");
+    check("20 40 60 80", &["find 70", "60 silent", "find 95"], "ask 80 for 95"); // others first
 }
 
 #[test]
@@ -239,9 +272,9 @@ fn join() {
     check("- 40", &["join 60", "60 owner 60", "60 says - 60"], "notify 60, joined, now - 40 60");
     check("- 40", &["join 60", "60 owner 80 90"], "ask 80");
     check("- 40", &["join 60", "60 owner 80 90", "80 says - 80 90 60"], "notify 80, joined, now - 40 80 90");
-    check("- 40", &["join 60", "60 owner 80 90", "80 silent"], "no answer from 80");
+    check("- 40", &["join 60", "60 owner 80 90", "80 closed"], "no answer from 80");
     check("- 40", &["join 60", "60 owner 80 90", "80 says - 80"], "not yet by 80"); // it was started again
-    check("- 40", &["join 60", "60 silent"], "no answer from 60");
+    check("- 40", &["join 60", "60 closed"], "no answer from 60");
     check("- 40", &["join 60", "60 refuses"], "ask 60"); // it cannot route; its neighbours may do
     check("- 40", &["join 60", "60 owner 40' 60"], "id is that of 40'");
     check("- 40", &["join 60", "60 owner 40 60"], "ask 60"); // the ring counts on us from before
@@ -266,8 +299,8 @@ fn remembered_peers_are_asked_for_their_ring() {
     remembering("20 40 60", &found("200 owner 50 80"), "ask 50"); // somebody nearer
     remembering("20 40 60", &found("200 owner 80 90"), "notify 80"); // a ring that does not know us
     remembering("20 40 60", &["tick", "200 owner 50 80", "50 says 30 50 80"], "notify 50, now 20 40 50 80");
-    remembering("20 40 60", &["tick", "200 owner 50 80", "50 silent"], "");
-    remembering("20 40 60", &["tick", "200 silent"], "");
+    remembering("20 40 60", &["tick", "200 owner 50 80", "50 closed"], "");
+    remembering("20 40 60", &["tick", "200 closed"], "");
 }
 
 #[test]
@@ -277,7 +310,7 @@ fn two_nodes_with_one_id() {
     let then = |line| [&met[..], &[line]].concat();
     check("20 40 60", &then("40' is 40"), "moving, 40' has the id, now - 40");
     check("20 40 60", &then("40' is 41"), "notify 60");
-    check("20 40 60", &then("40' silent"), "notify 60");
+    check("20 40 60", &then("40' closed"), "notify 60");
     check("- 40", &["move 50"], "now - 50'");
     check("20 40 60", &["move 50"], ""); // only a node that is alone may
 }
@@ -307,7 +340,7 @@ fn an_answer_too_many_does_nothing() {
     assert_eq!(ring.handle(NOW, Event::Answered { call: 99, answer: answer() }), vec![]);
     ring.handle(NOW, Event::Stabilize);
     let call = open_call(&ring, "60", |_| true);
-    ring.handle(NOW, Event::Unanswered { call, why: Failure::Silent });
+    ring.handle(NOW, Event::Unanswered { call, why: Failure::Unreachable });
     assert_eq!(ring.handle(NOW, Event::Answered { call, answer: answer() }), vec![]);
 }
 
@@ -336,7 +369,7 @@ fn silence_is_forgotten_after_a_while() {
     let mut ring = ring("20 40 60 80");
     ring.handle(NOW, Event::Stabilize);
     let call = open_call(&ring, "60", |_| true);
-    ring.handle(NOW, Event::Unanswered { call, why: Failure::Silent });
+    ring.handle(NOW, Event::Unanswered { call, why: Failure::Unreachable });
     let later = NOW + RingSettings::default().silent_for;
     let call = open_call(&ring, "80", |_| true);
     let actions = ring.handle(later, Event::Answered { call, answer: Answer::Neighbours(view(&["60", "80", "20"])) });
