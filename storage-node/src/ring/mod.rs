@@ -163,6 +163,11 @@ impl Ring {
         self.known.all()
     }
 
+    /// In a ring with others.
+    pub fn is_in_ring(&self) -> bool {
+        !self.alone()
+    }
+
     fn alone(&self) -> bool {
         self.successors.is_empty()
     }

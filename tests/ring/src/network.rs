@@ -1,72 +1,21 @@
-//! Many rings in one process, on a network with its own clock: messages take time, get lost, find dead nodes. What
-//! happens follows from the seed alone. The invariants of Zave (2017) are checked from outside, with everything in view.
+//! Many rings in one process, on a network with its own clock: messages take time, get lost, arrive twice, find dead
+//! nodes. What happens follows from the seed alone.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
 use common::ring_id::{NodeRef, RingArc, RingId};
-
 use storage_node::ring::{
     Action, Answer, CallId, Event, Failure, JoinError, Message, NoRoute, Request, Ring, RingSettings, Tag,
 };
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, the same everywhere.
-#[derive(Clone, Debug)]
-pub struct SplitMix64(pub u64);
+use crate::queue::Queue;
+pub use crate::{conditions::Conditions, random::SplitMix64};
 
-impl SplitMix64 {
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// In `0..end`; 0 for an empty range.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next_u64().checked_rem(end).unwrap_or(0)
-    }
-
-    pub fn up_to(&mut self, longest: Duration) -> Duration {
-        Duration::from_micros(self.below(longest.as_micros() as u64 + 1))
-    }
-}
-
-/// What the network does to a message.
-#[derive(Clone, Copy, Debug)]
-pub struct Conditions {
-    /// The longest way from node to node. Two ways within the deadline mean that no live node is ever taken for dead.
-    pub longest_way: Duration,
-    pub lost_per_mille: u64,
-    /// Of the calls to a dead node: how many are refused at once, instead of never answered.
-    pub refused_per_mille: u64,
-    pub period: Duration,
-    pub call_deadline: Duration,
-}
-
-impl Conditions {
-    /// Slow, but a failure is always a failure: what Zave's proof assumes.
-    pub fn reliable() -> Self {
-        Self {
-            longest_way: Duration::from_millis(450),
-            lost_per_mille: 0,
-            refused_per_mille: 500,
-            period: Duration::from_secs(1),
-            call_deadline: Duration::from_secs(1),
-        }
-    }
-
-    /// Messages are lost, and answers come after their caller has given up.
-    pub fn lossy() -> Self {
-        Self { longest_way: Duration::from_millis(600), lost_per_mille: 30, ..Self::reliable() }
-    }
-}
-
+#[derive(Clone)]
 struct SimNode {
     ring: Ring,
     up: bool,
@@ -78,26 +27,47 @@ struct SimNode {
     founder: bool,
 }
 
+#[derive(Clone)]
 enum Delivery {
     Tick { node: usize, life: u32 },
-    Ask { from: usize, life: u32, call: CallId, to: NodeRef, request: Request },
+    Ask { from: usize, life: u32, call: CallId, to: usize, request: Request, way_back: WayBack },
     Event { node: usize, life: u32, event: Event },
-    Tell { from: usize, to: NodeRef, message: Message },
+    Tell { to: usize, message: Message },
 }
 
+/// What happens to an answer; settled when the question is put.
+#[derive(Clone, Copy)]
+enum WayBack {
+    Takes(Duration),
+    /// It arrives twice.
+    Doubled(Duration, Duration),
+    Lost,
+}
+
+/// The result of a lookup that took its time in the network, and the right one at the moment it came.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    pub found: Result<NodeRef, NoRoute>,
+    pub right: Option<NodeRef>,
+}
+
+#[derive(Clone)]
 pub struct Sim {
     pub now: Duration,
     pub rng: SplitMix64,
+    /// Deliveries so far.
+    pub events: u64,
     conditions: Conditions,
     settings: RingSettings,
     nodes: Vec<SimNode>,
-    queue: BinaryHeap<Reverse<(Duration, u64)>>,
-    deliveries: BTreeMap<u64, Delivery>,
-    next_delivery: u64,
+    queue: Queue<Delivery>,
     changed: bool,
     /// Node indexes below this cannot talk to those from it on.
     cut_at: Option<usize>,
-    found: BTreeMap<Tag, Result<NodeRef, NoRoute>>,
+    last_loss: HashMap<(usize, usize), Duration>,
+    /// Lookups under way, by the tag of who asked.
+    looking: BTreeMap<Tag, RingId>,
+    looked: BTreeMap<Tag, Looked>,
     next_tag: Tag,
 }
 
@@ -106,15 +76,16 @@ impl Sim {
         Self {
             now: Duration::ZERO,
             rng: SplitMix64(seed),
+            events: 0,
             conditions,
             settings,
             nodes: Vec::new(),
-            queue: BinaryHeap::new(),
-            deliveries: BTreeMap::new(),
-            next_delivery: 0,
+            queue: Queue::default(),
             changed: false,
             cut_at: None,
-            found: BTreeMap::new(),
+            last_loss: HashMap::new(),
+            looking: BTreeMap::new(),
+            looked: BTreeMap::new(),
             next_tag: 0,
         }
     }
@@ -123,7 +94,7 @@ impl Sim {
     pub fn start(&mut self, id: Option<RingId>) -> usize {
         let index = self.nodes.len();
         let id = id.unwrap_or(RingId(self.rng.next_u64() as u32));
-        let ip = IpAddr::V4(Ipv4Addr::from(0x0a00_0001 + index as u32));
+        let ip = IpAddr::V4(Ipv4Addr::from(FIRST_IP + index as u32));
         let ring = Ring::new(NodeRef { ip, port: 5057, id }, self.settings, Vec::new());
         let founder = index == 0;
         let up = true;
@@ -139,6 +110,7 @@ impl Sim {
         self.happens(node, Event::Join { tag: self.next_tag, member });
     }
 
+    /// It tells its neighbours and is gone.
     pub fn leave(&mut self, node: usize) {
         self.happens(node, Event::Leave);
         self.crash(node);
@@ -171,24 +143,41 @@ impl Sim {
 
     /// Asks `node` for the successor of `target`; what it says comes within `patience`.
     pub fn find_successor(&mut self, node: usize, target: RingId, patience: Duration) -> Option<NodeRef> {
-        self.next_tag += 1;
-        let (tag, end) = (self.next_tag, self.now + patience);
-        self.happens(node, Event::FindSuccessor { tag, target });
-        while !self.found.contains_key(&tag) && self.now < end {
+        let (tag, end) = (self.begin_lookup(node, target), self.now + patience);
+        while !self.looked.contains_key(&tag) && self.now < end {
             self.step();
         }
-        self.found.remove(&tag)?.ok()
+        self.looked.remove(&tag)?.found.ok()
+    }
+
+    /// `taken` has the result once it is there.
+    pub fn begin_lookup(&mut self, node: usize, target: RingId) -> Tag {
+        self.next_tag += 1;
+        self.looking.insert(self.next_tag, target);
+        self.happens(node, Event::FindSuccessor { tag: self.next_tag, target });
+        self.next_tag
+    }
+
+    /// The results that have come since the last time.
+    pub fn taken(&mut self) -> BTreeMap<Tag, Looked> {
+        std::mem::take(&mut self.looked)
     }
 
     /// Delivers the next message. True if some node's view of its neighbours is different afterwards.
     pub fn step(&mut self) -> bool {
-        if let Some(Reverse((at, number))) = self.queue.pop() {
+        if let Some((at, delivery)) = self.queue.pop() {
             self.now = at;
-            if let Some(delivery) = self.deliveries.remove(&number) {
-                self.deliver(delivery);
-            }
+            self.events += 1;
+            self.deliver(delivery);
         }
         std::mem::take(&mut self.changed)
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step();
+        }
     }
 
     /// Runs until `done`, `patience` at most, and says whether it came to that.
@@ -206,6 +195,10 @@ impl Sim {
         (0..self.nodes.len()).filter(|&node| self.nodes[node].up).collect()
     }
 
+    pub fn is_up(&self, node: usize) -> bool {
+        self.nodes[node].up
+    }
+
     pub fn ring(&self, node: usize) -> &Ring {
         &self.nodes[node].ring
     }
@@ -217,35 +210,24 @@ impl Sim {
 
     pub fn is_member(&self, node: usize) -> bool {
         let node = &self.nodes[node];
-        node.up && (node.founder || !node.ring.neighbours().successors.is_empty())
+        node.up && (node.founder || node.ring.is_in_ring())
     }
 
-    fn schedule(&mut self, after: Duration, delivery: Delivery) {
-        self.next_delivery += 1;
-        self.deliveries.insert(self.next_delivery, delivery);
-        self.queue.push(Reverse((self.now + after, self.next_delivery)));
+    pub fn index_of(&self, node: NodeRef) -> Option<usize> {
+        match node.ring_address() {
+            SocketAddr::V4(address) => {
+                let index = u32::from(*address.ip()).checked_sub(FIRST_IP)? as usize;
+                (index < self.nodes.len()).then_some(index)
+            }
+            SocketAddr::V6(_) => None,
+        }
     }
 
     /// No two nodes tick in step.
     fn schedule_tick(&mut self, node: usize) {
         let tenth = self.conditions.period / 10;
         let after = self.conditions.period - tenth + self.rng.up_to(tenth);
-        self.schedule(after, Delivery::Tick { node, life: self.nodes[node].life });
-    }
-
-    fn is_lost(&mut self, from: usize, to: usize) -> bool {
-        let is_cut = self.cut_at.is_some_and(|cut| (from < cut) != (to < cut));
-        is_cut || self.rng.below(1000) < self.conditions.lost_per_mille
-    }
-
-    fn index_of(&self, node: NodeRef) -> Option<usize> {
-        match node.ring_address() {
-            SocketAddr::V4(address) => {
-                let index = u32::from(*address.ip()).checked_sub(0x0a00_0001)? as usize;
-                (index < self.nodes.len()).then_some(index)
-            }
-            SocketAddr::V6(_) => None,
-        }
+        self.queue.push(self.now + after, Delivery::Tick { node, life: self.nodes[node].life });
     }
 
     fn deliver(&mut self, delivery: Delivery) {
@@ -255,42 +237,97 @@ impl Sim {
                 self.happens(node, Event::Tick);
             }
             Delivery::Event { node, life, event } if self.nodes[node].life == life => self.happens(node, event),
-            Delivery::Ask { from, life, call, to, request } => self.asked(from, life, call, to, request),
-            Delivery::Tell { from, to, message } => self.told(from, to, message),
+            Delivery::Ask { from, life, call, to, request, way_back } => {
+                self.asked(from, life, call, to, request, way_back)
+            }
+            Delivery::Tell { to, message } => self.told(to, message),
             Delivery::Tick { .. } | Delivery::Event { .. } => {}
         }
     }
 
-    fn asked(&mut self, from: usize, life: u32, call: CallId, to: NodeRef, request: Request) {
-        let Some(index) = self.index_of(to) else { return };
-        let way = self.rng.up_to(self.conditions.longest_way);
-        if self.is_lost(from, index) {
-            return; // The deadline was set when it was asked.
-        }
-        let ring = &self.nodes[index].ring;
-        let event = match request {
-            _ if !self.nodes[index].up => {
-                if self.rng.below(1000) >= self.conditions.refused_per_mille {
-                    return;
-                }
-                Event::Unanswered { call, why: Failure::Silent }
-            }
-            Request::Neighbours => Event::Answered { call, answer: Answer::Neighbours(ring.neighbours()) },
-            Request::Info => Event::Answered { call, answer: Answer::Info(ring.me()) },
-            Request::Route(target) => Event::Answered { call, answer: Answer::Route(ring.route(target)) },
+    /// The fate of a call is settled when the question is put: both ways, and whether the caller gives up.
+    fn put_question(&mut self, from: usize, call: CallId, to: NodeRef, request: Request) {
+        let (life, deadline) = (self.nodes[from].life, self.conditions.call_deadline);
+        let Some(to) = self.index_of(to) else { return self.give_up_at(self.now + deadline, from, call) };
+        let there = self.rng.up_to(self.conditions.longest_way);
+        let back = self.rng.up_to(self.conditions.longest_way);
+        let way_back = match self.trouble(from, to) {
+            None if self.rng.happens(self.conditions.doubled_per_mille) => WayBack::Doubled(back, back * 2),
+            None => WayBack::Takes(back),
+            Some(Trouble::Late) => WayBack::Takes(back + deadline),
+            Some(Trouble::Lost) if self.rng.happens(500) => WayBack::Lost,
+            Some(Trouble::Lost) => return self.give_up_at(self.now + deadline, from, call),
         };
-        if !self.is_lost(index, from) {
-            self.schedule(way, Delivery::Event { node: from, life, event });
+        let is_in_time = match way_back {
+            WayBack::Takes(back) | WayBack::Doubled(back, _) => there + back <= deadline,
+            WayBack::Lost => false,
+        };
+        if !is_in_time || !self.nodes[to].up {
+            self.give_up_at(self.now + deadline, from, call);
+        }
+        self.queue.push(self.now + there, Delivery::Ask { from, life, call, to, request, way_back });
+    }
+
+    fn trouble(&mut self, from: usize, to: usize) -> Option<Trouble> {
+        if self.cut_at.is_some_and(|cut| (from < cut) != (to < cut)) {
+            return Some(Trouble::Lost);
+        }
+        let Conditions { lost_per_mille, late_per_mille, loss_spaced_by, .. } = self.conditions;
+        let dice = self.rng.below(1000);
+        let trouble = match dice {
+            dice if dice < lost_per_mille => Trouble::Lost,
+            dice if dice < lost_per_mille + late_per_mille => Trouble::Late,
+            _ => return None,
+        };
+        if loss_spaced_by > Duration::ZERO {
+            let last = self.last_loss.get(&(from, to));
+            if last.is_some_and(|&at| self.now < at + loss_spaced_by) {
+                return None;
+            }
+            self.last_loss.insert((from, to), self.now);
+        }
+        Some(trouble)
+    }
+
+    fn give_up_at(&mut self, at: Duration, node: usize, call: CallId) {
+        let event = Event::Unanswered { call, why: Failure::Silent };
+        self.queue.push(at, Delivery::Event { node, life: self.nodes[node].life, event });
+    }
+
+    fn asked(&mut self, from: usize, life: u32, call: CallId, to: usize, request: Request, way_back: WayBack) {
+        let event = match self.nodes[to].up {
+            true => Event::Answered { call, answer: self.answer(to, request) },
+            false if self.rng.happens(self.conditions.refused_per_mille) => {
+                Event::Unanswered { call, why: Failure::Unreachable }
+            }
+            // It may have died since the question was put; the caller's deadline ends the wait.
+            false => Event::Unanswered { call, why: Failure::Silent },
+        };
+        let is_silence = matches!(event, Event::Unanswered { why: Failure::Silent, .. });
+        let mut send = |after, event| self.queue.push(self.now + after, Delivery::Event { node: from, life, event });
+        match way_back {
+            _ if is_silence => send(self.conditions.call_deadline, event),
+            WayBack::Takes(back) => send(back, event),
+            WayBack::Doubled(first, second) => {
+                send(first, event.clone());
+                send(second, event);
+            }
+            WayBack::Lost => {}
         }
     }
 
-    fn told(&mut self, from: usize, to: NodeRef, message: Message) {
-        let Some(index) = self.index_of(to).filter(|&index| self.nodes[index].up) else { return };
-        if self.is_lost(from, index) {
-            return;
+    pub(crate) fn answer(&self, node: usize, request: Request) -> Answer {
+        let ring = &self.nodes[node].ring;
+        match request {
+            Request::Neighbours => Answer::Neighbours(ring.neighbours()),
+            Request::Info => Answer::Info(ring.me()),
+            Request::Route(target) => Answer::Route(ring.route(target)),
         }
+    }
+
+    fn told(&mut self, to: usize, message: Message) {
         self.happens(
-            index,
+            to,
             match message {
                 Message::Notify(peer) => Event::Notified { peer },
                 Message::Leave(view) => {
@@ -298,6 +335,19 @@ impl Sim {
                 }
             },
         );
+    }
+
+    fn tell(&mut self, from: usize, to: NodeRef, message: Message) {
+        let Some(to) = self.index_of(to) else { return };
+        let is_cut = self.cut_at.is_some_and(|cut| (from < cut) != (to < cut));
+        if is_cut || self.rng.happens(self.conditions.tells_lost_per_mille) {
+            return;
+        }
+        let way = self.rng.up_to(self.conditions.longest_way);
+        if self.rng.happens(self.conditions.doubled_per_mille) {
+            self.queue.push(self.now + way * 2, Delivery::Tell { to, message: message.clone() });
+        }
+        self.queue.push(self.now + way, Delivery::Tell { to, message });
     }
 
     fn happens(&mut self, node: usize, event: Event) {
@@ -310,21 +360,10 @@ impl Sim {
     }
 
     fn carry_out(&mut self, node: usize, action: Action) {
-        let life = self.nodes[node].life;
         match action {
-            Action::Ask { call, to, request } => {
-                let way = self.rng.up_to(self.conditions.longest_way);
-                self.schedule(way, Delivery::Ask { from: node, life, call, to, request });
-                let event = Event::Unanswered { call, why: Failure::Silent };
-                self.schedule(self.conditions.call_deadline, Delivery::Event { node, life, event });
-            }
-            Action::Tell { to, message } => {
-                let way = self.rng.up_to(self.conditions.longest_way);
-                self.schedule(way, Delivery::Tell { from: node, to, message });
-            }
-            Action::Found { tag, result } => {
-                self.found.insert(tag, result);
-            }
+            Action::Ask { call, to, request } => self.put_question(node, call, to, request),
+            Action::Tell { to, message } => self.tell(node, to, message),
+            Action::Found { tag, result } => self.note_found(tag, result),
             Action::Joined { result: Ok(()), .. } | Action::Joined { result: Err(JoinError::Left), .. } => {}
             Action::Joined { result: Err(JoinError::IdTaken { by }), .. } | Action::IdTaken { by } => {
                 self.move_and_join(node, by)
@@ -332,6 +371,13 @@ impl Sim {
             Action::Joined { result: Err(_), .. } => self.join_later(node),
             Action::Changed(_) => self.changed = true,
             Action::Remember(known) => self.nodes[node].known = known,
+        }
+    }
+
+    fn note_found(&mut self, tag: Tag, found: Result<NodeRef, NoRoute>) {
+        if let Some(target) = self.looking.remove(&tag) {
+            let right = self.owner(target);
+            self.looked.insert(tag, Looked { found, right });
         }
     }
 
@@ -344,14 +390,20 @@ impl Sim {
 
     fn join_later(&mut self, node: usize) {
         let others: Vec<usize> = self.members().into_iter().filter(|&other| other != node).collect();
-        if others.is_empty() {
-            return;
-        }
-        let member = self.nodes[others[self.rng.below(others.len() as u64) as usize]].ring.me();
+        let Some(member) = self.rng.pick(&others).map(|other| self.nodes[other].ring.me()) else { return };
         self.next_tag += 1;
         let event = Event::Join { tag: self.next_tag, member };
-        self.schedule(self.conditions.period, Delivery::Event { node, life: self.nodes[node].life, event });
+        let life = self.nodes[node].life;
+        self.queue.push(self.now + self.conditions.period, Delivery::Event { node, life, event });
     }
+}
+
+/// Node n has the address `FIRST_IP + n`.
+const FIRST_IP: u32 = 0x0a00_0001;
+
+enum Trouble {
+    Lost,
+    Late,
 }
 
 /// What must hold, seen from outside.

@@ -1,0 +1,69 @@
+//! Lookups in a ring that stands still: every question is answered at once, and nothing that is learnt on the way stays.
+//! So ten thousand of them see the same ring, and cost microseconds each.
+
+use common::ring_id::{NodeRef, RingId};
+use storage_node::ring::{Action, Answer, CallId, Event, Failure, Request};
+
+use crate::network::Sim;
+
+/// How a lookup went.
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    pub found: Option<NodeRef>,
+    /// Nodes that were asked the way and answered.
+    pub hops: usize,
+    /// Nodes that were asked, the way or whether they are there, and did not answer.
+    pub timeouts: usize,
+}
+
+impl Sim {
+    /// From `node`, by its very `Ring`: a clone, so that the next lookup starts from the same knowledge.
+    pub fn look_up_at_once(&self, node: usize, target: RingId) -> Path {
+        let mut ring = self.ring(node).clone();
+        let mut path = Path { found: None, hops: 0, timeouts: 0 };
+        let mut event = Event::FindSuccessor { tag: TAG, target };
+        loop {
+            let actions = ring.handle(self.now, event);
+            if let Some(found) = actions.iter().find_map(found) {
+                path.found = found;
+                return path;
+            }
+            let Some((call, to, request)) = actions.into_iter().rev().find_map(question) else { return path };
+            let is_hop = matches!(request, Request::Route(_));
+            event = match self.answer_if_up(to, request) {
+                Some(answer) => {
+                    path.hops += usize::from(is_hop);
+                    Event::Answered { call, answer }
+                }
+                None => {
+                    path.timeouts += 1;
+                    Event::Unanswered { call, why: Failure::Silent }
+                }
+            };
+        }
+    }
+}
+
+const TAG: u64 = u64::MAX;
+
+fn found(action: &Action) -> Option<Option<NodeRef>> {
+    match action {
+        Action::Found { tag: TAG, result } => Some(result.clone().ok()),
+        _ => None,
+    }
+}
+
+/// The question of the lookup is the last that an event leads to; those before it ask after doubtful neighbours.
+fn question(action: Action) -> Option<(CallId, NodeRef, Request)> {
+    match action {
+        Action::Ask { call, to, request: request @ (Request::Route(_) | Request::Info) } => Some((call, to, request)),
+        _ => None,
+    }
+}
+
+impl Sim {
+    fn answer_if_up(&self, to: NodeRef, request: Request) -> Option<Answer> {
+        let index = self.index_of(to).filter(|&index| self.is_up(index))?;
+        Some(self.answer(index, request))
+    }
+}

@@ -1,0 +1,122 @@
+//! What is going to happen, in the order of its time; at one time, in the order it was put in.
+//!
+//! A wheel of buckets a millisecond wide with a small heap for the bucket that is open: with millions of messages on
+//! their way one heap over all of them spends its time waiting for memory.
+
+use std::{
+    cmp::Ordering,
+    collections::{BinaryHeap, VecDeque},
+    time::Duration,
+};
+
+const BUCKET_MICROS: u64 = 1024;
+const BUCKETS: u64 = 1 << 12;
+
+#[derive(Clone)]
+pub struct Queue<T> {
+    /// The bucket that `open` holds.
+    place: u64,
+    open: BinaryHeap<Entry<T>>,
+    /// The buckets after it, the next first.
+    wheel: VecDeque<Vec<Entry<T>>>,
+    /// What lies beyond the wheel.
+    far: BinaryHeap<Entry<T>>,
+    on_wheel: usize,
+    next_number: u64,
+}
+
+#[derive(Clone)]
+struct Entry<T> {
+    at: u64,
+    number: u64,
+    what: T,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self {
+            place: 0,
+            open: BinaryHeap::new(),
+            wheel: (0..BUCKETS).map(|_| Vec::new()).collect(),
+            far: BinaryHeap::new(),
+            on_wheel: 0,
+            next_number: 0,
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    pub fn push(&mut self, at: Duration, what: T) {
+        self.next_number += 1;
+        let entry = Entry { at: at.as_micros() as u64, number: self.next_number, what };
+        self.put(entry);
+    }
+
+    pub fn pop(&mut self) -> Option<(Duration, T)> {
+        while self.open.is_empty() {
+            if self.on_wheel == 0 && self.far.is_empty() {
+                return None;
+            }
+            self.turn();
+        }
+        self.open.pop().map(|entry| (Duration::from_micros(entry.at), entry.what))
+    }
+
+    pub fn len(&self) -> usize {
+        self.open.len() + self.on_wheel + self.far.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All that is on its way, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.open.iter().chain(self.wheel.iter().flatten()).chain(&self.far).map(|entry| &entry.what)
+    }
+
+    fn put(&mut self, entry: Entry<T>) {
+        match (entry.at / BUCKET_MICROS).checked_sub(self.place + 1) {
+            None => self.open.push(entry),
+            Some(ahead) if ahead < BUCKETS => {
+                self.wheel[ahead as usize].push(entry);
+                self.on_wheel += 1;
+            }
+            Some(_) => self.far.push(entry),
+        }
+    }
+
+    fn turn(&mut self) {
+        self.place += 1;
+        let mut bucket = self.wheel.pop_front().unwrap_or_default();
+        self.on_wheel -= bucket.len();
+        self.open.extend(bucket.drain(..));
+        self.wheel.push_back(bucket); // Its memory is used again.
+        while self.far.peek().is_some_and(|entry| entry.at / BUCKET_MICROS <= self.place + BUCKETS) {
+            if let Some(entry) = self.far.pop() {
+                self.put(entry);
+            }
+        }
+    }
+}
+
+/// The earliest is the greatest, as a `BinaryHeap` gives the greatest first.
+impl<T> Ord for Entry<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+impl<T> PartialOrd for Entry<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> PartialEq for Entry<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<T> Eq for Entry<T> {}
