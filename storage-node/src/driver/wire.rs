@@ -1,6 +1,6 @@
 //! What travels between ring drivers beside nodes: the calls of our own, and routes.
 //!
-//! Route = `[is_final, [node, ...]]`.
+//! Route = `[is_final, [node, ...], [node beyond, ...]]`.
 
 pub use common::ring_wire::{
     neighbours, neighbours_value, node, node_value, nodes, nodes_value, optional_node, optional_value, shortened, text,
@@ -23,20 +23,20 @@ pub mod own {
 }
 
 pub fn route_value(route: &Route) -> Value {
-    let (is_final, nodes) = match route {
-        Route::Owner(nodes) => (true, nodes),
-        Route::Ask(nodes) => (false, nodes),
+    let (is_final, nodes, beyond) = match route {
+        Route::Owner(nodes) => (true, nodes, &[][..]),
+        Route::Ask { nodes, beyond } => (false, nodes, &beyond[..]),
     };
-    Value::Array(vec![is_final.into(), nodes_value(nodes)])
+    Value::Array(vec![is_final.into(), nodes_value(nodes), nodes_value(beyond)])
 }
 
 pub fn route(value: &Value) -> Result<Route, String> {
-    let wrong = || format!("expected [is_final: bool, [node, ...]], got {}", shortened(value));
+    let wrong = || format!("expected [is_final: bool, [node, ...], [node, ...]], got {}", shortened(value));
     match value.as_array().map(Vec::as_slice) {
-        Some([is_final, list]) => match (is_final.as_bool().ok_or_else(wrong)?, nodes(list)?) {
+        Some([is_final, list, beyond]) => match (is_final.as_bool().ok_or_else(wrong)?, nodes(list)?) {
             (true, list) if list.is_empty() => Err(wrong()),
             (true, list) => Ok(Route::Owner(list)),
-            (false, list) => Ok(Route::Ask(list)),
+            (false, list) => Ok(Route::Ask { nodes: list, beyond: nodes(beyond)? }),
         },
         _ => Err(wrong()),
     }
@@ -51,7 +51,8 @@ mod tests {
     #[test]
     fn what_was_written_reads_back() {
         let node = NodeRef { ip: [10, 0, 0, 7].into(), port: 5057, id: RingId(9) };
-        for way in [Route::Owner(vec![node, node]), Route::Ask(vec![node]), Route::Ask(vec![])] {
+        let ask = |nodes, beyond| Route::Ask { nodes, beyond };
+        for way in [Route::Owner(vec![node, node]), ask(vec![node], vec![node, node]), ask(vec![], vec![])] {
             assert_eq!(route(&route_value(&way)), Ok(way));
         }
     }

@@ -81,8 +81,9 @@ pub enum Answer {
 pub enum Route {
     /// The first of these is the successor; the rest follow it on the ring. Not empty.
     Owner(Vec<NodeRef>),
-    /// Ask these, which precede the id, the nearest to it first.
-    Ask(Vec<NodeRef>),
+    /// Ask these, which precede the id, the nearest to it first. If none of them lives, the first of `beyond` that does
+    /// is the successor, as far as this node knows.
+    Ask { nodes: Vec<NodeRef>, beyond: Vec<NodeRef> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

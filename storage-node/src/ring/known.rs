@@ -20,6 +20,10 @@ impl KnownPeers {
         &self.peers
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
     /// Grows with every change, so that a caller sees whether there was one.
     pub fn changes(&self) -> u64 {
         self.changes

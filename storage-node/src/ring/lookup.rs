@@ -20,6 +20,9 @@ pub struct Lookup {
     /// To be asked, the nearest to the target last.
     queue: Vec<NodeRef>,
     asked: BTreeSet<SocketAddr>,
+    /// Of the node nearest to the target that has answered: how far it is from there, and whom it knows beyond.
+    reach: Option<u32>,
+    beyond: Vec<NodeRef>,
     /// Hops that did not answer: asked once more when nobody else is left.
     silent: Vec<NodeRef>,
     /// One of those is being asked.
@@ -35,10 +38,30 @@ impl Lookup {
             purpose,
             queue,
             asked: BTreeSet::new(),
+            reach: None,
+            beyond: Vec::new(),
             silent: Vec::new(),
             is_second_try: false,
             heirs: Vec::new(),
         }
+    }
+
+    /// Whoever joins does not go by it: a newcomer may stand between, of whom only the dead knew.
+    fn note_reach(&mut self, reach: Option<u32>, beyond: Vec<NodeRef>) {
+        let is_nearest = reach.is_some_and(|reach| self.reach.is_none_or(|nearest| reach < nearest));
+        if is_nearest && !beyond.is_empty() && !matches!(self.purpose, LookupPurpose::Enter { .. }) {
+            (self.reach, self.beyond) = (reach, beyond);
+        }
+    }
+
+    /// The id of the member through which we join is no more than somebody's word.
+    fn is_first_word(&self) -> bool {
+        self.asked.len() <= 1 && matches!(self.purpose, LookupPurpose::Enter { .. })
+    }
+
+    /// No nearer to the target than a node that knew what lies beyond it.
+    fn is_behind(&self, hop: NodeRef) -> bool {
+        self.reach.is_some_and(|reach| !self.beyond.is_empty() && hop.id.steps_to(self.target) >= reach)
     }
 }
 
@@ -55,12 +78,15 @@ pub enum LookupPurpose {
 
 impl Ring {
     /// What this node tells one who seeks the successor of `target`. Only its successor's arc is final: its predecessor
-    /// may be anybody who has notified a newcomer first, and would lead a joining node past others.
+    /// may be anybody who has notified a newcomer first, and would lead a joining node past others. Alone, and with peers
+    /// remembered, it may have been started again in a ring that still counts on it; to name itself would lead past
+    /// everybody there.
     pub fn route(&self, target: RingId) -> Route {
         match self.successors.first() {
-            None => Route::Owner(vec![self.me]),
+            None if self.known.is_empty() => Route::Owner(vec![self.me]),
+            None => Route::Ask { nodes: Vec::new(), beyond: Vec::new() },
             Some(head) if RingArc::new(self.id(), head.id).contains(target) => Route::Owner(self.successors.clone()),
-            Some(_) => Route::Ask(self.closest_preceding(target)),
+            Some(_) => Route::Ask { nodes: self.closest_preceding(target), beyond: self.beyond(target) },
         }
     }
 
@@ -68,6 +94,7 @@ impl Ring {
     fn route_from_here(&self, target: RingId) -> Route {
         match self.predecessor {
             Some(before) if RingArc::new(before.id, self.id()).contains(target) => Route::Owner(vec![self.me]),
+            _ if self.alone() => Route::Owner(vec![self.me]),
             _ => self.route(target),
         }
     }
@@ -80,6 +107,13 @@ impl Ring {
         nodes.dedup();
         nodes.truncate(PROPOSED);
         nodes
+    }
+
+    /// The nodes of our list at the target and after it; none if the list does not reach so far.
+    fn beyond(&self, target: RingId) -> Vec<NodeRef> {
+        let ahead = RingArc::new(self.id(), target);
+        let reached = self.successors.iter().skip_while(|node| ahead.strictly_contains(node.id));
+        reached.filter(|node| !self.is_silent(**node)).take(PROPOSED).copied().collect()
     }
 
     pub(super) fn find_successor(&mut self, tag: Tag, target: RingId) {
@@ -172,15 +206,15 @@ impl Ring {
         number
     }
 
-    /// `from`: who gave the route, unless it was ourselves. A hop has to lead nearer than the one that named it. (The
-    /// first hop's id may be no more than somebody's word; so the first answer is taken as it is.)
+    /// `from`: who gave the route, unless it was ourselves. A hop has to lead nearer than the one that named it.
     fn follow(&mut self, mut lookup: Lookup, route: Route, from: Option<NodeRef>) {
         match route {
             Route::Owner(nodes) => self.settle(lookup, nodes),
-            Route::Ask(nodes) => {
-                let reach = from.filter(|_| lookup.asked.len() > 1).map(|from| from.id.steps_to(lookup.target));
+            Route::Ask { nodes, beyond } => {
+                let reach = from.filter(|_| !lookup.is_first_word()).map(|from| from.id.steps_to(lookup.target));
                 let nearer = |node: &NodeRef| reach.is_none_or(|reach| node.id.steps_to(lookup.target) < reach);
                 lookup.queue.extend(nodes.into_iter().take(PROPOSED).filter(nearer));
+                lookup.note_reach(reach, beyond);
                 lookup.queue.sort_by_key(|node| std::cmp::Reverse(node.id.steps_to(lookup.target)));
                 self.go_on(lookup);
             }
@@ -189,6 +223,9 @@ impl Ring {
 
     fn go_on(&mut self, mut lookup: Lookup) {
         while let Some(hop) = lookup.queue.pop() {
+            if lookup.is_behind(hop) {
+                break;
+            }
             let is_first = lookup.asked.is_empty() && lookup.queue.is_empty();
             if self.is_me(hop) || (self.is_silent(hop) && !is_first) || !lookup.asked.insert(hop.ring_address()) {
                 continue;
@@ -207,9 +244,13 @@ impl Ring {
         self.ask(hop, Request::Route(target), Purpose::Hop { lookup });
     }
 
-    /// Every hop was asked in vain. The silent get another chance; those that are dead are gone from our own list by
-    /// then, so it may know better.
+    /// Every hop was asked in vain: then the owner lies beyond the nearest one that answered. If that one did not know,
+    /// the silent get another chance; those that are dead are gone from our own list by then, so it may know better.
     fn exhausted(&mut self, mut lookup: Lookup) {
+        let beyond = std::mem::take(&mut lookup.beyond);
+        if !beyond.is_empty() {
+            return self.settle(lookup, beyond);
+        }
         if let Some(hop) = lookup.silent.pop() {
             lookup.is_second_try = true;
             return self.ask_hop(hop, lookup);
@@ -220,7 +261,7 @@ impl Ring {
         }
         match self.route_from_here(lookup.target) {
             Route::Owner(nodes) => self.settle(lookup, nodes),
-            Route::Ask(mut nodes) => {
+            Route::Ask { mut nodes, .. } => {
                 nodes.retain(|node| !lookup.asked.contains(&node.ring_address()));
                 nodes.reverse();
                 let target = lookup.target;

@@ -63,7 +63,14 @@ fn event(ring: &Ring, words: &[&str]) -> Event {
         ),
         [from, "is", id] => answered(open_call(ring, from, is_ping), Answer::Info(node(id))),
         [from, "owner", rest @ ..] => answered(open_call(ring, from, is_hop), Answer::Route(Route::Owner(nodes(rest)))),
-        [from, "via", rest @ ..] => answered(open_call(ring, from, is_hop), Answer::Route(Route::Ask(nodes(rest)))),
+        [from, "via", rest @ ..] => {
+            let (before, beyond) = match rest.iter().position(|&word| word == "|") {
+                Some(place) => (&rest[..place], &rest[place + 1..]),
+                None => (&rest[..], &[][..]),
+            };
+            let route = Route::Ask { nodes: nodes(before), beyond: nodes(beyond) };
+            answered(open_call(ring, from, is_hop), Answer::Route(route))
+        }
         [from, "silent"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: Failure::Silent },
         [from, "closed"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: Failure::Unreachable },
         [from, "refuses"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: Failure::Refused },
@@ -226,6 +233,16 @@ fn lookups() {
     check("- 40 60 80", &["find 30"], "ask 80 for 30"); // without a predecessor it vouches for nothing
 }
 
+/// Others may still count on it: a joining node that took it for the owner of everything skipped the whole ring.
+#[test]
+fn a_node_that_was_started_again_leads_nobody_astray() {
+    let again = |known| Ring::new(node("40"), RingSettings::default(), known);
+    assert_eq!(again(vec![]).route(node("50").id), Route::Owner(vec![node("40")]));
+    assert_eq!(again(nodes(&["60"])).route(node("50").id), Route::Ask { nodes: vec![], beyond: vec![] });
+    let found = Action::Found { tag: TAG, result: Ok(node("40")) };
+    assert_eq!(again(nodes(&["60"])).handle(NOW, Event::FindSuccessor { tag: TAG, target: RingId(50) }), [found]);
+}
+
 #[test]
 fn lookups_go_round_dead_hops() {
     check("20 40 60 80", &["find 90", "80 closed"], "ask 60 for 90, now 20 40 60");
@@ -234,6 +251,16 @@ fn lookups_go_round_dead_hops() {
     check("20 40 60 80", &["find 70", "60 closed"], "ask 80, ping 80, now 20 40 80");
     check("20 40 60 80", &["find 95", "80 via 90", "90 via 85"], "ask 60 for 95"); // no nearer: not followed
     check("20 40 60", &["find 90", "60 refuses"], "no route");
+    let last = ["find 120", "80 via 100", "100 via 110 | 130 140"];
+    let then = |lines: &[&'static str]| [&last[..], lines].concat();
+    check("20 40 60 80", &then(&[]), "ask 110 for 120");
+    check("20 40 60 80", &then(&["110 closed"]), "ping 130"); // what lies beyond the last that lives
+    check("20 40 60 80", &then(&["110 silent"]), "ping 130");
+    check("20 40 60 80", &then(&["110 owner 125 130"]), "ping 125"); // the nearest knows best
+    check("20 40 60 80", &then(&["110 closed", "130 closed", "140 is 140"]), "found 140");
+    check("20 40 60 80", &["find 120", "80 via 110 | 130", "110 closed"], "ping 130");
+    let joining = ["join 60", "60 via 30", "30 via 35 | 50", "35 closed"];
+    check("- 40", &joining, "ask 60"); // who joins does not go by it
     check("20 40 60", &["find 90", "60 closed"], "ask 20 for 41, found 40, now 20 40");
 }
 

@@ -3,9 +3,11 @@
 
 pub mod conditions;
 pub mod exhaustive;
+pub mod growth;
 pub mod lives;
 pub mod lookups;
 pub mod network;
 pub mod queue;
 pub mod random;
 pub mod tables;
+pub mod tally;

@@ -150,7 +150,8 @@ impl Watched {
             .iter()
             .find(|(node, since)| sim.is_member(**node) && !principals.contains(node) && sim.now > **since + SETTLED);
         if let Some((&node, since)) = skipped {
-            return Err(self.violation(&format!("{} is skipped, established since {since:?}", sim.describe(node))));
+            let (node, by) = (sim.describe(node), sim.skipped_by(node).join(", "));
+            return Err(self.violation(&format!("{node}, established since {since:?}, is skipped by {by}")));
         }
         self.note_principals(principals);
         Ok(())

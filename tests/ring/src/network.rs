@@ -195,6 +195,15 @@ impl Sim {
         (0..self.nodes.len()).filter(|&node| self.nodes[node].up).collect()
     }
 
+    /// All nodes there ever were.
+    pub fn started(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn period(&self) -> Duration {
+        self.conditions.period
+    }
+
     pub fn is_up(&self, node: usize) -> bool {
         self.nodes[node].up
     }
@@ -435,6 +444,16 @@ impl Sim {
             })
         };
         self.members().into_iter().filter(|&node| !is_skipped(self.nodes[node].ring.me().id)).collect()
+    }
+
+    /// Whose list goes past `node` without naming it.
+    pub fn skipped_by(&self, node: usize) -> Vec<String> {
+        let id = self.nodes[node].ring.me().id;
+        let skips = |list: &[RingId]| {
+            list.windows(2).any(|pair| pair[0] != pair[1] && RingArc::new(pair[0], pair[1]).strictly_contains(id))
+        };
+        let members = self.members().into_iter();
+        members.filter(|&other| skips(&self.extended_list(other))).map(|other| self.describe(other)).collect()
     }
 
     fn extended_list(&self, node: usize) -> Vec<RingId> {

@@ -1,5 +1,8 @@
 //! One published table, one file; and how all of them look.
+pub mod churn;
+pub mod failures;
 pub mod load;
+pub mod path;
 
 /// What a table says, as text. Every row has as many cells as the header.
 #[derive(Clone, Debug, Default)]

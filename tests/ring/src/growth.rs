@@ -1,0 +1,68 @@
+//! Rings of thousands, grown by the shipping protocol alone: every node joins through a member, nothing is put in place.
+
+use common::ring_id::{NodeRef, RingId};
+
+use crate::network::Sim;
+
+/// More ticks than a node needs to look all its fingers up once.
+const TICKS_FOR_FINGERS: u32 = 12;
+
+impl Sim {
+    /// Starts nodes until there are `size`, in waves that double the ring, and lets all find their neighbours and
+    /// fingers. False if the ring does not come to rest.
+    pub fn grow_to(&mut self, size: usize) -> bool {
+        if self.started() == 0 {
+            self.start(None);
+        }
+        while self.started() < size {
+            let wave = self.started().min(size - self.started());
+            self.join_some(wave);
+            if !self.settles() {
+                return false;
+            }
+        }
+        self.run_for(self.period() * TICKS_FOR_FINGERS);
+        self.is_ideal()
+    }
+
+    /// Looks only once a period: it looks at every node.
+    pub fn settles(&mut self) -> bool {
+        (0..PERIODS_TO_SETTLE).any(|_| {
+            self.run_for(self.period());
+            self.is_ideal()
+        })
+    }
+
+    /// All within a period, each through a member chosen at random.
+    fn join_some(&mut self, count: usize) {
+        let members = self.started() as u64;
+        for _ in 0..count {
+            self.run_for(self.period() / count as u32);
+            let (node, member) = (self.start(None), self.rng.below(members) as usize);
+            self.join(node, member);
+        }
+    }
+}
+
+const PERIODS_TO_SETTLE: u32 = 200;
+
+/// Who owns what if everything is right: the nodes that are up, sorted once for many questions.
+pub struct Owners(Vec<NodeRef>);
+
+impl Owners {
+    pub fn of(sim: &Sim) -> Self {
+        let mut nodes: Vec<NodeRef> = sim.up().into_iter().map(|node| sim.ring(node).me()).collect();
+        nodes.sort_by_key(|node| node.id.0);
+        Self(nodes)
+    }
+
+    pub fn owner(&self, key: RingId) -> Option<NodeRef> {
+        self.holders(key, 1).next()
+    }
+
+    /// The owner and the nodes after it.
+    pub fn holders(&self, key: RingId, copies: usize) -> impl Iterator<Item = NodeRef> + '_ {
+        let place = self.0.partition_point(|node| node.id.0 < key.0);
+        self.0.iter().cycle().skip(place).take(copies.min(self.0.len())).copied()
+    }
+}

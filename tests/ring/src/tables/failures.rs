@@ -1,0 +1,137 @@
+//! What a part of all nodes dying at once does to lookups (Chord 2003, table II; Chord 2001, figure 11) and to what was
+//! stored (CFS 2001).
+
+use common::ring_id::{NodeRef, RingId};
+use storage_node::ring::RingSettings;
+
+use super::Table;
+use crate::{conditions::Conditions, growth::Owners, network::Sim, tally::Tally};
+
+/// Chord 2003: 1,000 nodes, successor list 20.
+pub const NODES: usize = 1000;
+const LIST_LEN: usize = 20;
+pub const LOOKUPS: usize = 10_000;
+
+/// Fraction in per cent, mean path, time-outs a lookup.
+const PUBLISHED: [(u64, f64, f64); 6] =
+    [(0, 3.84, 0.0), (10, 4.03, 0.60), (20, 4.22, 1.17), (30, 4.44, 2.02), (40, 4.69, 3.23), (50, 5.09, 5.10)];
+
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub failed_percent: u64,
+    pub before: Looked,
+    /// None: the ring did not come to rest.
+    pub after: Option<Looked>,
+    /// Of all keys: those none of whose first 1, 3, 6 holders lives.
+    pub lost: [f64; 3],
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Looked {
+    pub hops: Tally,
+    pub timeouts: Tally,
+    pub failed: u64,
+}
+
+/// Every row starts from the same ring of `nodes`.
+pub fn measure(seed: u64, nodes: usize, lookups: usize) -> Result<Vec<Row>, String> {
+    let settings = RingSettings { successor_list_len: LIST_LEN, ..RingSettings::default() };
+    let mut whole = Sim::new(seed, Conditions::quick(), settings);
+    match whole.grow_to(nodes) {
+        true => Ok(PUBLISHED.map(|(percent, ..)| row(whole.clone(), percent, lookups)).to_vec()),
+        false => Err(format!("seed {seed}: the ring of {nodes} does not come to rest")),
+    }
+}
+
+fn row(mut sim: Sim, failed_percent: u64, lookups: usize) -> Row {
+    let holders = Owners::of(&sim);
+    kill(&mut sim, failed_percent);
+    let lost = COPIES.map(|copies| lost_share(&mut sim, &holders, copies, lookups));
+    let before = look_up(&mut sim, lookups);
+    let after = sim.settles().then(|| look_up(&mut sim, lookups));
+    Row { failed_percent, before, after, lost }
+}
+
+fn kill(sim: &mut Sim, percent: u64) {
+    let mut alive = sim.up();
+    for _ in 0..alive.len() as u64 * percent / 100 {
+        let place = sim.rng.below(alive.len() as u64) as usize;
+        sim.crash(alive.swap_remove(place));
+    }
+}
+
+fn look_up(sim: &mut Sim, lookups: usize) -> Looked {
+    let (owners, up) = (Owners::of(sim), sim.up());
+    let mut looked = Looked::default();
+    for _ in 0..lookups {
+        let key = RingId(sim.rng.next_u64() as u32);
+        let Some(node) = sim.rng.pick(&up) else { break };
+        let path = sim.look_up_at_once(node, key);
+        looked.hops.add(path.hops);
+        looked.timeouts.add(path.timeouts);
+        looked.failed += u64::from(path.found != owners.owner(key));
+    }
+    looked
+}
+
+const COPIES: [usize; 3] = [1, 3, 6];
+
+fn lost_share(sim: &mut Sim, holders: &Owners, copies: usize, keys: usize) -> f64 {
+    let lives = |sim: &Sim, node: &NodeRef| sim.index_of(*node).is_some_and(|index| sim.is_up(index));
+    let lost = (0..keys).filter(|_| {
+        let key = RingId(sim.rng.next_u64() as u32);
+        !holders.holders(key, copies).any(|node| lives(sim, &node))
+    });
+    lost.count() as f64 / keys as f64
+}
+
+pub fn table(rows: &[Row], nodes: usize) -> Table {
+    let header = [
+        "failed",
+        "mean path",
+        "publ.",
+        "99 %",
+        "time-outs",
+        "publ.",
+        "failed look-ups",
+        "after: path",
+        "time-outs",
+        "failed look-ups",
+        "keys lost, 1 copy",
+        "3",
+        "6",
+    ];
+    Table {
+        title: format!("A part of {nodes} nodes dies at once (nobody refuses a call: each costs a time-out)"),
+        notes: vec![
+            format!("successor list {LIST_LEN}, {LOOKUPS} lookups before and after the ring has stabilized"),
+            "published: Chord 2003, table II: no failed look-ups; Chord 2001: without copies a fraction p of keys is lost"
+                .into(),
+            "published: CFS 2001: of 1,000 servers half fail, six copies: about 1.6 % of blocks are lost".into(),
+        ],
+        header: header.map(String::from).to_vec(),
+        rows: rows.iter().zip(PUBLISHED).map(|(row, published)| cells(row, published)).collect(),
+    }
+}
+
+fn cells(row: &Row, (_, path, timeouts): (u64, f64, f64)) -> Vec<String> {
+    let after = |cell: fn(&Looked) -> String| row.after.as_ref().map_or("not at rest".into(), cell);
+    let mut cells = vec![
+        format!("{} %", row.failed_percent),
+        format!("{:.2}", row.before.hops.mean()),
+        format!("{path:.2}"),
+        row.before.hops.percentile(99).to_string(),
+        format!("{:.2}", row.before.timeouts.mean()),
+        format!("{timeouts:.2}"),
+        row.before.failed.to_string(),
+        after(|looked| format!("{:.2}", looked.hops.mean())),
+        after(|looked| format!("{:.2}", looked.timeouts.mean())),
+        after(|looked| looked.failed.to_string()),
+    ];
+    cells.extend(row.lost.map(|share| format!("{:.1} %", share * 100.0)));
+    cells
+}
+
+pub fn report(seed: u64) -> Result<Table, String> {
+    measure(seed, NODES, LOOKUPS).map(|rows| table(&rows, NODES))
+}
