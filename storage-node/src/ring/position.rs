@@ -7,7 +7,7 @@
 //!
 //! Why not simply make the largest load smallest: of the places that relieve the fullest node, that one puts the new
 //! node where it is small itself, and the arcs it leaves are uneven for every later one. The sum of squares, with cuts
-//! near the middle, keeps a ring that grows one by one within 1.28 of the mean at every size.
+//! near the middle, keeps a ring that grows one by one within 1.3 of the mean at every size.
 
 use common::ring_id::RingId;
 
@@ -39,6 +39,8 @@ struct Arc {
     /// Positions, 1..=2^32.
     len: u64,
     mass: f64,
+    /// What the node at its end holds, as a multiple of what the masses say.
+    unexplained: f64,
 }
 
 /// The arcs, ordered by the number of their ends.
@@ -65,34 +67,46 @@ struct Cut {
 
 impl Circle {
     fn new(members: &[Member], promised: &[RingId], copies: usize) -> Self {
-        let mut members = members.to_vec();
-        members.sort_by_key(|member| member.id.0);
-        members.dedup_by_key(|member| member.id);
-        let arcs = arcs_between(&members.iter().map(|member| member.id).collect::<Vec<_>>());
+        let (mut filled, coming) = filled_and_coming(members);
+        filled.sort_by_key(|member| member.id.0);
+        filled.dedup_by_key(|member| member.id);
+        let arcs = arcs_between(&filled.iter().map(|member| member.id).collect::<Vec<_>>());
         let mut circle = Self { arcs, copies };
-        circle.weigh(&members);
-        promised.iter().for_each(|&id| circle.split(id));
+        circle.weigh(&filled);
+        coming.iter().map(|member| member.id).chain(promised.iter().copied()).for_each(|id| circle.split(id));
         circle
     }
 
     /// Finds masses that explain the loads: even ones at first, then each arc's corrected by the mean of what its
-    /// holders hold too much or too little (as Richardson and Lucy sharpen a picture). The mean is weighted by itself, so
-    /// that a node not filled yet says little beside one that is. A thousandth of the ring's mean is laid over all, so
+    /// holders hold too much or too little (as Richardson and Lucy sharpen a picture). The mean is weighted by itself:
+    /// a node that lacks something says less than one that has it. A thousandth of the ring's mean is laid over all, so
     /// that an empty ring is divided evenly.
     fn weigh(&mut self, members: &[Member]) {
         let total: f64 = members.iter().map(|member| member.load_bytes as f64).sum();
         let density = (total / CIRCLE).max(1.0 / CIRCLE);
         self.arcs.iter_mut().for_each(|arc| arc.mass = density * arc.len as f64);
         for _ in 0..ROUNDS {
-            let ratio = |(load, member): (f64, &Member)| member.load_bytes as f64 / load.max(f64::MIN_POSITIVE);
-            let ratios: Vec<f64> = self.loads().into_iter().zip(members).map(ratio).collect();
+            let ratios = self.ratios(members);
+            if ratios.iter().all(|ratio| (ratio - 1.0).abs() < EXPLAINED) {
+                break;
+            }
             (0..self.arcs.len()).for_each(|arc| self.arcs[arc].mass *= self.correction(arc, &ratios));
         }
         self.arcs.iter_mut().for_each(|arc| arc.mass += density * arc.len as f64 / 1000.0);
+        if total > 0.0 {
+            let ratios = self.ratios(members);
+            self.arcs.iter_mut().zip(ratios).for_each(|(arc, ratio)| arc.unexplained = ratio);
+        }
+    }
+
+    fn ratios(&self, members: &[Member]) -> Vec<f64> {
+        let ratio =
+            |(node, member): (usize, &Member)| member.load_bytes as f64 / self.load(node).max(f64::MIN_POSITIVE);
+        members.iter().enumerate().map(ratio).collect()
     }
 
     fn correction(&self, arc: usize, ratios: &[f64]) -> f64 {
-        let of_holders = || (0..self.held()).map(|step| ratios[(arc + step) % ratios.len()]);
+        let of_holders = || (0..self.held()).map(|step| ratios[self.after(arc, step)]);
         let sum: f64 = of_holders().sum();
         if sum > 0.0 { of_holders().map(|ratio| ratio * ratio).sum::<f64>() / sum } else { 1e-3 }
     }
@@ -104,15 +118,15 @@ impl Circle {
 
     /// The arc `back` before `arc`.
     fn before(&self, arc: usize, back: usize) -> usize {
-        (arc + self.arcs.len() - back) % self.arcs.len()
+        if arc >= back { arc - back } else { arc + self.arcs.len() - back }
+    }
+
+    fn after(&self, arc: usize, steps: usize) -> usize {
+        if arc + steps < self.arcs.len() { arc + steps } else { arc + steps - self.arcs.len() }
     }
 
     fn load(&self, node: usize) -> f64 {
         (0..self.held()).map(|back| self.arcs[self.before(node, back)].mass).sum()
-    }
-
-    fn loads(&self) -> Vec<f64> {
-        (0..self.arcs.len()).map(|node| self.load(node)).collect()
     }
 
     /// The arc in which `id` lies.
@@ -127,7 +141,7 @@ impl Circle {
 
     fn split(&mut self, id: RingId) {
         let Some(arc) = self.arc_holding(id) else {
-            self.arcs.push(Arc { end: id, len: 1 << 32, mass: 1.0 });
+            self.arcs.push(Arc { end: id, len: 1 << 32, mass: 1.0, unexplained: 1.0 });
             return;
         };
         let whole = self.arcs[arc];
@@ -138,7 +152,7 @@ impl Circle {
         let mass = whole.mass * rest as f64 / whole.len as f64;
         self.arcs[arc] = Arc { len: rest, mass, ..whole };
         let place = self.arcs.partition_point(|arc| arc.end.0 < id.0);
-        self.arcs.insert(place, Arc { end: id, len: whole.len - rest, mass: whole.mass - mass });
+        self.arcs.insert(place, Arc { end: id, len: whole.len - rest, mass: whole.mass - mass, unexplained: 1.0 });
     }
 
     fn best(&self, salt: u64) -> Option<Place> {
@@ -151,7 +165,7 @@ impl Circle {
 
     /// Those of which a part, or the whole, leaves the fullest node when they are cut; of all equally full nodes.
     fn arcs_of_the_fullest(&self) -> Vec<usize> {
-        let loads = self.loads();
+        let loads: Vec<f64> = (0..self.arcs.len()).map(|node| self.load(node) * self.arcs[node].unexplained).collect();
         let full = loads.iter().copied().fold(0.0, f64::max) * (1.0 - 1e-9);
         let mut held = vec![false; loads.len()];
         for node in (0..loads.len()).filter(|&node| loads[node] >= full) {
@@ -174,12 +188,11 @@ impl Circle {
     fn even_cut(&self, arc: usize) -> (f64, f64) {
         let mass = self.arcs[arc].mass;
         let before: f64 = (1..self.copies).map(|back| self.arcs[self.before(arc, back)].mass).sum();
-        let farthest = self.load((arc + self.copies - 1) % self.arcs.len());
-        let share = ((farthest - before) / (2.0 * mass)).clamp(LEAST_SHARE, 1.0 - LEAST_SHARE);
+        let farthest = self.load(self.after(arc, self.copies - 1));
+        let share = beside_the_middle((farthest - before) / (2.0 * mass));
         let relieved = |load: f64, by: f64| (load - by).powi(2) - load.powi(2);
         let between = (1..self.copies).map(|back| {
-            let holder = (arc + self.copies - 1 - back) % self.arcs.len();
-            relieved(self.load(holder), self.arcs[self.before(arc, back)].mass)
+            relieved(self.load(self.after(arc, self.copies - 1 - back)), self.arcs[self.before(arc, back)].mass)
         });
         let taken = mass * share;
         (share, (before + taken).powi(2) + relieved(farthest, taken) + between.sum::<f64>())
@@ -200,10 +213,28 @@ impl Cut {
 }
 
 const CIRCLE: f64 = 4_294_967_296.0;
-/// How often the masses are corrected.
+/// How often the masses are corrected, at most, and when they explain the loads well enough.
 const ROUNDS: usize = 32;
-/// Of an arc, what each of its parts gets at least. An uneven cut pays now and costs later.
-const LEAST_SHARE: f64 = 3.0 / 7.0;
+const EXPLAINED: f64 = 1e-3;
+/// Of the mean load: who has less is taken to be still filling.
+const FILLED: f64 = 1.0 / 16.0;
+/// Of an arc, what the smaller part of a cut gets: a cut more uneven pays now and costs later; halves keep all arcs in
+/// step, so that the sizes just above a power of two are uneven.
+const SMALLER_SHARE: std::ops::RangeInclusive<f64> = 0.42..=0.45;
+
+fn beside_the_middle(share: f64) -> f64 {
+    let within = |share: f64| share.clamp(*SMALLER_SHARE.start(), *SMALLER_SHARE.end());
+    if share <= 0.5 { within(share) } else { 1.0 - within(1.0 - share) }
+}
+
+/// A member with far less than the others has just come, and its neighbours still hold its part: it counts as promised.
+/// Were most members so light, their arcs would be.
+fn filled_and_coming(members: &[Member]) -> (Vec<Member>, Vec<Member>) {
+    let mean = members.iter().map(|member| member.load_bytes as f64).sum::<f64>() / members.len() as f64;
+    let (filled, coming): (Vec<_>, Vec<_>) =
+        members.iter().partition(|member| member.load_bytes as f64 >= mean * FILLED);
+    if coming.len() <= filled.len() { (filled, coming) } else { (members.to_vec(), Vec::new()) }
+}
 
 fn arcs_between(ends: &[RingId]) -> Vec<Arc> {
     let before = |place: usize| ends[(place + ends.len() - 1) % ends.len()];
@@ -211,8 +242,11 @@ fn arcs_between(ends: &[RingId]) -> Vec<Arc> {
         0 => 1 << 32,
         steps => u64::from(steps),
     };
-    (0..ends.len()).map(|place| Arc { end: ends[place], len: len(place), mass: 0.0 }).collect()
+    (0..ends.len()).map(|place| Arc { end: ends[place], len: len(place), mass: 0.0, unexplained: 1.0 }).collect()
 }
+
+#[cfg(test)]
+mod growth;
 
 #[cfg(test)]
 mod tests {
