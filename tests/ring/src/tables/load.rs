@@ -42,7 +42,7 @@ pub fn measure(seed: u64, sizes: &[usize], keys: usize) -> Vec<Row> {
     let rows = COPIES.into_iter().flat_map(|copies| {
         let random = grown(&mut rng, &keys, sizes, copies, |_, rng| RingId(rng.next_u64() as u32));
         let chosen =
-            grown(&mut rng, &keys, sizes, copies, |loads, rng| choose(loads, &[], copies, rng.next_u64() >> 32));
+            grown(&mut rng, &keys, sizes, copies, |ring, rng| choose(&ring.loads(), &[], copies, rng.next_u64() >> 32));
         let named = |ids| move |(nodes, loads)| Row::new(nodes, copies, ids, loads);
         random.into_iter().map(named(Ids::Random)).chain(chosen.into_iter().map(named(Ids::Chosen))).collect::<Vec<_>>()
     });
@@ -71,7 +71,7 @@ impl Row {
     fn new(nodes: usize, copies: usize, ids: Ids, mut loads: Vec<u64>) -> Self {
         loads.sort_unstable();
         let mean = loads.iter().sum::<u64>() as f64 / loads.len() as f64;
-        let percentile = |percent: usize| loads[(loads.len() - 1) * percent / 100] as f64 / mean;
+        let percentile = |percent: usize| loads[((loads.len() - 1) * percent + 50) / 100] as f64 / mean;
         let (percentile_99, percentile_1) = (percentile(99), percentile(1));
         Self { nodes, copies, ids, max: percentile(100), percentile_99, percentile_1 }
     }
@@ -83,13 +83,13 @@ fn grown(
     keys: &[u32],
     sizes: &[usize],
     copies: usize,
-    next: impl Fn(&[Member], &mut SplitMix64) -> RingId,
+    next: impl Fn(&Counted, &mut SplitMix64) -> RingId,
 ) -> Vec<(usize, Vec<u64>)> {
     let mut ring = Counted { keys, copies, nodes: Vec::new() };
     ring.add(RingId(rng.next_u64() as u32));
     let at = |&size: &usize| {
         while ring.nodes.len() < size {
-            let id = next(&ring.loads(), rng);
+            let id = next(&ring, rng);
             ring.add(id);
         }
         (size, ring.loads().iter().map(|member| member.load_bytes).collect())
