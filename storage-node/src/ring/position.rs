@@ -215,7 +215,7 @@ impl Cut {
 const CIRCLE: f64 = 4_294_967_296.0;
 /// How often the masses are corrected, at most, and when they explain the loads well enough.
 const ROUNDS: usize = 32;
-const EXPLAINED: f64 = 1e-3;
+const EXPLAINED: f64 = 1e-2;
 /// Of the mean load: who has less is taken to be still filling.
 const FILLED: f64 = 1.0 / 16.0;
 /// Of an arc, what the smaller part of a cut gets: a cut more uneven pays now and costs later; halves keep all arcs in
