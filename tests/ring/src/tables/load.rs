@@ -1,1 +1,131 @@
-//! Stored load.
+//! Stored load: how much the fullest and the emptiest nodes hold of the mean, with chosen and with random ids.
+//!
+//! Keys are drawn and counted, as in Chord 2001: arc lengths alone would hide what chance adds. A chosen position is what
+//! `ring::position::choose` gives for the loads at that moment, a node at a time, as the driver calls it; the loads are
+//! keys with their copies. Nobody leaves, and every node has what it should hold before the next one comes.
+
+use common::ring_id::RingId;
+use storage_node::ring::position::{Member, choose};
+
+use super::Table;
+use crate::network::SplitMix64;
+
+/// Of Chord 2001: 10^4 nodes, 5 x 10^5 keys.
+pub const PUBLISHED_MAX: f64 = 9.1;
+pub const PUBLISHED_99TH: f64 = 4.6;
+
+const COPIES: [usize; 2] = [1, 3];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    Random,
+    Chosen,
+}
+
+/// What nodes of one ring hold, as multiples of the mean.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub nodes: usize,
+    pub copies: usize,
+    pub ids: Ids,
+    pub max: f64,
+    pub percentile_99: f64,
+    pub percentile_1: f64,
+}
+
+/// A row for each size, 1 and 3 copies, random and chosen ids. `sizes` in ascending order: a ring of chosen ids is grown
+/// once, through all of them.
+pub fn measure(seed: u64, sizes: &[usize], keys: usize) -> Vec<Row> {
+    let mut rng = SplitMix64(seed);
+    let mut keys: Vec<u32> = (0..keys).map(|_| rng.next_u64() as u32).collect();
+    keys.sort_unstable();
+    let rows = COPIES.into_iter().flat_map(|copies| {
+        let random = grown(&mut rng, &keys, sizes, copies, |_, rng| RingId(rng.next_u64() as u32));
+        let chosen =
+            grown(&mut rng, &keys, sizes, copies, |ring, rng| choose(&ring.loads(), &[], copies, rng.next_u64() >> 32));
+        let named = |ids| move |(nodes, loads)| Row::new(nodes, copies, ids, loads);
+        random.into_iter().map(named(Ids::Random)).chain(chosen.into_iter().map(named(Ids::Chosen))).collect::<Vec<_>>()
+    });
+    rows.collect()
+}
+
+pub fn table(rows: &[Row]) -> Table {
+    let cells = |row: &Row| {
+        let ids = if row.ids == Ids::Random { "random" } else { "chosen" };
+        let figures = [row.max, row.percentile_99, row.percentile_1].map(|figure| format!("{figure:.2}"));
+        [row.nodes.to_string(), row.copies.to_string(), ids.to_string()].into_iter().chain(figures).collect()
+    };
+    Table {
+        title: "Stored load, as multiples of the mean".to_string(),
+        notes: vec![
+            format!("Chord 2001, 10000 nodes, 5 x 10^5 keys, random ids: max {PUBLISHED_MAX}, 99 % {PUBLISHED_99TH}."),
+            "Chosen: the id that a joining node is given, one node after the other.".to_string(),
+            "With 50 keys a node, chance alone is a good part of what is left: 3 copies average it out.".to_string(),
+        ],
+        header: ["nodes", "copies", "ids", "max", "99 %", "1 %"].map(String::from).to_vec(),
+        rows: rows.iter().map(cells).collect(),
+    }
+}
+
+impl Row {
+    fn new(nodes: usize, copies: usize, ids: Ids, mut loads: Vec<u64>) -> Self {
+        loads.sort_unstable();
+        let mean = loads.iter().sum::<u64>() as f64 / loads.len() as f64;
+        let percentile = |percent: usize| loads[((loads.len() - 1) * percent + 50) / 100] as f64 / mean;
+        let (percentile_99, percentile_1) = (percentile(99), percentile(1));
+        Self { nodes, copies, ids, max: percentile(100), percentile_99, percentile_1 }
+    }
+}
+
+/// The loads at each of `sizes` of a ring whose nodes get their ids from `next`.
+fn grown(
+    rng: &mut SplitMix64,
+    keys: &[u32],
+    sizes: &[usize],
+    copies: usize,
+    next: impl Fn(&Counted, &mut SplitMix64) -> RingId,
+) -> Vec<(usize, Vec<u64>)> {
+    let mut ring = Counted { keys, copies, nodes: Vec::new() };
+    ring.add(RingId(rng.next_u64() as u32));
+    let at = |&size: &usize| {
+        while ring.nodes.len() < size {
+            let id = next(&ring, rng);
+            ring.add(id);
+        }
+        (size, ring.loads().iter().map(|member| member.load_bytes).collect())
+    };
+    sizes.iter().map(at).collect()
+}
+
+/// A ring, and how many keys each node owns.
+struct Counted<'a> {
+    /// Sorted.
+    keys: &'a [u32],
+    copies: usize,
+    /// By id.
+    nodes: Vec<(RingId, u64)>,
+}
+
+impl Counted<'_> {
+    /// Nothing changes if the id is taken.
+    fn add(&mut self, id: RingId) {
+        let Err(place) = self.nodes.binary_search_by_key(&id.0, |node| node.0.0) else { return };
+        self.nodes.insert(place, (id, 0));
+        self.count(place);
+        self.count((place + 1) % self.nodes.len());
+    }
+
+    fn count(&mut self, place: usize) {
+        let before = self.nodes[(place + self.nodes.len() - 1) % self.nodes.len()].0;
+        let upto = |id: RingId| self.keys.partition_point(|&key| key <= id.0);
+        let (from, to) = (upto(before), upto(self.nodes[place].0));
+        let owned = if place == 0 { to + self.keys.len() - from } else { to - from };
+        self.nodes[place].1 = owned as u64;
+    }
+
+    fn loads(&self) -> Vec<Member> {
+        let (count, held) = (self.nodes.len(), self.copies.min(self.nodes.len()));
+        let load = |node: usize| (0..held).map(|back| self.nodes[(node + count - back) % count].1).sum();
+        (0..count).map(|node| Member { id: self.nodes[node].0, load_bytes: load(node) }).collect()
+    }
+}
