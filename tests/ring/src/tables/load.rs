@@ -49,6 +49,10 @@ pub fn measure(seed: u64, sizes: &[usize], keys: usize) -> Vec<Row> {
     rows.collect()
 }
 
+pub fn report(seed: u64) -> Table {
+    table(&measure(seed, &[5, 10, 100, 1000, 10_000], 500_000))
+}
+
 pub fn table(rows: &[Row]) -> Table {
     let cells = |row: &Row| {
         let ids = if row.ids == Ids::Random { "random" } else { "chosen" };

@@ -1,6 +1,7 @@
 //! One published table, one file; and how all of them look.
 pub mod churn;
 pub mod failures;
+pub mod invariants;
 pub mod load;
 pub mod path;
 

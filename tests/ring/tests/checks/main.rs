@@ -1,3 +1,4 @@
 //! Short forms of what `tests/ring-report.sh` measures, with bounds that a broken ring does not meet.
 mod lives;
 mod load;
+mod tables;
