@@ -12,15 +12,17 @@ pub struct Path {
     pub found: Option<NodeRef>,
     /// Nodes that were asked the way and answered.
     pub hops: usize,
-    /// Nodes that were asked, the way or whether they are there, and did not answer.
+    /// Questions after the way that nobody answered.
     pub timeouts: usize,
+    /// Questions to an owner that was found, whether it is there, that nobody answered. Chord as published does not ask.
+    pub owner_timeouts: usize,
 }
 
 impl Sim {
     /// From `node`, by its very `Ring`: a clone, so that the next lookup starts from the same knowledge.
     pub fn look_up_at_once(&self, node: usize, target: RingId) -> Path {
         let mut ring = self.ring(node).clone();
-        let mut path = Path { found: None, hops: 0, timeouts: 0 };
+        let mut path = Path { found: None, hops: 0, timeouts: 0, owner_timeouts: 0 };
         let mut event = Event::FindSuccessor { tag: TAG, target };
         loop {
             let actions = ring.handle(self.now, event);
@@ -36,7 +38,8 @@ impl Sim {
                     Event::Answered { call, answer }
                 }
                 None => {
-                    path.timeouts += 1;
+                    path.timeouts += usize::from(is_hop);
+                    path.owner_timeouts += usize::from(!is_hop);
                     Event::Unanswered { call, why: Failure::Silent }
                 }
             };

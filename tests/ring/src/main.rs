@@ -1,18 +1,14 @@
 //! Prints what the ring does at large sizes beside what was published of Chord. `tests/ring-report.sh` builds and starts
 //! it.
 
-use std::{
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::Command, time::Instant};
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use ring_tests::tables::{Table, churn, failures, invariants, load, path};
 
 /// What the ring of chordfs does at sizes that no machine here could hold, beside what was published of Chord.
-#[derive(Clone, Copy, Parser)]
+#[derive(Parser)]
 struct Options {
     /// What everything random follows from; the same seed gives the same tables.
     #[arg(long, default_value_t = 1)]
@@ -23,51 +19,67 @@ struct Options {
     /// Random lives in which the invariants are checked, in each kind of network.
     #[arg(long, default_value_t = 1000)]
     lives: u64,
+    /// These tables alone.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    tables: Vec<Which>,
 }
 
-type Job = Box<dyn FnOnce() -> Result<Table, String> + Send>;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Which {
+    Path,
+    Invariants,
+    Failures,
+    Churn,
+    Load,
+}
+
+impl Which {
+    const ALL: [Self; 5] = [Self::Path, Self::Invariants, Self::Failures, Self::Churn, Self::Load];
+
+    fn measure(self, options: &Options) -> Result<Table, String> {
+        let seed = options.seed;
+        match self {
+            Self::Path => path::report(seed, options.up_to),
+            Self::Invariants => invariants::report(seed, options.lives),
+            Self::Failures => failures::report(seed),
+            Self::Churn => churn::report(seed),
+            Self::Load => Ok(load::report(seed)),
+        }
+    }
+}
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    match options.tables.is_empty() {
+        true => report_all(&options),
+        false => options.tables.iter().try_for_each(|&which| report(which, &options)),
+    }
+}
+
+/// Two processes for two cores: the path lengths, which take as long as the rest, in one of their own, so that its memory
+/// is that of its ring.
+fn report_all(options: &Options) -> anyhow::Result<()> {
     let started = Instant::now();
     println!("ring-report --seed {} --up-to {} --lives {}", options.seed, options.up_to, options.lives);
-    let (done, tables) = mpsc::channel();
-    for jobs in lanes(options) {
-        let done = done.clone();
-        thread::spawn(move || jobs.into_iter().for_each(|job| report(job, &done)));
-    }
-    drop(done);
-    for (table, took) in tables {
-        print(&table.map_err(anyhow::Error::msg).with_context(|| format!("seed {}", options.seed))?, took);
-    }
-    println!("\n{:.0} s in all, seed {}", started.elapsed().as_secs_f64(), options.seed);
-    Ok(())
+    let (seed, up_to) = (options.seed.to_string(), options.up_to.to_string());
+    let this = std::env::current_exe().context("cannot find this program to start it again")?;
+    let mut path = Command::new(this)
+        .args(["--tables", "path", "--seed", &seed, "--up-to", &up_to])
+        .spawn()
+        .context("cannot start this program again")?;
+    let rest = Which::ALL.into_iter().filter(|&which| which != Which::Path);
+    let result = rest.into_iter().try_for_each(|which| report(which, options));
+    let path = path.wait().context("cannot wait for the path lengths")?;
+    println!("\n{:.0} s in all", started.elapsed().as_secs_f64());
+    anyhow::ensure!(path.success(), "the path lengths could not be measured: {path}");
+    result
 }
 
-/// Two lanes of about equal length, for two cores.
-fn lanes(Options { seed, up_to, lives }: Options) -> [Vec<Job>; 2] {
-    [
-        vec![Box::new(move || path::report(seed, up_to))],
-        vec![
-            Box::new(move || invariants::report(seed, lives)),
-            Box::new(move || failures::report(seed)),
-            Box::new(move || churn::report(seed)),
-            Box::new(move || Ok(load::report(seed))),
-        ],
-    ]
-}
-
-type Reported = (Result<Table, String>, Duration);
-
-fn report(job: Job, done: &mpsc::Sender<Reported>) {
+fn report(which: Which, options: &Options) -> anyhow::Result<()> {
     let started = Instant::now();
-    let table = job();
-    // Nobody listens any more once a table has failed.
-    let _ = done.send((table, started.elapsed()));
-}
-
-fn print(table: &Table, took: Duration) {
-    println!();
-    table.lines().iter().for_each(|line| println!("{line}"));
-    println!("  ({:.1} s)", took.as_secs_f64());
+    let table = which.measure(options).map_err(anyhow::Error::msg);
+    let table = table.with_context(|| format!("{which:?}, seed {}", options.seed))?;
+    let lines = table.lines().join("\n");
+    println!("\n{lines}\n  ({:.1} s)", started.elapsed().as_secs_f64());
+    Ok(())
 }
