@@ -12,6 +12,7 @@
 
 mod enter;
 mod event;
+mod fingerprint;
 mod fingers;
 mod known;
 mod lookup;
@@ -60,7 +61,7 @@ struct Call {
 }
 
 /// What an answer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
     /// The successor, or a candidate for it.
     Successor,
