@@ -33,9 +33,10 @@ pub fn judge(scope: &Scope, state: &mut State, changed: bool) {
     let principals = members & !skipped;
     let enough = principals.count_ones() as usize > scope.successor_list_len;
     let unskipped = principals & !skipped_on_the_way(state);
+    let is_base = unskipped.count_ones() as usize > scope.successor_list_len;
     let lost = state.established & members & !unskipped;
     let had_base = state.has_base;
-    state.has_base |= enough;
+    state.has_base |= is_base;
     if state.fault.is_none() {
         state.fault = fault_of_ring(state, changed)
             .map(Fault::Ring)

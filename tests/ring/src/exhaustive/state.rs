@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use common::ring_id::{Neighbours, NodeRef, RingId};
+use common::ring_id::{Neighbours, NodeRef, RingArc, RingId};
 use storage_node::ring::{Answer, CallId, Message, Request, Ring, Route};
 
 use super::scope::{node_at, place_of};
@@ -25,7 +25,7 @@ pub struct State {
     pub left: Left,
     /// Members that no list skips, held or on its way; from then on until they die.
     pub established: Places,
-    /// There has been one principal more than a list is long.
+    /// There has been one principal more than a list is long, and no list on its way that would change that.
     pub has_base: bool,
     pub fault: Option<Arc<Fault>>,
 }
@@ -118,12 +118,16 @@ impl Node {
     }
 
     /// Brings what is derived up to date. `remembers`: what it knew matters although it is dead.
-    pub fn settle(&mut self, places: usize, is_founder: bool, remembers: bool) {
+    pub fn settle(&mut self, place: usize, places: usize, is_founder: bool, remembers: bool) {
         let view = self.ring.as_ref().filter(|_| self.phase == Phase::Up).map(Ring::neighbours);
         self.view = view.unwrap_or(Neighbours { predecessor: None, node: self.view.node, successors: Vec::new() });
         self.is_member = self.phase == Phase::Up && (is_founder || !self.view.successors.is_empty());
-        self.skips = skipped(&extended_list(&self.view), places);
-        self.names = names(&self.view);
+        // Whoever is a ring of one goes from himself to himself, past all others.
+        self.skips = match self.is_member && self.view.successors.is_empty() {
+            true => skipped_between(place, place, places),
+            false => skipped(&extended_list(&self.view), places),
+        };
+        self.names = names(&self.view, usize::MAX);
         let mut hasher = DefaultHasher::new();
         (self.phase, self.may_join, self.maintained).hash(&mut hasher);
         if let (true, Some(ring)) = (self.phase == Phase::Up || remembers, &self.ring) {
@@ -153,7 +157,15 @@ impl InFlight {
         Self { from, to, content, skips: 0, names: 0, owners: 0, skips_entering: 0, digest }
     }
 
-    pub fn answer(from: usize, to: usize, call: CallId, call_digest: u64, answer: Answer, places: usize) -> Self {
+    pub fn answer(
+        from: usize,
+        to: usize,
+        call: CallId,
+        call_digest: u64,
+        answer: Answer,
+        list_len: usize,
+        places: usize,
+    ) -> Self {
         let (mut skips, mut named, mut owners, mut skips_entering) = (0, 0, 0, 0);
         let mut hasher = DefaultHasher::new();
         (1, from, to, call_digest).hash(&mut hasher);
@@ -161,7 +173,7 @@ impl InFlight {
             Answer::Neighbours(view) => {
                 (view.predecessor, &view.successors).hash(&mut hasher);
                 skips = skipped(&extended_list(view), places);
-                named = (names(view) | 1 << from) & !(1 << to);
+                named = 1 << from | names(view, list_len - 1) & !(1 << to);
             }
             Answer::Info(node) => node.hash(&mut hasher),
             Answer::Route(Route::Owner(nodes)) => {
@@ -207,7 +219,7 @@ impl State {
     }
 
     pub fn places_where(&self, holds: impl Fn(&Node) -> bool) -> Places {
-        (0..self.nodes.len()).filter(|&place| holds(&self.nodes[place])).fold(0, |set, place| set | 1 << place)
+        places_where(self.nodes.len(), |place| holds(&self.nodes[place]))
     }
 }
 
@@ -232,17 +244,23 @@ fn digest_of(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Whom a node skips that takes another as its successor.
+/// Whom a node skips that takes another as its successor; itself: all others.
 pub fn skipped_between(from: usize, to: usize, places: usize) -> Places {
-    skipped(&[node_at(from).id, node_at(to).id], places)
+    let arc = RingArc::new(node_at(from).id, node_at(to).id);
+    places_where(places, |place| arc.strictly_contains(node_at(place).id))
 }
 
 fn skipped(extended_list: &[RingId], places: usize) -> Places {
-    (0..places).filter(|&place| skips(extended_list, node_at(place).id)).fold(0, |set, place| set | 1 << place)
+    places_where(places, |place| skips(extended_list, node_at(place).id))
 }
 
-fn names(view: &Neighbours) -> Places {
-    places_of(&view.successors)
+fn places_where(places: usize, holds: impl Fn(usize) -> bool) -> Places {
+    (0..places).filter(|&place| holds(place)).fold(0, |set, place| set | 1 << place)
+}
+
+/// The first `most` of its list.
+fn names(view: &Neighbours, most: usize) -> Places {
+    places_of(&view.successors[..most.min(view.successors.len())])
 }
 
 fn places_of(nodes: &[NodeRef]) -> Places {

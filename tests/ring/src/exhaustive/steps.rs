@@ -100,7 +100,7 @@ impl Scope {
     }
 
     fn settle(&self, node: &mut Node, place: usize) {
-        node.settle(self.places(), place == self.founder(), self.network == Network::SpeaksForTheDead);
+        node.settle(place, self.places(), place == self.founder(), self.network == Network::SpeaksForTheDead);
     }
 
     fn budget(&self, kind: Maintenance) -> Budget {
@@ -228,7 +228,8 @@ impl Scope {
             Some(ring) => {
                 let answer = answer(ring, request);
                 let digest = self.call_digest(state, from, call);
-                let mut answer = InFlight::answer(to, from, call, digest, answer, self.places());
+                let mut answer =
+                    InFlight::answer(to, from, call, digest, answer, self.successor_list_len, self.places());
                 answer.skips_entering |= question.skips_entering;
                 state.send(answer);
             }
@@ -309,7 +310,7 @@ impl Scope {
                     state.send(InFlight::tell(from, to, message));
                 }
             }
-            Action::Joined { result: Ok(()), .. } => {}
+            Action::Joined { result: Ok(()) | Err(JoinError::Left), .. } => {}
             Action::Joined { result: Err(JoinError::NotYet { .. } | JoinError::NoAnswer { .. }), .. } => {
                 Arc::make_mut(&mut state.nodes[from]).may_join = true;
             }
