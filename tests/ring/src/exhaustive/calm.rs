@@ -8,10 +8,9 @@ use storage_node::ring::{Action, Answer, Event, Failure, JoinError, Message, Req
 use super::scope::{Scope, node_at, place_of};
 use crate::invariants;
 
-/// As many periods at most until a ring is ideal, whatever state it was in.
-pub const PERIODS_MAX: usize = 16;
-
 const PERIOD: Duration = Duration::from_secs(1);
+/// More than any join takes.
+const PERIODS_TO_JOIN: usize = 16;
 
 /// None: down, or not started.
 pub struct Calm {
@@ -33,15 +32,15 @@ impl Calm {
             if place != scope.founder() {
                 calm.join(place, scope.founder());
             }
-            let periods = calm.periods_until_ideal();
+            let periods = calm.periods_until_ideal(PERIODS_TO_JOIN);
             assert!(periods.is_some(), "no ideal ring to begin with:\n{}", calm.describe());
         }
         calm.rings
     }
 
     /// None: not even after the most that is allowed.
-    pub fn periods_until_ideal(&mut self) -> Option<usize> {
-        for period in 0..=PERIODS_MAX {
+    pub fn periods_until_ideal(&mut self, most: usize) -> Option<usize> {
+        for period in 0..=most {
             if self.is_ideal() {
                 return Some(period);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stateright::Property;
 
 use super::{
-    calm::{Calm, PERIODS_MAX},
+    calm::Calm,
     scope::{Scope, node_at},
     state::{Fault, Places, State},
     steps::NOW,
@@ -40,11 +40,11 @@ pub fn judge(scope: &Scope, state: &mut State, changed: bool) {
     if state.fault.is_none() {
         state.fault = fault_of_ring(state, changed)
             .map(Fault::Ring)
-            .or_else(|| (scope.wanted.established && lost != 0).then(|| Fault::Skipped(ids(lost))))
+            .or_else(|| (lost != 0).then(|| Fault::Skipped(ids(lost))))
             .or_else(|| (had_base && !enough).then(|| Fault::FewPrincipals(ids(principals))))
             .map(Arc::new);
     }
-    let counts = state.has_base || scope.wanted.established_below_base;
+    let counts = state.has_base || scope.established_below_base;
     state.established = state.established & members | if counts { unskipped } else { 0 };
 }
 
@@ -69,15 +69,15 @@ fn fault_of_ring(state: &State, changed: bool) -> Option<String> {
 /// From a state in which nothing is on its way; from all others such a one is reached.
 fn converges(scope: &Scope, state: &State) -> bool {
     let is_quiet = state.in_flight.is_empty() && state.fault.is_none();
-    !(scope.wanted.converges && is_quiet) || calm_after(scope, state).periods_until_ideal().is_some()
+    !is_quiet || calm_after(scope, state).periods_until_ideal(scope.periods_max).is_some()
 }
 
 /// What the ring looks like after as many periods as were allowed, for a report.
 pub fn end_of_calm(scope: &Scope, state: &State) -> String {
     let mut calm = calm_after(scope, state);
-    match calm.periods_until_ideal() {
+    match calm.periods_until_ideal(scope.periods_max) {
         Some(periods) => format!("ideal after {periods} periods"),
-        None => format!("after {PERIODS_MAX} periods still not ideal:\n{}", calm.describe()),
+        None => format!("after {} periods still not ideal:\n{}", scope.periods_max, calm.describe()),
     }
 }
 

@@ -25,8 +25,10 @@ pub struct Scope {
     pub doubled: u8,
     pub network: Network,
     pub crash_rule: CrashRule,
-    /// What is looked at.
-    pub wanted: Wanted,
+    /// Members count as established even while there are no r + 1 of them.
+    pub established_below_base: bool,
+    /// In how many quiet periods every state becomes ideal.
+    pub periods_max: usize,
     /// The search stops there, and says that it is not complete.
     pub steps_max: usize,
 }
@@ -70,15 +72,6 @@ pub enum CrashRule {
     Never,
 }
 
-/// Which properties are checked. That there is one ordered ring and a live successor for each always is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Nobody who is established is skipped, no matter how few principals there are.
-    pub established_below_base: bool,
-    pub established: bool,
-    pub converges: bool,
-}
-
 impl Scope {
     /// An ideal ring, r as given, in which nothing happens yet.
     pub fn new(layout: &'static str, successor_list_len: usize) -> Self {
@@ -96,7 +89,8 @@ impl Scope {
             doubled: 0,
             network: Network::Truthful,
             crash_rule: CrashRule::ListsAndAnswers,
-            wanted: Wanted { established_below_base: false, established: true, converges: true },
+            established_below_base: false,
+            periods_max: 16,
             steps_max: 20_000_000,
         }
     }

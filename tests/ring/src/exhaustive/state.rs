@@ -119,18 +119,19 @@ impl Node {
 
     /// Brings what is derived up to date. `remembers`: what it knew matters although it is dead.
     pub fn settle(&mut self, place: usize, places: usize, is_founder: bool, remembers: bool) {
-        let view = self.ring.as_ref().filter(|_| self.phase == Phase::Up).map(Ring::neighbours);
-        self.view = view.unwrap_or(Neighbours { predecessor: None, node: self.view.node, successors: Vec::new() });
-        self.is_member = self.phase == Phase::Up && (is_founder || !self.view.successors.is_empty());
+        let ring = self.ring.as_ref().filter(|_| self.phase == Phase::Up);
+        let nothing = || Neighbours { predecessor: None, node: node_at(place), successors: Vec::new() };
+        self.view = ring.map_or_else(nothing, Ring::neighbours);
+        self.is_member = ring.is_some() && (is_founder || !self.is_alone());
         // Whoever is a ring of one goes from himself to himself, past all others.
-        self.skips = match self.is_member && self.view.successors.is_empty() {
+        self.skips = match self.is_member && self.is_alone() {
             true => skipped_between(place, place, places),
             false => skipped(&extended_list(&self.view), places),
         };
         self.names = names(&self.view, usize::MAX);
         let mut hasher = DefaultHasher::new();
         (self.phase, self.may_join, self.maintained).hash(&mut hasher);
-        if let (true, Some(ring)) = (self.phase == Phase::Up || remembers, &self.ring) {
+        if let Some(ring) = self.ring.as_ref().filter(|_| self.phase == Phase::Up || remembers) {
             ring.digest_into(&mut hasher);
         }
         self.digest = hasher.finish();

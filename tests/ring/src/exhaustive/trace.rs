@@ -7,7 +7,7 @@ use storage_node::ring::{Answer, Message, Request, Route};
 
 use super::{
     properties::end_of_calm,
-    scope::{Scope, node_at},
+    scope::{Network, Scope, node_at},
     state::{Content, Fault, InFlight, Maintenance, State},
     steps::Step,
 };
@@ -19,7 +19,7 @@ pub fn tell(scope: &Scope, property: &str, path: Path<State, Step>) -> String {
     for (number, pair) in states.windows(2).enumerate() {
         let (before, after) = (&pair[0].0, &pair[1].0);
         let Some(step) = pair[0].1 else { break };
-        lines.push(format!("{:3} {}{}", number + 1, words(before, step), changes(before, after)));
+        lines.push(format!("{:3} {}{}", number + 1, words(scope, before, step), changes(before, after)));
     }
     let last = &states[states.len() - 1].0;
     lines.push(format!("    ends with {}", views(last)));
@@ -36,12 +36,12 @@ fn outcome(scope: &Scope, last: &State) -> String {
     }
 }
 
-fn words(state: &State, step: Step) -> String {
+fn words(scope: &Scope, state: &State, step: Step) -> String {
     let id = |place: usize| node_at(place).id;
     match step {
-        Step::Deliver(index) => delivery(state, &state.in_flight[index]),
-        Step::Lose(index) => format!("lost: {}", delivery(state, &state.in_flight[index])),
-        Step::Double(index) => format!("{}, and will do so again", delivery(state, &state.in_flight[index])),
+        Step::Deliver(index) => delivery(scope, state, &state.in_flight[index]),
+        Step::Lose(index) => format!("lost: {}", delivery(scope, state, &state.in_flight[index])),
+        Step::Double(index) => format!("{}, and will do so again", delivery(scope, state, &state.in_flight[index])),
         Step::Slander(index) => {
             let message = &state.in_flight[index];
             format!("{} takes {} for dead, which lives", id(message.from), id(message.to))
@@ -55,7 +55,7 @@ fn words(state: &State, step: Step) -> String {
     }
 }
 
-fn delivery(state: &State, message: &InFlight) -> String {
+fn delivery(scope: &Scope, state: &State, message: &InFlight) -> String {
     let (from, to) = (node_at(message.from).id, node_at(message.to).id);
     match &message.content {
         Content::Question { request, .. } => {
@@ -66,6 +66,9 @@ fn delivery(state: &State, message: &InFlight) -> String {
             };
             match state.nodes[message.to].is_up() {
                 true => format!("{to} answers {from}, which asked {about}"),
+                false if scope.network == Network::SpeaksForTheDead => {
+                    format!("somebody answers {from} for {to}, which it asked {about}")
+                }
                 false => format!("{from} hears nothing from {to}, which it asked {about}"),
             }
         }
