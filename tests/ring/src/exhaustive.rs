@@ -1,4 +1,37 @@
-//! Every interleaving of a small ring.
+//! Every interleaving of a small ring: the model checker `stateright` drives the machine that ships
+//! (`storage_node::ring::Ring`) through every order in which questions, answers, notifications, joins, crashes and
+//! periodic steps can come, and judges each state that can be reached. Answers may be as late and as out of date as the
+//! order allows; notifications may be lost or come twice.
+//!
+//! # What is assumed
+//! As in Zave 2017: a call to a dead node fails, one to a live node never does; and nodes crash only so far that each
+//! member keeps a live successor and r + 1 principals stay (r: how long a list is). In the paper to ask and to take what
+//! was answered is one step; here it is not, and so two of her conditions have to count lists that are on their way:
+//! - A crash has to leave a live node in each list that will be taken, not only in those that are held
+//!   (`CrashRule::ListsAndAnswers`). Of an answer only the first r names count: one that comes with r + 1 loses its last.
+//!   With the paper's own rule a member is left without a live successor (`CrashRule::Lists`; two crashes within one
+//!   call are enough for r = 2).
+//! - A member is *established* when no list skips it that is held or on its way. (On its way is also who was named the
+//!   owner of a place to a node that is about to take it.) Until then an older answer may skip it once more.
+//!
+//! # What is checked in each state
+//! There is one ring, in order, and each member has a live successor. Nobody who is established is skipped while it
+//! lives. Once there are r + 1 established, r + 1 principals stay. If nothing is on its way, quiet periods make the ring
+//! ideal, `periods_max` at most.
+//!
+//! # From which size on
+//! All of it holds from r + 1 established members on, however the ring came to them: also for rings that grew from one
+//! node. Below that, one ordered ring, live successors and convergence hold all the same (no crash is allowed there: it
+//! could be the only neighbour that somebody has). What does not hold below is that nobody established is skipped
+//! (`established_below_base`). A node that was just a ring of one may have said so in an answer that is still on its way;
+//! if another answer of the same node overtakes it, the late one looks like that of a node that was started again, and
+//! drops it from the list, for as long as the silence lasts. That needs two open questions to one node: ring of one 10;
+//! 30 joins through it and ticks meanwhile, so that it asks 10 both as the owner of its place and as its successor.
+//! Nothing is lost by it: 30 asks on, and the ring stays one.
+//!
+//! # What is left out
+//! Two nodes with one id, partitions, fingers that were looked up (the first few, which the successor covers, are there).
+//! `network` and its random lives have them.
 
 mod calm;
 mod properties;

@@ -17,6 +17,8 @@ pub struct Scope {
     pub joins: u8,
     pub crashes: u8,
     pub leaves: u8,
+    /// Of nodes that crashed.
+    pub restarts: u8,
     pub stabilize: Budget,
     pub check_predecessor: Budget,
     pub tick: Budget,
@@ -82,6 +84,7 @@ impl Scope {
             joins: 0,
             crashes: 0,
             leaves: 0,
+            restarts: 0,
             stabilize: Budget::default(),
             check_predecessor: Budget::default(),
             tick: Budget::default(),
@@ -90,7 +93,7 @@ impl Scope {
             network: Network::Truthful,
             crash_rule: CrashRule::ListsAndAnswers,
             established_below_base: false,
-            periods_max: 16,
+            periods_max: 6,
             steps_max: 20_000_000,
         }
     }
@@ -126,6 +129,7 @@ impl Scope {
             ("join", self.joins),
             ("crash", self.crashes),
             ("leave", self.leaves),
+            ("restart", self.restarts),
             ("stabilize", self.stabilize.all),
             ("check", self.check_predecessor.all),
             ("tick", self.tick.all),

@@ -22,12 +22,13 @@ fn short() -> Vec<Scope> {
         stabilizing(2, Scope { joins: 1, ..Scope::new("oo+o", 2) }),
         stabilizing(2, Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) }),
         stabilizing(2, believing(Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) })),
-        stabilizing(2, Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) }),
+        stabilizing(1, Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) }),
         stabilizing(2, Scope { joins: 1, crashes: 1, ..Scope::new("oo+ooo", 3) }),
         stabilizing(1, Scope { joins: 2, ..Scope::new("o+oo+o", 2) }),
-        stabilizing(1, checking(1, Scope { joins: 1, crashes: 1, lost: 1, doubled: 1, ..Scope::new("oo+oo", 2) })),
-        stabilizing(1, Scope { joins: 1, leaves: 1, ..Scope::new("oo+oo", 2) }),
-        ticking(1, Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) }),
+        stabilizing(1, checking(1, Scope { joins: 1, crashes: 1, doubled: 1, ..Scope::new("oo+oo", 2) })),
+        stabilizing(1, Scope { leaves: 1, lost: 1, doubled: 1, ..Scope::new("oooo", 2) }),
+        stabilizing(1, Scope { crashes: 1, restarts: 1, joins: 1, ..Scope::new("oooo", 2) }),
+        ticking(1, Scope { joins: 1, ..Scope::new("oo+oo", 2) }),
         stabilizing(1, Scope { joins: 2, ..Scope::new("o++", 2) }),
     ]
 }
@@ -35,23 +36,24 @@ fn short() -> Vec<Scope> {
 fn long() -> Vec<Scope> {
     vec![
         stabilizing(3, Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) }),
+        stabilizing(2, Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) }),
+        stabilizing(2, believing(Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) })),
+        stabilizing(3, Scope { joins: 1, crashes: 1, ..Scope::new("oo+ooo", 3) }),
         stabilizing(2, Scope { joins: 2, ..Scope::new("o+oo+o", 2) }),
-        stabilizing(2, Scope { joins: 2, crashes: 1, ..Scope::new("oo++oo", 3) }),
-        stabilizing(3, Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) }),
-        stabilizing(3, believing(Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) })),
-        stabilizing(2, Scope { joins: 1, crashes: 2, ..Scope::new("ooo+ooo", 2) }),
+        stabilizing(1, Scope { joins: 2, crashes: 1, ..Scope::new("oo++oo", 2) }),
         stabilizing(2, checking(1, Scope { joins: 1, ..Scope::new("oo+oo", 2) })),
-        stabilizing(1, Scope { joins: 1, leaves: 1, lost: 1, ..Scope::new("oo+oo", 2) }),
-        ticking(2, Scope { joins: 1, ..Scope::new("oo+o", 2) }),
-        ticking(2, Scope { crashes: 2, ..Scope::new("ooooo", 2) }),
+        stabilizing(1, Scope { joins: 1, leaves: 1, ..Scope::new("oo+oo", 2) }),
+        stabilizing(1, Scope { crashes: 1, restarts: 1, joins: 2, ..Scope::new("oooo", 2) }),
+        ticking(1, Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) }),
+        ticking(1, Scope { crashes: 2, ..Scope::new("ooooo", 2) }),
         Scope { joins: 3, ..Scope::new("o+++", 2) },
-        stabilizing(3, Scope { joins: 2, ..Scope::new("o++", 2) }),
+        ticking(1, Scope { joins: 2, ..Scope::new("o++", 2) }),
     ]
 }
 
-/// With so many stabilizations in all, two of any node at most.
+/// So many times in all, once for any node.
 fn stabilizing(all: u8, scope: Scope) -> Scope {
-    Scope { stabilize: Budget { each: 2, all }, ..scope }
+    Scope { stabilize: Budget { each: 1, all }, ..scope }
 }
 
 fn checking(all: u8, scope: Scope) -> Scope {
@@ -59,7 +61,7 @@ fn checking(all: u8, scope: Scope) -> Scope {
 }
 
 fn ticking(all: u8, scope: Scope) -> Scope {
-    Scope { tick: Budget { each: 2, all }, ..scope }
+    Scope { tick: Budget { each: 1, all }, ..scope }
 }
 
 /// Others' word for a dead node counts again at once.

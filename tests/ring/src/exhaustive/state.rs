@@ -44,6 +44,7 @@ pub struct Left {
     pub joins: u8,
     pub crashes: u8,
     pub leaves: u8,
+    pub restarts: u8,
     /// In the order of `Maintenance`.
     pub maintenance: [u8; 3],
     pub lost: u8,
@@ -62,16 +63,20 @@ pub enum Maintenance {
 pub enum Phase {
     NotStarted,
     Up,
+    /// It may be started again.
     Down,
+    Gone,
 }
 
 #[derive(Clone)]
 pub struct Node {
     pub phase: Phase,
-    /// None: not started. Of a dead node: its last state.
+    /// None: not started. Of a node that is down: what it has stored.
     pub ring: Option<Ring>,
     /// It is not in the ring, and nothing that it has begun will bring it there.
     pub may_join: bool,
+    /// Whoever founded the ring and was down is a member like any other.
+    pub was_down: bool,
     pub maintained: [u8; 3],
     pub view: Neighbours,
     pub is_member: bool,
@@ -108,6 +113,7 @@ impl Node {
             phase: Phase::NotStarted,
             ring: None,
             may_join: true,
+            was_down: false,
             maintained: [0; 3],
             view,
             is_member: false,
@@ -130,7 +136,7 @@ impl Node {
         };
         self.names = names(&self.view, usize::MAX);
         let mut hasher = DefaultHasher::new();
-        (self.phase, self.may_join, self.maintained).hash(&mut hasher);
+        (self.phase, self.may_join, self.was_down, self.maintained).hash(&mut hasher);
         if let Some(ring) = self.ring.as_ref().filter(|_| self.phase == Phase::Up || remembers) {
             ring.digest_into(&mut hasher);
         }

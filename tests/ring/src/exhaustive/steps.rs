@@ -30,6 +30,8 @@ pub enum Step {
     },
     Crash(usize),
     Leave(usize),
+    /// With what it had stored: its id and the peers it remembers.
+    Restart(usize),
     Maintain(usize, Maintenance),
 }
 
@@ -49,6 +51,7 @@ impl Model for Scope {
                 joins: self.joins,
                 crashes: self.crashes,
                 leaves: self.leaves,
+                restarts: self.restarts,
                 maintenance: [self.stabilize.all, self.check_predecessor.all, self.tick.all],
                 lost: self.lost,
                 doubled: self.doubled,
@@ -100,7 +103,8 @@ impl Scope {
     }
 
     fn settle(&self, node: &mut Node, place: usize) {
-        node.settle(place, self.places(), place == self.founder(), self.network == Network::SpeaksForTheDead);
+        let remembers = self.network == Network::SpeaksForTheDead || self.restarts > 0;
+        node.settle(place, self.places(), place == self.founder() && !node.was_down, remembers);
     }
 
     fn budget(&self, kind: Maintenance) -> Budget {
@@ -133,9 +137,12 @@ impl Scope {
 
     fn add_own_steps(&self, state: &State, place: usize, steps: &mut Vec<Step>) {
         let node = &state.nodes[place];
-        if state.left.joins > 0 && node.may_join && node.is_alone() && node.phase != Phase::Down {
+        if state.left.joins > 0 && node.may_join && node.is_alone() {
             let members = (0..self.places()).filter(|&other| other != place && state.nodes[other].is_member);
             steps.extend(members.map(|through| Step::Join { node: place, through }));
+        }
+        if node.phase == Phase::Down && state.left.restarts > 0 {
+            steps.push(Step::Restart(place));
         }
         if !node.is_up() {
             return;
@@ -198,12 +205,18 @@ impl Scope {
             }
             Step::Crash(place) => {
                 state.left.crashes -= 1;
-                self.go_down(state, place);
+                self.go_down(state, place, Phase::Down);
+            }
+            Step::Restart(place) => {
+                state.left.restarts -= 1;
+                let node = Arc::make_mut(&mut state.nodes[place]);
+                (node.phase, node.may_join) = (Phase::Up, true);
+                self.settle(node, place);
             }
             Step::Leave(place) => {
                 state.left.leaves -= 1;
                 self.happens(state, place, Event::Leave);
-                self.go_down(state, place);
+                self.go_down(state, place, Phase::Gone);
             }
             Step::Maintain(place, kind) => self.maintain(state, place, kind),
         }
@@ -251,10 +264,13 @@ impl Scope {
     }
 
     /// What it was asked and told goes nowhere; what it has said is on its way.
-    fn go_down(&self, state: &mut State, place: usize) {
+    fn go_down(&self, state: &mut State, place: usize, phase: Phase) {
         let node = Arc::make_mut(&mut state.nodes[place]);
-        node.phase = Phase::Down;
-        (node.may_join, node.maintained) = (false, [0; 3]);
+        (node.phase, node.was_down, node.may_join, node.maintained) = (phase, true, false, [0; 3]);
+        if self.network != Network::SpeaksForTheDead {
+            let stored = node.ring.as_ref().map(|ring| ring.known().to_vec()).unwrap_or_default();
+            node.ring = Some(Ring::new(node_at(place), self.settings(), stored));
+        }
         self.settle(node, place);
         state.in_flight.retain(|message| match message.content {
             Content::Question { .. } => message.from != place,

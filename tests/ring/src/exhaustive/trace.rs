@@ -48,6 +48,7 @@ fn words(scope: &Scope, state: &State, step: Step) -> String {
         }
         Step::Join { node, through } => format!("{} joins through {}", id(node), id(through)),
         Step::Crash(place) => format!("{} crashes", id(place)),
+        Step::Restart(place) => format!("{} is started again", id(place)),
         Step::Leave(place) => format!("{} leaves", id(place)),
         Step::Maintain(place, Maintenance::Stabilize) => format!("{} stabilizes", id(place)),
         Step::Maintain(place, Maintenance::CheckPredecessor) => format!("{} checks its predecessor", id(place)),
