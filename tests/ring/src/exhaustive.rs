@@ -12,7 +12,8 @@
 //!   With the paper's own rule a member is left without a live successor (`CrashRule::Lists`; two crashes within one
 //!   call are enough for r = 2).
 //! - A member is *established* when no list skips it that is held or on its way. (On its way is also who was named the
-//!   owner of a place to a node that is about to take it.) Until then an older answer may skip it once more.
+//!   owner of a place to a node that is about to take it, and the word of a node that it is a ring of one, which drops it
+//!   from the list of whoever hears it.) Until then an older answer may skip it once more.
 //!
 //! # What is checked in each state
 //! There is one ring, in order, and each member has a live successor. Nobody who is established is skipped while it
@@ -21,13 +22,15 @@
 //!
 //! # From which size on
 //! All of it holds from r + 1 established members on, however the ring came to them: also for rings that grew from one
-//! node. Below that, one ordered ring, live successors and convergence hold all the same (no crash is allowed there: it
-//! could be the only neighbour that somebody has). What does not hold below is that nobody established is skipped
-//! (`established_below_base`). A node that was just a ring of one may have said so in an answer that is still on its way;
-//! if another answer of the same node overtakes it, the late one looks like that of a node that was started again, and
-//! drops it from the list, for as long as the silence lasts. That needs two open questions to one node: ring of one 10;
-//! 30 joins through it and ticks meanwhile, so that it asks 10 both as the owner of its place and as its successor.
-//! Nothing is lost by it: 30 asks on, and the ring stays one.
+//! node. Below that, one ordered ring, live successors and convergence hold all the same, as long as nobody crashes or
+//! leaves: a crash there may take the only neighbour that somebody has, and is not tried.
+//!
+//! What does not hold below is that nobody is skipped. A node that was a ring of one may have said so in an answer that
+//! is still on its way when a newer answer of the same node has arrived; the late one then looks like that of a node that
+//! was started again, and drops a live member from a list for as long as the silence lasts. Example: 30 joins the ring of
+//! one 10 and ticks meanwhile, so that two questions to 10 are open, one for each way in; 10 answers the first, takes 20
+//! in, and answers the second; 30 takes the second answer (10 20), then the first, and is left with 20 alone. The ring
+//! stays one, and quiet periods mend it.
 //!
 //! # What is left out
 //! Two nodes with one id, partitions, fingers that were looked up (the first few, which the successor covers, are there).

@@ -44,8 +44,7 @@ pub fn judge(scope: &Scope, state: &mut State, changed: bool) {
             .or_else(|| (had_base && !enough).then(|| Fault::FewPrincipals(ids(principals))))
             .map(Arc::new);
     }
-    let counts = state.has_base || scope.established_below_base;
-    state.established = state.established & members | if counts { unskipped } else { 0 };
+    state.established = state.established & members | if state.has_base { unskipped } else { 0 };
 }
 
 /// By a list that will be taken when it arrives.

@@ -27,8 +27,6 @@ pub struct Scope {
     pub doubled: u8,
     pub network: Network,
     pub crash_rule: CrashRule,
-    /// Members count as established even while there are no r + 1 of them.
-    pub established_below_base: bool,
     /// In how many quiet periods every state becomes ideal.
     pub periods_max: usize,
     /// The search stops there, and says that it is not complete.
@@ -92,7 +90,6 @@ impl Scope {
             doubled: 0,
             network: Network::Truthful,
             crash_rule: CrashRule::ListsAndAnswers,
-            established_below_base: false,
             periods_max: 6,
             steps_max: 20_000_000,
         }

@@ -1,4 +1,5 @@
-//! The searches that are made: short ones with every check, larger ones for the report.
+//! The searches that are made: short ones with every check, larger ones for the report. Each is as large as can be tried
+//! to its end: one more of anything makes it three to ten times as large.
 
 use super::scope::{Budget, Scope, Silence};
 
@@ -47,7 +48,8 @@ fn long() -> Vec<Scope> {
         ticking(1, Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) }),
         ticking(1, Scope { crashes: 2, ..Scope::new("ooooo", 2) }),
         Scope { joins: 3, ..Scope::new("o+++", 2) },
-        ticking(1, Scope { joins: 2, ..Scope::new("o++", 2) }),
+        stabilizing(2, Scope { joins: 2, ..Scope::new("o++", 2) }),
+        stabilizing(1, ticking(1, Scope { joins: 1, ..Scope::new("oo+", 2) })),
     ]
 }
 

@@ -23,7 +23,7 @@ pub struct State {
     /// By digest.
     pub in_flight: Vec<Arc<InFlight>>,
     pub left: Left,
-    /// Members that no list skips, held or on its way; from then on until they die.
+    /// Members that no list skips, held or on its way, since there is a base; from then on until they die.
     pub established: Places,
     /// There has been one principal more than a list is long, and no list on its way that would change that.
     pub has_base: bool,
@@ -179,7 +179,9 @@ impl InFlight {
         match &answer {
             Answer::Neighbours(view) => {
                 (view.predecessor, &view.successors).hash(&mut hasher);
-                skips = skipped(&extended_list(view), places);
+                // Whoever says that he is a ring of one will be dropped, as if started again.
+                let says_alone = if view.successors.is_empty() { 1 << from } else { 0 };
+                skips = says_alone | skipped(&extended_list(view), places);
                 named = 1 << from | names(view, list_len - 1) & !(1 << to);
             }
             Answer::Info(node) => node.hash(&mut hasher),
