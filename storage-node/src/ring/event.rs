@@ -144,7 +144,7 @@ pub enum JoinError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingSettings {
-    /// At least 4.
+    /// At least 2.
     pub successor_list_len: usize,
     pub fingers_per_tick: usize,
     /// A lookup that asks more nodes than this fails.

@@ -9,7 +9,7 @@ use super::{Ring, lookup::LookupPurpose};
 pub const FINGERS: u32 = 32;
 
 /// Entry k is the successor of our id plus 2^k, as it was when last looked up.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Fingers {
     nodes: [Option<NodeRef>; FINGERS as usize],
     next: u32,

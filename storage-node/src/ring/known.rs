@@ -1,5 +1,7 @@
 //! The peers a node remembers, within a bound: what lets it find its ring again after a restart or a partition.
 
+use std::hash::{Hash, Hasher};
+
 use common::ring_id::NodeRef;
 
 /// Oldest first. One entry per address.
@@ -56,5 +58,12 @@ impl KnownPeers {
         let place = (0..len).map(|step| (self.next + step) % len).find(|&place| wanted(self.peers[place]))?;
         self.next = place + 1;
         Some(self.peers[place])
+    }
+}
+
+/// How often it has changed is no part of what it will do.
+impl Hash for KnownPeers {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (&self.peers, self.next.checked_rem(self.peers.len())).hash(hasher);
     }
 }

@@ -13,7 +13,7 @@ use super::{
 /// How many hops one answer proposes.
 const PROPOSED: usize = 8;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Lookup {
     target: RingId,
     purpose: LookupPurpose,
@@ -65,7 +65,7 @@ impl Lookup {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LookupPurpose {
     Answer(Tag),
     Finger(u32),

@@ -12,6 +12,7 @@
 
 mod enter;
 mod event;
+mod fingerprint;
 mod fingers;
 mod known;
 mod lookup;
@@ -65,7 +66,7 @@ struct Call {
 }
 
 /// What an answer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
     /// The successor, or a candidate for it.
     Successor,
@@ -216,6 +217,27 @@ impl Ring {
         let Some(Call { to, purpose, .. }) = self.calls.remove(&call) else { return };
         self.silent.remove(&to.ring_address());
         self.suspected.remove(&to.ring_address());
+        let also_answered = match answer {
+            Answer::Neighbours(_) => self.open_for_neighbours(to),
+            _ => Vec::new(),
+        };
+        self.conclude(to, purpose, answer.clone());
+        for call in also_answered {
+            if let Some(Call { purpose, .. }) = self.calls.remove(&call) {
+                self.conclude(to, purpose, answer.clone());
+            }
+        }
+    }
+
+    /// What a node says of its neighbours answers every question after them that is open to it. Were each to have an
+    /// answer of its own, an older one could come after a newer and undo it: a node that was alone when it was first
+    /// asked would be dropped from the list of whoever has just joined it.
+    fn open_for_neighbours(&self, to: NodeRef) -> Vec<CallId> {
+        let fits = |call: &Call| call.to == to && asked_again(call.purpose) == Some(Request::Neighbours);
+        self.calls.iter().filter(|(_, call)| fits(call)).map(|(&number, _)| number).collect()
+    }
+
+    fn conclude(&mut self, to: NodeRef, purpose: Purpose, answer: Answer) {
         match (purpose, answer) {
             (Purpose::Hop { lookup }, Answer::Route(route)) => self.hop_answered(lookup, to, route),
             (Purpose::Owner { lookup }, Answer::Info(node)) => self.owner_answered(lookup, to, node),

@@ -72,7 +72,7 @@ impl Ring {
         for &node in after.iter().filter(|node| !self.is_silent(**node)) {
             let last = list[list.len() - 1];
             let goes_on = RingArc::new(last.id, self.id()).strictly_contains(node.id) && !self.is_me(node);
-            if !goes_on || list.len() >= self.settings.successor_list_len.max(4) {
+            if !goes_on || list.len() >= self.settings.successor_list_len.max(2) {
                 break;
             }
             list.push(node);

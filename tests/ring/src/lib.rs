@@ -4,6 +4,7 @@
 pub mod conditions;
 pub mod exhaustive;
 pub mod growth;
+pub mod invariants;
 pub mod lives;
 pub mod lookups;
 pub mod network;

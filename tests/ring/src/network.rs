@@ -7,13 +7,16 @@ use std::{
     time::Duration,
 };
 
-use common::ring_id::{NodeRef, RingArc, RingId};
+use common::ring_id::{NodeRef, RingId};
 use storage_node::ring::{
     Action, Answer, CallId, Event, Failure, JoinError, Message, NoRoute, Request, Ring, RingSettings, Tag,
 };
 
-use crate::queue::Queue;
 pub use crate::{conditions::Conditions, random::SplitMix64};
+use crate::{
+    invariants::{self, Seen, Whole},
+    queue::Queue,
+};
 
 #[derive(Clone)]
 struct SimNode {
@@ -417,114 +420,40 @@ enum Trouble {
 
 /// What must hold, seen from outside.
 impl Sim {
-    /// The first live member of its list; itself if it is alone.
-    fn best_successor(&self, node: usize) -> Option<usize> {
-        let list = self.nodes[node].ring.neighbours().successors;
-        match list.is_empty() {
-            true => Some(node),
-            false => list.iter().filter_map(|&next| self.index_of(next)).find(|&next| self.is_member(next)),
-        }
-    }
-
     /// Could `node` crash and leave every other member a live successor?
     pub fn can_spare(&self, node: usize) -> bool {
-        self.members().into_iter().filter(|&other| other != node).all(|other| {
-            let list = self.nodes[other].ring.neighbours().successors;
-            list.is_empty()
-                || list.iter().filter_map(|&next| self.index_of(next)).any(|next| next != node && self.is_member(next))
-        })
+        Whole::new(&self.seen()).can_spare(node)
     }
 
     /// The members that no member's list skips (Zave's principals).
     pub fn principals(&self) -> BTreeSet<usize> {
-        let lists: Vec<Vec<RingId>> = self.members().into_iter().map(|node| self.extended_list(node)).collect();
-        let is_skipped = |id: RingId| {
-            lists.iter().any(|list| {
-                list.windows(2).any(|pair| pair[0] != pair[1] && RingArc::new(pair[0], pair[1]).strictly_contains(id))
-            })
-        };
-        self.members().into_iter().filter(|&node| !is_skipped(self.nodes[node].ring.me().id)).collect()
+        Whole::new(&self.seen()).principals()
     }
 
     /// Whose list goes past `node` without naming it.
     pub fn skipped_by(&self, node: usize) -> Vec<String> {
         let id = self.nodes[node].ring.me().id;
-        let skips = |list: &[RingId]| {
-            list.windows(2).any(|pair| pair[0] != pair[1] && RingArc::new(pair[0], pair[1]).strictly_contains(id))
-        };
         let members = self.members().into_iter();
-        members.filter(|&other| skips(&self.extended_list(other))).map(|other| self.describe(other)).collect()
+        let skips =
+            |other: usize| invariants::skips(&invariants::extended_list(&self.nodes[other].ring.neighbours()), id);
+        members.filter(|&other| skips(other)).map(|other| self.describe(other)).collect()
     }
 
-    fn extended_list(&self, node: usize) -> Vec<RingId> {
-        let view = self.nodes[node].ring.neighbours();
-        std::iter::once(view.node).chain(view.successors).map(|node| node.id).collect()
-    }
-
-    /// What is wrong with the ring as it stands, if anything: that every member has a live successor, that there is
-    /// one ring and only one, that it is in order, and that each list is. (A member outside the ring leads into it: in
-    /// a graph where each has one successor, that follows from there being one ring.)
+    /// What is wrong with the ring as it stands, if anything.
     pub fn fault(&self) -> Option<String> {
-        let members = self.members();
-        for &node in &members {
-            if self.best_successor(node).is_none() {
-                return Some(format!("{} has no live successor", self.describe(node)));
-            }
-            if !self.is_list_ordered(node) {
-                return Some(format!("the list of {} is out of order", self.describe(node)));
-            }
-        }
-        self.fault_of_cycles(&members)
+        Whole::new(&self.seen()).fault()
     }
 
-    fn is_list_ordered(&self, node: usize) -> bool {
-        let list = self.extended_list(node);
-        let laps: u64 = list.windows(2).map(|pair| u64::from(pair[0].steps_to(pair[1]))).sum();
-        laps < 1 << 32 && list.windows(2).all(|pair| pair[0] != pair[1])
-    }
-
-    fn fault_of_cycles(&self, members: &[usize]) -> Option<String> {
-        let next: BTreeMap<usize, usize> =
-            members.iter().filter_map(|&node| Some((node, self.best_successor(node)?))).collect();
-        let mut cycles: Vec<Vec<usize>> = Vec::new();
-        let mut visited = BTreeSet::new();
-        for &start in members {
-            let mut path = Vec::new();
-            let mut node = start;
-            while visited.insert(node) {
-                path.push(node);
-                node = next[&node];
-            }
-            // It ends where an earlier path went, or has come round to itself.
-            if let Some(place) = path.iter().position(|&earlier| earlier == node) {
-                cycles.push(path.split_off(place));
-            }
-        }
-        if cycles.len() > 1 {
-            return Some(format!("{} rings: {cycles:?}", cycles.len()));
-        }
-        let cycle = cycles.pop().filter(|cycle| cycle.len() > 1)?;
-        let id = |node: usize| self.nodes[node].ring.me().id;
-        let laps: u64 = (0..cycle.len())
-            .map(|place| u64::from(id(cycle[place]).steps_to(id(cycle[(place + 1) % cycle.len()]))))
-            .sum();
-        (laps != 1 << 32).then(|| format!("the ring is out of order: {cycle:?}"))
+    fn seen(&self) -> Vec<Seen> {
+        let seen =
+            |node: usize| Seen { neighbours: self.nodes[node].ring.neighbours(), is_member: self.is_member(node) };
+        (0..self.nodes.len()).map(seen).collect()
     }
 
     /// Every node that is up has exactly the right neighbours.
     pub fn is_ideal(&self) -> bool {
-        let mut order: Vec<NodeRef> = self.up().into_iter().map(|node| self.nodes[node].ring.me()).collect();
-        order.sort_by_key(|node| node.id.0);
-        let len = order.len();
-        let is_right = |place: usize| {
-            let Some(index) = self.index_of(order[place]) else { return false };
-            let view = self.nodes[index].ring.neighbours();
-            let after = (len - 1).min(self.settings.successor_list_len);
-            let right: Vec<NodeRef> = (1..=after).map(|step| order[(place + step) % len]).collect();
-            let before = (len > 1).then(|| order[(place + len - 1) % len]);
-            view.successors == right && view.predecessor == before
-        };
-        (0..len).all(is_right)
+        let views: Vec<_> = self.up().into_iter().map(|node| self.nodes[node].ring.neighbours()).collect();
+        invariants::is_ideal(&views, self.settings.successor_list_len)
     }
 
     /// A node that has been dead for longer than `limit` and is still in some neighbourhood.
@@ -548,13 +477,7 @@ impl Sim {
     }
 
     pub fn describe(&self, node: usize) -> String {
-        let view = self.nodes[node].ring.neighbours();
-        let ids: Vec<RingId> = view.successors.iter().map(|next| next.id).collect();
-        format!(
-            "node {node} at {} (predecessor {:?}, successors {ids:?})",
-            view.node.id,
-            view.predecessor.map(|p| p.id)
-        )
+        invariants::describe(node, &self.nodes[node].ring.neighbours())
     }
 
     pub fn describe_all(&self) -> String {

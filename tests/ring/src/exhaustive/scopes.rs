@@ -1,0 +1,72 @@
+//! The searches that are made: short ones with every check, larger ones for the report. Each is as large as can be tried
+//! to its end: one more of anything makes it three to ten times as large.
+
+use super::scope::{Budget, Scope, Silence};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Some seconds all together.
+    Short,
+    /// Some minutes all together.
+    Long,
+}
+
+pub fn scopes(size: Size) -> Vec<Scope> {
+    match size {
+        Size::Short => short(),
+        Size::Long => long(),
+    }
+}
+
+fn short() -> Vec<Scope> {
+    vec![
+        stabilizing(2, Scope { joins: 1, ..Scope::new("oo+o", 2) }),
+        stabilizing(2, Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) }),
+        stabilizing(2, believing(Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) })),
+        stabilizing(1, Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) }),
+        stabilizing(2, Scope { joins: 1, crashes: 1, ..Scope::new("oo+ooo", 3) }),
+        stabilizing(1, Scope { joins: 2, ..Scope::new("o+oo+o", 2) }),
+        stabilizing(1, checking(1, Scope { joins: 1, crashes: 1, doubled: 1, ..Scope::new("oo+oo", 2) })),
+        stabilizing(1, Scope { leaves: 1, lost: 1, doubled: 1, ..Scope::new("oooo", 2) }),
+        stabilizing(1, Scope { crashes: 1, restarts: 1, joins: 1, ..Scope::new("oooo", 2) }),
+        ticking(1, Scope { joins: 1, ..Scope::new("oo+oo", 2) }),
+        stabilizing(1, Scope { joins: 2, ..Scope::new("o++", 2) }),
+    ]
+}
+
+fn long() -> Vec<Scope> {
+    vec![
+        stabilizing(3, Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) }),
+        stabilizing(2, Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) }),
+        stabilizing(2, believing(Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) })),
+        stabilizing(3, Scope { joins: 1, crashes: 1, ..Scope::new("oo+ooo", 3) }),
+        stabilizing(2, Scope { joins: 2, ..Scope::new("o+oo+o", 2) }),
+        stabilizing(1, Scope { joins: 2, crashes: 1, ..Scope::new("oo++oo", 2) }),
+        stabilizing(2, checking(1, Scope { joins: 1, ..Scope::new("oo+oo", 2) })),
+        stabilizing(1, Scope { joins: 1, leaves: 1, ..Scope::new("oo+oo", 2) }),
+        stabilizing(1, Scope { crashes: 1, restarts: 1, joins: 2, ..Scope::new("oooo", 2) }),
+        ticking(1, Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) }),
+        ticking(1, Scope { crashes: 2, ..Scope::new("ooooo", 2) }),
+        Scope { joins: 3, ..Scope::new("o+++", 2) },
+        stabilizing(2, Scope { joins: 2, ..Scope::new("o++", 2) }),
+        stabilizing(1, ticking(1, Scope { joins: 1, ..Scope::new("oo+", 2) })),
+    ]
+}
+
+/// So many times in all, once for any node.
+fn stabilizing(all: u8, scope: Scope) -> Scope {
+    Scope { stabilize: Budget { each: 1, all }, ..scope }
+}
+
+fn checking(all: u8, scope: Scope) -> Scope {
+    Scope { check_predecessor: Budget { each: 1, all }, ..scope }
+}
+
+fn ticking(all: u8, scope: Scope) -> Scope {
+    Scope { tick: Budget { each: 1, all }, ..scope }
+}
+
+/// Others' word for a dead node counts again at once.
+fn believing(scope: Scope) -> Scope {
+    Scope { silence: Silence::None, ..scope }
+}

@@ -1,0 +1,275 @@
+//! One moment of a small ring: what each node knows, what is on its way, how much may still happen.
+//!
+//! Two states are the same if they mean the same (`Ring::digest_into`); messages have no order. Nodes and messages are
+//! shared between states: a step changes one node.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use common::ring_id::{Neighbours, NodeRef, RingArc, RingId};
+use storage_node::ring::{Answer, CallId, Message, Request, Ring, Route};
+
+use super::scope::{node_at, place_of};
+use crate::invariants::{extended_list, skips};
+
+/// A set of places: bit k is place k.
+pub type Places = u16;
+
+#[derive(Clone)]
+pub struct State {
+    pub nodes: Vec<Arc<Node>>,
+    /// By digest.
+    pub in_flight: Vec<Arc<InFlight>>,
+    pub left: Left,
+    /// Members that no list skips, held or on its way, since there is a base; from then on until they die.
+    pub established: Places,
+    /// There has been one principal more than a list is long, and no list on its way that would change that.
+    pub has_base: bool,
+    pub fault: Option<Arc<Fault>>,
+}
+
+/// What is wrong with a state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    Ring(String),
+    Skipped(String),
+    FewPrincipals(String),
+}
+
+/// How often things may still happen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Left {
+    pub joins: u8,
+    pub crashes: u8,
+    pub leaves: u8,
+    pub restarts: u8,
+    /// In the order of `Maintenance`.
+    pub maintenance: [u8; 3],
+    pub lost: u8,
+    pub doubled: u8,
+    pub slanders: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maintenance {
+    Stabilize,
+    CheckPredecessor,
+    Tick,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    NotStarted,
+    Up,
+    /// It may be started again.
+    Down,
+    Gone,
+}
+
+#[derive(Clone)]
+pub struct Node {
+    pub phase: Phase,
+    /// None: not started. Of a node that is down: what it has stored.
+    pub ring: Option<Ring>,
+    /// It is not in the ring, and nothing that it has begun will bring it there.
+    pub may_join: bool,
+    /// Whoever founded the ring and was down is a member like any other.
+    pub was_down: bool,
+    pub maintained: [u8; 3],
+    pub view: Neighbours,
+    pub is_member: bool,
+    /// Whom its list skips, and whom it names.
+    pub skips: Places,
+    pub names: Places,
+    digest: u64,
+}
+
+pub struct InFlight {
+    pub from: usize,
+    pub to: usize,
+    pub content: Content,
+    /// Whom the list in it skips, and whom it names.
+    pub skips: Places,
+    pub names: Places,
+    /// Whom it names as the successor of the node that asked.
+    pub owners: Places,
+    /// Whom a node that is alone will skip when it takes the successor that this is about.
+    pub skips_entering: Places,
+    digest: u64,
+}
+
+pub enum Content {
+    Question { call: CallId, request: Request },
+    Answer { call: CallId, answer: Answer },
+    Tell(Message),
+}
+
+impl Node {
+    pub fn not_started(place: usize) -> Self {
+        let view = Neighbours { predecessor: None, node: node_at(place), successors: Vec::new() };
+        Self {
+            phase: Phase::NotStarted,
+            ring: None,
+            may_join: true,
+            was_down: false,
+            maintained: [0; 3],
+            view,
+            is_member: false,
+            skips: 0,
+            names: 0,
+            digest: 0,
+        }
+    }
+
+    /// Brings what is derived up to date. `remembers`: what it knew matters although it is dead.
+    pub fn settle(&mut self, place: usize, places: usize, is_founder: bool, remembers: bool) {
+        let ring = self.ring.as_ref().filter(|_| self.phase == Phase::Up);
+        let nothing = || Neighbours { predecessor: None, node: node_at(place), successors: Vec::new() };
+        self.view = ring.map_or_else(nothing, Ring::neighbours);
+        self.is_member = ring.is_some() && (is_founder || !self.is_alone());
+        // Whoever is a ring of one goes from himself to himself, past all others.
+        self.skips = match self.is_member && self.is_alone() {
+            true => skipped_between(place, place, places),
+            false => skipped(&extended_list(&self.view), places),
+        };
+        self.names = names(&self.view, usize::MAX);
+        let mut hasher = DefaultHasher::new();
+        (self.phase, self.may_join, self.was_down, self.maintained).hash(&mut hasher);
+        if let Some(ring) = self.ring.as_ref().filter(|_| self.phase == Phase::Up || remembers) {
+            ring.digest_into(&mut hasher);
+        }
+        self.digest = hasher.finish();
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.phase == Phase::Up
+    }
+
+    pub fn is_alone(&self) -> bool {
+        self.view.successors.is_empty()
+    }
+
+    pub fn means_the_same_as(&self, other: &Node) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl InFlight {
+    /// `call_digest`: what stands for the call's number.
+    pub fn question(from: usize, to: usize, call: CallId, call_digest: u64, request: Request) -> Self {
+        let digest = digest_of(&(0, from, to, call_digest));
+        let content = Content::Question { call, request };
+        Self { from, to, content, skips: 0, names: 0, owners: 0, skips_entering: 0, digest }
+    }
+
+    pub fn answer(
+        from: usize,
+        to: usize,
+        call: CallId,
+        call_digest: u64,
+        answer: Answer,
+        list_len: usize,
+        places: usize,
+    ) -> Self {
+        let (mut skips, mut named, mut owners, mut skips_entering) = (0, 0, 0, 0);
+        let mut hasher = DefaultHasher::new();
+        (1, from, to, call_digest).hash(&mut hasher);
+        match &answer {
+            Answer::Neighbours(view) => {
+                (view.predecessor, &view.successors).hash(&mut hasher);
+                skips = skipped(&extended_list(view), places);
+                named = 1 << from | names(view, list_len - 1) & !(1 << to);
+            }
+            Answer::Info(node) => node.hash(&mut hasher),
+            Answer::Route(Route::Owner(nodes)) => {
+                (0, nodes).hash(&mut hasher);
+                let is_asker = nodes.first().is_some_and(|&owner| place_of(owner) == to);
+                owners = if is_asker { 0 } else { places_of(nodes) };
+                let list: Vec<RingId> =
+                    std::iter::once(node_at(to)).chain(nodes.iter().copied()).map(|n| n.id).collect();
+                skips_entering = skipped(&list, places);
+            }
+            Answer::Route(Route::Ask { nodes, beyond }) => (1, nodes, beyond).hash(&mut hasher),
+        }
+        let content = Content::Answer { call, answer };
+        Self { from, to, content, skips, names: named, owners, skips_entering, digest: hasher.finish() }
+    }
+
+    pub fn tell(from: usize, to: usize, message: Message) -> Self {
+        let digest = match &message {
+            Message::Notify(peer) => digest_of(&(2, to, peer)),
+            Message::Leave(view) => digest_of(&(3, to, view.node, view.predecessor, &view.successors)),
+        };
+        let content = Content::Tell(message);
+        Self { from, to, content, skips: 0, names: 0, owners: 0, skips_entering: 0, digest }
+    }
+
+    pub fn is_question(&self) -> bool {
+        matches!(self.content, Content::Question { .. })
+    }
+
+    pub fn is_same_as(&self, other: &InFlight) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl State {
+    pub fn send(&mut self, message: InFlight) {
+        let place = self.in_flight.partition_point(|other| other.digest < message.digest);
+        self.in_flight.insert(place, Arc::new(message));
+    }
+
+    pub fn members(&self) -> Places {
+        self.places_where(|node| node.is_member)
+    }
+
+    pub fn places_where(&self, holds: impl Fn(&Node) -> bool) -> Places {
+        places_where(self.nodes.len(), |place| holds(&self.nodes[place]))
+    }
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.nodes.iter().for_each(|node| node.digest.hash(hasher));
+        self.in_flight.iter().for_each(|message| message.digest.hash(hasher));
+        (self.in_flight.len(), &self.left, self.established, self.has_base, &self.fault).hash(hasher);
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        let hash = |state: &Self| digest_of(state);
+        hash(self) == hash(other)
+    }
+}
+
+fn digest_of(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Whom a node skips that takes another as its successor; itself: all others.
+pub fn skipped_between(from: usize, to: usize, places: usize) -> Places {
+    let arc = RingArc::new(node_at(from).id, node_at(to).id);
+    places_where(places, |place| arc.strictly_contains(node_at(place).id))
+}
+
+fn skipped(extended_list: &[RingId], places: usize) -> Places {
+    places_where(places, |place| skips(extended_list, node_at(place).id))
+}
+
+fn places_where(places: usize, holds: impl Fn(usize) -> bool) -> Places {
+    (0..places).filter(|&place| holds(place)).fold(0, |set, place| set | 1 << place)
+}
+
+/// The first `most` of its list.
+fn names(view: &Neighbours, most: usize) -> Places {
+    places_of(&view.successors[..most.min(view.successors.len())])
+}
+
+fn places_of(nodes: &[NodeRef]) -> Places {
+    nodes.iter().fold(0, |set, &node| set | 1 << place_of(node))
+}

@@ -1,0 +1,352 @@
+//! Everything that can happen next, and what comes of it.
+
+use std::{sync::Arc, time::Duration};
+
+use stateright::{Model, Property};
+use storage_node::ring::{Action, Event, Failure, JoinError, Request, Ring};
+
+use super::{
+    calm::{Calm, DEAD, answer, told},
+    properties,
+    scope::{Budget, CrashRule, Network, Scope, node_at, place_of},
+    state::{Content, Fault, InFlight, Left, Maintenance, Node, Phase, Places, State, skipped_between},
+};
+
+/// The time of all that a search tries.
+pub const NOW: Duration = Duration::from_secs(100);
+
+/// Numbers name messages in flight, or places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Deliver(usize),
+    Lose(usize),
+    /// Deliver it, and leave it on its way.
+    Double(usize),
+    /// A question to a live node counts as unanswered.
+    Slander(usize),
+    Join {
+        node: usize,
+        through: usize,
+    },
+    Crash(usize),
+    Leave(usize),
+    /// With what it had stored: its id and the peers it remembers.
+    Restart(usize),
+    Maintain(usize, Maintenance),
+}
+
+impl Model for Scope {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        let slanders = match self.network {
+            Network::SlandersLiveNodes(count) => count,
+            Network::Truthful | Network::SpeaksForTheDead => 0,
+        };
+        let mut state = State {
+            nodes: Calm::ideal(self).into_iter().enumerate().map(|(place, ring)| self.first(place, ring)).collect(),
+            in_flight: Vec::new(),
+            left: Left {
+                joins: self.joins,
+                crashes: self.crashes,
+                leaves: self.leaves,
+                restarts: self.restarts,
+                maintenance: [self.stabilize.all, self.check_predecessor.all, self.tick.all],
+                lost: self.lost,
+                doubled: self.doubled,
+                slanders,
+            },
+            established: 0,
+            has_base: false,
+            fault: None,
+        };
+        properties::judge(self, &mut state, true);
+        vec![state]
+    }
+
+    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        if state.fault.is_some() {
+            return;
+        }
+        self.add_messages(state, steps);
+        for place in 0..self.places() {
+            self.add_own_steps(state, place, steps);
+        }
+    }
+
+    fn next_state(&self, last: &State, step: Step) -> Option<State> {
+        let mut state = last.clone();
+        self.take(&mut state, step);
+        let is_same = |place: usize| state.nodes[place].means_the_same_as(&last.nodes[place]);
+        let changed = (0..self.places()).any(|place| !Arc::ptr_eq(&state.nodes[place], &last.nodes[place]));
+        if matches!(step, Step::Maintain(..)) && (0..self.places()).all(is_same) {
+            return None;
+        }
+        properties::judge(self, &mut state, changed);
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::all()
+    }
+}
+
+impl Scope {
+    fn first(&self, place: usize, ring: Option<Ring>) -> Arc<Node> {
+        let mut node = Node::not_started(place);
+        if ring.is_some() {
+            (node.phase, node.ring, node.may_join) = (Phase::Up, ring, false);
+        }
+        self.settle(&mut node, place);
+        Arc::new(node)
+    }
+
+    fn settle(&self, node: &mut Node, place: usize) {
+        let remembers = self.network == Network::SpeaksForTheDead || self.restarts > 0;
+        node.settle(place, self.places(), place == self.founder() && !node.was_down, remembers);
+    }
+
+    fn budget(&self, kind: Maintenance) -> Budget {
+        match kind {
+            Maintenance::Stabilize => self.stabilize,
+            Maintenance::CheckPredecessor => self.check_predecessor,
+            Maintenance::Tick => self.tick,
+        }
+    }
+
+    fn add_messages(&self, state: &State, steps: &mut Vec<Step>) {
+        for (place, message) in state.in_flight.iter().enumerate() {
+            if place > 0 && message.is_same_as(&state.in_flight[place - 1]) {
+                continue;
+            }
+            steps.push(Step::Deliver(place));
+            if state.left.lost > 0 {
+                steps.push(Step::Lose(place));
+            }
+            match message.content {
+                Content::Tell(_) if state.left.doubled > 0 => steps.push(Step::Double(place)),
+                Content::Question { .. } if state.left.slanders > 0 && state.nodes[message.to].is_up() => {
+                    steps.push(Step::Slander(place))
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn add_own_steps(&self, state: &State, place: usize, steps: &mut Vec<Step>) {
+        let node = &state.nodes[place];
+        if state.left.joins > 0 && node.may_join && node.is_alone() {
+            let members = (0..self.places()).filter(|&other| other != place && state.nodes[other].is_member);
+            steps.extend(members.map(|through| Step::Join { node: place, through }));
+        }
+        if node.phase == Phase::Down && state.left.restarts > 0 {
+            steps.push(Step::Restart(place));
+        }
+        if !node.is_up() {
+            return;
+        }
+        for kind in [Maintenance::Stabilize, Maintenance::CheckPredecessor, Maintenance::Tick] {
+            let done = node.maintained[kind as usize];
+            if done < self.budget(kind).each && state.left.maintenance[kind as usize] > 0 {
+                steps.push(Step::Maintain(place, kind));
+            }
+        }
+        if state.left.crashes > 0 && self.may_go(state, place) {
+            steps.push(Step::Crash(place));
+        }
+        if state.left.leaves > 0 && self.may_go(state, place) {
+            steps.push(Step::Leave(place));
+        }
+    }
+
+    /// The operating assumption of the proof.
+    fn may_go(&self, state: &State, place: usize) -> bool {
+        let rest: Places = state.members() & !(1 << place);
+        let keeps_one = |names: Places| names & rest != 0;
+        let members = || state.nodes.iter().enumerate().filter(|&(other, node)| other != place && node.is_member);
+        let lists = members().all(|(_, node)| node.is_alone() || keeps_one(node.names));
+        let skipped = members().fold(0, |set, (_, node)| set | node.skips);
+        let has_base = (rest & !skipped).count_ones() as usize > self.successor_list_len;
+        let on_its_way = |message: &InFlight| message.names == 0 || message.to == place || keeps_one(message.names);
+        match self.crash_rule {
+            CrashRule::ListsAndAnswers => lists && has_base && state.in_flight.iter().all(|m| on_its_way(m)),
+            CrashRule::Lists => lists && has_base,
+            CrashRule::Never => rest != 0,
+        }
+    }
+
+    fn take(&self, state: &mut State, step: Step) {
+        match step {
+            Step::Deliver(index) => {
+                let message = state.in_flight.remove(index);
+                self.deliver(state, &message);
+            }
+            Step::Lose(index) => {
+                state.left.lost -= 1;
+                self.lose(state, index);
+            }
+            Step::Double(index) => {
+                state.left.doubled -= 1;
+                self.deliver(state, &Arc::clone(&state.in_flight[index]));
+            }
+            Step::Slander(index) => {
+                state.left.slanders -= 1;
+                let message = state.in_flight.remove(index);
+                if let Content::Question { call, .. } = message.content {
+                    self.happens(state, message.from, Event::Unanswered { call, why: DEAD });
+                }
+            }
+            Step::Join { node, through } => {
+                state.left.joins -= 1;
+                self.start(state, node);
+                self.happens(state, node, Event::Join { tag: 0, member: node_at(through) });
+            }
+            Step::Crash(place) => {
+                state.left.crashes -= 1;
+                self.go_down(state, place, Phase::Down);
+            }
+            Step::Restart(place) => {
+                state.left.restarts -= 1;
+                let node = Arc::make_mut(&mut state.nodes[place]);
+                (node.phase, node.may_join) = (Phase::Up, true);
+                self.settle(node, place);
+            }
+            Step::Leave(place) => {
+                state.left.leaves -= 1;
+                self.happens(state, place, Event::Leave);
+                self.go_down(state, place, Phase::Gone);
+            }
+            Step::Maintain(place, kind) => self.maintain(state, place, kind),
+        }
+    }
+
+    /// Who asked waits until its deadline.
+    fn lose(&self, state: &mut State, index: usize) {
+        let message = state.in_flight.remove(index);
+        let (asker, call) = match message.content {
+            Content::Question { call, .. } => (message.from, call),
+            Content::Answer { call, .. } => (message.to, call),
+            Content::Tell(_) => return,
+        };
+        self.happens(state, asker, Event::Unanswered { call, why: Failure::Silent });
+    }
+
+    fn deliver(&self, state: &mut State, message: &InFlight) {
+        match &message.content {
+            Content::Question { call, request } => self.ask(state, message, *call, request),
+            Content::Answer { call, answer } => {
+                let event = Event::Answered { call: *call, answer: answer.clone() };
+                self.happens_with(state, message.to, event, message.owners);
+            }
+            Content::Tell(content) => self.happens(state, message.to, told(content.clone())),
+        }
+    }
+
+    fn ask(&self, state: &mut State, question: &InFlight, call: u64, request: &Request) {
+        let InFlight { from, to, .. } = *question;
+        let asked = &state.nodes[to];
+        let speaks = asked.is_up() || self.network == Network::SpeaksForTheDead;
+        match asked.ring.as_ref().filter(|_| speaks) {
+            Some(ring) => {
+                let answer = answer(ring, request);
+                let digest = self.call_digest(state, from, call);
+                let mut answer =
+                    InFlight::answer(to, from, call, digest, answer, self.successor_list_len, self.places());
+                answer.skips_entering |= question.skips_entering;
+                state.send(answer);
+            }
+            None => self.happens(state, from, Event::Unanswered { call, why: DEAD }),
+        }
+    }
+
+    fn call_digest(&self, state: &State, place: usize, call: u64) -> u64 {
+        state.nodes[place].ring.as_ref().and_then(|ring| ring.call_digest(call)).unwrap_or(0)
+    }
+
+    fn start(&self, state: &mut State, place: usize) {
+        let node = Arc::make_mut(&mut state.nodes[place]);
+        node.may_join = false;
+        if node.phase == Phase::NotStarted {
+            node.phase = Phase::Up;
+            node.ring = Some(Ring::new(node_at(place), self.settings(), Vec::new()));
+        }
+    }
+
+    /// What it was asked and told goes nowhere; what it has said is on its way.
+    fn go_down(&self, state: &mut State, place: usize, phase: Phase) {
+        let node = Arc::make_mut(&mut state.nodes[place]);
+        (node.phase, node.was_down, node.may_join, node.maintained) = (phase, true, false, [0; 3]);
+        if self.network != Network::SpeaksForTheDead {
+            let stored = node.ring.as_ref().map(|ring| ring.known().to_vec()).unwrap_or_default();
+            node.ring = Some(Ring::new(node_at(place), self.settings(), stored));
+        }
+        self.settle(node, place);
+        state.in_flight.retain(|message| match message.content {
+            Content::Question { .. } => message.from != place,
+            Content::Answer { .. } | Content::Tell(_) => message.to != place,
+        });
+    }
+
+    fn maintain(&self, state: &mut State, place: usize, kind: Maintenance) {
+        let event = match kind {
+            Maintenance::Stabilize => Event::Stabilize,
+            Maintenance::CheckPredecessor => Event::CheckPredecessor,
+            Maintenance::Tick => Event::Tick,
+        };
+        let before = Arc::clone(&state.nodes[place]);
+        self.happens(state, place, event);
+        if !state.nodes[place].means_the_same_as(&before) {
+            state.left.maintenance[kind as usize] -= 1;
+            let node = Arc::make_mut(&mut state.nodes[place]);
+            node.maintained[kind as usize] += 1;
+            self.settle(node, place);
+        }
+    }
+
+    fn happens(&self, state: &mut State, place: usize, event: Event) {
+        self.happens_with(state, place, event, 0);
+    }
+
+    /// `owners`: whom the event names as the node's successor.
+    fn happens_with(&self, state: &mut State, place: usize, event: Event, owners: Places) {
+        let node = Arc::make_mut(&mut state.nodes[place]);
+        let Some(ring) = node.ring.as_mut().filter(|_| node.phase == Phase::Up) else { return };
+        let actions = ring.handle(NOW, event);
+        for action in actions {
+            self.carry_out(state, place, action, owners);
+        }
+        self.settle(Arc::make_mut(&mut state.nodes[place]), place);
+    }
+
+    fn carry_out(&self, state: &mut State, from: usize, action: Action, owners: Places) {
+        match action {
+            Action::Ask { call, to, request } => {
+                let to = place_of(to);
+                let digest = self.call_digest(state, from, call);
+                let mut question = InFlight::question(from, to, call, digest, request);
+                if owners & 1 << to != 0 {
+                    question.skips_entering = skipped_between(from, to, self.places());
+                }
+                state.send(question);
+            }
+            Action::Tell { to, message } => {
+                let to = place_of(to);
+                if state.nodes[to].is_up() {
+                    state.send(InFlight::tell(from, to, message));
+                }
+            }
+            Action::Joined { result: Ok(()) | Err(JoinError::Left), .. } => {}
+            Action::Joined { result: Err(JoinError::NotYet { .. } | JoinError::NoAnswer { .. }), .. } => {
+                Arc::make_mut(&mut state.nodes[from]).may_join = true;
+            }
+            Action::Joined { result: Err(error), .. } => {
+                state.fault = Some(Arc::new(Fault::Ring(format!("{} is refused: {error}", node_at(from).id))));
+            }
+            Action::IdTaken { by } => {
+                state.fault = Some(Arc::new(Fault::Ring(format!("{} yields to {by}", node_at(from).id))));
+            }
+            Action::Found { .. } | Action::Changed(_) | Action::Remember(_) => {}
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A counterexample as sentences. Nodes are called by their ids; what a step changed stands behind it, as
+//! `predecessor < node > successors`.
+
+use common::ring_id::{Neighbours, NodeRef};
+use stateright::Path;
+use storage_node::ring::{Answer, Message, Request, Route};
+
+use super::{
+    properties::end_of_calm,
+    scope::{Network, Scope, node_at},
+    state::{Content, Fault, InFlight, Maintenance, State},
+    steps::Step,
+};
+
+pub fn tell(scope: &Scope, property: &str, path: Path<State, Step>) -> String {
+    let states = path.into_vec();
+    let mut lines = vec![format!("{}: not so: {property}", scope.name())];
+    lines.push(format!("    begins with {}", views(&states[0].0)));
+    for (number, pair) in states.windows(2).enumerate() {
+        let (before, after) = (&pair[0].0, &pair[1].0);
+        let Some(step) = pair[0].1 else { break };
+        lines.push(format!("{:3} {}{}", number + 1, words(scope, before, step), changes(before, after)));
+    }
+    let last = &states[states.len() - 1].0;
+    lines.push(format!("    ends with {}", views(last)));
+    lines.push(format!("    {}", outcome(scope, last)));
+    lines.join("\n")
+}
+
+fn outcome(scope: &Scope, last: &State) -> String {
+    match last.fault.as_deref() {
+        Some(Fault::Ring(fault)) => fault.clone(),
+        Some(Fault::Skipped(who)) => format!("skipped, although established: {who}"),
+        Some(Fault::FewPrincipals(who)) => format!("the only principals left: {who}"),
+        None => end_of_calm(scope, last),
+    }
+}
+
+fn words(scope: &Scope, state: &State, step: Step) -> String {
+    let id = |place: usize| node_at(place).id;
+    match step {
+        Step::Deliver(index) => delivery(scope, state, &state.in_flight[index]),
+        Step::Lose(index) => format!("lost: {}", delivery(scope, state, &state.in_flight[index])),
+        Step::Double(index) => format!("{}, and will do so again", delivery(scope, state, &state.in_flight[index])),
+        Step::Slander(index) => {
+            let message = &state.in_flight[index];
+            format!("{} takes {} for dead, which lives", id(message.from), id(message.to))
+        }
+        Step::Join { node, through } => format!("{} joins through {}", id(node), id(through)),
+        Step::Crash(place) => format!("{} crashes", id(place)),
+        Step::Restart(place) => format!("{} is started again", id(place)),
+        Step::Leave(place) => format!("{} leaves", id(place)),
+        Step::Maintain(place, Maintenance::Stabilize) => format!("{} stabilizes", id(place)),
+        Step::Maintain(place, Maintenance::CheckPredecessor) => format!("{} checks its predecessor", id(place)),
+        Step::Maintain(place, Maintenance::Tick) => format!("{} ticks", id(place)),
+    }
+}
+
+fn delivery(scope: &Scope, state: &State, message: &InFlight) -> String {
+    let (from, to) = (node_at(message.from).id, node_at(message.to).id);
+    match &message.content {
+        Content::Question { request, .. } => {
+            let about = match request {
+                Request::Neighbours => "for its neighbours".to_owned(),
+                Request::Info => "who it is".to_owned(),
+                Request::Route(target) => format!("for the way to {target}"),
+            };
+            match state.nodes[message.to].is_up() {
+                true => format!("{to} answers {from}, which asked {about}"),
+                false if scope.network == Network::SpeaksForTheDead => {
+                    format!("somebody answers {from} for {to}, which it asked {about}")
+                }
+                false => format!("{from} hears nothing from {to}, which it asked {about}"),
+            }
+        }
+        Content::Answer { answer, .. } => format!("{to} is told by {from}: {}", told(answer)),
+        Content::Tell(Message::Notify(_)) => format!("{to} is notified by {from}"),
+        Content::Tell(Message::Leave(_)) => format!("{to} hears that {from} leaves"),
+    }
+}
+
+fn told(answer: &Answer) -> String {
+    match answer {
+        Answer::Neighbours(theirs) => view(theirs),
+        Answer::Info(node) => format!("I am {}", node.id),
+        Answer::Route(Route::Owner(nodes)) => format!("the owner is {}", list(nodes)),
+        Answer::Route(Route::Ask { nodes, .. }) => format!("ask {}", list(nodes)),
+    }
+}
+
+fn changes(before: &State, after: &State) -> String {
+    let pairs = before.nodes.iter().zip(&after.nodes);
+    let changed = pairs.filter(|(old, new)| old.view != new.view && new.is_up());
+    changed.map(|(_, new)| format!("; now {}", view(&new.view))).collect()
+}
+
+fn views(state: &State) -> String {
+    let up = state.nodes.iter().filter(|node| node.is_up());
+    up.map(|node| view(&node.view)).collect::<Vec<_>>().join(" | ")
+}
+
+fn view(view: &Neighbours) -> String {
+    let before = view.predecessor.map_or("-".to_owned(), |node| node.id.to_string());
+    format!("{before} < {} > {}", view.node.id, list(&view.successors))
+}
+
+fn list(nodes: &[NodeRef]) -> String {
+    match nodes.is_empty() {
+        true => "-".to_owned(),
+        false => nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>().join(" "),
+    }
+}
