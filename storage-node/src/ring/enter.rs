@@ -57,10 +57,12 @@ impl Ring {
         }
     }
 
-    /// Alone, and `peer` is somewhere in the ring that we want to be in.
+    /// Alone, and `peer` is somewhere in the ring that we want to be in. One search through it at a time.
     pub(super) fn approach(&mut self, peer: NodeRef) {
         let purpose = LookupPurpose::Enter { join: None, member: peer };
-        self.look_up_through(peer, self.id().advance(1), purpose);
+        if !self.is_looking_up(purpose) {
+            self.look_up_through(peer, self.id().advance(1), purpose);
+        }
     }
 
     /// The lookup led nowhere or to ourselves: that ring still counts on us from before, or it has nobody but us and

@@ -127,6 +127,10 @@ impl Ring {
         self.follow(Lookup::new(target, purpose, Vec::new()), self.route_from_here(target), None);
     }
 
+    pub(super) fn is_looking_up(&self, purpose: LookupPurpose) -> bool {
+        self.lookups.values().any(|lookup| lookup.purpose == purpose)
+    }
+
     /// As `look_up`, but in the ring of `member`, whatever we know ourselves.
     pub(super) fn look_up_through(&mut self, member: NodeRef, target: RingId, purpose: LookupPurpose) {
         self.go_on(Lookup::new(target, purpose, vec![member]));

@@ -72,6 +72,8 @@ enum Purpose {
     Successor,
     /// Is the predecessor a live member? If not, `otherwise` takes its place.
     Predecessor { otherwise: Option<NodeRef> },
+    /// A neighbour said that it is alone. Does it still say so? If it does, `otherwise` may be the predecessor.
+    Outsider { otherwise: Option<NodeRef> },
     /// Is a node further down the successor list there?
     Alive,
     /// The next hop of a lookup.
@@ -217,27 +219,6 @@ impl Ring {
         let Some(Call { to, purpose, .. }) = self.calls.remove(&call) else { return };
         self.silent.remove(&to.ring_address());
         self.suspected.remove(&to.ring_address());
-        let also_answered = match answer {
-            Answer::Neighbours(_) => self.open_for_neighbours(to),
-            _ => Vec::new(),
-        };
-        self.conclude(to, purpose, answer.clone());
-        for call in also_answered {
-            if let Some(Call { purpose, .. }) = self.calls.remove(&call) {
-                self.conclude(to, purpose, answer.clone());
-            }
-        }
-    }
-
-    /// What a node says of its neighbours answers every question after them that is open to it. Were each to have an
-    /// answer of its own, an older one could come after a newer and undo it: a node that was alone when it was first
-    /// asked would be dropped from the list of whoever has just joined it.
-    fn open_for_neighbours(&self, to: NodeRef) -> Vec<CallId> {
-        let fits = |call: &Call| call.to == to && asked_again(call.purpose) == Some(Request::Neighbours);
-        self.calls.iter().filter(|(_, call)| fits(call)).map(|(&number, _)| number).collect()
-    }
-
-    fn conclude(&mut self, to: NodeRef, purpose: Purpose, answer: Answer) {
         match (purpose, answer) {
             (Purpose::Hop { lookup }, Answer::Route(route)) => self.hop_answered(lookup, to, route),
             (Purpose::Owner { lookup }, Answer::Info(node)) => self.owner_answered(lookup, to, node),
@@ -245,6 +226,9 @@ impl Ring {
             (Purpose::Successor, Answer::Neighbours(theirs)) => self.consider(to, &theirs),
             (Purpose::Predecessor { otherwise }, Answer::Neighbours(theirs)) => {
                 self.predecessor_answered(to, &theirs, otherwise)
+            }
+            (Purpose::Outsider { otherwise }, Answer::Neighbours(theirs)) => {
+                self.outsider_answered(to, &theirs, otherwise)
             }
             (Purpose::Approach { join }, Answer::Neighbours(theirs)) => self.approach_answered(to, &theirs, join),
             (Purpose::Adopt { join, through }, Answer::Neighbours(theirs)) => {
@@ -270,7 +254,9 @@ impl Ring {
             Purpose::Owner { lookup } => self.owner_failed(lookup, to, why),
             Purpose::Alive => self.gone(to),
             Purpose::Successor => self.successor_failed(to),
-            Purpose::Predecessor { otherwise } => self.predecessor_failed(to, otherwise),
+            Purpose::Predecessor { otherwise } | Purpose::Outsider { otherwise } => {
+                self.predecessor_failed(to, otherwise)
+            }
             Purpose::Approach { join } | Purpose::Adopt { join, .. } => self.enter_failed(to, join),
             Purpose::Rival => self.rival_failed(to),
         }
@@ -325,8 +311,10 @@ fn asked_again(purpose: Purpose) -> Option<Request> {
     match purpose {
         Purpose::Hop { .. } => None,
         Purpose::Alive | Purpose::Rival | Purpose::Owner { .. } => Some(Request::Info),
-        Purpose::Successor | Purpose::Predecessor { .. } | Purpose::Approach { .. } | Purpose::Adopt { .. } => {
-            Some(Request::Neighbours)
-        }
+        Purpose::Successor
+        | Purpose::Predecessor { .. }
+        | Purpose::Outsider { .. }
+        | Purpose::Approach { .. }
+        | Purpose::Adopt { .. } => Some(Request::Neighbours),
     }
 }

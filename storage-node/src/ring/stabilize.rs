@@ -50,12 +50,26 @@ impl Ring {
     /// It answers, but is in a ring of one: started again, or apart from us. It is no successor yet, but hears of us.
     fn met_outsider(&mut self, node: NodeRef, is_head: bool) {
         if is_head {
-            self.gone(node);
+            return self.doubt_membership(node, None);
         }
         self.notify(node);
         if let Some(&head) = self.successors.first() {
             self.notify(head);
         }
+    }
+
+    /// Its answer may be older than what we have heard of it since: one that was alone when it was asked, took us in, and
+    /// answered another question before this one arrived. So it is asked once more before it is dropped.
+    fn doubt_membership(&mut self, node: NodeRef, otherwise: Option<NodeRef>) {
+        self.ask_once(node, Request::Neighbours, Purpose::Outsider { otherwise });
+    }
+
+    pub(super) fn outsider_answered(&mut self, node: NodeRef, theirs: &Neighbours, otherwise: Option<NodeRef>) {
+        if theirs.node.id == node.id && !theirs.successors.is_empty() {
+            return;
+        }
+        self.predecessor_failed(node, otherwise);
+        self.met_outsider(node, false);
     }
 
     pub(super) fn successor_failed(&mut self, node: NodeRef) {
@@ -117,8 +131,10 @@ impl Ring {
     }
 
     pub(super) fn predecessor_answered(&mut self, node: NodeRef, theirs: &Neighbours, otherwise: Option<NodeRef>) {
-        if theirs.node.id != node.id || theirs.successors.is_empty() {
+        if theirs.node.id != node.id {
             self.predecessor_failed(node, otherwise);
+        } else if theirs.successors.is_empty() {
+            self.doubt_membership(node, otherwise);
         }
     }
 

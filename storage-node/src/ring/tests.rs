@@ -147,7 +147,10 @@ fn the_predecessor_is_checked() {
     check("20 40 60", &["check", "check"], ""); // one question at a time
     check("20 40 60", &["check", "20 says 10 20 40"], "");
     check("20 40 60", &["check", "20 closed"], "now - 40 60");
-    check("20 40 60", &["check", "20 says - 20"], "now - 40 60"); // there, but in no ring
+    check("20 40 60", &["check", "20 says - 20"], "ask 20"); // there, but in no ring? That may be long ago
+    check("20 40 60", &["check", "20 says - 20", "20 says 10 20 40"], "");
+    check("20 40 60", &["check", "20 says - 20", "20 says - 20"], "notify 20, notify 60, now - 40 60");
+    check("20 40 60", &["notified 10", "20 says - 20", "20 says - 20"], "ask 10, notify 20, notify 60, now 10 40 60");
     check("20 40 60", &["check", "20 says 10 21 40"], "now - 40 60"); // has moved to 21
     check("20 40 60", &["notified 10", "20 closed"], "ask 10, now 10 40 60");
     check("20 40 60", &["notified 10", "20 says 10 20 40"], "");
@@ -186,7 +189,10 @@ fn a_dead_successor_gives_way_to_the_next() {
     check("20 40 60 80", &["stabilize", "60 closed", "80 says 60 80 90"], "notify 80, now 20 40 80 90"); // 60 is not believed in
     check("20 40 60", &["stabilize", "60 closed"], "ask 20 for 41, now 20 40"); // alone: by way of the predecessor
     check("- 40 60", &["stabilize", "60 closed"], "now - 40");
-    check("20 40 60 80", &["stabilize", "60 says - 60"], "ask 80, notify 60, notify 80, now 20 40 80"); // started again
+    check("20 40 60 80", &["stabilize", "60 says - 60"], "ask 60"); // started again, or an old answer
+    check("20 40 60 80", &["stabilize", "60 says - 60", "60 says 40 60 80"], "");
+    let twice = ["stabilize", "60 says - 60", "60 says - 60"];
+    check("20 40 60 80", &twice, "ask 80, notify 60, notify 80, now 20 40 80");
     check("20 40 60", &["stabilize", "60 says - 60"], "notify 60"); // the only one: it may just have been founded
     check("20 40 60 80", &["tick", "80 closed"], "now 20 40 60");
     check("20 40 60 80", &["tick", "80 is 81"], "now 20 40 60");

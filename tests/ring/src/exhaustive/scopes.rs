@@ -28,7 +28,7 @@ fn short() -> Vec<Scope> {
         stabilizing(1, Scope { joins: 2, ..Scope::new("o+oo+o", 2) }),
         stabilizing(1, checking(1, Scope { joins: 1, crashes: 1, doubled: 1, ..Scope::new("oo+oo", 2) })),
         stabilizing(1, Scope { leaves: 1, lost: 1, doubled: 1, ..Scope::new("oooo", 2) }),
-        stabilizing(1, Scope { crashes: 1, restarts: 1, joins: 1, ..Scope::new("oooo", 2) }),
+        stabilizing(1, Scope { crashes: 1, restarts: 1, ..Scope::new("oooo", 2) }),
         ticking(1, Scope { joins: 1, ..Scope::new("oo+oo", 2) }),
         stabilizing(1, Scope { joins: 2, ..Scope::new("o++", 2) }),
     ]
