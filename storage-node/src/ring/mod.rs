@@ -13,6 +13,7 @@
 mod enter;
 mod event;
 mod fingers;
+pub mod foreign;
 mod known;
 mod lookup;
 pub mod position;
