@@ -189,7 +189,8 @@ mod tests {
     fn a_list_is_followed_within_a_bound() {
         let mut talk = Talk::new(&Request::Neighbours);
         let replies = std::iter::once(200).chain(1..=200_u8);
-        let asked = replies.map(|id| talk.heard(Reply::Node(node(id)))).take_while(|heard| *heard == Heard::GoOn).count();
+        let asked =
+            replies.map(|id| talk.heard(Reply::Node(node(id)))).take_while(|heard| *heard == Heard::GoOn).count();
         assert_eq!(asked as u64, 2 + LIST_MAX - 1);
     }
 }

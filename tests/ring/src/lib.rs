@@ -3,8 +3,11 @@
 
 pub mod conditions;
 pub mod exhaustive;
+pub mod foreign;
 pub mod lives;
 pub mod lookups;
+mod member;
+pub mod mixed;
 pub mod network;
 pub mod queue;
 pub mod random;
