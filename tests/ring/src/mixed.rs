@@ -1,5 +1,5 @@
 //! The life of a ring of both kinds, ours and foreign ones: all join through each other, some crash, one of ours leaves,
-//! others come. After each of these it has to become ideal, and lookups that begin at either kind have to be right.
+//! others come, one is started again. After each of these it has to become ideal, and lookups that begin at either kind have to be right.
 
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub fn mixed(seed: u64, ours: usize, foreign: usize, conditions: Conditions) -> 
     life.is_mended("one of ours has left")?;
     life.grow(1, 1);
     life.is_mended("one of each kind has come")?;
+    life.one_is_started_again();
+    life.is_mended("one was started again")?;
     life.stats.events = life.sim.events;
     Ok(life.stats)
 }
@@ -84,6 +86,20 @@ impl Life {
         }
     }
 
+    /// Perhaps before the others have noticed, and of either kind.
+    fn one_is_started_again(&mut self) {
+        let up = self.sim.up();
+        let Some(node) = self.sim.rng.pick(&up).filter(|_| up.len() > 1) else { return };
+        self.sim.crash(node);
+        let pause = self.sim.rng.up_to(Duration::from_secs(4));
+        self.sim.run_for(pause);
+        let members: Vec<usize> = up.into_iter().filter(|&other| other != node).collect();
+        self.sim.restart(node);
+        if let Some(member) = self.sim.rng.pick(&members).filter(|_| self.sim.is_foreign(node)) {
+            self.sim.join(node, member);
+        }
+    }
+
     fn one_of_ours_leaves(&mut self) {
         let up = self.sim.up();
         let ours: Vec<usize> = up.iter().copied().filter(|&node| !self.sim.is_foreign(node)).collect();
@@ -110,7 +126,7 @@ impl Life {
     }
 
     fn becomes_ideal(&mut self, since: &str) -> Result<(), Violation> {
-        match self.sim.run_until(PATIENCE, Sim::is_mixed_ideal) {
+        match self.sim.is_mixed_ideal() || self.sim.run_until(PATIENCE, Sim::is_mixed_ideal) {
             true => Ok(()),
             false => Err(self.violation(&format!("{since}; not ideal after {PATIENCE:?}"))),
         }

@@ -16,7 +16,7 @@ use storage_node::ring::{
 
 use self::between_kinds::{Errand, Letter};
 pub use crate::{conditions::Conditions, random::SplitMix64};
-use crate::{member::Member, queue::Queue};
+use crate::{foreign::Foreign, member::Member, queue::Queue};
 
 #[derive(Clone)]
 struct SimNode {
@@ -150,10 +150,13 @@ impl Sim {
         self.changed = true;
     }
 
-    /// From what it had stored: its id and the peers it remembers.
+    /// From what it had stored: its id and the peers it remembers. (A foreign one remembers none, and has to join again.)
     pub fn restart(&mut self, node: usize) {
         let (me, known) = (self.nodes[node].ring.me(), self.nodes[node].known.clone());
-        self.nodes[node].ring = Member::Ours(Box::new(Ring::new(me, self.settings, known)));
+        self.nodes[node].ring = match self.is_foreign(node) {
+            true => Member::Foreign(Box::new(Foreign::new(me))),
+            false => Member::Ours(Box::new(Ring::new(me, self.settings, known))),
+        };
         self.nodes[node].up = true;
         self.schedule_tick(node);
     }

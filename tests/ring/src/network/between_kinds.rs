@@ -3,7 +3,7 @@
 //! `driver::calls` does.
 
 use super::*;
-use crate::foreign::{Action as Done, CALL_DEADLINE, Event as Told, Foreign, PERIOD};
+use crate::foreign::{Action as Done, CALL_DEADLINE, Event as Told, PERIOD};
 use storage_node::ring::foreign::{Call, Heard, Reply, Talk, silence};
 
 #[derive(Clone)]
