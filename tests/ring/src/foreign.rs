@@ -58,6 +58,9 @@ pub struct Foreign {
     successors: Vec<NodeRef>,
     fingers: [Option<NodeRef>; FINGERS as usize],
     next_finger: u32,
+    /// Where the successor's list is short, the rest of the own list stays as it was. Both are done; here every other
+    /// node (by its id) is of this make.
+    keeps_old_entries: bool,
     calls: BTreeMap<CallId, Purpose>,
     next_call: CallId,
     actions: Vec<Action>,
@@ -101,6 +104,7 @@ impl Foreign {
             successors: Vec::new(),
             fingers: [None; FINGERS as usize],
             next_finger: 0,
+            keeps_old_entries: me.id.0 % 2 == 1,
             calls: BTreeMap::new(),
             next_call: 0,
             actions: Vec::new(),
@@ -221,8 +225,16 @@ impl Foreign {
                 let index = list.len() as u64 - 1;
                 self.call(head, Call::Successor { index }, Purpose::SuccessorsList { list });
             }
-            false => self.successors = list,
+            false => self.take_list(list),
         }
+    }
+
+    fn take_list(&mut self, mut list: Vec<NodeRef>) {
+        let old = self.successors.iter().skip(list.len()).copied().filter(|_| self.keeps_old_entries);
+        let rest: Vec<NodeRef> = old.filter(|node| !list.contains(node)).collect();
+        list.extend(rest);
+        list.truncate(LIST_LEN);
+        self.successors = list;
     }
 
     fn notified(&mut self, peer: NodeRef) {

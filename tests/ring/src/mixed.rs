@@ -21,6 +21,9 @@ pub struct Stats {
 /// How long a mixed ring may take to become ideal: a foreign node repairs one neighbour in each of its periods.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long lost and late messages go on doing harm after each change.
+const TROUBLED_FOR: Duration = Duration::from_secs(5);
+
 /// By then whatever was on its way has arrived, or its caller has given up.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -31,7 +34,8 @@ pub fn conditions() -> Conditions {
 
 /// A ring of `ours` and `foreign` members, one at least; who founds it and who comes when follows from `seed`.
 pub fn mixed(seed: u64, ours: usize, foreign: usize, conditions: Conditions) -> Result<Stats, Violation> {
-    let mut life = Life { seed, sim: Sim::new(seed, conditions, RingSettings::default()), stats: Stats::default() };
+    let sim = Sim::new(seed, conditions, RingSettings::default());
+    let mut life = Life { seed, sim, conditions, stats: Stats::default() };
     life.grow(ours, foreign);
     life.is_mended("all have come")?;
     life.crash_some();
@@ -49,6 +53,7 @@ pub fn mixed(seed: u64, ours: usize, foreign: usize, conditions: Conditions) -> 
 struct Life {
     seed: u64,
     sim: Sim,
+    conditions: Conditions,
     stats: Stats,
 }
 
@@ -108,8 +113,19 @@ impl Life {
         }
     }
 
-    /// What was on its way may still upset it for a moment; from then on it stays ideal.
+    /// Judged in a network that loses nothing: a foreign node asks but once, and drops who does not answer. What was on
+    /// its way may still upset the ring for a moment; from then on it stays ideal.
     fn is_mended(&mut self, since: &str) -> Result<(), Violation> {
+        if self.conditions.lost_per_mille + self.conditions.late_per_mille > 0 {
+            self.sim.run_for(TROUBLED_FOR);
+        }
+        self.sim.change_conditions(Conditions { longest_way: self.conditions.longest_way, ..Conditions::reliable() });
+        self.is_ideal_and_right(since)?;
+        self.sim.change_conditions(self.conditions);
+        Ok(())
+    }
+
+    fn is_ideal_and_right(&mut self, since: &str) -> Result<(), Violation> {
         let from = self.sim.now;
         self.becomes_ideal(since)?;
         self.stats.longest_repair = self.stats.longest_repair.max(self.sim.now - from);
@@ -171,6 +187,10 @@ impl Sim {
         let own = if self.is_foreign(order[place]) { foreign::LIST_LEN } else { reach.min(self.list_len()) };
         let right: Vec<NodeRef> = (1..=own.min(len - 1)).map(|step| me(nth(step))).collect();
         let view = self.view(order[place]);
-        view.successors == right && view.predecessor == (len > 1).then(|| me(nth(len - 1)))
+        let is_list_right = match self.is_foreign(order[place]) {
+            true => view.successors.starts_with(&right) && view.successors.is_empty() == right.is_empty(),
+            false => view.successors == right,
+        };
+        is_list_right && view.predecessor == (len > 1).then(|| me(nth(len - 1)))
     }
 }

@@ -77,6 +77,11 @@ impl Sim {
         self.nodes[node].founder = true;
     }
 
+    /// From now on, for what is sent from now on.
+    pub fn change_conditions(&mut self, conditions: Conditions) {
+        self.conditions = conditions;
+    }
+
     /// The length of the lists of ours.
     pub fn list_len(&self) -> usize {
         self.settings.successor_list_len
