@@ -118,11 +118,22 @@ impl Life {
     fn is_mended(&mut self, since: &str) -> Result<(), Violation> {
         if self.conditions.lost_per_mille + self.conditions.late_per_mille > 0 {
             self.sim.run_for(TROUBLED_FOR);
+            self.the_lost_join_again();
         }
         self.sim.change_conditions(Conditions { longest_way: self.conditions.longest_way, ..Conditions::reliable() });
         self.is_ideal_and_right(since)?;
         self.sim.change_conditions(self.conditions);
         Ok(())
+    }
+
+    /// A foreign node that lost its only successor is out of the ring for good, and remembers nobody.
+    fn the_lost_join_again(&mut self) {
+        let members = self.sim.members();
+        for node in self.sim.up() {
+            if let Some(member) = self.sim.rng.pick(&members).filter(|_| !self.sim.is_member(node)) {
+                self.sim.join(node, member);
+            }
+        }
     }
 
     fn is_ideal_and_right(&mut self, since: &str) -> Result<(), Violation> {
