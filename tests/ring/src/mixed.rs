@@ -116,11 +116,14 @@ impl Life {
     /// Judged in a network that loses nothing: a foreign node asks but once, and drops who does not answer. What was on
     /// its way may still upset the ring for a moment; from then on it stays ideal.
     fn is_mended(&mut self, since: &str) -> Result<(), Violation> {
+        let calm = Conditions { longest_way: self.conditions.longest_way, ..Conditions::reliable() };
         if self.conditions.lost_per_mille + self.conditions.late_per_mille > 0 {
             self.sim.run_for(TROUBLED_FOR);
+            self.sim.change_conditions(calm);
+            self.sim.run_for(SETTLED);
             self.the_lost_join_again();
         }
-        self.sim.change_conditions(Conditions { longest_way: self.conditions.longest_way, ..Conditions::reliable() });
+        self.sim.change_conditions(calm);
         self.is_ideal_and_right(since)?;
         self.sim.change_conditions(self.conditions);
         Ok(())
