@@ -16,7 +16,7 @@ use std::{
 };
 
 use common::{
-    ring_id::{Neighbours, NodeRef},
+    ring_id::NodeRef,
     rpc::{RpcClient, RpcError, Value},
 };
 use parking_lot::Mutex;
@@ -27,10 +27,10 @@ use tokio::{
 use tracing::{debug, trace};
 
 use super::wire::{self, own};
-use crate::ring::{Answer, Event, Failure, Message, Request, Route};
-
-/// A foreign successor list is not followed beyond this.
-const FOREIGN_LIST_MAX: u64 = 16;
+use crate::ring::{
+    Answer, Event, Failure, Message, Request,
+    foreign::{self, Call, Heard, Reply, Talk},
+};
 
 #[derive(Clone)]
 pub struct Peers(Arc<Inner>);
@@ -164,13 +164,11 @@ impl Peers {
     }
 }
 
-/// A foreign node looks up by asking others, so its silence in a lookup may be theirs.
 fn failure(error: &RpcError, request: &Request, peer: &Peer) -> Failure {
-    let is_relayed = matches!(request, Request::Route(_)) && peer.is_foreign.load(Ordering::Relaxed);
     match error {
         RpcError::Remote { .. } => Failure::Refused,
         RpcError::Connect { kind: ErrorKind::ConnectionRefused, .. } => Failure::Unreachable,
-        RpcError::Deadline { .. } if is_relayed => Failure::Refused,
+        RpcError::Deadline { .. } if peer.is_foreign.load(Ordering::Relaxed) => foreign::silence(request),
         RpcError::Connect { .. } | RpcError::Deadline { .. } | RpcError::Closed { .. } => Failure::Silent,
     }
 }
@@ -210,34 +208,38 @@ impl Peer {
         self.read(wire::node(&value))
     }
 
+    /// What it refuses or what cannot be read may still be part of an answer, as the end of its list; a broken
+    /// connection is not.
     async fn ask_foreign(&self, client: &RpcClient, request: &Request) -> Result<Answer, RpcError> {
-        match request {
-            Request::Info => Ok(Answer::Info(self.info(client).await?)),
-            Request::Neighbours => Ok(Answer::Neighbours(self.foreign_neighbours(client).await?)),
-            Request::Route(target) => {
-                let value = self.call(client, "find_successor", vec![target.0.into()]).await?;
-                Ok(Answer::Route(Route::Owner(vec![self.read(wire::node(&value))?])))
+        let mut talk = Talk::new(request);
+        loop {
+            let (method, params) = spoken(talk.call());
+            let value = self.call(client, method, params).await;
+            let node = value.and_then(|value| self.read(wire::optional_node(&value)));
+            let (reply, error) = match node {
+                Ok(Some(node)) => (Reply::Node(node), None),
+                Ok(None) => (Reply::NoNode, None),
+                Err(error @ RpcError::Remote { .. }) => (Reply::Refused, Some(error)),
+                Err(error) => return Err(error),
+            };
+            match talk.heard(reply) {
+                Heard::GoOn => {}
+                Heard::Answer(answer) => return Ok(answer),
+                Heard::Refused => return Err(error.unwrap_or_else(|| self.no_node(method))),
             }
         }
     }
 
-    /// A foreign node that is alone names itself as successor and predecessor; to us it has none then.
-    async fn foreign_neighbours(&self, client: &RpcClient) -> Result<Neighbours, RpcError> {
-        let node = self.info(client).await?;
-        let value = self.call(client, "get_predecessor", vec![]).await?;
-        let predecessor = self.read(wire::optional_node(&value))?.filter(|other| other.id != node.id);
-        let mut successors: Vec<NodeRef> = Vec::new();
-        for index in 0..FOREIGN_LIST_MAX {
-            // Some refuse an index beyond their list.
-            let value = match self.call(client, "get_successor", vec![index.into()]).await {
-                Err(RpcError::Remote { .. }) if index > 0 => break,
-                outcome => outcome?,
-            };
-            match self.read(wire::optional_node(&value))? {
-                Some(next) if next.id != node.id && !successors.contains(&next) => successors.push(next),
-                _ => break,
-            }
-        }
-        Ok(Neighbours { predecessor, node, successors })
+    fn no_node(&self, method: &str) -> RpcError {
+        RpcError::Remote { address: self.address, error: format!("{method} named no node").into() }
+    }
+}
+
+fn spoken(call: Call) -> (&'static str, Vec<Value>) {
+    match call {
+        Call::Info => ("get_info", vec![]),
+        Call::Predecessor => ("get_predecessor", vec![]),
+        Call::Successor { index } => ("get_successor", vec![index.into()]),
+        Call::FindSuccessor { target } => ("find_successor", vec![target.0.into()]),
     }
 }

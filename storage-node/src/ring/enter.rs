@@ -79,7 +79,9 @@ impl Ring {
     }
 
     /// A peer with nobody else is our successor. One with others is not known to be: to take it would skip who stands
-    /// between. Its ring will notice that we are not in it, and then the lookup leads to our place.
+    /// between. The one that its list has behind us is, as that list skips nobody whom ours may not skip. Otherwise its
+    /// ring will notice that we are not in it, and then the lookup leads to our place; but a ring of foreign nodes never
+    /// notices, as to them we are a successor like any other.
     pub(super) fn approach_answered(&mut self, peer: NodeRef, theirs: &Neighbours, join: Option<Tag>) {
         let peer = NodeRef { id: theirs.node.id, ..peer };
         let rival = theirs.successors.iter().find(|node| node.id == self.id() && !self.is_me(**node));
@@ -89,8 +91,16 @@ impl Ring {
             None if theirs.successors.iter().all(|&node| self.is_me(node)) => {
                 self.adopt_answered(peer, theirs, join, peer)
             }
-            None => self.joined(join, Err(JoinError::NotYet { member: peer })),
+            None => match self.behind_us(&theirs.successors) {
+                Some(next) => self.ask_once(next, Request::Neighbours, Purpose::Adopt { join, through: peer }),
+                None => self.joined(join, Err(JoinError::NotYet { member: peer })),
+            },
         }
+    }
+
+    fn behind_us(&self, list: &[NodeRef]) -> Option<NodeRef> {
+        let place = list.iter().position(|&node| self.is_me(node) && node.id == self.id())?;
+        list.get(place + 1).copied().filter(|&next| !self.is_silent(next))
     }
 
     /// A node that is alone is a ring only if it was the one to be joined. Where others pointed us to it, it was started

@@ -14,6 +14,7 @@ mod enter;
 mod event;
 mod fingerprint;
 mod fingers;
+pub mod foreign;
 mod known;
 mod lookup;
 pub mod position;

@@ -207,7 +207,14 @@ fn stabilize_alone() {
     check("20 40", &["stabilize", "20 owner 60 80", "60 says 20 60 10 20"], "notify 60, now 20 40 60 10 20");
     check("20 40", &["stabilize", "20 via 40"], "ask 20"); // it knows only us, or us from before
     check("20 40", &["stabilize", "20 via 40", "20 says - 20 40"], "notify 20, now 20 40 20");
-    check("20 40", &["stabilize", "20 via 40", "20 says 10 20 40 60"], ""); // not yet: 60 would be skipped
+    check("20 40", &["stabilize", "20 via 40", "20 says 10 20 60 80"], ""); // not yet: 60 would be skipped
+    // Foreign nodes never notice that we were started again: the one behind us in their list is our successor.
+    let counted_on = ["stabilize", "20 via 40", "20 says 10 20 40 60"];
+    let then = |line| [&counted_on[..], &[line]].concat();
+    check("20 40", &counted_on, "ask 60");
+    check("20 40", &then("60 says 40 60 80 20"), "notify 60, now 20 40 60 80 20");
+    check("20 40", &then("60 says - 60"), ""); // started again like us
+    check("20 40", &then("60 closed"), "");
     check("20 40", &["stabilize", "20 closed"], "now - 40");
 }
 

@@ -3,10 +3,13 @@
 
 pub mod conditions;
 pub mod exhaustive;
+pub mod foreign;
 pub mod growth;
 pub mod invariants;
 pub mod lives;
 pub mod lookups;
+mod member;
+pub mod mixed;
 pub mod network;
 pub mod queue;
 pub mod random;

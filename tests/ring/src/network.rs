@@ -1,26 +1,31 @@
 //! Many rings in one process, on a network with its own clock: messages take time, get lost, arrive twice, find dead
 //! nodes. What happens follows from the seed alone.
 
+mod between_kinds;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
-use common::ring_id::{NodeRef, RingId};
+use common::ring_id::{Neighbours, NodeRef, RingId};
 use storage_node::ring::{
     Action, Answer, CallId, Event, Failure, JoinError, Message, NoRoute, Request, Ring, RingSettings, Tag,
 };
 
+use self::between_kinds::{Errand, Letter};
 pub use crate::{conditions::Conditions, random::SplitMix64};
 use crate::{
+    foreign::Foreign,
     invariants::{self, Seen, Whole},
+    member::Member,
     queue::Queue,
 };
 
 #[derive(Clone)]
 struct SimNode {
-    ring: Ring,
+    ring: Member,
     up: bool,
     /// Which life it is in: what was sent in an earlier one does not arrive.
     life: u32,
@@ -32,10 +37,29 @@ struct SimNode {
 
 #[derive(Clone)]
 enum Delivery {
-    Tick { node: usize, life: u32 },
-    Ask { from: usize, life: u32, call: CallId, to: usize, request: Request, way_back: WayBack },
-    Event { node: usize, life: u32, event: Event },
-    Tell { to: usize, message: Message },
+    Tick {
+        node: usize,
+        life: u32,
+    },
+    Ask {
+        from: usize,
+        life: u32,
+        call: CallId,
+        to: usize,
+        request: Request,
+        way_back: WayBack,
+    },
+    Event {
+        node: usize,
+        life: u32,
+        event: Event,
+    },
+    Tell {
+        to: usize,
+        message: Message,
+    },
+    /// To or from a foreign member.
+    Letter(Letter),
 }
 
 /// What happens to an answer; settled when the question is put.
@@ -71,6 +95,8 @@ pub struct Sim {
     /// Lookups under way, by the tag of who asked.
     looking: BTreeMap<Tag, RingId>,
     looked: BTreeMap<Tag, Looked>,
+    /// Lookups that one member does for another.
+    errands: HashMap<Tag, Errand>,
     next_tag: Tag,
 }
 
@@ -89,6 +115,7 @@ impl Sim {
             last_loss: HashMap::new(),
             looking: BTreeMap::new(),
             looked: BTreeMap::new(),
+            errands: HashMap::new(),
             next_tag: 0,
         }
     }
@@ -99,6 +126,7 @@ impl Sim {
         let id = id.unwrap_or(RingId(self.rng.next_u64() as u32));
         let ip = IpAddr::V4(Ipv4Addr::from(FIRST_IP + index as u32));
         let ring = Ring::new(NodeRef { ip, port: 5057, id }, self.settings, Vec::new());
+        let ring = Member::Ours(Box::new(ring));
         let founder = index == 0;
         let up = true;
         self.nodes.push(SimNode { ring, up, life: 0, down_since: Duration::ZERO, known: Vec::new(), founder });
@@ -127,10 +155,13 @@ impl Sim {
         self.changed = true;
     }
 
-    /// From what it had stored: its id and the peers it remembers.
+    /// From what it had stored: its id and the peers it remembers. (A foreign one remembers none, and has to join again.)
     pub fn restart(&mut self, node: usize) {
         let (me, known) = (self.nodes[node].ring.me(), self.nodes[node].known.clone());
-        self.nodes[node].ring = Ring::new(me, self.settings, known);
+        self.nodes[node].ring = match self.is_foreign(node) {
+            true => Member::Foreign(Box::new(Foreign::new(me))),
+            false => Member::Ours(Box::new(Ring::new(me, self.settings, known))),
+        };
         self.nodes[node].up = true;
         self.schedule_tick(node);
     }
@@ -211,8 +242,12 @@ impl Sim {
         self.nodes[node].up
     }
 
+    /// Of one of ours.
     pub fn ring(&self, node: usize) -> &Ring {
-        &self.nodes[node].ring
+        match &self.nodes[node].ring {
+            Member::Ours(ring) => ring,
+            Member::Foreign(_) => panic!("node {node} is a foreign one"),
+        }
     }
 
     /// Up, and in the ring.
@@ -237,8 +272,9 @@ impl Sim {
 
     /// No two nodes tick in step.
     fn schedule_tick(&mut self, node: usize) {
-        let tenth = self.conditions.period / 10;
-        let after = self.conditions.period - tenth + self.rng.up_to(tenth);
+        let period = self.period_of(node);
+        let tenth = period / 10;
+        let after = period - tenth + self.rng.up_to(tenth);
         self.queue.push(self.now + after, Delivery::Tick { node, life: self.nodes[node].life });
     }
 
@@ -253,6 +289,7 @@ impl Sim {
                 self.asked(from, life, call, to, request, way_back)
             }
             Delivery::Tell { to, message } => self.told(to, message),
+            Delivery::Letter(letter) => self.deliver_letter(letter),
             Delivery::Tick { .. } | Delivery::Event { .. } => {}
         }
     }
@@ -261,6 +298,9 @@ impl Sim {
     fn put_question(&mut self, from: usize, call: CallId, to: NodeRef, request: Request) {
         let (life, deadline) = (self.nodes[from].life, self.conditions.call_deadline);
         let Some(to) = self.index_of(to) else { return self.give_up_at(self.now + deadline, from, call) };
+        if self.is_foreign(to) {
+            return self.begin_talk(from, call, to, request);
+        }
         let there = self.rng.up_to(self.conditions.longest_way);
         let back = self.rng.up_to(self.conditions.longest_way);
         let way_back = match self.trouble(from, to) {
@@ -329,7 +369,7 @@ impl Sim {
     }
 
     pub(crate) fn answer(&self, node: usize, request: Request) -> Answer {
-        let ring = &self.nodes[node].ring;
+        let ring = self.ring(node);
         match request {
             Request::Neighbours => Answer::Neighbours(ring.neighbours()),
             Request::Info => Answer::Info(ring.me()),
@@ -366,7 +406,8 @@ impl Sim {
         if !self.nodes[node].up {
             return;
         }
-        for action in self.nodes[node].ring.handle(self.now, event) {
+        let Member::Ours(ring) = &mut self.nodes[node].ring else { return self.happens_to_other_kind(node, event) };
+        for action in ring.handle(self.now, event) {
             self.carry_out(node, action);
         }
     }
@@ -387,6 +428,9 @@ impl Sim {
     }
 
     fn note_found(&mut self, tag: Tag, found: Result<NodeRef, NoRoute>) {
+        if self.errand_is_done(tag, &found) {
+            return;
+        }
         if let Some(target) = self.looking.remove(&tag) {
             let right = self.owner(target);
             self.looked.insert(tag, Looked { found, right });

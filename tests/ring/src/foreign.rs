@@ -1,0 +1,310 @@
+//! A foreign Chord node, as a value like `Ring`: it behaves as the ten calls allow and no more (Stoica et al. 2001,
+//! figure 6, with the successor list of section 5.2). A list of three, four fingers, a candidate taken unasked, lookups
+//! by asking the next node to look up: all that ours does otherwise, on purpose. It is here to see our nodes beside such
+//! ones; that a ring of these alone has the faults that Zave found is theirs.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use common::ring_id::{Neighbours, NodeRef, RingArc, RingId};
+use storage_node::ring::foreign::{Call, Reply};
+
+pub const LIST_LEN: usize = 3;
+pub const FINGERS: u32 = 4;
+pub const PERIOD: Duration = Duration::from_secs(2);
+/// How long it waits for a reply. A lookup is a call within a call, and each waits as long as the first.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Names a call from its `Action::Call` to its reply.
+pub type CallId = u64;
+/// Chosen by whoever asks, to know which question a reply belongs to.
+pub type Asker = u64;
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A period is over.
+    Tick,
+    Join {
+        asker: Asker,
+        member: NodeRef,
+    },
+    Notified {
+        peer: NodeRef,
+    },
+    /// Answered with `Action::Reply`; a lookup takes its time.
+    Asked {
+        asker: Asker,
+        call: Call,
+    },
+    /// None: silence, or nobody is there.
+    Replied {
+        call: CallId,
+        reply: Option<Reply>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub enum Action {
+    Call { call: CallId, to: NodeRef, what: Call },
+    Notify { to: NodeRef },
+    Reply { asker: Asker, reply: Reply },
+    Joined { asker: Asker, is_in: bool },
+}
+
+#[derive(Clone, Debug)]
+pub struct Foreign {
+    me: NodeRef,
+    predecessor: Option<NodeRef>,
+    /// Nearest first, without `me`. Empty: it is its own successor.
+    successors: Vec<NodeRef>,
+    fingers: [Option<NodeRef>; FINGERS as usize],
+    next_finger: u32,
+    /// Where the successor's list is short, the rest of the own list stays as it was. Both are done; here every other
+    /// node (by its id) is of this make.
+    keeps_old_entries: bool,
+    calls: BTreeMap<CallId, Purpose>,
+    next_call: CallId,
+    actions: Vec<Action>,
+}
+
+#[derive(Clone, Debug)]
+enum Purpose {
+    Join { asker: Asker },
+    SuccessorsPredecessor { head: NodeRef },
+    SuccessorsList { list: Vec<NodeRef> },
+    Predecessor { node: NodeRef },
+    Hop { lookup: Lookup, hop: NodeRef },
+}
+
+#[derive(Clone, Debug)]
+struct Lookup {
+    target: RingId,
+    whose: Whose,
+    /// Asked in vain.
+    tried: Vec<NodeRef>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    Asker(Asker),
+    Finger(u32),
+}
+
+enum Way {
+    Owner(NodeRef),
+    Hop(NodeRef),
+    None,
+}
+
+impl Foreign {
+    /// Alone.
+    pub fn new(me: NodeRef) -> Self {
+        Self {
+            me,
+            predecessor: None,
+            successors: Vec::new(),
+            fingers: [None; FINGERS as usize],
+            next_finger: 0,
+            keeps_old_entries: me.id.0 % 2 == 1,
+            calls: BTreeMap::new(),
+            next_call: 0,
+            actions: Vec::new(),
+        }
+    }
+
+    pub fn handle(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Tick => self.tick(),
+            Event::Join { asker, member } => {
+                self.call(member, Call::FindSuccessor { target: self.me.id }, Purpose::Join { asker })
+            }
+            Event::Notified { peer } => self.notified(peer),
+            Event::Asked { asker, call } => self.asked(asker, call),
+            Event::Replied { call, reply } => {
+                if let Some(purpose) = self.calls.remove(&call) {
+                    self.replied(purpose, reply);
+                }
+            }
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    pub fn me(&self) -> NodeRef {
+        self.me
+    }
+
+    pub fn neighbours(&self) -> Neighbours {
+        Neighbours { predecessor: self.predecessor, node: self.me, successors: self.successors.clone() }
+    }
+
+    pub fn is_in_ring(&self) -> bool {
+        !self.successors.is_empty()
+    }
+
+    fn call(&mut self, to: NodeRef, what: Call, purpose: Purpose) {
+        self.next_call += 1;
+        self.calls.insert(self.next_call, purpose);
+        self.actions.push(Action::Call { call: self.next_call, to, what });
+    }
+
+    fn tick(&mut self) {
+        self.stabilize();
+        if let Some(node) = self.predecessor {
+            self.call(node, Call::Info, Purpose::Predecessor { node });
+        }
+        let finger_index = self.next_finger;
+        self.next_finger = (finger_index + 1) % FINGERS;
+        let target = self.me.id.advance(1 << (u32::BITS - FINGERS + finger_index));
+        self.look_up(Lookup { target, whose: Whose::Finger(finger_index), tried: Vec::new() });
+    }
+
+    /// Alone, it is its own successor, and that one's predecessor lies between.
+    fn stabilize(&mut self) {
+        match (self.successors.first(), self.predecessor) {
+            (Some(&head), _) => self.call(head, Call::Predecessor, Purpose::SuccessorsPredecessor { head }),
+            (None, Some(peer)) => {
+                self.successors.push(peer);
+                self.actions.push(Action::Notify { to: peer });
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn replied(&mut self, purpose: Purpose, reply: Option<Reply>) {
+        match purpose {
+            Purpose::Join { asker } => self.join_replied(asker, reply),
+            Purpose::SuccessorsPredecessor { head } => self.stabilized(head, reply),
+            Purpose::SuccessorsList { list } => self.list_replied(list, reply),
+            Purpose::Predecessor { node } => {
+                self.predecessor.take_if(|present| reply.is_none() && *present == node);
+            }
+            Purpose::Hop { lookup, hop } => self.hop_replied(lookup, hop, reply),
+        }
+    }
+
+    fn join_replied(&mut self, asker: Asker, reply: Option<Reply>) {
+        let found = node(reply).filter(|found| found.id != self.me.id);
+        if let Some(found) = found {
+            self.predecessor = None;
+            self.successors = vec![found];
+            self.actions.push(Action::Notify { to: found });
+        }
+        self.actions.push(Action::Joined { asker, is_in: found.is_some() });
+    }
+
+    fn stabilized(&mut self, head: NodeRef, reply: Option<Reply>) {
+        if self.successors.first() != Some(&head) {
+            return;
+        }
+        match reply {
+            None => {
+                self.successors.remove(0);
+            }
+            Some(reply) => {
+                let between = RingArc::new(self.me.id, head.id);
+                let next = node(Some(reply)).filter(|other| between.strictly_contains(other.id)).unwrap_or(head);
+                if next != head {
+                    self.successors.insert(0, next);
+                    self.successors.truncate(LIST_LEN);
+                }
+                self.actions.push(Action::Notify { to: next });
+                self.call(next, Call::Successor { index: 0 }, Purpose::SuccessorsList { list: vec![next] });
+            }
+        }
+    }
+
+    /// The successor's list, an entry a call, behind the successor itself.
+    fn list_replied(&mut self, mut list: Vec<NodeRef>, reply: Option<Reply>) {
+        let head = list[0];
+        if reply.is_none() || self.successors.first() != Some(&head) {
+            return;
+        }
+        let next = node(reply).filter(|next| *next != self.me && !list.contains(next));
+        list.extend(next);
+        match next.is_some() && list.len() < LIST_LEN {
+            true => {
+                let index = list.len() as u64 - 1;
+                self.call(head, Call::Successor { index }, Purpose::SuccessorsList { list });
+            }
+            false => self.take_list(list),
+        }
+    }
+
+    fn take_list(&mut self, mut list: Vec<NodeRef>) {
+        let old = self.successors.iter().skip(list.len()).copied().filter(|_| self.keeps_old_entries);
+        let rest: Vec<NodeRef> = old.filter(|node| !list.contains(node)).collect();
+        list.extend(rest);
+        list.truncate(LIST_LEN);
+        self.successors = list;
+    }
+
+    fn notified(&mut self, peer: NodeRef) {
+        let is_nearer = |present: NodeRef| RingArc::new(present.id, self.me.id).strictly_contains(peer.id);
+        if peer.id != self.me.id && self.predecessor.is_none_or(is_nearer) {
+            self.predecessor = Some(peer);
+        }
+    }
+
+    fn asked(&mut self, asker: Asker, call: Call) {
+        let some = |node: Option<NodeRef>| node.map_or(Reply::NoNode, Reply::Node);
+        let reply = match call {
+            Call::Info => Reply::Node(self.me),
+            Call::Predecessor => some(self.predecessor),
+            Call::Successor { index: 0 } if self.successors.is_empty() => Reply::Node(self.me),
+            Call::Successor { index } => some(self.successors.get(index as usize).copied()),
+            Call::FindSuccessor { target } => {
+                return self.look_up(Lookup { target, whose: Whose::Asker(asker), tried: Vec::new() });
+            }
+        };
+        self.actions.push(Action::Reply { asker, reply });
+    }
+
+    fn look_up(&mut self, lookup: Lookup) {
+        match self.way(&lookup) {
+            Way::Owner(owner) => self.found(lookup.whose, Reply::Node(owner)),
+            Way::Hop(hop) => {
+                self.call(hop, Call::FindSuccessor { target: lookup.target }, Purpose::Hop { lookup, hop })
+            }
+            Way::None => self.found(lookup.whose, Reply::Refused),
+        }
+    }
+
+    fn way(&self, lookup: &Lookup) -> Way {
+        let Some(&head) = self.successors.first() else { return Way::Owner(self.me) };
+        if RingArc::new(self.me.id, head.id).contains(lookup.target) {
+            return Way::Owner(head);
+        }
+        let ahead = RingArc::new(self.me.id, lookup.target);
+        let known = self.successors.iter().chain(self.fingers.iter().flatten()).copied();
+        let hops = known.filter(|node| ahead.strictly_contains(node.id) && !lookup.tried.contains(node));
+        hops.min_by_key(|node| node.id.steps_to(lookup.target)).map_or(Way::None, Way::Hop)
+    }
+
+    fn hop_replied(&mut self, mut lookup: Lookup, hop: NodeRef, reply: Option<Reply>) {
+        match reply {
+            Some(reply @ Reply::Node(_)) => self.found(lookup.whose, reply),
+            other => {
+                if other.is_none() {
+                    self.fingers.iter_mut().for_each(|finger| {
+                        finger.take_if(|node| *node == hop);
+                    });
+                }
+                lookup.tried.push(hop);
+                self.look_up(lookup);
+            }
+        }
+    }
+
+    fn found(&mut self, whose: Whose, reply: Reply) {
+        match whose {
+            Whose::Asker(asker) => self.actions.push(Action::Reply { asker, reply }),
+            Whose::Finger(finger_index) => self.fingers[finger_index as usize] = node(Some(reply)),
+        }
+    }
+}
+
+fn node(reply: Option<Reply>) -> Option<NodeRef> {
+    match reply {
+        Some(Reply::Node(node)) => Some(node),
+        Some(Reply::NoNode | Reply::Refused) | None => None,
+    }
+}

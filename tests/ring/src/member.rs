@@ -1,0 +1,39 @@
+//! The two kinds of members a simulated network holds, as far as they are alike.
+
+use common::ring_id::{Neighbours, NodeRef};
+use storage_node::ring::Ring;
+
+use crate::foreign::Foreign;
+
+#[derive(Clone)]
+pub enum Member {
+    Ours(Box<Ring>),
+    Foreign(Box<Foreign>),
+}
+
+impl Member {
+    pub fn me(&self) -> NodeRef {
+        match self {
+            Self::Ours(ring) => ring.me(),
+            Self::Foreign(foreign) => foreign.me(),
+        }
+    }
+
+    pub fn neighbours(&self) -> Neighbours {
+        match self {
+            Self::Ours(ring) => ring.neighbours(),
+            Self::Foreign(foreign) => foreign.neighbours(),
+        }
+    }
+
+    pub fn is_in_ring(&self) -> bool {
+        match self {
+            Self::Ours(ring) => ring.is_in_ring(),
+            Self::Foreign(foreign) => foreign.is_in_ring(),
+        }
+    }
+
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::Foreign(_))
+    }
+}
