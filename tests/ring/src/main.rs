@@ -5,7 +5,10 @@ use std::{process::Command, time::Instant};
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use ring_tests::tables::{Table, churn, failures, invariants, load, path};
+use ring_tests::{
+    exhaustive::Size,
+    tables::{Table, churn, exhaustive, failures, invariants, load, mixed, path},
+};
 
 /// What the ring of chordfs does at sizes that no machine here could hold, beside what was published of Chord.
 #[derive(Parser)]
@@ -19,6 +22,9 @@ struct Options {
     /// Random lives in which the invariants are checked, in each kind of network.
     #[arg(long, default_value_t = 1000)]
     lives: u64,
+    /// Every interleaving in larger scopes as well; some minutes more.
+    #[arg(long)]
+    long_search: bool,
     /// These tables alone.
     #[arg(long, value_enum, value_delimiter = ',')]
     tables: Vec<Which>,
@@ -28,19 +34,24 @@ struct Options {
 enum Which {
     Path,
     Invariants,
+    Exhaustive,
+    Mixed,
     Failures,
     Churn,
     Load,
 }
 
 impl Which {
-    const ALL: [Self; 5] = [Self::Path, Self::Invariants, Self::Failures, Self::Churn, Self::Load];
+    const ALL: [Self; 7] =
+        [Self::Path, Self::Invariants, Self::Exhaustive, Self::Mixed, Self::Failures, Self::Churn, Self::Load];
 
     fn measure(self, options: &Options) -> Result<Table, String> {
         let seed = options.seed;
         match self {
             Self::Path => path::report(seed, options.up_to),
             Self::Invariants => invariants::report(seed, options.lives),
+            Self::Exhaustive => exhaustive::report(if options.long_search { Size::Long } else { Size::Short }),
+            Self::Mixed => mixed::report(seed, options.lives / 5),
             Self::Failures => failures::report(seed),
             Self::Churn => churn::report(seed),
             Self::Load => Ok(load::report(seed)),

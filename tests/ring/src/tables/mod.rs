@@ -1,8 +1,10 @@
 //! One published table, one file; and how all of them look.
 pub mod churn;
+pub mod exhaustive;
 pub mod failures;
 pub mod invariants;
 pub mod load;
+pub mod mixed;
 pub mod path;
 
 /// What a table says, as text. Every row has as many cells as the header.
