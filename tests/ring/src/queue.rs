@@ -19,6 +19,8 @@ pub struct Queue<T> {
     open: BinaryHeap<Entry<T>>,
     /// The buckets after it, the next first.
     wheel: VecDeque<Vec<Entry<T>>>,
+    /// Emptied buckets, whose memory is used again at once: kept on the wheel it would be all buckets' largest size.
+    spare: Vec<Vec<Entry<T>>>,
     /// What lies beyond the wheel.
     far: BinaryHeap<Entry<T>>,
     on_wheel: usize,
@@ -38,6 +40,7 @@ impl<T> Default for Queue<T> {
             place: 0,
             open: BinaryHeap::new(),
             wheel: (0..BUCKETS).map(|_| Vec::new()).collect(),
+            spare: Vec::new(),
             far: BinaryHeap::new(),
             on_wheel: 0,
             next_number: 0,
@@ -79,7 +82,11 @@ impl<T> Queue<T> {
         match (entry.at / BUCKET_MICROS).checked_sub(self.place + 1) {
             None => self.open.push(entry),
             Some(ahead) if ahead < BUCKETS => {
-                self.wheel[ahead as usize].push(entry);
+                let bucket = &mut self.wheel[ahead as usize];
+                if bucket.capacity() == 0 {
+                    *bucket = self.spare.pop().unwrap_or_default();
+                }
+                bucket.push(entry);
                 self.on_wheel += 1;
             }
             Some(_) => self.far.push(entry),
@@ -91,7 +98,10 @@ impl<T> Queue<T> {
         let mut bucket = self.wheel.pop_front().unwrap_or_default();
         self.on_wheel -= bucket.len();
         self.open.extend(bucket.drain(..));
-        self.wheel.push_back(bucket); // Its memory is used again.
+        self.wheel.push_back(Vec::new());
+        if bucket.capacity() > 0 {
+            self.spare.push(bucket);
+        }
         while self.far.peek().is_some_and(|entry| entry.at / BUCKET_MICROS <= self.place + BUCKETS) {
             if let Some(entry) = self.far.pop() {
                 self.put(entry);
