@@ -24,7 +24,7 @@ use super::{
 use crate::ring::{Answer, Event, JoinError, NoRoute, Request, Route};
 
 /// The longest ring that `members` walks.
-const MEMBERS_MAX: usize = 4096;
+pub(super) const MEMBERS_MAX: usize = 4096;
 /// A lookup may meet that many dead hops in a row, each costing one call.
 const DEAD_HOPS: u32 = 10;
 /// How often a joining node chooses another position because the first was taken meanwhile.

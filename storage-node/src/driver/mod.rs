@@ -2,14 +2,15 @@
 //! taken here.
 //!
 //! `peers` talks to other nodes, `wire` is the form of what is said, `calls` answers what others ask of us, `handle` is
-//! the way in for the rest of the process, `place` gives positions to joining nodes, `saved` keeps id and known peers on
-//! disk.
+//! the way in for the rest of the process, `place` gives positions to joining nodes, `survey` shows who is there, `saved`
+//! keeps id and known peers on disk.
 
 mod calls;
 mod handle;
 mod peers;
 mod place;
 mod saved;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -34,6 +35,7 @@ pub use self::{
     calls::ring_call,
     handle::{EnterError, RingError, RingHandle},
     saved::SavedError,
+    survey::{Kind, Surveyed},
 };
 use self::{
     handle::Shared,

@@ -88,6 +88,11 @@ impl Peers {
         timeout(deadline, call).await.unwrap_or(Err(RpcError::Deadline { address, deadline }))
     }
 
+    /// Whether the node there, when it last answered, knew only the calls of any Chord node.
+    pub fn is_foreign(&self, address: SocketAddr) -> bool {
+        self.0.peers.lock().get(&address).is_some_and(|peer| peer.is_foreign.load(Ordering::Relaxed))
+    }
+
     pub async fn tell(&self, to: NodeRef, message: Message) {
         let (method, value) = match &message {
             Message::Notify(me) => ("notify", wire::node_value(*me)),
