@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use common::ring_id::{RingArc, RingId};
 use serde::{Deserialize, Serialize};
 
-pub use self::{gather::routes, table::table, work::WorkBoard};
 use self::work::Work;
+pub use self::{gather::routes, table::table, work::WorkBoard};
 use crate::http::admin::NamespaceStatus;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

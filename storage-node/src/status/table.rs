@@ -15,7 +15,10 @@ pub fn table(status: &RingStatus) -> String {
     rows.extend(status.nodes.iter().map(row));
     let mut out = aligned(&rows);
     let mut line = |name: &str, value: String| writeln!(out, "{name:<17} {value}").expect("a string takes text");
-    line("under-replicated", status.under_replicated.map_or("not known yet".into(), |copies| format!("{copies} copies")));
+    line(
+        "under-replicated",
+        status.under_replicated.map_or("not known yet".into(), |copies| format!("{copies} copies")),
+    );
     let leader = status.namespace.leader.map_or("none".into(), |leader| leader.to_string());
     line("namespace leader", leader);
     let voters: Vec<String> = status.namespace.voters.iter().map(ToString::to_string).collect();
