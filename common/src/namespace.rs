@@ -473,6 +473,8 @@ pub mod calls {
     pub const FEED: &str = "chordfs_feed";
     /// No argument; returns MessagePack of [`crate::ring_id::Neighbours`] as `[predecessor, self, [successor, ...]]`.
     pub const NEIGHBOURS: &str = "chordfs_neighbours";
+    /// The same of the ring without its foreign members: who keeps the keys up to the node's own.
+    pub const KEEPERS: &str = "chordfs_keepers";
 }
 
 #[allow(clippy::large_enum_variant, reason = "one at a time, and only until it is encoded or carried out")]

@@ -169,7 +169,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     let pool = Arc::new(HttpPool::new());
     let peers = Peers::new(pool.clone(), config.peer_deadline);
     let ring = driver::start(driver_settings(config, folder, &store, killed), config.address, stop.clone()).await?;
-    let neighbours = ring.watch();
+    let neighbours = ring.watch_keepers();
 
     let (opened, session) = watch::channel(None);
     let session = OwnSession::new(session, config.operation_deadline);
@@ -296,7 +296,7 @@ fn deleter(ring: RingHandle, peers: Peers) -> Deleter {
     Arc::new(move |runs: Vec<ChunkRun>| {
         let (ring, peers) = (ring.clone(), peers.clone());
         Box::pin(async move {
-            let members = ring.members().await.map_err(|error| error.to_string())?;
+            let members = ring.keeping_members().await.map_err(|error| error.to_string())?;
             let deleted = join_all(members.iter().map(|node| peers.delete(node, &runs))).await;
             let failed: Vec<String> =
                 deleted.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();

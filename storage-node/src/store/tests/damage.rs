@@ -1,6 +1,7 @@
 //! Wrong bytes on the disk: never returned, counted, and no reason to lose anything else.
 
 use super::*;
+use crate::store::Copy;
 
 fn segment_of(fixture: &Fixture) -> PathBuf {
     fixture.chunks().join("00000001.seg")
