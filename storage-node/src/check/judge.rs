@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(holders(41), [60, 80, 20]);
         assert_eq!(holders(80), [80, 20, 40]);
         assert_eq!(holders(81), [20, 40, 60]);
-        assert!(circle.is_holder(&node(20), RingId(61)) && !circle.is_holder(&node(40), RingId(61)));
+        assert!(circle.is_holder(&node(20), RingId(41)) && !circle.is_holder(&node(40), RingId(41)));
         assert_eq!(Circle::new(vec![node(7), node(9)]).holders(RingId(8)).count(), 2);
         assert_eq!(Circle::default().holders(RingId(8)).count(), 0);
     }

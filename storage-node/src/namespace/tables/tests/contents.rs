@@ -294,7 +294,7 @@ fn contents_of_all_files_are_told_in_pages() {
     assert_eq!(page(&shop, (b, last)), (vec![(b, "b".into(), 1)], None));
     assert_eq!(page(&shop, (empty, 1)).0[0].0, b);
     // Rewritten between two pages, in one run that begins before the second.
-    shop.write(b, &[(1, last + 1, 5000)]);
+    shop.write(b, &[(1, last + 1, 2)]);
     assert_eq!(page(&shop, (b, last)), (vec![(b, "b".into(), 1)], None));
 }
 
