@@ -79,7 +79,7 @@ fn a_check_finds_what_is_wrong_and_nothing_else() {
     });
     fs::write(mount.join("last"), tree::bytes(99, 500_000)).unwrap();
     mount.unmount();
-    let (code, report) = check(&cluster, 0, &["--verify", "--grace", "20"]);
+    let (code, report) = check(&cluster, 0, &["--verify", "--grace", "30"]);
     assert_eq!(
         (code, &report["missing"]["count"], &report["orphaned"]["count"]),
         (Some(0), &0.into(), &0.into()),
