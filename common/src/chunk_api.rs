@@ -5,6 +5,7 @@
 //! | `POST /chunks/put?copies=N&durable=B` | records, one after the other | 204, or one of the errors below |
 //! | `POST /chunks/get` | postcard of `Vec<ChunkRef>` | 200 with the records that are here, in any order |
 //! | `POST /chunks/has` | postcard of `Vec<ChunkRef>` | 200 with one byte each, 1 for here (by the index; a read checks) |
+//! | `POST /chunks/has?verify=true` | the same | the same, after reading each: 0 absent, 1 sound, 2 damaged |
 //! | `POST /chunks/delete` | postcard of `Vec<ChunkRun>` | 204 |
 //! | `POST /chunks/sync` | empty | 204 once all that was acknowledged is on disk |
 //! | `GET /chunks/list?after=A&upto=U&from=TOKEN` | | 200 with postcard of [`ChunkList`]: chunks with keys in `(A, U]` |

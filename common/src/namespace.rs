@@ -400,6 +400,12 @@ pub enum Query {
     Unreferenced {
         versions: Vec<Version>,
     },
+    /// What all files consist of, by inode and chunk, from chunk `first` of `ino` on.
+    /// Files that lost their last name and are held open are among them.
+    Contents {
+        ino: Ino,
+        first: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -427,6 +433,19 @@ pub enum Answer {
     },
     Dead(Vec<(u64, ChunkRun)>),
     Versions(Vec<Version>),
+    /// `next` is what to ask from for the rest.
+    Contents {
+        files: Vec<FileContents>,
+        next: Option<(Ino, u32)>,
+    },
+}
+
+/// A file's extents, ascending; of a long file one page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileContents {
+    pub ino: Ino,
+    pub file: FileName,
+    pub extents: Vec<Extent>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -454,6 +473,8 @@ pub mod calls {
     pub const FEED: &str = "chordfs_feed";
     /// No argument; returns MessagePack of [`crate::ring_id::Neighbours`] as `[predecessor, self, [successor, ...]]`.
     pub const NEIGHBOURS: &str = "chordfs_neighbours";
+    /// The same of the ring without its foreign members: who keeps the keys up to the node's own.
+    pub const KEEPERS: &str = "chordfs_keepers";
 }
 
 #[allow(clippy::large_enum_variant, reason = "one at a time, and only until it is encoded or carried out")]

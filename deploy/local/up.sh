@@ -96,7 +96,7 @@ bring_up() {
 # Before three of them vote the loss of one node could be the loss of the namespace.
 enough_voters() {
   local wanted=$((nodes < 3 ? nodes : 3)) voters
-  voters=$("$(binaries)/storage-node" status 2>/dev/null | sed -n 's/^voters *//p' | tr ',' '\n' | wc -l)
+  voters=$("$(binaries)/storage-node" status --one 2>/dev/null | sed -n 's/^voters *//p' | tr ',' '\n' | wc -l)
   [ "$voters" -ge "$wanted" ]
 }
 

@@ -6,6 +6,8 @@ use anyhow::{Context, bail};
 use common::ring_id::{NodeRef, RingId};
 use serde_json::Value;
 
+use crate::status::{RingStatus, table};
+
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Text for standard output.
@@ -20,6 +22,17 @@ pub async fn chunks(node: SocketAddr) -> anyhow::Result<String> {
     Ok(lines.into_iter().flat_map(|line| [line, "\n"]).collect())
 }
 
+/// The whole ring, as the node sees it.
+pub async fn ring(node: SocketAddr, json: bool) -> anyhow::Result<String> {
+    let text = get(node, "ring").await?;
+    if json {
+        return Ok(text + "\n");
+    }
+    let status: RingStatus = serde_json::from_str(&text).context("what the node says of the ring does not read")?;
+    Ok(table(&status))
+}
+
+/// What one node knows of itself.
 pub async fn status(node: SocketAddr, json: bool) -> anyhow::Result<String> {
     let text = get(node, "status").await?;
     if json {

@@ -1,6 +1,7 @@
 //! A storage node: a member of the ring that keeps chunks, serves them, and may vote on the namespace.
 
 pub mod ask;
+pub mod check;
 pub mod driver;
 pub mod files;
 pub mod http;
@@ -9,4 +10,5 @@ pub mod namespace;
 pub mod node;
 pub mod replica;
 pub mod ring;
+pub mod status;
 pub mod store;

@@ -43,6 +43,7 @@ use crate::{
     namespace::{self, Namespace, NamespaceConfig, garbage::Deleter},
     node::{Node, OwnSession, Stage, copies_floor},
     replica::{peer::Peers, repair::Repair, write::Writer},
+    status,
     store::{DataFolder, Store, StoreOptions},
 };
 
@@ -168,7 +169,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     let pool = Arc::new(HttpPool::new());
     let peers = Peers::new(pool.clone(), config.peer_deadline);
     let ring = driver::start(driver_settings(config, folder, &store, killed), config.address, stop.clone()).await?;
-    let neighbours = ring.watch();
+    let neighbours = ring.watch_keepers();
 
     let (opened, session) = watch::channel(None);
     let session = OwnSession::new(session, config.operation_deadline);
@@ -180,6 +181,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         session: session.clone(),
         namespace: OnceLock::new(),
         capacity_bytes: config.store.capacity_bytes,
+        work: Arc::default(),
     });
     let namespace = Namespace::start(NamespaceConfig {
         uid: folder.node_uid(),
@@ -204,12 +206,13 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     let writer = Arc::new(Writer::new(store.clone(), peers.clone(), view, wake, config.peer_deadline, floor));
     let own = vec![config.address];
     let router = || Arc::new(Router::new(own.clone(), config.look_up_deadline));
-    let chunk_client = Arc::new(ChunkClient::new(router(), pool, config.operation_deadline));
+    let chunk_client = Arc::new(ChunkClient::new(router(), pool.clone(), config.operation_deadline));
     let files = FileService::over(Arc::new(session), chunk_client, FileDefaults::default());
     let file_plane =
         chunks::routes(ChunkPlane { store: store.clone(), writer }).merge(files_router(files, FilesOptions::default()));
     let metrics = install_recorder().map_err(anyhow::Error::msg)?;
     let admin_plane = admin_router(node.clone(), metrics, AdminOptions::default()).merge(namespace.routes());
+    let admin_plane = admin_plane.merge(status::routes(node.clone(), pool));
 
     tasks.spawn(rpc::serve(listeners.ring, node.clone(), RpcLimits::default(), stop.clone()));
     let options = ServerOptions::default();
@@ -222,6 +225,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         neighbours,
         wake: repair,
         period: config.repair_period,
+        work: node.work.clone(),
     };
     tasks.spawn(repair.run(stop.clone()));
     tasks.spawn(compact(store, config.compact_period, stop.clone()));
@@ -292,7 +296,7 @@ fn deleter(ring: RingHandle, peers: Peers) -> Deleter {
     Arc::new(move |runs: Vec<ChunkRun>| {
         let (ring, peers) = (ring.clone(), peers.clone());
         Box::pin(async move {
-            let members = ring.members().await.map_err(|error| error.to_string())?;
+            let members = ring.keeping_members().await.map_err(|error| error.to_string())?;
             let deleted = join_all(members.iter().map(|node| peers.delete(node, &runs))).await;
             let failed: Vec<String> =
                 deleted.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();

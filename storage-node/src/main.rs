@@ -5,11 +5,13 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
 use storage_node::{
     ask::{self, Asked},
+    check::{self, CheckOptions},
     lifecycle::{self, NodeConfig},
 };
 use tracing_subscriber::EnvFilter;
@@ -27,13 +29,31 @@ enum Command {
     Run(RunArgs),
     /// List the chunks a node keeps: NAME_chunk_I BYTES VERSION
     Ls(Which),
-    /// Show what a node knows of itself, the ring and the namespace
+    /// Show the whole ring: every node with what it has and does, and who votes on the namespace
     Status {
         #[command(flatten)]
         which: Which,
         /// As JSON
         #[arg(long)]
         json: bool,
+        /// Only what this node knows of itself and its neighbours
+        #[arg(long)]
+        one: bool,
+    },
+    /// Look for every chunk of every file at its holders, and for what belongs to no file; changes nothing. Ends with
+    /// 0 if all is right (orphans only take space), 1 if something is wrong, 2 if that could not be found out
+    Check {
+        #[command(flatten)]
+        which: Which,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Read every copy and check it against its checksum: takes as long as reading all that is stored
+        #[arg(long)]
+        verify: bool,
+        /// A stored chunk of no file is an orphan after this time; before, it may be on its way into one
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        grace: u64,
     },
 }
 
@@ -94,7 +114,12 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run(args.into()),
         Command::Ls(which) => print(ask::chunks(which.node)),
-        Command::Status { which, json } => print(ask::status(which.node, json)),
+        Command::Status { which, json, one: true } => print(ask::status(which.node, json)),
+        Command::Status { which, json, one: false } => print(ask::ring(which.node, json)),
+        Command::Check { which, json, verify, grace } => {
+            let grace = Duration::from_secs(grace);
+            return check(CheckOptions { node: which.node, verify, grace }, json);
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,12 +137,30 @@ fn run(config: NodeConfig) -> anyhow::Result<()> {
 }
 
 fn print(asked: impl Asked) -> anyhow::Result<()> {
-    let text = runtime()?.block_on(asked)?;
+    write_out(&runtime()?.block_on(asked)?)
+}
+
+fn write_out(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         // The reader (head, less) has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         done => Ok(done?),
     }
+}
+
+/// Its own exit codes: whoever runs it by a timer has to know a fault from a check that came to nothing.
+fn check(options: CheckOptions, json: bool) -> ExitCode {
+    const NOT_CHECKED: u8 = 2;
+    let done = || -> anyhow::Result<u8> {
+        let report = runtime()?.block_on(check::check(options))?;
+        let text = if json { serde_json::to_string(&report)? + "\n" } else { report.for_people() };
+        write_out(&text)?;
+        Ok(report.exit_code())
+    };
+    ExitCode::from(done().unwrap_or_else(|error| {
+        eprintln!("storage-node: not checked: {error:#}");
+        NOT_CHECKED
+    }))
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -26,6 +26,7 @@ use crate::{
     http::admin::{NamespaceStatus, NodeAdmin, NodeState, NodeStatus, StoreStatus},
     namespace::Namespace,
     replica::peer::Peers,
+    status::WorkBoard,
     store::{Store, StoreError},
 };
 
@@ -92,6 +93,8 @@ pub struct Node {
     /// Set once, before the planes are opened.
     pub namespace: OnceLock<Namespace>,
     pub capacity_bytes: Option<u64>,
+    /// What its parts are doing.
+    pub work: Arc<WorkBoard>,
 }
 
 impl Node {
@@ -163,6 +166,7 @@ impl NodeAdmin for Node {
                 leader: self.namespace().leader(),
                 voters: self.namespace().voters(),
             },
+            work: self.work.get(),
         }
     }
 

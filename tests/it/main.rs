@@ -2,8 +2,10 @@
 
 mod bad_input;
 mod faults;
+mod foreign;
 mod posix;
 mod programs;
 mod scripts;
 mod seeds;
+mod status;
 mod two_mounts;

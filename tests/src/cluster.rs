@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -79,6 +79,18 @@ impl Cluster {
         self.add_with_data(data)
     }
 
+    /// One more node, which is told of this member alone.
+    #[track_caller]
+    pub fn add_through(&mut self, member: SocketAddr) -> usize {
+        let index = self.nodes.len();
+        let data = self.folder.path().join(format!("node-{}", index + 1));
+        let [a, b] = self.network;
+        self.nodes.push(Node { ip: Ipv4Addr::new(127, a, b, index as u8 + 1), data, child: None });
+        self.start_node_through(index, Some(member));
+        self.wait_ready(index);
+        index
+    }
+
     #[track_caller]
     pub fn add_with_data(&mut self, data: PathBuf) -> usize {
         let index = self.nodes.len();
@@ -93,14 +105,18 @@ impl Cluster {
     #[track_caller]
     pub fn start_node(&mut self, index: usize) {
         let join = self.nodes.iter().enumerate().find(|(at, node)| *at != index && node.child.is_some());
-        let join = join.map(|(_, node)| format!("{}:5057", node.ip));
+        let join = join.map(|(_, node)| SocketAddr::from((node.ip, 5057)));
+        self.start_node_through(index, join);
+    }
+
+    fn start_node_through(&mut self, index: usize, join: Option<SocketAddr>) {
         let log = self.log_file(index);
         let node = &mut self.nodes[index];
         fs::create_dir_all(&node.data).expect("the node's folder");
         let mut command = Command::new(binary("storage-node"));
         command.arg("run").arg("--data").arg(&node.data).arg("--ip").arg(node.ip.to_string());
         if let Some(join) = join {
-            command.arg("--join").arg(join);
+            command.arg("--join").arg(join.to_string());
         }
         command.env("RUST_LOG", std::env::var("CHORDFS_TEST_LOG").unwrap_or("info".into()));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

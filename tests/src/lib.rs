@@ -2,6 +2,7 @@
 //! What a feature promises is asserted in `tests/it`, not here.
 
 pub mod cluster;
+pub mod foreign;
 pub mod mount;
 pub mod programs;
 pub mod raw_rpc;
@@ -9,8 +10,10 @@ pub mod tree;
 pub mod wait;
 
 pub use self::{
-    cluster::{Cluster, Stored},
+    cluster::{Cluster, Stored, binary},
+    foreign::ForeignNode,
     mount::TempMount,
     programs::{Outcome, python, run},
+    raw_rpc::RawRpc,
     wait::wait_for,
 };

@@ -53,7 +53,7 @@ impl RpcService for FakeNode {
                 let owner = self.ring.iter().min_by_key(|node| key.steps_to(node.id)).expect("a node");
                 Ok(ring_wire::node_value(*owner))
             }
-            calls::NEIGHBOURS => Ok(ring_wire::neighbours_value(&self.neighbours())),
+            calls::KEEPERS => Ok(ring_wire::neighbours_value(&self.neighbours())),
             _ => Err("no such call".into()),
         }
     }

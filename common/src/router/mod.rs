@@ -27,12 +27,17 @@ use crate::{
     rpc::{RpcClient, RpcError, Value},
 };
 
+/// So many foreign nodes may follow each other on the ring.
+const FOREIGN_IN_A_ROW: usize = 16;
+
 #[derive(Clone, Debug, Error)]
 pub enum RouteError {
     #[error("no node of the ring is known; name one")]
     NoNode,
     #[error(transparent)]
     Call(#[from] RpcError),
+    #[error("the nodes from {0} on are no storage nodes")]
+    Foreign(NodeRef),
     #[error("{from} answered a look-up with something else: {reason}")]
     Answer { from: SocketAddr, reason: String },
 }
@@ -89,12 +94,7 @@ impl Router {
 
     async fn ask(&self, key: RingId) -> Result<Arc<Route>, RouteError> {
         let from = self.next_node()?;
-        let owner = self.call(from, "find_successor", vec![Value::from(key.0)]).await?;
-        let owner = ring_wire::optional_node(&owner)
-            .map_err(|reason| RouteError::Answer { from, reason })?
-            .ok_or_else(|| RouteError::Answer { from, reason: "it knows no owner of the key".into() })?;
-        let address = owner.ring_address();
-        let neighbours = self.call(address, calls::NEIGHBOURS, vec![]).await?;
+        let (address, neighbours) = self.keeper(from, key).await?;
         let neighbours =
             ring_wire::neighbours(&neighbours).map_err(|reason| RouteError::Answer { from: address, reason })?;
         self.learn(&neighbours);
@@ -103,6 +103,27 @@ impl Router {
             from: address,
             reason: format!("key {key} is not in the arc that it vouches for"),
         })
+    }
+
+    /// The keys of a foreign Chord node, which knows no call of our own, are kept by the next node that does.
+    async fn keeper(&self, from: SocketAddr, key: RingId) -> Result<(SocketAddr, Value), RouteError> {
+        let mut owner = self.owner(from, key).await?;
+        for _ in 0..FOREIGN_IN_A_ROW {
+            let address = owner.ring_address();
+            match self.call(address, calls::KEEPERS, vec![]).await {
+                Ok(neighbours) => return Ok((address, neighbours)),
+                Err(RouteError::Call(RpcError::Remote { .. })) => owner = self.owner(from, owner.id.advance(1)).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(RouteError::Foreign(owner))
+    }
+
+    async fn owner(&self, from: SocketAddr, key: RingId) -> Result<NodeRef, RouteError> {
+        let owner = self.call(from, "find_successor", vec![Value::from(key.0)]).await?;
+        ring_wire::optional_node(&owner)
+            .map_err(|reason| RouteError::Answer { from, reason })?
+            .ok_or_else(|| RouteError::Answer { from, reason: "it knows no owner of the key".into() })
     }
 
     /// Members found meanwhile are asked too: the nodes first named may all be gone.

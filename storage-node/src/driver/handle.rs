@@ -24,7 +24,7 @@ use super::{
 use crate::ring::{Answer, Event, JoinError, NoRoute, Request, Route};
 
 /// The longest ring that `members` walks.
-const MEMBERS_MAX: usize = 4096;
+pub(super) const MEMBERS_MAX: usize = 4096;
 /// A lookup may meet that many dead hops in a row, each costing one call.
 const DEAD_HOPS: u32 = 10;
 /// How often a joining node chooses another position because the first was taken meanwhile.
@@ -36,10 +36,16 @@ pub struct RingHandle(Arc<Shared>);
 pub(super) struct Shared {
     settings: DriverSettings,
     commands: mpsc::Sender<Command>,
-    view: watch::Receiver<Neighbours>,
+    views: Views,
     peers: Peers,
     saver: Saver,
     places: Places,
+}
+
+/// The surroundings of this node: of all members, and of those that keep chunks.
+pub(super) struct Views {
+    pub ring: watch::Receiver<Neighbours>,
+    pub keepers: watch::Receiver<Neighbours>,
 }
 
 #[derive(Clone, Debug, Error)]
@@ -72,11 +78,11 @@ impl Shared {
     pub(super) fn new(
         settings: DriverSettings,
         commands: mpsc::Sender<Command>,
-        view: watch::Receiver<Neighbours>,
+        views: Views,
         peers: Peers,
         saver: Saver,
     ) -> Self {
-        Self { settings, commands, view, peers, saver, places: Places::default() }
+        Self { settings, commands, views, peers, saver, places: Places::default() }
     }
 }
 
@@ -107,25 +113,34 @@ impl RingHandle {
 
     /// What this node knows of its surroundings now.
     pub fn neighbours(&self) -> Neighbours {
-        self.0.view.borrow().clone()
+        self.0.views.ring.borrow().clone()
     }
 
     /// The same, and every change of it.
     pub fn watch(&self) -> watch::Receiver<Neighbours> {
-        self.0.view.clone()
+        self.0.views.ring.clone()
+    }
+
+    /// The same of the ring without foreign members: what chunks are placed by.
+    pub fn keepers(&self) -> Neighbours {
+        self.0.views.keepers.borrow().clone()
+    }
+
+    pub fn watch_keepers(&self) -> watch::Receiver<Neighbours> {
+        self.0.views.keepers.clone()
     }
 
     pub fn me(&self) -> NodeRef {
-        self.0.view.borrow().node
+        self.0.views.ring.borrow().node
     }
 
     pub fn predecessor(&self) -> Option<NodeRef> {
-        self.0.view.borrow().predecessor
+        self.0.views.ring.borrow().predecessor
     }
 
     /// Entry `index` of the successor list. A node that is alone is its own successor.
     pub fn successor(&self, index: usize) -> Option<NodeRef> {
-        let view = self.0.view.borrow();
+        let view = self.0.views.ring.borrow();
         match view.successors.is_empty() && index == 0 {
             true => Some(view.node),
             false => view.successors.get(index).copied(),

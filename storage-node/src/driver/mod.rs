@@ -2,14 +2,17 @@
 //! taken here.
 //!
 //! `peers` talks to other nodes, `wire` is the form of what is said, `calls` answers what others ask of us, `handle` is
-//! the way in for the rest of the process, `place` gives positions to joining nodes, `saved` keeps id and known peers on
-//! disk.
+//! the way in for the rest of the process, `place` gives positions to joining nodes, `keepers` is the ring without foreign nodes,
+//! `survey` shows who is there, `saved`
+//! keeps id and known peers on disk.
 
 mod calls;
 mod handle;
+mod keepers;
 mod peers;
 mod place;
 mod saved;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -34,9 +37,10 @@ pub use self::{
     calls::ring_call,
     handle::{EnterError, RingError, RingHandle},
     saved::SavedError,
+    survey::{Kind, Surveyed},
 };
 use self::{
-    handle::Shared,
+    handle::{Shared, Views},
     peers::Peers,
     saved::{SavedRing, Saver},
 };
@@ -130,7 +134,10 @@ impl Driver {
         let (view, seen) = watch::channel(ring.neighbours());
         let peers = Peers::new(settings.call_deadline, outcomes.clone());
         let every = settings.stabilize_every;
-        let handle = RingHandle::new(Shared::new(settings, commands, seen, peers, saver));
+        let (keepers, kept) = watch::channel(ring.neighbours());
+        let handle =
+            RingHandle::new(Shared::new(settings, commands, Views { ring: seen, keepers: kept }, peers, saver));
+        tokio::spawn(keepers::follow(handle.clone(), keepers, shutdown.clone()));
         let driver = Driver {
             ring,
             handle: handle.clone(),

@@ -2,7 +2,8 @@
 //! that the node there understands.
 //!
 //! A foreign Chord node knows the ten calls of the ring alone. It answers our own calls with an error; from then on, as
-//! long as that connection lasts, it is asked with those ten.
+//! long as that connection lasts, it is asked with those ten. One of ours may refuse a call too, so a refusal counts only
+//! where none of ours can refuse.
 
 use std::{
     collections::HashMap,
@@ -37,6 +38,8 @@ pub struct Peers(Arc<Inner>);
 
 struct Inner {
     peers: Mutex<HashMap<SocketAddr, Arc<Peer>>>,
+    /// Who was foreign, and who was not, when they last answered a call of our own.
+    foreign: Mutex<HashMap<SocketAddr, bool>>,
     call_deadline: Duration,
     /// Where a broken connection is reported.
     events: mpsc::UnboundedSender<Event>,
@@ -54,7 +57,7 @@ struct Peer {
 impl Peers {
     pub fn new(call_deadline: Duration, events: mpsc::UnboundedSender<Event>) -> Self {
         let closed = AtomicBool::new(false);
-        Self(Arc::new(Inner { peers: Mutex::default(), call_deadline, events, closed }))
+        Self(Arc::new(Inner { peers: Mutex::default(), foreign: Mutex::default(), call_deadline, events, closed }))
     }
 
     /// The answer, or why there is none; within the call deadline, connecting and dialect included.
@@ -86,6 +89,21 @@ impl Peers {
         let peer = self.peer(address);
         let call = async { self.client(&peer).await?.call(method, params, deadline).await };
         timeout(deadline, call).await.unwrap_or(Err(RpcError::Deadline { address, deadline }))
+    }
+
+    /// Whether the node there, when it last answered, knew only the calls of any Chord node.
+    pub fn is_foreign(&self, address: SocketAddr) -> bool {
+        self.0.foreign.lock().get(&address).is_some_and(|foreign| *foreign)
+    }
+
+    /// Whether it has told, over a connection that lasts, which kind it is.
+    pub fn is_known(&self, address: SocketAddr) -> bool {
+        let connected = self.0.peers.lock().contains_key(&address);
+        connected && self.0.foreign.lock().contains_key(&address)
+    }
+
+    fn note(&self, address: SocketAddr, is_foreign: bool) {
+        self.0.foreign.lock().insert(address, is_foreign);
     }
 
     pub async fn tell(&self, to: NodeRef, message: Message) {
@@ -153,11 +171,20 @@ impl Peers {
         let client = self.client(peer).await?;
         if !peer.is_foreign.load(Ordering::Relaxed) {
             match peer.ask_own(&client, request).await {
-                Err(RpcError::Remote { error, .. }) if *request != Request::Info => {
+                Err(error @ RpcError::Remote { .. }) if *request != Request::Info => {
+                    if !peer.refuses_own_calls(&client).await? {
+                        return Err(error);
+                    }
                     debug!(peer = %peer.address, %error, "not one of ours; asking with the ten calls alone");
                     peer.is_foreign.store(true, Ordering::Relaxed);
+                    self.note(peer.address, true);
                 }
-                outcome => return outcome,
+                outcome => {
+                    if outcome.is_ok() && *request != Request::Info {
+                        self.note(peer.address, false);
+                    }
+                    return outcome;
+                }
             }
         }
         peer.ask_foreign(&client, request).await
@@ -200,6 +227,16 @@ impl Peer {
                 let value = self.call(client, own::ROUTE, vec![target.0.into()]).await?;
                 Ok(Answer::Route(self.read(wire::route(&value))?))
             }
+        }
+    }
+
+    /// None of ours refuses this call, whatever state it is in; others of our own it may, and what it answers may be
+    /// more than we can read.
+    async fn refuses_own_calls(&self, client: &RpcClient) -> Result<bool, RpcError> {
+        match self.call(client, own::NEIGHBOURS, vec![]).await {
+            Ok(_) => Ok(false),
+            Err(RpcError::Remote { .. }) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, time::Duration, time::Instant};
 
 use common::{
     ring_id::{NodeRef, RingId},
-    rpc::Value,
+    rpc::{RpcError, Value},
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -75,7 +75,7 @@ impl RingHandle {
     /// is the hash of our address, and of `tried` where that was taken.
     pub(super) async fn place_through(&self, member: NodeRef, tried: u32) -> Result<RingId, RingError> {
         match self.ask_for_place(member.ring_address(), self.me().ring_address()).await {
-            Err(RingError::Peer(common::rpc::RpcError::Remote { error, .. })) => {
+            Err(RingError::Peer(RpcError::Remote { error, .. })) => {
                 debug!(peer = %member, %error, "no position is given; taking the address's");
                 Ok(RingId::of_address(self.me().ring_address()).advance(tried.wrapping_mul(0x9e37_79b9)))
             }
@@ -92,24 +92,37 @@ impl RingHandle {
     async fn compute_place(&self, joiner: SocketAddr) -> Result<RingId, RingError> {
         let _turn = self.places().giving.lock().await;
         let members = self.members().await?;
-        let loads = self.loads(&members).await;
+        let (loads, foreign) = self.loads(&members).await;
         let promised = self.places().standing(&members);
         let salt = RingId::of_address(joiner).0;
         let id = choose(&loads, &promised, self.settings().copies, u64::from(salt));
+        let id = free_from(id, &foreign);
         self.places().promise(id, joiner);
         Ok(id)
     }
 
-    /// A member that does not say counts as empty: a foreign one keeps no chunks of ours.
-    async fn loads(&self, members: &[NodeRef]) -> Vec<Member> {
+    /// Of those that keep chunks; one that does not answer counts as empty. And the positions of foreign members, which
+    /// keep none: there is no load to take from them, but their ids are taken.
+    async fn loads(&self, members: &[NodeRef]) -> (Vec<Member>, Vec<RingId>) {
         let mut loads = Vec::with_capacity(members.len());
         for some in members.chunks(ASKED_AT_ONCE) {
             loads.extend(join_all(some.iter().map(|&node| self.load_of(node))).await);
         }
-        let of =
-            |(node, load): (&NodeRef, Result<u64, RingError>)| Member { id: node.id, load_bytes: load.unwrap_or(0) };
-        members.iter().zip(loads).map(of).collect()
+        let (mut keeping, mut foreign) = (Vec::new(), Vec::new());
+        for (node, load) in members.iter().zip(loads) {
+            match load {
+                // None of ours refuses to tell its load.
+                Err(RingError::Peer(RpcError::Remote { .. })) => foreign.push(node.id),
+                load => keeping.push(Member { id: node.id, load_bytes: load.unwrap_or(0) }),
+            }
+        }
+        (keeping, foreign)
     }
+}
+
+fn free_from(id: RingId, taken: &[RingId]) -> RingId {
+    let after = (0..=taken.len() as u32).map(|step| id.advance(step));
+    after.into_iter().find(|id| !taken.contains(id)).unwrap_or(id)
 }
 
 /// The argument of the call: where the joining node listens.

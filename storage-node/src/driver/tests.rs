@@ -327,3 +327,50 @@ async fn a_foreign_node_is_a_member_like_any_other() {
     let alone = view.wait_for(|view| view.successors.is_empty());
     tokio::time::timeout(PATIENCE, alone).await.expect("in time").expect("the driver runs");
 }
+
+/// A Chord node that knows the ten calls and no other.
+struct OnlyTen(RingHandle);
+
+impl RpcService for OnlyTen {
+    async fn call(&self, _peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
+        let foreign = || Err(Value::from("no such function"));
+        if method.starts_with("chordfs_") {
+            return foreign();
+        }
+        ring_call(&self.0, &method, &params).await.unwrap_or_else(foreign)
+    }
+}
+
+async fn start_foreign() -> TestNode {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let life = CancellationToken::new();
+    let handle = start(settings(&folder), address, life.clone()).await.expect("the driver starts");
+    let server = tokio::spawn(serve(listener, Arc::new(OnlyTen(handle.clone())), RpcLimits::default(), life.clone()));
+    TestNode { handle, address, folder, life, server }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_are_placed_as_if_foreign_members_were_not_there() {
+    let mut nodes = vec![start_new().await];
+    for foreign in [false, true, true, false] {
+        let node = if foreign { start_foreign().await } else { start_new().await };
+        node.handle.enter(&[nodes[0].address]).await.expect("it is let in");
+        nodes.push(node);
+    }
+    wait_for_ring(&nodes).await;
+    let mut ours: Vec<NodeRef> = [0, 1, 4].map(|at: usize| nodes[at].handle.me()).to_vec();
+    ours.sort_by_key(|node| node.id.0);
+    for at in [0, 1, 4] {
+        let handle = &nodes[at].handle;
+        let place = ours.iter().position(|node| *node == handle.me()).expect("it is one of them");
+        let after: Vec<NodeRef> = (1..3).map(|step| ours[(place + step) % 3]).collect();
+        let mut view = handle.watch_keepers();
+        let right = view.wait_for(|view| view.successors == after && view.predecessor == Some(after[1]));
+        tokio::time::timeout(PATIENCE, right).await.expect("foreign members are known").expect("the driver runs");
+        assert_eq!(handle.keeping_members().await.expect("the walk ends").len(), 3);
+    }
+    let foreign = nodes[0].handle.survey().await.iter().filter(|seen| seen.kind == Kind::Foreign).count();
+    assert_eq!(foreign, 2);
+}

@@ -11,7 +11,7 @@ use crate::ring::Route;
 
 /// Calls of our own; a foreign node answers them with an error and is then asked with the ten calls alone.
 pub mod own {
-    pub use common::namespace::calls::NEIGHBOURS;
+    pub use common::namespace::calls::{KEEPERS, NEIGHBOURS};
     /// `[id]`, returns a Route: where this node would go for the successor of that id.
     pub const ROUTE: &str = "chordfs_route";
     /// `[neighbours]` of a node that leaves the ring; returns nil.

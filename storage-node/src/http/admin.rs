@@ -6,6 +6,7 @@
 //! | `GET /healthz` | 200 while the process is up: `{"state"}` |
 //! | `GET /readyz` | 200 when the node is in the ring and the namespace answers, else 503 |
 //! | `GET /status` | JSON of [`NodeStatus`] |
+//! | `GET /ring` | JSON of `status::RingStatus`: the same of every node, gathered here |
 //! | `GET /chunks` | a line for each chunk kept here: `NAME_chunk_I BYTES VERSION` |
 //! | `GET /metrics` | Prometheus text |
 
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{body::read_small, error::HttpError, metrics::count_admin};
+use crate::status::work::Work;
 
 /// What the administration needs of the node it runs in.
 pub trait NodeAdmin: Send + Sync + 'static {
@@ -46,7 +48,7 @@ pub trait NodeAdmin: Send + Sync + 'static {
     fn hand_over(&self, to: NodeRef) -> BoxFuture<'_, Result<Vec<ChunkName>, FsError>>;
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
     Starting,
@@ -56,16 +58,18 @@ pub enum NodeState {
     Gone,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
     pub state: NodeState,
     /// `None` while the node is in no ring.
     pub neighbours: Option<Neighbours>,
     pub store: StoreStatus,
     pub namespace: NamespaceStatus,
+    #[serde(default)]
+    pub work: Work,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
     pub chunks: u64,
     /// Of the chunks' data.
@@ -75,7 +79,7 @@ pub struct StoreStatus {
     pub capacity_bytes: u64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceStatus {
     pub voter: bool,
     /// Ring address.

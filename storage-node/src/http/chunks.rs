@@ -96,8 +96,18 @@ async fn get_chunks(State(plane): State<ChunkPlane>, body: Body) -> Result<Respo
     answer.body(Body::from_stream(stream)).map_err(|error| Refusal::internal(error.to_string()))
 }
 
-async fn has(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
+#[derive(Deserialize)]
+struct HasParams {
+    #[serde(default)]
+    verify: bool,
+}
+
+async fn has(State(plane): State<ChunkPlane>, Query(params): Query<HasParams>, body: Body) -> Result<Bytes, Refusal> {
     let asked: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
+    if params.verify {
+        let read = blocking(move || plane.store.verify(&asked)).await?;
+        return Ok(read.into_iter().map(|copy| copy as u8).collect());
+    }
     let here = blocking(move || Ok(plane.store.has(&asked))).await?;
     Ok(here.into_iter().map(u8::from).collect())
 }

@@ -27,7 +27,10 @@ use super::{
     peer::{ArcDigest, PeerError, Peers},
     plan::{compare, holds},
 };
-use crate::store::{Store, StoreError};
+use crate::{
+    status::WorkBoard,
+    store::{Store, StoreError},
+};
 
 /// Moved in one request at most.
 const MOVE_CHUNKS: usize = 1024;
@@ -59,6 +62,7 @@ pub struct Repair {
     pub neighbours: watch::Receiver<Neighbours>,
     pub wake: Arc<Notify>,
     pub period: Duration,
+    pub work: Arc<WorkBoard>,
 }
 
 impl Repair {
@@ -90,6 +94,7 @@ impl Repair {
     async fn round(&self, view: &Neighbours, surplus: bool) -> Result<(), RepairError> {
         // One holder that is full or silent must not keep the others from getting their copies.
         let mut outcome = Ok(());
+        self.work.holders_are(&view.successors[..view.successors.len().min(REPLICAS - 1)]);
         for holder in view.successors.iter().take(REPLICAS - 1) {
             outcome = outcome.and(self.make_equal(holder, view.arc()).await);
         }
@@ -99,16 +104,19 @@ impl Repair {
     /// Afterwards the peer and this node have the same chunks in the arc.
     async fn make_equal(&self, peer: &NodeRef, arc: RingArc) -> Result<(), RepairError> {
         if self.peers.digest(peer, arc).await? == self.digest(arc).await? {
+            self.work.holder_lacks(peer, 0);
             return Ok(());
         }
         let (ours, theirs) = (self.list(arc).await?, self.list_of(peer, arc).await?);
         let difference = compare(&ours, &theirs);
+        self.work.holder_lacks(peer, difference.push.len());
         for batch in batches(&difference.push) {
             self.push(peer, &batch).await?;
         }
         for batch in batches(&difference.pull) {
             self.pull(peer, &batch).await?;
         }
+        self.work.holder_lacks(peer, 0);
         if difference.push.len() + difference.pull.len() > 0 {
             let (pushed, pulled) = (difference.push.len(), difference.pull.len());
             info!(%peer, pushed, pulled, "made equal with the next holder");

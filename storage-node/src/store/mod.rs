@@ -12,7 +12,7 @@
 //! | `index` | key and id to place; digests of arcs |
 //! | `dead`, `remove` | the list of dead records; delete, forget, and what was found damaged |
 //! | `hint`, `scan`, `recovery` | opening: by short cut, by reading all, and what to believe |
-//! | `read`, `list` | get and scrub; the contents of an arc, page by page |
+//! | `read`, `list`, `verify` | get and scrub; the contents of an arc, page by page; looking at copies for `check` |
 //! | `compaction` | rewriting segments that are mostly dead |
 //!
 //! All calls block and are meant for `spawn_blocking`. No call holds one lock while all bytes pass through it.
@@ -33,6 +33,7 @@ mod segment;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::{
     io,
@@ -52,6 +53,7 @@ use thiserror::Error;
 pub use self::{
     folder::{DataFolder, FolderError},
     read::Scrubbed,
+    verify::Copy,
 };
 use self::{index::Index, lane::Lane, remove::Damage, segments::Segments};
 
@@ -186,6 +188,11 @@ impl Store {
     /// For each, whether it is here. Asks the index alone: damage shows when it is read.
     pub fn has(&self, wanted: &[ChunkRef]) -> Vec<bool> {
         wanted.iter().map(|chunk| self.shared.index.get(chunk.key(), chunk.id).is_some()).collect()
+    }
+
+    /// The same by reading every record: slow, and the only way to see damage before somebody needs the chunk.
+    pub fn verify(&self, wanted: &[ChunkRef]) -> Result<Vec<Copy>, StoreError> {
+        verify::verify(&self.shared, wanted)
     }
 
     /// Deletes the chunks of `runs` that are here; says how many those were. Works on a full disk. A deletion may be

@@ -169,7 +169,7 @@ pub fn sound_records(shared: &Shared, entries: &[Entry]) -> Result<Vec<(Entry, B
 }
 
 /// Whether `record` is what the index says lies there.
-fn is_sound(entry: &Entry, record: &[u8]) -> bool {
+pub fn is_sound(entry: &Entry, record: &[u8]) -> bool {
     sound_record(record).is_some_and(|header| belongs(entry, &header))
 }
 

@@ -6,7 +6,7 @@
 use common::{
     chunk::{ChunkRun, Version},
     fs_error::FsError,
-    namespace::{Attr, ChunkWrite, Commit, Extent, Ino, Reply, Time},
+    namespace::{Answer, Attr, ChunkWrite, Commit, Extent, FileContents, Ino, PAGE_ITEMS, Reply, Time},
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,8 @@ use super::{Step, Tables, entries::check_chunk_bytes, invalid};
 /// First and last chunk, both included.
 pub(super) type Chunks = (u32, u32);
 pub(super) const ALL_CHUNKS: Chunks = (1, u32::MAX);
+/// A page of contents ends early when the names in it would grow past this.
+const CONTENTS_BYTES: usize = 512 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct ChunkAt {
@@ -124,6 +126,26 @@ impl Tables {
         let start = self.extent_at(ino, from).map_or(from, |extent| extent.first);
         let range = ChunkAt { ino, first: start }..=ChunkAt { ino, first: u32::MAX };
         self.extents.range::<_, ChunkAt>(range).map(|(at, run)| extent(at, run))
+    }
+
+    /// As many names and extents as one answer carries, across all files. What was rewritten since the page before, from
+    /// further ahead across `first`, is told whole.
+    pub(super) fn contents_page(&self, ino: Ino, first: u32) -> Answer {
+        let first = self.extent_at(ino, first).map_or(first, |extent| extent.first);
+        let (mut files, mut left, mut bytes): (Vec<FileContents>, _, _) = (Vec::new(), PAGE_ITEMS, 0);
+        for (at, run) in self.extents.range::<_, ChunkAt>(ChunkAt { ino, first }..) {
+            if left == 0 || bytes > CONTENTS_BYTES {
+                return Answer::Contents { files, next: Some((at.ino, at.first)) };
+            }
+            left -= 1;
+            if files.last().is_none_or(|last| last.ino != at.ino) {
+                let file = self.inodes[&at.ino].attr.file.clone();
+                bytes += file.as_bytes().len();
+                files.push(FileContents { ino: at.ino, file, extents: Vec::new() });
+            }
+            files.last_mut().expect("it was just made").extents.push(extent(at, run));
+        }
+        Answer::Contents { files, next: None }
     }
 
     /// The extent that covers a chunk; `None` is a hole.

@@ -29,6 +29,7 @@ impl Tables {
             Query::Resolve { path } => Ok(Answer::Attr(self.resolve(path)?.clone())),
             Query::StatFs => Ok(Answer::StatFs { inodes: self.inodes.len() as u64, bytes: self.stored_bytes }),
             Query::Dead { before, limit } => Ok(self.dead_page(*before, *limit)),
+            Query::Contents { ino, first } => Ok(self.contents_page(*ino, *first)),
             Query::Unreferenced { versions } => Ok(Answer::Versions(self.unreferenced(versions))),
         }
     }

@@ -1,7 +1,7 @@
 //! One test per rule. What several rules do together is the model's business, beside this.
 
 use common::namespace::{
-    Answer, ChunkWrite, Commit, Extent, NewNode, OpId, PAGE_ITEMS, Query, RenameMode, SetAttr, Truncate,
+    Answer, ChunkWrite, Commit, Extent, FileContents, NewNode, OpId, PAGE_ITEMS, Query, RenameMode, SetAttr, Truncate,
 };
 
 use super::*;

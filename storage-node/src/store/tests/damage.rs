@@ -1,6 +1,7 @@
 //! Wrong bytes on the disk: never returned, counted, and no reason to lose anything else.
 
 use super::*;
+use crate::store::Copy;
 
 fn segment_of(fixture: &Fixture) -> PathBuf {
     fixture.chunks().join("00000001.seg")
@@ -160,4 +161,19 @@ fn damage_over_many_records_keeps_those_around_it() {
         assert_eq!(here, expected);
         assert!(fixture.store().stats().damaged > 0);
     }
+}
+
+#[test]
+fn looking_tells_damage_and_leaves_it() {
+    let (mut fixture, chunks) = small(true);
+    fixture.reopen();
+    let asked = [chunks.clone(), vec![chunk("nowhere", 1, 9)]].concat();
+    let record_bytes = std::fs::metadata(segment_of(&fixture)).unwrap().len() as usize / chunks.len();
+    flip(&segment_of(&fixture), 8 * (record_bytes + 20));
+    let store = fixture.store();
+    for _ in 0..2 {
+        let found = store.verify(&asked).unwrap();
+        assert_eq!(found, [Copy::Sound, Copy::Damaged, Copy::Sound, Copy::Sound, Copy::Absent]);
+    }
+    assert_eq!(store.has(&chunks), [true; 4]);
 }

@@ -274,6 +274,31 @@ fn extents_are_told_in_pages() {
 }
 
 #[test]
+fn contents_of_all_files_are_told_in_pages() {
+    let mut shop = Shop::new();
+    let many: Vec<_> = (0..PAGE_ITEMS).map(|n| (n * 3 + 1, 2, u64::from(n) + 10)).collect();
+    let (a, empty, b) = (shop.file("a"), shop.file("empty"), shop.file("b"));
+    shop.write(a, &[(1, 5, 1)]);
+    shop.write(b, &many);
+    let page = |shop: &Shop, (ino, first)| match shop.tables.query(&Query::Contents { ino, first }) {
+        Ok(Answer::Contents { files, next }) => {
+            let runs = |file: &FileContents| (file.ino, file.file.to_string(), file.extents.len() as u32);
+            (files.iter().map(runs).collect::<Vec<_>>(), next)
+        }
+        other => panic!("{other:?}"),
+    };
+    let last = PAGE_ITEMS * 3 - 2;
+    let (files, next) = page(&shop, (Ino(0), 0));
+    assert_eq!(files, [(a, "a".into(), 1), (b, "b".into(), PAGE_ITEMS - 1)]);
+    assert_eq!(next, Some((b, last)));
+    assert_eq!(page(&shop, (b, last)), (vec![(b, "b".into(), 1)], None));
+    assert_eq!(page(&shop, (empty, 1)).0[0].0, b);
+    // Rewritten between two pages, in one run that begins before the second.
+    shop.write(b, &[(1, last + 1, 2)]);
+    assert_eq!(page(&shop, (b, last)), (vec![(b, "b".into(), 1)], None));
+}
+
+#[test]
 fn versions_are_referenced_as_long_as_one_chunk_has_them() {
     let (mut shop, ino) = file_of(&[(1, 5, 1)]);
     let free = |shop: &Shop| {

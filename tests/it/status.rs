@@ -1,0 +1,112 @@
+//! What an operator asks of a ring: `storage-node status` and `storage-node check`, with all well and with a fault.
+
+use std::{fs, time::Duration};
+
+use harness::{Cluster, Outcome, TempMount, binary, run, tree, wait_for};
+use serde_json::Value;
+
+fn ask(cluster: &Cluster, node: usize, command: &str, options: &[&str]) -> Outcome {
+    let address = cluster.ip(node).to_string();
+    let all = [&[command, "--node", &address], options].concat();
+    let args: Vec<&dyn AsRef<std::ffi::OsStr>> = all.iter().map(|arg| arg as &dyn AsRef<std::ffi::OsStr>).collect();
+    run(binary("storage-node"), &args, cluster.folder())
+}
+
+fn check(cluster: &Cluster, node: usize, options: &[&str]) -> (Option<i32>, Value) {
+    let outcome = ask(cluster, node, "check", &[&["--json"], options].concat());
+    let report = serde_json::from_str(&outcome.stdout).unwrap_or_else(|_| panic!("{}", outcome.stderr));
+    (outcome.code, report)
+}
+
+fn states(status: &Value) -> Vec<&str> {
+    let nodes = status["nodes"].as_array().expect("a list of nodes");
+    nodes.iter().filter_map(|node| node["state"].as_str()).collect()
+}
+
+#[test]
+fn any_node_tells_the_state_of_all() {
+    let mut cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("file"), tree::bytes(1, 100_000)).unwrap();
+    mount.unmount();
+    for node in 0..3 {
+        wait_for("all nodes have all chunks", Duration::from_secs(60), || {
+            let status: Value = serde_json::from_str(&ask(&cluster, node, "status", &["--json"]).ok()).unwrap();
+            let share: f64 = status["nodes"].as_array().unwrap().iter().filter_map(|node| node["share"].as_f64()).sum();
+            let full = status["nodes"].as_array().unwrap().iter().all(|node| node["chunks"] == 25);
+            let whole = states(&status) == ["up"; 3] && (share - 1.0).abs() < 1e-6;
+            let agreed = status["under_replicated"] == 0 && status["namespace"]["leader"].is_string();
+            if full && whole && agreed { Ok(()) } else { Err(status.to_string()) }
+        });
+    }
+    let table = ask(&cluster, 1, "status", &[]).ok();
+    assert_eq!(table.lines().filter(|line| line.contains(":5057") && line.contains(" up ")).count(), 3, "{table}");
+    eprintln!("{table}");
+    cluster.kill(2);
+    wait_for("the dead voter is shown", Duration::from_secs(20), || {
+        let status: Value = serde_json::from_str(&ask(&cluster, 0, "status", &["--json"]).ok()).unwrap();
+        match states(&status)[..] {
+            ["up", "up", "unreachable"] | ["up", "unreachable", "up"] | ["unreachable", "up", "up"] => Ok(()),
+            _ => Err(status.to_string()),
+        }
+    });
+}
+
+#[test]
+fn a_check_finds_what_is_wrong_and_nothing_else() {
+    let mut cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Files come, change and go all the time; none of it is a fault.
+        scope.spawn(|| {
+            for round in 0.. {
+                let path = mount.join(format!("f{}", round % 7));
+                fs::write(&path, tree::bytes(round, 300_000)).unwrap();
+                if round % 3 == 0 {
+                    fs::remove_file(&path).unwrap();
+                }
+                if done.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        for node in 0..3 {
+            let (code, report) = check(&cluster, node, &["--grace", "5"]);
+            assert_eq!(code, Some(0), "{report}");
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    fs::write(mount.join("last"), tree::bytes(99, 500_000)).unwrap();
+    mount.unmount();
+    let (code, report) = check(&cluster, 0, &["--verify", "--grace", "30"]);
+    assert_eq!(
+        (code, &report["missing"]["count"], &report["orphaned"]["count"]),
+        (Some(0), &0.into(), &0.into()),
+        "{report}"
+    );
+    eprintln!("{}", ask(&cluster, 0, "check", &["--grace", "0"]).stdout);
+    damage(&cluster, 1);
+    let (code, report) = check(&cluster, 0, &["--verify", "--grace", "0"]);
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report["damaged"]["count"].as_u64() >= Some(1) && report["missing"]["count"] == 0, "{report}");
+    let holder = format!("{}:5057", cluster.ip(1));
+    assert_eq!(report["damaged"]["first"][0]["nodes"], serde_json::json!([holder]), "{report}");
+    cluster.kill(1);
+    cluster.kill(2);
+    assert_eq!(ask(&cluster, 0, "check", &["--json"]).code, Some(2), "no majority, no check");
+}
+
+/// Flips a byte near the end of every segment of a node: what is stored there last.
+fn damage(cluster: &Cluster, node: usize) {
+    for entry in fs::read_dir(cluster.nodes[node].data.join("chunks")).unwrap().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "seg") {
+            let mut bytes = fs::read(entry.path()).unwrap();
+            if let Some(at) = bytes.len().checked_sub(100) {
+                bytes[at] ^= 0x40;
+                // In place, as the disk would: the node has the file open.
+                fs::write(entry.path(), bytes).unwrap();
+            }
+        }
+    }
+}
