@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod driver;
+pub mod duration;
 pub mod files;
 pub mod http;
 pub mod lifecycle;
@@ -9,4 +10,5 @@ pub mod namespace;
 pub mod node;
 pub mod replica;
 pub mod ring;
+pub mod scrub;
 pub mod store;
