@@ -5,5 +5,6 @@ mod faults;
 mod posix;
 mod programs;
 mod scripts;
+mod scrub;
 mod seeds;
 mod two_mounts;
