@@ -73,7 +73,9 @@ mod tests {
                 if rng.random_bool(0.3) {
                     let found: Vec<u64> = free.iter().copied().collect();
                     found_since.retain(|version, _| free.contains(version));
-                    found.iter().for_each(|version| drop(found_since.entry(*version).or_insert(at)));
+                    for version in &found {
+                        found_since.entry(*version).or_insert(at);
+                    }
                     let confirmed = suspects.look(start + Duration::from_secs(at), &versions(&found));
                     let expected: Vec<u64> =
                         found.iter().copied().filter(|version| at - found_since[version] >= confirm).collect();
