@@ -22,6 +22,8 @@ use super::{
 /// Read at a time.
 const STEP_BYTES: u64 = 8 << 20;
 const SAVE_EVERY: Duration = Duration::from_secs(30);
+/// How often an empty store is looked at.
+const WHILE_EMPTY: Duration = Duration::from_secs(10);
 /// A step that the disk refused is tried again after this.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
@@ -79,7 +81,7 @@ impl Reader {
             total_bytes,
         };
         let pace = self.pace();
-        if let Some(wait) = self.wait_for_beginning(pace) {
+        if let Some(wait) = self.wait_for_beginning(pace, total_bytes) {
             return wait;
         }
         // A long pause comes in parts, so that a pass keeps up with a store that grows.
@@ -98,7 +100,7 @@ impl Reader {
         let report = &mut self.pass.report;
         (report.chunks, report.bytes) = (report.chunks + read.chunks, report.bytes + read.bytes);
         report.damaged += read.damaged;
-        self.shared.report.lock().read(report, total_bytes);
+        self.shared.report.lock().read(&read, report, total_bytes);
         match read.next {
             Some(next) => {
                 self.pass.token = next;
@@ -109,9 +111,14 @@ impl Reader {
         }
     }
 
-    /// A pass that was put off is kept in mind over a restart; one put off beyond all measure is a clock set back.
-    fn wait_for_beginning(&mut self, pace: Pace) -> Option<Duration> {
+    /// A pass that was put off is kept in mind over a restart; one put off beyond all measure is a clock set back. With
+    /// nothing stored the period has not begun, or the first chunks would be read only in the one after it.
+    fn wait_for_beginning(&mut self, pace: Pace, total_bytes: u64) -> Option<Duration> {
         let report = &mut self.pass.report;
+        if total_bytes == 0 && self.pass.token == 0 && self.pass.asked.is_none() {
+            report.began = unix_now();
+            return Some(WHILE_EMPTY.min(pace.period));
+        }
         let wait = Duration::from_secs(report.began.saturating_sub(unix_now()));
         if wait > pace.period {
             report.began = unix_now();

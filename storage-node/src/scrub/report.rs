@@ -6,6 +6,7 @@ use metrics::{counter, gauge};
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
+use crate::store::Scrubbed;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubStatus {
@@ -59,12 +60,10 @@ impl Report {
         ScrubStatus { waiting, ..self.status.clone() }
     }
 
-    pub fn read(&mut self, pass: &PassReport, total_bytes: u64) {
-        let (before, after) = (&self.status.pass, pass);
-        if before.began == after.began {
-            counter!("chordfs_scrub_chunks_total").increment(after.chunks.saturating_sub(before.chunks));
-            counter!("chordfs_scrub_bytes_total").increment(after.bytes.saturating_sub(before.bytes));
-        }
+    /// A step of a pass was read: `pass` is how far it has got with it.
+    pub fn read(&mut self, step: &Scrubbed, pass: &PassReport, total_bytes: u64) {
+        counter!("chordfs_scrub_chunks_total").increment(step.chunks);
+        counter!("chordfs_scrub_bytes_total").increment(step.bytes);
         (self.status.pass, self.status.total_bytes) = (pass.clone(), total_bytes);
     }
 
