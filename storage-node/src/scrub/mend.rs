@@ -87,8 +87,8 @@ impl Mender {
             match outcome {
                 Outcome::Mended => mended += 1,
                 Outcome::Needless => needless += 1,
-                Outcome::Lost => drop(self.fail(damaged, true)),
-                Outcome::Unknown => drop(self.fail(damaged, false)),
+                Outcome::Lost => self.fail(damaged, true),
+                Outcome::Unknown => self.fail(damaged, false),
             }
             if matches!(outcome, Outcome::Mended | Outcome::Needless) {
                 self.failed.remove(&name);

@@ -44,6 +44,8 @@ const MEMBERS_AT_ONCE: usize = 16;
 pub struct Orphans {
     shared: Arc<Shared>,
     suspects: Suspects,
+    /// What the suspects' clock counts from.
+    start: Instant,
     age: Duration,
 }
 
@@ -69,7 +71,7 @@ enum Doubt {
 impl Orphans {
     pub fn new(shared: Arc<Shared>) -> Self {
         let age = shared.parts.settings.orphan_age;
-        Self { shared, suspects: Suspects::new(age / CONFIRM_PART), age }
+        Self { shared, suspects: Suspects::new(age / CONFIRM_PART), start: Instant::now(), age }
     }
 
     pub async fn run(mut self) {
@@ -105,7 +107,7 @@ impl Orphans {
             free.extend(self.unreferenced(some).await?);
             free.truncate(MOST_SUSPECTS);
         }
-        let orphans = self.suspects.look(Instant::now(), &free);
+        let orphans = self.suspects.look(self.start.elapsed(), &free);
         if orphans.is_empty() {
             return Ok(0);
         }

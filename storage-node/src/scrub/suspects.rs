@@ -4,12 +4,13 @@
 //! between the looks is told by a clock that does not, and gives a writer whose chunks only seem old the time to commit.
 #![deny(clippy::disallowed_methods)]
 
-use std::{collections::HashMap, time::Duration, time::Instant};
+use std::{collections::HashMap, time::Duration};
 
 use common::chunk::Version;
 
 pub struct Suspects {
-    since: HashMap<Version, Instant>,
+    /// Since which moment, on the clock of the looks.
+    since: HashMap<Version, Duration>,
     confirm_after: Duration,
 }
 
@@ -18,11 +19,11 @@ impl Suspects {
         Self { since: HashMap::new(), confirm_after }
     }
 
-    /// Takes what a look found, and says who was found before, long enough ago, and in every look since.
-    pub fn look(&mut self, now: Instant, unreferenced: &[Version]) -> Vec<Version> {
+    /// Takes what a look found at `now`, counted from any fixed moment by a clock that does not jump, and says who was found before, long enough ago, and in every look since.
+    pub fn look(&mut self, now: Duration, unreferenced: &[Version]) -> Vec<Version> {
         let before = std::mem::take(&mut self.since);
         self.since = unreferenced.iter().map(|version| (*version, *before.get(version).unwrap_or(&now))).collect();
-        let old = |version: &&Version| now.duration_since(self.since[*version]) >= self.confirm_after;
+        let old = |version: &&Version| now.saturating_sub(self.since[*version]) >= self.confirm_after;
         unreferenced.iter().filter(old).copied().collect()
     }
 
@@ -46,15 +47,15 @@ mod tests {
 
     #[test]
     fn twice_and_far_apart() {
-        let (mut suspects, start) = (Suspects::new(Duration::from_secs(10)), Instant::now());
-        let mut look = |at: u64, found: &[u64]| suspects.look(start + Duration::from_secs(at), &versions(found));
+        let mut suspects = Suspects::new(Duration::from_secs(10));
+        let mut look = |at: u64, found: &[u64]| suspects.look(Duration::from_secs(at), &versions(found));
         assert_eq!(look(0, &[1, 2, 3]), []);
         assert_eq!(look(9, &[1, 2, 3]), []);
         assert_eq!(look(10, &[1, 3, 4]), versions(&[1, 3]));
         assert_eq!(look(15, &[2]), [], "2 was referenced in between");
         assert_eq!(look(25, &[2, 1]), versions(&[2]));
         suspects.clear();
-        assert_eq!(suspects.look(start + Duration::from_secs(99), &versions(&[2])), []);
+        assert_eq!(suspects.look(Duration::from_secs(99), &versions(&[2])), []);
     }
 
     /// Writers store, commit within their time, replace and delete; looks come whenever they like.
@@ -62,7 +63,7 @@ mod tests {
     fn nobody_is_confirmed_who_was_referenced_since_long_ago() {
         for seed in 0..200 {
             let mut rng = StdRng::seed_from_u64(seed);
-            let (confirm, start) = (rng.random_range(1..20), Instant::now());
+            let confirm = rng.random_range(1..20);
             let mut suspects = Suspects::new(Duration::from_secs(confirm));
             let (mut free, mut found_since) = (BTreeSet::new(), HashMap::new());
             for at in 0..300 {
@@ -76,7 +77,7 @@ mod tests {
                     for version in &found {
                         found_since.entry(*version).or_insert(at);
                     }
-                    let confirmed = suspects.look(start + Duration::from_secs(at), &versions(&found));
+                    let confirmed = suspects.look(Duration::from_secs(at), &versions(&found));
                     let expected: Vec<u64> =
                         found.iter().copied().filter(|version| at - found_since[version] >= confirm).collect();
                     assert_eq!(confirmed, versions(&expected), "seed {seed} at {at}");
