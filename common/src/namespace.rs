@@ -239,6 +239,11 @@ pub enum Change {
     ForgetDead {
         ids: Vec<u64>,
     },
+    /// A node keeps these for long and no file has them: they are put on the dead list, but for what is current or dead
+    /// already or was never handed out. Nothing of their versions becomes current any more.
+    BuryOrphans {
+        runs: Vec<ChunkRun>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -357,6 +362,10 @@ pub enum Reply {
     },
     Purged {
         count: u32,
+    },
+    /// So many runs were put on the dead list.
+    Buried {
+        runs: u32,
     },
 }
 

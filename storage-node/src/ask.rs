@@ -42,11 +42,19 @@ pub async fn status(node: SocketAddr, json: bool) -> anyhow::Result<String> {
     Ok(describe(node, &status))
 }
 
-async fn get(node: SocketAddr, what: &str) -> anyhow::Result<String> {
+pub(crate) async fn get(node: SocketAddr, what: &str) -> anyhow::Result<String> {
+    request(node, reqwest::Method::GET, what).await
+}
+
+pub(crate) async fn post(node: SocketAddr, what: &str) -> anyhow::Result<String> {
+    request(node, reqwest::Method::POST, what).await
+}
+
+async fn request(node: SocketAddr, method: reqwest::Method, what: &str) -> anyhow::Result<String> {
     let address = NodeRef { ip: node.ip(), port: node.port(), id: RingId(0) }.admin_address();
     let url = format!("http://{address}/{what}");
     let client = reqwest::Client::builder().timeout(DEADLINE).no_proxy().build()?;
-    let answer = client.get(&url).send().await;
+    let answer = client.request(method, &url).send().await;
     let answer = answer.with_context(|| format!("no node answers at {node} (asked {url})"))?;
     let status = answer.status();
     let text = answer.text().await.with_context(|| format!("the answer of {url} broke off"))?;

@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod check;
 pub mod driver;
+pub mod duration;
 pub mod files;
 pub mod http;
 pub mod lifecycle;
@@ -10,5 +11,6 @@ pub mod namespace;
 pub mod node;
 pub mod replica;
 pub mod ring;
+pub mod scrub;
 pub mod status;
 pub mod store;

@@ -43,6 +43,7 @@ use crate::{
     namespace::{self, Namespace, NamespaceConfig, garbage::Deleter},
     node::{Node, OwnSession, Stage, copies_floor},
     replica::{peer::Peers, repair::Repair, write::Writer},
+    scrub::{self, Scrub},
     status,
     store::{DataFolder, Store, StoreOptions},
 };
@@ -66,6 +67,7 @@ pub struct NodeConfig {
     pub join_deadline: Duration,
     pub repair_period: Duration,
     pub compact_period: Duration,
+    pub scrub: scrub::Settings,
 }
 
 impl NodeConfig {
@@ -83,6 +85,7 @@ impl NodeConfig {
             join_deadline: Duration::from_secs(60),
             repair_period: Duration::from_secs(8),
             compact_period: Duration::from_secs(2),
+            scrub: scrub::Settings::default(),
         }
     }
 }
@@ -206,13 +209,26 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     let writer = Arc::new(Writer::new(store.clone(), peers.clone(), view, wake, config.peer_deadline, floor));
     let own = vec![config.address];
     let router = || Arc::new(Router::new(own.clone(), config.look_up_deadline));
+    let scrub = Scrub::new(scrub::Parts {
+        folder: folder.subfolder("scrub")?,
+        store: store.clone(),
+        ring,
+        peers: peers.clone(),
+        pool: pool.clone(),
+        router: router(),
+        session: Arc::new(session.clone()),
+        namespace: namespace.clone(),
+        repair: repair.clone(),
+        settings: config.scrub.clone(),
+    });
+    scrub.start(tasks, stop);
     let chunk_client = Arc::new(ChunkClient::new(router(), pool.clone(), config.operation_deadline));
     let files = FileService::over(Arc::new(session), chunk_client, FileDefaults::default());
     let file_plane =
         chunks::routes(ChunkPlane { store: store.clone(), writer }).merge(files_router(files, FilesOptions::default()));
     let metrics = install_recorder().map_err(anyhow::Error::msg)?;
     let admin_plane = admin_router(node.clone(), metrics, AdminOptions::default()).merge(namespace.routes());
-    let admin_plane = admin_plane.merge(status::routes(node.clone(), pool));
+    let admin_plane = admin_plane.merge(status::routes(node.clone(), pool)).merge(scrub.routes());
 
     tasks.spawn(rpc::serve(listeners.ring, node.clone(), RpcLimits::default(), stop.clone()));
     let options = ServerOptions::default();

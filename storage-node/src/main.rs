@@ -12,7 +12,9 @@ use clap::{Args, Parser, Subcommand};
 use storage_node::{
     ask::{self, Asked},
     check::{self, CheckOptions},
+    duration,
     lifecycle::{self, NodeConfig},
+    scrub,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -55,6 +57,8 @@ enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 30)]
         grace: u64,
     },
+    /// Check every chunk a node keeps against its checksum, have damaged ones replaced, and say what was found
+    Scrub(Which),
 }
 
 #[derive(Args)]
@@ -81,6 +85,12 @@ struct RunArgs {
     /// Space of the disk that is never filled, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     reserve: u64,
+    /// Every chunk kept here is read and checked once in this time [a number and ms, s, m, h or d]
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration::parse_positive)]
+    scrub_period: Duration,
+    /// Chunks that no file has are deleted when they have been here for this long [a number and ms, s, m, h or d]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse_positive)]
+    orphan_age: Duration,
     /// Let the ring call `kill` end this process
     #[arg(long)]
     allow_kill: bool,
@@ -105,6 +115,8 @@ impl From<RunArgs> for NodeConfig {
         config.id = args.id;
         config.store.capacity_bytes = args.capacity.map(|mib| mib << 20);
         config.store.reserve_bytes = args.reserve << 20;
+        config.scrub.period = args.scrub_period;
+        config.scrub.orphan_age = args.orphan_age;
         config.allow_kill = args.allow_kill;
         config
     }
@@ -120,6 +132,7 @@ fn main() -> ExitCode {
             let grace = Duration::from_secs(grace);
             return check(CheckOptions { node: which.node, verify, grace }, json);
         }
+        Command::Scrub(which) => print(scrub::ask::scrub(which.node)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

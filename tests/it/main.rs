@@ -6,6 +6,7 @@ mod foreign;
 mod posix;
 mod programs;
 mod scripts;
+mod scrub;
 mod seeds;
 mod status;
 mod two_mounts;

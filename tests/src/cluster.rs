@@ -43,6 +43,8 @@ pub struct Cluster {
     /// Clusters of tests that run side by side have different networks.
     network: [u8; 2],
     pub nodes: Vec<Node>,
+    /// More arguments of `storage-node run`, for nodes started from now on.
+    pub run_args: Vec<&'static str>,
 }
 
 /// The binary of that name beside the test's own.
@@ -69,7 +71,7 @@ impl Cluster {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         let network = [20 + (std::process::id() % 200) as u8, NEXT.fetch_add(1, Ordering::Relaxed)];
         let folder = TempDir::with_prefix("chordfs-ring-").expect("a temporary folder");
-        Self { folder, network, nodes: Vec::new() }
+        Self { folder, network, nodes: Vec::new(), run_args: Vec::new() }
     }
 
     /// One more node, ready to serve.
@@ -114,7 +116,7 @@ impl Cluster {
         let node = &mut self.nodes[index];
         fs::create_dir_all(&node.data).expect("the node's folder");
         let mut command = Command::new(binary("storage-node"));
-        command.arg("run").arg("--data").arg(&node.data).arg("--ip").arg(node.ip.to_string());
+        command.arg("run").arg("--data").arg(&node.data).arg("--ip").arg(node.ip.to_string()).args(&self.run_args);
         if let Some(join) = join {
             command.arg("--join").arg(join.to_string());
         }

@@ -296,6 +296,11 @@ impl Namespace {
         }
     }
 
+    /// Which namespace this node belongs to, or follows by hearsay.
+    pub fn id(&self) -> Option<u64> {
+        self.inner.namespace()
+    }
+
     pub fn is_voter(&self) -> bool {
         self.inner.is_voter()
     }

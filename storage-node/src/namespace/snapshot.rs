@@ -22,7 +22,7 @@ use super::{
 };
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 2;
+const SNAPSHOT_FORMAT: u32 = 3;
 const HEAD_BYTES: usize = 12;
 const NAME: &str = "snapshot";
 const INCOMING: &str = "snapshot.incoming";

@@ -22,12 +22,17 @@ const FRONT_BYTES: u32 = 256;
 
 pub fn list(shared: &Shared, arc: RingArc, token: u64, limit: usize) -> Result<ChunkList, StoreError> {
     let (entries, next) = page(shared, arc, token, limit.max(1));
+    Ok(ChunkList { chunks: chunks_at(shared, entries)?, next })
+}
+
+/// The chunks of these entries by name, but for those that are gone or damaged. In no order.
+pub fn chunks_at(shared: &Shared, entries: Vec<Entry>) -> Result<Vec<ListedChunk>, StoreError> {
     let item = |entry: Entry| Item { entry, take: entry.place.bytes.min(FRONT_BYTES), asked: 0 };
     let mut chunks = Vec::with_capacity(entries.len());
     read_spans(shared, entries.into_iter().map(item).collect(), |span| {
         chunks.extend(span.items.iter().filter_map(|item| listed(shared, span, item)));
     })?;
-    Ok(ChunkList { chunks, next })
+    Ok(chunks)
 }
 
 /// The first `limit` chunks of `arc` from `token` on by position, and the position of the one after them.

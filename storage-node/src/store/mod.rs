@@ -11,15 +11,18 @@
 //! | `lane`, `put` | who fills which segment; adding a batch |
 //! | `index` | key and id to place; digests of arcs |
 //! | `dead`, `remove` | the list of dead records; delete, forget, and what was found damaged |
+//! | `graves`, `age` | what was deleted lately; what has been here for long |
 //! | `hint`, `scan`, `recovery` | opening: by short cut, by reading all, and what to believe |
 //! | `read`, `list`, `verify` | get and scrub; the contents of an arc, page by page; looking at copies for `check` |
 //! | `compaction` | rewriting segments that are mostly dead |
 //!
 //! All calls block and are meant for `spawn_blocking`. No call holds one lock while all bytes pass through it.
 
+mod age;
 mod compaction;
 mod dead;
 pub mod folder;
+mod graves;
 mod hint;
 mod index;
 mod lane;
@@ -39,11 +42,12 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
 use common::{
-    chunk::{ChunkId, ChunkRef, ChunkRun, VerifiedBatch},
+    chunk::{ChunkId, ChunkRef, ChunkRun, VerifiedBatch, Version},
     chunk_api::ChunkList,
     ring_id::{RingArc, RingId},
 };
@@ -53,9 +57,10 @@ use thiserror::Error;
 pub use self::{
     folder::{DataFolder, FolderError},
     read::Scrubbed,
+    remove::Damaged,
     verify::Copy,
 };
-use self::{index::Index, lane::Lane, remove::Damage, segments::Segments};
+use self::{graves::Graves, index::Index, lane::Lane, remove::Damage, segments::Segments};
 
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -112,7 +117,7 @@ impl StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PutOutcome {
     pub stored: usize,
-    /// Were here before, or twice in the batch.
+    /// Were here before, or twice in the batch, or deleted lately.
     pub already: usize,
 }
 
@@ -146,6 +151,7 @@ struct Shared {
     index: Index,
     segments: Segments,
     damage: Damage,
+    graves: Graves,
     /// Compaction holds it for writing while it moves a piece, and what removes chunks for reading: so a chunk is never
     /// deleted between its being copied and the index pointing at the copy.
     moving: RwLock<()>,
@@ -160,6 +166,7 @@ impl Store {
             index: Index::default(),
             segments: Segments::new(folder.subfolder("chunks")?, options.max_open_files.max(1)),
             damage: Damage::default(),
+            graves: Graves::default(),
             moving: RwLock::new(()),
             options,
         };
@@ -195,7 +202,7 @@ impl Store {
         verify::verify(&self.shared, wanted)
     }
 
-    /// Deletes the chunks of `runs` that are here; says how many those were. Works on a full disk. A deletion may be
+    /// Deletes the chunks of `runs` that are here, for good; says how many those were. Works on a full disk. A deletion may be
     /// undone by a power cut until the next [`Store::sync`].
     pub fn delete(&self, runs: &[ChunkRun]) -> Result<u64, StoreError> {
         Ok(remove::delete(&self.shared, runs))
@@ -220,6 +227,27 @@ impl Store {
     /// Chunks found damaged that have not been put again since: what wants repair. The newest few thousand.
     pub fn damaged(&self) -> Vec<(RingId, ChunkId)> {
         self.shared.damage.list()
+    }
+
+    /// The same, and where each of them lay.
+    pub fn damaged_records(&self) -> Vec<Damaged> {
+        self.shared.damage.records()
+    }
+
+    /// These are repaired no more: nobody has them, or nobody needs them.
+    pub fn forget_damage(&self, chunks: &[(RingId, ChunkId)]) {
+        self.shared.damage.forget(chunks);
+    }
+
+    /// The versions of all chunks stored here before `before`, each once, ascending.
+    pub fn versions_stored_before(&self, before: SystemTime) -> Result<Vec<Version>, StoreError> {
+        age::versions_stored_before(&self.shared, before)
+    }
+
+    /// What is here of these versions, of each from the first chunk to the last; those that were stored wholly before
+    /// `before` alone.
+    pub fn old_runs(&self, versions: &[Version], before: SystemTime) -> Result<Vec<ChunkRun>, StoreError> {
+        age::old_runs(&self.shared, versions, before)
     }
 
     pub fn stats(&self) -> StoreStats {
@@ -254,7 +282,8 @@ impl Store {
         compaction::step(&self.shared, &mut self.compaction.lock())
     }
 
-    /// Reads about `bytes` of records from `token` on and checks them: 0, and then each answer's `next`.
+    /// Reads about `bytes` of records from `token` on, from the disk itself, and checks them: 0, and then each answer's
+    /// `next`.
     pub fn scrub_step(&self, token: u64, bytes: u64) -> Result<Scrubbed, StoreError> {
         read::scrub_step(&self.shared, token, bytes)
     }

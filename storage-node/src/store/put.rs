@@ -7,6 +7,7 @@ use common::chunk::{RecordHeader, VerifiedBatch};
 use super::{
     PutOutcome, Shared, Store, StoreError,
     index::{Entry, Place},
+    remove::bury,
     segment::Segment,
 };
 
@@ -15,6 +16,7 @@ pub fn put(store: &Store, batch: &VerifiedBatch, durable: bool) -> Result<PutOut
     let (mut fresh, mut here) = (Vec::with_capacity(batch.records.len()), Vec::new());
     for record in &batch.records {
         match shared.index.get(record.0.key, record.0.id) {
+            None if shared.graves.holds(record.0.id) => {}
             None => fresh.push(*record),
             Some(place) => here.push(place),
         }
@@ -61,6 +63,12 @@ fn append(
     let twice = enter(shared, &appended.segment, &entries, here);
     lane.entered(&entries);
     drop(lane);
+    // Deleted since the first look: either the deletion has seen the entry, or it is seen here.
+    let late: Vec<_> = entries.iter().filter(|entry| shared.graves.holds(entry.id)).collect();
+    if !late.is_empty() {
+        let _gate = shared.moving.read();
+        bury(shared, late.into_iter().filter(|entry| shared.index.remove_at(entry)).map(|entry| entry.place).collect());
+    }
     shared.damage.mended(&entries);
     appended.segment.mark_dead(&twice);
     if let Some(full) = appended.full {

@@ -73,6 +73,11 @@ impl Span<'_> {
         self.bytes.slice(self.range(item))
     }
 
+    /// What was read once to be checked is not worth the memory that others' chunks could have.
+    fn drop_from_cache(&self) {
+        dont_need(self.file, u64::from(self.items[0].entry.place.offset), self.bytes.len() as u64);
+    }
+
     /// The first `len` bytes of an item, read anew.
     pub fn read_again(&self, item: &Item, len: usize) -> io::Result<Bytes> {
         read_at(self.file, u64::from(item.entry.place.offset), len)
@@ -143,6 +148,7 @@ pub fn scrub_step(shared: &Shared, token: u64, bytes: u64) -> Result<Scrubbed, S
     }
     let mut done = Scrubbed { next, ..Scrubbed::default() };
     let before = shared.damage.count();
+    drop_from_cache(shared, &entries)?;
     read_spans(shared, entries.into_iter().map(|entry| Item::whole(entry, 0)).collect(), |span| {
         for item in span.items {
             if !is_sound(&item.entry, &span.bytes[span.range(item)]) {
@@ -151,9 +157,21 @@ pub fn scrub_step(shared: &Shared, token: u64, bytes: u64) -> Result<Scrubbed, S
             done.chunks += 1;
             done.bytes += u64::from(item.take);
         }
+        span.drop_from_cache();
     })?;
     done.damaged = shared.damage.count() - before;
     Ok(done)
+}
+
+/// What the kernel remembers of the disk says nothing about the disk. Entries come in the order in which they lie.
+fn drop_from_cache(shared: &Shared, entries: &[Entry]) -> Result<(), StoreError> {
+    for group in entries.chunk_by(|a, b| a.place.segment == b.place.segment) {
+        if let Some(file) = file_of(shared, &group[0])? {
+            let start = u64::from(group[0].place.offset);
+            dont_need(&file, start, group[group.len() - 1].place.end() - start);
+        }
+    }
+    Ok(())
 }
 
 /// The entries that are still where they were and sound, each with its record. The others are condemned, or were gone.
@@ -264,6 +282,11 @@ fn look_up_again(shared: &Shared, item: &Item) -> Option<Item> {
     let Entry { key, id, place } = item.entry;
     let now = shared.index.get(key, id).filter(|now| *now != place)?;
     Some(Item { entry: Entry { key, id, place: now }, ..*item })
+}
+
+/// Advice: whether it is taken does not matter.
+fn dont_need(file: &File, offset: u64, len: u64) {
+    let _ = posix_fadvise(file, offset as i64, len as i64, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 
 fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {

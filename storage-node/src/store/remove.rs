@@ -3,7 +3,7 @@
 //! A removed record stays in its segment until that is rewritten or goes as a whole; the list of dead records says that
 //! it is dead. Only the index decides who removed it, so two at once never count one record twice.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 use common::{
     chunk::{ChunkId, ChunkRef, ChunkRun, chunk_key},
@@ -23,6 +23,7 @@ const LONG_RUN_CHUNKS: u32 = 1 << 16;
 const REMEMBERED: usize = 4096;
 
 pub fn delete(shared: &Shared, runs: &[ChunkRun]) -> u64 {
+    shared.graves.add(runs, Instant::now());
     let _gate = shared.moving.read();
     let mut places = Vec::new();
     for run in runs {
@@ -90,12 +91,29 @@ pub struct Damage {
 #[derive(Default)]
 struct Found {
     count: u64,
-    chunks: VecDeque<(RingId, ChunkId)>,
+    chunks: VecDeque<Damaged>,
+}
+
+/// A chunk whose record was found damaged, and where that lay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    pub key: RingId,
+    pub id: ChunkId,
+    pub segment: u32,
+    pub offset: u32,
 }
 
 impl Damage {
     pub fn list(&self) -> Vec<(RingId, ChunkId)> {
+        self.found.lock().chunks.iter().map(|damaged| (damaged.key, damaged.id)).collect()
+    }
+
+    pub fn records(&self) -> Vec<Damaged> {
         self.found.lock().chunks.iter().copied().collect()
+    }
+
+    pub fn forget(&self, chunks: &[(RingId, ChunkId)]) {
+        self.found.lock().chunks.retain(|damaged| !chunks.contains(&(damaged.key, damaged.id)));
     }
 
     pub fn count(&self) -> u64 {
@@ -112,17 +130,18 @@ impl Damage {
         let mut found = self.found.lock();
         if !found.chunks.is_empty() {
             let stored: HashSet<_> = entries.iter().map(|entry| (entry.key.0, entry.id)).collect();
-            found.chunks.retain(|(key, id)| !stored.contains(&(key.0, *id)));
+            found.chunks.retain(|damaged| !stored.contains(&(damaged.key.0, damaged.id)));
         }
     }
 
-    fn add(&self, key: RingId, id: ChunkId) {
+    fn add(&self, Entry { key, id, place }: &Entry) {
+        let damaged = Damaged { key: *key, id: *id, segment: place.segment, offset: place.offset };
         let mut found = self.found.lock();
         found.count += 1;
         if found.chunks.len() == REMEMBERED {
             found.chunks.pop_front();
         }
-        found.chunks.push_back((key, id));
+        found.chunks.push_back(damaged);
     }
 }
 
@@ -141,7 +160,7 @@ pub fn condemn(shared: &Shared, entry: &Entry, fault: Fault) {
     if !shared.index.remove_at(entry) {
         return;
     }
-    shared.damage.add(entry.key, entry.id);
+    shared.damage.add(entry);
     let Entry { key, id, place } = entry;
     tracing::warn!(%key, version = id.version.0, index = id.index, segment = place.segment, offset = place.offset, ?fault,
         "damaged chunk dropped; it counts as absent until it is repaired");

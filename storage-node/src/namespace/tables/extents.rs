@@ -113,10 +113,14 @@ impl Step<'_> {
 
     fn bury(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
         let file = self.tables.inodes[&ino].attr.file.clone();
+        self.add_dead(ChunkRun { file, first, count, version });
+    }
+
+    pub(super) fn add_dead(&mut self, run: ChunkRun) {
         let id = self.tables.next.dead;
         self.tables.next.dead += 1;
-        self.tables.dead.insert(id, Dead { run: ChunkRun { file, first, count, version }, since: self.logged });
-        self.tables.dead_versions.insert((version, id), ());
+        self.tables.dead_versions.insert((run.version, id), ());
+        self.tables.dead.insert(id, Dead { run, since: self.logged });
     }
 }
 
@@ -173,9 +177,10 @@ impl Tables {
     }
 
     /// `Conflict`, which means "store it anew", unless the run can become current in this file: a version is current in
-    /// one file only, and a chunk that waits to be deleted never is again.
+    /// one file only, and a chunk that waits to be deleted never is again, nor anything of an orphan's version.
     pub(super) fn check_alive(&self, ino: Ino, run: &Extent) -> Result<(), FsError> {
-        if self.versions.get(&run.version).is_some_and(|used| used.ino != ino) {
+        let elsewhere = self.versions.get(&run.version).is_some_and(|used| used.ino != ino);
+        if elsewhere || self.closed.contains_key(&run.version) {
             return Err(FsError::Conflict { index: run.first });
         }
         match self.dead_of(run.version).filter_map(|dead| dead.part(run.first, run.last())).map(|part| part.first).min()
@@ -185,7 +190,7 @@ impl Tables {
         }
     }
 
-    fn dead_of(&self, version: Version) -> impl Iterator<Item = Extent> {
+    pub(super) fn dead_of(&self, version: Version) -> impl Iterator<Item = Extent> {
         let ids = self.dead_versions.range::<_, (Version, u64)>((version, 0)..=(version, u64::MAX));
         let runs = ids.filter_map(|((_, id), ())| self.dead.get(id)).map(|dead| &dead.run);
         runs.map(|run| Extent { first: run.first, count: run.count, version: run.version })

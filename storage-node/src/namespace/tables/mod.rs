@@ -10,6 +10,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod attributes;
+mod buried;
 mod entries;
 mod extents;
 mod links;
@@ -68,6 +69,9 @@ pub struct Tables {
     /// The same by version.
     #[serde(with = "map")]
     dead_versions: OrdMap<(Version, u64), ()>,
+    /// Versions of orphans, and when they were buried.
+    #[serde(with = "map")]
+    closed: OrdMap<Version, Time>,
     #[serde(with = "map")]
     sessions: OrdMap<SessionId, Arc<Session>>,
     #[serde(with = "map")]
@@ -100,6 +104,7 @@ impl Tables {
             unheld: OrdMap::new(),
             dead: OrdMap::new(),
             dead_versions: OrdMap::new(),
+            closed: OrdMap::new(),
             sessions: OrdMap::new(),
             nonces: OrdMap::new(),
             next: Counters { ino: Ino::ROOT.0 + 1, session: 1, version: 1, dead: 1 },
@@ -278,6 +283,7 @@ impl Step<'_> {
             Change::Release { inos } => self.release_orphans(inos),
             Change::PurgeOrphans { before, limit } => self.purge_orphans(*before, *limit),
             Change::ForgetDead { ids } => self.forget_dead(ids),
+            Change::BuryOrphans { runs } => self.bury_orphans(runs),
         }
     }
 

@@ -25,6 +25,7 @@ pub struct Model {
     pub nodes: BTreeMap<Ino, Node>,
     /// Every stored chunk that was current once, is no longer, and has not been forgotten.
     pub dead: HashMap<(Version, u32), FileName>,
+    closed: HashSet<Version>,
     sessions: HashMap<SessionId, (u64, VersionBlock)>,
     replies: HashMap<(SessionId, u64), Result<Reply, FsError>>,
     answered_below: HashMap<SessionId, u64>,
@@ -62,6 +63,7 @@ impl Model {
         let mut model = Self {
             nodes: BTreeMap::new(),
             dead: HashMap::new(),
+            closed: HashSet::new(),
             sessions: HashMap::new(),
             replies: HashMap::new(),
             answered_below: HashMap::new(),
@@ -156,6 +158,7 @@ impl Model {
             }
             Change::PurgeOrphans { before, limit } => Ok(self.purge(*before, *limit)),
             Change::ForgetDead { .. } => Ok(Reply::Done),
+            Change::BuryOrphans { runs } => self.bury_orphans(runs),
         }
     }
 
@@ -409,7 +412,36 @@ impl Model {
     fn check_alive(&self, ino: Ino, index: u32, version: Version) -> Result<(), FsError> {
         let mut others = self.nodes.iter().filter(|(other, _)| **other != ino);
         let elsewhere = others.any(|(_, node)| node.chunks.values().any(|current| *current == version));
-        if elsewhere || self.dead.contains_key(&(version, index)) { Err(FsError::Conflict { index }) } else { Ok(()) }
+        let closed = self.closed.contains(&version);
+        if elsewhere || closed || self.dead.contains_key(&(version, index)) {
+            Err(FsError::Conflict { index })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Chunk by chunk; how many runs it takes is the number of beginnings.
+    fn bury_orphans(&mut self, runs: &[ChunkRun]) -> Result2 {
+        if runs.iter().any(|run| run.first == 0 || run.count == 0 || run.first.checked_add(run.count - 1).is_none()) {
+            return Err(refused());
+        }
+        let mut beginnings = 0;
+        for run in runs {
+            let mut follows = false;
+            for index in run.first..=run.first + (run.count - 1) {
+                let current = self.nodes.values().any(|node| node.chunks.get(&index) == Some(&run.version));
+                let orphaned = self.check_version(run.version).is_ok()
+                    && !current
+                    && !self.dead.contains_key(&(run.version, index));
+                if orphaned {
+                    beginnings += u32::from(!follows);
+                    self.dead.insert((run.version, index), run.file.clone());
+                    self.closed.insert(run.version);
+                }
+                follows = orphaned;
+            }
+        }
+        Ok(Reply::Buried { runs: beginnings })
     }
 
     fn purge(&mut self, before: Time, limit: u32) -> Reply {

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod model;
 mod moving;
+mod scrubbing;
 mod space;
 
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Random operations against a plain map.
+//! Random operations against a plain set, and the set of what was deleted since the open, which is not put again.
 
 use std::collections::BTreeSet;
 
@@ -18,11 +18,11 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let run = (1..6u64, 1..12u32, 1..6u32);
+    let run = (1..10u64, 1..12u32, 1..6u32);
     let step = prop_oneof![
         6 => (run.clone(), any::<bool>()).prop_map(|((version, first, count), durable)| Step::Put { version, first, count, durable }),
         4 => run.prop_map(|(version, first, count)| Step::Delete { version, first, count }),
-        2 => (1..6u64, 1..12u32).prop_map(|(version, index)| Step::Forget { version, index }),
+        2 => (1..10u64, 1..12u32).prop_map(|(version, index)| Step::Forget { version, index }),
         2 => Just(Step::Compact),
         1 => Just(Step::Sync),
         1 => Just(Step::Reopen),
@@ -31,15 +31,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
-fn apply(fixture: &mut Fixture, model: &mut BTreeSet<(u64, u32)>, step: &Step) {
+type Chunks = BTreeSet<(u64, u32)>;
+
+fn apply(fixture: &mut Fixture, model: &mut Chunks, graves: &mut Chunks, step: &Step) {
     match *step {
         Step::Put { version, first, count, durable } => {
             let outcome =
                 fixture.store().put(&batch(&numbered("m", first..first + count, version), 300), durable).unwrap();
-            let fresh = (first..first + count).filter(|index| model.insert((version, *index))).count();
+            let fresh = (first..first + count)
+                .filter(|index| !graves.contains(&(version, *index)) && model.insert((version, *index)))
+                .count();
             assert_eq!((outcome.stored, outcome.already), (fresh, count as usize - fresh));
         }
         Step::Delete { version, first, count } => {
+            graves.extend((first..first + count).map(|index| (version, index)));
             let gone = (first..first + count).filter(|index| model.remove(&(version, *index))).count();
             assert_eq!(fixture.store().delete(&[run("m", first, count, version)]).unwrap(), gone as u64);
         }
@@ -50,9 +55,11 @@ fn apply(fixture: &mut Fixture, model: &mut BTreeSet<(u64, u32)>, step: &Step) {
         Step::Compact => assert!(fixture.store().compact_step().is_ok()),
         Step::Sync => fixture.store().sync().unwrap(),
         Step::Reopen => {
+            graves.clear();
             fixture.reopen();
         }
         Step::ReopenWithoutHints => {
+            graves.clear();
             fixture.close();
             for hint in fixture.files().iter().filter(|name| name.ends_with("idx")) {
                 std::fs::remove_file(fixture.chunks().join(hint)).unwrap();
@@ -62,9 +69,9 @@ fn apply(fixture: &mut Fixture, model: &mut BTreeSet<(u64, u32)>, step: &Step) {
     }
 }
 
-fn check(fixture: &Fixture, model: &BTreeSet<(u64, u32)>) {
+fn check(fixture: &Fixture, model: &Chunks) {
     let store = fixture.store();
-    let all: Vec<_> = (1..6).flat_map(|version| numbered("m", 1..20, version)).collect();
+    let all: Vec<_> = (1..10).flat_map(|version| numbered("m", 1..20, version)).collect();
     let expected: Vec<bool> = all.iter().map(|chunk| model.contains(&(chunk.id.version.0, chunk.id.index))).collect();
     assert_eq!(present(store, &all), expected);
     assert_eq!(store.has(&all), expected);
@@ -86,9 +93,9 @@ proptest! {
     #[test]
     fn a_store_is_a_set(steps in steps(), segment_bytes in 500..5000u64, lanes in 1..3usize) {
         let mut fixture = Fixture::new(StoreOptions { segment_bytes, lanes, ..plain_options() });
-        let mut model = BTreeSet::new();
+        let (mut model, mut graves) = (BTreeSet::new(), BTreeSet::new());
         for step in &steps {
-            apply(&mut fixture, &mut model, step);
+            apply(&mut fixture, &mut model, &mut graves, step);
             check(&fixture, &model);
         }
         fixture.reopen();

@@ -1,7 +1,7 @@
 //! Random operations, drawn so that most make sense and every refusal is met too.
 
 use common::{
-    chunk::MAX_CHUNK_BYTES,
+    chunk::{ChunkRun, MAX_CHUNK_BYTES},
     namespace::{ChunkWrite, Commit, NewNode, RenameMode, SetAttr, Truncate},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -103,7 +103,8 @@ impl Generator {
             72..91 => self.commit(model),
             91..93 => Change::Hold { ino: self.nameless(tables, model) },
             93..95 => Change::Release { inos: vec![self.nameless(tables, model), self.ino(model)] },
-            95..97 => {
+            95 => self.bury(),
+            96 => {
                 let before = Time { secs: self.clock - self.rng.random_range(0..10), nanos: 0 };
                 Change::PurgeOrphans { before, limit: self.rng.random_range(0..4) }
             }
@@ -225,6 +226,17 @@ impl Generator {
         let current = model.nodes.get(&ino).and_then(|node| node.chunks.get(&index)).copied();
         let base = if self.rng.random_bool(0.9) { current } else { Some(Version(self.rng.random_range(1..9))) };
         ChunkWrite { index, version: self.version(), base }
+    }
+
+    /// Whatever a node may take for an orphan.
+    fn bury(&mut self) -> Change {
+        let mut run = || ChunkRun {
+            file: FileName::new("kept").unwrap(),
+            first: self.rng.random_range(1..9) - u32::from(self.rng.random_bool(0.02)),
+            count: self.rng.random_range(1..12),
+            version: Version(self.rng.random_range(0..self.fresh + 3)),
+        };
+        Change::BuryOrphans { runs: vec![run(), run()] }
     }
 
     fn forget(&mut self, tables: &Tables) -> Change {

@@ -1,5 +1,7 @@
 //! Contents: commit, truncate, the dead list, attributes.
 
+use common::chunk::ChunkRun;
+
 use super::*;
 
 fn file_of(runs: &[(u32, u32, u64)]) -> (Shop, Ino) {
@@ -330,4 +332,46 @@ fn only_the_long_dead_are_told_oldest_first() {
     assert_eq!(dead(versions[0], 9), [0; 0]);
     assert_eq!(dead(versions[2], 9), [1, 2]);
     assert_eq!(dead(versions[2] + 1, 2), [1, 2]);
+}
+
+fn bury(shop: &mut Shop, runs: &[(u32, u32, u64)]) -> Result<Reply, FsError> {
+    let run = |&(first, count, version): &(u32, u32, u64)| ChunkRun {
+        file: FileName::new("f").unwrap(),
+        first,
+        count,
+        version: Version(version),
+    };
+    shop.alone(Change::BuryOrphans { runs: runs.iter().map(run).collect() })
+}
+
+#[test]
+fn only_what_no_file_has_is_buried() {
+    let (mut shop, ino) = file_of(&[(1, 10, 1)]);
+    shop.write(ino, &[(4, 3, 2)]);
+    assert_eq!(bury(&mut shop, &[(1, 12, 1), (1, 12, 1), (4, 3, 2)]), Ok(Reply::Buried { runs: 1 }));
+    assert_eq!((shop.contents(ino), shop.dead()), ("1+3 v1, 4+3 v2, 7+4 v1".into(), "4+3 v1, 11+2 v1".into()));
+    assert_eq!(bury(&mut shop, &[(u32::MAX, 1, 3), (1, u32::MAX, 4)]), Ok(Reply::Buried { runs: 2 }));
+    assert!(is_invalid(bury(&mut shop, &[(0, 1, 5)])) && is_invalid(bury(&mut shop, &[(2, u32::MAX, 5)])));
+}
+
+/// A laptop sleeps for hours between storing and committing. Its chunks are gone, so it has to be told.
+#[test]
+fn a_commit_that_comes_after_the_burial_is_refused() {
+    let (mut shop, ino) = file_of(&[(1, 1, 1)]);
+    bury(&mut shop, &[(2, 2, 7)]).unwrap();
+    let late = Commit { extents: vec![extent((2, 2, 7))], size_at_least: 30, ..Commit::default() };
+    assert_eq!(shop.commit(ino, late.clone()), Err(FsError::Conflict { index: 2 }));
+    let Ok(Answer::Dead(dead)) = shop.tables.query(&Query::Dead { before: at(100), limit: 9 }) else { panic!() };
+    shop.alone(Change::ForgetDead { ids: dead.iter().map(|(id, _)| *id).collect() }).unwrap();
+    assert_eq!(shop.commit(ino, late), Err(FsError::Conflict { index: 2 }), "also when the nodes have deleted it");
+}
+
+/// They belong to another namespace, or to what this one knew before it lost its state.
+#[test]
+fn versions_that_were_never_handed_out_are_left_alone() {
+    let (mut shop, _) = file_of(&[(1, 1, 1)]);
+    let next = shop.tables.next.version;
+    assert_eq!(bury(&mut shop, &[(1, 9, 0), (1, 9, next)]), Ok(Reply::Buried { runs: 0 }));
+    assert_eq!(bury(&mut shop, &[(1, 9, next - 1)]), Ok(Reply::Buried { runs: 1 }));
+    assert_eq!(shop.dead(), format!("1+9 v{}", next - 1));
 }

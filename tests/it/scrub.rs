@@ -1,0 +1,155 @@
+//! What is stored stays right and what is deleted goes: damage on a disk, garbage of nodes that were away, and space.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use harness::{Cluster, Stored, TempMount, cluster::binary, run, tree, wait_for};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn segments(cluster: &Cluster, node: usize) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cluster.nodes[node].data.join("chunks")).expect("the node's chunks");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.extension().is_some_and(|ending| ending == "seg")).collect()
+}
+
+/// One bit in every so many bytes: headers, names, lengths and data alike.
+fn flip_bits(path: &Path, every: usize) -> usize {
+    let mut bytes = fs::read(path).expect("the segment");
+    let places: Vec<usize> = (7..bytes.len()).step_by(every).collect();
+    places.iter().for_each(|at| bytes[*at] ^= 1 << (at % 8));
+    // Written over in place: the node has the file open.
+    let file = fs::File::options().write(true).open(path).expect("the segment");
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).expect("the segment takes it");
+    places.len()
+}
+
+fn chunks(cluster: &Cluster, node: usize) -> Vec<Stored> {
+    let mut list = cluster.ls(node);
+    list.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
+    list
+}
+
+#[track_caller]
+fn wait_for_copies(cluster: &Cluster, expected: &[Stored]) {
+    wait_for("every node has every chunk", MINUTE, || {
+        let lens: Vec<usize> = (0..3).map(|node| chunks(cluster, node).len()).collect();
+        let all = (0..3).all(|node| chunks(cluster, node) == expected);
+        if all { Ok(()) } else { Err(format!("{lens:?} of {}", expected.len())) }
+    });
+}
+
+fn scrub(cluster: &Cluster, node: usize) -> String {
+    let address = format!("{}:5057", cluster.ip(node));
+    run(binary("storage-node"), &[&"scrub", &"--node", &address], cluster.folder()).ok()
+}
+
+fn scrub_status(cluster: &Cluster, node: usize) -> serde_json::Value {
+    let url = format!("http://{}:5059/scrub", cluster.ip(node));
+    reqwest::blocking::get(url).expect("the node answers").json().expect("JSON")
+}
+
+#[test]
+fn flipped_bits_are_seen_by_no_reader_and_repaired() {
+    let mut cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    let contents = tree::bytes(3, 3_000_000);
+    fs::write(mount.join("f"), &contents).unwrap();
+    wait_for("three copies of 733 chunks", MINUTE, || {
+        let lens: Vec<usize> = (0..3).map(|node| cluster.ls(node).len()).collect();
+        if lens == [733; 3] { Ok(()) } else { Err(format!("{lens:?}")) }
+    });
+    let stored = chunks(&cluster, 0);
+
+    // Under the running node: nothing but the scrub looks.
+    let flipped: usize = segments(&cluster, 1).iter().map(|path| flip_bits(path, 20_011)).sum();
+    assert!(flipped > 100, "{flipped}");
+    let said = scrub(&cluster, 1);
+    let status = scrub_status(&cluster, 1);
+    // Repair may come first with some of them, as it sees what is missing.
+    assert_eq!(status["damaged"], flipped, "{said}\n{status}");
+    assert!(status["mended"].as_u64() > Some(0), "{status}");
+    assert_eq!((&status["waiting"], &status["lost"]), (&0.into(), &0.into()));
+    wait_for_copies(&cluster, &stored);
+    assert!(cluster.log(1).contains("damaged chunk replaced from another holder chunk=f_chunk_"));
+    assert!(scrub(&cluster, 1).contains("damaged      0 in this pass"));
+
+    // Of a stopped node, and a reader comes first.
+    cluster.kill(2);
+    segments(&cluster, 2).iter().for_each(|path| drop(flip_bits(path, 9_001)));
+    cluster.start_node(2);
+    cluster.wait_settled();
+    let fresh = TempMount::new(&cluster);
+    assert!(fs::read(fresh.join("f")).unwrap() == contents);
+    scrub(&cluster, 2);
+    wait_for_copies(&cluster, &stored);
+    assert!(scrub(&cluster, 2).contains("damaged      0 in this pass"));
+}
+
+fn disk_bytes(cluster: &Cluster) -> u64 {
+    let sizes = cluster.live().into_iter().flat_map(|node| segments(cluster, node));
+    sizes.map(|path| fs::metadata(path).map_or(0, |found| found.len())).sum()
+}
+
+#[test]
+fn a_deleted_file_gives_its_space_back_within_a_minute() {
+    let cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("small"), tree::bytes(1, 500_000)).unwrap();
+    let mut large = fs::File::create(mount.join("large")).unwrap();
+    tree::write_stream(&mut large, 2, 64 << 20).unwrap();
+    large.sync_all().unwrap();
+    drop(large);
+    wait_for("three copies", MINUTE, || match disk_bytes(&cluster) {
+        bytes if bytes >= 3 * (64 << 20) => Ok(()),
+        bytes => Err(format!("{bytes} bytes")),
+    });
+    fs::remove_file(mount.join("large")).unwrap();
+    let deleted = std::time::Instant::now();
+    wait_for("the space is back", MINUTE, || match disk_bytes(&cluster) {
+        bytes if bytes < 3 * (2 << 20) => Ok(()),
+        bytes => Err(format!("{bytes} bytes")),
+    });
+    eprintln!("64 MiB in three copies went within {:?}", deleted.elapsed());
+    assert_eq!(fs::read(mount.join("small")).unwrap(), tree::bytes(1, 500_000));
+}
+
+fn count(cluster: &Cluster, node: usize, file: &str) -> usize {
+    let prefix = format!("{file}_chunk_");
+    cluster.ls(node).iter().filter(|chunk| chunk.name.starts_with(&prefix)).count()
+}
+
+#[test]
+fn garbage_of_a_node_that_was_away_goes() {
+    let mut cluster = Cluster::empty();
+    cluster.run_args = vec!["--orphan-age", "8s"];
+    (0..3).for_each(|_| drop(cluster.add()));
+    cluster.wait_settled();
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("stays"), tree::bytes(1, 400_000)).unwrap();
+    fs::write(mount.join("goes"), tree::bytes(2, 400_000)).unwrap();
+    wait_for("three copies", MINUTE, || {
+        let lens: Vec<usize> =
+            (0..3).map(|node| count(&cluster, node, "stays") + count(&cluster, node, "goes")).collect();
+        if lens == [196; 3] { Ok(()) } else { Err(format!("{lens:?}")) }
+    });
+    cluster.kill(2);
+    fs::remove_file(mount.join("goes")).unwrap();
+    wait_for("the others have deleted it", MINUTE, || {
+        let lens = [0, 1].map(|node| count(&cluster, node, "goes"));
+        if lens == [0, 0] { Ok(()) } else { Err(format!("{lens:?}")) }
+    });
+    cluster.start_node(2);
+    cluster.wait_settled();
+    wait_for("the garbage is gone everywhere, for good", 2 * MINUTE, || {
+        let lens = [0, 1, 2].map(|node| count(&cluster, node, "goes"));
+        if lens == [0; 3] { Ok(()) } else { Err(format!("{lens:?}; {}", scrub_status(&cluster, 2))) }
+    });
+    let found = "chunks that no file has were handed to the namespace";
+    assert!((0..3).any(|node| cluster.log(node).contains(found)), "it came back with what it had");
+    assert_eq!([0, 1, 2].map(|node| count(&cluster, node, "stays")), [98; 3]);
+    assert_eq!(fs::read(mount.join("stays")).unwrap(), tree::bytes(1, 400_000));
+}
