@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use storage_node::{
     ask::{self, Asked},
     lifecycle::{self, NodeConfig},
+    replica::rate::RateLimit,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -61,6 +62,9 @@ struct RunArgs {
     /// Space of the disk that is never filled, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     reserve: u64,
+    /// Bytes a second that filling this node and repairing others may use, as in 64M, 1G; 0 or none: no limit
+    #[arg(long, value_name = "RATE", default_value_t = RateLimit::default())]
+    repair_rate: RateLimit,
     /// Let the ring call `kill` end this process
     #[arg(long)]
     allow_kill: bool,
@@ -85,6 +89,7 @@ impl From<RunArgs> for NodeConfig {
         config.id = args.id;
         config.store.capacity_bytes = args.capacity.map(|mib| mib << 20);
         config.store.reserve_bytes = args.reserve << 20;
+        config.repair_rate = args.repair_rate;
         config.allow_kill = args.allow_kill;
         config
     }

@@ -25,7 +25,7 @@ use crate::{
     files,
     http::admin::{NamespaceStatus, NodeAdmin, NodeState, NodeStatus, StoreStatus},
     namespace::Namespace,
-    replica::peer::Peers,
+    replica::{peer::Peers, traffic::Traffic},
     store::{Store, StoreError},
 };
 
@@ -89,6 +89,8 @@ pub struct Node {
     pub store: Arc<Store>,
     pub peers: Peers,
     pub session: OwnSession,
+    /// What is copied between this node and others.
+    pub traffic: Arc<Traffic>,
     /// Set once, before the planes are opened.
     pub namespace: OnceLock<Namespace>,
     pub capacity_bytes: Option<u64>,
@@ -163,6 +165,7 @@ impl NodeAdmin for Node {
                 leader: self.namespace().leader(),
                 voters: self.namespace().voters(),
             },
+            repair: self.traffic.status(),
         }
     }
 

@@ -13,11 +13,13 @@
 //! | `dead`, `remove` | the list of dead records; delete, forget, and what was found damaged |
 //! | `hint`, `scan`, `recovery` | opening: by short cut, by reading all, and what to believe |
 //! | `read`, `list` | get and scrub; the contents of an arc, page by page |
+//! | `compare` | what two nodes need to become equal: sums and ids of arcs, confirmed copies |
 //! | `compaction` | rewriting segments that are mostly dead |
 //!
 //! All calls block and are meant for `spawn_blocking`. No call holds one lock while all bytes pass through it.
 
 mod compaction;
+mod compare;
 mod dead;
 pub mod folder;
 mod hint;
