@@ -16,12 +16,17 @@ const HELD_FOR: Duration = Duration::from_secs(15);
 /// What is claimed beyond this many is not remembered.
 const MAX_CLAIMS: usize = 1 << 16;
 
+/// A full table is looked through for what has run out this often.
+const CLEAR_PERIOD: Duration = Duration::from_secs(1);
+
 /// Key and id; a key has no order and no hash of its own.
 type Name = (u32, ChunkId);
 
 #[derive(Default)]
 pub struct Claims {
     held: HashMap<Name, Claim>,
+    /// When what has run out was last looked for.
+    cleared: Option<Instant>,
 }
 
 struct Claim {
@@ -55,7 +60,9 @@ impl Claims {
 
     fn hold(&mut self, chunk: &ChunkAt, by: RingId, now: Instant) {
         let name = (chunk.key.0, chunk.id);
-        if self.held.len() >= MAX_CLAIMS {
+        let due = self.cleared.is_none_or(|cleared| now.saturating_duration_since(cleared) >= CLEAR_PERIOD);
+        if self.held.len() >= MAX_CLAIMS && due {
+            self.cleared = Some(now);
             self.held.retain(|_, claim| claim.until > now);
         }
         if self.held.len() < MAX_CLAIMS {

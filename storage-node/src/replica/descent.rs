@@ -206,8 +206,12 @@ mod tests {
         let sum = |arc: &RingArc| {
             let inside = within(holder, *arc);
             let digest = inside.iter().fold(0u64, |sum, chunk| {
-                let bits = u64::from(chunk.key.0) << 8 | chunk.id.version.0;
-                sum.wrapping_add((bits ^ bits << 31).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+                let mut bits = u64::from(chunk.key.0) << 8 | chunk.id.version.0;
+                // Anything linear would give neighbours the sum of their neighbours.
+                for factor in [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb] {
+                    bits = (bits ^ bits >> 30).wrapping_mul(factor);
+                }
+                sum.wrapping_add(bits ^ bits >> 31)
             });
             ArcSum { count: inside.len() as u64, bytes: 100 * inside.len() as u64, digest }
         };

@@ -143,9 +143,9 @@ async fn the_rate_is_kept_and_progress_is_seen_on_both_sides() {
     assert_eq!(new.traffic.status().incoming.chunks_left, 0);
 }
 
-/// A node without room refuses what it is offered; what it has beyond the other is fetched all the same.
+/// What a holder has beyond the other is fetched also when it takes nothing.
 #[tokio::test]
-async fn a_full_holder_still_gives_what_it_has() {
+async fn a_holder_that_takes_nothing_still_gives_what_it_has() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=2000));
     b.put(&chunks(1500..=2500));
