@@ -4,6 +4,7 @@
 pub mod chunk;
 pub mod chunk_api;
 pub mod chunk_client;
+pub mod compare_api;
 pub mod fs_error;
 pub mod http_pool;
 pub mod namespace;

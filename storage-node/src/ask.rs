@@ -82,7 +82,22 @@ fn describe(node: SocketAddr, status: &Value) -> String {
     line("successors", list(&ring["successors"], &member));
     line("chunks", format!("{}, {} MiB", store["chunks"], store["data_bytes"].as_u64().unwrap_or(0) >> 20));
     line("free", format!("{} MiB", store["free_bytes"].as_u64().unwrap_or(0) >> 20));
+    for (name, flow) in [("filling", &status["repair"]["incoming"]), ("repairing", &status["repair"]["outgoing"])] {
+        line(name, describe_flow(flow));
+    }
     line("leader", if namespace["leader"].is_null() { "none".into() } else { text(&namespace["leader"]) });
     line("voters", list(&namespace["voters"], &text));
     out
+}
+
+/// What is still to be copied: `1200 chunks, 4 MiB left, 64 MiB/s, 3 s`.
+fn describe_flow(flow: &Value) -> String {
+    let number = |field: &str| flow[field].as_u64().unwrap_or(0);
+    if number("chunks_left") == 0 {
+        return "nothing left".to_owned();
+    }
+    let rate = number("bytes_per_second") as f64 / f64::from(1 << 20);
+    let end = flow["seconds_left"].as_u64().map_or("no estimate yet".to_owned(), |seconds| format!("{seconds} s"));
+    let mib = number("bytes_left").div_ceil(1 << 20);
+    format!("{} chunks, {mib} MiB left, {rate:.1} MiB/s, {end}", number("chunks_left"))
 }

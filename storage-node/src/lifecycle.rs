@@ -42,7 +42,7 @@ use crate::{
     },
     namespace::{self, Namespace, NamespaceConfig, garbage::Deleter},
     node::{Node, OwnSession, Stage, copies_floor},
-    replica::{peer::Peers, repair::Repair, write::Writer},
+    replica::{peer::Peers, rate::RateLimit, repair::Repair, traffic::Traffic, write::Writer},
     scrub::{self, Scrub},
     status,
     store::{DataFolder, Store, StoreOptions},
@@ -66,6 +66,8 @@ pub struct NodeConfig {
     /// How long to go on asking the members named in `join`.
     pub join_deadline: Duration,
     pub repair_period: Duration,
+    /// What repair and filling may move in a second.
+    pub repair_rate: RateLimit,
     pub compact_period: Duration,
     pub scrub: scrub::Settings,
 }
@@ -84,6 +86,7 @@ impl NodeConfig {
             operation_deadline: Duration::from_secs(30),
             join_deadline: Duration::from_secs(60),
             repair_period: Duration::from_secs(8),
+            repair_rate: RateLimit::default(),
             compact_period: Duration::from_secs(2),
             scrub: scrub::Settings::default(),
         }
@@ -176,12 +179,14 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
 
     let (opened, session) = watch::channel(None);
     let session = OwnSession::new(session, config.operation_deadline);
+    let traffic = Arc::new(Traffic::new(config.repair_rate));
     let node = Arc::new(Node {
         stage: Stage::default(),
         ring: ring.clone(),
         store: store.clone(),
         peers: peers.clone(),
         session: session.clone(),
+        traffic: traffic.clone(),
         namespace: OnceLock::new(),
         capacity_bytes: config.store.capacity_bytes,
         work: Arc::default(),
@@ -206,7 +211,8 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         Arc::new(move || copies_floor(&namespace))
     };
     let (view, wake) = (neighbours.clone(), repair.clone());
-    let writer = Arc::new(Writer::new(store.clone(), peers.clone(), view, wake, config.peer_deadline, floor));
+    let deadline = config.peer_deadline;
+    let writer = Arc::new(Writer::new(store.clone(), peers.clone(), view, wake, traffic.clone(), deadline, floor));
     let own = vec![config.address];
     let router = || Arc::new(Router::new(own.clone(), config.look_up_deadline));
     let scrub = Scrub::new(scrub::Parts {
@@ -224,8 +230,8 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     scrub.start(tasks, stop);
     let chunk_client = Arc::new(ChunkClient::new(router(), pool.clone(), config.operation_deadline));
     let files = FileService::over(Arc::new(session), chunk_client, FileDefaults::default());
-    let file_plane =
-        chunks::routes(ChunkPlane { store: store.clone(), writer }).merge(files_router(files, FilesOptions::default()));
+    let file_plane = chunks::routes(ChunkPlane { store: store.clone(), writer, traffic: traffic.clone() })
+        .merge(files_router(files, FilesOptions::default()));
     let metrics = install_recorder().map_err(anyhow::Error::msg)?;
     let admin_plane = admin_router(node.clone(), metrics, AdminOptions::default()).merge(namespace.routes());
     let admin_plane = admin_plane.merge(status::routes(node.clone(), pool)).merge(scrub.routes());
@@ -240,8 +246,8 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         router: router(),
         neighbours,
         wake: repair,
+        traffic,
         period: config.repair_period,
-        work: node.work.clone(),
     };
     tasks.spawn(repair.run(stop.clone()));
     tasks.spawn(compact(store, config.compact_period, stop.clone()));

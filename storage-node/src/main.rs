@@ -14,6 +14,7 @@ use storage_node::{
     check::{self, CheckOptions},
     duration,
     lifecycle::{self, NodeConfig},
+    replica::rate::RateLimit,
     scrub,
 };
 use tracing_subscriber::EnvFilter;
@@ -91,6 +92,9 @@ struct RunArgs {
     /// Chunks that no file has are deleted when they have been here for this long [a number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse_positive)]
     orphan_age: Duration,
+    /// Bytes a second that filling this node and repairing others may use, as in 64M, 1G; 0 or none: no limit
+    #[arg(long, value_name = "RATE", default_value_t = RateLimit::default())]
+    repair_rate: RateLimit,
     /// Let the ring call `kill` end this process
     #[arg(long)]
     allow_kill: bool,
@@ -117,6 +121,7 @@ impl From<RunArgs> for NodeConfig {
         config.store.reserve_bytes = args.reserve << 20;
         config.scrub.period = args.scrub_period;
         config.scrub.orphan_age = args.orphan_age;
+        config.repair_rate = args.repair_rate;
         config.allow_kill = args.allow_kill;
         config
     }

@@ -25,7 +25,7 @@ use crate::{
     files,
     http::admin::{NamespaceStatus, NodeAdmin, NodeState, NodeStatus, StoreStatus},
     namespace::Namespace,
-    replica::peer::Peers,
+    replica::{peer::Peers, traffic::Traffic},
     status::WorkBoard,
     store::{Store, StoreError},
 };
@@ -90,6 +90,8 @@ pub struct Node {
     pub store: Arc<Store>,
     pub peers: Peers,
     pub session: OwnSession,
+    /// What is copied between this node and others.
+    pub traffic: Arc<Traffic>,
     /// Set once, before the planes are opened.
     pub namespace: OnceLock<Namespace>,
     pub capacity_bytes: Option<u64>,
@@ -151,7 +153,7 @@ impl Node {
 
 impl NodeAdmin for Node {
     fn status(&self) -> NodeStatus {
-        let (store, namespace) = (self.store.stats(), self.namespace().status());
+        let (store, namespace, repair) = (self.store.stats(), self.namespace().status(), self.traffic.status());
         NodeStatus {
             state: self.stage.get(),
             neighbours: Some(self.neighbours()),
@@ -166,7 +168,8 @@ impl NodeAdmin for Node {
                 leader: self.namespace().leader(),
                 voters: self.namespace().voters(),
             },
-            work: self.work.get(),
+            work: self.work.get(&repair),
+            repair,
         }
     }
 

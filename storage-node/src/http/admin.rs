@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{body::read_small, error::HttpError, metrics::count_admin};
-use crate::status::work::Work;
+use crate::{replica::progress::RepairStatus, status::work::Work};
 
 /// What the administration needs of the node it runs in.
 pub trait NodeAdmin: Send + Sync + 'static {
@@ -67,6 +67,7 @@ pub struct NodeStatus {
     pub namespace: NamespaceStatus,
     #[serde(default)]
     pub work: Work,
+    pub repair: RepairStatus,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,6 +186,7 @@ async fn render_metrics(State(admin): State<AdminState>) -> Response {
     gauge!("chordfs_store_capacity_bytes").set(status.store.capacity_bytes as f64);
     gauge!("chordfs_node_serving").set(f64::from(u8::from(status.state == NodeState::Serving)));
     gauge!("chordfs_namespace_voter").set(f64::from(u8::from(status.namespace.voter)));
+    super::metrics::show_repair(&status.repair);
     let successors = status.neighbours.map_or(0, |neighbours| neighbours.successors.len());
     gauge!("chordfs_ring_successors").set(successors as f64);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()

@@ -22,9 +22,12 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, timeout};
 
+use super::compare;
 use crate::{
     replica::{
+        descent::Left,
         peer::ArcDigest,
+        traffic::Traffic,
         write::{PutError, Writer},
     },
     store::{Store, StoreError},
@@ -43,6 +46,7 @@ const LIST_PAGE: usize = MAX_BATCH_CHUNKS;
 pub struct ChunkPlane {
     pub store: Arc<Store>,
     pub writer: Arc<Writer>,
+    pub traffic: Arc<Traffic>,
 }
 
 pub fn routes(plane: ChunkPlane) -> Router {
@@ -55,6 +59,7 @@ pub fn routes(plane: ChunkPlane) -> Router {
         .route("/chunks/list", get(list))
         .route("/chunks/digest", get(digest))
         .route("/chunks/space", get(space))
+        .merge(compare::routes())
         .with_state(plane)
 }
 
@@ -63,6 +68,12 @@ struct PutParams {
     copies: u8,
     #[serde(default)]
     durable: bool,
+    /// The three of an offer, where this is what was wanted of it.
+    from: Option<u32>,
+    #[serde(default)]
+    left: u64,
+    #[serde(default)]
+    left_bytes: u64,
 }
 
 async fn put(
@@ -72,11 +83,27 @@ async fn put(
 ) -> Result<StatusCode, Refusal> {
     let batch = VerifiedBatch::verify(gather(body).await?).map_err(|error| Refusal::bad(error.to_string()))?;
     match params.copies {
-        1 => plane.writer.put_local(batch, params.durable).await?,
+        1 => match params.from {
+            Some(from) => put_brought(&plane, RingId(from), &params, batch).await?,
+            None => plane.writer.put_local(batch, params.durable).await?,
+        },
         3 => plane.writer.put(batch, params.durable).await?,
         copies => return Err(Refusal::bad(format!("copies={copies}: only 1 (store here) and 3 (as owner) are known"))),
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A copy that repair brings.
+async fn put_brought(
+    plane: &ChunkPlane,
+    from: RingId,
+    params: &PutParams,
+    batch: VerifiedBatch,
+) -> Result<(), StoreError> {
+    let stored = plane.writer.put_local(batch.clone(), params.durable).await;
+    let left = Left { chunks: params.left, bytes: params.left_bytes };
+    plane.traffic.brought(from, left, &batch, stored.is_ok());
+    stored
 }
 
 async fn get_chunks(State(plane): State<ChunkPlane>, body: Body) -> Result<Response, Refusal> {
@@ -162,7 +189,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn bad(text: String) -> Self {
+    pub(super) fn bad(text: String) -> Self {
         Self { status: StatusCode::BAD_REQUEST, body: text }
     }
 
@@ -203,16 +230,20 @@ impl From<PutError> for Refusal {
 
 /// The whole body as one piece: it is stored and passed on as it came.
 async fn gather(body: Body) -> Result<Bytes, Refusal> {
+    gather_up_to(body, MAX_BATCH_BYTES).await
+}
+
+pub(super) async fn gather_up_to(body: Body, limit_bytes: usize) -> Result<Bytes, Refusal> {
     let mut stream = body.into_data_stream();
-    let mut gathered = BytesMut::with_capacity(stream_hint(&stream));
+    let mut gathered = BytesMut::with_capacity(stream_hint(&stream).min(limit_bytes));
     loop {
         let next = timeout(BODY_STALL, stream.next()).await;
         let next =
             next.map_err(|_| Refusal { status: StatusCode::REQUEST_TIMEOUT, body: "the body stalled".into() })?;
         let Some(piece) = next else { return Ok(gathered.freeze()) };
         let piece = piece.map_err(|error| Refusal::bad(format!("the body broke off: {error}")))?;
-        if gathered.len() + piece.len() > MAX_BATCH_BYTES {
-            let body = format!("a batch may have {MAX_BATCH_BYTES} bytes at most");
+        if gathered.len() + piece.len() > limit_bytes {
+            let body = format!("this body may have {limit_bytes} bytes at most");
             return Err(Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, body });
         }
         gathered.extend_from_slice(&piece);
@@ -224,7 +255,7 @@ fn stream_hint(stream: &axum::body::BodyDataStream) -> usize {
     (hint.exact().unwrap_or(0) as usize).min(FIRST_BODY_BYTES)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;

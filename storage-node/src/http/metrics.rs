@@ -5,8 +5,10 @@
 use std::sync::OnceLock;
 
 use axum::{extract::Request, http::Method, middleware::Next, response::Response};
-use metrics::counter;
+use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use crate::replica::progress::RepairStatus;
 
 static RECORDER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
 
@@ -24,6 +26,18 @@ pub async fn count_files(request: Request, next: Next) -> Response {
 /// Middleware for what is served on 5059.
 pub async fn count_admin(request: Request, next: Next) -> Response {
     count("admin", request, next).await
+}
+
+/// How far filling (`incoming`) and repairing others (`outgoing`) are.
+pub fn show_repair(status: &RepairStatus) {
+    for (way, flow) in [("incoming", &status.incoming), ("outgoing", &status.outgoing)] {
+        gauge!("chordfs_repair_chunks_left", "way" => way).set(flow.chunks_left as f64);
+        gauge!("chordfs_repair_bytes_left", "way" => way).set(flow.bytes_left as f64);
+        gauge!("chordfs_repair_bytes_per_second", "way" => way).set(flow.bytes_per_second as f64);
+        gauge!("chordfs_repair_seconds_left", "way" => way).set(flow.seconds_left.map_or(f64::NAN, |left| left as f64));
+        counter!("chordfs_repair_chunks_total", "way" => way).absolute(flow.chunks_moved);
+        counter!("chordfs_repair_bytes_total", "way" => way).absolute(flow.bytes_moved);
+    }
 }
 
 async fn count(plane: &'static str, request: Request, next: Next) -> Response {

@@ -7,6 +7,7 @@
 pub mod admin;
 mod body;
 pub mod chunks;
+mod compare;
 mod conditions;
 mod disposition;
 mod download;

@@ -6,12 +6,15 @@ use bytes::Bytes;
 use common::{
     chunk::{ChunkRef, ChunkRun},
     chunk_api::{ChunkList, encode_refs, encode_runs},
+    compare_api::{self, ArcSum, ChunkAt, IdsPage, IdsRequest, check_page},
     http_pool::{HttpAnswer, HttpError, HttpPool},
-    ring_id::{NodeRef, RingArc},
+    ring_id::{NodeRef, RingArc, RingId},
 };
 use hyper::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::descent::Left;
 
 #[derive(Clone, Debug, Error)]
 pub enum PeerError {
@@ -30,6 +33,19 @@ pub enum PeerError {
 pub struct ArcDigest {
     pub count: u64,
     pub digest: u64,
+}
+
+/// Who brings chunks, and how much it still means to bring.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender {
+    pub node: RingId,
+    pub left: Left,
+}
+
+impl Sender {
+    fn query(&self) -> String {
+        format!("from={}&left={}&left_bytes={}", self.node, self.left.chunks, self.left.bytes)
+    }
 }
 
 #[derive(Clone)]
@@ -78,6 +94,58 @@ impl Peers {
         decode(node, &self.get_path(node, &path).await?.body)
     }
 
+    /// What its chunks of each arc come to.
+    pub async fn sums(&self, node: &NodeRef, arcs: &[RingArc]) -> Result<Vec<ArcSum>, PeerError> {
+        let answer = self.question(node, "/chunks/digests", compare_api::encode(&arcs)).await?;
+        let sums: Vec<ArcSum> = decode(node, &answer)?;
+        match sums.len() == arcs.len() {
+            true => Ok(sums),
+            false => Err(wrong(node, format!("{} sums for {} arcs", sums.len(), arcs.len()))),
+        }
+    }
+
+    /// A page of what it has in the arcs, checked to be in order.
+    pub async fn ids(&self, node: &NodeRef, request: &IdsRequest) -> Result<IdsPage, PeerError> {
+        let page: IdsPage = decode(node, &self.question(node, "/chunks/ids", compare_api::encode(request)).await?)?;
+        check_page(request, &page).map_err(|reason| wrong(node, reason))?;
+        Ok(page)
+    }
+
+    /// One of [`compare_api::HERE`], [`compare_api::SEND`], [`compare_api::COMING`] for each.
+    pub async fn offer(&self, node: &NodeRef, from: &Sender, chunks: &[ChunkAt]) -> Result<Vec<u8>, PeerError> {
+        let path = format!("/chunks/offer?{}", from.query());
+        self.byte_each(node, &path, chunks).await
+    }
+
+    /// [`Peers::put`] of what was wanted of an offer.
+    pub async fn bring(&self, node: &NodeRef, from: &Sender, records: Vec<Bytes>) -> Result<(), PeerError> {
+        let path = format!("/chunks/put?copies=1&durable=true&{}", from.query());
+        self.post(node, &path, records).await.map(drop)
+    }
+
+    /// The records that it has of these, one after the other.
+    pub async fn fetch(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<Bytes, PeerError> {
+        self.question(node, "/chunks/fetch", compare_api::encode(&chunks)).await
+    }
+
+    /// For each, whether it has it on its disk, and has read it back sound just now.
+    pub async fn confirm(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<Vec<bool>, PeerError> {
+        let answer = self.byte_each(node, "/chunks/confirm", chunks).await?;
+        Ok(answer.into_iter().map(|byte| byte == 1).collect())
+    }
+
+    async fn byte_each(&self, node: &NodeRef, path: &str, chunks: &[ChunkAt]) -> Result<Vec<u8>, PeerError> {
+        let answer = self.question(node, path, compare_api::encode(&chunks)).await?;
+        match answer.len() == chunks.len() {
+            true => Ok(answer.to_vec()),
+            false => Err(wrong(node, format!("{} answers to {} questions", answer.len(), chunks.len()))),
+        }
+    }
+
+    async fn question(&self, node: &NodeRef, path: &str, body: Vec<u8>) -> Result<Bytes, PeerError> {
+        Ok(self.post(node, path, vec![body.into()]).await?.body)
+    }
+
     async fn post(&self, node: &NodeRef, path: &str, body: Vec<Bytes>) -> Result<HttpAnswer, PeerError> {
         let answer = self.pool.post(node.files_address(), path, body, self.deadline).await?;
         check(node, answer)
@@ -96,6 +164,10 @@ fn check(node: &NodeRef, answer: HttpAnswer) -> Result<HttpAnswer, PeerError> {
         StatusCode::INSUFFICIENT_STORAGE => Err(PeerError::NoSpace { node: *node }),
         status => Err(PeerError::Refused { node: *node, status, text: answer.text() }),
     }
+}
+
+fn wrong(node: &NodeRef, reason: String) -> PeerError {
+    PeerError::Answer { node: *node, reason }
 }
 
 fn decode<T: for<'a> Deserialize<'a>>(node: &NodeRef, body: &[u8]) -> Result<T, PeerError> {

@@ -1,11 +1,8 @@
 //! Who has to hold what, decided from values alone.
 #![deny(clippy::disallowed_methods)]
 
-use std::collections::HashSet;
-
 use common::{
-    chunk::ChunkId,
-    chunk_api::{ListedChunk, REPLICAS, write_quorum},
+    chunk_api::{REPLICAS, write_quorum},
     ring_id::{Neighbours, NodeRef, RingId},
     router::Route,
 };
@@ -35,23 +32,6 @@ pub fn judge_put(neighbours: &Neighbours, mut keys: impl Iterator<Item = RingId>
     PutVerdict::Own { others: neighbours.successors.clone(), required }
 }
 
-/// How two holders of one arc become equal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Difference {
-    pub push: Vec<ListedChunk>,
-    pub pull: Vec<ListedChunk>,
-}
-
-/// Stored chunks never change, so making two holders equal is set union.
-pub fn compare(ours: &[ListedChunk], theirs: &[ListedChunk]) -> Difference {
-    let ids = |chunks: &[ListedChunk]| chunks.iter().map(|listed| listed.chunk.id).collect::<HashSet<ChunkId>>();
-    let (have, they_have) = (ids(ours), ids(theirs));
-    let lacking = |chunks: &[ListedChunk], had: &HashSet<ChunkId>| {
-        chunks.iter().filter(|listed| !had.contains(&listed.chunk.id)).cloned().collect()
-    };
-    Difference { push: lacking(ours, &they_have), pull: lacking(theirs, &have) }
-}
-
 /// Is a node a holder of this arc?
 pub fn holds(route: &Route, node: &NodeRef) -> bool {
     route.holders.iter().any(|holder| holder.id == node.id)
@@ -59,9 +39,6 @@ pub fn holds(route: &Route, node: &NodeRef) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use common::chunk::{ChunkRef, FileName, Version};
-
     use super::*;
 
     fn node(id: u32) -> NodeRef {
@@ -99,18 +76,5 @@ mod tests {
     #[test]
     fn without_a_predecessor_nothing_else_is_vouched_for() {
         assert_eq!(verdict(&neighbours(None, &[60]), 30, 1), PutVerdict::Misdirected);
-    }
-
-    #[test]
-    fn union_of_two_holders() {
-        let listed = |index| ListedChunk {
-            chunk: ChunkRef {
-                file: FileName::new(Bytes::from_static(b"a")).unwrap(),
-                id: ChunkId { version: Version(1), index },
-            },
-            data_bytes: 1,
-        };
-        let found = compare(&[listed(1), listed(2)], &[listed(2), listed(3)]);
-        assert_eq!(found, Difference { push: vec![listed(1)], pull: vec![listed(3)] });
     }
 }

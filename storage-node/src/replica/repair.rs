@@ -1,20 +1,23 @@
 //! Background work that keeps three holders of every chunk.
 //!
 //! Two duties, run at any change of neighbours, when a write passed over a holder, and every few seconds anyway:
-//! - for the arc it owns, a node makes its next two holders and itself equal (set union, after comparing digests);
+//! - for the arc it owns, a node makes its next two holders and itself equal (`equal`);
 //! - chunks in arcs it has no part in any more go to the three holders, and are dropped here only after all three have
-//!   said that they have them.
+//!   them on their disks and have read them back sound.
 //!
-//! A failed step is left for the next round; nothing here is needed for a write to be acknowledged.
+//! A failed step is left for the next round, and a round remembers nothing of the one before: what is missing is what
+//! the stores say is missing, so it goes on after a crash of either side where it was. Nothing here is needed for a write
+//! to be acknowledged.
 
 use std::{sync::Arc, time::Duration};
 
 use common::{
-    chunk::{ChunkRef, VerifiedBatch},
-    chunk_api::{ListedChunk, MAX_BATCH_CHUNKS, REPLICAS},
-    ring_id::{Neighbours, NodeRef, RingArc},
+    chunk_api::REPLICAS,
+    compare_api::{ChunkAt, IdsRequest},
+    ring_id::Neighbours,
     router::{Route, Router},
 };
+use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::{
     sync::{Notify, watch},
@@ -24,17 +27,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    peer::{ArcDigest, PeerError, Peers},
-    plan::{compare, holds},
+    descent::Left,
+    equal::{Moved, batches},
+    peer::{PeerError, Peers},
+    plan::holds,
+    traffic::Traffic,
 };
-use crate::{
-    status::WorkBoard,
-    store::{Store, StoreError},
-};
+use crate::store::{Store, StoreError};
 
-/// Moved in one request at most.
-const MOVE_CHUNKS: usize = 1024;
-const MOVE_BYTES: usize = 4 << 20;
+/// Surplus that is looked at in one go.
+const SURPLUS_CHUNKS: usize = 8192;
+/// What was fetched is passed on to the other holders so soon after.
+const SOON: Duration = Duration::from_millis(500);
 /// The ring's view has to stand still for this long before anything is dropped by it: while nodes come and go it would
 /// be fetched again a moment later.
 const SETTLED: Duration = Duration::from_secs(6);
@@ -51,8 +55,17 @@ pub enum RepairError {
     Store(#[from] StoreError),
     #[error("a peer sent a damaged record: {0}")]
     Damaged(#[from] common::chunk::RecordError),
+    #[error("{count} copies beyond the third stay here: not all three holders have confirmed theirs")]
+    Unconfirmed { count: usize },
     #[error("no route round the ring: {0}")]
     Route(#[from] common::router::RouteError),
+}
+
+impl RepairError {
+    /// Here or there.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Peer(PeerError::NoSpace { .. }) | Self::Store(StoreError::NoSpace { .. }))
+    }
 }
 
 pub struct Repair {
@@ -61,8 +74,8 @@ pub struct Repair {
     pub router: Arc<Router>,
     pub neighbours: watch::Receiver<Neighbours>,
     pub wake: Arc<Notify>,
+    pub traffic: Arc<Traffic>,
     pub period: Duration,
-    pub work: Arc<WorkBoard>,
 }
 
 impl Repair {
@@ -74,150 +87,103 @@ impl Repair {
             let view = self.neighbours.borrow_and_update().clone();
             let due = surplus.is_due(&view, Instant::now());
             let done = tokio::select! { done = self.round(&view, due) => done, () = stop.cancelled() => return };
+            let mut pause = self.period;
             match done {
-                Ok(()) => {
+                Ok(moved) => {
                     surplus.looked(due, Instant::now());
                     complaints = Complaints::default();
+                    if moved.pulled > 0 {
+                        pause = SOON.min(pause);
+                    }
                 }
                 Err(error) => complaints.hear(&error),
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                changed = self.neighbours.changed() => if changed.is_err() { return },
+                changed = self.neighbours.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.traffic.neighbours_changed();
+                }
                 () = self.wake.notified() => {}
-                () = sleep(self.period) => {}
+                () = sleep(pause) => {}
             }
         }
     }
 
     /// One pass; surplus is looked for only now and then, and after a change of the ring until it came to its end.
-    async fn round(&self, view: &Neighbours, surplus: bool) -> Result<(), RepairError> {
+    async fn round(&self, view: &Neighbours, surplus: bool) -> Result<Moved, RepairError> {
+        let holders = &view.successors[..view.successors.len().min(REPLICAS - 1)];
+        self.traffic.holders_are(holders);
         // One holder that is full or silent must not keep the others from getting their copies.
-        let mut outcome = Ok(());
-        self.work.holders_are(&view.successors[..view.successors.len().min(REPLICAS - 1)]);
-        for holder in view.successors.iter().take(REPLICAS - 1) {
-            outcome = outcome.and(self.make_equal(holder, view.arc()).await);
-        }
-        if surplus { outcome.and(self.hand_on_surplus(view).await) } else { outcome }
-    }
-
-    /// Afterwards the peer and this node have the same chunks in the arc.
-    async fn make_equal(&self, peer: &NodeRef, arc: RingArc) -> Result<(), RepairError> {
-        if self.peers.digest(peer, arc).await? == self.digest(arc).await? {
-            self.work.holder_lacks(peer, 0);
-            return Ok(());
-        }
-        let (ours, theirs) = (self.list(arc).await?, self.list_of(peer, arc).await?);
-        let difference = compare(&ours, &theirs);
-        self.work.holder_lacks(peer, difference.push.len());
-        for batch in batches(&difference.push) {
-            self.push(peer, &batch).await?;
-        }
-        for batch in batches(&difference.pull) {
-            self.pull(peer, &batch).await?;
-        }
-        self.work.holder_lacks(peer, 0);
-        if difference.push.len() + difference.pull.len() > 0 {
-            let (pushed, pulled) = (difference.push.len(), difference.pull.len());
-            info!(%peer, pushed, pulled, "made equal with the next holder");
-        }
-        Ok(())
+        let made = join_all(holders.iter().map(|holder| self.make_equal(view, holder))).await;
+        let moved = made.into_iter().try_fold(Moved::default(), |sum, moved| Ok::<_, RepairError>(sum.and(moved?)));
+        if surplus { moved.and(self.hand_on_surplus(view).await.map(|()| Moved::default())) } else { moved }
     }
 
     /// Everything in arcs that this node is no holder of goes to the holders, then away from here.
-    async fn hand_on_surplus(&self, view: &Neighbours) -> Result<(), RepairError> {
+    pub async fn hand_on_surplus(&self, view: &Neighbours) -> Result<(), RepairError> {
         if view.successors.len() < REPLICAS {
             return Ok(());
         }
         // What was learnt before the change must not decide what is dropped.
         self.router.forget_all();
         self.router.learn(view);
+        let mut handed_on = Ok(());
         let mut after = view.node.id;
         for _ in 0..MAX_ARCS {
             let route = self.router.route(after.advance(1)).await?;
             if !holds(&route, &view.node) {
-                self.hand_on(&route).await?;
+                handed_on = handed_on.and(self.hand_on(view, &route).await);
             }
             if route.arc.contains(view.node.id) {
-                return Ok(());
+                return handed_on;
             }
             after = route.arc.upto;
         }
-        Ok(())
+        handed_on
     }
 
-    async fn hand_on(&self, route: &Route) -> Result<(), RepairError> {
-        if route.holders.len() < REPLICAS || self.digest(route.arc).await?.count == 0 {
+    pub(super) async fn hand_on(&self, view: &Neighbours, route: &Route) -> Result<(), RepairError> {
+        if route.holders.len() < REPLICAS {
             return Ok(());
         }
-        let surplus = self.list(route.arc).await?;
-        for batch in batches(&surplus) {
-            for holder in &route.holders {
-                self.bring(holder, &batch).await?;
+        let mut request = IdsRequest { arcs: vec![route.arc], after: None };
+        let (mut dropped, mut kept, mut more) = (0, 0, true);
+        while more {
+            let (store, page) = (self.store.clone(), request.clone());
+            let page = blocking(move || Ok(store.ids(&page, SURPLUS_CHUNKS))).await?;
+            for batch in batches(&page.chunks) {
+                let confirmed = self.confirmed_by_all(view, route, &batch).await?;
+                kept += batch.len() - confirmed.len();
+                let store = self.store.clone();
+                dropped += blocking(move || Ok(store.drop_copies(&confirmed))).await?;
             }
-            let store = self.store.clone();
-            blocking(move || store.forget(&batch)).await?;
+            more = page.more;
+            request.after = page.chunks.last().copied();
         }
-        info!(arc = ?route.arc, chunks = surplus.len(), "dropped copies beyond the third");
-        Ok(())
-    }
-
-    /// Returns when the holder has said that it has all of these.
-    async fn bring(&self, holder: &NodeRef, chunks: &[ChunkRef]) -> Result<(), RepairError> {
-        let missing = lacking(chunks, &self.peers.has(holder, chunks).await?);
-        if missing.is_empty() {
-            return Ok(());
+        if dropped > 0 {
+            info!(arc = ?route.arc, chunks = dropped, "dropped copies beyond the third");
         }
-        self.push(holder, &missing).await?;
-        let still = lacking(&missing, &self.peers.has(holder, &missing).await?);
-        if still.is_empty() {
-            return Ok(());
+        if kept == 0 { Ok(()) } else { Err(RepairError::Unconfirmed { count: kept }) }
+    }
+
+    /// Brings a batch to all holders, and says which of it all of them have read back sound from their disks.
+    async fn confirmed_by_all(
+        &self,
+        view: &Neighbours,
+        route: &Route,
+        batch: &[ChunkAt],
+    ) -> Result<Vec<ChunkAt>, RepairError> {
+        let mut confirmed = batch.to_vec();
+        for holder in &route.holders {
+            self.push(view, holder, batch, Left::of(batch)).await?;
+            let answers = self.peers.confirm(holder, &confirmed).await?;
+            let mut answers = answers.into_iter();
+            confirmed.retain(|_| answers.next().unwrap_or(false));
         }
-        let status = hyper::StatusCode::CONFLICT;
-        let text = format!("{} chunks are still missing after they were sent", still.len());
-        Err(PeerError::Refused { node: *holder, status, text }.into())
-    }
-
-    async fn push(&self, peer: &NodeRef, chunks: &[ChunkRef]) -> Result<(), RepairError> {
-        let (store, wanted) = (self.store.clone(), chunks.to_vec());
-        let records = blocking(move || store.get(&wanted)).await?;
-        Ok(self.peers.put(peer, records, true).await?)
-    }
-
-    async fn pull(&self, peer: &NodeRef, chunks: &[ChunkRef]) -> Result<(), RepairError> {
-        let batch = VerifiedBatch::verify(self.peers.get(peer, chunks).await?)?;
-        let store = self.store.clone();
-        blocking(move || store.put(&batch, true)).await?;
-        Ok(())
-    }
-
-    async fn digest(&self, arc: RingArc) -> Result<ArcDigest, RepairError> {
-        let store = self.store.clone();
-        let (count, digest) = blocking(move || Ok(store.digest(arc))).await?;
-        Ok(ArcDigest { count, digest })
-    }
-
-    async fn list(&self, arc: RingArc) -> Result<Vec<ListedChunk>, RepairError> {
-        let mut all = Vec::new();
-        let mut token = Some(0);
-        while let Some(from) = token {
-            let store = self.store.clone();
-            let page = blocking(move || store.list(arc, from, MAX_BATCH_CHUNKS)).await?;
-            all.extend(page.chunks);
-            token = page.next;
-        }
-        Ok(all)
-    }
-
-    async fn list_of(&self, peer: &NodeRef, arc: RingArc) -> Result<Vec<ListedChunk>, RepairError> {
-        let mut all = Vec::new();
-        let mut token = Some(0);
-        while let Some(from) = token {
-            let page = self.peers.list(peer, arc, from).await?;
-            all.extend(page.chunks);
-            token = page.next;
-        }
-        Ok(all)
+        Ok(confirmed)
     }
 }
 
@@ -265,28 +231,7 @@ impl Complaints {
     }
 }
 
-/// As many as one request may carry, by number and by bytes.
-fn batches(listed: &[ListedChunk]) -> Vec<Vec<ChunkRef>> {
-    let mut batches: Vec<Vec<ChunkRef>> = Vec::new();
-    let mut bytes = 0;
-    for item in listed {
-        bytes += item.data_bytes as usize;
-        match batches.last_mut().filter(|batch| bytes <= MOVE_BYTES && batch.len() < MOVE_CHUNKS) {
-            Some(batch) => batch.push(item.chunk.clone()),
-            None => {
-                bytes = item.data_bytes as usize;
-                batches.push(vec![item.chunk.clone()]);
-            }
-        }
-    }
-    batches
-}
-
-fn lacking(chunks: &[ChunkRef], has: &[bool]) -> Vec<ChunkRef> {
-    chunks.iter().zip(has).filter(|(_, has)| !**has).map(|(chunk, _)| chunk.clone()).collect()
-}
-
-async fn blocking<T: Send + 'static>(
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, RepairError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -295,14 +240,13 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use common::chunk::{ChunkId, FileName, Version};
-
     use super::*;
 
     #[test]
     fn nothing_is_dropped_while_the_ring_moves() {
         let view = |id| {
-            let node = NodeRef { ip: [127, 0, 0, 1].into(), port: 5057, id: common::ring_id::RingId(id) };
+            let node =
+                common::ring_id::NodeRef { ip: [127, 0, 0, 1].into(), port: 5057, id: common::ring_id::RingId(id) };
             Neighbours { predecessor: None, node, successors: vec![] }
         };
         let start = Instant::now();
@@ -313,17 +257,5 @@ mod tests {
         assert!(surplus.is_due(&view(2), at(14)));
         surplus.looked(true, at(14));
         assert!(!surplus.is_due(&view(2), at(20)) && surplus.is_due(&view(2), at(90)));
-    }
-
-    #[test]
-    fn batches_are_cut_by_bytes() {
-        let listed = |index, data_bytes| ListedChunk {
-            chunk: ChunkRef { file: FileName::new("f").expect("a name"), id: ChunkId { version: Version(1), index } },
-            data_bytes,
-        };
-        let large: Vec<_> = (1..=9).map(|index| listed(index, 1 << 20)).collect();
-        assert_eq!(batches(&large).iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 1]);
-        let small: Vec<_> = (1..=1500).map(|index| listed(index, 10)).collect();
-        assert_eq!(batches(&small).iter().map(Vec::len).collect::<Vec<_>>(), [1024, 476]);
     }
 }

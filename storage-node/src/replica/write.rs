@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use super::{
     peer::{PeerError, Peers},
     plan::{PutVerdict, judge_put},
+    traffic::Traffic,
 };
 use crate::store::{Store, StoreError};
 
@@ -43,6 +44,7 @@ pub struct Writer {
     floor: Floor,
     /// Wakes repair when a holder was passed over.
     repair: Arc<Notify>,
+    traffic: Arc<Traffic>,
     deadline: Duration,
 }
 
@@ -52,10 +54,11 @@ impl Writer {
         peers: Peers,
         neighbours: watch::Receiver<Neighbours>,
         repair: Arc<Notify>,
+        traffic: Arc<Traffic>,
         deadline: Duration,
         floor: Floor,
     ) -> Self {
-        Self { store, peers, neighbours, floor, repair, deadline }
+        Self { store, peers, neighbours, floor, repair, traffic, deadline }
     }
 
     pub fn neighbours(&self) -> Neighbours {
@@ -127,8 +130,10 @@ impl Writer {
         copies: mpsc::UnboundedSender<Result<(), PeerError>>,
     ) {
         let (peers, repair) = (self.peers.clone(), self.repair.clone());
+        let flight = self.traffic.depart(&node, batch);
         tokio::spawn(async move {
-            let result = peers.put(&node, vec![batch.bytes], durable).await;
+            let result = peers.put(&node, vec![flight.bytes()], durable).await;
+            drop(flight);
             if let Err(error) = &result {
                 debug!(peer = %node, %error, "a copy was not taken; repair will bring it");
                 repair.notify_one();

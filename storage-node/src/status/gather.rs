@@ -152,6 +152,7 @@ mod tests {
             store: StoreStatus { chunks: 5, ..StoreStatus::default() },
             namespace: NamespaceStatus { voter: true, leader, voters },
             work,
+            repair: Default::default(),
         }
     }
 

@@ -3,11 +3,10 @@
 //! Every part says what it knows and nothing else: all fields may be missing, here and in what another node sends, so
 //! that nodes of different age read each other. The board holds the present state only; nobody waits for anybody.
 
-use std::{collections::HashMap, net::SocketAddr};
-
-use common::ring_id::NodeRef;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+
+use crate::replica::progress::{Flow, RepairStatus};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -67,8 +66,6 @@ pub struct Scrub {
 #[derive(Debug, Default)]
 pub struct WorkBoard {
     work: Mutex<Work>,
-    /// Chunks that each holder lacked when repair last compared with it.
-    lacking: Mutex<Option<HashMap<SocketAddr, u64>>>,
 }
 
 impl WorkBoard {
@@ -76,47 +73,43 @@ impl WorkBoard {
         change(&mut self.work.lock());
     }
 
-    pub fn get(&self) -> Work {
-        let under_replicated = self.lacking.lock().as_ref().map(|lacking| lacking.values().sum());
+    /// With what repair says of itself.
+    pub fn get(&self, repair: &RepairStatus) -> Work {
+        let RepairStatus { incoming, outgoing, compared, .. } = repair;
         let mut work = self.work.lock().clone();
-        work.under_replicated = under_replicated.or(work.under_replicated);
+        work.under_replicated = compared.then_some(outgoing.chunks_left);
+        work.repair = moving(outgoing);
+        work.filling = moving(incoming);
         work
     }
+}
 
-    /// Repair compares with these from now on, and with nobody else.
-    pub fn holders_are(&self, holders: &[NodeRef]) {
-        let mut lacking = self.lacking.lock();
-        let is_holder = |address: &SocketAddr| holders.iter().any(|holder| holder.ring_address() == *address);
-        lacking.get_or_insert_default().retain(|address, _| is_holder(address));
-    }
-
-    pub fn holder_lacks(&self, holder: &NodeRef, chunks: usize) {
-        self.lacking.lock().get_or_insert_default().insert(holder.ring_address(), chunks as u64);
-    }
+/// `None`: nothing is left.
+fn moving(flow: &Flow) -> Option<Moving> {
+    (flow.chunks_left > 0).then_some(Moving {
+        chunks_left: Some(flow.chunks_left),
+        bytes_left: Some(flow.bytes_left),
+        bytes_per_second: Some(flow.bytes_per_second),
+        seconds_left: flow.seconds_left,
+        problem: None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use common::ring_id::RingId;
-
     use super::*;
 
-    fn node(port: u16) -> NodeRef {
-        NodeRef { ip: [127, 0, 0, 1].into(), port, id: RingId(0) }
-    }
-
     #[test]
-    fn what_a_former_holder_lacked_does_not_count() {
+    fn what_repair_has_left_is_told_once_it_has_compared() {
         let board = WorkBoard::default();
-        assert_eq!(board.get().under_replicated, None, "nobody has looked yet");
-        board.holders_are(&[node(1), node(2)]);
-        board.holder_lacks(&node(1), 5);
-        board.holder_lacks(&node(2), 7);
-        assert_eq!(board.get().under_replicated, Some(12));
-        board.holders_are(&[node(2), node(3)]);
-        assert_eq!(board.get().under_replicated, Some(7));
-        board.holder_lacks(&node(2), 0);
-        assert_eq!(board.get().under_replicated, Some(0));
+        assert_eq!(board.get(&RepairStatus::default()), Work::default(), "nobody has looked yet");
+        let outgoing = Flow { chunks_left: 12, bytes_left: 4096, seconds_left: Some(3), ..Flow::default() };
+        let work = board.get(&RepairStatus { outgoing, compared: true, ..RepairStatus::default() });
+        assert_eq!(work.under_replicated, Some(12));
+        assert_eq!(work.repair.and_then(|moving| moving.seconds_left), Some(3));
+        assert_eq!(work.filling, None);
+        let done = board.get(&RepairStatus { compared: true, ..RepairStatus::default() });
+        assert_eq!((done.under_replicated, done.repair), (Some(0), None));
     }
 
     #[test]

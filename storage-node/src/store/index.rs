@@ -7,6 +7,7 @@
 
 use common::{
     chunk::{ChunkId, RecordHeader, Version},
+    compare_api::ArcSum,
     ring_id::{RingArc, RingId},
 };
 use hashbrown::{HashMap, hash_map::Entry as Slot};
@@ -58,6 +59,8 @@ struct Shard {
     places: HashMap<Name, Place>,
     /// Wrapping sum of [`fingerprint`] over all entries.
     sum: u64,
+    /// Of all records.
+    bytes: u64,
 }
 
 /// What tells chunks apart here: the id, and the key in the place of NAME.
@@ -95,6 +98,7 @@ impl Index {
             Slot::Vacant(slot) => {
                 slot.insert(entry.place);
                 shard.sum = shard.sum.wrapping_add(fingerprint(entry.key, entry.id));
+                shard.bytes = shard.bytes.wrapping_add(u64::from(entry.place.bytes));
                 Ok(())
             }
         }
@@ -104,18 +108,19 @@ impl Index {
     pub fn relocate(&self, entry: &Entry, to: Place) -> bool {
         let mut shard = self.shard(entry.key).write();
         match shard.places.get_mut(&Name::new(entry.key, entry.id)) {
-            Some(place) if *place == entry.place => {
-                *place = to;
-                true
-            }
-            _ => false,
+            Some(place) if *place == entry.place => *place = to,
+            _ => return false,
         }
+        let grown = u64::from(to.bytes).wrapping_sub(u64::from(entry.place.bytes));
+        shard.bytes = shard.bytes.wrapping_add(grown);
+        true
     }
 
     pub fn remove(&self, key: RingId, id: ChunkId) -> Option<Place> {
         let mut shard = self.shard(key).write();
         let place = shard.places.remove(&Name::new(key, id))?;
         shard.sum = shard.sum.wrapping_sub(fingerprint(key, id));
+        shard.bytes = shard.bytes.wrapping_sub(u64::from(place.bytes));
         Some(place)
     }
 
@@ -128,6 +133,7 @@ impl Index {
         }
         shard.places.remove(&name);
         shard.sum = shard.sum.wrapping_sub(fingerprint(entry.key, entry.id));
+        shard.bytes = shard.bytes.wrapping_sub(u64::from(entry.place.bytes));
         true
     }
 
@@ -151,6 +157,37 @@ impl Index {
         (count, sum)
     }
 
+    /// What the chunks of each arc come to, and how many entries were looked at for it: those of the pieces that an arc
+    /// covers in part. The arcs do not overlap.
+    pub fn sums(&self, arcs: &[RingArc]) -> (Vec<ArcSum>, u64) {
+        let mut sums = vec![ArcSum::default(); arcs.len()];
+        let mut parts = Vec::new();
+        for (number, arc) in arcs.iter().enumerate() {
+            for (shard, first, last) in pieces(*arc) {
+                if last - first == SHARD_KEYS - 1 {
+                    self.shards[shard].read().add_to(&mut sums[number]);
+                } else {
+                    parts.push(Part { shard, first, last, number });
+                }
+            }
+        }
+        parts.sort_unstable_by_key(|part| part.first);
+        let groups = parts.chunk_by(|a, b| a.shard == b.shard);
+        let looked_at = groups.map(|group| self.shards[group[0].shard].read().add_parts(group, &mut sums)).sum();
+        (sums, looked_at)
+    }
+
+    /// Visits every chunk with its key in `arc`, like [`Index::each_in`], without a look at the other pieces.
+    pub fn each_in_pieces(&self, arc: RingArc, mut visit: impl FnMut(Entry)) {
+        for (number, first, last) in pieces(arc) {
+            for (name, place) in &self.shards[number].read().places {
+                if (first..=last).contains(&name.key) {
+                    visit(name.entry(*place));
+                }
+            }
+        }
+    }
+
     /// Visits every chunk with its key in `arc`, in no order. One shard is locked at a time; `visit` must not come back.
     pub fn each_in(&self, arc: RingArc, mut visit: impl FnMut(Entry)) {
         for (number, shard) in self.shards.iter().enumerate() {
@@ -169,7 +206,34 @@ impl Index {
     }
 }
 
+/// The part of a shard that an arc covers, both ends included, and which arc that is.
+struct Part {
+    shard: usize,
+    first: u32,
+    last: u32,
+    number: usize,
+}
+
 impl Shard {
+    fn add_to(&self, sum: &mut ArcSum) {
+        sum.count += self.places.len() as u64;
+        sum.bytes = sum.bytes.wrapping_add(self.bytes);
+        sum.digest = sum.digest.wrapping_add(self.sum);
+    }
+
+    /// One pass for all parts of this shard, which are sorted and do not overlap. Says how many entries that were.
+    fn add_parts(&self, parts: &[Part], sums: &mut [ArcSum]) -> u64 {
+        for (name, place) in &self.places {
+            let next = parts.partition_point(|part| part.first <= name.key);
+            let Some(part) = parts[..next].last().filter(|part| name.key <= part.last) else { continue };
+            let (sum, entry) = (&mut sums[part.number], name.entry(*place));
+            sum.count += 1;
+            sum.bytes += u64::from(place.bytes);
+            sum.digest = sum.digest.wrapping_add(fingerprint(entry.key, entry.id));
+        }
+        self.places.len() as u64
+    }
+
     fn each_in(&self, arc: RingArc, mut visit: impl FnMut(Entry)) {
         for (name, place) in &self.places {
             if arc.contains(RingId(name.key)) {
@@ -187,6 +251,22 @@ impl Name {
     fn entry(&self, place: Place) -> Entry {
         Entry { key: RingId(self.key), id: ChunkId { version: Version(self.version), index: self.index }, place }
     }
+}
+
+/// The keys of an arc cut at the shards' edges: the shard, and the first and the last key, clockwise.
+fn pieces(arc: RingArc) -> impl Iterator<Item = (usize, u32, u32)> {
+    let (first, last) = (arc.after.advance(1).0, arc.upto.0);
+    let runs = match arc.after == arc.upto {
+        true => [Some((0, u32::MAX)), None],
+        false if first <= last => [Some((first, last)), None],
+        false => [Some((first, u32::MAX)), Some((0, last))],
+    };
+    runs.into_iter().flatten().flat_map(|(first, last)| {
+        (first / SHARD_KEYS..=last / SHARD_KEYS).map(move |shard| {
+            let start = shard * SHARD_KEYS;
+            (shard as usize, first.max(start), last.min(start + (SHARD_KEYS - 1)))
+        })
+    })
 }
 
 fn overlap(shard: usize, arc: RingArc) -> Overlap {
@@ -242,6 +322,12 @@ mod tests {
                     .iter()
                     .fold(0u64, |sum, at| sum.wrapping_add(fingerprint(RingId(edges[*at]), entry(0, *at as u64).id)));
                 assert_eq!(index.digest(arc), (inside.len() as u64, sum), "({after}, {upto}]");
+                let count = inside.len() as u64;
+                let expected = ArcSum { count, bytes: 50 * count, digest: sum };
+                assert_eq!(index.sums(&[arc]).0, [expected], "({after}, {upto}]");
+                let mut pieces = 0;
+                index.each_in_pieces(arc, |_| pieces += 1);
+                assert_eq!(pieces, inside.len(), "({after}, {upto}]");
                 let mut seen = 0;
                 index.each_in(arc, |_| seen += 1);
                 assert_eq!(seen, inside.len(), "({after}, {upto}]");
@@ -259,6 +345,23 @@ mod tests {
         assert_eq!(index.insert(&entry(6, 2)), Err(entry(6, 2).place));
         index.remove(RingId(6), entry(6, 2).id).unwrap();
         assert_eq!(index.digest(whole), before);
+    }
+
+    /// A million chunks: equal arcs are found equal by running sums and the entries of two pieces.
+    #[test]
+    fn a_million_chunks_are_summed_without_looking_at_them() {
+        const CHUNKS: u64 = 1_000_000;
+        let index = Index::default();
+        for number in 0..CHUNKS {
+            index.insert(&entry(mix(number) as u32, number)).unwrap();
+        }
+        let (whole, looked_at) = index.sums(&[RingArc::new(RingId(77), RingId(77))]);
+        assert_eq!((whole[0].count, whole[0].bytes, looked_at), (CHUNKS, 50 * CHUNKS, 0));
+        let arc = RingArc::new(RingId(0xc000_0123), RingId(0x4000_0456));
+        let (part, looked_at) = index.sums(&[arc]);
+        assert!((400_000..600_000).contains(&part[0].count), "{part:?}");
+        assert!(looked_at < 2 * 400, "{looked_at} entries of two pieces");
+        assert_eq!((part[0].count, part[0].digest), index.digest(arc));
     }
 
     #[test]

@@ -14,12 +14,14 @@
 //! | `graves`, `age` | what was deleted lately; what has been here for long |
 //! | `hint`, `scan`, `recovery` | opening: by short cut, by reading all, and what to believe |
 //! | `read`, `list`, `verify` | get and scrub; the contents of an arc, page by page; looking at copies for `check` |
+//! | `compare` | what two nodes need to become equal: sums and ids of arcs, confirmed copies |
 //! | `compaction` | rewriting segments that are mostly dead |
 //!
 //! All calls block and are meant for `spawn_blocking`. No call holds one lock while all bytes pass through it.
 
 mod age;
 mod compaction;
+mod compare;
 mod dead;
 pub mod folder;
 mod graves;

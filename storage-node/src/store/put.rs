@@ -143,7 +143,7 @@ fn enter(shared: &Shared, segment: &Segment, entries: &[Entry], here: &mut Vec<P
 }
 
 /// Returns when the records at `places` are on the disk. One that has moved since was synced by whoever moved it.
-fn wait_durable(shared: &Shared, mut places: Vec<Place>) -> Result<(), StoreError> {
+pub fn wait_durable(shared: &Shared, mut places: Vec<Place>) -> Result<(), StoreError> {
     places.sort_unstable();
     for group in places.chunk_by(|a, b| a.segment == b.segment) {
         let end = group.iter().map(Place::end).max().unwrap_or(0);

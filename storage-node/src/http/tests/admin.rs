@@ -45,6 +45,7 @@ impl NodeAdmin for FakeNode {
             store: StoreStatus { chunks: 3, data_bytes: 12000, free_bytes: 5, capacity_bytes: 20000 },
             namespace: NamespaceStatus { voter: true, leader: Some(node(2).ring_address()), voters: Vec::new() },
             work: Default::default(),
+            repair: Default::default(),
         }
     }
 

@@ -1,0 +1,215 @@
+//! The calls by which two nodes find out in what they differ and become equal, beside [`crate::chunk_api`] on 5058.
+//!
+//! A chunk is named here as an index names it, by key and id without NAME: so nothing but what is missing is read from
+//! a disk. Bodies are postcard.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /chunks/digests` | `Vec<RingArc>` | `Vec<ArcSum>`, one for each |
+//! | `POST /chunks/ids` | [`IdsRequest`] | [`IdsPage`]: what is here in the arcs |
+//! | `POST /chunks/offer?from=N&left=C&left_bytes=B` | `Vec<ChunkAt>` | one byte each: [`HERE`], [`SEND`] or [`COMING`] |
+//! | `POST /chunks/fetch` | `Vec<ChunkAt>` | the records that are here, in any order |
+//! | `POST /chunks/confirm` | `Vec<ChunkAt>` | one byte each, 1: on the disk, read back and sound |
+//!
+//! Arcs of one request follow each other clockwise and do not overlap, so no request costs more than one pass through
+//! the index. `from` is the position of the node that offers, `left` and `left_bytes` are what it still means to bring,
+//! the offer included; `/chunks/put` takes the three as well. A structure grows at its end only: a reader ignores what
+//! follows the part that it knows.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    chunk::ChunkId,
+    chunk_api::MAX_BATCH_CHUNKS,
+    ring_id::{RingArc, RingId},
+};
+
+/// Arcs that a request may name.
+pub const MAX_ARCS: usize = 4096;
+/// Bytes that the body of any of these requests may have.
+pub const MAX_QUESTION_BYTES: usize = 1 << 20;
+
+/// Answers to an offer: the chunk is here already,
+pub const HERE: u8 = 0;
+/// it is wanted,
+pub const SEND: u8 = 1;
+/// another node is bringing it at this moment.
+pub const COMING: u8 = 2;
+
+/// A chunk as the index knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ChunkAt {
+    pub key: RingId,
+    pub id: ChunkId,
+    /// Of the record, header included.
+    pub bytes: u32,
+}
+
+/// What the chunks of an arc come to. Two holders with the same `count` and `digest` hold the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArcSum {
+    pub count: u64,
+    /// Of records, headers included.
+    pub bytes: u64,
+    /// Independent of order.
+    pub digest: u64,
+}
+
+impl ArcSum {
+    pub fn equals(&self, other: &Self) -> bool {
+        (self.count, self.digest) == (other.count, other.digest)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdsRequest {
+    pub arcs: Vec<RingArc>,
+    /// The last chunk of the page before; what follows it is asked for.
+    pub after: Option<ChunkAt>,
+}
+
+/// Chunks in the order of the arcs, within an arc clockwise, under one key by id.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdsPage {
+    pub chunks: Vec<ChunkAt>,
+    /// There are more after the last one.
+    pub more: bool,
+}
+
+/// Where a chunk comes within its arc.
+pub fn order_in(arc: RingArc, chunk: &ChunkAt) -> (u32, ChunkId) {
+    (arc.after.advance(1).steps_to(chunk.key), chunk.id)
+}
+
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("plain data always encodes")
+}
+
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    postcard::from_bytes(body).map_err(|error| format!("the body does not decode: {error}"))
+}
+
+pub fn decode_arcs(body: &[u8]) -> Result<Vec<RingArc>, String> {
+    let arcs: Vec<RingArc> = decode(body)?;
+    check_arcs(&arcs).map(|()| arcs)
+}
+
+pub fn decode_ids_request(body: &[u8]) -> Result<IdsRequest, String> {
+    let request: IdsRequest = decode(body)?;
+    check_arcs(&request.arcs)?;
+    match request.after {
+        Some(after) if !request.arcs.iter().any(|arc| arc.contains(after.key)) => {
+            Err(format!("key {} to go on from lies in none of the arcs", after.key))
+        }
+        _ => Ok(request),
+    }
+}
+
+pub fn decode_chunks(body: &[u8]) -> Result<Vec<ChunkAt>, String> {
+    let chunks: Vec<ChunkAt> = decode(body)?;
+    match chunks.len() {
+        len if len > MAX_BATCH_CHUNKS => Err(format!("{len} chunks are named, at most {MAX_BATCH_CHUNKS} are allowed")),
+        _ => Ok(chunks),
+    }
+}
+
+/// Each arc begins where the one before it ends or later, and all together go round the circle once at most.
+pub fn check_arcs(arcs: &[RingArc]) -> Result<(), String> {
+    if arcs.len() > MAX_ARCS {
+        return Err(format!("{} arcs are named, at most {MAX_ARCS} are allowed", arcs.len()));
+    }
+    let gaps: u64 = arcs.windows(2).map(|pair| u64::from(pair[0].upto.steps_to(pair[1].after))).sum();
+    let walked = gaps + arcs.iter().map(|arc| arc.len()).sum::<u64>();
+    if walked > 1 << 32 { Err("the arcs overlap or do not follow each other clockwise".into()) } else { Ok(()) }
+}
+
+/// Whether a page answers a request as it should: its chunks lie in the arcs, in order, after the page before.
+pub fn check_page(request: &IdsRequest, page: &IdsPage) -> Result<(), String> {
+    if page.chunks.len() > MAX_BATCH_CHUNKS {
+        return Err(format!("a page of {} chunks, at most {MAX_BATCH_CHUNKS} are allowed", page.chunks.len()));
+    }
+    if page.more && page.chunks.is_empty() {
+        return Err("an empty page says that there is more".into());
+    }
+    let mut arcs = request.arcs.iter().enumerate().peekable();
+    let mut place = |chunk: &ChunkAt| {
+        while arcs.next_if(|(_, arc)| !arc.contains(chunk.key)).is_some() {}
+        arcs.peek().map(|(number, arc)| (*number, order_in(**arc, chunk)))
+    };
+    let mut last = request.after.as_ref().and_then(&mut place);
+    for chunk in &page.chunks {
+        let here = place(chunk);
+        if here.is_none() || here <= last {
+            return Err(format!("chunk {:?} of key {} is out of place", chunk.id, chunk.key));
+        }
+        last = here;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::Version;
+
+    fn arc(after: u32, upto: u32) -> RingArc {
+        RingArc::new(RingId(after), RingId(upto))
+    }
+
+    fn chunk(key: u32, version: u64) -> ChunkAt {
+        ChunkAt { key: RingId(key), id: ChunkId { version: Version(version), index: 1 }, bytes: 40 }
+    }
+
+    #[test]
+    fn arcs_follow_each_other_once_round() {
+        for good in [vec![], vec![arc(5, 5)], vec![arc(10, 20), arc(20, 30), arc(40, 9)], vec![arc(u32::MAX, 3)]] {
+            assert_eq!(check_arcs(&good), Ok(()), "{good:?}");
+        }
+        for bad in [
+            vec![arc(10, 20), arc(15, 30)],
+            vec![arc(10, 20), arc(5, 12)],
+            vec![arc(10, 20), arc(10, 20)],
+            vec![arc(5, 5), arc(5, 6)],
+            vec![arc(1, 2); MAX_ARCS + 1],
+        ] {
+            check_arcs(&bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn hostile_bodies_are_refused() {
+        for body in [&[][..], &[0xff; 3], &[0xff; 40], &[5, 1], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
+            assert!(decode_arcs(body).is_err() && decode_chunks(body).is_err(), "{body:?}");
+            decode_ids_request(body).unwrap_err();
+        }
+        decode_chunks(&encode(&vec![chunk(1, 1); MAX_BATCH_CHUNKS + 1])).unwrap_err();
+        let outside = IdsRequest { arcs: vec![arc(10, 20)], after: Some(chunk(21, 1)) };
+        decode_ids_request(&encode(&outside)).unwrap_err();
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_ignored() {
+        let mut body = encode(&IdsPage { chunks: vec![chunk(1, 2)], more: true });
+        body.extend_from_slice(b"later");
+        assert_eq!(decode::<IdsPage>(&body).unwrap().chunks, [chunk(1, 2)]);
+    }
+
+    #[test]
+    fn a_page_is_checked() {
+        let request = IdsRequest { arcs: vec![arc(90, 10), arc(20, 30)], after: Some(chunk(95, 7)) };
+        let page = |chunks: &[ChunkAt], more| IdsPage { chunks: chunks.to_vec(), more };
+        for good in [page(&[], false), page(&[chunk(95, 8), chunk(3, 1), chunk(3, 2), chunk(21, 1)], true)] {
+            assert_eq!(check_page(&request, &good), Ok(()), "{good:?}");
+        }
+        for bad in [
+            page(&[], true),
+            page(&[chunk(95, 7)], false),
+            page(&[chunk(94, 1)], false),
+            page(&[chunk(15, 1)], false),
+            page(&[chunk(21, 1), chunk(3, 1)], false),
+            page(&[chunk(3, 2), chunk(3, 2)], false),
+        ] {
+            check_page(&request, &bad).unwrap_err();
+        }
+    }
+}
