@@ -1,12 +1,14 @@
 //! A storage node: a member of the ring that keeps chunks, serves them, and may vote on the namespace.
 
 pub mod ask;
+pub mod drain;
 pub mod driver;
 pub mod files;
 pub mod http;
 pub mod lifecycle;
 pub mod namespace;
 pub mod node;
+pub mod recover;
 pub mod replica;
 pub mod ring;
 pub mod store;

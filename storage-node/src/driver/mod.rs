@@ -34,6 +34,7 @@ pub use self::{
     calls::ring_call,
     handle::{EnterError, RingError, RingHandle},
     saved::SavedError,
+    wire::own,
 };
 use self::{
     handle::Shared,

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{body::read_small, error::HttpError, metrics::count_admin};
+use crate::drain::DrainStatus;
 
 /// What the administration needs of the node it runs in.
 pub trait NodeAdmin: Send + Sync + 'static {
@@ -63,6 +64,8 @@ pub struct NodeStatus {
     pub neighbours: Option<Neighbours>,
     pub store: StoreStatus,
     pub namespace: NamespaceStatus,
+    /// The drain that is under way, or the last one that was tried.
+    pub drain: Option<DrainStatus>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

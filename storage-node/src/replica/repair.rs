@@ -27,7 +27,10 @@ use super::{
     peer::{ArcDigest, PeerError, Peers},
     plan::{compare, holds},
 };
-use crate::store::{Store, StoreError};
+use crate::{
+    drain::Departure,
+    store::{Store, StoreError},
+};
 
 /// Moved in one request at most.
 const MOVE_CHUNKS: usize = 1024;
@@ -59,6 +62,8 @@ pub struct Repair {
     pub neighbours: watch::Receiver<Neighbours>,
     pub wake: Arc<Notify>,
     pub period: Duration,
+    /// Nothing counts as surplus while another node hands its chunks over: it may have just brought them here.
+    pub departure: Arc<Departure>,
 }
 
 impl Repair {
@@ -68,7 +73,7 @@ impl Repair {
         let mut complaints = Complaints::default();
         loop {
             let view = self.neighbours.borrow_and_update().clone();
-            let due = surplus.is_due(&view, Instant::now());
+            let due = surplus.is_due(&view, Instant::now()) && !self.departure.any_peer_drains();
             let done = tokio::select! { done = self.round(&view, due) => done, () = stop.cancelled() => return };
             match done {
                 Ok(()) => {

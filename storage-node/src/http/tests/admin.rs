@@ -44,6 +44,7 @@ impl NodeAdmin for FakeNode {
             neighbours: Some(Neighbours { predecessor: None, node: node(1), successors: vec![node(2)] }),
             store: StoreStatus { chunks: 3, data_bytes: 12000, free_bytes: 5, capacity_bytes: 20000 },
             namespace: NamespaceStatus { voter: true, leader: Some(node(2).ring_address()), voters: Vec::new() },
+            drain: None,
         }
     }
 
