@@ -43,6 +43,8 @@ pub struct Cluster {
     /// Clusters of tests that run side by side have different networks.
     network: [u8; 2],
     pub nodes: Vec<Node>,
+    /// Added to `storage-node run`.
+    pub run_options: Vec<String>,
 }
 
 /// The binary of that name beside the test's own.
@@ -69,7 +71,7 @@ impl Cluster {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         let network = [20 + (std::process::id() % 200) as u8, NEXT.fetch_add(1, Ordering::Relaxed)];
         let folder = TempDir::with_prefix("chordfs-ring-").expect("a temporary folder");
-        Self { folder, network, nodes: Vec::new() }
+        Self { folder, network, nodes: Vec::new(), run_options: Vec::new() }
     }
 
     /// One more node, ready to serve.
@@ -102,6 +104,7 @@ impl Cluster {
         if let Some(join) = join {
             command.arg("--join").arg(join);
         }
+        command.args(&self.run_options);
         command.env("RUST_LOG", std::env::var("CHORDFS_TEST_LOG").unwrap_or("info".into()));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         node.child = Some(command.spawn().expect("storage-node starts"));
@@ -150,8 +153,14 @@ impl Cluster {
     #[track_caller]
     pub fn stop(&mut self, index: usize) {
         self.signal(index, Signal::SIGTERM);
+        self.wait_ended(index);
+    }
+
+    /// Returns when the process has ended by itself, with success.
+    #[track_caller]
+    pub fn wait_ended(&mut self, index: usize) {
         let mut child = self.nodes[index].child.take().expect("the node runs");
-        wait_for("the node ends after SIGTERM", SETTLE, || match child.try_wait() {
+        wait_for("the node ends by itself", SETTLE, || match child.try_wait() {
             Ok(Some(status)) if status.success() => Ok(()),
             Ok(Some(status)) => panic!("it ended with {status} (signal {:?})", status.signal()),
             _ => Err("still running".into()),

@@ -172,7 +172,9 @@ impl Departure {
     }
 
     pub fn change_status(&self, change: impl FnOnce(&mut DrainStatus)) {
-        self.status.lock().as_mut().into_iter().for_each(change);
+        if let Some(status) = &mut *self.status.lock() {
+            change(status);
+        }
     }
 }
 
