@@ -18,6 +18,8 @@ pub(super) async fn leave(inner: &Inner) -> Result<(), String> {
             hand_over(inner, reign).await?;
         } else if let Some(leader) = inner.leader().filter(|leader| *leader != inner.ring) {
             if !votes_there(inner, leader).await.unwrap_or(true) {
+                // The leader tells those it leads, and this node is none of them any more: it has to know by itself.
+                inner.confirm().await;
                 return Ok(());
             }
             if let Err(reason) = inner.network.say_leaving(admin_address(leader), inner.uid, true).await {
