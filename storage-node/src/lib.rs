@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod check;
+pub mod drain;
 pub mod driver;
 pub mod duration;
 pub mod files;
@@ -9,6 +10,7 @@ pub mod http;
 pub mod lifecycle;
 pub mod namespace;
 pub mod node;
+pub mod recover;
 pub mod replica;
 pub mod ring;
 pub mod scrub;

@@ -23,7 +23,6 @@ use common::{
 use futures_util::future::join_all;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
     time::{Instant, sleep},
 };
@@ -31,6 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
+    drain::{self, Departure, Drain, DrainSettings, told_to_stop},
     driver::{self, DriverSettings, RingHandle},
     files::{FileDefaults, FileService},
     http::{
@@ -57,6 +57,8 @@ pub struct NodeConfig {
     pub id: Option<u32>,
     pub store: StoreOptions,
     pub allow_kill: bool,
+    /// The first SIGTERM drains the node instead of stopping it.
+    pub drain_on_term: bool,
     /// One request between nodes.
     pub peer_deadline: Duration,
     /// One question to the ring.
@@ -81,6 +83,7 @@ impl NodeConfig {
             id: None,
             store: StoreOptions::default(),
             allow_kill: false,
+            drain_on_term: false,
             peer_deadline: Duration::from_secs(10),
             look_up_deadline: Duration::from_secs(2),
             operation_deadline: Duration::from_secs(30),
@@ -101,13 +104,13 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     let (stop, killed) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
     let parts = Parts { folder: &folder, store, stop: &stop, killed: &killed, tasks: &tasks };
-    let node = assemble(&config, parts, listeners).await?;
+    let (node, drain) = assemble(&config, parts, listeners).await?;
     let joined = tokio::select! {
         joined = take_place(&config, &node) => joined,
-        () = asked_to_stop(&killed) => Ok(()),
+        () = told_to_stop(&killed, None) => Ok(()),
     };
     let ended = match joined {
-        Ok(()) => serve(&node, &killed).await,
+        Ok(()) => serve(&config, &node, &drain, &killed).await,
         failed => failed,
     };
     info!("stopping");
@@ -123,10 +126,11 @@ pub async fn run(config: NodeConfig) -> Result<()> {
 }
 
 /// Until somebody asks it to stop, or it can no longer do its part: better gone, and replaced, than half there.
-async fn serve(node: &Node, killed: &CancellationToken) -> Result<()> {
+async fn serve(config: &NodeConfig, node: &Node, drain: &Drain, killed: &CancellationToken) -> Result<()> {
     let namespace = node.namespace.get().context("the namespace is started before the node serves")?;
     tokio::select! {
-        () = asked_to_stop(killed) => Ok(()),
+        () = told_to_stop(killed, config.drain_on_term.then_some(drain)) => Ok(()),
+        () = drain.finished() => Ok(()),
         reason = namespace.failed() => bail!("the namespace has stopped on this node: {reason}"),
     }
 }
@@ -170,7 +174,7 @@ struct Parts<'a> {
     tasks: &'a TaskTracker,
 }
 
-async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -> Result<Arc<Node>> {
+async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -> Result<(Arc<Node>, Drain)> {
     let Parts { folder, store, stop, killed, tasks } = parts;
     let pool = Arc::new(HttpPool::new());
     let peers = Peers::new(pool.clone(), config.peer_deadline);
@@ -180,6 +184,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     let (opened, session) = watch::channel(None);
     let session = OwnSession::new(session, config.operation_deadline);
     let traffic = Arc::new(Traffic::new(config.repair_rate));
+    let departure = Arc::new(Departure::default());
     let node = Arc::new(Node {
         stage: Stage::default(),
         ring: ring.clone(),
@@ -190,6 +195,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         namespace: OnceLock::new(),
         capacity_bytes: config.store.capacity_bytes,
         work: Arc::default(),
+        departure: departure.clone(),
     });
     let namespace = Namespace::start(NamespaceConfig {
         uid: folder.node_uid(),
@@ -211,8 +217,9 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         Arc::new(move || copies_floor(&namespace))
     };
     let (view, wake) = (neighbours.clone(), repair.clone());
-    let deadline = config.peer_deadline;
-    let writer = Arc::new(Writer::new(store.clone(), peers.clone(), view, wake, traffic.clone(), deadline, floor));
+    let (deadline, leaving) = (config.peer_deadline, departure.clone());
+    let writer =
+        Arc::new(Writer::new(store.clone(), peers.clone(), view, wake, traffic.clone(), deadline, floor, leaving));
     let own = vec![config.address];
     let router = || Arc::new(Router::new(own.clone(), config.look_up_deadline));
     let scrub = Scrub::new(scrub::Parts {
@@ -228,13 +235,17 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         settings: config.scrub.clone(),
     });
     scrub.start(tasks, stop);
+    let drain = Drain::new(node.clone(), pool.clone(), DrainSettings::default());
     let chunk_client = Arc::new(ChunkClient::new(router(), pool.clone(), config.operation_deadline));
     let files = FileService::over(Arc::new(session), chunk_client, FileDefaults::default());
     let file_plane = chunks::routes(ChunkPlane { store: store.clone(), writer, traffic: traffic.clone() })
         .merge(files_router(files, FilesOptions::default()));
     let metrics = install_recorder().map_err(anyhow::Error::msg)?;
-    let admin_plane = admin_router(node.clone(), metrics, AdminOptions::default()).merge(namespace.routes());
-    let admin_plane = admin_plane.merge(status::routes(node.clone(), pool)).merge(scrub.routes());
+    let admin_plane = admin_router(node.clone(), metrics, AdminOptions::default())
+        .merge(namespace.routes())
+        .merge(status::routes(node.clone(), pool))
+        .merge(scrub.routes())
+        .merge(drain::routes(node.clone(), drain.clone()));
 
     tasks.spawn(rpc::serve(listeners.ring, node.clone(), RpcLimits::default(), stop.clone()));
     let options = ServerOptions::default();
@@ -248,11 +259,12 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         wake: repair,
         traffic,
         period: config.repair_period,
+        departure,
     };
     tasks.spawn(repair.run(stop.clone()));
     tasks.spawn(compact(store, config.compact_period, stop.clone()));
     tasks.spawn(open_session(config.address, opened, stop.clone()));
-    Ok(node)
+    Ok((node, drain))
 }
 
 fn driver_settings(
@@ -294,22 +306,6 @@ async fn enter(config: &NodeConfig, ring: &RingHandle) -> Result<()> {
             }
             Err(_) => sleep(Duration::from_millis(200)).await,
         }
-    }
-}
-
-/// SIGTERM, SIGINT, or a `kill` that the operator allowed.
-async fn asked_to_stop(killed: &CancellationToken) {
-    let (mut term, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(term), Ok(interrupt)) => (term, interrupt),
-        (Err(error), _) | (_, Err(error)) => {
-            warn!(%error, "signals cannot be caught; only the ring's kill ends this process cleanly");
-            return killed.cancelled().await;
-        }
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-        () = killed.cancelled() => {}
     }
 }
 

@@ -12,8 +12,9 @@ use clap::{Args, Parser, Subcommand};
 use storage_node::{
     ask::{self, Asked},
     check::{self, CheckOptions},
-    duration,
+    drain, duration,
     lifecycle::{self, NodeConfig},
+    recover::{self, RecoverOptions},
     replica::rate::RateLimit,
     scrub,
 };
@@ -60,6 +61,32 @@ enum Command {
     },
     /// Check every chunk a node keeps against its checksum, have damaged ones replaced, and say what was found
     Scrub(Which),
+    /// Take a node out of the ring: it hands over what it keeps, serves until that is done, then ends
+    Drain {
+        #[command(flatten)]
+        which: Which,
+        /// Also when fewer than three nodes stay: each chunk is then kept by as many as there are
+        #[arg(long)]
+        allow_fewer_copies: bool,
+    },
+    /// Let a stopped node go on when most voters on the namespace are gone for good
+    Recover(RecoverArgs),
+}
+
+#[derive(Args)]
+struct RecoverArgs {
+    /// Make this node the only voter; says what may be lost, and asks
+    #[arg(long, required = true)]
+    sole_survivor: bool,
+    /// The stopped node's folder
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Its ring address from now on [IP:PORT, or IP for port 5057; default: as before]
+    #[arg(long, value_name = "ADDRESS", value_parser = ring_address)]
+    address: Option<SocketAddr>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Args)]
@@ -98,6 +125,9 @@ struct RunArgs {
     /// Let the ring call `kill` end this process
     #[arg(long)]
     allow_kill: bool,
+    /// The first SIGTERM drains the node, see `drain`; a second one stops it at once
+    #[arg(long)]
+    drain_on_term: bool,
 }
 
 #[derive(Args)]
@@ -123,6 +153,7 @@ impl From<RunArgs> for NodeConfig {
         config.scrub.orphan_age = args.orphan_age;
         config.repair_rate = args.repair_rate;
         config.allow_kill = args.allow_kill;
+        config.drain_on_term = args.drain_on_term;
         config
     }
 }
@@ -138,6 +169,10 @@ fn main() -> ExitCode {
             return check(CheckOptions { node: which.node, verify, grace }, json);
         }
         Command::Scrub(which) => print(scrub::ask::scrub(which.node)),
+        Command::Drain { which, allow_fewer_copies } => runtime()
+            .map_err(Into::into)
+            .and_then(|runtime| runtime.block_on(drain::command::drain(which.node, allow_fewer_copies))),
+        Command::Recover(args) => recover(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -152,6 +187,11 @@ fn run(config: NodeConfig) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     runtime()?.block_on(lifecycle::run(config))
+}
+
+fn recover(args: RecoverArgs) -> anyhow::Result<()> {
+    let options = RecoverOptions { data: args.data, address: args.address, yes: args.yes };
+    runtime()?.block_on(recover::sole_survivor(options))
 }
 
 fn print(asked: impl Asked) -> anyhow::Result<()> {

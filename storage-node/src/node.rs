@@ -21,7 +21,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::{
-    driver::{RingHandle, ring_call},
+    drain::Departure,
+    driver::{RingHandle, own, ring_call},
     files,
     http::admin::{NamespaceStatus, NodeAdmin, NodeState, NodeStatus, StoreStatus},
     namespace::Namespace,
@@ -97,10 +98,11 @@ pub struct Node {
     pub capacity_bytes: Option<u64>,
     /// What its parts are doing.
     pub work: Arc<WorkBoard>,
+    pub departure: Arc<Departure>,
 }
 
 impl Node {
-    fn namespace(&self) -> &Namespace {
+    pub(crate) fn namespace(&self) -> &Namespace {
         self.namespace.get().expect("the namespace is there before the planes are opened")
     }
 
@@ -128,6 +130,16 @@ impl Node {
             self.peers.put(to, records, true).await.map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Out of the ring this node knows nothing of it any more, so who asks for an owner is answered by the next node.
+    async fn call_after_leaving(&self, method: &str, params: &[Value]) -> Option<Result<Value, Value>> {
+        let heir = self.departure.heir()?.node;
+        match method {
+            "find_successor" => Some(self.ring.ask_heir(heir, method, params.to_vec()).await),
+            own::ROUTE => Some(Err("this node has left the ring".into())),
+            _ => None,
+        }
     }
 
     /// Gives a node that has joined the chunks of its arc, as far as they are here.
@@ -170,6 +182,7 @@ impl NodeAdmin for Node {
             },
             work: self.work.get(&repair),
             repair,
+            drain: self.departure.status(),
         }
     }
 
@@ -201,6 +214,9 @@ impl RpcService for Node {
                 return Err(format!("{method} takes one binary").into());
             };
             return Ok(Value::Binary(self.namespace().handle(peer, request).await));
+        }
+        if let Some(answer) = self.call_after_leaving(&method, &params).await {
+            return answer;
         }
         match ring_call(&self.ring, &method, &params).await {
             Some(answer) => answer,

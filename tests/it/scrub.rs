@@ -79,7 +79,9 @@ fn flipped_bits_are_seen_by_no_reader_and_repaired() {
 
     // Of a stopped node, and a reader comes first.
     cluster.kill(2);
-    segments(&cluster, 2).iter().for_each(|path| drop(flip_bits(path, 9_001)));
+    for path in segments(&cluster, 2) {
+        flip_bits(&path, 9_001);
+    }
     cluster.start_node(2);
     cluster.wait_settled();
     let fresh = TempMount::new(&cluster);
@@ -126,7 +128,9 @@ fn count(cluster: &Cluster, node: usize, file: &str) -> usize {
 fn garbage_of_a_node_that_was_away_goes() {
     let mut cluster = Cluster::empty();
     cluster.run_args = vec!["--orphan-age", "8s"];
-    (0..3).for_each(|_| drop(cluster.add()));
+    for _ in 0..3 {
+        cluster.add();
+    }
     cluster.wait_settled();
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("stays"), tree::bytes(1, 400_000)).unwrap();

@@ -168,8 +168,14 @@ impl Cluster {
     #[track_caller]
     pub fn stop(&mut self, index: usize) {
         self.signal(index, Signal::SIGTERM);
+        self.wait_ended(index);
+    }
+
+    /// Returns when the process has ended by itself, with success.
+    #[track_caller]
+    pub fn wait_ended(&mut self, index: usize) {
         let mut child = self.nodes[index].child.take().expect("the node runs");
-        wait_for("the node ends after SIGTERM", SETTLE, || match child.try_wait() {
+        wait_for("the node ends by itself", SETTLE, || match child.try_wait() {
             Ok(Some(status)) if status.success() => Ok(()),
             Ok(Some(status)) => panic!("it ended with {status} (signal {:?})", status.signal()),
             _ => Err("still running".into()),

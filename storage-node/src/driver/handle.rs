@@ -6,6 +6,7 @@ use common::{
     ring_id::{Neighbours, NodeRef, RingArc, RingId},
     rpc::{RpcError, Value},
 };
+use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -184,6 +185,29 @@ impl RingHandle {
     /// Out of the ring for good; the neighbours are told and close the gap at once.
     pub async fn leave(&self) -> Result<(), RingError> {
         self.event(Event::Leave).await
+    }
+
+    /// Tells `members` that the node of `view` has left, each once and at the same time: in a large ring the neighbours
+    /// alone would pass it on only step by step.
+    pub async fn say_left(&self, view: &Neighbours, members: &[NodeRef]) {
+        let deadline = self.settings().call_deadline;
+        let told = members
+            .iter()
+            .map(|node| self.call(node.ring_address(), own::LEAVE, vec![wire::neighbours_value(view)], deadline));
+        for (node, told) in members.iter().zip(join_all(told).await) {
+            if let Err(error) = told {
+                debug!(peer = %node, %error, "not told that this node has left");
+            }
+        }
+    }
+
+    /// One of the ring's calls, asked of another node on behalf of who asked this one.
+    pub async fn ask_heir(&self, heir: NodeRef, method: &str, params: Vec<Value>) -> Result<Value, Value> {
+        let deadline = self.settings().call_deadline * DEAD_HOPS;
+        match self.call(heir.ring_address(), method, params, deadline).await {
+            Err(RpcError::Remote { error, .. }) => Err(error),
+            answer => answer.map_err(|error| error.to_string().into()),
+        }
     }
 
     /// Into a ring for the first time, through the first of `seeds` that lets us; without any, this node founds one. A

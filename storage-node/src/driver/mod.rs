@@ -38,6 +38,7 @@ pub use self::{
     handle::{EnterError, RingError, RingHandle},
     saved::SavedError,
     survey::{Kind, Surveyed},
+    wire::own,
 };
 use self::{
     handle::{Shared, Views},

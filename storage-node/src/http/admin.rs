@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{body::read_small, error::HttpError, metrics::count_admin};
-use crate::{replica::progress::RepairStatus, status::work::Work};
+use crate::{drain::DrainStatus, replica::progress::RepairStatus, status::work::Work};
 
 /// What the administration needs of the node it runs in.
 pub trait NodeAdmin: Send + Sync + 'static {
@@ -68,6 +68,9 @@ pub struct NodeStatus {
     #[serde(default)]
     pub work: Work,
     pub repair: RepairStatus,
+    #[serde(default)]
+    /// The drain that is under way, or the last one that was tried.
+    pub drain: Option<DrainStatus>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -99,7 +99,7 @@ async fn put_brought(
     from: RingId,
     params: &PutParams,
     batch: VerifiedBatch,
-) -> Result<(), StoreError> {
+) -> Result<(), PutError> {
     let stored = plane.writer.put_local(batch.clone(), params.durable).await;
     let left = Left { chunks: params.left, bytes: params.left_bytes };
     plane.traffic.brought(from, left, &batch, stored.is_ok());

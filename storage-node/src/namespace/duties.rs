@@ -81,7 +81,7 @@ async fn keep_voters(inner: &Inner) {
         if reign.replace(now) != Some(now) {
             keeper.begin_leading();
         }
-        std::mem::take(&mut *inner.leaving.lock()).into_iter().for_each(|uid| keeper.let_go(uid));
+        std::mem::take(&mut *inner.leaving.lock()).into_iter().for_each(|(uid, leaving)| keeper.let_go(uid, leaving));
         keeper.tick().await;
     }
 }

@@ -110,7 +110,7 @@ impl Inner {
     }
 
     /// Asks the one that led when last heard of.
-    async fn confirm(&self) -> bool {
+    pub(super) async fn confirm(&self) -> bool {
         let Some(leader) = self.leader().filter(|leader| *leader != self.ring) else { return false };
         self.learn(self.ask([leader]).await)
     }

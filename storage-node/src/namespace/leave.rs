@@ -18,13 +18,24 @@ pub(super) async fn leave(inner: &Inner) -> Result<(), String> {
             hand_over(inner, reign).await?;
         } else if let Some(leader) = inner.leader().filter(|leader| *leader != inner.ring) {
             if !votes_there(inner, leader).await.unwrap_or(true) {
+                // The leader tells those it leads, and this node is none of them any more: it has to know by itself.
+                inner.confirm().await;
                 return Ok(());
             }
-            if let Err(reason) = inner.network.ask_to_leave(admin_address(leader), inner.uid).await {
+            if let Err(reason) = inner.network.say_leaving(admin_address(leader), inner.uid, true).await {
                 tracing::debug!(reason, "the leader does not let go of this node yet");
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Asks the leader not to choose this node as a voter, or that it may again. As good as the leader that hears it: the next
+/// one knows nothing of it, so it has to be said again.
+pub(super) async fn decline(inner: &Inner, leaving: bool) {
+    let Some(leader) = inner.leader().filter(|leader| *leader != inner.ring) else { return };
+    if let Err(reason) = inner.network.say_leaving(admin_address(leader), inner.uid, leaving).await {
+        tracing::debug!(reason, leaving, "the leader does not hear who may vote");
     }
 }
 

@@ -65,8 +65,11 @@ impl Keeper {
         }
     }
 
-    pub fn let_go(&mut self, uid: u64) {
-        self.leaving.insert(uid, Instant::now());
+    pub fn let_go(&mut self, uid: u64, leaving: bool) {
+        match leaving {
+            true => self.leaving.insert(uid, Instant::now()),
+            false => self.leaving.remove(&uid),
+        };
     }
 
     /// What was seen as a follower says nothing.

@@ -67,7 +67,7 @@ use namespace_id::NamespaceId;
 pub use network::Identity;
 use network::Network;
 use raft_types::{Member, Raft, TypeConfig};
-pub use recover::{Recovered, become_only_voter};
+pub use recover::{Recovered, Recovery, become_only_voter};
 use state_machine::{State, StateMachine};
 
 /// Raft names its clusters; ours needs no telling apart.
@@ -187,8 +187,8 @@ struct Inner {
     join: Vec<SocketAddr>,
     settings: Settings,
     hint: LeaderHint,
-    /// Members that asked to be let go; the leader's membership task takes them from here.
-    leaving: Mutex<Vec<u64>>,
+    /// Nodes that asked to be let go, or to be kept after all; the leader's membership task takes them from here.
+    leaving: Mutex<Vec<(u64, bool)>>,
     /// The reign that is being handed over: the next leader need not wait for its lease to end.
     handed_over: Mutex<Option<Leadership>>,
     /// Until then it grants no vote: before it was restarted it may have confirmed the leader's lease.
@@ -275,6 +275,11 @@ impl Namespace {
     pub async fn leave(&self, deadline: Duration) -> Result<(), NamespaceError> {
         let left = tokio::time::timeout(deadline, leave::leave(&self.inner)).await;
         left.unwrap_or_else(|_| Err(format!("not done within {deadline:?}"))).map_err(NamespaceError::Leave)
+    }
+
+    /// Tells the leader, while this node drains, not to choose it as a voter; or that it may again.
+    pub async fn decline(&self, leaving: bool) {
+        leave::decline(&self.inner, leaving).await;
     }
 
     /// Resolves, with the reason, when the namespace has failed on this node: a full disk, a damaged file, a ring that has

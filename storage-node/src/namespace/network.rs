@@ -80,9 +80,9 @@ impl Network {
         serde_json::from_slice(&answer.body).map_err(|error| format!("{admin} is no namespace node: {error}"))
     }
 
-    /// Asks the leader at `admin` to do without the voter `uid`.
-    pub async fn ask_to_leave(&self, admin: SocketAddr, uid: u64) -> Result<(), String> {
-        let path = format!("/raft/leave?uid={uid}");
+    /// Asks the leader at `admin` to do without the node `uid`, or not to any more.
+    pub async fn say_leaving(&self, admin: SocketAddr, uid: u64, leaving: bool) -> Result<(), String> {
+        let path = format!("/raft/leave?uid={uid}&leaving={leaving}");
         let answer =
             self.pool.post(admin, &path, Vec::new(), self.deadline).await.map_err(|error| error.to_string())?;
         match answer.status.is_success() {

@@ -50,6 +50,13 @@ struct To {
 #[derive(Deserialize)]
 struct Leaver {
     uid: u64,
+    /// False: it stays after all.
+    #[serde(default = "yes")]
+    leaving: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Why a message was not dealt with.
@@ -107,7 +114,7 @@ async fn leave(State(inner): State<Arc<Inner>>, Query(leaver): Query<Leaver>) ->
     if !inner.leads() {
         return Err(Refusal(StatusCode::MISDIRECTED_REQUEST, "this node does not lead the namespace".into()));
     }
-    inner.leaving.lock().push(leaver.uid);
+    inner.leaving.lock().push((leaver.uid, leaver.leaving));
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -21,11 +21,11 @@ use openraft::{
 use super::{
     feed::Feed,
     log_store::LogStore,
-    raft_types::{Member, StoredMembership},
+    raft_types::{LogId, Member, StoredMembership},
     state_machine::{State, StateMachine},
 };
 
-/// What was done.
+/// What was done, or is about to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
     /// Who voted so far.
@@ -35,28 +35,56 @@ pub struct Recovered {
     pub last_log_index: u64,
 }
 
+/// A look at what is in a folder; nothing is changed yet.
+pub struct Recovery {
+    uid: u64,
+    log: LogStore,
+    machine: StateMachine,
+    last: LogId,
+    members: StoredMembership,
+}
+
 /// Makes the node `uid` at `node`, whose data folder is `dir`, the only voter of its namespace. It must not run meanwhile,
 /// and the other voters must never run again with their old folders while it is unknown to them.
 pub async fn become_only_voter(dir: &Path, uid: u64, node: SocketAddr, file_bytes: u64) -> io::Result<Recovered> {
-    let dir = dir.join("namespace");
-    let mut log = LogStore::open(&dir, uid, file_bytes)?;
-    let mut machine = StateMachine::open(&dir, State::default(), Arc::new(Feed::default()))?;
-    let (applied, _) = machine.applied_state().await?;
-    let next = applied.map_or(0, |applied| applied.index + 1);
-    for entry in log.try_get_log_entries(next..).await? {
-        machine.apply_entry(entry)?;
+    Recovery::open(dir, uid, file_bytes).await?.carry_out(Some(node)).await
+}
+
+impl Recovery {
+    /// Of the node `uid`, whose data folder is `dir` and which does not run.
+    pub async fn open(dir: &Path, uid: u64, file_bytes: u64) -> io::Result<Self> {
+        let dir = dir.join("namespace");
+        let mut log = LogStore::open(&dir, uid, file_bytes)?;
+        let mut machine = StateMachine::open(&dir, State::default(), Arc::new(Feed::default()))?;
+        let (applied, _) = machine.applied_state().await?;
+        let next = applied.map_or(0, |applied| applied.index + 1);
+        for entry in log.try_get_log_entries(next..).await? {
+            machine.apply_entry(entry)?;
+        }
+        let (last, members) = machine.applied_state().await?;
+        let Some(last) = last.filter(|_| members.voter_ids().any(|voter| voter == uid)) else {
+            return Err(io::Error::other("this node is no voter of any namespace: recover on one that is"));
+        };
+        Ok(Self { uid, log, machine, last, members })
     }
-    let (last, members) = machine.applied_state().await?;
-    let Some(last) = last.filter(|_| members.voter_ids().any(|voter| voter == uid)) else {
-        return Err(io::Error::other("this node is no voter of any namespace: recover on one that is"));
-    };
-    let alone = Membership::new(vec![BTreeSet::from([uid])], BTreeMap::from([(uid, Member { ring: node })]));
-    let alone = alone.map_err(io::Error::other)?;
-    machine.save_with(StoredMembership::new(Some(last), alone))?;
-    log.purge(last).await?;
-    log.save_committed(Some(last)).await?;
-    log.close().await?;
-    let former = |voter: u64| members.get_node(&voter).map(|member| (voter, member.ring));
-    let former_voters: BTreeMap<u64, SocketAddr> = members.voter_ids().filter_map(former).collect();
-    Ok(Recovered { may_have_lost: former_voters.len() > 2, former_voters, last_log_index: last.index })
+
+    pub fn outlook(&self) -> Recovered {
+        let former = |voter: u64| self.members.get_node(&voter).map(|member| (voter, member.ring));
+        let former_voters: BTreeMap<u64, SocketAddr> = self.members.voter_ids().filter_map(former).collect();
+        Recovered { may_have_lost: former_voters.len() > 2, former_voters, last_log_index: self.last.index }
+    }
+
+    /// `node`: where it is reached from now on, if no longer where it was. When this returns the folder is closed.
+    pub async fn carry_out(mut self, node: Option<SocketAddr>) -> io::Result<Recovered> {
+        let (uid, outlook) = (self.uid, self.outlook());
+        let ring = node.or_else(|| outlook.former_voters.get(&uid).copied());
+        let ring = ring.ok_or_else(|| io::Error::other("the node's address is not in its log; name it"))?;
+        let alone = Membership::new(vec![BTreeSet::from([uid])], BTreeMap::from([(uid, Member { ring })]));
+        let alone = alone.map_err(io::Error::other)?;
+        self.machine.save_with(StoredMembership::new(Some(self.last), alone))?;
+        self.log.purge(self.last).await?;
+        self.log.save_committed(Some(self.last)).await?;
+        self.log.close().await?;
+        Ok(outlook)
+    }
 }

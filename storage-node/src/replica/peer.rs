@@ -83,6 +83,11 @@ impl Peers {
         self.post(node, "/chunks/delete", vec![encode_runs(runs)]).await.map(drop)
     }
 
+    /// Returns when all that it has acknowledged is on its disk.
+    pub async fn sync(&self, node: &NodeRef) -> Result<(), PeerError> {
+        self.post(node, "/chunks/sync", vec![]).await.map(drop)
+    }
+
     pub async fn digest(&self, node: &NodeRef, arc: RingArc) -> Result<ArcDigest, PeerError> {
         let answer = self.get_path(node, &format!("/chunks/digest?after={}&upto={}", arc.after, arc.upto)).await?;
         decode(node, &answer.body)

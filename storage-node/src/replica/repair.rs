@@ -33,7 +33,10 @@ use super::{
     plan::holds,
     traffic::Traffic,
 };
-use crate::store::{Store, StoreError};
+use crate::{
+    drain::Departure,
+    store::{Store, StoreError},
+};
 
 /// Surplus that is looked at in one go.
 const SURPLUS_CHUNKS: usize = 8192;
@@ -76,6 +79,8 @@ pub struct Repair {
     pub wake: Arc<Notify>,
     pub traffic: Arc<Traffic>,
     pub period: Duration,
+    /// Nothing counts as surplus while another node hands its chunks over: it may have just brought them here.
+    pub departure: Arc<Departure>,
 }
 
 impl Repair {
@@ -85,7 +90,7 @@ impl Repair {
         let mut complaints = Complaints::default();
         loop {
             let view = self.neighbours.borrow_and_update().clone();
-            let due = surplus.is_due(&view, Instant::now());
+            let due = surplus.is_due(&view, Instant::now()) && !self.departure.any_peer_drains();
             let done = tokio::select! { done = self.round(&view, due) => done, () = stop.cancelled() => return };
             let mut pause = self.period;
             match done {

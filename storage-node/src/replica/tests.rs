@@ -82,7 +82,8 @@ impl TestNode {
         let traffic = Arc::new(Traffic::new(limit));
         let (_, neighbours) = watch::channel(Neighbours { predecessor: None, node, successors: vec![] });
         let (wake, alone) = (Arc::new(Notify::new()), Arc::new(|| 1));
-        let writer = Writer::new(store.clone(), peers(), neighbours, wake, traffic.clone(), DEADLINE, alone);
+        let writer =
+            Writer::new(store.clone(), peers(), neighbours, wake, traffic.clone(), DEADLINE, alone, Arc::default());
         let plane = ChunkPlane { store: store.clone(), writer: Arc::new(writer), traffic: traffic.clone() };
         let asked = Arc::new(Asked { puts_left: AtomicI64::new(i64::MAX), ..Asked::default() });
         let counted = axum::middleware::from_fn({
@@ -118,6 +119,7 @@ impl TestNode {
             wake: Arc::new(Notify::new()),
             traffic: self.traffic.clone(),
             period: DEADLINE,
+            departure: Arc::default(),
         }
     }
 

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 
 use common::{
     chunk::VerifiedBatch,
-    chunk_api::REPLICAS,
     ring_id::{Neighbours, NodeRef},
 };
 use thiserror::Error;
@@ -20,7 +19,10 @@ use super::{
     plan::{PutVerdict, judge_put},
     traffic::Traffic,
 };
-use crate::store::{Store, StoreError};
+use crate::{
+    drain::{Departure, plan::recipients},
+    store::{Store, StoreError},
+};
 
 #[derive(Debug, Error)]
 pub enum PutError {
@@ -46,6 +48,7 @@ pub struct Writer {
     repair: Arc<Notify>,
     traffic: Arc<Traffic>,
     deadline: Duration,
+    departure: Arc<Departure>,
 }
 
 impl Writer {
@@ -57,23 +60,37 @@ impl Writer {
         traffic: Arc<Traffic>,
         deadline: Duration,
         floor: Floor,
+        departure: Arc<Departure>,
     ) -> Self {
-        Self { store, peers, neighbours, floor, repair, traffic, deadline }
+        Self { store, peers, neighbours, floor, repair, traffic, deadline, departure }
     }
 
+    /// What this node knows of the ring; after it has left, what the next one does.
     pub fn neighbours(&self) -> Neighbours {
-        self.neighbours.borrow().clone()
+        self.departure.heir().unwrap_or_else(|| self.neighbours.borrow().clone())
     }
 
     /// Stores a batch here only.
-    pub async fn put_local(&self, batch: VerifiedBatch, durable: bool) -> Result<(), StoreError> {
-        let store = self.store.clone();
-        let stored = tokio::task::spawn_blocking(move || store.put(&batch, durable)).await;
-        stored.expect("storing does not panic").map(drop)
+    pub async fn put_local(&self, batch: VerifiedBatch, durable: bool) -> Result<(), PutError> {
+        let admitted = self.departure.admit().await;
+        let _admitted = admitted.map_err(|neighbours| PutError::Misdirected { neighbours })?;
+        Ok(self.store_here(batch, durable).await?)
+    }
+
+    async fn store_here(&self, batch: VerifiedBatch, durable: bool) -> Result<(), StoreError> {
+        let (store, departure) = (self.store.clone(), self.departure.clone());
+        let stored = tokio::task::spawn_blocking(move || {
+            let stored = store.put(&batch, durable)?;
+            departure.note(&batch);
+            Ok(stored)
+        });
+        stored.await.expect("storing does not panic").map(drop)
     }
 
     /// Stores a batch as its owner.
     pub async fn put(&self, batch: VerifiedBatch, durable: bool) -> Result<(), PutError> {
+        let admitted = self.departure.admit().await;
+        let _admitted = admitted.map_err(|neighbours| PutError::Misdirected { neighbours })?;
         let neighbours = self.neighbours();
         let floor = (self.floor)();
         match judge_put(&neighbours, batch.keys(), floor) {
@@ -94,13 +111,14 @@ impl Writer {
     ) -> Result<(), PutError> {
         let (copies, arrived) = mpsc::unbounded_channel();
         let mut spread = Spread { arrived, stored: 0, full: 0, open: 0, reason: String::new() };
+        let wanted = recipients(&others, |node| self.departure.peer_drains(node), self.departure.drains());
         let mut others = others.into_iter();
-        for node in others.by_ref().take(REPLICAS - 1) {
+        for node in others.by_ref().take(wanted) {
             spread.open += 1;
             self.pass_on(node, batch.clone(), durable, copies.clone());
         }
         // Without room here the batch is refused, even if others have room: the owner answers for its arc.
-        self.put_local(batch.clone(), durable).await?;
+        self.store_here(batch.clone(), durable).await?;
         spread.stored += 1;
         let end = Instant::now() + self.deadline;
         while spread.stored < required {

@@ -153,6 +153,7 @@ mod tests {
             namespace: NamespaceStatus { voter: true, leader, voters },
             work,
             repair: Default::default(),
+            drain: None,
         }
     }
 

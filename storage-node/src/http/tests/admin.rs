@@ -46,6 +46,7 @@ impl NodeAdmin for FakeNode {
             namespace: NamespaceStatus { voter: true, leader: Some(node(2).ring_address()), voters: Vec::new() },
             work: Default::default(),
             repair: Default::default(),
+            drain: None,
         }
     }
 

@@ -1,0 +1,58 @@
+//! What nodes tell each other of drains, on the plane of administration.
+//!
+//! ```text
+//! POST /drain/peer   {"ip", "port", "draining"}            that node drains (it says so again every few seconds), or does
+//!                    answer {"draining", "free_bytes"}     no more; the answer is about the one that was told
+//! ```
+//! A foreign node answers with no such thing; it keeps no chunks, so it is nobody to hand them to.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use common::{http_pool::HttpPool, ring_id::NodeRef};
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+use super::plan::Peer;
+
+const DEADLINE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Announcement {
+    pub ip: IpAddr,
+    pub port: u16,
+    pub draining: bool,
+}
+
+impl Announcement {
+    pub fn ring_address(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    pub draining: bool,
+    pub free_bytes: u64,
+}
+
+/// `None` if it does not answer, or not as one of ours does.
+pub async fn announce(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> Option<Peer> {
+    let announcement = Announcement { ip: me.ip, port: me.port, draining };
+    let body = Bytes::from(serde_json::to_vec(&announcement).expect("plain data always encodes"));
+    let answer = pool.post(to.admin_address(), "/drain/peer", vec![body], DEADLINE).await;
+    let heard = answer.map_err(|error| error.to_string()).and_then(|answer| match answer.status.is_success() {
+        true => serde_json::from_slice(&answer.body).map_err(|error| error.to_string()),
+        false => Err(format!("{}: {}", answer.status, answer.text())),
+    });
+    match heard {
+        Ok(Acknowledgement { draining, free_bytes }) => Some(Peer { node: to, draining, free_bytes }),
+        Err(reason) => {
+            debug!(peer = %to, reason, "does not hear of the drain");
+            None
+        }
+    }
+}

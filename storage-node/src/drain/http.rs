@@ -1,0 +1,65 @@
+//! A drain over HTTP, on the plane of administration; beside it what `announce` sends.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /drain?allow_fewer_copies=B` | 202 with JSON of [`DrainStatus`]; 409 where the node cannot be drained now |
+//! | `GET /drain` | JSON of the last drain's [`DrainStatus`], or null |
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Query, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use serde::Deserialize;
+
+use super::{
+    announce::{Acknowledgement, Announcement},
+    departure::DrainStatus,
+    task::{Drain, DrainOptions},
+};
+use crate::{http::admin::NodeState, node::Node};
+
+type Refusal = (StatusCode, String);
+
+/// Has no fallback.
+pub fn routes(node: Arc<Node>, drain: Drain) -> Router {
+    let of_this_node = Router::new().route("/drain", get(status).post(begin)).with_state(drain);
+    of_this_node.merge(Router::new().route("/drain/peer", post(hear)).with_state(node))
+}
+
+#[derive(Deserialize)]
+struct Params {
+    #[serde(default)]
+    allow_fewer_copies: bool,
+}
+
+async fn begin(
+    State(drain): State<Drain>,
+    Query(params): Query<Params>,
+) -> Result<(StatusCode, Json<Option<DrainStatus>>), Refusal> {
+    let options = DrainOptions { allow_fewer_copies: params.allow_fewer_copies };
+    drain.begin(options).map_err(|error| (StatusCode::CONFLICT, error.to_string()))?;
+    Ok((StatusCode::ACCEPTED, Json(drain.status())))
+}
+
+async fn status(State(drain): State<Drain>) -> Json<Option<DrainStatus>> {
+    Json(drain.status())
+}
+
+async fn hear(State(node): State<Arc<Node>>, body: Bytes) -> Result<Json<Acknowledgement>, Refusal> {
+    let bad = |error: serde_json::Error| {
+        let expected = r#"the body must be JSON like {"ip": "10.0.0.1", "port": 5057, "draining": true}"#;
+        (StatusCode::BAD_REQUEST, format!("{expected}: {error}"))
+    };
+    let announcement: Announcement = serde_json::from_slice(&body).map_err(bad)?;
+    node.departure.hear(announcement.ring_address(), announcement.draining);
+    let draining = matches!(node.stage.get(), NodeState::Draining | NodeState::Gone);
+    let store = node.store.clone();
+    let stats = tokio::task::spawn_blocking(move || store.stats()).await;
+    let stats = stats.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("the store failed: {error}")))?;
+    Ok(Json(Acknowledgement { draining, free_bytes: stats.free_bytes }))
+}

@@ -1,0 +1,223 @@
+//! Taking nodes out of the ring on purpose: nobody at a mount notices, nothing is lost, and what cannot be done is said.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, File},
+    io::Write,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use harness::{Cluster, Outcome, TempMount, cluster::binary, programs::run_command, tree, wait_for};
+use nix::sys::signal::Signal;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn storage_node(args: &[&str]) -> Outcome {
+    let mut command = std::process::Command::new(binary("storage-node"));
+    run_command(command.args(args), PATIENCE)
+}
+
+fn drain(cluster: &Cluster, node: usize, more: &[&str]) -> Outcome {
+    let address = cluster.ip(node).to_string();
+    storage_node(&[&["drain", "--node", &address], more].concat())
+}
+
+fn leader(cluster: &Cluster) -> usize {
+    let mut found = None;
+    wait_for("the namespace has a leader", PATIENCE, || {
+        let status = cluster.status(cluster.live()[0]);
+        let address = status["namespace"]["leader"].as_str().ok_or_else(|| status.to_string())?;
+        found = cluster.live().into_iter().find(|&node| address == format!("{}:5057", cluster.ip(node)));
+        found.map(drop).ok_or_else(|| format!("{address} is none of the live nodes"))
+    });
+    found.expect("the wait ended with one")
+}
+
+fn wait_for_voters(cluster: &Cluster, count: usize) {
+    wait_for(&format!("{count} voters"), PATIENCE, || {
+        let status = cluster.status(cluster.live()[0]);
+        match status["namespace"]["voters"].as_array().map_or(0, Vec::len) {
+            voters if voters == count => Ok(()),
+            _ => Err(status.to_string()),
+        }
+    });
+}
+
+/// Writes files, reads them back at once and older ones again, until `stop`; panics at the first error. How many it wrote.
+fn work(folder: &Path, stop: &AtomicBool) -> u64 {
+    let mut count = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let contents = |number: u64| tree::bytes(number, 1 + (number as usize * 7_919) % 150_000);
+        let path = |number: u64| folder.join(format!("f{number}"));
+        let mut file = File::create(path(count)).unwrap_or_else(|error| panic!("create f{count}: {error}"));
+        file.write_all(&contents(count)).unwrap_or_else(|error| panic!("write f{count}: {error}"));
+        if count % 3 == 0 {
+            file.sync_all().unwrap_or_else(|error| panic!("fsync f{count}: {error}"));
+        }
+        drop(file);
+        for number in [count, count / 2] {
+            let read = fs::read(path(number)).unwrap_or_else(|error| panic!("read f{number}: {error}"));
+            assert!(read == contents(number), "f{number} has other contents");
+        }
+        count += 1;
+    }
+    count
+}
+
+fn check_work(folder: &Path, count: u64) {
+    for number in 0..count {
+        let read = fs::read(folder.join(format!("f{number}"))).unwrap();
+        assert!(read == tree::bytes(number, 1 + (number as usize * 7_919) % 150_000), "f{number} has other contents");
+    }
+}
+
+/// Every chunk that is anywhere is on `copies` nodes.
+fn check_copies(cluster: &Cluster, copies: usize) -> Result<(), String> {
+    let mut holders: HashMap<_, HashSet<usize>> = HashMap::new();
+    for node in cluster.live() {
+        for stored in cluster.ls(node) {
+            holders.entry(stored).or_default().insert(node);
+        }
+    }
+    let short = holders.iter().filter(|(_, nodes)| nodes.len() < copies).count();
+    if short == 0 && holders.len() > 10 { Ok(()) } else { Err(format!("{short} of {} have fewer", holders.len())) }
+}
+
+fn wait_for_copies(cluster: &Cluster, copies: usize) {
+    wait_for("every chunk has its holders", PATIENCE, || check_copies(cluster, copies));
+}
+
+#[test]
+fn nodes_are_drained_under_load_and_nobody_notices() {
+    let mut cluster = Cluster::start(5);
+    wait_for_voters(&cluster, 3);
+    let mount = TempMount::new(&cluster);
+    let stop = AtomicBool::new(false);
+    let folder = mount.join("work");
+    fs::create_dir(&folder).unwrap();
+    let count = thread::scope(|scope| {
+        let worker = scope.spawn(|| work(&folder, &stop));
+        wait_for("the work is under way", PATIENCE, || match folder.join("f20").exists() {
+            _ if worker.is_finished() => Ok(()),
+            true => Ok(()),
+            false => Err("not yet".into()),
+        });
+        // The leader first, then any other.
+        for _ in 0..2 {
+            let node = leader(&cluster);
+            let said = drain(&cluster, node, &[]);
+            let said = said.ok();
+            assert!(said.contains("has left the ring"), "{said}");
+            cluster.wait_ended(node);
+            assert!(!worker.is_finished(), "the work broke off");
+        }
+        stop.store(true, Ordering::Relaxed);
+        worker.join().expect("no operation failed")
+    });
+    assert!(count > 30, "only {count} files");
+    cluster.wait_settled();
+    assert_eq!(cluster.live().len(), 3);
+    check_work(&folder, count);
+    wait_for_copies(&cluster, 3);
+    wait_for_voters(&cluster, 3);
+    let fresh = TempMount::new(&cluster);
+    check_work(&fresh.join("work"), count);
+}
+
+#[test]
+fn with_too_few_nodes_a_drain_is_refused_unless_it_may_leave_fewer_copies() {
+    let mut cluster = Cluster::start(3);
+    wait_for_voters(&cluster, 3);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("before"), tree::bytes(1, 300_000)).unwrap();
+    let refused = drain(&cluster, 1, &[]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stdout);
+    assert!(refused.stderr.contains("only 2 other nodes") && refused.stderr.contains("--allow-fewer-copies"));
+    cluster.wait_ready(1);
+    let status = cluster.status(1);
+    assert_eq!((&status["state"], &status["drain"]["phase"]), (&"serving".into(), &"refused".into()), "{status}");
+    fs::write(mount.join("after"), tree::bytes(2, 300_000)).unwrap();
+
+    // Down to two, and to one.
+    for node in [leader(&cluster), usize::MAX] {
+        let node = if node == usize::MAX { leader(&cluster) } else { node };
+        drain(&cluster, node, &["--allow-fewer-copies"]).ok();
+        cluster.wait_ended(node);
+        wait_for_voters(&cluster, cluster.live().len());
+        fs::write(mount.join(format!("without {node}")), tree::bytes(3, 300_000)).unwrap();
+    }
+    let last = cluster.live()[0];
+    let refused = drain(&cluster, last, &["--allow-fewer-copies"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("only node"), "{}", refused.stderr);
+    let fresh = TempMount::new(&cluster);
+    for (name, seed) in [("before", 1), ("after", 2)] {
+        assert!(fs::read(fresh.join(name)).unwrap() == tree::bytes(seed, 300_000), "{name}");
+    }
+}
+
+#[test]
+fn sigterm_drains_where_it_was_asked_to_and_a_second_one_stops_at_once() {
+    let mut cluster = Cluster::empty();
+    cluster.run_args = vec!["--drain-on-term"];
+    for _ in 0..4 {
+        cluster.add();
+    }
+    cluster.wait_settled();
+    wait_for_voters(&cluster, 3);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("file"), tree::bytes(1, 500_000)).unwrap();
+    cluster.stop(3);
+    assert!(cluster.log(3).contains("out of the ring"), "it was drained");
+    // At once: it was the drain that brought them, not repair.
+    check_copies(&cluster, 3).unwrap();
+    // Of three none can go.
+    cluster.signal(0, Signal::SIGTERM);
+    wait_for("the drain is refused", PATIENCE, || match cluster.status(0) {
+        status if status["drain"]["phase"] == "refused" && status["state"] == "serving" => Ok(()),
+        status => Err(status.to_string()),
+    });
+    assert!(fs::read(mount.join("file")).unwrap() == tree::bytes(1, 500_000));
+    cluster.stop(0);
+    assert!(!cluster.log(0).contains("out of the ring"), "it was stopped");
+}
+
+#[test]
+fn the_sole_survivor_of_three_goes_on_at_an_operators_word() {
+    let mut cluster = Cluster::start(3);
+    wait_for_voters(&cluster, 3);
+    let mount = TempMount::new(&cluster);
+    let mut file = File::create(mount.join("file")).unwrap();
+    file.write_all(&tree::bytes(1, 300_000)).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    wait_for_copies(&cluster, 3);
+    let data = cluster.nodes[0].data.to_str().expect("a temporary folder").to_owned();
+    let recover = |more: &[&str]| storage_node(&[&["recover", "--sole-survivor", "--data", &data], more].concat());
+    let running = recover(&["--yes"]);
+    assert!(running.code == Some(1) && running.stderr.contains("another process"), "{}", running.stderr);
+    for node in [1, 2, 0] {
+        cluster.kill(node);
+    }
+    for node in [1, 2] {
+        fs::remove_dir_all(&cluster.nodes[node].data).unwrap();
+    }
+    let unasked = recover(&[]);
+    assert!(unasked.code == Some(1) && unasked.stderr.contains("--yes"), "{}", unasked.stderr);
+    let said = recover(&["--yes"]).ok();
+    assert!(said.contains("are lost") && said.contains(&cluster.ip(1).to_string()), "{said}");
+    cluster.start_node(0);
+    cluster.wait_ready(0);
+    let fresh = TempMount::new(&cluster);
+    assert!(fs::read(fresh.join("file")).unwrap() == tree::bytes(1, 300_000));
+    fs::write(fresh.join("alone"), b"goes on").unwrap();
+    for node in [1, 2] {
+        cluster.start_node(node);
+        cluster.wait_ready(node);
+    }
+    cluster.wait_settled();
+    wait_for_voters(&cluster, 3);
+    wait_for_copies(&cluster, 3);
+}
