@@ -2,7 +2,11 @@
 //! What a feature promises is asserted in `tests/it`, not here.
 
 pub mod cluster;
+mod kept;
+pub mod lab;
+pub mod load;
 pub mod mount;
+pub mod netns;
 pub mod programs;
 pub mod raw_rpc;
 pub mod tree;
@@ -10,6 +14,8 @@ pub mod wait;
 
 pub use self::{
     cluster::{Cluster, Stored},
+    lab::Lab,
+    load::Load,
     mount::TempMount,
     programs::{Outcome, python, run},
     wait::wait_for,

@@ -1,0 +1,115 @@
+//! The ring grows, breaks and heals while two mounts are at work, and nobody there notices: no operation fails, every byte
+//! is right. Short forms for every day; `slow` has the long ones, behind SLOW_TESTS=1.
+
+mod slow;
+
+use std::time::Duration;
+
+use harness::{Lab, Load, TempMount, load::Report};
+use nix::sys::signal::Signal;
+
+/// A lab, two mounts, and load in them from the first moment.
+struct Scene {
+    // Dropped in this order: what writes, where it writes, what it writes to.
+    load: Load,
+    mounts: [TempMount; 2],
+    lab: Lab,
+}
+
+impl Scene {
+    #[track_caller]
+    fn start(nodes: usize) -> Self {
+        let mut lab = Lab::start(nodes);
+        let mounts = [lab.mount(), lab.mount()];
+        let load = Load::start(mounts[0].path(), mounts[1].path(), 1);
+        let scene = Self { load, mounts, lab };
+        scene.load.progress(10);
+        scene
+    }
+
+    /// One node joins after the other until there are so many.
+    #[track_caller]
+    fn grow(&mut self, nodes: usize) {
+        self.lab.grow(nodes);
+        self.load.progress(10);
+    }
+
+    #[track_caller]
+    fn crash(&mut self, node: usize) {
+        self.lab.kill(node);
+        self.load.progress(10);
+    }
+
+    #[track_caller]
+    fn bring_back(&mut self, node: usize) {
+        self.lab.start_node(node);
+        self.lab.wait_settled();
+        self.load.progress(10);
+    }
+
+    /// The fault lasts that long at least, and the load goes on under it and after it.
+    #[track_caller]
+    fn during(&mut self, time: Duration, begin: impl FnOnce(&mut Lab), end: impl FnOnce(&mut Lab)) {
+        begin(&mut self.lab);
+        self.load.go_on(time);
+        self.load.progress(10);
+        end(&mut self.lab);
+        self.load.progress(10);
+        self.lab.wait_settled();
+        self.load.progress(10);
+    }
+
+    #[track_caller]
+    fn cut(&mut self, node: usize, time: Duration) {
+        self.during(time, |lab| lab.cut(node), |lab| lab.heal(node));
+    }
+
+    #[track_caller]
+    fn pause(&mut self, node: usize, time: Duration) {
+        self.during(time, |lab| lab.signal(node, Signal::SIGSTOP), |lab| lab.signal(node, Signal::SIGCONT));
+    }
+
+    /// Everything that was written is there, also for a mount that has nothing cached, and nothing failed.
+    #[track_caller]
+    fn finish(mut self) -> Report {
+        let fresh = self.lab.mount();
+        let report = self.load.finish(fresh.path());
+        eprintln!("{report}");
+        report.assert_clean();
+        drop(self.mounts);
+        report
+    }
+}
+
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+
+#[test]
+fn a_ring_grows_from_one_to_five() {
+    let mut scene = Scene::start(1);
+    scene.grow(3);
+    scene.grow(5);
+    scene.finish();
+}
+
+#[test]
+fn a_node_crashes_and_comes_back() {
+    let mut scene = Scene::start(3);
+    let victim = scene.lab.leader();
+    scene.crash(victim);
+    scene.bring_back(victim);
+    scene.finish();
+}
+
+#[test]
+fn a_node_loses_its_network_for_ten_seconds() {
+    let mut scene = Scene::start(3);
+    scene.cut(1, SECONDS(10));
+    scene.finish();
+}
+
+#[test]
+fn a_node_is_stopped_for_five_seconds() {
+    let mut scene = Scene::start(3);
+    scene.pause(1, SECONDS(5));
+    scene.finish();
+}
