@@ -152,6 +152,7 @@ fn a_split_of_two_and_three() {
     let names: Vec<_> = fs::read_dir(lonely.join("lonely")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["old"], "what the smaller side had refused");
     assert!(fs::read(lonely.join("lonely/old")).unwrap() == tree::bytes(1, 50_000));
+    drop(lonely);
     scene.finish();
 }
 
