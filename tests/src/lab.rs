@@ -70,12 +70,19 @@ impl Lab {
     /// One more machine with a node, ready to serve.
     #[track_caller]
     pub fn add(&mut self) -> usize {
+        let index = self.begin_add();
+        self.wait_ready(index);
+        index
+    }
+
+    /// One more machine, whose node has only just been started.
+    #[track_caller]
+    pub fn begin_add(&mut self) -> usize {
         let index = self.nodes.len();
         let (name, ip) = (format!("n{}", index + 1), Ipv4Addr::new(10, 77, 0, index as u8 + 1));
         let namespace = self.network.attach(&name, ip);
         self.nodes.push(Machine { name, ip, namespace, child: None });
         self.start_node(index);
-        self.wait_ready(index);
         index
     }
 
@@ -198,6 +205,15 @@ impl Lab {
     pub fn check_ring(&self, nodes: &[usize]) -> Result<(), String> {
         let known = nodes.iter().map(|&node| self.known_neighbours(node).map_err(|error| error.to_string()));
         check_members(known.collect::<Result<_, _>>()?)
+    }
+
+    /// The live nodes in the ring's order: each one's successor comes next, the last one's is the first.
+    #[track_caller]
+    pub fn ring_order(&self) -> Vec<usize> {
+        let id = |node: &usize| self.known_neighbours(*node).expect("a live node answers")[0].id;
+        let mut nodes = self.live();
+        nodes.sort_by_cached_key(id);
+        nodes
     }
 
     fn known_neighbours(&self, index: usize) -> std::io::Result<[RawNode; 3]> {

@@ -1,6 +1,7 @@
 //! The long forms: minutes of faults, and the experiments in full.
 
 use std::{
+    collections::{HashMap, HashSet},
     fs,
     path::Path,
     time::{Duration, Instant},
@@ -49,6 +50,28 @@ fn random_crashes_for_ten_minutes() {
     scene.finish();
 }
 
+/// Two of three holders of a third of all chunks are gone in the same moment. The voters keep their majority.
+#[test]
+fn two_neighbours_crash_at_once() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut scene = Scene::start(5);
+    let (order, voters) = (scene.lab.ring_order(), scene.lab.voters().unwrap());
+    let bystander = (0..5).find(|at| !voters.contains(&order[*at])).expect("three of five vote");
+    let pair = [order[bystander], order[(bystander + 1) % 5]];
+    for node in pair {
+        scene.lab.kill(node);
+    }
+    scene.load.progress(100);
+    for node in pair {
+        scene.lab.start_node(node);
+    }
+    scene.lab.wait_settled();
+    wait_three_copies(&scene.lab);
+    scene.finish();
+}
+
 #[test]
 fn a_ring_grows_to_ten_and_shrinks_to_three() {
     if !is_slow_run() {
@@ -75,15 +98,15 @@ fn leave(scene: &mut Scene, node: usize) {
 /// Every chunk of every file has three holders. Workers go on meanwhile, so the lists of the nodes are of different moments:
 /// a chunk counts as missing if it stays so.
 fn wait_three_copies(lab: &Lab) {
-    let mut missing: Option<std::collections::HashSet<_>> = None;
+    let mut missing: Option<HashSet<_>> = None;
     wait_for("every chunk has three holders", SECONDS(120), || {
-        let mut holders = std::collections::HashMap::new();
+        let mut holders = HashMap::new();
         for node in lab.live() {
             lab.ls(node)?.into_iter().for_each(|stored| *holders.entry(stored).or_insert(0) += 1);
         }
         let wanted = lab.live().len().min(3);
         let now = holders.into_iter().filter(|(_, count)| *count < wanted).map(|(stored, _)| stored);
-        let now: std::collections::HashSet<_> = match &missing {
+        let now: HashSet<_> = match &missing {
             Some(before) => now.filter(|stored| before.contains(stored)).collect(),
             None => now.collect(),
         };
@@ -117,6 +140,46 @@ fn a_node_is_stopped_for_twenty_seconds() {
     let other = (0..5).find(|node| *node != leader).expect("there are five");
     scene.pause(other, SECONDS(20));
     scene.pause(leader, SECONDS(20));
+    scene.finish();
+}
+
+/// In a ring of three nobody can take a seat: both other voters are needed for every change.
+#[test]
+fn the_leader_of_three_is_stopped_and_cut_off() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut scene = Scene::start(3);
+    let leader = scene.lab.leader();
+    scene.pause(leader, SECONDS(20));
+    let leader = scene.lab.leader();
+    scene.cut(leader, SECONDS(40));
+    let leader = scene.lab.leader();
+    scene.lab.kill(leader);
+    scene.load.go_on(SECONDS(40));
+    scene.load.progress(10);
+    scene.bring_back(leader);
+    scene.finish();
+}
+
+/// It dies at any moment between its first step and its being filled, and is started again with what it has by then.
+#[test]
+fn nodes_crash_while_they_join() {
+    if !is_slow_run() {
+        return;
+    }
+    let (mut random, mut scene) = (random(), Scene::start(3));
+    for _ in 0..4 {
+        let node = scene.lab.begin_add();
+        for _ in 0..3 {
+            scene.load.go_on(Duration::from_millis(random.random_range(0..1_500)));
+            scene.lab.kill(node);
+            scene.lab.start_node(node);
+        }
+        scene.lab.wait_settled();
+        scene.load.progress(10);
+    }
+    wait_three_copies(&scene.lab);
     scene.finish();
 }
 
