@@ -3,9 +3,17 @@
 
 mod slow;
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    time::Duration,
+};
 
-use harness::{Lab, Load, TempMount, load::Report};
+use harness::{
+    Lab, Load, TempMount,
+    load::Report,
+    netns::{Network, Side},
+    wait_for,
+};
 use nix::sys::signal::Signal;
 
 /// A lab, two mounts, and load in them from the first moment.
@@ -82,6 +90,32 @@ impl Scene {
 }
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+
+/// What all the others rest on: a cut really cuts, a split splits, and healing heals.
+#[test]
+fn cables_carry_packets_unless_cut() {
+    let network = Network::new();
+    let (ip, other) = (Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(10, 77, 0, 2));
+    let (server, client) = (network.attach("a", ip), network.attach("b", other));
+    let listener = server.run(|| TcpListener::bind((ip, 5057)).unwrap());
+    let reaches = || {
+        let address = listener.local_addr().unwrap();
+        client.run(|| TcpStream::connect_timeout(&address, Duration::from_millis(500))).is_ok()
+    };
+    let heals = |what: &str| {
+        let reached = || if reaches() { Ok(()) } else { Err("no connection".into()) };
+        wait_for(&format!("packets pass {what}"), SECONDS(10), reached);
+    };
+    heals("at first");
+    network.cut("a");
+    assert!(!reaches(), "the cable is cut");
+    network.heal("a");
+    heals("after healing");
+    network.side("a", Side::Second);
+    assert!(!reaches(), "they are in different switches");
+    network.side("b", Side::Second);
+    heals("within the second switch");
+}
 
 #[test]
 fn a_ring_grows_from_one_to_five() {

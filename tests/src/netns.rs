@@ -143,7 +143,9 @@ impl Network {
 
     #[track_caller]
     fn port_state(&self, name: &str, state: &str) {
-        self.switch.ip(&["link", "set", name, "type", "bridge_slave", "state", state]);
+        // ip(8) has this setting too (`type bridge_slave state`), succeeds, and changes nothing.
+        run("bridge", &["-n", &self.switch.name, "link", "set", "dev", name, "state", state])
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Puts the cable into that switch; there is no way from one switch to the other.
@@ -160,8 +162,12 @@ impl Default for Network {
 }
 
 fn ip(args: &[&str]) -> Result<String, String> {
-    let line = format!("ip {}", args.join(" "));
-    let out = Command::new("ip").args(args).output().map_err(|error| format!("{line}: {error}"))?;
+    run("ip", args)
+}
+
+fn run(program: &str, args: &[&str]) -> Result<String, String> {
+    let line = format!("{program} {}", args.join(" "));
+    let out = Command::new(program).args(args).output().map_err(|error| format!("{line}: {error}"))?;
     if out.status.success() {
         return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
     }
