@@ -126,7 +126,7 @@ impl Network {
         namespace.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", name, "netns", &self.switch.name]);
         namespace.ip(&["addr", "add", &format!("{address}/24"), "dev", "eth0"]);
         namespace.ip(&["link", "set", "eth0", "up"]);
-        self.switch.ip(&["link", "set", name, "master", Side::First.bridge(), "up"]);
+        self.switch.ip(&["link", "set", "dev", name, "master", Side::First.bridge(), "up"]);
         namespace
     }
 
@@ -151,7 +151,7 @@ impl Network {
     /// Puts the cable into that switch; there is no way from one switch to the other.
     #[track_caller]
     pub fn side(&self, name: &str, side: Side) {
-        self.switch.ip(&["link", "set", name, "master", side.bridge()]);
+        self.switch.ip(&["link", "set", "dev", name, "master", side.bridge()]);
     }
 }
 
