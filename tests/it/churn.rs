@@ -51,8 +51,7 @@ impl Scene {
     #[track_caller]
     fn bring_back(&mut self, node: usize) {
         self.lab.start_node(node);
-        self.lab.wait_settled();
-        self.load.progress(10);
+        self.whole_again();
     }
 
     /// The fault lasts that long at least, and the load goes on under it and after it.
@@ -63,7 +62,14 @@ impl Scene {
         self.load.progress(10);
         end(&mut self.lab);
         self.load.progress(10);
+        self.whole_again();
+    }
+
+    /// One fault at a time is promised: the next may begin when all nodes are back and all seats are taken.
+    #[track_caller]
+    fn whole_again(&mut self) {
         self.lab.wait_settled();
+        self.lab.wait_voters();
         self.load.progress(10);
     }
 

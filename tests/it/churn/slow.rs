@@ -219,11 +219,13 @@ fn a_split_of_two_and_three() {
     scene.finish();
 }
 
+type Attempt = Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;
+
 /// Each kind of change, once, at the same time: each takes as long as the deadline of the mount.
 fn nothing_is_accepted(mount: &TempMount) {
     let at = |name: &str| mount.join("lonely").join(name);
     let began = Instant::now();
-    let attempts: [(&str, Box<dyn Fn() -> std::io::Result<()> + Send + Sync>); 5] = [
+    let attempts: [(&str, Attempt); 5] = [
         (
             "create",
             Box::new({
