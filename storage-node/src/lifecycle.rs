@@ -216,10 +216,16 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         let namespace = namespace.clone();
         Arc::new(move || copies_floor(&namespace))
     };
-    let (view, wake) = (neighbours.clone(), repair.clone());
-    let (deadline, leaving) = (config.peer_deadline, departure.clone());
-    let writer =
-        Arc::new(Writer::new(store.clone(), peers.clone(), view, wake, traffic.clone(), deadline, floor, leaving));
+    let writer = Arc::new(Writer {
+        store: store.clone(),
+        peers: peers.clone(),
+        neighbours: neighbours.clone(),
+        floor,
+        repair: repair.clone(),
+        traffic: traffic.clone(),
+        deadline: config.peer_deadline,
+        departure: departure.clone(),
+    });
     let own = vec![config.address];
     let router = || Arc::new(Router::new(own.clone(), config.look_up_deadline));
     let scrub = Scrub::new(scrub::Parts {

@@ -1,6 +1,7 @@
 //! The system as its users meet it: real nodes, real mounts, real programs. One module for each promise or kind of user.
 
 mod bad_input;
+mod churn;
 mod drain;
 mod faults;
 mod foreign;

@@ -17,6 +17,7 @@ use nix::{
 use tempfile::TempDir;
 
 use crate::{
+    kept,
     raw_rpc::{RawNode, RawRpc},
     wait::wait_for,
 };
@@ -125,13 +126,16 @@ impl Cluster {
         node.child = Some(command.spawn().expect("storage-node starts"));
     }
 
+    fn log_path(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{}.log", index + 1))
+    }
+
     fn log_file(&self, index: usize) -> File {
-        let path = self.folder.path().join(format!("node-{}.log", index + 1));
-        File::options().create(true).append(true).open(path).expect("the node's log")
+        File::options().create(true).append(true).open(self.log_path(index)).expect("the node's log")
     }
 
     pub fn log(&self, index: usize) -> String {
-        fs::read_to_string(self.folder.path().join(format!("node-{}.log", index + 1))).unwrap_or_default()
+        fs::read_to_string(self.log_path(index)).unwrap_or_default()
     }
 
     pub fn folder(&self) -> &Path {
@@ -208,25 +212,9 @@ impl Cluster {
     }
 
     pub fn check_ring(&self) -> Result<(), String> {
-        let failed = |error: std::io::Error| error.to_string();
-        let mut members = Vec::new();
-        for index in self.live() {
-            let mut rpc = RawRpc::connect(self.ip(index)).map_err(failed)?;
-            let own = rpc.node("get_info", vec![]).map_err(failed)?;
-            let successor = rpc.node("get_successor", vec![0.into()]).map_err(failed)?;
-            let predecessor = rpc.node("get_predecessor", vec![]).map_err(failed)?;
-            members.push((own, successor, predecessor));
-        }
-        members.sort_by_key(|(own, ..)| own.id);
-        let count = members.len();
-        for (at, (own, successor, predecessor)) in members.iter().enumerate() {
-            let next: &RawNode = &members[(at + 1) % count].0;
-            let previous: &RawNode = &members[(at + count - 1) % count].0;
-            if count > 1 && (successor != next || predecessor != previous) {
-                return Err(format!("{own:?} has successor {successor:?} and predecessor {predecessor:?}"));
-            }
-        }
-        Ok(())
+        let known = |index| RawRpc::connect(self.ip(index))?.neighbours();
+        let members = self.live().into_iter().map(|index| known(index).map_err(|error| error.to_string()));
+        check_members(members.collect::<Result<_, _>>()?)
     }
 
     /// `storage-node status --json` of a node.
@@ -246,7 +234,22 @@ impl Cluster {
     }
 }
 
-fn parse_stored(line: &str) -> Option<Stored> {
+/// Is each member's successor the next and its predecessor the previous one by id? A member is itself, its successor and
+/// its predecessor.
+pub(crate) fn check_members(mut members: Vec<[RawNode; 3]>) -> Result<(), String> {
+    members.sort_by_key(|[own, ..]| own.id);
+    let count = members.len();
+    for (at, [own, successor, predecessor]) in members.iter().enumerate() {
+        let next = &members[(at + 1) % count][0];
+        let previous = &members[(at + count - 1) % count][0];
+        if count > 1 && (successor != next || predecessor != previous) {
+            return Err(format!("{own:?} has successor {successor:?} and predecessor {predecessor:?}"));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn parse_stored(line: &str) -> Option<Stored> {
     // The name comes first and may hold spaces.
     let mut fields = line.rsplitn(3, ' ');
     let version = fields.next()?.parse().ok()?;
@@ -261,10 +264,8 @@ impl Drop for Cluster {
         }
         if std::thread::panicking() {
             for index in 0..self.nodes.len() {
-                let log = self.log(index);
-                let tail: Vec<_> = log.lines().rev().take(40).collect();
-                eprintln!("--- the end of node {}'s log", index + 1);
-                tail.iter().rev().for_each(|line| eprintln!("{line}"));
+                let name = format!("{}-n{}", self.folder.path().file_name().unwrap_or_default().display(), index + 1);
+                kept::show(&format!("node {}", index + 1), &self.log_path(index), &name);
             }
         }
     }

@@ -3,7 +3,11 @@
 
 pub mod cluster;
 pub mod foreign;
+mod kept;
+pub mod lab;
+pub mod load;
 pub mod mount;
+pub mod netns;
 pub mod programs;
 pub mod raw_rpc;
 pub mod tree;
@@ -12,6 +16,8 @@ pub mod wait;
 pub use self::{
     cluster::{Cluster, Stored, binary},
     foreign::ForeignNode,
+    lab::Lab,
+    load::Load,
     mount::TempMount,
     programs::{Outcome, python, run},
     raw_rpc::RawRpc,

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::{
     cluster::{Cluster, binary},
+    kept,
     programs::{Outcome, run, run_command},
     wait::wait_for,
 };
@@ -27,11 +28,17 @@ impl TempMount {
 
     #[track_caller]
     pub fn with_options(cluster: &Cluster, options: &[&str]) -> Self {
-        let folder = TempDir::with_prefix("chordfs-mount-").expect("a temporary folder");
+        Self::of(&cluster.source(), options, &std::env::temp_dir())
+    }
+
+    /// A mount of SOURCE, in a new folder below `parent`.
+    #[track_caller]
+    pub fn of(source: &str, options: &[&str], parent: &Path) -> Self {
+        let folder = TempDir::with_prefix_in("chordfs-mount-", parent).expect("a temporary folder");
         let point = folder.path().join("mnt");
         std::fs::create_dir(&point).expect("the mount point");
         let mount = Self { folder, point };
-        mount.attach(&cluster.source(), options).ok();
+        mount.attach(source, options).ok();
         mount
     }
 
@@ -92,12 +99,9 @@ fn pids_with_argument(argument: &Path) -> Vec<u32> {
 
 impl Drop for TempMount {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Ok(log) = std::fs::read_to_string(self.log_path())
-        {
-            let tail: Vec<_> = log.lines().rev().take(40).collect();
-            eprintln!("--- the end of the mount's log");
-            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        if std::thread::panicking() {
+            let name = self.folder.path().file_name().expect("a temporary folder has a name").to_string_lossy();
+            kept::show("the mount", &self.log_path(), &name);
         }
         for pid in pids_with_argument(&self.point) {
             // Detached first, so that nothing that still holds a file blocks the end of the test.

@@ -67,6 +67,13 @@ impl RawRpc {
         let value = self.call(method, params)?.map_err(|error| io::Error::other(error.to_string()))?;
         raw_node(&value).ok_or_else(|| io::Error::other(format!("{method} answered {value}, which is no node")))
     }
+
+    /// The node itself, its successor and its predecessor.
+    pub fn neighbours(&mut self) -> io::Result<[RawNode; 3]> {
+        let own = self.node("get_info", vec![])?;
+        let successor = self.node("get_successor", vec![0.into()])?;
+        Ok([own, successor, self.node("get_predecessor", vec![])?])
+    }
 }
 
 fn raw_node(value: &Value) -> Option<RawNode> {

@@ -19,6 +19,8 @@ pub struct View {
     pub joint: bool,
     /// How many nodes the ring has at least.
     pub ring_nodes: usize,
+    /// The ring has not been larger for a while, as far as the leader can tell: a seat may be given up for it.
+    pub size_is_sure: bool,
     /// Nodes of the ring that answered, nearest first, with the ids they gave; the leader is not among them.
     pub candidates: Vec<(u64, Member)>,
     /// How long a member may be silent.
@@ -124,14 +126,17 @@ impl View {
     }
 
     /// A voter to do without: a lost one that nobody replaces if the others are enough or it left for good, or one too
-    /// many.
+    /// many; of those too many, the one that is silent for longest.
     fn dispensable(&self, target: usize, lost: Option<u64>) -> Option<u64> {
         let for_good = |uid: &u64| self.voters[uid].supplanted || self.voters[uid].leaving;
-        if let Some(uid) = lost.filter(|uid| self.voters.len() > target || for_good(uid)) {
+        let too_many = self.size_is_sure && self.voters.len() > target;
+        if let Some(uid) = lost.filter(|uid| too_many || for_good(uid)) {
             return Some(uid);
         }
-        let other = || self.voters.keys().rev().find(|uid| **uid != self.leader).copied();
-        if self.voters.len() > target { other() } else { None }
+        let others = || self.voters.iter().filter(|(uid, _)| **uid != self.leader);
+        let silent = |seen: &Seen| if seen.silent_for < self.patience / 4 { Duration::ZERO } else { seen.silent_for };
+        let other = || others().max_by_key(|(_, seen)| silent(seen)).map(|(uid, _)| *uid);
+        if too_many { other() } else { None }
     }
 
     /// Whether a majority of the voters, or of those that remain without `uid`, answers at present.
@@ -163,6 +168,7 @@ mod tests {
             voters: voters.iter().map(|&uid| (uid, seen(uid))).collect(),
             candidates: candidates.iter().map(|&uid| (uid, member(uid))).collect(),
             ring_nodes,
+            size_is_sure: true,
             patience: PATIENCE,
             ..View::default()
         }
@@ -229,6 +235,19 @@ mod tests {
         assert_eq!(decide(&view), Step::RemoveVoter { uid: 2 });
         view.voters.get_mut(&2).unwrap().silent_for = Duration::ZERO;
         assert_eq!(decide(&view), Step::RemoveVoter { uid: 3 });
+    }
+
+    /// The leader of a ring of three was killed. Its successor had lost sight of it before the election, took the ring for one
+    /// of two, and removed the other node that was alive: what remained, itself and the dead one, could decide nothing.
+    #[test]
+    fn a_new_leader_gives_up_no_voter_for_a_ring_that_only_seems_smaller() {
+        let mut view = view(2, &[1, 2, 3], &[3]);
+        view.size_is_sure = false;
+        view.voters.get_mut(&2).unwrap().silent_for = Duration::from_secs(1);
+        assert_eq!(decide(&view), Step::Rest);
+        view.size_is_sure = true;
+        view.voters.get_mut(&2).unwrap().silent_for = PATIENCE / 2;
+        assert_eq!(decide(&view), Step::RemoveVoter { uid: 2 }, "of those too many, the silent one");
     }
 
     #[test]

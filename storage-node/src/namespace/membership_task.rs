@@ -41,6 +41,7 @@ pub struct Keeper {
     missing: HashMap<u64, Instant>,
     /// Sizes of the ring that were seen, and when last.
     sizes: BTreeMap<usize, Instant>,
+    leading_since: Instant,
     /// Neighbours of another namespace, by their ids, that were complained of.
     strangers: HashSet<u64>,
     /// Somebody near belongs to another namespace.
@@ -60,6 +61,7 @@ impl Keeper {
             heard: HashMap::new(),
             missing: HashMap::new(),
             sizes: BTreeMap::new(),
+            leading_since: Instant::now(),
             strangers: HashSet::new(),
             contested: false,
         }
@@ -77,6 +79,7 @@ impl Keeper {
         self.heard.clear();
         self.missing.clear();
         self.sizes.clear();
+        self.leading_since = Instant::now();
     }
 
     /// Looks once and takes at most one step.
@@ -109,6 +112,7 @@ impl Keeper {
             leader: self.uid,
             joint: configs.len() > 1,
             ring_nodes: self.sizes.keys().next_back().copied().unwrap_or(1),
+            size_is_sure: now.duration_since(self.leading_since) >= SHRINK_AFTER,
             patience: self.patience,
             ..View::default()
         };

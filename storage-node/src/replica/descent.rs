@@ -88,7 +88,7 @@ impl Descent {
 
     /// `None` when everything has been compared. What it names is no longer its business; [`Descent::learn`] gives it
     /// back what sums have shown.
-    pub fn next(&mut self) -> Option<Step> {
+    pub fn next_step(&mut self) -> Option<Step> {
         let waiting: u64 = self.leaves.iter().map(Unequal::larger).sum();
         if !self.leaves.is_empty() && (self.open.is_empty() || waiting >= STEP_CHUNKS) {
             return Some(self.take_leaves());
@@ -230,7 +230,7 @@ mod tests {
     fn descend(ours: &Holder, theirs: &Holder, arc: RingArc) -> Found {
         let mut descent = Descent::new(arc, sums(ours, &[arc])[0], sums(theirs, &[arc])[0]);
         let mut found = Found { sums: 1, steps: 1, first_left: descent.left(), ..Found::default() };
-        while let Some(step) = descent.next() {
+        while let Some(step) = descent.next_step() {
             found.steps += 1;
             match step {
                 Step::Sums(arcs) => {

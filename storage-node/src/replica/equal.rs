@@ -45,7 +45,7 @@ impl Repair {
         let mut moved = Moved::default();
         self.traffic.compared_with(holder, descent.left());
         let mut outcome = Ok(());
-        while let Some(step) = descent.next() {
+        while let Some(step) = descent.next_step() {
             match step {
                 Step::Sums(arcs) => {
                     let (ours, theirs) = self.both_sums(holder, &arcs).await?;

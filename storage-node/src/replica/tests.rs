@@ -81,9 +81,16 @@ impl TestNode {
         let node = NodeRef { ip: address.ip(), port: address.port() - 1, id: RingId(id) };
         let traffic = Arc::new(Traffic::new(limit));
         let (_, neighbours) = watch::channel(Neighbours { predecessor: None, node, successors: vec![] });
-        let (wake, alone) = (Arc::new(Notify::new()), Arc::new(|| 1));
-        let writer =
-            Writer::new(store.clone(), peers(), neighbours, wake, traffic.clone(), DEADLINE, alone, Arc::default());
+        let writer = Writer {
+            store: store.clone(),
+            peers: peers(),
+            neighbours,
+            floor: Arc::new(|| 1),
+            repair: Arc::new(Notify::new()),
+            traffic: traffic.clone(),
+            deadline: DEADLINE,
+            departure: Arc::default(),
+        };
         let plane = ChunkPlane { store: store.clone(), writer: Arc::new(writer), traffic: traffic.clone() };
         let asked = Arc::new(Asked { puts_left: AtomicI64::new(i64::MAX), ..Asked::default() });
         let counted = axum::middleware::from_fn({

@@ -40,31 +40,18 @@ pub enum PutError {
 pub type Floor = Arc<dyn Fn() -> usize + Send + Sync>;
 
 pub struct Writer {
-    store: Arc<Store>,
-    peers: Peers,
-    neighbours: watch::Receiver<Neighbours>,
-    floor: Floor,
+    pub store: Arc<Store>,
+    pub peers: Peers,
+    pub neighbours: watch::Receiver<Neighbours>,
+    pub floor: Floor,
     /// Wakes repair when a holder was passed over.
-    repair: Arc<Notify>,
-    traffic: Arc<Traffic>,
-    deadline: Duration,
-    departure: Arc<Departure>,
+    pub repair: Arc<Notify>,
+    pub traffic: Arc<Traffic>,
+    pub deadline: Duration,
+    pub departure: Arc<Departure>,
 }
 
 impl Writer {
-    pub fn new(
-        store: Arc<Store>,
-        peers: Peers,
-        neighbours: watch::Receiver<Neighbours>,
-        repair: Arc<Notify>,
-        traffic: Arc<Traffic>,
-        deadline: Duration,
-        floor: Floor,
-        departure: Arc<Departure>,
-    ) -> Self {
-        Self { store, peers, neighbours, floor, repair, traffic, deadline, departure }
-    }
-
     /// What this node knows of the ring; after it has left, what the next one does.
     pub fn neighbours(&self) -> Neighbours {
         self.departure.heir().unwrap_or_else(|| self.neighbours.borrow().clone())

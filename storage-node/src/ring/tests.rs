@@ -66,7 +66,7 @@ fn event(ring: &Ring, words: &[&str]) -> Event {
         [from, "via", rest @ ..] => {
             let (before, beyond) = match rest.iter().position(|&word| word == "|") {
                 Some(place) => (&rest[..place], &rest[place + 1..]),
-                None => (&rest[..], &[][..]),
+                None => (rest, &[][..]),
             };
             let route = Route::Ask { nodes: nodes(before), beyond: nodes(beyond) };
             answered(open_call(ring, from, is_hop), Answer::Route(route))

@@ -159,7 +159,7 @@ mod tests {
         let (first, other) = sums(&[arc]);
         let mut descent = Descent::new(arc, first[0], other[0]);
         let (mut ids, mut found, mut pages) = (0, 0, 0);
-        while let Some(step) = descent.next() {
+        while let Some(step) = descent.next_step() {
             match step {
                 Step::Sums(arcs) => {
                     let (ours, theirs) = sums(&arcs);

@@ -1,0 +1,310 @@
+//! The long forms: minutes of faults, and the experiments in full.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use harness::{Lab, TempMount, load::Record, netns::Side, tree, wait_for};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{SECONDS, Scene};
+
+fn is_slow_run() -> bool {
+    let wanted = std::env::var_os("SLOW_TESTS").is_some();
+    if !wanted {
+        eprintln!("skipped: SLOW_TESTS is not set");
+    }
+    wanted
+}
+
+/// Seeds are printed, so that a failure can be run again.
+fn random() -> StdRng {
+    let seed = std::env::var("CHORDFS_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(rand::random);
+    eprintln!("CHORDFS_TEST_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+/// Ten minutes of `kill -9` and restart, at any moment of a node's life after it was ready once.
+#[test]
+fn random_crashes_for_ten_minutes() {
+    if !is_slow_run() {
+        return;
+    }
+    let (mut random, mut scene) = (random(), Scene::start(5));
+    let minutes = std::env::var("CHORDFS_TEST_MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(10);
+    let end = Instant::now() + SECONDS(60 * minutes);
+    let mut crashes = 0;
+    while Instant::now() < end {
+        let victim = random.random_range(0..5);
+        scene.lab.kill(victim);
+        scene.load.go_on(Duration::from_millis(random.random_range(0..6_000)));
+        scene.bring_back(victim);
+        wait_three_copies(&scene.lab);
+        crashes += 1;
+    }
+    eprintln!("{crashes} crashes");
+    scene.finish();
+}
+
+/// Two of three holders of a third of all chunks are gone in the same moment. The voters keep their majority.
+#[test]
+fn two_neighbours_crash_at_once() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut scene = Scene::start(5);
+    let (order, voters) = (scene.lab.ring_order(), scene.lab.voters().unwrap());
+    let bystander = (0..5).find(|at| !voters.contains(&order[*at])).expect("three of five vote");
+    let pair = [order[bystander], order[(bystander + 1) % 5]];
+    for node in pair {
+        scene.lab.kill(node);
+    }
+    scene.load.progress(100);
+    for node in pair {
+        scene.lab.start_node(node);
+    }
+    scene.lab.wait_settled();
+    wait_three_copies(&scene.lab);
+    scene.finish();
+}
+
+#[test]
+fn a_ring_grows_to_ten_and_shrinks_to_three() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut scene = Scene::start(1);
+    scene.grow(5);
+    scene.grow(10);
+    for node in (3..10).rev() {
+        leave(&mut scene, node);
+    }
+    scene.load.progress(100);
+    scene.finish();
+}
+
+/// A node goes for good. It crashes, and the others make up for it; a drain is to be the same without the crash.
+fn leave(scene: &mut Scene, node: usize) {
+    scene.crash(node);
+    scene.lab.wait_settled();
+    scene.lab.wait_voters();
+    wait_three_copies(&scene.lab);
+}
+
+/// Every chunk of every file has three holders. Workers go on meanwhile, so the lists of the nodes are of different moments:
+/// a chunk counts as missing if it stays so.
+fn wait_three_copies(lab: &Lab) {
+    let mut missing: Option<HashSet<_>> = None;
+    wait_for("every chunk has three holders", SECONDS(120), || {
+        let mut holders = HashMap::new();
+        for node in lab.live() {
+            lab.ls(node)?.into_iter().for_each(|stored| *holders.entry(stored).or_insert(0) += 1);
+        }
+        let wanted = lab.live().len().min(3);
+        let now = holders.into_iter().filter(|(_, count)| *count < wanted).map(|(stored, _)| stored);
+        let now: HashSet<_> = match &missing {
+            Some(before) => now.filter(|stored| before.contains(stored)).collect(),
+            None => now.collect(),
+        };
+        let left = now.len();
+        let example = now.iter().next().cloned();
+        missing = Some(now);
+        if left == 0 { Ok(()) } else { Err(format!("{left} have fewer, one is {example:?}")) }
+    });
+}
+
+#[test]
+fn a_node_loses_its_network_for_a_minute() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut scene = Scene::start(5);
+    let leader = scene.lab.leader();
+    let other = (0..5).find(|node| *node != leader).expect("there are five");
+    scene.cut(other, SECONDS(60));
+    scene.cut(leader, SECONDS(60));
+    scene.finish();
+}
+
+#[test]
+fn a_node_is_stopped_for_twenty_seconds() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut scene = Scene::start(5);
+    let leader = scene.lab.leader();
+    let other = (0..5).find(|node| *node != leader).expect("there are five");
+    scene.pause(other, SECONDS(20));
+    scene.pause(leader, SECONDS(20));
+    scene.finish();
+}
+
+/// In a ring of three nobody can take a seat: both other voters are needed for every change.
+#[test]
+fn the_leader_of_three_is_stopped_and_cut_off() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut scene = Scene::start(3);
+    let leader = scene.lab.leader();
+    scene.pause(leader, SECONDS(20));
+    let leader = scene.lab.leader();
+    scene.cut(leader, SECONDS(40));
+    let leader = scene.lab.leader();
+    scene.lab.kill(leader);
+    scene.load.go_on(SECONDS(40));
+    scene.load.progress(10);
+    scene.bring_back(leader);
+    scene.finish();
+}
+
+/// It dies at any moment between its first step and its being filled, and is started again with what it has by then.
+#[test]
+fn nodes_crash_while_they_join() {
+    if !is_slow_run() {
+        return;
+    }
+    let (mut random, mut scene) = (random(), Scene::start(3));
+    for _ in 0..4 {
+        let node = scene.lab.begin_add();
+        for _ in 0..3 {
+            scene.load.go_on(Duration::from_millis(random.random_range(0..1_500)));
+            scene.lab.kill(node);
+            scene.lab.start_node(node);
+        }
+        scene.lab.wait_settled();
+        scene.load.progress(10);
+    }
+    wait_three_copies(&scene.lab);
+    scene.finish();
+}
+
+/// The larger side has the majority of the voters and goes on. On the smaller side, which has the leader until then, each
+/// attempt ends with an error, and nothing of it is there afterwards.
+#[test]
+fn a_split_of_two_and_three() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut scene = Scene::start(5);
+    let lonely = scene.lab.mount();
+    fs::create_dir(lonely.join("lonely")).unwrap();
+    fs::write(lonely.join("lonely/old"), tree::bytes(1, 50_000)).unwrap();
+    let leader = scene.lab.leader();
+    let voters = scene.lab.voters().unwrap();
+    let other = (0..5).find(|node| !voters.contains(node)).expect("three of five vote");
+    for node in [leader, other] {
+        scene.lab.side(node, Side::Second);
+    }
+    scene.lab.mount_side(2, Side::Second);
+    let rest: Vec<_> = (0..5).filter(|node| ![leader, other].contains(node)).collect();
+    wait_for("three nodes form a ring", SECONDS(60), || scene.lab.check_ring(&rest));
+    wait_for("two nodes form a ring", SECONDS(60), || scene.lab.check_ring(&[leader, other]));
+    nothing_is_accepted(&lonely);
+    scene.load.progress(100);
+    for node in [leader, other] {
+        scene.lab.side(node, Side::First);
+    }
+    scene.lab.mount_side(2, Side::First);
+    scene.lab.wait_settled();
+    scene.load.progress(100);
+    let names: Vec<_> = fs::read_dir(lonely.join("lonely")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["old"], "what the smaller side had refused");
+    assert!(fs::read(lonely.join("lonely/old")).unwrap() == tree::bytes(1, 50_000));
+    drop(lonely);
+    scene.finish();
+}
+
+type Attempt = Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;
+
+/// Each kind of change, once, at the same time: each takes as long as the deadline of the mount.
+fn nothing_is_accepted(mount: &TempMount) {
+    let at = |name: &str| mount.join("lonely").join(name);
+    let began = Instant::now();
+    let attempts: [(&str, Attempt); 5] = [
+        (
+            "create",
+            Box::new({
+                let path = at("new");
+                move || fs::write(&path, "new")
+            }),
+        ),
+        (
+            "mkdir",
+            Box::new({
+                let path = at("folder");
+                move || fs::create_dir(&path)
+            }),
+        ),
+        (
+            "rename",
+            Box::new({
+                let (from, to) = (at("old"), at("renamed"));
+                move || fs::rename(&from, &to)
+            }),
+        ),
+        (
+            "remove",
+            Box::new({
+                let path = at("old");
+                move || fs::remove_file(&path)
+            }),
+        ),
+        (
+            "overwrite",
+            Box::new({
+                let path = at("old");
+                move || fs::write(&path, "overwritten")
+            }),
+        ),
+    ];
+    let accepted: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = attempts.iter().map(|(name, attempt)| (*name, scope.spawn(attempt))).collect();
+        let done = running.into_iter().map(|(name, thread)| (name, thread.join().expect("attempts do not panic")));
+        done.filter(|(_, result)| result.is_ok()).collect()
+    });
+    assert!(accepted.is_empty(), "the smaller side accepted {accepted:?}");
+    assert!(began.elapsed() < SECONDS(90), "the errors came after {:?}", began.elapsed());
+}
+
+/// The course project's experiment: 1,000 operations while a node is killed and brought back, twice.
+#[test]
+fn a_thousand_operations_while_a_node_dies_twice() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut lab = Lab::start(5);
+    let mount = lab.mount();
+    let calm = thousand(mount.path(), "calm", |_| {});
+    let leader = lab.leader();
+    let other = (0..5).find(|node| *node != leader).expect("there are five");
+    let disturbed = thousand(mount.path(), "disturbed", |operation| match operation {
+        150 => lab.kill(other),
+        350 => lab.start_node(other),
+        550 => lab.kill(leader),
+        750 => lab.start_node(leader),
+        _ => {}
+    });
+    eprintln!("{calm:.2?} undisturbed, {disturbed:.2?} disturbed: {:.3} times", disturbed.div_duration_f64(calm));
+}
+
+/// 500 files written, synced and closed, each read and compared through the same mount. None may fail.
+fn thousand(mount: &Path, name: &str, mut before: impl FnMut(u32)) -> Duration {
+    let (record, began) = (Record::alone("thousand"), Instant::now());
+    for round in 0..500 {
+        let (path, contents) = (mount.join(format!("{name}-{round}")), tree::bytes(round.into(), 40_000));
+        before(2 * round);
+        record.attempt("write", &path, || fs::write(&path, &contents));
+        before(2 * round + 1);
+        if record.attempt("read", &path, || fs::read(&path)).is_some_and(|found| found != contents) {
+            record.wrong("read", &path, "it is not what was written".into());
+        }
+    }
+    eprintln!("{name}: {}", record.report());
+    record.report().assert_clean();
+    began.elapsed()
+}

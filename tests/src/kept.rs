@@ -1,0 +1,20 @@
+//! Logs that outlive a failed test: their ends on stderr, and the whole of them in the folder CHORDFS_TEST_KEEP, if set.
+
+use std::{fs, path::Path};
+
+/// To be called while a test fails. `name` is unique in the test process.
+pub fn show(what: &str, log: &Path, name: &str) {
+    let text = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
+    let tail: Vec<_> = text.lines().rev().take(40).collect();
+    eprintln!("--- the end of {what}'s log");
+    tail.iter().rev().for_each(|line| eprintln!("{line}"));
+    if let Some(folder) = std::env::var_os("CHORDFS_TEST_KEEP") {
+        let to = Path::new(&folder).join(format!("{}-{name}.log", std::process::id()));
+        let kept = fs::create_dir_all(&folder).and_then(|()| fs::write(&to, text));
+        eprintln!(
+            "--- the whole log: {} {}",
+            to.display(),
+            kept.err().map(|error| error.to_string()).unwrap_or_default()
+        );
+    }
+}

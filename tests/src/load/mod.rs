@@ -1,0 +1,114 @@
+//! Verified load: programs that work in two mounts all the time, compare every byte that they read with what must be there,
+//! and write down each operation that failed. What a test does to the ring meanwhile is its own affair.
+//!
+//! Each worker is a file: `overwrites` (one big file, random ranges, fsync), `trees` (a tree copied and compared) and
+//! `names` (exclusive creation and renames, from both mounts at once). A worker goes on after a failure, with new files
+//! where the failure left open what the old ones hold; so a report counts what failed, not only the first.
+
+mod names;
+mod overwrites;
+mod record;
+mod trees;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{JoinHandle, spawn},
+    time::Duration,
+};
+
+use crate::wait::wait_for;
+
+pub use self::record::{Failure, Record, Report};
+use self::{names::Names, overwrites::Overwrites, record::Log, trees::Trees};
+
+/// Two mounts of one ring, and which of them is a worker's own.
+#[derive(Clone)]
+struct Mounts {
+    own: PathBuf,
+    other: PathBuf,
+    /// Sets the files of one worker apart from those of the others of its kind.
+    label: char,
+}
+
+/// Checks what a worker has left behind, through a mount that has nothing cached.
+type FinalCheck = Box<dyn FnOnce(&Record, &Path) + Send>;
+
+pub struct Load {
+    log: Arc<Log>,
+    workers: Vec<JoinHandle<FinalCheck>>,
+}
+
+impl Load {
+    /// Starts all workers. `seed` decides all sizes and places.
+    pub fn start(one: &Path, two: &Path, seed: u64) -> Self {
+        let log = Arc::new(Log::new());
+        let both = [('a', one, two), ('b', two, one)];
+        let mut workers = vec![start(&log, "names", {
+            let (one, two) = (one.to_owned(), two.to_owned());
+            move |record| Names::new(one, two).run(record)
+        })];
+        for (label, own, other) in both {
+            let mounts = Mounts { own: own.to_owned(), other: other.to_owned(), label };
+            let seed = seed * 2 + u64::from(label == 'b');
+            let files = mounts.clone();
+            workers.push(start(&log, "overwrites", move |record| Overwrites::new(files, seed).run(record)));
+            workers.push(start(&log, "trees", move |record| Trees::new(mounts, seed).run(record)));
+        }
+        Self { log, workers }
+    }
+
+    /// Waits until each worker has done `count` more operations; panics when one fails or comes to a stop.
+    #[track_caller]
+    pub fn progress(&self, count: u64) {
+        let before = self.log.counts();
+        wait_for(&format!("{count} more operations of every worker"), Duration::from_secs(90), || {
+            self.log.report().assert_clean();
+            let done: Vec<_> = self.log.counts().iter().zip(&before).map(|(now, then)| now - then).collect();
+            if done.iter().all(|done| *done >= count) { Ok(()) } else { Err(format!("{done:?}")) }
+        });
+    }
+
+    /// Goes on for that time, and panics as soon as something fails.
+    #[track_caller]
+    pub fn go_on(&self, time: Duration) {
+        let end = std::time::Instant::now() + time;
+        wait_for("the load goes on", time + Duration::from_secs(1), || {
+            self.log.report().assert_clean();
+            if std::time::Instant::now() >= end { Ok(()) } else { Err("not yet".into()) }
+        });
+    }
+
+    pub fn report(&self) -> Report {
+        self.log.report()
+    }
+
+    /// Ends all workers and checks everything that they have left, through `fresh`.
+    #[track_caller]
+    pub fn finish(mut self, fresh: &Path) -> Report {
+        self.log.stop();
+        let checks: Vec<_> =
+            self.workers.drain(..).map(|worker| worker.join().expect("workers do not panic")).collect();
+        let record = self.log.record("final check");
+        checks.into_iter().for_each(|check| check(&record, fresh));
+        self.log.report()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.log.stop();
+        if std::thread::panicking() {
+            eprintln!("--- the load: {}", self.log.report());
+        }
+    }
+}
+
+fn start(
+    log: &Arc<Log>,
+    worker: &'static str,
+    work: impl FnOnce(&Record) -> FinalCheck + Send + 'static,
+) -> JoinHandle<FinalCheck> {
+    let record = log.record(worker);
+    spawn(move || work(&record))
+}

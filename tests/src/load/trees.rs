@@ -1,0 +1,128 @@
+//! A tree of folders, files and links is copied into the own mount, compared through the other one, moved, compared again
+//! and removed.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{FinalCheck, Mounts, Record, overwrites::close};
+use crate::tree;
+
+enum Entry {
+    Folder,
+    File(Vec<u8>),
+    Link(PathBuf),
+}
+
+pub(super) struct Trees {
+    mounts: Mounts,
+    /// By path below the tree's top, folders before what is in them.
+    entries: Vec<(PathBuf, Entry)>,
+}
+
+impl Trees {
+    /// Sizes are those of a source tree: most files are small, a few are not.
+    pub fn new(mounts: Mounts, seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let folders = ["", "src", "src/deep", "src/deep/er", "empty"];
+        let mut entries: Vec<_> = folders.iter().map(|folder| (PathBuf::from(folder), Entry::Folder)).collect();
+        for file in 0..24_u64 {
+            let ceiling = if file % 8 == 7 { 300_000 } else { 9_000 };
+            let contents = tree::bytes(seed ^ file << 32, random.random_range(0..ceiling));
+            entries.push((Path::new(folders[file as usize % 4]).join(format!("file-{file}")), Entry::File(contents)));
+        }
+        entries.push(("src/link".into(), Entry::Link("../file-0".into())));
+        Self { mounts, entries }
+    }
+
+    pub fn run(self, record: &Record) -> FinalCheck {
+        let mut last = None;
+        for round in 0.. {
+            if record.is_stopped() {
+                break;
+            }
+            let name = format!("tree-{}-{round}", self.mounts.label);
+            if self.one_round(record, &name).is_some() {
+                let moved = format!("moved-{name}");
+                // What failed to be removed is in the record.
+                last.replace(moved).map(|old| self.remove(record, &self.mounts.own.join(old)));
+            }
+        }
+        Box::new(move |record, fresh| {
+            let _ = last.map(|name| self.compare(record, &fresh.join(name)));
+        })
+    }
+
+    fn one_round(&self, record: &Record, name: &str) -> Option<()> {
+        let moved = format!("moved-{name}");
+        self.copy(record, &self.mounts.own.join(name))?;
+        self.compare(record, &self.mounts.other.join(name))?;
+        let (from, to) = (self.mounts.own.join(name), self.mounts.own.join(&moved));
+        record.attempt("rename", &from, || fs::rename(&from, &to))?;
+        self.compare(record, &to)
+    }
+
+    fn copy(&self, record: &Record, top: &Path) -> Option<()> {
+        for (name, entry) in &self.entries {
+            let path = top.join(name);
+            match entry {
+                Entry::Folder => record.attempt("mkdir", &path, || fs::create_dir(&path))?,
+                Entry::File(contents) => record.attempt("copy", &path, || write_file(&path, contents))?,
+                Entry::Link(to) => record.attempt("symlink", &path, || symlink(to, &path))?,
+            }
+        }
+        Some(())
+    }
+
+    fn compare(&self, record: &Record, top: &Path) -> Option<()> {
+        for (name, entry) in &self.entries {
+            let path = top.join(name);
+            let is_right = match entry {
+                Entry::Folder => self.compare_folder(record, &path, name)?,
+                Entry::File(contents) => record.attempt("read", &path, || fs::read(&path))? == *contents,
+                Entry::Link(to) => record.attempt("readlink", &path, || fs::read_link(&path))? == *to,
+            };
+            if !is_right {
+                record.wrong("compare", &path, "it is not what was copied".into());
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    fn compare_folder(&self, record: &Record, path: &Path, name: &Path) -> Option<bool> {
+        let mut found = record.attempt("readdir", path, || names_in(path))?;
+        let inside = self.entries.iter().filter(|(inner, _)| inner != Path::new("") && inner.parent() == Some(name));
+        let mut expected: Vec<_> = inside.filter_map(|(inner, _)| Some(inner.file_name()?.to_owned())).collect();
+        found.sort();
+        expected.sort();
+        Some(found == expected)
+    }
+
+    fn remove(&self, record: &Record, top: &Path) -> Option<()> {
+        for (name, entry) in self.entries.iter().rev() {
+            // The top's own name must not end in a slash.
+            let path = if name == Path::new("") { top.to_owned() } else { top.join(name) };
+            match entry {
+                Entry::Folder => record.attempt("rmdir", &path, || fs::remove_dir(&path))?,
+                _ => record.attempt("remove", &path, || fs::remove_file(&path))?,
+            }
+        }
+        Some(())
+    }
+}
+
+fn write_file(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(contents)?;
+    close(file)
+}
+
+pub(super) fn names_in(folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect()
+}
