@@ -69,7 +69,7 @@ fn look_ups_through_it(cluster: &Cluster, foreign: &ForeignNode, id: u32) {
     let mut through_us = RawRpc::connect(cluster.ip(2)).unwrap();
     for key in [0, id, id.wrapping_add(1), id.wrapping_sub(1000), 1 << 30, 3 << 30] {
         wait_for("both find the same owner", Duration::from_secs(20), || {
-            let mut owner =
+            let owner =
                 |rpc: &mut RawRpc| rpc.node("find_successor", vec![key.into()]).map_err(|error| error.to_string());
             let (ours, theirs) = (owner(&mut through_us)?, owner(&mut through_it)?);
             if ours == theirs { Ok(()) } else { Err(format!("{key}: {ours:?} and {theirs:?}")) }
