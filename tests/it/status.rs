@@ -35,7 +35,8 @@ fn any_node_tells_the_state_of_all() {
             let share: f64 = status["nodes"].as_array().unwrap().iter().filter_map(|node| node["share"].as_f64()).sum();
             let full = status["nodes"].as_array().unwrap().iter().all(|node| node["chunks"] == 25);
             let whole = states(&status) == ["up"; 3] && (share - 1.0).abs() < 1e-6;
-            let agreed = status["under_replicated"] == 0 && status["namespace"]["leader"].is_string();
+            let voters = status["namespace"]["voters"].as_array().map_or(0, Vec::len);
+            let agreed = status["under_replicated"] == 0 && voters == 3;
             if full && whole && agreed { Ok(()) } else { Err(status.to_string()) }
         });
     }
