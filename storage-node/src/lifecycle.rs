@@ -194,7 +194,6 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         traffic: traffic.clone(),
         namespace: OnceLock::new(),
         capacity_bytes: config.store.capacity_bytes,
-        work: Arc::default(),
         departure: departure.clone(),
     });
     let namespace = Namespace::start(NamespaceConfig {

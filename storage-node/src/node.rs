@@ -27,7 +27,7 @@ use crate::{
     http::admin::{NamespaceStatus, NodeAdmin, NodeState, NodeStatus, StoreStatus},
     namespace::Namespace,
     replica::{peer::Peers, traffic::Traffic},
-    status::WorkBoard,
+    status::work::Work,
     store::{Store, StoreError},
 };
 
@@ -96,8 +96,6 @@ pub struct Node {
     /// Set once, before the planes are opened.
     pub namespace: OnceLock<Namespace>,
     pub capacity_bytes: Option<u64>,
-    /// What its parts are doing.
-    pub work: Arc<WorkBoard>,
     pub departure: Arc<Departure>,
 }
 
@@ -165,7 +163,8 @@ impl Node {
 
 impl NodeAdmin for Node {
     fn status(&self) -> NodeStatus {
-        let (store, namespace, repair) = (self.store.stats(), self.namespace().status(), self.traffic.status());
+        let (store, namespace) = (self.store.stats(), self.namespace().status());
+        let (repair, drain) = (self.traffic.status(), self.departure.status());
         NodeStatus {
             state: self.stage.get(),
             neighbours: Some(self.neighbours()),
@@ -180,9 +179,9 @@ impl NodeAdmin for Node {
                 leader: self.namespace().leader(),
                 voters: self.namespace().voters(),
             },
-            work: self.work.get(&repair),
+            work: Work::of(&repair, drain.as_ref()),
             repair,
-            drain: self.departure.status(),
+            drain,
         }
     }
 

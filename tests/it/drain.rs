@@ -25,27 +25,6 @@ fn drain(cluster: &Cluster, node: usize, more: &[&str]) -> Outcome {
     storage_node(&[&["drain", "--node", &address], more].concat())
 }
 
-fn leader(cluster: &Cluster) -> usize {
-    let mut found = None;
-    wait_for("the namespace has a leader", PATIENCE, || {
-        let status = cluster.status(cluster.live()[0]);
-        let address = status["namespace"]["leader"].as_str().ok_or_else(|| status.to_string())?;
-        found = cluster.live().into_iter().find(|&node| address == format!("{}:5057", cluster.ip(node)));
-        found.map(drop).ok_or_else(|| format!("{address} is none of the live nodes"))
-    });
-    found.expect("the wait ended with one")
-}
-
-fn wait_for_voters(cluster: &Cluster, count: usize) {
-    wait_for(&format!("{count} voters"), PATIENCE, || {
-        let status = cluster.status(cluster.live()[0]);
-        match status["namespace"]["voters"].as_array().map_or(0, Vec::len) {
-            voters if voters == count => Ok(()),
-            _ => Err(status.to_string()),
-        }
-    });
-}
-
 /// Writes files, reads them back at once and older ones again, until `stop`; panics at the first error. How many it wrote.
 fn work(folder: &Path, stop: &AtomicBool) -> u64 {
     let mut count = 0;
@@ -93,7 +72,7 @@ fn wait_for_copies(cluster: &Cluster, copies: usize) {
 #[test]
 fn nodes_are_drained_under_load_and_nobody_notices() {
     let mut cluster = Cluster::start(5);
-    wait_for_voters(&cluster, 3);
+    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     let stop = AtomicBool::new(false);
     let folder = mount.join("work");
@@ -107,7 +86,7 @@ fn nodes_are_drained_under_load_and_nobody_notices() {
         });
         // The leader first, then any other.
         for _ in 0..2 {
-            let node = leader(&cluster);
+            let node = cluster.leader();
             let said = drain(&cluster, node, &[]);
             let said = said.ok();
             assert!(said.contains("has left the ring"), "{said}");
@@ -122,7 +101,7 @@ fn nodes_are_drained_under_load_and_nobody_notices() {
     assert_eq!(cluster.live().len(), 3);
     check_work(&folder, count);
     wait_for_copies(&cluster, 3);
-    wait_for_voters(&cluster, 3);
+    cluster.wait_for_voters(3);
     let fresh = TempMount::new(&cluster);
     check_work(&fresh.join("work"), count);
 }
@@ -130,7 +109,7 @@ fn nodes_are_drained_under_load_and_nobody_notices() {
 #[test]
 fn with_too_few_nodes_a_drain_is_refused_unless_it_may_leave_fewer_copies() {
     let mut cluster = Cluster::start(3);
-    wait_for_voters(&cluster, 3);
+    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("before"), tree::bytes(1, 300_000)).unwrap();
     let refused = drain(&cluster, 1, &[]);
@@ -142,11 +121,11 @@ fn with_too_few_nodes_a_drain_is_refused_unless_it_may_leave_fewer_copies() {
     fs::write(mount.join("after"), tree::bytes(2, 300_000)).unwrap();
 
     // Down to two, and to one.
-    for node in [leader(&cluster), usize::MAX] {
-        let node = if node == usize::MAX { leader(&cluster) } else { node };
+    for node in [cluster.leader(), usize::MAX] {
+        let node = if node == usize::MAX { cluster.leader() } else { node };
         drain(&cluster, node, &["--allow-fewer-copies"]).ok();
         cluster.wait_ended(node);
-        wait_for_voters(&cluster, cluster.live().len());
+        cluster.wait_for_voters(cluster.live().len());
         fs::write(mount.join(format!("without {node}")), tree::bytes(3, 300_000)).unwrap();
     }
     let last = cluster.live()[0];
@@ -166,7 +145,7 @@ fn sigterm_drains_where_it_was_asked_to_and_a_second_one_stops_at_once() {
         cluster.add();
     }
     cluster.wait_settled();
-    wait_for_voters(&cluster, 3);
+    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("file"), tree::bytes(1, 500_000)).unwrap();
     cluster.stop(3);
@@ -187,7 +166,7 @@ fn sigterm_drains_where_it_was_asked_to_and_a_second_one_stops_at_once() {
 #[test]
 fn the_sole_survivor_of_three_goes_on_at_an_operators_word() {
     let mut cluster = Cluster::start(3);
-    wait_for_voters(&cluster, 3);
+    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     let mut file = File::create(mount.join("file")).unwrap();
     file.write_all(&tree::bytes(1, 300_000)).unwrap();
@@ -218,6 +197,6 @@ fn the_sole_survivor_of_three_goes_on_at_an_operators_word() {
         cluster.wait_ready(node);
     }
     cluster.wait_settled();
-    wait_for_voters(&cluster, 3);
+    cluster.wait_for_voters(3);
     wait_for_copies(&cluster, 3);
 }

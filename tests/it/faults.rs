@@ -14,27 +14,6 @@ fn copy_bytes() -> u64 {
     if std::env::var_os("SLOW_TESTS").is_some() { 1 << 30 } else { 192 << 20 }
 }
 
-fn leader(cluster: &Cluster) -> usize {
-    let mut found = None;
-    wait_for("the namespace has a leader", Duration::from_secs(30), || {
-        let status = cluster.status(cluster.live()[0]);
-        let address = status["namespace"]["leader"].as_str().ok_or_else(|| status.to_string())?;
-        found = cluster.live().into_iter().find(|&node| address == format!("{}:5057", cluster.ip(node)));
-        found.map(drop).ok_or_else(|| format!("{address} is none of the live nodes"))
-    });
-    found.expect("the wait ended with one")
-}
-
-fn wait_for_voters(cluster: &Cluster, count: usize) {
-    wait_for(&format!("{count} voters"), Duration::from_secs(60), || {
-        let status = cluster.status(cluster.live()[0]);
-        match status["namespace"]["voters"].as_array().map_or(0, Vec::len) {
-            voters if voters == count => Ok(()),
-            _ => Err(status.to_string()),
-        }
-    });
-}
-
 fn write_and_kill(cluster: &mut Cluster, mount: &TempMount, name: &str, victim: usize) {
     let path = mount.join(name);
     let len = copy_bytes();
@@ -61,9 +40,9 @@ fn write_and_kill(cluster: &mut Cluster, mount: &TempMount, name: &str, victim: 
 #[test]
 fn a_copy_survives_the_death_of_any_node_and_of_the_leader() {
     let mut cluster = Cluster::start(5);
-    wait_for_voters(&cluster, 3);
+    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
-    let first = leader(&cluster);
+    let first = cluster.leader();
     let other = (0..5).find(|&node| node != first).unwrap();
     for (name, victim) in [("one", other), ("leading", first)] {
         write_and_kill(&mut cluster, &mount, name, victim);
@@ -81,7 +60,7 @@ fn a_copy_survives_the_death_of_any_node_and_of_the_leader() {
 #[test]
 fn what_was_synced_survives_the_death_of_all() {
     let mut cluster = Cluster::start(5);
-    wait_for_voters(&cluster, 3);
+    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     let mut written = Vec::new();
     for seed in 0..20_u64 {
@@ -109,7 +88,7 @@ fn what_was_synced_survives_the_death_of_all() {
 #[test]
 fn a_node_that_was_away_gets_what_it_missed() {
     let mut cluster = Cluster::start(3);
-    wait_for_voters(&cluster, 3);
+    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("before"), tree::bytes(1, 100_000)).unwrap();
     cluster.kill(2);

@@ -24,6 +24,8 @@ use crate::{
 
 /// Starting, joining and settling, on a machine that is busy with other tests too.
 const SETTLE: Duration = Duration::from_secs(60);
+/// A dead voter is replaced after half a minute; this is some time more.
+const VOTERS_SETTLE: Duration = Duration::from_secs(120);
 
 /// One line of `storage-node ls`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -223,6 +225,30 @@ impl Cluster {
         let url = format!("http://{}:5059/status", self.ip(index));
         let answer = reqwest::blocking::get(url).expect("the node answers");
         answer.json().expect("the status is JSON")
+    }
+
+    /// The node that leads the namespace.
+    #[track_caller]
+    pub fn leader(&self) -> usize {
+        let mut found = None;
+        wait_for("the namespace has a leader", VOTERS_SETTLE, || {
+            let status = self.status(self.live()[0]);
+            let address = status["namespace"]["leader"].as_str().ok_or_else(|| status.to_string())?;
+            found = self.live().into_iter().find(|&node| address == format!("{}:5057", self.ip(node)));
+            found.map(drop).ok_or_else(|| format!("{address} is none of the live nodes"))
+        });
+        found.expect("the wait ended with one")
+    }
+
+    #[track_caller]
+    pub fn wait_for_voters(&self, count: usize) {
+        wait_for(&format!("{count} voters"), VOTERS_SETTLE, || {
+            let status = self.status(self.live()[0]);
+            match status["namespace"]["voters"].as_array().map_or(0, Vec::len) {
+                voters if voters == count => Ok(()),
+                _ => Err(status.to_string()),
+            }
+        });
     }
 
     /// `storage-node ls`.

@@ -13,7 +13,7 @@ use common::ring_id::{RingArc, RingId};
 use serde::{Deserialize, Serialize};
 
 use self::work::Work;
-pub use self::{gather::routes, table::table, work::WorkBoard};
+pub use self::{gather::routes, table::table};
 use crate::http::admin::NamespaceStatus;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,12 +1,14 @@
 //! Work under way on a node, as its parts report it and `storage-node status` shows it.
 //!
 //! Every part says what it knows and nothing else: all fields may be missing, here and in what another node sends, so
-//! that nodes of different age read each other. The board holds the present state only; nobody waits for anybody.
+//! that nodes of different age read each other.
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::replica::progress::{Flow, RepairStatus};
+use crate::{
+    drain::DrainStatus,
+    replica::progress::{Flow, RepairStatus},
+};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -62,25 +64,26 @@ pub struct Scrub {
     pub seconds_since_last_pass: Option<u64>,
 }
 
-/// Where the parts of a node write what they do.
-#[derive(Debug, Default)]
-pub struct WorkBoard {
-    work: Mutex<Work>,
+impl Work {
+    /// What repair says of itself, and the drain if one is under way.
+    pub fn of(repair: &RepairStatus, drain: Option<&DrainStatus>) -> Self {
+        let RepairStatus { incoming, outgoing, compared, .. } = repair;
+        Self {
+            under_replicated: compared.then_some(outgoing.chunks_left),
+            repair: moving(outgoing),
+            filling: moving(incoming),
+            drain: drain.map(handing_over),
+            scrub: None,
+        }
+    }
 }
 
-impl WorkBoard {
-    pub fn change(&self, change: impl FnOnce(&mut Work)) {
-        change(&mut self.work.lock());
-    }
-
-    /// With what repair says of itself.
-    pub fn get(&self, repair: &RepairStatus) -> Work {
-        let RepairStatus { incoming, outgoing, compared, .. } = repair;
-        let mut work = self.work.lock().clone();
-        work.under_replicated = compared.then_some(outgoing.chunks_left);
-        work.repair = moving(outgoing);
-        work.filling = moving(incoming);
-        work
+fn handing_over(drain: &DrainStatus) -> Moving {
+    Moving {
+        chunks_left: Some(drain.chunks_left),
+        bytes_left: Some(drain.bytes_left),
+        problem: drain.reason.clone(),
+        ..Moving::default()
     }
 }
 
@@ -98,18 +101,26 @@ fn moving(flow: &Flow) -> Option<Moving> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drain::DrainPhase;
 
     #[test]
     fn what_repair_has_left_is_told_once_it_has_compared() {
-        let board = WorkBoard::default();
-        assert_eq!(board.get(&RepairStatus::default()), Work::default(), "nobody has looked yet");
+        assert_eq!(Work::of(&RepairStatus::default(), None), Work::default(), "nobody has looked yet");
         let outgoing = Flow { chunks_left: 12, bytes_left: 4096, seconds_left: Some(3), ..Flow::default() };
-        let work = board.get(&RepairStatus { outgoing, compared: true, ..RepairStatus::default() });
+        let work = Work::of(&RepairStatus { outgoing, compared: true, ..RepairStatus::default() }, None);
         assert_eq!(work.under_replicated, Some(12));
         assert_eq!(work.repair.and_then(|moving| moving.seconds_left), Some(3));
         assert_eq!(work.filling, None);
-        let done = board.get(&RepairStatus { compared: true, ..RepairStatus::default() });
+        let done = Work::of(&RepairStatus { compared: true, ..RepairStatus::default() }, None);
         assert_eq!((done.under_replicated, done.repair), (Some(0), None));
+    }
+
+    #[test]
+    fn a_refused_drain_says_why() {
+        let mut drain = DrainStatus::new(DrainPhase::Refused);
+        drain.reason = Some("too few".into());
+        let work = Work::of(&RepairStatus::default(), Some(&drain));
+        assert_eq!(work.drain.and_then(|moving| moving.problem), Some("too few".into()));
     }
 
     #[test]
