@@ -267,10 +267,18 @@ mod tests {
         let (half, almost) = (PATIENCE / 2, PATIENCE - Duration::from_secs(1));
         assert_eq!(away(half, Duration::ZERO), Step::Rest);
         assert_eq!(away(almost, half), Step::Rest);
-        assert_eq!(away(Duration::ZERO, almost), Step::Rest, "it answers, but its neighbours have not taken it in again");
+        assert_eq!(
+            away(Duration::ZERO, almost),
+            Step::Rest,
+            "it answers, but its neighbours have not taken it in again"
+        );
         assert_eq!(away(PATIENCE, half), Step::RemoveVoter { uid: 2 });
         assert_eq!(away(Duration::ZERO, PATIENCE), Step::RemoveVoter { uid: 2 });
-        assert_eq!(away(Duration::ZERO, Duration::ZERO), Step::RemoveVoter { uid: 3 }, "the ring is smaller all the same");
+        assert_eq!(
+            away(Duration::ZERO, Duration::ZERO),
+            Step::RemoveVoter { uid: 3 },
+            "the ring is smaller all the same"
+        );
     }
 
     #[test]
