@@ -19,11 +19,11 @@ use crate::{
 /// When every member has answered this often that it lacks a chunk, then nobody has it.
 const ABSENT_ROUNDS: u32 = 3;
 
-type Found = HashMap<ChunkId, Bytes>;
+pub(super) type Found = HashMap<ChunkId, Bytes>;
 
 #[derive(Default)]
-struct GetAnswer {
-    records: Found,
+pub(super) struct GetAnswer {
+    pub records: Found,
     /// Nobody who was asked answered in another way than with what it has.
     answered: bool,
     rest: Vec<Wanted>,
@@ -137,7 +137,7 @@ impl ChunkClient {
         all_answered
     }
 
-    async fn get_group(&self, node: NodeRef, group: Vec<Wanted>) -> GetAnswer {
+    pub(super) async fn get_group(&self, node: NodeRef, group: Vec<Wanted>) -> GetAnswer {
         let refs: Vec<ChunkRef> = group.iter().map(|(_, chunk)| chunk.clone()).collect();
         let deadline = try_deadline(refs.len() * CHUNK_BYTES as usize);
         let answer = self.pool.post(node.files_address(), "/chunks/get", vec![encode_refs(&refs)], deadline).await;

@@ -1,6 +1,9 @@
 //! Are these chunks on enough disks? Asked chunk by chunk, of those that have stored them and of today's holders, again and
 //! again until the answer is yes or the time is up: repair may just be bringing copies to those that hold them today.
 //!
+//! A holder that has nothing while another has a chunk on disk is given it right here: repair has its own order, and a whole
+//! node's chunks may come before these.
+//!
 //! Each node is asked one thing at a time and on its own, so a silent one delays nobody; who holds a chunk today is looked
 //! up meanwhile. What a node has once said to be on its disk stays there and is not asked again.
 
@@ -9,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use futures_util::{
     StreamExt,
     future::{BoxFuture, OptionFuture, join_all},
@@ -20,9 +24,9 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::ChunkClient;
+use super::{ChunkClient, batch::Wanted, try_deadline};
 use crate::{
-    chunk::{ChunkId, ChunkRef},
+    chunk::{ChunkId, ChunkRef, encode_record},
     chunk_api::{DELETED, MAX_BATCH_CHUNKS, ON_DISK, REPLICAS, encode_refs, write_quorum},
     fs_error::FsError,
     ring_id::{NodeRef, RingId},
@@ -32,6 +36,8 @@ use crate::{
 const PERIOD: Duration = Duration::from_millis(500);
 /// One answer. A disk that takes longer has begun, and is asked again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// Chunks copied to a node at a time.
+const COPIED_CHUNKS: usize = 1024;
 
 /// A chunk that may be on too few disks.
 pub struct Endangered {
@@ -39,15 +45,21 @@ pub struct Endangered {
     chunk: ChunkRef,
     /// Those that hold it today or did when it was put, and those that are known to have stored it.
     nodes: Vec<NodeRef>,
+    /// Those that hold it today, as far as that is known.
+    holders: Vec<NodeRef>,
     /// Disks that it must be on.
     required: usize,
     on_disk: Vec<NodeRef>,
+    /// Said to have none.
+    absent: Vec<NodeRef>,
 }
 
 impl Endangered {
     pub fn new(key: RingId, chunk: ChunkRef, stored: &[NodeRef], holders: &[NodeRef]) -> Self {
         // Until the ring says how many holders there are, it has all it should.
-        let mut new = Self { key, chunk, nodes: stored.to_vec(), required: write_quorum(REPLICAS), on_disk: vec![] };
+        let nodes = stored.to_vec();
+        let required = write_quorum(REPLICAS);
+        let mut new = Self { key, chunk, nodes, holders: vec![], required, on_disk: vec![], absent: vec![] };
         new.also_at(holders);
         new
     }
@@ -58,7 +70,14 @@ impl Endangered {
 
     fn learn_holders(&mut self, holders: &[NodeRef]) {
         self.required = write_quorum(holders.len());
+        self.holders = holders.to_vec();
         self.also_at(holders);
+    }
+
+    /// Who can give it to `node`, which should have it and does not.
+    fn source_for(&self, node: &NodeRef) -> Option<NodeRef> {
+        let lacks_it = self.holders.contains(node) && self.absent.contains(node);
+        if lacks_it { self.on_disk.first().copied() } else { None }
     }
 
     fn also_at(&mut self, nodes: &[NodeRef]) {
@@ -95,6 +114,11 @@ impl ChunkClient {
                         open.get_mut(&id).into_iter().for_each(|chunk| chunk.learn_holders(&holders));
                     }
                     open.retain(|_, chunk| !chunk.is_safe());
+                    for ((from, to), wanted) in copies_to_make(&open, &busy) {
+                        if busy.insert(to) {
+                            asked.push(Box::pin(self.copy(from, to, wanted)));
+                        }
+                    }
                     for (node, refs) in open_by_node(&open, &busy) {
                         busy.insert(node);
                         asked.push(Box::pin(self.secure_at(node, refs)));
@@ -133,6 +157,26 @@ impl ChunkClient {
         }
     }
 
+    /// Brings chunks from one node's disk to another's.
+    async fn copy(&self, from: NodeRef, to: NodeRef, wanted: Vec<Wanted>) -> Answer {
+        let found = self.get_group(from, wanted.clone()).await.records;
+        let mut body = BytesMut::new();
+        let mut brought = Vec::with_capacity(found.len());
+        for (key, chunk) in &wanted {
+            if let Some(data) = found.get(&chunk.id) {
+                encode_record(&mut body, &chunk.file, chunk.id, *key, data);
+                brought.push((chunk.id, ON_DISK));
+            }
+        }
+        let (path, deadline) = ("/chunks/put?copies=1&durable=true", try_deadline(body.len()));
+        match self.pool.post(to.files_address(), path, vec![body.freeze()], deadline).await {
+            Ok(answer) if answer.status.is_success() => return (to, brought),
+            Ok(answer) => debug!(node = %to, status = %answer.status, reason = answer.text(), "a copy was refused"),
+            Err(error) => debug!(node = %to, %error, "a copy did not arrive"),
+        }
+        (to, Vec::new())
+    }
+
     async fn secure_at(&self, node: NodeRef, chunks: Vec<ChunkRef>) -> Answer {
         let mut said = Vec::with_capacity(chunks.len());
         for refs in chunks.chunks(MAX_BATCH_CHUNKS) {
@@ -167,10 +211,30 @@ fn open_by_node(open: &HashMap<ChunkId, Endangered>, busy: &HashSet<NodeRef>) ->
     by_node
 }
 
+/// For each way from a node to another so many chunks as one batch may carry.
+fn copies_to_make(
+    open: &HashMap<ChunkId, Endangered>,
+    busy: &HashSet<NodeRef>,
+) -> HashMap<(NodeRef, NodeRef), Vec<Wanted>> {
+    let mut copies: HashMap<_, Vec<Wanted>> = HashMap::new();
+    for chunk in open.values() {
+        let to = chunk.holders.iter().filter(|node| !busy.contains(node));
+        let ways = to.filter_map(|to| Some((chunk.source_for(to)?, *to)));
+        for way in ways.take(chunk.required.saturating_sub(chunk.on_disk.len())) {
+            let batch = copies.entry(way).or_default();
+            if batch.len() < COPIED_CHUNKS {
+                batch.push((chunk.key, chunk.chunk.clone()));
+            }
+        }
+    }
+    copies
+}
+
 fn note_answer(open: &mut HashMap<ChunkId, Endangered>, node: NodeRef, id: ChunkId, byte: u8) {
     let Some(chunk) = open.get_mut(&id) else { return };
-    if byte == ON_DISK && !chunk.on_disk.contains(&node) {
-        chunk.on_disk.push(node);
+    let seen = if byte == ON_DISK { &mut chunk.on_disk } else { &mut chunk.absent };
+    if !seen.contains(&node) {
+        seen.push(node);
     }
     if byte == DELETED || chunk.is_safe() {
         open.remove(&id);
