@@ -8,7 +8,7 @@ use common::{
     compare_api::{ArcSum, COMING, ChunkAt, IdsRequest, SEND},
     ring_id::{Neighbours, NodeRef, RingArc},
 };
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{
     descent::{Descent, Difference, Left, Step, compare},
@@ -67,7 +67,21 @@ impl Repair {
         if moved != Moved::default() {
             info!(peer = %holder, pushed = moved.pushed, pulled = moved.pulled, "made equal with a holder");
         }
-        outcome.map(|()| moved)
+        outcome?;
+        if self.traffic.expecting().contains(holder) {
+            self.no_more_for(view, holder).await;
+        }
+        Ok(moved)
+    }
+
+    /// What was still to be brought has turned out to be there: tells the node, which would go on expecting it. Should
+    /// this not reach it, it stops to by itself after a while.
+    pub(super) async fn no_more_for(&self, view: &Neighbours, node: &NodeRef) {
+        self.traffic.told(node, Left::default());
+        let from = Sender { node: view.node.id, left: Left::default() };
+        if let Err(error) = self.peers.offer(node, &from, &[]).await {
+            debug!(peer = %node, %error, "not told that nothing is left for it");
+        }
     }
 
     /// Offers the chunks and sends what is wanted of them; `left`: what is still to be brought, these included.
@@ -78,22 +92,27 @@ impl Repair {
         chunks: &[ChunkAt],
         left: Left,
     ) -> Result<u64, RepairError> {
+        let later = left.without(Left::of(chunks));
         let chunks = self.traffic.without_flights(holder, chunks);
         if chunks.is_empty() {
             return Ok(0);
         }
         let offered = Left::of(&chunks);
+        let left = later.and(offered);
+        self.traffic.told(holder, left);
         self.traffic.spend(offered.bytes).await;
         let from = Sender { node: view.node.id, left };
         let wanted = self.wanted(holder, &from, &chunks).await.inspect_err(|_| self.traffic.refund(offered.bytes))?;
         self.traffic.refund(offered.bytes - Left::of(&wanted).bytes);
         if wanted.is_empty() {
+            self.traffic.told(holder, later);
             return Ok(0);
         }
         let (store, asked) = (self.store.clone(), wanted);
         let records = blocking(move || store.records_at(&asked, 2 * MOVE_BYTES)).await?;
         let sent = Left { chunks: records.len() as u64, bytes: records.iter().map(|record| record.len() as u64).sum() };
-        self.peers.bring(holder, &Sender { left: left.without(offered), ..from }, records).await?;
+        self.peers.bring(holder, &Sender { left: later, ..from }, records).await?;
+        self.traffic.told(holder, later);
         self.traffic.moved(Direction::Outgoing, sent);
         Ok(sent.chunks)
     }

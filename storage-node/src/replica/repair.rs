@@ -124,7 +124,11 @@ impl Repair {
         // One holder that is full or silent must not keep the others from getting their copies.
         let made = join_all(holders.iter().map(|holder| self.make_equal(view, holder))).await;
         let moved = made.into_iter().try_fold(Moved::default(), |sum, moved| Ok::<_, RepairError>(sum.and(moved?)));
-        if surplus { moved.and(self.hand_on_surplus(view).await.map(|()| Moved::default())) } else { moved }
+        let handed_on = if surplus { self.hand_on_surplus(view).await } else { Ok(()) };
+        // A plan for a node that is no holder any more is void.
+        let former = self.traffic.expecting().into_iter().filter(|node| !holders.contains(node)).collect::<Vec<_>>();
+        join_all(former.iter().map(|node| self.no_more_for(view, node))).await;
+        moved.and_then(|moved| handed_on.map(|()| moved))
     }
 
     /// Everything in arcs that this node is no holder of goes to the holders, then away from here.

@@ -29,6 +29,8 @@ pub struct Traffic {
     progress: Mutex<Progress>,
     /// Batches of writers on their way to other holders.
     flights: Mutex<HashMap<SocketAddr, Vec<Arc<VerifiedBatch>>>>,
+    /// Those that were told of more than has been brought to them.
+    expecting: Mutex<HashSet<NodeRef>>,
 }
 
 impl Default for Traffic {
@@ -44,6 +46,7 @@ impl Traffic {
             claims: Mutex::default(),
             progress: Mutex::default(),
             flights: Mutex::default(),
+            expecting: Mutex::default(),
         }
     }
 
@@ -66,17 +69,34 @@ impl Traffic {
         self.bucket.lock().put_back(bytes);
     }
 
-    /// Answers an offer of `from`: what it is to send is from now on expected from it.
+    /// Answers an offer of `from`: what it is to send is from now on expected from it, and what is here or comes from
+    /// another is not, as `from` may never speak of it again.
     pub fn answer_offer(&self, store: &Store, from: RingId, left: Left, chunks: &[ChunkAt]) -> Vec<u8> {
         let now = Instant::now();
-        self.progress.lock().announce(from, left, now);
         let mut claims = self.claims.lock();
         let answer = |chunk: &ChunkAt| match store.is_here(chunk) {
             true => HERE,
             false if claims.take(chunk, from, now) => SEND,
             false => COMING,
         };
-        chunks.iter().map(answer).collect()
+        let answers: Vec<u8> = chunks.iter().map(answer).collect();
+        drop(claims);
+        let refused = chunks.iter().zip(&answers).filter(|(_, answer)| **answer != SEND).map(|(chunk, _)| *chunk);
+        self.progress.lock().announce(from, left.without(Left::of(&refused.collect::<Vec<_>>())), now);
+        answers
+    }
+
+    /// `node` was told that `left` is still to be brought to it.
+    pub fn told(&self, node: &NodeRef, left: Left) {
+        match left == Left::default() {
+            true => self.expecting.lock().remove(node),
+            false => self.expecting.lock().insert(*node),
+        };
+    }
+
+    /// Those that still expect something of this node.
+    pub fn expecting(&self) -> Vec<NodeRef> {
+        self.expecting.lock().iter().copied().collect()
     }
 
     /// What `from` brought has been stored, or refused.

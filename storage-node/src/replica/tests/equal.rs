@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::replica::equal::Moved;
+use crate::replica::{descent::Left, equal::Moved};
 
 #[tokio::test]
 async fn equal_nodes_exchange_one_sum() {
@@ -61,6 +61,20 @@ async fn two_that_fill_the_same_gap_share_the_work() {
     let (by_a, by_b) = tokio::join!(of_a.make_equal(&view_a, &new.node), of_b.make_equal(&view_b, &new.node));
     assert_eq!(by_a.unwrap().and(by_b.unwrap()), Moved { pushed: 6000, pulled: 0 });
     assert_eq!((new.all().len(), new.traffic.status().incoming.chunks_moved), (6000, 6000));
+    assert_eq!(new.traffic.status().incoming.chunks_left, 0, "what the other brought is not expected any more");
+}
+
+/// The rest of what was announced came from elsewhere, or was deleted, before it was its turn.
+#[tokio::test]
+async fn who_was_told_of_more_than_there_is_hears_that_nothing_is_left() {
+    let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
+    a.put(&chunks(1..=500));
+    let (repair, view, all) = (a.repair(), a.view(RingId(9)), a.all());
+    let more = Left::of(&all).and(Left { chunks: 70, bytes: 7000 });
+    assert_eq!(repair.push(&view, &b.node, &all, more).await.unwrap(), 500);
+    assert_eq!(b.traffic.status().incoming.chunks_left, 70);
+    assert_eq!(repair.make_equal(&view, &b.node).await.unwrap(), Moved::default());
+    assert_eq!((b.traffic.status().incoming.chunks_left, a.traffic.expecting()), (0, vec![]));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use common::router::Route;
 
 use super::*;
-use crate::replica::repair::RepairError;
+use crate::replica::{progress::Flow, repair::RepairError};
 
 async fn holders() -> [TestNode; 3] {
     [TestNode::start(20).await, TestNode::start(30).await, TestNode::start(40).await]
@@ -40,6 +40,20 @@ async fn surplus_goes_to_the_holders_and_away() {
     assert!(holders.iter().all(|holder| holder.all() == all));
     assert_eq!(old.all(), []);
     assert_eq!(holders[1].traffic.status().incoming.chunks_moved, 1000);
+}
+
+/// After the last join of a ring all five nodes said "filling" for a minute more: each had been offered what it had.
+#[tokio::test]
+async fn who_is_offered_what_it_has_expects_nothing() {
+    let (old, holders) = (TestNode::start(9).await, holders().await);
+    for node in [&old, &holders[0], &holders[1], &holders[2]] {
+        node.put(&chunks(1..=3000));
+    }
+    old.repair().hand_on(&old.view(RingId(9)), &route(&holders)).await.unwrap();
+    assert_eq!(old.all(), []);
+    for node in &holders {
+        assert_eq!(node.traffic.status().incoming, Flow::default());
+    }
 }
 
 /// It used to be dropped when the index of a holder named it, whatever was on the disk.
