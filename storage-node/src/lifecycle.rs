@@ -330,16 +330,23 @@ fn deleter(ring: RingHandle, peers: Peers) -> Deleter {
     })
 }
 
+/// Rewrites piece by piece, at the rate that the reason allows; with nothing to do it looks again after `period`.
 async fn compact(store: Arc<Store>, period: Duration, stop: CancellationToken) {
     loop {
-        let step = store.clone();
-        match tokio::task::spawn_blocking(move || step.compact_step()).await {
-            Ok(Ok(true)) if !stop.is_cancelled() => continue,
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => warn!(%error, "a segment could not be rewritten"),
-            Err(error) => warn!(%error, "rewriting segments failed"),
-        }
-        tokio::select! { () = stop.cancelled() => return, () = sleep(period) => {} }
+        let (began, step) = (Instant::now(), store.clone());
+        let pause = match tokio::task::spawn_blocking(move || step.compact()).await {
+            Ok(Ok(Some(moved))) => moved.why.pause(moved.bytes, began.elapsed()),
+            Ok(Ok(None)) => period,
+            Ok(Err(error)) => {
+                warn!(%error, "a segment could not be rewritten");
+                period
+            }
+            Err(error) => {
+                warn!(%error, "rewriting segments failed");
+                period
+            }
+        };
+        tokio::select! { biased; () = stop.cancelled() => return, () = sleep(pause) => {} }
     }
 }
 

@@ -1,66 +1,84 @@
-//! Rewriting segments that are mostly dead, or too small to be worth a file.
+//! Rewriting segments: those with enough dead in them, and those too small to be worth a file (`relief` says which).
 //!
-//! Live records are copied, piece by piece, to a segment of compaction's own, always one with a greater number (`list`
-//! rests on that). Each piece is a step that may be the last: the copies are on the disk before the originals are listed
-//! as dead and the index points at the copies. A crash in between leaves some chunks twice, which the next open sees.
-//! While a piece moves, nothing is deleted; so no copy of a deleted chunk stays behind.
+//! Live records are copied, piece by piece, to a segment of compaction's own, always one with a greater number (pages
+//! rest on that). A step moves one piece, so that whoever calls can keep to a rate, and may be the last: the copies are on
+//! the disk before the originals are listed as dead and the index points at the copies. A crash in between leaves some
+//! chunks twice, which the next open sees. While a piece moves, nothing is deleted; so no copy of a deleted chunk stays
+//! behind.
 
 use std::{io::IoSlice, sync::Arc};
 
 use bytes::Bytes;
-use common::ring_id::{RingArc, RingId};
 
 use super::{
     Shared, StoreError,
+    catalog::living_in,
     index::{Entry, Place},
     lane::Lane,
+    put::disk,
     read::sound_records,
+    relief::{Account, Limits, Why, choose},
     remove::bury,
     segment::Segment,
 };
 
 const PIECE_BYTES: u64 = 2 << 20;
-/// Segments below this part of a full one are small,
-const SMALL_PART: u64 = 8;
-/// and rewritten together when there are this many.
-const SMALL_SEGMENTS: usize = 8;
 
-pub fn step(shared: &Shared, lane: &mut Lane) -> Result<bool, StoreError> {
-    let Some(source) = choose(shared) else { return Ok(false) };
-    let mut entries = entries_of(shared, &source);
-    while !entries.is_empty() {
-        let rest = entries.split_off(piece_len(&entries));
-        move_piece(shared, lane, &source, &entries)?;
-        entries = rest;
-    }
-    shared.segments.drop_if_dead(&source);
-    tracing::debug!(segment = source.number, "segment rewritten");
-    Ok(true)
+/// What a step has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Copied, not freed.
+    pub bytes: u64,
+    pub why: Why,
 }
 
-/// The segment with the largest part dead, if that is enough; else the first small one, if there are many.
-fn choose(shared: &Shared) -> Option<Arc<Segment>> {
-    let sealed: Vec<_> = shared.segments.all().into_iter().filter(|segment| segment.is_sealed()).collect();
-    let dead_percent = |segment: &Segment| segment.dead_bytes() * 100 / segment.written_bytes().max(1);
-    let worst = sealed.iter().max_by_key(|segment| dead_percent(segment));
-    if let Some(worst) = worst.filter(|worst| dead_percent(worst) > shared.options.compact_dead_percent) {
-        return Some(worst.clone());
-    }
-    let small = |segment: &&Arc<Segment>| segment.written_bytes() < shared.options.segment_bytes / SMALL_PART;
-    let many = sealed.iter().filter(small).count() >= SMALL_SEGMENTS;
-    sealed.iter().find(small).filter(|_| many).cloned()
+#[derive(Default)]
+pub struct Compaction {
+    pub lane: Lane,
+    under_way: Option<Source>,
 }
 
-/// What lives in `source`, in the order in which it lies.
-fn entries_of(shared: &Shared, source: &Segment) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    shared.index.each_in(RingArc::new(RingId(0), RingId(0)), |entry| {
-        if entry.place.segment == source.number {
-            entries.push(entry);
-        }
-    });
-    entries.sort_unstable_by_key(|entry| entry.place);
-    entries
+/// A segment that is being rewritten.
+struct Source {
+    segment: Arc<Segment>,
+    /// What is still to be moved.
+    entries: Vec<Entry>,
+    why: Why,
+}
+
+/// Moves a piece; `None` if nothing is worth it. After an error the next step chooses anew.
+pub fn step(shared: &Shared, compaction: &mut Compaction) -> Result<Option<Rewritten>, StoreError> {
+    let all = shared.segments.all();
+    all.iter().for_each(|segment| shared.segments.drop_if_dead(segment));
+    let accounts: Vec<Account> = all.iter().map(|segment| segment.account()).collect();
+    let choice = choose(&accounts, disk(shared)?, limits(shared));
+    let Some(mut source) = compaction.under_way.take().or_else(|| begin(shared, choice?)) else { return Ok(None) };
+    // What began without haste ends in haste when the disk fills.
+    let why = source.why.max(choice.map_or(source.why, |(_, why)| why));
+    let rest = source.entries.split_off(piece_len(&source.entries));
+    let bytes = move_piece(shared, &mut compaction.lane, &source.segment, &source.entries)?;
+    if rest.is_empty() {
+        shared.segments.drop_if_dead(&source.segment);
+        tracing::debug!(segment = source.segment.number, "segment rewritten");
+    } else {
+        compaction.under_way = Some(Source { entries: rest, ..source });
+    }
+    Ok(Some(Rewritten { bytes, why }))
+}
+
+pub fn limits(shared: &Shared) -> Limits {
+    let options = &shared.options;
+    Limits {
+        dead_percent: options.compact_dead_percent,
+        segment_bytes: options.segment_bytes,
+        quiet: options.compact_quiet,
+    }
+}
+
+/// `None` if the segment has gone meanwhile.
+fn begin(shared: &Shared, (number, why): (u32, Why)) -> Option<Source> {
+    let segment = shared.segments.get(number)?;
+    Some(Source { entries: living_in(shared, &segment), segment, why })
 }
 
 fn piece_len(entries: &[Entry]) -> usize {
@@ -69,15 +87,16 @@ fn piece_len(entries: &[Entry]) -> usize {
         sum += u64::from(entry.place.bytes);
         sum > PIECE_BYTES
     });
-    full.unwrap_or(entries.len()).max(1)
+    full.unwrap_or(entries.len()).max(1).min(entries.len())
 }
 
-fn move_piece(shared: &Shared, lane: &mut Lane, source: &Segment, entries: &[Entry]) -> Result<(), StoreError> {
+/// Says how many bytes that were.
+fn move_piece(shared: &Shared, lane: &mut Lane, source: &Segment, entries: &[Entry]) -> Result<u64, StoreError> {
     let mut records = sound_records(shared, entries)?;
     let _gate = shared.moving.write();
     records.retain(|(entry, _)| shared.index.get(entry.key, entry.id) == Some(entry.place));
     if records.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let copies = copy(shared, lane, source.number, &records)?;
     for ((entry, _), (segment, place)) in records.iter().zip(&copies) {
@@ -85,7 +104,7 @@ fn move_piece(shared: &Shared, lane: &mut Lane, source: &Segment, entries: &[Ent
         assert!(shared.index.relocate(entry, *place), "nothing leaves the index while the gate is held");
     }
     bury(shared, records.iter().map(|(entry, _)| entry.place).collect());
-    Ok(())
+    Ok(records.iter().map(|(entry, _)| u64::from(entry.place.bytes)).sum())
 }
 
 /// Writes the records to a segment above `above`, on the disk when this returns, and says where each one is.
@@ -102,9 +121,8 @@ fn copy(
         shared.segments.return_space(bytes);
     })?;
     let copies = places(records, appended.segment.number, appended.start);
-    lane.entered(
-        &records.iter().zip(&copies).map(|((entry, _), to)| Entry { place: *to, ..*entry }).collect::<Vec<_>>(),
-    );
+    let moved = records.iter().zip(&copies).map(|((entry, _), to)| Entry { place: *to, ..*entry });
+    appended.segment.note(&moved.collect::<Vec<_>>());
     if let Some(full) = appended.full {
         full.seal(shared);
     }

@@ -12,25 +12,21 @@ use std::{
 
 use nix::sys::uio::pwritev;
 
-use super::{Shared, StoreError, hint, index::Entry, segment::Segment};
+use super::{Shared, StoreError, relief::Account, segment::Segment};
 
 /// The kernel takes no more slices in one call (IOV_MAX).
 const MAX_SLICES: usize = 1024;
-
-/// Below this a segment that is being filled is left alone, however dead: there is little to win.
-const WORTH_REWRITING_BYTES: u64 = 1 << 20;
 
 #[derive(Default)]
 pub struct Lane {
     filling: Option<Filling>,
 }
 
-/// The segment that a lane fills, and what lies in it.
+/// The segment that a lane fills.
 struct Filling {
     segment: Arc<Segment>,
     file: Arc<File>,
     end: u64,
-    entries: Vec<Entry>,
 }
 
 /// A segment that a lane is done with: to be sealed once the lane's lock is released.
@@ -49,7 +45,8 @@ pub struct Appended {
 impl Lane {
     /// Writes `slices`, in all `bytes`, one after the other into a segment with a number above `above`.
     ///
-    /// On an error nothing was added. The caller enters the records and tells [`Lane::entered`] before it lets go of the lock.
+    /// On an error nothing was added. The caller tells [`Segment::note`] what that was and then enters it in the index, both
+    /// before it lets go of the lock.
     pub fn append(
         &mut self,
         shared: &Shared,
@@ -70,19 +67,9 @@ impl Lane {
         }
     }
 
-    /// Notes what the last append brought, for the hint.
-    pub fn entered(&mut self, entries: &[Entry]) {
-        if let Some(filling) = &mut self.filling {
-            filling.entries.extend_from_slice(entries);
-        }
-    }
-
-    /// Gives up a segment of which most is dead though it is not full: only a sealed one can be rewritten or removed.
-    pub fn take_mostly_dead(&mut self, dead_percent: u64) -> Option<Full> {
-        let mostly_dead = |filling: &mut Filling| {
-            filling.end >= WORTH_REWRITING_BYTES && filling.segment.dead_bytes() * 100 / filling.end > dead_percent
-        };
-        self.filling.take_if(mostly_dead).map(Full)
+    /// Gives up a segment that is not full, if `worth` says so: only a sealed one can be rewritten or removed.
+    pub fn take_if(&mut self, worth: impl FnOnce(&Account) -> bool) -> Option<Full> {
+        self.filling.take_if(|filling| worth(&filling.segment.account())).map(Full)
     }
 
     fn make_room(&mut self, shared: &Shared, above: u32, bytes: u64) -> Option<Full> {
@@ -130,18 +117,15 @@ impl Filling {
     fn begin(shared: &Shared) -> Result<Self, StoreError> {
         let segment = shared.segments.create()?;
         let file = segment.file().map_err(|source| StoreError::io("open segment", segment.path(), source))?.0;
-        Ok(Self { segment, file, end: 0, entries: Vec::new() })
+        Ok(Self { segment, file, end: 0 })
     }
 }
 
 impl Full {
     /// Brings the segment to the disk and writes its hint. Without either it is read as a whole at the next open.
     pub fn seal(self, shared: &Shared) {
-        let Filling { segment, end, entries, .. } = self.0;
-        let written = segment.wait_durable(end).and_then(|()| {
-            hint::write(segment.hint_path(), segment.number, end, &entries)
-                .map_err(|source| StoreError::io("write hint", segment.hint_path(), source))
-        });
+        let Filling { segment, end, .. } = self.0;
+        let written = segment.wait_durable(end).and_then(|()| segment.write_hint(end));
         if let Err(error) = written {
             tracing::warn!(%error, "segment sealed without a hint");
         }
@@ -193,7 +177,7 @@ mod tests {
         let store = Store::open(&DataFolder::open(dir.path()).unwrap(), StoreOptions::default()).unwrap();
         let segment = store.shared.segments.create().unwrap();
         let file = Arc::new(file_of_at_most(100_000));
-        let filling = Filling { segment: segment.clone(), file: file.clone(), end: 0, entries: Vec::new() };
+        let filling = Filling { segment: segment.clone(), file: file.clone(), end: 0 };
         let mut lane = Lane { filling: Some(filling) };
         let bytes = vec![7; 50_000];
         let mut append = |count: usize| {

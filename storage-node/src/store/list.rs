@@ -1,8 +1,6 @@
 //! The contents of an arc, page by page, in the order in which the records lie.
 //!
-//! The order makes pages stable: a record only ever moves to a later place, so a token (the place to go on from) never
-//! runs past one that has not been listed. The index says which chunks, their records the NAMEs. Only the front of a
-//! record is believed here without its checksum: the key in the index is the MD5 of NAME and index, which says as much.
+//! Which chunks those are says `catalog`, the NAMEs their records. Only the front of a record is believed here without its checksum: the key in the index is the MD5 of NAME and index, which says as much.
 
 use bytes::Bytes;
 use common::{
@@ -13,6 +11,7 @@ use common::{
 
 use super::{
     Shared, StoreError,
+    catalog::{Most, page},
     index::Entry,
     read::{Item, Span, belongs, name_of, read_spans, second_look},
 };
@@ -21,8 +20,8 @@ use super::{
 const FRONT_BYTES: u32 = 256;
 
 pub fn list(shared: &Shared, arc: RingArc, token: u64, limit: usize) -> Result<ChunkList, StoreError> {
-    let (entries, next) = page(shared, arc, token, limit.max(1));
-    Ok(ChunkList { chunks: chunks_at(shared, entries)?, next })
+    let page = page(shared, arc, token, Most { chunks: limit, bytes: u64::MAX });
+    Ok(ChunkList { chunks: chunks_at(shared, page.entries)?, next: page.next })
 }
 
 /// The chunks of these entries by name, but for those that are gone or damaged. In no order.
@@ -33,25 +32,6 @@ pub fn chunks_at(shared: &Shared, entries: Vec<Entry>) -> Result<Vec<ListedChunk
         chunks.extend(span.items.iter().filter_map(|item| listed(shared, span, item)));
     })?;
     Ok(chunks)
-}
-
-/// The first `limit` chunks of `arc` from `token` on by position, and the position of the one after them.
-pub fn page(shared: &Shared, arc: RingArc, token: u64, limit: usize) -> (Vec<Entry>, Option<u64>) {
-    let position = |entry: &Entry| entry.place.position();
-    let mut entries: Vec<Entry> = Vec::new();
-    shared.index.each_in(arc, |entry| {
-        if position(&entry) >= token {
-            entries.push(entry);
-            if entries.len() > limit.saturating_mul(2).saturating_add(1) {
-                entries.select_nth_unstable_by_key(limit, position);
-                entries.truncate(limit + 1);
-            }
-        }
-    });
-    entries.sort_unstable_by_key(position);
-    let next = entries.get(limit).map(position);
-    entries.truncate(limit);
-    (entries, next)
 }
 
 fn listed(shared: &Shared, span: &Span<'_>, item: &Item) -> Option<ListedChunk> {

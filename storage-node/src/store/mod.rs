@@ -15,11 +15,13 @@
 //! | `hint`, `scan`, `recovery` | opening: by short cut, by reading all, and what to believe |
 //! | `read`, `list`, `verify` | get and scrub; the contents of an arc, page by page; looking at copies for `check` |
 //! | `compare` | what two nodes need to become equal: sums and ids of arcs, confirmed copies |
-//! | `compaction` | rewriting segments that are mostly dead |
+//! | `catalog` | what lies in each segment, page by page |
+//! | `relief`, `compaction` | which segments are worth rewriting, and when; doing it |
 //!
 //! All calls block and are meant for `spawn_blocking`. No call holds one lock while all bytes pass through it.
 
 mod age;
+mod catalog;
 mod compaction;
 mod compare;
 mod dead;
@@ -32,6 +34,7 @@ mod list;
 mod put;
 mod read;
 mod recovery;
+mod relief;
 mod remove;
 mod scan;
 mod segment;
@@ -56,13 +59,23 @@ use common::{
 use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 
+use self::{
+    catalog::Catalog,
+    compaction::Compaction,
+    graves::Graves,
+    index::Index,
+    lane::{Full, Lane},
+    relief::{Account, worth_sealing},
+    remove::Damage,
+    segments::Segments,
+};
 pub use self::{
+    compaction::Rewritten,
     folder::{DataFolder, FolderError},
     read::Scrubbed,
     remove::Damaged,
     verify::Copy,
 };
-use self::{graves::Graves, index::Index, lane::Lane, remove::Damage, segments::Segments};
 
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -75,8 +88,10 @@ pub struct StoreOptions {
     pub reserve_bytes: u64,
     /// A put that would make the segments larger than this in all is refused.
     pub capacity_bytes: Option<u64>,
-    /// A sealed segment with more of it dead is rewritten.
+    /// A segment with more of it dead is rewritten; on a disk that fills, with less (`relief`).
     pub compact_dead_percent: u64,
+    /// One in which nothing has died for this long is rewritten with still less.
+    pub compact_quiet: Duration,
     /// Sealed segments kept open.
     pub max_open_files: usize,
 }
@@ -89,6 +104,7 @@ impl Default for StoreOptions {
             reserve_bytes: 64 << 20,
             capacity_bytes: None,
             compact_dead_percent: 50,
+            compact_quiet: Duration::from_secs(60),
             max_open_files: 256,
         }
     }
@@ -141,8 +157,8 @@ pub struct Store {
     shared: Shared,
     lanes: Box<[Mutex<Lane>]>,
     next_lane: AtomicUsize,
-    /// Compaction's own lane; whoever holds it is the one that compacts.
-    compaction: Mutex<Lane>,
+    /// Whoever holds it is the one that compacts.
+    compaction: Mutex<Compaction>,
     /// Keeps the lock of the data folder.
     _folder: DataFolder,
 }
@@ -161,6 +177,7 @@ struct Shared {
     options: StoreOptions,
     index: Index,
     segments: Segments,
+    catalog: Catalog,
     damage: Damage,
     graves: Graves,
     /// Compaction holds it for writing while it moves a piece, and what removes chunks for reading: so a chunk is never
@@ -177,6 +194,7 @@ impl Store {
         let shared = Shared {
             index: Index::default(),
             segments: Segments::new(folder.subfolder("chunks")?, options.max_open_files.max(1)),
+            catalog: Catalog::default(),
             damage: Damage::default(),
             graves: Graves::default(),
             moving: RwLock::new(()),
@@ -301,16 +319,16 @@ impl Store {
         Ok(here)
     }
 
-    /// Rewrites one segment that is mostly dead, or too small to keep. False if there was none. One caller at a time;
-    /// others wait.
-    pub fn compact_step(&self) -> Result<bool, StoreError> {
-        for lane in &self.lanes {
-            let full = lane.lock().take_mostly_dead(self.shared.options.compact_dead_percent);
-            if let Some(full) = full {
-                full.seal(&self.shared);
-            }
-        }
-        compaction::step(&self.shared, &mut self.compaction.lock())
+    /// Rewrites a piece of a segment that is worth it, and removes what is wholly dead; `None` if there was nothing to
+    /// rewrite. One caller at a time; others wait.
+    pub fn compact(&self) -> Result<Option<Rewritten>, StoreError> {
+        let mut compaction = self.compaction.lock();
+        let (disk, limits) = (put::disk(&self.shared)?, compaction::limits(&self.shared));
+        let worth = |account: &Account| worth_sealing(account, disk, limits);
+        let filled = self.lanes.iter().filter_map(|lane| lane.lock().take_if(worth));
+        let worn: Vec<Full> = filled.chain(compaction.lane.take_if(worth)).collect();
+        worn.into_iter().for_each(|worn| worn.seal(&self.shared));
+        compaction::step(&self.shared, &mut compaction)
     }
 
     /// Reads about `bytes` of records from `token` on, from the disk itself, and checks them: 0, and then each answer's

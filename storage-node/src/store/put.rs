@@ -3,10 +3,12 @@
 use std::{io::IoSlice, sync::Arc};
 
 use common::chunk::{RecordHeader, VerifiedBatch};
+use nix::sys::statvfs::statvfs;
 
 use super::{
     PutOutcome, Shared, Store, StoreError,
     index::{Entry, Place},
+    relief::Disk,
     remove::bury,
     segment::Segment,
 };
@@ -60,8 +62,8 @@ fn append(
         }
     };
     let entries = entries(fresh, appended.segment.number, appended.start);
+    appended.segment.note(&entries);
     let twice = enter(shared, &appended.segment, &entries, here);
-    lane.entered(&entries);
     drop(lane);
     // Deleted since the first look: either the deletion has seen the entry, or it is seen here.
     let late: Vec<_> = entries.iter().filter(|entry| shared.graves.holds(entry.id)).collect();
@@ -96,8 +98,23 @@ fn take_space(shared: &Shared, bytes: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The disk, or what the store may have of it, whichever is fuller.
+pub fn disk(shared: &Shared) -> Result<Disk, StoreError> {
+    let folder = &shared.segments.folder;
+    let disk = statvfs(folder.as_path())
+        .map_err(|errno| StoreError::io("ask free space of", folder, std::io::Error::from(errno)))?;
+    let percent = |used: u64, all: u64| (u128::from(used) * 100 / u128::from(all.max(1))) as u64;
+    let used = disk.blocks().saturating_sub(disk.blocks_free());
+    let of_disk = percent(used, used.saturating_add(disk.blocks_available()));
+    let of_limit = shared.options.capacity_bytes.map_or(0, |limit| percent(shared.segments.used_bytes(), limit));
+    Ok(Disk {
+        used_percent: of_disk.max(of_limit),
+        free_bytes: disk.blocks_available().saturating_mul(disk.fragment_size()),
+    })
+}
+
 fn disk_free_bytes(shared: &Shared) -> std::io::Result<u64> {
-    let disk = nix::sys::statvfs::statvfs(&shared.segments.folder)?;
+    let disk = statvfs(shared.segments.folder.as_path())?;
     Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
 }
 

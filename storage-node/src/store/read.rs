@@ -22,8 +22,8 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::{
     Shared, StoreError,
+    catalog::{Most, Page, page},
     index::Entry,
-    list::page,
     remove::{Fault, condemn},
     scan::sound_record,
 };
@@ -135,17 +135,8 @@ fn piece(span: &Span<'_>, run: Range<usize>) -> Option<Bytes> {
 
 pub fn scrub_step(shared: &Shared, token: u64, bytes: u64) -> Result<Scrubbed, StoreError> {
     const STEP_CHUNKS: usize = 8192;
-    let (mut entries, mut next) = page(shared, RingArc::new(RingId(0), RingId(0)), token, STEP_CHUNKS);
-    let mut sum = 0;
-    let enough = entries.iter().position(|entry| {
-        let full = sum >= bytes.max(1);
-        sum += u64::from(entry.place.bytes);
-        full
-    });
-    if let Some(at) = enough {
-        next = Some(entries[at].place.position());
-        entries.truncate(at);
-    }
+    let whole = RingArc::new(RingId(0), RingId(0));
+    let Page { entries, next, .. } = page(shared, whole, token, Most { chunks: STEP_CHUNKS, bytes });
     let mut done = Scrubbed { next, ..Scrubbed::default() };
     let before = shared.damage.count();
     drop_from_cache(shared, &entries)?;

@@ -11,13 +11,23 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
     },
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{StoreError, dead::DeadList, index::Place};
+use super::{
+    StoreError,
+    dead::DeadList,
+    hint,
+    index::{Entry, Place},
+    relief::Account,
+};
 
 pub struct Segment {
     pub number: u32,
@@ -30,6 +40,11 @@ pub struct Segment {
     progress: Mutex<Progress>,
     progressed: Condvar,
     dead: Mutex<DeadList>,
+    /// What was added, in order, until a hint says it.
+    noted: Mutex<Option<Vec<Entry>>>,
+    opened: Instant,
+    /// When something in it died last, in milliseconds since `opened`.
+    died_ms: AtomicU64,
 }
 
 /// How far the segment is on the disk.
@@ -71,6 +86,7 @@ impl Segment {
         let dead = DeadList::new(files.dead.clone(), number);
         let this = Self::new(number, files, 0, dead, false);
         *this.handle.lock() = Some(Arc::new(file));
+        *this.noted.lock() = Some(Vec::new());
         Ok(this)
     }
 
@@ -91,6 +107,9 @@ impl Segment {
             progress: Mutex::new(Progress { synced_bytes: bytes, running: false, failed: None }),
             progressed: Condvar::new(),
             dead: Mutex::new(dead),
+            noted: Mutex::new(None),
+            opened: Instant::now(),
+            died_ms: AtomicU64::new(0),
         }
     }
 
@@ -136,6 +155,43 @@ impl Segment {
         self.live_chunks.load(Acquire)
     }
 
+    pub fn account(&self) -> Account {
+        let died = Duration::from_millis(self.died_ms.load(Relaxed));
+        Account {
+            number: self.number,
+            sealed: self.is_sealed(),
+            written_bytes: self.written_bytes(),
+            live_bytes: self.live_bytes(),
+            quiet_for: self.opened.elapsed().saturating_sub(died),
+        }
+    }
+
+    /// These were added, after all that were noted before.
+    pub fn note(&self, entries: &[Entry]) {
+        if let Some(noted) = &mut *self.noted.lock() {
+            noted.extend_from_slice(entries);
+        }
+    }
+
+    /// At most `limit` of what was added at `offset` or behind it; `None` once the hint says it.
+    pub fn noted_from(&self, offset: u32, limit: usize) -> Option<Vec<Entry>> {
+        let noted = self.noted.lock();
+        let noted = noted.as_ref()?;
+        let first = noted.partition_point(|entry| entry.place.offset < offset);
+        Some(noted[first..].iter().take(limit).copied().collect())
+    }
+
+    /// Of a segment that ends at `end` and grows no more. Where it cannot be written the notes stay.
+    pub fn write_hint(&self, end: u64) -> Result<(), StoreError> {
+        let mut noted = self.noted.lock();
+        if let Some(entries) = &*noted {
+            hint::write(&self.files.hint, self.number, end, entries)
+                .map_err(|source| StoreError::io("write hint", &self.files.hint, source))?;
+        }
+        *noted = None;
+        Ok(())
+    }
+
     pub fn is_sealed(&self) -> bool {
         self.sealed.load(Acquire)
     }
@@ -162,6 +218,9 @@ impl Segment {
 
     /// Lists records as dead. What cannot be written now is written with the next list or sync.
     pub fn mark_dead(&self, offsets: &[u32]) {
+        if !offsets.is_empty() {
+            self.died_ms.store(self.opened.elapsed().as_millis() as u64, Relaxed);
+        }
         let mut dead = self.dead.lock();
         if let Err(error) = dead.add(offsets) {
             tracing::warn!(path = %dead.path().display(), %error, "dead records will be listed later");

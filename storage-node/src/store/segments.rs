@@ -50,6 +50,11 @@ impl Segments {
         self.table.read().values().cloned().collect()
     }
 
+    /// The one with the lowest number from `number` on.
+    pub fn first_from(&self, number: u32) -> Option<Arc<Segment>> {
+        self.table.read().range(number..).next().map(|(_, segment)| segment.clone())
+    }
+
     /// Takes in a segment found on disk.
     pub fn adopt(&self, segment: Segment) -> Arc<Segment> {
         let segment = Arc::new(segment);

@@ -7,6 +7,7 @@ mod model;
 mod moving;
 mod scrubbing;
 mod space;
+mod walking;
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ use common::{
 };
 use tempfile::TempDir;
 
-use super::{DataFolder, Store, StoreOptions};
+use super::{DataFolder, Store, StoreError, StoreOptions};
 
 /// A store in a folder of its own.
 struct Fixture {
@@ -64,6 +65,13 @@ impl Fixture {
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
+    }
+}
+
+impl Store {
+    /// False if there was nothing to do.
+    fn compact_step(&self) -> Result<bool, StoreError> {
+        Ok(self.compact()?.is_some())
     }
 }
 

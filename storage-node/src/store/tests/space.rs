@@ -1,6 +1,8 @@
-//! A full disk: the put is refused and changes nothing, deleting works and makes room.
+//! A full disk: the put is refused and changes nothing, deleting works and makes room, and what is dead is given back.
 
-use super::{super::StoreError, *};
+use std::time::Duration;
+
+use super::*;
 
 #[test]
 fn a_full_store_refuses_and_stays_whole() {
@@ -72,4 +74,62 @@ fn what_is_deleted_frees_the_disk_before_a_segment_is_full() {
     let on_disk: u64 = fixture.files().iter().map(|name| fixture.chunks().join(name).metadata().unwrap().len()).sum();
     assert!(on_disk < 60_000, "{on_disk} bytes in {:?}", fixture.files());
     assert_eq!(present(fixture.reopen(), &kept), [true; 10]);
+}
+
+/// Bytes of the segments' files.
+fn on_disk(fixture: &Fixture) -> u64 {
+    fixture.files().iter().map(|name| fixture.chunks().join(name).metadata().unwrap().len()).sum()
+}
+
+/// A node that a join had relieved of half its chunks stayed as full as before: no segment was more than half dead.
+#[test]
+fn half_dead_segments_are_rewritten_when_the_disk_is_half_full() {
+    let options = StoreOptions { segment_bytes: 200_000, capacity_bytes: Some(2_600_000), ..plain_options() };
+    let mut fixture = Fixture::new(options);
+    let chunks = numbered("a", 1..=400, 1);
+    for forty in chunks.chunks(40) {
+        fixture.store().put(&batch(forty, 4096), false).unwrap();
+    }
+    let (dropped, kept): (Vec<_>, Vec<_>) = chunks.into_iter().partition(|chunk| chunk.id.index % 5 < 2);
+    fixture.store().forget(&dropped).unwrap();
+    while fixture.store().compact_step().unwrap() {}
+    let stats = fixture.store().stats();
+    assert!(stats.dead_bytes * 4 < stats.live_bytes, "{stats:?}");
+    assert!(on_disk(&fixture) < 1_300_000, "{} bytes", on_disk(&fixture));
+    assert_eq!(present(fixture.reopen(), &kept), vec![true; kept.len()]);
+}
+
+/// Compaction's own segment dies as any other, and is not given up by a lane.
+#[test]
+fn what_dies_after_it_was_moved_is_freed_too() {
+    let fixture = Fixture::new(StoreOptions { compact_quiet: Duration::ZERO, ..plain_options() });
+    fixture.store().put(&batch(&numbered("a", 1..=900, 1), 4096), false).unwrap();
+    fixture.store().delete(&[run("a", 1, 300, 1)]).unwrap();
+    while fixture.store().compact_step().unwrap() {}
+    assert_eq!((fixture.store().stats().segments, fixture.store().stats().dead_bytes), (1, 0));
+    fixture.store().delete(&[run("a", 301, 500, 1)]).unwrap();
+    while fixture.store().compact_step().unwrap() {}
+    let stats = fixture.store().stats();
+    assert_eq!((stats.chunks, stats.dead_bytes), (100, 0), "{stats:?}");
+    assert!(on_disk(&fixture) < 500_000, "{} bytes", on_disk(&fixture));
+}
+
+/// A step is a piece, so that whoever calls keeps to a rate; what comes between two steps is not lost.
+#[test]
+fn a_large_segment_moves_in_pieces_while_others_write_and_delete() {
+    let mut fixture = Fixture::plain();
+    fixture.store().put(&batch(&numbered("a", 1..=3000, 1), 4096), false).unwrap();
+    fixture.store().delete(&[run("a", 1, 1600, 1)]).unwrap();
+    let mut steps = 0;
+    while let Some(moved) = fixture.store().compact().unwrap() {
+        assert!(moved.bytes <= 2 << 20, "{moved:?}");
+        steps += 1;
+        fixture.store().put(&batch(&numbered("b", [steps], 2), 4096), false).unwrap();
+        fixture.store().delete(&[run("a", 3001 - steps, 1, 1)]).unwrap();
+    }
+    assert!((3..=6).contains(&steps), "{steps} steps for 5.8 MB");
+    assert_eq!(present(fixture.store(), &numbered("b", 1..=steps, 2)), vec![true; steps as usize]);
+    let left = 3000 - 1600 - steps;
+    assert_eq!(fixture.store().stats().chunks, u64::from(left + steps));
+    assert_eq!(present(fixture.reopen(), &numbered("a", 1601..=1600 + left, 1)), vec![true; left as usize]);
 }

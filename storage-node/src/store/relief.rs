@@ -1,0 +1,264 @@
+//! Which segment is worth rewriting, and how fast: decided from the accounts of the segments and of the disk alone.
+//!
+//! Rewriting a segment of which the part d is dead copies (1 - d) / d bytes for each byte that it frees. So how dead one
+//! has to be falls as the disk fills, as space gets dearer than writing, and never below a tenth:
+//!
+//! | disk used | dead at least | copied for a byte freed, at most |
+//! |---|---|---|
+//! | to 20 % | 50 % (`compact_dead_percent`) | 1 |
+//! | 50 % | 30 % | 2.3 |
+//! | 70 % | 17 % | 4.9 |
+//! | from 80 % | 10 % | 9 |
+//!
+//! That is the bound of write amplification under steady overwriting, and it is not reached: the segment with the
+//! largest dead part goes first, and that is above the mean. A segment in which nothing has died for a minute will not
+//! become much deader by itself; it goes from an eighth dead on, slowly, whatever the disk says, so an idle store shrinks
+//! to little more than what lives. Whoever overwrites at random keeps most segments from being that quiet, and where not,
+//! 7 bytes are copied for each one freed. Copying is bounded by a rate besides.
+//!
+//! A segment that is being filled can be neither rewritten nor removed; one that is worth it and has enough dead bytes is
+//! sealed first. Nothing is rewritten that does not fit on the disk beside its original; what is wholly dead needs no
+//! room and is removed before anything is asked here.
+#![deny(clippy::disallowed_methods)]
+
+use std::time::Duration;
+
+/// The disk counts as empty up to here, and as full from there; percent used.
+const EASY_PERCENT: u64 = 20;
+const TIGHT_PERCENT: u64 = 80;
+/// How dead a segment has to be on a full disk,
+const TIGHT_DEAD_PERCENT: u64 = 10;
+/// and when it has been quiet.
+const QUIET_DEAD_PERCENT: u64 = 12;
+/// Below this a segment that is being filled is left alone: there is little to win.
+const WORTH_SEALING_BYTES: u64 = 1 << 20;
+/// What a rewrite takes on the disk beside the records: its hint, and the list of the dead.
+const MARGIN_BYTES: u64 = 1 << 20;
+/// Segments below this part of a full one are small,
+const SMALL_PART: u64 = 8;
+/// and rewritten together when there are this many.
+const SMALL_SEGMENTS: usize = 8;
+/// A GiB of half-dead segments is rewritten in 8 s,
+const PRESSED_BYTES_PER_SECOND: u64 = 64 << 20;
+/// and what is not urgent in a minute.
+const QUIET_BYTES_PER_SECOND: u64 = 8 << 20;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Account {
+    pub number: u32,
+    pub sealed: bool,
+    pub written_bytes: u64,
+    pub live_bytes: u64,
+    /// Since something in it died last, or it was opened.
+    pub quiet_for: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Disk {
+    pub used_percent: u64,
+    /// What may be written, the reserve included.
+    pub free_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How dead a segment has to be while there is space enough.
+    pub dead_percent: u64,
+    pub segment_bytes: u64,
+    /// How long a segment has to be left alone to be quiet.
+    pub quiet: Duration,
+}
+
+/// Why a segment is rewritten, the weakest reason first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    Small,
+    Quiet,
+    /// Its space is worth more than the copying.
+    Dead,
+}
+
+impl Why {
+    /// How long to wait after `bytes` were copied in `took`.
+    pub fn pause(self, bytes: u64, took: Duration) -> Duration {
+        let rate = match self {
+            Self::Dead => PRESSED_BYTES_PER_SECOND,
+            Self::Quiet | Self::Small => QUIET_BYTES_PER_SECOND,
+        };
+        Duration::from_secs_f64(bytes as f64 / rate as f64).saturating_sub(took)
+    }
+}
+
+/// The sealed segment to rewrite, if there is one and room for it: for the strongest reason, then the deadest.
+pub fn choose(accounts: &[Account], disk: Disk, limits: Limits) -> Option<(u32, Why)> {
+    let fits = |account: &&Account| account.live_bytes.saturating_add(MARGIN_BYTES) <= disk.free_bytes;
+    let sealed = || accounts.iter().filter(|account| account.sealed).filter(fits);
+    let dead = sealed().filter_map(|account| Some((worth(account, disk, limits)?, dead_percent(account), account)));
+    if let Some((why, _, account)) = dead.max_by_key(|(why, percent, _)| (*why, *percent)) {
+        return Some((account.number, why));
+    }
+    let small = |account: &&Account| account.written_bytes < limits.segment_bytes / SMALL_PART;
+    let many = sealed().filter(small).count() >= SMALL_SEGMENTS;
+    sealed().find(small).filter(|_| many).map(|account| (account.number, Why::Small))
+}
+
+/// Whether a segment that is being filled should be no more.
+pub fn worth_sealing(account: &Account, disk: Disk, limits: Limits) -> bool {
+    let dead_bytes = account.written_bytes.saturating_sub(account.live_bytes);
+    dead_bytes >= WORTH_SEALING_BYTES && worth(account, disk, limits).is_some()
+}
+
+fn worth(account: &Account, disk: Disk, limits: Limits) -> Option<Why> {
+    let dead = dead_percent(account);
+    if dead > needed_percent(disk.used_percent, limits.dead_percent) {
+        return Some(Why::Dead);
+    }
+    (dead >= QUIET_DEAD_PERCENT && account.quiet_for >= limits.quiet).then_some(Why::Quiet)
+}
+
+fn dead_percent(account: &Account) -> u64 {
+    account.written_bytes.saturating_sub(account.live_bytes) * 100 / account.written_bytes.max(1)
+}
+
+/// Straight from `at_ease` on an empty disk to the tenth on a full one.
+fn needed_percent(used_percent: u64, at_ease: u64) -> u64 {
+    let filled = used_percent.clamp(EASY_PERCENT, TIGHT_PERCENT) - EASY_PERCENT;
+    at_ease - at_ease.saturating_sub(TIGHT_DEAD_PERCENT) * filled / (TIGHT_PERCENT - EASY_PERCENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const LIMITS: Limits = Limits { dead_percent: 50, segment_bytes: 128 * MIB, quiet: Duration::from_secs(60) };
+    const BUSY: Duration = Duration::from_secs(1);
+    const QUIET: Duration = Duration::from_secs(60);
+
+    /// A full segment with this many of 128 MiB alive.
+    fn segment(number: u32, live_mib: u64, quiet_for: Duration) -> Account {
+        Account { number, sealed: true, written_bytes: 128 * MIB, live_bytes: live_mib * MIB, quiet_for }
+    }
+
+    fn disk(used_percent: u64) -> Disk {
+        Disk { used_percent, free_bytes: 1000 * MIB }
+    }
+
+    #[test]
+    fn the_fuller_the_disk_the_less_has_to_be_dead() {
+        let needed: Vec<u64> = [0, 20, 35, 50, 70, 80, 100, 1000].map(|used| needed_percent(used, 50)).into();
+        assert_eq!(needed, [50, 50, 40, 30, 17, 10, 10, 10]);
+        assert!((0..100).all(|used| needed_percent(used + 1, 50) <= needed_percent(used, 50)));
+        assert_eq!(needed_percent(100, 5), 5, "a setting below the tenth stays");
+        let third_dead = [segment(1, 85, BUSY)];
+        assert_eq!(choose(&third_dead, disk(20), LIMITS), None);
+        assert_eq!(choose(&third_dead, disk(50), LIMITS), Some((1, Why::Dead)));
+    }
+
+    /// What was found when a ring grew: three segments half dead, none more than half, on a disk half full.
+    #[test]
+    fn a_half_full_disk_of_half_dead_segments_is_relieved() {
+        let accounts = [segment(1, 64, BUSY), segment(2, 65, BUSY), segment(3, 63, BUSY)];
+        assert_eq!(choose(&accounts, disk(50), LIMITS), Some((3, Why::Dead)), "the deadest first");
+        assert_eq!(choose(&accounts[..2], disk(50), LIMITS), Some((1, Why::Dead)));
+        assert_eq!(choose(&accounts[..2], disk(0), LIMITS), None, "no hurry with an empty disk");
+    }
+
+    #[test]
+    fn a_quiet_store_shrinks_whatever_the_disk_says_and_then_rests() {
+        assert_eq!(choose(&[segment(1, 112, QUIET)], disk(1), LIMITS), Some((1, Why::Quiet)));
+        assert_eq!(choose(&[segment(1, 112, BUSY)], disk(1), LIMITS), None, "it may become deader by itself");
+        assert_eq!(choose(&[segment(1, 114, QUIET)], disk(1), LIMITS), None);
+        let both = [segment(1, 60, QUIET), segment(2, 80, QUIET), segment(3, 20, BUSY)];
+        assert_eq!(choose(&both[..2], disk(1), LIMITS), Some((1, Why::Dead)), "the stronger reason first");
+        assert_eq!(choose(&both, disk(1), LIMITS), Some((3, Why::Dead)));
+    }
+
+    #[test]
+    fn nothing_is_rewritten_without_room_for_it() {
+        let accounts = [segment(1, 30, BUSY), segment(2, 60, BUSY), segment(3, 10, BUSY)];
+        let free = |mib| Disk { used_percent: 99, free_bytes: mib * MIB };
+        assert_eq!(choose(&accounts[..2], free(31), LIMITS), Some((1, Why::Dead)));
+        assert_eq!(choose(&accounts[..2], free(30), LIMITS), None);
+        assert_eq!(choose(&accounts, free(12), LIMITS), Some((3, Why::Dead)), "the one that fits");
+    }
+
+    #[test]
+    fn a_segment_that_is_being_filled_is_sealed_when_enough_is_dead() {
+        let filling = |written, live, quiet_for| Account {
+            number: 1,
+            sealed: false,
+            written_bytes: written * MIB,
+            live_bytes: live * MIB,
+            quiet_for,
+        };
+        assert!(worth_sealing(&filling(100, 40, BUSY), disk(10), LIMITS));
+        assert!(!worth_sealing(&filling(100, 60, BUSY), disk(10), LIMITS));
+        assert!(worth_sealing(&filling(100, 60, BUSY), disk(60), LIMITS));
+        assert!(worth_sealing(&filling(100, 80, QUIET), disk(10), LIMITS));
+        let few = Account { written_bytes: 1000, live_bytes: 0, ..filling(0, 0, QUIET) };
+        assert!(!worth_sealing(&few, disk(99), LIMITS));
+        assert_eq!(choose(&[filling(100, 0, QUIET)], disk(99), LIMITS), None, "not before it is sealed");
+    }
+
+    #[test]
+    fn small_segments_are_put_together_when_they_are_many() {
+        let small = |number| Account { written_bytes: MIB, live_bytes: MIB, ..segment(number, 0, BUSY) };
+        let accounts: Vec<Account> = (1..=8).map(small).collect();
+        assert_eq!(choose(&accounts[..7], disk(1), LIMITS), None);
+        assert_eq!(choose(&accounts, disk(1), LIMITS), Some((1, Why::Small)));
+    }
+
+    /// Overwrites random ones of 3,000 pages on a disk of `capacity` pages: pages copied for each one written, and the
+    /// most pages that the disk had to hold.
+    fn overwrite(capacity: u64) -> (f64, u64) {
+        let (mut random, mut copied, mut most) = (1_u64, 0, 0);
+        // Written and live pages; the last one is being filled, and full with a hundred.
+        let mut segments: Vec<(u64, u64)> = vec![(100, 100); 30];
+        segments.push((0, 0));
+        let add = |segments: &mut Vec<(u64, u64)>| {
+            let last = segments.last_mut().unwrap();
+            *last = (last.0 + 1, last.1 + 1);
+            if last.0 == 100 {
+                segments.push((0, 0));
+            }
+        };
+        const STEPS: u64 = 30_000;
+        for _ in 0..STEPS {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let mut at = (random >> 33) % 3000;
+            let hit = segments.iter_mut().find(|(_, live)| {
+                let here = at < *live;
+                at = at.saturating_sub(*live);
+                here
+            });
+            hit.unwrap().1 -= 1;
+            add(&mut segments);
+            let used = segments.iter().map(|(written, _)| written).sum::<u64>();
+            most = most.max(used);
+            let account = |(number, (written, live)): (u32, &(u64, u64))| Account {
+                sealed: *written == 100,
+                written_bytes: written * MIB,
+                ..segment(number, *live, BUSY)
+            };
+            let accounts: Vec<Account> = (0..).zip(&segments).map(account).collect();
+            let disk = Disk { used_percent: used * 100 / capacity, free_bytes: u64::MAX };
+            if let Some((number, _)) = choose(&accounts, disk, LIMITS) {
+                let (_, live) = segments.remove(number as usize);
+                (0..live).for_each(|_| add(&mut segments));
+                copied += live;
+            }
+        }
+        (copied as f64 / STEPS as f64, most)
+    }
+
+    #[test]
+    fn steady_overwriting_costs_no_more_than_the_table_says() {
+        for (capacity, bound) in [(30_000, 1.0), (7_000, 3.0), (3_800, 9.0)] {
+            let (copied, most) = overwrite(capacity);
+            println!("disk of {capacity}: {copied:.2} copied for each written, {most} pages at most");
+            assert!(copied > 0.0 && copied <= bound, "disk of {capacity}: {copied} copied for each written");
+            assert!(most <= capacity, "{most} pages on a disk of {capacity}");
+        }
+    }
+}
