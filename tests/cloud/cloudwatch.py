@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Callable, Optional
 
 from .clock import Clock
 from .journal import Journal
@@ -42,7 +42,7 @@ class CloudWatch:
         with self._lock:
             return {name: (entry.alarm, entry.state) for name, entry in self._alarms.items()}
 
-    def put_metric_data(self, request: Request) -> Optional[Error]:
+    def put_metric_data(self, request: Request) -> Error | None:
         """Keeps what moto has accepted; what CloudWatch refuses and moto does not is refused here."""
         data = request.members("MetricData")
         if not data or len(data) > 1000:
@@ -56,7 +56,7 @@ class CloudWatch:
                 self.store.put(metric, sample)
         return None
 
-    def put_alarm(self, request: Request) -> Optional[Error]:
+    def put_alarm(self, request: Request) -> Error | None:
         """A definition replaces the one of the same name, whose state stays."""
         try:
             alarm = alarm_of(request)
@@ -103,7 +103,7 @@ class CloudWatch:
             if POLICY_ARN in action:
                 self._execute(action)
 
-    def _point(self, alarm: Alarm, start: float, period: float) -> Optional[float]:
+    def _point(self, alarm: Alarm, start: float, period: float) -> float | None:
         if alarm.metric is None:
             return None
         return self.store.statistic(alarm.metric, alarm.statistic, start, start + period, alarm.unit)
@@ -117,10 +117,13 @@ class CloudWatch:
         time = _timestamp(datum.optional("Timestamp"), self._clock.now())
         unit = datum.get("Unit", "None")
         if not -OLDEST <= time - self._clock.now() <= NEWEST:
-            raise ValueError("The parameter MetricData.member.1.Timestamp must be within the last two weeks and two hours")
+            raise ValueError(
+                "The parameter MetricData.member.1.Timestamp must be within the last two weeks and two hours"
+            )
         if "StatisticValues.Sum" in datum.params:
             keys = ("Minimum", "Maximum", "Sum", "SampleCount")
-            return metric, Sample(time, *(_number(datum.get(f"StatisticValues.{key}")) for key in keys), unit)
+            low, high, total, count = (_number(datum.get(f"StatisticValues.{key}")) for key in keys)
+            return metric, Sample(time, low, high, total, count, unit)
         values = [_number(value) for value in datum.values("Values")]
         if not values:
             return metric, Sample.value(time, _number(datum.get("Value")), unit)
@@ -155,7 +158,7 @@ def _dimensions(request: Request) -> list[tuple[str, str]]:
     return [(member["Name"], member["Value"]) for member in request.members("Dimensions")]
 
 
-def _timestamp(text: Optional[str], now: float) -> float:
+def _timestamp(text: str | None, now: float) -> float:
     return datetime.fromisoformat(text).timestamp() if text else now
 
 

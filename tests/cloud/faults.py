@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import threading
 from dataclasses import dataclass
-from typing import Optional, Union
 
 from .models import rights
 from .wire.query import Error, Request
@@ -19,8 +18,8 @@ class Fault:
 
     pattern: str
     kind: str
-    instance: Optional[str] = None
-    times: Optional[int] = None
+    instance: str | None = None
+    times: int | None = None
 
 
 class Faults:
@@ -28,7 +27,7 @@ class Faults:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
 
-    def add(self, pattern: str, kind: str, instance: Optional[str] = None, times: Optional[int] = None) -> Fault:
+    def add(self, pattern: str, kind: str, instance: str | None = None, times: int | None = None) -> Fault:
         if kind not in _ANSWERS and kind != SILENCE:
             raise ValueError(f"no such fault: {kind}")
         fault = Fault(pattern, kind, instance, times)
@@ -40,7 +39,7 @@ class Faults:
         with self._lock:
             self._faults.remove(fault)
 
-    def strike(self, request: Request, instance: Optional[str], principal: str) -> Union[None, str, Error]:
+    def strike(self, request: Request, instance: str | None, principal: str) -> None | str | Error:
         """What to answer instead: None for the truth, SILENCE for a connection that breaks."""
         action = f"{rights.SERVICES[request.service]}:{request.action}"
         with self._lock:

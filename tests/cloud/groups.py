@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from .clock import Clock
 from .journal import Journal
@@ -186,26 +186,24 @@ class Groups:
                 if instance not in present:
                     self._died_waiting(group, instance, present[-1] if leaving.decrement else None)
 
-    def _died_waiting(self, group: _Group, instance: str, surplus: Optional[str]) -> None:
+    def _died_waiting(self, group: _Group, instance: str, surplus: str | None) -> None:
         """moto has replaced one that was to go for good; its replacement, the newest, is one too many."""
         group.hooks.forget(instance)
         if surplus is not None:
-            self._moto.terminate_instance_in_auto_scaling_group(
-                InstanceId=surplus, ShouldDecrementDesiredCapacity=True
-            )
+            self._moto.terminate_instance_in_auto_scaling_group(InstanceId=surplus, ShouldDecrementDesiredCapacity=True)
 
     def _may_go(self, group: _Group, now: dict[str, Any]) -> list[str]:
         members = [member for member in now["Instances"] if not member["ProtectedFromScaleIn"]]
         return [member["InstanceId"] for member in members if member["InstanceId"] not in group.hooks.waiting()]
 
-    def _hook(self, name: str) -> Optional[Hook]:
+    def _hook(self, name: str) -> Hook | None:
         for hook in self._moto.describe_lifecycle_hooks(AutoScalingGroupName=name)["LifecycleHooks"]:
             if hook["LifecycleTransition"] == TERMINATING:
                 timeout, result = hook.get("HeartbeatTimeout", 3600), hook.get("DefaultResult", "ABANDON")
                 return Hook(hook["LifecycleHookName"], float(timeout), result)
         return None
 
-    def _policy(self, arn: str) -> Optional[tuple[str, scaling.Policy]]:
+    def _policy(self, arn: str) -> tuple[str, scaling.Policy] | None:
         for policy in self._moto.describe_policies()["ScalingPolicies"]:
             if policy["PolicyARN"] == arn:
                 if policy["PolicyType"] != "SimpleScaling":
@@ -225,7 +223,7 @@ class Groups:
     def _desired(self, name: str, now: dict[str, Any]) -> int:
         return int(now["DesiredCapacity"]) - _decrementing(self._of(name))
 
-    def _describe(self, name: str) -> Optional[dict[str, Any]]:
+    def _describe(self, name: str) -> dict[str, Any] | None:
         found = self._moto.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
         return found[0] if found else None
 

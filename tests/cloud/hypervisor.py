@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any
 
 from .groups import GONE, Groups
 from .imds import Identity
@@ -33,7 +34,7 @@ class Hypervisor:
         self._instances: dict[str, Instance] = {}
         self._stopping: list[threading.Thread] = []
         self._stop = threading.Event()
-        self.failure: Optional[str] = None
+        self.failure: str | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -105,9 +106,7 @@ class Hypervisor:
         self.on_boot(identity)
         folder = self._folder / number
         user_data = self._user_data(number)
-        self._instances[number] = Instance(
-            self.machine, self._network, identity, user_data, folder, self._journal
-        )
+        self._instances[number] = Instance(self.machine, self._network, identity, user_data, folder, self._journal)
 
     def _user_data(self, number: str) -> str:
         """As the group's launch template has it, decoded."""
@@ -116,6 +115,6 @@ class Hypervisor:
         return base64.b64decode(value).decode()
 
 
-def _group(described: dict[str, Any]) -> Optional[str]:
+def _group(described: dict[str, Any]) -> str | None:
     tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
     return tags.get("aws:autoscaling:groupName")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from typing import Callable, Optional
+from datetime import UTC, datetime, timedelta
 
 from .moto import ACCOUNT, REGION
 from .wire.http import Answer, Asked
@@ -28,12 +28,12 @@ class Identity:
 
     instance: str
     private_ip: str
-    public_ip: Optional[str]
+    public_ip: str | None
     zone: str
     access_key: str
     target_state: Callable[[], str]
-    spot_action: Optional[dict[str, str]] = None
-    rebalance: Optional[dict[str, str]] = None
+    spot_action: dict[str, str] | None = None
+    rebalance: dict[str, str] | None = None
     has_role: bool = True
     tokens: dict[str, float] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ class Identity:
         self.tokens[token] = time.monotonic() + int(ttl)
         return Answer(200, token.encode(), headers={"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": ttl})
 
-    def _look_up(self, path: str) -> Optional[str]:
+    def _look_up(self, path: str) -> str | None:
         if path == "dynamic/instance-identity/document":
             return json.dumps(self._document())
         if self.has_role and path == "meta-data/iam/security-credentials":
@@ -70,7 +70,7 @@ class Identity:
             return json.dumps(self._credentials())
         return self._plain().get(path)
 
-    def _plain(self) -> dict[str, Optional[str]]:
+    def _plain(self) -> dict[str, str | None]:
         return {
             "meta-data/instance-id": self.instance,
             "meta-data/instance-type": "t3.micro",
@@ -107,5 +107,5 @@ class Identity:
 
 
 def _stamp(seconds_from_now: float) -> str:
-    then = datetime.now(timezone.utc) + timedelta(seconds=seconds_from_now)
+    then = datetime.now(UTC) + timedelta(seconds=seconds_from_now)
     return then.strftime("%Y-%m-%dT%H:%M:%SZ")

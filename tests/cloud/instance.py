@@ -10,9 +10,10 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any
 
 from . import imds, processes
 from .journal import Journal
@@ -54,7 +55,7 @@ class Instance:
         self.folder, self._journal, self._switch = folder, journal, network.switch
         folder.mkdir(parents=True)
         self.ended = False
-        self.serving_after: Optional[float] = None
+        self.serving_after: float | None = None
         self.namespace = network.attach(self.id, identity.private_ip, identity.public_ip)
         self._metadata = self._serve_metadata() if machine.has_metadata else None
         self._boot(machine, user_data)
@@ -68,7 +69,7 @@ class Instance:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def node(self) -> Optional[tuple[int, float]]:
+    def node(self) -> tuple[int, float] | None:
         """The node's pid, and when it was started on the machine's monotonic clock."""
         try:
             pid, begun = (self.folder / UNIT).read_text().split()
@@ -102,7 +103,7 @@ class Instance:
     def serves(self) -> bool:
         return self.ask("/readyz", seconds=1.0)[0] == 200
 
-    def disk_used_percent(self) -> Optional[float]:
+    def disk_used_percent(self) -> float | None:
         """As df(1) counts it, from outside."""
         node = self.node()
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Event:
 
 
 class Journal:
-    def __init__(self, echo: Optional[Callable[[str], None]] = None) -> None:
+    def __init__(self, echo: Callable[[str], None] | None = None) -> None:
         self._events: list[Event] = []
         self._changed = threading.Condition()
         self._start = time.monotonic()

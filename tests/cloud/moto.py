@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 
 from .wire import client
 from .wire.http import Answer

@@ -16,8 +16,9 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Optional, TypeVar
+from typing import TypeVar
 
 from . import processes
 
@@ -111,7 +112,7 @@ class Network:
         # Public addresses are on the same wire, beside the private ones.
         self.switch.ip("route", "add", "default", "dev", "switch")
 
-    def attach(self, name: str, address: str, public: Optional[str] = None) -> Namespace:
+    def attach(self, name: str, address: str, public: str | None = None) -> Namespace:
         self._cables += 1
         cable = f"cable{self._cables}"
         space = Namespace(f"{self.tag}-{name}")

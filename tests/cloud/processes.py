@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, Optional, Sequence
 
 PATIENCE = 10.0
 
 
-def started(pid: int) -> Optional[str]:
+def started(pid: int) -> str | None:
     """The kernel's start time of a process: with its pid, a name that is never used twice. None when it is gone."""
     try:
         line = Path(f"/proc/{pid}/stat").read_text()

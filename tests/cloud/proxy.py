@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Optional
 
 from .cloudwatch import CloudWatch
 from .faults import SILENCE, Faults, error
@@ -37,7 +37,7 @@ class Call:
     """`instance` is None for the operator and for mounts."""
 
     at: float
-    instance: Optional[str]
+    instance: str | None
     action: str
     status: int
     code: str = ""
@@ -51,7 +51,7 @@ class Proxy:
         """Access key to instance: those whose credentials came from a metadata service."""
         self.calls: list[Call] = []
 
-    def handle(self, asked: Asked) -> Optional[Answer]:
+    def handle(self, asked: Asked) -> Answer | None:
         try:
             request = parse(asked.headers, asked.body)
         except Unreadable as why:
@@ -65,7 +65,7 @@ class Proxy:
     def used_by_instances(self) -> Counter[str]:
         return Counter(call.action for call in self.calls if call.instance and call.status == 200)
 
-    def _answer(self, asked: Asked, request: Request, instance: Optional[str]) -> Optional[Answer]:
+    def _answer(self, asked: Asked, request: Request, instance: str | None) -> Answer | None:
         principal = f"arn:aws:sts::{ACCOUNT}:assumed-role/chordfs-node/{instance or 'operator'}"
         fault = self.faults.strike(request, instance, principal)
         if fault == SILENCE:
@@ -175,7 +175,7 @@ class Proxy:
         self._cloudwatch.delete_alarms(request.values("AlarmNames"))
         return self._forward(asked)
 
-    def _unless(self, wrong: Optional[Error], asked: Asked) -> Answer:
+    def _unless(self, wrong: Error | None, asked: Asked) -> Answer:
         if wrong:
             raise _Stop(wrong)
         return self._forward(asked)

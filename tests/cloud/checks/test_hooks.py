@@ -42,7 +42,12 @@ class Waiting(unittest.TestCase):
             self.hooks.complete("i-1", "", "drain", "CONTINUE", now=110.0)
 
     def test_another_hook_another_instance_another_token(self) -> None:
-        for instance, token, hook in (("i-1", "", "other"), ("i-2", "", "drain"), ("", "token-2", "drain"), ("", "", "drain")):
+        for instance, token, hook in (
+            ("i-1", "", "other"),
+            ("i-2", "", "drain"),
+            ("", "token-2", "drain"),
+            ("", "", "drain"),
+        ):
             with self.assertRaises(NoSuchAction):
                 self.hooks.heartbeat(instance, token, hook, now=101.0)
 

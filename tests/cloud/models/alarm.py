@@ -6,9 +6,9 @@ file. Left out: metric math, percentiles and anomaly bands; an alarm that has th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Callable, Optional, Sequence
 
 from .metrics import STATISTICS, Metric
 
@@ -39,7 +39,7 @@ class Alarm:
     """A definition: PutMetricAlarm's parameters. Periods in seconds; `metric` is None for metric math."""
 
     name: str
-    metric: Optional[Metric]
+    metric: Metric | None
     statistic: str
     period_seconds: int
     evaluation_periods: int
@@ -47,7 +47,7 @@ class Alarm:
     threshold: float
     comparison: str
     treat_missing: str = "missing"
-    unit: Optional[str] = None
+    unit: str | None = None
     actions_enabled: bool = True
     alarm_actions: tuple[str, ...] = ()
     ok_actions: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class Alarm:
         return self.evaluation_periods + EXTRA_PERIODS
 
 
-def evaluate(alarm: Alarm, points: Sequence[Optional[float]], before: State) -> State:
+def evaluate(alarm: Alarm, points: Sequence[float | None], before: State) -> State:
     """The alarm's state after these data points, oldest first, None where there is none; `before` is its state now.
 
     Shape: `points` are the last `alarm.points_looked_at` whole periods.
@@ -100,7 +100,7 @@ def evaluate(alarm: Alarm, points: Sequence[Optional[float]], before: State) -> 
     return _with_gaps(alarm, breaching, known, before)
 
 
-def _with_gaps(alarm: Alarm, breaching: list[Optional[bool]], known: list[bool], before: State) -> State:
+def _with_gaps(alarm: Alarm, breaching: list[bool | None], known: list[bool], before: State) -> State:
     """`missing` and `ignore`, when fewer points exist than are needed."""
     if not known:
         return before if alarm.treat_missing == "ignore" else State.INSUFFICIENT_DATA

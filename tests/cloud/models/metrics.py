@@ -7,8 +7,8 @@ than that with A alone. That is what an alarm meets when a daemon publishes unde
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Iterable, Optional
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Metric:
     dimensions: tuple[tuple[str, str], ...] = ()
 
     @staticmethod
-    def of(namespace: str, name: str, dimensions: Iterable[tuple[str, str]]) -> "Metric":
+    def of(namespace: str, name: str, dimensions: Iterable[tuple[str, str]]) -> Metric:
         return Metric(namespace, name, tuple(sorted(dimensions)))
 
 
@@ -36,7 +36,7 @@ class Sample:
     unit: str = "None"
 
     @staticmethod
-    def value(time: float, value: float, unit: str = "None") -> "Sample":
+    def value(time: float, value: float, unit: str = "None") -> Sample:
         return Sample(time, value, value, value, 1.0, unit)
 
 
@@ -55,10 +55,10 @@ class Store:
     def metrics(self) -> list[Metric]:
         return list(self._samples)
 
-    def latest(self, metric: Metric) -> Optional[Sample]:
+    def latest(self, metric: Metric) -> Sample | None:
         return max(self._samples.get(metric, []), key=lambda sample: sample.time, default=None)
 
-    def statistic(self, metric: Metric, name: str, start: float, end: float, unit: Optional[str] = None) -> Optional[float]:
+    def statistic(self, metric: Metric, name: str, start: float, end: float, unit: str | None = None) -> float | None:
         """One data point: the statistic of the samples in `[start, end)`, None if there is none."""
         samples = [
             sample

@@ -8,8 +8,8 @@ dropped, not queued. The size never leaves the group's bounds.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Mapping, Optional, Sequence, Union
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Policy:
     arn: str
     adjustment: int
     adjustment_type: str = "ChangeInCapacity"
-    cooldown: Optional[float] = None
+    cooldown: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Group:
     minimum: int
     maximum: int
     default_cooldown: float = 300.0
-    busy: Optional[str] = None
+    busy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Cooldown:
         return self._length if self._running else max(0.0, self._until - now)
 
 
-def execute(policy: Policy, group: Group, cooldown_left: float) -> Union[Resize, Refused]:
+def execute(policy: Policy, group: Group, cooldown_left: float) -> Resize | Refused:
     if group.busy:
         return Refused(f"a scaling activity is in progress: {group.busy}")
     if cooldown_left > 0:

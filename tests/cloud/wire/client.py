@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import urllib.parse
 import xml.etree.ElementTree as ET
-from typing import Mapping
+from collections.abc import Mapping
 
 _VERSIONS = {"autoscaling": "2011-01-01", "ec2": "2016-11-15", "monitoring": "2010-08-01"}
 

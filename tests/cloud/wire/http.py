@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Callable, Mapping, Optional
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,14 @@ class Answer:
 class Server:
     """Serves until `close`; each connection has a thread."""
 
-    def __init__(self, listener: socket.socket, handle: Callable[[Asked], Optional[Answer]]) -> None:
+    def __init__(self, listener: socket.socket, handle: Callable[[Asked], Answer | None]) -> None:
         """`handle` answers None for a connection that is to be dropped without an answer."""
 
         class Handler(_Handler):
             respond = staticmethod(handle)
 
         self._server = _OnSocket(listener, Handler)
+        self.port: int = listener.getsockname()[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -54,7 +55,7 @@ class _OnSocket(ThreadingHTTPServer):
         self.socket.close()
         self.socket = listener
         self.server_address = listener.getsockname()
-        self.server_name, self.server_port = self.server_address[0], self.server_address[1]
+        self.server_name, self.server_port = listener.getsockname()[:2]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that is killed in the middle of a request is what these tests do all day."""
@@ -62,7 +63,7 @@ class _OnSocket(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    respond: Callable[[Asked], Optional[Answer]]
+    respond: Callable[[Asked], Answer | None]
 
     def _serve(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}

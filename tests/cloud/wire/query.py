@@ -12,8 +12,8 @@ import gzip
 import re
 import urllib.parse
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Mapping, Optional
 from xml.sax.saxutils import escape
 
 SERVICES = ("autoscaling", "ec2", "monitoring")
@@ -40,7 +40,7 @@ class Request:
     def get(self, name: str, default: str = "") -> str:
         return self.params.get(name, default)
 
-    def optional(self, name: str) -> Optional[str]:
+    def optional(self, name: str) -> str | None:
         return self.params.get(name)
 
     def members(self, prefix: str) -> list[Mapping[str, str]]:
@@ -55,7 +55,7 @@ class Request:
     def values(self, prefix: str) -> list[str]:
         return [member[""] for member in self.members(prefix) if "" in member]
 
-    def inside(self, params: Mapping[str, str]) -> "Request":
+    def inside(self, params: Mapping[str, str]) -> Request:
         """A member of a list, to be asked like a request of its own."""
         return Request(self.service, self.action, self.access_key, self.region, params)
 

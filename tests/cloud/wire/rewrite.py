@@ -7,8 +7,8 @@ out of the answer that makes it.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Iterator, Mapping, Optional
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _all(parent: ET.Element, tag: str) -> Iterator[ET.Element]:
         yield from found
 
 
-def _child(parent: ET.Element, tag: str) -> Optional[ET.Element]:
+def _child(parent: ET.Element, tag: str) -> ET.Element | None:
     return parent.find(_in(parent, tag))
 
 
@@ -86,4 +86,4 @@ def _in(like: ET.Element, tag: str) -> str:
 def _bytes(root: ET.Element) -> bytes:
     if root.tag.startswith("{"):
         ET.register_namespace("", root.tag[1 : root.tag.index("}")])
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
