@@ -115,6 +115,16 @@ class Instance:
         used = disk.f_blocks - disk.f_bfree
         return 100.0 * used / (used + disk.f_bavail)
 
+    def run(self, script: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """A shell's words on the machine itself, beside its node: its disk, its /etc, its metadata service."""
+        node = self.node()
+        if node is None:
+            raise RuntimeError(f"{self.id} has no node, and so nothing to enter")
+        command = ["nsenter", f"--target={node[0]}", "--net", "--mount", "--", "sh", "-c", script]
+        return subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, timeout=seconds, check=False
+        )
+
     def crash(self) -> None:
         """The power goes: every process is killed, and nothing is said to anyone."""
         self.namespace.kill()
@@ -154,7 +164,7 @@ class Instance:
         script.write_text(user_data)
         script.chmod(0o700)
         path = [str(GUEST), *map(str, machine.binaries), os.environ["PATH"]]
-        environment = {
+        self._environment = {
             "PATH": ":".join(path),
             "HOME": "/root",
             "GUEST_FOLDER": str(self.folder),
@@ -165,7 +175,7 @@ class Instance:
         command = self.namespace.command(*boot, str(self.folder), machine.disk, str(script))
         self._console = self.log_path.open("wb")
         self._boot_process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=self._console, stderr=self._console
+            command, env=self._environment, stdin=subprocess.DEVNULL, stdout=self._console, stderr=self._console
         )
         self._journal.record("boot", instance=self.id, ip=self.ip, zone=self.identity.zone)
 

@@ -52,6 +52,7 @@ class Lab:
         self._closing = contextlib.ExitStack()
         self._over = threading.Event()
         self._workstations = 0
+        self.on_close: Callable[[Lab], None] = lambda lab: None
         try:
             self._build(disk)
         except BaseException:
@@ -94,6 +95,7 @@ class Lab:
         if error is not None:
             self._keep_disk_figures()
         self._closing.close()
+        self.on_close(self)
         self._write_record()
         if error is None:
             shutil.rmtree(self.folder)

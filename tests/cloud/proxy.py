@@ -119,6 +119,12 @@ class Proxy:
         activity = f"<StatusCode>InProgress</StatusCode><Description>{state}</Description>"
         return _done(request, f"<Activity>{activity}</Activity>")
 
+    def _autoscaling_SetInstanceHealth(self, asked: Asked, request: Request) -> Answer:
+        """An instance that is unhealthy is ended, by the hook, and another one takes its place."""
+        if request.get("HealthStatus") == "Unhealthy":
+            self._groups.terminate(request.get("InstanceId"), decrement=False)
+        return _done(request)
+
     def _autoscaling_RecordLifecycleActionHeartbeat(self, asked: Asked, request: Request) -> Answer:
         self._groups.heartbeat(
             request.get("AutoScalingGroupName"),
