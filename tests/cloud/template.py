@@ -17,8 +17,8 @@ PATH = Path(__file__).parents[2] / "deploy" / "aws" / "chordfs.yaml"
 UNITS = PATH.parents[1] / "node"
 
 
-def load() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.load(PATH.read_text(), Loader=_Loader)
+def load(path: Path = PATH) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.load(path.read_text(), Loader=_Loader)
     return loaded
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..instance import Instance
 from ..lab import GROUP, Lab
 from ..load import Files
@@ -70,8 +72,8 @@ def check_alarms(lab: Lab) -> None:
         expect(shown == ("Maximum", 60, 2, threshold, comparison), f"{name} is as promised, not {shown}")
         (arn,) = alarm.alarm_actions
         policy = policies[arn]
-        shown = (policy["PolicyType"], policy["AdjustmentType"], policy["ScalingAdjustment"], policy["Cooldown"])
-        expect(shown == ("SimpleScaling", "ChangeInCapacity", adjustment, 180), f"{arn} is as promised, not {shown}")
+        steps = (policy["PolicyType"], policy["AdjustmentType"], policy["ScalingAdjustment"], policy["Cooldown"])
+        expect(steps == ("SimpleScaling", "ChangeInCapacity", adjustment, 180), f"{arn} is as promised, not {steps}")
 
 
 def check_metrics(lab: Lab, node: Instance) -> None:
@@ -79,7 +81,7 @@ def check_metrics(lab: Lab, node: Instance) -> None:
     of_group = Metric.of("ChordFS", "disk_used_percent", [("AutoScalingGroupName", GROUP)])
     of_node = Metric.of("ChordFS", "disk_used_percent", [("AutoScalingGroupName", GROUP), one])
     for metric in (of_group, of_node):
-        sample = lab.wait(f"{metric} is published", 30, lambda metric=metric: store.latest(metric))
+        sample = lab.wait(f"{metric} is published", 30, partial(store.latest, metric))
         expect(sample.unit == "Percent", f"the unit is Percent, not {sample.unit}")
         used = node.disk_used_percent() or 0.0
         expect(abs(sample.maximum - used) < 3.0, f"{sample.maximum:.1f} % was published, df says {used:.1f} %")
