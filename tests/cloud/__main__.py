@@ -13,13 +13,14 @@ import unittest
 from collections.abc import Callable
 from pathlib import Path
 
-from .scenarios import bad_input, crash, first_boot, five_at_once, growth, heartbeat, scale_in, spot
+from .scenarios import bad_input, crash, first_boot, five_at_once, growth, heartbeat, scale_in, spot, zones
 from .scenarios.setup import Setup
 
 SCENARIOS: dict[str, Callable[[Setup], None]] = {
     "first-boot": first_boot.run,
     "growth": growth.run,
     "five-at-once": five_at_once.run,
+    "zones": zones.run,
     "scale-in": scale_in.run,
     "crash": crash.run,
     "spot": spot.run,
