@@ -14,7 +14,8 @@ SILENCE = "silence"
 
 @dataclass
 class Fault:
-    """Applies to requests whose `service:Action` fits the pattern, from one instance or from all, `times` times."""
+    """Applies to requests whose `service:Action` fits the pattern, from one instance or from all, `times` times. Operators
+    and mounts are spared."""
 
     pattern: str
     kind: str
@@ -41,6 +42,8 @@ class Faults:
 
     def strike(self, request: Request, instance: str | None, principal: str) -> None | str | Error:
         """What to answer instead: None for the truth, SILENCE for a connection that breaks."""
+        if instance is None:
+            return None
         action = f"{rights.SERVICES[request.service]}:{request.action}"
         with self._lock:
             for fault in self._faults:

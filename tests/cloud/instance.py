@@ -57,7 +57,11 @@ class Instance:
         self.ended = False
         self.serving_after: float | None = None
         self.namespace = network.attach(self.id, identity.private_ip, identity.public_ip)
-        self._metadata = self._serve_metadata() if machine.has_metadata else None
+        self._metadata: Server | None = None
+        if machine.has_metadata:
+            self._metadata = self._serve_metadata()
+        else:
+            self._no_metadata()
         self._boot(machine, user_data)
         self._watch = threading.Thread(target=self._wait_serving, daemon=True)
         self._watch.start()
@@ -158,6 +162,10 @@ class Instance:
     def _serve_metadata(self) -> Server:
         self.namespace.ip("addr", "add", f"{imds.ADDRESS}/32", "dev", "lo")
         return Server(self.namespace.listen(imds.ADDRESS, imds.PORT), self.identity.handle)
+
+    def _no_metadata(self) -> None:
+        """Without this the neighbours' services would be found: all have that address, and the switch leads to them."""
+        self.namespace.ip("route", "add", "unreachable", f"{imds.ADDRESS}/32")
 
     def _boot(self, machine: Machine, user_data: str) -> None:
         script = self.folder / "user-data"

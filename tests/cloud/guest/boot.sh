@@ -16,5 +16,11 @@ mkdir -p "$folder/etc" "$folder/work"
 mount -t overlay -o "lowerdir=/etc,upperdir=$folder/etc,workdir=$folder/work" overlay /etc
 mount -t tmpfs -o mode=755,size=1m tmpfs /run
 
+# The copy of the machine's mounts that this namespace began with must not keep somebody's FUSE mount alive: it would end
+# with this instance only, whenever its own user unmounts it.
+while read -r _ point kind _; do
+  case $kind in fuse | fuse.*) umount -l "$point" ;; esac
+done </proc/self/mounts
+
 cd /
 exec "$user_data"
