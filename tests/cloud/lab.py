@@ -219,9 +219,15 @@ class Lab:
             wanted = {instance.ip for instance in serving}
             if len(serving) != count or len(self.instances()) != count:
                 return None
-            return serving if all(self.ring_members(instance) == wanted for instance in serving) else None
+            seen.update({instance.ip: self.ring_members(instance) for instance in serving})
+            return serving if all(seen[instance.ip] == wanted for instance in serving) else None
 
-        return self.wait(f"one ring of {count}", seconds, settled)
+        seen: dict[str, set[str]] = {}
+        try:
+            return self.wait(f"one ring of {count}", seconds, settled)
+        except TimeoutError as error:
+            there = {instance.ip: instance.serves() for instance in self.instances()}
+            raise TimeoutError(f"{error}; instances and whether they serve: {there}; as they see it: {seen}") from None
 
     def wait_whole(self, seconds: float = 180.0) -> None:
         """Every chunk at all its holders: `storage-node check` says so, by its exit."""

@@ -92,6 +92,11 @@ class Background:
                 return
             self.longest_seconds = max(self.longest_seconds, time.monotonic() - begun)
             self.rounds += 1
+            self._over.wait(PAUSE_SECONDS)
+
+
+# Ten rounds a second: enough that every moment of a change has a write and a read in it, and no disk is filled by them.
+PAUSE_SECONDS = 0.1
 
 
 def churn(files: Files) -> Background:

@@ -11,7 +11,7 @@ NOTICE_SECONDS = 120.0
 
 def run(setup: Setup) -> None:
     with setup.lab() as lab:
-        lab.create_group(minimum=4, maximum=5, parameters=QUIET, extra=METRICS_EACH_SECOND)
+        lab.create_group(minimum=4, maximum=4, parameters=QUIET, extra=METRICS_EACH_SECOND)
         lab.wait_ring(4, 90)
         desk = lab.workstation()
         files = Files(desk.mount(f"asg:{GROUP}"))
