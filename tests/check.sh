@@ -39,7 +39,10 @@ make_venv
 
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- -D warnings
-# The tests start these as processes and look for them beside the test binary.
+# Without AWS nothing may be missing.
+cargo clippy -p common -p storage-node -p fuse-client --all-targets --no-default-features --quiet -- -D warnings
+# The tests start these as processes and look for them beside the test binary. This and the tests build the AWS SDK, once:
+# it takes minutes, and gigabytes of memory.
 cargo build --quiet -p storage-node -p fuse-client
 # The summary of all test binaries, in one line, comes last.
 results=$(mktemp)

@@ -6,6 +6,7 @@ mod drain;
 mod faults;
 mod foreign;
 mod posix;
+mod pool;
 mod programs;
 mod scripts;
 mod scrub;

@@ -1,7 +1,7 @@
 //! Finding the successor of an id, hop by hop (Stoica et al. 2001, section 4), asked from here: a dead hop costs its
 //! caller one call and another hop, never the whole lookup.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::net::SocketAddr;
 
 use common::ring_id::{NodeRef, RingArc, RingId};
 
@@ -19,7 +19,8 @@ pub struct Lookup {
     purpose: LookupPurpose,
     /// To be asked, the nearest to the target last.
     queue: Vec<NodeRef>,
-    asked: BTreeSet<SocketAddr>,
+    /// Half as many as the ring has doublings, if all live: too few for a set to pay.
+    asked: Vec<SocketAddr>,
     /// Of the node nearest to the target that has answered: how far it is from there, and whom it knows beyond.
     reach: Option<u32>,
     beyond: Vec<NodeRef>,
@@ -32,17 +33,35 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    fn new(target: RingId, purpose: LookupPurpose, queue: Vec<NodeRef>) -> Self {
-        Self {
+    fn new(target: RingId, purpose: LookupPurpose, queue: Vec<NodeRef>) -> Box<Self> {
+        Box::new(Self {
             target,
             purpose,
             queue,
-            asked: BTreeSet::new(),
+            asked: Vec::new(),
             reach: None,
             beyond: Vec::new(),
             silent: Vec::new(),
             is_second_try: false,
             heirs: Vec::new(),
+        })
+    }
+
+    /// True if it had not been asked.
+    fn note_asked(&mut self, hop: SocketAddr) -> bool {
+        let is_new = !self.asked.contains(&hop);
+        if is_new {
+            self.asked.push(hop);
+        }
+        is_new
+    }
+
+    /// Who keeps to the protocol names hops in order, all nearer than those that wait: then there is nothing to do.
+    fn sort_queue(&mut self) {
+        let target = self.target;
+        let farthest_first = |node: &NodeRef| std::cmp::Reverse(node.id.steps_to(target));
+        if !self.queue.is_sorted_by_key(farthest_first) {
+            self.queue.sort_by_key(farthest_first);
         }
     }
 
@@ -101,9 +120,11 @@ impl Ring {
 
     fn closest_preceding(&self, target: RingId) -> Vec<NodeRef> {
         let ahead = RingArc::new(self.id(), target);
-        let mut nodes: Vec<NodeRef> = self.successors.iter().copied().chain(self.fingers.nodes()).collect();
-        nodes.retain(|node| ahead.strictly_contains(node.id) && !self.is_silent(*node));
-        nodes.sort_by_key(|node| (self.is_suspected(*node), node.id.steps_to(target)));
+        let fingers = self.fingers.towards(self.id().steps_to(target));
+        let farthest_first = fingers.chain(self.successors.iter().rev().copied());
+        let mut nodes = Vec::with_capacity(self.successors.len() + 2 * PROPOSED);
+        nodes.extend(farthest_first.filter(|node| ahead.strictly_contains(node.id) && !self.is_silent(*node)));
+        nodes.sort_unstable_by_key(|node| (self.is_suspected(*node), node.id.steps_to(target)));
         nodes.dedup();
         nodes.truncate(PROPOSED);
         nodes
@@ -157,7 +178,7 @@ impl Ring {
     }
 
     /// A node that let a lookup down. Whether it is dead, the neighbours find out by asking it themselves.
-    fn doubt(&mut self, node: NodeRef, why: Failure) {
+    pub(super) fn doubt(&mut self, node: NodeRef, why: Failure) {
         match why {
             Failure::Refused => {}
             Failure::Unreachable => self.gone(node),
@@ -171,7 +192,7 @@ impl Ring {
 
     /// Is there an owner among these, the first that lives? What this node's callers are told has to be there; its own
     /// searches ask what they find in any case.
-    fn settle(&mut self, mut lookup: Lookup, mut owners: Vec<NodeRef>) {
+    fn settle(&mut self, mut lookup: Box<Lookup>, mut owners: Vec<NodeRef>) {
         let Some(place) = owners.iter().position(|&node| !self.is_silent(node) || self.is_me(node)) else {
             return self.go_on(lookup);
         };
@@ -203,7 +224,7 @@ impl Ring {
         self.settle(lookup, heirs);
     }
 
-    fn keep(&mut self, lookup: Lookup) -> u64 {
+    fn keep(&mut self, lookup: Box<Lookup>) -> u64 {
         let number = self.next_lookup;
         self.next_lookup += 1;
         self.lookups.insert(number, lookup);
@@ -211,27 +232,38 @@ impl Ring {
     }
 
     /// `from`: who gave the route, unless it was ourselves. A hop has to lead nearer than the one that named it.
-    fn follow(&mut self, mut lookup: Lookup, route: Route, from: Option<NodeRef>) {
+    fn follow(&mut self, mut lookup: Box<Lookup>, route: Route, from: Option<NodeRef>) {
         match route {
             Route::Owner(nodes) => self.settle(lookup, nodes),
             Route::Ask { nodes, beyond } => {
+                if let Some(next) = self.stands_before(&lookup, &nodes, &beyond) {
+                    return self.finish(lookup, Ok(next));
+                }
                 let reach = from.filter(|_| !lookup.is_first_word()).map(|from| from.id.steps_to(lookup.target));
                 let nearer = |node: &NodeRef| reach.is_none_or(|reach| node.id.steps_to(lookup.target) < reach);
-                lookup.queue.extend(nodes.into_iter().take(PROPOSED).filter(nearer));
+                lookup.queue.extend(nodes.iter().take(PROPOSED).rev().copied().filter(nearer));
                 lookup.note_reach(reach, beyond);
-                lookup.queue.sort_by_key(|node| std::cmp::Reverse(node.id.steps_to(lookup.target)));
+                lookup.sort_queue();
                 self.go_on(lookup);
             }
         }
     }
 
-    fn go_on(&mut self, mut lookup: Lookup) {
+    /// A search for a ring apart from ours came to a node whose list has us in our place: the next in that list is what
+    /// was sought. (Nobody else could say so, as the place is ours; the search would go on through everybody.)
+    fn stands_before(&self, lookup: &Lookup, nodes: &[NodeRef], beyond: &[NodeRef]) -> Option<NodeRef> {
+        let is_search = matches!(lookup.purpose, LookupPurpose::Enter { .. }) && !self.alone();
+        let names_us = is_search && nodes.first() == Some(&self.me);
+        beyond.first().copied().filter(|&next| names_us && !self.is_silent(next))
+    }
+
+    fn go_on(&mut self, mut lookup: Box<Lookup>) {
         while let Some(hop) = lookup.queue.pop() {
             if lookup.is_behind(hop) {
                 break;
             }
             let is_first = lookup.asked.is_empty() && lookup.queue.is_empty();
-            if self.is_me(hop) || (self.is_silent(hop) && !is_first) || !lookup.asked.insert(hop.ring_address()) {
+            if self.is_me(hop) || (self.is_silent(hop) && !is_first) || !lookup.note_asked(hop.ring_address()) {
                 continue;
             }
             if lookup.asked.len() > self.settings.max_hops {
@@ -242,7 +274,7 @@ impl Ring {
         self.exhausted(lookup);
     }
 
-    fn ask_hop(&mut self, hop: NodeRef, lookup: Lookup) {
+    fn ask_hop(&mut self, hop: NodeRef, lookup: Box<Lookup>) {
         let target = lookup.target;
         let lookup = self.keep(lookup);
         self.ask(hop, Request::Route(target), Purpose::Hop { lookup });
@@ -250,7 +282,7 @@ impl Ring {
 
     /// Every hop was asked in vain: then the owner lies beyond the nearest one that answered. If that one did not know,
     /// the silent get another chance; those that are dead are gone from our own list by then, so it may know better.
-    fn exhausted(&mut self, mut lookup: Lookup) {
+    fn exhausted(&mut self, mut lookup: Box<Lookup>) {
         let beyond = std::mem::take(&mut lookup.beyond);
         if !beyond.is_empty() {
             return self.settle(lookup, beyond);
@@ -287,7 +319,7 @@ impl Ring {
         }
     }
 
-    fn finish(&mut self, lookup: Lookup, result: Result<NodeRef, NoRoute>) {
+    fn finish(&mut self, lookup: Box<Lookup>, result: Result<NodeRef, NoRoute>) {
         match lookup.purpose {
             LookupPurpose::Answer(tag) => self.actions.push(Action::Found { tag, result }),
             LookupPurpose::Finger(finger_index) => self.finger_found(finger_index, result.ok()),

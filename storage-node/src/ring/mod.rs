@@ -59,7 +59,7 @@ pub struct Ring {
     suspected: BTreeMap<SocketAddr, Duration>,
     calls: BTreeMap<CallId, Call>,
     next_call: CallId,
-    lookups: BTreeMap<u64, Lookup>,
+    lookups: BTreeMap<u64, Box<Lookup>>,
     next_lookup: u64,
     left: bool,
     now: Duration,
@@ -94,6 +94,8 @@ enum Purpose {
     Approach { join: Option<Tag> },
     /// The node found as our successor in the ring of `through`, from which a whole list is to be taken.
     Adopt { join: Option<Tag>, through: NodeRef },
+    /// Is this node, which was the finger when it was last looked up, still it?
+    Finger { finger_index: u32 },
     /// A node of another address that has our id.
     Rival,
 }
@@ -244,6 +246,9 @@ impl Ring {
             (Purpose::Adopt { join, through }, Answer::Neighbours(theirs)) => {
                 self.adopt_answered(to, &theirs, join, through)
             }
+            (Purpose::Finger { finger_index }, Answer::Neighbours(theirs)) => {
+                self.finger_answered(finger_index, to, &theirs)
+            }
             (Purpose::Rival, Answer::Info(node)) => self.rival_answered(to, node),
             // An answer to another question than was asked counts as none.
             (purpose, _) => self.failed(to, purpose, Failure::Refused),
@@ -268,6 +273,7 @@ impl Ring {
                 self.predecessor_failed(to, otherwise)
             }
             Purpose::Approach { join } | Purpose::Adopt { join, .. } => self.enter_failed(to, join),
+            Purpose::Finger { finger_index } => self.finger_failed(finger_index, to, why),
             Purpose::Rival => self.rival_failed(to),
         }
     }
@@ -316,10 +322,10 @@ impl Ring {
     }
 }
 
-/// What to ask a silent node once more. A lookup asks another node instead, which is sooner.
+/// What to ask a silent node once more. Lookups ask another node instead, which is sooner.
 fn asked_again(purpose: Purpose) -> Option<Request> {
     match purpose {
-        Purpose::Hop { .. } => None,
+        Purpose::Hop { .. } | Purpose::Finger { .. } => None,
         Purpose::Alive | Purpose::Rival | Purpose::Owner { .. } => Some(Request::Info),
         Purpose::Successor
         | Purpose::Predecessor { .. }

@@ -4,9 +4,6 @@ use common::ring_id::{NodeRef, RingId};
 
 use crate::network::Sim;
 
-/// More ticks than a node needs to look all its fingers up once.
-const TICKS_FOR_FINGERS: u32 = 12;
-
 impl Sim {
     /// Starts nodes until there are `size`, in waves that double the ring, and lets all find their neighbours and
     /// fingers. False if the ring does not come to rest.
@@ -21,8 +18,15 @@ impl Sim {
                 return false;
             }
         }
-        self.run_for(self.period() * TICKS_FOR_FINGERS);
+        self.run_for(self.period() * self.ticks_for_fingers());
         self.is_ideal()
+    }
+
+    /// To look all fingers up once that the successor does not cover: as many as the ring has doublings, and a few more
+    /// where the successor is near.
+    fn ticks_for_fingers(&self) -> u32 {
+        let fingers = self.started().ilog2() + NEAR_SUCCESSOR;
+        fingers.min(FINGERS).div_ceil(self.fingers_per_tick() as u32) + 1
     }
 
     /// Looks only once a period: it looks at every node.
@@ -45,6 +49,9 @@ impl Sim {
 }
 
 const PERIODS_TO_SETTLE: u32 = 200;
+const FINGERS: u32 = 32;
+/// One successor in a hundred is 2^7 times nearer than the mean.
+const NEAR_SUCCESSOR: u32 = 7;
 
 /// Who owns what if everything is right: the nodes that are up, sorted once for many questions.
 pub struct Owners(Vec<NodeRef>);

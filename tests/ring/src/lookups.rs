@@ -2,7 +2,7 @@
 //! So ten thousand of them see the same ring, and cost microseconds each.
 
 use common::ring_id::{NodeRef, RingId};
-use storage_node::ring::{Action, Answer, CallId, Event, Failure, Request};
+use storage_node::ring::{Action, Answer, CallId, Event, Failure, Request, Ring};
 
 use crate::network::Sim;
 
@@ -21,7 +21,12 @@ pub struct Path {
 impl Sim {
     /// From `node`, by its very `Ring`: a clone, so that the next lookup starts from the same knowledge.
     pub fn look_up_at_once(&self, node: usize, target: RingId) -> Path {
-        let mut ring = self.ring(node).clone();
+        self.look_up_by(&mut self.ring(node).clone(), target)
+    }
+
+    /// By a clone of a node's `Ring`, which may learn from it who is dead. Where all live it learns nothing, and can do
+    /// many.
+    pub fn look_up_by(&self, ring: &mut Ring, target: RingId) -> Path {
         let mut path = Path { found: None, hops: 0, timeouts: 0, owner_timeouts: 0 };
         let mut event = Event::FindSuccessor { tag: TAG, target };
         loop {

@@ -84,6 +84,8 @@ pub struct Sim {
     pub rng: SplitMix64,
     /// Deliveries so far.
     pub events: u64,
+    /// Questions of ours so far, to whomever.
+    pub asked: u64,
     conditions: Conditions,
     settings: RingSettings,
     nodes: Vec<SimNode>,
@@ -106,6 +108,7 @@ impl Sim {
             now: Duration::ZERO,
             rng: SplitMix64(seed),
             events: 0,
+            asked: 0,
             conditions,
             settings,
             nodes: Vec::new(),
@@ -236,6 +239,10 @@ impl Sim {
 
     pub fn period(&self) -> Duration {
         self.conditions.period
+    }
+
+    pub fn fingers_per_tick(&self) -> usize {
+        self.settings.fingers_per_tick
     }
 
     pub fn is_up(&self, node: usize) -> bool {
@@ -414,7 +421,10 @@ impl Sim {
 
     fn carry_out(&mut self, node: usize, action: Action) {
         match action {
-            Action::Ask { call, to, request } => self.put_question(node, call, to, request),
+            Action::Ask { call, to, request } => {
+                self.asked += 1;
+                self.put_question(node, call, to, request)
+            }
             Action::Tell { to, message } => self.tell(node, to, message),
             Action::Found { tag, result } => self.note_found(tag, result),
             Action::Joined { result: Ok(()), .. } | Action::Joined { result: Err(JoinError::Left), .. } => {}

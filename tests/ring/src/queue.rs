@@ -1,7 +1,8 @@
 //! What is going to happen, in the order of its time; at one time, in the order it was put in.
 //!
 //! A wheel of buckets a millisecond wide with a small heap for the bucket that is open: with millions of messages on
-//! their way one heap over all of them spends its time waiting for memory.
+//! their way one heap over all of them spends its time waiting for memory. What is moved about is the order alone; the
+//! messages stay where they were put.
 
 use std::{
     cmp::Ordering,
@@ -16,22 +17,24 @@ const BUCKETS: u64 = 1 << 12;
 pub struct Queue<T> {
     /// The bucket that `open` holds.
     place: u64,
-    open: BinaryHeap<Entry<T>>,
+    open: BinaryHeap<Entry>,
     /// The buckets after it, the next first.
-    wheel: VecDeque<Vec<Entry<T>>>,
+    wheel: VecDeque<Vec<Entry>>,
     /// Emptied buckets, whose memory is used again at once: kept on the wheel it would be all buckets' largest size.
-    spare: Vec<Vec<Entry<T>>>,
+    spare: Vec<Vec<Entry>>,
     /// What lies beyond the wheel.
-    far: BinaryHeap<Entry<T>>,
+    far: BinaryHeap<Entry>,
     on_wheel: usize,
     next_number: u64,
+    slots: Vec<Option<T>>,
+    free: Vec<u32>,
 }
 
-#[derive(Clone)]
-struct Entry<T> {
+#[derive(Clone, Copy)]
+struct Entry {
     at: u64,
     number: u64,
-    what: T,
+    slot: u32,
 }
 
 impl<T> Default for Queue<T> {
@@ -44,6 +47,8 @@ impl<T> Default for Queue<T> {
             far: BinaryHeap::new(),
             on_wheel: 0,
             next_number: 0,
+            slots: Vec::new(),
+            free: Vec::new(),
         }
     }
 }
@@ -51,8 +56,8 @@ impl<T> Default for Queue<T> {
 impl<T> Queue<T> {
     pub fn push(&mut self, at: Duration, what: T) {
         self.next_number += 1;
-        let entry = Entry { at: at.as_micros() as u64, number: self.next_number, what };
-        self.put(entry);
+        let slot = self.store(what);
+        self.put(Entry { at: at.as_micros() as u64, number: self.next_number, slot });
     }
 
     pub fn pop(&mut self) -> Option<(Duration, T)> {
@@ -62,7 +67,9 @@ impl<T> Queue<T> {
             }
             self.turn();
         }
-        self.open.pop().map(|entry| (Duration::from_micros(entry.at), entry.what))
+        let Entry { at, slot, .. } = self.open.pop()?;
+        self.free.push(slot);
+        self.slots[slot as usize].take().map(|what| (Duration::from_micros(at), what))
     }
 
     pub fn len(&self) -> usize {
@@ -75,10 +82,19 @@ impl<T> Queue<T> {
 
     /// All that is on its way, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.open.iter().chain(self.wheel.iter().flatten()).chain(&self.far).map(|entry| &entry.what)
+        self.slots.iter().flatten()
     }
 
-    fn put(&mut self, entry: Entry<T>) {
+    fn store(&mut self, what: T) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        self.slots[slot as usize] = Some(what);
+        slot
+    }
+
+    fn put(&mut self, entry: Entry) {
         match (entry.at / BUCKET_MICROS).checked_sub(self.place + 1) {
             None => self.open.push(entry),
             Some(ahead) if ahead < BUCKETS => {
@@ -111,22 +127,22 @@ impl<T> Queue<T> {
 }
 
 /// The earliest is the greatest, as a `BinaryHeap` gives the greatest first.
-impl<T> Ord for Entry<T> {
+impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
         (other.at, other.number).cmp(&(self.at, self.number))
     }
 }
 
-impl<T> PartialOrd for Entry<T> {
+impl PartialOrd for Entry {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T> PartialEq for Entry<T> {
+impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl<T> Eq for Entry<T> {}
+impl Eq for Entry {}

@@ -16,6 +16,8 @@ pub struct Row {
     pub nodes: usize,
     pub hops: Tally,
     pub wrong: u64,
+    /// Questions that a node of the ring at rest puts in a period.
+    pub upkeep: f64,
     pub bytes_per_node: u64,
 }
 
@@ -31,24 +33,34 @@ fn row(seed: u64, sim: &mut Sim, nodes: usize, keys_per_node: usize, bytes_befor
         return Err(format!("seed {seed}: the ring of {nodes} does not come to rest"));
     }
     let bytes_per_node = resident_bytes().saturating_sub(bytes_before) / nodes as u64;
-    let (hops, wrong) = look_up(sim, (nodes * keys_per_node).min(KEYS_MAX));
-    Ok(Row { nodes, hops, wrong, bytes_per_node })
+    let upkeep = upkeep(sim);
+    let (hops, wrong) = look_up(sim, keys_per_node.min(KEYS_MAX / nodes).max(1));
+    Ok(Row { nodes, hops, wrong, upkeep, bytes_per_node })
 }
 
-fn look_up(sim: &mut Sim, keys: usize) -> (Tally, u64) {
-    let (owners, nodes) = (Owners::of(sim), sim.started() as u64);
+fn upkeep(sim: &mut Sim) -> f64 {
+    let before = sim.asked;
+    sim.run_for(sim.period());
+    (sim.asked - before) as f64 / sim.started() as f64
+}
+
+fn look_up(sim: &mut Sim, keys_per_node: usize) -> (Tally, u64) {
+    let owners = Owners::of(sim);
     let (mut hops, mut wrong) = (Tally::default(), 0);
-    for _ in 0..keys {
-        let (node, key) = (sim.rng.below(nodes) as usize, RingId(sim.rng.next_u64() as u32));
-        let path = sim.look_up_at_once(node, key);
-        hops.add(path.hops);
-        wrong += u64::from(path.found != owners.owner(key));
+    for node in 0..sim.started() {
+        let mut ring = sim.ring(node).clone();
+        for _ in 0..keys_per_node {
+            let key = RingId(sim.rng.next_u64() as u32);
+            let path = sim.look_up_by(&mut ring, key);
+            hops.add(path.hops);
+            wrong += u64::from(path.found != owners.owner(key));
+        }
     }
     (hops, wrong)
 }
 
 pub fn table(rows: &[Row]) -> Table {
-    let header = ["nodes", "mean path", "1 %", "99 %", "wrong", "published: log2(N)/2", "KiB a node"];
+    let header = ["nodes", "mean path", "1 %", "99 %", "wrong", "published: log2(N)/2", "upkeep", "KiB a node"];
     let cells = |row: &Row| {
         vec![
             row.nodes.to_string(),
@@ -57,6 +69,7 @@ pub fn table(rows: &[Row]) -> Table {
             row.hops.percentile(99).to_string(),
             row.wrong.to_string(),
             format!("{:.1}", (row.nodes as f64).log2() / 2.0),
+            format!("{:.1}", row.upkeep),
             format!("{:.1}", row.bytes_per_node as f64 / 1024.0),
         ]
     };
@@ -65,6 +78,7 @@ pub fn table(rows: &[Row]) -> Table {
         notes: vec![
             format!("each ring grown by joins; {KEYS_PER_NODE} keys a node, at most {KEYS_MAX}; successor list 8"),
             "published: Chord 2001, figure 10: about half of log2 N, 7 at 2^14".into(),
+            "upkeep: questions that a node of the ring at rest puts in a period".into(),
             "KiB a node: resident memory of the simulation, messages on their way included".into(),
         ],
         header: header.map(String::from).to_vec(),

@@ -14,6 +14,15 @@ fn a_lookup_asks_half_of_log_n_nodes() {
     }
 }
 
+/// Seven of its list, its two neighbours, a few fingers and one way to its own place: a search that nobody could answer
+/// went through sixty nodes in every period.
+#[test]
+fn a_node_at_rest_asks_a_little_more_in_larger_rings() {
+    for row in path::measure(1, 9, 1).expect("the ring comes to rest") {
+        assert!(row.upkeep > 3.0 && row.upkeep < 11.0 + (row.nodes as f64).log2(), "{row:?}");
+    }
+}
+
 /// Chord 2003 found no failed lookup up to half of the nodes dying at once.
 #[test]
 fn no_lookup_fails_when_half_of_the_nodes_die_at_once() {
