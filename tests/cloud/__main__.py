@@ -6,6 +6,7 @@ Ends with 0 if all of them held. `--self` runs the harness's own tests instead.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import traceback
@@ -27,15 +28,19 @@ SCENARIOS: dict[str, Callable[[Setup], None]] = {
     "heartbeat": heartbeat.run,
     "bad-input": bad_input.run,
 }
-# One boot, one growth, one way out: what a change breaks first, in less than two minutes.
-SHORT = ("first-boot", "five-at-once", "scale-in")
+# One boot, many at once, the good way out and the bad one: what a change breaks first, in less than two minutes.
+SHORT = ("first-boot", "five-at-once", "scale-in", "crash")
 ROOT = Path(__file__).parents[2]
+BUILT = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "debug"
 
 
 def main() -> int:
     options = parse()
     if options.self:
         return self_test(options.short)
+    for program in ("storage-node", "mount.chordfs"):
+        if not os.access(options.binaries / program, os.X_OK):
+            sys.exit(f"error: there is no {program} in {options.binaries}: build it, or say --binaries")
     setup = Setup(options.binaries.resolve(), options.rate, options.short, print if options.verbose else None)
     names = options.scenario or (SHORT if options.short else tuple(SCENARIOS))
     failed = [name for name in names if not held(name, setup)]
@@ -48,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/cloud.sh", description=__doc__)
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; default: all")
     parser.add_argument("--short", action="store_true", help=f"less of each, and by default only {', '.join(SHORT)}")
-    parser.add_argument("--binaries", type=Path, default=ROOT / "target/debug", help="where storage-node is")
+    parser.add_argument("--binaries", type=Path, default=BUILT, help=f"where storage-node is [{BUILT}]")
     parser.add_argument("--rate", type=float, default=20.0, help="how fast alarms' time runs; 1 is Amazon's [20]")
     parser.add_argument("--verbose", action="store_true", help="what happens, as it happens")
     parser.add_argument("--self", action="store_true", help="the harness's own tests, with a node that keeps no data")
