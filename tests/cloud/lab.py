@@ -93,7 +93,7 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._keep_disk_figures()
+            self._tell_state()
         self._closing.close()
         self.on_close(self)
         self._write_record()
@@ -269,8 +269,12 @@ class Lab:
             except Exception:
                 self.journal.record("cloud-failed", why=traceback.format_exc())
 
-    def _keep_disk_figures(self) -> None:
-        self.journal.record("disks", used=self.used_percents())
+    def _tell_state(self) -> None:
+        """What can be seen only while the instances are there."""
+        print(f"disks, percent: {self.used_percents()}")
+        for instance in self.serving()[:1]:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                print(self.storage_node("status", "--node", instance.ip, seconds=20.0).stdout, flush=True)
 
     def _write_record(self) -> None:
         (self.folder / "journal").write_text("\n".join(self.journal.lines()) + "\n")
