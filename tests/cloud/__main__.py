@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 import traceback
@@ -35,6 +36,8 @@ BUILT = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "debug"
 
 
 def main() -> int:
+    # Killed politely, it takes its instances with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = parse()
     if options.self:
         return self_test(options.short)
@@ -91,4 +94,5 @@ def self_test(short: bool) -> int:
     return 0 if unittest.TextTestRunner(verbosity=1).run(suite).wasSuccessful() else 1
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

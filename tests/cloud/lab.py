@@ -193,6 +193,11 @@ class Lab:
             check=False,
         )
 
+    def voters(self, instance: Instance) -> set[str]:
+        """The addresses of those that vote in the namespace, as one node knows them."""
+        status = instance.json("/status") or {}
+        return {str(voter).rsplit(":", 1)[0] for voter in status.get("namespace", {}).get("voters", [])}
+
     def ring_members(self, instance: Instance) -> set[str]:
         """The addresses that one node says the ring has; the nodes among them that are not ours too."""
         status = self.storage_node("status", "--node", instance.ip, "--json", seconds=30.0)
@@ -212,15 +217,20 @@ class Lab:
             time.sleep(0.1)
 
     def wait_ring(self, count: int, seconds: float = 120.0) -> list[Instance]:
-        """One ring of exactly `count` serving instances, as each of them says."""
+        """One ring of exactly `count` serving instances, as each of them says, with all its voters."""
 
         def settled() -> list[Instance] | None:
             serving = self.serving()
+            self._expect_life(serving)
             wanted = {instance.ip for instance in serving}
             if len(serving) != count or len(self.instances()) != count:
                 return None
             seen.update({instance.ip: self.ring_members(instance) for instance in serving})
-            return serving if all(seen[instance.ip] == wanted for instance in serving) else None
+            # Before three of them vote, the loss of one node could be the loss of the namespace.
+            enough = 5 if count >= 7 else min(count, 3)
+            voters = self.voters(serving[0])
+            whole = all(seen[instance.ip] == wanted for instance in serving)
+            return serving if whole and voters <= wanted and len(voters) == enough else None
 
         seen: dict[str, set[str]] = {}
         try:
@@ -268,6 +278,12 @@ class Lab:
                 self.cloudwatch.tick()
             except Exception:
                 self.journal.record("cloud-failed", why=traceback.format_exc())
+
+    def _expect_life(self, serving: list[Instance]) -> None:
+        """Nodes that have all ended make no ring: no need to wait for it."""
+        started = [instance for instance in self.instances() if instance.node()]
+        if started and not serving and not any(instance.node_runs() for instance in started):
+            raise RuntimeError(f"every node has ended; the first one's console:\n{started[0].log()[-2000:]}")
 
     def _tell_state(self) -> None:
         """What can be seen only while the instances are there."""

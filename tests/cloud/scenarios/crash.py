@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ..lab import GROUP
-from ..load import MIB, Files, churn
+from ..load import MIB, Churn, Files
 from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect
 
 
@@ -18,7 +18,7 @@ def run(setup: Setup) -> None:
         for number in range(4 if setup.short else 16):
             files.write(f"kept-{number}", 4 * MIB)
         lab.wait_whole()
-        load = churn(files)
+        load = Churn(files)
         # The oldest: it made the ring, and most likely leads the namespace.
         victim = lab.instances()[0]
         begun = time.monotonic()

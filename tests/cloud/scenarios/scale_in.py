@@ -6,7 +6,7 @@ import json
 import threading
 
 from ..lab import GROUP, Lab
-from ..load import MIB, Files, churn
+from ..load import MIB, Churn, Files
 from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect
 
 
@@ -19,7 +19,7 @@ def run(setup: Setup) -> None:
         for number in range(4 if setup.short else 16):
             files.write(f"kept-{number}", 4 * MIB)
         lab.wait_whole()
-        load, drains = churn(files), Drains(lab)
+        load, drains = Churn(files), Drains(lab)
         lab.set_desired(3)
         lab.wait("two have left", 240, lambda: len(lab.journal.events("leaves")) == 2)
         lab.wait_ring(3, 60)

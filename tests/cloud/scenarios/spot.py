@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..lab import GROUP
-from ..load import MIB, Files, churn
+from ..load import MIB, Churn, Files
 from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect
 
 NOTICE_SECONDS = 120.0
@@ -18,7 +18,7 @@ def run(setup: Setup) -> None:
         for number in range(4):
             files.write(f"kept-{number}", 4 * MIB)
         lab.wait_whole()
-        load = churn(files)
+        load = Churn(files)
         taken = lab.instances()[-1]
         told = lab.journal.record("spot-notice", instance=taken.id)
         taken.identity.announce_interruption(NOTICE_SECONDS)
