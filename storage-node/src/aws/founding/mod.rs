@@ -13,6 +13,8 @@
 
 mod ask;
 pub mod decide;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -171,13 +173,11 @@ pub async fn find_ring(aws: &Aws) -> Vec<SocketAddr> {
             Next::Join(members) => {
                 // It is about to be in one, and whoever asks shall not found another.
                 aws.standing.show(Shown { ring: true, bid: Bid::None });
-                aws.board.clear(Topic::Founding);
                 aws.board.set_activity(format!("joins the ring through {members:?}"));
                 return members;
             }
             Next::Found => {
                 aws.standing.show(Shown { ring: false, bid: Bid::Has });
-                aws.board.clear(Topic::Founding);
                 aws.board.set_activity("founds the ring of the group".to_owned());
                 return Vec::new();
             }
