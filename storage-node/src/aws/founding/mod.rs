@@ -36,7 +36,10 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    net::TcpListener,
+    time::{sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::decide::{Heard, Next, REFUSES_FOR, Rank, Seat, View};
@@ -275,9 +278,15 @@ impl<'a> Search<'a> {
         let mut heard = vec![ask::Said::Nothing; seats.len()];
         let mut enough = None;
         loop {
+            let patience = async {
+                match enough {
+                    Some(end) => sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
             let next = tokio::select! {
                 next = asked.next() => next,
-                () = async { tokio::time::sleep_until(enough.unwrap_or_else(tokio::time::Instant::now)).await }, if enough.is_some() => None,
+                () = patience => None,
             };
             let Some((place, said)) = next else { return heard };
             if said == ask::Said::Ready && enough.is_none() {
