@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write,
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
