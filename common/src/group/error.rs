@@ -114,7 +114,7 @@ fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |cause| cause.source())
+    std::iter::successors(Some(error), |&cause| cause.source())
 }
 
 fn one_line(text: &str) -> String {
