@@ -42,8 +42,9 @@ cargo clippy --workspace --all-targets --quiet -- -D warnings
 # Without AWS nothing may be missing.
 cargo clippy -p common -p storage-node -p fuse-client --all-targets --no-default-features --quiet -- -D warnings
 # The tests start these as processes and look for them beside the test binary. This and the tests build the AWS SDK, once:
-# it takes minutes, and gigabytes of memory.
-cargo build --quiet -p storage-node -p fuse-client
+# it takes minutes, and gigabytes of memory. (With -p the features of what it rests on would be others, and it would be built
+# twice.)
+cargo build --quiet --workspace --all-targets
 deploy/check.sh
 # The cloud on one machine: namespaces, mounts and disks of a size are root's to make.
 in_cloud() { as_root env PATH="$PATH" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-}" tests/cloud.sh "$@"; }

@@ -3,18 +3,13 @@
 use std::{
     fs::{self, File},
     io::Write,
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use harness::{
-    cluster::binary,
-    mount::TempMount,
-    tree,
-    wait::wait_for,
-};
+use harness::{cluster::binary, mount::TempMount, tree, wait::wait_for};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -64,7 +59,9 @@ impl Pool {
     fn nodes(&self) -> Vec<(u64, i32, bool)> {
         let text = fs::read(self.data().join("pool.json")).unwrap_or_default();
         let saved: Value = serde_json::from_slice(&text).unwrap_or_default();
-        let node = |node: &Value| (node["number"].as_u64().unwrap(), node["pid"].as_i64().unwrap() as i32, node["leaving"] == "no");
+        let node = |node: &Value| {
+            (node["number"].as_u64().unwrap(), node["pid"].as_i64().unwrap() as i32, node["leaving"] == "no")
+        };
         saved["nodes"].as_array().into_iter().flatten().map(node).collect()
     }
 
@@ -111,7 +108,8 @@ fn write(folder: &Path, number: u64) {
 
 fn check(folder: &Path, numbers: impl Iterator<Item = u64>) {
     for number in numbers {
-        let read = fs::read(folder.join(format!("f{number}"))).unwrap_or_else(|error| panic!("read f{number}: {error}"));
+        let read =
+            fs::read(folder.join(format!("f{number}"))).unwrap_or_else(|error| panic!("read f{number}: {error}"));
         assert!(read == tree::bytes(number, FILE_BYTES), "f{number} has other contents");
     }
 }

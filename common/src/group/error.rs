@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error;
 
@@ -29,7 +30,9 @@ pub enum Trouble {
     Clock,
     #[error("there is no such thing; see name and region")]
     Missing,
-    #[error("no answer; see network, endpoint, region and credentials")]
+    #[error("there are no credentials; give the instance a role, or see `aws configure`")]
+    NoCredentials,
+    #[error("no answer; see network, endpoint and region")]
     Unreachable,
     #[error("refused")]
     Refused,
@@ -39,7 +42,7 @@ impl CallError {
     pub fn new<E, R>(action: &'static str, resource: impl Into<String>, error: &SdkError<E, R>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
-        R: std::fmt::Debug,
+        R: std::fmt::Debug + 'static,
     {
         let resource = resource.into();
         match error.as_service_error() {
@@ -49,7 +52,10 @@ impl CallError {
                 let trouble = Trouble::of_answer(code, refused.message().unwrap_or_default());
                 Self { action, resource, trouble, detail: one_line(&detail) }
             }
-            None => Self { action, resource, trouble: Trouble::Unreachable, detail: one_line(&causes(error)) },
+            None => {
+                let trouble = if lacks_credentials(error) { Trouble::NoCredentials } else { Trouble::Unreachable };
+                Self { action, resource, trouble, detail: one_line(&causes(error)) }
+            }
         }
     }
 
@@ -92,17 +98,23 @@ impl Trouble {
     }
 }
 
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let said = next.to_string();
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    for cause in chain(error) {
+        let said = cause.to_string();
         if !text.contains(&said) {
-            text = format!("{text}: {said}");
+            text = if text.is_empty() { said } else { format!("{text}: {said}") };
         }
-        cause = next.source();
     }
     text
+}
+
+fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|cause| cause.is::<CredentialsError>())
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&cause| cause.source())
 }
 
 fn one_line(text: &str) -> String {

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, str::FromStr, time::Duration};
 
 use clap::Args;
+use tracing::warn;
 
 use crate::{
     duration,
@@ -33,7 +34,7 @@ pub struct AwsArgs {
     /// The group grows above this percentage of a disk
     #[arg(long, value_name = "PERCENT", env = "CHORDFS_SCALE_OUT_ABOVE", default_value_t = 70.0)]
     pub scale_out_above: f64,
-    /// The group shrinks below this percentage
+    /// The group shrinks below this percentage; a third of --scale-out-above, if this is too near to it
     #[arg(long, value_name = "PERCENT", env = "CHORDFS_SCALE_IN_BELOW", default_value_t = 30.0)]
     pub scale_in_below: f64,
     /// The group never shrinks by itself
@@ -104,7 +105,7 @@ impl AwsArgs {
             max,
             scale_on: self.scale_on,
             grow_above: self.scale_out_above,
-            shrink_below: (!self.no_scale_in).then_some(self.scale_in_below),
+            shrink_below: (!self.no_scale_in).then(|| apart(self.scale_out_above, self.scale_in_below)),
             periods: self.scale_periods,
             period: self.scale_period,
             cooldown: self.scale_cooldown,
@@ -131,6 +132,20 @@ impl AwsArgs {
             scaling,
         })
     }
+}
+
+/// Whoever only lowers the threshold for growing must not be left without a node: the other one goes down with it.
+fn apart(above: f64, below: f64) -> f64 {
+    const MIN_GAP: f64 = 10.0;
+    if below + MIN_GAP <= above {
+        return below;
+    }
+    let lowered = above / 3.0;
+    warn!(
+        "shrinking below {below}% and growing above {above}% would undo each other: the group shrinks below {lowered:.1}%; \
+         --scale-in-below and --no-scale-in say otherwise"
+    );
+    lowered
 }
 
 /// CloudWatch has periods of 10 s, 30 s and whole minutes.
@@ -192,7 +207,7 @@ pub mod tests {
     fn mistakes_are_named() {
         for (line, part) in [
             ("--scale-period 45s", "whole minutes"),
-            ("--scale-out-above 35", "undo each other"),
+            ("--scale-out-above 101", "percentage"),
             ("--advertise everywhere", "neither private"),
             ("--alarm-name a --scale-in-alarm-name a", "different names"),
         ] {
@@ -200,6 +215,7 @@ pub mod tests {
             assert!(refused.contains(part), "{line}: {refused}");
         }
         assert_eq!(settings("--no-scale-in --scale-out-above 30").unwrap().scaling.policy.shrink_below, None);
+        assert_eq!(settings("--scale-out-above 30").unwrap().scaling.policy.shrink_below, Some(10.0));
         assert_eq!(settings("--advertise 10.1.2.3").unwrap().advertise, Advertise::Address([10, 1, 2, 3].into()));
     }
 }

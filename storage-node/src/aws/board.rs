@@ -14,11 +14,13 @@ use super::cloud::CallError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
     Group,
-    Founding,
     Policy,
     Alarm,
     Metric,
+    Metadata,
     Lifecycle,
+    Hook,
+    Farewell,
     Heartbeat,
     Drain,
 }

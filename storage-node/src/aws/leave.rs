@@ -17,7 +17,7 @@ use super::{
     Context,
     backoff::Backoff,
     board::Topic,
-    cloud::{Hold, Hook},
+    cloud::{CallError, Hold, Hook},
 };
 use crate::drain::{Drain, DrainError, DrainOptions, DrainPhase, Turn};
 
@@ -123,17 +123,23 @@ impl<'a> Watcher<'a> {
     }
 
     async fn look(&mut self) -> Signs {
-        let (cloud, board) = (&self.aws.cloud, &self.aws.board);
-        let ask = |path| async move { board.note(Topic::Lifecycle, cloud.metadata(path).await).flatten() };
-        self.signs.target = ask("autoscaling/target-lifecycle-state").await;
-        // Only instances that can be interrupted have these, and only when it comes to that.
-        self.signs.spot = ask("spot/instance-action").await.is_some();
-        self.signs.rebalance = ask("events/recommendations/rebalance").await.is_some();
+        // What cannot be asked at the moment is as it was.
+        if let Some((target, spot, rebalance)) = self.aws.board.note(Topic::Metadata, self.ask_metadata().await) {
+            let (spot, rebalance) = (spot.is_some(), rebalance.is_some());
+            self.signs = Signs { target, spot, rebalance, ..std::mem::take(&mut self.signs) };
+        }
         let ending = self.signs.target.as_deref() == Some("Terminated") && !is_held(&self.signs);
         if ending || self.asked_group.is_none_or(|at| at.elapsed() >= ASK_GROUP_EVERY) {
             self.ask_group().await;
         }
         self.signs.clone()
+    }
+
+    /// The last two are only there on instances that can be interrupted, and when it comes to that.
+    async fn ask_metadata(&self) -> Result<(Option<String>, Option<String>, Option<String>), CallError> {
+        let ask = |path| self.aws.cloud.metadata(path);
+        let target = ask("autoscaling/target-lifecycle-state").await?;
+        Ok((target, ask("spot/instance-action").await?, ask("events/recommendations/rebalance").await?))
     }
 
     async fn ask_group(&mut self) {
@@ -146,7 +152,7 @@ impl<'a> Watcher<'a> {
 
     /// Empty if they cannot be read now.
     async fn hooks(&self) -> Vec<Hook> {
-        let hooks = self.aws.board.note(Topic::Lifecycle, self.aws.cloud.hooks(&self.aws.group).await);
+        let hooks = self.aws.board.note(Topic::Hook, self.aws.cloud.hooks(&self.aws.group).await);
         let hooks = own_hooks(hooks.unwrap_or_default(), self.aws.settings.hook.as_deref());
         if hooks.len() > 1 {
             let names: Vec<&str> = hooks.iter().map(|hook| hook.name.as_str()).collect();
@@ -225,10 +231,12 @@ impl<'a> Leaving<'a> {
         if self.hooks.is_empty() {
             self.hooks = self.watcher.hooks().await;
         }
+        let mut beats = Ok(());
         for hook in &self.hooks {
             let beat = self.aws.cloud.heartbeat(&self.watcher.hold(hook)).await;
-            self.aws.board.note(Topic::Heartbeat, beat);
+            beats = beats.and(beat);
         }
+        self.aws.board.note(Topic::Heartbeat, beats);
     }
 
     /// Begins the drain as soon as it is this node's turn.
@@ -278,7 +286,7 @@ impl<'a> Leaving<'a> {
         if self.why != Why::Termination {
             // Only the group replaces it, and only an instance that it takes for sick.
             let given_up = self.aws.cloud.give_up(&self.aws.identity.instance).await;
-            self.aws.board.note(Topic::Lifecycle, given_up);
+            self.aws.board.note(Topic::Farewell, given_up);
         }
         farewell(self.aws, &mut self.watcher).await;
     }
@@ -313,7 +321,7 @@ async fn complete(aws: &Context, watcher: &mut Watcher<'_>) {
                 let mut done = !hooks.is_empty();
                 for hook in &hooks {
                     let told = aws.cloud.complete(&watcher.hold(hook)).await;
-                    done &= aws.board.note(Topic::Lifecycle, told).is_some();
+                    done &= aws.board.note(Topic::Farewell, told).is_some();
                 }
                 if done {
                     info!("the group was told to go on: CONTINUE");

@@ -81,6 +81,17 @@ pub struct Shared {
     data: PathBuf,
 }
 
+impl Context {
+    fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
+    #[cfg(test)]
+    fn into_inner(self) -> Arc<Shared> {
+        self.0
+    }
+}
+
 impl Deref for Context {
     type Target = Shared;
 
@@ -108,7 +119,7 @@ pub async fn run(settings: AwsSettings, mut config: NodeConfig, ip: Option<IpAdd
             address: config.address,
             data: config.data.clone(),
         };
-        Context(Arc::new(shared))
+        Context::new(shared)
     };
     // Until the group is known it has no name, and the plane of administration says what is missing.
     let nameless = begin(settings.asg.clone().unwrap_or_default());

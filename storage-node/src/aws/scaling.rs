@@ -4,6 +4,8 @@
 //! same whoever writes it, so ten nodes at once end where one does. An alarm of our name that watches another group is
 //! left alone: names of alarms are an account's, and taking it would blind that group.
 
+use tracing::info;
+
 use super::{
     args::ScalingSettings,
     board::{Board, Topic},
@@ -147,37 +149,57 @@ pub async fn compare(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str)
 
 /// Whether everything is as it should be now; what is not is on the board.
 pub async fn ensure(cloud: &dyn Cloud, board: &Board, settings: &ScalingSettings, group: &str) -> bool {
-    let policies = put_policies(cloud, board, settings, group).await;
-    let Some(true) = policies else { return false };
+    let policies = put_policies(cloud, settings, group).await;
     // Once more: a policy that was made a moment ago has got its ARN now.
-    let Some(compared) = board.note(Topic::Alarm, compare(cloud, settings, group).await) else { return false };
-    let mut done = true;
+    let alarms = match policies.is_empty() {
+        true => put_alarms(cloud, settings, group).await,
+        false => Vec::new(),
+    };
+    for (topic, problems) in [(Topic::Policy, &policies), (Topic::Alarm, &alarms)] {
+        match problems.is_empty() {
+            true => board.clear(topic),
+            false => board.set(topic, &problems.join("; ")),
+        }
+    }
+    policies.is_empty() && alarms.is_empty()
+}
+
+/// What went wrong.
+async fn put_policies(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str) -> Vec<String> {
+    let compared = match compare(cloud, settings, group).await {
+        Ok(compared) => compared,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut problems = Vec::new();
+    for one in compared.iter().filter(|one| one.policy != Change::None) {
+        info!(policy = one.wanted.policy.name, change = ?one.policy, "puts the scaling policy");
+        let put = cloud.put_policy(group, &one.wanted.policy).await;
+        problems.extend(put.err().map(|error| error.to_string()));
+    }
+    problems
+}
+
+async fn put_alarms(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str) -> Vec<String> {
+    let compared = match compare(cloud, settings, group).await {
+        Ok(compared) => compared,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut problems = Vec::new();
     for one in compared {
-        let name = one.wanted.alarm_name();
+        let alarm = one.wanted.alarm_name();
         match &one.alarm {
             Change::None => continue,
             Change::Leave(why) => {
-                board.set(Topic::Alarm, &format!("the alarm {name} is left alone: {why}"));
-                done = false;
+                problems.push(format!("the alarm {alarm} is left alone: {why}"));
                 continue;
             }
-            Change::Create => tracing::info!(alarm = name, "creates the alarm"),
-            Change::Replace(why) => tracing::info!(alarm = name, why, "replaces the alarm"),
+            Change::Create => info!(alarm, "creates the alarm"),
+            Change::Replace(why) => info!(alarm, why, "replaces the alarm"),
         }
         let put = cloud.put_alarm(&one.wanted.alarm(&one.policy_arn)).await;
-        done &= board.note(Topic::Alarm, put).is_some();
+        problems.extend(put.err().map(|error| error.to_string()));
     }
-    done
-}
-
-async fn put_policies(cloud: &dyn Cloud, board: &Board, settings: &ScalingSettings, group: &str) -> Option<bool> {
-    let compared = board.note(Topic::Policy, compare(cloud, settings, group).await)?;
-    let mut done = true;
-    for one in compared.iter().filter(|one| one.policy != Change::None) {
-        tracing::info!(policy = one.wanted.policy.name, change = ?one.policy, "puts the scaling policy");
-        done &= board.note(Topic::Policy, cloud.put_policy(group, &one.wanted.policy).await).is_some();
-    }
-    Some(done)
+    problems
 }
 
 impl FoundAlarm {
@@ -280,7 +302,10 @@ mod tests {
         assert!(!ensure(&cloud, &board, &scaling(""), "H").await);
         assert!(board.shown().to_string().contains("--alarm-name"), "{}", board.shown());
         assert!(cloud.alarms.lock().iter().all(|alarm| alarm.group == "G"));
+        // One of the two is its own: the other one is told of all the same.
+        assert!(!ensure(&cloud, &board, &scaling("--scale-in-alarm-name J"), "J").await);
+        assert_eq!(board.shown()["state"], "degraded");
         assert!(ensure(&cloud, &board, &scaling("--alarm-name H"), "H").await);
-        assert_eq!(cloud.alarms.lock().len(), 4);
+        assert_eq!(cloud.alarms.lock().len(), 5);
     }
 }

@@ -185,7 +185,7 @@ mod tests {
         let leaving = Seat { going: true, ..seat(1, READY) };
         let both = [leaving.clone(), seat(9, READY)];
         assert_eq!(check(Bid::Wants, &both), Next::Join(vec![both[1].address, leaving.address]));
-        assert_eq!(check(Bid::Wants, &[leaving.clone()]), Next::Join(vec![leaving.address]));
+        assert_eq!(check(Bid::Wants, std::slice::from_ref(&leaving)), Next::Join(vec![leaving.address]));
     }
 
     #[test]

@@ -13,6 +13,8 @@
 
 mod ask;
 pub mod decide;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -30,11 +32,14 @@ use common::{
     http_pool::HttpPool,
     ring_id::{NodeRef, RingId},
 };
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    net::TcpListener,
+    time::{sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::decide::{Heard, Next, REFUSES_FOR, Rank, Seat, View};
@@ -56,6 +61,8 @@ const LIST_FOR: Duration = Duration::from_secs(4);
 const MAX_LIST_PAUSE: Duration = Duration::from_secs(30);
 /// Somebody may be going ahead this moment.
 const MOMENT: Duration = Duration::from_millis(50);
+/// How long the others may take to answer when one has said that it has a ring.
+const STRAGGLERS: Duration = Duration::from_millis(200);
 /// A visitor is one of those to be asked for this long.
 const VISIT: Duration = Duration::from_secs(30);
 
@@ -171,13 +178,11 @@ pub async fn find_ring(aws: &Aws) -> Vec<SocketAddr> {
             Next::Join(members) => {
                 // It is about to be in one, and whoever asks shall not found another.
                 aws.standing.show(Shown { ring: true, bid: Bid::None });
-                aws.board.clear(Topic::Founding);
                 aws.board.set_activity(format!("joins the ring through {members:?}"));
                 return members;
             }
             Next::Found => {
                 aws.standing.show(Shown { ring: false, bid: Bid::Has });
-                aws.board.clear(Topic::Founding);
                 aws.board.set_activity("founds the ring of the group".to_owned());
                 return Vec::new();
             }
@@ -232,7 +237,7 @@ impl<'a> Search<'a> {
         let listed = own.is_some();
         let fresh = own.and_then(|own| own.launched).is_some_and(launched_just_now);
         let seats = self.seats(&group, &me);
-        let heard = join_all(seats.iter().map(|seat| self.ask(&me, seat.address))).await;
+        let heard = self.ask_all(&me, &seats).await;
         let others: Vec<Seat> = seats
             .into_iter()
             .zip(heard)
@@ -261,6 +266,34 @@ impl<'a> Search<'a> {
         }
         seats.retain(|seat| seat.rank.instance != me.instance);
         seats
+    }
+
+    /// In the order of the seats. Where one has a ring, those who take long to answer are not waited for.
+    async fn ask_all(&self, me: &Rank, seats: &[Seat]) -> Vec<ask::Said> {
+        let ask = |(place, seat): (usize, &Seat)| {
+            let address = seat.address;
+            async move { (place, self.ask(me, address).await) }
+        };
+        let mut asked: FuturesUnordered<_> = seats.iter().enumerate().map(ask).collect();
+        let mut heard = vec![ask::Said::Nothing; seats.len()];
+        let mut enough = None;
+        loop {
+            let patience = async {
+                match enough {
+                    Some(end) => sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let next = tokio::select! {
+                next = asked.next() => next,
+                () = patience => None,
+            };
+            let Some((place, said)) = next else { return heard };
+            if said == ask::Said::Ready && enough.is_none() {
+                enough = Some(tokio::time::Instant::now() + STRAGGLERS);
+            }
+            heard[place] = said;
+        }
     }
 
     async fn ask(&self, me: &Rank, node: SocketAddr) -> ask::Said {
