@@ -6,6 +6,8 @@ pub mod chunk_api;
 pub mod chunk_client;
 pub mod compare_api;
 pub mod fs_error;
+#[cfg(feature = "aws")]
+pub mod group;
 pub mod http_pool;
 pub mod namespace;
 pub mod ring_id;

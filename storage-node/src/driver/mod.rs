@@ -36,14 +36,14 @@ use tracing::{info, warn};
 pub use self::{
     calls::ring_call,
     handle::{EnterError, RingError, RingHandle},
-    saved::SavedError,
+    saved::{SavedError, SavedRing},
     survey::{Kind, Surveyed},
     wire::own,
 };
 use self::{
     handle::{Shared, Views},
     peers::Peers,
-    saved::{SavedRing, Saver},
+    saved::Saver,
 };
 use crate::ring::{Action, Event, JoinError, NoRoute, Ring, RingSettings, Route, Tag};
 
