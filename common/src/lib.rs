@@ -10,6 +10,7 @@ pub mod fs_error;
 pub mod group;
 pub mod http_pool;
 pub mod namespace;
+pub mod placement;
 pub mod ring_id;
 pub mod ring_wire;
 pub mod router;

@@ -15,6 +15,7 @@ use common::{
     chunk::ChunkRun,
     chunk_client::ChunkClient,
     http_pool::HttpPool,
+    placement::Zone,
     ring_id::{NodeRef, RingId},
     router::Router,
     rpc::{self, RpcLimits},
@@ -55,6 +56,8 @@ pub struct NodeConfig {
     pub address: SocketAddr,
     pub join: Vec<SocketAddr>,
     pub id: Option<u32>,
+    /// What fails together with this node: an availability zone, a rack.
+    pub zone: Option<String>,
     pub store: StoreOptions,
     pub allow_kill: bool,
     /// The first SIGTERM drains the node instead of stopping it.
@@ -81,6 +84,7 @@ impl NodeConfig {
             address,
             join: Vec::new(),
             id: None,
+            zone: None,
             store: StoreOptions::default(),
             allow_kill: false,
             drain_on_term: false,
@@ -310,6 +314,7 @@ fn driver_settings(
     let (store, traffic) = (store.clone(), traffic.clone());
     DriverSettings {
         id: config.id.map(RingId),
+        zone: config.zone.as_deref().map(Zone::of_name),
         kill: config.allow_kill.then(|| kill.clone()),
         load_bytes: Arc::new(move || traffic.status().rests().then(|| store.stats().live_bytes)),
         ..DriverSettings::new(folder.path().to_owned())

@@ -136,6 +136,10 @@ struct RunArgs {
     /// Position on the ring, 0..2^32 [default: chosen so that the fullest node is relieved, then kept]
     #[arg(long)]
     id: Option<u32>,
+    /// What fails together with this node, as a rack or a room: copies are kept in different zones where there are any
+    /// [with --aws: the instance's availability zone]
+    #[arg(long, value_name = "NAME", env = "CHORDFS_ZONE")]
+    zone: Option<String>,
     /// Largest size of the chunks kept here, in MiB [default: what the disk has]
     #[arg(long, value_name = "MIB")]
     capacity: Option<u64>,
@@ -182,6 +186,7 @@ impl From<RunArgs> for NodeConfig {
         let mut config = NodeConfig::new(data, SocketAddr::new(ip, args.port));
         config.join = args.join;
         config.id = args.id;
+        config.zone = args.zone;
         config.store.capacity_bytes = args.capacity.map(|mib| mib << 20);
         config.store.reserve_bytes = args.reserve << 20;
         config.scrub.period = args.scrub_period;

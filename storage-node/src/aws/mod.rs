@@ -107,6 +107,7 @@ pub async fn run(settings: AwsSettings, mut config: NodeConfig, ip: Option<IpAdd
     info!(?identity, "this instance");
     let ip = ip.map_or_else(|| identity.advertised(settings.advertise), Ok)?;
     config.address.set_ip(ip);
+    config.zone.get_or_insert_with(|| identity.zone.clone());
     let cloud: SharedCloud = Arc::new(Sdk::new(imds, Some(identity.region.clone())).await);
     let begin = |group: String| {
         let shared = Shared {
