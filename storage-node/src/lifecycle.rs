@@ -202,12 +202,13 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     let Parts { folder, store, stop, killed, tasks, around } = parts;
     let pool = Arc::new(HttpPool::new());
     let peers = Peers::new(pool.clone(), config.peer_deadline);
-    let ring = driver::start(driver_settings(config, folder, &store, killed), config.address, stop.clone()).await?;
+    let traffic = Arc::new(Traffic::new(config.repair_rate));
+    let settings = driver_settings(config, folder, &store, &traffic, killed);
+    let ring = driver::start(settings, config.address, stop.clone()).await?;
     let neighbours = ring.watch_keepers();
 
     let (opened, session) = watch::channel(None);
     let session = OwnSession::new(session, config.operation_deadline);
-    let traffic = Arc::new(Traffic::new(config.repair_rate));
     let departure = Arc::new(Departure::default());
     let node = Arc::new(Node {
         stage: Stage::default(),
@@ -303,13 +304,14 @@ fn driver_settings(
     config: &NodeConfig,
     folder: &DataFolder,
     store: &Arc<Store>,
+    traffic: &Arc<Traffic>,
     kill: &CancellationToken,
 ) -> DriverSettings {
-    let store = store.clone();
+    let (store, traffic) = (store.clone(), traffic.clone());
     DriverSettings {
         id: config.id.map(RingId),
         kill: config.allow_kill.then(|| kill.clone()),
-        load_bytes: Arc::new(move || store.stats().live_bytes),
+        load_bytes: Arc::new(move || traffic.status().rests().then(|| store.stats().live_bytes)),
         ..DriverSettings::new(folder.path().to_owned())
     }
 }

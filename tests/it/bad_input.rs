@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Cluster, TempMount, cluster::binary, programs::run_command, raw_rpc::RawRpc, tree};
+use harness::{Cluster, TempMount, binary, programs::run_command, raw_rpc::RawRpc, tree};
 use rmpv::Value;
 
 #[test]

@@ -83,13 +83,16 @@ impl Scene {
         self.during(time, |lab| lab.signal(node, Signal::SIGSTOP), |lab| lab.signal(node, Signal::SIGCONT));
     }
 
-    /// Everything that was written is there, also for a mount that has nothing cached, and nothing failed.
+    /// Everything that was written is there, also for a mount that has nothing cached, and nothing failed; every chunk has its
+    /// holders, and nothing is stored a fourth time.
     #[track_caller]
     fn finish(mut self) -> Report {
         let fresh = self.lab.mount();
         let report = self.load.finish(fresh.path());
         eprintln!("{report}");
         report.assert_clean();
+        self.lab.wait_settled();
+        self.lab.wait_clean();
         drop(self.mounts);
         report
     }

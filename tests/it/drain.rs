@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Cluster, Outcome, TempMount, cluster::binary, programs::run_command, tree, wait_for};
+use harness::{Cluster, Outcome, TempMount, binary, programs::run_command, tree, wait_for};
 use nix::sys::signal::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Cluster, Stored, TempMount, cluster::binary, run, tree, wait_for};
+use harness::{Cluster, Stored, TempMount, binary, run, tree, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

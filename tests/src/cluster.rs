@@ -1,23 +1,18 @@
 //! A ring of real storage-node processes, each on its own loopback address with the standard ports.
 
 use std::{
-    fs::{self, File},
     net::{Ipv4Addr, SocketAddr},
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::{
-    kept,
+    process::NodeProcess,
+    programs::binary,
     raw_rpc::{RawNode, RawRpc},
     wait::wait_for,
 };
@@ -38,7 +33,7 @@ pub struct Stored {
 pub struct Node {
     pub ip: Ipv4Addr,
     pub data: PathBuf,
-    child: Option<Child>,
+    process: NodeProcess,
 }
 
 pub struct Cluster {
@@ -48,14 +43,6 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// More arguments of `storage-node run`, for nodes started from now on.
     pub run_args: Vec<&'static str>,
-}
-
-/// The binary of that name beside the test's own.
-pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let path = test.ancestors().nth(2).expect("tests lie in <profile>/deps").join(name);
-    assert!(path.exists(), "{} is missing: cargo build -p storage-node -p fuse-client makes it", path.display());
-    path
 }
 
 impl Cluster {
@@ -87,10 +74,8 @@ impl Cluster {
     /// One more node, which is told of this member alone.
     #[track_caller]
     pub fn add_through(&mut self, member: SocketAddr) -> usize {
-        let index = self.nodes.len();
-        let data = self.folder.path().join(format!("node-{}", index + 1));
-        let [a, b] = self.network;
-        self.nodes.push(Node { ip: Ipv4Addr::new(127, a, b, index as u8 + 1), data, child: None });
+        let data = self.folder.path().join(format!("node-{}", self.nodes.len() + 1));
+        let index = self.push_node(data);
         self.start_node_through(index, Some(member));
         self.wait_ready(index);
         index
@@ -98,9 +83,7 @@ impl Cluster {
 
     #[track_caller]
     pub fn add_with_data(&mut self, data: PathBuf) -> usize {
-        let index = self.nodes.len();
-        let [a, b] = self.network;
-        self.nodes.push(Node { ip: Ipv4Addr::new(127, a, b, index as u8 + 1), data, child: None });
+        let index = self.push_node(data);
         self.start_node(index);
         self.wait_ready(index);
         index
@@ -109,35 +92,30 @@ impl Cluster {
     /// Starts a node, new or with its old data, without waiting.
     #[track_caller]
     pub fn start_node(&mut self, index: usize) {
-        let join = self.nodes.iter().enumerate().find(|(at, node)| *at != index && node.child.is_some());
+        let join = self.nodes.iter().enumerate().find(|(at, node)| *at != index && node.process.is_live());
         let join = join.map(|(_, node)| SocketAddr::from((node.ip, 5057)));
         self.start_node_through(index, join);
     }
 
+    #[track_caller]
     fn start_node_through(&mut self, index: usize, join: Option<SocketAddr>) {
-        let log = self.log_file(index);
         let node = &mut self.nodes[index];
-        fs::create_dir_all(&node.data).expect("the node's folder");
-        let mut command = Command::new(binary("storage-node"));
-        command.arg("run").arg("--data").arg(&node.data).arg("--ip").arg(node.ip.to_string()).args(&self.run_args);
-        if let Some(join) = join {
-            command.arg("--join").arg(join.to_string());
-        }
-        command.env("RUST_LOG", std::env::var("CHORDFS_TEST_LOG").unwrap_or("info".into()));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        node.child = Some(command.spawn().expect("storage-node starts"));
+        let (ip, join) = (node.ip.to_string(), join.map(|member| member.to_string()));
+        let mut command = node.process.command(&node.data, &ip, join.as_deref(), &self.run_args);
+        node.process.start(&mut command);
     }
 
-    fn log_path(&self, index: usize) -> PathBuf {
-        self.folder.path().join(format!("node-{}.log", index + 1))
-    }
-
-    fn log_file(&self, index: usize) -> File {
-        File::options().create(true).append(true).open(self.log_path(index)).expect("the node's log")
+    fn push_node(&mut self, data: PathBuf) -> usize {
+        let index = self.nodes.len();
+        let [a, b] = self.network;
+        let log = self.folder.path().join(format!("node-{}.log", index + 1));
+        let ip = Ipv4Addr::new(127, a, b, index as u8 + 1);
+        self.nodes.push(Node { ip, data, process: NodeProcess::new(log) });
+        index
     }
 
     pub fn log(&self, index: usize) -> String {
-        fs::read_to_string(self.log_path(index)).unwrap_or_default()
+        self.nodes[index].process.log()
     }
 
     pub fn folder(&self) -> &Path {
@@ -149,11 +127,11 @@ impl Cluster {
     }
 
     pub fn pid(&self, index: usize) -> u32 {
-        self.nodes[index].child.as_ref().expect("the node runs").id()
+        self.nodes[index].process.pid()
     }
 
     pub fn live(&self) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|&index| self.nodes[index].child.is_some()).collect()
+        (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_live()).collect()
     }
 
     /// What mount.chordfs takes as SOURCE: all nodes.
@@ -164,10 +142,7 @@ impl Cluster {
 
     /// `kill -9`.
     pub fn kill(&mut self, index: usize) {
-        if let Some(mut child) = self.nodes[index].child.take() {
-            child.kill().expect("our own child can be killed");
-            child.wait().expect("our own child can be waited for");
-        }
+        self.nodes[index].process.kill();
     }
 
     /// SIGTERM; returns when the process has ended by itself.
@@ -180,25 +155,18 @@ impl Cluster {
     /// Returns when the process has ended by itself, with success.
     #[track_caller]
     pub fn wait_ended(&mut self, index: usize) {
-        let mut child = self.nodes[index].child.take().expect("the node runs");
-        wait_for("the node ends by itself", SETTLE, || match child.try_wait() {
-            Ok(Some(status)) if status.success() => Ok(()),
-            Ok(Some(status)) => panic!("it ended with {status} (signal {:?})", status.signal()),
-            _ => Err("still running".into()),
-        });
+        self.nodes[index].process.wait_ended(SETTLE);
     }
 
     pub fn signal(&self, index: usize, signal: Signal) {
-        kill(Pid::from_raw(self.pid(index) as i32), signal).expect("our own child can be signalled");
+        self.nodes[index].process.signal(signal);
     }
 
     #[track_caller]
     pub fn wait_ready(&mut self, index: usize) {
         let url = format!("http://{}:5059/readyz", self.nodes[index].ip);
         wait_for(&format!("node {} is ready", index + 1), SETTLE, || {
-            if let Some(status) = self.nodes[index].child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                panic!("node {} ended with {status}; its log:\n{}", index + 1, self.log(index));
-            }
+            self.nodes[index].process.check_runs();
             let answer = reqwest::blocking::get(&url).map_err(|error| error.to_string())?;
             if answer.status().is_success() { Ok(()) } else { Err(answer.text().unwrap_or_default()) }
         });
@@ -289,9 +257,9 @@ impl Drop for Cluster {
             self.kill(index);
         }
         if std::thread::panicking() {
-            for index in 0..self.nodes.len() {
-                let name = format!("{}-n{}", self.folder.path().file_name().unwrap_or_default().display(), index + 1);
-                kept::show(&format!("node {}", index + 1), &self.log_path(index), &name);
+            let folder = self.folder.path().file_name().unwrap_or_default().display();
+            for (index, node) in self.nodes.iter().enumerate() {
+                node.process.show_log(&format!("node {}", index + 1), &format!("{folder}-n{}", index + 1));
             }
         }
     }

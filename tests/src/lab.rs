@@ -5,26 +5,18 @@
 //! The test itself has no cable. It asks a node from inside the node's namespace, so it always gets an answer, also from a
 //! node that nobody else can reach.
 
-use std::{
-    fs::{self, File},
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{net::Ipv4Addr, path::Path, process::Command, time::Duration};
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    cluster::{Stored, binary, check_members, parse_stored},
-    kept,
+    cluster::{Stored, check_members, parse_stored},
     mount::TempMount,
     netns::{Namespace, Network, Side},
+    process::NodeProcess,
+    programs::{Outcome, binary, run_command},
     raw_rpc::{RawNode, RawRpc},
     wait::wait_for,
 };
@@ -32,11 +24,14 @@ use crate::{
 /// Starting, joining, settling and electing, on a machine that is busy with other tests too.
 const SETTLE: Duration = Duration::from_secs(90);
 
+/// What an operator asks for and the nodes need time for: handing over, comparing, taking copies away.
+const OPERATOR_PATIENCE: Duration = Duration::from_secs(180);
+
 struct Machine {
     name: String,
     ip: Ipv4Addr,
     namespace: Namespace,
-    child: Option<Child>,
+    process: NodeProcess,
 }
 
 pub struct Lab {
@@ -81,7 +76,8 @@ impl Lab {
         let index = self.nodes.len();
         let (name, ip) = (format!("n{}", index + 1), Ipv4Addr::new(10, 77, 0, index as u8 + 1));
         let namespace = self.network.attach(&name, ip);
-        self.nodes.push(Machine { name, ip, namespace, child: None });
+        let log = self.folder.path().join(format!("{name}.log"));
+        self.nodes.push(Machine { name, ip, namespace, process: NodeProcess::new(log) });
         self.start_node(index);
         index
     }
@@ -91,15 +87,9 @@ impl Lab {
     pub fn start_node(&mut self, index: usize) {
         let join = self.live().into_iter().find(|&at| at != index).map(|at| self.nodes[at].ip.to_string());
         let data = self.folder.path().join(&self.nodes[index].name);
-        fs::create_dir_all(&data).expect("the node's folder");
-        let mut command = Command::new(binary("storage-node"));
-        command.arg("run").arg("--data").arg(&data).arg("--ip").arg(self.nodes[index].ip.to_string());
-        command.args(join.iter().flat_map(|member| ["--join", member]));
-        command.env("RUST_LOG", std::env::var("CHORDFS_TEST_LOG").unwrap_or("info".into()));
-        let log = File::options().create(true).append(true).open(self.log_path(index)).expect("the node's log");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let machine = &mut self.nodes[index];
-        machine.child = Some(machine.namespace.run(|| command.spawn()).expect("storage-node starts"));
+        let mut command = machine.process.command(&data, &machine.ip.to_string(), join.as_deref(), &[]);
+        machine.namespace.run(|| machine.process.start(&mut command));
     }
 
     /// A mount on a workstation of its own; it knows the nodes that there are now.
@@ -122,42 +112,36 @@ impl Lab {
         self.nodes[index].ip
     }
 
-    fn log_path(&self, index: usize) -> PathBuf {
-        self.folder.path().join(format!("{}.log", self.nodes[index].name))
-    }
-
     pub fn log(&self, index: usize) -> String {
-        fs::read_to_string(self.log_path(index)).unwrap_or_default()
+        self.nodes[index].process.log()
     }
 
     /// Nodes whose process runs.
     pub fn live(&self) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|&index| self.nodes[index].child.is_some()).collect()
+        (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_live()).collect()
     }
 
     pub fn signal(&self, index: usize, signal: Signal) {
-        let child = self.nodes[index].child.as_ref().expect("the node runs");
-        kill(Pid::from_raw(child.id() as i32), signal).expect("our own child can be signalled");
+        self.nodes[index].process.signal(signal);
     }
 
     /// `kill -9`.
     pub fn kill(&mut self, index: usize) {
-        if let Some(mut child) = self.nodes[index].child.take() {
-            child.kill().expect("our own child can be killed");
-            child.wait().expect("our own child can be waited for");
-        }
+        self.nodes[index].process.kill();
     }
 
     /// SIGTERM; returns when the process has ended by itself.
     #[track_caller]
     pub fn stop(&mut self, index: usize) {
         self.signal(index, Signal::SIGTERM);
-        let mut child = self.nodes[index].child.take().expect("the node runs");
-        wait_for("the node ends after SIGTERM", SETTLE, || match child.try_wait() {
-            Ok(Some(status)) if status.success() => Ok(()),
-            Ok(Some(status)) => panic!("it ended with {status}"),
-            _ => Err("still running".into()),
-        });
+        self.nodes[index].process.wait_ended(SETTLE);
+    }
+
+    /// `storage-node drain`; returns when the node has left the ring and ended.
+    #[track_caller]
+    pub fn drain(&mut self, index: usize) {
+        self.storage_node(index, &["drain"], &[]).ok();
+        self.nodes[index].process.wait_ended(SETTLE);
     }
 
     /// From now on nothing reaches the node and nothing leaves it.
@@ -186,9 +170,7 @@ impl Lab {
     #[track_caller]
     pub fn wait_ready(&mut self, index: usize) {
         wait_for(&format!("node {} is ready", index + 1), SETTLE, || {
-            if let Some(status) = self.nodes[index].child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                panic!("node {} ended with {status}; its log:\n{}", index + 1, self.log(index));
-            }
+            self.nodes[index].process.check_runs();
             self.get(index, "readyz").map(drop)
         });
     }
@@ -270,16 +252,52 @@ impl Lab {
         found.expect("the wait ended with one")
     }
 
+    /// A subcommand of `storage-node` about a node, run on the node's own machine.
+    #[track_caller]
+    fn storage_node(&self, index: usize, subcommand: &[&str], options: &[&str]) -> Outcome {
+        let mut command = Command::new(binary("storage-node"));
+        command.args(subcommand).args(["--node", &self.ring_address(index)]).args(options);
+        self.nodes[index].namespace.run(|| run_command(&mut command, OPERATOR_PATIENCE))
+    }
+
+    /// `storage-node check`, once it has nothing to complain of: every chunk is at its holders and, but for what is part of
+    /// no file, nowhere else.
+    #[track_caller]
+    pub fn wait_clean(&self) {
+        wait_for("storage-node check is clean", OPERATOR_PATIENCE, || {
+            let said = self.storage_node(self.live()[0], &["check"], &["--json", "--grace", "0"]);
+            let report: Value = serde_json::from_str(&said.stdout).map_err(|_| said.stderr.clone())?;
+            let surplus = report["surplus_copies"].as_u64();
+            if said.code == Some(0) && surplus == Some(0) { Ok(()) } else { Err(report.to_string()) }
+        });
+    }
+
+    /// What each node of the ring keeps, in bytes of data.
+    pub fn loads(&self) -> Result<Vec<f64>, String> {
+        let ring: Value =
+            serde_json::from_str(&self.get(self.live()[0], "ring")?).map_err(|error| error.to_string())?;
+        let nodes = ring["nodes"].as_array().ok_or_else(|| ring.to_string())?;
+        nodes.iter().map(|node| node["data_bytes"].as_f64().ok_or_else(|| node.to_string())).collect()
+    }
+
+    /// The fullest node has at most `bound` times the mean.
+    #[track_caller]
+    pub fn wait_balanced(&self, bound: f64) {
+        wait_for(&format!("no node has more than {bound} times the mean"), OPERATOR_PATIENCE, || {
+            let loads = self.loads()?;
+            let mean = loads.iter().sum::<f64>() / loads.len() as f64;
+            let fullest = loads.iter().copied().fold(0.0, f64::max) / mean;
+            if fullest <= bound { Ok(()) } else { Err(format!("{fullest:.2} times: {loads:.0?}")) }
+        });
+    }
+
     /// `storage-node ls`, asked on the node's own machine.
     pub fn ls(&self, index: usize) -> Result<Vec<Stored>, String> {
-        let mut command = Command::new(binary("storage-node"));
-        command.args(["ls", "--node", &self.ring_address(index)]);
-        let out = self.nodes[index].namespace.run(|| command.output()).map_err(|error| error.to_string())?;
-        if !out.status.success() {
-            return Err(String::from_utf8_lossy(&out.stderr).into_owned());
+        let out = self.storage_node(index, &["ls"], &[]);
+        if out.code != Some(0) {
+            return Err(out.stderr);
         }
-        let lines = String::from_utf8_lossy(&out.stdout);
-        lines.lines().map(|line| parse_stored(line).ok_or_else(|| format!("ls printed {line:?}"))).collect()
+        out.stdout.lines().map(|line| parse_stored(line).ok_or_else(|| format!("ls printed {line:?}"))).collect()
     }
 }
 
@@ -291,7 +309,7 @@ impl Drop for Lab {
         if std::thread::panicking() {
             for (index, node) in self.nodes.iter().enumerate() {
                 let name = format!("{}-{}", self.network.tag(), node.name);
-                kept::show(&format!("node {}", index + 1), &self.log_path(index), &name);
+                node.process.show_log(&format!("node {}", index + 1), &name);
             }
         }
     }

@@ -8,18 +8,19 @@ pub mod lab;
 pub mod load;
 pub mod mount;
 pub mod netns;
+mod process;
 pub mod programs;
 pub mod raw_rpc;
 pub mod tree;
 pub mod wait;
 
 pub use self::{
-    cluster::{Cluster, Stored, binary},
+    cluster::{Cluster, Stored},
     foreign::ForeignNode,
     lab::Lab,
     load::Load,
     mount::TempMount,
-    programs::{Outcome, python, run},
+    programs::{Outcome, binary, python, run},
     raw_rpc::RawRpc,
     wait::wait_for,
 };

@@ -9,9 +9,9 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    cluster::{Cluster, binary},
+    cluster::Cluster,
     kept,
-    programs::{Outcome, run, run_command},
+    programs::{Outcome, binary, run, run_command},
     wait::wait_for,
 };
 

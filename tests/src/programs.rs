@@ -25,6 +25,14 @@ impl Outcome {
     }
 }
 
+/// The binary of that name beside the test's own.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let path = test.ancestors().nth(2).expect("tests lie in <profile>/deps").join(name);
+    assert!(path.exists(), "{} is missing: cargo build -p storage-node -p fuse-client makes it", path.display());
+    path
+}
+
 /// Runs a program to its end; it is killed after five minutes.
 #[track_caller]
 pub fn run(program: impl AsRef<OsStr>, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {

@@ -71,25 +71,33 @@ impl ChunkClient {
         (batches.into_values().flatten().collect(), unrouted)
     }
 
-    /// Groups by the holder whose turn it is: 0 the owner, 1 the node after it, and so on.
+    /// Groups by the first holder that was not `tried` yet: the owner, the node after it, and so on; quiet ones come last.
+    /// Chunks whose holders were all tried come back as the second part, those without a route as the third.
     pub(super) async fn group_by_holder(
         &self,
         chunks: Vec<Wanted>,
-        turn: usize,
-    ) -> (Vec<(NodeRef, Vec<Wanted>)>, Vec<Wanted>) {
+        tried: &[NodeRef],
+    ) -> (Vec<(NodeRef, Vec<Wanted>)>, Vec<Wanted>, Vec<Wanted>) {
         let routes = self.routes(chunks.iter().map(|(key, _)| *key)).await;
+        let quiet = self.router.quiet();
         let mut groups: HashMap<NodeRef, Vec<Wanted>> = HashMap::new();
-        let mut unrouted = Vec::new();
+        let (mut exhausted, mut unrouted) = (Vec::new(), Vec::new());
         for (chunk, route) in chunks.into_iter().zip(routes) {
-            match route {
-                Some(route) => groups.entry(route.holders[turn % route.holders.len()]).or_default().push(chunk),
-                None => unrouted.push(chunk),
+            let Some(route) = route else {
+                unrouted.push(chunk);
+                continue;
+            };
+            let left = || route.holders.iter().filter(|node| !tried.contains(node));
+            let heard = left().find(|node| !quiet.contains(&node.ring_address()));
+            match heard.or_else(|| left().next()) {
+                Some(node) => groups.entry(*node).or_default().push(chunk),
+                None => exhausted.push(chunk),
             }
         }
         let batches = groups.into_iter().flat_map(|(node, group)| {
             let batches: Vec<_> = group.chunks(MAX_BATCH_CHUNKS).map(|batch| (node, batch.to_vec())).collect();
             batches
         });
-        (batches.collect(), unrouted)
+        (batches.collect(), exhausted, unrouted)
     }
 }

@@ -1,12 +1,13 @@
 //! Stores and fetches chunks: groups them by owner, sends the groups side by side, follows the ring when it moves.
 //!
 //! A put goes once, to the owner, which passes it on. A get goes to the owner and, for what is missing there, on to the
-//! next holders: during a join the new owner may not have been filled yet. Either way what fails is tried again until
-//! the deadline, by a route learnt anew.
+//! next holders: during a join the new owner may not have been filled yet. Either way a node that is silent costs a
+//! second, since others have or take the same; and what fails is tried again until the deadline, by a route learnt anew.
 
 mod batch;
 mod get;
 mod put;
+mod secure;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use hyper::{HeaderMap, Method};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 use tracing::debug;
 
 use self::sync::Unsynced;
@@ -33,6 +37,10 @@ use crate::{
 const TRY_DEADLINE: Duration = Duration::from_secs(5);
 /// Each try gets time for its bytes at this rate: a slow network is no dead node.
 const SLOWEST_BYTES_PER_SECOND: usize = 1 << 20;
+/// A node that is silent for this long may be stopped: another holder is asked as well.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Requests that are made of other holders as well, at a time: where everything is slow they must not double the load.
+const DOUBLED: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Look-ups for one request at most: each fills a gap of the table, and a ring has no more arcs than this at a time.
@@ -50,12 +58,14 @@ pub struct ChunkClient {
     pool: Arc<HttpPool>,
     deadline: Duration,
     unsynced: Unsynced,
+    /// One permit for each request made of others as well.
+    doubled: Semaphore,
 }
 
 impl ChunkClient {
     /// Every operation ends by `deadline`.
     pub fn new(router: Arc<Router>, pool: Arc<HttpPool>, deadline: Duration) -> Self {
-        Self { router, pool, deadline, unsynced: Unsynced::default() }
+        Self { router, pool, deadline, unsynced: Unsynced::default(), doubled: Semaphore::new(DOUBLED) }
     }
 
     pub fn router(&self) -> &Arc<Router> {
@@ -84,6 +94,12 @@ impl ChunkClient {
         let (address, path) = (node.files_address(), "/chunks/space");
         let answer = self.pool.request(address, Method::GET, path, HeaderMap::new(), vec![], TRY_DEADLINE).await;
         postcard::from_bytes(&answer.ok()?.body).ok()
+    }
+
+    /// The node after a silent one knows first when the ring has closed up.
+    fn refresh_from(&self, node: NodeRef) {
+        let router = self.router.clone();
+        tokio::spawn(async move { router.refresh(&node).await });
     }
 
     fn learn_from(&self, node: &NodeRef, json: &[u8]) {

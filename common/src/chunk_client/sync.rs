@@ -1,94 +1,201 @@
 //! Bringing to disk what was stored without waiting for disks: `fsync` on a file whose chunks have left long ago.
+//!
+//! A put's answer says which nodes have the batch, and when two of these have synced, two of three have it on disk. That is
+//! one small request to each node. Only where one of them is silent, gone, or has been started again since are chunks
+//! asked for one by one, in [`super::secure`]: another holder may have its copy late or by repair, or not yet.
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
+use tokio::{
+    select,
+    time::{Instant, sleep, timeout_at},
+};
 use tracing::debug;
 
-use super::{ChunkClient, Rounds, TRY_DEADLINE};
+use super::{ChunkClient, NewChunk, PATIENCE, put::Placed, secure::Endangered};
 use crate::{
-    chunk_api::write_quorum,
+    chunk::{ChunkId, ChunkRef, ChunkRun, chunk_key},
+    chunk_api::{Synced, write_quorum},
     fs_error::FsError,
-    ring_id::{NodeRef, RingId},
+    ring_id::NodeRef,
     router::Route,
 };
 
-/// Holders that were given chunks, and a key by which to find who holds them today.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct HolderSet {
-    key: RingId,
-    holders: Vec<NodeRef>,
+/// Beyond this many notes a put syncs first: nobody calls fsync, and memory is bounded.
+const MAX_NOTES: usize = 1 << 16;
+
+/// The chunks of `runs` with keys in the arc of `route` were stored by these nodes.
+pub struct Note {
+    runs: Arc<[ChunkRun]>,
+    route: Arc<Route>,
+    stored: Vec<NodeRef>,
+    sent: Instant,
+}
+
+impl Note {
+    pub fn new(runs: &Arc<[ChunkRun]>, placed: Placed) -> Self {
+        Self { runs: runs.clone(), route: placed.route, stored: placed.stored, sent: placed.sent }
+    }
+
+    /// Nodes that have been running since before the batch was sent have synced it, and they are enough.
+    fn is_on_disk(&self, lives: &HashMap<NodeRef, Life>) -> bool {
+        let synced = |node: &&NodeRef| lives.get(node).is_some_and(|life| life.began_before(self.sent));
+        !self.stored.is_empty() && self.stored.iter().filter(synced).count() >= write_quorum(self.stored.len())
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = Endangered> + '_ {
+        let chunks = self.runs.iter().flat_map(|run| (0..run.count).map(move |step| (run, run.first + step)));
+        chunks.filter_map(|(run, index)| {
+            let key = chunk_key(&run.file, index);
+            let chunk = || ChunkRef { file: run.file.clone(), id: ChunkId { version: run.version, index } };
+            self.route.arc.contains(key).then(|| Endangered::new(key, chunk(), &self.stored, &self.route.holders))
+        })
+    }
+}
+
+/// A node said, at that moment, for how long it has been running.
+#[derive(Clone, Copy)]
+struct Life {
+    running_for: Duration,
+    at: Instant,
+}
+
+impl Life {
+    fn began_before(&self, sent: Instant) -> bool {
+        self.at.duration_since(sent) <= self.running_for
+    }
 }
 
 /// What was stored since the last sync. A sync takes it all and then works for everybody, so syncs take turns: one that
 /// found nothing while another was at work would answer too early.
 #[derive(Default)]
 pub struct Unsynced {
-    sets: Mutex<HashSet<HolderSet>>,
+    notes: Mutex<Vec<Note>>,
     turn: tokio::sync::Mutex<()>,
 }
 
-impl Unsynced {
-    pub fn note(&self, route: &Route) {
-        self.sets.lock().insert(HolderSet { key: route.arc.upto, holders: route.holders.clone() });
+/// The notes that a sync has taken. Unless it ends well they go back, also when nobody waits for it any more.
+struct Taken<'a> {
+    from: &'a Unsynced,
+    notes: Vec<Note>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.from.notes.lock().append(&mut self.notes);
     }
 }
 
 impl ChunkClient {
+    pub(super) async fn note_unsynced(&self, notes: Vec<Note>) {
+        self.unsynced.notes.lock().extend(notes);
+        if self.unsynced.notes.lock().len() > MAX_NOTES
+            && let Err(error) = self.sync().await
+        {
+            debug!(%error, "what nobody has synced for long could not be brought to disk; the next put tries again");
+        }
+    }
+
     /// Everything put before through this client is on the disks of its holders when this returns.
     pub async fn sync(&self) -> Result<(), FsError> {
-        let _turn = self.unsynced.turn.lock().await;
-        let sets = std::mem::take(&mut *self.unsynced.sets.lock());
-        let result = self.sync_sets(&sets).await;
-        if result.is_err() {
-            self.unsynced.sets.lock().extend(sets);
-        }
-        result
+        let end = Instant::now() + self.deadline;
+        let turn = timeout_at(end, self.unsynced.turn.lock()).await;
+        let _turn =
+            turn.map_err(|_| FsError::NoReplica { detail: "another sync is still waiting for disks".into() })?;
+        let notes = std::mem::take(&mut *self.unsynced.notes.lock());
+        let mut taken = Taken { from: &self.unsynced, notes };
+        self.sync_notes(&taken.notes, end).await?;
+        taken.notes.clear();
+        Ok(())
     }
 
-    /// A holder that does not answer does not count, as long as its set keeps a quorum.
-    async fn sync_sets(&self, sets: &HashSet<HolderSet>) -> Result<(), FsError> {
-        let mut synced = HashSet::new();
-        let mut rounds = Rounds::new(self.deadline);
+    async fn sync_notes(&self, notes: &[Note], end: Instant) -> Result<(), FsError> {
+        let nodes: HashSet<NodeRef> = notes.iter().flat_map(|note| &note.stored).copied().collect();
+        let mut asked: FuturesUnordered<_> = nodes.iter().map(|node| self.sync_node(*node, end)).collect();
+        let (mut lives, mut open) = (HashMap::new(), notes.iter().collect::<Vec<_>>());
+        let patience = sleep(PATIENCE);
+        tokio::pin!(patience);
+        while !open.is_empty() {
+            select! {
+                answer = asked.next() => match answer {
+                    Some(answer) => count(answer, &mut lives, &mut open),
+                    None => break,
+                },
+                () = &mut patience => break,
+            }
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        nodes.iter().filter(|node| !lives.contains_key(node)).for_each(|node| self.router.note_quiet(node));
+        debug!(notes = open.len(), "not all that have stored chunks bring them to disk; asking for each chunk");
+        // Boxed: a rare way with much state.
+        let mut secured = Box::pin(self.secure(open.iter().flat_map(|note| note.chunks()).collect(), end));
         loop {
-            let open = sets.iter().flat_map(|set| &set.holders).copied();
-            self.sync_nodes(open.collect(), &mut synced).await;
-            let mut short = Vec::new();
-            for set in sets.iter().filter(|set| !is_enough(&set.holders, &synced)).cloned().collect::<Vec<_>>() {
-                if !self.sync_heirs(&set, &mut synced).await {
-                    short.push(set);
-                }
+            select! {
+                result = &mut secured => return result,
+                Some(answer) = asked.next() => count(answer, &mut lives, &mut open),
             }
-            let Some(set) = short.first() else { return Ok(()) };
-            rounds.pause(|| format!("too few of {:?} brought their chunks to disk", set.holders)).await?;
+            if open.is_empty() {
+                return Ok(());
+            }
         }
     }
 
-    /// Where most of a set is gone, repair has brought its chunks to others from one that is left; these must have them
-    /// on disk.
-    async fn sync_heirs(&self, set: &HolderSet, synced: &mut HashSet<NodeRef>) -> bool {
-        self.router.forget_all();
-        let Ok(route) = self.router.route(set.key).await else { return false };
-        self.sync_nodes(route.holders.iter().copied().collect(), synced).await;
-        set.holders.iter().any(|node| synced.contains(node)) && is_enough(&route.holders, synced)
-    }
-
-    async fn sync_nodes(&self, nodes: HashSet<NodeRef>, synced: &mut HashSet<NodeRef>) {
-        let asked = nodes.difference(synced).map(|&node| async move {
-            let answer = self.pool.post(node.files_address(), "/chunks/sync", vec![], 2 * TRY_DEADLINE).await;
-            match answer {
-                Ok(answer) if answer.status.is_success() => return Some(node),
-                Ok(answer) => debug!(%node, status = %answer.status, reason = answer.text(), "sync refused"),
-                Err(error) => debug!(%node, %error, "sync failed"),
+    /// For how long the node that has synced is running. A slow disk has time until the end.
+    async fn sync_node(&self, node: NodeRef, end: Instant) -> (NodeRef, Option<Life>) {
+        let left = end.saturating_duration_since(Instant::now());
+        let answer = self.pool.post(node.files_address(), "/chunks/sync", vec![], left).await;
+        let life = match answer {
+            Ok(answer) if answer.status.is_success() => life(&node, &answer.body),
+            Ok(answer) => {
+                debug!(%node, status = %answer.status, reason = answer.text(), "sync refused");
+                None
             }
-            None
-        });
-        let done = join_all(asked).await;
-        synced.extend(done.into_iter().flatten());
+            Err(error) => {
+                debug!(%node, %error, "sync failed");
+                None
+            }
+        };
+        (node, life)
     }
 }
 
-fn is_enough(holders: &[NodeRef], synced: &HashSet<NodeRef>) -> bool {
-    holders.iter().filter(|node| synced.contains(node)).count() >= write_quorum(holders.len())
+/// Drops from `open` what is on disk by this answer.
+fn count((node, life): (NodeRef, Option<Life>), lives: &mut HashMap<NodeRef, Life>, open: &mut Vec<&Note>) {
+    lives.extend(life.map(|life| (node, life)));
+    open.retain(|note| !note.is_on_disk(lives));
+}
+
+fn life(node: &NodeRef, answer: &[u8]) -> Option<Life> {
+    let synced: Synced = postcard::from_bytes(answer)
+        .inspect_err(|error| debug!(%node, %error, "the answer to a sync does not decode"))
+        .ok()?;
+    Some(Life { running_for: synced.running_for, at: Instant::now() })
+}
+
+/// Chunks of one version that follow each other are one run.
+pub fn runs_of(chunks: &[NewChunk]) -> Arc<[ChunkRun]> {
+    let mut runs: Vec<ChunkRun> = Vec::new();
+    for chunk in chunks {
+        let follows = |run: &&mut ChunkRun| {
+            run.version == chunk.id.version && run.first.checked_add(run.count) == Some(chunk.id.index)
+        };
+        match runs.last_mut().filter(follows) {
+            Some(run) => run.count += 1,
+            None => runs.push(ChunkRun {
+                file: chunk.file.clone(),
+                first: chunk.id.index,
+                count: 1,
+                version: chunk.id.version,
+            }),
+        }
+    }
+    runs.into()
 }

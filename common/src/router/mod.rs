@@ -4,21 +4,24 @@
 //! here has to be right for data to be safe: a node that is asked for a key outside its arc says so, and that answer is
 //! learnt like any other.
 
+mod quiet;
 mod table;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use thiserror::Error;
+use tracing::debug;
 
+use self::quiet::Quiet;
 pub use self::table::{Route, RouteTable};
 use crate::{
     namespace::calls,
@@ -48,13 +51,21 @@ pub struct Router {
     /// Which node to ask next: a different one each time, so that a dead one costs one try.
     turn: AtomicUsize,
     connections: Mutex<HashMap<SocketAddr, RpcClient>>,
+    quiet: Mutex<Quiet>,
     deadline: Duration,
 }
 
 impl Router {
     /// `nodes`: ring addresses of any members, asked while nothing better is known. `deadline` bounds one call.
     pub fn new(nodes: Vec<SocketAddr>, deadline: Duration) -> Self {
-        Self { table: Mutex::default(), nodes, turn: AtomicUsize::new(0), connections: Mutex::default(), deadline }
+        Self {
+            table: Mutex::default(),
+            nodes,
+            turn: AtomicUsize::new(0),
+            connections: Mutex::default(),
+            quiet: Mutex::default(),
+            deadline,
+        }
     }
 
     /// Takes over what a node said of its surroundings.
@@ -67,8 +78,44 @@ impl Router {
         *self.table.lock() = RouteTable::default();
     }
 
+    /// The route is asked anew.
+    pub fn forget(&self, route: &Route) {
+        self.table.lock().drop_owner(route.owner());
+    }
+
+    /// The node has been silent, or is not there: others are asked first for a while. What was learnt of it stays.
+    pub fn note_quiet(&self, node: &NodeRef) {
+        self.quiet.lock().note(node.ring_address(), Instant::now());
+    }
+
+    pub fn note_heard(&self, node: &NodeRef) {
+        self.quiet.lock().heard(node.ring_address());
+    }
+
+    pub fn is_quiet(&self, node: &NodeRef) -> bool {
+        self.quiet.lock().holds(node.ring_address(), Instant::now())
+    }
+
+    /// Ring addresses of all that are quiet now.
+    pub fn quiet(&self) -> HashSet<SocketAddr> {
+        self.quiet.lock().all(Instant::now())
+    }
+
+    /// Asks one node what it knows of its surroundings: by whoever comes after a node that went quiet, the table learns
+    /// when the ring has closed up.
+    pub async fn refresh(&self, node: &NodeRef) {
+        let address = node.ring_address();
+        let answer = self.call(address, calls::KEEPERS, vec![]).await.map(|answer| ring_wire::neighbours(&answer));
+        match answer {
+            Ok(Ok(neighbours)) => self.learn(&neighbours),
+            Ok(Err(reason)) => debug!(%node, reason, "an answer about the ring does not decode"),
+            Err(error) => debug!(%node, %error, "no answer about the ring"),
+        }
+    }
+
     /// The node did not answer: what was learnt of its own arc is asked again from others.
     pub fn suspect(&self, node: &NodeRef) {
+        self.note_quiet(node);
         self.table.lock().drop_owner(node);
         self.connections.lock().remove(&node.ring_address());
     }
@@ -126,10 +173,13 @@ impl Router {
             .ok_or_else(|| RouteError::Answer { from, reason: "it knows no owner of the key".into() })
     }
 
-    /// Members found meanwhile are asked too: the nodes first named may all be gone.
+    /// Members found meanwhile are asked too: the nodes first named may all be gone. Quiet ones only where all are.
     fn next_node(&self) -> Result<SocketAddr, RouteError> {
         let members = self.table.lock().members();
-        let known: Vec<_> = self.nodes.iter().copied().chain(members.iter().map(NodeRef::ring_address)).collect();
+        let all: Vec<_> = self.nodes.iter().copied().chain(members.iter().map(NodeRef::ring_address)).collect();
+        let (quiet, now) = (self.quiet.lock(), Instant::now());
+        let heard: Vec<_> = all.iter().copied().filter(|node| !quiet.holds(*node, now)).collect();
+        let known = if heard.is_empty() { all } else { heard };
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         known.get(turn % known.len().max(1)).copied().ok_or(RouteError::NoNode)
     }
@@ -139,7 +189,8 @@ impl Router {
         let client = match known {
             Some(client) => client,
             None => {
-                let client = RpcClient::connect(address, self.deadline, None).await?;
+                let client = RpcClient::connect(address, self.deadline, None).await;
+                let client = client.inspect_err(|_| self.quiet.lock().note(address, Instant::now()))?;
                 self.connections.lock().insert(address, client.clone());
                 client
             }
@@ -147,6 +198,7 @@ impl Router {
         let answer = client.call(method, params, self.deadline).await;
         if matches!(answer, Err(RpcError::Deadline { .. } | RpcError::Closed { .. })) {
             self.connections.lock().remove(&address);
+            self.quiet.lock().note(address, Instant::now());
         }
         Ok(answer?)
     }

@@ -28,7 +28,7 @@ pub async fn ring_call(handle: &RingHandle, method: &str, params: &[Value]) -> O
         own::KEEPERS => none(method, params).map(|()| wire::neighbours_value(&handle.keepers())),
         own::ROUTE => route(handle, params).await,
         own::LEAVE => leave(handle, params).await,
-        own::LOAD => none(method, params).map(|()| (handle.settings().load_bytes)().into()),
+        own::LOAD => none(method, params).map(|()| (handle.settings().load_bytes)().map_or(Value::Nil, Value::from)),
         own::PLACE => place(handle, params).await,
         _ => return None,
     };

@@ -316,14 +316,20 @@ impl RingHandle {
         }
     }
 
-    /// Bytes that `node` holds.
-    pub async fn load_of(&self, node: NodeRef) -> Result<u64, RingError> {
+    /// Bytes that `node` holds; `None` while chunks are moving to it or from it.
+    pub async fn load_of(&self, node: NodeRef) -> Result<Option<u64>, RingError> {
         if node.ring_address() == self.me().ring_address() {
             return Ok((self.settings().load_bytes)());
         }
         let address = node.ring_address();
         let value = self.call(address, own::LOAD, vec![], self.settings().call_deadline).await?;
-        value.as_u64().ok_or_else(|| RingError::Unreadable { address, reason: wire::shortened(&value) })
+        match value.is_nil() {
+            true => Ok(None),
+            false => value
+                .as_u64()
+                .map(Some)
+                .ok_or_else(|| RingError::Unreadable { address, reason: wire::shortened(&value) }),
+        }
     }
 
     /// One call of any kind to another node, over the ring's connection to it.

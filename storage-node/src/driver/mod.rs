@@ -65,8 +65,8 @@ pub struct DriverSettings {
     pub id: Option<RingId>,
     /// Cancelled by the call `kill`; without it that call is refused.
     pub kill: Option<CancellationToken>,
-    /// Bytes this node holds now.
-    pub load_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Bytes this node holds now; `None` while chunks are moving to this node or from it.
+    pub load_bytes: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
 }
 
 impl DriverSettings {
@@ -79,7 +79,7 @@ impl DriverSettings {
             data_folder,
             id: None,
             kill: None,
-            load_bytes: Arc::new(|| 0),
+            load_bytes: Arc::new(|| Some(0)),
         }
     }
 }

@@ -103,18 +103,27 @@ impl RingHandle {
 
     /// Of those that keep chunks; one that does not answer counts as empty. And the positions of foreign members, which
     /// keep none: there is no load to take from them, but their ids are taken.
+    ///
+    /// While chunks are moving, what the nodes have says nothing of what they will have. Then all count as empty, and the
+    /// arcs alone decide: keys are hashes, so in the end the loads are as the arcs.
     async fn loads(&self, members: &[NodeRef]) -> (Vec<Member>, Vec<RingId>) {
         let mut loads = Vec::with_capacity(members.len());
         for some in members.chunks(ASKED_AT_ONCE) {
             loads.extend(join_all(some.iter().map(|&node| self.load_of(node))).await);
         }
-        let (mut keeping, mut foreign) = (Vec::new(), Vec::new());
+        let (mut keeping, mut foreign, mut all_rest) = (Vec::new(), Vec::new(), true);
         for (node, load) in members.iter().zip(loads) {
             match load {
                 // None of ours refuses to tell its load.
                 Err(RingError::Peer(RpcError::Remote { .. })) => foreign.push(node.id),
-                load => keeping.push(Member { id: node.id, load_bytes: load.unwrap_or(0) }),
+                load => {
+                    all_rest &= !matches!(load, Ok(None));
+                    keeping.push(Member { id: node.id, load_bytes: load.ok().flatten().unwrap_or(0) });
+                }
             }
+        }
+        if !all_rest {
+            keeping.iter_mut().for_each(|member| member.load_bytes = 0);
         }
         (keeping, foreign)
     }

@@ -15,7 +15,10 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use common::{
     chunk::{ChunkRef, ChunkRun, VerifiedBatch},
-    chunk_api::{MAX_BATCH_BYTES, MAX_BATCH_CHUNKS, NEIGHBOURS_HEADER, Space, decode_batch},
+    chunk_api::{
+        ABSENT, DELETED, MAX_BATCH_BYTES, MAX_BATCH_CHUNKS, NEIGHBOURS_HEADER, ON_DISK, STORED_HEADER, Space, Synced,
+        decode_batch,
+    },
     ring_id::{RingArc, RingId},
 };
 use futures_util::StreamExt;
@@ -30,7 +33,7 @@ use crate::{
         traffic::Traffic,
         write::{PutError, Writer},
     },
-    store::{Store, StoreError},
+    store::{Secured, Store, StoreError},
 };
 
 /// A body whose next piece does not come for this long is given up.
@@ -56,6 +59,7 @@ pub fn routes(plane: ChunkPlane) -> Router {
         .route("/chunks/has", post(has))
         .route("/chunks/delete", post(delete))
         .route("/chunks/sync", post(sync))
+        .route("/chunks/secure", post(secure))
         .route("/chunks/list", get(list))
         .route("/chunks/digest", get(digest))
         .route("/chunks/space", get(space))
@@ -80,17 +84,20 @@ async fn put(
     State(plane): State<ChunkPlane>,
     Query(params): Query<PutParams>,
     body: Body,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Response, Refusal> {
     let batch = VerifiedBatch::verify(gather(body).await?).map_err(|error| Refusal::bad(error.to_string()))?;
     match params.copies {
         1 => match params.from {
             Some(from) => put_brought(&plane, RingId(from), &params, batch).await?,
             None => plane.writer.put_local(batch, params.durable).await?,
         },
-        3 => plane.writer.put(batch, params.durable).await?,
+        3 => {
+            let stored = plane.writer.put(batch, params.durable).await?;
+            return Ok((StatusCode::NO_CONTENT, [(STORED_HEADER, json_header(&stored))]).into_response());
+        }
         copies => return Err(Refusal::bad(format!("copies={copies}: only 1 (store here) and 3 (as owner) are known"))),
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// A copy that repair brings.
@@ -145,9 +152,21 @@ async fn delete(State(plane): State<ChunkPlane>, body: Body) -> Result<StatusCod
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn sync(State(plane): State<ChunkPlane>) -> Result<StatusCode, Refusal> {
-    blocking(move || plane.store.sync()).await?;
-    Ok(StatusCode::NO_CONTENT)
+async fn sync(State(plane): State<ChunkPlane>) -> Result<Bytes, Refusal> {
+    let store = plane.store.clone();
+    blocking(move || store.sync()).await?;
+    encode(&Synced { running_for: plane.store.open_for() })
+}
+
+async fn secure(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
+    let asked: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
+    let secured = blocking(move || plane.store.secure(&asked)).await?;
+    let byte = |secured| match secured {
+        Secured::Absent => ABSENT,
+        Secured::OnDisk => ON_DISK,
+        Secured::Deleted => DELETED,
+    };
+    Ok(secured.into_iter().map(byte).collect())
 }
 
 #[derive(Deserialize)]

@@ -126,17 +126,24 @@ impl View {
     }
 
     /// A voter to do without: a lost one that nobody replaces if the others are enough or it left for good, or one too
-    /// many; of those too many, the one that is silent for longest.
+    /// many, whichever. While one is silent and not yet lost there is none too many: the ring seems smaller because of
+    /// it, and it may come back.
     fn dispensable(&self, target: usize, lost: Option<u64>) -> Option<u64> {
         let for_good = |uid: &u64| self.voters[uid].supplanted || self.voters[uid].leaving;
         let too_many = self.size_is_sure && self.voters.len() > target;
         if let Some(uid) = lost.filter(|uid| too_many || for_good(uid)) {
             return Some(uid);
         }
-        let others = || self.voters.iter().filter(|(uid, _)| **uid != self.leader);
-        let silent = |seen: &Seen| if seen.silent_for < self.patience / 4 { Duration::ZERO } else { seen.silent_for };
-        let other = || others().max_by_key(|(_, seen)| silent(seen)).map(|(uid, _)| *uid);
-        if too_many { other() } else { None }
+        if !too_many || self.awaits_one() {
+            return None;
+        }
+        self.voters.keys().rfind(|uid| **uid != self.leader).copied()
+    }
+
+    /// Whether a voter is silent, or out of the ring, and not yet for so long that it counts as lost.
+    fn awaits_one(&self) -> bool {
+        let waits = |seen: &Seen| seen.silent_for >= self.patience / 4 || !seen.missing_for.is_zero();
+        self.voters.iter().any(|(uid, seen)| *uid != self.leader && waits(seen) && !self.is_lost(*uid, seen))
     }
 
     /// Whether a majority of the voters, or of those that remain without `uid`, answers at present.
@@ -245,9 +252,33 @@ mod tests {
         view.size_is_sure = false;
         view.voters.get_mut(&2).unwrap().silent_for = Duration::from_secs(1);
         assert_eq!(decide(&view), Step::Rest);
-        view.size_is_sure = true;
-        view.voters.get_mut(&2).unwrap().silent_for = PATIENCE / 2;
-        assert_eq!(decide(&view), Step::RemoveVoter { uid: 2 }, "of those too many, the silent one");
+    }
+
+    /// In a ring of three a node that was away for 15 s lost its seat, and the setting said 30 s: the ring had seemed one of two
+    /// for long enough, and of the one too many the silent one was chosen, although nothing else had made the ring smaller.
+    #[test]
+    fn a_voter_that_is_away_keeps_its_seat_until_it_is_lost() {
+        let mut view = view(2, &[1, 2, 3], &[3]);
+        let mut away = |silent_for, missing_for| {
+            let voter = view.voters.get_mut(&2).unwrap();
+            (voter.silent_for, voter.missing_for) = (silent_for, missing_for);
+            decide(&view)
+        };
+        let (half, almost) = (PATIENCE / 2, PATIENCE - Duration::from_secs(1));
+        assert_eq!(away(half, Duration::ZERO), Step::Rest);
+        assert_eq!(away(almost, half), Step::Rest);
+        assert_eq!(
+            away(Duration::ZERO, almost),
+            Step::Rest,
+            "it answers, but its neighbours have not taken it in again"
+        );
+        assert_eq!(away(PATIENCE, half), Step::RemoveVoter { uid: 2 });
+        assert_eq!(away(Duration::ZERO, PATIENCE), Step::RemoveVoter { uid: 2 });
+        assert_eq!(
+            away(Duration::ZERO, Duration::ZERO),
+            Step::RemoveVoter { uid: 3 },
+            "the ring is smaller all the same"
+        );
     }
 
     #[test]

@@ -49,6 +49,13 @@ pub struct RepairStatus {
     pub limit: Option<u64>,
 }
 
+impl RepairStatus {
+    /// Its holders have what this node has, and nothing is on its way.
+    pub fn rests(&self) -> bool {
+        self.compared && self.incoming.bytes_left == 0 && self.outgoing.bytes_left == 0
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     Incoming,

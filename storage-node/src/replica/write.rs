@@ -74,8 +74,8 @@ impl Writer {
         stored.await.expect("storing does not panic").map(drop)
     }
 
-    /// Stores a batch as its owner.
-    pub async fn put(&self, batch: VerifiedBatch, durable: bool) -> Result<(), PutError> {
+    /// Stores a batch as its owner; says who has it by now.
+    pub async fn put(&self, batch: VerifiedBatch, durable: bool) -> Result<Vec<NodeRef>, PutError> {
         let admitted = self.departure.admit().await;
         let _admitted = admitted.map_err(|neighbours| PutError::Misdirected { neighbours })?;
         let neighbours = self.neighbours();
@@ -85,19 +85,24 @@ impl Writer {
             PutVerdict::TooFewNodes { required } => {
                 Err(PutError::NoQuorum { stored: 0, required, reason: "the ring is still coming together".into() })
             }
-            PutVerdict::Own { others, required } => self.spread(batch, others, required, durable).await,
+            PutVerdict::Own { others, required } => {
+                let mut stored = self.spread(batch, others, required, durable).await?;
+                stored.insert(0, neighbours.node);
+                Ok(stored)
+            }
         }
     }
 
+    /// Which of `others` have it when enough have.
     async fn spread(
         &self,
         batch: VerifiedBatch,
         others: Vec<NodeRef>,
         required: usize,
         durable: bool,
-    ) -> Result<(), PutError> {
+    ) -> Result<Vec<NodeRef>, PutError> {
         let (copies, arrived) = mpsc::unbounded_channel();
-        let mut spread = Spread { arrived, stored: 0, full: 0, open: 0, reason: String::new() };
+        let mut spread = Spread { arrived, stored: Vec::new(), full: 0, open: 0, reason: String::new() };
         let wanted = recipients(&others, |node| self.departure.peer_drains(node), self.departure.drains());
         let mut others = others.into_iter();
         for node in others.by_ref().take(wanted) {
@@ -106,9 +111,9 @@ impl Writer {
         }
         // Without room here the batch is refused, even if others have room: the owner answers for its arc.
         self.store_here(batch.clone(), durable).await?;
-        spread.stored += 1;
         let end = Instant::now() + self.deadline;
-        while spread.stored < required {
+        // This node has it, too.
+        while spread.stored.len() + 1 < required {
             if spread.open == 0 {
                 // A holder failed: the next node takes its place.
                 let Some(node) = others.next() else { return Err(spread.failure(required)) };
@@ -123,7 +128,7 @@ impl Writer {
                 }
             }
         }
-        Ok(())
+        Ok(spread.stored)
     }
 
     /// Goes on after the acknowledgement, too: the third copy is only late, not dropped.
@@ -132,7 +137,7 @@ impl Writer {
         node: NodeRef,
         batch: VerifiedBatch,
         durable: bool,
-        copies: mpsc::UnboundedSender<Result<(), PeerError>>,
+        copies: mpsc::UnboundedSender<Result<NodeRef, PeerError>>,
     ) {
         let (peers, repair) = (self.peers.clone(), self.repair.clone());
         let flight = self.traffic.depart(&node, batch);
@@ -144,25 +149,25 @@ impl Writer {
                 repair.notify_one();
             }
             // Nobody waits for a copy beyond the quorum.
-            let _ = copies.send(result);
+            let _ = copies.send(result.map(|()| node));
         });
     }
 }
 
 /// How far one batch has got.
 struct Spread {
-    arrived: mpsc::UnboundedReceiver<Result<(), PeerError>>,
-    stored: usize,
+    arrived: mpsc::UnboundedReceiver<Result<NodeRef, PeerError>>,
+    stored: Vec<NodeRef>,
     full: usize,
     open: usize,
     reason: String,
 }
 
 impl Spread {
-    fn count(&mut self, result: Result<(), PeerError>) {
+    fn count(&mut self, result: Result<NodeRef, PeerError>) {
         self.open -= 1;
         match result {
-            Ok(()) => self.stored += 1,
+            Ok(node) => self.stored.push(node),
             Err(error) => {
                 self.full += usize::from(matches!(error, PeerError::NoSpace { .. }));
                 self.reason = error.to_string();
@@ -174,7 +179,8 @@ impl Spread {
         if self.full > 0 {
             return PutError::NoSpace;
         }
-        warn!(stored = self.stored, required, reason = self.reason, "a batch has too few copies");
-        PutError::NoQuorum { stored: self.stored, required, reason: self.reason }
+        let stored = self.stored.len() + 1;
+        warn!(stored, required, reason = self.reason, "a batch has too few copies");
+        PutError::NoQuorum { stored, required, reason: self.reason }
     }
 }

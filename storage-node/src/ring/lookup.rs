@@ -130,11 +130,12 @@ impl Ring {
         nodes
     }
 
-    /// The nodes of our list at the target and after it; none if the list does not reach so far.
+    /// The nodes of our list at the target and after it, all of them, as all but the last may be dead; none if the list does
+    /// not reach so far.
     fn beyond(&self, target: RingId) -> Vec<NodeRef> {
         let ahead = RingArc::new(self.id(), target);
         let reached = self.successors.iter().skip_while(|node| ahead.strictly_contains(node.id));
-        reached.filter(|node| !self.is_silent(**node)).take(PROPOSED).copied().collect()
+        reached.filter(|node| !self.is_silent(**node)).copied().collect()
     }
 
     pub(super) fn find_successor(&mut self, tag: Tag, target: RingId) {

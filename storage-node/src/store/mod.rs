@@ -44,7 +44,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -147,6 +147,15 @@ pub struct Store {
     _folder: DataFolder,
 }
 
+/// What a node has of a chunk after a sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secured {
+    Absent,
+    OnDisk,
+    /// Deleted lately.
+    Deleted,
+}
+
 /// What every part of the store works on.
 struct Shared {
     options: StoreOptions,
@@ -157,6 +166,7 @@ struct Shared {
     /// Compaction holds it for writing while it moves a piece, and what removes chunks for reading: so a chunk is never
     /// deleted between its being copied and the index pointing at the copy.
     moving: RwLock<()>,
+    opened: Instant,
 }
 
 impl Store {
@@ -170,6 +180,7 @@ impl Store {
             damage: Damage::default(),
             graves: Graves::default(),
             moving: RwLock::new(()),
+            opened: Instant::now(),
             options,
         };
         recovery::recover(&shared)?;
@@ -270,6 +281,24 @@ impl Store {
     /// When this returns, all that was put or deleted before it was called is on the disk.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.shared.sync()
+    }
+
+    /// Since it was opened. What was put before that may have been cut off with the tail of a segment.
+    pub fn open_for(&self) -> Duration {
+        self.shared.opened.elapsed()
+    }
+
+    /// Which of `wanted` are here, on the disk.
+    pub fn secure(&self, wanted: &[ChunkRef]) -> Result<Vec<Secured>, StoreError> {
+        let look = |chunk: &ChunkRef| match self.shared.index.get(chunk.key(), chunk.id) {
+            Some(_) => Secured::OnDisk,
+            None if self.shared.graves.holds(chunk.id) => Secured::Deleted,
+            None => Secured::Absent,
+        };
+        // In this order: what comes between the two is on the disk and not said to be.
+        let here = wanted.iter().map(look).collect();
+        self.sync()?;
+        Ok(here)
     }
 
     /// Rewrites one segment that is mostly dead, or too small to keep. False if there was none. One caller at a time;

@@ -18,8 +18,14 @@ impl Sim {
                 return false;
             }
         }
+        self.comes_to_rest()
+    }
+
+    /// Neighbours and fingers both.
+    pub fn comes_to_rest(&mut self) -> bool {
+        let has_settled = self.settles();
         self.run_for(self.period() * self.ticks_for_fingers());
-        self.is_ideal()
+        has_settled && self.is_ideal()
     }
 
     /// To look all fingers up once that the successor does not cover: as many as the ring has doublings, and a few more
@@ -30,7 +36,7 @@ impl Sim {
     }
 
     /// Looks only once a period: it looks at every node.
-    pub fn settles(&mut self) -> bool {
+    fn settles(&mut self) -> bool {
         (0..PERIODS_TO_SETTLE).any(|_| {
             self.run_for(self.period());
             self.is_ideal()

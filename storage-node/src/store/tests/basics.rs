@@ -1,6 +1,9 @@
 //! Put, get, has, delete, list, digest, stats; also after a reopen and from several threads.
 
-use super::{super::PutOutcome, *};
+use super::{
+    super::{PutOutcome, Secured},
+    *,
+};
 
 #[test]
 fn what_was_put_is_there_also_after_a_reopen() {
@@ -208,4 +211,17 @@ fn threads_put_get_and_delete_side_by_side() {
         assert_eq!(store.stats().damaged, 0);
         fixture.reopen();
     }
+}
+
+#[test]
+fn what_is_secure_is_here_and_what_was_deleted_is_said_to_be() {
+    let fixture = Fixture::plain();
+    let store = fixture.store();
+    let (kept, gone, never) = (numbered("kept", 1..=2, 1), numbered("gone", 1..=1, 2), numbered("never", 1..=1, 3));
+    store.put(&batch(&kept, 500), false).unwrap();
+    store.put(&batch(&gone, 500), false).unwrap();
+    store.delete(&[run("gone", 1, 1, 2)]).unwrap();
+    let asked = [&kept[..1], &gone, &never, &kept[1..]].concat();
+    let expected = [Secured::OnDisk, Secured::Deleted, Secured::Absent, Secured::OnDisk];
+    assert_eq!(store.secure(&asked).unwrap(), expected);
 }

@@ -49,7 +49,7 @@ fn row(mut sim: Sim, failed_percent: u64, lookups: usize) -> Row {
     kill(&mut sim, failed_percent);
     let lost = COPIES.map(|copies| lost_share(&mut sim, &holders, copies, lookups));
     let before = look_up(&mut sim, lookups);
-    let after = sim.settles().then(|| look_up(&mut sim, lookups));
+    let after = sim.comes_to_rest().then(|| look_up(&mut sim, lookups));
     Row { failed_percent, before, after, lost }
 }
 

@@ -1,0 +1,98 @@
+//! A storage-node process: started, stopped for a while, killed, waited for, as both kinds of ring in this harness do it.
+
+use std::{
+    fs::{self, File},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{kept, programs::binary, wait::wait_for};
+
+/// The process of a node, while there is one, and what all its lives have logged.
+pub struct NodeProcess {
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl NodeProcess {
+    /// Not started yet.
+    pub fn new(log: PathBuf) -> Self {
+        Self { log, child: None }
+    }
+
+    /// `storage-node run` with its data, address, a member to join through, and more; the caller spawns it.
+    #[track_caller]
+    pub fn command(&self, data: &Path, ip: &str, join: Option<&str>, more: &[&str]) -> Command {
+        fs::create_dir_all(data).expect("the node's folder");
+        let mut command = Command::new(binary("storage-node"));
+        command.arg("run").arg("--data").arg(data).args(["--ip", ip]).args(more);
+        command.args(join.iter().flat_map(|member| ["--join", *member]));
+        command.env("RUST_LOG", std::env::var("CHORDFS_TEST_LOG").unwrap_or("info".into()));
+        let log = File::options().create(true).append(true).open(&self.log).expect("the node's log");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+    }
+
+    #[track_caller]
+    pub fn start(&mut self, command: &mut Command) {
+        self.child = Some(command.spawn().expect("storage-node starts"));
+    }
+
+    /// Whether it was started and neither killed nor waited for since.
+    pub fn is_live(&self) -> bool {
+        self.child.is_some()
+    }
+
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid() as i32), signal).expect("our own child can be signalled");
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("our own child can be killed");
+            child.wait().expect("our own child can be waited for");
+        }
+    }
+
+    /// Returns when it has ended by itself, with success.
+    #[track_caller]
+    pub fn wait_ended(&mut self, deadline: Duration) {
+        let mut child = self.child.take().expect("the node runs");
+        wait_for("the node ends by itself", deadline, || match child.try_wait() {
+            Ok(Some(status)) if status.success() => Ok(()),
+            Ok(Some(status)) => panic!("it ended with {status} (signal {:?})", status.signal()),
+            _ => Err("still running".into()),
+        });
+    }
+
+    /// Panics, with its log, if it has ended although nobody asked it to.
+    #[track_caller]
+    pub fn check_runs(&mut self) {
+        if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+            panic!("a node ended with {status}; its log:\n{}", self.log());
+        }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// To be called while a test fails. `name` is unique in the test process.
+    pub fn show_log(&self, what: &str, name: &str) {
+        kept::show(what, &self.log, name);
+    }
+}
