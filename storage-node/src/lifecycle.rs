@@ -126,9 +126,7 @@ pub async fn run_in(config: NodeConfig, around: Option<Arc<dyn Surroundings>>) -
     let tasks = TaskTracker::new();
     let parts = Parts { folder: &folder, store, stop: &stop, killed: &killed, tasks: &tasks, around: around.clone() };
     let (node, drain) = assemble(&config, parts, listeners).await?;
-    if let Some(around) = &around {
-        tasks.spawn(around.clone().attend(drain.clone(), stop.clone()));
-    }
+    let attending = around.clone().map(|around| tokio::spawn(around.attend(drain.clone(), stop.clone())));
     let joined = tokio::select! {
         joined = take_place(&config, &node) => joined,
         () = told_to_stop(&killed, None) => Ok(()),
@@ -149,6 +147,10 @@ pub async fn run_in(config: NodeConfig, around: Option<Arc<dyn Surroundings>>) -
         namespace.shutdown().await;
     }
     sync_store(&node.store).await;
+    // Last of all: what is around may take its time to let the machine go, and nothing of the node is up any more.
+    if let Some(Err(error)) = futures_util::future::OptionFuture::from(attending).await {
+        warn!(%error, "what is around the node ended before it");
+    }
     ended
 }
 
