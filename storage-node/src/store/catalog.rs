@@ -95,12 +95,11 @@ pub fn page(shared: &Shared, arc: RingArc, token: u64, most: Most) -> Page {
 
 /// What lives in a sealed segment, in the order in which it lies.
 pub fn living_in(shared: &Shared, segment: &Segment) -> Vec<Entry> {
-    let chunks = segment.live_chunks();
     let noted = segment.noted_from(0, usize::MAX).map(Arc::from);
     let all = noted.unwrap_or_else(|| list_of(shared, segment));
     let living: Vec<Entry> = all.iter().filter(|entry| lives(shared, entry)).copied().collect();
-    // What no list names would stay behind for ever; deletions meanwhile are the other reason.
-    if (living.len() as u64) < chunks { from_index(shared, segment.number) } else { living }
+    // What no list names would stay behind for ever; a deletion just now is the other reason.
+    if (living.len() as u64) < segment.live_chunks() { from_index(shared, segment.number) } else { living }
 }
 
 /// How many entries it took to find out that there are few chunks in the arc; `None` if there are many.

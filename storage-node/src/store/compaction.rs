@@ -48,9 +48,8 @@ struct Source {
 
 /// Moves a piece; `None` if nothing is worth it. After an error the next step chooses anew.
 pub fn step(shared: &Shared, compaction: &mut Compaction) -> Result<Option<Rewritten>, StoreError> {
-    let all = shared.segments.all();
-    all.iter().for_each(|segment| shared.segments.drop_if_dead(segment));
-    let accounts: Vec<Account> = all.iter().map(|segment| segment.account()).collect();
+    shared.segments.all().iter().for_each(|segment| shared.segments.drop_if_dead(segment));
+    let accounts: Vec<Account> = shared.segments.all().iter().map(|segment| segment.account()).collect();
     let choice = choose(&accounts, disk(shared)?, limits(shared));
     let Some(mut source) = compaction.under_way.take().or_else(|| begin(shared, choice?)) else { return Ok(None) };
     // What began without haste ends in haste when the disk fills.

@@ -86,7 +86,7 @@ fn a_segment_without_a_hint_is_walked_as_well() {
     std::fs::remove_file(fixture.chunks().join(&hints[1])).unwrap();
     std::fs::write(fixture.chunks().join(&hints[2]), b"no hint").unwrap();
     assert_eq!(list_all(fixture.store(), whole(), 500).len(), CHUNKS as usize);
-    let kept = |index: &u32| index % 4 == 0;
+    let kept = |index: &u32| index.is_multiple_of(4);
     let gone: Vec<_> = numbered("w", (1..=CHUNKS).filter(|index| !kept(index)), 1);
     fixture.store().forget(&gone).unwrap();
     while fixture.store().compact_step().unwrap() {}
