@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{cluster::binary, mount::TempMount, tree, wait::wait_for};
+use harness::{mount::TempMount, programs::binary, tree, wait::wait_for};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
