@@ -30,6 +30,22 @@ pub(super) async fn leave(inner: &Inner) -> Result<(), String> {
     }
 }
 
+/// One step out of the lead, or out of the vote; nothing where nobody else could take it.
+pub(super) async fn step_back(inner: &Inner) {
+    let alone = inner.voters().iter().all(|voter| *voter == inner.ring);
+    if alone {
+        return;
+    }
+    match inner.reigns() {
+        Some(reign) => {
+            if let Err(reason) = hand_over(inner, reign).await {
+                tracing::debug!(reason, "nobody takes over the lead yet");
+            }
+        }
+        None => decline(inner, true).await,
+    }
+}
+
 /// Asks the leader not to choose this node as a voter, or that it may again. As good as the leader that hears it: the next
 /// one knows nothing of it, so it has to be said again.
 pub(super) async fn decline(inner: &Inner, leaving: bool) {
