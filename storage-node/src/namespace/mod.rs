@@ -316,6 +316,11 @@ impl Namespace {
         self.inner.leads()
     }
 
+    /// Whether it has a vote to give up before it goes away; asks the leader.
+    pub async fn votes_now(&self) -> bool {
+        leave::votes_now(&self.inner).await
+    }
+
     /// The leader's ring address, as far as this node knows.
     pub fn leader(&self) -> Option<SocketAddr> {
         self.inner.leader()
