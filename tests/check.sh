@@ -39,8 +39,17 @@ make_venv
 
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- -D warnings
-# The tests start these as processes and look for them beside the test binary.
-cargo build --quiet -p storage-node -p fuse-client
+# Without AWS nothing may be missing.
+cargo clippy -p common -p storage-node -p fuse-client --all-targets --no-default-features --quiet -- -D warnings
+# The tests start these as processes and look for them beside the test binary. This and the tests build the AWS SDK, once:
+# it takes minutes, and gigabytes of memory. (With -p the features of what it rests on would be others, and it would be built
+# twice.)
+cargo build --quiet --workspace --all-targets
+deploy/check.sh
+# The cloud on one machine: namespaces, mounts and disks of a size are root's to make.
+in_cloud() { as_root env PATH="$PATH" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-}" tests/cloud.sh "$@"; }
+in_cloud --self --short
+if [ "${SLOW_TESTS:-}" = 1 ]; then in_cloud --self && in_cloud || failed=1; else in_cloud --short || failed=1; fi
 # The summary of all test binaries, in one line, comes last.
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT

@@ -6,8 +6,11 @@ pub mod chunk_api;
 pub mod chunk_client;
 pub mod compare_api;
 pub mod fs_error;
+#[cfg(feature = "aws")]
+pub mod group;
 pub mod http_pool;
 pub mod namespace;
+pub mod placement;
 pub mod ring_id;
 pub mod ring_wire;
 pub mod router;

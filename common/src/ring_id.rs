@@ -153,9 +153,9 @@ impl Neighbours {
         }
     }
 
-    /// The holders of a key the node owns: itself and the nodes after it, `copies` at most.
-    pub fn holders(&self, copies: usize) -> Vec<NodeRef> {
-        std::iter::once(self.node).chain(self.successors.iter().copied()).take(copies).collect()
+    /// The node and those after it, in the order of the ring.
+    pub fn onwards(&self) -> Vec<NodeRef> {
+        std::iter::once(self.node).chain(self.successors.iter().copied()).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use fuse_client::{
+    config_file,
     daemon::{self, Reporter, Side},
     exit::MountError,
     mount, mountpoint,
@@ -21,12 +22,18 @@ const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
 fn main() {
     let nodes = std::env::var(options::NODES_VARIABLE).ok();
-    let code = match options::parse(std::env::args_os(), nodes) {
+    let code = match options::parse(std::env::args_os(), nodes, configured) {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Mount(config)) => start(&config),
         Err(error) => fail(error.code as u8, &error.message),
     };
     process::exit(code.into());
+}
+
+/// The ring that the configuration file names.
+fn configured() -> Result<Option<String>, MountError> {
+    let path = std::env::var_os(config_file::PATH_VARIABLE).unwrap_or_else(|| config_file::PATH.into());
+    config_file::ring(Path::new(&path))
 }
 
 /// The exit code.

@@ -89,8 +89,7 @@ struct Connected {
 type Events = mpsc::UnboundedReceiver<SessionEvent>;
 
 async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), MountError> {
-    let source = config.source.clone();
-    let nodes = tokio::task::spawn_blocking(move || source.resolve()).await.map_err(MountError::bug)??;
+    let nodes = config.source.resolve().await?;
     let (session, events) = open_session(config, target, nodes.clone()).await?;
     let root = root_inode(&session, &config.source).await?;
     let (notices, queue) = Notices::new();

@@ -9,7 +9,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::Parser;
 use fuser::MountOption;
 
-use crate::{exit::MountError, fuse::KernelTimeouts, source::Source};
+use crate::{config_file, exit::MountError, fuse::KernelTimeouts, source::Source};
 
 /// The environment variable that stands in for SOURCE.
 pub const NODES_VARIABLE: &str = "CHORDFS_NODES";
@@ -63,13 +63,15 @@ pub enum Command {
     Print(String),
 }
 
-/// `environment_nodes`: the value of [`NODES_VARIABLE`].
+/// `environment_nodes`: the value of [`NODES_VARIABLE`]. `configured`: what the configuration file says, which is only
+/// asked for where neither names a source.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     environment_nodes: Option<String>,
+    configured: impl FnOnce() -> Result<Option<String>, MountError>,
 ) -> Result<Command, MountError> {
     match Cli::try_parse_from(args) {
-        Ok(cli) => Ok(Command::Mount(Box::new(checked(cli, environment_nodes)?))),
+        Ok(cli) => Ok(Command::Mount(Box::new(checked(cli, environment_nodes, configured)?))),
         Err(refusal) if !refusal.use_stderr() => Ok(Command::Print(refusal.to_string())),
         Err(refusal) => Err(usage(&refusal)),
     }
@@ -110,8 +112,9 @@ impl Default for Options {
 #[command(name = "mount.chordfs", version, override_usage = "mount.chordfs [SOURCE] TARGET [-sfnv] [-o OPTIONS]")]
 #[command(after_help = OPTIONS_HELP)]
 struct Cli {
-    /// HOST[:PORT][,HOST2[:PORT]]...[:/PATH] (port 5057 if none is given), then the folder to mount on. Without SOURCE
-    /// the nodes are taken from CHORDFS_NODES.
+    /// HOST[:PORT][,HOST2[:PORT]]...[:/PATH] (port 5057 if none is given), or asg:GROUP[:PORT][:/PATH] for the nodes of
+    /// an EC2 Auto Scaling group; then the folder to mount on. Without SOURCE it is taken from CHORDFS_NODES, or from
+    /// the line ring = "SOURCE" of /etc/chordfs.conf.
     #[arg(value_names = ["SOURCE", "TARGET"], num_args = 1..=2, required = true)]
     places: Vec<OsString>,
     /// Mount options, separated by commas; see below
@@ -150,10 +153,14 @@ Options for -o:
                       as in mount(8); nodev and nosuid are the default
 SIZE is in bytes, or with K, M or G behind it.";
 
-fn checked(cli: Cli, environment_nodes: Option<String>) -> Result<Config, MountError> {
+fn checked(
+    cli: Cli,
+    environment_nodes: Option<String>,
+    configured: impl FnOnce() -> Result<Option<String>, MountError>,
+) -> Result<Config, MountError> {
     let mut places = cli.places;
     let target = places.pop().ok_or_else(|| MountError::usage("no TARGET: give the folder to mount on"))?;
-    let source = source(places.pop(), environment_nodes)?;
+    let source = source(places.pop(), environment_nodes, configured)?;
     let mut options = Options::default();
     for option in cli.options.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
         if !options.take(option)? && !cli.sloppy {
@@ -165,7 +172,11 @@ fn checked(cli: Cli, environment_nodes: Option<String>) -> Result<Config, MountE
 }
 
 /// `none` is what one writes into fstab where there is no source.
-fn source(given: Option<OsString>, environment_nodes: Option<String>) -> Result<Source, MountError> {
+fn source(
+    given: Option<OsString>,
+    environment_nodes: Option<String>,
+    configured: impl FnOnce() -> Result<Option<String>, MountError>,
+) -> Result<Source, MountError> {
     let given = given.filter(|given| !given.is_empty() && given != "none");
     match (given, environment_nodes.filter(|nodes| !nodes.is_empty())) {
         (Some(given), _) => match given.to_str() {
@@ -173,7 +184,13 @@ fn source(given: Option<OsString>, environment_nodes: Option<String>) -> Result<
             None => Err(MountError::usage(format!("SOURCE {given:?} is not UTF-8"))),
         },
         (None, Some(nodes)) => Source::parse(&nodes),
-        (None, None) => Err(MountError::usage(format!("no SOURCE: name a node, or set {NODES_VARIABLE}"))),
+        (None, None) => match configured()? {
+            Some(ring) => Source::parse(&ring),
+            None => Err(MountError::usage(format!(
+                "no SOURCE: name a node, set {NODES_VARIABLE}, or write ring = \"...\" into {}",
+                config_file::PATH
+            ))),
+        },
     }
 }
 
@@ -289,6 +306,11 @@ fn usage(refusal: &clap::Error) -> MountError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Nodes;
+
+    fn parse(args: impl IntoIterator<Item = OsString>, nodes: Option<String>) -> Result<Command, MountError> {
+        super::parse(args, nodes, || Ok(None))
+    }
 
     fn parse_line(line: &str) -> Result<Config, MountError> {
         let args = ["mount.chordfs"].into_iter().chain(line.split_whitespace()).map(OsString::from);
@@ -344,9 +366,12 @@ mod tests {
         for line in [&["/mnt"][..], &["none", "/mnt"], &["", "/mnt"]] {
             let args = || ["mount.chordfs"].iter().chain(line).map(OsString::from);
             let Ok(Command::Mount(config)) = parse(args(), Some("a,b:7".into())) else { panic!("{line:?}") };
-            assert_eq!(config.source.nodes.len(), 2);
+            assert!(matches!(&config.source.nodes, Nodes::Named(nodes) if nodes.len() == 2));
             let error = parse(args(), None).expect_err("no source");
-            assert!(error.message.contains(NODES_VARIABLE));
+            assert!(error.message.contains(NODES_VARIABLE) && error.message.contains(config_file::PATH));
+            let configured = || Ok(Some("asg:G".to_owned()));
+            let Ok(Command::Mount(config)) = super::parse(args(), None, configured) else { panic!("{line:?}") };
+            assert_eq!(config.source.nodes, Nodes::Group { name: "G".into(), port: 5057 });
         }
     }
 

@@ -1,5 +1,6 @@
-//! SOURCE of a mount: `host[:port][,host2[:port]]...[:/path]`, an IPv6 address in brackets. Any node will do; more than
-//! one are tried in turn. The path is a directory of the namespace that shall be the root of the mount.
+//! SOURCE of a mount: `host[:port][,host2[:port]]...[:/path]`, an IPv6 address in brackets, or `asg:GROUP[:port][:/path]`
+//! for the nodes of an EC2 Auto Scaling group. Any node will do; more than one are tried in turn. The path is a directory
+//! of the namespace that shall be the root of the mount.
 
 use std::{
     fmt,
@@ -14,11 +15,21 @@ pub const DEFAULT_PORT: u16 = 5057;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    pub nodes: Vec<NodeName>,
+    pub nodes: Nodes,
     /// Empty for the namespace's root.
     pub path: Vec<EntryName>,
     /// As it was typed.
     pub text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nodes {
+    Named(Vec<NodeName>),
+    /// Whoever is in this Auto Scaling group when the mount starts.
+    Group {
+        name: String,
+        port: u16,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +45,11 @@ impl Source {
             Some(at) => (&text[..at], &text[at + 1..]),
             None => (text, ""),
         };
-        let nodes = nodes.split(',').map(parse_node).collect::<Result<_, _>>().map_err(wrong)?;
+        let nodes = match nodes.strip_prefix(GROUP_PREFIX) {
+            Some(group) => parse_group(group),
+            None => nodes.split(',').map(parse_node).collect::<Result<_, _>>().map(Nodes::Named),
+        };
+        let nodes = nodes.map_err(wrong)?;
         let names = path.split('/').filter(|name| !name.is_empty());
         let path = names.map(|name| EntryName::new(name.as_bytes().to_vec())).collect::<Result<_, _>>();
         Ok(Self {
@@ -44,25 +59,16 @@ impl Source {
         })
     }
 
-    /// All addresses of all nodes whose names can be resolved. Asks the resolver, so it may take a while.
-    pub fn resolve(&self) -> Result<Vec<SocketAddr>, MountError> {
-        let mut addresses = Vec::new();
-        let mut failures = Vec::new();
-        for node in &self.nodes {
-            match (node.host.as_str(), node.port).to_socket_addrs() {
-                Ok(found) => addresses.extend(found),
-                Err(error) => failures.push(format!("{}: {error}", node.host)),
+    /// All addresses of all nodes whose names can be resolved, or of the members of the group. Asks the resolver, or
+    /// AWS, so it may take a while.
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, MountError> {
+        match &self.nodes {
+            Nodes::Named(nodes) => {
+                let (nodes, text) = (nodes.clone(), self.text.clone());
+                tokio::task::spawn_blocking(move || resolve(&nodes, &text)).await.map_err(MountError::bug)?
             }
+            Nodes::Group { name, port } => members(name, *port).await,
         }
-        addresses.dedup();
-        if addresses.is_empty() {
-            return Err(MountError::failure(format!(
-                "cannot resolve any node of {}: {}",
-                self.text,
-                failures.join(", ")
-            )));
-        }
-        Ok(addresses)
     }
 
     /// What `mount` and `findmnt` show. A comma would end the option in which it travels.
@@ -75,6 +81,48 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+fn resolve(nodes: &[NodeName], source: &str) -> Result<Vec<SocketAddr>, MountError> {
+    let mut addresses = Vec::new();
+    let mut failures = Vec::new();
+    for node in nodes {
+        match (node.host.as_str(), node.port).to_socket_addrs() {
+            Ok(found) => addresses.extend(found),
+            Err(error) => failures.push(format!("{}: {error}", node.host)),
+        }
+    }
+    addresses.dedup();
+    match addresses.is_empty() {
+        true => Err(MountError::failure(format!("cannot resolve any node of {source}: {}", failures.join(", ")))),
+        false => Ok(addresses),
+    }
+}
+
+#[cfg(feature = "aws")]
+async fn members(group: &str, port: u16) -> Result<Vec<SocketAddr>, MountError> {
+    let found = common::group::addresses(group).await.map_err(|error| MountError::failure(error.to_string()))?;
+    let addresses: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    match addresses.is_empty() {
+        true => Err(MountError::failure(format!("the Auto Scaling group {group} has no healthy member in service"))),
+        false => Ok(addresses),
+    }
+}
+
+#[cfg(not(feature = "aws"))]
+async fn members(group: &str, _: u16) -> Result<Vec<SocketAddr>, MountError> {
+    let what = "this mount.chordfs was built without AWS and cannot ask for the members of the Auto Scaling group";
+    Err(MountError::failure(format!("{what} {group}; name nodes, or build it with the feature aws")))
+}
+
+const GROUP_PREFIX: &str = "asg:";
+
+fn parse_group(text: &str) -> Result<Nodes, String> {
+    let (name, port) = text.split_once(':').unwrap_or((text, ""));
+    if name.is_empty() || name.contains(',') {
+        return Err(format!("{name:?} is no name of an Auto Scaling group; write asg:GROUP"));
+    }
+    Ok(Nodes::Group { name: name.to_owned(), port: parse_port(port)? })
 }
 
 fn parse_node(text: &str) -> Result<NodeName, String> {
@@ -113,7 +161,10 @@ mod tests {
     fn parsed(text: &str) -> String {
         match Source::parse(text) {
             Ok(source) => {
-                let nodes: Vec<_> = source.nodes.iter().map(|node| format!("{} {}", node.host, node.port)).collect();
+                let nodes: Vec<_> = match &source.nodes {
+                    Nodes::Named(nodes) => nodes.iter().map(|node| format!("{} {}", node.host, node.port)).collect(),
+                    Nodes::Group { name, port } => vec![format!("group {name} {port}")],
+                };
                 let path: Vec<_> = source.path.iter().map(EntryName::to_string).collect();
                 format!("{} | {}", nodes.join(", "), path.join(" "))
             }
@@ -133,6 +184,17 @@ mod tests {
         assert_eq!(parsed("a,b:6000:/home//me/"), "a 5057, b 6000 | home me");
         assert_eq!(parsed("[::1]"), "::1 5057 | ");
         assert_eq!(parsed("[fe80::1]:7,[::1]:/x"), "fe80::1 7, ::1 5057 | x");
+    }
+
+    #[test]
+    fn a_group_stands_for_its_members() {
+        assert_eq!(parsed("asg:My Group"), "group My Group 5057 | ");
+        assert_eq!(parsed("asg:G:6000:/home"), "group G 6000 | home");
+        assert_eq!(parsed("asg:G:/home"), "group G 5057 | home");
+        for text in ["asg:", "asg:,b", "asg:a,b", "asg:G:x"] {
+            assert!(parsed(text).contains("is no"), "{text}: {}", parsed(text));
+        }
+        assert_eq!(parsed("asg"), "asg 5057 | ", "a host may be called so");
     }
 
     #[test]
@@ -161,11 +223,11 @@ mod tests {
         assert_eq!(Source::parse("a,allow_other").map(|source| source.shown()), Ok("a;allow_other".to_owned()));
     }
 
-    #[test]
-    fn addresses_are_resolved_and_failures_named() {
-        let resolved = Source::parse("127.0.0.1,[::1]:7").and_then(|source| source.resolve());
-        assert_eq!(resolved.map(|found| found.len()), Ok(2));
-        let error = Source::parse("no-such-host.invalid").and_then(|source| source.resolve()).unwrap_err();
+    #[tokio::test]
+    async fn addresses_are_resolved_and_failures_named() {
+        let resolve = |text| async move { Source::parse(text)?.resolve().await };
+        assert_eq!(resolve("127.0.0.1,[::1]:7").await.map(|found| found.len()), Ok(2));
+        let error = resolve("no-such-host.invalid").await.unwrap_err();
         assert!(error.message.contains("no-such-host.invalid"), "{error}");
         assert_eq!(error.code as u8, 32);
     }

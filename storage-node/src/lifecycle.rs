@@ -15,12 +15,13 @@ use common::{
     chunk::ChunkRun,
     chunk_client::ChunkClient,
     http_pool::HttpPool,
+    placement::Zone,
     ring_id::{NodeRef, RingId},
     router::Router,
     rpc::{self, RpcLimits},
     session::{Session, SessionOptions},
 };
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
@@ -34,7 +35,7 @@ use crate::{
     driver::{self, DriverSettings, RingHandle},
     files::{FileDefaults, FileService},
     http::{
-        admin::{AdminOptions, NodeState, admin_router},
+        admin::{AdminOptions, HealthSource, NodeState, admin_router},
         chunks::{self, ChunkPlane},
         files::{FilesOptions, files_router},
         metrics::install_recorder,
@@ -55,6 +56,8 @@ pub struct NodeConfig {
     pub address: SocketAddr,
     pub join: Vec<SocketAddr>,
     pub id: Option<u32>,
+    /// What fails together with this node: an availability zone, a rack.
+    pub zone: Option<String>,
     pub store: StoreOptions,
     pub allow_kill: bool,
     /// The first SIGTERM drains the node instead of stopping it.
@@ -81,6 +84,7 @@ impl NodeConfig {
             address,
             join: Vec::new(),
             id: None,
+            zone: None,
             store: StoreOptions::default(),
             allow_kill: false,
             drain_on_term: false,
@@ -96,19 +100,40 @@ impl NodeConfig {
     }
 }
 
+/// What lies around a node and has a say in its life: the cloud that its machine belongs to.
+pub trait Surroundings: Send + Sync + 'static {
+    /// More calls on the plane of administration.
+    fn routes(&self) -> axum::Router;
+    /// For `/healthz`: a name and what is to be known of it.
+    fn health(&self) -> (&'static str, serde_json::Value);
+    /// The node has its place in the ring.
+    fn placed(&self);
+    /// Runs beside the node from its start; the process does not end before this returns, after `stop`.
+    fn attend(self: Arc<Self>, drain: Drain, stop: CancellationToken) -> BoxFuture<'static, ()>;
+}
+
 /// Runs a node until SIGTERM, SIGINT or the ring's `kill`.
 pub async fn run(config: NodeConfig) -> Result<()> {
+    run_in(config, None).await
+}
+
+/// The same, with something around it.
+pub async fn run_in(config: NodeConfig, around: Option<Arc<dyn Surroundings>>) -> Result<()> {
     let folder = DataFolder::open(&config.data)?;
     let listeners = Listeners::bind(config.address).await?;
     let store = open_store(&folder, config.store.clone()).await?;
     let (stop, killed) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
-    let parts = Parts { folder: &folder, store, stop: &stop, killed: &killed, tasks: &tasks };
+    let parts = Parts { folder: &folder, store, stop: &stop, killed: &killed, tasks: &tasks, around: around.clone() };
     let (node, drain) = assemble(&config, parts, listeners).await?;
+    let attending = around.clone().map(|around| tokio::spawn(around.attend(drain.clone(), stop.clone())));
     let joined = tokio::select! {
         joined = take_place(&config, &node) => joined,
         () = told_to_stop(&killed, None) => Ok(()),
     };
+    if let (Some(around), Ok(())) = (&around, &joined) {
+        around.placed();
+    }
     let ended = match joined {
         Ok(()) => serve(&config, &node, &drain, &killed).await,
         failed => failed,
@@ -122,6 +147,10 @@ pub async fn run(config: NodeConfig) -> Result<()> {
         namespace.shutdown().await;
     }
     sync_store(&node.store).await;
+    // Last of all: what is around may take its time to let the machine go, and nothing of the node is up any more.
+    if let Some(Err(error)) = futures_util::future::OptionFuture::from(attending).await {
+        warn!(%error, "what is around the node ended before it");
+    }
     ended
 }
 
@@ -172,10 +201,11 @@ struct Parts<'a> {
     stop: &'a CancellationToken,
     killed: &'a CancellationToken,
     tasks: &'a TaskTracker,
+    around: Option<Arc<dyn Surroundings>>,
 }
 
 async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -> Result<(Arc<Node>, Drain)> {
-    let Parts { folder, store, stop, killed, tasks } = parts;
+    let Parts { folder, store, stop, killed, tasks, around } = parts;
     let pool = Arc::new(HttpPool::new());
     let peers = Peers::new(pool.clone(), config.peer_deadline);
     let traffic = Arc::new(Traffic::new(config.repair_rate));
@@ -249,7 +279,10 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
     let file_plane = chunks::routes(ChunkPlane { store: store.clone(), writer, traffic: traffic.clone() })
         .merge(files_router(files, FilesOptions::default()));
     let metrics = install_recorder().map_err(anyhow::Error::msg)?;
-    let admin_plane = admin_router(node.clone(), metrics, AdminOptions::default())
+    let beside = around.as_ref().map_or_else(axum::Router::new, |around| around.routes());
+    let health = around.map(|around| -> HealthSource { Arc::new(move || around.health()) });
+    let admin_plane = admin_router(node.clone(), metrics, AdminOptions { health, ..AdminOptions::default() })
+        .merge(beside)
         .merge(namespace.routes())
         .merge(status::routes(node.clone(), pool))
         .merge(scrub.routes())
@@ -285,6 +318,7 @@ fn driver_settings(
     let (store, traffic) = (store.clone(), traffic.clone());
     DriverSettings {
         id: config.id.map(RingId),
+        zone: config.zone.as_deref().map(Zone::of_name),
         kill: config.allow_kill.then(|| kill.clone()),
         load_bytes: Arc::new(move || traffic.status().rests().then(|| store.stats().live_bytes)),
         ..DriverSettings::new(folder.path().to_owned())

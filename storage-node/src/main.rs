@@ -1,6 +1,7 @@
 //! `storage-node`: parses the command line, checks it, and starts the node or asks one.
 
 use std::{
+    ffi::OsString,
     io::Write,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -9,11 +10,14 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "aws")]
+use storage_node::aws::{self, args::AwsArgs};
 use storage_node::{
     ask::{self, Asked},
     check::{self, CheckOptions},
     drain, duration,
     lifecycle::{self, NodeConfig},
+    pool::{self, args::PoolArgs},
     recover::{self, RecoverOptions},
     replica::rate::RateLimit,
     scrub,
@@ -30,7 +34,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a node until SIGTERM
-    Run(RunArgs),
+    Run(Box<RunArgs>),
+    /// Run a pool of nodes that grows as they fill and shrinks as they empty
+    Pool(PoolArgs),
+    /// What a node in an Auto Scaling group does there
+    #[cfg(feature = "aws")]
+    #[command(subcommand)]
+    Aws(AwsCommand),
     /// List the chunks a node keeps: NAME_chunk_I BYTES VERSION
     Ls(Which),
     /// Show the whole ring: every node with what it has and does, and who votes on the namespace
@@ -73,6 +83,13 @@ enum Command {
     Recover(RecoverArgs),
 }
 
+#[cfg(feature = "aws")]
+#[derive(Subcommand)]
+enum AwsCommand {
+    /// Print what a node would create or change in the group; change nothing
+    Plan(AwsArgs),
+}
+
 #[derive(Args)]
 struct RecoverArgs {
     /// Make this node the only voter; says what may be lost, and asks
@@ -91,12 +108,24 @@ struct RecoverArgs {
 
 #[derive(Args)]
 struct RunArgs {
-    /// Folder for everything the node keeps; made if it is missing
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Address that other nodes and mounts reach this node at
+    /// On EC2: find out address and ring by the Auto Scaling group that this instance belongs to, and see to the group's
+    /// policy, alarm and metric. `storage-node --aws ...` is the same
+    #[cfg(feature = "aws")]
+    #[arg(long)]
+    aws: bool,
+    #[cfg(feature = "aws")]
+    #[command(flatten)]
+    aws_args: AwsArgs,
+    /// Folder for everything the node keeps; made if it is missing [with --aws: /var/lib/chordfs]
+    #[arg(long, value_name = "DIR", env = "CHORDFS_DATA")]
+    #[cfg_attr(feature = "aws", arg(required_unless_present = "aws"))]
+    #[cfg_attr(not(feature = "aws"), arg(required = true))]
+    data: Option<PathBuf>,
+    /// Address that other nodes and mounts reach this node at [with --aws: what --advertise says]
     #[arg(long, env = "CHORDFS_IP")]
-    ip: IpAddr,
+    #[cfg_attr(feature = "aws", arg(required_unless_present = "aws"))]
+    #[cfg_attr(not(feature = "aws"), arg(required = true))]
+    ip: Option<IpAddr>,
     /// Port of the ring; files are served on the next port, administration on the one after it
     #[arg(long, default_value_t = 5057, value_parser = clap::value_parser!(u16).range(1..=65533))]
     port: u16,
@@ -107,6 +136,10 @@ struct RunArgs {
     /// Position on the ring, 0..2^32 [default: chosen so that the fullest node is relieved, then kept]
     #[arg(long)]
     id: Option<u32>,
+    /// What fails together with this node, as a rack or a room: copies are kept in different zones where there are any
+    /// [with --aws: the instance's availability zone]
+    #[arg(long, value_name = "NAME", env = "CHORDFS_ZONE")]
+    zone: Option<String>,
     /// Largest size of the chunks kept here, in MiB [default: what the disk has]
     #[arg(long, value_name = "MIB")]
     capacity: Option<u64>,
@@ -142,11 +175,18 @@ fn ring_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().or_else(|_| with_default()).map_err(|_| format!("{text:?} is neither IP:PORT nor an IP"))
 }
 
+/// On an instance: its own volume is mounted there.
+const AWS_DATA: &str = "/var/lib/chordfs";
+
 impl From<RunArgs> for NodeConfig {
+    /// With --aws the address is only known on the instance.
     fn from(args: RunArgs) -> Self {
-        let mut config = NodeConfig::new(args.data, SocketAddr::new(args.ip, args.port));
+        let ip = args.ip.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+        let data = args.data.unwrap_or_else(|| PathBuf::from(AWS_DATA));
+        let mut config = NodeConfig::new(data, SocketAddr::new(ip, args.port));
         config.join = args.join;
         config.id = args.id;
+        config.zone = args.zone;
         config.store.capacity_bytes = args.capacity.map(|mib| mib << 20);
         config.store.reserve_bytes = args.reserve << 20;
         config.scrub.period = args.scrub_period;
@@ -159,8 +199,11 @@ impl From<RunArgs> for NodeConfig {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Run(args) => run(args.into()),
+    let done = match Cli::parse_from(arguments()).command {
+        Command::Run(args) => run(*args),
+        Command::Pool(args) => run_pool(args),
+        #[cfg(feature = "aws")]
+        Command::Aws(AwsCommand::Plan(args)) => print(async { aws::plan(args.checked()?).await }),
         Command::Ls(which) => print(ask::chunks(which.node)),
         Command::Status { which, json, one: true } => print(ask::status(which.node, json)),
         Command::Status { which, json, one: false } => print(ask::ring(which.node, json)),
@@ -183,10 +226,35 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: NodeConfig) -> anyhow::Result<()> {
+/// `storage-node --aws ...` is what an instance's user data says; it is `run --aws ...`.
+fn arguments() -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let no_command = arguments.get(1).is_some_and(|first| first.to_string_lossy().starts_with("--"));
+    if no_command && arguments.iter().any(|argument| argument == "--aws") {
+        arguments.insert(1, "run".into());
+    }
+    arguments
+}
+
+fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    runtime()?.block_on(lifecycle::run(config))
+}
+
+fn run(args: RunArgs) -> anyhow::Result<()> {
+    start_log();
+    #[cfg(feature = "aws")]
+    if args.aws {
+        let (settings, ip) = (args.aws_args.clone().checked()?, args.ip);
+        return runtime()?.block_on(aws::run(settings, args.into(), ip));
+    }
+    runtime()?.block_on(lifecycle::run(args.into()))
+}
+
+fn run_pool(args: PoolArgs) -> anyhow::Result<()> {
+    start_log();
+    let pool = args.checked()?;
+    runtime()?.block_on(pool::local::run(pool))
 }
 
 fn recover(args: RecoverArgs) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ mod churn;
 mod drain;
 mod faults;
 mod foreign;
+mod pool;
 mod posix;
 mod programs;
 mod scripts;

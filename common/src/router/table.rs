@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    chunk_api::REPLICAS,
+    placement,
     ring_id::{Neighbours, NodeRef, RingArc, RingId},
 };
 
-/// Who holds the keys of an arc: the owner first, then the nodes after it.
+/// Who holds the keys of an arc, the owner first (`placement`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pub arc: RingArc,
@@ -76,21 +76,20 @@ fn routes_of(neighbours: &Neighbours) -> Vec<Route> {
 
 fn closed_circle(nodes: &[NodeRef]) -> Vec<Route> {
     let count = nodes.len();
-    let holders = |at: usize| (0..count.min(REPLICAS)).map(|step| nodes[(at + step) % count]).collect();
+    let holders = |at: usize| placement::holders(&placement::onwards(nodes, at));
     let arc = |at: usize| RingArc::new(nodes[(at + count - 1) % count].id, nodes[at].id);
     (0..count).map(|at| Route { arc: arc(at), holders: holders(at) }).collect()
 }
 
-/// The list ends before it comes round: only arcs with all their holders in it are taken, and the node's own in any case.
+/// The list ends before it comes round: only arcs whose holders are certain are taken, and the node's own in any case.
 fn open_run(predecessor: NodeRef, nodes: &[NodeRef]) -> Vec<Route> {
     let mut after = predecessor.id;
     let mut routes = Vec::new();
     for at in 0..nodes.len() {
-        let holders: Vec<_> = nodes[at..].iter().copied().take(REPLICAS).collect();
-        if at > 0 && holders.len() < REPLICAS {
+        if at > 0 && !placement::is_certain(&nodes[at..]) {
             break;
         }
-        routes.push(Route { arc: RingArc::new(after, nodes[at].id), holders });
+        routes.push(Route { arc: RingArc::new(after, nodes[at].id), holders: placement::holders(&nodes[at..]) });
         after = nodes[at].id;
     }
     routes
@@ -101,7 +100,7 @@ mod tests {
     use super::*;
 
     fn node(id: u32) -> NodeRef {
-        NodeRef { ip: [127, 0, 0, 1].into(), port: id as u16, id: RingId(id) }
+        NodeRef { ip: std::net::Ipv4Addr::from(id).into(), port: 5057, id: RingId(id) }
     }
 
     fn neighbours(predecessor: u32, id: u32, successors: &[u32]) -> Neighbours {

@@ -3,8 +3,8 @@
 
 use common::{
     chunk::{ChunkId, Version},
-    chunk_api::REPLICAS,
     namespace::Extent,
+    placement,
     ring_id::{NodeRef, RingArc, RingId},
 };
 
@@ -61,23 +61,27 @@ pub fn judge(holders: &[Copy], others: &[Copy]) -> Verdict {
 #[derive(Clone, Debug, Default)]
 pub struct Circle {
     nodes: Vec<NodeRef>,
+    /// Of what each of them owns.
+    holders: Vec<Vec<NodeRef>>,
 }
 
 impl Circle {
     pub fn new(mut nodes: Vec<NodeRef>) -> Self {
         nodes.sort_by_key(|node| node.id.0);
-        Self { nodes }
+        let holders = |at| placement::holders(&placement::onwards(&nodes, at));
+        let holders = (0..nodes.len()).map(holders).collect();
+        Self { nodes, holders }
     }
 
     pub fn nodes(&self) -> &[NodeRef] {
         &self.nodes
     }
 
-    /// The owner of the key and the nodes after it.
+    /// The owner of the key first.
     pub fn holders(&self, key: RingId) -> impl Iterator<Item = NodeRef> + '_ {
         let owner = self.nodes.partition_point(|node| node.id.0 < key.0);
-        let count = self.nodes.len();
-        (0..count.min(REPLICAS)).map(move |step| self.nodes[(owner + step) % count])
+        let holders = self.holders.get(owner).or(self.holders.first());
+        holders.into_iter().flatten().copied()
     }
 
     pub fn is_holder(&self, node: &NodeRef, key: RingId) -> bool {

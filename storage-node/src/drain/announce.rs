@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! POST /drain/peer   {"ip", "port", "draining"}            that node drains (it says so again every few seconds), or does
-//!                    answer {"draining", "free_bytes"}     no more; the answer is about the one that was told
+//!                    answer {"draining", "free_bytes",     no more; the answer is about the one that was told,
+//!                            "bid"}                        `bid` is for whose turn it is, see `turn`
 //! ```
 //! A foreign node answers with no such thing; it keeps no chunks, so it is nobody to hand them to.
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::plan::Peer;
+use crate::turn::Bid;
 
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -37,10 +39,23 @@ impl Announcement {
 pub struct Acknowledgement {
     pub draining: bool,
     pub free_bytes: u64,
+    #[serde(default)]
+    pub bid: Bid,
 }
 
 /// `None` if it does not answer, or not as one of ours does.
 pub async fn announce(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> Option<Peer> {
+    let Acknowledgement { draining, free_bytes, .. } = tell(pool, to, me, draining).await?;
+    Some(Peer { node: to, draining, free_bytes })
+}
+
+/// What a node that does not drain itself hears of another one's wish to. `None` as above.
+pub async fn ask_bid(pool: &HttpPool, to: NodeRef, me: NodeRef) -> Option<Bid> {
+    let Acknowledgement { draining, bid, .. } = tell(pool, to, me, false).await?;
+    Some(if draining { Bid::Has } else { bid })
+}
+
+async fn tell(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> Option<Acknowledgement> {
     let announcement = Announcement { ip: me.ip, port: me.port, draining };
     let body = Bytes::from(serde_json::to_vec(&announcement).expect("plain data always encodes"));
     let answer = pool.post(to.admin_address(), "/drain/peer", vec![body], DEADLINE).await;
@@ -49,7 +64,7 @@ pub async fn announce(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool)
         false => Err(format!("{}: {}", answer.status, answer.text())),
     });
     match heard {
-        Ok(Acknowledgement { draining, free_bytes }) => Some(Peer { node: to, draining, free_bytes }),
+        Ok(heard) => Some(heard),
         Err(reason) => {
             debug!(peer = %to, reason, "does not hear of the drain");
             None

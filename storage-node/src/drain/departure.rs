@@ -18,6 +18,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::turn::Bid;
+
 /// A node that drains says so again and again; who is silent for this long drains no more.
 pub const ANNOUNCED_FOR: Duration = Duration::from_secs(20);
 /// With more than this the store is looked through again instead.
@@ -64,6 +66,8 @@ pub struct Departure {
     /// Held for reading by every put under way, for writing while the node leaves.
     puts: RwLock<()>,
     status: Mutex<Option<DrainStatus>>,
+    /// Whether this node waits for its turn to drain.
+    bid: Mutex<Bid>,
 }
 
 #[derive(Default)]
@@ -102,6 +106,15 @@ impl Departure {
 
     pub fn drains(&self) -> bool {
         !matches!(*self.own.lock(), Own::Stays)
+    }
+
+    /// What others who want to drain have to know.
+    pub fn bid(&self) -> Bid {
+        if self.drains() { Bid::Has } else { *self.bid.lock() }
+    }
+
+    pub fn set_bid(&self, bid: Bid) {
+        *self.bid.lock() = bid;
     }
 
     /// Where to send who still comes here, once the node has left.

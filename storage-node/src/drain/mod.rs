@@ -25,5 +25,5 @@ pub use self::{
     http::routes,
     plan::DrainError,
     signals::told_to_stop,
-    task::{Drain, DrainOptions, DrainSettings},
+    task::{Drain, DrainOptions, DrainSettings, Turn},
 };

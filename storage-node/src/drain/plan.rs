@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::{
     chunk_api::REPLICAS,
+    placement,
     ring_id::{Neighbours, NodeRef, RingArc, RingId},
 };
 use thiserror::Error;
@@ -80,8 +81,7 @@ impl Heirs {
     }
 
     fn holders(&self, owner: usize) -> Vec<NodeRef> {
-        let count = self.0.len();
-        (0..count.min(REPLICAS)).map(|step| self.0[(owner + step) % count]).collect()
+        placement::holders(&placement::onwards(&self.0, owner))
     }
 }
 

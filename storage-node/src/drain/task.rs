@@ -14,12 +14,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    announce::announce,
+    announce::{announce, ask_bid},
     departure::{DrainPhase, DrainStatus},
     hand_over::{self, Trouble},
     plan::{self, DrainError, Heirs, Peer},
 };
-use crate::{http::admin::NodeState, node::Node};
+use crate::{
+    http::admin::NodeState,
+    node::Node,
+    turn::{self, Bid, Verdict},
+};
 
 /// How often the others are told that this node drains; they forget it after some silence.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
@@ -79,6 +83,16 @@ enum Leaving {
     Changed,
 }
 
+/// Whether a node that wants to drain may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    Begun,
+    /// These drain, or want to as well and come first.
+    Waits {
+        others: Vec<NodeRef>,
+    },
+}
+
 impl Drain {
     pub fn new(node: Arc<Node>, pool: Arc<HttpPool>, settings: DrainSettings) -> Self {
         let finished = CancellationToken::new();
@@ -102,6 +116,37 @@ impl Drain {
         info!(allow_fewer_copies = options.allow_fewer_copies, "draining");
         tokio::spawn(self.clone().run(options));
         Ok(())
+    }
+
+    /// Begins a drain if it is this node's turn: only one node of a ring drains in turn. Otherwise says that it waits,
+    /// and for whom; call again later, or [`Drain::give_up_turn`].
+    pub async fn begin_in_turn(&self, options: DrainOptions) -> Result<Turn, DrainError> {
+        let node = &self.0.node;
+        loop {
+            node.departure.set_bid(Bid::Tries);
+            let turn = self.0.ask_for_turn().await;
+            match turn {
+                Ok((Verdict::AskAgain, _)) => sleep(TRY_AGAIN).await,
+                Ok((Verdict::Go, _)) => {
+                    let begun = self.begin(options);
+                    node.departure.set_bid(Bid::None);
+                    return begun.map(|()| Turn::Begun);
+                }
+                Ok((Verdict::StepBack, others)) => {
+                    node.departure.set_bid(Bid::Wants);
+                    return Ok(Turn::Waits { others });
+                }
+                Err(reason) => {
+                    node.departure.set_bid(Bid::Wants);
+                    return Err(DrainError::Stalled { within: self.0.settings.look_patience, reason });
+                }
+            }
+        }
+    }
+
+    /// Others need not wait for this node.
+    pub fn give_up_turn(&self) {
+        self.0.node.departure.set_bid(Bid::None);
     }
 
     /// When the node has left the ring and the grace is over.
@@ -185,6 +230,19 @@ impl Inner {
         let peers: Vec<Peer> = told.into_iter().flatten().collect();
         let silent = others.len() - peers.len();
         Ok((peers, silent))
+    }
+
+    /// Also those that drain or want to. Who does not answer is no reason to wait: the drain looks after those itself.
+    async fn ask_for_turn(&self) -> Result<(Verdict, Vec<NodeRef>), String> {
+        let members = self.node.ring.members().await.map_err(|error| error.to_string())?;
+        let me = self.node.ring.me();
+        let others = members.into_iter().filter(|node| node.ring_address() != me.ring_address());
+        let asked = others.map(|node| async move { Some((node, ask_bid(&self.pool, node, me).await?)) });
+        let bids: Vec<(NodeRef, Bid)> = join_all(asked).await.into_iter().flatten().collect();
+        let keys = bids.iter().map(|(node, bid)| (node.ring_address(), *bid));
+        let verdict = turn::verdict(&me.ring_address(), keys);
+        let wanting = bids.iter().filter(|(_, bid)| *bid != Bid::None).map(|(node, _)| *node).collect();
+        Ok((verdict, wanting))
     }
 
     /// Everything that is here, arc by arc. Returns whom it has gone to.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use common::{
+    placement,
     ring_id::{Neighbours, NodeRef, RingArc, RingId},
     rpc::{RpcError, Value},
 };
@@ -247,7 +248,8 @@ impl RingHandle {
         loop {
             let member = self.info(seed).await?;
             if !keeps_id {
-                let id = self.place_through(member, tried).await?;
+                let place = self.place_through(member, tried).await?;
+                let id = self.settings().zone.map_or(placement::unmarked(place), |zone| zone.mark(place));
                 self.event(Event::Reposition { id }).await?;
             }
             tried += 1;

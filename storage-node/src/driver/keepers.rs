@@ -10,7 +10,10 @@
 
 use std::{future::Future, time::Duration};
 
-use common::ring_id::{Neighbours, NodeRef, RingArc};
+use common::{
+    placement,
+    ring_id::{Neighbours, NodeRef, RingArc},
+};
 use futures_util::future::join_all;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -122,19 +125,27 @@ async fn before(around: &impl Around, view: &Neighbours) -> Option<NodeRef> {
     Some(at)
 }
 
-/// The keepers after us: those in the successor list, and some beyond it where foreign nodes take up its places.
+/// The keepers after us: those in the successor list, and some beyond it where foreign nodes take up its places, or where
+/// it does not reach the other zones or hosts that our holders are to be in.
 async fn after(around: &impl Around, view: &Neighbours) -> Vec<NodeRef> {
     let mut list = view.successors.clone();
     let keepers = |list: &[NodeRef]| list.iter().filter(|node| !around.is_foreign(node)).copied().collect::<Vec<_>>();
     for _ in 0..STEPS {
         let found = keepers(&list);
-        let Some(last) = list.last().copied().filter(|_| found.len() < list.len().min(WANTED)) else { return found };
+        let is_enough = found.len() >= list.len().min(WANTED) && names_holders(view, &list, &found);
+        let Some(last) = list.last().copied().filter(|_| !is_enough) else { return found };
         let Some(theirs) = around.near(last).await else { return found };
         if !extend(&mut list, view.node, &theirs.successors) {
             return keepers(&list);
         }
     }
     keepers(&list)
+}
+
+/// The list goes once round, or nobody farther would be a holder.
+fn names_holders(view: &Neighbours, list: &[NodeRef], found: &[NodeRef]) -> bool {
+    let goes_round = view.predecessor.is_some_and(|before| list.contains(&before));
+    goes_round || placement::is_certain(&[&[view.node], found].concat())
 }
 
 /// Adds what goes on clockwise from the end of `list`; false when nothing does.
@@ -154,7 +165,7 @@ fn extend(list: &mut Vec<NodeRef>, me: NodeRef, more: &[NodeRef]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use common::ring_id::RingId;
+    use common::{placement::Zone, ring_id::RingId};
 
     use super::*;
 
@@ -162,7 +173,7 @@ mod tests {
     struct Fake(Vec<u32>);
 
     fn node(id: u32) -> NodeRef {
-        NodeRef { ip: [127, 0, 0, 1].into(), port: id as u16, id: RingId(id) }
+        NodeRef { ip: std::net::Ipv4Addr::from(id).into(), port: 5057, id: RingId(id) }
     }
 
     impl Fake {
@@ -207,5 +218,19 @@ mod tests {
     fn the_list_goes_on_behind_foreign_nodes() {
         check(&[20, 40, 51, 53, 55, 57, 60, 80, 90, 100, 110], 40, 4, 20, &[60, 80, 90, 100, 110, 20]);
         check(&[20, 40, 51, 53, 55, 57, 60], 40, 4, 20, &[60, 20]);
+    }
+
+    /// Even ids: ours.
+    #[test]
+    fn the_list_goes_on_until_it_reaches_the_other_zones() {
+        let [a, b, c] = ["1a", "1b", "1c"].map(|name| Zone::of_name(name).mark(RingId(0)).0 & !1);
+        let in_zone = |place: u32, zone: u32| place * 0x1_0000 + zone;
+        let zones = [a, a, a, a, a, a, b, a, a, a, c, a, a, a];
+        let ring: Vec<u32> = zones.iter().enumerate().map(|(at, zone)| in_zone(at as u32 + 1, *zone)).collect();
+        let fake = Fake(ring.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let found = runtime.block_on(keepers_near(&fake, &fake.view(ring[0], 4)));
+        let holders: Vec<u32> = placement::holders(&found.onwards()).iter().map(|node| node.id.0).collect();
+        assert_eq!(holders, [ring[0], ring[6], ring[10]]);
     }
 }

@@ -25,7 +25,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::ring_id::{Neighbours, NodeRef, RingId};
+use common::{
+    placement::Zone,
+    ring_id::{Neighbours, NodeRef, RingId},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::MissedTickBehavior,
@@ -36,14 +39,14 @@ use tracing::{info, warn};
 pub use self::{
     calls::ring_call,
     handle::{EnterError, RingError, RingHandle},
-    saved::SavedError,
+    saved::{SavedError, SavedRing},
     survey::{Kind, Surveyed},
     wire::own,
 };
 use self::{
     handle::{Shared, Views},
     peers::Peers,
-    saved::{SavedRing, Saver},
+    saved::Saver,
 };
 use crate::ring::{Action, Event, JoinError, NoRoute, Ring, RingSettings, Route, Tag};
 
@@ -61,6 +64,8 @@ pub struct DriverSettings {
     pub copies: usize,
     /// Where id and known peers are kept.
     pub data_folder: PathBuf,
+    /// What fails together with this node, so that copies are kept elsewhere. Part of its position.
+    pub zone: Option<Zone>,
     /// The position to take instead of a chosen one.
     pub id: Option<RingId>,
     /// Cancelled by the call `kill`; without it that call is refused.
@@ -77,6 +82,7 @@ impl DriverSettings {
             call_deadline: Duration::from_secs(1),
             copies: 3,
             data_folder,
+            zone: None,
             id: None,
             kill: None,
             load_bytes: Arc::new(|| Some(0)),
@@ -95,12 +101,32 @@ pub async fn start(
         Some(saved) => (saved, false),
         None => (SavedRing::new(RingId::of_address(address)), true),
     };
-    let id = if saved.settled { saved.id } else { settings.id.unwrap_or(saved.id) };
+    let id = match saved.settled {
+        true => saved.id,
+        false => at_first(&settings, saved.id),
+    };
+    warn_of_another_zone(&settings, id);
     let me = NodeRef { ip: address.ip(), port: address.port(), id };
     let ring = Ring::new(me, settings.ring, saved.known.clone());
     let saver = Saver::start(settings.data_folder.clone(), saved.with_id(id)).await?;
     info!(node = %me, is_new, "the ring starts");
     Ok(Driver::start(ring, settings, saver, shutdown))
+}
+
+fn at_first(settings: &DriverSettings, saved: RingId) -> RingId {
+    let id = settings.id.unwrap_or(saved);
+    settings.zone.map_or(id, |zone| zone.mark(id))
+}
+
+/// A position is kept for life, and says the zone that the node had when it took it.
+fn warn_of_another_zone(settings: &DriverSettings, id: RingId) {
+    if let Some(zone) = settings.zone.filter(|&zone| Zone::of_id(id) != Some(zone)) {
+        warn!(
+            %id, zone = zone.number(),
+            "this node took its position without this zone, so its copies are not spread by it; to change that, drain it, \
+             and let it join again with an empty folder"
+        );
+    }
 }
 
 /// What the rest of the process asks of the ring's task.

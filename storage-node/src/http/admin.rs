@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `POST /notify_join_system`, JSON `{"ip","port","id"}` | `{"files": [...]}`: the chunks handed over to that node |
-//! | `GET /healthz` | 200 while the process is up: `{"state"}` |
+//! | `GET /healthz` | 200 while the process is up: `{"state"}`, and what its surroundings add |
 //! | `GET /readyz` | 200 when the node is in the ring and the namespace answers, else 503 |
 //! | `GET /status` | JSON of [`NodeStatus`] |
 //! | `GET /ring` | JSON of `status::RingStatus`: the same of every node, gathered here |
@@ -92,17 +92,21 @@ pub struct NamespaceStatus {
     pub voters: Vec<SocketAddr>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What something around the node adds to `/healthz`: a name and a value.
+pub type HealthSource = Arc<dyn Fn() -> (&'static str, serde_json::Value) + Send + Sync>;
+
+#[derive(Clone)]
 pub struct AdminOptions {
     /// A request whose body is silent for this long is ended with 408.
     pub body_silence: Duration,
     /// How long `/readyz` waits for the namespace.
     pub ready_deadline: Duration,
+    pub health: Option<HealthSource>,
 }
 
 impl Default for AdminOptions {
     fn default() -> Self {
-        Self { body_silence: Duration::from_secs(30), ready_deadline: Duration::from_secs(5) }
+        Self { body_silence: Duration::from_secs(30), ready_deadline: Duration::from_secs(5), health: None }
     }
 }
 
@@ -160,7 +164,11 @@ fn parse_notice(body: &[u8]) -> Result<NodeRef, HttpError> {
 }
 
 async fn healthz(State(admin): State<AdminState>) -> Json<serde_json::Value> {
-    Json(serde_json::json!({ "state": admin.node.status().state }))
+    let mut health = serde_json::json!({ "state": admin.node.status().state });
+    if let Some((name, value)) = admin.options.health.as_ref().map(|around| around()) {
+        health[name] = value;
+    }
+    Json(health)
 }
 
 async fn readyz(State(admin): State<AdminState>) -> Result<&'static str, HttpError> {

@@ -3,6 +3,7 @@
 
 use common::{
     chunk_api::{REPLICAS, write_quorum},
+    placement,
     ring_id::{Neighbours, NodeRef, RingId},
     router::Route,
 };
@@ -29,7 +30,8 @@ pub fn judge_put(neighbours: &Neighbours, mut keys: impl Iterator<Item = RingId>
     if reachable < required {
         return PutVerdict::TooFewNodes { required };
     }
-    PutVerdict::Own { others: neighbours.successors.clone(), required }
+    let others = placement::preferred(&neighbours.onwards()).split_off(1);
+    PutVerdict::Own { others, required }
 }
 
 /// Is a node a holder of this arc?

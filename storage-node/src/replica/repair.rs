@@ -14,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 use common::{
     chunk_api::REPLICAS,
     compare_api::{ChunkAt, IdsRequest},
+    placement,
     ring_id::Neighbours,
     router::{Route, Router},
 };
@@ -119,8 +120,8 @@ impl Repair {
 
     /// One pass; surplus is looked for only now and then, and after a change of the ring until it came to its end.
     async fn round(&self, view: &Neighbours, surplus: bool) -> Result<Moved, RepairError> {
-        let holders = &view.successors[..view.successors.len().min(REPLICAS - 1)];
-        self.traffic.holders_are(holders);
+        let holders = placement::holders(&view.onwards()).split_off(1);
+        self.traffic.holders_are(&holders);
         // One holder that is full or silent must not keep the others from getting their copies.
         let made = join_all(holders.iter().map(|holder| self.make_equal(view, holder))).await;
         let moved = made.into_iter().try_fold(Moved::default(), |sum, moved| Ok::<_, RepairError>(sum.and(moved?)));

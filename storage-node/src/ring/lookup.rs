@@ -320,6 +320,7 @@ impl Ring {
         }
     }
 
+    #[allow(clippy::boxed_local, reason = "lookups are handed from hand to hand in their box")]
     fn finish(&mut self, lookup: Box<Lookup>, result: Result<NodeRef, NoRoute>) {
         match lookup.purpose {
             LookupPurpose::Answer(tag) => self.actions.push(Action::Found { tag, result }),

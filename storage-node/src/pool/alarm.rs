@@ -1,0 +1,96 @@
+//! A threshold watched over several periods, as CloudWatch watches one: the alarm is raised by so many measurements in a
+//! row beyond the threshold, and ends with the first one that is not. A period without a measurement says nothing either
+//! way, and after too many of them in a row the alarm knows nothing any more.
+#![deny(clippy::disallowed_methods)]
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Threshold {
+    Above(f64),
+    Below(f64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Too few measurements yet, or none for too long.
+    Unknown,
+    Quiet,
+    Raised,
+}
+
+#[derive(Clone, Debug)]
+pub struct Alarm {
+    threshold: Threshold,
+    periods: u32,
+    state: State,
+    /// Measurements beyond the threshold in a row.
+    beyond: u32,
+    /// Periods without a measurement in a row.
+    missing: u32,
+}
+
+impl Alarm {
+    pub fn new(threshold: Threshold, periods: u32) -> Self {
+        Self { threshold, periods, state: State::Unknown, beyond: 0, missing: 0 }
+    }
+
+    /// One period is over; `None`: nothing was measured in it.
+    pub fn next(&mut self, measured: Option<f64>) -> State {
+        match measured {
+            None => self.nothing(),
+            Some(value) if self.threshold.is_crossed_by(value) => {
+                self.missing = 0;
+                self.beyond = self.beyond.saturating_add(1);
+                self.state = if self.beyond >= self.periods { State::Raised } else { State::Quiet };
+            }
+            Some(_) => (self.missing, self.beyond, self.state) = (0, 0, State::Quiet),
+        }
+        self.state
+    }
+
+    fn nothing(&mut self) {
+        self.missing = self.missing.saturating_add(1);
+        if self.missing >= self.periods.max(2) {
+            (self.beyond, self.state) = (0, State::Unknown);
+        }
+    }
+}
+
+impl Threshold {
+    /// The threshold itself is on neither side.
+    fn is_crossed_by(self, value: f64) -> bool {
+        match self {
+            Self::Above(limit) => value > limit,
+            Self::Below(limit) => value < limit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values separated by spaces, `-` where nothing was measured; the states' first letters.
+    #[track_caller]
+    fn check(threshold: Threshold, values: &str, wanted: &str) {
+        let mut alarm = Alarm::new(threshold, 2);
+        let state = |value: &str| match alarm.next(value.parse().ok()) {
+            State::Unknown => 'u',
+            State::Quiet => 'q',
+            State::Raised => 'R',
+        };
+        assert_eq!(values.split(' ').map(state).collect::<String>(), wanted);
+    }
+
+    #[test]
+    fn so_many_in_a_row_raise_it_and_one_ends_it() {
+        check(Threshold::Above(70.0), "71 71 71 70 71 90", "qRRqqR");
+        check(Threshold::Below(30.0), "29 30 29 0 29 31", "qqqRRq");
+    }
+
+    #[test]
+    fn a_missing_measurement_is_none() {
+        check(Threshold::Above(70.0), "71 - 71 - 71 50 - 71", "qqRRRqqq");
+        check(Threshold::Above(70.0), "- 71 - - 71 71", "uqquqR");
+        check(Threshold::Above(70.0), "71 71 - - -", "qRRuu");
+    }
+}

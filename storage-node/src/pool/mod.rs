@@ -1,0 +1,22 @@
+//! When a pool of nodes grows and shrinks, and the pool of processes on this machine that lives by it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `policy.rs` | the rules, pure: thresholds, steps, limits, and what stands against a step now |
+//! | `alarm.rs` | a threshold watched over several periods, pure |
+//! | `scaler.rs` | both over time, pure: measurements in, steps out |
+//! | `local/` | `storage-node pool --local`: the rules applied to processes |
+//!
+//! An Auto Scaling group lives by the same [`Policy`]: there CloudWatch watches the thresholds and the group takes the
+//! steps, and `aws/` writes the policy down for them.
+
+pub mod alarm;
+pub mod args;
+pub mod local;
+pub mod policy;
+pub mod scaler;
+
+pub use self::{
+    policy::{Policy, ScaleOn},
+    scaler::{Scaler, Step},
+};

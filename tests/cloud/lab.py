@@ -1,0 +1,312 @@
+"""A cloud with one group in it: everything put together, and taken apart again whatever happens."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from . import template
+from .clock import Clock
+from .cloudwatch import CloudWatch
+from .faults import Faults
+from .groups import Groups
+from .hypervisor import Hypervisor
+from .imds import Identity
+from .instance import Instance, Machine
+from .journal import Journal
+from .models import rights
+from .moto import OPERATOR, REGION, Moto, sdk
+from .netns import SWITCH_ADDRESS, Network
+from .proxy import Proxy
+from .wire.http import Server
+from .workstation import Workstation
+
+GROUP = "MyChordFileSystemASG"
+HOOK = "chordfs-drain"
+T = TypeVar("T")
+
+
+class Lab:
+    """`with Lab(...) as lab:`; a failure inside leaves the logs, and says where."""
+
+    def __init__(
+        self, binaries: Path, rate: float, disk: str = "256m", echo: Callable[[str], None] | None = None
+    ) -> None:
+        self.binaries = (binaries, template.UNITS)
+        self.folder = Path(tempfile.mkdtemp(prefix="chordcloud-"))
+        self.journal = Journal(echo)
+        self.clock = Clock(rate)
+        self._closing = contextlib.ExitStack()
+        self._over = threading.Event()
+        self._workstations = 0
+        self.on_close: Callable[[Lab], None] = lambda lab: None
+        try:
+            self._build(disk)
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def _build(self, disk: str) -> None:
+        self.network = Network()
+        self._closing.callback(self.network.close)
+        self.moto = Moto(self.folder / "moto.log")
+        self._closing.callback(self.moto.close)
+        self.groups = Groups(self.moto, self.clock, self.journal)
+        self.cloudwatch = CloudWatch(self.moto, self.clock, self.journal, self.groups.execute_policy)
+        self.faults = Faults()
+        self.proxy = Proxy(self.moto, self.groups, self.cloudwatch, self.faults)
+        self.proxy.rights = rights.of_template(template.load())
+        self.endpoint = f"http://{SWITCH_ADDRESS}"
+        served = Server(self.network.switch.listen(SWITCH_ADDRESS, 80), self.proxy.handle)
+        self._closing.callback(served.close)
+        # The harness itself is in no namespace; it asks the same proxy on a loopback port.
+        own = Server(_loopback(), self.proxy.handle)
+        self._closing.callback(own.close)
+        self.operator = sdk("autoscaling", f"http://127.0.0.1:{own.port}")
+        machine = Machine(self.binaries, (template.UNITS,), self._node_environment(), disk)
+        self.hypervisor = Hypervisor(self.moto, self.groups, self.network, self.folder, self.journal, machine)
+        self.hypervisor.on_boot = self._knows
+        self._closing.callback(self.hypervisor.close)
+        self.hypervisor.start()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._closing.callback(self._ticker.join)
+        self._closing.callback(self._over.set)
+        self._ticker.start()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._tell_state()
+        self._closing.close()
+        self.on_close(self)
+        self._write_record()
+        if error is None:
+            shutil.rmtree(self.folder)
+        else:
+            print(f"logs are kept in {self.folder}", flush=True)
+
+    # The group.
+
+    def create_group(
+        self,
+        minimum: int = 1,
+        maximum: int = 5,
+        desired: int | None = None,
+        name: str = GROUP,
+        hook_seconds: int | None = 60,
+        user_data: str | None = None,
+        parameters: Mapping[str, object] = {},
+        extra: Mapping[str, object] = {},
+    ) -> None:
+        """As the template makes it: launch template, group over three zones, hook. `parameters` are the template's."""
+        text = user_data or template.user_data({"GroupName": name, **parameters}, extra)
+        ec2 = self.moto.sdk("ec2")
+        image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+        ec2.create_launch_template(
+            LaunchTemplateName=f"{name}-nodes",
+            LaunchTemplateData={
+                "ImageId": image,
+                "InstanceType": "t3.micro",
+                "UserData": base64.b64encode(text.encode()).decode(),
+            },
+        )
+        group: dict[str, Any] = {
+            "AutoScalingGroupName": name,
+            "MinSize": minimum,
+            "MaxSize": maximum,
+            "DesiredCapacity": minimum if desired is None else desired,
+            "LaunchTemplate": {"LaunchTemplateName": f"{name}-nodes", "Version": "$Latest"},
+            "VPCZoneIdentifier": ",".join(subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]),
+        }
+        if hook_seconds is None:
+            self.operator.create_auto_scaling_group(**group)
+            return
+        # moto takes no hooks with the group; the first instance has not booted when this one comes.
+        self.operator.create_auto_scaling_group(**{**group, "MinSize": 0, "DesiredCapacity": 0})
+        self.operator.put_lifecycle_hook(
+            LifecycleHookName=HOOK,
+            AutoScalingGroupName=name,
+            LifecycleTransition="autoscaling:EC2_INSTANCE_TERMINATING",
+            HeartbeatTimeout=hook_seconds,
+            DefaultResult="CONTINUE",
+        )
+        self.operator.update_auto_scaling_group(AutoScalingGroupName=name, MinSize=minimum)
+        if group["DesiredCapacity"]:
+            self.set_desired(group["DesiredCapacity"], name)
+
+    def set_desired(self, count: int, name: str = GROUP) -> None:
+        self.operator.set_desired_capacity(AutoScalingGroupName=name, DesiredCapacity=count)
+
+    def describe(self, name: str = GROUP) -> dict[str, Any]:
+        found = self.operator.describe_auto_scaling_groups(AutoScalingGroupNames=[name])
+        return dict(found["AutoScalingGroups"][0])
+
+    def crash(self, instance: Instance) -> None:
+        """Gone at once, and then the group notices: no hook, no drain."""
+        instance.crash()
+        self.moto.sdk("ec2").terminate_instances(InstanceIds=[instance.id])
+
+    # The ring, as it is seen from outside.
+
+    def instances(self) -> list[Instance]:
+        return self.hypervisor.instances()
+
+    def serving(self) -> list[Instance]:
+        return [instance for instance in self.instances() if instance.serves()]
+
+    def workstation(self) -> Workstation:
+        self._workstations += 1
+        name = f"w{self._workstations}"
+        space = self.network.attach(name, f"172.31.240.{self._workstations}")
+        aws = {**self._node_environment(), "AWS_REGION": REGION}
+        aws.update(AWS_ACCESS_KEY_ID=OPERATOR, AWS_SECRET_ACCESS_KEY="none", AWS_EC2_METADATA_DISABLED="true")
+        made = Workstation(space, self.folder / name, self.binaries, aws)
+        self._closing.callback(made.close)
+        return made
+
+    def storage_node(self, *arguments: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+        """The command line on some machine of the network."""
+        path = ":".join([*map(str, self.binaries), os.environ["PATH"]])
+        return subprocess.run(
+            self.network.switch.command("storage-node", *arguments),
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def voters(self, instance: Instance) -> set[str]:
+        """The addresses of those that vote in the namespace, as one node knows them."""
+        status = instance.json("/status") or {}
+        return {str(voter).rsplit(":", 1)[0] for voter in status.get("namespace", {}).get("voters", [])}
+
+    def ring_members(self, instance: Instance) -> set[str]:
+        """The addresses that one node says the ring has; the nodes among them that are not ours too."""
+        status = self.storage_node("status", "--node", instance.ip, "--json", seconds=30.0)
+        return set() if status.returncode else _members(status.stdout)
+
+    def wait(self, what: str, seconds: float, test: Callable[[], T | None]) -> T:
+        """Until `test` gives something true. A failed hypervisor ends the wait."""
+        end = time.monotonic() + seconds
+        while True:
+            found = test()
+            if found:
+                return found
+            if self.hypervisor.failure:
+                raise RuntimeError(f"while waiting until {what}: {self.hypervisor.failure}")
+            if time.monotonic() > end:
+                raise TimeoutError(f"not within {seconds:.0f} s: {what}")
+            time.sleep(0.1)
+
+    def wait_ring(self, count: int, seconds: float = 120.0) -> list[Instance]:
+        """One ring of exactly `count` serving instances, as each of them says, with all its voters."""
+
+        def settled() -> list[Instance] | None:
+            serving = self.serving()
+            self._expect_life(serving)
+            wanted = {instance.ip for instance in serving}
+            if len(serving) != count or len(self.instances()) != count:
+                return None
+            seen.update({instance.ip: self.ring_members(instance) for instance in serving})
+            # Before three of them vote, the loss of one node could be the loss of the namespace.
+            enough = 5 if count >= 7 else min(count, 3)
+            voters = self.voters(serving[0])
+            whole = all(seen[instance.ip] == wanted for instance in serving)
+            return serving if whole and voters <= wanted and len(voters) == enough else None
+
+        seen: dict[str, set[str]] = {}
+        try:
+            return self.wait(f"one ring of {count}", seconds, settled)
+        except TimeoutError as error:
+            there = {instance.ip: instance.serves() for instance in self.instances()}
+            raise TimeoutError(f"{error}; instances and whether they serve: {there}; as they see it: {seen}") from None
+
+    def wait_whole(self, seconds: float = 180.0) -> None:
+        """Every chunk at all its holders: `storage-node check` says so, by its exit."""
+        last = ["it was not asked"]
+
+        def whole() -> bool:
+            serving = self.serving()
+            if not serving:
+                return False
+            checked = self.storage_node("check", "--node", serving[0].ip)
+            last[0] = (checked.stdout + checked.stderr).strip()
+            return checked.returncode == 0
+
+        try:
+            self.wait("every chunk has its holders", seconds, whole)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; check says:\n{last[0]}") from None
+
+    def fullest_percent(self) -> float:
+        return max((instance.disk_used_percent() or 0.0 for instance in self.instances()), default=0.0)
+
+    def used_percents(self) -> str:
+        used = [instance.disk_used_percent() for instance in self.instances()]
+        return " ".join("-" if percent is None else f"{percent:.0f}" for percent in used)
+
+    def _node_environment(self) -> dict[str, str]:
+        log = os.environ.get("CHORDFS_TEST_LOG", "info")
+        return {"AWS_ENDPOINT_URL": self.endpoint, "RUST_LOG": log, "RUST_BACKTRACE": "1"}
+
+    def _knows(self, identity: Identity) -> None:
+        self.proxy.callers[identity.access_key] = identity.instance
+
+    def _tick(self) -> None:
+        """The services' own time: hooks run out, alarms are evaluated."""
+        while not self._over.wait(0.1):
+            try:
+                self.groups.tick()
+                self.cloudwatch.tick()
+            except Exception:
+                self.journal.record("cloud-failed", why=traceback.format_exc())
+
+    def _expect_life(self, serving: list[Instance]) -> None:
+        """Nodes that have all ended make no ring: no need to wait for it."""
+        started = [instance for instance in self.instances() if instance.node()]
+        if started and not serving and not any(instance.node_runs() for instance in started):
+            raise RuntimeError(f"every node has ended; the first one's console:\n{started[0].log()[-2000:]}")
+
+    def _tell_state(self) -> None:
+        """What can be seen only while the instances are there."""
+        print(f"disks, percent: {self.used_percents()}")
+        for instance in self.serving()[:1]:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                print(self.storage_node("status", "--node", instance.ip, seconds=20.0).stdout, flush=True)
+
+    def _write_record(self) -> None:
+        (self.folder / "journal").write_text("\n".join(self.journal.lines()) + "\n")
+        calls = (
+            f"{call.at:.2f} {call.instance or 'operator'} {call.action} {call.status}" for call in self.proxy.calls
+        )
+        (self.folder / "calls").write_text("\n".join(calls) + "\n")
+
+
+def _members(status: str) -> set[str]:
+    nodes = json.loads(status)["nodes"]
+    return {str(node["address"]).rsplit(":", 1)[0] for node in nodes}
+
+
+def _loopback() -> socket.socket:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(128)
+    return listener

@@ -1,0 +1,1 @@
+"""What the cloud's services decide. No clock, no socket, no thread: time comes in as a number of seconds."""

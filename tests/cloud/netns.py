@@ -1,0 +1,153 @@
+"""Network namespaces on one switch, with the cloud's addresses: 172.31.0.0/16, and public ones beside them.
+
+The switch is a bridge in a namespace of its own, so the machine's network sees nothing, and removing the namespaces
+removes everything. The harness is in none of them: it opens sockets there (a socket belongs to the namespace in which it
+was made, whoever uses it afterwards) and starts processes there.
+
+Names carry the process that made them, as those of the Rust harness do, under another prefix; what a killed run has left
+behind is ended and removed by the next one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from . import processes
+
+PREFIX = "chordcloud"
+FOLDER = Path("/run/netns")
+CLONE_NEWNET = 0x40000000
+SWITCH_ADDRESS = "172.31.255.254"
+
+T = TypeVar("T")
+
+
+class Namespace:
+    """One namespace; `close` ends what runs in it and removes it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        _ip("netns", "add", name)
+        self.ip("link", "set", "lo", "up")
+
+    def ip(self, *args: str) -> None:
+        _ip("-n", self.name, *args)
+
+    def command(self, *args: str) -> list[str]:
+        """The command line that runs `args` here. nsenter becomes the program, so its pid is the program's."""
+        return ["nsenter", f"--net={FOLDER / self.name}", "--", *args]
+
+    def listen(self, address: str, port: int) -> socket.socket:
+        def bind() -> socket.socket:
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address, port))
+            listener.listen(128)
+            return listener
+
+        return self._inside(bind)
+
+    def connect(self, address: str, port: int, seconds: float) -> socket.socket:
+        made = self._inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        made.settimeout(seconds)
+        try:
+            made.connect((address, port))
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def pids(self) -> list[int]:
+        return _pids(self.name)
+
+    def kill(self) -> None:
+        """SIGKILL to all that runs here, until nothing does."""
+        processes.end(self.pids, [signal.SIGKILL])
+
+    def close(self) -> None:
+        self.kill()
+        _ip("netns", "del", self.name)
+
+    def _inside(self, work: Callable[[], T]) -> T:
+        """Runs `work` in a thread that has entered the namespace; the thread ends with it."""
+        result: list[T] = []
+        failure: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                with (FOLDER / self.name).open() as namespace:
+                    if _LIBC.setns(namespace.fileno(), CLONE_NEWNET):
+                        raise OSError(ctypes.get_errno(), f"entering the namespace {self.name}")
+                result.append(work())
+            except BaseException as error:  # Handed over to the thread that waits.
+                failure.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        if failure:
+            raise failure[0]
+        return result[0]
+
+
+class Network:
+    """The switch, and the address at which the cloud's endpoint is."""
+
+    def __init__(self) -> None:
+        remove_leftovers()
+        self.tag = f"{PREFIX}-{os.getpid()}-{processes.started(os.getpid())}"
+        self.switch = Namespace(f"{self.tag}-switch")
+        self._cables = 0
+        self.switch.ip("link", "add", "switch", "type", "bridge")
+        self.switch.ip("addr", "add", f"{SWITCH_ADDRESS}/16", "dev", "switch")
+        self.switch.ip("link", "set", "switch", "up")
+        # Public addresses are on the same wire, beside the private ones.
+        self.switch.ip("route", "add", "default", "dev", "switch")
+
+    def attach(self, name: str, address: str, public: str | None = None) -> Namespace:
+        self._cables += 1
+        cable = f"cable{self._cables}"
+        space = Namespace(f"{self.tag}-{name}")
+        space.ip("link", "add", "eth0", "type", "veth", "peer", "name", cable, "netns", self.switch.name)
+        space.ip("addr", "add", f"{address}/16", "dev", "eth0")
+        if public:
+            space.ip("addr", "add", f"{public}/32", "dev", "eth0")
+        space.ip("link", "set", "eth0", "up")
+        space.ip("route", "add", "default", "dev", "eth0", "src", address)
+        self.switch.ip("link", "set", "dev", cable, "master", "switch", "up")
+        return space
+
+    def close(self) -> None:
+        self.switch.close()
+
+
+def remove_leftovers() -> None:
+    """Of runs that were killed: their namespaces and everything in them. Two runs may do this at once."""
+    for path in FOLDER.glob(f"{PREFIX}-*"):
+        _, pid, started, *_ = path.name.split("-")
+        if processes.started(int(pid)) == started:
+            continue
+        processes.end(lambda name=path.name: _pids(name), [signal.SIGKILL])  # type: ignore[misc]
+        subprocess.run(["ip", "netns", "del", path.name], stderr=subprocess.DEVNULL, check=False)
+
+
+def _pids(name: str) -> list[int]:
+    listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def _ip(*args: str) -> None:
+    done = subprocess.run(["ip", *args], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"ip {' '.join(args)}: {done.stderr.strip()} (this needs root and iproute2)")
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)

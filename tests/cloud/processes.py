@@ -1,0 +1,50 @@
+"""Ending processes, by pid, and being sure of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+PATIENCE = 10.0
+
+
+def started(pid: int) -> str | None:
+    """The kernel's start time of a process: with its pid, a name that is never used twice. None when it is gone."""
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # proc_pid_stat(5): the name in parentheses may hold spaces, what follows it does not. Field 3 is the state.
+    fields = line.rsplit(")", 1)[1].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def end(pids: Callable[[], Sequence[int]], signals: Sequence[signal.Signals], patience: float = PATIENCE) -> None:
+    """Sends the signals one after the other to all that `pids` still finds, giving each `patience` seconds."""
+    for number in signals:
+        deadline = time.monotonic() + patience
+        for pid in _running(pids):
+            send(pid, number)
+        while time.monotonic() < deadline:
+            left = _running(pids)
+            if not left:
+                return
+            if number == signal.SIGKILL:
+                for pid in left:  # What was forked meanwhile.
+                    send(pid, number)
+            time.sleep(0.02)
+    raise TimeoutError(f"processes {_running(pids)} do not end")
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _running(pids: Callable[[], Sequence[int]]) -> list[int]:
+    return [pid for pid in pids() if started(pid) is not None]

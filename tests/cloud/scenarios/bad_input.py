@@ -1,0 +1,145 @@
+"""What is wrong between a node and AWS: a clear line that names action and resource, a state in /healthz, and data that
+is served all the same; and when it is in order again, /healthz says so.
+
+Each case is a group of its own in one cloud.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..instance import Instance
+from ..lab import Lab
+from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect, health
+
+
+def run(setup: Setup) -> None:
+    with setup.lab(disk="128m") as lab:
+        for case in (no_alarm_rights, throttled, expired, skewed, silent, two_groups, no_group, no_rights, no_metadata):
+            case(lab)
+            print(f"  {case.__name__}: as it should be", flush=True)
+
+
+def no_alarm_rights(lab: Lab) -> None:
+    denied = lab.faults.add("*:Put*", "denied")
+    node = boot(lab, "NoAlarmRights")
+    serves(lab, node)
+    tells(lab, node, "PutScalingPolicy", "NoAlarmRights")
+    tells(lab, node, "PutMetricData", "not authorized")
+    lab.faults.remove(denied)
+    recovers(lab, node)
+
+
+def throttled(lab: Lab) -> None:
+    """A few answers "Rate exceeded" are what retries are for: nobody hears of them."""
+    slow = lab.faults.add("*", "throttled", times=6)
+    node = boot(lab, "Throttled")
+    serves(lab, node)
+    recovers(lab, node)
+    lab.faults.remove(slow)
+
+
+def expired(lab: Lab) -> None:
+    node = boot(lab, "Expired")
+    serves(lab, node)
+    recovers(lab, node)
+    fault = lab.faults.add("cloudwatch:*", "expired", instance=node.id)
+    tells(lab, node, "PutMetricData", "expired")
+    expect(node.serves(), "it serves without its metric")
+    lab.faults.remove(fault)
+    recovers(lab, node)
+
+
+def skewed(lab: Lab) -> None:
+    fault = lab.faults.add("cloudwatch:*", "skewed")
+    node = boot(lab, "Skewed")
+    serves(lab, node)
+    tells(lab, node, "PutMetricData", "clock")
+    lab.faults.remove(fault)
+    recovers(lab, node)
+
+
+def silent(lab: Lab) -> None:
+    """CloudWatch does not answer at all."""
+    fault = lab.faults.add("cloudwatch:*", "silence")
+    node = boot(lab, "Silent")
+    serves(lab, node)
+    tells(lab, node, "cloudwatch:")
+    lab.faults.remove(fault)
+    recovers(lab, node)
+
+
+def two_groups(lab: Lab) -> None:
+    """Alarms' names are an account's: the second group leaves the first one's alarm alone, and has a ring of its own."""
+    one = boot(lab, "One", AlarmName="shared")
+    serves(lab, one)
+    recovers(lab, one)
+    two = boot(lab, "Two", AlarmName="shared")
+    serves(lab, two)
+    tells(lab, two, "shared", "One")
+    expect(lab.ring_members(one) == {one.ip}, f"the first group's ring is its own: {lab.ring_members(one)}")
+    expect(lab.ring_members(two) == {two.ip}, f"the second group's ring is its own: {lab.ring_members(two)}")
+    alarm, _ = lab.cloudwatch.alarms()["shared"]
+    expect(alarm.metric and ("AutoScalingGroupName", "One") in alarm.metric.dimensions, f"it watches One: {alarm}")
+
+
+def no_group(lab: Lab) -> None:
+    """The settings name a group that is not there. Founding a ring on a guess could make a second one, so it waits."""
+    node = boot(lab, "Real", GroupName="NoSuchGroup")
+    tells(lab, node, "NoSuchGroup")
+
+
+def no_rights(lab: Lab) -> None:
+    """No role at all would be the same: who cannot ask for the others waits, says why, and goes on when it can."""
+    fault = lab.faults.add("*", "denied")
+    node = boot(lab, "NoRights")
+    tells(lab, node, "DescribeAutoScaling", "not authorized")
+    lab.faults.remove(fault)
+    serves(lab, node)
+    recovers(lab, node)
+
+
+def no_metadata(lab: Lab) -> None:
+    """`--aws` on a machine that is not at Amazon."""
+    machine = lab.hypervisor.machine
+    lab.hypervisor.machine = replace(machine, has_metadata=False)
+    node = boot(lab, "NoMetadata")
+    lab.wait("the console says that there is no metadata service", 60, lambda: "metadata" in node.log())
+    lab.hypervisor.machine = machine
+
+
+def boot(lab: Lab, group: str, **parameters: object) -> Instance:
+    before = {instance.id for instance in lab.hypervisor.all()}
+    settings = {**QUIET, "AlarmName": f"{group}-alarm", **parameters}
+    lab.create_group(minimum=1, maximum=2, name=group, parameters=settings, extra=METRICS_EACH_SECOND)
+
+    def new() -> Instance | None:
+        return next((instance for instance in lab.hypervisor.all() if instance.id not in before), None)
+
+    return lab.wait(f"the instance of {group} boots", 30, new)
+
+
+def serves(lab: Lab, node: Instance) -> None:
+    lab.wait(f"the node serves; its console:\n{node.log()}", 90, node.serves)
+
+
+def tells(lab: Lab, node: Instance, *words: str) -> None:
+    """/healthz is degraded by a problem with these words in it, and the console has the line too."""
+
+    def told() -> bool:
+        state, problems = health(node)
+        return state == "degraded" and all(word in problems for word in words)
+
+    try:
+        lab.wait(f"/healthz tells of {words}", 60, told)
+    except TimeoutError as error:
+        raise AssertionError(f"{error}; it says {health(node)}; the console:\n{node.log()[-3000:]}") from None
+    lines = [line for line in node.log().splitlines() if all(word in line for word in words)]
+    expect(lines, f"the console has a line with {words}:\n{node.log()[-3000:]}")
+
+
+def recovers(lab: Lab, node: Instance) -> None:
+    try:
+        lab.wait("AWS is in order again", 90, lambda: health(node)[0] == "ok")
+    except TimeoutError as error:
+        raise AssertionError(f"{error}; /healthz says {health(node)}") from None

@@ -1,0 +1,1 @@
+"""Bytes: requests in AWS's query protocol, and answers in XML."""

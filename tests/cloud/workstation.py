@@ -1,0 +1,72 @@
+"""A machine beside the group that mounts the ring: an address of its own, and an operator's keys."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import processes
+from .netns import Namespace
+
+
+class Workstation:
+    def __init__(self, namespace: Namespace, folder: Path, binaries: tuple[Path, ...], aws: Mapping[str, str]) -> None:
+        self.namespace, self.folder = namespace, folder
+        folder.mkdir(parents=True)
+        self.point = folder / "mnt"
+        self.point.mkdir()
+        self._environment = {**os.environ, **aws, "PATH": ":".join([*map(str, binaries), os.environ["PATH"]])}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log_path = folder / "mount.log"
+
+    def mount(self, source: str, seconds: float = 60.0) -> Path:
+        """Mounts, in the foreground of a process of ours; returns the mount point once it is one."""
+        command = self.namespace.command("mount.chordfs", source, str(self.point), "--foreground")
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        end = time.monotonic() + seconds
+        while not os.path.ismount(self.point):
+            if self._process.poll() is not None:
+                raise RuntimeError(f"mount.chordfs {source} ended with {self._process.returncode}:\n{self.log()}")
+            if time.monotonic() > end:
+                raise TimeoutError(f"mount.chordfs {source} is not mounted after {seconds:.0f} s:\n{self.log()}")
+            time.sleep(0.05)
+        return self.point
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def run(self, *command: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+        """A program on this machine, as `storage-node check`."""
+        return subprocess.run(
+            self.namespace.command(*command),
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def unmount(self) -> None:
+        if self._process is None:
+            return
+        done = subprocess.run(["umount", str(self.point)], capture_output=True, text=True, check=False)
+        if done.returncode and os.path.ismount(self.point):
+            raise OSError(f"umount {self.point}: {done.stderr.strip()}")
+        self._process.wait(60)
+        self._process = None
+
+    def close(self) -> None:
+        """Whatever state the mount is in, nothing of it is left."""
+        if self._process is not None and self._process.poll() is None:
+            pid = self._process.pid
+            processes.send(pid, signal.SIGKILL)
+            self._process.wait()
+        subprocess.run(["umount", "-l", str(self.point)], stderr=subprocess.DEVNULL, check=False)
+        self.namespace.close()

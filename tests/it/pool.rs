@@ -1,0 +1,178 @@
+//! A pool on this machine grows as it fills and shrinks as it empties, and nobody who works in it notices.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use harness::{cluster::binary, mount::TempMount, tree, wait::wait_for};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const FILE_BYTES: usize = 2 << 20;
+
+struct Pool {
+    folder: TempDir,
+    ip: Ipv4Addr,
+    child: Option<Child>,
+}
+
+impl Pool {
+    fn start() -> Self {
+        let ip = Ipv4Addr::new(127, 19, (std::process::id() % 250) as u8, 1);
+        let mut pool = Self { folder: TempDir::with_prefix("chordfs-pool-").unwrap(), ip, child: None };
+        pool.launch();
+        pool
+    }
+
+    fn launch(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = Command::new(binary("storage-node"));
+        command.args(["pool", "--local", "--min", "1", "--max", "4", "--capacity", "32M", "--period", "1s"]);
+        command.args(["--cooldown", "3s", "--threshold", "60", "--scale-in-below", "20"]);
+        command.arg("--data").arg(self.data()).args(["--ip", &self.ip.to_string()]);
+        self.child = Some(command.stdin(Stdio::null()).stderr(log).spawn().expect("the pool starts"));
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Of the nodes that are remembered: number, pid, and whether it stays.
+    fn nodes(&self) -> Vec<(u64, i32, bool)> {
+        let text = fs::read(self.data().join("pool.json")).unwrap_or_default();
+        let saved: Value = serde_json::from_slice(&text).unwrap_or_default();
+        let node = |node: &Value| {
+            (node["number"].as_u64().unwrap(), node["pid"].as_i64().unwrap() as i32, node["leaving"] == "no")
+        };
+        saved["nodes"].as_array().into_iter().flatten().map(node).collect()
+    }
+
+    #[track_caller]
+    fn wait_for_nodes(&self, what: &str, enough: impl Fn(usize) -> bool) {
+        wait_for(what, PATIENCE, || match self.nodes() {
+            nodes if enough(nodes.len()) && nodes.iter().all(|node| node.2) => Ok(()),
+            nodes => Err(format!("{nodes:?}; its log:\n{}", self.log())),
+        });
+    }
+
+    #[track_caller]
+    fn wait_ready(&self) {
+        let url = format!("http://{}:5059/readyz", self.ip);
+        wait_for("the first node is ready", PATIENCE, || {
+            let answer = reqwest::blocking::get(&url).map_err(|error| error.to_string())?;
+            if answer.status().is_success() { Ok(()) } else { Err(self.log()) }
+        });
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        let mut child = self.child.take().expect("the pool runs");
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        child.wait().unwrap();
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = (child.kill(), child.wait());
+        }
+        for (_, pid, _) in self.nodes().into_iter().filter(|node| node.1 > 0) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+fn write(folder: &Path, number: u64) {
+    let mut file = File::create(folder.join(format!("f{number}"))).unwrap();
+    file.write_all(&tree::bytes(number, FILE_BYTES)).unwrap_or_else(|error| panic!("write f{number}: {error}"));
+    file.sync_all().unwrap_or_else(|error| panic!("fsync f{number}: {error}"));
+}
+
+fn check(folder: &Path, numbers: impl Iterator<Item = u64>) {
+    for number in numbers {
+        let read =
+            fs::read(folder.join(format!("f{number}"))).unwrap_or_else(|error| panic!("read f{number}: {error}"));
+        assert!(read == tree::bytes(number, FILE_BYTES), "f{number} has other contents");
+    }
+}
+
+fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+#[test]
+fn a_local_pool_grows_and_shrinks_and_no_operation_fails() {
+    let mut pool = Pool::start();
+    pool.wait_ready();
+    pool.wait_for_nodes("one node", |count| count == 1);
+    let mount = TempMount::of(&pool.ip.to_string(), &[], &std::env::temp_dir());
+
+    // With up to three nodes each keeps everything, so only the fourth one relieves them.
+    let mut files = 0;
+    while pool.nodes().len() < 4 {
+        assert!(files < 12, "24 of 32 MiB are full and it has not grown to four; its log:\n{}", pool.log());
+        write(mount.path(), files);
+        files += 1;
+        if files * FILE_BYTES as u64 > 20 << 20 {
+            pool.wait_for_nodes("it grows", |count| count == 4);
+        }
+    }
+    pool.wait_for_nodes("four nodes", |count| count == 4);
+    check(mount.path(), 0..files);
+
+    // Killed, it leaves its nodes running, and the next one finds them.
+    let before = pool.nodes();
+    pool.signal(Signal::SIGKILL);
+    assert!(before.iter().all(|(_, pid, _)| is_alive(*pid)), "the nodes go on without their pool");
+    write(mount.path(), files);
+    pool.launch();
+    wait_for("the pool finds its nodes", PATIENCE, || match pool.log().matches("still runs").count() {
+        4 => Ok(()),
+        other => Err(format!("{other} found")),
+    });
+    assert_eq!(pool.nodes(), before);
+
+    // A node that dies is started again with its data.
+    let (number, pid, _) = before[1];
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    wait_for("the dead node is started again", PATIENCE, || {
+        let now = pool.nodes().into_iter().find(|node| node.0 == number);
+        if now.is_some_and(|node| node.1 != pid && is_alive(node.1)) { Ok(()) } else { Err(pool.log()) }
+    });
+    check(mount.path(), 0..=files);
+
+    for number in 1..=files {
+        fs::remove_file(mount.path().join(format!("f{number}"))).unwrap();
+    }
+    pool.wait_for_nodes("it shrinks", |count| count <= 2);
+    check(mount.path(), 0..1);
+    write(mount.path(), 100);
+    check(mount.path(), [0, 100].into_iter());
+    for (number, ..) in before.iter().filter(|node| pool.nodes().iter().all(|left| left.0 != node.0)) {
+        assert!(!pool.data().join(number.to_string()).exists(), "the folder of node {number} is gone with it");
+    }
+
+    drop(mount);
+    let pids: Vec<i32> = pool.nodes().iter().map(|node| node.1).collect();
+    pool.signal(Signal::SIGTERM);
+    assert!(pids.into_iter().all(|pid| !is_alive(pid)), "SIGTERM stops the nodes too");
+}
