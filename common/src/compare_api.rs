@@ -7,9 +7,10 @@
 //! |---|---|---|
 //! | `POST /chunks/digests` | `Vec<RingArc>` | `Vec<ArcSum>`, one for each |
 //! | `POST /chunks/ids` | [`IdsRequest`] | [`IdsPage`]: what is here in the arcs |
-//! | `POST /chunks/offer?from=N&left=C&left_bytes=B` | `Vec<ChunkAt>` | one byte each: [`HERE`], [`SEND`] or [`COMING`] |
+//! | `POST /chunks/offer?from=N&left=C&left_bytes=B` | `Vec<ChunkAt>` | one byte each: [`HERE`], [`SEND`], [`COMING`] or [`GONE`] |
 //! | `POST /chunks/fetch` | `Vec<ChunkAt>` | the records that are here, in any order |
 //! | `POST /chunks/confirm` | `Vec<ChunkAt>` | one byte each, 1: on the disk, read back and sound |
+//! | `POST /chunks/gone` | `Vec<ChunkAt>` | nothing: they were deleted for good, and are not to be kept |
 //!
 //! Arcs of one request follow each other clockwise and do not overlap, so no request costs more than one pass through
 //! the index. `from` is the position of the node that offers, `left` and `left_bytes` are what it still means to bring,
@@ -35,6 +36,8 @@ pub const HERE: u8 = 0;
 pub const SEND: u8 = 1;
 /// another node is bringing it at this moment.
 pub const COMING: u8 = 2;
+/// it was deleted for good, and who offers it has not heard of that.
+pub const GONE: u8 = 3;
 
 /// A chunk as the index knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

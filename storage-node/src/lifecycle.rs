@@ -224,6 +224,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         session: session.clone(),
         traffic: traffic.clone(),
         namespace: OnceLock::new(),
+        scrub: OnceLock::new(),
         capacity_bytes: config.store.capacity_bytes,
         departure: departure.clone(),
     });
@@ -271,6 +272,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         settings: config.scrub.clone(),
     });
     scrub.start(tasks, stop);
+    node.scrub.set(scrub.clone()).ok().context("the scrub was started twice")?;
     let drain = Drain::new(node.clone(), pool.clone(), DrainSettings::default());
     let chunk_client = Arc::new(ChunkClient::new(router(), pool.clone(), config.operation_deadline));
     let files = FileService::over(Arc::new(session), chunk_client, FileDefaults::default());

@@ -27,6 +27,7 @@ use crate::{
     http::admin::{NamespaceStatus, NodeAdmin, NodeState, NodeStatus, StoreStatus},
     namespace::Namespace,
     replica::{peer::Peers, traffic::Traffic},
+    scrub::{Scrub, ScrubStatus, unix_now},
     status::work::Work,
     store::{Store, StoreError},
 };
@@ -95,6 +96,8 @@ pub struct Node {
     pub traffic: Arc<Traffic>,
     /// Set once, before the planes are opened.
     pub namespace: OnceLock<Namespace>,
+    /// The same.
+    pub scrub: OnceLock<Scrub>,
     pub capacity_bytes: Option<u64>,
     pub departure: Arc<Departure>,
 }
@@ -102,6 +105,10 @@ pub struct Node {
 impl Node {
     pub(crate) fn namespace(&self) -> &Namespace {
         self.namespace.get().expect("the namespace is there before the planes are opened")
+    }
+
+    fn scrub_status(&self) -> ScrubStatus {
+        self.scrub.get().map(Scrub::status).unwrap_or_default()
     }
 
     fn neighbours(&self) -> Neighbours {
@@ -179,7 +186,7 @@ impl NodeAdmin for Node {
                 leader: self.namespace().leader(),
                 voters: self.namespace().voters(),
             },
-            work: Work::of(&repair, drain.as_ref()),
+            work: Work::of(&repair, drain.as_ref(), &self.scrub_status(), unix_now()),
             repair,
             drain,
         }

@@ -1,6 +1,9 @@
 //! The ring grows, breaks and heals while two mounts are at work, and nobody there notices: no operation fails, every byte
-//! is right. Short forms for every day; `slow` has the long ones, behind SLOW_TESTS=1.
+//! is right. Short forms for every day; `slow` has the long ones, behind SLOW_TESTS=1. `drains` and `disks` are families of
+//! their own, with both forms side by side.
 
+mod disks;
+mod drains;
 mod slow;
 
 use std::{
@@ -27,7 +30,11 @@ struct Scene {
 impl Scene {
     #[track_caller]
     fn start(nodes: usize) -> Self {
-        let mut lab = Lab::start(nodes);
+        Self::in_lab(Lab::start(nodes))
+    }
+
+    #[track_caller]
+    fn in_lab(mut lab: Lab) -> Self {
         let mounts = [lab.mount(), lab.mount()];
         let load = Load::start(mounts[0].path(), mounts[1].path(), 1);
         let scene = Self { load, mounts, lab };
@@ -86,13 +93,24 @@ impl Scene {
     /// Everything that was written is there, also for a mount that has nothing cached, and nothing failed; every chunk has its
     /// holders, and nothing is stored a fourth time.
     #[track_caller]
-    fn finish(mut self) -> Report {
+    fn finish(self) -> Report {
+        self.finish_with(Lab::wait_clean)
+    }
+
+    /// The same, and every copy was read.
+    #[track_caller]
+    fn finish_verified(self) -> Report {
+        self.finish_with(Lab::wait_clean_verified)
+    }
+
+    #[track_caller]
+    fn finish_with(mut self, wait_clean: impl FnOnce(&Lab)) -> Report {
         let fresh = self.lab.mount();
         let report = self.load.finish(fresh.path());
         eprintln!("{report}");
         report.assert_clean();
         self.lab.wait_settled();
-        self.lab.wait_clean();
+        wait_clean(&self.lab);
         drop(self.mounts);
         report
     }

@@ -119,6 +119,48 @@ fn a_deleted_file_gives_its_space_back_within_a_minute() {
     assert_eq!(fs::read(mount.join("small")).unwrap(), tree::bytes(1, 500_000));
 }
 
+/// What `du` says of all data folders.
+fn used_bytes(cluster: &Cluster) -> u64 {
+    let folders: Vec<_> = cluster.nodes.iter().map(|node| node.data.to_str().expect("a temporary folder")).collect();
+    let said =
+        harness::programs::shell(&format!("du -s --block-size=1 {} | cut -f1", folders.join(" ")), cluster.folder());
+    said.ok().lines().map(|line| line.parse::<u64>().expect("a number")).sum()
+}
+
+#[test]
+fn a_deleted_gibibyte_gives_its_space_back_within_a_minute() {
+    const GIB: u64 = 1 << 30;
+    if std::env::var_os("SLOW_TESTS").is_none() {
+        eprintln!("skipped: SLOW_TESTS is not set");
+        return;
+    }
+    let cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("small"), tree::bytes(1, 500_000)).unwrap();
+    let before = used_bytes(&cluster);
+    let mut large = fs::File::create(mount.join("large")).unwrap();
+    tree::write_stream(&mut large, 2, GIB).unwrap();
+    large.sync_all().unwrap();
+    drop(large);
+    wait_for("three copies", 3 * MINUTE, || match used_bytes(&cluster) {
+        bytes if bytes >= 3 * GIB => Ok(()),
+        bytes => Err(format!("{bytes} bytes")),
+    });
+    eprintln!("{} MiB used", used_bytes(&cluster) >> 20);
+    fs::remove_file(mount.join("large")).unwrap();
+    let deleted = std::time::Instant::now();
+    wait_for("the space is back", MINUTE, || match used_bytes(&cluster).saturating_sub(before) {
+        bytes if bytes < 3 * (8 << 20) => Ok(()),
+        bytes => Err(format!("{bytes} bytes")),
+    });
+    eprintln!(
+        "1 GiB in three copies went within {:?}; {} bytes more than before",
+        deleted.elapsed(),
+        used_bytes(&cluster) - before
+    );
+    assert_eq!(fs::read(mount.join("small")).unwrap(), tree::bytes(1, 500_000));
+}
+
 fn count(cluster: &Cluster, node: usize, file: &str) -> usize {
     let prefix = format!("{file}_chunk_");
     cluster.ls(node).iter().filter(|chunk| chunk.name.starts_with(&prefix)).count()

@@ -5,14 +5,21 @@
 //! The test itself has no cable. It asks a node from inside the node's namespace, so it always gets an answer, also from a
 //! node that nobody else can reach.
 
-use std::{net::Ipv4Addr, path::Path, process::Command, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
+use reqwest::blocking::{Client, RequestBuilder};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     cluster::{Stored, check_members, parse_stored},
+    disk,
     mount::TempMount,
     netns::{Namespace, Network, Side},
     process::NodeProcess,
@@ -39,17 +46,32 @@ pub struct Lab {
     workstations: Vec<(String, Namespace)>,
     network: Network,
     folder: TempDir,
+    /// Each node's folder is a disk of its own, of so many MiB.
+    disk_mib: Option<u64>,
 }
 
 impl Lab {
     /// `count` nodes that have settled into one ring, and have as many voters as such a ring should.
     #[track_caller]
     pub fn start(count: usize) -> Self {
-        let network = Network::new();
-        let folder = TempDir::with_prefix(format!("{}-", network.tag())).expect("a temporary folder");
-        let mut lab = Self { nodes: Vec::new(), workstations: Vec::new(), network, folder };
+        let mut lab = Self::empty(None);
         lab.grow(count);
         lab
+    }
+
+    /// The same, each node's folder on a disk of its own that a test may fill.
+    #[track_caller]
+    pub fn start_on_disks(count: usize, mib: u64) -> Self {
+        let mut lab = Self::empty(Some(mib));
+        lab.grow(count);
+        lab
+    }
+
+    #[track_caller]
+    fn empty(disk_mib: Option<u64>) -> Self {
+        let network = Network::new();
+        let folder = TempDir::with_prefix(format!("{}-", network.tag())).expect("a temporary folder");
+        Self { nodes: Vec::new(), workstations: Vec::new(), network, folder, disk_mib }
     }
 
     /// Joins until there are `count` live nodes, one after the other.
@@ -77,6 +99,9 @@ impl Lab {
         let (name, ip) = (format!("n{}", index + 1), Ipv4Addr::new(10, 77, 0, index as u8 + 1));
         let namespace = self.network.attach(&name, ip);
         let log = self.folder.path().join(format!("{name}.log"));
+        if let Some(mib) = self.disk_mib {
+            disk::attach(&self.folder.path().join(&name), mib);
+        }
         self.nodes.push(Machine { name, ip, namespace, process: NodeProcess::new(log) });
         self.start_node(index);
         index
@@ -86,7 +111,7 @@ impl Lab {
     #[track_caller]
     pub fn start_node(&mut self, index: usize) {
         let join = self.live().into_iter().find(|&at| at != index).map(|at| self.nodes[at].ip.to_string());
-        let data = self.folder.path().join(&self.nodes[index].name);
+        let data = self.data(index);
         let machine = &mut self.nodes[index];
         let mut command = machine.process.command(&data, &machine.ip.to_string(), join.as_deref(), &[]);
         machine.namespace.run(|| machine.process.start(&mut command));
@@ -106,6 +131,22 @@ impl Lab {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The node's data folder.
+    pub fn data(&self, index: usize) -> PathBuf {
+        self.folder.path().join(&self.nodes[index].name)
+    }
+
+    /// Leaves so many bytes on the node's disk, which is one of its own.
+    #[track_caller]
+    pub fn fill_disk(&self, index: usize, leave: u64) {
+        disk::fill(&self.data(index), leave);
+    }
+
+    #[track_caller]
+    pub fn empty_disk(&self, index: usize) {
+        disk::empty(&self.data(index));
     }
 
     pub fn ip(&self, index: usize) -> Ipv4Addr {
@@ -142,6 +183,36 @@ impl Lab {
     pub fn drain(&mut self, index: usize) {
         self.storage_node(index, &["drain"], &[]).ok();
         self.nodes[index].process.wait_ended(SETTLE);
+    }
+
+    /// Begins a drain, and does not wait for it.
+    #[track_caller]
+    pub fn begin_drain(&self, index: usize) {
+        let said = self.admin(index, |client, url| client.post(url), "drain");
+        said.unwrap_or_else(|error| panic!("node {} does not begin to drain: {error}", index + 1));
+    }
+
+    /// In which phase the drain of a node is, and why it was refused; empty before the first.
+    pub fn drain_phase(&self, index: usize) -> Result<(String, String), String> {
+        let status = self.status(index)?;
+        let text = |field: &str| status["drain"][field].as_str().unwrap_or_default().to_owned();
+        Ok((text("phase"), text("reason")))
+    }
+
+    /// Returns when the node has left the ring and its process has ended, with success.
+    #[track_caller]
+    pub fn wait_drained(&mut self, index: usize) {
+        self.nodes[index].process.wait_ended(OPERATOR_PATIENCE);
+    }
+
+    /// `storage-node scrub`: what it printed when it was through.
+    #[track_caller]
+    pub fn scrub(&self, index: usize) -> String {
+        self.storage_node(index, &["scrub"], &[]).ok()
+    }
+
+    pub fn scrub_status(&self, index: usize) -> Result<Value, String> {
+        serde_json::from_str(&self.get(index, "scrub")?).map_err(|error| error.to_string())
     }
 
     /// From now on nothing reaches the node and nothing leaves it.
@@ -204,10 +275,19 @@ impl Lab {
 
     /// The body of an answer 200 from the node's administration.
     fn get(&self, index: usize, path: &str) -> Result<String, String> {
+        self.admin(index, |client, url| client.get(url), path)
+    }
+
+    fn admin(
+        &self,
+        index: usize,
+        request: impl FnOnce(&Client, String) -> RequestBuilder + Send,
+        path: &str,
+    ) -> Result<String, String> {
         let url = format!("http://{}:5059/{path}", self.ip(index));
         let answer = self.nodes[index].namespace.run(|| {
-            let client = reqwest::blocking::Client::builder().timeout(Duration::from_secs(10)).build()?;
-            let answer = client.get(url).send()?;
+            let client = Client::builder().timeout(Duration::from_secs(10)).build()?;
+            let answer = request(&client, url).send()?;
             Ok((answer.status(), answer.text()?))
         });
         let (status, text) = answer.map_err(|error: reqwest::Error| error.to_string())?;
@@ -264,8 +344,20 @@ impl Lab {
     /// no file, nowhere else.
     #[track_caller]
     pub fn wait_clean(&self) {
+        self.wait_clean_with(&[]);
+    }
+
+    /// The same, and every copy was read.
+    #[track_caller]
+    pub fn wait_clean_verified(&self) {
+        self.wait_clean_with(&["--verify"]);
+    }
+
+    #[track_caller]
+    fn wait_clean_with(&self, more: &[&str]) {
         wait_for("storage-node check is clean", OPERATOR_PATIENCE, || {
-            let said = self.storage_node(self.live()[0], &["check"], &["--json", "--grace", "0"]);
+            let options = [&["--json", "--grace", "0"], more].concat();
+            let said = self.storage_node(self.live()[0], &["check"], &options);
             let report: Value = serde_json::from_str(&said.stdout).map_err(|_| said.stderr.clone())?;
             let surplus = report["surplus_copies"].as_u64();
             if said.code == Some(0) && surplus == Some(0) { Ok(()) } else { Err(report.to_string()) }
@@ -311,6 +403,9 @@ impl Drop for Lab {
                 let name = format!("{}-{}", self.network.tag(), node.name);
                 node.process.show_log(&format!("node {}", index + 1), &name);
             }
+        }
+        if self.disk_mib.is_some() {
+            (0..self.nodes.len()).for_each(|index| disk::detach(&self.data(index)));
         }
     }
 }

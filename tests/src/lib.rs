@@ -2,6 +2,7 @@
 //! What a feature promises is asserted in `tests/it`, not here.
 
 pub mod cluster;
+pub mod disk;
 pub mod foreign;
 mod kept;
 pub mod lab;

@@ -288,7 +288,7 @@ impl Inner {
     }
 
     async fn give_up_vote(&self) -> Result<(), DrainError> {
-        if !self.node.namespace().is_voter() {
+        if !self.node.namespace().votes_now().await {
             return Ok(());
         }
         self.phase(DrainPhase::Voting);
@@ -334,7 +334,7 @@ impl Inner {
         hand_over::sync(&self.node, &holders).await?;
         let (peers, silent) = self.greet(true).await.map_err(Trouble::Again)?;
         let same = plan::heirs(&peers, silent, options.allow_fewer_copies).as_ref() == Ok(heirs);
-        let done = same && !self.node.namespace().is_voter();
+        let done = same && !self.node.namespace().votes_now().await;
         Ok(done.then(|| peers.iter().map(|peer| peer.node).collect()))
     }
 

@@ -94,9 +94,12 @@ pub struct Saver {
 }
 
 impl Saver {
-    /// Writes once before it returns: a data folder that cannot be written to is told at the start.
+    /// Writes once before it returns, if what is there is another: a data folder that cannot be written to is told at the
+    /// start, and a node whose disk is full comes back all the same.
     pub async fn start(folder: PathBuf, first: SavedRing) -> Result<Self, SavedError> {
-        first.write(&folder).await?;
+        if SavedRing::read(&folder).await?.as_ref() != Some(&first) {
+            first.write(&folder).await?;
+        }
         let (wanted, mut changes) = watch::channel(first);
         tokio::spawn(async move {
             while changes.changed().await.is_ok() {

@@ -4,6 +4,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Query, State},
+    http::StatusCode,
     response::Response,
     routing::post,
 };
@@ -25,6 +26,7 @@ pub fn routes() -> Router<ChunkPlane> {
         .route("/chunks/offer", post(offer))
         .route("/chunks/fetch", post(fetch))
         .route("/chunks/confirm", post(confirm))
+        .route("/chunks/gone", post(gone))
 }
 
 /// Who brings chunks, and how much it still means to bring.
@@ -79,6 +81,12 @@ async fn confirm(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, R
     let chunks = decode_chunks(&question(body).await?).map_err(Refusal::bad)?;
     let confirmed = blocking(move || plane.store.confirm(&chunks)).await?;
     Ok(confirmed.into_iter().map(u8::from).collect())
+}
+
+async fn gone(State(plane): State<ChunkPlane>, body: Body) -> Result<StatusCode, Refusal> {
+    let chunks = decode_chunks(&question(body).await?).map_err(Refusal::bad)?;
+    blocking(move || Ok(plane.store.delete_at(&chunks))).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn question(body: Body) -> Result<Bytes, Refusal> {

@@ -1,5 +1,5 @@
 //! What a leader does without being asked, each in a task of its own: leases, voters, garbage. And on every node: knowing
-//! who leads, and keeping the log short.
+//! who leads, keeping the log short, and stepping aside while the disk is full.
 
 use std::{
     future::Future,
@@ -13,7 +13,7 @@ use super::{
     Inner,
     garbage::{self, Deleter},
     membership_task::Keeper,
-    time_now,
+    room, time_now,
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -22,6 +22,7 @@ pub(super) fn spawn(inner: &Arc<Inner>, deleter: Deleter) {
     start(inner, |inner| async move { inner.follow_leader().await });
     start(inner, |inner| async move { inner.watch_for_rivals().await });
     start(inner, |inner| async move { bound_log(&inner).await });
+    start(inner, |inner| async move { room::step_aside(&inner).await });
     start(inner, |inner| async move { keep_leases(&inner).await });
     start(inner, |inner| async move { keep_voters(&inner).await });
     start(inner, |inner| async move { collect_garbage(&inner, &deleter).await });

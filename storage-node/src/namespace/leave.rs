@@ -10,7 +10,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// Returns when another leads and this node votes no more. The caller sets the deadline.
 pub(super) async fn leave(inner: &Inner) -> Result<(), String> {
-    if !inner.metrics.borrow_watched().membership_config.voter_ids().any(|uid| uid == inner.uid) {
+    if !votes_now(inner).await {
         return Ok(());
     }
     loop {
@@ -27,6 +27,22 @@ pub(super) async fn leave(inner: &Inner) -> Result<(), String> {
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// One step out of the lead, or out of the vote; nothing where nobody else could take it.
+pub(super) async fn step_back(inner: &Inner) {
+    let alone = inner.voters().iter().all(|voter| *voter == inner.ring);
+    if alone {
+        return;
+    }
+    match inner.reigns() {
+        Some(reign) => {
+            if let Err(reason) = hand_over(inner, reign).await {
+                tracing::debug!(reason, "nobody takes over the lead yet");
+            }
+        }
+        None => decline(inner, true).await,
     }
 }
 
@@ -59,6 +75,20 @@ async fn hand_over(inner: &Inner, reign: Leadership) -> Result<(), String> {
         tracing::debug!(%error, "the lead was not taken over; trying again");
     }
     Ok(())
+}
+
+/// Whether this node votes: by the word of the leader, who is asked now, or by its own log where nobody leads. What the
+/// leader said a few seconds ago, before it gave this node a seat, would not do for a node that goes away for good.
+pub(super) async fn votes_now(inner: &Inner) -> bool {
+    let by_own_log = || inner.metrics.borrow_watched().membership_config.voter_ids().any(|uid| uid == inner.uid);
+    if inner.reigns().is_some() {
+        return true;
+    }
+    let Some(leader) = inner.leader().filter(|leader| *leader != inner.ring) else { return by_own_log() };
+    match inner.network.identity(admin_address(leader)).await {
+        Ok(leader) if leader.leads => leader.voters.contains(&inner.ring),
+        _ => by_own_log(),
+    }
 }
 
 /// Whether this node votes, in the eyes of the leader.

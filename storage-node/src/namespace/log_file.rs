@@ -92,10 +92,15 @@ impl LogFile {
         *self.offsets.last().expect("there is always an end")
     }
 
-    /// Writes frames, of which entry `i` ends at `ends[i]`. Not durable before [`Self::sync`].
+    /// Writes frames, of which entry `i` ends at `ends[i]`. Not durable before [`Self::sync`]. On a full disk nothing is
+    /// added, and it may be tried again.
     pub fn append(&mut self, frames: &[u8], ends: impl Iterator<Item = usize>) -> io::Result<()> {
         let start = self.bytes();
-        self.file.write_all(frames)?;
+        if let Err(error) = self.file.write_all(frames) {
+            self.file.set_len(start)?;
+            self.file.seek(SeekFrom::Start(start))?;
+            return Err(error);
+        }
         self.offsets.extend(ends.map(|end| start + end as u64));
         Ok(())
     }
@@ -199,4 +204,31 @@ fn sound_payload(bytes: &[u8], at: usize) -> Option<&[u8]> {
 
 fn frame_checksum(len: u32, payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&len.to_le_bytes()), payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::{
+        fcntl::{FcntlArg, SealFlag, fcntl},
+        sys::memfd::{MFdFlags, memfd_create},
+    };
+
+    use super::*;
+
+    /// A file in memory that is not allowed to grow stands for the disk that is full in the middle of a write.
+    #[test]
+    fn half_a_write_is_taken_back() {
+        let file = File::from(memfd_create(c"log", MFdFlags::MFD_ALLOW_SEALING).unwrap());
+        file.set_len(8000).unwrap();
+        fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).unwrap();
+        let mut file = LogFile { path: PathBuf::new(), file, first: 1, offsets: vec![HEADER_BYTES] };
+        file.file.seek(SeekFrom::Start(HEADER_BYTES)).unwrap();
+        file.append(&[7; 4000], [4000].into_iter()).unwrap();
+        assert!(file.append(&[8; 4000], [4000].into_iter()).is_err());
+        assert_eq!((file.next(), file.bytes()), (2, HEADER_BYTES + 4000));
+        assert_eq!(file.file.metadata().unwrap().len(), HEADER_BYTES + 4000);
+        assert_eq!(file.file.stream_position().unwrap(), HEADER_BYTES + 4000, "the next one goes there");
+    }
 }

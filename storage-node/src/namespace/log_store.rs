@@ -22,6 +22,7 @@ use super::{
     log_file::{self, LogFile, damaged},
     log_writer::{COMMITTED, Command, Done, LogWriter, PURGED, VOTE},
     raft_types::{Entry, LogId, TypeConfig, Vote},
+    room::Room,
     small_file,
 };
 
@@ -34,6 +35,7 @@ const READ_BYTES: usize = 1 << 20;
 pub struct LogStore {
     memory: Arc<RwLock<Memory>>,
     writer: mpsc::Sender<Command>,
+    room: Arc<Room>,
 }
 
 #[derive(Default)]
@@ -63,9 +65,10 @@ impl LogStore {
             entries,
         };
         let (writer, commands) = mpsc::channel();
-        let thread = LogWriter::new(dir.to_path_buf(), files, file_bytes);
+        let room = Arc::new(Room::default());
+        let thread = LogWriter::new(dir.to_path_buf(), files, file_bytes, room.clone());
         std::thread::Builder::new().name("namespace-log".into()).spawn(move || thread.run(commands))?;
-        Ok(Self { memory: Arc::new(RwLock::new(memory)), writer })
+        Ok(Self { memory: Arc::new(RwLock::new(memory)), writer, room })
     }
 
     /// Whether nothing was ever logged or voted here.
@@ -84,8 +87,14 @@ impl LogStore {
         many
     }
 
-    /// Finishes what is queued; afterwards another process may open the folder.
+    /// Whether the disk takes what is appended.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// Finishes what is queued, as far as there is room for it; afterwards another process may open the folder.
     pub async fn close(&self) -> io::Result<()> {
+        self.room.close();
         self.wait(Command::Close).await
     }
 

@@ -2,11 +2,18 @@
 //! that order, because Raft loses committed entries when a vote and an append change places.
 //!
 //! Appends that wait together are written together and share one `fdatasync`; only then are their callbacks called.
+//!
+//! On a full disk this thread waits for room: nothing is acknowledged meanwhile, which the other voters take for a slow
+//! disk, and nothing is lost. Any other error is the end of this log.
 
 use std::{
     io,
     path::PathBuf,
-    sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    },
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -16,6 +23,7 @@ use tokio::sync::oneshot;
 use super::{
     log_file::{LogFile, encode_entry, sync_dir},
     raft_types::{Entry, LogId, TypeConfig, Vote},
+    room::{Room, is_full},
     small_file,
 };
 
@@ -27,6 +35,8 @@ pub const COMMITTED: &str = "committed";
 const BATCH_BYTES: usize = 4 << 20;
 /// The committed index is only a head start for a restart, so it is written now and then.
 const COMMITTED_EVERY: Duration = Duration::from_millis(500);
+/// How often a full disk is tried again.
+const FULL_PAUSE: Duration = Duration::from_millis(200);
 
 pub type Done = oneshot::Sender<io::Result<()>>;
 
@@ -52,11 +62,12 @@ pub struct LogWriter {
     committed_since: Option<Instant>,
     /// After a failed write nothing may be written behind it: whether the disk holds the bytes is unknown.
     failed: Option<String>,
+    room: Arc<Room>,
 }
 
 impl LogWriter {
-    pub fn new(dir: PathBuf, files: Vec<LogFile>, file_bytes: u64) -> Self {
-        Self { dir, files, file_bytes, committed: None, committed_since: None, failed: None }
+    pub fn new(dir: PathBuf, files: Vec<LogFile>, file_bytes: u64, room: Arc<Room>) -> Self {
+        Self { dir, files, file_bytes, committed: None, committed_since: None, failed: None, room }
     }
 
     /// Works until closed, or until nobody can send any more.
@@ -99,7 +110,9 @@ impl LogWriter {
                 batch.add(entries, callback);
                 self.append(batch);
             }
-            Command::Vote(vote, done) => self.answer(done, |writer| small_file::write(&writer.dir, VOTE, &vote)),
+            Command::Vote(vote, done) => {
+                self.answer(done, |writer| writer.when_room(|writer| small_file::write(&writer.dir, VOTE, &vote)));
+            }
             Command::Truncate(index, done) => self.answer(done, |writer| writer.truncate(index)),
             Command::Purge(upto, done) => self.answer(done, |writer| writer.purge(upto)),
             Command::Committed(committed) => {
@@ -136,25 +149,25 @@ impl LogWriter {
     fn write_entries(&mut self, entries: &[Entry]) -> io::Result<()> {
         let mut rest = entries;
         while let Some(first) = rest.first() {
-            let file_bytes = self.file_bytes;
-            let file = self.file_for(first.log_id.index)?;
+            self.when_room(|writer| writer.roll(first.log_id.index))?;
             let (mut frames, mut ends) = (Vec::new(), Vec::new());
             for entry in rest {
-                if file.bytes() + frames.len() as u64 >= file_bytes {
+                if self.newest().bytes() + frames.len() as u64 >= self.file_bytes {
                     break;
                 }
                 encode_entry(&mut frames, entry);
                 ends.push(frames.len());
             }
             rest = &rest[ends.len()..];
-            file.append(&frames, ends.into_iter())?;
-            file.sync()?;
+            self.when_room(|writer| writer.newest().append(&frames, ends.iter().copied()))?;
+            // What a sync fails to write may be gone from memory, too: that is not tried again.
+            self.newest().sync()?;
         }
         Ok(())
     }
 
-    /// The file that takes entry `index`: the last one, or a new one when that is full or ends elsewhere.
-    fn file_for(&mut self, index: u64) -> io::Result<&mut LogFile> {
+    /// Makes sure that the last file takes entry `index`: a new one where the last is full or ends elsewhere.
+    fn roll(&mut self, index: u64) -> io::Result<()> {
         let fits = |file: &LogFile| file.next() == index && file.bytes() < self.file_bytes;
         if !self.files.last().is_some_and(fits) {
             if let Some(last) = self.files.last().filter(|last| last.next() != index) {
@@ -162,7 +175,31 @@ impl LogWriter {
             }
             self.files.push(LogFile::create(&self.dir, index)?);
         }
-        Ok(self.files.last_mut().expect("there is one now"))
+        Ok(())
+    }
+
+    fn newest(&mut self) -> &mut LogFile {
+        self.files.last_mut().expect("a file was rolled before")
+    }
+
+    /// Does what leaves nothing behind where it meets a full disk, again until there is room or the log is closed.
+    fn when_room<T>(&mut self, mut work: impl FnMut(&mut Self) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match work(self) {
+                Err(error) if is_full(&error) && !self.room.is_closing() => {
+                    if self.room.note(true) {
+                        tracing::warn!(dir = %self.dir.display(), %error, "no room for the namespace's log; waiting for it");
+                    }
+                    sleep(FULL_PAUSE);
+                }
+                result => {
+                    if result.is_ok() && self.room.note(false) {
+                        tracing::info!("there is room for the namespace's log again");
+                    }
+                    return result;
+                }
+            }
+        }
     }
 
     /// From the end backwards, so that a crash in between leaves no hole.
@@ -174,8 +211,12 @@ impl LogWriter {
         self.files.last_mut().map_or(Ok(()), |file| file.truncate(index))
     }
 
+    /// On a full disk later: more entries than needed do no harm.
     fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        small_file::write(&self.dir, PURGED, &upto)?;
+        match small_file::write(&self.dir, PURGED, &upto) {
+            Err(error) if is_full(&error) => return Ok(()),
+            written => written?,
+        }
         while self.files.first().is_some_and(|file| file.next() <= upto.index + 1) {
             self.files.remove(0).remove()?;
         }
@@ -216,5 +257,31 @@ impl Batch {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> io::Result<()> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
+    #[test]
+    fn a_full_disk_is_waited_for_and_other_errors_are_not() {
+        let room = Arc::new(Room::default());
+        let mut writer = LogWriter::new(PathBuf::new(), Vec::new(), 1, room.clone());
+        let mut tries = 0;
+        let done = writer.when_room(|writer| {
+            tries += 1;
+            assert_eq!(writer.room.full_for() > Duration::ZERO, tries > 1, "the node is told");
+            if tries < 3 { full() } else { Ok(()) }
+        });
+        assert!(done.is_ok() && tries == 3 && room.full_for().is_zero());
+        let broken = writer.when_room(|_| Err::<(), _>(io::ErrorKind::Other.into()));
+        assert!(broken.is_err() && room.full_for().is_zero());
+        room.close();
+        assert!(writer.when_room(|_| full()).is_err_and(|error| is_full(&error)), "a node that stops waits no more");
     }
 }

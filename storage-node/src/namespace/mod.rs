@@ -12,6 +12,7 @@
 //! | `network.rs`, `raft_api.rs`, `raft_types.rs` | Raft between nodes: client, server, messages |
 //! | `namespace_id.rs`, `rival.rs` | which namespace this is, and what to do about another one in the ring |
 //! | `membership.rs`, `membership_task.rs`, `leave.rs` | who votes: the decision (pure), doing it, leaving |
+//! | `room.rs` | what a node does while its disk is full |
 //! | `recover.rs` | going on when a majority is lost for ever, at an operator's word |
 //! | `service.rs`, `feed.rs`, `leader.rs` | what mounts ask, what they are told, and where the leader is |
 //! | `duties.rs`, `garbage.rs` | what a leader does without being asked |
@@ -32,6 +33,7 @@ mod raft_api;
 mod raft_types;
 mod recover;
 mod rival;
+mod room;
 mod service;
 mod small_file;
 mod snapshot;
@@ -282,8 +284,8 @@ impl Namespace {
         leave::decline(&self.inner, leaving).await;
     }
 
-    /// Resolves, with the reason, when the namespace has failed on this node: a full disk, a damaged file, a ring that has
-    /// another namespace. It does not recover by itself; the process should end.
+    /// Resolves, with the reason, when the namespace has failed on this node: a broken disk, a damaged file, a ring that
+    /// has another namespace. It does not recover by itself; the process should end.
     pub async fn failed(&self) -> String {
         let mut failure = self.inner.failure.subscribe();
         tokio::select! {
@@ -312,6 +314,11 @@ impl Namespace {
 
     pub fn is_leader(&self) -> bool {
         self.inner.leads()
+    }
+
+    /// Whether it has a vote to give up before it goes away; asks the leader.
+    pub async fn votes_now(&self) -> bool {
+        leave::votes_now(&self.inner).await
     }
 
     /// The leader's ring address, as far as this node knows.

@@ -67,21 +67,36 @@ pub fn incoming_path(dir: &Path, nonce: u64) -> PathBuf {
     dir.join(format!("{INCOMING}.{nonce:016x}"))
 }
 
-/// Writes a snapshot under a name of its own, durably; [`take_name`] then makes it the current one.
+/// Writes a snapshot under a name of its own, durably; [`take_name`] then makes it the current one. Half a one is removed:
+/// it may be what the disk was too small for.
 pub fn write(dir: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<PathBuf> {
     let temporary = dir.join(format!("{NAME}.new"));
-    let file = Summing { file: File::create(&temporary)?, checksum: 0 };
-    let mut out = BufWriter::with_capacity(1 << 20, file);
+    match write_to(&temporary, meta, tables) {
+        Ok(()) => Ok(temporary),
+        Err(error) => {
+            let _ = std::fs::remove_file(&temporary);
+            Err(error)
+        }
+    }
+}
+
+fn write_to(path: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<()> {
+    let mut file = Summing { file: File::create(path)?, checksum: 0, failure: None };
+    let written = write_body(BufWriter::with_capacity(1 << 20, &mut file), meta, tables);
+    // What the disk said; postcard says only that it failed.
+    file.failure.take().filter(|_| written.is_err()).map_or(written, Err)?;
+    file.file.write_all(&file.checksum.to_le_bytes())?;
+    file.file.sync_all()
+}
+
+fn write_body(mut out: BufWriter<&mut Summing>, meta: &SnapshotMeta, tables: &Tables) -> io::Result<()> {
     let meta = postcard::to_stdvec(&(meta.last_log_id, &meta.last_membership)).map_err(io::Error::other)?;
     out.write_all(&MAGIC)?;
     out.write_all(&SNAPSHOT_FORMAT.to_le_bytes())?;
     out.write_all(&(meta.len() as u32).to_le_bytes())?;
     out.write_all(&meta)?;
     let out = postcard::to_io(tables, out).map_err(io::Error::other)?;
-    let Summing { mut file, checksum } = out.into_inner().map_err(|error| error.into_error())?;
-    file.write_all(&checksum.to_le_bytes())?;
-    file.sync_all()?;
-    Ok(temporary)
+    out.into_inner().map_err(|error| error.into_error()).map(drop)
 }
 
 /// Makes the sound and durable snapshot at `path` the current one.
@@ -142,11 +157,13 @@ pub fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)> {
 struct Summing {
     file: File,
     checksum: u32,
+    failure: Option<io::Error>,
 }
 
 impl Write for Summing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        let failed = |error: &io::Error| self.failure = Some(error.kind().into());
+        let written = self.file.write(bytes).inspect_err(failed)?;
         self.checksum = crc32c::crc32c_append(self.checksum, &bytes[..written]);
         Ok(written)
     }
@@ -167,5 +184,18 @@ impl Read for ReadAt<'_> {
         let read = std::os::unix::fs::FileExt::read_at(self.file, into, self.at)?;
         self.at += read as u64;
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::room::is_full;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_trouble() {
+        let meta = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
+        let error = write_to(Path::new("/dev/full"), &meta, &Tables::default()).expect_err("nothing fits there");
+        assert!(is_full(&error), "{error:?}");
     }
 }

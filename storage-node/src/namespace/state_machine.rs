@@ -8,6 +8,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use common::fs_error::FsError;
@@ -22,9 +23,13 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     feed::Feed,
     raft_types::{Entry, LogId, LoggedOp, Outcome, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
+    room::is_full,
     snapshot::{self, SnapshotFile},
     tables::Tables,
 };
+
+/// How often a snapshot is tried again on a full disk.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The tables as of the last applied entry. Cheap to clone; the clones are one state.
 #[derive(Clone, Default)]
@@ -218,7 +223,17 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (applied, snapshots) = (self.applied.clone(), self.snapshots.clone());
         let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership };
-        blocking(move || snapshots.save(meta, &applied.tables)).await
+        loop {
+            let (applied, snapshots, meta) = (applied.tables.clone(), snapshots.clone(), meta.clone());
+            match blocking(move || snapshots.save(meta, &applied)).await {
+                // Raft stops for ever at an error. Until there is room the log is longer.
+                Err(error) if is_full(&error) => {
+                    tracing::debug!(%error, "no room for a snapshot");
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Nothing is copied that is there or on its way. What a writer is just sending is left out, what is fetched is claimed,
 //! and what is sent is offered first: the other side answers what it wants, and takes each chunk from one node at a time.
+//!
+//! What one of the two has deleted lately is no difference to be made up: the other was away then, and deletes it now.
 
 use common::{
     chunk::VerifiedBatch,
-    compare_api::{ArcSum, COMING, ChunkAt, IdsRequest, SEND},
+    compare_api::{ArcSum, ChunkAt, GONE, IdsRequest, SEND},
     ring_id::{Neighbours, NodeRef, RingArc},
 };
 use tracing::{debug, info};
@@ -119,18 +121,37 @@ impl Repair {
 
     async fn wanted(&self, holder: &NodeRef, from: &Sender, chunks: &[ChunkAt]) -> Result<Vec<ChunkAt>, PeerError> {
         let answers = self.peers.offer(holder, from, chunks).await?;
-        if let Some(answer) = answers.iter().find(|answer| **answer > COMING.max(SEND)) {
+        if let Some(answer) = answers.iter().find(|answer| **answer > GONE) {
             let reason = format!("{answer} is no answer to an offer");
             return Err(PeerError::Answer { node: *holder, reason });
         }
-        Ok(chunks.iter().zip(answers).filter(|(_, answer)| *answer == SEND).map(|(chunk, _)| *chunk).collect())
+        let answered = |wanted: u8| {
+            let found = chunks.iter().zip(&answers).filter(move |(_, answer)| **answer == wanted);
+            found.map(|(chunk, _)| *chunk).collect::<Vec<_>>()
+        };
+        self.delete_too(holder, answered(GONE)).await;
+        Ok(answered(SEND))
     }
 
-    /// Fetches what neither is here nor comes from elsewhere.
+    /// What the peer knows to be deleted for good.
+    async fn delete_too(&self, peer: &NodeRef, gone: Vec<ChunkAt>) {
+        if gone.is_empty() {
+            return;
+        }
+        let (store, count) = (self.store.clone(), gone.len());
+        let deleted = tokio::task::spawn_blocking(move || store.delete_at(&gone)).await;
+        info!(%peer, deleted = deleted.expect("the store does not panic"), count, "deleted what was deleted elsewhere");
+    }
+
+    /// Fetches what neither is here nor comes from elsewhere; what was deleted here the holder is told to delete, too.
     async fn pull(&self, view: &Neighbours, holder: &NodeRef, chunks: &[ChunkAt]) -> Result<u64, RepairError> {
-        let offered = Left::of(chunks);
+        let (gone, chunks): (Vec<ChunkAt>, Vec<ChunkAt>) = chunks.iter().partition(|chunk| self.store.is_buried(chunk));
+        if !gone.is_empty() {
+            self.peers.say_gone(holder, &gone).await?;
+        }
+        let offered = Left::of(&chunks);
         self.traffic.spend(offered.bytes).await;
-        let claimed = self.traffic.claim(&self.store, view.node.id, chunks);
+        let claimed = self.traffic.claim(&self.store, view.node.id, &chunks);
         self.traffic.refund(offered.bytes - Left::of(&claimed.chunks).bytes);
         if claimed.chunks.is_empty() {
             return Ok(0);

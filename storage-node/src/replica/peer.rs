@@ -116,7 +116,7 @@ impl Peers {
         Ok(page)
     }
 
-    /// One of [`compare_api::HERE`], [`compare_api::SEND`], [`compare_api::COMING`] for each.
+    /// One of [`compare_api::HERE`], [`compare_api::SEND`], [`compare_api::COMING`], [`compare_api::GONE`] for each.
     pub async fn offer(&self, node: &NodeRef, from: &Sender, chunks: &[ChunkAt]) -> Result<Vec<u8>, PeerError> {
         let path = format!("/chunks/offer?{}", from.query());
         self.byte_each(node, &path, chunks).await
@@ -131,6 +131,11 @@ impl Peers {
     /// The records that it has of these, one after the other.
     pub async fn fetch(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<Bytes, PeerError> {
         self.question(node, "/chunks/fetch", compare_api::encode(&chunks)).await
+    }
+
+    /// Tells it that these were deleted for good.
+    pub async fn say_gone(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<(), PeerError> {
+        self.question(node, "/chunks/gone", compare_api::encode(&chunks)).await.map(drop)
     }
 
     /// For each, whether it has it on its disk, and has read it back sound just now.

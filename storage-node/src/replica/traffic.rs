@@ -10,7 +10,7 @@ use std::{
 
 use common::{
     chunk::{ChunkId, VerifiedBatch},
-    compare_api::{COMING, ChunkAt, HERE, SEND},
+    compare_api::{COMING, ChunkAt, GONE, HERE, SEND},
     ring_id::{NodeRef, RingId},
 };
 use parking_lot::Mutex;
@@ -76,6 +76,7 @@ impl Traffic {
         let mut claims = self.claims.lock();
         let answer = |chunk: &ChunkAt| match store.is_here(chunk) {
             true => HERE,
+            false if store.is_buried(chunk) => GONE,
             false if claims.take(chunk, from, now) => SEND,
             false => COMING,
         };

@@ -1,5 +1,8 @@
 //! The way of a write at its owner: into the own store and to the next holders at the same time, acknowledged when
 //! enough of them have it. What is still missing then goes on in the background, and repair is told.
+//!
+//! The owner is one holder of three here. Where its own disk is full or broken the next node takes its place, so a write
+//! fails only when too few nodes of the ring can take it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -86,34 +89,41 @@ impl Writer {
                 Err(PutError::NoQuorum { stored: 0, required, reason: "the ring is still coming together".into() })
             }
             PutVerdict::Own { others, required } => {
-                let mut stored = self.spread(batch, others, required, durable).await?;
-                stored.insert(0, neighbours.node);
-                Ok(stored)
+                self.spread(batch, neighbours.node, others, required, durable).await
             }
         }
     }
 
-    /// Which of `others` have it when enough have.
+    /// Which of this node and `others` have it when enough have.
     async fn spread(
         &self,
         batch: VerifiedBatch,
+        me: NodeRef,
         others: Vec<NodeRef>,
         required: usize,
         durable: bool,
     ) -> Result<Vec<NodeRef>, PutError> {
         let (copies, arrived) = mpsc::unbounded_channel();
-        let mut spread = Spread { arrived, stored: Vec::new(), full: 0, open: 0, reason: String::new() };
+        let mut spread = Spread { arrived, stored: Vec::new(), full: 0, failed: 0, open: 0, reason: String::new() };
         let wanted = recipients(&others, |node| self.departure.peer_drains(node), self.departure.drains());
         let mut others = others.into_iter();
         for node in others.by_ref().take(wanted) {
             spread.open += 1;
             self.pass_on(node, batch.clone(), durable, copies.clone());
         }
-        // Without room here the batch is refused, even if others have room: the owner answers for its arc.
-        self.store_here(batch.clone(), durable).await?;
+        match self.store_here(batch.clone(), durable).await {
+            Ok(()) => spread.stored.push(me),
+            Err(error) => {
+                debug!(%error, "the owner cannot keep a batch; the next node does");
+                spread.note_failure(matches!(error, StoreError::NoSpace { .. }), error.to_string());
+                if let Some(node) = others.next() {
+                    spread.open += 1;
+                    self.pass_on(node, batch.clone(), durable, copies.clone());
+                }
+            }
+        }
         let end = Instant::now() + self.deadline;
-        // This node has it, too.
-        while spread.stored.len() + 1 < required {
+        while spread.stored.len() < required {
             if spread.open == 0 {
                 // A holder failed: the next node takes its place.
                 let Some(node) = others.next() else { return Err(spread.failure(required)) };
@@ -123,7 +133,7 @@ impl Writer {
             match timeout_at(end, spread.arrived.recv()).await {
                 Ok(Some(result)) => spread.count(result),
                 _ => {
-                    spread.reason = format!("no answer within {:?}", self.deadline);
+                    spread.note_failure(false, format!("no answer within {:?}", self.deadline));
                     return Err(spread.failure(required));
                 }
             }
@@ -146,7 +156,10 @@ impl Writer {
             drop(flight);
             if let Err(error) = &result {
                 debug!(peer = %node, %error, "a copy was not taken; repair will bring it");
-                repair.notify_one();
+                // To a full disk nothing is brought by trying at once.
+                if !matches!(error, PeerError::NoSpace { .. }) {
+                    repair.notify_one();
+                }
             }
             // Nobody waits for a copy beyond the quorum.
             let _ = copies.send(result.map(|()| node));
@@ -158,8 +171,12 @@ impl Writer {
 struct Spread {
     arrived: mpsc::UnboundedReceiver<Result<NodeRef, PeerError>>,
     stored: Vec<NodeRef>,
+    /// Had no room.
     full: usize,
+    /// Could not take it for another reason, which may pass.
+    failed: usize,
     open: usize,
+    /// Of the last failure.
     reason: String,
 }
 
@@ -168,19 +185,43 @@ impl Spread {
         self.open -= 1;
         match result {
             Ok(node) => self.stored.push(node),
-            Err(error) => {
-                self.full += usize::from(matches!(error, PeerError::NoSpace { .. }));
-                self.reason = error.to_string();
-            }
+            Err(error) => self.note_failure(matches!(error, PeerError::NoSpace { .. }), error.to_string()),
         }
     }
 
+    fn note_failure(&mut self, no_space: bool, reason: String) {
+        let count = if no_space { &mut self.full } else { &mut self.failed };
+        *count += 1;
+        self.reason = reason;
+    }
+
+    /// The ring is full only if nobody else could have made up the number: who was just restarting may take it when asked
+    /// again.
     fn failure(self, required: usize) -> PutError {
-        if self.full > 0 {
+        let stored = self.stored.len();
+        if self.full > 0 && stored + self.failed < required {
             return PutError::NoSpace;
         }
-        let stored = self.stored.len() + 1;
         warn!(stored, required, reason = self.reason, "a batch has too few copies");
         PutError::NoQuorum { stored, required, reason: self.reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_is_full_only_if_nobody_may_take_it_later() {
+        let node = |id| NodeRef { ip: [127, 0, 0, 1].into(), port: 5057, id: common::ring_id::RingId(id) };
+        let failure = |stored: u32, full, failed| {
+            let stored = (0..stored).map(node).collect();
+            let arrived = mpsc::unbounded_channel().1;
+            Spread { arrived, stored, full, failed, open: 0, reason: String::new() }.failure(2)
+        };
+        assert!(matches!(failure(1, 2, 0), PutError::NoSpace));
+        assert!(matches!(failure(0, 2, 1), PutError::NoSpace), "one that is silent would not be enough");
+        assert!(matches!(failure(1, 1, 1), PutError::NoQuorum { stored: 1, required: 2, .. }));
+        assert!(matches!(failure(1, 0, 2), PutError::NoQuorum { .. }));
     }
 }

@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::report::{PassReport, ScrubStatus};
+pub use self::report::{PassReport, ScrubStatus, unix_now};
 use self::{mark::Mark, mend::Mender, orphans::Orphans, pass::Reader, report::Report};
 use crate::{driver::RingHandle, files, namespace::Namespace, replica::peer::Peers, store::Store};
 

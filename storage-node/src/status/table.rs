@@ -54,7 +54,7 @@ fn state(state: State) -> &'static str {
 fn work(work: &Work) -> String {
     let moving = [("repair", &work.repair), ("filling", &work.filling), ("drain", &work.drain)];
     let moving = moving.into_iter().filter_map(|(name, moving)| Some(format!("{name}{}", progress(moving.as_ref()?))));
-    let parts: Vec<String> = moving.chain(work.scrub.as_ref().map(scrub)).collect();
+    let parts: Vec<String> = moving.chain(work.scrub.as_ref().and_then(scrub)).collect();
     if parts.is_empty() { UNKNOWN.into() } else { parts.join("; ") }
 }
 
@@ -70,7 +70,8 @@ fn progress(moving: &Moving) -> String {
     if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) }
 }
 
-fn scrub(scrub: &Scrub) -> String {
+/// Between two passes there is something to say only if something was found.
+fn scrub(scrub: &Scrub) -> Option<String> {
     let percent = scrub.checked_bytes.zip(scrub.total_bytes).map(|(done, all)| done * 100 / all.max(1));
     let parts = [
         percent.map(|percent| format!("{percent}%")),
@@ -78,7 +79,7 @@ fn scrub(scrub: &Scrub) -> String {
         scrub.repaired.filter(|repaired| *repaired > 0).map(|repaired| format!("{repaired} repaired")),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    if parts.is_empty() { "scrub".into() } else { format!("scrub: {}", parts.join(", ")) }
+    (!parts.is_empty()).then(|| format!("scrub: {}", parts.join(", ")))
 }
 
 /// Three digits and a unit: `512 B`, `4.00 KiB`, `12.3 GiB`.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     drain::DrainStatus,
     replica::progress::{Flow, RepairStatus},
+    scrub::ScrubStatus,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,17 +66,34 @@ pub struct Scrub {
 }
 
 impl Work {
-    /// What repair says of itself, and the drain if one is under way.
-    pub fn of(repair: &RepairStatus, drain: Option<&DrainStatus>) -> Self {
+    /// What repair and scrub say of themselves, and the drain if one is under way. `now`: seconds since 1970.
+    pub fn of(repair: &RepairStatus, drain: Option<&DrainStatus>, scrub: &ScrubStatus, now: u64) -> Self {
         let RepairStatus { incoming, outgoing, compared, .. } = repair;
         Self {
             under_replicated: compared.then_some(outgoing.chunks_left),
             repair: moving(outgoing),
             filling: moving(incoming),
             drain: drain.map(handing_over),
-            scrub: None,
+            scrub: reading(scrub, now),
         }
     }
+}
+
+/// `None` where nothing was read yet and nothing was found.
+fn reading(scrub: &ScrubStatus, now: u64) -> Option<Scrub> {
+    let ScrubStatus { pass, last, damaged, mended, .. } = scrub;
+    if pass.began == 0 && last.is_none() && *damaged == 0 {
+        return None;
+    }
+    // The report of a pass stays until the next has begun to read.
+    let under_way = pass.began > 0 && last.as_ref().is_none_or(|last| last.began != pass.began);
+    Some(Scrub {
+        checked_bytes: under_way.then_some(pass.bytes),
+        total_bytes: under_way.then_some(scrub.total_bytes.max(pass.bytes)),
+        damaged: Some(*damaged),
+        repaired: Some(*mended),
+        seconds_since_last_pass: last.as_ref().and_then(|last| Some(now.saturating_sub(last.ended?))),
+    })
 }
 
 fn handing_over(drain: &DrainStatus) -> Moving {
@@ -101,17 +119,27 @@ fn moving(flow: &Flow) -> Option<Moving> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drain::DrainPhase;
+    use crate::{drain::DrainPhase, scrub::PassReport};
 
     #[test]
     fn what_repair_has_left_is_told_once_it_has_compared() {
-        assert_eq!(Work::of(&RepairStatus::default(), None), Work::default(), "nobody has looked yet");
+        assert_eq!(
+            Work::of(&RepairStatus::default(), None, &ScrubStatus::default(), 0),
+            Work::default(),
+            "nobody has looked yet"
+        );
         let outgoing = Flow { chunks_left: 12, bytes_left: 4096, seconds_left: Some(3), ..Flow::default() };
-        let work = Work::of(&RepairStatus { outgoing, compared: true, ..RepairStatus::default() }, None);
+        let work = Work::of(
+            &RepairStatus { outgoing, compared: true, ..RepairStatus::default() },
+            None,
+            &ScrubStatus::default(),
+            0,
+        );
         assert_eq!(work.under_replicated, Some(12));
         assert_eq!(work.repair.and_then(|moving| moving.seconds_left), Some(3));
         assert_eq!(work.filling, None);
-        let done = Work::of(&RepairStatus { compared: true, ..RepairStatus::default() }, None);
+        let done =
+            Work::of(&RepairStatus { compared: true, ..RepairStatus::default() }, None, &ScrubStatus::default(), 0);
         assert_eq!((done.under_replicated, done.repair), (Some(0), None));
     }
 
@@ -119,8 +147,27 @@ mod tests {
     fn a_refused_drain_says_why() {
         let mut drain = DrainStatus::new(DrainPhase::Refused);
         drain.reason = Some("too few".into());
-        let work = Work::of(&RepairStatus::default(), Some(&drain));
+        let work = Work::of(&RepairStatus::default(), Some(&drain), &ScrubStatus::default(), 0);
         assert_eq!(work.drain.and_then(|moving| moving.problem), Some("too few".into()));
+    }
+
+    #[test]
+    fn a_scrub_shows_its_pass_while_it_reads_and_then_when_it_was_through() {
+        let pass = PassReport { began: 100, bytes: 30, ..PassReport::default() };
+        let mut status = ScrubStatus { pass, total_bytes: 120, damaged: 2, mended: 1, ..ScrubStatus::default() };
+        let shown = |status: &ScrubStatus| Work::of(&RepairStatus::default(), None, status, 190).scrub;
+        let reading = Scrub {
+            checked_bytes: Some(30),
+            total_bytes: Some(120),
+            damaged: Some(2),
+            repaired: Some(1),
+            seconds_since_last_pass: None,
+        };
+        assert_eq!(shown(&status), Some(reading));
+        status.last = Some(PassReport { ended: Some(150), ..status.pass.clone() });
+        let through =
+            Scrub { damaged: Some(2), repaired: Some(1), seconds_since_last_pass: Some(40), ..Scrub::default() };
+        assert_eq!(shown(&status), Some(through));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What two nodes need of a store to become equal: sums and ids from the index alone, records by id, and the strongest
 //! thing that can be said of a copy: that it is on the disk and was read back sound.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, time::Instant};
 
 use bytes::Bytes;
 use common::{
@@ -31,6 +31,17 @@ impl Store {
 
     pub fn is_here(&self, chunk: &ChunkAt) -> bool {
         self.shared.index.get(chunk.key, chunk.id).is_some()
+    }
+
+    /// Whether it was deleted here lately, for good.
+    pub fn is_buried(&self, chunk: &ChunkAt) -> bool {
+        self.shared.graves.holds(chunk.id)
+    }
+
+    /// Deletes chunks for good that another node knows to be deleted; says how many were here.
+    pub fn delete_at(&self, chunks: &[ChunkAt]) -> u64 {
+        self.shared.graves.add_chunks(chunks.iter().map(|chunk| chunk.id), Instant::now());
+        self.drop_copies(chunks)
     }
 
     /// The records of these chunks that are here and sound, as long as they come to no more than about `limit_bytes`.

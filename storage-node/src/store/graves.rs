@@ -43,6 +43,18 @@ impl Graves {
         }
     }
 
+    /// The same of chunks that come one by one.
+    pub fn add_chunks(&self, ids: impl Iterator<Item = ChunkId>, now: Instant) {
+        let mut ids: Vec<ChunkId> = ids.collect();
+        ids.sort_unstable();
+        let follows = |a: &ChunkId, b: &ChunkId| a.version == b.version && a.index.checked_add(1) == Some(b.index);
+        let mut inner = self.inner.write();
+        inner.forget_old(now);
+        for run in ids.chunk_by(follows) {
+            inner.add(run[0].version, (run[0].index, run[run.len() - 1].index), now);
+        }
+    }
+
     pub fn holds(&self, id: ChunkId) -> bool {
         let inner = self.inner.read();
         let spans = inner.runs.get(&id.version);
@@ -106,6 +118,14 @@ mod tests {
         held([false, true, true, true, true, false]);
         graves.add(&[], start + KEPT_FOR + Duration::from_secs(1));
         held([false, false, false, false, true, false]);
+    }
+
+    #[test]
+    fn chunks_that_follow_each_other_are_one_span() {
+        let graves = Graves::default();
+        graves.add_chunks([id(5, 7), id(3, 7), id(4, 7), id(9, 7), id(5, 8)].into_iter(), Instant::now());
+        assert_eq!(graves.inner.read().runs[&Version(7)], [(3, 5), (9, 9)]);
+        assert!(graves.holds(id(4, 7)) && graves.holds(id(5, 8)) && !graves.holds(id(4, 8)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{SECONDS, Scene};
 
-fn is_slow_run() -> bool {
+pub(super) fn is_slow_run() -> bool {
     let wanted = std::env::var_os("SLOW_TESTS").is_some();
     if !wanted {
         eprintln!("skipped: SLOW_TESTS is not set");
@@ -21,7 +21,7 @@ fn is_slow_run() -> bool {
 }
 
 /// Seeds are printed, so that a failure can be run again.
-fn random() -> StdRng {
+pub(super) fn random() -> StdRng {
     let seed = std::env::var("CHORDFS_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
     eprintln!("CHORDFS_TEST_SEED={seed}");
@@ -99,7 +99,7 @@ fn leave(scene: &mut Scene, node: usize) {
 
 /// Every chunk of every file has three holders. Workers go on meanwhile, so the lists of the nodes are of different moments:
 /// a chunk counts as missing if it stays so.
-fn wait_three_copies(lab: &Lab) {
+pub(super) fn wait_three_copies(lab: &Lab) {
     let mut missing: Option<HashSet<_>> = None;
     wait_for("every chunk has three holders", SECONDS(120), || {
         let mut holders = HashMap::new();

@@ -154,6 +154,21 @@ async fn a_leader_that_leaves_hands_over_and_gives_up_its_vote() {
     .await;
 }
 
+/// A node drained right after it had got its seat. What it had last heard of the leader was from before that, so it took itself
+/// for no voter and left with its vote; when the leader died next, one of three voters was there.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_votes_since_a_moment_ago_has_a_vote_to_give_up() {
+    let nodes = cluster(3, Settings::default()).await;
+    for node in &nodes {
+        assert!(node.namespace.votes_now().await, "{} votes, whatever it heard before", node.uid);
+    }
+    let leaver = (0..3).find(|at| !nodes[*at].namespace.is_leader()).unwrap();
+    nodes[leaver].namespace.leave(LONG).await.unwrap();
+    eventually("it votes no more", || async { (!nodes[leaver].namespace.votes_now().await).then_some(()) }).await;
+    let leader = leader_at(&nodes).unwrap();
+    assert!(!nodes[leader].namespace.status().voters.contains_key(&nodes[leaver].uid));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_nothing_is_answered() {
     let settings = Settings { call_deadline: Duration::from_secs(1), ..Settings::default() };

@@ -27,6 +27,28 @@ async fn a_node_that_was_away_gets_what_it_missed() {
     assert!(b.asked.all() <= 20, "{:?}", b.asked.requests.lock());
 }
 
+/// A node was killed while files were deleted, and came back with their chunks. It brought them to the other holders in every
+/// round, which did not take them, for ten minutes, and then they did.
+#[tokio::test]
+async fn what_was_deleted_while_a_holder_was_away_is_deleted_there_too() {
+    let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
+    let deleted = |first, count| {
+        let chunk = chunks([1]).remove(0);
+        [common::chunk::ChunkRun { file: chunk.file, first, count, version: chunk.id.version }]
+    };
+    for node in [&a, &b] {
+        node.put(&chunks(1..=3000));
+    }
+    a.store.delete(&deleted(1, 1200)).unwrap();
+    b.store.delete(&deleted(2001, 900)).unwrap();
+    let moved = a.repair().make_equal(&a.view(RingId(9)), &b.node).await.unwrap();
+    assert_eq!(moved, Moved::default(), "nothing is copied");
+    assert_eq!((a.all().len(), a.all()), (900, b.all()));
+    a.put(&chunks(2001..=2500));
+    b.put(&chunks(1..=500));
+    assert_eq!((a.all().len(), b.all().len()), (900, 900), "for good");
+}
+
 #[tokio::test]
 async fn random_holders_become_equal_in_the_arc_and_only_there() {
     for seed in 0..6 {

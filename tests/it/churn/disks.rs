@@ -1,0 +1,146 @@
+//! Disks that are full, and disks that lie, under load: other nodes take what one cannot, and nobody reads what is wrong.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use harness::{Lab, tree, wait_for};
+use rand::{Rng, rngs::StdRng};
+
+use super::{
+    SECONDS, Scene,
+    slow::{is_slow_run, random, wait_three_copies},
+};
+
+/// Too small for anything that a node stores but chunks: those keep away from the last 64 MiB.
+const ALL: u64 = 0;
+/// Too small for chunks alone.
+const CHUNKS_ALONE: u64 = 48 << 20;
+
+impl Scene {
+    /// The node's disk is full for so long, whatever comes free meanwhile, and then has room again.
+    #[track_caller]
+    fn full_disk(&mut self, node: usize, leave: u64, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.lab.fill_disk(node, leave);
+            self.load.go_on(Duration::from_millis(300));
+        }
+        self.load.progress(10);
+        let status = self.lab.status(node).expect("the node answers");
+        assert_eq!(status["state"], "serving", "{status}");
+        self.lab.empty_disk(node);
+        self.load.progress(10);
+        self.whole_again();
+    }
+}
+
+#[test]
+fn the_leaders_disk_is_full() {
+    let mut scene = Scene::in_lab(Lab::start_on_disks(4, 1024));
+    let leader = scene.lab.leader();
+    scene.full_disk(leader, CHUNKS_ALONE, SECONDS(5));
+    let leader = scene.lab.leader();
+    scene.full_disk(leader, ALL, SECONDS(10));
+    scene.finish();
+}
+
+#[test]
+fn disks_are_full_for_minutes() {
+    if !is_slow_run() {
+        return;
+    }
+    for nodes in [3, 5] {
+        let mut scene = Scene::in_lab(Lab::start_on_disks(nodes, 2048));
+        for leave in [CHUNKS_ALONE, ALL] {
+            let leader = scene.lab.leader();
+            let other = (0..nodes).find(|node| *node != leader).expect("there are more");
+            scene.full_disk(other, leave, SECONDS(60));
+            let leader = scene.lab.leader();
+            scene.full_disk(leader, leave, SECONDS(60));
+            wait_three_copies(&scene.lab);
+        }
+        scene.finish();
+    }
+}
+
+/// It is full when it dies, and still full when it comes back.
+#[test]
+fn a_node_whose_disk_is_full_is_started_again() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut scene = Scene::in_lab(Lab::start_on_disks(4, 1024));
+    let leader = scene.lab.leader();
+    scene.lab.fill_disk(leader, ALL);
+    scene.load.go_on(SECONDS(5));
+    scene.lab.kill(leader);
+    scene.load.progress(10);
+    scene.lab.fill_disk(leader, ALL);
+    scene.lab.start_node(leader);
+    scene.lab.wait_ready(leader);
+    scene.full_disk(leader, ALL, SECONDS(10));
+    scene.finish();
+}
+
+#[test]
+fn bits_flip_on_one_disk_and_no_reader_sees_them() {
+    flipped_bits(Scene::start(4), 8 << 20, 1);
+}
+
+#[test]
+fn bits_flip_on_one_disk_again_and_again() {
+    if is_slow_run() {
+        flipped_bits(Scene::start(5), 128 << 20, 6);
+    }
+}
+
+/// Beside what the load reads and writes there is a file that nobody has in a cache.
+fn flipped_bits(mut scene: Scene, bytes: usize, rounds: usize) {
+    let mut random = random();
+    let contents = tree::bytes(5, bytes);
+    fs::write(scene.mounts[0].join("calm"), &contents).unwrap();
+    wait_three_copies(&scene.lab);
+    for round in 0..rounds {
+        let node = random.random_range(0..scene.lab.live().len());
+        let flipped = flip_bits(&scene.lab.data(node).join("chunks"), &mut random);
+        let reader = scene.lab.mount();
+        assert!(fs::read(reader.join("calm")).unwrap() == contents, "a reader saw a flipped bit");
+        scene.load.progress(10);
+        let said = scene.lab.scrub(node);
+        let status = scene.lab.scrub_status(node).unwrap();
+        eprintln!("round {round}: node {}, {flipped} bits flipped: {status}", node + 1);
+        assert!(status["damaged"].as_u64() > Some(0) && status["lost"] == 0, "{said}\n{status}");
+        assert!(fs::read(reader.join("calm")).unwrap() == contents);
+    }
+    wait_for("nothing damaged is left", SECONDS(60), || {
+        let left: Vec<_> = scene.lab.live().into_iter().map(|node| scene.lab.scrub_status(node)).collect();
+        let sound = left.iter().all(|status| status.as_ref().is_ok_and(|status| status["waiting"] == 0));
+        if sound { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    scene.finish_verified();
+}
+
+/// One bit somewhere in every 40,000 bytes or so, under the running node: headers, names and data alike. How many.
+fn flip_bits(chunks: &Path, random: &mut StdRng) -> usize {
+    let entries = fs::read_dir(chunks).expect("the node's chunks").map(|entry| entry.expect("an entry").path());
+    let segments = entries.filter(|path| path.extension().is_some_and(|ending| ending == "seg"));
+    segments.map(|path| flip_bits_of(&path, random)).sum()
+}
+
+fn flip_bits_of(segment: &Path, random: &mut StdRng) -> usize {
+    // It may have been rewritten, and removed, since.
+    let Ok(file) = File::options().read(true).write(true).open(segment) else { return 0 };
+    let len = file.metadata().expect("its length").len();
+    let (mut at, mut flipped) = (random.random_range(0..40_000), 0);
+    while at < len {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("a segment only grows");
+        file.write_all_at(&[byte[0] ^ 1 << random.random_range(0..8)], at).expect("the segment takes it");
+        (at, flipped) = (at + random.random_range(1..80_000), flipped + 1);
+    }
+    flipped
+}

@@ -1,0 +1,199 @@
+//! Drains in bad company: with crashes of the leader, with other drains, and where they cannot be done.
+
+use std::{fs, time::Duration};
+
+use harness::{Lab, tree, wait_for};
+use rand::Rng;
+
+use super::{
+    SECONDS, Scene,
+    slow::{is_slow_run, random, wait_three_copies},
+};
+
+/// A stalled drain is given up after a minute, and a vote that cannot be given up after another.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+impl Scene {
+    /// Something to hand over, so that a drain takes its time.
+    #[track_caller]
+    fn weigh_down(&self, mib: usize) {
+        fs::write(self.mounts[0].join(format!("weight-{mib}")), tree::bytes(9, mib << 20)).unwrap();
+    }
+
+    #[track_caller]
+    fn begin_drain(&self, node: usize) {
+        self.lab.begin_drain(node);
+        wait_for("the drain is under way", SECONDS(30), || match self.lab.drain_phase(node)?.0.as_str() {
+            "" => Err("not yet".into()),
+            _ => Ok(()),
+        });
+    }
+
+    /// A drain that the node refuses; why. It goes on serving, and so does the ring.
+    #[track_caller]
+    fn refused(&self, node: usize) -> String {
+        self.begin_drain(node);
+        let reason = wait_refused(&self.lab, node);
+        self.load.progress(10);
+        reason
+    }
+
+    #[track_caller]
+    fn drained(&mut self, node: usize) {
+        self.lab.wait_drained(node);
+        self.load.progress(10);
+    }
+}
+
+#[track_caller]
+fn wait_refused(lab: &Lab, node: usize) -> String {
+    let mut reason = String::new();
+    wait_for("the drain is refused", PATIENCE, || match lab.drain_phase(node)? {
+        (phase, why) if phase == "refused" => {
+            reason = why;
+            Ok(())
+        }
+        other => Err(format!("{other:?}")),
+    });
+    let status = lab.status(node).expect("the node answers");
+    assert_eq!(status["state"], "serving", "{status}");
+    eprintln!("refused: {reason}");
+    reason
+}
+
+#[test]
+fn the_leader_dies_while_another_node_drains() {
+    let mut scene = Scene::start(5);
+    scene.weigh_down(16);
+    let leader = scene.lab.leader();
+    let node = (0..5).find(|node| *node != leader).expect("there are five");
+    scene.begin_drain(node);
+    scene.crash(leader);
+    scene.drained(node);
+    scene.bring_back(leader);
+    scene.finish();
+}
+
+/// What it has done by then is not lost: it serves again, and can be drained again.
+#[test]
+fn the_leader_dies_while_it_drains() {
+    let mut scene = Scene::start(4);
+    scene.weigh_down(16);
+    let leader = scene.lab.leader();
+    scene.begin_drain(leader);
+    scene.crash(leader);
+    scene.bring_back(leader);
+    scene.begin_drain(leader);
+    scene.drained(leader);
+    scene.whole_again();
+    scene.finish();
+}
+
+#[test]
+fn two_of_five_drain_at_once() {
+    let mut scene = Scene::start(5);
+    scene.weigh_down(16);
+    let leader = scene.lab.leader();
+    let other = (0..5).find(|node| *node != leader).expect("there are five");
+    for node in [leader, other] {
+        scene.begin_drain(node);
+    }
+    for node in [leader, other] {
+        scene.drained(node);
+    }
+    scene.whole_again();
+    scene.finish();
+}
+
+#[test]
+fn a_drain_without_room_elsewhere_says_so_and_is_done_later() {
+    let mut scene = Scene::in_lab(Lab::start_on_disks(4, 1024));
+    scene.weigh_down(16);
+    // All chunks keep away from the last 64 MiB.
+    scene.lab.fill_disk(3, 64 << 20);
+    let reason = scene.refused(1);
+    assert!(reason.contains(&scene.lab.ip(3).to_string()) && reason.contains("MiB free"), "{reason}");
+    scene.lab.empty_disk(3);
+    scene.begin_drain(1);
+    scene.drained(1);
+    scene.whole_again();
+    scene.finish();
+}
+
+/// A node leaves, and the leader dies at any moment of that; five times. Then the leader itself leaves, and dies.
+#[test]
+fn the_leader_dies_at_any_moment_of_a_drain() {
+    if !is_slow_run() {
+        return;
+    }
+    let (mut random, mut scene) = (random(), Scene::start(5));
+    scene.weigh_down(64);
+    for round in 0..10 {
+        let leader = scene.lab.leader();
+        let others: Vec<_> = scene.lab.live().into_iter().filter(|node| *node != leader).collect();
+        let node = if round % 2 == 0 { others[random.random_range(0..others.len())] } else { leader };
+        scene.begin_drain(node);
+        scene.load.go_on(Duration::from_millis(random.random_range(0..4_000)));
+        let phase = scene.lab.drain_phase(node);
+        eprintln!("round {round}: the leader dies while node {} is {phase:?}", node + 1);
+        if node == leader && phase.is_ok_and(|(phase, _)| phase == "left") {
+            scene.drained(node);
+        } else if node == leader {
+            scene.crash(leader);
+            scene.bring_back(leader);
+        } else {
+            scene.crash(leader);
+            scene.drained(node);
+            scene.bring_back(leader);
+        }
+        scene.grow(5);
+        wait_three_copies(&scene.lab);
+    }
+    scene.finish();
+}
+
+#[test]
+fn five_of_eight_drain_at_once() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut scene = Scene::start(8);
+    scene.weigh_down(64);
+    for node in 0..5 {
+        scene.begin_drain(node);
+    }
+    for node in 0..5 {
+        scene.drained(node);
+    }
+    scene.whole_again();
+    scene.finish();
+}
+
+/// Of the voters only one is left. What was stored is there when the others are back, and then the drain is done.
+#[test]
+fn a_drain_without_a_majority_says_so_and_is_done_later() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut lab = Lab::start(6);
+    let mount = lab.mount();
+    fs::write(mount.join("file"), tree::bytes(1, 8 << 20)).unwrap();
+    wait_three_copies(&lab);
+    let voters = lab.voters().unwrap();
+    for node in &voters[1..] {
+        lab.kill(*node);
+    }
+    lab.begin_drain(voters[0]);
+    let reason = wait_refused(&lab, voters[0]);
+    assert!(reason.contains("majority"), "{reason}");
+    for node in &voters[1..] {
+        lab.start_node(*node);
+    }
+    lab.wait_settled();
+    lab.begin_drain(voters[0]);
+    lab.wait_drained(voters[0]);
+    lab.wait_settled();
+    wait_three_copies(&lab);
+    let fresh = lab.mount();
+    assert!(fs::read(fresh.join("file")).unwrap() == tree::bytes(1, 8 << 20));
+}
