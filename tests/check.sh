@@ -38,21 +38,22 @@ install_packages
 make_venv
 
 cargo fmt --all --check
-cargo clippy --workspace --all-targets --quiet -- -D warnings
-# Without AWS nothing may be missing.
-cargo clippy -p common -p storage-node -p fuse-client --all-targets --no-default-features --quiet -- -D warnings
-# The tests start these as processes and look for them beside the test binary. This and the tests build the AWS SDK, once:
-# it takes minutes, and gigabytes of memory. (With -p the features of what it rests on would be others, and it would be built
-# twice.)
-cargo build --quiet --workspace --all-targets
+# AWS is a feature: with it the SDK is built, which takes many minutes and gigabytes of memory. The slow form does so once.
+if [ "${SLOW_TESTS:-}" = 1 ]; then features=(); else features=(--no-default-features); fi
+cargo clippy --workspace --all-targets "${features[@]}" --quiet -- -D warnings
+# The tests start these as processes and look for them beside the test binary.
+cargo build --quiet --workspace --all-targets "${features[@]}"
 deploy/check.sh
 # The cloud on one machine: namespaces, mounts and disks of a size are root's to make.
 in_cloud() { as_root env PATH="$PATH" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-}" tests/cloud.sh "$@"; }
-in_cloud --self --short
-if [ "${SLOW_TESTS:-}" = 1 ]; then in_cloud --self && in_cloud || failed=1; else in_cloud --short || failed=1; fi
+if [ "${SLOW_TESTS:-}" = 1 ]; then
+  { in_cloud --self && in_cloud; } || failed=1
+else
+  in_cloud --self --short
+fi
 # The summary of all test binaries, in one line, comes last.
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
-cargo test --workspace --no-fail-fast 2>&1 | tee "$results" || failed=1
+cargo test --workspace "${features[@]}" --no-fail-fast 2>&1 | tee "$results" || failed=1
 awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$results"
 exit "${failed:-0}"
