@@ -10,7 +10,7 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 # What the tests drive: real mounts, the old scripts' Python, and programs that people use in a mount.
 install_packages() {
   local missing=() pair
-  for pair in fusermount3:fuse3 git:git rsync:rsync sqlite3:sqlite3 curl:curl cc:gcc tar:tar bridge:iproute2; do
+  for pair in fusermount3:fuse3 git:git rsync:rsync sqlite3:sqlite3 curl:curl cc:gcc tar:tar bridge:iproute2 fio:fio; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
   done
   command -v python3 >/dev/null || missing+=(python3)

@@ -202,13 +202,15 @@ impl Mounted {
 }
 
 async fn serve(connected: &Connected, mut mounted: Mounted, signals: &mut Signals) -> Result<(), MountError> {
+    let mut lingers = false;
     tokio::select! {
         _ended = &mut mounted.ended => info!("{} was unmounted", mounted.path.display()),
         () = signals.stop() => {
             info!("asked to stop: unmounting {}", mounted.path.display());
             let _logged_and_tried_again_below = connected.flush().await;
             mounted.detach();
-            if timeout(DETACH_GRACE, &mut mounted.ended).await.is_err() {
+            lingers = timeout(DETACH_GRACE, &mut mounted.ended).await.is_err();
+            if lingers {
                 warn!("programs still have files open in {}; they lose them", mounted.path.display());
             }
         }
@@ -216,6 +218,9 @@ async fn serve(connected: &Connected, mut mounted: Mounted, signals: &mut Signal
     let flushed = connected.flush().await;
     // Does nothing if it is gone; it is still there when serving ended because of an error.
     mounted.detach();
+    if lingers {
+        mounted.device.iter().for_each(mountpoint::abort);
+    }
     connected.leave().await;
     flushed.map_err(|failure| MountError::failure(format!("data written to files may be lost: {failure}")))
 }

@@ -80,6 +80,18 @@ pub fn unmount(path: &Path, device: &Device) -> io::Result<()> {
     }
 }
 
+/// Ends what programs still wait for at a mount that is detached, so that our own end waits for nobody: a thread that
+/// tells the kernel to forget a page waits for who reads that page, and who reads it waits for us. Only where the
+/// control file system of FUSE is mounted, as it is wherever systemd runs. For a mount that is known to be there still:
+/// the number of one that is gone may be another's by now.
+pub fn abort(device: &Device) {
+    let Some((_, minor)) = device.0.split_once(':') else { return };
+    let switch = format!("/sys/fs/fuse/connections/{minor}/abort");
+    if let Err(error) = fs::write(&switch, "1") {
+        debug!("{switch}: {error}");
+    }
+}
+
 /// Only root may; without it sequential reads come in smaller requests.
 pub fn raise_read_ahead(device: &Device) {
     let setting = format!("/sys/class/bdi/{}/read_ahead_kb", device.0);

@@ -1,9 +1,10 @@
 //! The ring grows, breaks and heals while two mounts are at work, and nobody there notices: no operation fails, every byte
-//! is right. Short forms for every day; `slow` has the long ones, behind SLOW_TESTS=1. `drains` and `disks` are families of
-//! their own, with both forms side by side.
+//! is right. Short forms for every day; `slow` has the long ones, behind SLOW_TESTS=1. `drains`, `joins` and `disks` are
+//! families of their own.
 
 mod disks;
 mod drains;
+mod joins;
 mod slow;
 
 use std::{

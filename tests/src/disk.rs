@@ -1,4 +1,5 @@
-//! Disks that a test may fill: a file system in memory, of a size of its own, at a node's folder.
+//! A disk of its own at a node's folder, of a size of its own: in memory where a test fills it, a real one, in an image
+//! file, where a test slows it down.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,15 +12,61 @@ use nix::{
     sys::statvfs::statvfs,
 };
 
+use crate::programs;
+
 /// Takes the room that a test leaves to nobody.
 const BALLAST: &str = "ballast";
 
+/// What a node's disk is made of, and its size in MiB.
+#[derive(Clone, Copy, Debug)]
+pub enum Disk {
+    Memory(u64),
+    Image(u64),
+}
+
+impl Disk {
+    #[track_caller]
+    pub fn attach(self, folder: &Path) {
+        fs::create_dir_all(folder).expect("the disk's folder");
+        match self {
+            Self::Memory(mib) => attach_memory(folder, mib),
+            Self::Image(mib) => attach_image(folder, mib),
+        }
+    }
+}
+
 #[track_caller]
-pub fn attach(folder: &Path, mib: u64) {
-    fs::create_dir_all(folder).expect("the disk's folder");
+fn attach_memory(folder: &Path, mib: u64) {
     let size = format!("size={mib}m");
     mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some(size.as_str()))
         .expect("a file system in memory");
+}
+
+#[track_caller]
+fn attach_image(folder: &Path, mib: u64) {
+    let image = folder.with_extension("img");
+    File::create(&image).and_then(|file| file.set_len(mib << 20)).expect("the disk's image");
+    let root = Path::new("/");
+    programs::run("mkfs.ext4", &[&"-q", &"-F", &image], root).ok();
+    programs::run("mount", &[&"-o", &"loop", &image, &folder], root).ok();
+}
+
+/// A disk that takes no write; until this is dropped, who writes waits.
+pub struct Frozen<'a>(&'a Path);
+
+#[track_caller]
+pub fn freeze(folder: &Path) -> Frozen<'_> {
+    programs::run("fsfreeze", &[&"--freeze", &folder], Path::new("/")).ok();
+    Frozen(folder)
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let thawed = programs::run("fsfreeze", &[&"--unfreeze", &self.0], Path::new("/"));
+        if thawed.code != Some(0) {
+            eprintln!("{} stays frozen: {}", self.0.display(), thawed.stderr);
+        }
+    }
 }
 
 pub fn detach(folder: &Path) {

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::{
     cluster::{Stored, check_members, parse_stored},
-    disk,
+    disk::{self, Disk},
     mount::TempMount,
     netns::{Namespace, Network, Side},
     process::NodeProcess,
@@ -46,8 +46,8 @@ pub struct Lab {
     workstations: Vec<(String, Namespace)>,
     network: Network,
     folder: TempDir,
-    /// Each node's folder is a disk of its own, of so many MiB.
-    disk_mib: Option<u64>,
+    /// What each node's folder is, if it is a disk of its own.
+    disk: Option<Disk>,
 }
 
 impl Lab {
@@ -59,19 +59,19 @@ impl Lab {
         lab
     }
 
-    /// The same, each node's folder on a disk of its own that a test may fill.
+    /// The same, each node's folder on a disk of its own.
     #[track_caller]
-    pub fn start_on_disks(count: usize, mib: u64) -> Self {
-        let mut lab = Self::empty(Some(mib));
+    pub fn start_on_disks(count: usize, disk: Disk) -> Self {
+        let mut lab = Self::empty(Some(disk));
         lab.grow(count);
         lab
     }
 
     #[track_caller]
-    fn empty(disk_mib: Option<u64>) -> Self {
+    fn empty(disk: Option<Disk>) -> Self {
         let network = Network::new();
         let folder = TempDir::with_prefix(format!("{}-", network.tag())).expect("a temporary folder");
-        Self { nodes: Vec::new(), workstations: Vec::new(), network, folder, disk_mib }
+        Self { nodes: Vec::new(), workstations: Vec::new(), network, folder, disk }
     }
 
     /// Joins until there are `count` live nodes, one after the other.
@@ -99,8 +99,8 @@ impl Lab {
         let (name, ip) = (format!("n{}", index + 1), Ipv4Addr::new(10, 77, 0, index as u8 + 1));
         let namespace = self.network.attach(&name, ip);
         let log = self.folder.path().join(format!("{name}.log"));
-        if let Some(mib) = self.disk_mib {
-            disk::attach(&self.folder.path().join(&name), mib);
+        if let Some(disk) = self.disk {
+            disk.attach(&self.folder.path().join(&name));
         }
         self.nodes.push(Machine { name, ip, namespace, process: NodeProcess::new(log) });
         self.start_node(index);
@@ -175,13 +175,6 @@ impl Lab {
     #[track_caller]
     pub fn stop(&mut self, index: usize) {
         self.signal(index, Signal::SIGTERM);
-        self.nodes[index].process.wait_ended(SETTLE);
-    }
-
-    /// `storage-node drain`; returns when the node has left the ring and ended.
-    #[track_caller]
-    pub fn drain(&mut self, index: usize) {
-        self.storage_node(index, &["drain"], &[]).ok();
         self.nodes[index].process.wait_ended(SETTLE);
     }
 
@@ -404,7 +397,7 @@ impl Drop for Lab {
                 node.process.show_log(&format!("node {}", index + 1), &name);
             }
         }
-        if self.disk_mib.is_some() {
+        if self.disk.is_some() {
             (0..self.nodes.len()).for_each(|index| disk::detach(&self.data(index)));
         }
     }

@@ -6,6 +6,11 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    mount::{MntFlags, umount2},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -103,11 +108,12 @@ impl Drop for TempMount {
             let name = self.folder.path().file_name().expect("a temporary folder has a name").to_string_lossy();
             kept::show("the mount", &self.log_path(), &name);
         }
-        for pid in pids_with_argument(&self.point) {
-            // Detached first, so that nothing that still holds a file blocks the end of the test.
-            let _ = nix::mount::umount2(&self.point, nix::mount::MntFlags::MNT_DETACH);
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
+        let pids = pids_with_argument(&self.point);
+        // Cut off from the kernel first: a mount that is killed while it tells the kernel to forget pages waits for a
+        // reader who waits for the mount. And nothing that still holds a file is to block the end of the test.
+        let _ = umount2(&self.point, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+        for pid in pids {
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
-        let _ = nix::mount::umount2(&self.point, nix::mount::MntFlags::MNT_DETACH);
     }
 }

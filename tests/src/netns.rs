@@ -214,6 +214,12 @@ fn started(pid: u32) -> Option<u64> {
 /// was faster to remove is not missed.
 fn remove_leftovers() {
     let is_leftover = |name: &String| Owner::of(name).is_some_and(|owner| !owner.is_alive());
+    let folders = names_in(&std::env::temp_dir()).into_iter().filter(is_leftover);
+    let folders: Vec<_> = folders.map(|name| std::env::temp_dir().join(name)).collect();
+    // Mounts first, and by force: one that is killed while programs wait for it may never end.
+    for point in folders.iter().flat_map(|folder| mount_points_below(folder)) {
+        let _ = umount2(&point, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+    }
     for name in names_in(Path::new(FOLDER)).into_iter().filter(is_leftover) {
         let pids = ip(&["netns", "pids", &name]).unwrap_or_default();
         for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
@@ -221,12 +227,7 @@ fn remove_leftovers() {
         }
         let _ = ip(&["netns", "del", &name]);
     }
-    let temp = std::env::temp_dir();
-    for name in names_in(&temp).into_iter().filter(is_leftover) {
-        let folder = temp.join(name);
-        for point in mount_points_below(&folder) {
-            let _ = umount2(&point, MntFlags::MNT_DETACH);
-        }
+    for folder in folders {
         let _ = fs::remove_dir_all(&folder);
     }
 }

@@ -53,6 +53,9 @@ pub struct NewChunk {
     pub data: Bytes,
 }
 
+/// What a client still has in memory of the chunks that it has stored.
+pub type Kept<'a> = &'a (dyn Fn(ChunkId) -> Option<Bytes> + Sync);
+
 pub struct ChunkClient {
     router: Arc<Router>,
     pool: Arc<HttpPool>,

@@ -2,7 +2,8 @@
 //! again until the answer is yes or the time is up: repair may just be bringing copies to those that hold them today.
 //!
 //! A holder that has nothing while another has a chunk on disk is given it right here: repair has its own order, and a whole
-//! node's chunks may come before these.
+//! node's chunks may come before these. Where no other has it either, the writer's own memory may: the two that had
+//! acknowledged it can vanish in the same moment, before the third had its copy.
 //!
 //! Each node is asked one thing at a time and on its own, so a silent one delays nobody; who holds a chunk today is looked
 //! up meanwhile. What a node has once said to be on its disk stays there and is not asked again.
@@ -24,7 +25,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{ChunkClient, batch::Wanted, try_deadline};
+use super::{ChunkClient, Kept, batch::Wanted, get::Found, try_deadline};
 use crate::{
     chunk::{ChunkId, ChunkRef, encode_record},
     chunk_api::{DELETED, MAX_BATCH_CHUNKS, ON_DISK, REPLICAS, encode_refs, write_quorum},
@@ -75,9 +76,12 @@ impl Endangered {
     }
 
     /// Who can give it to `node`, which should have it and does not.
-    fn source_for(&self, node: &NodeRef) -> Option<NodeRef> {
-        let lacks_it = self.holders.contains(node) && self.absent.contains(node);
-        if lacks_it { self.on_disk.first().copied() } else { None }
+    fn source_for(&self, node: &NodeRef, kept: Kept<'_>) -> Option<Source> {
+        if !self.holders.contains(node) || !self.absent.contains(node) {
+            return None;
+        }
+        let here = || kept(self.chunk.id).map(|_| Source::Here);
+        self.on_disk.first().map(|node| Source::Disk(*node)).or_else(here)
     }
 
     fn also_at(&mut self, nodes: &[NodeRef]) {
@@ -89,12 +93,19 @@ impl Endangered {
     }
 }
 
+/// Where a copy comes from: another node's disk, or this client's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Source {
+    Disk(NodeRef),
+    Here,
+}
+
 /// What a node said of some chunks: each with its byte; nothing where it did not answer.
 type Answer = (NodeRef, Vec<(ChunkId, u8)>);
 
 impl ChunkClient {
     /// Returns when each is on the disks of two of its holders, of all in a smaller ring, or deleted.
-    pub(super) async fn secure(&self, chunks: Vec<Endangered>, end: Instant) -> Result<(), FsError> {
+    pub(super) async fn secure(&self, chunks: Vec<Endangered>, end: Instant, kept: Kept<'_>) -> Result<(), FsError> {
         let mut open: HashMap<ChunkId, Endangered> = HashMap::with_capacity(chunks.len());
         for chunk in chunks {
             match open.entry(chunk.chunk.id) {
@@ -114,9 +125,9 @@ impl ChunkClient {
                         open.get_mut(&id).into_iter().for_each(|chunk| chunk.learn_holders(&holders));
                     }
                     open.retain(|_, chunk| !chunk.is_safe());
-                    for ((from, to), wanted) in copies_to_make(&open, &busy) {
+                    for ((from, to), wanted) in copies_to_make(&open, &busy, kept) {
                         if busy.insert(to) {
-                            asked.push(Box::pin(self.copy(from, to, wanted)));
+                            asked.push(Box::pin(self.copy(from, to, wanted, kept)));
                         }
                     }
                     for (node, refs) in open_by_node(&open, &busy) {
@@ -157,9 +168,12 @@ impl ChunkClient {
         }
     }
 
-    /// Brings chunks from one node's disk to another's.
-    async fn copy(&self, from: NodeRef, to: NodeRef, wanted: Vec<Wanted>) -> Answer {
-        let found = self.get_group(from, wanted.clone()).await.records;
+    /// Brings chunks to a node's disk.
+    async fn copy(&self, from: Source, to: NodeRef, wanted: Vec<Wanted>, kept: Kept<'_>) -> Answer {
+        let found = match from {
+            Source::Disk(node) => self.get_group(node, wanted.clone()).await.records,
+            Source::Here => wanted.iter().filter_map(|(_, chunk)| Some((chunk.id, kept(chunk.id)?))).collect::<Found>(),
+        };
         let mut body = BytesMut::new();
         let mut brought = Vec::with_capacity(found.len());
         for (key, chunk) in &wanted {
@@ -215,11 +229,12 @@ fn open_by_node(open: &HashMap<ChunkId, Endangered>, busy: &HashSet<NodeRef>) ->
 fn copies_to_make(
     open: &HashMap<ChunkId, Endangered>,
     busy: &HashSet<NodeRef>,
-) -> HashMap<(NodeRef, NodeRef), Vec<Wanted>> {
+    kept: Kept<'_>,
+) -> HashMap<(Source, NodeRef), Vec<Wanted>> {
     let mut copies: HashMap<_, Vec<Wanted>> = HashMap::new();
     for chunk in open.values() {
         let to = chunk.holders.iter().filter(|node| !busy.contains(node));
-        let ways = to.filter_map(|to| Some((chunk.source_for(to)?, *to)));
+        let ways = to.filter_map(|to| Some((chunk.source_for(to, kept)?, *to)));
         for way in ways.take(chunk.required.saturating_sub(chunk.on_disk.len())) {
             let batch = copies.entry(way).or_default();
             if batch.len() < COPIED_CHUNKS {

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{ChunkClient, NewChunk, PATIENCE, put::Placed, secure::Endangered};
+use super::{ChunkClient, Kept, NewChunk, PATIENCE, put::Placed, secure::Endangered};
 use crate::{
     chunk::{ChunkId, ChunkRef, ChunkRun, chunk_key},
     chunk_api::{Synced, write_quorum},
@@ -96,26 +96,27 @@ impl ChunkClient {
     pub(super) async fn note_unsynced(&self, notes: Vec<Note>) {
         self.unsynced.notes.lock().extend(notes);
         if self.unsynced.notes.lock().len() > MAX_NOTES
-            && let Err(error) = self.sync().await
+            && let Err(error) = self.sync(&|_| None).await
         {
             debug!(%error, "what nobody has synced for long could not be brought to disk; the next put tries again");
         }
     }
 
-    /// Everything put before through this client is on the disks of its holders when this returns.
-    pub async fn sync(&self) -> Result<(), FsError> {
+    /// Everything put before through this client is on the disks of its holders when this returns. What those have lost
+    /// that had it, they get again, of what is `kept`.
+    pub async fn sync(&self, kept: Kept<'_>) -> Result<(), FsError> {
         let end = Instant::now() + self.deadline;
         let turn = timeout_at(end, self.unsynced.turn.lock()).await;
         let _turn =
             turn.map_err(|_| FsError::NoReplica { detail: "another sync is still waiting for disks".into() })?;
         let notes = std::mem::take(&mut *self.unsynced.notes.lock());
         let mut taken = Taken { from: &self.unsynced, notes };
-        self.sync_notes(&taken.notes, end).await?;
+        self.sync_notes(&taken.notes, end, kept).await?;
         taken.notes.clear();
         Ok(())
     }
 
-    async fn sync_notes(&self, notes: &[Note], end: Instant) -> Result<(), FsError> {
+    async fn sync_notes(&self, notes: &[Note], end: Instant, kept: Kept<'_>) -> Result<(), FsError> {
         let nodes: HashSet<NodeRef> = notes.iter().flat_map(|note| &note.stored).copied().collect();
         let mut asked: FuturesUnordered<_> = nodes.iter().map(|node| self.sync_node(*node, end)).collect();
         let (mut lives, mut open) = (HashMap::new(), notes.iter().collect::<Vec<_>>());
@@ -136,7 +137,7 @@ impl ChunkClient {
         nodes.iter().filter(|node| !lives.contains_key(node)).for_each(|node| self.router.note_quiet(node));
         debug!(notes = open.len(), "not all that have stored chunks bring them to disk; asking for each chunk");
         // Boxed: a rare way with much state.
-        let mut secured = Box::pin(self.secure(open.iter().flat_map(|note| note.chunks()).collect(), end));
+        let mut secured = Box::pin(self.secure(open.iter().flat_map(|note| note.chunks()).collect(), end, kept));
         loop {
             select! {
                 result = &mut secured => return result,

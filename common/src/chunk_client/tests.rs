@@ -285,12 +285,12 @@ async fn every_put_is_synced_by_the_next_sync_and_only_by_that() {
     let world = world().await;
     let syncs = || world.nodes.iter().map(|node| node.syncs.load(SeqCst)).collect::<Vec<_>>();
     world.client.put(chunks(50), true).await.expect("stored");
-    world.client.sync().await.expect("synced");
+    world.client.sync(&|_| None).await.expect("synced");
     assert_eq!(syncs(), [0, 0, 0], "what is durable needs no sync");
     world.client.put(chunks(50), false).await.expect("stored");
-    world.client.sync().await.expect("synced");
+    world.client.sync(&|_| None).await.expect("synced");
     assert_eq!(syncs(), [1, 1, 1]);
-    world.client.sync().await.expect("synced");
+    world.client.sync(&|_| None).await.expect("synced");
     assert_eq!(syncs(), [1, 1, 1], "nothing is new");
 }
 
@@ -301,7 +301,7 @@ async fn a_sync_goes_on_without_one_silent_holder() {
     world.client.put(chunks(50), false).await.expect("stored");
     world.fall_silent(1);
     let began = Instant::now();
-    world.client.sync().await.expect("two of three have it on disk");
+    world.client.sync(&|_| None).await.expect("two of three have it on disk");
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
 }
 
@@ -314,13 +314,17 @@ async fn a_holder_without_the_chunks_does_not_count_until_it_has_them() {
     world.fall_silent(1);
     *world.nodes[2].mood.lock() = Mood::Full;
     let on_their_way = world.nodes[2].power_cut();
-    let error = world.client.sync().await.expect_err("one disk of three is too few");
+    let error = world.client.sync(&|_| None).await.expect_err("one disk of three is too few");
     assert!(matches!(&error, FsError::NoReplica { detail } if detail.contains("f_chunk_")), "{error}");
     let all: Vec<_> = on_their_way.into_keys().collect();
     // What the first and the silent one have, the first alone can give.
     world.nodes[0].chunks.lock().extend(world.nodes[1].chunks.lock().clone());
     *world.nodes[2].mood.lock() = Mood::Well;
-    world.client.sync().await.expect("what a failed sync has not done is done by the next, also without repair");
+    world
+        .client
+        .sync(&|_| None)
+        .await
+        .expect("what a failed sync has not done is done by the next, also without repair");
     assert!(all.iter().all(|id| world.nodes[2].chunks.lock().contains_key(id)));
 }
 
@@ -330,11 +334,25 @@ async fn a_holder_that_was_started_again_is_asked_for_each_chunk() {
     let world = world_of(3, Duration::from_secs(2)).await;
     world.client.put(chunks(50), false).await.expect("stored");
     let lost = [0, 1, 2].map(|node| world.nodes[node].power_cut());
-    world.client.sync().await.expect_err("nobody has them any more");
+    world.client.sync(&|_| None).await.expect_err("nobody has them any more");
     world.nodes[0].chunks.lock().extend(lost[0].clone());
-    world.client.sync().await.expect("one of three had them, and another can have them from it");
+    world.client.sync(&|_| None).await.expect("one of three had them, and another can have them from it");
     let copies: usize = world.nodes.iter().map(|node| node.chunks.lock().len()).sum();
     assert!(copies >= 100, "{copies} copies of 50 chunks");
+}
+
+/// The owner and the node after it, which alone had acknowledged the chunks, vanished in the same moment: fsync failed, though
+/// the writer still had every byte.
+#[tokio::test]
+async fn what_all_holders_have_lost_they_get_from_the_writer() {
+    let world = world_of(3, Duration::from_secs(10)).await;
+    let written = chunks(50);
+    world.client.put(written.clone(), false).await.expect("stored");
+    world.nodes.iter().for_each(|node| drop(node.power_cut()));
+    let kept: HashMap<_, _> = written.iter().map(|chunk| (chunk.id, chunk.data.clone())).collect();
+    world.client.sync(&|id| kept.get(&id).cloned()).await.expect("the writer has them");
+    let on_disks = |id: &ChunkId| world.nodes.iter().filter(|node| node.chunks.lock().contains_key(id)).count();
+    assert!(written.iter().all(|chunk| on_disks(&chunk.id) >= 2));
 }
 
 #[tokio::test]
@@ -346,7 +364,7 @@ async fn what_was_deleted_meanwhile_needs_no_disk() {
         *node.has_deleted.lock() = true;
         node.chunks.lock().clear();
     }
-    world.client.sync().await.expect("nobody needs these chunks");
+    world.client.sync(&|_| None).await.expect("nobody needs these chunks");
 }
 
 /// Five nodes split into two and three: two of the holders are gone for good, and repair has brought their chunks to those
@@ -358,7 +376,7 @@ async fn a_sync_follows_the_chunks_to_their_new_holders() {
     world.fall_silent(1);
     world.fall_silent(2);
     let began = Instant::now();
-    let (synced, ()) = tokio::join!(world.client.sync(), async {
+    let (synced, ()) = tokio::join!(world.client.sync(&|_| None), async {
         sleep(Duration::from_secs(3)).await;
         let rest = [0, 3, 4].map(|node| world.nodes[node].clone());
         let all: Vec<_> = rest.iter().flat_map(|node| node.chunks.lock().clone()).collect();
@@ -406,7 +424,7 @@ async fn nobody_is_asked_twice_while_all_are_well() {
     let world = world().await;
     let written = chunks(300);
     world.client.put(written.clone(), false).await.expect("stored");
-    world.client.sync().await.expect("synced");
+    world.client.sync(&|_| None).await.expect("synced");
     world.client.get(&refs(&written)).await.expect("found");
     let counts = |node: &Arc<FakeNode>| (node.puts.load(SeqCst), node.syncs.load(SeqCst), node.secures.load(SeqCst));
     assert!(world.nodes.iter().all(|node| counts(node) == (1, 1, 0)));

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use common::{
     chunk::{ChunkRef, Version},
-    chunk_client::{ChunkClient, NewChunk},
+    chunk_client::{ChunkClient, Kept, NewChunk},
     fs_error::FsError,
     namespace::{Answer, Change, Query, Reply},
     session::Session,
@@ -17,7 +17,7 @@ type Answered<'a, T> = BoxFuture<'a, Result<T, FsError>>;
 pub trait ChunkIo: Send + Sync {
     fn put(&self, chunks: Vec<NewChunk>, durable: bool) -> Answered<'_, ()>;
     fn get(&self, chunks: Vec<ChunkRef>) -> Answered<'_, Vec<Bytes>>;
-    fn sync(&self) -> Answered<'_, ()>;
+    fn sync<'a>(&'a self, kept: Kept<'a>) -> Answered<'a, ()>;
 }
 
 /// See [`Session`] for what the calls promise.
@@ -36,8 +36,8 @@ impl ChunkIo for ChunkClient {
         Box::pin(async move { ChunkClient::get(self, &chunks).await })
     }
 
-    fn sync(&self) -> Answered<'_, ()> {
-        Box::pin(ChunkClient::sync(self))
+    fn sync<'a>(&'a self, kept: Kept<'a>) -> Answered<'a, ()> {
+        Box::pin(ChunkClient::sync(self, kept))
     }
 }
 

@@ -142,7 +142,8 @@ impl FileData {
         self.decide().await?;
         self.land_all().await?;
         if durable {
-            self.transfer.unsynced.sync(self.ino, &*self.transfer.chunks).await?;
+            let transfer = &self.transfer;
+            transfer.unsynced.sync(self.ino, &*transfer.chunks, &transfer.cache).await?;
         }
         self.make_current(durable).await
     }

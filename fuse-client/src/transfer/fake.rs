@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use common::{
     chunk::{ChunkId, ChunkRef, FileName, Version},
-    chunk_client::NewChunk,
+    chunk_client::{Kept, NewChunk},
     fs_error::FsError,
     namespace::{
         Answer, Attr, Change, ChunkWrite, Commit, Extent, FileKind, Ino, Query, Reply, SetAttr, Time, Truncate,
@@ -332,7 +332,7 @@ impl ChunkIo for World {
         })
     }
 
-    fn sync(&self) -> BoxFuture<'_, Result<(), FsError>> {
+    fn sync<'a>(&'a self, _: Kept<'a>) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(async move {
             self.late().await;
             self.syncs.fetch_add(1, SeqCst);

@@ -7,6 +7,7 @@ use common::{fs_error::FsError, namespace::Ino};
 use parking_lot::Mutex;
 
 use super::ChunkIo;
+use crate::cache::chunks::ChunkCache;
 
 /// Beyond this many files they are no longer told apart.
 const FILES: usize = 65_536;
@@ -38,8 +39,8 @@ impl Unsynced {
         }
     }
 
-    /// Returns when all that was noted of `ino` is on disk.
-    pub async fn sync(&self, ino: Ino, chunks: &dyn ChunkIo) -> Result<(), FsError> {
+    /// Returns when all that was noted of `ino` is on disk. Its holders may have lost chunks that the cache still has.
+    pub async fn sync(&self, ino: Ino, chunks: &dyn ChunkIo, cache: &ChunkCache) -> Result<(), FsError> {
         let upto = {
             let puts = self.inner.lock();
             if puts.any_file.is_none() && !puts.by_file.contains_key(&ino) {
@@ -47,7 +48,7 @@ impl Unsynced {
             }
             puts.last
         };
-        chunks.sync().await?;
+        chunks.sync(&|id| cache.get(id)).await?;
         let mut puts = self.inner.lock();
         puts.by_file.retain(|_, put| *put > upto);
         puts.any_file = puts.any_file.filter(|put| *put > upto);

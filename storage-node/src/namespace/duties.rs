@@ -10,7 +10,7 @@ use std::{
 use common::namespace::Change;
 
 use super::{
-    Inner,
+    Inner, dead_leader,
     garbage::{self, Deleter},
     membership_task::Keeper,
     room, time_now,
@@ -22,6 +22,7 @@ pub(super) fn spawn(inner: &Arc<Inner>, deleter: Deleter) {
     start(inner, |inner| async move { inner.follow_leader().await });
     start(inner, |inner| async move { inner.watch_for_rivals().await });
     start(inner, |inner| async move { bound_log(&inner).await });
+    start(inner, |inner| async move { dead_leader::replace(&inner).await });
     start(inner, |inner| async move { room::step_aside(&inner).await });
     start(inner, |inner| async move { keep_leases(&inner).await });
     start(inner, |inner| async move { keep_voters(&inner).await });

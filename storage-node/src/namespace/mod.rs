@@ -12,11 +12,13 @@
 //! | `network.rs`, `raft_api.rs`, `raft_types.rs` | Raft between nodes: client, server, messages |
 //! | `namespace_id.rs`, `rival.rs` | which namespace this is, and what to do about another one in the ring |
 //! | `membership.rs`, `membership_task.rs`, `leave.rs` | who votes: the decision (pure), doing it, leaving |
+//! | `dead_leader.rs` | replacing a leader that has ended without waiting for its lease |
 //! | `room.rs` | what a node does while its disk is full |
 //! | `recover.rs` | going on when a majority is lost for ever, at an operator's word |
 //! | `service.rs`, `feed.rs`, `leader.rs` | what mounts ask, what they are told, and where the leader is |
 //! | `duties.rs`, `garbage.rs` | what a leader does without being asked |
 
+mod dead_leader;
 mod duties;
 mod feed;
 pub mod garbage;
@@ -193,6 +195,8 @@ struct Inner {
     leaving: Mutex<Vec<(u64, bool)>>,
     /// The reign that is being handed over: the next leader need not wait for its lease to end.
     handed_over: Mutex<Option<Leadership>>,
+    /// The term whose leader this voter finds dead; see [`dead_leader`].
+    dead_leader: Mutex<Option<u64>>,
     /// Until then it grants no vote: before it was restarted it may have confirmed the leader's lease.
     no_vote_before: Option<Instant>,
     /// When last looked at, the neighbours knew of no other namespace than this node's; see [`rival`].
@@ -244,6 +248,7 @@ impl Namespace {
             hint: LeaderHint::default(),
             leaving: Mutex::default(),
             handed_over: Mutex::default(),
+            dead_leader: Mutex::default(),
             no_vote_before,
             peaceful: AtomicBool::new(false),
             failure: watch::Sender::new(None),
@@ -375,9 +380,6 @@ impl Inner {
     }
 
     /// The leadership this node holds, if a majority has confirmed it so lately that no other can have been elected.
-    ///
-    /// Followers do not elect another within `election_timeout_max` of a message they confirmed; half of that leaves
-    /// room for clocks that run at different speeds.
     fn leased(&self) -> Option<Leadership> {
         let metrics = self.metrics.borrow_watched();
         let vote = &metrics.vote;
@@ -386,9 +388,7 @@ impl Inner {
         }
         let configs = metrics.membership_config.get_joint_config();
         let alone = configs.len() == 1 && configs[0].len() == 1 && configs[0].contains(&self.uid);
-        let confirmed = metrics
-            .last_quorum_acked
-            .is_some_and(|at| at.into_inner().elapsed() < self.settings.election_timeout_max / 2);
+        let confirmed = metrics.last_quorum_acked.is_some_and(|at| at.into_inner().elapsed() < self.lease_of_leader());
         let leased = (alone || confirmed) && !self.has_failed() && *self.handed_over.lock() != Some(vote.leader_id);
         leased.then_some(vote.leader_id)
     }
@@ -414,6 +414,7 @@ impl Inner {
             leads: self.leads(),
             leader: self.leader(),
             voters: self.voters(),
+            dead_leader: *self.dead_leader.lock(),
         }
     }
 }

@@ -51,6 +51,9 @@ pub struct Identity {
     pub leader: Option<SocketAddr>,
     /// Ring addresses of the voters, as far as it knows.
     pub voters: Vec<SocketAddr>,
+    /// The term whose leader it finds dead.
+    #[serde(default)]
+    pub dead_leader: Option<u64>,
 }
 
 /// The client side, shared by all connections to members.

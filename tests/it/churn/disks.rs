@@ -1,4 +1,4 @@
-//! Disks that are full, and disks that lie, under load: other nodes take what one cannot, and nobody reads what is wrong.
+//! Disks that are full, slow, or lie, under load: other nodes take what one cannot, and nobody reads what is wrong.
 
 use std::{
     fs::{self, File},
@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Lab, tree, wait_for};
+use harness::{
+    Lab,
+    disk::{self, Disk},
+    tree, wait_for,
+};
 use rand::{Rng, rngs::StdRng};
 
 use super::{
@@ -40,7 +44,7 @@ impl Scene {
 
 #[test]
 fn the_leaders_disk_is_full() {
-    let mut scene = Scene::in_lab(Lab::start_on_disks(4, 1024));
+    let mut scene = Scene::in_lab(Lab::start_on_disks(4, Disk::Memory(1024)));
     let leader = scene.lab.leader();
     scene.full_disk(leader, CHUNKS_ALONE, SECONDS(5));
     let leader = scene.lab.leader();
@@ -54,7 +58,7 @@ fn disks_are_full_for_minutes() {
         return;
     }
     for nodes in [3, 5] {
-        let mut scene = Scene::in_lab(Lab::start_on_disks(nodes, 2048));
+        let mut scene = Scene::in_lab(Lab::start_on_disks(nodes, Disk::Memory(2048)));
         for leave in [CHUNKS_ALONE, ALL] {
             let leader = scene.lab.leader();
             let other = (0..nodes).find(|node| *node != leader).expect("there are more");
@@ -73,7 +77,7 @@ fn a_node_whose_disk_is_full_is_started_again() {
     if !is_slow_run() {
         return;
     }
-    let mut scene = Scene::in_lab(Lab::start_on_disks(4, 1024));
+    let mut scene = Scene::in_lab(Lab::start_on_disks(4, Disk::Memory(1024)));
     let leader = scene.lab.leader();
     scene.lab.fill_disk(leader, ALL);
     scene.load.go_on(SECONDS(5));
@@ -83,6 +87,38 @@ fn a_node_whose_disk_is_full_is_started_again() {
     scene.lab.start_node(leader);
     scene.lab.wait_ready(leader);
     scene.full_disk(leader, ALL, SECONDS(10));
+    scene.finish();
+}
+
+impl Scene {
+    /// For so long each write to the node's disk takes up to two seconds.
+    #[track_caller]
+    fn slow_disk(&mut self, node: usize, time: Duration) {
+        let (end, folder) = (Instant::now() + time, self.lab.data(node));
+        while Instant::now() < end {
+            let frozen = disk::freeze(&folder);
+            self.load.go_on(SECONDS(2));
+            drop(frozen);
+            self.load.go_on(Duration::from_millis(20));
+        }
+        self.load.progress(10);
+        self.whole_again();
+    }
+}
+
+#[test]
+fn a_disk_takes_two_seconds_a_write() {
+    if !is_slow_run() {
+        return;
+    }
+    let mut scene = Scene::in_lab(Lab::start_on_disks(4, Disk::Image(1024)));
+    for _ in 0..2 {
+        let leader = scene.lab.leader();
+        let other = (0..4).find(|node| *node != leader).expect("there are four");
+        scene.slow_disk(other, SECONDS(20));
+        let leader = scene.lab.leader();
+        scene.slow_disk(leader, SECONDS(20));
+    }
     scene.finish();
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use harness::{Lab, tree, wait_for};
+use harness::{Lab, disk::Disk, tree, wait_for};
 use rand::Rng;
 
 use super::{
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 impl Scene {
     /// Something to hand over, so that a drain takes its time.
     #[track_caller]
-    fn weigh_down(&self, mib: usize) {
+    pub(super) fn weigh_down(&self, mib: usize) {
         fs::write(self.mounts[0].join(format!("weight-{mib}")), tree::bytes(9, mib << 20)).unwrap();
     }
 
@@ -42,6 +42,14 @@ impl Scene {
     fn drained(&mut self, node: usize) {
         self.lab.wait_drained(node);
         self.load.progress(10);
+    }
+
+    /// All are asked to leave in the same moment; they go one after the other.
+    #[track_caller]
+    pub(super) fn drain_at_once(&mut self, nodes: impl IntoIterator<Item = usize> + Clone) {
+        nodes.clone().into_iter().for_each(|node| self.begin_drain(node));
+        nodes.into_iter().for_each(|node| self.drained(node));
+        self.whole_again();
     }
 }
 
@@ -95,19 +103,13 @@ fn two_of_five_drain_at_once() {
     scene.weigh_down(16);
     let leader = scene.lab.leader();
     let other = (0..5).find(|node| *node != leader).expect("there are five");
-    for node in [leader, other] {
-        scene.begin_drain(node);
-    }
-    for node in [leader, other] {
-        scene.drained(node);
-    }
-    scene.whole_again();
+    scene.drain_at_once([leader, other]);
     scene.finish();
 }
 
 #[test]
 fn a_drain_without_room_elsewhere_says_so_and_is_done_later() {
-    let mut scene = Scene::in_lab(Lab::start_on_disks(4, 1024));
+    let mut scene = Scene::in_lab(Lab::start_on_disks(4, Disk::Memory(1024)));
     scene.weigh_down(16);
     // All chunks keep away from the last 64 MiB.
     scene.lab.fill_disk(3, 64 << 20);
@@ -159,13 +161,7 @@ fn five_of_eight_drain_at_once() {
     }
     let mut scene = Scene::start(8);
     scene.weigh_down(64);
-    for node in 0..5 {
-        scene.begin_drain(node);
-    }
-    for node in 0..5 {
-        scene.drained(node);
-    }
-    scene.whole_again();
+    scene.drain_at_once(0..5);
     scene.finish();
 }
 

@@ -1,10 +1,11 @@
 //! Verified load: programs that work in two mounts all the time, compare every byte that they read with what must be there,
 //! and write down each operation that failed. What a test does to the ring meanwhile is its own affair.
 //!
-//! Each worker is a file: `overwrites` (one big file, random ranges, fsync), `trees` (a tree copied and compared) and
-//! `names` (exclusive creation and renames, from both mounts at once). A worker goes on after a failure, with new files
+//! Each worker is a file: `overwrites` (one big file, random ranges, fsync), `fio` (the same by a program of others), `trees`
+//! (a tree copied and compared) and `names` (exclusive creation and renames, from both mounts at once). A worker goes on after a failure, with new files
 //! where the failure left open what the old ones hold; so a report counts what failed, not only the first.
 
+mod fio;
 mod names;
 mod overwrites;
 mod record;
@@ -20,7 +21,7 @@ use std::{
 use crate::wait::wait_for;
 
 pub use self::record::{Failure, Record, Report};
-use self::{names::Names, overwrites::Overwrites, record::Log, trees::Trees};
+use self::{fio::Fio, names::Names, overwrites::Overwrites, record::Log, trees::Trees};
 
 /// Two mounts of one ring, and which of them is a worker's own.
 #[derive(Clone)]
@@ -51,8 +52,9 @@ impl Load {
         for (label, own, other) in both {
             let mounts = Mounts { own: own.to_owned(), other: other.to_owned(), label };
             let seed = seed * 2 + u64::from(label == 'b');
-            let files = mounts.clone();
+            let (files, jobs) = (mounts.clone(), mounts.clone());
             workers.push(start(&log, "overwrites", move |record| Overwrites::new(files, seed).run(record)));
+            workers.push(start(&log, "fio", move |record| Fio::new(jobs, seed).run(record)));
             workers.push(start(&log, "trees", move |record| Trees::new(mounts, seed).run(record)));
         }
         Self { log, workers }

@@ -59,6 +59,17 @@ async fn three_nodes_form_a_cluster_survive_their_leader_and_a_restart_of_all() 
     .await;
 }
 
+/// Without this the others wait 25 seconds here, at least: for the lease that the leader was promised, and for an election.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_process_has_ended_is_not_given_its_lease() {
+    let (election_timeout_min, election_timeout_max) = (Duration::from_secs(12), Duration::from_secs(13));
+    let mut nodes = cluster(3, Settings { election_timeout_min, election_timeout_max, ..Settings::default() }).await;
+    nodes.remove(leader_at(&nodes).unwrap()).stop().await;
+    let start = Instant::now();
+    eventually("another leads", || async { leader_at(&nodes) }).await;
+    assert!(start.elapsed() < Duration::from_secs(20), "it took {:?}", start.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_member_far_behind_gets_a_snapshot() {
     let settings =

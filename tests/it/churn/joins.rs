@@ -1,0 +1,63 @@
+//! Joins in bad company: the joining node dies at any moment of it, or one that fills it does.
+
+use std::time::Duration;
+
+use rand::Rng;
+
+use super::{
+    Scene,
+    slow::{is_slow_run, random, wait_three_copies},
+};
+
+impl Scene {
+    /// So many nodes begin to join in the same moment.
+    #[track_caller]
+    pub(super) fn join_at_once(&mut self, count: usize) {
+        for _ in 0..count {
+            self.lab.begin_add();
+        }
+        self.whole_again();
+    }
+}
+
+/// It dies at any moment between its first step and its being filled, and is started again with what it has by then.
+#[test]
+fn nodes_crash_while_they_join() {
+    if !is_slow_run() {
+        return;
+    }
+    let (mut random, mut scene) = (random(), Scene::start(3));
+    for _ in 0..4 {
+        let node = scene.lab.begin_add();
+        for _ in 0..3 {
+            scene.load.go_on(Duration::from_millis(random.random_range(0..1_500)));
+            scene.lab.kill(node);
+            scene.lab.start_node(node);
+        }
+        scene.lab.wait_settled();
+        scene.load.progress(10);
+    }
+    wait_three_copies(&scene.lab);
+    scene.finish();
+}
+
+/// Any other node dies while one joins: its owner, who fills it, whom it joins through, the leader first of all.
+#[test]
+fn others_crash_while_a_node_joins() {
+    if !is_slow_run() {
+        return;
+    }
+    let (mut random, mut scene) = (random(), Scene::start(4));
+    scene.weigh_down(64);
+    for round in 0..4 {
+        let leader = scene.lab.leader();
+        let others = scene.lab.live();
+        scene.lab.begin_add();
+        scene.load.go_on(Duration::from_millis(random.random_range(0..2_000)));
+        let victim = if round == 0 { leader } else { others[random.random_range(0..others.len())] };
+        scene.crash(victim);
+        scene.bring_back(victim);
+        wait_three_copies(&scene.lab);
+    }
+    scene.finish();
+}
