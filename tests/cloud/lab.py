@@ -202,7 +202,11 @@ class Lab:
 
     def ring_members(self, instance: Instance) -> set[str]:
         """The addresses that one node says the ring has; the nodes among them that are not ours too."""
-        status = self.storage_node("status", "--node", instance.ip, "--json", seconds=30.0)
+        return self.members_by(instance.ip)
+
+    def members_by(self, address: str) -> set[str]:
+        """The same, by the address that the node tells others."""
+        status = self.storage_node("status", "--node", address, "--json", seconds=30.0)
         return set() if status.returncode else _members(status.stdout)
 
     def wait(self, what: str, seconds: float, test: Callable[[], T | None]) -> T:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..imds import Identity
 from ..instance import Instance
 from ..lab import Lab
 from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect, health
@@ -92,11 +93,27 @@ def no_group(lab: Lab) -> None:
 
 
 def no_rights(lab: Lab) -> None:
-    """No role at all would be the same: who cannot ask for the others waits, says why, and goes on when it can."""
+    """Who cannot ask for the others waits, says why, and goes on when it can."""
     fault = lab.faults.add("*", "denied")
     node = boot(lab, "NoRights")
     tells(lab, node, "DescribeAutoScaling", "not authorized")
     lab.faults.remove(fault)
+    serves(lab, node)
+    recovers(lab, node)
+
+
+def no_role(lab: Lab) -> None:
+    """User data alone makes no credentials; an operator gives the instance its role while it waits."""
+
+    def without(identity: Identity) -> None:
+        knows(identity)
+        identity.has_role = False
+
+    knows, lab.hypervisor.on_boot = lab.hypervisor.on_boot, without
+    node = boot(lab, "NoRole")
+    lab.hypervisor.on_boot = knows
+    tells(lab, node, "DescribeAutoScaling", "there are no credentials")
+    node.identity.has_role = True
     serves(lab, node)
     recovers(lab, node)
 
@@ -129,6 +146,7 @@ CASES = (
     two_groups,
     no_group,
     no_rights,
+    no_role,
     no_metadata,
     a_mount_without_a_group,
 )

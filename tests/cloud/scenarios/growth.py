@@ -35,13 +35,12 @@ class Course:
     size: int
 
 
-ONE_ZONE = Course("growth", 1, 4, 5)
-THREE_ZONES = Course("growth_in_zones", 3, 6, 6)
-
-
 def run(setup: Setup) -> None:
-    for course in (ONE_ZONE, THREE_ZONES):
-        grow(setup, course)
+    grow(setup, Course("growth", zones=1, relieving=4, size=5))
+
+
+def in_zones(setup: Setup) -> None:
+    grow(setup, Course("growth_in_zones", zones=3, relieving=6, size=6))
 
 
 def grow(setup: Setup, course: Course) -> None:
@@ -52,10 +51,9 @@ def grow(setup: Setup, course: Course) -> None:
         lab.wait_ring(1, 60)
         desk = lab.workstation()
         files = Files(desk.mount(f"asg:{GROUP}"))
-        relief = Relief(lab)
-        fill_until_grown(lab, files, course.relieving)
-        lab.wait("the fullest disk is relieved", RELIEF_SECONDS, lambda: lab.fullest_percent() < THRESHOLD)
-        relief.stop()
+        with Relief(lab):
+            fill_until_grown(lab, files, course.relieving)
+            lab.wait("the fullest disk is relieved", RELIEF_SECONDS, lambda: lab.fullest_percent() < THRESHOLD)
         fill_until_grown(lab, files, course.size)
         lab.wait_ring(course.size, 60)
         lab.wait_whole()
@@ -99,7 +97,10 @@ class Relief:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def __enter__(self) -> Relief:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """After a last look: who has seen the relief finds it in the journal."""
         self._over.set()
         self._thread.join()
