@@ -38,22 +38,18 @@ install_packages
 make_venv
 
 cargo fmt --all --check
-# AWS is a feature: with it the SDK is built, which takes many minutes and gigabytes of memory. The slow form does so once.
-if [ "${SLOW_TESTS:-}" = 1 ]; then features=(); else features=(--no-default-features); fi
-cargo clippy --workspace --all-targets "${features[@]}" --quiet -- -D warnings
+cargo clippy --workspace --all-targets --quiet -- -D warnings
 # The tests start these as processes and look for them beside the test binary.
-cargo build --quiet --workspace --all-targets "${features[@]}"
+cargo build --quiet --workspace --all-targets
 deploy/check.sh
 # The cloud on one machine: namespaces, mounts and disks of a size are root's to make.
 in_cloud() { as_root env PATH="$PATH" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-}" tests/cloud.sh "$@"; }
-if [ "${SLOW_TESTS:-}" = 1 ]; then
-  { in_cloud --self && in_cloud; } || failed=1
-else
-  in_cloud --self --short
-fi
+if [ "${SLOW_TESTS:-}" = 1 ]; then short=(); else short=(--short); fi
+in_cloud --self "${short[@]}" || failed=1
+in_cloud "${short[@]}" || failed=1
 # The summary of all test binaries, in one line, comes last.
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
-cargo test --workspace "${features[@]}" --no-fail-fast 2>&1 | tee "$results" || failed=1
+cargo test --workspace --no-fail-fast 2>&1 | tee "$results" || failed=1
 awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$results"
 exit "${failed:-0}"

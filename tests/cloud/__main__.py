@@ -15,18 +15,21 @@ import unittest
 from collections.abc import Callable
 from pathlib import Path
 
-from .scenarios import bad_input, crash, first_boot, five_at_once, growth, heartbeat, scale_in, spot, zones
+from .scenarios import advertise, bad_input, crash, first_boot, five_at_once, floor, growth, heartbeat, scale_in, spot, zones
 from .scenarios.setup import Setup
 
 SCENARIOS: dict[str, Callable[[Setup], None]] = {
     "first-boot": first_boot.run,
     "growth": growth.run,
+    "growth-in-zones": growth.in_zones,
     "five-at-once": five_at_once.run,
     "zones": zones.run,
+    "advertise": advertise.run,
     "scale-in": scale_in.run,
     "crash": crash.run,
     "spot": spot.run,
     "heartbeat": heartbeat.run,
+    "floor": floor.run,
     "bad-input": bad_input.run,
 }
 # One boot, many at once, the good way out and the bad one: what a change breaks first, in less than two minutes.

@@ -114,8 +114,9 @@ class Lab:
         user_data: str | None = None,
         parameters: Mapping[str, object] = {},
         extra: Mapping[str, object] = {},
+        zones: int = 3,
     ) -> None:
-        """As the template makes it: launch template, group over three zones, hook. `parameters` are the template's."""
+        """As the template makes it: launch template, group over `zones`, hook. `parameters` are the template's."""
         text = user_data or template.user_data({"GroupName": name, **parameters}, extra)
         ec2 = self.moto.sdk("ec2")
         image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
@@ -127,13 +128,14 @@ class Lab:
                 "UserData": base64.b64encode(text.encode()).decode(),
             },
         )
+        subnets = [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]]
         group: dict[str, Any] = {
             "AutoScalingGroupName": name,
             "MinSize": minimum,
             "MaxSize": maximum,
             "DesiredCapacity": minimum if desired is None else desired,
             "LaunchTemplate": {"LaunchTemplateName": f"{name}-nodes", "Version": "$Latest"},
-            "VPCZoneIdentifier": ",".join(subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]),
+            "VPCZoneIdentifier": ",".join(subnets[:zones]),
         }
         if hook_seconds is None:
             self.operator.create_auto_scaling_group(**group)
@@ -200,7 +202,11 @@ class Lab:
 
     def ring_members(self, instance: Instance) -> set[str]:
         """The addresses that one node says the ring has; the nodes among them that are not ours too."""
-        status = self.storage_node("status", "--node", instance.ip, "--json", seconds=30.0)
+        return self.members_by(instance.ip)
+
+    def members_by(self, address: str) -> set[str]:
+        """The same, by the address that the node tells others."""
+        status = self.storage_node("status", "--node", address, "--json", seconds=30.0)
         return set() if status.returncode else _members(status.stdout)
 
     def wait(self, what: str, seconds: float, test: Callable[[], T | None]) -> T:

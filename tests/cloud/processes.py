@@ -39,6 +39,15 @@ def end(pids: Callable[[], Sequence[int]], signals: Sequence[signal.Signals], pa
     raise TimeoutError(f"processes {_running(pids)} do not end")
 
 
+def wait_for_end(pids: Callable[[], Sequence[int]], seconds: float) -> None:
+    """Until nothing of `pids` runs any more; it has been told to end, or is expected to."""
+    deadline = time.monotonic() + seconds
+    while left := _running(pids):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes {left} have not ended after {seconds:.0f} s")
+        time.sleep(0.02)
+
+
 def send(pid: int, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)

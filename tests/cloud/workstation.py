@@ -12,6 +12,9 @@ from pathlib import Path
 from . import processes
 from .netns import Namespace
 
+GUEST = Path(__file__).parent / "guest"
+BACKGROUND_ENDS_SECONDS = 30.0
+
 
 class Workstation:
     def __init__(self, namespace: Namespace, folder: Path, binaries: tuple[Path, ...], aws: Mapping[str, str]) -> None:
@@ -21,6 +24,7 @@ class Workstation:
         self.point.mkdir()
         self._environment = {**os.environ, **aws, "PATH": ":".join([*map(str, binaries), os.environ["PATH"]])}
         self._process: subprocess.Popen[bytes] | None = None
+        self._background: int | None = None
         self.log_path = folder / "mount.log"
 
     def mount(self, source: str, seconds: float = 60.0) -> Path:
@@ -38,6 +42,26 @@ class Workstation:
                 raise TimeoutError(f"mount.chordfs {source} is not mounted after {seconds:.0f} s:\n{self.log()}")
             time.sleep(0.05)
         return self.point
+
+    def mount_as_configured(self, source: str, seconds: float = 60.0) -> Path:
+        """As a person types it: `mount.chordfs /mnt/chord`, which takes the ring from /etc/chordfs.conf and goes to the
+        background once it is mounted. /etc and /mnt are the workstation's own, so its files are reached by way of that
+        process."""
+        desk = ["unshare", "--mount", "--propagation", "private", "sh", str(GUEST / "desk.sh"), str(self.folder), source]
+        done = self.run(*desk, seconds=seconds)
+        if done.returncode:
+            raise RuntimeError(f"mount.chordfs /mnt/chord ended with {done.returncode}: {done.stderr}")
+        (self._background,) = self.namespace.pids()
+        return Path(f"/proc/{self._background}/root/mnt/chord")
+
+    def unmount_as_configured(self) -> None:
+        """As a person does; the process in the background ends by that."""
+        assert self._background is not None
+        pid, self._background = self._background, None
+        done = self.run("nsenter", f"--target={pid}", "--mount", "--", "umount", "/mnt/chord")
+        if done.returncode:
+            raise OSError(f"umount /mnt/chord: {done.stderr.strip()}")
+        processes.wait_for_end(lambda: [pid], BACKGROUND_ENDS_SECONDS)
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

@@ -70,8 +70,10 @@ impl CallError {
 }
 
 impl Trouble {
-    /// AWS uses one code, `SignatureDoesNotMatch`, for a wrong key and for a wrong clock; only the message tells.
+    /// AWS uses one code for a wrong key and for a wrong clock (`SignatureDoesNotMatch`, in EC2 `AuthFailure`), and EC2 one
+    /// for a wrong clock and for an old token (`RequestExpired`); only the message tells.
     fn of_answer(code: &str, message: &str) -> Self {
+        let is_late = message.contains("Signature expired") || message.contains("not yet current");
         match code {
             "Throttling"
             | "ThrottlingException"
@@ -81,10 +83,9 @@ impl Trouble {
             | "SlowDown" => Self::Throttled,
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => Self::Denied,
             "ExpiredToken" | "ExpiredTokenException" => Self::Expired,
+            "RequestExpired" if message.contains("token") => Self::Expired,
             "RequestExpired" | "RequestTimeTooSkewed" | "RequestInTheFuture" => Self::Clock,
-            "SignatureDoesNotMatch" if message.contains("Signature expired") || message.contains("not yet current") => {
-                Self::Clock
-            }
+            "SignatureDoesNotMatch" | "AuthFailure" if is_late => Self::Clock,
             "SignatureDoesNotMatch"
             | "InvalidClientTokenId"
             | "AuthFailure"
@@ -139,6 +140,9 @@ mod tests {
             ("UnauthorizedOperation", "", Trouble::Denied),
             ("ExpiredToken", "", Trouble::Expired),
             ("RequestExpired", "", Trouble::Clock),
+            ("RequestExpired", "The security token included in the request is expired", Trouble::Expired),
+            ("AuthFailure", "Signature not yet current: 20261121", Trouble::Clock),
+            ("AuthFailure", "AWS was not able to validate the provided access credentials", Trouble::Invalid),
             ("SignatureDoesNotMatch", "Signature expired: 20261121 is now earlier than", Trouble::Clock),
             ("SignatureDoesNotMatch", "The request signature we calculated", Trouble::Invalid),
             ("ValidationError", "AutoScalingGroup name not found", Trouble::Missing),

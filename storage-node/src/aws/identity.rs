@@ -1,11 +1,28 @@
 //! Who this instance is, by its metadata service.
 
-use std::net::IpAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use aws_config::imds;
+use axum::Router;
+use tokio::time::sleep;
 
-use super::{args::Advertise, cloud::CallError, sdk::metadata};
+use super::{
+    args::Advertise,
+    backoff::Backoff,
+    board::{Board, Topic},
+    cloud::CallError,
+    founding::Meanwhile,
+    sdk::metadata,
+};
+
+/// Between tries, besides those that a question has by itself.
+const TRY_FIRST: Duration = Duration::from_secs(1);
+const TRY_AT_LEAST: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -58,6 +75,33 @@ impl Identity {
     }
 }
 
+/// Who this instance is; asks until it is known, because the metadata service may come later than this process, and an
+/// operator may switch it on. `admin`: where it is told meanwhile what is missing.
+pub async fn wait(imds: &imds::Client, admin: SocketAddr) -> Result<Identity> {
+    let error = match Identity::ask(imds).await {
+        Ok(identity) => return Ok(identity),
+        Err(error) => error,
+    };
+    let board = Arc::new(Board::default());
+    let shown = board.clone();
+    let meanwhile = Meanwhile::begin(admin, move || shown.shown(), Router::new())
+        .await
+        .with_context(|| format!("cannot listen on {admin}"))?;
+    board.set_activity("waits for the metadata service");
+    board.set(Topic::Metadata, &format!("{error:#}"));
+    let mut backoff = Backoff::new(TRY_FIRST, TRY_AT_LEAST);
+    let identity = loop {
+        sleep(backoff.pause(rand::random())).await;
+        match Identity::ask(imds).await {
+            Ok(identity) => break identity,
+            Err(error) => board.set(Topic::Metadata, &format!("{error:#}")),
+        }
+    };
+    board.clear(Topic::Metadata);
+    meanwhile.end().await;
+    Ok(identity)
+}
+
 /// `eu-central-1a` is in `eu-central-1`; also in a local zone (`us-west-2-lax-1a`) the region comes first.
 fn region_of(zone: &str) -> String {
     let mut parts = zone.splitn(4, '-');
@@ -85,5 +129,37 @@ mod tests {
         assert_eq!(identity.advertised(Advertise::Public).ok(), public);
         let without = Identity { public: None, ..identity };
         assert!(without.advertised(Advertise::Public).unwrap_err().to_string().contains("no public address"));
+    }
+
+    /// It once ended the process at its start, and `/healthz`, where one looks, said nothing.
+    #[tokio::test]
+    async fn a_metadata_service_that_comes_later_is_waited_for() {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (service, admin) = (free(), free());
+        let imds = imds::Client::builder().endpoint(format!("http://{service}")).unwrap().max_attempts(1).build();
+        let waiting = tokio::spawn(async move { wait(&imds, admin).await });
+        let told = || async { reqwest::get(format!("http://{admin}/healthz")).await.ok()?.text().await.ok() };
+        let text = loop {
+            match told().await {
+                Some(text) if text.contains("degraded") => break text,
+                _ => tokio::task::yield_now().await,
+            }
+        };
+        assert!(text.contains("run without --aws"), "{text}");
+        let listener = tokio::net::TcpListener::bind(service).await.unwrap();
+        tokio::spawn(async move { axum::serve(listener, fake_service()).await });
+        let identity = waiting.await.unwrap().unwrap();
+        assert_eq!((identity.instance.as_str(), identity.region.as_str()), ("i-7", "eu-central-1"));
+        assert_eq!(told().await, None, "the port is the node's now");
+    }
+
+    fn fake_service() -> Router {
+        let ttl = [("x-aws-ec2-metadata-token-ttl-seconds", "600")];
+        let value = |value: &'static str| axum::routing::get(move || async move { value });
+        Router::new()
+            .route("/latest/api/token", axum::routing::put(move || async move { (ttl, "token") }))
+            .route("/latest/meta-data/instance-id", value("i-7"))
+            .route("/latest/meta-data/placement/availability-zone", value("eu-central-1a"))
+            .route("/latest/meta-data/local-ipv4", value("10.0.0.7"))
     }
 }

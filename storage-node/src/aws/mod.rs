@@ -30,7 +30,7 @@ mod scaling;
 mod sdk;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Deref,
     path::{Path, PathBuf},
     sync::Arc,
@@ -103,7 +103,7 @@ impl Deref for Context {
 /// `storage-node --aws`. `config`'s address has the port; the IP is the instance's unless one was given.
 pub async fn run(settings: AwsSettings, mut config: NodeConfig, ip: Option<IpAddr>) -> Result<()> {
     let imds = Sdk::metadata_client();
-    let identity = Identity::ask(&imds).await?;
+    let identity = identity::wait(&imds, admin_address(ip, config.address.port())).await?;
     info!(?identity, "this instance");
     let ip = ip.map_or_else(|| identity.advertised(settings.advertise), Ok)?;
     config.address.set_ip(ip);
@@ -156,6 +156,12 @@ pub async fn plan(settings: AwsSettings) -> Result<String> {
         (None, None) => unreachable!("without a name and an identity the plan was given up above"),
     };
     Ok(plan::plan(&cloud, &settings, identity.as_ref(), &group).await)
+}
+
+/// Before the instance's address is known, all that it has are listened on.
+fn admin_address(ip: Option<IpAddr>, port: u16) -> SocketAddr {
+    let ip = ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    NodeRef { ip, port, id: RingId(0) }.admin_address()
 }
 
 /// The group's name; asks until it is known, because only with it can the ring be found.

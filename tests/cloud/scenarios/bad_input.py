@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..imds import Identity
 from ..instance import Instance
 from ..lab import Lab
 from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect, health
 
+MOUNT_FAILED = 32
+
 
 def run(setup: Setup) -> None:
     with setup.lab(disk="128m") as lab:
-        for case in (no_alarm_rights, throttled, expired, skewed, silent, two_groups, no_group, no_rights, no_metadata):
+        for case in CASES:
             case(lab)
             print(f"  {case.__name__}: as it should be", flush=True)
 
@@ -90,7 +93,7 @@ def no_group(lab: Lab) -> None:
 
 
 def no_rights(lab: Lab) -> None:
-    """No role at all would be the same: who cannot ask for the others waits, says why, and goes on when it can."""
+    """Who cannot ask for the others waits, says why, and goes on when it can."""
     fault = lab.faults.add("*", "denied")
     node = boot(lab, "NoRights")
     tells(lab, node, "DescribeAutoScaling", "not authorized")
@@ -99,13 +102,54 @@ def no_rights(lab: Lab) -> None:
     recovers(lab, node)
 
 
+def no_role(lab: Lab) -> None:
+    """User data alone makes no credentials; an operator gives the instance its role while it waits."""
+
+    def without(identity: Identity) -> None:
+        knows(identity)
+        identity.has_role = False
+
+    knows, lab.hypervisor.on_boot = lab.hypervisor.on_boot, without
+    node = boot(lab, "NoRole")
+    lab.hypervisor.on_boot = knows
+    tells(lab, node, "DescribeAutoScaling", "there are no credentials")
+    node.identity.has_role = True
+    serves(lab, node)
+    recovers(lab, node)
+
+
 def no_metadata(lab: Lab) -> None:
-    """`--aws` on a machine that is not at Amazon."""
+    """`--aws` on a machine that is not at Amazon, or whose metadata service is switched off: it says so and waits."""
     machine = lab.hypervisor.machine
     lab.hypervisor.machine = replace(machine, has_metadata=False)
     node = boot(lab, "NoMetadata")
-    lab.wait("the console says that there is no metadata service", 60, lambda: "metadata" in node.log())
+    tells(lab, node, "metadata service", "run without --aws")
     lab.hypervisor.machine = machine
+
+
+def a_mount_without_a_group(lab: Lab) -> None:
+    """At a workstation: mount(8)'s exit code for a failed mount, and one line that names the group."""
+    desk = lab.workstation()
+    done = desk.run("mount.chordfs", "asg:NoSuchGroup", str(desk.point))
+    expect(done.returncode == MOUNT_FAILED, f"mount.chordfs asg:NoSuchGroup ends with {MOUNT_FAILED}, not {done.returncode}")
+    lines = done.stderr.strip().splitlines()
+    said = len(lines) == 1 and all(word in lines[0] for word in ("DescribeAutoScalingGroups", "NoSuchGroup"))
+    expect(said, f"it says in one line what it asked for: {done.stderr}")
+
+
+CASES = (
+    no_alarm_rights,
+    throttled,
+    expired,
+    skewed,
+    silent,
+    two_groups,
+    no_group,
+    no_rights,
+    no_role,
+    no_metadata,
+    a_mount_without_a_group,
+)
 
 
 def boot(lab: Lab, group: str, **parameters: object) -> Instance:

@@ -94,6 +94,13 @@ def check_mount(lab: Lab) -> None:
     files.write("first", 3_000_001)
     files.check("first")
     desk.unmount()
+    # Another machine, on which the ring is in /etc/chordfs.conf, and nothing of the first one's caches.
+    configured = lab.workstation()
+    there = Files(configured.mount_as_configured(f"asg:{GROUP}"), files.sizes)
+    there.check("first")
+    there.write("second", 100_001)
+    there.check("second")
+    configured.unmount_as_configured()
 
 
 def check_plan(lab: Lab, node: Instance) -> None:

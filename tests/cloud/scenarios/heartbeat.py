@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ..lab import GROUP
 from ..load import MIB, Files
-from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect
+from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect, health
+
+REFUSED = "autoscaling:RecordLifecycleActionHeartbeat"
 
 
 def run(setup: Setup) -> None:
@@ -15,14 +17,13 @@ def run(setup: Setup) -> None:
         files = Files(desk.mount(f"asg:{GROUP}"))
         files.write("kept", 8 * MIB)
         lab.wait_whole()
-        lab.faults.add("autoscaling:RecordLifecycleActionHeartbeat", "denied")
+        lab.faults.add(REFUSED, "denied")
         lab.set_desired(3)
         leaving = lab.hypervisor.get(lab.journal.wait("hook-waits", 10).details["instance"])
+        lab.wait("/healthz tells of the heartbeat", 30, lambda: REFUSED in health(leaving)[1])
         left = lab.journal.wait("leaves", 90, instance=leaving.id)
         expect(left.details["why"] == "completed", f"it was drained in time, not {left.details['why']}")
-        refused = [call for call in lab.proxy.calls if call.action.endswith("Heartbeat") and call.status == 403]
-        if refused:
-            expect("RecordLifecycleActionHeartbeat" in leaving.log(), "its console names the heartbeat that failed")
+        expect(REFUSED in leaving.log(), f"its console names the heartbeat that failed:\n{leaving.log()[-3000:]}")
         lab.wait_ring(3, 60)
         lab.wait_whole()
         files.check_all()

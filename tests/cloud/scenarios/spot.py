@@ -1,8 +1,9 @@
-"""A spot instance that is told it will be taken: it drains while it still can, and is replaced."""
+"""A spot instance that is told it will be taken, and one that it may be: each drains while it can, and is replaced."""
 
 from __future__ import annotations
 
-from ..lab import GROUP
+from ..instance import Instance
+from ..lab import GROUP, Lab
 from ..load import MIB, Churn, Files
 from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect
 
@@ -24,10 +25,19 @@ def run(setup: Setup) -> None:
         taken.identity.announce_interruption(NOTICE_SECONDS)
         gone = lab.journal.wait("gone", NOTICE_SECONDS, instance=taken.id)
         setup.figure("spot.notice_to_gone", gone.at - told.at, "s")
-        (left,) = lab.journal.events("leaves", instance=taken.id)
-        expect(left.details["why"] == "completed", f"it left after its drain, not because {left.details['why']}")
+        check_drained(lab, taken)
+        lab.wait_ring(4, 90)
+        endangered = lab.instances()[0]
+        endangered.identity.recommend_rebalance()
+        lab.journal.wait("gone", 90, instance=endangered.id)
+        check_drained(lab, endangered)
         lab.wait_ring(4, 90)
         load.stop()
         lab.wait_whole()
         files.check_all()
         desk.unmount()
+
+
+def check_drained(lab: Lab, instance: Instance) -> None:
+    (left,) = lab.journal.events("leaves", instance=instance.id)
+    expect(left.details["why"] == "completed", f"it left after its drain, not because {left.details['why']}")

@@ -35,7 +35,7 @@ use common::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
     time::{sleep, sleep_until},
@@ -142,18 +142,11 @@ async fn founding(State(aws): State<Aws>, Query(visit): Query<Visit>) -> Json<Sh
 
 /// The plane of administration of a node that is not in a ring yet. Ends with the guard.
 pub async fn answer_meanwhile(aws: &Aws) -> std::io::Result<Meanwhile> {
-    let listener = TcpListener::bind(aws.node().admin_address()).await?;
     let health = {
         let aws = aws.clone();
-        get(move || async move { Json(json!({ "state": "starting", "aws": aws.health() })) })
+        move || aws.health()
     };
-    let waiting = (StatusCode::SERVICE_UNAVAILABLE, "the node looks for its ring; /healthz says more\n");
-    let router = Router::new().route("/healthz", health).route("/readyz", get(move || async move { waiting }));
-    let stop = CancellationToken::new();
-    let options = ServerOptions { stop_grace: Duration::from_millis(500), ..ServerOptions::default() };
-    let stopped = stop.clone().cancelled_owned();
-    let task = tokio::spawn(server::serve(listener, router.merge(routes(aws.clone())), options, stopped));
-    Ok(Meanwhile { stop, task })
+    Meanwhile::begin(aws.node().admin_address(), health, routes(aws.clone())).await
 }
 
 pub struct Meanwhile {
@@ -162,6 +155,23 @@ pub struct Meanwhile {
 }
 
 impl Meanwhile {
+    /// `health` is what `/healthz` tells of AWS.
+    pub async fn begin(
+        address: SocketAddr,
+        health: impl Fn() -> Value + Clone + Send + Sync + 'static,
+        more: Router,
+    ) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let health = get(move || async move { Json(json!({ "state": "starting", "aws": health() })) });
+        let waiting = (StatusCode::SERVICE_UNAVAILABLE, "the node looks for its ring; /healthz says more\n");
+        let router = Router::new().route("/healthz", health).route("/readyz", get(move || async move { waiting }));
+        let stop = CancellationToken::new();
+        let options = ServerOptions { stop_grace: Duration::from_millis(500), ..ServerOptions::default() };
+        let stopped = stop.clone().cancelled_owned();
+        let task = tokio::spawn(server::serve(listener, router.merge(more), options, stopped));
+        Ok(Self { stop, task })
+    }
+
     /// When this returns the port is free for the node itself.
     pub async fn end(self) {
         self.stop.cancel();

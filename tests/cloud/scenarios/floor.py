@@ -1,0 +1,42 @@
+"""A group that is told to shrink below three: the node is not drained, says so, and serves on while heartbeats hold its
+hook; another instance lets it go."""
+
+from __future__ import annotations
+
+from ..lab import GROUP, Lab
+from ..load import MIB, Churn, Files
+from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect, health
+
+HOOK_SECONDS = 9
+# Three fit into the hook's time, so without them it would be over by the last of these.
+HEARTBEATS = 5
+
+
+def run(setup: Setup) -> None:
+    with setup.lab() as lab:
+        extra = METRICS_EACH_SECOND
+        lab.create_group(minimum=2, maximum=4, desired=3, hook_seconds=HOOK_SECONDS, parameters=QUIET, extra=extra)
+        lab.wait_ring(3, 90)
+        desk = lab.workstation()
+        files = Files(desk.mount(f"asg:{GROUP}"))
+        files.write("kept", 8 * MIB)
+        lab.wait_whole()
+        load = Churn(files)
+        lab.set_desired(2)
+        leaving = lab.hypervisor.get(lab.journal.wait("hook-waits", 10).details["instance"])
+        lab.wait("/healthz says why it is not drained", 30, lambda: "is not drained" in health(leaving)[1])
+        lab.wait("heartbeats hold it", 60, lambda: len(beats(lab, leaving.id)) >= HEARTBEATS)
+        expect(not lab.journal.events("leaves"), "it is held for longer than one heartbeat lasts")
+        expect(leaving.serves(), "it serves on")
+        lab.set_desired(3)
+        left = lab.journal.wait("leaves", 90, instance=leaving.id)
+        expect(left.details["why"] == "completed", f"it left after its drain, not because {left.details['why']}")
+        lab.wait_ring(3, 60)
+        load.stop()
+        lab.wait_whole()
+        files.check_all()
+        desk.unmount()
+
+
+def beats(lab: Lab, instance: str) -> list[object]:
+    return list(lab.journal.events("heartbeat", instance=instance))
