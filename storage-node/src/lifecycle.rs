@@ -1,7 +1,8 @@
 //! A node's life: open the folder, listen, take a place on the ring and in the namespace, serve, stop.
 //!
-//! The parts are put together here and nowhere else. Order matters twice: nothing is listened on before the folder is
-//! ours, and the planes answer before the node joins, because the others call back at once.
+//! The parts are put together here and nowhere else. Order matters three times: no port is taken before the folder is ours;
+//! the planes answer before the node joins, because the others call back at once; and nobody can connect before they
+//! answer, because a node that is called and says nothing counts as stopped, and costs its callers a second.
 
 use std::{
     net::SocketAddr,
@@ -23,7 +24,7 @@ use common::{
 };
 use futures_util::future::{BoxFuture, join_all};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::{Notify, watch},
     time::{Instant, sleep},
 };
@@ -48,6 +49,9 @@ use crate::{
     status,
     store::{DataFolder, Store, StoreOptions},
 };
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -120,12 +124,12 @@ pub async fn run(config: NodeConfig) -> Result<()> {
 /// The same, with something around it.
 pub async fn run_in(config: NodeConfig, around: Option<Arc<dyn Surroundings>>) -> Result<()> {
     let folder = DataFolder::open(&config.data)?;
-    let listeners = Listeners::bind(config.address).await?;
+    let ports = Ports::take(config.address)?;
     let store = open_store(&folder, config.store.clone()).await?;
     let (stop, killed) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
     let parts = Parts { folder: &folder, store, stop: &stop, killed: &killed, tasks: &tasks, around: around.clone() };
-    let (node, drain) = assemble(&config, parts, listeners).await?;
+    let (node, drain) = assemble(&config, parts, ports).await?;
     let attending = around.clone().map(|around| tokio::spawn(around.attend(drain.clone(), stop.clone())));
     let joined = tokio::select! {
         joined = take_place(&config, &node) => joined,
@@ -164,26 +168,44 @@ async fn serve(config: &NodeConfig, node: &Node, drain: &Drain, killed: &Cancell
     }
 }
 
-/// Sockets for the three planes.
-struct Listeners {
-    ring: TcpListener,
-    files: TcpListener,
-    admin: TcpListener,
+/// The ports of the three planes: taken, and until [`Port::listen`] nobody can connect.
+struct Ports {
+    ring: Port,
+    files: Port,
+    admin: Port,
 }
 
-impl Listeners {
-    async fn bind(ring: SocketAddr) -> Result<Self> {
+impl Ports {
+    fn take(ring: SocketAddr) -> Result<Self> {
         let node = NodeRef { ip: ring.ip(), port: ring.port(), id: RingId(0) };
         Ok(Self {
-            ring: listen(node.ring_address()).await?,
-            files: listen(node.files_address()).await?,
-            admin: listen(node.admin_address()).await?,
+            ring: Port::take(node.ring_address())?,
+            files: Port::take(node.files_address())?,
+            admin: Port::take(node.admin_address())?,
         })
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+struct Port {
+    address: SocketAddr,
+    socket: TcpSocket,
+}
+
+impl Port {
+    fn take(address: SocketAddr) -> Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let bound = socket.and_then(|socket| {
+            // The connections of an earlier process may still be closing.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            Ok(socket)
+        });
+        Ok(Self { address, socket: bound.with_context(|| format!("cannot listen on {address}"))? })
+    }
+
+    fn listen(self) -> Result<TcpListener> {
+        self.socket.listen(BACKLOG).with_context(|| format!("cannot listen on {}", self.address))
+    }
 }
 
 async fn open_store(folder: &DataFolder, options: StoreOptions) -> Result<Arc<Store>> {
@@ -204,7 +226,7 @@ struct Parts<'a> {
     around: Option<Arc<dyn Surroundings>>,
 }
 
-async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -> Result<(Arc<Node>, Drain)> {
+async fn assemble(config: &NodeConfig, parts: Parts<'_>, ports: Ports) -> Result<(Arc<Node>, Drain)> {
     let Parts { folder, store, stop, killed, tasks, around } = parts;
     let pool = Arc::new(HttpPool::new());
     let peers = Peers::new(pool.clone(), config.peer_deadline);
@@ -288,10 +310,10 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, listeners: Listeners) -
         .merge(scrub.routes())
         .merge(drain::routes(node.clone(), drain.clone()));
 
-    tasks.spawn(rpc::serve(listeners.ring, node.clone(), RpcLimits::default(), stop.clone()));
+    tasks.spawn(rpc::serve(ports.ring.listen()?, node.clone(), RpcLimits::default(), stop.clone()));
     let options = ServerOptions::default();
-    tasks.spawn(server::serve(listeners.files, file_plane, options.clone(), stop.clone().cancelled_owned()));
-    tasks.spawn(server::serve(listeners.admin, admin_plane, options, stop.clone().cancelled_owned()));
+    tasks.spawn(server::serve(ports.files.listen()?, file_plane, options.clone(), stop.clone().cancelled_owned()));
+    tasks.spawn(server::serve(ports.admin.listen()?, admin_plane, options, stop.clone().cancelled_owned()));
     let repair = Repair {
         store: store.clone(),
         peers,
