@@ -54,7 +54,7 @@ struct Census {
 }
 
 impl Places {
-    /// The promises that still count; not those to `except`, who asks again because its place was taken, nor to members.
+    /// The promises that still count; not those to members.
     fn standing(&self, members: &[NodeRef]) -> Vec<NodeRef> {
         let is_in = |node: &NodeRef| members.iter().any(|member| member.ring_address() == node.ring_address());
         let mut promises = self.promises.lock();
@@ -119,8 +119,11 @@ impl RingHandle {
         for some in members.chunks(ASKED_AT_ONCE) {
             loads.extend(join_all(some.iter().map(|&node| self.load_of(node))).await);
         }
-        let Census { keeping, taken } = census(&members, loads, joiner.address);
-        let promised = self.places().standing(&members);
+        let Census { keeping, mut taken } = census(&members, loads, joiner.address);
+        // Who asks again is one node all the same, and got an id that somebody else has.
+        let is_joiner = |node: &NodeRef| node.ring_address() == joiner.address;
+        let (earlier, promised): (Vec<_>, Vec<_>) = self.places().standing(&members).into_iter().partition(is_joiner);
+        taken.extend(earlier.iter().map(|node| node.id));
         let map = RingMap { members: &keeping, promised: &promised, taken: &taken, copies: self.settings().copies };
         let id = map.place_for(&joiner);
         self.places().promise(joiner.at(id));
