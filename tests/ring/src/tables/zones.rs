@@ -9,7 +9,7 @@ use storage_node::ring::position::{Joiner, Member};
 
 use super::{
     Table,
-    load::{grown, on_host},
+    load::{Counted, grown, on_host},
 };
 use crate::network::SplitMix64;
 
@@ -67,7 +67,7 @@ pub fn measure(seeds: std::ops::Range<u64>, sizes: &[usize], keys: usize) -> Vec
         let mut keys: Vec<u32> = (0..keys).map(|_| rng.next_u64() as u32).collect();
         keys.sort_unstable();
         for (layout, rows) in LAYOUTS.into_iter().zip(rows.chunks_mut(sizes.len())) {
-            let next = |ring: &_, rng: &mut _| chosen(layout, ring, rng);
+            let next = |ring: &Counted<'_>, rng: &mut SplitMix64| ring.chosen_place(&layout.joiner(ring.len(), rng));
             for (row, (_, loads)) in rows.iter_mut().zip(grown(&mut rng, &keys, sizes, 3, next)) {
                 row.of_all = row.of_all.max(fullness(&loads));
                 row.of_its_zone = row.of_its_zone.max(fullness_of_zones(loads));
@@ -97,10 +97,6 @@ pub fn table(rows: &[Row]) -> Table {
         header: ["where", "nodes", "of all", "of its zone"].map(String::from).to_vec(),
         rows: rows.iter().map(cells).collect(),
     }
-}
-
-fn chosen(layout: Layout, ring: &super::load::Counted<'_>, rng: &mut SplitMix64) -> common::ring_id::NodeRef {
-    ring.chosen_place(&layout.joiner(ring.len(), rng))
 }
 
 fn fullness(loads: &[Member]) -> f64 {
