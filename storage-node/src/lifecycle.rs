@@ -33,7 +33,7 @@ use tracing::{info, warn};
 
 use crate::{
     drain::{self, Departure, Drain, DrainSettings, told_to_stop},
-    driver::{self, DriverSettings, RingHandle},
+    driver::{self, DriverSettings, Load, RingHandle},
     files::{FileDefaults, FileService},
     http::{
         admin::{AdminOptions, HealthSource, NodeState, admin_router},
@@ -231,13 +231,14 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, ports: Ports) -> Result
     let pool = Arc::new(HttpPool::new());
     let peers = Peers::new(pool.clone(), config.peer_deadline);
     let traffic = Arc::new(Traffic::new(config.repair_rate));
-    let settings = driver_settings(config, folder, &store, &traffic, killed);
+    let departure = Arc::new(Departure::default());
+    let settings =
+        DriverSettings { load: load(&store, &traffic, &departure), ..driver_settings(config, folder, killed) };
     let ring = driver::start(settings, config.address, stop.clone()).await?;
     let neighbours = ring.watch_keepers();
 
     let (opened, session) = watch::channel(None);
     let session = OwnSession::new(session, config.operation_deadline);
-    let departure = Arc::new(Departure::default());
     let node = Arc::new(Node {
         stage: Stage::default(),
         ring: ring.clone(),
@@ -330,21 +331,23 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, ports: Ports) -> Result
     Ok((node, drain))
 }
 
-fn driver_settings(
-    config: &NodeConfig,
-    folder: &DataFolder,
-    store: &Arc<Store>,
-    traffic: &Arc<Traffic>,
-    kill: &CancellationToken,
-) -> DriverSettings {
-    let (store, traffic) = (store.clone(), traffic.clone());
+fn driver_settings(config: &NodeConfig, folder: &DataFolder, kill: &CancellationToken) -> DriverSettings {
     DriverSettings {
         id: config.id.map(RingId),
         zone: config.zone.as_deref().map(Zone::of_name),
         kill: config.allow_kill.then(|| kill.clone()),
-        load_bytes: Arc::new(move || traffic.status().rests().then(|| store.stats().live_bytes)),
         ..DriverSettings::new(folder.path().to_owned())
     }
+}
+
+/// What positions are chosen by: all that is kept here, once that is what should be kept here.
+fn load(store: &Arc<Store>, traffic: &Arc<Traffic>, departure: &Arc<Departure>) -> Arc<dyn Fn() -> Load + Send + Sync> {
+    let (store, traffic, departure) = (store.clone(), traffic.clone(), departure.clone());
+    Arc::new(move || match departure.drains() {
+        true => Load::Leaving,
+        false if traffic.status().rests() && traffic.keeps_no_surplus() => Load::Holds(store.stats().live_bytes),
+        false => Load::Moving,
+    })
 }
 
 /// Joins through any of the members named; a node that is told of none begins a ring, or finds the one it remembers.
@@ -432,5 +435,30 @@ async fn sync_store(store: &Arc<Store>) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!(%error, "the chunk store was not synced"),
         Err(error) => warn!(%error, "syncing the chunk store failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_load_is_told_once_it_is_what_should_be_here_and_a_drain_before_anything() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = DataFolder::open(folder.path()).expect("it is free");
+        let store = open_store(&folder, StoreOptions::default()).await.expect("it is empty");
+        let (traffic, departure) = (Arc::new(Traffic::default()), Arc::new(Departure::default()));
+        let load = load(&store, &traffic, &departure);
+        traffic.holders_are(&[]);
+        assert_eq!(load(), Load::Moving, "copies beyond the third were not looked for yet");
+        traffic.surplus_is_gone();
+        assert_eq!(load(), Load::Holds(0));
+        traffic.neighbours_changed();
+        assert_eq!(load(), Load::Moving);
+        departure.begin();
+        traffic.surplus_is_gone();
+        assert_eq!(load(), Load::Leaving);
+        departure.cancel();
+        assert_eq!(load(), Load::Holds(0));
     }
 }

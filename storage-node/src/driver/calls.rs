@@ -28,7 +28,7 @@ pub async fn ring_call(handle: &RingHandle, method: &str, params: &[Value]) -> O
         own::KEEPERS => none(method, params).map(|()| wire::neighbours_value(&handle.keepers())),
         own::ROUTE => route(handle, params).await,
         own::LEAVE => leave(handle, params).await,
-        own::LOAD => none(method, params).map(|()| (handle.settings().load_bytes)().map_or(Value::Nil, Value::from)),
+        own::LOAD => none(method, params).map(|()| wire::load_value((handle.settings().load)())),
         own::PLACE => place(handle, params).await,
         _ => return None,
     };
@@ -78,7 +78,7 @@ async fn leave(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {
 }
 
 async fn place(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {
-    let joiner = place::joiner(one(own::PLACE, "address: str", params)?)?;
+    let joiner = place::joiner(params)?;
     handle.give_place(joiner).await.map(|id| id.0.into()).map_err(|error| error.to_string())
 }
 

@@ -21,7 +21,7 @@ use super::{
     peers::Peers,
     place::Places,
     saved::Saver,
-    wire::{self, own},
+    wire::{self, Load, own},
 };
 use crate::ring::{Answer, Event, JoinError, NoRoute, Request, Route};
 
@@ -318,20 +318,14 @@ impl RingHandle {
         }
     }
 
-    /// Bytes that `node` holds; `None` while chunks are moving to it or from it.
-    pub async fn load_of(&self, node: NodeRef) -> Result<Option<u64>, RingError> {
+    /// What `node` says of what it holds.
+    pub async fn load_of(&self, node: NodeRef) -> Result<Load, RingError> {
         if node.ring_address() == self.me().ring_address() {
-            return Ok((self.settings().load_bytes)());
+            return Ok((self.settings().load)());
         }
         let address = node.ring_address();
         let value = self.call(address, own::LOAD, vec![], self.settings().call_deadline).await?;
-        match value.is_nil() {
-            true => Ok(None),
-            false => value
-                .as_u64()
-                .map(Some)
-                .ok_or_else(|| RingError::Unreadable { address, reason: wire::shortened(&value) }),
-        }
+        wire::load(&value).map_err(|reason| RingError::Unreadable { address, reason })
     }
 
     /// One call of any kind to another node, over the ring's connection to it.

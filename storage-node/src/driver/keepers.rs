@@ -68,7 +68,7 @@ impl RingHandle {
     }
 
     /// Asks those of whom it is not known yet whether they are ours.
-    async fn probe(&self, nodes: impl Iterator<Item = &NodeRef>) {
+    pub(super) async fn probe(&self, nodes: impl Iterator<Item = &NodeRef>) {
         let me = self.me().ring_address();
         let unknown = nodes.filter(|node| node.ring_address() != me && !self.peers().is_known(node.ring_address()));
         let asked = unknown.map(|&node| async move {

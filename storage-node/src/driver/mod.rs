@@ -41,7 +41,7 @@ pub use self::{
     handle::{EnterError, RingError, RingHandle},
     saved::{SavedError, SavedRing},
     survey::{Kind, Surveyed},
-    wire::own,
+    wire::{Load, own},
 };
 use self::{
     handle::{Shared, Views},
@@ -70,8 +70,8 @@ pub struct DriverSettings {
     pub id: Option<RingId>,
     /// Cancelled by the call `kill`; without it that call is refused.
     pub kill: Option<CancellationToken>,
-    /// Bytes this node holds now; `None` while chunks are moving to this node or from it.
-    pub load_bytes: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
+    /// What this node holds now.
+    pub load: Arc<dyn Fn() -> Load + Send + Sync>,
 }
 
 impl DriverSettings {
@@ -85,7 +85,7 @@ impl DriverSettings {
             zone: None,
             id: None,
             kill: None,
-            load_bytes: Arc::new(|| Some(0)),
+            load: Arc::new(|| Load::Holds(0)),
         }
     }
 }

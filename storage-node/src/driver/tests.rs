@@ -252,6 +252,7 @@ async fn wrong_arguments_are_told_and_change_nothing() {
         ("chordfs_route", vec![Value::Nil]),
         ("chordfs_leave", vec![Value::Nil]),
         ("chordfs_place", vec!["nowhere".into()]),
+        ("chordfs_place", vec!["127.0.0.1:5057".into(), 7.into()]),
     ] {
         match node.call(method, params.clone()).await {
             Err(RpcError::Remote { error, .. }) => {
@@ -342,11 +343,16 @@ impl RpcService for OnlyTen {
 }
 
 async fn start_foreign() -> TestNode {
+    start_foreign_at(None).await
+}
+
+async fn start_foreign_at(id: Option<RingId>) -> TestNode {
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
     let life = CancellationToken::new();
-    let handle = start(settings(&folder), address, life.clone()).await.expect("the driver starts");
+    let settings = DriverSettings { id, ..settings(&folder) };
+    let handle = start(settings, address, life.clone()).await.expect("the driver starts");
     let server = tokio::spawn(serve(listener, Arc::new(OnlyTen(handle.clone())), RpcLimits::default(), life.clone()));
     TestNode { handle, address, folder, life, server }
 }
@@ -373,4 +379,24 @@ async fn chunks_are_placed_as_if_foreign_members_were_not_there() {
     }
     let foreign = nodes[0].handle.survey().await.iter().filter(|seen| seen.kind == Kind::Foreign).count();
     assert_eq!(foreign, 2);
+}
+
+/// The owner of id 0 gives the positions. While a foreign member was that, every node that came took its hash.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_are_given_although_a_foreign_member_owns_the_first_id() {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let ours = start_at(listener, DriverSettings { id: Some(RingId(3 << 30)), ..settings(&folder) }, folder).await;
+    let foreign = start_foreign_at(Some(RingId(5))).await;
+    foreign.handle.enter(&[ours.address]).await.expect("it is let in");
+    let nodes = [ours, foreign];
+    wait_for_ring(&nodes).await;
+    for zone in [None, Some(Zone::of_name("rack 7"))] {
+        let params = [Value::from("127.0.0.1:9")].into_iter().chain(zone.map(|zone| zone.mark(RingId(0)).0.into()));
+        let given = nodes[0].call("chordfs_place", params.collect()).await.expect("a position is given");
+        let id = RingId(given.as_u64().and_then(|id| u32::try_from(id).ok()).expect("it is an id"));
+        let opposite = RingId(1 << 30);
+        assert!(id.steps_to(opposite).min(opposite.steps_to(id)) < 1 << 23, "{id} is not opposite the only keeper");
+        assert_eq!(Zone::of_id(id), zone);
+    }
 }

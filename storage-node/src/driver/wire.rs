@@ -1,6 +1,6 @@
 //! What travels between ring drivers beside nodes: the calls of our own, and routes.
 //!
-//! Route = `[is_final, [node, ...], [node beyond, ...]]`.
+//! Route = `[is_final, [node, ...], [node beyond, ...]]`. Load = bytes: uint; nil: moving; `"leaving"`.
 
 pub use common::ring_wire::{
     neighbours, neighbours_value, node, node_value, nodes, nodes_value, optional_node, optional_value, shortened, text,
@@ -16,10 +16,41 @@ pub mod own {
     pub const ROUTE: &str = "chordfs_route";
     /// `[neighbours]` of a node that leaves the ring; returns nil.
     pub const LEAVE: &str = "chordfs_leave";
-    /// Returns the bytes this node holds.
+    /// Returns a Load.
     pub const LOAD: &str = "chordfs_load";
-    /// `[address: str]`, returns the id at which the node there should join.
+    /// `[address: str]` or `[address: str, id: uint]`, returns the id at which the node there should join. The id says the
+    /// node's zone, and nothing else.
     pub const PLACE: &str = "chordfs_place";
+}
+
+/// What a node holds, as far as that says what it will hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Bytes, of what it should hold and of nothing else.
+    Holds(u64),
+    /// Chunks are moving to it or from it, or it has not given away yet what others hold now.
+    Moving,
+    /// It drains.
+    Leaving,
+}
+
+const LEAVING: &str = "leaving";
+
+pub fn load_value(load: Load) -> Value {
+    match load {
+        Load::Holds(bytes) => bytes.into(),
+        Load::Moving => Value::Nil,
+        Load::Leaving => LEAVING.into(),
+    }
+}
+
+pub fn load(value: &Value) -> Result<Load, String> {
+    match value.as_u64() {
+        Some(bytes) => Ok(Load::Holds(bytes)),
+        None if value.is_nil() => Ok(Load::Moving),
+        None if text(value) == Some(LEAVING) => Ok(Load::Leaving),
+        None => Err(format!("expected bytes: uint, nil or {LEAVING:?}, got {}", shortened(value))),
+    }
 }
 
 pub fn route_value(route: &Route) -> Value {
@@ -55,12 +86,18 @@ mod tests {
         for way in [Route::Owner(vec![node, node]), ask(vec![node], vec![node, node]), ask(vec![], vec![])] {
             assert_eq!(route(&route_value(&way)), Ok(way));
         }
+        for held in [Load::Holds(0), Load::Holds(u64::MAX), Load::Moving, Load::Leaving] {
+            assert_eq!(load(&load_value(held)), Ok(held));
+        }
     }
 
     #[test]
     fn wrong_shapes_are_told() {
         for wrong in [Value::Nil, Value::Array(vec![true.into(), Value::Array(vec![])]), Value::Array(vec![7.into()])] {
             assert!(route(&wrong).is_err(), "{wrong}");
+        }
+        for wrong in [Value::from("gone"), Value::from(-1), Value::Array(vec![])] {
+            assert!(load(&wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -74,6 +74,8 @@ pub struct Progress {
     holders: Option<Vec<RingId>>,
     /// Those that were compared with since the neighbours last changed.
     compared: Vec<RingId>,
+    /// Copies beyond the third were looked for, and given away, since then.
+    without_surplus: bool,
 }
 
 impl Progress {
@@ -99,6 +101,15 @@ impl Progress {
     /// The neighbours have changed.
     pub fn forget_comparisons(&mut self) {
         self.compared.clear();
+        self.without_surplus = false;
+    }
+
+    pub fn surplus_is_gone(&mut self) {
+        self.without_surplus = true;
+    }
+
+    pub fn keeps_no_surplus(&self) -> bool {
+        self.without_surplus
     }
 
     /// Another node says what it is still to bring.
@@ -192,6 +203,17 @@ mod tests {
         assert_eq!((incoming.chunks_left, incoming.bytes_left, incoming.bytes_per_second), (150, 60_000, 4_000));
         assert_eq!((incoming.seconds_left, incoming.chunks_moved, incoming.bytes_moved), (Some(15), 50, 20_000));
         assert_eq!((status.outgoing.chunks_left, status.outgoing.seconds_left, status.limit), (7, None, Some(9)));
+    }
+
+    /// Counted as load they would draw the next newcomer to a node that is about to be relieved.
+    #[test]
+    fn after_a_change_there_may_be_copies_beyond_the_third_until_they_were_looked_for() {
+        let mut progress = Progress::default();
+        assert!(!progress.keeps_no_surplus());
+        progress.surplus_is_gone();
+        assert!(progress.keeps_no_surplus());
+        progress.forget_comparisons();
+        assert!(!progress.keeps_no_surplus());
     }
 
     #[test]

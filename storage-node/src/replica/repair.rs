@@ -97,6 +97,9 @@ impl Repair {
             match done {
                 Ok(moved) => {
                     surplus.looked(due, Instant::now());
+                    if due {
+                        self.traffic.surplus_is_gone();
+                    }
                     complaints = Complaints::default();
                     if moved.pulled > 0 {
                         pause = SOON.min(pause);

@@ -144,6 +144,16 @@ impl Traffic {
         self.progress.lock().forget_comparisons();
     }
 
+    /// Everything kept here that others hold now was given away.
+    pub fn surplus_is_gone(&self) {
+        self.progress.lock().surplus_is_gone();
+    }
+
+    /// The same, and nothing has changed since.
+    pub fn keeps_no_surplus(&self) -> bool {
+        self.progress.lock().keeps_no_surplus()
+    }
+
     pub fn moved(&self, direction: Direction, moved: Left) {
         self.progress.lock().moved(direction, moved, Instant::now());
     }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use ring_tests::{
     exhaustive::Size,
-    tables::{Table, churn, exhaustive, failures, invariants, load, mixed, path},
+    tables::{Table, churn, exhaustive, failures, invariants, load, mixed, path, zones},
 };
 
 /// What the ring of chordfs does at sizes that no machine here could hold, beside what was published of Chord.
@@ -39,11 +39,20 @@ enum Which {
     Failures,
     Churn,
     Load,
+    Zones,
 }
 
 impl Which {
-    const ALL: [Self; 7] =
-        [Self::Path, Self::Invariants, Self::Exhaustive, Self::Mixed, Self::Failures, Self::Churn, Self::Load];
+    const ALL: [Self; 8] = [
+        Self::Path,
+        Self::Invariants,
+        Self::Exhaustive,
+        Self::Mixed,
+        Self::Failures,
+        Self::Churn,
+        Self::Load,
+        Self::Zones,
+    ];
 
     fn measure(self, options: &Options) -> Result<Table, String> {
         let seed = options.seed;
@@ -55,6 +64,7 @@ impl Which {
             Self::Failures => failures::report(seed),
             Self::Churn => churn::report(seed),
             Self::Load => Ok(load::report(seed)),
+            Self::Zones => Ok(zones::report(seed)),
         }
     }
 }

@@ -1,11 +1,17 @@
 //! Stored load: how much the fullest and the emptiest nodes hold of the mean, with chosen and with random ids.
 //!
 //! Keys are drawn and counted, as in Chord 2001: arc lengths alone would hide what chance adds. A chosen position is what
-//! `ring::position::choose` gives for the loads at that moment, a node at a time, as the driver calls it; the loads are
-//! keys with their copies. Nobody leaves, and every node has what it should hold before the next one comes.
+//! `ring::position` gives for the loads at that moment, a node at a time, as the driver asks for it; the loads are keys
+//! with their copies, where `placement` puts them. Nobody leaves, and every node has what it should hold before the next
+//! one comes.
 
-use common::ring_id::RingId;
-use storage_node::ring::position::{Member, choose};
+use std::net::Ipv4Addr;
+
+use common::{
+    placement::{holders, onwards},
+    ring_id::{NodeRef, RingId},
+};
+use storage_node::ring::position::{Joiner, Member, RingMap};
 
 use super::Table;
 use crate::network::SplitMix64;
@@ -40,10 +46,9 @@ pub fn measure(seed: u64, sizes: &[usize], keys: usize) -> Vec<Row> {
     let mut keys: Vec<u32> = (0..keys).map(|_| rng.next_u64() as u32).collect();
     keys.sort_unstable();
     let rows = COPIES.into_iter().flat_map(|copies| {
-        let random = grown(&mut rng, &keys, sizes, copies, |_, rng| RingId(rng.next_u64() as u32));
-        let chosen =
-            grown(&mut rng, &keys, sizes, copies, |ring, rng| choose(&ring.loads(), &[], copies, rng.next_u64() >> 32));
-        let named = |ids| move |(nodes, loads)| Row::new(nodes, copies, ids, loads);
+        let random = grown(&mut rng, &keys, sizes, copies, |ring, rng| ring.random_place(&anywhere(ring, rng)));
+        let chosen = grown(&mut rng, &keys, sizes, copies, |ring, rng| ring.chosen_place(&anywhere(ring, rng)));
+        let named = |ids| move |(nodes, loads): (usize, Vec<Member>)| Row::new(nodes, copies, ids, bytes(&loads));
         random.into_iter().map(named(Ids::Random)).chain(chosen.into_iter().map(named(Ids::Chosen))).collect::<Vec<_>>()
     });
     rows.collect()
@@ -81,55 +86,87 @@ impl Row {
     }
 }
 
-/// The loads at each of `sizes` of a ring whose nodes get their ids from `next`.
-fn grown(
+/// On a host of its own, without a zone.
+fn anywhere(ring: &Counted, rng: &mut SplitMix64) -> Joiner {
+    on_host(ring.len() as u32, rng)
+}
+
+pub(super) fn on_host(host: u32, rng: &mut SplitMix64) -> Joiner {
+    let ip = Ipv4Addr::from(0x0a00_0000 + host);
+    Joiner { address: (ip, 5057).into(), zone: None, salt: rng.next_u64() >> 32 }
+}
+
+pub(super) fn bytes(members: &[Member]) -> Vec<u64> {
+    members.iter().map(|member| member.load_bytes).collect()
+}
+
+/// The loads at each of `sizes` of a ring whose nodes come from `next`.
+pub(super) fn grown(
     rng: &mut SplitMix64,
     keys: &[u32],
     sizes: &[usize],
     copies: usize,
-    next: impl Fn(&Counted, &mut SplitMix64) -> RingId,
-) -> Vec<(usize, Vec<u64>)> {
+    next: impl Fn(&Counted, &mut SplitMix64) -> NodeRef,
+) -> Vec<(usize, Vec<Member>)> {
     let mut ring = Counted { keys, copies, nodes: Vec::new() };
-    ring.add(RingId(rng.next_u64() as u32));
     let at = |&size: &usize| {
         while ring.nodes.len() < size {
-            let id = next(&ring, rng);
-            ring.add(id);
+            let node = next(&ring, rng);
+            ring.add(node);
         }
-        (size, ring.loads().iter().map(|member| member.load_bytes).collect())
+        (size, ring.loads())
     };
     sizes.iter().map(at).collect()
 }
 
 /// A ring, and how many keys each node owns.
-struct Counted<'a> {
+pub(super) struct Counted<'a> {
     /// Sorted.
     keys: &'a [u32],
     copies: usize,
     /// By id.
-    nodes: Vec<(RingId, u64)>,
+    nodes: Vec<(NodeRef, u64)>,
 }
 
 impl Counted<'_> {
     /// Nothing changes if the id is taken.
-    fn add(&mut self, id: RingId) {
-        let Err(place) = self.nodes.binary_search_by_key(&id.0, |node| node.0.0) else { return };
-        self.nodes.insert(place, (id, 0));
+    fn add(&mut self, node: NodeRef) {
+        let Err(place) = self.nodes.binary_search_by_key(&node.id.0, |(node, _)| node.id.0) else { return };
+        self.nodes.insert(place, (node, 0));
         self.count(place);
         self.count((place + 1) % self.nodes.len());
     }
 
     fn count(&mut self, place: usize) {
         let before = self.nodes[(place + self.nodes.len() - 1) % self.nodes.len()].0;
-        let upto = |id: RingId| self.keys.partition_point(|&key| key <= id.0);
+        let upto = |node: NodeRef| self.keys.partition_point(|&key| key <= node.id.0);
         let (from, to) = (upto(before), upto(self.nodes[place].0));
         let owned = if place == 0 { to + self.keys.len() - from } else { to - from };
         self.nodes[place].1 = owned as u64;
     }
 
     fn loads(&self) -> Vec<Member> {
-        let (count, held) = (self.nodes.len(), self.copies.min(self.nodes.len()));
-        let load = |node: usize| (0..held).map(|back| self.nodes[(node + count - back) % count].1).sum();
-        (0..count).map(|node| Member { id: self.nodes[node].0, load_bytes: load(node) }).collect()
+        let nodes: Vec<NodeRef> = self.nodes.iter().map(|(node, _)| *node).collect();
+        let mut members: Vec<Member> = nodes.iter().map(|&node| Member { node, load_bytes: 0 }).collect();
+        for (at, (_, own)) in self.nodes.iter().enumerate() {
+            for holder in holders(&onwards(&nodes, at)).iter().take(self.copies) {
+                let place = nodes.binary_search_by_key(&holder.id.0, |node| node.id.0).expect("it is one of them");
+                members[place].load_bytes += own;
+            }
+        }
+        members
+    }
+
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn random_place(&self, joiner: &Joiner) -> NodeRef {
+        joiner.at(RingId(joiner.salt as u32))
+    }
+
+    pub fn chosen_place(&self, joiner: &Joiner) -> NodeRef {
+        let map = RingMap { members: &self.loads(), promised: &[], taken: &[], copies: self.copies };
+        joiner.at(map.place_for(joiner))
     }
 }

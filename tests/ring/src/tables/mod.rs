@@ -6,6 +6,7 @@ pub mod invariants;
 pub mod load;
 pub mod mixed;
 pub mod path;
+pub mod zones;
 
 /// What a table says, as text. Every row has as many cells as the header.
 #[derive(Clone, Debug, Default)]

@@ -4,3 +4,4 @@ mod foreign;
 mod lives;
 mod load;
 mod tables;
+mod zones;
