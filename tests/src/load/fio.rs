@@ -10,6 +10,9 @@ use std::{
 
 use super::{FinalCheck, Mounts, Record};
 
+/// What a run counts as. It writes, or reads, some eighty blocks; whoever waits for progress should not wait for fio alone.
+const RUN_OPERATIONS: u64 = 16;
+
 pub(super) struct Fio {
     mounts: Mounts,
     seed: u64,
@@ -49,6 +52,7 @@ impl Fio {
     fn one_round(&self, record: &Record, job: &Job) -> Option<()> {
         let path = self.mounts.own.join(&job.name);
         record.attempt("fio write and verify", &path, || job.fio(&path, &[]))?;
+        record.count(RUN_OPERATIONS - 1);
         job.check(record, "fio verify elsewhere", &self.mounts.other)
     }
 }
@@ -56,7 +60,9 @@ impl Fio {
 impl Job {
     fn check(&self, record: &Record, operation: &'static str, mount: &Path) -> Option<()> {
         let path: PathBuf = mount.join(&self.name);
-        record.attempt(operation, &path, || self.fio(&path, &["--verify_only"]))
+        record.attempt(operation, &path, || self.fio(&path, &["--verify_only"]))?;
+        record.count(RUN_OPERATIONS - 1);
+        Some(())
     }
 
     fn fio(&self, path: &Path, more: &[&str]) -> io::Result<()> {

@@ -114,6 +114,11 @@ impl Record {
         self.log.stopped.load(Ordering::Relaxed)
     }
 
+    /// So many more operations were done, inside of one that was attempted.
+    pub fn count(&self, operations: u64) {
+        self.done.fetch_add(operations, Ordering::Relaxed);
+    }
+
     /// Does one operation; its failure goes into the log.
     pub fn attempt<T>(&self, operation: &'static str, path: &Path, work: impl FnOnce() -> io::Result<T>) -> Option<T> {
         self.expect_one_of(operation, path, &[], work)?.ok()
