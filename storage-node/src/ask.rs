@@ -85,6 +85,9 @@ fn describe(node: SocketAddr, status: &Value) -> String {
     for (name, flow) in [("filling", &status["repair"]["incoming"]), ("repairing", &status["repair"]["outgoing"])] {
         line(name, describe_flow(flow));
     }
+    if status["drain"]["phase"] == "copying" {
+        line("draining", describe_flow(&status["drain"]));
+    }
     line("leader", if namespace["leader"].is_null() { "none".into() } else { text(&namespace["leader"]) });
     line("voters", list(&namespace["voters"], &text));
     out

@@ -15,7 +15,8 @@ use storage_node::aws::{self, args::AwsArgs};
 use storage_node::{
     ask::{self, Asked},
     check::{self, CheckOptions},
-    drain, duration,
+    drain::{self, command::DrainRequest},
+    duration,
     lifecycle::{self, NodeConfig},
     pool::{self, args::PoolArgs},
     recover::{self, RecoverOptions},
@@ -71,14 +72,9 @@ enum Command {
     },
     /// Check every chunk a node keeps against its checksum, have damaged ones replaced, and say what was found
     Scrub(Which),
-    /// Take a node out of the ring: it hands over what it keeps, serves until that is done, then ends
-    Drain {
-        #[command(flatten)]
-        which: Which,
-        /// Also when fewer than three nodes stay: each chunk is then kept by as many as there are
-        #[arg(long)]
-        allow_fewer_copies: bool,
-    },
+    /// Take a node out of the ring: it hands over what it keeps, serves until that is done, then ends. Ctrl-C only stops
+    /// watching it
+    Drain(DrainArgs),
     /// Let a stopped node go on when most voters on the namespace are gone for good
     Recover(RecoverArgs),
 }
@@ -88,6 +84,22 @@ enum Command {
 enum AwsCommand {
     /// Print what a node would create or change in the group; change nothing
     Plan(AwsArgs),
+}
+
+#[derive(Args)]
+struct DrainArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Also when fewer than three nodes stay: each chunk is then kept by as many as there are
+    #[arg(long)]
+    allow_fewer_copies: bool,
+    /// Bytes a second that this drain may send, as in 64M, 1G; 0 or none: no limit. Also for one that is under way
+    /// [default: shares what the node's --repair-rate allows]
+    #[arg(long, value_name = "RATE")]
+    rate: Option<RateLimit>,
+    /// Call off the drain that is under way: the node serves as before. Possible until the ring is told that it leaves
+    #[arg(long, conflicts_with_all = ["allow_fewer_copies", "rate"])]
+    cancel: bool,
 }
 
 #[derive(Args)]
@@ -152,7 +164,8 @@ struct RunArgs {
     /// Chunks that no file has are deleted when they have been here for this long [a number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse_positive)]
     orphan_age: Duration,
-    /// Bytes a second that filling this node and repairing others may use, as in 64M, 1G; 0 or none: no limit
+    /// Bytes a second that filling this node, repairing others and a drain may use together, as in 64M, 1G; 0 or none: no
+    /// limit
     #[arg(long, value_name = "RATE", default_value_t = RateLimit::default())]
     repair_rate: RateLimit,
     /// Let the ring call `kill` end this process
@@ -212,9 +225,8 @@ fn main() -> ExitCode {
             return check(CheckOptions { node: which.node, verify, grace }, json);
         }
         Command::Scrub(which) => print(scrub::ask::scrub(which.node)),
-        Command::Drain { which, allow_fewer_copies } => runtime()
-            .map_err(Into::into)
-            .and_then(|runtime| runtime.block_on(drain::command::drain(which.node, allow_fewer_copies))),
+        Command::Drain(DrainArgs { which, cancel: true, .. }) => print(drain::command::cancel(which.node)),
+        Command::Drain(args) => drain(args),
         Command::Recover(args) => recover(args),
     };
     match done {
@@ -255,6 +267,12 @@ fn run_pool(args: PoolArgs) -> anyhow::Result<()> {
     start_log();
     let pool = args.checked()?;
     runtime()?.block_on(pool::local::run(pool))
+}
+
+fn drain(args: DrainArgs) -> anyhow::Result<()> {
+    let request = DrainRequest { allow_fewer_copies: args.allow_fewer_copies, rate: args.rate };
+    drain::command::prepare(args.which.node)?;
+    runtime()?.block_on(drain::command::drain(args.which.node, request))
 }
 
 fn recover(args: RecoverArgs) -> anyhow::Result<()> {

@@ -3,26 +3,50 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
-    io::Write,
+    io::{BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
     path::Path,
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
 use harness::{Cluster, Outcome, TempMount, binary, programs::run_command, tree, wait_for};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn storage_node(args: &[&str]) -> Outcome {
-    let mut command = std::process::Command::new(binary("storage-node"));
+    let mut command = Command::new(binary("storage-node"));
     run_command(command.args(args), PATIENCE)
 }
 
 fn drain(cluster: &Cluster, node: usize, more: &[&str]) -> Outcome {
     let address = cluster.ip(node).to_string();
     storage_node(&[&["drain", "--node", &address], more].concat())
+}
+
+/// `storage-node drain`, left running once it has said how far the drain is.
+fn watch_drain(cluster: &Cluster, node: usize, more: &[&str]) -> Child {
+    let mut command = Command::new(binary("storage-node"));
+    command.args(["drain", "--node", &cluster.ip(node).to_string()]).args(more).stdin(Stdio::null());
+    let mut watcher = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("storage-node starts");
+    let (mut first, stdout) = (String::new(), watcher.stdout.as_mut().expect("it is piped"));
+    BufReader::new(stdout).read_line(&mut first).expect("its output is read");
+    assert!(first.starts_with("handing over"), "{first:?}");
+    watcher
+}
+
+fn wait_for_drain(cluster: &Cluster, node: usize, what: &str, is: impl Fn(&Value) -> bool) {
+    wait_for(what, PATIENCE, || match cluster.status(node)["drain"].clone() {
+        drain if is(&drain) => Ok(()),
+        drain => Err(drain.to_string()),
+    });
 }
 
 /// Writes files, reads them back at once and older ones again, until `stop`; panics at the first error. How many it wrote.
@@ -134,6 +158,66 @@ fn with_too_few_nodes_a_drain_is_refused_unless_it_may_leave_fewer_copies() {
     let fresh = TempMount::new(&cluster);
     for (name, seed) in [("before", 1), ("after", 2)] {
         assert!(fs::read(fresh.join(name)).unwrap() == tree::bytes(seed, 300_000), "{name}");
+    }
+}
+
+/// It is held up by a rate at which it would take days.
+#[test]
+fn a_drain_is_called_off_under_way_and_the_node_serves_as_before() {
+    const NODE: usize = 1;
+    let mut cluster = Cluster::start(4);
+    cluster.wait_for_voters(3);
+    let mount = TempMount::new(&cluster);
+    let contents = tree::bytes(1, 24 << 20);
+    fs::write(mount.join("file"), &contents).unwrap();
+    wait_for_copies(&cluster, 3);
+    let address = format!("{}:5057", cluster.ip(NODE));
+    let nothing = drain(&cluster, NODE, &["--cancel"]);
+    assert!(nothing.code == Some(1) && nothing.stderr.contains("no drain is under way"), "{}", nothing.stderr);
+
+    let watcher = watch_drain(&cluster, NODE, &["--rate", "1K"]);
+    wait_for_drain(&cluster, NODE, "it is under way", |drain| {
+        drain["phase"] == "copying" && drain["bytes_sent"].as_u64() > Some(0) && drain["limit"] == 1024
+    });
+    let shown = storage_node(&["status", "--node", &cluster.ip(0).to_string()]).ok();
+    assert!(shown.contains("draining") && shown.contains(" left"), "{shown}");
+    // Ctrl-C ends who watches, and not the drain.
+    kill(Pid::from_raw(watcher.id() as i32), Signal::SIGINT).unwrap();
+    let interrupted = watcher.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&interrupted.stderr);
+    assert_eq!(interrupted.status.signal(), Some(Signal::SIGINT as i32), "{:?}: {said}", interrupted.status);
+    assert!(said.contains("goes on") && said.contains(&format!("drain --cancel --node {address}")), "{said}");
+    assert_eq!(cluster.status(NODE)["state"], "draining");
+
+    let watcher = watch_drain(&cluster, NODE, &[]);
+    let called_off = drain(&cluster, NODE, &["--cancel"]).ok();
+    assert!(called_off.contains("goes on serving"), "{called_off}");
+    let status = cluster.status(NODE);
+    assert_eq!((&status["state"], &status["drain"]["phase"]), (&"serving".into(), &"cancelled".into()), "{status}");
+    let watched = watcher.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&watched.stderr);
+    assert!(watched.status.code() == Some(1) && said.contains("called off"), "{:?}: {said}", watched.status);
+
+    cluster.wait_settled();
+    cluster.wait_for_voters(3);
+    fs::write(mount.join("after"), &contents).unwrap();
+    wait_for_copies(&cluster, 3);
+    let shown = storage_node(&["status", "--node", &cluster.ip(0).to_string()]).ok();
+    assert!(shown.contains("called off") && !shown.contains("draining"), "{shown}");
+
+    // The next one, which is let go while it is under way, comes to its end.
+    let watcher = watch_drain(&cluster, NODE, &["--rate", "1K"]);
+    wait_for_drain(&cluster, NODE, "it is under way again", |drain| {
+        drain["phase"] == "copying" && drain["limit"] == 1024 && drain["chunks_left"].as_u64() > Some(0)
+    });
+    let said = drain(&cluster, NODE, &["--rate", "none"]).ok();
+    assert!(said.contains("has left the ring"), "{said}");
+    assert!(watcher.wait_with_output().unwrap().status.success(), "who watched before sees it go as well");
+    cluster.wait_ended(NODE);
+    cluster.wait_settled();
+    check_copies(&cluster, 3).unwrap();
+    for name in ["file", "after"] {
+        assert!(fs::read(mount.join(name)).unwrap() == contents, "{name}");
     }
 }
 

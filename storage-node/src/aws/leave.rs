@@ -19,7 +19,10 @@ use super::{
     board::Topic,
     cloud::{CallError, Hold, Hook},
 };
-use crate::drain::{Drain, DrainError, DrainOptions, DrainPhase, Turn};
+use crate::{
+    drain::{Drain, DrainError, DrainOptions, DrainPhase, Turn},
+    replica::rate::RateLimit,
+};
 
 /// The metadata service is on the machine itself, so it may be asked often; the group's state is a call to AWS.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -64,6 +67,18 @@ pub fn why(signs: &Signs) -> Option<Why> {
         Signs { rebalance: true, .. } => Some(Why::Rebalance),
         _ => None,
     }
+}
+
+/// The instance is gone in minutes, or at any moment: then the drain is all that counts, and takes what the network has.
+/// An instance that a hook holds, or that EC2 may only soon take back, has the time to spare the programs that read.
+pub fn is_pressed(signs: &Signs, hooks: &[Hook]) -> bool {
+    signs.spot || (why(signs) == Some(Why::Termination) && hooks.is_empty())
+}
+
+/// How to drain now. EC2's recommendation is one, so an operator may call off what was begun for it.
+pub fn options(signs: &Signs, hooks: &[Hook]) -> DrainOptions {
+    let rate = is_pressed(signs, hooks).then_some(RateLimit(None));
+    DrainOptions { rate, must_go: why(signs) != Some(Why::Rebalance), ..DrainOptions::default() }
 }
 
 /// A hook holds the instance at this moment.
@@ -180,12 +195,14 @@ struct Leaving<'a> {
     beat: Option<Instant>,
     looked: Instant,
     next_try: Instant,
+    /// The last drain was begun here.
+    began: bool,
 }
 
 impl<'a> Leaving<'a> {
     fn new(aws: &'a Context, drain: &'a Drain, stop: &'a CancellationToken, watcher: Watcher<'a>, why: Why) -> Self {
         let now = Instant::now();
-        Self { aws, drain, stop, watcher, why, hooks: Vec::new(), beat: None, looked: now, next_try: now }
+        Self { aws, drain, stop, watcher, why, hooks: Vec::new(), beat: None, looked: now, next_try: now, began: false }
     }
 
     async fn run(mut self) {
@@ -241,26 +258,40 @@ impl<'a> Leaving<'a> {
 
     /// Begins the drain as soon as it is this node's turn.
     async fn get_on(&mut self) {
+        let options = options(&self.watcher.signs, &self.hooks);
         match self.phase() {
-            Some(DrainPhase::Copying | DrainPhase::Voting | DrainPhase::Leaving | DrainPhase::Left) => {
-                self.aws.board.clear(Topic::Drain);
-                self.aws.board.set_activity("drains, because this instance has to go".to_owned());
-                self.next_try = Instant::now() + REFUSED_PAUSE;
-                return;
+            Some(DrainPhase::Left) => return self.aws.board.clear(Topic::Drain),
+            Some(phase) if phase.is_under_way() => return self.go_on(options),
+            Some(DrainPhase::Cancelled) if self.began && !options.must_go => {
+                let activity = "was to drain, as EC2 may soon take this instance back; an operator called that off";
+                return self.aws.board.set_activity(activity.to_owned());
             }
-            Some(DrainPhase::Refused) | None => {}
+            _ => {}
         }
         if Instant::now() < self.next_try {
             return self.tell_refusal();
         }
         self.next_try = Instant::now() + TURN_EVERY;
-        match self.drain.begin_in_turn(DrainOptions::default()).await {
-            Ok(Turn::Begun) => {}
+        match self.drain.begin_in_turn(options).await {
+            Ok(Turn::Begun) => self.began = true,
             Ok(Turn::Waits { others }) => {
                 let others: Vec<String> = others.iter().map(|node| node.ring_address().to_string()).collect();
                 self.aws.board.set_activity(format!("waits for its turn to drain, after {}", others.join(", ")));
             }
             Err(DrainError::NotServing { .. }) => {}
+            Err(error) => self.aws.board.set(Topic::Drain, &error),
+        }
+    }
+
+    /// What speeds it up, or forbids to call it off, may have been learnt meanwhile.
+    fn go_on(&mut self, options: DrainOptions) {
+        self.next_try = Instant::now() + REFUSED_PAUSE;
+        match self.drain.begin(options) {
+            Ok(()) => {
+                self.aws.board.clear(Topic::Drain);
+                self.aws.board.set_activity("drains, because this instance has to go".to_owned());
+            }
+            // It has just ended, or is being called off.
             Err(error) => self.aws.board.set(Topic::Drain, &error),
         }
     }
@@ -370,6 +401,21 @@ mod tests {
         assert_eq!(why(&Signs { spot: false, ..spot.clone() }), Some(Why::Rebalance));
         let both = Signs { lifecycle: Some("Terminating:Wait".into()), ..spot };
         assert_eq!(why(&both), Some(Why::Termination));
+    }
+
+    #[test]
+    fn who_is_gone_in_minutes_drains_without_a_limit() {
+        let hook = |name: &str| Hook { name: name.into(), heartbeat_secs: 60, global_secs: 6000 };
+        let held = signs(Some("Terminated"), Some("Terminating:Wait"));
+        assert_eq!(options(&held, &[hook("drain")]).rate, None, "the hook waits");
+        assert_eq!(options(&held, &[]).rate, Some(RateLimit(None)), "nothing does");
+        let spot = Signs { spot: true, ..held.clone() };
+        assert_eq!(options(&spot, &[hook("drain")]).rate, Some(RateLimit(None)), "EC2 does not wait for hooks");
+        let rebalance = Signs { rebalance: true, ..Signs::default() };
+        assert_eq!(options(&rebalance, &[]).rate, None);
+        for (signs, must_go) in [(held, true), (spot, true), (rebalance, false)] {
+            assert_eq!(options(&signs, &[]).must_go, must_go, "{signs:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use common::{http_pool::HttpPool, ring_id::NodeRef};
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
@@ -43,8 +44,18 @@ pub struct Acknowledgement {
     pub bid: Bid,
 }
 
+/// Tells all `members` but this node; those that answer, in the order of the ring, and how many do not.
+pub async fn announce_to_all(pool: &HttpPool, members: &[NodeRef], me: NodeRef, draining: bool) -> (Vec<Peer>, usize) {
+    let others: Vec<NodeRef> =
+        members.iter().filter(|node| node.ring_address() != me.ring_address()).copied().collect();
+    let told = join_all(others.iter().map(|node| announce(pool, *node, me, draining))).await;
+    let peers: Vec<Peer> = told.into_iter().flatten().collect();
+    let silent = others.len() - peers.len();
+    (peers, silent)
+}
+
 /// `None` if it does not answer, or not as one of ours does.
-pub async fn announce(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> Option<Peer> {
+async fn announce(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> Option<Peer> {
     let Acknowledgement { draining, free_bytes, .. } = tell(pool, to, me, draining).await?;
     Some(Peer { node: to, draining, free_bytes })
 }

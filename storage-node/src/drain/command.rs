@@ -1,4 +1,6 @@
-//! `storage-node drain`: asks a node to leave and watches it go.
+//! `storage-node drain`: asks a node to leave and watches it go, or asks it to stay.
+//!
+//! The drain is the node's own: it goes on when nobody watches any more. So Ctrl-C says that, and how it is called off.
 
 use std::{
     io::{IsTerminal, Write},
@@ -8,28 +10,71 @@ use std::{
 
 use anyhow::{Context, bail};
 use common::ring_id::{NodeRef, RingId};
+use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
+
+use super::interrupt::say_on_interrupt;
+use crate::replica::rate::RateLimit;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// A node may be too busy to answer for this long.
 const SILENCE: Duration = Duration::from_secs(30);
 
+#[derive(Clone, Copy, Debug)]
+pub struct DrainRequest {
+    pub allow_fewer_copies: bool,
+    /// `None`: what the node was started with.
+    pub rate: Option<RateLimit>,
+}
+
+/// Before the runtime and its threads are there; see [`drain`]. `node`: its ring address.
+pub fn prepare(node: SocketAddr) -> anyhow::Result<()> {
+    let last_words = format!(
+        "no longer watched: the drain of {node} goes on. `storage-node status --node {node}` shows it, \
+         `storage-node drain --cancel --node {node}` calls it off"
+    );
+    say_on_interrupt(last_words).context("wait for Ctrl-C")
+}
+
 /// Returns when the node has left the ring and its process has ended. `node`: its ring address.
-pub async fn drain(node: SocketAddr, allow_fewer_copies: bool) -> anyhow::Result<()> {
-    let address = NodeRef { ip: node.ip(), port: node.port(), id: RingId(0) }.admin_address();
-    let url = format!("http://{address}/drain");
-    let client = reqwest::Client::builder().timeout(DEADLINE).no_proxy().build()?;
-    let asked = client.post(format!("{url}?allow_fewer_copies={allow_fewer_copies}")).send().await;
-    let answer = asked.with_context(|| format!("no node answers at {node} (asked {url})"))?;
+pub async fn drain(node: SocketAddr, request: DrainRequest) -> anyhow::Result<()> {
+    let (client, url) = (client()?, url(node));
+    let mut asked = client.post(&url).query(&[("allow_fewer_copies", request.allow_fewer_copies)]);
+    if let Some(rate) = request.rate {
+        asked = asked.query(&[("rate", rate.to_string())]);
+    }
+    let answer = answer_to(asked, node).await?;
     if !answer.status().is_success() {
         bail!("{node} cannot be drained: {}", answer.text().await.unwrap_or_default().trim());
     }
     watch(&client, &url, node).await
 }
 
-async fn watch(client: &reqwest::Client, url: &str, node: SocketAddr) -> anyhow::Result<()> {
+/// Returns, with what there is to say, when the node serves as before. `node`: its ring address.
+pub async fn cancel(node: SocketAddr) -> anyhow::Result<String> {
+    let answer = answer_to(client()?.delete(url(node)), node).await?;
+    if !answer.status().is_success() {
+        bail!("the drain of {node} was not called off: {}", answer.text().await.unwrap_or_default().trim());
+    }
+    Ok(format!("the drain of {node} was called off; it goes on serving\n"))
+}
+
+fn client() -> reqwest::Result<Client> {
+    Client::builder().timeout(DEADLINE).no_proxy().build()
+}
+
+fn url(node: SocketAddr) -> String {
+    let address = NodeRef { ip: node.ip(), port: node.port(), id: RingId(0) }.admin_address();
+    format!("http://{address}/drain")
+}
+
+async fn answer_to(request: RequestBuilder, node: SocketAddr) -> anyhow::Result<Response> {
+    request.send().await.with_context(|| format!("no node answers at {node} (asked {})", url(node)))
+}
+
+async fn watch(client: &Client, url: &str, node: SocketAddr) -> anyhow::Result<()> {
     let mut progress = Progress::default();
     let mut heard = Instant::now();
     let mut left = false;
@@ -38,7 +83,7 @@ async fn watch(client: &reqwest::Client, url: &str, node: SocketAddr) -> anyhow:
             Ok(status) => {
                 heard = Instant::now();
                 left = status["phase"] == "left";
-                if status["phase"] == "refused" {
+                if status["phase"] == "refused" || status["phase"] == "cancelled" {
                     bail!("{node} is not drained and goes on serving: {}", status["reason"].as_str().unwrap_or("?"));
                 }
                 progress.show(&status);
@@ -62,7 +107,7 @@ async fn watch(client: &reqwest::Client, url: &str, node: SocketAddr) -> anyhow:
     Ok(())
 }
 
-async fn look(client: &reqwest::Client, url: &str) -> reqwest::Result<Value> {
+async fn look(client: &Client, url: &str) -> reqwest::Result<Value> {
     client.get(url).send().await?.error_for_status()?.json().await
 }
 
@@ -101,11 +146,12 @@ fn describe(status: &Value) -> String {
     let number = |name: &str| status[name].as_u64().unwrap_or(0);
     match status["phase"].as_str().unwrap_or("unknown") {
         "copying" => format!(
-            "handing over: {} copies, {} MiB left; {} copies, {} MiB sent",
+            "handing over: {} copies, {} MiB left; {} copies, {} MiB sent{}",
             number("chunks_left"),
             number("bytes_left").div_ceil(1 << 20),
             number("chunks_sent"),
             number("bytes_sent").div_ceil(1 << 20),
+            speed(status),
         ),
         "voting" => "giving up its vote on the namespace".into(),
         "leaving" => "the last writes are handed over".into(),
@@ -116,6 +162,15 @@ fn describe(status: &Value) -> String {
         ),
         other => format!("drain: {other}"),
     }
+}
+
+/// Nothing where it is not known: before something has moved, and from an older node.
+fn speed(status: &Value) -> String {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let rate = status["bytes_per_second"].as_u64().filter(|rate| *rate > 0).map(mib);
+    let limit = status["limit"].as_u64().map_or(String::new(), |limit| format!(" of at most {:.1}", mib(limit)));
+    let left = status["seconds_left"].as_u64().map_or(String::new(), |seconds| format!(", about {seconds} s"));
+    rate.map_or(String::new(), |rate| format!("; {rate:.1}{limit} MiB/s{left}"))
 }
 
 #[cfg(test)]
@@ -129,5 +184,14 @@ mod tests {
         let status =
             json!({"phase": "copying", "chunks_left": 3, "bytes_left": 1, "chunks_sent": 5, "bytes_sent": 2 << 20});
         assert_eq!(describe(&status), "handing over: 3 copies, 1 MiB left; 5 copies, 2 MiB sent");
+    }
+
+    #[test]
+    fn speed_limit_and_end_are_told_once_they_are_known() {
+        let mut status = json!({"phase": "copying", "bytes_per_second": 3 << 19, "limit": 2 << 20, "seconds_left": 12});
+        assert_eq!(speed(&status), "; 1.5 of at most 2.0 MiB/s, about 12 s");
+        status["limit"] = Value::Null;
+        status["seconds_left"] = Value::Null;
+        assert_eq!(speed(&status), "; 1.5 MiB/s");
     }
 }

@@ -15,48 +15,15 @@ use common::{
     ring_id::{Neighbours, NodeRef},
 };
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::progress::{DrainProgress, DrainStatus};
 use crate::turn::Bid;
 
 /// A node that drains says so again and again; who is silent for this long drains no more.
 pub const ANNOUNCED_FOR: Duration = Duration::from_secs(20);
 /// With more than this the store is looked through again instead.
 const MAX_FRESH: usize = 1 << 20;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DrainPhase {
-    /// Bringing chunks to those that keep them afterwards.
-    Copying,
-    /// Giving up the vote on the namespace, and the lead.
-    Voting,
-    /// Everything is handed over; the last writes are waited for.
-    Leaving,
-    /// Out of the ring; the process is about to end.
-    Left,
-    /// It could not be done, `reason` says why; the node serves as before.
-    Refused,
-}
-
-/// How far a drain has got.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrainStatus {
-    pub phase: DrainPhase,
-    /// Copies that others still lack, about.
-    pub chunks_left: u64,
-    pub bytes_left: u64,
-    pub chunks_sent: u64,
-    pub bytes_sent: u64,
-    pub reason: Option<String>,
-}
-
-impl DrainStatus {
-    pub fn new(phase: DrainPhase) -> Self {
-        Self { phase, chunks_left: 0, bytes_left: 0, chunks_sent: 0, bytes_sent: 0, reason: None }
-    }
-}
 
 #[derive(Default)]
 pub struct Departure {
@@ -65,7 +32,8 @@ pub struct Departure {
     peers: Mutex<HashMap<SocketAddr, Instant>>,
     /// Held for reading by every put under way, for writing while the node leaves.
     puts: RwLock<()>,
-    status: Mutex<Option<DrainStatus>>,
+    /// Of the drain that is under way, or the last one that was tried.
+    progress: Mutex<Option<DrainProgress>>,
     /// Whether this node waits for its turn to drain.
     bid: Mutex<Bid>,
 }
@@ -177,16 +145,16 @@ impl Departure {
     }
 
     pub fn status(&self) -> Option<DrainStatus> {
-        self.status.lock().clone()
+        self.progress.lock().as_ref().map(|progress| progress.status(Instant::now()))
     }
 
-    pub fn set_status(&self, status: DrainStatus) {
-        *self.status.lock() = Some(status);
+    pub fn set_progress(&self, progress: DrainProgress) {
+        *self.progress.lock() = Some(progress);
     }
 
-    pub fn change_status(&self, change: impl FnOnce(&mut DrainStatus)) {
-        if let Some(status) = &mut *self.status.lock() {
-            change(status);
+    pub fn change_progress(&self, change: impl FnOnce(&mut DrainProgress)) {
+        if let Some(progress) = &mut *self.progress.lock() {
+            change(progress);
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Bringing what this node keeps to those who hold it without it. Set union, like repair: what a holder has already is
 //! not sent again, so a pass may break off anywhere and the next one goes on from there.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Instant,
+};
 
 use common::{
     chunk::ChunkRef,
@@ -12,17 +15,17 @@ use futures_util::future::join_all;
 
 use super::{
     departure::Fresh,
+    pace::{MOVE_BYTES, Pace},
     plan::{DrainError, Heirs, Need},
 };
 use crate::{
     node::Node,
-    replica::peer::PeerError,
+    replica::{descent::Left, peer::PeerError},
     store::{Store, StoreError},
 };
 
 /// Moved in one request at most.
 const MOVE_CHUNKS: usize = 1024;
-const MOVE_BYTES: u64 = 4 << 20;
 
 /// Why a step did not come to its end.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ pub struct Assay {
     pub todo: Vec<Todo>,
     pub needs: Vec<Need>,
     /// Copies that are missing, about.
-    pub chunks: u64,
+    pub left: Left,
     /// All that hold something of what is here.
     pub holders: HashSet<NodeRef>,
 }
@@ -72,8 +75,9 @@ pub async fn assay(node: &Node, heirs: &Heirs) -> Result<Assay, Trouble> {
             let theirs = theirs.map_err(|error| again(&error))?;
             if (theirs.count, theirs.digest) != (count, digest) {
                 let missing = count.saturating_sub(theirs.count);
-                assay.chunks += missing;
-                assay.needs.push(Need { node: *holder, bytes: missing * record_bytes });
+                let bytes = missing * record_bytes;
+                assay.left = assay.left.and(Left { chunks: missing, bytes });
+                assay.needs.push(Need { node: *holder, bytes });
                 lacking.push(*holder);
             }
         }
@@ -86,17 +90,18 @@ pub async fn assay(node: &Node, heirs: &Heirs) -> Result<Assay, Trouble> {
 }
 
 /// Afterwards those that lacked something of the arc have all that was here when this began.
-pub async fn hand_on(node: &Node, todo: &Todo) -> Result<(), Trouble> {
+pub async fn hand_on(node: &Node, pace: &Pace, todo: &Todo) -> Result<(), Trouble> {
     let (arc, mut token) = (todo.arc, Some(0));
     while let Some(from) = token {
         let page = with_store(node, move |store| store.list(arc, from, MAX_BATCH_CHUNKS)).await?;
-        bring_to_all(node, &todo.lacking, &page.chunks).await?;
+        bring_to_all(node, Some(pace), &todo.lacking, &page.chunks).await?;
         token = page.next;
     }
     Ok(())
 }
 
-/// The same for what was stored lately.
+/// The same for what was stored lately. At once, as writes go: programs may wait for it, and a drain that is slower than
+/// they are would never end.
 pub async fn hand_on_fresh(node: &Node, heirs: &Heirs, fresh: &Fresh) -> Result<HashSet<NodeRef>, Trouble> {
     let mut by_owner: BTreeMap<u32, Vec<ListedChunk>> = BTreeMap::new();
     for listed in &fresh.chunks {
@@ -107,7 +112,7 @@ pub async fn hand_on_fresh(node: &Node, heirs: &Heirs, fresh: &Fresh) -> Result<
     let mut touched = HashSet::new();
     for chunks in by_owner.into_values() {
         let holders = heirs.holders_of(chunks[0].chunk.key());
-        bring_to_all(node, &holders, &chunks).await?;
+        bring_to_all(node, None, &holders, &chunks).await?;
         touched.extend(holders);
     }
     Ok(touched)
@@ -119,26 +124,36 @@ pub async fn sync(node: &Node, holders: &HashSet<NodeRef>) -> Result<(), Trouble
     synced.into_iter().collect::<Result<(), PeerError>>().map_err(|error| again(&error))
 }
 
-async fn bring_to_all(node: &Node, holders: &[NodeRef], chunks: &[ListedChunk]) -> Result<(), Trouble> {
-    let brought = join_all(holders.iter().map(|holder| bring(node, holder, chunks))).await;
+async fn bring_to_all(
+    node: &Node,
+    pace: Option<&Pace>,
+    holders: &[NodeRef],
+    chunks: &[ListedChunk],
+) -> Result<(), Trouble> {
+    let brought = join_all(holders.iter().map(|holder| bring(node, pace, holder, chunks))).await;
     brought.into_iter().collect()
 }
 
 /// What is not here any more, because it was deleted meanwhile or is damaged, cannot be brought and is left out.
-async fn bring(node: &Node, holder: &NodeRef, chunks: &[ListedChunk]) -> Result<(), Trouble> {
+async fn bring(node: &Node, pace: Option<&Pace>, holder: &NodeRef, chunks: &[ListedChunk]) -> Result<(), Trouble> {
     for group in chunks.chunks(MAX_BATCH_CHUNKS) {
         let refs: Vec<ChunkRef> = group.iter().map(|listed| listed.chunk.clone()).collect();
         let has = node.peers.has(holder, &refs).await.map_err(|error| again(&error))?;
         let missing: Vec<&ListedChunk> =
             group.iter().zip(has).filter(|(_, has)| !has).map(|(listed, _)| listed).collect();
-        for batch in batches(&missing) {
-            send(node, holder, batch).await?;
+        for batch in batches(&missing, pace.map_or(MOVE_BYTES, Pace::batch_bytes)) {
+            send(node, pace, holder, batch).await?;
         }
     }
     Ok(())
 }
 
-async fn send(node: &Node, holder: &NodeRef, batch: &[&ListedChunk]) -> Result<(), Trouble> {
+async fn send(node: &Node, pace: Option<&Pace>, holder: &NodeRef, batch: &[&ListedChunk]) -> Result<(), Trouble> {
+    let moved =
+        Left { chunks: batch.len() as u64, bytes: batch.iter().map(|listed| u64::from(listed.data_bytes)).sum() };
+    if let Some(pace) = pace {
+        pace.spend(moved.bytes).await;
+    }
     let refs: Vec<ChunkRef> = batch.iter().map(|listed| listed.chunk.clone()).collect();
     let records = with_store(node, move |store| store.get(&refs)).await?;
     if records.is_empty() {
@@ -151,24 +166,18 @@ async fn send(node: &Node, holder: &NodeRef, batch: &[&ListedChunk]) -> Result<(
         }
         other => again(&other),
     })?;
-    let (chunks, bytes) = (batch.len() as u64, batch.iter().map(|listed| u64::from(listed.data_bytes)).sum::<u64>());
-    node.departure.change_status(|status| {
-        status.chunks_sent += chunks;
-        status.bytes_sent += bytes;
-        status.chunks_left = status.chunks_left.saturating_sub(chunks);
-        status.bytes_left = status.bytes_left.saturating_sub(bytes);
-    });
+    node.departure.change_progress(|progress| progress.sent(moved, Instant::now()));
     Ok(())
 }
 
 /// As many as one request may carry, by number and by bytes.
-fn batches<'a, 'b>(listed: &'b [&'a ListedChunk]) -> Vec<&'b [&'a ListedChunk]> {
+fn batches<'a, 'b>(listed: &'b [&'a ListedChunk], most_bytes: u64) -> Vec<&'b [&'a ListedChunk]> {
     let (mut rest, mut batches) = (listed, Vec::new());
     while !rest.is_empty() {
         let mut bytes = 0;
         let fits = rest.iter().take(MOVE_CHUNKS).take_while(|item| {
             bytes += u64::from(item.data_bytes);
-            bytes <= MOVE_BYTES
+            bytes <= most_bytes
         });
         let (batch, others) = rest.split_at(fits.count().max(1));
         batches.push(batch);
@@ -204,7 +213,7 @@ mod tests {
         };
         let cut = |count: u32, data_bytes| {
             let all: Vec<_> = (1..=count).map(|index| listed(index, data_bytes)).collect();
-            batches(&all.iter().collect::<Vec<_>>()).iter().map(|batch| batch.len()).collect::<Vec<_>>()
+            batches(&all.iter().collect::<Vec<_>>(), MOVE_BYTES).iter().map(|batch| batch.len()).collect::<Vec<_>>()
         };
         assert_eq!(cut(9, 1 << 20), [4, 4, 1]);
         assert_eq!(cut(1500, 10), [1024, 476]);

@@ -2,7 +2,8 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `POST /drain?allow_fewer_copies=B` | 202 with JSON of [`DrainStatus`]; 409 where the node cannot be drained now |
+//! | `POST /drain?allow_fewer_copies=B&rate=R` | 202 with JSON of [`DrainStatus`]; 409 where the node cannot be drained now |
+//! | `DELETE /drain` | 200 with the same once the node serves as before; 409 where there is no drain to call off any more |
 //! | `GET /drain` | JSON of the last drain's [`DrainStatus`], or null |
 
 use std::sync::Arc;
@@ -18,16 +19,16 @@ use serde::Deserialize;
 
 use super::{
     announce::{Acknowledgement, Announcement},
-    departure::DrainStatus,
-    task::{Drain, DrainOptions},
+    handle::{Drain, DrainOptions},
+    progress::DrainStatus,
 };
-use crate::{http::admin::NodeState, node::Node};
+use crate::{http::admin::NodeState, node::Node, replica::rate::RateLimit};
 
 type Refusal = (StatusCode, String);
 
 /// Has no fallback.
 pub fn routes(node: Arc<Node>, drain: Drain) -> Router {
-    let of_this_node = Router::new().route("/drain", get(status).post(begin)).with_state(drain);
+    let of_this_node = Router::new().route("/drain", get(status).post(begin).delete(call_off)).with_state(drain);
     of_this_node.merge(Router::new().route("/drain/peer", post(hear)).with_state(node))
 }
 
@@ -35,15 +36,29 @@ pub fn routes(node: Arc<Node>, drain: Drain) -> Router {
 struct Params {
     #[serde(default)]
     allow_fewer_copies: bool,
+    /// As on the command line.
+    rate: Option<String>,
+}
+
+impl Params {
+    fn options(self) -> Result<DrainOptions, Refusal> {
+        let rate = self.rate.map(|rate| rate.parse::<RateLimit>()).transpose();
+        let rate = rate.map_err(|reason| (StatusCode::BAD_REQUEST, reason))?;
+        Ok(DrainOptions { allow_fewer_copies: self.allow_fewer_copies, rate, must_go: false })
+    }
 }
 
 async fn begin(
     State(drain): State<Drain>,
     Query(params): Query<Params>,
 ) -> Result<(StatusCode, Json<Option<DrainStatus>>), Refusal> {
-    let options = DrainOptions { allow_fewer_copies: params.allow_fewer_copies };
-    drain.begin(options).map_err(|error| (StatusCode::CONFLICT, error.to_string()))?;
+    drain.begin(params.options()?).map_err(|error| (StatusCode::CONFLICT, error.to_string()))?;
     Ok((StatusCode::ACCEPTED, Json(drain.status())))
+}
+
+async fn call_off(State(drain): State<Drain>) -> Result<Json<Option<DrainStatus>>, Refusal> {
+    drain.call_off().await.map_err(|error| (StatusCode::CONFLICT, error.to_string()))?;
+    Ok(Json(drain.status()))
 }
 
 async fn status(State(drain): State<Drain>) -> Json<Option<DrainStatus>> {

@@ -1,181 +1,70 @@
 //! Carrying a drain out: tell the others, hand over, give up the vote, leave, answer a little longer.
 //!
-//! Until the moment of leaving nothing is given up that cannot be taken back, and a drain that fails leaves a node that
-//! serves as before. The moment itself is fenced: puts wait while the last of what was stored is handed over and the
-//! ring is told, and then go where it says.
+//! Until the moment of leaving nothing is given up that cannot be taken back: a drain that fails or is called off breaks
+//! off wherever it is, and leaves a node that serves as before.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use common::{http_pool::HttpPool, ring_id::NodeRef};
-use futures_util::future::join_all;
-use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    announce::{announce, ask_bid},
-    departure::{DrainPhase, DrainStatus},
+    DrainOptions, DrainPhase, DrainSettings,
+    announce::announce_to_all,
+    control::{Control, Run},
     hand_over::{self, Trouble},
+    leaving::Leaving,
+    pace::Pace,
+    patience::Patience,
     plan::{self, DrainError, Heirs, Peer},
 };
-use crate::{
-    http::admin::NodeState,
-    node::Node,
-    turn::{self, Bid, Verdict},
-};
+use crate::{http::admin::NodeState, node::Node, replica::descent::Left};
 
 /// How often the others are told that this node drains; they forget it after some silence.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
-const TRY_AGAIN: Duration = Duration::from_millis(300);
+pub(super) const TRY_AGAIN: Duration = Duration::from_millis(300);
 /// With no more than this stored since the last look, the rest can be handed over while puts wait.
 const FEW_CHUNKS: usize = 2048;
 /// Looks at what was stored meanwhile before the rest is handed over with puts waiting, however much it is.
 const MAX_LOOKS: usize = 20;
 
-#[derive(Clone, Debug)]
-pub struct DrainSettings {
-    /// A drain on which nothing gets on for this long is given up.
-    pub patience: Duration,
-    /// A node that is only restarting comes back within this; too few of them after it are too few.
-    pub look_patience: Duration,
-    pub vote_deadline: Duration,
-    /// Puts wait no longer than this for the end of the drain; otherwise it goes on, and ends a little later.
-    pub fence: Duration,
-    /// How long questions are still answered after leaving.
-    pub grace: Duration,
+/// What all of a drain works with.
+pub(super) struct Task {
+    pub node: Arc<Node>,
+    pub pool: Arc<HttpPool>,
+    pub settings: DrainSettings,
+    pub control: Control,
+    pub pace: Pace,
+    pub finished: CancellationToken,
 }
 
-impl Default for DrainSettings {
-    fn default() -> Self {
-        Self {
-            patience: Duration::from_secs(60),
-            look_patience: Duration::from_secs(5),
-            vote_deadline: Duration::from_secs(60),
-            fence: Duration::from_secs(8),
-            grace: Duration::from_secs(3),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DrainOptions {
-    /// Leave also when fewer than three nodes stay.
-    pub allow_fewer_copies: bool,
-}
-
-/// The drain of this node; cheap to clone.
-#[derive(Clone)]
-pub struct Drain(Arc<Inner>);
-
-struct Inner {
-    node: Arc<Node>,
-    pool: Arc<HttpPool>,
-    settings: DrainSettings,
-    running: Mutex<bool>,
-    finished: CancellationToken,
-}
-
-/// How a try to leave ended.
-enum Leaving {
-    Left,
-    /// The ring is another one now, or the vote came back: from the beginning.
-    Changed,
-}
-
-/// Whether a node that wants to drain may.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Turn {
-    Begun,
-    /// These drain, or want to as well and come first.
-    Waits {
-        others: Vec<NodeRef>,
-    },
-}
-
-impl Drain {
-    pub fn new(node: Arc<Node>, pool: Arc<HttpPool>, settings: DrainSettings) -> Self {
-        let finished = CancellationToken::new();
-        Self(Arc::new(Inner { node, pool, settings, running: Mutex::new(false), finished }))
-    }
-
-    /// Begins a drain in the background; one that runs already goes on.
-    pub fn begin(&self, options: DrainOptions) -> Result<(), DrainError> {
-        let mut running = self.0.running.lock();
-        if *running {
-            return Ok(());
-        }
-        let node = &self.0.node;
-        if node.stage.get() != NodeState::Serving {
-            return Err(DrainError::NotServing { state: format!("{:?}", node.stage.get()).to_lowercase() });
-        }
-        *running = true;
-        node.stage.set(NodeState::Draining);
-        node.departure.set_status(DrainStatus::new(DrainPhase::Copying));
-        node.departure.begin();
-        info!(allow_fewer_copies = options.allow_fewer_copies, "draining");
-        tokio::spawn(self.clone().run(options));
-        Ok(())
-    }
-
-    /// Begins a drain if it is this node's turn: only one node of a ring drains in turn. Otherwise says that it waits,
-    /// and for whom; call again later, or [`Drain::give_up_turn`].
-    pub async fn begin_in_turn(&self, options: DrainOptions) -> Result<Turn, DrainError> {
-        let node = &self.0.node;
-        loop {
-            node.departure.set_bid(Bid::Tries);
-            let turn = self.0.ask_for_turn().await;
-            match turn {
-                Ok((Verdict::AskAgain, _)) => sleep(TRY_AGAIN).await,
-                Ok((Verdict::Go, _)) => {
-                    let begun = self.begin(options);
-                    node.departure.set_bid(Bid::None);
-                    return begun.map(|()| Turn::Begun);
-                }
-                Ok((Verdict::StepBack, others)) => {
-                    node.departure.set_bid(Bid::Wants);
-                    return Ok(Turn::Waits { others });
-                }
-                Err(reason) => {
-                    node.departure.set_bid(Bid::Wants);
-                    return Err(DrainError::Stalled { within: self.0.settings.look_patience, reason });
-                }
-            }
-        }
-    }
-
-    /// Others need not wait for this node.
-    pub fn give_up_turn(&self) {
-        self.0.node.departure.set_bid(Bid::None);
-    }
-
-    /// When the node has left the ring and the grace is over.
-    pub async fn finished(&self) {
-        self.0.finished.cancelled().await;
-    }
-
-    pub fn status(&self) -> Option<DrainStatus> {
-        self.0.node.departure.status()
-    }
-
-    async fn run(self, options: DrainOptions) {
-        let inner = &self.0;
+impl Task {
+    pub async fn run(self: Arc<Self>, options: DrainOptions, run: Run) {
         let done = tokio::select! {
-            done = inner.drain(options) => done,
-            never = inner.keep_announcing() => never,
+            biased;
+            () = run.called_off.cancelled() => None,
+            done = self.drain(options) => Some(done),
+            never = self.keep_announcing() => Some(never),
         };
         match done {
-            Ok(()) => {
+            Some(Ok(())) => {
                 info!("drained, and out of the ring");
-                sleep(inner.settings.grace).await;
-                inner.finished.cancel();
+                sleep(self.settings.grace).await;
+                self.finished.cancel();
             }
-            Err(error) => inner.serve_on(&error).await,
+            Some(Err(error)) => {
+                warn!(%error, "not drained; the node goes on serving");
+                self.serve_on(DrainPhase::Refused, error.to_string()).await;
+            }
+            None => {
+                info!("the drain was called off; the node goes on serving");
+                self.serve_on(DrainPhase::Cancelled, "it was called off".into()).await;
+            }
         }
     }
-}
 
-impl Inner {
     async fn drain(&self, options: DrainOptions) -> Result<(), DrainError> {
         let mut patience = Patience::new(self.settings.patience);
         loop {
@@ -221,28 +110,9 @@ impl Inner {
     }
 
     /// Tells all members; those that answer, in the order of the ring, and how many do not.
-    async fn greet(&self, draining: bool) -> Result<(Vec<Peer>, usize), String> {
+    pub async fn greet(&self, draining: bool) -> Result<(Vec<Peer>, usize), String> {
         let members = self.node.ring.members().await.map_err(|error| error.to_string())?;
-        let me = self.node.ring.me();
-        let others: Vec<NodeRef> =
-            members.into_iter().filter(|node| node.ring_address() != me.ring_address()).collect();
-        let told = join_all(others.iter().map(|node| announce(&self.pool, *node, me, draining))).await;
-        let peers: Vec<Peer> = told.into_iter().flatten().collect();
-        let silent = others.len() - peers.len();
-        Ok((peers, silent))
-    }
-
-    /// Also those that drain or want to. Who does not answer is no reason to wait: the drain looks after those itself.
-    async fn ask_for_turn(&self) -> Result<(Verdict, Vec<NodeRef>), String> {
-        let members = self.node.ring.members().await.map_err(|error| error.to_string())?;
-        let me = self.node.ring.me();
-        let others = members.into_iter().filter(|node| node.ring_address() != me.ring_address());
-        let asked = others.map(|node| async move { Some((node, ask_bid(&self.pool, node, me).await?)) });
-        let bids: Vec<(NodeRef, Bid)> = join_all(asked).await.into_iter().flatten().collect();
-        let keys = bids.iter().map(|(node, bid)| (node.ring_address(), *bid));
-        let verdict = turn::verdict(&me.ring_address(), keys);
-        let wanting = bids.iter().filter(|(_, bid)| *bid != Bid::None).map(|(node, _)| *node).collect();
-        Ok((verdict, wanting))
+        Ok(announce_to_all(&self.pool, &members, self.node.ring.me(), draining).await)
     }
 
     /// Everything that is here, arc by arc. Returns whom it has gone to.
@@ -250,14 +120,11 @@ impl Inner {
         let assay = hand_over::assay(&self.node, heirs).await?;
         let (peers, _) = self.greet(true).await.map_err(Trouble::Again)?;
         plan::check_room(&assay.needs, &peers)?;
-        let bytes_left = assay.needs.iter().map(|need| need.bytes).sum();
-        self.node.departure.change_status(|status| {
-            (status.chunks_left, status.bytes_left) = (assay.chunks, bytes_left);
-        });
+        self.node.departure.change_progress(|progress| progress.found(assay.left));
         for todo in &assay.todo {
-            hand_over::hand_on(&self.node, todo).await?;
+            hand_over::hand_on(&self.node, &self.pace, todo).await?;
         }
-        self.node.departure.change_status(|status| (status.chunks_left, status.bytes_left) = (0, 0));
+        self.node.departure.change_progress(|progress| progress.found(Left::default()));
         Ok(assay.holders)
     }
 
@@ -273,7 +140,7 @@ impl Inner {
         Ok(touched)
     }
 
-    async fn hand_over_fresh(&self, heirs: &Heirs) -> Result<HashSet<NodeRef>, Trouble> {
+    pub async fn hand_over_fresh(&self, heirs: &Heirs) -> Result<HashSet<NodeRef>, Trouble> {
         let fresh = self.node.departure.take_fresh();
         if fresh.incomplete {
             return Err(Trouble::Again("more was stored than one round can hand over".into()));
@@ -304,40 +171,6 @@ impl Inner {
         }
     }
 
-    /// Puts wait from here on, until the node has left or has found that it cannot yet.
-    async fn leave(&self, heirs: &Heirs, holders: HashSet<NodeRef>, options: DrainOptions) -> Result<Leaving, Trouble> {
-        let late = |_| Trouble::Again(format!("the last writes took over {:?}", self.settings.fence));
-        let fence = timeout(self.settings.fence, self.node.departure.fence()).await.map_err(late)?;
-        let last = timeout(self.settings.fence, self.hand_over_last(heirs, holders, options)).await.map_err(late)??;
-        let view = self.node.ring.neighbours();
-        let (Some(members), Some(heir)) = (last, plan::view_of_heir(&view)) else { return Ok(Leaving::Changed) };
-        // From here on there is no way back. The ring's task carries the word out, if late.
-        if let Err(error) = self.node.ring.leave().await {
-            warn!(%error, "the ring is slow to let this node go");
-        }
-        self.node.departure.leave(heir);
-        self.node.stage.set(NodeState::Gone);
-        self.phase(DrainPhase::Left);
-        drop(fence);
-        self.node.ring.say_left(&view, &members).await;
-        Ok(Leaving::Left)
-    }
-
-    /// The other members, or `None` if they are not those any more to whom everything was handed over.
-    async fn hand_over_last(
-        &self,
-        heirs: &Heirs,
-        mut holders: HashSet<NodeRef>,
-        options: DrainOptions,
-    ) -> Result<Option<Vec<NodeRef>>, Trouble> {
-        holders.extend(self.hand_over_fresh(heirs).await?);
-        hand_over::sync(&self.node, &holders).await?;
-        let (peers, silent) = self.greet(true).await.map_err(Trouble::Again)?;
-        let same = plan::heirs(&peers, silent, options.allow_fewer_copies).as_ref() == Ok(heirs);
-        let done = same && !self.node.namespace().votes_now().await;
-        Ok(done.then(|| peers.iter().map(|peer| peer.node).collect()))
-    }
-
     async fn keep_announcing(&self) -> Result<(), DrainError> {
         loop {
             // Whoever leaves must not be chosen as a voter meanwhile. A voter stays one until its chunks are handed over.
@@ -350,68 +183,35 @@ impl Inner {
         }
     }
 
-    async fn serve_on(&self, error: &DrainError) {
-        warn!(%error, "not drained; the node goes on serving");
-        self.node.departure.change_status(|status| {
-            (status.phase, status.reason) = (DrainPhase::Refused, Some(error.to_string()));
-        });
+    /// The drain has come to nothing. Its end is told last: who hears of it may begin the next one at once.
+    async fn serve_on(&self, phase: DrainPhase, reason: String) {
         self.node.departure.cancel();
         self.node.stage.set(NodeState::Serving);
-        *self.running.lock() = false;
-        self.node.namespace().decline(false).await;
+        tokio::spawn(take_vote_back(self.node.clone()));
         // Who is not reached now forgets the drain by itself.
         let _ = self.greet(false).await;
+        self.node.departure.change_progress(|progress| progress.end(phase, reason));
+        self.control.end();
     }
 
-    fn phase(&self, phase: DrainPhase) {
-        let before = self.node.departure.status().map(|status| status.phase);
-        if before != Some(phase) {
-            info!(?phase, "drain");
-        }
-        self.node.departure.change_status(|status| status.phase = phase);
-    }
-}
-
-/// Failures are forgiven as long as something gets on between them.
-struct Patience {
-    within: Duration,
-    since: Option<Instant>,
-    sent: u64,
-}
-
-impl Patience {
-    fn new(within: Duration) -> Self {
-        Self { within, since: None, sent: 0 }
-    }
-
-    fn begin_anew(&mut self) {
-        self.since = None;
-    }
-
-    fn failed(&mut self, sent: u64, reason: &str, now: Instant) -> Result<(), DrainError> {
-        if sent > self.sent {
-            (self.sent, self.since) = (sent, None);
-        }
-        let since = *self.since.get_or_insert(now);
-        match now - since >= self.within {
-            true => Err(DrainError::Stalled { within: self.within, reason: reason.into() }),
-            false => Ok(()),
-        }
+    pub fn phase(&self, phase: DrainPhase) {
+        self.node.departure.change_progress(|progress| {
+            if progress.phase() != phase {
+                info!(?phase, "drain");
+            }
+            progress.enter(phase);
+        });
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_are_forgiven_while_something_gets_on() {
-        let (mut patience, start) = (Patience::new(Duration::from_secs(60)), Instant::now());
-        let mut failed = |sent, secs| patience.failed(sent, "slow", start + Duration::from_secs(secs));
-        for step in 0..5 {
-            assert_eq!(failed(step, step * 59), Ok(()));
+/// Whether this node votes again is for those that lead to say; they have to know that it may. Goes on until they do, or
+/// until it drains anew.
+async fn take_vote_back(node: Arc<Node>) {
+    // Twice, as a word of the drain that was on its way when it broke off may come after the first.
+    for _ in 0..2 {
+        while !node.departure.drains() && !node.namespace().stay().await {
+            sleep(TRY_AGAIN).await;
         }
-        assert_eq!(failed(4, 4 * 59 + 59), Ok(()));
-        assert!(matches!(failed(4, 4 * 59 + 60), Err(DrainError::Stalled { .. })));
+        sleep(ANNOUNCE_EVERY).await;
     }
 }

@@ -55,6 +55,23 @@ pub(super) async fn decline(inner: &Inner, leaving: bool) {
     }
 }
 
+/// One step back to where this node may be chosen as a voter; whether that is done. A lead that it has begun to hand over
+/// has lost its lease for good, so it goes to another first: otherwise nobody would lead.
+pub(super) async fn stay(inner: &Inner) -> bool {
+    if let Some(reign) = inner.reigns() {
+        if *inner.handed_over.lock() != Some(reign) {
+            return true;
+        }
+        if let Err(reason) = hand_over(inner, reign).await {
+            tracing::debug!(reason, "nobody takes over the lead that this node has begun to hand over");
+        }
+        return false;
+    }
+    let Some(leader) = inner.leader().filter(|leader| *leader != inner.ring) else { return false };
+    let told = inner.network.say_leaving(admin_address(leader), inner.uid, false).await;
+    told.inspect_err(|reason| tracing::debug!(reason, "the leader does not hear yet that this node stays")).is_ok()
+}
+
 /// Lets the voter that has most of the log lead. It need not wait for this leader's lease, so this leader gives up the
 /// lease first, and for good: a hand-over that seems to have failed may only be late.
 async fn hand_over(inner: &Inner, reign: Leadership) -> Result<(), String> {

@@ -284,6 +284,12 @@ impl Namespace {
         left.unwrap_or_else(|_| Err(format!("not done within {deadline:?}"))).map_err(NamespaceError::Leave)
     }
 
+    /// Takes [`Namespace::leave`] back, wherever it was broken off: this node may be chosen as a voter again. To be called
+    /// until it returns true.
+    pub async fn stay(&self) -> bool {
+        leave::stay(&self.inner).await
+    }
+
     /// Tells the leader, while this node drains, not to choose it as a voter; or that it may again.
     pub async fn decline(&self, leaving: bool) {
         leave::decline(&self.inner, leaving).await;

@@ -144,14 +144,15 @@ impl Progress {
     }
 }
 
+/// What has moved, and how fast it does.
 #[derive(Default)]
-struct Meter {
+pub struct Meter {
     total: Left,
     recent: VecDeque<(Instant, u64)>,
 }
 
 impl Meter {
-    fn add(&mut self, moved: Left, now: Instant) {
+    pub fn add(&mut self, moved: Left, now: Instant) {
         self.total = self.total.and(moved);
         while self.recent.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= WINDOW) {
             self.recent.pop_front();
@@ -163,7 +164,7 @@ impl Meter {
         }
     }
 
-    fn flow(&self, left: Left, now: Instant) -> Flow {
+    pub fn flow(&self, left: Left, now: Instant) -> Flow {
         let recent = || self.recent.iter().filter(|(at, _)| now.saturating_duration_since(*at) < WINDOW);
         let since = recent().next().map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at));
         let seconds = since.max(Duration::from_secs(1)).as_secs_f64();

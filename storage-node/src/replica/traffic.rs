@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use common::{
@@ -52,13 +52,22 @@ impl Traffic {
 
     /// For the status and the metrics.
     pub fn status(&self) -> RepairStatus {
-        let limit = self.bucket.lock().limit().0;
+        let limit = self.limit().0;
         self.progress.lock().status(limit, Instant::now())
+    }
+
+    pub fn limit(&self) -> RateLimit {
+        self.bucket.lock().limit()
+    }
+
+    /// Takes `bytes` out of what may go, and says how long to wait before they do.
+    pub fn take(&self, bytes: u64) -> Duration {
+        self.bucket.lock().take(bytes, Instant::now())
     }
 
     /// Waits until `bytes` may go.
     pub async fn spend(&self, bytes: u64) {
-        let wait = self.bucket.lock().take(bytes, Instant::now());
+        let wait = self.take(bytes);
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }

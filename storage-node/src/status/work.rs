@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    drain::DrainStatus,
+    drain::{DrainPhase, DrainStatus},
     replica::progress::{Flow, RepairStatus},
     scrub::ScrubStatus,
 };
@@ -96,12 +96,17 @@ fn reading(scrub: &ScrubStatus, now: u64) -> Option<Scrub> {
     })
 }
 
+/// Of one that came to nothing only the reason is of interest.
 fn handing_over(drain: &DrainStatus) -> Moving {
+    if matches!(drain.phase, DrainPhase::Refused | DrainPhase::Cancelled) {
+        return Moving { problem: drain.reason.clone(), ..Moving::default() };
+    }
     Moving {
         chunks_left: Some(drain.chunks_left),
         bytes_left: Some(drain.bytes_left),
-        problem: drain.reason.clone(),
-        ..Moving::default()
+        bytes_per_second: Some(drain.bytes_per_second),
+        seconds_left: drain.seconds_left,
+        problem: None,
     }
 }
 
@@ -119,7 +124,7 @@ fn moving(flow: &Flow) -> Option<Moving> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{drain::DrainPhase, scrub::PassReport};
+    use crate::scrub::PassReport;
 
     #[test]
     fn what_repair_has_left_is_told_once_it_has_compared() {
@@ -143,12 +148,43 @@ mod tests {
         assert_eq!((done.under_replicated, done.repair), (Some(0), None));
     }
 
+    fn drain(phase: DrainPhase) -> DrainStatus {
+        DrainStatus {
+            phase,
+            chunks_left: 3,
+            bytes_left: 300,
+            chunks_sent: 1,
+            bytes_sent: 100,
+            bytes_per_second: 50,
+            seconds_left: Some(6),
+            limit: None,
+            reason: None,
+        }
+    }
+
+    fn of_drain(drain: &DrainStatus) -> Option<Moving> {
+        Work::of(&RepairStatus::default(), Some(drain), &ScrubStatus::default(), 0).drain
+    }
+
     #[test]
-    fn a_refused_drain_says_why() {
-        let mut drain = DrainStatus::new(DrainPhase::Refused);
-        drain.reason = Some("too few".into());
-        let work = Work::of(&RepairStatus::default(), Some(&drain), &ScrubStatus::default(), 0);
-        assert_eq!(work.drain.and_then(|moving| moving.problem), Some("too few".into()));
+    fn a_drain_says_how_fast_it_is_and_when_it_is_done() {
+        let wanted = Moving {
+            chunks_left: Some(3),
+            bytes_left: Some(300),
+            bytes_per_second: Some(50),
+            seconds_left: Some(6),
+            problem: None,
+        };
+        assert_eq!(of_drain(&drain(DrainPhase::Copying)), Some(wanted));
+    }
+
+    #[test]
+    fn a_drain_that_came_to_nothing_says_why() {
+        for phase in [DrainPhase::Refused, DrainPhase::Cancelled] {
+            let drain = DrainStatus { reason: Some("too few".into()), ..drain(phase) };
+            let wanted = Moving { problem: Some("too few".into()), ..Moving::default() };
+            assert_eq!(of_drain(&drain), Some(wanted), "{phase:?}");
+        }
     }
 
     #[test]

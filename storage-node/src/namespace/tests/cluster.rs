@@ -165,6 +165,33 @@ async fn a_leader_that_leaves_hands_over_and_gives_up_its_vote() {
     .await;
 }
 
+/// A drain was called off when the vote was given up already, or was about to be.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stays_after_all_votes_again() {
+    let nodes = cluster(3, Settings::default()).await;
+    let leaver = leader_at(&nodes).unwrap();
+    let stays = || async {
+        eventually("the leader knows that it stays", || async { nodes[leaver].namespace.stay().await.then_some(()) })
+            .await;
+        eventually("three vote, and one of them leads", || async {
+            let leader = leader_at(&nodes)?;
+            let voters = nodes[leader].namespace.status().voters;
+            (voters.len() == 3 && voters.contains_key(&nodes[leaver].uid)).then_some(())
+        })
+        .await;
+    };
+    nodes[leaver].namespace.leave(LONG).await.unwrap();
+    stays().await;
+    // Broken off while the lead is handed over, or the vote given up.
+    let leader = leader_at(&nodes).unwrap();
+    for step in 0..5 {
+        let broken_off = nodes[leader].namespace.leave(Duration::from_millis(step * 20)).await;
+        tracing::debug!(?broken_off, "whether that was time enough");
+        eventually("it stays", || async { nodes[leader].namespace.stay().await.then_some(()) }).await;
+    }
+    stays().await;
+}
+
 /// A node drained right after it had got its seat. What it had last heard of the leader was from before that, so it took itself
 /// for no voter and left with its vote; when the leader died next, one of three voters was there.
 #[tokio::test(flavor = "multi_thread")]

@@ -243,7 +243,7 @@ impl Pool {
         let Ok(Some(status)) = drain_status(&self.http, self.address(number)).await else { return Ok(()) };
         match status.phase {
             DrainPhase::Left => self.node(number).leaving = Leaving::Left,
-            DrainPhase::Refused => {
+            DrainPhase::Refused | DrainPhase::Cancelled => {
                 let reason = status.reason.unwrap_or_default();
                 warn!(node = number, reason, "does not shrink: the node was not drained and serves on");
                 self.node(number).leaving = Leaving::No;
