@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::{
+    kept,
     process::NodeProcess,
     programs::binary,
     raw_rpc::{RawNode, RawRpc},
@@ -256,7 +257,7 @@ impl Drop for Cluster {
         for index in self.live() {
             self.kill(index);
         }
-        if std::thread::panicking() {
+        if kept::is_wanted() {
             let folder = self.folder.path().file_name().unwrap_or_default().display();
             for (index, node) in self.nodes.iter().enumerate() {
                 node.process.show_log(&format!("node {}", index + 1), &format!("{folder}-n{}", index + 1));

@@ -1,8 +1,14 @@
-//! Logs that outlive a failed test: their ends on stderr, and the whole of them in the folder CHORDFS_TEST_KEEP, if set.
+//! Logs that outlive a failed test: their ends on stderr. With the folder CHORDFS_TEST_KEEP set, the whole of them is in
+//! there, also after a success.
 
 use std::{fs, path::Path};
 
-/// To be called while a test fails. `name` is unique in the test process.
+/// Whether a test that ends now is to leave its logs.
+pub fn is_wanted() -> bool {
+    std::thread::panicking() || std::env::var_os("CHORDFS_TEST_KEEP").is_some()
+}
+
+/// To be called where that is wanted. `name` is unique in the test process.
 pub fn show(what: &str, log: &Path, name: &str) {
     let text = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
     let tail: Vec<_> = text.lines().rev().take(40).collect();

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::{
     cluster::{Stored, check_members, parse_stored},
     disk::{self, Disk},
+    kept,
     mount::TempMount,
     netns::{Namespace, Network, Side},
     process::NodeProcess,
@@ -391,7 +392,7 @@ impl Drop for Lab {
         for index in self.live() {
             self.kill(index);
         }
-        if std::thread::panicking() {
+        if kept::is_wanted() {
             for (index, node) in self.nodes.iter().enumerate() {
                 let name = format!("{}-{}", self.network.tag(), node.name);
                 node.process.show_log(&format!("node {}", index + 1), &name);

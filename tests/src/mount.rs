@@ -104,7 +104,7 @@ fn pids_with_argument(argument: &Path) -> Vec<u32> {
 
 impl Drop for TempMount {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if kept::is_wanted() {
             let name = self.folder.path().file_name().expect("a temporary folder has a name").to_string_lossy();
             kept::show("the mount", &self.log_path(), &name);
         }
