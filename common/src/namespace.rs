@@ -405,9 +405,9 @@ pub enum Query {
         before: Time,
         limit: u32,
     },
-    /// Which of these versions does no file reference?
+    /// Which chunks of these runs does no file have, though it might be given up (`BuryOrphans`) if so?
     Unreferenced {
-        versions: Vec<Version>,
+        runs: Vec<Extent>,
     },
     /// What all files consist of, by inode and chunk, from chunk `first` of `ino` on.
     /// Files that lost their last name and are held open are among them.
@@ -441,7 +441,12 @@ pub enum Answer {
         bytes: u64,
     },
     Dead(Vec<(u64, ChunkRun)>),
-    Versions(Vec<Version>),
+    /// Pieces of the runs that were asked about, in their order. `next`: the number of the run, and its chunk, from which
+    /// on to ask again.
+    Unreferenced {
+        pieces: Vec<Extent>,
+        next: Option<(u32, u32)>,
+    },
     /// `next` is what to ask from for the rest.
     Contents {
         files: Vec<FileContents>,

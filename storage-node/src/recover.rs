@@ -52,7 +52,7 @@ fn meaning(data: &Path, uid: u64, outlook: &Recovered) -> String {
     let loss = match outlook.may_have_lost {
         true => {
             "  - Changes to names and files that the others agreed on in the last moments, without this node, are lost, \
-             also\n    such as were acknowledged to a program. Nothing tells which those were.\n"
+             also\n    such as were acknowledged to a program. Nothing tells which those were. Their chunks are kept for 30 days.\n"
         }
         false => "  - No change that was acknowledged is lost: each of two voters has all of them.\n",
     };

@@ -170,6 +170,18 @@ mod tests {
         assert_eq!(Circle::default().holders(RingId(8)).count(), 0);
     }
 
+    /// What a file overwrote in the middle of a write is an orphan, though the rest of the version is not.
+    #[test]
+    fn a_single_overwritten_chunk_is_referenced_no_more() {
+        let mut referenced = Referenced::default();
+        for (first, count, version) in [(1, 4, 7), (5, 1, 8), (6, 15, 7)] {
+            referenced.add(&Extent { first, count, version: Version(version) });
+        }
+        let referenced = referenced.seal();
+        let not = |index: &u32| !referenced.contains(ChunkId { version: Version(7), index: *index });
+        assert_eq!((1..=21).filter(not).collect::<Vec<u32>>(), [5, 21]);
+    }
+
     #[test]
     fn a_run_references_its_chunks() {
         let mut referenced = Referenced::default();

@@ -1,5 +1,6 @@
 //! What is stored and part of no file: contents of writers that died before their commit, and deletions that a node
-//! missed. They take space and do no harm, so a check names them and is content.
+//! missed; chunk by chunk, as a file may have the rest of the same write. They take space and do no harm, so a check names
+//! them and is content.
 //!
 //! A chunk that is being written is stored before it is part of a file, and a deleted one goes some seconds after it has
 //! left its file. So what looks like an orphan is looked at again when the grace is over: in the files as they are then,

@@ -4,6 +4,12 @@
 //! Works on the folder of a node that does not run: everything in its log is applied, and the result becomes a snapshot in
 //! which this node is the only voter. Of two voters each has all that was ever answered, so nothing is lost. Of three,
 //! the one that is left may lack what the other two agreed on last.
+//!
+//! What these two gave out meanwhile is known to mounts and nodes, so nothing that they may have numbered is numbered
+//! again: versions, inodes and sessions begin anew far beyond (`tables/leap.rs` says which and why), and so does the log,
+//! whose index is an inode's change counter. The snapshot is as of an entry that nobody has, in a term that nobody has
+//! voted in: a former member that is started with its old folder after all, and even one that has exactly this log, can
+//! only take the snapshot, and never lays new entries over tables that have not leapt.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,13 +22,17 @@ use std::{
 use openraft::{
     Membership, RaftLogReader,
     storage::{RaftLogStorage, RaftStateMachine},
+    type_config::alias::LeaderIdOf,
+    vote::RaftLeaderIdExt,
 };
 
 use super::{
     feed::Feed,
     log_store::LogStore,
-    raft_types::{LogId, Member, StoredMembership},
+    raft_types::{LogId, Member, StoredMembership, TypeConfig, Vote},
     state_machine::{State, StateMachine},
+    tables::Leap,
+    time_now,
 };
 
 /// What was done, or is about to be.
@@ -81,10 +91,27 @@ impl Recovery {
         let ring = ring.ok_or_else(|| io::Error::other("the node's address is not in its log; name it"))?;
         let alone = Membership::new(vec![BTreeSet::from([uid])], BTreeMap::from([(uid, Member { ring })]));
         let alone = alone.map_err(io::Error::other)?;
-        self.machine.save_with(StoredMembership::new(Some(self.last), alone))?;
-        self.log.purge(self.last).await?;
-        self.log.save_committed(Some(self.last)).await?;
+        let leap = Leap::new(rand::random());
+        let last = self.unheard_of(leap).await?;
+        // First, as no entry may be of a later term than the vote. Whatever breaks off after this, running again does all.
+        self.log.save_vote(&Vote::new(last.leader_id.term, uid)).await?;
+        self.machine.leap(leap, last, time_now())?;
+        self.machine.save_with(StoredMembership::new(Some(last), alone))?;
+        self.log.purge(last).await?;
+        self.log.save_committed(Some(last)).await?;
         self.log.close().await?;
         Ok(outlook)
     }
+
+    /// An entry that no log has, later than all there are.
+    async fn unheard_of(&mut self, leap: Leap) -> io::Result<LogId> {
+        let voted = self.log.read_vote().await?.map_or(0, |vote| vote.leader_id.term);
+        let term = voted.max(self.last.leader_id.term) + 1;
+        let index = self.last.index.checked_add(leap.others).ok_or_else(out_of_numbers)?;
+        Ok(LogId::new(LeaderIdOf::<TypeConfig>::new_committed(term, self.uid), index))
+    }
+}
+
+pub(super) fn out_of_numbers() -> io::Error {
+    io::Error::other("this namespace was recovered so often that it has no numbers left for what is made new")
 }

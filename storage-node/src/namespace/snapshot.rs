@@ -22,7 +22,9 @@ use super::{
 };
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 3;
+const SNAPSHOT_FORMAT: u32 = 4;
+/// Format 3 lacks what tables have last, and is read as if that was empty.
+const OLDEST_FORMAT: u32 = 3;
 const HEAD_BYTES: usize = 12;
 const NAME: &str = "snapshot";
 const INCOMING: &str = "snapshot.incoming";
@@ -137,7 +139,7 @@ pub fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)> {
     if head[..4] != MAGIC {
         return Err(damaged(path, "it does not begin as a snapshot"));
     }
-    if number(4) != SNAPSHOT_FORMAT {
+    if !(OLDEST_FORMAT..=SNAPSHOT_FORMAT).contains(&number(4)) {
         return Err(too_new(path, number(4), SNAPSHOT_FORMAT));
     }
     if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {

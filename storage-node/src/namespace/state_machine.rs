@@ -23,9 +23,10 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     feed::Feed,
     raft_types::{Entry, LogId, LoggedOp, Outcome, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
+    recover::out_of_numbers,
     room::is_full,
     snapshot::{self, SnapshotFile},
-    tables::Tables,
+    tables::{Leap, Tables},
 };
 
 /// How often a snapshot is tried again on a full disk.
@@ -131,6 +132,16 @@ impl StateMachine {
             }
             EntryPayload::Normal(op) => self.state.apply(entry.log_id, op.at, &decode(&op, entry.log_id)?, &self.feed),
         })
+    }
+
+    /// What was applied counts as applied up to `last`, and new numbers begin further on.
+    pub fn leap(&self, leap: Leap, last: LogId, now: Time) -> io::Result<()> {
+        let mut applied = self.state.0.write();
+        if !applied.tables.leap(leap, now) {
+            return Err(out_of_numbers());
+        }
+        applied.last = Some(last);
+        Ok(())
     }
 
     /// Makes what was applied a snapshot in which `membership` holds.

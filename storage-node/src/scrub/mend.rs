@@ -12,8 +12,8 @@ use std::{
 };
 
 use common::{
-    chunk::{ChunkId, ChunkRef, VerifiedBatch, Version},
-    namespace::{Answer, Query},
+    chunk::{ChunkId, ChunkRef, VerifiedBatch},
+    namespace::{Answer, Extent, Query},
     ring_id::{NodeRef, RingArc, RingId},
 };
 use futures_util::{StreamExt, stream};
@@ -136,15 +136,16 @@ async fn mend(shared: &Shared, damaged: &Damaged) -> Outcome {
         }
     }
     match all_answered {
-        true => judge(shared, damaged.id.version).await,
+        true => judge(shared, damaged.id).await,
         false => Outcome::Unknown,
     }
 }
 
 /// Nobody has it.
-async fn judge(shared: &Shared, version: Version) -> Outcome {
-    match shared.parts.session.query(Query::Unreferenced { versions: vec![version] }).await {
-        Ok(Answer::Versions(free)) if free.contains(&version) => Outcome::Needless,
+async fn judge(shared: &Shared, ChunkId { version, index }: ChunkId) -> Outcome {
+    let runs = vec![Extent { first: index, count: 1, version }];
+    match shared.parts.session.query(Query::Unreferenced { runs }).await {
+        Ok(Answer::Unreferenced { pieces, .. }) if !pieces.is_empty() => Outcome::Needless,
         Ok(_) => Outcome::Lost,
         Err(error) => {
             debug!(%error, "the namespace does not say whether a damaged chunk is needed");

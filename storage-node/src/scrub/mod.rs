@@ -3,7 +3,7 @@
 //!
 //! | file | its idea |
 //! |---|---|
-//! | `pace`, `suspects` | pure: how fast to read, whom to suspect of being an orphan for how long |
+//! | `pace`, `suspects`, `pieces` | pure: how fast to read; whom to suspect of being an orphan for how long; what is given up |
 //! | `pass` | reading all records once, and where an interrupted pass goes on |
 //! | `mend` | sound copies for damaged records |
 //! | `orphans`, `mark` | asking the namespace what nobody has; when its word does not count |
@@ -14,11 +14,14 @@
 //! on all nodes. Anything that cannot be asked, or answers strangely, makes it keep what is there.
 
 pub mod ask;
+#[cfg(test)]
+mod ending;
 mod mark;
 mod mend;
 mod orphans;
 mod pace;
 mod pass;
+mod pieces;
 mod report;
 mod routes;
 mod suspects;

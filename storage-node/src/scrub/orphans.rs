@@ -1,20 +1,36 @@
 //! Looking for orphans: chunks that have lain here for long and that no file has.
 //!
-//! They come from writers that crashed before they committed, and with nodes that were away while something was deleted.
-//! Their versions are asked of the namespace, twice and some time apart (see `suspects`); then they are handed to it as
-//! orphans. It takes them only if they are, closes their versions for writers who come late, and deletes them on all
-//! nodes like everything dead. When in doubt nothing is handed over: no namespace in reach, another one than the chunks
-//! are of, or a member of the ring that does not say which one it belongs to.
+//! They come from writers that crashed before they committed, or wrote a chunk once more before they did, and with nodes
+//! that were away while something was overwritten or deleted. The namespace's leader is asked which of the chunks here
+//! these are, twice and some time apart (see `suspects`); then they are handed to it as orphans. It takes them only if
+//! they are, closes their versions for writers who come late, and deletes them on all nodes like everything dead. When in
+//! doubt nothing is handed over: no namespace in reach, another one than the chunks are of, or a member of the ring that
+//! does not say which one it belongs to.
+//!
+//! What this could hurt, and why it does not:
+//!
+//! - A write under way: its chunks are young. Of a version nothing is touched before all that is here of it is old, and
+//!   two looks lie between its age and the end. A writer who needs longer gets an error, never a file with a hole: what
+//!   was handed over is decided in the order of the log (`namespace/tables/buried.rs`, which has the rest of the races).
+//! - An answer that was true and is not any more: only ever is a chunk taken for an orphan that is none yet, by a commit
+//!   on its way, and that is decided there as well. Nothing here deletes anything.
+//! - Repair, which brings a copy back from a node that was slower or away: it is found there, or here when it is old
+//!   again. Each such round ends with the chunk gone on every node that answers, and only a new failure of a node can
+//!   begin another one (see the tests in `ending`).
+//!
+//! The questions cost the namespace a look at the extents in question, page by page, and the disk of this node nothing
+//! but the first record of each run that is given up.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use common::{
-    chunk::{ChunkRun, Version},
+    chunk::{ChunkId, ChunkRun},
     fs_error::FsError,
-    namespace::{Answer, Change, Query, Reply},
+    namespace::{Answer, Change, Extent, Query, Reply},
     ring_id::NodeRef,
     rpc::RpcError,
 };
@@ -24,15 +40,25 @@ use thiserror::Error;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::{Shared, mark::MarkError, routes::WHOSE_PATH, suspects::Suspects};
-use crate::{driver::RingError, store::StoreError};
+use super::{
+    Shared,
+    mark::MarkError,
+    pieces::{Loose, loose, rest, runs, spans},
+    routes::WHOSE_PATH,
+    suspects::Suspects,
+};
+use crate::{
+    driver::RingError,
+    store::{HeldChunk, StoreError},
+};
 
 /// Asked of the namespace at a time.
-const QUERY_VERSIONS: usize = 8192;
+const QUERY_RUNS: usize = 4096;
 /// Handed over in one operation: with the longest of names it stays below what the log takes.
 const BURY_RUNS: usize = 256;
-/// Versions suspected at a time; the others wait for the next look.
+/// Chunks suspected at a time, and runs given up; the others wait for the next look.
 const MOST_SUSPECTS: usize = 1 << 20;
+const MOST_GIVEN_UP: usize = 1 << 16;
 const LOOKS_PER_AGE: u32 = 4;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(900);
@@ -101,17 +127,20 @@ impl Orphans {
     async fn look(&mut self) -> Result<u64, Doubt> {
         let ours = self.agreed_namespace().await?;
         let Some(before) = SystemTime::now().checked_sub(self.age) else { return Ok(0) };
-        let versions = self.shared.blocking(move |store| store.versions_stored_before(before)).await?;
-        let mut free = Vec::new();
-        for some in versions.chunks(QUERY_VERSIONS) {
-            free.extend(self.unreferenced(some).await?);
-            free.truncate(MOST_SUSPECTS);
+        let mut found = Vec::new();
+        for part in self.shared.parts.store.parts() {
+            let held = self.shared.blocking(move |store| store.old_chunks(part, before)).await?;
+            self.add_loose(&held, &mut found).await?;
+            found.truncate(MOST_SUSPECTS);
         }
-        let orphans = self.suspects.look(self.start.elapsed(), &free);
-        if orphans.is_empty() {
+        let chunks: Vec<ChunkId> = found.iter().map(|loose| loose.chunk.id).collect();
+        let orphans: HashSet<ChunkId> = self.suspects.look(self.start.elapsed(), &chunks).into_iter().collect();
+        let mut given_up = runs(&found, &orphans);
+        given_up.truncate(MOST_GIVEN_UP);
+        if given_up.is_empty() {
             return Ok(0);
         }
-        let runs = self.shared.blocking(move |store| store.old_runs(&orphans, before)).await?;
+        let runs = self.shared.blocking(move |store| store.named(&given_up)).await?;
         if self.shared.parts.namespace.id() != Some(ours) {
             return Err(Doubt::NoNamespace);
         }
@@ -153,11 +182,26 @@ impl Orphans {
         }
     }
 
-    async fn unreferenced(&self, versions: &[Version]) -> Result<Vec<Version>, Doubt> {
-        let versions = versions.to_vec();
-        match self.shared.parts.session.query(Query::Unreferenced { versions }).await? {
-            Answer::Versions(free) => Ok(free),
-            other => Err(FsError::Internal { detail: format!("asked for versions, got {other:?}") }.into()),
+    /// Those of the chunks that no file has.
+    async fn add_loose(&self, held: &[HeldChunk], found: &mut Vec<Loose>) -> Result<(), Doubt> {
+        let mut pieces = Vec::new();
+        for some in spans(held).chunks(QUERY_RUNS) {
+            self.add_unreferenced(some.to_vec(), &mut pieces).await?;
+        }
+        found.extend(loose(held, &pieces));
+        Ok(())
+    }
+
+    async fn add_unreferenced(&self, mut runs: Vec<Extent>, pieces: &mut Vec<Extent>) -> Result<(), Doubt> {
+        loop {
+            let answer = self.shared.parts.session.query(Query::Unreferenced { runs: runs.clone() }).await?;
+            let Answer::Unreferenced { pieces: more, next } = answer else {
+                return Err(FsError::Internal { detail: format!("asked for runs, got {answer:?}") }.into());
+            };
+            pieces.extend(more);
+            let Some(next) = next else { return Ok(()) };
+            let nonsense = || FsError::Internal { detail: format!("{next:?} is no place to go on from") };
+            runs = rest(&runs, next).ok_or_else(nonsense)?;
         }
     }
 

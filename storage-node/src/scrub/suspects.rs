@@ -1,16 +1,16 @@
-//! Whom to take for an orphan: a version that no file had in two looks far enough apart.
+//! Whom to take for an orphan: a chunk that no file had in two looks far enough apart.
 //!
-//! The first look is made of versions that have lain on this node for long, by the wall clock, which may jump. The time
+//! The first look is made of chunks that have lain on this node for long, by the wall clock, which may jump. The time
 //! between the looks is told by a clock that does not, and gives a writer whose chunks only seem old the time to commit.
 #![deny(clippy::disallowed_methods)]
 
 use std::{collections::HashMap, time::Duration};
 
-use common::chunk::Version;
+use common::chunk::ChunkId;
 
 pub struct Suspects {
     /// Since which moment, on the clock of the looks.
-    since: HashMap<Version, Duration>,
+    since: HashMap<ChunkId, Duration>,
     confirm_after: Duration,
 }
 
@@ -20,10 +20,10 @@ impl Suspects {
     }
 
     /// Takes what a look found at `now`, counted from any fixed moment by a clock that does not jump, and says who was found before, long enough ago, and in every look since.
-    pub fn look(&mut self, now: Duration, unreferenced: &[Version]) -> Vec<Version> {
+    pub fn look(&mut self, now: Duration, unreferenced: &[ChunkId]) -> Vec<ChunkId> {
         let before = std::mem::take(&mut self.since);
-        self.since = unreferenced.iter().map(|version| (*version, *before.get(version).unwrap_or(&now))).collect();
-        let old = |version: &&Version| now.saturating_sub(self.since[*version]) >= self.confirm_after;
+        self.since = unreferenced.iter().map(|chunk| (*chunk, *before.get(chunk).unwrap_or(&now))).collect();
+        let old = |chunk: &&ChunkId| now.saturating_sub(self.since[*chunk]) >= self.confirm_after;
         unreferenced.iter().filter(old).copied().collect()
     }
 
@@ -37,25 +37,27 @@ impl Suspects {
 mod tests {
     use std::collections::BTreeSet;
 
+    use common::chunk::Version;
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     use super::*;
 
-    fn versions(numbers: &[u64]) -> Vec<Version> {
-        numbers.iter().copied().map(Version).collect()
+    /// Chunks of a few versions.
+    fn chunks(numbers: &[u64]) -> Vec<ChunkId> {
+        numbers.iter().map(|number| ChunkId { version: Version(number / 3), index: (number % 3) as u32 + 1 }).collect()
     }
 
     #[test]
     fn twice_and_far_apart() {
         let mut suspects = Suspects::new(Duration::from_secs(10));
-        let mut look = |at: u64, found: &[u64]| suspects.look(Duration::from_secs(at), &versions(found));
+        let mut look = |at: u64, found: &[u64]| suspects.look(Duration::from_secs(at), &chunks(found));
         assert_eq!(look(0, &[1, 2, 3]), []);
         assert_eq!(look(9, &[1, 2, 3]), []);
-        assert_eq!(look(10, &[1, 3, 4]), versions(&[1, 3]));
+        assert_eq!(look(10, &[1, 3, 4]), chunks(&[1, 3]));
         assert_eq!(look(15, &[2]), [], "2 was referenced in between");
-        assert_eq!(look(25, &[2, 1]), versions(&[2]));
+        assert_eq!(look(25, &[2, 1]), chunks(&[2]));
         suspects.clear();
-        assert_eq!(suspects.look(Duration::from_secs(99), &versions(&[2])), []);
+        assert_eq!(suspects.look(Duration::from_secs(99), &chunks(&[2])), []);
     }
 
     /// Writers store, commit within their time, replace and delete; looks come whenever they like.
@@ -67,20 +69,20 @@ mod tests {
             let mut suspects = Suspects::new(Duration::from_secs(confirm));
             let (mut free, mut found_since) = (BTreeSet::new(), HashMap::new());
             for at in 0..300 {
-                let version = rng.random_range(0..12);
-                if !free.remove(&version) {
-                    free.insert(version);
+                let chunk = rng.random_range(0..12);
+                if !free.remove(&chunk) {
+                    free.insert(chunk);
                 }
                 if rng.random_bool(0.3) {
                     let found: Vec<u64> = free.iter().copied().collect();
-                    found_since.retain(|version, _| free.contains(version));
-                    for version in &found {
-                        found_since.entry(*version).or_insert(at);
+                    found_since.retain(|chunk, _| free.contains(chunk));
+                    for chunk in &found {
+                        found_since.entry(*chunk).or_insert(at);
                     }
-                    let confirmed = suspects.look(Duration::from_secs(at), &versions(&found));
+                    let confirmed = suspects.look(Duration::from_secs(at), &chunks(&found));
                     let expected: Vec<u64> =
-                        found.iter().copied().filter(|version| at - found_since[version] >= confirm).collect();
-                    assert_eq!(confirmed, versions(&expected), "seed {seed} at {at}");
+                        found.iter().copied().filter(|chunk| at - found_since[chunk] >= confirm).collect();
+                    assert_eq!(confirmed, chunks(&expected), "seed {seed} at {at}");
                 }
             }
         }

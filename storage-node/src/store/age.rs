@@ -1,77 +1,88 @@
-//! Which versions have lain here for long, and what is here of them: the questions of whoever looks for orphans.
+//! What has lain here for long: the questions of whoever looks for orphans.
 //!
 //! How long a chunk has been here is told by its segment: nothing in it is younger than its file's last change. That
 //! survives a restart, needs no byte in a record, and errs on the side of young: a segment that is still being filled, or
-//! was rewritten, counts from then.
+//! was rewritten, counts from then. A version of which anything here is young is young: its writer may be at it.
+//!
+//! A node may have a version for each of its chunks, so they are not gathered all at once but in [`Part`]s; each costs a
+//! pass over the index in memory.
 
 use std::{io, time::SystemTime};
 
 use common::{
-    chunk::{ChunkRef, ChunkRun, Version},
+    chunk::{ChunkId, ChunkRun, Version},
     ring_id::{RingArc, RingId},
 };
 use hashbrown::{HashMap, HashSet};
 
 use super::{Shared, StoreError, index::Entry, list::chunks_at};
 
-/// The versions of all chunks here that were stored before `before`, each once, ascending.
-pub fn versions_stored_before(shared: &Shared, before: SystemTime) -> Result<Vec<Version>, StoreError> {
-    let old = old_segments(shared, before)?;
-    let mut versions = HashSet::new();
-    if !old.is_empty() {
-        shared.index.each_in(everywhere(), |entry| {
-            if old.contains(&entry.place.segment) {
-                versions.insert(entry.id.version);
-            }
-        });
-    }
-    let mut versions: Vec<Version> = versions.into_iter().collect();
-    versions.sort_unstable();
-    Ok(versions)
+/// Chunks of one part, roughly: some dozen megabytes.
+const PART_CHUNKS: usize = 1 << 20;
+
+/// A share of all versions.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    number: u64,
+    of: u64,
 }
 
-/// For each of `versions` of which all that is here was stored before `before`: the run from its first chunk here to its
-/// last. There may be gaps in it, as other nodes keep the rest.
-pub fn old_runs(shared: &Shared, versions: &[Version], before: SystemTime) -> Result<Vec<ChunkRun>, StoreError> {
+impl Part {
+    fn has(self, version: Version) -> bool {
+        version.0 % self.of == self.number
+    }
+}
+
+/// A chunk that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldChunk {
+    pub id: ChunkId,
+    pub key: RingId,
+}
+
+/// Chunks of one version from `first` to `last`, both of which are here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldRun {
+    pub first: HeldChunk,
+    pub last: u32,
+}
+
+/// Every version is in one of these.
+pub fn parts(shared: &Shared) -> impl Iterator<Item = Part> + use<> {
+    let of = (shared.index.len() / PART_CHUNKS + 1) as u64;
+    (0..of).map(move |number| Part { number, of })
+}
+
+/// The chunks here of versions of which all that is here was stored before `before`, ascending.
+pub fn old_chunks(shared: &Shared, part: Part, before: SystemTime) -> Result<Vec<HeldChunk>, StoreError> {
     let old = old_segments(shared, before)?;
-    let wanted: HashSet<Version> = versions.iter().copied().collect();
-    let mut held: HashMap<Version, Held> = HashMap::new();
-    shared.index.each_in(everywhere(), |entry| {
-        if wanted.contains(&entry.id.version) {
-            let held = held.entry(entry.id.version).or_insert_with(|| Held::new(entry));
-            held.add(entry, old.contains(&entry.place.segment));
-        }
+    if old.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut held, mut young) = (Vec::new(), HashSet::new());
+    shared.index.each_in(everywhere(), |Entry { key, id, place }| match old.contains(&place.segment) {
+        _ if !part.has(id.version) => {}
+        true => held.push(HeldChunk { id, key }),
+        false => drop(young.insert(id.version)),
     });
-    held.retain(|_, held| held.old);
-    let firsts = chunks_at(shared, held.values().map(|held| held.first).collect())?;
-    Ok(firsts.into_iter().filter_map(|listed| run(&held, listed.chunk)).collect())
+    held.retain(|chunk| !young.contains(&chunk.id.version));
+    held.sort_unstable_by_key(|chunk| chunk.id);
+    Ok(held)
 }
 
-/// What is here of one version.
-struct Held {
-    first: Entry,
-    last_index: u32,
-    old: bool,
-}
-
-impl Held {
-    fn new(entry: Entry) -> Self {
-        Self { first: entry, last_index: entry.id.index, old: true }
-    }
-
-    fn add(&mut self, entry: Entry, old: bool) {
-        if entry.id.index < self.first.id.index {
-            self.first = entry;
-        }
-        self.last_index = self.last_index.max(entry.id.index);
-        self.old &= old;
-    }
-}
-
-fn run(held: &HashMap<Version, Held>, first: ChunkRef) -> Option<ChunkRun> {
-    let ChunkRef { file, id } = first;
-    let last = held.get(&id.version)?.last_index;
-    Some(ChunkRun { file, first: id.index, count: last.checked_sub(id.index)?.checked_add(1)?, version: id.version })
+/// These runs with the NAME of their first chunk, but for those of which that is gone or damaged.
+pub fn named(shared: &Shared, runs: &[HeldRun]) -> Result<Vec<ChunkRun>, StoreError> {
+    let here = |run: &HeldRun| {
+        let HeldChunk { id, key } = run.first;
+        Some(Entry { key, id, place: shared.index.get(key, id)? })
+    };
+    let last: HashMap<ChunkId, u32> = runs.iter().map(|run| (run.first.id, run.last)).collect();
+    let firsts = chunks_at(shared, runs.iter().filter_map(here).collect())?;
+    let run = |ChunkId { version, index: first }, file| {
+        let count = last.get(&ChunkId { version, index: first })?.checked_sub(first)?.checked_add(1)?;
+        Some(ChunkRun { file, first, count, version })
+    };
+    Ok(firsts.into_iter().filter_map(|listed| run(listed.chunk.id, listed.chunk.file)).collect())
 }
 
 fn old_segments(shared: &Shared, before: SystemTime) -> Result<HashSet<u32>, StoreError> {

@@ -2,7 +2,10 @@
 //!
 //! A dead version never comes back, but its chunks may: the nodes delete at slightly different times, and repair, which
 //! makes neighbours equal, takes what one has deleted and the other not yet for missing. So a put passes over what is
-//! remembered here. Only in memory and only for a while: whatever slips through is found as an orphan later.
+//! remembered here, and repair tells a neighbour that was away.
+//!
+//! It spares copying, and an hour of space; nothing rests on it. So it is only in memory and only for a while: whatever
+//! comes back after ten minutes or a restart is an orphan, chunk by chunk, and the scrub collects it when it is old.
 
 use std::{
     collections::VecDeque,

@@ -52,13 +52,21 @@ use std::{
 
 use bytes::Bytes;
 use common::{
-    chunk::{ChunkId, ChunkRef, ChunkRun, VerifiedBatch, Version},
+    chunk::{ChunkId, ChunkRef, ChunkRun, VerifiedBatch},
     chunk_api::ChunkList,
     ring_id::{RingArc, RingId},
 };
 use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 
+pub use self::{
+    age::{HeldChunk, HeldRun, Part},
+    compaction::Rewritten,
+    folder::{DataFolder, FolderError},
+    read::Scrubbed,
+    remove::Damaged,
+    verify::Copy,
+};
 use self::{
     catalog::Catalog,
     compaction::Compaction,
@@ -68,13 +76,6 @@ use self::{
     relief::{Account, worth_sealing},
     remove::Damage,
     segments::Segments,
-};
-pub use self::{
-    compaction::Rewritten,
-    folder::{DataFolder, FolderError},
-    read::Scrubbed,
-    remove::Damaged,
-    verify::Copy,
 };
 
 #[derive(Clone, Debug)]
@@ -270,15 +271,19 @@ impl Store {
         self.shared.damage.forget(chunks);
     }
 
-    /// The versions of all chunks stored here before `before`, each once, ascending.
-    pub fn versions_stored_before(&self, before: SystemTime) -> Result<Vec<Version>, StoreError> {
-        age::versions_stored_before(&self.shared, before)
+    /// The shares of all versions in which to look for what is old.
+    pub fn parts(&self) -> impl Iterator<Item = Part> + use<> {
+        age::parts(&self.shared)
     }
 
-    /// What is here of these versions, of each from the first chunk to the last; those that were stored wholly before
-    /// `before` alone.
-    pub fn old_runs(&self, versions: &[Version], before: SystemTime) -> Result<Vec<ChunkRun>, StoreError> {
-        age::old_runs(&self.shared, versions, before)
+    /// The chunks here of versions of which all that is here was stored before `before`, ascending.
+    pub fn old_chunks(&self, part: Part, before: SystemTime) -> Result<Vec<HeldChunk>, StoreError> {
+        age::old_chunks(&self.shared, part, before)
+    }
+
+    /// These runs by name, in no order; without those whose first chunk cannot be read any more.
+    pub fn named(&self, runs: &[HeldRun]) -> Result<Vec<ChunkRun>, StoreError> {
+        age::named(&self.shared, runs)
     }
 
     pub fn stats(&self) -> StoreStats {

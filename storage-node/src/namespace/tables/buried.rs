@@ -1,25 +1,37 @@
-//! Orphans: chunks that a node has kept for long and that no file has. Their writer crashed before it committed them, or
-//! the node was away while they were deleted.
+//! Orphans: chunks that a node has kept for long and that no file has. Their writer crashed before it committed them or
+//! wrote them once more before it did, or the node was away while they were deleted.
 //!
-//! The nodes judge their age; here it is made sure, in the order of the log, that nothing a file has is touched and that
-//! nothing buried comes to life again. A writer may have slept through all of it, its laptop's lid closed, and commit when
-//! it wakes: its versions are closed, so it gets a `Conflict` instead of a file with holes. A version never handed out by
-//! this namespace is another's, or comes from a state that this one has lost: it is left alone.
+//! A node asks which of its chunks these are, and hands them over when they have been so for long. The question costs a
+//! look at the extents where the chunks would be, never a walk; it is about chunks, since a file often keeps the rest of
+//! the same write. The answer is as of a moment that is over when it arrives, so everything is made sure once more here,
+//! in the order of the log:
+//!
+//! - A commit that comes first makes its chunks current; what is current in any file, by whatever names it is reached, or
+//!   in one that has lost its last name and is still held open, is not touched. Renames and links move no extent.
+//! - A commit that comes later finds the chunks on the dead list, and when they have been deleted, their version closed:
+//!   it gets a `Conflict`, an error that its program sees, instead of a file with holes. So does a writer who slept through
+//!   all of it, its laptop's lid closed, and one that lives and had a part of a version committed an hour before the rest.
+//!   A whole version is closed, because its writer stores a rest anew anyway; what is current of it stays so.
+//! - What was cut from a file meanwhile is on the dead list already, and not put there a second time.
+//! - A version never handed out by this namespace is another's; one that was leapt over (`leap`) comes from a state that
+//!   this one has lost: they are left alone.
 
 use common::{
-    chunk::ChunkRun,
+    chunk::{ChunkRun, Version},
     fs_error::FsError,
-    namespace::{Extent, Reply},
+    namespace::{Answer, Extent, Reply},
 };
 
 use super::{
     Step, Tables,
-    extents::{Chunks, Span},
+    extents::{Chunks, Span, check_range},
     invalid,
 };
 
 /// How long a writer may sleep before its commit is no longer recognized as too late.
 const CLOSED_FOR_SECS: i64 = 30 * 24 * 3600;
+/// Runs and extents looked at for one question.
+const LOOKED_AT: u32 = 1 << 15;
 
 impl Step<'_> {
     pub(super) fn bury_orphans(&mut self, runs: &[ChunkRun]) -> Result<Reply, FsError> {
@@ -44,22 +56,66 @@ impl Step<'_> {
         for version in gone {
             self.tables.closed.remove(&version);
         }
+        self.tables.spare_no_longer(self.logged);
     }
 }
 
 impl Tables {
+    pub(super) fn unreferenced(&self, runs: &[Extent]) -> Result<Answer, FsError> {
+        runs.iter().try_for_each(check_range)?;
+        let (mut pieces, mut left) = (Vec::new(), LOOKED_AT);
+        for (number, run) in (0..).zip(runs) {
+            if let Some(chunk) = self.add_unreferenced(run, &mut left, &mut pieces) {
+                return Ok(Answer::Unreferenced { pieces, next: Some((number, chunk)) });
+            }
+        }
+        Ok(Answer::Unreferenced { pieces, next: None })
+    }
+
+    /// The chunk to go on from when nothing is left to be spent.
+    fn add_unreferenced(&self, run: &Extent, left: &mut u32, pieces: &mut Vec<Extent>) -> Option<u32> {
+        let Some(rest) = left.checked_sub(1) else { return Some(run.first) };
+        *left = rest;
+        if !self.may_bury(run.version) {
+            return None;
+        }
+        let mut from = run.first;
+        for extent in self.extents_under(run) {
+            let before = run.part(from, extent.first - 1);
+            let Some(rest) = left.checked_sub(1) else {
+                pieces.extend(before);
+                return Some(from.max(extent.first));
+            };
+            *left = rest;
+            if extent.version == run.version {
+                pieces.extend(before);
+                from = extent.last().checked_add(1)?;
+            }
+        }
+        pieces.extend(run.part(from, run.last()));
+        None
+    }
+
+    /// The extents that lie where a run would, in the one file that has something of its version; none if no file has.
+    fn extents_under(&self, run: &Extent) -> impl Iterator<Item = Extent> {
+        let (first, last) = (run.first, run.last());
+        let used = self.versions.get(&run.version).into_iter();
+        used.flat_map(move |used| self.extents_from(used.ino, first).take_while(move |extent| extent.first <= last))
+    }
+
+    fn may_bury(&self, version: Version) -> bool {
+        self.check_version(version).is_ok() && !self.is_skipped(version)
+    }
+
     /// What of a run is neither current nor dead already.
     fn orphaned(&self, run: &ChunkRun) -> Vec<Chunks> {
-        if self.check_version(run.version).is_err() {
+        if !self.may_bury(run.version) {
             return Vec::new();
         }
-        let last = run.first + (run.count - 1);
-        let current = self.versions.get(&run.version).into_iter().flat_map(|used| {
-            let there = self.extents_from(used.ino, run.first).take_while(move |extent| extent.first <= last);
-            there.filter(|extent| extent.version == run.version)
-        });
+        let run = Extent { first: run.first, count: run.count, version: run.version };
+        let current = self.extents_under(&run).filter(|extent| extent.version == run.version);
         let kept = current.chain(self.dead_of(run.version));
-        kept.fold(vec![(run.first, last)], |pieces, kept| without(pieces, &kept))
+        kept.fold(vec![(run.first, run.last())], |pieces, kept| without(pieces, &kept))
     }
 }
 

@@ -331,7 +331,7 @@ fn sorted_runs(commit: &Commit) -> Result<Vec<Extent>, FsError> {
     }
 }
 
-fn check_range(run: &Extent) -> Result<(), FsError> {
+pub(super) fn check_range(run: &Extent) -> Result<(), FsError> {
     if run.first == 0 || run.count == 0 {
         return Err(invalid("a run has at least one chunk, and chunks count from 1"));
     }

@@ -13,6 +13,7 @@ mod attributes;
 mod buried;
 mod entries;
 mod extents;
+mod leap;
 mod links;
 mod map;
 #[cfg(test)]
@@ -38,6 +39,8 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use extents::{ChunkAt, Dead, Run, Use};
+pub use leap::Leap;
+use leap::Skipped;
 use orphans::Orphan;
 use sessions::Session;
 
@@ -79,6 +82,8 @@ pub struct Tables {
     next: Counters,
     /// Space of all current chunks, each counted whole.
     stored_bytes: u64,
+    #[serde(deserialize_with = "leap::if_there")]
+    skipped: Vec<Skipped>,
 }
 
 /// What one operation came to.
@@ -109,6 +114,7 @@ impl Tables {
             nonces: OrdMap::new(),
             next: Counters { ino: Ino::ROOT.0 + 1, session: 1, version: 1, dead: 1 },
             stored_bytes: 0,
+            skipped: Vec::new(),
         }
     }
 

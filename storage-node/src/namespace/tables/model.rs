@@ -118,6 +118,12 @@ impl Model {
         self.nodes.values().any(|node| node.chunks.values().any(|current| *current == version))
     }
 
+    /// What the files have, as `(index, version)`.
+    pub fn current(&self) -> HashSet<(u32, Version)> {
+        let chunks = |node: &Node| node.chunks.clone();
+        self.nodes.values().flat_map(chunks).collect()
+    }
+
     /// The dead list knows its ids itself, so forgetting is told in runs.
     pub fn forget(&mut self, run: &ChunkRun) {
         for index in run.first..=run.first + (run.count - 1) {

@@ -1,7 +1,6 @@
 //! Questions. None of them changes anything, so a clone of the tables can answer them as well.
 
 use common::{
-    chunk::Version,
     fs_error::FsError,
     namespace::{Answer, Attr, DirEntry, EntryName, Extent, Ino, PAGE_ITEMS, Query, Time},
 };
@@ -30,7 +29,7 @@ impl Tables {
             Query::StatFs => Ok(Answer::StatFs { inodes: self.inodes.len() as u64, bytes: self.stored_bytes }),
             Query::Dead { before, limit } => Ok(self.dead_page(*before, *limit)),
             Query::Contents { ino, first } => Ok(self.contents_page(*ino, *first)),
-            Query::Unreferenced { versions } => Ok(Answer::Versions(self.unreferenced(versions))),
+            Query::Unreferenced { runs } => self.unreferenced(runs),
         }
     }
 
@@ -87,10 +86,6 @@ impl Tables {
     fn dead_page(&self, before: Time, limit: u32) -> Answer {
         let old = self.dead.iter().filter(|(_, dead)| dead.since < before && !self.is_current(&dead.run));
         Answer::Dead(old.take(limit as usize).map(|(id, dead)| (*id, dead.run.clone())).collect())
-    }
-
-    fn unreferenced(&self, versions: &[Version]) -> Vec<Version> {
-        versions.iter().copied().filter(|version| !self.is_referenced(*version)).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use common::namespace::{
 use super::*;
 
 mod contents;
+mod leap;
 mod names;
 mod sessions;
 

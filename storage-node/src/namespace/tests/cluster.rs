@@ -235,8 +235,13 @@ async fn the_survivor_of_two_goes_on_at_an_operators_word_and_takes_the_other_ba
     assert_eq!((recovered.former_voters.len(), recovered.may_have_lost), (2, false));
 
     nodes.push(first.restart().await);
-    apply(&nodes, &make(session, 2, "alone")).await.unwrap();
+    let made = apply(&nodes, &make(session, 2, "alone")).await.unwrap();
+    // The numbers leapt, and the log, whose index is the change counter.
+    let Reply::Entry { attr, .. } = made else { panic!("{made:?}") };
+    assert!(attr.ino.0 > 1 << 40 && attr.change > 1 << 40, "{attr:?}");
+    assert!(open_session(&nodes, 2).await.0 > 1 << 40);
     assert!(query(&nodes, lookup("before")).await.is_ok());
+    // Its log is just the one that the first had; laid over its own tables the new entries would come to other ones.
     nodes.push(second.restart().await);
     eventually("both vote again and agree", || async {
         let [a, b] = [0, 1].map(|at| nodes[at].namespace.inner.state.tables());

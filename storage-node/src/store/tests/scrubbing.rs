@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::store::{HeldChunk, HeldRun};
 
 /// Reads all in small steps; how many were found damaged.
 fn scrub(store: &Store) -> u64 {
@@ -15,6 +16,24 @@ fn scrub(store: &Store) -> u64 {
             None => return damaged,
         }
     }
+}
+
+/// All chunks of versions that are wholly older.
+fn old(store: &Store, before: SystemTime) -> Vec<HeldChunk> {
+    let mut all: Vec<_> = store.parts().flat_map(|part| store.old_chunks(part, before).unwrap()).collect();
+    all.sort_by_key(|chunk| chunk.id);
+    all
+}
+
+/// Each as a run of its own.
+fn named(store: &Store, chunks: &[HeldChunk]) -> Vec<ChunkRef> {
+    let runs: Vec<_> = chunks.iter().map(|chunk| HeldRun { first: *chunk, last: chunk.id.index }).collect();
+    let named = store.named(&runs).unwrap();
+    assert!(named.iter().all(|run| run.count == 1));
+    let chunk = |run: ChunkRun| ChunkRef { file: run.file, id: ChunkId { version: run.version, index: run.first } };
+    let mut chunks: Vec<_> = named.into_iter().map(chunk).collect();
+    chunks.sort_by_key(|chunk| chunk.id);
+    chunks
 }
 
 fn later(secs: u64) -> SystemTime {
@@ -84,22 +103,30 @@ fn age_is_told_by_segments_and_survives_a_restart() {
     first.set_modified(hour_ago - Duration::from_secs(10)).unwrap();
     for _ in 0..2 {
         let store = fixture.store();
-        assert_eq!(store.versions_stored_before(hour_ago).unwrap(), [Version(1), Version(2)]);
-        assert_eq!(
-            store.old_runs(&[Version(1), Version(2)], hour_ago).unwrap(),
-            [run("a", 3, 3, 1)],
-            "2 is in part young"
-        );
-        let mut all = store.old_runs(&[Version(1), Version(2), Version(3)], later(10)).unwrap();
-        all.sort_by_key(|run| run.version);
-        assert_eq!(all, [run("a", 3, 3, 1), run("b", 7, 3, 2)]);
-        assert_eq!(store.versions_stored_before(hour_ago - Duration::from_secs(60)).unwrap(), []);
+        assert_eq!(named(store, &old(store, hour_ago)), numbered("a", 3..=5, 1), "2 is in part young");
+        let all = [numbered("a", 3..=5, 1), numbered("b", [7, 9], 2)].concat();
+        assert_eq!(named(store, &old(store, later(10))), all);
+        assert_eq!(old(store, hour_ago - Duration::from_secs(60)), []);
         fixture.reopen();
     }
 }
 
+#[test]
+fn a_run_is_named_by_its_first_chunk_as_long_as_that_is_here() {
+    let fixture = Fixture::plain();
+    let store = fixture.store();
+    store.put(&batch(&numbered("a", 3..=9, 1), 9), true).unwrap();
+    let chunks = old(store, later(10));
+    let runs = [HeldRun { first: chunks[0], last: 5 }, HeldRun { first: chunks[4], last: 9 }];
+    let mut named = store.named(&runs).unwrap();
+    named.sort_by_key(|run| run.first);
+    assert_eq!(named, [run("a", 3, 3, 1), run("a", 7, 3, 1)]);
+    store.delete(&named[..1]).unwrap();
+    assert_eq!(store.named(&runs).unwrap(), named[1..]);
+}
+
 /// Files come and go, a node is away, segments are rewritten. Whatever is asked about: what a file has is never among
-/// the runs that are given up once the referenced versions are taken out, and in the end nothing else is left.
+/// the runs that are given up once the referenced chunks are taken out, and in the end nothing else is left.
 #[test]
 fn random_histories_give_up_what_no_file_has_and_nothing_else() {
     use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -112,9 +139,7 @@ fn random_histories_give_up_what_no_file_has_and_nothing_else() {
             let chunks = numbered("f", first..first + rng.random_range(1..6), version);
             fixture.store().put(&batch(&chunks, 30), false).unwrap();
             // The others were never committed, or are deleted while this node is away.
-            if rng.random_bool(0.5) {
-                current.insert(Version(version));
-            }
+            current.extend(chunks.iter().map(|chunk| chunk.id).filter(|_| rng.random_bool(0.5)));
             match rng.random_range(0..10) {
                 0 => drop(fixture.reopen()),
                 1 => drop(fixture.store().compact_step().unwrap()),
@@ -124,13 +149,11 @@ fn random_histories_give_up_what_no_file_has_and_nothing_else() {
         }
         let store = fixture.store();
         let before = later(10);
-        let kept = list_all(store, whole(), 100).into_iter().filter(|chunk| current.contains(&chunk.id.version));
+        let kept = list_all(store, whole(), 100).into_iter().filter(|chunk| current.contains(&chunk.id));
         let kept = sorted(kept.collect());
-        let versions = store.versions_stored_before(before).unwrap();
-        let orphans: Vec<Version> = versions.into_iter().filter(|version| !current.contains(version)).collect();
-        let runs = store.old_runs(&orphans, before).unwrap();
-        assert!(runs.iter().all(|run| !current.contains(&run.version)), "seed {seed}");
-        store.delete(&runs).unwrap();
+        let orphans = old(store, before).into_iter().filter(|chunk| !current.contains(&chunk.id));
+        let runs: Vec<_> = orphans.map(|chunk| HeldRun { first: chunk, last: chunk.id.index }).collect();
+        store.delete(&store.named(&runs).unwrap()).unwrap();
         assert_eq!(sorted(list_all(store, whole(), 100)), kept, "seed {seed}");
         assert_eq!(scrub(store), 0);
     }

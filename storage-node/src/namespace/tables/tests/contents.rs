@@ -300,22 +300,73 @@ fn contents_of_all_files_are_told_in_pages() {
     assert_eq!(page(&shop, (b, last)), (vec![(b, "b".into(), 1)], None));
 }
 
+/// What no file has of these runs; the number of pages that it took.
+fn free_of(tables: &Tables, runs: &[(u32, u32, u64)]) -> (String, u32) {
+    let mut runs: Vec<Extent> = runs.iter().copied().map(extent).collect();
+    let (mut free, mut pages) = (Vec::new(), 0);
+    loop {
+        let Ok(Answer::Unreferenced { pieces, next }) = tables.query(&Query::Unreferenced { runs: runs.clone() })
+        else {
+            panic!("it is answered")
+        };
+        free.extend(pieces);
+        pages += 1;
+        let Some((number, chunk)) = next else { break };
+        runs.drain(..number as usize);
+        runs[0].count -= chunk - runs[0].first;
+        runs[0].first = chunk;
+    }
+    (shown(free.into_iter().map(|run| (run.first, run.count, run.version))), pages)
+}
+
+/// A node that was away has what was overwritten there. Only whole versions used to count: one chunk that a file still
+/// had of a write kept the rest for ever.
 #[test]
-fn versions_are_referenced_as_long_as_one_chunk_has_them() {
+fn single_chunks_of_a_version_are_unreferenced() {
     let (mut shop, ino) = file_of(&[(1, 5, 1)]);
-    let free = |shop: &Shop| {
-        let versions = vec![Version(1), Version(2), Version(3)];
-        match shop.tables.query(&Query::Unreferenced { versions }) {
-            Ok(Answer::Versions(free)) => free.into_iter().map(|version| version.0).collect::<Vec<_>>(),
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(free(&shop), [2, 3]);
+    let all = [(1, 9, 1), (1, 9, 2), (u32::MAX, 1, 3)];
+    let free = |shop: &Shop| free_of(&shop.tables, &all).0;
+    let max = u32::MAX;
+    assert_eq!(free(&shop), format!("6+4 v1, 1+9 v2, {max}+1 v3"));
     shop.write(ino, &[(2, 3, 2)]);
+    assert_eq!(free(&shop), format!("2+3 v1, 6+4 v1, 1+1 v2, 5+5 v2, {max}+1 v3"));
     shop.write(ino, &[(1, 1, 2)]);
-    assert_eq!(free(&shop), [3]);
-    shop.write(ino, &[(5, 1, 2)]);
-    assert_eq!(free(&shop), [1, 3]);
+    assert_eq!(free(&shop), format!("1+4 v1, 6+4 v1, 5+5 v2, {max}+1 v3"));
+    assert_eq!(free_of(&shop.tables, &[(2, 1, 1), (5, 1, 1), (4, 2, 2)]).0, "2+1 v1, 5+1 v2", "no more than asked");
+    assert!(is_invalid(shop.tables.query(&Query::Unreferenced { runs: vec![extent((0, 1, 1))] }).map(|_| Reply::Done)));
+}
+
+/// Held open, linked, renamed: what a file has is its own until the last of it goes.
+#[test]
+fn what_can_be_reached_by_any_way_is_referenced() {
+    let (mut shop, ino) = file_of(&[(1, 5, 1)]);
+    shop.link(ino, "other").unwrap();
+    shop.rename((Ino::ROOT, "other"), (Ino::ROOT, "third"), RenameMode::Replace).unwrap();
+    for name in ["f", "third"] {
+        assert_eq!(free_of(&shop.tables, &[(1, 5, 1)]).0, "", "before {name} goes");
+        shop.unlink(name, true).unwrap();
+    }
+    assert_eq!(free_of(&shop.tables, &[(1, 5, 1)]).0, "", "held open");
+    assert_eq!(bury(&mut shop, &[(1, 5, 1)]), Ok(Reply::Buried { runs: 0 }));
+    shop.run(Change::Release { inos: vec![ino] }).unwrap();
+    assert_eq!(shop.purge(i64::MAX), 1);
+    assert_eq!(free_of(&shop.tables, &[(1, 5, 1)]).0, "1+5 v1");
+    assert_eq!(bury(&mut shop, &[(1, 5, 1)]), Ok(Reply::Buried { runs: 0 }), "it is on its way out");
+}
+
+/// A file of many extents costs as many pages, not one long look while everybody waits.
+#[test]
+fn a_question_about_a_torn_file_is_answered_in_pages() {
+    let mut shop = Shop::new();
+    let ino = shop.file("f");
+    let count: u32 = 40_000;
+    shop.write(ino, &[(1, 2 * count, 1)]);
+    let every_other: Vec<_> = (0..count).map(|number| (2 * number + 1, 1, u64::from(number) + 2)).collect();
+    shop.write(ino, &every_other);
+    let (told, pages) = free_of(&shop.tables, &[(1, 2 * count, 1), (1, 2 * count, 2)]);
+    assert_eq!(told.split(", ").count() as u32, count + 1);
+    assert!(told.starts_with("1+1 v1, 3+1 v1, ") && told.ends_with(&format!("2+{} v2", 2 * count - 1)), "{pages}");
+    assert_eq!(pages, 5);
 }
 
 #[test]
@@ -364,6 +415,18 @@ fn a_commit_that_comes_after_the_burial_is_refused() {
     let Ok(Answer::Dead(dead)) = shop.tables.query(&Query::Dead { before: at(100), limit: 9 }) else { panic!() };
     shop.alone(Change::ForgetDead { ids: dead.iter().map(|(id, _)| *id).collect() }).unwrap();
     assert_eq!(shop.commit(ino, late), Err(FsError::Conflict { index: 2 }), "also when the nodes have deleted it");
+}
+
+/// A part of a write is committed, the rest an hour later: it is an error for the writer, and the part stays.
+#[test]
+fn the_rest_of_a_version_is_refused_when_single_chunks_of_it_were_buried() {
+    let (mut shop, ino) = file_of(&[(1, 3, 7)]);
+    assert_eq!(bury(&mut shop, &[(4, 1, 7)]), Ok(Reply::Buried { runs: 1 }));
+    let rest = Commit { extents: vec![extent((5, 2, 7))], size_at_least: 60, ..Commit::default() };
+    assert_eq!(shop.commit(ino, rest), Err(FsError::Conflict { index: 5 }));
+    assert_eq!((shop.contents(ino), shop.dead()), ("1+3 v7".into(), "4+1 v7".into()));
+    shop.write(ino, &[(2, 1, 8)]);
+    assert_eq!((shop.contents(ino), shop.dead()), ("1+1 v7, 2+1 v8, 3+1 v7".into(), "4+1 v7, 2+1 v7".into()));
 }
 
 /// They belong to another namespace, or to what this one knew before it lost its state.
