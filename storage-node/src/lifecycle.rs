@@ -1,8 +1,9 @@
 //! A node's life: open the folder, listen, take a place on the ring and in the namespace, serve, stop.
 //!
 //! The parts are put together here and nowhere else. Order matters three times: no port is taken before the folder is ours;
-//! the planes answer before the node joins, because the others call back at once; and nobody can connect before they
-//! answer, because a node that is called and says nothing counts as stopped, and costs its callers a second.
+//! the planes answer before the node says its first word in the ring, because the others call back at once; and nobody can
+//! connect before they answer, because a node that is called and says nothing counts as stopped, and costs its callers a
+//! second.
 
 use std::{
     net::SocketAddr,
@@ -232,8 +233,12 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, ports: Ports) -> Result
     let peers = Peers::new(pool.clone(), config.peer_deadline);
     let traffic = Arc::new(Traffic::new(config.repair_rate));
     let departure = Arc::new(Departure::default());
-    let settings =
-        DriverSettings { load: load(&store, &traffic, &departure), ..driver_settings(config, folder, killed) };
+    let answering = CancellationToken::new();
+    let settings = DriverSettings {
+        load: load(&store, &traffic, &departure),
+        silent_until: Some(answering.clone()),
+        ..driver_settings(config, folder, killed)
+    };
     let ring = driver::start(settings, config.address, stop.clone()).await?;
     let neighbours = ring.watch_keepers();
 
@@ -315,6 +320,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, ports: Ports) -> Result
     let options = ServerOptions::default();
     tasks.spawn(server::serve(ports.files.listen()?, file_plane, options.clone(), stop.clone().cancelled_owned()));
     tasks.spawn(server::serve(ports.admin.listen()?, admin_plane, options, stop.clone().cancelled_owned()));
+    answering.cancel();
     let repair = Repair {
         store: store.clone(),
         peers,

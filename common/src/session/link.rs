@@ -46,7 +46,8 @@ const KEEPALIVE_DEADLINE: Duration = Duration::from_millis(2500);
 /// A leader that says "unavailable" for this long, and nothing better, may have been cut off from the others.
 const UNAVAILABLE_PATIENCE: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+/// Most leaders that are lost have a successor within a second; who looks for it should find it soon after.
+const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 /// Redirects followed at once; nodes that disagree about the leader are given time to agree.
 const MAX_HOPS: u32 = 3;
 

@@ -27,7 +27,7 @@ use std::{
 
 use common::{
     placement::Zone,
-    ring_id::{Neighbours, NodeRef, RingId},
+    ring_id::{Neighbours, NodeRef, RingArc, RingId},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -70,6 +70,8 @@ pub struct DriverSettings {
     pub id: Option<RingId>,
     /// Cancelled by the call `kill`; without it that call is refused.
     pub kill: Option<CancellationToken>,
+    /// Until it is cancelled the ring says nothing to anybody, because its node cannot be answered yet.
+    pub silent_until: Option<CancellationToken>,
     /// What this node holds now.
     pub load: Arc<dyn Fn() -> Load + Send + Sync>,
 }
@@ -85,6 +87,7 @@ impl DriverSettings {
             zone: None,
             id: None,
             kill: None,
+            silent_until: None,
             load: Arc::new(|| Load::Holds(0)),
         }
     }
@@ -160,7 +163,7 @@ impl Driver {
         let (commands, command) = mpsc::channel(QUEUE_COMMANDS);
         let (view, seen) = watch::channel(ring.neighbours());
         let peers = Peers::new(settings.call_deadline, outcomes.clone());
-        let every = settings.stabilize_every;
+        let (every, silent) = (settings.stabilize_every, settings.silent_until.clone());
         let (keepers, kept) = watch::channel(ring.neighbours());
         let handle =
             RingHandle::new(Shared::new(settings, commands, Views { ring: seen, keepers: kept }, peers, saver));
@@ -174,7 +177,12 @@ impl Driver {
             outcomes,
             started: Instant::now(),
         };
-        tokio::spawn(driver.run(every, command, outcome, shutdown));
+        tokio::spawn(async move {
+            if let Some(silent) = silent {
+                tokio::select! { () = silent.cancelled() => {} () = shutdown.cancelled() => {} }
+            }
+            driver.run(every, command, outcome, shutdown).await;
+        });
         handle
     }
 
@@ -282,7 +290,19 @@ impl Driver {
             saved.id = view.node.id;
             saved.settled |= is_member;
         });
-        self.view.send_replace(view);
+        let before = self.view.send_replace(view.clone());
+        self.tell_who_is_before(&before, &view);
+    }
+
+    /// Somebody has come between this node and the one before: that one stabilizes now, and not when it would next.
+    /// Until it has, nobody vouches for the newcomer's arc, and who writes there waits.
+    fn tell_who_is_before(&self, before: &Neighbours, now: &Neighbours) {
+        let (Some(former), Some(newcomer)) = (before.predecessor, now.predecessor) else { return };
+        let between = RingArc::new(former.id, now.node.id).strictly_contains(newcomer.id);
+        if between && before.node.id == now.node.id {
+            let peers = self.handle.peers().clone();
+            tokio::spawn(async move { peers.hurry(former).await });
+        }
     }
 
     fn take_another_position(&mut self, by: NodeRef) {

@@ -116,6 +116,13 @@ impl Peers {
         }
     }
 
+    /// Asks it to stabilize now, which any Chord node can be asked.
+    pub async fn hurry(&self, node: NodeRef) {
+        if let Err(error) = self.call(node.ring_address(), "stabilize", vec![], self.0.call_deadline).await {
+            debug!(peer = %node, %error, "it stabilizes when it would anyway");
+        }
+    }
+
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::Relaxed);
         let peers = std::mem::take(&mut *self.0.peers.lock());

@@ -103,6 +103,36 @@ async fn ring_of(count: usize) -> Vec<TestNode> {
     nodes
 }
 
+/// Stabilizes when it is told to, and at no other time.
+async fn start_patient() -> TestNode {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let settings = DriverSettings { stabilize_every: Duration::from_secs(3600), ..settings(&folder) };
+    start_at(listener, settings, folder).await
+}
+
+/// A newcomer used to own nothing until the node before it stabilized: nobody vouched for its arc, and writers waited.
+#[tokio::test]
+async fn the_one_before_learns_at_once_who_came_between() {
+    let mut nodes = vec![start_patient().await, start_patient().await, start_patient().await];
+    nodes[0].handle.enter(&[]).await.expect("founding needs nobody");
+    let seed = nodes[0].address;
+    nodes[1].handle.enter(&[seed]).await.expect("the node joins");
+    let newcomer = nodes.pop().expect("there are three");
+    let of_two = async {
+        while nodes.iter().any(|node| node.handle.neighbours().predecessor.is_none()) {
+            for node in &nodes {
+                node.call("stabilize", vec![]).await.expect("it stabilizes");
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, of_two).await.expect("two nodes are a ring");
+    newcomer.handle.enter(&[seed]).await.expect("the node joins");
+    let mut view = newcomer.handle.watch();
+    let settled = view.wait_for(|view| view.predecessor.is_some());
+    tokio::time::timeout(PATIENCE, settled).await.expect("its predecessor has told it").expect("the ring runs");
+}
+
 /// As `wait_for_ring`, where ids may still change.
 async fn wait_for_ring_of_members(nodes: &[TestNode]) {
     let ids: BTreeSet<u32> = nodes.iter().map(|node| node.handle.me().id.0).collect();

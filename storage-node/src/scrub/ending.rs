@@ -141,7 +141,9 @@ impl Ring {
             encode_record(&mut records, &file, id, chunk_key(&file, index), &block.first.0.to_le_bytes());
         }
         let batch = VerifiedBatch::verify(records.freeze()).unwrap();
-        self.there().for_each(|store| drop(store.put(&batch, false).unwrap()));
+        self.there().for_each(|store| {
+            store.put(&batch, false).unwrap();
+        });
         self.pending.push(Pending { ino, extent: Extent { first, count, version: block.first } });
     }
 
@@ -165,7 +167,9 @@ impl Ring {
         let all = Query::Dead { before: Time { secs: i64::MAX, nanos: 0 }, limit: u32::MAX };
         let Ok(Answer::Dead(dead)) = self.tables.query(&all) else { panic!("the dead are not told") };
         let (ids, dead): (Vec<u64>, Vec<_>) = dead.into_iter().unzip();
-        self.there().for_each(|store| drop(store.delete(&dead).unwrap()));
+        self.there().for_each(|store| {
+            store.delete(&dead).unwrap();
+        });
         self.apply(Change::ForgetDead { ids }).unwrap();
     }
 
