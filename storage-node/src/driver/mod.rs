@@ -301,7 +301,7 @@ impl Driver {
         let between = RingArc::new(former.id, now.node.id).strictly_contains(newcomer.id);
         if between && before.node.id == now.node.id {
             let peers = self.handle.peers().clone();
-            tokio::spawn(async move { peers.hurry(former).await });
+            tokio::spawn(async move { peers.hurry(former, newcomer).await });
         }
     }
 

@@ -116,8 +116,12 @@ impl Peers {
         }
     }
 
-    /// Asks it to stabilize now, which any Chord node can be asked.
-    pub async fn hurry(&self, node: NodeRef) {
+    /// Asks a node to stabilize now, which any Chord node can be asked, because `newcomer` has come after it. One of ours
+    /// that has lately found the newcomer gone hears first that it is back, or it would not look at it for seconds.
+    pub async fn hurry(&self, node: NodeRef, newcomer: NodeRef) {
+        if !self.is_foreign(node.ring_address()) {
+            self.tell(node, Message::Notify(newcomer)).await;
+        }
         if let Err(error) = self.call(node.ring_address(), "stabilize", vec![], self.0.call_deadline).await {
             debug!(peer = %node, %error, "it stabilizes when it would anyway");
         }

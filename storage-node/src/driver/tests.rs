@@ -128,7 +128,22 @@ async fn the_one_before_learns_at_once_who_came_between() {
     };
     tokio::time::timeout(PATIENCE, of_two).await.expect("two nodes are a ring");
     newcomer.handle.enter(&[seed]).await.expect("the node joins");
-    let mut view = newcomer.handle.watch();
+    has_predecessor(&newcomer).await;
+    // Gone and back before anybody has forgotten that it was gone.
+    let (address, folder) = newcomer.stop().await;
+    let noticed = async {
+        for node in &nodes {
+            node.handle.watch().wait_for(|view| view.successors.len() == 1).await.expect("the ring runs");
+        }
+    };
+    tokio::time::timeout(PATIENCE, noticed).await.expect("its end is noticed");
+    let settings = DriverSettings { stabilize_every: Duration::from_secs(3600), ..settings(&folder) };
+    let listener = TcpListener::bind(address).await.expect("the port is free again");
+    has_predecessor(&start_at(listener, settings, folder).await).await;
+}
+
+async fn has_predecessor(node: &TestNode) {
+    let mut view = node.handle.watch();
     let settled = view.wait_for(|view| view.predecessor.is_some());
     tokio::time::timeout(PATIENCE, settled).await.expect("its predecessor has told it").expect("the ring runs");
 }
