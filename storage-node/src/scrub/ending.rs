@@ -11,7 +11,10 @@
 //! carried it, one answer and one burial reach every node that is there, and a copy that repair had under way meanwhile
 //! is refused by the memory of the deletion. For another round there has to be another node that was away.
 
-use std::{collections::BTreeSet, collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use common::{
@@ -141,9 +144,9 @@ impl Ring {
             encode_record(&mut records, &file, id, chunk_key(&file, index), &block.first.0.to_le_bytes());
         }
         let batch = VerifiedBatch::verify(records.freeze()).unwrap();
-        self.there().for_each(|store| {
+        for store in self.there() {
             store.put(&batch, false).unwrap();
-        });
+        }
         self.pending.push(Pending { ino, extent: Extent { first, count, version: block.first } });
     }
 
@@ -167,9 +170,9 @@ impl Ring {
         let all = Query::Dead { before: Time { secs: i64::MAX, nanos: 0 }, limit: u32::MAX };
         let Ok(Answer::Dead(dead)) = self.tables.query(&all) else { panic!("the dead are not told") };
         let (ids, dead): (Vec<u64>, Vec<_>) = dead.into_iter().unzip();
-        self.there().for_each(|store| {
+        for store in self.there() {
             store.delete(&dead).unwrap();
-        });
+        }
         self.apply(Change::ForgetDead { ids }).unwrap();
     }
 

@@ -164,7 +164,7 @@ impl Pair {
     /// Chunk by chunk, of versions that were never handed out as well.
     fn compare_unreferenced(&self) {
         let (last, next) = (32, self.tables.next.version);
-        let versions: Vec<u64> = (0..next.min(100)).chain(next.saturating_sub(1)..next + 2).collect();
+        let versions: BTreeSet<u64> = (0..next.min(100)).chain(next.saturating_sub(1)..next + 2).collect();
         let run = |version: &u64| Extent { first: 1, count: last, version: Version(*version) };
         let runs: Vec<Extent> = versions.iter().map(run).collect();
         let Ok(Answer::Unreferenced { pieces, next: None }) = self.tables.query(&Query::Unreferenced { runs }) else {
@@ -172,7 +172,7 @@ impl Pair {
         };
         let free: BTreeSet<(u32, Version)> = pieces.iter().flat_map(chunks_of).collect();
         assert_eq!(free.len(), pieces.iter().map(|piece| piece.count as usize).sum::<usize>(), "a chunk is told twice");
-        let all = versions.iter().flat_map(|version| (1..=last).map(|index| (index, Version(*version))));
+        let all = versions.iter().flat_map(|version| (1..=last).map(move |index| (index, Version(*version))));
         let current = self.model.current();
         let expected = |chunk: &(u32, Version)| (1..next).contains(&chunk.1.0) && !current.contains(chunk);
         assert_eq!(free, all.filter(expected).collect());

@@ -361,11 +361,11 @@ fn a_question_about_a_torn_file_is_answered_in_pages() {
     let ino = shop.file("f");
     let count: u32 = 40_000;
     shop.write(ino, &[(1, 2 * count, 1)]);
-    let every_other: Vec<_> = (0..count).map(|number| (2 * number + 1, 1, u64::from(number) + 2)).collect();
+    let every_other: Vec<_> = (0..count).map(|number| (2 * number + 1, 1, 2)).collect();
     shop.write(ino, &every_other);
     let (told, pages) = free_of(&shop.tables, &[(1, 2 * count, 1), (1, 2 * count, 2)]);
-    assert_eq!(told.split(", ").count() as u32, count + 1);
-    assert!(told.starts_with("1+1 v1, 3+1 v1, ") && told.ends_with(&format!("2+{} v2", 2 * count - 1)), "{pages}");
+    assert_eq!(told.split(", ").count() as u32, 2 * count);
+    assert!(told.starts_with("1+1 v1, 3+1 v1, ") && told.ends_with(&format!("{}+1 v2", 2 * count)));
     assert_eq!(pages, 5);
 }
 
