@@ -103,49 +103,56 @@ async fn ring_of(count: usize) -> Vec<TestNode> {
     nodes
 }
 
-/// Stabilizes when it is told to, and at no other time.
-async fn start_patient() -> TestNode {
-    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let settings = DriverSettings { stabilize_every: Duration::from_secs(3600), ..settings(&folder) };
-    start_at(listener, settings, folder).await
+/// A member that writes down what it is told, and knows of one other.
+struct Listener {
+    me: NodeRef,
+    successor: NodeRef,
+    told: Mutex<Vec<String>>,
+}
+
+impl RpcService for Listener {
+    async fn call(&self, _peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
+        if method == own::NEIGHBOURS {
+            let successors = vec![self.successor];
+            return Ok(wire::neighbours_value(&Neighbours { predecessor: None, node: self.me, successors }));
+        }
+        let about = params.first().and_then(|node| wire::node(node).ok()).map(|node| format!(" {}", node.id));
+        self.told.lock().expect("nobody panics with it").push(method + &about.unwrap_or_default());
+        Ok(Value::Nil)
+    }
+}
+
+/// So many positions before `node`.
+async fn listen_before(node: NodeRef, steps: u32, life: &CancellationToken) -> Arc<Listener> {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let at = socket.local_addr().expect("a bound socket has an address");
+    let me = NodeRef { ip: at.ip(), port: at.port(), id: RingId(node.id.0.wrapping_sub(steps)) };
+    let listener = Arc::new(Listener { me, successor: node, told: Mutex::default() });
+    tokio::spawn(serve(socket, listener.clone(), RpcLimits::default(), life.clone()));
+    listener
 }
 
 /// A newcomer used to own nothing until the node before it stabilized: nobody vouched for its arc, and writers waited.
 #[tokio::test]
 async fn the_one_before_learns_at_once_who_came_between() {
-    let mut nodes = vec![start_patient().await, start_patient().await, start_patient().await];
-    nodes[0].handle.enter(&[]).await.expect("founding needs nobody");
-    let seed = nodes[0].address;
-    nodes[1].handle.enter(&[seed]).await.expect("the node joins");
-    let newcomer = nodes.pop().expect("there are three");
-    let of_two = async {
-        while nodes.iter().any(|node| node.handle.neighbours().predecessor.is_none()) {
-            for node in &nodes {
-                node.call("stabilize", vec![]).await.expect("it stabilizes");
-            }
+    let node = start_new().await;
+    node.handle.enter(&[]).await.expect("founding needs nobody");
+    let me = node.handle.me();
+    let former = listen_before(me, 1000, &node.life).await;
+    let newcomer = listen_before(me, 500, &node.life).await;
+    for before in [former.me, newcomer.me] {
+        node.handle.notify(before).await.expect("the ring runs");
+        let mut view = node.handle.watch();
+        let adopted = view.wait_for(|view| view.predecessor == Some(before));
+        tokio::time::timeout(PATIENCE, adopted).await.expect("it is adopted").expect("the ring runs");
+    }
+    let expected = [format!("notify {}", newcomer.me.id), "stabilize".to_owned()];
+    let told = async {
+        while !former.told.lock().expect("nobody panics with it").windows(2).any(|told| told == expected) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, of_two).await.expect("two nodes are a ring");
-    newcomer.handle.enter(&[seed]).await.expect("the node joins");
-    has_predecessor(&newcomer).await;
-    // Gone and back before anybody has forgotten that it was gone.
-    let (address, folder) = newcomer.stop().await;
-    let noticed = async {
-        for node in &nodes {
-            node.handle.watch().wait_for(|view| view.successors.len() == 1).await.expect("the ring runs");
-        }
-    };
-    tokio::time::timeout(PATIENCE, noticed).await.expect("its end is noticed");
-    let settings = DriverSettings { stabilize_every: Duration::from_secs(3600), ..settings(&folder) };
-    let listener = TcpListener::bind(address).await.expect("the port is free again");
-    has_predecessor(&start_at(listener, settings, folder).await).await;
-}
-
-async fn has_predecessor(node: &TestNode) {
-    let mut view = node.handle.watch();
-    let settled = view.wait_for(|view| view.predecessor.is_some());
-    tokio::time::timeout(PATIENCE, settled).await.expect("its predecessor has told it").expect("the ring runs");
+    tokio::time::timeout(PATIENCE, told).await.expect("the one before is told");
 }
 
 /// As `wait_for_ring`, where ids may still change.
