@@ -4,9 +4,9 @@ use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
     io::{BufRead, BufReader, Write},
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use harness::{Cluster, Outcome, TempMount, binary, programs::run_command, tree, wait_for};
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{SigHandler, Signal, kill, signal},
     unistd::Pid,
 };
 use serde_json::Value;
@@ -35,11 +35,25 @@ fn drain(cluster: &Cluster, node: usize, more: &[&str]) -> Outcome {
 fn watch_drain(cluster: &Cluster, node: usize, more: &[&str]) -> Child {
     let mut command = Command::new(binary("storage-node"));
     command.args(["drain", "--node", &cluster.ip(node).to_string()]).args(more).stdin(Stdio::null());
+    // A shell that runs the tests in the background lets them, and all that they start, ignore Ctrl-C.
+    // SAFETY: between fork and exec this makes one system call, which may be made there.
+    unsafe {
+        command.pre_exec(|| Ok(signal(Signal::SIGINT, SigHandler::SigDfl).map(drop)?));
+    }
     let mut watcher = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("storage-node starts");
     let (mut first, stdout) = (String::new(), watcher.stdout.as_mut().expect("it is piped"));
     BufReader::new(stdout).read_line(&mut first).expect("its output is read");
     assert!(first.starts_with("handing over"), "{first:?}");
     watcher
+}
+
+/// What it printed until it ended by itself.
+fn ended(mut watcher: Child) -> Output {
+    wait_for("who watches the drain ends", PATIENCE, || match watcher.try_wait() {
+        Ok(Some(_)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    watcher.wait_with_output().expect("its output is read")
 }
 
 fn wait_for_drain(cluster: &Cluster, node: usize, what: &str, is: impl Fn(&Value) -> bool) {
@@ -183,7 +197,7 @@ fn a_drain_is_called_off_under_way_and_the_node_serves_as_before() {
     assert!(shown.contains("draining") && shown.contains(" left"), "{shown}");
     // Ctrl-C ends who watches, and not the drain.
     kill(Pid::from_raw(watcher.id() as i32), Signal::SIGINT).unwrap();
-    let interrupted = watcher.wait_with_output().unwrap();
+    let interrupted = ended(watcher);
     let said = String::from_utf8_lossy(&interrupted.stderr);
     assert_eq!(interrupted.status.signal(), Some(Signal::SIGINT as i32), "{:?}: {said}", interrupted.status);
     assert!(said.contains("goes on") && said.contains(&format!("drain --cancel --node {address}")), "{said}");
@@ -194,7 +208,7 @@ fn a_drain_is_called_off_under_way_and_the_node_serves_as_before() {
     assert!(called_off.contains("goes on serving"), "{called_off}");
     let status = cluster.status(NODE);
     assert_eq!((&status["state"], &status["drain"]["phase"]), (&"serving".into(), &"cancelled".into()), "{status}");
-    let watched = watcher.wait_with_output().unwrap();
+    let watched = ended(watcher);
     let said = String::from_utf8_lossy(&watched.stderr);
     assert!(watched.status.code() == Some(1) && said.contains("called off"), "{:?}: {said}", watched.status);
 
@@ -212,7 +226,7 @@ fn a_drain_is_called_off_under_way_and_the_node_serves_as_before() {
     });
     let said = drain(&cluster, NODE, &["--rate", "none"]).ok();
     assert!(said.contains("has left the ring"), "{said}");
-    assert!(watcher.wait_with_output().unwrap().status.success(), "who watched before sees it go as well");
+    assert!(ended(watcher).status.success(), "who watched before sees it go as well");
     cluster.wait_ended(NODE);
     cluster.wait_settled();
     check_copies(&cluster, 3).unwrap();

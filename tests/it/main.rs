@@ -3,6 +3,7 @@
 mod bad_input;
 mod churn;
 mod drain;
+mod experiment;
 mod faults;
 mod foreign;
 mod pool;
