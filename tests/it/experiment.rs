@@ -7,12 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Cluster, load::Record, python, tree};
+use harness::{Cluster, is_slow_run, load::Record, python, tree};
 
 #[test]
 fn a_thousand_uploads_and_downloads_while_a_node_dies_twice() {
-    if std::env::var_os("SLOW_TESTS").is_none() {
-        eprintln!("skipped: SLOW_TESTS is not set");
+    if !is_slow_run() {
         return;
     }
     let mut cluster = Cluster::start(5);

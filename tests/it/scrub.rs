@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Cluster, Stored, TempMount, binary, run, tree, wait_for};
+use harness::{Cluster, Stored, TempMount, binary, is_slow_run, run, tree, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -130,8 +130,7 @@ fn used_bytes(cluster: &Cluster) -> u64 {
 #[test]
 fn a_deleted_gibibyte_gives_its_space_back_within_a_minute() {
     const GIB: u64 = 1 << 30;
-    if std::env::var_os("SLOW_TESTS").is_none() {
-        eprintln!("skipped: SLOW_TESTS is not set");
+    if !is_slow_run() {
         return;
     }
     let cluster = Cluster::start(3);

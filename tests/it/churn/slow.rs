@@ -7,18 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(super) use harness::is_slow_run;
 use harness::{Lab, TempMount, load::Record, netns::Side, tree, wait_for};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{SECONDS, Scene};
-
-pub(super) fn is_slow_run() -> bool {
-    let wanted = std::env::var_os("SLOW_TESTS").is_some();
-    if !wanted {
-        eprintln!("skipped: SLOW_TESTS is not set");
-    }
-    wanted
-}
 
 /// Seeds are printed, so that a failure can be run again.
 pub(super) fn random() -> StdRng {
