@@ -55,3 +55,44 @@ impl Unsynced {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use common::{
+        chunk::{ChunkId, ChunkRef, Version},
+        chunk_client::{Kept, NewChunk},
+    };
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+
+    const LOST: ChunkId = ChunkId { version: Version(1), index: 1 };
+
+    /// Holders that have lost a chunk, and need it from the writer to sync.
+    struct Forgetful;
+
+    impl ChunkIo for Forgetful {
+        fn put(&self, _: Vec<NewChunk>, _: bool) -> BoxFuture<'_, Result<(), FsError>> {
+            unreachable!("a sync puts nothing by this way")
+        }
+
+        fn get(&self, _: Vec<ChunkRef>) -> BoxFuture<'_, Result<Vec<Bytes>, FsError>> {
+            unreachable!("a sync reads nothing")
+        }
+
+        fn sync<'a>(&'a self, kept: Kept<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+            let found = kept(LOST).map(drop);
+            Box::pin(async move { found.ok_or(FsError::NoReplica { detail: "it is nowhere".into() }) })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_holders_have_lost_is_taken_from_the_cache() {
+        let (unsynced, cache) = (Unsynced::default(), ChunkCache::new(1 << 20));
+        unsynced.note(Ino(2));
+        unsynced.sync(Ino(2), &Forgetful, &cache).await.expect_err("the cache is empty");
+        cache.insert(LOST, Bytes::from_static(b"here"));
+        unsynced.sync(Ino(2), &Forgetful, &cache).await.expect("the cache has it");
+    }
+}
