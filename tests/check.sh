@@ -5,12 +5,14 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+# Debian leaves root's programs out of everybody else's PATH.
+export PATH=$PATH:/usr/sbin:/sbin
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 # What the tests drive: real mounts, the old scripts' Python, and programs that people use in a mount.
 install_packages() {
   local missing=() pair
-  for pair in fusermount3:fuse3 git:git rsync:rsync sqlite3:sqlite3 curl:curl cc:gcc tar:tar bridge:iproute2 fio:fio; do
+  for pair in fusermount3:fuse3 git:git rsync:rsync sqlite3:sqlite3 curl:curl cc:gcc tar:tar bridge:iproute2 nft:nftables fio:fio; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
   done
   command -v python3 >/dev/null || missing+=(python3)

@@ -10,6 +10,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+# Debian leaves root's programs out of everybody else's PATH.
+export PATH=$PATH:/usr/sbin:/sbin
 
 venv=target/cloud-venv
 # Made anew when the requirements have changed, found again when not.
@@ -24,8 +26,8 @@ make_venv() {
 
 [ "$(uname -s)" = Linux ] || fail "network namespaces are Linux's"
 [ "$(id -u)" = 0 ] || fail "this makes network namespaces and mounts: run it as root"
-for program in ip nsenter unshare mount umount python3; do
-  command -v "$program" >/dev/null || fail "$program is missing (iproute2, util-linux, mount, python3)"
+for program in ip nft nsenter unshare mount umount python3; do
+  command -v "$program" >/dev/null || fail "$program is missing (iproute2, nftables, util-linux, mount, python3)"
 done
 make_venv
 export PYTHONPATH=$PWD/tests PYTHONDONTWRITEBYTECODE=1

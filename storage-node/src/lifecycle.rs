@@ -6,7 +6,8 @@
 //! second.
 
 use std::{
-    net::SocketAddr,
+    io,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -59,6 +60,8 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// Ring address; the other planes use the next two ports.
     pub address: SocketAddr,
+    /// Where to listen, if others reach the node by an address that is translated on its way here.
+    pub listen: Option<IpAddr>,
     pub join: Vec<SocketAddr>,
     pub id: Option<u32>,
     /// What fails together with this node: an availability zone, a rack.
@@ -87,6 +90,7 @@ impl NodeConfig {
         Self {
             data,
             address,
+            listen: None,
             join: Vec::new(),
             id: None,
             zone: None,
@@ -102,6 +106,10 @@ impl NodeConfig {
             compact_period: Duration::from_secs(2),
             scrub: scrub::Settings::default(),
         }
+    }
+
+    fn listens_at(&self) -> SocketAddr {
+        SocketAddr::new(self.listen.unwrap_or(self.address.ip()), self.address.port())
     }
 }
 
@@ -125,7 +133,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
 /// The same, with something around it.
 pub async fn run_in(config: NodeConfig, around: Option<Arc<dyn Surroundings>>) -> Result<()> {
     let folder = DataFolder::open(&config.data)?;
-    let ports = Ports::take(config.address)?;
+    let ports = Ports::take(config.listens_at())?;
     let store = open_store(&folder, config.store.clone()).await?;
     let (stop, killed) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
@@ -201,7 +209,16 @@ impl Port {
             socket.bind(address)?;
             Ok(socket)
         });
-        Ok(Self { address, socket: bound.with_context(|| format!("cannot listen on {address}"))? })
+        let socket = bound.map_err(|error| {
+            let advice = match error.kind() {
+                io::ErrorKind::AddrNotAvailable => {
+                    ": this machine has no such address; if it is translated on its way here, say with --listen where to listen"
+                }
+                _ => "",
+            };
+            anyhow::Error::new(error).context(format!("cannot listen on {address}{advice}"))
+        })?;
+        Ok(Self { address, socket })
     }
 
     fn listen(self) -> Result<TcpListener> {

@@ -138,6 +138,10 @@ struct RunArgs {
     #[cfg_attr(feature = "aws", arg(required_unless_present = "aws"))]
     #[cfg_attr(not(feature = "aws"), arg(required = true))]
     ip: Option<IpAddr>,
+    /// Address to listen on, where that of --ip is none of this machine's but translated on its way here [with --aws:
+    /// found out]
+    #[arg(long, value_name = "IP", env = "CHORDFS_LISTEN")]
+    listen: Option<IpAddr>,
     /// Port of the ring; files are served on the next port, administration on the one after it
     #[arg(long, default_value_t = 5057, value_parser = clap::value_parser!(u16).range(1..=65533))]
     port: u16,
@@ -197,6 +201,7 @@ impl From<RunArgs> for NodeConfig {
         let ip = args.ip.unwrap_or(IpAddr::from([0, 0, 0, 0]));
         let data = args.data.unwrap_or_else(|| PathBuf::from(AWS_DATA));
         let mut config = NodeConfig::new(data, SocketAddr::new(ip, args.port));
+        config.listen = args.listen;
         config.join = args.join;
         config.id = args.id;
         config.zone = args.zone;

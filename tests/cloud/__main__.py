@@ -15,13 +15,27 @@ import unittest
 from collections.abc import Callable
 from pathlib import Path
 
-from .scenarios import advertise, bad_input, crash, first_boot, five_at_once, floor, growth, heartbeat, scale_in, spot, zones
+from .scenarios import (
+    advertise,
+    average,
+    bad_input,
+    crash,
+    first_boot,
+    five_at_once,
+    floor,
+    growth,
+    heartbeat,
+    scale_in,
+    spot,
+    zones,
+)
 from .scenarios.setup import Setup
 
 SCENARIOS: dict[str, Callable[[Setup], None]] = {
     "first-boot": first_boot.run,
     "growth": growth.run,
     "growth-in-zones": growth.in_zones,
+    "average": average.run,
     "five-at-once": five_at_once.run,
     "zones": zones.run,
     "advertise": advertise.run,

@@ -42,6 +42,11 @@ class CloudWatch:
         with self._lock:
             return {name: (entry.alarm, entry.state) for name, entry in self._alarms.items()}
 
+    def evaluated_until(self, alarm: str) -> float:
+        """The end of the last period that the alarm was evaluated for."""
+        with self._lock:
+            return self._alarms[alarm].evaluated_until
+
     def put_metric_data(self, request: Request) -> Error | None:
         """Keeps what moto has accepted; what CloudWatch refuses and moto does not is refused here."""
         data = request.members("MetricData")

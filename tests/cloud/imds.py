@@ -35,6 +35,7 @@ class Identity:
     spot_action: dict[str, str] | None = None
     rebalance: dict[str, str] | None = None
     has_role: bool = True
+    is_off: bool = False
     tokens: dict[str, float] = field(default_factory=dict)
 
     def announce_interruption(self, seconds: float) -> None:
@@ -44,6 +45,8 @@ class Identity:
         self.rebalance = {"noticeTime": _stamp(0)}
 
     def handle(self, asked: Asked) -> Answer:
+        if self.is_off:
+            return Answer(403, b"Forbidden")
         if asked.path == "/latest/api/token":
             return self._token(asked)
         if self.tokens.get(asked.headers.get(_TOKEN, ""), 0.0) < time.monotonic():

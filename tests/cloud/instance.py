@@ -129,6 +129,17 @@ class Instance:
             command, env=self._environment, capture_output=True, text=True, timeout=seconds, check=False
         )
 
+    def restart(self) -> None:
+        """The node is killed, and started again by its unit on the same disk: as a machine does whose power was gone for a
+        moment. One shell does both, because a machine here lasts as long as something runs on it."""
+        node = self.node()
+        assert node
+        ended = f'test ! -d /proc/{node[0]} || grep -q "^State:.*Z" /proc/{node[0]}/status'
+        start = f"systemctl start {UNIT} >>{self.log_path} 2>&1"
+        done = self.run(f"kill -9 {node[0]} && until {ended}; do sleep 0.02; done && {start}")
+        if done.returncode:
+            raise RuntimeError(f"{self.id} does not start again: {done.stderr}")
+
     def crash(self) -> None:
         """The power goes: every process is killed, and nothing is said to anyone."""
         self.namespace.kill()

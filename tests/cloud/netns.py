@@ -1,7 +1,8 @@
-"""Network namespaces on one switch, with the cloud's addresses: 172.31.0.0/16, and public ones beside them.
+"""Network namespaces on one switch, with the cloud's addresses: 172.31.0.0/16, and public ones in front of them.
 
 The switch is a bridge in a namespace of its own, so the machine's network sees nothing, and removing the namespaces
-removes everything. The harness is in none of them: it opens sockets there (a socket belongs to the namespace in which it
+removes everything. It is the internet gateway too: an instance itself has its private address only, and the gateway
+translates the public one on its way in and out, so nobody can listen on it. The harness is in none of them: it opens sockets there (a socket belongs to the namespace in which it
 was made, whoever uses it afterwards) and starts processes there.
 
 Names carry the process that made them, as those of the Rust harness do, under another prefix; what a killed run has left
@@ -27,6 +28,21 @@ FOLDER = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 SWITCH_ADDRESS = "172.31.255.254"
 
+# What passes through it is on its way to a public address: who has one leaves by it, all others by the gateway's own.
+_GATEWAY = """
+table ip gateway {
+  map inward { type ipv4_addr : ipv4_addr; }
+  map outward { type ipv4_addr : ipv4_addr; }
+  chain passing { type nat hook prerouting priority dstnat; dnat to ip daddr map @inward; }
+  chain own { type nat hook output priority -100; dnat to ip daddr map @inward; }
+  chain leaving {
+    type nat hook postrouting priority srcnat;
+    snat to ip saddr map @outward;
+    masquerade;
+  }
+}
+"""
+
 T = TypeVar("T")
 
 
@@ -44,6 +60,16 @@ class Namespace:
     def command(self, *args: str) -> list[str]:
         """The command line that runs `args` here. nsenter becomes the program, so its pid is the program's."""
         return ["nsenter", f"--net={FOLDER / self.name}", "--", *args]
+
+    def set(self, name: str, value: str) -> None:
+        """One of the kernel's settings below /proc/sys/net: a thread sees those of the namespace it is in."""
+        self._inside(lambda: Path("/proc/sys/net", name).write_text(value))
+
+    def filter(self, rules: str) -> None:
+        """Carries out what nft(8) reads."""
+        done = subprocess.run(self.command("nft", "-f", "-"), input=rules, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise OSError(f"nft in {self.name}: {done.stderr.strip()} (this needs root and nftables)")
 
     def listen(self, address: str, port: int) -> socket.socket:
         def bind() -> socket.socket:
@@ -109,8 +135,15 @@ class Network:
         self.switch.ip("link", "add", "switch", "type", "bridge")
         self.switch.ip("addr", "add", f"{SWITCH_ADDRESS}/16", "dev", "switch")
         self.switch.ip("link", "set", "switch", "up")
-        # Public addresses are on the same wire, beside the private ones.
+        # Without a route to it a public address is not even looked at for translation.
         self.switch.ip("route", "add", "default", "dev", "switch")
+        self.switch.set("ipv4/ip_forward", "1")
+        for name in ("all", "switch"):
+            self.switch.set(f"ipv4/conf/{name}/send_redirects", "0")
+        # What is only switched, from one private address to another, does not pass the gateway.
+        if Path("/proc/sys/net/bridge").exists():
+            self.switch.set("bridge/bridge-nf-call-iptables", "0")
+        self.switch.filter(_GATEWAY)
 
     def attach(self, name: str, address: str, public: str | None = None) -> Namespace:
         self._cables += 1
@@ -118,10 +151,11 @@ class Network:
         space = Namespace(f"{self.tag}-{name}")
         space.ip("link", "add", "eth0", "type", "veth", "peer", "name", cable, "netns", self.switch.name)
         space.ip("addr", "add", f"{address}/16", "dev", "eth0")
-        if public:
-            space.ip("addr", "add", f"{public}/32", "dev", "eth0")
         space.ip("link", "set", "eth0", "up")
-        space.ip("route", "add", "default", "dev", "eth0", "src", address)
+        space.ip("route", "add", "default", "via", SWITCH_ADDRESS)
+        if public:
+            self.switch.filter(f"add element ip gateway inward {{ {public} : {address} }}")
+            self.switch.filter(f"add element ip gateway outward {{ {address} : {public} }}")
         self.switch.ip("link", "set", "dev", cable, "master", "switch", "up")
         return space
 

@@ -18,6 +18,7 @@ pub enum Topic {
     Alarm,
     Metric,
     Metadata,
+    Address,
     Lifecycle,
     Hook,
     Farewell,

@@ -1,14 +1,9 @@
 //! Who this instance is, by its metadata service.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use aws_config::imds;
-use axum::Router;
 use tokio::time::sleep;
 
 use super::{
@@ -16,7 +11,6 @@ use super::{
     backoff::Backoff,
     board::{Board, Topic},
     cloud::CallError,
-    founding::Meanwhile,
     sdk::metadata,
 };
 
@@ -76,30 +70,19 @@ impl Identity {
 }
 
 /// Who this instance is; asks until it is known, because the metadata service may come later than this process, and an
-/// operator may switch it on. `admin`: where it is told meanwhile what is missing.
-pub async fn wait(imds: &imds::Client, admin: SocketAddr) -> Result<Identity> {
-    let error = match Identity::ask(imds).await {
-        Ok(identity) => return Ok(identity),
-        Err(error) => error,
-    };
-    let board = Arc::new(Board::default());
-    let shown = board.clone();
-    let meanwhile = Meanwhile::begin(admin, move || shown.shown(), Router::new())
-        .await
-        .with_context(|| format!("cannot listen on {admin}"))?;
-    board.set_activity("waits for the metadata service");
-    board.set(Topic::Metadata, &format!("{error:#}"));
+/// operator may switch it on. What is missing meanwhile is on the board.
+pub async fn wait(imds: &imds::Client, board: &Board) -> Identity {
     let mut backoff = Backoff::new(TRY_FIRST, TRY_AT_LEAST);
-    let identity = loop {
-        sleep(backoff.pause(rand::random())).await;
+    loop {
         match Identity::ask(imds).await {
-            Ok(identity) => break identity,
+            Ok(identity) => {
+                board.clear(Topic::Metadata);
+                return identity;
+            }
             Err(error) => board.set(Topic::Metadata, &format!("{error:#}")),
         }
-    };
-    board.clear(Topic::Metadata);
-    meanwhile.end().await;
-    Ok(identity)
+        sleep(backoff.pause(rand::random())).await;
+    }
 }
 
 /// `eu-central-1a` is in `eu-central-1`; also in a local zone (`us-west-2-lax-1a`) the region comes first.
@@ -112,6 +95,10 @@ fn region_of(zone: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use axum::Router;
+
     use super::*;
 
     #[test]
@@ -131,26 +118,23 @@ mod tests {
         assert!(without.advertised(Advertise::Public).unwrap_err().to_string().contains("no public address"));
     }
 
-    /// It once ended the process at its start, and `/healthz`, where one looks, said nothing.
+    /// It once ended the process at its start.
     #[tokio::test]
     async fn a_metadata_service_that_comes_later_is_waited_for() {
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (service, admin) = (free(), free());
+        let service = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let imds = imds::Client::builder().endpoint(format!("http://{service}")).unwrap().max_attempts(1).build();
-        let waiting = tokio::spawn(async move { wait(&imds, admin).await });
-        let told = || async { reqwest::get(format!("http://{admin}/healthz")).await.ok()?.text().await.ok() };
-        let text = loop {
-            match told().await {
-                Some(text) if text.contains("degraded") => break text,
-                _ => tokio::task::yield_now().await,
-            }
-        };
-        assert!(text.contains("run without --aws"), "{text}");
+        let board = Arc::new(Board::default());
+        let shown = board.clone();
+        let waiting = tokio::spawn(async move { wait(&imds, &shown).await });
+        while board.shown()["state"] != "degraded" {
+            tokio::task::yield_now().await;
+        }
+        assert!(board.shown()["problems"][0].as_str().unwrap().contains("run without --aws"), "{}", board.shown());
         let listener = tokio::net::TcpListener::bind(service).await.unwrap();
         tokio::spawn(async move { axum::serve(listener, fake_service()).await });
-        let identity = waiting.await.unwrap().unwrap();
+        let identity = waiting.await.unwrap();
         assert_eq!((identity.instance.as_str(), identity.region.as_str()), ("i-7", "eu-central-1"));
-        assert_eq!(told().await, None, "the port is the node's now");
+        assert_eq!(board.shown()["state"], "ok");
     }
 
     fn fake_service() -> Router {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use anyhow::Result;
 use common::chunk_api::REPLICAS;
 
 use super::{
@@ -10,10 +11,33 @@ use super::{
     identity::Identity,
     leave::own_hooks,
     scaling::{self, Change, Compared},
+    sdk::Sdk,
 };
 
+/// `storage-node aws plan`.
+pub async fn of_this_machine(settings: AwsSettings) -> Result<String> {
+    let imds = Sdk::metadata_client();
+    let identity = match Identity::ask(&imds).await {
+        Ok(identity) => Some(identity),
+        // From a workstation a group can be named, and looked at.
+        Err(_) if settings.asg.is_some() => None,
+        Err(error) => return Err(error.context("without --asg the plan is for the group of this instance")),
+    };
+    let cloud = Sdk::new(imds, identity.as_ref().map(|identity| identity.region.clone())).await;
+    let group = match (&settings.asg, &identity) {
+        (Some(name), _) => name.clone(),
+        (None, Some(identity)) => {
+            cloud.membership(&identity.instance).await?.map(|found| found.group).ok_or_else(|| {
+                anyhow::anyhow!("{} belongs to no Auto Scaling group; name one with --asg", identity.instance)
+            })?
+        }
+        (None, None) => unreachable!("without a name and an identity the plan was given up above"),
+    };
+    Ok(plan(&cloud, &settings, identity.as_ref(), &group).await)
+}
+
 /// Lines for people. What cannot be found out is said in its place.
-pub async fn plan(cloud: &dyn Cloud, settings: &AwsSettings, identity: Option<&Identity>, group: &str) -> String {
+async fn plan(cloud: &dyn Cloud, settings: &AwsSettings, identity: Option<&Identity>, group: &str) -> String {
     let mut out = Lines::default();
     match identity {
         Some(identity) => out.line(

@@ -3,6 +3,9 @@
 //! Every node ensures the same at its start: it reads first and writes only what differs, and what is written is the
 //! same whoever writes it, so ten nodes at once end where one does. An alarm of our name that watches another group is
 //! left alone: names of alarms are an account's, and taking it would blind that group.
+//!
+//! Afterwards it looks again now and then. What has gone is put back. What only differs stays, because nodes with newer
+//! settings may have put it there: two generations of nodes must not overwrite each other for ever.
 
 use tracing::info;
 
@@ -147,59 +150,95 @@ pub async fn compare(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str)
     Ok(wanted.into_iter().map(compare).collect())
 }
 
-/// Whether everything is as it should be now; what is not is on the board.
-pub async fn ensure(cloud: &dyn Cloud, board: &Board, settings: &ScalingSettings, group: &str) -> bool {
-    let policies = put_policies(cloud, settings, group).await;
-    // Once more: a policy that was made a moment ago has got its ARN now.
-    let alarms = match policies.is_empty() {
-        true => put_alarms(cloud, settings, group).await,
-        false => Vec::new(),
-    };
-    for (topic, problems) in [(Topic::Policy, &policies), (Topic::Alarm, &alarms)] {
-        match problems.is_empty() {
-            true => board.clear(topic),
-            false => board.set(topic, &problems.join("; ")),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// At a node's start: its settings are the newest.
+    WhatDiffers,
+    WhatIsMissing,
+}
+
+impl Put {
+    fn covers(self, change: &Change) -> bool {
+        match change {
+            Change::None => false,
+            Change::Replace(_) => self == Self::WhatDiffers,
+            Change::Create | Change::Leave(_) => true,
         }
     }
-    policies.is_empty() && alarms.is_empty()
 }
 
-/// What went wrong.
-async fn put_policies(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str) -> Vec<String> {
-    let compared = match compare(cloud, settings, group).await {
-        Ok(compared) => compared,
-        Err(error) => return vec![error.to_string()],
-    };
-    let mut problems = Vec::new();
-    for one in compared.iter().filter(|one| one.policy != Change::None) {
-        info!(policy = one.wanted.policy.name, change = ?one.policy, "puts the scaling policy");
-        let put = cloud.put_policy(group, &one.wanted.policy).await;
-        problems.extend(put.err().map(|error| error.to_string()));
+/// Whether nothing is left to do; what is wrong is on the board.
+pub async fn ensure(cloud: &dyn Cloud, board: &Board, settings: &ScalingSettings, group: &str, put: Put) -> bool {
+    let mut work = Work { cloud, settings, group, put, problems: Vec::new() };
+    work.put_policies().await;
+    board_shows(board, Topic::Policy, &work.problems);
+    if !work.problems.is_empty() {
+        return false;
     }
-    problems
+    work.put_alarms().await;
+    board_shows(board, Topic::Alarm, &work.problems);
+    work.problems.is_empty()
 }
 
-async fn put_alarms(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str) -> Vec<String> {
-    let compared = match compare(cloud, settings, group).await {
-        Ok(compared) => compared,
-        Err(error) => return vec![error.to_string()],
-    };
-    let mut problems = Vec::new();
-    for one in compared {
-        let alarm = one.wanted.alarm_name();
-        match &one.alarm {
-            Change::None => continue,
-            Change::Leave(why) => {
-                problems.push(format!("the alarm {alarm} is left alone: {why}"));
+fn board_shows(board: &Board, topic: Topic, problems: &[String]) {
+    match problems.is_empty() {
+        true => board.clear(topic),
+        false => board.set(topic, &problems.join("; ")),
+    }
+}
+
+struct Work<'a> {
+    cloud: &'a dyn Cloud,
+    settings: &'a ScalingSettings,
+    group: &'a str,
+    put: Put,
+    problems: Vec<String>,
+}
+
+impl Work<'_> {
+    /// Empty, and a problem more, if that cannot be found out.
+    async fn compared(&mut self) -> Vec<Compared> {
+        let compared = compare(self.cloud, self.settings, self.group).await;
+        compared.unwrap_or_else(|error| {
+            self.problems.push(error.to_string());
+            Vec::new()
+        })
+    }
+
+    async fn put_policies(&mut self) {
+        let mut put_one = false;
+        for one in self.compared().await {
+            if !self.put.covers(&one.policy) {
                 continue;
             }
-            Change::Create => info!(alarm, "creates the alarm"),
-            Change::Replace(why) => info!(alarm, why, "replaces the alarm"),
+            info!(policy = one.wanted.policy.name, change = ?one.policy, "puts the scaling policy");
+            match self.cloud.put_policy(self.group, &one.wanted.policy).await {
+                Ok(()) => put_one = true,
+                Err(error) => self.problems.push(error.to_string()),
+            }
         }
-        let put = cloud.put_alarm(&one.wanted.alarm(&one.policy_arn)).await;
-        problems.extend(put.err().map(|error| error.to_string()));
+        if put_one {
+            // An alarm that called one of that name before calls nothing now.
+            self.put = Put::WhatDiffers;
+        }
     }
-    problems
+
+    /// Asks anew: a policy that was put a moment ago has got its ARN now.
+    async fn put_alarms(&mut self) {
+        for one in self.compared().await {
+            let alarm = one.wanted.alarm_name();
+            if !self.put.covers(&one.alarm) {
+                continue;
+            }
+            if let Change::Leave(why) = &one.alarm {
+                self.problems.push(format!("the alarm {alarm} is left alone: {why}"));
+                continue;
+            }
+            info!(alarm, change = ?one.alarm, "puts the alarm");
+            let put = self.cloud.put_alarm(&one.wanted.alarm(&one.policy_arn)).await;
+            self.problems.extend(put.err().map(|error| error.to_string()));
+        }
+    }
 }
 
 impl FoundAlarm {
@@ -272,14 +311,14 @@ mod tests {
     async fn ensuring_twice_writes_once() {
         let (cloud, board) = (Fake::default(), Board::default());
         for _ in 0..2 {
-            assert!(ensure(&cloud, &board, &scaling(""), "G").await);
+            assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
         }
         assert_eq!(cloud.calls("put_policy"), 2);
         assert_eq!(cloud.calls("put_alarm"), 2);
         assert_eq!(board.shown()["state"], "ok");
         let actions: Vec<String> = cloud.alarms.lock().iter().map(|alarm| alarm.action.clone()).collect();
         assert_eq!(actions, ["arn:MyChordFileSystemASGPolicy", "arn:MyChordFileSystemASGPolicy-ScaleIn"]);
-        assert!(ensure(&cloud, &board, &scaling("--scale-out-above 50"), "G").await);
+        assert!(ensure(&cloud, &board, &scaling("--scale-out-above 50"), "G", Put::WhatDiffers).await);
         assert_eq!(cloud.calls("put_alarm"), 3);
     }
 
@@ -287,25 +326,66 @@ mod tests {
     async fn what_is_not_allowed_is_on_the_board() {
         let (cloud, board) = (Fake::default(), Board::default());
         cloud.deny("put_policy");
-        assert!(!ensure(&cloud, &board, &scaling(""), "G").await);
+        assert!(!ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
         let shown = board.shown().to_string();
         assert!(shown.contains("degraded") && shown.contains("put_policy"), "{shown}");
         cloud.allow();
-        assert!(ensure(&cloud, &board, &scaling(""), "G").await);
+        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
         assert_eq!(board.shown()["state"], "ok");
     }
 
     #[tokio::test]
     async fn two_groups_do_not_take_each_others_alarm() {
         let (cloud, board) = (Fake::default(), Board::default());
-        assert!(ensure(&cloud, &board, &scaling(""), "G").await);
-        assert!(!ensure(&cloud, &board, &scaling(""), "H").await);
+        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
+        assert!(!ensure(&cloud, &board, &scaling(""), "H", Put::WhatDiffers).await);
         assert!(board.shown().to_string().contains("--alarm-name"), "{}", board.shown());
         assert!(cloud.alarms.lock().iter().all(|alarm| alarm.group == "G"));
         // One of the two is its own: the other one is told of all the same.
-        assert!(!ensure(&cloud, &board, &scaling("--scale-in-alarm-name J"), "J").await);
+        assert!(!ensure(&cloud, &board, &scaling("--scale-in-alarm-name J"), "J", Put::WhatDiffers).await);
         assert_eq!(board.shown()["state"], "degraded");
-        assert!(ensure(&cloud, &board, &scaling("--alarm-name H"), "H").await);
+        assert!(ensure(&cloud, &board, &scaling("--alarm-name H"), "H", Put::WhatDiffers).await);
         assert_eq!(cloud.alarms.lock().len(), 5);
+    }
+
+    /// Both found no alarm of that name, and both put theirs: the first one has none now, and has to say so.
+    #[tokio::test]
+    async fn a_later_look_finds_an_alarm_that_another_group_has_put_over_it() {
+        let (cloud, board) = (Fake::default(), Board::default());
+        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
+        for alarm in cloud.alarms.lock().iter_mut() {
+            alarm.group = "H".into();
+        }
+        assert!(!ensure(&cloud, &board, &scaling(""), "G", Put::WhatIsMissing).await);
+        assert!(board.shown().to_string().contains("it watches the group H"), "{}", board.shown());
+        assert_eq!(cloud.calls("put_alarm"), 2);
+    }
+
+    #[tokio::test]
+    async fn a_later_look_puts_back_what_has_gone_and_leaves_what_differs() {
+        let (cloud, board) = (Fake::default(), Board::default());
+        let (old, new) = (scaling(""), scaling("--scale-out-above 50 --scale-cooldown 60s"));
+        for settings in [&old, &new] {
+            assert!(ensure(&cloud, &board, settings, "G", Put::WhatDiffers).await);
+        }
+        let put = || (cloud.calls("put_policy"), cloud.calls("put_alarm"));
+        let before = put();
+        assert!(ensure(&cloud, &board, &old, "G", Put::WhatIsMissing).await);
+        assert_eq!((put(), board.shown()["state"].as_str()), (before, Some("ok")));
+        cloud.alarms.lock().pop();
+        assert!(ensure(&cloud, &board, &old, "G", Put::WhatIsMissing).await);
+        assert_eq!((put(), cloud.alarms.lock().len()), ((before.0, before.1 + 1), 2));
+    }
+
+    #[tokio::test]
+    async fn an_alarm_calls_the_policy_that_was_put_back() {
+        let (cloud, board) = (Fake::default(), Board::default());
+        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
+        cloud.policies.lock().clear();
+        for alarm in cloud.alarms.lock().iter_mut() {
+            alarm.action = "arn:gone".into();
+        }
+        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatIsMissing).await);
+        assert!(cloud.alarms.lock().iter().all(|alarm| alarm.action != "arn:gone"));
     }
 }

@@ -112,6 +112,7 @@ pub async fn start(
     let me = NodeRef { ip: address.ip(), port: address.port(), id };
     let ring = Ring::new(me, settings.ring, saved.known.clone());
     let saver = Saver::start(settings.data_folder.clone(), saved.with_id(id)).await?;
+    saver.change(|saved| saved.address = Some(address));
     info!(node = %me, is_new, "the ring starts");
     Ok(Driver::start(ring, settings, saver, shutdown))
 }

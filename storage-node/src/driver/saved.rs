@@ -1,9 +1,10 @@
-//! The ring's memory across restarts: a node's id and the peers it knows, in `ring.json` in the data folder.
+//! The ring's memory across restarts: a node's id and address and the peers it knows, in `ring.json` in the data folder.
 //!
 //! Written whole to a temporary file which then takes the name, so a crash leaves the old or the new.
 
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +25,9 @@ pub struct SavedRing {
     /// It has been at this position in a ring, and so may hold chunks for it: it keeps the id.
     pub settled: bool,
     pub known: Vec<NodeRef>,
+    /// Where others have last reached it; for those who cannot ask anybody else. Missing where an older program wrote it.
+    #[serde(default)]
+    pub address: Option<SocketAddr>,
 }
 
 #[derive(Debug, Error)]
@@ -40,7 +44,7 @@ pub enum SavedError {
 
 impl SavedRing {
     pub fn new(id: RingId) -> Self {
-        Self { format: FORMAT, id, settled: false, known: Vec::new() }
+        Self { format: FORMAT, id, settled: false, known: Vec::new(), address: None }
     }
 
     pub fn with_id(self, id: RingId) -> Self {
@@ -134,9 +138,19 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(SavedRing::read(folder.path()).await.expect("no file is no error"), None);
         let known = vec![NodeRef { ip: [10, 0, 0, 7].into(), port: 5057, id: RingId(u32::MAX) }];
-        let saved = SavedRing { settled: true, known, ..SavedRing::new(RingId(7)) };
+        let address = Some(SocketAddr::from(([10, 0, 0, 1], 5057)));
+        let saved = SavedRing { settled: true, known, address, ..SavedRing::new(RingId(7)) };
         saved.write(folder.path()).await.expect("it can be written");
         assert_eq!(SavedRing::read(folder.path()).await.expect("it reads"), Some(saved));
+    }
+
+    #[tokio::test]
+    async fn a_file_from_before_addresses_were_kept_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let older = r#"{"format": 1, "id": 7, "settled": true, "known": []}"#;
+        std::fs::write(folder.path().join(FILE), older).expect("it can be written");
+        let read = SavedRing::read(folder.path()).await.expect("it reads").expect("it is there");
+        assert_eq!(read, SavedRing { settled: true, ..SavedRing::new(RingId(7)) });
     }
 
     #[tokio::test]

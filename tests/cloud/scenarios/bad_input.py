@@ -6,11 +6,13 @@ Each case is a group of its own in one cloud.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..imds import Identity
 from ..instance import Instance
 from ..lab import Lab
+from ..load import MIB, Files
 from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect, health
 
 MOUNT_FAILED = 32
@@ -127,6 +129,35 @@ def no_metadata(lab: Lab) -> None:
     lab.hypervisor.machine = machine
 
 
+def back_without_a_word(lab: Lab) -> None:
+    """A node that remembers its ring serves although nobody says who it is, which group it belongs to, or anything else;
+    and learns all that beside it."""
+    node = boot(lab, "Returns", {"CHORDFS_ASG": ""})
+    serves(lab, node)
+    recovers(lab, node)
+    desk = lab.workstation()
+    files = Files(desk.mount(node.ip))
+    files.write("kept", MIB)
+    desk.unmount()
+    denied = lab.faults.add("*", "denied", instance=node.id)
+    node.identity.is_off = True
+    node.restart()
+    serves(lab, node)
+    tells(lab, node, "metadata service")
+    Files(desk.mount(node.ip), files.sizes).check_all()
+    node.identity.is_off = False
+    tells(lab, node, "DescribeAutoScalingInstances", "not authorized")
+    expect(group_of(node) is None, f"nobody has told it its group: {group_of(node)}")
+    lab.faults.remove(denied)
+    recovers(lab, node)
+    expect(group_of(node) == "Returns", f"it has found out its group: {group_of(node)}")
+    desk.unmount()
+
+
+def group_of(node: Instance) -> object:
+    return ((node.json("/healthz") or {}).get("aws") or {}).get("group")
+
+
 def a_mount_without_a_group(lab: Lab) -> None:
     """At a workstation: mount(8)'s exit code for a failed mount, and one line that names the group."""
     desk = lab.workstation()
@@ -148,14 +179,15 @@ CASES = (
     no_rights,
     no_role,
     no_metadata,
+    back_without_a_word,
     a_mount_without_a_group,
 )
 
 
-def boot(lab: Lab, group: str, **parameters: object) -> Instance:
+def boot(lab: Lab, group: str, environment: Mapping[str, str] = {}, **parameters: object) -> Instance:
     before = {instance.id for instance in lab.hypervisor.all()}
     settings = {**QUIET, "AlarmName": f"{group}-alarm", **parameters}
-    lab.create_group(minimum=1, maximum=2, name=group, parameters=settings, extra=METRICS_EACH_SECOND)
+    lab.create_group(minimum=1, maximum=2, name=group, parameters=settings, extra={**METRICS_EACH_SECOND, **environment})
 
     def new() -> Instance | None:
         return next((instance for instance in lab.hypervisor.all() if instance.id not in before), None)

@@ -19,6 +19,7 @@ mod tests;
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -132,23 +133,15 @@ impl Standing {
 const MAX_VISITORS: usize = 1024;
 
 /// Also of the running node.
-pub fn routes(aws: Aws) -> Router {
-    Router::new().route("/aws/founding", get(founding)).with_state(aws)
+pub fn routes(standing: Arc<Standing>) -> Router {
+    Router::new().route("/aws/founding", get(founding)).with_state(standing)
 }
 
-async fn founding(State(aws): State<Aws>, Query(visit): Query<Visit>) -> Json<Shown> {
-    Json(aws.standing.answer(visit))
+async fn founding(State(standing): State<Arc<Standing>>, Query(visit): Query<Visit>) -> Json<Shown> {
+    Json(standing.answer(visit))
 }
 
-/// The plane of administration of a node that is not in a ring yet. Ends with the guard.
-pub async fn answer_meanwhile(aws: &Aws) -> std::io::Result<Meanwhile> {
-    let health = {
-        let aws = aws.clone();
-        move || aws.health()
-    };
-    Meanwhile::begin(aws.node().admin_address(), health, routes(aws.clone())).await
-}
-
+/// The plane of administration of a node that is not in a ring yet.
 pub struct Meanwhile {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -159,7 +152,7 @@ impl Meanwhile {
     pub async fn begin(
         address: SocketAddr,
         health: impl Fn() -> Value + Clone + Send + Sync + 'static,
-        more: Router,
+        standing: Arc<Standing>,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let health = get(move || async move { Json(json!({ "state": "starting", "aws": health() })) });
@@ -168,7 +161,7 @@ impl Meanwhile {
         let stop = CancellationToken::new();
         let options = ServerOptions { stop_grace: Duration::from_millis(500), ..ServerOptions::default() };
         let stopped = stop.clone().cancelled_owned();
-        let task = tokio::spawn(server::serve(listener, router.merge(more), options, stopped));
+        let task = tokio::spawn(server::serve(listener, router.merge(routes(standing)), options, stopped));
         Ok(Self { stop, task })
     }
 

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 use tokio::time::timeout;
 
 use super::{
-    super::{Shared, args::tests::settings, board::Board, cloud::Member, fake::Fake, identity::Identity},
+    super::{Shared, args::tests::settings, cloud::Member, fake::Fake, identity::Identity},
     *,
 };
 
@@ -32,8 +32,8 @@ fn node(own: Ipv4Addr, members: &[Member]) -> Aws {
     *cloud.group.lock() = Some(Group { name: "G".into(), min: 1, max: 8, desired: 1, members });
     Aws::new(Shared {
         cloud: Arc::new(cloud),
-        board: Board::default(),
-        standing: Standing::default(),
+        board: Arc::default(),
+        standing: Arc::default(),
         identity: Identity {
             instance: format!("i-{own}"),
             zone: "z".into(),
@@ -56,7 +56,8 @@ fn ips(test: u8, count: u8) -> Vec<Ipv4Addr> {
 async fn founders(nodes: Vec<Aws>) -> usize {
     let mut searches = Vec::new();
     for aws in nodes {
-        let meanwhile = answer_meanwhile(&aws).await.unwrap();
+        let (health, standing) = (aws.board.clone(), aws.standing.clone());
+        let meanwhile = Meanwhile::begin(aws.node().admin_address(), move || health.shown(), standing).await.unwrap();
         searches.push(tokio::spawn(async move {
             let found = timeout(ROUNDS, find_ring(&aws)).await;
             // The founder's plane stays, as that of the node which it becomes.
@@ -99,7 +100,8 @@ async fn nobody_founds_while_an_older_member_is_silent() {
     let members: Vec<Member> = ips.iter().map(|ip| member(*ip, 1000)).collect();
     let waiting = node(ips[1], &members);
     assert_eq!(founders(vec![waiting.clone()]).await, 0);
-    assert!(waiting.health()["activity"].as_str().unwrap().contains("no node runs there yet"), "{}", waiting.health());
+    let shown = waiting.board.shown();
+    assert!(shown["activity"].as_str().unwrap().contains("no node runs there yet"), "{shown}");
 }
 
 #[tokio::test]
@@ -109,7 +111,7 @@ async fn a_group_that_does_not_exist_is_told_and_waited_for() {
     let lost = Shared { cloud: Arc::new(Fake::default()), ..Arc::into_inner(aws.into_inner()).unwrap() };
     let aws = Aws::new(lost);
     assert_eq!(founders(vec![aws.clone()]).await, 0);
-    let health = aws.health();
+    let health = aws.board.shown();
     assert_eq!(health["state"], "degraded");
     assert!(health["problems"][0].as_str().unwrap().contains("no Auto Scaling group"), "{health}");
 }
