@@ -30,15 +30,26 @@ check_shell() {
   rm "$user_data"
 }
 
-# Settings that are JSON, and documents inside of templates.
+# Settings that are JSON, documents inside of templates, and what cfn-lint lets pass and EC2 refuses: descriptions of rules.
 check_data() {
   PYTHONPATH=tests "$venv/bin/python" - <<'EOT'
-import json, pathlib, yaml
+import json, pathlib, re, yaml
 from cloud import template
 for path in pathlib.Path("deploy").rglob("*.json"):
     json.loads(path.read_text())
 image = template.load(pathlib.Path("deploy/aws/image.yaml"))
 yaml.safe_load(image["Resources"]["Install"]["Properties"]["Data"]["Fn::Sub"][0])
+group = template.load()
+rules = []
+for resource in group["Resources"].values():
+    properties = resource.get("Properties", {})
+    if resource["Type"] in ("AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress"):
+        rules.append(properties)
+    rules += properties.get("SecurityGroupIngress", []) + properties.get("SecurityGroupEgress", [])
+assert len(rules) == 4, rules
+for rule in rules:
+    allowed = re.fullmatch(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}", rule["Description"])
+    assert allowed, f"EC2 refuses this description of a rule: {rule['Description']}"
 EOT
 }
 

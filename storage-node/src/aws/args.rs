@@ -123,6 +123,13 @@ impl AwsArgs {
             grow.alarm
         );
         let policy = checked(policy)?;
+        anyhow::ensure!(
+            self.metric_period <= policy.period,
+            "an alarm that looks every {:?} at a metric published every {:?} finds nothing most of the time: \
+             --metric-period has to be at most --scale-period",
+            policy.period,
+            self.metric_period
+        );
         let scaling = ScalingSettings { namespace: self.metric_namespace, policy, grow, shrink };
         Ok(AwsSettings {
             asg: self.asg,
@@ -207,6 +214,7 @@ pub mod tests {
     fn mistakes_are_named() {
         for (line, part) in [
             ("--scale-period 45s", "whole minutes"),
+            ("--scale-period 10s", "at most --scale-period"),
             ("--scale-out-above 101", "percentage"),
             ("--advertise everywhere", "neither private"),
             ("--alarm-name a --scale-in-alarm-name a", "different names"),

@@ -195,7 +195,7 @@ async fn keep_scaling(aws: &Context) {
         let done = scaling::ensure(&*aws.cloud, &aws.board, &aws.settings.scaling, &aws.group, put).await;
         let pause = match done {
             true => {
-                put = Put::WhatIsMissing;
+                put = Put::WhatIsBroken;
                 backoff.reset();
                 again.pause(rand::random())
             }

@@ -113,4 +113,6 @@ pub struct Datum {
     pub metric: &'static str,
     pub dimensions: Vec<(&'static str, String)>,
     pub percent: f64,
+    /// Kept by the second: what an alarm with periods below a minute needs.
+    pub is_fine: bool,
 }

@@ -123,7 +123,7 @@ pub async fn watch_without_data(aws: &Context) {
         sleep(LOOK_EVERY).await;
     }
     info!("the group ends this instance before it had a part in the ring");
-    farewell(aws, &mut watcher).await;
+    farewell(aws, &mut watcher, Why::Termination).await;
 }
 
 struct Watcher<'a> {
@@ -314,24 +314,19 @@ impl<'a> Leaving<'a> {
 
     async fn see_out(&mut self) {
         self.aws.board.set_activity("drained; lets the instance go".to_owned());
-        if self.why != Why::Termination {
-            // Only the group replaces it, and only an instance that it takes for sick.
-            let given_up = self.aws.cloud.give_up(&self.aws.identity.instance).await;
-            self.aws.board.note(Topic::Farewell, given_up);
-        }
-        farewell(self.aws, &mut self.watcher).await;
+        farewell(self.aws, &mut self.watcher, self.why).await;
     }
 }
 
 /// Tells the group that it may go on, until it has heard it. A stop from outside ends this too: that is the machine's end.
-async fn farewell(aws: &Context, watcher: &mut Watcher<'_>) {
+async fn farewell(aws: &Context, watcher: &mut Watcher<'_>, why: Why) {
     let told = async {
         match signal(SignalKind::terminate()) {
             Ok(mut term) => tokio::select! {
-                () = complete(aws, watcher) => {}
+                () = complete(aws, watcher, why) => {}
                 _ = term.recv() => info!("told to stop"),
             },
-            Err(_) => complete(aws, watcher).await,
+            Err(_) => complete(aws, watcher, why).await,
         }
     };
     if timeout(FAREWELL, told).await.is_err() {
@@ -339,7 +334,7 @@ async fn farewell(aws: &Context, watcher: &mut Watcher<'_>) {
     }
 }
 
-async fn complete(aws: &Context, watcher: &mut Watcher<'_>) {
+async fn complete(aws: &Context, watcher: &mut Watcher<'_>, why: Why) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
     let mut held = false;
     loop {
@@ -366,8 +361,13 @@ async fn complete(aws: &Context, watcher: &mut Watcher<'_>) {
             {
                 return;
             }
-            // Not asked to go by the group: it will, now that the instance counts as sick.
-            Some(_) => {}
+            // The group has asked, and does not show that yet.
+            Some(_) if why == Why::Termination => {}
+            // It has not: only the group replaces an instance, and only one that it takes for sick.
+            Some(_) => {
+                let given_up = aws.cloud.give_up(&aws.identity.instance).await;
+                aws.board.note(Topic::Farewell, given_up);
+            }
         }
         sleep(backoff.pause(rand::random())).await;
     }

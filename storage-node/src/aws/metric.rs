@@ -29,12 +29,12 @@ fn percent(used: u64, available: u64) -> f64 {
     }
 }
 
-pub fn data(instance: &str, group: &str, percent: f64) -> Vec<Datum> {
-    let of_group = || (GROUP, group.to_owned());
-    vec![
-        Datum { metric: METRIC, dimensions: vec![(INSTANCE, instance.to_owned()), of_group()], percent },
-        Datum { metric: METRIC, dimensions: vec![of_group()], percent },
-    ]
+fn data(what: &Publish<'_>, percent: f64) -> Vec<Datum> {
+    let is_fine = what.period < Duration::from_secs(60);
+    let of_group = || (GROUP, what.group.to_owned());
+    let of_instance = (INSTANCE, what.instance.to_owned());
+    let datum = |dimensions| Datum { metric: METRIC, dimensions, percent, is_fine };
+    vec![datum(vec![of_instance, of_group()]), datum(vec![of_group()])]
 }
 
 /// At once and every period, for ever.
@@ -45,7 +45,7 @@ pub async fn publish(cloud: &dyn Cloud, board: &Board, what: Publish<'_>) {
         periods.tick().await;
         match used_percent(what.folder) {
             Ok(percent) => {
-                let put = cloud.put_metrics(what.namespace, data(what.instance, what.group, percent)).await;
+                let put = cloud.put_metrics(what.namespace, data(&what, percent)).await;
                 board.note(Topic::Metric, put);
             }
             Err(error) => {
@@ -78,9 +78,14 @@ mod tests {
 
     #[test]
     fn the_group_has_a_series_of_its_own() {
-        let data = data("i-1", "G", 42.0);
-        assert_eq!(data[0].dimensions, [("InstanceId", "i-1".into()), ("AutoScalingGroupName", "G".to_owned())]);
-        assert_eq!(data[1].dimensions, [("AutoScalingGroupName", "G".to_owned())]);
-        assert!(data.iter().all(|datum| datum.metric == "disk_used_percent" && datum.percent == 42.0));
+        let period = Duration::from_secs(60);
+        let what = Publish { folder: Path::new("/"), namespace: "N", instance: "i-1", group: "G", period };
+        let published = data(&what, 42.0);
+        assert_eq!(published[0].dimensions, [("InstanceId", "i-1".into()), ("AutoScalingGroupName", "G".to_owned())]);
+        assert_eq!(published[1].dimensions, [("AutoScalingGroupName", "G".to_owned())]);
+        assert!(published.iter().all(|datum| datum.metric == "disk_used_percent" && datum.percent == 42.0));
+        assert!(published.iter().all(|datum| !datum.is_fine), "by the minute, as the agent does");
+        let often = Publish { period: Duration::from_secs(10), ..what };
+        assert!(data(&often, 42.0).iter().all(|datum| datum.is_fine));
     }
 }

@@ -133,7 +133,7 @@ fn shown(change: &Change) -> String {
     match change {
         Change::None => "is there".to_owned(),
         Change::Create => "would be created".to_owned(),
-        Change::Replace(why) => format!("would be replaced: {why}"),
+        Change::Replace(why) | Change::Adjust(why) => format!("would be replaced: {why}"),
         Change::Leave(why) => format!("would be left alone: {why}"),
     }
 }

@@ -4,8 +4,8 @@
 //! same whoever writes it, so ten nodes at once end where one does. An alarm of our name that watches another group is
 //! left alone: names of alarms are an account's, and taking it would blind that group.
 //!
-//! Afterwards it looks again now and then. What has gone is put back. What only differs stays, because nodes with newer
-//! settings may have put it there: two generations of nodes must not overwrite each other for ever.
+//! Afterwards it looks again now and then. What has gone, or does not do what it is for, is put back. What only has other
+//! settings stays, because newer nodes may have put it there: two generations must not overwrite each other for ever.
 
 use tracing::info;
 
@@ -29,8 +29,10 @@ pub enum Change {
     /// As it should be.
     None,
     Create,
-    /// Why what is there is not what should be.
+    /// Why what is there does not do what it is for: an alarm that watches something else, or calls something else.
     Replace(String),
+    /// It does, with other settings.
+    Adjust(String),
     /// It must not be touched.
     Leave(String),
 }
@@ -77,10 +79,10 @@ pub fn policy_change(wanted: &PolicySpec, found: Option<&FoundPolicy>) -> Change
     match found {
         None => Change::Create,
         Some(found) if found.adjustment != Some(wanted.adjustment) => {
-            Change::Replace(format!("it does not change the capacity by {}", wanted.adjustment))
+            Change::Adjust(format!("it does not change the capacity by {}", wanted.adjustment))
         }
         Some(found) if found.cooldown_secs != Some(wanted.cooldown_secs) => {
-            Change::Replace(format!("its cooldown is not {} s", wanted.cooldown_secs))
+            Change::Adjust(format!("its cooldown is not {} s", wanted.cooldown_secs))
         }
         Some(_) => Change::None,
     }
@@ -92,14 +94,17 @@ pub fn alarm_change(wanted: &AlarmSpec, found: Option<&FoundAlarm>) -> Change {
         None => Change::Create,
         Some(FoundAlarm::Plain(found)) if found == wanted => Change::None,
         Some(FoundAlarm::Plain(found)) if found.group != wanted.group => of_another(&found.group),
-        Some(FoundAlarm::Plain(found)) => Change::Replace(difference(wanted, found)),
+        Some(FoundAlarm::Plain(found)) if found.action != wanted.action => {
+            Change::Replace("it calls another policy than the group's".to_owned())
+        }
+        Some(FoundAlarm::Plain(found)) => Change::Adjust(difference(wanted, found)),
         Some(FoundAlarm::Other { groups, .. }) if foreign(groups).is_some() => {
             of_another(&foreign(groups).unwrap_or_default())
         }
         Some(FoundAlarm::Other { metrics: 1.., .. }) => {
             Change::Replace("it is a formula over the metrics of single instances".to_owned())
         }
-        Some(FoundAlarm::Other { .. }) => Change::Replace("it watches something else".to_owned()),
+        Some(FoundAlarm::Other { .. }) => Change::Replace("it watches or calls something else".to_owned()),
     }
 }
 
@@ -118,7 +123,6 @@ fn difference(wanted: &AlarmSpec, found: &AlarmSpec) -> String {
     compare("statistic", wanted.statistic == found.statistic);
     compare("threshold", (wanted.above, wanted.threshold) == (found.above, found.threshold));
     compare("periods", (wanted.periods, wanted.period_secs) == (found.periods, found.period_secs));
-    compare("policy", wanted.action == found.action);
     format!("its {} differs", differs.join(", "))
 }
 
@@ -154,15 +158,15 @@ pub async fn compare(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str)
 pub enum Put {
     /// At a node's start: its settings are the newest.
     WhatDiffers,
-    WhatIsMissing,
+    WhatIsBroken,
 }
 
 impl Put {
     fn covers(self, change: &Change) -> bool {
         match change {
             Change::None => false,
-            Change::Replace(_) => self == Self::WhatDiffers,
-            Change::Create | Change::Leave(_) => true,
+            Change::Adjust(_) => self == Self::WhatDiffers,
+            Change::Create | Change::Replace(_) | Change::Leave(_) => true,
         }
     }
 }
@@ -206,20 +210,13 @@ impl Work<'_> {
     }
 
     async fn put_policies(&mut self) {
-        let mut put_one = false;
         for one in self.compared().await {
             if !self.put.covers(&one.policy) {
                 continue;
             }
             info!(policy = one.wanted.policy.name, change = ?one.policy, "puts the scaling policy");
-            match self.cloud.put_policy(self.group, &one.wanted.policy).await {
-                Ok(()) => put_one = true,
-                Err(error) => self.problems.push(error.to_string()),
-            }
-        }
-        if put_one {
-            // An alarm that called one of that name before calls nothing now.
-            self.put = Put::WhatDiffers;
+            let put = self.cloud.put_policy(self.group, &one.wanted.policy).await;
+            self.problems.extend(put.err().map(|error| error.to_string()));
         }
     }
 
@@ -232,6 +229,12 @@ impl Work<'_> {
             }
             if let Change::Leave(why) = &one.alarm {
                 self.problems.push(format!("the alarm {alarm} is left alone: {why}"));
+                continue;
+            }
+            if one.policy_arn.is_empty() {
+                let policy = &one.wanted.policy.name;
+                self.problems
+                    .push(format!("the alarm {alarm} waits for the policy {policy}, which AWS does not show yet"));
                 continue;
             }
             info!(alarm, change = ?one.alarm, "puts the alarm");
@@ -288,12 +291,15 @@ mod tests {
             FoundPolicy { adjustment: None, ..found.clone() },
             FoundPolicy { cooldown_secs: None, ..found },
         ] {
-            assert!(matches!(policy_change(&one.policy, Some(&other)), Change::Replace(_)), "{other:?}");
+            assert!(matches!(policy_change(&one.policy, Some(&other)), Change::Adjust(_)), "{other:?}");
         }
         let alarm = one.alarm("arn");
         assert_eq!(alarm_change(&alarm, Some(&FoundAlarm::Plain(alarm.clone()))), Change::None);
-        let other = FoundAlarm::Plain(AlarmSpec { threshold: 30.0, action: "old".into(), ..alarm.clone() });
-        assert_eq!(alarm_change(&alarm, Some(&other)), Change::Replace("its threshold, policy differs".into()));
+        let other = AlarmSpec { threshold: 30.0, periods: 3, ..alarm.clone() };
+        let differs = alarm_change(&alarm, Some(&FoundAlarm::Plain(other.clone())));
+        assert_eq!(differs, Change::Adjust("its threshold, periods differs".into()));
+        let old = FoundAlarm::Plain(AlarmSpec { action: "old".into(), ..other });
+        assert!(matches!(alarm_change(&alarm, Some(&old)), Change::Replace(_)), "it grows nothing");
     }
 
     #[test]
@@ -356,7 +362,7 @@ mod tests {
         for alarm in cloud.alarms.lock().iter_mut() {
             alarm.group = "H".into();
         }
-        assert!(!ensure(&cloud, &board, &scaling(""), "G", Put::WhatIsMissing).await);
+        assert!(!ensure(&cloud, &board, &scaling(""), "G", Put::WhatIsBroken).await);
         assert!(board.shown().to_string().contains("it watches the group H"), "{}", board.shown());
         assert_eq!(cloud.calls("put_alarm"), 2);
     }
@@ -370,10 +376,10 @@ mod tests {
         }
         let put = || (cloud.calls("put_policy"), cloud.calls("put_alarm"));
         let before = put();
-        assert!(ensure(&cloud, &board, &old, "G", Put::WhatIsMissing).await);
+        assert!(ensure(&cloud, &board, &old, "G", Put::WhatIsBroken).await);
         assert_eq!((put(), board.shown()["state"].as_str()), (before, Some("ok")));
         cloud.alarms.lock().pop();
-        assert!(ensure(&cloud, &board, &old, "G", Put::WhatIsMissing).await);
+        assert!(ensure(&cloud, &board, &old, "G", Put::WhatIsBroken).await);
         assert_eq!((put(), cloud.alarms.lock().len()), ((before.0, before.1 + 1), 2));
     }
 
@@ -385,7 +391,11 @@ mod tests {
         for alarm in cloud.alarms.lock().iter_mut() {
             alarm.action = "arn:gone".into();
         }
-        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatIsMissing).await);
+        // However far the first try gets, the next one sees it through.
+        cloud.deny("put_alarm");
+        assert!(!ensure(&cloud, &board, &scaling(""), "G", Put::WhatIsBroken).await);
+        cloud.allow();
+        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatIsBroken).await);
         assert!(cloud.alarms.lock().iter().all(|alarm| alarm.action != "arn:gone"));
     }
 }

@@ -28,7 +28,7 @@ pub enum CallOffError {
 /// A drain that has begun.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
-    /// Somebody wants the node to stay.
+    /// Somebody wants the node to stay, or it cannot go.
     pub called_off: CancellationToken,
     /// It has come to nothing, and everybody knows it.
     ended: CancellationToken,
@@ -75,13 +75,20 @@ impl Control {
                 Ok(Begun::Now(run))
             }
             State::Runs { run, .. } if run.called_off.is_cancelled() => {
-                Err(not_serving("ending a drain that was called off".into()))
+                Err(not_serving("ending a drain that came to nothing".into()))
             }
             State::Runs { must_go: must, .. } => {
                 *must |= must_go;
                 Ok(Begun::Already)
             }
             State::Leaves => Ok(Begun::Already),
+        }
+    }
+
+    /// It will come to nothing: from here on nobody counts on it, and a new one can begin when it has [ended](Self::end).
+    pub fn give_up(&self) {
+        if let State::Runs { run, .. } = &*self.0.lock() {
+            run.called_off.cancel();
         }
     }
 
@@ -143,6 +150,17 @@ mod tests {
         control.end();
         assert!(run.ended.is_cancelled());
         assert!(!begin(&control, false).expect("the next one").called_off.is_cancelled());
+    }
+
+    /// It was told that its drain is under way already, and nothing drained.
+    #[test]
+    fn who_asks_while_a_refused_drain_ends_is_told_so() {
+        let control = Control::default();
+        begin(&control, false).unwrap();
+        control.give_up();
+        control.begin(true, NodeState::Serving).expect_err("that one comes to nothing");
+        control.end();
+        assert!(begin(&control, true).is_some());
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Task {
         hand_over::sync(&self.node, &holders).await?;
         let (peers, silent) = self.greet(true).await.map_err(Trouble::Again)?;
         let same = plan::heirs(&peers, silent, options.allow_fewer_copies).as_ref() == Ok(heirs);
-        let done = same && !self.node.namespace().votes_now().await;
+        let done = same && self.node.namespace().is_let_go().await;
         Ok(done.then(|| peers.iter().map(|peer| peer.node).collect()))
     }
 }

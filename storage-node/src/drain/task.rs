@@ -155,7 +155,7 @@ impl Task {
     }
 
     async fn give_up_vote(&self) -> Result<(), DrainError> {
-        if !self.node.namespace().votes_now().await {
+        if self.node.namespace().is_let_go().await {
             return Ok(());
         }
         self.phase(DrainPhase::Voting);
@@ -185,6 +185,7 @@ impl Task {
 
     /// The drain has come to nothing. Its end is told last: who hears of it may begin the next one at once.
     async fn serve_on(&self, phase: DrainPhase, reason: String) {
+        self.control.give_up();
         self.node.departure.cancel();
         self.node.stage.set(NodeState::Serving);
         tokio::spawn(take_vote_back(self.node.clone()));

@@ -28,6 +28,7 @@ pub async fn ring_call(handle: &RingHandle, method: &str, params: &[Value]) -> O
         own::KEEPERS => none(method, params).map(|()| wire::neighbours_value(&handle.keepers())),
         own::ROUTE => route(handle, params).await,
         own::LEAVE => leave(handle, params).await,
+        own::FOLLOWED => followed(handle, params).await,
         own::LOAD => none(method, params).map(|()| wire::load_value((handle.settings().load)())),
         own::PLACE => place(handle, params).await,
         _ => return None,
@@ -75,6 +76,11 @@ async fn route(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {
 async fn leave(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {
     let view = wire::neighbours(one(own::LEAVE, "the neighbours of the leaving node", params)?)?;
     nil(handle.peer_left(view).await)
+}
+
+async fn followed(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {
+    let newcomer = wire::node(one(own::FOLLOWED, "a Node", params)?)?;
+    nil(handle.followed(newcomer).await)
 }
 
 async fn place(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {

@@ -164,6 +164,10 @@ impl RingHandle {
         self.event(Event::Notified { peer }).await
     }
 
+    pub async fn followed(&self, newcomer: NodeRef) -> Result<(), RingError> {
+        self.event(Event::Followed { newcomer }).await
+    }
+
     pub async fn stabilize(&self) -> Result<(), RingError> {
         self.event(Event::Stabilize).await
     }

@@ -52,6 +52,9 @@ use crate::ring::{Action, Event, JoinError, NoRoute, Ring, RingSettings, Route, 
 
 /// Callers that may wait for the driver's attention.
 const QUEUE_COMMANDS: usize = 1024;
+/// The ring that has taken this node's position gives it another, if it is not changing itself this moment.
+const POSITION_TRIES: u32 = 30;
+const POSITION_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub struct DriverSettings {
@@ -310,9 +313,12 @@ impl Driver {
         warn!(node = %self.ring.me(), peer = %by, "another member has this id; choosing another position");
         let handle = self.handle.clone();
         tokio::spawn(async move {
-            if let Err(error) = handle.enter_anew(&[by.ring_address()]).await {
-                warn!(%error, "cannot join again at another position; remembered peers go on being asked");
+            for _ in 0..POSITION_TRIES {
+                let Err(error) = handle.enter_anew(&[by.ring_address()]).await else { return };
+                warn!(%error, "not joined again at another position yet");
+                tokio::time::sleep(POSITION_PAUSE).await;
             }
+            warn!("cannot join again at another position; remembered peers go on being asked");
         });
     }
 }

@@ -116,13 +116,16 @@ impl Peers {
         }
     }
 
-    /// Asks a node to stabilize now, which any Chord node can be asked, because `newcomer` has come after it. One of ours
-    /// that has lately found the newcomer gone hears first that it is back, or it would not look at it for seconds.
+    /// Asks a node to stabilize now, because `newcomer` has come after it. One of ours hears who that is, as it may have
+    /// found it gone lately and would not look at it for seconds; any other Chord node can be asked to stabilize. To
+    /// notify it would not do: without a predecessor it would take the newcomer for one.
     pub async fn hurry(&self, node: NodeRef, newcomer: NodeRef) {
-        if !self.is_foreign(node.ring_address()) {
-            self.tell(node, Message::Notify(newcomer)).await;
-        }
-        if let Err(error) = self.call(node.ring_address(), "stabilize", vec![], self.0.call_deadline).await {
+        let (address, deadline) = (node.ring_address(), self.0.call_deadline);
+        let told = match self.is_foreign(address) {
+            false => self.call(address, own::FOLLOWED, vec![wire::node_value(newcomer)], deadline).await.is_ok(),
+            true => false,
+        };
+        if !told && let Err(error) = self.call(address, "stabilize", vec![], deadline).await {
             debug!(peer = %node, %error, "it stabilizes when it would anyway");
         }
     }

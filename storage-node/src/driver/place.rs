@@ -83,16 +83,22 @@ impl RingHandle {
     }
 
     /// The same, for this node, from a member of the ring it wants to join. A foreign member knows no such call; then it
-    /// is the hash of our address, and of `tried` where that was taken.
+    /// is the hash of our address, and of `tried` where that was taken. One of ours that gives none at the moment is asked
+    /// again by the caller: a position is kept for life.
     pub(super) async fn place_through(&self, member: NodeRef, tried: u32) -> Result<RingId, RingError> {
         let me = joiner_at(self.me().ring_address(), self.settings().zone);
         match self.ask_for_place(member.ring_address(), me).await {
-            Err(RingError::Peer(RpcError::Remote { error, .. })) => {
+            Err(RingError::Peer(RpcError::Remote { error, .. })) if self.is_foreign(&member).await => {
                 debug!(peer = %member, %error, "no position is given; taking the address's");
                 Ok(RingId::of_address(me.address).advance(tried.wrapping_mul(0x9e37_79b9)))
             }
             outcome => outcome,
         }
+    }
+
+    async fn is_foreign(&self, member: &NodeRef) -> bool {
+        self.probe(std::iter::once(member)).await;
+        self.peers().is_foreign(member.ring_address())
     }
 
     async fn ask_for_place(&self, giver: SocketAddr, joiner: Joiner) -> Result<RingId, RingError> {
@@ -104,8 +110,7 @@ impl RingHandle {
     /// A foreign owner of id 0 knows of no positions.
     async fn giver(&self) -> Result<NodeRef, RingError> {
         let owner = self.find_successor(RingId(0)).await?;
-        self.probe(std::iter::once(&owner)).await;
-        if !self.peers().is_foreign(owner.ring_address()) {
+        if !self.is_foreign(&owner).await {
             return Ok(owner);
         }
         let keepers = self.keeping_members().await?;

@@ -107,6 +107,8 @@ async fn ring_of(count: usize) -> Vec<TestNode> {
 struct Listener {
     me: NodeRef,
     successor: NodeRef,
+    /// What it does not know.
+    refuses: Option<&'static str>,
     told: Mutex<Vec<String>>,
 }
 
@@ -116,6 +118,9 @@ impl RpcService for Listener {
             let successors = vec![self.successor];
             return Ok(wire::neighbours_value(&Neighbours { predecessor: None, node: self.me, successors }));
         }
+        if self.refuses == Some(method.as_str()) {
+            return Err("no such method".into());
+        }
         let about = params.first().and_then(|node| wire::node(node).ok()).map(|node| format!(" {}", node.id));
         self.told.lock().expect("nobody panics with it").push(method + &about.unwrap_or_default());
         Ok(Value::Nil)
@@ -123,11 +128,12 @@ impl RpcService for Listener {
 }
 
 /// So many positions before `node`.
-async fn listen_before(node: NodeRef, steps: u32, life: &CancellationToken) -> Arc<Listener> {
+async fn listen_before(node: &TestNode, steps: u32, refuses: Option<&'static str>) -> Arc<Listener> {
+    let (node, life) = (node.handle.me(), &node.life);
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let at = socket.local_addr().expect("a bound socket has an address");
     let me = NodeRef { ip: at.ip(), port: at.port(), id: RingId(node.id.0.wrapping_sub(steps)) };
-    let listener = Arc::new(Listener { me, successor: node, told: Mutex::default() });
+    let listener = Arc::new(Listener { me, successor: node, refuses, told: Mutex::default() });
     tokio::spawn(serve(socket, listener.clone(), RpcLimits::default(), life.clone()));
     listener
 }
@@ -137,22 +143,39 @@ async fn listen_before(node: NodeRef, steps: u32, life: &CancellationToken) -> A
 async fn the_one_before_learns_at_once_who_came_between() {
     let node = start_new().await;
     node.handle.enter(&[]).await.expect("founding needs nobody");
-    let me = node.handle.me();
-    let former = listen_before(me, 1000, &node.life).await;
-    let newcomer = listen_before(me, 500, &node.life).await;
-    for before in [former.me, newcomer.me] {
+    let former = listen_before(&node, 1000, None).await;
+    let newcomer = listen_before(&node, 500, None).await;
+    come_in_turn(&node, [&former, &newcomer]).await;
+    is_told(&former, &format!("{} {}", own::FOLLOWED, newcomer.me.id)).await;
+}
+
+#[tokio::test]
+async fn one_before_that_does_not_know_the_word_is_asked_to_stabilize() {
+    let node = start_new().await;
+    node.handle.enter(&[]).await.expect("founding needs nobody");
+    let former = listen_before(&node, 1000, Some(own::FOLLOWED)).await;
+    let newcomer = listen_before(&node, 500, None).await;
+    come_in_turn(&node, [&former, &newcomer]).await;
+    is_told(&former, "stabilize").await;
+}
+
+async fn come_in_turn(node: &TestNode, comers: [&Listener; 2]) {
+    for before in comers.map(|comer| comer.me) {
         node.handle.notify(before).await.expect("the ring runs");
         let mut view = node.handle.watch();
         let adopted = view.wait_for(|view| view.predecessor == Some(before));
         tokio::time::timeout(PATIENCE, adopted).await.expect("it is adopted").expect("the ring runs");
     }
-    let expected = [format!("notify {}", newcomer.me.id), "stabilize".to_owned()];
+}
+
+async fn is_told(listener: &Listener, expected: &str) {
     let told = async {
-        while !former.told.lock().expect("nobody panics with it").windows(2).any(|told| told == expected) {
+        while !listener.told.lock().expect("nobody panics with it").iter().any(|told| told == expected) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, told).await.expect("the one before is told");
+    let told = tokio::time::timeout(PATIENCE, told).await;
+    told.unwrap_or_else(|_| panic!("not told {expected:?}, but {:?}", listener.told.lock().unwrap()));
 }
 
 /// As `wait_for_ring`, where ids may still change.

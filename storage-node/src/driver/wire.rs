@@ -16,6 +16,8 @@ pub mod own {
     pub const ROUTE: &str = "chordfs_route";
     /// `[neighbours]` of a node that leaves the ring; returns nil.
     pub const LEAVE: &str = "chordfs_leave";
+    /// `[Node]` that has come between the receiver and its successor, the sender: the receiver stabilizes; returns nil.
+    pub const FOLLOWED: &str = "chordfs_followed";
     /// Returns a Load.
     pub const LOAD: &str = "chordfs_load";
     /// `[address: str]` or `[address: str, id: uint]`, returns the id at which the node there should join. The id says the

@@ -8,25 +8,35 @@ use super::{Inner, Leadership, raft_types::admin_address};
 
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
-/// Returns when another leads and this node votes no more. The caller sets the deadline.
+/// Returns when another leads and this node has no seat any more. The caller sets the deadline.
 pub(super) async fn leave(inner: &Inner) -> Result<(), String> {
-    if !votes_now(inner).await {
-        return Ok(());
-    }
     loop {
         if let Some(reign) = inner.reigns() {
             hand_over(inner, reign).await?;
-        } else if let Some(leader) = inner.leader().filter(|leader| *leader != inner.ring) {
-            if !votes_there(inner, leader).await.unwrap_or(true) {
-                // The leader tells those it leads, and this node is none of them any more: it has to know by itself.
-                inner.confirm().await;
-                return Ok(());
-            }
-            if let Err(reason) = inner.network.say_leaving(admin_address(leader), inner.uid, true).await {
-                tracing::debug!(reason, "the leader does not let go of this node yet");
-            }
+        } else if is_let_go(inner).await {
+            // The leader tells those it leads, and this node is none of them any more: it has to know by itself.
+            inner.confirm().await;
+            return Ok(());
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Tells the leader that this node leaves; whether it has heard that and has no seat for it, not even one without a vote.
+/// From one that was just taken in as a learner a vote is only a moment away, and who is gone then votes for ever. In this
+/// order: what the leader began before it heard this shows in what it says after.
+pub(super) async fn is_let_go(inner: &Inner) -> bool {
+    let Some(leader) = inner.leader().filter(|leader| *leader != inner.ring) else { return false };
+    if inner.reigns().is_some() {
+        return false;
+    }
+    if let Err(reason) = inner.network.say_leaving(admin_address(leader), inner.uid, true).await {
+        tracing::debug!(reason, "the leader does not let go of this node yet");
+        return false;
+    }
+    match inner.network.identity(admin_address(leader)).await {
+        Ok(leader) => leader.leads && !leader.voters.contains(&inner.ring) && !leader.members.contains(&inner.uid),
+        Err(_) => false,
     }
 }
 
@@ -92,24 +102,4 @@ async fn hand_over(inner: &Inner, reign: Leadership) -> Result<(), String> {
         tracing::debug!(%error, "the lead was not taken over; trying again");
     }
     Ok(())
-}
-
-/// Whether this node votes: by the word of the leader, who is asked now, or by its own log where nobody leads. What the
-/// leader said a few seconds ago, before it gave this node a seat, would not do for a node that goes away for good.
-pub(super) async fn votes_now(inner: &Inner) -> bool {
-    let by_own_log = || inner.metrics.borrow_watched().membership_config.voter_ids().any(|uid| uid == inner.uid);
-    if inner.reigns().is_some() {
-        return true;
-    }
-    let Some(leader) = inner.leader().filter(|leader| *leader != inner.ring) else { return by_own_log() };
-    match inner.network.identity(admin_address(leader)).await {
-        Ok(leader) if leader.leads => leader.voters.contains(&inner.ring),
-        _ => by_own_log(),
-    }
-}
-
-/// Whether this node votes, in the eyes of the leader.
-async fn votes_there(inner: &Inner, leader: std::net::SocketAddr) -> Result<bool, String> {
-    let leader = inner.network.identity(admin_address(leader)).await?;
-    Ok(!leader.leads || leader.voters.contains(&inner.ring))
 }

@@ -196,7 +196,7 @@ struct Inner {
     /// The reign that is being handed over: the next leader need not wait for its lease to end.
     handed_over: Mutex<Option<Leadership>>,
     /// The term whose leader this voter finds dead; see [`dead_leader`].
-    dead_leader: Mutex<Option<u64>>,
+    dead_leader: Mutex<dead_leader::DeadLeader>,
     /// Until then it grants no vote: before it was restarted it may have confirmed the leader's lease.
     no_vote_before: Option<Instant>,
     /// When last looked at, the neighbours knew of no other namespace than this node's; see [`rival`].
@@ -327,9 +327,9 @@ impl Namespace {
         self.inner.leads()
     }
 
-    /// Whether it has a vote to give up before it goes away; asks the leader.
-    pub async fn votes_now(&self) -> bool {
-        leave::votes_now(&self.inner).await
+    /// Tells the leader that this node goes away; whether nothing is left for it to give up.
+    pub async fn is_let_go(&self) -> bool {
+        leave::is_let_go(&self.inner).await
     }
 
     /// The leader's ring address, as far as this node knows.
@@ -420,7 +420,8 @@ impl Inner {
             leads: self.leads(),
             leader: self.leader(),
             voters: self.voters(),
-            dead_leader: *self.dead_leader.lock(),
+            members: self.metrics.borrow_watched().membership_config.nodes().map(|(uid, _)| *uid).collect(),
+            dead_leader: self.dead_leader.lock().told(Instant::now()),
         }
     }
 }

@@ -51,7 +51,10 @@ pub struct Identity {
     pub leader: Option<SocketAddr>,
     /// Ring addresses of the voters, as far as it knows.
     pub voters: Vec<SocketAddr>,
-    /// The term whose leader it finds dead.
+    /// Ids of the voters and of those that only follow the log, as far as it knows.
+    #[serde(default)]
+    pub members: Vec<u64>,
+    /// The term whose leader it finds dead, and does not follow any more for the moment.
     #[serde(default)]
     pub dead_leader: Option<u64>,
 }

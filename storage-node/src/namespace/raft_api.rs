@@ -12,13 +12,14 @@ use axum::{
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
+use openraft::raft::AppendEntriesRequest;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 
 use super::{
     Inner,
     network::Identity,
-    raft_types::{Snapshot, SnapshotMeta, Vote, pack, unpack},
+    raft_types::{Snapshot, SnapshotMeta, TypeConfig, Vote, pack, unpack},
     snapshot::{SnapshotFile, incoming_path},
 };
 
@@ -82,8 +83,18 @@ type Answer = Result<Bytes, Refusal>;
 
 async fn append(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: Bytes) -> Answer {
     check(&inner, &to)?;
-    let request = unpack(&body).map_err(Refusal::bad)?;
+    let request: AppendEntriesRequest<TypeConfig> = unpack(&body).map_err(Refusal::bad)?;
+    check_leader(&inner, &request.vote)?;
     answer(inner.raft.append_entries(request).await)
+}
+
+/// A leader that this voter has called dead is not followed for a while: see `dead_leader`.
+fn check_leader(inner: &Inner, vote: &Vote) -> Result<(), Refusal> {
+    let term = vote.leader_id.term;
+    match inner.dead_leader.lock().is_given_up(term, Instant::now()) {
+        true => Err(Refusal(StatusCode::CONFLICT, format!("the leader of term {term} has been taken for dead"))),
+        false => Ok(()),
+    }
 }
 
 async fn vote(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: Bytes) -> Answer {
@@ -123,6 +134,7 @@ async fn snapshot(State(inner): State<Arc<Inner>>, Query(to): Query<To>, body: B
     let mut body = body.into_data_stream();
     let (head, rest) = read_head(&mut body).await?;
     let (vote, meta): (Vote, SnapshotMeta) = unpack(&head).map_err(Refusal::bad)?;
+    check_leader(&inner, &vote)?;
     let path = incoming_path(&inner.dir, rand::random());
     let received = receive(&path, rest, body).await.map_err(|error| {
         let _ = std::fs::remove_file(&path);

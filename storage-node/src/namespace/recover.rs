@@ -8,7 +8,7 @@
 //! What these two gave out meanwhile is known to mounts and nodes, so nothing that they may have numbered is numbered
 //! again: versions, inodes and sessions begin anew far beyond (`tables/leap.rs` says which and why), and so does the log,
 //! whose index is an inode's change counter. The snapshot is as of an entry that nobody has, in a term that nobody has
-//! voted in: a former member that is started with its old folder after all, and even one that has exactly this log, can
+//! voted in and that no elections of the others can have come near: a former member that is started with its old folder after all, and even one that has exactly this log, can
 //! only take the snapshot, and never lays new entries over tables that have not leapt.
 
 use std::{
@@ -34,6 +34,9 @@ use super::{
     tables::Leap,
     time_now,
 };
+
+/// Each election of the lost majority was a term, and this node need not have heard of one of them.
+const TERM_LEAP: u64 = 1 << 32;
 
 /// What was done, or is about to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +109,7 @@ impl Recovery {
     /// An entry that no log has, later than all there are.
     async fn unheard_of(&mut self, leap: Leap) -> io::Result<LogId> {
         let voted = self.log.read_vote().await?.map_or(0, |vote| vote.leader_id.term);
-        let term = voted.max(self.last.leader_id.term) + 1;
+        let term = voted.max(self.last.leader_id.term).checked_add(TERM_LEAP).ok_or_else(out_of_numbers)?;
         let index = self.last.index.checked_add(leap.others).ok_or_else(out_of_numbers)?;
         Ok(LogId::new(LeaderIdOf::<TypeConfig>::new_committed(term, self.uid), index))
     }

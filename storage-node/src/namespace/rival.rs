@@ -135,6 +135,7 @@ mod tests {
             leads: true,
             leader: None,
             voters: vec![ring; voters],
+            members: Vec::new(),
             dead_leader: None,
         };
         assert!(has_precedence(5, &who(Some(4), 1)) && !has_precedence(4, &who(Some(5), 1)), "the older one stays");

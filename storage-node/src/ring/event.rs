@@ -22,6 +22,11 @@ pub enum Event {
     Notified {
         peer: NodeRef,
     },
+    /// Our successor says that `newcomer` has come between us: it lives, whatever we have found before, and stabilizing
+    /// leads to it. No word of a predecessor.
+    Followed {
+        newcomer: NodeRef,
+    },
     /// Answered with `Action::Found`.
     FindSuccessor {
         tag: Tag,

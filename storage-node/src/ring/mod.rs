@@ -153,6 +153,7 @@ impl Ring {
             Event::Stabilize => self.stabilize(),
             Event::CheckPredecessor => self.check_predecessor(None),
             Event::Notified { peer } => self.rectify(peer),
+            Event::Followed { newcomer } => self.followed(newcomer),
             Event::Reposition { id } => self.reposition(id),
             Event::Leave => self.leave(),
             Event::PeerLeft { peer, predecessor, successors } => self.peer_left(peer, predecessor, successors),

@@ -119,6 +119,12 @@ impl Ring {
         }
     }
 
+    /// One that was silent a moment ago would not be looked at for seconds.
+    pub(super) fn followed(&mut self, newcomer: NodeRef) {
+        self.silent.remove(&newcomer.ring_address());
+        self.stabilize();
+    }
+
     fn adopt_predecessor(&mut self, peer: NodeRef, present: Option<NodeRef>) {
         self.predecessor = Some(peer);
         self.check_predecessor(present);

@@ -46,6 +46,7 @@ fn event(ring: &Ring, words: &[&str]) -> Event {
     match words {
         ["tick"] => Event::Tick,
         ["stabilize"] => Event::Stabilize,
+        ["followed", newcomer] => Event::Followed { newcomer: node(newcomer) },
         ["check"] => Event::CheckPredecessor,
         ["leave"] => Event::Leave,
         ["notified", peer] => Event::Notified { peer: node(peer) },
@@ -353,6 +354,17 @@ fn two_nodes_with_one_id() {
     check("20 40 60", &then("40' closed"), "notify 60");
     check("- 40", &["move 50"], "now - 50'");
     check("20 40 60", &["move 50"], ""); // only a node that is alone may
+}
+
+/// It has lost its predecessor, or has none yet: a node behind it is none, or the arc of almost the whole ring would be its own.
+#[test]
+fn a_newcomer_behind_is_found_and_taken_for_no_predecessor() {
+    check("- 20 40 60", &["followed 25"], "ask 40");
+    check("- 20 40 60", &["followed 25", "40 says 25 40 60"], "ask 25");
+    check("- 20 40 60", &["followed 25", "40 says 25 40 60", "25 says 20 25 40 60"], "notify 25, now - 20 25 40 60");
+    // That it was silent a moment ago is over.
+    check("- 20 25 40", &["stabilize", "25 closed", "stabilize", "40 says 25 40 60"], "notify 40, now - 20 40 60");
+    check("- 20 25 40", &["stabilize", "25 closed", "followed 25", "40 says 25 40 60"], "ask 25, now - 20 40 60");
 }
 
 #[test]

@@ -76,6 +76,8 @@ pub struct View<'a> {
     pub shows: Bid,
     /// The group's list has this instance.
     pub listed: bool,
+    /// Members to be asked that EC2 does not show yet, so nobody knows where they are.
+    pub unseen: &'a [String],
     /// This instance was launched less than [`REFUSES_FOR`] ago.
     pub fresh: bool,
     pub others: &'a [Seat],
@@ -94,6 +96,9 @@ pub fn decide(view: &View<'_>) -> Next {
     }
     if !view.listed {
         return Next::Wait("the group does not list this instance yet".to_owned());
+    }
+    if let Some(instance) = view.unseen.first() {
+        return Next::Wait(format!("{instance} may have a ring, or found one: EC2 does not show it yet"));
     }
     if let Some(seat) = view.others.iter().find(|seat| is_missed(view, seat)) {
         return Next::Wait(missed(seat));
@@ -156,7 +161,11 @@ mod tests {
 
     /// This node was launched at 5.
     fn check(shows: Bid, others: &[Seat]) -> Next {
-        decide(&View { me: &rank(5, "i-5"), shows, listed: true, fresh: false, others })
+        decide(&view(&rank(5, "i-5"), shows, others))
+    }
+
+    fn view<'a>(me: &'a Rank, shows: Bid, others: &'a [Seat]) -> View<'a> {
+        View { me, shows, listed: true, fresh: false, unseen: &[], others }
     }
 
     fn waits_for(next: Next, part: &str) {
@@ -214,18 +223,24 @@ mod tests {
     #[test]
     fn an_instance_launched_just_now_need_not_wait_for_later_ones() {
         let others = [seat(9, Heard::Silent), seat(7, REFUSES)];
-        let fresh = |others: &[Seat]| {
-            decide(&View { me: &rank(5, "i-5"), shows: Bid::Tries, listed: true, fresh: true, others })
-        };
+        let fresh = |others: &[Seat]| decide(&View { fresh: true, ..view(&rank(5, "i-5"), Bid::Tries, others) });
         assert_eq!(fresh(&others), Next::Found);
         waits_for(fresh(&[seat(1, Heard::Silent)]), "i-1");
     }
 
     #[test]
     fn an_instance_that_is_not_listed_waits() {
-        waits_for(
-            decide(&View { me: &rank(5, "i-5"), shows: Bid::Tries, listed: false, fresh: true, others: &[] }),
-            "list",
-        );
+        waits_for(decide(&View { listed: false, fresh: true, ..view(&rank(5, "i-5"), Bid::Tries, &[]) }), "list");
+    }
+
+    #[test]
+    fn a_member_whose_address_nobody_knows_yet_is_waited_for() {
+        let (me, unseen) = (rank(5, "i-5"), ["i-7".to_owned()]);
+        for fresh in [false, true] {
+            waits_for(decide(&View { unseen: &unseen, fresh, ..view(&me, Bid::Tries, &[]) }), "does not show it yet");
+        }
+        let ring = [seat(9, READY)];
+        let joins = decide(&View { unseen: &unseen, ..view(&me, Bid::Wants, &ring) });
+        assert_eq!(joins, Next::Join(vec![ring[0].address]));
     }
 }

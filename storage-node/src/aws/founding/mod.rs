@@ -247,7 +247,8 @@ impl<'a> Search<'a> {
             .map(|(seat, heard)| Seat { heard: self.remember(seat.address, heard), ..seat })
             .collect();
         let shows = self.aws.standing.shown().bid;
-        decide::decide(&View { me: &me, shows, listed, fresh, others: &others })
+        let unseen = unseen(&group, &me, &others);
+        decide::decide(&View { me: &me, shows, listed, fresh, unseen: &unseen, others: &others })
     }
 
     /// The listed ones that can be asked, and who came to ask here.
@@ -343,6 +344,13 @@ impl<'a> Search<'a> {
         }
         self.list.as_ref().map(|(group, _)| group.clone())
     }
+}
+
+/// The group lists an instance before EC2 shows it, by seconds.
+fn unseen(group: &Group, me: &Rank, seats: &[Seat]) -> Vec<String> {
+    let known = |instance: &str| instance == me.instance || seats.iter().any(|seat| seat.rank.instance == instance);
+    let hidden = group.members.iter().filter(|member| member.stays() && member.launched.is_none());
+    hidden.map(|member| member.instance.clone()).filter(|instance| !known(instance)).collect()
 }
 
 /// By its clock and by its kernel: a clock alone may be wrong, and a kernel alone may have been started again.

@@ -115,3 +115,13 @@ async fn a_group_that_does_not_exist_is_told_and_waited_for() {
     assert_eq!(health["state"], "degraded");
     assert!(health["problems"][0].as_str().unwrap().contains("no Auto Scaling group"), "{health}");
 }
+
+#[tokio::test]
+async fn nobody_founds_while_ec2_does_not_show_a_member() {
+    let ips = ips(6, 2);
+    let hidden = Member { launched: None, private: None, ..member(ips[1], 2000) };
+    let waiting = node(ips[0], &[member(ips[0], 1000), hidden]);
+    assert_eq!(founders(vec![waiting.clone()]).await, 0);
+    let shown = waiting.board.shown();
+    assert!(shown["activity"].as_str().unwrap().contains("does not show it yet"), "{shown}");
+}

@@ -13,7 +13,7 @@
 //!   all of it, its laptop's lid closed, and one that lives and had a part of a version committed an hour before the rest.
 //!   A whole version is closed, because its writer stores a rest anew anyway; what is current of it stays so.
 //! - What was cut from a file meanwhile is on the dead list already, and not put there a second time.
-//! - A version never handed out by this namespace is another's; one that was leapt over (`leap`) comes from a state that
+//! - A version never handed out by this namespace is another's; one from before a leap (`leap`) may come from a state that
 //!   this one has lost: they are left alone.
 
 use common::{
@@ -28,8 +28,10 @@ use super::{
     invalid,
 };
 
-/// How long a writer may sleep before its commit is no longer recognized as too late.
+/// How long a writer may sleep before its commit is no longer recognized as too late; where few versions are closed,
+/// longer, because a clock that jumps must not open them all.
 const CLOSED_FOR_SECS: i64 = 30 * 24 * 3600;
+const CLOSED_AT_LEAST: usize = 1 << 14;
 /// Runs and extents looked at for one question.
 const LOOKED_AT: u32 = 1 << 15;
 
@@ -52,7 +54,10 @@ impl Step<'_> {
     fn reopen_old(&mut self) {
         let logged = self.logged.secs;
         let old = |since: i64| since < logged.saturating_sub(CLOSED_FOR_SECS);
-        let gone: Vec<_> = self.tables.closed.iter().filter(|(_, since)| old(since.secs)).map(|(v, _)| *v).collect();
+        let most = self.tables.closed.len().saturating_sub(CLOSED_AT_LEAST);
+        let closed = self.tables.closed.iter().filter(|(_, since)| old(since.secs));
+        // The lowest were given out first.
+        let gone: Vec<_> = closed.map(|(version, _)| *version).take(most).collect();
         for version in gone {
             self.tables.closed.remove(&version);
         }

@@ -24,8 +24,9 @@
 //! recovers twice, from two folders that know nothing of each other: then too one does not begin where the other did.
 //!
 //! A mount may still commit versions that the lost majority gave it: they are its own, and nobody gets them again. But
-//! what was leapt over is not given up as garbage for a month. If the wrong folder was chosen, what a better one knows of
-//! is still stored when somebody notices.
+//! what was given out before the leap is not given up as garbage for a month, whatever these tables say of it: a session
+//! has its versions long before it commits with them, so the lost writes have mostly versions that the survivor knows. If
+//! the wrong folder was chosen, what a better one knows of is still stored when somebody notices.
 
 use common::{chunk::Version, namespace::Time};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -34,7 +35,7 @@ use super::Tables;
 
 const VERSION_LEAP: u64 = 1 << 48;
 const OTHER_LEAP: u64 = 1 << 40;
-/// For how long what was leapt over is left alone.
+/// For how long what was given out before is left alone.
 pub(super) const SPARED_FOR_SECS: i64 = 30 * 24 * 3600;
 
 /// By how much each kind of number moves on.
@@ -52,7 +53,7 @@ impl Leap {
     }
 }
 
-/// Versions `first..next`, which a lost majority may have handed out.
+/// Versions `first..next`, with which a lost majority may have written.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Skipped {
     first: u64,
@@ -72,7 +73,7 @@ impl Tables {
             return false;
         };
         (self.next.version, self.next.ino, self.next.session) = (version, ino, session);
-        self.skipped.push(Skipped { first, next: version, since: now });
+        self.skipped.push(Skipped { first: 0, next: version, since: now });
         true
     }
 

@@ -417,6 +417,19 @@ fn a_commit_that_comes_after_the_burial_is_refused() {
     assert_eq!(shop.commit(ino, late), Err(FsError::Conflict { index: 2 }), "also when the nodes have deleted it");
 }
 
+/// One leader's clock was a month ahead, and what it logged opened every version that was ever closed.
+#[test]
+fn a_clock_that_jumps_opens_no_closed_version() {
+    let (mut shop, ino) = file_of(&[(1, 1, 1)]);
+    bury(&mut shop, &[(2, 2, 7)]).unwrap();
+    let Ok(Answer::Dead(dead)) = shop.tables.query(&Query::Dead { before: at(100), limit: 9 }) else { panic!() };
+    shop.alone(Change::ForgetDead { ids: dead.iter().map(|(id, _)| *id).collect() }).unwrap();
+    shop.clock += 31 * 24 * 3600;
+    bury(&mut shop, &[(1, 1, 8)]).unwrap();
+    let late = Commit { extents: vec![extent((2, 2, 7))], size_at_least: 30, ..Commit::default() };
+    assert_eq!(shop.commit(ino, late), Err(FsError::Conflict { index: 2 }));
+}
+
 /// A part of a write is committed, the rest an hour later: it is an error for the writer, and the part stays.
 #[test]
 fn the_rest_of_a_version_is_refused_when_single_chunks_of_it_were_buried() {

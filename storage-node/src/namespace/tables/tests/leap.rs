@@ -65,6 +65,26 @@ fn what_was_leapt_over_is_spared_for_a_month() {
     assert_eq!((bury(&mut shop), free(&shop)), (Ok(Reply::Buried { runs: 1 }), 1));
 }
 
+/// Versions are handed out in blocks, long before they are used. So what the lost majority wrote last has versions that the
+/// survivor knows, and knows of no file: garbage, by all that it can see.
+#[test]
+fn what_was_written_with_versions_from_before_the_leap_is_spared_too() {
+    let mut shop = Shop::new();
+    let lost = Version(told(&mut shop, "known").0);
+    let mut survivor = Shop { tables: shop.tables.clone(), feed: Vec::new(), ..shop };
+    let run = || ChunkRun { file: FileName::new("f").unwrap(), first: 1, count: 2, version: lost };
+    let bury = |shop: &mut Shop| shop.alone(Change::BuryOrphans { runs: vec![run()] });
+    let asked = Query::Unreferenced { runs: vec![Extent { first: 1, count: 2, version: lost }] };
+    assert!(survivor.tables.leap(Leap::new(7), at(survivor.clock)));
+    let pieces = match survivor.tables.query(&asked) {
+        Ok(Answer::Unreferenced { pieces, .. }) => pieces,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((pieces, bury(&mut survivor)), (vec![], Ok(Reply::Buried { runs: 0 })));
+    survivor.clock += SPARED_FOR_SECS + 2;
+    assert_eq!(bury(&mut survivor), Ok(Reply::Buried { runs: 1 }));
+}
+
 #[test]
 fn numbers_end_after_many_recoveries_and_do_not_begin_again() {
     let mut tables = Tables::new();
