@@ -1,6 +1,7 @@
 //! What mounts and storage nodes share: the circle, chunks and their records, the namespace's messages, and the clients
 //! of the two protocols. See the README's map for the rooms around it.
 
+pub mod boot_clock;
 pub mod chunk;
 pub mod chunk_api;
 pub mod chunk_client;

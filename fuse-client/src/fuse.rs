@@ -327,10 +327,11 @@ impl Filesystem for Mount {
         });
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.guarded("open", || {
             let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
-            self.spawn(async move { answers.opened(ino, fs.open(ino).await, reply) });
+            let can_write = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
+            self.spawn(async move { answers.opened(ino, fs.open(ino, can_write).await, reply) });
         });
     }
 
@@ -380,20 +381,20 @@ impl Filesystem for Mount {
         });
     }
 
-    fn flush(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
         self.guarded("flush", || {
             let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
-            if fs.try_flush(ino) {
+            if fs.try_flush(ino, fh.0) {
                 return reply.ok();
             }
-            self.spawn(async move { answers.empty("flush", ino, fs.flush(ino).await, reply) });
+            self.spawn(async move { answers.empty("flush", ino, fs.flush(ino, fh.0).await, reply) });
         });
     }
 
-    fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         self.guarded("fsync", || {
             let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
-            self.spawn(async move { answers.empty("fsync", ino, fs.fsync(ino).await, reply) });
+            self.spawn(async move { answers.empty("fsync", ino, fs.fsync(ino, fh.0).await, reply) });
         });
     }
 
@@ -401,7 +402,7 @@ impl Filesystem for Mount {
         &self,
         _req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
@@ -409,11 +410,11 @@ impl Filesystem for Mount {
     ) {
         self.guarded("release", || {
             let (fs, ino) = (self.fs.clone(), self.root.inward(ino));
-            if fs.try_release(ino) {
+            if fs.try_release(ino, fh.0) {
                 return reply.ok();
             }
             self.spawn(async move {
-                fs.release(ino).await;
+                fs.release(ino, fh.0).await;
                 reply.ok();
             });
         });

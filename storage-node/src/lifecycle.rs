@@ -320,6 +320,7 @@ async fn assemble(config: &NodeConfig, parts: Parts<'_>, ports: Ports) -> Result
     node.scrub.set(scrub.clone()).ok().context("the scrub was started twice")?;
     let drain = Drain::new(node.clone(), pool.clone(), DrainSettings::default());
     let chunk_client = Arc::new(ChunkClient::new(router(), pool.clone(), config.operation_deadline));
+    chunk_client.set_registry(Arc::new(session.clone()));
     let files = FileService::over(Arc::new(session), chunk_client, FileDefaults::default());
     let file_plane = chunks::routes(ChunkPlane { store: store.clone(), writer, traffic: traffic.clone() })
         .merge(files_router(files, FilesOptions::default()));

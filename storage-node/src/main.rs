@@ -17,6 +17,7 @@ use storage_node::{
     check::{self, CheckOptions},
     drain::{self, command::DrainRequest},
     duration,
+    http::open_files,
     lifecycle::{self, NodeConfig},
     pool::{self, args::PoolArgs},
     recover::{self, RecoverOptions},
@@ -260,6 +261,7 @@ fn start_log() {
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
     start_log();
+    open_files::raise_limit();
     #[cfg(feature = "aws")]
     if args.aws {
         let (settings, ip) = (args.aws_args.clone().checked()?, args.ip);
@@ -270,6 +272,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
 
 fn run_pool(args: PoolArgs) -> anyhow::Result<()> {
     start_log();
+    open_files::raise_limit();
     let pool = args.checked()?;
     runtime()?.block_on(pool::local::run(pool))
 }

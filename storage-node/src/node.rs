@@ -11,8 +11,9 @@ use std::{
 use common::{
     chunk::{ChunkName, ChunkRef, Version},
     chunk_api::{ChunkList, MAX_BATCH_CHUNKS, REPLICAS},
+    chunk_client::Registry,
     fs_error::FsError,
-    namespace::{Answer, Change, Query, Reply, calls},
+    namespace::{Answer, Change, Extent, Query, Reply, calls},
     ring_id::{Neighbours, NodeRef, RingArc},
     rpc::{RpcPeer, RpcService, Value},
     session::Session,
@@ -66,6 +67,12 @@ impl files::Namespace for OwnSession {
 
     fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
         Box::pin(async move { self.get().await?.next_version().await })
+    }
+}
+
+impl Registry for OwnSession {
+    fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>> {
+        Box::pin(async move { self.get().await?.unreferenced(runs).await })
     }
 }
 

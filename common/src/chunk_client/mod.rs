@@ -12,10 +12,13 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use hyper::{HeaderMap, Method};
 use tokio::{
     sync::Semaphore,
@@ -29,10 +32,14 @@ use crate::{
     chunk_api::{REPLICAS, Space},
     fs_error::FsError,
     http_pool::HttpPool,
+    namespace::Extent,
     ring_id::{Neighbours, NodeRef, RingId},
     router::{Route, Router},
 };
 
+/// A chunk that is in no file so long after it was put will never be: a writer commits within seconds, and gives up within
+/// minutes. Until then the nodes remember what they have deleted.
+const SETTLED_AFTER: Duration = Duration::from_secs(600);
 /// A single try, before its bytes are counted. A stopped node costs this once; the ring has dropped it by then.
 const TRY_DEADLINE: Duration = Duration::from_secs(5);
 /// Each try gets time for its bytes at this rate: a slow network is no dead node.
@@ -56,11 +63,19 @@ pub struct NewChunk {
 /// What a client still has in memory of the chunks that it has stored.
 pub type Kept<'a> = &'a (dyn Fn(ChunkId) -> Option<Bytes> + Sync);
 
+/// Who knows which chunks no file has.
+pub trait Registry: Send + Sync {
+    /// Pieces of these runs; it may leave out some, and name them when it is asked again.
+    fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>>;
+}
+
 pub struct ChunkClient {
     router: Arc<Router>,
     pool: Arc<HttpPool>,
     deadline: Duration,
     unsynced: Unsynced,
+    registry: OnceLock<Arc<dyn Registry>>,
+    settled_after: Duration,
     /// One permit for each request made of others as well.
     doubled: Semaphore,
 }
@@ -68,7 +83,21 @@ pub struct ChunkClient {
 impl ChunkClient {
     /// Every operation ends by `deadline`.
     pub fn new(router: Arc<Router>, pool: Arc<HttpPool>, deadline: Duration) -> Self {
-        Self { router, pool, deadline, unsynced: Unsynced::default(), doubled: Semaphore::new(DOUBLED) }
+        Self {
+            router,
+            pool,
+            deadline,
+            unsynced: Unsynced::default(),
+            registry: OnceLock::new(),
+            settled_after: SETTLED_AFTER,
+            doubled: Semaphore::new(DOUBLED),
+        }
+    }
+
+    /// Without it a chunk that was put, and is nowhere, is missed for ever.
+    pub fn set_registry(&self, registry: Arc<dyn Registry>) {
+        // The first one counts: a client belongs to one namespace.
+        let _ = self.registry.set(registry);
     }
 
     pub fn router(&self) -> &Arc<Router> {

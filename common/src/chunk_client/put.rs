@@ -7,10 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, join_all};
 use hyper::StatusCode;
-use tokio::{
-    select,
-    time::{Instant, timeout},
-};
+use tokio::{select, time::timeout};
 use tracing::debug;
 
 use super::{
@@ -20,6 +17,7 @@ use super::{
     try_deadline,
 };
 use crate::{
+    boot_clock::since_boot,
     chunk::chunk_key,
     chunk_api::{REPLICAS, STORED_HEADER},
     fs_error::FsError,
@@ -68,7 +66,7 @@ impl ChunkClient {
     }
 
     async fn put_batch(&self, batch: Batch, durable: bool) -> Result<Placed, PutFailure> {
-        let put = Put { route: batch.route.clone(), body: batch.encode(), durable, sent: Instant::now() };
+        let put = Put { route: batch.route.clone(), body: batch.encode(), durable, sent: since_boot() };
         self.place(&put).await.map_err(|refusal| match refusal {
             Refusal::Again(reason) => PutFailure::Again { group: batch.chunks, reason },
             Refusal::Final(error) => PutFailure::Final(error),
@@ -171,7 +169,8 @@ struct Put {
     route: Arc<Route>,
     body: bytes::Bytes,
     durable: bool,
-    sent: Instant,
+    /// By the [boot clock](crate::boot_clock).
+    sent: Duration,
 }
 
 impl Put {
@@ -189,8 +188,8 @@ pub struct Placed {
     pub route: Arc<Route>,
     /// Who is known to have it.
     pub stored: Vec<NodeRef>,
-    /// Before anybody had it.
-    pub sent: Instant,
+    /// Before anybody had it, by the [boot clock](crate::boot_clock).
+    pub sent: Duration,
 }
 
 enum Refusal {

@@ -5,6 +5,9 @@
 //! node's chunks may come before these. Where no other has it either, the writer's own memory may: the two that had
 //! acknowledged it can vanish in the same moment, before the third had its copy.
 //!
+//! Where all say that they have nothing, it may have been deleted, and so long ago that they forget it. Then the namespace
+//! is asked whether any file has it; but not before every commit that could still name it has been made or given up.
+//!
 //! Each node is asked one thing at a time and on its own, so a silent one delays nobody; who holds a chunk today is looked
 //! up meanwhile. What a node has once said to be on its disk stays there and is not asked again.
 
@@ -27,9 +30,11 @@ use tracing::debug;
 
 use super::{ChunkClient, Kept, batch::Wanted, get::Found, try_deadline};
 use crate::{
+    boot_clock::since_boot,
     chunk::{ChunkId, ChunkRef, encode_record},
     chunk_api::{DELETED, MAX_BATCH_CHUNKS, ON_DISK, REPLICAS, encode_refs, write_quorum},
     fs_error::FsError,
+    namespace::Extent,
     ring_id::{NodeRef, RingId},
 };
 
@@ -37,6 +42,8 @@ use crate::{
 const PERIOD: Duration = Duration::from_millis(500);
 /// One answer. A disk that takes longer has begun, and is asked again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// The namespace is asked about so many chunks at a time.
+const ASKED_CHUNKS: usize = 1024;
 /// Chunks copied to a node at a time.
 const COPIED_CHUNKS: usize = 1024;
 
@@ -44,6 +51,8 @@ const COPIED_CHUNKS: usize = 1024;
 pub struct Endangered {
     key: RingId,
     chunk: ChunkRef,
+    /// When it was put, by the boot clock.
+    sent: Duration,
     /// Those that hold it today or did when it was put, and those that are known to have stored it.
     nodes: Vec<NodeRef>,
     /// Those that hold it today, as far as that is known.
@@ -56,17 +65,22 @@ pub struct Endangered {
 }
 
 impl Endangered {
-    pub fn new(key: RingId, chunk: ChunkRef, stored: &[NodeRef], holders: &[NodeRef]) -> Self {
+    pub fn new(key: RingId, chunk: ChunkRef, stored: &[NodeRef], holders: &[NodeRef], sent: Duration) -> Self {
         // Until the ring says how many holders there are, it has all it should.
         let nodes = stored.to_vec();
         let required = write_quorum(REPLICAS);
-        let mut new = Self { key, chunk, nodes, holders: vec![], required, on_disk: vec![], absent: vec![] };
+        let mut new = Self { key, chunk, sent, nodes, holders: vec![], required, on_disk: vec![], absent: vec![] };
         new.also_at(holders);
         new
     }
 
     fn is_safe(&self) -> bool {
         self.on_disk.len() >= self.required
+    }
+
+    /// All that ever had it, or should, have said that they have nothing.
+    fn is_nowhere(&self) -> bool {
+        !self.holders.is_empty() && self.on_disk.is_empty() && self.nodes.iter().all(|node| self.absent.contains(node))
     }
 
     fn learn_holders(&mut self, holders: &[NodeRef]) {
@@ -115,6 +129,7 @@ impl ChunkClient {
         }
         let mut asked: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
         let mut busy = HashSet::new();
+        let mut doubted = None;
         let mut look = Some(Box::pin(self.holders_today(&open)));
         let mut next_look = Instant::now();
         while !open.is_empty() {
@@ -125,6 +140,9 @@ impl ChunkClient {
                         open.get_mut(&id).into_iter().for_each(|chunk| chunk.learn_holders(&holders));
                     }
                     open.retain(|_, chunk| !chunk.is_safe());
+                    if doubted.is_none() {
+                        doubted = self.ask_whether_dead(&open, kept).map(Box::pin);
+                    }
                     for ((from, to), wanted) in copies_to_make(&open, &busy, kept) {
                         if busy.insert(to) {
                             asked.push(Box::pin(self.copy(from, to, wanted, kept)));
@@ -135,6 +153,10 @@ impl ChunkClient {
                         asked.push(Box::pin(self.secure_at(node, refs)));
                     }
                 }
+                Some(dead) = OptionFuture::from(doubted.as_mut()) => {
+                    doubted = None;
+                    open.retain(|id, _| !dead.contains(id));
+                }
                 () = sleep_until(next_look), if look.is_none() => look = Some(Box::pin(self.holders_today(&open))),
                 Some((node, said)) = asked.next() => {
                     busy.remove(&node);
@@ -144,6 +166,27 @@ impl ChunkClient {
             }
         }
         Ok(())
+    }
+
+    /// Of what is nowhere, which chunks no file has. `None`: there is nothing to ask, or nobody.
+    fn ask_whether_dead(
+        &self,
+        open: &HashMap<ChunkId, Endangered>,
+        kept: Kept<'_>,
+    ) -> Option<impl Future<Output = HashSet<ChunkId>> + use<'_>> {
+        let (registry, now) = (self.registry.get()?, since_boot());
+        let is_old = |chunk: &Endangered| now.saturating_sub(chunk.sent) >= self.settled_after;
+        let nowhere = open.values().filter(|chunk| chunk.is_nowhere() && is_old(chunk));
+        let ids = nowhere.map(|chunk| chunk.chunk.id).filter(|id| kept(*id).is_none());
+        let runs: Vec<Extent> =
+            ids.take(ASKED_CHUNKS).map(|id| Extent { first: id.index, count: 1, version: id.version }).collect();
+        (!runs.is_empty()).then(|| async move {
+            let dead = registry.unreferenced(runs).await.unwrap_or_else(|error| {
+                debug!(%error, "nobody says whether chunks that are nowhere are needed");
+                Vec::new()
+            });
+            dead.into_iter().map(|piece| ChunkId { version: piece.version, index: piece.first }).collect()
+        })
     }
 
     /// What was learnt may be of before the trouble, and stays until something newer is: while the ring has not closed up

@@ -20,6 +20,7 @@ use tracing::debug;
 
 use super::{ChunkClient, Kept, NewChunk, PATIENCE, put::Placed, secure::Endangered};
 use crate::{
+    boot_clock::since_boot,
     chunk::{ChunkId, ChunkRef, ChunkRun, chunk_key},
     chunk_api::{Synced, write_quorum},
     fs_error::FsError,
@@ -29,13 +30,16 @@ use crate::{
 
 /// Beyond this many notes a put syncs first: nobody calls fsync, and memory is bounded.
 const MAX_NOTES: usize = 1 << 16;
+/// Where that came to nothing, puts go on for so long before one tries again.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// The chunks of `runs` with keys in the arc of `route` were stored by these nodes.
 pub struct Note {
     runs: Arc<[ChunkRun]>,
     route: Arc<Route>,
     stored: Vec<NodeRef>,
-    sent: Instant,
+    /// By the boot clock.
+    sent: Duration,
 }
 
 impl Note {
@@ -54,21 +58,22 @@ impl Note {
         chunks.filter_map(|(run, index)| {
             let key = chunk_key(&run.file, index);
             let chunk = || ChunkRef { file: run.file.clone(), id: ChunkId { version: run.version, index } };
-            self.route.arc.contains(key).then(|| Endangered::new(key, chunk(), &self.stored, &self.route.holders))
+            let endangered = || Endangered::new(key, chunk(), &self.stored, &self.route.holders, self.sent);
+            self.route.arc.contains(key).then(endangered)
         })
     }
 }
 
-/// A node said, at that moment, for how long it has been running.
+/// A node said, at that moment of the boot clock, for how long it has been running.
 #[derive(Clone, Copy)]
 struct Life {
     running_for: Duration,
-    at: Instant,
+    at: Duration,
 }
 
 impl Life {
-    fn began_before(&self, sent: Instant) -> bool {
-        self.at.duration_since(sent) <= self.running_for
+    fn began_before(&self, sent: Duration) -> bool {
+        self.at.saturating_sub(sent) <= self.running_for
     }
 }
 
@@ -77,6 +82,8 @@ impl Life {
 #[derive(Default)]
 pub struct Unsynced {
     notes: Mutex<Vec<Note>>,
+    /// A put that found too many tried to sync in vain.
+    tried: Mutex<Option<Instant>>,
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -95,10 +102,14 @@ impl Drop for Taken<'_> {
 impl ChunkClient {
     pub(super) async fn note_unsynced(&self, notes: Vec<Note>) {
         self.unsynced.notes.lock().extend(notes);
-        if self.unsynced.notes.lock().len() > MAX_NOTES
-            && let Err(error) = self.sync(&|_| None).await
-        {
-            debug!(%error, "what nobody has synced for long could not be brought to disk; the next put tries again");
+        let rests = self.unsynced.tried.lock().is_some_and(|tried| tried.elapsed() < TRY_AGAIN);
+        if rests || self.unsynced.notes.lock().len() <= MAX_NOTES {
+            return;
+        }
+        let done = self.sync(&|_| None).await;
+        *self.unsynced.tried.lock() = done.is_err().then(Instant::now);
+        if let Err(error) = done {
+            debug!(%error, "what nobody has synced for long could not be brought to disk; a later put tries again");
         }
     }
 
@@ -178,7 +189,7 @@ fn life(node: &NodeRef, answer: &[u8]) -> Option<Life> {
     let synced: Synced = postcard::from_bytes(answer)
         .inspect_err(|error| debug!(%node, %error, "the answer to a sync does not decode"))
         .ok()?;
-    Some(Life { running_for: synced.running_for, at: Instant::now() })
+    Some(Life { running_for: synced.running_for, at: since_boot() })
 }
 
 /// Chunks of one version that follow each other are one run.

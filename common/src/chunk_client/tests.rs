@@ -367,6 +367,33 @@ async fn what_was_deleted_meanwhile_needs_no_disk() {
     world.client.sync(&|_| None).await.expect("nobody needs these chunks");
 }
 
+/// The nodes remember what they have deleted for a while, and only in memory: after a restart of all, or of one and ten
+/// minutes, one dead chunk of any file failed every fsync of the mount.
+#[tokio::test]
+async fn what_was_deleted_long_ago_is_known_to_the_namespace() {
+    let mut world = world_of(3, Duration::from_secs(3)).await;
+    let (dead, lost) = (1..=50u32, 51);
+    world.client.put(chunks(50), false).await.expect("stored");
+    world.nodes.iter().for_each(|node| drop(node.power_cut()));
+    world.client.set_registry(Arc::new(Dead(dead)));
+    world.client.sync(&|_| None).await.expect_err("they were put a moment ago: they may yet be in a file");
+    world.client.settled_after = Duration::ZERO;
+    world.client.sync(&|_| None).await.expect("no file has them");
+    world.client.put(chunks(lost), false).await.expect("stored");
+    world.nodes.iter().for_each(|node| drop(node.power_cut()));
+    let error = world.client.sync(&|_| None).await.expect_err("one of them is in a file");
+    assert!(error.to_string().contains("f_chunk_51"), "{error}");
+}
+
+/// A namespace in which no file has these chunks.
+struct Dead(std::ops::RangeInclusive<u32>);
+
+impl Registry for Dead {
+    fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>> {
+        Box::pin(async move { Ok(runs.into_iter().filter(|run| self.0.contains(&run.first)).collect()) })
+    }
+}
+
 /// Five nodes split into two and three: two of the holders are gone for good, and repair has brought their chunks to those
 /// that hold them now. This used to fail after 30 s or to take 20: set after set of holders, each with all the silent ones.
 #[tokio::test]

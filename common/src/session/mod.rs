@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout_at},
@@ -18,9 +19,11 @@ use tokio::{
 
 use crate::{
     chunk::Version,
+    chunk_client::Registry,
     fs_error::FsError,
     namespace::{
-        Answer, Change, FeedEvent, NamespaceOp, Query, Reply, Request, Response, SessionId, Time, VersionBlock, encode,
+        Answer, Change, Extent, FeedEvent, NamespaceOp, Query, Reply, Request, Response, SessionId, Time, VersionBlock,
+        encode,
     },
     rpc::RpcError,
 };
@@ -108,12 +111,20 @@ impl Session {
     pub async fn apply(&self, change: Change) -> Result<Reply, FsError> {
         let mut tries = Tries::new(self.0.deadline);
         let session = tries.attached(&self.0.link).await?.session;
-        self.apply_under(&session, change, tries).await
+        match self.apply_under(&session, change.clone(), &mut tries).await {
+            // Refused when it was sent for the first time, it was surely not applied. This machine slept for longer than
+            // the session was kept, say.
+            Err(FsError::NoSession) if tries.sent == 1 => {
+                let session = tries.attached(&self.0.link).await?.session;
+                self.apply_under(&session, change, &mut tries).await
+            }
+            outcome => outcome,
+        }
     }
 
     pub async fn query(&self, query: Query) -> Result<Answer, FsError> {
         let request = encode(&Request::Query(query));
-        match self.exchange(&request, None, Tries::new(self.0.deadline)).await? {
+        match self.exchange(&request, None, &mut Tries::new(self.0.deadline)).await? {
             Response::Answered(result) => result,
             response => Err(unexpected(&response)),
         }
@@ -165,13 +176,13 @@ impl Session {
 
     async fn fetch_versions(&self, session: &Arc<Opened>) -> Result<VersionBlock, FsError> {
         let change = Change::AllocateVersions { count: BLOCK_VERSIONS };
-        match self.apply_under(session, change, Tries::new(self.0.deadline)).await? {
+        match self.apply_under(session, change, &mut Tries::new(self.0.deadline)).await? {
             Reply::Versions(block) if block.count > 0 => Ok(block),
             reply => Err(FsError::Internal { detail: format!("asked for versions, got {reply:?}") }),
         }
     }
 
-    async fn apply_under(&self, session: &Arc<Opened>, change: Change, tries: Tries) -> Result<Reply, FsError> {
+    async fn apply_under(&self, session: &Arc<Opened>, change: Change, tries: &mut Tries) -> Result<Reply, FsError> {
         let turn = session.begin();
         let request = encode(&Request::Apply(NamespaceOp { origin: Some(turn.op), now: now(), change }));
         match self.exchange(&request, Some(session.id), tries).await? {
@@ -185,7 +196,7 @@ impl Session {
         &self,
         request: &[u8],
         session: Option<SessionId>,
-        mut tries: Tries,
+        tries: &mut Tries,
     ) -> Result<Response, FsError> {
         let Ok(slot) = timeout_at(tries.end, self.0.in_flight.acquire()).await else {
             return Err(tries.no_quorum());
@@ -204,12 +215,25 @@ impl Session {
     }
 }
 
+impl Registry for Session {
+    fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>> {
+        Box::pin(async move {
+            match self.query(Query::Unreferenced { runs }).await? {
+                Answer::Unreferenced { pieces, .. } => Ok(pieces),
+                other => Err(FsError::Internal { detail: format!("asked for runs, got {other:?}") }),
+            }
+        })
+    }
+}
+
 /// The way of one operation from try to try.
 struct Tries {
     total: Duration,
     end: Instant,
     patience: Duration,
     backoff: Backoff,
+    /// How often the request may have arrived.
+    sent: u32,
     /// What went wrong last.
     detail: String,
 }
@@ -221,6 +245,7 @@ impl Tries {
             end: Instant::now() + total,
             patience: TRY_DEADLINE,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            sent: 0,
             detail: "too many operations are waiting".to_owned(),
         }
     }
@@ -239,6 +264,7 @@ impl Tries {
     async fn ask_once(&mut self, attached: &Attached, request: &[u8]) -> Option<Response> {
         let left = self.end.saturating_duration_since(Instant::now());
         let leader = attached.client.address();
+        self.sent += 1;
         match ask(&attached.client, request, self.patience.min(left)).await {
             Ok(Response::NotLeader { leader: next }) => {
                 self.detail = format!("{leader} leads no more");

@@ -35,7 +35,7 @@ impl FileSystem {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),
         };
-        if at.append && file.is_outdated() {
+        if must_ask(&file, at) {
             return None;
         }
         let offset = self.end_or_offset(ino, &file, at);
@@ -45,7 +45,7 @@ impl FileSystem {
 
     pub async fn write(&self, ino: Ino, at: WriteAt, bytes: Vec<u8>) -> Result<(), FsError> {
         let file = self.open_data(ino)?;
-        if at.append && file.is_outdated() {
+        if must_ask(&file, at) {
             self.ask_again(ino, &file).await?;
         }
         let offset = self.end_or_offset(ino, &file, at);
@@ -67,17 +67,23 @@ impl FileSystem {
         Ok(())
     }
 
-    /// An append goes behind everything known here, even where the kernel has not heard of another mount's bytes yet;
-    /// then its page holds our bytes at the wrong place and has to go.
+    /// An append goes behind everything known here, even where the kernel has not heard yet what another mount has added,
+    /// or cut off; then its page holds our bytes at the wrong place and has to go.
     fn end_or_offset(&self, ino: Ino, file: &super::OpenFile, at: WriteAt) -> u64 {
         if !at.append {
             return at.offset;
         }
-        let end = file.size().max(at.offset);
+        let end = file.size();
         if end != at.offset {
             self.pages.foreign(ino);
             self.notices.pages(ino);
         }
         end
     }
+}
+
+/// Whether the end to append at has to be asked for: another mount may have moved it. Where the kernel takes the file for
+/// longer than it is known here, one of the two has not heard of that yet.
+fn must_ask(file: &super::OpenFile, at: WriteAt) -> bool {
+    at.append && (file.is_outdated() || at.offset > file.size())
 }

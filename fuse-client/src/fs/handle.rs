@@ -18,13 +18,14 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
 use super::{Caller, FileSystem, NewEntry, open_table::Left, unexpected};
-use crate::transfer::{FileData, Namespace};
+use crate::transfer::{Asker, FileData, Namespace};
 
 /// How long `open` waits for the kernel to drop outdated attributes.
 const NOTICE_DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
+    pub handle: u64,
     /// The kernel's pages of this file are up to date.
     pub keep_cache: bool,
 }
@@ -42,11 +43,13 @@ pub struct OpenFile {
 }
 
 impl FileSystem {
-    pub async fn open(&self, ino: Ino) -> Result<Opened, FsError> {
+    pub async fn open(&self, ino: Ino, can_write: bool) -> Result<Opened, FsError> {
         let opening = self.open_file(ino).await?;
-        let change = opening.file().attr.lock().change;
+        let file = opening.file();
+        let change = file.attr.lock().change;
+        let handle = self.handles.open(can_write, file.data.seen_from_now());
         opening.stays_open();
-        Ok(Opened { keep_cache: self.pages.opened(ino, change) })
+        Ok(Opened { handle, keep_cache: self.pages.opened(ino, change) })
     }
 
     /// Makes and opens a file. If somebody else made it since the kernel looked, the kernel is sent back to look again
@@ -58,7 +61,7 @@ impl FileSystem {
         mode: u16,
         exclusive: bool,
         caller: Caller,
-    ) -> Result<Attr, FsError> {
+    ) -> Result<(Attr, u64), FsError> {
         let new = NewEntry { kind: FileKind::File, mode, rdev: 0, target: Vec::new(), exclusive };
         let (attr, created) = self.make(parent, name, new, caller).await?;
         if !created {
@@ -67,40 +70,50 @@ impl FileSystem {
         let opening = Opening::enter(self, attr.ino);
         self.attach(&attr, Vec::new(), false);
         self.pages.opened(attr.ino, attr.change);
+        let handle = self.handles.open(true, opening.file().data.seen_from_now());
         opening.stays_open();
-        Ok(attr)
+        Ok((attr, handle))
     }
 
-    /// Nothing was written through this mount since the last commit: `flush` has nothing to do.
-    pub fn try_flush(&self, ino: Ino) -> bool {
-        self.opens.get(ino).is_none_or(|file| !file.has_unsettled_writes() && !file.data.owes_error())
+    /// `flush` has nothing to do: the handle only reads, or nothing was written through this mount since the last commit.
+    pub fn try_flush(&self, ino: Ino, handle: u64) -> bool {
+        let handle = self.handles.get(handle);
+        let is_settled = |file: Arc<OpenFile>| !file.has_unsettled_writes() && !file.data.owes_error(&handle.seen);
+        !handle.can_write || self.opens.get(ino).is_none_or(is_settled)
     }
 
-    pub async fn flush(&self, ino: Ino) -> Result<(), FsError> {
-        self.commit(ino, false).await
+    pub async fn flush(&self, ino: Ino, handle: u64) -> Result<(), FsError> {
+        let handle = self.handles.get(handle);
+        self.commit_for(ino, Asker::Close(&handle.seen)).await
     }
 
-    pub async fn fsync(&self, ino: Ino) -> Result<(), FsError> {
-        self.commit(ino, true).await
+    pub async fn fsync(&self, ino: Ino, handle: u64) -> Result<(), FsError> {
+        let handle = self.handles.get(handle);
+        self.commit_for(ino, Asker::Fsync(&handle.seen)).await
     }
 
     /// One handle is gone. Nobody waits for the answer, so an error is logged here.
-    pub async fn release(&self, ino: Ino) {
-        if !self.try_flush(ino)
-            && let Err(failure) = self.commit(ino, false).await
+    pub async fn release(&self, ino: Ino, handle: u64) {
+        if !self.try_flush(ino, handle)
+            && let Err(failure) = self.flush(ino, handle).await
         {
             error!(ino = ino.0, op = "release", "data written to a file may be lost: {failure}");
         }
-        self.leave(ino);
+        self.close(ino, handle);
     }
 
     /// Releases at once where nothing is left to commit.
-    pub fn try_release(&self, ino: Ino) -> bool {
-        let clean = self.try_flush(ino);
+    pub fn try_release(&self, ino: Ino, handle: u64) -> bool {
+        let clean = self.try_flush(ino, handle);
         if clean {
-            self.leave(ino);
+            self.close(ino, handle);
         }
         clean
+    }
+
+    fn close(&self, ino: Ino, handle: u64) {
+        self.handles.close(handle);
+        self.leave(ino);
     }
 
     /// Opens for the kernel or for ourselves; what is returned closes again when dropped.
@@ -159,11 +172,26 @@ impl FileSystem {
         }
     }
 
+    /// For an operation that belongs to no handle.
     pub(super) async fn commit(&self, ino: Ino, durable: bool) -> Result<(), FsError> {
         let file = self.open_data(ino)?;
+        self.settle(ino, &file, file.data.commit(durable)).await
+    }
+
+    async fn commit_for(&self, ino: Ino, asker: Asker<'_>) -> Result<(), FsError> {
+        let file = self.open_data(ino)?;
+        self.settle(ino, &file, file.data.commit_for(asker)).await
+    }
+
+    async fn settle(
+        &self,
+        ino: Ino,
+        file: &OpenFile,
+        commit: impl Future<Output = Result<Option<Attr>, FsError>>,
+    ) -> Result<(), FsError> {
         let stamp = self.cache.stamp();
         let writes = file.writes.load(Ordering::Acquire);
-        let committed = file.data.commit(durable).await;
+        let committed = commit.await;
         file.settled.fetch_max(writes, Ordering::AcqRel);
         match committed? {
             Some(attr) => self.changed(stamp, &attr),

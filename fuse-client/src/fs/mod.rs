@@ -10,6 +10,7 @@ mod directory;
 mod entries;
 mod feed;
 mod handle;
+mod handles;
 mod lookup;
 mod open_table;
 mod rename;
@@ -35,7 +36,7 @@ pub use self::{
     rename::Place,
     statfs::{SpaceSource, SpaceTotals, Statistics},
 };
-use self::{directory::Directories, handle::OpenFile, open_table::OpenTable};
+use self::{directory::Directories, handle::OpenFile, handles::Handles, open_table::OpenTable};
 use crate::{
     cache::{KernelPages, MetaCache, Stamp},
     notify::Notices,
@@ -51,6 +52,7 @@ pub struct FileSystem {
     cache: MetaCache,
     pages: KernelPages,
     opens: OpenTable<OpenFile>,
+    handles: Handles,
     directories: Directories,
     notices: Notices,
     space: SpaceSource,
@@ -76,10 +78,11 @@ impl FileSystem {
     ) -> Arc<Self> {
         let (releases, released) = mpsc::unbounded_channel();
         tokio::spawn(handle::send_releases(namespace.clone(), released));
-        Arc::new(Self {
+        let fs = Arc::new(Self {
             cache: MetaCache::new(DEFAULT_META_ENTRIES, feed_epoch),
             pages: KernelPages::new(DEFAULT_META_ENTRIES),
             opens: OpenTable::default(),
+            handles: Handles::default(),
             directories: Directories::default(),
             next_handle: AtomicU64::new(1),
             namespace,
@@ -87,7 +90,17 @@ impl FileSystem {
             notices,
             space,
             releases,
-        })
+        });
+        let weak = Arc::downgrade(&fs);
+        fs.transfer.when_lost(move |ino| weak.upgrade().into_iter().for_each(|fs| fs.forget_shown(ino)));
+        fs
+    }
+
+    /// The kernel's pages, and what is remembered of the file, may show bytes that were given up.
+    fn forget_shown(&self, ino: Ino) {
+        self.pages.foreign(ino);
+        self.cache.drop_attr(ino);
+        self.notices.pages(ino);
     }
 
     /// Everything written so far is committed when this returns.

@@ -19,8 +19,6 @@ use crate::fs::{Listed, Opened, Statistics};
 
 /// Inode numbers are never used again, so one generation is enough.
 const GENERATION: Generation = Generation(0);
-/// All that is known of an open file belongs to its inode, so its handle says nothing.
-const FILE_HANDLE: FileHandle = FileHandle(0);
 const STATFS_BLOCK_BYTES: u32 = 4096;
 
 /// How results become replies.
@@ -57,11 +55,12 @@ impl Answers {
         }
     }
 
-    pub fn created(self, parent: Ino, result: Result<Attr, FsError>, reply: ReplyCreate) {
+    pub fn created(self, parent: Ino, result: Result<(Attr, u64), FsError>, reply: ReplyCreate) {
         match result {
-            Ok(attr) => {
+            Ok((attr, handle)) => {
                 let ttl = self.timeouts.entry.min(self.timeouts.attr);
-                reply.created(&ttl, &self.root.file_attr(&attr), GENERATION, FILE_HANDLE, FopenFlags::empty());
+                let handle = FileHandle(handle);
+                reply.created(&ttl, &self.root.file_attr(&attr), GENERATION, handle, FopenFlags::empty());
             }
             Err(failure) => reply.error(errno("create", parent, &failure)),
         }
@@ -69,8 +68,10 @@ impl Answers {
 
     pub fn opened(self, ino: Ino, result: Result<Opened, FsError>, reply: ReplyOpen) {
         match result {
-            Ok(Opened { keep_cache: true }) => reply.opened(FILE_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
-            Ok(Opened { keep_cache: false }) => reply.opened(FILE_HANDLE, FopenFlags::empty()),
+            Ok(Opened { handle, keep_cache }) => {
+                let flags = if keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+                reply.opened(FileHandle(handle), flags);
+            }
             Err(failure) => reply.error(errno("open", ino, &failure)),
         }
     }

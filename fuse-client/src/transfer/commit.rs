@@ -5,10 +5,12 @@
 //! their bases and stored -> Change::Commit -> on Conflict: extents again, lay over again what has changed
 //! ```
 //!
-//! Failures. A commit that a program asked for reports its failure, and what it could not store is given up, as Linux
-//! does it. One that runs by age keeps the data for the next try; after [`TRIES`] of them, or when no try can help, it
-//! is given up and the next commit that a program asks for reports why, once. Attributes that were to go with the data
-//! go alone then; when that fails as well, in the same number of tries, they are given up in the same way.
+//! Failures. An `fsync` reports its failure, and what it could not store is given up, as Linux does it. A commit at close
+//! or by age keeps the data for the next try; after [`TRIES`] of them, or when no try can help, it is given up, and each
+//! handle that writes the file is told why at its next commit (see `losses`). A close says what went wrong and takes
+//! nothing away: it may be that of a child, with the descriptor of a parent which goes on writing. Attributes that were
+//! to go with the data go alone then; when that fails as well, in the same number of tries, they are given up in the
+//! same way.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,6 +30,7 @@ use parking_lot::MutexGuard;
 use super::{
     FileData,
     extents::ExtentMap,
+    losses::Seen,
     read::PLANS,
     state::{Base, State},
     undecided::Undecided,
@@ -50,6 +53,26 @@ impl Drop for Turn<'_> {
         state.unseal();
         self.file.settle(&state, 0);
         self.file.note_committed(&state);
+    }
+}
+
+/// Whom a commit is for.
+#[derive(Clone, Copy)]
+pub enum Asker<'a> {
+    /// A descriptor is closed; others of the same handle may stay open.
+    Close(&'a Seen),
+    Fsync(&'a Seen),
+}
+
+impl<'a> Asker<'a> {
+    fn seen(self) -> &'a Seen {
+        match self {
+            Self::Close(seen) | Self::Fsync(seen) => seen,
+        }
+    }
+
+    fn is_fsync(self) -> bool {
+        matches!(self, Self::Fsync(_))
     }
 }
 
@@ -78,11 +101,26 @@ impl FileData {
         self.commit_and_report(durable).await
     }
 
-    /// Called in the turn. The verdict for the program that asked: its own failure, or one kept for it.
+    /// The same, for a handle.
+    pub async fn commit_for(self: &Arc<Self>, asker: Asker<'_>) -> Result<Option<Attr>, FsError> {
+        let _turn = self.take_turn().await;
+        self.commit_and_tell(asker.is_fsync(), asker).await
+    }
+
+    /// Called in the turn, for an operation that belongs to no handle.
     pub(super) async fn commit_and_report(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
-        let outcome = self.commit_in_turn(durable).await;
+        self.commit_and_tell(durable, Asker::Fsync(&self.seen)).await
+    }
+
+    /// The verdict for the program that asked: its own failure, or one kept for it.
+    async fn commit_and_tell(self: &Arc<Self>, durable: bool, asker: Asker<'_>) -> Result<Option<Attr>, FsError> {
+        let mut outcome = self.commit_in_turn(durable).await;
+        if matches!(outcome, Err(FsError::NoSession)) {
+            // This machine slept for longer than the session was kept. The next one is there in a moment.
+            outcome = self.commit_in_turn(durable).await;
+        }
         let restarted = matches!(outcome, Err(FsError::Stale { .. }));
-        let outcome = self.report(outcome);
+        let outcome = self.report(outcome, asker);
         if restarted {
             self.look_again().await;
         }
@@ -100,17 +138,29 @@ impl FileData {
         }
     }
 
-    /// A commit that nobody asked for has failed.
+    /// A commit that nobody asked for has failed, or one whose failure must not cost the data yet.
     fn note_failure(&self, error: FsError) {
-        let mut state = self.state.lock();
-        state.failed_commits += 1;
-        if state.failed_commits < TRIES && may_pass(&error) {
-            tracing::warn!(ino = self.ino.0, %error, "written data is not committed yet, trying again");
-            return;
+        {
+            let mut state = self.state.lock();
+            state.failed_commits += 1;
+            if state.failed_commits < TRIES && may_pass(&error) {
+                tracing::warn!(ino = self.ino.0, %error, "written data is not committed yet, trying again");
+                return;
+            }
         }
         tracing::error!(ino = self.ino.0, %error, "written data is given up; the next fsync or close reports it");
-        state.give_up();
-        state.lost = Some(error);
+        self.lose(error);
+    }
+
+    fn lose(&self, error: FsError) {
+        {
+            let mut state = self.state.lock();
+            state.give_up();
+            state.lost.add(error);
+        }
+        if let Some(call) = self.transfer.when_lost.get() {
+            call(self.ino);
+        }
     }
 
     pub(super) async fn take_turn(&self) -> Turn<'_> {
@@ -124,13 +174,16 @@ impl FileData {
         }
     }
 
-    fn report<T>(&self, outcome: Result<T, FsError>) -> Result<T, FsError> {
-        let mut state = self.state.lock();
-        let lost = state.lost.take();
-        if let Err(error) = &outcome {
-            tracing::error!(ino = self.ino.0, %error, "written data could not be committed and is given up");
-            state.give_up();
+    fn report<T>(&self, outcome: Result<T, FsError>, asker: Asker<'_>) -> Result<T, FsError> {
+        match (&outcome, asker) {
+            (Ok(_), _) => {}
+            (Err(error), Asker::Close(_)) => self.note_failure(error.clone()),
+            (Err(error), Asker::Fsync(_)) => {
+                tracing::error!(ino = self.ino.0, %error, "written data could not be committed and is given up");
+                self.lose(error.clone());
+            }
         }
+        let lost = self.state.lock().lost.tell(asker.seen(), asker.is_fsync());
         match (outcome, lost) {
             (Ok(_), Some(lost)) => Err(lost),
             (outcome, _) => outcome,
@@ -141,7 +194,8 @@ impl FileData {
         self.state.lock().seal(durable);
         self.decide().await?;
         self.land_all().await?;
-        if durable {
+        // What is replaced may have been fsynced, and is deleted soon: it must not give way to what a power cut takes.
+        if durable || self.state.lock().replaces_committed() {
             let transfer = &self.transfer;
             transfer.unsynced.sync(self.ino, &*transfer.chunks, &transfer.cache).await?;
         }
@@ -257,7 +311,8 @@ impl FileData {
             let lay = |todo: &ToLay| (todo.index, state.lay_over(todo.index, base(todo).map_or(&[][..], |data| data)));
             (state.attr.file.clone(), batch.iter().map(lay).collect::<Vec<(u32, Bytes)>>())
         };
-        let version = self.store(&file, &chunks, durable).await?;
+        let replaces = batch.iter().any(|todo| matches!(todo.base, Base::Committed(_)));
+        let version = self.store(&file, &chunks, durable || replaces).await?;
         Ok(batch.iter().map(|todo| (todo.index, Laid { base: todo.base, version })).collect())
     }
 
@@ -307,7 +362,7 @@ impl FileData {
 
     /// Without an answer nobody knows what is current, and the feed does not tell a session what it did itself.
     fn note_refusal(&self, commit: &Commit, replaced: &[Extent], error: &FsError) {
-        if matches!(error, FsError::NoQuorum { .. }) {
+        if matches!(error, FsError::NoQuorum { .. } | FsError::NoSession) {
             let mut state = self.state.lock();
             state.stale = true;
             state.undecided = Some(Undecided::new(commit, replaced, &state, error.clone()));
@@ -348,10 +403,13 @@ impl FileData {
 
     fn adopt_commit(&self, commit: &Commit, attr: &Attr) {
         let mut state = self.state.lock();
-        for extent in &commit.extents {
-            state.known.set(*extent);
-            state.stored.remove_if_same(*extent);
+        commit.extents.iter().for_each(|extent| state.stored.remove_if_same(*extent));
+        if attr.change < state.attr.change {
+            // It comes late: what is known is newer, and may have replaced these chunks.
+            state.stale = true;
+            return;
         }
+        commit.extents.iter().for_each(|extent| state.known.set(*extent));
         for write in &commit.partial {
             state.known.set(Extent { first: write.index, count: 1, version: write.version });
         }
@@ -406,6 +464,7 @@ fn may_pass(error: &FsError) -> bool {
         | FsError::NoQuorum { .. }
         | FsError::Conflict { .. }
         | FsError::OutOfOrder
+        | FsError::NoSession
         | FsError::Internal { .. } => true,
         FsError::NoEntry
         | FsError::Stale { .. }
@@ -419,7 +478,6 @@ fn may_pass(error: &FsError) -> bool {
         | FsError::Name(_)
         | FsError::Invalid { .. }
         | FsError::NotPermitted { .. }
-        | FsError::NoSession
         | FsError::ReadOnly
         | FsError::Unsupported { .. } => false,
     }

@@ -60,6 +60,12 @@ impl ExtentMap {
         self.runs.insert(first, (end, extent.version));
     }
 
+    /// Whether any chunk of `range` has a version.
+    pub fn overlaps(&self, range: Range<u64>) -> bool {
+        let last = u32::try_from(range.end.saturating_sub(1)).unwrap_or(u32::MAX);
+        !range.is_empty() && self.runs.range(..=last).next_back().is_some_and(|(_, (end, _))| *end > range.start)
+    }
+
     /// Makes a hole of the chunks `range`.
     pub fn remove(&mut self, range: Range<u64>) {
         let Ok(start) = u32::try_from(range.start) else { return };

@@ -5,11 +5,12 @@ use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use common::{
     fs_error::FsError,
-    namespace::{SetAttr, Time},
+    namespace::{SetAttr, Time, Truncate},
 };
+use tokio::sync::Notify;
 
 use super::{
-    FileData, TransferSettings,
+    Asker, FileData, TransferSettings,
     fake::{INO, World},
     model_test::lay,
     tests::{fresh_read, read, run, settings, until, write},
@@ -124,9 +125,9 @@ fn attributes_that_never_get_through_are_given_up_and_told_once() {
         assert_eq!(tries, 3);
         assert!(transfer.dirty.lock().is_empty());
         world.change_failures.lock().clear();
-        assert!(file.owes_error());
+        assert!(file.owes_error(&file.seen));
         assert_eq!(file.commit(false).await, Err(no_answer()));
-        assert!(!file.owes_error());
+        assert!(!file.owes_error(&file.seen));
         assert_eq!(file.commit(false).await, Ok(None));
         assert_eq!(world.attr().mode, 0o644);
     });
@@ -246,5 +247,141 @@ fn an_unanswered_commit_whose_fate_nothing_shows_is_told_once() {
         assert_eq!(file.commit(false).await, Err(no_answer()));
         assert_eq!(file.commit(false).await, Ok(None));
         assert!(read(&file, 0, 5000).await == [2; 4096]);
+    });
+}
+
+/// A child inherits a descriptor and ends, or a reader ends: the close failed, the writer's bytes were given up with it, and
+/// its own fsync was told nothing.
+#[test]
+fn a_close_that_fails_takes_nothing_from_who_writes() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let (writer, other) = (file.seen_from_now(), file.seen_from_now());
+        write(&file, 0, &[1; 8192]).await.unwrap();
+        *world.put_always_fails.lock() = Some(FsError::NoSpace);
+        assert_eq!(file.commit_for(Asker::Close(&other)).await, Err(FsError::NoSpace));
+        *world.put_always_fails.lock() = None;
+        assert_eq!(file.commit_for(Asker::Fsync(&writer)).await.unwrap().unwrap().size, 8192);
+        assert!(fresh_read(&world).await == [1; 8192]);
+    });
+}
+
+#[test]
+fn every_handle_hears_of_a_loss_once() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let (one, other) = (file.seen_from_now(), file.seen_from_now());
+        write(&file, 0, &[1; 100]).await.unwrap();
+        *world.put_always_fails.lock() = Some(FsError::NoSpace);
+        while file.is_dirty() {
+            in_background(&file).await;
+        }
+        *world.put_always_fails.lock() = None;
+        for _ in 0..2 {
+            assert_eq!(file.commit_for(Asker::Close(&one)).await, Err(FsError::NoSpace), "as often as it is closed");
+        }
+        let late = file.seen_from_now();
+        write(&file, 0, &[2; 100]).await.expect("they have been told");
+        assert_eq!(file.commit_for(Asker::Fsync(&late)).await.unwrap().unwrap().size, 100);
+        for handle in [&one, &other] {
+            assert_eq!(file.commit_for(Asker::Fsync(handle)).await, Err(FsError::NoSpace));
+            assert_eq!(file.commit_for(Asker::Fsync(handle)).await, Ok(None));
+        }
+        assert!(fresh_read(&world).await == [2; 100]);
+    });
+}
+
+#[test]
+fn who_shows_the_bytes_elsewhere_is_told_that_they_are_gone() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let told = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let count = told.clone();
+        transfer.when_lost(move |ino| {
+            count.fetch_add(ino.0, SeqCst);
+        });
+        let file = world.open(&transfer);
+        *world.put_always_fails.lock() = Some(FsError::NoSpace);
+        write(&file, 0, &[1; 100]).await.unwrap();
+        file.commit(true).await.unwrap_err();
+        assert_eq!(told.load(SeqCst), INO.0);
+        write(&file, 0, &[1; 100]).await.unwrap();
+        while file.is_dirty() {
+            in_background(&file).await;
+        }
+        assert_eq!(told.load(SeqCst), 2 * INO.0);
+    });
+}
+
+/// A lid was closed for longer than the session is kept: what was dirty then was thrown away at the first commit.
+#[test]
+fn a_session_that_has_expired_costs_no_data() {
+    run(async {
+        for (carried_out, by_age) in [(false, false), (true, false), (false, true), (true, true)] {
+            let world = World::new(4096, 1);
+            let transfer = world.mount(settings());
+            let file = world.open(&transfer);
+            write(&file, 0, &[1; 8292]).await.unwrap();
+            world.change_failures.lock().push((FsError::NoSession, carried_out));
+            if by_age {
+                in_background(&file).await;
+            }
+            file.commit(false).await.expect("the next session commits it, or finds it done");
+            assert!(fresh_read(&world).await == [1; 8292], "{carried_out} {by_age}");
+            assert!(!file.is_dirty());
+        }
+    });
+}
+
+/// Fsynced bytes were in a chunk that was written again without fsync. The power went: the new version was on no disk yet, the
+/// old one was deleted already.
+#[test]
+fn what_replaces_committed_chunks_is_on_disk_before_them() {
+    run(async {
+        let world = World::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        write(&file, 0, &[1; 10_000]).await.unwrap();
+        file.commit(false).await.unwrap();
+        assert!(!world.committed_durably(), "what is new need not wait for disks");
+        file.commit(true).await.unwrap();
+        for (offset, data) in [(10_000, vec![2; 100]), (0, vec![3; 10]), (4096, vec![4; 4096])] {
+            write(&file, offset, &data).await.unwrap();
+            file.commit(false).await.unwrap();
+            assert!(world.committed_durably(), "{} bytes at {offset}", data.len());
+        }
+        let truncate = Some(Truncate { size: 5000, tail: None });
+        file.set_attr(SetAttr { truncate, ..SetAttr::default() }).await.unwrap();
+        assert!(world.committed_durably());
+    });
+}
+
+/// The reply to a commit came after another mount had replaced its chunk and this one had learnt of it: readers got the old
+/// bytes again.
+#[test]
+fn a_late_reply_does_not_bring_back_what_it_is_about() {
+    run(async {
+        let world = World::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        let file = world.open(&ours);
+        write(&file, 0, &[1; 4096]).await.unwrap();
+        let held = Arc::new(Notify::new());
+        *world.held_reply.lock() = Some(held.clone());
+        let committing = tokio::spawn({
+            let file = file.clone();
+            async move { file.commit(false).await }
+        });
+        until("the commit", || world.attr().size == 4096 && world.held_reply.lock().is_none()).await;
+        overwrite(&world.open(&theirs), 0).await;
+        let (attr, extents, more) = world.page();
+        file.refresh(&attr, extents, more);
+        held.notify_one();
+        committing.await.unwrap().unwrap();
+        assert!(read(&file, 0, 4096).await == [2; 4096]);
     });
 }

@@ -20,7 +20,7 @@ use common::{
 };
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::{ChunkIo, Namespace, Transfer, TransferSettings, extents::ExtentMap, file::FileData};
 
@@ -46,6 +46,8 @@ pub struct World {
     pub put_always_fails: Mutex<Option<FsError>>,
     /// Failures that the next changes meet, last one first; with true, they are carried out all the same.
     pub change_failures: Mutex<Vec<(FsError, bool)>>,
+    /// The reply to the next change comes when this is told.
+    pub held_reply: Mutex<Option<Arc<Notify>>>,
     /// Each put needs a permit.
     pub put_gate: Semaphore,
     /// Each answer to a query needs a permit; what it says is as of before.
@@ -99,6 +101,7 @@ impl World {
             put_failures: Mutex::default(),
             put_always_fails: Mutex::default(),
             change_failures: Mutex::default(),
+            held_reply: Mutex::default(),
             put_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             answer_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             next_version: AtomicU64::new(1),
@@ -112,8 +115,13 @@ impl World {
     }
 
     pub fn open(&self, transfer: &Arc<Transfer>) -> Arc<FileData> {
-        let (attr, extents, more) = self.file.lock().page(1, self.page);
+        let (attr, extents, more) = self.page();
         transfer.open_file(&attr, extents, more)
+    }
+
+    /// As `Open` answers now.
+    pub fn page(&self) -> (Attr, Vec<Extent>, bool) {
+        self.file.lock().page(1, self.page)
     }
 
     pub fn attr(&self) -> Attr {
@@ -276,6 +284,10 @@ impl Namespace for World {
             };
             self.purge(before);
             self.late().await;
+            let held = self.held_reply.lock().take();
+            if let Some(held) = held {
+                held.notified().await;
+            }
             failure.map_or(reply, |(failure, _)| Err(failure))
         })
     }

@@ -16,7 +16,7 @@ use common::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::{Transfer, dirty::DirtyBytes, state::State};
+use super::{Transfer, dirty::DirtyBytes, losses::Seen, state::State};
 
 pub struct FileData {
     pub(super) ino: Ino,
@@ -26,6 +26,8 @@ pub struct FileData {
     pub(super) turn: tokio::sync::Mutex<()>,
     /// Tells of every flight that ended.
     pub(super) landed: watch::Sender<u64>,
+    /// For operations that belong to no handle.
+    pub(super) seen: Seen,
     /// What the ceiling counts for this file.
     held: AtomicU64,
     dirty_since: Mutex<Option<Instant>>,
@@ -39,6 +41,7 @@ impl FileData {
             state: Mutex::new(State::new(attr, extents, more)),
             turn: tokio::sync::Mutex::default(),
             landed: watch::Sender::new(0),
+            seen: Seen::default(),
             held: AtomicU64::new(0),
             dirty_since: Mutex::default(),
         }
@@ -76,9 +79,14 @@ impl FileData {
         self.state.lock().defer(set)
     }
 
-    /// Written data was given up, and nobody has been told: the next commit does.
-    pub fn owes_error(&self) -> bool {
-        self.state.lock().lost.is_some()
+    /// What a handle that is opened now knows of data that was given up.
+    pub fn seen_from_now(&self) -> Seen {
+        self.state.lock().lost.seen_from_now()
+    }
+
+    /// Written data was given up, and this handle has not been told: the next commit does.
+    pub fn owes_error(&self, to: &Seen) -> bool {
+        self.state.lock().lost.has_unseen(to)
     }
 
     pub fn is_dirty(&self) -> bool {
@@ -172,7 +180,7 @@ impl Drop for FileData {
 }
 
 fn check_write(state: &State, offset: u64, len: usize) -> Result<(), FsError> {
-    if let Some(lost) = &state.lost {
+    if let Some(lost) = state.lost.untold() {
         return Err(lost.clone());
     }
     let end = offset.checked_add(len as u64).filter(|end| *end <= state.most_bytes());

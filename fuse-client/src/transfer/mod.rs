@@ -15,6 +15,7 @@ mod extents;
 mod fetch;
 mod file;
 mod flight;
+mod losses;
 mod read;
 mod read_ahead;
 mod set_attr;
@@ -33,7 +34,7 @@ mod tests;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -49,7 +50,9 @@ use tokio::runtime::Handle;
 
 pub use self::{
     backend::{ChunkIo, Namespace},
+    commit::Asker,
     file::FileData,
+    losses::Seen,
 };
 use self::{ceiling::Ceiling, fetch::Fetcher, unsynced::Unsynced};
 use crate::cache::chunks::ChunkCache;
@@ -102,7 +105,11 @@ pub struct Transfer {
     files: Mutex<HashMap<Ino, Weak<FileData>>>,
     /// Files with something uncommitted; kept alive although nobody may have them open any more.
     dirty: Mutex<HashMap<Ino, Arc<FileData>>>,
+    when_lost: OnceLock<WhenLost>,
 }
+
+/// Called after written data of a file was given up.
+type WhenLost = Box<dyn Fn(Ino) + Send + Sync>;
 
 impl Transfer {
     pub fn new(session: Session, chunks: Arc<ChunkClient>, runtime: Handle, settings: TransferSettings) -> Arc<Self> {
@@ -125,12 +132,19 @@ impl Transfer {
             unsynced: Unsynced::default(),
             files: Mutex::default(),
             dirty: Mutex::default(),
+            when_lost: OnceLock::new(),
             cache,
             settings,
             runtime,
         });
         transfer.runtime.spawn(commit_aged(Arc::downgrade(&transfer), transfer.settings.flush_age));
         transfer
+    }
+
+    /// For whoever shows the file's bytes elsewhere; once.
+    pub fn when_lost(&self, call: impl Fn(Ino) + Send + Sync + 'static) {
+        // One file system for one mount.
+        let _ = self.when_lost.set(Box::new(call));
     }
 
     /// The data of an inode, as the namespace answered `Open` (or `Make`, with no extents). All who have the inode open

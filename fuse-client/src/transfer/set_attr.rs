@@ -120,7 +120,8 @@ impl FileData {
         let id = ChunkId { version: base, index };
         let data = self.chunks_now(vec![id]).await?.remove(&id).unwrap_or_default();
         let data = data.slice(..data.len().min(keep as usize));
-        let version = self.store(&file, &[(index, data)], false).await?;
+        // As in a commit: it replaces what may have been fsynced.
+        let version = self.store(&file, &[(index, data)], true).await?;
         Ok(Some(ChunkWrite { index, version, base: Some(base) }))
     }
 
@@ -131,6 +132,10 @@ impl FileData {
 
     fn adopt_cut(&self, size: u64, tail: Option<ChunkWrite>, attr: &Attr) {
         let mut state = self.state.lock();
+        if attr.change < state.attr.change {
+            state.stale = true;
+            return;
+        }
         let beyond = size.div_ceil(state.chunk_bytes()) + 1;
         state.known.map.remove(beyond..u64::from(u32::MAX) + 1);
         if let Some(tail) = tail {

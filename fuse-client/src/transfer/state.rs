@@ -23,6 +23,7 @@ use common::{
 use super::{
     dirty::DirtyBytes,
     extents::{ExtentMap, KnownExtents, to_extents},
+    losses::Losses,
     read_ahead::Streams,
     undecided::Undecided,
 };
@@ -63,8 +64,8 @@ pub struct State {
     pub sealed_set: SetAttr,
     /// Why the last flight failed; no flight leaves by itself until a commit tries again.
     pub failure: Option<FsError>,
-    /// Written data was given up for this reason, and nobody has been told.
-    pub lost: Option<FsError>,
+    /// Written data that was given up.
+    pub lost: Losses,
     pub failed_commits: u32,
     /// Look for whole runs again when `dirty` holds this much.
     pub scan_at: u64,
@@ -141,7 +142,7 @@ impl State {
             set: SetAttr::default(),
             sealed_set: SetAttr::default(),
             failure: None,
-            lost: None,
+            lost: Losses::default(),
             failed_commits: 0,
             scan_at: 0,
             streams: Streams::default(),
@@ -228,6 +229,14 @@ impl State {
     pub fn first_unknown(&self, chunks: Range<u64>) -> Option<u32> {
         let committed = self.attr.size.div_ceil(self.chunk_bytes()) + 1;
         self.known.first_unknown(chunks.start..chunks.end.min(committed))
+    }
+
+    /// Whether a whole chunk that is stored and not committed takes the place of a committed one, as far as can be told.
+    pub fn replaces_committed(&self) -> bool {
+        self.stored.iter().any(|extent| {
+            let range = u64::from(extent.first)..u64::from(extent.first) + u64::from(extent.count);
+            self.known.map.overlaps(range.clone()) || self.first_unknown(range).is_some()
+        })
     }
 
     /// `part`: the bytes that are wanted of this chunk.
@@ -396,7 +405,7 @@ impl State {
         if attr.chunk_bytes != self.attr.chunk_bytes && !self.stored.is_empty() {
             // The file started anew with other chunks while this mount was writing it: what was stored fits no more.
             self.stored = ExtentMap::default();
-            self.lost = Some(FsError::Stale { ino: attr.ino });
+            self.lost.add(FsError::Stale { ino: attr.ino });
         }
         self.known.replace(extents, more);
         self.attr = attr;

@@ -105,7 +105,7 @@ impl FileData {
             if verdict == Verdict::Unknown && state.stored != before {
                 let error = undecided.error;
                 tracing::error!(ino = self.ino.0, %error, "written data was overwritten by another mount, or never arrived");
-                state.lost = Some(error);
+                state.lost.add(error);
             }
             return Ok(());
         }

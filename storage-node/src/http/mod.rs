@@ -15,6 +15,7 @@ pub mod error;
 pub mod files;
 mod listing;
 pub mod metrics;
+pub mod open_files;
 pub mod server;
 #[cfg(test)]
 mod tests;

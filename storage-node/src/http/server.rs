@@ -1,7 +1,8 @@
 //! Serves a router on a listener, with the limits that a plain `axum::serve` does not set: a client that sends half a
-//! request head is cut off, a stop lets running requests end, and buffers are as large as batches of chunks want.
+//! request head is cut off, a stop lets running requests end, buffers are as large as batches of chunks want, and so many
+//! connections are served at a time: who comes then waits, and those that are idle go by themselves.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -9,12 +10,17 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
+    /// Connections served at a time. Each takes a file descriptor, of which the process has a limited number.
+    pub max_connections: usize,
     /// A connection on which no whole request head arrives for this long is closed, an idle one too.
     pub head_silence: Duration,
     /// A client that takes none of what is sent to it for this long is cut off.
@@ -26,6 +32,7 @@ pub struct ServerOptions {
 impl Default for ServerOptions {
     fn default() -> Self {
         Self {
+            max_connections: 4096,
             head_silence: Duration::from_secs(60),
             write_silence: Duration::from_secs(120),
             stop_grace: Duration::from_secs(5),
@@ -42,15 +49,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, stop: impl Future<Output = ()>) {
     let stopping = CancellationToken::new();
     let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(options.max_connections));
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(serve_connection(stream, router.clone(), options.clone(), stopping.clone()));
+            Ok((stream, place)) => {
+                let connection = serve_connection(stream, router.clone(), options.clone(), stopping.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
             }
             Err(error) => pause_after(error).await,
         }
@@ -61,6 +73,16 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     if tokio::time::timeout(options.stop_grace, connections.wait()).await.is_err() {
         warn!(connections = connections.len(), "requests were cut off by the stop");
     }
+}
+
+/// The next connection, and the place that it takes until it ends. While there is none it waits in the kernel's queue.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    if places.available_permits() == 0 {
+        debug!("no more connections are taken until one ends");
+    }
+    let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
 }
 
 async fn serve_connection(stream: TcpStream, router: Router, options: ServerOptions, stopping: CancellationToken) {

@@ -2,6 +2,7 @@
 
 mod equal;
 mod hostile;
+mod late;
 mod surplus;
 
 use std::{

@@ -4,7 +4,10 @@
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -23,14 +26,28 @@ use super::{
 };
 use crate::store::Store;
 
+/// What copies whose writers have their answer may keep in memory for one peer. The largest batch fits; so does what a
+/// peer falls behind by in a second or two, and one that is silent until the deadline costs no more.
+const LATE_BYTES: u64 = 64 << 20;
+/// A copy counts for this at least: its task and its connection are there for a small batch, too.
+const LEAST_LATE_BYTES: u64 = 64 << 10;
+
 pub struct Traffic {
     bucket: Mutex<Bucket>,
     claims: Mutex<Claims>,
     progress: Mutex<Progress>,
     /// Batches of writers on their way to other holders.
-    flights: Mutex<HashMap<SocketAddr, Vec<Arc<VerifiedBatch>>>>,
+    flights: Mutex<HashMap<SocketAddr, UnderWay>>,
     /// Those that were told of more than has been brought to them.
     expecting: Mutex<HashSet<NodeRef>>,
+}
+
+/// On their way to one node.
+#[derive(Default)]
+struct UnderWay {
+    batches: Vec<Arc<VerifiedBatch>>,
+    /// Of those whose writers have their answer.
+    late_bytes: u64,
 }
 
 impl Default for Traffic {
@@ -170,13 +187,14 @@ impl Traffic {
     /// A writer's batch is on its way to `node` until the guard is dropped.
     pub fn depart(self: &Arc<Self>, node: &NodeRef, batch: VerifiedBatch) -> Flight {
         let (to, batch) = (node.ring_address(), Arc::new(batch));
-        self.flights.lock().entry(to).or_default().push(batch.clone());
-        Flight { traffic: self.clone(), to, batch }
+        self.flights.lock().entry(to).or_default().batches.push(batch.clone());
+        Flight { traffic: self.clone(), to, batch, late: AtomicBool::new(false) }
     }
 
     /// `chunks` without those that a writer's batch is bringing to `node` at this moment.
     pub fn without_flights(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Vec<ChunkAt> {
-        let under_way = self.flights.lock().get(&node.ring_address()).cloned().unwrap_or_default();
+        let under_way = self.flights.lock().get(&node.ring_address()).map(|there| there.batches.clone());
+        let under_way = under_way.unwrap_or_default();
         let headers = under_way.iter().flat_map(|batch| &batch.records).map(|(header, _)| header);
         let names: HashSet<(RingId, ChunkId)> = headers.map(|header| (header.key, header.id)).collect();
         chunks.iter().filter(|chunk| !names.contains(&(chunk.key, chunk.id))).copied().collect()
@@ -202,22 +220,50 @@ pub struct Flight {
     traffic: Arc<Traffic>,
     to: SocketAddr,
     batch: Arc<VerifiedBatch>,
+    /// Counted among the late; changes under the lock of the flights.
+    late: AtomicBool,
 }
 
 impl Flight {
     pub fn bytes(&self) -> bytes::Bytes {
         self.batch.bytes.clone()
     }
+
+    /// Its writer has an answer. From here on it counts among the late, until it is dropped; false if they are too many
+    /// for its node. Then it is to be given up, and repair does not take it for under way any more.
+    pub fn go_on_late(&self) -> bool {
+        let mut flights = self.traffic.flights.lock();
+        let there = flights.entry(self.to).or_default();
+        let late_bytes = there.late_bytes + self.late_bytes();
+        let fits = late_bytes <= LATE_BYTES;
+        if fits {
+            there.late_bytes = late_bytes;
+            self.late.store(true, Relaxed);
+        } else {
+            self.end(&mut flights);
+        }
+        fits
+    }
+
+    fn late_bytes(&self) -> u64 {
+        (self.batch.bytes.len() as u64).max(LEAST_LATE_BYTES)
+    }
+
+    /// A second time it changes nothing.
+    fn end(&self, flights: &mut HashMap<SocketAddr, UnderWay>) {
+        let Some(there) = flights.get_mut(&self.to) else { return };
+        there.batches.retain(|batch| !Arc::ptr_eq(batch, &self.batch));
+        if self.late.swap(false, Relaxed) {
+            there.late_bytes -= self.late_bytes();
+        }
+        if there.batches.is_empty() {
+            flights.remove(&self.to);
+        }
+    }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let mut flights = self.traffic.flights.lock();
-        if let Some(batches) = flights.get_mut(&self.to) {
-            batches.retain(|batch| !Arc::ptr_eq(batch, &self.batch));
-            if batches.is_empty() {
-                flights.remove(&self.to);
-            }
-        }
+        self.end(&mut self.traffic.flights.lock());
     }
 }

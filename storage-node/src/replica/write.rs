@@ -1,10 +1,14 @@
 //! The way of a write at its owner: into the own store and to the next holders at the same time, acknowledged when
-//! enough of them have it. What is still missing then goes on in the background, and repair is told.
+//! enough of them have it. What is still missing then goes on in the background, up to a bound for each holder; of what
+//! fails there, or is beyond the bound, repair is told.
 //!
 //! The owner is one holder of three here. Where its own disk is full or broken the next node takes its place, so a write
 //! fails only when too few nodes of the ring can take it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use common::{
     chunk::VerifiedBatch,
@@ -13,6 +17,7 @@ use common::{
 use thiserror::Error;
 use tokio::{
     sync::{Notify, mpsc, watch},
+    task::AbortHandle,
     time::{Instant, timeout_at},
 };
 use tracing::{debug, warn};
@@ -20,7 +25,7 @@ use tracing::{debug, warn};
 use super::{
     peer::{PeerError, Peers},
     plan::{PutVerdict, judge_put},
-    traffic::Traffic,
+    traffic::{Flight, Traffic},
 };
 use crate::{
     drain::{Departure, plan::recipients},
@@ -103,13 +108,11 @@ impl Writer {
         required: usize,
         durable: bool,
     ) -> Result<Vec<NodeRef>, PutError> {
-        let (copies, arrived) = mpsc::unbounded_channel();
-        let mut spread = Spread { arrived, stored: Vec::new(), full: 0, failed: 0, open: 0, reason: String::new() };
+        let mut spread = Spread::new(self.repair.clone());
         let wanted = recipients(&others, |node| self.departure.peer_drains(node), self.departure.drains());
         let mut others = others.into_iter();
         for node in others.by_ref().take(wanted) {
-            spread.open += 1;
-            self.pass_on(node, batch.clone(), durable, copies.clone());
+            self.pass_on(&mut spread, node, batch.clone(), durable);
         }
         match self.store_here(batch.clone(), durable).await {
             Ok(()) => spread.stored.push(me),
@@ -117,8 +120,7 @@ impl Writer {
                 debug!(%error, "the owner cannot keep a batch; the next node does");
                 spread.note_failure(matches!(error, StoreError::NoSpace { .. }), error.to_string());
                 if let Some(node) = others.next() {
-                    spread.open += 1;
-                    self.pass_on(node, batch.clone(), durable, copies.clone());
+                    self.pass_on(&mut spread, node, batch.clone(), durable);
                 }
             }
         }
@@ -127,8 +129,7 @@ impl Writer {
             if spread.open == 0 {
                 // A holder failed: the next node takes its place.
                 let Some(node) = others.next() else { return Err(spread.failure(required)) };
-                spread.open += 1;
-                self.pass_on(node, batch.clone(), durable, copies.clone());
+                self.pass_on(&mut spread, node, batch.clone(), durable);
             }
             match timeout_at(end, spread.arrived.recv()).await {
                 Ok(Some(result)) => spread.count(result),
@@ -141,17 +142,12 @@ impl Writer {
         Ok(spread.stored)
     }
 
-    /// Goes on after the acknowledgement, too: the third copy is only late, not dropped.
-    fn pass_on(
-        &self,
-        node: NodeRef,
-        batch: VerifiedBatch,
-        durable: bool,
-        copies: mpsc::UnboundedSender<Result<NodeRef, PeerError>>,
-    ) {
-        let (peers, repair) = (self.peers.clone(), self.repair.clone());
-        let flight = self.traffic.depart(&node, batch);
-        tokio::spawn(async move {
+    /// Goes on after the acknowledgement, too, if [`Begun`] lets it: the third copy is only late, not dropped.
+    fn pass_on(&self, spread: &mut Spread, node: NodeRef, batch: VerifiedBatch, durable: bool) {
+        let (peers, repair, copies) = (self.peers.clone(), self.repair.clone(), spread.copies.clone());
+        let flight = Arc::new(self.traffic.depart(&node, batch));
+        let under_way = Arc::downgrade(&flight);
+        let task = tokio::spawn(async move {
             let result = peers.put(&node, vec![flight.bytes()], durable).await;
             drop(flight);
             if let Err(error) = &result {
@@ -164,12 +160,16 @@ impl Writer {
             // Nobody waits for a copy beyond the quorum.
             let _ = copies.send(result.map(|()| node));
         });
+        spread.open += 1;
+        spread.begun.copies.push((node, under_way, task.abort_handle()));
     }
 }
 
 /// How far one batch has got.
 struct Spread {
+    copies: mpsc::UnboundedSender<Result<NodeRef, PeerError>>,
     arrived: mpsc::UnboundedReceiver<Result<NodeRef, PeerError>>,
+    begun: Begun,
     stored: Vec<NodeRef>,
     /// Had no room.
     full: usize,
@@ -181,6 +181,12 @@ struct Spread {
 }
 
 impl Spread {
+    fn new(repair: Arc<Notify>) -> Self {
+        let (copies, arrived) = mpsc::unbounded_channel();
+        let begun = Begun { copies: Vec::new(), repair };
+        Self { copies, arrived, begun, stored: Vec::new(), full: 0, failed: 0, open: 0, reason: String::new() }
+    }
+
     fn count(&mut self, result: Result<NodeRef, PeerError>) {
         self.open -= 1;
         match result {
@@ -207,6 +213,27 @@ impl Spread {
     }
 }
 
+/// The copies begun of one batch. Dropped when the writer has its answer, or has gone, so nothing that a quorum waits for is
+/// given up here: those still under way are in memory for nobody from then on, and go on only as far as [`Flight`] allows.
+struct Begun {
+    /// The flight is gone when its copy has arrived, or failed.
+    copies: Vec<(NodeRef, Weak<Flight>, AbortHandle)>,
+    repair: Arc<Notify>,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        for (node, flight, task) in &self.copies {
+            if flight.upgrade().is_none_or(|flight| flight.go_on_late()) {
+                continue;
+            }
+            debug!(peer = %node, "a copy is given up, as many are under way to its holder; repair will bring it");
+            task.abort();
+            self.repair.notify_one();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,8 +243,7 @@ mod tests {
         let node = |id| NodeRef { ip: [127, 0, 0, 1].into(), port: 5057, id: common::ring_id::RingId(id) };
         let failure = |stored: u32, full, failed| {
             let stored = (0..stored).map(node).collect();
-            let arrived = mpsc::unbounded_channel().1;
-            Spread { arrived, stored, full, failed, open: 0, reason: String::new() }.failure(2)
+            Spread { stored, full, failed, ..Spread::new(Arc::default()) }.failure(2)
         };
         assert!(matches!(failure(1, 2, 0), PutError::NoSpace));
         assert!(matches!(failure(0, 2, 1), PutError::NoSpace), "one that is silent would not be enough");

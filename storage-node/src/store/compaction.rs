@@ -1,4 +1,5 @@
-//! Rewriting segments: those with enough dead in them, and those too small to be worth a file (`relief` says which).
+//! Rewriting segments: those that the disk refused to keep, those with enough dead in them, and those too small to be
+//! worth a file (`relief` says which).
 //!
 //! Live records are copied, piece by piece, to a segment of compaction's own, always one with a greater number (pages
 //! rest on that). A step moves one piece, so that whoever calls can keep to a rate, and may be the last: the copies are on

@@ -356,8 +356,8 @@ impl Shared {
         for segment in self.segments.all() {
             match segment.sync() {
                 Ok(new) => new_names |= new,
-                // One that was removed meanwhile has nothing left to sync.
-                Err(_) if self.segments.get(segment.number).is_none() => {}
+                // One that was removed meanwhile has nothing left to sync, nor has one that nothing lives in any more.
+                Err(_) if segment.live_chunks() == 0 || self.segments.get(segment.number).is_none() => {}
                 Err(error) => return Err(error),
             }
         }

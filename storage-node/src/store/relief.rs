@@ -19,6 +19,10 @@
 //! A segment that is being filled can be neither rewritten nor removed; one that is worth it and has enough dead bytes is
 //! sealed first. Nothing is rewritten that does not fit on the disk beside its original; what is wholly dead needs no
 //! room and is removed before anything is asked here.
+//!
+//! Two kinds are judged otherwise. A segment that could not be synced goes before all others, however much of it lives:
+//! no sync of the store succeeds until all of that lies elsewhere. One with records that could not be read is kept for
+//! their sake, so rewriting it would free nothing; it waits for the next open.
 #![deny(clippy::disallowed_methods)]
 
 use std::time::Duration;
@@ -47,6 +51,10 @@ const QUIET_BYTES_PER_SECOND: u64 = 8 << 20;
 pub struct Account {
     pub number: u32,
     pub sealed: bool,
+    /// The disk refused to keep what was written.
+    pub failed: bool,
+    /// Has records that could not be read, for which it is kept.
+    pub unreadable: bool,
     pub written_bytes: u64,
     pub live_bytes: u64,
     /// Since something in it died last, or it was opened.
@@ -76,13 +84,15 @@ pub enum Why {
     Quiet,
     /// Its space is worth more than the copying.
     Dead,
+    /// What lives in it is not safe there.
+    Failed,
 }
 
 impl Why {
     /// How long to wait after `bytes` were copied in `took`.
     pub fn pause(self, bytes: u64, took: Duration) -> Duration {
         let rate = match self {
-            Self::Dead => PRESSED_BYTES_PER_SECOND,
+            Self::Failed | Self::Dead => PRESSED_BYTES_PER_SECOND,
             Self::Quiet | Self::Small => QUIET_BYTES_PER_SECOND,
         };
         Duration::from_secs_f64(bytes as f64 / rate as f64).saturating_sub(took)
@@ -92,7 +102,7 @@ impl Why {
 /// The sealed segment to rewrite, if there is one and room for it: for the strongest reason, then the deadest.
 pub fn choose(accounts: &[Account], disk: Disk, limits: Limits) -> Option<(u32, Why)> {
     let fits = |account: &&Account| account.live_bytes.saturating_add(MARGIN_BYTES) <= disk.free_bytes;
-    let sealed = || accounts.iter().filter(|account| account.sealed).filter(fits);
+    let sealed = || accounts.iter().filter(|account| account.sealed && gains(account)).filter(fits);
     let dead = sealed().filter_map(|account| Some((worth(account, disk, limits)?, dead_percent(account), account)));
     if let Some((why, _, account)) = dead.max_by_key(|(why, percent, _)| (*why, *percent)) {
         return Some((account.number, why));
@@ -105,10 +115,18 @@ pub fn choose(accounts: &[Account], disk: Disk, limits: Limits) -> Option<(u32, 
 /// Whether a segment that is being filled should be no more.
 pub fn worth_sealing(account: &Account, disk: Disk, limits: Limits) -> bool {
     let dead_bytes = account.written_bytes.saturating_sub(account.live_bytes);
-    dead_bytes >= WORTH_SEALING_BYTES && worth(account, disk, limits).is_some()
+    account.failed || (dead_bytes >= WORTH_SEALING_BYTES && worth(account, disk, limits).is_some())
+}
+
+/// Whether a rewrite brings anything: space, or what lives to where it is safe.
+fn gains(account: &Account) -> bool {
+    !account.unreadable || (account.failed && account.live_bytes > 0)
 }
 
 fn worth(account: &Account, disk: Disk, limits: Limits) -> Option<Why> {
+    if account.failed {
+        return Some(Why::Failed);
+    }
     let dead = dead_percent(account);
     if dead > needed_percent(disk.used_percent, limits.dead_percent) {
         return Some(Why::Dead);
@@ -137,7 +155,8 @@ mod tests {
 
     /// A full segment with this many of 128 MiB alive.
     fn segment(number: u32, live_mib: u64, quiet_for: Duration) -> Account {
-        Account { number, sealed: true, written_bytes: 128 * MIB, live_bytes: live_mib * MIB, quiet_for }
+        let (written_bytes, live_bytes) = (128 * MIB, live_mib * MIB);
+        Account { number, sealed: true, failed: false, unreadable: false, written_bytes, live_bytes, quiet_for }
     }
 
     fn disk(used_percent: u64) -> Disk {
@@ -186,11 +205,9 @@ mod tests {
     #[test]
     fn a_segment_that_is_being_filled_is_sealed_when_enough_is_dead() {
         let filling = |written, live, quiet_for| Account {
-            number: 1,
             sealed: false,
             written_bytes: written * MIB,
-            live_bytes: live * MIB,
-            quiet_for,
+            ..segment(1, live, quiet_for)
         };
         assert!(worth_sealing(&filling(100, 40, BUSY), disk(10), LIMITS));
         assert!(!worth_sealing(&filling(100, 60, BUSY), disk(10), LIMITS));
@@ -199,6 +216,25 @@ mod tests {
         let few = Account { written_bytes: 1000, live_bytes: 0, ..filling(0, 0, QUIET) };
         assert!(!worth_sealing(&few, disk(99), LIMITS));
         assert_eq!(choose(&[filling(100, 0, QUIET)], disk(99), LIMITS), None, "not before it is sealed");
+    }
+
+    #[test]
+    fn what_could_not_be_synced_goes_first() {
+        let (dead, failed) = (segment(1, 10, BUSY), Account { failed: true, ..segment(2, 128, BUSY) });
+        assert_eq!(choose(&[dead, failed], disk(99), LIMITS), Some((2, Why::Failed)));
+        let filling = Account { sealed: false, ..failed };
+        assert_eq!(choose(&[filling], disk(99), LIMITS), None, "not before it is sealed");
+        assert!(worth_sealing(&filling, disk(1), LIMITS));
+    }
+
+    #[test]
+    fn what_is_kept_anyway_is_rewritten_only_to_save_what_lives() {
+        let unreadable = Account { unreadable: true, ..segment(1, 10, QUIET) };
+        assert_eq!(choose(&[unreadable], disk(99), LIMITS), None);
+        assert_eq!(choose(&[unreadable, segment(2, 80, QUIET)], disk(1), LIMITS), Some((2, Why::Quiet)));
+        let failed = Account { failed: true, ..unreadable };
+        assert_eq!(choose(&[failed], disk(1), LIMITS), Some((1, Why::Failed)));
+        assert_eq!(choose(&[Account { live_bytes: 0, ..failed }], disk(1), LIMITS), None, "all that lived has moved");
     }
 
     #[test]

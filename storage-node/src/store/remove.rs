@@ -150,7 +150,7 @@ impl Damage {
 pub enum Fault {
     /// The bytes are there and wrong.
     Contents,
-    /// The disk did not give them. It may again one day, so the record is not listed as dead.
+    /// The disk did not give them. It may again one day, so the record is not listed as dead and its segment is kept.
     Unreadable,
 }
 
@@ -168,7 +168,7 @@ pub fn condemn(shared: &Shared, entry: &Entry, fault: Fault) {
         Fault::Contents => drop(bury(shared, vec![*place])),
         Fault::Unreadable => {
             if let Some(segment) = shared.segments.get(place.segment) {
-                segment.discount_live(place);
+                segment.discount_unreadable(place);
             }
         }
     }

@@ -36,6 +36,8 @@ pub struct Segment {
     written_bytes: AtomicU64,
     live_bytes: AtomicU64,
     live_chunks: AtomicU64,
+    /// Records that the disk did not give. They are not among the living, and may be again after the next open.
+    unreadable: AtomicU64,
     sealed: AtomicBool,
     progress: Mutex<Progress>,
     progressed: Condvar,
@@ -103,6 +105,7 @@ impl Segment {
             written_bytes: AtomicU64::new(bytes),
             live_bytes: AtomicU64::new(0),
             live_chunks: AtomicU64::new(0),
+            unreadable: AtomicU64::new(0),
             sealed: AtomicBool::new(sealed),
             progress: Mutex::new(Progress { synced_bytes: bytes, running: false, failed: None }),
             progressed: Condvar::new(),
@@ -160,6 +163,8 @@ impl Segment {
         Account {
             number: self.number,
             sealed: self.is_sealed(),
+            failed: self.has_failed(),
+            unreadable: self.has_unreadable(),
             written_bytes: self.written_bytes(),
             live_bytes: self.live_bytes(),
             quiet_for: self.opened.elapsed().saturating_sub(died),
@@ -216,6 +221,17 @@ impl Segment {
         self.live_chunks.fetch_sub(1, AcqRel);
     }
 
+    /// For a record that could not be read. It is not listed as dead, so as long as this process runs the segment stays.
+    pub fn discount_unreadable(&self, place: &Place) {
+        // In this order: whoever finds nothing alive finds this.
+        self.unreadable.fetch_add(1, AcqRel);
+        self.discount_live(place);
+    }
+
+    pub fn has_unreadable(&self) -> bool {
+        self.unreadable.load(Acquire) > 0
+    }
+
     /// Lists records as dead. What cannot be written now is written with the next list or sync.
     pub fn mark_dead(&self, offsets: &[u32]) {
         if !offsets.is_empty() {
@@ -261,6 +277,12 @@ impl Segment {
     /// Whether a sync has failed: nothing more should be written here.
     pub fn has_failed(&self) -> bool {
         self.progress.lock().failed.is_some()
+    }
+
+    /// As if the disk had refused a sync.
+    #[cfg(test)]
+    pub fn fail(&self) {
+        self.progress.lock().failed = Some(io::ErrorKind::Other);
     }
 
     /// All records, on the disk, and the list of the dead if there is room for it. True if the folder wants a sync as well.

@@ -77,9 +77,10 @@ impl Segments {
         sync_folder(&self.folder).map_err(|source| StoreError::io("sync", &self.folder, source))
     }
 
-    /// Unlinks a sealed segment in which nothing lives.
+    /// Unlinks a sealed segment in which nothing lives, nor could be read again one day.
     pub fn drop_if_dead(&self, segment: &Segment) {
-        if !segment.is_sealed() || segment.live_chunks() > 0 || self.table.write().remove(&segment.number).is_none() {
+        let needed = !segment.is_sealed() || segment.live_chunks() > 0 || segment.has_unreadable();
+        if needed || self.table.write().remove(&segment.number).is_none() {
             return;
         }
         self.opened.lock().retain(|open| open.number != segment.number);

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use reqwest::multipart::{Form, Part};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use super::{Files, SILENCE, eventually, pattern};
+use super::{Files, SILENCE, Server, ServerOptions, eventually, pattern};
 
 /// Sends the bytes and reads what comes until the other side closes or, with `half_close`, we have.
 async fn raw(files: &Files, request: &[u8], half_close: bool) -> String {
@@ -203,6 +204,17 @@ async fn half_a_head_and_then_silence() {
     let files = Files::start().await;
     raw(&files, b"GET /a HTTP/1.1\r\nHos", false).await;
     raw(&files, b"", false).await;
+}
+
+/// Whoever opened connections without end left the process without a file descriptor for anything else.
+#[tokio::test]
+async fn who_finds_no_place_waits_until_an_idle_connection_is_cut_off() {
+    let options = ServerOptions { max_connections: 1, head_silence: SILENCE, ..ServerOptions::default() };
+    let server = Server::start_with(Router::new(), options).await;
+    let start = Instant::now();
+    let _idle = TcpStream::connect(server.address).await.unwrap();
+    assert_eq!(server.get("/").await.status(), 404);
+    assert!(start.elapsed() >= SILENCE);
 }
 
 #[tokio::test]

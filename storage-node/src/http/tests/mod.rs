@@ -37,10 +37,19 @@ struct Server {
 
 impl Server {
     async fn start(router: Router) -> Self {
+        let options = ServerOptions {
+            head_silence: SILENCE,
+            write_silence: SILENCE,
+            stop_grace: SILENCE,
+            ..ServerOptions::default()
+        };
+        Self::start_with(router, options).await
+    }
+
+    async fn start_with(router: Router, options: ServerOptions) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let options = ServerOptions { head_silence: SILENCE, write_silence: SILENCE, stop_grace: SILENCE };
         let stopped = stop.clone().cancelled_owned();
         let task = AbortOnDropHandle::new(tokio::spawn(async move { serve(listener, router, options, stopped).await }));
         let http = Client::builder().timeout(Duration::from_secs(20)).build().unwrap();

@@ -115,6 +115,24 @@ fn a_segment_cut_short_under_us_loses_its_end_only() {
     assert_eq!(present(fixture.reopen(), &chunks), [true, true, false, false]);
 }
 
+/// A disk that was away for a moment had its segments erased: nothing in them counted as living any more.
+#[test]
+fn what_could_not_be_read_for_a_while_is_not_erased() {
+    let (mut fixture, chunks) = small(true);
+    fixture.reopen();
+    let (segment, aside) = (segment_of(&fixture), fixture.dir.path().join("aside"));
+    std::fs::rename(&segment, &aside).unwrap();
+    // It can be opened, and every read fails.
+    std::fs::create_dir(&segment).unwrap();
+    assert_eq!(present(fixture.store(), &chunks), [false; 4]);
+    std::fs::remove_dir(&segment).unwrap();
+    std::fs::rename(&aside, &segment).unwrap();
+    assert!(!fixture.store().compact_step().unwrap());
+    assert_eq!((fixture.store().stats().segments, fixture.store().stats().chunks), (1, 0));
+    fixture.store().sync().unwrap();
+    assert_eq!(present(fixture.reopen(), &chunks), [true; 4]);
+}
+
 /// A file system of segments may hold a segment file. What is found in a damaged record's data must not displace a chunk.
 #[test]
 fn records_in_the_data_of_a_damaged_record_displace_nothing() {

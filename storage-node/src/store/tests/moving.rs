@@ -110,6 +110,24 @@ fn damaged_records_are_not_copied() {
     assert_eq!(fixture.files(), ["00000002.seg"]);
 }
 
+/// One sync that the disk refused made all later ones fail until a restart.
+#[test]
+fn syncs_succeed_again_when_what_lives_has_left_the_segment_that_failed() {
+    let mut fixture = Fixture::plain();
+    let chunks = numbered("a", 1..=10, 1);
+    let store = fixture.store();
+    store.put(&batch(&chunks, 1000), false).unwrap();
+    store.shared.segments.get(1).unwrap().fail();
+    for _ in 0..2 {
+        assert!(store.sync().is_err() && store.put(&batch(&chunks, 1000), true).is_err());
+    }
+    assert!(store.compact_step().unwrap(), "although nothing in it is dead");
+    store.sync().unwrap();
+    assert_eq!(store.put(&batch(&chunks, 1000), true).unwrap().already, 10);
+    assert_eq!(fixture.files(), ["00000002.seg"]);
+    assert_eq!(present(fixture.reopen(), &chunks), [true; 10]);
+}
+
 #[test]
 fn small_segments_are_put_together() {
     let mut fixture = Fixture::plain();

@@ -1,0 +1,45 @@
+//! What belongs to one open handle, and not to its inode: whether it can write, and of which losses it was told.
+//!
+//! The kernel sends one `flush` for each descriptor that is closed, also for those that a child has inherited and for
+//! those that only read. Neither may take an error away from whoever writes.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use crate::transfer::Seen;
+
+pub struct Handle {
+    pub can_write: bool,
+    pub seen: Seen,
+}
+
+#[derive(Default)]
+pub struct Handles {
+    open: Mutex<HashMap<u64, Arc<Handle>>>,
+    last: AtomicU64,
+}
+
+impl Handles {
+    pub fn open(&self, can_write: bool, seen: Seen) -> u64 {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.open.lock().insert(number, Arc::new(Handle { can_write, seen }));
+        number
+    }
+
+    /// One that is not known counts as one that writes and knows of nothing.
+    pub fn get(&self, number: u64) -> Arc<Handle> {
+        let known = self.open.lock().get(&number).cloned();
+        known.unwrap_or_else(|| Arc::new(Handle { can_write: true, seen: Seen::default() }))
+    }
+
+    pub fn close(&self, number: u64) {
+        self.open.lock().remove(&number);
+    }
+}

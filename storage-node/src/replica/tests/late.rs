@@ -1,0 +1,53 @@
+//! Copies that are still under way when their writer has its answer.
+
+use super::*;
+use crate::replica::traffic::Flight;
+
+/// Takes connections and never answers.
+async fn silent(id: u32) -> (NodeRef, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (NodeRef { ip: address.ip(), port: address.port() - 1, id: RingId(id) }, listener)
+}
+
+/// Of an owner of every key but one.
+fn writer(owner: &TestNode, successors: Vec<NodeRef>) -> Writer {
+    let predecessor = NodeRef { id: RingId(owner.node.id.0 + 1), ..owner.node };
+    let neighbours = Neighbours { predecessor: Some(predecessor), node: owner.node, successors };
+    Writer {
+        store: owner.store.clone(),
+        peers: peers(),
+        neighbours: watch::channel(neighbours).1,
+        floor: Arc::new(|| 1),
+        repair: Arc::new(Notify::new()),
+        traffic: owner.traffic.clone(),
+        deadline: DEADLINE,
+        departure: Arc::default(),
+    }
+}
+
+/// As many late copies as may be under way to `node`.
+fn fill(traffic: &Arc<Traffic>, node: &NodeRef) -> Vec<Flight> {
+    let flights = std::iter::repeat_with(|| traffic.depart(node, batch(&chunks([99]))));
+    flights.take_while(Flight::go_on_late).collect()
+}
+
+/// Each write left a copy in memory for a peer that was silent, until the deadline, however many writes there were.
+#[tokio::test]
+async fn a_silent_holder_costs_only_so_much_memory_and_no_write() {
+    let (owner, fast, (silent, _listener)) = (TestNode::start(9).await, TestNode::start(20).await, silent(30).await);
+    let writer = writer(&owner, vec![fast.node, silent]);
+    let given_up = async |index: u32| {
+        assert_eq!(writer.put(batch(&chunks([index])), false).await.unwrap(), [owner.node, fast.node]);
+        let chunk: Vec<ChunkAt> = owner.all().into_iter().filter(|chunk| chunk.id.index == index).collect();
+        owner.traffic.without_flights(&silent, &chunk) == chunk
+    };
+    assert!(!given_up(1).await);
+    let late = fill(&owner.traffic, &silent);
+    assert!(given_up(2).await);
+    tokio::time::timeout(DEADLINE, writer.repair.notified()).await.expect("repair is told");
+    let _late_to_fast = fill(&owner.traffic, &fast.node);
+    assert!(given_up(3).await, "and the copy that the quorum needs is not");
+    drop(late);
+    assert!(!given_up(4).await, "there is room again");
+}
