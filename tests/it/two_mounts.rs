@@ -23,6 +23,25 @@ fn what_one_has_closed_the_other_opens() {
     }
 }
 
+/// A log that is kept open and cut off from elsewhere, as `logrotate` does it: the next line used to land behind a hole.
+#[test]
+fn an_append_goes_to_the_end_that_another_mount_has_made() {
+    let cluster = Cluster::start(3);
+    let (one, two) = (TempMount::new(&cluster), TempMount::new(&cluster));
+    let mut log = OpenOptions::new().append(true).create(true).open(one.join("log")).unwrap();
+    log.write_all(&[b'x'; 10_000]).unwrap();
+    log.sync_all().unwrap();
+    for round in 0..3 {
+        fs::write(two.join("log"), "").unwrap();
+        // An answer of the namespace comes after the news of all that was done before it.
+        assert!(!one.join(format!("no-such-file-{round}")).exists());
+        log.write_all(b"line\n").unwrap();
+        log.sync_all().unwrap();
+        assert_eq!(fs::read_to_string(two.join("log")).unwrap(), "line\n");
+        assert_eq!(fs::read_to_string(one.join("log")).unwrap(), "line\n");
+    }
+}
+
 #[test]
 fn one_of_many_exclusive_creators_wins() {
     let cluster = Cluster::start(3);

@@ -114,7 +114,7 @@ impl Session {
         match self.apply_under(&session, change.clone(), &mut tries).await {
             // Refused when it was sent for the first time, it was surely not applied. This machine slept for longer than
             // the session was kept, say.
-            Err(FsError::NoSession) if tries.sent == 1 => {
+            Err(FsError::NoSession) if tries.refused_at_once => {
                 let session = tries.attached(&self.0.link).await?.session;
                 self.apply_under(&session, change, &mut tries).await
             }
@@ -234,6 +234,8 @@ struct Tries {
     backoff: Backoff,
     /// How often the request may have arrived.
     sent: u32,
+    /// The first time it arrived at a leader that did not know its session.
+    refused_at_once: bool,
     /// What went wrong last.
     detail: String,
 }
@@ -246,6 +248,7 @@ impl Tries {
             patience: TRY_DEADLINE,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             sent: 0,
+            refused_at_once: false,
             detail: "too many operations are waiting".to_owned(),
         }
     }
@@ -276,7 +279,10 @@ impl Tries {
             }
             Ok(response) => {
                 match response {
-                    Response::Applied(Err(FsError::NoSession)) => attached.expired(),
+                    Response::Applied(Err(FsError::NoSession)) => {
+                        self.refused_at_once = self.sent == 1;
+                        attached.expired();
+                    }
                     _ => attached.useful(),
                 }
                 return Some(response);
