@@ -6,8 +6,9 @@
 //!   them on their disks and have read them back sound.
 //!
 //! A failed step is left for the next round, and a round remembers nothing of the one before: what is missing is what
-//! the stores say is missing, so it goes on after a crash of either side where it was. Nothing here is needed for a write
-//! to be acknowledged.
+//! the stores say is missing, so it goes on after a crash of either side where it was. So a round is broken off, too, when
+//! another arc or other holders are this node's business: filling one holder may take hours, in which what a dead neighbour
+//! has left would have two copies. Nothing here is needed for a write to be acknowledged.
 
 use std::{sync::Arc, time::Duration};
 
@@ -89,10 +90,18 @@ impl Repair {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut surplus = Surplus::new(Instant::now());
         let mut complaints = Complaints::default();
+        let mut changes = self.neighbours.clone();
         loop {
             let view = self.neighbours.borrow_and_update().clone();
             let due = surplus.is_due(&view, Instant::now()) && !self.departure.any_peer_drains();
-            let done = tokio::select! { done = self.round(&view, due) => done, () = stop.cancelled() => return };
+            let done = tokio::select! {
+                done = self.round(&view, due) => done,
+                () = has_other_duties(&mut changes, &view) => {
+                    self.traffic.neighbours_changed();
+                    continue;
+                }
+                () = stop.cancelled() => return,
+            };
             let mut pause = self.period;
             match done {
                 Ok(moved) => {
@@ -197,6 +206,16 @@ impl Repair {
             confirmed.retain(|_| answers.next().unwrap_or(false));
         }
         Ok(confirmed)
+    }
+}
+
+/// Returns when this node owns another arc, or other nodes should hold what it owns.
+async fn has_other_duties(changes: &mut watch::Receiver<Neighbours>, view: &Neighbours) {
+    let duties = |view: &Neighbours| (view.arc(), placement::holders(&view.onwards()));
+    let others = changes.wait_for(|now| duties(now) != duties(view)).await.is_ok();
+    if !others {
+        // The ring has ended; so will this.
+        std::future::pending().await
     }
 }
 

@@ -189,3 +189,27 @@ async fn a_holder_that_takes_nothing_still_gives_what_it_has() {
     a.repair().make_equal(&a.view(RingId(9)), &b.node).await.unwrap_err();
     assert_eq!(a.all().len(), 2500);
 }
+
+/// A holder is filled for hours when the node before the owner dies: what that one owned was at two nodes until the end of it.
+#[tokio::test]
+async fn a_long_round_gives_way_to_other_duties() {
+    let owner = TestNode::start_in(100, Arc::new(tempfile::tempdir().unwrap()), RateLimit(Some(1))).await;
+    let (slow, new) = (TestNode::start(200).await, TestNode::start(300).await);
+    owner.put(&chunks(1..=4000));
+    let view = |holder: &TestNode| Neighbours { successors: vec![holder.node], ..owner.view(RingId(0)) };
+    let (changes, neighbours) = watch::channel(view(&slow));
+    let stop = CancellationToken::new();
+    let repair = Repair { neighbours, ..owner.repair() };
+    let running = AbortOnDropHandle::new(tokio::spawn(repair.run(stop.clone())));
+    let compared = async |node: &TestNode| {
+        while node.asked.all() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, compared(&slow)).await.expect("the first holder is compared with");
+    changes.send_replace(view(&new));
+    tokio::time::timeout(DEADLINE, compared(&new)).await.expect("so is the next one");
+    assert!(slow.all().len() < 4000, "the round had not come to its end");
+    stop.cancel();
+    running.await.expect("it ends");
+}
