@@ -180,7 +180,10 @@ impl ChunkClient {
         let ids = nowhere.map(|chunk| chunk.chunk.id).filter(|id| kept(*id).is_none());
         let runs: Vec<Extent> =
             ids.take(ASKED_CHUNKS).map(|id| Extent { first: id.index, count: 1, version: id.version }).collect();
-        (!runs.is_empty()).then(|| async move {
+        if runs.is_empty() {
+            return None;
+        }
+        Some(async move {
             let dead = registry.unreferenced(runs).await.unwrap_or_else(|error| {
                 debug!(%error, "nobody says whether chunks that are nowhere are needed");
                 Vec::new()

@@ -164,8 +164,10 @@ impl Start {
     }
 }
 
-async fn soon<T>(answer: impl Future<Output = T>) -> Option<T> {
-    timeout(SOON, answer).await.ok()
+/// Boxed: what asks AWS has much state.
+fn soon<T>(answer: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+    let answer = Box::pin(answer);
+    async move { timeout(SOON, answer).await.ok() }
 }
 
 /// One of this machine's own addresses.
