@@ -2,8 +2,9 @@
 
 The switch is a bridge in a namespace of its own, so the machine's network sees nothing, and removing the namespaces
 removes everything. It is the internet gateway too: an instance itself has its private address only, and the gateway
-translates the public one on its way in and out, so nobody can listen on it. The harness is in none of them: it opens sockets there (a socket belongs to the namespace in which it
-was made, whoever uses it afterwards) and starts processes there.
+translates the public one on its way in and out, so nobody can listen on it. The harness is in none of them: it opens
+sockets there (a socket belongs to the namespace in which it was made, whoever uses it afterwards) and starts processes
+there.
 
 Names carry the process that made them, as those of the Rust harness do, under another prefix; what a killed run has left
 behind is ended and removed by the next one.

@@ -111,12 +111,13 @@ impl Session {
     pub async fn apply(&self, change: Change) -> Result<Reply, FsError> {
         let mut tries = Tries::new(self.0.deadline);
         let session = tries.attached(&self.0.link).await?.session;
-        match self.apply_under(&session, change.clone(), &mut tries).await {
+        let mut request = unsigned(change);
+        match self.apply_under(&session, &mut request, &mut tries).await {
             // Refused when it was sent for the first time, it was surely not applied. This machine slept for longer than
             // the session was kept, say.
             Err(FsError::NoSession) if tries.refused_at_once => {
                 let session = tries.attached(&self.0.link).await?.session;
-                self.apply_under(&session, change, &mut tries).await
+                self.apply_under(&session, &mut request, &mut tries).await
             }
             outcome => outcome,
         }
@@ -176,16 +177,24 @@ impl Session {
 
     async fn fetch_versions(&self, session: &Arc<Opened>) -> Result<VersionBlock, FsError> {
         let change = Change::AllocateVersions { count: BLOCK_VERSIONS };
-        match self.apply_under(session, change, &mut Tries::new(self.0.deadline)).await? {
+        match self.apply_under(session, &mut unsigned(change), &mut Tries::new(self.0.deadline)).await? {
             Reply::Versions(block) if block.count > 0 => Ok(block),
             reply => Err(FsError::Internal { detail: format!("asked for versions, got {reply:?}") }),
         }
     }
 
-    async fn apply_under(&self, session: &Arc<Opened>, change: Change, tries: &mut Tries) -> Result<Reply, FsError> {
+    /// `request` applies a change; here it gets its number in the session.
+    async fn apply_under(
+        &self,
+        session: &Arc<Opened>,
+        request: &mut Request,
+        tries: &mut Tries,
+    ) -> Result<Reply, FsError> {
         let turn = session.begin();
-        let request = encode(&Request::Apply(NamespaceOp { origin: Some(turn.op), now: now(), change }));
-        match self.exchange(&request, Some(session.id), tries).await? {
+        if let Request::Apply(op) = request {
+            op.origin = Some(turn.op);
+        }
+        match self.exchange(&encode(request), Some(session.id), tries).await? {
             Response::Applied(result) => result,
             response => Err(unexpected(&response)),
         }
@@ -310,6 +319,11 @@ impl Tries {
     fn no_quorum(&self) -> FsError {
         FsError::NoQuorum { detail: format!("{} (gave up after {:?})", self.detail, self.total) }
     }
+}
+
+/// Not yet of any session.
+fn unsigned(change: Change) -> Request {
+    Request::Apply(NamespaceOp { origin: None, now: now(), change })
 }
 
 fn unexpected(response: &Response) -> FsError {

@@ -114,5 +114,5 @@ pub struct Datum {
     pub dimensions: Vec<(&'static str, String)>,
     pub percent: f64,
     /// Kept by the second: what an alarm with periods below a minute needs.
-    pub is_fine: bool,
+    pub is_high_resolution: bool,
 }

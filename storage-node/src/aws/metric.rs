@@ -30,10 +30,10 @@ fn percent(used: u64, available: u64) -> f64 {
 }
 
 fn data(what: &Publish<'_>, percent: f64) -> Vec<Datum> {
-    let is_fine = what.period < Duration::from_secs(60);
+    let is_high_resolution = what.period < Duration::from_secs(60);
     let of_group = || (GROUP, what.group.to_owned());
     let of_instance = (INSTANCE, what.instance.to_owned());
-    let datum = |dimensions| Datum { metric: METRIC, dimensions, percent, is_fine };
+    let datum = |dimensions| Datum { metric: METRIC, dimensions, percent, is_high_resolution };
     vec![datum(vec![of_instance, of_group()]), datum(vec![of_group()])]
 }
 
@@ -84,8 +84,8 @@ mod tests {
         assert_eq!(published[0].dimensions, [("InstanceId", "i-1".into()), ("AutoScalingGroupName", "G".to_owned())]);
         assert_eq!(published[1].dimensions, [("AutoScalingGroupName", "G".to_owned())]);
         assert!(published.iter().all(|datum| datum.metric == "disk_used_percent" && datum.percent == 42.0));
-        assert!(published.iter().all(|datum| !datum.is_fine), "by the minute, as the agent does");
+        assert!(published.iter().all(|datum| !datum.is_high_resolution), "by the minute, as the agent does");
         let often = Publish { period: Duration::from_secs(10), ..what };
-        assert!(data(&often, 42.0).iter().all(|datum| datum.is_fine));
+        assert!(data(&often, 42.0).iter().all(|datum| datum.is_high_resolution));
     }
 }

@@ -158,6 +158,7 @@ pub async fn compare(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str)
 pub enum Put {
     /// At a node's start: its settings are the newest.
     WhatDiffers,
+    /// Afterwards: others may have put what differs.
     WhatIsBroken,
 }
 

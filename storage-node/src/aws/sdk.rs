@@ -303,7 +303,7 @@ fn other_alarm(found: &MetricAlarm) -> FoundAlarm {
 fn datum(datum: Datum) -> MetricDatum {
     let dimensions =
         datum.dimensions.into_iter().map(|(name, value)| Dimension::builder().name(name).value(value).build());
-    let resolution = if datum.is_fine { 1 } else { 60 };
+    let resolution = if datum.is_high_resolution { 1 } else { 60 };
     MetricDatum::builder()
         .metric_name(datum.metric)
         .set_dimensions(Some(dimensions.collect()))

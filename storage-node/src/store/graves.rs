@@ -4,7 +4,8 @@
 //! makes neighbours equal, takes what one has deleted and the other not yet for missing. So a put passes over what is
 //! remembered here, and repair tells a neighbour that was away.
 //!
-//! It spares copying, and an hour of space; nothing rests on it. So it is only in memory and only for a while: whatever
+//! It spares copying, and an hour of space; and a writer that syncs hears from it that nobody needs a chunk any more, until
+//! the namespace can be asked that (`common::chunk_client`). Nothing else rests on it. So it is only in memory and only for a while: whatever
 //! comes back after ten minutes or a restart is an orphan, chunk by chunk, and the scrub collects it when it is old.
 
 use std::{
