@@ -20,7 +20,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::namespace::{FileKind, RenameMode};
+use chordfs_types::namespace::{FileKind, RenameMode};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,

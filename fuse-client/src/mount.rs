@@ -9,13 +9,15 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use chordfs_net::{
     chunk_client::ChunkClient,
-    fs_error::FsError,
     http_pool::HttpPool,
-    namespace::{Answer, FileKind, Ino, Query},
     router::Router,
     session::{Session, SessionEvent, SessionOptions},
+};
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Answer, FileKind, Ino, Query},
 };
 use fuser::{BackgroundSession, MountOption, SessionACL};
 use tokio::{

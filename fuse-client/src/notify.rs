@@ -4,7 +4,7 @@
 
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::mpsc, thread};
 
-use common::namespace::{EntryName, Ino};
+use chordfs_types::namespace::{EntryName, Ino};
 use fuser::Notifier;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};

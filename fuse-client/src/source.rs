@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, ToSocketAddrs},
 };
 
-use common::namespace::EntryName;
+use chordfs_types::namespace::EntryName;
 
 use crate::exit::MountError;
 
@@ -101,7 +101,7 @@ fn resolve(nodes: &[NodeName], source: &str) -> Result<Vec<SocketAddr>, MountErr
 
 #[cfg(feature = "aws")]
 async fn members(group: &str, port: u16) -> Result<Vec<SocketAddr>, MountError> {
-    let found = common::group::addresses(group).await.map_err(|error| MountError::failure(error.to_string()))?;
+    let found = chordfs_asg::addresses(group).await.map_err(|error| MountError::failure(error.to_string()))?;
     let addresses: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
     match addresses.is_empty() {
         true => Err(MountError::failure(format!("the Auto Scaling group {group} has no healthy member in service"))),

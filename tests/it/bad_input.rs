@@ -95,11 +95,17 @@ fn uploads_with_bad_names_store_nothing() {
 #[test]
 fn damaged_batches_are_refused_whole() {
     let cluster = Cluster::start(1);
-    let file = common::chunk::FileName::new("batch").unwrap();
+    let file = chordfs_types::chunk::FileName::new("batch").unwrap();
     let mut batch = bytes::BytesMut::new();
     for index in 1..=3 {
-        let id = common::chunk::ChunkId { version: common::chunk::Version(9), index };
-        common::chunk::encode_record(&mut batch, &file, id, common::chunk::chunk_key(&file, index), b"data");
+        let id = chordfs_types::chunk::ChunkId { version: chordfs_types::chunk::Version(9), index };
+        chordfs_types::chunk::encode_record(
+            &mut batch,
+            &file,
+            id,
+            chordfs_types::chunk::chunk_key(&file, index),
+            b"data",
+        );
     }
     let send = |body: &[u8]| post_raw(&cluster, "POST /chunks/put?copies=3&durable=true HTTP/1.1", body);
     let mut flipped = batch.to_vec();

@@ -3,11 +3,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use common::{
-    ring_id::RingId,
-    rpc::{self, RpcLimits, RpcPeer, RpcService, Value},
-};
-use storage_node::driver::{self, DriverSettings, RingHandle, ring_call};
+use chordfs_net::rpc::{self, RpcLimits, RpcPeer, RpcService, Value};
+use chordfs_node::driver::{self, DriverSettings, RingHandle, ring_call};
+use chordfs_types::ring_id::RingId;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;

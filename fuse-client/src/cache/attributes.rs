@@ -3,7 +3,7 @@
 
 use std::num::NonZeroUsize;
 
-use common::namespace::{Attr, Ino, Time};
+use chordfs_types::namespace::{Attr, Ino, Time};
 use lru::LruCache;
 
 pub struct Attributes {

@@ -10,7 +10,7 @@
 //! about the same time, and their common buffer goes with them. Fetching is the business of `transfer`.
 
 use bytes::Bytes;
-use common::chunk::ChunkId;
+use chordfs_types::chunk::ChunkId;
 use lru::LruCache;
 use parking_lot::Mutex;
 
@@ -139,7 +139,7 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use common::chunk::Version;
+    use chordfs_types::chunk::Version;
 
     use super::*;
 

@@ -3,7 +3,7 @@
 
 use std::num::NonZeroUsize;
 
-use common::namespace::{EntryName, Ino};
+use chordfs_types::namespace::{EntryName, Ino};
 use lru::LruCache;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

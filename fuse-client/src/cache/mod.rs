@@ -19,7 +19,7 @@ use std::{
     },
 };
 
-use common::namespace::{Attr, EntryName, Ino, Time};
+use chordfs_types::namespace::{Attr, EntryName, Ino, Time};
 use parking_lot::Mutex;
 
 use self::{attributes::Attributes, dentries::Dentries};

@@ -6,7 +6,7 @@
 
 use std::num::NonZeroUsize;
 
-use common::namespace::Ino;
+use chordfs_types::namespace::Ino;
 use lru::LruCache;
 use parking_lot::Mutex;
 

@@ -1,7 +1,7 @@
 //! Reading and writing an open file. Every handle of an inode sees the same data; how bytes come and go is `transfer`'s
 //! business.
 
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Change, Commit, Ino},
 };

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, Attr, DirEntry, FileKind, Ino, Query},
 };

@@ -1,6 +1,6 @@
 //! Making and removing names: files, directories, symlinks, links, special files.
 
-use common::{
+use chordfs_types::{
     chunk::CHUNK_BYTES,
     fs_error::FsError,
     namespace::{Attr, Change, EntryName, FileKind, Ino, NewNode, Reply},

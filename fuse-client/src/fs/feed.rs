@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use common::{
-    namespace::{FeedEvent, Ino},
-    session::SessionEvent,
-};
+use chordfs_net::session::SessionEvent;
+use chordfs_types::namespace::{FeedEvent, Ino};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 

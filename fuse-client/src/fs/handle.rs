@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, Attr, Change, EntryName, Extent, FileKind, Ino, Query},
 };

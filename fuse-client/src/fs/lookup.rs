@@ -1,7 +1,7 @@
 //! Names to inodes, and attributes: asking for them and setting them. Of an open file they are set by way of its data,
 //! where they take their turn with its commits, so that the times set here are not undone by bytes written before.
 
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, Attr, Change, EntryName, FileKind, Ino, Query, SetAttr},
 };

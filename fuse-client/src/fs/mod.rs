@@ -21,10 +21,10 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use common::{
+use chordfs_net::session::Session;
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, Attr, Change, Ino, Query, Reply},
-    session::Session,
 };
 use tokio::sync::mpsc;
 
@@ -167,7 +167,7 @@ fn unexpected(step: &str, answer: &dyn std::fmt::Debug) -> FsError {
 pub mod sample {
     //! Values for tests in this crate.
 
-    use common::{
+    use chordfs_types::{
         chunk::FileName,
         namespace::{Attr, EntryName, FileKind, Ino, Time},
     };

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use common::namespace::Ino;
+use chordfs_types::namespace::Ino;
 use parking_lot::RwLock;
 
 pub struct OpenTable<F> {

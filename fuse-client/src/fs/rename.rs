@@ -1,6 +1,6 @@
 //! Renaming: one change at the namespace, and what it means for the names that are remembered.
 
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Change, EntryName, Ino, RenameMode, Reply},
 };

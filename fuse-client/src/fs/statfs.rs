@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, Query},
 };

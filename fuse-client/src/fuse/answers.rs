@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, time::Duration};
 
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, Ino},
 };
@@ -91,7 +91,7 @@ impl Answers {
     }
 
     pub fn statistics(self, result: Result<Statistics, FsError>, reply: ReplyStatfs) {
-        const NAME_BYTES: u32 = common::namespace::MAX_ENTRY_NAME_BYTES as u32;
+        const NAME_BYTES: u32 = chordfs_types::namespace::MAX_ENTRY_NAME_BYTES as u32;
         let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
         match result {
             Ok(Statistics { total_bytes, free_bytes, inodes, free_inodes }) => {

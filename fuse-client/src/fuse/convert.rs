@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, EntryName, FileKind, Ino, SetAttr, Time, Truncate},
 };

@@ -2,12 +2,14 @@
 //! that delays, fails and reorders stands behind them in the tests.
 
 use bytes::Bytes;
-use common::{
-    chunk::{ChunkRef, Version},
+use chordfs_net::{
     chunk_client::{ChunkClient, Kept, NewChunk},
+    session::Session,
+};
+use chordfs_types::{
+    chunk::{ChunkRef, Version},
     fs_error::FsError,
     namespace::{Answer, Change, Query, Reply},
-    session::Session,
 };
 use futures_util::future::BoxFuture;
 

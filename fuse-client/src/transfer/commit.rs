@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{
+use chordfs_types::{
     chunk::{ChunkId, Version},
     fs_error::FsError,
     namespace::{Attr, Change, ChunkWrite, Commit, Extent, Reply},

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use common::{chunk::Version, namespace::Extent};
+use chordfs_types::{chunk::Version, namespace::Extent};
 
 /// Runs of chunks with one version, in the order of their chunks; what no run covers is a hole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

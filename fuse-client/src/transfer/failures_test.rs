@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{SetAttr, Time, Truncate},
 };

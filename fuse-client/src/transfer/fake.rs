@@ -10,9 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{
+use chordfs_net::chunk_client::{Kept, NewChunk};
+use chordfs_types::{
     chunk::{ChunkId, ChunkRef, FileName, Version},
-    chunk_client::{Kept, NewChunk},
     fs_error::FsError,
     namespace::{
         Answer, Attr, Change, ChunkWrite, Commit, Extent, FileKind, Ino, Query, Reply, SetAttr, Time, Truncate,

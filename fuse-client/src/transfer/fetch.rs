@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{
+use chordfs_types::{
     chunk::{ChunkId, ChunkRef, FileName},
     fs_error::FsError,
 };

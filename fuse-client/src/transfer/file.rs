@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, Extent, Ino, SetAttr, Time},
 };

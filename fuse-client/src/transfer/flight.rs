@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use common::{
+use chordfs_net::chunk_client::NewChunk;
+use chordfs_types::{
     chunk::{ChunkId, FileName, Version},
-    chunk_client::NewChunk,
     fs_error::FsError,
 };
 use parking_lot::MutexGuard;

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::fs_error::FsError;
+use chordfs_types::fs_error::FsError;
 
 #[derive(Default)]
 pub struct Losses {

@@ -5,7 +5,7 @@
 //! seconds makes what has arrived current. A read takes its bytes from these layers (see `state`), from the chunk cache,
 //! or in batches from the holders, and sequential readers are fetched ahead of.
 //!
-//! What POSIX says, attributes and handles are `fs`'s business; who holds a chunk is `common::chunk_client`'s.
+//! What POSIX says, attributes and handles are `fs`'s business; who holds a chunk is `chordfs_net::chunk_client`'s.
 
 mod backend;
 mod ceiling;
@@ -38,11 +38,10 @@ use std::{
     time::Duration,
 };
 
-use common::{
-    chunk_client::ChunkClient,
+use chordfs_net::{chunk_client::ChunkClient, session::Session};
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, Extent, Ino},
-    session::Session,
 };
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use common::{
+use chordfs_types::{
     chunk::ChunkId,
     fs_error::FsError,
     namespace::{Answer, Query},

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use common::{
+use chordfs_types::{
     chunk::{ChunkId, Version},
     fs_error::FsError,
     namespace::{Attr, Change, ChunkWrite, Extent, Reply, SetAttr, Truncate},

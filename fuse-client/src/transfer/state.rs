@@ -14,7 +14,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
-use common::{
+use chordfs_types::{
     chunk::{ChunkId, MAX_CHUNK_BYTES, Version},
     fs_error::FsError,
     namespace::{Attr, Extent, SetAttr, Time},

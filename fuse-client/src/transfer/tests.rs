@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{FileData, TransferSettings, fake::World, model_test::lay};
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{SetAttr, Time, Truncate},
 };
+
+use super::{FileData, TransferSettings, fake::World, model_test::lay};
 
 const MIB: u64 = 1 << 20;
 

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use common::{
+use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, Commit, Extent},
 };

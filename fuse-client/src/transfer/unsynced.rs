@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use common::{fs_error::FsError, namespace::Ino};
+use chordfs_types::{fs_error::FsError, namespace::Ino};
 use parking_lot::Mutex;
 
 use super::ChunkIo;
@@ -59,10 +59,8 @@ impl Unsynced {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use common::{
-        chunk::{ChunkId, ChunkRef, Version},
-        chunk_client::{Kept, NewChunk},
-    };
+    use chordfs_net::chunk_client::{Kept, NewChunk};
+    use chordfs_types::chunk::{ChunkId, ChunkRef, Version};
     use futures_util::future::BoxFuture;
 
     use super::*;

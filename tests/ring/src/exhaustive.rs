@@ -1,5 +1,5 @@
 //! Every interleaving of a small ring: the model checker `stateright` drives the machine that ships
-//! (`storage_node::ring::Ring`) through every order in which questions, answers, notifications, joins, crashes and
+//! (`chordfs_ring::Ring`) through every order in which questions, answers, notifications, joins, crashes and
 //! periodic steps can come, and judges each state that can be reached. Answers may be as late and as out of date as the
 //! order allows; notifications may be lost or come twice.
 //!

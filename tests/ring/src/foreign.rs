@@ -5,8 +5,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use common::ring_id::{Neighbours, NodeRef, RingArc, RingId};
-use storage_node::ring::foreign::{Call, Reply};
+use chordfs_ring::foreign::{Call, Reply};
+use chordfs_types::ring_id::{Neighbours, NodeRef, RingArc, RingId};
 
 pub const LIST_LEN: usize = 3;
 pub const FINGERS: u32 = 4;

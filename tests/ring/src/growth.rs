@@ -1,6 +1,6 @@
 //! Rings of thousands, grown by the shipping protocol alone: every node joins through a member, nothing is put in place.
 
-use common::ring_id::{NodeRef, RingId};
+use chordfs_types::ring_id::{NodeRef, RingId};
 
 use crate::network::Sim;
 

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
 };
 
-use common::ring_id::{Neighbours, RingArc, RingId};
+use chordfs_types::ring_id::{Neighbours, RingArc, RingId};
 
 /// A node, up or down, with what it knows.
 pub struct Seen {

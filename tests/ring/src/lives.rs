@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use common::ring_id::RingId;
-use storage_node::ring::RingSettings;
+use chordfs_ring::RingSettings;
+use chordfs_types::ring_id::RingId;
 
 use crate::network::{Conditions, Sim};
 

@@ -1,8 +1,8 @@
 //! Lookups in a ring that stands still: every question is answered at once, and nothing that is learnt on the way stays.
 //! So ten thousand of them see the same ring, and cost microseconds each.
 
-use common::ring_id::{NodeRef, RingId};
-use storage_node::ring::{Action, Answer, CallId, Event, Failure, Request, Ring};
+use chordfs_ring::{Action, Answer, CallId, Event, Failure, Request, Ring};
+use chordfs_types::ring_id::{NodeRef, RingId};
 
 use crate::network::Sim;
 

@@ -1,7 +1,7 @@
 //! The two kinds of members a simulated network holds, as far as they are alike.
 
-use common::ring_id::{Neighbours, NodeRef};
-use storage_node::ring::Ring;
+use chordfs_ring::Ring;
+use chordfs_types::ring_id::{Neighbours, NodeRef};
 
 use crate::foreign::Foreign;
 

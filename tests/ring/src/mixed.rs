@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use common::ring_id::{NodeRef, RingId};
-use storage_node::ring::RingSettings;
+use chordfs_ring::RingSettings;
+use chordfs_types::ring_id::{NodeRef, RingId};
 
 use crate::{conditions::Conditions, foreign, lives::Violation, network::Sim};
 

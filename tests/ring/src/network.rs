@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use common::ring_id::{Neighbours, NodeRef, RingId};
-use storage_node::ring::{
+use chordfs_ring::{
     Action, Answer, CallId, Event, Failure, JoinError, Message, NoRoute, Request, Ring, RingSettings, Tag,
 };
+use chordfs_types::ring_id::{Neighbours, NodeRef, RingId};
 
 use self::between_kinds::{Errand, Letter};
 pub use crate::{conditions::Conditions, random::SplitMix64};

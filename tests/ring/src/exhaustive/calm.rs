@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use storage_node::ring::{Action, Answer, Event, Failure, JoinError, Message, Request, Ring, RingSettings};
+use chordfs_ring::{Action, Answer, Event, Failure, JoinError, Message, Request, Ring, RingSettings};
 
 use super::scope::{Scope, node_at, place_of};
 use crate::invariants;

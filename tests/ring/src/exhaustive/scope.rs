@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use common::ring_id::{NodeRef, RingId};
-use storage_node::ring::RingSettings;
+use chordfs_ring::RingSettings;
+use chordfs_types::ring_id::{NodeRef, RingId};
 
 /// A ring and what may happen to it. Everything that is allowed is tried in every order.
 #[derive(Clone, Debug)]

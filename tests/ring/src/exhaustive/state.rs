@@ -8,8 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use common::ring_id::{Neighbours, NodeRef, RingArc, RingId};
-use storage_node::ring::{Answer, CallId, Message, Request, Ring, Route};
+use chordfs_ring::{Answer, CallId, Message, Request, Ring, Route};
+use chordfs_types::ring_id::{Neighbours, NodeRef, RingArc, RingId};
 
 use super::scope::{node_at, place_of};
 use crate::invariants::{extended_list, skips};

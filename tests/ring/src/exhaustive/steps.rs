@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chordfs_ring::{Action, Event, Failure, JoinError, Request, Ring};
 use stateright::{Model, Property};
-use storage_node::ring::{Action, Event, Failure, JoinError, Request, Ring};
 
 use super::{
     calm::{Calm, DEAD, answer, told},

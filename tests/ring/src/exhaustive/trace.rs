@@ -1,9 +1,9 @@
 //! A counterexample as sentences. Nodes are called by their ids; what a step changed stands behind it, as
 //! `predecessor < node > successors`.
 
-use common::ring_id::{Neighbours, NodeRef};
+use chordfs_ring::{Answer, Message, Request, Route};
+use chordfs_types::ring_id::{Neighbours, NodeRef};
 use stateright::Path;
-use storage_node::ring::{Answer, Message, Request, Route};
 
 use super::{
     properties::end_of_calm,

@@ -2,9 +2,10 @@
 //! (`ring::foreign::Talk`), call by call, within one deadline; what a foreign node asks of ours is answered as
 //! `driver::calls` does.
 
+use chordfs_ring::foreign::{Call, Heard, Reply, Talk, silence};
+
 use super::*;
 use crate::foreign::{Action as Done, CALL_DEADLINE, Event as Told, PERIOD};
-use storage_node::ring::foreign::{Call, Heard, Reply, Talk, silence};
 
 #[derive(Clone)]
 pub(super) enum Letter {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use common::ring_id::RingId;
-use storage_node::ring::RingSettings;
+use chordfs_ring::RingSettings;
+use chordfs_types::ring_id::RingId;
 
 use super::Table;
 use crate::{conditions::Conditions, network::Sim};

@@ -1,8 +1,8 @@
 //! What a part of all nodes dying at once does to lookups (Chord 2003, table II; Chord 2001, figure 11) and to what was
 //! stored (CFS 2001).
 
-use common::ring_id::{NodeRef, RingId};
-use storage_node::ring::RingSettings;
+use chordfs_ring::RingSettings;
+use chordfs_types::ring_id::{NodeRef, RingId};
 
 use super::Table;
 use crate::{conditions::Conditions, growth::Owners, network::Sim, tally::Tally};

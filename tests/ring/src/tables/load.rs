@@ -7,11 +7,11 @@
 
 use std::net::Ipv4Addr;
 
-use common::{
+use chordfs_ring::position::{Joiner, Member, RingMap};
+use chordfs_types::{
     placement::{holders, onwards},
     ring_id::{NodeRef, RingId},
 };
-use storage_node::ring::position::{Joiner, Member, RingMap};
 
 use super::Table;
 use crate::network::SplitMix64;

@@ -1,8 +1,8 @@
 //! How many nodes a lookup asks, by the size of the ring (Chord 2001, figure 10), and what a simulated node takes of
 //! memory.
 
-use common::ring_id::RingId;
-use storage_node::ring::RingSettings;
+use chordfs_ring::RingSettings;
+use chordfs_types::ring_id::RingId;
 
 use super::Table;
 use crate::{conditions::Conditions, growth::Owners, network::Sim, tally::Tally};

@@ -4,8 +4,8 @@
 //! Grown as in `load`, from several seeds, of which the worst counts. In what order nodes come decides how many each zone
 //! has; an Auto Scaling group fills its zones in turn.
 
-use common::placement::Zone;
-use storage_node::ring::position::{Joiner, Member};
+use chordfs_ring::position::{Joiner, Member};
+use chordfs_types::placement::Zone;
 
 use super::{
     Table,

@@ -3,13 +3,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use common::ring_id::RingId;
+use chordfs_ring::RingSettings;
+use chordfs_types::ring_id::RingId;
 use ring_tests::{
     conditions::Conditions,
     lives::{PATIENCE, Violation, becomes_ideal, live, lookups_are_right},
     network::Sim,
 };
-use storage_node::ring::RingSettings;
 
 pub fn seeds(count: u64) -> Vec<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());

@@ -1,0 +1,460 @@
+//! The client against nodes that answer as told: over real sockets, without a ring behind them.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU8, AtomicU32, Ordering::SeqCst},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use chordfs_types::{
+    chunk::{ChunkRef, VerifiedBatch, Version, encode_record, take_record},
+    chunk_api::{ABSENT, DELETED, ON_DISK, STORED_HEADER, Synced, decode_batch},
+    namespace::calls,
+};
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    ring_wire,
+    rpc::{self, RpcLimits, RpcPeer, RpcService, Value},
+};
+
+/// How a node treats requests for chunks.
+#[derive(Clone, Copy, PartialEq)]
+enum Mood {
+    Well,
+    /// Takes requests and never answers.
+    Silent,
+    Full,
+}
+
+struct FakeNode {
+    at: NodeRef,
+    /// As this node knows it.
+    ring: Mutex<Vec<NodeRef>>,
+    others: OnceLock<Vec<Weak<FakeNode>>>,
+    mood: Mutex<Mood>,
+    started: Mutex<Instant>,
+    chunks: Mutex<HashMap<ChunkId, (FileName, RingId, Bytes)>>,
+    has_deleted: Mutex<bool>,
+    puts: AtomicU32,
+    syncs: AtomicU32,
+    secures: AtomicU32,
+}
+
+impl RpcService for FakeNode {
+    async fn call(&self, _: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
+        if *self.mood.lock() == Mood::Silent {
+            std::future::pending::<()>().await;
+        }
+        match method.as_str() {
+            "find_successor" => {
+                let key = RingId(params[0].as_u64().expect("a key") as u32);
+                let ring = self.ring.lock();
+                let owner = ring.iter().min_by_key(|node| key.steps_to(node.id)).expect("a node");
+                Ok(ring_wire::node_value(*owner))
+            }
+            calls::KEEPERS => Ok(ring_wire::neighbours_value(&self.neighbours())),
+            _ => Err("no such call".into()),
+        }
+    }
+}
+
+impl FakeNode {
+    fn neighbours(&self) -> Neighbours {
+        let ring = self.ring.lock();
+        let at = ring.iter().position(|node| *node == self.at).expect("the node is in its ring");
+        let successors: Vec<_> = (1..ring.len()).map(|step| ring[(at + step) % ring.len()]).collect();
+        Neighbours { predecessor: successors.last().copied(), node: self.at, successors }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> (StatusCode, Bytes) {
+        let mood = *self.mood.lock();
+        let path = request.uri().path().to_owned();
+        let alone = request.uri().query().is_some_and(|query| query.contains("copies=1"));
+        let body = request.into_body().collect().await.expect("a body").to_bytes();
+        if mood == Mood::Silent {
+            std::future::pending::<()>().await;
+        }
+        match path.as_str() {
+            "/chunks/put" if mood == Mood::Full => (StatusCode::INSUFFICIENT_STORAGE, Bytes::new()),
+            "/chunks/put" => {
+                self.puts.fetch_add(1, SeqCst);
+                let batch = VerifiedBatch::verify(body).expect("sound records");
+                self.store(batch.clone());
+                if !alone {
+                    self.successors().iter().take(2).for_each(|node| node.store(batch.clone()));
+                }
+                (StatusCode::NO_CONTENT, Bytes::new())
+            }
+            "/chunks/sync" => {
+                self.syncs.fetch_add(1, SeqCst);
+                let synced = Synced { running_for: self.started.lock().elapsed() };
+                (StatusCode::OK, postcard::to_allocvec(&synced).expect("plain data").into())
+            }
+            "/chunks/secure" => {
+                self.secures.fetch_add(1, SeqCst);
+                let asked: Vec<ChunkRef> = decode_batch(&body).expect("a batch");
+                let missing = if *self.has_deleted.lock() { DELETED } else { ABSENT };
+                let chunks = self.chunks.lock();
+                let byte = |chunk: &ChunkRef| if chunks.contains_key(&chunk.id) { ON_DISK } else { missing };
+                (StatusCode::OK, asked.iter().map(byte).collect())
+            }
+            "/chunks/get" => (StatusCode::OK, self.records(&decode_batch(&body).expect("a batch"))),
+            other => panic!("{other} was asked"),
+        }
+    }
+
+    /// The nodes after it that do not keep silent.
+    fn successors(&self) -> Vec<Arc<FakeNode>> {
+        let others = self.others.get().expect("the world is made").iter().filter_map(Weak::upgrade);
+        let others: HashMap<_, _> = others.map(|node| (node.at, node)).collect();
+        let successors = self.neighbours().successors.into_iter().filter_map(|node| others.get(&node).cloned());
+        successors.filter(|node| *node.mood.lock() != Mood::Silent).collect()
+    }
+
+    /// It is started again, without what was not on its disk.
+    fn power_cut(&self) -> HashMap<ChunkId, (FileName, RingId, Bytes)> {
+        *self.started.lock() = Instant::now();
+        std::mem::take(&mut *self.chunks.lock())
+    }
+
+    fn store(&self, mut batch: VerifiedBatch) {
+        while !batch.bytes.is_empty() {
+            let record = take_record(&mut batch.bytes).expect("it was verified");
+            self.chunks.lock().insert(record.id, (record.file, record.key, record.data));
+        }
+    }
+
+    fn records(&self, wanted: &[ChunkRef]) -> Bytes {
+        let mut out = BytesMut::new();
+        let chunks = self.chunks.lock();
+        for chunk in wanted {
+            if let Some((file, key, data)) = chunks.get(&chunk.id) {
+                encode_record(&mut out, file, chunk.id, *key, data);
+            }
+        }
+        out.freeze()
+    }
+}
+
+struct World {
+    nodes: Vec<Arc<FakeNode>>,
+    client: ChunkClient,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl World {
+    fn fall_silent(&self, node: usize) {
+        *self.nodes[node].mood.lock() = Mood::Silent;
+    }
+}
+
+/// Three nodes at a third, two thirds and the top of the circle.
+async fn world() -> World {
+    world_of(3, Duration::from_secs(20)).await
+}
+
+async fn world_of(nodes: u8, deadline: Duration) -> World {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let network = [127, 230, (std::process::id() % 250) as u8 + 1];
+    let first = NEXT.fetch_add(nodes, SeqCst);
+    let ip = |at: u8| IpAddr::V4(Ipv4Addr::new(network[0], network[1], network[2], first + at));
+    let id = |at: u8| RingId(u32::MAX / u32::from(nodes) * u32::from(at + 1));
+    let ring: Vec<NodeRef> = (0..nodes).map(|at| NodeRef { ip: ip(at), port: 5057, id: id(at) }).collect();
+    let stop = CancellationToken::new();
+    let mut nodes = Vec::new();
+    for at in &ring {
+        nodes.push(start(*at, ring.clone(), stop.clone()).await);
+    }
+    for node in &nodes {
+        node.others.set(nodes.iter().map(Arc::downgrade).collect()).expect("set once");
+    }
+    let router = Arc::new(Router::new(vec![ring[0].ring_address()], Duration::from_secs(2)));
+    let client = ChunkClient::new(router, Arc::new(HttpPool::new()), deadline);
+    World { nodes, client, _stop: stop.drop_guard() }
+}
+
+async fn start(at: NodeRef, ring: Vec<NodeRef>, stop: CancellationToken) -> Arc<FakeNode> {
+    let node = Arc::new(FakeNode {
+        at,
+        ring: Mutex::new(ring),
+        others: OnceLock::new(),
+        mood: Mutex::new(Mood::Well),
+        started: Mutex::new(Instant::now()),
+        chunks: Mutex::default(),
+        has_deleted: Mutex::new(false),
+        puts: AtomicU32::new(0),
+        syncs: AtomicU32::new(0),
+        secures: AtomicU32::new(0),
+    });
+    let ring_plane = TcpListener::bind(at.ring_address()).await.expect("a free address");
+    tokio::spawn(rpc::serve(ring_plane, node.clone(), RpcLimits::default(), stop.clone()));
+    let files = TcpListener::bind(at.files_address()).await.expect("a free address");
+    tokio::spawn(serve_files(files, node.clone(), stop));
+    node
+}
+
+async fn serve_files(listener: TcpListener, node: Arc<FakeNode>, stop: CancellationToken) {
+    while let Some(Ok((stream, _))) = stop.run_until_cancelled(listener.accept()).await {
+        let node = node.clone();
+        let service = service_fn(move |request| {
+            let node = node.clone();
+            async move {
+                let is_put = request.uri().path() == "/chunks/put";
+                let (status, body) = node.answer(request).await;
+                let mut response = Response::new(Full::new(body));
+                if is_put {
+                    let stored: Vec<_> =
+                        std::iter::once(node.at).chain(node.successors().first().map(|next| next.at)).collect();
+                    let stored = serde_json::to_string(&stored).expect("plain data");
+                    response.headers_mut().insert(STORED_HEADER, stored.try_into().expect("ASCII"));
+                }
+                *response.status_mut() = status;
+                Ok::<_, Infallible>(response)
+            }
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+fn chunks(count: u32) -> Vec<NewChunk> {
+    let file = FileName::new("f").expect("a name");
+    let chunk = |index| NewChunk {
+        file: file.clone(),
+        id: ChunkId { version: Version(1), index },
+        data: Bytes::from(vec![index as u8; 4096]),
+    };
+    (1..=count).map(chunk).collect()
+}
+
+fn refs(chunks: &[NewChunk]) -> Vec<ChunkRef> {
+    chunks.iter().map(|chunk| ChunkRef { file: chunk.file.clone(), id: chunk.id }).collect()
+}
+
+#[tokio::test]
+async fn many_chunks_go_in_one_batch_an_owner_and_come_back_in_order() {
+    let world = world().await;
+    let written = chunks(300);
+    world.client.put(written.clone(), false).await.expect("stored");
+    let puts: Vec<u32> = world.nodes.iter().map(|node| node.puts.load(SeqCst)).collect();
+    assert_eq!(puts, [1, 1, 1]);
+    let back = world.client.get(&refs(&written)).await.expect("found");
+    assert!(back.iter().zip(&written).all(|(back, written)| *back == written.data));
+}
+
+/// Of nodes that have just joined the holders may have nothing yet, while another member has.
+#[tokio::test]
+async fn what_the_owner_lacks_is_found_elsewhere() {
+    let world = world().await;
+    let written = chunks(30);
+    world.client.put(written.clone(), false).await.expect("stored");
+    for node in &world.nodes[1..] {
+        let moved: HashMap<_, _> = std::mem::take(&mut *node.chunks.lock());
+        assert!(!moved.is_empty());
+        world.nodes[0].chunks.lock().extend(moved);
+    }
+    assert_eq!(world.client.get(&refs(&written)).await.expect("found").len(), 30);
+}
+
+#[tokio::test]
+async fn what_nobody_has_is_said_before_the_deadline() {
+    let world = world().await;
+    let error = world.client.get(&refs(&chunks(3))).await.expect_err("nobody has them");
+    assert!(matches!(&error, FsError::NoReplica { detail } if detail.contains("f_chunk_")), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_owner_is_no_space() {
+    let world = world().await;
+    *world.nodes[2].mood.lock() = Mood::Full;
+    assert_eq!(world.client.put(chunks(50), false).await, Err(FsError::NoSpace));
+}
+
+/// A put that is still on its way when a sync runs used to be noted before, and the sync took the note away.
+#[tokio::test]
+async fn every_put_is_synced_by_the_next_sync_and_only_by_that() {
+    let world = world().await;
+    let syncs = || world.nodes.iter().map(|node| node.syncs.load(SeqCst)).collect::<Vec<_>>();
+    world.client.put(chunks(50), true).await.expect("stored");
+    world.client.sync(&|_| None).await.expect("synced");
+    assert_eq!(syncs(), [0, 0, 0], "what is durable needs no sync");
+    world.client.put(chunks(50), false).await.expect("stored");
+    world.client.sync(&|_| None).await.expect("synced");
+    assert_eq!(syncs(), [1, 1, 1]);
+    world.client.sync(&|_| None).await.expect("synced");
+    assert_eq!(syncs(), [1, 1, 1], "nothing is new");
+}
+
+/// A stopped node used to fail every fsync from then on, and later to cost each of them ten seconds.
+#[tokio::test]
+async fn a_sync_goes_on_without_one_silent_holder() {
+    let world = world().await;
+    world.client.put(chunks(50), false).await.expect("stored");
+    world.fall_silent(1);
+    let began = Instant::now();
+    world.client.sync(&|_| None).await.expect("two of three have it on disk");
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+}
+
+/// A holder used to count when it had synced, whether or not it had the chunks: the third copy may have died with the owner.
+#[tokio::test]
+async fn a_holder_without_the_chunks_does_not_count_until_it_has_them() {
+    let world = world_of(3, Duration::from_secs(4)).await;
+    let written = chunks(50);
+    world.client.put(written.clone(), false).await.expect("stored");
+    world.fall_silent(1);
+    *world.nodes[2].mood.lock() = Mood::Full;
+    let on_their_way = world.nodes[2].power_cut();
+    let error = world.client.sync(&|_| None).await.expect_err("one disk of three is too few");
+    assert!(matches!(&error, FsError::NoReplica { detail } if detail.contains("f_chunk_")), "{error}");
+    let all: Vec<_> = on_their_way.into_keys().collect();
+    // What the first and the silent one have, the first alone can give.
+    world.nodes[0].chunks.lock().extend(world.nodes[1].chunks.lock().clone());
+    *world.nodes[2].mood.lock() = Mood::Well;
+    world
+        .client
+        .sync(&|_| None)
+        .await
+        .expect("what a failed sync has not done is done by the next, also without repair");
+    assert!(all.iter().all(|id| world.nodes[2].chunks.lock().contains_key(id)));
+}
+
+/// It has synced all that it knows of, and what it had acknowledged before a power cut it does not know of.
+#[tokio::test]
+async fn a_holder_that_was_started_again_is_asked_for_each_chunk() {
+    let world = world_of(3, Duration::from_secs(2)).await;
+    world.client.put(chunks(50), false).await.expect("stored");
+    let lost = [0, 1, 2].map(|node| world.nodes[node].power_cut());
+    world.client.sync(&|_| None).await.expect_err("nobody has them any more");
+    world.nodes[0].chunks.lock().extend(lost[0].clone());
+    world.client.sync(&|_| None).await.expect("one of three had them, and another can have them from it");
+    let copies: usize = world.nodes.iter().map(|node| node.chunks.lock().len()).sum();
+    assert!(copies >= 100, "{copies} copies of 50 chunks");
+}
+
+/// The owner and the node after it, which alone had acknowledged the chunks, vanished in the same moment: fsync failed, though
+/// the writer still had every byte.
+#[tokio::test]
+async fn what_all_holders_have_lost_they_get_from_the_writer() {
+    let world = world_of(3, Duration::from_secs(10)).await;
+    let written = chunks(50);
+    world.client.put(written.clone(), false).await.expect("stored");
+    world.nodes.iter().for_each(|node| drop(node.power_cut()));
+    let kept: HashMap<_, _> = written.iter().map(|chunk| (chunk.id, chunk.data.clone())).collect();
+    world.client.sync(&|id| kept.get(&id).cloned()).await.expect("the writer has them");
+    let on_disks = |id: &ChunkId| world.nodes.iter().filter(|node| node.chunks.lock().contains_key(id)).count();
+    assert!(written.iter().all(|chunk| on_disks(&chunk.id) >= 2));
+}
+
+#[tokio::test]
+async fn what_was_deleted_meanwhile_needs_no_disk() {
+    let world = world().await;
+    world.client.put(chunks(50), false).await.expect("stored");
+    world.fall_silent(1);
+    for node in &world.nodes {
+        *node.has_deleted.lock() = true;
+        node.chunks.lock().clear();
+    }
+    world.client.sync(&|_| None).await.expect("nobody needs these chunks");
+}
+
+/// The nodes remember what they have deleted for a while, and only in memory: after a restart of all, or of one and ten
+/// minutes, one dead chunk of any file failed every fsync of the mount.
+#[tokio::test]
+async fn what_was_deleted_long_ago_is_known_to_the_namespace() {
+    let mut world = world_of(3, Duration::from_secs(3)).await;
+    let (dead, lost) = (1..=50u32, 51);
+    world.client.put(chunks(50), false).await.expect("stored");
+    world.nodes.iter().for_each(|node| drop(node.power_cut()));
+    world.client.set_registry(Arc::new(Dead(dead)));
+    world.client.sync(&|_| None).await.expect_err("they were put a moment ago: they may yet be in a file");
+    world.client.settled_after = Duration::ZERO;
+    world.client.sync(&|_| None).await.expect("no file has them");
+    world.client.put(chunks(lost), false).await.expect("stored");
+    world.nodes.iter().for_each(|node| drop(node.power_cut()));
+    let error = world.client.sync(&|_| None).await.expect_err("one of them is in a file");
+    assert!(error.to_string().contains("f_chunk_51"), "{error}");
+}
+
+/// A namespace in which no file has these chunks.
+struct Dead(std::ops::RangeInclusive<u32>);
+
+impl Registry for Dead {
+    fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>> {
+        Box::pin(async move { Ok(runs.into_iter().filter(|run| self.0.contains(&run.first)).collect()) })
+    }
+}
+
+/// Five nodes split into two and three: two of the holders are gone for good, and repair has brought their chunks to those
+/// that hold them now. This used to fail after 30 s or to take 20: set after set of holders, each with all the silent ones.
+#[tokio::test]
+async fn a_sync_follows_the_chunks_to_their_new_holders() {
+    let world = world_of(5, Duration::from_secs(20)).await;
+    world.client.put(chunks(200), false).await.expect("stored");
+    world.fall_silent(1);
+    world.fall_silent(2);
+    let began = Instant::now();
+    let (synced, ()) = tokio::join!(world.client.sync(&|_| None), async {
+        sleep(Duration::from_secs(3)).await;
+        let rest = [0, 3, 4].map(|node| world.nodes[node].clone());
+        let all: Vec<_> = rest.iter().flat_map(|node| node.chunks.lock().clone()).collect();
+        for node in &rest {
+            *node.ring.lock() = rest.iter().map(|node| node.at).collect();
+            node.chunks.lock().extend(all.clone());
+        }
+    });
+    synced.expect("all nodes that are left have them");
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+}
+
+/// It used to cost the operation five seconds, and each one after it until the ring had closed up.
+#[tokio::test]
+async fn a_silent_owner_costs_a_put_a_moment() {
+    let world = world().await;
+    world.client.put(chunks(1), false).await.expect("the routes are known");
+    world.fall_silent(1);
+    let began = Instant::now();
+    world.client.put(chunks(50), true).await.expect("two of three have it");
+    assert!(began.elapsed() < Duration::from_secs(3), "it took {:?}", began.elapsed());
+    let again = Instant::now();
+    world.client.put(chunks(60), true).await.expect("two of three have it");
+    assert!(again.elapsed() < Duration::from_millis(500), "it took {:?}, though it was silent before", again.elapsed());
+    assert_eq!([0, 2].map(|node| world.nodes[node].chunks.lock().len()), [60, 60]);
+}
+
+#[tokio::test]
+async fn a_silent_holder_costs_a_get_a_moment() {
+    let world = world().await;
+    let written = chunks(50);
+    world.client.put(written.clone(), false).await.expect("stored");
+    world.fall_silent(1);
+    let began = Instant::now();
+    assert_eq!(world.client.get(&refs(&written)).await.expect("found").len(), 50);
+    assert!(began.elapsed() < Duration::from_secs(3), "it took {:?}", began.elapsed());
+    let again = Instant::now();
+    assert_eq!(world.client.get(&refs(&written)).await.expect("found").len(), 50);
+    assert!(again.elapsed() < Duration::from_millis(500), "it took {:?}, though it was silent before", again.elapsed());
+}
+
+/// A node that nobody asks twice while it is well: the second holder is asked only where the first is silent.
+#[tokio::test]
+async fn nobody_is_asked_twice_while_all_are_well() {
+    let world = world().await;
+    let written = chunks(300);
+    world.client.put(written.clone(), false).await.expect("stored");
+    world.client.sync(&|_| None).await.expect("synced");
+    world.client.get(&refs(&written)).await.expect("found");
+    let counts = |node: &Arc<FakeNode>| (node.puts.load(SeqCst), node.syncs.load(SeqCst), node.secures.load(SeqCst));
+    assert!(world.nodes.iter().all(|node| counts(node) == (1, 1, 0)));
+}

@@ -1,0 +1,10 @@
+//! How mounts and nodes talk to each other: MessagePack-RPC, pooled HTTP connections, the way from a key to its holders,
+//! batches of chunks, and sessions with the namespace.
+
+pub mod boot_clock;
+pub mod chunk_client;
+pub mod http_pool;
+pub mod ring_wire;
+pub mod router;
+pub mod rpc;
+pub mod session;

@@ -1,0 +1,206 @@
+//! Key to owner and holders: the arcs learnt from the nodes, and when to ask again.
+//!
+//! The table is a value without clock or socket; the router around it asks the ring when the table has a gap. Nothing
+//! here has to be right for data to be safe: a node that is asked for a key outside its arc says so, and that answer is
+//! learnt like any other.
+
+mod quiet;
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chordfs_types::{
+    namespace::calls,
+    ring_id::{Neighbours, NodeRef, RingId},
+    route_table::{Route, RouteTable},
+};
+use parking_lot::Mutex;
+use thiserror::Error;
+use tracing::debug;
+
+use self::quiet::Quiet;
+use crate::{
+    ring_wire,
+    rpc::{RpcClient, RpcError, Value},
+};
+
+/// So many foreign nodes may follow each other on the ring.
+const FOREIGN_IN_A_ROW: usize = 16;
+
+#[derive(Clone, Debug, Error)]
+pub enum RouteError {
+    #[error("no node of the ring is known; name one")]
+    NoNode,
+    #[error(transparent)]
+    Call(#[from] RpcError),
+    #[error("the nodes from {0} on are no storage nodes")]
+    Foreign(NodeRef),
+    #[error("{from} answered a look-up with something else: {reason}")]
+    Answer { from: SocketAddr, reason: String },
+}
+
+pub struct Router {
+    table: Mutex<RouteTable>,
+    nodes: Vec<SocketAddr>,
+    /// Which node to ask next: a different one each time, so that a dead one costs one try.
+    turn: AtomicUsize,
+    connections: Mutex<HashMap<SocketAddr, RpcClient>>,
+    quiet: Mutex<Quiet>,
+    deadline: Duration,
+}
+
+impl Router {
+    /// `nodes`: ring addresses of any members, asked while nothing better is known. `deadline` bounds one call.
+    pub fn new(nodes: Vec<SocketAddr>, deadline: Duration) -> Self {
+        Self {
+            table: Mutex::default(),
+            nodes,
+            turn: AtomicUsize::new(0),
+            connections: Mutex::default(),
+            quiet: Mutex::default(),
+            deadline,
+        }
+    }
+
+    /// Takes over what a node said of its surroundings.
+    pub fn learn(&self, neighbours: &Neighbours) {
+        self.table.lock().learn(neighbours);
+    }
+
+    /// Everything is asked anew from now on.
+    pub fn forget_all(&self) {
+        *self.table.lock() = RouteTable::default();
+    }
+
+    /// The route is asked anew.
+    pub fn forget(&self, route: &Route) {
+        self.table.lock().drop_owner(route.owner());
+    }
+
+    /// The node has been silent, or is not there: others are asked first for a while. What was learnt of it stays.
+    pub fn note_quiet(&self, node: &NodeRef) {
+        self.quiet.lock().note(node.ring_address(), Instant::now());
+    }
+
+    pub fn note_heard(&self, node: &NodeRef) {
+        self.quiet.lock().heard(node.ring_address());
+    }
+
+    pub fn is_quiet(&self, node: &NodeRef) -> bool {
+        self.quiet.lock().holds(node.ring_address(), Instant::now())
+    }
+
+    /// Ring addresses of all that are quiet now.
+    pub fn quiet(&self) -> HashSet<SocketAddr> {
+        self.quiet.lock().all(Instant::now())
+    }
+
+    /// Asks one node what it knows of its surroundings: by whoever comes after a node that went quiet, the table learns
+    /// when the ring has closed up.
+    pub async fn refresh(&self, node: &NodeRef) {
+        let address = node.ring_address();
+        let answer = self.call(address, calls::KEEPERS, vec![]).await.map(|answer| ring_wire::neighbours(&answer));
+        match answer {
+            Ok(Ok(neighbours)) => self.learn(&neighbours),
+            Ok(Err(reason)) => debug!(%node, reason, "an answer about the ring does not decode"),
+            Err(error) => debug!(%node, %error, "no answer about the ring"),
+        }
+    }
+
+    /// The node did not answer: what was learnt of its own arc is asked again from others.
+    pub fn suspect(&self, node: &NodeRef) {
+        self.note_quiet(node);
+        self.table.lock().drop_owner(node);
+        self.connections.lock().remove(&node.ring_address());
+    }
+
+    /// The routes of many keys at once, `None` where the table has a gap.
+    pub fn known(&self, keys: impl Iterator<Item = RingId>) -> Vec<Option<Arc<Route>>> {
+        let table = self.table.lock();
+        keys.map(|key| table.route(key).cloned()).collect()
+    }
+
+    /// The route of a key, asked from the ring if need be.
+    pub async fn route(&self, key: RingId) -> Result<Arc<Route>, RouteError> {
+        if let Some(route) = self.table.lock().route(key).cloned() {
+            return Ok(route);
+        }
+        self.ask(key).await
+    }
+
+    /// All nodes in the table, without repetition.
+    pub fn members(&self) -> Vec<NodeRef> {
+        self.table.lock().members()
+    }
+
+    async fn ask(&self, key: RingId) -> Result<Arc<Route>, RouteError> {
+        let from = self.next_node()?;
+        let (address, neighbours) = self.keeper(from, key).await?;
+        let neighbours =
+            ring_wire::neighbours(&neighbours).map_err(|reason| RouteError::Answer { from: address, reason })?;
+        self.learn(&neighbours);
+        let known = self.table.lock().route(key).cloned();
+        known.ok_or_else(|| RouteError::Answer {
+            from: address,
+            reason: format!("key {key} is not in the arc that it vouches for"),
+        })
+    }
+
+    /// The keys of a foreign Chord node, which knows no call of our own, are kept by the next node that does.
+    async fn keeper(&self, from: SocketAddr, key: RingId) -> Result<(SocketAddr, Value), RouteError> {
+        let mut owner = self.owner(from, key).await?;
+        for _ in 0..FOREIGN_IN_A_ROW {
+            let address = owner.ring_address();
+            match self.call(address, calls::KEEPERS, vec![]).await {
+                Ok(neighbours) => return Ok((address, neighbours)),
+                Err(RouteError::Call(RpcError::Remote { .. })) => owner = self.owner(from, owner.id.advance(1)).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(RouteError::Foreign(owner))
+    }
+
+    async fn owner(&self, from: SocketAddr, key: RingId) -> Result<NodeRef, RouteError> {
+        let owner = self.call(from, "find_successor", vec![Value::from(key.0)]).await?;
+        ring_wire::optional_node(&owner)
+            .map_err(|reason| RouteError::Answer { from, reason })?
+            .ok_or_else(|| RouteError::Answer { from, reason: "it knows no owner of the key".into() })
+    }
+
+    /// Members found meanwhile are asked too: the nodes first named may all be gone. Quiet ones only where all are.
+    fn next_node(&self) -> Result<SocketAddr, RouteError> {
+        let members = self.table.lock().members();
+        let all: Vec<_> = self.nodes.iter().copied().chain(members.iter().map(NodeRef::ring_address)).collect();
+        let (quiet, now) = (self.quiet.lock(), Instant::now());
+        let heard: Vec<_> = all.iter().copied().filter(|node| !quiet.holds(*node, now)).collect();
+        let known = if heard.is_empty() { all } else { heard };
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        known.get(turn % known.len().max(1)).copied().ok_or(RouteError::NoNode)
+    }
+
+    async fn call(&self, address: SocketAddr, method: &str, params: Vec<Value>) -> Result<Value, RouteError> {
+        let known = self.connections.lock().get(&address).filter(|client| !client.is_closed()).cloned();
+        let client = match known {
+            Some(client) => client,
+            None => {
+                let client = RpcClient::connect(address, self.deadline, None).await;
+                let client = client.inspect_err(|_| self.quiet.lock().note(address, Instant::now()))?;
+                self.connections.lock().insert(address, client.clone());
+                client
+            }
+        };
+        let answer = client.call(method, params, self.deadline).await;
+        if matches!(answer, Err(RpcError::Deadline { .. } | RpcError::Closed { .. })) {
+            self.connections.lock().remove(&address);
+            self.quiet.lock().note(address, Instant::now());
+        }
+        Ok(answer?)
+    }
+}

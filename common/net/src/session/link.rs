@@ -1,0 +1,336 @@
+//! The one connection to the leader, kept by a task of its own: it looks for the leader, opens or attaches the session,
+//! watches over the connection while it serves, and starts over when it is lost.
+//!
+//! Operations never look for the leader themselves. They wait for an [`Attached`] and tell it what they met; what follows
+//! from that is decided here.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Change, NamespaceOp, Reply, Request, Response, SessionId, encode},
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, MissedTickBehavior, interval_at, sleep},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, info};
+
+use super::{
+    SessionOptions,
+    ask::{Backoff, ask},
+    candidates::Candidates,
+    feed::Feed,
+    now,
+    opened::Opened,
+};
+use crate::rpc::RpcClient;
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// For finding out whether a node is the leader.
+const ATTACH_DEADLINE: Duration = Duration::from_secs(2);
+/// Opening a session needs a majority.
+const OPEN_DEADLINE: Duration = Duration::from_secs(5);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
+/// A leader that leaves a keepalive unanswered for this long is given up.
+const KEEPALIVE_DEADLINE: Duration = Duration::from_millis(2500);
+/// A leader that says "unavailable" for this long, and nothing better, may have been cut off from the others.
+const UNAVAILABLE_PATIENCE: Duration = Duration::from_secs(3);
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Most leaders that are lost have a successor within a second; who looks for it should find it soon after.
+const LONGEST_PAUSE: Duration = Duration::from_millis(150);
+/// Redirects followed at once; nodes that disagree about the leader are given time to agree.
+const MAX_HOPS: u32 = 3;
+
+/// A connection to the leader that belongs to the session.
+#[derive(Clone)]
+pub struct Attached {
+    pub client: RpcClient,
+    pub session: Arc<Opened>,
+    health: Arc<Health>,
+}
+
+#[derive(Default)]
+struct Health {
+    doubt: Notify,
+    leader: Mutex<Option<SocketAddr>>,
+    expired: AtomicBool,
+    unavailable_since: Mutex<Option<Instant>>,
+}
+
+/// What operations tell about the connection.
+impl Attached {
+    pub fn moved(&self, leader: Option<SocketAddr>) {
+        *self.health.leader.lock() = leader;
+        self.client.close();
+    }
+
+    pub fn expired(&self) {
+        self.health.expired.store(true, Ordering::SeqCst);
+        self.client.close();
+    }
+
+    /// An answer is overdue.
+    pub fn silent(&self) {
+        self.health.doubt.notify_one();
+    }
+
+    pub fn unavailable(&self) {
+        let since = *self.health.unavailable_since.lock().get_or_insert_with(Instant::now);
+        if since.elapsed() > UNAVAILABLE_PATIENCE {
+            self.client.close();
+        }
+    }
+
+    pub fn useful(&self) {
+        *self.health.unavailable_since.lock() = None;
+    }
+}
+
+/// The operations' end. The task stops with the last of these.
+pub struct Link {
+    shared: Arc<Shared>,
+    attached: watch::Receiver<Option<Attached>>,
+    _stop: DropGuard,
+}
+
+struct Shared {
+    feed: Arc<Feed>,
+    session: Mutex<Option<Arc<Opened>>>,
+    /// Why there is no connection, for the message of an operation that waited in vain.
+    failure: Mutex<String>,
+    closing: AtomicBool,
+    stop: CancellationToken,
+}
+
+impl Link {
+    /// `options.nodes` must not be empty.
+    pub fn start(options: SessionOptions, feed: Arc<Feed>) -> Self {
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            feed,
+            session: Mutex::default(),
+            failure: Mutex::new("no node was asked yet".to_owned()),
+            closing: AtomicBool::new(false),
+            stop: stop.clone(),
+        });
+        let (publish, attached) = watch::channel(None);
+        let turn = rand::random_range(0..options.nodes.len());
+        let keeper = Keeper {
+            shared: shared.clone(),
+            candidates: Candidates::new(options.nodes, turn),
+            client: options.client,
+            nonce: rand::random(),
+            session: None,
+            publish,
+        };
+        tokio::spawn(async move { stop.run_until_cancelled_owned(keeper.run()).await });
+        let _stop = shared.stop.clone().drop_guard();
+        Self { shared, attached, _stop }
+    }
+
+    /// Waits for a connection; `None` when the session was closed.
+    pub async fn attached(&self) -> Option<Attached> {
+        let mut attached = self.attached.clone();
+        let usable = |attached: &Option<Attached>| attached.as_ref().is_some_and(|it| !it.client.is_closed());
+        let found = self.shared.stop.run_until_cancelled(attached.wait_for(usable)).await?.ok()?;
+        found.clone()
+    }
+
+    pub fn session(&self) -> Arc<Opened> {
+        self.shared.session.lock().clone().expect("there is a session since the first connection")
+    }
+
+    pub fn failure(&self) -> String {
+        self.shared.failure.lock().clone()
+    }
+
+    /// From now on an expired session is not replaced.
+    pub fn set_closing(&self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+    }
+
+    pub fn stop(&self) {
+        self.shared.stop.cancel();
+    }
+}
+
+struct Keeper {
+    shared: Arc<Shared>,
+    candidates: Candidates,
+    client: String,
+    nonce: u64,
+    session: Option<Arc<Opened>>,
+    publish: watch::Sender<Option<Attached>>,
+}
+
+/// Why a node did not become the connection.
+enum Refusal {
+    Moved(SocketAddr),
+    Failed(String),
+    Closing,
+}
+
+impl Keeper {
+    /// Until the session is closed.
+    async fn run(mut self) {
+        while let Some(attached) = self.attach().await {
+            info!(leader = %attached.client.address(), session = attached.session.id.0, "attached to the namespace");
+            self.publish.send_replace(Some(attached.clone()));
+            self.watch_over(&attached).await;
+            info!(leader = %attached.client.address(), "the connection to the namespace is lost");
+            self.publish.send_replace(None);
+            self.learn_from(&attached);
+            self.shared.feed.interrupt();
+        }
+    }
+
+    async fn attach(&mut self) -> Option<Attached> {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut hops = 0;
+        loop {
+            let node = self.candidates.next();
+            match self.try_attach(node).await {
+                Ok(attached) => {
+                    self.candidates.prefer(node);
+                    return Some(attached);
+                }
+                Err(Refusal::Closing) => return None,
+                Err(Refusal::Moved(leader)) => {
+                    self.fail(format!("{node} says that the leader is {leader}"));
+                    self.candidates.prefer(leader);
+                    hops += 1;
+                    if hops <= MAX_HOPS {
+                        continue;
+                    }
+                }
+                Err(Refusal::Failed(reason)) => self.fail(reason),
+            }
+            hops = 0;
+            sleep(backoff.pause()).await;
+        }
+    }
+
+    fn fail(&self, reason: String) {
+        debug!(reason, "looking for the namespace's leader");
+        *self.shared.failure.lock() = reason;
+    }
+
+    async fn try_attach(&mut self, node: SocketAddr) -> Result<Attached, Refusal> {
+        let feed = self.shared.feed.clone();
+        let client = RpcClient::connect_with_handler(node, CONNECT_DEADLINE, move |event| feed.hear(event))
+            .await
+            .map_err(|error| Refusal::Failed(error.to_string()))?;
+        loop {
+            let session = match &self.session {
+                Some(session) => session.clone(),
+                None => self.open(&client).await?,
+            };
+            match self.ask(&client, Request::Attach { session: session.id }, ATTACH_DEADLINE).await? {
+                Response::Attached => return Ok(Attached { client, session, health: Arc::default() }),
+                response if is_no_session(&response) => self.forget_session(),
+                response => return Err(unexpected(node, &response)),
+            }
+        }
+    }
+
+    /// Opens a session; the same nonce until one is known to be open, so that a lost answer leaves none behind.
+    async fn open(&mut self, client: &RpcClient) -> Result<Arc<Opened>, Refusal> {
+        if self.shared.closing.load(Ordering::SeqCst) {
+            return Err(Refusal::Closing);
+        }
+        let change = Change::OpenSession { nonce: self.nonce, client: self.client.clone() };
+        let request = Request::Apply(NamespaceOp { origin: None, now: now(), change });
+        match self.ask(client, request, OPEN_DEADLINE).await? {
+            Response::Applied(Ok(Reply::Session { session, versions })) => {
+                Ok(self.begin(Opened::new(session, versions)))
+            }
+            response => Err(unexpected(client.address(), &response)),
+        }
+    }
+
+    fn begin(&mut self, session: Opened) -> Arc<Opened> {
+        let session = Arc::new(session);
+        self.session = Some(session.clone());
+        let former = self.shared.session.lock().replace(session.clone());
+        if let Some(SessionId(former)) = former.map(|former| former.id) {
+            info!(former, session = session.id.0, "the session has expired; a new one takes its place");
+            self.shared.feed.interrupt();
+        }
+        session
+    }
+
+    async fn ask(&self, client: &RpcClient, request: Request, deadline: Duration) -> Result<Response, Refusal> {
+        let node = client.address();
+        match ask(client, &encode(&request), deadline).await {
+            Ok(Response::NotLeader { leader: Some(leader) }) if leader != node => Err(Refusal::Moved(leader)),
+            Ok(Response::NotLeader { .. }) => Err(Refusal::Failed(format!("{node} knows no leader"))),
+            Ok(Response::Unavailable { reason }) => Err(Refusal::Failed(format!("{node}: {reason}"))),
+            Ok(response) => Ok(response),
+            Err(error) => Err(Refusal::Failed(error.to_string())),
+        }
+    }
+
+    fn forget_session(&mut self) {
+        self.session = None;
+        self.nonce = rand::random();
+    }
+
+    /// Returns when the connection is of no use any more.
+    async fn watch_over(&self, attached: &Attached) {
+        let mut tick = interval_at(Instant::now() + KEEPALIVE_EVERY, KEEPALIVE_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let keepalive = encode(&Request::KeepAlive);
+        loop {
+            tokio::select! {
+                () = attached.client.closed() => return,
+                () = attached.health.doubt.notified() => {}
+                _ = tick.tick() => {}
+            }
+            match ask(&attached.client, &keepalive, KEEPALIVE_DEADLINE).await {
+                Ok(Response::Alive) => {}
+                Ok(Response::NotLeader { leader }) => attached.moved(leader),
+                Ok(Response::Unavailable { .. }) => attached.unavailable(),
+                Ok(response) if is_no_session(&response) => attached.expired(),
+                Ok(response) => self.give_up(attached, format!("an unexpected answer: {response:?}")),
+                Err(error) => self.give_up(attached, error.to_string()),
+            }
+        }
+    }
+
+    fn give_up(&self, attached: &Attached, reason: String) {
+        self.fail(reason);
+        attached.client.close();
+    }
+
+    fn learn_from(&mut self, attached: &Attached) {
+        if attached.health.expired.load(Ordering::SeqCst) {
+            self.forget_session();
+            self.candidates.prefer(attached.client.address());
+        } else if let Some(leader) = *attached.health.leader.lock() {
+            self.candidates.prefer(leader);
+        } else {
+            self.candidates.avoid(attached.client.address());
+        }
+    }
+}
+
+fn is_no_session(response: &Response) -> bool {
+    matches!(response, Response::Applied(Err(FsError::NoSession)) | Response::Answered(Err(FsError::NoSession)))
+}
+
+fn unexpected(node: SocketAddr, response: &Response) -> Refusal {
+    Refusal::Failed(match response {
+        Response::Applied(Err(error)) | Response::Answered(Err(error)) => format!("{node}: {error}"),
+        other => format!("{node} answered {other:?}"),
+    })
+}

@@ -1,0 +1,335 @@
+//! A session with the namespace: finds the leader, sends each operation until it is answered, always under the same
+//! sequence number, and receives the change feed. Used by mounts, and by nodes acting for scripts and browsers.
+//!
+//! `link` keeps the connection, `opened` counts operations and versions, `feed` passes on what others changed. Here is
+//! what an operation does: wait for a connection, ask, and ask again until its deadline. What the answers mean for files
+//! is the caller's business.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use chordfs_types::{
+    chunk::Version,
+    fs_error::FsError,
+    namespace::{
+        Answer, Change, Extent, FeedEvent, NamespaceOp, Query, Reply, Request, Response, SessionId, Time, VersionBlock,
+        encode,
+    },
+};
+use futures_util::future::BoxFuture;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::{chunk_client::Registry, rpc::RpcError};
+
+mod ask;
+mod candidates;
+mod feed;
+mod link;
+mod opened;
+#[cfg(test)]
+mod tests;
+
+use ask::{AskError, Backoff, ask};
+use feed::Feed;
+use link::{Attached, Link};
+use opened::{BLOCK_VERSIONS, Opened};
+
+/// Half of what a server carries out at a time for one connection, so that keepalives always get through.
+const MAX_IN_FLIGHT: usize = 128;
+/// An operation unanswered for this long is sent again; each further time it is given twice as long.
+const TRY_DEADLINE: Duration = Duration::from_secs(3);
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Ring addresses of any nodes.
+    pub nodes: Vec<SocketAddr>,
+    /// Shown to operators: "host:/mount/point".
+    pub client: String,
+    /// After this long without an answer an operation fails with `NoQuorum`.
+    pub deadline: Duration,
+}
+
+impl SessionOptions {
+    pub const DEADLINE: Duration = Duration::from_secs(30);
+
+    pub fn new(nodes: Vec<SocketAddr>, client: impl Into<String>) -> Self {
+        Self { nodes, client: client.into(), deadline: Self::DEADLINE }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    Feed(Vec<FeedEvent>),
+    /// The feed was interrupted: whatever is cached about the namespace may be stale. If `Session::id` changed too, the
+    /// former session had expired, and with it what it held.
+    Reset,
+}
+
+/// Cheap to clone. Its connection ends with the last clone; `close` also ends the session at the namespace.
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    link: Link,
+    feed: Arc<Feed>,
+    deadline: Duration,
+    in_flight: Semaphore,
+}
+
+impl Session {
+    /// Errors: `NoQuorum` if no node leads to the leader by the deadline.
+    pub async fn open(options: SessionOptions) -> Result<(Self, mpsc::UnboundedReceiver<SessionEvent>), FsError> {
+        if options.nodes.is_empty() {
+            return Err(FsError::Invalid { reason: "no node was named to reach the namespace through".to_owned() });
+        }
+        let (sender, events) = mpsc::unbounded_channel();
+        let feed = Arc::new(Feed::new(sender));
+        let deadline = options.deadline;
+        let link = Link::start(options, feed.clone());
+        let session = Self(Arc::new(Inner { link, feed, deadline, in_flight: Semaphore::new(MAX_IN_FLIGHT) }));
+        Tries::new(deadline).attached(&session.0.link).await?;
+        Ok((session, events))
+    }
+
+    pub fn id(&self) -> SessionId {
+        self.0.link.session().id
+    }
+
+    /// Applied exactly once, whatever happens to connections and leaders meanwhile.
+    ///
+    /// Errors: those of the change; `NoQuorum` if it was not answered by the deadline, and `NoSession` if the session
+    /// expired before the answer came. In these two cases it may have been applied or not.
+    pub async fn apply(&self, change: Change) -> Result<Reply, FsError> {
+        let mut tries = Tries::new(self.0.deadline);
+        let session = tries.attached(&self.0.link).await?.session;
+        let mut request = unsigned(change);
+        match self.apply_under(&session, &mut request, &mut tries).await {
+            // Refused when it was sent for the first time, it was surely not applied. This machine slept for longer than
+            // the session was kept, say.
+            Err(FsError::NoSession) if tries.refused_at_once => {
+                let session = tries.attached(&self.0.link).await?.session;
+                self.apply_under(&session, &mut request, &mut tries).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    pub async fn query(&self, query: Query) -> Result<Answer, FsError> {
+        let request = encode(&Request::Query(query));
+        match self.exchange(&request, None, &mut Tries::new(self.0.deadline)).await? {
+            Response::Answered(result) => result,
+            response => Err(unexpected(&response)),
+        }
+    }
+
+    /// A version for one run of chunks of one file; from a block fetched ahead, so usually without a round trip.
+    pub async fn next_version(&self) -> Result<Version, FsError> {
+        loop {
+            let session = self.0.link.session();
+            match session.take_version() {
+                Some(taken) => {
+                    if taken.fetch {
+                        tokio::spawn(self.clone().refill(session));
+                    }
+                    return Ok(taken.version);
+                }
+                None => match self.fetch_versions(&session).await {
+                    Ok(block) => session.add_versions(block),
+                    // The next session brings its own.
+                    Err(FsError::NoSession) if self.0.link.attached().await.is_some() => {}
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Grows with every feed event or reset, before the answers that follow it are delivered. An answer may be cached
+    /// only if this did not change between asking and storing.
+    pub fn feed_epoch(&self) -> u64 {
+        self.0.feed.epoch()
+    }
+
+    /// Ends the session at the namespace.
+    pub async fn close(&self) -> Result<(), FsError> {
+        self.0.link.set_closing();
+        let result = self.apply(Change::CloseSession { session: self.id() }).await;
+        self.0.link.stop();
+        match result {
+            Ok(_) | Err(FsError::NoSession) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn refill(self, session: Arc<Opened>) {
+        // A failure costs the caller who finds no version left a round trip, and tells him.
+        let block = self.fetch_versions(&session).await.ok();
+        session.refill(block);
+    }
+
+    async fn fetch_versions(&self, session: &Arc<Opened>) -> Result<VersionBlock, FsError> {
+        let change = Change::AllocateVersions { count: BLOCK_VERSIONS };
+        match self.apply_under(session, &mut unsigned(change), &mut Tries::new(self.0.deadline)).await? {
+            Reply::Versions(block) if block.count > 0 => Ok(block),
+            reply => Err(FsError::Internal { detail: format!("asked for versions, got {reply:?}") }),
+        }
+    }
+
+    /// `request` applies a change; here it gets its number in the session.
+    async fn apply_under(
+        &self,
+        session: &Arc<Opened>,
+        request: &mut Request,
+        tries: &mut Tries,
+    ) -> Result<Reply, FsError> {
+        let turn = session.begin();
+        if let Request::Apply(op) = request {
+            op.origin = Some(turn.op);
+        }
+        match self.exchange(&encode(request), Some(session.id), tries).await? {
+            Response::Applied(result) => result,
+            response => Err(unexpected(&response)),
+        }
+    }
+
+    /// Asks until there is an answer, always in the same bytes. `session`: who the request is from, where that matters.
+    async fn exchange(
+        &self,
+        request: &[u8],
+        session: Option<SessionId>,
+        tries: &mut Tries,
+    ) -> Result<Response, FsError> {
+        let Ok(slot) = timeout_at(tries.end, self.0.in_flight.acquire()).await else {
+            return Err(tries.no_quorum());
+        };
+        let _slot = slot.expect("the semaphore is never closed");
+        loop {
+            let attached = tries.attached(&self.0.link).await?;
+            if session.is_some_and(|session| session != attached.session.id) {
+                return Err(FsError::NoSession);
+            }
+            match tries.ask_once(&attached, request).await {
+                Some(response) => return Ok(response),
+                None => tries.pause().await?,
+            }
+        }
+    }
+}
+
+impl Registry for Session {
+    fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>> {
+        Box::pin(async move {
+            match self.query(Query::Unreferenced { runs }).await? {
+                Answer::Unreferenced { pieces, .. } => Ok(pieces),
+                other => Err(FsError::Internal { detail: format!("asked for runs, got {other:?}") }),
+            }
+        })
+    }
+}
+
+/// The way of one operation from try to try.
+struct Tries {
+    total: Duration,
+    end: Instant,
+    patience: Duration,
+    backoff: Backoff,
+    /// How often the request may have arrived.
+    sent: u32,
+    /// The first time it arrived at a leader that did not know its session.
+    refused_at_once: bool,
+    /// What went wrong last.
+    detail: String,
+}
+
+impl Tries {
+    fn new(total: Duration) -> Self {
+        Self {
+            total,
+            end: Instant::now() + total,
+            patience: TRY_DEADLINE,
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            sent: 0,
+            refused_at_once: false,
+            detail: "too many operations are waiting".to_owned(),
+        }
+    }
+
+    async fn attached(&mut self, link: &Link) -> Result<Attached, FsError> {
+        match timeout_at(self.end, link.attached()).await {
+            Ok(attached) => attached.ok_or(FsError::NoSession),
+            Err(_) => {
+                self.detail = link.failure();
+                Err(self.no_quorum())
+            }
+        }
+    }
+
+    /// `None` if the operation has to be sent again.
+    async fn ask_once(&mut self, attached: &Attached, request: &[u8]) -> Option<Response> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        let leader = attached.client.address();
+        self.sent += 1;
+        match ask(&attached.client, request, self.patience.min(left)).await {
+            Ok(Response::NotLeader { leader: next }) => {
+                self.detail = format!("{leader} leads no more");
+                attached.moved(next);
+            }
+            Ok(Response::Unavailable { reason }) => {
+                self.detail = format!("{leader}: {reason}");
+                attached.unavailable();
+            }
+            Ok(response) => {
+                match response {
+                    Response::Applied(Err(FsError::NoSession)) => {
+                        self.refused_at_once = self.sent == 1;
+                        attached.expired();
+                    }
+                    _ => attached.useful(),
+                }
+                return Some(response);
+            }
+            Err(error) => {
+                if matches!(error, AskError::Rpc(RpcError::Deadline { .. })) {
+                    attached.silent();
+                    self.patience *= 2;
+                }
+                self.detail = error.to_string();
+            }
+        }
+        None
+    }
+
+    async fn pause(&mut self) -> Result<(), FsError> {
+        let pause = self.backoff.pause();
+        if Instant::now() + pause >= self.end {
+            return Err(self.no_quorum());
+        }
+        sleep(pause).await;
+        Ok(())
+    }
+
+    fn no_quorum(&self) -> FsError {
+        FsError::NoQuorum { detail: format!("{} (gave up after {:?})", self.detail, self.total) }
+    }
+}
+
+/// Not yet of any session.
+fn unsigned(change: Change) -> Request {
+    Request::Apply(NamespaceOp { origin: None, now: now(), change })
+}
+
+fn unexpected(response: &Response) -> FsError {
+    FsError::Internal { detail: format!("the namespace answered another question: {response:?}") }
+}
+
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() }
+}

@@ -1,0 +1,456 @@
+//! Sessions against a fake namespace behind the real RPC server: several nodes over one state, whose leader moves, falls
+//! silent or loses answers when a test says so.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    future::pending,
+};
+
+use chordfs_types::namespace::{Ino, OpId, calls, decode};
+use parking_lot::Mutex;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::*;
+use crate::rpc::{RpcLimits, RpcPeer, RpcService, Value, serve};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// What happens to the next request of a kind that has not been answered yet.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// Done, but the connection ends before the answer.
+    LoseAnswer,
+    /// Done, answer lost, and the leader is another from then on.
+    LoseAnswerAndMove(SocketAddr),
+    /// And all sessions expire.
+    LoseAnswerAndSessions,
+    NotDone,
+    DoneButUnavailable,
+    /// Never answered.
+    Swallow,
+}
+
+#[derive(Default)]
+struct World {
+    leader: Option<SocketAddr>,
+    /// Nodes that answer nothing any more.
+    silent: BTreeSet<SocketAddr>,
+    faults: VecDeque<Fault>,
+    nonces: BTreeMap<u64, SessionId>,
+    sessions: BTreeMap<SessionId, BTreeMap<u64, Reply>>,
+    answered_below: BTreeMap<SessionId, u64>,
+    last_session: u64,
+    last_version: u64,
+    /// Every apply request that arrived.
+    arrived: Vec<OpId>,
+    /// Every change that was carried out, but opening.
+    applied: Vec<OpId>,
+    allocations: u32,
+    attached: Vec<RpcPeer>,
+    /// Told to the asking session before the answer of each query.
+    feed_before_answer: Vec<FeedEvent>,
+}
+
+impl World {
+    fn apply(&mut self, op: NamespaceOp) -> Result<Reply, FsError> {
+        let Some(id) = op.origin else { return self.open(op.change) };
+        self.arrived.push(id);
+        let replies = self.sessions.get(&id.session).ok_or(FsError::NoSession)?;
+        if let Some(reply) = replies.get(&id.sequence) {
+            return Ok(reply.clone());
+        }
+        let below = self.answered_below.entry(id.session).or_default();
+        *below = id.answered_below.max(*below);
+        if id.sequence < *below {
+            return Err(FsError::OutOfOrder);
+        }
+        let reply = self.change(op.change);
+        self.applied.push(id);
+        if let Some(replies) = self.sessions.get_mut(&id.session) {
+            replies.insert(id.sequence, reply.clone());
+        }
+        Ok(reply)
+    }
+
+    fn open(&mut self, change: Change) -> Result<Reply, FsError> {
+        let Change::OpenSession { nonce, .. } = change else { panic!("{change:?} without an origin") };
+        self.last_session += 1;
+        let session = *self.nonces.entry(nonce).or_insert(SessionId(self.last_session));
+        self.sessions.entry(session).or_default();
+        Ok(Reply::Session { session, versions: self.versions(10) })
+    }
+
+    fn change(&mut self, change: Change) -> Reply {
+        match change {
+            Change::AllocateVersions { count } => {
+                self.allocations += 1;
+                return Reply::Versions(self.versions(count));
+            }
+            Change::CloseSession { session } => drop(self.sessions.remove(&session)),
+            _ => {}
+        }
+        Reply::Done
+    }
+
+    fn versions(&mut self, count: u32) -> VersionBlock {
+        let first = Version(self.last_version + 1);
+        self.last_version += u64::from(count);
+        VersionBlock { first, count }
+    }
+
+    fn answer(&mut self, request: Request, peer: &RpcPeer) -> Response {
+        match request {
+            Request::Leader => panic!("sessions ask by trying"),
+            Request::Attach { session } if !self.sessions.contains_key(&session) => {
+                Response::Applied(Err(FsError::NoSession))
+            }
+            Request::Attach { .. } => {
+                self.attached.push(peer.clone());
+                Response::Attached
+            }
+            Request::KeepAlive => Response::Alive,
+            Request::Apply(op) => Response::Applied(self.apply(op)),
+            Request::Query(_) => {
+                let events = std::mem::take(&mut self.feed_before_answer);
+                if !events.is_empty() {
+                    assert!(peer.notify(calls::FEED, vec![Value::Binary(encode(&events).to_vec())]));
+                }
+                Response::Answered(Ok(Answer::StatFs { inodes: 1, bytes: 2 }))
+            }
+        }
+    }
+}
+
+struct Node {
+    address: SocketAddr,
+    world: Arc<Mutex<World>>,
+}
+
+impl Node {
+    /// `None`: no answer will come.
+    fn handle(&self, request: Request, peer: &RpcPeer) -> Option<Response> {
+        let mut world = self.world.lock();
+        if world.silent.contains(&self.address) {
+            return None;
+        }
+        if world.leader != Some(self.address) {
+            return Some(Response::NotLeader { leader: world.leader });
+        }
+        let fault = if matches!(request, Request::Apply(_)) { world.faults.pop_front() } else { None };
+        let unavailable = Response::Unavailable { reason: "electing".to_owned() };
+        match fault {
+            Some(Fault::NotDone) => return Some(unavailable),
+            Some(Fault::Swallow) => return None,
+            _ => {}
+        }
+        let response = world.answer(request, peer);
+        match fault {
+            Some(Fault::DoneButUnavailable) => return Some(unavailable),
+            Some(Fault::LoseAnswer) => {}
+            Some(Fault::LoseAnswerAndSessions) => world.sessions.clear(),
+            Some(Fault::LoseAnswerAndMove(leader)) => world.leader = Some(leader),
+            _ => return Some(response),
+        }
+        peer.close();
+        None
+    }
+}
+
+impl RpcService for Node {
+    async fn call(&self, peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
+        assert_eq!(method, calls::NAMESPACE);
+        let [Value::Binary(bytes)] = &params[..] else { panic!("{params:?}") };
+        match self.handle(decode(bytes).unwrap(), peer) {
+            Some(response) => Ok(Value::Binary(encode(&response).to_vec())),
+            None => pending().await,
+        }
+    }
+}
+
+struct Fake {
+    world: Arc<Mutex<World>>,
+    nodes: Vec<SocketAddr>,
+    _stop: DropGuard,
+}
+
+/// The first node leads.
+async fn fake(nodes: usize) -> Fake {
+    let world = Arc::new(Mutex::new(World::default()));
+    let stop = CancellationToken::new();
+    let mut addresses = Vec::new();
+    for _ in 0..nodes {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let node = Arc::new(Node { address, world: world.clone() });
+        tokio::spawn(serve(listener, node, RpcLimits::default(), stop.clone()));
+        addresses.push(address);
+    }
+    world.lock().leader = Some(addresses[0]);
+    Fake { world, nodes: addresses, _stop: stop.drop_guard() }
+}
+
+type Events = mpsc::UnboundedReceiver<SessionEvent>;
+
+impl Fake {
+    async fn open(&self, nodes: &[SocketAddr]) -> (Session, Events) {
+        let options = SessionOptions::new(nodes.to_vec(), "host:/mnt");
+        timeout(SOON, Session::open(options)).await.unwrap().unwrap()
+    }
+
+    fn fault(&self, fault: Fault) {
+        self.world.lock().faults.push_back(fault);
+    }
+
+    /// How often each operation arrived and was carried out.
+    fn counts(&self) -> (Vec<u64>, Vec<u64>) {
+        let world = self.world.lock();
+        let sequences = |ops: &[OpId]| ops.iter().map(|op| op.sequence).collect();
+        (sequences(&world.arrived), sequences(&world.applied))
+    }
+}
+
+async fn apply(session: &Session) -> Result<Reply, FsError> {
+    timeout(SOON, session.apply(Change::Hold { ino: Ino(5) })).await.expect("the operation hangs")
+}
+
+async fn next(events: &mut Events) -> SessionEvent {
+    timeout(SOON, events.recv()).await.expect("no event").expect("no more events")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_leads_to_the_leader() {
+    let fake = fake(3).await;
+    let (session, mut events) = fake.open(&fake.nodes[2..]).await;
+    assert_eq!(session.id(), SessionId(1));
+    assert_eq!(apply(&session).await, Ok(Reply::Done));
+    assert_eq!(session.query(Query::StatFs).await, Ok(Answer::StatFs { inodes: 1, bytes: 2 }));
+    assert!(events.try_recv().is_err(), "nothing was interrupted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_change_in_the_middle_of_an_operation_applies_it_once() {
+    let fake = fake(3).await;
+    let (session, mut events) = fake.open(&fake.nodes).await;
+    fake.fault(Fault::LoseAnswerAndMove(fake.nodes[1]));
+    assert_eq!(apply(&session).await, Ok(Reply::Done));
+    assert_eq!(fake.counts(), (vec![1, 1], vec![1]));
+    assert_eq!(next(&mut events).await, SessionEvent::Reset);
+    assert_eq!(session.id(), SessionId(1));
+    assert_eq!(apply(&session).await, Ok(Reply::Done));
+    assert_eq!(fake.world.lock().arrived.last().unwrap().answered_below, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_steps_down_hands_its_sessions_on() {
+    let fake = fake(2).await;
+    let (session, _events) = fake.open(&fake.nodes[..1]).await;
+    fake.world.lock().leader = Some(fake.nodes[1]);
+    assert_eq!(apply(&session).await, Ok(Reply::Done));
+    assert_eq!(fake.counts(), (vec![1], vec![1]), "who does not lead must not have done it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_and_uncertain_answers_are_asked_for_again() {
+    let fake = fake(1).await;
+    let (session, _events) = fake.open(&fake.nodes).await;
+    for fault in [Fault::LoseAnswer, Fault::NotDone, Fault::DoneButUnavailable] {
+        fake.fault(fault);
+        assert_eq!(apply(&session).await, Ok(Reply::Done), "{fault:?}");
+    }
+    assert_eq!(fake.counts(), (vec![1, 1, 2, 3, 3], vec![1, 2, 3]));
+}
+
+/// Alone unanswered on a connection that is alive: sent again there, nothing is reset.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_does_not_come_is_asked_for_again() {
+    let fake = fake(1).await;
+    let (session, mut events) = fake.open(&fake.nodes).await;
+    fake.fault(Fault::Swallow);
+    assert_eq!(apply(&session).await, Ok(Reply::Done));
+    assert_eq!(fake.counts().1, [1]);
+    assert!(events.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_falls_silent_is_left() {
+    let fake = fake(3).await;
+    let (session, mut events) = fake.open(&fake.nodes).await;
+    {
+        let mut world = fake.world.lock();
+        world.silent.insert(fake.nodes[0]);
+        world.leader = Some(fake.nodes[2]);
+    }
+    let begun = Instant::now();
+    assert_eq!(apply(&session).await, Ok(Reply::Done));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(next(&mut events).await, SessionEvent::Reset);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_to_opening_leaves_no_second_session() {
+    let fake = fake(1).await;
+    fake.fault(Fault::LoseAnswer);
+    let (session, _events) = fake.open(&fake.nodes).await;
+    assert_eq!(fake.world.lock().sessions.keys().copied().collect::<Vec<_>>(), [session.id()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operations_at_the_same_time_are_applied_once_each() {
+    let fake = fake(2).await;
+    let (session, _events) = fake.open(&fake.nodes).await;
+    let operations: Vec<_> = (0..1000)
+        .map(|n| {
+            if n % 50 == 0 {
+                fake.fault([Fault::LoseAnswer, Fault::DoneButUnavailable, Fault::NotDone][n / 50 % 3]);
+            }
+            let session = session.clone();
+            tokio::spawn(async move { apply(&session).await })
+        })
+        .collect();
+    for operation in operations {
+        assert_eq!(operation.await.unwrap(), Ok(Reply::Done));
+    }
+    let mut applied = fake.counts().1;
+    applied.sort_unstable();
+    assert_eq!(applied, (1..=1000).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_delivered_after_the_feed_before_it() {
+    let fake = fake(1).await;
+    let (session, mut events) = fake.open(&fake.nodes).await;
+    for round in 0..100 {
+        let told = vec![FeedEvent::Inode { ino: Ino(round), contents: true }, FeedEvent::Orphaned { ino: Ino(2) }];
+        fake.world.lock().feed_before_answer = told.clone();
+        let before = session.feed_epoch();
+        session.query(Query::StatFs).await.unwrap();
+        assert_eq!(session.feed_epoch(), before + 1, "the answer overtook the feed");
+        assert_eq!(events.try_recv(), Ok(SessionEvent::Feed(told)));
+        session.query(Query::StatFs).await.unwrap();
+        assert_eq!(session.feed_epoch(), before + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_does_not_decode_is_a_reset() {
+    let fake = fake(1).await;
+    let (session, mut events) = fake.open(&fake.nodes).await;
+    let before = session.feed_epoch();
+    let peer = fake.world.lock().attached[0].clone();
+    assert!(peer.notify(calls::FEED, vec![Value::Binary(vec![250, 1, 2])]));
+    assert_eq!(next(&mut events).await, SessionEvent::Reset);
+    assert!(session.feed_epoch() > before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_is_a_reset_and_the_session_goes_on() {
+    let fake = fake(1).await;
+    let (session, mut events) = fake.open(&fake.nodes).await;
+    let (id, epoch) = (session.id(), session.feed_epoch());
+    fake.world.lock().attached[0].close();
+    assert_eq!(next(&mut events).await, SessionEvent::Reset);
+    assert!(session.feed_epoch() > epoch);
+    session.query(Query::StatFs).await.unwrap();
+    assert_eq!((session.id(), fake.world.lock().attached.len()), (id, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_session_is_followed_by_a_new_one() {
+    let fake = fake(1).await;
+    let (session, mut events) = fake.open(&fake.nodes).await;
+    let former = session.id();
+    fake.world.lock().sessions.clear();
+    assert_eq!(apply(&session).await, Ok(Reply::Done));
+    assert_ne!(session.id(), former);
+    assert_eq!(next(&mut events).await, SessionEvent::Reset);
+    assert_eq!(next(&mut events).await, SessionEvent::Reset, "one more, after the new session has its id");
+    assert_eq!(fake.world.lock().arrived.last().unwrap().sequence, 1);
+}
+
+/// Nobody can tell whether it was applied, so it is not done once more under the next session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_have_been_applied_by_an_expired_session_is_an_error() {
+    let fake = fake(1).await;
+    let (session, _events) = fake.open(&fake.nodes).await;
+    fake.fault(Fault::LoseAnswerAndSessions);
+    assert_eq!(apply(&session).await, Err(FsError::NoSession));
+    assert_eq!(fake.world.lock().applied.len(), 1);
+    assert_eq!(apply(&session).await, Ok(Reply::Done));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_expired_while_away_is_noticed_on_return() {
+    let fake = fake(1).await;
+    let (session, _events) = fake.open(&fake.nodes).await;
+    let former = session.id();
+    {
+        let mut world = fake.world.lock();
+        world.sessions.clear();
+        world.attached[0].close();
+    }
+    while apply(&session).await.is_err() {}
+    assert_ne!(session.id(), former);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_are_handed_out_once_and_mostly_from_memory() {
+    let fake = fake(1).await;
+    let (session, _events) = fake.open(&fake.nodes).await;
+    let mut taken = BTreeSet::new();
+    for _ in 0..5000 {
+        assert!(taken.insert(session.next_version().await.unwrap().0), "a version was handed out twice");
+    }
+    let allocations = fake.world.lock().allocations;
+    assert!((5..=7).contains(&allocations), "{allocations} allocations");
+    fake.world.lock().sessions.clear();
+    assert_eq!(apply(&session).await, Ok(Reply::Done));
+    for _ in 0..2000 {
+        assert!(taken.insert(timeout(SOON, session.next_version()).await.unwrap().unwrap().0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_ends_the_session_and_opens_no_other() {
+    let fake = fake(1).await;
+    let (session, _events) = fake.open(&fake.nodes).await;
+    fake.fault(Fault::LoseAnswer);
+    timeout(SOON, session.close()).await.unwrap().unwrap();
+    assert!(fake.world.lock().sessions.is_empty());
+    assert_eq!(apply(&session).await, Err(FsError::NoSession));
+    assert_eq!(timeout(SOON, session.close()).await.unwrap(), Ok(()));
+    assert_eq!(fake.world.lock().last_session, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_clone_hangs_up() {
+    let fake = fake(1).await;
+    let (session, events) = fake.open(&fake.nodes).await;
+    let peer = fake.world.lock().attached[0].clone();
+    drop(session.clone());
+    assert!(!peer.is_closed());
+    drop((session, events));
+    timeout(SOON, peer.closed()).await.expect("the connection outlives the session");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_answer_there_is_an_error_at_the_deadline() {
+    let fake = fake(2).await;
+    let deadline = Duration::from_millis(400);
+    let options = SessionOptions { deadline, ..SessionOptions::new(fake.nodes.clone(), "host:/mnt") };
+    let (session, _events) = Session::open(options.clone()).await.unwrap();
+    fake.world.lock().leader = None;
+    let begun = Instant::now();
+    let result = apply(&session).await;
+    assert!(matches!(&result, Err(FsError::NoQuorum { detail }) if detail.contains("leader")), "{result:?}");
+    assert!(begun.elapsed() < 3 * deadline, "{:?}", begun.elapsed());
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for nodes in [fake.nodes.clone(), vec![dead]] {
+        let result = Session::open(SessionOptions { nodes, ..options.clone() }).await.err();
+        assert!(matches!(result, Some(FsError::NoQuorum { .. })), "{result:?}");
+    }
+    let result = Session::open(SessionOptions { nodes: vec![], ..options }).await.err();
+    assert!(matches!(result, Some(FsError::Invalid { .. })), "{result:?}");
+    fake.world.lock().leader = Some(fake.nodes[1]);
+    while apply(&session).await.is_err() {}
+}

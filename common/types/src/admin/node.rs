@@ -1,0 +1,52 @@
+//! What one node says of itself: `GET /status` of its plane of administration.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DrainStatus, RepairStatus, Work};
+use crate::ring_id::Neighbours;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    Starting,
+    Joining,
+    Serving,
+    Draining,
+    Gone,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub state: NodeState,
+    /// `None` while the node is in no ring.
+    pub neighbours: Option<Neighbours>,
+    pub store: StoreStatus,
+    pub namespace: NamespaceStatus,
+    #[serde(default)]
+    pub work: Work,
+    pub repair: RepairStatus,
+    #[serde(default)]
+    /// The drain that is under way, or the last one that was tried.
+    pub drain: Option<DrainStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    pub chunks: u64,
+    /// Of the chunks' data.
+    pub data_bytes: u64,
+    /// What may still be stored.
+    pub free_bytes: u64,
+    pub capacity_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceStatus {
+    pub voter: bool,
+    /// Ring address.
+    pub leader: Option<SocketAddr>,
+    /// Ring addresses.
+    pub voters: Vec<SocketAddr>,
+}

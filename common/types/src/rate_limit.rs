@@ -1,0 +1,64 @@
+//! Rates as people type and read them: `64M`, `1G`, `none`.
+
+use std::{fmt, str::FromStr};
+
+/// Bytes a second for copies that this node fetches or sends; `None` is no limit. Written `64M`, `1G`, `0` or `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit(pub Option<u64>);
+
+impl Default for RateLimit {
+    /// Half of what a network of 1 Gbit/s carries.
+    fn default() -> Self {
+        Self(Some(64 << 20))
+    }
+}
+
+impl fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(rate) = self.0 else { return f.write_str("none") };
+        match rate {
+            rate if rate % (1 << 30) == 0 => write!(f, "{}G", rate >> 30),
+            rate if rate % (1 << 20) == 0 => write!(f, "{}M", rate >> 20),
+            rate if rate % (1 << 10) == 0 => write!(f, "{}K", rate >> 10),
+            rate => write!(f, "{rate}"),
+        }
+    }
+}
+
+impl FromStr for RateLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no rate: bytes a second, as in 64M, 512K or 1G, or `none`");
+        let shift = match text.bytes().last() {
+            Some(b'k' | b'K') => 10,
+            Some(b'm' | b'M') => 20,
+            Some(b'g' | b'G') => 30,
+            _ if text == "none" => return Ok(Self(None)),
+            _ => 0,
+        };
+        let digits = if shift == 0 { text } else { &text[..text.len() - 1] };
+        let number: u64 = digits.parse().map_err(|_| wrong())?;
+        let rate = number.checked_mul(1 << shift).ok_or_else(wrong)?;
+        Ok(Self((rate > 0).then_some(rate)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_and_written() {
+        for (text, rate) in
+            [("64M", Some(64 << 20)), ("512k", Some(512 << 10)), ("2G", Some(2 << 30)), ("77", Some(77))]
+        {
+            assert_eq!(text.parse(), Ok(RateLimit(rate)), "{text}");
+            assert_eq!(RateLimit(rate).to_string().parse(), Ok(RateLimit(rate)));
+        }
+        assert_eq!(("0".parse(), "none".parse()), (Ok(RateLimit(None)), Ok(RateLimit(None))));
+        for wrong in ["", "M", "-1", "1.5M", "64MB", "99999999999G", "fast", "6\u{e9}"] {
+            wrong.parse::<RateLimit>().unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What is stored and part of no file: contents of writers that died before their commit, and deletions that a node
+//! missed; chunk by chunk, as a file may have the rest of the same write. They take space and do no harm, so a check names
+//! them and is content.
+//!
+//! A chunk that is being written is stored before it is part of a file, and a deleted one goes some seconds after it has
+//! left its file. So what looks like an orphan is looked at again when the grace is over: in the files as they are then,
+//! and at the nodes that had it.
+
+use std::{collections::HashMap, time::Instant};
+
+use anyhow::Result;
+use chordfs_types::{
+    chunk::{ChunkId, ChunkRef},
+    chunk_api::ChunkList,
+    namespace::Ino,
+    ring_id::NodeRef,
+};
+use tokio::time::sleep;
+
+use super::{
+    Check,
+    judge::{Copy, Referenced},
+};
+
+/// Beyond this many the rest is not looked at: the first are reason enough to look into it.
+const CANDIDATES: usize = 256 << 10;
+
+type Candidates = HashMap<ChunkId, (ChunkRef, Vec<NodeRef>)>;
+
+impl Check {
+    /// `referenced`: what the files had when they were walked.
+    pub(super) async fn orphans(&mut self, referenced: Referenced) -> Result<()> {
+        let listed = Instant::now();
+        let mut candidates = Candidates::new();
+        for node in self.circle.nodes().to_vec() {
+            self.list(node, &referenced, &mut candidates).await;
+        }
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        sleep(self.options.grace.saturating_sub(listed.elapsed())).await;
+        let referenced = self.walk_names().await?;
+        candidates.retain(|id, _| !referenced.contains(*id));
+        self.still_stored(candidates).await;
+        Ok(())
+    }
+
+    async fn list(&mut self, node: NodeRef, referenced: &Referenced, candidates: &mut Candidates) {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let Some(ChunkList { chunks, next: rest }) = self.peers.stored(&node, from).await else {
+                return self.is_silent(node);
+            };
+            for chunk in chunks.into_iter().map(|listed| listed.chunk) {
+                if referenced.contains(chunk.id) {
+                    self.report.surplus_copies += u64::from(!self.circle.is_holder(&node, chunk.key()));
+                } else if candidates.len() < CANDIDATES || candidates.contains_key(&chunk.id) {
+                    candidates.entry(chunk.id).or_insert_with(|| (chunk, Vec::new())).1.push(node);
+                }
+            }
+            next = rest;
+        }
+    }
+
+    /// The files once more, and no holder is asked.
+    async fn walk_names(&mut self) -> Result<Referenced> {
+        let mut referenced = Referenced::default();
+        let mut next = Some((Ino(0), 0));
+        while let Some(from) = next {
+            let (files, rest) = self.contents(from).await?;
+            files.iter().flat_map(|file| &file.extents).for_each(|extent| referenced.add(extent));
+            next = rest;
+        }
+        Ok(referenced.seal())
+    }
+
+    async fn still_stored(&mut self, candidates: Candidates) {
+        let mut groups: HashMap<NodeRef, Vec<ChunkRef>> = HashMap::new();
+        for (chunk, nodes) in candidates.into_values() {
+            nodes.into_iter().for_each(|node| groups.entry(node).or_default().push(chunk.clone()));
+        }
+        let asked: Vec<(NodeRef, Vec<ChunkRef>)> = groups.clone().into_iter().collect();
+        let mut stored = Candidates::new();
+        for (node, copies) in self.peers.copies(asked, false).await {
+            let here = groups[&node].iter().zip(copies).filter(|(_, copy)| *copy == Copy::Sound);
+            for (chunk, _) in here {
+                stored.entry(chunk.id).or_insert_with(|| (chunk.clone(), Vec::new())).1.push(node);
+            }
+        }
+        let mut orphans: Vec<_> = stored.into_values().collect();
+        orphans.sort_by_key(|(chunk, _)| chunk.id);
+        orphans.into_iter().for_each(|(chunk, nodes)| self.report.orphaned.add(&chunk, nodes.into_iter()));
+    }
+}

@@ -1,0 +1,142 @@
+//! The status for people: a line a node, sizes in human units, and below it what concerns the whole ring.
+
+use std::fmt::Write;
+
+use chordfs_types::admin::{Moving, NodeLine, RingStatus, ScrubWork, State, Work};
+
+const HEAD: [&str; 9] = ["NODE", "ID", "STATE", "SHARE", "CHUNKS", "DATA", "FREE", "VOTES", "WORK"];
+const UNKNOWN: &str = "-";
+
+pub fn table(status: &RingStatus) -> String {
+    let mut rows: Vec<[String; 9]> = vec![HEAD.map(str::to_owned)];
+    rows.extend(status.nodes.iter().map(row));
+    let mut out = aligned(&rows);
+    let mut line = |name: &str, value: String| writeln!(out, "{name:<17} {value}").expect("a string takes text");
+    line(
+        "under-replicated",
+        status.under_replicated.map_or("not known yet".into(), |copies| format!("{copies} copies")),
+    );
+    let leader = status.namespace.leader.map_or("none".into(), |leader| leader.to_string());
+    line("namespace leader", leader);
+    let voters: Vec<String> = status.namespace.voters.iter().map(ToString::to_string).collect();
+    line("namespace voters", if voters.is_empty() { "none".into() } else { voters.join(", ") });
+    out
+}
+
+fn row(node: &NodeLine) -> [String; 9] {
+    let known = |value: Option<String>| value.unwrap_or_else(|| UNKNOWN.into());
+    [
+        node.address.to_string(),
+        known(node.id.map(|id| id.to_string())),
+        state(node.state).into(),
+        known(node.share.map(|share| format!("{:.1}%", share * 100.0))),
+        known(node.chunks.map(|chunks| chunks.to_string())),
+        known(node.data_bytes.map(human)),
+        known(node.free_bytes.map(human)),
+        if node.leader { "leader" } else { ["no", "yes"][usize::from(node.voter)] }.into(),
+        work(&node.work),
+    ]
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::Up => "up",
+        State::Joining => "joining",
+        State::Draining => "draining",
+        State::Unreachable => "unreachable",
+        State::Foreign => "foreign",
+    }
+}
+
+fn work(work: &Work) -> String {
+    let moving = [("repair", &work.repair), ("filling", &work.filling), ("drain", &work.drain)];
+    let moving = moving.into_iter().filter_map(|(name, moving)| Some(format!("{name}{}", progress(moving.as_ref()?))));
+    let parts: Vec<String> = moving.chain(work.scrub.as_ref().and_then(scrub)).collect();
+    if parts.is_empty() { UNKNOWN.into() } else { parts.join("; ") }
+}
+
+fn progress(moving: &Moving) -> String {
+    let parts = [
+        moving.chunks_left.map(|chunks| format!("{chunks} chunks left")),
+        moving.bytes_left.map(|bytes| format!("{} left", human(bytes))),
+        moving.bytes_per_second.map(|rate| format!("{}/s", human(rate))),
+        moving.seconds_left.map(|seconds| format!("about {seconds} s")),
+        moving.problem.clone(),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) }
+}
+
+/// Between two passes there is something to say only if something was found.
+fn scrub(scrub: &ScrubWork) -> Option<String> {
+    let percent = scrub.checked_bytes.zip(scrub.total_bytes).map(|(done, all)| done * 100 / all.max(1));
+    let parts = [
+        percent.map(|percent| format!("{percent}%")),
+        scrub.damaged.filter(|damaged| *damaged > 0).map(|damaged| format!("{damaged} damaged")),
+        scrub.repaired.filter(|repaired| *repaired > 0).map(|repaired| format!("{repaired} repaired")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("scrub: {}", parts.join(", ")))
+}
+
+/// Three digits and a unit: `512 B`, `4.00 KiB`, `12.3 GiB`.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        if value < 999.5 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    let digits = match value {
+        _ if unit == "B" => 0,
+        small if small < 9.995 => 2,
+        middle if middle < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
+/// Columns as wide as their widest cell; the last one ends where its text does.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut out = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end()).expect("a string takes text");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        for (bytes, wanted) in [
+            (0, "0 B"),
+            (512, "512 B"),
+            (1000, "0.98 KiB"),
+            (4096, "4.00 KiB"),
+            (10 << 20, "10.0 MiB"),
+            (123 << 30, "123 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(human(bytes), wanted);
+        }
+    }
+
+    #[test]
+    fn work_is_one_cell() {
+        let drain = Moving { bytes_left: Some(3 << 20), seconds_left: Some(9), ..Moving::default() };
+        let scrub = ScrubWork { checked_bytes: Some(1), total_bytes: Some(4), ..ScrubWork::default() };
+        let all = Work { drain: Some(drain), scrub: Some(scrub), ..Work::default() };
+        assert_eq!(work(&all), "drain: 3.00 MiB left, about 9 s; scrub: 25%");
+        assert_eq!(work(&Work::default()), UNKNOWN);
+    }
+}

@@ -1,0 +1,260 @@
+//! Raft's way to the other members: HTTP/1.1 POSTs to their administration plane.
+//!
+//! ```text
+//! POST /raft/{append,vote,prevote,transfer}?to=UID&of=NAMESPACE   body and answer: a format byte, then postcard
+//! POST /raft/snapshot?to=UID&of=NAMESPACE                         body: length n u32 LE | packed (vote, meta), n bytes | the file
+//! GET  /raft/identity                                             answer: JSON, see [`Identity`]
+//! ```
+//! A message names the member it is for, and a node that is somebody else (it lost its disk, and with it what it had
+//! promised), or belongs to another namespace, answers 421: to Raft that is the same as being gone. Snapshots go through reqwest, because they are
+//! streamed from disk; all else through the pool, which keeps its connections.
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use chordfs_net::http_pool::{HttpError, HttpPool};
+use futures_util::stream;
+use hyper::{Method, StatusCode};
+use openraft::{
+    RPCTypes, RaftNetworkFactory, RaftNetworkV2,
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
+    network::RPCOption,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+        VoteRequest, VoteResponse,
+    },
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    namespace_id::NamespaceId,
+    raft_types::{Member, Snapshot, TypeConfig, Vote, pack, unpack},
+    snapshot::SnapshotFile,
+};
+
+/// A piece of a snapshot on its way.
+const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
+
+/// Who a node is to Raft, and what it knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub uid: u64,
+    /// The namespace it belongs to, or follows without a vote; none in a new node.
+    pub namespace: Option<u64>,
+    /// Its ring address.
+    pub ring: SocketAddr,
+    pub term: u64,
+    pub voter: bool,
+    /// It is the leader and a majority has confirmed that of late.
+    pub leads: bool,
+    /// The leader's ring address, as far as it knows.
+    pub leader: Option<SocketAddr>,
+    /// Ring addresses of the voters, as far as it knows.
+    pub voters: Vec<SocketAddr>,
+    /// Ids of the voters and of those that only follow the log, as far as it knows.
+    #[serde(default)]
+    pub members: Vec<u64>,
+    /// The term whose leader it finds dead, and does not follow any more for the moment.
+    #[serde(default)]
+    pub dead_leader: Option<u64>,
+}
+
+/// The client side, shared by all connections to members.
+#[derive(Clone)]
+pub struct Network {
+    uid: u64,
+    id: Arc<NamespaceId>,
+    pool: Arc<HttpPool>,
+    streams: reqwest::Client,
+    /// How long a member may take to answer anything but a snapshot.
+    deadline: Duration,
+}
+
+impl Network {
+    pub fn new(uid: u64, id: Arc<NamespaceId>, pool: Arc<HttpPool>, deadline: Duration) -> Self {
+        Self { uid, id, pool, streams: reqwest::Client::new(), deadline }
+    }
+
+    /// Asks the node at `admin` who it is.
+    pub async fn identity(&self, admin: SocketAddr) -> Result<Identity, String> {
+        let headers = Default::default();
+        let answer = self.pool.request(admin, Method::GET, "/raft/identity", headers, Vec::new(), self.deadline).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        if answer.status != StatusCode::OK {
+            return Err(format!("{admin} answered {} when asked who it is: {}", answer.status, answer.text()));
+        }
+        serde_json::from_slice(&answer.body).map_err(|error| format!("{admin} is no namespace node: {error}"))
+    }
+
+    /// Asks the leader at `admin` to do without the node `uid`, or not to any more.
+    pub async fn say_leaving(&self, admin: SocketAddr, uid: u64, leaving: bool) -> Result<(), String> {
+        let path = format!("/raft/leave?uid={uid}&leaving={leaving}");
+        let answer =
+            self.pool.post(admin, &path, Vec::new(), self.deadline).await.map_err(|error| error.to_string())?;
+        match answer.status.is_success() {
+            true => Ok(()),
+            false => Err(format!("{admin} answered {}: {}", answer.status, answer.text())),
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> Peer {
+        Peer { network: self.clone(), target, address: node.admin_address() }
+    }
+}
+
+/// One member, as Raft reaches it.
+pub struct Peer {
+    network: Network,
+    target: u64,
+    address: SocketAddr,
+}
+
+type RaftRpcError = RPCError<TypeConfig>;
+
+impl Peer {
+    async fn call<M: Serialize, A: DeserializeOwned>(
+        &self,
+        kind: RPCTypes,
+        name: &str,
+        message: &M,
+        option: &RPCOption,
+    ) -> Result<A, RaftRpcError> {
+        // Raft's own limit is one heartbeat, which a busy disk exceeds; to answer late is better than to ask again.
+        let deadline = option.hard_ttl().max(self.network.deadline);
+        let path = self.path(name).map_err(RPCError::Unreachable)?;
+        let answer = self.network.pool.post(self.address, &path, vec![pack(message)], deadline).await;
+        let answer = answer.map_err(|error| self.rpc_error(kind, error))?;
+        if answer.status != StatusCode::OK {
+            return Err(refused(self.address, answer.status, &answer.text()));
+        }
+        unpack(&answer.body).map_err(|reason| {
+            RPCError::Network(NetworkError::from_string(format!(
+                "an answer of {} cannot be read: {reason}",
+                self.address
+            )))
+        })
+    }
+
+    fn path(&self, name: &str) -> Result<String, Unreachable<TypeConfig>> {
+        let id = self.network.id.get();
+        let id = id.ok_or_else(|| Unreachable::from_string("this node belongs to no namespace yet"))?;
+        Ok(format!("/raft/{name}?to={}&of={id}", self.target))
+    }
+
+    fn rpc_error(&self, action: RPCTypes, error: HttpError) -> RaftRpcError {
+        match error {
+            HttpError::Deadline { deadline, .. } => {
+                RPCError::Timeout(Timeout { action, id: self.network.uid, target: self.target, timeout: deadline })
+            }
+            HttpError::Connect { .. } => RPCError::Unreachable(Unreachable::new(&error)),
+            HttpError::Broken { .. } => RPCError::Network(NetworkError::new(&error)),
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+        deadline: Duration,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let url = format!("http://{}{}", self.address, self.path("snapshot").map_err(StreamingError::Unreachable)?);
+        let body = reqwest::Body::wrap_stream(snapshot_body(vote, snapshot));
+        let broken = |error: reqwest::Error| StreamingError::Unreachable(Unreachable::new(&error));
+        let answer = self.network.streams.post(url).timeout(deadline).body(body).send().await.map_err(broken)?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.map_err(broken)?;
+        if status != StatusCode::OK {
+            return Err(refused(self.address, status, &String::from_utf8_lossy(&bytes)).into());
+        }
+        unpack(&bytes).map_err(|reason| {
+            StreamingError::Network(NetworkError::from_string(format!(
+                "{} answered a snapshot: {reason}",
+                self.address
+            )))
+        })
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Peer {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RaftRpcError> {
+        self.call(RPCTypes::AppendEntries, "append", &rpc, &option).await
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
+        self.call(RPCTypes::Vote, "vote", &rpc, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
+        self.call(RPCTypes::Vote, "prevote", &rpc, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            result = self.send_snapshot(vote, snapshot, option.hard_ttl()) => result,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RaftRpcError> {
+        self.call(RPCTypes::TransferLeader, "transfer", &request, &option).await
+    }
+}
+
+/// A refusal is as good as absence: Raft waits a little before it asks again.
+fn refused(address: SocketAddr, status: StatusCode, text: &str) -> RaftRpcError {
+    RPCError::Unreachable(Unreachable::from_string(format!("{address} answered {status}: {text}")))
+}
+
+/// The head of a snapshot's body, then its file piece by piece.
+fn snapshot_body(vote: Vote, snapshot: Snapshot) -> impl stream::Stream<Item = std::io::Result<Bytes>> + Send {
+    let head = pack(&(vote, snapshot.meta));
+    let mut first = Vec::with_capacity(4 + head.len());
+    first.extend_from_slice(&(head.len() as u32).to_le_bytes());
+    first.extend_from_slice(&head);
+    let file = snapshot.snapshot;
+    let pieces = stream::try_unfold(0, move |at| {
+        let file = file.clone();
+        async move {
+            let piece = tokio::task::spawn_blocking(move || read_piece(&file, at)).await??;
+            let next = at + piece.len() as u64;
+            Ok((!piece.is_empty()).then_some((piece, next)))
+        }
+    });
+    use futures_util::StreamExt;
+    stream::iter([Ok(Bytes::from(first))]).chain(pieces)
+}
+
+fn read_piece(snapshot: &SnapshotFile, at: u64) -> std::io::Result<Bytes> {
+    let len = (snapshot.bytes.saturating_sub(at) as usize).min(SNAPSHOT_PIECE_BYTES);
+    let mut piece = vec![0; len];
+    std::os::unix::fs::FileExt::read_exact_at(&*snapshot.file, &mut piece, at)?;
+    Ok(piece.into())
+}

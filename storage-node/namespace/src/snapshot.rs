@@ -1,0 +1,203 @@
+//! The snapshot: the tables as of one log entry, in one file.
+//!
+//! ```text
+//! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
+//! ```
+//! Meta and tables are postcard, numbers little-endian. A new snapshot is written beside the old one and takes its name
+//! when it is durable, so there is always a whole one. A reader of the old one keeps its open file.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use chordfs_tables::Tables;
+use openraft::StoredMembership;
+
+use super::{
+    log_file::{damaged, sync_dir, too_new},
+    raft_types::{LogId, SnapshotMeta},
+};
+
+const MAGIC: [u8; 4] = *b"CFrs";
+const SNAPSHOT_FORMAT: u32 = 4;
+/// Format 3 lacks what tables have last, and is read as if that was empty.
+const OLDEST_FORMAT: u32 = 3;
+const HEAD_BYTES: usize = 12;
+const NAME: &str = "snapshot";
+const INCOMING: &str = "snapshot.incoming";
+
+/// A snapshot's file, open for reading. It stays readable when a newer one takes its name.
+#[derive(Clone, Debug)]
+pub struct SnapshotFile {
+    pub file: Arc<File>,
+    pub path: PathBuf,
+    pub bytes: u64,
+    _arriving: Option<Arc<Arriving>>,
+}
+
+impl SnapshotFile {
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        let file = File::open(&path)?;
+        let bytes = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), path, bytes, _arriving: None })
+    }
+
+    /// One that has arrived: its file goes when nobody has made it the current snapshot.
+    pub fn open_arrived(path: PathBuf) -> io::Result<Self> {
+        let arriving = Arc::new(Arriving { path: path.clone() });
+        Ok(Self { _arriving: Some(arriving), ..Self::open(path)? })
+    }
+}
+
+#[derive(Debug)]
+struct Arriving {
+    path: PathBuf,
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        // Fails where it has another name by now, which is what it came for.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Where a snapshot that arrives is put until it is whole; removed at start.
+pub fn incoming_path(dir: &Path, nonce: u64) -> PathBuf {
+    dir.join(format!("{INCOMING}.{nonce:016x}"))
+}
+
+/// Writes a snapshot under a name of its own, durably; [`take_name`] then makes it the current one. Half a one is removed:
+/// it may be what the disk was too small for.
+pub fn write(dir: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<PathBuf> {
+    let temporary = dir.join(format!("{NAME}.new"));
+    match write_to(&temporary, meta, tables) {
+        Ok(()) => Ok(temporary),
+        Err(error) => {
+            let _ = std::fs::remove_file(&temporary);
+            Err(error)
+        }
+    }
+}
+
+fn write_to(path: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<()> {
+    let mut file = Summing { file: File::create(path)?, checksum: 0, failure: None };
+    let written = write_body(BufWriter::with_capacity(1 << 20, &mut file), meta, tables);
+    // What the disk said; postcard says only that it failed.
+    file.failure.take().filter(|_| written.is_err()).map_or(written, Err)?;
+    file.file.write_all(&file.checksum.to_le_bytes())?;
+    file.file.sync_all()
+}
+
+fn write_body(mut out: BufWriter<&mut Summing>, meta: &SnapshotMeta, tables: &Tables) -> io::Result<()> {
+    let meta = postcard::to_stdvec(&(meta.last_log_id, &meta.last_membership)).map_err(io::Error::other)?;
+    out.write_all(&MAGIC)?;
+    out.write_all(&SNAPSHOT_FORMAT.to_le_bytes())?;
+    out.write_all(&(meta.len() as u32).to_le_bytes())?;
+    out.write_all(&meta)?;
+    let out = postcard::to_io(tables, out).map_err(io::Error::other)?;
+    out.into_inner().map_err(|error| error.into_error()).map(drop)
+}
+
+/// Makes the sound and durable snapshot at `path` the current one.
+pub fn take_name(dir: &Path, path: &Path) -> io::Result<SnapshotFile> {
+    let current = dir.join(NAME);
+    std::fs::rename(path, &current)?;
+    sync_dir(dir)?;
+    SnapshotFile::open(current)
+}
+
+/// The current snapshot; `None` in a new folder. Forgets what was arriving when the process ended.
+pub fn open_current(dir: &Path) -> io::Result<Option<SnapshotFile>> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(INCOMING)) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    match SnapshotFile::open(dir.join(NAME)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads and checks a whole snapshot.
+pub fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)> {
+    let path = &snapshot.path;
+    let mut bytes = Vec::with_capacity(snapshot.bytes as usize);
+    ReadAt { file: &snapshot.file, at: 0 }.read_to_end(&mut bytes)?;
+    let Some((body, checksum)) = bytes.split_last_chunk::<4>() else {
+        return Err(damaged(path, "it is cut off"));
+    };
+    let Some((head, rest)) = body.split_first_chunk::<HEAD_BYTES>() else {
+        return Err(damaged(path, "it is cut off"));
+    };
+    let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
+    if head[..4] != MAGIC {
+        return Err(damaged(path, "it does not begin as a snapshot"));
+    }
+    if !(OLDEST_FORMAT..=SNAPSHOT_FORMAT).contains(&number(4)) {
+        return Err(too_new(path, number(4), SNAPSHOT_FORMAT));
+    }
+    if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
+        return Err(damaged(path, "its checksum does not fit"));
+    }
+    let Some((meta, tables)) = rest.split_at_checked(number(8) as usize) else {
+        return Err(damaged(path, "its meta is longer than itself"));
+    };
+    let undecodable = |error: postcard::Error| damaged(path, &error.to_string());
+    let (last_log_id, last_membership): (Option<LogId>, StoredMembership<_, _, _>) =
+        postcard::from_bytes(meta).map_err(undecodable)?;
+    let tables = postcard::from_bytes(tables).map_err(undecodable)?;
+    Ok((SnapshotMeta { last_log_id, last_membership }, tables))
+}
+
+/// A file and the CRC32C of what was written to it.
+struct Summing {
+    file: File,
+    checksum: u32,
+    failure: Option<io::Error>,
+}
+
+impl Write for Summing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let failed = |error: &io::Error| self.failure = Some(error.kind().into());
+        let written = self.file.write(bytes).inspect_err(failed)?;
+        self.checksum = crc32c::crc32c_append(self.checksum, &bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Reads a shared file from a place of its own.
+pub struct ReadAt<'a> {
+    pub file: &'a File,
+    pub at: u64,
+}
+
+impl Read for ReadAt<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = std::os::unix::fs::FileExt::read_at(self.file, into, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::is_full;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_trouble() {
+        let meta = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
+        let error = write_to(Path::new("/dev/full"), &meta, &Tables::default()).expect_err("nothing fits there");
+        assert!(is_full(&error), "{error:?}");
+    }
+}

@@ -1,0 +1,431 @@
+//! Several nodes together: forming, failing, replacing, telling.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chordfs_net::session::{Session, SessionEvent, SessionOptions};
+use chordfs_types::{fs_error::FsError, namespace::*};
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::{RwLock, mpsc::UnboundedReceiver};
+
+use super::harness::*;
+use crate::{Settings, become_only_voter};
+
+fn quick() -> Settings {
+    Settings { member_patience: Duration::from_secs(3), ..Settings::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_form_a_cluster_survive_their_leader_and_a_restart_of_all() {
+    let mut nodes = cluster(3, Settings::default()).await;
+    let session = open_session(&nodes, 1).await;
+    let first = make(session, 1, "first");
+    let reply = apply(&nodes, &first).await.unwrap();
+    assert!(query(&nodes, lookup("first")).await.is_ok());
+
+    let dead = nodes.remove(leader_at(&nodes).unwrap()).stop().await;
+    let start = Instant::now();
+    eventually("another leads", || async { leader_at(&nodes) }).await;
+    println!("another leader after {:?}", start.elapsed());
+    assert_eq!(apply(&nodes, &first).await, Ok(reply.clone()), "sent again, it is not done again");
+    assert_eq!(apply(&nodes, &make(session, 2, "first")).await, Err(FsError::Exists));
+    apply(&nodes, &make(session, 3, "second")).await.unwrap();
+
+    let mut stopped = vec![dead];
+    for node in nodes {
+        stopped.push(node.stop().await);
+    }
+    let mut nodes = Vec::new();
+    for node in stopped {
+        nodes.push(node.restart().await);
+    }
+    for file in ["first", "second"] {
+        assert!(query(&nodes, lookup(file)).await.is_ok(), "{file}");
+    }
+    assert_eq!(apply(&nodes, &first).await, Ok(reply));
+    eventually("all have the same tables", || async {
+        let tables: Vec<_> = nodes.iter().map(|node| node.namespace.inner.state.tables()).collect();
+        tables.iter().all(|table| *table == tables[0]).then_some(())
+    })
+    .await;
+}
+
+/// Without this the others wait 25 seconds here, at least: for the lease that the leader was promised, and for an election.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_process_has_ended_is_not_given_its_lease() {
+    let (election_timeout_min, election_timeout_max) = (Duration::from_secs(12), Duration::from_secs(13));
+    let mut nodes = cluster(3, Settings { election_timeout_min, election_timeout_max, ..Settings::default() }).await;
+    nodes.remove(leader_at(&nodes).unwrap()).stop().await;
+    let start = Instant::now();
+    eventually("another leads", || async { leader_at(&nodes) }).await;
+    assert!(start.elapsed() < Duration::from_secs(20), "it took {:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_member_far_behind_gets_a_snapshot() {
+    let settings =
+        Settings { snapshot_after_entries: 50, keep_entries: 5, log_file_bytes: 2000, ..Settings::default() };
+    let nodes = [Node::start(1, true, settings.clone()).await];
+    let session = open_session(&nodes, 1).await;
+    for sequence in 0..200 {
+        apply(&nodes, &make(session, sequence, &format!("file {sequence}"))).await.unwrap();
+    }
+    let [first] = nodes;
+    eventually("the log is purged", || async {
+        let entries = first.namespace.inner.raft.metrics().borrow_watched().purged?;
+        (entries.index > 100).then_some(())
+    })
+    .await;
+    let second = Node::start(2, false, settings).await;
+    connect(&[&first, &second]);
+    let nodes = [first, second];
+    eventually("both vote", || async { nodes.iter().all(|node| node.namespace.is_voter()).then_some(()) }).await;
+    assert!(nodes[1].namespace.status().snapshot_index.is_some(), "it came by snapshot");
+    eventually("both have the same tables", || async {
+        let [a, b] = [0, 1].map(|at| nodes[at].namespace.inner.state.tables());
+        (a == b).then_some(())
+    })
+    .await;
+
+    // The snapshot is also what a restart begins from.
+    let [first, second] = nodes;
+    let (first, second) = (first.stop().await, second.stop().await);
+    let nodes = [first.restart().await, second.restart().await];
+    assert!(query(&nodes, lookup("file 0")).await.is_ok() && query(&nodes, lookup("file 199")).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_operations_bring_a_snapshot_early() {
+    let settings = Settings { snapshot_after_bytes: 10_000, ..Settings::default() };
+    let nodes = [Node::start(1, true, settings).await];
+    let session = open_session(&nodes, 1).await;
+    for sequence in 0..150 {
+        apply(&nodes, &make(session, sequence, &format!("file {sequence}"))).await.unwrap();
+    }
+    eventually("there is a snapshot", || async { nodes[0].namespace.status().snapshot_index }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_voter_is_replaced_and_the_others_know_the_way() {
+    let mut nodes = cluster(4, quick()).await;
+    let bystander = nodes.iter().position(|node| !node.namespace.is_voter()).unwrap();
+    let leader = nodes[leader_at(&nodes).unwrap()].ring;
+    eventually("a node without a vote knows the leader", || async {
+        (nodes[bystander].namespace.leader() == Some(leader)).then_some(())
+    })
+    .await;
+    let answer = nodes[bystander].ask(&Peer::new(), Request::Query(lookup("x"))).await;
+    assert_eq!(answer, Response::NotLeader { leader: Some(leader) });
+
+    let bystander = nodes[bystander].uid;
+    let victim = nodes.iter().position(|node| node.namespace.is_voter() && !node.namespace.is_leader()).unwrap();
+    let victim = nodes.remove(victim).stop().await;
+    eventually("the bystander has the seat", || async {
+        let voters = nodes[leader_at(&nodes)?].namespace.status().voters;
+        (voters.contains_key(&bystander) && !voters.contains_key(&victim.uid)).then_some(())
+    })
+    .await;
+    let session = open_session(&nodes, 1).await;
+    apply(&nodes, &make(session, 1, "after")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_disk_gets_its_seat_under_its_new_id() {
+    let mut nodes = cluster(3, Settings::default()).await;
+    let victim = nodes.iter().position(|node| !node.namespace.is_leader()).unwrap();
+    let victim = nodes.remove(victim).stop().await;
+    let (old, ring) = (victim.uid, victim.ring);
+    nodes.push(victim.restart_without_disk(999).await);
+    eventually("the new id votes and the old one does not", || async {
+        let voters = nodes[leader_at(&nodes)?].namespace.status().voters;
+        (voters.get(&999) == Some(&ring) && !voters.contains_key(&old) && voters.len() == 3).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_leaves_hands_over_and_gives_up_its_vote() {
+    let nodes = cluster(3, Settings::default()).await;
+    let leaver = leader_at(&nodes).unwrap();
+    nodes[leaver].namespace.leave(LONG).await.unwrap();
+    eventually("another leads two voters", || async {
+        let leader = leader_at(&nodes)?;
+        let voters = nodes[leader].namespace.status().voters;
+        (leader != leaver && voters.len() == 2 && !voters.contains_key(&nodes[leaver].uid)).then_some(())
+    })
+    .await;
+}
+
+/// A drain was called off when the vote was given up already, or was about to be.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stays_after_all_votes_again() {
+    let nodes = cluster(3, Settings::default()).await;
+    let leaver = leader_at(&nodes).unwrap();
+    let stays = || async {
+        eventually("the leader knows that it stays", || async { nodes[leaver].namespace.stay().await.then_some(()) })
+            .await;
+        eventually("three vote, and one of them leads", || async {
+            let leader = leader_at(&nodes)?;
+            let voters = nodes[leader].namespace.status().voters;
+            (voters.len() == 3 && voters.contains_key(&nodes[leaver].uid)).then_some(())
+        })
+        .await;
+    };
+    nodes[leaver].namespace.leave(LONG).await.unwrap();
+    stays().await;
+    // Broken off while the lead is handed over, or the vote given up.
+    let leader = leader_at(&nodes).unwrap();
+    for step in 0..5 {
+        let broken_off = nodes[leader].namespace.leave(Duration::from_millis(step * 20)).await;
+        tracing::debug!(?broken_off, "whether that was time enough");
+        eventually("it stays", || async { nodes[leader].namespace.stay().await.then_some(()) }).await;
+    }
+    stays().await;
+}
+
+/// A node drained right after it had got its seat. What it had last heard of the leader was from before that, so it took itself
+/// for no voter and left with its vote; when the leader died next, one of three voters was there.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_votes_since_a_moment_ago_has_a_vote_to_give_up() {
+    let nodes = cluster(3, Settings::default()).await;
+    let leaver = (0..3).find(|at| !nodes[*at].namespace.is_leader()).unwrap();
+    assert!(!nodes[leaver].namespace.is_let_go().await, "it votes, whatever it heard before");
+    nodes[leaver].namespace.leave(LONG).await.unwrap();
+    assert!(nodes[leaver].namespace.is_let_go().await);
+    let leader = leader_at(&nodes).unwrap();
+    assert!(!nodes[leader].namespace.status().voters.contains_key(&nodes[leaver].uid));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_nothing_is_answered() {
+    let settings = Settings { call_deadline: Duration::from_secs(1), ..Settings::default() };
+    let mut nodes = cluster(3, settings).await;
+    let leader = nodes.remove(leader_at(&nodes).unwrap());
+    for node in nodes {
+        node.stop().await;
+    }
+    eventually("its lease is over", || async { (!leader.namespace.is_leader()).then_some(()) }).await;
+    let session = SessionId(1);
+    for request in [Request::Query(lookup("x")), Request::Apply(make(session, 1, "x")), Request::Attach { session }] {
+        match leader.ask(&Peer::new(), request).await {
+            Response::Unavailable { .. } | Response::NotLeader { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_survivor_of_two_goes_on_at_an_operators_word_and_takes_the_other_back() {
+    let mut nodes = cluster(2, Settings::default()).await;
+    let session = open_session(&nodes, 1).await;
+    apply(&nodes, &make(session, 1, "before")).await.unwrap();
+    let (second, first) = (nodes.pop().unwrap().stop().await, nodes.pop().unwrap().stop().await);
+    let recovered = become_only_voter(first.dir.path(), first.uid, first.ring, 1 << 20).await.unwrap();
+    assert_eq!((recovered.former_voters.len(), recovered.may_have_lost), (2, false));
+
+    nodes.push(first.restart().await);
+    let made = apply(&nodes, &make(session, 2, "alone")).await.unwrap();
+    // The numbers leapt, and the log, whose index is the change counter.
+    let Reply::Entry { attr, .. } = made else { panic!("{made:?}") };
+    assert!(attr.ino.0 > 1 << 40 && attr.change > 1 << 40, "{attr:?}");
+    assert!(open_session(&nodes, 2).await.0 > 1 << 40);
+    assert!(query(&nodes, lookup("before")).await.is_ok());
+    // Its log is just the one that the first had; laid over its own tables the new entries would come to other ones.
+    nodes.push(second.restart().await);
+    eventually("both vote again and agree", || async {
+        let [a, b] = [0, 1].map(|at| nodes[at].namespace.inner.state.tables());
+        let leader = &nodes[leader_at(&nodes)?];
+        (a == b && leader.namespace.status().voters.len() == 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_feed_tells_the_others_in_order_and_before_they_can_know() {
+    let nodes = [Node::start(1, true, Settings::default()).await];
+    let (writer, reader) = (open_session(&nodes, 1).await, open_session(&nodes, 2).await);
+    let (writing, reading) = (Peer::new(), Peer::new());
+    for (session, peer) in [(writer, &writing), (reader, &reading)] {
+        assert_eq!(nodes[0].ask(peer, Request::Attach { session }).await, Response::Attached);
+    }
+    let unknown = Request::Attach { session: SessionId(77) };
+    assert_eq!(nodes[0].ask(&Peer::new(), unknown).await, Response::Answered(Err(FsError::NoSession)));
+
+    let files: Vec<String> = (0..50).map(|number| format!("file {number}")).collect();
+    for (sequence, file) in files.iter().enumerate() {
+        let op = make(writer, sequence as u64, file);
+        let answer = nodes[0].ask(&writing, Request::Apply(op)).await;
+        assert!(matches!(answer, Response::Applied(Ok(_))), "{answer:?}");
+        let told = reading.got.lock().iter().any(|event| is_entry(event, file));
+        assert!(told, "{file} was answered before it was told");
+    }
+    let told: Vec<FeedEvent> =
+        reading.got.lock().iter().filter(|event| matches!(event, FeedEvent::Entry { .. })).cloned().collect();
+    assert!(told.iter().zip(&files).all(|(event, file)| is_entry(event, file)) && told.len() == files.len());
+    assert!(writing.got.lock().is_empty());
+}
+
+fn is_entry(event: &FeedEvent, file: &str) -> bool {
+    matches!(event, FeedEvent::Entry { name: told, .. } if *told == name(file))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_session_is_closed_and_one_that_keeps_calling_is_not() {
+    let settings = Settings { session_lease: Duration::from_secs(3), ..Settings::default() };
+    let nodes = [Node::start(1, true, settings).await];
+    let (silent, lively) = (open_session(&nodes, 1).await, open_session(&nodes, 2).await);
+    let (quiet_peer, peer) = (Peer::new(), Peer::new());
+    nodes[0].ask(&quiet_peer, Request::Attach { session: silent }).await;
+    nodes[0].ask(&peer, Request::Attach { session: lively }).await;
+    eventually("the silent session is closed", || async {
+        assert_eq!(nodes[0].ask(&peer, Request::KeepAlive).await, Response::Alive);
+        (!nodes[0].namespace.inner.state.has_session(silent)).then_some(())
+    })
+    .await;
+    let answer = nodes[0].ask(&quiet_peer, Request::KeepAlive).await;
+    assert_eq!(answer, Response::Answered(Err(FsError::NoSession)));
+    let answer = nodes[0].ask(&Peer::new(), Request::Apply(make(silent, 1, "x"))).await;
+    assert_eq!(answer, Response::Applied(Err(FsError::NoSession)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothing() {
+    use chordfs_types::chunk::Version;
+    let nodes = [Node::start(1, true, Settings::default()).await];
+    let session = open_session(&nodes, 1).await;
+    // A mount whose clock is behind must not shorten the time that readers are given.
+    let old = |mut op: NamespaceOp| {
+        op.now.secs -= 60;
+        op
+    };
+    let Ok(Reply::Entry { attr, .. }) = apply(&nodes, &old(make(session, 1, "file"))).await else { panic!() };
+    let extents = vec![Extent { first: 1, count: 3, version: Version(1) }];
+    let commit = Commit { extents, size_at_least: 3 * 4096, ..Commit::default() };
+    apply(&nodes, &old(by(session, 2, Change::Commit { ino: attr.ino, commit }))).await.unwrap();
+    let unlink = Change::Unlink { parent: Ino::ROOT, name: name("file"), hold: false };
+    let unlinked = Instant::now();
+    apply(&nodes, &old(by(session, 3, unlink))).await.unwrap();
+    eventually("the chunks are deleted", || async { (!nodes[0].deleted.lock().is_empty()).then_some(()) }).await;
+    assert!(unlinked.elapsed() > Duration::from_secs(9), "deleted after {:?}", unlinked.elapsed());
+    assert_eq!(nodes[0].deleted.lock()[0].count, 3);
+
+    let last = || nodes[0].namespace.status().last_log_index;
+    eventually("it is forgotten", || async {
+        let before = last();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        (before == last()).then_some(())
+    })
+    .await;
+}
+
+/// Writers that never rest, while each leader in turn goes away and comes back: every answered operation is there at the
+/// end, in the place its answer named, and none was done twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn answered_operations_survive_every_change_of_leader() {
+    const WRITERS: u64 = 4;
+    const ROUNDS: usize = 3;
+    let nodes = cluster(3, Settings::default()).await;
+    let mut sessions = Vec::new();
+    for nonce in 0..WRITERS {
+        sessions.push(open_session(&nodes, nonce).await);
+    }
+    let nodes = Arc::new(RwLock::new(nodes));
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> =
+        sessions.into_iter().map(|session| tokio::spawn(write_until(stop.clone(), nodes.clone(), session))).collect();
+    for round in 0..ROUNDS {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let at = eventually("somebody leads", || async { leader_at(&nodes.read().await) }).await;
+        let stopped = nodes.write().await.remove(at).stop().await;
+        println!("round {round}: node {} goes", stopped.uid);
+        eventually("another leads", || async { leader_at(&nodes.read().await) }).await;
+        let back = stopped.restart().await;
+        nodes.write().await.push(back);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut made = Vec::new();
+    for writer in writers {
+        made.extend(writer.await.unwrap());
+    }
+    let nodes = nodes.read().await;
+    println!("{} operations were answered", made.len());
+    assert!(made.len() > 10);
+    for (file, ino) in &made {
+        let Ok(Answer::Attr(attr)) = query(&nodes, lookup(file)).await else { panic!("{file} is not there") };
+        assert_eq!(attr.ino, *ino, "{file}");
+    }
+    let distinct: BTreeSet<u64> = made.iter().map(|(_, ino)| ino.0).collect();
+    assert_eq!(distinct.len(), made.len());
+}
+
+/// Makes one file after the other, each sent until it is answered; an error would mean it was done twice.
+async fn write_until(stop: Arc<AtomicBool>, nodes: Arc<RwLock<Vec<Node>>>, session: SessionId) -> Vec<(String, Ino)> {
+    let (peer, mut made) = (Peer::new(), Vec::new());
+    for sequence in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let file = format!("{}-{sequence}", session.0);
+        let op = make(session, sequence, &file);
+        let reply = eventually("the operation is answered", || async {
+            // Any node may believe that it leads; the lock is held only as long as one try takes.
+            let nodes = nodes.read().await;
+            let asked = &nodes[leader_at(&nodes)?];
+            let answer = asked.ask(&peer, Request::Apply(op.clone()));
+            match tokio::time::timeout(Duration::from_millis(200), answer).await {
+                Ok(Response::Applied(reply)) => Some(reply),
+                _ => None,
+            }
+        })
+        .await;
+        match reply {
+            Ok(Reply::Entry { attr, created: true }) => made.push((file, attr.ino)),
+            other => panic!("{file}: {other:?}"),
+        }
+    }
+    made
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mounts_sessions_outlive_their_leader() {
+    let mut nodes = cluster(3, Settings::default()).await;
+    let addresses: Vec<_> = nodes.iter().map(|node| node.ring).collect();
+    let open = |client: &str| {
+        Session::open(SessionOptions { nodes: addresses.clone(), client: client.into(), deadline: LONG })
+    };
+    let (writer, _feed) = open("writer").await.unwrap();
+    let (reader, mut events) = open("reader").await.unwrap();
+    writer.apply(make_change("first")).await.unwrap();
+    let told = async |events: &mut UnboundedReceiver<SessionEvent>, file: &str| loop {
+        match tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap() {
+            SessionEvent::Feed(events) if events.iter().any(|event| is_entry(event, file)) => return,
+            // Attaching resets, and after a reset everything is asked for anew.
+            SessionEvent::Reset if reader.query(lookup(file)).await.is_ok() => return,
+            _ => {}
+        }
+    };
+    told(&mut events, "first").await;
+
+    let ids = (writer.id(), reader.id());
+    let old = nodes.remove(leader_at(&nodes).unwrap()).stop().await;
+    writer.apply(make_change("second")).await.unwrap();
+    assert_eq!(writer.apply(make_change("second")).await, Err(FsError::Exists));
+    told(&mut events, "second").await;
+    nodes.push(old.restart().await);
+    for file in ["first", "second"] {
+        assert!(reader.query(lookup(file)).await.is_ok(), "{file}");
+    }
+    assert_eq!((writer.id(), reader.id()), ids, "no session was lost on the way");
+    writer.close().await.unwrap();
+    reader.close().await.unwrap();
+}
+
+fn make_change(file: &str) -> Change {
+    make(SessionId(0), 0, file).change
+}

@@ -1,0 +1,296 @@
+//! Nodes with real HTTP and files, in a ring that the test makes up.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use chordfs_net::{
+    http_pool::HttpPool,
+    rpc::{RpcLimits, RpcPeer, RpcService, Value, serve},
+};
+use chordfs_types::{
+    chunk::ChunkRun,
+    fs_error::FsError,
+    namespace::*,
+    ring_id::{Neighbours, NodeRef, RingId},
+};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{Namespace, NamespaceConfig, Settings, feed::Connection, raft_types::admin_address};
+
+/// No test waits longer for anything; the machine may be busy.
+pub const LONG: Duration = Duration::from_secs(40);
+
+pub struct Node {
+    pub uid: u64,
+    pub ring: SocketAddr,
+    pub dir: Arc<TempDir>,
+    pub namespace: Namespace,
+    pub neighbours: watch::Sender<Neighbours>,
+    pub deleted: Arc<Mutex<Vec<ChunkRun>>>,
+    settings: Settings,
+    stop: CancellationToken,
+    servers: TaskTracker,
+}
+
+/// Both planes' sockets.
+type Listeners = (TcpListener, TcpListener);
+
+impl Node {
+    pub async fn start(uid: u64, create: bool, settings: Settings) -> Self {
+        let (listeners, ring) = eventually("two ports are free", || async {
+            let first = TcpListener::bind("127.0.0.1:0").await.ok()?;
+            let ring = first.local_addr().ok()?;
+            Some(((first, TcpListener::bind(admin_address(ring)).await.ok()?), ring))
+        })
+        .await;
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let (neighbours, _) = watch::channel(alone(ring));
+        Self::start_at(uid, ring, listeners, dir, neighbours, create, settings).await
+    }
+
+    async fn start_at(
+        uid: u64,
+        ring: SocketAddr,
+        listeners: Listeners,
+        dir: Arc<TempDir>,
+        neighbours: watch::Sender<Neighbours>,
+        create: bool,
+        settings: Settings,
+    ) -> Self {
+        let deleted: Arc<Mutex<Vec<ChunkRun>>> = Arc::default();
+        let log = deleted.clone();
+        let config = NamespaceConfig {
+            uid,
+            node: ring,
+            dir: PathBuf::from(dir.path()),
+            neighbours: neighbours.subscribe(),
+            create,
+            join: Vec::new(),
+            pool: Arc::new(HttpPool::new()),
+            deleter: Arc::new(move |runs| {
+                log.lock().extend(runs);
+                Box::pin(async { Ok(()) })
+            }),
+            settings: settings.clone(),
+        };
+        let namespace = Namespace::start(config).await.unwrap();
+        let (stop, routes, servers) = (CancellationToken::new(), namespace.routes(), TaskTracker::new());
+        let stopped = stop.clone().cancelled_owned();
+        let (rpc, admin) = listeners;
+        servers.spawn(async move { axum::serve(admin, routes).with_graceful_shutdown(stopped).await.unwrap() });
+        servers.spawn(serve(rpc, Arc::new(Mounts(namespace.clone())), RpcLimits::default(), stop.clone()));
+        servers.close();
+        Self { uid, ring, dir, namespace, neighbours, deleted, settings, stop, servers }
+    }
+
+    /// Gone, as far as the others can tell; the folder stays.
+    pub async fn stop(self) -> Stopped {
+        self.namespace.shutdown().await;
+        self.stop.cancel();
+        tokio::time::timeout(LONG, self.servers.wait()).await.unwrap();
+        let Self { uid, ring, dir, neighbours, settings, .. } = self;
+        Stopped { uid, ring, dir, neighbours, settings }
+    }
+
+    pub async fn ask(&self, peer: &Peer, request: Request) -> Response {
+        let answer = self.namespace.handle_on(peer, &encode(&request)).await;
+        decode(&answer).unwrap()
+    }
+}
+
+pub struct Stopped {
+    pub uid: u64,
+    pub ring: SocketAddr,
+    pub dir: Arc<TempDir>,
+    neighbours: watch::Sender<Neighbours>,
+    settings: Settings,
+}
+
+impl Stopped {
+    pub async fn restart(self) -> Node {
+        let listeners = self.listen().await;
+        Node::start_at(self.uid, self.ring, listeners, self.dir, self.neighbours, false, self.settings).await
+    }
+
+    /// The same command line as a ring's first node, an empty disk, and so a new id.
+    pub async fn begin_anew(self, uid: u64) -> Node {
+        let (listeners, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
+        Node::start_at(uid, self.ring, listeners, dir, self.neighbours, true, self.settings).await
+    }
+
+    /// The same address, an empty disk, and so a new id.
+    pub async fn restart_without_disk(self, uid: u64) -> Node {
+        let (listeners, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
+        Node::start_at(uid, self.ring, listeners, dir, self.neighbours, false, self.settings).await
+    }
+
+    async fn listen(&self) -> Listeners {
+        eventually("the ports are free", || async {
+            let rpc = TcpListener::bind(self.ring).await.ok()?;
+            Some((rpc, TcpListener::bind(admin_address(self.ring)).await.ok()?))
+        })
+        .await
+    }
+}
+
+/// The RPC plane with the one call that matters here.
+struct Mounts(Namespace);
+
+impl RpcService for Mounts {
+    async fn call(&self, peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
+        match &params[..] {
+            [Value::Binary(request)] if method == calls::NAMESPACE => {
+                Ok(Value::Binary(self.0.handle(peer, request).await))
+            }
+            _ => Err("not served here".into()),
+        }
+    }
+}
+
+fn node_ref(ring: SocketAddr) -> NodeRef {
+    NodeRef { ip: ring.ip(), port: ring.port(), id: RingId::of_address(ring) }
+}
+
+fn alone(ring: SocketAddr) -> Neighbours {
+    Neighbours { predecessor: None, node: node_ref(ring), successors: Vec::new() }
+}
+
+/// Tells `nodes` that they are the ring, in this order.
+pub fn connect(nodes: &[&Node]) {
+    for (at, node) in nodes.iter().enumerate() {
+        let others: Vec<NodeRef> =
+            (1..nodes.len()).map(|step| node_ref(nodes[(at + step) % nodes.len()].ring)).collect();
+        let predecessor = others.last().copied();
+        node.neighbours.send_replace(Neighbours { predecessor, node: node_ref(node.ring), successors: others });
+    }
+}
+
+/// A ring of `count` nodes, of which the first began the namespace; ready when as many vote as should.
+pub async fn cluster(count: u64, settings: Settings) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for uid in 1..=count {
+        nodes.push(Node::start(uid * 111, uid == 1, settings.clone()).await);
+    }
+    connect(&nodes.iter().collect::<Vec<_>>());
+    let voters = (count as usize).min(3);
+    eventually("all seats are taken", || async {
+        let leader = nodes.iter().find(|node| node.namespace.is_leader())?;
+        let settled = nodes.iter().filter(|node| node.namespace.is_voter()).count() == voters;
+        (settled && leader.namespace.status().voters.len() == voters).then_some(())
+    })
+    .await;
+    nodes
+}
+
+pub fn leader_at(nodes: &[Node]) -> Option<usize> {
+    nodes.iter().position(|node| node.namespace.is_leader())
+}
+
+/// The first thing that `look` finds, within [`LONG`].
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(start.elapsed() < LONG, "not within {LONG:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A mount's connection that remembers what it was pushed.
+#[derive(Clone)]
+pub struct Peer {
+    id: u64,
+    pub got: Arc<Mutex<Vec<FeedEvent>>>,
+}
+
+impl Peer {
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), got: Arc::default() }
+    }
+}
+
+impl Connection for Peer {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn push(&self, events: Bytes) -> bool {
+        self.got.lock().extend(decode::<Vec<FeedEvent>>(&events).unwrap());
+        true
+    }
+
+    fn close(&self) {}
+
+    fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// Applies at whichever of `nodes` leads, sending again until it is answered.
+pub async fn apply(nodes: &[Node], op: &NamespaceOp) -> Result<Reply, FsError> {
+    let peer = Peer::new();
+    eventually("the operation is answered", || async {
+        let leader = &nodes[leader_at(nodes)?];
+        match leader.ask(&peer, Request::Apply(op.clone())).await {
+            Response::Applied(result) => Some(result),
+            _ => None,
+        }
+    })
+    .await
+}
+
+pub async fn query(nodes: &[Node], query: Query) -> Result<Answer, FsError> {
+    let peer = Peer::new();
+    eventually("the query is answered", || async {
+        let leader = &nodes[leader_at(nodes)?];
+        match leader.ask(&peer, Request::Query(query.clone())).await {
+            Response::Answered(result) => Some(result),
+            _ => None,
+        }
+    })
+    .await
+}
+
+pub async fn open_session(nodes: &[Node], nonce: u64) -> SessionId {
+    let change = Change::OpenSession { nonce, client: "test".into() };
+    match apply(nodes, &NamespaceOp { origin: None, now: Time::default(), change }).await.unwrap() {
+        Reply::Session { session, .. } => session,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn name(text: &str) -> EntryName {
+    EntryName::new(text.to_owned()).unwrap()
+}
+
+/// Creates a file in the root directory.
+pub fn make(session: SessionId, sequence: u64, file: &str) -> NamespaceOp {
+    let node =
+        NewNode { kind: FileKind::File, mode: 0o644, uid: 1, gid: 1, rdev: 0, chunk_bytes: 4096, target: Bytes::new() };
+    by(session, sequence, Change::Make { parent: Ino::ROOT, name: name(file), node, exclusive: true })
+}
+
+pub fn by(session: SessionId, sequence: u64, change: Change) -> NamespaceOp {
+    let origin = Some(OpId { session, sequence, answered_below: 0 });
+    NamespaceOp { origin, now: crate::time_now(), change }
+}
+
+pub fn lookup(file: &str) -> Query {
+    Query::Lookup { parent: Ino::ROOT, name: name(file) }
+}

@@ -1,0 +1,163 @@
+//! The log and the snapshot: Raft's own suite for them, and what a crash leaves.
+
+use std::{io, path::Path, sync::Arc};
+
+use chordfs_types::namespace::{Change, NamespaceOp, Time};
+use openraft::{
+    EntryPayload, LogState, RaftLogReader, StorageError,
+    entry::RaftEntry,
+    storage::{RaftLogStorage, RaftLogStorageExt},
+    testing::log::{StoreBuilder, Suite},
+};
+use tempfile::TempDir;
+
+use crate::{
+    feed::Feed,
+    log_store::LogStore,
+    raft_types::{Entry, LogId, LoggedOp, TypeConfig, Vote},
+    state_machine::{State, StateMachine},
+};
+
+const UID: u64 = 7;
+
+struct InFolders;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for InFolders {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path(), 1 << 20).unwrap();
+        let machine = StateMachine::open(dir.path(), State::default(), Arc::new(Feed::default())).unwrap();
+        Ok((dir, log, machine))
+    }
+}
+
+#[tokio::test]
+async fn rafts_own_suite_passes() {
+    Suite::test_all(InFolders).await.unwrap();
+}
+
+fn open(dir: &Path, file_bytes: u64) -> io::Result<LogStore> {
+    LogStore::open(dir, UID, file_bytes)
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    openraft::testing::log_id::<TypeConfig>(term, UID, index)
+}
+
+/// An entry whose operation says which one it is.
+fn entry(term: u64, index: u64) -> Entry {
+    let change = Change::AllocateVersions { count: index as u32 };
+    let op = NamespaceOp { origin: None, now: Time { secs: index as i64, nanos: 0 }, change };
+    Entry::new(log_id(term, index), EntryPayload::Normal(LoggedOp::new(&op, op.now)))
+}
+
+async fn log_of(dir: &Path, entries: std::ops::Range<u64>) -> LogStore {
+    let mut log = open(dir, 100).unwrap();
+    for index in entries {
+        log.blocking_append([entry(1, index)]).await.unwrap();
+    }
+    log
+}
+
+async fn all(log: &mut LogStore) -> Vec<Entry> {
+    log.try_get_log_entries(..).await.unwrap()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name.ends_with(".seg"));
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn what_was_appended_truncated_and_purged_is_so_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = log_of(dir.path(), 0..40).await;
+    assert!(names(dir.path()).len() > 4, "files are rolled");
+    log.truncate_after(Some(log_id(1, 29))).await.unwrap();
+    log.blocking_append([entry(2, 30), entry(2, 31)]).await.unwrap();
+    log.save_vote(&Vote::new(2, UID)).await.unwrap();
+    let files = names(dir.path()).len();
+    log.purge(log_id(1, 19)).await.unwrap();
+    assert!(names(dir.path()).len() < files, "purged files are unlinked");
+    log.save_committed(Some(log_id(1, 25))).await.unwrap();
+    log.close().await.unwrap();
+
+    let mut log = open(dir.path(), 200).unwrap();
+    let mut expected: Vec<Entry> = (20..30).map(|index| entry(1, index)).collect();
+    expected.extend([entry(2, 30), entry(2, 31)]);
+    assert_eq!(all(&mut log).await, expected);
+    assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(2, UID)));
+    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 25)));
+    let state = LogState { last_purged_log_id: Some(log_id(1, 19)), last_log_id: Some(log_id(2, 31)) };
+    assert_eq!(log.get_log_state().await.unwrap(), state);
+    log.blocking_append([entry(2, 32)]).await.unwrap();
+    assert_eq!(all(&mut log).await.len(), 13);
+}
+
+#[tokio::test]
+async fn a_purge_beyond_the_end_empties_the_log_and_the_next_entry_follows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = log_of(dir.path(), 0..10).await;
+    log.purge(log_id(3, 99)).await.unwrap();
+    log.blocking_append([entry(3, 100)]).await.unwrap();
+    log.close().await.unwrap();
+    let mut log = open(dir.path(), 200).unwrap();
+    assert_eq!(all(&mut log).await, [entry(3, 100)]);
+}
+
+#[tokio::test]
+async fn a_log_cut_at_any_byte_of_its_last_entry_keeps_the_entries_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path(), 1 << 20).unwrap();
+    log.blocking_append((0..5).map(|index| entry(1, index))).await.unwrap();
+    let file = dir.path().join(&names(dir.path())[0]);
+    let before = std::fs::metadata(&file).unwrap().len();
+    log.blocking_append([entry(1, 5)]).await.unwrap();
+    log.close().await.unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    for cut in before as usize..whole.len() {
+        std::fs::write(&file, &whole[..cut]).unwrap();
+        check_tail_is_cut(dir.path()).await;
+        // The file may also have its length but not its bytes.
+        let mut zeroed = whole.clone();
+        zeroed[cut..].fill(0);
+        std::fs::write(&file, &zeroed).unwrap();
+        check_tail_is_cut(dir.path()).await;
+    }
+}
+
+async fn check_tail_is_cut(dir: &Path) {
+    let mut log = open(dir, 1 << 20).unwrap();
+    assert_eq!(all(&mut log).await.len(), 5);
+    log.blocking_append([entry(2, 5)]).await.unwrap();
+    log.close().await.unwrap();
+    let mut log = open(dir, 1 << 20).unwrap();
+    assert_eq!(all(&mut log).await[5], entry(2, 5));
+    log.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn damage_newer_formats_and_foreign_logs_are_refused_with_their_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    log_of(dir.path(), 0..40).await.close().await.unwrap();
+    let refusal = |result: io::Result<LogStore>| result.err().expect("it is refused").to_string();
+    assert!(refusal(LogStore::open(dir.path(), 8, 200)).contains("belongs to node"));
+
+    let oldest = dir.path().join(&names(dir.path())[0]);
+    let sound = std::fs::read(&oldest).unwrap();
+    let mut flipped = sound.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    std::fs::write(&oldest, &flipped).unwrap();
+    assert!(refusal(open(dir.path(), 200)).contains("checksum"));
+
+    let mut newer = sound.clone();
+    newer[4] = 77;
+    std::fs::write(&oldest, &newer).unwrap();
+    assert!(refusal(open(dir.path(), 200)).contains("format 77"));
+
+    std::fs::remove_file(&oldest).unwrap();
+    assert!(refusal(open(dir.path(), 200)).contains("missing"));
+}

@@ -1,0 +1,83 @@
+//! A drain over HTTP, on the plane of administration; beside it what `announce` sends.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /drain?allow_fewer_copies=B&rate=R` | 202 with JSON of [`DrainStatus`]; 409 where the node cannot be drained now |
+//! | `DELETE /drain` | 200 with the same once the node serves as before; 409 where there is no drain to call off any more |
+//! | `GET /drain` | JSON of the last drain's [`DrainStatus`], or null |
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Query, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use chordfs_types::{
+    admin::{DrainStatus, NodeState},
+    rate_limit::RateLimit,
+};
+use serde::Deserialize;
+
+use super::{
+    announce::{Acknowledgement, Announcement},
+    handle::{Drain, DrainOptions},
+};
+use crate::node::Node;
+
+type Refusal = (StatusCode, String);
+
+/// Has no fallback.
+pub fn routes(node: Arc<Node>, drain: Drain) -> Router {
+    let of_this_node = Router::new().route("/drain", get(status).post(begin).delete(call_off)).with_state(drain);
+    of_this_node.merge(Router::new().route("/drain/peer", post(hear)).with_state(node))
+}
+
+#[derive(Deserialize)]
+struct Params {
+    #[serde(default)]
+    allow_fewer_copies: bool,
+    /// As on the command line.
+    rate: Option<String>,
+}
+
+impl Params {
+    fn options(self) -> Result<DrainOptions, Refusal> {
+        let rate = self.rate.map(|rate| rate.parse::<RateLimit>()).transpose();
+        let rate = rate.map_err(|reason| (StatusCode::BAD_REQUEST, reason))?;
+        Ok(DrainOptions { allow_fewer_copies: self.allow_fewer_copies, rate, must_go: false })
+    }
+}
+
+async fn begin(
+    State(drain): State<Drain>,
+    Query(params): Query<Params>,
+) -> Result<(StatusCode, Json<Option<DrainStatus>>), Refusal> {
+    drain.begin(params.options()?).map_err(|error| (StatusCode::CONFLICT, error.to_string()))?;
+    Ok((StatusCode::ACCEPTED, Json(drain.status())))
+}
+
+async fn call_off(State(drain): State<Drain>) -> Result<Json<Option<DrainStatus>>, Refusal> {
+    drain.call_off().await.map_err(|error| (StatusCode::CONFLICT, error.to_string()))?;
+    Ok(Json(drain.status()))
+}
+
+async fn status(State(drain): State<Drain>) -> Json<Option<DrainStatus>> {
+    Json(drain.status())
+}
+
+async fn hear(State(node): State<Arc<Node>>, body: Bytes) -> Result<Json<Acknowledgement>, Refusal> {
+    let bad = |error: serde_json::Error| {
+        let expected = r#"the body must be JSON like {"ip": "10.0.0.1", "port": 5057, "draining": true}"#;
+        (StatusCode::BAD_REQUEST, format!("{expected}: {error}"))
+    };
+    let announcement: Announcement = serde_json::from_slice(&body).map_err(bad)?;
+    node.departure.hear(announcement.ring_address(), announcement.draining);
+    let draining = matches!(node.stage.get(), NodeState::Draining | NodeState::Gone);
+    let store = node.store.clone();
+    let stats = tokio::task::spawn_blocking(move || store.stats()).await;
+    let stats = stats.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("the store failed: {error}")))?;
+    Ok(Json(Acknowledgement { draining, free_bytes: stats.free_bytes, bid: node.departure.bid() }))
+}

@@ -1,0 +1,135 @@
+//! How fast a drain sends what it hands over: as all copying in the background, or at a rate of its own.
+//!
+//! Without a rate of its own it shares the bucket of repair and filling, so that all of them together stay below the one
+//! limit the operator set. The rate may change at any moment, also for what waits already: a machine that had hours left
+//! may learn that it has two minutes.
+
+use std::{sync::Arc, time::Instant};
+
+use chordfs_replication::rate::Bucket;
+use chordfs_types::rate_limit::RateLimit;
+use parking_lot::Mutex;
+use tokio::{sync::watch, time::sleep};
+
+use crate::replica::traffic::Traffic;
+
+/// Moved in one request at most; at a low rate less, so that a request goes every second or so.
+pub const MOVE_BYTES: u64 = 4 << 20;
+const LEAST_MOVE_BYTES: u64 = 64 << 10;
+
+pub struct Pace {
+    shared: Arc<Traffic>,
+    own: Mutex<Option<Bucket>>,
+    changes: watch::Sender<()>,
+}
+
+impl Pace {
+    pub fn new(shared: Arc<Traffic>) -> Self {
+        Self { shared, own: Mutex::new(None), changes: watch::Sender::new(()) }
+    }
+
+    /// `None`: as repair. Returns what holds from now on.
+    pub fn set(&self, rate: Option<RateLimit>) -> RateLimit {
+        *self.own.lock() = rate.map(|rate| Bucket::new(rate, Instant::now()));
+        self.changes.send_replace(());
+        rate.unwrap_or_else(|| self.shared.limit())
+    }
+
+    pub fn batch_bytes(&self) -> u64 {
+        let own = self.own.lock().as_ref().map(Bucket::limit);
+        own.unwrap_or_else(|| self.shared.limit()).0.map_or(MOVE_BYTES, |rate| rate.clamp(LEAST_MOVE_BYTES, MOVE_BYTES))
+    }
+
+    /// Waits until `bytes` may go.
+    pub async fn spend(&self, bytes: u64) {
+        let mut changes = self.changes.subscribe();
+        loop {
+            let own = self.own.lock().as_mut().map(|own| own.take(bytes, Instant::now()));
+            let (wait, shared) = match own {
+                Some(wait) => (wait, None),
+                None => (self.shared.take(bytes), Some(Taken { from: &self.shared, bytes })),
+            };
+            tokio::select! {
+                () = sleep(wait) => {
+                    // It goes now, so it stays taken.
+                    shared.into_iter().for_each(std::mem::forget);
+                    return;
+                }
+                _ = changes.changed() => {}
+            }
+        }
+    }
+}
+
+/// Taken out of the shared bucket for what has not gone; put back when it is dropped.
+struct Taken<'a> {
+    from: &'a Traffic,
+    bytes: u64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.from.refund(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn shared(rate: u64) -> Arc<Traffic> {
+        Arc::new(Traffic::new(RateLimit(Some(rate))))
+    }
+
+    /// A day passes before the second piece may go.
+    fn pays_off_for_a_day(traffic: &Traffic) -> bool {
+        let wait = traffic.take(0);
+        wait > Duration::from_secs(80_000)
+    }
+
+    #[tokio::test]
+    async fn without_a_rate_of_its_own_it_shares_that_of_repair() {
+        let traffic = shared(1);
+        let pace = Pace::new(traffic.clone());
+        assert_eq!(pace.set(None), RateLimit(Some(1)));
+        pace.spend(90_000).await;
+        assert!(pays_off_for_a_day(&traffic), "repair waits for it");
+        assert!(pace.spend(1).now_or_never().is_none(), "and it for repair");
+    }
+
+    #[tokio::test]
+    async fn a_new_rate_holds_for_what_waits_already() {
+        let traffic = shared(1);
+        let pace = Pace::new(traffic.clone());
+        pace.spend(90_000).await;
+        let mut waiting = Box::pin(pace.spend(1 << 40));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert_eq!(pace.set(Some(RateLimit(None))), RateLimit(None));
+        waiting.await;
+        traffic.refund(90_000);
+        assert!(!pays_off_for_a_day(&traffic), "what did not go at the shared rate is not counted there");
+    }
+
+    #[test]
+    fn a_slow_drain_goes_in_small_steps() {
+        let pace = Pace::new(shared(1 << 20));
+        assert_eq!(pace.batch_bytes(), 1 << 20);
+        for (rate, wanted) in [(Some(1), LEAST_MOVE_BYTES), (Some(1 << 30), MOVE_BYTES), (None, MOVE_BYTES)] {
+            pace.set(Some(RateLimit(rate)));
+            assert_eq!(pace.batch_bytes(), wanted, "{rate:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_while_it_waits_has_spent_nothing() {
+        let traffic = shared(1);
+        let pace = Pace::new(traffic.clone());
+        pace.spend(1).await;
+        assert!(pace.spend(90_000).now_or_never().is_none());
+        assert!(!pays_off_for_a_day(&traffic));
+    }
+}

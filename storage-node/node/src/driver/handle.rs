@@ -1,0 +1,377 @@
+//! The way in to the ring for the rest of the process: cheap to clone, and every wait has a deadline.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use chordfs_net::rpc::{RpcError, Value};
+use chordfs_ring::{Answer, Event, JoinError, NoRoute, Request, Route};
+use chordfs_types::{
+    placement,
+    ring_id::{Neighbours, NodeRef, RingArc, RingId},
+};
+use futures_util::future::join_all;
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{
+    Command, DriverSettings,
+    peers::Peers,
+    place::Places,
+    saved::Saver,
+    wire::{self, Load, own},
+};
+
+/// The longest ring that `members` walks.
+pub(super) const MEMBERS_MAX: usize = 4096;
+/// A lookup may meet that many dead hops in a row, each costing one call.
+const DEAD_HOPS: u32 = 10;
+/// How often a joining node chooses another position because the first was taken meanwhile.
+const POSITIONS_TRIED: u32 = 8;
+
+#[derive(Clone)]
+pub struct RingHandle(Arc<Shared>);
+
+pub(super) struct Shared {
+    settings: DriverSettings,
+    commands: mpsc::Sender<Command>,
+    views: Views,
+    peers: Peers,
+    saver: Saver,
+    places: Places,
+}
+
+/// The surroundings of this node: of all members, and of those that keep chunks.
+pub(super) struct Views {
+    pub ring: watch::Receiver<Neighbours>,
+    pub keepers: watch::Receiver<Neighbours>,
+}
+
+#[derive(Clone, Debug, Error)]
+pub enum RingError {
+    #[error("the ring of this node has stopped")]
+    Stopped,
+    #[error("the ring did not answer within {deadline:?}; try again")]
+    Deadline { deadline: Duration },
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error("no live node leads on from {after}; the ring may be repairing itself, try again")]
+    Broken { after: NodeRef },
+    #[error("the ring has more than {MEMBERS_MAX} members")]
+    TooLong,
+    #[error(transparent)]
+    Peer(#[from] RpcError),
+    #[error("{address} gave an answer that cannot be read: {reason}")]
+    Unreadable { address: SocketAddr, reason: String },
+}
+
+#[derive(Debug, Error)]
+pub enum EnterError {
+    #[error("none of the nodes {asked:?} lets this node join; the last one: {last}")]
+    NoMember { asked: Vec<SocketAddr>, last: RingError },
+}
+
+impl Shared {
+    pub(super) fn new(
+        settings: DriverSettings,
+        commands: mpsc::Sender<Command>,
+        views: Views,
+        peers: Peers,
+        saver: Saver,
+    ) -> Self {
+        Self { settings, commands, views, peers, saver, places: Places::default() }
+    }
+}
+
+impl RingHandle {
+    pub(super) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
+    pub(super) fn peers(&self) -> &Peers {
+        &self.0.peers
+    }
+
+    pub(super) fn saver(&self) -> &Saver {
+        &self.0.saver
+    }
+
+    pub(super) fn settings(&self) -> &DriverSettings {
+        &self.0.settings
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        &self.0.places
+    }
+
+    pub(super) fn kill_token(&self) -> Option<&CancellationToken> {
+        self.0.settings.kill.as_ref()
+    }
+
+    /// What this node knows of its surroundings now.
+    pub fn neighbours(&self) -> Neighbours {
+        self.0.views.ring.borrow().clone()
+    }
+
+    /// The same, and every change of it.
+    pub fn watch(&self) -> watch::Receiver<Neighbours> {
+        self.0.views.ring.clone()
+    }
+
+    /// The same of the ring without foreign members: what chunks are placed by.
+    pub fn keepers(&self) -> Neighbours {
+        self.0.views.keepers.borrow().clone()
+    }
+
+    pub fn watch_keepers(&self) -> watch::Receiver<Neighbours> {
+        self.0.views.keepers.clone()
+    }
+
+    pub fn me(&self) -> NodeRef {
+        self.0.views.ring.borrow().node
+    }
+
+    pub fn predecessor(&self) -> Option<NodeRef> {
+        self.0.views.ring.borrow().predecessor
+    }
+
+    /// Entry `index` of the successor list. A node that is alone is its own successor.
+    pub fn successor(&self, index: usize) -> Option<NodeRef> {
+        let view = self.0.views.ring.borrow();
+        match view.successors.is_empty() && index == 0 {
+            true => Some(view.node),
+            false => view.successors.get(index).copied(),
+        }
+    }
+
+    pub async fn find_successor(&self, target: RingId) -> Result<NodeRef, RingError> {
+        let deadline = self.settings().call_deadline * DEAD_HOPS;
+        Ok(self.ask(deadline, |caller| Command::FindSuccessor(target, caller)).await??)
+    }
+
+    /// Into the ring of `member`, at the present position. In a ring already: remembers `member`, and succeeds.
+    pub async fn join(&self, member: NodeRef) -> Result<(), RingError> {
+        let deadline = self.settings().call_deadline * DEAD_HOPS;
+        Ok(self.ask(deadline, |caller| Command::Join(member, caller)).await??)
+    }
+
+    pub async fn notify(&self, peer: NodeRef) -> Result<(), RingError> {
+        self.event(Event::Notified { peer }).await
+    }
+
+    pub async fn followed(&self, newcomer: NodeRef) -> Result<(), RingError> {
+        self.event(Event::Followed { newcomer }).await
+    }
+
+    pub async fn stabilize(&self) -> Result<(), RingError> {
+        self.event(Event::Stabilize).await
+    }
+
+    pub async fn check_predecessor(&self) -> Result<(), RingError> {
+        self.event(Event::CheckPredecessor).await
+    }
+
+    /// Where this node would go for the successor of `target`.
+    pub async fn route(&self, target: RingId) -> Result<Route, RingError> {
+        self.ask(self.settings().call_deadline, |caller| Command::Route(target, caller)).await
+    }
+
+    /// A peer says that it leaves.
+    pub async fn peer_left(&self, view: Neighbours) -> Result<(), RingError> {
+        let Neighbours { node, predecessor, successors } = view;
+        self.event(Event::PeerLeft { peer: node, predecessor, successors }).await
+    }
+
+    /// Out of the ring for good; the neighbours are told and close the gap at once.
+    pub async fn leave(&self) -> Result<(), RingError> {
+        self.event(Event::Leave).await
+    }
+
+    /// Tells `members` that the node of `view` has left, each once and at the same time: in a large ring the neighbours
+    /// alone would pass it on only step by step.
+    pub async fn say_left(&self, view: &Neighbours, members: &[NodeRef]) {
+        let deadline = self.settings().call_deadline;
+        let told = members
+            .iter()
+            .map(|node| self.call(node.ring_address(), own::LEAVE, vec![wire::neighbours_value(view)], deadline));
+        for (node, told) in members.iter().zip(join_all(told).await) {
+            if let Err(error) = told {
+                debug!(peer = %node, %error, "not told that this node has left");
+            }
+        }
+    }
+
+    /// One of the ring's calls, asked of another node on behalf of who asked this one.
+    pub async fn ask_heir(&self, heir: NodeRef, method: &str, params: Vec<Value>) -> Result<Value, Value> {
+        let deadline = self.settings().call_deadline * DEAD_HOPS;
+        match self.call(heir.ring_address(), method, params, deadline).await {
+            Err(RpcError::Remote { error, .. }) => Err(error),
+            answer => answer.map_err(|error| error.to_string().into()),
+        }
+    }
+
+    /// Into a ring for the first time, through the first of `seeds` that lets us; without any, this node founds one. A
+    /// node that has been in a ring keeps its id and goes back to it; any other takes the position it is given.
+    pub async fn enter(&self, seeds: &[SocketAddr]) -> Result<(), EnterError> {
+        let me = self.me().ring_address();
+        let seeds: Vec<SocketAddr> = seeds.iter().copied().filter(|&seed| seed != me).collect();
+        if seeds.is_empty() {
+            self.saver().change(|saved| saved.settled = true);
+            return Ok(());
+        }
+        let keeps_id = self.saver().is_settled() || self.settings().id.is_some();
+        self.enter_by(&seeds, keeps_id).await
+    }
+
+    /// As `enter`, at a new position.
+    pub(super) async fn enter_anew(&self, seeds: &[SocketAddr]) -> Result<(), EnterError> {
+        self.enter_by(seeds, false).await
+    }
+
+    async fn enter_by(&self, seeds: &[SocketAddr], keeps_id: bool) -> Result<(), EnterError> {
+        let mut last = RingError::Stopped;
+        for &seed in seeds {
+            match self.enter_through(seed, keeps_id).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    debug!(peer = %seed, %error, "not joined through this node");
+                    last = error;
+                }
+            }
+        }
+        Err(EnterError::NoMember { asked: seeds.to_vec(), last })
+    }
+
+    async fn enter_through(&self, seed: SocketAddr, mut keeps_id: bool) -> Result<(), RingError> {
+        let mut tried = 0;
+        loop {
+            let member = self.info(seed).await?;
+            if !keeps_id {
+                let place = self.place_through(member, tried).await?;
+                let id = self.settings().zone.map_or(placement::unmarked(place), |zone| zone.mark(place));
+                self.event(Event::Reposition { id }).await?;
+            }
+            tried += 1;
+            match self.join(member).await {
+                Err(RingError::Join(JoinError::IdTaken { by })) if tried < POSITIONS_TRIED => {
+                    warn!(node = %self.me(), peer = %by, "the position is taken; choosing another");
+                    keeps_id = false;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn info(&self, address: SocketAddr) -> Result<NodeRef, RingError> {
+        let value = self.call(address, "get_info", vec![], self.settings().call_deadline).await?;
+        let node = wire::node(&value).map_err(|reason| RingError::Unreadable { address, reason })?;
+        Ok(NodeRef { id: node.id, ip: address.ip(), port: address.port() })
+    }
+
+    /// All members in ring order, beginning with this node, as far as they are known to each other.
+    pub async fn members(&self) -> Result<Vec<NodeRef>, RingError> {
+        let view = self.neighbours();
+        let mut members = vec![view.node];
+        members.extend(view.successors);
+        let mut asked = BTreeSet::from([view.node.ring_address()]);
+        loop {
+            // The farthest known node leads on; if it is dead, one before it may know more.
+            let last = members[members.len() - 1];
+            let Some(&next) = members.iter().rev().find(|node| !asked.contains(&node.ring_address())) else {
+                return match asked.contains(&last.ring_address()) && self.closes(&members).await {
+                    true => Ok(members),
+                    false => Err(RingError::Broken { after: last }),
+                };
+            };
+            asked.insert(next.ring_address());
+            let Ok(Answer::Neighbours(theirs)) = self.peers().ask(next, Request::Neighbours).await else {
+                members.retain(|node| *node != next);
+                continue;
+            };
+            let comes_round = extend(&mut members, &theirs.successors);
+            if comes_round {
+                return Ok(members);
+            }
+            if members.len() > MEMBERS_MAX {
+                return Err(RingError::TooLong);
+            }
+        }
+    }
+
+    /// With nobody left to ask, the walk is whole only if this node is alone.
+    async fn closes(&self, members: &[NodeRef]) -> bool {
+        members.len() == 1 && self.neighbours().successors.is_empty()
+    }
+
+    /// Has this node been in a ring, now or in an earlier life? Then it finds that ring again by itself.
+    pub fn remembers(&self) -> bool {
+        self.saver().is_settled()
+    }
+
+    /// What another node knows of its surroundings.
+    pub async fn neighbours_of(&self, node: NodeRef) -> Result<Neighbours, RingError> {
+        let address = node.ring_address();
+        match self.peers().ask(node, Request::Neighbours).await {
+            Ok(Answer::Neighbours(theirs)) => Ok(theirs),
+            other => Err(RingError::Unreadable { address, reason: format!("{other:?}") }),
+        }
+    }
+
+    /// What `node` says of what it holds.
+    pub async fn load_of(&self, node: NodeRef) -> Result<Load, RingError> {
+        if node.ring_address() == self.me().ring_address() {
+            return Ok((self.settings().load)());
+        }
+        let address = node.ring_address();
+        let value = self.call(address, own::LOAD, vec![], self.settings().call_deadline).await?;
+        wire::load(&value).map_err(|reason| RingError::Unreadable { address, reason })
+    }
+
+    /// One call of any kind to another node, over the ring's connection to it.
+    pub(super) async fn call(
+        &self,
+        to: SocketAddr,
+        method: &str,
+        params: Vec<Value>,
+        deadline: Duration,
+    ) -> Result<Value, RpcError> {
+        self.peers().call(to, method, params, deadline).await
+    }
+
+    pub(super) async fn event(&self, event: Event) -> Result<(), RingError> {
+        self.ask(self.settings().call_deadline, |done| Command::Event(event, done)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        deadline: Duration,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, RingError> {
+        let (caller, result) = oneshot::channel();
+        let exchange = async {
+            self.0.commands.send(command(caller)).await.map_err(|_| RingError::Stopped)?;
+            result.await.map_err(|_| RingError::Stopped)
+        };
+        timeout(deadline, exchange).await.unwrap_or(Err(RingError::Deadline { deadline }))
+    }
+}
+
+/// Adds the nodes of `list` that go on clockwise from the last member. True if it reaches the first again.
+fn extend(members: &mut Vec<NodeRef>, list: &[NodeRef]) -> bool {
+    let first = members[0];
+    for &node in list {
+        if node.id == first.id {
+            return true;
+        }
+        let last = members[members.len() - 1];
+        if last.id == first.id || RingArc::new(last.id, first.id).strictly_contains(node.id) {
+            members.push(node);
+        }
+    }
+    false
+}

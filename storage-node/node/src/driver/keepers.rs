@@ -1,0 +1,236 @@
+//! The ring of those that keep chunks.
+//!
+//! Members may be foreign Chord nodes. They take part in look-ups and store nothing, so for chunks the ring is that of
+//! our own nodes alone: a key that a foreign node owns is kept by the next of ours, whose arc therefore begins after the
+//! nearest of ours before it. This view is given in the same form as the ring's own, and whoever places, writes, repairs
+//! or asks for chunks, or looks for voters, uses it and needs to know nothing of foreign nodes. Without any of them the
+//! two views are the same, and nobody is asked for anything.
+//!
+//! A node counts as ours until it has refused a call that none of ours can refuse.
+
+use std::{future::Future, time::Duration};
+
+use chordfs_ring::{Answer, Request};
+use chordfs_types::{
+    placement,
+    ring_id::{Neighbours, NodeRef, RingArc},
+};
+use futures_util::future::join_all;
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::handle::{RingError, RingHandle};
+
+/// Behind foreign nodes the ring may change without a word to us.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Nodes after this one that are looked for: the other two holders, and two to take their place.
+const WANTED: usize = 4;
+/// So many nodes are asked on the way round at most, in each direction.
+const STEPS: usize = 16;
+
+/// Keeps `keepers` up to date until `stop`.
+pub(super) async fn follow(handle: RingHandle, keepers: watch::Sender<Neighbours>, stop: CancellationToken) {
+    let mut views = handle.watch();
+    loop {
+        let view = views.borrow_and_update().clone();
+        let work = async {
+            publish(&keepers, keepers_near(&handle, &view).await);
+            handle.probe(view.successors.iter().chain(&view.predecessor)).await;
+            publish(&keepers, keepers_near(&handle, &view).await);
+            sleep(LOOK_EVERY).await;
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = views.changed() => if changed.is_err() { return },
+            () = work => {}
+        }
+    }
+}
+
+fn publish(keepers: &watch::Sender<Neighbours>, view: Neighbours) {
+    keepers.send_if_modified(|present| {
+        let changed = *present != view;
+        if changed {
+            *present = view;
+        }
+        changed
+    });
+}
+
+impl RingHandle {
+    /// All members that keep chunks, in ring order; this node first.
+    pub async fn keeping_members(&self) -> Result<Vec<NodeRef>, RingError> {
+        let mut members = self.members().await?;
+        self.probe(members.iter()).await;
+        members.retain(|node| !self.peers().is_foreign(node.ring_address()));
+        Ok(members)
+    }
+
+    /// Asks those of whom it is not known yet whether they are ours.
+    pub(super) async fn probe(&self, nodes: impl Iterator<Item = &NodeRef>) {
+        let me = self.me().ring_address();
+        let unknown = nodes.filter(|node| node.ring_address() != me && !self.peers().is_known(node.ring_address()));
+        let asked = unknown.map(|&node| async move {
+            self.peers().ask(node, Request::Neighbours).await.ok();
+            if self.peers().is_foreign(node.ring_address()) {
+                info!(peer = %node, "a foreign member of the ring: it keeps no chunks");
+            }
+        });
+        join_all(asked.collect::<Vec<_>>()).await;
+    }
+}
+
+/// What the way round is found from; in tests, something else than a ring.
+trait Around {
+    fn is_foreign(&self, node: &NodeRef) -> bool;
+    fn near(&self, node: NodeRef) -> impl Future<Output = Option<Neighbours>> + Send;
+}
+
+impl Around for RingHandle {
+    fn is_foreign(&self, node: &NodeRef) -> bool {
+        self.peers().is_foreign(node.ring_address())
+    }
+
+    async fn near(&self, node: NodeRef) -> Option<Neighbours> {
+        match self.peers().ask(node, Request::Neighbours).await {
+            Ok(Answer::Neighbours(theirs)) => Some(theirs),
+            _ => None,
+        }
+    }
+}
+
+async fn keepers_near(around: &impl Around, view: &Neighbours) -> Neighbours {
+    Neighbours { predecessor: before(around, view).await, node: view.node, successors: after(around, view).await }
+}
+
+/// The nearest keeper before us. Where the way back breaks off it is the last node that was found: our arc is the
+/// shorter for it, and nobody else's the longer.
+async fn before(around: &impl Around, view: &Neighbours) -> Option<NodeRef> {
+    let mut at = view.predecessor?;
+    for _ in 0..STEPS {
+        if at.id == view.node.id {
+            return None; // Round it goes, and there is no other.
+        }
+        if !around.is_foreign(&at) {
+            break;
+        }
+        let Some(next) = around.near(at).await.and_then(|theirs| theirs.predecessor) else { break };
+        let goes_back = next.id == view.node.id || RingArc::new(view.node.id, at.id).strictly_contains(next.id);
+        if !goes_back {
+            break;
+        }
+        at = next;
+    }
+    Some(at)
+}
+
+/// The keepers after us: those in the successor list, and some beyond it where foreign nodes take up its places, or where
+/// it does not reach the other zones or hosts that our holders are to be in.
+async fn after(around: &impl Around, view: &Neighbours) -> Vec<NodeRef> {
+    let mut list = view.successors.clone();
+    let keepers = |list: &[NodeRef]| list.iter().filter(|node| !around.is_foreign(node)).copied().collect::<Vec<_>>();
+    for _ in 0..STEPS {
+        let found = keepers(&list);
+        let is_enough = found.len() >= list.len().min(WANTED) && names_holders(view, &list, &found);
+        let Some(last) = list.last().copied().filter(|_| !is_enough) else { return found };
+        let Some(theirs) = around.near(last).await else { return found };
+        if !extend(&mut list, view.node, &theirs.successors) {
+            return keepers(&list);
+        }
+    }
+    keepers(&list)
+}
+
+/// The list goes once round, or nobody farther would be a holder.
+fn names_holders(view: &Neighbours, list: &[NodeRef], found: &[NodeRef]) -> bool {
+    let goes_round = view.predecessor.is_some_and(|before| list.contains(&before));
+    goes_round || placement::is_certain(&[&[view.node], found].concat())
+}
+
+/// Adds what goes on clockwise from the end of `list`; false when nothing does.
+fn extend(list: &mut Vec<NodeRef>, me: NodeRef, more: &[NodeRef]) -> bool {
+    let before = list.len();
+    for &node in more {
+        let last = list[list.len() - 1];
+        if node.id == me.id {
+            return false;
+        }
+        if RingArc::new(last.id, me.id).strictly_contains(node.id) {
+            list.push(node);
+        }
+    }
+    list.len() > before
+}
+
+#[cfg(test)]
+mod tests {
+    use chordfs_types::{placement::Zone, ring_id::RingId};
+
+    use super::*;
+
+    /// A ring of these ids; odd ones are foreign, and name three successors.
+    struct Fake(Vec<u32>);
+
+    fn node(id: u32) -> NodeRef {
+        NodeRef { ip: std::net::Ipv4Addr::from(id).into(), port: 5057, id: RingId(id) }
+    }
+
+    impl Fake {
+        fn view(&self, id: u32, list_len: usize) -> Neighbours {
+            let at = self.0.iter().position(|other| *other == id).expect("a member");
+            let count = self.0.len();
+            let step = |step: usize| node(self.0[(at + step) % count]);
+            let successors = (1..count).take(list_len).map(step).collect();
+            Neighbours { predecessor: (count > 1).then(|| step(count - 1)), node: node(id), successors }
+        }
+    }
+
+    impl Around for Fake {
+        fn is_foreign(&self, node: &NodeRef) -> bool {
+            node.id.0 % 2 == 1
+        }
+
+        async fn near(&self, node: NodeRef) -> Option<Neighbours> {
+            Some(self.view(node.id.0, if self.is_foreign(&node) { 3 } else { 8 }))
+        }
+    }
+
+    #[track_caller]
+    fn check(ring: &[u32], id: u32, list_len: usize, predecessor: u32, successors: &[u32]) {
+        let fake = Fake(ring.to_vec());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let found = runtime.block_on(keepers_near(&fake, &fake.view(id, list_len)));
+        let ids: Vec<u32> = found.successors.iter().map(|node| node.id.0).collect();
+        assert_eq!((found.predecessor.map_or(0, |node| node.id.0), &ids[..]), (predecessor, successors), "{ring:?}");
+    }
+
+    #[test]
+    fn foreign_nodes_are_not_there() {
+        check(&[20, 40, 60, 80], 40, 8, 20, &[60, 80, 20]);
+        check(&[20, 31, 40, 51, 60, 80], 40, 8, 20, &[60, 80, 20]);
+        check(&[20, 31, 33, 35, 40, 60], 40, 8, 20, &[60, 20]);
+        check(&[31, 33, 35, 40], 40, 8, 0, &[]);
+        check(&[40], 40, 8, 0, &[]);
+    }
+
+    #[test]
+    fn the_list_goes_on_behind_foreign_nodes() {
+        check(&[20, 40, 51, 53, 55, 57, 60, 80, 90, 100, 110], 40, 4, 20, &[60, 80, 90, 100, 110, 20]);
+        check(&[20, 40, 51, 53, 55, 57, 60], 40, 4, 20, &[60, 20]);
+    }
+
+    /// Even ids: ours.
+    #[test]
+    fn the_list_goes_on_until_it_reaches_the_other_zones() {
+        let [a, b, c] = ["1a", "1b", "1c"].map(|name| Zone::of_name(name).mark(RingId(0)).0 & !1);
+        let in_zone = |place: u32, zone: u32| place * 0x1_0000 + zone;
+        let zones = [a, a, a, a, a, a, b, a, a, a, c, a, a, a];
+        let ring: Vec<u32> = zones.iter().enumerate().map(|(at, zone)| in_zone(at as u32 + 1, *zone)).collect();
+        let fake = Fake(ring.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let found = runtime.block_on(keepers_near(&fake, &fake.view(ring[0], 4)));
+        let holders: Vec<u32> = placement::holders(&found.onwards()).iter().map(|node| node.id.0).collect();
+        assert_eq!(holders, [ring[0], ring[6], ring[10]]);
+    }
+}

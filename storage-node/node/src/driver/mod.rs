@@ -1,0 +1,324 @@
+//! The task that owns the ring: it waits, feeds one event to the `Ring`, and carries out the actions. No decision is
+//! taken here.
+//!
+//! `peers` talks to other nodes, `wire` is the form of what is said, `calls` answers what others ask of us, `handle` is
+//! the way in for the rest of the process, `place` gives positions to joining nodes, `keepers` is the ring without foreign nodes,
+//! `survey` shows who is there, `saved`
+//! keeps id and known peers on disk.
+
+mod calls;
+mod handle;
+mod keepers;
+mod peers;
+mod place;
+mod saved;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chordfs_ring::{Action, Event, JoinError, NoRoute, Ring, RingSettings, Route, Tag};
+use chordfs_types::{
+    placement::Zone,
+    ring_id::{Neighbours, NodeRef, RingArc, RingId},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use self::{
+    calls::ring_call,
+    handle::{EnterError, RingError, RingHandle},
+    saved::{SavedError, SavedRing},
+    survey::{Kind, Surveyed},
+    wire::{Load, own},
+};
+use self::{
+    handle::{Shared, Views},
+    peers::Peers,
+    saved::Saver,
+};
+
+/// Callers that may wait for the driver's attention.
+const QUEUE_COMMANDS: usize = 1024;
+/// The ring that has taken this node's position gives it another, if it is not changing itself this moment.
+const POSITION_TRIES: u32 = 30;
+const POSITION_PAUSE: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+pub struct DriverSettings {
+    pub ring: RingSettings,
+    /// How often the ring stabilizes.
+    pub stabilize_every: Duration,
+    /// How long a peer may take to answer. With `stabilize_every` it bounds how long a dead one stays.
+    pub call_deadline: Duration,
+    /// Copies of each chunk: what a position is chosen for.
+    pub copies: usize,
+    /// Where id and known peers are kept.
+    pub data_folder: PathBuf,
+    /// What fails together with this node, so that copies are kept elsewhere. Part of its position.
+    pub zone: Option<Zone>,
+    /// The position to take instead of a chosen one.
+    pub id: Option<RingId>,
+    /// Cancelled by the call `kill`; without it that call is refused.
+    pub kill: Option<CancellationToken>,
+    /// Until it is cancelled the ring says nothing to anybody, because its node cannot be answered yet.
+    pub silent_until: Option<CancellationToken>,
+    /// What this node holds now.
+    pub load: Arc<dyn Fn() -> Load + Send + Sync>,
+}
+
+impl DriverSettings {
+    pub fn new(data_folder: PathBuf) -> Self {
+        Self {
+            ring: RingSettings::default(),
+            stabilize_every: Duration::from_secs(1),
+            call_deadline: Duration::from_secs(1),
+            copies: 3,
+            data_folder,
+            zone: None,
+            id: None,
+            kill: None,
+            silent_until: None,
+            load: Arc::new(|| Load::Holds(0)),
+        }
+    }
+}
+
+/// Starts the ring of the node that others reach at `address`: of one, at once, and on its way back to the peers it
+/// remembers. `RingHandle::enter` takes it into a ring for the first time. Ends with `shutdown`.
+pub async fn start(
+    settings: DriverSettings,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+) -> Result<RingHandle, SavedError> {
+    let (saved, is_new) = match SavedRing::read(&settings.data_folder).await? {
+        Some(saved) => (saved, false),
+        None => (SavedRing::new(RingId::of_address(address)), true),
+    };
+    let id = match saved.settled {
+        true => saved.id,
+        false => at_first(&settings, saved.id),
+    };
+    warn_of_another_zone(&settings, id);
+    let me = NodeRef { ip: address.ip(), port: address.port(), id };
+    let ring = Ring::new(me, settings.ring, saved.known.clone());
+    let saver = Saver::start(settings.data_folder.clone(), saved.with_id(id)).await?;
+    saver.change(|saved| saved.address = Some(address));
+    info!(node = %me, is_new, "the ring starts");
+    Ok(Driver::start(ring, settings, saver, shutdown))
+}
+
+fn at_first(settings: &DriverSettings, saved: RingId) -> RingId {
+    let id = settings.id.unwrap_or(saved);
+    settings.zone.map_or(id, |zone| zone.mark(id))
+}
+
+/// A position is kept for life, and says the zone that the node had when it took it.
+fn warn_of_another_zone(settings: &DriverSettings, id: RingId) {
+    if let Some(zone) = settings.zone.filter(|&zone| Zone::of_id(id) != Some(zone)) {
+        warn!(
+            %id, zone = zone.number(),
+            "this node took its position without this zone, so its copies are not spread by it; to change that, drain it, \
+             and let it join again with an empty folder"
+        );
+    }
+}
+
+/// What the rest of the process asks of the ring's task.
+pub(crate) enum Command {
+    Event(Event, oneshot::Sender<()>),
+    FindSuccessor(RingId, oneshot::Sender<Result<NodeRef, NoRoute>>),
+    Join(NodeRef, oneshot::Sender<Result<(), JoinError>>),
+    Route(RingId, oneshot::Sender<Route>),
+}
+
+/// Who waits for the result with this tag.
+enum Waiting {
+    Lookup(oneshot::Sender<Result<NodeRef, NoRoute>>),
+    Join(oneshot::Sender<Result<(), JoinError>>),
+}
+
+struct Driver {
+    ring: Ring,
+    handle: RingHandle,
+    view: watch::Sender<Neighbours>,
+    waiting: HashMap<Tag, Waiting>,
+    next_tag: Tag,
+    /// Outcomes of calls. There are never more than calls in flight, and each has a deadline.
+    outcomes: mpsc::UnboundedSender<Event>,
+    started: Instant,
+}
+
+impl Driver {
+    fn start(ring: Ring, settings: DriverSettings, saver: Saver, shutdown: CancellationToken) -> RingHandle {
+        let (outcomes, outcome) = mpsc::unbounded_channel();
+        let (commands, command) = mpsc::channel(QUEUE_COMMANDS);
+        let (view, seen) = watch::channel(ring.neighbours());
+        let peers = Peers::new(settings.call_deadline, outcomes.clone());
+        let (every, silent) = (settings.stabilize_every, settings.silent_until.clone());
+        let (keepers, kept) = watch::channel(ring.neighbours());
+        let handle =
+            RingHandle::new(Shared::new(settings, commands, Views { ring: seen, keepers: kept }, peers, saver));
+        tokio::spawn(keepers::follow(handle.clone(), keepers, shutdown.clone()));
+        let driver = Driver {
+            ring,
+            handle: handle.clone(),
+            view,
+            waiting: HashMap::new(),
+            next_tag: 0,
+            outcomes,
+            started: Instant::now(),
+        };
+        tokio::spawn(async move {
+            if let Some(silent) = silent {
+                tokio::select! { () = silent.cancelled() => {} () = shutdown.cancelled() => {} }
+            }
+            driver.run(every, command, outcome, shutdown).await;
+        });
+        handle
+    }
+
+    async fn run(
+        mut self,
+        every: Duration,
+        mut commands: mpsc::Receiver<Command>,
+        mut outcomes: mpsc::UnboundedReceiver<Event>,
+        shutdown: CancellationToken,
+    ) {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = ticks.tick() => self.tick(),
+                Some(event) = outcomes.recv() => self.happens(event),
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => break,
+                },
+            }
+        }
+        self.handle.peers().close();
+    }
+
+    fn tick(&mut self) {
+        self.waiting.retain(|_, waiting| match waiting {
+            Waiting::Lookup(caller) => !caller.is_closed(),
+            Waiting::Join(caller) => !caller.is_closed(),
+        });
+        self.happens(Event::Tick);
+    }
+
+    /// A caller who is gone needs no answer, so a failure to send one is none.
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Event(event, done) => {
+                self.happens(event);
+                let _ = done.send(());
+            }
+            Command::Route(target, caller) => {
+                let _ = caller.send(self.ring.route(target));
+            }
+            Command::FindSuccessor(target, caller) => {
+                let tag = self.await_result(Waiting::Lookup(caller));
+                self.happens(Event::FindSuccessor { tag, target });
+            }
+            Command::Join(member, caller) => {
+                let tag = self.await_result(Waiting::Join(caller));
+                self.happens(Event::Join { tag, member });
+            }
+        }
+    }
+
+    fn await_result(&mut self, waiting: Waiting) -> Tag {
+        self.next_tag += 1;
+        self.waiting.insert(self.next_tag, waiting);
+        self.next_tag
+    }
+
+    fn happens(&mut self, event: Event) {
+        for action in self.ring.handle(self.started.elapsed(), event) {
+            self.carry_out(action);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        let peers = self.handle.peers();
+        match action {
+            Action::Ask { call, to, request } => {
+                let (peers, outcomes) = (peers.clone(), self.outcomes.clone());
+                tokio::spawn(async move {
+                    let event = match peers.ask(to, request).await {
+                        Ok(answer) => Event::Answered { call, answer },
+                        Err(why) => Event::Unanswered { call, why },
+                    };
+                    let _ = outcomes.send(event); // Nobody listens once the driver has ended.
+                });
+            }
+            Action::Tell { to, message } => {
+                let peers = peers.clone();
+                tokio::spawn(async move { peers.tell(to, message).await });
+            }
+            Action::Found { tag, result } => {
+                if let Some(Waiting::Lookup(caller)) = self.waiting.remove(&tag) {
+                    let _ = caller.send(result);
+                }
+            }
+            Action::Joined { tag, result } => {
+                if let Some(Waiting::Join(caller)) = self.waiting.remove(&tag) {
+                    let _ = caller.send(result);
+                }
+            }
+            Action::IdTaken { by } => self.take_another_position(by),
+            Action::Changed(view) => self.publish(view),
+            Action::Remember(known) => self.handle.saver().change(|saved| saved.known = known),
+        }
+    }
+
+    fn publish(&mut self, view: Neighbours) {
+        info!(node = %view.node, predecessor = ?view.predecessor, successors = ?view.successors, "neighbours changed");
+        let is_member = !view.successors.is_empty();
+        self.handle.saver().change(|saved| {
+            saved.id = view.node.id;
+            saved.settled |= is_member;
+        });
+        let before = self.view.send_replace(view.clone());
+        self.tell_who_is_before(&before, &view);
+    }
+
+    /// Somebody has come between this node and the one before: that one stabilizes now, and not when it would next.
+    /// Until it has, nobody vouches for the newcomer's arc, and who writes there waits.
+    fn tell_who_is_before(&self, before: &Neighbours, now: &Neighbours) {
+        let (Some(former), Some(newcomer)) = (before.predecessor, now.predecessor) else { return };
+        let between = RingArc::new(former.id, now.node.id).strictly_contains(newcomer.id);
+        if between && before.node.id == now.node.id {
+            let peers = self.handle.peers().clone();
+            tokio::spawn(async move { peers.hurry(former, newcomer).await });
+        }
+    }
+
+    fn take_another_position(&mut self, by: NodeRef) {
+        warn!(node = %self.ring.me(), peer = %by, "another member has this id; choosing another position");
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            for _ in 0..POSITION_TRIES {
+                let Err(error) = handle.enter_anew(&[by.ring_address()]).await else { return };
+                warn!(%error, "not joined again at another position yet");
+                tokio::time::sleep(POSITION_PAUSE).await;
+            }
+            warn!("cannot join again at another position; remembered peers go on being asked");
+        });
+    }
+}

@@ -1,0 +1,294 @@
+//! Talking to other nodes: one connection to each, opened when first needed and again when it broke, and the dialect
+//! that the node there understands.
+//!
+//! A foreign Chord node knows the ten calls of the ring alone. It answers our own calls with an error; from then on, as
+//! long as that connection lasts, it is asked with those ten. One of ours may refuse a call too, so a refusal counts only
+//! where none of ours can refuse.
+
+use std::{
+    collections::HashMap,
+    io::ErrorKind,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chordfs_net::rpc::{RpcClient, RpcError, Value};
+use chordfs_ring::{
+    Answer, Event, Failure, Message, Request,
+    foreign::{self, Call, Heard, Reply, Talk},
+};
+use chordfs_types::ring_id::NodeRef;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OnceCell, mpsc},
+    time::timeout,
+};
+use tracing::{debug, trace};
+
+use super::wire::{self, own};
+
+#[derive(Clone)]
+pub struct Peers(Arc<Inner>);
+
+struct Inner {
+    peers: Mutex<HashMap<SocketAddr, Arc<Peer>>>,
+    /// Who was foreign, and who was not, when they last answered a call of our own.
+    foreign: Mutex<HashMap<SocketAddr, bool>>,
+    call_deadline: Duration,
+    /// Where a broken connection is reported.
+    events: mpsc::UnboundedSender<Event>,
+    closed: AtomicBool,
+}
+
+struct Peer {
+    address: SocketAddr,
+    /// Callers that come while it connects wait for the same attempt.
+    client: OnceCell<RpcClient>,
+    is_foreign: AtomicBool,
+    deadline: Duration,
+}
+
+impl Peers {
+    pub fn new(call_deadline: Duration, events: mpsc::UnboundedSender<Event>) -> Self {
+        let closed = AtomicBool::new(false);
+        Self(Arc::new(Inner { peers: Mutex::default(), foreign: Mutex::default(), call_deadline, events, closed }))
+    }
+
+    /// The answer, or why there is none; within the call deadline, connecting and dialect included.
+    pub async fn ask(&self, to: NodeRef, request: Request) -> Result<Answer, Failure> {
+        trace!(peer = %to, ?request, "asking");
+        let address = to.ring_address();
+        let peer = self.peer(address);
+        let result = timeout(self.0.call_deadline, self.ask_peer(&peer, &request))
+            .await
+            .unwrap_or_else(|_| Err(RpcError::Deadline { address, deadline: self.0.call_deadline }));
+        result.map_err(|error| {
+            debug!(peer = %to, %error, "no answer");
+            let why = failure(&error, &request, &peer);
+            if why != Failure::Refused {
+                self.drop_peer(&peer);
+            }
+            why
+        })
+    }
+
+    /// One call of any kind, connecting included.
+    pub async fn call(
+        &self,
+        address: SocketAddr,
+        method: &str,
+        params: Vec<Value>,
+        deadline: Duration,
+    ) -> Result<Value, RpcError> {
+        let peer = self.peer(address);
+        let call = async { self.client(&peer).await?.call(method, params, deadline).await };
+        timeout(deadline, call).await.unwrap_or(Err(RpcError::Deadline { address, deadline }))
+    }
+
+    /// Whether the node there, when it last answered, knew only the calls of any Chord node.
+    pub fn is_foreign(&self, address: SocketAddr) -> bool {
+        self.0.foreign.lock().get(&address).is_some_and(|foreign| *foreign)
+    }
+
+    /// Whether it has told, over a connection that lasts, which kind it is.
+    pub fn is_known(&self, address: SocketAddr) -> bool {
+        let connected = self.0.peers.lock().contains_key(&address);
+        connected && self.0.foreign.lock().contains_key(&address)
+    }
+
+    fn note(&self, address: SocketAddr, is_foreign: bool) {
+        self.0.foreign.lock().insert(address, is_foreign);
+    }
+
+    pub async fn tell(&self, to: NodeRef, message: Message) {
+        let (method, value) = match &message {
+            Message::Notify(me) => ("notify", wire::node_value(*me)),
+            Message::Leave(view) => (own::LEAVE, wire::neighbours_value(view)),
+        };
+        if let Err(error) = self.call(to.ring_address(), method, vec![value], self.0.call_deadline).await {
+            debug!(peer = %to, %error, method, "not told");
+        }
+    }
+
+    /// Asks a node to stabilize now, because `newcomer` has come after it. One of ours hears who that is, as it may have
+    /// found it gone lately and would not look at it for seconds; any other Chord node can be asked to stabilize. To
+    /// notify it would not do: without a predecessor it would take the newcomer for one.
+    pub async fn hurry(&self, node: NodeRef, newcomer: NodeRef) {
+        let (address, deadline) = (node.ring_address(), self.0.call_deadline);
+        let told = match self.is_foreign(address) {
+            false => self.call(address, own::FOLLOWED, vec![wire::node_value(newcomer)], deadline).await.is_ok(),
+            true => false,
+        };
+        if !told && let Err(error) = self.call(address, "stabilize", vec![], deadline).await {
+            debug!(peer = %node, %error, "it stabilizes when it would anyway");
+        }
+    }
+
+    pub fn close(&self) {
+        self.0.closed.store(true, Ordering::Relaxed);
+        let peers = std::mem::take(&mut *self.0.peers.lock());
+        peers.values().for_each(|peer| peer.hang_up());
+    }
+
+    fn peer(&self, address: SocketAddr) -> Arc<Peer> {
+        let new = || {
+            let deadline = self.0.call_deadline;
+            Arc::new(Peer { address, client: OnceCell::new(), is_foreign: AtomicBool::new(false), deadline })
+        };
+        self.0.peers.lock().entry(address).or_insert_with(new).clone()
+    }
+
+    async fn client(&self, peer: &Arc<Peer>) -> Result<RpcClient, RpcError> {
+        let connect = || async {
+            let client = RpcClient::connect(peer.address, self.0.call_deadline, None).await?;
+            self.watch(peer.clone(), client.clone());
+            Ok(client)
+        };
+        match peer.client.get_or_try_init(connect).await {
+            Ok(client) => Ok(client.clone()),
+            Err(error) => {
+                self.drop_peer(peer);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reports the end of the connection at once: that is how the death of a neighbour is usually first seen.
+    fn watch(&self, peer: Arc<Peer>, client: RpcClient) {
+        let peers = self.clone();
+        tokio::spawn(async move {
+            client.closed().await;
+            peers.drop_peer(&peer);
+            if !peers.0.closed.load(Ordering::Relaxed) {
+                let _ = peers.0.events.send(Event::ConnectionLost { peer: peer.address });
+            }
+        });
+    }
+
+    /// The next call to this address connects anew.
+    fn drop_peer(&self, peer: &Arc<Peer>) {
+        let mut peers = self.0.peers.lock();
+        if peers.get(&peer.address).is_some_and(|present| Arc::ptr_eq(present, peer)) {
+            peers.remove(&peer.address);
+        }
+        drop(peers);
+        peer.hang_up();
+    }
+
+    async fn ask_peer(&self, peer: &Arc<Peer>, request: &Request) -> Result<Answer, RpcError> {
+        let client = self.client(peer).await?;
+        if !peer.is_foreign.load(Ordering::Relaxed) {
+            match peer.ask_own(&client, request).await {
+                Err(error @ RpcError::Remote { .. }) if *request != Request::Info => {
+                    if !peer.refuses_own_calls(&client).await? {
+                        return Err(error);
+                    }
+                    debug!(peer = %peer.address, %error, "not one of ours; asking with the ten calls alone");
+                    peer.is_foreign.store(true, Ordering::Relaxed);
+                    self.note(peer.address, true);
+                }
+                outcome => {
+                    if outcome.is_ok() && *request != Request::Info {
+                        self.note(peer.address, false);
+                    }
+                    return outcome;
+                }
+            }
+        }
+        peer.ask_foreign(&client, request).await
+    }
+}
+
+fn failure(error: &RpcError, request: &Request, peer: &Peer) -> Failure {
+    match error {
+        RpcError::Remote { .. } => Failure::Refused,
+        RpcError::Connect { kind: ErrorKind::ConnectionRefused, .. } => Failure::Unreachable,
+        RpcError::Deadline { .. } if peer.is_foreign.load(Ordering::Relaxed) => foreign::silence(request),
+        RpcError::Connect { .. } | RpcError::Deadline { .. } | RpcError::Closed { .. } => Failure::Silent,
+    }
+}
+
+impl Peer {
+    fn hang_up(&self) {
+        if let Some(client) = self.client.get() {
+            client.close();
+        }
+    }
+
+    async fn call(&self, client: &RpcClient, method: &str, params: Vec<Value>) -> Result<Value, RpcError> {
+        client.call(method, params, self.deadline).await
+    }
+
+    /// An answer that cannot be read counts as a refusal.
+    fn read<T>(&self, result: Result<T, String>) -> Result<T, RpcError> {
+        result.map_err(|error| RpcError::Remote { address: self.address, error: error.into() })
+    }
+
+    async fn ask_own(&self, client: &RpcClient, request: &Request) -> Result<Answer, RpcError> {
+        match request {
+            Request::Info => Ok(Answer::Info(self.info(client).await?)),
+            Request::Neighbours => {
+                let value = self.call(client, own::NEIGHBOURS, vec![]).await?;
+                Ok(Answer::Neighbours(self.read(wire::neighbours(&value))?))
+            }
+            Request::Route(target) => {
+                let value = self.call(client, own::ROUTE, vec![target.0.into()]).await?;
+                Ok(Answer::Route(self.read(wire::route(&value))?))
+            }
+        }
+    }
+
+    /// None of ours refuses this call, whatever state it is in; others of our own it may, and what it answers may be
+    /// more than we can read.
+    async fn refuses_own_calls(&self, client: &RpcClient) -> Result<bool, RpcError> {
+        match self.call(client, own::NEIGHBOURS, vec![]).await {
+            Ok(_) => Ok(false),
+            Err(RpcError::Remote { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn info(&self, client: &RpcClient) -> Result<NodeRef, RpcError> {
+        let value = self.call(client, "get_info", vec![]).await?;
+        self.read(wire::node(&value))
+    }
+
+    /// What it refuses or what cannot be read may still be part of an answer, as the end of its list; a broken
+    /// connection is not.
+    async fn ask_foreign(&self, client: &RpcClient, request: &Request) -> Result<Answer, RpcError> {
+        let mut talk = Talk::new(request);
+        loop {
+            let (method, params) = spoken(talk.call());
+            let value = self.call(client, method, params).await;
+            let node = value.and_then(|value| self.read(wire::optional_node(&value)));
+            let (reply, error) = match node {
+                Ok(Some(node)) => (Reply::Node(node), None),
+                Ok(None) => (Reply::NoNode, None),
+                Err(error @ RpcError::Remote { .. }) => (Reply::Refused, Some(error)),
+                Err(error) => return Err(error),
+            };
+            match talk.heard(reply) {
+                Heard::GoOn => {}
+                Heard::Answer(answer) => return Ok(answer),
+                Heard::Refused => return Err(error.unwrap_or_else(|| self.no_node(method))),
+            }
+        }
+    }
+
+    fn no_node(&self, method: &str) -> RpcError {
+        RpcError::Remote { address: self.address, error: format!("{method} named no node").into() }
+    }
+}
+
+fn spoken(call: Call) -> (&'static str, Vec<Value>) {
+    match call {
+        Call::Info => ("get_info", vec![]),
+        Call::Predecessor => ("get_predecessor", vec![]),
+        Call::Successor { index } => ("get_successor", vec![index.into()]),
+        Call::FindSuccessor { target } => ("find_successor", vec![target.0.into()]),
+    }
+}

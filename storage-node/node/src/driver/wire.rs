@@ -1,0 +1,104 @@
+//! What travels between ring drivers beside nodes: the calls of our own, and routes.
+//!
+//! Route = `[is_final, [node, ...], [node beyond, ...]]`. Load = bytes: uint; nil: moving; `"leaving"`.
+
+pub use chordfs_net::ring_wire::{
+    neighbours, neighbours_value, node, node_value, nodes, nodes_value, optional_node, optional_value, shortened, text,
+};
+use chordfs_net::rpc::Value;
+use chordfs_ring::Route;
+
+/// Calls of our own; a foreign node answers them with an error and is then asked with the ten calls alone.
+pub mod own {
+    pub use chordfs_types::namespace::calls::{KEEPERS, NEIGHBOURS};
+    /// `[id]`, returns a Route: where this node would go for the successor of that id.
+    pub const ROUTE: &str = "chordfs_route";
+    /// `[neighbours]` of a node that leaves the ring; returns nil.
+    pub const LEAVE: &str = "chordfs_leave";
+    /// `[Node]` that has come between the receiver and its successor, the sender: the receiver stabilizes; returns nil.
+    pub const FOLLOWED: &str = "chordfs_followed";
+    /// Returns a Load.
+    pub const LOAD: &str = "chordfs_load";
+    /// `[address: str]` or `[address: str, id: uint]`, returns the id at which the node there should join. The id says the
+    /// node's zone, and nothing else.
+    pub const PLACE: &str = "chordfs_place";
+}
+
+/// What a node holds, as far as that says what it will hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Bytes, of what it should hold and of nothing else.
+    Holds(u64),
+    /// Chunks are moving to it or from it, or it has not given away yet what others hold now.
+    Moving,
+    /// It drains.
+    Leaving,
+}
+
+const LEAVING: &str = "leaving";
+
+pub fn load_value(load: Load) -> Value {
+    match load {
+        Load::Holds(bytes) => bytes.into(),
+        Load::Moving => Value::Nil,
+        Load::Leaving => LEAVING.into(),
+    }
+}
+
+pub fn load(value: &Value) -> Result<Load, String> {
+    match value.as_u64() {
+        Some(bytes) => Ok(Load::Holds(bytes)),
+        None if value.is_nil() => Ok(Load::Moving),
+        None if text(value) == Some(LEAVING) => Ok(Load::Leaving),
+        None => Err(format!("expected bytes: uint, nil or {LEAVING:?}, got {}", shortened(value))),
+    }
+}
+
+pub fn route_value(route: &Route) -> Value {
+    let (is_final, nodes, beyond) = match route {
+        Route::Owner(nodes) => (true, nodes, &[][..]),
+        Route::Ask { nodes, beyond } => (false, nodes, &beyond[..]),
+    };
+    Value::Array(vec![is_final.into(), nodes_value(nodes), nodes_value(beyond)])
+}
+
+pub fn route(value: &Value) -> Result<Route, String> {
+    let wrong = || format!("expected [is_final: bool, [node, ...], [node, ...]], got {}", shortened(value));
+    match value.as_array().map(Vec::as_slice) {
+        Some([is_final, list, beyond]) => match (is_final.as_bool().ok_or_else(wrong)?, nodes(list)?) {
+            (true, list) if list.is_empty() => Err(wrong()),
+            (true, list) => Ok(Route::Owner(list)),
+            (false, list) => Ok(Route::Ask { nodes: list, beyond: nodes(beyond)? }),
+        },
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chordfs_types::ring_id::{NodeRef, RingId};
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_reads_back() {
+        let node = NodeRef { ip: [10, 0, 0, 7].into(), port: 5057, id: RingId(9) };
+        let ask = |nodes, beyond| Route::Ask { nodes, beyond };
+        for way in [Route::Owner(vec![node, node]), ask(vec![node], vec![node, node]), ask(vec![], vec![])] {
+            assert_eq!(route(&route_value(&way)), Ok(way));
+        }
+        for held in [Load::Holds(0), Load::Holds(u64::MAX), Load::Moving, Load::Leaving] {
+            assert_eq!(load(&load_value(held)), Ok(held));
+        }
+    }
+
+    #[test]
+    fn wrong_shapes_are_told() {
+        for wrong in [Value::Nil, Value::Array(vec![true.into(), Value::Array(vec![])]), Value::Array(vec![7.into()])] {
+            assert!(route(&wrong).is_err(), "{wrong}");
+        }
+        for wrong in [Value::from("gone"), Value::from(-1), Value::Array(vec![])] {
+            assert!(load(&wrong).is_err(), "{wrong}");
+        }
+    }
+}

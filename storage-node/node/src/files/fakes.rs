@@ -1,0 +1,247 @@
+//! A namespace and a chunk store in memory: the real tables without a log, and a map; with switches for what goes wrong.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use chordfs_net::chunk_client::NewChunk;
+use chordfs_tables::Tables;
+use chordfs_types::{
+    chunk::{ChunkRef, Version},
+    fs_error::FsError,
+    namespace::{
+        Answer, Attr, Change, EntryName, FileKind, Ino, NamespaceOp, NewNode, OpId, Query, RenameMode, Reply,
+        SessionId, Time, Truncate,
+    },
+};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+
+use super::{Chunks, Namespace};
+
+/// Entries or extents per answer: small, so that paging happens.
+pub const PAGE: usize = 5;
+
+pub struct FakeNamespace {
+    log: Mutex<Log>,
+}
+
+struct Log {
+    tables: Tables,
+    session: SessionId,
+    /// Also the sequence number and the seconds since a day in 2001.
+    index: u64,
+    failure: Option<FsError>,
+    /// Carried out before the next commit.
+    overtaking: Option<Change>,
+}
+
+impl Default for FakeNamespace {
+    fn default() -> Self {
+        let mut log = Log { tables: Tables::new(), session: SessionId(0), index: 0, failure: None, overtaking: None };
+        match log.apply_as(None, Change::OpenSession { nonce: 1, client: "test".into() }) {
+            Ok(Reply::Session { session, .. }) => log.session = session,
+            other => panic!("{other:?}"),
+        }
+        Self { log: Mutex::new(log) }
+    }
+}
+
+impl Log {
+    fn apply(&mut self, change: Change) -> Result<Reply, FsError> {
+        let origin = OpId { session: self.session, sequence: self.index, answered_below: self.index };
+        self.apply_as(Some(origin), change)
+    }
+
+    fn apply_as(&mut self, origin: Option<OpId>, change: Change) -> Result<Reply, FsError> {
+        self.index += 1;
+        let now = Time { secs: 1_000_000_000 + self.index as i64, nanos: 0 };
+        self.tables.apply(self.index, now, &NamespaceOp { origin, now, change }).reply
+    }
+
+    /// Deletes files that have neither a name nor a holder.
+    fn purge(&mut self) {
+        let before = Time { secs: i64::MAX, nanos: 0 };
+        self.apply_as(None, Change::PurgeOrphans { before, limit: u32::MAX }).unwrap();
+    }
+}
+
+impl FakeNamespace {
+    /// Every call fails with this from now on.
+    pub fn fail(&self, failure: Option<FsError>) {
+        self.log.lock().failure = failure;
+    }
+
+    /// Somebody else's change comes just before the next commit.
+    pub fn overtake(&self, change: Change) {
+        self.log.lock().overtaking = Some(change);
+    }
+
+    /// What has a name or a holder, the root apart.
+    pub fn inode_count(&self) -> u64 {
+        let mut log = self.log.lock();
+        log.purge();
+        match log.tables.query(&Query::StatFs).unwrap() {
+            Answer::StatFs { inodes, .. } => inodes - 1,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn attr(&self, name: &str) -> Option<Attr> {
+        match self.log.lock().tables.query(&Query::Lookup { parent: Ino::ROOT, name: entry(name) }) {
+            Ok(Answer::Attr(attr)) => Some(attr),
+            _ => None,
+        }
+    }
+
+    pub fn rename(&self, from: &str, to: &str) {
+        let (parent, new_parent) = (Ino::ROOT, Ino::ROOT);
+        let (name, new_name, mode) = (entry(from), entry(to), RenameMode::Replace);
+        let rename = Change::Rename { parent, name, new_parent, new_name, mode, hold: false };
+        self.log.lock().apply(rename).unwrap();
+    }
+
+    pub fn make(&self, parent: Ino, name: &str, kind: FileKind, target: &str) -> Ino {
+        let target = Bytes::from(target.to_owned());
+        let node = NewNode { kind, mode: 0o640, uid: 1, gid: 1, rdev: 0, chunk_bytes: 4096, target };
+        let make = Change::Make { parent, name: entry(name), node, exclusive: true };
+        match self.log.lock().apply(make).unwrap() {
+            Reply::Entry { attr, .. } => attr.ino,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn grow(&self, ino: Ino, size: u64) {
+        let truncate = Some(Truncate { size, tail: None });
+        let set = chordfs_types::namespace::SetAttr { truncate, ..Default::default() };
+        self.log.lock().apply(Change::SetAttr { ino, set }).unwrap();
+    }
+}
+
+fn entry(name: &str) -> EntryName {
+    EntryName::new(name.to_owned()).unwrap()
+}
+
+/// The first [`PAGE`] items.
+fn short_page(answer: Answer) -> Answer {
+    let cut = |len: usize, more: bool| more || len > PAGE;
+    match answer {
+        Answer::Open { attr, mut extents, more } => {
+            let more = cut(extents.len(), more);
+            extents.truncate(PAGE);
+            Answer::Open { attr, extents, more }
+        }
+        Answer::Extents { mut extents, more } => {
+            let more = cut(extents.len(), more);
+            extents.truncate(PAGE);
+            Answer::Extents { extents, more }
+        }
+        Answer::Entries { parent, mut entries, more } => {
+            let more = cut(entries.len(), more);
+            entries.truncate(PAGE);
+            Answer::Entries { parent, entries, more }
+        }
+        other => other,
+    }
+}
+
+impl Namespace for FakeNamespace {
+    fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
+        Box::pin(async move {
+            let mut log = self.log.lock();
+            log.failure.clone().map_or(Ok(()), Err)?;
+            if matches!(change, Change::Commit { .. })
+                && let Some(overtaking) = log.overtaking.take()
+            {
+                log.apply(overtaking).unwrap();
+            }
+            log.apply(change)
+        })
+    }
+
+    fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
+        Box::pin(async move {
+            let log = self.log.lock();
+            log.failure.clone().map_or(Ok(()), Err)?;
+            log.tables.query(&query).map(short_page)
+        })
+    }
+
+    fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
+        Box::pin(async move {
+            match Namespace::apply(self, Change::AllocateVersions { count: 1 }).await? {
+                Reply::Versions(block) => Ok(block.first),
+                other => panic!("{other:?}"),
+            }
+        })
+    }
+}
+
+#[derive(Default)]
+pub struct FakeChunks {
+    stored: Mutex<HashMap<ChunkRef, Bytes>>,
+    failure: Mutex<Option<FsError>>,
+    /// Gets that succeed before `failure` shows.
+    gets_left: Mutex<Option<usize>>,
+    largest_batch: Mutex<usize>,
+}
+
+impl FakeChunks {
+    pub fn fail(&self, failure: Option<FsError>) {
+        *self.failure.lock() = failure;
+    }
+
+    /// After `gets` more gets there is nothing to be had.
+    pub fn fail_after(&self, gets: usize) {
+        *self.gets_left.lock() = Some(gets);
+    }
+
+    pub fn largest_batch_bytes(&self) -> usize {
+        *self.largest_batch.lock()
+    }
+
+    pub fn count(&self) -> usize {
+        self.stored.lock().len()
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        let stored = self.stored.lock();
+        let mut names: Vec<_> = stored.keys().map(|chunk| format!("{}_chunk_{}", chunk.file, chunk.id.index)).collect();
+        names.sort();
+        names
+    }
+
+    fn check_get(&self) -> Result<(), FsError> {
+        match &mut *self.gets_left.lock() {
+            Some(0) => Err(FsError::NoReplica { detail: "all gone".into() }),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Chunks for FakeChunks {
+    fn put(&self, chunks: Vec<NewChunk>, _durable: bool) -> BoxFuture<'_, Result<(), FsError>> {
+        Box::pin(async move {
+            self.failure.lock().clone().map_or(Ok(()), Err)?;
+            let bytes = chunks.iter().map(|chunk| chunk.data.len()).sum();
+            let mut largest = self.largest_batch.lock();
+            *largest = largest.max(bytes);
+            let chunks = chunks.into_iter().map(|chunk| (ChunkRef { file: chunk.file, id: chunk.id }, chunk.data));
+            self.stored.lock().extend(chunks);
+            Ok(())
+        })
+    }
+
+    fn get(&self, chunks: Vec<ChunkRef>) -> BoxFuture<'_, Result<Vec<Bytes>, FsError>> {
+        Box::pin(async move {
+            self.failure.lock().clone().map_or(Ok(()), Err)?;
+            self.check_get()?;
+            let stored = self.stored.lock();
+            let missing = |chunk: &ChunkRef| FsError::NoReplica { detail: format!("{chunk:?}") };
+            chunks.iter().map(|chunk| stored.get(chunk).cloned().ok_or_else(|| missing(chunk))).collect()
+        })
+    }
+}

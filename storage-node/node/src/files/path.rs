@@ -1,0 +1,94 @@
+//! From a path to attributes, through symlinks.
+//!
+//! Most paths hold no symlink and cost one round trip. Only where one is met is the path walked name by name, with the
+//! symlinks' targets spliced in. A target that leaves the tree, absolute ones included, leads nowhere: the tree does not
+//! know where it is mounted.
+
+use std::collections::VecDeque;
+
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Answer, Attr, EntryName, FileKind, Ino, Query},
+};
+
+use super::{Namespace, unexpected};
+
+/// How many symlinks one path may lead through.
+pub const MAX_SYMLINK_HOPS: u32 = 8;
+
+/// `NoEntry` also where a symlink leads out of the tree or round in circles. Never answers a symlink.
+pub async fn resolve(namespace: &dyn Namespace, path: &[EntryName]) -> Result<Attr, FsError> {
+    match namespace.query(Query::Resolve { path: path.to_vec() }).await {
+        Ok(Answer::Attr(attr)) if attr.kind != FileKind::Symlink => Ok(attr),
+        Ok(Answer::Attr(_)) | Err(FsError::NotDirectory) => walk(namespace, path).await,
+        Ok(other) => Err(unexpected("Resolve", &other)),
+        Err(error) => Err(error),
+    }
+}
+
+enum Step {
+    Up,
+    Down(EntryName),
+}
+
+async fn walk(namespace: &dyn Namespace, path: &[EntryName]) -> Result<Attr, FsError> {
+    let mut todo: VecDeque<Step> = path.iter().cloned().map(Step::Down).collect();
+    let mut trail = vec![get_attr(namespace, Ino::ROOT).await?];
+    let mut hops = 0;
+    while let Some(step) = todo.pop_front() {
+        let Step::Down(name) = step else {
+            trail.pop();
+            if trail.is_empty() {
+                return Err(FsError::NoEntry);
+            }
+            continue;
+        };
+        let parent = trail.last().expect("the root stays on the trail").ino;
+        let attr = lookup(namespace, parent, name).await?;
+        if attr.kind != FileKind::Symlink {
+            trail.push(attr);
+            continue;
+        }
+        hops += 1;
+        if hops > MAX_SYMLINK_HOPS {
+            return Err(FsError::NoEntry);
+        }
+        for step in read_link(namespace, attr.ino).await?.into_iter().rev() {
+            todo.push_front(step);
+        }
+    }
+    Ok(trail.pop().expect("the root stays on the trail"))
+}
+
+async fn get_attr(namespace: &dyn Namespace, ino: Ino) -> Result<Attr, FsError> {
+    match namespace.query(Query::GetAttr { ino }).await? {
+        Answer::Attr(attr) => Ok(attr),
+        other => Err(unexpected("GetAttr", &other)),
+    }
+}
+
+async fn lookup(namespace: &dyn Namespace, parent: Ino, name: EntryName) -> Result<Attr, FsError> {
+    match namespace.query(Query::Lookup { parent, name }).await? {
+        Answer::Attr(attr) => Ok(attr),
+        other => Err(unexpected("Lookup", &other)),
+    }
+}
+
+async fn read_link(namespace: &dyn Namespace, ino: Ino) -> Result<Vec<Step>, FsError> {
+    let target = match namespace.query(Query::ReadLink { ino }).await? {
+        Answer::Target(target) => target,
+        other => return Err(unexpected("ReadLink", &other)),
+    };
+    if target.first() == Some(&b'/') {
+        return Err(FsError::NoEntry);
+    }
+    let parts = target.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.map(step).collect()
+}
+
+fn step(part: &[u8]) -> Result<Step, FsError> {
+    match part {
+        b".." => Ok(Step::Up),
+        name => Ok(Step::Down(EntryName::new(name.to_vec()).map_err(|_| FsError::NoEntry)?)),
+    }
+}

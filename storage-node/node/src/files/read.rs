@@ -1,0 +1,206 @@
+//! Reading a file, or one chunk of it, as a stream of batches with the next one fetched ahead.
+//!
+//! What is read is the commit that was newest when the file was opened. Chunks are never overwritten, so that needs no
+//! lock; only a file with more extents than one answer carries has to be checked for changes when the next page of them
+//! is fetched. Three batches at most are in memory for one reader: being sent, waiting, being fetched.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use chordfs_types::{
+    chunk::{ChunkId, ChunkRef},
+    chunk_api::MAX_BATCH_CHUNKS,
+    fs_error::FsError,
+    namespace::{Answer, Attr, Extent, FileKind, Ino, Query},
+};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{FileService, unexpected};
+
+/// What is fetched at once, rounded down to whole chunks.
+const BATCH_BYTES: u64 = 4 << 20;
+
+/// A file, or a window of it, as of its newest commit.
+pub struct Opened {
+    pub attr: Attr,
+    /// The one chunk this is about, counted from 1; `None` for the whole file.
+    pub chunk: Option<u32>,
+    window: Range<u64>,
+    reader: Reader,
+}
+
+pub type ByteStream = BoxStream<'static, Result<Bytes, FsError>>;
+
+impl Opened {
+    pub(super) async fn whole(service: &FileService, ino: Ino) -> Result<Self, FsError> {
+        let reader = Reader::open(service, ino).await?;
+        let attr = reader.attr.clone();
+        Ok(Self { window: 0..attr.size, attr, chunk: None, reader })
+    }
+
+    /// `NoEntry` beyond the end. Chunk 1 of an empty file is there, and empty.
+    pub(super) async fn chunk(service: &FileService, ino: Ino, index: u32) -> Result<Self, FsError> {
+        let whole = Self::whole(service, ino).await?;
+        let chunk_bytes = u64::from(whole.attr.chunk_bytes);
+        let start = u64::from(index.checked_sub(1).ok_or(FsError::NoEntry)?) * chunk_bytes;
+        if start >= whole.attr.size && index != 1 {
+            return Err(FsError::NoEntry);
+        }
+        let window = start..whole.attr.size.min(start + chunk_bytes);
+        Ok(Self { window, chunk: Some(index), ..whole })
+    }
+
+    /// Bytes of what was asked for.
+    pub fn size(&self) -> u64 {
+        self.window.end - self.window.start
+    }
+
+    /// Changes whenever the bytes do (and when attributes do).
+    pub fn tag(&self) -> String {
+        let chunk = self.chunk.map(|index| format!("-{index}")).unwrap_or_default();
+        format!("\"{:x}-{:x}{chunk}\"", self.attr.ino.0, self.attr.change)
+    }
+
+    /// The bytes of `range`, which counts from 0 and lies within [`Self::size`]. Holes and the missing rest of short
+    /// chunks are zeros. Returns once the first batch is there; an error later on ends the stream.
+    pub async fn stream(mut self, range: Range<u64>) -> Result<ByteStream, FsError> {
+        let mut rest = self.window.start + range.start..self.window.end.min(self.window.start + range.end);
+        if rest.is_empty() {
+            return Ok(stream::empty().boxed());
+        }
+        let first = self.reader.next_batch(&mut rest).await?;
+        let first = stream::once(async move { Ok(first) });
+        if rest.is_empty() {
+            return Ok(first.boxed());
+        }
+        Ok(first.chain(self.reader.read_ahead(rest)).boxed())
+    }
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} of inode {}", self.window, self.attr.ino.0)
+    }
+}
+
+struct Reader {
+    service: FileService,
+    attr: Attr,
+    /// Ascending, from the first chunk that is still to be read.
+    extents: Vec<Extent>,
+    /// More extents follow at the namespace.
+    more: bool,
+}
+
+impl Reader {
+    async fn open(service: &FileService, ino: Ino) -> Result<Self, FsError> {
+        let (attr, extents, more) = match service.namespace.query(Query::Open { ino }).await? {
+            Answer::Open { attr, extents, more } => (attr, extents, more),
+            other => return Err(unexpected("Open", &other)),
+        };
+        if attr.kind != FileKind::File {
+            return Err(FsError::Unsupported { what: format!("reading a {:?} over HTTP", attr.kind) });
+        }
+        if attr.chunk_bytes == 0 {
+            return Err(FsError::Internal { detail: format!("inode {} has chunks of 0 bytes", ino.0) });
+        }
+        Ok(Self { service: service.clone(), attr, extents, more })
+    }
+
+    fn read_ahead(mut self, mut rest: Range<u64>) -> impl futures_util::Stream<Item = Result<Bytes, FsError>> {
+        let (sender, receiver) = mpsc::channel(1);
+        let task = tokio::spawn(async move {
+            while !rest.is_empty() {
+                let batch = self.next_batch(&mut rest).await;
+                let failed = batch.is_err();
+                if sender.send(batch).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        let state = (receiver, AbortOnDropHandle::new(task));
+        stream::unfold(state, |(mut receiver, task)| async move {
+            let batch = receiver.recv().await?;
+            Some((batch, (receiver, task)))
+        })
+    }
+
+    /// Reads the bytes from the start of `rest` to the end of a batch and takes them off.
+    async fn next_batch(&mut self, rest: &mut Range<u64>) -> Result<Bytes, FsError> {
+        let chunk_bytes = u64::from(self.attr.chunk_bytes);
+        let batch_bytes = (BATCH_BYTES / chunk_bytes).clamp(1, MAX_BATCH_CHUNKS as u64) * chunk_bytes;
+        let end = rest.end.min((rest.start / batch_bytes + 1) * batch_bytes);
+        let range = rest.start..end;
+        let chunks = chunk_number(range.start, chunk_bytes)?..=chunk_number(end - 1, chunk_bytes)?;
+        self.load_extents(*chunks.start(), *chunks.end()).await?;
+        let wanted = self.chunks_between(*chunks.start(), *chunks.end());
+        let data = self.service.chunks.get(wanted.clone()).await?;
+        rest.start = end;
+        Ok(lay_out(range, chunk_bytes, &wanted, &data))
+    }
+
+    /// Drops the extents before `first` and fetches those up to `last`.
+    async fn load_extents(&mut self, first: u32, last: u32) -> Result<(), FsError> {
+        self.extents.retain(|extent| end_of(extent) > u64::from(first));
+        while self.more && self.extents.last().is_none_or(|extent| end_of(extent) <= u64::from(last)) {
+            let from = self.extents.last().map_or(u64::from(first), end_of);
+            let Ok(from) = u32::try_from(from) else { break };
+            let ino = self.attr.ino;
+            match self.service.namespace.query(Query::Extents { ino, from }).await? {
+                Answer::Extents { extents, more } => {
+                    self.more = more && !extents.is_empty();
+                    self.extents.extend(extents);
+                }
+                other => return Err(unexpected("Extents", &other)),
+            }
+            self.check_unchanged().await?;
+        }
+        Ok(())
+    }
+
+    async fn check_unchanged(&self) -> Result<(), FsError> {
+        match self.service.namespace.query(Query::GetAttr { ino: self.attr.ino }).await? {
+            Answer::Attr(now) if (now.size, now.mtime) == (self.attr.size, self.attr.mtime) => Ok(()),
+            Answer::Attr(_) => Err(FsError::Conflict { index: self.extents.last().map_or(1, |extent| extent.first) }),
+            other => Err(unexpected("GetAttr", &other)),
+        }
+    }
+
+    fn chunks_between(&self, first: u32, last: u32) -> Vec<ChunkRef> {
+        let mut chunks = Vec::new();
+        for extent in &self.extents {
+            let end = end_of(extent).min(u64::from(last) + 1);
+            for index in u64::from(extent.first.max(first))..end {
+                let id = ChunkId { version: extent.version, index: index as u32 };
+                chunks.push(ChunkRef { file: self.attr.file.clone(), id });
+            }
+        }
+        chunks
+    }
+}
+
+/// The first chunk after the extent.
+fn end_of(extent: &Extent) -> u64 {
+    u64::from(extent.first) + u64::from(extent.count)
+}
+
+fn chunk_number(offset: u64, chunk_bytes: u64) -> Result<u32, FsError> {
+    u32::try_from(offset / chunk_bytes + 1).map_err(|_| FsError::FileTooLarge)
+}
+
+/// The bytes of `range` of the file, from the chunks that cover it; zeros where there are none.
+fn lay_out(range: Range<u64>, chunk_bytes: u64, chunks: &[ChunkRef], data: &[Bytes]) -> Bytes {
+    let mut out = BytesMut::zeroed((range.end - range.start) as usize);
+    for (chunk, data) in chunks.iter().zip(data) {
+        let chunk_start = u64::from(chunk.id.index - 1) * chunk_bytes;
+        let from = range.start.max(chunk_start);
+        let to = range.end.min(chunk_start + chunk_bytes.min(data.len() as u64));
+        if from < to {
+            let source = &data[(from - chunk_start) as usize..(to - chunk_start) as usize];
+            out[(from - range.start) as usize..(to - range.start) as usize].copy_from_slice(source);
+        }
+    }
+    out.freeze()
+}

@@ -1,0 +1,143 @@
+//! A whole file, sent as a stream: cut into chunks, placed on the ring, and given its name only when it is complete.
+//!
+//! The file is written without a name, batch by batch: one version, one put and one commit each, while the next batch
+//! is received. [`WholeUpload::publish`] then puts it at its name in one step, in place of what stood there. A sender
+//! that goes away, or a ring that fails, leaves nothing: dropping the upload lets go of the nameless file, and the
+//! namespace deletes it.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use chordfs_net::chunk_client::NewChunk;
+use chordfs_types::{
+    chunk::{CHUNK_BYTES, ChunkId, FileName},
+    fs_error::FsError,
+    namespace::{Attr, Change, Commit, EntryName, Extent, FileKind, Ino},
+};
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::{FileService, Namespace, entry_attr};
+
+/// What is put and committed at once. With [`MAX_IN_FLIGHT`] and the batch being filled: the memory of one upload.
+const BATCH_BYTES: usize = 4 << 20;
+const MAX_IN_FLIGHT: usize = 2;
+
+/// An upload under way.
+pub struct WholeUpload {
+    service: FileService,
+    name: EntryName,
+    attr: Attr,
+    held: Held,
+    filling: BytesMut,
+    /// Chunks handed to `in_flight` so far.
+    sent_chunks: u32,
+    in_flight: JoinSet<Result<(), FsError>>,
+}
+
+impl FileService {
+    /// Begins a file that will stand at `name` in the root directory.
+    ///
+    /// Errors: `IsDirectory` if a directory stands there; it is checked again when the file is published.
+    pub async fn begin_upload(&self, name: EntryName) -> Result<WholeUpload, FsError> {
+        let replaced = self.lookup(&name).await?;
+        if replaced.as_ref().is_some_and(|attr| attr.kind == FileKind::Directory) {
+            return Err(FsError::IsDirectory);
+        }
+        let file = FileName::new(Bytes::from(name.clone())).map_err(FsError::Name)?;
+        let make = Change::MakeUnnamed { file, node: self.new_node_like(replaced.as_ref()) };
+        let (attr, _) = entry_attr(self.namespace.apply(make).await?)?;
+        let held = Held { namespace: self.namespace.clone(), ino: Some(attr.ino) };
+        let (filling, in_flight) = (BytesMut::new(), JoinSet::new());
+        Ok(WholeUpload { service: self.clone(), name, attr, held, filling, sent_chunks: 0, in_flight })
+    }
+}
+
+impl WholeUpload {
+    /// Takes the next bytes; waits while enough is under way. An error may be that of an earlier batch.
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), FsError> {
+        while !bytes.is_empty() {
+            let room = BATCH_BYTES - self.filling.len();
+            self.filling.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
+            if self.filling.len() == BATCH_BYTES {
+                self.send_batch().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// No more bytes will come: returns when all are stored and committed. The file still has no name.
+    pub async fn complete(&mut self) -> Result<(), FsError> {
+        if !self.filling.is_empty() {
+            self.send_batch().await?;
+        }
+        while let Some(batch) = self.in_flight.join_next().await {
+            finished(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the completed file at its name, atomically, in place of whatever non-directory stands there.
+    pub async fn publish(mut self) -> Result<(), FsError> {
+        self.complete().await?;
+        let (ino, name) = (self.attr.ino, self.name.clone());
+        self.service.namespace.apply(Change::Publish { ino, parent: Ino::ROOT, name }).await?;
+        self.held.ino = None;
+        Ok(())
+    }
+
+    async fn send_batch(&mut self) -> Result<(), FsError> {
+        while self.in_flight.len() >= MAX_IN_FLIGHT {
+            match self.in_flight.join_next().await {
+                Some(batch) => finished(batch)?,
+                None => break,
+            }
+        }
+        let data = std::mem::take(&mut self.filling).freeze();
+        let count = data.len().div_ceil(CHUNK_BYTES as usize) as u32;
+        let first = self.sent_chunks.checked_add(1).ok_or(FsError::FileTooLarge)?;
+        self.sent_chunks = self.sent_chunks.checked_add(count).ok_or(FsError::FileTooLarge)?;
+        self.in_flight.spawn(store_batch(self.service.clone(), self.attr.clone(), first, data));
+        Ok(())
+    }
+}
+
+/// Puts one batch and makes it current.
+async fn store_batch(service: FileService, attr: Attr, first: u32, data: Bytes) -> Result<(), FsError> {
+    let version = service.namespace.next_version().await?;
+    let size = u64::from(first - 1) * u64::from(CHUNK_BYTES) + data.len() as u64;
+    let mut chunks = Vec::with_capacity(data.len().div_ceil(CHUNK_BYTES as usize));
+    for (index, at) in (first..).zip((0..data.len()).step_by(CHUNK_BYTES as usize)) {
+        let data = data.slice(at..data.len().min(at + CHUNK_BYTES as usize));
+        chunks.push(NewChunk { file: attr.file.clone(), id: ChunkId { version, index }, data });
+    }
+    let extent = Extent { first, count: chunks.len() as u32, version };
+    service.chunks.put(chunks, service.defaults.durable).await?;
+    let commit = Commit { extents: vec![extent], size_at_least: size, ..Commit::default() };
+    service.namespace.apply(Change::Commit { ino: attr.ino, commit }).await.map(drop)
+}
+
+fn finished(batch: Result<Result<(), FsError>, tokio::task::JoinError>) -> Result<(), FsError> {
+    batch.unwrap_or_else(|error| Err(FsError::Internal { detail: format!("storing a batch: {error}") }))
+}
+
+/// Lets go of a nameless file when dropped, and so deletes it; unless it has got a name.
+struct Held {
+    namespace: Arc<dyn Namespace>,
+    ino: Option<Ino>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending, and its session with it.
+        if let (Some(ino), Ok(runtime)) = (self.ino, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(release(self.namespace.clone(), ino));
+        }
+    }
+}
+
+async fn release(namespace: Arc<dyn Namespace>, ino: Ino) {
+    if let Err(error) = namespace.apply(Change::Release { inos: vec![ino] }).await {
+        warn!(ino = ino.0, %error, "a part of an upload stays until this node's session ends");
+    }
+}

@@ -1,0 +1,84 @@
+//! A file, or a chunk of one, as an HTTP answer: validators, ranges, and the body as a stream.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, Response as HttpResponse, StatusCode, header, response::Builder},
+    response::Response,
+};
+use chordfs_types::namespace::{EntryName, Time};
+use futures_util::StreamExt;
+use tracing::warn;
+
+use super::{
+    conditions::{Wanted, wanted},
+    error::HttpError,
+    uri,
+};
+use crate::files::Opened;
+
+/// Answers a GET, or with `head_only` a HEAD, of `file`, which was asked for as `path`.
+pub async fn download(
+    file: Opened,
+    path: &[EntryName],
+    head_only: bool,
+    headers: &HeaderMap,
+) -> Result<Response, HttpError> {
+    let (size, etag, last_modified) = (file.size(), file.tag(), http_date(file.attr.mtime));
+    let answer = HttpResponse::builder()
+        .header(header::ETAG, &etag)
+        .header(header::LAST_MODIFIED, &last_modified)
+        .header(header::ACCEPT_RANGES, "bytes");
+    let (answer, range) = match wanted(headers, size, &etag, &last_modified) {
+        Wanted::NotModified => return finish(answer.status(StatusCode::NOT_MODIFIED), Body::empty()),
+        Wanted::Unsatisfiable => {
+            let answer = answer.status(StatusCode::RANGE_NOT_SATISFIABLE);
+            let text = format!("the range lies outside of the {size} bytes there are\n");
+            return finish(answer.header(header::CONTENT_RANGE, format!("bytes */{size}")), Body::from(text));
+        }
+        Wanted::Whole => (answer, 0..size),
+        Wanted::Part(range) => {
+            let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+            (answer.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, content_range), range)
+        }
+    };
+    let answer = answer
+        .header(header::CONTENT_TYPE, content_type(path))
+        .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+        .header(header::CONTENT_LENGTH, range.end - range.start);
+    if head_only {
+        return finish(answer, Body::empty());
+    }
+    let shown = uri::encode_path(path);
+    let bytes = file.stream(range).await?.inspect(move |batch| {
+        if let Err(error) = batch {
+            warn!(path = shown, %error, "a download was cut off");
+        }
+    });
+    finish(answer, Body::from_stream(bytes))
+}
+
+fn finish(answer: Builder, body: Body) -> Result<Response, HttpError> {
+    answer.body(body).map_err(|error| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+/// HTTP dates know neither fractions nor years before 1970 or after 9999.
+fn http_date(time: Time) -> String {
+    const YEAR_9999: u64 = 253_402_300_799;
+    let secs = u64::try_from(time.secs).unwrap_or(0).min(YEAR_9999);
+    httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_secs(secs))
+}
+
+/// What a browser may show by itself. Nothing that can carry a script: files come from anyone.
+fn content_type(path: &[EntryName]) -> &'static str {
+    let name = path.last().map_or(&[][..], EntryName::as_bytes);
+    let extension = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+    match &extension.to_ascii_lowercase()[..] {
+        b"txt" | b"md" | b"log" | b"csv" => "text/plain",
+        b"json" => "application/json",
+        b"png" => "image/png",
+        b"jpg" | b"jpeg" => "image/jpeg",
+        b"gif" => "image/gif",
+        b"pdf" => "application/pdf",
+        _ => "application/octet-stream",
+    }
+}

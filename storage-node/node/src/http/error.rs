@@ -1,0 +1,81 @@
+//! The one table from failure to HTTP status, and the shape of every error: one line of text.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use chordfs_types::{chunk::NameError, fs_error::FsError};
+use tracing::{debug, warn};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpError {
+    pub status: StatusCode,
+    pub text: String,
+}
+
+impl HttpError {
+    pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into() }
+    }
+
+    pub fn bad_request(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// The same failure, saying what it was about.
+    pub fn about(self, what: &str) -> Self {
+        Self { text: format!("{what}: {}", self.text), ..self }
+    }
+}
+
+/// No `_` arm: a new variant has to choose.
+pub fn status_of(error: &FsError) -> StatusCode {
+    match error {
+        FsError::NoEntry | FsError::NotDirectory => StatusCode::NOT_FOUND,
+        FsError::Stale { .. }
+        | FsError::Exists
+        | FsError::IsDirectory
+        | FsError::NotEmpty
+        | FsError::TooManyLinks
+        | FsError::Conflict { .. } => StatusCode::CONFLICT,
+        FsError::Name(_) | FsError::Invalid { .. } | FsError::IntoItself => StatusCode::BAD_REQUEST,
+        FsError::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        FsError::NotPermitted { .. } | FsError::ReadOnly => StatusCode::FORBIDDEN,
+        FsError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        FsError::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
+        FsError::NoSession | FsError::OutOfOrder | FsError::NoReplica { .. } | FsError::NoQuorum { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        FsError::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<FsError> for HttpError {
+    fn from(error: FsError) -> Self {
+        Self::new(status_of(&error), error.to_string())
+    }
+}
+
+impl From<NameError> for HttpError {
+    fn from(error: NameError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let text = one_line(&self.text);
+        if self.status.is_server_error() {
+            warn!(status = self.status.as_u16(), error = text, "a request failed");
+        } else {
+            debug!(status = self.status.as_u16(), error = text, "a request was refused");
+        }
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        (self.status, [(header::CONTENT_TYPE, plain)], text + "\n").into_response()
+    }
+}
+
+/// Error texts may quote what a peer sent.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

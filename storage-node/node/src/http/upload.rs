@@ -1,0 +1,210 @@
+//! `POST /upload`: the files of a multipart form, each as a whole or as a chunk of another file.
+//!
+//! Nothing becomes visible before the whole form has been received and found good: files are stored without a name, and
+//! chunks wait in memory. Only when more chunks arrive than may wait, those that were checked so far go ahead.
+
+use std::collections::HashSet;
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Multipart, Request, State, multipart::Field},
+    http::{StatusCode, header},
+};
+use bytes::{Bytes, BytesMut};
+use chordfs_types::{
+    chunk::{ChunkName, MAX_CHUNK_BYTES},
+    namespace::EntryName,
+};
+
+use super::{body::BodyWatch, disposition::Disposition, error::HttpError, files::FilesState};
+use crate::files::WholeUpload;
+
+/// The field whose parts are files; others are ignored.
+const FIELD: &[u8] = b"files";
+/// Chunks that may wait for the end of their form.
+const MAX_WAITING_BYTES: usize = 16 << 20;
+/// After an error so much of the rest is read, so that the client gets to reading the answer.
+const MAX_DRAINED_BYTES: usize = 64 << 20;
+
+pub async fn upload(State(files): State<FilesState>, request: Request) -> Result<StatusCode, HttpError> {
+    let (parts, body) = request.into_parts();
+    let (body, watch) = BodyWatch::over(body, files.options.body_silence);
+    let mut form = open_form(Request::from_parts(parts, body)).await?;
+    let mut staged = Staged { files: &files, items: Vec::new(), waiting_bytes: 0, count: 0 };
+    if let Err(error) = receive(&mut form, &watch, &mut staged).await {
+        drop(staged);
+        drain(form, &watch).await;
+        return Err(error);
+    }
+    if staged.count == 0 {
+        return Err(HttpError::bad_request("the form has no field `files` with a file"));
+    }
+    staged.finish().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn open_form(request: Request<Body>) -> Result<Multipart, HttpError> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if !content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("multipart/form-data")) {
+        return Err(HttpError::bad_request("an upload is a form: Content-Type must be multipart/form-data"));
+    }
+    let no_boundary = |_| HttpError::bad_request("the Content-Type multipart/form-data has no valid boundary");
+    Multipart::from_request(request, &()).await.map_err(no_boundary)
+}
+
+async fn receive(form: &mut Multipart, watch: &BodyWatch, staged: &mut Staged<'_>) -> Result<(), HttpError> {
+    loop {
+        let next = form.next_field().await;
+        let Some(mut field) = next.map_err(|error| watch.explain(error.body_text()))? else {
+            return Ok(());
+        };
+        watch.used();
+        let disposition = field.headers().get(header::CONTENT_DISPOSITION);
+        let disposition = Disposition::parse(disposition.map_or(&[][..], |value| value.as_bytes()));
+        if disposition.name.as_deref() != Some(FIELD) {
+            while next_bytes(&mut field, watch).await?.is_some() {}
+            continue;
+        }
+        let name = disposition.file_name.ok_or_else(no_file_name)?;
+        staged.stage(check_name(name)?, field, watch).await?;
+    }
+}
+
+fn no_file_name() -> HttpError {
+    HttpError::bad_request("the field `files` has no file name")
+}
+
+fn check_name(name: Vec<u8>) -> Result<EntryName, HttpError> {
+    if name.is_empty() {
+        return Err(no_file_name());
+    }
+    let name = EntryName::new(name).map_err(|error| HttpError::from(error).about("bad file name"))?;
+    if has_bad_chunk_number(name.as_bytes()) {
+        return Err(HttpError::bad_request(format!(
+            "{name}: chunks are numbered NAME_chunk_1 to NAME_chunk_{}",
+            u32::MAX
+        )));
+    }
+    Ok(name)
+}
+
+/// Looks like a chunk's name, but there is no such chunk.
+fn has_bad_chunk_number(name: &[u8]) -> bool {
+    const MARK: &[u8] = b"_chunk_";
+    let Some(at) = name.windows(MARK.len()).rposition(|window| window == MARK) else { return false };
+    let digits = &name[at + MARK.len()..];
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && ChunkName::parse(name).is_none()
+}
+
+async fn next_bytes(field: &mut Field<'_>, watch: &BodyWatch) -> Result<Option<Bytes>, HttpError> {
+    let bytes = field.chunk().await.map_err(|error| watch.explain(error.body_text()))?;
+    watch.used();
+    Ok(bytes)
+}
+
+/// Reads on after an error, within limits; a client that stalls or sends nonsense is left alone.
+async fn drain(mut form: Multipart, watch: &BodyWatch) {
+    let mut drained = 0;
+    while let Ok(Some(mut field)) = form.next_field().await {
+        watch.used();
+        while let Ok(Some(bytes)) = next_bytes(&mut field, watch).await {
+            drained += bytes.len();
+            if drained > MAX_DRAINED_BYTES {
+                return;
+            }
+        }
+    }
+}
+
+enum Item {
+    Whole(EntryName, Box<WholeUpload>),
+    Chunk(ChunkName, Bytes),
+}
+
+/// What a form has brought so far and nobody can see yet.
+struct Staged<'a> {
+    files: &'a FilesState,
+    /// In the order of the form: of two files with one name the later one stays.
+    items: Vec<Item>,
+    waiting_bytes: usize,
+    count: usize,
+}
+
+impl Staged<'_> {
+    async fn stage(&mut self, name: EntryName, field: Field<'_>, watch: &BodyWatch) -> Result<(), HttpError> {
+        let about = |error| HttpError::from(error).about(&name.to_string());
+        let item = match self.files.service.as_chunk(&name).await.map_err(about)? {
+            Some(chunk) => self.stage_chunk(chunk, field, watch).await?,
+            None => self.stage_whole(&name, field, watch).await?,
+        };
+        self.items.push(item);
+        self.count += 1;
+        if self.waiting_bytes > MAX_WAITING_BYTES {
+            self.finish().await?;
+        }
+        Ok(())
+    }
+
+    async fn stage_whole(&self, name: &EntryName, mut field: Field<'_>, watch: &BodyWatch) -> Result<Item, HttpError> {
+        let about = |error| HttpError::from(error).about(&name.to_string());
+        let mut whole = self.files.service.begin_upload(name.clone()).await.map_err(about)?;
+        while let Some(bytes) = next_bytes(&mut field, watch).await? {
+            whole.write(bytes).await.map_err(about)?;
+        }
+        whole.complete().await.map_err(about)?;
+        Ok(Item::Whole(name.clone(), Box::new(whole)))
+    }
+
+    async fn stage_chunk(
+        &mut self,
+        chunk: ChunkName,
+        mut field: Field<'_>,
+        watch: &BodyWatch,
+    ) -> Result<Item, HttpError> {
+        let mut data = BytesMut::new();
+        while let Some(bytes) = next_bytes(&mut field, watch).await? {
+            if data.len() + bytes.len() > MAX_CHUNK_BYTES as usize {
+                let text = format!("{chunk}: a chunk has at most {MAX_CHUNK_BYTES} bytes");
+                return Err(HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+            }
+            data.extend_from_slice(&bytes);
+        }
+        self.waiting_bytes += data.len();
+        Ok(Item::Chunk(chunk, data.freeze()))
+    }
+
+    /// Makes everything staged so far visible.
+    async fn finish(&mut self) -> Result<(), HttpError> {
+        self.waiting_bytes = 0;
+        let items = std::mem::take(&mut self.items);
+        self.check_chunks(&items).await?;
+        for item in items {
+            let (name, stored) = match item {
+                Item::Whole(name, whole) => (name.to_string(), whole.publish().await),
+                Item::Chunk(chunk, data) => (chunk.to_string(), self.files.service.upload_chunk(&chunk, data).await),
+            };
+            stored.map_err(|error| HttpError::from(error).about(&name))?;
+        }
+        Ok(())
+    }
+
+    /// Before the first of several items is stored: would the chunks among them be accepted? One alone will tell.
+    async fn check_chunks(&self, items: &[Item]) -> Result<(), HttpError> {
+        if items.len() == 1 {
+            return Ok(());
+        }
+        let mut restarted = HashSet::new();
+        for item in items {
+            let Item::Chunk(chunk, data) = item else { continue };
+            // A chunk 1 further up in the form decides how long this one may be: then it is checked when it is stored.
+            if !restarted.contains(&chunk.file) {
+                let checked = self.files.service.check_chunk(chunk, data.len()).await;
+                checked.map_err(|error| HttpError::from(error).about(&chunk.to_string()))?;
+            }
+            if chunk.index == 1 {
+                restarted.insert(chunk.file.clone());
+            }
+        }
+        Ok(())
+    }
+}

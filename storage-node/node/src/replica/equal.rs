@@ -1,0 +1,259 @@
+//! Making two holders of an arc equal: compare, fetch what is lacking here, send what is lacking there.
+//!
+//! Nothing is copied that is there or on its way. What a writer is just sending is left out, what is fetched is claimed,
+//! and what is sent is offered first: the other side answers what it wants, and takes each chunk from one node at a time.
+//!
+//! What one of the two has deleted lately is no difference to be made up: the other was away then, and deletes it now.
+
+use chordfs_replication::{
+    descent::{Descent, Difference, Left, Step, compare},
+    progress::Direction,
+};
+use chordfs_types::{
+    chunk::VerifiedBatch,
+    compare_api::{ArcSum, ChunkAt, GONE, IdsRequest, SEND},
+    ring_id::{Neighbours, NodeRef, RingArc},
+};
+use tracing::{debug, info};
+
+use super::{
+    peer::{PeerError, Sender},
+    repair::{Repair, RepairError, blocking},
+};
+
+/// Moved in one request at most.
+const MOVE_CHUNKS: usize = 1024;
+const MOVE_BYTES: u64 = 4 << 20;
+/// Chunks that may have come since they were counted; who names more does not tell the truth.
+const COME_MEANWHILE: u64 = 1 << 18;
+
+/// What a round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    pub pushed: u64,
+    pub pulled: u64,
+}
+
+impl Moved {
+    pub fn and(self, other: Self) -> Self {
+        Self { pushed: self.pushed + other.pushed, pulled: self.pulled + other.pulled }
+    }
+}
+
+impl Repair {
+    /// Afterwards the holder and this node have the same chunks in the arc that this node owns.
+    pub async fn make_equal(&self, view: &Neighbours, holder: &NodeRef) -> Result<Moved, RepairError> {
+        let arc = view.arc();
+        let (ours, theirs) = self.both_sums(holder, &[arc]).await?;
+        let mut descent = Descent::new(arc, ours[0], theirs[0]);
+        let mut moved = Moved::default();
+        self.traffic.compared_with(holder, descent.left());
+        let mut outcome = Ok(());
+        while let Some(step) = descent.next_step() {
+            match step {
+                Step::Sums(arcs) => {
+                    let (ours, theirs) = self.both_sums(holder, &arcs).await?;
+                    descent.learn(&arcs, &ours, &theirs);
+                    self.traffic.plan(holder, descent.left());
+                }
+                Step::Ids { arcs, expected } => {
+                    let difference = self.differ(holder, arcs, expected).await?;
+                    let (more, settled) = self.settle(view, holder, difference, descent.left()).await;
+                    moved = moved.and(more);
+                    match settled {
+                        // Without room on one side the other still gets what it lacks.
+                        Err(error) if error.is_no_space() => outcome = Err(error),
+                        settled => settled?,
+                    }
+                }
+            }
+        }
+        if moved != Moved::default() {
+            info!(peer = %holder, pushed = moved.pushed, pulled = moved.pulled, "made equal with a holder");
+        }
+        outcome?;
+        if self.traffic.expecting().contains(holder) {
+            self.no_more_for(view, holder).await;
+        }
+        Ok(moved)
+    }
+
+    /// What was still to be brought has turned out to be there: tells the node, which would go on expecting it. Should
+    /// this not reach it, it stops to by itself after a while.
+    pub(super) async fn no_more_for(&self, view: &Neighbours, node: &NodeRef) {
+        self.traffic.told(node, Left::default());
+        let from = Sender { node: view.node.id, left: Left::default() };
+        if let Err(error) = self.peers.offer(node, &from, &[]).await {
+            debug!(peer = %node, %error, "not told that nothing is left for it");
+        }
+    }
+
+    /// Offers the chunks and sends what is wanted of them; `left`: what is still to be brought, these included.
+    pub(super) async fn push(
+        &self,
+        view: &Neighbours,
+        holder: &NodeRef,
+        chunks: &[ChunkAt],
+        left: Left,
+    ) -> Result<u64, RepairError> {
+        let later = left.without(Left::of(chunks));
+        let chunks = self.traffic.without_flights(holder, chunks);
+        if chunks.is_empty() {
+            return Ok(0);
+        }
+        let offered = Left::of(&chunks);
+        let left = later.and(offered);
+        self.traffic.told(holder, left);
+        self.traffic.spend(offered.bytes).await;
+        let from = Sender { node: view.node.id, left };
+        let wanted = self.wanted(holder, &from, &chunks).await.inspect_err(|_| self.traffic.refund(offered.bytes))?;
+        self.traffic.refund(offered.bytes - Left::of(&wanted).bytes);
+        if wanted.is_empty() {
+            self.traffic.told(holder, later);
+            return Ok(0);
+        }
+        let (store, asked) = (self.store.clone(), wanted);
+        let records = blocking(move || store.records_at(&asked, 2 * MOVE_BYTES)).await?;
+        let sent = Left { chunks: records.len() as u64, bytes: records.iter().map(|record| record.len() as u64).sum() };
+        self.peers.bring(holder, &Sender { left: later, ..from }, records).await?;
+        self.traffic.told(holder, later);
+        self.traffic.moved(Direction::Outgoing, sent);
+        Ok(sent.chunks)
+    }
+
+    async fn wanted(&self, holder: &NodeRef, from: &Sender, chunks: &[ChunkAt]) -> Result<Vec<ChunkAt>, PeerError> {
+        let answers = self.peers.offer(holder, from, chunks).await?;
+        if let Some(answer) = answers.iter().find(|answer| **answer > GONE) {
+            let reason = format!("{answer} is no answer to an offer");
+            return Err(PeerError::Answer { node: *holder, reason });
+        }
+        let answered = |wanted: u8| {
+            let found = chunks.iter().zip(&answers).filter(move |(_, answer)| **answer == wanted);
+            found.map(|(chunk, _)| *chunk).collect::<Vec<_>>()
+        };
+        self.delete_too(holder, answered(GONE)).await;
+        Ok(answered(SEND))
+    }
+
+    /// What the peer knows to be deleted for good.
+    async fn delete_too(&self, peer: &NodeRef, gone: Vec<ChunkAt>) {
+        if gone.is_empty() {
+            return;
+        }
+        let (store, count) = (self.store.clone(), gone.len());
+        let deleted = tokio::task::spawn_blocking(move || store.delete_at(&gone)).await;
+        info!(%peer, deleted = deleted.expect("the store does not panic"), count, "deleted what was deleted elsewhere");
+    }
+
+    /// Fetches what neither is here nor comes from elsewhere; what was deleted here the holder is told to delete, too.
+    async fn pull(&self, view: &Neighbours, holder: &NodeRef, chunks: &[ChunkAt]) -> Result<u64, RepairError> {
+        let (gone, chunks): (Vec<ChunkAt>, Vec<ChunkAt>) = chunks.iter().partition(|chunk| self.store.is_buried(chunk));
+        if !gone.is_empty() {
+            self.peers.say_gone(holder, &gone).await?;
+        }
+        let offered = Left::of(&chunks);
+        self.traffic.spend(offered.bytes).await;
+        let claimed = self.traffic.claim(&self.store, view.node.id, &chunks);
+        self.traffic.refund(offered.bytes - Left::of(&claimed.chunks).bytes);
+        if claimed.chunks.is_empty() {
+            return Ok(0);
+        }
+        let batch = VerifiedBatch::verify(self.peers.fetch(holder, &claimed.chunks).await?)?;
+        let moved = Left { chunks: batch.records.len() as u64, bytes: batch.bytes.len() as u64 };
+        let store = self.store.clone();
+        let stored = blocking(move || store.put(&batch, true)).await?.stored;
+        self.traffic.moved(Direction::Incoming, moved);
+        Ok(stored as u64)
+    }
+
+    /// Moves what differs, in both directions as far as it goes. `later`: what is known to be left after that.
+    async fn settle(
+        &self,
+        view: &Neighbours,
+        holder: &NodeRef,
+        difference: Difference,
+        later: (Left, Left),
+    ) -> (Moved, Result<(), RepairError>) {
+        let (mut moved, send) = (Moved::default(), later.1.and(Left::of(&difference.push)));
+        let mut fetch = later.0.and(Left::of(&difference.pull));
+        let (mut pulled, mut pushed) = (Ok(()), Ok(()));
+        for batch in batches(&difference.pull) {
+            self.traffic.plan(holder, (fetch, send));
+            match self.pull(view, holder, &batch).await {
+                Ok(count) => moved.pulled += count,
+                Err(error) => {
+                    pulled = Err(error);
+                    break;
+                }
+            }
+            fetch = fetch.without(Left::of(&batch));
+        }
+        let mut send = send;
+        for batch in batches(&difference.push) {
+            self.traffic.plan(holder, (fetch, send));
+            match self.push(view, holder, &batch, send).await {
+                Ok(count) => moved.pushed += count,
+                Err(error) => {
+                    pushed = Err(error);
+                    break;
+                }
+            }
+            send = send.without(Left::of(&batch));
+        }
+        self.traffic.plan(holder, (fetch, send));
+        (moved, pushed.and(pulled))
+    }
+
+    async fn both_sums(&self, peer: &NodeRef, arcs: &[RingArc]) -> Result<(Vec<ArcSum>, Vec<ArcSum>), RepairError> {
+        let theirs = self.peers.sums(peer, arcs).await?;
+        let (store, arcs) = (self.store.clone(), arcs.to_vec());
+        Ok((blocking(move || Ok(store.sums(&arcs))).await?, theirs))
+    }
+
+    async fn differ(&self, peer: &NodeRef, arcs: Vec<RingArc>, expected: u64) -> Result<Difference, RepairError> {
+        let theirs = self.ids_of(peer, arcs.clone(), expected).await?;
+        let store = self.store.clone();
+        let request = IdsRequest { arcs, after: None };
+        blocking(move || Ok(compare(&store.ids(&request, usize::MAX / 4).chunks, &theirs))).await
+    }
+
+    async fn ids_of(&self, peer: &NodeRef, arcs: Vec<RingArc>, expected: u64) -> Result<Vec<ChunkAt>, RepairError> {
+        let mut request = IdsRequest { arcs, after: None };
+        let mut all: Vec<ChunkAt> = Vec::new();
+        loop {
+            let page = self.peers.ids(peer, &request).await?;
+            all.extend(page.chunks);
+            if !page.more {
+                return Ok(all);
+            }
+            if all.len() as u64 > expected.saturating_add(COME_MEANWHILE) {
+                let reason = format!("{} chunks where about {expected} were counted", all.len());
+                return Err(PeerError::Answer { node: *peer, reason }.into());
+            }
+            request = follow(request, all.last().copied());
+        }
+    }
+}
+
+/// The request for the next page: arcs that are done need not be named again.
+fn follow(request: IdsRequest, last: Option<ChunkAt>) -> IdsRequest {
+    let done = |arc: &RingArc| last.is_some_and(|last| !arc.contains(last.key));
+    IdsRequest { arcs: request.arcs.into_iter().skip_while(done).collect(), after: last }
+}
+
+/// As many as one request may carry, by number and by bytes.
+pub fn batches(chunks: &[ChunkAt]) -> Vec<Vec<ChunkAt>> {
+    let mut batches: Vec<Vec<ChunkAt>> = Vec::new();
+    let mut bytes = 0;
+    for chunk in chunks {
+        bytes += u64::from(chunk.bytes);
+        match batches.last_mut().filter(|batch| bytes <= MOVE_BYTES && batch.len() < MOVE_CHUNKS) {
+            Some(batch) => batch.push(*chunk),
+            None => {
+                bytes = u64::from(chunk.bytes);
+                batches.push(vec![*chunk]);
+            }
+        }
+    }
+    batches
+}

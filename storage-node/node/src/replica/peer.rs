@@ -1,0 +1,184 @@
+//! The batch calls from one node to another.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use chordfs_net::http_pool::{HttpAnswer, HttpError, HttpPool};
+use chordfs_replication::descent::Left;
+use chordfs_types::{
+    chunk::{ChunkRef, ChunkRun},
+    chunk_api::{ChunkList, encode_refs, encode_runs},
+    compare_api::{self, ArcSum, ChunkAt, IdsPage, IdsRequest, check_page},
+    ring_id::{NodeRef, RingArc, RingId},
+};
+use hyper::{HeaderMap, Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+#[derive(Clone, Debug, Error)]
+pub enum PeerError {
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error("{node} has no space left")]
+    NoSpace { node: NodeRef },
+    #[error("{node} answered {status}: {text}")]
+    Refused { node: NodeRef, status: StatusCode, text: String },
+    #[error("{node} sent an answer that does not decode: {reason}")]
+    Answer { node: NodeRef, reason: String },
+}
+
+/// Count and order-independent digest of the chunks in an arc: equal means equal sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArcDigest {
+    pub count: u64,
+    pub digest: u64,
+}
+
+/// Who brings chunks, and how much it still means to bring.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender {
+    pub node: RingId,
+    pub left: Left,
+}
+
+impl Sender {
+    fn query(&self) -> String {
+        format!("from={}&left={}&left_bytes={}", self.node, self.left.chunks, self.left.bytes)
+    }
+}
+
+#[derive(Clone)]
+pub struct Peers {
+    pool: Arc<HttpPool>,
+    deadline: Duration,
+}
+
+impl Peers {
+    pub fn new(pool: Arc<HttpPool>, deadline: Duration) -> Self {
+        Self { pool, deadline }
+    }
+
+    /// Stores records there and nowhere else.
+    pub async fn put(&self, node: &NodeRef, records: Vec<Bytes>, durable: bool) -> Result<(), PeerError> {
+        let path = if durable { "/chunks/put?copies=1&durable=true" } else { "/chunks/put?copies=1&durable=false" };
+        self.post(node, path, records).await.map(drop)
+    }
+
+    /// The records that it has of these, one after the other.
+    pub async fn get(&self, node: &NodeRef, chunks: &[ChunkRef]) -> Result<Bytes, PeerError> {
+        Ok(self.post(node, "/chunks/get", vec![encode_refs(chunks)]).await?.body)
+    }
+
+    pub async fn has(&self, node: &NodeRef, chunks: &[ChunkRef]) -> Result<Vec<bool>, PeerError> {
+        let body = self.post(node, "/chunks/has", vec![encode_refs(chunks)]).await?.body;
+        if body.len() != chunks.len() {
+            let reason = format!("{} answers to {} questions", body.len(), chunks.len());
+            return Err(PeerError::Answer { node: *node, reason });
+        }
+        Ok(body.iter().map(|&byte| byte == 1).collect())
+    }
+
+    pub async fn delete(&self, node: &NodeRef, runs: &[ChunkRun]) -> Result<(), PeerError> {
+        self.post(node, "/chunks/delete", vec![encode_runs(runs)]).await.map(drop)
+    }
+
+    /// Returns when all that it has acknowledged is on its disk.
+    pub async fn sync(&self, node: &NodeRef) -> Result<(), PeerError> {
+        self.post(node, "/chunks/sync", vec![]).await.map(drop)
+    }
+
+    pub async fn digest(&self, node: &NodeRef, arc: RingArc) -> Result<ArcDigest, PeerError> {
+        let answer = self.get_path(node, &format!("/chunks/digest?after={}&upto={}", arc.after, arc.upto)).await?;
+        decode(node, &answer.body)
+    }
+
+    /// All chunks that it has in the arc, page by page.
+    pub async fn list(&self, node: &NodeRef, arc: RingArc, from: u64) -> Result<ChunkList, PeerError> {
+        let path = format!("/chunks/list?after={}&upto={}&from={from}", arc.after, arc.upto);
+        decode(node, &self.get_path(node, &path).await?.body)
+    }
+
+    /// What its chunks of each arc come to.
+    pub async fn sums(&self, node: &NodeRef, arcs: &[RingArc]) -> Result<Vec<ArcSum>, PeerError> {
+        let answer = self.question(node, "/chunks/digests", compare_api::encode(&arcs)).await?;
+        let sums: Vec<ArcSum> = decode(node, &answer)?;
+        match sums.len() == arcs.len() {
+            true => Ok(sums),
+            false => Err(wrong(node, format!("{} sums for {} arcs", sums.len(), arcs.len()))),
+        }
+    }
+
+    /// A page of what it has in the arcs, checked to be in order.
+    pub async fn ids(&self, node: &NodeRef, request: &IdsRequest) -> Result<IdsPage, PeerError> {
+        let page: IdsPage = decode(node, &self.question(node, "/chunks/ids", compare_api::encode(request)).await?)?;
+        check_page(request, &page).map_err(|reason| wrong(node, reason))?;
+        Ok(page)
+    }
+
+    /// One of [`compare_api::HERE`], [`compare_api::SEND`], [`compare_api::COMING`], [`compare_api::GONE`] for each.
+    pub async fn offer(&self, node: &NodeRef, from: &Sender, chunks: &[ChunkAt]) -> Result<Vec<u8>, PeerError> {
+        let path = format!("/chunks/offer?{}", from.query());
+        self.byte_each(node, &path, chunks).await
+    }
+
+    /// [`Peers::put`] of what was wanted of an offer.
+    pub async fn bring(&self, node: &NodeRef, from: &Sender, records: Vec<Bytes>) -> Result<(), PeerError> {
+        let path = format!("/chunks/put?copies=1&durable=true&{}", from.query());
+        self.post(node, &path, records).await.map(drop)
+    }
+
+    /// The records that it has of these, one after the other.
+    pub async fn fetch(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<Bytes, PeerError> {
+        self.question(node, "/chunks/fetch", compare_api::encode(&chunks)).await
+    }
+
+    /// Tells it that these were deleted for good.
+    pub async fn say_gone(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<(), PeerError> {
+        self.question(node, "/chunks/gone", compare_api::encode(&chunks)).await.map(drop)
+    }
+
+    /// For each, whether it has it on its disk, and has read it back sound just now.
+    pub async fn confirm(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<Vec<bool>, PeerError> {
+        let answer = self.byte_each(node, "/chunks/confirm", chunks).await?;
+        Ok(answer.into_iter().map(|byte| byte == 1).collect())
+    }
+
+    async fn byte_each(&self, node: &NodeRef, path: &str, chunks: &[ChunkAt]) -> Result<Vec<u8>, PeerError> {
+        let answer = self.question(node, path, compare_api::encode(&chunks)).await?;
+        match answer.len() == chunks.len() {
+            true => Ok(answer.to_vec()),
+            false => Err(wrong(node, format!("{} answers to {} questions", answer.len(), chunks.len()))),
+        }
+    }
+
+    async fn question(&self, node: &NodeRef, path: &str, body: Vec<u8>) -> Result<Bytes, PeerError> {
+        Ok(self.post(node, path, vec![body.into()]).await?.body)
+    }
+
+    async fn post(&self, node: &NodeRef, path: &str, body: Vec<Bytes>) -> Result<HttpAnswer, PeerError> {
+        let answer = self.pool.post(node.files_address(), path, body, self.deadline).await?;
+        check(node, answer)
+    }
+
+    async fn get_path(&self, node: &NodeRef, path: &str) -> Result<HttpAnswer, PeerError> {
+        let address = node.files_address();
+        let answer = self.pool.request(address, Method::GET, path, HeaderMap::new(), vec![], self.deadline).await?;
+        check(node, answer)
+    }
+}
+
+fn check(node: &NodeRef, answer: HttpAnswer) -> Result<HttpAnswer, PeerError> {
+    match answer.status {
+        status if status.is_success() => Ok(answer),
+        StatusCode::INSUFFICIENT_STORAGE => Err(PeerError::NoSpace { node: *node }),
+        status => Err(PeerError::Refused { node: *node, status, text: answer.text() }),
+    }
+}
+
+fn wrong(node: &NodeRef, reason: String) -> PeerError {
+    PeerError::Answer { node: *node, reason }
+}
+
+fn decode<T: for<'a> Deserialize<'a>>(node: &NodeRef, body: &[u8]) -> Result<T, PeerError> {
+    postcard::from_bytes(body).map_err(|error| PeerError::Answer { node: *node, reason: error.to_string() })
+}

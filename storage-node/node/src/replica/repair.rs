@@ -1,0 +1,294 @@
+//! Background work that keeps three holders of every chunk.
+//!
+//! Two duties, run at any change of neighbours, when a write passed over a holder, and every few seconds anyway:
+//! - for the arc it owns, a node makes its next two holders and itself equal (`equal`);
+//! - chunks in arcs it has no part in any more go to the three holders, and are dropped here only after all three have
+//!   them on their disks and have read them back sound.
+//!
+//! A failed step is left for the next round, and a round remembers nothing of the one before: what is missing is what
+//! the stores say is missing, so it goes on after a crash of either side where it was. So a round is broken off, too, when
+//! another arc or other holders are this node's business: filling one holder may take hours, in which what a dead neighbour
+//! has left would have two copies. Nothing here is needed for a write to be acknowledged.
+
+use std::{sync::Arc, time::Duration};
+
+use chordfs_net::router::Router;
+use chordfs_replication::{descent::Left, plan::holds};
+use chordfs_store::{Store, StoreError};
+use chordfs_types::{
+    chunk_api::REPLICAS,
+    compare_api::{ChunkAt, IdsRequest},
+    placement,
+    ring_id::Neighbours,
+    route_table::Route,
+};
+use futures_util::future::join_all;
+use thiserror::Error;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    equal::{Moved, batches},
+    peer::{PeerError, Peers},
+    traffic::Traffic,
+};
+use crate::replica::departure::Departure;
+
+/// Surplus that is looked at in one go.
+const SURPLUS_CHUNKS: usize = 8192;
+/// What was fetched is passed on to the other holders so soon after.
+const SOON: Duration = Duration::from_millis(500);
+/// The ring's view has to stand still for this long before anything is dropped by it: while nodes come and go it would
+/// be fetched again a moment later.
+const SETTLED: Duration = Duration::from_secs(6);
+/// In a ring too large to see whole, nodes far away come and go unseen; so surplus is looked for this often anyway.
+const SURPLUS_PERIOD: Duration = Duration::from_secs(64);
+/// A walk round the ring ends here, whatever the answers say.
+const MAX_ARCS: usize = 4096;
+
+#[derive(Debug, Error)]
+pub enum RepairError {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a peer sent a damaged record: {0}")]
+    Damaged(#[from] chordfs_types::chunk::RecordError),
+    #[error("{count} copies beyond the third stay here: not all three holders have confirmed theirs")]
+    Unconfirmed { count: usize },
+    #[error("no route round the ring: {0}")]
+    Route(#[from] chordfs_net::router::RouteError),
+}
+
+impl RepairError {
+    /// Here or there.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Peer(PeerError::NoSpace { .. }) | Self::Store(StoreError::NoSpace { .. }))
+    }
+}
+
+pub struct Repair {
+    pub store: Arc<Store>,
+    pub peers: Peers,
+    pub router: Arc<Router>,
+    pub neighbours: watch::Receiver<Neighbours>,
+    pub wake: Arc<Notify>,
+    pub traffic: Arc<Traffic>,
+    pub period: Duration,
+    /// Nothing counts as surplus while another node hands its chunks over: it may have just brought them here.
+    pub departure: Arc<Departure>,
+}
+
+impl Repair {
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut surplus = Surplus::new(Instant::now());
+        let mut complaints = Complaints::default();
+        let mut changes = self.neighbours.clone();
+        loop {
+            let view = self.neighbours.borrow_and_update().clone();
+            let due = surplus.is_due(&view, Instant::now()) && !self.departure.any_peer_drains();
+            let done = tokio::select! {
+                done = self.round(&view, due) => done,
+                () = has_other_duties(&mut changes, &view) => {
+                    self.traffic.neighbours_changed();
+                    continue;
+                }
+                () = stop.cancelled() => return,
+            };
+            let mut pause = self.period;
+            match done {
+                Ok(moved) => {
+                    surplus.looked(due, Instant::now());
+                    if due {
+                        self.traffic.surplus_is_gone();
+                    }
+                    complaints = Complaints::default();
+                    if moved.pulled > 0 {
+                        pause = SOON.min(pause);
+                    }
+                }
+                Err(error) => complaints.hear(&error),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.neighbours.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.traffic.neighbours_changed();
+                }
+                () = self.wake.notified() => {}
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// One pass; surplus is looked for only now and then, and after a change of the ring until it came to its end.
+    async fn round(&self, view: &Neighbours, surplus: bool) -> Result<Moved, RepairError> {
+        let holders = placement::holders(&view.onwards()).split_off(1);
+        self.traffic.holders_are(&holders);
+        // One holder that is full or silent must not keep the others from getting their copies.
+        let made = join_all(holders.iter().map(|holder| self.make_equal(view, holder))).await;
+        let moved = made.into_iter().try_fold(Moved::default(), |sum, moved| Ok::<_, RepairError>(sum.and(moved?)));
+        let handed_on = if surplus { self.hand_on_surplus(view).await } else { Ok(()) };
+        // A plan for a node that is no holder any more is void.
+        let former = self.traffic.expecting().into_iter().filter(|node| !holders.contains(node)).collect::<Vec<_>>();
+        join_all(former.iter().map(|node| self.no_more_for(view, node))).await;
+        moved.and_then(|moved| handed_on.map(|()| moved))
+    }
+
+    /// Everything in arcs that this node is no holder of goes to the holders, then away from here.
+    pub async fn hand_on_surplus(&self, view: &Neighbours) -> Result<(), RepairError> {
+        if view.successors.len() < REPLICAS {
+            return Ok(());
+        }
+        // What was learnt before the change must not decide what is dropped.
+        self.router.forget_all();
+        self.router.learn(view);
+        let mut handed_on = Ok(());
+        let mut after = view.node.id;
+        for _ in 0..MAX_ARCS {
+            let route = self.router.route(after.advance(1)).await?;
+            if !holds(&route, &view.node) {
+                handed_on = handed_on.and(self.hand_on(view, &route).await);
+            }
+            if route.arc.contains(view.node.id) {
+                return handed_on;
+            }
+            after = route.arc.upto;
+        }
+        handed_on
+    }
+
+    pub(super) async fn hand_on(&self, view: &Neighbours, route: &Route) -> Result<(), RepairError> {
+        if route.holders.len() < REPLICAS {
+            return Ok(());
+        }
+        let mut request = IdsRequest { arcs: vec![route.arc], after: None };
+        let (mut dropped, mut kept, mut more) = (0, 0, true);
+        while more {
+            let (store, page) = (self.store.clone(), request.clone());
+            let page = blocking(move || Ok(store.ids(&page, SURPLUS_CHUNKS))).await?;
+            for batch in batches(&page.chunks) {
+                let confirmed = self.confirmed_by_all(view, route, &batch).await?;
+                kept += batch.len() - confirmed.len();
+                let store = self.store.clone();
+                dropped += blocking(move || Ok(store.drop_copies(&confirmed))).await?;
+            }
+            more = page.more;
+            request.after = page.chunks.last().copied();
+        }
+        if dropped > 0 {
+            info!(arc = ?route.arc, chunks = dropped, "dropped copies beyond the third");
+        }
+        if kept == 0 { Ok(()) } else { Err(RepairError::Unconfirmed { count: kept }) }
+    }
+
+    /// Brings a batch to all holders, and says which of it all of them have read back sound from their disks.
+    async fn confirmed_by_all(
+        &self,
+        view: &Neighbours,
+        route: &Route,
+        batch: &[ChunkAt],
+    ) -> Result<Vec<ChunkAt>, RepairError> {
+        let mut confirmed = batch.to_vec();
+        for holder in &route.holders {
+            self.push(view, holder, batch, Left::of(batch)).await?;
+            let answers = self.peers.confirm(holder, &confirmed).await?;
+            let mut answers = answers.into_iter();
+            confirmed.retain(|_| answers.next().unwrap_or(false));
+        }
+        Ok(confirmed)
+    }
+}
+
+/// Returns when this node owns another arc, or other nodes should hold what it owns.
+async fn has_other_duties(changes: &mut watch::Receiver<Neighbours>, view: &Neighbours) {
+    let duties = |view: &Neighbours| (view.arc(), placement::holders(&view.onwards()));
+    let others = changes.wait_for(|now| duties(now) != duties(view)).await.is_ok();
+    if !others {
+        // The ring has ended; so will this.
+        std::future::pending().await
+    }
+}
+
+/// When to look for copies beyond the third: once after each change of the ring has settled, and now and then.
+struct Surplus {
+    view: Option<Neighbours>,
+    since: Instant,
+    looked: Option<Instant>,
+}
+
+impl Surplus {
+    fn new(now: Instant) -> Self {
+        Self { view: None, since: now, looked: None }
+    }
+
+    fn is_due(&mut self, view: &Neighbours, now: Instant) -> bool {
+        if self.view.as_ref() != Some(view) {
+            (self.view, self.since, self.looked) = (Some(view.clone()), now, None);
+        }
+        now - self.since >= SETTLED && self.looked.is_none_or(|looked| now - looked >= SURPLUS_PERIOD)
+    }
+
+    fn looked(&mut self, done: bool, now: Instant) {
+        if done {
+            self.looked = Some(now);
+        }
+    }
+}
+
+/// A node that has just gone is no news; a repair that fails for longer is, once.
+#[derive(Default)]
+struct Complaints {
+    in_a_row: u32,
+}
+
+impl Complaints {
+    const PATIENCE: u32 = 5;
+
+    fn hear(&mut self, error: &RepairError) {
+        self.in_a_row += 1;
+        match self.in_a_row {
+            Self::PATIENCE => warn!(%error, "some chunks have fewer holders than they should; repair goes on trying"),
+            _ => debug!(%error, "repair goes on in the next round"),
+        }
+    }
+}
+
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, RepairError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.expect("the store does not panic")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_dropped_while_the_ring_moves() {
+        let view = |id| {
+            let node = chordfs_types::ring_id::NodeRef {
+                ip: [127, 0, 0, 1].into(),
+                port: 5057,
+                id: chordfs_types::ring_id::RingId(id),
+            };
+            Neighbours { predecessor: None, node, successors: vec![] }
+        };
+        let start = Instant::now();
+        let at = |secs| start + Duration::from_secs(secs);
+        let mut surplus = Surplus::new(start);
+        assert!(!surplus.is_due(&view(1), at(0)));
+        assert!(!surplus.is_due(&view(2), at(7)), "it has just changed");
+        assert!(surplus.is_due(&view(2), at(14)));
+        surplus.looked(true, at(14));
+        assert!(!surplus.is_due(&view(2), at(20)) && surplus.is_due(&view(2), at(90)));
+    }
+}

@@ -1,0 +1,270 @@
+//! What everything that copies chunks between nodes shares: the rate, who is bringing what here, what is on its way from
+//! here, and how far it all is. The values are pure; here are the clock and the locks.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use chordfs_replication::{
+    claims::Claims,
+    descent::Left,
+    progress::{Direction, Progress},
+    rate::Bucket,
+};
+use chordfs_store::Store;
+use chordfs_types::{
+    admin::RepairStatus,
+    chunk::{ChunkId, VerifiedBatch},
+    compare_api::{COMING, ChunkAt, GONE, HERE, SEND},
+    rate_limit::RateLimit,
+    ring_id::{NodeRef, RingId},
+};
+use parking_lot::Mutex;
+
+/// What copies whose writers have their answer may keep in memory for one peer. The largest batch fits; so does what a
+/// peer falls behind by in a second or two, and one that is silent until the deadline costs no more.
+const LATE_BYTES: u64 = 64 << 20;
+/// A copy counts for this at least: its task and its connection are there for a small batch, too.
+const LEAST_LATE_BYTES: u64 = 64 << 10;
+
+pub struct Traffic {
+    bucket: Mutex<Bucket>,
+    claims: Mutex<Claims>,
+    progress: Mutex<Progress>,
+    /// Batches of writers on their way to other holders.
+    flights: Mutex<HashMap<SocketAddr, UnderWay>>,
+    /// Those that were told of more than has been brought to them.
+    expecting: Mutex<HashSet<NodeRef>>,
+}
+
+/// On their way to one node.
+#[derive(Default)]
+struct UnderWay {
+    batches: Vec<Arc<VerifiedBatch>>,
+    /// Of those whose writers have their answer.
+    late_bytes: u64,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self::new(RateLimit::default())
+    }
+}
+
+impl Traffic {
+    pub fn new(limit: RateLimit) -> Self {
+        Self {
+            bucket: Mutex::new(Bucket::new(limit, Instant::now())),
+            claims: Mutex::default(),
+            progress: Mutex::default(),
+            flights: Mutex::default(),
+            expecting: Mutex::default(),
+        }
+    }
+
+    /// For the status and the metrics.
+    pub fn status(&self) -> RepairStatus {
+        let limit = self.limit().0;
+        self.progress.lock().status(limit, Instant::now())
+    }
+
+    pub fn limit(&self) -> RateLimit {
+        self.bucket.lock().limit()
+    }
+
+    /// Takes `bytes` out of what may go, and says how long to wait before they do.
+    pub fn take(&self, bytes: u64) -> Duration {
+        self.bucket.lock().take(bytes, Instant::now())
+    }
+
+    /// Waits until `bytes` may go.
+    pub async fn spend(&self, bytes: u64) {
+        let wait = self.take(bytes);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Some of what was spent did not go after all.
+    pub fn refund(&self, bytes: u64) {
+        self.bucket.lock().put_back(bytes);
+    }
+
+    /// Answers an offer of `from`: what it is to send is from now on expected from it, and what is here or comes from
+    /// another is not, as `from` may never speak of it again.
+    pub fn answer_offer(&self, store: &Store, from: RingId, left: Left, chunks: &[ChunkAt]) -> Vec<u8> {
+        let now = Instant::now();
+        let mut claims = self.claims.lock();
+        let answer = |chunk: &ChunkAt| match store.is_here(chunk) {
+            true => HERE,
+            false if store.is_buried(chunk) => GONE,
+            false if claims.take(chunk, from, now) => SEND,
+            false => COMING,
+        };
+        let answers: Vec<u8> = chunks.iter().map(answer).collect();
+        drop(claims);
+        let refused = chunks.iter().zip(&answers).filter(|(_, answer)| **answer != SEND).map(|(chunk, _)| *chunk);
+        self.progress.lock().announce(from, left.without(Left::of(&refused.collect::<Vec<_>>())), now);
+        answers
+    }
+
+    /// `node` was told that `left` is still to be brought to it.
+    pub fn told(&self, node: &NodeRef, left: Left) {
+        match left == Left::default() {
+            true => self.expecting.lock().remove(node),
+            false => self.expecting.lock().insert(*node),
+        };
+    }
+
+    /// Those that still expect something of this node.
+    pub fn expecting(&self) -> Vec<NodeRef> {
+        self.expecting.lock().iter().copied().collect()
+    }
+
+    /// What `from` brought has been stored, or refused.
+    pub fn brought(&self, from: RingId, left: Left, batch: &VerifiedBatch, stored: bool) {
+        let now = Instant::now();
+        let mut claims = self.claims.lock();
+        for (header, _) in &batch.records {
+            claims.end(header.key, header.id, from);
+        }
+        drop(claims);
+        let moved = Left { chunks: batch.records.len() as u64, bytes: batch.bytes.len() as u64 };
+        let mut progress = self.progress.lock();
+        progress.announce(from, left, now);
+        if stored {
+            progress.moved(Direction::Incoming, moved, now);
+        }
+    }
+
+    /// Those of `chunks` that are not here and that nobody brings: from now on `me` does, until the claim is dropped.
+    pub fn claim(self: &Arc<Self>, store: &Store, me: RingId, chunks: &[ChunkAt]) -> Claimed {
+        let (now, mut claims) = (Instant::now(), self.claims.lock());
+        // A claim of one's own is another task's: two holders have the chunk, and one copy is enough.
+        let free = |chunk: &&ChunkAt| !store.is_here(chunk) && claims.take_first(chunk, me, now);
+        let chunks = chunks.iter().filter(free).copied().collect();
+        Claimed { traffic: self.clone(), me, chunks }
+    }
+
+    pub fn plan(&self, holder: &NodeRef, (fetch, send): (Left, Left)) {
+        self.progress.lock().plan(holder.id, fetch, send);
+    }
+
+    pub fn holders_are(&self, holders: &[NodeRef]) {
+        self.progress.lock().holders_are(holders.iter().map(|holder| holder.id).collect());
+    }
+
+    /// What differs from this holder is known from now on.
+    pub fn compared_with(&self, holder: &NodeRef, left: (Left, Left)) {
+        let mut progress = self.progress.lock();
+        progress.plan(holder.id, left.0, left.1);
+        progress.compared_with(holder.id);
+    }
+
+    pub fn neighbours_changed(&self) {
+        self.progress.lock().forget_comparisons();
+    }
+
+    /// Everything kept here that others hold now was given away.
+    pub fn surplus_is_gone(&self) {
+        self.progress.lock().surplus_is_gone();
+    }
+
+    /// The same, and nothing has changed since.
+    pub fn keeps_no_surplus(&self) -> bool {
+        self.progress.lock().keeps_no_surplus()
+    }
+
+    pub fn moved(&self, direction: Direction, moved: Left) {
+        self.progress.lock().moved(direction, moved, Instant::now());
+    }
+
+    /// A writer's batch is on its way to `node` until the guard is dropped.
+    pub fn depart(self: &Arc<Self>, node: &NodeRef, batch: VerifiedBatch) -> Flight {
+        let (to, batch) = (node.ring_address(), Arc::new(batch));
+        self.flights.lock().entry(to).or_default().batches.push(batch.clone());
+        Flight { traffic: self.clone(), to, batch, late: AtomicBool::new(false) }
+    }
+
+    /// `chunks` without those that a writer's batch is bringing to `node` at this moment.
+    pub fn without_flights(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Vec<ChunkAt> {
+        let under_way = self.flights.lock().get(&node.ring_address()).map(|there| there.batches.clone());
+        let under_way = under_way.unwrap_or_default();
+        let headers = under_way.iter().flat_map(|batch| &batch.records).map(|(header, _)| header);
+        let names: HashSet<(RingId, ChunkId)> = headers.map(|header| (header.key, header.id)).collect();
+        chunks.iter().filter(|chunk| !names.contains(&(chunk.key, chunk.id))).copied().collect()
+    }
+}
+
+/// Chunks that this node is fetching.
+pub struct Claimed {
+    traffic: Arc<Traffic>,
+    me: RingId,
+    pub chunks: Vec<ChunkAt>,
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        let mut claims = self.traffic.claims.lock();
+        self.chunks.iter().for_each(|chunk| claims.end(chunk.key, chunk.id, self.me));
+    }
+}
+
+/// A batch on its way.
+pub struct Flight {
+    traffic: Arc<Traffic>,
+    to: SocketAddr,
+    batch: Arc<VerifiedBatch>,
+    /// Counted among the late; changes under the lock of the flights.
+    late: AtomicBool,
+}
+
+impl Flight {
+    pub fn bytes(&self) -> bytes::Bytes {
+        self.batch.bytes.clone()
+    }
+
+    /// Its writer has an answer. From here on it counts among the late, until it is dropped; false if they are too many
+    /// for its node. Then it is to be given up, and repair does not take it for under way any more.
+    pub fn go_on_late(&self) -> bool {
+        let mut flights = self.traffic.flights.lock();
+        let there = flights.entry(self.to).or_default();
+        let late_bytes = there.late_bytes + self.late_bytes();
+        let fits = late_bytes <= LATE_BYTES;
+        if fits {
+            there.late_bytes = late_bytes;
+            self.late.store(true, Relaxed);
+        } else {
+            self.end(&mut flights);
+        }
+        fits
+    }
+
+    fn late_bytes(&self) -> u64 {
+        (self.batch.bytes.len() as u64).max(LEAST_LATE_BYTES)
+    }
+
+    /// A second time it changes nothing.
+    fn end(&self, flights: &mut HashMap<SocketAddr, UnderWay>) {
+        let Some(there) = flights.get_mut(&self.to) else { return };
+        there.batches.retain(|batch| !Arc::ptr_eq(batch, &self.batch));
+        if self.late.swap(false, Relaxed) {
+            there.late_bytes -= self.late_bytes();
+        }
+        if there.batches.is_empty() {
+            flights.remove(&self.to);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.end(&mut self.traffic.flights.lock());
+    }
+}

@@ -1,0 +1,254 @@
+//! The way of a write at its owner: into the own store and to the next holders at the same time, acknowledged when
+//! enough of them have it. What is still missing then goes on in the background, up to a bound for each holder; of what
+//! fails there, or is beyond the bound, repair is told.
+//!
+//! The owner is one holder of three here. Where its own disk is full or broken the next node takes its place, so a write
+//! fails only when too few nodes of the ring can take it.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use chordfs_replication::{
+    drain::recipients,
+    plan::{PutVerdict, judge_put},
+};
+use chordfs_store::{Store, StoreError};
+use chordfs_types::{
+    chunk::VerifiedBatch,
+    ring_id::{Neighbours, NodeRef},
+};
+use thiserror::Error;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::AbortHandle,
+    time::{Instant, timeout_at},
+};
+use tracing::{debug, warn};
+
+use super::{
+    peer::{PeerError, Peers},
+    traffic::{Flight, Traffic},
+};
+use crate::replica::departure::Departure;
+
+#[derive(Debug, Error)]
+pub enum PutError {
+    #[error("this node does not own all keys of the batch")]
+    Misdirected { neighbours: Neighbours },
+    #[error("no space left on enough holders")]
+    NoSpace,
+    #[error("only {stored} of {required} holders have the batch: {reason}")]
+    NoQuorum { stored: usize, required: usize, reason: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Copies below which nothing is acknowledged at this moment; see [`judge_put`].
+pub type Floor = Arc<dyn Fn() -> usize + Send + Sync>;
+
+pub struct Writer {
+    pub store: Arc<Store>,
+    pub peers: Peers,
+    pub neighbours: watch::Receiver<Neighbours>,
+    pub floor: Floor,
+    /// Wakes repair when a holder was passed over.
+    pub repair: Arc<Notify>,
+    pub traffic: Arc<Traffic>,
+    pub deadline: Duration,
+    pub departure: Arc<Departure>,
+}
+
+impl Writer {
+    /// What this node knows of the ring; after it has left, what the next one does.
+    pub fn neighbours(&self) -> Neighbours {
+        self.departure.heir().unwrap_or_else(|| self.neighbours.borrow().clone())
+    }
+
+    /// Stores a batch here only.
+    pub async fn put_local(&self, batch: VerifiedBatch, durable: bool) -> Result<(), PutError> {
+        let admitted = self.departure.admit().await;
+        let _admitted = admitted.map_err(|neighbours| PutError::Misdirected { neighbours })?;
+        Ok(self.store_here(batch, durable).await?)
+    }
+
+    async fn store_here(&self, batch: VerifiedBatch, durable: bool) -> Result<(), StoreError> {
+        let (store, departure) = (self.store.clone(), self.departure.clone());
+        let stored = tokio::task::spawn_blocking(move || {
+            let stored = store.put(&batch, durable)?;
+            departure.note(&batch);
+            Ok(stored)
+        });
+        stored.await.expect("storing does not panic").map(drop)
+    }
+
+    /// Stores a batch as its owner; says who has it by now.
+    pub async fn put(&self, batch: VerifiedBatch, durable: bool) -> Result<Vec<NodeRef>, PutError> {
+        let admitted = self.departure.admit().await;
+        let _admitted = admitted.map_err(|neighbours| PutError::Misdirected { neighbours })?;
+        let neighbours = self.neighbours();
+        let floor = (self.floor)();
+        match judge_put(&neighbours, batch.keys(), floor) {
+            PutVerdict::Misdirected => Err(PutError::Misdirected { neighbours }),
+            PutVerdict::TooFewNodes { required } => {
+                Err(PutError::NoQuorum { stored: 0, required, reason: "the ring is still coming together".into() })
+            }
+            PutVerdict::Own { others, required } => {
+                self.spread(batch, neighbours.node, others, required, durable).await
+            }
+        }
+    }
+
+    /// Which of this node and `others` have it when enough have.
+    async fn spread(
+        &self,
+        batch: VerifiedBatch,
+        me: NodeRef,
+        others: Vec<NodeRef>,
+        required: usize,
+        durable: bool,
+    ) -> Result<Vec<NodeRef>, PutError> {
+        let mut spread = Spread::new(self.repair.clone());
+        let wanted = recipients(&others, |node| self.departure.peer_drains(node), self.departure.drains());
+        let mut others = others.into_iter();
+        for node in others.by_ref().take(wanted) {
+            self.pass_on(&mut spread, node, batch.clone(), durable);
+        }
+        match self.store_here(batch.clone(), durable).await {
+            Ok(()) => spread.stored.push(me),
+            Err(error) => {
+                debug!(%error, "the owner cannot keep a batch; the next node does");
+                spread.note_failure(matches!(error, StoreError::NoSpace { .. }), error.to_string());
+                if let Some(node) = others.next() {
+                    self.pass_on(&mut spread, node, batch.clone(), durable);
+                }
+            }
+        }
+        let end = Instant::now() + self.deadline;
+        while spread.stored.len() < required {
+            if spread.open == 0 {
+                // A holder failed: the next node takes its place.
+                let Some(node) = others.next() else { return Err(spread.failure(required)) };
+                self.pass_on(&mut spread, node, batch.clone(), durable);
+            }
+            match timeout_at(end, spread.arrived.recv()).await {
+                Ok(Some(result)) => spread.count(result),
+                _ => {
+                    spread.note_failure(false, format!("no answer within {:?}", self.deadline));
+                    return Err(spread.failure(required));
+                }
+            }
+        }
+        Ok(spread.stored)
+    }
+
+    /// Goes on after the acknowledgement, too, if [`Begun`] lets it: the third copy is only late, not dropped.
+    fn pass_on(&self, spread: &mut Spread, node: NodeRef, batch: VerifiedBatch, durable: bool) {
+        let (peers, repair, copies) = (self.peers.clone(), self.repair.clone(), spread.copies.clone());
+        let flight = Arc::new(self.traffic.depart(&node, batch));
+        let under_way = Arc::downgrade(&flight);
+        let task = tokio::spawn(async move {
+            let result = peers.put(&node, vec![flight.bytes()], durable).await;
+            drop(flight);
+            if let Err(error) = &result {
+                debug!(peer = %node, %error, "a copy was not taken; repair will bring it");
+                // To a full disk nothing is brought by trying at once.
+                if !matches!(error, PeerError::NoSpace { .. }) {
+                    repair.notify_one();
+                }
+            }
+            // Nobody waits for a copy beyond the quorum.
+            let _ = copies.send(result.map(|()| node));
+        });
+        spread.open += 1;
+        spread.begun.copies.push((node, under_way, task.abort_handle()));
+    }
+}
+
+/// How far one batch has got.
+struct Spread {
+    copies: mpsc::UnboundedSender<Result<NodeRef, PeerError>>,
+    arrived: mpsc::UnboundedReceiver<Result<NodeRef, PeerError>>,
+    begun: Begun,
+    stored: Vec<NodeRef>,
+    /// Had no room.
+    full: usize,
+    /// Could not take it for another reason, which may pass.
+    failed: usize,
+    open: usize,
+    /// Of the last failure.
+    reason: String,
+}
+
+impl Spread {
+    fn new(repair: Arc<Notify>) -> Self {
+        let (copies, arrived) = mpsc::unbounded_channel();
+        let begun = Begun { copies: Vec::new(), repair };
+        Self { copies, arrived, begun, stored: Vec::new(), full: 0, failed: 0, open: 0, reason: String::new() }
+    }
+
+    fn count(&mut self, result: Result<NodeRef, PeerError>) {
+        self.open -= 1;
+        match result {
+            Ok(node) => self.stored.push(node),
+            Err(error) => self.note_failure(matches!(error, PeerError::NoSpace { .. }), error.to_string()),
+        }
+    }
+
+    fn note_failure(&mut self, no_space: bool, reason: String) {
+        let count = if no_space { &mut self.full } else { &mut self.failed };
+        *count += 1;
+        self.reason = reason;
+    }
+
+    /// The ring is full only if nobody else could have made up the number: who was just restarting may take it when asked
+    /// again.
+    fn failure(self, required: usize) -> PutError {
+        let stored = self.stored.len();
+        if self.full > 0 && stored + self.failed < required {
+            return PutError::NoSpace;
+        }
+        warn!(stored, required, reason = self.reason, "a batch has too few copies");
+        PutError::NoQuorum { stored, required, reason: self.reason }
+    }
+}
+
+/// The copies begun of one batch. Dropped when the writer has its answer, or has gone, so nothing that a quorum waits for is
+/// given up here: those still under way are in memory for nobody from then on, and go on only as far as [`Flight`] allows.
+struct Begun {
+    /// The flight is gone when its copy has arrived, or failed.
+    copies: Vec<(NodeRef, Weak<Flight>, AbortHandle)>,
+    repair: Arc<Notify>,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        for (node, flight, task) in &self.copies {
+            if flight.upgrade().is_none_or(|flight| flight.go_on_late()) {
+                continue;
+            }
+            debug!(peer = %node, "a copy is given up, as many are under way to its holder; repair will bring it");
+            task.abort();
+            self.repair.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_is_full_only_if_nobody_may_take_it_later() {
+        let node = |id| NodeRef { ip: [127, 0, 0, 1].into(), port: 5057, id: chordfs_types::ring_id::RingId(id) };
+        let failure = |stored: u32, full, failed| {
+            let stored = (0..stored).map(node).collect();
+            Spread { stored, full, failed, ..Spread::new(Arc::default()) }.failure(2)
+        };
+        assert!(matches!(failure(1, 2, 0), PutError::NoSpace));
+        assert!(matches!(failure(0, 2, 1), PutError::NoSpace), "one that is silent would not be enough");
+        assert!(matches!(failure(1, 1, 1), PutError::NoQuorum { stored: 1, required: 2, .. }));
+        assert!(matches!(failure(1, 0, 2), PutError::NoQuorum { .. }));
+    }
+}

@@ -1,0 +1,344 @@
+//! Repair and garbage collection against each other: the one brings back what the other takes away. Whatever happened
+//! before, when no node fails any more it comes to rest within a few rounds, with exactly what the files have on every
+//! node.
+//!
+//! Three real stores and the real tables; what is between them (the network, Raft, the order of events) is a random
+//! schedule. Everything counts as old at once, which gives the scrub the most chances to take too much. A node that comes
+//! back remembers nothing of what it deleted, as after a restart.
+//!
+//! Why it ends: what the namespace gives up can never be current again, so a chunk goes one way, from stored to current
+//! to dead to forgotten. Only a copy that a deletion did not reach can bring it back. Then it is an orphan wherever repair
+//! carried it, one answer and one burial reach every node that is there, and a copy that repair had under way meanwhile
+//! is refused by the memory of the deletion. For another round there has to be another node that was away.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use chordfs_store::{DataFolder, Store, StoreOptions};
+use chordfs_tables::Tables;
+use chordfs_types::{
+    chunk::{ChunkId, FileName, VerifiedBatch, Version, chunk_key, encode_record},
+    compare_api::{ChunkAt, IdsRequest},
+    fs_error::FsError,
+    namespace::{
+        Answer, Change, Commit, EntryName, Extent, FileKind, Ino, NamespaceOp, NewNode, Query, Reply, SetAttr, Time,
+        Truncate,
+    },
+    ring_id::{RingArc, RingId},
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tempfile::TempDir;
+
+use super::{
+    pieces::{loose, rest, runs, spans},
+    suspects::Suspects,
+};
+
+const CHUNK_BYTES: u32 = 10;
+const NODES: usize = 3;
+
+struct Node {
+    dir: TempDir,
+    /// `None` while it is away.
+    store: Option<Store>,
+    suspects: Suspects,
+}
+
+impl Node {
+    fn new() -> Self {
+        let mut node =
+            Self { dir: tempfile::tempdir().unwrap(), store: None, suspects: Suspects::new(Duration::from_secs(2)) };
+        node.open();
+        node
+    }
+
+    fn open(&mut self) {
+        self.store = None;
+        let options = StoreOptions { lanes: 1, reserve_bytes: 0, segment_bytes: 2000, ..StoreOptions::default() };
+        self.store = Some(Store::open(&DataFolder::open(self.dir.path()).unwrap(), options).unwrap());
+        self.suspects.clear();
+    }
+}
+
+fn all_of(store: &Store) -> Vec<ChunkAt> {
+    let everywhere = RingArc::new(RingId(0), RingId(0));
+    store.ids(&IdsRequest { arcs: vec![everywhere], after: None }, usize::MAX / 4).chunks
+}
+
+/// As two holders do it: what one lacks is copied, unless it knows it to be deleted. What is left moves on later.
+fn make_equal(a: &Store, b: &Store) {
+    for (from, to) in [(a, b), (b, a)] {
+        let there: HashSet<ChunkId> = all_of(to).iter().map(|chunk| chunk.id).collect();
+        let missing = all_of(from).into_iter().filter(|chunk| !there.contains(&chunk.id));
+        let (gone, send): (Vec<ChunkAt>, Vec<ChunkAt>) = missing.partition(|chunk| to.is_buried(chunk));
+        from.delete_at(&gone);
+        for record in from.records_at(&send, u64::MAX).unwrap() {
+            to.put(&VerifiedBatch::verify(record).unwrap(), false).unwrap();
+        }
+    }
+}
+
+/// Stored, and not committed yet.
+struct Pending {
+    ino: Ino,
+    extent: Extent,
+}
+
+struct Ring {
+    tables: Tables,
+    clock: i64,
+    nodes: Vec<Node>,
+    pending: Vec<Pending>,
+    /// Late commits that were refused.
+    refused: u32,
+    buried: u32,
+}
+
+impl Ring {
+    fn new() -> Self {
+        let nodes = (0..NODES).map(|_| Node::new()).collect();
+        Self { tables: Tables::new(), clock: 0, nodes, pending: Vec::new(), refused: 0, buried: 0 }
+    }
+
+    fn apply(&mut self, change: Change) -> Result<Reply, FsError> {
+        self.clock += 1;
+        let now = Time { secs: self.clock, nanos: 0 };
+        self.tables.apply(self.clock as u64, now, &NamespaceOp { origin: None, now, change }).reply
+    }
+
+    fn file(&mut self, name: &str) -> Ino {
+        let kind = FileKind::File;
+        let node = NewNode {
+            kind,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            chunk_bytes: CHUNK_BYTES,
+            target: bytes::Bytes::new(),
+        };
+        let name = EntryName::new(name.as_bytes().to_vec()).unwrap();
+        match self.apply(Change::Make { parent: Ino::ROOT, name, node, exclusive: false }) {
+            Ok(Reply::Entry { attr, .. }) => attr.ino,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn there(&self) -> impl Iterator<Item = &Store> {
+        self.nodes.iter().filter_map(|node| node.store.as_ref())
+    }
+
+    /// Stores chunks under a version of their own on all nodes that are there.
+    fn store(&mut self, name: &str, ino: Ino, first: u32, count: u32) {
+        let Ok(Reply::Versions(block)) = self.apply(Change::AllocateVersions { count: 1 }) else {
+            panic!("no version")
+        };
+        let (file, mut records) = (FileName::new(name.to_owned()).unwrap(), BytesMut::new());
+        for index in first..first + count {
+            let id = ChunkId { version: block.first, index };
+            encode_record(&mut records, &file, id, chunk_key(&file, index), &block.first.0.to_le_bytes());
+        }
+        let batch = VerifiedBatch::verify(records.freeze()).unwrap();
+        for store in self.there() {
+            store.put(&batch, false).unwrap();
+        }
+        self.pending.push(Pending { ino, extent: Extent { first, count, version: block.first } });
+    }
+
+    fn commit(&mut self, Pending { ino, extent }: Pending) {
+        let size_at_least = u64::from(extent.first + extent.count - 1) * u64::from(CHUNK_BYTES);
+        let commit = Commit { extents: vec![extent], size_at_least, ..Commit::default() };
+        match self.apply(Change::Commit { ino, commit }) {
+            Ok(_) | Err(FsError::Stale { .. }) => {}
+            Err(FsError::Conflict { .. }) => self.refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The rest of the last run: it was stored a second time in part before it was committed.
+    fn commit_a_part(&mut self, Pending { ino, extent }: Pending) {
+        self.commit(Pending { ino, extent: Extent { count: 1.max(extent.count / 2), ..extent } });
+    }
+
+    /// What the leader does with what is dead.
+    fn collect(&mut self) {
+        let all = Query::Dead { before: Time { secs: i64::MAX, nanos: 0 }, limit: u32::MAX };
+        let Ok(Answer::Dead(dead)) = self.tables.query(&all) else { panic!("the dead are not told") };
+        let (ids, dead): (Vec<u64>, Vec<_>) = dead.into_iter().unzip();
+        for store in self.there() {
+            store.delete(&dead).unwrap();
+        }
+        self.apply(Change::ForgetDead { ids }).unwrap();
+    }
+
+    fn repair(&self, a: usize, b: usize) {
+        if let (Some(a), Some(b)) = (&self.nodes[a].store, &self.nodes[b].store) {
+            make_equal(a, b);
+        }
+    }
+
+    fn scrub(&mut self, node: usize) {
+        let Some(store) = &self.nodes[node].store else { return };
+        let before = std::time::SystemTime::now() + Duration::from_secs(100);
+        let held: Vec<_> = store.parts().flat_map(|part| store.old_chunks(part, before).unwrap()).collect();
+        let found = loose(&held, &unreferenced(&self.tables, spans(&held)));
+        let chunks: Vec<ChunkId> = found.iter().map(|loose| loose.chunk.id).collect();
+        let now = Duration::from_secs(self.clock as u64);
+        let orphans = self.nodes[node].suspects.look(now, &chunks).into_iter().collect();
+        let store = self.nodes[node].store.as_ref().expect("it was there a moment ago");
+        let runs = store.named(&runs(&found, &orphans)).unwrap();
+        match self.apply(Change::BuryOrphans { runs }) {
+            Ok(Reply::Buried { runs }) => self.buried += runs,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn current(&self) -> BTreeSet<ChunkId> {
+        let Ok(Answer::Contents { files, next: None }) = self.tables.query(&Query::Contents { ino: Ino(0), first: 0 })
+        else {
+            panic!("the contents are on one page")
+        };
+        let chunks = |extent: &Extent| {
+            let (first, version) = (extent.first, extent.version);
+            (0..extent.count).map(move |step| ChunkId { version, index: first + step }).collect::<Vec<_>>()
+        };
+        files.iter().flat_map(|file| file.extents.iter().flat_map(chunks)).collect()
+    }
+
+    /// The chunks of each node.
+    fn stored(&self) -> Vec<BTreeSet<ChunkId>> {
+        self.there().map(|store| all_of(store).iter().map(|chunk| chunk.id).collect()).collect()
+    }
+
+    /// Nothing fails any more, and nobody writes: how many rounds until nothing changes.
+    fn settle(&mut self, rng: &mut StdRng) -> u32 {
+        let at_rest = |ring: &Self| ring.stored() == vec![ring.current(); NODES];
+        for round in 0..20 {
+            if at_rest(self) {
+                return round;
+            }
+            self.clock += 2;
+            for _ in 0..NODES {
+                let (a, b) = (rng.random_range(0..NODES), rng.random_range(1..NODES));
+                self.repair(a, (a + b) % NODES);
+                self.scrub(rng.random_range(0..NODES));
+                self.collect();
+            }
+            [(0, 1), (1, 2), (2, 0)].into_iter().for_each(|(a, b)| self.repair(a, b));
+        }
+        panic!("it goes on: {:?} of {:?}", self.stored(), self.current())
+    }
+}
+
+fn unreferenced(tables: &Tables, mut asked: Vec<Extent>) -> Vec<Extent> {
+    let mut all = Vec::new();
+    loop {
+        let Ok(Answer::Unreferenced { pieces, next }) = tables.query(&Query::Unreferenced { runs: asked.clone() })
+        else {
+            panic!("it is answered")
+        };
+        all.extend(pieces);
+        let Some(next) = next else { return all };
+        asked = rest(&asked, next).unwrap();
+    }
+}
+
+/// One random event. At least one node is there at any moment, so that what is written is written somewhere.
+fn something_happens(ring: &mut Ring, rng: &mut StdRng) {
+    let names = ["a", "b", "c"];
+    let name = names[rng.random_range(0..names.len())];
+    match rng.random_range(0..20) {
+        0..5 => {
+            let ino = ring.file(name);
+            ring.store(name, ino, rng.random_range(1..12), rng.random_range(1..6));
+        }
+        5..10 if !ring.pending.is_empty() => {
+            let pending = ring.pending.swap_remove(rng.random_range(0..ring.pending.len()));
+            match rng.random_range(0..8) {
+                0 => {}
+                1 => ring.commit_a_part(pending),
+                _ => ring.commit(pending),
+            }
+        }
+        10 => {
+            let (parent, name) = (Ino::ROOT, EntryName::new(name.as_bytes().to_vec()).unwrap());
+            let _ = ring.apply(Change::Unlink { parent, name, hold: false });
+            let all = Time { secs: i64::MAX, nanos: 0 };
+            ring.apply(Change::PurgeOrphans { before: all, limit: u32::MAX }).unwrap();
+        }
+        11 => {
+            let ino = ring.file(name);
+            let size = u64::from(rng.random_range(0..10) * CHUNK_BYTES);
+            let set = SetAttr { truncate: Some(Truncate { size, tail: None }), ..SetAttr::default() };
+            ring.apply(Change::SetAttr { ino, set }).unwrap();
+        }
+        12 if ring.there().count() > 1 => ring.nodes[rng.random_range(0..NODES)].store = None,
+        13 => ring.nodes[rng.random_range(0..NODES)].open(),
+        14..16 => ring.collect(),
+        16..18 => {
+            let (a, b) = (rng.random_range(0..NODES), rng.random_range(1..NODES));
+            ring.repair(a, (a + b) % NODES);
+        }
+        _ => ring.scrub(rng.random_range(0..NODES)),
+    }
+}
+
+#[test]
+fn whatever_happened_repair_and_garbage_come_to_rest_with_what_the_files_have() {
+    let (mut refused, mut buried, mut slowest, mut single) = (0, 0, 0, 0);
+    for seed in 0..60 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut ring = Ring::new();
+        for _ in 0..150 {
+            something_happens(&mut ring, &mut rng);
+        }
+        // The worst that they can know: nothing of what was deleted.
+        ring.nodes.iter_mut().for_each(Node::open);
+        let current = ring.current();
+        let versions: HashSet<Version> = current.iter().map(|id| id.version).collect();
+        let garbage = ring.stored().into_iter().flatten().filter(|id| !current.contains(id));
+        single += garbage.filter(|id| versions.contains(&id.version)).count();
+        ring.pending.clear();
+        slowest = slowest.max(ring.settle(&mut rng));
+        assert_eq!(ring.current(), current, "seed {seed}: nothing that a file has went");
+        (refused, buried) = (refused + ring.refused, buried + ring.buried);
+    }
+    println!(
+        "{refused} late commits refused, {buried} runs buried, {single} single chunks, at rest after {slowest} rounds"
+    );
+    assert!(refused > 0 && buried > 0 && single > 0, "{refused} {buried} {single}");
+    assert!(slowest <= 8, "{slowest} rounds");
+}
+
+/// A sick node that keeps what it should delete brings it back for as long as it is sick, and no longer.
+#[test]
+fn what_one_node_brings_back_goes_when_it_deletes_again() {
+    let mut ring = Ring::new();
+    let ino = ring.file("a");
+    ring.store("a", ino, 1, 9);
+    let pending = ring.pending.pop().unwrap();
+    ring.commit(pending);
+    ring.store("a", ino, 4, 2);
+    let pending = ring.pending.pop().unwrap();
+    let sick = ring.nodes[2].store.take();
+    ring.commit(pending);
+    ring.collect();
+    for _ in 0..3 {
+        ring.nodes[..2].iter_mut().for_each(Node::open);
+        let sick = sick.as_ref().unwrap();
+        ring.there().for_each(|store| make_equal(store, sick));
+        assert_eq!(ring.stored()[0].len(), 11, "it is back");
+        for node in [0, 1, 0] {
+            ring.clock += 2;
+            ring.scrub(node);
+        }
+        ring.collect();
+        assert_eq!(ring.stored(), vec![ring.current(); 2]);
+    }
+    ring.nodes[2].store = sick;
+    let mut rng = StdRng::seed_from_u64(1);
+    assert!(ring.settle(&mut rng) <= 4);
+}

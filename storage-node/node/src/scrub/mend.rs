@@ -1,0 +1,209 @@
+//! Sound copies in the place of damaged records, whoever found them: a pass, a reader, or a segment being rewritten.
+//!
+//! The store knows a damaged chunk by key and id alone, as its NAME may be among the damaged bytes. Another holder lists
+//! what it has under that key, which tells the NAME, and gives the record, which is checked like any other that comes
+//! from a peer. When all nodes have answered and none has it, it is either no longer needed, which the namespace knows,
+//! or lost; a lost one is asked for again, since a node that is away may have it.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chordfs_store::Damaged;
+use chordfs_types::{
+    chunk::{ChunkId, ChunkRef, VerifiedBatch},
+    namespace::{Answer, Extent, Query},
+    ring_id::{NodeRef, RingArc, RingId},
+};
+use futures_util::{StreamExt, stream};
+use tokio::time::sleep;
+use tracing::{debug, error, info, warn};
+
+use super::Shared;
+use crate::replica::peer::PeerError;
+
+/// Looking costs nothing: what is damaged is a list in memory.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+const TRY_LOST_AGAIN: Duration = Duration::from_secs(60);
+const SIDE_BY_SIDE: usize = 8;
+
+type Name = (RingId, ChunkId);
+
+pub struct Mender {
+    shared: Arc<Shared>,
+    /// What could not be mended, and when to try again.
+    failed: HashMap<Name, Failure>,
+}
+
+struct Failure {
+    again: Instant,
+    lost: bool,
+}
+
+/// What came of one damaged chunk.
+enum Outcome {
+    Mended,
+    /// No file has it any more.
+    Needless,
+    /// Nobody has a sound copy.
+    Lost,
+    /// Somebody could not be asked.
+    Unknown,
+}
+
+impl Mender {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, failed: HashMap::new() }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            self.round().await;
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn round(&mut self) {
+        let damaged = self.shared.parts.store.damaged_records();
+        self.failed.retain(|name, _| damaged.iter().any(|damaged| name_of(damaged) == *name));
+        let now = Instant::now();
+        let due = |damaged: &Damaged| self.failed.get(&name_of(damaged)).is_none_or(|failure| failure.again <= now);
+        let due: Vec<Damaged> = damaged.into_iter().filter(due).collect();
+        let shared = &self.shared;
+        let outcomes: Vec<(Damaged, Outcome)> = stream::iter(due)
+            .map(|damaged| async move { (damaged, mend(shared, &damaged).await) })
+            .buffer_unordered(SIDE_BY_SIDE)
+            .collect()
+            .await;
+        self.settle(&outcomes);
+    }
+
+    fn settle(&mut self, outcomes: &[(Damaged, Outcome)]) {
+        let (mut mended, mut needless, mut done) = (0, 0, Vec::new());
+        for (damaged, outcome) in outcomes {
+            let name = name_of(damaged);
+            match outcome {
+                Outcome::Mended => mended += 1,
+                Outcome::Needless => needless += 1,
+                Outcome::Lost => self.fail(damaged, true),
+                Outcome::Unknown => self.fail(damaged, false),
+            }
+            if matches!(outcome, Outcome::Mended | Outcome::Needless) {
+                self.failed.remove(&name);
+                done.push(name);
+            }
+        }
+        let store = &self.shared.parts.store;
+        store.forget_damage(&done);
+        let lost = self.failed.values().filter(|failure| failure.lost).count() as u64;
+        self.shared.report.lock().mending(store.stats().damaged, mended, needless, lost);
+    }
+
+    /// Said once for each: it may take until somebody brings back a node.
+    fn fail(&mut self, damaged: &Damaged, lost: bool) {
+        let patience = if lost { TRY_LOST_AGAIN } else { TRY_AGAIN };
+        let before = self.failed.insert(name_of(damaged), Failure { again: Instant::now() + patience, lost });
+        if lost && !before.is_some_and(|before| before.lost) {
+            let Damaged { key, id, segment, offset } = *damaged;
+            error!(%key, version = id.version.0, index = id.index, segment, offset,
+                "a damaged chunk has no sound copy on any node; bring back a node that is away, or restore the file");
+        }
+    }
+}
+
+fn name_of(damaged: &Damaged) -> Name {
+    (damaged.key, damaged.id)
+}
+
+async fn mend(shared: &Shared, damaged: &Damaged) -> Outcome {
+    let mut all_answered = true;
+    for nodes in [holders(shared, damaged.key).await, members(shared).await] {
+        let Some(nodes) = nodes else {
+            all_answered = false;
+            continue;
+        };
+        for node in nodes {
+            match replace_from(shared, &node, damaged).await {
+                Ok(true) => return Outcome::Mended,
+                Ok(false) => {}
+                Err(error) => {
+                    debug!(peer = %node, %error, "a damaged chunk was not replaced from there");
+                    all_answered = false;
+                }
+            }
+        }
+    }
+    match all_answered {
+        true => judge(shared, damaged.id).await,
+        false => Outcome::Unknown,
+    }
+}
+
+/// Nobody has it.
+async fn judge(shared: &Shared, ChunkId { version, index }: ChunkId) -> Outcome {
+    let runs = vec![Extent { first: index, count: 1, version }];
+    match shared.parts.session.query(Query::Unreferenced { runs }).await {
+        Ok(Answer::Unreferenced { pieces, .. }) if !pieces.is_empty() => Outcome::Needless,
+        Ok(_) => Outcome::Lost,
+        Err(error) => {
+            debug!(%error, "the namespace does not say whether a damaged chunk is needed");
+            Outcome::Unknown
+        }
+    }
+}
+
+/// Those who should have it come first; this node's route to them need not be right.
+async fn holders(shared: &Shared, key: RingId) -> Option<Vec<NodeRef>> {
+    let route = shared.parts.router.route(key).await.ok()?;
+    Some(others(shared, &route.holders))
+}
+
+async fn members(shared: &Shared) -> Option<Vec<NodeRef>> {
+    Some(others(shared, &shared.parts.ring.members().await.ok()?))
+}
+
+fn others(shared: &Shared, nodes: &[NodeRef]) -> Vec<NodeRef> {
+    let me = shared.parts.ring.me().ring_address();
+    nodes.iter().filter(|node| node.ring_address() != me).copied().collect()
+}
+
+/// False if that node does not have it, or not sound.
+async fn replace_from(shared: &Shared, node: &NodeRef, damaged: &Damaged) -> Result<bool, PeerError> {
+    let Some(chunk) = named_there(shared, node, damaged).await? else { return Ok(false) };
+    let record = shared.parts.peers.get(node, std::slice::from_ref(&chunk)).await?;
+    let batch = match VerifiedBatch::verify(record) {
+        Ok(batch) if batch.records.len() == 1 && batch.records[0].0.id == damaged.id => batch,
+        Ok(_) => return Ok(false),
+        Err(error) => return Err(PeerError::Answer { node: *node, reason: error.to_string() }),
+    };
+    if let Err(error) = shared.blocking(move |store| store.put(&batch, true)).await {
+        warn!(%error, chunk = %shown(&chunk), "a sound copy of a damaged chunk could not be stored");
+        let reason = format!("the copy was not stored here: {error}");
+        return Err(PeerError::Answer { node: *node, reason });
+    }
+    info!(chunk = %shown(&chunk), version = chunk.id.version.0, segment = damaged.segment, offset = damaged.offset,
+        peer = %node, "damaged chunk replaced from another holder");
+    Ok(true)
+}
+
+/// The chunk by its name, if that node has it.
+async fn named_there(shared: &Shared, node: &NodeRef, damaged: &Damaged) -> Result<Option<ChunkRef>, PeerError> {
+    let only_key = RingArc::new(damaged.key.advance(u32::MAX), damaged.key);
+    let mut token = Some(0);
+    while let Some(from) = token {
+        let page = shared.parts.peers.list(node, only_key, from).await?;
+        let found = page.chunks.into_iter().find(|listed| listed.chunk.id == damaged.id);
+        if let Some(listed) = found.filter(|listed| listed.chunk.key() == damaged.key) {
+            return Ok(Some(listed.chunk));
+        }
+        token = page.next.filter(|next| *next > from);
+    }
+    Ok(None)
+}
+
+fn shown(chunk: &ChunkRef) -> String {
+    format!("{}_chunk_{}", chunk.file, chunk.id.index)
+}

@@ -1,0 +1,137 @@
+//! The slow care for what is stored: every checksum is looked at within a set time, what is damaged is replaced from
+//! another holder, and chunks that no file has are given up.
+//!
+//! | file | its idea |
+//! |---|---|
+//! | `pace`, `suspects`, `pieces` | pure: how fast to read; whom to suspect of being an orphan for how long; what is given up |
+//! | `pass` | reading all records once, and where an interrupted pass goes on |
+//! | `mend` | sound copies for damaged records |
+//! | `orphans`, `mark` | asking the namespace what nobody has; when its word does not count |
+//! | `report`, `routes`, `ask` | what was done, for people and programs; the calls on 5059; the command line's |
+//!
+//! It decides nothing that could lose data. A damaged record has left the index when this room hears of it, and what is
+//! no longer needed is said to be dead by the namespace, in the order of its log; its garbage collection then deletes it
+//! on all nodes. Anything that cannot be asked, or answers strangely, makes it keep what is there.
+
+#[cfg(test)]
+mod ending;
+mod mark;
+mod mend;
+mod orphans;
+mod pace;
+mod pass;
+mod pieces;
+mod report;
+mod routes;
+mod suspects;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use chordfs_namespace::Namespace;
+use chordfs_net::{http_pool::HttpPool, router::Router};
+use chordfs_store::Store;
+pub use chordfs_types::admin::{PassReport, ScrubStatus};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::report::unix_now;
+use self::{mark::Mark, mend::Mender, orphans::Orphans, pass::Reader, report::Report};
+use crate::{driver::RingHandle, files, replica::peer::Peers};
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Every record is read and checked once in this time.
+    pub period: Duration,
+    /// Most that a scrub reads, also one that was asked for.
+    pub bytes_per_second: u64,
+    /// What no file has is garbage when a node has kept it for this long.
+    pub orphan_age: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_secs(7 * 24 * 3600),
+            bytes_per_second: 64 << 20,
+            orphan_age: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// What the scrub needs of the node it runs in.
+pub struct Parts {
+    /// A folder of its own, made if it is missing.
+    pub folder: PathBuf,
+    pub store: Arc<Store>,
+    pub ring: RingHandle,
+    pub peers: Peers,
+    pub pool: Arc<HttpPool>,
+    pub router: Arc<Router>,
+    pub session: Arc<dyn files::Namespace>,
+    pub namespace: Namespace,
+    /// Wakes repair: chunks that were found missing by more than this room can name.
+    pub repair: Arc<Notify>,
+    pub settings: Settings,
+}
+
+/// The scrub of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Scrub {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    parts: Parts,
+    report: Mutex<Report>,
+    mark: Mark,
+    /// Passes asked for by people so far; the reader follows.
+    asked: watch::Sender<u64>,
+}
+
+impl Scrub {
+    pub fn new(parts: Parts) -> Self {
+        let mark = Mark::new(&parts.folder);
+        let report = Mutex::new(Report::new(&parts.settings));
+        Self { shared: Arc::new(Shared { parts, report, mark, asked: watch::Sender::new(0) }) }
+    }
+
+    /// Begins its work, which ends with `stop`.
+    pub fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let stopped = |work: futures_util::future::BoxFuture<'static, ()>| {
+            let stop = stop.clone();
+            async move {
+                tokio::select! { () = work => {}, () = stop.cancelled() => {} }
+            }
+        };
+        tasks.spawn(stopped(Box::pin(Reader::new(self.shared.clone()).run())));
+        tasks.spawn(stopped(Box::pin(Mender::new(self.shared.clone()).run())));
+        tasks.spawn(stopped(Box::pin(Orphans::new(self.shared.clone()).run())));
+    }
+
+    /// The calls on the plane of administration.
+    pub fn routes(&self) -> axum::Router {
+        routes::routes(self.clone())
+    }
+
+    /// From memory, at once.
+    pub fn status(&self) -> ScrubStatus {
+        let waiting = self.shared.parts.store.damaged().len() as u64;
+        self.shared.report.lock().status(waiting)
+    }
+
+    /// Asks for a pass as fast as the limit allows, in place of the one under way. It is done when `asked_done` of the
+    /// status has reached the number returned.
+    pub fn begin_pass(&self) -> u64 {
+        self.shared.asked.send_modify(|asked| *asked += 1);
+        *self.shared.asked.borrow()
+    }
+}
+
+impl Shared {
+    /// Work on the disk, away from the threads that serve.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> T + Send + 'static) -> T {
+        let store = self.parts.store.clone();
+        tokio::task::spawn_blocking(move || work(&store)).await.expect("the store does not panic")
+    }
+}

@@ -1,0 +1,148 @@
+//! From chunks that are here, and pieces that no file has, to the runs that are given up.
+//!
+//! A node keeps some chunks of a write, other nodes the rest. So it asks about each version from its first chunk here to
+//! the last, and is told pieces in which there are gaps. A run that is given up is within one piece, begins and ends
+//! with a chunk that is here, and passes over none that is not confirmed; what lies in its gaps is with other nodes, of
+//! the same version and the same piece, and goes with it.
+#![deny(clippy::disallowed_methods)]
+
+use std::{cmp::Ordering, collections::HashSet};
+
+use chordfs_store::{HeldChunk, HeldRun};
+use chordfs_types::{chunk::ChunkId, namespace::Extent};
+
+/// A chunk that is here and that no file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loose {
+    pub chunk: HeldChunk,
+    /// Where the piece begins in which it lies.
+    piece: u32,
+}
+
+/// What to ask about; `held` ascends.
+pub fn spans(held: &[HeldChunk]) -> Vec<Extent> {
+    let versions = held.chunk_by(|a, b| a.id.version == b.id.version);
+    let span = |chunks: &[HeldChunk]| {
+        let (first, last) = (chunks[0].id, chunks[chunks.len() - 1].id);
+        Extent { first: first.index, count: (last.index - first.index).saturating_add(1), version: first.version }
+    };
+    versions.map(span).collect()
+}
+
+/// The rest of what was asked, from a chunk of one of the runs on.
+pub fn rest(runs: &[Extent], (number, chunk): (u32, u32)) -> Option<Vec<Extent>> {
+    let mut rest = runs.get(number as usize..)?.to_vec();
+    let first = rest.first_mut()?;
+    let passed = chunk.checked_sub(first.first).filter(|passed| *passed < first.count)?;
+    (first.first, first.count) = (chunk, first.count - passed);
+    Some(rest)
+}
+
+/// Which of the chunks lie in the pieces. Both ascend.
+pub fn loose(held: &[HeldChunk], pieces: &[Extent]) -> Vec<Loose> {
+    let (mut found, mut pieces) = (Vec::new(), pieces.iter().peekable());
+    for chunk in held {
+        while pieces.next_if(|piece| place(chunk.id, piece) == Ordering::Greater).is_some() {}
+        if let Some(piece) = pieces.peek().filter(|piece| place(chunk.id, piece) == Ordering::Equal) {
+            found.push(Loose { chunk: *chunk, piece: piece.first });
+        }
+    }
+    found
+}
+
+/// What is given up: the confirmed ones, those that have no other between them together.
+pub fn runs(loose: &[Loose], confirmed: &HashSet<ChunkId>) -> Vec<HeldRun> {
+    let is_confirmed = |loose: &Loose| confirmed.contains(&loose.chunk.id);
+    let together = |a: &Loose, b: &Loose| {
+        let same = |loose: &Loose| (loose.chunk.id.version, loose.piece, is_confirmed(loose));
+        same(a) == same(b)
+    };
+    let groups = loose.chunk_by(together).filter(|group| is_confirmed(&group[0]));
+    groups.map(|group| HeldRun { first: group[0].chunk, last: group[group.len() - 1].chunk.id.index }).collect()
+}
+
+/// Before, in, or after a piece.
+fn place(id: ChunkId, piece: &Extent) -> Ordering {
+    id.version.cmp(&piece.version).then_with(|| match id.index.checked_sub(piece.first) {
+        None => Ordering::Less,
+        Some(at) if at < piece.count => Ordering::Equal,
+        Some(_) => Ordering::Greater,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use chordfs_types::{chunk::Version, ring_id::RingId};
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    fn held(version: u64, indexes: &[u32]) -> Vec<HeldChunk> {
+        let chunk =
+            |index: &u32| HeldChunk { id: ChunkId { version: Version(version), index: *index }, key: RingId(*index) };
+        indexes.iter().map(chunk).collect()
+    }
+
+    fn extent(first: u32, count: u32, version: u64) -> Extent {
+        Extent { first, count, version: Version(version) }
+    }
+
+    fn shown(runs: &[HeldRun]) -> Vec<(u64, u32, u32)> {
+        runs.iter().map(|run| (run.first.id.version.0, run.first.id.index, run.last)).collect()
+    }
+
+    #[test]
+    fn a_version_is_asked_about_from_its_first_chunk_here_to_its_last() {
+        let chunks = [held(1, &[1, u32::MAX]), held(4, &[7]), held(5, &[2, 3, 9])].concat();
+        let asked = spans(&chunks);
+        assert_eq!(asked, [extent(1, u32::MAX, 1), extent(7, 1, 4), extent(2, 8, 5)]);
+        assert_eq!(rest(&asked, (2, 4)), Some(vec![extent(4, 6, 5)]));
+        assert_eq!(rest(&asked, (0, 9)).unwrap()[0], extent(9, u32::MAX - 8, 1));
+        for nonsense in [(3, 1), (1, 6), (1, 8), (u32::MAX, 0)] {
+            assert_eq!(rest(&asked, nonsense), None);
+        }
+    }
+
+    #[test]
+    fn a_run_stays_within_its_piece_and_passes_over_nothing_unconfirmed() {
+        let chunks = [held(4, &[1, 4, 7, 10, 13]), held(5, &[2, 5, 8])].concat();
+        let found = loose(&chunks, &[extent(1, 4, 4), extent(6, 9, 4), extent(5, 2, 5)]);
+        let all: HashSet<ChunkId> = found.iter().map(|loose| loose.chunk.id).collect();
+        assert_eq!(shown(&runs(&found, &all)), [(4, 1, 4), (4, 7, 13), (5, 5, 5)]);
+        let without = |index| all.iter().copied().filter(|id| id.index != index).collect();
+        assert_eq!(shown(&runs(&found, &without(10))), [(4, 1, 4), (4, 7, 7), (4, 13, 13), (5, 5, 5)]);
+        assert_eq!(runs(&found, &HashSet::new()), []);
+    }
+
+    /// Whatever is here and whatever is free: all that is both is given up, and nothing else that is here.
+    #[test]
+    fn runs_have_what_is_here_and_free_and_nothing_else_that_is_here() {
+        for seed in 0..200 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut some = |part: f64| (1..40).filter(|_| rng.random_bool(part)).collect::<Vec<u32>>();
+            let chunks = [held(3, &some(0.4)), held(4, &some(0.9)), held(9, &some(0.1))].concat();
+            let free: HashSet<ChunkId> = [held(3, &some(0.5)), held(4, &some(0.7)), held(9, &some(0.9))]
+                .concat()
+                .iter()
+                .map(|chunk| chunk.id)
+                .collect();
+            let mut sorted: Vec<ChunkId> = free.iter().copied().collect();
+            sorted.sort();
+            let pieces = sorted.chunk_by(|a, b| a.version == b.version && a.index + 1 == b.index);
+            let pieces: Vec<Extent> =
+                pieces.map(|ids| extent(ids[0].index, ids.len() as u32, ids[0].version.0)).collect();
+            let given_up = runs(&loose(&chunks, &pieces), &free);
+            for chunk in &chunks {
+                let within = |run: &&HeldRun| {
+                    run.first.id.version == chunk.id.version
+                        && (run.first.id.index..=run.last).contains(&chunk.id.index)
+                };
+                assert_eq!(
+                    given_up.iter().filter(within).count(),
+                    usize::from(free.contains(&chunk.id)),
+                    "seed {seed}: {chunk:?}"
+                );
+            }
+        }
+    }
+}

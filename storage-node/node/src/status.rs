@@ -1,0 +1,184 @@
+//! Asking the whole ring: who is in it, from the ring; then every node's own status, side by side, each with a deadline.
+//!
+//! A silent node is a line of the answer and no error: an operator asks for the status when something is wrong.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Json, Router, extract::State as Shared, routing::get};
+use chordfs_net::http_pool::HttpPool;
+use chordfs_types::{
+    admin::{NamespaceStatus, NodeLine, NodeState, NodeStatus, RingStatus, State, Work},
+    ring_id::{NodeRef, RingArc, RingId},
+};
+use futures_util::{StreamExt, stream};
+use hyper::{HeaderMap, Method};
+use tracing::debug;
+
+use crate::{
+    driver::{Kind, Surveyed},
+    http::admin::NodeAdmin,
+    node::Node,
+};
+
+/// One node's status. It answers from memory; a longer silence is worth showing.
+const DEADLINE: Duration = Duration::from_secs(3);
+const ASKED_AT_ONCE: usize = 64;
+
+#[derive(Clone)]
+struct Gatherer {
+    node: Arc<Node>,
+    pool: Arc<HttpPool>,
+}
+
+/// `GET /ring`: JSON of [`RingStatus`].
+pub fn routes(node: Arc<Node>, pool: Arc<HttpPool>) -> Router {
+    Router::new().route("/ring", get(ring)).with_state(Gatherer { node, pool })
+}
+
+async fn ring(Shared(gatherer): Shared<Gatherer>) -> Json<RingStatus> {
+    Json(gatherer.gather().await)
+}
+
+impl Gatherer {
+    async fn gather(&self) -> RingStatus {
+        let asked = self.node.ring.me().ring_address();
+        let own = self.node.status();
+        let surveyed = self.node.ring.survey().await;
+        let storing = surveyed.iter().filter(|seen| seen.kind == Kind::Ours).map(|seen| seen.node.ring_address());
+        let absent = own.namespace.voters.iter().copied().filter(|voter| !is_in(&surveyed, *voter));
+        let addresses: Vec<SocketAddr> = storing.chain(absent).filter(|address| *address != asked).collect();
+        let mut answers: HashMap<SocketAddr, NodeStatus> = stream::iter(addresses)
+            .map(|address| async move { Some((address, self.status_of(address).await?)) })
+            .buffer_unordered(ASKED_AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        answers.insert(asked, own);
+        assemble(asked, &surveyed, &answers)
+    }
+
+    async fn status_of(&self, address: SocketAddr) -> Option<NodeStatus> {
+        let admin = NodeRef { ip: address.ip(), port: address.port(), id: RingId(0) }.admin_address();
+        let answer = self.pool.request(admin, Method::GET, "/status", HeaderMap::new(), vec![], DEADLINE).await;
+        let answer = answer.inspect_err(|error| debug!(peer = %address, %error, "no status")).ok()?;
+        let status = serde_json::from_slice(&answer.body);
+        status.inspect_err(|error| debug!(peer = %address, %error, "the status does not read")).ok()
+    }
+}
+
+fn is_in(surveyed: &[Surveyed], address: SocketAddr) -> bool {
+    surveyed.iter().any(|seen| seen.node.ring_address() == address)
+}
+
+/// `surveyed` in the order of the ids.
+fn assemble(asked: SocketAddr, surveyed: &[Surveyed], answers: &HashMap<SocketAddr, NodeStatus>) -> RingStatus {
+    let namespace = namespace(asked, answers);
+    let count = surveyed.len();
+    let arc = |at: usize| RingArc::new(surveyed[(at + count - 1) % count].node.id, surveyed[at].node.id);
+    let in_ring = surveyed.iter().enumerate().map(|(at, seen)| {
+        let address = seen.node.ring_address();
+        line(address, Some((seen.node.id, arc(at))), Some(seen.kind), answers.get(&address), &namespace)
+    });
+    let absent = namespace.voters.iter().filter(|voter| !is_in(surveyed, **voter));
+    let absent = absent.map(|&address| line(address, None, None, answers.get(&address), &namespace));
+    let nodes: Vec<NodeLine> = in_ring.chain(absent).collect();
+    let under_replicated = nodes.iter().filter_map(|node| node.work.under_replicated).reduce(u64::saturating_add);
+    RingStatus { asked, nodes, under_replicated, namespace }
+}
+
+/// The asked node's word, unless it knows no leader and another does.
+fn namespace(asked: SocketAddr, answers: &HashMap<SocketAddr, NodeStatus>) -> NamespaceStatus {
+    let own = answers.get(&asked).map(|status| status.namespace.clone()).unwrap_or_default();
+    if own.leader.is_some() {
+        return own;
+    }
+    let knows = answers.values().map(|status| &status.namespace).find(|namespace| namespace.leader.is_some());
+    knows.cloned().unwrap_or(own)
+}
+
+fn line(
+    address: SocketAddr,
+    place: Option<(RingId, RingArc)>,
+    kind: Option<Kind>,
+    status: Option<&NodeStatus>,
+    namespace: &NamespaceStatus,
+) -> NodeLine {
+    let store = status.map(|status| &status.store);
+    let arc = place.map(|(_, arc)| arc);
+    NodeLine {
+        address,
+        id: place.map(|(id, _)| id),
+        state: state(kind, status),
+        arc,
+        share: arc.map(|arc| arc.len() as f64 / (1_u64 << 32) as f64),
+        chunks: store.map(|store| store.chunks),
+        data_bytes: store.map(|store| store.data_bytes),
+        free_bytes: store.map(|store| store.free_bytes),
+        capacity_bytes: store.map(|store| store.capacity_bytes),
+        voter: namespace.voters.contains(&address),
+        leader: namespace.leader == Some(address),
+        work: status.map_or_else(Work::default, |status| status.work.clone()),
+    }
+}
+
+fn state(kind: Option<Kind>, status: Option<&NodeStatus>) -> State {
+    match (kind, status) {
+        (Some(Kind::Foreign), _) => State::Foreign,
+        (_, None) => State::Unreachable,
+        (_, Some(status)) => match status.state {
+            NodeState::Serving if status.work.filling.is_some() => State::Joining,
+            NodeState::Serving => State::Up,
+            NodeState::Starting | NodeState::Joining => State::Joining,
+            NodeState::Draining | NodeState::Gone => State::Draining,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chordfs_types::admin::{Moving, StoreStatus};
+
+    use super::*;
+
+    fn node(port: u16, id: u32) -> NodeRef {
+        NodeRef { ip: [127, 0, 0, 1].into(), port, id: RingId(id) }
+    }
+
+    fn status(work: Work) -> NodeStatus {
+        let leader = Some(node(1, 0).ring_address());
+        let voters = vec![node(1, 0).ring_address(), node(9, 0).ring_address()];
+        NodeStatus {
+            state: NodeState::Serving,
+            neighbours: None,
+            store: StoreStatus { chunks: 5, ..StoreStatus::default() },
+            namespace: NamespaceStatus { voter: true, leader, voters },
+            work,
+            repair: Default::default(),
+            drain: None,
+        }
+    }
+
+    #[test]
+    fn every_kind_of_node_has_its_line() {
+        let seen = |port, id, kind| Surveyed { node: node(port, id), kind };
+        let surveyed = [
+            seen(1, 1 << 30, Kind::Ours),
+            seen(2, 1 << 31, Kind::Foreign),
+            seen(3, 3 << 30, Kind::Silent),
+            seen(4, u32::MAX, Kind::Ours),
+        ];
+        let filling = Work { filling: Some(Moving::default()), under_replicated: Some(4), ..Work::default() };
+        let compared = Work { under_replicated: Some(3), ..Work::default() };
+        let answers =
+            [(1, compared), (4, filling)].map(|(port, work)| (node(port, 0).ring_address(), status(work))).into();
+        let ring = assemble(node(1, 0).ring_address(), &surveyed, &answers);
+        let states: Vec<State> = ring.nodes.iter().map(|node| node.state).collect();
+        let wanted = [State::Up, State::Foreign, State::Unreachable, State::Joining, State::Unreachable];
+        assert_eq!(states, wanted, "the last one is a voter that is in no ring");
+        assert_eq!(ring.nodes[0].arc, Some(RingArc::new(RingId(u32::MAX), RingId(1 << 30))));
+        assert_eq!(ring.nodes[1].share, Some(0.25));
+        assert_eq!((ring.nodes[0].chunks, ring.nodes[2].chunks), (Some(5), None));
+        assert!(ring.nodes[0].leader && ring.nodes[4].voter && ring.nodes[4].arc.is_none());
+        assert_eq!(ring.under_replicated, Some(7));
+    }
+}

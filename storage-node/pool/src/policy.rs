@@ -1,0 +1,292 @@
+//! The rules by which a pool changes its size, as values: what is measured, the thresholds, the limits, and what stands
+//! against a step at this moment. Time comes in with the measurements, in `scaler`.
+#![deny(clippy::disallowed_methods)]
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use chordfs_types::chunk_api::REPLICAS;
+use thiserror::Error;
+
+/// What of the nodes' disks is compared with the thresholds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ScaleOn {
+    /// The fullest one: it is the first that can take no more, however empty the others are.
+    #[default]
+    Max,
+    Avg,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    pub min: usize,
+    pub max: usize,
+    pub scale_on: ScaleOn,
+    /// Percent of a disk.
+    pub grow_above: f64,
+    /// Percent of a disk; `None`: the pool never shrinks.
+    pub shrink_below: Option<f64>,
+    /// So many periods in a row have to be beyond a threshold.
+    pub periods: u32,
+    pub period: Duration,
+    /// No step for so long after one.
+    pub cooldown: Duration,
+    /// Nodes that are added at a time. One goes at a time, always.
+    pub grow_by: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PolicyError {
+    #[error(
+        "a pool of {min} to {max} nodes cannot be: it takes at least 1, and the largest size is not below the smallest"
+    )]
+    Size { min: usize, max: usize },
+    #[error("a threshold is a percentage between 0 and 100, not {percent}")]
+    Threshold { percent: String },
+    #[error(
+        "shrinking below {shrink}% and growing above {grow}% would undo each other; leave at least 10 between them"
+    )]
+    TooClose { shrink: String, grow: String },
+    #[error("a threshold is watched over at least one period of at least a second, not {periods} of {period:?}")]
+    Periods { periods: u32, period: Duration },
+}
+
+/// The pool as it is now.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Now {
+    /// How full the disks of the nodes that answered are, in percent.
+    pub used_percent: Vec<f64>,
+    /// All nodes that are there to stay, answering or not.
+    pub nodes: usize,
+    /// Of these, how many are on their way in: starting or joining.
+    pub arriving: usize,
+    /// Of these, how many are being filled, or do not know yet whether they have to be.
+    pub filling: usize,
+    /// On their way out.
+    pub draining: usize,
+}
+
+/// Why a step that a threshold asks for is not taken now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    Cooldown,
+    /// The pool is as large, or as small, as it may be.
+    Limit,
+    /// A node is on its way in.
+    Arriving,
+    /// A node is being filled, so some chunks have fewer holders than they should.
+    Filling,
+    /// A node is on its way out, and only one goes at a time.
+    Draining,
+    /// Not all nodes answer: perhaps one is gone, and what it kept has only two holders now.
+    Silent,
+    /// The others would be too full without it.
+    NoRoom,
+}
+
+/// Room between the thresholds, in percent of a disk.
+const MIN_GAP: f64 = 10.0;
+
+impl Policy {
+    pub fn checked(self) -> Result<Self, PolicyError> {
+        let percent = |value: f64| match value {
+            value if value > 0.0 && value < 100.0 => Ok(()),
+            other => Err(PolicyError::Threshold { percent: other.to_string() }),
+        };
+        percent(self.grow_above)?;
+        self.shrink_below.map_or(Ok(()), percent)?;
+        if self.min == 0 || self.max < self.min {
+            return Err(PolicyError::Size { min: self.min, max: self.max });
+        }
+        if let Some(shrink) = self.shrink_below.filter(|shrink| shrink + MIN_GAP > self.grow_above) {
+            return Err(PolicyError::TooClose { shrink: shrink.to_string(), grow: self.grow_above.to_string() });
+        }
+        if self.periods == 0 || self.period < Duration::from_secs(1) {
+            return Err(PolicyError::Periods { periods: self.periods, period: self.period });
+        }
+        Ok(self)
+    }
+
+    /// What the thresholds are compared with; `None` if no node answered.
+    pub fn measure(&self, used_percent: &[f64]) -> Option<f64> {
+        match self.scale_on {
+            ScaleOn::Max => used_percent.iter().copied().reduce(f64::max),
+            ScaleOn::Avg if used_percent.is_empty() => None,
+            ScaleOn::Avg => Some(used_percent.iter().sum::<f64>() / used_percent.len() as f64),
+        }
+    }
+
+    /// The pool never shrinks below this. A chunk wants its full set of holders, unless whoever set the pool up said by a
+    /// smaller minimum that fewer will do.
+    pub fn floor(&self) -> usize {
+        self.min
+    }
+
+    /// Fewer than a full set of holders stay when a pool of `nodes` shrinks by one.
+    pub fn leaves_fewer_copies(nodes: usize) -> bool {
+        nodes <= REPLICAS
+    }
+
+    /// How many nodes are missing, whatever the disks say.
+    pub fn missing(&self, nodes: usize) -> usize {
+        self.min.saturating_sub(nodes)
+    }
+
+    /// How many to add when the upper threshold asks for it.
+    pub fn growth(&self, now: &Now) -> Result<usize, Against> {
+        match self.max.saturating_sub(now.nodes).min(self.grow_by) {
+            0 => Err(Against::Limit),
+            // What it relieves the others of shows only when it has its share.
+            _ if now.arriving > 0 => Err(Against::Arriving),
+            by => Ok(by),
+        }
+    }
+
+    /// Whether one may go when the lower threshold asks for it.
+    pub fn shrinkage(&self, now: &Now) -> Result<(), Against> {
+        if now.nodes <= self.floor() {
+            return Err(Against::Limit);
+        }
+        if now.draining > 0 {
+            return Err(Against::Draining);
+        }
+        if now.arriving > 0 {
+            return Err(Against::Arriving);
+        }
+        if now.filling > 0 {
+            return Err(Against::Filling);
+        }
+        if now.used_percent.len() < now.nodes {
+            return Err(Against::Silent);
+        }
+        match self.fits_on_one_less(now) {
+            true => Ok(()),
+            false => Err(Against::NoRoom),
+        }
+    }
+
+    /// Disks of one size are assumed; the drain itself counts the bytes.
+    fn fits_on_one_less(&self, now: &Now) -> bool {
+        let total: f64 = now.used_percent.iter().sum();
+        now.nodes > 1 && total / (now.nodes - 1) as f64 <= self.grow_above
+    }
+}
+
+impl FromStr for ScaleOn {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "max" => Ok(Self::Max),
+            "avg" => Ok(Self::Avg),
+            _ => Err(format!("{text:?} is neither max (the fullest disk) nor avg (all of them)")),
+        }
+    }
+}
+
+impl fmt::Display for ScaleOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Max => "max",
+            Self::Avg => "avg",
+        })
+    }
+}
+
+impl fmt::Display for Against {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cooldown => "the last step was too short a while ago",
+            Self::Limit => "the pool may not get larger, or smaller, than it is",
+            Self::Arriving => "a node is still on its way in",
+            Self::Filling => "a node is still being filled",
+            Self::Draining => "a node is still on its way out",
+            Self::Silent => "not all nodes answer",
+            Self::NoRoom => "the others have no room for what it keeps",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub fn policy() -> Policy {
+        Policy {
+            min: 1,
+            max: 4,
+            scale_on: ScaleOn::Max,
+            grow_above: 70.0,
+            shrink_below: Some(30.0),
+            periods: 2,
+            period: Duration::from_secs(60),
+            cooldown: Duration::from_secs(180),
+            grow_by: 1,
+        }
+    }
+
+    fn now(used: &[f64]) -> Now {
+        Now { used_percent: used.to_vec(), nodes: used.len(), ..Now::default() }
+    }
+
+    #[test]
+    fn the_fullest_disk_or_all_of_them() {
+        let used = [10.0, 90.0, 20.0];
+        assert_eq!(policy().measure(&used), Some(90.0));
+        let average = Policy { scale_on: ScaleOn::Avg, ..policy() };
+        assert_eq!(average.measure(&used), Some(40.0));
+        for policy in [policy(), average] {
+            assert_eq!(policy.measure(&[]), None, "nobody said anything, which is not 0");
+        }
+    }
+
+    #[test]
+    fn growth_has_a_ceiling_and_waits_for_who_comes() {
+        assert_eq!(policy().growth(&now(&[80.0])), Ok(1));
+        assert_eq!(policy().growth(&now(&[80.0; 4])), Err(Against::Limit));
+        assert_eq!(policy().growth(&Now { arriving: 1, ..now(&[80.0, 80.0]) }), Err(Against::Arriving));
+        let by_two = Policy { grow_by: 2, ..policy() };
+        assert_eq!((by_two.growth(&now(&[80.0])), by_two.growth(&now(&[80.0; 3]))), (Ok(2), Ok(1)));
+        assert_eq!(policy().growth(&Now { draining: 1, ..now(&[80.0]) }), Ok(1), "it is full, so one more may come");
+    }
+
+    #[test]
+    fn shrinking_has_a_floor_and_one_goes_at_a_time() {
+        assert_eq!(policy().shrinkage(&now(&[10.0, 10.0])), Ok(()));
+        assert_eq!(policy().shrinkage(&now(&[10.0])), Err(Against::Limit));
+        let of_three = Policy { min: 3, ..policy() };
+        assert_eq!(of_three.shrinkage(&now(&[10.0; 3])), Err(Against::Limit));
+        assert_eq!(policy().shrinkage(&Now { draining: 1, ..now(&[10.0; 3]) }), Err(Against::Draining));
+        assert_eq!(policy().shrinkage(&Now { arriving: 1, ..now(&[10.0; 3]) }), Err(Against::Arriving));
+        assert_eq!(policy().shrinkage(&Now { filling: 1, ..now(&[10.0; 3]) }), Err(Against::Filling));
+        assert_eq!(policy().growth(&Now { filling: 1, ..now(&[80.0; 3]) }), Ok(1), "it is full, so one more may come");
+        assert_eq!(policy().shrinkage(&Now { nodes: 3, ..now(&[10.0; 2]) }), Err(Against::Silent));
+    }
+
+    #[test]
+    fn nobody_goes_whose_data_finds_no_room() {
+        let average = Policy { scale_on: ScaleOn::Avg, shrink_below: Some(55.0), ..policy() };
+        assert_eq!(average.shrinkage(&now(&[50.0, 50.0])), Err(Against::NoRoom));
+        assert_eq!(average.shrinkage(&now(&[50.0, 20.0])), Ok(()));
+    }
+
+    #[test]
+    fn fewer_copies_are_only_where_the_minimum_says_so() {
+        assert!(Policy::leaves_fewer_copies(3) && !Policy::leaves_fewer_copies(4));
+        assert_eq!(policy().missing(0), 1);
+        assert_eq!(policy().missing(2), 0);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let refused = |policy: Policy| policy.checked().expect_err("nonsense").to_string();
+        assert!(policy().checked().is_ok());
+        assert!(refused(Policy { min: 0, ..policy() }).contains("0 to 4"));
+        assert!(refused(Policy { min: 5, ..policy() }).contains("5 to 4"));
+        for percent in [0.0, 100.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(refused(Policy { grow_above: percent, ..policy() }).contains("percentage"));
+        }
+        assert!(refused(Policy { shrink_below: Some(65.0), ..policy() }).contains("undo each other"));
+        assert!(refused(Policy { periods: 0, ..policy() }).contains("at least one period"));
+        assert!(refused(Policy { period: Duration::from_millis(10), ..policy() }).contains("10ms"));
+    }
+}

@@ -1,0 +1,112 @@
+//! Who is bringing which chunk to this node at the moment, so that two do not bring the same one.
+//!
+//! A claim ends when the chunk has come, or by itself: whoever made it may have died. It is a courtesy that saves
+//! copies; a chunk that comes twice all the same is stored once.
+#![deny(clippy::disallowed_methods)]
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use chordfs_types::{chunk::ChunkId, compare_api::ChunkAt, ring_id::RingId};
+
+/// Longer than one batch takes with all its deadlines.
+const HELD_FOR: Duration = Duration::from_secs(15);
+/// What is claimed beyond this many is not remembered.
+const MAX_CLAIMS: usize = 1 << 16;
+
+/// A full table is looked through for what has run out this often.
+const CLEAR_PERIOD: Duration = Duration::from_secs(1);
+
+/// Key and id; a key has no order and no hash of its own.
+type Name = (u32, ChunkId);
+
+#[derive(Default)]
+pub struct Claims {
+    held: HashMap<Name, Claim>,
+    /// When what has run out was last looked for.
+    cleared: Option<Instant>,
+}
+
+struct Claim {
+    by: RingId,
+    until: Instant,
+}
+
+impl Claims {
+    /// True if `by` may bring the chunk now: nobody else is.
+    pub fn take(&mut self, chunk: &ChunkAt, by: RingId, now: Instant) -> bool {
+        let taken = |claim: &Claim| claim.by != by && claim.until > now;
+        if self.held.get(&(chunk.key.0, chunk.id)).is_some_and(taken) {
+            return false;
+        }
+        self.hold(chunk, by, now);
+        true
+    }
+
+    /// The same, and false also if `by` itself is bringing it already.
+    pub fn take_first(&mut self, chunk: &ChunkAt, by: RingId, now: Instant) -> bool {
+        let free = self.held.get(&(chunk.key.0, chunk.id)).is_none_or(|claim| claim.until <= now);
+        free && self.take(chunk, by, now)
+    }
+
+    /// The chunk has come, or will not.
+    pub fn end(&mut self, key: RingId, id: ChunkId, by: RingId) {
+        if self.held.get(&(key.0, id)).is_some_and(|claim| claim.by == by) {
+            self.held.remove(&(key.0, id));
+        }
+    }
+
+    fn hold(&mut self, chunk: &ChunkAt, by: RingId, now: Instant) {
+        let name = (chunk.key.0, chunk.id);
+        let due = self.cleared.is_none_or(|cleared| now.saturating_duration_since(cleared) >= CLEAR_PERIOD);
+        if self.held.len() >= MAX_CLAIMS && due {
+            self.cleared = Some(now);
+            self.held.retain(|_, claim| claim.until > now);
+        }
+        if self.held.len() < MAX_CLAIMS {
+            self.held.insert(name, Claim { by, until: now + HELD_FOR });
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use chordfs_types::chunk::Version;
+
+    use super::*;
+
+    fn chunk(index: u32) -> ChunkAt {
+        ChunkAt { key: RingId(5), id: ChunkId { version: Version(1), index }, bytes: 10 }
+    }
+
+    #[test]
+    fn one_at_a_time_brings_a_chunk() {
+        let (mut claims, now) = (Claims::default(), Instant::now());
+        assert!(claims.take(&chunk(1), RingId(10), now));
+        assert!(!claims.take(&chunk(1), RingId(20), now) && claims.take(&chunk(1), RingId(10), now));
+        assert!(claims.take_first(&chunk(2), RingId(20), now) && !claims.take_first(&chunk(2), RingId(20), now));
+        claims.end(RingId(5), chunk(1).id, RingId(20));
+        assert!(!claims.take(&chunk(1), RingId(20), now), "only its own claims end");
+        claims.end(RingId(5), chunk(1).id, RingId(10));
+        assert!(claims.take(&chunk(1), RingId(20), now));
+    }
+
+    #[test]
+    fn who_died_is_not_waited_for() {
+        let (mut claims, now) = (Claims::default(), Instant::now());
+        assert!(claims.take(&chunk(1), RingId(10), now));
+        assert!(claims.take(&chunk(1), RingId(20), now + HELD_FOR));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (mut claims, now) = (Claims::default(), Instant::now());
+        assert!((0..2 * MAX_CLAIMS as u32).all(|index| claims.take(&chunk(index), RingId(10), now)));
+        assert!(claims.held.len() <= MAX_CLAIMS);
+        assert!(claims.take(&chunk(u32::MAX), RingId(10), now + HELD_FOR));
+        assert_eq!(claims.held.len(), 1);
+    }
+}

@@ -1,0 +1,109 @@
+//! How far a drain has got, how fast it is, and when it will be done: what `status` and `storage-node drain` show.
+#![deny(clippy::disallowed_methods)]
+
+use std::time::Instant;
+
+use chordfs_types::{
+    admin::{DrainPhase, DrainStatus},
+    rate_limit::RateLimit,
+};
+
+use crate::{descent::Left, progress::Meter};
+
+/// A drain from its beginning to its end.
+pub struct DrainProgress {
+    phase: DrainPhase,
+    left: Left,
+    sent: Meter,
+    limit: RateLimit,
+    reason: Option<String>,
+}
+
+impl DrainProgress {
+    pub fn begin(limit: RateLimit) -> Self {
+        Self { phase: DrainPhase::Copying, left: Left::default(), sent: Meter::default(), limit, reason: None }
+    }
+
+    pub fn phase(&self) -> DrainPhase {
+        self.phase
+    }
+
+    pub fn enter(&mut self, phase: DrainPhase) {
+        self.phase = phase;
+    }
+
+    pub fn limit_to(&mut self, limit: RateLimit) {
+        self.limit = limit;
+    }
+
+    /// So much is there to send, as it seems.
+    pub fn found(&mut self, left: Left) {
+        self.left = left;
+    }
+
+    pub fn sent(&mut self, moved: Left, now: Instant) {
+        self.left = self.left.without(moved);
+        self.sent.add(moved, now);
+    }
+
+    /// It came to nothing: what was left is nobody's business any more.
+    pub fn end(&mut self, phase: DrainPhase, reason: String) {
+        (self.phase, self.reason, self.left) = (phase, Some(reason), Left::default());
+    }
+
+    pub fn status(&self, now: Instant) -> DrainStatus {
+        let flow = self.sent.flow(self.left, now);
+        DrainStatus {
+            phase: self.phase,
+            chunks_left: flow.chunks_left,
+            bytes_left: flow.bytes_left,
+            chunks_sent: flow.chunks_moved,
+            bytes_sent: flow.bytes_moved,
+            bytes_per_second: flow.bytes_per_second,
+            seconds_left: flow.seconds_left,
+            limit: self.limit.0,
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_drain_says_how_fast_it_is_and_when_it_is_done() {
+        let (mut progress, start) = (DrainProgress::begin(RateLimit(Some(2000))), Instant::now());
+        let at = |secs| start + Duration::from_secs(secs);
+        progress.found(Left { chunks: 100, bytes: 40_000 });
+        assert_eq!(progress.status(start).seconds_left, None, "nothing has moved yet");
+        for second in 0..5 {
+            progress.sent(Left { chunks: 5, bytes: 2_000 }, at(second));
+        }
+        let status = progress.status(at(5));
+        assert_eq!((status.chunks_left, status.bytes_left), (75, 30_000));
+        assert_eq!((status.chunks_sent, status.bytes_sent, status.bytes_per_second), (25, 10_000, 2_000));
+        assert_eq!((status.seconds_left, status.limit), (Some(15), Some(2000)));
+    }
+
+    #[test]
+    fn what_came_to_nothing_has_nothing_left() {
+        let mut progress = DrainProgress::begin(RateLimit(None));
+        progress.found(Left { chunks: 7, bytes: 700 });
+        progress.end(DrainPhase::Cancelled, "called off".into());
+        let status = progress.status(Instant::now());
+        assert_eq!((status.phase, status.chunks_left, status.bytes_left), (DrainPhase::Cancelled, 0, 0));
+        assert_eq!(status.reason.as_deref(), Some("called off"));
+    }
+
+    #[test]
+    fn the_status_of_an_older_node_reads() {
+        let text = r#"{"phase": "copying", "chunks_left": 1, "bytes_left": 2, "chunks_sent": 3, "bytes_sent": 4,
+                       "reason": null}"#;
+        let status: DrainStatus = serde_json::from_str(text).expect("it reads");
+        assert_eq!((status.bytes_left, status.bytes_per_second, status.limit), (2, 0, None));
+    }
+}

@@ -1,0 +1,213 @@
+//! How much repair and filling have still to move, how fast they are, and when they will be done.
+//!
+//! What this node fetches and sends it knows from its own comparisons; what others bring they say with every batch. Whoever
+//! says nothing for a while has gone, or is done.
+#![deny(clippy::disallowed_methods)]
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use chordfs_types::{
+    admin::{Flow, RepairStatus},
+    ring_id::RingId,
+};
+
+use crate::descent::Left;
+
+/// A rate is taken over this long.
+const WINDOW: Duration = Duration::from_secs(10);
+/// What another node said it would bring is believed for this long.
+const BELIEVED_FOR: Duration = Duration::from_secs(60);
+/// Others that are remembered; a node has a few neighbours.
+const MAX_OTHERS: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Incoming,
+    Outgoing,
+}
+
+#[derive(Default)]
+pub struct Progress {
+    /// By holder: to be fetched from it, and to be sent to it.
+    plans: HashMap<u32, (Left, Left)>,
+    /// By the node that brings them.
+    announced: HashMap<u32, (Left, Instant)>,
+    incoming: Meter,
+    outgoing: Meter,
+    /// The holders of the own arc; `None` before they are known.
+    holders: Option<Vec<RingId>>,
+    /// Those that were compared with since the neighbours last changed.
+    compared: Vec<RingId>,
+    /// Copies beyond the third were looked for, and given away, since then.
+    without_surplus: bool,
+}
+
+impl Progress {
+    pub fn plan(&mut self, holder: RingId, fetch: Left, send: Left) {
+        match fetch == Left::default() && send == Left::default() {
+            true => self.plans.remove(&holder.0),
+            false => self.plans.insert(holder.0, (fetch, send)),
+        };
+    }
+
+    /// The holders of the own arc are these; plans for others are void.
+    pub fn holders_are(&mut self, holders: Vec<RingId>) {
+        self.plans.retain(|holder, _| holders.contains(&RingId(*holder)));
+        self.holders = Some(holders);
+    }
+
+    pub fn compared_with(&mut self, holder: RingId) {
+        if !self.compared.contains(&holder) {
+            self.compared.push(holder);
+        }
+    }
+
+    /// The neighbours have changed.
+    pub fn forget_comparisons(&mut self) {
+        self.compared.clear();
+        self.without_surplus = false;
+    }
+
+    pub fn surplus_is_gone(&mut self) {
+        self.without_surplus = true;
+    }
+
+    pub fn keeps_no_surplus(&self) -> bool {
+        self.without_surplus
+    }
+
+    /// Another node says what it is still to bring.
+    pub fn announce(&mut self, by: RingId, left: Left, now: Instant) {
+        self.announced.retain(|_, (_, at)| now.saturating_duration_since(*at) < BELIEVED_FOR);
+        if left == Left::default() {
+            self.announced.remove(&by.0);
+        } else if self.announced.len() < MAX_OTHERS || self.announced.contains_key(&by.0) {
+            self.announced.insert(by.0, (left, now));
+        }
+    }
+
+    pub fn moved(&mut self, direction: Direction, moved: Left, now: Instant) {
+        let meter = match direction {
+            Direction::Incoming => &mut self.incoming,
+            Direction::Outgoing => &mut self.outgoing,
+        };
+        meter.add(moved, now);
+    }
+
+    pub fn status(&self, limit: Option<u64>, now: Instant) -> RepairStatus {
+        let believed = |at: &Instant| now.saturating_duration_since(*at) < BELIEVED_FOR;
+        let announced = self.announced.values().filter(|(_, at)| believed(at)).map(|(left, _)| *left);
+        let fetch = self.plans.values().map(|(fetch, _)| *fetch).chain(announced).fold(Left::default(), Left::and);
+        let send = self.plans.values().map(|(_, send)| *send).fold(Left::default(), Left::and);
+        RepairStatus {
+            incoming: self.incoming.flow(fetch, now),
+            outgoing: self.outgoing.flow(send, now),
+            compared: self.holders.as_ref().is_some_and(|all| all.iter().all(|one| self.compared.contains(one))),
+            limit,
+        }
+    }
+}
+
+/// What has moved, and how fast it does.
+#[derive(Default)]
+pub struct Meter {
+    total: Left,
+    recent: VecDeque<(Instant, u64)>,
+}
+
+impl Meter {
+    pub fn add(&mut self, moved: Left, now: Instant) {
+        self.total = self.total.and(moved);
+        while self.recent.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= WINDOW) {
+            self.recent.pop_front();
+        }
+        // A second with many batches is one entry.
+        match self.recent.back_mut().filter(|(at, _)| now.saturating_duration_since(*at) < WINDOW / 20) {
+            Some((_, bytes)) => *bytes += moved.bytes,
+            None => self.recent.push_back((now, moved.bytes)),
+        }
+    }
+
+    pub fn flow(&self, left: Left, now: Instant) -> Flow {
+        let recent = || self.recent.iter().filter(|(at, _)| now.saturating_duration_since(*at) < WINDOW);
+        let since = recent().next().map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at));
+        let seconds = since.max(Duration::from_secs(1)).as_secs_f64();
+        let bytes_per_second = (recent().map(|(_, bytes)| bytes).sum::<u64>() as f64 / seconds) as u64;
+        let known = left.bytes > 0 && bytes_per_second > 0;
+        Flow {
+            chunks_left: left.chunks,
+            bytes_left: left.bytes,
+            bytes_per_second,
+            seconds_left: known.then(|| left.bytes.div_ceil(bytes_per_second.max(1))),
+            chunks_moved: self.total.chunks,
+            bytes_moved: self.total.bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+
+    fn left(chunks: u64, bytes: u64) -> Left {
+        Left { chunks, bytes }
+    }
+
+    #[test]
+    fn what_is_left_and_when_it_is_done() {
+        let (mut progress, start) = (Progress::default(), Instant::now());
+        let at = |secs| start + Duration::from_secs(secs);
+        progress.plan(RingId(1), left(100, 40_000), left(7, 700));
+        progress.announce(RingId(2), left(50, 20_000), at(0));
+        for second in 0..5 {
+            progress.moved(Direction::Incoming, left(10, 4_000), at(second));
+        }
+        let status = progress.status(Some(9), at(5));
+        let incoming = status.incoming;
+        assert_eq!((incoming.chunks_left, incoming.bytes_left, incoming.bytes_per_second), (150, 60_000, 4_000));
+        assert_eq!((incoming.seconds_left, incoming.chunks_moved, incoming.bytes_moved), (Some(15), 50, 20_000));
+        assert_eq!((status.outgoing.chunks_left, status.outgoing.seconds_left, status.limit), (7, None, Some(9)));
+    }
+
+    /// Counted as load they would draw the next newcomer to a node that is about to be relieved.
+    #[test]
+    fn after_a_change_there_may_be_copies_beyond_the_third_until_they_were_looked_for() {
+        let mut progress = Progress::default();
+        assert!(!progress.keeps_no_surplus());
+        progress.surplus_is_gone();
+        assert!(progress.keeps_no_surplus());
+        progress.forget_comparisons();
+        assert!(!progress.keeps_no_surplus());
+    }
+
+    #[test]
+    fn who_is_silent_or_gone_brings_nothing() {
+        let (mut progress, start) = (Progress::default(), Instant::now());
+        progress.announce(RingId(2), left(50, 20_000), start);
+        progress.plan(RingId(1), left(1, 10), Left::default());
+        assert_eq!(progress.status(None, start + BELIEVED_FOR).incoming.chunks_left, 1);
+        progress.holders_are(vec![RingId(3)]);
+        assert_eq!(progress.status(None, start + BELIEVED_FOR).incoming, Flow::default());
+        progress.announce(RingId(2), left(50, 20_000), start);
+        progress.announce(RingId(2), Left::default(), start);
+        assert_eq!(progress.status(None, start).incoming, Flow::default());
+    }
+
+    #[test]
+    fn compared_means_with_every_holder() {
+        let (mut progress, now) = (Progress::default(), Instant::now());
+        let compared = |progress: &Progress| progress.status(None, now).compared;
+        assert!(!compared(&progress), "nothing is known yet");
+        progress.holders_are(vec![RingId(1), RingId(2)]);
+        progress.compared_with(RingId(1));
+        assert!(!compared(&progress));
+        progress.compared_with(RingId(2));
+        assert!(compared(&progress));
+        progress.forget_comparisons();
+        assert!(!compared(&progress));
+    }
+}

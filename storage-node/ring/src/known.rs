@@ -1,0 +1,69 @@
+//! The peers a node remembers, within a bound: what lets it find its ring again after a restart or a partition.
+
+use std::hash::{Hash, Hasher};
+
+use chordfs_types::ring_id::NodeRef;
+
+/// Oldest first. One entry per address.
+#[derive(Clone, Debug)]
+pub struct KnownPeers {
+    peers: Vec<NodeRef>,
+    max: usize,
+    next: usize,
+    changes: u64,
+}
+
+impl KnownPeers {
+    pub fn new(max: usize) -> Self {
+        Self { peers: Vec::new(), max: max.max(1), next: 0, changes: 0 }
+    }
+
+    pub fn all(&self) -> &[NodeRef] {
+        &self.peers
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Grows with every change, so that a caller sees whether there was one.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Beyond the bound the oldest goes.
+    pub fn add(&mut self, peer: NodeRef) {
+        if self.peers.contains(&peer) {
+            return;
+        }
+        self.changes += 1;
+        match self.peers.iter_mut().find(|other| other.ring_address() == peer.ring_address()) {
+            Some(moved) => *moved = peer,
+            None => self.peers.push(peer),
+        }
+        if self.peers.len() > self.max {
+            self.peers.remove(0);
+        }
+    }
+
+    pub fn remove(&mut self, peer: NodeRef) {
+        let before = self.peers.len();
+        self.peers.retain(|other| other.ring_address() != peer.ring_address());
+        self.changes += u64::from(self.peers.len() != before);
+    }
+
+    /// The next in turn that `wanted` accepts.
+    pub fn next(&mut self, wanted: impl Fn(NodeRef) -> bool) -> Option<NodeRef> {
+        let len = self.peers.len();
+        let place = (0..len).map(|step| (self.next + step) % len).find(|&place| wanted(self.peers[place]))?;
+        self.next = place + 1;
+        Some(self.peers[place])
+    }
+}
+
+/// How often it has changed is no part of what it will do.
+impl Hash for KnownPeers {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (&self.peers, self.next.checked_rem(self.peers.len())).hash(hasher);
+    }
+}

@@ -1,0 +1,300 @@
+//! Rings that grow one chosen place at a time, from many seeds: how even they are at every size on the way, and that each
+//! new node relieves the fullest one. A failure prints its seed.
+
+use chordfs_types::ring_id::RingArc;
+
+use super::{
+    tests::{joiner, largest, stored, zone},
+    *,
+};
+
+const COPIES: usize = 3;
+const SEEDS: u64 = 20;
+
+/// How the stored bytes lie on the circle: one a position, and in `(from, to)` so many more.
+#[derive(Clone, Default)]
+struct Density(Vec<(u64, u64, u64)>);
+
+impl Density {
+    fn below(&self, position: u64) -> u64 {
+        position + self.0.iter().map(|&(from, to, more)| more * position.min(to).saturating_sub(from)).sum::<u64>()
+    }
+
+    fn of(&self, arc: RingArc) -> u64 {
+        let upto = |id: RingId| self.below(u64::from(id.0) + 1);
+        match arc.after.0 < arc.upto.0 {
+            true => upto(arc.upto) - upto(arc.after),
+            false => upto(arc.upto) + self.below(1 << 32) - upto(arc.after),
+        }
+    }
+}
+
+/// Where the nodes are that come one after the other.
+#[derive(Clone, Copy)]
+enum Where {
+    /// Each on a host of its own, without zones.
+    Anywhere,
+    /// In so many zones, one after the other, as an Auto Scaling group fills them.
+    InZones(u32),
+    /// In three, five in the first for one in each of the others.
+    Unevenly,
+    /// Two on each host.
+    InPairs,
+}
+
+impl Where {
+    fn joiner(self, nth: u32, salt: u64) -> Joiner {
+        match self {
+            Self::Anywhere => joiner(nth, 0, None, salt),
+            Self::InZones(count) => joiner(nth, 0, Some(zone(nth % count)), salt),
+            Self::Unevenly => joiner(nth, 0, Some(zone([0, 1, 2, 0, 0, 0, 0][nth as usize % 7])), salt),
+            Self::InPairs => joiner(nth / 2, (nth % 2) as u16, None, salt),
+        }
+    }
+}
+
+struct Growing {
+    seed: u64,
+    state: u64,
+    density: Density,
+    place: Where,
+    came: u32,
+    nodes: Vec<NodeRef>,
+}
+
+impl Growing {
+    fn new(seed: u64, density: Density, first: usize) -> Self {
+        Self::at(Where::Anywhere, seed, density, first)
+    }
+
+    /// With `first` nodes at random positions.
+    fn at(place: Where, seed: u64, density: Density, first: usize) -> Self {
+        let mut ring = Self { seed, state: seed, density, place, came: 0, nodes: Vec::new() };
+        for _ in 0..first {
+            let node = ring.next_joiner().at(RingId(ring.random()));
+            ring.nodes.push(node);
+        }
+        ring
+    }
+
+    /// A linear congruential generator's upper half.
+    fn random(&mut self) -> u32 {
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.state >> 32) as u32
+    }
+
+    fn next_joiner(&mut self) -> Joiner {
+        self.came += 1;
+        self.place.joiner(self.came - 1, u64::from(self.random()))
+    }
+
+    fn loads(&self) -> Vec<Member> {
+        stored(&self.nodes, COPIES, |arc| self.density.of(arc))
+    }
+
+    /// The largest load, as a multiple of the mean.
+    fn fullness(&self) -> f64 {
+        fullness(&self.loads())
+    }
+
+    /// The largest load as a multiple of the mean of its own zone: the worst of all zones.
+    fn fullness_of_zones(&self) -> f64 {
+        let mut loads = self.loads();
+        loads.sort_by_key(|member| Zone::of_id(member.node.id).map(Zone::number));
+        let zones = loads.chunk_by(|a, b| Zone::of_id(a.node.id) == Zone::of_id(b.node.id));
+        zones.map(fullness).fold(0.0, f64::max)
+    }
+
+    fn join(&mut self) {
+        let (joiner, members) = (self.next_joiner(), self.loads());
+        self.nodes.push(place(&members, &[], &joiner));
+    }
+
+    /// Each newcomer relieves the fullest.
+    fn grow(&mut self, count: usize) -> f64 {
+        while self.nodes.len() < count {
+            let before = self.loads();
+            self.join();
+            assert!(before.len() < COPIES || self.relieved(&before), "seed {}: {} nodes", self.seed, before.len());
+        }
+        self.fullness()
+    }
+
+    /// Whether one of the fullest nodes of `before` holds less now.
+    fn relieved(&self, before: &[Member]) -> bool {
+        let (now, largest) = (self.loads(), largest(before));
+        let lighter = |member: &Member| now.iter().any(|n| n.node == member.node && n.load_bytes < largest);
+        before.iter().filter(|member| member.load_bytes == largest).any(lighter)
+    }
+
+    fn lose(&mut self, count: usize) {
+        for _ in 0..count {
+            let place = self.random() as usize % self.nodes.len();
+            self.nodes.swap_remove(place);
+        }
+    }
+}
+
+fn place(members: &[Member], promised: &[NodeRef], joiner: &Joiner) -> NodeRef {
+    joiner.at(RingMap { members, promised, taken: &[], copies: COPIES }.place_for(joiner))
+}
+
+fn fullness(loads: &[Member]) -> f64 {
+    let sum: u64 = loads.iter().map(|member| member.load_bytes).sum();
+    largest(loads) as f64 * loads.len() as f64 / sum as f64
+}
+
+fn hot() -> [Density; 3] {
+    [
+        Density(vec![(1 << 30, (1 << 30) + (1 << 28), 10)]),
+        Density(vec![(3 << 30, (3 << 30) + (1 << 24), 100)]),
+        Density((0..16).map(|part| (part << 28, (part + 1) << 28, part * 7 % 16)).collect()),
+    ]
+}
+
+/// Up to each size, from the one before: at most so many times the mean.
+type Bands = &'static [(usize, f64)];
+
+/// `measure`: what is bounded, at those sizes that `counts` says.
+fn check_bands(place: Where, bands: Bands, counts: fn(usize) -> bool, measure: fn(&Growing) -> f64) {
+    let mut worst = vec![(0.0, 0); bands.len()];
+    for seed in 0..SEEDS {
+        let mut ring = Growing::at(place, seed, Density::default(), 1);
+        for (band, worst) in bands.iter().zip(&mut worst) {
+            while ring.nodes.len() < band.0 {
+                ring.join();
+                if counts(ring.nodes.len()) && measure(&ring) > worst.0 {
+                    *worst = (measure(&ring), seed);
+                }
+            }
+        }
+    }
+    for ((upto, bound), (worst, seed)) in bands.iter().zip(worst) {
+        println!("up to {upto:3} nodes: at most {worst:.3} of the mean (seed {seed})");
+        assert!(worst <= *bound, "up to {upto} nodes, seed {seed}: {worst:.3} of the mean, not {bound}");
+    }
+}
+
+#[test]
+fn at_every_size_the_fullest_is_near_the_mean() {
+    let bands = &[(5, 1.25), (10, 1.27), (20, 1.3), (200, 1.32)];
+    check_bands(Where::Anywhere, bands, |_| true, Growing::fullness);
+    for seed in 0..SEEDS {
+        Growing::new(seed, Density::default(), 1).grow(60);
+    }
+}
+
+#[test]
+fn random_ids_do_not_keep_these_bounds() {
+    let fullness = |count| (0..SEEDS).map(|seed| Growing::new(seed, Density::default(), count).fullness()).sum::<f64>();
+    assert!(
+        fullness(5) > 1.3 * SEEDS as f64 && fullness(10) > 1.5 * SEEDS as f64 && fullness(100) > 2.0 * SEEDS as f64
+    );
+}
+
+#[test]
+fn a_ring_of_random_ids_gets_even() {
+    for seed in 0..SEEDS {
+        let mut ring = Growing::new(seed, Density::default(), 20);
+        let at = [40, 80].map(|count| ring.grow(count));
+        assert!(at[0] <= 1.6 && at[1] <= 1.35, "seed {seed}: {at:.2?} of the mean");
+    }
+}
+
+#[test]
+fn a_ring_that_lost_nodes_gets_even_again() {
+    for seed in 0..SEEDS {
+        let mut ring = Growing::new(seed, Density::default(), 1);
+        ring.grow(50);
+        ring.lose(20);
+        let at = [40, 50].map(|count| ring.grow(count));
+        assert!(at[0] <= 1.5 && at[1] <= 1.35, "seed {seed}: {at:.2?} of the mean");
+    }
+}
+
+#[test]
+fn hot_arcs_are_divided_among_more_nodes() {
+    for (case, density) in hot().into_iter().enumerate() {
+        for seed in 0..SEEDS {
+            let mut ring = Growing::new(seed, density.clone(), 1);
+            let at = [20, 60].map(|count| ring.grow(count));
+            assert!(at[0] <= 1.6 && at[1] <= 1.4, "case {case} seed {seed}: {at:.2?} of the mean");
+        }
+    }
+}
+
+/// Nodes come faster than they are filled: the next one is told of the earlier ones as promised positions, or sees them
+/// as empty members, and neither makes it stand where they do.
+#[test]
+fn nodes_that_come_at_once_share_the_ring() {
+    for (seed, (full, coming)) in (0..SEEDS).flat_map(|seed| [(1, 4), (5, 5), (40, 20)].map(|sizes| (seed, sizes))) {
+        let mut ring = Growing::new(seed, Density::default(), 1);
+        ring.grow(full);
+        let (loads, mut empty, mut promised) = (ring.loads(), ring.loads(), Vec::new());
+        for _ in 0..coming {
+            let joiner = ring.next_joiner();
+            promised.push(place(&loads, &promised, &joiner));
+            empty.push(Member { node: place(&empty, &[], &joiner), load_bytes: 0 });
+        }
+        ring.nodes.extend(promised);
+        let unseen = Growing {
+            nodes: empty.iter().map(|member| member.node).collect(),
+            ..Growing::new(seed, Density::default(), 0)
+        };
+        let at = [ring.fullness(), unseen.fullness()];
+        assert!(at.iter().all(|&at| at <= 1.35), "seed {seed}, {full} and {coming}: {at:.2?} of the mean");
+    }
+}
+
+/// As an Auto Scaling group fills three zones. Each holds everything once, so a zone is a ring of its own with one copy:
+/// then no way of adding nodes one by one keeps the fullest within 1.44 of the mean at every size (de Bruijn and Erdős
+/// 1949), and within 1.17, 1.25, 1.29, 1.32 at 2, 3, 4, 5 nodes in each.
+#[test]
+fn three_zones_with_as_many_nodes_in_each() {
+    let bands = &[(6, 1.18), (9, 1.25), (12, 1.3), (18, 1.38), (30, 1.46), (60, 1.55)];
+    check_bands(Where::InZones(3), bands, |count| count % 3 == 0, Growing::fullness);
+}
+
+/// Between these sizes the zone that has fewest nodes holds as much as the others; in each zone loads are as even.
+#[test]
+fn in_three_zones_of_any_size_each_is_even() {
+    check_bands(Where::InZones(3), &[(12, 1.3), (30, 1.48), (60, 1.55)], |_| true, Growing::fullness_of_zones);
+    check_bands(Where::Unevenly, &[(7, 1.33), (12, 1.43), (60, 1.55)], |_| true, Growing::fullness_of_zones);
+}
+
+#[test]
+fn one_zone_and_two() {
+    let bands = &[(5, 1.25), (10, 1.27), (30, 1.32)];
+    check_bands(Where::InZones(1), bands, |_| true, Growing::fullness);
+    check_bands(Where::InZones(2), &[(10, 1.3), (30, 1.4), (60, 1.43)], |_| true, Growing::fullness);
+}
+
+/// From six nodes on: of five, one is alone on its host and holds everything.
+#[test]
+fn two_nodes_a_host() {
+    check_bands(Where::InPairs, &[(10, 1.27), (60, 1.32)], |count| count > 5, Growing::fullness);
+}
+
+#[test]
+fn zones_that_lost_nodes_get_even_again() {
+    for seed in 0..SEEDS {
+        let mut ring = Growing::at(Where::InZones(3), seed, Density::default(), 1);
+        (1..45).for_each(|_| ring.join());
+        ring.lose(15);
+        (0..30).for_each(|_| ring.join());
+        let at = ring.fullness_of_zones();
+        assert!(at <= 1.6, "seed {seed}: {at:.2} of the mean");
+    }
+}
+
+#[test]
+fn hot_arcs_are_divided_among_more_nodes_of_each_zone() {
+    for (case, density) in hot().into_iter().enumerate() {
+        for seed in 0..SEEDS {
+            let mut ring = Growing::at(Where::InZones(3), seed, density.clone(), 1);
+            (1..60).for_each(|_| ring.join());
+            let at = ring.fullness_of_zones();
+            assert!(at <= 1.7, "case {case} seed {seed}: {at:.2} of the mean");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What has lain here for long: the questions of whoever looks for orphans.
+//!
+//! How long a chunk has been here is told by its segment: nothing in it is younger than its file's last change. That
+//! survives a restart, needs no byte in a record, and errs on the side of young: a segment that is still being filled, or
+//! was rewritten, counts from then. A version of which anything here is young is young: its writer may be at it.
+//!
+//! A node may have a version for each of its chunks, so they are not gathered all at once but in [`Part`]s; each costs a
+//! pass over the index in memory.
+
+use std::{io, time::SystemTime};
+
+use chordfs_types::{
+    chunk::{ChunkId, ChunkRun, Version},
+    ring_id::{RingArc, RingId},
+};
+use hashbrown::{HashMap, HashSet};
+
+use super::{Shared, StoreError, index::Entry, list::chunks_at};
+
+/// Chunks of one part, roughly: some dozen megabytes.
+const PART_CHUNKS: usize = 1 << 20;
+
+/// A share of all versions.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    number: u64,
+    of: u64,
+}
+
+impl Part {
+    fn has(self, version: Version) -> bool {
+        version.0 % self.of == self.number
+    }
+}
+
+/// A chunk that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldChunk {
+    pub id: ChunkId,
+    pub key: RingId,
+}
+
+/// Chunks of one version from `first` to `last`, both of which are here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldRun {
+    pub first: HeldChunk,
+    pub last: u32,
+}
+
+/// Every version is in one of these.
+pub fn parts(shared: &Shared) -> impl Iterator<Item = Part> + use<> {
+    let of = (shared.index.len() / PART_CHUNKS + 1) as u64;
+    (0..of).map(move |number| Part { number, of })
+}
+
+/// The chunks here of versions of which all that is here was stored before `before`, ascending.
+pub fn old_chunks(shared: &Shared, part: Part, before: SystemTime) -> Result<Vec<HeldChunk>, StoreError> {
+    let old = old_segments(shared, before)?;
+    if old.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut held, mut young) = (Vec::new(), HashSet::new());
+    shared.index.each_in(everywhere(), |Entry { key, id, place }| match old.contains(&place.segment) {
+        _ if !part.has(id.version) => {}
+        true => held.push(HeldChunk { id, key }),
+        false => drop(young.insert(id.version)),
+    });
+    held.retain(|chunk| !young.contains(&chunk.id.version));
+    held.sort_unstable_by_key(|chunk| chunk.id);
+    Ok(held)
+}
+
+/// These runs with the NAME of their first chunk, but for those of which that is gone or damaged.
+pub fn named(shared: &Shared, runs: &[HeldRun]) -> Result<Vec<ChunkRun>, StoreError> {
+    let here = |run: &HeldRun| {
+        let HeldChunk { id, key } = run.first;
+        Some(Entry { key, id, place: shared.index.get(key, id)? })
+    };
+    let last: HashMap<ChunkId, u32> = runs.iter().map(|run| (run.first.id, run.last)).collect();
+    let firsts = chunks_at(shared, runs.iter().filter_map(here).collect())?;
+    let run = |ChunkId { version, index: first }, file| {
+        let count = last.get(&ChunkId { version, index: first })?.checked_sub(first)?.checked_add(1)?;
+        Some(ChunkRun { file, first, count, version })
+    };
+    Ok(firsts.into_iter().filter_map(|listed| run(listed.chunk.id, listed.chunk.file)).collect())
+}
+
+fn old_segments(shared: &Shared, before: SystemTime) -> Result<HashSet<u32>, StoreError> {
+    let mut old = HashSet::new();
+    for segment in shared.segments.all() {
+        match std::fs::metadata(segment.path()).and_then(|found| found.modified()) {
+            Ok(changed) if changed < before => drop(old.insert(segment.number)),
+            Ok(_) => {}
+            // One that was removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(StoreError::io("look at", segment.path(), source)),
+        }
+    }
+    Ok(old)
+}
+
+fn everywhere() -> RingArc {
+    RingArc::new(RingId(0), RingId(0))
+}

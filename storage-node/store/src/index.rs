@@ -1,0 +1,378 @@
+//! Where each chunk lies: a hash table in memory, rebuilt from the segments at every open.
+//!
+//! It is split by the top bits of the chunk's key. That spreads the locks, lets the tables grow one small piece at a
+//! time, and, because every question about an arc of the ring (digest, list) is one about a range of keys, lets such a
+//! question look at whole pieces by their running sums and at the entries of at most two. A slot takes 33 bytes, so a
+//! chunk costs 38 to 75, in the middle about 50. Reading and writing segments is left to others.
+
+use chordfs_types::{
+    chunk::{ChunkId, RecordHeader, Version},
+    compare_api::ArcSum,
+    ring_id::{RingArc, RingId},
+};
+use hashbrown::{HashMap, hash_map::Entry as Slot};
+use parking_lot::RwLock;
+
+const SHARD_BITS: u32 = 12;
+const SHARD_KEYS: u32 = 1 << (32 - SHARD_BITS);
+
+/// Where a record lies. Ordered as on disk; a record only ever moves to a greater place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub segment: u32,
+    pub offset: u32,
+    /// Of the whole record, header included.
+    pub bytes: u32,
+}
+
+impl Place {
+    /// Segment and offset as one number, for paging.
+    pub fn position(&self) -> u64 {
+        u64::from(self.segment) << 32 | u64::from(self.offset)
+    }
+
+    pub fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.bytes)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: RingId,
+    pub id: ChunkId,
+    pub place: Place,
+}
+
+impl Entry {
+    pub fn new(header: &RecordHeader, segment: u32, offset: u32) -> Self {
+        let place = Place { segment, offset, bytes: header.record_bytes() as u32 };
+        Self { key: header.key, id: header.id, place }
+    }
+}
+
+pub struct Index {
+    shards: Box<[RwLock<Shard>]>,
+}
+
+#[derive(Default)]
+struct Shard {
+    places: HashMap<Name, Place>,
+    /// Wrapping sum of [`fingerprint`] over all entries.
+    sum: u64,
+    /// Of all records.
+    bytes: u64,
+}
+
+/// What tells chunks apart here: the id, and the key in the place of NAME.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Name {
+    version: u64,
+    index: u32,
+    key: u32,
+}
+
+/// How a shard's keys lie to an arc.
+#[derive(PartialEq, Eq, Debug)]
+enum Overlap {
+    None,
+    Part,
+    Whole,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { shards: (0..1 << SHARD_BITS).map(|_| RwLock::default()).collect() }
+    }
+}
+
+impl Index {
+    pub fn get(&self, key: RingId, id: ChunkId) -> Option<Place> {
+        self.shard(key).read().places.get(&Name::new(key, id)).copied()
+    }
+
+    /// `Err` with the place of the chunk that is here already; nothing changes then.
+    pub fn insert(&self, entry: &Entry) -> Result<(), Place> {
+        let mut shard = self.shard(entry.key).write();
+        match shard.places.entry(Name::new(entry.key, entry.id)) {
+            Slot::Occupied(slot) => Err(*slot.get()),
+            Slot::Vacant(slot) => {
+                slot.insert(entry.place);
+                shard.sum = shard.sum.wrapping_add(fingerprint(entry.key, entry.id));
+                shard.bytes = shard.bytes.wrapping_add(u64::from(entry.place.bytes));
+                Ok(())
+            }
+        }
+    }
+
+    /// Points `entry` at `to`; false if it is gone or lies elsewhere by now.
+    pub fn relocate(&self, entry: &Entry, to: Place) -> bool {
+        let mut shard = self.shard(entry.key).write();
+        match shard.places.get_mut(&Name::new(entry.key, entry.id)) {
+            Some(place) if *place == entry.place => *place = to,
+            _ => return false,
+        }
+        let grown = u64::from(to.bytes).wrapping_sub(u64::from(entry.place.bytes));
+        shard.bytes = shard.bytes.wrapping_add(grown);
+        true
+    }
+
+    pub fn remove(&self, key: RingId, id: ChunkId) -> Option<Place> {
+        let mut shard = self.shard(key).write();
+        let place = shard.places.remove(&Name::new(key, id))?;
+        shard.sum = shard.sum.wrapping_sub(fingerprint(key, id));
+        shard.bytes = shard.bytes.wrapping_sub(u64::from(place.bytes));
+        Some(place)
+    }
+
+    /// Removes exactly this copy; false if it is gone or lies elsewhere by now.
+    pub fn remove_at(&self, entry: &Entry) -> bool {
+        let mut shard = self.shard(entry.key).write();
+        let name = Name::new(entry.key, entry.id);
+        if shard.places.get(&name) != Some(&entry.place) {
+            return false;
+        }
+        shard.places.remove(&name);
+        shard.sum = shard.sum.wrapping_sub(fingerprint(entry.key, entry.id));
+        shard.bytes = shard.bytes.wrapping_sub(u64::from(entry.place.bytes));
+        true
+    }
+
+    /// How many chunks have keys in `arc`, and the wrapping sum of their fingerprints.
+    pub fn digest(&self, arc: RingArc) -> (u64, u64) {
+        let (mut count, mut sum) = (0, 0u64);
+        for (number, shard) in self.shards.iter().enumerate() {
+            match overlap(number, arc) {
+                Overlap::None => {}
+                Overlap::Whole => {
+                    let shard = shard.read();
+                    count += shard.places.len() as u64;
+                    sum = sum.wrapping_add(shard.sum);
+                }
+                Overlap::Part => shard.read().each_in(arc, |entry| {
+                    count += 1;
+                    sum = sum.wrapping_add(fingerprint(entry.key, entry.id));
+                }),
+            }
+        }
+        (count, sum)
+    }
+
+    /// What the chunks of each arc come to, and how many entries were looked at for it: those of the pieces that an arc
+    /// covers in part. The arcs do not overlap.
+    pub fn sums(&self, arcs: &[RingArc]) -> (Vec<ArcSum>, u64) {
+        let mut sums = vec![ArcSum::default(); arcs.len()];
+        let mut parts = Vec::new();
+        for (number, arc) in arcs.iter().enumerate() {
+            for (shard, first, last) in pieces(*arc) {
+                if last - first == SHARD_KEYS - 1 {
+                    self.shards[shard].read().add_to(&mut sums[number]);
+                } else {
+                    parts.push(Part { shard, first, last, number });
+                }
+            }
+        }
+        parts.sort_unstable_by_key(|part| part.first);
+        let groups = parts.chunk_by(|a, b| a.shard == b.shard);
+        let looked_at = groups.map(|group| self.shards[group[0].shard].read().add_parts(group, &mut sums)).sum();
+        (sums, looked_at)
+    }
+
+    /// Visits every chunk with its key in `arc`, like [`Index::each_in`], without a look at the other pieces.
+    pub fn each_in_pieces(&self, arc: RingArc, mut visit: impl FnMut(Entry)) {
+        for (number, first, last) in pieces(arc) {
+            for (name, place) in &self.shards[number].read().places {
+                if (first..=last).contains(&name.key) {
+                    visit(name.entry(*place));
+                }
+            }
+        }
+    }
+
+    /// Visits every chunk with its key in `arc`, in no order. One shard is locked at a time; `visit` must not come back.
+    pub fn each_in(&self, arc: RingArc, mut visit: impl FnMut(Entry)) {
+        for (number, shard) in self.shards.iter().enumerate() {
+            if overlap(number, arc) != Overlap::None {
+                shard.read().each_in(arc, &mut visit);
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().places.len()).sum()
+    }
+
+    fn shard(&self, key: RingId) -> &RwLock<Shard> {
+        &self.shards[(key.0 / SHARD_KEYS) as usize]
+    }
+}
+
+/// The part of a shard that an arc covers, both ends included, and which arc that is.
+struct Part {
+    shard: usize,
+    first: u32,
+    last: u32,
+    number: usize,
+}
+
+impl Shard {
+    fn add_to(&self, sum: &mut ArcSum) {
+        sum.count += self.places.len() as u64;
+        sum.bytes = sum.bytes.wrapping_add(self.bytes);
+        sum.digest = sum.digest.wrapping_add(self.sum);
+    }
+
+    /// One pass for all parts of this shard, which are sorted and do not overlap. Says how many entries that were.
+    fn add_parts(&self, parts: &[Part], sums: &mut [ArcSum]) -> u64 {
+        for (name, place) in &self.places {
+            let next = parts.partition_point(|part| part.first <= name.key);
+            let Some(part) = parts[..next].last().filter(|part| name.key <= part.last) else { continue };
+            let (sum, entry) = (&mut sums[part.number], name.entry(*place));
+            sum.count += 1;
+            sum.bytes += u64::from(place.bytes);
+            sum.digest = sum.digest.wrapping_add(fingerprint(entry.key, entry.id));
+        }
+        self.places.len() as u64
+    }
+
+    fn each_in(&self, arc: RingArc, mut visit: impl FnMut(Entry)) {
+        for (name, place) in &self.places {
+            if arc.contains(RingId(name.key)) {
+                visit(name.entry(*place));
+            }
+        }
+    }
+}
+
+impl Name {
+    fn new(key: RingId, id: ChunkId) -> Self {
+        Self { version: id.version.0, index: id.index, key: key.0 }
+    }
+
+    fn entry(&self, place: Place) -> Entry {
+        Entry { key: RingId(self.key), id: ChunkId { version: Version(self.version), index: self.index }, place }
+    }
+}
+
+/// The keys of an arc cut at the shards' edges: the shard, and the first and the last key, clockwise.
+fn pieces(arc: RingArc) -> impl Iterator<Item = (usize, u32, u32)> {
+    let (first, last) = (arc.after.advance(1).0, arc.upto.0);
+    let runs = match arc.after == arc.upto {
+        true => [Some((0, u32::MAX)), None],
+        false if first <= last => [Some((first, last)), None],
+        false => [Some((first, u32::MAX)), Some((0, last))],
+    };
+    runs.into_iter().flatten().flat_map(|(first, last)| {
+        (first / SHARD_KEYS..=last / SHARD_KEYS).map(move |shard| {
+            let start = shard * SHARD_KEYS;
+            (shard as usize, first.max(start), last.min(start + (SHARD_KEYS - 1)))
+        })
+    })
+}
+
+fn overlap(shard: usize, arc: RingArc) -> Overlap {
+    if arc.after == arc.upto {
+        return Overlap::Whole;
+    }
+    let first = RingId(shard as u32 * SHARD_KEYS);
+    let (near, far) = (arc.after.steps_to(first), arc.after.steps_to(first.advance(SHARD_KEYS - 1)));
+    let arc_keys = arc.after.steps_to(arc.upto);
+    match near {
+        _ if near > far => Overlap::Part, // `after` itself is in here
+        _ if near > arc_keys => Overlap::None,
+        0 => Overlap::Part,
+        _ if far <= arc_keys => Overlap::Whole,
+        _ => Overlap::Part,
+    }
+}
+
+/// Spreads an id over 64 bits, the same on every node.
+fn fingerprint(key: RingId, id: ChunkId) -> u64 {
+    let place = u64::from(id.index) << 32 | u64::from(key.0);
+    mix(mix(id.version.0.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ place)
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): one-to-one, every input bit reaches every output bit.
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: u32, version: u64) -> Entry {
+        let place = Place { segment: 1, offset: version as u32, bytes: 50 };
+        Entry { key: RingId(key), id: ChunkId { version: Version(version), index: 1 }, place }
+    }
+
+    #[test]
+    fn a_digest_is_that_of_the_entries_one_by_one() {
+        let index = Index::default();
+        let edges = [0, 1, SHARD_KEYS - 1, SHARD_KEYS, SHARD_KEYS + 1, 77 * SHARD_KEYS + 5, u32::MAX - 1, u32::MAX];
+        for (at, key) in edges.into_iter().enumerate() {
+            index.insert(&entry(key, at as u64)).unwrap();
+        }
+        for after in edges {
+            for upto in edges {
+                let arc = RingArc::new(RingId(after), RingId(upto));
+                let inside: Vec<_> = (0..edges.len()).filter(|at| arc.contains(RingId(edges[*at]))).collect();
+                let sum = inside
+                    .iter()
+                    .fold(0u64, |sum, at| sum.wrapping_add(fingerprint(RingId(edges[*at]), entry(0, *at as u64).id)));
+                assert_eq!(index.digest(arc), (inside.len() as u64, sum), "({after}, {upto}]");
+                let count = inside.len() as u64;
+                let expected = ArcSum { count, bytes: 50 * count, digest: sum };
+                assert_eq!(index.sums(&[arc]).0, [expected], "({after}, {upto}]");
+                let mut pieces = 0;
+                index.each_in_pieces(arc, |_| pieces += 1);
+                assert_eq!(pieces, inside.len(), "({after}, {upto}]");
+                let mut seen = 0;
+                index.each_in(arc, |_| seen += 1);
+                assert_eq!(seen, inside.len(), "({after}, {upto}]");
+            }
+        }
+    }
+
+    #[test]
+    fn a_digest_forgets_what_is_removed() {
+        let (index, whole) = (Index::default(), RingArc::new(RingId(0), RingId(0)));
+        index.insert(&entry(5, 1)).unwrap();
+        let before = index.digest(whole);
+        index.insert(&entry(6, 2)).unwrap();
+        assert_ne!(index.digest(whole).1, before.1);
+        assert_eq!(index.insert(&entry(6, 2)), Err(entry(6, 2).place));
+        index.remove(RingId(6), entry(6, 2).id).unwrap();
+        assert_eq!(index.digest(whole), before);
+    }
+
+    /// A million chunks: equal arcs are found equal by running sums and the entries of two pieces.
+    #[test]
+    fn a_million_chunks_are_summed_without_looking_at_them() {
+        const CHUNKS: u64 = 1_000_000;
+        let index = Index::default();
+        for number in 0..CHUNKS {
+            index.insert(&entry(mix(number) as u32, number)).unwrap();
+        }
+        let (whole, looked_at) = index.sums(&[RingArc::new(RingId(77), RingId(77))]);
+        assert_eq!((whole[0].count, whole[0].bytes, looked_at), (CHUNKS, 50 * CHUNKS, 0));
+        let arc = RingArc::new(RingId(0xc000_0123), RingId(0x4000_0456));
+        let (part, looked_at) = index.sums(&[arc]);
+        assert!((400_000..600_000).contains(&part[0].count), "{part:?}");
+        assert!(looked_at < 2 * 400, "{looked_at} entries of two pieces");
+        assert_eq!((part[0].count, part[0].digest), index.digest(arc));
+    }
+
+    #[test]
+    fn a_copy_is_only_touched_where_it_lies() {
+        let index = Index::default();
+        let (old, mut new) = (entry(5, 1), entry(5, 1));
+        new.place.segment = 9;
+        index.insert(&old).unwrap();
+        assert!(!index.remove_at(&new) && !index.relocate(&new, old.place));
+        assert!(index.relocate(&old, new.place));
+        assert!(!index.remove_at(&old) && index.remove_at(&new));
+        assert_eq!(index.len(), 0);
+    }
+}

@@ -1,0 +1,104 @@
+//! Reads a segment from its first byte to its last and finds every sound record in it.
+//!
+//! Needed where no hint says what a segment holds: after a crash, or when the hint itself is damaged. A record that is
+//! not sound ends nothing by itself. If its header still tells its length and a sound record follows there, it is
+//! stepped over; otherwise every later offset is tried until one begins a sound record. What comes after the last sound
+//! record is the torn tail, which the caller cuts.
+//!
+//! Data may itself look like records (somebody may keep a segment file in a file system of segments), and past a damaged
+//! length nobody knows any more what is data. Records that come after damage in their segment are therefore marked
+//! `doubtful`, and give way to any other copy of the same chunk.
+
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+use chordfs_types::chunk::{MAX_CHUNK_BYTES, MAX_FILE_NAME_BYTES, RECORD_HEADER_BYTES, RecordHeader};
+
+use super::index::Entry;
+
+const MAX_RECORD_BYTES: usize = RECORD_HEADER_BYTES + MAX_FILE_NAME_BYTES + MAX_CHUNK_BYTES as usize;
+const WINDOW_BYTES: usize = 4 << 20;
+
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// In the order of their offsets.
+    pub found: Vec<Found>,
+    /// Where the last sound record ends.
+    pub sound_bytes: u64,
+    /// Stretches between sound records that held none.
+    pub damaged: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    pub entry: Entry,
+    pub doubtful: bool,
+}
+
+/// The header of the record that `bytes` begins with, if all of it is there and its checksum fits.
+pub fn sound_record(bytes: &[u8]) -> Option<RecordHeader> {
+    let header = RecordHeader::parse(bytes).ok()?;
+    let record = bytes.get(..header.record_bytes())?;
+    (crc32c::crc32c(&record[8..]) == header.checksum).then_some(header)
+}
+
+/// Scans `file`, the segment `segment` of `file_bytes`.
+pub fn scan(file: &File, segment: u32, file_bytes: u64) -> io::Result<Scan> {
+    let mut window = Window { file, file_bytes, start: 0, bytes: Vec::new() };
+    let (mut scan, mut offset) = (Scan::default(), 0);
+    // An offset that does not fit a place cannot have been written by us.
+    while offset < file_bytes && offset <= u64::from(u32::MAX) {
+        if let Some(header) = sound_record(window.at(offset)?) {
+            scan.damaged += u64::from(offset > scan.sound_bytes);
+            let entry = Entry::new(&header, segment, offset as u32);
+            scan.found.push(Found { entry, doubtful: scan.damaged > 0 });
+            offset += header.record_bytes() as u64;
+            scan.sound_bytes = offset;
+        } else {
+            offset = step_over(&mut window, offset)?;
+        }
+    }
+    Ok(scan)
+}
+
+/// The next offset worth a look after an unsound one; the end of the file if there is none.
+fn step_over(window: &mut Window<'_>, offset: u64) -> io::Result<u64> {
+    if let Ok(header) = RecordHeader::parse(window.at(offset)?) {
+        let next = offset + header.record_bytes() as u64;
+        if next < window.file_bytes && sound_record(window.at(next)?).is_some() {
+            return Ok(next);
+        }
+    }
+    let mut from = offset + 1;
+    while from < window.file_bytes {
+        let bytes = window.at(from)?;
+        let starts = bytes.len().saturating_sub(MAX_RECORD_BYTES).max(1);
+        if let Some(at) = (0..starts).find(|at| RecordHeader::parse(&bytes[*at..]).is_ok()) {
+            return Ok(from + at as u64);
+        }
+        from += starts as u64;
+    }
+    Ok(window.file_bytes)
+}
+
+/// A stretch of the file in memory, moved along as needed.
+struct Window<'a> {
+    file: &'a File,
+    file_bytes: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window<'_> {
+    /// The bytes from `offset` on: at least a whole record's, or all up to the end of the file.
+    fn at(&mut self, offset: u64) -> io::Result<&[u8]> {
+        let end = self.start + self.bytes.len() as u64;
+        let need = (offset + MAX_RECORD_BYTES as u64).min(self.file_bytes);
+        if offset < self.start || need > end {
+            let len = (self.file_bytes - offset).min(WINDOW_BYTES as u64) as usize;
+            self.bytes.resize(len, 0);
+            self.start = offset;
+            self.file.read_exact_at(&mut self.bytes, offset)?;
+        }
+        Ok(&self.bytes[(offset - self.start) as usize..])
+    }
+}

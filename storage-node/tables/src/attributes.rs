@@ -1,0 +1,67 @@
+//! Attributes, and the size among them: cutting a file gives up the chunks beyond its new end.
+
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Attr, ChunkWrite, Ino, Reply, SetAttr, Truncate},
+};
+
+use super::{
+    Step, Tables,
+    extents::{AsExtent, check_size},
+    invalid,
+};
+
+impl Step<'_> {
+    pub(super) fn set_attr(&mut self, ino: Ino, set: &SetAttr) -> Result<Reply, FsError> {
+        self.tables.inode(ino)?;
+        if let Some(truncate) = &set.truncate {
+            let file = self.tables.file(ino)?.clone();
+            self.tables.check_truncate(&file, truncate)?;
+            self.truncate(&file, truncate);
+        }
+        let attr = self.edit(ino, |inode| set.apply_to(&mut inode.attr));
+        Ok(Reply::Attr(attr))
+    }
+
+    fn truncate(&mut self, file: &Attr, truncate: &Truncate) {
+        if let Some(beyond) = last_chunk(truncate.size, file.chunk_bytes).checked_add(1) {
+            self.cut(file.ino, (beyond, u32::MAX), None);
+        }
+        if let Some(tail) = &truncate.tail {
+            self.place(file.ino, tail.extent());
+        }
+        let now = self.now;
+        self.edit(file.ino, |inode| (inode.attr.size, inode.attr.mtime) = (truncate.size, now));
+        self.tell_inode(file.ino, true);
+    }
+}
+
+impl Tables {
+    fn check_truncate(&self, file: &Attr, truncate: &Truncate) -> Result<(), FsError> {
+        check_size(truncate.size, file.chunk_bytes)?;
+        let last = last_chunk(truncate.size, file.chunk_bytes);
+        let inside = !truncate.size.is_multiple_of(file.chunk_bytes.into());
+        match &truncate.tail {
+            Some(tail) => self.check_tail(file.ino, tail, inside.then_some(last)),
+            None if inside && truncate.size < file.size && self.extent_at(file.ino, last).is_some() => {
+                Err(invalid(format!("the end would fall inside chunk {last}, which must be stored anew, cut")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// `end`: the chunk in which the file shall end, unless at its edge.
+    fn check_tail(&self, ino: Ino, tail: &ChunkWrite, end: Option<u32>) -> Result<(), FsError> {
+        if end != Some(tail.index) {
+            return Err(invalid(format!("chunk {} is not the one that is cut", tail.index)));
+        }
+        self.check_version(tail.version)?;
+        self.check_base(ino, tail)?;
+        self.check_alive(ino, &tail.extent())
+    }
+}
+
+/// The chunk with the last byte; 0 for an empty file.
+fn last_chunk(size: u64, chunk_bytes: u32) -> u32 {
+    u32::try_from(size.div_ceil(chunk_bytes.into())).expect("the size has been checked")
+}

@@ -1,0 +1,184 @@
+//! What makes and removes inodes: make, make unnamed, unlink, rmdir.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chordfs_types::{
+    chunk::{FileName, MAX_CHUNK_BYTES, NameError},
+    fs_error::FsError,
+    namespace::{Attr, EntryName, FileKind, Ino, NewNode, Reply},
+};
+
+use super::{Body, Inode, MAX_LINKS, Place, Step, invalid};
+
+/// The longest target of a symlink.
+const MAX_TARGET_BYTES: usize = 4095;
+const SET_GID: u16 = 0o2000;
+
+impl Step<'_> {
+    pub(super) fn make(
+        &mut self,
+        parent: Ino,
+        name: &EntryName,
+        node: &NewNode,
+        exclusive: bool,
+    ) -> Result<Reply, FsError> {
+        let directory = self.tables.directory(parent)?.attr.clone();
+        match self.tables.entry(parent, name) {
+            Some(_) if exclusive => return Err(FsError::Exists),
+            Some(found) => return Ok(Reply::Entry { attr: found.attr.clone(), created: false }),
+            None => check_node(node)?,
+        }
+        let file = self.tables.path_of(parent, name)?;
+        let is_directory = node.kind == FileKind::Directory;
+        if is_directory && directory.nlink >= MAX_LINKS {
+            return Err(FsError::TooManyLinks);
+        }
+        let body = match node.kind {
+            FileKind::Directory => Body::Directory { up: Some((parent, name.clone())) },
+            FileKind::Symlink => Body::Symlink { target: Bytes::copy_from_slice(&node.target) },
+            _ => Body::Plain,
+        };
+        let mut attr = self.new_attr(node, file);
+        attr.nlink = if is_directory { 2 } else { 1 };
+        inherit_group(&mut attr, &directory);
+        self.tables.inodes.insert(attr.ino, Arc::new(Inode { attr: attr.clone(), body }));
+        self.add_name(parent, name, attr.ino, is_directory);
+        Ok(Reply::Entry { attr, created: true })
+    }
+
+    pub(super) fn make_unnamed(&mut self, file: &FileName, node: &NewNode) -> Result<Reply, FsError> {
+        let session = self.asker()?;
+        check_node(node)?;
+        if node.kind != FileKind::File {
+            return Err(invalid("only a file can be without a name"));
+        }
+        let attr = self.new_attr(node, file.clone());
+        self.tables.inodes.insert(attr.ino, Arc::new(Inode { attr: attr.clone(), body: Body::Plain }));
+        self.orphan(attr.ino, Some(session));
+        // Nobody else can know of it.
+        self.feed.clear();
+        Ok(Reply::Entry { attr, created: true })
+    }
+
+    pub(super) fn unlink(&mut self, parent: Ino, name: &EntryName, hold: bool) -> Result<Reply, FsError> {
+        self.tables.directory(parent)?;
+        let inode = self.tables.entry(parent, name).ok_or(FsError::NoEntry)?;
+        if inode.is_directory() {
+            return Err(FsError::IsDirectory);
+        }
+        let ino = inode.attr.ino;
+        self.remove_name(parent, name, false);
+        Ok(Reply::Removed { attr: Some(self.drop_link(ino, hold)) })
+    }
+
+    pub(super) fn rmdir(&mut self, parent: Ino, name: &EntryName) -> Result<Reply, FsError> {
+        self.tables.directory(parent)?;
+        let inode = self.tables.entry(parent, name).ok_or(FsError::NoEntry)?;
+        let ino = inode.attr.ino;
+        match inode.is_directory() {
+            false => return Err(FsError::NotDirectory),
+            true if !self.tables.is_empty(ino) => return Err(FsError::NotEmpty),
+            true => {}
+        }
+        self.remove_name(parent, name, true);
+        self.drop_directory(ino);
+        Ok(Reply::Done)
+    }
+
+    /// Puts a free name to an inode.
+    pub(super) fn add_name(&mut self, parent: Ino, name: &EntryName, ino: Ino, is_directory: bool) {
+        self.tables.entries.insert(Place { parent, name: name.clone() }, ino);
+        self.tell_entry(parent, name);
+        self.touch_directory(parent);
+        if is_directory {
+            self.edit(parent, |inode| inode.attr.nlink += 1);
+        }
+    }
+
+    /// Takes a name away from a parent; the inode is the caller's business.
+    pub(super) fn remove_name(&mut self, parent: Ino, name: &EntryName, is_directory: bool) {
+        self.tables.entries.remove(&Place { parent, name: name.clone() });
+        self.tell_entry(parent, name);
+        self.touch_directory(parent);
+        if is_directory {
+            self.edit(parent, |inode| inode.attr.nlink -= 1);
+        }
+    }
+
+    /// A non-directory has lost a name: with the last one a file becomes an orphan, anything else is gone.
+    pub(super) fn drop_link(&mut self, ino: Ino, hold: bool) -> Attr {
+        let attr = self.edit(ino, |inode| inode.attr.nlink -= 1);
+        if attr.nlink == 0 && attr.kind == FileKind::File {
+            self.orphan(ino, self.session.filter(|_| hold));
+        } else if attr.nlink == 0 {
+            self.tables.inodes.remove(&ino);
+        }
+        attr
+    }
+
+    pub(super) fn drop_directory(&mut self, ino: Ino) -> Attr {
+        let attr = self.edit(ino, |inode| inode.attr.nlink = 0);
+        self.tables.inodes.remove(&ino);
+        attr
+    }
+
+    /// Takes the next inode number; no links yet.
+    fn new_attr(&mut self, node: &NewNode, file: FileName) -> Attr {
+        let ino = Ino(self.tables.next.ino);
+        self.tables.next.ino += 1;
+        let is_device = matches!(node.kind, FileKind::CharDevice | FileKind::BlockDevice);
+        Attr {
+            ino,
+            kind: node.kind,
+            mode: node.mode & 0o7777,
+            nlink: 0,
+            uid: node.uid,
+            gid: node.gid,
+            rdev: if is_device { node.rdev } else { 0 },
+            size: node.target.len() as u64,
+            chunk_bytes: if node.kind == FileKind::File { node.chunk_bytes } else { 0 },
+            atime: self.now,
+            mtime: self.now,
+            ctime: self.now,
+            change: self.index,
+            file,
+        }
+    }
+}
+
+/// Refuses chunk sizes that no chunk may have.
+pub(super) fn check_chunk_bytes(chunk_bytes: u32) -> Result<(), FsError> {
+    match chunk_bytes {
+        1..=MAX_CHUNK_BYTES => Ok(()),
+        _ => Err(invalid(format!("chunks of {chunk_bytes} bytes: 1 to {MAX_CHUNK_BYTES} are allowed"))),
+    }
+}
+
+fn check_node(node: &NewNode) -> Result<(), FsError> {
+    match node.kind {
+        FileKind::Symlink => return check_target(&node.target).map_err(FsError::Name),
+        FileKind::File => check_chunk_bytes(node.chunk_bytes)?,
+        _ => {}
+    }
+    if node.target.is_empty() { Ok(()) } else { Err(invalid("only a symlink has a target")) }
+}
+
+fn check_target(target: &[u8]) -> Result<(), NameError> {
+    match target.len() {
+        0 => Err(NameError::Empty),
+        len if len > MAX_TARGET_BYTES => Err(NameError::TooLong { len, limit: MAX_TARGET_BYTES }),
+        _ if target.contains(&0) => Err(NameError::Nul),
+        _ => Ok(()),
+    }
+}
+
+/// A set-gid directory hands its group on, and to directories the bit too.
+fn inherit_group(attr: &mut Attr, directory: &Attr) {
+    if directory.mode & SET_GID != 0 {
+        attr.gid = directory.gid;
+        if attr.kind == FileKind::Directory {
+            attr.mode |= SET_GID;
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Which versions make a file: commits, what they replace, and the dead list.
+//!
+//! An extent is `count` chunks of one version. What a commit covers leaves the table piece by piece and goes to the dead
+//! list, from which the nodes delete it; each stored chunk is current in at most one file and dead at most once.
+
+use chordfs_types::{
+    chunk::{ChunkRun, Version},
+    fs_error::FsError,
+    namespace::{Answer, Attr, ChunkWrite, Commit, Extent, FileContents, Ino, PAGE_ITEMS, Reply, Time},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Step, Tables, entries::check_chunk_bytes, invalid};
+
+/// First and last chunk, both included.
+pub(super) type Chunks = (u32, u32);
+pub(super) const ALL_CHUNKS: Chunks = (1, u32::MAX);
+/// A page of contents ends early when the names in it would grow past this.
+const CONTENTS_BYTES: usize = 512 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct ChunkAt {
+    ino: Ino,
+    first: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Run {
+    count: u32,
+    version: Version,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Use {
+    pub(super) ino: Ino,
+    /// How many extents of it.
+    pub(super) extents: u32,
+}
+
+/// A run to be deleted from the nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Dead {
+    pub(super) run: ChunkRun,
+    pub(super) since: Time,
+}
+
+#[cfg(test)]
+impl ChunkAt {
+    pub(super) fn ino(self) -> Ino {
+        self.ino
+    }
+}
+
+impl Step<'_> {
+    pub(super) fn commit(&mut self, ino: Ino, commit: &Commit) -> Result<Reply, FsError> {
+        let before = self.tables.file(ino)?.clone();
+        self.tables.check_commit(&before, commit)?;
+        if let Some(chunk_bytes) = commit.restart {
+            self.cut(ino, ALL_CHUNKS, None);
+            self.edit(ino, |inode| (inode.attr.size, inode.attr.chunk_bytes) = (0, chunk_bytes));
+        }
+        for extent in &commit.extents {
+            self.place(ino, *extent);
+        }
+        for write in &commit.partial {
+            self.place(ino, write.extent());
+        }
+        let mtime = commit.mtime.unwrap_or(self.now);
+        let attr = self.edit(ino, |inode| {
+            inode.attr.size = inode.attr.size.max(commit.size_at_least);
+            inode.attr.mtime = mtime;
+            commit.set.apply_to(&mut inode.attr);
+        });
+        self.tell_inode(ino, true);
+        Ok(Reply::Attr(attr))
+    }
+
+    pub(super) fn forget_dead(&mut self, ids: &[u64]) -> Result<Reply, FsError> {
+        for id in ids {
+            if let Some(dead) = self.tables.dead.remove(id) {
+                self.tables.dead_versions.remove(&(dead.run.version, *id));
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Makes a run current in place of whatever it covers.
+    pub(super) fn place(&mut self, ino: Ino, extent: Extent) {
+        self.cut(ino, (extent.first, extent.last()), Some(extent.version));
+        let extent = self.tables.joined(ino, extent);
+        self.tables.insert_extent(ino, extent);
+    }
+
+    /// Takes chunks out of a file and puts them on the dead list, but for those of version `keep`.
+    pub(super) fn cut(&mut self, ino: Ino, (first, last): Chunks, keep: Option<Version>) {
+        let covered: Vec<Extent> =
+            self.tables.extents_from(ino, first).take_while(|extent| extent.first <= last).collect();
+        for extent in covered {
+            self.tables.remove_extent(ino, extent);
+            if let Some(left) = extent.part(1, first - 1) {
+                self.tables.insert_extent(ino, left);
+            }
+            if let Some(right) = last.checked_add(1).and_then(|after| extent.part(after, u32::MAX)) {
+                self.tables.insert_extent(ino, right);
+            }
+            if keep != Some(extent.version)
+                && let Some(piece) = extent.part(first, last)
+            {
+                self.bury(ino, piece);
+            }
+        }
+    }
+
+    fn bury(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
+        let file = self.tables.inodes[&ino].attr.file.clone();
+        self.add_dead(ChunkRun { file, first, count, version });
+    }
+
+    pub(super) fn add_dead(&mut self, run: ChunkRun) {
+        let id = self.tables.next.dead;
+        self.tables.next.dead += 1;
+        self.tables.dead_versions.insert((run.version, id), ());
+        self.tables.dead.insert(id, Dead { run, since: self.logged });
+    }
+}
+
+impl Tables {
+    /// Extents that end at or after chunk `from`, ascending.
+    pub(super) fn extents_from(&self, ino: Ino, from: u32) -> impl Iterator<Item = Extent> {
+        let start = self.extent_at(ino, from).map_or(from, |extent| extent.first);
+        let range = ChunkAt { ino, first: start }..=ChunkAt { ino, first: u32::MAX };
+        self.extents.range::<_, ChunkAt>(range).map(|(at, run)| extent(at, run))
+    }
+
+    /// As many names and extents as one answer carries, across all files. What was rewritten since the page before, from
+    /// further ahead across `first`, is told whole.
+    pub(super) fn contents_page(&self, ino: Ino, first: u32) -> Answer {
+        let first = self.extent_at(ino, first).map_or(first, |extent| extent.first);
+        let (mut files, mut left, mut bytes): (Vec<FileContents>, _, _) = (Vec::new(), PAGE_ITEMS, 0);
+        for (at, run) in self.extents.range::<_, ChunkAt>(ChunkAt { ino, first }..) {
+            if left == 0 || bytes > CONTENTS_BYTES {
+                return Answer::Contents { files, next: Some((at.ino, at.first)) };
+            }
+            left -= 1;
+            if files.last().is_none_or(|last| last.ino != at.ino) {
+                let file = self.inodes[&at.ino].attr.file.clone();
+                bytes += file.as_bytes().len();
+                files.push(FileContents { ino: at.ino, file, extents: Vec::new() });
+            }
+            files.last_mut().expect("it was just made").extents.push(extent(at, run));
+        }
+        Answer::Contents { files, next: None }
+    }
+
+    /// The extent that covers a chunk; `None` is a hole.
+    pub(super) fn extent_at(&self, ino: Ino, index: u32) -> Option<Extent> {
+        let (at, run) = self.extents.get_prev(&ChunkAt { ino, first: index })?;
+        Some(extent(at, run)).filter(|extent| at.ino == ino && extent.last() >= index)
+    }
+
+    pub(super) fn is_referenced(&self, version: Version) -> bool {
+        self.versions.contains_key(&version)
+    }
+
+    /// `Conflict` unless the write's base is what the file has there now.
+    pub(super) fn check_base(&self, ino: Ino, write: &ChunkWrite) -> Result<(), FsError> {
+        let current = self.extent_at(ino, write.index).map(|extent| extent.version);
+        if current == write.base { Ok(()) } else { Err(FsError::Conflict { index: write.index }) }
+    }
+
+    /// A version that was never handed out would be handed out later, to another file.
+    pub(super) fn check_version(&self, version: Version) -> Result<(), FsError> {
+        if (1..self.next.version).contains(&version.0) {
+            return Ok(());
+        }
+        Err(invalid(format!("version {} was never handed out", version.0)))
+    }
+
+    /// `Conflict`, which means "store it anew", unless the run can become current in this file: a version is current in
+    /// one file only, and a chunk that waits to be deleted never is again, nor anything of an orphan's version.
+    pub(super) fn check_alive(&self, ino: Ino, run: &Extent) -> Result<(), FsError> {
+        let elsewhere = self.versions.get(&run.version).is_some_and(|used| used.ino != ino);
+        if elsewhere || self.closed.contains_key(&run.version) {
+            return Err(FsError::Conflict { index: run.first });
+        }
+        match self.dead_of(run.version).filter_map(|dead| dead.part(run.first, run.last())).map(|part| part.first).min()
+        {
+            Some(index) => Err(FsError::Conflict { index }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn dead_of(&self, version: Version) -> impl Iterator<Item = Extent> {
+        let ids = self.dead_versions.range::<_, (Version, u64)>((version, 0)..=(version, u64::MAX));
+        let runs = ids.filter_map(|((_, id), ())| self.dead.get(id)).map(|dead| &dead.run);
+        runs.map(|run| Extent { first: run.first, count: run.count, version: run.version })
+    }
+
+    /// Whether a file still has some of this run. Never so for a dead one, because of [`Tables::check_alive`].
+    pub(super) fn is_current(&self, run: &ChunkRun) -> bool {
+        let Some(used) = self.versions.get(&run.version) else { return false };
+        let last = run.first + (run.count - 1);
+        let mut there = self.extents_from(used.ino, run.first).take_while(|extent| extent.first <= last);
+        there.any(|extent| extent.version == run.version)
+    }
+
+    fn check_commit(&self, before: &Attr, commit: &Commit) -> Result<(), FsError> {
+        let runs = sorted_runs(commit)?;
+        runs.iter().try_for_each(|run| self.check_version(run.version))?;
+        if commit.set.truncate.is_some() {
+            return Err(invalid("a commit cuts nothing; truncate by SetAttr"));
+        }
+        let (chunk_bytes, size) = match commit.restart {
+            Some(chunk_bytes) => {
+                check_chunk_bytes(chunk_bytes)?;
+                self.check_fresh(&runs)?;
+                (chunk_bytes, 0)
+            }
+            None if commit.chunk_bytes.is_some_and(|made_for| made_for != before.chunk_bytes) => {
+                return Err(FsError::Stale { ino: before.ino });
+            }
+            None => (before.chunk_bytes, before.size),
+        };
+        let size = size.max(commit.size_at_least);
+        check_size(size, chunk_bytes)?;
+        if let Some(run) = runs.last()
+            && u64::from(run.last() - 1) * u64::from(chunk_bytes) >= size
+        {
+            return Err(invalid(format!("chunk {} lies beyond the end, {size} bytes", run.last())));
+        }
+        commit.partial.iter().try_for_each(|write| match commit.restart {
+            Some(_) if write.base.is_some() => Err(FsError::Conflict { index: write.index }),
+            Some(_) => Ok(()),
+            None => self.check_base(before.ino, write),
+        })?;
+        runs.iter().try_for_each(|run| self.check_alive(before.ino, run))
+    }
+
+    /// What starts anew cannot keep anything: its old versions are dead from then on.
+    fn check_fresh(&self, runs: &[Extent]) -> Result<(), FsError> {
+        match runs.iter().find(|run| self.is_referenced(run.version)) {
+            Some(run) => Err(invalid(format!("version {} is in use already", run.version.0))),
+            None => Ok(()),
+        }
+    }
+
+    /// The extent together with the neighbours that it continues, which leave the table.
+    fn joined(&mut self, ino: Ino, mut extent: Extent) -> Extent {
+        if let Some(left) = self.extent_at(ino, extent.first - 1).filter(|left| left.version == extent.version) {
+            self.remove_extent(ino, left);
+            extent = Extent { first: left.first, count: left.count + extent.count, ..extent };
+        }
+        let next = extent.last().checked_add(1).and_then(|next| self.extent_at(ino, next));
+        if let Some(right) = next.filter(|right| right.version == extent.version) {
+            self.remove_extent(ino, right);
+            extent.count += right.count;
+        }
+        extent
+    }
+
+    fn insert_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
+        self.extents.insert(ChunkAt { ino, first }, Run { count, version });
+        self.versions.entry(version).or_insert(Use { ino, extents: 0 }).extents += 1;
+        self.stored_bytes = self.stored_bytes.wrapping_add(self.space(ino, count));
+    }
+
+    fn remove_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
+        self.extents.remove(&ChunkAt { ino, first });
+        self.stored_bytes = self.stored_bytes.wrapping_sub(self.space(ino, count));
+        match self.versions.get_mut(&version) {
+            Some(used) if used.extents > 1 => used.extents -= 1,
+            _ => drop(self.versions.remove(&version)),
+        }
+    }
+
+    fn space(&self, ino: Ino, count: u32) -> u64 {
+        u64::from(count) * u64::from(self.inodes[&ino].attr.chunk_bytes)
+    }
+}
+
+/// Whether a file of this chunk size can be this long.
+pub(super) fn check_size(size: u64, chunk_bytes: u32) -> Result<(), FsError> {
+    let most = u64::from(u32::MAX) * u64::from(chunk_bytes);
+    if size > most { Err(FsError::FileTooLarge) } else { Ok(()) }
+}
+
+/// Arithmetic on runs; all of it stays within the chunk numbers because the runs do.
+pub(super) trait Span: Sized {
+    fn last(&self) -> u32;
+    fn part(&self, first: u32, last: u32) -> Option<Self>;
+}
+
+impl Span for Extent {
+    fn last(&self) -> u32 {
+        self.first + (self.count - 1)
+    }
+
+    /// What of it lies in `first..=last`.
+    fn part(&self, first: u32, last: u32) -> Option<Self> {
+        let (first, last) = (first.max(self.first), last.min(self.last()));
+        (first <= last).then(|| Self { first, count: last - first + 1, version: self.version })
+    }
+}
+
+pub(super) trait AsExtent {
+    fn extent(&self) -> Extent;
+}
+
+impl AsExtent for ChunkWrite {
+    fn extent(&self) -> Extent {
+        Extent { first: self.index, count: 1, version: self.version }
+    }
+}
+
+fn extent(at: &ChunkAt, run: &Run) -> Extent {
+    Extent { first: at.first, count: run.count, version: run.version }
+}
+
+/// All that a commit writes, ascending. Refuses what is empty, out of range, in disorder or written twice.
+fn sorted_runs(commit: &Commit) -> Result<Vec<Extent>, FsError> {
+    if !commit.extents.is_sorted_by_key(|extent| extent.first) {
+        return Err(invalid("the extents of a commit ascend"));
+    }
+    let partial = commit.partial.iter().map(AsExtent::extent);
+    let mut runs: Vec<Extent> = commit.extents.iter().copied().chain(partial).collect();
+    runs.iter().try_for_each(check_range)?;
+    runs.sort_by_key(|run| run.first);
+    match runs.windows(2).find(|pair| pair[0].last() >= pair[1].first) {
+        Some(pair) => Err(invalid(format!("chunk {} is written twice in one commit", pair[1].first))),
+        None => Ok(runs),
+    }
+}
+
+pub(super) fn check_range(run: &Extent) -> Result<(), FsError> {
+    if run.first == 0 || run.count == 0 {
+        return Err(invalid("a run has at least one chunk, and chunks count from 1"));
+    }
+    run.first.checked_add(run.count - 1).map(drop).ok_or(FsError::FileTooLarge)
+}

@@ -1,0 +1,54 @@
+//! A further name for an inode: link, and publish for files that have none yet.
+
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Attr, EntryName, Ino, Reply},
+};
+
+use super::{MAX_LINKS, Step, invalid};
+
+impl Step<'_> {
+    pub(super) fn link(&mut self, ino: Ino, parent: Ino, name: &EntryName) -> Result<Reply, FsError> {
+        self.tables.directory(parent)?;
+        if self.tables.entry(parent, name).is_some() {
+            return Err(FsError::Exists);
+        }
+        let inode = self.tables.inode(ino)?;
+        if inode.is_directory() {
+            return Err(FsError::NotPermitted { reason: "a directory has one name only".into() });
+        }
+        match inode.attr.nlink {
+            0 if !self.holds(ino) => return Err(FsError::NoEntry),
+            MAX_LINKS.. => return Err(FsError::TooManyLinks),
+            _ => {}
+        }
+        let attr = self.give_name(ino, parent, name);
+        Ok(Reply::Entry { attr, created: true })
+    }
+
+    /// In place of whatever non-directory stands there. Only the session that holds the file may.
+    pub(super) fn publish(&mut self, ino: Ino, parent: Ino, name: &EntryName) -> Result<Reply, FsError> {
+        self.tables.directory(parent)?;
+        let inode = self.tables.inode(ino)?;
+        if inode.attr.nlink > 0 || inode.is_directory() {
+            return Err(invalid("only a file without a name can be published"));
+        }
+        if !self.holds(ino) {
+            return Err(FsError::NoEntry);
+        }
+        let old = match self.tables.entry(parent, name) {
+            Some(old) if old.is_directory() => return Err(FsError::IsDirectory),
+            old => old.map(|old| old.attr.ino),
+        };
+        // Nobody is known to have the replaced file open; who does, answers the feed.
+        let attr = old.map(|old| self.drop_link(old, false));
+        self.give_name(ino, parent, name);
+        Ok(Reply::Removed { attr })
+    }
+
+    fn give_name(&mut self, ino: Ino, parent: Ino, name: &EntryName) -> Attr {
+        self.forget_orphan(ino);
+        self.add_name(parent, name, ino, false);
+        self.edit(ino, |inode| inode.attr.nlink += 1)
+    }
+}

@@ -1,0 +1,112 @@
+//! What always holds of the tables, whatever happened.
+
+use super::*;
+use crate::extents::Span;
+
+pub fn check(tables: &Tables) {
+    links(tables);
+    orphans(tables);
+    extents(tables);
+    tree(tables);
+}
+
+fn links(tables: &Tables) {
+    let mut names: HashMap<Ino, u32> = HashMap::new();
+    for (place, ino) in tables.entries.iter() {
+        assert!(tables.inodes.contains_key(ino), "{place:?} names nothing");
+        assert!(tables.directory(place.parent).is_ok(), "{place:?} stands in no directory");
+        *names.entry(*ino).or_default() += 1;
+    }
+    for (ino, inode) in tables.inodes.iter() {
+        let count = names.get(ino).copied().unwrap_or(0);
+        match inode.is_directory() {
+            true => assert_eq!(count, u32::from(*ino != Ino::ROOT), "names of the directory {ino:?}"),
+            false => assert_eq!(count, inode.attr.nlink, "links of {ino:?}"),
+        }
+        assert_eq!(tables.orphans.contains_key(ino), inode.attr.nlink == 0, "{ino:?} is an orphan or has a name");
+    }
+}
+
+fn orphans(tables: &Tables) {
+    let free: BTreeMap<_, _> = tables.orphans.iter().filter(|(_, orphan)| orphan.holders.is_empty()).collect();
+    let unheld: BTreeSet<(Time, Ino)> = tables.unheld.keys().copied().collect();
+    assert_eq!(unheld, free.iter().map(|(ino, orphan)| (orphan.since, **ino)).collect());
+    let held = |(ino, orphan): (&Ino, &Orphan)| {
+        let ino = *ino;
+        orphan.holders.clone().into_iter().map(move |session| (session, ino))
+    };
+    let by_orphan: Vec<(SessionId, Ino)> = tables.orphans.iter().flat_map(held).collect();
+    let by_session: BTreeSet<(SessionId, Ino)> = tables
+        .sessions
+        .iter()
+        .flat_map(|(id, session)| session.holds.keys().map(|ino| (*id, *ino)).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(by_orphan.len(), by_session.len(), "each hold is written down twice, once on either side");
+    assert_eq!(by_orphan.into_iter().collect::<BTreeSet<_>>(), by_session);
+}
+
+fn extents(tables: &Tables) {
+    let mut references: BTreeMap<Version, (Ino, u32)> = BTreeMap::new();
+    let mut bytes = 0;
+    let mut current = BTreeSet::new();
+    let inos: BTreeSet<Ino> = tables.extents.keys().map(|at| at.ino()).collect();
+    for ino in inos {
+        let attr = tables.file(ino).expect("only files have extents");
+        let found: Vec<Extent> = tables.extents_from(ino, 1).collect();
+        for extent in &found {
+            let (user, count) = references.entry(extent.version).or_insert((ino, 0));
+            assert_eq!(*user, ino, "{extent:?} is in two files");
+            *count += 1;
+            bytes += u64::from(extent.count) * u64::from(attr.chunk_bytes);
+            assert!(chunks_of(extent).all(|chunk| current.insert(chunk)), "{extent:?} is current twice");
+        }
+        for pair in found.windows(2) {
+            let gap = pair[1].first.checked_sub(pair[0].last()).expect("extents ascend");
+            assert!(gap > 1 || gap == 1 && pair[0].version != pair[1].version, "{pair:?} are one extent");
+        }
+        let last = found.last().unwrap().last();
+        assert!(u64::from(last - 1) * u64::from(attr.chunk_bytes) < attr.size, "chunk {last} of {attr:?}");
+    }
+    let kept = tables.versions.iter().map(|(version, used)| (*version, (used.ino, used.extents)));
+    assert_eq!(references, kept.collect());
+    let dead: BTreeSet<(Version, u64)> = tables.dead.iter().map(|(id, dead)| (dead.run.version, *id)).collect();
+    assert_eq!(dead, tables.dead_versions.keys().copied().collect());
+    assert_eq!(bytes, tables.stored_bytes);
+    for dead in tables.dead.values() {
+        let run = Extent { first: dead.run.first, count: dead.run.count, version: dead.run.version };
+        assert!(chunks_of(&run).all(|chunk| !current.contains(&chunk)), "{run:?} is dead and current");
+    }
+}
+
+fn tree(tables: &Tables) {
+    for (ino, inode) in tables.inodes.iter().filter(|(_, inode)| inode.is_directory()) {
+        if let Some((parent, name)) = inode.up() {
+            assert_eq!(tables.entry(*parent, name).map(|inode| inode.attr.ino), Some(*ino), "`..` of {ino:?}");
+        }
+        assert_eq!(tables.upwards(*ino).last().map(|inode| inode.attr.ino), Some(Ino::ROOT));
+    }
+}
+
+/// Whatever another session may have cached and is now wrong is in the feed.
+pub fn check_feed(before: &Tables, after: &Tables, feed: &[FeedEvent]) {
+    let places: BTreeSet<&Place> = before.entries.keys().chain(after.entries.keys()).collect();
+    for Place { parent, name } in
+        places.into_iter().filter(|place| before.entries.get(*place) != after.entries.get(*place))
+    {
+        let event = FeedEvent::Entry { parent: *parent, name: name.clone() };
+        assert!(feed.contains(&event), "{event:?} is missing in {feed:?}");
+    }
+    for (ino, old) in before.inodes.iter() {
+        let new = after.inodes.get(ino);
+        if new == Some(old) || (new.is_none() && before.orphans.contains_key(ino)) {
+            continue;
+        }
+        let told = |event: &FeedEvent| matches!(event, FeedEvent::Inode { ino: told, .. } if told == ino);
+        assert_eq!(feed.iter().filter(|event| told(event)).count(), 1, "{ino:?} in {feed:?}");
+        assert!(new.is_none_or(|new| new.attr.change > old.attr.change), "the change counter of {ino:?} stands still");
+        let contents = new.is_some() && !before.extents_from(*ino, 1).eq(after.extents_from(*ino, 1));
+        assert!(!contents || feed.contains(&FeedEvent::Inode { ino: *ino, contents: true }), "{ino:?} in {feed:?}");
+        let orphaned = after.orphans.contains_key(ino) && !before.orphans.contains_key(ino);
+        assert_eq!(orphaned, feed.contains(&FeedEvent::Orphaned { ino: *ino }), "{ino:?} in {feed:?}");
+    }
+}

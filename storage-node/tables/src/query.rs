@@ -1,0 +1,94 @@
+//! Questions. None of them changes anything, so a clone of the tables can answer them as well.
+
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Answer, Attr, DirEntry, EntryName, Extent, Ino, PAGE_ITEMS, Query, Time},
+};
+
+use super::{Body, Inode, Tables, invalid};
+
+/// A page of a directory ends early when its answer would grow past this.
+const PAGE_BYTES: usize = 512 * 1024;
+/// The most that one entry's attributes take when encoded, names apart.
+const ATTR_BYTES: usize = 160;
+
+impl Tables {
+    pub fn query(&self, query: &Query) -> Result<Answer, FsError> {
+        match query {
+            Query::Lookup { parent, name } => self.lookup(*parent, name).map(|inode| Answer::Attr(inode.attr.clone())),
+            Query::GetAttr { ino } => Ok(Answer::Attr(self.inode(*ino)?.attr.clone())),
+            Query::Open { ino } => self.open(*ino),
+            Query::Extents { ino, from } => {
+                self.inode(*ino)?;
+                let (extents, more) = self.extent_page(*ino, *from);
+                Ok(Answer::Extents { extents, more })
+            }
+            Query::ReadDir { ino, after } => self.read_dir(*ino, after.as_ref()),
+            Query::ReadLink { ino } => self.read_link(*ino),
+            Query::Resolve { path } => Ok(Answer::Attr(self.resolve(path)?.clone())),
+            Query::StatFs => Ok(Answer::StatFs { inodes: self.inodes.len() as u64, bytes: self.stored_bytes }),
+            Query::Dead { before, limit } => Ok(self.dead_page(*before, *limit)),
+            Query::Contents { ino, first } => Ok(self.contents_page(*ino, *first)),
+            Query::Unreferenced { runs } => self.unreferenced(runs),
+        }
+    }
+
+    /// Whether `PurgeOrphans` with this `before` would find anything.
+    pub fn has_purgeable(&self, before: Time) -> bool {
+        self.unheld.get_min().is_some_and(|((since, _), ())| *since < before)
+    }
+
+    fn lookup(&self, parent: Ino, name: &EntryName) -> Result<&Inode, FsError> {
+        self.directory(parent)?;
+        self.entry(parent, name).ok_or(FsError::NoEntry)
+    }
+
+    fn open(&self, ino: Ino) -> Result<Answer, FsError> {
+        let attr = self.inode(ino)?.attr.clone();
+        let (extents, more) = self.extent_page(ino, 1);
+        Ok(Answer::Open { attr, extents, more })
+    }
+
+    fn extent_page(&self, ino: Ino, from: u32) -> (Vec<Extent>, bool) {
+        let mut rest = self.extents_from(ino, from);
+        let page = rest.by_ref().take(PAGE_ITEMS as usize).collect();
+        (page, rest.next().is_some())
+    }
+
+    fn read_dir(&self, ino: Ino, after: Option<&EntryName>) -> Result<Answer, FsError> {
+        let parent = self.directory(ino)?.parent();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for (name, inode) in self.children(ino, after) {
+            let entry = DirEntry { name: name.clone(), attr: inode.attr.clone() };
+            bytes += encoded_bytes(&entry);
+            if entries.len() == PAGE_ITEMS as usize || (bytes > PAGE_BYTES && !entries.is_empty()) {
+                return Ok(Answer::Entries { parent, entries, more: true });
+            }
+            entries.push(entry);
+        }
+        Ok(Answer::Entries { parent, entries, more: false })
+    }
+
+    fn read_link(&self, ino: Ino) -> Result<Answer, FsError> {
+        match &self.inode(ino)?.body {
+            Body::Symlink { target } => Ok(Answer::Target(target.clone())),
+            _ => Err(invalid("not a symlink")),
+        }
+    }
+
+    fn resolve(&self, path: &[EntryName]) -> Result<&Attr, FsError> {
+        let found = path.iter().try_fold(Ino::ROOT, |at, name| Ok(self.lookup(at, name)?.attr.ino))?;
+        Ok(&self.inode(found)?.attr)
+    }
+
+    /// The times are those of several leaders' clocks, so they need not ascend with the ids. What a file has is not for
+    /// deletion, whatever the list says.
+    fn dead_page(&self, before: Time, limit: u32) -> Answer {
+        let old = self.dead.iter().filter(|(_, dead)| dead.since < before && !self.is_current(&dead.run));
+        Answer::Dead(old.take(limit as usize).map(|(id, dead)| (*id, dead.run.clone())).collect())
+    }
+}
+
+fn encoded_bytes(entry: &DirEntry) -> usize {
+    entry.name.as_bytes().len() + entry.attr.file.as_bytes().len() + ATTR_BYTES
+}

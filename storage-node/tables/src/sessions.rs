@@ -1,0 +1,120 @@
+//! Sessions: who takes part, what they were answered, and the versions they may write under.
+//!
+//! An operation may arrive twice, because its sender lost the answer or the leader changed; the reply is kept under its
+//! sequence number until the session says that it has it, and then given again instead of doing it again.
+
+use std::sync::Arc;
+
+use chordfs_types::{
+    chunk::Version,
+    fs_error::FsError,
+    namespace::{Ino, OpId, Reply, SessionId, VersionBlock},
+};
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use super::{SESSION_VERSIONS, Step, Tables, invalid, map};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Session {
+    nonce: u64,
+    /// For people.
+    client: Arc<str>,
+    versions: VersionBlock,
+    answered_below: u64,
+    #[serde(with = "map")]
+    replies: OrdMap<u64, Result<Reply, FsError>>,
+    /// Files without a name that it has open.
+    #[serde(with = "map")]
+    pub(super) holds: OrdMap<Ino, ()>,
+}
+
+#[cfg(test)]
+impl Session {
+    pub(super) fn replies(&self) -> impl Iterator<Item = &u64> {
+        self.replies.keys()
+    }
+
+    pub(super) fn forget_replies(&mut self) {
+        self.replies.clear();
+        self.answered_below = 0;
+    }
+}
+
+impl Tables {
+    /// Every open session and what its client calls itself, for the lease keeper and the console.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &str)> {
+        self.sessions.iter().map(|(id, session)| (*id, session.client.as_ref()))
+    }
+
+    /// What an operation gets without being applied: the reply it had, or a refusal.
+    pub(super) fn answered(&self, id: OpId) -> Option<Result<Reply, FsError>> {
+        let Some(session) = self.sessions.get(&id.session) else {
+            return Some(Err(FsError::NoSession));
+        };
+        if id.sequence < session.answered_below.max(id.answered_below) {
+            return Some(Err(FsError::OutOfOrder));
+        }
+        session.replies.get(&id.sequence).cloned()
+    }
+
+    pub(super) fn remember(&mut self, id: OpId, reply: &Result<Reply, FsError>) {
+        // The operation may have closed its own session.
+        let Some(session) = self.session_mut(id.session) else { return };
+        session.answered_below = session.answered_below.max(id.answered_below);
+        session.replies.insert(id.sequence, reply.clone());
+        while let Some(&(sequence, _)) = session.replies.get_min()
+            && sequence < session.answered_below
+        {
+            session.replies.remove(&sequence);
+        }
+    }
+
+    pub(super) fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&id).map(Arc::make_mut)
+    }
+}
+
+impl Step<'_> {
+    pub(super) fn open_session(&mut self, nonce: u64, client: &str) -> Result<Reply, FsError> {
+        if let Some(&id) = self.tables.nonces.get(&nonce)
+            && let Some(session) = self.tables.sessions.get(&id)
+        {
+            return Ok(Reply::Session { session: id, versions: session.versions });
+        }
+        let versions = self.allocate(SESSION_VERSIONS)?;
+        let id = SessionId(self.tables.next.session);
+        self.tables.next.session += 1;
+        let session = Session {
+            nonce,
+            client: client.into(),
+            versions,
+            answered_below: 0,
+            replies: OrdMap::new(),
+            holds: OrdMap::new(),
+        };
+        self.tables.sessions.insert(id, Arc::new(session));
+        self.tables.nonces.insert(nonce, id);
+        Ok(Reply::Session { session: id, versions })
+    }
+
+    pub(super) fn close_session(&mut self, id: SessionId) -> Result<Reply, FsError> {
+        let session = self.tables.sessions.get(&id).cloned().ok_or(FsError::NoSession)?;
+        for ino in session.holds.keys() {
+            self.release(*ino, id);
+        }
+        self.tables.nonces.remove(&session.nonce);
+        self.tables.sessions.remove(&id);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn allocate(&mut self, count: u32) -> Result<VersionBlock, FsError> {
+        if count == 0 {
+            return Err(invalid("a block of no versions was asked for"));
+        }
+        let first = self.tables.next.version;
+        let next = first.checked_add(count.into());
+        self.tables.next.version = next.ok_or_else(|| FsError::Internal { detail: "out of versions".into() })?;
+        Ok(VersionBlock { first: Version(first), count })
+    }
+}
