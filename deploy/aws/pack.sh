@@ -22,7 +22,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 if [ -z "$binaries" ]; then
-  cargo build --release --quiet -p storage-node -p fuse-client >&2
+  cargo build --release --quiet -p storage-node -p fuse-client --features storage-node/aws,fuse-client/aws >&2
   binaries=${CARGO_TARGET_DIR:-target}/release
 fi
 for program in storage-node mount.chordfs; do

@@ -52,7 +52,7 @@ install_missing() {
 build() {
   command -v cargo >/dev/null || fail "cargo is missing: install the Rust toolchain from https://rustup.rs"
   say "building (the first time takes some minutes)"
-  (cd "$here/../.." && cargo build --release --quiet --no-default-features -p storage-node -p fuse-client)
+  (cd "$here/../.." && cargo build --release --quiet -p storage-node -p fuse-client)
 }
 
 binaries() { printf '%s/release' "${CARGO_TARGET_DIR:-$here/../../target}"; }

@@ -10,7 +10,7 @@ use std::{
 };
 
 #[cfg(feature = "aws")]
-use chordfs_aws::{self, args::AwsArgs};
+use chordfs_aws::args::AwsArgs;
 use chordfs_node::{
     http::open_files,
     lifecycle::{self, NodeConfig},
@@ -223,7 +223,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(*args),
         Command::Pool(args) => run_pool(args),
         #[cfg(feature = "aws")]
-        Command::Aws(AwsCommand::Plan(args)) => print(async { aws::plan(args.checked()?).await }),
+        Command::Aws(AwsCommand::Plan(args)) => print(async { chordfs_aws::plan(args.checked()?).await }),
         Command::Ls(which) => print(ask::chunks(which.node)),
         Command::Status { which, json, one: true } => print(ask::status(which.node, json)),
         Command::Status { which, json, one: false } => print(ask::ring(which.node, json)),
@@ -266,7 +266,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     #[cfg(feature = "aws")]
     if args.aws {
         let (settings, ip) = (args.aws_args.clone().checked()?, args.ip);
-        return runtime()?.block_on(aws::run(settings, args.into(), ip));
+        return runtime()?.block_on(chordfs_aws::run(settings, args.into(), ip));
     }
     runtime()?.block_on(lifecycle::run(args.into()))
 }
