@@ -12,7 +12,7 @@ use std::{
 
 use aws_config::imds;
 use axum::Router;
-use chordfs_node::{drain::Drain, lifecycle::Surroundings, turn::Bid};
+use chordfs_node::{drain::Drain, lifecycle::Surroundings, mutual_exclusion::Claim};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::time::sleep;
@@ -158,7 +158,7 @@ impl Surroundings for Around {
     }
 
     fn placed(&self) {
-        self.known.standing.show(Shown { ring: true, bid: Bid::None });
+        self.known.standing.show(Shown { ring: true, bid: Claim::Idle });
         self.known.board.clear_activity();
     }
 

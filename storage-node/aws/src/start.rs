@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 use chordfs_node::{
     driver::SavedRing,
     lifecycle::{self, NodeConfig},
-    turn::Bid,
+    mutual_exclusion::Claim,
 };
 use chordfs_types::ring_id::{NodeRef, RingId};
 use tokio::time::timeout;
@@ -78,7 +78,7 @@ impl Start {
             self.place(identity)?;
         }
         let around = self.around();
-        self.known.standing.show(Shown { ring: true, bid: Bid::None });
+        self.known.standing.show(Shown { ring: true, bid: Claim::Idle });
         if let Some(identity) = identity
             && let Some(context) = soon(around.context_of(identity)).await
             && self.config.join.is_empty()
@@ -105,7 +105,7 @@ impl Start {
             };
             self.config.join = members;
         } else {
-            self.known.standing.show(Shown { ring: true, bid: Bid::None });
+            self.known.standing.show(Shown { ring: true, bid: Claim::Idle });
         }
         meanwhile.end().await;
         Ok(Some((self.config, around)))

@@ -6,7 +6,7 @@
 //!   minutes (no node runs there), nor, by an instance that was launched just now, one that was launched after it (it
 //!   cannot have founded anything without passing this one over, which takes those minutes too);
 //! - of those that are left the one launched first founds it, and of two launched at once the one with the smaller id;
-//!   `turn` sees to it that no two of them do, even if their lists of the group differ.
+//!   `mutual_exclusion` sees to it that no two of them do, even if their lists of the group differ.
 #![deny(clippy::disallowed_methods)]
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use chordfs_node::turn::{self, Bid, Verdict};
+use chordfs_node::mutual_exclusion::{self, Claim, ClaimVerdict};
 use serde::{Deserialize, Serialize};
 
 /// A host that refuses connections for so long runs no node.
@@ -51,7 +51,7 @@ pub enum Heard {
     /// It is in a ring, or remembers one; `ready`: and can take others in.
     Ring { ready: bool },
     /// It has none.
-    Bid(Bid),
+    Bid(Claim),
     /// Its host answers that nobody listens, for so long.
     Refuses { since: Duration },
     /// Not a word.
@@ -72,7 +72,7 @@ pub enum Next {
 
 pub struct View<'a> {
     pub me: &'a Rank,
-    pub shows: Bid,
+    pub shows: Claim,
     /// The group's list has this instance.
     pub listed: bool,
     /// Members to be asked that EC2 does not show yet, so nobody knows where they are.
@@ -106,11 +106,11 @@ pub fn decide(view: &View<'_>) -> Next {
         Heard::Bid(bid) => Some((&seat.rank, bid)),
         _ => None,
     });
-    match (turn::verdict(&view.me, bids), view.shows) {
-        (Verdict::Go, Bid::Tries) => Next::Found,
-        (Verdict::Go, _) => Next::Try,
-        (Verdict::AskAgain, _) => Next::AskAgain,
-        (Verdict::StepBack, _) => Next::Wait(first(view)),
+    match (mutual_exclusion::verdict(&view.me, bids), view.shows) {
+        (ClaimVerdict::Go, Claim::Trying) => Next::Found,
+        (ClaimVerdict::Go, _) => Next::Try,
+        (ClaimVerdict::AskAgain, _) => Next::AskAgain,
+        (ClaimVerdict::BackOff, _) => Next::Wait(first(view)),
     }
 }
 
@@ -133,8 +133,10 @@ fn missed(seat: &Seat) -> String {
 }
 
 fn first(view: &View<'_>) -> String {
-    let bidding =
-        view.others.iter().filter(|seat| matches!(seat.heard, Heard::Bid(Bid::Wants | Bid::Tries | Bid::Has)));
+    let bidding = view
+        .others
+        .iter()
+        .filter(|seat| matches!(seat.heard, Heard::Bid(Claim::Waiting | Claim::Trying | Claim::Held)));
     match bidding.min_by_key(|seat| &seat.rank) {
         Some(seat) => format!("{} was launched first and founds the ring", shown(seat)),
         None => "another member founds the ring".to_owned(),
@@ -159,11 +161,11 @@ mod tests {
     }
 
     /// This node was launched at 5.
-    fn check(shows: Bid, others: &[Seat]) -> Next {
+    fn check(shows: Claim, others: &[Seat]) -> Next {
         decide(&view(&rank(5, "i-5"), shows, others))
     }
 
-    fn view<'a>(me: &'a Rank, shows: Bid, others: &'a [Seat]) -> View<'a> {
+    fn view<'a>(me: &'a Rank, shows: Claim, others: &'a [Seat]) -> View<'a> {
         View { me, shows, listed: true, fresh: false, unseen: &[], others }
     }
 
@@ -177,69 +179,72 @@ mod tests {
     const READY: Heard = Heard::Ring { ready: true };
     const REFUSES: Heard = Heard::Refuses { since: Duration::from_secs(3) };
     const REFUSES_LONG: Heard = Heard::Refuses { since: REFUSES_FOR };
-    const WANTS: Heard = Heard::Bid(Bid::Wants);
+    const WANTS: Heard = Heard::Bid(Claim::Waiting);
 
     #[test]
     fn alone_it_tries_and_then_founds() {
-        assert_eq!(check(Bid::Wants, &[]), Next::Try);
-        assert_eq!(check(Bid::Tries, &[]), Next::Found);
+        assert_eq!(check(Claim::Waiting, &[]), Next::Try);
+        assert_eq!(check(Claim::Trying, &[]), Next::Found);
     }
 
     #[test]
     fn a_ring_wins_over_every_rule() {
         let others = [seat(9, READY), seat(1, WANTS), seat(2, Heard::Silent)];
-        assert_eq!(check(Bid::Tries, &others), Next::Join(vec![others[0].address]));
-        waits_for(check(Bid::Tries, &[seat(9, Heard::Ring { ready: false })]), "not ready");
+        assert_eq!(check(Claim::Trying, &others), Next::Join(vec![others[0].address]));
+        waits_for(check(Claim::Trying, &[seat(9, Heard::Ring { ready: false })]), "not ready");
         let leaving = Seat { going: true, ..seat(1, READY) };
         let both = [leaving.clone(), seat(9, READY)];
-        assert_eq!(check(Bid::Wants, &both), Next::Join(vec![both[1].address, leaving.address]));
-        assert_eq!(check(Bid::Wants, std::slice::from_ref(&leaving)), Next::Join(vec![leaving.address]));
+        assert_eq!(check(Claim::Waiting, &both), Next::Join(vec![both[1].address, leaving.address]));
+        assert_eq!(check(Claim::Waiting, std::slice::from_ref(&leaving)), Next::Join(vec![leaving.address]));
     }
 
     #[test]
     fn the_one_launched_first_founds_it() {
-        waits_for(check(Bid::Wants, &[seat(1, WANTS), seat(9, WANTS)]), "i-1");
-        assert_eq!(check(Bid::Tries, &[seat(8, WANTS), seat(9, WANTS)]), Next::Found);
+        waits_for(check(Claim::Waiting, &[seat(1, WANTS), seat(9, WANTS)]), "i-1");
+        assert_eq!(check(Claim::Trying, &[seat(8, WANTS), seat(9, WANTS)]), Next::Found);
         let same_second = Seat { rank: rank(5, "i-4"), ..seat(5, WANTS) };
-        waits_for(check(Bid::Wants, &[same_second]), "i-4");
+        waits_for(check(Claim::Waiting, &[same_second]), "i-4");
         let unknown = Seat { rank: Rank::new("i-0", None), ..seat(5, WANTS) };
-        assert_eq!(check(Bid::Tries, &[unknown]), Next::Found, "EC2 does not know it yet, so it is young");
-        assert_eq!(check(Bid::Tries, &[seat(9, Heard::Bid(Bid::Tries))]), Next::AskAgain);
-        waits_for(check(Bid::Tries, &[seat(9, Heard::Bid(Bid::Has))]), "i-9");
+        assert_eq!(check(Claim::Trying, &[unknown]), Next::Found, "EC2 does not know it yet, so it is young");
+        assert_eq!(check(Claim::Trying, &[seat(9, Heard::Bid(Claim::Trying))]), Next::AskAgain);
+        waits_for(check(Claim::Trying, &[seat(9, Heard::Bid(Claim::Held))]), "i-9");
     }
 
     #[test]
     fn who_is_silent_may_have_a_ring() {
         for heard in [Heard::Silent, REFUSES] {
-            waits_for(check(Bid::Tries, &[seat(9, heard.clone())]), "i-9");
-            waits_for(check(Bid::Tries, &[seat(1, heard.clone())]), "i-1");
+            waits_for(check(Claim::Trying, &[seat(9, heard.clone())]), "i-9");
+            waits_for(check(Claim::Trying, &[seat(1, heard.clone())]), "i-1");
             let going = Seat { going: true, ..seat(1, heard) };
-            assert_eq!(check(Bid::Tries, &[going]), Next::Found);
+            assert_eq!(check(Claim::Trying, &[going]), Next::Found);
         }
-        assert_eq!(check(Bid::Tries, &[seat(1, REFUSES_LONG)]), Next::Found, "no node runs there");
+        assert_eq!(check(Claim::Trying, &[seat(1, REFUSES_LONG)]), Next::Found, "no node runs there");
     }
 
     #[test]
     fn an_instance_launched_just_now_need_not_wait_for_later_ones() {
         let others = [seat(9, Heard::Silent), seat(7, REFUSES)];
-        let fresh = |others: &[Seat]| decide(&View { fresh: true, ..view(&rank(5, "i-5"), Bid::Tries, others) });
+        let fresh = |others: &[Seat]| decide(&View { fresh: true, ..view(&rank(5, "i-5"), Claim::Trying, others) });
         assert_eq!(fresh(&others), Next::Found);
         waits_for(fresh(&[seat(1, Heard::Silent)]), "i-1");
     }
 
     #[test]
     fn an_instance_that_is_not_listed_waits() {
-        waits_for(decide(&View { listed: false, fresh: true, ..view(&rank(5, "i-5"), Bid::Tries, &[]) }), "list");
+        waits_for(decide(&View { listed: false, fresh: true, ..view(&rank(5, "i-5"), Claim::Trying, &[]) }), "list");
     }
 
     #[test]
     fn a_member_whose_address_nobody_knows_yet_is_waited_for() {
         let (me, unseen) = (rank(5, "i-5"), ["i-7".to_owned()]);
         for fresh in [false, true] {
-            waits_for(decide(&View { unseen: &unseen, fresh, ..view(&me, Bid::Tries, &[]) }), "does not show it yet");
+            waits_for(
+                decide(&View { unseen: &unseen, fresh, ..view(&me, Claim::Trying, &[]) }),
+                "does not show it yet",
+            );
         }
         let ring = [seat(9, READY)];
-        let joins = decide(&View { unseen: &unseen, ..view(&me, Bid::Wants, &ring) });
+        let joins = decide(&View { unseen: &unseen, ..view(&me, Claim::Waiting, &ring) });
         assert_eq!(joins, Next::Join(vec![ring[0].address]));
     }
 }

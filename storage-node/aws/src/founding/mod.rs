@@ -32,7 +32,7 @@ use axum::{
 use chordfs_net::http_pool::HttpPool;
 use chordfs_node::{
     http::server::{self, ServerOptions},
-    turn::Bid,
+    mutual_exclusion::Claim,
 };
 use chordfs_types::ring_id::{NodeRef, RingId};
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -74,7 +74,7 @@ pub struct Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     pub ring: bool,
-    pub bid: Bid,
+    pub bid: Claim,
 }
 
 struct Visitor {
@@ -92,7 +92,7 @@ struct Visit {
 
 impl Default for Standing {
     fn default() -> Self {
-        Self { shows: Mutex::new(Shown { ring: false, bid: Bid::Wants }), visitors: Mutex::default() }
+        Self { shows: Mutex::new(Shown { ring: false, bid: Claim::Waiting }), visitors: Mutex::default() }
     }
 }
 
@@ -105,7 +105,7 @@ impl Standing {
         *self.shows.lock()
     }
 
-    fn bid(&self, bid: Bid) {
+    fn bid(&self, bid: Claim) {
         self.show(Shown { ring: false, bid });
     }
 
@@ -178,22 +178,22 @@ pub async fn find_ring(aws: &Aws) -> Vec<SocketAddr> {
         let pause = match next {
             Next::Join(members) => {
                 // It is about to be in one, and whoever asks shall not found another.
-                aws.standing.show(Shown { ring: true, bid: Bid::None });
+                aws.standing.show(Shown { ring: true, bid: Claim::Idle });
                 aws.board.set_activity(format!("joins the ring through {members:?}"));
                 return members;
             }
             Next::Found => {
-                aws.standing.show(Shown { ring: false, bid: Bid::Has });
+                aws.standing.show(Shown { ring: false, bid: Claim::Held });
                 aws.board.set_activity("founds the ring of the group".to_owned());
                 return Vec::new();
             }
             Next::Try => {
-                aws.standing.bid(Bid::Tries);
+                aws.standing.bid(Claim::Trying);
                 continue;
             }
             Next::AskAgain => MOMENT,
             Next::Wait(why) => {
-                aws.standing.bid(Bid::Wants);
+                aws.standing.bid(Claim::Waiting);
                 aws.board.set_activity(format!("waits for a ring: {why}"));
                 search.backoff.pause(rand::random())
             }
@@ -204,7 +204,7 @@ pub async fn find_ring(aws: &Aws) -> Vec<SocketAddr> {
 
 /// Members to come back through, for a node that remembers a ring: nothing is waited for.
 pub async fn known_members(aws: &Aws) -> Vec<SocketAddr> {
-    aws.standing.show(Shown { ring: true, bid: Bid::None });
+    aws.standing.show(Shown { ring: true, bid: Claim::Idle });
     let Some(Some(group)) = aws.board.note(Topic::Group, aws.cloud.group(&aws.group).await) else { return Vec::new() };
     let others = group.members.iter().filter(|member| member.stays() && member.instance != aws.identity.instance);
     others.filter_map(|member| Some(SocketAddr::new(aws.address_of(member)?, aws.address.port()))).collect()

@@ -3,7 +3,7 @@
 //! ```text
 //! POST /drain/peer   {"ip", "port", "draining"}            that node drains (it says so again every few seconds), or does
 //!                    answer {"draining", "free_bytes",     no more; the answer is about the one that was told,
-//!                            "bid"}                        `bid` is for whose turn it is, see `turn`
+//!                            "bid"}                        `bid` is orders those that wait to drain, see `mutual_exclusion`
 //! ```
 //! A foreign node answers with no such thing; it keeps no chunks, so it is nobody to hand them to.
 
@@ -20,7 +20,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use crate::turn::Bid;
+use crate::mutual_exclusion::Claim;
 
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -42,7 +42,8 @@ pub struct Acknowledgement {
     pub draining: bool,
     pub free_bytes: u64,
     #[serde(default)]
-    pub bid: Bid,
+    #[serde(rename = "bid")]
+    pub claim: Claim,
 }
 
 /// Tells all `members` but this node; those that answer, in the order of the ring, and how many do not.
@@ -62,9 +63,9 @@ async fn announce(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> 
 }
 
 /// What a node that does not drain itself hears of another one's wish to. `None` as above.
-pub async fn ask_bid(pool: &HttpPool, to: NodeRef, me: NodeRef) -> Option<Bid> {
-    let Acknowledgement { draining, bid, .. } = tell(pool, to, me, false).await?;
-    Some(if draining { Bid::Has } else { bid })
+pub async fn ask_claim(pool: &HttpPool, to: NodeRef, me: NodeRef) -> Option<Claim> {
+    let Acknowledgement { draining, claim, .. } = tell(pool, to, me, false).await?;
+    Some(if draining { Claim::Held } else { claim })
 }
 
 async fn tell(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> Option<Acknowledgement> {

@@ -79,5 +79,5 @@ async fn hear(State(node): State<Arc<Node>>, body: Bytes) -> Result<Json<Acknowl
     let store = node.store.clone();
     let stats = tokio::task::spawn_blocking(move || store.stats()).await;
     let stats = stats.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("the store failed: {error}")))?;
-    Ok(Json(Acknowledgement { draining, free_bytes: stats.free_bytes, bid: node.departure.bid() }))
+    Ok(Json(Acknowledgement { draining, free_bytes: stats.free_bytes, claim: node.departure.claim() }))
 }

@@ -19,7 +19,7 @@ use chordfs_types::{
 use parking_lot::Mutex;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::turn::Bid;
+use crate::mutual_exclusion::Claim;
 
 /// A node that drains says so again and again; who is silent for this long drains no more.
 pub const ANNOUNCED_FOR: Duration = Duration::from_secs(20);
@@ -36,7 +36,7 @@ pub struct Departure {
     /// Of the drain that is under way, or the last one that was tried.
     progress: Mutex<Option<DrainProgress>>,
     /// Whether this node waits for its turn to drain.
-    bid: Mutex<Bid>,
+    claim: Mutex<Claim>,
 }
 
 #[derive(Default)]
@@ -78,12 +78,12 @@ impl Departure {
     }
 
     /// What others who want to drain have to know.
-    pub fn bid(&self) -> Bid {
-        if self.drains() { Bid::Has } else { *self.bid.lock() }
+    pub fn claim(&self) -> Claim {
+        if self.drains() { Claim::Held } else { *self.claim.lock() }
     }
 
-    pub fn set_bid(&self, bid: Bid) {
-        *self.bid.lock() = bid;
+    pub fn set_claim(&self, claim: Claim) {
+        *self.claim.lock() = claim;
     }
 
     /// Where to send who still comes here, once the node has left.
