@@ -12,7 +12,7 @@ use std::{
 
 use aws_config::imds;
 use axum::Router;
-use chordfs_node::{drain::Drain, lifecycle::Surroundings, mutual_exclusion::Claim};
+use chordfs_node::{drain::Drain, lifecycle::HostEnvironment, mutual_exclusion::Claim};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::time::sleep;
@@ -148,7 +148,7 @@ async fn wait_for_group(cloud: &SharedCloud, board: &Board, instance: &str) -> S
     }
 }
 
-impl Surroundings for Around {
+impl HostEnvironment for Around {
     fn routes(&self) -> Router {
         founding::routes(self.known.standing.clone())
     }

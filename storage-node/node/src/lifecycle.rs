@@ -117,13 +117,13 @@ impl NodeConfig {
     }
 }
 
-/// What lies around a node and has a say in its life: the cloud that its machine belongs to.
-pub trait Surroundings: Send + Sync + 'static {
-    /// More calls on the plane of administration.
+/// Hooks for the platform that a node runs on, such as the cloud its machine belongs to.
+pub trait HostEnvironment: Send + Sync + 'static {
+    /// Additional routes for the administration port.
     fn routes(&self) -> axum::Router;
-    /// For `/healthz`: a name and what is to be known of it.
+    /// A field of `/healthz`: its name and its value.
     fn health(&self) -> (&'static str, serde_json::Value);
-    /// The node has its place in the ring.
+    /// Called once the node has taken its place in the ring.
     fn placed(&self);
     /// Runs beside the node from its start; the process does not end before this returns, after `stop`.
     fn attend(self: Arc<Self>, drain: Drain, stop: CancellationToken) -> BoxFuture<'static, ()>;
@@ -134,8 +134,8 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     run_in(config, None).await
 }
 
-/// The same, with something around it.
-pub async fn run_in(config: NodeConfig, around: Option<Arc<dyn Surroundings>>) -> Result<()> {
+/// Like [`run`], with hooks for the hosting platform.
+pub async fn run_in(config: NodeConfig, around: Option<Arc<dyn HostEnvironment>>) -> Result<()> {
     let folder = DataFolder::open(&config.data)?;
     let ports = Ports::take(config.listens_at())?;
     let store = open_store(&folder, config.store.clone()).await?;
@@ -245,7 +245,7 @@ struct Parts<'a> {
     stop: &'a CancellationToken,
     killed: &'a CancellationToken,
     tasks: &'a TaskTracker,
-    around: Option<Arc<dyn Surroundings>>,
+    around: Option<Arc<dyn HostEnvironment>>,
 }
 
 async fn assemble(config: &NodeConfig, parts: Parts<'_>, ports: Ports) -> Result<(Arc<Node>, Drain)> {
