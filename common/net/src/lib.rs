@@ -3,6 +3,7 @@
 
 pub mod boot_clock;
 pub mod chunk_client;
+pub mod clients;
 pub mod http_pool;
 pub mod ring_wire;
 pub mod router;

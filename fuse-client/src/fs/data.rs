@@ -2,6 +2,7 @@
 //! business.
 
 use chordfs_types::{
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{Change, Commit, Ino},
 };
@@ -59,7 +60,7 @@ impl FileSystem {
         let end = offset.checked_add(len).ok_or(FsError::FileTooLarge)?;
         let file = self.open_data(ino)?;
         let stamp = self.cache.stamp();
-        self.commit(ino, false).await?;
+        self.commit(ino, Durability::Memory).await?;
         let commit = Commit { size_at_least: end, ..Commit::default() };
         let attr = self.change_attr(Change::Commit { ino, commit }).await.map_err(|error| self.gone(ino, error))?;
         self.ask_again(ino, &file).await?;

@@ -1,6 +1,7 @@
 //! Opening and closing. `open` always asks the namespace, so what one mount has closed the next one to open sees;
 //! `flush` (at each close) commits, `fsync` also waits for the holders' disks, and the last `release` lets go.
 
+use chordfs_net::clients::NamespaceClient;
 use std::{
     sync::{
         Arc,
@@ -10,6 +11,7 @@ use std::{
 };
 
 use chordfs_types::{
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{Answer, Attr, Change, EntryName, Extent, FileKind, Ino, Query},
 };
@@ -18,7 +20,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
 use super::{Caller, FileSystem, NewEntry, open_table::Left, unexpected};
-use crate::transfer::{Asker, FileData, Namespace};
+use crate::transfer::{Asker, FileData};
 
 /// How long `open` waits for the kernel to drop outdated attributes.
 const NOTICE_DEADLINE: Duration = Duration::from_secs(2);
@@ -173,9 +175,9 @@ impl FileSystem {
     }
 
     /// For an operation that belongs to no handle.
-    pub(super) async fn commit(&self, ino: Ino, durable: bool) -> Result<(), FsError> {
+    pub(super) async fn commit(&self, ino: Ino, durability: Durability) -> Result<(), FsError> {
         let file = self.open_data(ino)?;
-        self.settle(ino, &file, file.data.commit(durable)).await
+        self.settle(ino, &file, file.data.commit(durability)).await
     }
 
     async fn commit_for(&self, ino: Ino, asker: Asker<'_>) -> Result<(), FsError> {
@@ -293,7 +295,7 @@ impl Drop for Opening<'_> {
 }
 
 /// Tells the namespace which nameless files nobody here has open any more, many in one change.
-pub(super) async fn send_releases(namespace: Arc<dyn Namespace>, mut released: mpsc::UnboundedReceiver<Ino>) {
+pub(super) async fn send_releases(namespace: Arc<dyn NamespaceClient>, mut released: mpsc::UnboundedReceiver<Ino>) {
     const AT_ONCE: usize = 256;
     let mut inos = Vec::new();
     while released.recv_many(&mut inos, AT_ONCE).await > 0 {

@@ -2,6 +2,7 @@
 //! where they take their turn with its commits, so that the times set here are not undone by bytes written before.
 
 use chordfs_types::{
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{Answer, Attr, Change, EntryName, FileKind, Ino, Query, SetAttr},
 };
@@ -81,7 +82,7 @@ impl FileSystem {
     /// A commit sets the mtime to when its bytes were written, so what was written before a time is set goes first.
     async fn set_attr_of_open(&self, ino: Ino, file: &OpenFile, set: SetAttr) -> Result<Attr, FsError> {
         if set.mtime.is_some() && file.data.is_dirty() {
-            self.commit(ino, false).await?;
+            self.commit(ino, Durability::Memory).await?;
         }
         file.data.set_attr(set).await
     }

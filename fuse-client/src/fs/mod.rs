@@ -16,6 +16,7 @@ mod open_table;
 mod rename;
 mod statfs;
 
+use chordfs_net::clients::NamespaceClient;
 use std::{
     num::NonZeroUsize,
     sync::{Arc, atomic::AtomicU64},
@@ -40,14 +41,14 @@ use self::{directory::Directories, handle::OpenFile, handles::Handles, open_tabl
 use crate::{
     cache::{KernelPages, MetaCache, Stamp},
     notify::Notices,
-    transfer::{Namespace, Transfer},
+    transfer::Transfer,
 };
 
 /// How many inodes and names are remembered by default: some 50 MB when full.
 pub const DEFAULT_META_ENTRIES: NonZeroUsize = NonZeroUsize::new(131_072).expect("not zero");
 
 pub struct FileSystem {
-    namespace: Arc<dyn Namespace>,
+    namespace: Arc<dyn NamespaceClient>,
     transfer: Arc<Transfer>,
     cache: MetaCache,
     pages: KernelPages,
@@ -70,7 +71,7 @@ impl FileSystem {
 
     /// Over any namespace. `feed_epoch`: see [`Session::feed_epoch`].
     pub fn over(
-        namespace: Arc<dyn Namespace>,
+        namespace: Arc<dyn NamespaceClient>,
         feed_epoch: impl Fn() -> u64 + Send + Sync + 'static,
         transfer: Arc<Transfer>,
         notices: Notices,

@@ -21,6 +21,7 @@ use std::{
 use bytes::Bytes;
 use chordfs_types::{
     chunk::{ChunkId, Version},
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{Attr, Change, ChunkWrite, Commit, Extent, Reply},
 };
@@ -74,6 +75,10 @@ impl<'a> Asker<'a> {
     fn is_fsync(self) -> bool {
         matches!(self, Self::Fsync(_))
     }
+
+    fn durability(self) -> Durability {
+        self.is_fsync().into()
+    }
 }
 
 /// A partly written chunk that has been laid over `base` and stored.
@@ -92,32 +97,36 @@ struct ToLay {
 
 impl FileData {
     /// Stores and commits all that was written before the call. Returns the new attributes, or `None` if there was
-    /// nothing to commit. With `durable`, everything that this mount has written to the file is on its holders' disks
+    /// nothing to commit. With [`Durability::Disk`], everything that this mount has written to the file is on its holders' disks
     /// when this returns.
     ///
     /// Errors: also that of an earlier background flush whose data was given up, once.
-    pub async fn commit(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
+    pub async fn commit(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
         let _turn = self.take_turn().await;
-        self.commit_and_report(durable).await
+        self.commit_and_report(durability).await
     }
 
     /// The same, for a handle.
     pub async fn commit_for(self: &Arc<Self>, asker: Asker<'_>) -> Result<Option<Attr>, FsError> {
         let _turn = self.take_turn().await;
-        self.commit_and_tell(asker.is_fsync(), asker).await
+        self.commit_and_tell(asker.durability(), asker).await
     }
 
     /// Called in the turn, for an operation that belongs to no handle.
-    pub(super) async fn commit_and_report(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
-        self.commit_and_tell(durable, Asker::Fsync(&self.seen)).await
+    pub(super) async fn commit_and_report(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
+        self.commit_and_tell(durability, Asker::Fsync(&self.seen)).await
     }
 
     /// The verdict for the program that asked: its own failure, or one kept for it.
-    async fn commit_and_tell(self: &Arc<Self>, durable: bool, asker: Asker<'_>) -> Result<Option<Attr>, FsError> {
-        let mut outcome = self.commit_in_turn(durable).await;
+    async fn commit_and_tell(
+        self: &Arc<Self>,
+        durability: Durability,
+        asker: Asker<'_>,
+    ) -> Result<Option<Attr>, FsError> {
+        let mut outcome = self.commit_in_turn(durability).await;
         if matches!(outcome, Err(FsError::NoSession)) {
             // This machine slept for longer than the session was kept. The next one is there in a moment.
-            outcome = self.commit_in_turn(durable).await;
+            outcome = self.commit_in_turn(durability).await;
         }
         let restarted = matches!(outcome, Err(FsError::Stale { .. }));
         let outcome = self.report(outcome, asker);
@@ -130,7 +139,7 @@ impl FileData {
     pub(super) async fn commit_in_background(self: Arc<Self>) {
         let Ok(lock) = self.turn.try_lock() else { return };
         let _turn = Turn { file: &self, _lock: lock };
-        let Err(error) = self.commit_in_turn(false).await else { return };
+        let Err(error) = self.commit_in_turn(Durability::Memory).await else { return };
         let restarted = matches!(error, FsError::Stale { .. });
         self.note_failure(error);
         if restarted {
@@ -190,16 +199,16 @@ impl FileData {
         }
     }
 
-    pub(super) async fn commit_in_turn(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
-        self.state.lock().seal(durable);
+    pub(super) async fn commit_in_turn(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
+        self.state.lock().seal(durability);
         self.decide().await?;
         self.land_all().await?;
         // What is replaced may have been fsynced, and is deleted soon: it must not give way to what a power cut takes.
-        if durable || self.state.lock().replaces_committed() {
+        if durability.is_disk() || self.state.lock().replaces_committed() {
             let transfer = &self.transfer;
             transfer.unsynced.sync(self.ino, &*transfer.chunks, &transfer.cache).await?;
         }
-        self.make_current(durable).await
+        self.make_current(durability).await
     }
 
     /// Sends the sealed whole chunks off and waits for them and for all flights before them.
@@ -222,11 +231,11 @@ impl FileData {
         }
     }
 
-    async fn make_current(self: &Arc<Self>, durable: bool) -> Result<Option<Attr>, FsError> {
+    async fn make_current(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
         let give_up_at = Instant::now() + self.transfer.settings.deadline;
         let mut laid = BTreeMap::new();
         loop {
-            self.lay_partials(durable, &mut laid).await?;
+            self.lay_partials(durability, &mut laid).await?;
             match self.apply_commit(&laid).await {
                 Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => self.refetch().await?,
                 outcome => return outcome,
@@ -236,11 +245,15 @@ impl FileData {
 
     /// Stores the partly written chunks over their present bases, but for those in `laid` that still stand. A base that
     /// nobody has may have been replaced and purged meanwhile; if it is still the base, that is the answer.
-    async fn lay_partials(self: &Arc<Self>, durable: bool, laid: &mut BTreeMap<u32, Laid>) -> Result<(), FsError> {
+    async fn lay_partials(
+        self: &Arc<Self>,
+        durability: Durability,
+        laid: &mut BTreeMap<u32, Laid>,
+    ) -> Result<(), FsError> {
         let mut todo = self.plan_partials(laid).await?;
         loop {
             let bases: Vec<(u32, Base)> = todo.iter().map(|todo| (todo.index, todo.base)).collect();
-            let Err(error) = self.lay(todo, durable, laid).await else { return Ok(()) };
+            let Err(error) = self.lay(todo, durability, laid).await else { return Ok(()) };
             if !matches!(error, FsError::NoReplica { .. }) {
                 return Err(error);
             }
@@ -255,11 +268,11 @@ impl FileData {
     async fn lay(
         self: &Arc<Self>,
         todo: Vec<ToLay>,
-        durable: bool,
+        durability: Durability,
         laid: &mut BTreeMap<u32, Laid>,
     ) -> Result<(), FsError> {
         let run = (self.transfer.settings.flush_run_bytes / self.state.lock().chunk_bytes()).max(1) as usize;
-        let batches = in_batches(todo, run).into_iter().map(|batch| self.lay_batch(batch, durable));
+        let batches = in_batches(todo, run).into_iter().map(|batch| self.lay_batch(batch, durability));
         let side_by_side = self.transfer.settings.flushes_in_flight.max(1);
         let done: Vec<Vec<(u32, Laid)>> = stream::iter(batches).buffer_unordered(side_by_side).try_collect().await?;
         laid.extend(done.into_iter().flatten());
@@ -298,7 +311,11 @@ impl FileData {
         Err(self.too_fast())
     }
 
-    async fn lay_batch(self: &Arc<Self>, batch: Vec<ToLay>, durable: bool) -> Result<Vec<(u32, Laid)>, FsError> {
+    async fn lay_batch(
+        self: &Arc<Self>,
+        batch: Vec<ToLay>,
+        durability: Durability,
+    ) -> Result<Vec<(u32, Laid)>, FsError> {
         let needed = batch.iter().filter(|todo| todo.needs_base);
         let needed = needed.filter_map(|todo| Some(ChunkId { version: todo.base.version()?, index: todo.index }));
         let bases = self.chunks_now(needed.collect()).await?;
@@ -312,7 +329,7 @@ impl FileData {
             (state.attr.file.clone(), batch.iter().map(lay).collect::<Vec<(u32, Bytes)>>())
         };
         let replaces = batch.iter().any(|todo| matches!(todo.base, Base::Committed(_)));
-        let version = self.store(&file, &chunks, durable || replaces).await?;
+        let version = self.store(&file, &chunks, if replaces { Durability::Disk } else { durability }).await?;
         Ok(batch.iter().map(|todo| (todo.index, Laid { base: todo.base, version })).collect())
     }
 

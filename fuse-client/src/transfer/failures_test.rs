@@ -4,6 +4,7 @@
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use chordfs_types::{
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{SetAttr, Time, Truncate},
 };
@@ -33,7 +34,7 @@ fn chunk_by_chunk() -> TransferSettings {
 
 async fn overwrite(file: &Arc<FileData>, offset: u64) {
     write(file, offset, &[2; 4096]).await.unwrap();
-    file.commit(false).await.unwrap();
+    file.commit(Durability::Memory).await.unwrap();
 }
 
 async fn in_background(file: &Arc<FileData>) {
@@ -52,7 +53,7 @@ fn what_landed_since_a_failed_commit_began_stays() {
         write(&file, 4096, &[1; 100]).await.unwrap();
         let committing = tokio::spawn({
             let file = file.clone();
-            async move { file.commit(false).await }
+            async move { file.commit(Durability::Memory).await }
         });
         until("the seal", || file.state.lock().committing).await;
         write(&file, 8192, &[2; 4096]).await.unwrap();
@@ -64,7 +65,7 @@ fn what_landed_since_a_failed_commit_began_stays() {
         until("the second flight's landing", || file.state.lock().stored.get(3).is_some()).await;
         world.put_gate.add_permits(1000);
         assert_eq!(committing.await.unwrap(), Err(FsError::NoSpace));
-        assert_eq!(file.commit(false).await.unwrap().unwrap().size, 3 * 4096);
+        assert_eq!(file.commit(Durability::Memory).await.unwrap().unwrap().size, 3 * 4096);
         let mut model = vec![0; 8192];
         model.resize(3 * 4096, 2);
         assert!(fresh_read(&world).await == model);
@@ -80,14 +81,14 @@ fn attributes_outlive_the_data_that_they_were_to_go_with() {
         write(&file, 0, &[1; 100]).await.unwrap();
         assert!(file.defer(&SetAttr { mtime: Some(THEN), ..mode(0o600) }));
         world.put_failures.lock().push(FsError::NoSpace);
-        assert_eq!(file.commit(false).await, Err(FsError::NoSpace));
+        assert_eq!(file.commit(Durability::Memory).await, Err(FsError::NoSpace));
         let mut attr = world.attr();
         file.overlay(&mut attr);
         assert_eq!((attr.mode, attr.mtime, attr.size), (0o600, THEN, 0), "the data is gone, the rest is not");
         in_background(&file).await;
         assert_eq!((world.attr().mode, world.attr().mtime, world.attr().size), (0o600, THEN, 0));
         assert!(!file.is_dirty() && transfer.dirty.lock().is_empty());
-        assert_eq!(file.commit(false).await, Ok(None));
+        assert_eq!(file.commit(Durability::Memory).await, Ok(None));
     });
 }
 
@@ -114,7 +115,7 @@ fn attributes_that_never_get_through_are_given_up_and_told_once() {
         write(&file, 0, &[1; 100]).await.unwrap();
         assert!(file.defer(&mode(0o600)));
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
-        assert_eq!(file.commit(false).await, Err(FsError::NoSpace));
+        assert_eq!(file.commit(Durability::Memory).await, Err(FsError::NoSpace));
         world.change_failures.lock().extend([(); 9].map(|()| (no_answer(), false)));
         let mut tries = 0;
         while file.is_dirty() {
@@ -126,9 +127,9 @@ fn attributes_that_never_get_through_are_given_up_and_told_once() {
         assert!(transfer.dirty.lock().is_empty());
         world.change_failures.lock().clear();
         assert!(file.owes_error(&file.seen));
-        assert_eq!(file.commit(false).await, Err(no_answer()));
+        assert_eq!(file.commit(Durability::Memory).await, Err(no_answer()));
         assert!(!file.owes_error(&file.seen));
-        assert_eq!(file.commit(false).await, Ok(None));
+        assert_eq!(file.commit(Durability::Memory).await, Ok(None));
         assert_eq!(world.attr().mode, 0o644);
     });
 }
@@ -144,7 +145,7 @@ fn a_failed_change_of_attributes_loses_no_earlier_one() {
         world.change_failures.lock().push((no_answer(), false));
         let owner = SetAttr { uid: Some(5), ..SetAttr::default() };
         assert_eq!(file.set_attr(owner).await, Err(no_answer()));
-        file.commit(false).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
         assert_eq!((world.attr().mode, world.attr().uid), (0o600, 0));
     });
 }
@@ -161,7 +162,7 @@ fn a_later_write_replaces_a_deferred_mtime() {
         world.change_failures.lock().push((no_answer(), false));
         in_background(&file).await;
         write(&file, 0, &[2; 100]).await.unwrap();
-        file.commit(false).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
         assert!(world.attr().mtime > THEN && world.attr().mode == 0o600);
         assert_eq!(world.commits.load(SeqCst), 2);
     });
@@ -183,14 +184,14 @@ fn chunks_of_another_size_are_not_committed() {
             if by_age {
                 in_background(&file).await;
             }
-            assert_eq!(file.commit(false).await, Err(FsError::Stale { ino: INO }));
-            assert_eq!(file.commit(false).await, Ok(None));
+            assert_eq!(file.commit(Durability::Memory).await, Err(FsError::Stale { ino: INO }));
+            assert_eq!(file.commit(Durability::Memory).await, Ok(None));
             assert!(!file.is_dirty());
             assert_eq!(fresh_read(&world).await, model);
             // The same handle goes on with the file as it is now.
             write(&file, 10, &[3; 9000]).await.unwrap();
             lay(&mut model, 10, &[3; 9000]);
-            file.commit(false).await.unwrap();
+            file.commit(Durability::Memory).await.unwrap();
             assert_eq!(fresh_read(&world).await, model);
         }
     });
@@ -208,7 +209,7 @@ fn an_unanswered_commit_that_was_carried_out_is_not_sent_again() {
         world.change_failures.lock().push((no_answer(), true));
         in_background(&file).await;
         overwrite(&world.open(&theirs), 0).await;
-        assert_eq!(file.commit(false).await, Ok(None));
+        assert_eq!(file.commit(Durability::Memory).await, Ok(None));
         let mut model = vec![2; 4096];
         model.resize(8192, 1);
         assert!(fresh_read(&world).await == model);
@@ -227,7 +228,7 @@ fn an_unanswered_commit_that_was_not_carried_out_is_sent_again() {
         world.change_failures.lock().push((no_answer(), false));
         in_background(&file).await;
         overwrite(&world.open(&theirs), 8192).await;
-        file.commit(false).await.unwrap().unwrap();
+        file.commit(Durability::Memory).await.unwrap().unwrap();
         let mut model = vec![1; 8192];
         model.resize(3 * 4096, 2);
         assert!(fresh_read(&world).await == model);
@@ -244,8 +245,8 @@ fn an_unanswered_commit_whose_fate_nothing_shows_is_told_once() {
         world.change_failures.lock().push((no_answer(), true));
         in_background(&file).await;
         overwrite(&world.open(&theirs), 0).await;
-        assert_eq!(file.commit(false).await, Err(no_answer()));
-        assert_eq!(file.commit(false).await, Ok(None));
+        assert_eq!(file.commit(Durability::Memory).await, Err(no_answer()));
+        assert_eq!(file.commit(Durability::Memory).await, Ok(None));
         assert!(read(&file, 0, 5000).await == [2; 4096]);
     });
 }
@@ -308,7 +309,7 @@ fn who_shows_the_bytes_elsewhere_is_told_that_they_are_gone() {
         let file = world.open(&transfer);
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
         write(&file, 0, &[1; 100]).await.unwrap();
-        file.commit(true).await.unwrap_err();
+        file.commit(Durability::Disk).await.unwrap_err();
         assert_eq!(told.load(SeqCst), INO.0);
         write(&file, 0, &[1; 100]).await.unwrap();
         while file.is_dirty() {
@@ -331,7 +332,7 @@ fn a_session_that_has_expired_costs_no_data() {
             if by_age {
                 in_background(&file).await;
             }
-            file.commit(false).await.expect("the next session commits it, or finds it done");
+            file.commit(Durability::Memory).await.expect("the next session commits it, or finds it done");
             assert!(fresh_read(&world).await == [1; 8292], "{carried_out} {by_age}");
             assert!(!file.is_dirty());
         }
@@ -347,12 +348,12 @@ fn what_replaces_committed_chunks_is_on_disk_before_them() {
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         write(&file, 0, &[1; 10_000]).await.unwrap();
-        file.commit(false).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
         assert!(!world.committed_durably(), "what is new need not wait for disks");
-        file.commit(true).await.unwrap();
+        file.commit(Durability::Disk).await.unwrap();
         for (offset, data) in [(10_000, vec![2; 100]), (0, vec![3; 10]), (4096, vec![4; 4096])] {
             write(&file, offset, &data).await.unwrap();
-            file.commit(false).await.unwrap();
+            file.commit(Durability::Memory).await.unwrap();
             assert!(world.committed_durably(), "{} bytes at {offset}", data.len());
         }
         let truncate = Some(Truncate { size: 5000, tail: None });
@@ -374,7 +375,7 @@ fn a_late_reply_does_not_bring_back_what_it_is_about() {
         *world.held_reply.lock() = Some(held.clone());
         let committing = tokio::spawn({
             let file = file.clone();
-            async move { file.commit(false).await }
+            async move { file.commit(Durability::Memory).await }
         });
         until("the commit", || world.attr().size == 4096 && world.held_reply.lock().is_none()).await;
         overwrite(&world.open(&theirs), 0).await;

@@ -1,6 +1,7 @@
 //! A namespace with one file and a place for chunks, in memory, for the tests: answers come late and in any order (from
 //! a seed), calls can be made to fail or to wait, and everything that a client promises is asserted.
 
+use chordfs_net::clients::{ChunkTransport, NamespaceClient};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use chordfs_net::chunk_client::{Kept, NewChunk};
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, FileName, Version},
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{
         Answer, Attr, Change, ChunkWrite, Commit, Extent, FileKind, Ino, Query, Reply, SetAttr, Time, Truncate,
@@ -22,7 +24,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{ChunkIo, Namespace, Transfer, TransferSettings, extents::ExtentMap, file::FileData};
+use super::{Transfer, TransferSettings, extents::ExtentMap, file::FileData};
 
 pub const INO: Ino = Ino(7);
 /// What the namespace's clock says.
@@ -267,7 +269,7 @@ impl File {
     }
 }
 
-impl Namespace for World {
+impl NamespaceClient for World {
     fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
         Box::pin(async move {
             self.late().await;
@@ -316,14 +318,14 @@ impl Namespace for World {
     }
 }
 
-impl ChunkIo for World {
-    fn put(&self, chunks: Vec<NewChunk>, durable: bool) -> BoxFuture<'_, Result<(), FsError>> {
+impl ChunkTransport for World {
+    fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> BoxFuture<'_, Result<(), FsError>> {
         Box::pin(async move {
             self.late().await;
             self.put_gate.acquire().await.unwrap().forget();
             self.puts.fetch_add(1, SeqCst);
             self.put_chunks.fetch_add(chunks.len() as u64, SeqCst);
-            self.keep(chunks, durable)?;
+            self.keep(chunks, durability.is_disk())?;
             self.late().await;
             Ok(())
         })

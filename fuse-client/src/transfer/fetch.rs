@@ -2,6 +2,7 @@
 //!
 //! A batch runs as a task of its own, so a reader that goes away takes nothing from the others who wait for it.
 
+use chordfs_net::clients::ChunkTransport;
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -15,14 +16,13 @@ use chordfs_types::{
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::watch};
 
-use super::ChunkIo;
 use crate::cache::chunks::ChunkCache;
 
 /// What one get asks for, more or less: a half less, or a half more.
 const BATCH_BYTES: u64 = 2 << 20;
 
 pub struct Fetcher {
-    chunks: Arc<dyn ChunkIo>,
+    chunks: Arc<dyn ChunkTransport>,
     cache: Arc<ChunkCache>,
     runtime: Handle,
     under_way: Mutex<HashMap<ChunkId, Arc<Batch>>>,
@@ -43,7 +43,7 @@ struct Batch {
 }
 
 impl Fetcher {
-    pub fn new(chunks: Arc<dyn ChunkIo>, cache: Arc<ChunkCache>, runtime: Handle) -> Arc<Self> {
+    pub fn new(chunks: Arc<dyn ChunkTransport>, cache: Arc<ChunkCache>, runtime: Handle) -> Arc<Self> {
         Arc::new(Self { chunks, cache, runtime, under_way: Mutex::default() })
     }
 

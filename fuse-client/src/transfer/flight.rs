@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chordfs_net::chunk_client::NewChunk;
 use chordfs_types::{
     chunk::{ChunkId, FileName, Version},
+    chunk_api::Durability,
     fs_error::FsError,
 };
 use parking_lot::MutexGuard;
@@ -19,8 +20,8 @@ impl FileData {
         while state.flights.len() < settings.flushes_in_flight {
             let Some(number) = state.take_flight(least, settings.flush_run_bytes) else { return };
             let flight = &state.flights[&number];
-            let durable = flight.from_sealed && state.durable;
-            let fly = self.clone().fly(number, state.attr.file.clone(), flight.chunks.clone(), durable);
+            let durability = if flight.from_sealed { state.durability } else { Durability::Memory };
+            let fly = self.clone().fly(number, state.attr.file.clone(), flight.chunks.clone(), durability);
             self.transfer.runtime.spawn(fly);
         }
     }
@@ -35,8 +36,8 @@ impl FileData {
         }
     }
 
-    async fn fly(self: Arc<Self>, number: u64, file: FileName, chunks: Vec<(u32, Bytes)>, durable: bool) {
-        let outcome = self.store(&file, &chunks, durable).await;
+    async fn fly(self: Arc<Self>, number: u64, file: FileName, chunks: Vec<(u32, Bytes)>, durability: Durability) {
+        let outcome = self.store(&file, &chunks, durability).await;
         let mut state = self.state.lock();
         match outcome {
             Ok(version) => state.land(number, version),
@@ -57,14 +58,14 @@ impl FileData {
         &self,
         file: &FileName,
         chunks: &[(u32, Bytes)],
-        durable: bool,
+        durability: Durability,
     ) -> Result<Version, FsError> {
         let version = self.transfer.namespace.next_version().await?;
         let id = |index: u32| ChunkId { version, index };
         let batch = chunks.iter();
         let batch = batch.map(|(index, data)| NewChunk { file: file.clone(), id: id(*index), data: data.clone() });
-        self.transfer.chunks.put(batch.collect(), durable).await?;
-        if !durable {
+        self.transfer.chunks.put(batch.collect(), durability).await?;
+        if durability == Durability::Memory {
             self.transfer.unsynced.note(self.ino);
         }
         chunks.iter().for_each(|(index, data)| self.transfer.cache.insert(id(*index), data.clone()));

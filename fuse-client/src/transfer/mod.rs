@@ -7,7 +7,6 @@
 //!
 //! What POSIX says, attributes and handles are `fs`'s business; who holds a chunk is `chordfs_net::chunk_client`'s.
 
-mod backend;
 mod ceiling;
 mod commit;
 mod dirty;
@@ -38,8 +37,13 @@ use std::{
     time::Duration,
 };
 
-use chordfs_net::{chunk_client::ChunkClient, session::Session};
+use chordfs_net::{
+    chunk_client::ChunkClient,
+    clients::{ChunkTransport, NamespaceClient},
+    session::Session,
+};
 use chordfs_types::{
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{Attr, Extent, Ino},
 };
@@ -47,13 +51,8 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-pub use self::{
-    backend::{ChunkIo, Namespace},
-    commit::Asker,
-    file::FileData,
-    losses::Seen,
-};
 use self::{ceiling::Ceiling, fetch::Fetcher, unsynced::Unsynced};
+pub use self::{commit::Asker, file::FileData, losses::Seen};
 use crate::cache::chunks::ChunkCache;
 
 /// Files committed side by side before unmounting.
@@ -93,8 +92,8 @@ impl Default for TransferSettings {
 
 /// One for each mount.
 pub struct Transfer {
-    namespace: Arc<dyn Namespace>,
-    chunks: Arc<dyn ChunkIo>,
+    namespace: Arc<dyn NamespaceClient>,
+    chunks: Arc<dyn ChunkTransport>,
     runtime: Handle,
     settings: TransferSettings,
     cache: Arc<ChunkCache>,
@@ -117,8 +116,8 @@ impl Transfer {
 
     /// Over any namespace and any place for chunks.
     pub fn over(
-        namespace: Arc<dyn Namespace>,
-        chunks: Arc<dyn ChunkIo>,
+        namespace: Arc<dyn NamespaceClient>,
+        chunks: Arc<dyn ChunkTransport>,
         runtime: Handle,
         settings: TransferSettings,
     ) -> Arc<Self> {
@@ -175,8 +174,8 @@ impl Transfer {
     /// failed commit leaves (attributes, what was written meanwhile) in a second one.
     pub async fn flush_all(&self) -> Result<(), FsError> {
         let commit = |file: Arc<FileData>| async move {
-            let committed = file.commit(true).await.map(drop);
-            let rest = if file.is_dirty() { file.commit(true).await.map(drop) } else { Ok(()) };
+            let committed = file.commit(Durability::Disk).await.map(drop);
+            let rest = if file.is_dirty() { file.commit(Durability::Disk).await.map(drop) } else { Ok(()) };
             committed.and(rest)
         };
         let files = stream::iter(self.dirty_files()).map(commit);

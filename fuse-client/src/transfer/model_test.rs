@@ -1,6 +1,7 @@
 //! Random operations against a plain vector of bytes: by one mount, and by two in the same chunks. All randomness comes
 //! from the seed, so a failure can be run again.
 
+use chordfs_types::chunk_api::Durability;
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use proptest::prelude::*;
@@ -76,21 +77,21 @@ impl Player {
                 self.model.resize(size as usize, 0);
             }
             Op::Commit { durable } => {
-                self.file.commit(durable).await.unwrap();
+                self.file.commit(durable.into()).await.unwrap();
                 assert!(!self.file.is_dirty());
                 assert!(!durable || self.world.committed_durably());
             }
             Op::StartCommit => {
                 let file = self.file.clone();
-                tokio::spawn(async move { file.commit(false).await.unwrap() });
+                tokio::spawn(async move { file.commit(Durability::Memory).await.unwrap() });
             }
             Op::Turns(count) => turns(count).await,
             Op::Reopen => {
-                self.file.commit(false).await.unwrap();
+                self.file.commit(Durability::Memory).await.unwrap();
                 self.file = self.world.open(&self.transfer);
             }
             Op::Remount => {
-                self.file.commit(true).await.unwrap();
+                self.file.commit(Durability::Disk).await.unwrap();
                 self.transfer = self.world.mount(tiny(self.chunk_bytes));
                 self.file = self.world.open(&self.transfer);
             }
@@ -146,7 +147,7 @@ proptest! {
                 player.play(op).await;
             }
             player.check(0, player.model.len() as u64 + 10).await;
-            player.file.commit(true).await.unwrap();
+            player.file.commit(Durability::Disk).await.unwrap();
             assert_eq!(fresh_read(&world).await, player.model);
             assert_eq!(player.transfer.ceiling.held_bytes(), 0);
             assert!(player.transfer.dirty.lock().is_empty());
@@ -177,13 +178,13 @@ proptest! {
                 match kind {
                     0 => commits.push(tokio::spawn({
                         let file = files[mount].clone();
-                        async move { file.commit(false).await.map(drop) }
+                        async move { file.commit(Durability::Memory).await.map(drop) }
                     })),
                     1 => files[mount].invalidate(),
                     _ => turns(5).await,
                 }
             }
-            let (a, b) = futures_util::join!(files[0].commit(true), files[1].commit(false));
+            let (a, b) = futures_util::join!(files[0].commit(Durability::Disk), files[1].commit(Durability::Memory));
             a.unwrap();
             b.unwrap();
             for commit in commits {

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Instant};
 
 use chordfs_types::{
     chunk::{ChunkId, Version},
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{Attr, Change, ChunkWrite, Extent, Reply, SetAttr, Truncate},
 };
@@ -23,7 +24,7 @@ impl FileData {
             Some(size) if size > self.state.lock().most_bytes() => Err(FsError::FileTooLarge),
             Some(0) => self.empty(set).await,
             Some(size) => {
-                self.commit_and_report(false).await?;
+                self.commit_and_report(Durability::Memory).await?;
                 self.cut(set, size).await
             }
         }
@@ -49,7 +50,7 @@ impl FileData {
     async fn empty(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
         let unstored = {
             let mut state = self.state.lock();
-            state.seal(false);
+            state.seal(Durability::Memory);
             std::mem::take(&mut state.sealed)
         };
         // What failed to be stored is thrown away with the rest.
@@ -121,7 +122,7 @@ impl FileData {
         let data = self.chunks_now(vec![id]).await?.remove(&id).unwrap_or_default();
         let data = data.slice(..data.len().min(keep as usize));
         // As in a commit: it replaces what may have been fsynced.
-        let version = self.store(&file, &[(index, data)], true).await?;
+        let version = self.store(&file, &[(index, data)], Durability::Disk).await?;
         Ok(Some(ChunkWrite { index, version, base: Some(base) }))
     }
 

@@ -16,6 +16,7 @@ use std::{collections::BTreeMap, ops::Range};
 use bytes::Bytes;
 use chordfs_types::{
     chunk::{ChunkId, MAX_CHUNK_BYTES, Version},
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{Attr, Extent, SetAttr, Time},
 };
@@ -43,7 +44,7 @@ pub struct State {
     /// What commits under way must wait for: flights below this number, and those taken from `sealed`.
     pub barrier: u64,
     /// Asked of flights out of `sealed`.
-    pub durable: bool,
+    pub durability: Durability,
     pub flights: BTreeMap<u64, Flight>,
     pub next_flight: u64,
     pub stored: ExtentMap,
@@ -129,7 +130,7 @@ impl State {
             committing: false,
             landing: false,
             barrier: 0,
-            durable: false,
+            durability: Durability::Memory,
             flights: BTreeMap::new(),
             next_flight: 0,
             stored: ExtentMap::default(),
@@ -281,7 +282,7 @@ impl State {
     }
 
     /// Begins a commit: what is dirty now is what it must store.
-    pub fn seal(&mut self, durable: bool) {
+    pub fn seal(&mut self, durability: Durability) {
         (self.carries_data, self.newer) = (self.has_data(), ExtentMap::default());
         self.sealed_chunk_bytes = self.attr.chunk_bytes;
         let older = std::mem::take(&mut self.sealed);
@@ -290,7 +291,7 @@ impl State {
         self.sealed_mtime = self.mtime.take().or(self.sealed_mtime);
         self.sealed_set = std::mem::take(&mut self.set).over(std::mem::take(&mut self.sealed_set));
         self.barrier = self.next_flight;
-        (self.committing, self.landing, self.durable) = (true, true, durable);
+        (self.committing, self.landing, self.durability) = (true, true, durability);
         (self.failure, self.scan_at) = (None, 0);
     }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use chordfs_types::{
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{SetAttr, Time, Truncate},
 };
@@ -84,7 +85,7 @@ fn a_large_file_goes_in_few_batches_and_comes_back_in_few() {
             turns(3).await;
         }
         assert!(world.puts.load(SeqCst) >= 4, "runs leave while the program writes");
-        assert!(file.commit(false).await.unwrap().unwrap().size == 32 * MIB);
+        assert!(file.commit(Durability::Memory).await.unwrap().unwrap().size == 32 * MIB);
         assert_eq!((world.put_chunks.load(SeqCst), world.commits.load(SeqCst)), (32 * 256, 1));
         assert!(world.puts.load(SeqCst) <= 9, "{} puts", world.puts.load(SeqCst));
 
@@ -116,14 +117,14 @@ fn attributes_set_on_written_data_go_with_its_commit() {
         assert_eq!((shown.mode, shown.uid, shown.mtime, shown.atime), (0o600, 8, time(5).unwrap(), time(6).unwrap()));
         assert_ne!(world.attr().mode, 0o600);
 
-        let attr = file.commit(false).await.unwrap().unwrap();
+        let attr = file.commit(Durability::Memory).await.unwrap().unwrap();
         assert_eq!((attr.mode, attr.uid, attr.mtime, attr.atime), (0o600, 8, time(5).unwrap(), time(6).unwrap()));
         assert_eq!((world.commits.load(SeqCst), file.is_dirty()), (1, false));
 
         write(&file, 0, &pattern(100, 2)).await.unwrap();
         assert!(file.defer(&set));
         write(&file, 50, &pattern(10, 3)).await.unwrap();
-        let attr = file.commit(false).await.unwrap().unwrap();
+        let attr = file.commit(Durability::Memory).await.unwrap().unwrap();
         assert!(attr.mode == 0o640 && attr.mtime > time(5).unwrap(), "a later write has a later time");
     });
 }
@@ -137,7 +138,7 @@ fn a_sequential_reader_is_ahead_and_a_random_one_gets_what_it_asked() {
         for at in 0..64 {
             write(&file, at * MIB, &pattern(MIB as usize, at)).await.unwrap();
         }
-        file.commit(false).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
 
         let cold = world.mount(settings());
         let file = world.open(&cold);
@@ -187,7 +188,7 @@ fn a_short_file_takes_one_put_and_one_commit_and_an_append_fetches_nothing() {
             write(&file, model.len() as u64, &data).await.unwrap();
             let at = model.len() as u64;
             lay(&mut model, at, &data);
-            file.commit(false).await.unwrap();
+            file.commit(Durability::Memory).await.unwrap();
             assert_eq!((world.puts.load(SeqCst), world.commits.load(SeqCst)), (step, step));
         }
         assert_eq!((world.gets.load(SeqCst), world.queries.load(SeqCst)), (0, 0));
@@ -201,16 +202,16 @@ fn fsync_makes_durable_what_close_left_behind() {
         let world = World::new(4096, 1);
         let transfer = world.mount(settings());
         write(&world.open(&transfer), 0, &pattern(9000, 1)).await.unwrap();
-        world.open(&transfer).commit(false).await.unwrap();
+        world.open(&transfer).commit(Durability::Memory).await.unwrap();
         assert!(!world.committed_durably());
         // The file was closed in between: its data is a new one.
         let file = world.open(&transfer);
-        assert_eq!(file.commit(true).await.unwrap(), None);
+        assert_eq!(file.commit(Durability::Disk).await.unwrap(), None);
         assert!(world.committed_durably());
-        file.commit(true).await.unwrap();
+        file.commit(Durability::Disk).await.unwrap();
         assert_eq!(world.syncs.load(SeqCst), 1, "nothing was left to sync");
         write(&file, 0, &[1; 100]).await.unwrap();
-        file.commit(true).await.unwrap();
+        file.commit(Durability::Disk).await.unwrap();
         assert!(world.committed_durably());
         assert_eq!(world.syncs.load(SeqCst), 1, "a durable put needs no sync");
     });
@@ -236,18 +237,18 @@ fn a_deferred_error_is_told_once() {
         let transfer = world.mount(TransferSettings { flush_age: Duration::from_millis(10), ..settings() });
         let file = world.open(&transfer);
         write(&file, 0, &pattern(5000, 1)).await.unwrap();
-        file.commit(false).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
         write(&file, 0, &pattern(8 * MIB as usize, 2)).await.unwrap();
         until("giving up", || file.state.lock().lost.untold().is_some()).await;
         assert_eq!(transfer.ceiling.held_bytes(), 0);
         *world.put_always_fails.lock() = None;
         assert_eq!(write(&file, 0, &[1]).await, Err(FsError::NoSpace));
-        assert_eq!(file.commit(false).await, Err(FsError::NoSpace));
-        assert_eq!(file.commit(true).await, Ok(None));
+        assert_eq!(file.commit(Durability::Memory).await, Err(FsError::NoSpace));
+        assert_eq!(file.commit(Durability::Disk).await, Ok(None));
         assert_eq!(file.read(0, 10_000).await.unwrap(), pattern(5000, 1), "what was committed before stays");
         write(&file, 0, &[9; 10]).await.unwrap();
-        assert_eq!(file.commit(true).await.unwrap().unwrap().size, 5000);
+        assert_eq!(file.commit(Durability::Disk).await.unwrap().unwrap().size, 5000);
     });
 }
 
@@ -259,16 +260,16 @@ fn a_failed_fsync_gives_the_data_up_and_a_passing_failure_does_not() {
         let file = world.open(&transfer);
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
         write(&file, 0, &pattern(10_000, 1)).await.unwrap();
-        assert_eq!(file.commit(true).await, Err(FsError::NoSpace));
+        assert_eq!(file.commit(Durability::Disk).await, Err(FsError::NoSpace));
         assert!(!file.is_dirty());
         *world.put_always_fails.lock() = None;
-        assert_eq!(file.commit(true).await, Ok(None));
+        assert_eq!(file.commit(Durability::Disk).await, Ok(None));
 
         world.put_failures.lock().push(FsError::NoReplica { detail: "a node died".into() });
         let data = pattern(5 * MIB as usize, 2);
         write(&file, 0, &data).await.unwrap();
         until("the failure of a background flush", || file.state.lock().failure.is_some()).await;
-        file.commit(true).await.unwrap();
+        file.commit(Durability::Disk).await.unwrap();
         assert!(fresh_read(&world).await == data);
     });
 }
@@ -301,7 +302,7 @@ fn writers_wait_at_the_ceiling_and_go_on() {
         assert!(transfer.ceiling.held_bytes() <= 8 * MIB);
         world.put_gate.add_permits(1000);
         waiting.await.unwrap().unwrap();
-        file.commit(false).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
         assert_eq!(world.attr().size, (taken + 40) * MIB);
         assert_eq!(transfer.ceiling.held_bytes(), 0);
     });
@@ -320,7 +321,7 @@ fn many_small_writes_at_the_ceiling_go_on() {
             write(&file, at * 5000, &data).await.unwrap();
             lay(&mut model, at * 5000, &data);
         }
-        file.commit(false).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
         assert!(fresh_read(&world).await == model);
     });
 }
@@ -353,7 +354,7 @@ fn times_set_after_a_write_survive_its_commit() {
         assert_eq!(world.puts.load(SeqCst), 0, "setting times flushes nothing");
         file.overlay(&mut attr);
         assert_eq!(attr.mtime, then);
-        file.commit(false).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
         assert_eq!((world.attr().mtime, world.attr().size), (then, 5000));
     });
 }
@@ -382,19 +383,19 @@ fn what_another_mount_commits_is_seen_after_the_feed_says_so() {
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
         write(&their_file, 0, &pattern(6000, 1)).await.unwrap();
-        their_file.commit(false).await.unwrap();
+        their_file.commit(Durability::Memory).await.unwrap();
         assert!(read(&our_file, 0, 10_000).await.is_empty());
         our_file.invalidate();
         assert_eq!(read(&our_file, 0, 10_000).await, pattern(6000, 1));
         // Unpublished bytes stay on top, and the old version that is gone by then is not asked for twice.
         write(&our_file, 10, &[255; 10]).await.unwrap();
         write(&their_file, 0, &pattern(6000, 2)).await.unwrap();
-        their_file.commit(false).await.unwrap();
+        their_file.commit(Durability::Memory).await.unwrap();
         our_file.invalidate();
         let mut expected = pattern(6000, 2);
         expected[10..20].fill(255);
         assert_eq!(read(&our_file, 0, 10_000).await, expected);
-        our_file.commit(false).await.unwrap();
+        our_file.commit(Durability::Memory).await.unwrap();
         assert_eq!(fresh_read(&world).await, expected);
     });
 }
@@ -409,9 +410,9 @@ fn an_answer_that_our_own_commit_overtook_is_no_answer() {
         let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
         let mut model = pattern(3 * 4096, 1);
         write(&our_file, 0, &model).await.unwrap();
-        our_file.commit(false).await.unwrap();
+        our_file.commit(Durability::Memory).await.unwrap();
         write(&their_file, 0, &[2; 4096]).await.unwrap();
-        their_file.commit(false).await.unwrap();
+        their_file.commit(Durability::Memory).await.unwrap();
         our_file.invalidate();
         world.answer_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
         let queries = world.queries.load(SeqCst);
@@ -421,7 +422,7 @@ fn an_answer_that_our_own_commit_overtook_is_no_answer() {
         });
         until("the question", || world.queries.load(SeqCst) > queries).await;
         write(&our_file, 4096, &[3; 4096]).await.unwrap();
-        our_file.commit(false).await.unwrap();
+        our_file.commit(Durability::Memory).await.unwrap();
         world.answer_gate.add_permits(1000);
         model[..4096].fill(2);
         model[4096..8192].fill(3);
@@ -437,7 +438,7 @@ fn a_file_that_has_grown_elsewhere_is_cut_right() {
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
         write(&their_file, 0, &pattern(10_000, 1)).await.unwrap();
-        their_file.commit(false).await.unwrap();
+        their_file.commit(Durability::Memory).await.unwrap();
         truncate(&our_file, 5000).await;
         truncate(&our_file, 7000).await;
         let mut expected = pattern(10_000, 1)[..5000].to_vec();
@@ -477,7 +478,7 @@ fn a_file_has_an_end() {
         assert_eq!(file.set_attr(beyond).await, Err(FsError::FileTooLarge));
         assert_eq!(write(&file, u64::MAX, &[1, 2]).await, Err(FsError::FileTooLarge));
         write(&file, end - 1, &[1]).await.unwrap();
-        assert_eq!(file.commit(false).await.unwrap().unwrap().size, end);
+        assert_eq!(file.commit(Durability::Memory).await.unwrap().unwrap().size, end);
         assert_eq!(read(&file, end - 2, 10).await, [0, 1]);
         assert!(read(&file, u64::MAX, 10).await.is_empty());
     });
@@ -524,7 +525,7 @@ fn threads_side_by_side(seed: u64) {
                     assert!(found == expected[..found.len()], "thread {thread}, step {step}");
                     assert!(expected[found.len()..].iter().all(|byte| *byte == 0));
                     if step % 50 == thread {
-                        file.commit(step % 100 == thread).await.unwrap();
+                        file.commit((step % 100 == thread).into()).await.unwrap();
                     }
                 }
                 model
@@ -532,7 +533,7 @@ fn threads_side_by_side(seed: u64) {
         });
         let models = futures_util::future::join_all(threads).await;
         let mut expected: Vec<u8> = models.into_iter().flat_map(Result::unwrap).collect();
-        file.commit(true).await.unwrap();
+        file.commit(Durability::Disk).await.unwrap();
         expected.truncate(world.attr().size as usize);
         assert!(fresh_read(&world).await == expected);
         assert_eq!(transfer.ceiling.held_bytes(), 0);

@@ -1,12 +1,12 @@
 //! Which files have chunks that their holders have acknowledged but may not have on disk. It outlives the files' being
 //! open: a program may write and close, then open again and fsync.
 
+use chordfs_net::clients::ChunkTransport;
 use std::collections::HashMap;
 
 use chordfs_types::{fs_error::FsError, namespace::Ino};
 use parking_lot::Mutex;
 
-use super::ChunkIo;
 use crate::cache::chunks::ChunkCache;
 
 /// Beyond this many files they are no longer told apart.
@@ -40,7 +40,7 @@ impl Unsynced {
     }
 
     /// Returns when all that was noted of `ino` is on disk. Its holders may have lost chunks that the cache still has.
-    pub async fn sync(&self, ino: Ino, chunks: &dyn ChunkIo, cache: &ChunkCache) -> Result<(), FsError> {
+    pub async fn sync(&self, ino: Ino, chunks: &dyn ChunkTransport, cache: &ChunkCache) -> Result<(), FsError> {
         let upto = {
             let puts = self.inner.lock();
             if puts.any_file.is_none() && !puts.by_file.contains_key(&ino) {
@@ -64,14 +64,15 @@ mod tests {
     use futures_util::future::BoxFuture;
 
     use super::*;
+    use chordfs_types::chunk_api::Durability;
 
     const LOST: ChunkId = ChunkId { version: Version(1), index: 1 };
 
     /// Holders that have lost a chunk, and need it from the writer to sync.
     struct Forgetful;
 
-    impl ChunkIo for Forgetful {
-        fn put(&self, _: Vec<NewChunk>, _: bool) -> BoxFuture<'_, Result<(), FsError>> {
+    impl ChunkTransport for Forgetful {
+        fn put(&self, _: Vec<NewChunk>, _: Durability) -> BoxFuture<'_, Result<(), FsError>> {
             unreachable!("a sync puts nothing by this way")
         }
 

@@ -1,5 +1,6 @@
 //! A node as its own planes see it: what the ring calls, the administration and the old join call ask of it.
 
+use chordfs_net::clients::NamespaceClient;
 use std::{
     sync::{
         Arc, OnceLock,
@@ -18,7 +19,7 @@ use chordfs_store::{Store, StoreError};
 use chordfs_types::{
     admin::{NamespaceStatus, NodeState, NodeStatus, ScrubStatus, StoreStatus, Work},
     chunk::{ChunkName, ChunkRef, Version},
-    chunk_api::{ChunkList, MAX_BATCH_CHUNKS, REPLICAS},
+    chunk_api::{ChunkList, Durability, MAX_BATCH_CHUNKS, REPLICAS},
     fs_error::FsError,
     namespace::{Answer, Change, Extent, Query, Reply, calls},
     ring_id::{Neighbours, NodeRef, RingArc},
@@ -28,7 +29,6 @@ use tokio::sync::watch;
 
 use crate::{
     driver::{RingHandle, own, ring_call},
-    files,
     http::admin::NodeAdmin,
     replica::{departure::Departure, peer::Peers, traffic::Traffic},
     scrub::{Scrub, unix_now},
@@ -57,7 +57,7 @@ impl OwnSession {
     }
 }
 
-impl files::Namespace for OwnSession {
+impl NamespaceClient for OwnSession {
     fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
         Box::pin(async move { self.get().await?.apply(change).await })
     }
@@ -140,7 +140,7 @@ impl Node {
             }
             let store = self.store.clone();
             let records = blocking(move || store.get(&missing)).await?;
-            self.peers.put(to, records, true).await.map_err(failed)?;
+            self.peers.put(to, records, Durability::Disk).await.map_err(failed)?;
         }
         Ok(())
     }
@@ -205,7 +205,7 @@ impl NodeAdmin for Node {
             if self.stage.get() != NodeState::Serving {
                 return Err(format!("the node is {:?}", self.stage.get()).to_lowercase());
             }
-            let asked = files::Namespace::query(&self.session, Query::StatFs).await;
+            let asked = NamespaceClient::query(&self.session, Query::StatFs).await;
             asked.map(drop).map_err(|error| error.to_string())
         })
     }

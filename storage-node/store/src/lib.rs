@@ -53,7 +53,7 @@ use std::{
 use bytes::Bytes;
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, ChunkRun, VerifiedBatch},
-    chunk_api::ChunkList,
+    chunk_api::{ChunkList, Durability},
     ring_id::{RingArc, RingId},
 };
 use parking_lot::{Mutex, RwLock};
@@ -213,10 +213,10 @@ impl Store {
         })
     }
 
-    /// Adds the chunks of `batch` that are not here yet. `durable`: returns when all of them are on the disk, also those
-    /// that were here. On an error none was added, or, when syncing failed, nothing is promised of any.
-    pub fn put(&self, batch: &VerifiedBatch, durable: bool) -> Result<PutOutcome, StoreError> {
-        put::put(self, batch, durable)
+    /// Adds the chunks of `batch` that are not here yet. With [`Durability::Disk`] it returns when all
+    /// of them are on the disk, also those that were here. On an error none was added, or, when syncing failed, nothing is promised of any.
+    pub fn put(&self, batch: &VerifiedBatch, durability: Durability) -> Result<PutOutcome, StoreError> {
+        put::put(self, batch, durability)
     }
 
     /// The records of the wanted chunks that are here and sound: pieces of one or more whole records, in no order.

@@ -2,7 +2,10 @@
 
 use std::{io::IoSlice, sync::Arc};
 
-use chordfs_types::chunk::{RecordHeader, VerifiedBatch};
+use chordfs_types::{
+    chunk::{RecordHeader, VerifiedBatch},
+    chunk_api::Durability,
+};
 use nix::sys::statvfs::statvfs;
 
 use super::{
@@ -13,7 +16,7 @@ use super::{
     segment::Segment,
 };
 
-pub fn put(store: &Store, batch: &VerifiedBatch, durable: bool) -> Result<PutOutcome, StoreError> {
+pub fn put(store: &Store, batch: &VerifiedBatch, durability: Durability) -> Result<PutOutcome, StoreError> {
     let shared = &store.shared;
     let (mut fresh, mut here) = (Vec::with_capacity(batch.records.len()), Vec::new());
     for record in &batch.records {
@@ -25,9 +28,9 @@ pub fn put(store: &Store, batch: &VerifiedBatch, durable: bool) -> Result<PutOut
     }
     let mut stored = 0;
     if !fresh.is_empty() {
-        stored = append(store, batch, &fresh, durable, &mut here)?;
+        stored = append(store, batch, &fresh, durability, &mut here)?;
     }
-    if durable {
+    if durability.is_disk() {
         wait_durable(shared, here)?;
     }
     Ok(PutOutcome { stored, already: batch.records.len() - stored })
@@ -46,7 +49,7 @@ fn append(
     store: &Store,
     batch: &VerifiedBatch,
     fresh: &[(RecordHeader, u32)],
-    durable: bool,
+    durability: Durability,
     here: &mut Vec<Place>,
 ) -> Result<usize, StoreError> {
     let shared = &store.shared;
@@ -76,7 +79,7 @@ fn append(
     if let Some(full) = appended.full {
         full.seal(shared);
     }
-    if durable {
+    if durability.is_disk() {
         appended.segment.wait_durable(appended.end)?;
     }
     Ok(entries.len() - twice.len())

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use chordfs_types::{
     chunk::{CHUNK_BYTES, ChunkId, ChunkRef, take_record},
-    chunk_api::{NEIGHBOURS_HEADER, REPLICAS, encode_refs},
+    chunk_api::{NEIGHBOURS_HEADER, REPLICAS, calls, encode_refs},
     fs_error::FsError,
     ring_id::NodeRef,
 };
@@ -140,7 +140,7 @@ impl ChunkClient {
     pub(super) async fn get_group(&self, node: NodeRef, group: Vec<Wanted>) -> GetAnswer {
         let refs: Vec<ChunkRef> = group.iter().map(|(_, chunk)| chunk.clone()).collect();
         let deadline = try_deadline(refs.len() * CHUNK_BYTES as usize);
-        let answer = self.pool.post(node.files_address(), "/chunks/get", vec![encode_refs(&refs)], deadline).await;
+        let answer = self.pool.post(node.files_address(), calls::GET, vec![encode_refs(&refs)], deadline).await;
         let records = match answer {
             Ok(answer) if answer.status.is_success() => {
                 self.router.note_heard(&node);

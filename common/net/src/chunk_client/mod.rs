@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use chordfs_types::{
     chunk::{ChunkId, FileName},
-    chunk_api::{REPLICAS, Space},
+    chunk_api::{REPLICAS, Space, calls},
     fs_error::FsError,
     namespace::Extent,
     ring_id::{Neighbours, NodeRef, RingId},
@@ -123,8 +123,9 @@ impl ChunkClient {
     }
 
     async fn space_of(&self, node: &NodeRef) -> Option<Space> {
-        let (address, path) = (node.files_address(), "/chunks/space");
-        let answer = self.pool.request(address, Method::GET, path, HeaderMap::new(), vec![], TRY_DEADLINE).await;
+        let address = node.files_address();
+        let answer =
+            self.pool.request(address, Method::GET, calls::SPACE, HeaderMap::new(), vec![], TRY_DEADLINE).await;
         postcard::from_bytes(&answer.ok()?.body).ok()
     }
 

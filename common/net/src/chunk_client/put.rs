@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use chordfs_types::{
     chunk::chunk_key,
-    chunk_api::{REPLICAS, STORED_HEADER},
+    chunk_api::{Durability, PutQuery, REPLICAS, STORED_HEADER},
     fs_error::FsError,
     ring_id::NodeRef,
     route_table::Route,
@@ -29,16 +29,16 @@ use crate::{boot_clock::since_boot, http_pool::HttpAnswer};
 const PATIENT_BYTES_PER_SECOND: usize = 8 << 20;
 
 impl ChunkClient {
-    /// Returns when every chunk has its quorum of holders; with `durable`, on their disks.
-    pub async fn put(&self, chunks: Vec<NewChunk>, durable: bool) -> Result<(), FsError> {
+    /// Returns when every chunk has its quorum of holders, in memory or on their disks.
+    pub async fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> Result<(), FsError> {
         let mut rounds = Rounds::new(self.deadline);
-        let runs = if durable { Arc::default() } else { runs_of(&chunks) };
+        let runs = if durability.is_disk() { Arc::default() } else { runs_of(&chunks) };
         let mut notes = Vec::new();
         let mut pending: Vec<Keyed> =
             chunks.into_iter().map(|chunk| (chunk_key(&chunk.file, chunk.id.index), chunk)).collect();
         loop {
             let (groups, unrouted) = self.group_by_owner(pending).await;
-            let sent = join_all(groups.into_iter().map(|batch| self.put_batch(batch, durable))).await;
+            let sent = join_all(groups.into_iter().map(|batch| self.put_batch(batch, durability))).await;
             let mut failure = None;
             pending = unrouted;
             for result in sent {
@@ -57,15 +57,15 @@ impl ChunkClient {
             let reason = failure.unwrap_or_else(|| "no route to the owner".into());
             rounds.pause(|| format!("{} chunks not stored, {reason}", pending.len())).await?;
         }
-        if !durable {
+        if durability == Durability::Memory {
             // Not before: a sync that runs meanwhile would take the notes away and have brought nothing to disk.
             self.note_unsynced(notes).await;
         }
         Ok(())
     }
 
-    async fn put_batch(&self, batch: Batch, durable: bool) -> Result<Placed, PutFailure> {
-        let put = Put { route: batch.route.clone(), body: batch.encode(), durable, sent: since_boot() };
+    async fn put_batch(&self, batch: Batch, durability: Durability) -> Result<Placed, PutFailure> {
+        let put = Put { route: batch.route.clone(), body: batch.encode(), durability, sent: since_boot() };
         self.place(&put).await.map_err(|refusal| match refusal {
             Refusal::Again(reason) => PutFailure::Again { group: batch.chunks, reason },
             Refusal::Final(error) => PutFailure::Final(error),
@@ -117,9 +117,9 @@ impl ChunkClient {
 
     async fn put_at_owner(&self, put: &Put) -> Result<Placed, Refusal> {
         let owner = put.route.owner();
-        let path = if put.durable { "/chunks/put?copies=3&durable=true" } else { "/chunks/put?copies=3&durable=false" };
+        let target = PutQuery::as_owner(put.durability).target();
         let deadline = try_deadline(put.body.len());
-        let answer = match self.pool.post(owner.files_address(), path, vec![put.body.clone()], deadline).await {
+        let answer = match self.pool.post(owner.files_address(), &target, vec![put.body.clone()], deadline).await {
             Ok(answer) => answer,
             Err(error) => {
                 self.router.note_quiet(owner);
@@ -147,10 +147,10 @@ impl ChunkClient {
     async fn put_beside(&self, put: &Put) -> Option<Placed> {
         let others = &put.route.holders[1..REPLICAS];
         self.refresh_from(others[0]);
-        let path = if put.durable { "/chunks/put?copies=1&durable=true" } else { "/chunks/put?copies=1&durable=false" };
+        let target = &PutQuery::local(put.durability).target();
         let deadline = try_deadline(put.body.len());
         let sent = others.iter().map(|node| async move {
-            let answer = self.pool.post(node.files_address(), path, vec![put.body.clone()], deadline).await;
+            let answer = self.pool.post(node.files_address(), target, vec![put.body.clone()], deadline).await;
             match answer {
                 Ok(answer) if answer.status.is_success() => return true,
                 Ok(answer) => debug!(%node, status = %answer.status, reason = answer.text(), "refused in its place"),
@@ -167,7 +167,7 @@ impl ChunkClient {
 struct Put {
     route: Arc<Route>,
     body: bytes::Bytes,
-    durable: bool,
+    durability: Durability,
     /// By the [boot clock](crate::boot_clock).
     sent: Duration,
 }

@@ -19,7 +19,7 @@ use std::{
 use bytes::BytesMut;
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, encode_record},
-    chunk_api::{DELETED, MAX_BATCH_CHUNKS, ON_DISK, REPLICAS, encode_refs, write_quorum},
+    chunk_api::{DELETED, Durability, MAX_BATCH_CHUNKS, ON_DISK, PutQuery, REPLICAS, calls, encode_refs, write_quorum},
     fs_error::FsError,
     namespace::Extent,
     ring_id::{NodeRef, RingId},
@@ -228,8 +228,8 @@ impl ChunkClient {
                 brought.push((chunk.id, ON_DISK));
             }
         }
-        let (path, deadline) = ("/chunks/put?copies=1&durable=true", try_deadline(body.len()));
-        match self.pool.post(to.files_address(), path, vec![body.freeze()], deadline).await {
+        let (target, deadline) = (PutQuery::local(Durability::Disk).target(), try_deadline(body.len()));
+        match self.pool.post(to.files_address(), &target, vec![body.freeze()], deadline).await {
             Ok(answer) if answer.status.is_success() => return (to, brought),
             Ok(answer) => debug!(node = %to, status = %answer.status, reason = answer.text(), "a copy was refused"),
             Err(error) => debug!(node = %to, %error, "a copy did not arrive"),
@@ -240,8 +240,7 @@ impl ChunkClient {
     async fn secure_at(&self, node: NodeRef, chunks: Vec<ChunkRef>) -> Answer {
         let mut said = Vec::with_capacity(chunks.len());
         for refs in chunks.chunks(MAX_BATCH_CHUNKS) {
-            let asked =
-                self.pool.post(node.files_address(), "/chunks/secure", vec![encode_refs(refs)], ANSWER_DEADLINE);
+            let asked = self.pool.post(node.files_address(), calls::SECURE, vec![encode_refs(refs)], ANSWER_DEADLINE);
             match asked.await {
                 Ok(answer) if answer.status.is_success() && answer.body.len() == refs.len() => {
                     said.extend(refs.iter().map(|chunk| chunk.id).zip(answer.body));

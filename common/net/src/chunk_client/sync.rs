@@ -12,7 +12,7 @@ use std::{
 
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, ChunkRun, chunk_key},
-    chunk_api::{Synced, write_quorum},
+    chunk_api::{Synced, calls, write_quorum},
     fs_error::FsError,
     ring_id::NodeRef,
     route_table::Route,
@@ -163,7 +163,7 @@ impl ChunkClient {
     /// For how long the node that has synced is running. A slow disk has time until the end.
     async fn sync_node(&self, node: NodeRef, end: Instant) -> (NodeRef, Option<Life>) {
         let left = end.saturating_duration_since(Instant::now());
-        let answer = self.pool.post(node.files_address(), "/chunks/sync", vec![], left).await;
+        let answer = self.pool.post(node.files_address(), calls::SYNC, vec![], left).await;
         let life = match answer {
             Ok(answer) if answer.status.is_success() => life(&node, &answer.body),
             Ok(answer) => {

@@ -13,8 +13,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use chordfs_types::{
     chunk::{ChunkRef, VerifiedBatch, Version, encode_record, take_record},
+    chunk_api::Durability,
     chunk_api::{ABSENT, DELETED, ON_DISK, STORED_HEADER, Synced, decode_batch},
-    namespace::calls,
+    namespace,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
@@ -64,7 +65,7 @@ impl RpcService for FakeNode {
                 let owner = ring.iter().min_by_key(|node| key.steps_to(node.id)).expect("a node");
                 Ok(ring_wire::node_value(*owner))
             }
-            calls::KEEPERS => Ok(ring_wire::neighbours_value(&self.neighbours())),
+            namespace::calls::KEEPERS => Ok(ring_wire::neighbours_value(&self.neighbours())),
             _ => Err("no such call".into()),
         }
     }
@@ -87,8 +88,8 @@ impl FakeNode {
             std::future::pending::<()>().await;
         }
         match path.as_str() {
-            "/chunks/put" if mood == Mood::Full => (StatusCode::INSUFFICIENT_STORAGE, Bytes::new()),
-            "/chunks/put" => {
+            calls::PUT if mood == Mood::Full => (StatusCode::INSUFFICIENT_STORAGE, Bytes::new()),
+            calls::PUT => {
                 self.puts.fetch_add(1, SeqCst);
                 let batch = VerifiedBatch::verify(body).expect("sound records");
                 self.store(batch.clone());
@@ -97,12 +98,12 @@ impl FakeNode {
                 }
                 (StatusCode::NO_CONTENT, Bytes::new())
             }
-            "/chunks/sync" => {
+            calls::SYNC => {
                 self.syncs.fetch_add(1, SeqCst);
                 let synced = Synced { running_for: self.started.lock().elapsed() };
                 (StatusCode::OK, postcard::to_allocvec(&synced).expect("plain data").into())
             }
-            "/chunks/secure" => {
+            calls::SECURE => {
                 self.secures.fetch_add(1, SeqCst);
                 let asked: Vec<ChunkRef> = decode_batch(&body).expect("a batch");
                 let missing = if *self.has_deleted.lock() { DELETED } else { ABSENT };
@@ -110,7 +111,7 @@ impl FakeNode {
                 let byte = |chunk: &ChunkRef| if chunks.contains_key(&chunk.id) { ON_DISK } else { missing };
                 (StatusCode::OK, asked.iter().map(byte).collect())
             }
-            "/chunks/get" => (StatusCode::OK, self.records(&decode_batch(&body).expect("a batch"))),
+            calls::GET => (StatusCode::OK, self.records(&decode_batch(&body).expect("a batch"))),
             other => panic!("{other} was asked"),
         }
     }
@@ -211,7 +212,7 @@ async fn serve_files(listener: TcpListener, node: Arc<FakeNode>, stop: Cancellat
         let service = service_fn(move |request| {
             let node = node.clone();
             async move {
-                let is_put = request.uri().path() == "/chunks/put";
+                let is_put = request.uri().path() == calls::PUT;
                 let (status, body) = node.answer(request).await;
                 let mut response = Response::new(Full::new(body));
                 if is_put {
@@ -246,7 +247,7 @@ fn refs(chunks: &[NewChunk]) -> Vec<ChunkRef> {
 async fn many_chunks_go_in_one_batch_an_owner_and_come_back_in_order() {
     let world = world().await;
     let written = chunks(300);
-    world.client.put(written.clone(), false).await.expect("stored");
+    world.client.put(written.clone(), Durability::Memory).await.expect("stored");
     let puts: Vec<u32> = world.nodes.iter().map(|node| node.puts.load(SeqCst)).collect();
     assert_eq!(puts, [1, 1, 1]);
     let back = world.client.get(&refs(&written)).await.expect("found");
@@ -258,7 +259,7 @@ async fn many_chunks_go_in_one_batch_an_owner_and_come_back_in_order() {
 async fn what_the_owner_lacks_is_found_elsewhere() {
     let world = world().await;
     let written = chunks(30);
-    world.client.put(written.clone(), false).await.expect("stored");
+    world.client.put(written.clone(), Durability::Memory).await.expect("stored");
     for node in &world.nodes[1..] {
         let moved: HashMap<_, _> = std::mem::take(&mut *node.chunks.lock());
         assert!(!moved.is_empty());
@@ -278,7 +279,7 @@ async fn what_nobody_has_is_said_before_the_deadline() {
 async fn a_full_owner_is_no_space() {
     let world = world().await;
     *world.nodes[2].mood.lock() = Mood::Full;
-    assert_eq!(world.client.put(chunks(50), false).await, Err(FsError::NoSpace));
+    assert_eq!(world.client.put(chunks(50), Durability::Memory).await, Err(FsError::NoSpace));
 }
 
 /// A put that is still on its way when a sync runs used to be noted before, and the sync took the note away.
@@ -286,10 +287,10 @@ async fn a_full_owner_is_no_space() {
 async fn every_put_is_synced_by_the_next_sync_and_only_by_that() {
     let world = world().await;
     let syncs = || world.nodes.iter().map(|node| node.syncs.load(SeqCst)).collect::<Vec<_>>();
-    world.client.put(chunks(50), true).await.expect("stored");
+    world.client.put(chunks(50), Durability::Disk).await.expect("stored");
     world.client.sync(&|_| None).await.expect("synced");
     assert_eq!(syncs(), [0, 0, 0], "what is durable needs no sync");
-    world.client.put(chunks(50), false).await.expect("stored");
+    world.client.put(chunks(50), Durability::Memory).await.expect("stored");
     world.client.sync(&|_| None).await.expect("synced");
     assert_eq!(syncs(), [1, 1, 1]);
     world.client.sync(&|_| None).await.expect("synced");
@@ -300,7 +301,7 @@ async fn every_put_is_synced_by_the_next_sync_and_only_by_that() {
 #[tokio::test]
 async fn a_sync_goes_on_without_one_silent_holder() {
     let world = world().await;
-    world.client.put(chunks(50), false).await.expect("stored");
+    world.client.put(chunks(50), Durability::Memory).await.expect("stored");
     world.fall_silent(1);
     let began = Instant::now();
     world.client.sync(&|_| None).await.expect("two of three have it on disk");
@@ -312,7 +313,7 @@ async fn a_sync_goes_on_without_one_silent_holder() {
 async fn a_holder_without_the_chunks_does_not_count_until_it_has_them() {
     let world = world_of(3, Duration::from_secs(4)).await;
     let written = chunks(50);
-    world.client.put(written.clone(), false).await.expect("stored");
+    world.client.put(written.clone(), Durability::Memory).await.expect("stored");
     world.fall_silent(1);
     *world.nodes[2].mood.lock() = Mood::Full;
     let on_their_way = world.nodes[2].power_cut();
@@ -334,7 +335,7 @@ async fn a_holder_without_the_chunks_does_not_count_until_it_has_them() {
 #[tokio::test]
 async fn a_holder_that_was_started_again_is_asked_for_each_chunk() {
     let world = world_of(3, Duration::from_secs(2)).await;
-    world.client.put(chunks(50), false).await.expect("stored");
+    world.client.put(chunks(50), Durability::Memory).await.expect("stored");
     let lost = [0, 1, 2].map(|node| world.nodes[node].power_cut());
     world.client.sync(&|_| None).await.expect_err("nobody has them any more");
     world.nodes[0].chunks.lock().extend(lost[0].clone());
@@ -349,7 +350,7 @@ async fn a_holder_that_was_started_again_is_asked_for_each_chunk() {
 async fn what_all_holders_have_lost_they_get_from_the_writer() {
     let world = world_of(3, Duration::from_secs(10)).await;
     let written = chunks(50);
-    world.client.put(written.clone(), false).await.expect("stored");
+    world.client.put(written.clone(), Durability::Memory).await.expect("stored");
     world.nodes.iter().for_each(|node| drop(node.power_cut()));
     let kept: HashMap<_, _> = written.iter().map(|chunk| (chunk.id, chunk.data.clone())).collect();
     world.client.sync(&|id| kept.get(&id).cloned()).await.expect("the writer has them");
@@ -360,7 +361,7 @@ async fn what_all_holders_have_lost_they_get_from_the_writer() {
 #[tokio::test]
 async fn what_was_deleted_meanwhile_needs_no_disk() {
     let world = world().await;
-    world.client.put(chunks(50), false).await.expect("stored");
+    world.client.put(chunks(50), Durability::Memory).await.expect("stored");
     world.fall_silent(1);
     for node in &world.nodes {
         *node.has_deleted.lock() = true;
@@ -375,13 +376,13 @@ async fn what_was_deleted_meanwhile_needs_no_disk() {
 async fn what_was_deleted_long_ago_is_known_to_the_namespace() {
     let mut world = world_of(3, Duration::from_secs(3)).await;
     let (dead, lost) = (1..=50u32, 51);
-    world.client.put(chunks(50), false).await.expect("stored");
+    world.client.put(chunks(50), Durability::Memory).await.expect("stored");
     world.nodes.iter().for_each(|node| drop(node.power_cut()));
     world.client.set_registry(Arc::new(Dead(dead)));
     world.client.sync(&|_| None).await.expect_err("they were put a moment ago: they may yet be in a file");
     world.client.settled_after = Duration::ZERO;
     world.client.sync(&|_| None).await.expect("no file has them");
-    world.client.put(chunks(lost), false).await.expect("stored");
+    world.client.put(chunks(lost), Durability::Memory).await.expect("stored");
     world.nodes.iter().for_each(|node| drop(node.power_cut()));
     let error = world.client.sync(&|_| None).await.expect_err("one of them is in a file");
     assert!(error.to_string().contains("f_chunk_51"), "{error}");
@@ -401,7 +402,7 @@ impl Registry for Dead {
 #[tokio::test]
 async fn a_sync_follows_the_chunks_to_their_new_holders() {
     let world = world_of(5, Duration::from_secs(20)).await;
-    world.client.put(chunks(200), false).await.expect("stored");
+    world.client.put(chunks(200), Durability::Memory).await.expect("stored");
     world.fall_silent(1);
     world.fall_silent(2);
     let began = Instant::now();
@@ -422,13 +423,13 @@ async fn a_sync_follows_the_chunks_to_their_new_holders() {
 #[tokio::test]
 async fn a_silent_owner_costs_a_put_a_moment() {
     let world = world().await;
-    world.client.put(chunks(1), false).await.expect("the routes are known");
+    world.client.put(chunks(1), Durability::Memory).await.expect("the routes are known");
     world.fall_silent(1);
     let began = Instant::now();
-    world.client.put(chunks(50), true).await.expect("two of three have it");
+    world.client.put(chunks(50), Durability::Disk).await.expect("two of three have it");
     assert!(began.elapsed() < Duration::from_secs(3), "it took {:?}", began.elapsed());
     let again = Instant::now();
-    world.client.put(chunks(60), true).await.expect("two of three have it");
+    world.client.put(chunks(60), Durability::Disk).await.expect("two of three have it");
     assert!(again.elapsed() < Duration::from_millis(500), "it took {:?}, though it was silent before", again.elapsed());
     assert_eq!([0, 2].map(|node| world.nodes[node].chunks.lock().len()), [60, 60]);
 }
@@ -437,7 +438,7 @@ async fn a_silent_owner_costs_a_put_a_moment() {
 async fn a_silent_holder_costs_a_get_a_moment() {
     let world = world().await;
     let written = chunks(50);
-    world.client.put(written.clone(), false).await.expect("stored");
+    world.client.put(written.clone(), Durability::Memory).await.expect("stored");
     world.fall_silent(1);
     let began = Instant::now();
     assert_eq!(world.client.get(&refs(&written)).await.expect("found").len(), 50);
@@ -452,7 +453,7 @@ async fn a_silent_holder_costs_a_get_a_moment() {
 async fn nobody_is_asked_twice_while_all_are_well() {
     let world = world().await;
     let written = chunks(300);
-    world.client.put(written.clone(), false).await.expect("stored");
+    world.client.put(written.clone(), Durability::Memory).await.expect("stored");
     world.client.sync(&|_| None).await.expect("synced");
     world.client.get(&refs(&written)).await.expect("found");
     let counts = |node: &Arc<FakeNode>| (node.puts.load(SeqCst), node.syncs.load(SeqCst), node.secures.load(SeqCst));

@@ -15,7 +15,7 @@ use chordfs_net::{
 use chordfs_types::{
     admin::RingStatus,
     chunk::ChunkRef,
-    chunk_api::{ChunkList, encode_refs},
+    chunk_api::{ChunkList, HasQuery, ListQuery, encode_refs},
     fs_error::FsError,
     namespace::{Answer, Query, Request, Response, calls, decode, encode},
     ring_id::{NodeRef, RingId},
@@ -120,10 +120,10 @@ impl Peers {
     }
 
     async fn copies_of(&self, node: &NodeRef, chunks: &[ChunkRef], verify: bool) -> Option<Vec<Copy>> {
-        let (size, path) = if verify { (READ, "/chunks/has?verify=true") } else { (LOOK_UP, "/chunks/has") };
+        let (size, target) = (if verify { READ } else { LOOK_UP }, HasQuery { verify }.target());
         let mut copies = Vec::with_capacity(chunks.len());
         for some in chunks.chunks(size) {
-            let answer = self.pool.post(node.files_address(), path, vec![encode_refs(some)], DEADLINE).await;
+            let answer = self.pool.post(node.files_address(), &target, vec![encode_refs(some)], DEADLINE).await;
             let answer = answer.inspect_err(|error| debug!(%node, %error, "no answer")).ok()?;
             if !answer.status.is_success() || answer.body.len() != some.len() {
                 debug!(%node, status = %answer.status, text = answer.text(), "not an answer to what was asked");
@@ -136,9 +136,8 @@ impl Peers {
 
     /// A page of all that a node stores.
     pub async fn stored(&self, node: &NodeRef, from: u64) -> Option<ChunkList> {
-        let arc = whole_circle();
-        let path = format!("/chunks/list?after={}&upto={}&from={from}", arc.after, arc.upto);
-        let answer = self.pool.request(node.files_address(), Method::GET, &path, HeaderMap::new(), vec![], DEADLINE);
+        let target = ListQuery::new(whole_circle(), from).target();
+        let answer = self.pool.request(node.files_address(), Method::GET, &target, HeaderMap::new(), vec![], DEADLINE);
         let answer = answer.await.inspect_err(|error| debug!(%node, %error, "no list")).ok()?;
         postcard::from_bytes(&answer.body).ok().filter(|_| answer.status.is_success())
     }

@@ -13,7 +13,7 @@ use chordfs_replication::{
 use chordfs_store::{Store, StoreError};
 use chordfs_types::{
     chunk::ChunkRef,
-    chunk_api::{ListedChunk, MAX_BATCH_CHUNKS},
+    chunk_api::{Durability, ListedChunk, MAX_BATCH_CHUNKS},
     ring_id::{NodeRef, RingArc},
 };
 use futures_util::future::join_all;
@@ -159,7 +159,7 @@ async fn send(node: &Node, pace: Option<&Pace>, holder: &NodeRef, batch: &[&List
     if records.is_empty() {
         return Ok(());
     }
-    node.peers.put(holder, records, true).await.map_err(|error| match error {
+    node.peers.put(holder, records, Durability::Disk).await.map_err(|error| match error {
         PeerError::NoSpace { node: full } => {
             let left = node.departure.status().map_or(0, |status| status.bytes_left);
             Trouble::Final(DrainError::NoSpace { node: full, needed_mib: left.div_ceil(1 << 20), free_mib: 0 })

@@ -72,7 +72,7 @@ impl FileService {
         }
         let version = self.namespace.next_version().await?;
         let chunk = NewChunk { file: attr.file.clone(), id: ChunkId { version, index }, data };
-        self.chunks.put(vec![chunk], self.defaults.durable).await?;
+        self.chunks.put(vec![chunk], self.defaults.durability).await?;
         Ok(vec![Extent { first: index, count: 1, version }])
     }
 }

@@ -3,10 +3,14 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use chordfs_net::chunk_client::NewChunk;
+use chordfs_net::{
+    chunk_client::{Kept, NewChunk},
+    clients::{ChunkTransport, NamespaceClient},
+};
 use chordfs_tables::Tables;
 use chordfs_types::{
     chunk::{ChunkRef, Version},
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{
         Answer, Attr, Change, EntryName, FileKind, Ino, NamespaceOp, NewNode, OpId, Query, RenameMode, Reply,
@@ -15,8 +19,6 @@ use chordfs_types::{
 };
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-
-use super::{Chunks, Namespace};
 
 /// Entries or extents per answer: small, so that paging happens.
 pub const PAGE: usize = 5;
@@ -144,7 +146,7 @@ fn short_page(answer: Answer) -> Answer {
     }
 }
 
-impl Namespace for FakeNamespace {
+impl NamespaceClient for FakeNamespace {
     fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
         Box::pin(async move {
             let mut log = self.log.lock();
@@ -168,7 +170,7 @@ impl Namespace for FakeNamespace {
 
     fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
         Box::pin(async move {
-            match Namespace::apply(self, Change::AllocateVersions { count: 1 }).await? {
+            match NamespaceClient::apply(self, Change::AllocateVersions { count: 1 }).await? {
                 Reply::Versions(block) => Ok(block.first),
                 other => panic!("{other:?}"),
             }
@@ -222,8 +224,8 @@ impl FakeChunks {
     }
 }
 
-impl Chunks for FakeChunks {
-    fn put(&self, chunks: Vec<NewChunk>, _durable: bool) -> BoxFuture<'_, Result<(), FsError>> {
+impl ChunkTransport for FakeChunks {
+    fn put(&self, chunks: Vec<NewChunk>, _: Durability) -> BoxFuture<'_, Result<(), FsError>> {
         Box::pin(async move {
             self.failure.lock().clone().map_or(Ok(()), Err)?;
             let bytes = chunks.iter().map(|chunk| chunk.data.len()).sum();
@@ -243,5 +245,9 @@ impl Chunks for FakeChunks {
             let missing = |chunk: &ChunkRef| FsError::NoReplica { detail: format!("{chunk:?}") };
             chunks.iter().map(|chunk| stored.get(chunk).cloned().ok_or_else(|| missing(chunk))).collect()
         })
+    }
+
+    fn sync<'a>(&'a self, _: Kept<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -4,7 +4,6 @@
 //! so that `http/` only translates. Every method works with bounded memory, whatever the size of the file, and nothing
 //! is visible in the namespace before it is complete. POSIX rules and caching are the mount's business.
 
-pub mod backend;
 pub mod chunk_upload;
 #[cfg(test)]
 pub(crate) mod fakes;
@@ -12,13 +11,14 @@ pub mod path;
 pub mod read;
 pub mod whole_upload;
 
+use chordfs_net::clients::{ChunkTransport, NamespaceClient};
 use std::sync::Arc;
 
-pub use backend::{Chunks, Namespace};
 use bytes::Bytes;
 use chordfs_net::{chunk_client::ChunkClient, session::Session};
 use chordfs_types::{
     chunk::{CHUNK_BYTES, ChunkName},
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{Answer, Attr, DirEntry, EntryName, FileKind, Ino, NewNode, Query, Reply},
 };
@@ -32,22 +32,27 @@ pub struct FileDefaults {
     pub gid: u32,
     /// Permission bits, 0..=0o7777.
     pub mode: u16,
-    /// Whether an answered upload is on the disks of its holders.
-    pub durable: bool,
+    /// Where the chunks of an answered upload are.
+    pub durability: Durability,
 }
 
 impl Default for FileDefaults {
     /// The files belong to whoever runs the node.
     fn default() -> Self {
-        Self { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), mode: 0o644, durable: false }
+        Self {
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            mode: 0o644,
+            durability: Durability::Memory,
+        }
     }
 }
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct FileService {
-    namespace: Arc<dyn Namespace>,
-    chunks: Arc<dyn Chunks>,
+    namespace: Arc<dyn NamespaceClient>,
+    chunks: Arc<dyn ChunkTransport>,
     defaults: Arc<FileDefaults>,
 }
 
@@ -72,7 +77,7 @@ impl FileService {
     }
 
     /// Over any namespace and any store of chunks.
-    pub fn over(namespace: Arc<dyn Namespace>, chunks: Arc<dyn Chunks>, defaults: FileDefaults) -> Self {
+    pub fn over(namespace: Arc<dyn NamespaceClient>, chunks: Arc<dyn ChunkTransport>, defaults: FileDefaults) -> Self {
         Self { namespace, chunks, defaults: Arc::new(defaults) }
     }
 

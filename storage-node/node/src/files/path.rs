@@ -4,6 +4,7 @@
 //! symlinks' targets spliced in. A target that leaves the tree, absolute ones included, leads nowhere: the tree does not
 //! know where it is mounted.
 
+use chordfs_net::clients::NamespaceClient;
 use std::collections::VecDeque;
 
 use chordfs_types::{
@@ -11,13 +12,13 @@ use chordfs_types::{
     namespace::{Answer, Attr, EntryName, FileKind, Ino, Query},
 };
 
-use super::{Namespace, unexpected};
+use super::unexpected;
 
 /// How many symlinks one path may lead through.
 pub const MAX_SYMLINK_HOPS: u32 = 8;
 
 /// `NoEntry` also where a symlink leads out of the tree or round in circles. Never answers a symlink.
-pub async fn resolve(namespace: &dyn Namespace, path: &[EntryName]) -> Result<Attr, FsError> {
+pub async fn resolve(namespace: &dyn NamespaceClient, path: &[EntryName]) -> Result<Attr, FsError> {
     match namespace.query(Query::Resolve { path: path.to_vec() }).await {
         Ok(Answer::Attr(attr)) if attr.kind != FileKind::Symlink => Ok(attr),
         Ok(Answer::Attr(_)) | Err(FsError::NotDirectory) => walk(namespace, path).await,
@@ -31,7 +32,7 @@ enum Step {
     Down(EntryName),
 }
 
-async fn walk(namespace: &dyn Namespace, path: &[EntryName]) -> Result<Attr, FsError> {
+async fn walk(namespace: &dyn NamespaceClient, path: &[EntryName]) -> Result<Attr, FsError> {
     let mut todo: VecDeque<Step> = path.iter().cloned().map(Step::Down).collect();
     let mut trail = vec![get_attr(namespace, Ino::ROOT).await?];
     let mut hops = 0;
@@ -60,21 +61,21 @@ async fn walk(namespace: &dyn Namespace, path: &[EntryName]) -> Result<Attr, FsE
     Ok(trail.pop().expect("the root stays on the trail"))
 }
 
-async fn get_attr(namespace: &dyn Namespace, ino: Ino) -> Result<Attr, FsError> {
+async fn get_attr(namespace: &dyn NamespaceClient, ino: Ino) -> Result<Attr, FsError> {
     match namespace.query(Query::GetAttr { ino }).await? {
         Answer::Attr(attr) => Ok(attr),
         other => Err(unexpected("GetAttr", &other)),
     }
 }
 
-async fn lookup(namespace: &dyn Namespace, parent: Ino, name: EntryName) -> Result<Attr, FsError> {
+async fn lookup(namespace: &dyn NamespaceClient, parent: Ino, name: EntryName) -> Result<Attr, FsError> {
     match namespace.query(Query::Lookup { parent, name }).await? {
         Answer::Attr(attr) => Ok(attr),
         other => Err(unexpected("Lookup", &other)),
     }
 }
 
-async fn read_link(namespace: &dyn Namespace, ino: Ino) -> Result<Vec<Step>, FsError> {
+async fn read_link(namespace: &dyn NamespaceClient, ino: Ino) -> Result<Vec<Step>, FsError> {
     let target = match namespace.query(Query::ReadLink { ino }).await? {
         Answer::Target(target) => target,
         other => return Err(unexpected("ReadLink", &other)),

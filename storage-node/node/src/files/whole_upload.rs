@@ -5,6 +5,7 @@
 //! that goes away, or a ring that fails, leaves nothing: dropping the upload lets go of the nameless file, and the
 //! namespace deletes it.
 
+use chordfs_net::clients::NamespaceClient;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -17,7 +18,7 @@ use chordfs_types::{
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::{FileService, Namespace, entry_attr};
+use super::{FileService, entry_attr};
 
 /// What is put and committed at once. With [`MAX_IN_FLIGHT`] and the batch being filled: the memory of one upload.
 const BATCH_BYTES: usize = 4 << 20;
@@ -112,7 +113,7 @@ async fn store_batch(service: FileService, attr: Attr, first: u32, data: Bytes) 
         chunks.push(NewChunk { file: attr.file.clone(), id: ChunkId { version, index }, data });
     }
     let extent = Extent { first, count: chunks.len() as u32, version };
-    service.chunks.put(chunks, service.defaults.durable).await?;
+    service.chunks.put(chunks, service.defaults.durability).await?;
     let commit = Commit { extents: vec![extent], size_at_least: size, ..Commit::default() };
     service.namespace.apply(Change::Commit { ino: attr.ino, commit }).await.map(drop)
 }
@@ -123,7 +124,7 @@ fn finished(batch: Result<Result<(), FsError>, tokio::task::JoinError>) -> Resul
 
 /// Lets go of a nameless file when dropped, and so deletes it; unless it has got a name.
 struct Held {
-    namespace: Arc<dyn Namespace>,
+    namespace: Arc<dyn NamespaceClient>,
     ino: Option<Ino>,
 }
 
@@ -136,7 +137,7 @@ impl Drop for Held {
     }
 }
 
-async fn release(namespace: Arc<dyn Namespace>, ino: Ino) {
+async fn release(namespace: Arc<dyn NamespaceClient>, ino: Ino) {
     if let Err(error) = namespace.apply(Change::Release { inos: vec![ino] }).await {
         warn!(ino = ino.0, %error, "a part of an upload stays until this node's session ends");
     }

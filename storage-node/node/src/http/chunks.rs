@@ -13,23 +13,21 @@ use axum::{
     routing::{get, post},
 };
 use bytes::{Bytes, BytesMut};
-use chordfs_replication::descent::Left;
 use chordfs_store::{Secured, Store, StoreError};
 use chordfs_types::{
     chunk::{ChunkRef, ChunkRun, VerifiedBatch},
     chunk_api::{
-        ABSENT, DELETED, MAX_BATCH_BYTES, MAX_BATCH_CHUNKS, NEIGHBOURS_HEADER, ON_DISK, STORED_HEADER, Space, Synced,
-        decode_batch,
+        ABSENT, ArcDigest, DELETED, DigestQuery, Durability, HasQuery, ListQuery, MAX_BATCH_BYTES, MAX_BATCH_CHUNKS,
+        NEIGHBOURS_HEADER, ON_DISK, PutQuery, STORED_HEADER, Space, Synced, calls, decode_batch,
     },
-    ring_id::{RingArc, RingId},
+    compare_api::OfferQuery,
 };
 use futures_util::StreamExt;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::time::{Duration, timeout};
 
-use super::compare;
+use super::compare::{self, left};
 use crate::replica::{
-    peer::ArcDigest,
     traffic::Traffic,
     write::{PutError, Writer},
 };
@@ -52,45 +50,28 @@ pub struct ChunkPlane {
 
 pub fn routes(plane: ChunkPlane) -> Router {
     Router::new()
-        .route("/chunks/put", post(put))
-        .route("/chunks/get", post(get_chunks))
-        .route("/chunks/has", post(has))
-        .route("/chunks/delete", post(delete))
-        .route("/chunks/sync", post(sync))
-        .route("/chunks/secure", post(secure))
-        .route("/chunks/list", get(list))
-        .route("/chunks/digest", get(digest))
-        .route("/chunks/space", get(space))
+        .route(calls::PUT, post(put))
+        .route(calls::GET, post(get_chunks))
+        .route(calls::HAS, post(has))
+        .route(calls::DELETE, post(delete))
+        .route(calls::SYNC, post(sync))
+        .route(calls::SECURE, post(secure))
+        .route(calls::LIST, get(list))
+        .route(calls::DIGEST, get(digest))
+        .route(calls::SPACE, get(space))
         .merge(compare::routes())
         .with_state(plane)
 }
 
-#[derive(Deserialize)]
-struct PutParams {
-    copies: u8,
-    #[serde(default)]
-    durable: bool,
-    /// The three of an offer, where this is what was wanted of it.
-    from: Option<u32>,
-    #[serde(default)]
-    left: u64,
-    #[serde(default)]
-    left_bytes: u64,
-}
-
-async fn put(
-    State(plane): State<ChunkPlane>,
-    Query(params): Query<PutParams>,
-    body: Body,
-) -> Result<Response, Refusal> {
+async fn put(State(plane): State<ChunkPlane>, Query(query): Query<PutQuery>, body: Body) -> Result<Response, Refusal> {
     let batch = VerifiedBatch::verify(gather(body).await?).map_err(|error| Refusal::bad(error.to_string()))?;
-    match params.copies {
-        1 => match params.from {
-            Some(from) => put_brought(&plane, RingId(from), &params, batch).await?,
-            None => plane.writer.put_local(batch, params.durable).await?,
+    match query.copies {
+        PutQuery::LOCAL => match query.offer() {
+            Some(offer) => put_offered(&plane, offer, query.durability, batch).await?,
+            None => plane.writer.put_local(batch, query.durability).await?,
         },
-        3 => {
-            let stored = plane.writer.put(batch, params.durable).await?;
+        PutQuery::AS_OWNER => {
+            let stored = plane.writer.put(batch, query.durability).await?;
             return Ok((StatusCode::NO_CONTENT, [(STORED_HEADER, json_header(&stored))]).into_response());
         }
         copies => return Err(Refusal::bad(format!("copies={copies}: only 1 (store here) and 3 (as owner) are known"))),
@@ -99,15 +80,14 @@ async fn put(
 }
 
 /// A copy that repair brings.
-async fn put_brought(
+async fn put_offered(
     plane: &ChunkPlane,
-    from: RingId,
-    params: &PutParams,
+    offer: OfferQuery,
+    durability: Durability,
     batch: VerifiedBatch,
 ) -> Result<(), PutError> {
-    let stored = plane.writer.put_local(batch.clone(), params.durable).await;
-    let left = Left { chunks: params.left, bytes: params.left_bytes };
-    plane.traffic.brought(from, left, &batch, stored.is_ok());
+    let stored = plane.writer.put_local(batch.clone(), durability).await;
+    plane.traffic.brought(offer.from, left(&offer), &batch, stored.is_ok());
     stored
 }
 
@@ -128,15 +108,9 @@ async fn get_chunks(State(plane): State<ChunkPlane>, body: Body) -> Result<Respo
     answer.body(Body::from_stream(stream)).map_err(|error| Refusal::internal(error.to_string()))
 }
 
-#[derive(Deserialize)]
-struct HasParams {
-    #[serde(default)]
-    verify: bool,
-}
-
-async fn has(State(plane): State<ChunkPlane>, Query(params): Query<HasParams>, body: Body) -> Result<Bytes, Refusal> {
+async fn has(State(plane): State<ChunkPlane>, Query(query): Query<HasQuery>, body: Body) -> Result<Bytes, Refusal> {
     let asked: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
-    if params.verify {
+    if query.verify {
         let read = blocking(move || plane.store.verify(&asked)).await?;
         return Ok(read.into_iter().map(|copy| copy as u8).collect());
     }
@@ -167,27 +141,13 @@ async fn secure(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Re
     Ok(secured.into_iter().map(byte).collect())
 }
 
-#[derive(Deserialize)]
-struct ArcParams {
-    after: u32,
-    upto: u32,
-    #[serde(default)]
-    from: u64,
-}
-
-impl ArcParams {
-    fn arc(&self) -> RingArc {
-        RingArc::new(RingId(self.after), RingId(self.upto))
-    }
-}
-
-async fn list(State(plane): State<ChunkPlane>, Query(params): Query<ArcParams>) -> Result<Bytes, Refusal> {
-    let page = blocking(move || plane.store.list(params.arc(), params.from, LIST_PAGE)).await?;
+async fn list(State(plane): State<ChunkPlane>, Query(query): Query<ListQuery>) -> Result<Bytes, Refusal> {
+    let page = blocking(move || plane.store.list(query.arc(), query.from, LIST_PAGE)).await?;
     encode(&page)
 }
 
-async fn digest(State(plane): State<ChunkPlane>, Query(params): Query<ArcParams>) -> Result<Bytes, Refusal> {
-    let (count, digest) = blocking(move || Ok(plane.store.digest(params.arc()))).await?;
+async fn digest(State(plane): State<ChunkPlane>, Query(query): Query<DigestQuery>) -> Result<Bytes, Refusal> {
+    let (count, digest) = blocking(move || Ok(plane.store.digest(query.arc()))).await?;
     encode(&ArcDigest { count, digest })
 }
 

@@ -12,41 +12,24 @@ use bytes::Bytes;
 use chordfs_replication::descent::Left;
 use chordfs_types::{
     chunk_api::{MAX_BATCH_BYTES, MAX_BATCH_CHUNKS},
-    compare_api::{MAX_QUESTION_BYTES, decode_arcs, decode_chunks, decode_ids_request, encode},
-    ring_id::RingId,
+    compare_api::{MAX_QUESTION_BYTES, OfferQuery, calls, decode_arcs, decode_chunks, decode_ids_request, encode},
 };
-use serde::Deserialize;
 
 use super::chunks::{ChunkPlane, Refusal, blocking, gather_up_to};
 
 pub fn routes() -> Router<ChunkPlane> {
     Router::new()
-        .route("/chunks/digests", post(digests))
-        .route("/chunks/ids", post(ids))
-        .route("/chunks/offer", post(offer))
-        .route("/chunks/fetch", post(fetch))
-        .route("/chunks/confirm", post(confirm))
-        .route("/chunks/gone", post(gone))
+        .route(calls::DIGESTS, post(digests))
+        .route(calls::IDS, post(ids))
+        .route(calls::OFFER, post(offer))
+        .route(calls::FETCH, post(fetch))
+        .route(calls::CONFIRM, post(confirm))
+        .route(calls::GONE, post(gone))
 }
 
-/// Who brings chunks, and how much it still means to bring.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub struct Bringing {
-    from: u32,
-    #[serde(default)]
-    left: u64,
-    #[serde(default)]
-    left_bytes: u64,
-}
-
-impl Bringing {
-    pub fn from(&self) -> RingId {
-        RingId(self.from)
-    }
-
-    pub fn left(&self) -> Left {
-        Left { chunks: self.left, bytes: self.left_bytes }
-    }
+/// What the node that offers still means to bring.
+pub(super) fn left(offer: &OfferQuery) -> Left {
+    Left { chunks: offer.left, bytes: offer.left_bytes }
 }
 
 async fn digests(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
@@ -61,13 +44,9 @@ async fn ids(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refus
     Ok(encode(&page).into())
 }
 
-async fn offer(
-    State(plane): State<ChunkPlane>,
-    Query(bringing): Query<Bringing>,
-    body: Body,
-) -> Result<Bytes, Refusal> {
+async fn offer(State(plane): State<ChunkPlane>, Query(offer): Query<OfferQuery>, body: Body) -> Result<Bytes, Refusal> {
     let chunks = decode_chunks(&question(body).await?).map_err(Refusal::bad)?;
-    Ok(plane.traffic.answer_offer(&plane.store, bringing.from(), bringing.left(), &chunks).into())
+    Ok(plane.traffic.answer_offer(&plane.store, offer.from, left(&offer), &chunks).into())
 }
 
 async fn fetch(State(plane): State<ChunkPlane>, body: Body) -> Result<Response, Refusal> {

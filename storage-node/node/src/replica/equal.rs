@@ -11,6 +11,7 @@ use chordfs_replication::{
 };
 use chordfs_types::{
     chunk::VerifiedBatch,
+    chunk_api::Durability,
     compare_api::{ArcSum, ChunkAt, GONE, IdsRequest, SEND},
     ring_id::{Neighbours, NodeRef, RingArc},
 };
@@ -161,7 +162,7 @@ impl Repair {
         let batch = VerifiedBatch::verify(self.peers.fetch(holder, &claimed.chunks).await?)?;
         let moved = Left { chunks: batch.records.len() as u64, bytes: batch.bytes.len() as u64 };
         let store = self.store.clone();
-        let stored = blocking(move || store.put(&batch, true)).await?.stored;
+        let stored = blocking(move || store.put(&batch, Durability::Disk)).await?.stored;
         self.traffic.moved(Direction::Incoming, moved);
         Ok(stored as u64)
     }

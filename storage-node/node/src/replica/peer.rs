@@ -7,12 +7,12 @@ use chordfs_net::http_pool::{HttpAnswer, HttpError, HttpPool};
 use chordfs_replication::descent::Left;
 use chordfs_types::{
     chunk::{ChunkRef, ChunkRun},
-    chunk_api::{ChunkList, encode_refs, encode_runs},
-    compare_api::{self, ArcSum, ChunkAt, IdsPage, IdsRequest, check_page},
+    chunk_api::{ArcDigest, ChunkList, DigestQuery, Durability, ListQuery, PutQuery, calls, encode_refs, encode_runs},
+    compare_api::{self, ArcSum, ChunkAt, IdsPage, IdsRequest, OfferQuery, calls as compare_calls, check_page},
     ring_id::{NodeRef, RingArc, RingId},
 };
 use hyper::{HeaderMap, Method, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use thiserror::Error;
 
 #[derive(Clone, Debug, Error)]
@@ -27,13 +27,6 @@ pub enum PeerError {
     Answer { node: NodeRef, reason: String },
 }
 
-/// Count and order-independent digest of the chunks in an arc: equal means equal sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArcDigest {
-    pub count: u64,
-    pub digest: u64,
-}
-
 /// Who brings chunks, and how much it still means to bring.
 #[derive(Clone, Copy, Debug)]
 pub struct Sender {
@@ -42,8 +35,8 @@ pub struct Sender {
 }
 
 impl Sender {
-    fn query(&self) -> String {
-        format!("from={}&left={}&left_bytes={}", self.node, self.left.chunks, self.left.bytes)
+    fn query(&self) -> OfferQuery {
+        OfferQuery { from: self.node, left: self.left.chunks, left_bytes: self.left.bytes }
     }
 }
 
@@ -59,18 +52,17 @@ impl Peers {
     }
 
     /// Stores records there and nowhere else.
-    pub async fn put(&self, node: &NodeRef, records: Vec<Bytes>, durable: bool) -> Result<(), PeerError> {
-        let path = if durable { "/chunks/put?copies=1&durable=true" } else { "/chunks/put?copies=1&durable=false" };
-        self.post(node, path, records).await.map(drop)
+    pub async fn put(&self, node: &NodeRef, records: Vec<Bytes>, durability: Durability) -> Result<(), PeerError> {
+        self.post(node, &PutQuery::local(durability).target(), records).await.map(drop)
     }
 
     /// The records that it has of these, one after the other.
     pub async fn get(&self, node: &NodeRef, chunks: &[ChunkRef]) -> Result<Bytes, PeerError> {
-        Ok(self.post(node, "/chunks/get", vec![encode_refs(chunks)]).await?.body)
+        Ok(self.post(node, calls::GET, vec![encode_refs(chunks)]).await?.body)
     }
 
     pub async fn has(&self, node: &NodeRef, chunks: &[ChunkRef]) -> Result<Vec<bool>, PeerError> {
-        let body = self.post(node, "/chunks/has", vec![encode_refs(chunks)]).await?.body;
+        let body = self.post(node, calls::HAS, vec![encode_refs(chunks)]).await?.body;
         if body.len() != chunks.len() {
             let reason = format!("{} answers to {} questions", body.len(), chunks.len());
             return Err(PeerError::Answer { node: *node, reason });
@@ -79,28 +71,27 @@ impl Peers {
     }
 
     pub async fn delete(&self, node: &NodeRef, runs: &[ChunkRun]) -> Result<(), PeerError> {
-        self.post(node, "/chunks/delete", vec![encode_runs(runs)]).await.map(drop)
+        self.post(node, calls::DELETE, vec![encode_runs(runs)]).await.map(drop)
     }
 
     /// Returns when all that it has acknowledged is on its disk.
     pub async fn sync(&self, node: &NodeRef) -> Result<(), PeerError> {
-        self.post(node, "/chunks/sync", vec![]).await.map(drop)
+        self.post(node, calls::SYNC, vec![]).await.map(drop)
     }
 
     pub async fn digest(&self, node: &NodeRef, arc: RingArc) -> Result<ArcDigest, PeerError> {
-        let answer = self.get_path(node, &format!("/chunks/digest?after={}&upto={}", arc.after, arc.upto)).await?;
+        let answer = self.get_path(node, &DigestQuery::new(arc).target()).await?;
         decode(node, &answer.body)
     }
 
     /// All chunks that it has in the arc, page by page.
     pub async fn list(&self, node: &NodeRef, arc: RingArc, from: u64) -> Result<ChunkList, PeerError> {
-        let path = format!("/chunks/list?after={}&upto={}&from={from}", arc.after, arc.upto);
-        decode(node, &self.get_path(node, &path).await?.body)
+        decode(node, &self.get_path(node, &ListQuery::new(arc, from).target()).await?.body)
     }
 
     /// What its chunks of each arc come to.
     pub async fn sums(&self, node: &NodeRef, arcs: &[RingArc]) -> Result<Vec<ArcSum>, PeerError> {
-        let answer = self.question(node, "/chunks/digests", compare_api::encode(&arcs)).await?;
+        let answer = self.question(node, compare_calls::DIGESTS, compare_api::encode(&arcs)).await?;
         let sums: Vec<ArcSum> = decode(node, &answer)?;
         match sums.len() == arcs.len() {
             true => Ok(sums),
@@ -110,36 +101,35 @@ impl Peers {
 
     /// A page of what it has in the arcs, checked to be in order.
     pub async fn ids(&self, node: &NodeRef, request: &IdsRequest) -> Result<IdsPage, PeerError> {
-        let page: IdsPage = decode(node, &self.question(node, "/chunks/ids", compare_api::encode(request)).await?)?;
+        let page: IdsPage =
+            decode(node, &self.question(node, compare_calls::IDS, compare_api::encode(request)).await?)?;
         check_page(request, &page).map_err(|reason| wrong(node, reason))?;
         Ok(page)
     }
 
     /// One of [`compare_api::HERE`], [`compare_api::SEND`], [`compare_api::COMING`], [`compare_api::GONE`] for each.
     pub async fn offer(&self, node: &NodeRef, from: &Sender, chunks: &[ChunkAt]) -> Result<Vec<u8>, PeerError> {
-        let path = format!("/chunks/offer?{}", from.query());
-        self.byte_each(node, &path, chunks).await
+        self.byte_each(node, &from.query().target(), chunks).await
     }
 
     /// [`Peers::put`] of what was wanted of an offer.
     pub async fn bring(&self, node: &NodeRef, from: &Sender, records: Vec<Bytes>) -> Result<(), PeerError> {
-        let path = format!("/chunks/put?copies=1&durable=true&{}", from.query());
-        self.post(node, &path, records).await.map(drop)
+        self.post(node, &PutQuery::accepted(from.query()).target(), records).await.map(drop)
     }
 
     /// The records that it has of these, one after the other.
     pub async fn fetch(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<Bytes, PeerError> {
-        self.question(node, "/chunks/fetch", compare_api::encode(&chunks)).await
+        self.question(node, compare_calls::FETCH, compare_api::encode(&chunks)).await
     }
 
     /// Tells it that these were deleted for good.
     pub async fn say_gone(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<(), PeerError> {
-        self.question(node, "/chunks/gone", compare_api::encode(&chunks)).await.map(drop)
+        self.question(node, compare_calls::GONE, compare_api::encode(&chunks)).await.map(drop)
     }
 
     /// For each, whether it has it on its disk, and has read it back sound just now.
     pub async fn confirm(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<Vec<bool>, PeerError> {
-        let answer = self.byte_each(node, "/chunks/confirm", chunks).await?;
+        let answer = self.byte_each(node, compare_calls::CONFIRM, chunks).await?;
         Ok(answer.into_iter().map(|byte| byte == 1).collect())
     }
 

@@ -137,7 +137,7 @@ impl TestNode {
 
     fn put(&self, chunks: &[ChunkRef]) {
         for part in chunks.chunks(1024) {
-            self.store.put(&batch(part), false).unwrap();
+            self.store.put(&batch(part), chordfs_types::chunk_api::Durability::Memory).unwrap();
         }
     }
 

@@ -17,6 +17,7 @@ use chordfs_replication::{
 use chordfs_store::{Store, StoreError};
 use chordfs_types::{
     chunk::VerifiedBatch,
+    chunk_api::Durability,
     ring_id::{Neighbours, NodeRef},
 };
 use thiserror::Error;
@@ -67,16 +68,16 @@ impl Writer {
     }
 
     /// Stores a batch here only.
-    pub async fn put_local(&self, batch: VerifiedBatch, durable: bool) -> Result<(), PutError> {
+    pub async fn put_local(&self, batch: VerifiedBatch, durability: Durability) -> Result<(), PutError> {
         let admitted = self.departure.admit().await;
         let _admitted = admitted.map_err(|neighbours| PutError::Misdirected { neighbours })?;
-        Ok(self.store_here(batch, durable).await?)
+        Ok(self.store_here(batch, durability).await?)
     }
 
-    async fn store_here(&self, batch: VerifiedBatch, durable: bool) -> Result<(), StoreError> {
+    async fn store_here(&self, batch: VerifiedBatch, durability: Durability) -> Result<(), StoreError> {
         let (store, departure) = (self.store.clone(), self.departure.clone());
         let stored = tokio::task::spawn_blocking(move || {
-            let stored = store.put(&batch, durable)?;
+            let stored = store.put(&batch, durability)?;
             departure.note(&batch);
             Ok(stored)
         });
@@ -84,7 +85,7 @@ impl Writer {
     }
 
     /// Stores a batch as its owner; says who has it by now.
-    pub async fn put(&self, batch: VerifiedBatch, durable: bool) -> Result<Vec<NodeRef>, PutError> {
+    pub async fn put(&self, batch: VerifiedBatch, durability: Durability) -> Result<Vec<NodeRef>, PutError> {
         let admitted = self.departure.admit().await;
         let _admitted = admitted.map_err(|neighbours| PutError::Misdirected { neighbours })?;
         let neighbours = self.neighbours();
@@ -95,7 +96,7 @@ impl Writer {
                 Err(PutError::NoQuorum { stored: 0, required, reason: "the ring is still coming together".into() })
             }
             PutVerdict::Own { others, required } => {
-                self.spread(batch, neighbours.node, others, required, durable).await
+                self.spread(batch, neighbours.node, others, required, durability).await
             }
         }
     }
@@ -107,21 +108,21 @@ impl Writer {
         me: NodeRef,
         others: Vec<NodeRef>,
         required: usize,
-        durable: bool,
+        durability: Durability,
     ) -> Result<Vec<NodeRef>, PutError> {
         let mut spread = Spread::new(self.repair.clone());
         let wanted = recipients(&others, |node| self.departure.peer_drains(node), self.departure.drains());
         let mut others = others.into_iter();
         for node in others.by_ref().take(wanted) {
-            self.pass_on(&mut spread, node, batch.clone(), durable);
+            self.pass_on(&mut spread, node, batch.clone(), durability);
         }
-        match self.store_here(batch.clone(), durable).await {
+        match self.store_here(batch.clone(), durability).await {
             Ok(()) => spread.stored.push(me),
             Err(error) => {
                 debug!(%error, "the owner cannot keep a batch; the next node does");
                 spread.note_failure(matches!(error, StoreError::NoSpace { .. }), error.to_string());
                 if let Some(node) = others.next() {
-                    self.pass_on(&mut spread, node, batch.clone(), durable);
+                    self.pass_on(&mut spread, node, batch.clone(), durability);
                 }
             }
         }
@@ -130,7 +131,7 @@ impl Writer {
             if spread.open == 0 {
                 // A holder failed: the next node takes its place.
                 let Some(node) = others.next() else { return Err(spread.failure(required)) };
-                self.pass_on(&mut spread, node, batch.clone(), durable);
+                self.pass_on(&mut spread, node, batch.clone(), durability);
             }
             match timeout_at(end, spread.arrived.recv()).await {
                 Ok(Some(result)) => spread.count(result),
@@ -144,12 +145,12 @@ impl Writer {
     }
 
     /// Goes on after the acknowledgement, too, if [`Begun`] lets it: the third copy is only late, not dropped.
-    fn pass_on(&self, spread: &mut Spread, node: NodeRef, batch: VerifiedBatch, durable: bool) {
+    fn pass_on(&self, spread: &mut Spread, node: NodeRef, batch: VerifiedBatch, durability: Durability) {
         let (peers, repair, copies) = (self.peers.clone(), self.repair.clone(), spread.copies.clone());
         let flight = Arc::new(self.traffic.depart(&node, batch));
         let under_way = Arc::downgrade(&flight);
         let task = tokio::spawn(async move {
-            let result = peers.put(&node, vec![flight.bytes()], durable).await;
+            let result = peers.put(&node, vec![flight.bytes()], durability).await;
             drop(flight);
             if let Err(error) = &result {
                 debug!(peer = %node, %error, "a copy was not taken; repair will bring it");

@@ -21,6 +21,7 @@ use chordfs_store::{DataFolder, Store, StoreOptions};
 use chordfs_tables::Tables;
 use chordfs_types::{
     chunk::{ChunkId, FileName, VerifiedBatch, Version, chunk_key, encode_record},
+    chunk_api::Durability,
     compare_api::{ChunkAt, IdsRequest},
     fs_error::FsError,
     namespace::{
@@ -76,7 +77,7 @@ fn make_equal(a: &Store, b: &Store) {
         let (gone, send): (Vec<ChunkAt>, Vec<ChunkAt>) = missing.partition(|chunk| to.is_buried(chunk));
         from.delete_at(&gone);
         for record in from.records_at(&send, u64::MAX).unwrap() {
-            to.put(&VerifiedBatch::verify(record).unwrap(), false).unwrap();
+            to.put(&VerifiedBatch::verify(record).unwrap(), Durability::Memory).unwrap();
         }
     }
 }
@@ -143,7 +144,7 @@ impl Ring {
         }
         let batch = VerifiedBatch::verify(records.freeze()).unwrap();
         for store in self.there() {
-            store.put(&batch, false).unwrap();
+            store.put(&batch, Durability::Memory).unwrap();
         }
         self.pending.push(Pending { ino, extent: Extent { first, count, version: block.first } });
     }

@@ -14,6 +14,7 @@ use std::{
 use chordfs_store::Damaged;
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, VerifiedBatch},
+    chunk_api::Durability,
     namespace::{Answer, Extent, Query},
     ring_id::{NodeRef, RingArc, RingId},
 };
@@ -179,7 +180,7 @@ async fn replace_from(shared: &Shared, node: &NodeRef, damaged: &Damaged) -> Res
         Ok(_) => return Ok(false),
         Err(error) => return Err(PeerError::Answer { node: *node, reason: error.to_string() }),
     };
-    if let Err(error) = shared.blocking(move |store| store.put(&batch, true)).await {
+    if let Err(error) = shared.blocking(move |store| store.put(&batch, Durability::Disk)).await {
         warn!(%error, chunk = %shown(&chunk), "a sound copy of a damaged chunk could not be stored");
         let reason = format!("the copy was not stored here: {error}");
         return Err(PeerError::Answer { node: *node, reason });

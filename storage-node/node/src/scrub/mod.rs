@@ -25,6 +25,7 @@ mod report;
 mod routes;
 mod suspects;
 
+use chordfs_net::clients::NamespaceClient;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use chordfs_namespace::Namespace;
@@ -37,7 +38,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::report::unix_now;
 use self::{mark::Mark, mend::Mender, orphans::Orphans, pass::Reader, report::Report};
-use crate::{driver::RingHandle, files, replica::peer::Peers};
+use crate::{driver::RingHandle, replica::peer::Peers};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -68,7 +69,7 @@ pub struct Parts {
     pub peers: Peers,
     pub pool: Arc<HttpPool>,
     pub router: Arc<Router>,
-    pub session: Arc<dyn files::Namespace>,
+    pub session: Arc<dyn NamespaceClient>,
     pub namespace: Namespace,
     /// Wakes repair: chunks that were found missing by more than this room can name.
     pub repair: Arc<Notify>,

@@ -9,7 +9,7 @@ use super::{
 fn what_was_put_is_there_also_after_a_reopen() {
     let mut fixture = Fixture::plain();
     let chunks = numbered("dir/a.txt", 1..=100, 7);
-    let outcome = fixture.store().put(&batch(&chunks, 4096), true).unwrap();
+    let outcome = fixture.store().put(&batch(&chunks, 4096), Durability::Disk).unwrap();
     assert_eq!(outcome, PutOutcome { stored: 100, already: 0 });
     for _ in 0..3 {
         let store = fixture.store();
@@ -25,7 +25,7 @@ fn neighbours_come_as_one_piece() {
     let fixture = Fixture::plain();
     let chunks = numbered("a", 1..=64, 1);
     let batch = batch(&chunks, 4096);
-    fixture.store().put(&batch, false).unwrap();
+    fixture.store().put(&batch, Durability::Memory).unwrap();
     let mut backwards = chunks.clone();
     backwards.reverse();
     assert_eq!(fixture.store().get(&backwards).unwrap(), vec![batch.bytes.clone()]);
@@ -37,11 +37,11 @@ fn neighbours_come_as_one_piece() {
 fn a_put_skips_what_is_here() {
     let fixture = Fixture::plain();
     let store = fixture.store();
-    store.put(&batch(&numbered("a", 1..=10, 1), 100), false).unwrap();
-    let outcome = store.put(&batch(&numbered("a", 6..=15, 1), 100), true).unwrap();
+    store.put(&batch(&numbered("a", 1..=10, 1), 100), Durability::Memory).unwrap();
+    let outcome = store.put(&batch(&numbered("a", 6..=15, 1), 100), Durability::Disk).unwrap();
     assert_eq!(outcome, PutOutcome { stored: 5, already: 5 });
     let twice: Vec<_> = numbered("b", 1..=4, 2).into_iter().chain(numbered("b", 1..=4, 2)).collect();
-    assert_eq!(store.put(&batch(&twice, 100), true).unwrap(), PutOutcome { stored: 4, already: 4 });
+    assert_eq!(store.put(&batch(&twice, 100), Durability::Disk).unwrap(), PutOutcome { stored: 4, already: 4 });
     assert!(present(store, &twice).iter().all(|here| *here));
     assert_eq!(store.stats().chunks, 19);
 }
@@ -50,7 +50,7 @@ fn a_put_skips_what_is_here() {
 fn another_name_or_version_is_another_chunk() {
     let fixture = Fixture::plain();
     let store = fixture.store();
-    store.put(&batch(&[chunk("a", 1, 5)], 10), false).unwrap();
+    store.put(&batch(&[chunk("a", 1, 5)], 10), Durability::Memory).unwrap();
     let others = [chunk("b", 1, 5), chunk("a", 2, 5), chunk("a", 1, 6)];
     assert_eq!(store.has(&others), [false; 3]);
     assert_eq!(present(store, &others), [false; 3]);
@@ -63,8 +63,8 @@ fn the_smallest_and_the_largest_records() {
     let mut fixture = Fixture::plain();
     let long = "n".repeat(chordfs_types::chunk::MAX_FILE_NAME_BYTES);
     let (empty, large) = (chunk("e", 1, 1), chunk(&long, u32::MAX, u64::MAX));
-    fixture.store().put(&batch(std::slice::from_ref(&empty), 0), false).unwrap();
-    fixture.store().put(&batch(std::slice::from_ref(&large), 1 << 20), false).unwrap();
+    fixture.store().put(&batch(std::slice::from_ref(&empty), 0), Durability::Memory).unwrap();
+    fixture.store().put(&batch(std::slice::from_ref(&large), 1 << 20), Durability::Memory).unwrap();
     for _ in 0..2 {
         assert_eq!(present(fixture.store(), &[empty.clone(), large.clone()]), [true; 2]);
         assert_eq!(list_all(fixture.store(), whole(), 1), [empty.clone(), large.clone()]);
@@ -76,7 +76,7 @@ fn the_smallest_and_the_largest_records() {
 fn deleted_is_deleted_also_after_a_reopen() {
     let mut fixture = Fixture::plain();
     let chunks = numbered("a", 1..=10, 1);
-    fixture.store().put(&batch(&chunks, 100), false).unwrap();
+    fixture.store().put(&batch(&chunks, 100), Durability::Memory).unwrap();
     assert_eq!(fixture.store().delete(&[run("a", 3, 4, 1), run("a", 5, 1, 1), run("b", 1, 9, 1)]).unwrap(), 4);
     assert_eq!(fixture.store().forget(&chunks[9..]).unwrap(), 1);
     let left: Vec<bool> = (1..=10).map(|index| !(3..=6).contains(&index) && index != 10).collect();
@@ -86,7 +86,7 @@ fn deleted_is_deleted_also_after_a_reopen() {
         assert_eq!(fixture.store().stats().chunks, 5);
         fixture.reopen();
     }
-    assert_eq!(fixture.store().put(&batch(&chunks, 100), false).unwrap().stored, 5);
+    assert_eq!(fixture.store().put(&batch(&chunks, 100), Durability::Memory).unwrap().stored, 5);
     assert!(present(fixture.reopen(), &chunks).iter().all(|here| *here), "what was deleted can be put again");
 }
 
@@ -94,8 +94,8 @@ fn deleted_is_deleted_also_after_a_reopen() {
 fn a_run_that_claims_everything_ends_soon() {
     let fixture = Fixture::plain();
     let store = fixture.store();
-    store.put(&batch(&numbered("a", [1, 77, u32::MAX], 1), 10), false).unwrap();
-    store.put(&batch(&[chunk("a", 1, 2), chunk("b", 1, 1)], 10), false).unwrap();
+    store.put(&batch(&numbered("a", [1, 77, u32::MAX], 1), 10), Durability::Memory).unwrap();
+    store.put(&batch(&[chunk("a", 1, 2), chunk("b", 1, 1)], 10), Durability::Memory).unwrap();
     assert_eq!(store.delete(&[run("a", 2, u32::MAX, 1)]).unwrap(), 2);
     assert_eq!(store.delete(&[run("a", 1, 0, 1), run("a", 0, 0, 1)]).unwrap(), 0);
     assert_eq!(store.delete(&[run("a", 0, u32::MAX, 1)]).unwrap(), 1);
@@ -106,7 +106,7 @@ fn a_run_that_claims_everything_ends_soon() {
 fn a_full_segment_is_sealed_with_a_hint_and_a_wholly_dead_one_goes() {
     let mut fixture = Fixture::new(StoreOptions { segment_bytes: 10_000, ..plain_options() });
     for index in 1..=5 {
-        fixture.store().put(&batch(&[chunk("a", index, 1)], 6000), false).unwrap();
+        fixture.store().put(&batch(&[chunk("a", index, 1)], 6000), Durability::Memory).unwrap();
     }
     let hints: Vec<_> = fixture.files().into_iter().filter(|name| name.ends_with("idx")).collect();
     assert_eq!(hints, ["00000001.idx", "00000002.idx", "00000003.idx", "00000004.idx"]);
@@ -125,7 +125,7 @@ fn a_list_has_every_chunk_of_its_arc_once() {
     let store = fixture.store();
     let all: Vec<_> = (1..=5).flat_map(|version| numbered("some/file", 1..=40, version)).collect();
     for some in all.chunks(30) {
-        store.put(&batch(some, 200), false).unwrap();
+        store.put(&batch(some, 200), Durability::Memory).unwrap();
     }
     for limit in [1, 7, 1000] {
         assert_eq!(sorted(list_all(store, whole(), limit)), sorted(all.clone()));
@@ -143,15 +143,15 @@ fn a_list_has_every_chunk_of_its_arc_once() {
 fn digests_are_equal_when_the_sets_are() {
     let (mut one, other) = (Fixture::plain(), Fixture::plain());
     let mut chunks = numbered("a", 1..=50, 1);
-    one.store().put(&batch(&chunks, 50), false).unwrap();
-    one.store().put(&batch(&[chunk("gone", 1, 2)], 50), false).unwrap();
+    one.store().put(&batch(&chunks, 50), Durability::Memory).unwrap();
+    one.store().put(&batch(&[chunk("gone", 1, 2)], 50), Durability::Memory).unwrap();
     one.store().delete(&[run("gone", 1, 1, 2)]).unwrap();
     chunks.reverse();
-    other.store().put(&batch(&chunks, 50), false).unwrap();
+    other.store().put(&batch(&chunks, 50), Durability::Memory).unwrap();
     assert_eq!(one.store().digest(whole()), other.store().digest(whole()));
     assert_eq!(one.reopen().digest(whole()), other.store().digest(whole()));
     other.store().forget(&chunks[..1]).unwrap();
-    other.store().put(&batch(&[chunk("a", 51, 1)], 50), false).unwrap();
+    other.store().put(&batch(&[chunk("a", 51, 1)], 50), Durability::Memory).unwrap();
     assert_ne!(one.store().digest(whole()), other.store().digest(whole()));
 }
 
@@ -160,7 +160,7 @@ fn many_segments_need_few_open_files() {
     let mut fixture = Fixture::new(StoreOptions { segment_bytes: 1000, max_open_files: 2, ..plain_options() });
     let chunks = numbered("a", 1..=20, 1);
     for one in &chunks {
-        fixture.store().put(&batch(std::slice::from_ref(one), 900), false).unwrap();
+        fixture.store().put(&batch(std::slice::from_ref(one), 900), Durability::Memory).unwrap();
     }
     for _ in 0..2 {
         for _ in 0..3 {
@@ -187,8 +187,8 @@ fn threads_put_get_and_delete_side_by_side() {
                 for round in 0..40u64 {
                     let own = numbered("own", 1..=8, thread * 1000 + round);
                     let shared = numbered("shared", 1..=8, 500_000 + round);
-                    store.put(&batch(&own, 500), round % 4 == 0).unwrap();
-                    store.put(&batch(&shared, 500), round % 5 == 0).unwrap();
+                    store.put(&batch(&own, 500), (round % 4 == 0).into()).unwrap();
+                    store.put(&batch(&shared, 500), (round % 5 == 0).into()).unwrap();
                     assert!(present(store, &own).iter().all(|here| *here));
                     assert!(present(store, &shared).iter().all(|here| *here));
                     if round % 2 == 0 {
@@ -218,8 +218,8 @@ fn what_is_secure_is_here_and_what_was_deleted_is_said_to_be() {
     let fixture = Fixture::plain();
     let store = fixture.store();
     let (kept, gone, never) = (numbered("kept", 1..=2, 1), numbered("gone", 1..=1, 2), numbered("never", 1..=1, 3));
-    store.put(&batch(&kept, 500), false).unwrap();
-    store.put(&batch(&gone, 500), false).unwrap();
+    store.put(&batch(&kept, 500), Durability::Memory).unwrap();
+    store.put(&batch(&gone, 500), Durability::Memory).unwrap();
     store.delete(&[run("gone", 1, 1, 2)]).unwrap();
     let asked = [&kept[..1], &gone, &never, &kept[1..]].concat();
     let expected = [Secured::OnDisk, Secured::Deleted, Secured::Absent, Secured::OnDisk];

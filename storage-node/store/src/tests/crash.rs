@@ -7,7 +7,7 @@ fn put_each(fixture: &Fixture, chunks: &[ChunkRef], len: usize) -> Vec<u64> {
     let mut ends = vec![0];
     for chunk in chunks {
         let batch = batch(std::slice::from_ref(chunk), len);
-        fixture.store().put(&batch, false).unwrap();
+        fixture.store().put(&batch, Durability::Memory).unwrap();
         ends.push(ends.last().unwrap() + batch.bytes.len() as u64);
     }
     ends
@@ -49,7 +49,7 @@ fn a_crash_at_every_byte_of_the_last_records() {
             assert_eq!(store.has(&chunks), expected, "cut at {len}");
             assert_eq!(store.stats().damaged, 0, "a torn tail is no damage");
             if round == 0 {
-                assert_eq!(store.put(&batch(std::slice::from_ref(&new), 70), true).unwrap().stored, 1);
+                assert_eq!(store.put(&batch(std::slice::from_ref(&new), 70), Durability::Disk).unwrap().stored, 1);
             }
             assert_eq!(present(&store, std::slice::from_ref(&new)), [true], "cut at {len}");
         }
@@ -115,7 +115,7 @@ fn a_dead_mark_never_hits_a_record_written_later() {
     let segment = std::fs::OpenOptions::new().write(true).open(fixture.chunks().join("00000001.seg")).unwrap();
     segment.set_len(ends[1]).unwrap();
     let later = [chunk("later", 1, 2)];
-    fixture.reopen().put(&batch(&later, 60), true).unwrap();
+    fixture.reopen().put(&batch(&later, 60), Durability::Disk).unwrap();
     assert_eq!(present(fixture.reopen(), &later), [true]);
     assert_eq!(present(fixture.store(), &numbered("a", 1..=2, 1)), [true, false]);
 }

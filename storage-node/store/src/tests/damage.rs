@@ -17,7 +17,7 @@ fn flip(path: &Path, bit: usize) {
 fn small(hint: bool) -> (Fixture, Vec<ChunkRef>) {
     let mut fixture = Fixture::plain();
     let chunks = numbered("n", 1..=4, 9);
-    fixture.store().put(&batch(&chunks, 9), true).unwrap();
+    fixture.store().put(&batch(&chunks, 9), Durability::Disk).unwrap();
     if hint {
         fixture.reopen();
     }
@@ -69,7 +69,7 @@ fn damage_found_by_a_read_is_reported_once_and_can_be_repaired() {
         assert_eq!(store.stats().damaged, 1);
     }
     assert_eq!(store.has(&chunks), [false, true, true, true]);
-    assert_eq!(store.put(&batch(&chunks, 9), true).unwrap().stored, 1);
+    assert_eq!(store.put(&batch(&chunks, 9), Durability::Disk).unwrap().stored, 1);
     assert_eq!(store.damaged(), []);
     for _ in 0..2 {
         assert_eq!(present(fixture.store(), &chunks), [true; 4]);
@@ -148,9 +148,9 @@ fn records_in_the_data_of_a_damaged_record_displace_nothing() {
     let carrier = chunk("carrier", 1, 6);
     let mut out = BytesMut::new();
     encode_record(&mut out, &carrier.file, carrier.id, carrier.key(), &forged);
-    fixture.store().put(&batch(std::slice::from_ref(&real), 40), false).unwrap();
-    fixture.store().put(&VerifiedBatch::verify(out.freeze()).unwrap(), false).unwrap();
-    fixture.store().put(&batch(&[chunk("after", 1, 7)], 40), false).unwrap();
+    fixture.store().put(&batch(std::slice::from_ref(&real), 40), Durability::Memory).unwrap();
+    fixture.store().put(&VerifiedBatch::verify(out.freeze()).unwrap(), Durability::Memory).unwrap();
+    fixture.store().put(&batch(&[chunk("after", 1, 7)], 40), Durability::Memory).unwrap();
     fixture.close();
     flip(&segment_of(&fixture), (32 + 4 + 40) * 8); // the carrier's magic
     for _ in 0..2 {
@@ -165,7 +165,7 @@ fn damage_over_many_records_keeps_those_around_it() {
     for hint in [true, false] {
         let mut fixture = Fixture::plain();
         let chunks = numbered("a", 1..=200, 1);
-        fixture.store().put(&batch(&chunks, 4096), true).unwrap();
+        fixture.store().put(&batch(&chunks, 4096), Durability::Disk).unwrap();
         if hint {
             fixture.reopen();
         }

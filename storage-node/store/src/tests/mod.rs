@@ -16,6 +16,7 @@ use chordfs_types::{
     chunk::{
         ChunkId, ChunkRef, ChunkRun, FileName, Record, VerifiedBatch, Version, chunk_key, encode_record, take_record,
     },
+    chunk_api::Durability,
     ring_id::{RingArc, RingId},
 };
 use tempfile::TempDir;

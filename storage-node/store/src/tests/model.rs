@@ -36,8 +36,10 @@ type Chunks = BTreeSet<(u64, u32)>;
 fn apply(fixture: &mut Fixture, model: &mut Chunks, graves: &mut Chunks, step: &Step) {
     match *step {
         Step::Put { version, first, count, durable } => {
-            let outcome =
-                fixture.store().put(&batch(&numbered("m", first..first + count, version), 300), durable).unwrap();
+            let outcome = fixture
+                .store()
+                .put(&batch(&numbered("m", first..first + count, version), 300), durable.into())
+                .unwrap();
             let fresh = (first..first + count)
                 .filter(|index| !graves.contains(&(version, *index)) && model.insert((version, *index)))
                 .count();

@@ -6,7 +6,7 @@ use super::*;
 fn mostly_dead() -> (Fixture, Vec<ChunkRef>) {
     let mut fixture = Fixture::plain();
     let chunks = numbered("a", 1..=10, 1);
-    fixture.store().put(&batch(&chunks, 1000), true).unwrap();
+    fixture.store().put(&batch(&chunks, 1000), Durability::Disk).unwrap();
     fixture.reopen();
     fixture.store().delete(&[run("a", 2, 8, 1)]).unwrap();
     (fixture, chunks)
@@ -116,14 +116,14 @@ fn syncs_succeed_again_when_what_lives_has_left_the_segment_that_failed() {
     let mut fixture = Fixture::plain();
     let chunks = numbered("a", 1..=10, 1);
     let store = fixture.store();
-    store.put(&batch(&chunks, 1000), false).unwrap();
+    store.put(&batch(&chunks, 1000), Durability::Memory).unwrap();
     store.shared.segments.get(1).unwrap().fail();
     for _ in 0..2 {
-        assert!(store.sync().is_err() && store.put(&batch(&chunks, 1000), true).is_err());
+        assert!(store.sync().is_err() && store.put(&batch(&chunks, 1000), Durability::Disk).is_err());
     }
     assert!(store.compact_step().unwrap(), "although nothing in it is dead");
     store.sync().unwrap();
-    assert_eq!(store.put(&batch(&chunks, 1000), true).unwrap().already, 10);
+    assert_eq!(store.put(&batch(&chunks, 1000), Durability::Disk).unwrap().already, 10);
     assert_eq!(fixture.files(), ["00000002.seg"]);
     assert_eq!(present(fixture.reopen(), &chunks), [true; 10]);
 }
@@ -133,7 +133,7 @@ fn small_segments_are_put_together() {
     let mut fixture = Fixture::plain();
     let chunks = numbered("a", 1..=12, 1);
     for chunk in &chunks {
-        fixture.store().put(&batch(std::slice::from_ref(chunk), 100), false).unwrap();
+        fixture.store().put(&batch(std::slice::from_ref(chunk), 100), Durability::Memory).unwrap();
         fixture.reopen();
     }
     assert_eq!(fixture.store().stats().segments, 12);
@@ -148,7 +148,7 @@ fn a_list_misses_nothing_that_moves_meanwhile() {
     let mut fixture = Fixture::new(StoreOptions { segment_bytes: 3000, ..plain_options() });
     let chunks = numbered("a", 1..=60, 1);
     for five in chunks.chunks(5) {
-        fixture.store().put(&batch(five, 500), false).unwrap();
+        fixture.store().put(&batch(five, 500), Durability::Memory).unwrap();
     }
     fixture.reopen();
     let kept: Vec<_> = chunks.iter().filter(|chunk| chunk.id.index % 5 == 1).cloned().collect();
@@ -172,8 +172,8 @@ fn readers_and_deleters_go_on_while_segments_move() {
     let mut fixture = Fixture::new(StoreOptions { segment_bytes: 40_000, ..plain_options() });
     let kept = numbered("kept", 1..=100, 1);
     for (number, chunk) in kept.iter().enumerate() {
-        fixture.store().put(&batch(std::slice::from_ref(chunk), 500), false).unwrap();
-        fixture.store().put(&batch(&numbered("gone", 1..=5, 10 + number as u64), 500), false).unwrap();
+        fixture.store().put(&batch(std::slice::from_ref(chunk), 500), Durability::Memory).unwrap();
+        fixture.store().put(&batch(&numbered("gone", 1..=5, 10 + number as u64), 500), Durability::Memory).unwrap();
     }
     let store = fixture.store();
     std::thread::scope(|scope| {

@@ -44,7 +44,7 @@ fn later(secs: u64) -> SystemTime {
 fn damage_in_any_byte_under_a_running_store_is_found_or_harmless() {
     let mut fixture = Fixture::plain();
     let chunks = numbered("n", 1..=3, 9);
-    fixture.store().put(&batch(&chunks, 20), true).unwrap();
+    fixture.store().put(&batch(&chunks, 20), Durability::Disk).unwrap();
     fixture.store().delete(&[run("n", 2, 1, 9)]).unwrap();
     fixture.reopen();
     let path = fixture.chunks().join("00000001.seg");
@@ -80,24 +80,32 @@ fn damage_in_any_byte_under_a_running_store_is_found_or_harmless() {
 fn what_was_deleted_lately_is_not_put_again() {
     let fixture = Fixture::plain();
     let chunks = numbered("n", 1..=4, 9);
-    fixture.store().put(&batch(&chunks, 9), false).unwrap();
+    fixture.store().put(&batch(&chunks, 9), Durability::Memory).unwrap();
     fixture.store().delete(&[run("n", 2, 2, 9)]).unwrap();
-    let outcome = fixture.store().put(&batch(&chunks, 9), false).unwrap();
+    let outcome = fixture.store().put(&batch(&chunks, 9), Durability::Memory).unwrap();
     assert_eq!((outcome.stored, outcome.already), (0, 4));
     assert_eq!(present(fixture.store(), &chunks), [true, false, false, true]);
     fixture.store().forget(&chunks[..1]).unwrap();
-    assert_eq!(fixture.store().put(&batch(&chunks, 9), false).unwrap().stored, 1, "a copy dropped here may come again");
+    assert_eq!(
+        fixture.store().put(&batch(&chunks, 9), Durability::Memory).unwrap().stored,
+        1,
+        "a copy dropped here may come again"
+    );
     let other = numbered("n", 2..=3, 10);
-    assert_eq!(fixture.store().put(&batch(&other, 9), false).unwrap().stored, 2, "another version is another chunk");
+    assert_eq!(
+        fixture.store().put(&batch(&other, 9), Durability::Memory).unwrap().stored,
+        2,
+        "another version is another chunk"
+    );
 }
 
 #[test]
 fn age_is_told_by_segments_and_survives_a_restart() {
     let mut fixture = Fixture::plain();
-    fixture.store().put(&batch(&numbered("a", 3..=5, 1), 9), true).unwrap();
-    fixture.store().put(&batch(&numbered("b", [7], 2), 9), true).unwrap();
+    fixture.store().put(&batch(&numbered("a", 3..=5, 1), 9), Durability::Disk).unwrap();
+    fixture.store().put(&batch(&numbered("b", [7], 2), 9), Durability::Disk).unwrap();
     fixture.reopen();
-    fixture.store().put(&batch(&numbered("b", [9], 2), 9), true).unwrap();
+    fixture.store().put(&batch(&numbered("b", [9], 2), 9), Durability::Disk).unwrap();
     let hour_ago = SystemTime::now() - Duration::from_secs(3600);
     let first = std::fs::File::options().write(true).open(fixture.chunks().join("00000001.seg")).unwrap();
     first.set_modified(hour_ago - Duration::from_secs(10)).unwrap();
@@ -115,7 +123,7 @@ fn age_is_told_by_segments_and_survives_a_restart() {
 fn a_run_is_named_by_its_first_chunk_as_long_as_that_is_here() {
     let fixture = Fixture::plain();
     let store = fixture.store();
-    store.put(&batch(&numbered("a", 3..=9, 1), 9), true).unwrap();
+    store.put(&batch(&numbered("a", 3..=9, 1), 9), Durability::Disk).unwrap();
     let chunks = old(store, later(10));
     let runs = [HeldRun { first: chunks[0], last: 5 }, HeldRun { first: chunks[4], last: 9 }];
     let mut named = store.named(&runs).unwrap();
@@ -137,7 +145,7 @@ fn random_histories_give_up_what_no_file_has_and_nothing_else() {
         for version in 1..60u64 {
             let first = rng.random_range(1..20);
             let chunks = numbered("f", first..first + rng.random_range(1..6), version);
-            fixture.store().put(&batch(&chunks, 30), false).unwrap();
+            fixture.store().put(&batch(&chunks, 30), Durability::Memory).unwrap();
             // The others were never committed, or are deleted while this node is away.
             current.extend(chunks.iter().map(|chunk| chunk.id).filter(|_| rng.random_bool(0.5)));
             match rng.random_range(0..10) {

@@ -11,7 +11,7 @@ fn a_full_store_refuses_and_stays_whole() {
     let chunks = numbered("a", 1..=100, 1);
     let mut stored = 0;
     let error = loop {
-        match fixture.store().put(&batch(&chunks[stored..stored + 2], 1000), stored % 4 == 0) {
+        match fixture.store().put(&batch(&chunks[stored..stored + 2], 1000), (stored % 4 == 0).into()) {
             Ok(_) => stored += 2,
             Err(error) => break error,
         }
@@ -22,12 +22,12 @@ fn a_full_store_refuses_and_stays_whole() {
     for _ in 0..2 {
         assert_eq!(present(fixture.store(), &chunks), expected);
         assert!(fixture.store().stats().free_bytes < 2066);
-        assert!(fixture.store().put(&batch(&chunks[50..52], 1000), false).is_err());
+        assert!(fixture.store().put(&batch(&chunks[50..52], 1000), Durability::Memory).is_err());
         fixture.reopen();
     }
     assert_eq!(fixture.store().delete(&[run("a", 1, 10, 1)]).unwrap(), 10);
     while fixture.store().compact_step().unwrap() {}
-    assert_eq!(fixture.store().put(&batch(&chunks[50..52], 1000), true).unwrap().stored, 2);
+    assert_eq!(fixture.store().put(&batch(&chunks[50..52], 1000), Durability::Disk).unwrap().stored, 2);
     assert_eq!(present(fixture.reopen(), &chunks[10..18]), [true; 8]);
 }
 
@@ -35,14 +35,14 @@ fn a_full_store_refuses_and_stays_whole() {
 fn what_is_here_can_be_put_again_on_a_full_store() {
     let fixture = Fixture::new(StoreOptions { capacity_bytes: Some(5000), ..plain_options() });
     let batch = batch(&numbered("a", 1..=4, 1), 1000);
-    fixture.store().put(&batch, false).unwrap();
-    assert_eq!(fixture.store().put(&batch, true).unwrap().already, 4);
+    fixture.store().put(&batch, Durability::Memory).unwrap();
+    assert_eq!(fixture.store().put(&batch, Durability::Disk).unwrap().already, 4);
 }
 
 #[test]
 fn the_reserve_is_kept() {
     let fixture = Fixture::new(StoreOptions { reserve_bytes: u64::MAX, ..plain_options() });
-    let error = fixture.store().put(&batch(&numbered("a", 1..=4, 1), 1000), false).unwrap_err();
+    let error = fixture.store().put(&batch(&numbered("a", 1..=4, 1), 1000), Durability::Memory).unwrap_err();
     assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
     assert_eq!(fixture.files(), [""; 0]);
     assert_eq!(fixture.store().stats().free_bytes, 0);
@@ -63,9 +63,9 @@ fn a_disk_that_says_full_is_no_space() {
 fn what_is_deleted_frees_the_disk_before_a_segment_is_full() {
     let mut fixture = Fixture::plain();
     let chunks = numbered("a", 1..=400, 1);
-    fixture.store().put(&batch(&chunks, 4096), false).unwrap();
+    fixture.store().put(&batch(&chunks, 4096), Durability::Memory).unwrap();
     let kept = numbered("b", 1..=10, 2);
-    fixture.store().put(&batch(&kept, 4096), false).unwrap();
+    fixture.store().put(&batch(&kept, 4096), Durability::Memory).unwrap();
     assert!(!fixture.store().compact_step().unwrap(), "nothing is dead");
     fixture.store().delete(&[run("a", 1, 400, 1)]).unwrap();
     while fixture.store().compact_step().unwrap() {}
@@ -88,7 +88,7 @@ fn half_dead_segments_are_rewritten_when_the_disk_is_half_full() {
     let mut fixture = Fixture::new(options);
     let chunks = numbered("a", 1..=400, 1);
     for forty in chunks.chunks(40) {
-        fixture.store().put(&batch(forty, 4096), false).unwrap();
+        fixture.store().put(&batch(forty, 4096), Durability::Memory).unwrap();
     }
     let (dropped, kept): (Vec<_>, Vec<_>) = chunks.into_iter().partition(|chunk| chunk.id.index % 5 < 2);
     fixture.store().forget(&dropped).unwrap();
@@ -103,7 +103,7 @@ fn half_dead_segments_are_rewritten_when_the_disk_is_half_full() {
 #[test]
 fn what_dies_after_it_was_moved_is_freed_too() {
     let fixture = Fixture::new(StoreOptions { compact_quiet: Duration::ZERO, ..plain_options() });
-    fixture.store().put(&batch(&numbered("a", 1..=900, 1), 4096), false).unwrap();
+    fixture.store().put(&batch(&numbered("a", 1..=900, 1), 4096), Durability::Memory).unwrap();
     fixture.store().delete(&[run("a", 1, 300, 1)]).unwrap();
     while fixture.store().compact_step().unwrap() {}
     assert_eq!((fixture.store().stats().segments, fixture.store().stats().dead_bytes), (1, 0));
@@ -118,13 +118,13 @@ fn what_dies_after_it_was_moved_is_freed_too() {
 #[test]
 fn a_large_segment_moves_in_pieces_while_others_write_and_delete() {
     let mut fixture = Fixture::plain();
-    fixture.store().put(&batch(&numbered("a", 1..=3000, 1), 4096), false).unwrap();
+    fixture.store().put(&batch(&numbered("a", 1..=3000, 1), 4096), Durability::Memory).unwrap();
     fixture.store().delete(&[run("a", 1, 1600, 1)]).unwrap();
     let mut steps = 0;
     while let Some(moved) = fixture.store().compact().unwrap() {
         assert!(moved.bytes <= 2 << 20, "{moved:?}");
         steps += 1;
-        fixture.store().put(&batch(&numbered("b", [steps], 2), 4096), false).unwrap();
+        fixture.store().put(&batch(&numbered("b", [steps], 2), 4096), Durability::Memory).unwrap();
         fixture.store().delete(&[run("a", 3001 - steps, 1, 1)]).unwrap();
     }
     assert!((3..=6).contains(&steps), "{steps} steps for 5.8 MB");

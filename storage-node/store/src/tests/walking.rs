@@ -8,7 +8,7 @@ const CHUNKS: u32 = 6000;
 fn filled() -> Fixture {
     let fixture = Fixture::new(StoreOptions { segment_bytes: 50_000, ..plain_options() });
     for some in numbered("w", 1..=CHUNKS, 1).chunks(100) {
-        fixture.store().put(&batch(some, 60), false).unwrap();
+        fixture.store().put(&batch(some, 60), Durability::Memory).unwrap();
     }
     assert!(fixture.store().stats().segments > 10);
     fixture

@@ -38,7 +38,10 @@ async fn a_silent_holder_costs_only_so_much_memory_and_no_write() {
     let (owner, fast, (silent, _listener)) = (TestNode::start(9).await, TestNode::start(20).await, silent(30).await);
     let writer = writer(&owner, vec![fast.node, silent]);
     let given_up = async |index: u32| {
-        assert_eq!(writer.put(batch(&chunks([index])), false).await.unwrap(), [owner.node, fast.node]);
+        assert_eq!(
+            writer.put(batch(&chunks([index])), chordfs_types::chunk_api::Durability::Memory).await.unwrap(),
+            [owner.node, fast.node]
+        );
         let chunk: Vec<ChunkAt> = owner.all().into_iter().filter(|chunk| chunk.id.index == index).collect();
         owner.traffic.without_flights(&silent, &chunk) == chunk
     };

@@ -1,0 +1,66 @@
+//! What file code needs of the network, as two small traits: the real clients stand behind them in a mount and in a node,
+//! and fakes that delay, fail and reorder stand behind them in tests.
+
+use bytes::Bytes;
+use chordfs_types::{
+    chunk::{ChunkRef, Version},
+    chunk_api::Durability,
+    fs_error::FsError,
+    namespace::{Answer, Change, Query, Reply},
+};
+use futures_util::future::BoxFuture;
+
+use crate::{
+    chunk_client::{ChunkClient, Kept, NewChunk},
+    session::Session,
+};
+
+type FsResult<'a, T> = BoxFuture<'a, Result<T, FsError>>;
+
+/// The namespace, as a [`Session`] offers it.
+pub trait NamespaceClient: Send + Sync {
+    /// See [`Session::apply`].
+    fn apply(&self, change: Change) -> FsResult<'_, Reply>;
+    /// See [`Session::query`].
+    fn query(&self, query: Query) -> FsResult<'_, Answer>;
+    /// See [`Session::next_version`].
+    fn next_version(&self) -> FsResult<'_, Version>;
+}
+
+/// The chunks of all storage nodes, as a [`ChunkClient`] offers them.
+pub trait ChunkTransport: Send + Sync {
+    /// See [`ChunkClient::put`].
+    fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> FsResult<'_, ()>;
+    /// See [`ChunkClient::get`].
+    fn get(&self, chunks: Vec<ChunkRef>) -> FsResult<'_, Vec<Bytes>>;
+    /// See [`ChunkClient::sync`].
+    fn sync<'a>(&'a self, kept: Kept<'a>) -> FsResult<'a, ()>;
+}
+
+impl NamespaceClient for Session {
+    fn apply(&self, change: Change) -> FsResult<'_, Reply> {
+        Box::pin(Session::apply(self, change))
+    }
+
+    fn query(&self, query: Query) -> FsResult<'_, Answer> {
+        Box::pin(Session::query(self, query))
+    }
+
+    fn next_version(&self) -> FsResult<'_, Version> {
+        Box::pin(Session::next_version(self))
+    }
+}
+
+impl ChunkTransport for ChunkClient {
+    fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> FsResult<'_, ()> {
+        Box::pin(ChunkClient::put(self, chunks, durability))
+    }
+
+    fn get(&self, chunks: Vec<ChunkRef>) -> FsResult<'_, Vec<Bytes>> {
+        Box::pin(async move { ChunkClient::get(self, &chunks).await })
+    }
+
+    fn sync<'a>(&'a self, kept: Kept<'a>) -> FsResult<'a, ()> {
+        Box::pin(ChunkClient::sync(self, kept))
+    }
+}
