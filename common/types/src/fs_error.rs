@@ -9,7 +9,7 @@ use crate::{chunk::NameError, namespace::Ino};
 pub enum FsError {
     #[error("no such file or directory")]
     NoEntry,
-    /// Also: it started anew since it was opened.
+    /// Also returned when the file was restarted since it was opened.
     #[error("inode {} does not exist any more, or not as it was opened", ino.0)]
     Stale { ino: Ino },
     #[error("the name is taken")]
@@ -32,7 +32,7 @@ pub enum FsError {
     Invalid { reason: String },
     #[error("not permitted: {reason}")]
     NotPermitted { reason: String },
-    /// Another commit came first; read chunk `index` again and lay the bytes over.
+    /// Another commit came first; read chunk `index` again and merge the bytes into it.
     #[error("chunk {index} has changed meanwhile")]
     Conflict { index: u32 },
     #[error("the session is unknown or has expired")]

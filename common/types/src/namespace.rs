@@ -1,8 +1,8 @@
-//! What travels between a mount (or a node acting for a script) and the namespace: changes, queries, their answers, and
-//! the change feed. How they are carried out is the storage node's business.
+//! The messages between a mount (or a node acting for a script) and the namespace: changes, queries, their answers, and
+//! the change feed. `chordfs-tables` carries them out.
 //!
 //! Everything here is plain data, encoded with postcard: a change is logged, sent again after a leader change, and
-//! replayed on a reference model, always the same bytes. [`WIRE_VERSION`] goes first in every message and log entry.
+//! replayed on a reference model, always as the same bytes. [`WIRE_VERSION`] goes first in every message and log entry.
 
 use std::{fmt, net::SocketAddr};
 
@@ -21,7 +21,7 @@ pub const MAX_ENTRY_NAME_BYTES: usize = 255;
 /// How many directory entries or extents one answer carries at most.
 pub const PAGE_ITEMS: u32 = 1024;
 
-/// An inode number. The root directory is 1, and a number is never used again.
+/// An inode number. The root directory is 1, and a number is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ino(pub u64);
 
@@ -108,13 +108,13 @@ pub struct Attr {
     pub uid: u32,
     pub gid: u32,
     pub rdev: u32,
-    /// Bytes of a file or of a symlink's target; 0 for the rest.
+    /// Bytes of a file or of a symlink's target; 0 for all other kinds.
     pub size: u64,
     pub chunk_bytes: u32,
     pub atime: Time,
     pub mtime: Time,
     pub ctime: Time,
-    /// Grows with every change of contents or attributes: equal means nothing changed in between.
+    /// Grows with every change of contents or attributes: an equal value means that nothing changed in between.
     pub change: u64,
     /// NAME of the file's chunks: its path at creation.
     pub file: FileName,
@@ -133,7 +133,7 @@ pub struct Extent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
-/// Versions `first..first + count`, for the session that asked only.
+/// Versions `first..first + count`, for the session that allocated them only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionBlock {
     pub first: Version,
@@ -143,9 +143,9 @@ pub struct VersionBlock {
 /// One change as it is logged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceOp {
-    /// `None` for what the namespace does by itself (opening a session, purging, expiring).
+    /// `None` for the namespace's own changes (opening a session, purging, expiring).
     pub origin: Option<OpId>,
-    /// The time its proposer saw; the tables never look at a clock.
+    /// The time on the proposer's clock; the tables never read a clock.
     pub now: Time,
     pub change: Change,
 }
@@ -155,7 +155,7 @@ pub struct NamespaceOp {
 pub struct OpId {
     pub session: SessionId,
     pub sequence: u64,
-    /// The session has the replies of all operations below this; they may be forgotten.
+    /// The session has the replies to all operations below this; they may be forgotten.
     pub answered_below: u64,
 }
 
@@ -185,7 +185,7 @@ pub enum Change {
         file: FileName,
         node: NewNode,
     },
-    /// Puts an unnamed file at a name, in place of whatever non-directory stood there.
+    /// Gives an unnamed file a name, replacing any non-directory there.
     Publish {
         ino: Ino,
         parent: Ino,
@@ -206,7 +206,7 @@ pub enum Change {
         parent: Ino,
         name: EntryName,
     },
-    /// `hold` speaks of the file that is replaced.
+    /// `hold` is about the file that is replaced.
     Rename {
         parent: Ino,
         name: EntryName,
@@ -223,25 +223,25 @@ pub enum Change {
         ino: Ino,
         commit: Commit,
     },
-    /// The session has open a file that lost its last name.
+    /// The session has a file open that has lost its last name.
     Hold {
         ino: Ino,
     },
     Release {
         inos: Vec<Ino>,
     },
-    /// Deletes the contents of files that have had neither name nor holder since before `before`, `limit` at most.
+    /// Deletes files that have had neither name nor holder since before `before`, at most `limit` of them.
     PurgeOrphans {
         before: Time,
         limit: u32,
     },
-    /// The nodes have deleted these.
+    /// The nodes have deleted these runs.
     ForgetDead {
         ids: Vec<u64>,
     },
-    /// A node keeps these for long and no file has them: they are put on the dead list, but for what is current or dead
-    /// already or was never handed out. Nothing of their versions becomes current any more.
-    BuryOrphans {
+    /// Puts chunks that a node has stored for a long time and that no file has on the dead list, except those that are
+    /// current or dead already or whose version was never allocated. Their versions never become current again.
+    CollectOrphans {
         runs: Vec<ChunkRun>,
     },
 }
@@ -254,7 +254,7 @@ pub struct NewNode {
     pub gid: u32,
     pub rdev: u32,
     pub chunk_bytes: u32,
-    /// Empty but for symlinks.
+    /// Empty except for symlinks.
     pub target: Bytes,
 }
 
@@ -282,7 +282,7 @@ impl SetAttr {
         *self == Self::default()
     }
 
-    /// Both, where `self` came later.
+    /// Merges both, where `self` is the later one.
     pub fn over(self, older: Self) -> Self {
         Self {
             mode: self.mode.or(older.mode),
@@ -295,7 +295,7 @@ impl SetAttr {
         }
     }
 
-    /// Everything but the size.
+    /// Applies everything except the size.
     pub fn apply_to(&self, attr: &mut Attr) {
         attr.mode = self.mode.map_or(attr.mode, |mode| mode & 0o7777);
         attr.uid = self.uid.unwrap_or(attr.uid);
@@ -306,7 +306,7 @@ impl SetAttr {
     }
 }
 
-/// Sets the size. Where the new end falls inside a stored chunk, the caller has stored that chunk anew, cut at the end,
+/// Sets the size. Where the new end falls inside a stored chunk, the caller has stored that chunk again, cut at the end,
 /// and names it in `tail`: bytes beyond the end must not come back when the file grows again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Truncate {
@@ -317,10 +317,10 @@ pub struct Truncate {
 /// Makes stored chunks current.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
-    /// Drops all that was there first and sets the chunk size: "the file starts anew".
+    /// Drops all contents first and sets the chunk size: the file is restarted.
     pub restart: Option<u32>,
-    /// The chunks are of this size: refused with `Stale` where the file has started anew with another. Ignored with
-    /// `restart`; `None` checks nothing.
+    /// The chunk size that the chunks were made for: refused with `Stale` if the file was restarted with another. Ignored
+    /// with `restart`; `None` checks nothing.
     pub chunk_bytes: Option<u32>,
     /// Chunks written whole: nothing of what they replace is needed. Ascending, not overlapping.
     pub extents: Vec<Extent>,
@@ -330,7 +330,7 @@ pub struct Commit {
     pub size_at_least: u64,
     /// The operation's own time where it is `None`.
     pub mtime: Option<Time>,
-    /// Attributes that were set while the data was on its way; no truncation.
+    /// Attributes that were set while the data was being stored; no truncation.
     pub set: SetAttr,
 }
 
@@ -338,7 +338,7 @@ pub struct Commit {
 pub struct ChunkWrite {
     pub index: u32,
     pub version: Version,
-    /// The version it was laid over; `None` for a hole.
+    /// The version into which the bytes were merged; `None` for a hole.
     pub base: Option<Version>,
 }
 
@@ -356,15 +356,15 @@ pub enum Reply {
         created: bool,
     },
     Attr(Attr),
-    /// What `Unlink`, `Publish` or `Rename` took away or replaced, after the change.
+    /// The inode that `Unlink`, `Publish` or `Rename` removed or replaced, after the change.
     Removed {
         attr: Option<Attr>,
     },
     Purged {
         count: u32,
     },
-    /// So many runs were put on the dead list.
-    Buried {
+    /// The number of runs that were put on the dead list.
+    Collected {
         runs: u32,
     },
 }
@@ -405,12 +405,12 @@ pub enum Query {
         before: Time,
         limit: u32,
     },
-    /// Which chunks of these runs does no file have, though it might be given up (`BuryOrphans`) if so?
+    /// Asks for the chunks of these runs that no file has and that may therefore be collected (`CollectOrphans`).
     Unreferenced {
         runs: Vec<Extent>,
     },
-    /// What all files consist of, by inode and chunk, from chunk `first` of `ino` on.
-    /// Files that lost their last name and are held open are among them.
+    /// Asks for the contents of all files, by inode and chunk, from chunk `first` of `ino` on. This includes files that have
+    /// lost their last name and are held open.
     Contents {
         ino: Ino,
         first: u32,
@@ -429,7 +429,7 @@ pub enum Answer {
         extents: Vec<Extent>,
         more: bool,
     },
-    /// `parent` is what `..` means here.
+    /// `parent` is the inode that `..` refers to.
     Entries {
         parent: Ino,
         entries: Vec<DirEntry>,
@@ -441,20 +441,20 @@ pub enum Answer {
         bytes: u64,
     },
     Dead(Vec<(u64, ChunkRun)>),
-    /// Pieces of the runs that were asked about, in their order. `next`: the number of the run, and its chunk, from which
-    /// on to ask again.
+    /// Pieces of the queried runs, in their order. `next` is the number of the run, and its chunk, from which to query
+    /// again.
     Unreferenced {
         pieces: Vec<Extent>,
         next: Option<(u32, u32)>,
     },
-    /// `next` is what to ask from for the rest.
+    /// `next` is where the next query starts.
     Contents {
         files: Vec<FileContents>,
         next: Option<(Ino, u32)>,
     },
 }
 
-/// A file's extents, ascending; of a long file one page.
+/// A file's extents, ascending; one page of them for a long file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileContents {
     pub ino: Ino,
@@ -468,35 +468,35 @@ pub struct DirEntry {
     pub attr: Attr,
 }
 
-/// What one applied operation changed, told to the other sessions.
+/// A change by an applied operation, sent to the other sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FeedEvent {
-    /// Attributes; with `contents`, bytes too.
+    /// The attributes changed; with `contents`, the bytes too.
     Inode { ino: Ino, contents: bool },
-    /// The entry appeared, went, or names another inode now.
+    /// The entry was added or removed, or refers to another inode now.
     Entry { parent: Ino, name: EntryName },
-    /// The last name went. A session that has it open answers with `Change::Hold`.
+    /// The inode lost its last name. A session that has it open answers with `Change::Hold`.
     Orphaned { ino: Ino },
 }
 
-/// The calls of our own that carry this over MessagePack-RPC; each takes and returns one binary.
+/// The MessagePack-RPC methods that carry these messages; each takes and returns one binary.
 pub mod calls {
-    /// [`super::Request`] to [`super::Response`].
+    /// Takes a [`super::Request`] and returns a [`super::Response`].
     pub const NAMESPACE: &str = "chordfs_namespace";
-    /// Notification from the leader: postcard of `Vec<FeedEvent>`.
+    /// A notification from the leader: postcard of `Vec<FeedEvent>`.
     pub const FEED: &str = "chordfs_feed";
-    /// No argument; returns MessagePack of [`crate::ring_id::Neighbours`] as `[predecessor, self, [successor, ...]]`.
+    /// Takes no argument; returns MessagePack of [`crate::ring_id::Neighbours`] as `[predecessor, self, [successor, ...]]`.
     pub const NEIGHBOURS: &str = "chordfs_neighbours";
-    /// The same of the ring without its foreign members: who keeps the keys up to the node's own.
-    pub const KEEPERS: &str = "chordfs_keepers";
+    /// Like [`NEIGHBOURS`], for the ring without its foreign members: the nodes that store the keys up to the node's own.
+    pub const STORAGE_NODES: &str = "chordfs_keepers";
 }
 
 #[allow(clippy::large_enum_variant, reason = "one at a time, and only until it is encoded or carried out")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Where is the leader?
+    /// Asks for the leader.
     Leader,
-    /// This connection belongs to the session from now on: it renews the lease and receives the feed.
+    /// Attaches this connection to the session: from now on it renews the lease and receives the feed.
     Attach {
         session: SessionId,
     },
@@ -508,11 +508,11 @@ pub enum Request {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    /// Not here; `leader` is its ring address, if known. Nothing was done.
+    /// This node is not the leader; `leader` is the leader's ring address, if known. Nothing was done.
     NotLeader {
         leader: Option<SocketAddr>,
     },
-    /// It may or may not have been done: ask again with the same id.
+    /// The operation may or may not have been applied: send it again with the same id.
     Unavailable {
         reason: String,
     },
@@ -522,7 +522,7 @@ pub enum Response {
     Answered(Result<Answer, FsError>),
 }
 
-/// A message with the version byte in front.
+/// Encodes a message, with the version byte in front.
 pub fn encode<T: Serialize>(message: &T) -> Bytes {
     let bytes = vec![WIRE_VERSION];
     postcard::to_extend(message, bytes).expect("plain data always encodes").into()
@@ -532,7 +532,7 @@ pub fn encode<T: Serialize>(message: &T) -> Bytes {
 pub enum DecodeError {
     #[error("the message is empty")]
     Empty,
-    #[error("the message has format {found}, this program speaks {WIRE_VERSION}")]
+    #[error("the message has format {found}, this program supports {WIRE_VERSION}")]
     Version { found: u8 },
     #[error("the message does not decode: {0}")]
     Malformed(String),

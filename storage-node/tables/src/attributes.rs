@@ -1,4 +1,4 @@
-//! Attributes, and the size among them: cutting a file gives up the chunks beyond its new end.
+//! Attributes, including the size: truncating a file puts the chunks beyond its new end on the dead list.
 
 use chordfs_types::{
     fs_error::FsError,
@@ -6,12 +6,12 @@ use chordfs_types::{
 };
 
 use super::{
-    Step, Tables,
-    extents::{AsExtent, check_size},
+    Transaction, Tables,
+    extents::{ToExtent, check_size},
     invalid,
 };
 
-impl Step<'_> {
+impl Transaction<'_> {
     pub(super) fn set_attr(&mut self, ino: Ino, set: &SetAttr) -> Result<Reply, FsError> {
         self.tables.inode(ino)?;
         if let Some(truncate) = &set.truncate {
@@ -25,14 +25,14 @@ impl Step<'_> {
 
     fn truncate(&mut self, file: &Attr, truncate: &Truncate) {
         if let Some(beyond) = last_chunk(truncate.size, file.chunk_bytes).checked_add(1) {
-            self.cut(file.ino, (beyond, u32::MAX), None);
+            self.remove_chunks(file.ino, (beyond, u32::MAX), None);
         }
         if let Some(tail) = &truncate.tail {
-            self.place(file.ino, tail.extent());
+            self.make_current(file.ino, tail.extent());
         }
         let now = self.now;
         self.edit(file.ino, |inode| (inode.attr.size, inode.attr.mtime) = (truncate.size, now));
-        self.tell_inode(file.ino, true);
+        self.notify_inode(file.ino, true);
     }
 }
 
@@ -44,16 +44,16 @@ impl Tables {
         match &truncate.tail {
             Some(tail) => self.check_tail(file.ino, tail, inside.then_some(last)),
             None if inside && truncate.size < file.size && self.extent_at(file.ino, last).is_some() => {
-                Err(invalid(format!("the end would fall inside chunk {last}, which must be stored anew, cut")))
+                Err(invalid(format!("the new end is inside chunk {last}: store that chunk again, cut at the end, and name it as the tail")))
             }
             None => Ok(()),
         }
     }
 
-    /// `end`: the chunk in which the file shall end, unless at its edge.
+    /// `end` is the chunk inside which the file is to end; `None` if it ends at a chunk boundary.
     fn check_tail(&self, ino: Ino, tail: &ChunkWrite, end: Option<u32>) -> Result<(), FsError> {
         if end != Some(tail.index) {
-            return Err(invalid(format!("chunk {} is not the one that is cut", tail.index)));
+            return Err(invalid(format!("chunk {} is not the chunk that the new end cuts", tail.index)));
         }
         self.check_version(tail.version)?;
         self.check_base(ino, tail)?;
@@ -61,7 +61,7 @@ impl Tables {
     }
 }
 
-/// The chunk with the last byte; 0 for an empty file.
+/// Returns the chunk that holds the last byte; 0 for an empty file.
 fn last_chunk(size: u64, chunk_bytes: u32) -> u32 {
     u32::try_from(size.div_ceil(chunk_bytes.into())).expect("the size has been checked")
 }

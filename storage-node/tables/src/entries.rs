@@ -1,4 +1,4 @@
-//! What makes and removes inodes: make, make unnamed, unlink, rmdir.
+//! Creating and removing inodes: make, make unnamed, unlink, rmdir.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use chordfs_types::{
     namespace::{Attr, EntryName, FileKind, Ino, NewNode, Reply},
 };
 
-use super::{Body, Inode, MAX_LINKS, Place, Step, invalid};
+use super::{Body, Inode, MAX_LINKS, DentryKey, Transaction, invalid};
 
 /// The longest target of a symlink.
 const MAX_TARGET_BYTES: usize = 4095;
 const SET_GID: u16 = 0o2000;
 
-impl Step<'_> {
+impl Transaction<'_> {
     pub(super) fn make(
         &mut self,
         parent: Ino,
@@ -48,7 +48,7 @@ impl Step<'_> {
     }
 
     pub(super) fn make_unnamed(&mut self, file: &FileName, node: &NewNode) -> Result<Reply, FsError> {
-        let session = self.asker()?;
+        let session = self.require_session()?;
         check_node(node)?;
         if node.kind != FileKind::File {
             return Err(invalid("only a file can be without a name"));
@@ -56,7 +56,7 @@ impl Step<'_> {
         let attr = self.new_attr(node, file.clone());
         self.tables.inodes.insert(attr.ino, Arc::new(Inode { attr: attr.clone(), body: Body::Plain }));
         self.orphan(attr.ino, Some(session));
-        // Nobody else can know of it.
+        // No other session can know of it.
         self.feed.clear();
         Ok(Reply::Entry { attr, created: true })
     }
@@ -86,27 +86,27 @@ impl Step<'_> {
         Ok(Reply::Done)
     }
 
-    /// Puts a free name to an inode.
+    /// Adds a free name for an inode.
     pub(super) fn add_name(&mut self, parent: Ino, name: &EntryName, ino: Ino, is_directory: bool) {
-        self.tables.entries.insert(Place { parent, name: name.clone() }, ino);
-        self.tell_entry(parent, name);
+        self.tables.entries.insert(DentryKey { parent, name: name.clone() }, ino);
+        self.notify_entry(parent, name);
         self.touch_directory(parent);
         if is_directory {
             self.edit(parent, |inode| inode.attr.nlink += 1);
         }
     }
 
-    /// Takes a name away from a parent; the inode is the caller's business.
+    /// Removes a name from a directory; the caller updates the inode.
     pub(super) fn remove_name(&mut self, parent: Ino, name: &EntryName, is_directory: bool) {
-        self.tables.entries.remove(&Place { parent, name: name.clone() });
-        self.tell_entry(parent, name);
+        self.tables.entries.remove(&DentryKey { parent, name: name.clone() });
+        self.notify_entry(parent, name);
         self.touch_directory(parent);
         if is_directory {
             self.edit(parent, |inode| inode.attr.nlink -= 1);
         }
     }
 
-    /// A non-directory has lost a name: with the last one a file becomes an orphan, anything else is gone.
+    /// Drops one link of a non-directory. Without a name a file becomes an orphan, and anything else is removed.
     pub(super) fn drop_link(&mut self, ino: Ino, hold: bool) -> Attr {
         let attr = self.edit(ino, |inode| inode.attr.nlink -= 1);
         if attr.nlink == 0 && attr.kind == FileKind::File {
@@ -123,7 +123,7 @@ impl Step<'_> {
         attr
     }
 
-    /// Takes the next inode number; no links yet.
+    /// Creates attributes with the next inode number and no links.
     fn new_attr(&mut self, node: &NewNode, file: FileName) -> Attr {
         let ino = Ino(self.tables.next.ino);
         self.tables.next.ino += 1;
@@ -147,11 +147,11 @@ impl Step<'_> {
     }
 }
 
-/// Refuses chunk sizes that no chunk may have.
+/// Refuses a chunk size outside the allowed range.
 pub(super) fn check_chunk_bytes(chunk_bytes: u32) -> Result<(), FsError> {
     match chunk_bytes {
         1..=MAX_CHUNK_BYTES => Ok(()),
-        _ => Err(invalid(format!("chunks of {chunk_bytes} bytes: 1 to {MAX_CHUNK_BYTES} are allowed"))),
+        _ => Err(invalid(format!("a chunk size of {chunk_bytes} bytes; allowed are 1 to {MAX_CHUNK_BYTES}"))),
     }
 }
 
@@ -173,7 +173,7 @@ fn check_target(target: &[u8]) -> Result<(), NameError> {
     }
 }
 
-/// A set-gid directory hands its group on, and to directories the bit too.
+/// Gives a new inode the group of a set-gid directory, and a new directory the set-gid bit too.
 fn inherit_group(attr: &mut Attr, directory: &Attr) {
     if directory.mode & SET_GID != 0 {
         attr.gid = directory.gid;

@@ -1,7 +1,7 @@
-//! Which versions make a file: commits, what they replace, and the dead list.
+//! The versions that make up a file: commits, what they replace, and the dead list.
 //!
-//! An extent is `count` chunks of one version. What a commit covers leaves the table piece by piece and goes to the dead
-//! list, from which the nodes delete it; each stored chunk is current in at most one file and dead at most once.
+//! An extent is `count` chunks of one version. What a commit covers moves from the table to the dead list, run by run,
+//! and the leader deletes it from the nodes; each stored chunk is current in at most one file and dead at most once.
 
 use chordfs_types::{
     chunk::{ChunkRun, Version},
@@ -10,60 +10,60 @@ use chordfs_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Step, Tables, entries::check_chunk_bytes, invalid};
+use super::{Transaction, Tables, entries::check_chunk_bytes, invalid};
 
-/// First and last chunk, both included.
-pub(super) type Chunks = (u32, u32);
-pub(super) const ALL_CHUNKS: Chunks = (1, u32::MAX);
+/// The first and the last chunk of a range, both included.
+pub(super) type ChunkRange = (u32, u32);
+pub(super) const ALL_CHUNKS: ChunkRange = (1, u32::MAX);
 /// A page of contents ends early when the names in it would grow past this.
 const CONTENTS_BYTES: usize = 512 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct ChunkAt {
+pub(super) struct ExtentKey {
     ino: Ino,
     first: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Run {
+pub(super) struct ExtentValue {
     count: u32,
     version: Version,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Use {
+pub(super) struct VersionUse {
     pub(super) ino: Ino,
-    /// How many extents of it.
+    /// How many of the inode's extents have the version.
     pub(super) extents: u32,
 }
 
 /// A run to be deleted from the nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Dead {
+pub(super) struct DeadRun {
     pub(super) run: ChunkRun,
     pub(super) since: Time,
 }
 
 #[cfg(test)]
-impl ChunkAt {
+impl ExtentKey {
     pub(super) fn ino(self) -> Ino {
         self.ino
     }
 }
 
-impl Step<'_> {
+impl Transaction<'_> {
     pub(super) fn commit(&mut self, ino: Ino, commit: &Commit) -> Result<Reply, FsError> {
         let before = self.tables.file(ino)?.clone();
         self.tables.check_commit(&before, commit)?;
         if let Some(chunk_bytes) = commit.restart {
-            self.cut(ino, ALL_CHUNKS, None);
+            self.remove_chunks(ino, ALL_CHUNKS, None);
             self.edit(ino, |inode| (inode.attr.size, inode.attr.chunk_bytes) = (0, chunk_bytes));
         }
         for extent in &commit.extents {
-            self.place(ino, *extent);
+            self.make_current(ino, *extent);
         }
         for write in &commit.partial {
-            self.place(ino, write.extent());
+            self.make_current(ino, write.extent());
         }
         let mtime = commit.mtime.unwrap_or(self.now);
         let attr = self.edit(ino, |inode| {
@@ -71,7 +71,7 @@ impl Step<'_> {
             inode.attr.mtime = mtime;
             commit.set.apply_to(&mut inode.attr);
         });
-        self.tell_inode(ino, true);
+        self.notify_inode(ino, true);
         Ok(Reply::Attr(attr))
     }
 
@@ -84,15 +84,15 @@ impl Step<'_> {
         Ok(Reply::Done)
     }
 
-    /// Makes a run current in place of whatever it covers.
-    pub(super) fn place(&mut self, ino: Ino, extent: Extent) {
-        self.cut(ino, (extent.first, extent.last()), Some(extent.version));
+    /// Makes a run current in place of everything that it covers.
+    pub(super) fn make_current(&mut self, ino: Ino, extent: Extent) {
+        self.remove_chunks(ino, (extent.first, extent.last()), Some(extent.version));
         let extent = self.tables.joined(ino, extent);
         self.tables.insert_extent(ino, extent);
     }
 
-    /// Takes chunks out of a file and puts them on the dead list, but for those of version `keep`.
-    pub(super) fn cut(&mut self, ino: Ino, (first, last): Chunks, keep: Option<Version>) {
+    /// Removes chunks from a file and puts them on the dead list, except those of version `keep`.
+    pub(super) fn remove_chunks(&mut self, ino: Ino, (first, last): ChunkRange, keep: Option<Version>) {
         let covered: Vec<Extent> =
             self.tables.extents_from(ino, first).take_while(|extent| extent.first <= last).collect();
         for extent in covered {
@@ -106,12 +106,12 @@ impl Step<'_> {
             if keep != Some(extent.version)
                 && let Some(piece) = extent.part(first, last)
             {
-                self.bury(ino, piece);
+                self.add_dead_extent(ino, piece);
             }
         }
     }
 
-    fn bury(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
+    fn add_dead_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
         let file = self.tables.inodes[&ino].attr.file.clone();
         self.add_dead(ChunkRun { file, first, count, version });
     }
@@ -120,7 +120,7 @@ impl Step<'_> {
         let id = self.tables.next.dead;
         self.tables.next.dead += 1;
         self.tables.dead_versions.insert((run.version, id), ());
-        self.tables.dead.insert(id, Dead { run, since: self.logged });
+        self.tables.dead.insert(id, DeadRun { run, since: self.logged });
     }
 }
 
@@ -128,16 +128,16 @@ impl Tables {
     /// Extents that end at or after chunk `from`, ascending.
     pub(super) fn extents_from(&self, ino: Ino, from: u32) -> impl Iterator<Item = Extent> {
         let start = self.extent_at(ino, from).map_or(from, |extent| extent.first);
-        let range = ChunkAt { ino, first: start }..=ChunkAt { ino, first: u32::MAX };
-        self.extents.range::<_, ChunkAt>(range).map(|(at, run)| extent(at, run))
+        let range = ExtentKey { ino, first: start }..=ExtentKey { ino, first: u32::MAX };
+        self.extents.range::<_, ExtentKey>(range).map(|(at, run)| extent(at, run))
     }
 
-    /// As many names and extents as one answer carries, across all files. What was rewritten since the page before, from
-    /// further ahead across `first`, is told whole.
+    /// Returns as many names and extents as one answer carries, across all files. An extent that covers `first` is listed
+    /// whole, even if it starts earlier: it may have been rewritten since the previous page.
     pub(super) fn contents_page(&self, ino: Ino, first: u32) -> Answer {
         let first = self.extent_at(ino, first).map_or(first, |extent| extent.first);
         let (mut files, mut left, mut bytes): (Vec<FileContents>, _, _) = (Vec::new(), PAGE_ITEMS, 0);
-        for (at, run) in self.extents.range::<_, ChunkAt>(ChunkAt { ino, first }..) {
+        for (at, run) in self.extents.range::<_, ExtentKey>(ExtentKey { ino, first }..) {
             if left == 0 || bytes > CONTENTS_BYTES {
                 return Answer::Contents { files, next: Some((at.ino, at.first)) };
             }
@@ -152,9 +152,9 @@ impl Tables {
         Answer::Contents { files, next: None }
     }
 
-    /// The extent that covers a chunk; `None` is a hole.
+    /// Returns the extent that covers a chunk; `None` is a hole.
     pub(super) fn extent_at(&self, ino: Ino, index: u32) -> Option<Extent> {
-        let (at, run) = self.extents.get_prev(&ChunkAt { ino, first: index })?;
+        let (at, run) = self.extents.get_prev(&ExtentKey { ino, first: index })?;
         Some(extent(at, run)).filter(|extent| at.ino == ino && extent.last() >= index)
     }
 
@@ -162,25 +162,25 @@ impl Tables {
         self.versions.contains_key(&version)
     }
 
-    /// `Conflict` unless the write's base is what the file has there now.
+    /// Returns `Conflict` unless the write's base is the current version of that chunk.
     pub(super) fn check_base(&self, ino: Ino, write: &ChunkWrite) -> Result<(), FsError> {
         let current = self.extent_at(ino, write.index).map(|extent| extent.version);
         if current == write.base { Ok(()) } else { Err(FsError::Conflict { index: write.index }) }
     }
 
-    /// A version that was never handed out would be handed out later, to another file.
+    /// Refuses a version that was never allocated, because it would be allocated later, to another file.
     pub(super) fn check_version(&self, version: Version) -> Result<(), FsError> {
         if (1..self.next.version).contains(&version.0) {
             return Ok(());
         }
-        Err(invalid(format!("version {} was never handed out", version.0)))
+        Err(invalid(format!("version {} was never allocated", version.0)))
     }
 
-    /// `Conflict`, which means "store it anew", unless the run can become current in this file: a version is current in
-    /// one file only, and a chunk that waits to be deleted never is again, nor anything of an orphan's version.
+    /// Returns `Conflict`, which means "store the chunks again", unless the run can become current in this file: a version
+    /// is current in one file only, and neither a dead chunk nor any chunk of a retired version becomes current again.
     pub(super) fn check_alive(&self, ino: Ino, run: &Extent) -> Result<(), FsError> {
         let elsewhere = self.versions.get(&run.version).is_some_and(|used| used.ino != ino);
-        if elsewhere || self.closed.contains_key(&run.version) {
+        if elsewhere || self.retired_versions.contains_key(&run.version) {
             return Err(FsError::Conflict { index: run.first });
         }
         match self.dead_of(run.version).filter_map(|dead| dead.part(run.first, run.last())).map(|part| part.first).min()
@@ -196,7 +196,7 @@ impl Tables {
         runs.map(|run| Extent { first: run.first, count: run.count, version: run.version })
     }
 
-    /// Whether a file still has some of this run. Never so for a dead one, because of [`Tables::check_alive`].
+    /// Returns whether a file still has some of this run. A dead run is never current, because of [`Tables::check_alive`].
     pub(super) fn is_current(&self, run: &ChunkRun) -> bool {
         let Some(used) = self.versions.get(&run.version) else { return false };
         let last = run.first + (run.count - 1);
@@ -208,7 +208,7 @@ impl Tables {
         let runs = sorted_runs(commit)?;
         runs.iter().try_for_each(|run| self.check_version(run.version))?;
         if commit.set.truncate.is_some() {
-            return Err(invalid("a commit cuts nothing; truncate by SetAttr"));
+            return Err(invalid("a commit cannot truncate; use SetAttr"));
         }
         let (chunk_bytes, size) = match commit.restart {
             Some(chunk_bytes) => {
@@ -226,7 +226,7 @@ impl Tables {
         if let Some(run) = runs.last()
             && u64::from(run.last() - 1) * u64::from(chunk_bytes) >= size
         {
-            return Err(invalid(format!("chunk {} lies beyond the end, {size} bytes", run.last())));
+            return Err(invalid(format!("chunk {} is beyond the end of the file, {size} bytes", run.last())));
         }
         commit.partial.iter().try_for_each(|write| match commit.restart {
             Some(_) if write.base.is_some() => Err(FsError::Conflict { index: write.index }),
@@ -236,7 +236,7 @@ impl Tables {
         runs.iter().try_for_each(|run| self.check_alive(before.ino, run))
     }
 
-    /// What starts anew cannot keep anything: its old versions are dead from then on.
+    /// Refuses versions that are in use: a file that is restarted keeps none of its old versions, which are dead from then on.
     fn check_fresh(&self, runs: &[Extent]) -> Result<(), FsError> {
         match runs.iter().find(|run| self.is_referenced(run.version)) {
             Some(run) => Err(invalid(format!("version {} is in use already", run.version.0))),
@@ -244,7 +244,7 @@ impl Tables {
         }
     }
 
-    /// The extent together with the neighbours that it continues, which leave the table.
+    /// Joins the extent with the neighbours that it continues, and removes those from the table.
     fn joined(&mut self, ino: Ino, mut extent: Extent) -> Extent {
         if let Some(left) = self.extent_at(ino, extent.first - 1).filter(|left| left.version == extent.version) {
             self.remove_extent(ino, left);
@@ -259,13 +259,13 @@ impl Tables {
     }
 
     fn insert_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
-        self.extents.insert(ChunkAt { ino, first }, Run { count, version });
-        self.versions.entry(version).or_insert(Use { ino, extents: 0 }).extents += 1;
+        self.extents.insert(ExtentKey { ino, first }, ExtentValue { count, version });
+        self.versions.entry(version).or_insert(VersionUse { ino, extents: 0 }).extents += 1;
         self.stored_bytes = self.stored_bytes.wrapping_add(self.space(ino, count));
     }
 
     fn remove_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
-        self.extents.remove(&ChunkAt { ino, first });
+        self.extents.remove(&ExtentKey { ino, first });
         self.stored_bytes = self.stored_bytes.wrapping_sub(self.space(ino, count));
         match self.versions.get_mut(&version) {
             Some(used) if used.extents > 1 => used.extents -= 1,
@@ -278,50 +278,50 @@ impl Tables {
     }
 }
 
-/// Whether a file of this chunk size can be this long.
+/// Refuses a size that a file of this chunk size cannot have.
 pub(super) fn check_size(size: u64, chunk_bytes: u32) -> Result<(), FsError> {
     let most = u64::from(u32::MAX) * u64::from(chunk_bytes);
     if size > most { Err(FsError::FileTooLarge) } else { Ok(()) }
 }
 
-/// Arithmetic on runs; all of it stays within the chunk numbers because the runs do.
-pub(super) trait Span: Sized {
+/// Arithmetic on extents. It cannot overflow, because extents end within the chunk numbers.
+pub(super) trait ExtentMath: Sized {
     fn last(&self) -> u32;
     fn part(&self, first: u32, last: u32) -> Option<Self>;
 }
 
-impl Span for Extent {
+impl ExtentMath for Extent {
     fn last(&self) -> u32 {
         self.first + (self.count - 1)
     }
 
-    /// What of it lies in `first..=last`.
+    /// Returns the part of the extent in `first..=last`.
     fn part(&self, first: u32, last: u32) -> Option<Self> {
         let (first, last) = (first.max(self.first), last.min(self.last()));
         (first <= last).then(|| Self { first, count: last - first + 1, version: self.version })
     }
 }
 
-pub(super) trait AsExtent {
+pub(super) trait ToExtent {
     fn extent(&self) -> Extent;
 }
 
-impl AsExtent for ChunkWrite {
+impl ToExtent for ChunkWrite {
     fn extent(&self) -> Extent {
         Extent { first: self.index, count: 1, version: self.version }
     }
 }
 
-fn extent(at: &ChunkAt, run: &Run) -> Extent {
+fn extent(at: &ExtentKey, run: &ExtentValue) -> Extent {
     Extent { first: at.first, count: run.count, version: run.version }
 }
 
-/// All that a commit writes, ascending. Refuses what is empty, out of range, in disorder or written twice.
+/// Returns all that a commit writes, ascending. Refuses runs that are empty, out of range, out of order or written twice.
 fn sorted_runs(commit: &Commit) -> Result<Vec<Extent>, FsError> {
     if !commit.extents.is_sorted_by_key(|extent| extent.first) {
-        return Err(invalid("the extents of a commit ascend"));
+        return Err(invalid("the extents of a commit must ascend"));
     }
-    let partial = commit.partial.iter().map(AsExtent::extent);
+    let partial = commit.partial.iter().map(ToExtent::extent);
     let mut runs: Vec<Extent> = commit.extents.iter().copied().chain(partial).collect();
     runs.iter().try_for_each(check_range)?;
     runs.sort_by_key(|run| run.first);

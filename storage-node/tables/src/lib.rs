@@ -1,26 +1,22 @@
 //! The namespace as a value: every table, and the one function that changes them.
 //!
-//! Each replica applies the same operations in the same order and must come to the same tables and replies, so nothing
-//! here looks at a clock, a random number or the outside. A refused operation changes nothing: every change validates
+//! Each replica applies the same operations in the same order and must reach the same tables and replies, so nothing
+//! here reads a clock, a random number or anything outside. A refused operation changes nothing: every change validates
 //! first and mutates afterwards. The tables share their structure with their clones, so a clone is a snapshot at the cost
 //! of a few counters.
 //!
-//! One file per family of operations. Who may do what is checked by the kernels (`default_permissions`), who leads and
-//! how an operation gets here is the business of Raft beside this.
+//! There is one file per family of operations. The kernels check permissions (`default_permissions`); `chordfs-namespace`
+//! elects the leader and delivers the operations.
 #![deny(clippy::disallowed_methods)]
 
 mod attributes;
-mod buried;
 mod entries;
 mod extents;
-mod leap;
+mod id_jump;
 mod links;
 mod map;
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod model_test;
-mod orphans;
+mod orphan_chunks;
+mod orphan_inodes;
 mod query;
 mod rename;
 mod sessions;
@@ -35,68 +31,68 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, Change, EntryName, FeedEvent, FileKind, Ino, NamespaceOp, Reply, SessionId, Time},
 };
-use extents::{ChunkAt, Dead, Run, Use};
+use extents::{DeadRun, ExtentKey, ExtentValue, VersionUse};
 use imbl::OrdMap;
-pub use leap::Leap;
-use leap::Skipped;
-use orphans::Orphan;
+pub use id_jump::IdJump;
+use id_jump::SkippedRange;
+use orphan_inodes::OrphanInode;
 use serde::{Deserialize, Serialize};
-use sessions::Session;
+use sessions::SessionRecord;
 
-/// Versions that come with a new session.
+/// How many versions a new session is given.
 pub const SESSION_VERSIONS: u32 = 4096;
-/// Most names of one inode, and most subdirectories of one directory.
+/// The largest number of names of one inode, and of subdirectories of one directory.
 pub const MAX_LINKS: u32 = i32::MAX as u32;
 
-/// All of the namespace.
+/// All tables of the namespace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tables {
     #[serde(with = "map")]
     inodes: OrdMap<Ino, Arc<Inode>>,
     #[serde(with = "map")]
-    entries: OrdMap<Place, Ino>,
+    entries: OrdMap<DentryKey, Ino>,
     #[serde(with = "map")]
-    extents: OrdMap<ChunkAt, Run>,
-    /// Where a version is current; absent means nowhere.
+    extents: OrdMap<ExtentKey, ExtentValue>,
+    /// The inode in which a version is current; a version that is absent is current nowhere.
     #[serde(with = "map")]
-    versions: OrdMap<Version, Use>,
+    versions: OrdMap<Version, VersionUse>,
     /// Files without a name.
     #[serde(with = "map")]
-    orphans: OrdMap<Ino, Orphan>,
-    /// Those of them that nobody holds, by the time since when.
+    orphans: OrdMap<Ino, OrphanInode>,
+    /// The orphans that no session holds, by the time since which they have been unheld.
     #[serde(with = "map")]
     unheld: OrdMap<(Time, Ino), ()>,
     #[serde(with = "map")]
-    dead: OrdMap<u64, Dead>,
-    /// The same by version.
+    dead: OrdMap<u64, DeadRun>,
+    /// An index of `dead` by version.
     #[serde(with = "map")]
     dead_versions: OrdMap<(Version, u64), ()>,
-    /// Versions of orphans, and when they were buried.
+    /// Versions of collected orphan chunks, which can never become current again, and when they were collected.
     #[serde(with = "map")]
-    closed: OrdMap<Version, Time>,
+    retired_versions: OrdMap<Version, Time>,
     #[serde(with = "map")]
-    sessions: OrdMap<SessionId, Arc<Session>>,
+    sessions: OrdMap<SessionId, Arc<SessionRecord>>,
     #[serde(with = "map")]
     nonces: OrdMap<u64, SessionId>,
     next: Counters,
     /// Space of all current chunks, each counted whole.
     stored_bytes: u64,
-    #[serde(deserialize_with = "leap::if_there")]
-    skipped: Vec<Skipped>,
+    #[serde(deserialize_with = "id_jump::default_if_missing")]
+    skipped: Vec<SkippedRange>,
 }
 
-/// What one operation came to.
+/// The result of applying one operation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Applied {
+pub struct AppliedOp {
     pub reply: Result<Reply, FsError>,
-    /// For the other sessions; empty when nothing changed.
+    /// Events for the other sessions; empty when nothing changed.
     pub feed: Vec<FeedEvent>,
-    /// The session that caused it.
+    /// The session that issued the operation.
     pub origin: Option<SessionId>,
 }
 
 impl Tables {
-    /// A root directory and nothing else.
+    /// Creates tables that hold a root directory and nothing else.
     pub fn new() -> Self {
         let root = Inode { attr: root_attr(), body: Body::Directory { up: None } };
         Self {
@@ -108,7 +104,7 @@ impl Tables {
             unheld: OrdMap::new(),
             dead: OrdMap::new(),
             dead_versions: OrdMap::new(),
-            closed: OrdMap::new(),
+            retired_versions: OrdMap::new(),
             sessions: OrdMap::new(),
             nonces: OrdMap::new(),
             next: Counters { ino: Ino::ROOT.0 + 1, session: 1, version: 1, dead: 1 },
@@ -119,28 +115,29 @@ impl Tables {
 
     /// Applies one logged operation. `index` is its place in the log; later operations have a larger one.
     ///
-    /// `logged` is the time its leader saw: grace periods count from it. Files get the operation's own time.
+    /// `logged` is the leader's time when it logged the operation: grace periods count from it. Files get the operation's
+    /// own time.
     ///
-    /// An operation of a session is applied once: sent again it gets the reply it got, also where that was an error.
-    pub fn apply(&mut self, index: u64, logged: Time, op: &NamespaceOp) -> Applied {
+    /// A session's operation is applied once: when it is sent again it gets its first reply, even if that was an error.
+    pub fn apply(&mut self, index: u64, logged: Time, op: &NamespaceOp) -> AppliedOp {
         let origin = op.origin.map(|id| id.session);
         if let Some(reply) = op.origin.and_then(|id| self.answered(id)) {
-            return Applied { reply, feed: Vec::new(), origin };
+            return AppliedOp { reply, feed: Vec::new(), origin };
         }
-        let mut step = Step { tables: self, index, logged, now: op.now, session: origin, feed: Vec::new() };
-        let reply = step.change(&op.change);
-        let feed = step.feed;
+        let mut transaction = Transaction { tables: self, index, logged, now: op.now, session: origin, feed: Vec::new() };
+        let reply = transaction.change(&op.change);
+        let feed = transaction.feed;
         if let Some(id) = op.origin {
             self.remember(id, &reply);
         }
-        Applied { reply, feed, origin }
+        AppliedOp { reply, feed, origin }
     }
 
     fn inode(&self, ino: Ino) -> Result<&Inode, FsError> {
         self.inodes.get(&ino).map(Arc::as_ref).ok_or(FsError::Stale { ino })
     }
 
-    /// A directory in which to look for or put names. One that is gone holds none: `NoEntry`.
+    /// Returns the directory `ino`, in which names are looked up or created. A removed directory holds none: `NoEntry`.
     fn directory(&self, ino: Ino) -> Result<&Inode, FsError> {
         let inode = self.inodes.get(&ino).ok_or(FsError::NoEntry)?;
         if inode.is_directory() { Ok(inode) } else { Err(FsError::NotDirectory) }
@@ -155,19 +152,19 @@ impl Tables {
         }
     }
 
-    /// What stands at a name; the directory is known to be one.
+    /// Returns the inode at a name; the caller has checked that `parent` is a directory.
     fn entry(&self, parent: Ino, name: &EntryName) -> Option<&Inode> {
-        let ino = self.entries.get(&Place { parent, name: name.clone() })?;
+        let ino = self.entries.get(&DentryKey { parent, name: name.clone() })?;
         self.inodes.get(ino).map(Arc::as_ref)
     }
 
     fn children(&self, parent: Ino, after: Option<&EntryName>) -> impl Iterator<Item = (&EntryName, &Inode)> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let start = match after {
-            Some(name) => Excluded(Place { parent, name: name.clone() }),
-            None => Included(Place { parent, name: first_name() }),
+            Some(name) => Excluded(DentryKey { parent, name: name.clone() }),
+            None => Included(DentryKey { parent, name: first_name() }),
         };
-        let entries = self.entries.range::<_, Place>((start, Unbounded));
+        let entries = self.entries.range::<_, DentryKey>((start, Unbounded));
         entries
             .take_while(move |(place, _)| place.parent == parent)
             .filter_map(|(place, ino)| Some((&place.name, self.inodes.get(ino)?.as_ref())))
@@ -177,12 +174,12 @@ impl Tables {
         self.children(directory, None).next().is_none()
     }
 
-    /// The directories above `directory`, itself first, the root last.
+    /// Iterates over `directory` and its ancestors, ending with the root.
     fn upwards(&self, directory: Ino) -> impl Iterator<Item = &Inode> {
         std::iter::successors(self.inodes.get(&directory), |inode| self.inodes.get(&inode.up()?.0)).map(Arc::as_ref)
     }
 
-    /// NAME of something created here now.
+    /// Returns the NAME of a file that is created at this place now.
     fn path_of(&self, parent: Ino, name: &EntryName) -> Result<FileName, FsError> {
         let mut parts = vec![name.as_bytes()];
         let mut len = name.as_bytes().len();
@@ -212,9 +209,9 @@ struct Inode {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Body {
-    /// Files have their extents in a table of their own; the rest has nothing.
+    /// A file, whose extents have a table of their own, or a special file.
     Plain,
-    /// Where it hangs: what `..` means, and its name there. The root hangs nowhere.
+    /// `up` is the parent directory (`..`) and the name there; the root has none.
     Directory {
         up: Option<(Ino, EntryName)>,
     },
@@ -235,20 +232,20 @@ impl Inode {
         }
     }
 
-    /// What `..` means here; the root is above itself.
+    /// The inode that `..` refers to; the root is its own parent.
     fn parent(&self) -> Ino {
         self.up().map_or(Ino::ROOT, |(parent, _)| *parent)
     }
 }
 
-/// A name's place: the entries of a directory lie together, in the order of their bytes.
+/// The key of a dentry. The entries of a directory are adjacent, in the order of their bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Place {
+struct DentryKey {
     parent: Ino,
     name: EntryName,
 }
 
-/// The next number of each kind.
+/// The next unused number of each kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Counters {
     ino: u64,
@@ -257,8 +254,8 @@ struct Counters {
     dead: u64,
 }
 
-/// One operation while it is applied.
-struct Step<'a> {
+/// One operation while it is applied, and the events that it has caused so far.
+struct Transaction<'a> {
     tables: &'a mut Tables,
     index: u64,
     logged: Time,
@@ -267,7 +264,7 @@ struct Step<'a> {
     feed: Vec<FeedEvent>,
 }
 
-impl Step<'_> {
+impl Transaction<'_> {
     fn change(&mut self, change: &Change) -> Result<Reply, FsError> {
         match change {
             Change::OpenSession { nonce, client } => self.open_session(*nonce, client),
@@ -288,13 +285,13 @@ impl Step<'_> {
             Change::Release { inos } => self.release_orphans(inos),
             Change::PurgeOrphans { before, limit } => self.purge_orphans(*before, *limit),
             Change::ForgetDead { ids } => self.forget_dead(ids),
-            Change::BuryOrphans { runs } => self.bury_orphans(runs),
+            Change::CollectOrphans { runs } => self.collect_orphans(runs),
         }
     }
 
-    /// Changes an inode's attributes: ctime, the change counter and the feed go with it. Returns them as they are then.
+    /// Changes an inode's attributes, and with them its ctime, its change counter and the feed. Returns the new attributes.
     fn edit(&mut self, ino: Ino, edit: impl FnOnce(&mut Inode)) -> Attr {
-        let first = self.tell_inode(ino, false);
+        let first = self.notify_inode(ino, false);
         let inode = self.tables.inodes.get_mut(&ino).expect("the caller has looked the inode up");
         let inode = Arc::make_mut(inode);
         inode.attr.ctime = self.now;
@@ -305,36 +302,36 @@ impl Step<'_> {
         inode.attr.clone()
     }
 
-    /// A directory's entries have changed.
+    /// Records that a directory's entries have changed.
     fn touch_directory(&mut self, ino: Ino) {
         let now = self.now;
         self.edit(ino, |inode| inode.attr.mtime = now);
     }
 
-    /// One event per inode is enough; that the contents changed says more than that something did. Whether it is the
-    /// first of this step.
-    fn tell_inode(&mut self, ino: Ino, contents: bool) -> bool {
-        let told = self.feed.iter_mut().find_map(|event| match event {
-            FeedEvent::Inode { ino: told, contents } if *told == ino => Some(contents),
+    /// Adds one event per inode; an event for changed contents includes that the attributes changed. Returns whether this
+    /// is the inode's first event in this transaction.
+    fn notify_inode(&mut self, ino: Ino, contents: bool) -> bool {
+        let existing = self.feed.iter_mut().find_map(|event| match event {
+            FeedEvent::Inode { ino: other, contents } if *other == ino => Some(contents),
             _ => None,
         });
-        if let Some(told) = told {
-            *told |= contents;
+        if let Some(existing) = existing {
+            *existing |= contents;
             return false;
         }
         self.feed.push(FeedEvent::Inode { ino, contents });
         true
     }
 
-    fn tell_entry(&mut self, parent: Ino, name: &EntryName) {
+    fn notify_entry(&mut self, parent: Ino, name: &EntryName) {
         let event = FeedEvent::Entry { parent, name: name.clone() };
         if !self.feed.contains(&event) {
             self.feed.push(event);
         }
     }
 
-    /// For what makes sense only for a session.
-    fn asker(&self) -> Result<SessionId, FsError> {
+    /// Returns the issuing session, for changes that make sense only for a session.
+    fn require_session(&self) -> Result<SessionId, FsError> {
         self.session.ok_or_else(|| invalid("this change needs a session to belong to"))
     }
 }
@@ -343,7 +340,7 @@ fn invalid(reason: impl Into<String>) -> FsError {
     FsError::Invalid { reason: reason.into() }
 }
 
-/// Not after any other name: names are not empty and hold no NUL.
+/// A name that no other name sorts before: names are not empty and hold no NUL.
 fn first_name() -> EntryName {
     EntryName::new(Bytes::from_static(&[1])).expect("one byte that is no NUL, slash or dot")
 }

@@ -1,13 +1,13 @@
-//! A further name for an inode: link, and publish for files that have none yet.
+//! Adding a name to an inode: link, and publish for files without one.
 
 use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, EntryName, Ino, Reply},
 };
 
-use super::{MAX_LINKS, Step, invalid};
+use super::{MAX_LINKS, Transaction, invalid};
 
-impl Step<'_> {
+impl Transaction<'_> {
     pub(super) fn link(&mut self, ino: Ino, parent: Ino, name: &EntryName) -> Result<Reply, FsError> {
         self.tables.directory(parent)?;
         if self.tables.entry(parent, name).is_some() {
@@ -26,7 +26,7 @@ impl Step<'_> {
         Ok(Reply::Entry { attr, created: true })
     }
 
-    /// In place of whatever non-directory stands there. Only the session that holds the file may.
+    /// Names an unnamed file, replacing any non-directory at that name. Only the session that holds the file may do so.
     pub(super) fn publish(&mut self, ino: Ino, parent: Ino, name: &EntryName) -> Result<Reply, FsError> {
         self.tables.directory(parent)?;
         let inode = self.tables.inode(ino)?;
@@ -40,7 +40,7 @@ impl Step<'_> {
             Some(old) if old.is_directory() => return Err(FsError::IsDirectory),
             old => old.map(|old| old.attr.ino),
         };
-        // Nobody is known to have the replaced file open; who does, answers the feed.
+        // No session is known to have the replaced file open; one that does answers the feed event.
         let attr = old.map(|old| self.drop_link(old, false));
         self.give_name(ino, parent, name);
         Ok(Reply::Removed { attr })

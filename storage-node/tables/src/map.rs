@@ -1,7 +1,7 @@
-//! An ordered map as serde sees it: its length, then the pairs in order.
+//! Serde for an ordered map: its length, then the pairs in order.
 //!
-//! Written by hand because a length read from a damaged snapshot must not be believed: pairs are inserted as they come,
-//! and nothing is reserved ahead of them.
+//! It is written by hand because a length read from a damaged snapshot must not be trusted: pairs are inserted one by
+//! one, and no memory is reserved for them in advance.
 
 use std::{fmt, marker::PhantomData};
 

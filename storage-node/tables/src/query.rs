@@ -1,4 +1,4 @@
-//! Questions. None of them changes anything, so a clone of the tables can answer them as well.
+//! Queries. They change nothing, so a clone of the tables can answer them as well.
 
 use chordfs_types::{
     fs_error::FsError,
@@ -33,7 +33,7 @@ impl Tables {
         }
     }
 
-    /// Whether `PurgeOrphans` with this `before` would find anything.
+    /// Returns whether `PurgeOrphans` with this `before` would purge anything.
     pub fn has_purgeable(&self, before: Time) -> bool {
         self.unheld.get_min().is_some_and(|((since, _), ())| *since < before)
     }
@@ -81,8 +81,8 @@ impl Tables {
         Ok(&self.inode(found)?.attr)
     }
 
-    /// The times are those of several leaders' clocks, so they need not ascend with the ids. What a file has is not for
-    /// deletion, whatever the list says.
+    /// Returns the oldest dead runs. Their times come from several leaders' clocks and need not ascend with the ids. A run
+    /// that a file has is never listed, even if it is on the dead list.
     fn dead_page(&self, before: Time, limit: u32) -> Answer {
         let old = self.dead.iter().filter(|(_, dead)| dead.since < before && !self.is_current(&dead.run));
         Answer::Dead(old.take(limit as usize).map(|(id, dead)| (*id, dead.run.clone())).collect())

@@ -7,12 +7,12 @@ use chordfs_types::{
     namespace::{Attr, EntryName, Ino, RenameMode, Reply},
 };
 
-use super::{Body, Inode, MAX_LINKS, Step, Tables};
+use super::{Body, Inode, MAX_LINKS, Transaction, Tables};
 
-type At<'a> = (Ino, &'a EntryName);
+type DentryRef<'a> = (Ino, &'a EntryName);
 
-impl Step<'_> {
-    pub(super) fn rename(&mut self, from: At, to: At, mode: RenameMode, hold: bool) -> Result<Reply, FsError> {
+impl Transaction<'_> {
+    pub(super) fn rename(&mut self, from: DentryRef, to: DentryRef, mode: RenameMode, hold: bool) -> Result<Reply, FsError> {
         let tables = &*self.tables;
         tables.directory(from.0)?;
         tables.directory(to.0)?;
@@ -21,7 +21,7 @@ impl Step<'_> {
         match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => return Err(FsError::Exists),
             (RenameMode::Exchange, None) => return Err(FsError::NoEntry),
-            // Two names of one inode, or one name: POSIX wants nothing done.
+            // Both names refer to one inode: POSIX requires that nothing changes.
             (_, Some(target)) if target.attr.ino == source.attr.ino => return Ok(Reply::Removed { attr: None }),
             _ => {}
         }
@@ -29,22 +29,22 @@ impl Step<'_> {
         match (mode, target) {
             (RenameMode::Exchange, Some(target)) => {
                 tables.check_not_into(target, from.0)?;
-                let (source, target) = (Moved::of(source), Moved::of(target));
+                let (source, target) = (MovedInode::of(source), MovedInode::of(target));
                 tables.check_both(source, target, from.0, to.0)?;
                 self.exchange(from, source, to, target);
                 Ok(Reply::Removed { attr: None })
             }
             (_, target) => {
                 check_replaceable(tables, source, target)?;
-                let target = target.map(Moved::of);
-                tables.check_room(Moved::of(source), target, from.0, to.0)?;
-                let attr = self.replace(from, Moved::of(source), to, target, hold);
+                let target = target.map(MovedInode::of);
+                tables.check_room(MovedInode::of(source), target, from.0, to.0)?;
+                let attr = self.replace(from, MovedInode::of(source), to, target, hold);
                 Ok(Reply::Removed { attr })
             }
         }
     }
 
-    fn replace(&mut self, from: At, source: Moved, to: At, target: Option<Moved>, hold: bool) -> Option<Attr> {
+    fn replace(&mut self, from: DentryRef, source: MovedInode, to: DentryRef, target: Option<MovedInode>, hold: bool) -> Option<Attr> {
         let replaced = target.map(|target| {
             self.remove_name(to.0, to.1, target.is_directory);
             match target.is_directory {
@@ -53,18 +53,18 @@ impl Step<'_> {
             }
         });
         self.remove_name(from.0, from.1, source.is_directory);
-        self.arrive(source, to);
+        self.attach(source, to);
         replaced
     }
 
-    fn exchange(&mut self, from: At, source: Moved, to: At, target: Moved) {
+    fn exchange(&mut self, from: DentryRef, source: MovedInode, to: DentryRef, target: MovedInode) {
         self.remove_name(from.0, from.1, source.is_directory);
         self.remove_name(to.0, to.1, target.is_directory);
-        self.arrive(source, to);
-        self.arrive(target, from);
+        self.attach(source, to);
+        self.attach(target, from);
     }
 
-    fn arrive(&mut self, moved: Moved, to: At) {
+    fn attach(&mut self, moved: MovedInode, to: DentryRef) {
         self.add_name(to.0, to.1, moved.ino, moved.is_directory);
         self.edit(moved.ino, |inode| {
             if let Body::Directory { up } = &mut inode.body {
@@ -74,14 +74,14 @@ impl Step<'_> {
     }
 }
 
-/// What a move needs to know of the inode.
+/// The properties of an inode that a move depends on.
 #[derive(Clone, Copy)]
-struct Moved {
+struct MovedInode {
     ino: Ino,
     is_directory: bool,
 }
 
-impl Moved {
+impl MovedInode {
     fn of(inode: &Inode) -> Self {
         Self { ino: inode.attr.ino, is_directory: inode.is_directory() }
     }
@@ -93,14 +93,14 @@ impl Tables {
         if inside { Err(FsError::IntoItself) } else { Ok(()) }
     }
 
-    /// Whether the directory that `source` moves to can count one more.
-    fn check_room(&self, source: Moved, target: Option<Moved>, from: Ino, to: Ino) -> Result<(), FsError> {
+    /// Refuses the move if the directory that `source` moves to has no room for another subdirectory.
+    fn check_room(&self, source: MovedInode, target: Option<MovedInode>, from: Ino, to: Ino) -> Result<(), FsError> {
         let grows = source.is_directory && from != to && !target.is_some_and(|target| target.is_directory);
         let full = self.inodes.get(&to).map(Arc::as_ref).is_some_and(|to| to.attr.nlink >= MAX_LINKS);
         if grows && full { Err(FsError::TooManyLinks) } else { Ok(()) }
     }
 
-    fn check_both(&self, source: Moved, target: Moved, from: Ino, to: Ino) -> Result<(), FsError> {
+    fn check_both(&self, source: MovedInode, target: MovedInode, from: Ino, to: Ino) -> Result<(), FsError> {
         self.check_room(source, Some(target), from, to)?;
         self.check_room(target, Some(source), to, from)
     }

@@ -1,7 +1,7 @@
-//! Sessions: who takes part, what they were answered, and the versions they may write under.
+//! Sessions: their replies and the versions under which they may write.
 //!
 //! An operation may arrive twice, because its sender lost the answer or the leader changed; the reply is kept under its
-//! sequence number until the session says that it has it, and then given again instead of doing it again.
+//! sequence number until the session acknowledges it, and is returned again instead of applying the operation twice.
 
 use std::sync::Arc;
 
@@ -13,24 +13,24 @@ use chordfs_types::{
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::{SESSION_VERSIONS, Step, Tables, invalid, map};
+use super::{SESSION_VERSIONS, Transaction, Tables, invalid, map};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Session {
+pub(super) struct SessionRecord {
     nonce: u64,
-    /// For people.
+    /// The client's description of itself, for operators.
     client: Arc<str>,
     versions: VersionBlock,
     answered_below: u64,
     #[serde(with = "map")]
     replies: OrdMap<u64, Result<Reply, FsError>>,
-    /// Files without a name that it has open.
+    /// The orphaned inodes that the session has open.
     #[serde(with = "map")]
     pub(super) holds: OrdMap<Ino, ()>,
 }
 
 #[cfg(test)]
-impl Session {
+impl SessionRecord {
     pub(super) fn replies(&self) -> impl Iterator<Item = &u64> {
         self.replies.keys()
     }
@@ -70,12 +70,12 @@ impl Tables {
         }
     }
 
-    pub(super) fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+    pub(super) fn session_mut(&mut self, id: SessionId) -> Option<&mut SessionRecord> {
         self.sessions.get_mut(&id).map(Arc::make_mut)
     }
 }
 
-impl Step<'_> {
+impl Transaction<'_> {
     pub(super) fn open_session(&mut self, nonce: u64, client: &str) -> Result<Reply, FsError> {
         if let Some(&id) = self.tables.nonces.get(&nonce)
             && let Some(session) = self.tables.sessions.get(&id)
@@ -85,7 +85,7 @@ impl Step<'_> {
         let versions = self.allocate(SESSION_VERSIONS)?;
         let id = SessionId(self.tables.next.session);
         self.tables.next.session += 1;
-        let session = Session {
+        let session = SessionRecord {
             nonce,
             client: client.into(),
             versions,
@@ -110,7 +110,7 @@ impl Step<'_> {
 
     pub(super) fn allocate(&mut self, count: u32) -> Result<VersionBlock, FsError> {
         if count == 0 {
-            return Err(invalid("a block of no versions was asked for"));
+            return Err(invalid("cannot allocate a block of 0 versions"));
         }
         let first = self.tables.next.version;
         let next = first.checked_add(count.into());

@@ -1,4 +1,4 @@
-//! One test per rule. What several rules do together is the model's business, beside this.
+//! One test per rule. `model_test.rs` tests the rules together, against the naive model in `model.rs`.
 
 use chordfs_types::namespace::{
     Answer, ChunkWrite, Commit, Extent, FileContents, NewNode, OpId, PAGE_ITEMS, Query, RenameMode, SetAttr, Truncate,
@@ -7,7 +7,9 @@ use chordfs_types::namespace::{
 use super::*;
 
 mod contents;
-mod leap;
+mod id_jump;
+mod model;
+mod model_test;
 mod names;
 mod sessions;
 
@@ -34,14 +36,14 @@ impl Shop {
         }
     }
 
-    /// As the session.
+    /// Applies a change of the session.
     fn run(&mut self, change: Change) -> Result<Reply, FsError> {
         self.sequence += 1;
         let origin = OpId { session: self.session, sequence: self.sequence, answered_below: self.sequence };
         self.apply(Some(origin), change)
     }
 
-    /// As the namespace itself.
+    /// Applies a change of the namespace itself.
     fn alone(&mut self, change: Change) -> Result<Reply, FsError> {
         self.apply(None, change)
     }

@@ -65,7 +65,7 @@ impl RpcService for FakeNode {
                 let owner = ring.iter().min_by_key(|node| key.steps_to(node.id)).expect("a node");
                 Ok(ring_wire::node_value(*owner))
             }
-            namespace::calls::KEEPERS => Ok(ring_wire::neighbours_value(&self.neighbours())),
+            namespace::calls::STORAGE_NODES => Ok(ring_wire::neighbours_value(&self.neighbours())),
             _ => Err("no such call".into()),
         }
     }

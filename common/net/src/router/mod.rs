@@ -106,7 +106,7 @@ impl Router {
     /// when the ring has closed up.
     pub async fn refresh(&self, node: &NodeRef) {
         let address = node.ring_address();
-        let answer = self.call(address, calls::KEEPERS, vec![]).await.map(|answer| ring_wire::neighbours(&answer));
+        let answer = self.call(address, calls::STORAGE_NODES, vec![]).await.map(|answer| ring_wire::neighbours(&answer));
         match answer {
             Ok(Ok(neighbours)) => self.learn(&neighbours),
             Ok(Err(reason)) => debug!(%node, reason, "an answer about the ring does not decode"),
@@ -158,7 +158,7 @@ impl Router {
         let mut owner = self.owner(from, key).await?;
         for _ in 0..FOREIGN_IN_A_ROW {
             let address = owner.ring_address();
-            match self.call(address, calls::KEEPERS, vec![]).await {
+            match self.call(address, calls::STORAGE_NODES, vec![]).await {
                 Ok(neighbours) => return Ok((address, neighbours)),
                 Err(RouteError::Call(RpcError::Remote { .. })) => owner = self.owner(from, owner.id.advance(1)).await?,
                 Err(error) => return Err(error),

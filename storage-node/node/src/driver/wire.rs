@@ -10,7 +10,7 @@ use chordfs_ring::Route;
 
 /// Calls of our own; a foreign node answers them with an error and is then asked with the ten calls alone.
 pub mod own {
-    pub use chordfs_types::namespace::calls::{KEEPERS, NEIGHBOURS};
+    pub use chordfs_types::namespace::calls::{NEIGHBOURS, STORAGE_NODES};
     /// `[id]`, returns a Route: where this node would go for the successor of that id.
     pub const ROUTE: &str = "chordfs_route";
     /// `[neighbours]` of a node that leaves the ring; returns nil.

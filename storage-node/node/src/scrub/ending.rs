@@ -191,8 +191,8 @@ impl Ring {
         let orphans = self.nodes[node].suspects.look(now, &chunks).into_iter().collect();
         let store = self.nodes[node].store.as_ref().expect("it was there a moment ago");
         let runs = store.named(&runs(&found, &orphans)).unwrap();
-        match self.apply(Change::BuryOrphans { runs }) {
-            Ok(Reply::Buried { runs }) => self.buried += runs,
+        match self.apply(Change::CollectOrphans { runs }) {
+            Ok(Reply::Collected { runs }) => self.buried += runs,
             other => panic!("{other:?}"),
         }
     }

@@ -206,8 +206,8 @@ impl Orphans {
     async fn bury(&self, runs: Vec<ChunkRun>) -> Result<u64, Doubt> {
         let mut buried = 0;
         for some in runs.chunks(BURY_RUNS) {
-            match self.shared.parts.session.apply(Change::BuryOrphans { runs: some.to_vec() }).await? {
-                Reply::Buried { runs } => buried += u64::from(runs),
+            match self.shared.parts.session.apply(Change::CollectOrphans { runs: some.to_vec() }).await? {
+                Reply::Collected { runs } => buried += u64::from(runs),
                 other => return Err(FsError::Internal { detail: format!("buried orphans, got {other:?}") }.into()),
             }
         }

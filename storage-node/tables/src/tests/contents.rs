@@ -347,11 +347,11 @@ fn what_can_be_reached_by_any_way_is_referenced() {
         shop.unlink(name, true).unwrap();
     }
     assert_eq!(free_of(&shop.tables, &[(1, 5, 1)]).0, "", "held open");
-    assert_eq!(bury(&mut shop, &[(1, 5, 1)]), Ok(Reply::Buried { runs: 0 }));
+    assert_eq!(collect(&mut shop, &[(1, 5, 1)]), Ok(Reply::Collected { runs: 0 }));
     shop.run(Change::Release { inos: vec![ino] }).unwrap();
     assert_eq!(shop.purge(i64::MAX), 1);
     assert_eq!(free_of(&shop.tables, &[(1, 5, 1)]).0, "1+5 v1");
-    assert_eq!(bury(&mut shop, &[(1, 5, 1)]), Ok(Reply::Buried { runs: 0 }), "it is on its way out");
+    assert_eq!(collect(&mut shop, &[(1, 5, 1)]), Ok(Reply::Collected { runs: 0 }), "it is on its way out");
 }
 
 /// A file of many extents costs as many pages, not one long look while everybody waits.
@@ -385,31 +385,31 @@ fn only_the_long_dead_are_told_oldest_first() {
     assert_eq!(dead(versions[2] + 1, 2), [1, 2]);
 }
 
-fn bury(shop: &mut Shop, runs: &[(u32, u32, u64)]) -> Result<Reply, FsError> {
+fn collect(shop: &mut Shop, runs: &[(u32, u32, u64)]) -> Result<Reply, FsError> {
     let run = |&(first, count, version): &(u32, u32, u64)| ChunkRun {
         file: FileName::new("f").unwrap(),
         first,
         count,
         version: Version(version),
     };
-    shop.alone(Change::BuryOrphans { runs: runs.iter().map(run).collect() })
+    shop.alone(Change::CollectOrphans { runs: runs.iter().map(run).collect() })
 }
 
 #[test]
-fn only_what_no_file_has_is_buried() {
+fn only_chunks_that_no_file_has_are_collected() {
     let (mut shop, ino) = file_of(&[(1, 10, 1)]);
     shop.write(ino, &[(4, 3, 2)]);
-    assert_eq!(bury(&mut shop, &[(1, 12, 1), (1, 12, 1), (4, 3, 2)]), Ok(Reply::Buried { runs: 1 }));
+    assert_eq!(collect(&mut shop, &[(1, 12, 1), (1, 12, 1), (4, 3, 2)]), Ok(Reply::Collected { runs: 1 }));
     assert_eq!((shop.contents(ino), shop.dead()), ("1+3 v1, 4+3 v2, 7+4 v1".into(), "4+3 v1, 11+2 v1".into()));
-    assert_eq!(bury(&mut shop, &[(u32::MAX, 1, 3), (1, u32::MAX, 4)]), Ok(Reply::Buried { runs: 2 }));
-    assert!(is_invalid(bury(&mut shop, &[(0, 1, 5)])) && is_invalid(bury(&mut shop, &[(2, u32::MAX, 5)])));
+    assert_eq!(collect(&mut shop, &[(u32::MAX, 1, 3), (1, u32::MAX, 4)]), Ok(Reply::Collected { runs: 2 }));
+    assert!(is_invalid(collect(&mut shop, &[(0, 1, 5)])) && is_invalid(collect(&mut shop, &[(2, u32::MAX, 5)])));
 }
 
 /// A laptop sleeps for hours between storing and committing. Its chunks are gone, so it has to be told.
 #[test]
-fn a_commit_that_comes_after_the_burial_is_refused() {
+fn a_commit_that_comes_after_the_collection_is_refused() {
     let (mut shop, ino) = file_of(&[(1, 1, 1)]);
-    bury(&mut shop, &[(2, 2, 7)]).unwrap();
+    collect(&mut shop, &[(2, 2, 7)]).unwrap();
     let late = Commit { extents: vec![extent((2, 2, 7))], size_at_least: 30, ..Commit::default() };
     assert_eq!(shop.commit(ino, late.clone()), Err(FsError::Conflict { index: 2 }));
     let Ok(Answer::Dead(dead)) = shop.tables.query(&Query::Dead { before: at(100), limit: 9 }) else { panic!() };
@@ -417,24 +417,24 @@ fn a_commit_that_comes_after_the_burial_is_refused() {
     assert_eq!(shop.commit(ino, late), Err(FsError::Conflict { index: 2 }), "also when the nodes have deleted it");
 }
 
-/// One leader's clock was a month ahead, and what it logged opened every version that was ever closed.
+/// One leader's clock was a month ahead, and an operation that it logged made every retired version usable again.
 #[test]
-fn a_clock_that_jumps_opens_no_closed_version() {
+fn a_clock_that_jumps_makes_no_retired_version_usable() {
     let (mut shop, ino) = file_of(&[(1, 1, 1)]);
-    bury(&mut shop, &[(2, 2, 7)]).unwrap();
+    collect(&mut shop, &[(2, 2, 7)]).unwrap();
     let Ok(Answer::Dead(dead)) = shop.tables.query(&Query::Dead { before: at(100), limit: 9 }) else { panic!() };
     shop.alone(Change::ForgetDead { ids: dead.iter().map(|(id, _)| *id).collect() }).unwrap();
     shop.clock += 31 * 24 * 3600;
-    bury(&mut shop, &[(1, 1, 8)]).unwrap();
+    collect(&mut shop, &[(1, 1, 8)]).unwrap();
     let late = Commit { extents: vec![extent((2, 2, 7))], size_at_least: 30, ..Commit::default() };
     assert_eq!(shop.commit(ino, late), Err(FsError::Conflict { index: 2 }));
 }
 
 /// A part of a write is committed, the rest an hour later: it is an error for the writer, and the part stays.
 #[test]
-fn the_rest_of_a_version_is_refused_when_single_chunks_of_it_were_buried() {
+fn the_rest_of_a_version_is_refused_when_single_chunks_of_it_were_collected() {
     let (mut shop, ino) = file_of(&[(1, 3, 7)]);
-    assert_eq!(bury(&mut shop, &[(4, 1, 7)]), Ok(Reply::Buried { runs: 1 }));
+    assert_eq!(collect(&mut shop, &[(4, 1, 7)]), Ok(Reply::Collected { runs: 1 }));
     let rest = Commit { extents: vec![extent((5, 2, 7))], size_at_least: 60, ..Commit::default() };
     assert_eq!(shop.commit(ino, rest), Err(FsError::Conflict { index: 5 }));
     assert_eq!((shop.contents(ino), shop.dead()), ("1+3 v7".into(), "4+1 v7".into()));
@@ -444,10 +444,10 @@ fn the_rest_of_a_version_is_refused_when_single_chunks_of_it_were_buried() {
 
 /// They belong to another namespace, or to what this one knew before it lost its state.
 #[test]
-fn versions_that_were_never_handed_out_are_left_alone() {
+fn versions_that_were_never_allocated_are_left_alone() {
     let (mut shop, _) = file_of(&[(1, 1, 1)]);
     let next = shop.tables.next.version;
-    assert_eq!(bury(&mut shop, &[(1, 9, 0), (1, 9, next)]), Ok(Reply::Buried { runs: 0 }));
-    assert_eq!(bury(&mut shop, &[(1, 9, next - 1)]), Ok(Reply::Buried { runs: 1 }));
+    assert_eq!(collect(&mut shop, &[(1, 9, 0), (1, 9, next)]), Ok(Reply::Collected { runs: 0 }));
+    assert_eq!(collect(&mut shop, &[(1, 9, next - 1)]), Ok(Reply::Collected { runs: 1 }));
     assert_eq!(shop.dead(), format!("1+9 v{}", next - 1));
 }

@@ -170,7 +170,7 @@ fn tables_come_back_from_their_bytes_and_damage_is_an_error() {
     shop.unlink("f", true).unwrap();
     let bytes = postcard::to_stdvec(&shop.tables).unwrap();
     assert_eq!(postcard::from_bytes::<Tables>(&bytes).unwrap(), shop.tables);
-    // What was leapt over comes last, one byte while it is nothing, and older snapshots end before it.
+    // The skipped ranges come last, one byte while there are none, and older snapshots end before them.
     assert_eq!(postcard::from_bytes::<Tables>(&bytes[..bytes.len() - 1]).unwrap(), shop.tables);
     for len in 0..bytes.len() - 1 {
         assert!(postcard::from_bytes::<Tables>(&bytes[..len]).is_err(), "cut at {len}");

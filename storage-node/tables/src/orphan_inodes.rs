@@ -1,7 +1,7 @@
-//! Files without a name: unlinked while open somewhere, or not yet named.
+//! Orphaned inodes: files without a name, unlinked while open somewhere, or not yet named.
 //!
-//! Their contents stay while a session holds them, and for a while after, because another session may have one open and
-//! learns only from the feed that its last name went.
+//! Their contents stay while a session holds them, and for a grace period after that, because another session may have
+//! one open and learns only from the feed that its last name is gone.
 
 use chordfs_types::{
     fs_error::FsError,
@@ -9,25 +9,25 @@ use chordfs_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Step, extents::ALL_CHUNKS};
+use super::{Transaction, extents::ALL_CHUNKS};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Orphan {
-    /// Since when it has had no name, or no holder if that is later.
+pub(super) struct OrphanInode {
+    /// When it lost its last name, or its last holder if that was later.
     pub(super) since: Time,
     pub(super) holders: Vec<SessionId>,
 }
 
-impl Step<'_> {
+impl Transaction<'_> {
     pub(super) fn hold_orphan(&mut self, ino: Ino) -> Result<Reply, FsError> {
-        let session = self.asker()?;
+        let session = self.require_session()?;
         self.tables.inode(ino)?;
         self.hold(ino, session);
         Ok(Reply::Done)
     }
 
     pub(super) fn release_orphans(&mut self, inos: &[Ino]) -> Result<Reply, FsError> {
-        let session = self.asker()?;
+        let session = self.require_session()?;
         for ino in inos {
             self.release(*ino, session);
         }
@@ -38,16 +38,16 @@ impl Step<'_> {
         let old = self.tables.unheld.keys().take_while(|(since, _)| *since < before);
         let inos: Vec<Ino> = old.take(limit as usize).map(|(_, ino)| *ino).collect();
         for ino in &inos {
-            self.cut(*ino, ALL_CHUNKS, None);
+            self.remove_chunks(*ino, ALL_CHUNKS, None);
             self.forget_orphan(*ino);
             self.tables.inodes.remove(ino);
         }
         Ok(Reply::Purged { count: inos.len() as u32 })
     }
 
-    /// The last name is gone.
+    /// Makes an orphan of an inode that has lost its last name.
     pub(super) fn orphan(&mut self, ino: Ino, holder: Option<SessionId>) {
-        self.tables.orphans.insert(ino, Orphan { since: self.logged, holders: Vec::new() });
+        self.tables.orphans.insert(ino, OrphanInode { since: self.logged, holders: Vec::new() });
         self.tables.unheld.insert((self.logged, ino), ());
         if let Some(session) = holder {
             self.hold(ino, session);
@@ -55,7 +55,7 @@ impl Step<'_> {
         self.feed.push(FeedEvent::Orphaned { ino });
     }
 
-    /// It has a name again, or is no more: nobody needs to hold it.
+    /// Removes the orphan and its holds, because the inode has a name again or is removed.
     pub(super) fn forget_orphan(&mut self, ino: Ino) {
         let Some(orphan) = self.tables.orphans.remove(&ino) else { return };
         self.tables.unheld.remove(&(orphan.since, ino));
@@ -66,13 +66,13 @@ impl Step<'_> {
         }
     }
 
-    /// Whether the asking session holds this file without a name.
+    /// Returns whether the issuing session holds this orphan.
     pub(super) fn holds(&self, ino: Ino) -> bool {
         let orphan = self.tables.orphans.get(&ino);
         orphan.zip(self.session).is_some_and(|(orphan, session)| orphan.holders.contains(&session))
     }
 
-    /// Nothing for a file that has a name: opening it again is enough.
+    /// Adds a holder. Does nothing for a file that has a name: that can be opened again.
     fn hold(&mut self, ino: Ino, session: SessionId) {
         let Some(orphan) = self.tables.orphans.get_mut(&ino) else { return };
         if orphan.holders.contains(&session) {

@@ -103,7 +103,7 @@ impl Generator {
             72..91 => self.commit(model),
             91..93 => Change::Hold { ino: self.nameless(tables, model) },
             93..95 => Change::Release { inos: vec![self.nameless(tables, model), self.ino(model)] },
-            95 => self.bury(),
+            95 => self.collect_orphans(),
             96 => {
                 let before = Time { secs: self.clock - self.rng.random_range(0..10), nanos: 0 };
                 Change::PurgeOrphans { before, limit: self.rng.random_range(0..4) }
@@ -229,14 +229,14 @@ impl Generator {
     }
 
     /// Whatever a node may take for an orphan.
-    fn bury(&mut self) -> Change {
+    fn collect_orphans(&mut self) -> Change {
         let mut run = || ChunkRun {
             file: FileName::new("kept").unwrap(),
             first: self.rng.random_range(1..9) - u32::from(self.rng.random_bool(0.02)),
             count: self.rng.random_range(1..12),
             version: Version(self.rng.random_range(0..self.fresh + 3)),
         };
-        Change::BuryOrphans { runs: vec![run(), run()] }
+        Change::CollectOrphans { runs: vec![run(), run()] }
     }
 
     fn forget(&mut self, tables: &Tables) -> Change {

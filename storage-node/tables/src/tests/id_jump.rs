@@ -1,12 +1,12 @@
-//! Going on from a state that lacks what was done last gives out nothing that may have been given out.
+//! A namespace that continues from a state without the last operations allocates no number that they may have used.
 
 use chordfs_types::chunk::ChunkRun;
 
 use super::*;
-use crate::leap::SPARED_FOR_SECS;
+use crate::id_jump::SPARED_FOR_SECS;
 
-/// What a mount was told: versions, an inode, its session.
-fn told(shop: &mut Shop, name: &str) -> (u64, u64, u64) {
+/// Allocates versions, an inode and a session for a mount.
+fn allocate(shop: &mut Shop, name: &str) -> (u64, u64, u64) {
     let Ok(Reply::Versions(block)) = shop.run(Change::AllocateVersions { count: 1000 }) else { panic!("no versions") };
     let ino = shop.file(name).0;
     (block.first.0, ino, shop.open(shop.clock as u64 + 100).0)
@@ -15,13 +15,13 @@ fn told(shop: &mut Shop, name: &str) -> (u64, u64, u64) {
 /// Three voters: the one that is left had not heard of the last writes of the other two, gave out their versions again, and
 /// nodes then had two chunks of one name and version with different contents.
 #[test]
-fn what_a_lost_majority_gave_out_is_never_given_out_again() {
+fn numbers_that_a_lost_majority_allocated_are_never_allocated_again() {
     let mut shop = Shop::new();
-    told(&mut shop, "known");
+    allocate(&mut shop, "known");
     let mut survivor = Shop { tables: shop.tables.clone(), feed: Vec::new(), ..shop };
-    let lost: Vec<_> = (0..50).map(|number| told(&mut shop, &format!("lost {number}"))).collect();
-    assert!(survivor.tables.leap(Leap::new(7), at(5)));
-    let after: Vec<_> = (0..50).map(|number| told(&mut survivor, &format!("new {number}"))).collect();
+    let lost: Vec<_> = (0..50).map(|number| allocate(&mut shop, &format!("lost {number}"))).collect();
+    assert!(survivor.tables.jump_ids(IdJump::new(7), at(5)));
+    let after: Vec<_> = (0..50).map(|number| allocate(&mut survivor, &format!("new {number}"))).collect();
     let last = lost.iter().copied().reduce(|a, b| (a.0.max(b.0), a.1.max(b.1), a.2.max(b.2))).unwrap();
     assert!(after.iter().all(|new| new.0 > last.0 + 5000 && new.1 > last.1 && new.2 > last.2), "{last:?} {after:?}");
 }
@@ -30,7 +30,7 @@ fn what_a_lost_majority_gave_out_is_never_given_out_again() {
 fn two_recoveries_from_two_folders_begin_in_different_places() {
     let mut first = Tables::new();
     let mut second = Tables::new();
-    assert!(first.leap(Leap::new(1 << 45 | 1 << 39), at(5)) && second.leap(Leap::new(3), at(5)));
+    assert!(first.jump_ids(IdJump::new(1 << 45 | 1 << 39), at(5)) && second.jump_ids(IdJump::new(3), at(5)));
     let apart = |a: u64, b: u64| a.abs_diff(b) > 1 << 38;
     assert!(apart(first.next.version, second.next.version) && apart(first.next.ino, second.next.ino));
 }
@@ -41,68 +41,68 @@ fn a_mount_may_commit_the_versions_that_it_has() {
     let mut shop = Shop::new();
     let ino = shop.file("f");
     let lost = shop.tables.next.version + 5000;
-    assert!(shop.tables.leap(Leap::new(0), at(5)));
+    assert!(shop.tables.jump_ids(IdJump::new(0), at(5)));
     shop.write(ino, &[(1, 3, lost)]);
     assert_eq!(shop.contents(ino), format!("1+3 v{lost}"));
 }
 
 #[test]
-fn what_was_leapt_over_is_spared_for_a_month() {
+fn skipped_versions_are_not_collected_for_a_month() {
     let mut shop = Shop::new();
     let lost = Version(shop.tables.next.version + 5000);
-    assert!(shop.tables.leap(Leap::new(0), at(5)));
-    let bury = |shop: &mut Shop| {
+    assert!(shop.tables.jump_ids(IdJump::new(0), at(5)));
+    let collect = |shop: &mut Shop| {
         let run = ChunkRun { file: FileName::new("f").unwrap(), first: 1, count: 2, version: lost };
-        shop.alone(Change::BuryOrphans { runs: vec![run] })
+        shop.alone(Change::CollectOrphans { runs: vec![run] })
     };
     let asked = Query::Unreferenced { runs: vec![Extent { first: 1, count: 2, version: lost }] };
     let free = |shop: &Shop| match shop.tables.query(&asked) {
         Ok(Answer::Unreferenced { pieces, .. }) => pieces.len(),
         other => panic!("{other:?}"),
     };
-    assert_eq!((free(&shop), bury(&mut shop)), (0, Ok(Reply::Buried { runs: 0 })));
+    assert_eq!((free(&shop), collect(&mut shop)), (0, Ok(Reply::Collected { runs: 0 })));
     shop.clock = 6 + SPARED_FOR_SECS;
-    assert_eq!((bury(&mut shop), free(&shop)), (Ok(Reply::Buried { runs: 1 }), 1));
+    assert_eq!((collect(&mut shop), free(&shop)), (Ok(Reply::Collected { runs: 1 }), 1));
 }
 
 /// Versions are handed out in blocks, long before they are used. So what the lost majority wrote last has versions that the
 /// survivor knows, and knows of no file: garbage, by all that it can see.
 #[test]
-fn what_was_written_with_versions_from_before_the_leap_is_spared_too() {
+fn chunks_with_versions_from_before_the_jump_are_not_collected_either() {
     let mut shop = Shop::new();
-    let lost = Version(told(&mut shop, "known").0);
+    let lost = Version(allocate(&mut shop, "known").0);
     let mut survivor = Shop { tables: shop.tables.clone(), feed: Vec::new(), ..shop };
     let run = || ChunkRun { file: FileName::new("f").unwrap(), first: 1, count: 2, version: lost };
-    let bury = |shop: &mut Shop| shop.alone(Change::BuryOrphans { runs: vec![run()] });
+    let collect = |shop: &mut Shop| shop.alone(Change::CollectOrphans { runs: vec![run()] });
     let asked = Query::Unreferenced { runs: vec![Extent { first: 1, count: 2, version: lost }] };
-    assert!(survivor.tables.leap(Leap::new(7), at(survivor.clock)));
+    assert!(survivor.tables.jump_ids(IdJump::new(7), at(survivor.clock)));
     let pieces = match survivor.tables.query(&asked) {
         Ok(Answer::Unreferenced { pieces, .. }) => pieces,
         other => panic!("{other:?}"),
     };
-    assert_eq!((pieces, bury(&mut survivor)), (vec![], Ok(Reply::Buried { runs: 0 })));
+    assert_eq!((pieces, collect(&mut survivor)), (vec![], Ok(Reply::Collected { runs: 0 })));
     survivor.clock += SPARED_FOR_SECS + 2;
-    assert_eq!(bury(&mut survivor), Ok(Reply::Buried { runs: 1 }));
+    assert_eq!(collect(&mut survivor), Ok(Reply::Collected { runs: 1 }));
 }
 
 #[test]
 fn numbers_end_after_many_recoveries_and_do_not_begin_again() {
     let mut tables = Tables::new();
-    let leaps = (0..).take_while(|_| tables.leap(Leap::new(u64::MAX), at(5))).count();
-    assert_eq!(leaps, 1 << 15);
+    let jumps = (0..).take_while(|_| tables.jump_ids(IdJump::new(u64::MAX), at(5))).count();
+    assert_eq!(jumps, 1 << 15);
     let before = tables.clone();
-    assert!(!tables.leap(Leap::new(u64::MAX), at(5)));
+    assert!(!tables.jump_ids(IdJump::new(u64::MAX), at(5)));
     assert_eq!(tables, before);
 }
 
-/// Format 3 of the snapshot ended before what was leapt over.
+/// Format 3 of the snapshot ended before the skipped ranges.
 #[test]
-fn tables_without_a_leap_are_read_as_before_there_were_any() {
+fn tables_of_the_format_before_skipped_ranges_are_read() {
     let mut shop = Shop::new();
     shop.file("f");
     let bytes = postcard::to_stdvec(&shop.tables).unwrap();
     assert_eq!(postcard::from_bytes::<Tables>(&bytes[..bytes.len() - 1]).unwrap(), shop.tables);
-    assert!(shop.tables.leap(Leap::new(1), at(9)));
+    assert!(shop.tables.jump_ids(IdJump::new(1), at(9)));
     let bytes = postcard::to_stdvec(&shop.tables).unwrap();
     assert_eq!(postcard::from_bytes::<Tables>(&bytes).unwrap(), shop.tables);
 }

@@ -1,4 +1,4 @@
-//! The namespace once more, as naively as can be: the reference that random operations are compared with.
+//! A second, naive implementation of the namespace: the reference that random operations are compared with.
 //!
 //! Different in structure on purpose. A directory owns a map of its children, a file a map from chunk to version; link
 //! counts, parents and paths are found by searching the whole tree, and nothing is kept that could be computed. Only the
@@ -25,7 +25,7 @@ pub struct Model {
     pub nodes: BTreeMap<Ino, Node>,
     /// Every stored chunk that was current once, is no longer, and has not been forgotten.
     pub dead: HashMap<(Version, u32), FileName>,
-    closed: HashSet<Version>,
+    retired_versions: HashSet<Version>,
     sessions: HashMap<SessionId, (u64, VersionBlock)>,
     replies: HashMap<(SessionId, u64), Result<Reply, FsError>>,
     answered_below: HashMap<SessionId, u64>,
@@ -63,7 +63,7 @@ impl Model {
         let mut model = Self {
             nodes: BTreeMap::new(),
             dead: HashMap::new(),
-            closed: HashSet::new(),
+            retired_versions: HashSet::new(),
             sessions: HashMap::new(),
             replies: HashMap::new(),
             answered_below: HashMap::new(),
@@ -118,13 +118,13 @@ impl Model {
         self.nodes.values().any(|node| node.chunks.values().any(|current| *current == version))
     }
 
-    /// What the files have, as `(index, version)`.
+    /// All current chunks, as `(index, version)`.
     pub fn current(&self) -> HashSet<(u32, Version)> {
         let chunks = |node: &Node| node.chunks.clone();
         self.nodes.values().flat_map(chunks).collect()
     }
 
-    /// The dead list knows its ids itself, so forgetting is told in runs.
+    /// Only the tables know the ids of the dead list, so the model forgets by run.
     pub fn forget(&mut self, run: &ChunkRun) {
         for index in run.first..=run.first + (run.count - 1) {
             let file = self.dead.remove(&(run.version, index));
@@ -164,7 +164,7 @@ impl Model {
             }
             Change::PurgeOrphans { before, limit } => Ok(self.purge(*before, *limit)),
             Change::ForgetDead { .. } => Ok(Reply::Done),
-            Change::BuryOrphans { runs } => self.bury_orphans(runs),
+            Change::CollectOrphans { runs } => self.collect_orphans(runs),
         }
     }
 
@@ -418,7 +418,7 @@ impl Model {
     fn check_alive(&self, ino: Ino, index: u32, version: Version) -> Result<(), FsError> {
         let mut others = self.nodes.iter().filter(|(other, _)| **other != ino);
         let elsewhere = others.any(|(_, node)| node.chunks.values().any(|current| *current == version));
-        let closed = self.closed.contains(&version);
+        let closed = self.retired_versions.contains(&version);
         if elsewhere || closed || self.dead.contains_key(&(version, index)) {
             Err(FsError::Conflict { index })
         } else {
@@ -427,7 +427,7 @@ impl Model {
     }
 
     /// Chunk by chunk; how many runs it takes is the number of beginnings.
-    fn bury_orphans(&mut self, runs: &[ChunkRun]) -> Result2 {
+    fn collect_orphans(&mut self, runs: &[ChunkRun]) -> Result2 {
         if runs.iter().any(|run| run.first == 0 || run.count == 0 || run.first.checked_add(run.count - 1).is_none()) {
             return Err(refused());
         }
@@ -442,12 +442,12 @@ impl Model {
                 if orphaned {
                     beginnings += u32::from(!follows);
                     self.dead.insert((run.version, index), run.file.clone());
-                    self.closed.insert(run.version);
+                    self.retired_versions.insert(run.version);
                 }
                 follows = orphaned;
             }
         }
-        Ok(Reply::Buried { runs: beginnings })
+        Ok(Reply::Collected { runs: beginnings })
     }
 
     fn purge(&mut self, before: Time, limit: u32) -> Reply {

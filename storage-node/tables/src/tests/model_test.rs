@@ -68,7 +68,7 @@ fn check_coverage(seen: &Seen) {
         ("Release", "Ok"),
         ("PurgeOrphans", "Ok"),
         ("ForgetDead", "Ok"),
-        ("BuryOrphans", "Ok Invalid"),
+        ("CollectOrphans", "Ok Invalid"),
         ("OpenSession", "Ok"),
         ("CloseSession", "Ok NoSession"),
         ("AllocateVersions", "Ok Invalid"),

@@ -1,7 +1,7 @@
 //! What always holds of the tables, whatever happened.
 
 use super::*;
-use crate::extents::Span;
+use crate::extents::ExtentMath;
 
 pub fn check(tables: &Tables) {
     links(tables);
@@ -31,7 +31,7 @@ fn orphans(tables: &Tables) {
     let free: BTreeMap<_, _> = tables.orphans.iter().filter(|(_, orphan)| orphan.holders.is_empty()).collect();
     let unheld: BTreeSet<(Time, Ino)> = tables.unheld.keys().copied().collect();
     assert_eq!(unheld, free.iter().map(|(ino, orphan)| (orphan.since, **ino)).collect());
-    let held = |(ino, orphan): (&Ino, &Orphan)| {
+    let held = |(ino, orphan): (&Ino, &OrphanInode)| {
         let ino = *ino;
         orphan.holders.clone().into_iter().map(move |session| (session, ino))
     };
@@ -89,8 +89,8 @@ fn tree(tables: &Tables) {
 
 /// Whatever another session may have cached and is now wrong is in the feed.
 pub fn check_feed(before: &Tables, after: &Tables, feed: &[FeedEvent]) {
-    let places: BTreeSet<&Place> = before.entries.keys().chain(after.entries.keys()).collect();
-    for Place { parent, name } in
+    let places: BTreeSet<&DentryKey> = before.entries.keys().chain(after.entries.keys()).collect();
+    for DentryKey { parent, name } in
         places.into_iter().filter(|place| before.entries.get(*place) != after.entries.get(*place))
     {
         let event = FeedEvent::Entry { parent: *parent, name: name.clone() };

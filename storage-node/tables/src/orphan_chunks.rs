@@ -1,0 +1,139 @@
+//! Orphan chunks: chunks that a node has stored for a long time and that no file has. Their writer crashed before it
+//! committed them or wrote them again before it did, or the node was away while they were deleted.
+//!
+//! A node queries which of its chunks are unreferenced, and reports them for collection when they have been so for a long
+//! time. The query looks up the extents where the chunks would be and never walks a table; it is about single chunks,
+//! since a file often keeps the rest of the same write. Its answer may be out of date when it arrives, so everything is
+//! checked again here, in the order of the log:
+//!
+//! - A commit that comes first makes its chunks current. Chunks that are current in any file are not touched, even if the
+//!   file has lost its last name and is only held open. Renames and links move no extent.
+//! - A commit that comes later finds the chunks on the dead list, and after their deletion their version retired: it gets
+//!   a `Conflict`, an error that its program sees, instead of a file with holes. So does a writer that was suspended
+//!   meanwhile (a laptop with its lid closed), and one that committed a part of a version an hour before the rest. The
+//!   whole version is retired, because its writer stores the rest again anyway; its current chunks stay current.
+//! - Chunks that were removed from a file meanwhile are on the dead list already, and are not added a second time.
+//! - A version that this namespace never allocated is another namespace's, and one from before a jump ([`super::id_jump`])
+//!   may belong to lost operations: both are left alone.
+
+use chordfs_types::{
+    chunk::{ChunkRun, Version},
+    fs_error::FsError,
+    namespace::{Answer, Extent, Reply},
+};
+
+use super::{
+    Transaction, Tables,
+    extents::{ChunkRange, ExtentMath, check_range},
+    invalid,
+};
+
+/// How long a late commit is still recognized after its version was retired. The newest [`RETIRED_AT_LEAST`] stay longer,
+/// because a clock that jumps must not make them all usable again.
+const RETIRED_FOR_SECS: i64 = 30 * 24 * 3600;
+const RETIRED_AT_LEAST: usize = 1 << 14;
+/// How many runs and extents one query examines.
+const MAX_EXAMINED: u32 = 1 << 15;
+
+impl Transaction<'_> {
+    pub(super) fn collect_orphans(&mut self, runs: &[ChunkRun]) -> Result<Reply, FsError> {
+        runs.iter().try_for_each(check_run)?;
+        self.expire_retired();
+        let mut collected = 0;
+        for run in runs {
+            // Runs that were just added count for the next one, in case a run is listed twice.
+            for (first, last) in self.tables.orphaned(run) {
+                self.tables.retired_versions.insert(run.version, self.logged);
+                self.add_dead(ChunkRun { first, count: last - first + 1, ..run.clone() });
+                collected += 1;
+            }
+        }
+        Ok(Reply::Collected { runs: collected })
+    }
+
+    fn expire_retired(&mut self) {
+        let logged = self.logged.secs;
+        let old = |since: i64| since < logged.saturating_sub(RETIRED_FOR_SECS);
+        let most = self.tables.retired_versions.len().saturating_sub(RETIRED_AT_LEAST);
+        let expired = self.tables.retired_versions.iter().filter(|(_, since)| old(since.secs));
+        // The lowest versions were allocated first.
+        let oldest: Vec<_> = expired.map(|(version, _)| *version).take(most).collect();
+        for version in oldest {
+            self.tables.retired_versions.remove(&version);
+        }
+        self.tables.expire_skipped(self.logged);
+    }
+}
+
+impl Tables {
+    pub(super) fn unreferenced(&self, runs: &[Extent]) -> Result<Answer, FsError> {
+        runs.iter().try_for_each(check_range)?;
+        let (mut pieces, mut left) = (Vec::new(), MAX_EXAMINED);
+        for (number, run) in (0..).zip(runs) {
+            if let Some(chunk) = self.add_unreferenced(run, &mut left, &mut pieces) {
+                return Ok(Answer::Unreferenced { pieces, next: Some((number, chunk)) });
+            }
+        }
+        Ok(Answer::Unreferenced { pieces, next: None })
+    }
+
+    /// Returns the chunk to continue from when the limit is reached.
+    fn add_unreferenced(&self, run: &Extent, left: &mut u32, pieces: &mut Vec<Extent>) -> Option<u32> {
+        let Some(rest) = left.checked_sub(1) else { return Some(run.first) };
+        *left = rest;
+        if !self.may_be_orphaned(run.version) {
+            return None;
+        }
+        let mut from = run.first;
+        for extent in self.extents_under(run) {
+            let before = run.part(from, extent.first - 1);
+            let Some(rest) = left.checked_sub(1) else {
+                pieces.extend(before);
+                return Some(from.max(extent.first));
+            };
+            *left = rest;
+            if extent.version == run.version {
+                pieces.extend(before);
+                from = extent.last().checked_add(1)?;
+            }
+        }
+        pieces.extend(run.part(from, run.last()));
+        None
+    }
+
+    /// Iterates over the extents in the range of a run, in the one file that has chunks of its version, if any.
+    fn extents_under(&self, run: &Extent) -> impl Iterator<Item = Extent> {
+        let (first, last) = (run.first, run.last());
+        let used = self.versions.get(&run.version).into_iter();
+        used.flat_map(move |used| self.extents_from(used.ino, first).take_while(move |extent| extent.first <= last))
+    }
+
+    fn may_be_orphaned(&self, version: Version) -> bool {
+        self.check_version(version).is_ok() && !self.is_skipped(version)
+    }
+
+    /// Returns the parts of a run that are neither current nor already dead.
+    fn orphaned(&self, run: &ChunkRun) -> Vec<ChunkRange> {
+        if !self.may_be_orphaned(run.version) {
+            return Vec::new();
+        }
+        let run = Extent { first: run.first, count: run.count, version: run.version };
+        let current = self.extents_under(&run).filter(|extent| extent.version == run.version);
+        let kept = current.chain(self.dead_of(run.version));
+        kept.fold(vec![(run.first, run.last())], |pieces, kept| without(pieces, &kept))
+    }
+}
+
+fn without(pieces: Vec<ChunkRange>, kept: &Extent) -> Vec<ChunkRange> {
+    let cut = |(first, last): ChunkRange| {
+        let before = kept.first.checked_sub(1).map(|end| (first, last.min(end)));
+        let after = kept.last().checked_add(1).map(|start| (first.max(start), last));
+        before.into_iter().chain(after).filter(|(first, last)| first <= last)
+    };
+    pieces.into_iter().flat_map(cut).collect()
+}
+
+fn check_run(run: &ChunkRun) -> Result<(), FsError> {
+    let counts = run.first > 0 && run.count > 0 && run.first.checked_add(run.count - 1).is_some();
+    if counts { Ok(()) } else { Err(invalid("a run has at least one chunk, and chunks count from 1 to 2^32 - 1")) }
+}
