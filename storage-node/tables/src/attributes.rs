@@ -6,7 +6,7 @@ use chordfs_types::{
 };
 
 use super::{
-    Transaction, Tables,
+    Tables, Transaction,
     extents::{ToExtent, check_size},
     invalid,
 };
@@ -44,7 +44,9 @@ impl Tables {
         match &truncate.tail {
             Some(tail) => self.check_tail(file.ino, tail, inside.then_some(last)),
             None if inside && truncate.size < file.size && self.extent_at(file.ino, last).is_some() => {
-                Err(invalid(format!("the new end is inside chunk {last}: store that chunk again, cut at the end, and name it as the tail")))
+                Err(invalid(format!(
+                    "the new end is inside chunk {last}: store that chunk again, cut at the end, and name it as the tail"
+                )))
             }
             None => Ok(()),
         }

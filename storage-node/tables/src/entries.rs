@@ -9,7 +9,7 @@ use chordfs_types::{
     namespace::{Attr, EntryName, FileKind, Ino, NewNode, Reply},
 };
 
-use super::{Body, Inode, MAX_LINKS, DentryKey, Transaction, invalid};
+use super::{Body, DentryKey, Inode, MAX_LINKS, Transaction, invalid};
 
 /// The longest target of a symlink.
 const MAX_TARGET_BYTES: usize = 4095;

@@ -10,7 +10,7 @@ use chordfs_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Transaction, Tables, entries::check_chunk_bytes, invalid};
+use super::{Tables, Transaction, entries::check_chunk_bytes, invalid};
 
 /// The first and the last chunk of a range, both included.
 pub(super) type ChunkRange = (u32, u32);

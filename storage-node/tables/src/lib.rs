@@ -32,9 +32,9 @@ use chordfs_types::{
     namespace::{Attr, Change, EntryName, FeedEvent, FileKind, Ino, NamespaceOp, Reply, SessionId, Time},
 };
 use extents::{DeadRun, ExtentKey, ExtentValue, VersionUse};
-use imbl::OrdMap;
 pub use id_jump::IdJump;
 use id_jump::SkippedRange;
+use imbl::OrdMap;
 use orphan_inodes::OrphanInode;
 use serde::{Deserialize, Serialize};
 use sessions::SessionRecord;
@@ -124,7 +124,8 @@ impl Tables {
         if let Some(reply) = op.origin.and_then(|id| self.answered(id)) {
             return AppliedOp { reply, feed: Vec::new(), origin };
         }
-        let mut transaction = Transaction { tables: self, index, logged, now: op.now, session: origin, feed: Vec::new() };
+        let mut transaction =
+            Transaction { tables: self, index, logged, now: op.now, session: origin, feed: Vec::new() };
         let reply = transaction.change(&op.change);
         let feed = transaction.feed;
         if let Some(id) = op.origin {

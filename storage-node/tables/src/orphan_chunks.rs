@@ -23,7 +23,7 @@ use chordfs_types::{
 };
 
 use super::{
-    Transaction, Tables,
+    Tables, Transaction,
     extents::{ChunkRange, ExtentMath, check_range},
     invalid,
 };

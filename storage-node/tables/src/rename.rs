@@ -7,12 +7,18 @@ use chordfs_types::{
     namespace::{Attr, EntryName, Ino, RenameMode, Reply},
 };
 
-use super::{Body, Inode, MAX_LINKS, Transaction, Tables};
+use super::{Body, Inode, MAX_LINKS, Tables, Transaction};
 
 type DentryRef<'a> = (Ino, &'a EntryName);
 
 impl Transaction<'_> {
-    pub(super) fn rename(&mut self, from: DentryRef, to: DentryRef, mode: RenameMode, hold: bool) -> Result<Reply, FsError> {
+    pub(super) fn rename(
+        &mut self,
+        from: DentryRef,
+        to: DentryRef,
+        mode: RenameMode,
+        hold: bool,
+    ) -> Result<Reply, FsError> {
         let tables = &*self.tables;
         tables.directory(from.0)?;
         tables.directory(to.0)?;
@@ -44,7 +50,14 @@ impl Transaction<'_> {
         }
     }
 
-    fn replace(&mut self, from: DentryRef, source: MovedInode, to: DentryRef, target: Option<MovedInode>, hold: bool) -> Option<Attr> {
+    fn replace(
+        &mut self,
+        from: DentryRef,
+        source: MovedInode,
+        to: DentryRef,
+        target: Option<MovedInode>,
+        hold: bool,
+    ) -> Option<Attr> {
         let replaced = target.map(|target| {
             self.remove_name(to.0, to.1, target.is_directory);
             match target.is_directory {

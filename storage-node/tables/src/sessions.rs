@@ -13,7 +13,7 @@ use chordfs_types::{
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::{SESSION_VERSIONS, Transaction, Tables, invalid, map};
+use super::{SESSION_VERSIONS, Tables, Transaction, invalid, map};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct SessionRecord {

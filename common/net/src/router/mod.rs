@@ -106,7 +106,8 @@ impl Router {
     /// when the ring has closed up.
     pub async fn refresh(&self, node: &NodeRef) {
         let address = node.ring_address();
-        let answer = self.call(address, calls::STORAGE_NODES, vec![]).await.map(|answer| ring_wire::neighbours(&answer));
+        let answer =
+            self.call(address, calls::STORAGE_NODES, vec![]).await.map(|answer| ring_wire::neighbours(&answer));
         match answer {
             Ok(Ok(neighbours)) => self.learn(&neighbours),
             Ok(Err(reason)) => debug!(%node, reason, "an answer about the ring does not decode"),
