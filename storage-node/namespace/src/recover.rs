@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use chordfs_tables::Leap;
+use chordfs_tables::IdJump;
 use openraft::{
     Membership, RaftLogReader,
     storage::{RaftLogStorage, RaftStateMachine},
@@ -36,7 +36,7 @@ use super::{
 };
 
 /// Each election of the lost majority was a term, and this node need not have heard of one of them.
-const TERM_LEAP: u64 = 1 << 32;
+const TERM_JUMP: u64 = 1 << 32;
 
 /// What was done, or is about to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,11 +94,11 @@ impl Recovery {
         let ring = ring.ok_or_else(|| io::Error::other("the node's address is not in its log; name it"))?;
         let alone = Membership::new(vec![BTreeSet::from([uid])], BTreeMap::from([(uid, Member { ring })]));
         let alone = alone.map_err(io::Error::other)?;
-        let leap = Leap::new(rand::random());
-        let last = self.unheard_of(leap).await?;
+        let jump = IdJump::new(rand::random());
+        let last = self.unheard_of(jump).await?;
         // First, as no entry may be of a later term than the vote. Whatever breaks off after this, running again does all.
         self.log.save_vote(&Vote::new(last.leader_id.term, uid)).await?;
-        self.machine.leap(leap, last, time_now())?;
+        self.machine.jump_ids(jump, last, time_now())?;
         self.machine.save_with(StoredMembership::new(Some(last), alone))?;
         self.log.purge(last).await?;
         self.log.save_committed(Some(last)).await?;
@@ -107,10 +107,10 @@ impl Recovery {
     }
 
     /// An entry that no log has, later than all there are.
-    async fn unheard_of(&mut self, leap: Leap) -> io::Result<LogId> {
+    async fn unheard_of(&mut self, jump: IdJump) -> io::Result<LogId> {
         let voted = self.log.read_vote().await?.map_or(0, |vote| vote.leader_id.term);
-        let term = voted.max(self.last.leader_id.term).checked_add(TERM_LEAP).ok_or_else(out_of_numbers)?;
-        let index = self.last.index.checked_add(leap.others).ok_or_else(out_of_numbers)?;
+        let term = voted.max(self.last.leader_id.term).checked_add(TERM_JUMP).ok_or_else(out_of_numbers)?;
+        let index = self.last.index.checked_add(jump.others).ok_or_else(out_of_numbers)?;
         Ok(LogId::new(LeaderIdOf::<TypeConfig>::new_committed(term, self.uid), index))
     }
 }

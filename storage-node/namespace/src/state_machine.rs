@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use chordfs_tables::{Leap, Tables};
+use chordfs_tables::{IdJump, Tables};
 use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, NamespaceOp, Query, SessionId, Time},
@@ -137,9 +137,9 @@ impl StateMachine {
     }
 
     /// What was applied counts as applied up to `last`, and new numbers begin further on.
-    pub fn leap(&self, leap: Leap, last: LogId, now: Time) -> io::Result<()> {
+    pub fn jump_ids(&self, jump: IdJump, last: LogId, now: Time) -> io::Result<()> {
         let mut applied = self.state.0.write();
-        if !applied.tables.leap(leap, now) {
+        if !applied.tables.jump_ids(jump, now) {
             return Err(out_of_numbers());
         }
         applied.last = Some(last);
