@@ -1,6 +1,6 @@
 //! The ring grows, breaks and heals while two mounts are at work, and nobody there notices: no operation fails, every byte
-//! is right. Short forms for every day; `slow` has the long ones, behind SLOW_TESTS=1. `drains`, `joins` and `disks` are
-//! families of their own.
+//! is right. `slow` has the long forms: `SLOW_TESTS=1 tests/check.sh` runs these and the other ignored tests. `drains`,
+//! `joins` and `disks` are families of their own.
 
 mod disks;
 mod drains;

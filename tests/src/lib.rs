@@ -12,7 +12,6 @@ pub mod netns;
 mod process;
 pub mod programs;
 pub mod raw_rpc;
-mod slow;
 pub mod tree;
 pub mod wait;
 
@@ -24,6 +23,5 @@ pub use self::{
     mount::TempMount,
     programs::{Outcome, binary, python, run},
     raw_rpc::RawRpc,
-    slow::is_slow_run,
     wait::wait_for,
 };

@@ -16,7 +16,7 @@ use rand::{Rng, rngs::StdRng};
 
 use super::{
     SECONDS, Scene,
-    slow::{is_slow_run, random, wait_three_copies},
+    slow::{random, wait_three_copies},
 };
 
 /// Too small for anything that a node stores but chunks: those keep away from the last 64 MiB.
@@ -53,10 +53,8 @@ fn the_leaders_disk_is_full() {
 }
 
 #[test]
+#[ignore = "slow: eight minutes of full disks; SLOW_TESTS=1 tests/check.sh runs it"]
 fn disks_are_full_for_minutes() {
-    if !is_slow_run() {
-        return;
-    }
     for nodes in [3, 5] {
         let mut scene = Scene::in_lab(Lab::start_on_disks(nodes, Disk::Memory(2048)));
         for leave in [CHUNKS_ALONE, ALL] {
@@ -73,10 +71,8 @@ fn disks_are_full_for_minutes() {
 
 /// It is full when it dies, and still full when it comes back.
 #[test]
+#[ignore = "slow: a full disk over a restart; SLOW_TESTS=1 tests/check.sh runs it"]
 fn a_node_whose_disk_is_full_is_started_again() {
-    if !is_slow_run() {
-        return;
-    }
     let mut scene = Scene::in_lab(Lab::start_on_disks(4, Disk::Memory(1024)));
     let leader = scene.lab.leader();
     scene.lab.fill_disk(leader, ALL);
@@ -107,10 +103,8 @@ impl Scene {
 }
 
 #[test]
+#[ignore = "slow: eighty seconds of a slow disk; SLOW_TESTS=1 tests/check.sh runs it"]
 fn a_disk_takes_two_seconds_a_write() {
-    if !is_slow_run() {
-        return;
-    }
     let mut scene = Scene::in_lab(Lab::start_on_disks(4, Disk::Image(1024)));
     for _ in 0..2 {
         let leader = scene.lab.leader();
@@ -128,10 +122,9 @@ fn bits_flip_on_one_disk_and_no_reader_sees_them() {
 }
 
 #[test]
+#[ignore = "slow: six rounds of damage and repair in 128 MiB; SLOW_TESTS=1 tests/check.sh runs it"]
 fn bits_flip_on_one_disk_again_and_again() {
-    if is_slow_run() {
-        flipped_bits(Scene::start(5), 128 << 20, 6);
-    }
+    flipped_bits(Scene::start(5), 128 << 20, 6);
 }
 
 /// Beside what the load reads and writes there is a file that nobody has in a cache.

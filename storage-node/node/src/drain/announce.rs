@@ -3,7 +3,7 @@
 //! ```text
 //! POST /drain/peer   {"ip", "port", "draining"}            that node drains (it says so again every few seconds), or does
 //!                    answer {"draining", "free_bytes",     no more; the answer is about the one that was told,
-//!                            "bid"}                        `bid` is orders those that wait to drain, see `mutual_exclusion`
+//!                            "bid"}                        `bid` orders those that wait to drain, see `mutual_exclusion`
 //! ```
 //! A foreign node answers with no such thing; it keeps no chunks, so it is nobody to hand them to.
 
