@@ -22,14 +22,14 @@ use nix::{
 
 use crate::exit::MountError;
 
-pub enum Side {
+pub enum ForkSide {
     /// How the child fared: its exit code and message.
-    Parent(Report),
+    Parent(DaemonReport),
     Child(Reporter),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct DaemonReport {
     /// 0: the mount is ready.
     pub code: u8,
     pub message: String,
@@ -41,19 +41,19 @@ pub struct Reporter {
 }
 
 /// To be called before any thread is started.
-pub fn fork_into_background() -> Result<Side, MountError> {
+pub fn fork_into_background() -> Result<ForkSide, MountError> {
     let cannot = |step: &str, error: nix::Error| MountError::system(format!("{step}: {error}"));
     let (reading, writing) = pipe2(OFlag::O_CLOEXEC).map_err(|error| cannot("open a pipe", error))?;
     // SAFETY: this process has one thread, so the child is not left with locks that nobody will ever open.
     match unsafe { fork() }.map_err(|error| cannot("start a process in the background", error))? {
         ForkResult::Parent { child } => {
             drop(writing);
-            Ok(Side::Parent(wait_for_report(reading, child)))
+            Ok(ForkSide::Parent(wait_for_report(reading, child)))
         }
         ForkResult::Child => {
             drop(reading);
             setsid().map_err(|error| cannot("leave the terminal", error))?;
-            Ok(Side::Child(Reporter { pipe: Some(writing.into()) }))
+            Ok(ForkSide::Child(Reporter { pipe: Some(writing.into()) }))
         }
     }
 }
@@ -81,12 +81,14 @@ impl Reporter {
     }
 }
 
-fn wait_for_report(reading: OwnedFd, child: Pid) -> Report {
+fn wait_for_report(reading: OwnedFd, child: Pid) -> DaemonReport {
     let mut bytes = Vec::new();
     let fd = reading.as_raw_fd();
     let read = File::from(reading).read_to_end(&mut bytes);
     match (read, bytes.split_first()) {
-        (Ok(_), Some((&code, message))) => Report { code, message: String::from_utf8_lossy(message).into_owned() },
+        (Ok(_), Some((&code, message))) => {
+            DaemonReport { code, message: String::from_utf8_lossy(message).into_owned() }
+        }
         (Ok(_), None) => {
             let end = waitpid(child, None).map_or_else(|error| error.to_string(), |status| format!("{status:?}"));
             silent(&format!("the process in the background ended without a word ({end})"))
@@ -95,16 +97,16 @@ fn wait_for_report(reading: OwnedFd, child: Pid) -> Report {
     }
 }
 
-fn silent(message: &str) -> Report {
+fn silent(message: &str) -> DaemonReport {
     let error = MountError::bug(message);
-    Report { code: error.code as u8, message: error.message }
+    DaemonReport { code: error.code as u8, message: error.message }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reported(tell: impl FnOnce(&mut Reporter)) -> Report {
+    fn reported(tell: impl FnOnce(&mut Reporter)) -> DaemonReport {
         let (reading, writing) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
         tell(&mut Reporter { pipe: Some(writing.into()) });
         wait_for_report(reading, Pid::from_raw(i32::MAX))
@@ -114,7 +116,7 @@ mod tests {
     fn a_failure_arrives_whole() {
         let error = MountError::failure("no node answered");
         let report = reported(|reporter| assert!(reporter.failed(&error)));
-        assert_eq!(report, Report { code: 32, message: "no node answered".into() });
+        assert_eq!(report, DaemonReport { code: 32, message: "no node answered".into() });
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! and holes, copy_file_range) are answered with ENOSYS: the kernel then does them itself or tells programs
 //! that they are not supported, and asks no more.
 
-mod answers;
 mod convert;
+mod replies;
 
 use std::{
     ffi::OsStr,
@@ -31,10 +31,10 @@ use tracing::{debug, error};
 
 pub use self::convert::RootMap;
 use self::{
-    answers::Answers,
     convert::{Times, entry_name, errno, file_type, mode_bits, set_attr, special_kind},
+    replies::Replies,
 };
-use crate::fs::{Caller, FileSystem, Listed, NewEntry, Place, WriteAt};
+use crate::fs::{Caller, EntryLocation, FileSystem, ListedEntry, NewEntry, WriteAt};
 
 /// The largest request; the kernel's own limit without a raised `fs.fuse.max_pages_limit`.
 const MAX_WRITE_BYTES: u32 = 1 << 20;
@@ -88,19 +88,19 @@ impl Mount {
         self.runtime.spawn(work);
     }
 
-    fn answers(&self) -> Answers {
-        Answers { root: self.root, timeouts: self.timeouts }
+    fn replies(&self) -> Replies {
+        Replies { root: self.root, timeouts: self.timeouts }
     }
 
     fn make(&self, op: &'static str, parent: INodeNo, name: &OsStr, req: &Request, new: NewEntry, reply: ReplyEntry) {
-        let (fs, answers, parent, caller) = (self.fs.clone(), self.answers(), self.root.inward(parent), caller(req));
+        let (fs, replies, parent, caller) = (self.fs.clone(), self.replies(), self.root.inward(parent), caller(req));
         let name = match entry_name(name) {
             Ok(name) => name,
             Err(failure) => return reply.error(errno(op, parent, &failure)),
         };
         self.spawn(async move {
             let made = fs.make(parent, &name, new, caller).await.map(|(attr, _)| attr);
-            answers.entry(op, parent, made, reply);
+            replies.entry(op, parent, made, reply);
         });
     }
 }
@@ -142,18 +142,18 @@ impl Filesystem for Mount {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.guarded("lookup", || {
-            let (answers, parent) = (self.answers(), self.root.inward(parent));
+            let (replies, parent) = (self.replies(), self.root.inward(parent));
             let name = match entry_name(name) {
                 Ok(name) => name,
                 Err(failure) => return reply.error(errno("lookup", parent, &failure)),
             };
             if let Some(known) = self.fs.cached_lookup(parent, &name) {
-                return answers.entry("lookup", parent, known, reply);
+                return replies.entry("lookup", parent, known, reply);
             }
             let fs = self.fs.clone();
             self.spawn(async move {
                 let found = fs.lookup(parent, &name).await;
-                answers.entry("lookup", parent, found, reply);
+                replies.entry("lookup", parent, found, reply);
             });
         });
     }
@@ -164,12 +164,12 @@ impl Filesystem for Mount {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         self.guarded("getattr", || {
-            let (answers, ino) = (self.answers(), self.root.inward(ino));
+            let (replies, ino) = (self.replies(), self.root.inward(ino));
             if let Some(attr) = self.fs.cached_attr(ino) {
-                return answers.attr("getattr", ino, Ok(attr), reply);
+                return replies.attr("getattr", ino, Ok(attr), reply);
             }
             let fs = self.fs.clone();
-            self.spawn(async move { answers.attr("getattr", ino, fs.attr(ino).await, reply) });
+            self.spawn(async move { replies.attr("getattr", ino, fs.attr(ino).await, reply) });
         });
     }
 
@@ -192,16 +192,16 @@ impl Filesystem for Mount {
         reply: ReplyAttr,
     ) {
         self.guarded("setattr", || {
-            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             let set = set_attr(mode, uid, gid, size, Times { atime, mtime, ctime }, SystemTime::now());
-            self.spawn(async move { answers.attr("setattr", ino, fs.set_attr(ino, set).await, reply) });
+            self.spawn(async move { replies.attr("setattr", ino, fs.set_attr(ino, set).await, reply) });
         });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         self.guarded("readlink", || {
-            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
-            self.spawn(async move { answers.data("readlink", ino, fs.read_link(ino).await, reply) });
+            let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
+            self.spawn(async move { replies.data("readlink", ino, fs.read_link(ino).await, reply) });
         });
     }
 
@@ -242,10 +242,10 @@ impl Filesystem for Mount {
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guarded("unlink", || {
-            let (fs, answers, parent) = (self.fs.clone(), self.answers(), self.root.inward(parent));
+            let (fs, replies, parent) = (self.fs.clone(), self.replies(), self.root.inward(parent));
             match entry_name(name) {
                 Ok(name) => self.spawn(async move {
-                    answers.empty("unlink", parent, fs.unlink(parent, &name).await, reply);
+                    replies.empty("unlink", parent, fs.unlink(parent, &name).await, reply);
                 }),
                 Err(failure) => reply.error(errno("unlink", parent, &failure)),
             }
@@ -254,10 +254,10 @@ impl Filesystem for Mount {
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guarded("rmdir", || {
-            let (fs, answers, parent) = (self.fs.clone(), self.answers(), self.root.inward(parent));
+            let (fs, replies, parent) = (self.fs.clone(), self.replies(), self.root.inward(parent));
             match entry_name(name) {
                 Ok(name) => self.spawn(async move {
-                    answers.empty("rmdir", parent, fs.rmdir(parent, &name).await, reply);
+                    replies.empty("rmdir", parent, fs.rmdir(parent, &name).await, reply);
                 }),
                 Err(failure) => reply.error(errno("rmdir", parent, &failure)),
             }
@@ -275,15 +275,15 @@ impl Filesystem for Mount {
         reply: ReplyEmpty,
     ) {
         self.guarded("rename", || {
-            let (fs, answers, parent) = (self.fs.clone(), self.answers(), self.root.inward(parent));
+            let (fs, replies, parent) = (self.fs.clone(), self.replies(), self.root.inward(parent));
             let Some(mode) = rename_mode(flags) else { return reply.error(Errno::EINVAL) };
             let places = entry_name(name).and_then(|name| {
-                let to = Place { parent: self.root.inward(newparent), name: entry_name(newname)? };
-                Ok((Place { parent, name }, to))
+                let to = EntryLocation { parent: self.root.inward(newparent), name: entry_name(newname)? };
+                Ok((EntryLocation { parent, name }, to))
             });
             match places {
                 Ok((from, to)) => self.spawn(async move {
-                    answers.empty("rename", parent, fs.rename(&from, &to, mode).await, reply);
+                    replies.empty("rename", parent, fs.rename(&from, &to, mode).await, reply);
                 }),
                 Err(failure) => reply.error(errno("rename", parent, &failure)),
             }
@@ -292,11 +292,11 @@ impl Filesystem for Mount {
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         self.guarded("link", || {
-            let (fs, answers) = (self.fs.clone(), self.answers());
+            let (fs, replies) = (self.fs.clone(), self.replies());
             let (ino, parent) = (self.root.inward(ino), self.root.inward(newparent));
             match entry_name(newname) {
                 Ok(name) => self.spawn(async move {
-                    answers.entry("link", parent, fs.link(ino, parent, &name).await, reply);
+                    replies.entry("link", parent, fs.link(ino, parent, &name).await, reply);
                 }),
                 Err(failure) => reply.error(errno("link", parent, &failure)),
             }
@@ -314,7 +314,7 @@ impl Filesystem for Mount {
         reply: ReplyCreate,
     ) {
         self.guarded("create", || {
-            let (fs, answers, caller) = (self.fs.clone(), self.answers(), caller(req));
+            let (fs, replies, caller) = (self.fs.clone(), self.replies(), caller(req));
             let (parent, exclusive) = (self.root.inward(parent), flags & libc::O_EXCL != 0);
             let name = match entry_name(name) {
                 Ok(name) => name,
@@ -322,16 +322,16 @@ impl Filesystem for Mount {
             };
             self.spawn(async move {
                 let made = fs.create(parent, &name, mode_bits(mode), exclusive, caller).await;
-                answers.created(parent, made, reply);
+                replies.created(parent, made, reply);
             });
         });
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.guarded("open", || {
-            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             let can_write = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
-            self.spawn(async move { answers.opened(ino, fs.open(ino, can_write).await, reply) });
+            self.spawn(async move { replies.opened(ino, fs.open(ino, can_write).await, reply) });
         });
     }
 
@@ -347,12 +347,12 @@ impl Filesystem for Mount {
         reply: ReplyData,
     ) {
         self.guarded("read", || {
-            let (answers, ino) = (self.answers(), self.root.inward(ino));
+            let (replies, ino) = (self.replies(), self.root.inward(ino));
             if let Some(read) = self.fs.try_read(ino, offset, size) {
-                return answers.data("read", ino, read, reply);
+                return replies.data("read", ino, read, reply);
             }
             let fs = self.fs.clone();
-            self.spawn(async move { answers.data("read", ino, fs.read(ino, offset, size).await, reply) });
+            self.spawn(async move { replies.data("read", ino, fs.read(ino, offset, size).await, reply) });
         });
     }
 
@@ -369,32 +369,32 @@ impl Filesystem for Mount {
         reply: ReplyWrite,
     ) {
         self.guarded("write", || {
-            let (answers, ino, len) = (self.answers(), self.root.inward(ino), data.len());
+            let (replies, ino, len) = (self.replies(), self.root.inward(ino), data.len());
             // A mapped page written back goes where it lies, whatever handle the kernel took for it.
             let append = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
             let at = WriteAt { offset, append };
             if let Some(written) = self.fs.try_write(ino, at, data) {
-                return answers.written(ino, len, written, reply);
+                return replies.written(ino, len, written, reply);
             }
             let (fs, bytes) = (self.fs.clone(), data.to_vec());
-            self.spawn(async move { answers.written(ino, len, fs.write(ino, at, bytes).await, reply) });
+            self.spawn(async move { replies.written(ino, len, fs.write(ino, at, bytes).await, reply) });
         });
     }
 
     fn flush(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
         self.guarded("flush", || {
-            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             if fs.try_flush(ino, fh.0) {
                 return reply.ok();
             }
-            self.spawn(async move { answers.empty("flush", ino, fs.flush(ino, fh.0).await, reply) });
+            self.spawn(async move { replies.empty("flush", ino, fs.flush(ino, fh.0).await, reply) });
         });
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         self.guarded("fsync", || {
-            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
-            self.spawn(async move { answers.empty("fsync", ino, fs.fsync(ino, fh.0).await, reply) });
+            let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
+            self.spawn(async move { replies.empty("fsync", ino, fs.fsync(ino, fh.0).await, reply) });
         });
     }
 
@@ -431,7 +431,7 @@ impl Filesystem for Mount {
         self.guarded("readdir", || {
             let (fs, root, ino) = (self.fs.clone(), self.root, self.root.inward(ino));
             self.spawn(async move {
-                let take = |entry: Listed<'_>| {
+                let take = |entry: ListedEntry<'_>| {
                     let kind = file_type(entry.kind);
                     !reply.add(root.outward(entry.ino), entry.next, kind, OsStr::from_bytes(entry.name))
                 };
@@ -445,9 +445,9 @@ impl Filesystem for Mount {
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         self.guarded("readdirplus", || {
-            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             self.spawn(async move {
-                match fs.list(fh.0, offset, |entry| answers.add_plus(&mut reply, &entry)).await {
+                match fs.list(fh.0, offset, |entry| replies.add_plus(&mut reply, &entry)).await {
                     Ok(()) => reply.ok(),
                     Err(failure) => reply.error(errno("readdirplus", ino, &failure)),
                 }
@@ -478,11 +478,11 @@ impl Filesystem for Mount {
         reply: ReplyEmpty,
     ) {
         self.guarded("fallocate", || {
-            let (fs, answers, ino) = (self.fs.clone(), self.answers(), self.root.inward(ino));
+            let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             if mode != 0 {
                 return reply.error(Errno::from_i32(libc::EOPNOTSUPP));
             }
-            self.spawn(async move { answers.empty("fallocate", ino, fs.allocate(ino, offset, length).await, reply) });
+            self.spawn(async move { replies.empty("fallocate", ino, fs.allocate(ino, offset, length).await, reply) });
         });
     }
 
@@ -503,8 +503,8 @@ impl Filesystem for Mount {
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         self.guarded("statfs", || {
-            let (fs, answers) = (self.fs.clone(), self.answers());
-            self.spawn(async move { answers.statistics(fs.statistics().await, reply) });
+            let (fs, replies) = (self.fs.clone(), self.replies());
+            self.spawn(async move { replies.statistics(fs.statistics().await, reply) });
         });
     }
 }

@@ -10,10 +10,10 @@ use std::{
 
 use fuse_client::{
     config_file,
-    daemon::{self, Reporter, Side},
+    daemon::{self, ForkSide, Reporter},
     exit::MountError,
     mount, mountpoint,
-    options::{self, Command, Config},
+    options::{self, Config, MountCommand},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -23,8 +23,8 @@ const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 fn main() {
     let nodes = std::env::var(options::NODES_VARIABLE).ok();
     let code = match options::parse(std::env::args_os(), nodes, configured) {
-        Ok(Command::Print(text)) => print(&text),
-        Ok(Command::Mount(config)) => start(&config),
+        Ok(MountCommand::Print(text)) => print(&text),
+        Ok(MountCommand::Mount(config)) => start(&config),
         Err(error) => fail(error.code as u8, &error.message),
     };
     process::exit(code.into());
@@ -43,9 +43,9 @@ fn start(config: &Config) -> u8 {
         Err(error) => return fail(error.code as u8, &error.message),
     };
     let mut reporter = match background_unless_asked(config) {
-        Ok(Side::Child(reporter)) => reporter,
-        Ok(Side::Parent(report)) if report.code == 0 => return 0,
-        Ok(Side::Parent(report)) => return fail(report.code, &report.message),
+        Ok(ForkSide::Child(reporter)) => reporter,
+        Ok(ForkSide::Parent(report)) if report.code == 0 => return 0,
+        Ok(ForkSide::Parent(report)) => return fail(report.code, &report.message),
         Err(error) => return fail(error.code as u8, &error.message),
     };
     match run(config, &target, &mut reporter) {
@@ -55,9 +55,9 @@ fn start(config: &Config) -> u8 {
     }
 }
 
-fn background_unless_asked(config: &Config) -> Result<Side, MountError> {
+fn background_unless_asked(config: &Config) -> Result<ForkSide, MountError> {
     if config.foreground || config.fake {
-        return Ok(Side::Child(Reporter::foreground()));
+        return Ok(ForkSide::Child(Reporter::foreground()));
     }
     daemon::fork_into_background()
 }

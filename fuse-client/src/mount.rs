@@ -36,7 +36,7 @@ use crate::{
     mountpoint::{self, Device},
     notify::{self, Notices},
     options::{Config, Options},
-    source::Source,
+    source::MountSource,
     transfer::{Transfer, TransferSettings},
 };
 
@@ -111,7 +111,7 @@ async fn open_session(config: &Config, target: &Path, nodes: Vec<SocketAddr>) ->
         .map_err(|error| MountError::failure(format!("no node of {} can be reached: {error}", config.source)))
 }
 
-async fn root_inode(session: &Session, source: &Source) -> Result<Ino, MountError> {
+async fn root_inode(session: &Session, source: &MountSource) -> Result<Ino, MountError> {
     let wrong = |why: &dyn std::fmt::Display| MountError::failure(format!("the folder that {source} names: {why}"));
     match session.query(Query::Resolve { path: source.path.clone() }).await {
         Ok(Answer::Attr(attr)) if attr.kind == FileKind::Directory => Ok(attr.ino),

@@ -9,7 +9,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::Parser;
 use fuser::MountOption;
 
-use crate::{config_file, exit::MountError, fuse::KernelTimeouts, source::Source};
+use crate::{config_file, exit::MountError, fuse::KernelTimeouts, source::MountSource};
 
 /// The environment variable that stands in for SOURCE.
 pub const NODES_VARIABLE: &str = "CHORDFS_NODES";
@@ -22,7 +22,7 @@ const MIN_DIRTY_BYTES: u64 = 2 * MIB;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    pub source: Source,
+    pub source: MountSource,
     pub target: PathBuf,
     pub foreground: bool,
     /// Do everything but mount.
@@ -57,7 +57,7 @@ pub struct KernelFlags {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum MountCommand {
     Mount(Box<Config>),
     /// Help or version.
     Print(String),
@@ -69,10 +69,10 @@ pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     environment_nodes: Option<String>,
     configured: impl FnOnce() -> Result<Option<String>, MountError>,
-) -> Result<Command, MountError> {
-    match Cli::try_parse_from(args) {
-        Ok(cli) => Ok(Command::Mount(Box::new(checked(cli, environment_nodes, configured)?))),
-        Err(refusal) if !refusal.use_stderr() => Ok(Command::Print(refusal.to_string())),
+) -> Result<MountCommand, MountError> {
+    match MountArgs::try_parse_from(args) {
+        Ok(cli) => Ok(MountCommand::Mount(Box::new(checked(cli, environment_nodes, configured)?))),
+        Err(refusal) if !refusal.use_stderr() => Ok(MountCommand::Print(refusal.to_string())),
         Err(refusal) => Err(usage(&refusal)),
     }
 }
@@ -111,7 +111,7 @@ impl Default for Options {
 #[derive(Parser)]
 #[command(name = "mount.chordfs", version, override_usage = "mount.chordfs [SOURCE] TARGET [-sfnv] [-o OPTIONS]")]
 #[command(after_help = OPTIONS_HELP)]
-struct Cli {
+struct MountArgs {
     /// HOST[:PORT][,HOST2[:PORT]]...[:/PATH] (port 5057 if none is given), or asg:GROUP[:PORT][:/PATH] for the nodes of
     /// an EC2 Auto Scaling group; then the folder to mount on. Without SOURCE it is taken from CHORDFS_NODES, or from
     /// the line ring = "SOURCE" of /etc/chordfs.conf.
@@ -154,7 +154,7 @@ Options for -o:
 SIZE is in bytes, or with K, M or G behind it.";
 
 fn checked(
-    cli: Cli,
+    cli: MountArgs,
     environment_nodes: Option<String>,
     configured: impl FnOnce() -> Result<Option<String>, MountError>,
 ) -> Result<Config, MountError> {
@@ -176,16 +176,16 @@ fn source(
     given: Option<OsString>,
     environment_nodes: Option<String>,
     configured: impl FnOnce() -> Result<Option<String>, MountError>,
-) -> Result<Source, MountError> {
+) -> Result<MountSource, MountError> {
     let given = given.filter(|given| !given.is_empty() && given != "none");
     match (given, environment_nodes.filter(|nodes| !nodes.is_empty())) {
         (Some(given), _) => match given.to_str() {
-            Some(text) => Source::parse(text),
+            Some(text) => MountSource::parse(text),
             None => Err(MountError::usage(format!("SOURCE {given:?} is not UTF-8"))),
         },
-        (None, Some(nodes)) => Source::parse(&nodes),
+        (None, Some(nodes)) => MountSource::parse(&nodes),
         (None, None) => match configured()? {
-            Some(ring) => Source::parse(&ring),
+            Some(ring) => MountSource::parse(&ring),
             None => Err(MountError::usage(format!(
                 "no SOURCE: name a node, set {NODES_VARIABLE}, or write ring = \"...\" into {}",
                 config_file::PATH
@@ -308,15 +308,15 @@ mod tests {
     use super::*;
     use crate::source::Nodes;
 
-    fn parse(args: impl IntoIterator<Item = OsString>, nodes: Option<String>) -> Result<Command, MountError> {
+    fn parse(args: impl IntoIterator<Item = OsString>, nodes: Option<String>) -> Result<MountCommand, MountError> {
         super::parse(args, nodes, || Ok(None))
     }
 
     fn parse_line(line: &str) -> Result<Config, MountError> {
         let args = ["mount.chordfs"].into_iter().chain(line.split_whitespace()).map(OsString::from);
         match parse(args, None)? {
-            Command::Mount(config) => Ok(*config),
-            Command::Print(text) => panic!("printed {text}"),
+            MountCommand::Mount(config) => Ok(*config),
+            MountCommand::Print(text) => panic!("printed {text}"),
         }
     }
 
@@ -365,12 +365,12 @@ mod tests {
     fn without_a_source_the_environment_names_the_nodes() {
         for line in [&["/mnt"][..], &["none", "/mnt"], &["", "/mnt"]] {
             let args = || ["mount.chordfs"].iter().chain(line).map(OsString::from);
-            let Ok(Command::Mount(config)) = parse(args(), Some("a,b:7".into())) else { panic!("{line:?}") };
+            let Ok(MountCommand::Mount(config)) = parse(args(), Some("a,b:7".into())) else { panic!("{line:?}") };
             assert!(matches!(&config.source.nodes, Nodes::Named(nodes) if nodes.len() == 2));
             let error = parse(args(), None).expect_err("no source");
             assert!(error.message.contains(NODES_VARIABLE) && error.message.contains(config_file::PATH));
             let configured = || Ok(Some("asg:G".to_owned()));
-            let Ok(Command::Mount(config)) = super::parse(args(), None, configured) else { panic!("{line:?}") };
+            let Ok(MountCommand::Mount(config)) = super::parse(args(), None, configured) else { panic!("{line:?}") };
             assert_eq!(config.source.nodes, Nodes::Group { name: "G".into(), port: 5057 });
         }
     }
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn help_and_version_are_printed() {
         for (flag, part) in [("--help", "dirty=SIZE"), ("--version", env!("CARGO_PKG_VERSION"))] {
-            let Ok(Command::Print(text)) = parse(["mount.chordfs", flag].map(OsString::from), None) else {
+            let Ok(MountCommand::Print(text)) = parse(["mount.chordfs", flag].map(OsString::from), None) else {
                 panic!("{flag}")
             };
             assert!(text.contains(part), "{text}");

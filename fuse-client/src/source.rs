@@ -14,7 +14,7 @@ use crate::exit::MountError;
 pub const DEFAULT_PORT: u16 = 5057;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct MountSource {
     pub nodes: Nodes,
     /// Empty for the namespace's root.
     pub path: Vec<EntryName>,
@@ -38,7 +38,7 @@ pub struct NodeName {
     pub port: u16,
 }
 
-impl Source {
+impl MountSource {
     pub fn parse(text: &str) -> Result<Self, MountError> {
         let wrong = |why: String| MountError::usage(format!("SOURCE {text:?} is not HOST[:PORT],...[:/PATH]: {why}"));
         let (nodes, path) = match text.find(":/") {
@@ -77,7 +77,7 @@ impl Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for MountSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> String {
-        match Source::parse(text) {
+        match MountSource::parse(text) {
             Ok(source) => {
                 let nodes: Vec<_> = match &source.nodes {
                     Nodes::Named(nodes) => nodes.iter().map(|node| format!("{} {}", node.host, node.port)).collect(),
@@ -220,12 +220,12 @@ mod tests {
 
     #[test]
     fn a_comma_cannot_inject_an_option() {
-        assert_eq!(Source::parse("a,allow_other").map(|source| source.shown()), Ok("a;allow_other".to_owned()));
+        assert_eq!(MountSource::parse("a,allow_other").map(|source| source.shown()), Ok("a;allow_other".to_owned()));
     }
 
     #[tokio::test]
     async fn addresses_are_resolved_and_failures_named() {
-        let resolve = |text| async move { Source::parse(text)?.resolve().await };
+        let resolve = |text| async move { MountSource::parse(text)?.resolve().await };
         assert_eq!(resolve("127.0.0.1,[::1]:7").await.map(|found| found.len()), Ok(2));
         let error = resolve("no-such-host.invalid").await.unwrap_err();
         assert!(error.message.contains("no-such-host.invalid"), "{error}");

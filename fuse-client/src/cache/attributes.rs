@@ -7,10 +7,10 @@ use chordfs_types::namespace::{Attr, Ino, Time};
 use lru::LruCache;
 
 pub struct Attributes {
-    entries: LruCache<Ino, Entry>,
+    entries: LruCache<Ino, CachedAttr>,
 }
 
-struct Entry {
+struct CachedAttr {
     attr: Attr,
     fresh: bool,
 }
@@ -29,7 +29,7 @@ impl Attributes {
     }
 
     pub fn put(&mut self, attr: Attr) {
-        self.entries.put(attr.ino, Entry { attr, fresh: true });
+        self.entries.put(attr.ino, CachedAttr { attr, fresh: true });
     }
 
     /// Unless a later state is known already: replies to two changes may arrive in either order.
@@ -43,7 +43,7 @@ impl Attributes {
     /// A change of our own in this directory, made at `at`: it set the directory's times to that, as the tables do, and
     /// changed its links by `links`. Saves asking for it after each creation and removal, for the kernel wants to know.
     pub fn touch_at(&mut self, ino: Ino, at: Time, links: i32) {
-        if let Some(Entry { attr, .. }) = self.entries.peek_mut(&ino) {
+        if let Some(CachedAttr { attr, .. }) = self.entries.peek_mut(&ino) {
             (attr.mtime, attr.ctime) = (attr.mtime.max(at), attr.ctime.max(at));
             attr.nlink = attr.nlink.saturating_add_signed(links);
         }

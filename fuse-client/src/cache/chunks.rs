@@ -19,13 +19,13 @@ const SHARDS: usize = 16;
 const ENTRY_BYTES: usize = 128;
 
 pub struct ChunkCache {
-    shards: Vec<Mutex<Shard>>,
+    shards: Vec<Mutex<CacheShard>>,
 }
 
 impl ChunkCache {
     /// `limit_bytes` counts the data and what the entries themselves take.
     pub fn new(limit_bytes: usize) -> Self {
-        let shard = || Mutex::new(Shard::new(limit_bytes / SHARDS));
+        let shard = || Mutex::new(CacheShard::new(limit_bytes / SHARDS));
         Self { shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
@@ -49,32 +49,32 @@ impl ChunkCache {
         self.shards.iter().map(|shard| shard.lock().held()).sum()
     }
 
-    fn shard(&self, id: ChunkId) -> &Mutex<Shard> {
+    fn shard(&self, id: ChunkId) -> &Mutex<CacheShard> {
         let mixed = (u64::from(id.index) ^ id.version.0.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         &self.shards[(mixed >> 60) as usize % SHARDS]
     }
 }
 
-struct Entry {
+struct CachedChunk {
     data: Bytes,
     read_before: bool,
 }
 
-impl Entry {
+impl CachedChunk {
     fn cost(&self) -> usize {
         self.data.len() + ENTRY_BYTES
     }
 }
 
-struct Shard {
+struct CacheShard {
     limit: usize,
-    once: LruCache<ChunkId, Entry>,
+    once: LruCache<ChunkId, CachedChunk>,
     once_bytes: usize,
-    often: LruCache<ChunkId, Entry>,
+    often: LruCache<ChunkId, CachedChunk>,
     often_bytes: usize,
 }
 
-impl Shard {
+impl CacheShard {
     fn new(limit: usize) -> Self {
         Self { limit, once: LruCache::unbounded(), once_bytes: 0, often: LruCache::unbounded(), often_bytes: 0 }
     }
@@ -116,7 +116,7 @@ impl Shard {
         if self.often.contains(&id) {
             return;
         }
-        let entry = Entry { data, read_before: false };
+        let entry = CachedChunk { data, read_before: false };
         self.once_bytes += entry.cost();
         if let Some(old) = self.once.put(id, entry) {
             self.once_bytes -= old.cost();

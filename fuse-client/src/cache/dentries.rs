@@ -7,13 +7,13 @@ use chordfs_types::namespace::{EntryName, Ino};
 use lru::LruCache;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum Dentry {
     Present(Ino),
     Absent,
 }
 
 pub struct Dentries {
-    entries: LruCache<(Ino, EntryName), Known>,
+    entries: LruCache<(Ino, EntryName), Dentry>,
 }
 
 impl Dentries {
@@ -21,21 +21,21 @@ impl Dentries {
         Self { entries: LruCache::new(capacity) }
     }
 
-    pub fn get(&mut self, parent: Ino, name: &EntryName) -> Option<Known> {
+    pub fn get(&mut self, parent: Ino, name: &EntryName) -> Option<Dentry> {
         self.entries.get(&(parent, name.clone())).copied()
     }
 
-    pub fn put(&mut self, parent: Ino, name: EntryName, known: Known) {
+    pub fn put(&mut self, parent: Ino, name: EntryName, known: Dentry) {
         self.entries.put((parent, name), known);
     }
 
-    pub fn drop_one(&mut self, parent: Ino, name: &EntryName) -> Option<Known> {
+    pub fn drop_one(&mut self, parent: Ino, name: &EntryName) -> Option<Dentry> {
         self.entries.pop(&(parent, name.clone()))
     }
 
     /// Looks at every entry: for the rare case of an inode that turned out to be gone.
     pub fn drop_names_of(&mut self, ino: Ino) {
-        self.entries.retain(|_, known| *known != Known::Present(ino));
+        self.entries.retain(|_, known| *known != Dentry::Present(ino));
     }
 
     pub fn clear(&mut self) {

@@ -23,7 +23,7 @@ use chordfs_types::namespace::{Attr, EntryName, Ino, Time};
 use parking_lot::Mutex;
 
 use self::{attributes::Attributes, dentries::Dentries};
-pub use self::{dentries::Known, pages::KernelPages};
+pub use self::{dentries::Dentry, pages::KernelPages};
 
 /// How far the feed and our own changes had come when a question was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,13 @@ pub struct Touched {
 
 /// Attributes and names. All methods are short and take one lock; none calls out while holding it, but for the epoch.
 pub struct MetaCache {
-    inner: Mutex<Inner>,
+    inner: Mutex<MetaTables>,
     /// Changes of our own that were completed.
     own: AtomicU64,
     feed_epoch: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
-struct Inner {
+struct MetaTables {
     attributes: Attributes,
     dentries: Dentries,
 }
@@ -57,7 +57,7 @@ struct Inner {
 impl MetaCache {
     /// `feed_epoch`: see `Session::feed_epoch`.
     pub fn new(capacity: NonZeroUsize, feed_epoch: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        let inner = Inner { attributes: Attributes::new(capacity), dentries: Dentries::new(capacity) };
+        let inner = MetaTables { attributes: Attributes::new(capacity), dentries: Dentries::new(capacity) };
         Self { inner: Mutex::new(inner), own: AtomicU64::new(0), feed_epoch: Arc::new(feed_epoch) }
     }
 
@@ -85,7 +85,7 @@ impl MetaCache {
         self.inner.lock().attributes.any(ino)
     }
 
-    pub fn name(&self, parent: Ino, name: &EntryName) -> Option<Known> {
+    pub fn name(&self, parent: Ino, name: &EntryName) -> Option<Dentry> {
         self.inner.lock().dentries.get(parent, name)
     }
 
@@ -151,13 +151,13 @@ impl MetaCache {
         if !self.is_undisturbed(stamp) || (moved.is_some() && moved == replaced) {
             return;
         }
-        if let Some(moved @ Known::Present(_)) = moved {
+        if let Some(moved @ Dentry::Present(_)) = moved {
             inner.dentries.put(to.0, to.1.clone(), moved);
         }
         match replaced {
-            Some(replaced @ Known::Present(_)) if exchange => inner.dentries.put(from.0, from.1.clone(), replaced),
+            Some(replaced @ Dentry::Present(_)) if exchange => inner.dentries.put(from.0, from.1.clone(), replaced),
             _ if exchange => {}
-            _ => inner.dentries.put(from.0, from.1.clone(), Known::Absent),
+            _ => inner.dentries.put(from.0, from.1.clone(), Dentry::Absent),
         }
     }
 
@@ -186,19 +186,19 @@ impl MetaCache {
     }
 }
 
-impl Inner {
+impl MetaTables {
     fn put_name(&mut self, parent: Ino, name: &EntryName, attr: Option<&Attr>) {
-        self.dentries.put(parent, name.clone(), attr.map_or(Known::Absent, |attr| Known::Present(attr.ino)));
+        self.dentries.put(parent, name.clone(), attr.map_or(Dentry::Absent, |attr| Dentry::Present(attr.ino)));
         if let Some(attr) = attr {
             self.attributes.put_newer(attr.clone());
         }
     }
 
     /// Forgets a name, the times of its directory, and the attributes of what it leads to.
-    fn take_name(&mut self, parent: Ino, name: &EntryName) -> Option<Known> {
+    fn take_name(&mut self, parent: Ino, name: &EntryName) -> Option<Dentry> {
         self.attributes.touch(parent);
         let known = self.dentries.drop_one(parent, name);
-        if let Some(Known::Present(ino)) = known {
+        if let Some(Dentry::Present(ino)) = known {
             self.attributes.drop_one(ino);
         }
         known
@@ -223,8 +223,8 @@ mod tests {
         let stamp = cache.stamp();
         cache.answer_name(stamp, Ino::ROOT, &name("a"), Some(&attr(5, 1)));
         cache.answer_name(stamp, Ino::ROOT, &name("b"), None);
-        assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Known::Present(Ino(5))));
-        assert_eq!(cache.name(Ino::ROOT, &name("b")), Some(Known::Absent));
+        assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Dentry::Present(Ino(5))));
+        assert_eq!(cache.name(Ino::ROOT, &name("b")), Some(Dentry::Absent));
         assert_eq!(cache.attr(Ino(5)), Some(attr(5, 1)));
         assert_eq!(cache.name(Ino::ROOT, &name("c")), None);
     }
@@ -247,7 +247,7 @@ mod tests {
         let asked = cache.stamp();
         cache.changed_name(cache.stamp(), Ino::ROOT, &name("a"), None, None);
         cache.answer_name(asked, Ino::ROOT, &name("a"), Some(&attr(5, 1)));
-        assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Known::Absent));
+        assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Dentry::Absent));
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
         cache.answer_name(cache.stamp(), Ino::ROOT, &name("b"), Some(&attr(6, 1)));
         cache.drop_names_of(Ino(5));
         assert_eq!(cache.name(Ino::ROOT, &name("a")), None);
-        assert_eq!(cache.name(Ino::ROOT, &name("b")), Some(Known::Present(Ino(6))));
+        assert_eq!(cache.name(Ino::ROOT, &name("b")), Some(Dentry::Present(Ino(6))));
     }
 
     #[test]
@@ -310,12 +310,12 @@ mod tests {
         cache.answer_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)));
         cache.answer_name(cache.stamp(), Ino::ROOT, &name("b"), Some(&attr(6, 1)));
         cache.renamed(cache.stamp(), (Ino::ROOT, &name("a")), (Ino::ROOT, &name("b")), true);
-        assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Known::Present(Ino(6))));
-        assert_eq!(cache.name(Ino::ROOT, &name("b")), Some(Known::Present(Ino(5))));
+        assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Dentry::Present(Ino(6))));
+        assert_eq!(cache.name(Ino::ROOT, &name("b")), Some(Dentry::Present(Ino(5))));
         assert_eq!(cache.attr(Ino(5)), None, "its ctime changed");
         cache.renamed(cache.stamp(), (Ino::ROOT, &name("a")), (Ino::ROOT, &name("b")), false);
-        assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Known::Absent));
-        assert_eq!(cache.name(Ino::ROOT, &name("b")), Some(Known::Present(Ino(6))));
+        assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Dentry::Absent));
+        assert_eq!(cache.name(Ino::ROOT, &name("b")), Some(Dentry::Present(Ino(6))));
     }
 
     #[test]
@@ -337,6 +337,6 @@ mod tests {
         }
         assert_eq!(cache.name(Ino::ROOT, &name("10")), None);
         assert_eq!(cache.attr(Ino(10)), None);
-        assert_eq!(cache.name(Ino::ROOT, &name("29")), Some(Known::Present(Ino(29))));
+        assert_eq!(cache.name(Ino::ROOT, &name("29")), Some(Dentry::Present(Ino(29))));
     }
 }

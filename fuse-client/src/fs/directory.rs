@@ -21,7 +21,7 @@ use crate::cache::Stamp;
 const DOTS: u64 = 2;
 
 /// One entry as it is handed out.
-pub struct Listed<'a> {
+pub struct ListedEntry<'a> {
     pub ino: Ino,
     pub kind: FileKind,
     pub name: &'a [u8],
@@ -45,7 +45,7 @@ struct Directory {
 
 #[derive(Default)]
 struct Listing {
-    /// Known once the first page is.
+    /// Dentry once the first page is.
     parent: Option<Ino>,
     entries: Vec<DirEntry>,
     complete: bool,
@@ -70,7 +70,7 @@ impl FileSystem {
         &self,
         handle: u64,
         offset: u64,
-        mut take: impl FnMut(Listed<'_>) -> bool,
+        mut take: impl FnMut(ListedEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         let directory = self.directories.open.read().get(&handle).cloned();
         let Some(directory) = directory else {
@@ -113,8 +113,9 @@ impl FileSystem {
         }
     }
 
-    fn listed<'a>(&self, ino: Ino, listing: &'a Listing, at: u64) -> Option<Listed<'a>> {
-        let dot = |ino, name| Listed { ino, kind: FileKind::Directory, name, next: at + 1, attr: None, fresh: false };
+    fn listed<'a>(&self, ino: Ino, listing: &'a Listing, at: u64) -> Option<ListedEntry<'a>> {
+        let dot =
+            |ino, name| ListedEntry { ino, kind: FileKind::Directory, name, next: at + 1, attr: None, fresh: false };
         match at {
             0 => Some(dot(ino, b".")),
             1 => Some(dot(listing.parent.unwrap_or(ino), b"..")),
@@ -126,11 +127,11 @@ impl FileSystem {
     }
 
     /// A page read a while ago may be outdated by now: then the attributes come from memory, or are not to be kept.
-    fn listed_entry<'a>(&self, entry: &'a DirEntry, listing: &Listing, at: u64) -> Listed<'a> {
+    fn listed_entry<'a>(&self, entry: &'a DirEntry, listing: &Listing, at: u64) -> ListedEntry<'a> {
         let cached = self.cached_attr(entry.attr.ino);
         let current = listing.stamp.is_some_and(|stamp| self.cache.is_current(stamp));
         let open = self.opens.is_open(entry.attr.ino);
-        Listed {
+        ListedEntry {
             ino: entry.attr.ino,
             kind: entry.attr.kind,
             name: entry.name.as_bytes(),

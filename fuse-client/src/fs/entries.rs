@@ -8,7 +8,7 @@ use chordfs_types::{
 use tracing::warn;
 
 use super::{FileSystem, unexpected};
-use crate::cache::{Known, Stamp, Touched};
+use crate::cache::{Dentry, Stamp, Touched};
 
 const SET_GROUP_ID: u16 = 0o2000;
 
@@ -79,7 +79,7 @@ impl FileSystem {
         let change = Change::Rmdir { parent, name: name.clone() };
         self.namespace.apply(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
         self.cache.changed_name(stamp, parent, name, None, None);
-        if let Some(Known::Present(ino)) = removed {
+        if let Some(Dentry::Present(ino)) = removed {
             self.cache.drop_attr(ino);
         }
         Ok(())
@@ -89,8 +89,8 @@ impl FileSystem {
     /// known may lead anywhere; if it turns out not to be open, the contents are released at once.
     pub(super) fn may_be_open(&self, parent: Ino, name: &EntryName) -> bool {
         match self.cache.name(parent, name) {
-            Some(Known::Present(ino)) => self.opens.is_open(ino),
-            Some(Known::Absent) | None => !self.opens.is_empty(),
+            Some(Dentry::Present(ino)) => self.opens.is_open(ino),
+            Some(Dentry::Absent) | None => !self.opens.is_empty(),
         }
     }
 

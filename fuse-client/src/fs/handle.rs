@@ -19,14 +19,14 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
-use super::{Caller, FileSystem, NewEntry, open_table::Left, unexpected};
-use crate::transfer::{Asker, FileData};
+use super::{Caller, FileSystem, NewEntry, open_table::CloseOutcome, unexpected};
+use crate::transfer::{CommitReason, FileData};
 
 /// How long `open` waits for the kernel to drop outdated attributes.
 const NOTICE_DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
+pub struct OpenReply {
     pub handle: u64,
     /// The kernel's pages of this file are up to date.
     pub keep_cache: bool,
@@ -45,13 +45,13 @@ pub struct OpenFile {
 }
 
 impl FileSystem {
-    pub async fn open(&self, ino: Ino, can_write: bool) -> Result<Opened, FsError> {
+    pub async fn open(&self, ino: Ino, can_write: bool) -> Result<OpenReply, FsError> {
         let opening = self.open_file(ino).await?;
         let file = opening.file();
         let change = file.attr.lock().change;
-        let handle = self.handles.open(can_write, file.data.seen_from_now());
+        let handle = self.handles.open(can_write, file.data.error_cursor());
         opening.stays_open();
-        Ok(Opened { handle, keep_cache: self.pages.opened(ino, change) })
+        Ok(OpenReply { handle, keep_cache: self.pages.opened(ino, change) })
     }
 
     /// Makes and opens a file. If somebody else made it since the kernel looked, the kernel is sent back to look again
@@ -72,7 +72,7 @@ impl FileSystem {
         let opening = Opening::enter(self, attr.ino);
         self.attach(&attr, Vec::new(), false);
         self.pages.opened(attr.ino, attr.change);
-        let handle = self.handles.open(true, opening.file().data.seen_from_now());
+        let handle = self.handles.open(true, opening.file().data.error_cursor());
         opening.stays_open();
         Ok((attr, handle))
     }
@@ -80,18 +80,19 @@ impl FileSystem {
     /// `flush` has nothing to do: the handle only reads, or nothing was written through this mount since the last commit.
     pub fn try_flush(&self, ino: Ino, handle: u64) -> bool {
         let handle = self.handles.get(handle);
-        let is_settled = |file: Arc<OpenFile>| !file.has_unsettled_writes() && !file.data.owes_error(&handle.seen);
+        let is_settled =
+            |file: Arc<OpenFile>| !file.has_unsettled_writes() && !file.data.has_unreported_error(&handle.errors);
         !handle.can_write || self.opens.get(ino).is_none_or(is_settled)
     }
 
     pub async fn flush(&self, ino: Ino, handle: u64) -> Result<(), FsError> {
         let handle = self.handles.get(handle);
-        self.commit_for(ino, Asker::Close(&handle.seen)).await
+        self.commit_for(ino, CommitReason::Close(&handle.errors)).await
     }
 
     pub async fn fsync(&self, ino: Ino, handle: u64) -> Result<(), FsError> {
         let handle = self.handles.get(handle);
-        self.commit_for(ino, Asker::Fsync(&handle.seen)).await
+        self.commit_for(ino, CommitReason::Fsync(&handle.errors)).await
     }
 
     /// One handle is gone. Nobody waits for the answer, so an error is logged here.
@@ -180,9 +181,9 @@ impl FileSystem {
         self.settle(ino, &file, file.data.commit(durability)).await
     }
 
-    async fn commit_for(&self, ino: Ino, asker: Asker<'_>) -> Result<(), FsError> {
+    async fn commit_for(&self, ino: Ino, reason: CommitReason<'_>) -> Result<(), FsError> {
         let file = self.open_data(ino)?;
-        self.settle(ino, &file, file.data.commit_for(asker)).await
+        self.settle(ino, &file, file.data.commit_for(reason)).await
     }
 
     async fn settle(
@@ -205,7 +206,7 @@ impl FileSystem {
     }
 
     fn leave(&self, ino: Ino) {
-        if self.opens.leave(ino) == (Left::Last { held: true }) {
+        if self.opens.leave(ino) == (CloseOutcome::Last { held: true }) {
             self.release_at_namespace(ino);
         }
     }

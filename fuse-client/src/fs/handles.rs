@@ -13,11 +13,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::transfer::Seen;
+use crate::transfer::ErrorCursor;
 
 pub struct Handle {
     pub can_write: bool,
-    pub seen: Seen,
+    pub errors: ErrorCursor,
 }
 
 #[derive(Default)]
@@ -27,16 +27,16 @@ pub struct Handles {
 }
 
 impl Handles {
-    pub fn open(&self, can_write: bool, seen: Seen) -> u64 {
+    pub fn open(&self, can_write: bool, errors: ErrorCursor) -> u64 {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        self.open.lock().insert(number, Arc::new(Handle { can_write, seen }));
+        self.open.lock().insert(number, Arc::new(Handle { can_write, errors }));
         number
     }
 
     /// One that is not known counts as one that writes and knows of nothing.
     pub fn get(&self, number: u64) -> Arc<Handle> {
         let known = self.open.lock().get(&number).cloned();
-        known.unwrap_or_else(|| Arc::new(Handle { can_write: true, seen: Seen::default() }))
+        known.unwrap_or_else(|| Arc::new(Handle { can_write: true, errors: ErrorCursor::default() }))
     }
 
     pub fn close(&self, number: u64) {

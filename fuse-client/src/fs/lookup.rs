@@ -8,14 +8,14 @@ use chordfs_types::{
 };
 
 use super::{FileSystem, handle::OpenFile, unexpected};
-use crate::cache::Known;
+use crate::cache::Dentry;
 
 impl FileSystem {
     /// Shape: `None` when memory does not know; `NoEntry` when it knows that there is no such name.
     pub fn cached_lookup(&self, parent: Ino, name: &EntryName) -> Option<Result<Attr, FsError>> {
         match self.cache.name(parent, name)? {
-            Known::Absent => Some(Err(FsError::NoEntry)),
-            Known::Present(ino) => Some(Ok(self.cached_attr(ino)?)),
+            Dentry::Absent => Some(Err(FsError::NoEntry)),
+            Dentry::Present(ino) => Some(Ok(self.cached_attr(ino)?)),
         }
     }
 

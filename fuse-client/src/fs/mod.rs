@@ -31,10 +31,10 @@ use tokio::sync::mpsc;
 
 pub use self::{
     data::WriteAt,
-    directory::Listed,
+    directory::ListedEntry,
     entries::{Caller, NewEntry},
-    handle::Opened,
-    rename::Place,
+    handle::OpenReply,
+    rename::EntryLocation,
     statfs::{SpaceSource, SpaceTotals, Statistics},
 };
 use self::{directory::Directories, handle::OpenFile, handles::Handles, open_table::OpenTable};
@@ -93,7 +93,7 @@ impl FileSystem {
             releases,
         });
         let weak = Arc::downgrade(&fs);
-        fs.transfer.when_lost(move |ino| weak.upgrade().into_iter().for_each(|fs| fs.forget_shown(ino)));
+        fs.transfer.on_data_loss(move |ino| weak.upgrade().into_iter().for_each(|fs| fs.forget_shown(ino)));
         fs
     }
 

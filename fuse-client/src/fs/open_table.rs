@@ -10,10 +10,10 @@ use chordfs_types::namespace::Ino;
 use parking_lot::RwLock;
 
 pub struct OpenTable<F> {
-    entries: RwLock<HashMap<Ino, Entry<F>>>,
+    entries: RwLock<HashMap<Ino, OpenInode<F>>>,
 }
 
-struct Entry<F> {
+struct OpenInode<F> {
     count: u64,
     /// The namespace keeps the nameless file for us until we release it.
     held: bool,
@@ -21,7 +21,7 @@ struct Entry<F> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum CloseOutcome {
     StillOpen,
     /// That was the last one; `held` means the namespace waits for a release.
     Last {
@@ -38,29 +38,29 @@ impl<F> Default for OpenTable<F> {
 impl<F> OpenTable<F> {
     pub fn enter(&self, ino: Ino) {
         let mut entries = self.entries.write();
-        entries.entry(ino).or_insert(Entry { count: 0, held: false, file: None }).count += 1;
+        entries.entry(ino).or_insert(OpenInode { count: 0, held: false, file: None }).count += 1;
     }
 
     /// What belongs to the open inode, made now if this is the first; true if it was. The caller has entered it.
     pub fn attach(&self, ino: Ino, make: impl FnOnce() -> F) -> (Arc<F>, bool) {
         let mut entries = self.entries.write();
-        let entry = entries.entry(ino).or_insert(Entry { count: 1, held: false, file: None });
+        let entry = entries.entry(ino).or_insert(OpenInode { count: 1, held: false, file: None });
         match &entry.file {
             Some(file) => (file.clone(), false),
             None => (entry.file.insert(Arc::new(make())).clone(), true),
         }
     }
 
-    pub fn leave(&self, ino: Ino) -> Left {
+    pub fn leave(&self, ino: Ino) -> CloseOutcome {
         let mut entries = self.entries.write();
-        let Some(entry) = entries.get_mut(&ino) else { return Left::Last { held: false } };
+        let Some(entry) = entries.get_mut(&ino) else { return CloseOutcome::Last { held: false } };
         entry.count = entry.count.saturating_sub(1);
         if entry.count > 0 {
-            return Left::StillOpen;
+            return CloseOutcome::StillOpen;
         }
         let held = entry.held;
         entries.remove(&ino);
-        Left::Last { held }
+        CloseOutcome::Last { held }
     }
 
     /// Notes that the namespace keeps the file for us. False if it is not open here (any more).
@@ -97,9 +97,9 @@ mod tests {
         let table = OpenTable::<&str>::default();
         table.enter(FILE);
         table.enter(FILE);
-        assert_eq!(table.leave(FILE), Left::StillOpen);
+        assert_eq!(table.leave(FILE), CloseOutcome::StillOpen);
         assert!(table.is_open(FILE));
-        assert_eq!(table.leave(FILE), Left::Last { held: false });
+        assert_eq!(table.leave(FILE), CloseOutcome::Last { held: false });
         assert!(table.is_empty());
     }
 
@@ -122,14 +122,14 @@ mod tests {
         table.enter(FILE);
         table.enter(FILE);
         assert!(table.hold(FILE));
-        assert_eq!(table.leave(FILE), Left::StillOpen);
-        assert_eq!(table.leave(FILE), Left::Last { held: true });
+        assert_eq!(table.leave(FILE), CloseOutcome::StillOpen);
+        assert_eq!(table.leave(FILE), CloseOutcome::Last { held: true });
         table.enter(FILE);
-        assert_eq!(table.leave(FILE), Left::Last { held: false });
+        assert_eq!(table.leave(FILE), CloseOutcome::Last { held: false });
     }
 
     #[test]
     fn leaving_what_was_never_entered_does_no_harm() {
-        assert_eq!(OpenTable::<&str>::default().leave(FILE), Left::Last { held: false });
+        assert_eq!(OpenTable::<&str>::default().leave(FILE), CloseOutcome::Last { held: false });
     }
 }

@@ -9,13 +9,13 @@ use super::{FileSystem, unexpected};
 
 /// One end of a rename.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct EntryLocation {
     pub parent: Ino,
     pub name: EntryName,
 }
 
 impl FileSystem {
-    pub async fn rename(&self, from: &Place, to: &Place, mode: RenameMode) -> Result<(), FsError> {
+    pub async fn rename(&self, from: &EntryLocation, to: &EntryLocation, mode: RenameMode) -> Result<(), FsError> {
         let stamp = self.cache.stamp();
         let hold = mode == RenameMode::Replace && self.may_be_open(to.parent, &to.name);
         let change = Change::Rename {
@@ -36,7 +36,7 @@ impl FileSystem {
         Ok(())
     }
 
-    fn forget_both(&self, from: &Place, to: &Place) {
+    fn forget_both(&self, from: &EntryLocation, to: &EntryLocation) {
         self.cache.drop_name(from.parent, &from.name);
         self.cache.drop_name(to.parent, &to.name);
     }

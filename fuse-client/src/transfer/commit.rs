@@ -1,7 +1,7 @@
 //! Commits: everything that was written when one begins is stored, and then made current in one operation.
 //!
 //! ```text
-//! seal -> an unanswered one is decided -> whole chunks fly -> all earlier flights land -> sync (fsync only) -> partly written chunks are laid over
+//! seal -> an unanswered one is decided -> whole chunks fly -> all earlier uploads land -> sync (fsync only) -> partly written chunks are laid over
 //! their bases and stored -> Change::Commit -> on Conflict: extents again, lay over again what has changed
 //! ```
 //!
@@ -30,11 +30,11 @@ use parking_lot::MutexGuard;
 
 use super::{
     FileData,
+    error_seq::ErrorCursor,
     extents::ExtentMap,
-    losses::Seen,
     read::PLANS,
-    state::{Base, State},
-    undecided::Undecided,
+    state::{Base, FileState},
+    unanswered::UnansweredCommit,
 };
 
 /// Background commits that may fail before the data is given up.
@@ -43,15 +43,15 @@ const TRIES: u32 = 3;
 const COMMIT_ITEMS: usize = 4096;
 
 /// The right to commit; leaves the layers in order however the commit ends, also when its caller goes away.
-pub(super) struct Turn<'a> {
+pub(super) struct CommitGuard<'a> {
     file: &'a FileData,
     _lock: tokio::sync::MutexGuard<'a, ()>,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for CommitGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.file.state.lock();
-        state.unseal();
+        state.end_commit();
         self.file.settle(&state, 0);
         self.file.note_committed(&state);
     }
@@ -59,14 +59,14 @@ impl Drop for Turn<'_> {
 
 /// Whom a commit is for.
 #[derive(Clone, Copy)]
-pub enum Asker<'a> {
+pub enum CommitReason<'a> {
     /// A descriptor is closed; others of the same handle may stay open.
-    Close(&'a Seen),
-    Fsync(&'a Seen),
+    Close(&'a ErrorCursor),
+    Fsync(&'a ErrorCursor),
 }
 
-impl<'a> Asker<'a> {
-    fn seen(self) -> &'a Seen {
+impl<'a> CommitReason<'a> {
+    fn seen(self) -> &'a ErrorCursor {
         match self {
             Self::Close(seen) | Self::Fsync(seen) => seen,
         }
@@ -83,13 +83,13 @@ impl<'a> Asker<'a> {
 
 /// A partly written chunk that has been laid over `base` and stored.
 #[derive(Clone, Copy)]
-struct Laid {
+struct Merged {
     base: Base,
     version: Version,
 }
 
 /// A partly written chunk to lay over `base`, whose bytes are needed or not.
-struct ToLay {
+struct ToMerge {
     index: u32,
     base: Base,
     needs_base: bool,
@@ -102,48 +102,48 @@ impl FileData {
     ///
     /// Errors: also that of an earlier background flush whose data was given up, once.
     pub async fn commit(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
-        let _turn = self.take_turn().await;
+        let _guard = self.lock_commits().await;
         self.commit_and_report(durability).await
     }
 
     /// The same, for a handle.
-    pub async fn commit_for(self: &Arc<Self>, asker: Asker<'_>) -> Result<Option<Attr>, FsError> {
-        let _turn = self.take_turn().await;
-        self.commit_and_tell(asker.durability(), asker).await
+    pub async fn commit_for(self: &Arc<Self>, reason: CommitReason<'_>) -> Result<Option<Attr>, FsError> {
+        let _guard = self.lock_commits().await;
+        self.commit_and_report_to(reason.durability(), reason).await
     }
 
     /// Called in the turn, for an operation that belongs to no handle.
     pub(super) async fn commit_and_report(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
-        self.commit_and_tell(durability, Asker::Fsync(&self.seen)).await
+        self.commit_and_report_to(durability, CommitReason::Fsync(&self.own_cursor)).await
     }
 
-    /// The verdict for the program that asked: its own failure, or one kept for it.
-    async fn commit_and_tell(
+    /// The fate for the program that asked: its own failure, or one kept for it.
+    async fn commit_and_report_to(
         self: &Arc<Self>,
         durability: Durability,
-        asker: Asker<'_>,
+        reason: CommitReason<'_>,
     ) -> Result<Option<Attr>, FsError> {
-        let mut outcome = self.commit_in_turn(durability).await;
+        let mut outcome = self.commit_locked(durability).await;
         if matches!(outcome, Err(FsError::NoSession)) {
             // This machine slept for longer than the session was kept. The next one is there in a moment.
-            outcome = self.commit_in_turn(durability).await;
+            outcome = self.commit_locked(durability).await;
         }
         let restarted = matches!(outcome, Err(FsError::Stale { .. }));
-        let outcome = self.report(outcome, asker);
+        let outcome = self.report(outcome, reason);
         if restarted {
-            self.look_again().await;
+            self.refetch_restarted().await;
         }
         outcome
     }
 
     pub(super) async fn commit_in_background(self: Arc<Self>) {
-        let Ok(lock) = self.turn.try_lock() else { return };
-        let _turn = Turn { file: &self, _lock: lock };
-        let Err(error) = self.commit_in_turn(Durability::Memory).await else { return };
+        let Ok(lock) = self.commit_lock.try_lock() else { return };
+        let _guard = CommitGuard { file: &self, _lock: lock };
+        let Err(error) = self.commit_locked(Durability::Memory).await else { return };
         let restarted = matches!(error, FsError::Stale { .. });
         self.note_failure(error);
         if restarted {
-            self.look_again().await;
+            self.refetch_restarted().await;
         }
     }
 
@@ -158,147 +158,147 @@ impl FileData {
             }
         }
         tracing::error!(ino = self.ino.0, %error, "written data is given up; the next fsync or close reports it");
-        self.lose(error);
+        self.give_up_data(error);
     }
 
-    fn lose(&self, error: FsError) {
+    fn give_up_data(&self, error: FsError) {
         {
             let mut state = self.state.lock();
             state.give_up();
-            state.lost.add(error);
+            state.errors.add(error);
         }
-        if let Some(call) = self.transfer.when_lost.get() {
+        if let Some(call) = self.transfer.on_data_loss.get() {
             call(self.ino);
         }
     }
 
-    pub(super) async fn take_turn(&self) -> Turn<'_> {
-        Turn { file: self, _lock: self.turn.lock().await }
+    pub(super) async fn lock_commits(&self) -> CommitGuard<'_> {
+        CommitGuard { file: self, _lock: self.commit_lock.lock().await }
     }
 
     /// After `Stale`: perhaps the file is there and has started anew, with chunks of another size.
-    async fn look_again(&self) {
+    async fn refetch_restarted(&self) {
         if let Err(error) = self.refetch().await {
             tracing::debug!(ino = self.ino.0, %error, "the file is gone, or cannot be asked for");
         }
     }
 
-    fn report<T>(&self, outcome: Result<T, FsError>, asker: Asker<'_>) -> Result<T, FsError> {
-        match (&outcome, asker) {
+    fn report<T>(&self, outcome: Result<T, FsError>, reason: CommitReason<'_>) -> Result<T, FsError> {
+        match (&outcome, reason) {
             (Ok(_), _) => {}
-            (Err(error), Asker::Close(_)) => self.note_failure(error.clone()),
-            (Err(error), Asker::Fsync(_)) => {
+            (Err(error), CommitReason::Close(_)) => self.note_failure(error.clone()),
+            (Err(error), CommitReason::Fsync(_)) => {
                 tracing::error!(ino = self.ino.0, %error, "written data could not be committed and is given up");
-                self.lose(error.clone());
+                self.give_up_data(error.clone());
             }
         }
-        let lost = self.state.lock().lost.tell(asker.seen(), asker.is_fsync());
+        let lost = self.state.lock().errors.report(reason.seen(), reason.is_fsync());
         match (outcome, lost) {
             (Ok(_), Some(lost)) => Err(lost),
             (outcome, _) => outcome,
         }
     }
 
-    pub(super) async fn commit_in_turn(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
-        self.state.lock().seal(durability);
-        self.decide().await?;
-        self.land_all().await?;
+    pub(super) async fn commit_locked(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
+        self.state.lock().begin_commit(durability);
+        self.resolve_unanswered().await?;
+        self.finish_uploads().await?;
         // What is replaced may have been fsynced, and is deleted soon: it must not give way to what a power cut takes.
         if durability.is_disk() || self.state.lock().replaces_committed() {
             let transfer = &self.transfer;
             transfer.unsynced.sync(self.ino, &*transfer.chunks, &transfer.cache).await?;
         }
-        self.make_current(durability).await
+        self.publish(durability).await
     }
 
-    /// Sends the sealed whole chunks off and waits for them and for all flights before them.
-    pub(super) async fn land_all(self: &Arc<Self>) -> Result<(), FsError> {
-        let mut landed = self.landed.subscribe();
-        // A flight is a version and a put, each bounded by the deadline of its client.
+    /// Sends the sealed whole chunks off and waits for them and for all uploads before them.
+    pub(super) async fn finish_uploads(self: &Arc<Self>) -> Result<(), FsError> {
+        let mut upload_ended = self.upload_ended.subscribe();
+        // A upload is a version and a put, each bounded by the deadline of its client.
         let patience = 3 * self.transfer.settings.deadline;
         loop {
             {
                 let mut state = self.state.lock();
-                self.start_flights(&mut state, self.transfer.settings.flush_run_bytes);
-                if !state.awaits_flights() {
-                    state.landing = false;
+                self.start_uploads(&mut state, self.transfer.settings.flush_run_bytes);
+                if !state.awaits_uploads() {
+                    state.uploading = false;
                     return state.failure.clone().map_or(Ok(()), Err);
                 }
             }
-            if tokio::time::timeout(patience, landed.changed()).await.is_err() {
+            if tokio::time::timeout(patience, upload_ended.changed()).await.is_err() {
                 return Err(FsError::NoReplica { detail: format!("no flush ended within {patience:?}") });
             }
         }
     }
 
-    async fn make_current(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
+    async fn publish(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
         let give_up_at = Instant::now() + self.transfer.settings.deadline;
-        let mut laid = BTreeMap::new();
+        let mut merged = BTreeMap::new();
         loop {
-            self.lay_partials(durability, &mut laid).await?;
-            match self.apply_commit(&laid).await {
+            self.merge_partials(durability, &mut merged).await?;
+            match self.apply_commit(&merged).await {
                 Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => self.refetch().await?,
                 outcome => return outcome,
             }
         }
     }
 
-    /// Stores the partly written chunks over their present bases, but for those in `laid` that still stand. A base that
+    /// Stores the partly written chunks over their present bases, but for those in `merged` that still stand. A base that
     /// nobody has may have been replaced and purged meanwhile; if it is still the base, that is the answer.
-    async fn lay_partials(
+    async fn merge_partials(
         self: &Arc<Self>,
         durability: Durability,
-        laid: &mut BTreeMap<u32, Laid>,
+        merged: &mut BTreeMap<u32, Merged>,
     ) -> Result<(), FsError> {
-        let mut todo = self.plan_partials(laid).await?;
+        let mut todo = self.plan_merges(merged).await?;
         loop {
             let bases: Vec<(u32, Base)> = todo.iter().map(|todo| (todo.index, todo.base)).collect();
-            let Err(error) = self.lay(todo, durability, laid).await else { return Ok(()) };
+            let Err(error) = self.merge(todo, durability, merged).await else { return Ok(()) };
             if !matches!(error, FsError::NoReplica { .. }) {
                 return Err(error);
             }
             self.refetch().await?;
-            todo = self.plan_partials(laid).await?;
+            todo = self.plan_merges(merged).await?;
             if todo.iter().map(|todo| (todo.index, todo.base)).eq(bases) {
                 return Err(error);
             }
         }
     }
 
-    async fn lay(
+    async fn merge(
         self: &Arc<Self>,
-        todo: Vec<ToLay>,
+        todo: Vec<ToMerge>,
         durability: Durability,
-        laid: &mut BTreeMap<u32, Laid>,
+        merged: &mut BTreeMap<u32, Merged>,
     ) -> Result<(), FsError> {
         let run = (self.transfer.settings.flush_run_bytes / self.state.lock().chunk_bytes()).max(1) as usize;
-        let batches = in_batches(todo, run).into_iter().map(|batch| self.lay_batch(batch, durability));
-        let side_by_side = self.transfer.settings.flushes_in_flight.max(1);
-        let done: Vec<Vec<(u32, Laid)>> = stream::iter(batches).buffer_unordered(side_by_side).try_collect().await?;
-        laid.extend(done.into_iter().flatten());
+        let batches = in_batches(todo, run).into_iter().map(|batch| self.merge_batch(batch, durability));
+        let side_by_side = self.transfer.settings.max_uploads.max(1);
+        let done: Vec<Vec<(u32, Merged)>> = stream::iter(batches).buffer_unordered(side_by_side).try_collect().await?;
+        merged.extend(done.into_iter().flatten());
         Ok(())
     }
 
-    async fn plan_partials(&self, laid: &BTreeMap<u32, Laid>) -> Result<Vec<ToLay>, FsError> {
+    async fn plan_merges(&self, merged: &BTreeMap<u32, Merged>) -> Result<Vec<ToMerge>, FsError> {
         let indexes = {
             let state = self.state.lock();
             state.sealed.chunks(state.attr.chunk_bytes)
         };
         let state = self.with_known_bases(&indexes).await?;
-        let plan = |index| ToLay { index, base: state.base(index), needs_base: state.needs_base(index) };
-        let stands = |todo: &ToLay| laid.get(&todo.index).is_some_and(|laid| laid.base == todo.base);
+        let plan = |index| ToMerge { index, base: state.base(index), needs_base: state.needs_base(index) };
+        let stands = |todo: &ToMerge| merged.get(&todo.index).is_some_and(|merged| merged.base == todo.base);
         Ok(indexes.into_iter().map(plan).filter(|todo| !stands(todo)).collect())
     }
 
     /// The state in which the bases of all these chunks are told: a reader may ask for the extents anew at any moment,
     /// and what is not told yet is no hole.
-    pub(super) async fn with_known_bases(&self, indexes: &[u32]) -> Result<MutexGuard<'_, State>, FsError> {
+    pub(super) async fn with_known_bases(&self, indexes: &[u32]) -> Result<MutexGuard<'_, FileState>, FsError> {
         let of_chunk = |index: u32| u64::from(index)..u64::from(index) + 1;
         for _ in 0..PLANS {
             for &index in indexes {
                 let is_stored = self.state.lock().stored.get(index).is_some();
                 if !is_stored {
-                    self.learn(of_chunk(index)).await?;
+                    self.load_extents(of_chunk(index)).await?;
                 }
             }
             let state = self.state.lock();
@@ -308,33 +308,34 @@ impl FileData {
                 return Ok(state);
             }
         }
-        Err(self.too_fast())
+        Err(self.changed_too_fast())
     }
 
-    async fn lay_batch(
+    async fn merge_batch(
         self: &Arc<Self>,
-        batch: Vec<ToLay>,
+        batch: Vec<ToMerge>,
         durability: Durability,
-    ) -> Result<Vec<(u32, Laid)>, FsError> {
+    ) -> Result<Vec<(u32, Merged)>, FsError> {
         let needed = batch.iter().filter(|todo| todo.needs_base);
         let needed = needed.filter_map(|todo| Some(ChunkId { version: todo.base.version()?, index: todo.index }));
-        let bases = self.chunks_now(needed.collect()).await?;
+        let bases = self.fetch_chunks(needed.collect()).await?;
         let (file, chunks) = {
             let state = self.state.lock();
-            let base = |todo: &ToLay| {
+            let base = |todo: &ToMerge| {
                 let id = ChunkId { version: todo.base.version()?, index: todo.index };
                 bases.get(&id).filter(|_| todo.needs_base)
             };
-            let lay = |todo: &ToLay| (todo.index, state.lay_over(todo.index, base(todo).map_or(&[][..], |data| data)));
-            (state.attr.file.clone(), batch.iter().map(lay).collect::<Vec<(u32, Bytes)>>())
+            let merge =
+                |todo: &ToMerge| (todo.index, state.merge_over(todo.index, base(todo).map_or(&[][..], |data| data)));
+            (state.attr.file.clone(), batch.iter().map(merge).collect::<Vec<(u32, Bytes)>>())
         };
         let replaces = batch.iter().any(|todo| matches!(todo.base, Base::Committed(_)));
         let version = self.store(&file, &chunks, if replaces { Durability::Disk } else { durability }).await?;
-        Ok(batch.iter().map(|todo| (todo.index, Laid { base: todo.base, version })).collect())
+        Ok(batch.iter().map(|todo| (todo.index, Merged { base: todo.base, version })).collect())
     }
 
     /// These chunks, from the cache or their holders.
-    pub(super) async fn chunks_now(&self, ids: Vec<ChunkId>) -> Result<HashMap<ChunkId, Bytes>, FsError> {
+    pub(super) async fn fetch_chunks(&self, ids: Vec<ChunkId>) -> Result<HashMap<ChunkId, Bytes>, FsError> {
         let mut found = HashMap::with_capacity(ids.len());
         let mut missing = Vec::new();
         for id in ids {
@@ -353,8 +354,8 @@ impl FileData {
         Ok(found)
     }
 
-    async fn apply_commit(&self, laid: &BTreeMap<u32, Laid>) -> Result<Option<Attr>, FsError> {
-        let (commits, replaced) = self.draft(laid)?;
+    async fn apply_commit(&self, merged: &BTreeMap<u32, Merged>) -> Result<Option<Attr>, FsError> {
+        let (commits, replaced) = self.draft(merged)?;
         let mut newest = None;
         for commit in commits {
             let change = Change::Commit { ino: self.ino, commit: commit.clone() };
@@ -362,7 +363,7 @@ impl FileData {
                 Ok(Reply::Attr(attr)) => attr,
                 Ok(other) => return Err(unexpected("Commit", &other)),
                 Err(error) => {
-                    self.note_refusal(&commit, &replaced, &error);
+                    self.note_unanswered(&commit, &replaced, &error);
                     return Err(error);
                 }
             };
@@ -378,23 +379,23 @@ impl FileData {
     }
 
     /// Without an answer nobody knows what is current, and the feed does not tell a session what it did itself.
-    fn note_refusal(&self, commit: &Commit, replaced: &[Extent], error: &FsError) {
+    fn note_unanswered(&self, commit: &Commit, replaced: &[Extent], error: &FsError) {
         if matches!(error, FsError::NoQuorum { .. } | FsError::NoSession) {
             let mut state = self.state.lock();
             state.stale = true;
-            state.undecided = Some(Undecided::new(commit, replaced, &state, error.clone()));
+            state.unanswered = Some(UnansweredCommit::new(commit, replaced, &state, error.clone()));
         }
     }
 
     /// The operations to send, and what of `stored` was overwritten in part and is replaced by them. `Stale` if the file
     /// has started anew with chunks of another size since the commit began.
-    fn draft(&self, laid: &BTreeMap<u32, Laid>) -> Result<(Vec<Commit>, Vec<Extent>), FsError> {
+    fn draft(&self, merged: &BTreeMap<u32, Merged>) -> Result<(Vec<Commit>, Vec<Extent>), FsError> {
         let state = self.state.lock();
         if state.carries_data && state.attr.chunk_bytes != state.sealed_chunk_bytes {
             return Err(FsError::Stale { ino: self.ino });
         }
         let (mut whole, mut partial, mut replaced) = (state.stored.clone(), Vec::new(), Vec::new());
-        for (&index, &Laid { base, version }) in laid {
+        for (&index, &Merged { base, version }) in merged {
             if let Base::Own(old) = base {
                 whole.insert(Extent { first: index, count: 1, version });
                 replaced.push(Extent { first: index, count: 1, version: old });

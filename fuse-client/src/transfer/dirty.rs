@@ -4,7 +4,7 @@
 //! call to call up to [`SEGMENT_BYTES`] and end on a chunk's border, so its bytes are copied once, on their way in, and
 //! whole chunks leave as slices of the same buffers. Only a chunk that lies across two segments is copied again.
 //!
-//! Knows offsets and chunk borders; nothing of versions, flights or commits.
+//! Knows offsets and chunk borders; nothing of versions, uploads or commits.
 
 use std::{collections::BTreeMap, ops::Range};
 

@@ -37,7 +37,7 @@ impl ExtentMap {
         })
     }
 
-    /// Puts a run in place of whatever was there.
+    /// UnsyncedPuts a run in place of whatever was there.
     pub fn insert(&mut self, extent: Extent) {
         if extent.count == 0 {
             return;

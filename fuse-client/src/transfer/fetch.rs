@@ -25,17 +25,17 @@ pub struct Fetcher {
     chunks: Arc<dyn ChunkTransport>,
     cache: Arc<ChunkCache>,
     runtime: Handle,
-    under_way: Mutex<HashMap<ChunkId, Arc<Batch>>>,
+    under_way: Mutex<HashMap<ChunkId, Arc<FetchBatch>>>,
 }
 
 /// Chunks that have been asked for.
-pub struct Pending {
+pub struct PendingFetch {
     fetcher: Arc<Fetcher>,
     file: FileName,
-    wanted: Vec<(ChunkId, Arc<Batch>)>,
+    wanted: Vec<(ChunkId, Arc<FetchBatch>)>,
 }
 
-struct Batch {
+struct FetchBatch {
     ids: Vec<ChunkId>,
     /// In the order of `ids`.
     outcome: OnceLock<Result<Vec<Bytes>, FsError>>,
@@ -48,20 +48,20 @@ impl Fetcher {
     }
 
     /// Asks for the chunks `ids` (ascending) of `file`, but for those that are on their way already.
-    pub fn start(self: &Arc<Self>, file: &FileName, ids: &[ChunkId], chunk_bytes: u64) -> Pending {
+    pub fn start(self: &Arc<Self>, file: &FileName, ids: &[ChunkId], chunk_bytes: u64) -> PendingFetch {
         let mut under_way = self.under_way.lock();
         let fresh: Vec<ChunkId> = ids.iter().copied().filter(|id| !under_way.contains_key(id)).collect();
         for part in fresh.chunks(even_part(fresh.len(), chunk_bytes)) {
             let batch =
-                Arc::new(Batch { ids: part.to_vec(), outcome: OnceLock::new(), done: watch::Sender::new(false) });
+                Arc::new(FetchBatch { ids: part.to_vec(), outcome: OnceLock::new(), done: watch::Sender::new(false) });
             under_way.extend(part.iter().map(|id| (*id, batch.clone())));
             self.runtime.spawn(self.clone().run(file.clone(), batch));
         }
         let wanted = ids.iter().filter_map(|id| Some((*id, under_way.get(id)?.clone()))).collect();
-        Pending { fetcher: self.clone(), file: file.clone(), wanted }
+        PendingFetch { fetcher: self.clone(), file: file.clone(), wanted }
     }
 
-    async fn run(self: Arc<Self>, file: FileName, batch: Arc<Batch>) {
+    async fn run(self: Arc<Self>, file: FileName, batch: Arc<FetchBatch>) {
         let refs = batch.ids.iter().map(|&id| ChunkRef { file: file.clone(), id }).collect();
         let outcome = match self.chunks.get(refs).await {
             Ok(found) if found.len() != batch.ids.len() => Err(FsError::Internal {
@@ -87,12 +87,12 @@ fn even_part(chunks: usize, chunk_bytes: u64) -> usize {
     chunks.div_ceil(batches).max(1)
 }
 
-impl Pending {
+impl PendingFetch {
     /// Waits for all of them. A batch that was put together for somebody else fails for a chunk that only they wanted,
     /// perhaps one that is gone for good reason; so what is wanted here is then asked for by itself.
     pub async fn wait(self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
         match self.gather().await {
-            Err(FsError::NoReplica { .. }) if self.shares() => self.ask_alone().await,
+            Err(FsError::NoReplica { .. }) if self.shares() => self.fetch_alone().await,
             outcome => outcome,
         }
     }
@@ -111,7 +111,7 @@ impl Pending {
         self.wanted.iter().any(|(_, batch)| !batch.ids.iter().all(ours))
     }
 
-    async fn ask_alone(&self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
+    async fn fetch_alone(&self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
         let ids: Vec<ChunkId> = self.wanted.iter().map(|(id, _)| *id).collect();
         let refs = ids.iter().map(|&id| ChunkRef { file: self.file.clone(), id }).collect();
         let found: Vec<(ChunkId, Bytes)> = ids.into_iter().zip(self.fetcher.chunks.get(refs).await?).collect();
@@ -120,10 +120,10 @@ impl Pending {
     }
 }
 
-impl Batch {
+impl FetchBatch {
     async fn get(&self, id: ChunkId) -> Result<Bytes, FsError> {
         if self.outcome.get().is_none() {
-            // The sender lives in `self`, so this ends with the task's verdict.
+            // The sender lives in `self`, so this ends with the task's fate.
             let _ = self.done.subscribe().wait_for(|done| *done).await;
         }
         let at = self.ids.binary_search_by_key(&id.index, |id| id.index).expect("the batch was made for this chunk");

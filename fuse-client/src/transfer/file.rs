@@ -1,5 +1,5 @@
 //! [`FileData`]: the data of one inode, shared by all who have it open. Here: its life, what the namespace tells about
-//! it, and writing. `flight`, `commit`, `set_attr` and `read` add the rest, each its own idea.
+//! it, and writing. `upload`, `commit`, `set_attr` and `read` add the rest, each its own idea.
 
 use std::{
     sync::{
@@ -16,18 +16,18 @@ use chordfs_types::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::{Transfer, dirty::DirtyBytes, losses::Seen, state::State};
+use super::{Transfer, dirty::DirtyBytes, error_seq::ErrorCursor, state::FileState};
 
 pub struct FileData {
     pub(super) ino: Ino,
     pub(super) transfer: Arc<Transfer>,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<FileState>,
     /// Commits and changes of attributes go one after the other.
-    pub(super) turn: tokio::sync::Mutex<()>,
-    /// Tells of every flight that ended.
-    pub(super) landed: watch::Sender<u64>,
+    pub(super) commit_lock: tokio::sync::Mutex<()>,
+    /// Tells of every upload that ended.
+    pub(super) upload_ended: watch::Sender<u64>,
     /// For operations that belong to no handle.
-    pub(super) seen: Seen,
+    pub(super) own_cursor: ErrorCursor,
     /// What the ceiling counts for this file.
     held: AtomicU64,
     dirty_since: Mutex<Option<Instant>>,
@@ -38,10 +38,10 @@ impl FileData {
         Self {
             ino: attr.ino,
             transfer,
-            state: Mutex::new(State::new(attr, extents, more)),
-            turn: tokio::sync::Mutex::default(),
-            landed: watch::Sender::new(0),
-            seen: Seen::default(),
+            state: Mutex::new(FileState::new(attr, extents, more)),
+            commit_lock: tokio::sync::Mutex::default(),
+            upload_ended: watch::Sender::new(0),
+            own_cursor: ErrorCursor::default(),
             held: AtomicU64::new(0),
             dirty_since: Mutex::default(),
         }
@@ -74,19 +74,19 @@ impl FileData {
         state.show_uncommitted(attr);
     }
 
-    /// Keeps attributes for the next commit, if one has to come; see [`State::defer`].
+    /// Keeps attributes for the next commit, if one has to come; see [`FileState::defer`].
     pub fn defer(&self, set: &SetAttr) -> bool {
         self.state.lock().defer(set)
     }
 
     /// What a handle that is opened now knows of data that was given up.
-    pub fn seen_from_now(&self) -> Seen {
-        self.state.lock().lost.seen_from_now()
+    pub fn error_cursor(&self) -> ErrorCursor {
+        self.state.lock().errors.new_cursor()
     }
 
     /// Written data was given up, and this handle has not been told: the next commit does.
-    pub fn owes_error(&self, to: &Seen) -> bool {
-        self.state.lock().lost.has_unseen(to)
+    pub fn has_unreported_error(&self, to: &ErrorCursor) -> bool {
+        self.state.lock().errors.has_unreported(to)
     }
 
     pub fn is_dirty(&self) -> bool {
@@ -108,7 +108,7 @@ impl FileData {
         if refusal.is_none() {
             state.write(offset, data, now());
             self.become_dirty();
-            self.start_flights(&mut state, self.transfer.settings.flush_run_bytes);
+            self.start_uploads(&mut state, self.transfer.settings.flush_run_bytes);
         }
         self.settle(&state, cost);
         Some(refusal.map_or(Ok(()), Err))
@@ -122,7 +122,7 @@ impl FileData {
             if let Some(outcome) = self.try_write(offset, &data) {
                 return outcome;
             }
-            self.transfer.relieve();
+            self.transfer.free_space();
             if let Some(outcome) = self.try_write(offset, &data) {
                 return outcome;
             }
@@ -143,7 +143,7 @@ impl FileData {
     }
 
     /// Tells the ceiling what is held now; `reserved` was set aside beforehand.
-    pub(super) fn settle(&self, state: &MutexGuard<'_, State>, reserved: u64) {
+    pub(super) fn settle(&self, state: &MutexGuard<'_, FileState>, reserved: u64) {
         let now = state.held_bytes();
         let before = self.held.swap(now, Ordering::AcqRel);
         self.transfer.ceiling.settle(before + reserved, now);
@@ -159,7 +159,7 @@ impl FileData {
 
     /// After a commit: the next one by age is due `flush_age` from now, or never while nothing is written. Called with
     /// the state locked.
-    pub(super) fn note_committed(&self, state: &MutexGuard<'_, State>) {
+    pub(super) fn note_committed(&self, state: &MutexGuard<'_, FileState>) {
         let mut since = self.dirty_since.lock();
         *since = state.is_dirty().then(Instant::now);
         if since.is_none() {
@@ -179,11 +179,11 @@ impl Drop for FileData {
     }
 }
 
-fn check_write(state: &State, offset: u64, len: usize) -> Result<(), FsError> {
-    if let Some(lost) = state.lost.untold() {
+fn check_write(state: &FileState, offset: u64, len: usize) -> Result<(), FsError> {
+    if let Some(lost) = state.errors.unreported() {
         return Err(lost.clone());
     }
-    let end = offset.checked_add(len as u64).filter(|end| *end <= state.most_bytes());
+    let end = offset.checked_add(len as u64).filter(|end| *end <= state.max_bytes());
     end.map(drop).ok_or(FsError::FileTooLarge)
 }
 

@@ -1,4 +1,4 @@
-//! The mount's data path: write-back, read-ahead, batches in flight.
+//! The mount's data path: write-back, read-ahead, batches in upload.
 //!
 //! A [`Transfer`] serves one mount, a [`FileData`] one open inode of it. A write is copied into the inode's dirty bytes
 //! and answered; whole chunks leave in runs while the program goes on writing; a commit on close, on fsync, and every few
@@ -10,26 +10,26 @@
 mod ceiling;
 mod commit;
 mod dirty;
+mod error_seq;
 mod extents;
 mod fetch;
 mod file;
-mod flight;
-mod losses;
 mod read;
 mod read_ahead;
 mod set_attr;
 mod state;
-mod undecided;
+mod unanswered;
 mod unsynced;
+mod upload;
 
 #[cfg(test)]
-mod failures_test;
+mod failure_test;
 #[cfg(test)]
-mod fake;
+mod fake_ring_test;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]
-mod tests;
+mod transfer_test;
 
 use std::{
     collections::HashMap,
@@ -51,8 +51,8 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use self::{ceiling::Ceiling, fetch::Fetcher, unsynced::Unsynced};
-pub use self::{commit::Asker, file::FileData, losses::Seen};
+use self::{ceiling::Ceiling, fetch::Fetcher, unsynced::UnsyncedFiles};
+pub use self::{commit::CommitReason, error_seq::ErrorCursor, file::FileData};
 use crate::cache::chunks::ChunkCache;
 
 /// Files committed side by side before unmounting.
@@ -67,7 +67,7 @@ pub struct TransferSettings {
     /// One batch on its way to the holders.
     pub flush_run_bytes: u64,
     /// Batches on their way at a time, for each file.
-    pub flushes_in_flight: usize,
+    pub max_uploads: usize,
     /// How far ahead of a sequential reader.
     pub read_ahead_bytes: u64,
     /// How long a written byte may stay uncommitted while the file stays open.
@@ -82,7 +82,7 @@ impl Default for TransferSettings {
             cache_bytes: 256 << 20,
             dirty_bytes: 64 << 20,
             flush_run_bytes: 4 << 20,
-            flushes_in_flight: 4,
+            max_uploads: 4,
             read_ahead_bytes: 8 << 20,
             flush_age: Duration::from_secs(2),
             deadline: Duration::from_secs(30),
@@ -99,15 +99,15 @@ pub struct Transfer {
     cache: Arc<ChunkCache>,
     fetcher: Arc<Fetcher>,
     ceiling: Ceiling,
-    unsynced: Unsynced,
+    unsynced: UnsyncedFiles,
     files: Mutex<HashMap<Ino, Weak<FileData>>>,
     /// Files with something uncommitted; kept alive although nobody may have them open any more.
     dirty: Mutex<HashMap<Ino, Arc<FileData>>>,
-    when_lost: OnceLock<WhenLost>,
+    on_data_loss: OnceLock<OnDataLoss>,
 }
 
 /// Called after written data of a file was given up.
-type WhenLost = Box<dyn Fn(Ino) + Send + Sync>;
+type OnDataLoss = Box<dyn Fn(Ino) + Send + Sync>;
 
 impl Transfer {
     pub fn new(session: Session, chunks: Arc<ChunkClient>, runtime: Handle, settings: TransferSettings) -> Arc<Self> {
@@ -127,10 +127,10 @@ impl Transfer {
             namespace,
             chunks,
             ceiling: Ceiling::new(settings.dirty_bytes),
-            unsynced: Unsynced::default(),
+            unsynced: UnsyncedFiles::default(),
             files: Mutex::default(),
             dirty: Mutex::default(),
-            when_lost: OnceLock::new(),
+            on_data_loss: OnceLock::new(),
             cache,
             settings,
             runtime,
@@ -140,9 +140,9 @@ impl Transfer {
     }
 
     /// For whoever shows the file's bytes elsewhere; once.
-    pub fn when_lost(&self, call: impl Fn(Ino) + Send + Sync + 'static) {
+    pub fn on_data_loss(&self, call: impl Fn(Ino) + Send + Sync + 'static) {
         // One file system for one mount.
-        let _ = self.when_lost.set(Box::new(call));
+        let _ = self.on_data_loss.set(Box::new(call));
     }
 
     /// The data of an inode, as the namespace answered `Open` (or `Make`, with no extents). All who have the inode open
@@ -188,11 +188,11 @@ impl Transfer {
     }
 
     /// Makes room under the ceiling by starting on the file that holds most, unless it is being flushed already.
-    fn relieve(&self) {
+    fn free_space(&self) {
         let held = |file: &Arc<FileData>| (file.held_bytes(), file.clone());
         let most = self.dirty_files().iter().map(held).max_by_key(|(bytes, _)| *bytes);
         if let Some((_, file)) = most {
-            file.press();
+            file.flush_for_space();
         }
     }
 }

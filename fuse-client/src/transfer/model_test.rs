@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::{
     FileData, Transfer, TransferSettings,
-    fake::World,
-    tests::{fresh_read, pattern, read, run, settings, truncate, turns, write},
+    fake_ring_test::FakeRing,
+    transfer_test::{fresh_read, pattern, read, run, settings, truncate, turns, write},
 };
 
 /// So small that everything happens: runs leave all the time, the cache evicts, writers wait.
@@ -19,7 +19,7 @@ fn tiny(chunk_bytes: u32) -> TransferSettings {
         cache_bytes: 40 * (chunk + 128),
         dirty_bytes: 12 * chunk + 4096,
         flush_run_bytes: 3 * chunk,
-        flushes_in_flight: 3,
+        max_uploads: 3,
         read_ahead_bytes: 8 * chunk,
         ..settings()
     }
@@ -56,7 +56,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 struct Player {
-    world: Arc<World>,
+    world: Arc<FakeRing>,
     transfer: Arc<Transfer>,
     file: Arc<FileData>,
     model: Vec<u8>,
@@ -109,7 +109,7 @@ impl Player {
         self.writes += 1;
         let data = pattern(len as usize, self.writes);
         write(&self.file, offset, &data).await.unwrap();
-        lay(&mut self.model, offset, &data);
+        write_over(&mut self.model, offset, &data);
     }
 
     async fn check(&self, offset: u64, len: u64) {
@@ -119,7 +119,7 @@ impl Player {
     }
 }
 
-pub(super) fn lay(model: &mut Vec<u8>, offset: u64, data: &[u8]) {
+pub(super) fn write_over(model: &mut Vec<u8>, offset: u64, data: &[u8]) {
     let end = offset as usize + data.len();
     model.resize(model.len().max(end), 0);
     model[offset as usize..end].copy_from_slice(data);
@@ -136,7 +136,7 @@ proptest! {
         ops in prop::collection::vec(op(), 1..50),
     ) {
         run(async {
-            let world = World::new(chunk_bytes, seed);
+            let world = FakeRing::new(chunk_bytes, seed);
             world.disorder.store(disorder, SeqCst);
             let transfer = world.mount(tiny(chunk_bytes));
             let file = world.open(&transfer);
@@ -162,7 +162,7 @@ proptest! {
         ops in prop::collection::vec((0..2usize, 0..60u64, 0..4u8), 1..60),
     ) {
         run(async {
-            let world = World::new(chunk_bytes, seed);
+            let world = FakeRing::new(chunk_bytes, seed);
             world.disorder.store(10, SeqCst);
             let mounts = [0, 1].map(|_| world.mount(tiny(chunk_bytes)));
             let files = [0, 1].map(|mount| world.open(&mounts[mount]));
@@ -173,7 +173,7 @@ proptest! {
                 let offset = (place * 2 + mount as u64) * cell;
                 let data = pattern(cell as usize, at as u64);
                 write(&files[mount], offset, &data).await.unwrap();
-                lay(&mut model, offset, &data);
+                write_over(&mut model, offset, &data);
                 assert_eq!(read(&files[mount], offset, cell as u32).await, data);
                 match kind {
                     0 => commits.push(tokio::spawn({

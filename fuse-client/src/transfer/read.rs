@@ -15,7 +15,7 @@ use parking_lot::MutexGuard;
 
 use super::{
     FileData,
-    state::{Source, State},
+    state::{ChunkContent, FileState},
 };
 
 /// How often a plan, or the state that was asked for, may change before a read gives up; each time somebody has
@@ -57,7 +57,7 @@ impl FileData {
                 let state = self.state.lock();
                 state.chunks_of(offset..offset.saturating_add(u64::from(len)))
             };
-            self.learn(wanted).await?;
+            self.load_extents(wanted).await?;
             let (pending, missing, ahead) = {
                 let mut state = self.state.lock();
                 let range = readable(&state, offset, len);
@@ -90,7 +90,7 @@ impl FileData {
                 Err(error) => return Err(error),
             }
         }
-        Err(self.too_fast())
+        Err(self.changed_too_fast())
     }
 
     /// Asks the namespace for the newest state. An answer from before a commit of our own is no answer: that commit
@@ -110,15 +110,15 @@ impl FileData {
                 return Ok(());
             }
         }
-        Err(self.too_fast())
+        Err(self.changed_too_fast())
     }
 
-    pub(super) fn too_fast(&self) -> FsError {
+    pub(super) fn changed_too_fast(&self) -> FsError {
         FsError::Internal { detail: format!("inode {} changed faster than it could be read", self.ino.0) }
     }
 
     /// Makes the committed versions of these chunks known, as of this call or later.
-    pub(super) async fn learn(&self, chunks: Range<u64>) -> Result<(), FsError> {
+    pub(super) async fn load_extents(&self, chunks: Range<u64>) -> Result<(), FsError> {
         if self.state.lock().stale {
             self.refetch().await?;
         }
@@ -147,17 +147,22 @@ impl FileData {
     }
 
     /// The parts of a readable range whose extents are known, or what is missing to have them.
-    fn plan(&self, state: &State, range: Range<u64>, fetched: &HashMap<ChunkId, Bytes>) -> Result<Plan, Vec<ChunkId>> {
+    fn plan(
+        &self,
+        state: &FileState,
+        range: Range<u64>,
+        fetched: &HashMap<ChunkId, Bytes>,
+    ) -> Result<Plan, Vec<ChunkId>> {
         let chunks = if range.is_empty() { 0..0 } else { state.chunks_of(range.clone()) };
         let mut parts = Vec::with_capacity((chunks.end - chunks.start) as usize);
         let mut missing = Vec::new();
         for index in chunks {
             let index = index as u32;
             let bytes = state.bytes_of(index);
-            match state.source(index, bytes.start.max(range.start)..bytes.end.min(range.end)) {
-                Source::Zeros => parts.push(None),
-                Source::Here(data) => parts.push(Some(data)),
-                Source::Stored(id) => match fetched.get(&id).cloned().or_else(|| self.transfer.cache.get(id)) {
+            match state.content(index, bytes.start.max(range.start)..bytes.end.min(range.end)) {
+                ChunkContent::Zeros => parts.push(None),
+                ChunkContent::InMemory(data) => parts.push(Some(data)),
+                ChunkContent::Stored(id) => match fetched.get(&id).cloned().or_else(|| self.transfer.cache.get(id)) {
                     Some(data) => parts.push(Some(data)),
                     None => missing.push(id),
                 },
@@ -166,7 +171,7 @@ impl FileData {
         if missing.is_empty() { Ok(Plan { range, chunk_bytes: state.chunk_bytes(), parts }) } else { Err(missing) }
     }
 
-    fn note_access(&self, state: &mut MutexGuard<'_, State>, range: Range<u64>) -> Range<u64> {
+    fn note_access(&self, state: &mut MutexGuard<'_, FileState>, range: Range<u64>) -> Range<u64> {
         let settings = &self.transfer.settings;
         if range.is_empty() {
             return range;
@@ -187,18 +192,18 @@ impl FileData {
         }
         let file = self.clone();
         self.transfer.runtime.spawn(async move {
-            match file.learn(chunks.clone()).await {
+            match file.load_extents(chunks.clone()).await {
                 Ok(()) => file.fetch_known(&file.state.lock(), chunks),
                 Err(error) => tracing::debug!(ino = file.ino.0, %error, "no extents to read ahead"),
             }
         });
     }
 
-    fn fetch_known(&self, state: &State, chunks: Range<u64>) {
+    fn fetch_known(&self, state: &FileState, chunks: Range<u64>) {
         let mut ids = Vec::new();
         for index in chunks {
             let index = index as u32;
-            if let Source::Stored(id) = state.source(index, state.bytes_of(index))
+            if let ChunkContent::Stored(id) = state.content(index, state.bytes_of(index))
                 && !self.transfer.cache.contains(id)
             {
                 ids.push(id);
@@ -211,13 +216,13 @@ impl FileData {
 }
 
 /// The part of a read before the end of the file.
-fn readable(state: &State, offset: u64, len: u32) -> Range<u64> {
+fn readable(state: &FileState, offset: u64, len: u32) -> Range<u64> {
     let end = offset.saturating_add(u64::from(len)).min(state.size());
     offset.min(end)..end
 }
 
 /// Copies the parts together and lays over them what is dirty; without dirt, the lock is given back first.
-fn finish(plan: Plan, state: MutexGuard<'_, State>) -> Vec<u8> {
+fn finish(plan: Plan, state: MutexGuard<'_, FileState>) -> Vec<u8> {
     let start = plan.range.start;
     if !state.dirty.touches(plan.range.clone()) && !state.sealed.touches(plan.range.clone()) {
         drop(state);

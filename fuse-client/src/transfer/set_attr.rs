@@ -18,10 +18,10 @@ use super::{FileData, commit::unexpected, dirty::DirtyBytes, extents::ExtentMap}
 impl FileData {
     /// As `Change::SetAttr`; of `set.truncate` only the size counts, its tail is made here.
     pub async fn set_attr(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
-        let _turn = self.take_turn().await;
+        let _guard = self.lock_commits().await;
         match set.truncate.as_ref().map(|truncate| truncate.size) {
             None => self.set_plain(set).await,
-            Some(size) if size > self.state.lock().most_bytes() => Err(FsError::FileTooLarge),
+            Some(size) if size > self.state.lock().max_bytes() => Err(FsError::FileTooLarge),
             Some(0) => self.empty(set).await,
             Some(size) => {
                 self.commit_and_report(Durability::Memory).await?;
@@ -50,11 +50,11 @@ impl FileData {
     async fn empty(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
         let unstored = {
             let mut state = self.state.lock();
-            state.seal(Durability::Memory);
+            state.begin_commit(Durability::Memory);
             std::mem::take(&mut state.sealed)
         };
         // What failed to be stored is thrown away with the rest.
-        let _ = self.land_all().await;
+        let _ = self.finish_uploads().await;
         // Emptying the file sets its mtime, so an earlier one counts no more.
         let set = set.over(SetAttr { mtime: None, ..self.state.lock().sealed_set.clone() });
         let sent = self.send(SetAttr { truncate: Some(Truncate { size: 0, tail: None }), ..set }).await;
@@ -62,7 +62,7 @@ impl FileData {
         match &sent {
             Ok(attr) => {
                 (state.sealed, state.stored, state.sealed_mtime) = (DirtyBytes::default(), ExtentMap::default(), None);
-                (state.sealed_set, state.undecided) = (SetAttr::default(), None);
+                (state.sealed_set, state.unanswered) = (SetAttr::default(), None);
                 state.known.replace(&[], false);
                 state.adopt(attr, 0);
             }
@@ -119,7 +119,7 @@ impl FileData {
             }
         };
         let id = ChunkId { version: base, index };
-        let data = self.chunks_now(vec![id]).await?.remove(&id).unwrap_or_default();
+        let data = self.fetch_chunks(vec![id]).await?.remove(&id).unwrap_or_default();
         let data = data.slice(..data.len().min(keep as usize));
         // As in a commit: it replaces what may have been fsynced.
         let version = self.store(&file, &[(index, data)], Durability::Disk).await?;

@@ -3,12 +3,12 @@
 //! ```text
 //! dirty     written, nothing else
 //! sealed    what a commit that is under way found dirty when it began
-//! flights   whole chunks on their way to their holders; no chunk is in two of them
+//! uploads   whole chunks on their way to their holders; no chunk is in two of them
 //! stored    whole chunks that their holders have, not yet committed
 //! known     what the namespace has told: extents and attributes
 //! ```
 //!
-//! A chunk leaves `dirty` only while neither `sealed` nor a flight has it, so the layers always stand in the order in
+//! A chunk leaves `dirty` only while neither `sealed` nor a upload has it, so the layers always stand in the order in
 //! which their bytes were written. Pure: no network, no clock, no lock.
 
 use std::{collections::BTreeMap, ops::Range};
@@ -23,13 +23,13 @@ use chordfs_types::{
 
 use super::{
     dirty::DirtyBytes,
+    error_seq::ErrorSeq,
     extents::{ExtentMap, KnownExtents, to_extents},
-    losses::Losses,
     read_ahead::Streams,
-    undecided::Undecided,
+    unanswered::UnansweredCommit,
 };
 
-pub struct State {
+pub struct FileState {
     pub attr: Attr,
     pub known: KnownExtents,
     /// The feed said that contents changed elsewhere.
@@ -40,47 +40,47 @@ pub struct State {
     pub sealed: DirtyBytes,
     pub committing: bool,
     /// Whole chunks of `sealed` may leave; afterwards all that is left in it is laid over its bases, and must stay.
-    pub landing: bool,
-    /// What commits under way must wait for: flights below this number, and those taken from `sealed`.
+    pub uploading: bool,
+    /// What commits under way must wait for: uploads below this number, and those taken from `sealed`.
     pub barrier: u64,
-    /// Asked of flights out of `sealed`.
+    /// Asked of uploads out of `sealed`.
     pub durability: Durability,
-    pub flights: BTreeMap<u64, Flight>,
-    pub next_flight: u64,
+    pub uploads: BTreeMap<u64, Upload>,
+    pub next_upload: u64,
     pub stored: ExtentMap,
-    /// What of `stored` landed since the commit under way began and is not its own; meaningless without one.
+    /// What of `stored` upload_ended since the commit under way began and is not its own; meaningless without one.
     pub newer: ExtentMap,
     /// A commit of which nobody knows whether it was carried out.
-    pub undecided: Option<Undecided>,
+    pub unanswered: Option<UnansweredCommit>,
     /// The chunks that the commit under way stores are of this size.
     pub sealed_chunk_bytes: u32,
     /// The commit under way has data, not attributes alone.
     pub carries_data: bool,
-    /// When the newest byte of `dirty`, or of what left it for a flight, was written.
+    /// When the newest byte of `dirty`, or of what left it for a upload, was written.
     pub mtime: Option<Time>,
     pub sealed_mtime: Option<Time>,
     /// Attributes set since, which go with the next commit; and those that go with the one under way. No truncation. An
     /// mtime is in `mtime` as well, and here only while no later write has replaced it.
     pub set: SetAttr,
     pub sealed_set: SetAttr,
-    /// Why the last flight failed; no flight leaves by itself until a commit tries again.
+    /// Why the last upload failed; no upload leaves by itself until a commit tries again.
     pub failure: Option<FsError>,
     /// Written data that was given up.
-    pub lost: Losses,
+    pub errors: ErrorSeq,
     pub failed_commits: u32,
     /// Look for whole runs again when `dirty` holds this much.
     pub scan_at: u64,
     pub streams: Streams,
 }
 
-pub struct Flight {
+pub struct Upload {
     /// Ascending.
     pub chunks: Vec<(u32, Bytes)>,
     pub from_sealed: bool,
     pub chunk_bytes: u32,
 }
 
-impl Flight {
+impl Upload {
     fn get(&self, index: u32) -> Option<&Bytes> {
         let at = self.chunks.binary_search_by_key(&index, |(index, _)| *index).ok()?;
         Some(&self.chunks[at].1)
@@ -92,9 +92,9 @@ impl Flight {
 }
 
 /// Where the bytes of one chunk below `sealed` and `dirty` are.
-pub enum Source {
+pub enum ChunkContent {
     Zeros,
-    Here(Bytes),
+    InMemory(Bytes),
     Stored(ChunkId),
 }
 
@@ -116,26 +116,26 @@ impl Base {
     }
 }
 
-impl State {
+impl FileState {
     pub fn new(attr: Attr, extents: &[Extent], more: bool) -> Self {
         let mut known = KnownExtents::default();
         known.replace(extents, more);
         Self {
-            attr: sound(&attr),
+            attr: within_limits(&attr),
             known,
             stale: false,
             invalidations: 0,
             dirty: DirtyBytes::default(),
             sealed: DirtyBytes::default(),
             committing: false,
-            landing: false,
+            uploading: false,
             barrier: 0,
             durability: Durability::Memory,
-            flights: BTreeMap::new(),
-            next_flight: 0,
+            uploads: BTreeMap::new(),
+            next_upload: 0,
             stored: ExtentMap::default(),
             newer: ExtentMap::default(),
-            undecided: None,
+            unanswered: None,
             sealed_chunk_bytes: 0,
             carries_data: false,
             mtime: None,
@@ -143,7 +143,7 @@ impl State {
             set: SetAttr::default(),
             sealed_set: SetAttr::default(),
             failure: None,
-            lost: Losses::default(),
+            errors: ErrorSeq::default(),
             failed_commits: 0,
             scan_at: 0,
             streams: Streams::default(),
@@ -155,8 +155,8 @@ impl State {
     }
 
     /// No file is longer.
-    pub fn most_bytes(&self) -> u64 {
-        most_bytes(self.attr.chunk_bytes)
+    pub fn max_bytes(&self) -> u64 {
+        max_bytes(self.attr.chunk_bytes)
     }
 
     pub fn size(&self) -> u64 {
@@ -165,7 +165,7 @@ impl State {
 
     /// Where what is written and not committed ends.
     pub fn uncommitted_end(&self) -> u64 {
-        let flown = self.flights.values().filter_map(|flight| flight.chunks.last()).map(|(index, _)| *index).max();
+        let flown = self.uploads.values().filter_map(|upload| upload.chunks.last()).map(|(index, _)| *index).max();
         let whole = u64::from(flown.unwrap_or(0).max(self.stored.last_index())) * self.chunk_bytes();
         whole.max(self.dirty.end()).max(self.sealed.end())
     }
@@ -175,7 +175,7 @@ impl State {
     }
 
     fn has_data(&self) -> bool {
-        !(self.dirty.is_empty() && self.sealed.is_empty() && self.flights.is_empty() && self.stored.is_empty())
+        !(self.dirty.is_empty() && self.sealed.is_empty() && self.uploads.is_empty() && self.stored.is_empty())
     }
 
     pub fn write(&mut self, offset: u64, data: &[u8], now: Time) {
@@ -212,7 +212,7 @@ impl State {
 
     /// Memory under the ceiling.
     pub fn held_bytes(&self) -> u64 {
-        let flown: u64 = self.flights.values().map(Flight::bytes).sum();
+        let flown: u64 = self.uploads.values().map(Upload::bytes).sum();
         self.dirty.held_bytes() + self.sealed.held_bytes() + flown
     }
 
@@ -241,16 +241,16 @@ impl State {
     }
 
     /// `part`: the bytes that are wanted of this chunk.
-    pub fn source(&self, index: u32, part: Range<u64>) -> Source {
+    pub fn content(&self, index: u32, part: Range<u64>) -> ChunkContent {
         if self.dirty.covers(part.clone()) || self.sealed.covers(part) {
-            return Source::Zeros;
+            return ChunkContent::Zeros;
         }
-        if let Some(data) = self.flights.values().find_map(|flight| flight.get(index)) {
-            return Source::Here(data.clone());
+        if let Some(data) = self.uploads.values().find_map(|upload| upload.get(index)) {
+            return ChunkContent::InMemory(data.clone());
         }
         match self.base(index).version() {
-            Some(version) => Source::Stored(ChunkId { version, index }),
-            None => Source::Zeros,
+            Some(version) => ChunkContent::Stored(ChunkId { version, index }),
+            None => ChunkContent::Zeros,
         }
     }
 
@@ -271,7 +271,7 @@ impl State {
     }
 
     /// The chunk of `sealed` over what was there.
-    pub fn lay_over(&self, index: u32, base: &[u8]) -> Bytes {
+    pub fn merge_over(&self, index: u32, base: &[u8]) -> Bytes {
         let range = self.bytes_of(index);
         let end = self.sealed.end_within(range.clone()).unwrap_or(range.start);
         let mut whole = Vec::with_capacity(base.len().max((end - range.start) as usize));
@@ -282,7 +282,7 @@ impl State {
     }
 
     /// Begins a commit: what is dirty now is what it must store.
-    pub fn seal(&mut self, durability: Durability) {
+    pub fn begin_commit(&mut self, durability: Durability) {
         (self.carries_data, self.newer) = (self.has_data(), ExtentMap::default());
         self.sealed_chunk_bytes = self.attr.chunk_bytes;
         let older = std::mem::take(&mut self.sealed);
@@ -290,19 +290,19 @@ impl State {
         self.sealed.merge_under(older, self.attr.chunk_bytes);
         self.sealed_mtime = self.mtime.take().or(self.sealed_mtime);
         self.sealed_set = std::mem::take(&mut self.set).over(std::mem::take(&mut self.sealed_set));
-        self.barrier = self.next_flight;
-        (self.committing, self.landing, self.durability) = (true, true, durability);
+        self.barrier = self.next_upload;
+        (self.committing, self.uploading, self.durability) = (true, true, durability);
         (self.failure, self.scan_at) = (None, 0);
     }
 
     /// Ends a commit; what it did not manage is dirty again.
-    pub fn unseal(&mut self) {
+    pub fn end_commit(&mut self) {
         let older = std::mem::take(&mut self.sealed);
         self.dirty.merge_under(older, self.attr.chunk_bytes);
         let set = std::mem::take(&mut self.sealed_set);
         self.put_back_set(set);
         self.mtime = self.mtime.or(self.sealed_mtime.take());
-        (self.committing, self.landing, self.scan_at) = (false, false, 0);
+        (self.committing, self.uploading, self.scan_at) = (false, false, 0);
     }
 
     /// Gives up what the commit under way was to store, and nothing that was written since it began: that may be
@@ -325,25 +325,25 @@ impl State {
         gone.iter().for_each(|extent| self.stored.remove_if_same(extent));
     }
 
-    pub fn awaits_flights(&self) -> bool {
-        self.flights.iter().any(|(number, flight)| self.is_awaited(*number, flight))
+    pub fn awaits_uploads(&self) -> bool {
+        self.uploads.iter().any(|(number, upload)| self.is_awaited(*number, upload))
     }
 
-    fn is_awaited(&self, number: u64, flight: &Flight) -> bool {
-        number < self.barrier || flight.from_sealed
+    fn is_awaited(&self, number: u64, upload: &Upload) -> bool {
+        number < self.barrier || upload.from_sealed
     }
 
     /// Takes the next run of whole chunks out of `sealed`, or else at least `least` bytes out of `dirty`.
-    pub fn take_flight(&mut self, least: u64, most: u64) -> Option<u64> {
+    pub fn take_upload(&mut self, least: u64, most: u64) -> Option<u64> {
         if self.failure.is_some() {
             return None;
         }
         let size = self.attr.chunk_bytes;
-        let flights = &self.flights;
-        let flying = |index: u32| flights.values().any(|flight| flight.get(index).is_some());
+        let uploads = &self.uploads;
+        let flying = |index: u32| uploads.values().any(|upload| upload.get(index).is_some());
         let mut chunks = Vec::new();
         let mut from_sealed = false;
-        if self.landing && !self.sealed.is_empty() {
+        if self.uploading && !self.sealed.is_empty() {
             chunks = self.sealed.take_whole(size, 1, most, flying);
             from_sealed = !chunks.is_empty();
         }
@@ -359,20 +359,20 @@ impl State {
         if chunks.is_empty() {
             return None;
         }
-        let number = self.next_flight;
-        self.next_flight += 1;
-        self.flights.insert(number, Flight { chunks, from_sealed, chunk_bytes: size });
+        let number = self.next_upload;
+        self.next_upload += 1;
+        self.uploads.insert(number, Upload { chunks, from_sealed, chunk_bytes: size });
         Some(number)
     }
 
-    /// The flight's chunks are stored as `version`.
-    pub fn land(&mut self, number: u64, version: Version) {
-        let Some(flight) = self.flights.remove(&number) else { return };
-        if flight.chunk_bytes != self.attr.chunk_bytes {
-            return self.put_back(number, flight);
+    /// The upload's chunks are stored as `version`.
+    pub fn complete_upload(&mut self, number: u64, version: Version) {
+        let Some(upload) = self.uploads.remove(&number) else { return };
+        if upload.chunk_bytes != self.attr.chunk_bytes {
+            return self.put_back(number, upload);
         }
-        let newer = self.committing && !self.is_awaited(number, &flight);
-        for extent in to_extents(flight.chunks.iter().map(|(index, _)| (*index, version))).iter() {
+        let newer = self.committing && !self.is_awaited(number, &upload);
+        for extent in to_extents(upload.chunks.iter().map(|(index, _)| (*index, version))).iter() {
             self.stored.insert(extent);
             if newer {
                 self.newer.insert(extent);
@@ -380,19 +380,19 @@ impl State {
         }
     }
 
-    pub fn crash(&mut self, number: u64, error: FsError) {
-        if let Some(flight) = self.flights.remove(&number) {
-            self.put_back(number, flight);
+    pub fn fail_upload(&mut self, number: u64, error: FsError) {
+        if let Some(upload) = self.uploads.remove(&number) {
+            self.put_back(number, upload);
         }
         self.failure = Some(error);
     }
 
-    /// The bytes of a flight that a commit under way waits for go back below `sealed`, all others below `dirty`.
-    fn put_back(&mut self, number: u64, flight: Flight) {
-        let size = flight.chunk_bytes;
-        let awaited = self.committing && self.is_awaited(number, &flight);
+    /// The bytes of a upload that a commit under way waits for go back below `sealed`, all others below `dirty`.
+    fn put_back(&mut self, number: u64, upload: Upload) {
+        let size = upload.chunk_bytes;
+        let awaited = self.committing && self.is_awaited(number, &upload);
         let layer = if awaited { &mut self.sealed } else { &mut self.dirty };
-        for (index, data) in flight.chunks {
+        for (index, data) in upload.chunks {
             layer.put_under(u64::from(index - 1) * u64::from(size), &data, size);
         }
     }
@@ -402,11 +402,11 @@ impl State {
         if attr.change < self.attr.change {
             return false;
         }
-        let attr = sound(attr);
+        let attr = within_limits(attr);
         if attr.chunk_bytes != self.attr.chunk_bytes && !self.stored.is_empty() {
             // The file started anew with other chunks while this mount was writing it: what was stored fits no more.
             self.stored = ExtentMap::default();
-            self.lost.add(FsError::Stale { ino: attr.ino });
+            self.errors.add(FsError::Stale { ino: attr.ino });
         }
         self.known.replace(extents, more);
         self.attr = attr;
@@ -418,18 +418,18 @@ impl State {
     pub fn adopt(&mut self, attr: &Attr, size: u64) {
         if attr.change >= self.attr.change {
             self.stale |= attr.size != size;
-            self.attr = sound(attr);
+            self.attr = within_limits(attr);
         }
     }
 }
 
 /// Within the limits that all arithmetic here relies on, whatever the namespace answered.
-fn sound(attr: &Attr) -> Attr {
+fn within_limits(attr: &Attr) -> Attr {
     let chunk_bytes = attr.chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
-    Attr { chunk_bytes, size: attr.size.min(most_bytes(chunk_bytes)), ..attr.clone() }
+    Attr { chunk_bytes, size: attr.size.min(max_bytes(chunk_bytes)), ..attr.clone() }
 }
 
 /// Of a file with as many chunks as there are indexes.
-fn most_bytes(chunk_bytes: u32) -> u64 {
+fn max_bytes(chunk_bytes: u32) -> u64 {
     u64::from(u32::MAX) * u64::from(chunk_bytes)
 }

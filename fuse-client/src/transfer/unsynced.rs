@@ -13,12 +13,12 @@ use crate::cache::chunks::ChunkCache;
 const FILES: usize = 65_536;
 
 #[derive(Default)]
-pub struct Unsynced {
-    inner: Mutex<Puts>,
+pub struct UnsyncedFiles {
+    inner: Mutex<UnsyncedPuts>,
 }
 
 #[derive(Default)]
-struct Puts {
+struct UnsyncedPuts {
     /// Number of the last put that was not durable.
     last: u64,
     by_file: HashMap<Ino, u64>,
@@ -26,7 +26,7 @@ struct Puts {
     any_file: Option<u64>,
 }
 
-impl Unsynced {
+impl UnsyncedFiles {
     /// Chunks of `ino` have been put without `durable`.
     pub fn note(&self, ino: Ino) {
         let mut puts = self.inner.lock();
@@ -88,7 +88,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_holders_have_lost_is_taken_from_the_cache() {
-        let (unsynced, cache) = (Unsynced::default(), ChunkCache::new(1 << 20));
+        let (unsynced, cache) = (UnsyncedFiles::default(), ChunkCache::new(1 << 20));
         unsynced.note(Ino(2));
         unsynced.sync(Ino(2), &Forgetful, &cache).await.expect_err("the cache is empty");
         cache.insert(LOST, Bytes::from_static(b"here"));

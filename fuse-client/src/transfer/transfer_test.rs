@@ -12,7 +12,7 @@ use chordfs_types::{
     namespace::{SetAttr, Time, Truncate},
 };
 
-use super::{FileData, TransferSettings, fake::World, model_test::lay};
+use super::{FileData, TransferSettings, fake_ring_test::FakeRing, model_test::write_over};
 
 const MIB: u64 = 1 << 20;
 
@@ -62,7 +62,7 @@ pub(super) async fn read(file: &Arc<FileData>, offset: u64, len: u32) -> Vec<u8>
 }
 
 /// What a mount that has never seen the file reads.
-pub(super) async fn fresh_read(world: &Arc<World>) -> Vec<u8> {
+pub(super) async fn fresh_read(world: &Arc<FakeRing>) -> Vec<u8> {
     let transfer = world.mount(settings());
     let file = world.open(&transfer);
     let size = world.attr().size as u32;
@@ -76,7 +76,7 @@ pub(super) fn pattern(len: usize, seed: u64) -> Vec<u8> {
 #[test]
 fn a_large_file_goes_in_few_batches_and_comes_back_in_few() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         let data = pattern(MIB as usize, 3);
@@ -104,7 +104,7 @@ fn a_large_file_goes_in_few_batches_and_comes_back_in_few() {
 #[test]
 fn attributes_set_on_written_data_go_with_its_commit() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         let time = |secs| Some(Time { secs, nanos: 7 });
@@ -132,7 +132,7 @@ fn attributes_set_on_written_data_go_with_its_commit() {
 #[test]
 fn a_sequential_reader_is_ahead_and_a_random_one_gets_what_it_asked() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         for at in 0..64 {
@@ -163,7 +163,7 @@ fn a_sequential_reader_is_ahead_and_a_random_one_gets_what_it_asked() {
 #[test]
 fn readers_of_one_chunk_share_one_fetch() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         write(&world.open(&transfer), 0, &pattern(4096, 1)).await.unwrap();
         transfer.flush_all().await.unwrap();
@@ -179,7 +179,7 @@ fn readers_of_one_chunk_share_one_fetch() {
 #[test]
 fn a_short_file_takes_one_put_and_one_commit_and_an_append_fetches_nothing() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         let mut model = Vec::new();
@@ -187,7 +187,7 @@ fn a_short_file_takes_one_put_and_one_commit_and_an_append_fetches_nothing() {
             let data = pattern(1000, step);
             write(&file, model.len() as u64, &data).await.unwrap();
             let at = model.len() as u64;
-            lay(&mut model, at, &data);
+            write_over(&mut model, at, &data);
             file.commit(Durability::Memory).await.unwrap();
             assert_eq!((world.puts.load(SeqCst), world.commits.load(SeqCst)), (step, step));
         }
@@ -199,7 +199,7 @@ fn a_short_file_takes_one_put_and_one_commit_and_an_append_fetches_nothing() {
 #[test]
 fn fsync_makes_durable_what_close_left_behind() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         write(&world.open(&transfer), 0, &pattern(9000, 1)).await.unwrap();
         world.open(&transfer).commit(Durability::Memory).await.unwrap();
@@ -220,7 +220,7 @@ fn fsync_makes_durable_what_close_left_behind() {
 #[test]
 fn an_open_file_is_committed_by_age() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(TransferSettings { flush_age: Duration::from_millis(40), ..settings() });
         let file = world.open(&transfer);
         write(&file, 0, &pattern(5000, 1)).await.unwrap();
@@ -233,14 +233,14 @@ fn an_open_file_is_committed_by_age() {
 #[test]
 fn a_deferred_error_is_told_once() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(TransferSettings { flush_age: Duration::from_millis(10), ..settings() });
         let file = world.open(&transfer);
         write(&file, 0, &pattern(5000, 1)).await.unwrap();
         file.commit(Durability::Memory).await.unwrap();
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
         write(&file, 0, &pattern(8 * MIB as usize, 2)).await.unwrap();
-        until("giving up", || file.state.lock().lost.untold().is_some()).await;
+        until("giving up", || file.state.lock().errors.unreported().is_some()).await;
         assert_eq!(transfer.ceiling.held_bytes(), 0);
         *world.put_always_fails.lock() = None;
         assert_eq!(write(&file, 0, &[1]).await, Err(FsError::NoSpace));
@@ -255,7 +255,7 @@ fn a_deferred_error_is_told_once() {
 #[test]
 fn a_failed_fsync_gives_the_data_up_and_a_passing_failure_does_not() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
@@ -277,7 +277,7 @@ fn a_failed_fsync_gives_the_data_up_and_a_passing_failure_does_not() {
 #[test]
 fn writers_wait_at_the_ceiling_and_go_on() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         world.put_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
         let transfer = world.mount(TransferSettings { dirty_bytes: 8 * MIB, ..settings() });
         let file = world.open(&transfer);
@@ -312,14 +312,14 @@ fn writers_wait_at_the_ceiling_and_go_on() {
 #[test]
 fn many_small_writes_at_the_ceiling_go_on() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(TransferSettings { dirty_bytes: 64 << 10, ..settings() });
         let file = world.open(&transfer);
         let mut model = Vec::new();
         for at in 0..600u64 {
             let data = pattern(100, at);
             write(&file, at * 5000, &data).await.unwrap();
-            lay(&mut model, at * 5000, &data);
+            write_over(&mut model, at * 5000, &data);
         }
         file.commit(Durability::Memory).await.unwrap();
         assert!(fresh_read(&world).await == model);
@@ -329,7 +329,7 @@ fn many_small_writes_at_the_ceiling_go_on() {
 #[test]
 fn a_writer_that_can_never_go_on_is_told() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         world.put_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
         let quick = TransferSettings { dirty_bytes: MIB, deadline: Duration::from_millis(50), ..settings() };
         let transfer = world.mount(quick);
@@ -342,7 +342,7 @@ fn a_writer_that_can_never_go_on_is_told() {
 #[test]
 fn times_set_after_a_write_survive_its_commit() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         let then = Time { secs: 1_000_000, nanos: 5 };
@@ -363,7 +363,7 @@ fn times_set_after_a_write_survive_its_commit() {
 #[test]
 fn cut_bytes_do_not_come_back() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         write(&file, 0, &[7; 10_000]).await.unwrap();
@@ -379,7 +379,7 @@ fn cut_bytes_do_not_come_back() {
 #[test]
 fn what_another_mount_commits_is_seen_after_the_feed_says_so() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
         write(&their_file, 0, &pattern(6000, 1)).await.unwrap();
@@ -405,7 +405,7 @@ fn what_another_mount_commits_is_seen_after_the_feed_says_so() {
 #[test]
 fn an_answer_that_our_own_commit_overtook_is_no_answer() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
         let mut model = pattern(3 * 4096, 1);
@@ -434,7 +434,7 @@ fn an_answer_that_our_own_commit_overtook_is_no_answer() {
 #[test]
 fn a_file_that_has_grown_elsewhere_is_cut_right() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let (our_file, their_file) = (world.open(&ours), world.open(&theirs));
         write(&their_file, 0, &pattern(10_000, 1)).await.unwrap();
@@ -451,7 +451,7 @@ fn a_file_that_has_grown_elsewhere_is_cut_right() {
 #[test]
 fn a_purged_version_is_looked_up_again() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         write(&world.open(&theirs), 0, &pattern(6000, 1)).await.unwrap();
         theirs.flush_all().await.unwrap();
@@ -469,7 +469,7 @@ fn a_purged_version_is_looked_up_again() {
 #[test]
 fn a_file_has_an_end() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         let end = u64::from(u32::MAX) * 4096;
@@ -498,7 +498,7 @@ fn threads_side_by_side(seed: u64) {
     println!("seed {seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
     runtime.block_on(async {
-        let world = World::new(4000, seed);
+        let world = FakeRing::new(4000, seed);
         world.disorder.store(4, SeqCst);
         let small = TransferSettings {
             cache_bytes: MIB,

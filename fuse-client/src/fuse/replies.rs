@@ -15,7 +15,7 @@ use super::{
     KernelTimeouts,
     convert::{RootMap, errno},
 };
-use crate::fs::{Listed, Opened, Statistics};
+use crate::fs::{ListedEntry, OpenReply, Statistics};
 
 /// Inode numbers are never used again, so one generation is enough.
 const GENERATION: Generation = Generation(0);
@@ -23,12 +23,12 @@ const STATFS_BLOCK_BYTES: u32 = 4096;
 
 /// How results become replies.
 #[derive(Clone, Copy)]
-pub struct Answers {
+pub struct Replies {
     pub root: RootMap,
     pub timeouts: KernelTimeouts,
 }
 
-impl Answers {
+impl Replies {
     pub fn entry(self, op: &'static str, parent: Ino, result: Result<Attr, FsError>, reply: ReplyEntry) {
         match result {
             Ok(attr) => reply.entry_with_ttls(
@@ -66,9 +66,9 @@ impl Answers {
         }
     }
 
-    pub fn opened(self, ino: Ino, result: Result<Opened, FsError>, reply: ReplyOpen) {
+    pub fn opened(self, ino: Ino, result: Result<OpenReply, FsError>, reply: ReplyOpen) {
         match result {
-            Ok(Opened { handle, keep_cache }) => {
+            Ok(OpenReply { handle, keep_cache }) => {
                 let flags = if keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
                 reply.opened(FileHandle(handle), flags);
             }
@@ -104,7 +104,7 @@ impl Answers {
     }
 
     /// False when the reply is full. What may be outdated, and the dots, the kernel must not keep.
-    pub fn add_plus(self, reply: &mut ReplyDirectoryPlus, entry: &Listed<'_>) -> bool {
+    pub fn add_plus(self, reply: &mut ReplyDirectoryPlus, entry: &ListedEntry<'_>) -> bool {
         let name = OsStr::from_bytes(entry.name);
         let ino = self.root.outward(entry.ino);
         let ttl = if entry.fresh { self.timeouts.entry.min(self.timeouts.attr) } else { Duration::ZERO };

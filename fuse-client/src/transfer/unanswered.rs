@@ -18,10 +18,10 @@ use chordfs_types::{
 use super::{
     FileData,
     extents::{ExtentMap, KnownExtents},
-    state::State,
+    state::FileState,
 };
 
-pub struct Undecided {
+pub struct UnansweredCommit {
     /// All that it named.
     named: ExtentMap,
     /// What leaves `stored` if it was carried out.
@@ -33,15 +33,15 @@ pub struct Undecided {
 }
 
 #[derive(Debug, PartialEq)]
-enum Verdict {
-    CarriedOut,
-    Ignored,
+enum CommitFate {
+    Applied,
+    NotApplied,
     Unknown,
 }
 
-impl Undecided {
+impl UnansweredCommit {
     /// `replaced`: what of `stored` was laid over.
-    pub fn new(commit: &Commit, replaced: &[Extent], state: &State, error: FsError) -> Self {
+    pub fn new(commit: &Commit, replaced: &[Extent], state: &FileState, error: FsError) -> Self {
         let mut named = ExtentMap::default();
         commit.extents.iter().for_each(|extent| named.insert(*extent));
         let replaced = replaced.iter().filter(|extent| named.get(extent.first).is_some());
@@ -57,23 +57,23 @@ impl Undecided {
         first..u64::from(self.named.last_index()) + 1
     }
 
-    fn verdict(&self, attr: &Attr, known: &KnownExtents) -> Verdict {
+    fn fate(&self, attr: &Attr, known: &KnownExtents) -> CommitFate {
         if attr.change == self.attr.change {
-            return Verdict::Ignored;
+            return CommitFate::NotApplied;
         }
-        let mut verdict = Verdict::Unknown;
+        let mut fate = CommitFate::Unknown;
         for Extent { first, count, version } in self.named.iter() {
             for index in first..=first + (count - 1) {
                 let now = known.map.get(index);
                 if now == Some(version) {
-                    return Verdict::CarriedOut;
+                    return CommitFate::Applied;
                 }
                 if self.is_told(index) && now == self.known.map.get(index) {
-                    verdict = Verdict::Ignored;
+                    fate = CommitFate::NotApplied;
                 }
             }
         }
-        verdict
+        fate
     }
 
     /// Was it known what this chunk was? Beyond the end all are holes.
@@ -86,37 +86,37 @@ impl Undecided {
 
 impl FileData {
     /// Finds out what became of a commit that was not answered; what of `stored` it has made current leaves.
-    pub(super) async fn decide(&self) -> Result<(), FsError> {
-        let Some(chunks) = self.undecided_chunks() else { return Ok(()) };
+    pub(super) async fn resolve_unanswered(&self) -> Result<(), FsError> {
+        let Some(chunks) = self.unanswered_chunks() else { return Ok(()) };
         self.refetch().await?;
         loop {
-            self.learn(chunks.clone()).await?;
+            self.load_extents(chunks.clone()).await?;
             let mut state = self.state.lock();
             if state.first_unknown(chunks.clone()).is_some() {
                 continue;
             }
-            let Some(undecided) = state.undecided.take() else { return Ok(()) };
-            let verdict = undecided.verdict(&state.attr, &state.known);
-            if verdict == Verdict::Ignored {
+            let Some(unanswered) = state.unanswered.take() else { return Ok(()) };
+            let fate = unanswered.fate(&state.attr, &state.known);
+            if fate == CommitFate::NotApplied {
                 return Ok(());
             }
             let before = state.stored.clone();
-            undecided.settled.iter().for_each(|extent| state.stored.remove_if_same(*extent));
-            if verdict == Verdict::Unknown && state.stored != before {
-                let error = undecided.error;
+            unanswered.settled.iter().for_each(|extent| state.stored.remove_if_same(*extent));
+            if fate == CommitFate::Unknown && state.stored != before {
+                let error = unanswered.error;
                 tracing::error!(ino = self.ino.0, %error, "written data was overwritten by another mount, or never arrived");
-                state.lost.add(error);
+                state.errors.add(error);
             }
             return Ok(());
         }
     }
 
     /// `None` also where nothing is left that could be committed twice.
-    fn undecided_chunks(&self) -> Option<Range<u64>> {
+    fn unanswered_chunks(&self) -> Option<Range<u64>> {
         let mut state = self.state.lock();
         if state.stored.is_empty() {
-            state.undecided = None;
+            state.unanswered = None;
         }
-        state.undecided.as_ref().map(Undecided::chunks)
+        state.unanswered.as_ref().map(UnansweredCommit::chunks)
     }
 }

@@ -11,10 +11,10 @@ use chordfs_types::{
 use tokio::sync::Notify;
 
 use super::{
-    Asker, FileData, TransferSettings,
-    fake::{INO, World},
-    model_test::lay,
-    tests::{fresh_read, read, run, settings, until, write},
+    CommitReason, FileData, TransferSettings,
+    fake_ring_test::{FakeRing, INO},
+    model_test::write_over,
+    transfer_test::{fresh_read, read, run, settings, until, write},
 };
 
 const THEN: Time = Time { secs: 1_000_000, nanos: 5 };
@@ -27,9 +27,9 @@ fn mode(mode: u16) -> SetAttr {
     SetAttr { mode: Some(mode), ..SetAttr::default() }
 }
 
-/// One chunk a flight.
+/// One chunk a upload.
 fn chunk_by_chunk() -> TransferSettings {
-    TransferSettings { flush_run_bytes: 4096, flushes_in_flight: 1, ..settings() }
+    TransferSettings { flush_run_bytes: 4096, max_uploads: 1, ..settings() }
 }
 
 async fn overwrite(file: &Arc<FileData>, offset: u64) {
@@ -45,7 +45,7 @@ async fn in_background(file: &Arc<FileData>) {
 #[test]
 fn what_landed_since_a_failed_commit_began_stays() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         world.put_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
         let transfer = world.mount(chunk_by_chunk());
         let file = world.open(&transfer);
@@ -59,10 +59,10 @@ fn what_landed_since_a_failed_commit_began_stays() {
         write(&file, 8192, &[2; 4096]).await.unwrap();
         // The first chunk, the second program's, and then the partly written one, which fails.
         world.put_gate.add_permits(1);
-        until("the second flight", || file.state.lock().next_flight == 2).await;
+        until("the second upload", || file.state.lock().next_upload == 2).await;
         world.change_failures.lock().push((FsError::NoSpace, false));
         world.put_gate.add_permits(1);
-        until("the second flight's landing", || file.state.lock().stored.get(3).is_some()).await;
+        until("the second upload's uploading", || file.state.lock().stored.get(3).is_some()).await;
         world.put_gate.add_permits(1000);
         assert_eq!(committing.await.unwrap(), Err(FsError::NoSpace));
         assert_eq!(file.commit(Durability::Memory).await.unwrap().unwrap().size, 3 * 4096);
@@ -75,7 +75,7 @@ fn what_landed_since_a_failed_commit_began_stays() {
 #[test]
 fn attributes_outlive_the_data_that_they_were_to_go_with() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         write(&file, 0, &[1; 100]).await.unwrap();
@@ -95,7 +95,7 @@ fn attributes_outlive_the_data_that_they_were_to_go_with() {
 #[test]
 fn unmounting_sends_the_attributes_of_data_that_was_given_up() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         write(&file, 0, &[1; 100]).await.unwrap();
@@ -109,7 +109,7 @@ fn unmounting_sends_the_attributes_of_data_that_was_given_up() {
 #[test]
 fn attributes_that_never_get_through_are_given_up_and_told_once() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         write(&file, 0, &[1; 100]).await.unwrap();
@@ -126,9 +126,9 @@ fn attributes_that_never_get_through_are_given_up_and_told_once() {
         assert_eq!(tries, 3);
         assert!(transfer.dirty.lock().is_empty());
         world.change_failures.lock().clear();
-        assert!(file.owes_error(&file.seen));
+        assert!(file.has_unreported_error(&file.own_cursor));
         assert_eq!(file.commit(Durability::Memory).await, Err(no_answer()));
-        assert!(!file.owes_error(&file.seen));
+        assert!(!file.has_unreported_error(&file.own_cursor));
         assert_eq!(file.commit(Durability::Memory).await, Ok(None));
         assert_eq!(world.attr().mode, 0o644);
     });
@@ -137,7 +137,7 @@ fn attributes_that_never_get_through_are_given_up_and_told_once() {
 #[test]
 fn a_failed_change_of_attributes_loses_no_earlier_one() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         write(&file, 0, &[1; 100]).await.unwrap();
@@ -154,7 +154,7 @@ fn a_failed_change_of_attributes_loses_no_earlier_one() {
 #[test]
 fn a_later_write_replaces_a_deferred_mtime() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         write(&file, 0, &[1; 100]).await.unwrap();
@@ -173,7 +173,7 @@ fn a_later_write_replaces_a_deferred_mtime() {
 #[test]
 fn chunks_of_another_size_are_not_committed() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         for by_age in [false, true] {
             let file = world.open(&transfer);
@@ -190,7 +190,7 @@ fn chunks_of_another_size_are_not_committed() {
             assert_eq!(fresh_read(&world).await, model);
             // The same handle goes on with the file as it is now.
             write(&file, 10, &[3; 9000]).await.unwrap();
-            lay(&mut model, 10, &[3; 9000]);
+            write_over(&mut model, 10, &[3; 9000]);
             file.commit(Durability::Memory).await.unwrap();
             assert_eq!(fresh_read(&world).await, model);
         }
@@ -202,7 +202,7 @@ fn chunks_of_another_size_are_not_committed() {
 #[test]
 fn an_unanswered_commit_that_was_carried_out_is_not_sent_again() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let file = world.open(&ours);
         write(&file, 0, &[1; 8192]).await.unwrap();
@@ -221,7 +221,7 @@ fn an_unanswered_commit_that_was_carried_out_is_not_sent_again() {
 #[test]
 fn an_unanswered_commit_that_was_not_carried_out_is_sent_again() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let file = world.open(&ours);
         write(&file, 0, &[1; 8192]).await.unwrap();
@@ -238,7 +238,7 @@ fn an_unanswered_commit_that_was_not_carried_out_is_sent_again() {
 #[test]
 fn an_unanswered_commit_whose_fate_nothing_shows_is_told_once() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let file = world.open(&ours);
         write(&file, 0, &[1; 4096]).await.unwrap();
@@ -256,15 +256,15 @@ fn an_unanswered_commit_whose_fate_nothing_shows_is_told_once() {
 #[test]
 fn a_close_that_fails_takes_nothing_from_who_writes() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
-        let (writer, other) = (file.seen_from_now(), file.seen_from_now());
+        let (writer, other) = (file.error_cursor(), file.error_cursor());
         write(&file, 0, &[1; 8192]).await.unwrap();
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
-        assert_eq!(file.commit_for(Asker::Close(&other)).await, Err(FsError::NoSpace));
+        assert_eq!(file.commit_for(CommitReason::Close(&other)).await, Err(FsError::NoSpace));
         *world.put_always_fails.lock() = None;
-        assert_eq!(file.commit_for(Asker::Fsync(&writer)).await.unwrap().unwrap().size, 8192);
+        assert_eq!(file.commit_for(CommitReason::Fsync(&writer)).await.unwrap().unwrap().size, 8192);
         assert!(fresh_read(&world).await == [1; 8192]);
     });
 }
@@ -272,10 +272,10 @@ fn a_close_that_fails_takes_nothing_from_who_writes() {
 #[test]
 fn every_handle_hears_of_a_loss_once() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
-        let (one, other) = (file.seen_from_now(), file.seen_from_now());
+        let (one, other) = (file.error_cursor(), file.error_cursor());
         write(&file, 0, &[1; 100]).await.unwrap();
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
         while file.is_dirty() {
@@ -283,14 +283,18 @@ fn every_handle_hears_of_a_loss_once() {
         }
         *world.put_always_fails.lock() = None;
         for _ in 0..2 {
-            assert_eq!(file.commit_for(Asker::Close(&one)).await, Err(FsError::NoSpace), "as often as it is closed");
+            assert_eq!(
+                file.commit_for(CommitReason::Close(&one)).await,
+                Err(FsError::NoSpace),
+                "as often as it is closed"
+            );
         }
-        let late = file.seen_from_now();
+        let late = file.error_cursor();
         write(&file, 0, &[2; 100]).await.expect("they have been told");
-        assert_eq!(file.commit_for(Asker::Fsync(&late)).await.unwrap().unwrap().size, 100);
+        assert_eq!(file.commit_for(CommitReason::Fsync(&late)).await.unwrap().unwrap().size, 100);
         for handle in [&one, &other] {
-            assert_eq!(file.commit_for(Asker::Fsync(handle)).await, Err(FsError::NoSpace));
-            assert_eq!(file.commit_for(Asker::Fsync(handle)).await, Ok(None));
+            assert_eq!(file.commit_for(CommitReason::Fsync(handle)).await, Err(FsError::NoSpace));
+            assert_eq!(file.commit_for(CommitReason::Fsync(handle)).await, Ok(None));
         }
         assert!(fresh_read(&world).await == [2; 100]);
     });
@@ -299,11 +303,11 @@ fn every_handle_hears_of_a_loss_once() {
 #[test]
 fn who_shows_the_bytes_elsewhere_is_told_that_they_are_gone() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let told = Arc::new(std::sync::atomic::AtomicU64::new(0));
         let count = told.clone();
-        transfer.when_lost(move |ino| {
+        transfer.on_data_loss(move |ino| {
             count.fetch_add(ino.0, SeqCst);
         });
         let file = world.open(&transfer);
@@ -324,7 +328,7 @@ fn who_shows_the_bytes_elsewhere_is_told_that_they_are_gone() {
 fn a_session_that_has_expired_costs_no_data() {
     run(async {
         for (carried_out, by_age) in [(false, false), (true, false), (false, true), (true, true)] {
-            let world = World::new(4096, 1);
+            let world = FakeRing::new(4096, 1);
             let transfer = world.mount(settings());
             let file = world.open(&transfer);
             write(&file, 0, &[1; 8292]).await.unwrap();
@@ -344,7 +348,7 @@ fn a_session_that_has_expired_costs_no_data() {
 #[test]
 fn what_replaces_committed_chunks_is_on_disk_before_them() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         write(&file, 0, &[1; 10_000]).await.unwrap();
@@ -367,7 +371,7 @@ fn what_replaces_committed_chunks_is_on_disk_before_them() {
 #[test]
 fn a_late_reply_does_not_bring_back_what_it_is_about() {
     run(async {
-        let world = World::new(4096, 1);
+        let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let file = world.open(&ours);
         write(&file, 0, &[1; 4096]).await.unwrap();

@@ -30,7 +30,7 @@ pub const INO: Ino = Ino(7);
 /// What the namespace's clock says.
 const NOW: Time = Time { secs: 2_000_000_000, nanos: 0 };
 
-pub struct World {
+pub struct FakeRing {
     random: AtomicU64,
     /// An answer is put off by up to this many turns of the scheduler.
     pub disorder: AtomicU64,
@@ -70,7 +70,7 @@ struct File {
     extents: ExtentMap,
 }
 
-impl World {
+impl FakeRing {
     pub fn new(chunk_bytes: u32, seed: u64) -> Arc<Self> {
         let attr = Attr {
             ino: INO,
@@ -269,7 +269,7 @@ impl File {
     }
 }
 
-impl NamespaceClient for World {
+impl NamespaceClient for FakeRing {
     fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
         Box::pin(async move {
             self.late().await;
@@ -318,7 +318,7 @@ impl NamespaceClient for World {
     }
 }
 
-impl ChunkTransport for World {
+impl ChunkTransport for FakeRing {
     fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> BoxFuture<'_, Result<(), FsError>> {
         Box::pin(async move {
             self.late().await;

@@ -1,4 +1,4 @@
-//! Flights: runs of whole chunks on their way to their holders, each under a version of its own, several at a time.
+//! Uploads: runs of whole chunks on their way to their holders, each under a version of its own, several at a time.
 
 use std::sync::Arc;
 
@@ -11,46 +11,52 @@ use chordfs_types::{
 };
 use parking_lot::MutexGuard;
 
-use super::{FileData, state::State};
+use super::{FileData, state::FileState};
 
 impl FileData {
     /// Starts what may leave now: all whole chunks of a commit under way, else runs of at least `least` bytes.
-    pub(super) fn start_flights(self: &Arc<Self>, state: &mut MutexGuard<'_, State>, least: u64) {
+    pub(super) fn start_uploads(self: &Arc<Self>, state: &mut MutexGuard<'_, FileState>, least: u64) {
         let settings = &self.transfer.settings;
-        while state.flights.len() < settings.flushes_in_flight {
-            let Some(number) = state.take_flight(least, settings.flush_run_bytes) else { return };
-            let flight = &state.flights[&number];
-            let durability = if flight.from_sealed { state.durability } else { Durability::Memory };
-            let fly = self.clone().fly(number, state.attr.file.clone(), flight.chunks.clone(), durability);
-            self.transfer.runtime.spawn(fly);
+        while state.uploads.len() < settings.max_uploads {
+            let Some(number) = state.take_upload(least, settings.flush_run_bytes) else { return };
+            let upload = &state.uploads[&number];
+            let durability = if upload.from_sealed { state.durability } else { Durability::Memory };
+            let run = self.clone().run_upload(number, state.attr.file.clone(), upload.chunks.clone(), durability);
+            self.transfer.runtime.spawn(run);
         }
     }
 
     /// The ceiling is reached and this file holds most: see that something of it is on its way.
-    pub(super) fn press(self: &Arc<Self>) {
+    pub(super) fn flush_for_space(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        self.start_flights(&mut state, 1);
-        if state.flights.is_empty() && !state.committing {
+        self.start_uploads(&mut state, 1);
+        if state.uploads.is_empty() && !state.committing {
             drop(state);
             self.transfer.runtime.spawn(self.clone().commit_in_background());
         }
     }
 
-    async fn fly(self: Arc<Self>, number: u64, file: FileName, chunks: Vec<(u32, Bytes)>, durability: Durability) {
+    async fn run_upload(
+        self: Arc<Self>,
+        number: u64,
+        file: FileName,
+        chunks: Vec<(u32, Bytes)>,
+        durability: Durability,
+    ) {
         let outcome = self.store(&file, &chunks, durability).await;
         let mut state = self.state.lock();
         match outcome {
-            Ok(version) => state.land(number, version),
+            Ok(version) => state.complete_upload(number, version),
             Err(error) => {
                 let (ino, chunks) = (self.ino.0, chunks.len());
                 tracing::warn!(ino, chunks, %error, "written data could not be stored yet");
-                state.crash(number, error);
+                state.fail_upload(number, error);
             }
         }
-        self.start_flights(&mut state, self.transfer.settings.flush_run_bytes);
+        self.start_uploads(&mut state, self.transfer.settings.flush_run_bytes);
         self.settle(&state, 0);
         drop(state);
-        self.landed.send_modify(|count| *count += 1);
+        self.upload_ended.send_modify(|count| *count += 1);
     }
 
     /// Stores chunks (ascending, at most a run) under one fresh version and keeps them in the cache.

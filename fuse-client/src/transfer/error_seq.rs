@@ -1,0 +1,77 @@
+//! Write errors of one inode, as Linux keeps them for its own disks (`errseq_t`): errors are counted, and each handle
+//! has a cursor up to which it has received them. So every writer of a file receives each error once at its next `fsync`,
+//! no matter which other handles have received it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chordfs_types::fs_error::FsError;
+
+#[derive(Default)]
+pub struct ErrorSeq {
+    count: u64,
+    newest: Option<FsError>,
+    /// The newest error has been reported to at least one handle.
+    is_reported: bool,
+}
+
+/// How many errors of an [`ErrorSeq`] a handle has received.
+#[derive(Debug, Default)]
+pub struct ErrorCursor(AtomicU64);
+
+impl ErrorSeq {
+    pub fn add(&mut self, error: FsError) {
+        self.count += 1;
+        (self.newest, self.is_reported) = (Some(error), false);
+    }
+
+    /// The cursor of a handle that is opened now. An error that no handle has received yet is reported to this one, too.
+    pub fn new_cursor(&self) -> ErrorCursor {
+        ErrorCursor(AtomicU64::new(self.count - u64::from(self.unreported().is_some())))
+    }
+
+    pub fn unreported(&self) -> Option<&FsError> {
+        self.newest.as_ref().filter(|_| !self.is_reported)
+    }
+
+    pub fn has_unreported(&self, cursor: &ErrorCursor) -> bool {
+        self.count > cursor.0.load(Ordering::Acquire)
+    }
+
+    /// The newest error if `cursor` is behind it. The cursor moves only with `advance`; until then the error is reported
+    /// again.
+    pub fn report(&mut self, cursor: &ErrorCursor, advance: bool) -> Option<FsError> {
+        if !self.has_unreported(cursor) {
+            return None;
+        }
+        if advance {
+            cursor.0.store(self.count, Ordering::Release);
+        }
+        self.is_reported = true;
+        self.newest.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_handle_receives_each_error_once() {
+        let mut errors = ErrorSeq::default();
+        let (one, other) = (errors.new_cursor(), errors.new_cursor());
+        assert_eq!(errors.report(&one, true), None);
+        errors.add(FsError::NoSpace);
+        assert_eq!(errors.unreported(), Some(&FsError::NoSpace));
+        let late = errors.new_cursor();
+        assert_eq!(errors.report(&one, false), Some(FsError::NoSpace), "a close may be that of a child");
+        assert_eq!(errors.unreported(), None);
+        let later = errors.new_cursor();
+        assert_eq!(errors.report(&later, true), None, "the error is older than the handle, and was reported");
+        for handle in [&one, &other, &late] {
+            assert_eq!(errors.report(handle, true), Some(FsError::NoSpace));
+            assert_eq!(errors.report(handle, true), None);
+        }
+        errors.add(FsError::ReadOnly);
+        assert_eq!(errors.report(&other, true), Some(FsError::ReadOnly));
+    }
+}
