@@ -4,7 +4,12 @@
 //! Everything here is plain data, encoded with postcard: a change is logged, sent again after a leader change, and
 //! replayed on a reference model, always as the same bytes. [`WIRE_VERSION`] goes first in every message and log entry.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::SocketAddr,
+    ops::Range,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -98,6 +103,26 @@ pub struct Time {
     pub nanos: u32,
 }
 
+impl Time {
+    /// The wall clock's time. Pure code is given the time instead.
+    pub fn now() -> Self {
+        SystemTime::now().into()
+    }
+}
+
+impl From<SystemTime> for Time {
+    fn from(time: SystemTime) -> Self {
+        let whole = |secs: u64| i64::try_from(secs).unwrap_or(i64::MAX);
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Self { secs: whole(since.as_secs()), nanos: since.subsec_nanos() },
+            Err(before) => match (before.duration().as_secs(), before.duration().subsec_nanos()) {
+                (secs, 0) => Self { secs: -whole(secs), nanos: 0 },
+                (secs, nanos) => Self { secs: -whole(secs) - 1, nanos: 1_000_000_000 - nanos },
+            },
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attr {
     pub ino: Ino,
@@ -128,6 +153,23 @@ pub struct Extent {
     pub first: u32,
     pub count: u32,
     pub version: Version,
+}
+
+impl Extent {
+    /// The number after that of its last chunk; it may be 2^32.
+    pub fn end(&self) -> u64 {
+        u64::from(self.first) + u64::from(self.count)
+    }
+
+    /// The numbers of its chunks.
+    pub fn range(&self) -> Range<u64> {
+        u64::from(self.first)..self.end()
+    }
+
+    /// Whether chunk `index` belongs to it.
+    pub fn contains(&self, index: u32) -> bool {
+        self.range().contains(&u64::from(index))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -545,5 +587,27 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError>
             postcard::from_bytes(rest).map_err(|error| DecodeError::Malformed(error.to_string()))
         }
         Some((&found, _)) => Err(DecodeError::Version { found }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_before_1970_have_nanoseconds_that_count_forwards() {
+        let before = |secs, nanos| Time::from(UNIX_EPOCH - Duration::new(secs, nanos));
+        assert_eq!(before(3, 0), Time { secs: -3, nanos: 0 });
+        assert_eq!(before(1, 250_000_000), Time { secs: -2, nanos: 750_000_000 });
+        assert_eq!(Time::from(UNIX_EPOCH + Duration::new(5, 6)), Time { secs: 5, nanos: 6 });
+    }
+
+    #[test]
+    fn an_extent_may_end_with_the_last_chunk() {
+        let extent = Extent { first: u32::MAX, count: 1, version: Version(1) };
+        assert_eq!(extent.range(), u64::from(u32::MAX)..1 << 32);
+        assert!(extent.contains(u32::MAX) && !extent.contains(u32::MAX - 1));
     }
 }

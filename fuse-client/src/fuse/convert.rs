@@ -126,7 +126,7 @@ pub fn set_attr(
 ) -> SetAttr {
     let chosen = |time| match time {
         TimeOrNow::SpecificTime(time) => from_kernel_time(time),
-        TimeOrNow::Now => from_system_time(now),
+        TimeOrNow::Now => Time::from(now),
     };
     SetAttr {
         mode: mode.map(mode_bits),
@@ -166,24 +166,11 @@ fn to_system_time(time: Time) -> SystemTime {
     whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
 }
 
-fn from_system_time(time: SystemTime) -> Time {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => Time { secs: saturating(since.as_secs()), nanos: since.subsec_nanos() },
-        Err(before) => {
-            let (secs, nanos) = (before.duration().as_secs(), before.duration().subsec_nanos());
-            match nanos {
-                0 => Time { secs: -saturating(secs), nanos: 0 },
-                _ => Time { secs: -saturating(secs) - 1, nanos: 1_000_000_000 - nanos },
-            }
-        }
-    }
-}
-
 /// fuser 0.18.0 makes of -1.25 s (seconds -2, nanoseconds 750 million) the time 2.75 s before 1970: it takes both parts
 /// off. So the parts can be had back as they were.
 fn from_kernel_time(time: SystemTime) -> Time {
     match time.duration_since(UNIX_EPOCH) {
-        Ok(_) => from_system_time(time),
+        Ok(_) => Time::from(time),
         Err(before) => Time { secs: -saturating(before.duration().as_secs()), nanos: before.duration().subsec_nanos() },
     }
 }
@@ -201,7 +188,7 @@ mod tests {
     fn times_survive_the_way_out_and_in() {
         for (secs, nanos) in [(0, 0), (5, 999_999_999), (-1, 0), (-2, 750_000_000), (1 << 40, 1)] {
             let time = Time { secs, nanos };
-            assert_eq!(from_system_time(to_system_time(time)), time);
+            assert_eq!(Time::from(to_system_time(time)), time);
         }
     }
 

@@ -42,7 +42,7 @@ impl ExtentMap {
         if extent.count == 0 {
             return;
         }
-        let (mut first, mut end) = (extent.first, u64::from(extent.first) + u64::from(extent.count));
+        let (mut first, mut end) = (extent.first, extent.end());
         self.remove(u64::from(first)..end);
         if let Some((&before, &(before_end, version))) = self.runs.range(..first).next_back()
             && before_end == u64::from(first)
@@ -92,7 +92,7 @@ impl ExtentMap {
 
     /// Makes holes of those chunks of `extent` that still have its version.
     pub fn remove_if_same(&mut self, extent: Extent) {
-        let (start, stop) = (u64::from(extent.first), u64::from(extent.first) + u64::from(extent.count));
+        let (start, stop) = (u64::from(extent.first), extent.end());
         let before = self.runs.range(..extent.first).next_back();
         let same: Vec<Range<u64>> = before
             .into_iter()
@@ -126,7 +126,7 @@ impl KnownExtents {
     pub fn add_page(&mut self, from: u32, page: &[Extent], more: bool) -> bool {
         let start = u64::from(from);
         let end = match page.last() {
-            Some(last) if more => u64::from(last.first) + u64::from(last.count),
+            Some(last) if more => last.end(),
             None if more => return false,
             _ => u64::from(u32::MAX) + 1,
         };
@@ -144,7 +144,7 @@ impl KnownExtents {
     /// What a commit of our own has just made current.
     pub fn set(&mut self, extent: Extent) {
         self.map.insert(extent);
-        self.mark(u64::from(extent.first)..u64::from(extent.first) + u64::from(extent.count));
+        self.mark(extent.range());
     }
 
     /// The first chunk of `range` of which nothing has been told.

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use chordfs_types::{
@@ -106,7 +106,7 @@ impl FileData {
         let mut state = self.state.lock();
         let refusal = check_write(&state, offset, data.len()).err();
         if refusal.is_none() {
-            state.write(offset, data, now());
+            state.write(offset, data, Time::now());
             self.become_dirty();
             self.start_uploads(&mut state, self.transfer.settings.flush_run_bytes);
         }
@@ -185,11 +185,4 @@ fn check_write(state: &FileState, offset: u64, len: usize) -> Result<(), FsError
     }
     let end = offset.checked_add(len as u64).filter(|end| *end <= state.max_bytes());
     end.map(drop).ok_or(FsError::FileTooLarge)
-}
-
-fn now() -> Time {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() },
-        Err(_) => Time::default(),
-    }
 }

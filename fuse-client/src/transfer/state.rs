@@ -235,7 +235,7 @@ impl FileState {
     /// Whether a whole chunk that is stored and not committed takes the place of a committed one, as far as can be told.
     pub fn replaces_committed(&self) -> bool {
         self.stored.iter().any(|extent| {
-            let range = u64::from(extent.first)..u64::from(extent.first) + u64::from(extent.count);
+            let range = extent.range();
             self.known.map.overlaps(range.clone()) || self.first_unknown(range).is_some()
         })
     }

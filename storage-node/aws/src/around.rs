@@ -3,6 +3,7 @@
 //! None of it is needed to serve, so all of it may begin later than the node: who the instance is and to which group it
 //! belongs is asked for here until it is known, if it was not known at the start.
 
+use chordfs_net::backoff::Backoff;
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -21,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Context, Shared,
     args::AwsSettings,
-    backoff::Backoff,
     board::{Board, Topic},
     cloud::{CallError, SharedCloud, Trouble},
     founding::{self, Shown, Standing},
@@ -144,7 +144,7 @@ async fn wait_for_group(cloud: &SharedCloud, board: &Board, instance: &str) -> S
             return found.group;
         }
         board.set_activity("waits for the name of its group");
-        sleep(backoff.pause(rand::random())).await;
+        sleep(backoff.pause()).await;
     }
 }
 
@@ -197,9 +197,9 @@ async fn keep_scaling(aws: &Context) {
             true => {
                 put = Put::WhatIsBroken;
                 backoff.reset();
-                again.pause(rand::random())
+                again.pause()
             }
-            false => backoff.pause(rand::random()),
+            false => backoff.pause(),
         };
         sleep(pause).await;
     }

@@ -1,5 +1,6 @@
 //! Who this instance is, by its metadata service.
 
+use chordfs_net::backoff::Backoff;
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
@@ -8,7 +9,6 @@ use tokio::time::sleep;
 
 use super::{
     args::Advertise,
-    backoff::Backoff,
     board::{Board, Topic},
     cloud::CallError,
     sdk::metadata,
@@ -81,7 +81,7 @@ pub async fn wait(imds: &imds::Client, board: &Board) -> Identity {
             }
             Err(error) => board.set(Topic::Metadata, &format!("{error:#}")),
         }
-        sleep(backoff.pause(rand::random())).await;
+        sleep(backoff.pause()).await;
     }
 }
 

@@ -4,6 +4,7 @@
 //! hook is kept alive by heartbeats, however long it takes, up to the limit that the group itself sets. A node that
 //! cannot be drained (too few others would stay) says so and goes on trying.
 
+use chordfs_net::backoff::Backoff;
 use std::time::{Duration, Instant};
 
 use chordfs_node::drain::{Drain, DrainOptions, Turn};
@@ -18,7 +19,6 @@ use tracing::{info, warn};
 
 use super::{
     Context,
-    backoff::Backoff,
     board::Topic,
     cloud::{CallError, Hold, Hook},
 };
@@ -368,7 +368,7 @@ async fn complete(aws: &Context, watcher: &mut Watcher<'_>, why: Why) {
                 aws.board.note(Topic::Farewell, given_up);
             }
         }
-        sleep(backoff.pause(rand::random())).await;
+        sleep(backoff.pause()).await;
     }
 }
 

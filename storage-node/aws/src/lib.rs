@@ -18,7 +18,6 @@
 
 pub mod args;
 mod around;
-mod backoff;
 mod board;
 pub mod cloud;
 #[cfg(test)]

@@ -7,13 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chordfs_types::namespace::Change;
+use chordfs_types::namespace::{Change, Time};
 
 use super::{
     Inner, dead_leader,
     garbage::{self, Deleter},
     membership_task::Keeper,
-    room, time_now,
+    room,
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ async fn keep_leases(inner: &Inner) {
 async fn close_expired(inner: &Inner) {
     let sessions = inner.state.sessions();
     for session in inner.feed.expired(&sessions, Instant::now(), inner.settings.session_lease) {
-        match inner.propose(Change::CloseSession { session }, time_now()).await {
+        match inner.propose(Change::CloseSession { session }, Time::now()).await {
             Ok(_) => tracing::info!(session = session.0, "closed a session that was silent for too long"),
             Err(reason) => tracing::debug!(session = session.0, reason, "could not close a silent session"),
         }
@@ -96,6 +96,6 @@ async fn collect_garbage(inner: &Inner, deleter: &Deleter) {
         }
         // Among strangers, what this namespace takes for garbage may be another's.
         let peaceful = inner.peaceful.load(Relaxed);
-        more = peaceful && inner.leads() && garbage::collect(inner, deleter, &mut tried, time_now()).await;
+        more = peaceful && inner.leads() && garbage::collect(inner, deleter, &mut tried, Time::now()).await;
     }
 }

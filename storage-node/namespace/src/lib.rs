@@ -49,11 +49,11 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use chordfs_net::http_pool::HttpPool;
-use chordfs_types::{namespace::Time, ring_id::Neighbours};
+use chordfs_types::ring_id::Neighbours;
 use feed::Feed;
 use garbage::Deleter;
 use leader::LeaderHint;
@@ -460,10 +460,4 @@ fn raft_config(settings: &Settings) -> Result<Config, NamespaceError> {
         ..Config::default()
     };
     config.validate().map_err(|error| NamespaceError::Settings(error.to_string()))
-}
-
-/// The time as operations carry it.
-fn time_now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() }
 }

@@ -7,6 +7,7 @@
 //! All numbers little-endian. Entries have consecutive indexes and lie without gaps. What follows the last sound entry
 //! of the newest file was being written when the machine stopped: nobody was told it was durable, so it is cut off.
 
+use chordfs_files::sync_folder;
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
@@ -52,7 +53,7 @@ impl LogFile {
         header.extend_from_slice(&first.to_le_bytes());
         file.write_all(&header)?;
         file.sync_all()?;
-        sync_dir(dir)?;
+        sync_folder(dir)?;
         Ok(Self { path, file, first, offsets: vec![HEADER_BYTES] })
     }
 
@@ -139,11 +140,6 @@ pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// Makes created, renamed and removed names of `dir` durable.
-pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 pub fn damaged(path: &Path, what: &str) -> io::Error {

@@ -277,7 +277,7 @@ fn open_files(dir: &Path, purged: Option<LogId>) -> io::Result<(Vec<LogFile>, Ve
         entries.extend(read);
         files.push(file);
     }
-    log_file::sync_dir(dir)?;
+    chordfs_files::sync_folder(dir)?;
     Ok((files, entries))
 }
 

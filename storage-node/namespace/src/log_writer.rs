@@ -6,6 +6,7 @@
 //! On a full disk this thread waits for room: nothing is acknowledged meanwhile, which the other voters take for a slow
 //! disk, and nothing is lost. Any other error is the end of this log.
 
+use chordfs_files::sync_folder;
 use std::{
     io,
     path::PathBuf,
@@ -21,7 +22,7 @@ use openraft::storage::IOFlushed;
 use tokio::sync::oneshot;
 
 use super::{
-    log_file::{LogFile, encode_entry, sync_dir},
+    log_file::{LogFile, encode_entry},
     raft_types::{Entry, LogId, TypeConfig, Vote},
     room::{Room, is_full},
     small_file,
@@ -206,7 +207,7 @@ impl LogWriter {
     fn truncate(&mut self, index: u64) -> io::Result<()> {
         while self.files.last().is_some_and(|file| file.first() >= index) {
             self.files.pop().expect("there is one").remove()?;
-            sync_dir(&self.dir)?;
+            sync_folder(&self.dir)?;
         }
         self.files.last_mut().map_or(Ok(()), |file| file.truncate(index))
     }
@@ -220,7 +221,7 @@ impl LogWriter {
         while self.files.first().is_some_and(|file| file.next() <= upto.index + 1) {
             self.files.remove(0).remove()?;
         }
-        sync_dir(&self.dir)
+        sync_folder(&self.dir)
     }
 
     fn save_committed(&mut self) {

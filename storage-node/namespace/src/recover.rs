@@ -11,6 +11,7 @@
 //! voted in and that no elections of the others can have come near: a former member that is started with its old folder after all, and even one that has exactly this log, can
 //! only take the snapshot, and never lays new entries over tables that have not leapt.
 
+use chordfs_types::namespace::Time;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -32,7 +33,6 @@ use super::{
     log_store::LogStore,
     raft_types::{LogId, Member, StoredMembership, TypeConfig, Vote},
     state_machine::{State, StateMachine},
-    time_now,
 };
 
 /// Each election of the lost majority was a term, and this node need not have heard of one of them.
@@ -98,7 +98,7 @@ impl Recovery {
         let last = self.unheard_of(jump).await?;
         // First, as no entry may be of a later term than the vote. Whatever breaks off after this, running again does all.
         self.log.save_vote(&Vote::new(last.leader_id.term, uid)).await?;
-        self.machine.jump_ids(jump, last, time_now())?;
+        self.machine.jump_ids(jump, last, Time::now())?;
         self.machine.save_with(StoredMembership::new(Some(last), alone))?;
         self.log.purge(last).await?;
         self.log.save_committed(Some(last)).await?;

@@ -19,7 +19,6 @@ use super::{
     feed::Connection,
     leader::named,
     raft_types::{LoggedOp, Outcome},
-    time_now,
 };
 
 /// Larger operations are refused: they would hold up everybody else's.
@@ -119,7 +118,7 @@ impl Inner {
         if self.reigns().is_none() {
             return self.not_leader(self.leader());
         }
-        let logged = LoggedOp::new(&op, time_now());
+        let logged = LoggedOp::new(&op, Time::now());
         if logged.bytes() > MAX_OP_BYTES {
             let reason = format!("an operation of {} bytes; at most {MAX_OP_BYTES} are allowed", logged.bytes());
             return Response::Applied(Err(FsError::Invalid { reason }));

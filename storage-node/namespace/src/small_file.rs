@@ -4,15 +4,12 @@
 //! magic "CFrv" | format u32 | CRC32C of the value u32 | value (postcard)
 //! ```
 
-use std::{
-    fs::File,
-    io::{self, Write},
-    path::Path,
-};
+use std::{io, path::Path};
 
+use chordfs_files::{replace_durably, replace_without_sync};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::log_file::{damaged, sync_dir, too_new};
+use super::log_file::{damaged, too_new};
 
 const MAGIC: [u8; 4] = *b"CFrv";
 const VALUE_FORMAT: u32 = 1;
@@ -20,19 +17,12 @@ const HEAD_BYTES: usize = 12;
 
 /// Replaces the value durably: a crash leaves the old one or the new one.
 pub fn write<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
-    let temporary = dir.join(format!("{name}.new"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(&encode(value))?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, dir.join(name))?;
-    sync_dir(dir)
+    replace_durably(&dir.join(name), &encode(value))
 }
 
 /// Replaces the value without waiting for the disk: a crash of the machine may leave the old value, or damage.
 pub fn write_lazily<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
-    let temporary = dir.join(format!("{name}.new"));
-    std::fs::write(&temporary, encode(value))?;
-    std::fs::rename(&temporary, dir.join(name))
+    replace_without_sync(&dir.join(name), &encode(value))
 }
 
 pub fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {

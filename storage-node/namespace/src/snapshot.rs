@@ -13,11 +13,12 @@ use std::{
     sync::Arc,
 };
 
+use chordfs_files::rename_durably;
 use chordfs_tables::Tables;
 use openraft::StoredMembership;
 
 use super::{
-    log_file::{damaged, sync_dir, too_new},
+    log_file::{damaged, too_new},
     raft_types::{LogId, SnapshotMeta},
 };
 
@@ -104,8 +105,7 @@ fn write_body(mut out: BufWriter<&mut Summing>, meta: &SnapshotMeta, tables: &Ta
 /// Makes the sound and durable snapshot at `path` the current one.
 pub fn take_name(dir: &Path, path: &Path) -> io::Result<SnapshotFile> {
     let current = dir.join(NAME);
-    std::fs::rename(path, &current)?;
-    sync_dir(dir)?;
+    rename_durably(path, &current)?;
     SnapshotFile::open(current)
 }
 

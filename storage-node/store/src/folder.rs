@@ -12,11 +12,12 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use chordfs_files::{replace_durably, sync_folder};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -85,11 +86,6 @@ impl DataFolder {
     }
 }
 
-/// Makes the names in a folder durable: a new file is only there after a power cut when its folder was synced too.
-pub fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 fn make_folder(path: &Path) -> Result<(), FolderError> {
     match DirBuilder::new().recursive(true).create(path) {
         Ok(()) => Ok(()),
@@ -154,15 +150,8 @@ fn read_or_make_uid(folder: &Path) -> Result<u64, FolderError> {
 
 /// A file that after a crash is there as a whole or not at all.
 fn write_whole(folder: &Path, name: &str, text: &str) -> Result<(), FolderError> {
-    let (path, temporary) = (folder.join(name), folder.join(format!("{name}.new")));
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        sync_folder(folder)
-    };
-    write().map_err(|source| open_error("write", &path, source))
+    let path = folder.join(name);
+    replace_durably(&path, text.as_bytes()).map_err(|source| open_error("write", &path, source))
 }
 
 fn open_error(step: &'static str, path: &Path, source: io::Error) -> FolderError {

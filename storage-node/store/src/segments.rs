@@ -3,6 +3,7 @@
 //! Numbers only grow, so "later" and "greater" are the same. A sealed segment's file is opened when it is read and
 //! closed again when more than a set number are open, so the size of a store is not bounded by the limit on files.
 
+use chordfs_files::sync_folder;
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,
@@ -16,7 +17,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{StoreError, folder::sync_folder, segment::Segment};
+use super::{StoreError, segment::Segment};
 
 pub struct Segments {
     pub folder: PathBuf,

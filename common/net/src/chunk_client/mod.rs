@@ -35,7 +35,7 @@ use tokio::{
 use tracing::debug;
 
 use self::sync::Unsynced;
-use crate::{http_pool::HttpPool, router::Router};
+use crate::{backoff::Backoff, http_pool::HttpPool, router::Router};
 
 /// A chunk that is in no file so long after it was put will never be: a writer commits within seconds, and gives up within
 /// minutes. Until then the nodes remember what they have deleted.
@@ -164,23 +164,23 @@ fn try_deadline(bytes: usize) -> Duration {
     TRY_DEADLINE + Duration::from_secs_f64(bytes as f64 / SLOWEST_BYTES_PER_SECOND as f64)
 }
 
-/// Pauses between tries, growing, with jitter so that many writers do not come back at once; ends at the deadline.
+/// The tries of one operation, with pauses between them; ends at the deadline.
 struct Rounds {
     end: Instant,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 impl Rounds {
     fn new(deadline: Duration) -> Self {
-        Self { end: Instant::now() + deadline, pause: FIRST_PAUSE }
+        Self { end: Instant::now() + deadline, backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) }
     }
 
     async fn pause(&mut self, detail: impl FnOnce() -> String) -> Result<(), FsError> {
-        if Instant::now() + self.pause > self.end {
+        let pause = self.backoff.pause();
+        if Instant::now() + pause > self.end {
             return Err(FsError::NoReplica { detail: detail() });
         }
-        sleep(self.pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        sleep(pause).await;
         Ok(())
     }
 }

@@ -1,9 +1,8 @@
-//! One question to one node and its answer; and the pauses between questions.
+//! One question to one node and its answer.
 
 use std::{net::SocketAddr, time::Duration};
 
 use chordfs_types::namespace::{DecodeError, Response, calls, decode};
-use rand::Rng;
 use thiserror::Error;
 
 use crate::rpc::{RpcClient, RpcError, Value};
@@ -24,23 +23,5 @@ pub async fn ask(client: &RpcClient, request: &[u8], deadline: Duration) -> Resu
     match client.call(calls::NAMESPACE, vec![Value::Binary(request.to_vec())], deadline).await? {
         Value::Binary(bytes) => decode(&bytes).map_err(|error| AskError::Decode { address, error }),
         _ => Err(AskError::Shape { address }),
-    }
-}
-
-/// Pauses that double up to a bound, each shortened by chance so that many clients do not come back together.
-pub struct Backoff {
-    next: Duration,
-    most: Duration,
-}
-
-impl Backoff {
-    pub fn new(first: Duration, most: Duration) -> Self {
-        Self { next: first, most }
-    }
-
-    pub fn pause(&mut self) -> Duration {
-        let pause = self.next.mul_f64(rand::rng().random_range(0.5..1.0));
-        self.next = (self.next * 2).min(self.most);
-        pause
     }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Change, NamespaceOp, Reply, Request, Response, SessionId, encode},
+    namespace::{Change, NamespaceOp, Reply, Request, Response, SessionId, Time, encode},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -25,15 +25,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
 
-use super::{
-    SessionOptions,
-    ask::{Backoff, ask},
-    candidates::Candidates,
-    feed::Feed,
-    now,
-    opened::Opened,
-};
-use crate::rpc::RpcClient;
+use super::{SessionOptions, ask::ask, candidates::Candidates, feed::Feed, opened::Opened};
+use crate::{backoff::Backoff, rpc::RpcClient};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// For finding out whether a node is the leader.
@@ -249,7 +242,7 @@ impl Keeper {
             return Err(Refusal::Closing);
         }
         let change = Change::OpenSession { nonce: self.nonce, client: self.client.clone() };
-        let request = Request::Apply(NamespaceOp { origin: None, now: now(), change });
+        let request = Request::Apply(NamespaceOp { origin: None, now: Time::now(), change });
         match self.ask(client, request, OPEN_DEADLINE).await? {
             Response::Applied(Ok(Reply::Session { session, versions })) => {
                 Ok(self.begin(Opened::new(session, versions)))

@@ -5,11 +5,7 @@
 //! what an operation does: wait for a connection, ask, and ask again until its deadline. What the answers mean for files
 //! is the caller's business.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use chordfs_types::{
     chunk::Version,
@@ -25,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{chunk_client::Registry, rpc::RpcError};
+use crate::{backoff::Backoff, chunk_client::Registry, rpc::RpcError};
 
 mod ask;
 mod candidates;
@@ -35,7 +31,7 @@ mod opened;
 #[cfg(test)]
 mod tests;
 
-use ask::{AskError, Backoff, ask};
+use ask::{AskError, ask};
 use feed::Feed;
 use link::{Attached, Link};
 use opened::{BLOCK_VERSIONS, Opened};
@@ -322,14 +318,9 @@ impl Tries {
 
 /// Not yet of any session.
 fn unsigned(change: Change) -> Request {
-    Request::Apply(NamespaceOp { origin: None, now: now(), change })
+    Request::Apply(NamespaceOp { origin: None, now: Time::now(), change })
 }
 
 fn unexpected(response: &Response) -> FsError {
     FsError::Internal { detail: format!("the namespace answered another question: {response:?}") }
-}
-
-fn now() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() }
 }

@@ -16,6 +16,7 @@ pub mod decide;
 #[cfg(test)]
 mod tests;
 
+use chordfs_net::backoff::Backoff;
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -48,7 +49,6 @@ use tokio_util::sync::CancellationToken;
 use self::decide::{Heard, Next, REFUSES_FOR, Rank, Seat, View};
 use super::{
     Context as Aws,
-    backoff::Backoff,
     board::Topic,
     cloud::{CallError, Group},
 };
@@ -195,7 +195,7 @@ pub async fn find_ring(aws: &Aws) -> Vec<SocketAddr> {
             Next::Wait(why) => {
                 aws.standing.bid(Claim::Waiting);
                 aws.board.set_activity(format!("waits for a ring: {why}"));
-                search.backoff.pause(rand::random())
+                search.backoff.pause()
             }
         };
         sleep(pause).await;
@@ -337,7 +337,7 @@ impl<'a> Search<'a> {
             }
             None => {
                 self.list = None;
-                self.list_again = Some(Instant::now() + self.list_backoff.pause(rand::random()));
+                self.list_again = Some(Instant::now() + self.list_backoff.pause());
             }
         }
         self.list.as_ref().map(|(group, _)| group.clone())

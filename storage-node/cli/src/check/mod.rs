@@ -277,7 +277,7 @@ fn has(extent: &Extent, id: ChunkId) -> bool {
 
 /// Whether a page of extents tells all about a chunk. It begins at or before any chunk that is asked for in order.
 fn covers(extents: &[Extent], more: bool, index: u32) -> bool {
-    !more || extents.last().is_some_and(|last| u64::from(index) < u64::from(last.first) + u64::from(last.count))
+    !more || extents.last().is_some_and(|last| u64::from(index) < last.end())
 }
 
 #[cfg(test)]

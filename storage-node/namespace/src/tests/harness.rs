@@ -288,7 +288,7 @@ pub fn make(session: SessionId, sequence: u64, file: &str) -> NamespaceOp {
 
 pub fn by(session: SessionId, sequence: u64, change: Change) -> NamespaceOp {
     let origin = Some(OpId { session, sequence, answered_below: 0 });
-    NamespaceOp { origin, now: crate::time_now(), change }
+    NamespaceOp { origin, now: chordfs_types::namespace::Time::now(), change }
 }
 
 pub fn lookup(file: &str) -> Query {

@@ -15,7 +15,6 @@ use tokio::sync::watch;
 use tracing::warn;
 
 const FILE: &str = "ring.json";
-const TEMPORARY: &str = "ring.json.new";
 const FORMAT: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,10 +65,10 @@ impl SavedRing {
     }
 
     async fn write(&self, folder: &Path) -> Result<(), SavedError> {
-        let folder = folder.to_owned();
         let bytes = serde_json::to_vec_pretty(self).expect("plain data always encodes");
         let path = folder.join(FILE);
-        let written = tokio::task::spawn_blocking(move || replace(&folder, &bytes)).await;
+        let target = path.clone();
+        let written = tokio::task::spawn_blocking(move || chordfs_files::replace_durably(&target, &bytes)).await;
         match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(source)) => Err(SavedError::Write { path, source }),
@@ -81,15 +80,6 @@ impl SavedRing {
 #[derive(Deserialize)]
 struct Format {
     format: u32,
-}
-
-fn replace(folder: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = folder.join(TEMPORARY);
-    let mut file = std::fs::File::create(&temporary)?;
-    io::Write::write_all(&mut file, bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, folder.join(FILE))?;
-    std::fs::File::open(folder)?.sync_all()
 }
 
 /// Writes what changes, in a task of its own; of several changes in a row only the last.

@@ -143,9 +143,9 @@ impl Reader {
 
     /// Drops the extents before `first` and fetches those up to `last`.
     async fn load_extents(&mut self, first: u32, last: u32) -> Result<(), FsError> {
-        self.extents.retain(|extent| end_of(extent) > u64::from(first));
-        while self.more && self.extents.last().is_none_or(|extent| end_of(extent) <= u64::from(last)) {
-            let from = self.extents.last().map_or(u64::from(first), end_of);
+        self.extents.retain(|extent| extent.end() > u64::from(first));
+        while self.more && self.extents.last().is_none_or(|extent| extent.end() <= u64::from(last)) {
+            let from = self.extents.last().map_or(u64::from(first), Extent::end);
             let Ok(from) = u32::try_from(from) else { break };
             let ino = self.attr.ino;
             match self.service.namespace.query(Query::Extents { ino, from }).await? {
@@ -171,7 +171,7 @@ impl Reader {
     fn chunks_between(&self, first: u32, last: u32) -> Vec<ChunkRef> {
         let mut chunks = Vec::new();
         for extent in &self.extents {
-            let end = end_of(extent).min(u64::from(last) + 1);
+            let end = extent.end().min(u64::from(last) + 1);
             for index in u64::from(extent.first.max(first))..end {
                 let id = ChunkId { version: extent.version, index: index as u32 };
                 chunks.push(ChunkRef { file: self.attr.file.clone(), id });
@@ -179,11 +179,6 @@ impl Reader {
         }
         chunks
     }
-}
-
-/// The first chunk after the extent.
-fn end_of(extent: &Extent) -> u64 {
-    u64::from(extent.first) + u64::from(extent.count)
 }
 
 fn chunk_number(offset: u64, chunk_bytes: u64) -> Result<u32, FsError> {

@@ -11,8 +11,7 @@
 //! ```
 
 use std::{
-    fs::File,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -61,12 +60,7 @@ impl Mark {
 
     /// On the disk when this returns: nothing is judged before.
     fn write(&self, id: u64) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
-        writeln!(file, "{id:016x}")?;
-        file.sync_all()?;
-        std::fs::rename(&new, &self.path)?;
-        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        chordfs_files::replace_durably(&self.path, format!("{id:016x}\n").as_bytes())
     }
 }
 

@@ -168,8 +168,7 @@ impl Reader {
         self.saved = Instant::now();
         let path = file(&self.shared);
         let text = serde_json::to_vec(&self.pass).expect("plain data always encodes");
-        let new = path.with_extension("new");
-        if let Err(error) = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path)) {
+        if let Err(error) = chordfs_files::replace_without_sync(&path, &text) {
             debug!(path = %path.display(), %error, "where the scrub stands was not written down");
         }
     }

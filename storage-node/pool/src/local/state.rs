@@ -11,7 +11,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -68,14 +68,8 @@ impl StateFile {
 
     pub fn write(&self, nodes: Vec<Remembered>) -> Result<()> {
         let text = serde_json::to_vec_pretty(&Saved { format: FORMAT, nodes })?;
-        let temporary = self.path.with_extension("json.new");
-        let written = || -> io::Result<()> {
-            let mut file = File::create(&temporary)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &self.path)
-        };
-        written().with_context(|| format!("write {}", self.path.display()))
+        let written = chordfs_files::replace_durably(&self.path, &text);
+        written.with_context(|| format!("write {}", self.path.display()))
     }
 }
 

@@ -1,0 +1,77 @@
+//! Replacing a small file as a whole, so that a crash leaves its old contents or its new ones and never a mixture.
+//!
+//! The new contents are written to `PATH.new`, which then takes the name `PATH`. All calls block.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// Replaces the file at `path`. The new contents are on disk, under that name, when this returns.
+pub fn replace_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let temporary = temporary_path(path);
+    let mut file = File::create(&temporary)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    rename_durably(&temporary, path)
+}
+
+/// Replaces the file at `path` without waiting for the disk: after a crash of the process it has the old or the new
+/// contents, after a crash of the machine it may also be damaged. For what is cheap to lose.
+pub fn replace_without_sync(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let temporary = temporary_path(path);
+    fs::write(&temporary, contents)?;
+    fs::rename(&temporary, path)
+}
+
+/// Renames a file whose contents are on disk already; the new name is on disk when this returns.
+pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    match to.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => sync_folder(folder),
+        _ => sync_folder(Path::new(".")),
+    }
+}
+
+/// Makes created, renamed and removed names in a folder durable: a new file survives a power cut only once its folder
+/// has been synced too.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn temporary_path(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".new");
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_no_other_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ring.json");
+        for (replace, contents) in [
+            (replace_durably as fn(&Path, &[u8]) -> io::Result<()>, b"first".as_slice()),
+            (replace_without_sync, b"second"),
+            (replace_durably, b""),
+        ] {
+            replace(&path, contents).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), contents);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_longer_file_is_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("uid");
+        fs::write(folder.path().join("uid.new"), "half of a longer file").unwrap();
+        replace_durably(&path, b"short").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"short");
+    }
+}
