@@ -7,7 +7,7 @@
 use chordfs_net::backoff::Backoff;
 use std::time::{Duration, Instant};
 
-use chordfs_node::drain::{Drain, DrainOptions, Turn};
+use chordfs_node::drain::{Drain, DrainOptions, ExclusiveStart};
 use chordfs_replication::drain::DrainError;
 use chordfs_types::{admin::DrainPhase, rate_limit::RateLimit};
 use tokio::{
@@ -271,9 +271,9 @@ impl<'a> Leaving<'a> {
             return self.tell_refusal();
         }
         self.next_try = Instant::now() + TURN_EVERY;
-        match self.drain.begin_in_turn(options).await {
-            Ok(Turn::Begun) => self.began = true,
-            Ok(Turn::Waits { others }) => {
+        match self.drain.begin_exclusively(options).await {
+            Ok(ExclusiveStart::Started) => self.began = true,
+            Ok(ExclusiveStart::Waiting { others }) => {
                 let others: Vec<String> = others.iter().map(|node| node.ring_address().to_string()).collect();
                 self.aws.board.set_activity(format!("waits for its turn to drain, after {}", others.join(", ")));
             }

@@ -40,7 +40,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    drain::{self, Drain, DrainSettings, told_to_stop},
+    drain::{self, Drain, DrainSettings, shutdown_requested},
     driver::{self, DriverSettings, Load, RingHandle},
     files::{FileDefaults, FileService},
     http::{
@@ -146,7 +146,7 @@ pub async fn run_in(config: NodeConfig, around: Option<Arc<dyn HostEnvironment>>
     let attending = around.clone().map(|around| tokio::spawn(around.attend(drain.clone(), stop.clone())));
     let joined = tokio::select! {
         joined = take_place(&config, &node) => joined,
-        () = told_to_stop(&killed, None) => Ok(()),
+        () = shutdown_requested(&killed, None) => Ok(()),
     };
     if let (Some(around), Ok(())) = (&around, &joined) {
         around.placed();
@@ -175,7 +175,7 @@ pub async fn run_in(config: NodeConfig, around: Option<Arc<dyn HostEnvironment>>
 async fn serve(config: &NodeConfig, node: &Node, drain: &Drain, killed: &CancellationToken) -> Result<()> {
     let namespace = node.namespace.get().context("the namespace is started before the node serves")?;
     tokio::select! {
-        () = told_to_stop(killed, config.drain_on_term.then_some(drain)) => Ok(()),
+        () = shutdown_requested(killed, config.drain_on_term.then_some(drain)) => Ok(()),
         () = drain.finished() => Ok(()),
         reason = namespace.failed() => bail!("the namespace has stopped on this node: {reason}"),
     }

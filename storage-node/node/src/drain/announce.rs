@@ -1,11 +1,11 @@
-//! What nodes tell each other of drains, on the plane of administration.
+//! How nodes announce their drains to each other, on the administration port.
 //!
 //! ```text
-//! POST /drain/peer   {"ip", "port", "draining"}            that node drains (it says so again every few seconds), or does
-//!                    answer {"draining", "free_bytes",     no more; the answer is about the one that was told,
-//!                            "bid"}                        `bid` orders those that wait to drain, see `mutual_exclusion`
+//! POST /drain/peer   {"ip", "port", "draining"}            the sender drains (repeated every few seconds), or no longer
+//!                    answer {"draining", "free_bytes",     does; the answer describes the receiver, and its `bid` orders
+//!                            "bid"}                        the nodes that wait to drain, see `mutual_exclusion`
 //! ```
-//! A foreign node answers with no such thing; it keeps no chunks, so it is nobody to hand them to.
+//! A foreign node does not know this call; it keeps no chunks, so none can be handed to it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -41,45 +41,47 @@ impl Announcement {
 pub struct Acknowledgement {
     pub draining: bool,
     pub free_bytes: u64,
-    #[serde(default)]
-    #[serde(rename = "bid")]
+    #[serde(default, rename = "bid")]
     pub claim: Claim,
 }
 
-/// Tells all `members` but this node; those that answer, in the order of the ring, and how many do not.
+/// Announces to all `members` but this node. Returns those that answer, in the order of the ring, and how many do not.
 pub async fn announce_to_all(pool: &HttpPool, members: &[NodeRef], me: NodeRef, draining: bool) -> (Vec<Peer>, usize) {
     let others: Vec<NodeRef> =
         members.iter().filter(|node| node.ring_address() != me.ring_address()).copied().collect();
-    let told = join_all(others.iter().map(|node| announce(pool, *node, me, draining))).await;
-    let peers: Vec<Peer> = told.into_iter().flatten().collect();
-    let silent = others.len() - peers.len();
-    (peers, silent)
+    let answers = join_all(others.iter().map(|node| announce(pool, *node, me, draining))).await;
+    let peers: Vec<Peer> = answers.into_iter().flatten().collect();
+    let unresponsive = others.len() - peers.len();
+    (peers, unresponsive)
 }
 
-/// `None` if it does not answer, or not as one of ours does.
+/// `None` if the node does not answer, or does not answer as a node of ours.
 async fn announce(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> Option<Peer> {
-    let Acknowledgement { draining, free_bytes, .. } = tell(pool, to, me, draining).await?;
+    let Acknowledgement { draining, free_bytes, .. } = send(pool, to, me, draining).await?;
     Some(Peer { node: to, draining, free_bytes })
 }
 
-/// What a node that does not drain itself hears of another one's wish to. `None` as above.
+/// Asks another node for its claim to drain, for a node that does not drain itself. `None` as for `announce`.
 pub async fn ask_claim(pool: &HttpPool, to: NodeRef, me: NodeRef) -> Option<Claim> {
-    let Acknowledgement { draining, claim, .. } = tell(pool, to, me, false).await?;
+    let Acknowledgement { draining, claim, .. } = send(pool, to, me, false).await?;
     Some(if draining { Claim::Held } else { claim })
 }
 
-async fn tell(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> Option<Acknowledgement> {
+async fn send(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> Option<Acknowledgement> {
     let announcement = Announcement { ip: me.ip, port: me.port, draining };
     let body = Bytes::from(serde_json::to_vec(&announcement).expect("plain data always encodes"));
     let answer = pool.post(to.admin_address(), "/drain/peer", vec![body], DEADLINE).await;
-    let heard = answer.map_err(|error| error.to_string()).and_then(|answer| match answer.status.is_success() {
-        true => serde_json::from_slice(&answer.body).map_err(|error| error.to_string()),
-        false => Err(format!("{}: {}", answer.status, answer.text())),
+    let acknowledgement = answer.map_err(|error| error.to_string()).and_then(|answer| {
+        if answer.status.is_success() {
+            serde_json::from_slice(&answer.body).map_err(|error| error.to_string())
+        } else {
+            Err(format!("{}: {}", answer.status, answer.text()))
+        }
     });
-    match heard {
-        Ok(heard) => Some(heard),
+    match acknowledgement {
+        Ok(acknowledgement) => Some(acknowledgement),
         Err(reason) => {
-            debug!(peer = %to, reason, "does not hear of the drain");
+            debug!(peer = %to, reason, "the node does not acknowledge the announcement of the drain");
             None
         }
     }

@@ -1,7 +1,7 @@
-//! Whether a drain is under way, who may call it off, and until when.
+//! Whether a drain is running, and until when it can be cancelled.
 //!
-//! One lock decides between calling off and leaving: whichever comes first holds, and the other is told so. What is
-//! done about it is for `task`.
+//! One lock decides between cancelling and leaving: the first of the two wins, and the other one fails. `task` acts on the
+//! decision.
 #![deny(clippy::disallowed_methods)]
 
 use chordfs_replication::drain::DrainError;
@@ -10,116 +10,116 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-/// Why a drain goes on all the same, in words for the operator.
+/// Why a drain cannot be cancelled, in words for the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum CallOffError {
-    #[error("no drain is under way, so there is none to call off")]
+pub enum CancelDrainError {
+    #[error("no drain is under way, so there is none to cancel")]
     NoDrain,
-    #[error("its machine goes whether it is drained or not, so the drain cannot be called off")]
+    #[error("its machine terminates whether it is drained or not, so the drain cannot be cancelled")]
     MustGo,
     #[error(
-        "its chunks have their holders elsewhere and the ring was told that it leaves, which cannot be taken back; \
-         start it again with --join to take it in anew, best with an empty folder"
+        "its chunks have their holders elsewhere and it has announced its departure to the ring, which cannot be undone; \
+         to add the node again, start it with --join, best with an empty folder"
     )]
     TooLate,
 }
 
 /// A drain that has begun.
 #[derive(Clone, Debug, Default)]
-pub struct Run {
-    /// Somebody wants the node to stay, or it cannot go.
-    pub called_off: CancellationToken,
-    /// It has come to nothing, and everybody knows it.
+pub struct DrainRun {
+    /// An operator cancelled it, or it cannot be completed.
+    pub cancelled: CancellationToken,
+    /// It has ended without leaving, and the other nodes have been informed.
     ended: CancellationToken,
 }
 
-impl Run {
-    /// When a drain that was called off has ended.
+impl DrainRun {
+    /// Returns when a cancelled drain has ended.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
 }
 
 #[derive(Debug)]
-pub enum Begun {
-    Now(Run),
-    Already,
+pub enum BeginOutcome {
+    Started(DrainRun),
+    AlreadyRunning,
 }
 
 #[derive(Default)]
-pub struct Control(Mutex<State>);
+pub struct DrainControl(Mutex<ControlState>);
 
 #[derive(Default)]
-enum State {
+enum ControlState {
     #[default]
-    Rests,
-    Runs {
-        run: Run,
+    Idle,
+    Running {
+        run: DrainRun,
         must_go: bool,
     },
-    /// From here on there is no way back.
-    Leaves,
+    /// The drain can no longer be cancelled.
+    Leaving,
 }
 
-impl Control {
-    /// `must_go`: see [`super::DrainOptions`]; of one that runs already it becomes true and never false.
-    pub fn begin(&self, must_go: bool, stage: NodeState) -> Result<Begun, DrainError> {
+impl DrainControl {
+    /// `must_go`: see [`super::DrainOptions`]; a later call can set it for a running drain, and none can clear it.
+    pub fn begin(&self, must_go: bool, stage: NodeState) -> Result<BeginOutcome, DrainError> {
         let not_serving = |state: String| DrainError::NotServing { state };
         let mut state = self.0.lock();
         match &mut *state {
-            State::Rests if stage != NodeState::Serving => Err(not_serving(format!("{stage:?}").to_lowercase())),
-            State::Rests => {
-                let run = Run::default();
-                *state = State::Runs { run: run.clone(), must_go };
-                Ok(Begun::Now(run))
+            ControlState::Idle if stage != NodeState::Serving => Err(not_serving(format!("{stage:?}").to_lowercase())),
+            ControlState::Idle => {
+                let run = DrainRun::default();
+                *state = ControlState::Running { run: run.clone(), must_go };
+                Ok(BeginOutcome::Started(run))
             }
-            State::Runs { run, .. } if run.called_off.is_cancelled() => {
-                Err(not_serving("ending a drain that came to nothing".into()))
+            ControlState::Running { run, .. } if run.cancelled.is_cancelled() => {
+                Err(not_serving("ending a drain that was refused or cancelled".into()))
             }
-            State::Runs { must_go: must, .. } => {
+            ControlState::Running { must_go: must, .. } => {
                 *must |= must_go;
-                Ok(Begun::Already)
+                Ok(BeginOutcome::AlreadyRunning)
             }
-            State::Leaves => Ok(Begun::Already),
+            ControlState::Leaving => Ok(BeginOutcome::AlreadyRunning),
         }
     }
 
-    /// It will come to nothing: from here on nobody counts on it, and a new one can begin when it has [ended](Self::end).
-    pub fn give_up(&self) {
-        if let State::Runs { run, .. } = &*self.0.lock() {
-            run.called_off.cancel();
+    /// Marks the drain as failed. A new one can begin once this one has [ended](Self::end).
+    pub fn abandon(&self) {
+        if let ControlState::Running { run, .. } = &*self.0.lock() {
+            run.cancelled.cancel();
         }
     }
 
-    /// The drain breaks off now, wherever it is.
-    pub fn call_off(&self) -> Result<Run, CallOffError> {
+    /// Interrupts the drain wherever it is.
+    pub fn cancel(&self) -> Result<DrainRun, CancelDrainError> {
         match &*self.0.lock() {
-            State::Rests => Err(CallOffError::NoDrain),
-            State::Runs { must_go: true, .. } => Err(CallOffError::MustGo),
-            State::Runs { run, .. } => {
-                run.called_off.cancel();
+            ControlState::Idle => Err(CancelDrainError::NoDrain),
+            ControlState::Running { must_go: true, .. } => Err(CancelDrainError::MustGo),
+            ControlState::Running { run, .. } => {
+                run.cancelled.cancel();
                 Ok(run.clone())
             }
-            State::Leaves => Err(CallOffError::TooLate),
+            ControlState::Leaving => Err(CancelDrainError::TooLate),
         }
     }
 
-    /// Whether the node may tell the ring that it leaves. After a yes nobody can call it off.
+    /// Whether the node may announce its departure to the ring. Once this has returned true the drain cannot be cancelled.
     pub fn pass_the_point_of_no_return(&self) -> bool {
         let mut state = self.0.lock();
-        let goes = matches!(&*state, State::Runs { run, .. } if !run.called_off.is_cancelled());
+        let goes = matches!(&*state, ControlState::Running { run, .. } if !run.cancelled.is_cancelled());
         if goes {
-            *state = State::Leaves;
+            *state = ControlState::Leaving;
         }
         goes
     }
 
-    /// The drain came to nothing, and the node serves as before: the next one may begin.
+    /// The drain has failed or was cancelled, and the node serves as before: the next one may begin.
     pub fn end(&self) {
         let mut state = self.0.lock();
-        if let State::Runs { run, .. } = &*state {
+        if let ControlState::Running { run, .. } = &*state {
             run.ended.cancel();
-            *state = State::Rests;
+            *state = ControlState::Idle;
         }
     }
 }
@@ -128,66 +128,66 @@ impl Control {
 mod tests {
     use super::*;
 
-    fn begin(control: &Control, must_go: bool) -> Option<Run> {
+    fn begin(control: &DrainControl, must_go: bool) -> Option<DrainRun> {
         match control.begin(must_go, NodeState::Serving).expect("the node serves") {
-            Begun::Now(run) => Some(run),
-            Begun::Already => None,
+            BeginOutcome::Started(run) => Some(run),
+            BeginOutcome::AlreadyRunning => None,
         }
     }
 
     #[test]
-    fn a_drain_that_was_called_off_may_begin_again_once_it_has_ended() {
-        let control = Control::default();
-        assert_eq!(control.call_off().unwrap_err(), CallOffError::NoDrain);
+    fn a_cancelled_drain_may_begin_again_once_it_has_ended() {
+        let control = DrainControl::default();
+        assert_eq!(control.cancel().unwrap_err(), CancelDrainError::NoDrain);
         let run = begin(&control, false).expect("none ran before");
         assert!(begin(&control, false).is_none(), "one that runs goes on");
-        control.call_off().expect("it has not left");
-        control.call_off().expect("saying it twice is no fault");
-        assert!(run.called_off.is_cancelled() && !run.ended.is_cancelled());
+        control.cancel().expect("it has not left");
+        control.cancel().expect("cancelling is idempotent");
+        assert!(run.cancelled.is_cancelled() && !run.ended.is_cancelled());
         assert!(!control.pass_the_point_of_no_return(), "it stays");
-        control.begin(false, NodeState::Serving).expect_err("the others still take it for one that drains");
+        control.begin(false, NodeState::Serving).expect_err("the others still count it as draining");
         control.end();
         assert!(run.ended.is_cancelled());
-        assert!(!begin(&control, false).expect("the next one").called_off.is_cancelled());
+        assert!(!begin(&control, false).expect("the next one").cancelled.is_cancelled());
     }
 
-    /// It was told that its drain is under way already, and nothing drained.
+    /// Such a request used to be accepted as if the drain were running, and nothing drained.
     #[test]
-    fn who_asks_while_a_refused_drain_ends_is_told_so() {
-        let control = Control::default();
+    fn beginning_fails_while_a_refused_drain_ends() {
+        let control = DrainControl::default();
         begin(&control, false).unwrap();
-        control.give_up();
-        control.begin(true, NodeState::Serving).expect_err("that one comes to nothing");
+        control.abandon();
+        control.begin(true, NodeState::Serving).expect_err("that one has failed");
         control.end();
         assert!(begin(&control, true).is_some());
     }
 
     #[test]
-    fn who_has_told_the_ring_leaves() {
-        let control = Control::default();
+    fn after_its_announcement_the_node_leaves() {
+        let control = DrainControl::default();
         assert!(!control.pass_the_point_of_no_return());
         let run = begin(&control, false).unwrap();
         assert!(control.pass_the_point_of_no_return());
-        assert_eq!(control.call_off().unwrap_err(), CallOffError::TooLate);
-        assert!(!run.called_off.is_cancelled() && begin(&control, false).is_none());
+        assert_eq!(control.cancel().unwrap_err(), CancelDrainError::TooLate);
+        assert!(!run.cancelled.is_cancelled() && begin(&control, false).is_none());
         control.end();
-        assert_eq!(control.call_off().unwrap_err(), CallOffError::TooLate, "for good");
+        assert_eq!(control.cancel().unwrap_err(), CancelDrainError::TooLate, "for good");
     }
 
     #[test]
-    fn nobody_calls_off_what_must_go() {
-        let control = Control::default();
+    fn a_drain_that_must_go_cannot_be_cancelled() {
+        let control = DrainControl::default();
         begin(&control, false).unwrap();
         assert!(begin(&control, true).is_none(), "now it must go");
-        assert!(begin(&control, false).is_none(), "and an operator's word does not change that");
-        assert_eq!(control.call_off().unwrap_err(), CallOffError::MustGo);
+        assert!(begin(&control, false).is_none(), "and an operator's request does not change that");
+        assert_eq!(control.cancel().unwrap_err(), CancelDrainError::MustGo);
         assert!(control.pass_the_point_of_no_return());
     }
 
     #[test]
     fn only_a_node_that_serves_begins() {
         for stage in [NodeState::Starting, NodeState::Joining, NodeState::Draining, NodeState::Gone] {
-            let refused = Control::default().begin(false, stage).unwrap_err();
+            let refused = DrainControl::default().begin(false, stage).unwrap_err();
             assert!(matches!(refused, DrainError::NotServing { .. }), "{stage:?}");
         }
     }

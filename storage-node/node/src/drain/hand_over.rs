@@ -1,5 +1,5 @@
-//! Bringing what this node keeps to those who hold it without it. Set union, like repair: what a holder has already is
-//! not sent again, so a pass may break off anywhere and the next one goes on from there.
+//! Copying the chunks of this node to those that hold them after it has left. Set union, like repair: a chunk that its
+//! holder has already is not sent again, so a pass may be interrupted anywhere and the next one continues from there.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -18,137 +18,147 @@ use chordfs_types::{
 };
 use futures_util::future::join_all;
 
-use super::pace::{MOVE_BYTES, Pace};
+use super::pace::{DrainPace, MOVE_BYTES};
 use crate::{
     node::Node,
     replica::{departure::Fresh, peer::PeerError},
 };
 
-/// Moved in one request at most.
+/// The most chunks that one request carries.
 const MOVE_CHUNKS: usize = 1024;
 
-/// Why a step did not come to its end.
+/// Why a step of a drain failed.
 #[derive(Debug)]
-pub enum Trouble {
-    /// Trying again will not help.
+pub enum StepError {
+    /// A retry would fail as well.
     Final(DrainError),
-    /// It may go better in a moment.
-    Again(String),
+    /// A retry may succeed.
+    Retry(String),
 }
 
-impl From<DrainError> for Trouble {
+impl From<DrainError> for StepError {
     fn from(error: DrainError) -> Self {
         Self::Final(error)
     }
 }
 
-/// An arc of which somebody lacks something.
-pub struct Todo {
+/// An arc, and those of its future holders that lack some of its chunks.
+pub struct IncompleteArc {
     arc: RingArc,
     lacking: Vec<NodeRef>,
 }
 
-/// What there is to do at the beginning of a pass.
+/// What a pass has to copy, estimated at its beginning.
 #[derive(Default)]
-pub struct Assay {
-    pub todo: Vec<Todo>,
+pub struct Estimate {
+    pub incomplete: Vec<IncompleteArc>,
     pub needs: Vec<Need>,
-    /// Copies that are missing, about.
+    /// About how many copies are missing.
     pub left: Left,
-    /// All that hold something of what is here.
+    /// All future holders of the chunks of this node.
     pub holders: HashSet<NodeRef>,
 }
 
-/// Compares what is here, arc by arc, with what its future holders have.
-pub async fn assay(node: &Node, heirs: &Heirs) -> Result<Assay, Trouble> {
+/// Compares the chunks of this node, arc by arc, with those of their future holders.
+pub async fn estimate(node: &Node, remaining: &Heirs) -> Result<Estimate, StepError> {
     let stats = with_store(node, |store| Ok(store.stats())).await?;
     let record_bytes = stats.live_bytes / stats.chunks.max(1);
-    let mut assay = Assay::default();
-    for (arc, holders) in heirs.arcs() {
+    let mut estimate = Estimate::default();
+    for (arc, holders) in remaining.arcs() {
         let (count, digest) = with_store(node, move |store| Ok(store.digest(arc))).await?;
         if count == 0 {
             continue;
         }
         let mut lacking = Vec::new();
         let asked = holders.iter().map(|holder| node.peers.digest(holder, arc));
-        for (holder, theirs) in holders.iter().zip(join_all(asked).await) {
-            let theirs = theirs.map_err(|error| again(&error))?;
-            if (theirs.count, theirs.digest) != (count, digest) {
-                let missing = count.saturating_sub(theirs.count);
+        for (holder, tremaining) in holders.iter().zip(join_all(asked).await) {
+            let tremaining = tremaining.map_err(|error| retry(&error))?;
+            if (tremaining.count, tremaining.digest) != (count, digest) {
+                let missing = count.saturating_sub(tremaining.count);
                 let bytes = missing * record_bytes;
-                assay.left = assay.left.and(Left { chunks: missing, bytes });
-                assay.needs.push(Need { node: *holder, bytes });
+                estimate.left = estimate.left.and(Left { chunks: missing, bytes });
+                estimate.needs.push(Need { node: *holder, bytes });
                 lacking.push(*holder);
             }
         }
-        assay.holders.extend(holders);
+        estimate.holders.extend(holders);
         if !lacking.is_empty() {
-            assay.todo.push(Todo { arc, lacking });
+            estimate.incomplete.push(IncompleteArc { arc, lacking });
         }
     }
-    Ok(assay)
+    Ok(estimate)
 }
 
-/// Afterwards those that lacked something of the arc have all that was here when this began.
-pub async fn hand_on(node: &Node, pace: &Pace, todo: &Todo) -> Result<(), Trouble> {
-    let (arc, mut token) = (todo.arc, Some(0));
+/// Copies an arc: afterwards its future holders have every chunk that was here when this began.
+pub async fn hand_over_arc(node: &Node, pace: &DrainPace, incomplete: &IncompleteArc) -> Result<(), StepError> {
+    let (arc, mut token) = (incomplete.arc, Some(0));
     while let Some(from) = token {
         let page = with_store(node, move |store| store.list(arc, from, MAX_BATCH_CHUNKS)).await?;
-        bring_to_all(node, Some(pace), &todo.lacking, &page.chunks).await?;
+        copy_to_all(node, Some(pace), &incomplete.lacking, &page.chunks).await?;
         token = page.next;
     }
     Ok(())
 }
 
-/// The same for what was stored lately. At once, as writes go: programs may wait for it, and a drain that is slower than
-/// they are would never end.
-pub async fn hand_on_fresh(node: &Node, heirs: &Heirs, fresh: &Fresh) -> Result<HashSet<NodeRef>, Trouble> {
+/// Copies chunks that were stored lately. Not rate-limited, as writes are not: programs may wait for it, and a drain that
+/// is slower than they are would never end.
+pub async fn hand_over_fresh(node: &Node, remaining: &Heirs, fresh: &Fresh) -> Result<HashSet<NodeRef>, StepError> {
     let mut by_owner: BTreeMap<u32, Vec<ListedChunk>> = BTreeMap::new();
     for listed in &fresh.chunks {
-        if let Some(owner) = heirs.holders_of(listed.chunk.key()).first() {
+        if let Some(owner) = remaining.holders_of(listed.chunk.key()).first() {
             by_owner.entry(owner.id.0).or_default().push(listed.clone());
         }
     }
     let mut touched = HashSet::new();
     for chunks in by_owner.into_values() {
-        let holders = heirs.holders_of(chunks[0].chunk.key());
-        bring_to_all(node, None, &holders, &chunks).await?;
+        let holders = remaining.holders_of(chunks[0].chunk.key());
+        copy_to_all(node, None, &holders, &chunks).await?;
         touched.extend(holders);
     }
     Ok(touched)
 }
 
-/// What these nodes have, they have on their disks.
-pub async fn sync(node: &Node, holders: &HashSet<NodeRef>) -> Result<(), Trouble> {
+/// Makes these nodes write everything they have to their disks.
+pub async fn sync(node: &Node, holders: &HashSet<NodeRef>) -> Result<(), StepError> {
     let synced = join_all(holders.iter().map(|holder| node.peers.sync(holder))).await;
-    synced.into_iter().collect::<Result<(), PeerError>>().map_err(|error| again(&error))
+    synced.into_iter().collect::<Result<(), PeerError>>().map_err(|error| retry(&error))
 }
 
-async fn bring_to_all(
+async fn copy_to_all(
     node: &Node,
-    pace: Option<&Pace>,
+    pace: Option<&DrainPace>,
     holders: &[NodeRef],
     chunks: &[ListedChunk],
-) -> Result<(), Trouble> {
-    let brought = join_all(holders.iter().map(|holder| bring(node, pace, holder, chunks))).await;
-    brought.into_iter().collect()
+) -> Result<(), StepError> {
+    let copied = join_all(holders.iter().map(|holder| copy_missing(node, pace, holder, chunks))).await;
+    copied.into_iter().collect()
 }
 
-/// What is not here any more, because it was deleted meanwhile or is damaged, cannot be brought and is left out.
-async fn bring(node: &Node, pace: Option<&Pace>, holder: &NodeRef, chunks: &[ListedChunk]) -> Result<(), Trouble> {
+/// Skips chunks that are no longer here because they were deleted meanwhile or are damaged.
+async fn copy_missing(
+    node: &Node,
+    pace: Option<&DrainPace>,
+    holder: &NodeRef,
+    chunks: &[ListedChunk],
+) -> Result<(), StepError> {
     for group in chunks.chunks(MAX_BATCH_CHUNKS) {
         let refs: Vec<ChunkRef> = group.iter().map(|listed| listed.chunk.clone()).collect();
-        let has = node.peers.has(holder, &refs).await.map_err(|error| again(&error))?;
+        let has = node.peers.has(holder, &refs).await.map_err(|error| retry(&error))?;
         let missing: Vec<&ListedChunk> =
             group.iter().zip(has).filter(|(_, has)| !has).map(|(listed, _)| listed).collect();
-        for batch in batches(&missing, pace.map_or(MOVE_BYTES, Pace::batch_bytes)) {
+        for batch in batches(&missing, pace.map_or(MOVE_BYTES, DrainPace::batch_bytes)) {
             send(node, pace, holder, batch).await?;
         }
     }
     Ok(())
 }
 
-async fn send(node: &Node, pace: Option<&Pace>, holder: &NodeRef, batch: &[&ListedChunk]) -> Result<(), Trouble> {
+async fn send(
+    node: &Node,
+    pace: Option<&DrainPace>,
+    holder: &NodeRef,
+    batch: &[&ListedChunk],
+) -> Result<(), StepError> {
     let moved =
         Left { chunks: batch.len() as u64, bytes: batch.iter().map(|listed| u64::from(listed.data_bytes)).sum() };
     if let Some(pace) = pace {
@@ -162,15 +172,15 @@ async fn send(node: &Node, pace: Option<&Pace>, holder: &NodeRef, batch: &[&List
     node.peers.put(holder, records, Durability::Disk).await.map_err(|error| match error {
         PeerError::NoSpace { node: full } => {
             let left = node.departure.status().map_or(0, |status| status.bytes_left);
-            Trouble::Final(DrainError::NoSpace { node: full, needed_mib: left.div_ceil(1 << 20), free_mib: 0 })
+            StepError::Final(DrainError::NoSpace { node: full, needed_mib: left.div_ceil(1 << 20), free_mib: 0 })
         }
-        other => again(&other),
+        other => retry(&other),
     })?;
     node.departure.change_progress(|progress| progress.sent(moved, Instant::now()));
     Ok(())
 }
 
-/// As many as one request may carry, by number and by bytes.
+/// Cuts `listed` into what one request may carry, by number and by bytes.
 fn batches<'a, 'b>(listed: &'b [&'a ListedChunk], most_bytes: u64) -> Vec<&'b [&'a ListedChunk]> {
     let (mut rest, mut batches) = (listed, Vec::new());
     while !rest.is_empty() {
@@ -186,17 +196,17 @@ fn batches<'a, 'b>(listed: &'b [&'a ListedChunk], most_bytes: u64) -> Vec<&'b [&
     batches
 }
 
-fn again(error: &PeerError) -> Trouble {
-    Trouble::Again(error.to_string())
+fn retry(error: &PeerError) -> StepError {
+    StepError::Retry(error.to_string())
 }
 
 async fn with_store<T: Send + 'static>(
     node: &Node,
     work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, Trouble> {
+) -> Result<T, StepError> {
     let store = node.store.clone();
     let done = tokio::task::spawn_blocking(move || work(&store)).await;
-    done.expect("the store does not panic").map_err(|error| Trouble::Again(error.to_string()))
+    done.expect("the store does not panic").map_err(|error| StepError::Retry(error.to_string()))
 }
 
 #[cfg(test)]
@@ -217,7 +227,7 @@ mod tests {
         };
         assert_eq!(cut(9, 1 << 20), [4, 4, 1]);
         assert_eq!(cut(1500, 10), [1024, 476]);
-        assert_eq!(cut(2, 5 << 20), [1, 1], "one that is larger than a batch goes alone");
+        assert_eq!(cut(2, 5 << 20), [1, 1], "a chunk that is larger than a batch is sent alone");
         assert!(cut(0, 1).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The drain of this node as others hold it: they begin it, call it off, or wait for its end.
+//! The handle to this node's drain: begins it, cancels it, waits for its end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,30 +11,30 @@ use chordfs_types::{
 use tracing::info;
 
 use super::{
-    control::{Begun, CallOffError, Control},
-    pace::Pace,
-    task::Task,
+    control::{BeginOutcome, CancelDrainError, DrainControl},
+    pace::DrainPace,
+    task::DrainTask,
 };
 use crate::node::Node;
 
 #[derive(Clone, Debug)]
 pub struct DrainSettings {
-    /// A drain on which nothing gets on for this long is given up.
-    pub patience: Duration,
-    /// A node that is only restarting comes back within this; too few of them after it are too few.
-    pub look_patience: Duration,
+    /// A drain that makes no progress for this long is given up.
+    pub stall_timeout: Duration,
+    /// How long missing nodes may take to answer, as they may only be restarting, before the drain is refused.
+    pub members_timeout: Duration,
     pub vote_deadline: Duration,
-    /// Puts wait no longer than this for the end of the drain; otherwise it goes on, and ends a little later.
+    /// Puts wait no longer than this for the node to leave; if that takes longer, they continue and the node retries.
     pub fence: Duration,
-    /// How long questions are still answered after leaving.
+    /// How long requests are still answered after leaving.
     pub grace: Duration,
 }
 
 impl Default for DrainSettings {
     fn default() -> Self {
         Self {
-            patience: Duration::from_secs(60),
-            look_patience: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(60),
+            members_timeout: Duration::from_secs(5),
             vote_deadline: Duration::from_secs(60),
             fence: Duration::from_secs(8),
             grace: Duration::from_secs(3),
@@ -44,36 +44,36 @@ impl Default for DrainSettings {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DrainOptions {
-    /// Leave also when fewer than three nodes stay.
+    /// Leave even if fewer than three nodes remain.
     pub allow_fewer_copies: bool,
-    /// What this drain may send in a second; `None`: what repair may, together with it.
+    /// What this drain may send in a second; `None`: it shares the limit of repair.
     pub rate: Option<RateLimit>,
-    /// The machine goes whatever anybody wants, so nobody may call the drain off.
+    /// The machine terminates in any case, so the drain cannot be cancelled.
     pub must_go: bool,
 }
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Drain(pub(super) Arc<Task>);
+pub struct Drain(pub(super) Arc<DrainTask>);
 
 impl Drain {
     pub fn new(node: Arc<Node>, pool: Arc<HttpPool>, settings: DrainSettings) -> Self {
-        let pace = Pace::new(node.traffic.clone());
-        let (control, finished) = (Control::default(), Default::default());
-        Self(Arc::new(Task { node, pool, settings, control, pace, finished }))
+        let pace = DrainPace::new(node.traffic.clone());
+        let (control, finished) = (DrainControl::default(), Default::default());
+        Self(Arc::new(DrainTask { node, pool, settings, control, pace, finished }))
     }
 
-    /// Begins a drain in the background. One that runs already goes on, at the rate given now if there is one.
+    /// Begins a drain in the background. A running drain continues, with the new rate if `options` has one.
     pub fn begin(&self, options: DrainOptions) -> Result<(), DrainError> {
-        let Task { node, control, pace, .. } = &*self.0;
+        let DrainTask { node, control, pace, .. } = &*self.0;
         match control.begin(options.must_go, node.stage.get())? {
-            Begun::Already => {
+            BeginOutcome::AlreadyRunning => {
                 if let Some(rate) = options.rate {
                     let limit = pace.set(Some(rate));
                     node.departure.change_progress(|progress| progress.limit_to(limit));
                 }
             }
-            Begun::Now(run) => {
+            BeginOutcome::Started(run) => {
                 let limit = pace.set(options.rate);
                 node.stage.set(NodeState::Draining);
                 node.departure.set_progress(DrainProgress::begin(limit));
@@ -85,13 +85,13 @@ impl Drain {
         Ok(())
     }
 
-    /// Returns when the node serves as before and the others know it.
-    pub async fn call_off(&self) -> Result<(), CallOffError> {
-        self.0.control.call_off()?.ended().await;
+    /// Cancels the drain. Returns when the node serves as before and has announced that to the other nodes.
+    pub async fn cancel(&self) -> Result<(), CancelDrainError> {
+        self.0.control.cancel()?.ended().await;
         Ok(())
     }
 
-    /// When the node has left the ring and the grace is over.
+    /// Returns when the node has left the ring and the grace period is over.
     pub async fn finished(&self) {
         self.0.finished.cancelled().await;
     }

@@ -1,10 +1,10 @@
-//! A drain over HTTP, on the plane of administration; beside it what `announce` sends.
+//! Drains over HTTP, on the administration port, and the receiving side of `announce`.
 //!
 //! | request | answer |
 //! |---|---|
-//! | `POST /drain?allow_fewer_copies=B&rate=R` | 202 with JSON of [`DrainStatus`]; 409 where the node cannot be drained now |
-//! | `DELETE /drain` | 200 with the same once the node serves as before; 409 where there is no drain to call off any more |
-//! | `GET /drain` | JSON of the last drain's [`DrainStatus`], or null |
+//! | `POST /drain?allow_fewer_copies=B&rate=R` | 202 with the [`DrainStatus`] as JSON; 409 if the node cannot be drained now |
+//! | `DELETE /drain` | 200 with the [`DrainStatus`] once the node serves as before; 409 if no drain can be cancelled |
+//! | `GET /drain` | the last drain's [`DrainStatus`] as JSON, or null |
 
 use std::sync::Arc;
 
@@ -27,12 +27,12 @@ use super::{
 };
 use crate::node::Node;
 
-type Refusal = (StatusCode, String);
+type DrainHttpError = (StatusCode, String);
 
 /// Has no fallback.
 pub fn routes(node: Arc<Node>, drain: Drain) -> Router {
-    let of_this_node = Router::new().route("/drain", get(status).post(begin).delete(call_off)).with_state(drain);
-    of_this_node.merge(Router::new().route("/drain/peer", post(hear)).with_state(node))
+    let of_this_node = Router::new().route("/drain", get(status).post(begin).delete(cancel)).with_state(drain);
+    of_this_node.merge(Router::new().route("/drain/peer", post(receive_announcement)).with_state(node))
 }
 
 #[derive(Deserialize)]
@@ -44,7 +44,7 @@ struct Params {
 }
 
 impl Params {
-    fn options(self) -> Result<DrainOptions, Refusal> {
+    fn options(self) -> Result<DrainOptions, DrainHttpError> {
         let rate = self.rate.map(|rate| rate.parse::<RateLimit>()).transpose();
         let rate = rate.map_err(|reason| (StatusCode::BAD_REQUEST, reason))?;
         Ok(DrainOptions { allow_fewer_copies: self.allow_fewer_copies, rate, must_go: false })
@@ -54,13 +54,13 @@ impl Params {
 async fn begin(
     State(drain): State<Drain>,
     Query(params): Query<Params>,
-) -> Result<(StatusCode, Json<Option<DrainStatus>>), Refusal> {
+) -> Result<(StatusCode, Json<Option<DrainStatus>>), DrainHttpError> {
     drain.begin(params.options()?).map_err(|error| (StatusCode::CONFLICT, error.to_string()))?;
     Ok((StatusCode::ACCEPTED, Json(drain.status())))
 }
 
-async fn call_off(State(drain): State<Drain>) -> Result<Json<Option<DrainStatus>>, Refusal> {
-    drain.call_off().await.map_err(|error| (StatusCode::CONFLICT, error.to_string()))?;
+async fn cancel(State(drain): State<Drain>) -> Result<Json<Option<DrainStatus>>, DrainHttpError> {
+    drain.cancel().await.map_err(|error| (StatusCode::CONFLICT, error.to_string()))?;
     Ok(Json(drain.status()))
 }
 
@@ -68,7 +68,10 @@ async fn status(State(drain): State<Drain>) -> Json<Option<DrainStatus>> {
     Json(drain.status())
 }
 
-async fn hear(State(node): State<Arc<Node>>, body: Bytes) -> Result<Json<Acknowledgement>, Refusal> {
+async fn receive_announcement(
+    State(node): State<Arc<Node>>,
+    body: Bytes,
+) -> Result<Json<Acknowledgement>, DrainHttpError> {
     let bad = |error: serde_json::Error| {
         let expected = r#"the body must be JSON like {"ip": "10.0.0.1", "port": 5057, "draining": true}"#;
         (StatusCode::BAD_REQUEST, format!("{expected}: {error}"))

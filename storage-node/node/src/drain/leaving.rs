@@ -1,8 +1,8 @@
-//! The moment of leaving, which is fenced: puts wait while the last of what was stored is handed over and the ring is
-//! told, and then go where it says.
+//! The moment of leaving, which is fenced: puts wait while the last stored chunks are handed over and the departure is
+//! announced to the ring, and are then sent on to the next node.
 //!
-//! The word to the ring is the point of no return. Up to it everything can be taken back; who wants that and who leaves
-//! are kept apart by `control`.
+//! That announcement is the point of no return: until then everything can be undone. `control` decides between a
+//! concurrent cancellation and leaving.
 
 use std::collections::HashSet;
 
@@ -16,35 +16,38 @@ use tracing::warn;
 
 use super::{
     DrainOptions,
-    hand_over::{self, Trouble},
-    task::Task,
+    hand_over::{self, StepError},
+    task::DrainTask,
 };
 
-/// How a try to leave ended.
-pub enum Leaving {
+/// How an attempt to leave ended.
+pub enum LeaveOutcome {
     Left,
-    /// The ring is another one now, or the vote came back: from the beginning.
-    Changed,
+    /// The members of the ring have changed, or the node votes again: the drain has to start over.
+    RingChanged,
 }
 
-impl Task {
-    /// Puts wait from here on, until the node has left or has found that it cannot yet.
+impl DrainTask {
+    /// Lets puts wait until the node has left or has found that it cannot leave yet.
     pub(super) async fn leave(
         &self,
-        heirs: &Heirs,
+        remaining: &Heirs,
         holders: HashSet<NodeRef>,
         options: DrainOptions,
-    ) -> Result<Leaving, Trouble> {
-        let late = |_| Trouble::Again(format!("the last writes took over {:?}", self.settings.fence));
+    ) -> Result<LeaveOutcome, StepError> {
+        let late = |_| StepError::Retry(format!("the last writes took over {:?}", self.settings.fence));
         let fence = timeout(self.settings.fence, self.node.departure.fence()).await.map_err(late)?;
-        let last = timeout(self.settings.fence, self.hand_over_last(heirs, holders, options)).await.map_err(late)??;
+        let last =
+            timeout(self.settings.fence, self.hand_over_last(remaining, holders, options)).await.map_err(late)??;
         let view = self.node.ring.neighbours();
-        let (Some(members), Some(heir)) = (last, plan::view_of_heir(&view)) else { return Ok(Leaving::Changed) };
+        let (Some(members), Some(heir)) = (last, plan::view_of_heir(&view)) else {
+            return Ok(LeaveOutcome::RingChanged);
+        };
         if !self.control.pass_the_point_of_no_return() {
-            // Called off in this very moment: whoever waits for that breaks this off.
+            // Cancelled in this very moment: `run` drops this future.
             return std::future::pending().await;
         }
-        // From here on there is no way back. The ring's task carries the word out, if late.
+        // The node can no longer stay. The ring's task completes the announcement even if this call times out.
         if let Err(error) = self.node.ring.leave().await {
             warn!(%error, "the ring is slow to let this node go");
         }
@@ -53,20 +56,20 @@ impl Task {
         self.phase(DrainPhase::Left);
         drop(fence);
         self.node.ring.say_left(&view, &members).await;
-        Ok(Leaving::Left)
+        Ok(LeaveOutcome::Left)
     }
 
-    /// The other members, or `None` if they are not those any more to whom everything was handed over.
+    /// Returns the other members, or `None` if they are no longer those to which everything was handed over.
     async fn hand_over_last(
         &self,
-        heirs: &Heirs,
+        remaining: &Heirs,
         mut holders: HashSet<NodeRef>,
         options: DrainOptions,
-    ) -> Result<Option<Vec<NodeRef>>, Trouble> {
-        holders.extend(self.hand_over_fresh(heirs).await?);
+    ) -> Result<Option<Vec<NodeRef>>, StepError> {
+        holders.extend(self.hand_over_fresh(remaining).await?);
         hand_over::sync(&self.node, &holders).await?;
-        let (peers, silent) = self.greet(true).await.map_err(Trouble::Again)?;
-        let same = plan::heirs(&peers, silent, options.allow_fewer_copies).as_ref() == Ok(heirs);
+        let (peers, unresponsive) = self.announce(true).await.map_err(StepError::Retry)?;
+        let same = plan::heirs(&peers, unresponsive, options.allow_fewer_copies).as_ref() == Ok(remaining);
         let done = same && self.node.namespace().is_let_go().await;
         Ok(done.then(|| peers.iter().map(|peer| peer.node).collect()))
     }

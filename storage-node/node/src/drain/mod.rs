@@ -1,35 +1,35 @@
-//! Leaving the ring while still serving: every chunk gets its full set of holders elsewhere, the vote on the namespace is
-//! given up, the neighbours are told, and the process ends.
+//! Leaving the ring while still serving: every chunk gets its full set of holders elsewhere, the node gives up its vote on
+//! the namespace, announces its departure to its neighbours, and ends the process.
 //!
 //! | file | what |
 //! |---|---|
-//! | `control.rs` | whether one is under way, and who may call it off until when |
-//! | `handle.rs`, `in_turn.rs` | beginning it, at once or when it is this node's turn; calling it off |
+//! | `control.rs` | whether a drain is running, and until when it can be cancelled |
+//! | `handle.rs`, `exclusive.rs` | beginning it, at once or one node after the other; cancelling it |
 //! | `task.rs`, `leaving.rs` | carrying it out, step by step; the moment of leaving, after which there is no way back |
-//! | `hand_over.rs` | bringing chunks to their future holders |
-//! | `pace.rs`, `patience.rs` | how fast that may go, and how long it may not get on |
-//! | `announce.rs`, `http.rs` | telling the other nodes; the operator's calls |
-//! | `signals.rs` | SIGTERM as the word to drain |
+//! | `hand_over.rs` | copying chunks to their future holders |
+//! | `pace.rs`, `stall_timeout.rs` | its rate limit, and how long it may make no progress |
+//! | `announce.rs`, `http.rs` | announcing it to the other nodes; the operator's calls |
+//! | `signals.rs` | SIGTERM as a drain request |
 //!
 //! What a drain decides is in the crate `chordfs-replication`; what writers, repair and the ring's calls have to know of it is
 //! `replica::departure`.
 
 mod announce;
 mod control;
+mod exclusive;
 mod hand_over;
 mod handle;
 mod http;
-mod in_turn;
 mod leaving;
 mod pace;
-mod patience;
 mod signals;
+mod stall_timeout;
 mod task;
 
 pub use self::{
-    control::CallOffError,
+    control::CancelDrainError,
+    exclusive::ExclusiveStart,
     handle::{Drain, DrainOptions, DrainSettings},
     http::routes,
-    in_turn::Turn,
-    signals::told_to_stop,
+    signals::shutdown_requested,
 };

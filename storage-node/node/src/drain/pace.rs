@@ -1,8 +1,8 @@
-//! How fast a drain sends what it hands over: as all copying in the background, or at a rate of its own.
+//! How fast a drain hands chunks over: within the limit of all background copying, or at a rate of its own.
 //!
 //! Without a rate of its own it shares the bucket of repair and filling, so that all of them together stay below the one
-//! limit the operator set. The rate may change at any moment, also for what waits already: a machine that had hours left
-//! may learn that it has two minutes.
+//! limit the operator set. The rate may change at any moment, also for batches that wait already: a machine that had hours
+//! left may learn that it has two minutes.
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,22 +13,22 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::replica::traffic::Traffic;
 
-/// Moved in one request at most; at a low rate less, so that a request goes every second or so.
+/// The most that one request carries; at a low rate it carries less, so that one is sent every second or so.
 pub const MOVE_BYTES: u64 = 4 << 20;
 const LEAST_MOVE_BYTES: u64 = 64 << 10;
 
-pub struct Pace {
+pub struct DrainPace {
     shared: Arc<Traffic>,
     own: Mutex<Option<Bucket>>,
     changes: watch::Sender<()>,
 }
 
-impl Pace {
+impl DrainPace {
     pub fn new(shared: Arc<Traffic>) -> Self {
         Self { shared, own: Mutex::new(None), changes: watch::Sender::new(()) }
     }
 
-    /// `None`: as repair. Returns what holds from now on.
+    /// `None`: shares the limit of repair. Returns the limit that holds from now on.
     pub fn set(&self, rate: Option<RateLimit>) -> RateLimit {
         *self.own.lock() = rate.map(|rate| Bucket::new(rate, Instant::now()));
         self.changes.send_replace(());
@@ -47,11 +47,11 @@ impl Pace {
             let own = self.own.lock().as_mut().map(|own| own.take(bytes, Instant::now()));
             let (wait, shared) = match own {
                 Some(wait) => (wait, None),
-                None => (self.shared.take(bytes), Some(Taken { from: &self.shared, bytes })),
+                None => (self.shared.take(bytes), Some(Reservation { from: &self.shared, bytes })),
             };
             tokio::select! {
                 () = sleep(wait) => {
-                    // It goes now, so it stays taken.
+                    // It is sent now, so the reservation is used up.
                     shared.into_iter().for_each(std::mem::forget);
                     return;
                 }
@@ -61,13 +61,13 @@ impl Pace {
     }
 }
 
-/// Taken out of the shared bucket for what has not gone; put back when it is dropped.
-struct Taken<'a> {
+/// Bytes taken out of the shared bucket for a batch that has not been sent; put back when it is dropped.
+struct Reservation<'a> {
     from: &'a Traffic,
     bytes: u64,
 }
 
-impl Drop for Taken<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.from.refund(self.bytes);
     }
@@ -85,7 +85,7 @@ mod tests {
         Arc::new(Traffic::new(RateLimit(Some(rate))))
     }
 
-    /// A day passes before the second piece may go.
+    /// Whether the bucket is in debt for about a day.
     fn pays_off_for_a_day(traffic: &Traffic) -> bool {
         let wait = traffic.take(0);
         wait > Duration::from_secs(80_000)
@@ -94,7 +94,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_rate_of_its_own_it_shares_that_of_repair() {
         let traffic = shared(1);
-        let pace = Pace::new(traffic.clone());
+        let pace = DrainPace::new(traffic.clone());
         assert_eq!(pace.set(None), RateLimit(Some(1)));
         pace.spend(90_000).await;
         assert!(pays_off_for_a_day(&traffic), "repair waits for it");
@@ -102,21 +102,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_rate_holds_for_what_waits_already() {
+    async fn a_new_rate_holds_for_batches_that_wait_already() {
         let traffic = shared(1);
-        let pace = Pace::new(traffic.clone());
+        let pace = DrainPace::new(traffic.clone());
         pace.spend(90_000).await;
         let mut waiting = Box::pin(pace.spend(1 << 40));
         assert!(waiting.as_mut().now_or_never().is_none());
         assert_eq!(pace.set(Some(RateLimit(None))), RateLimit(None));
         waiting.await;
         traffic.refund(90_000);
-        assert!(!pays_off_for_a_day(&traffic), "what did not go at the shared rate is not counted there");
+        assert!(!pays_off_for_a_day(&traffic), "a batch that was not sent at the shared rate is not counted there");
     }
 
     #[test]
     fn a_slow_drain_goes_in_small_steps() {
-        let pace = Pace::new(shared(1 << 20));
+        let pace = DrainPace::new(shared(1 << 20));
         assert_eq!(pace.batch_bytes(), 1 << 20);
         for (rate, wanted) in [(Some(1), LEAST_MOVE_BYTES), (Some(1 << 30), MOVE_BYTES), (None, MOVE_BYTES)] {
             pace.set(Some(RateLimit(rate)));
@@ -125,9 +125,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_breaks_off_while_it_waits_has_spent_nothing() {
+    async fn a_cancelled_wait_has_spent_nothing() {
         let traffic = shared(1);
-        let pace = Pace::new(traffic.clone());
+        let pace = DrainPace::new(traffic.clone());
         pace.spend(1).await;
         assert!(pace.spend(90_000).now_or_never().is_none());
         assert!(!pays_off_for_a_day(&traffic));

@@ -7,14 +7,14 @@ use tracing::{info, warn};
 use super::{Drain, DrainOptions};
 
 #[derive(PartialEq, Eq)]
-enum Word {
-    Term,
-    AtOnce,
+enum Signal {
+    Terminate,
+    Immediate,
 }
 
-/// Returns when the node is to stop at once. With `drain`, the first SIGTERM asks for a drain instead; the second, and
-/// whatever else ends a node, does not wait for it.
-pub async fn told_to_stop(killed: &CancellationToken, drain: Option<&Drain>) {
+/// Returns when the node must stop at once. With `drain`, the first SIGTERM requests a drain instead; the second, like
+/// every other signal, does not wait for it.
+pub async fn shutdown_requested(killed: &CancellationToken, drain: Option<&Drain>) {
     let (mut term, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(term), Ok(interrupt)) => (term, interrupt),
         (Err(error), _) | (_, Err(error)) => {
@@ -24,12 +24,12 @@ pub async fn told_to_stop(killed: &CancellationToken, drain: Option<&Drain>) {
     };
     let mut drain = drain;
     loop {
-        let word = tokio::select! {
-            _ = term.recv() => Word::Term,
-            _ = interrupt.recv() => Word::AtOnce,
-            () = killed.cancelled() => Word::AtOnce,
+        let received = tokio::select! {
+            _ = term.recv() => Signal::Terminate,
+            _ = interrupt.recv() => Signal::Immediate,
+            () = killed.cancelled() => Signal::Immediate,
         };
-        match drain.take().filter(|_| word == Word::Term) {
+        match drain.take().filter(|_| received == Signal::Terminate) {
             Some(drain) => match drain.begin(DrainOptions::default()) {
                 Ok(()) => info!("SIGTERM: draining; a second one stops the node at once"),
                 Err(error) => warn!(%error, "SIGTERM: the node cannot be drained; a second one stops it at once"),

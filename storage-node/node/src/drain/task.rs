@@ -1,7 +1,7 @@
-//! Carrying a drain out: tell the others, hand over, give up the vote, leave, answer a little longer.
+//! Carrying a drain out: announce it, hand chunks over, give up the vote, leave, answer requests a little longer.
 //!
-//! Until the moment of leaving nothing is given up that cannot be taken back: a drain that fails or is called off breaks
-//! off wherever it is, and leaves a node that serves as before.
+//! Every step before the moment of leaving can be undone: a drain that fails or is cancelled stops wherever it is, and
+//! leaves a node that serves as before.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -22,37 +22,37 @@ use tracing::{info, warn};
 use super::{
     DrainOptions, DrainSettings,
     announce::announce_to_all,
-    control::{Control, Run},
-    hand_over::{self, Trouble},
-    leaving::Leaving,
-    pace::Pace,
-    patience::Patience,
+    control::{DrainControl, DrainRun},
+    hand_over::{self, StepError},
+    leaving::LeaveOutcome,
+    pace::DrainPace,
+    stall_timeout::StallTimeout,
 };
 use crate::node::Node;
 
-/// How often the others are told that this node drains; they forget it after some silence.
+/// How often the drain is announced; the other nodes forget it if they receive no announcement for some time.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
-pub(super) const TRY_AGAIN: Duration = Duration::from_millis(300);
-/// With no more than this stored since the last look, the rest can be handed over while puts wait.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(300);
+/// When no more than this was stored during the last round, the rest can be handed over while puts wait.
 const FEW_CHUNKS: usize = 2048;
-/// Looks at what was stored meanwhile before the rest is handed over with puts waiting, however much it is.
-const MAX_LOOKS: usize = 20;
+/// Rounds over recently stored chunks before the rest is handed over while puts wait, however much it is.
+const MAX_ROUNDS: usize = 20;
 
-/// What all of a drain works with.
-pub(super) struct Task {
+/// What the steps of a drain share.
+pub(super) struct DrainTask {
     pub node: Arc<Node>,
     pub pool: Arc<HttpPool>,
     pub settings: DrainSettings,
-    pub control: Control,
-    pub pace: Pace,
+    pub control: DrainControl,
+    pub pace: DrainPace,
     pub finished: CancellationToken,
 }
 
-impl Task {
-    pub async fn run(self: Arc<Self>, options: DrainOptions, run: Run) {
+impl DrainTask {
+    pub async fn run(self: Arc<Self>, options: DrainOptions, run: DrainRun) {
         let done = tokio::select! {
             biased;
-            () = run.called_off.cancelled() => None,
+            () = run.cancelled.cancelled() => None,
             done = self.drain(options) => Some(done),
             never = self.keep_announcing() => Some(never),
         };
@@ -63,84 +63,85 @@ impl Task {
                 self.finished.cancel();
             }
             Some(Err(error)) => {
-                warn!(%error, "not drained; the node goes on serving");
-                self.serve_on(DrainPhase::Refused, error.to_string()).await;
+                warn!(%error, "not drained; the node continues to serve");
+                self.resume_serving(DrainPhase::Refused, error.to_string()).await;
             }
             None => {
-                info!("the drain was called off; the node goes on serving");
-                self.serve_on(DrainPhase::Cancelled, "it was called off".into()).await;
+                info!("the drain was cancelled; the node continues to serve");
+                self.resume_serving(DrainPhase::Cancelled, "it was cancelled".into()).await;
             }
         }
     }
 
     async fn drain(&self, options: DrainOptions) -> Result<(), DrainError> {
-        let mut patience = Patience::new(self.settings.patience);
+        let mut stall = StallTimeout::new(self.settings.stall_timeout);
         loop {
             self.phase(DrainPhase::Copying);
-            let heirs = self.look(options).await?;
-            match self.hand_over_and_leave(&heirs, options).await {
-                Ok(Leaving::Left) => return Ok(()),
-                Ok(Leaving::Changed) => patience.begin_anew(),
-                Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Again(reason)) => {
-                    info!(reason, "the drain goes on in a moment");
+            let remaining = self.find_remaining_nodes(options).await?;
+            match self.hand_over_and_leave(&remaining, options).await {
+                Ok(LeaveOutcome::Left) => return Ok(()),
+                Ok(LeaveOutcome::RingChanged) => stall.reset(),
+                Err(StepError::Final(error)) => return Err(error),
+                Err(StepError::Retry(reason)) => {
+                    info!(reason, "a step of the drain failed and is retried");
                     let sent = self.node.departure.status().map_or(0, |status| status.chunks_sent);
-                    patience.failed(sent, &reason, Instant::now())?;
+                    stall.record_failure(sent, &reason, Instant::now())?;
                 }
             }
-            sleep(TRY_AGAIN).await;
+            sleep(RETRY_PAUSE).await;
         }
     }
 
-    async fn hand_over_and_leave(&self, heirs: &Heirs, options: DrainOptions) -> Result<Leaving, Trouble> {
-        let mut holders = self.hand_over_all(heirs).await?;
+    async fn hand_over_and_leave(&self, remaining: &Heirs, options: DrainOptions) -> Result<LeaveOutcome, StepError> {
+        let mut holders = self.hand_over_all(remaining).await?;
         self.give_up_vote().await?;
         self.phase(DrainPhase::Leaving);
-        holders.extend(self.hand_over_most(heirs).await?);
-        // Most is on disk after this, so that little is left for the time in which puts wait.
+        holders.extend(self.hand_over_most(remaining).await?);
+        // Most chunks are on disk after this, so that few have to be synced while puts wait.
         hand_over::sync(&self.node, &holders).await?;
-        self.leave(heirs, holders, options).await
+        self.leave(remaining, holders, options).await
     }
 
-    /// Who there is, and who of them stays. Gives nodes that do not answer for a moment some time.
-    async fn look(&self, options: DrainOptions) -> Result<Heirs, DrainError> {
-        let end = Instant::now() + self.settings.look_patience;
+    /// Returns the members that remain. Gives nodes that do not answer at the moment some time.
+    async fn find_remaining_nodes(&self, options: DrainOptions) -> Result<Heirs, DrainError> {
+        let end = Instant::now() + self.settings.members_timeout;
         loop {
-            let found = match self.greet(true).await {
-                Ok((peers, silent)) => plan::heirs(&peers, silent, options.allow_fewer_copies),
-                Err(reason) => Err(DrainError::Stalled { within: self.settings.look_patience, reason }),
+            let found = match self.announce(true).await {
+                Ok((peers, unresponsive)) => plan::heirs(&peers, unresponsive, options.allow_fewer_copies),
+                Err(reason) => Err(DrainError::Stalled { within: self.settings.members_timeout, reason }),
             };
             match found {
-                Err(_) if Instant::now() < end => sleep(TRY_AGAIN).await,
+                Err(_) if Instant::now() < end => sleep(RETRY_PAUSE).await,
                 done => return done,
             }
         }
     }
 
-    /// Tells all members; those that answer, in the order of the ring, and how many do not.
-    pub async fn greet(&self, draining: bool) -> Result<(Vec<Peer>, usize), String> {
+    /// Announces to all members whether this node drains. Returns those that answer, in the order of the ring, and how many
+    /// do not.
+    pub async fn announce(&self, draining: bool) -> Result<(Vec<Peer>, usize), String> {
         let members = self.node.ring.members().await.map_err(|error| error.to_string())?;
         Ok(announce_to_all(&self.pool, &members, self.node.ring.me(), draining).await)
     }
 
-    /// Everything that is here, arc by arc. Returns whom it has gone to.
-    async fn hand_over_all(&self, heirs: &Heirs) -> Result<HashSet<NodeRef>, Trouble> {
-        let assay = hand_over::assay(&self.node, heirs).await?;
-        let (peers, _) = self.greet(true).await.map_err(Trouble::Again)?;
-        plan::check_room(&assay.needs, &peers)?;
-        self.node.departure.change_progress(|progress| progress.found(assay.left));
-        for todo in &assay.todo {
-            hand_over::hand_on(&self.node, &self.pace, todo).await?;
+    /// Hands over every chunk, arc by arc. Returns the nodes that received some.
+    async fn hand_over_all(&self, remaining: &Heirs) -> Result<HashSet<NodeRef>, StepError> {
+        let estimate = hand_over::estimate(&self.node, remaining).await?;
+        let (peers, _) = self.announce(true).await.map_err(StepError::Retry)?;
+        plan::check_room(&estimate.needs, &peers)?;
+        self.node.departure.change_progress(|progress| progress.found(estimate.left));
+        for incomplete in &estimate.incomplete {
+            hand_over::hand_over_arc(&self.node, &self.pace, incomplete).await?;
         }
         self.node.departure.change_progress(|progress| progress.found(Left::default()));
-        Ok(assay.holders)
+        Ok(estimate.holders)
     }
 
-    /// What was stored meanwhile, until that is little at a time.
-    async fn hand_over_most(&self, heirs: &Heirs) -> Result<HashSet<NodeRef>, Trouble> {
+    /// Hands over the chunks that were stored meanwhile, until a round has few of them.
+    async fn hand_over_most(&self, remaining: &Heirs) -> Result<HashSet<NodeRef>, StepError> {
         let mut touched = HashSet::new();
-        for _ in 0..MAX_LOOKS {
-            touched.extend(self.hand_over_fresh(heirs).await?);
+        for _ in 0..MAX_ROUNDS {
+            touched.extend(self.hand_over_fresh(remaining).await?);
             if self.node.departure.count_fresh() <= FEW_CHUNKS {
                 break;
             }
@@ -148,15 +149,15 @@ impl Task {
         Ok(touched)
     }
 
-    pub async fn hand_over_fresh(&self, heirs: &Heirs) -> Result<HashSet<NodeRef>, Trouble> {
+    pub async fn hand_over_fresh(&self, remaining: &Heirs) -> Result<HashSet<NodeRef>, StepError> {
         let fresh = self.node.departure.take_fresh();
         if fresh.incomplete {
-            return Err(Trouble::Again("more was stored than one round can hand over".into()));
+            return Err(StepError::Retry("more was stored than one round can hand over".into()));
         }
-        match hand_over::hand_on_fresh(&self.node, heirs, &fresh).await {
-            Err(trouble) => {
+        match hand_over::hand_over_fresh(&self.node, remaining, &fresh).await {
+            Err(error) => {
                 fresh.put_back(&self.node.departure);
-                Err(trouble)
+                Err(error)
             }
             touched => touched,
         }
@@ -172,8 +173,8 @@ impl Task {
             let left = end.saturating_duration_since(Instant::now());
             match self.node.namespace().leave(left).await {
                 Ok(()) => return Ok(()),
-                // Nobody to take the lead yet, or the one who should did not: that may pass.
-                Err(_) if Instant::now() + TRY_AGAIN < end => sleep(TRY_AGAIN).await,
+                // No voter can take the lead yet, or the chosen one did not: that may pass.
+                Err(_) if Instant::now() + RETRY_PAUSE < end => sleep(RETRY_PAUSE).await,
                 Err(error) => return Err(DrainError::NoMajority { within, reason: error.to_string() }),
             }
         }
@@ -181,24 +182,24 @@ impl Task {
 
     async fn keep_announcing(&self) -> Result<(), DrainError> {
         loop {
-            // Whoever leaves must not be chosen as a voter meanwhile. A voter stays one until its chunks are handed over.
+            // A draining node must not be chosen as a voter. A voter stays one until its chunks are handed over.
             if !self.node.namespace().is_voter() {
                 self.node.namespace().decline(true).await;
             }
             sleep(ANNOUNCE_EVERY).await;
-            // A ring that cannot be walked at the moment is tried again, and waited for, by the drain itself.
-            let _ = self.greet(true).await;
+            // If the members cannot be listed at the moment, the drain itself retries.
+            let _ = self.announce(true).await;
         }
     }
 
-    /// The drain has come to nothing. Its end is told last: who hears of it may begin the next one at once.
-    async fn serve_on(&self, phase: DrainPhase, reason: String) {
-        self.control.give_up();
+    /// Ends a drain that failed or was cancelled. Its end is published last: the next one may begin as soon as it is seen.
+    async fn resume_serving(&self, phase: DrainPhase, reason: String) {
+        self.control.abandon();
         self.node.departure.cancel();
         self.node.stage.set(NodeState::Serving);
-        tokio::spawn(take_vote_back(self.node.clone()));
-        // Who is not reached now forgets the drain by itself.
-        let _ = self.greet(false).await;
+        tokio::spawn(reclaim_vote(self.node.clone()));
+        // A node that is not reached now forgets the drain by itself.
+        let _ = self.announce(false).await;
         self.node.departure.change_progress(|progress| progress.end(phase, reason));
         self.control.end();
     }
@@ -213,13 +214,13 @@ impl Task {
     }
 }
 
-/// Whether this node votes again is for those that lead to say; they have to know that it may. Goes on until they do, or
-/// until it drains anew.
-async fn take_vote_back(node: Arc<Node>) {
-    // Twice, as a word of the drain that was on its way when it broke off may come after the first.
+/// Reports to the namespace's leader that this node may vote again; the leader decides whether it does. Ends when the
+/// leader has answered, or when the node drains again.
+async fn reclaim_vote(node: Arc<Node>) {
+    // Twice, as a message of the drain that was on its way when it ended may arrive after the first.
     for _ in 0..2 {
         while !node.departure.drains() && !node.namespace().stay().await {
-            sleep(TRY_AGAIN).await;
+            sleep(RETRY_PAUSE).await;
         }
         sleep(ANNOUNCE_EVERY).await;
     }

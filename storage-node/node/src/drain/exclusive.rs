@@ -1,4 +1,4 @@
-//! Waiting for the turn: of those that are told to go at the same time, one drains after the other.
+//! Draining one node after the other, where several are asked to leave at the same time.
 
 use chordfs_replication::drain::DrainError;
 use chordfs_types::ring_id::NodeRef;
@@ -8,56 +8,50 @@ use tokio::time::sleep;
 use super::{
     announce::ask_claim,
     handle::{Drain, DrainOptions},
-    task::{TRY_AGAIN, Task},
+    task::{DrainTask, RETRY_PAUSE},
 };
 use crate::mutual_exclusion::{self, Claim, ClaimVerdict};
 
-/// Whether a node that wants to drain may.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Turn {
-    Begun,
-    /// These drain, or want to as well and come first.
-    Waits {
+pub enum ExclusiveStart {
+    Started,
+    /// These nodes drain, or wait to drain and precede this one.
+    Waiting {
         others: Vec<NodeRef>,
     },
 }
 
 impl Drain {
-    /// Begins a drain if it is this node's turn: only one node of a ring drains in turn. Otherwise says that it waits,
-    /// and for whom; call again later, or [`Drain::give_up_turn`].
-    pub async fn begin_in_turn(&self, options: DrainOptions) -> Result<Turn, DrainError> {
+    /// Begins a drain unless another node drains or precedes this one. The claim of this node stays if it has to wait;
+    /// call again later.
+    pub async fn begin_exclusively(&self, options: DrainOptions) -> Result<ExclusiveStart, DrainError> {
         let departure = &self.0.node.departure;
         loop {
             departure.set_claim(Claim::Trying);
-            let turn = self.0.ask_for_turn().await;
-            match turn {
-                Ok((ClaimVerdict::AskAgain, _)) => sleep(TRY_AGAIN).await,
+            match self.0.ask_others().await {
+                Ok((ClaimVerdict::AskAgain, _)) => sleep(RETRY_PAUSE).await,
                 Ok((ClaimVerdict::Go, _)) => {
                     let begun = self.begin(options);
                     departure.set_claim(Claim::Idle);
-                    return begun.map(|()| Turn::Begun);
+                    return begun.map(|()| ExclusiveStart::Started);
                 }
                 Ok((ClaimVerdict::BackOff, others)) => {
                     departure.set_claim(Claim::Waiting);
-                    return Ok(Turn::Waits { others });
+                    return Ok(ExclusiveStart::Waiting { others });
                 }
                 Err(reason) => {
                     departure.set_claim(Claim::Waiting);
-                    return Err(DrainError::Stalled { within: self.0.settings.look_patience, reason });
+                    return Err(DrainError::Stalled { within: self.0.settings.members_timeout, reason });
                 }
             }
         }
     }
-
-    /// Others need not wait for this node.
-    pub fn give_up_turn(&self) {
-        self.0.node.departure.set_claim(Claim::Idle);
-    }
 }
 
-impl Task {
-    /// Also those that drain or want to. Who does not answer is no reason to wait: the drain looks after those itself.
-    async fn ask_for_turn(&self) -> Result<(ClaimVerdict, Vec<NodeRef>), String> {
+impl DrainTask {
+    /// Returns the verdict and the nodes that drain or wait to. A node that does not answer is no reason to wait: the drain
+    /// itself counts the nodes that answer.
+    async fn ask_others(&self) -> Result<(ClaimVerdict, Vec<NodeRef>), String> {
         let members = self.node.ring.members().await.map_err(|error| error.to_string())?;
         let me = self.node.ring.me();
         let others = members.into_iter().filter(|node| node.ring_address() != me.ring_address());
@@ -65,7 +59,7 @@ impl Task {
         let claims: Vec<(NodeRef, Claim)> = join_all(asked).await.into_iter().flatten().collect();
         let keys = claims.iter().map(|(node, claim)| (node.ring_address(), *claim));
         let verdict = mutual_exclusion::verdict(&me.ring_address(), keys);
-        let wanting = claims.iter().filter(|(_, claim)| *claim != Claim::Idle).map(|(node, _)| *node).collect();
-        Ok((verdict, wanting))
+        let claiming = claims.iter().filter(|(_, claim)| *claim != Claim::Idle).map(|(node, _)| *node).collect();
+        Ok((verdict, claiming))
     }
 }
