@@ -204,20 +204,20 @@ fn a_drain_is_called_off_under_way_and_the_node_serves_as_before() {
     assert_eq!(cluster.status(NODE)["state"], "draining");
 
     let watcher = watch_drain(&cluster, NODE, &[]);
-    let called_off = drain(&cluster, NODE, &["--cancel"]).ok();
-    assert!(called_off.contains("goes on serving"), "{called_off}");
+    let cancelled = drain(&cluster, NODE, &["--cancel"]).ok();
+    assert!(cancelled.contains("goes on serving"), "{cancelled}");
     let status = cluster.status(NODE);
     assert_eq!((&status["state"], &status["drain"]["phase"]), (&"serving".into(), &"cancelled".into()), "{status}");
     let watched = ended(watcher);
     let said = String::from_utf8_lossy(&watched.stderr);
-    assert!(watched.status.code() == Some(1) && said.contains("called off"), "{:?}: {said}", watched.status);
+    assert!(watched.status.code() == Some(1) && said.contains("cancelled"), "{:?}: {said}", watched.status);
 
     cluster.wait_settled();
     cluster.wait_for_voters(3);
     fs::write(mount.join("after"), &contents).unwrap();
     wait_for_copies(&cluster, 3);
     let shown = storage_node(&["status", "--node", &cluster.ip(0).to_string()]).ok();
-    assert!(shown.contains("called off") && !shown.contains("draining"), "{shown}");
+    assert!(shown.contains("cancelled") && !shown.contains("draining"), "{shown}");
 
     // The next one, which is let go while it is under way, comes to its end.
     let watcher = watch_drain(&cluster, NODE, &["--rate", "1K"]);

@@ -74,7 +74,7 @@ pub fn is_pressed(signs: &Signs, hooks: &[Hook]) -> bool {
     signs.spot || (why(signs) == Some(Why::Termination) && hooks.is_empty())
 }
 
-/// How to drain now. EC2's recommendation is one, so an operator may call off what was begun for it.
+/// How to drain now. EC2's recommendation is one, so an operator may cancel a drain that was begun for it.
 pub fn options(signs: &Signs, hooks: &[Hook]) -> DrainOptions {
     let rate = is_pressed(signs, hooks).then_some(RateLimit(None));
     DrainOptions { rate, must_go: why(signs) != Some(Why::Rebalance), ..DrainOptions::default() }
@@ -290,7 +290,7 @@ impl<'a> Leaving<'a> {
                 self.aws.board.clear(Topic::Drain);
                 self.aws.board.set_activity("drains, because this instance has to go".to_owned());
             }
-            // It has just ended, or is being called off.
+            // It has just ended, or is being cancelled.
             Err(error) => self.aws.board.set(Topic::Drain, &error),
         }
     }

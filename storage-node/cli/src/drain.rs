@@ -1,6 +1,6 @@
 //! `storage-node drain`: asks a node to leave and watches it go, or asks it to stay.
 //!
-//! The drain is the node's own: it goes on when nobody watches any more. So Ctrl-C says that, and how it is called off.
+//! The drain is the node's own: it goes on when nobody watches any more. So Ctrl-C says that, and how it is cancelled.
 
 use std::{
     io::{IsTerminal, Write},
@@ -58,9 +58,9 @@ pub async fn drain(node: SocketAddr, request: DrainRequest) -> anyhow::Result<()
 pub async fn cancel(node: SocketAddr) -> anyhow::Result<String> {
     let answer = answer_to(client()?.delete(url(node)), node).await?;
     if !answer.status().is_success() {
-        bail!("the drain of {node} was not called off: {}", answer.text().await.unwrap_or_default().trim());
+        bail!("the drain of {node} was not cancelled: {}", answer.text().await.unwrap_or_default().trim());
     }
-    Ok(format!("the drain of {node} was called off; it goes on serving\n"))
+    Ok(format!("the drain of {node} was cancelled; it goes on serving\n"))
 }
 
 fn client() -> reqwest::Result<Client> {

@@ -36,7 +36,7 @@ pub enum DrainError {
          runs, then try again"
     )]
     NoMajority { within: Duration, reason: String },
-    #[error("nothing got on for {within:?}: {reason}; repair that, then try again")]
+    #[error("no progress for {within:?}: {reason}; repair that, then try again")]
     Stalled { within: Duration, reason: String },
 }
 

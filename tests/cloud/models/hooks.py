@@ -4,7 +4,7 @@
                                   ^     |
                                   '-----' heartbeat: the time-out begins anew, up to the global time-out
 
-Both results, CONTINUE and ABANDON, end the instance: a termination cannot be called off. A group without such a hook
+Both results, CONTINUE and ABANDON, end the instance: a termination cannot be cancelled. A group without such a hook
 has its instances go at once.
 """
 
