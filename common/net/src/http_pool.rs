@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     collections::VecDeque,
     convert::Infallible,
+    io,
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
@@ -36,7 +37,7 @@ const MAX_ANSWER_BYTES: usize = 128 << 20;
 #[derive(Clone, Debug, Error)]
 pub enum HttpError {
     #[error("cannot connect to {address}: {reason}")]
-    Connect { address: SocketAddr, reason: String },
+    Connect { address: SocketAddr, kind: io::ErrorKind, reason: String },
     #[error("no answer from {address} within {deadline:?}")]
     Deadline { address: SocketAddr, deadline: Duration },
     #[error("the exchange with {address} broke off: {reason}")]
@@ -57,14 +58,25 @@ impl HttpAnswer {
     }
 }
 
-#[derive(Default)]
 pub struct HttpPool {
     idle: Mutex<HashMap<SocketAddr, Vec<SendRequest<Pieces>>>>,
+    max_answer_bytes: usize,
+}
+
+impl Default for HttpPool {
+    fn default() -> Self {
+        Self { idle: Mutex::default(), max_answer_bytes: MAX_ANSWER_BYTES }
+    }
 }
 
 impl HttpPool {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A pool for commands, which list all that a node stores and end then.
+    pub fn with_unlimited_answers() -> Self {
+        Self { max_answer_bytes: usize::MAX, ..Self::default() }
     }
 
     /// Sends `body` piece by piece and gathers the answer. A kept connection that turns out closed is replaced once.
@@ -129,7 +141,8 @@ impl HttpPool {
         response: hyper::Response<Incoming>,
     ) -> Result<HttpAnswer, HttpError> {
         let (parts, body) = response.into_parts();
-        let body = gather_body(body).await.map_err(|reason| HttpError::Broken { address, reason })?;
+        let body =
+            gather_body(body, self.max_answer_bytes).await.map_err(|reason| HttpError::Broken { address, reason })?;
         if connection.ready().await.is_ok() {
             self.keep(address, connection);
         }
@@ -146,13 +159,15 @@ impl HttpPool {
 }
 
 async fn connect(address: SocketAddr) -> Result<SendRequest<Pieces>, HttpError> {
-    let failed = |reason: String| HttpError::Connect { address, reason };
+    let failed = |kind, reason: String| HttpError::Connect { address, kind, reason };
+    let broken = |error: &io::Error| failed(error.kind(), error.to_string());
     let stream = timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await;
-    let stream = stream.map_err(|_| failed(format!("no answer within {CONNECT_DEADLINE:?}")))?;
-    let stream = stream.map_err(|error| failed(error.to_string()))?;
-    stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+    let stream =
+        stream.map_err(|_| failed(io::ErrorKind::TimedOut, format!("no answer within {CONNECT_DEADLINE:?}")))?;
+    let stream = stream.map_err(|error| broken(&error))?;
+    stream.set_nodelay(true).map_err(|error| broken(&error))?;
     let handshake = http1::Builder::new().max_buf_size(1 << 20).writev(true).handshake(TokioIo::new(stream)).await;
-    let (sender, connection) = handshake.map_err(|error| failed(chain(&error)))?;
+    let (sender, connection) = handshake.map_err(|error| failed(io::ErrorKind::Other, chain(&error)))?;
     // Ends by itself when the sender is dropped or the peer closes.
     tokio::spawn(connection);
     Ok(sender)
@@ -175,10 +190,10 @@ fn build(
     Ok(request)
 }
 
-async fn gather_body(mut body: Incoming) -> Result<Bytes, String> {
+async fn gather_body(mut body: Incoming, max_bytes: usize) -> Result<Bytes, String> {
     let expected = body.size_hint().exact().unwrap_or(0) as usize;
-    if expected > MAX_ANSWER_BYTES {
-        return Err(format!("an answer of {expected} bytes, at most {MAX_ANSWER_BYTES} are taken"));
+    if expected > max_bytes {
+        return Err(format!("an answer of {expected} bytes, at most {max_bytes} are taken"));
     }
     let mut first = Bytes::new();
     let mut gathered = BytesMut::new();
@@ -193,8 +208,8 @@ async fn gather_body(mut body: Incoming) -> Result<Bytes, String> {
             gathered.reserve(expected.max(first.len() + data.len()));
             gathered.extend_from_slice(&first);
         }
-        if gathered.len() + data.len() > MAX_ANSWER_BYTES {
-            return Err(format!("an answer of more than {MAX_ANSWER_BYTES} bytes"));
+        if gathered.len() + data.len() > max_bytes {
+            return Err(format!("an answer of more than {max_bytes} bytes"));
         }
         gathered.extend_from_slice(&data);
     }

@@ -1,6 +1,7 @@
 //! How mounts and nodes talk to each other: MessagePack-RPC, pooled HTTP connections, the way from a key to its holders,
 //! batches of chunks, and sessions with the namespace.
 
+pub mod admin_client;
 pub mod backoff;
 pub mod boot_clock;
 pub mod chunk_client;

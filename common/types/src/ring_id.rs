@@ -70,19 +70,61 @@ impl NodeRef {
     /// A node cannot have a port above this: its other two planes need the next two ports.
     pub const MAX_PORT: u16 = u16::MAX - 2;
 
-    /// Where it speaks MessagePack-RPC (5057).
+    pub fn address(&self) -> NodeAddress {
+        NodeAddress(SocketAddr::new(self.ip, self.port))
+    }
+
+    /// See [`NodeAddress::ring`].
     pub fn ring_address(&self) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port)
+        self.address().ring()
     }
 
-    /// Where it serves chunks and files (5058).
+    /// See [`NodeAddress::files`].
     pub fn files_address(&self) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port.saturating_add(1))
+        self.address().files()
     }
 
-    /// Where it migrates and is administered (5059).
+    /// See [`NodeAddress::admin`].
     pub fn admin_address(&self) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port.saturating_add(2))
+        self.address().admin()
+    }
+}
+
+/// A node's ring address: what operators, configurations and the namespace name a node by. The addresses of its other two
+/// planes follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeAddress(pub SocketAddr);
+
+impl NodeAddress {
+    /// Where the node speaks MessagePack-RPC (5057).
+    pub fn ring(self) -> SocketAddr {
+        self.0
+    }
+
+    /// Where the node serves chunks and files (5058).
+    pub fn files(self) -> SocketAddr {
+        self.plane(1)
+    }
+
+    /// Where the node hands chunks over and is administered (5059).
+    pub fn admin(self) -> SocketAddr {
+        self.plane(2)
+    }
+
+    fn plane(self, offset: u16) -> SocketAddr {
+        SocketAddr::new(self.0.ip(), self.0.port().saturating_add(offset))
+    }
+}
+
+impl From<SocketAddr> for NodeAddress {
+    fn from(ring: SocketAddr) -> Self {
+        Self(ring)
+    }
+}
+
+impl fmt::Display for NodeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -1,199 +1,234 @@
-//! `storage-node drain`: asks a node to leave and watches it go, or asks it to stay.
+//! `storage-node drain`: asks a node to leave and watches it, or cancels its drain.
 //!
-//! The drain is the node's own: it goes on when nobody watches any more. So Ctrl-C says that, and how it is cancelled.
+//! The drain belongs to the node: it continues when the command ends. So Ctrl-C prints that, and how to cancel it.
 
 use std::{
     io::{IsTerminal, Write},
-    net::SocketAddr,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
+use chordfs_net::admin_client::{AdminClient, AdminError, DrainRequest};
 use chordfs_types::{
+    admin::{DrainPhase, DrainStatus},
     rate_limit::RateLimit,
-    ring_id::{NodeRef, RingId},
+    ring_id::NodeAddress,
 };
-use reqwest::{Client, RequestBuilder, Response};
-use serde_json::Value;
+use clap::Args;
 use tokio::time::{Instant, sleep};
 
-use super::interrupt::say_on_interrupt;
+use super::interrupt::report_on_interrupt;
+use crate::{
+    node_arg::{NodeArg, admin_client},
+    output::{runtime, write_out},
+    progress::{self, ProgressBar},
+    units::{mib_rounded_up, mib_tenths},
+};
 
-const DEADLINE: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(300);
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 /// A node may be too busy to answer for this long.
 const SILENCE: Duration = Duration::from_secs(30);
+/// While chunks are sent, a line is printed at most this often.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Copy, Debug)]
-pub struct DrainRequest {
-    pub allow_fewer_copies: bool,
-    /// `None`: what the node was started with.
-    pub rate: Option<RateLimit>,
+#[derive(Args)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    node: NodeArg,
+    /// Also when fewer than three nodes stay: each chunk is then kept by as many as there are
+    #[arg(long)]
+    allow_fewer_copies: bool,
+    /// Bytes a second that this drain may send, as in 64M, 1G; 0 or none: no limit. Also changes that of a drain under way
+    /// [default: shares what the node's --repair-rate allows]
+    #[arg(long, value_name = "RATE")]
+    rate: Option<RateLimit>,
+    /// Cancel the drain under way: the node serves as before. Possible until the ring has learnt that it leaves
+    #[arg(long, conflicts_with_all = ["allow_fewer_copies", "rate"])]
+    cancel: bool,
 }
 
-/// Before the runtime and its threads are there; see [`drain`]. `node`: its ring address.
-pub fn prepare(node: SocketAddr) -> anyhow::Result<()> {
+/// Runs without a runtime: see [`report_on_interrupt`].
+pub fn run(args: DrainArgs) -> anyhow::Result<()> {
+    let node = args.node.address();
+    if args.cancel {
+        return write_out(&runtime()?.block_on(cancel(node))?);
+    }
     let last_words = format!(
         "no longer watched: the drain of {node} goes on. `storage-node status --node {node}` shows it, \
-         `storage-node drain --cancel --node {node}` calls it off"
+         `storage-node drain --cancel --node {node}` cancels it"
     );
-    say_on_interrupt(last_words).context("wait for Ctrl-C")
+    report_on_interrupt(last_words).context("wait for Ctrl-C")?;
+    let request = DrainRequest { allow_fewer_copies: args.allow_fewer_copies, rate: args.rate };
+    runtime()?.block_on(drain(node, request))
 }
 
-/// Returns when the node has left the ring and its process has ended. `node`: its ring address.
-pub async fn drain(node: SocketAddr, request: DrainRequest) -> anyhow::Result<()> {
-    let (client, url) = (client()?, url(node));
-    let mut asked = client.post(&url).query(&[("allow_fewer_copies", request.allow_fewer_copies)]);
-    if let Some(rate) = request.rate {
-        asked = asked.query(&[("rate", rate.to_string())]);
+/// Returns when the node has left the ring and its process has ended.
+async fn drain(node: NodeAddress, request: DrainRequest) -> anyhow::Result<()> {
+    let client = admin_client();
+    match client.begin_drain(node, request).await {
+        Ok(_) => watch(&client, node).await,
+        Err(AdminError::Refused { text, .. }) => bail!("{node} cannot be drained: {text}"),
+        Err(error) => Err(error.into()),
     }
-    let answer = answer_to(asked, node).await?;
-    if !answer.status().is_success() {
-        bail!("{node} cannot be drained: {}", answer.text().await.unwrap_or_default().trim());
+}
+
+/// Returns the text to print once the node serves as before.
+async fn cancel(node: NodeAddress) -> anyhow::Result<String> {
+    match admin_client().cancel_drain(node).await {
+        Ok(_) => Ok(format!("the drain of {node} was cancelled; it goes on serving\n")),
+        Err(AdminError::Refused { text, .. }) => bail!("the drain of {node} was not cancelled: {text}"),
+        Err(error) => Err(error.into()),
     }
-    watch(&client, &url, node).await
 }
 
-/// Returns, with what there is to say, when the node serves as before. `node`: its ring address.
-pub async fn cancel(node: SocketAddr) -> anyhow::Result<String> {
-    let answer = answer_to(client()?.delete(url(node)), node).await?;
-    if !answer.status().is_success() {
-        bail!("the drain of {node} was not cancelled: {}", answer.text().await.unwrap_or_default().trim());
-    }
-    Ok(format!("the drain of {node} was cancelled; it goes on serving\n"))
-}
-
-fn client() -> reqwest::Result<Client> {
-    Client::builder().timeout(DEADLINE).no_proxy().build()
-}
-
-fn url(node: SocketAddr) -> String {
-    let address = NodeRef { ip: node.ip(), port: node.port(), id: RingId(0) }.admin_address();
-    format!("http://{address}/drain")
-}
-
-async fn answer_to(request: RequestBuilder, node: SocketAddr) -> anyhow::Result<Response> {
-    request.send().await.with_context(|| format!("no node answers at {node} (asked {})", url(node)))
-}
-
-async fn watch(client: &Client, url: &str, node: SocketAddr) -> anyhow::Result<()> {
-    let mut progress = Progress::default();
-    let mut heard = Instant::now();
-    let mut left = false;
+async fn watch(client: &AdminClient, node: NodeAddress) -> anyhow::Result<()> {
+    let mut display = DrainDisplay::new();
+    let mut last_answer = Instant::now();
+    let mut last_phase = None;
     loop {
-        match look(client, url).await {
+        match client.drain(node).await {
             Ok(status) => {
-                heard = Instant::now();
-                left = status["phase"] == "left";
-                if status["phase"] == "refused" || status["phase"] == "cancelled" {
-                    bail!("{node} is not drained and goes on serving: {}", status["reason"].as_str().unwrap_or("?"));
+                last_answer = Instant::now();
+                if let Some(status) = status {
+                    last_phase = Some(status.phase);
+                    if matches!(status.phase, DrainPhase::Refused | DrainPhase::Cancelled) {
+                        let reason = status.reason.as_deref().unwrap_or("no reason given");
+                        bail!("{node} is not drained and goes on serving: {reason}");
+                    }
+                    display.show(&status);
                 }
-                progress.show(&status);
             }
-            Err(error) if left && error.is_connect() => break,
-            // One that went while it was about to leave may have done so after the last look.
-            Err(error) if error.is_connect() && progress.last.starts_with("the last writes") => {
-                bail!(
-                    "{node} ended just before it said that it had left: see with `status` of another node whether it did"
-                )
-            }
-            Err(error) if error.is_connect() => bail!("{node} went away before it was drained: {error}"),
-            Err(error) if heard.elapsed() > SILENCE => {
-                return Err(error).with_context(|| format!("{node} does not say how its drain gets on"));
+            Err(error) if error.is_connect() => match last_phase {
+                Some(DrainPhase::Left) => break,
+                // A process that ends in this phase may have left the ring since the last answer.
+                Some(DrainPhase::Leaving) => bail!(
+                    "{node} ended just before it reported that it had left: see with `status` of another node whether \
+                     it did"
+                ),
+                _ => bail!("{node} went away before it was drained: {error}"),
+            },
+            Err(error) if last_answer.elapsed() > SILENCE => {
+                return Err(error).with_context(|| format!("{node} no longer reports the progress of its drain"));
             }
             Err(_) => {}
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
-    progress.print(format!("{node} has left the ring; its process has ended"));
+    display.finish(format!("{node} has left the ring; its process has ended"));
     Ok(())
 }
 
-async fn look(client: &Client, url: &str) -> reqwest::Result<Value> {
-    client.get(url).send().await?.error_for_status()?.json().await
+/// A bar on a terminal. Elsewhere a line for each change of phase, and at most one a second while chunks are sent.
+struct DrainDisplay {
+    bar: Option<ProgressBar>,
+    last_line: String,
+    printed_at: Option<Instant>,
+    phase: Option<DrainPhase>,
 }
 
-/// A line for each change of phase, and at most one a second while chunks are on their way.
-#[derive(Default)]
-struct Progress {
-    last: String,
-    printed: Option<Instant>,
-    phase: Value,
-}
+impl DrainDisplay {
+    fn new() -> Self {
+        let on_terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let bar = on_terminal.then(|| progress::of_bytes("drain"));
+        Self { bar, last_line: String::new(), printed_at: None, phase: None }
+    }
 
-impl Progress {
-    fn show(&mut self, status: &Value) {
-        let often = self.printed.is_some_and(|at| at.elapsed() < Duration::from_secs(1));
-        if self.phase != status["phase"] || !often {
-            self.phase = status["phase"].clone();
+    fn show(&mut self, status: &DrainStatus) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(status.bytes_sent + status.bytes_left);
+            bar.set_position(status.bytes_sent);
+            bar.set_message(short_description(status));
+            return;
+        }
+        let recently = self.printed_at.is_some_and(|at| at.elapsed() < LINE_INTERVAL);
+        if self.phase != Some(status.phase) || !recently {
+            self.phase = Some(status.phase);
             self.print(describe(status));
         }
     }
 
+    fn finish(&mut self, line: String) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.print(line);
+    }
+
     fn print(&mut self, line: String) {
-        if line == self.last {
+        if line == self.last_line {
             return;
         }
         let mut out = std::io::stdout();
-        // Nobody reads any more: the drain goes on all the same.
+        // A closed pipe ends no drain.
         let _ = writeln!(out, "{line}");
         if !out.is_terminal() {
             let _ = out.flush();
         }
-        (self.last, self.printed) = (line, Some(Instant::now()));
+        (self.last_line, self.printed_at) = (line, Some(Instant::now()));
     }
 }
 
-fn describe(status: &Value) -> String {
-    let number = |name: &str| status[name].as_u64().unwrap_or(0);
-    match status["phase"].as_str().unwrap_or("unknown") {
-        "copying" => format!(
-            "handing over: {} copies, {} MiB left; {} copies, {} MiB sent{}",
-            number("chunks_left"),
-            number("bytes_left").div_ceil(1 << 20),
-            number("chunks_sent"),
-            number("bytes_sent").div_ceil(1 << 20),
-            speed(status),
+fn describe(status: &DrainStatus) -> String {
+    let DrainStatus { chunks_left, chunks_sent, .. } = status;
+    let (left, sent) = (mib_rounded_up(status.bytes_left), mib_rounded_up(status.bytes_sent));
+    match status.phase {
+        DrainPhase::Copying => format!(
+            "handing over: {chunks_left} copies, {left} left; {chunks_sent} copies, {sent} sent{}",
+            speed(status).map_or(String::new(), |speed| format!("; {speed}"))
         ),
-        "voting" => "giving up its vote on the namespace".into(),
-        "leaving" => "the last writes are handed over".into(),
-        "left" => format!(
-            "out of the ring; {} copies, {} MiB were sent in all",
-            number("chunks_sent"),
-            number("bytes_sent").div_ceil(1 << 20)
-        ),
-        other => format!("drain: {other}"),
+        DrainPhase::Voting => "giving up its vote on the namespace".into(),
+        DrainPhase::Leaving => "the last writes are handed over".into(),
+        DrainPhase::Left => format!("out of the ring; {chunks_sent} copies, {sent} were sent in all"),
+        DrainPhase::Refused => "drain: refused".into(),
+        DrainPhase::Cancelled => "drain: cancelled".into(),
     }
 }
 
-/// Nothing where it is not known: before something has moved, and from an older node.
-fn speed(status: &Value) -> String {
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let rate = status["bytes_per_second"].as_u64().filter(|rate| *rate > 0).map(mib);
-    let limit = status["limit"].as_u64().map_or(String::new(), |limit| format!(" of at most {:.1}", mib(limit)));
-    let left = status["seconds_left"].as_u64().map_or(String::new(), |seconds| format!(", about {seconds} s"));
-    rate.map_or(String::new(), |rate| format!("; {rate:.1}{limit} MiB/s{left}"))
+/// What a bar does not show by itself.
+fn short_description(status: &DrainStatus) -> String {
+    match status.phase {
+        DrainPhase::Copying => speed(status).unwrap_or_default(),
+        _ => describe(status),
+    }
+}
+
+/// `None` before the first chunk was sent, and from an older node, which does not report it.
+fn speed(status: &DrainStatus) -> Option<String> {
+    let rate = mib_tenths(Some(status.bytes_per_second).filter(|rate| *rate > 0)?);
+    let limit = status.limit.map_or(String::new(), |limit| format!(" of at most {}", mib_tenths(limit)));
+    let end = status.seconds_left.map_or(String::new(), |seconds| format!(", about {seconds} s"));
+    Some(format!("{rate}{limit} MiB/s{end}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    #[test]
-    fn what_is_left_is_told_in_whole_mib() {
-        let status =
-            json!({"phase": "copying", "chunks_left": 3, "bytes_left": 1, "chunks_sent": 5, "bytes_sent": 2 << 20});
-        assert_eq!(describe(&status), "handing over: 3 copies, 1 MiB left; 5 copies, 2 MiB sent");
+    fn copying() -> DrainStatus {
+        DrainStatus {
+            phase: DrainPhase::Copying,
+            chunks_left: 3,
+            bytes_left: 1,
+            chunks_sent: 5,
+            bytes_sent: 2 << 20,
+            bytes_per_second: 0,
+            seconds_left: None,
+            limit: None,
+            reason: None,
+        }
     }
 
     #[test]
-    fn speed_limit_and_end_are_told_once_they_are_known() {
-        let mut status = json!({"phase": "copying", "bytes_per_second": 3 << 19, "limit": 2 << 20, "seconds_left": 12});
-        assert_eq!(speed(&status), "; 1.5 of at most 2.0 MiB/s, about 12 s");
-        status["limit"] = Value::Null;
-        status["seconds_left"] = Value::Null;
-        assert_eq!(speed(&status), "; 1.5 MiB/s");
+    fn what_is_left_is_shown_in_whole_mib() {
+        assert_eq!(describe(&copying()), "handing over: 3 copies, 1 MiB left; 5 copies, 2 MiB sent");
+    }
+
+    #[test]
+    fn speed_limit_and_end_are_shown_once_they_are_known() {
+        let moving =
+            DrainStatus { bytes_per_second: 3 << 19, limit: Some(2 << 20), seconds_left: Some(12), ..copying() };
+        assert_eq!(speed(&moving).unwrap(), "1.5 of at most 2.0 MiB/s, about 12 s");
+        assert_eq!(speed(&DrainStatus { limit: None, seconds_left: None, ..moving }).unwrap(), "1.5 MiB/s");
+        assert_eq!(speed(&copying()), None);
     }
 }

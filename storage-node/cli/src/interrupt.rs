@@ -1,22 +1,24 @@
-//! Ctrl-C at a command that only watches: it says what goes on without it, then ends as any program does.
+//! Ctrl-C at a command that only watches: the command prints what continues without it, then ends as any program does.
 //!
-//! Ended by the signal itself and not with a code, so that a shell's loop over nodes ends with it instead of draining the
-//! next one. That needs the signal's own way, which a caught signal does not have any more; so it is not caught, but
-//! waited for by a thread.
+//! It ends by the signal and not with an exit code, so that a shell's loop over nodes ends with it instead of draining the
+//! next node. A handler, tokio's included, replaces the signal's default action and would also undo that SIGINT is ignored
+//! in a background job; so there is none, and a thread waits for the blocked signal.
 
-use std::thread;
+use std::{io::IsTerminal, thread};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 
-/// To be called before there are other threads: they inherit that SIGINT is left to the one that waits for it.
-pub fn say_on_interrupt(last_words: String) -> nix::Result<()> {
+/// To be called before there are other threads: they inherit that SIGINT is left to the thread that waits for it.
+pub fn report_on_interrupt(last_words: String) -> nix::Result<()> {
     let interrupt = SigSet::from(Signal::SIGINT);
     interrupt.thread_block()?;
     thread::spawn(move || {
         if interrupt.wait().is_ok() {
-            eprintln!("{last_words}");
+            // On a terminal the cursor stands behind a progress bar.
+            let new_line = if std::io::stderr().is_terminal() { "\n" } else { "" };
+            eprintln!("{new_line}{last_words}");
             let ended = interrupt.thread_unblock().and_then(|()| raise(Signal::SIGINT));
-            ended.expect("a signal may be let in and raised");
+            ended.expect("a signal may be unblocked and raised");
         }
     });
     Ok(())

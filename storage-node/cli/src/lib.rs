@@ -1,9 +1,15 @@
-//! What `storage-node` asks of a running node, and what it does with the folder of a stopped one.
+//! The commands of `storage-node`, a file each: running a node, asking a running one, recovering a stopped one.
 
-pub mod ask;
 pub mod check;
 pub mod drain;
 mod interrupt;
+pub mod ls;
+pub mod node_arg;
+pub mod output;
+mod progress;
 pub mod recover;
+pub mod run;
 pub mod scrub;
+pub mod status;
 mod table;
+mod units;

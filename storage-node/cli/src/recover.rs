@@ -1,5 +1,5 @@
-//! `storage-node recover --sole-survivor`: the operator's word that the other voters are gone for good. It says what that
-//! means, asks, and works on the folder of a node that does not run.
+//! `storage-node recover --sole-survivor`: the operator declares that the other voters are gone for good. The command prints
+//! what that means, asks for confirmation, and works on the folder of a node that does not run.
 
 use std::{
     io::{BufRead, IsTerminal, Write},
@@ -10,35 +10,50 @@ use std::{
 use anyhow::{Context, Result, bail};
 use chordfs_namespace::{Recovered, Recovery, Settings};
 use chordfs_store::DataFolder;
+use clap::Args;
 
-pub struct RecoverOptions {
-    pub data: PathBuf,
-    /// The node's ring address from now on, if it is another than before.
-    pub address: Option<SocketAddr>,
-    /// The operator has answered already.
-    pub yes: bool,
+use crate::{node_arg::ring_address, output::runtime};
+
+#[derive(Args)]
+pub struct RecoverArgs {
+    /// Make this node the only voter; prints what may be lost, and asks
+    #[arg(long, required = true)]
+    sole_survivor: bool,
+    /// The stopped node's folder
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The node's ring address from now on [IP:PORT, or IP for port 5057; default: as before]
+    #[arg(long, value_name = "ADDRESS", value_parser = ring_address)]
+    address: Option<SocketAddr>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
-pub async fn sole_survivor(options: RecoverOptions) -> Result<()> {
-    let data = &options.data;
-    // Opening would make a new folder where there is none.
+pub fn run(args: RecoverArgs) -> Result<()> {
+    runtime()?.block_on(sole_survivor(&args.data, args.address, args.yes))
+}
+
+/// `address`: the node's ring address from now on, if it changes. `yes`: the operator has confirmed already.
+async fn sole_survivor(data: &Path, address: Option<SocketAddr>, yes: bool) -> Result<()> {
+    // `DataFolder::open` would make a new folder where there is none.
     if !data.join("FORMAT").is_file() || !data.join("namespace").is_dir() {
         bail!("{}: no data folder of a node that has run; name the one that was given to `run --data`", data.display());
     }
-    let folder = DataFolder::open(data).context("recovering works on the folder of a stopped node")?;
+    let folder = DataFolder::open(data).context("recovery works on the folder of a stopped node")?;
     let recovery = Recovery::open(data, folder.node_uid(), Settings::default().log_file_bytes)
         .await
         .with_context(|| format!("cannot recover from {}", data.display()))?;
     let outlook = recovery.outlook();
     if outlook.former_voters.len() == 1 {
-        println!("This node is the only voter already; nothing is to be done. Start it as usual.");
+        println!("This node is the only voter already; there is nothing to do. Start it as usual.");
         return Ok(());
     }
     println!("{}", meaning(data, folder.node_uid(), &outlook));
-    if !options.yes {
+    if !yes {
         confirm()?;
     }
-    recovery.carry_out(options.address).await.context("recovering broke off; run it again")?;
+    recovery.carry_out(address).await.context("recovery failed half-way; run it again")?;
     println!("Done. Start this node with `storage-node run` and without --join, then the others with empty folders.");
     Ok(())
 }
@@ -49,16 +64,16 @@ fn meaning(data: &Path, uid: u64, outlook: &Recovered) -> String {
     let loss = match outlook.may_have_lost {
         true => {
             "  - Changes to names and files that the others agreed on in the last moments, without this node, are lost, \
-             also\n    such as were acknowledged to a program. Nothing tells which those were. Their chunks are kept for 30 days.\n"
+             even\n    if they were acknowledged to a program. It is not known which. Their chunks are kept for 30 days.\n"
         }
         false => "  - No change that was acknowledged is lost: each of two voters has all of them.\n",
     };
     format!(
         "{data} holds a vote on the namespace, together with {others}.\n\
          To recover from this node alone means:\n\
-         \x20 - This node decides from now on alone who is called what; others become voters again as they join.\n\
+         \x20 - From now on this node alone decides on names and files; others become voters again as they join.\n\
          {loss}\
-         \x20 - Chunks of which no node that is left has a copy stay lost; reading them is an error.\n\
+         \x20 - Chunks of which no remaining node has a copy stay lost; reading them is an error.\n\
          \x20 - {others} must never again run with the folders they have now: remove their `namespace` folders first.\n\
          Do it only if they are gone for good. If enough of them can be started for a majority, start them instead.",
         data = data.display(),
@@ -66,13 +81,13 @@ fn meaning(data: &Path, uid: u64, outlook: &Recovered) -> String {
     )
 }
 
-/// Only at a terminal can somebody be asked; a script has to have decided.
+/// Asks at a terminal only; a script confirms with --yes.
 fn confirm() -> Result<()> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         bail!("nothing was changed: there is no terminal to ask at; add --yes if this is what you want");
     }
-    print!("Type `recover` to go on: ");
+    print!("Type `recover` to continue: ");
     std::io::stdout().flush()?;
     let mut line = String::new();
     stdin.lock().read_line(&mut line)?;
@@ -95,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_lost_is_said_and_who_must_not_come_back() {
+    fn possible_losses_and_the_nodes_that_must_not_return_are_named() {
         let two = meaning(Path::new("/data"), 1, &outlook(2));
         assert!(two.contains("No change that was acknowledged is lost") && two.contains("10.0.0.2:5057"), "{two}");
         assert!(!two.contains("10.0.0.1"), "{two}");
@@ -104,11 +119,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_that_is_none_is_left_alone() {
+    async fn a_folder_without_a_node_s_data_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         for data in [dir.path().to_owned(), dir.path().join("missing")] {
-            let options = RecoverOptions { data, address: None, yes: true };
-            let error = sole_survivor(options).await.unwrap_err().to_string();
+            let error = sole_survivor(&data, None, true).await.unwrap_err().to_string();
             assert!(error.contains("no data folder"), "{error}");
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -1,35 +1,35 @@
-//! `storage-node scrub`: a pass on a running node, waited for, and what came of it.
+//! `storage-node scrub`: begins a pass on a running node, waits for it and for repairs, and reports the result.
 
 use std::{
     fmt::Write,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
-use chordfs_types::admin::ScrubStatus;
-use serde::Deserialize;
+use anyhow::bail;
+use chordfs_net::admin_client::AdminClient;
+use chordfs_types::{admin::ScrubStatus, ring_id::NodeAddress};
 use tokio::time::sleep;
 
-use crate::ask;
+use crate::{
+    node_arg::admin_client,
+    progress::{self, ProgressBar},
+    units::mib,
+};
 
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// A pass that reads nothing for this long has got stuck.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How long damaged chunks are waited for, after the pass.
-const MENDING: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// A pass that reads nothing for this long is stuck.
+const STALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long damaged chunks are waited for after the pass.
+const REPAIR_DEADLINE: Duration = Duration::from_secs(60);
 
-#[derive(Deserialize)]
-struct Begun {
-    pass: u64,
-}
-
-/// Errors: also when a damaged chunk was found that nobody has sound; the text says so.
-pub async fn scrub(node: SocketAddr) -> anyhow::Result<String> {
-    let begun: Begun =
-        serde_json::from_str(&ask::post(node, "scrub").await?).context("the node's answer is not JSON")?;
-    let done = wait_for_pass(node, begun.pass).await?;
-    let status = wait_for_mending(node, done).await?;
+/// Errors: also when no node has a sound copy of a damaged chunk; the text names how many.
+pub async fn scrub(node: NodeAddress) -> anyhow::Result<String> {
+    let client = admin_client();
+    let bar = progress::of_bytes("scrub");
+    let begun = client.begin_scrub(node).await?;
+    let status = wait_for_pass(&client, node, begun.pass, &bar).await?;
+    let status = wait_for_repairs(&client, node, status).await?;
+    bar.finish_and_clear();
     let text = describe(node, &status);
     match status.waiting {
         0 => Ok(text),
@@ -37,50 +37,57 @@ pub async fn scrub(node: SocketAddr) -> anyhow::Result<String> {
     }
 }
 
-async fn status(node: SocketAddr) -> anyhow::Result<ScrubStatus> {
-    serde_json::from_str(&ask::get(node, "scrub").await?).context("the node's scrub report cannot be read")
-}
-
-async fn wait_for_pass(node: SocketAddr, pass: u64) -> anyhow::Result<ScrubStatus> {
-    let mut moved = (Instant::now(), 0);
+async fn wait_for_pass(
+    client: &AdminClient,
+    node: NodeAddress,
+    pass: u64,
+    bar: &ProgressBar,
+) -> anyhow::Result<ScrubStatus> {
+    let (mut last_progress, mut bytes_read) = (Instant::now(), 0);
     loop {
-        let status = status(node).await?;
+        let status = client.scrub(node).await?;
         if status.asked_done >= pass {
             return Ok(status);
         }
-        if status.pass.bytes != moved.1 {
-            moved = (Instant::now(), status.pass.bytes);
+        bar.set_length(status.total_bytes);
+        bar.set_position(status.pass.bytes);
+        if status.pass.bytes != bytes_read {
+            (last_progress, bytes_read) = (Instant::now(), status.pass.bytes);
         }
-        if moved.0.elapsed() > PATIENCE {
-            bail!("{node} has read nothing for {PATIENCE:?}; its log says why. It goes on trying");
+        if last_progress.elapsed() > STALL_TIMEOUT {
+            bail!("{node} has read nothing for {STALL_TIMEOUT:?}; its log says why. It keeps trying");
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-async fn wait_for_mending(node: SocketAddr, mut now: ScrubStatus) -> anyhow::Result<ScrubStatus> {
-    let end = Instant::now() + MENDING;
-    while now.waiting > now.lost && Instant::now() < end {
-        sleep(LOOK_EVERY).await;
-        now = status(node).await?;
+async fn wait_for_repairs(
+    client: &AdminClient,
+    node: NodeAddress,
+    mut status: ScrubStatus,
+) -> anyhow::Result<ScrubStatus> {
+    let end = Instant::now() + REPAIR_DEADLINE;
+    while status.waiting > status.lost && Instant::now() < end {
+        sleep(POLL_INTERVAL).await;
+        status = client.scrub(node).await?;
     }
-    Ok(now)
+    Ok(status)
 }
 
-fn describe(node: SocketAddr, status: &ScrubStatus) -> String {
+fn describe(node: NodeAddress, status: &ScrubStatus) -> String {
     let pass = status.last.clone().unwrap_or_default();
     let mut out = String::new();
-    let mut line = |name: &str, value: String| writeln!(out, "{name:<12} {value}").expect("a string takes text");
+    let mut line = |label: &str, value: String| writeln!(out, "{label:<12} {value}").expect("a string takes text");
     line("node", node.to_string());
-    line("read", format!("{} chunks, {} MiB", pass.chunks, pass.bytes >> 20));
+    line("read", format!("{} chunks, {}", pass.chunks, mib(pass.bytes)));
     line("damaged", format!("{} in this pass, {} since the node was started", pass.damaged, status.damaged));
-    line("replaced", format!("{}, {} needed no more", status.mended, status.needless));
-    line("waiting", format!("{}, {} of them on no node", status.waiting, status.lost));
+    line("replaced", format!("{}, {} no longer needed", status.mended, status.needless));
+    line("waiting", format!("{}, {} of them without a sound copy on any node", status.waiting, status.lost));
     line(
         "orphans",
         match &status.orphans_kept {
-            Some(why) => format!("kept: {why}"),
-            None => format!("{} runs given up", status.orphans),
+            Some(reason) => format!("kept: {reason}"),
+            None => format!("{} runs deleted", status.orphans),
         },
     );
     out

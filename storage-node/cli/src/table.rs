@@ -1,8 +1,10 @@
-//! The status for people: a line a node, sizes in human units, and below it what concerns the whole ring.
+//! The ring's status for people: a line for each node, sizes in human units, and below it what concerns the whole ring.
 
 use std::fmt::Write;
 
 use chordfs_types::admin::{Moving, NodeLine, RingStatus, ScrubWork, State, Work};
+
+use crate::units::human;
 
 const HEAD: [&str; 9] = ["NODE", "ID", "STATE", "SHARE", "CHUNKS", "DATA", "FREE", "VOTES", "WORK"];
 const UNKNOWN: &str = "-";
@@ -67,7 +69,7 @@ fn progress(moving: &Moving) -> String {
     if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) }
 }
 
-/// Between two passes there is something to say only if something was found.
+/// Between two passes only damage that was found is shown.
 fn scrub(scrub: &ScrubWork) -> Option<String> {
     let percent = scrub.checked_bytes.zip(scrub.total_bytes).map(|(done, all)| done * 100 / all.max(1));
     let parts = [
@@ -77,27 +79,6 @@ fn scrub(scrub: &ScrubWork) -> Option<String> {
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| format!("scrub: {}", parts.join(", ")))
-}
-
-/// Three digits and a unit: `512 B`, `4.00 KiB`, `12.3 GiB`.
-fn human(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for next in UNITS {
-        if value < 999.5 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
-    }
-    let digits = match value {
-        _ if unit == "B" => 0,
-        small if small < 9.995 => 2,
-        middle if middle < 99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.digits$} {unit}")
 }
 
 /// Columns as wide as their widest cell; the last one ends where its text does.
@@ -115,21 +96,6 @@ fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_three_digits() {
-        for (bytes, wanted) in [
-            (0, "0 B"),
-            (512, "512 B"),
-            (1000, "0.98 KiB"),
-            (4096, "4.00 KiB"),
-            (10 << 20, "10.0 MiB"),
-            (123 << 30, "123 GiB"),
-            (u64::MAX, "16.0 EiB"),
-        ] {
-            assert_eq!(human(bytes), wanted);
-        }
-    }
 
     #[test]
     fn work_is_one_cell() {

@@ -28,7 +28,7 @@ use chordfs_types::{
     chunk::ChunkRun,
     placement::Zone,
     rate_limit::RateLimit,
-    ring_id::{NodeRef, RingId},
+    ring_id::{NodeAddress, RingId},
 };
 use futures_util::future::{BoxFuture, join_all};
 use tokio::{
@@ -190,12 +190,8 @@ struct Ports {
 
 impl Ports {
     fn take(ring: SocketAddr) -> Result<Self> {
-        let node = NodeRef { ip: ring.ip(), port: ring.port(), id: RingId(0) };
-        Ok(Self {
-            ring: Port::take(node.ring_address())?,
-            files: Port::take(node.files_address())?,
-            admin: Port::take(node.admin_address())?,
-        })
+        let node = NodeAddress(ring);
+        Ok(Self { ring: Port::take(node.ring())?, files: Port::take(node.files())?, admin: Port::take(node.admin())? })
     }
 }
 

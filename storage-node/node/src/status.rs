@@ -1,17 +1,17 @@
-//! Asking the whole ring: who is in it, from the ring; then every node's own status, side by side, each with a deadline.
+//! The status of the whole ring: its members from the ring, then the status of every node, all asked at the same time, each
+//! with a deadline.
 //!
-//! A silent node is a line of the answer and no error: an operator asks for the status when something is wrong.
+//! An unresponsive node is a line of the answer and no error: an operator asks for the status when something is wrong.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Json, Router, extract::State as Shared, routing::get};
-use chordfs_net::http_pool::HttpPool;
+use axum::{Json, Router, extract, routing::get};
+use chordfs_net::{admin_client::AdminClient, http_pool::HttpPool};
 use chordfs_types::{
     admin::{NamespaceStatus, NodeLine, NodeState, NodeStatus, RingStatus, State, Work},
-    ring_id::{NodeRef, RingArc, RingId},
+    ring_id::{RingArc, RingId},
 };
 use futures_util::{StreamExt, stream};
-use hyper::{HeaderMap, Method};
 use tracing::debug;
 
 use crate::{
@@ -20,26 +20,26 @@ use crate::{
     node::Node,
 };
 
-/// One node's status. It answers from memory; a longer silence is worth showing.
+/// For one node's status. A node answers from memory; a longer silence is worth showing.
 const DEADLINE: Duration = Duration::from_secs(3);
 const ASKED_AT_ONCE: usize = 64;
 
 #[derive(Clone)]
-struct Gatherer {
+struct RingSurvey {
     node: Arc<Node>,
-    pool: Arc<HttpPool>,
+    client: AdminClient,
 }
 
 /// `GET /ring`: JSON of [`RingStatus`].
 pub fn routes(node: Arc<Node>, pool: Arc<HttpPool>) -> Router {
-    Router::new().route("/ring", get(ring)).with_state(Gatherer { node, pool })
+    Router::new().route("/ring", get(ring)).with_state(RingSurvey { node, client: AdminClient::new(pool, DEADLINE) })
 }
 
-async fn ring(Shared(gatherer): Shared<Gatherer>) -> Json<RingStatus> {
-    Json(gatherer.gather().await)
+async fn ring(extract::State(survey): extract::State<RingSurvey>) -> Json<RingStatus> {
+    Json(survey.gather().await)
 }
 
-impl Gatherer {
+impl RingSurvey {
     async fn gather(&self) -> RingStatus {
         let asked = self.node.ring.me().ring_address();
         let own = self.node.status();
@@ -58,11 +58,8 @@ impl Gatherer {
     }
 
     async fn status_of(&self, address: SocketAddr) -> Option<NodeStatus> {
-        let admin = NodeRef { ip: address.ip(), port: address.port(), id: RingId(0) }.admin_address();
-        let answer = self.pool.request(admin, Method::GET, "/status", HeaderMap::new(), vec![], DEADLINE).await;
-        let answer = answer.inspect_err(|error| debug!(peer = %address, %error, "no status")).ok()?;
-        let status = serde_json::from_slice(&answer.body);
-        status.inspect_err(|error| debug!(peer = %address, %error, "the status does not read")).ok()
+        let status = self.client.status(address.into()).await;
+        status.inspect_err(|error| debug!(peer = %address, %error, "no status")).ok()
     }
 }
 
@@ -70,7 +67,7 @@ fn is_in(surveyed: &[Surveyed], address: SocketAddr) -> bool {
     surveyed.iter().any(|seen| seen.node.ring_address() == address)
 }
 
-/// `surveyed` in the order of the ids.
+/// `surveyed` is in the order of the ids.
 fn assemble(asked: SocketAddr, surveyed: &[Surveyed], answers: &HashMap<SocketAddr, NodeStatus>) -> RingStatus {
     let namespace = namespace(asked, answers);
     let count = surveyed.len();
@@ -86,7 +83,7 @@ fn assemble(asked: SocketAddr, surveyed: &[Surveyed], answers: &HashMap<SocketAd
     RingStatus { asked, nodes, under_replicated, namespace }
 }
 
-/// The asked node's word, unless it knows no leader and another does.
+/// As the asked node reports it, unless it knows no leader and another node does.
 fn namespace(asked: SocketAddr, answers: &HashMap<SocketAddr, NodeStatus>) -> NamespaceStatus {
     let own = answers.get(&asked).map(|status| status.namespace.clone()).unwrap_or_default();
     if own.leader.is_some() {
@@ -136,7 +133,10 @@ fn state(kind: Option<Kind>, status: Option<&NodeStatus>) -> State {
 
 #[cfg(test)]
 mod tests {
-    use chordfs_types::admin::{Moving, StoreStatus};
+    use chordfs_types::{
+        admin::{Moving, StoreStatus},
+        ring_id::NodeRef,
+    };
 
     use super::*;
 

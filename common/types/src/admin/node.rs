@@ -1,6 +1,6 @@
 //! What one node says of itself: `GET /status` of its plane of administration.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,18 @@ pub enum NodeState {
     Serving,
     Draining,
     Gone,
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Joining => "joining",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Gone => "gone",
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

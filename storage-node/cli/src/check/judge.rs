@@ -1,4 +1,4 @@
-//! What the answers of the holders mean, decided from values alone.
+//! The verdict on a chunk from the answers of its holders, as pure functions.
 #![deny(clippy::disallowed_methods)]
 
 use chordfs_types::{
@@ -8,9 +8,9 @@ use chordfs_types::{
     ring_id::{NodeRef, RingArc, RingId},
 };
 
-/// What one node says of one chunk.
+/// What one node has of one chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copy {
+pub enum CopyState {
     Absent,
     Sound,
     Damaged,
@@ -18,9 +18,9 @@ pub enum Copy {
     Unknown,
 }
 
-impl Copy {
-    /// As it travels; whatever else a node may say is no copy.
-    pub fn of(byte: u8) -> Self {
+impl CopyState {
+    /// From a byte of the answer to `/chunks/has`; an unknown value counts as no copy.
+    pub fn from_byte(byte: u8) -> Self {
         match byte {
             1 => Self::Sound,
             2 => Self::Damaged,
@@ -30,42 +30,42 @@ impl Copy {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum ChunkVerdict {
     Sound,
     /// Fewer sound copies than holders.
     UnderReplicated,
     /// At least one copy is damaged, and at least one is sound.
     Damaged,
-    /// Nobody who answers has a sound copy, and not everybody answers.
+    /// No node that answers has a sound copy, and not all nodes answer.
     Unreachable,
-    /// Everybody answers, and nobody has a sound copy.
+    /// All nodes answer, and none has a sound copy.
     Missing,
 }
 
-/// `holders`: what those say who should have it. `others`: what the rest of the ring says, asked only where no holder
-/// has a sound copy; during a join it may be with one that was a holder before.
-pub fn judge(holders: &[Copy], others: &[Copy]) -> Verdict {
+/// `holders`: the copies of the chunk's holders. `others`: those of all other nodes, which are asked only where no holder
+/// has a sound copy; during a join a former holder may still have one.
+pub fn judge(holders: &[CopyState], others: &[CopyState]) -> ChunkVerdict {
     let all = || holders.iter().chain(others);
-    let sound = |copies: &[Copy]| copies.iter().filter(|copy| **copy == Copy::Sound).count();
-    let damaged = all().any(|copy| *copy == Copy::Damaged);
+    let sound = |copies: &[CopyState]| copies.iter().filter(|copy| **copy == CopyState::Sound).count();
+    let damaged = all().any(|copy| *copy == CopyState::Damaged);
     match sound(holders) + sound(others) {
-        0 if all().any(|copy| *copy == Copy::Unknown) => Verdict::Unreachable,
-        0 => Verdict::Missing,
-        _ if damaged => Verdict::Damaged,
-        _ if sound(holders) < holders.len() => Verdict::UnderReplicated,
-        _ => Verdict::Sound,
+        0 if all().any(|copy| *copy == CopyState::Unknown) => ChunkVerdict::Unreachable,
+        0 => ChunkVerdict::Missing,
+        _ if damaged => ChunkVerdict::Damaged,
+        _ if sound(holders) < holders.len() => ChunkVerdict::UnderReplicated,
+        _ => ChunkVerdict::Sound,
     }
 }
 
-/// The nodes that keep chunks, by their ids.
+/// The nodes that keep chunks, in the order of their ids, and the holders of every key.
 #[derive(Clone, Debug, Default)]
-pub struct Circle {
+pub struct HolderMap {
     nodes: Vec<NodeRef>,
-    /// Of what each of them owns.
+    /// For each node the holders of the keys that it owns, itself first.
     holders: Vec<Vec<NodeRef>>,
 }
 
-impl Circle {
+impl HolderMap {
     pub fn new(mut nodes: Vec<NodeRef>) -> Self {
         nodes.sort_by_key(|node| node.id.0);
         let holders = |at| placement::holders(&placement::onwards(&nodes, at));
@@ -77,7 +77,7 @@ impl Circle {
         &self.nodes
     }
 
-    /// The owner of the key first.
+    /// The owner of the key comes first.
     pub fn holders(&self, key: RingId) -> impl Iterator<Item = NodeRef> + '_ {
         let owner = self.nodes.partition_point(|node| node.id.0 < key.0);
         let holders = self.holders.get(owner).or(self.holders.first());
@@ -89,12 +89,12 @@ impl Circle {
     }
 }
 
-/// Every key there is.
+/// The arc of all keys.
 pub fn whole_circle() -> RingArc {
     RingArc::new(RingId(0), RingId(0))
 }
 
-/// The chunks that files consist of: 16 bytes for each run, however many chunks it has.
+/// The chunks that belong to files: 16 bytes for each run, however many chunks it has.
 #[derive(Debug, Default)]
 pub struct Referenced {
     runs: Vec<(Version, u32, u32)>,
@@ -115,42 +115,42 @@ impl Referenced {
         self
     }
 
-    /// Runs of one version do not overlap, but for one that was met twice while it grew; so a few are looked at.
+    /// Runs of one version overlap only where one was read again while it grew, so a few of them are compared.
     pub fn contains(&self, id: ChunkId) -> bool {
-        debug_assert!(self.sorted, "sealed before it is asked");
+        debug_assert!(self.sorted, "`seal` comes before `contains`");
         let upto = self.runs.partition_point(|&(version, first, _)| (version, first) <= (id.version, id.index));
         let same = self.runs[..upto].iter().rev().take_while(|(version, ..)| *version == id.version);
-        same.take(MET_TWICE).any(|&(_, first, count)| id.index - first < count)
+        same.take(MAX_OVERLAPPING_RUNS).any(|&(_, first, count)| id.index - first < count)
     }
 }
 
-/// A run met while others rewrite its file may be there in some shapes.
-const MET_TWICE: usize = 8;
+/// A run that was read while its file was rewritten may be there in a few shapes.
+const MAX_OVERLAPPING_RUNS: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::{
-        Copy::{Absent, Damaged, Sound, Unknown},
+        CopyState::{Absent, Damaged, Sound, Unknown},
         *,
     };
 
     #[test]
     fn every_chunk_has_one_verdict() {
-        for (holders, others, wanted) in [
-            (&[Sound, Sound, Sound][..], &[][..], Verdict::Sound),
-            (&[Sound], &[], Verdict::Sound),
-            (&[Sound, Absent, Sound], &[], Verdict::UnderReplicated),
-            (&[Sound, Unknown, Sound], &[], Verdict::UnderReplicated),
-            (&[Absent, Absent, Absent], &[Absent, Sound], Verdict::UnderReplicated),
-            (&[Sound, Damaged, Sound], &[], Verdict::Damaged),
-            (&[Damaged, Absent, Unknown], &[Sound], Verdict::Damaged),
-            (&[Damaged, Damaged, Damaged], &[], Verdict::Missing),
-            (&[Absent, Absent, Absent], &[], Verdict::Missing),
-            (&[Absent, Unknown, Absent], &[], Verdict::Unreachable),
-            (&[Absent, Absent, Absent], &[Unknown], Verdict::Unreachable),
-            (&[], &[], Verdict::Missing),
+        for (holders, others, expected) in [
+            (&[Sound, Sound, Sound][..], &[][..], ChunkVerdict::Sound),
+            (&[Sound], &[], ChunkVerdict::Sound),
+            (&[Sound, Absent, Sound], &[], ChunkVerdict::UnderReplicated),
+            (&[Sound, Unknown, Sound], &[], ChunkVerdict::UnderReplicated),
+            (&[Absent, Absent, Absent], &[Absent, Sound], ChunkVerdict::UnderReplicated),
+            (&[Sound, Damaged, Sound], &[], ChunkVerdict::Damaged),
+            (&[Damaged, Absent, Unknown], &[Sound], ChunkVerdict::Damaged),
+            (&[Damaged, Damaged, Damaged], &[], ChunkVerdict::Missing),
+            (&[Absent, Absent, Absent], &[], ChunkVerdict::Missing),
+            (&[Absent, Unknown, Absent], &[], ChunkVerdict::Unreachable),
+            (&[Absent, Absent, Absent], &[Unknown], ChunkVerdict::Unreachable),
+            (&[], &[], ChunkVerdict::Missing),
         ] {
-            assert_eq!(judge(holders, others), wanted, "{holders:?} {others:?}");
+            assert_eq!(judge(holders, others), expected, "{holders:?} {others:?}");
         }
     }
 
@@ -159,20 +159,20 @@ mod tests {
     }
 
     #[test]
-    fn holders_come_round() {
-        let circle = Circle::new([80, 20, 60, 40].map(node).to_vec());
-        let holders = |key| circle.holders(RingId(key)).map(|node| node.id.0).collect::<Vec<_>>();
+    fn holders_wrap_around_the_circle() {
+        let map = HolderMap::new([80, 20, 60, 40].map(node).to_vec());
+        let holders = |key| map.holders(RingId(key)).map(|node| node.id.0).collect::<Vec<_>>();
         assert_eq!(holders(41), [60, 80, 20]);
         assert_eq!(holders(80), [80, 20, 40]);
         assert_eq!(holders(81), [20, 40, 60]);
-        assert!(circle.is_holder(&node(20), RingId(41)) && !circle.is_holder(&node(40), RingId(41)));
-        assert_eq!(Circle::new(vec![node(7), node(9)]).holders(RingId(8)).count(), 2);
-        assert_eq!(Circle::default().holders(RingId(8)).count(), 0);
+        assert!(map.is_holder(&node(20), RingId(41)) && !map.is_holder(&node(40), RingId(41)));
+        assert_eq!(HolderMap::new(vec![node(7), node(9)]).holders(RingId(8)).count(), 2);
+        assert_eq!(HolderMap::default().holders(RingId(8)).count(), 0);
     }
 
-    /// What a file overwrote in the middle of a write is an orphan, though the rest of the version is not.
+    /// A chunk that was overwritten in the middle of a version is an orphan, though the rest of the version is not.
     #[test]
-    fn a_single_overwritten_chunk_is_referenced_no_more() {
+    fn a_single_overwritten_chunk_is_no_longer_referenced() {
         let mut referenced = Referenced::default();
         for (first, count, version) in [(1, 4, 7), (5, 1, 8), (6, 15, 7)] {
             referenced.add(&Extent { first, count, version: Version(version) });

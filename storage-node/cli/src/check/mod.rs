@@ -1,19 +1,19 @@
 //! `storage-node check`: is every chunk of every file where it should be, and nothing else?
 //!
 //! Three passes, all of which only read. The walk takes the namespace page by page and asks the holders of each batch
-//! of chunks. What looks wrong is asked again, with the ring and the extents as they are then: files change meanwhile,
-//! third copies are on their way, nodes come and go. Then every node lists what it stores; what is part of no file
-//! is looked at again after the grace, against a second walk.
+//! of chunks. Suspect chunks are looked up again, with the ring and the extents as they are then: files change meanwhile,
+//! third copies are on their way, nodes come and go. Then every node lists what it stores; chunks that are part of no file
+//! are checked again after the grace, against a second walk.
 //!
-//! Memory: a batch, a bounded number of suspects, and 16 bytes for each run of chunks. `judge` decides, `peers` asks,
-//! `orphans` is the third pass, `report` tells.
+//! Memory: a batch, a bounded number of suspects, and 16 bytes for each run of chunks. `judge` decides, `peers` sends the
+//! requests, `orphans` is the third pass, `report` prints.
 
 mod judge;
 mod orphans;
 mod peers;
 mod report;
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail};
 use chordfs_types::{
@@ -21,83 +21,124 @@ use chordfs_types::{
     chunk::{ChunkId, ChunkRef, FileName},
     fs_error::FsError,
     namespace::{Answer, Extent, FileContents, Ino, Query},
-    ring_id::NodeRef,
+    ring_id::{NodeAddress, NodeRef},
 };
+use clap::Args;
 use tokio::time::sleep;
 
-pub use self::report::Report;
+pub use self::report::CheckReport;
 use self::{
-    judge::{Circle, Copy, Referenced, Verdict, judge},
-    peers::Peers,
+    judge::{ChunkVerdict, CopyState, HolderMap, Referenced, judge},
+    peers::CheckPeers,
+};
+use crate::{
+    node_arg::NodeArg,
+    output::{runtime, write_out},
+    progress::{self, ProgressBar},
 };
 
-/// Chunks asked for at a time.
+/// Chunks looked up at a time.
 const BATCH: usize = 32 << 10;
-/// What looks wrong is kept until there is this much of it, and then asked again.
-const SUSPECTS: usize = 64 << 10;
-/// How often, and with which pause before: a write under way has its third copy, a stopped node has left the ring.
-const ASKED_AGAIN: u32 = 3;
+/// Suspects are collected up to this number before they are looked up again.
+const MAX_SUSPECTS: usize = 64 << 10;
+/// Suspects are looked up this often, with this pause before: until then a write under way has its third copy, and a stopped
+/// node has left the ring.
+const RECHECKS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
+/// The exit code where the check could not be carried out.
+const NOT_CHECKED: u8 = 2;
 
-#[derive(Clone, Debug)]
-pub struct CheckOptions {
-    /// Any member: its ring address.
-    pub node: SocketAddr,
-    /// Have the holders read every record.
-    pub verify: bool,
-    /// What is stored and part of no file may be on its way into one for this long.
-    pub grace: Duration,
+#[derive(Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    node: NodeArg,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Read every copy and check it against its checksum: takes as long as reading all that is stored
+    #[arg(long)]
+    verify: bool,
+    /// A stored chunk of no file counts as an orphan after this time; before, it may still be on its way into one
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    grace: u64,
 }
 
-/// An error means that it could not be checked.
-pub async fn check(options: CheckOptions) -> Result<Report> {
-    let mut check = Check::new(options).await?;
+#[derive(Clone, Debug)]
+struct CheckOptions {
+    /// Any member of the ring.
+    node: NodeAddress,
+    /// The holders read every record.
+    verify: bool,
+    /// A stored chunk that is part of no file may be on its way into one for this long.
+    grace: Duration,
+}
+
+/// Has exit codes of its own, so that a cron job can tell a failed check from a failed ring.
+pub fn run(args: CheckArgs) -> ExitCode {
+    let options =
+        CheckOptions { node: args.node.address(), verify: args.verify, grace: Duration::from_secs(args.grace) };
+    let done = || -> Result<u8> {
+        let report = runtime()?.block_on(check(options))?;
+        write_out(&if args.json { serde_json::to_string(&report)? + "\n" } else { report.for_people() })?;
+        Ok(report.exit_code())
+    };
+    ExitCode::from(done().unwrap_or_else(|error| {
+        eprintln!("storage-node: not checked: {error:#}");
+        NOT_CHECKED
+    }))
+}
+
+/// Errors: the check could not be carried out.
+async fn check(options: CheckOptions) -> Result<CheckReport> {
+    let bar = if options.verify { progress::of_copies("check") } else { ProgressBar::hidden() };
+    let mut check = RingCheck::new(options, bar.clone()).await?;
     let referenced = check.walk().await?;
-    check.ask_suspects_again().await?;
+    check.recheck_suspects().await?;
+    bar.finish_and_clear();
     check.orphans(referenced).await?;
     Ok(check.report())
 }
 
-/// A chunk of a file, as its extents said.
+/// A chunk that a file has by its extents.
 #[derive(Clone, Debug)]
-struct Expected {
+struct ExpectedChunk {
     ino: Ino,
     chunk: ChunkRef,
 }
 
-struct Judged {
-    verdict: Verdict,
+struct JudgedChunk {
+    verdict: ChunkVerdict,
     /// The holders without a sound copy.
     at_fault: Vec<NodeRef>,
 }
 
-struct Check {
+struct RingCheck {
     options: CheckOptions,
-    peers: Peers,
-    circle: Circle,
-    batch: Vec<Expected>,
-    suspects: Vec<Expected>,
-    silent: Vec<NodeRef>,
-    report: Report,
+    peers: CheckPeers,
+    holder_map: HolderMap,
+    batch: Vec<ExpectedChunk>,
+    suspects: Vec<ExpectedChunk>,
+    unresponsive: Vec<NodeRef>,
+    report: CheckReport,
 }
 
-impl Check {
-    async fn new(options: CheckOptions) -> Result<Self> {
-        let report = Report { verified: options.verify, ..Report::default() };
+impl RingCheck {
+    async fn new(options: CheckOptions, bar: ProgressBar) -> Result<Self> {
+        let report = CheckReport { verified: options.verify, ..CheckReport::default() };
         let mut check = Self {
-            peers: Peers::new(options.node),
+            peers: CheckPeers::new(options.node, bar),
             options,
-            circle: Circle::default(),
+            holder_map: HolderMap::default(),
             batch: Vec::new(),
             suspects: Vec::new(),
-            silent: Vec::new(),
+            unresponsive: Vec::new(),
             report,
         };
-        check.look_at_ring().await?;
+        check.read_ring().await?;
         Ok(check)
     }
 
-    async fn look_at_ring(&mut self) -> Result<()> {
+    async fn read_ring(&mut self) -> Result<()> {
         let ring = self.peers.ring().await?;
         let storing = ring.nodes.iter().filter(|node| node.state != State::Foreign && node.arc.is_some());
         let node = |address: SocketAddr, id| NodeRef { ip: address.ip(), port: address.port(), id };
@@ -105,11 +146,11 @@ impl Check {
         if nodes.is_empty() {
             bail!("no node of the ring of {} keeps chunks", self.options.node);
         }
-        self.circle = Circle::new(nodes);
+        self.holder_map = HolderMap::new(nodes);
         Ok(())
     }
 
-    /// All chunks of all files, each asked for once.
+    /// Looks up all chunks of all files once.
     async fn walk(&mut self) -> Result<Referenced> {
         let mut referenced = Referenced::default();
         let mut next = Some((Ino(0), 0));
@@ -120,12 +161,12 @@ impl Check {
                 self.report.files += u64::from(last.replace(file.ino) != Some(file.ino));
                 for extent in &file.extents {
                     referenced.add(extent);
-                    self.expect_all(file, extent).await?;
+                    self.expect_extent(file, extent).await?;
                 }
             }
             next = rest;
         }
-        self.ask_batch().await?;
+        self.check_batch().await?;
         Ok(referenced.seal())
     }
 
@@ -136,41 +177,41 @@ impl Check {
         }
     }
 
-    async fn expect_all(&mut self, file: &FileContents, extent: &Extent) -> Result<()> {
+    async fn expect_extent(&mut self, file: &FileContents, extent: &Extent) -> Result<()> {
         for step in 0..extent.count {
             self.report.chunks += 1;
             self.batch.push(expected(file.ino, &file.file, extent, extent.first + step));
             if self.batch.len() >= BATCH {
-                self.ask_batch().await?;
+                self.check_batch().await?;
             }
         }
         Ok(())
     }
 
-    async fn ask_batch(&mut self) -> Result<()> {
+    async fn check_batch(&mut self) -> Result<()> {
         let batch = std::mem::take(&mut self.batch);
         let judged = self.judge_all(&batch).await;
-        let wrong = batch.into_iter().zip(judged).filter(|(_, judged)| judged.verdict != Verdict::Sound);
+        let wrong = batch.into_iter().zip(judged).filter(|(_, judged)| judged.verdict != ChunkVerdict::Sound);
         self.suspects.extend(wrong.map(|(expected, _)| expected));
-        if self.suspects.len() >= SUSPECTS { self.ask_suspects_again().await } else { Ok(()) }
+        if self.suspects.len() >= MAX_SUSPECTS { self.recheck_suspects().await } else { Ok(()) }
     }
 
-    /// Reports what still looks wrong at the end; what is no part of a file any more is dropped.
-    async fn ask_suspects_again(&mut self) -> Result<()> {
+    /// Reports the chunks that are still wrong after the last look; chunks that no longer belong to a file are dropped.
+    async fn recheck_suspects(&mut self) -> Result<()> {
         let mut suspects = std::mem::take(&mut self.suspects);
-        for round in 1..=ASKED_AGAIN {
+        for round in 1..=RECHECKS {
             if suspects.is_empty() {
                 return Ok(());
             }
             sleep(PAUSE).await;
-            self.look_at_ring().await?;
+            self.read_ring().await?;
             let judged = self.judge_all(&suspects).await;
-            // The extents come last: what was deleted before the holders answered is known to be gone now.
+            // The extents come last: a chunk that was deleted before the holders answered is no longer in them.
             let current = self.still_current(&suspects).await?;
-            let wrong = |judged: &Judged, current: bool| current && judged.verdict != Verdict::Sound;
+            let wrong = |judged: &JudgedChunk, current: bool| current && judged.verdict != ChunkVerdict::Sound;
             let all = suspects.into_iter().zip(judged).zip(current);
             let rest = all.filter(|((_, judged), current)| wrong(judged, *current)).map(|(pair, _)| pair);
-            if round == ASKED_AGAIN {
+            if round == RECHECKS {
                 rest.for_each(|(expected, judged)| self.note(&expected, &judged));
                 return Ok(());
             }
@@ -179,14 +220,14 @@ impl Check {
         Ok(())
     }
 
-    fn note(&mut self, expected: &Expected, judged: &Judged) {
-        if let Some(found) = self.report.of(judged.verdict) {
+    fn note(&mut self, expected: &ExpectedChunk, judged: &JudgedChunk) {
+        if let Some(found) = self.report.findings(judged.verdict) {
             found.add(&expected.chunk, judged.at_fault.iter().copied());
         }
     }
 
-    /// For each, whether its file has it still; they come in the order of the walk.
-    async fn still_current(&mut self, suspects: &[Expected]) -> Result<Vec<bool>> {
+    /// For each suspect, in the order of the walk, whether its file still has it.
+    async fn still_current(&mut self, suspects: &[ExpectedChunk]) -> Result<Vec<bool>> {
         let mut current = vec![false; suspects.len()];
         let (mut at, mut page): (usize, Option<(Ino, Vec<Extent>, bool)>) = (0, None);
         while let Some(suspect) = suspects.get(at) {
@@ -212,70 +253,71 @@ impl Check {
         }
     }
 
-    async fn judge_all(&mut self, batch: &[Expected]) -> Vec<Judged> {
+    async fn judge_all(&mut self, batch: &[ExpectedChunk]) -> Vec<JudgedChunk> {
         let holders: Vec<Vec<NodeRef>> =
-            batch.iter().map(|expected| self.circle.holders(expected.chunk.key()).collect()).collect();
-        let said = self.ask(batch, |at| holders[at].clone()).await;
-        let lost = |at: usize| !said[at].contains(&Copy::Sound);
-        let nodes = self.circle.nodes().to_vec();
-        let others = |at: usize| match lost(at) {
+            batch.iter().map(|expected| self.holder_map.holders(expected.chunk.key()).collect()).collect();
+        let held = self.look_up(batch, |at| holders[at].clone()).await;
+        let lacks_sound_copy = |at: usize| !held[at].contains(&CopyState::Sound);
+        let nodes = self.holder_map.nodes().to_vec();
+        let others = |at: usize| match lacks_sound_copy(at) {
             true => nodes.iter().filter(|node| !holders[at].contains(node)).copied().collect(),
             false => Vec::new(),
         };
-        let elsewhere = self.ask(batch, others).await;
-        let each = said.iter().zip(&elsewhere).zip(&holders);
-        each.map(|((said, elsewhere), holders)| {
-            let at_fault = holders.iter().zip(said).filter(|(_, copy)| **copy != Copy::Sound).map(|(node, _)| *node);
-            Judged { verdict: judge(said, elsewhere), at_fault: at_fault.collect() }
+        let elsewhere = self.look_up(batch, others).await;
+        let each = held.iter().zip(&elsewhere).zip(&holders);
+        each.map(|((held, elsewhere), holders)| {
+            let at_fault =
+                holders.iter().zip(held).filter(|(_, copy)| **copy != CopyState::Sound).map(|(node, _)| *node);
+            JudgedChunk { verdict: judge(held, elsewhere), at_fault: at_fault.collect() }
         })
         .collect()
     }
 
-    /// What the nodes that `whom` names for each say of it, in that order.
-    async fn ask(&mut self, batch: &[Expected], whom: impl Fn(usize) -> Vec<NodeRef>) -> Vec<Vec<Copy>> {
+    /// For each chunk, what the nodes that `whom` names have of it, in that order.
+    async fn look_up(&mut self, batch: &[ExpectedChunk], whom: impl Fn(usize) -> Vec<NodeRef>) -> Vec<Vec<CopyState>> {
         let mut groups: HashMap<NodeRef, Vec<(usize, usize)>> = HashMap::new();
-        let mut said: Vec<Vec<Copy>> = Vec::with_capacity(batch.len());
+        let mut states: Vec<Vec<CopyState>> = Vec::with_capacity(batch.len());
         for at in 0..batch.len() {
             let nodes = whom(at);
-            said.push(vec![Copy::Unknown; nodes.len()]);
+            states.push(vec![CopyState::Unknown; nodes.len()]);
             nodes.into_iter().enumerate().for_each(|(turn, node)| groups.entry(node).or_default().push((at, turn)));
         }
         let asked = groups.iter().map(|(node, group)| {
             (*node, group.iter().map(|&(at, _)| batch[at].chunk.clone()).collect::<Vec<ChunkRef>>())
         });
         for (node, copies) in self.peers.copies(asked.collect(), self.options.verify).await {
-            if copies.first() == Some(&Copy::Unknown) {
-                self.is_silent(node);
+            if copies.first() == Some(&CopyState::Unknown) {
+                self.add_unresponsive(node);
             }
-            groups[&node].iter().zip(copies).for_each(|(&(at, turn), copy)| said[at][turn] = copy);
+            groups[&node].iter().zip(copies).for_each(|(&(at, turn), copy)| states[at][turn] = copy);
         }
-        said
+        states
     }
 
-    fn is_silent(&mut self, node: NodeRef) {
-        if !self.silent.contains(&node) {
-            self.silent.push(node);
+    fn add_unresponsive(&mut self, node: NodeRef) {
+        if !self.unresponsive.contains(&node) {
+            self.unresponsive.push(node);
         }
     }
 
-    /// A node that was silent once and has left the ring since is no fault of the ring.
-    fn report(mut self) -> Report {
-        self.report.nodes = self.circle.nodes().len();
-        let silent = self.silent.iter().filter(|node| self.circle.nodes().contains(node));
-        self.report.unreachable_nodes = silent.map(|node| node.ring_address().to_string()).collect();
+    /// Leaves out nodes that did not answer once and have left the ring since: they are no fault of the ring.
+    fn report(mut self) -> CheckReport {
+        self.report.nodes = self.holder_map.nodes().len();
+        let unresponsive = self.unresponsive.iter().filter(|node| self.holder_map.nodes().contains(node));
+        self.report.unreachable_nodes = unresponsive.map(|node| node.ring_address().to_string()).collect();
         self.report
     }
 }
 
-fn expected(ino: Ino, file: &FileName, extent: &Extent, index: u32) -> Expected {
-    Expected { ino, chunk: ChunkRef { file: file.clone(), id: ChunkId { version: extent.version, index } } }
+fn expected(ino: Ino, file: &FileName, extent: &Extent, index: u32) -> ExpectedChunk {
+    ExpectedChunk { ino, chunk: ChunkRef { file: file.clone(), id: ChunkId { version: extent.version, index } } }
 }
 
 fn has(extent: &Extent, id: ChunkId) -> bool {
     extent.version == id.version && id.index.checked_sub(extent.first).is_some_and(|at| at < extent.count)
 }
 
-/// Whether a page of extents tells all about a chunk. It begins at or before any chunk that is asked for in order.
+/// Whether a page of extents decides about a chunk. The page begins at or before any chunk that is looked up in order.
 fn covers(extents: &[Extent], more: bool, index: u32) -> bool {
     !more || extents.last().is_some_and(|last| u64::from(index) < last.end())
 }
@@ -287,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_tells_about_its_chunks() {
+    fn a_page_decides_about_its_chunks() {
         let extent = |first, count| Extent { first, count, version: Version(7) };
         let page = [extent(1, 5), extent(9, 2)];
         assert!(covers(&page, true, 7) && covers(&page, true, 10) && !covers(&page, true, 11));

@@ -1,10 +1,10 @@
-//! What is stored and part of no file: contents of writers that died before their commit, and deletions that a node
-//! missed; chunk by chunk, as a file may have the rest of the same write. They take space and do no harm, so a check names
-//! them and is content.
+//! Orphans, chunks that are stored and part of no file: data of writers that died before their commit, and deletions that
+//! a node missed; chunk by chunk, as a file may have the rest of the same write. Orphans take space and do no harm, so a
+//! check lists them without failing.
 //!
 //! A chunk that is being written is stored before it is part of a file, and a deleted one goes some seconds after it has
-//! left its file. So what looks like an orphan is looked at again when the grace is over: in the files as they are then,
-//! and at the nodes that had it.
+//! left its file. So a candidate is checked again when the grace is over: in the files as they are then, and at the nodes
+//! that had it.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -18,43 +18,43 @@ use chordfs_types::{
 use tokio::time::sleep;
 
 use super::{
-    Check,
-    judge::{Copy, Referenced},
+    RingCheck,
+    judge::{CopyState, Referenced},
 };
 
-/// Beyond this many the rest is not looked at: the first are reason enough to look into it.
-const CANDIDATES: usize = 256 << 10;
+/// Further candidates are ignored: the first ones are reason enough to investigate.
+const MAX_CANDIDATES: usize = 256 << 10;
 
-type Candidates = HashMap<ChunkId, (ChunkRef, Vec<NodeRef>)>;
+type OrphanCandidates = HashMap<ChunkId, (ChunkRef, Vec<NodeRef>)>;
 
-impl Check {
+impl RingCheck {
     /// `referenced`: what the files had when they were walked.
     pub(super) async fn orphans(&mut self, referenced: Referenced) -> Result<()> {
         let listed = Instant::now();
-        let mut candidates = Candidates::new();
-        for node in self.circle.nodes().to_vec() {
+        let mut candidates = OrphanCandidates::new();
+        for node in self.holder_map.nodes().to_vec() {
             self.list(node, &referenced, &mut candidates).await;
         }
         if candidates.is_empty() {
             return Ok(());
         }
         sleep(self.options.grace.saturating_sub(listed.elapsed())).await;
-        let referenced = self.walk_names().await?;
+        let referenced = self.walk_files().await?;
         candidates.retain(|id, _| !referenced.contains(*id));
-        self.still_stored(candidates).await;
+        self.report_still_stored(candidates).await;
         Ok(())
     }
 
-    async fn list(&mut self, node: NodeRef, referenced: &Referenced, candidates: &mut Candidates) {
+    async fn list(&mut self, node: NodeRef, referenced: &Referenced, candidates: &mut OrphanCandidates) {
         let mut next = Some(0);
         while let Some(from) = next {
             let Some(ChunkList { chunks, next: rest }) = self.peers.stored(&node, from).await else {
-                return self.is_silent(node);
+                return self.add_unresponsive(node);
             };
             for chunk in chunks.into_iter().map(|listed| listed.chunk) {
                 if referenced.contains(chunk.id) {
-                    self.report.surplus_copies += u64::from(!self.circle.is_holder(&node, chunk.key()));
-                } else if candidates.len() < CANDIDATES || candidates.contains_key(&chunk.id) {
+                    self.report.surplus_copies += u64::from(!self.holder_map.is_holder(&node, chunk.key()));
+                } else if candidates.len() < MAX_CANDIDATES || candidates.contains_key(&chunk.id) {
                     candidates.entry(chunk.id).or_insert_with(|| (chunk, Vec::new())).1.push(node);
                 }
             }
@@ -62,8 +62,8 @@ impl Check {
         }
     }
 
-    /// The files once more, and no holder is asked.
-    async fn walk_names(&mut self) -> Result<Referenced> {
+    /// Walks the files again, without asking holders.
+    async fn walk_files(&mut self) -> Result<Referenced> {
         let mut referenced = Referenced::default();
         let mut next = Some((Ino(0), 0));
         while let Some(from) = next {
@@ -74,15 +74,15 @@ impl Check {
         Ok(referenced.seal())
     }
 
-    async fn still_stored(&mut self, candidates: Candidates) {
+    async fn report_still_stored(&mut self, candidates: OrphanCandidates) {
         let mut groups: HashMap<NodeRef, Vec<ChunkRef>> = HashMap::new();
         for (chunk, nodes) in candidates.into_values() {
             nodes.into_iter().for_each(|node| groups.entry(node).or_default().push(chunk.clone()));
         }
         let asked: Vec<(NodeRef, Vec<ChunkRef>)> = groups.clone().into_iter().collect();
-        let mut stored = Candidates::new();
+        let mut stored = OrphanCandidates::new();
         for (node, copies) in self.peers.copies(asked, false).await {
-            let here = groups[&node].iter().zip(copies).filter(|(_, copy)| *copy == Copy::Sound);
+            let here = groups[&node].iter().zip(copies).filter(|(_, copy)| *copy == CopyState::Sound);
             for (chunk, _) in here {
                 stored.entry(chunk.id).or_insert_with(|| (chunk.clone(), Vec::new())).1.push(node);
             }

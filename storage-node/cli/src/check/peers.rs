@@ -1,14 +1,16 @@
-//! The questions a check puts: to the namespace, to any node about the ring, to every node about its chunks. All of them
-//! only read. A node that does not answer within the deadline, or not in the right form, is noted and not asked again
-//! for a while by whoever calls; the namespace is asked until it answers or its time is over.
+//! The requests of a check: to the namespace, to one node about the ring, to every node about its chunks. All of them only
+//! read. A node that does not answer within the deadline, or not in the right form, counts as unresponsive for the caller;
+//! the namespace is asked until it answers or its deadline has passed.
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use chordfs_net::{
+    admin_client::AdminClient,
     http_pool::HttpPool,
     rpc::{RpcClient, Value},
 };
@@ -18,55 +20,56 @@ use chordfs_types::{
     chunk_api::{ChunkList, HasQuery, ListQuery, encode_refs},
     fs_error::FsError,
     namespace::{Answer, Query, Request, Response, calls, decode, encode},
-    ring_id::{NodeRef, RingId},
+    ring_id::{NodeAddress, NodeRef},
 };
 use futures_util::future::join_all;
 use hyper::{HeaderMap, Method};
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::judge::{Copy, whole_circle};
+use super::judge::{CopyState, whole_circle};
+use crate::progress::ProgressBar;
 
-/// One question to one node.
+/// For one request to one node.
 const DEADLINE: Duration = Duration::from_secs(30);
 const TRY_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the namespace may be without a leader.
 const NAMESPACE_DEADLINE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
-/// Chunks looked up in one request, and read in one.
+/// Chunks in a request that looks them up, and in one that reads them.
 const LOOK_UP: usize = 8192;
 const READ: usize = 1024;
 
-pub struct Peers {
-    /// Ring address of the node that was named.
-    node: SocketAddr,
-    pool: HttpPool,
+pub struct CheckPeers {
+    node: NodeAddress,
+    pool: Arc<HttpPool>,
     leader: Option<(SocketAddr, RpcClient)>,
-    /// Where to look for the leader, in turn.
-    candidates: Vec<SocketAddr>,
+    /// Nodes that may know the leader, asked in turn.
+    leader_candidates: Vec<SocketAddr>,
     turn: usize,
+    /// Counts the copies that were looked up or read.
+    bar: ProgressBar,
 }
 
-impl Peers {
-    pub fn new(node: SocketAddr) -> Self {
-        Self { node, pool: HttpPool::new(), leader: None, candidates: vec![node], turn: 0 }
+impl CheckPeers {
+    /// `node`: any member of the ring.
+    pub fn new(node: NodeAddress, bar: ProgressBar) -> Self {
+        let pool = Arc::new(HttpPool::new());
+        Self { node, pool, leader: None, leader_candidates: vec![node.ring()], turn: 0, bar }
     }
 
     /// The ring as the named node sees it.
     pub async fn ring(&mut self) -> Result<RingStatus> {
-        let admin = NodeRef { ip: self.node.ip(), port: self.node.port(), id: RingId(0) }.admin_address();
-        let answer = self.pool.request(admin, Method::GET, "/ring", HeaderMap::new(), vec![], DEADLINE).await;
-        let answer = answer.with_context(|| format!("no node answers at {}", self.node))?;
-        if !answer.status.is_success() {
-            bail!("{} answered {} when asked for the ring: {}", self.node, answer.status, answer.text());
+        let ring = AdminClient::new(self.pool.clone(), DEADLINE).ring(self.node).await?;
+        self.leader_candidates =
+            std::iter::once(self.node.ring()).chain(ring.namespace.voters.iter().copied()).collect();
+        if let Some(copies) = ring.nodes.iter().filter_map(|node| node.chunks).reduce(u64::saturating_add) {
+            self.bar.set_length(copies);
         }
-        let ring: RingStatus = serde_json::from_slice(&answer.body)
-            .with_context(|| format!("what {} says of the ring does not read", self.node))?;
-        self.candidates = std::iter::once(self.node).chain(ring.namespace.voters.iter().copied()).collect();
         Ok(ring)
     }
 
-    /// The leader's answer; errors of the question itself are in it.
+    /// The leader's answer; the inner error is the answer to the query itself.
     pub async fn query(&mut self, query: &Query) -> Result<Result<Answer, FsError>> {
         let request = encode(&Request::Query(query.clone()));
         let end = Instant::now() + NAMESPACE_DEADLINE;
@@ -75,7 +78,7 @@ impl Peers {
                 Ok(Response::Answered(answer)) => return Ok(answer),
                 Ok(Response::NotLeader { leader: Some(leader) }) => {
                     self.connect(leader).await;
-                    format!("the leader is said to be {leader}")
+                    format!("{leader} was named as the leader")
                 }
                 Ok(Response::Unavailable { reason }) => reason,
                 Ok(_) => "no leader is known".to_owned(),
@@ -95,11 +98,11 @@ impl Peers {
     async fn query_once(&mut self, request: &[u8]) -> Result<Response> {
         if self.leader.is_none() {
             self.turn += 1;
-            self.connect(self.candidates[self.turn % self.candidates.len()]).await;
+            self.connect(self.leader_candidates[self.turn % self.leader_candidates.len()]).await;
         }
         let (address, client) = self.leader.as_ref().context("no node leads to the namespace")?;
         let answer = client.call(calls::NAMESPACE, vec![Value::Binary(request.to_vec())], TRY_DEADLINE).await?;
-        let Value::Binary(bytes) = answer else { bail!("{address} answered something else than one binary") };
+        let Value::Binary(bytes) = answer else { bail!("{address} did not answer with one binary value") };
         decode(&bytes).with_context(|| format!("the answer of {address}"))
     }
 
@@ -110,31 +113,32 @@ impl Peers {
         self.leader = RpcClient::connect(address, TRY_DEADLINE, None).await.ok().map(|client| (address, client));
     }
 
-    /// What each node has of the chunks that it is asked for, all nodes side by side.
-    pub async fn copies(&self, asked: Vec<(NodeRef, Vec<ChunkRef>)>, verify: bool) -> Vec<(NodeRef, Vec<Copy>)> {
+    /// What each node has of the chunks named for it; all nodes are asked at the same time.
+    pub async fn copies(&self, asked: Vec<(NodeRef, Vec<ChunkRef>)>, verify: bool) -> Vec<(NodeRef, Vec<CopyState>)> {
         join_all(asked.into_iter().map(|(node, chunks)| async move {
             let copies = self.copies_of(&node, &chunks, verify).await;
-            (node, copies.unwrap_or_else(|| vec![Copy::Unknown; chunks.len()]))
+            (node, copies.unwrap_or_else(|| vec![CopyState::Unknown; chunks.len()]))
         }))
         .await
     }
 
-    async fn copies_of(&self, node: &NodeRef, chunks: &[ChunkRef], verify: bool) -> Option<Vec<Copy>> {
+    async fn copies_of(&self, node: &NodeRef, chunks: &[ChunkRef], verify: bool) -> Option<Vec<CopyState>> {
         let (size, target) = (if verify { READ } else { LOOK_UP }, HasQuery { verify }.target());
         let mut copies = Vec::with_capacity(chunks.len());
         for some in chunks.chunks(size) {
             let answer = self.pool.post(node.files_address(), &target, vec![encode_refs(some)], DEADLINE).await;
             let answer = answer.inspect_err(|error| debug!(%node, %error, "no answer")).ok()?;
             if !answer.status.is_success() || answer.body.len() != some.len() {
-                debug!(%node, status = %answer.status, text = answer.text(), "not an answer to what was asked");
+                debug!(%node, status = %answer.status, text = answer.text(), "unexpected answer");
                 return None;
             }
-            copies.extend(answer.body.iter().map(|byte| Copy::of(*byte)));
+            self.bar.inc(some.len() as u64);
+            copies.extend(answer.body.iter().map(|byte| CopyState::from_byte(*byte)));
         }
         Some(copies)
     }
 
-    /// A page of all that a node stores.
+    /// A page of all chunks that a node stores.
     pub async fn stored(&self, node: &NodeRef, from: u64) -> Option<ChunkList> {
         let target = ListQuery::new(whole_circle(), from).target();
         let answer = self.pool.request(node.files_address(), Method::GET, &target, HeaderMap::new(), vec![], DEADLINE);

@@ -1,4 +1,4 @@
-//! What a check found, for people and as JSON.
+//! The findings of a check, for people and as JSON.
 
 use std::fmt::Write;
 
@@ -8,76 +8,76 @@ use chordfs_types::{
 };
 use serde::Serialize;
 
-use super::judge::Verdict;
+use super::judge::ChunkVerdict;
 
 /// Chunks of one kind that are named; the rest is only counted.
 const NAMED: usize = 1000;
-/// How many of them people are shown.
+/// The number of them in the text for people.
 const SHOWN: usize = 20;
 
 /// The JSON of `storage-node check --json`: fields are added, never renamed.
 #[derive(Debug, Default, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     pub files: u64,
     pub chunks: u64,
     /// Whether the records were read, not only looked up.
     pub verified: bool,
     pub nodes: usize,
-    /// Ring addresses of nodes that did not answer some question.
+    /// Ring addresses of the nodes that did not answer some request.
     pub unreachable_nodes: Vec<String>,
     /// No node has a sound copy.
-    pub missing: Found,
+    pub missing: ChunkFindings,
     /// A copy is damaged, another sound.
-    pub damaged: Found,
+    pub damaged: ChunkFindings,
     /// Fewer sound copies than holders.
-    pub under_replicated: Found,
+    pub under_replicated: ChunkFindings,
     /// No copy was found, and not all nodes answered.
-    pub unreachable: Found,
+    pub unreachable: ChunkFindings,
     /// Stored, and part of no file for the grace at least.
-    pub orphaned: Found,
-    /// Copies on nodes that are no holders: after the ring has changed they go by themselves.
+    pub orphaned: ChunkFindings,
+    /// Copies on nodes that are no holders: repair removes them some time after the ring has changed.
     pub surplus_copies: u64,
 }
 
 #[derive(Debug, Default, Serialize)]
-pub struct Found {
+pub struct ChunkFindings {
     pub count: u64,
     /// The first of them.
-    pub first: Vec<FoundChunk>,
+    pub first: Vec<ChunkFinding>,
 }
 
 #[derive(Debug, Serialize)]
-pub struct FoundChunk {
+pub struct ChunkFinding {
     pub chunk: String,
     pub version: u64,
-    /// Ring addresses: of the holders that lack it or whose copy is damaged; of an orphan, who has it.
+    /// Ring addresses: of the holders that lack the chunk or whose copy is damaged; of the nodes that have an orphan.
     pub nodes: Vec<String>,
 }
 
-impl Found {
+impl ChunkFindings {
     pub fn add(&mut self, chunk: &ChunkRef, nodes: impl Iterator<Item = NodeRef>) {
         self.count += 1;
         if self.first.len() < NAMED {
             let name = ChunkName { file: chunk.file.clone(), index: chunk.id.index };
             let nodes = nodes.map(|node| node.ring_address().to_string()).collect();
-            self.first.push(FoundChunk { chunk: name.to_string(), version: chunk.id.version.0, nodes });
+            self.first.push(ChunkFinding { chunk: name.to_string(), version: chunk.id.version.0, nodes });
         }
     }
 }
 
-impl Report {
-    /// Where chunks with this verdict are noted; sound ones are not.
-    pub fn of(&mut self, verdict: Verdict) -> Option<&mut Found> {
+impl CheckReport {
+    /// The list for chunks with this verdict; there is none for sound ones.
+    pub fn findings(&mut self, verdict: ChunkVerdict) -> Option<&mut ChunkFindings> {
         match verdict {
-            Verdict::Sound => None,
-            Verdict::UnderReplicated => Some(&mut self.under_replicated),
-            Verdict::Damaged => Some(&mut self.damaged),
-            Verdict::Unreachable => Some(&mut self.unreachable),
-            Verdict::Missing => Some(&mut self.missing),
+            ChunkVerdict::Sound => None,
+            ChunkVerdict::UnderReplicated => Some(&mut self.under_replicated),
+            ChunkVerdict::Damaged => Some(&mut self.damaged),
+            ChunkVerdict::Unreachable => Some(&mut self.unreachable),
+            ChunkVerdict::Missing => Some(&mut self.missing),
         }
     }
 
-    /// 0: nothing is wrong (orphans only take space); 1: something is; 2: that could not be found out.
+    /// 0: nothing is wrong (orphans only take space); 1: something is; 2: the check could not find out.
     pub fn exit_code(&self) -> u8 {
         let found = self.missing.count + self.damaged.count + self.under_replicated.count;
         match (found, self.unreachable.count as usize + self.unreachable_nodes.len()) {
@@ -108,7 +108,7 @@ impl Report {
         out
     }
 
-    fn kinds(&self) -> [(&'static str, &Found); 5] {
+    fn kinds(&self) -> [(&'static str, &ChunkFindings); 5] {
         [
             ("missing", &self.missing),
             ("damaged", &self.damaged),
@@ -128,18 +128,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_code_tells_what_to_do() {
+    fn the_exit_code_tells_faults_from_an_incomplete_check() {
         let chunk = |index| ChunkRef {
             file: FileName::new("a\nb").expect("a name"),
             id: ChunkId { version: Version(7), index },
         };
-        let mut report = Report::default();
+        let mut report = CheckReport::default();
         assert_eq!(report.exit_code(), 0);
         (1..=25).for_each(|index| report.orphaned.add(&chunk(index), std::iter::empty()));
         assert_eq!(report.exit_code(), 0, "orphans take space and no more");
         report.unreachable_nodes.push("10.0.0.1:5057".into());
         assert_eq!(report.exit_code(), 2);
-        report.of(Verdict::Damaged).expect("it is noted").add(&chunk(1), std::iter::empty());
+        report.findings(ChunkVerdict::Damaged).expect("damaged chunks are listed").add(&chunk(1), std::iter::empty());
         assert_eq!(report.exit_code(), 1);
         let text = report.for_people();
         assert!(

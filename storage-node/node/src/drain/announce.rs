@@ -9,11 +9,11 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
-use chordfs_net::http_pool::HttpPool;
+use chordfs_net::{admin_client::AdminClient, http_pool::HttpPool};
 use chordfs_replication::drain::Peer;
 use chordfs_types::ring_id::NodeRef;
 use futures_util::future::join_all;
@@ -46,7 +46,12 @@ pub struct Acknowledgement {
 }
 
 /// Announces to all `members` but this node. Returns those that answer, in the order of the ring, and how many do not.
-pub async fn announce_to_all(pool: &HttpPool, members: &[NodeRef], me: NodeRef, draining: bool) -> (Vec<Peer>, usize) {
+pub async fn announce_to_all(
+    pool: &Arc<HttpPool>,
+    members: &[NodeRef],
+    me: NodeRef,
+    draining: bool,
+) -> (Vec<Peer>, usize) {
     let others: Vec<NodeRef> =
         members.iter().filter(|node| node.ring_address() != me.ring_address()).copied().collect();
     let answers = join_all(others.iter().map(|node| announce(pool, *node, me, draining))).await;
@@ -56,33 +61,21 @@ pub async fn announce_to_all(pool: &HttpPool, members: &[NodeRef], me: NodeRef, 
 }
 
 /// `None` if the node does not answer, or does not answer as a node of ours.
-async fn announce(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> Option<Peer> {
+async fn announce(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef, draining: bool) -> Option<Peer> {
     let Acknowledgement { draining, free_bytes, .. } = send(pool, to, me, draining).await?;
     Some(Peer { node: to, draining, free_bytes })
 }
 
 /// Asks another node for its claim to drain, for a node that does not drain itself. `None` as for `announce`.
-pub async fn ask_claim(pool: &HttpPool, to: NodeRef, me: NodeRef) -> Option<Claim> {
+pub async fn ask_claim(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef) -> Option<Claim> {
     let Acknowledgement { draining, claim, .. } = send(pool, to, me, false).await?;
     Some(if draining { Claim::Held } else { claim })
 }
 
-async fn send(pool: &HttpPool, to: NodeRef, me: NodeRef, draining: bool) -> Option<Acknowledgement> {
+async fn send(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef, draining: bool) -> Option<Acknowledgement> {
     let announcement = Announcement { ip: me.ip, port: me.port, draining };
-    let body = Bytes::from(serde_json::to_vec(&announcement).expect("plain data always encodes"));
-    let answer = pool.post(to.admin_address(), "/drain/peer", vec![body], DEADLINE).await;
-    let acknowledgement = answer.map_err(|error| error.to_string()).and_then(|answer| {
-        if answer.status.is_success() {
-            serde_json::from_slice(&answer.body).map_err(|error| error.to_string())
-        } else {
-            Err(format!("{}: {}", answer.status, answer.text()))
-        }
-    });
-    match acknowledgement {
-        Ok(acknowledgement) => Some(acknowledgement),
-        Err(reason) => {
-            debug!(peer = %to, reason, "the node does not acknowledge the announcement of the drain");
-            None
-        }
-    }
+    let acknowledgement = AdminClient::new(pool.clone(), DEADLINE).announce_drain(to.address(), &announcement).await;
+    acknowledgement
+        .inspect_err(|error| debug!(peer = %to, %error, "the node does not acknowledge the announcement of the drain"))
+        .ok()
 }

@@ -16,8 +16,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use chordfs_net::http_pool::HttpPool;
-use chordfs_types::admin::DrainPhase;
+use chordfs_net::admin_client::AdminClient;
+use chordfs_types::{admin::DrainPhase, ring_id::NodeAddress};
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::{
@@ -27,7 +27,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
-    ask::{begin_drain, drain_status, look},
+    ask::{begin_drain, usage},
     process::{Process, Start},
     state::{Leaving, Remembered, StateFile},
 };
@@ -79,7 +79,7 @@ struct Pool {
     file: StateFile,
     scaler: Scaler,
     nodes: Vec<Node>,
-    http: HttpPool,
+    client: AdminClient,
     /// Said last, so that a reason is logged when it changes and not once a period.
     said: Step,
 }
@@ -136,7 +136,7 @@ impl Pool {
     fn new(config: LocalPool, file: StateFile, remembered: Vec<Remembered>) -> Self {
         let nodes = remembered.iter().map(Node::of).collect();
         let scaler = Scaler::new(config.policy.clone());
-        Self { config, file, scaler, nodes, http: HttpPool::new(), said: Step::Hold(None) }
+        Self { config, file, scaler, nodes, client: ask::client(), said: Step::Hold(None) }
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -174,7 +174,7 @@ impl Pool {
         let draining = self.nodes.iter().filter(|node| node.leaving != Leaving::No).count();
         let staying = self.nodes.iter().filter(|node| node.leaving == Leaving::No).map(|node| node.number);
         let addresses: Vec<_> = staying.map(|number| (number, self.address(number))).collect();
-        let looks = join_all(addresses.iter().map(|(_, address)| look(&self.http, *address))).await;
+        let looks = join_all(addresses.iter().map(|(_, address)| usage(&self.client, *address))).await;
         let mut now = Now { nodes: addresses.len(), draining, ..Now::default() };
         for ((number, _), seen) in addresses.into_iter().zip(looks) {
             let node = self.node(number);
@@ -208,7 +208,7 @@ impl Pool {
         let last = self.nodes.iter().rfind(|node| node.leaving == Leaving::No).map(|node| node.number);
         let Some(number) = last else { return Ok(()) };
         let fewer = Policy::leaves_fewer_copies(now.nodes);
-        match begin_drain(&self.http, self.address(number), fewer).await {
+        match begin_drain(&self.client, self.address(number), fewer).await {
             Ok(()) => {
                 info!(node = number, nodes = now.nodes - 1, "shrinks: a node drains");
                 self.node(number).leaving = Leaving::Draining;
@@ -240,7 +240,7 @@ impl Pool {
             self.node(number).leaving = Leaving::No;
             return self.save();
         }
-        let Ok(Some(status)) = drain_status(&self.http, self.address(number)).await else { return Ok(()) };
+        let Ok(Some(status)) = self.client.drain(self.address(number)).await else { return Ok(()) };
         match status.phase {
             DrainPhase::Left => self.node(number).leaving = Leaving::Left,
             DrainPhase::Refused | DrainPhase::Cancelled => {
@@ -281,14 +281,14 @@ impl Pool {
 
     fn start(&mut self, number: u16) -> Result<()> {
         let others = self.nodes.iter().filter(|node| node.number != number && node.leaving == Leaving::No);
-        let join: Vec<SocketAddr> = others.map(|node| self.address(node.number)).collect();
+        let join: Vec<SocketAddr> = others.map(|node| self.address(node.number).ring()).collect();
         // Only the very first node of all is told of none; the others of a new pool wait for it.
         let join = if self.begins_the_ring(number) { Vec::new() } else { join };
         let process = Process::start(Start {
             program: &self.config.program,
             data: self.folder(number),
             log: self.config.data.join(format!("{number}.log")),
-            address: self.address(number),
+            address: self.address(number).ring(),
             join,
             capacity_mib: self.config.capacity_mib,
             more: &self.config.node_args,
@@ -330,8 +330,8 @@ impl Pool {
         self.config.data.join(number.to_string())
     }
 
-    fn address(&self, number: u16) -> SocketAddr {
-        SocketAddr::new(self.config.ip, self.config.port + PORTS_OF_A_NODE * (number - 1))
+    fn address(&self, number: u16) -> NodeAddress {
+        SocketAddr::new(self.config.ip, self.config.port + PORTS_OF_A_NODE * (number - 1)).into()
     }
 
     /// SIGTERM for all of them; who does not end is killed.

@@ -1,0 +1,247 @@
+//! A typed client of a node's plane of administration (5059): what a node and the ring report of themselves, drains, scrubs.
+//!
+//! Every call goes to one node and ends within the client's deadline. It is tried once: whether a silent node is asked
+//! again, is an error, or is a line of a table is for the caller.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use chordfs_types::{
+    admin::{DrainStatus, NodeStatus, RingStatus, ScrubStatus},
+    rate_limit::RateLimit,
+    ring_id::NodeAddress,
+};
+use hyper::{HeaderMap, Method, StatusCode};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+use crate::http_pool::{HttpError, HttpPool};
+
+#[derive(Clone, Debug, Error)]
+pub enum AdminError {
+    #[error("no node answers at {node}: {error}")]
+    Unreachable { node: NodeAddress, error: HttpError },
+    /// The node answered, and not with a success; `text` says why.
+    #[error("{node} answered {status} to {path}: {text}")]
+    Refused { node: NodeAddress, path: String, status: StatusCode, text: String },
+    #[error("the answer of {node} to {path} cannot be read: {reason}")]
+    Unreadable { node: NodeAddress, path: String, reason: String },
+}
+
+impl AdminError {
+    /// No process listens there. False where a deadline passed: the node may only be slow.
+    pub fn is_connect(&self) -> bool {
+        matches!(self.connect_kind(), Some(kind) if kind != io::ErrorKind::TimedOut)
+    }
+
+    /// The host is there, and no process listens at the port.
+    pub fn is_connection_refused(&self) -> bool {
+        self.connect_kind() == Some(io::ErrorKind::ConnectionRefused)
+    }
+
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    fn connect_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Unreachable { error: HttpError::Connect { kind, .. }, .. } => Some(*kind),
+            _ => None,
+        }
+    }
+}
+
+/// What an operator asks of a drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainRequest {
+    /// Also when fewer than three nodes stay.
+    pub allow_fewer_copies: bool,
+    /// `None`: what the node was started with, or what the drain under way has already.
+    pub rate: Option<RateLimit>,
+}
+
+/// The answer to `POST /scrub`: the pass is done once the status's `asked_done` has reached `pass`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ScrubPass {
+    pub pass: u64,
+}
+
+#[derive(Clone)]
+pub struct AdminClient {
+    pool: Arc<HttpPool>,
+    deadline: Duration,
+}
+
+impl AdminClient {
+    pub fn new(pool: Arc<HttpPool>, deadline: Duration) -> Self {
+        Self { pool, deadline }
+    }
+
+    pub async fn status(&self, node: NodeAddress) -> Result<NodeStatus, AdminError> {
+        self.get(node, "/status").await
+    }
+
+    /// The JSON of [`status`](Self::status), also those fields that only the node knows.
+    pub async fn status_json(&self, node: NodeAddress) -> Result<String, AdminError> {
+        self.text(node, "/status").await
+    }
+
+    /// The whole ring, as the node sees it.
+    pub async fn ring(&self, node: NodeAddress) -> Result<RingStatus, AdminError> {
+        self.get(node, "/ring").await
+    }
+
+    /// The JSON of [`ring`](Self::ring), also those fields that only the node knows.
+    pub async fn ring_json(&self, node: NodeAddress) -> Result<String, AdminError> {
+        self.text(node, "/ring").await
+    }
+
+    /// The chunks that the node stores, a line each: `NAME_chunk_I BYTES VERSION`.
+    pub async fn chunks(&self, node: NodeAddress) -> Result<String, AdminError> {
+        self.text(node, "/chunks").await
+    }
+
+    /// Succeeds if the node is in a ring and its namespace answers.
+    pub async fn ready(&self, node: NodeAddress) -> Result<(), AdminError> {
+        self.text(node, "/readyz").await.map(drop)
+    }
+
+    /// The drain under way, or the last one that was tried.
+    pub async fn drain(&self, node: NodeAddress) -> Result<Option<DrainStatus>, AdminError> {
+        self.get(node, "/drain").await
+    }
+
+    /// Also changes the rate of a drain that is under way.
+    pub async fn begin_drain(
+        &self,
+        node: NodeAddress,
+        request: DrainRequest,
+    ) -> Result<Option<DrainStatus>, AdminError> {
+        let rate = request.rate.map_or(String::new(), |rate| format!("&rate={rate}"));
+        let path = format!("/drain?allow_fewer_copies={}{rate}", request.allow_fewer_copies);
+        self.call(node, Method::POST, &path, Vec::new()).await
+    }
+
+    /// Returns once the node serves as before.
+    pub async fn cancel_drain(&self, node: NodeAddress) -> Result<Option<DrainStatus>, AdminError> {
+        self.call(node, Method::DELETE, "/drain", Vec::new()).await
+    }
+
+    /// Reports another node's drain, or that it has ended; the answer is the peer's own state.
+    pub async fn announce_drain<A: DeserializeOwned>(
+        &self,
+        node: NodeAddress,
+        announcement: &impl Serialize,
+    ) -> Result<A, AdminError> {
+        let body = serde_json::to_vec(announcement).expect("plain data always encodes");
+        self.call(node, Method::POST, "/drain/peer", vec![body.into()]).await
+    }
+
+    pub async fn scrub(&self, node: NodeAddress) -> Result<ScrubStatus, AdminError> {
+        self.get(node, "/scrub").await
+    }
+
+    pub async fn begin_scrub(&self, node: NodeAddress) -> Result<ScrubPass, AdminError> {
+        self.call(node, Method::POST, "/scrub", Vec::new()).await
+    }
+
+    /// A node's part in founding a ring. `query`: who asks, URL-encoded.
+    pub async fn founding<A: DeserializeOwned>(&self, node: NodeAddress, query: &str) -> Result<A, AdminError> {
+        self.get(node, &format!("/aws/founding?{query}")).await
+    }
+
+    async fn get<A: DeserializeOwned>(&self, node: NodeAddress, path: &str) -> Result<A, AdminError> {
+        self.call(node, Method::GET, path, Vec::new()).await
+    }
+
+    async fn text(&self, node: NodeAddress, path: &str) -> Result<String, AdminError> {
+        let body = self.send(node, Method::GET, path, Vec::new()).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    async fn call<A: DeserializeOwned>(
+        &self,
+        node: NodeAddress,
+        method: Method,
+        path: &str,
+        body: Vec<Bytes>,
+    ) -> Result<A, AdminError> {
+        let answer = self.send(node, method, path, body).await?;
+        let unreadable = |reason: String| AdminError::Unreadable { node, path: without_query(path), reason };
+        serde_json::from_slice(&answer).map_err(|error| unreadable(error.to_string()))
+    }
+
+    /// The body of an answer that is a success.
+    async fn send(&self, node: NodeAddress, method: Method, path: &str, body: Vec<Bytes>) -> Result<Bytes, AdminError> {
+        let answer = self.pool.request(node.admin(), method, path, HeaderMap::new(), body, self.deadline).await;
+        let answer = answer.map_err(|error| AdminError::Unreachable { node, error })?;
+        match answer.status.is_success() {
+            true => Ok(answer.body),
+            false => {
+                let (path, status, text) = (without_query(path), answer.status, answer.text());
+                Err(AdminError::Refused { node, path, status, text })
+            }
+        }
+    }
+}
+
+fn without_query(path: &str) -> String {
+    path.split('?').next().unwrap_or(path).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(5);
+
+    fn client() -> AdminClient {
+        AdminClient::new(Arc::new(HttpPool::new()), DEADLINE)
+    }
+
+    /// The ring address of a node whose plane of administration gives one answer.
+    async fn node_that_answers(status: &'static str, body: &'static str) -> NodeAddress {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _ = connection.read(&mut request).await.unwrap();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            connection.write_all(answer.as_bytes()).await.unwrap();
+        });
+        NodeAddress(std::net::SocketAddr::new(admin.ip(), admin.port() - 2))
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_a_value_or_a_typed_error() {
+        let node = node_that_answers("200 OK", "null").await;
+        assert_eq!(client().drain(node).await.unwrap(), None);
+        let node = node_that_answers("409 Conflict", "only 2 other nodes\n").await;
+        let refused = client().begin_drain(node, DrainRequest::default()).await.unwrap_err();
+        assert!(
+            matches!(&refused, AdminError::Refused { status: StatusCode::CONFLICT, text, .. } if text == "only 2 other nodes")
+        );
+        assert!(!refused.is_connect() && !refused.is_unreachable());
+        let node = node_that_answers("200 OK", "{").await;
+        assert!(matches!(client().status(node).await, Err(AdminError::Unreadable { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_port_at_which_no_process_listens_is_told_from_silence() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = listener.local_addr().unwrap();
+        let node = NodeAddress(std::net::SocketAddr::new(admin.ip(), admin.port() - 2));
+        let silent = AdminClient::new(Arc::new(HttpPool::new()), Duration::from_millis(50)).status(node).await;
+        let silent = silent.unwrap_err();
+        assert!(silent.is_unreachable() && !silent.is_connect(), "{silent}");
+        drop(listener);
+        let gone = client().status(node).await.unwrap_err();
+        assert!(gone.is_connect() && gone.is_connection_refused(), "{gone}");
+    }
+}

@@ -1,0 +1,110 @@
+//! `storage-node run`: the command line of a node becomes its configuration.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+#[cfg(feature = "aws")]
+use chordfs_aws::args::AwsArgs;
+use chordfs_node::lifecycle::{self, NodeConfig};
+use chordfs_types::{duration, rate_limit::RateLimit};
+use clap::Args;
+
+use crate::node_arg::ring_address;
+
+#[derive(Args)]
+pub struct RunArgs {
+    /// On EC2: find out address and ring by the Auto Scaling group that this instance belongs to, and see to the group's
+    /// policy, alarm and metric. `storage-node --aws ...` is the same
+    #[cfg(feature = "aws")]
+    #[arg(long)]
+    aws: bool,
+    #[cfg(feature = "aws")]
+    #[command(flatten)]
+    aws_args: AwsArgs,
+    /// Folder for everything the node keeps; made if it is missing [with --aws: /var/lib/chordfs]
+    #[arg(long, value_name = "DIR", env = "CHORDFS_DATA")]
+    #[cfg_attr(feature = "aws", arg(required_unless_present = "aws"))]
+    #[cfg_attr(not(feature = "aws"), arg(required = true))]
+    data: Option<PathBuf>,
+    /// Address at which other nodes and mounts reach this node [with --aws: as --advertise chooses]
+    #[arg(long, env = "CHORDFS_IP")]
+    #[cfg_attr(feature = "aws", arg(required_unless_present = "aws"))]
+    #[cfg_attr(not(feature = "aws"), arg(required = true))]
+    ip: Option<IpAddr>,
+    /// Address to listen on, where that of --ip is not this machine's own but translated on the way to it [with --aws:
+    /// found out]
+    #[arg(long, value_name = "IP", env = "CHORDFS_LISTEN")]
+    listen: Option<IpAddr>,
+    /// Port of the ring; files are served on the next port, administration on the one after it
+    #[arg(long, default_value_t = 5057, value_parser = clap::value_parser!(u16).range(1..=65533))]
+    port: u16,
+    /// Any member of the ring to join; may be repeated. Without it the node is a ring's first, unless its folder
+    /// remembers a ring [IP:PORT, or IP for port 5057]
+    #[arg(long, value_name = "ADDRESS", value_parser = ring_address)]
+    join: Vec<SocketAddr>,
+    /// Position on the ring, 0..2^32 [default: chosen so that the fullest node is relieved, then kept]
+    #[arg(long)]
+    id: Option<u32>,
+    /// What fails together with this node, such as a rack or a room: copies are kept in different zones where there are
+    /// any [with --aws: the instance's availability zone]
+    #[arg(long, value_name = "NAME", env = "CHORDFS_ZONE")]
+    zone: Option<String>,
+    /// Largest total size of the chunks kept here, in MiB [default: what the disk has]
+    #[arg(long, value_name = "MIB")]
+    capacity: Option<u64>,
+    /// Space of the disk that is never filled, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    reserve: u64,
+    /// Every chunk kept here is read and checked once in this time [a number and ms, s, m, h or d]
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration::parse_positive)]
+    scrub_period: Duration,
+    /// Chunks that belong to no file are deleted after this time [a number and ms, s, m, h or d]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse_positive)]
+    orphan_age: Duration,
+    /// Bytes a second that filling this node, repairing others and a drain may use together, as in 64M, 1G; 0 or none: no
+    /// limit
+    #[arg(long, value_name = "RATE", default_value_t = RateLimit::default())]
+    repair_rate: RateLimit,
+    /// Let the ring call `kill` end this process
+    #[arg(long)]
+    allow_kill: bool,
+    /// The first SIGTERM drains the node, see `drain`; a second one stops it at once
+    #[arg(long)]
+    drain_on_term: bool,
+}
+
+/// The volume of an instance is mounted here.
+const AWS_DATA: &str = "/var/lib/chordfs";
+
+impl From<RunArgs> for NodeConfig {
+    /// With --aws the address is known only on the instance.
+    fn from(args: RunArgs) -> Self {
+        let ip = args.ip.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+        let data = args.data.unwrap_or_else(|| PathBuf::from(AWS_DATA));
+        let mut config = NodeConfig::new(data, SocketAddr::new(ip, args.port));
+        config.listen = args.listen;
+        config.join = args.join;
+        config.id = args.id;
+        config.zone = args.zone;
+        config.store.capacity_bytes = args.capacity.map(|mib| mib << 20);
+        config.store.reserve_bytes = args.reserve << 20;
+        config.scrub.period = args.scrub_period;
+        config.scrub.orphan_age = args.orphan_age;
+        config.repair_rate = args.repair_rate;
+        config.allow_kill = args.allow_kill;
+        config.drain_on_term = args.drain_on_term;
+        config
+    }
+}
+
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    #[cfg(feature = "aws")]
+    if args.aws {
+        let (settings, ip) = (args.aws_args.clone().checked()?, args.ip);
+        return chordfs_aws::run(settings, args.into(), ip).await;
+    }
+    lifecycle::run(args.into()).await
+}
