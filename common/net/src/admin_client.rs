@@ -15,12 +15,12 @@ use hyper::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::http_pool::{HttpError, HttpPool};
+use crate::http_pool::{HttpClientError, HttpPool};
 
 #[derive(Clone, Debug, Error)]
 pub enum AdminError {
     #[error("no node answers at {node}: {error}")]
-    Unreachable { node: NodeAddress, error: HttpError },
+    Unreachable { node: NodeAddress, error: HttpClientError },
     /// The node answered, and not with a success; `text` says why.
     #[error("{node} answered {status} to {path}: {text}")]
     Refused { node: NodeAddress, path: String, status: StatusCode, text: String },
@@ -45,7 +45,7 @@ impl AdminError {
 
     fn connect_kind(&self) -> Option<io::ErrorKind> {
         match self {
-            Self::Unreachable { error: HttpError::Connect { kind, .. }, .. } => Some(*kind),
+            Self::Unreachable { error: HttpClientError::Connect { kind, .. }, .. } => Some(*kind),
             _ => None,
         }
     }

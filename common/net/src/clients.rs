@@ -11,7 +11,7 @@ use chordfs_types::{
 use futures_util::future::BoxFuture;
 
 use crate::{
-    chunk_client::{ChunkClient, Kept, NewChunk},
+    chunk_client::{ChunkClient, LocalCopies, NewChunk},
     session::Session,
 };
 
@@ -34,7 +34,7 @@ pub trait ChunkTransport: Send + Sync {
     /// See [`ChunkClient::get`].
     fn get(&self, chunks: Vec<ChunkRef>) -> FsResult<'_, Vec<Bytes>>;
     /// See [`ChunkClient::sync`].
-    fn sync<'a>(&'a self, kept: Kept<'a>) -> FsResult<'a, ()>;
+    fn sync<'a>(&'a self, kept: LocalCopies<'a>) -> FsResult<'a, ()>;
 }
 
 impl NamespaceClient for Session {
@@ -60,7 +60,7 @@ impl ChunkTransport for ChunkClient {
         Box::pin(async move { ChunkClient::get(self, &chunks).await })
     }
 
-    fn sync<'a>(&'a self, kept: Kept<'a>) -> FsResult<'a, ()> {
+    fn sync<'a>(&'a self, kept: LocalCopies<'a>) -> FsResult<'a, ()> {
         Box::pin(ChunkClient::sync(self, kept))
     }
 }

@@ -35,7 +35,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const MAX_ANSWER_BYTES: usize = 128 << 20;
 
 #[derive(Clone, Debug, Error)]
-pub enum HttpError {
+pub enum HttpClientError {
     #[error("cannot connect to {address}: {reason}")]
     Connect { address: SocketAddr, kind: io::ErrorKind, reason: String },
     #[error("no answer from {address} within {deadline:?}")]
@@ -88,9 +88,9 @@ impl HttpPool {
         headers: HeaderMap,
         body: Vec<Bytes>,
         deadline: Duration,
-    ) -> Result<HttpAnswer, HttpError> {
+    ) -> Result<HttpAnswer, HttpClientError> {
         let exchange = self.exchange(address, method, path_and_query, headers, body);
-        timeout(deadline, Box::pin(exchange)).await.unwrap_or(Err(HttpError::Deadline { address, deadline }))
+        timeout(deadline, Box::pin(exchange)).await.unwrap_or(Err(HttpClientError::Deadline { address, deadline }))
     }
 
     /// `POST` without further headers.
@@ -100,7 +100,7 @@ impl HttpPool {
         path_and_query: &str,
         body: Vec<Bytes>,
         deadline: Duration,
-    ) -> Result<HttpAnswer, HttpError> {
+    ) -> Result<HttpAnswer, HttpClientError> {
         self.request(address, Method::POST, path_and_query, HeaderMap::new(), body, deadline).await
     }
 
@@ -111,20 +111,20 @@ impl HttpPool {
         path_and_query: &str,
         headers: HeaderMap,
         body: Vec<Bytes>,
-    ) -> Result<HttpAnswer, HttpError> {
+    ) -> Result<HttpAnswer, HttpClientError> {
         while let Some(mut connection) = self.take_idle(address) {
             let request = build(address, &method, path_and_query, &headers, body.clone())?;
             match connection.try_send_request(request).await {
                 Ok(response) => return self.gather(address, connection, response).await,
                 // The peer closed the connection while it lay idle; nothing was sent.
                 Err(error) if error.message().is_some() => continue,
-                Err(error) => return Err(HttpError::Broken { address, reason: chain(&error.into_error()) }),
+                Err(error) => return Err(HttpClientError::Broken { address, reason: chain(&error.into_error()) }),
             }
         }
         let mut connection = connect(address).await?;
         let request = build(address, &method, path_and_query, &headers, body)?;
         let response = connection.send_request(request).await;
-        let response = response.map_err(|error| HttpError::Broken { address, reason: chain(&error) })?;
+        let response = response.map_err(|error| HttpClientError::Broken { address, reason: chain(&error) })?;
         self.gather(address, connection, response).await
     }
 
@@ -139,10 +139,10 @@ impl HttpPool {
         address: SocketAddr,
         mut connection: SendRequest<Pieces>,
         response: hyper::Response<Incoming>,
-    ) -> Result<HttpAnswer, HttpError> {
+    ) -> Result<HttpAnswer, HttpClientError> {
         let (parts, body) = response.into_parts();
         let body =
-            gather_body(body, self.max_answer_bytes).await.map_err(|reason| HttpError::Broken { address, reason })?;
+            gather_body(body, self.max_answer_bytes).await.map_err(|reason| HttpClientError::Broken { address, reason })?;
         if connection.ready().await.is_ok() {
             self.keep(address, connection);
         }
@@ -158,8 +158,8 @@ impl HttpPool {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<SendRequest<Pieces>, HttpError> {
-    let failed = |kind, reason: String| HttpError::Connect { address, kind, reason };
+async fn connect(address: SocketAddr) -> Result<SendRequest<Pieces>, HttpClientError> {
+    let failed = |kind, reason: String| HttpClientError::Connect { address, kind, reason };
     let broken = |error: &io::Error| failed(error.kind(), error.to_string());
     let stream = timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await;
     let stream =
@@ -179,13 +179,13 @@ fn build(
     path_and_query: &str,
     headers: &HeaderMap,
     body: Vec<Bytes>,
-) -> Result<Request<Pieces>, HttpError> {
+) -> Result<Request<Pieces>, HttpClientError> {
     let mut request = Request::builder()
         .method(method)
         .uri(path_and_query)
         .header(header::HOST, address.to_string())
         .body(Pieces(body.into()))
-        .map_err(|error| HttpError::Broken { address, reason: error.to_string() })?;
+        .map_err(|error| HttpClientError::Broken { address, reason: error.to_string() })?;
     request.headers_mut().extend(headers.clone());
     Ok(request)
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chordfs_net::chunk_client::{Kept, NewChunk};
+use chordfs_net::chunk_client::{LocalCopies, NewChunk};
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, FileName, Version},
     chunk_api::Durability,
@@ -346,7 +346,7 @@ impl ChunkTransport for FakeRing {
         })
     }
 
-    fn sync<'a>(&'a self, _: Kept<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+    fn sync<'a>(&'a self, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(async move {
             self.late().await;
             self.syncs.fetch_add(1, SeqCst);

@@ -59,7 +59,7 @@ impl UnsyncedFiles {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use chordfs_net::chunk_client::{Kept, NewChunk};
+    use chordfs_net::chunk_client::{LocalCopies, NewChunk};
     use chordfs_types::chunk::{ChunkId, ChunkRef, Version};
     use futures_util::future::BoxFuture;
 
@@ -80,7 +80,7 @@ mod tests {
             unreachable!("a sync reads nothing")
         }
 
-        fn sync<'a>(&'a self, kept: Kept<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+        fn sync<'a>(&'a self, kept: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
             let found = kept(LOST).map(drop);
             Box::pin(async move { found.ok_or(FsError::NoReplica { detail: "it is nowhere".into() }) })
         }

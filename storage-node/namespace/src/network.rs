@@ -12,7 +12,7 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use chordfs_net::http_pool::{HttpError, HttpPool};
+use chordfs_net::http_pool::{HttpClientError, HttpPool};
 use futures_util::stream;
 use hyper::{Method, StatusCode};
 use openraft::{
@@ -145,13 +145,13 @@ impl Peer {
         Ok(format!("/raft/{name}?to={}&of={id}", self.target))
     }
 
-    fn rpc_error(&self, action: RPCTypes, error: HttpError) -> RaftRpcError {
+    fn rpc_error(&self, action: RPCTypes, error: HttpClientError) -> RaftRpcError {
         match error {
-            HttpError::Deadline { deadline, .. } => {
+            HttpClientError::Deadline { deadline, .. } => {
                 RPCError::Timeout(Timeout { action, id: self.network.uid, target: self.target, timeout: deadline })
             }
-            HttpError::Connect { .. } => RPCError::Unreachable(Unreachable::new(&error)),
-            HttpError::Broken { .. } => RPCError::Network(NetworkError::new(&error)),
+            HttpClientError::Connect { .. } => RPCError::Unreachable(Unreachable::new(&error)),
+            HttpClientError::Broken { .. } => RPCError::Network(NetworkError::new(&error)),
         }
     }
 

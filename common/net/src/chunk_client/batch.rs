@@ -1,4 +1,4 @@
-//! Chunks grouped by where they go.
+//! Groups chunks by the node they go to.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,32 +12,32 @@ use chordfs_types::{
 
 use super::{ChunkClient, NewChunk};
 
-/// A batch to one owner is cut at this size: large enough that its round trip does not count, small enough that several
+/// Size at which a batch to one owner is cut: large enough that its round trip does not matter, small enough that several
 /// are under way.
 const BATCH_BYTES: usize = 4 << 20;
 
-pub type Keyed = (RingId, NewChunk);
-pub type Wanted = (RingId, ChunkRef);
+pub type KeyedChunk = (RingId, NewChunk);
+pub type KeyedRef = (RingId, ChunkRef);
 
 /// Chunks for one owner, in one request.
-pub struct Batch {
+pub struct OwnerBatch {
     pub route: Arc<Route>,
-    pub chunks: Vec<Keyed>,
+    pub chunks: Vec<KeyedChunk>,
     bytes: usize,
 }
 
-impl Batch {
-    fn new(route: Arc<Route>, first: Keyed) -> Self {
+impl OwnerBatch {
+    fn new(route: Arc<Route>, first: KeyedChunk) -> Self {
         let mut batch = Self { route, chunks: Vec::new(), bytes: 0 };
         batch.push(first);
         batch
     }
 
-    fn has_room(&self, (_, chunk): &Keyed) -> bool {
+    fn has_room(&self, (_, chunk): &KeyedChunk) -> bool {
         self.chunks.len() < MAX_BATCH_CHUNKS && self.bytes + record_bytes(&chunk.file, chunk.data.len()) <= BATCH_BYTES
     }
 
-    fn push(&mut self, keyed: Keyed) {
+    fn push(&mut self, keyed: KeyedChunk) {
         self.bytes += record_bytes(&keyed.1.file, keyed.1.data.len());
         self.chunks.push(keyed);
     }
@@ -52,10 +52,10 @@ impl Batch {
 }
 
 impl ChunkClient {
-    /// Batches that each go to one owner; what has no route yet comes back.
-    pub(super) async fn group_by_owner(&self, chunks: Vec<Keyed>) -> (Vec<Batch>, Vec<Keyed>) {
+    /// Returns batches that each go to one owner, and the chunks that have no route yet.
+    pub(super) async fn group_by_owner(&self, chunks: Vec<KeyedChunk>) -> (Vec<OwnerBatch>, Vec<KeyedChunk>) {
         let routes = self.routes(chunks.iter().map(|(key, _)| *key)).await;
-        let mut batches: HashMap<NodeRef, Vec<Batch>> = HashMap::new();
+        let mut batches: HashMap<NodeRef, Vec<OwnerBatch>> = HashMap::new();
         let mut unrouted = Vec::new();
         for (keyed, route) in chunks.into_iter().zip(routes) {
             let Some(route) = route else {
@@ -65,22 +65,22 @@ impl ChunkClient {
             let to_owner = batches.entry(*route.owner()).or_default();
             match to_owner.last_mut().filter(|batch| batch.has_room(&keyed)) {
                 Some(batch) => batch.push(keyed),
-                None => to_owner.push(Batch::new(route, keyed)),
+                None => to_owner.push(OwnerBatch::new(route, keyed)),
             }
         }
         (batches.into_values().flatten().collect(), unrouted)
     }
 
-    /// Groups by the first holder that was not `tried` yet: the owner, the node after it, and so on; quiet ones come last.
-    /// Chunks whose holders were all tried come back as the second part, those without a route as the third.
+    /// Groups by the first holder that was not `tried` yet: the owner, the node after it, and so on; unresponsive nodes come
+    /// last. The second part are chunks whose holders were all tried, the third those without a route.
     pub(super) async fn group_by_holder(
         &self,
-        chunks: Vec<Wanted>,
+        chunks: Vec<KeyedRef>,
         tried: &[NodeRef],
-    ) -> (Vec<(NodeRef, Vec<Wanted>)>, Vec<Wanted>, Vec<Wanted>) {
+    ) -> (Vec<(NodeRef, Vec<KeyedRef>)>, Vec<KeyedRef>, Vec<KeyedRef>) {
         let routes = self.routes(chunks.iter().map(|(key, _)| *key)).await;
-        let quiet = self.router.quiet();
-        let mut groups: HashMap<NodeRef, Vec<Wanted>> = HashMap::new();
+        let unresponsive = self.router.unresponsive();
+        let mut groups: HashMap<NodeRef, Vec<KeyedRef>> = HashMap::new();
         let (mut exhausted, mut unrouted) = (Vec::new(), Vec::new());
         for (chunk, route) in chunks.into_iter().zip(routes) {
             let Some(route) = route else {
@@ -88,7 +88,7 @@ impl ChunkClient {
                 continue;
             };
             let left = || route.holders.iter().filter(|node| !tried.contains(node));
-            let heard = left().find(|node| !quiet.contains(&node.ring_address()));
+            let heard = left().find(|node| !unresponsive.contains(&node.ring_address()));
             match heard.or_else(|| left().next()) {
                 Some(node) => groups.entry(*node).or_default().push(chunk),
                 None => exhausted.push(chunk),

@@ -1,5 +1,5 @@
-//! Fetching: from the owner, for what it lacks from the next holders, then from everybody. A holder that is silent for a
-//! moment is not waited for: the next is asked as well, and who answers first is taken.
+//! Fetching: from the owner, then from the next holders what it lacks, then from every node. A holder that does not
+//! answer at once is not waited for: the next is asked as well, and the first answer counts.
 
 use std::collections::HashMap;
 
@@ -14,19 +14,19 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::{select, time::timeout};
 use tracing::{debug, warn};
 
-use super::{ChunkClient, PATIENCE, Rounds, batch::Wanted, try_deadline};
+use super::{ChunkClient, PATIENCE, Rounds, batch::KeyedRef, try_deadline};
 
-/// When every member has answered this often that it lacks a chunk, then nobody has it.
+/// Rounds in which every member answers that it lacks a chunk before the chunk is reported missing.
 const ABSENT_ROUNDS: u32 = 3;
 
-pub(super) type Found = HashMap<ChunkId, Bytes>;
+pub(super) type FoundChunks = HashMap<ChunkId, Bytes>;
 
 #[derive(Default)]
 pub(super) struct GetAnswer {
-    pub records: Found,
-    /// Nobody who was asked answered in another way than with what it has.
+    pub records: FoundChunks,
+    /// Every node that was asked has answered.
     answered: bool,
-    rest: Vec<Wanted>,
+    rest: Vec<KeyedRef>,
 }
 
 impl GetAnswer {
@@ -41,15 +41,15 @@ impl ChunkClient {
     /// The data of each, in the order asked. `NoReplica` if one of them has no holder that answers by the deadline, or
     /// all members answer and none has it.
     pub async fn get(&self, chunks: &[ChunkRef]) -> Result<Vec<Bytes>, FsError> {
-        let mut found = Found::with_capacity(chunks.len());
+        let mut found = FoundChunks::with_capacity(chunks.len());
         let mut rounds = Rounds::new(self.deadline);
-        let mut missing: Vec<Wanted> = chunks.iter().map(|chunk| (chunk.key(), chunk.clone())).collect();
+        let mut missing: Vec<KeyedRef> = chunks.iter().map(|chunk| (chunk.key(), chunk.clone())).collect();
         let mut absent_rounds = 0;
         while !missing.is_empty() {
             let before = missing.len();
             let mut all_answered = self.get_from_holders(&mut missing, &mut found).await;
-            // Of several nodes that join at once none may have been filled yet, and then no holder has the chunk, but
-            // a node that held it before does.
+            // When several nodes join at once, none may have been filled yet: then no holder has the chunk, but a node
+            // that held it before does.
             all_answered &= self.get_from_anybody(&mut missing, &mut found).await;
             let Some((_, first)) = missing.first() else { break };
             let detail = || format!("chunk {}_chunk_{} and {} more", first.file, first.id.index, missing.len() - 1);
@@ -64,7 +64,7 @@ impl ChunkClient {
     }
 
     /// Asks the holders in their order; true if each of them answered.
-    async fn get_from_holders(&self, missing: &mut Vec<Wanted>, found: &mut Found) -> bool {
+    async fn get_from_holders(&self, missing: &mut Vec<KeyedRef>, found: &mut FoundChunks) -> bool {
         let answer = self.get_from_others(std::mem::take(missing), Vec::new()).await;
         found.extend(answer.records);
         *missing = answer.rest;
@@ -72,7 +72,7 @@ impl ChunkClient {
     }
 
     /// From the first holder of each that was not tried yet, and those after it.
-    fn get_from_others(&self, wanted: Vec<Wanted>, tried: Vec<NodeRef>) -> BoxFuture<'_, GetAnswer> {
+    fn get_from_others(&self, wanted: Vec<KeyedRef>, tried: Vec<NodeRef>) -> BoxFuture<'_, GetAnswer> {
         Box::pin(async move {
             if wanted.is_empty() || tried.len() == REPLICAS {
                 return GetAnswer { answered: true, rest: wanted, ..GetAnswer::default() };
@@ -94,12 +94,12 @@ impl ChunkClient {
     }
 
     /// From this holder; from others that were not tried what it lacks, and everything while it is silent.
-    async fn get_from(&self, node: NodeRef, group: Vec<Wanted>, tried: Vec<NodeRef>) -> GetAnswer {
+    async fn get_from(&self, node: NodeRef, group: Vec<KeyedRef>, tried: Vec<NodeRef>) -> GetAnswer {
         let mut first: BoxFuture<'_, _> = Box::pin(self.get_group(node, group.clone()));
         if let Ok(answer) = timeout(PATIENCE, &mut first).await {
             return self.get_rest(answer, tried).await;
         }
-        self.router.note_quiet(&node);
+        self.router.note_unresponsive(&node);
         let Ok(_permit) = self.doubled.try_acquire() else { return self.get_rest(first.await, tried).await };
         debug!(%node, "silent; asking other holders as well");
         self.refresh_from_next(&node, &group);
@@ -116,14 +116,14 @@ impl ChunkClient {
         answer.and(others)
     }
 
-    fn refresh_from_next(&self, node: &NodeRef, group: &[Wanted]) {
+    fn refresh_from_next(&self, node: &NodeRef, group: &[KeyedRef]) {
         let route = group.first().and_then(|(key, _)| self.router.known(std::iter::once(*key)).pop().flatten());
         let next = route.and_then(|route| route.holders.iter().find(|holder| *holder != node).copied());
         next.into_iter().for_each(|next| self.refresh_from(next));
     }
 
     /// Asks every member that is known; true if each of them answered.
-    async fn get_from_anybody(&self, missing: &mut Vec<Wanted>, found: &mut Found) -> bool {
+    async fn get_from_anybody(&self, missing: &mut Vec<KeyedRef>, found: &mut FoundChunks) -> bool {
         let mut all_answered = true;
         for node in self.router.members() {
             if missing.is_empty() {
@@ -137,13 +137,13 @@ impl ChunkClient {
         all_answered
     }
 
-    pub(super) async fn get_group(&self, node: NodeRef, group: Vec<Wanted>) -> GetAnswer {
+    pub(super) async fn get_group(&self, node: NodeRef, group: Vec<KeyedRef>) -> GetAnswer {
         let refs: Vec<ChunkRef> = group.iter().map(|(_, chunk)| chunk.clone()).collect();
         let deadline = try_deadline(refs.len() * CHUNK_BYTES as usize);
         let answer = self.pool.post(node.files_address(), calls::GET, vec![encode_refs(&refs)], deadline).await;
         let records = match answer {
             Ok(answer) if answer.status.is_success() => {
-                self.router.note_heard(&node);
+                self.router.note_responsive(&node);
                 if let Some(header) = answer.headers.get(NEIGHBOURS_HEADER) {
                     self.learn_from(&node, header.as_bytes());
                 }
@@ -151,13 +151,13 @@ impl ChunkClient {
             }
             Ok(answer) => {
                 debug!(%node, status = %answer.status, reason = answer.text(), "get refused");
-                return GetAnswer { records: Found::new(), answered: false, rest: group };
+                return GetAnswer { records: FoundChunks::new(), answered: false, rest: group };
             }
             Err(error) => {
                 debug!(%node, %error, "get failed");
-                self.router.note_quiet(&node);
+                self.router.note_unresponsive(&node);
                 self.refresh_from_next(&node, &group);
-                return GetAnswer { records: Found::new(), answered: false, rest: group };
+                return GetAnswer { records: FoundChunks::new(), answered: false, rest: group };
             }
         };
         let rest = group.into_iter().filter(|(_, chunk)| !records.contains_key(&chunk.id)).collect();
@@ -165,7 +165,7 @@ impl ChunkClient {
     }
 }
 
-/// Two were asked for the same: missing is what neither had.
+/// Joins the answers of two nodes that were asked for the same chunks: what neither had is missing.
 fn intersect(mut one: GetAnswer, other: GetAnswer) -> GetAnswer {
     one.records.extend(other.records);
     one.answered &= other.answered;
@@ -174,8 +174,8 @@ fn intersect(mut one: GetAnswer, other: GetAnswer) -> GetAnswer {
 }
 
 /// What is damaged on the way counts as missing, and so does all after it: another holder is asked.
-fn read_records(node: &NodeRef, mut body: Bytes) -> Found {
-    let mut records = Found::new();
+fn read_records(node: &NodeRef, mut body: Bytes) -> FoundChunks {
+    let mut records = FoundChunks::new();
     while !body.is_empty() {
         match take_record(&mut body) {
             Ok(record) => drop(records.insert(record.id, record.data)),
@@ -188,7 +188,7 @@ fn read_records(node: &NodeRef, mut body: Bytes) -> Found {
     records
 }
 
-fn collect(chunks: &[ChunkRef], found: &Found) -> Result<Vec<Bytes>, FsError> {
+fn collect(chunks: &[ChunkRef], found: &FoundChunks) -> Result<Vec<Bytes>, FsError> {
     chunks
         .iter()
         .map(|chunk| found.get(&chunk.id).cloned())

@@ -1,13 +1,13 @@
 //! Stores and fetches chunks: groups them by owner, sends the groups side by side, follows the ring when it moves.
 //!
 //! A put goes once, to the owner, which passes it on. A get goes to the owner and, for what is missing there, on to the
-//! next holders: during a join the new owner may not have been filled yet. Either way a node that is silent costs a
-//! second, since others have or take the same; and what fails is tried again until the deadline, by a route learnt anew.
+//! next holders: during a join the new owner may not have been filled yet. Either way an unresponsive node costs a
+//! second, since other holders can answer too; and what fails is retried until the deadline, by a route learnt anew.
 
 mod batch;
+mod durability_check;
 mod get;
 mod put;
-mod secure;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -34,23 +34,23 @@ use tokio::{
 };
 use tracing::debug;
 
-use self::sync::Unsynced;
+use self::sync::UnsyncedBatches;
 use crate::{backoff::Backoff, http_pool::HttpPool, router::Router};
 
-/// A chunk that is in no file so long after it was put will never be: a writer commits within seconds, and gives up within
-/// minutes. Until then the nodes remember what they have deleted.
+/// A chunk that is in no file this long after it was put will never be: a writer commits within seconds, and gives up
+/// within minutes. Until then the nodes remember what they have deleted.
 const SETTLED_AFTER: Duration = Duration::from_secs(600);
-/// A single try, before its bytes are counted. A stopped node costs this once; the ring has dropped it by then.
+/// For one try, not counting its bytes. A stopped node costs this once; the ring has dropped it by then.
 const TRY_DEADLINE: Duration = Duration::from_secs(5);
-/// Each try gets time for its bytes at this rate: a slow network is no dead node.
+/// Each try gets time for its bytes at this rate, so that a slow network is not taken for a dead node.
 const SLOWEST_BYTES_PER_SECOND: usize = 1 << 20;
-/// A node that is silent for this long may be stopped: another holder is asked as well.
+/// A node that does not answer for this long may have stopped: another holder is asked as well.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Requests that are made of other holders as well, at a time: where everything is slow they must not double the load.
+/// Requests sent to other holders as well, at a time: if everything is slow they must not double the load.
 const DOUBLED: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// Look-ups for one request at most: each fills a gap of the table, and a ring has no more arcs than this at a time.
+/// Look-ups for one request at most: each fills a gap of the table.
 const MAX_LOOK_UPS: usize = 1024;
 
 #[derive(Clone, Debug)]
@@ -61,11 +61,11 @@ pub struct NewChunk {
 }
 
 /// What a client still has in memory of the chunks that it has stored.
-pub type Kept<'a> = &'a (dyn Fn(ChunkId) -> Option<Bytes> + Sync);
+pub type LocalCopies<'a> = &'a (dyn Fn(ChunkId) -> Option<Bytes> + Sync);
 
-/// Who knows which chunks no file has.
+/// Knows which chunks are in no file.
 pub trait Registry: Send + Sync {
-    /// Pieces of these runs; it may leave out some, and name them when it is asked again.
+    /// Returns the pieces of these runs that are in no file. It may leave some out and return them when asked again.
     fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>>;
 }
 
@@ -73,10 +73,10 @@ pub struct ChunkClient {
     router: Arc<Router>,
     pool: Arc<HttpPool>,
     deadline: Duration,
-    unsynced: Unsynced,
+    unsynced: UnsyncedBatches,
     registry: OnceLock<Arc<dyn Registry>>,
     settled_after: Duration,
-    /// One permit for each request made of others as well.
+    /// One permit for each request sent to other holders as well.
     doubled: Semaphore,
 }
 
@@ -87,16 +87,16 @@ impl ChunkClient {
             router,
             pool,
             deadline,
-            unsynced: Unsynced::default(),
+            unsynced: UnsyncedBatches::default(),
             registry: OnceLock::new(),
             settled_after: SETTLED_AFTER,
             doubled: Semaphore::new(DOUBLED),
         }
     }
 
-    /// Without it a chunk that was put, and is nowhere, is missed for ever.
+    /// Without a registry, a chunk that was put and that no node has keeps every sync from succeeding.
     pub fn set_registry(&self, registry: Arc<dyn Registry>) {
-        // The first one counts: a client belongs to one namespace.
+        // The first registry stays: a client belongs to one namespace.
         let _ = self.registry.set(registry);
     }
 
@@ -104,7 +104,7 @@ impl ChunkClient {
         &self.router
     }
 
-    /// What the ring has for file contents, each byte counted once though it is kept by several nodes.
+    /// The ring's space for file contents, counting each byte once although several nodes keep it.
     pub async fn space(&self) -> Result<Space, FsError> {
         if self.router.members().is_empty() {
             self.router.route(RingId(0)).await.map_err(|error| FsError::NoReplica { detail: error.to_string() })?;
@@ -113,7 +113,7 @@ impl ChunkClient {
         let asked = join_all(members.iter().map(|node| self.space_of(node))).await;
         let told: Vec<Space> = asked.into_iter().flatten().collect();
         if told.is_empty() {
-            return Err(FsError::NoReplica { detail: "no node said what space it has".into() });
+            return Err(FsError::NoReplica { detail: "no node reported its space".into() });
         }
         let copies = members.len().min(REPLICAS) as u64;
         Ok(Space {
@@ -129,7 +129,7 @@ impl ChunkClient {
         postcard::from_bytes(&answer.ok()?.body).ok()
     }
 
-    /// The node after a silent one knows first when the ring has closed up.
+    /// Learns when the ring has closed up around an unresponsive node; the node after it knows first.
     fn refresh_from(&self, node: NodeRef) {
         let router = self.router.clone();
         tokio::spawn(async move { router.refresh(&node).await });
@@ -140,12 +140,12 @@ impl ChunkClient {
             Ok(neighbours) => self.router.learn(&neighbours),
             Err(error) => {
                 debug!(%node, %error, "an answer about the ring does not decode");
-                self.router.suspect(node);
+                self.router.invalidate(node);
             }
         }
     }
 
-    /// Fills the gaps of the table by asking, one look-up for each gap and not for each key.
+    /// Fills the gaps of the table, with one look-up for each gap and not for each key.
     async fn routes(&self, keys: impl Iterator<Item = RingId> + Clone) -> Vec<Option<Arc<Route>>> {
         let mut routes = self.router.known(keys.clone());
         for _ in 0..MAX_LOOK_UPS {

@@ -1,7 +1,7 @@
-//! Storing: each batch once, to its owner, again by a fresh route until the deadline.
+//! Storing: each batch goes once to its owner, and is retried by a fresh route until the deadline.
 //!
-//! An owner that is silent for a moment, or not there, is not waited for: the batch goes to the other two holders as
-//! well, and two of three have it either way. Chunks never change, so what then arrives twice is one.
+//! An owner that does not answer at once is not waited for: the batch goes to the other two holders as well, and two of
+//! three have it either way. Chunks never change, so a copy that arrives twice is the same copy.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,13 +19,13 @@ use tracing::debug;
 
 use super::{
     ChunkClient, NewChunk, PATIENCE, Rounds,
-    batch::{Batch, Keyed},
-    sync::{Note, runs_of},
+    batch::{KeyedChunk, OwnerBatch},
+    sync::{UnsyncedBatch, runs_of},
     try_deadline,
 };
 use crate::{boot_clock::since_boot, http_pool::HttpAnswer};
 
-/// An owner gets time for its bytes at this rate before others are asked as well: a busy network is no silent node.
+/// An owner gets time for its bytes at this rate before others are asked as well: the network may just be busy.
 const PATIENT_BYTES_PER_SECOND: usize = 8 << 20;
 
 impl ChunkClient {
@@ -34,7 +34,7 @@ impl ChunkClient {
         let mut rounds = Rounds::new(self.deadline);
         let runs = if durability.is_disk() { Arc::default() } else { runs_of(&chunks) };
         let mut notes = Vec::new();
-        let mut pending: Vec<Keyed> =
+        let mut pending: Vec<KeyedChunk> =
             chunks.into_iter().map(|chunk| (chunk_key(&chunk.file, chunk.id.index), chunk)).collect();
         loop {
             let (groups, unrouted) = self.group_by_owner(pending).await;
@@ -43,8 +43,8 @@ impl ChunkClient {
             pending = unrouted;
             for result in sent {
                 match result {
-                    Ok(placed) => notes.push(Note::new(&runs, placed)),
-                    Err(PutFailure::Again { group, reason }) => {
+                    Ok(stored_batch) => notes.push(UnsyncedBatch::new(&runs, stored_batch)),
+                    Err(PutFailure::Retry { group, reason }) => {
                         pending.extend(group);
                         failure = Some(reason);
                     }
@@ -58,93 +58,95 @@ impl ChunkClient {
             rounds.pause(|| format!("{} chunks not stored, {reason}", pending.len())).await?;
         }
         if durability == Durability::Memory {
-            // Not before: a sync that runs meanwhile would take the notes away and have brought nothing to disk.
-            self.note_unsynced(notes).await;
+            // Not earlier: a sync that runs meanwhile would take the batches and bring nothing to disk.
+            self.add_unsynced(notes).await;
         }
         Ok(())
     }
 
-    async fn put_batch(&self, batch: Batch, durability: Durability) -> Result<Placed, PutFailure> {
-        let put = Put { route: batch.route.clone(), body: batch.encode(), durability, sent: since_boot() };
-        self.place(&put).await.map_err(|refusal| match refusal {
-            Refusal::Again(reason) => PutFailure::Again { group: batch.chunks, reason },
-            Refusal::Final(error) => PutFailure::Final(error),
+    async fn put_batch(&self, batch: OwnerBatch, durability: Durability) -> Result<StoredBatch, PutFailure> {
+        let put = BatchPut { route: batch.route.clone(), body: batch.encode(), durability, sent: since_boot() };
+        self.put_with_fallback(&put).await.map_err(|error| match error {
+            BatchError::Retry(reason) => PutFailure::Retry { group: batch.chunks, reason },
+            BatchError::Final(error) => PutFailure::Final(error),
         })
     }
 
-    /// At the owner, or beside it where it does not answer.
-    async fn place(&self, put: &Put) -> Result<Placed, Refusal> {
+    /// Puts to the owner, and to the other holders if it does not answer at once.
+    async fn put_with_fallback(&self, put: &BatchPut) -> Result<StoredBatch, BatchError> {
         let owner = put.route.owner();
         let mut at_owner: BoxFuture<'_, _> = Box::pin(self.put_at_owner(put));
-        let patience = if self.router.is_quiet(owner) { Duration::ZERO } else { put.patience() };
+        let patience = if self.router.is_unresponsive(owner) { Duration::ZERO } else { put.patience() };
         if let Ok(answer) = timeout(patience, &mut at_owner).await {
             return match answer {
-                Err(Refusal::Again(reason)) if self.router.is_quiet(owner) => self.instead(put, reason).await,
+                Err(BatchError::Retry(reason)) if self.router.is_unresponsive(owner) => {
+                    self.put_without_owner(put, reason).await
+                }
                 answer => answer,
             };
         }
-        self.router.note_quiet(owner);
+        self.router.note_unresponsive(owner);
         if put.route.holders.len() < REPLICAS {
             return at_owner.await;
         }
         let Ok(_permit) = self.doubled.try_acquire() else { return at_owner.await };
-        let mut beside: BoxFuture<'_, _> = Box::pin(self.put_beside(put));
+        let mut beside: BoxFuture<'_, _> = Box::pin(self.put_to_replicas(put));
         select! {
             answer = &mut at_owner => match answer {
-                Err(Refusal::Again(reason)) if self.router.is_quiet(owner) => {
-                    beside.await.ok_or_else(|| self.lost(owner, reason))
+                Err(BatchError::Retry(reason)) if self.router.is_unresponsive(owner) => {
+                    beside.await.ok_or_else(|| self.invalidate_route(owner, reason))
                 }
                 answer => answer,
             },
-            placed = &mut beside => match placed {
-                Some(placed) => Ok(placed),
+            stored_batch = &mut beside => match stored_batch {
+                Some(stored_batch) => Ok(stored_batch),
                 None => at_owner.await,
             },
         }
     }
 
-    /// The owner is not there.
-    async fn instead(&self, put: &Put, reason: String) -> Result<Placed, Refusal> {
-        let placed = if put.route.holders.len() < REPLICAS { None } else { self.put_beside(put).await };
-        placed.ok_or_else(|| self.lost(put.route.owner(), reason))
+    /// Puts to the other holders after the owner has failed.
+    async fn put_without_owner(&self, put: &BatchPut, reason: String) -> Result<StoredBatch, BatchError> {
+        let stored_batch = if put.route.holders.len() < REPLICAS { None } else { self.put_to_replicas(put).await };
+        stored_batch.ok_or_else(|| self.invalidate_route(put.route.owner(), reason))
     }
 
-    /// Neither the owner nor those after it: the ring is asked anew.
-    fn lost(&self, owner: &NodeRef, reason: String) -> Refusal {
-        self.router.suspect(owner);
-        Refusal::Again(reason)
+    /// Neither the owner nor the other holders took the batch: its route is looked up again.
+    fn invalidate_route(&self, owner: &NodeRef, reason: String) -> BatchError {
+        self.router.invalidate(owner);
+        BatchError::Retry(reason)
     }
 
-    async fn put_at_owner(&self, put: &Put) -> Result<Placed, Refusal> {
+    async fn put_at_owner(&self, put: &BatchPut) -> Result<StoredBatch, BatchError> {
         let owner = put.route.owner();
         let target = PutQuery::as_owner(put.durability).target();
         let deadline = try_deadline(put.body.len());
         let answer = match self.pool.post(owner.files_address(), &target, vec![put.body.clone()], deadline).await {
             Ok(answer) => answer,
             Err(error) => {
-                self.router.note_quiet(owner);
-                return Err(Refusal::Again(error.to_string()));
+                self.router.note_unresponsive(owner);
+                return Err(BatchError::Retry(error.to_string()));
             }
         };
-        self.router.note_heard(owner);
+        self.router.note_responsive(owner);
         match answer.status {
-            status if status.is_success() => Ok(put.placed(stored_by(owner, &answer))),
+            status if status.is_success() => Ok(put.stored_batch(stored_by(owner, &answer))),
             StatusCode::MISDIRECTED_REQUEST => {
                 self.learn_from(owner, &answer.body);
-                Err(Refusal::Again(format!("{owner} is not the owner")))
+                Err(BatchError::Retry(format!("{owner} is not the owner")))
             }
-            StatusCode::INSUFFICIENT_STORAGE => Err(Refusal::Final(FsError::NoSpace)),
-            StatusCode::BAD_REQUEST => Err(Refusal::Final(refused(owner, &answer))),
+            StatusCode::INSUFFICIENT_STORAGE => Err(BatchError::Final(FsError::NoSpace)),
+            StatusCode::BAD_REQUEST => Err(BatchError::Final(refused(owner, &answer))),
             _ => {
-                self.router.suspect(owner);
-                self.router.note_heard(owner);
-                Err(Refusal::Again(format!("{owner} answered {}: {}", answer.status, answer.text())))
+                self.router.invalidate(owner);
+                self.router.note_responsive(owner);
+                Err(BatchError::Retry(format!("{owner} answered {}: {}", answer.status, answer.text())))
             }
         }
     }
 
-    /// To the two holders after the owner; the owner's copy is for repair to bring. None unless both have it.
-    async fn put_beside(&self, put: &Put) -> Option<Placed> {
+    /// Puts to the two holders after the owner; repair brings the owner its copy. `None` unless both have the batch.
+    async fn put_to_replicas(&self, put: &BatchPut) -> Option<StoredBatch> {
         let others = &put.route.holders[1..REPLICAS];
         self.refresh_from(others[0]);
         let target = &PutQuery::local(put.durability).target();
@@ -153,18 +155,20 @@ impl ChunkClient {
             let answer = self.pool.post(node.files_address(), target, vec![put.body.clone()], deadline).await;
             match answer {
                 Ok(answer) if answer.status.is_success() => return true,
-                Ok(answer) => debug!(%node, status = %answer.status, reason = answer.text(), "refused in its place"),
-                Err(error) => debug!(%node, %error, "no answer in its place"),
+                Ok(answer) => {
+                    debug!(%node, status = %answer.status, reason = answer.text(), "refused in place of the owner")
+                }
+                Err(error) => debug!(%node, %error, "no answer in place of the owner"),
             }
             false
         });
         let all = join_all(sent).await.into_iter().all(|stored| stored);
-        all.then(|| put.placed(others.to_vec()))
+        all.then(|| put.stored_batch(others.to_vec()))
     }
 }
 
 /// A batch on its way.
-struct Put {
+struct BatchPut {
     route: Arc<Route>,
     body: bytes::Bytes,
     durability: Durability,
@@ -172,40 +176,40 @@ struct Put {
     sent: Duration,
 }
 
-impl Put {
+impl BatchPut {
     fn patience(&self) -> Duration {
         PATIENCE + Duration::from_secs_f64(self.body.len() as f64 / PATIENT_BYTES_PER_SECOND as f64)
     }
 
-    fn placed(&self, stored: Vec<NodeRef>) -> Placed {
-        Placed { route: self.route.clone(), stored, sent: self.sent }
+    fn stored_batch(&self, stored: Vec<NodeRef>) -> StoredBatch {
+        StoredBatch { route: self.route.clone(), stored, sent: self.sent }
     }
 }
 
 /// A batch that has its quorum.
-pub struct Placed {
+pub struct StoredBatch {
     pub route: Arc<Route>,
-    /// Who is known to have it.
+    /// The nodes known to have it.
     pub stored: Vec<NodeRef>,
-    /// Before anybody had it, by the [boot clock](crate::boot_clock).
+    /// When it was sent, before any node had it, by the [boot clock](crate::boot_clock).
     pub sent: Duration,
 }
 
-enum Refusal {
-    Again(String),
+enum BatchError {
+    Retry(String),
     Final(FsError),
 }
 
 enum PutFailure {
-    Again { group: Vec<Keyed>, reason: String },
+    Retry { group: Vec<KeyedChunk>, reason: String },
     Final(FsError),
 }
 
-/// Where the owner does not say it, nobody is known to have the batch, and a sync asks for every chunk.
+/// The nodes that have the batch, as the owner reports them. If it reports none, a sync checks every chunk.
 fn stored_by(owner: &NodeRef, answer: &HttpAnswer) -> Vec<NodeRef> {
     let Some(header) = answer.headers.get(STORED_HEADER) else { return Vec::new() };
     serde_json::from_slice(header.as_bytes()).unwrap_or_else(|error| {
-        debug!(node = %owner, %error, "who has a batch does not decode");
+        debug!(node = %owner, %error, "the list of nodes that have a batch does not decode");
         Vec::new()
     })
 }

@@ -4,7 +4,7 @@
 //! here has to be right for data to be safe: a node that is asked for a key outside its arc says so, and that answer is
 //! learnt like any other.
 
-mod quiet;
+mod unresponsive;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tracing::debug;
 
-use self::quiet::Quiet;
+use self::unresponsive::UnresponsiveNodes;
 use crate::{
     ring_wire,
     rpc::{RpcClient, RpcError, Value},
@@ -52,7 +52,7 @@ pub struct Router {
     /// Which node to ask next: a different one each time, so that a dead one costs one try.
     turn: AtomicUsize,
     connections: Mutex<HashMap<SocketAddr, RpcClient>>,
-    quiet: Mutex<Quiet>,
+    unresponsive: Mutex<UnresponsiveNodes>,
     deadline: Duration,
 }
 
@@ -64,7 +64,7 @@ impl Router {
             nodes,
             turn: AtomicUsize::new(0),
             connections: Mutex::default(),
-            quiet: Mutex::default(),
+            unresponsive: Mutex::default(),
             deadline,
         }
     }
@@ -85,24 +85,24 @@ impl Router {
     }
 
     /// The node has been silent, or is not there: others are asked first for a while. What was learnt of it stays.
-    pub fn note_quiet(&self, node: &NodeRef) {
-        self.quiet.lock().note(node.ring_address(), Instant::now());
+    pub fn note_unresponsive(&self, node: &NodeRef) {
+        self.unresponsive.lock().insert(node.ring_address(), Instant::now());
     }
 
-    pub fn note_heard(&self, node: &NodeRef) {
-        self.quiet.lock().heard(node.ring_address());
+    pub fn note_responsive(&self, node: &NodeRef) {
+        self.unresponsive.lock().remove(node.ring_address());
     }
 
-    pub fn is_quiet(&self, node: &NodeRef) -> bool {
-        self.quiet.lock().holds(node.ring_address(), Instant::now())
+    pub fn is_unresponsive(&self, node: &NodeRef) -> bool {
+        self.unresponsive.lock().contains(node.ring_address(), Instant::now())
     }
 
-    /// Ring addresses of all that are quiet now.
-    pub fn quiet(&self) -> HashSet<SocketAddr> {
-        self.quiet.lock().all(Instant::now())
+    /// Ring addresses of all that are unresponsive now.
+    pub fn unresponsive(&self) -> HashSet<SocketAddr> {
+        self.unresponsive.lock().all(Instant::now())
     }
 
-    /// Asks one node what it knows of its surroundings: by whoever comes after a node that went quiet, the table learns
+    /// Asks one node what it knows of its surroundings: by whoever comes after a node that went unresponsive, the table learns
     /// when the ring has closed up.
     pub async fn refresh(&self, node: &NodeRef) {
         let address = node.ring_address();
@@ -116,8 +116,8 @@ impl Router {
     }
 
     /// The node did not answer: what was learnt of its own arc is asked again from others.
-    pub fn suspect(&self, node: &NodeRef) {
-        self.note_quiet(node);
+    pub fn invalidate(&self, node: &NodeRef) {
+        self.note_unresponsive(node);
         self.table.lock().drop_owner(node);
         self.connections.lock().remove(&node.ring_address());
     }
@@ -143,7 +143,7 @@ impl Router {
 
     async fn ask(&self, key: RingId) -> Result<Arc<Route>, RouteError> {
         let from = self.next_node()?;
-        let (address, neighbours) = self.keeper(from, key).await?;
+        let (address, neighbours) = self.storage_node(from, key).await?;
         let neighbours =
             ring_wire::neighbours(&neighbours).map_err(|reason| RouteError::Answer { from: address, reason })?;
         self.learn(&neighbours);
@@ -155,7 +155,7 @@ impl Router {
     }
 
     /// The keys of a foreign Chord node, which knows no call of our own, are kept by the next node that does.
-    async fn keeper(&self, from: SocketAddr, key: RingId) -> Result<(SocketAddr, Value), RouteError> {
+    async fn storage_node(&self, from: SocketAddr, key: RingId) -> Result<(SocketAddr, Value), RouteError> {
         let mut owner = self.owner(from, key).await?;
         for _ in 0..FOREIGN_IN_A_ROW {
             let address = owner.ring_address();
@@ -175,12 +175,12 @@ impl Router {
             .ok_or_else(|| RouteError::Answer { from, reason: "it knows no owner of the key".into() })
     }
 
-    /// Members found meanwhile are asked too: the nodes first named may all be gone. Quiet ones only where all are.
+    /// Members found meanwhile are asked too: the nodes first named may all be gone. UnresponsiveNodes ones only where all are.
     fn next_node(&self) -> Result<SocketAddr, RouteError> {
         let members = self.table.lock().members();
         let all: Vec<_> = self.nodes.iter().copied().chain(members.iter().map(NodeRef::ring_address)).collect();
-        let (quiet, now) = (self.quiet.lock(), Instant::now());
-        let heard: Vec<_> = all.iter().copied().filter(|node| !quiet.holds(*node, now)).collect();
+        let (unresponsive, now) = (self.unresponsive.lock(), Instant::now());
+        let heard: Vec<_> = all.iter().copied().filter(|node| !unresponsive.contains(*node, now)).collect();
         let known = if heard.is_empty() { all } else { heard };
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         known.get(turn % known.len().max(1)).copied().ok_or(RouteError::NoNode)
@@ -192,7 +192,7 @@ impl Router {
             Some(client) => client,
             None => {
                 let client = RpcClient::connect(address, self.deadline, None).await;
-                let client = client.inspect_err(|_| self.quiet.lock().note(address, Instant::now()))?;
+                let client = client.inspect_err(|_| self.unresponsive.lock().insert(address, Instant::now()))?;
                 self.connections.lock().insert(address, client.clone());
                 client
             }
@@ -200,7 +200,7 @@ impl Router {
         let answer = client.call(method, params, self.deadline).await;
         if matches!(answer, Err(RpcError::Deadline { .. } | RpcError::Closed { .. })) {
             self.connections.lock().remove(&address);
-            self.quiet.lock().note(address, Instant::now());
+            self.unresponsive.lock().insert(address, Instant::now());
         }
         Ok(answer?)
     }

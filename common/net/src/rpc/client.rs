@@ -24,7 +24,7 @@ use tracing::{debug, trace, warn};
 
 use super::{
     Notification, RpcError, RpcLimits, Value,
-    codec::{Message, StreamError},
+    codec::{RpcMessage, StreamError},
     wire::{MessageReader, prepare, write_queued},
 };
 
@@ -34,26 +34,26 @@ const QUEUE_MESSAGES: usize = 1024;
 /// One multiplexed connection: any number of calls at a time. Cheap to clone; closed with the last clone.
 #[derive(Clone)]
 pub struct RpcClient {
-    shared: Arc<Shared>,
+    shared: Arc<ClientConnection>,
     queue: mpsc::Sender<Bytes>,
     _hang_up: Arc<DropGuard>,
 }
 
-struct Shared {
+struct ClientConnection {
     address: SocketAddr,
     /// `None` once the connection is gone.
-    pending: Mutex<Option<Pending>>,
+    pending: Mutex<Option<PendingCalls>>,
     closed: CancellationToken,
 }
 
 #[derive(Default)]
-struct Pending {
+struct PendingCalls {
     last_id: u32,
     calls: HashMap<u64, oneshot::Sender<Result<Value, Value>>>,
 }
 
 /// Where notifications go.
-enum Sink {
+enum NotificationSink {
     Nowhere,
     Channel(mpsc::Sender<Notification>),
     Handler(Box<dyn FnMut(Notification) + Send>),
@@ -67,7 +67,8 @@ impl RpcClient {
         deadline: Duration,
         notifications: Option<mpsc::Sender<Notification>>,
     ) -> Result<Self, RpcError> {
-        Self::connect_to(address, deadline, notifications.map_or(Sink::Nowhere, Sink::Channel)).await
+        Self::connect_to(address, deadline, notifications.map_or(NotificationSink::Nowhere, NotificationSink::Channel))
+            .await
     }
 
     /// As `connect`, but runs `handler` on each notification, before any response after it is delivered. It must not
@@ -77,10 +78,10 @@ impl RpcClient {
         deadline: Duration,
         handler: impl FnMut(Notification) + Send + 'static,
     ) -> Result<Self, RpcError> {
-        Self::connect_to(address, deadline, Sink::Handler(Box::new(handler))).await
+        Self::connect_to(address, deadline, NotificationSink::Handler(Box::new(handler))).await
     }
 
-    async fn connect_to(address: SocketAddr, deadline: Duration, sink: Sink) -> Result<Self, RpcError> {
+    async fn connect_to(address: SocketAddr, deadline: Duration, sink: NotificationSink) -> Result<Self, RpcError> {
         let failed = |kind, reason: String| RpcError::Connect { address, kind, reason };
         let stream = timeout(deadline, TcpStream::connect(address))
             .await
@@ -90,10 +91,13 @@ impl RpcClient {
         Ok(Self::start(stream, address, sink))
     }
 
-    fn start(stream: TcpStream, address: SocketAddr, sink: Sink) -> Self {
+    fn start(stream: TcpStream, address: SocketAddr, sink: NotificationSink) -> Self {
         let closed = CancellationToken::new();
-        let shared =
-            Arc::new(Shared { address, pending: Mutex::new(Some(Pending::default())), closed: closed.clone() });
+        let shared = Arc::new(ClientConnection {
+            address,
+            pending: Mutex::new(Some(PendingCalls::default())),
+            closed: closed.clone(),
+        });
         let (queue, waiting) = mpsc::channel(QUEUE_MESSAGES);
         let (read, write) = stream.into_split();
         tokio::spawn(run_reader(shared.clone(), read, sink));
@@ -133,19 +137,19 @@ impl RpcClient {
     /// `None` if the connection goes before the answer comes.
     async fn exchange(&self, method: &str, params: Vec<Value>) -> Option<Result<Value, Value>> {
         let (call, answer) = self.shared.begin()?;
-        let request = Message::Request { id: call.id, method: method.to_owned(), params };
+        let request = RpcMessage::Request { id: call.id, method: method.to_owned(), params };
         self.queue.send(request.encode()).await.ok()?;
         answer.await.ok()
     }
 }
 
 /// Forgets the call when its caller has the answer or gave up.
-struct Call<'a> {
-    shared: &'a Shared,
+struct PendingCall<'a> {
+    shared: &'a ClientConnection,
     id: u64,
 }
 
-impl Drop for Call<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         if let Some(pending) = self.shared.pending.lock().as_mut() {
             pending.calls.remove(&self.id);
@@ -153,12 +157,12 @@ impl Drop for Call<'_> {
     }
 }
 
-impl Shared {
-    fn begin(&self) -> Option<(Call<'_>, oneshot::Receiver<Result<Value, Value>>)> {
+impl ClientConnection {
+    fn begin(&self) -> Option<(PendingCall<'_>, oneshot::Receiver<Result<Value, Value>>)> {
         let (answer, receiver) = oneshot::channel();
         let mut pending = self.pending.lock();
         let id = pending.as_mut()?.insert(answer);
-        Some((Call { shared: self, id }, receiver))
+        Some((PendingCall { shared: self, id }, receiver))
     }
 
     fn deliver(&self, id: u64, result: Result<Value, Value>) {
@@ -176,7 +180,7 @@ impl Shared {
     }
 }
 
-impl Pending {
+impl PendingCalls {
     fn insert(&mut self, answer: oneshot::Sender<Result<Value, Value>>) -> u64 {
         loop {
             self.last_id = self.last_id.wrapping_add(1);
@@ -189,7 +193,7 @@ impl Pending {
     }
 }
 
-async fn run_reader(shared: Arc<Shared>, stream: OwnedReadHalf, sink: Sink) {
+async fn run_reader(shared: Arc<ClientConnection>, stream: OwnedReadHalf, sink: NotificationSink) {
     let result = tokio::select! {
         () = shared.closed.cancelled() => Ok(()),
         result = read_messages(&shared, stream, sink) => result,
@@ -204,13 +208,17 @@ async fn run_reader(shared: Arc<Shared>, stream: OwnedReadHalf, sink: Sink) {
     shared.end();
 }
 
-async fn read_messages(shared: &Shared, stream: OwnedReadHalf, mut sink: Sink) -> Result<(), StreamError> {
+async fn read_messages(
+    shared: &ClientConnection,
+    stream: OwnedReadHalf,
+    mut sink: NotificationSink,
+) -> Result<(), StreamError> {
     let mut reader = MessageReader::new(stream, &RpcLimits::default());
     while let Some(message) = reader.next().await? {
         match message {
-            Message::Response { id, result } => shared.deliver(id, result),
-            Message::Notification { method, params } => sink.hand_over(Notification { method, params }).await,
-            Message::Request { .. } | Message::BadRequest { .. } => {
+            RpcMessage::Response { id, result } => shared.deliver(id, result),
+            RpcMessage::Notification { method, params } => sink.hand_over(Notification { method, params }).await,
+            RpcMessage::Request { .. } | RpcMessage::BadRequest { .. } => {
                 debug!(peer = %shared.address, "ignoring a request on a connection that only calls");
             }
         }
@@ -218,7 +226,7 @@ async fn read_messages(shared: &Shared, stream: OwnedReadHalf, mut sink: Sink) -
     Ok(())
 }
 
-impl Sink {
+impl NotificationSink {
     async fn hand_over(&mut self, notification: Notification) {
         match self {
             Self::Nowhere => {}
@@ -228,7 +236,7 @@ impl Sink {
     }
 }
 
-async fn run_writer(shared: Arc<Shared>, writer: impl Future<Output = std::io::Result<()>>) {
+async fn run_writer(shared: Arc<ClientConnection>, writer: impl Future<Output = std::io::Result<()>>) {
     tokio::select! {
         () = shared.closed.cancelled() => {}
         result = writer => {

@@ -23,7 +23,7 @@ const RESPONSE: u64 = 1;
 const NOTIFICATION: u64 = 2;
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Message {
+pub enum RpcMessage {
     Request {
         id: u64,
         method: String,
@@ -44,7 +44,7 @@ pub enum Message {
     },
 }
 
-impl Message {
+impl RpcMessage {
     pub fn encode(self) -> Bytes {
         let frame = Value::Array(match self {
             Self::Request { id, method, params } => {
@@ -81,24 +81,24 @@ fn or_text(error: Value) -> Value {
     if error.is_nil() { "unknown error".into() } else { error }
 }
 
-fn request(id: &ValueRef<'_>, method: &ValueRef<'_>, params: &ValueRef<'_>) -> Result<Message, FrameError> {
+fn request(id: &ValueRef<'_>, method: &ValueRef<'_>, params: &ValueRef<'_>) -> Result<RpcMessage, FrameError> {
     let id = id.as_u64().ok_or(FrameError::NotRpc("the id of a request is no unsigned integer"))?;
     Ok(match (text(method), params.as_array()) {
-        (None, _) => Message::BadRequest { id, reason: "the method of a request is a string" },
-        (_, None) => Message::BadRequest { id, reason: "the arguments of a request are an array" },
-        (Some(method), Some(params)) => Message::Request { id, method, params: owned(params) },
+        (None, _) => RpcMessage::BadRequest { id, reason: "the method of a request is a string" },
+        (_, None) => RpcMessage::BadRequest { id, reason: "the arguments of a request are an array" },
+        (Some(method), Some(params)) => RpcMessage::Request { id, method, params: owned(params) },
     })
 }
 
-fn response(id: &ValueRef<'_>, error: &ValueRef<'_>, result: &ValueRef<'_>) -> Result<Message, FrameError> {
+fn response(id: &ValueRef<'_>, error: &ValueRef<'_>, result: &ValueRef<'_>) -> Result<RpcMessage, FrameError> {
     let id = id.as_u64().ok_or(FrameError::NotRpc("the id of a response is no unsigned integer"))?;
     let result = if matches!(error, ValueRef::Nil) { Ok(result.to_owned()) } else { Err(error.to_owned()) };
-    Ok(Message::Response { id, result })
+    Ok(RpcMessage::Response { id, result })
 }
 
-fn notification(method: &ValueRef<'_>, params: &ValueRef<'_>) -> Result<Message, FrameError> {
+fn notification(method: &ValueRef<'_>, params: &ValueRef<'_>) -> Result<RpcMessage, FrameError> {
     match (text(method), params.as_array()) {
-        (Some(method), Some(params)) => Ok(Message::Notification { method, params: owned(params) }),
+        (Some(method), Some(params)) => Ok(RpcMessage::Notification { method, params: owned(params) }),
         _ => Err(FrameError::NotRpc("a notification has a method and an array of arguments")),
     }
 }
@@ -147,10 +147,10 @@ pub enum StreamError {
 }
 
 impl Decoder for MessageDecoder {
-    type Item = Message;
+    type Item = RpcMessage;
     type Error = StreamError;
 
-    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Message>, StreamError> {
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<RpcMessage>, StreamError> {
         let Some(end) = self.skipper.advance(buffer, self.max_frame_bytes, self.max_depth)? else { return Ok(None) };
         self.skipper = Skipper::default();
         let message = parse(&buffer[..end]);
@@ -160,11 +160,11 @@ impl Decoder for MessageDecoder {
     }
 }
 
-fn parse(mut frame: &[u8]) -> Result<Message, FrameError> {
+fn parse(mut frame: &[u8]) -> Result<RpcMessage, FrameError> {
     // The skipper has bounded the depth already; the decoder counts a string as up to two levels more.
     let value = rmpv::decode::read_value_ref_with_max_depth(&mut frame, rmpv::decode::MAX_DEPTH)
         .map_err(|error| FrameError::NotMessagePack(error.to_string()))?;
-    Message::from_value(value)
+    RpcMessage::from_value(value)
 }
 
 #[cfg(test)]
@@ -173,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    fn decode(bytes: &[u8]) -> Result<Option<Message>, StreamError> {
+    fn decode(bytes: &[u8]) -> Result<Option<RpcMessage>, StreamError> {
         MessageDecoder::new(&RpcLimits::default()).decode(&mut BytesMut::from(bytes))
     }
 
@@ -183,19 +183,19 @@ mod tests {
         bytes
     }
 
-    fn sample() -> Vec<Message> {
+    fn sample() -> Vec<RpcMessage> {
         let params = vec![Value::from(1), Value::from("text"), Value::Binary(vec![0xff; 5000]), Value::Nil];
         vec![
-            Message::Request { id: 7, method: "find_successor".into(), params: params.clone() },
-            Message::Response { id: u64::from(u32::MAX), result: Ok(Value::Array(params.clone())) },
-            Message::Response { id: 1 << 40, result: Err(Value::from("no")) },
-            Message::Notification { method: "feed".into(), params },
+            RpcMessage::Request { id: 7, method: "find_successor".into(), params: params.clone() },
+            RpcMessage::Response { id: u64::from(u32::MAX), result: Ok(Value::Array(params.clone())) },
+            RpcMessage::Response { id: 1 << 40, result: Err(Value::from("no")) },
+            RpcMessage::Notification { method: "feed".into(), params },
         ]
     }
 
     #[test]
     fn messages_survive_the_wire_in_any_pieces() {
-        let bytes: Vec<u8> = sample().into_iter().flat_map(Message::encode).collect();
+        let bytes: Vec<u8> = sample().into_iter().flat_map(RpcMessage::encode).collect();
         for piece in [1, 2, 3, 100, 5001, bytes.len()] {
             let (mut decoder, mut buffer) = (MessageDecoder::new(&RpcLimits::default()), BytesMut::new());
             let mut seen = Vec::new();
@@ -213,7 +213,7 @@ mod tests {
         let with = |method: Value| {
             let frame = Value::Array(vec![0.into(), 1.into(), method, Value::Array(vec![])]);
             match decode(&value(&frame)).unwrap().unwrap() {
-                Message::Request { method, .. } => method,
+                RpcMessage::Request { method, .. } => method,
                 other => panic!("{other:?}"),
             }
         };
@@ -221,13 +221,13 @@ mod tests {
         assert_eq!(with(Value::Binary(b"create".to_vec())), "create");
         assert_eq!(with(Value::Binary(vec![b'a', 0xff])), "a\u{fffd}");
         let raw = decode(&[0x94, 0x00, 0x01, 0xa2, b'a', 0xff, 0x90]).unwrap();
-        assert_eq!(raw, Some(Message::Request { id: 1, method: "a\u{fffd}".into(), params: vec![] }));
+        assert_eq!(raw, Some(RpcMessage::Request { id: 1, method: "a\u{fffd}".into(), params: vec![] }));
     }
 
     #[test]
     fn a_request_with_an_id_can_always_be_answered() {
         for bytes in [&[0x94, 0x00, 0x05, 0xc0, 0x90][..], &[0x94, 0x00, 0x05, 0xa1, b'a', 0xc0]] {
-            assert!(matches!(decode(bytes), Ok(Some(Message::BadRequest { id: 5, .. }))), "{bytes:?}");
+            assert!(matches!(decode(bytes), Ok(Some(RpcMessage::BadRequest { id: 5, .. }))), "{bytes:?}");
         }
     }
 
@@ -249,8 +249,8 @@ mod tests {
 
     #[test]
     fn an_error_of_nil_does_not_read_as_success() {
-        let bytes = Message::Response { id: 1, result: Err(Value::Nil) }.encode();
-        assert!(matches!(decode(&bytes), Ok(Some(Message::Response { result: Err(_), .. }))));
+        let bytes = RpcMessage::Response { id: 1, result: Err(Value::Nil) }.encode();
+        assert!(matches!(decode(&bytes), Ok(Some(RpcMessage::Response { result: Err(_), .. }))));
     }
 
     #[test]

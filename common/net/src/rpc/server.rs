@@ -27,7 +27,7 @@ use tracing::{debug, error, warn};
 
 use super::{
     RpcLimits, Value,
-    codec::{Message, StreamError},
+    codec::{RpcMessage, StreamError},
     wire::{MessageReader, Outgoing, prepare, write_queued},
 };
 
@@ -54,28 +54,28 @@ pub trait RpcService: Send + Sync + 'static {
 
 /// The other end of a served connection, to send notifications to. Cheap to clone.
 #[derive(Clone)]
-pub struct RpcPeer(Arc<Peer>);
+pub struct RpcPeer(Arc<PeerConnection>);
 
-struct Peer {
+struct PeerConnection {
     address: SocketAddr,
     connection_id: u64,
-    queue: mpsc::Sender<Queued>,
+    queue: mpsc::Sender<QueuedFrame>,
     closed: CancellationToken,
 }
 
 /// What a call reserves until its answer is on its way: a peer that takes no answers cannot pile them up here.
-struct Held {
+struct CallReservation {
     _call: OwnedSemaphorePermit,
     _memory: OwnedSemaphorePermit,
     _place: Arc<OwnedSemaphorePermit>,
 }
 
-struct Queued {
+struct QueuedFrame {
     frame: Bytes,
-    _held: Option<Held>,
+    _reservation: Option<CallReservation>,
 }
 
-impl Outgoing for Queued {
+impl Outgoing for QueuedFrame {
     fn frame(&self) -> &[u8] {
         &self.frame
     }
@@ -96,8 +96,8 @@ impl RpcPeer {
         if self.0.closed.is_cancelled() {
             return false;
         }
-        let message = Message::Notification { method: method.to_owned(), params };
-        match self.0.queue.try_send(Queued { frame: message.encode(), _held: None }) {
+        let message = RpcMessage::Notification { method: method.to_owned(), params };
+        match self.0.queue.try_send(QueuedFrame { frame: message.encode(), _reservation: None }) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -131,7 +131,7 @@ pub async fn serve<S: RpcService>(
     shutdown: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
-    let server = Server {
+    let server = RpcServer {
         service,
         limits,
         places: Arc::new(Semaphore::new(limits.max_connections)),
@@ -153,7 +153,7 @@ pub async fn serve<S: RpcService>(
     tasks.wait().await;
 }
 
-struct Server<S> {
+struct RpcServer<S> {
     service: Arc<S>,
     limits: RpcLimits,
     places: Arc<Semaphore>,
@@ -161,7 +161,7 @@ struct Server<S> {
     shutdown: CancellationToken,
 }
 
-impl<S: RpcService> Server<S> {
+impl<S: RpcService> RpcServer<S> {
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, tasks: &TaskTracker) {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             warn!(peer = %address, limit = self.limits.max_connections, "turning a connection away: too many are open");
@@ -172,13 +172,13 @@ impl<S: RpcService> Server<S> {
             return;
         }
         let (read, write) = stream.into_split();
-        let (connection, writer) = Connection::new(self.clone(), address, write, place);
+        let (connection, writer) = RpcConnection::new(self.clone(), address, write, place);
         tasks.spawn(connection.run(read, writer));
     }
 }
 
-struct Connection<S> {
-    server: Arc<Server<S>>,
+struct RpcConnection<S> {
+    server: Arc<RpcServer<S>>,
     peer: RpcPeer,
     calls: Arc<Semaphore>,
     place: Arc<OwnedSemaphorePermit>,
@@ -186,9 +186,9 @@ struct Connection<S> {
     finish: CancellationToken,
 }
 
-impl<S: RpcService> Connection<S> {
+impl<S: RpcService> RpcConnection<S> {
     fn new(
-        server: Arc<Server<S>>,
+        server: Arc<RpcServer<S>>,
         address: SocketAddr,
         stream: OwnedWriteHalf,
         place: OwnedSemaphorePermit,
@@ -196,7 +196,7 @@ impl<S: RpcService> Connection<S> {
         let (queue, waiting) = mpsc::channel(server.limits.max_calls_in_flight + QUEUE_NOTIFICATIONS);
         let connection_id = LAST_CONNECTION_ID.fetch_add(1, Ordering::Relaxed) + 1;
         let closed = CancellationToken::new();
-        let peer = RpcPeer(Arc::new(Peer { address, connection_id, queue, closed }));
+        let peer = RpcPeer(Arc::new(PeerConnection { address, connection_id, queue, closed }));
         let finish = CancellationToken::new();
         let writer = run_writer(peer.clone(), write_queued(stream, waiting, finish.clone()));
         let calls = Arc::new(Semaphore::new(server.limits.max_calls_in_flight));
@@ -228,16 +228,16 @@ impl<S: RpcService> Connection<S> {
         let mut reader = MessageReader::new(stream, &self.server.limits);
         while let Some(message) = reader.next().await? {
             match message {
-                Message::Request { id, method, params } => {
+                RpcMessage::Request { id, method, params } => {
                     self.begin(Some(id), method, params, reader.frame_bytes()).await;
                 }
-                Message::Notification { method, params } => {
+                RpcMessage::Notification { method, params } => {
                     self.begin(None, method, params, reader.frame_bytes()).await;
                 }
-                Message::BadRequest { .. } => {
-                    let _ = self.peer.0.queue.send(Queued { frame: message.encode(), _held: None }).await;
+                RpcMessage::BadRequest { .. } => {
+                    let _ = self.peer.0.queue.send(QueuedFrame { frame: message.encode(), _reservation: None }).await;
                 }
-                Message::Response { id, .. } => {
+                RpcMessage::Response { id, .. } => {
                     debug!(peer = %self.peer.address(), id, "ignoring an answer: nothing was asked");
                 }
             }
@@ -249,7 +249,7 @@ impl<S: RpcService> Connection<S> {
     async fn begin(&self, id: Option<u64>, method: String, params: Vec<Value>, frame_bytes: usize) {
         let room = "the semaphore is never closed";
         let memory = self.server.memory_kib.clone();
-        let held = Held {
+        let reservation = CallReservation {
             _call: self.calls.clone().acquire_owned().await.expect(room),
             _memory: memory.acquire_many_owned(kib(frame_bytes) as u32).await.expect(room),
             _place: self.place.clone(),
@@ -259,7 +259,7 @@ impl<S: RpcService> Connection<S> {
             let result = carry_out(&*server.service, &peer, method, params).await;
             if let Some(id) = id {
                 let frame = answer(id, result, server.limits.max_frame_bytes);
-                let _ = peer.0.queue.send(Queued { frame, _held: Some(held) }).await;
+                let _ = peer.0.queue.send(QueuedFrame { frame, _reservation: Some(reservation) }).await;
             }
         });
     }
@@ -287,12 +287,12 @@ async fn carry_out<S: RpcService>(
 }
 
 fn answer(id: u64, result: Result<Value, Value>, max_frame_bytes: usize) -> Bytes {
-    let answer = Message::Response { id, result }.encode();
+    let answer = RpcMessage::Response { id, result }.encode();
     if answer.len() <= max_frame_bytes {
         return answer;
     }
     let reason = format!("the answer has {} bytes, at most {max_frame_bytes} can be sent", answer.len());
-    Message::Response { id, result: Err(reason.into()) }.encode()
+    RpcMessage::Response { id, result: Err(reason.into()) }.encode()
 }
 
 async fn run_writer(peer: RpcPeer, writer: impl Future<Output = std::io::Result<()>> + Send) {

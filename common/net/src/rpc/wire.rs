@@ -14,7 +14,7 @@ use tokio_util::{codec::Decoder, sync::CancellationToken};
 
 use super::{
     RpcLimits,
-    codec::{Message, MessageDecoder, StreamError},
+    codec::{MessageDecoder, RpcMessage, StreamError},
 };
 
 /// A peer that takes nothing for this long is gone.
@@ -44,7 +44,7 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
     }
 
     /// The next message; `None` at the end of the stream. Waits without limit between frames, not within one.
-    pub async fn next(&mut self) -> Result<Option<Message>, StreamError> {
+    pub async fn next(&mut self) -> Result<Option<RpcMessage>, StreamError> {
         let mut deadline = None;
         loop {
             if let Some(message) = self.decoder.decode(&mut self.buffer)? {

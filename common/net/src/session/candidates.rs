@@ -5,14 +5,14 @@ use std::{collections::VecDeque, net::SocketAddr};
 /// Leaders remembered beside the nodes given.
 const MAX_LEARNT: usize = 16;
 
-pub struct Candidates {
+pub struct LeaderCandidates {
     seeds: Vec<SocketAddr>,
     learnt: VecDeque<SocketAddr>,
     preferred: Option<SocketAddr>,
     turn: usize,
 }
 
-impl Candidates {
+impl LeaderCandidates {
     /// `seeds` must not be empty.
     pub fn new(seeds: Vec<SocketAddr>, turn: usize) -> Self {
         Self { seeds, learnt: VecDeque::new(), preferred: None, turn }
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_leader_heard_of_is_asked_first_and_everybody_in_turn() {
-        let mut candidates = Candidates::new(vec![node(1), node(2)], 1);
+        let mut candidates = LeaderCandidates::new(vec![node(1), node(2)], 1);
         candidates.prefer(node(3));
         let asked: Vec<_> = (0..5).map(|_| candidates.next().port()).collect();
         assert_eq!(asked, [3, 3, 1, 2, 3]);
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_is_learnt_is_bounded() {
-        let mut candidates = Candidates::new(vec![node(1)], 0);
+        let mut candidates = LeaderCandidates::new(vec![node(1)], 0);
         (2..1000).for_each(|port| candidates.prefer(node(port)));
         assert_eq!(candidates.learnt.len(), MAX_LEARNT);
         assert!((0..50).any(|_| candidates.next() == node(1)), "the seeds stay");

@@ -10,12 +10,12 @@ use tracing::{debug, warn};
 use super::SessionEvent;
 use crate::rpc::{Notification, Value};
 
-pub struct Feed {
+pub struct ChangeFeed {
     epoch: AtomicU64,
     events: mpsc::UnboundedSender<SessionEvent>,
 }
 
-impl Feed {
+impl ChangeFeed {
     pub fn new(events: mpsc::UnboundedSender<SessionEvent>) -> Self {
         Self { epoch: AtomicU64::new(0), events }
     }

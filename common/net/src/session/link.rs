@@ -1,7 +1,7 @@
 //! The one connection to the leader, kept by a task of its own: it looks for the leader, opens or attaches the session,
 //! watches over the connection while it serves, and starts over when it is lost.
 //!
-//! Operations never look for the leader themselves. They wait for an [`Attached`] and tell it what they met; what follows
+//! Operations never look for the leader themselves. They wait for an [`LeaderConnection`] and tell it what they met; what follows
 //! from that is decided here.
 
 use std::{
@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
 
-use super::{SessionOptions, ask::ask, candidates::Candidates, feed::Feed, opened::Opened};
+use super::{SessionOptions, ask::ask, candidates::LeaderCandidates, feed::ChangeFeed, open_session::OpenSession};
 use crate::{backoff::Backoff, rpc::RpcClient};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
@@ -46,9 +46,9 @@ const MAX_HOPS: u32 = 3;
 
 /// A connection to the leader that belongs to the session.
 #[derive(Clone)]
-pub struct Attached {
+pub struct LeaderConnection {
     pub client: RpcClient,
-    pub session: Arc<Opened>,
+    pub session: Arc<OpenSession>,
     health: Arc<Health>,
 }
 
@@ -61,55 +61,55 @@ struct Health {
 }
 
 /// What operations tell about the connection.
-impl Attached {
-    pub fn moved(&self, leader: Option<SocketAddr>) {
+impl LeaderConnection {
+    pub fn note_moved(&self, leader: Option<SocketAddr>) {
         *self.health.leader.lock() = leader;
         self.client.close();
     }
 
-    pub fn expired(&self) {
+    pub fn note_expired(&self) {
         self.health.expired.store(true, Ordering::SeqCst);
         self.client.close();
     }
 
     /// An answer is overdue.
-    pub fn silent(&self) {
+    pub fn note_overdue(&self) {
         self.health.doubt.notify_one();
     }
 
-    pub fn unavailable(&self) {
+    pub fn note_unavailable(&self) {
         let since = *self.health.unavailable_since.lock().get_or_insert_with(Instant::now);
         if since.elapsed() > UNAVAILABLE_PATIENCE {
             self.client.close();
         }
     }
 
-    pub fn useful(&self) {
+    pub fn note_answered(&self) {
         *self.health.unavailable_since.lock() = None;
     }
 }
 
 /// The operations' end. The task stops with the last of these.
-pub struct Link {
-    shared: Arc<Shared>,
-    attached: watch::Receiver<Option<Attached>>,
+pub struct LeaderLink {
+    shared: Arc<LinkState>,
+    attached: watch::Receiver<Option<LeaderConnection>>,
     _stop: DropGuard,
 }
 
-struct Shared {
-    feed: Arc<Feed>,
-    session: Mutex<Option<Arc<Opened>>>,
+struct LinkState {
+    feed: Arc<ChangeFeed>,
+    session: Mutex<Option<Arc<OpenSession>>>,
     /// Why there is no connection, for the message of an operation that waited in vain.
     failure: Mutex<String>,
     closing: AtomicBool,
     stop: CancellationToken,
 }
 
-impl Link {
+impl LeaderLink {
     /// `options.nodes` must not be empty.
-    pub fn start(options: SessionOptions, feed: Arc<Feed>) -> Self {
+    pub fn start(options: SessionOptions, feed: Arc<ChangeFeed>) -> Self {
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LinkState {
             feed,
             session: Mutex::default(),
             failure: Mutex::new("no node was asked yet".to_owned()),
@@ -118,28 +118,28 @@ impl Link {
         });
         let (publish, attached) = watch::channel(None);
         let turn = rand::random_range(0..options.nodes.len());
-        let keeper = Keeper {
+        let task = ConnectionTask {
             shared: shared.clone(),
-            candidates: Candidates::new(options.nodes, turn),
+            candidates: LeaderCandidates::new(options.nodes, turn),
             client: options.client,
             nonce: rand::random(),
             session: None,
             publish,
         };
-        tokio::spawn(async move { stop.run_until_cancelled_owned(keeper.run()).await });
+        tokio::spawn(async move { stop.run_until_cancelled_owned(task.run()).await });
         let _stop = shared.stop.clone().drop_guard();
         Self { shared, attached, _stop }
     }
 
     /// Waits for a connection; `None` when the session was closed.
-    pub async fn attached(&self) -> Option<Attached> {
+    pub async fn attached(&self) -> Option<LeaderConnection> {
         let mut attached = self.attached.clone();
-        let usable = |attached: &Option<Attached>| attached.as_ref().is_some_and(|it| !it.client.is_closed());
+        let usable = |attached: &Option<LeaderConnection>| attached.as_ref().is_some_and(|it| !it.client.is_closed());
         let found = self.shared.stop.run_until_cancelled(attached.wait_for(usable)).await?.ok()?;
         found.clone()
     }
 
-    pub fn session(&self) -> Arc<Opened> {
+    pub fn session(&self) -> Arc<OpenSession> {
         self.shared.session.lock().clone().expect("there is a session since the first connection")
     }
 
@@ -157,23 +157,23 @@ impl Link {
     }
 }
 
-struct Keeper {
-    shared: Arc<Shared>,
-    candidates: Candidates,
+struct ConnectionTask {
+    shared: Arc<LinkState>,
+    candidates: LeaderCandidates,
     client: String,
     nonce: u64,
-    session: Option<Arc<Opened>>,
-    publish: watch::Sender<Option<Attached>>,
+    session: Option<Arc<OpenSession>>,
+    publish: watch::Sender<Option<LeaderConnection>>,
 }
 
 /// Why a node did not become the connection.
-enum Refusal {
+enum AttachError {
     Moved(SocketAddr),
     Failed(String),
     Closing,
 }
 
-impl Keeper {
+impl ConnectionTask {
     /// Until the session is closed.
     async fn run(mut self) {
         while let Some(attached) = self.attach().await {
@@ -187,7 +187,7 @@ impl Keeper {
         }
     }
 
-    async fn attach(&mut self) -> Option<Attached> {
+    async fn attach(&mut self) -> Option<LeaderConnection> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut hops = 0;
         loop {
@@ -197,8 +197,8 @@ impl Keeper {
                     self.candidates.prefer(node);
                     return Some(attached);
                 }
-                Err(Refusal::Closing) => return None,
-                Err(Refusal::Moved(leader)) => {
+                Err(AttachError::Closing) => return None,
+                Err(AttachError::Moved(leader)) => {
                     self.fail(format!("{node} says that the leader is {leader}"));
                     self.candidates.prefer(leader);
                     hops += 1;
@@ -206,7 +206,7 @@ impl Keeper {
                         continue;
                     }
                 }
-                Err(Refusal::Failed(reason)) => self.fail(reason),
+                Err(AttachError::Failed(reason)) => self.fail(reason),
             }
             hops = 0;
             sleep(backoff.pause()).await;
@@ -218,18 +218,18 @@ impl Keeper {
         *self.shared.failure.lock() = reason;
     }
 
-    async fn try_attach(&mut self, node: SocketAddr) -> Result<Attached, Refusal> {
+    async fn try_attach(&mut self, node: SocketAddr) -> Result<LeaderConnection, AttachError> {
         let feed = self.shared.feed.clone();
         let client = RpcClient::connect_with_handler(node, CONNECT_DEADLINE, move |event| feed.hear(event))
             .await
-            .map_err(|error| Refusal::Failed(error.to_string()))?;
+            .map_err(|error| AttachError::Failed(error.to_string()))?;
         loop {
             let session = match &self.session {
                 Some(session) => session.clone(),
                 None => self.open(&client).await?,
             };
             match self.ask(&client, Request::Attach { session: session.id }, ATTACH_DEADLINE).await? {
-                Response::Attached => return Ok(Attached { client, session, health: Arc::default() }),
+                Response::Attached => return Ok(LeaderConnection { client, session, health: Arc::default() }),
                 response if is_no_session(&response) => self.forget_session(),
                 response => return Err(unexpected(node, &response)),
             }
@@ -237,21 +237,21 @@ impl Keeper {
     }
 
     /// Opens a session; the same nonce until one is known to be open, so that a lost answer leaves none behind.
-    async fn open(&mut self, client: &RpcClient) -> Result<Arc<Opened>, Refusal> {
+    async fn open(&mut self, client: &RpcClient) -> Result<Arc<OpenSession>, AttachError> {
         if self.shared.closing.load(Ordering::SeqCst) {
-            return Err(Refusal::Closing);
+            return Err(AttachError::Closing);
         }
         let change = Change::OpenSession { nonce: self.nonce, client: self.client.clone() };
         let request = Request::Apply(NamespaceOp { origin: None, now: Time::now(), change });
         match self.ask(client, request, OPEN_DEADLINE).await? {
             Response::Applied(Ok(Reply::Session { session, versions })) => {
-                Ok(self.begin(Opened::new(session, versions)))
+                Ok(self.begin(OpenSession::new(session, versions)))
             }
             response => Err(unexpected(client.address(), &response)),
         }
     }
 
-    fn begin(&mut self, session: Opened) -> Arc<Opened> {
+    fn begin(&mut self, session: OpenSession) -> Arc<OpenSession> {
         let session = Arc::new(session);
         self.session = Some(session.clone());
         let former = self.shared.session.lock().replace(session.clone());
@@ -262,14 +262,14 @@ impl Keeper {
         session
     }
 
-    async fn ask(&self, client: &RpcClient, request: Request, deadline: Duration) -> Result<Response, Refusal> {
+    async fn ask(&self, client: &RpcClient, request: Request, deadline: Duration) -> Result<Response, AttachError> {
         let node = client.address();
         match ask(client, &encode(&request), deadline).await {
-            Ok(Response::NotLeader { leader: Some(leader) }) if leader != node => Err(Refusal::Moved(leader)),
-            Ok(Response::NotLeader { .. }) => Err(Refusal::Failed(format!("{node} knows no leader"))),
-            Ok(Response::Unavailable { reason }) => Err(Refusal::Failed(format!("{node}: {reason}"))),
+            Ok(Response::NotLeader { leader: Some(leader) }) if leader != node => Err(AttachError::Moved(leader)),
+            Ok(Response::NotLeader { .. }) => Err(AttachError::Failed(format!("{node} knows no leader"))),
+            Ok(Response::Unavailable { reason }) => Err(AttachError::Failed(format!("{node}: {reason}"))),
             Ok(response) => Ok(response),
-            Err(error) => Err(Refusal::Failed(error.to_string())),
+            Err(error) => Err(AttachError::Failed(error.to_string())),
         }
     }
 
@@ -279,7 +279,7 @@ impl Keeper {
     }
 
     /// Returns when the connection is of no use any more.
-    async fn watch_over(&self, attached: &Attached) {
+    async fn watch_over(&self, attached: &LeaderConnection) {
         let mut tick = interval_at(Instant::now() + KEEPALIVE_EVERY, KEEPALIVE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let keepalive = encode(&Request::KeepAlive);
@@ -291,21 +291,21 @@ impl Keeper {
             }
             match ask(&attached.client, &keepalive, KEEPALIVE_DEADLINE).await {
                 Ok(Response::Alive) => {}
-                Ok(Response::NotLeader { leader }) => attached.moved(leader),
-                Ok(Response::Unavailable { .. }) => attached.unavailable(),
-                Ok(response) if is_no_session(&response) => attached.expired(),
+                Ok(Response::NotLeader { leader }) => attached.note_moved(leader),
+                Ok(Response::Unavailable { .. }) => attached.note_unavailable(),
+                Ok(response) if is_no_session(&response) => attached.note_expired(),
                 Ok(response) => self.give_up(attached, format!("an unexpected answer: {response:?}")),
                 Err(error) => self.give_up(attached, error.to_string()),
             }
         }
     }
 
-    fn give_up(&self, attached: &Attached, reason: String) {
+    fn give_up(&self, attached: &LeaderConnection, reason: String) {
         self.fail(reason);
         attached.client.close();
     }
 
-    fn learn_from(&mut self, attached: &Attached) {
+    fn learn_from(&mut self, attached: &LeaderConnection) {
         if attached.health.expired.load(Ordering::SeqCst) {
             self.forget_session();
             self.candidates.prefer(attached.client.address());
@@ -321,8 +321,8 @@ fn is_no_session(response: &Response) -> bool {
     matches!(response, Response::Applied(Err(FsError::NoSession)) | Response::Answered(Err(FsError::NoSession)))
 }
 
-fn unexpected(node: SocketAddr, response: &Response) -> Refusal {
-    Refusal::Failed(match response {
+fn unexpected(node: SocketAddr, response: &Response) -> AttachError {
+    AttachError::Failed(match response {
         Response::Applied(Err(error)) | Response::Answered(Err(error)) => format!("{node}: {error}"),
         other => format!("{node} answered {other:?}"),
     })

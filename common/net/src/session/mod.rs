@@ -1,7 +1,7 @@
 //! A session with the namespace: finds the leader, sends each operation until it is answered, always under the same
 //! sequence number, and receives the change feed. Used by mounts, and by nodes acting for scripts and browsers.
 //!
-//! `link` keeps the connection, `opened` counts operations and versions, `feed` passes on what others changed. Here is
+//! `link` keeps the connection, `open_session` counts operations and versions, `feed` passes on what others changed. Here is
 //! what an operation does: wait for a connection, ask, and ask again until its deadline. What the answers mean for files
 //! is the caller's business.
 
@@ -27,14 +27,14 @@ mod ask;
 mod candidates;
 mod feed;
 mod link;
-mod opened;
+mod open_session;
 #[cfg(test)]
 mod tests;
 
 use ask::{AskError, ask};
-use feed::Feed;
-use link::{Attached, Link};
-use opened::{BLOCK_VERSIONS, Opened};
+use feed::ChangeFeed;
+use link::{LeaderConnection, LeaderLink};
+use open_session::{BLOCK_VERSIONS, OpenSession};
 
 /// Half of what a server carries out at a time for one connection, so that keepalives always get through.
 const MAX_IN_FLIGHT: usize = 128;
@@ -71,11 +71,11 @@ pub enum SessionEvent {
 
 /// Cheap to clone. Its connection ends with the last clone; `close` also ends the session at the namespace.
 #[derive(Clone)]
-pub struct Session(Arc<Inner>);
+pub struct Session(Arc<SessionInner>);
 
-struct Inner {
-    link: Link,
-    feed: Arc<Feed>,
+struct SessionInner {
+    link: LeaderLink,
+    feed: Arc<ChangeFeed>,
     deadline: Duration,
     in_flight: Semaphore,
 }
@@ -87,10 +87,10 @@ impl Session {
             return Err(FsError::Invalid { reason: "no node was named to reach the namespace through".to_owned() });
         }
         let (sender, events) = mpsc::unbounded_channel();
-        let feed = Arc::new(Feed::new(sender));
+        let feed = Arc::new(ChangeFeed::new(sender));
         let deadline = options.deadline;
-        let link = Link::start(options, feed.clone());
-        let session = Self(Arc::new(Inner { link, feed, deadline, in_flight: Semaphore::new(MAX_IN_FLIGHT) }));
+        let link = LeaderLink::start(options, feed.clone());
+        let session = Self(Arc::new(SessionInner { link, feed, deadline, in_flight: Semaphore::new(MAX_IN_FLIGHT) }));
         Tries::new(deadline).attached(&session.0.link).await?;
         Ok((session, events))
     }
@@ -164,13 +164,13 @@ impl Session {
         }
     }
 
-    async fn refill(self, session: Arc<Opened>) {
+    async fn refill(self, session: Arc<OpenSession>) {
         // A failure costs the caller who finds no version left a round trip, and tells him.
         let block = self.fetch_versions(&session).await.ok();
         session.refill(block);
     }
 
-    async fn fetch_versions(&self, session: &Arc<Opened>) -> Result<VersionBlock, FsError> {
+    async fn fetch_versions(&self, session: &Arc<OpenSession>) -> Result<VersionBlock, FsError> {
         let change = Change::AllocateVersions { count: BLOCK_VERSIONS };
         match self.apply_under(session, &mut unsigned(change), &mut Tries::new(self.0.deadline)).await? {
             Reply::Versions(block) if block.count > 0 => Ok(block),
@@ -181,7 +181,7 @@ impl Session {
     /// `request` applies a change; here it gets its number in the session.
     async fn apply_under(
         &self,
-        session: &Arc<Opened>,
+        session: &Arc<OpenSession>,
         request: &mut Request,
         tries: &mut Tries,
     ) -> Result<Reply, FsError> {
@@ -257,7 +257,7 @@ impl Tries {
         }
     }
 
-    async fn attached(&mut self, link: &Link) -> Result<Attached, FsError> {
+    async fn attached(&mut self, link: &LeaderLink) -> Result<LeaderConnection, FsError> {
         match timeout_at(self.end, link.attached()).await {
             Ok(attached) => attached.ok_or(FsError::NoSession),
             Err(_) => {
@@ -268,32 +268,32 @@ impl Tries {
     }
 
     /// `None` if the operation has to be sent again.
-    async fn ask_once(&mut self, attached: &Attached, request: &[u8]) -> Option<Response> {
+    async fn ask_once(&mut self, attached: &LeaderConnection, request: &[u8]) -> Option<Response> {
         let left = self.end.saturating_duration_since(Instant::now());
         let leader = attached.client.address();
         self.sent += 1;
         match ask(&attached.client, request, self.patience.min(left)).await {
             Ok(Response::NotLeader { leader: next }) => {
                 self.detail = format!("{leader} leads no more");
-                attached.moved(next);
+                attached.note_moved(next);
             }
             Ok(Response::Unavailable { reason }) => {
                 self.detail = format!("{leader}: {reason}");
-                attached.unavailable();
+                attached.note_unavailable();
             }
             Ok(response) => {
                 match response {
                     Response::Applied(Err(FsError::NoSession)) => {
                         self.refused_at_once = self.sent == 1;
-                        attached.expired();
+                        attached.note_expired();
                     }
-                    _ => attached.useful(),
+                    _ => attached.note_answered(),
                 }
                 return Some(response);
             }
             Err(error) => {
                 if matches!(error, AskError::Rpc(RpcError::Deadline { .. })) {
-                    attached.silent();
+                    attached.note_overdue();
                     self.patience *= 2;
                 }
                 self.detail = error.to_string();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use chordfs_net::{
-    chunk_client::{Kept, NewChunk},
+    chunk_client::{LocalCopies, NewChunk},
     clients::{ChunkTransport, NamespaceClient},
 };
 use chordfs_tables::Tables;
@@ -247,7 +247,7 @@ impl ChunkTransport for FakeChunks {
         })
     }
 
-    fn sync<'a>(&'a self, _: Kept<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+    fn sync<'a>(&'a self, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use chordfs_net::http_pool::{HttpAnswer, HttpError, HttpPool};
+use chordfs_net::http_pool::{HttpAnswer, HttpClientError, HttpPool};
 use chordfs_replication::descent::Left;
 use chordfs_types::{
     chunk::{ChunkRef, ChunkRun},
@@ -18,7 +18,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error)]
 pub enum PeerError {
     #[error(transparent)]
-    Http(#[from] HttpError),
+    Http(#[from] HttpClientError),
     #[error("{node} has no space left")]
     NoSpace { node: NodeRef },
     #[error("{node} answered {status}: {text}")]

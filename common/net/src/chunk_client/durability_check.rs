@@ -1,15 +1,15 @@
-//! Are these chunks on enough disks? Asked chunk by chunk, of those that have stored them and of today's holders, again and
-//! again until the answer is yes or the time is up: repair may just be bringing copies to those that hold them today.
+//! Checks chunk by chunk whether enough disks have it. The nodes that stored the chunks and their current holders are
+//! asked again and again until the answer is yes or the time is up: repair may just be copying to the current holders.
 //!
-//! A holder that has nothing while another has a chunk on disk is given it right here: repair has its own order, and a whole
-//! node's chunks may come before these. Where no other has it either, the writer's own memory may: the two that had
-//! acknowledged it can vanish in the same moment, before the third had its copy.
+//! A holder that lacks a chunk while another has it on disk receives it from here: repair has its own order, and a whole
+//! node's chunks may come before these. If no node has it, the writer's own memory may: the two nodes that acknowledged it
+//! can vanish in the same moment, before the third has its copy.
 //!
-//! Where all say that they have nothing, it may have been deleted, and so long ago that they forget it. Then the namespace
-//! is asked whether any file has it; but not before every commit that could still name it has been made or given up.
+//! If all nodes report that they lack a chunk, it may have been deleted, so long ago that they have forgotten it. Then the
+//! namespace is asked whether any file has it, but not before every commit that could still name it is made or given up.
 //!
-//! Each node is asked one thing at a time and on its own, so a silent one delays nobody; who holds a chunk today is looked
-//! up meanwhile. What a node has once said to be on its disk stays there and is not asked again.
+//! Each node is asked one question at a time, independently of the others, so an unresponsive node delays no other; the
+//! current holders are looked up meanwhile. A chunk that a node once reported on its disk stays there: it is not asked again.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -35,38 +35,38 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{ChunkClient, Kept, batch::Wanted, get::Found, try_deadline};
+use super::{ChunkClient, LocalCopies, batch::KeyedRef, get::FoundChunks, try_deadline};
 use crate::boot_clock::since_boot;
 
 /// How often the ring and the nodes are asked again.
 const PERIOD: Duration = Duration::from_millis(500);
-/// One answer. A disk that takes longer has begun, and is asked again.
+/// For one answer. A slower disk has begun to sync, and is asked again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// The namespace is asked about so many chunks at a time.
+/// Chunks that the namespace is asked about at a time.
 const ASKED_CHUNKS: usize = 1024;
 /// Chunks copied to a node at a time.
 const COPIED_CHUNKS: usize = 1024;
 
 /// A chunk that may be on too few disks.
-pub struct Endangered {
+pub struct DurabilityCheck {
     key: RingId,
     chunk: ChunkRef,
     /// When it was put, by the boot clock.
     sent: Duration,
-    /// Those that hold it today or did when it was put, and those that are known to have stored it.
+    /// The current holders, the holders when it was put, and the nodes known to have stored it.
     nodes: Vec<NodeRef>,
-    /// Those that hold it today, as far as that is known.
+    /// The current holders, as far as they are known.
     holders: Vec<NodeRef>,
     /// Disks that it must be on.
     required: usize,
     on_disk: Vec<NodeRef>,
-    /// Said to have none.
+    /// Nodes that reported that they lack it.
     absent: Vec<NodeRef>,
 }
 
-impl Endangered {
+impl DurabilityCheck {
     pub fn new(key: RingId, chunk: ChunkRef, stored: &[NodeRef], holders: &[NodeRef], sent: Duration) -> Self {
-        // Until the ring says how many holders there are, it has all it should.
+        // Until the ring is asked, the full number of holders is assumed.
         let nodes = stored.to_vec();
         let required = write_quorum(REPLICAS);
         let mut new = Self { key, chunk, sent, nodes, holders: vec![], required, on_disk: vec![], absent: vec![] };
@@ -78,7 +78,7 @@ impl Endangered {
         self.on_disk.len() >= self.required
     }
 
-    /// All that ever had it, or should, have said that they have nothing.
+    /// Whether every node that ever had it, or should, has reported that it lacks it.
     fn is_nowhere(&self) -> bool {
         !self.holders.is_empty() && self.on_disk.is_empty() && self.nodes.iter().all(|node| self.absent.contains(node))
     }
@@ -89,13 +89,13 @@ impl Endangered {
         self.also_at(holders);
     }
 
-    /// Who can give it to `node`, which should have it and does not.
-    fn source_for(&self, node: &NodeRef, kept: Kept<'_>) -> Option<Source> {
+    /// Where `node` can get it from, if it should have it and lacks it.
+    fn source_for(&self, node: &NodeRef, kept: LocalCopies<'_>) -> Option<CopySource> {
         if !self.holders.contains(node) || !self.absent.contains(node) {
             return None;
         }
-        let here = || kept(self.chunk.id).map(|_| Source::Here);
-        self.on_disk.first().map(|node| Source::Disk(*node)).or_else(here)
+        let here = || kept(self.chunk.id).map(|_| CopySource::Memory);
+        self.on_disk.first().map(|node| CopySource::Disk(*node)).or_else(here)
     }
 
     fn also_at(&mut self, nodes: &[NodeRef]) {
@@ -109,28 +109,33 @@ impl Endangered {
 
 /// Where a copy comes from: another node's disk, or this client's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Source {
+enum CopySource {
     Disk(NodeRef),
-    Here,
+    Memory,
 }
 
-/// What a node said of some chunks: each with its byte; nothing where it did not answer.
-type Answer = (NodeRef, Vec<(ChunkId, u8)>);
+/// A node's answer about some chunks, each with its byte; empty if it did not answer.
+type DurabilityAnswer = (NodeRef, Vec<(ChunkId, u8)>);
 
 impl ChunkClient {
-    /// Returns when each is on the disks of two of its holders, of all in a smaller ring, or deleted.
-    pub(super) async fn secure(&self, chunks: Vec<Endangered>, end: Instant, kept: Kept<'_>) -> Result<(), FsError> {
-        let mut open: HashMap<ChunkId, Endangered> = HashMap::with_capacity(chunks.len());
+    /// Returns when each chunk is on the disks of two of its holders (of all in a smaller ring), or is deleted.
+    pub(super) async fn ensure_durable(
+        &self,
+        chunks: Vec<DurabilityCheck>,
+        end: Instant,
+        kept: LocalCopies<'_>,
+    ) -> Result<(), FsError> {
+        let mut open: HashMap<ChunkId, DurabilityCheck> = HashMap::with_capacity(chunks.len());
         for chunk in chunks {
             match open.entry(chunk.chunk.id) {
                 Entry::Occupied(mut known) => known.get_mut().also_at(&chunk.nodes),
-                Entry::Vacant(place) => drop(place.insert(chunk)),
+                Entry::Vacant(vacant) => drop(vacant.insert(chunk)),
             }
         }
-        let mut asked: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
+        let mut asked: FuturesUnordered<BoxFuture<'_, DurabilityAnswer>> = FuturesUnordered::new();
         let mut busy = HashSet::new();
         let mut doubted = None;
-        let mut look = Some(Box::pin(self.holders_today(&open)));
+        let mut look = Some(Box::pin(self.current_holders(&open)));
         let mut next_look = Instant::now();
         while !open.is_empty() {
             select! {
@@ -141,7 +146,7 @@ impl ChunkClient {
                     }
                     open.retain(|_, chunk| !chunk.is_safe());
                     if doubted.is_none() {
-                        doubted = self.ask_whether_dead(&open, kept).map(Box::pin);
+                        doubted = self.ask_for_unreferenced(&open, kept).map(Box::pin);
                     }
                     for ((from, to), wanted) in copies_to_make(&open, &busy, kept) {
                         if busy.insert(to) {
@@ -150,14 +155,14 @@ impl ChunkClient {
                     }
                     for (node, refs) in open_by_node(&open, &busy) {
                         busy.insert(node);
-                        asked.push(Box::pin(self.secure_at(node, refs)));
+                        asked.push(Box::pin(self.check_at(node, refs)));
                     }
                 }
                 Some(dead) = OptionFuture::from(doubted.as_mut()) => {
                     doubted = None;
                     open.retain(|id, _| !dead.contains(id));
                 }
-                () = sleep_until(next_look), if look.is_none() => look = Some(Box::pin(self.holders_today(&open))),
+                () = sleep_until(next_look), if look.is_none() => look = Some(Box::pin(self.current_holders(&open))),
                 Some((node, said)) = asked.next() => {
                     busy.remove(&node);
                     said.into_iter().for_each(|(id, byte)| note_answer(&mut open, node, id, byte));
@@ -168,14 +173,14 @@ impl ChunkClient {
         Ok(())
     }
 
-    /// Of what is nowhere, which chunks no file has. `None`: there is nothing to ask, or nobody.
-    fn ask_whether_dead(
+    /// Finds out which of the chunks that no node has are in no file. `None` if there is nothing to ask, or no registry.
+    fn ask_for_unreferenced(
         &self,
-        open: &HashMap<ChunkId, Endangered>,
-        kept: Kept<'_>,
+        open: &HashMap<ChunkId, DurabilityCheck>,
+        kept: LocalCopies<'_>,
     ) -> Option<impl Future<Output = HashSet<ChunkId>> + use<'_>> {
         let (registry, now) = (self.registry.get()?, since_boot());
-        let is_old = |chunk: &Endangered| now.saturating_sub(chunk.sent) >= self.settled_after;
+        let is_old = |chunk: &DurabilityCheck| now.saturating_sub(chunk.sent) >= self.settled_after;
         let nowhere = open.values().filter(|chunk| chunk.is_nowhere() && is_old(chunk));
         let ids = nowhere.map(|chunk| chunk.chunk.id).filter(|id| kept(*id).is_none());
         let runs: Vec<Extent> =
@@ -185,27 +190,31 @@ impl ChunkClient {
         }
         Some(async move {
             let dead = registry.unreferenced(runs).await.unwrap_or_else(|error| {
-                debug!(%error, "nobody says whether chunks that are nowhere are needed");
+                debug!(%error, "cannot find out whether chunks that no node has are in use");
                 Vec::new()
             });
             dead.into_iter().map(|piece| ChunkId { version: piece.version, index: piece.first }).collect()
         })
     }
 
-    /// What was learnt may be of before the trouble, and stays until something newer is: while the ring has not closed up
-    /// around a silent node, nobody can say more. So those that hold the chunks are asked, and the ring where all are silent.
-    fn holders_today(
+    /// The routes may be older than the failure, and are kept until newer ones are learnt: until the ring has closed up
+    /// around an unresponsive node, no node knows more. So the holders are asked, and the ring if all are unresponsive.
+    fn current_holders(
         &self,
-        open: &HashMap<ChunkId, Endangered>,
+        open: &HashMap<ChunkId, DurabilityCheck>,
     ) -> impl Future<Output = Vec<(ChunkId, Vec<NodeRef>)>> + use<'_> {
         let wanted: Vec<(RingId, ChunkId)> = open.values().map(|chunk| (chunk.key, chunk.chunk.id)).collect();
         let nodes: HashSet<NodeRef> = open.values().flat_map(|chunk| &chunk.nodes).copied().collect();
         async move {
-            join_all(nodes.iter().filter(|node| !self.router.is_quiet(node)).map(|node| self.router.refresh(node)))
-                .await;
+            join_all(
+                nodes.iter().filter(|node| !self.router.is_unresponsive(node)).map(|node| self.router.refresh(node)),
+            )
+            .await;
             let routes = self.routes(wanted.iter().map(|(key, _)| *key)).await;
-            for route in
-                routes.iter().flatten().filter(|route| route.holders.iter().all(|node| self.router.is_quiet(node)))
+            for route in routes
+                .iter()
+                .flatten()
+                .filter(|route| route.holders.iter().all(|node| self.router.is_unresponsive(node)))
             {
                 self.router.forget(route);
             }
@@ -215,10 +224,18 @@ impl ChunkClient {
     }
 
     /// Brings chunks to a node's disk.
-    async fn copy(&self, from: Source, to: NodeRef, wanted: Vec<Wanted>, kept: Kept<'_>) -> Answer {
+    async fn copy(
+        &self,
+        from: CopySource,
+        to: NodeRef,
+        wanted: Vec<KeyedRef>,
+        kept: LocalCopies<'_>,
+    ) -> DurabilityAnswer {
         let found = match from {
-            Source::Disk(node) => self.get_group(node, wanted.clone()).await.records,
-            Source::Here => wanted.iter().filter_map(|(_, chunk)| Some((chunk.id, kept(chunk.id)?))).collect::<Found>(),
+            CopySource::Disk(node) => self.get_group(node, wanted.clone()).await.records,
+            CopySource::Memory => {
+                wanted.iter().filter_map(|(_, chunk)| Some((chunk.id, kept(chunk.id)?))).collect::<FoundChunks>()
+            }
         };
         let mut body = BytesMut::new();
         let mut brought = Vec::with_capacity(found.len());
@@ -237,7 +254,7 @@ impl ChunkClient {
         (to, Vec::new())
     }
 
-    async fn secure_at(&self, node: NodeRef, chunks: Vec<ChunkRef>) -> Answer {
+    async fn check_at(&self, node: NodeRef, chunks: Vec<ChunkRef>) -> DurabilityAnswer {
         let mut said = Vec::with_capacity(chunks.len());
         for refs in chunks.chunks(MAX_BATCH_CHUNKS) {
             let asked = self.pool.post(node.files_address(), calls::SECURE, vec![encode_refs(refs)], ANSWER_DEADLINE);
@@ -246,11 +263,11 @@ impl ChunkClient {
                     said.extend(refs.iter().map(|chunk| chunk.id).zip(answer.body));
                 }
                 Ok(answer) => {
-                    debug!(%node, status = %answer.status, bytes = answer.body.len(), "no use of what it has on disk");
+                    debug!(%node, status = %answer.status, bytes = answer.body.len(), "an unusable answer about what is on disk");
                     break;
                 }
                 Err(error) => {
-                    debug!(%node, %error, "it does not say what it has on disk");
+                    debug!(%node, %error, "no answer about what is on disk");
                     break;
                 }
             }
@@ -259,8 +276,8 @@ impl ChunkClient {
     }
 }
 
-/// What each node has not said to be on its disk, of nodes that are not being asked already.
-fn open_by_node(open: &HashMap<ChunkId, Endangered>, busy: &HashSet<NodeRef>) -> HashMap<NodeRef, Vec<ChunkRef>> {
+/// For each node that is not being asked already, the chunks that it has not reported on its disk.
+fn open_by_node(open: &HashMap<ChunkId, DurabilityCheck>, busy: &HashSet<NodeRef>) -> HashMap<NodeRef, Vec<ChunkRef>> {
     let mut by_node: HashMap<NodeRef, Vec<ChunkRef>> = HashMap::new();
     for chunk in open.values() {
         for node in chunk.nodes.iter().filter(|node| !busy.contains(node) && !chunk.on_disk.contains(node)) {
@@ -270,13 +287,13 @@ fn open_by_node(open: &HashMap<ChunkId, Endangered>, busy: &HashSet<NodeRef>) ->
     by_node
 }
 
-/// For each way from a node to another so many chunks as one batch may carry.
+/// For each pair of source and receiver, as many chunks as one batch may carry.
 fn copies_to_make(
-    open: &HashMap<ChunkId, Endangered>,
+    open: &HashMap<ChunkId, DurabilityCheck>,
     busy: &HashSet<NodeRef>,
-    kept: Kept<'_>,
-) -> HashMap<(Source, NodeRef), Vec<Wanted>> {
-    let mut copies: HashMap<_, Vec<Wanted>> = HashMap::new();
+    kept: LocalCopies<'_>,
+) -> HashMap<(CopySource, NodeRef), Vec<KeyedRef>> {
+    let mut copies: HashMap<_, Vec<KeyedRef>> = HashMap::new();
     for chunk in open.values() {
         let to = chunk.holders.iter().filter(|node| !busy.contains(node));
         let ways = to.filter_map(|to| Some((chunk.source_for(to, kept)?, *to)));
@@ -290,7 +307,7 @@ fn copies_to_make(
     copies
 }
 
-fn note_answer(open: &mut HashMap<ChunkId, Endangered>, node: NodeRef, id: ChunkId, byte: u8) {
+fn note_answer(open: &mut HashMap<ChunkId, DurabilityCheck>, node: NodeRef, id: ChunkId, byte: u8) {
     let Some(chunk) = open.get_mut(&id) else { return };
     let seen = if byte == ON_DISK { &mut chunk.on_disk } else { &mut chunk.absent };
     if !seen.contains(&node) {
@@ -301,7 +318,7 @@ fn note_answer(open: &mut HashMap<ChunkId, Endangered>, node: NodeRef, id: Chunk
     }
 }
 
-fn too_few(open: &HashMap<ChunkId, Endangered>) -> FsError {
+fn too_few(open: &HashMap<ChunkId, DurabilityCheck>) -> FsError {
     let example = open.values().next().map(|chunk| {
         let (file, index) = (&chunk.chunk.file, chunk.chunk.id.index);
         format!("{file}_chunk_{index}, on disk at {:?}, asked of {:?}", chunk.on_disk, chunk.nodes)

@@ -17,7 +17,7 @@ pub const BLOCK_VERSIONS: u32 = 1024;
 /// With fewer left the next block is fetched.
 const LOW_VERSIONS: u64 = BLOCK_VERSIONS as u64 / 2;
 
-pub struct Opened {
+pub struct OpenSession {
     pub id: SessionId,
     sequences: Mutex<Sequences>,
     versions: Mutex<Versions>,
@@ -37,46 +37,46 @@ struct Versions {
 
 /// An operation under way. Its number counts as answered when this is dropped: its caller has the reply, or gave up and
 /// will not send it again.
-pub struct Turn {
-    pub session: Arc<Opened>,
+pub struct PendingOperation {
+    pub session: Arc<OpenSession>,
     pub op: OpId,
 }
 
-impl Drop for Turn {
+impl Drop for PendingOperation {
     fn drop(&mut self) {
         self.session.sequences.lock().under_way.remove(&self.op.sequence);
     }
 }
 
-pub struct Taken {
+pub struct AllocatedVersion {
     pub version: Version,
     /// The caller, and nobody else, fetches a block and calls `refill`.
     pub fetch: bool,
 }
 
-impl Opened {
+impl OpenSession {
     pub fn new(id: SessionId, versions: VersionBlock) -> Self {
         let versions = Versions { blocks: [versions].into(), fetching: false };
         Self { id, sequences: Mutex::default(), versions: Mutex::new(versions) }
     }
 
-    pub fn begin(self: &Arc<Self>) -> Turn {
+    pub fn begin(self: &Arc<Self>) -> PendingOperation {
         let mut sequences = self.sequences.lock();
         sequences.last += 1;
         let sequence = sequences.last;
         sequences.under_way.insert(sequence);
         let answered_below = *sequences.under_way.first().expect("one was just inserted");
         let op = OpId { session: self.id, sequence, answered_below };
-        Turn { session: self.clone(), op }
+        PendingOperation { session: self.clone(), op }
     }
 
     /// `None` when all are used up.
-    pub fn take_version(&self) -> Option<Taken> {
+    pub fn take_version(&self) -> Option<AllocatedVersion> {
         let mut versions = self.versions.lock();
         let version = versions.take()?;
         let fetch = !versions.fetching && versions.left() < LOW_VERSIONS;
         versions.fetching |= fetch;
-        Some(Taken { version, fetch })
+        Some(AllocatedVersion { version, fetch })
     }
 
     /// The end of a fetch that `take_version` asked for; without a block it failed.
@@ -114,13 +114,13 @@ impl Versions {
 mod tests {
     use super::*;
 
-    fn opened(versions: u32) -> Arc<Opened> {
-        Arc::new(Opened::new(SessionId(9), VersionBlock { first: Version(100), count: versions }))
+    fn open_session(versions: u32) -> Arc<OpenSession> {
+        Arc::new(OpenSession::new(SessionId(9), VersionBlock { first: Version(100), count: versions }))
     }
 
     #[test]
     fn answered_below_is_the_oldest_operation_under_way() {
-        let session = opened(0);
+        let session = open_session(0);
         let (first, second) = (session.begin(), session.begin());
         assert_eq!(second.op, OpId { session: SessionId(9), sequence: 2, answered_below: 1 });
         drop(second);
@@ -131,10 +131,10 @@ mod tests {
 
     #[test]
     fn versions_come_once_each_and_one_caller_refills() {
-        let session = opened(BLOCK_VERSIONS);
+        let session = open_session(BLOCK_VERSIONS);
         let mut taken = Vec::new();
         let mut fetches = 0;
-        while let Some(Taken { version, fetch }) = session.take_version() {
+        while let Some(AllocatedVersion { version, fetch }) = session.take_version() {
             taken.push(version.0);
             fetches += u32::from(fetch);
         }
