@@ -141,8 +141,9 @@ impl HttpPool {
         response: hyper::Response<Incoming>,
     ) -> Result<HttpAnswer, HttpClientError> {
         let (parts, body) = response.into_parts();
-        let body =
-            gather_body(body, self.max_answer_bytes).await.map_err(|reason| HttpClientError::Broken { address, reason })?;
+        let body = gather_body(body, self.max_answer_bytes)
+            .await
+            .map_err(|reason| HttpClientError::Broken { address, reason })?;
         if connection.ready().await.is_ok() {
             self.keep(address, connection);
         }
