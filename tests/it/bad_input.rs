@@ -1,4 +1,4 @@
-//! Bad input gets a clear error and changes nothing; whoever sent it, the node goes on serving.
+//! Bad input gets a clear error and changes nothing, and the node continues to serve.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ fn hostile_messages_end_their_connection_only() {
         rpc.send_bytes(bytes).unwrap();
         assert!(rpc.is_closed_by_peer(), "{:?}", &bytes[..bytes.len().min(10)]);
     }
-    // Half a request, then silence, beside a connection that goes on working.
+    // Half a request and no more, beside a connection that still works.
     let mut half = RawRpc::connect(cluster.ip(0)).unwrap();
     half.send_bytes(&[0x94, 0x00]).unwrap();
     let mut rpc = RawRpc::connect(cluster.ip(0)).unwrap();
@@ -119,7 +119,7 @@ fn damaged_batches_are_refused_whole() {
     assert_eq!(cluster.ls(0).len(), 3);
 }
 
-/// Runs a command that has to fail with one line that names `mentions`.
+/// Runs a command that must fail with one line on stderr that contains `mentions`.
 #[track_caller]
 fn fails(command: &mut Command, mentions: &str) -> i32 {
     let outcome = run_command(command, Duration::from_secs(60));
@@ -193,7 +193,7 @@ fn a_read_only_mount_refuses_changes() {
     assert_eq!(fs::create_dir(mount.join("d")).unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
 }
 
-/// A data folder of limited size; needs root, as the checks do.
+/// A data folder of limited size. Requires root.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -201,7 +201,7 @@ impl SmallDisk {
         fs::create_dir_all(&path).unwrap();
         let options = format!("size={megabytes}m");
         nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(options.as_str()))
-            .expect("a small tmpfs (the checks run as root)");
+            .expect("mounting a small tmpfs, which needs root");
         Self(path)
     }
 }

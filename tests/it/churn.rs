@@ -1,5 +1,5 @@
-//! The ring grows, breaks and heals while two mounts are at work, and nobody there notices: no operation fails, every byte
-//! is right. `slow` has the long forms: `SLOW_TESTS=1 tests/check.sh` runs these and the other ignored tests. `drains`,
+//! The ring grows, breaks and heals under load in two mounts, without a visible effect there: no operation fails, every
+//! byte is right. `slow` has the long forms: `SLOW_TESTS=1 tests/check.sh` runs these and the other ignored tests. `drains`,
 //! `joins` and `disks` are families of their own.
 
 mod disks;
@@ -20,9 +20,9 @@ use harness::{
 };
 use nix::sys::signal::Signal;
 
-/// A lab, two mounts, and load in them from the first moment.
+/// A lab with two mounts, and load in them from the start.
 struct Scene {
-    // Dropped in this order: what writes, where it writes, what it writes to.
+    // Dropped in this order: the writers, their mounts, the ring.
     load: Load,
     mounts: [TempMount; 2],
     lab: Lab,
@@ -43,7 +43,7 @@ impl Scene {
         scene
     }
 
-    /// One node joins after the other until there are so many.
+    /// Nodes join one after the other until there are `nodes`.
     #[track_caller]
     fn grow(&mut self, nodes: usize) {
         self.lab.grow(nodes);
@@ -57,25 +57,25 @@ impl Scene {
     }
 
     #[track_caller]
-    fn bring_back(&mut self, node: usize) {
+    fn restart(&mut self, node: usize) {
         self.lab.start_node(node);
-        self.whole_again();
+        self.wait_recovered();
     }
 
-    /// The fault lasts that long at least, and the load goes on under it and after it.
+    /// Keeps up a fault for at least `time`; the load must make progress during it and after it.
     #[track_caller]
     fn during(&mut self, time: Duration, begin: impl FnOnce(&mut Lab), end: impl FnOnce(&mut Lab)) {
         begin(&mut self.lab);
-        self.load.go_on(time);
+        self.load.run_for(time);
         self.load.progress(10);
         end(&mut self.lab);
         self.load.progress(10);
-        self.whole_again();
+        self.wait_recovered();
     }
 
-    /// One fault at a time is promised: the next may begin when all nodes are back and all seats are taken.
+    /// Waits until all nodes are back and all voters are chosen. The ring promises to survive one fault at a time.
     #[track_caller]
-    fn whole_again(&mut self) {
+    fn wait_recovered(&mut self) {
         self.lab.wait_settled();
         self.lab.wait_voters();
         self.load.progress(10);
@@ -91,14 +91,14 @@ impl Scene {
         self.during(time, |lab| lab.signal(node, Signal::SIGSTOP), |lab| lab.signal(node, Signal::SIGCONT));
     }
 
-    /// Everything that was written is there, also for a mount that has nothing cached, and nothing failed; every chunk has its
-    /// holders, and nothing is stored a fourth time.
+    /// Checks that no operation failed, that a mount with nothing cached finds everything that was written, and that every
+    /// chunk is at its holders and nowhere else.
     #[track_caller]
     fn finish(self) -> Report {
         self.finish_with(Lab::wait_clean)
     }
 
-    /// The same, and every copy was read.
+    /// Like `finish`, and reads every copy.
     #[track_caller]
     fn finish_verified(self) -> Report {
         self.finish_with(Lab::wait_clean_verified)
@@ -119,7 +119,7 @@ impl Scene {
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
-/// What all the others rest on: a cut really cuts, a split splits, and healing heals.
+/// The other tests rest on this: a cut really cuts, a split splits, and healing heals.
 #[test]
 fn cables_carry_packets_unless_cut() {
     let network = Network::new();
@@ -140,7 +140,7 @@ fn cables_carry_packets_unless_cut() {
     network.heal("a");
     heals("after healing");
     network.side("a", Side::Second);
-    assert!(!reaches(), "they are in different switches");
+    assert!(!reaches(), "they are at different switches");
     network.side("b", Side::Second);
     heals("within the second switch");
 }
@@ -158,7 +158,7 @@ fn a_node_crashes_and_comes_back() {
     let mut scene = Scene::start(3);
     let victim = scene.lab.leader();
     scene.crash(victim);
-    scene.bring_back(victim);
+    scene.restart(victim);
     scene.finish();
 }
 

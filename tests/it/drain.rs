@@ -1,4 +1,4 @@
-//! Taking nodes out of the ring on purpose: nobody at a mount notices, nothing is lost, and what cannot be done is said.
+//! Draining nodes: no operation at a mount fails, no data is lost, and a drain that is impossible is refused with a reason.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,11 +19,11 @@ use nix::{
 };
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 fn storage_node(args: &[&str]) -> Outcome {
     let mut command = Command::new(binary("storage-node"));
-    run_command(command.args(args), PATIENCE)
+    run_command(command.args(args), DEADLINE)
 }
 
 fn drain(cluster: &Cluster, node: usize, more: &[&str]) -> Outcome {
@@ -31,11 +31,11 @@ fn drain(cluster: &Cluster, node: usize, more: &[&str]) -> Outcome {
     storage_node(&[&["drain", "--node", &address], more].concat())
 }
 
-/// `storage-node drain`, left running once it has said how far the drain is.
+/// Starts `storage-node drain`, and returns once it has printed some progress.
 fn watch_drain(cluster: &Cluster, node: usize, more: &[&str]) -> Child {
     let mut command = Command::new(binary("storage-node"));
     command.args(["drain", "--node", &cluster.ip(node).to_string()]).args(more).stdin(Stdio::null());
-    // A shell that runs the tests in the background lets them, and all that they start, ignore Ctrl-C.
+    // A shell that runs the tests in the background makes them and their children ignore Ctrl-C.
     // SAFETY: between fork and exec this makes one system call, which may be made there.
     unsafe {
         command.pre_exec(|| Ok(signal(Signal::SIGINT, SigHandler::SigDfl).map(drop)?));
@@ -47,9 +47,9 @@ fn watch_drain(cluster: &Cluster, node: usize, more: &[&str]) -> Child {
     watcher
 }
 
-/// What it printed until it ended by itself.
+/// Waits until the watcher has ended by itself; returns what it printed.
 fn ended(mut watcher: Child) -> Output {
-    wait_for("who watches the drain ends", PATIENCE, || match watcher.try_wait() {
+    wait_for("the command that watches the drain ends", DEADLINE, || match watcher.try_wait() {
         Ok(Some(_)) => Ok(()),
         other => Err(format!("{other:?}")),
     });
@@ -57,13 +57,14 @@ fn ended(mut watcher: Child) -> Output {
 }
 
 fn wait_for_drain(cluster: &Cluster, node: usize, what: &str, is: impl Fn(&Value) -> bool) {
-    wait_for(what, PATIENCE, || match cluster.status(node)["drain"].clone() {
+    wait_for(what, DEADLINE, || match cluster.status(node)["drain"].clone() {
         drain if is(&drain) => Ok(()),
         drain => Err(drain.to_string()),
     });
 }
 
-/// Writes files, reads them back at once and older ones again, until `stop`; panics at the first error. How many it wrote.
+/// Writes files, reads them back at once and older ones again, until `stop`; panics at the first error. Returns how many it
+/// wrote.
 fn work(folder: &Path, stop: &AtomicBool) -> u64 {
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -91,7 +92,7 @@ fn check_work(folder: &Path, count: u64) {
     }
 }
 
-/// Every chunk that is anywhere is on `copies` nodes.
+/// Checks that every chunk is on at least `copies` nodes.
 fn check_copies(cluster: &Cluster, copies: usize) -> Result<(), String> {
     let mut holders: HashMap<_, HashSet<usize>> = HashMap::new();
     for node in cluster.live() {
@@ -104,11 +105,11 @@ fn check_copies(cluster: &Cluster, copies: usize) -> Result<(), String> {
 }
 
 fn wait_for_copies(cluster: &Cluster, copies: usize) {
-    wait_for("every chunk has its holders", PATIENCE, || check_copies(cluster, copies));
+    wait_for("every chunk has its holders", DEADLINE, || check_copies(cluster, copies));
 }
 
 #[test]
-fn nodes_are_drained_under_load_and_nobody_notices() {
+fn nodes_are_drained_under_load_and_no_operation_fails() {
     let mut cluster = Cluster::start(5);
     cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
@@ -117,7 +118,7 @@ fn nodes_are_drained_under_load_and_nobody_notices() {
     fs::create_dir(&folder).unwrap();
     let count = thread::scope(|scope| {
         let worker = scope.spawn(|| work(&folder, &stop));
-        wait_for("the work is under way", PATIENCE, || match folder.join("f20").exists() {
+        wait_for("the work is under way", DEADLINE, || match folder.join("f20").exists() {
             _ if worker.is_finished() => Ok(()),
             true => Ok(()),
             false => Err("not yet".into()),
@@ -175,9 +176,9 @@ fn with_too_few_nodes_a_drain_is_refused_unless_it_may_leave_fewer_copies() {
     }
 }
 
-/// It is held up by a rate at which it would take days.
+/// The drain is held up by a rate at which it would take days.
 #[test]
-fn a_drain_is_called_off_under_way_and_the_node_serves_as_before() {
+fn a_drain_is_cancelled_under_way_and_the_node_serves_as_before() {
     const NODE: usize = 1;
     let mut cluster = Cluster::start(4);
     cluster.wait_for_voters(3);
@@ -195,7 +196,7 @@ fn a_drain_is_called_off_under_way_and_the_node_serves_as_before() {
     });
     let shown = storage_node(&["status", "--node", &cluster.ip(0).to_string()]).ok();
     assert!(shown.contains("draining") && shown.contains(" left"), "{shown}");
-    // Ctrl-C ends who watches, and not the drain.
+    // Ctrl-C ends the watching command, and not the drain.
     kill(Pid::from_raw(watcher.id() as i32), Signal::SIGINT).unwrap();
     let interrupted = ended(watcher);
     let said = String::from_utf8_lossy(&interrupted.stderr);
@@ -219,14 +220,14 @@ fn a_drain_is_called_off_under_way_and_the_node_serves_as_before() {
     let shown = storage_node(&["status", "--node", &cluster.ip(0).to_string()]).ok();
     assert!(shown.contains("cancelled") && !shown.contains("draining"), "{shown}");
 
-    // The next one, which is let go while it is under way, comes to its end.
+    // The next drain, whose rate limit is lifted while it is under way, completes.
     let watcher = watch_drain(&cluster, NODE, &["--rate", "1K"]);
     wait_for_drain(&cluster, NODE, "it is under way again", |drain| {
         drain["phase"] == "copying" && drain["limit"] == 1024 && drain["chunks_left"].as_u64() > Some(0)
     });
     let said = drain(&cluster, NODE, &["--rate", "none"]).ok();
     assert!(said.contains("has left the ring"), "{said}");
-    assert!(ended(watcher).status.success(), "who watched before sees it go as well");
+    assert!(ended(watcher).status.success(), "the first watcher sees it leave as well");
     cluster.wait_ended(NODE);
     cluster.wait_settled();
     check_copies(&cluster, 3).unwrap();
@@ -248,11 +249,11 @@ fn sigterm_drains_where_it_was_asked_to_and_a_second_one_stops_at_once() {
     fs::write(mount.join("file"), tree::bytes(1, 500_000)).unwrap();
     cluster.stop(3);
     assert!(cluster.log(3).contains("out of the ring"), "it was drained");
-    // At once: it was the drain that brought them, not repair.
+    // Checked at once: the drain made the copies, not repair.
     check_copies(&cluster, 3).unwrap();
-    // Of three none can go.
+    // With three nodes left none can be drained.
     cluster.signal(0, Signal::SIGTERM);
-    wait_for("the drain is refused", PATIENCE, || match cluster.status(0) {
+    wait_for("the drain is refused", DEADLINE, || match cluster.status(0) {
         status if status["drain"]["phase"] == "refused" && status["state"] == "serving" => Ok(()),
         status => Err(status.to_string()),
     });
@@ -262,7 +263,7 @@ fn sigterm_drains_where_it_was_asked_to_and_a_second_one_stops_at_once() {
 }
 
 #[test]
-fn the_sole_survivor_of_three_goes_on_at_an_operators_word() {
+fn the_sole_survivor_of_three_continues_at_an_operators_request() {
     let mut cluster = Cluster::start(3);
     cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);

@@ -1,5 +1,5 @@
 //! The course project's own experiment, with its own scripts: 1,000 operations while a node is killed and brought back,
-//! twice. Its lab lost 26 of them, and took 1.04 times as long as undisturbed.
+//! twice. The project's own implementation lost 26 of them, and took 1.04 times as long as undisturbed.
 
 use std::{
     ffi::OsStr,
@@ -28,7 +28,7 @@ fn a_thousand_uploads_and_downloads_while_a_node_dies_twice() {
     eprintln!("{calm:.1?} undisturbed, {disturbed:.1?} disturbed: {:.3} times", disturbed.div_duration_f64(calm));
 }
 
-/// 500 files of one chunk, each uploaded and downloaded again through the node `asked`. None may fail.
+/// Uploads 500 files of one chunk through the node `asked`, and downloads each again. No operation may fail.
 fn thousand(cluster: &mut Cluster, name: &str, asked: usize, mut disturb: impl FnMut(&mut Cluster, u32)) -> Duration {
     let (record, began) = (Record::alone("scripts"), Instant::now());
     let (ip, target) = (cluster.ip(asked).to_string(), cluster.folder().join("downloaded"));

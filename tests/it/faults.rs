@@ -1,4 +1,4 @@
-//! Nodes that die while somebody writes. Nothing that was acknowledged is lost, and the program at the mount sees no error.
+//! Nodes that die during a write. No acknowledged data is lost, and the program at the mount sees no error.
 
 use std::{
     fs::{self, File},
@@ -55,7 +55,7 @@ fn copies_survive(len: u64) {
         cluster.start_node(victim);
         cluster.wait_settled();
     }
-    // From a mount that has nothing cached, with the nodes back.
+    // Through a mount that has nothing cached, after all nodes are back.
     let fresh = TempMount::new(&cluster);
     for name in ["one", "leading"] {
         let expected = cluster.folder().join(format!("expected-{name}"));

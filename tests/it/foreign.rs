@@ -1,4 +1,4 @@
-//! Foreign Chord nodes in our ring: they own keys and store nothing, and nobody at a mount notices.
+//! Foreign Chord nodes in our ring: they own keys and store nothing, without a visible effect at a mount.
 
 use std::{fs, net::SocketAddr, time::Duration};
 
@@ -10,7 +10,7 @@ fn ring(cluster: &Cluster) -> Value {
     reqwest::blocking::get(url).expect("the node answers").json().expect("the ring is JSON")
 }
 
-/// `states` as they come in the ring's order, sorted.
+/// Waits until the nodes have these states. `states` is sorted.
 fn wait_for_states(cluster: &Cluster, states: &[&str]) {
     wait_for("all see the same ring", Duration::from_secs(60), || {
         let ring = ring(cluster);
@@ -34,7 +34,7 @@ fn a_foreign_member_owns_keys_and_others_keep_them() {
     let mut cluster = Cluster::start(3);
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("before"), tree::bytes(1, 400_000)).unwrap();
-    // Just before one of ours: it owns nearly all of that one's arc.
+    // Just before one of our nodes: the foreign node owns nearly all of its arc.
     let victim = RawRpc::connect(cluster.ip(0)).unwrap().node("get_info", vec![]).unwrap();
     let id = (victim.id as u32).wrapping_sub(1);
     let [a, b, c, _] = cluster.ip(0).octets();

@@ -1,4 +1,4 @@
-//! The system as its users meet it: real nodes, real mounts, real programs. One module for each promise or kind of user.
+//! The system from its users' view: real nodes, real mounts, real programs. One module for each promise or kind of user.
 
 mod bad_input;
 mod churn;

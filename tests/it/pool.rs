@@ -1,4 +1,4 @@
-//! A pool on this machine grows as it fills and shrinks as it empties, and nobody who works in it notices.
+//! A pool on this machine grows as it fills and shrinks as it empties, and no operation in it fails.
 
 use std::{
     fs::{self, File},
@@ -55,7 +55,7 @@ impl Pool {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// Of the nodes that are remembered: number, pid, and whether it stays.
+    /// Number, pid, and whether it stays, for each node in the pool's file.
     fn nodes(&self) -> Vec<(u64, i32, bool)> {
         let text = fs::read(self.data().join("pool.json")).unwrap_or_default();
         let saved: Value = serde_json::from_slice(&text).unwrap_or_default();
@@ -139,10 +139,10 @@ fn a_local_pool_grows_and_shrinks_and_no_operation_fails() {
     pool.wait_for_nodes("four nodes", |count| count == 4);
     check(mount.path(), 0..files);
 
-    // Killed, it leaves its nodes running, and the next one finds them.
+    // A killed pool leaves its nodes running, and the next one finds them.
     let before = pool.nodes();
     pool.signal(Signal::SIGKILL);
-    assert!(before.iter().all(|(_, pid, _)| is_alive(*pid)), "the nodes go on without their pool");
+    assert!(before.iter().all(|(_, pid, _)| is_alive(*pid)), "the nodes keep running without their pool");
     write(mount.path(), files);
     pool.launch();
     wait_for("the pool finds its nodes", PATIENCE, || match pool.log().matches("still runs").count() {

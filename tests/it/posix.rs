@@ -1,4 +1,4 @@
-//! What POSIX promises of each operation, on one mount.
+//! What POSIX promises for each operation, on one mount.
 
 use std::{
     collections::HashSet,
@@ -14,25 +14,24 @@ use std::{
 
 use harness::{Cluster, TempMount, programs::shell, tree};
 
-/// A folder of its own for each test, on a ring and a mount that the tests running at the same time share; the last one
-/// to end takes them down.
+/// A folder for one test, on a ring and a mount that concurrent tests share; the last test to end stops them.
 struct Folder {
     path: PathBuf,
-    _shared: Arc<Shared>,
+    _shared: Arc<SharedMount>,
 }
 
-struct Shared {
+struct SharedMount {
     // Dropped first: a mount without its ring could not flush.
     mount: TempMount,
     _cluster: Cluster,
 }
 
 fn folder(name: &str) -> Folder {
-    static SHARED: Mutex<Weak<Shared>> = Mutex::new(Weak::new());
+    static SHARED: Mutex<Weak<SharedMount>> = Mutex::new(Weak::new());
     let mut known = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     let shared = known.upgrade().unwrap_or_else(|| {
         let cluster = Cluster::start(3);
-        Arc::new(Shared { mount: TempMount::with_options(&cluster, &["allow_other"]), _cluster: cluster })
+        Arc::new(SharedMount { mount: TempMount::with_options(&cluster, &["allow_other"]), _cluster: cluster })
     });
     *known = Arc::downgrade(&shared);
     let path = shared.mount.join(name);

@@ -1,4 +1,4 @@
-//! What is stored stays right and what is deleted goes: damage on a disk, garbage of nodes that were away, and space.
+//! Stored data stays right and deleted data goes: damage on a disk, garbage of nodes that were away, and disk space.
 
 use std::{
     fs,
@@ -16,12 +16,12 @@ fn segments(cluster: &Cluster, node: usize) -> Vec<PathBuf> {
     paths.filter(|path| path.extension().is_some_and(|ending| ending == "seg")).collect()
 }
 
-/// One bit in every so many bytes: headers, names, lengths and data alike.
+/// Flips one bit in every `every` bytes: headers, names, lengths and data alike.
 fn flip_bits(path: &Path, every: usize) -> usize {
     let mut bytes = fs::read(path).expect("the segment");
     let places: Vec<usize> = (7..bytes.len()).step_by(every).collect();
     places.iter().for_each(|at| bytes[*at] ^= 1 << (at % 8));
-    // Written over in place: the node has the file open.
+    // In place, because the node has the file open.
     let file = fs::File::options().write(true).open(path).expect("the segment");
     std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).expect("the segment takes it");
     places.len()
@@ -64,20 +64,20 @@ fn flipped_bits_are_seen_by_no_reader_and_repaired() {
     });
     let stored = chunks(&cluster, 0);
 
-    // Under the running node: nothing but the scrub looks.
+    // Under the running node: only the scrub reads the damaged chunks.
     let flipped: usize = segments(&cluster, 1).iter().map(|path| flip_bits(path, 20_011)).sum();
     assert!(flipped > 100, "{flipped}");
-    let said = scrub(&cluster, 1);
+    let printed = scrub(&cluster, 1);
     let status = scrub_status(&cluster, 1);
-    // Repair may come first with some of them, as it sees what is missing.
-    assert_eq!(status["damaged"], flipped, "{said}\n{status}");
+    // Repair may restore some of them first, as it notices missing chunks.
+    assert_eq!(status["damaged"], flipped, "{printed}\n{status}");
     assert!(status["mended"].as_u64() > Some(0), "{status}");
     assert_eq!((&status["waiting"], &status["lost"]), (&0.into(), &0.into()));
     wait_for_copies(&cluster, &stored);
     assert!(cluster.log(1).contains("damaged chunk replaced from another holder chunk=f_chunk_"));
     assert!(scrub(&cluster, 1).contains("damaged      0 in this pass"));
 
-    // Of a stopped node, and a reader comes first.
+    // Under a stopped node, and a reader reads the damaged chunks first.
     cluster.kill(2);
     for path in segments(&cluster, 2) {
         flip_bits(&path, 9_001);
@@ -119,12 +119,12 @@ fn a_deleted_file_gives_its_space_back_within_a_minute() {
     assert_eq!(fs::read(mount.join("small")).unwrap(), tree::bytes(1, 500_000));
 }
 
-/// What `du` says of all data folders.
+/// The disk usage of all data folders, from `du`.
 fn used_bytes(cluster: &Cluster) -> u64 {
     let folders: Vec<_> = cluster.nodes.iter().map(|node| node.data.to_str().expect("a temporary folder")).collect();
-    let said =
+    let usage =
         harness::programs::shell(&format!("du -s --block-size=1 {} | cut -f1", folders.join(" ")), cluster.folder());
-    said.ok().lines().map(|line| line.parse::<u64>().expect("a number")).sum()
+    usage.ok().lines().map(|line| line.parse::<u64>().expect("a number")).sum()
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn garbage_of_a_node_that_was_away_goes() {
     });
     cluster.kill(2);
     fs::remove_file(mount.join("goes")).unwrap();
-    // One chunk in the middle of a write, of which the file keeps the rest.
+    // Overwrites one chunk; the file keeps the others of the same version.
     let mut stays = tree::bytes(1, 400_000);
     stays[8192..12288].copy_from_slice(&tree::bytes(3, 4096));
     let file = fs::File::options().write(true).open(mount.join("stays")).unwrap();
@@ -193,7 +193,7 @@ fn garbage_of_a_node_that_was_away_goes() {
         let lens = [0, 1].map(|node| counts(&cluster, node));
         if lens == [(0, 98); 2] { Ok(()) } else { Err(format!("{lens:?}")) }
     });
-    // Those that deleted it would tell node 2, but only in the life in which they did.
+    // The nodes that deleted it would inform node 2, but only until they restart.
     for node in [0, 1] {
         cluster.kill(node);
         cluster.start_node(node);
@@ -205,6 +205,6 @@ fn garbage_of_a_node_that_was_away_goes() {
         if lens == [(0, 98); 3] { Ok(()) } else { Err(format!("{lens:?}; {}", scrub_status(&cluster, 2))) }
     });
     let found = "chunks that no file has were handed to the namespace";
-    assert!((0..3).any(|node| cluster.log(node).contains(found)), "it came back with what it had");
+    assert!((0..3).any(|node| cluster.log(node).contains(found)), "it came back with its old chunks");
     assert!(fs::read(mount.join("stays")).unwrap() == stays);
 }

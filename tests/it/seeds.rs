@@ -11,7 +11,7 @@ fn upload(cluster: &Cluster, name: &str, contents: &[u8]) {
     python("upload.py", &[&cluster.ip(0).to_string(), &path], cluster.folder()).ok();
 }
 
-/// Which nodes list each chunk.
+/// The nodes that list each chunk.
 fn holders(cluster: &Cluster) -> HashMap<Stored, Vec<usize>> {
     let mut holders: HashMap<Stored, Vec<usize>> = HashMap::new();
     for node in cluster.live() {
@@ -69,7 +69,7 @@ fn every_chunk_ends_on_exactly_three_nodes() {
     assert_eq!(fs::read(target).unwrap(), seven);
 }
 
-/// What `from` hands to `to` when asked as the old scripts asked.
+/// The chunks that `from` hands to `to` through the old scripts' call.
 fn handed_over(cluster: &Cluster, from: usize, to: usize) -> Vec<String> {
     let own = harness::raw_rpc::RawRpc::connect(cluster.ip(to)).unwrap().node("get_info", vec![]).unwrap();
     let answer = reqwest::blocking::Client::new()
@@ -82,7 +82,7 @@ fn handed_over(cluster: &Cluster, from: usize, to: usize) -> Vec<String> {
     serde_json::from_value(answer["files"].clone()).unwrap()
 }
 
-/// Each of two nodes owns a part of the circle: what one hands the other and gets from it is everything, once.
+/// Each of two nodes owns a part of the circle: together they hand over every chunk once.
 #[test]
 fn the_old_join_call_hands_over_what_the_other_owns() {
     let cluster = Cluster::start(2);

@@ -1,4 +1,4 @@
-//! What an operator asks of a ring: `storage-node status` and `storage-node check`, with all well and with a fault.
+//! The operator's view of a ring: `storage-node status` and `storage-node check`, on a sound ring and with a fault.
 
 use std::{fs, os::unix::fs::FileExt, time::Duration};
 
@@ -24,7 +24,7 @@ fn states(status: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn any_node_tells_the_state_of_all() {
+fn any_node_reports_the_state_of_all() {
     let mut cluster = Cluster::start(3);
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("file"), tree::bytes(1, 100_000)).unwrap();
@@ -59,7 +59,7 @@ fn a_check_finds_what_is_wrong_and_nothing_else() {
     let mount = TempMount::new(&cluster);
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // Files come, change and go all the time; none of it is a fault.
+        // Files are created, changed and removed all the time; a check must not take that for a fault.
         scope.spawn(|| {
             for round in 0.. {
                 let path = mount.join(format!("f{}", round % 7));
@@ -95,7 +95,7 @@ fn a_check_finds_what_is_wrong_and_nothing_else() {
     assert_eq!(report["damaged"]["first"][0]["nodes"], serde_json::json!([holder]), "{report}");
     cluster.kill(1);
     cluster.kill(2);
-    // The leader's lease lasts a moment longer.
+    // The leader's lease expires a moment later.
     wait_for("no majority, no check", Duration::from_secs(30), || match ask(&cluster, 0, "check", &["--json"]) {
         Outcome { code: Some(2), .. } => Ok(()),
         other => Err(format!("ended with {:?}: {}", other.code, other.stdout)),

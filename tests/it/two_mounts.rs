@@ -1,4 +1,4 @@
-//! Two workstations on one ring: what one has closed, the other opens and sees.
+//! Two workstations on one ring: a file that one has closed, the other opens and reads.
 
 use std::{
     fs::{self, OpenOptions},
@@ -23,7 +23,7 @@ fn what_one_has_closed_the_other_opens() {
     }
 }
 
-/// A log that is kept open and cut off from elsewhere, as `logrotate` does it: the next line used to land behind a hole.
+/// A log that one mount keeps open and another truncates, as `logrotate` does: the next line used to land behind a hole.
 #[test]
 fn an_append_goes_to_the_end_that_another_mount_has_made() {
     let cluster = Cluster::start(3);
@@ -33,7 +33,7 @@ fn an_append_goes_to_the_end_that_another_mount_has_made() {
     log.sync_all().unwrap();
     for round in 0..3 {
         fs::write(two.join("log"), "").unwrap();
-        // An answer of the namespace comes after the news of all that was done before it.
+        // An answer of the namespace arrives after the change feed of everything done before it.
         assert!(!one.join(format!("no-such-file-{round}")).exists());
         log.write_all(b"line\n").unwrap();
         log.sync_all().unwrap();
@@ -80,7 +80,7 @@ fn renames_and_removals_are_seen() {
     });
 }
 
-/// Both lay their bytes over the same 4 KB chunk; the second to commit must not undo the first.
+/// Both write to the same 4 KB chunk; the second commit must not undo the first.
 #[test]
 fn writers_of_different_bytes_of_one_chunk_both_win() {
     let cluster = Cluster::start(3);

@@ -11,16 +11,16 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::{
-    kept,
+    kept_logs,
     process::NodeProcess,
     programs::binary,
     raw_rpc::{RawNode, RawRpc},
     wait::wait_for,
 };
 
-/// Starting, joining and settling, on a machine that is busy with other tests too.
+/// Time for starting, joining and settling, on a machine that is busy with other tests too.
 const SETTLE: Duration = Duration::from_secs(60);
-/// A dead voter is replaced after half a minute; this is some time more.
+/// A dead voter is replaced after half a minute; this leaves some margin.
 const VOTERS_SETTLE: Duration = Duration::from_secs(120);
 
 /// One line of `storage-node ls`.
@@ -39,15 +39,15 @@ pub struct Node {
 
 pub struct Cluster {
     folder: TempDir,
-    /// Clusters of tests that run side by side have different networks.
+    /// The first part of all addresses. Clusters of tests that run side by side have different networks.
     network: [u8; 2],
     pub nodes: Vec<Node>,
-    /// More arguments of `storage-node run`, for nodes started from now on.
+    /// Additional arguments of `storage-node run`, for nodes started from now on.
     pub run_args: Vec<&'static str>,
 }
 
 impl Cluster {
-    /// `count` nodes that have settled into one ring.
+    /// Starts `count` nodes that have settled into one ring.
     #[track_caller]
     pub fn start(count: usize) -> Self {
         let mut cluster = Self::empty();
@@ -65,14 +65,14 @@ impl Cluster {
         Self { folder, network, nodes: Vec::new(), run_args: Vec::new() }
     }
 
-    /// One more node, ready to serve.
+    /// Adds a node, and returns when it is ready to serve.
     #[track_caller]
     pub fn add(&mut self) -> usize {
         let data = self.folder.path().join(format!("node-{}", self.nodes.len() + 1));
         self.add_with_data(data)
     }
 
-    /// One more node, which is told of this member alone.
+    /// Adds a node that knows only this member.
     #[track_caller]
     pub fn add_through(&mut self, member: SocketAddr) -> usize {
         let data = self.folder.path().join(format!("node-{}", self.nodes.len() + 1));
@@ -173,7 +173,8 @@ impl Cluster {
         });
     }
 
-    /// One ring of all live nodes: each one's successor and predecessor are the next and the previous by id.
+    /// Returns when all live nodes form one ring: the successor and the predecessor of each are the next and the previous
+    /// node by id.
     #[track_caller]
     pub fn wait_settled(&mut self) {
         for index in self.live() {
@@ -183,12 +184,12 @@ impl Cluster {
     }
 
     pub fn check_ring(&self) -> Result<(), String> {
-        let known = |index| RawRpc::connect(self.ip(index))?.neighbours();
-        let members = self.live().into_iter().map(|index| known(index).map_err(|error| error.to_string()));
+        let neighbours = |index| RawRpc::connect(self.ip(index))?.neighbours();
+        let members = self.live().into_iter().map(|index| neighbours(index).map_err(|error| error.to_string()));
         check_members(members.collect::<Result<_, _>>()?)
     }
 
-    /// `storage-node status --json` of a node.
+    /// The status of a node, as `storage-node status --json` prints it.
     #[track_caller]
     pub fn status(&self, index: usize) -> serde_json::Value {
         let url = format!("http://{}:5059/status", self.ip(index));
@@ -229,8 +230,8 @@ impl Cluster {
     }
 }
 
-/// Is each member's successor the next and its predecessor the previous one by id? A member is itself, its successor and
-/// its predecessor.
+/// Checks that each member's successor is the next and its predecessor the previous one by id. A member is given as
+/// itself, its successor and its predecessor.
 pub(crate) fn check_members(mut members: Vec<[RawNode; 3]>) -> Result<(), String> {
     members.sort_by_key(|[own, ..]| own.id);
     let count = members.len();
@@ -257,7 +258,7 @@ impl Drop for Cluster {
         for index in self.live() {
             self.kill(index);
         }
-        if kept::is_wanted() {
+        if kept_logs::are_wanted() {
             let folder = self.folder.path().file_name().unwrap_or_default().display();
             for (index, node) in self.nodes.iter().enumerate() {
                 node.process.show_log(&format!("node {}", index + 1), &format!("{folder}-n{}", index + 1));

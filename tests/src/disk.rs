@@ -1,5 +1,5 @@
-//! A disk of its own at a node's folder, of a size of its own: in memory where a test fills it, a real one, in an image
-//! file, where a test slows it down.
+//! A file system of a chosen size at a node's folder: in memory where a test fills it, in an image file on a real disk
+//! where a test slows it down.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,7 +14,7 @@ use nix::{
 
 use crate::programs;
 
-/// Takes the room that a test leaves to nobody.
+/// The file that takes up the space.
 const BALLAST: &str = "ballast";
 
 /// What a node's disk is made of, and its size in MiB.
@@ -51,7 +51,7 @@ fn attach_image(folder: &Path, mib: u64) {
     programs::run("mount", &[&"-o", &"loop", &image, &folder], root).ok();
 }
 
-/// A disk that takes no write; until this is dropped, who writes waits.
+/// A frozen disk: writers wait until this is dropped.
 pub struct Frozen<'a>(&'a Path);
 
 #[track_caller]
@@ -73,7 +73,7 @@ pub fn detach(folder: &Path) {
     let _ = umount2(folder, MntFlags::MNT_DETACH);
 }
 
-/// Takes all but `leave` bytes; whatever came free since the last time, too.
+/// Takes up all but `leave` bytes, including what has become free since the last call.
 #[track_caller]
 pub fn fill(folder: &Path, leave: u64) {
     let file = OpenOptions::new().create(true).append(true).open(folder.join(BALLAST));
@@ -81,7 +81,7 @@ pub fn fill(folder: &Path, leave: u64) {
     while let Some(more) = free_bytes(folder).checked_sub(leave).filter(|more| *more > 0) {
         match file.write(&vec![0xBA; more.min(1 << 20) as usize]) {
             Ok(_) => {}
-            // Somebody else took it.
+            // The node has taken it.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => return,
             Err(error) => panic!("filling {}: {error}", folder.display()),
         }
@@ -90,11 +90,11 @@ pub fn fill(folder: &Path, leave: u64) {
 
 #[track_caller]
 pub fn empty(folder: &Path) {
-    File::create(folder.join(BALLAST)).expect("the ballast can be thrown off");
+    File::create(folder.join(BALLAST)).expect("the ballast can be removed");
 }
 
 #[track_caller]
 fn free_bytes(folder: &Path) -> u64 {
-    let disk = statvfs(folder).expect("the disk says what is free");
+    let disk = statvfs(folder).expect("the disk reports its free space");
     disk.blocks_available() * disk.fragment_size()
 }

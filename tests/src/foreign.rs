@@ -1,5 +1,5 @@
 //! A foreign Chord node: a member of the ring that answers the ten calls and no other, names three successors, stabilizes
-//! every two seconds, and stores nothing: nobody listens on its other ports.
+//! every two seconds, and stores nothing: its other ports are closed.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ impl RpcService for OnlyTen {
     }
 }
 
-/// Gone without a word when dropped.
+/// Disappears without notice when dropped.
 pub struct ForeignNode {
     pub address: SocketAddr,
     life: CancellationToken,
@@ -44,7 +44,7 @@ pub struct ForeignNode {
 }
 
 impl ForeignNode {
-    /// In the ring of `member`, at `id`.
+    /// Joins the ring of `member` at `id`.
     #[track_caller]
     pub fn join(address: SocketAddr, id: u32, member: SocketAddr) -> Self {
         let folder = TempDir::with_prefix("chordfs-foreign-").expect("a temporary folder");

@@ -1,9 +1,9 @@
-//! A ring whose nodes are machines: each storage-node process in a network namespace of its own, with an address, a cable
-//! and the standard ports; mounts on workstations beside them. What `Cluster` is on loopback addresses, for the tests that
-//! pull cables.
+//! A ring whose nodes are machines: each storage-node process runs in a network namespace of its own, with an address, a
+//! cable and the standard ports; mounts run on workstations beside them. It is the counterpart of `Cluster`, which uses
+//! loopback addresses, for tests that break the network.
 //!
-//! The test itself has no cable. It asks a node from inside the node's namespace, so it always gets an answer, also from a
-//! node that nobody else can reach.
+//! The test itself has no cable. It calls a node from inside the node's namespace, so it always gets an answer, even from
+//! a node that no other node can reach.
 
 use std::{
     net::Ipv4Addr,
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use crate::{
     cluster::{Stored, check_members, parse_stored},
     disk::{self, Disk},
-    kept,
+    kept_logs,
     mount::TempMount,
     netns::{Namespace, Network, Side},
     process::NodeProcess,
@@ -29,10 +29,10 @@ use crate::{
     wait::wait_for,
 };
 
-/// Starting, joining, settling and electing, on a machine that is busy with other tests too.
+/// Time for starting, joining, settling and electing, on a machine that is busy with other tests too.
 const SETTLE: Duration = Duration::from_secs(90);
 
-/// What an operator asks for and the nodes need time for: handing over, comparing, taking copies away.
+/// Time for an operator's requests: handing chunks over, comparing, deleting copies.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(180);
 
 struct Machine {
@@ -47,12 +47,12 @@ pub struct Lab {
     workstations: Vec<(String, Namespace)>,
     network: Network,
     folder: TempDir,
-    /// What each node's folder is, if it is a disk of its own.
+    /// The kind of disk at each node's folder, if it is not an ordinary folder.
     disk: Option<Disk>,
 }
 
 impl Lab {
-    /// `count` nodes that have settled into one ring, and have as many voters as such a ring should.
+    /// Starts `count` nodes that have settled into one ring with the full number of voters.
     #[track_caller]
     pub fn start(count: usize) -> Self {
         let mut lab = Self::empty(None);
@@ -60,7 +60,7 @@ impl Lab {
         lab
     }
 
-    /// The same, each node's folder on a disk of its own.
+    /// Like `start`, with a separate disk for each node's folder.
     #[track_caller]
     pub fn start_on_disks(count: usize, disk: Disk) -> Self {
         let mut lab = Self::empty(Some(disk));
@@ -75,7 +75,7 @@ impl Lab {
         Self { nodes: Vec::new(), workstations: Vec::new(), network, folder, disk }
     }
 
-    /// Joins until there are `count` live nodes, one after the other.
+    /// Adds nodes one after the other until `count` are live.
     #[track_caller]
     pub fn grow(&mut self, count: usize) {
         while self.live().len() < count {
@@ -85,7 +85,7 @@ impl Lab {
         self.wait_voters();
     }
 
-    /// One more machine with a node, ready to serve.
+    /// Adds a machine with a node, and returns when the node is ready to serve.
     #[track_caller]
     pub fn add(&mut self) -> usize {
         let index = self.begin_add();
@@ -93,7 +93,7 @@ impl Lab {
         index
     }
 
-    /// One more machine, whose node has only just been started.
+    /// Adds a machine and starts its node, without waiting for it.
     #[track_caller]
     pub fn begin_add(&mut self) -> usize {
         let index = self.nodes.len();
@@ -118,7 +118,7 @@ impl Lab {
         machine.namespace.run(|| machine.process.start(&mut command));
     }
 
-    /// A mount on a workstation of its own; it knows the nodes that there are now.
+    /// Adds a workstation with a mount that knows the present nodes.
     #[track_caller]
     pub fn mount(&mut self) -> TempMount {
         let index = self.workstations.len();
@@ -139,7 +139,7 @@ impl Lab {
         self.folder.path().join(&self.nodes[index].name)
     }
 
-    /// Leaves so many bytes on the node's disk, which is one of its own.
+    /// Fills the node's disk up to `leave` bytes. The lab must have been started on disks.
     #[track_caller]
     pub fn fill_disk(&self, index: usize, leave: u64) {
         disk::fill(&self.data(index), leave);
@@ -158,7 +158,7 @@ impl Lab {
         self.nodes[index].process.log()
     }
 
-    /// Nodes whose process runs.
+    /// The nodes whose process runs.
     pub fn live(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_live()).collect()
     }
@@ -182,11 +182,11 @@ impl Lab {
     /// Begins a drain, and does not wait for it.
     #[track_caller]
     pub fn begin_drain(&self, index: usize) {
-        let said = self.admin(index, |client, url| client.post(url), "drain");
-        said.unwrap_or_else(|error| panic!("node {} does not begin to drain: {error}", index + 1));
+        let answer = self.admin(index, |client, url| client.post(url), "drain");
+        answer.unwrap_or_else(|error| panic!("node {} does not begin to drain: {error}", index + 1));
     }
 
-    /// In which phase the drain of a node is, and why it was refused; empty before the first.
+    /// The phase of the node's drain, and the reason if it was refused; both empty before its first drain.
     pub fn drain_phase(&self, index: usize) -> Result<(String, String), String> {
         let status = self.status(index)?;
         let text = |field: &str| status["drain"][field].as_str().unwrap_or_default().to_owned();
@@ -199,7 +199,7 @@ impl Lab {
         self.nodes[index].process.wait_ended(OPERATOR_PATIENCE);
     }
 
-    /// `storage-node scrub`: what it printed when it was through.
+    /// Runs `storage-node scrub` to its end; returns what it printed.
     #[track_caller]
     pub fn scrub(&self, index: usize) -> String {
         self.storage_node(index, &["scrub"], &[]).ok()
@@ -209,7 +209,7 @@ impl Lab {
         serde_json::from_str(&self.get(index, "scrub")?).map_err(|error| error.to_string())
     }
 
-    /// From now on nothing reaches the node and nothing leaves it.
+    /// Cuts the node's cable: it loses every packet in both directions from now on.
     #[track_caller]
     pub fn cut(&self, index: usize) {
         self.network.cut(&self.nodes[index].name);
@@ -220,13 +220,13 @@ impl Lab {
         self.network.heal(&self.nodes[index].name);
     }
 
-    /// Which side of a split network a node is on; `Side::First` for all is the whole network.
+    /// Moves a node to one side of a split network; with all nodes on `Side::First` the network is whole.
     #[track_caller]
     pub fn side(&self, index: usize, side: Side) {
         self.network.side(&self.nodes[index].name, side);
     }
 
-    /// The same for the workstation of the mount that was made as number `mount`, from 0.
+    /// Moves the workstation of a mount; mounts are numbered from 0 in the order in which they were made.
     #[track_caller]
     pub fn mount_side(&self, mount: usize, side: Side) {
         self.network.side(&self.workstations[mount].0, side);
@@ -240,7 +240,7 @@ impl Lab {
         });
     }
 
-    /// One ring of all live nodes, each of them serving.
+    /// Returns when all live nodes serve and form one ring.
     #[track_caller]
     pub fn wait_settled(&mut self) {
         for index in self.live() {
@@ -250,24 +250,24 @@ impl Lab {
     }
 
     pub fn check_ring(&self, nodes: &[usize]) -> Result<(), String> {
-        let known = nodes.iter().map(|&node| self.known_neighbours(node).map_err(|error| error.to_string()));
-        check_members(known.collect::<Result<_, _>>()?)
+        let members = nodes.iter().map(|&node| self.neighbours(node).map_err(|error| error.to_string()));
+        check_members(members.collect::<Result<_, _>>()?)
     }
 
-    /// The live nodes in the ring's order: each one's successor comes next, the last one's is the first.
+    /// The live nodes in the order of the ring: the successor of each comes next, that of the last is the first.
     #[track_caller]
     pub fn ring_order(&self) -> Vec<usize> {
-        let id = |node: &usize| self.known_neighbours(*node).expect("a live node answers")[0].id;
+        let id = |node: &usize| self.neighbours(*node).expect("a live node answers")[0].id;
         let mut nodes = self.live();
         nodes.sort_by_cached_key(id);
         nodes
     }
 
-    fn known_neighbours(&self, index: usize) -> std::io::Result<[RawNode; 3]> {
+    fn neighbours(&self, index: usize) -> std::io::Result<[RawNode; 3]> {
         self.nodes[index].namespace.run(|| RawRpc::connect(self.ip(index))?.neighbours())
     }
 
-    /// The body of an answer 200 from the node's administration.
+    /// GETs a path from the node's administration port; returns the body of a successful answer.
     fn get(&self, index: usize, path: &str) -> Result<String, String> {
         self.admin(index, |client, url| client.get(url), path)
     }
@@ -288,12 +288,12 @@ impl Lab {
         if status.is_success() { Ok(text) } else { Err(text) }
     }
 
-    /// What the node knows of itself, the ring and the namespace.
+    /// The node's status: itself, the ring and the namespace.
     pub fn status(&self, index: usize) -> Result<Value, String> {
         serde_json::from_str(&self.get(index, "status")?).map_err(|error| error.to_string())
     }
 
-    /// The live nodes that vote in the namespace, as the first live node knows them.
+    /// The live voters of the namespace, according to the first live node.
     pub fn voters(&self) -> Result<Vec<usize>, String> {
         let status = self.status(self.live()[0])?;
         let addresses = status["namespace"]["voters"].as_array().ok_or_else(|| status.to_string())?;
@@ -305,7 +305,7 @@ impl Lab {
         format!("{}:5057", self.ip(index))
     }
 
-    /// As many live voters as a ring of this size has: three, in a ring of seven or more five.
+    /// Waits until as many voters are live as a ring of this size has: three, or five in a ring of seven or more.
     #[track_caller]
     pub fn wait_voters(&self) {
         let wanted = if self.live().len() >= 7 { 5 } else { self.live().len().min(3) };
@@ -326,7 +326,7 @@ impl Lab {
         found.expect("the wait ended with one")
     }
 
-    /// A subcommand of `storage-node` about a node, run on the node's own machine.
+    /// Runs a subcommand of `storage-node` about a node, on the node's own machine.
     #[track_caller]
     fn storage_node(&self, index: usize, subcommand: &[&str], options: &[&str]) -> Outcome {
         let mut command = Command::new(binary("storage-node"));
@@ -334,14 +334,13 @@ impl Lab {
         self.nodes[index].namespace.run(|| run_command(&mut command, OPERATOR_PATIENCE))
     }
 
-    /// `storage-node check`, once it has nothing to complain of: every chunk is at its holders and, but for what is part of
-    /// no file, nowhere else.
+    /// Waits until `storage-node check` finds no fault: every chunk of a file is at its holders and nowhere else.
     #[track_caller]
     pub fn wait_clean(&self) {
         self.wait_clean_with(&[]);
     }
 
-    /// The same, and every copy was read.
+    /// Like `wait_clean`, and reads every copy.
     #[track_caller]
     pub fn wait_clean_verified(&self) {
         self.wait_clean_with(&["--verify"]);
@@ -351,14 +350,14 @@ impl Lab {
     fn wait_clean_with(&self, more: &[&str]) {
         wait_for("storage-node check is clean", OPERATOR_PATIENCE, || {
             let options = [&["--json", "--grace", "0"], more].concat();
-            let said = self.storage_node(self.live()[0], &["check"], &options);
-            let report: Value = serde_json::from_str(&said.stdout).map_err(|_| said.stderr.clone())?;
+            let outcome = self.storage_node(self.live()[0], &["check"], &options);
+            let report: Value = serde_json::from_str(&outcome.stdout).map_err(|_| outcome.stderr.clone())?;
             let surplus = report["surplus_copies"].as_u64();
-            if said.code == Some(0) && surplus == Some(0) { Ok(()) } else { Err(report.to_string()) }
+            if outcome.code == Some(0) && surplus == Some(0) { Ok(()) } else { Err(report.to_string()) }
         });
     }
 
-    /// What each node of the ring keeps, in bytes of data.
+    /// The data of each node of the ring, in bytes.
     pub fn loads(&self) -> Result<Vec<f64>, String> {
         let ring: Value =
             serde_json::from_str(&self.get(self.live()[0], "ring")?).map_err(|error| error.to_string())?;
@@ -366,7 +365,7 @@ impl Lab {
         nodes.iter().map(|node| node["data_bytes"].as_f64().ok_or_else(|| node.to_string())).collect()
     }
 
-    /// The fullest node has at most `bound` times the mean.
+    /// Waits until the fullest node has at most `bound` times the mean.
     #[track_caller]
     pub fn wait_balanced(&self, bound: f64) {
         wait_for(&format!("no node has more than {bound} times the mean"), OPERATOR_PATIENCE, || {
@@ -377,7 +376,7 @@ impl Lab {
         });
     }
 
-    /// `storage-node ls`, asked on the node's own machine.
+    /// Runs `storage-node ls` on the node's own machine.
     pub fn ls(&self, index: usize) -> Result<Vec<Stored>, String> {
         let out = self.storage_node(index, &["ls"], &[]);
         if out.code != Some(0) {
@@ -392,7 +391,7 @@ impl Drop for Lab {
         for index in self.live() {
             self.kill(index);
         }
-        if kept::is_wanted() {
+        if kept_logs::are_wanted() {
             for (index, node) in self.nodes.iter().enumerate() {
                 let name = format!("{}-{}", self.network.tag(), node.name);
                 node.process.show_log(&format!("node {}", index + 1), &name);

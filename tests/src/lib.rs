@@ -1,10 +1,10 @@
-//! The harness: real storage nodes, real mounts, real Python clients, and the patience to wait for conditions.
-//! What a feature promises is asserted in `tests/it`, not here.
+//! The harness: real storage nodes, real mounts, real Python clients, and waiting for conditions with a
+//! deadline. What a feature promises is asserted in `tests/it`, not here.
 
 pub mod cluster;
 pub mod disk;
 pub mod foreign;
-mod kept;
+mod kept_logs;
 pub mod lab;
 pub mod load;
 pub mod mount;

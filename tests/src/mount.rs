@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     cluster::Cluster,
-    kept,
+    kept_logs,
     programs::{Outcome, binary, run, run_command},
     wait::wait_for,
 };
@@ -104,13 +104,13 @@ fn pids_with_argument(argument: &Path) -> Vec<u32> {
 
 impl Drop for TempMount {
     fn drop(&mut self) {
-        if kept::is_wanted() {
+        if kept_logs::are_wanted() {
             let name = self.folder.path().file_name().expect("a temporary folder has a name").to_string_lossy();
-            kept::show("the mount", &self.log_path(), &name);
+            kept_logs::show("the mount", &self.log_path(), &name);
         }
         let pids = pids_with_argument(&self.point);
-        // Cut off from the kernel first: a mount that is killed while it tells the kernel to forget pages waits for a
-        // reader who waits for the mount. And nothing that still holds a file is to block the end of the test.
+        // Detached from the kernel first: a mount that is killed while it makes the kernel forget pages waits for a reader
+        // that waits for the mount. And a process that still holds a file must not block the end of the test.
         let _ = umount2(&self.point, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
         for pid in pids {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);

@@ -1,11 +1,11 @@
 //! Network namespaces joined by switches, so that every process of a test has an address and a cable of its own.
 //!
-//! The switches (two bridges) lie in a namespace too: the machine's own network sees nothing of it, all labs may use the
-//! same addresses, and removing the namespaces removes everything. A cable is cut at the switch (the bridge port stops
-//! forwarding), so packets vanish in silence, as they do when a network breaks, and no process is told.
+//! The switches (two bridges) lie in a namespace too: the machine's own network is not touched, all labs may use the same
+//! addresses, and removing the namespaces removes everything. A cable is cut at the switch (the bridge port stops
+//! forwarding), so packets vanish without notice to any process, as they do when a network breaks.
 //!
-//! Names carry the test process that made them; what a killed run has left behind is removed by the next one. What runs in
-//! a namespace is the caller's concern (`lab`).
+//! Names carry the test process that made them; the next run removes the leftovers of a killed one. The processes in a
+//! namespace are the caller's concern (`lab`).
 
 use std::{
     fs::{self, File},
@@ -71,7 +71,7 @@ impl Namespace {
         namespace
     }
 
-    /// Runs `work` in this namespace; what it starts and connects to, it starts and reaches there.
+    /// Runs `work` in this namespace; its processes and connections start there.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let enter = || {
             let path = Path::new(FOLDER).join(&self.name);
@@ -114,7 +114,7 @@ impl Network {
         Self { tag, switch }
     }
 
-    /// What temporary folders of this lab are to be called, so that the next run can tell whose they were.
+    /// The prefix for this lab's temporary folders, by which the next run recognises their owner.
     pub fn tag(&self) -> &str {
         &self.tag
     }
@@ -130,7 +130,7 @@ impl Network {
         namespace
     }
 
-    /// From now on the cable loses every packet, in both directions.
+    /// Cuts the cable: it loses every packet in both directions from now on.
     #[track_caller]
     pub fn cut(&self, name: &str) {
         self.port_state(name, "0");
@@ -148,7 +148,7 @@ impl Network {
             .unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Puts the cable into that switch; there is no way from one switch to the other.
+    /// Plugs the cable into that switch; the switches are not connected.
     #[track_caller]
     pub fn side(&self, name: &str, side: Side) {
         self.switch.ip(&["link", "set", "dev", name, "master", side.bridge()]);
@@ -174,7 +174,7 @@ fn run(program: &str, args: &[&str]) -> Result<String, String> {
     Err(format!("{line}: {}", String::from_utf8_lossy(&out.stderr).trim()))
 }
 
-/// A process, told apart from a later one with the same number by when it was started.
+/// A process; its start time distinguishes it from a later one with the same number.
 #[derive(PartialEq, Eq)]
 struct Owner {
     pid: u32,
@@ -210,8 +210,8 @@ fn started(pid: u32) -> Option<u64> {
     line.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Processes, namespaces, mounts and folders of test processes that are gone. Two runs may do this at once: what the other
-/// was faster to remove is not missed.
+/// Removes processes, namespaces, mounts and folders of test processes that are gone. Two runs may do this at once, so it
+/// ignores what the other one has removed already.
 fn remove_leftovers() {
     let is_leftover = |name: &String| Owner::of(name).is_some_and(|owner| !owner.is_alive());
     let folders = names_in(&std::env::temp_dir()).into_iter().filter(is_leftover);

@@ -1,4 +1,4 @@
-//! A storage-node process: started, stopped for a while, killed, waited for, as both kinds of ring in this harness do it.
+//! A storage-node process: starting, pausing, killing and waiting for it, for both kinds of ring in this harness.
 
 use std::{
     fs::{self, File},
@@ -13,9 +13,9 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{kept, programs::binary, wait::wait_for};
+use crate::{kept_logs, programs::binary, wait::wait_for};
 
-/// The process of a node, while there is one, and what all its lives have logged.
+/// The process of a node, while there is one, and the log of all its runs.
 pub struct NodeProcess {
     log: PathBuf,
     child: Option<Child>,
@@ -27,7 +27,7 @@ impl NodeProcess {
         Self { log, child: None }
     }
 
-    /// `storage-node run` with its data, address, a member to join through, and more; the caller spawns it.
+    /// The command `storage-node run` with its data folder, its address, a member to join through, and `more` arguments.
     #[track_caller]
     pub fn command(&self, data: &Path, ip: &str, join: Option<&str>, more: &[&str]) -> Command {
         fs::create_dir_all(data).expect("the node's folder");
@@ -79,7 +79,7 @@ impl NodeProcess {
         });
     }
 
-    /// Panics, with its log, if it has ended although nobody asked it to.
+    /// Panics, with its log, if it has ended unasked.
     #[track_caller]
     pub fn check_runs(&mut self) {
         if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
@@ -93,6 +93,6 @@ impl NodeProcess {
 
     /// To be called while a test fails. `name` is unique in the test process.
     pub fn show_log(&self, what: &str, name: &str) {
-        kept::show(what, &self.log, name);
+        kept_logs::show(what, &self.log, name);
     }
 }

@@ -1,4 +1,4 @@
-//! Running other people's programs, with their output at hand when they fail.
+//! Running other programs, with their output at hand when they fail.
 
 use std::{
     env,
@@ -17,7 +17,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The output, after a success; panics with everything that the program said otherwise.
+    /// Returns the standard output after a success; panics with everything that the program printed otherwise.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);

@@ -1,4 +1,4 @@
-//! MessagePack-RPC as a stranger would speak it: straight on a socket, with nothing of ours in between.
+//! MessagePack-RPC as an independent implementation speaks it: directly on a socket, without our own code.
 
 use std::{
     io::{self, Read, Write},
@@ -44,17 +44,17 @@ impl RawRpc {
         Ok(self.next_id)
     }
 
-    /// The next message, whatever it is.
+    /// Receives the next message of any kind.
     pub fn receive(&mut self) -> io::Result<Value> {
         rmpv::decode::read_value(&mut self.stream).map_err(io::Error::other)
     }
 
-    /// Does the peer close the connection within the deadline, having sent nothing more?
+    /// Whether the peer closes the connection within the deadline without sending anything more.
     pub fn is_closed_by_peer(&mut self) -> bool {
         matches!(self.stream.read(&mut [0; 1]), Ok(0)) || self.stream.take_error().is_ok_and(|error| error.is_some())
     }
 
-    /// The result, or the error value that the node answered.
+    /// Calls a method; returns its result or the error value that the node answered.
     pub fn call(&mut self, method: &str, params: Vec<Value>) -> io::Result<Result<Value, Value>> {
         let id = self.send_request(method.into(), params)?;
         let Value::Array(mut message) = self.receive()? else { return Err(io::Error::other("no RPC message")) };

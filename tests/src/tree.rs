@@ -8,7 +8,7 @@ use std::{
 
 use rand::{RngCore, SeedableRng, rngs::StdRng};
 
-/// Bytes that compress and repeat badly, the same for the same seed.
+/// Incompressible bytes, equal for equal seeds.
 pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut out = vec![0; len];
     StdRng::seed_from_u64(seed).fill_bytes(&mut out);

@@ -1,11 +1,11 @@
-//! Waiting for a condition, never for a time.
+//! Waiting for a condition instead of a fixed time.
 
 use std::{
     thread::sleep,
     time::{Duration, Instant},
 };
 
-/// Polls until `condition` holds; panics with `what` and the last answer when it does not within `deadline`.
+/// Polls until `condition` holds; panics with `what` and the last answer if it does not hold within `deadline`.
 pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> Result<(), String>) {
     let end = Instant::now() + deadline;
     loop {

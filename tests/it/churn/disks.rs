@@ -1,4 +1,5 @@
-//! Disks that are full, slow, or lie, under load: other nodes take what one cannot, and nobody reads what is wrong.
+//! Disks that are full, slow or corrupt, under load: other nodes take the chunks that one cannot, and no reader sees wrong
+//! data.
 
 use std::{
     fs::{self, File},
@@ -19,26 +20,26 @@ use super::{
     slow::{random, wait_three_copies},
 };
 
-/// Too small for anything that a node stores but chunks: those keep away from the last 64 MiB.
+/// No space for any file of the node. (Chunks never take the last 64 MiB of a disk.)
 const ALL: u64 = 0;
-/// Too small for chunks alone.
+/// No space for chunks, but for the node's other files.
 const CHUNKS_ALONE: u64 = 48 << 20;
 
 impl Scene {
-    /// The node's disk is full for so long, whatever comes free meanwhile, and then has room again.
+    /// Keeps the node's disk full for `time`, then frees it.
     #[track_caller]
     fn full_disk(&mut self, node: usize, leave: u64, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
             self.lab.fill_disk(node, leave);
-            self.load.go_on(Duration::from_millis(300));
+            self.load.run_for(Duration::from_millis(300));
         }
         self.load.progress(10);
         let status = self.lab.status(node).expect("the node answers");
         assert_eq!(status["state"], "serving", "{status}");
         self.lab.empty_disk(node);
         self.load.progress(10);
-        self.whole_again();
+        self.wait_recovered();
     }
 }
 
@@ -69,14 +70,14 @@ fn disks_are_full_for_minutes() {
     }
 }
 
-/// It is full when it dies, and still full when it comes back.
+/// The disk is full when the node dies, and still full when it restarts.
 #[test]
 #[ignore = "slow: a full disk over a restart; SLOW_TESTS=1 tests/check.sh runs it"]
 fn a_node_whose_disk_is_full_is_started_again() {
     let mut scene = Scene::in_lab(Lab::start_on_disks(4, Disk::Memory(1024)));
     let leader = scene.lab.leader();
     scene.lab.fill_disk(leader, ALL);
-    scene.load.go_on(SECONDS(5));
+    scene.load.run_for(SECONDS(5));
     scene.lab.kill(leader);
     scene.load.progress(10);
     scene.lab.fill_disk(leader, ALL);
@@ -87,18 +88,18 @@ fn a_node_whose_disk_is_full_is_started_again() {
 }
 
 impl Scene {
-    /// For so long each write to the node's disk takes up to two seconds.
+    /// Lets each write to the node's disk take up to two seconds, for `time`.
     #[track_caller]
     fn slow_disk(&mut self, node: usize, time: Duration) {
         let (end, folder) = (Instant::now() + time, self.lab.data(node));
         while Instant::now() < end {
             let frozen = disk::freeze(&folder);
-            self.load.go_on(SECONDS(2));
+            self.load.run_for(SECONDS(2));
             drop(frozen);
-            self.load.go_on(Duration::from_millis(20));
+            self.load.run_for(Duration::from_millis(20));
         }
         self.load.progress(10);
-        self.whole_again();
+        self.wait_recovered();
     }
 }
 
@@ -127,7 +128,7 @@ fn bits_flip_on_one_disk_again_and_again() {
     flipped_bits(Scene::start(5), 128 << 20, 6);
 }
 
-/// Beside what the load reads and writes there is a file that nobody has in a cache.
+/// Flips bits and reads a file that no mount has in its cache, beside the load.
 fn flipped_bits(mut scene: Scene, bytes: usize, rounds: usize) {
     let mut random = random();
     let contents = tree::bytes(5, bytes);
@@ -139,10 +140,10 @@ fn flipped_bits(mut scene: Scene, bytes: usize, rounds: usize) {
         let reader = scene.lab.mount();
         assert!(fs::read(reader.join("calm")).unwrap() == contents, "a reader saw a flipped bit");
         scene.load.progress(10);
-        let said = scene.lab.scrub(node);
+        let printed = scene.lab.scrub(node);
         let status = scene.lab.scrub_status(node).unwrap();
         eprintln!("round {round}: node {}, {flipped} bits flipped: {status}", node + 1);
-        assert!(status["damaged"].as_u64() > Some(0) && status["lost"] == 0, "{said}\n{status}");
+        assert!(status["damaged"].as_u64() > Some(0) && status["lost"] == 0, "{printed}\n{status}");
         assert!(fs::read(reader.join("calm")).unwrap() == contents);
     }
     wait_for("nothing damaged is left", SECONDS(60), || {
@@ -153,7 +154,7 @@ fn flipped_bits(mut scene: Scene, bytes: usize, rounds: usize) {
     scene.finish_verified();
 }
 
-/// One bit somewhere in every 40,000 bytes or so, under the running node: headers, names and data alike. How many.
+/// Flips one bit in every 40,000 bytes or so, under the running node: headers, names and data alike. Returns how many.
 fn flip_bits(chunks: &Path, random: &mut StdRng) -> usize {
     let entries = fs::read_dir(chunks).expect("the node's chunks").map(|entry| entry.expect("an entry").path());
     let segments = entries.filter(|path| path.extension().is_some_and(|ending| ending == "seg"));
@@ -161,7 +162,7 @@ fn flip_bits(chunks: &Path, random: &mut StdRng) -> usize {
 }
 
 fn flip_bits_of(segment: &Path, random: &mut StdRng) -> usize {
-    // It may have been rewritten, and removed, since.
+    // Compaction may have removed it since.
     let Ok(file) = File::options().read(true).write(true).open(segment) else { return 0 };
     let len = file.metadata().expect("its length").len();
     let (mut at, mut flipped) = (random.random_range(0..40_000), 0);

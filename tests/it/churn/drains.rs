@@ -1,4 +1,4 @@
-//! Drains in bad company: with crashes of the leader, with other drains, and where they cannot be done.
+//! Drains under adverse conditions: with crashes of the leader, with other drains, and where they are impossible.
 
 use std::{fs, time::Duration};
 
@@ -10,13 +10,13 @@ use super::{
     slow::{random, wait_three_copies},
 };
 
-/// A stalled drain is given up after a minute, and a vote that cannot be given up after another.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// A drain is refused after a minute without progress, or after another one in which it cannot give up its vote.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(180);
 
 impl Scene {
-    /// Something to hand over, so that a drain takes its time.
+    /// Stores some data to hand over, so that a drain takes a while.
     #[track_caller]
-    pub(super) fn weigh_down(&self, mib: usize) {
+    pub(super) fn store_mib(&self, mib: usize) {
         fs::write(self.mounts[0].join(format!("weight-{mib}")), tree::bytes(9, mib << 20)).unwrap();
     }
 
@@ -29,7 +29,7 @@ impl Scene {
         });
     }
 
-    /// A drain that the node refuses; why. It goes on serving, and so does the ring.
+    /// Begins a drain that the node must refuse; returns the reason. The node and the ring continue to serve.
     #[track_caller]
     fn refused(&self, node: usize) -> String {
         self.begin_drain(node);
@@ -44,19 +44,19 @@ impl Scene {
         self.load.progress(10);
     }
 
-    /// All are asked to leave in the same moment; they go one after the other.
+    /// Begins all drains at the same moment, and waits until all nodes have left.
     #[track_caller]
     pub(super) fn drain_at_once(&mut self, nodes: impl IntoIterator<Item = usize> + Clone) {
         nodes.clone().into_iter().for_each(|node| self.begin_drain(node));
         nodes.into_iter().for_each(|node| self.drained(node));
-        self.whole_again();
+        self.wait_recovered();
     }
 }
 
 #[track_caller]
 fn wait_refused(lab: &Lab, node: usize) -> String {
     let mut reason = String::new();
-    wait_for("the drain is refused", PATIENCE, || match lab.drain_phase(node)? {
+    wait_for("the drain is refused", REFUSAL_DEADLINE, || match lab.drain_phase(node)? {
         (phase, why) if phase == "refused" => {
             reason = why;
             Ok(())
@@ -72,35 +72,35 @@ fn wait_refused(lab: &Lab, node: usize) -> String {
 #[test]
 fn the_leader_dies_while_another_node_drains() {
     let mut scene = Scene::start(5);
-    scene.weigh_down(16);
+    scene.store_mib(16);
     let leader = scene.lab.leader();
     let node = (0..5).find(|node| *node != leader).expect("there are five");
     scene.begin_drain(node);
     scene.crash(leader);
     scene.drained(node);
-    scene.bring_back(leader);
+    scene.restart(leader);
     scene.finish();
 }
 
-/// What it has done by then is not lost: it serves again, and can be drained again.
+/// The restarted node keeps the chunks it had: it serves again, and can be drained again.
 #[test]
 fn the_leader_dies_while_it_drains() {
     let mut scene = Scene::start(4);
-    scene.weigh_down(16);
+    scene.store_mib(16);
     let leader = scene.lab.leader();
     scene.begin_drain(leader);
     scene.crash(leader);
-    scene.bring_back(leader);
+    scene.restart(leader);
     scene.begin_drain(leader);
     scene.drained(leader);
-    scene.whole_again();
+    scene.wait_recovered();
     scene.finish();
 }
 
 #[test]
 fn two_of_five_drain_at_once() {
     let mut scene = Scene::start(5);
-    scene.weigh_down(16);
+    scene.store_mib(16);
     let leader = scene.lab.leader();
     let other = (0..5).find(|node| *node != leader).expect("there are five");
     scene.drain_at_once([leader, other]);
@@ -110,41 +110,41 @@ fn two_of_five_drain_at_once() {
 #[test]
 fn a_drain_without_room_elsewhere_says_so_and_is_done_later() {
     let mut scene = Scene::in_lab(Lab::start_on_disks(4, Disk::Memory(1024)));
-    scene.weigh_down(16);
-    // All chunks keep away from the last 64 MiB.
+    scene.store_mib(16);
+    // Chunks never take the last 64 MiB of a disk.
     scene.lab.fill_disk(3, 64 << 20);
     let reason = scene.refused(1);
     assert!(reason.contains(&scene.lab.ip(3).to_string()) && reason.contains("MiB free"), "{reason}");
     scene.lab.empty_disk(3);
     scene.begin_drain(1);
     scene.drained(1);
-    scene.whole_again();
+    scene.wait_recovered();
     scene.finish();
 }
 
-/// A node leaves, and the leader dies at any moment of that; five times. Then the leader itself leaves, and dies.
+/// A node drains and the leader dies at a random moment, alternating with drains of the leader that dies itself.
 #[test]
 #[ignore = "slow: ten drains, each with a crash of the leader; SLOW_TESTS=1 tests/check.sh runs it"]
 fn the_leader_dies_at_any_moment_of_a_drain() {
     let (mut random, mut scene) = (random(), Scene::start(5));
-    scene.weigh_down(64);
+    scene.store_mib(64);
     for round in 0..10 {
         let leader = scene.lab.leader();
         let others: Vec<_> = scene.lab.live().into_iter().filter(|node| *node != leader).collect();
         let node = if round % 2 == 0 { others[random.random_range(0..others.len())] } else { leader };
         scene.begin_drain(node);
-        scene.load.go_on(Duration::from_millis(random.random_range(0..4_000)));
+        scene.load.run_for(Duration::from_millis(random.random_range(0..4_000)));
         let phase = scene.lab.drain_phase(node);
         eprintln!("round {round}: the leader dies while node {} is {phase:?}", node + 1);
         if node == leader && phase.is_ok_and(|(phase, _)| phase == "left") {
             scene.drained(node);
         } else if node == leader {
             scene.crash(leader);
-            scene.bring_back(leader);
+            scene.restart(leader);
         } else {
             scene.crash(leader);
             scene.drained(node);
-            scene.bring_back(leader);
+            scene.restart(leader);
         }
         scene.grow(5);
         wait_three_copies(&scene.lab);
@@ -156,12 +156,12 @@ fn the_leader_dies_at_any_moment_of_a_drain() {
 #[ignore = "slow: eight nodes, five drains; SLOW_TESTS=1 tests/check.sh runs it"]
 fn five_of_eight_drain_at_once() {
     let mut scene = Scene::start(8);
-    scene.weigh_down(64);
+    scene.store_mib(64);
     scene.drain_at_once(0..5);
     scene.finish();
 }
 
-/// Of the voters only one is left. What was stored is there when the others are back, and then the drain is done.
+/// Only one voter is left. When the others are back, the stored file is intact and the drain succeeds.
 #[test]
 #[ignore = "slow: the drain gives up after a minute or two; SLOW_TESTS=1 tests/check.sh runs it"]
 fn a_drain_without_a_majority_says_so_and_is_done_later() {

@@ -1,4 +1,4 @@
-//! Joins in bad company: the joining node dies at any moment of it, or one that fills it does.
+//! Joins under adverse conditions: the joining node dies at a random moment, or a node that fills it does.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use super::{
 };
 
 impl Scene {
-    /// So many nodes begin to join in the same moment.
+    /// `count` nodes begin to join at the same moment.
     #[track_caller]
     pub(super) fn join_at_once(&mut self, count: usize) {
         for _ in 0..count {
             self.lab.begin_add();
         }
-        self.whole_again();
+        self.wait_recovered();
     }
 }
 
-/// It dies at any moment between its first step and its being filled, and is started again with what it has by then.
+/// The joining node dies at a random moment before it is filled, and is started again with the data it has by then.
 #[test]
 #[ignore = "slow: twelve crashes in four joins; SLOW_TESTS=1 tests/check.sh runs it"]
 fn nodes_crash_while_they_join() {
@@ -28,7 +28,7 @@ fn nodes_crash_while_they_join() {
     for _ in 0..4 {
         let node = scene.lab.begin_add();
         for _ in 0..3 {
-            scene.load.go_on(Duration::from_millis(random.random_range(0..1_500)));
+            scene.load.run_for(Duration::from_millis(random.random_range(0..1_500)));
             scene.lab.kill(node);
             scene.lab.start_node(node);
         }
@@ -39,20 +39,20 @@ fn nodes_crash_while_they_join() {
     scene.finish();
 }
 
-/// Any other node dies while one joins: its owner, who fills it, whom it joins through, the leader first of all.
+/// Another node dies while one joins: first the leader, then random ones, among them those that fill the new node.
 #[test]
 #[ignore = "slow: four joins, each with a crash; SLOW_TESTS=1 tests/check.sh runs it"]
 fn others_crash_while_a_node_joins() {
     let (mut random, mut scene) = (random(), Scene::start(4));
-    scene.weigh_down(64);
+    scene.store_mib(64);
     for round in 0..4 {
         let leader = scene.lab.leader();
         let others = scene.lab.live();
         scene.lab.begin_add();
-        scene.load.go_on(Duration::from_millis(random.random_range(0..2_000)));
+        scene.load.run_for(Duration::from_millis(random.random_range(0..2_000)));
         let victim = if round == 0 { leader } else { others[random.random_range(0..others.len())] };
         scene.crash(victim);
-        scene.bring_back(victim);
+        scene.restart(victim);
         wait_three_copies(&scene.lab);
     }
     scene.finish();

@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{SECONDS, Scene};
 
-/// Seeds are printed, so that a failure can be run again.
+/// Prints its seed, so that a failure can be reproduced.
 pub(super) fn random() -> StdRng {
     let seed = std::env::var("CHORDFS_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
@@ -20,7 +20,7 @@ pub(super) fn random() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// Ten minutes of `kill -9` and restart, at any moment of a node's life after it was ready once.
+/// Kills (`kill -9`) and restarts random nodes for ten minutes.
 #[test]
 #[ignore = "slow: ten minutes of random crashes; SLOW_TESTS=1 tests/check.sh runs it"]
 fn random_crashes_for_ten_minutes() {
@@ -31,8 +31,8 @@ fn random_crashes_for_ten_minutes() {
     while Instant::now() < end {
         let victim = random.random_range(0..5);
         scene.lab.kill(victim);
-        scene.load.go_on(Duration::from_millis(random.random_range(0..6_000)));
-        scene.bring_back(victim);
+        scene.load.run_for(Duration::from_millis(random.random_range(0..6_000)));
+        scene.restart(victim);
         wait_three_copies(&scene.lab);
         crashes += 1;
     }
@@ -40,7 +40,7 @@ fn random_crashes_for_ten_minutes() {
     scene.finish();
 }
 
-/// Two of three holders of a third of all chunks are gone in the same moment. The voters keep their majority.
+/// Two of three holders of many chunks die at the same moment. The voters keep their majority.
 #[test]
 #[ignore = "slow: a ring of five is repaired after two crashes; SLOW_TESTS=1 tests/check.sh runs it"]
 fn two_neighbours_crash_at_once() {
@@ -78,8 +78,8 @@ fn a_ring_grows_to_ten_and_shrinks_to_three() {
     scene.finish();
 }
 
-/// Every chunk of every file has three holders. Workers go on meanwhile, so the lists of the nodes are of different moments:
-/// a chunk counts as missing if it stays so.
+/// Waits until every chunk has three holders. The load continues, so the nodes are listed at different moments: a chunk
+/// counts as missing if two rounds in a row lack a copy.
 pub(super) fn wait_three_copies(lab: &Lab) {
     let mut missing: Option<HashSet<_>> = None;
     wait_for("every chunk has three holders", SECONDS(120), || {
@@ -122,7 +122,7 @@ fn a_node_is_stopped_for_twenty_seconds() {
     scene.finish();
 }
 
-/// In a ring of three nobody can take a seat: both other voters are needed for every change.
+/// In a ring of three no voter can be replaced: both other voters are needed for every change.
 #[test]
 #[ignore = "slow: three faults of up to forty seconds; SLOW_TESTS=1 tests/check.sh runs it"]
 fn the_leader_of_three_is_stopped_and_cut_off() {
@@ -133,14 +133,14 @@ fn the_leader_of_three_is_stopped_and_cut_off() {
     scene.cut(leader, SECONDS(40));
     let leader = scene.lab.leader();
     scene.lab.kill(leader);
-    scene.load.go_on(SECONDS(40));
+    scene.load.run_for(SECONDS(40));
     scene.load.progress(10);
-    scene.bring_back(leader);
+    scene.restart(leader);
     scene.finish();
 }
 
-/// The larger side has the majority of the voters and goes on. On the smaller side, which has the leader until then, each
-/// attempt ends with an error, and nothing of it is there afterwards.
+/// The larger side has the majority of the voters and continues. On the smaller side, which has the leader at first, each
+/// change fails with an error and leaves no trace afterwards.
 #[test]
 #[ignore = "slow: mounts wait for their deadlines in a split network; SLOW_TESTS=1 tests/check.sh runs it"]
 fn a_split_of_two_and_three() {
@@ -182,8 +182,8 @@ type Attempt = Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;
 
 const REFUSED: [&str; 5] = ["create", "mkdir", "rename", "remove", "overwrite"];
 
-/// Each kind of change, once, at the same time: each takes as long as the deadline of the mount, or two where the kernel
-/// looks the name up before. Each has a folder of its own: the kernel makes one change of a folder after the other.
+/// Attempts each kind of change once, all at the same time: each takes as long as the deadline of the mount, or twice as
+/// long where the kernel looks the name up first. Each has a folder of its own: the kernel serialises changes of a folder.
 fn nothing_is_accepted(mount: &TempMount) {
     let began = Instant::now();
     let attempts = REFUSED.map(|name| {
@@ -226,15 +226,15 @@ fn a_thousand_operations_while_a_node_dies_twice() {
     eprintln!("{calm:.2?} undisturbed, {disturbed:.2?} disturbed: {:.3} times", disturbed.div_duration_f64(calm));
 }
 
-/// 500 files written, synced and closed, each read and compared through the same mount. None may fail.
+/// Writes and closes 500 files, and reads and compares each through the same mount. No operation may fail.
 fn thousand(mount: &Path, name: &str, mut before: impl FnMut(u32)) -> Duration {
     let (record, began) = (Record::alone("thousand"), Instant::now());
     for round in 0..500 {
         let (path, contents) = (mount.join(format!("{name}-{round}")), tree::bytes(round.into(), 40_000));
         before(2 * round);
-        show_if_slow(2 * round, || record.attempt("write", &path, || fs::write(&path, &contents)));
+        report_if_slow(2 * round, || record.attempt("write", &path, || fs::write(&path, &contents)));
         before(2 * round + 1);
-        let found = show_if_slow(2 * round + 1, || record.attempt("read", &path, || fs::read(&path)));
+        let found = report_if_slow(2 * round + 1, || record.attempt("read", &path, || fs::read(&path)));
         if found.is_some_and(|found| found != contents) {
             record.wrong("read", &path, "it is not what was written".into());
         }
@@ -244,8 +244,8 @@ fn thousand(mount: &Path, name: &str, mut before: impl FnMut(u32)) -> Duration {
     began.elapsed()
 }
 
-/// For whoever looks for where the time went.
-fn show_if_slow<T>(operation: u32, work: impl FnOnce() -> T) -> T {
+/// Prints a slow operation, to help find where the time went.
+fn report_if_slow<T>(operation: u32, work: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let done = work();
     if began.elapsed() > Duration::from_millis(100) {

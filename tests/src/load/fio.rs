@@ -1,5 +1,5 @@
-//! fio's verified random writes: a program that is not ours, with its own idea of what a file must hold. It writes and
-//! checks through the own mount, then a second run checks the closed file through the other one. The same file is written
+//! fio's verified random writes: an independent program with its own model of a file's contents. It writes and checks
+//! through its own mount, then a second run checks the closed file through the other one. The same file is written
 //! again and again, in blocks from 512 bytes to 64 KiB, so most rounds lay new bytes over old chunks.
 
 use std::{
@@ -10,7 +10,8 @@ use std::{
 
 use super::{FinalCheck, Mounts, Record};
 
-/// What a run counts as. It writes, or reads, some eighty blocks; whoever waits for progress should not wait for fio alone.
+/// Operations that a run counts as. It writes or reads some eighty blocks; waiting for progress should not mean waiting
+/// for fio alone.
 const RUN_OPERATIONS: u64 = 16;
 
 pub(super) struct Fio {
@@ -40,7 +41,7 @@ impl Fio {
             if self.one_round(record, &job).is_some() {
                 last = Some(job);
             } else {
-                // What the old one holds is open.
+                // The contents of the old file are uncertain.
                 (last, file) = (None, file + 1);
             }
         }

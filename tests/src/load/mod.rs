@@ -1,9 +1,10 @@
-//! Verified load: programs that work in two mounts all the time, compare every byte that they read with what must be there,
-//! and write down each operation that failed. What a test does to the ring meanwhile is its own affair.
+//! Verified load: programs that work in two mounts all the time, compare every byte they read with what must be there,
+//! and record each operation that fails, while a test disturbs the ring.
 //!
-//! Each worker is a file: `overwrites` (one big file, random ranges, fsync), `fio` (the same by a program of others), `trees`
-//! (a tree copied and compared) and `names` (exclusive creation and renames, from both mounts at once). A worker goes on after a failure, with new files
-//! where the failure left open what the old ones hold; so a report counts what failed, not only the first.
+//! Each worker is a file: `overwrites` (one big file, random ranges, fsync), `fio` (random writes by an independent
+//! program), `trees` (a tree copied and compared) and `names` (exclusive creation and renames, from both mounts at once).
+//! A worker continues after a failure, with new files if the contents of the old ones are uncertain; so a report counts
+//! all failures, not only the first.
 
 mod fio;
 mod names;
@@ -28,11 +29,11 @@ use self::{fio::Fio, names::Names, overwrites::Overwrites, record::Log, trees::T
 struct Mounts {
     own: PathBuf,
     other: PathBuf,
-    /// Sets the files of one worker apart from those of the others of its kind.
+    /// Distinguishes the files of this worker from those of the other one of its kind.
     label: char,
 }
 
-/// Checks what a worker has left behind, through a mount that has nothing cached.
+/// Checks a worker's files at the end, through a mount that has nothing cached.
 type FinalCheck = Box<dyn FnOnce(&Record, &Path) + Send>;
 
 pub struct Load {
@@ -60,7 +61,7 @@ impl Load {
         Self { log, workers }
     }
 
-    /// Waits until each worker has done `count` more operations; panics when one fails or comes to a stop.
+    /// Waits until each worker has done `count` more operations; panics if one fails or stops.
     #[track_caller]
     pub fn progress(&self, count: u64) {
         let before = self.log.counts();
@@ -71,11 +72,11 @@ impl Load {
         });
     }
 
-    /// Goes on for that time, and panics as soon as something fails.
+    /// Lets the load run for that time, and panics as soon as an operation fails.
     #[track_caller]
-    pub fn go_on(&self, time: Duration) {
+    pub fn run_for(&self, time: Duration) {
         let end = std::time::Instant::now() + time;
-        wait_for("the load goes on", time + Duration::from_secs(1), || {
+        wait_for("the load runs", time + Duration::from_secs(1), || {
             self.log.report().assert_clean();
             if std::time::Instant::now() >= end { Ok(()) } else { Err("not yet".into()) }
         });
@@ -85,7 +86,7 @@ impl Load {
         self.log.report()
     }
 
-    /// Ends all workers and checks everything that they have left, through `fresh`.
+    /// Ends all workers and checks all their files through `fresh`.
     #[track_caller]
     pub fn finish(mut self, fresh: &Path) -> Report {
         self.log.stop();

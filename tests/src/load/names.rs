@@ -1,6 +1,6 @@
 //! Exclusive creation and renames, from two mounts at the same moment. Of two creators of a name one wins, and of two
-//! renames of it one: the history of who won is compared with what lies there in the end, so nothing may be lost, doubled
-//! or done again.
+//! renames of it one: the history of the winners is compared with the files at the end, so no operation may be lost or
+//! done twice.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ const ROUNDS: u32 = 200;
 
 pub(super) struct Names {
     mounts: [PathBuf; 2],
-    /// What must be there, by path below the mount: who created it.
+    /// The files that must exist, by path below the mount, with their contents, which name the creator.
     history: BTreeMap<PathBuf, String>,
     /// Folders in which all operations succeeded, so that all their names are in the history.
     known: Vec<PathBuf>,
@@ -42,7 +42,7 @@ impl Names {
         Box::new(move |record, fresh| self.check(record, fresh))
     }
 
-    /// Did all operations in it succeed?
+    /// Returns whether all operations in the folder succeeded.
     fn fill(&mut self, record: &Record, folder: &Path) -> bool {
         let mut all = true;
         for round in 0..ROUNDS {
@@ -67,7 +67,7 @@ impl Names {
         Some(())
     }
 
-    /// Both mounts do it at once. The one that won; None if one failed, or not exactly one won.
+    /// Runs `work` in both mounts at once. Returns the winner; None if one failed, or not exactly one won.
     fn race(
         &self,
         record: &Record,
@@ -109,13 +109,13 @@ impl Names {
         }
     }
 
-    /// Nothing lies there that nobody put there.
+    /// Checks that the folder contains no other names.
     fn check_folder(&self, record: &Record, mount: &Path, folder: &Path) {
         let path = mount.join(folder);
         let Some(found) = record.attempt("readdir at the end", &path, || names_in(&path)) else { return };
         for name in found.iter().map(|name| folder.join(name)) {
             if !self.history.contains_key(&name) {
-                record.wrong("readdir at the end", &mount.join(&name), "nobody moved it here".into());
+                record.wrong("readdir at the end", &mount.join(&name), "no worker moved it here".into());
             }
         }
     }

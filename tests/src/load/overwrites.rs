@@ -1,6 +1,6 @@
 //! Random overwrites with fsync, read back and compared, byte by byte, through the own mount and, once closed, through the
-//! other one. Every 16 bytes say which write of which file they come from and where they belong, so a wrong byte tells
-//! whether it is old, zero or a stranger.
+//! other one. Every 16 bytes are stamped with their file, their write and their offset, so a wrong byte shows
+//! whether it is old, zero or from another file.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use super::{FinalCheck, Mounts, Record};
 
 const STAMP: usize = 16;
-/// Files that are left alone for the final check; older ones are removed.
+/// Files that are kept for the final check; older ones are removed.
 const KEPT: usize = 3;
 
 pub(super) struct Overwrites {
@@ -24,7 +24,7 @@ pub(super) struct Overwrites {
     finished: VecDeque<Model>,
 }
 
-/// What a file must hold.
+/// The contents that a file must have.
 #[derive(Clone)]
 struct Model {
     name: String,
@@ -58,7 +58,7 @@ impl Overwrites {
         })
     }
 
-    /// None: an operation failed, and what the file holds is open.
+    /// None: an operation failed, and the contents of the file are uncertain.
     fn one_file(&mut self, record: &Record, model: &mut Model) -> Option<()> {
         let path = self.mounts.own.join(&model.name);
         let stamps = self.random.random_range(4_000..100_000);

@@ -1,4 +1,4 @@
-//! What the workers did, and what of it failed: with errno, path and time, so that it can be found in a node's log.
+//! The operations of the workers, and their failures with errno, path and time, so that they can be found in a node's log.
 
 use std::{
     fmt, io,
@@ -80,7 +80,7 @@ impl Log {
 
     pub(super) fn record(self: &Arc<Self>, worker: &'static str) -> Record {
         let done = Arc::new(AtomicU64::new(0));
-        self.counts.lock().expect("nobody panics with it").push(done.clone());
+        self.counts.lock().expect("no thread panics while it holds the lock").push(done.clone());
         Record { log: self.clone(), worker, done }
     }
 
@@ -90,12 +90,12 @@ impl Log {
 
     /// Operations of each worker, in the order in which they started.
     pub(super) fn counts(&self) -> Vec<u64> {
-        let counts = self.counts.lock().expect("nobody panics with it");
+        let counts = self.counts.lock().expect("no thread panics while it holds the lock");
         counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 
     pub(super) fn report(&self) -> Report {
-        let rest = self.rest.lock().expect("nobody panics with it").clone();
+        let rest = self.rest.lock().expect("no thread panics while it holds the lock").clone();
         Report { operations: self.counts().iter().sum(), ..rest }
     }
 }
@@ -155,7 +155,7 @@ impl Record {
     }
 
     fn note_time(&self, operation: &str, path: &Path, took: Duration) {
-        let mut rest = self.log.rest.lock().expect("nobody panics with it");
+        let mut rest = self.log.rest.lock().expect("no thread panics while it holds the lock");
         if rest.slowest.as_ref().is_none_or(|(longest, _)| took > *longest) {
             rest.slowest = Some((took, format!("{}: {operation} {}", self.worker, path.display())));
         }
@@ -164,6 +164,6 @@ impl Record {
     fn fail(&self, operation: &'static str, path: &Path, took: Duration, errno: Option<i32>, why: String) {
         let (worker, path, at) = (self.worker, path.to_owned(), SystemTime::now());
         let failure = Failure { worker, operation, path, at, took, errno, why };
-        self.log.rest.lock().expect("nobody panics with it").failures.push(failure);
+        self.log.rest.lock().expect("no thread panics while it holds the lock").failures.push(failure);
     }
 }

@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use super::{FinalCheck, Mounts, Record, overwrites::close};
 use crate::tree;
 
-enum Entry {
+enum TreeEntry {
     Folder,
     File(Vec<u8>),
     Link(PathBuf),
@@ -21,8 +21,8 @@ enum Entry {
 
 pub(super) struct Trees {
     mounts: Mounts,
-    /// By path below the tree's top, folders before what is in them.
-    entries: Vec<(PathBuf, Entry)>,
+    /// By path below the top of the tree, folders before their contents.
+    entries: Vec<(PathBuf, TreeEntry)>,
 }
 
 impl Trees {
@@ -30,13 +30,14 @@ impl Trees {
     pub fn new(mounts: Mounts, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let folders = ["", "src", "src/deep", "src/deep/er", "empty"];
-        let mut entries: Vec<_> = folders.iter().map(|folder| (PathBuf::from(folder), Entry::Folder)).collect();
+        let mut entries: Vec<_> = folders.iter().map(|folder| (PathBuf::from(folder), TreeEntry::Folder)).collect();
         for file in 0..24_u64 {
             let ceiling = if file % 8 == 7 { 300_000 } else { 9_000 };
             let contents = tree::bytes(seed ^ file << 32, random.random_range(0..ceiling));
-            entries.push((Path::new(folders[file as usize % 4]).join(format!("file-{file}")), Entry::File(contents)));
+            entries
+                .push((Path::new(folders[file as usize % 4]).join(format!("file-{file}")), TreeEntry::File(contents)));
         }
-        entries.push(("src/link".into(), Entry::Link("../file-0".into())));
+        entries.push(("src/link".into(), TreeEntry::Link("../file-0".into())));
         Self { mounts, entries }
     }
 
@@ -49,7 +50,7 @@ impl Trees {
             let name = format!("tree-{}-{round}", self.mounts.label);
             if self.one_round(record, &name).is_some() {
                 let moved = format!("moved-{name}");
-                // What failed to be removed is in the record.
+                // A failed removal is in the record.
                 last.replace(moved).map(|old| self.remove(record, &self.mounts.own.join(old)));
             }
         }
@@ -71,9 +72,9 @@ impl Trees {
         for (name, entry) in &self.entries {
             let path = top.join(name);
             match entry {
-                Entry::Folder => record.attempt("mkdir", &path, || fs::create_dir(&path))?,
-                Entry::File(contents) => record.attempt("copy", &path, || write_file(&path, contents))?,
-                Entry::Link(to) => record.attempt("symlink", &path, || symlink(to, &path))?,
+                TreeEntry::Folder => record.attempt("mkdir", &path, || fs::create_dir(&path))?,
+                TreeEntry::File(contents) => record.attempt("copy", &path, || write_file(&path, contents))?,
+                TreeEntry::Link(to) => record.attempt("symlink", &path, || symlink(to, &path))?,
             }
         }
         Some(())
@@ -83,9 +84,9 @@ impl Trees {
         for (name, entry) in &self.entries {
             let path = top.join(name);
             let is_right = match entry {
-                Entry::Folder => self.compare_folder(record, &path, name)?,
-                Entry::File(contents) => record.attempt("read", &path, || fs::read(&path))? == *contents,
-                Entry::Link(to) => record.attempt("readlink", &path, || fs::read_link(&path))? == *to,
+                TreeEntry::Folder => self.compare_folder(record, &path, name)?,
+                TreeEntry::File(contents) => record.attempt("read", &path, || fs::read(&path))? == *contents,
+                TreeEntry::Link(to) => record.attempt("readlink", &path, || fs::read_link(&path))? == *to,
             };
             if !is_right {
                 record.wrong("compare", &path, "it is not what was copied".into());
@@ -109,7 +110,7 @@ impl Trees {
             // The top's own name must not end in a slash.
             let path = if name == Path::new("") { top.to_owned() } else { top.join(name) };
             match entry {
-                Entry::Folder => record.attempt("rmdir", &path, || fs::remove_dir(&path))?,
+                TreeEntry::Folder => record.attempt("rmdir", &path, || fs::remove_dir(&path))?,
                 _ => record.attempt("remove", &path, || fs::remove_file(&path))?,
             }
         }

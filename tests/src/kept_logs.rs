@@ -1,14 +1,14 @@
-//! Logs that outlive a failed test: their ends on stderr. With the folder CHORDFS_TEST_KEEP set, the whole of them is in
-//! there, also after a success.
+//! Logs that outlive a failed test: the end of each is printed on stderr. If CHORDFS_TEST_KEEP names a folder, the whole
+//! logs are written to it, after a success as well.
 
 use std::{fs, path::Path};
 
-/// Whether a test that ends now is to leave its logs.
-pub fn is_wanted() -> bool {
+/// Whether a test that ends now must leave its logs.
+pub fn are_wanted() -> bool {
     std::thread::panicking() || std::env::var_os("CHORDFS_TEST_KEEP").is_some()
 }
 
-/// To be called where that is wanted. `name` is unique in the test process.
+/// Prints the end of a log and keeps the whole one. `name` is unique in the test process.
 pub fn show(what: &str, log: &Path, name: &str) {
     let text = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
     let tail: Vec<_> = text.lines().rev().take(40).collect();
