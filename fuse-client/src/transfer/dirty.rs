@@ -23,6 +23,10 @@ pub struct DirtyBytes {
 }
 
 impl DirtyBytes {
+    pub const fn new() -> Self {
+        Self { segments: BTreeMap::new(), bytes: 0 }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }

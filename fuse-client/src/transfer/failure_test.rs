@@ -55,14 +55,14 @@ fn what_landed_since_a_failed_commit_began_stays() {
             let file = file.clone();
             async move { file.commit(Durability::Memory).await }
         });
-        until("the seal", || file.state.lock().committing).await;
+        until("the seal", || file.state.lock().is_committing()).await;
         write(&file, 8192, &[2; 4096]).await.unwrap();
         // The first chunk, the second program's, and then the partly written one, which fails.
         world.put_gate.add_permits(1);
-        until("the second upload", || file.state.lock().next_upload == 2).await;
+        until("the second upload", || file.state.lock().uploads_started() == 2).await;
         world.change_failures.lock().push((FsError::NoSpace, false));
         world.put_gate.add_permits(1);
-        until("the second upload's uploading", || file.state.lock().stored.get(3).is_some()).await;
+        until("the second upload's uploading", || file.state.lock().is_stored(3)).await;
         world.put_gate.add_permits(1000);
         assert_eq!(committing.await.unwrap(), Err(FsError::NoSpace));
         assert_eq!(file.commit(Durability::Memory).await.unwrap().unwrap().size, 3 * 4096);
@@ -177,7 +177,7 @@ fn chunks_of_another_size_are_not_committed() {
         let transfer = world.mount(settings());
         for by_age in [false, true] {
             let file = world.open(&transfer);
-            let chunk_bytes = file.state.lock().attr.chunk_bytes;
+            let chunk_bytes = file.state.lock().attr().chunk_bytes;
             write(&file, 0, &vec![1; 2 * chunk_bytes as usize + 100]).await.unwrap();
             let mut model = vec![9; 3000];
             world.restart(chunk_bytes - 96, &model);

@@ -59,16 +59,14 @@ impl FileData {
 
     /// The feed said that contents changed elsewhere: the extents are fetched again before the next read.
     pub fn invalidate(&self) {
-        let mut state = self.state.lock();
-        state.stale = true;
-        state.invalidations += 1;
+        self.state.lock().invalidate();
     }
 
     /// Size, times, owner and mode as this mount's programs must see them.
     pub fn overlay(&self, attr: &mut Attr) {
         let state = self.state.lock();
-        if state.attr.change > attr.change {
-            (attr.size, attr.mtime) = (state.attr.size, state.attr.mtime);
+        if state.attr().change > attr.change {
+            (attr.size, attr.mtime) = (state.attr().size, state.attr().mtime);
         }
         attr.size = attr.size.max(state.uncommitted_end());
         state.show_uncommitted(attr);

@@ -1,4 +1,4 @@
-//! The mount's data path: write-back, read-ahead, batches in upload.
+//! The mount's data path: write-back, read-ahead, uploads in batches.
 //!
 //! A [`Transfer`] serves one mount, a [`FileData`] one open inode of it. A write is copied into the inode's dirty bytes
 //! and answered; whole chunks leave in runs while the program goes on writing; a commit on close, on fsync, and every few
@@ -14,11 +14,11 @@ mod error_seq;
 mod extents;
 mod fetch;
 mod file;
+mod merge;
 mod read;
 mod read_ahead;
 mod set_attr;
 mod state;
-mod unanswered;
 mod unsynced;
 mod upload;
 

@@ -35,7 +35,7 @@ impl FileData {
     pub fn try_read(self: &Arc<Self>, offset: u64, len: u32) -> Option<Vec<u8>> {
         let mut state = self.state.lock();
         let range = readable(&state, offset, len);
-        if state.stale || state.first_unknown(state.chunks_of(range.clone())).is_some() {
+        if state.is_stale() || state.first_unknown(state.chunks_of(range.clone())).is_some() {
             return None;
         }
         let plan = self.plan(&state, range.clone(), &HashMap::new()).ok()?;
@@ -74,7 +74,7 @@ impl FileData {
                         return Ok(bytes);
                     }
                     Err(missing) => {
-                        let pending = self.transfer.fetcher.start(&state.attr.file, &missing, state.chunk_bytes());
+                        let pending = self.transfer.fetcher.start(&state.attr().file, &missing, state.chunk_bytes());
                         (pending, missing, ahead)
                     }
                 }
@@ -97,7 +97,7 @@ impl FileData {
     /// told nothing of what others had changed until then.
     pub(super) async fn refetch(&self) -> Result<(), FsError> {
         for _ in 0..PLANS {
-            let before = self.state.lock().invalidations;
+            let before = self.state.lock().invalidations();
             let (attr, extents, more) = match self.transfer.namespace.query(Query::Open { ino: self.ino }).await? {
                 Answer::Open { attr, extents, more } => (attr, extents, more),
                 other => {
@@ -105,8 +105,7 @@ impl FileData {
                 }
             };
             let mut state = self.state.lock();
-            if state.refresh(&attr, &extents, more) {
-                state.stale &= state.invalidations != before;
+            if state.refetched(&attr, &extents, more, before) {
                 return Ok(());
             }
         }
@@ -119,14 +118,14 @@ impl FileData {
 
     /// Makes the committed versions of these chunks known, as of this call or later.
     pub(super) async fn load_extents(&self, chunks: Range<u64>) -> Result<(), FsError> {
-        if self.state.lock().stale {
+        if self.state.lock().is_stale() {
             self.refetch().await?;
         }
         loop {
             let (from, change) = {
                 let state = self.state.lock();
                 let Some(from) = state.first_unknown(chunks.clone()) else { return Ok(()) };
-                (from, state.attr.change)
+                (from, state.attr().change)
             };
             let (extents, more) = match self.transfer.namespace.query(Query::Extents { ino: self.ino, from }).await? {
                 Answer::Extents { extents, more } => (extents, more),
@@ -135,11 +134,11 @@ impl FileData {
                 }
             };
             let mut state = self.state.lock();
-            if state.attr.change != change {
+            if state.attr().change != change {
                 // A commit of our own, or a newer answer, came between; the page may be older than that.
                 continue;
             }
-            if !state.known.add_page(from, &extents, more) {
+            if !state.add_page(from, &extents, more) {
                 let detail = format!("the namespace has more extents of inode {}, and told none", self.ino.0);
                 return Err(FsError::Internal { detail });
             }
@@ -176,8 +175,7 @@ impl FileData {
         if range.is_empty() {
             return range;
         }
-        let ahead = state.streams.note(range, settings.read_ahead_bytes.min(settings.cache_bytes / 4));
-        ahead.start..ahead.end.min(state.attr.size)
+        state.note_read(range, settings.read_ahead_bytes.min(settings.cache_bytes / 4))
     }
 
     /// Starts fetching a range into the cache; nobody waits for it, and a failure is met again by whoever reads there.
@@ -210,7 +208,7 @@ impl FileData {
             }
         }
         if !ids.is_empty() {
-            self.transfer.fetcher.start(&state.attr.file, &ids, state.chunk_bytes());
+            self.transfer.fetcher.start(&state.attr().file, &ids, state.chunk_bytes());
         }
     }
 }
@@ -224,13 +222,12 @@ fn readable(state: &FileState, offset: u64, len: u32) -> Range<u64> {
 /// Copies the parts together and lays over them what is dirty; without dirt, the lock is given back first.
 fn finish(plan: Plan, state: MutexGuard<'_, FileState>) -> Vec<u8> {
     let start = plan.range.start;
-    if !state.dirty.touches(plan.range.clone()) && !state.sealed.touches(plan.range.clone()) {
+    if !state.touches(plan.range.clone()) {
         drop(state);
         return plan.assemble();
     }
     let mut bytes = plan.assemble();
-    state.sealed.overlay(start, &mut bytes);
-    state.dirty.overlay(start, &mut bytes);
+    state.overlay(start, &mut bytes);
     bytes
 }
 

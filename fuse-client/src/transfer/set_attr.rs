@@ -1,4 +1,4 @@
-//! Changes of attributes of a file whose data may be on its way: they take their turn with its commits.
+//! Changes of attributes of a file whose data may be on its way: they hold the commit lock, as its commits do.
 //!
 //! Truncation to nothing throws away what is not committed; any other first commits it, then stores the chunk in which
 //! the new end falls anew, cut there, so that its bytes cannot come back when the file grows again. A new mtime
@@ -13,7 +13,7 @@ use chordfs_types::{
     namespace::{Attr, Change, ChunkWrite, Extent, Reply, SetAttr, Truncate},
 };
 
-use super::{FileData, commit::unexpected, dirty::DirtyBytes, extents::ExtentMap};
+use super::{FileData, commit::unexpected};
 
 impl FileData {
     /// As `Change::SetAttr`; of `set.truncate` only the size counts, its tail is made here.
@@ -32,16 +32,16 @@ impl FileData {
 
     /// What was put off goes along: sent later, it would undo this.
     async fn set_plain(&self, set: SetAttr) -> Result<Attr, FsError> {
-        let earlier = std::mem::take(&mut self.state.lock().set);
+        let earlier = self.state.lock().take_deferred();
         let sent = self.send(set.over(earlier.clone())).await;
         let mut state = self.state.lock();
         match &sent {
             Ok(attr) => {
-                let size = state.attr.size;
+                let size = state.attr().size;
                 state.adopt(attr, size);
             }
-            // They were answered long ago, whatever became of these.
-            Err(_) => state.put_back_set(earlier),
+            // These were answered long ago, so they do not fail with the others.
+            Err(_) => state.put_back_deferred(earlier),
         }
         drop(state);
         sent
@@ -51,32 +51,24 @@ impl FileData {
         let unstored = {
             let mut state = self.state.lock();
             state.begin_commit(Durability::Memory);
-            std::mem::take(&mut state.sealed)
+            state.take_sealed_bytes()
         };
         // What failed to be stored is thrown away with the rest.
         let _ = self.finish_uploads().await;
         // Emptying the file sets its mtime, so an earlier one counts no more.
-        let set = set.over(SetAttr { mtime: None, ..self.state.lock().sealed_set.clone() });
+        let set = set.over(SetAttr { mtime: None, ..self.state.lock().sealed_attributes() });
         let sent = self.send(SetAttr { truncate: Some(Truncate { size: 0, tail: None }), ..set }).await;
         let mut state = self.state.lock();
         match &sent {
-            Ok(attr) => {
-                (state.sealed, state.stored, state.sealed_mtime) = (DirtyBytes::default(), ExtentMap::default(), None);
-                (state.sealed_set, state.unanswered) = (SetAttr::default(), None);
-                state.known.replace(&[], false);
-                state.adopt(attr, 0);
-            }
-            Err(_) => {
-                let size = state.attr.chunk_bytes;
-                state.sealed.merge_under(unstored, size);
-            }
+            Ok(attr) => state.adopt_emptied(attr),
+            Err(_) => state.put_back_sealed_bytes(unstored),
         }
         sent
     }
 
     async fn cut(&self, set: SetAttr, size: u64) -> Result<Attr, FsError> {
         let give_up_at = Instant::now() + self.transfer.settings.deadline;
-        let (mut refetched_for, mut untold) = (None, false);
+        let (mut refetched_for, mut refetched_end) = (None, false);
         loop {
             let tail = match self.store_tail(size).await {
                 // Perhaps the chunk was replaced and purged meanwhile; if it was not, that is the answer.
@@ -91,12 +83,13 @@ impl FileData {
             match self.send(SetAttr { truncate: Some(truncate), ..set.clone() }).await {
                 Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => self.refetch().await?,
                 // The file is longer than was known, and so there is something to cut.
-                Err(FsError::Invalid { .. }) if tail.is_none() && !std::mem::replace(&mut untold, true) => {
+                Err(FsError::Invalid { .. }) if tail.is_none() && !std::mem::replace(&mut refetched_end, true) => {
                     self.refetch().await?;
                 }
                 Err(error) => return Err(error),
                 Ok(attr) => {
-                    self.adopt_cut(size, tail, &attr);
+                    let tail = tail.map(|tail| Extent { first: tail.index, count: 1, version: tail.version });
+                    self.state.lock().adopt_cut(size, tail, &attr);
                     return Ok(attr);
                 }
             }
@@ -113,8 +106,8 @@ impl FileData {
             let state = self.with_known_bases(&[chunks.start as u32]).await?;
             let keep = size % state.chunk_bytes();
             let index = chunks.start as u32;
-            match state.known.map.get(index) {
-                Some(base) if keep > 0 && size < state.attr.size => (index, keep, base, state.attr.file.clone()),
+            match state.committed_version(index) {
+                Some(base) if keep > 0 && size < state.attr().size => (index, keep, base, state.attr().file.clone()),
                 _ => return Ok(None),
             }
         };
@@ -128,35 +121,21 @@ impl FileData {
 
     fn tail_version(&self, size: u64) -> Option<Version> {
         let state = self.state.lock();
-        state.known.map.get((size / state.chunk_bytes() + 1) as u32)
-    }
-
-    fn adopt_cut(&self, size: u64, tail: Option<ChunkWrite>, attr: &Attr) {
-        let mut state = self.state.lock();
-        if attr.change < state.attr.change {
-            state.stale = true;
-            return;
-        }
-        let beyond = size.div_ceil(state.chunk_bytes()) + 1;
-        state.known.map.remove(beyond..u64::from(u32::MAX) + 1);
-        if let Some(tail) = tail {
-            state.known.set(Extent { first: tail.index, count: 1, version: tail.version });
-        }
-        state.adopt(attr, size);
+        state.committed_version((size / state.chunk_bytes() + 1) as u32)
     }
 
     async fn send(&self, set: SetAttr) -> Result<Attr, FsError> {
         let (times, sets_mtime) = {
             let state = self.state.lock();
-            ((state.mtime, state.sealed_mtime), set.mtime.is_some())
+            (state.write_times(), set.mtime.is_some())
         };
         let attr = match self.transfer.namespace.apply(Change::SetAttr { ino: self.ino, set }).await? {
             Reply::Attr(attr) => attr,
             other => return Err(unexpected("SetAttr", &other)),
         };
         let mut state = self.state.lock();
-        if sets_mtime && (state.mtime, state.sealed_mtime) == times {
-            (state.mtime, state.sealed_mtime) = (None, None);
+        if sets_mtime && state.write_times() == times {
+            state.clear_write_times();
         }
         Ok(attr)
     }

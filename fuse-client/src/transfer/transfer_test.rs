@@ -268,7 +268,7 @@ fn a_failed_fsync_gives_the_data_up_and_a_passing_failure_does_not() {
         world.put_failures.lock().push(FsError::NoReplica { detail: "a node died".into() });
         let data = pattern(5 * MIB as usize, 2);
         write(&file, 0, &data).await.unwrap();
-        until("the failure of a background flush", || file.state.lock().failure.is_some()).await;
+        until("the failure of a background flush", || file.state.lock().failure().is_some()).await;
         file.commit(Durability::Disk).await.unwrap();
         assert!(fresh_read(&world).await == data);
     });

@@ -11,38 +11,33 @@ use chordfs_types::{
 };
 use parking_lot::MutexGuard;
 
-use super::{FileData, state::FileState};
+use super::{
+    FileData,
+    state::{FileState, UploadOrder},
+};
 
 impl FileData {
     /// Starts what may leave now: all whole chunks of a commit under way, else runs of at least `least` bytes.
     pub(super) fn start_uploads(self: &Arc<Self>, state: &mut MutexGuard<'_, FileState>, least: u64) {
         let settings = &self.transfer.settings;
-        while state.uploads.len() < settings.max_uploads {
-            let Some(number) = state.take_upload(least, settings.flush_run_bytes) else { return };
-            let upload = &state.uploads[&number];
-            let durability = if upload.from_sealed { state.durability } else { Durability::Memory };
-            let run = self.clone().run_upload(number, state.attr.file.clone(), upload.chunks.clone(), durability);
-            self.transfer.runtime.spawn(run);
+        while state.upload_count() < settings.max_uploads {
+            let Some(order) = state.take_upload(least, settings.flush_run_bytes) else { return };
+            self.transfer.runtime.spawn(self.clone().run_upload(order));
         }
     }
 
-    /// The ceiling is reached and this file holds most: see that something of it is on its way.
+    /// Starts an upload or a commit, because the ceiling is reached and this file holds most.
     pub(super) fn flush_for_space(self: &Arc<Self>) {
         let mut state = self.state.lock();
         self.start_uploads(&mut state, 1);
-        if state.uploads.is_empty() && !state.committing {
+        if state.upload_count() == 0 && !state.is_committing() {
             drop(state);
             self.transfer.runtime.spawn(self.clone().commit_in_background());
         }
     }
 
-    async fn run_upload(
-        self: Arc<Self>,
-        number: u64,
-        file: FileName,
-        chunks: Vec<(u32, Bytes)>,
-        durability: Durability,
-    ) {
+    async fn run_upload(self: Arc<Self>, order: UploadOrder) {
+        let UploadOrder { number, file, chunks, durability } = order;
         let outcome = self.store(&file, &chunks, durability).await;
         let mut state = self.state.lock();
         match outcome {

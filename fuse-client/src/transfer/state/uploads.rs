@@ -1,0 +1,142 @@
+//! Whole chunks that leave `sealed` or `dirty` for their holders, and arrive there or come back.
+
+use bytes::Bytes;
+use chordfs_types::{
+    chunk::{FileName, Version},
+    chunk_api::Durability,
+    fs_error::FsError,
+};
+
+use super::FileState;
+use crate::transfer::extents::to_extents;
+
+pub struct Upload {
+    /// Ascending.
+    chunks: Vec<(u32, Bytes)>,
+    from_sealed: bool,
+    chunk_bytes: u32,
+}
+
+/// An upload for the one who carries it out.
+pub struct UploadOrder {
+    pub number: u64,
+    pub file: FileName,
+    /// Ascending.
+    pub chunks: Vec<(u32, Bytes)>,
+    pub durability: Durability,
+}
+
+impl Upload {
+    pub(super) fn get(&self, index: u32) -> Option<&Bytes> {
+        let at = self.chunks.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+        Some(&self.chunks[at].1)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.chunks.len() as u64 * u64::from(self.chunk_bytes)
+    }
+
+    pub(super) fn last_index(&self) -> Option<u32> {
+        self.chunks.last().map(|(index, _)| *index)
+    }
+}
+
+impl FileState {
+    pub fn upload_count(&self) -> usize {
+        self.uploads.len()
+    }
+
+    #[cfg(test)]
+    pub fn uploads_started(&self) -> u64 {
+        self.next_upload
+    }
+
+    /// Whether the commit under way waits for an upload.
+    pub fn awaits_uploads(&self) -> bool {
+        self.uploads.iter().any(|(number, upload)| self.is_awaited(*number, upload))
+    }
+
+    fn is_awaited(&self, number: u64, upload: &Upload) -> bool {
+        self.commit.as_ref().is_some_and(|commit| number < commit.first_later_upload || upload.from_sealed)
+    }
+
+    /// Takes the next run of whole chunks out of `sealed`, or else at least `least` bytes out of `dirty`.
+    pub fn take_upload(&mut self, least: u64, most: u64) -> Option<UploadOrder> {
+        if self.failure.is_some() {
+            return None;
+        }
+        let mut chunks = self.take_sealed(most);
+        let from_sealed = !chunks.is_empty();
+        if chunks.is_empty() && self.dirty.held_bytes() >= least.max(self.scan_at) {
+            chunks = self.take_dirty(least, most);
+            self.scan_at = if chunks.is_empty() { self.dirty.held_bytes() + most / 4 } else { 0 };
+        }
+        if chunks.is_empty() {
+            return None;
+        }
+        let number = self.next_upload;
+        self.next_upload += 1;
+        let durability = self.commit.as_ref().filter(|_| from_sealed).map_or(Durability::Memory, |it| it.durability);
+        let order = UploadOrder { number, file: self.attr.file.clone(), chunks: chunks.clone(), durability };
+        self.uploads.insert(number, Upload { chunks, from_sealed, chunk_bytes: self.attr.chunk_bytes });
+        Some(order)
+    }
+
+    fn take_sealed(&mut self, most: u64) -> Vec<(u32, Bytes)> {
+        let uploads = &self.uploads;
+        let uploading = |index: u32| uploads.values().any(|upload| upload.get(index).is_some());
+        match &mut self.commit {
+            Some(commit) if commit.uploads_whole_chunks && !commit.sealed.is_empty() => {
+                commit.sealed.take_whole(self.attr.chunk_bytes, 1, most, uploading)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn take_dirty(&mut self, least: u64, most: u64) -> Vec<(u32, Bytes)> {
+        let size = self.attr.chunk_bytes;
+        let (uploads, commit) = (&self.uploads, &self.commit);
+        let is_blocked = |index: u32| {
+            let start = u64::from(index - 1) * u64::from(size);
+            let range = start..start + u64::from(size);
+            uploads.values().any(|upload| upload.get(index).is_some())
+                || commit.as_ref().is_some_and(|commit| commit.sealed.touches(range))
+        };
+        self.dirty.take_whole(size, least, most, is_blocked)
+    }
+
+    /// The upload's chunks are stored as `version`.
+    pub fn complete_upload(&mut self, number: u64, version: Version) {
+        let Some(upload) = self.uploads.remove(&number) else { return };
+        if upload.chunk_bytes != self.attr.chunk_bytes {
+            return self.put_back(number, upload);
+        }
+        let is_awaited = self.is_awaited(number, &upload);
+        for extent in to_extents(upload.chunks.iter().map(|(index, _)| (*index, version))).iter() {
+            self.stored.insert(extent);
+            if let Some(commit) = self.commit.as_mut().filter(|_| !is_awaited) {
+                commit.newer.insert(extent);
+            }
+        }
+    }
+
+    pub fn fail_upload(&mut self, number: u64, error: FsError) {
+        if let Some(upload) = self.uploads.remove(&number) {
+            self.put_back(number, upload);
+        }
+        self.failure = Some(error);
+    }
+
+    /// The bytes of an upload that a commit under way waits for go back below `sealed`, all others below `dirty`.
+    fn put_back(&mut self, number: u64, upload: Upload) {
+        let size = upload.chunk_bytes;
+        let is_awaited = self.is_awaited(number, &upload);
+        let layer = match &mut self.commit {
+            Some(commit) if is_awaited => &mut commit.sealed,
+            _ => &mut self.dirty,
+        };
+        for (index, data) in upload.chunks {
+            layer.put_under(u64::from(index - 1) * u64::from(size), &data, size);
+        }
+    }
+}
