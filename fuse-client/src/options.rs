@@ -6,6 +6,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
+use chordfs_types::byte_size;
 use clap::Parser;
 use fuser::MountOption;
 
@@ -269,19 +270,8 @@ fn is_for_others(name: &str) -> bool {
 }
 
 fn size(name: &str, value: &str, least: u64) -> Result<u64, MountError> {
-    let wrong = || MountError::usage(format!("{name}={value}: not a size such as 256M"));
-    let (digits, unit) = match value.find(|c: char| !c.is_ascii_digit()) {
-        Some(at) => value.split_at(at),
-        None => (value, ""),
-    };
-    let scale: u64 = match unit.to_ascii_uppercase().as_str() {
-        "" => 1,
-        "K" | "KIB" => 1 << 10,
-        "M" | "MIB" => MIB,
-        "G" | "GIB" => 1 << 30,
-        _ => return Err(wrong()),
-    };
-    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)).ok_or_else(wrong)?;
+    let wrong = |_| MountError::usage(format!("{name}={value}: not a size such as 256M"));
+    let bytes = byte_size::parse(value).map_err(wrong)?;
     if bytes < least {
         return Err(MountError::usage(format!("{name}={value}: at least {}M are needed", least / MIB)));
     }

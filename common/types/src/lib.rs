@@ -4,6 +4,7 @@
 //! Nothing here waits, reads a clock or opens a socket, so the pure crates can stand on it, and none of it needs a runtime.
 
 pub mod admin;
+pub mod byte_size;
 pub mod chunk;
 pub mod chunk_api;
 pub mod compare_api;

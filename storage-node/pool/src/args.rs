@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use chordfs_types::{duration, rate_limit::RateLimit};
+use chordfs_types::{byte_size, duration};
 use clap::Args;
 
 use super::{
@@ -94,8 +94,7 @@ const MIN_CAPACITY: u64 = 16 << 20;
 
 fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no size: a number of bytes as in 512M or 20G, at least 16M");
-    let bytes = text.parse::<RateLimit>().map_err(|_| wrong())?.0;
-    bytes.filter(|bytes| *bytes >= MIN_CAPACITY).ok_or_else(wrong)
+    byte_size::parse(text).ok().filter(|bytes| *bytes >= MIN_CAPACITY).ok_or_else(wrong)
 }
 
 #[cfg(test)]
