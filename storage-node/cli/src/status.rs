@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use anyhow::Context;
 use chordfs_types::{
-    admin::{DrainPhase, DrainStatus, Flow, NodeStatus},
+    admin::{DrainPhase, DrainStatus, NodeStatus, TransferProgress},
     ring_id::{NodeAddress, NodeRef},
 };
 
@@ -71,8 +71,8 @@ fn list(items: &[impl Display]) -> String {
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }
 
-fn flow_of(drain: &DrainStatus) -> Flow {
-    Flow {
+fn flow_of(drain: &DrainStatus) -> TransferProgress {
+    TransferProgress {
         chunks_left: drain.chunks_left,
         bytes_left: drain.bytes_left,
         bytes_per_second: drain.bytes_per_second,
@@ -83,7 +83,7 @@ fn flow_of(drain: &DrainStatus) -> Flow {
 }
 
 /// What is still to be copied: `1200 chunks, 4 MiB left, 64.0 MiB/s, 3 s`.
-fn remaining(flow: &Flow) -> String {
+fn remaining(flow: &TransferProgress) -> String {
     if flow.chunks_left == 0 {
         return "nothing left".to_owned();
     }
@@ -101,8 +101,12 @@ mod tests {
     #[test]
     fn every_label_has_its_line() {
         let node = NodeAddress(([10, 0, 0, 2], 5057).into());
-        let incoming =
-            Flow { chunks_left: 1200, bytes_left: (4 << 20) - 1, bytes_per_second: 64 << 20, ..Flow::default() };
+        let incoming = TransferProgress {
+            chunks_left: 1200,
+            bytes_left: (4 << 20) - 1,
+            bytes_per_second: 64 << 20,
+            ..TransferProgress::default()
+        };
         let status = NodeStatus {
             state: NodeState::Serving,
             neighbours: None,

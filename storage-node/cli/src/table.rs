@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use chordfs_types::admin::{Moving, NodeLine, RingStatus, ScrubWork, State, Work};
+use chordfs_types::admin::{NodeLine, RingNodeState, RingStatus, ScrubWork, TransferWork, Work};
 
 use crate::units::human;
 
@@ -40,13 +40,13 @@ fn row(node: &NodeLine) -> [String; 9] {
     ]
 }
 
-fn state(state: State) -> &'static str {
+fn state(state: RingNodeState) -> &'static str {
     match state {
-        State::Up => "up",
-        State::Joining => "joining",
-        State::Draining => "draining",
-        State::Unreachable => "unreachable",
-        State::Foreign => "foreign",
+        RingNodeState::Up => "up",
+        RingNodeState::Joining => "joining",
+        RingNodeState::Draining => "draining",
+        RingNodeState::Unreachable => "unreachable",
+        RingNodeState::Foreign => "foreign",
     }
 }
 
@@ -57,7 +57,7 @@ fn work(work: &Work) -> String {
     if parts.is_empty() { UNKNOWN.into() } else { parts.join("; ") }
 }
 
-fn progress(moving: &Moving) -> String {
+fn progress(moving: &TransferWork) -> String {
     let parts = [
         moving.chunks_left.map(|chunks| format!("{chunks} chunks left")),
         moving.bytes_left.map(|bytes| format!("{} left", human(bytes))),
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn work_is_one_cell() {
-        let drain = Moving { bytes_left: Some(3 << 20), seconds_left: Some(9), ..Moving::default() };
+        let drain = TransferWork { bytes_left: Some(3 << 20), seconds_left: Some(9), ..TransferWork::default() };
         let scrub = ScrubWork { checked_bytes: Some(1), total_bytes: Some(4), ..ScrubWork::default() };
         let all = Work { drain: Some(drain), scrub: Some(scrub), ..Work::default() };
         assert_eq!(work(&all), "drain: 3.00 MiB left, about 9 s; scrub: 25%");

@@ -8,7 +8,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use axum::{Json, Router, extract, routing::get};
 use chordfs_net::{admin_client::AdminClient, http_pool::HttpPool};
 use chordfs_types::{
-    admin::{NamespaceStatus, NodeLine, NodeState, NodeStatus, RingStatus, State, Work},
+    admin::{NamespaceStatus, NodeLine, NodeState, NodeStatus, RingNodeState, RingStatus, Work},
     ring_id::{RingArc, RingId},
 };
 use futures_util::{StreamExt, stream};
@@ -118,15 +118,15 @@ fn line(
     }
 }
 
-fn state(kind: Option<Kind>, status: Option<&NodeStatus>) -> State {
+fn state(kind: Option<Kind>, status: Option<&NodeStatus>) -> RingNodeState {
     match (kind, status) {
-        (Some(Kind::Foreign), _) => State::Foreign,
-        (_, None) => State::Unreachable,
+        (Some(Kind::Foreign), _) => RingNodeState::Foreign,
+        (_, None) => RingNodeState::Unreachable,
         (_, Some(status)) => match status.state {
-            NodeState::Serving if status.work.filling.is_some() => State::Joining,
-            NodeState::Serving => State::Up,
-            NodeState::Starting | NodeState::Joining => State::Joining,
-            NodeState::Draining | NodeState::Gone => State::Draining,
+            NodeState::Serving if status.work.filling.is_some() => RingNodeState::Joining,
+            NodeState::Serving => RingNodeState::Up,
+            NodeState::Starting | NodeState::Joining => RingNodeState::Joining,
+            NodeState::Draining | NodeState::Gone => RingNodeState::Draining,
         },
     }
 }
@@ -134,7 +134,7 @@ fn state(kind: Option<Kind>, status: Option<&NodeStatus>) -> State {
 #[cfg(test)]
 mod tests {
     use chordfs_types::{
-        admin::{Moving, StoreStatus},
+        admin::{StoreStatus, TransferWork},
         ring_id::NodeRef,
     };
 
@@ -167,13 +167,19 @@ mod tests {
             seen(3, 3 << 30, Kind::Silent),
             seen(4, u32::MAX, Kind::Ours),
         ];
-        let filling = Work { filling: Some(Moving::default()), under_replicated: Some(4), ..Work::default() };
+        let filling = Work { filling: Some(TransferWork::default()), under_replicated: Some(4), ..Work::default() };
         let compared = Work { under_replicated: Some(3), ..Work::default() };
         let answers =
             [(1, compared), (4, filling)].map(|(port, work)| (node(port, 0).ring_address(), status(work))).into();
         let ring = assemble(node(1, 0).ring_address(), &surveyed, &answers);
-        let states: Vec<State> = ring.nodes.iter().map(|node| node.state).collect();
-        let wanted = [State::Up, State::Foreign, State::Unreachable, State::Joining, State::Unreachable];
+        let states: Vec<RingNodeState> = ring.nodes.iter().map(|node| node.state).collect();
+        let wanted = [
+            RingNodeState::Up,
+            RingNodeState::Foreign,
+            RingNodeState::Unreachable,
+            RingNodeState::Joining,
+            RingNodeState::Unreachable,
+        ];
         assert_eq!(states, wanted, "the last one is a voter that is in no ring");
         assert_eq!(ring.nodes[0].arc, Some(RingArc::new(RingId(u32::MAX), RingId(1 << 30))));
         assert_eq!(ring.nodes[1].share, Some(0.25));

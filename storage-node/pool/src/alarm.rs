@@ -1,6 +1,6 @@
-//! A threshold watched over several periods, as CloudWatch watches one: the alarm is raised by so many measurements in a
-//! row beyond the threshold, and ends with the first one that is not. A period without a measurement says nothing either
-//! way, and after too many of them in a row the alarm knows nothing any more.
+//! A threshold watched over several periods, as CloudWatch does it: a number of measurements in a row beyond the threshold
+//! raises the alarm, and the first one that is not beyond it ends the alarm. A period without a measurement counts neither
+//! way; after too many of them in a row the state is unknown.
 #![deny(clippy::disallowed_methods)]
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,7 +10,7 @@ pub enum Threshold {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum AlarmState {
     /// Too few measurements yet, or none for too long.
     Unknown,
     Quiet,
@@ -21,7 +21,7 @@ pub enum State {
 pub struct Alarm {
     threshold: Threshold,
     periods: u32,
-    state: State,
+    state: AlarmState,
     /// Measurements beyond the threshold in a row.
     beyond: u32,
     /// Periods without a measurement in a row.
@@ -30,27 +30,27 @@ pub struct Alarm {
 
 impl Alarm {
     pub fn new(threshold: Threshold, periods: u32) -> Self {
-        Self { threshold, periods, state: State::Unknown, beyond: 0, missing: 0 }
+        Self { threshold, periods, state: AlarmState::Unknown, beyond: 0, missing: 0 }
     }
 
-    /// One period is over; `None`: nothing was measured in it.
-    pub fn next(&mut self, measured: Option<f64>) -> State {
+    /// To be called at the end of each period; `None`: nothing was measured in it.
+    pub fn next(&mut self, measured: Option<f64>) -> AlarmState {
         match measured {
-            None => self.nothing(),
+            None => self.miss(),
             Some(value) if self.threshold.is_crossed_by(value) => {
                 self.missing = 0;
                 self.beyond = self.beyond.saturating_add(1);
-                self.state = if self.beyond >= self.periods { State::Raised } else { State::Quiet };
+                self.state = if self.beyond >= self.periods { AlarmState::Raised } else { AlarmState::Quiet };
             }
-            Some(_) => (self.missing, self.beyond, self.state) = (0, 0, State::Quiet),
+            Some(_) => (self.missing, self.beyond, self.state) = (0, 0, AlarmState::Quiet),
         }
         self.state
     }
 
-    fn nothing(&mut self) {
+    fn miss(&mut self) {
         self.missing = self.missing.saturating_add(1);
         if self.missing >= self.periods.max(2) {
-            (self.beyond, self.state) = (0, State::Unknown);
+            (self.beyond, self.state) = (0, AlarmState::Unknown);
         }
     }
 }
@@ -69,20 +69,20 @@ impl Threshold {
 mod tests {
     use super::*;
 
-    /// Values separated by spaces, `-` where nothing was measured; the states' first letters.
+    /// `values`: separated by spaces, `-` where nothing was measured. `expected`: the first letters of the states.
     #[track_caller]
-    fn check(threshold: Threshold, values: &str, wanted: &str) {
+    fn check(threshold: Threshold, values: &str, expected: &str) {
         let mut alarm = Alarm::new(threshold, 2);
         let state = |value: &str| match alarm.next(value.parse().ok()) {
-            State::Unknown => 'u',
-            State::Quiet => 'q',
-            State::Raised => 'R',
+            AlarmState::Unknown => 'u',
+            AlarmState::Quiet => 'q',
+            AlarmState::Raised => 'R',
         };
-        assert_eq!(values.split(' ').map(state).collect::<String>(), wanted);
+        assert_eq!(values.split(' ').map(state).collect::<String>(), expected);
     }
 
     #[test]
-    fn so_many_in_a_row_raise_it_and_one_ends_it() {
+    fn a_number_in_a_row_raises_it_and_one_ends_it() {
         check(Threshold::Above(70.0), "71 71 71 70 71 90", "qRRqqR");
         check(Threshold::Below(30.0), "29 30 29 0 29 31", "qqqRRq");
     }

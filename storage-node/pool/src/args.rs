@@ -13,7 +13,8 @@ use super::{
 
 #[derive(Args, Clone, Debug)]
 pub struct PoolArgs {
-    /// Processes on this machine (there is no other kind of pool: an Auto Scaling group steers itself, see `run --aws`)
+    /// Run the nodes as processes on this machine (the only kind of pool: an Auto Scaling group scales itself, see `run
+    /// --aws`)
     #[arg(long, required = true)]
     local: bool,
     /// Never fewer nodes than this; with less than 3 the pool may shrink to where chunks have fewer than three holders
@@ -22,7 +23,7 @@ pub struct PoolArgs {
     /// Never more
     #[arg(long, value_name = "N", default_value_t = 8)]
     max: usize,
-    /// Folder for the nodes' folders and for what the pool remembers
+    /// Folder for the nodes' folders and for the pool's own state
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Address of all nodes
@@ -31,7 +32,7 @@ pub struct PoolArgs {
     /// Port of the first node's ring; every node takes three, the second one begins at this plus 3
     #[arg(long, default_value_t = 5057, value_parser = clap::value_parser!(u16).range(1..=65000))]
     port: u16,
-    /// What each node may keep, as in 512M or 20G: they share one disk, so it has no size of their own
+    /// Size of the chunks that each node may keep, as in 512M or 20G: the nodes share one disk, so it sets them no limit
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
     capacity: u64,
     /// Grow above this percentage of a node's capacity
@@ -43,16 +44,16 @@ pub struct PoolArgs {
     /// Never shrink
     #[arg(long)]
     no_scale_in: bool,
-    /// What is compared: max (the fullest node) or avg
+    /// What is compared with the thresholds: max (the fullest node) or avg
     #[arg(long, value_name = "HOW", default_value_t = ScaleOn::Max)]
     scale_on: ScaleOn,
-    /// So many periods in a row have to be beyond a threshold
+    /// Number of periods in a row that have to be beyond a threshold
     #[arg(long, value_name = "N", default_value_t = 2)]
     periods: u32,
-    /// How often it is measured [a number and ms, s, m, h or d]
+    /// How often the nodes are measured [a number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse_positive)]
     period: Duration,
-    /// Nothing is changed for so long after a change [a number and ms, s, m, h or d]
+    /// Time after a change in which nothing is changed [a number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
     cooldown: Duration,
     /// Nodes that are added at a time
@@ -104,14 +105,14 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Cli {
+    struct PoolCli {
         #[command(flatten)]
         pool: PoolArgs,
     }
 
     fn parse(line: &str) -> Result<LocalPool, String> {
         let args = ["pool"].into_iter().chain(line.split_whitespace());
-        let cli = Cli::try_parse_from(args).map_err(|error| error.to_string())?;
+        let cli = PoolCli::try_parse_from(args).map_err(|error| error.to_string())?;
         cli.pool.checked().map_err(|error| error.to_string())
     }
 

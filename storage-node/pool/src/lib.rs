@@ -1,14 +1,14 @@
-//! When a pool of nodes grows and shrinks, and the pool of processes on this machine that lives by it.
+//! When a pool of nodes grows and shrinks, and the pool of processes on this machine that follows these rules.
 //!
 //! | file | what |
 //! |---|---|
-//! | `policy.rs` | the rules, pure: thresholds, steps, limits, and what stands against a step now |
+//! | `policy.rs` | the rules, pure: thresholds, steps, limits, and what holds a step back |
 //! | `alarm.rs` | a threshold watched over several periods, pure |
 //! | `scaler.rs` | both over time, pure: measurements in, steps out |
 //! | `local/` | `storage-node pool --local`: the rules applied to processes |
 //!
-//! An Auto Scaling group lives by the same [`Policy`]: there CloudWatch watches the thresholds and the group takes the
-//! steps, and `aws/` writes the policy down for them.
+//! An Auto Scaling group follows the same [`Policy`]: there CloudWatch watches the thresholds and the group takes the steps,
+//! and `aws/` translates the policy for them.
 
 pub mod alarm;
 pub mod args;
@@ -18,5 +18,5 @@ pub mod scaler;
 
 pub use self::{
     policy::{Policy, ScaleOn},
-    scaler::{Scaler, Step},
+    scaler::{Scaler, ScalingStep},
 };

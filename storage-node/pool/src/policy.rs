@@ -1,5 +1,5 @@
-//! The rules by which a pool changes its size, as values: what is measured, the thresholds, the limits, and what stands
-//! against a step at this moment. Time comes in with the measurements, in `scaler`.
+//! The rules by which a pool changes its size, as values: what is measured, the thresholds, the limits, and what holds a step
+//! back at this moment. Time comes in with the measurements, in `scaler`.
 #![deny(clippy::disallowed_methods)]
 
 use std::{fmt, str::FromStr, time::Duration};
@@ -7,10 +7,10 @@ use std::{fmt, str::FromStr, time::Duration};
 use chordfs_types::chunk_api::REPLICAS;
 use thiserror::Error;
 
-/// What of the nodes' disks is compared with the thresholds.
+/// Which statistic of the nodes' disks is compared with the thresholds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ScaleOn {
-    /// The fullest one: it is the first that can take no more, however empty the others are.
+    /// The fullest disk: it is the first that can take no more, however empty the others are.
     #[default]
     Max,
     Avg,
@@ -25,12 +25,12 @@ pub struct Policy {
     pub grow_above: f64,
     /// Percent of a disk; `None`: the pool never shrinks.
     pub shrink_below: Option<f64>,
-    /// So many periods in a row have to be beyond a threshold.
+    /// The number of periods in a row that have to be beyond a threshold.
     pub periods: u32,
     pub period: Duration,
-    /// No step for so long after one.
+    /// The time after a step in which no other is taken.
     pub cooldown: Duration,
-    /// Nodes that are added at a time. One goes at a time, always.
+    /// Nodes that are added at a time. Only one leaves at a time.
     pub grow_by: usize,
 }
 
@@ -50,24 +50,24 @@ pub enum PolicyError {
     Periods { periods: u32, period: Duration },
 }
 
-/// The pool as it is now.
+/// The pool as it is at a moment.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub struct Now {
+pub struct PoolUsage {
     /// How full the disks of the nodes that answered are, in percent.
     pub used_percent: Vec<f64>,
-    /// All nodes that are there to stay, answering or not.
+    /// All nodes that are not on their way out, answering or not.
     pub nodes: usize,
-    /// Of these, how many are on their way in: starting or joining.
+    /// The number of these that are on their way in: starting or joining.
     pub arriving: usize,
-    /// Of these, how many are being filled, or do not know yet whether they have to be.
+    /// The number of these that are being filled, or do not know yet whether they have to be.
     pub filling: usize,
-    /// On their way out.
+    /// Nodes on their way out.
     pub draining: usize,
 }
 
 /// Why a step that a threshold asks for is not taken now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Against {
+pub enum HoldReason {
     Cooldown,
     /// The pool is as large, or as small, as it may be.
     Limit,
@@ -77,8 +77,8 @@ pub enum Against {
     Filling,
     /// A node is on its way out, and only one goes at a time.
     Draining,
-    /// Not all nodes answer: perhaps one is gone, and what it kept has only two holders now.
-    Silent,
+    /// Not all nodes answer: one may be dead, and its chunks have only two holders now.
+    Unresponsive,
     /// The others would be too full without it.
     NoRoom,
 }
@@ -115,13 +115,13 @@ impl Policy {
         }
     }
 
-    /// The pool never shrinks below this. A chunk wants its full set of holders, unless whoever set the pool up said by a
-    /// smaller minimum that fewer will do.
+    /// The pool never shrinks below this. A chunk needs its full set of holders, unless the operator has accepted fewer by a
+    /// smaller minimum.
     pub fn floor(&self) -> usize {
         self.min
     }
 
-    /// Fewer than a full set of holders stay when a pool of `nodes` shrinks by one.
+    /// Whether fewer than a full set of holders stay when a pool of `nodes` shrinks by one.
     pub fn leaves_fewer_copies(nodes: usize) -> bool {
         nodes <= REPLICAS
     }
@@ -132,40 +132,40 @@ impl Policy {
     }
 
     /// How many to add when the upper threshold asks for it.
-    pub fn growth(&self, now: &Now) -> Result<usize, Against> {
+    pub fn growth(&self, now: &PoolUsage) -> Result<usize, HoldReason> {
         match self.max.saturating_sub(now.nodes).min(self.grow_by) {
-            0 => Err(Against::Limit),
-            // What it relieves the others of shows only when it has its share.
-            _ if now.arriving > 0 => Err(Against::Arriving),
+            0 => Err(HoldReason::Limit),
+            // How far a new node relieves the others shows only once it has its share.
+            _ if now.arriving > 0 => Err(HoldReason::Arriving),
             by => Ok(by),
         }
     }
 
-    /// Whether one may go when the lower threshold asks for it.
-    pub fn shrinkage(&self, now: &Now) -> Result<(), Against> {
+    /// Whether a node may leave when the lower threshold asks for it.
+    pub fn shrinkage(&self, now: &PoolUsage) -> Result<(), HoldReason> {
         if now.nodes <= self.floor() {
-            return Err(Against::Limit);
+            return Err(HoldReason::Limit);
         }
         if now.draining > 0 {
-            return Err(Against::Draining);
+            return Err(HoldReason::Draining);
         }
         if now.arriving > 0 {
-            return Err(Against::Arriving);
+            return Err(HoldReason::Arriving);
         }
         if now.filling > 0 {
-            return Err(Against::Filling);
+            return Err(HoldReason::Filling);
         }
         if now.used_percent.len() < now.nodes {
-            return Err(Against::Silent);
+            return Err(HoldReason::Unresponsive);
         }
         match self.fits_on_one_less(now) {
             true => Ok(()),
-            false => Err(Against::NoRoom),
+            false => Err(HoldReason::NoRoom),
         }
     }
 
-    /// Disks of one size are assumed; the drain itself counts the bytes.
-    fn fits_on_one_less(&self, now: &Now) -> bool {
+    /// Assumes disks of one size; the drain itself counts the bytes.
+    fn fits_on_one_less(&self, now: &PoolUsage) -> bool {
         let total: f64 = now.used_percent.iter().sum();
         now.nodes > 1 && total / (now.nodes - 1) as f64 <= self.grow_above
     }
@@ -192,16 +192,16 @@ impl fmt::Display for ScaleOn {
     }
 }
 
-impl fmt::Display for Against {
+impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Cooldown => "the last step was too short a while ago",
-            Self::Limit => "the pool may not get larger, or smaller, than it is",
+            Self::Cooldown => "the last step was too recent",
+            Self::Limit => "the pool has its largest, or smallest, size",
             Self::Arriving => "a node is still on its way in",
             Self::Filling => "a node is still being filled",
             Self::Draining => "a node is still on its way out",
-            Self::Silent => "not all nodes answer",
-            Self::NoRoom => "the others have no room for what it keeps",
+            Self::Unresponsive => "not all nodes answer",
+            Self::NoRoom => "the other nodes have no room for its chunks",
         })
     }
 }
@@ -224,8 +224,8 @@ mod tests {
         }
     }
 
-    fn now(used: &[f64]) -> Now {
-        Now { used_percent: used.to_vec(), nodes: used.len(), ..Now::default() }
+    fn now(used: &[f64]) -> PoolUsage {
+        PoolUsage { used_percent: used.to_vec(), nodes: used.len(), ..PoolUsage::default() }
     }
 
     #[test]
@@ -235,37 +235,45 @@ mod tests {
         let average = Policy { scale_on: ScaleOn::Avg, ..policy() };
         assert_eq!(average.measure(&used), Some(40.0));
         for policy in [policy(), average] {
-            assert_eq!(policy.measure(&[]), None, "nobody said anything, which is not 0");
+            assert_eq!(policy.measure(&[]), None, "no node answered, which is not 0");
         }
     }
 
     #[test]
-    fn growth_has_a_ceiling_and_waits_for_who_comes() {
+    fn growth_has_a_ceiling_and_waits_for_arriving_nodes() {
         assert_eq!(policy().growth(&now(&[80.0])), Ok(1));
-        assert_eq!(policy().growth(&now(&[80.0; 4])), Err(Against::Limit));
-        assert_eq!(policy().growth(&Now { arriving: 1, ..now(&[80.0, 80.0]) }), Err(Against::Arriving));
+        assert_eq!(policy().growth(&now(&[80.0; 4])), Err(HoldReason::Limit));
+        assert_eq!(policy().growth(&PoolUsage { arriving: 1, ..now(&[80.0, 80.0]) }), Err(HoldReason::Arriving));
         let by_two = Policy { grow_by: 2, ..policy() };
         assert_eq!((by_two.growth(&now(&[80.0])), by_two.growth(&now(&[80.0; 3]))), (Ok(2), Ok(1)));
-        assert_eq!(policy().growth(&Now { draining: 1, ..now(&[80.0]) }), Ok(1), "it is full, so one more may come");
+        assert_eq!(
+            policy().growth(&PoolUsage { draining: 1, ..now(&[80.0]) }),
+            Ok(1),
+            "it is full, so one more may come"
+        );
     }
 
     #[test]
     fn shrinking_has_a_floor_and_one_goes_at_a_time() {
         assert_eq!(policy().shrinkage(&now(&[10.0, 10.0])), Ok(()));
-        assert_eq!(policy().shrinkage(&now(&[10.0])), Err(Against::Limit));
+        assert_eq!(policy().shrinkage(&now(&[10.0])), Err(HoldReason::Limit));
         let of_three = Policy { min: 3, ..policy() };
-        assert_eq!(of_three.shrinkage(&now(&[10.0; 3])), Err(Against::Limit));
-        assert_eq!(policy().shrinkage(&Now { draining: 1, ..now(&[10.0; 3]) }), Err(Against::Draining));
-        assert_eq!(policy().shrinkage(&Now { arriving: 1, ..now(&[10.0; 3]) }), Err(Against::Arriving));
-        assert_eq!(policy().shrinkage(&Now { filling: 1, ..now(&[10.0; 3]) }), Err(Against::Filling));
-        assert_eq!(policy().growth(&Now { filling: 1, ..now(&[80.0; 3]) }), Ok(1), "it is full, so one more may come");
-        assert_eq!(policy().shrinkage(&Now { nodes: 3, ..now(&[10.0; 2]) }), Err(Against::Silent));
+        assert_eq!(of_three.shrinkage(&now(&[10.0; 3])), Err(HoldReason::Limit));
+        assert_eq!(policy().shrinkage(&PoolUsage { draining: 1, ..now(&[10.0; 3]) }), Err(HoldReason::Draining));
+        assert_eq!(policy().shrinkage(&PoolUsage { arriving: 1, ..now(&[10.0; 3]) }), Err(HoldReason::Arriving));
+        assert_eq!(policy().shrinkage(&PoolUsage { filling: 1, ..now(&[10.0; 3]) }), Err(HoldReason::Filling));
+        assert_eq!(
+            policy().growth(&PoolUsage { filling: 1, ..now(&[80.0; 3]) }),
+            Ok(1),
+            "it is full, so one more may come"
+        );
+        assert_eq!(policy().shrinkage(&PoolUsage { nodes: 3, ..now(&[10.0; 2]) }), Err(HoldReason::Unresponsive));
     }
 
     #[test]
-    fn nobody_goes_whose_data_finds_no_room() {
+    fn no_node_leaves_whose_data_finds_no_room() {
         let average = Policy { scale_on: ScaleOn::Avg, shrink_below: Some(55.0), ..policy() };
-        assert_eq!(average.shrinkage(&now(&[50.0, 50.0])), Err(Against::NoRoom));
+        assert_eq!(average.shrinkage(&now(&[50.0, 50.0])), Err(HoldReason::NoRoom));
         assert_eq!(average.shrinkage(&now(&[50.0, 20.0])), Ok(()));
     }
 

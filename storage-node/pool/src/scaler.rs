@@ -1,17 +1,17 @@
-//! The policy over time: once a period it is told what the pool looks like, and says what is to be done now.
+//! The policy over time: once a period it takes the pool's usage and returns the step to take now.
 #![deny(clippy::disallowed_methods)]
 
 use std::time::Instant;
 
 use super::{
-    alarm::{Alarm, State, Threshold},
-    policy::{Against, Now, Policy},
+    alarm::{Alarm, AlarmState, Threshold},
+    policy::{HoldReason, Policy, PoolUsage},
 };
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Nothing asks for a step, or something stands against the one that is asked for.
-    Hold(Option<Against>),
+pub enum ScalingStep {
+    /// No step is asked for, or the reason holds it back.
+    Hold(Option<HoldReason>),
     Grow {
         by: usize,
     },
@@ -32,26 +32,32 @@ impl Scaler {
         Self { high: Alarm::new(Threshold::Above(policy.grow_above), policy.periods), low, last_step: None, policy }
     }
 
-    /// A period is over. A step that is returned counts as taken.
-    pub fn next(&mut self, at: Instant, now: &Now) -> Step {
+    /// To be called at the end of each period. A step that is returned counts as taken.
+    pub fn next(&mut self, at: Instant, now: &PoolUsage) -> ScalingStep {
         let measured = self.policy.measure(&now.used_percent);
-        let high = self.high.next(measured) == State::Raised;
-        let low = self.low.as_mut().is_some_and(|low| low.next(measured) == State::Raised);
+        let high = self.high.next(measured) == AlarmState::Raised;
+        let low = self.low.as_mut().is_some_and(|low| low.next(measured) == AlarmState::Raised);
         let step = match (self.policy.missing(now.nodes), high, low) {
-            // Below the minimum nothing else counts, not even a step a moment ago.
-            (by @ 1.., ..) => Step::Grow { by },
-            (_, false, false) => Step::Hold(None),
-            _ if self.cools_down(at) => Step::Hold(Some(Against::Cooldown)),
-            (_, true, _) => self.policy.growth(now).map_or_else(|why| Step::Hold(Some(why)), |by| Step::Grow { by }),
-            (_, _, true) => self.policy.shrinkage(now).map_or_else(|why| Step::Hold(Some(why)), |()| Step::Shrink),
+            // Below the minimum the pool grows at once, even in a cooldown.
+            (by @ 1.., ..) => ScalingStep::Grow { by },
+            (_, false, false) => ScalingStep::Hold(None),
+            _ if self.cools_down(at) => ScalingStep::Hold(Some(HoldReason::Cooldown)),
+            (_, true, _) => self
+                .policy
+                .growth(now)
+                .map_or_else(|reason| ScalingStep::Hold(Some(reason)), |by| ScalingStep::Grow { by }),
+            (_, _, true) => self
+                .policy
+                .shrinkage(now)
+                .map_or_else(|reason| ScalingStep::Hold(Some(reason)), |()| ScalingStep::Shrink),
         };
-        if !matches!(step, Step::Hold(_)) {
+        if !matches!(step, ScalingStep::Hold(_)) {
             self.last_step = Some(at);
         }
         step
     }
 
-    /// A step took its time, and the cooldown counts from its end: a node that was added is there, or one has gone.
+    /// To be called when a step is complete, as a node was added or has left: the cooldown counts from here.
     pub fn step_ended(&mut self, at: Instant) {
         self.last_step = Some(at);
     }
@@ -89,26 +95,26 @@ mod tests {
             Self { scaler: Scaler::new(policy), at: Instant::now() }
         }
 
-        fn minute(&mut self, used: &[f64]) -> Step {
-            self.with(Now { used_percent: used.to_vec(), nodes: used.len(), ..Now::default() })
+        fn minute(&mut self, used: &[f64]) -> ScalingStep {
+            self.with(PoolUsage { used_percent: used.to_vec(), nodes: used.len(), ..PoolUsage::default() })
         }
 
-        fn with(&mut self, now: Now) -> Step {
+        fn with(&mut self, now: PoolUsage) -> ScalingStep {
             self.at += Duration::from_secs(60);
             self.scaler.next(self.at, &now)
         }
     }
 
-    const COOL: Step = Step::Hold(Some(Against::Cooldown));
+    const COOL: ScalingStep = ScalingStep::Hold(Some(HoldReason::Cooldown));
 
     #[test]
     fn a_full_disk_grows_the_pool_once_in_a_cooldown() {
         let mut story = Story::new(1, 8);
-        assert_eq!(story.minute(&[71.0]), Step::Hold(None));
-        assert_eq!(story.minute(&[72.0]), Step::Grow { by: 1 });
+        assert_eq!(story.minute(&[71.0]), ScalingStep::Hold(None));
+        assert_eq!(story.minute(&[72.0]), ScalingStep::Grow { by: 1 });
         assert_eq!([story.minute(&[80.0, 0.0]), story.minute(&[80.0, 0.0])], [COOL, COOL]);
-        assert_eq!(story.minute(&[80.0, 40.0]), Step::Grow { by: 1 });
-        assert_eq!(story.minute(&[40.0, 40.0, 40.0]), Step::Hold(None));
+        assert_eq!(story.minute(&[80.0, 40.0]), ScalingStep::Grow { by: 1 });
+        assert_eq!(story.minute(&[40.0, 40.0, 40.0]), ScalingStep::Hold(None));
     }
 
     #[test]
@@ -116,40 +122,43 @@ mod tests {
         let mut story = Story::new(3, 8);
         let empty = [10.0; 5];
         let steps: Vec<_> = (0..8).map(|_| story.minute(&empty)).collect();
-        let shrinks: Vec<_> = steps.iter().map(|step| *step == Step::Shrink).collect();
+        let shrinks: Vec<_> = steps.iter().map(|step| *step == ScalingStep::Shrink).collect();
         assert_eq!(shrinks, [false, true, false, false, true, false, false, true]);
         let at_floor: Vec<_> = (0..6).map(|_| story.minute(&empty[..3])).collect();
-        assert!(!at_floor.contains(&Step::Shrink), "{at_floor:?}");
+        assert!(!at_floor.contains(&ScalingStep::Shrink), "{at_floor:?}");
     }
 
     #[test]
     fn below_the_minimum_nothing_else_counts() {
         let mut story = Story::new(3, 8);
-        assert_eq!(story.minute(&[]), Step::Grow { by: 3 });
-        assert_eq!(story.minute(&[1.0, 1.0]), Step::Grow { by: 1 });
+        assert_eq!(story.minute(&[]), ScalingStep::Grow { by: 3 });
+        assert_eq!(story.minute(&[1.0, 1.0]), ScalingStep::Grow { by: 1 });
         assert_eq!(story.minute(&[1.0; 3]), COOL, "too small to shrink, and too soon besides");
     }
 
     #[test]
-    fn a_node_that_is_silent_is_not_empty() {
+    fn an_unresponsive_node_is_not_an_empty_one() {
         let mut story = Story::new(1, 8);
         for _ in 0..5 {
-            let step = story.with(Now { used_percent: vec![20.0, 20.0], nodes: 3, ..Now::default() });
-            assert!(matches!(step, Step::Hold(_)), "{step:?}");
+            let step = story.with(PoolUsage { used_percent: vec![20.0, 20.0], nodes: 3, ..PoolUsage::default() });
+            assert!(matches!(step, ScalingStep::Hold(_)), "{step:?}");
         }
-        // One period without a word from anybody says nothing; after two of them nothing is known any more.
-        assert_eq!(story.with(Now { nodes: 3, ..Now::default() }), Step::Hold(Some(Against::Silent)));
-        assert_eq!(story.with(Now { nodes: 3, ..Now::default() }), Step::Hold(None));
+        // One period without an answer changes nothing; after two the state is unknown.
+        assert_eq!(
+            story.with(PoolUsage { nodes: 3, ..PoolUsage::default() }),
+            ScalingStep::Hold(Some(HoldReason::Unresponsive))
+        );
+        assert_eq!(story.with(PoolUsage { nodes: 3, ..PoolUsage::default() }), ScalingStep::Hold(None));
     }
 
     #[test]
     fn the_cooldown_counts_from_the_end_of_a_step() {
         let mut story = Story::new(1, 8);
         story.minute(&[10.0, 10.0]);
-        assert_eq!(story.minute(&[10.0, 10.0, 10.0]), Step::Shrink);
+        assert_eq!(story.minute(&[10.0, 10.0, 10.0]), ScalingStep::Shrink);
         for _ in 0..4 {
-            let draining = Now { used_percent: vec![10.0, 10.0], nodes: 2, draining: 1, ..Now::default() };
-            assert!(matches!(story.with(draining), Step::Hold(Some(_))));
+            let draining = PoolUsage { used_percent: vec![10.0, 10.0], nodes: 2, draining: 1, ..PoolUsage::default() };
+            assert!(matches!(story.with(draining), ScalingStep::Hold(Some(_))));
         }
         story.scaler.step_ended(story.at);
         assert_eq!(story.minute(&[10.0, 10.0]), COOL);

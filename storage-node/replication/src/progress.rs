@@ -10,7 +10,7 @@ use std::{
 };
 
 use chordfs_types::{
-    admin::{Flow, RepairStatus},
+    admin::{RepairStatus, TransferProgress},
     ring_id::RingId,
 };
 
@@ -131,13 +131,13 @@ impl Meter {
         }
     }
 
-    pub fn flow(&self, left: Left, now: Instant) -> Flow {
+    pub fn flow(&self, left: Left, now: Instant) -> TransferProgress {
         let recent = || self.recent.iter().filter(|(at, _)| now.saturating_duration_since(*at) < WINDOW);
         let since = recent().next().map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at));
         let seconds = since.max(Duration::from_secs(1)).as_secs_f64();
         let bytes_per_second = (recent().map(|(_, bytes)| bytes).sum::<u64>() as f64 / seconds) as u64;
         let known = left.bytes > 0 && bytes_per_second > 0;
-        Flow {
+        TransferProgress {
             chunks_left: left.chunks,
             bytes_left: left.bytes,
             bytes_per_second,
@@ -191,10 +191,10 @@ mod tests {
         progress.plan(RingId(1), left(1, 10), Left::default());
         assert_eq!(progress.status(None, start + BELIEVED_FOR).incoming.chunks_left, 1);
         progress.holders_are(vec![RingId(3)]);
-        assert_eq!(progress.status(None, start + BELIEVED_FOR).incoming, Flow::default());
+        assert_eq!(progress.status(None, start + BELIEVED_FOR).incoming, TransferProgress::default());
         progress.announce(RingId(2), left(50, 20_000), start);
         progress.announce(RingId(2), Left::default(), start);
-        assert_eq!(progress.status(None, start).incoming, Flow::default());
+        assert_eq!(progress.status(None, start).incoming, TransferProgress::default());
     }
 
     #[test]

@@ -1,21 +1,21 @@
-//! How far a drain is: `GET /drain`, and part of a node's status.
+//! The progress of a drain: `GET /drain`, and part of a node's status.
 
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DrainPhase {
-    /// Bringing chunks to those that keep them afterwards.
+    /// Sending chunks to the nodes that hold them afterwards.
     Copying,
-    /// Giving up the vote on the namespace, and the lead.
+    /// Giving up the vote on the namespace, and leadership.
     Voting,
-    /// Everything is handed over; the last writes are waited for.
+    /// All chunks are handed over; waiting for the last writes.
     Leaving,
     /// Out of the ring; the process is about to end.
     Left,
-    /// It could not be done, `reason` says why; the node serves as before.
+    /// The node could not be drained for the given `reason`; it serves as before.
     Refused,
-    /// Somebody called it off; the node serves as before.
+    /// An operator cancelled the drain; the node serves as before.
     Cancelled,
 }
 
@@ -25,11 +25,11 @@ impl DrainPhase {
     }
 }
 
-/// Other nodes and pools read this too, also of nodes that are older: fields are added, and may be missing.
+/// Other nodes and pools read this too, and it may come from an older node: fields are added, and may be missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainStatus {
     pub phase: DrainPhase,
-    /// Copies that others still lack, about.
+    /// Copies that other nodes still lack, estimated.
     pub chunks_left: u64,
     pub bytes_left: u64,
     pub chunks_sent: u64,
@@ -40,7 +40,7 @@ pub struct DrainStatus {
     /// `None` while nothing moves, or nothing is left.
     #[serde(default)]
     pub seconds_left: Option<u64>,
-    /// Bytes a second that it may use; `None` is no limit.
+    /// Bytes a second that the drain may use; `None` is no limit.
     #[serde(default)]
     pub limit: Option<u64>,
     pub reason: Option<String>,

@@ -1,5 +1,5 @@
-//! What nodes report of themselves on the plane of administration (5059), as JSON: fields are added, never renamed, and
-//! may be missing in what an older node sends.
+//! Status values that nodes report on the plane of administration (5059), as JSON: fields are added, never renamed, and may
+//! be missing in what an older node sends.
 
 mod drain;
 mod node;
@@ -11,8 +11,8 @@ mod work;
 pub use self::{
     drain::{DrainPhase, DrainStatus},
     node::{NamespaceStatus, NodeState, NodeStatus, StoreStatus},
-    repair::{Flow, RepairStatus},
-    ring::{NodeLine, RingStatus, State},
+    repair::{RepairStatus, TransferProgress},
+    ring::{NodeLine, RingNodeState, RingStatus},
     scrub::{PassReport, ScrubStatus},
-    work::{Moving, ScrubWork, Work},
+    work::{ScrubWork, TransferWork, Work},
 };

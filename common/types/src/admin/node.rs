@@ -1,4 +1,4 @@
-//! What one node says of itself: `GET /status` of its plane of administration.
+//! The status of one node: `GET /status` of its plane of administration.
 
 use std::{fmt, net::SocketAddr};
 
@@ -39,17 +39,17 @@ pub struct NodeStatus {
     #[serde(default)]
     pub work: Work,
     pub repair: RepairStatus,
-    #[serde(default)]
     /// The drain that is under way, or the last one that was tried.
+    #[serde(default)]
     pub drain: Option<DrainStatus>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
     pub chunks: u64,
-    /// Of the chunks' data.
+    /// Size of the chunks' data, without their records' headers.
     pub data_bytes: u64,
-    /// What may still be stored.
+    /// Bytes that may still be stored.
     pub free_bytes: u64,
     pub capacity_bytes: u64,
 }
@@ -57,8 +57,8 @@ pub struct StoreStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceStatus {
     pub voter: bool,
-    /// Ring address.
+    /// Ring address of the leader, if one is known.
     pub leader: Option<SocketAddr>,
-    /// Ring addresses.
+    /// Ring addresses of the voters.
     pub voters: Vec<SocketAddr>,
 }

@@ -1,4 +1,4 @@
-//! The whole ring at a glance: `GET /ring`, and what `storage-node status --json` prints.
+//! The status of the whole ring: `GET /ring`, and what `storage-node status --json` prints.
 
 use std::net::SocketAddr;
 
@@ -11,23 +11,23 @@ use crate::ring_id::{RingArc, RingId};
 pub struct RingStatus {
     /// Ring address of the node that gathered this.
     pub asked: SocketAddr,
-    /// In the order of their ids; at the end those that are in no ring.
+    /// Sorted by id; nodes that are in no ring come last.
     pub nodes: Vec<NodeLine>,
-    /// Copies that holders lack, as far as the nodes have compared; `None` if none of them has.
+    /// Copies that holders lack, as far as the nodes have compared their arcs; `None` if none of them has.
     pub under_replicated: Option<u64>,
     pub namespace: NamespaceStatus,
 }
 
-/// One node, as far as it is known: what a silent or foreign node has, nobody knows.
+/// One node, as far as its status is known; an unresponsive or foreign node reports none.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeLine {
     /// Ring address.
     pub address: SocketAddr,
     pub id: Option<RingId>,
-    pub state: State,
+    pub state: RingNodeState,
     /// `(after, upto]`; `None` where the node is in no ring.
     pub arc: Option<RingArc>,
-    /// Of the circle, 0 to 1.
+    /// Share of the circle, 0 to 1.
     pub share: Option<f64>,
     pub chunks: Option<u64>,
     pub data_bytes: Option<u64>,
@@ -41,14 +41,14 @@ pub struct NodeLine {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum RingNodeState {
     Up,
-    /// On its way into the ring, or in it and not yet filled.
+    /// The node is on its way into the ring, or in it and not yet filled.
     Joining,
-    /// Handing over what it has, or ending.
+    /// The node hands over its chunks, or ends.
     Draining,
-    /// Others name it, and it does not answer.
+    /// Other nodes name it, and it does not answer.
     Unreachable,
-    /// A Chord node that is none of ours: it stores nothing.
+    /// A Chord node of another program: it stores nothing.
     Foreign,
 }

@@ -1,4 +1,4 @@
-//! What the scrub of a node has done: `GET /scrub`.
+//! The progress and the results of a node's scrub: `GET /scrub`.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,27 +7,27 @@ pub struct ScrubStatus {
     pub period_secs: u64,
     /// The pass under way.
     pub pass: PassReport,
-    /// What the pass under way has before it, what it has read included.
+    /// Bytes that the pass under way reads in all.
     pub total_bytes: u64,
-    /// The last one that came to its end.
+    /// The last pass that was completed.
     pub last: Option<PassReport>,
-    /// Passes asked for that came to their end.
+    /// Number of requested passes that were completed.
     pub asked_done: u64,
-    /// Since the node was started: damaged records found, by whomever; those replaced; and those of chunks that no file
-    /// has any more.
+    /// Counted since the node was started: damaged records found, by the scrub or by a read; those replaced; and those of
+    /// chunks that no longer belong to a file.
     pub damaged: u64,
     pub mended: u64,
     pub needless: u64,
-    /// Damaged records that wait for a sound copy; and those of them that no holder has sound.
+    /// Damaged records that wait for a sound copy; and those of them of which no holder has one.
     pub waiting: u64,
     pub lost: u64,
-    /// Runs of orphans given up since the node was started.
+    /// Runs of orphans deleted since the node was started.
     pub orphans: u64,
-    /// Why orphans are not looked for; `None` if they are.
+    /// Why orphans are not collected; `None` if they are.
     pub orphans_kept: Option<String>,
 }
 
-/// One reading of all records.
+/// One pass over all records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassReport {
     /// Seconds since 1970.

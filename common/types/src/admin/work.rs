@@ -1,11 +1,11 @@
 //! Work under way on a node, as its parts report it and `storage-node status` shows it.
 //!
-//! Every part says what it knows and nothing else: all fields may be missing, here and in what another node sends, so
-//! that nodes of different age read each other.
+//! Every part reports only what it knows: all fields may be missing, here and in what another node sends, so that nodes of
+//! different versions read each other.
 
 use serde::{Deserialize, Serialize};
 
-use super::{DrainPhase, DrainStatus, Flow, RepairStatus, ScrubStatus};
+use super::{DrainPhase, DrainStatus, RepairStatus, ScrubStatus, TransferProgress};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -13,23 +13,23 @@ pub struct Work {
     /// Copies that the holders of this node's arc still lack, counted once for each holder; `None` before the first look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub under_replicated: Option<u64>,
-    /// Bringing those copies to the holders.
+    /// Sending those copies to the holders.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repair: Option<Moving>,
-    /// This node has joined and is given the chunks of its arcs.
+    pub repair: Option<TransferWork>,
+    /// This node has joined and fetches the chunks of its arcs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub filling: Option<Moving>,
-    /// This node hands over all it has, and leaves then.
+    pub filling: Option<TransferWork>,
+    /// This node hands over all its chunks, and leaves then.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub drain: Option<Moving>,
+    pub drain: Option<TransferWork>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scrub: Option<ScrubWork>,
 }
 
-/// Chunks on their way.
+/// Copies that are being sent or fetched, as one cell of a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Moving {
+pub struct TransferWork {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chunks_left: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,21 +38,21 @@ pub struct Moving {
     pub bytes_per_second: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<u64>,
-    /// Why it does not go on.
+    /// Why there is no progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// Reading all that is stored against its checksums, again and again.
+/// The scrub, which checks all records against their checksums again and again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ScrubWork {
-    /// Of the present pass.
+    /// Bytes checked in the present pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checked_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
-    /// Since the node started.
+    /// Counted since the node started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damaged: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,21 +62,21 @@ pub struct ScrubWork {
 }
 
 impl Work {
-    /// What repair and scrub say of themselves, and the drain if one is under way. `now`: seconds since 1970.
+    /// The work of repair and scrub, and of the drain if one is under way. `now`: seconds since 1970.
     pub fn of(repair: &RepairStatus, drain: Option<&DrainStatus>, scrub: &ScrubStatus, now: u64) -> Self {
         let RepairStatus { incoming, outgoing, compared, .. } = repair;
         Self {
             under_replicated: compared.then_some(outgoing.chunks_left),
-            repair: moving(outgoing),
-            filling: moving(incoming),
-            drain: drain.map(handing_over),
-            scrub: reading(scrub, now),
+            repair: transfer_work(outgoing),
+            filling: transfer_work(incoming),
+            drain: drain.map(drain_work),
+            scrub: scrub_work(scrub, now),
         }
     }
 }
 
-/// `None` where nothing was read yet and nothing was found.
-fn reading(scrub: &ScrubStatus, now: u64) -> Option<ScrubWork> {
+/// `None` where nothing was read yet and no damage was found.
+fn scrub_work(scrub: &ScrubStatus, now: u64) -> Option<ScrubWork> {
     let ScrubStatus { pass, last, damaged, mended, .. } = scrub;
     if pass.began == 0 && last.is_none() && *damaged == 0 {
         return None;
@@ -92,12 +92,12 @@ fn reading(scrub: &ScrubStatus, now: u64) -> Option<ScrubWork> {
     })
 }
 
-/// Of one that came to nothing only the reason is of interest.
-fn handing_over(drain: &DrainStatus) -> Moving {
+/// A refused or cancelled drain reports only its reason.
+fn drain_work(drain: &DrainStatus) -> TransferWork {
     if matches!(drain.phase, DrainPhase::Refused | DrainPhase::Cancelled) {
-        return Moving { problem: drain.reason.clone(), ..Moving::default() };
+        return TransferWork { problem: drain.reason.clone(), ..TransferWork::default() };
     }
-    Moving {
+    TransferWork {
         chunks_left: Some(drain.chunks_left),
         bytes_left: Some(drain.bytes_left),
         bytes_per_second: Some(drain.bytes_per_second),
@@ -106,13 +106,13 @@ fn handing_over(drain: &DrainStatus) -> Moving {
     }
 }
 
-/// `None`: nothing is left.
-fn moving(flow: &Flow) -> Option<Moving> {
-    (flow.chunks_left > 0).then_some(Moving {
-        chunks_left: Some(flow.chunks_left),
-        bytes_left: Some(flow.bytes_left),
-        bytes_per_second: Some(flow.bytes_per_second),
-        seconds_left: flow.seconds_left,
+/// `None` where nothing is left to move.
+fn transfer_work(progress: &TransferProgress) -> Option<TransferWork> {
+    (progress.chunks_left > 0).then_some(TransferWork {
+        chunks_left: Some(progress.chunks_left),
+        bytes_left: Some(progress.bytes_left),
+        bytes_per_second: Some(progress.bytes_per_second),
+        seconds_left: progress.seconds_left,
         problem: None,
     })
 }
@@ -123,13 +123,18 @@ mod tests {
     use crate::admin::PassReport;
 
     #[test]
-    fn what_repair_has_left_is_told_once_it_has_compared() {
+    fn remaining_repair_is_shown_once_arcs_were_compared() {
         assert_eq!(
             Work::of(&RepairStatus::default(), None, &ScrubStatus::default(), 0),
             Work::default(),
-            "nobody has looked yet"
+            "no arc was compared yet"
         );
-        let outgoing = Flow { chunks_left: 12, bytes_left: 4096, seconds_left: Some(3), ..Flow::default() };
+        let outgoing = TransferProgress {
+            chunks_left: 12,
+            bytes_left: 4096,
+            seconds_left: Some(3),
+            ..TransferProgress::default()
+        };
         let work = Work::of(
             &RepairStatus { outgoing, compared: true, ..RepairStatus::default() },
             None,
@@ -158,13 +163,13 @@ mod tests {
         }
     }
 
-    fn of_drain(drain: &DrainStatus) -> Option<Moving> {
+    fn of_drain(drain: &DrainStatus) -> Option<TransferWork> {
         Work::of(&RepairStatus::default(), Some(drain), &ScrubStatus::default(), 0).drain
     }
 
     #[test]
-    fn a_drain_says_how_fast_it_is_and_when_it_is_done() {
-        let wanted = Moving {
+    fn a_drain_shows_its_speed_and_its_end() {
+        let wanted = TransferWork {
             chunks_left: Some(3),
             bytes_left: Some(300),
             bytes_per_second: Some(50),
@@ -175,10 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_that_came_to_nothing_says_why() {
+    fn a_drain_that_failed_shows_its_reason() {
         for phase in [DrainPhase::Refused, DrainPhase::Cancelled] {
             let drain = DrainStatus { reason: Some("too few".into()), ..drain(phase) };
-            let wanted = Moving { problem: Some("too few".into()), ..Moving::default() };
+            let wanted = TransferWork { problem: Some("too few".into()), ..TransferWork::default() };
             assert_eq!(of_drain(&drain), Some(wanted), "{phase:?}");
         }
     }
@@ -210,7 +215,7 @@ mod tests {
     fn missing_and_unknown_fields_are_no_error() {
         let text = r#"{"drain": {"bytes_left": 7, "new": 1}, "dreaming": true}"#;
         let work: Work = serde_json::from_str(text).expect("it reads");
-        assert_eq!(work.drain, Some(Moving { bytes_left: Some(7), ..Moving::default() }));
+        assert_eq!(work.drain, Some(TransferWork { bytes_left: Some(7), ..TransferWork::default() }));
         assert_eq!(work.scrub, None);
     }
 }

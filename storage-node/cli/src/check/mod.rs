@@ -17,7 +17,7 @@ use std::{collections::HashMap, net::SocketAddr, process::ExitCode, time::Durati
 
 use anyhow::{Result, bail};
 use chordfs_types::{
-    admin::State,
+    admin::RingNodeState,
     chunk::{ChunkId, ChunkRef, FileName},
     fs_error::FsError,
     namespace::{Answer, Extent, FileContents, Ino, Query},
@@ -140,7 +140,7 @@ impl RingCheck {
 
     async fn read_ring(&mut self) -> Result<()> {
         let ring = self.peers.ring().await?;
-        let storing = ring.nodes.iter().filter(|node| node.state != State::Foreign && node.arc.is_some());
+        let storing = ring.nodes.iter().filter(|node| node.state != RingNodeState::Foreign && node.arc.is_some());
         let node = |address: SocketAddr, id| NodeRef { ip: address.ip(), port: address.port(), id };
         let nodes: Vec<NodeRef> = storing.filter_map(|line| Some(node(line.address, line.id?))).collect();
         if nodes.is_empty() {

@@ -28,20 +28,20 @@ use tracing::{info, warn};
 
 use self::{
     ask::{begin_drain, usage},
-    process::{Process, Start},
-    state::{Leaving, Remembered, StateFile},
+    process::{NodeProcess, ProcessArgs},
+    state::{LeaveStage, SavedNode, StateFile},
 };
 use super::{
-    policy::{Now, Policy},
-    scaler::{Scaler, Step},
+    policy::{Policy, PoolUsage},
+    scaler::{Scaler, ScalingStep},
 };
 
 const LOOK_AFTER_EVERY: Duration = Duration::from_millis(250);
-/// A node that has not come up after this is not on its way any more, but silent.
+/// A node that has not come up after this time counts as unresponsive, and no longer as arriving.
 const COMES_UP_WITHIN: Duration = Duration::from_secs(60);
-/// Between the starts of a node that ends again and again; the first time it is started at once.
+/// Longest pause between the starts of a node that keeps ending; after its first end it is started at once.
 const MAX_RESTART_PAUSE: Duration = Duration::from_secs(30);
-/// A node that ran for so long may be started again at once.
+/// A node that ran for at least this long is started again at once.
 const RAN_WELL: Duration = Duration::from_secs(60);
 /// Nodes end within this after SIGTERM, or are killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -51,11 +51,11 @@ const PORTS_OF_A_NODE: u16 = 3;
 pub struct LocalPool {
     pub data: PathBuf,
     pub ip: IpAddr,
-    /// Of node 1's ring.
+    /// Port of node 1's ring.
     pub port: u16,
     pub capacity_mib: u64,
     pub policy: Policy,
-    /// storage-node itself.
+    /// The program storage-node.
     pub program: PathBuf,
     /// Further arguments of every node's `run`.
     pub node_args: Vec<String>,
@@ -78,49 +78,49 @@ struct Pool {
     config: LocalPool,
     file: StateFile,
     scaler: Scaler,
-    nodes: Vec<Node>,
+    nodes: Vec<PoolNode>,
     client: AdminClient,
-    /// Said last, so that a reason is logged when it changes and not once a period.
-    said: Step,
+    /// The last step, so that a reason is logged when it changes and not once a period.
+    last_step: ScalingStep,
 }
 
-struct Node {
+struct PoolNode {
     number: u16,
-    process: Option<Process>,
-    leaving: Leaving,
+    process: Option<NodeProcess>,
+    leaving: LeaveStage,
     started_at: Option<Instant>,
     restart_pause: Duration,
     /// It has answered since it was started.
     came_up: bool,
 }
 
-impl Node {
+impl PoolNode {
     fn new(number: u16) -> Self {
         Self {
             number,
             process: None,
-            leaving: Leaving::No,
+            leaving: LeaveStage::No,
             started_at: None,
             restart_pause: Duration::ZERO,
             came_up: false,
         }
     }
 
-    fn of(remembered: &Remembered) -> Self {
-        let process = Process::adopt(remembered.pid, remembered.started);
+    fn restore(remembered: &SavedNode) -> Self {
+        let process = NodeProcess::adopt(remembered.pid, remembered.started);
         if process.is_some() {
             info!(node = remembered.number, pid = remembered.pid, "still runs");
         }
-        // Whether a drain got on while no pool looked, its process says; without one it begins anew.
+        // A running process reports its drain's progress; without a process the drain starts over.
         let leaving = match (&process, remembered.leaving) {
-            (None, Leaving::Draining) => Leaving::No,
+            (None, LeaveStage::Draining) => LeaveStage::No,
             (_, leaving) => leaving,
         };
         Self { process, leaving, started_at: Some(Instant::now()), ..Self::new(remembered.number) }
     }
 
     fn is_alive(&mut self) -> bool {
-        self.process.as_mut().is_some_and(Process::is_alive)
+        self.process.as_mut().is_some_and(NodeProcess::is_alive)
     }
 
     fn may_start(&self) -> bool {
@@ -133,10 +133,10 @@ impl Node {
 }
 
 impl Pool {
-    fn new(config: LocalPool, file: StateFile, remembered: Vec<Remembered>) -> Self {
-        let nodes = remembered.iter().map(Node::of).collect();
+    fn new(config: LocalPool, file: StateFile, remembered: Vec<SavedNode>) -> Self {
+        let nodes = remembered.iter().map(PoolNode::restore).collect();
         let scaler = Scaler::new(config.policy.clone());
-        Self { config, file, scaler, nodes, client: ask::client(), said: Step::Hold(None) }
+        Self { config, file, scaler, nodes, client: ask::client(), last_step: ScalingStep::Hold(None) }
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -161,28 +161,30 @@ impl Pool {
         let now = self.measure().await;
         let step = self.scaler.next(Instant::now(), &now);
         match &step {
-            Step::Grow { by } => self.grow(*by, &now)?,
-            Step::Shrink => self.shrink(&now).await?,
-            Step::Hold(Some(why)) if self.said != step => info!(nodes = now.nodes, "no step now: {why}"),
-            Step::Hold(_) => {}
+            ScalingStep::Grow { by } => self.grow(*by, &now)?,
+            ScalingStep::Shrink => self.shrink(&now).await?,
+            ScalingStep::Hold(Some(reason)) if self.last_step != step => {
+                info!(nodes = now.nodes, "no step now: {reason}")
+            }
+            ScalingStep::Hold(_) => {}
         }
-        self.said = step;
+        self.last_step = step;
         Ok(())
     }
 
-    async fn measure(&mut self) -> Now {
-        let draining = self.nodes.iter().filter(|node| node.leaving != Leaving::No).count();
-        let staying = self.nodes.iter().filter(|node| node.leaving == Leaving::No).map(|node| node.number);
+    async fn measure(&mut self) -> PoolUsage {
+        let draining = self.nodes.iter().filter(|node| node.leaving != LeaveStage::No).count();
+        let staying = self.nodes.iter().filter(|node| node.leaving == LeaveStage::No).map(|node| node.number);
         let addresses: Vec<_> = staying.map(|number| (number, self.address(number))).collect();
-        let looks = join_all(addresses.iter().map(|(_, address)| usage(&self.client, *address))).await;
-        let mut now = Now { nodes: addresses.len(), draining, ..Now::default() };
-        for ((number, _), seen) in addresses.into_iter().zip(looks) {
+        let answers = join_all(addresses.iter().map(|(_, address)| usage(&self.client, *address))).await;
+        let mut now = PoolUsage { nodes: addresses.len(), draining, ..PoolUsage::default() };
+        for ((number, _), answer) in addresses.into_iter().zip(answers) {
             let node = self.node(number);
-            match seen {
-                Ok(seen) if seen.serving => {
+            match answer {
+                Ok(usage) if usage.serving => {
                     node.came_up = true;
-                    now.used_percent.push(seen.used_percent);
-                    now.filling += usize::from(seen.filling);
+                    now.used_percent.push(usage.used_percent);
+                    now.filling += usize::from(usage.filling);
                 }
                 _ => now.arriving += usize::from(!node.came_up && node.is_young()),
             }
@@ -190,28 +192,28 @@ impl Pool {
         now
     }
 
-    fn grow(&mut self, by: usize, now: &Now) -> Result<()> {
+    fn grow(&mut self, by: usize, now: &PoolUsage) -> Result<()> {
         for _ in 0..by {
             let number = (1..).find(|number| self.nodes.iter().all(|node| node.number != *number));
             let number = number.context("all numbers are taken")?;
             let measured = self.config.policy.measure(&now.used_percent).map(|percent| percent.round());
             info!(node = number, nodes = self.nodes.len() + 1, used_percent = measured, "grows");
-            self.nodes.push(Node::new(number));
+            self.nodes.push(PoolNode::new(number));
             self.nodes.sort_by_key(|node| node.number);
         }
         self.save()?;
         self.start_missing()
     }
 
-    /// The youngest goes: the longer a node is there, the longer mounts and scripts have known its address.
-    async fn shrink(&mut self, now: &Now) -> Result<()> {
-        let last = self.nodes.iter().rfind(|node| node.leaving == Leaving::No).map(|node| node.number);
+    /// Drains the youngest node: mounts and scripts have known the addresses of the others for longer.
+    async fn shrink(&mut self, now: &PoolUsage) -> Result<()> {
+        let last = self.nodes.iter().rfind(|node| node.leaving == LeaveStage::No).map(|node| node.number);
         let Some(number) = last else { return Ok(()) };
         let fewer = Policy::leaves_fewer_copies(now.nodes);
         match begin_drain(&self.client, self.address(number), fewer).await {
             Ok(()) => {
                 info!(node = number, nodes = now.nodes - 1, "shrinks: a node drains");
-                self.node(number).leaving = Leaving::Draining;
+                self.node(number).leaving = LeaveStage::Draining;
                 self.save()
             }
             Err(reason) => {
@@ -221,13 +223,13 @@ impl Pool {
         }
     }
 
-    /// Processes that ended, and drains that got on.
+    /// Handles processes that have ended and drains that have progressed.
     async fn look_after(&mut self) -> Result<()> {
         for number in self.nodes.iter().map(|node| node.number).collect::<Vec<_>>() {
-            if self.node(number).leaving == Leaving::Draining {
+            if self.node(number).leaving == LeaveStage::Draining {
                 self.follow_drain(number).await?;
             }
-            if self.node(number).leaving == Leaving::Left && !self.node(number).is_alive() {
+            if self.node(number).leaving == LeaveStage::Left && !self.node(number).is_alive() {
                 self.forget(number)?;
             }
         }
@@ -237,16 +239,16 @@ impl Pool {
     async fn follow_drain(&mut self, number: u16) -> Result<()> {
         if !self.node(number).is_alive() {
             warn!(node = number, "ended before it was drained; it is started again with its data");
-            self.node(number).leaving = Leaving::No;
+            self.node(number).leaving = LeaveStage::No;
             return self.save();
         }
         let Ok(Some(status)) = self.client.drain(self.address(number)).await else { return Ok(()) };
         match status.phase {
-            DrainPhase::Left => self.node(number).leaving = Leaving::Left,
+            DrainPhase::Left => self.node(number).leaving = LeaveStage::Left,
             DrainPhase::Refused | DrainPhase::Cancelled => {
                 let reason = status.reason.unwrap_or_default();
-                warn!(node = number, reason, "does not shrink: the node was not drained and serves on");
-                self.node(number).leaving = Leaving::No;
+                warn!(node = number, reason, "does not shrink: the node was not drained and goes on serving");
+                self.node(number).leaving = LeaveStage::No;
                 self.scaler.step_ended(Instant::now());
             }
             DrainPhase::Copying | DrainPhase::Voting | DrainPhase::Leaving => return Ok(()),
@@ -254,7 +256,7 @@ impl Pool {
         self.save()
     }
 
-    /// It has left the ring: every chunk that it had is elsewhere, so its folder is of no use to anybody.
+    /// Removes a node that has left the ring, and its folder: every chunk that it had is on other nodes.
     fn forget(&mut self, number: u16) -> Result<()> {
         let folder = self.folder(number);
         match fs::remove_dir_all(&folder) {
@@ -272,7 +274,7 @@ impl Pool {
     fn start_missing(&mut self) -> Result<()> {
         for number in self.nodes.iter().map(|node| node.number).collect::<Vec<_>>() {
             let node = self.node(number);
-            if node.leaving == Leaving::No && !node.is_alive() && node.may_start() {
+            if node.leaving == LeaveStage::No && !node.is_alive() && node.may_start() {
                 self.start(number)?;
             }
         }
@@ -280,18 +282,18 @@ impl Pool {
     }
 
     fn start(&mut self, number: u16) -> Result<()> {
-        let others = self.nodes.iter().filter(|node| node.number != number && node.leaving == Leaving::No);
+        let others = self.nodes.iter().filter(|node| node.number != number && node.leaving == LeaveStage::No);
         let join: Vec<SocketAddr> = others.map(|node| self.address(node.number).ring()).collect();
-        // Only the very first node of all is told of none; the others of a new pool wait for it.
+        // Only the very first node founds a ring; the others of a new pool wait for it.
         let join = if self.begins_the_ring(number) { Vec::new() } else { join };
-        let process = Process::start(Start {
+        let process = NodeProcess::start(ProcessArgs {
             program: &self.config.program,
             data: self.folder(number),
             log: self.config.data.join(format!("{number}.log")),
             address: self.address(number).ring(),
             join,
             capacity_mib: self.config.capacity_mib,
-            more: &self.config.node_args,
+            node_args: &self.config.node_args,
         })?;
         let node = self.node(number);
         let again = node.process.is_some() || node.started_at.is_some();
@@ -305,14 +307,14 @@ impl Pool {
         self.save()
     }
 
-    /// No node of this pool has ever had a folder, and this is the first of them.
+    /// Whether this is the first node of a pool of which no node has ever had a folder.
     fn begins_the_ring(&self, number: u16) -> bool {
         let first = self.nodes.first().is_some_and(|node| node.number == number);
         first && self.nodes.iter().all(|node| !self.folder(node.number).exists())
     }
 
     fn save(&self) -> Result<()> {
-        let remember = |node: &Node| Remembered {
+        let remember = |node: &PoolNode| SavedNode {
             number: node.number,
             pid: node.process.as_ref().map_or(0, |process| process.pid),
             started: node.process.as_ref().map_or(0, |process| process.started),
@@ -321,9 +323,9 @@ impl Pool {
         self.file.write(self.nodes.iter().map(remember).collect())
     }
 
-    fn node(&mut self, number: u16) -> &mut Node {
+    fn node(&mut self, number: u16) -> &mut PoolNode {
         let found = self.nodes.iter_mut().find(|node| node.number == number);
-        found.expect("numbers come from the list, and nobody else changes it")
+        found.expect("numbers come from the list, which only this loop changes")
     }
 
     fn folder(&self, number: u16) -> PathBuf {
@@ -334,7 +336,7 @@ impl Pool {
         SocketAddr::new(self.config.ip, self.config.port + PORTS_OF_A_NODE * (number - 1)).into()
     }
 
-    /// SIGTERM for all of them; who does not end is killed.
+    /// Sends SIGTERM to all nodes, and SIGKILL to those that do not end.
     async fn stop(&mut self) {
         info!(nodes = self.nodes.len(), "stopping the nodes; their data stays");
         for process in self.nodes.iter().filter_map(|node| node.process.as_ref()) {
@@ -342,7 +344,7 @@ impl Pool {
         }
         let end = Instant::now() + STOP_DEADLINE;
         let mut ticks = interval(Duration::from_millis(50));
-        while self.nodes.iter_mut().any(Node::is_alive) {
+        while self.nodes.iter_mut().any(PoolNode::is_alive) {
             ticks.tick().await;
             if Instant::now() > end {
                 for node in self.nodes.iter_mut().filter_map(|node| node.is_alive().then_some(node)) {

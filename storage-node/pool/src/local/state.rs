@@ -1,10 +1,10 @@
-//! What the pool remembers of its nodes, so that a pool that is started again finds the processes that still run.
+//! The pool's own record of its nodes, so that a pool that is started again finds the processes that still run.
 //!
 //! ```text
 //! DIR/pool.json   {"format": 1, "nodes": [{"number", "pid", "started", "leaving"}]}
 //! DIR/pool.lock   empty; held with flock(2) by the pool
 //! DIR/N/          the folder of node N
-//! DIR/N.log       what it logs
+//! DIR/N.log       the log of node N
 //! ```
 //! `started` is the process's start in ticks since boot: a pid alone could be another program's by now. The file is
 //! written whole to a temporary one that takes its name, so a crash leaves the old or the new.
@@ -25,29 +25,29 @@ use serde::{Deserialize, Serialize};
 const FORMAT: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remembered {
-    /// From 1; says folder and ports.
+pub struct SavedNode {
+    /// Counts from 1; folder and ports follow from it.
     pub number: u16,
-    /// 0: it has not been started yet.
+    /// 0: the node has not been started yet.
     pub pid: u32,
     pub started: u64,
-    pub leaving: Leaving,
+    pub leaving: LeaveStage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Leaving {
+pub enum LeaveStage {
     No,
-    /// It drains.
+    /// The node drains.
     Draining,
-    /// It is out of the ring: its folder may go as soon as its process has ended.
+    /// The node is out of the ring: its folder may be removed as soon as its process has ended.
     Left,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Saved {
+struct SavedPool {
     format: u32,
-    nodes: Vec<Remembered>,
+    nodes: Vec<SavedNode>,
 }
 
 pub struct StateFile {
@@ -56,8 +56,8 @@ pub struct StateFile {
 }
 
 impl StateFile {
-    /// Makes the folder if there is none. The nodes are sorted by their numbers.
-    pub fn open(folder: &Path) -> Result<(Self, Vec<Remembered>)> {
+    /// Makes the folder if there is none. Returns the nodes sorted by their numbers.
+    pub fn open(folder: &Path) -> Result<(Self, Vec<SavedNode>)> {
         fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
         let lock = lock(folder)?;
         let path = folder.join("pool.json");
@@ -66,8 +66,8 @@ impl StateFile {
         Ok((Self { path, _lock: lock }, nodes))
     }
 
-    pub fn write(&self, nodes: Vec<Remembered>) -> Result<()> {
-        let text = serde_json::to_vec_pretty(&Saved { format: FORMAT, nodes })?;
+    pub fn write(&self, nodes: Vec<SavedNode>) -> Result<()> {
+        let text = serde_json::to_vec_pretty(&SavedPool { format: FORMAT, nodes })?;
         let written = chordfs_files::replace_durably(&self.path, &text);
         written.with_context(|| format!("write {}", self.path.display()))
     }
@@ -84,14 +84,14 @@ fn lock(folder: &Path) -> Result<Flock<File>> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<Remembered>> {
+fn read(path: &Path) -> Result<Vec<SavedNode>> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
     let damaged = || format!("{} is damaged; the nodes' folders beside it are not touched by that", path.display());
-    let saved: Saved = serde_json::from_slice(&text).with_context(damaged)?;
+    let saved: SavedPool = serde_json::from_slice(&text).with_context(damaged)?;
     if saved.format != FORMAT {
         bail!("{} has format {}, this program knows {FORMAT}", path.display(), saved.format);
     }
@@ -107,7 +107,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, nodes) = StateFile::open(folder.path()).unwrap();
         assert!(nodes.is_empty());
-        let node = |number| Remembered { number, pid: 7, started: 9, leaving: Leaving::Draining };
+        let node = |number| SavedNode { number, pid: 7, started: 9, leaving: LeaveStage::Draining };
         file.write(vec![node(2), node(1)]).unwrap();
         let refused = StateFile::open(folder.path()).err().expect("it is locked").to_string();
         assert!(refused.contains("another pool"), "{refused}");
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_told_and_left_alone() {
+    fn a_damaged_file_is_reported_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         for (text, wanted) in [("{", "damaged"), (r#"{"format": 2, "nodes": []}"#, "format 2")] {
             fs::write(folder.path().join("pool.json"), text).unwrap();

@@ -172,7 +172,8 @@ async fn the_rate_is_kept_and_progress_is_seen_on_both_sides() {
     let paid = (bytes - 2 * 1024 * 140) as f64 / RATE as f64;
     assert!(start.elapsed().as_secs_f64() > paid * 0.9, "{bytes} bytes in {:?}", start.elapsed());
     let both = |(out, come): &&(_, _)| {
-        let under_way = |flow: &chordfs_types::admin::Flow| flow.chunks_left > 0 && flow.seconds_left.is_some();
+        let under_way =
+            |flow: &chordfs_types::admin::TransferProgress| flow.chunks_left > 0 && flow.seconds_left.is_some();
         under_way(out) && under_way(come)
     };
     assert!(seen.iter().filter(both).count() >= 5, "{seen:?}");

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use chordfs_types::{admin::Flow, route_table::Route};
+use chordfs_types::{admin::TransferProgress, route_table::Route};
 
 use super::*;
 use crate::replica::repair::RepairError;
@@ -52,7 +52,7 @@ async fn who_is_offered_what_it_has_expects_nothing() {
     old.repair().hand_on(&old.view(RingId(9)), &route(&holders)).await.unwrap();
     assert_eq!(old.all(), []);
     for node in &holders {
-        assert_eq!(node.traffic.status().incoming, Flow::default());
+        assert_eq!(node.traffic.status().incoming, TransferProgress::default());
     }
 }
 
