@@ -1,0 +1,101 @@
+//! What documents name has to exist: the files and folders of the map, links, and the test of every promise.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use crate::sources::{PRODUCTION, root};
+
+const MAP: &str = "ARCHITECTURE.md";
+const PROMISES: &str = "deploy/docs/promises.md";
+
+#[test]
+fn every_promise_names_a_test_that_exists() {
+    let promises = read(PROMISES);
+    let rows: Vec<&str> = promises.lines().filter(|line| promise_number(line).is_some()).collect();
+    assert!(rows.len() > 10, "{PROMISES} has only {} numbered rows: `| 1 | promise | test |`", rows.len());
+    for (at, row) in rows.iter().enumerate() {
+        assert_eq!(promise_number(row), Some(at + 1), "promises are numbered without gaps: {row}");
+        let last = row.trim_end_matches('|').rsplit('|').next().expect("a row has cells");
+        let tests: Vec<&str> = code_spans(last);
+        assert!(!tests.is_empty(), "no test is named: {row}");
+        for test in tests {
+            assert!(exists(test), "{PROMISES} names the test `{test}`, which does not exist: {row}");
+        }
+    }
+}
+
+#[test]
+fn the_map_names_every_crate_and_nothing_that_is_gone() {
+    let map = read(MAP);
+    let spans: BTreeSet<&str> = map.lines().flat_map(code_spans).collect();
+    for package in PRODUCTION {
+        assert!(spans.contains(format!("{package}/").as_str()), "{MAP} does not name the crate `{package}/`");
+    }
+    let paths = spans.iter().filter(|span| is_path(span));
+    let gone: Vec<_> = paths.filter(|path| !root().join(path.trim_end_matches('/')).exists()).collect();
+    assert!(gone.is_empty(), "{MAP} names what is not there: {gone:?}");
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let listed = Command::new("git").args(["ls-files", "*.md"]).current_dir(root()).output().expect("git runs");
+    let listed = String::from_utf8(listed.stdout).expect("names are UTF-8");
+    assert!(listed.lines().count() > 3, "git lists no documents");
+    for document in listed.lines() {
+        let folder = Path::new(document).parent().expect("a file is in a folder");
+        for target in link_targets(&read(document)) {
+            let file = target.split('#').next().unwrap_or_default();
+            assert!(
+                file.is_empty() || root().join(folder).join(file).exists(),
+                "{document} links to {target}, which is not there"
+            );
+        }
+    }
+}
+
+#[test]
+fn tests_are_found_by_their_names_and_others_are_not() {
+    assert!(exists("house::documents::tests_are_found_by_their_names_and_others_are_not"));
+    assert!(!exists("house::documents::a_test_that_nobody_wrote"), "found in its own text only");
+}
+
+fn read(document: &str) -> String {
+    fs::read_to_string(root().join(document)).unwrap_or_else(|error| panic!("{document}: {error}"))
+}
+
+/// The number of a row `| 7 | ... |`.
+fn promise_number(line: &str) -> Option<usize> {
+    line.strip_prefix('|')?.split('|').next()?.trim().parse().ok()
+}
+
+fn code_spans(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+/// Whether a code span is meant as a path from the root: it begins with a folder of ours.
+fn is_path(span: &str) -> bool {
+    let folders = ["common/", "storage-node/", "fuse-client/", "deploy/", "tests/"];
+    folders.iter().any(|folder| span.starts_with(folder))
+        && !span.contains(|c: char| c.is_whitespace() || "*<{$".contains(c))
+}
+
+fn link_targets(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://") && !target.contains(' ')).collect()
+}
+
+/// A test of Rust as `crate::module::name` (the last two parts count), or a scenario of the cloud as `cloud NAME`.
+fn exists(test: &str) -> bool {
+    if let Some(scenario) = test.strip_prefix("cloud ") {
+        return root().join("tests/cloud/scenarios").join(format!("{}.py", scenario.replace('-', "_"))).exists();
+    }
+    let mut parts = test.rsplit("::");
+    let (name, module) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let listed = Command::new("git")
+        .args(["grep", "--untracked", "-lE", &format!("^ *(pub )?(async )?fn {name}\\(")])
+        .args(["--", "*.rs"])
+        .current_dir(root())
+        .output()
+        .expect("git runs");
+    let files = String::from_utf8_lossy(&listed.stdout).into_owned();
+    files.lines().any(|file| module.is_empty() || file.contains(module))
+}

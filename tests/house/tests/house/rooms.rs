@@ -1,0 +1,168 @@
+//! No circle between the rooms of a crate, and nothing in a lower room imports from a higher one.
+//!
+//! A room is a top-level module. Its imports are the paths that begin with `crate::`, in `use` and in the code. What is
+//! compiled for tests only does not count: a test may stand on anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use syn::visit::{self, Visit};
+
+use crate::sources::{PRODUCTION, SourceFile, files_of, is_for_tests};
+
+/// Rooms from the ground up, where a crate has many. Each may import from those before it.
+const FLOORS: [(&str, &[&str]); 2] = [
+    (
+        "storage-node/node",
+        &["mutual_exclusion", "driver", "replica", "files", "http", "scrub", "node", "status", "drain", "lifecycle"],
+    ),
+    (
+        "fuse-client",
+        &["exit", "config_file", "source", "cache", "transfer", "notify", "fs", "fuse", "options", "mount"],
+    ),
+];
+
+#[test]
+fn no_circle_of_rooms() {
+    let circles: Vec<String> = PRODUCTION
+        .iter()
+        .filter_map(|package| Some(format!("{package}: {}", find_circle(&imports(package))?.join(" -> "))))
+        .collect();
+    assert!(circles.is_empty(), "rooms import each other in a circle:\n{}", circles.join("\n"));
+}
+
+#[test]
+fn no_import_runs_upward() {
+    let mut upward = Vec::new();
+    for (package, floors) in FLOORS {
+        let floor = |room: &str| floors.iter().position(|name| *name == room);
+        for (room, targets) in imports(package) {
+            let targets = targets.iter().filter(|target| floor(target) > floor(&room) && floor(&room).is_some());
+            upward.extend(targets.map(|target| format!("{package}: {room} imports from {target}")));
+        }
+    }
+    assert!(upward.is_empty(), "a lower room imports from a higher one:\n{}", upward.join("\n"));
+}
+
+#[test]
+fn every_room_has_its_floor() {
+    for (package, floors) in FLOORS {
+        let rooms: BTreeSet<String> =
+            files_of(package).into_iter().filter(|file| !file.is_test).filter_map(|file| file.room).collect();
+        let gone: Vec<_> = floors.iter().filter(|room| !rooms.contains(**room)).collect();
+        assert!(gone.is_empty(), "{package} has no rooms {gone:?} any longer; FLOORS in rooms.rs names them");
+    }
+}
+
+#[test]
+fn a_circle_is_found() {
+    let edge = |to: &[&str]| to.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>();
+    let mut graph =
+        BTreeMap::from([("a".into(), edge(&["b", "c"])), ("b".into(), edge(&["c"])), ("c".into(), edge(&[]))]);
+    assert_eq!(find_circle(&graph), None);
+    graph.insert("c".into(), edge(&["a"]));
+    assert!(find_circle(&graph).is_some());
+}
+
+#[test]
+fn imports_are_seen_in_use_trees_and_in_paths() {
+    let file = syn::parse_file(
+        "use crate::{a::X, b::{self, Y}}; use super::z; fn f() -> crate::c::Z { crate::d::g() }
+         #[cfg(test)] mod tests { use crate::e::E; }",
+    )
+    .expect("it parses");
+    let mut seen = Imports::default();
+    seen.visit_file(&file);
+    assert_eq!(seen.rooms.into_iter().collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+}
+
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+/// From each room to those that it imports from.
+fn imports(package: &str) -> Graph {
+    let files: Vec<SourceFile> = files_of(package).into_iter().filter(|file| !file.is_test).collect();
+    let rooms: BTreeSet<String> = files.iter().filter_map(|file| file.room.clone()).collect();
+    let mut graph = Graph::new();
+    for file in &files {
+        let Some(room) = &file.room else { continue };
+        let mut seen = Imports::default();
+        seen.visit_file(&file.syntax);
+        let targets = seen.rooms.into_iter().filter(|target| target != room && rooms.contains(target));
+        graph.entry(room.clone()).or_default().extend(targets);
+    }
+    graph
+}
+
+/// Follows every path until one comes back; graphs here have a dozen rooms.
+fn find_circle(graph: &Graph) -> Option<Vec<String>> {
+    fn follow(graph: &Graph, path: &mut Vec<String>, done: &mut BTreeSet<String>) -> bool {
+        let room = path.last().expect("a path begins somewhere").clone();
+        if path[..path.len() - 1].contains(&room) {
+            return true;
+        }
+        for next in
+            graph.get(&room).into_iter().flatten().filter(|next| !done.contains(*next)).cloned().collect::<Vec<_>>()
+        {
+            path.push(next);
+            if follow(graph, path, done) {
+                return true;
+            }
+            path.pop();
+        }
+        done.insert(room);
+        false
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().find_map(|room| {
+        let mut path = vec![room.clone()];
+        follow(graph, &mut path, &mut done).then_some(path)
+    })
+}
+
+/// The first names after `crate::`.
+#[derive(Default)]
+struct Imports {
+    rooms: BTreeSet<String>,
+}
+
+impl<'ast> Visit<'ast> for Imports {
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if !is_for_tests(&item.attrs) {
+            visit::visit_item_mod(self, item);
+        }
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        if !is_for_tests(&item.attrs) {
+            visit::visit_item_fn(self, item);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        if is_for_tests(&item.attrs) {
+            return;
+        }
+        if let syn::UseTree::Path(path) = &item.tree
+            && path.ident == "crate"
+        {
+            self.rooms.extend(first_names(&path.tree));
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let mut names = path.segments.iter().map(|segment| segment.ident.to_string());
+        if names.next().as_deref() == Some("crate") {
+            self.rooms.extend(names.next());
+        }
+        visit::visit_path(self, path);
+    }
+}
+
+fn first_names(tree: &syn::UseTree) -> Vec<String> {
+    match tree {
+        syn::UseTree::Path(path) => vec![path.ident.to_string()],
+        syn::UseTree::Name(name) => vec![name.ident.to_string()],
+        syn::UseTree::Rename(name) => vec![name.ident.to_string()],
+        syn::UseTree::Glob(_) => vec![],
+        syn::UseTree::Group(group) => group.items.iter().flat_map(first_names).collect(),
+    }
+}
