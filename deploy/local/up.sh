@@ -133,5 +133,6 @@ fi
 
 say "ring:   $nodes nodes, 127.0.0.1 to 127.0.0.$nodes, data in $data"
 [ "$mounting" = no ] || say "mount:  $mount_point"
+say "programs: storage-node and mount.chordfs are in $(realpath "$(binaries)")"
 say "status: $(binaries)/storage-node status"
 say "stop:   $here/down.sh --data $data"
