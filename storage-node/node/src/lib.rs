@@ -1,5 +1,17 @@
-//! A storage node as a library: the ring's driver, three holders of every chunk, the planes on 5057 to 5059, and the life
-//! of a node from its first word to its last.
+//! A storage node as a library. Its rooms from bottom to top; each imports only rooms above it in this table:
+//!
+//! | room | what |
+//! |---|---|
+//! | `mutual_exclusion` | pure: one at a time among nodes that can only ask each other |
+//! | `driver` | the task that owns the ring, and its calls between nodes |
+//! | `replica` | three holders of every chunk: writes, repair, the state of drains |
+//! | `files` | whole files and chunks of files, for scripts and browsers |
+//! | `http` | the servers on 5058 and 5059 |
+//! | `scrub` | damaged records and orphans |
+//! | `node` | the answers on 5057, and what the node reports of itself |
+//! | `status` | the status of the whole ring |
+//! | `drain` | leaving the ring while still serving |
+//! | `lifecycle` | all of it put together: start, join, serve, stop |
 
 pub mod drain;
 pub mod driver;

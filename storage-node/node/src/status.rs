@@ -15,9 +15,8 @@ use futures_util::{StreamExt, stream};
 use tracing::debug;
 
 use crate::{
-    driver::{Kind, Surveyed},
+    driver::{Kind, RingHandle, Surveyed},
     http::admin::NodeAdmin,
-    node::Node,
 };
 
 /// For one node's status. A node answers from memory; a longer silence is worth showing.
@@ -26,24 +25,29 @@ const ASKED_AT_ONCE: usize = 64;
 
 #[derive(Clone)]
 struct RingSurvey {
-    node: Arc<Node>,
+    ring: RingHandle,
+    own: Arc<dyn NodeAdmin>,
     client: AdminClient,
 }
 
 /// `GET /ring`: JSON of [`RingStatus`].
-pub fn routes(node: Arc<Node>, pool: Arc<HttpPool>) -> Router {
-    Router::new().route("/ring", get(ring)).with_state(RingSurvey { node, client: AdminClient::new(pool, DEADLINE) })
+pub fn routes(ring: RingHandle, own: Arc<dyn NodeAdmin>, pool: Arc<HttpPool>) -> Router {
+    Router::new().route("/ring", get(ring_status)).with_state(RingSurvey {
+        ring,
+        own,
+        client: AdminClient::new(pool, DEADLINE),
+    })
 }
 
-async fn ring(extract::State(survey): extract::State<RingSurvey>) -> Json<RingStatus> {
+async fn ring_status(extract::State(survey): extract::State<RingSurvey>) -> Json<RingStatus> {
     Json(survey.gather().await)
 }
 
 impl RingSurvey {
     async fn gather(&self) -> RingStatus {
-        let asked = self.node.ring.me().ring_address();
-        let own = self.node.status();
-        let surveyed = self.node.ring.survey().await;
+        let asked = self.ring.me().ring_address();
+        let own = self.own.status();
+        let surveyed = self.ring.survey().await;
         let storing = surveyed.iter().filter(|seen| seen.kind == Kind::Ours).map(|seen| seen.node.ring_address());
         let absent = own.namespace.voters.iter().copied().filter(|voter| !is_in(&surveyed, *voter));
         let addresses: Vec<SocketAddr> = storing.chain(absent).filter(|address| *address != asked).collect();

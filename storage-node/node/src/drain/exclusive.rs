@@ -25,7 +25,7 @@ impl Drain {
     /// Begins a drain unless another node drains or precedes this one. The claim of this node stays if it has to wait;
     /// call again later.
     pub async fn begin_exclusively(&self, options: DrainOptions) -> Result<ExclusiveStart, DrainError> {
-        let departure = &self.0.node.departure;
+        let departure = &self.0.context.departure;
         loop {
             departure.set_claim(Claim::Trying);
             match self.0.ask_others().await {
@@ -52,10 +52,10 @@ impl DrainTask {
     /// Returns the verdict and the nodes that drain or wait to. A node that does not answer is no reason to wait: the drain
     /// itself counts the nodes that answer.
     async fn ask_others(&self) -> Result<(ClaimVerdict, Vec<NodeRef>), String> {
-        let members = self.node.ring.members().await.map_err(|error| error.to_string())?;
-        let me = self.node.ring.me();
+        let members = self.context.ring.members().await.map_err(|error| error.to_string())?;
+        let me = self.context.ring.me();
         let others = members.into_iter().filter(|node| node.ring_address() != me.ring_address());
-        let asked = others.map(|node| async move { Some((node, ask_claim(&self.pool, node, me).await?)) });
+        let asked = others.map(|node| async move { Some((node, ask_claim(&self.context.pool, node, me).await?)) });
         let claims: Vec<(NodeRef, Claim)> = join_all(asked).await.into_iter().flatten().collect();
         let keys = claims.iter().map(|(node, claim)| (node.ring_address(), *claim));
         let verdict = mutual_exclusion::verdict(&me.ring_address(), keys);

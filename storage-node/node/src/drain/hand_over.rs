@@ -18,11 +18,11 @@ use chordfs_types::{
 };
 use futures_util::future::join_all;
 
-use super::pace::{DrainPace, MOVE_BYTES};
-use crate::{
-    node::Node,
-    replica::{departure::Fresh, peer::PeerError},
+use super::{
+    context::DrainContext,
+    pace::{DrainPace, MOVE_BYTES},
 };
+use crate::replica::{departure::Fresh, peer::PeerError};
 
 /// The most chunks that one request carries.
 const MOVE_CHUNKS: usize = 1024;
@@ -60,17 +60,17 @@ pub struct Estimate {
 }
 
 /// Compares the chunks of this node, arc by arc, with those of their future holders.
-pub async fn estimate(node: &Node, remaining: &Heirs) -> Result<Estimate, StepError> {
-    let stats = with_store(node, |store| Ok(store.stats())).await?;
+pub async fn estimate(context: &DrainContext, remaining: &Heirs) -> Result<Estimate, StepError> {
+    let stats = with_store(context, |store| Ok(store.stats())).await?;
     let record_bytes = stats.live_bytes / stats.chunks.max(1);
     let mut estimate = Estimate::default();
     for (arc, holders) in remaining.arcs() {
-        let (count, digest) = with_store(node, move |store| Ok(store.digest(arc))).await?;
+        let (count, digest) = with_store(context, move |store| Ok(store.digest(arc))).await?;
         if count == 0 {
             continue;
         }
         let mut lacking = Vec::new();
-        let asked = holders.iter().map(|holder| node.peers.digest(holder, arc));
+        let asked = holders.iter().map(|holder| context.peers.digest(holder, arc));
         for (holder, tremaining) in holders.iter().zip(join_all(asked).await) {
             let tremaining = tremaining.map_err(|error| retry(&error))?;
             if (tremaining.count, tremaining.digest) != (count, digest) {
@@ -90,11 +90,15 @@ pub async fn estimate(node: &Node, remaining: &Heirs) -> Result<Estimate, StepEr
 }
 
 /// Copies an arc: afterwards its future holders have every chunk that was here when this began.
-pub async fn hand_over_arc(node: &Node, pace: &DrainPace, incomplete: &IncompleteArc) -> Result<(), StepError> {
+pub async fn hand_over_arc(
+    context: &DrainContext,
+    pace: &DrainPace,
+    incomplete: &IncompleteArc,
+) -> Result<(), StepError> {
     let (arc, mut token) = (incomplete.arc, Some(0));
     while let Some(from) = token {
-        let page = with_store(node, move |store| store.list(arc, from, MAX_BATCH_CHUNKS)).await?;
-        copy_to_all(node, Some(pace), &incomplete.lacking, &page.chunks).await?;
+        let page = with_store(context, move |store| store.list(arc, from, MAX_BATCH_CHUNKS)).await?;
+        copy_to_all(context, Some(pace), &incomplete.lacking, &page.chunks).await?;
         token = page.next;
     }
     Ok(())
@@ -102,7 +106,11 @@ pub async fn hand_over_arc(node: &Node, pace: &DrainPace, incomplete: &Incomplet
 
 /// Copies chunks that were stored lately. Not rate-limited, as writes are not: programs may wait for it, and a drain that
 /// is slower than they are would never end.
-pub async fn hand_over_fresh(node: &Node, remaining: &Heirs, fresh: &Fresh) -> Result<HashSet<NodeRef>, StepError> {
+pub async fn hand_over_fresh(
+    context: &DrainContext,
+    remaining: &Heirs,
+    fresh: &Fresh,
+) -> Result<HashSet<NodeRef>, StepError> {
     let mut by_owner: BTreeMap<u32, Vec<ListedChunk>> = BTreeMap::new();
     for listed in &fresh.chunks {
         if let Some(owner) = remaining.holders_of(listed.chunk.key()).first() {
@@ -112,49 +120,49 @@ pub async fn hand_over_fresh(node: &Node, remaining: &Heirs, fresh: &Fresh) -> R
     let mut touched = HashSet::new();
     for chunks in by_owner.into_values() {
         let holders = remaining.holders_of(chunks[0].chunk.key());
-        copy_to_all(node, None, &holders, &chunks).await?;
+        copy_to_all(context, None, &holders, &chunks).await?;
         touched.extend(holders);
     }
     Ok(touched)
 }
 
 /// Makes these nodes write everything they have to their disks.
-pub async fn sync(node: &Node, holders: &HashSet<NodeRef>) -> Result<(), StepError> {
-    let synced = join_all(holders.iter().map(|holder| node.peers.sync(holder))).await;
+pub async fn sync(context: &DrainContext, holders: &HashSet<NodeRef>) -> Result<(), StepError> {
+    let synced = join_all(holders.iter().map(|holder| context.peers.sync(holder))).await;
     synced.into_iter().collect::<Result<(), PeerError>>().map_err(|error| retry(&error))
 }
 
 async fn copy_to_all(
-    node: &Node,
+    context: &DrainContext,
     pace: Option<&DrainPace>,
     holders: &[NodeRef],
     chunks: &[ListedChunk],
 ) -> Result<(), StepError> {
-    let copied = join_all(holders.iter().map(|holder| copy_missing(node, pace, holder, chunks))).await;
+    let copied = join_all(holders.iter().map(|holder| copy_missing(context, pace, holder, chunks))).await;
     copied.into_iter().collect()
 }
 
 /// Skips chunks that are no longer here because they were deleted meanwhile or are damaged.
 async fn copy_missing(
-    node: &Node,
+    context: &DrainContext,
     pace: Option<&DrainPace>,
     holder: &NodeRef,
     chunks: &[ListedChunk],
 ) -> Result<(), StepError> {
     for group in chunks.chunks(MAX_BATCH_CHUNKS) {
         let refs: Vec<ChunkRef> = group.iter().map(|listed| listed.chunk.clone()).collect();
-        let has = node.peers.has(holder, &refs).await.map_err(|error| retry(&error))?;
+        let has = context.peers.has(holder, &refs).await.map_err(|error| retry(&error))?;
         let missing: Vec<&ListedChunk> =
             group.iter().zip(has).filter(|(_, has)| !has).map(|(listed, _)| listed).collect();
         for batch in batches(&missing, pace.map_or(MOVE_BYTES, DrainPace::batch_bytes)) {
-            send(node, pace, holder, batch).await?;
+            send(context, pace, holder, batch).await?;
         }
     }
     Ok(())
 }
 
 async fn send(
-    node: &Node,
+    context: &DrainContext,
     pace: Option<&DrainPace>,
     holder: &NodeRef,
     batch: &[&ListedChunk],
@@ -165,18 +173,18 @@ async fn send(
         pace.spend(moved.bytes).await;
     }
     let refs: Vec<ChunkRef> = batch.iter().map(|listed| listed.chunk.clone()).collect();
-    let records = with_store(node, move |store| store.get(&refs)).await?;
+    let records = with_store(context, move |store| store.get(&refs)).await?;
     if records.is_empty() {
         return Ok(());
     }
-    node.peers.put(holder, records, Durability::Disk).await.map_err(|error| match error {
+    context.peers.put(holder, records, Durability::Disk).await.map_err(|error| match error {
         PeerError::NoSpace { node: full } => {
-            let left = node.departure.status().map_or(0, |status| status.bytes_left);
+            let left = context.departure.status().map_or(0, |status| status.bytes_left);
             StepError::Final(DrainError::NoSpace { node: full, needed_mib: left.div_ceil(1 << 20), free_mib: 0 })
         }
         other => retry(&other),
     })?;
-    node.departure.change_progress(|progress| progress.sent(moved, Instant::now()));
+    context.departure.change_progress(|progress| progress.sent(moved, Instant::now()));
     Ok(())
 }
 
@@ -201,10 +209,10 @@ fn retry(error: &PeerError) -> StepError {
 }
 
 async fn with_store<T: Send + 'static>(
-    node: &Node,
+    context: &DrainContext,
     work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StepError> {
-    let store = node.store.clone();
+    let store = context.store.clone();
     let done = tokio::task::spawn_blocking(move || work(&store)).await;
     done.expect("the store does not panic").map_err(|error| StepError::Retry(error.to_string()))
 }

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chordfs_net::http_pool::HttpPool;
 use chordfs_replication::{drain::DrainError, drain_progress::DrainProgress};
 use chordfs_types::{
     admin::{DrainPhase, DrainStatus, NodeState},
@@ -11,11 +10,11 @@ use chordfs_types::{
 use tracing::info;
 
 use super::{
+    context::DrainContext,
     control::{BeginOutcome, CancelDrainError, DrainControl},
     pace::DrainPace,
     task::DrainTask,
 };
-use crate::node::Node;
 
 #[derive(Clone, Debug)]
 pub struct DrainSettings {
@@ -57,27 +56,27 @@ pub struct DrainOptions {
 pub struct Drain(pub(super) Arc<DrainTask>);
 
 impl Drain {
-    pub fn new(node: Arc<Node>, pool: Arc<HttpPool>, settings: DrainSettings) -> Self {
-        let pace = DrainPace::new(node.traffic.clone());
+    pub fn new(context: DrainContext, settings: DrainSettings) -> Self {
+        let pace = DrainPace::new(context.traffic.clone());
         let (control, finished) = (DrainControl::default(), Default::default());
-        Self(Arc::new(DrainTask { node, pool, settings, control, pace, finished }))
+        Self(Arc::new(DrainTask { context, settings, control, pace, finished }))
     }
 
     /// Begins a drain in the background. A running drain continues, with the new rate if `options` has one.
     pub fn begin(&self, options: DrainOptions) -> Result<(), DrainError> {
-        let DrainTask { node, control, pace, .. } = &*self.0;
-        match control.begin(options.must_go, node.stage.get())? {
+        let DrainTask { context, control, pace, .. } = &*self.0;
+        match control.begin(options.must_go, context.stage.get())? {
             BeginOutcome::AlreadyRunning => {
                 if let Some(rate) = options.rate {
                     let limit = pace.set(Some(rate));
-                    node.departure.change_progress(|progress| progress.limit_to(limit));
+                    context.departure.change_progress(|progress| progress.limit_to(limit));
                 }
             }
             BeginOutcome::Started(run) => {
                 let limit = pace.set(options.rate);
-                node.stage.set(NodeState::Draining);
-                node.departure.set_progress(DrainProgress::begin(limit));
-                node.departure.begin();
+                context.stage.set(NodeState::Draining);
+                context.departure.set_progress(DrainProgress::begin(limit));
+                context.departure.begin();
                 info!(allow_fewer_copies = options.allow_fewer_copies, %limit, "draining");
                 tokio::spawn(self.0.clone().run(options, run));
             }
@@ -97,7 +96,7 @@ impl Drain {
     }
 
     pub fn status(&self) -> Option<DrainStatus> {
-        self.0.node.departure.status()
+        self.0.context.departure.status()
     }
 
     pub fn phase(&self) -> Option<DrainPhase> {

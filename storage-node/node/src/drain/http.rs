@@ -6,8 +6,6 @@
 //! | `DELETE /drain` | 200 with the [`DrainStatus`] once the node serves as before; 409 if no drain can be cancelled |
 //! | `GET /drain` | the last drain's [`DrainStatus`] as JSON, or null |
 
-use std::sync::Arc;
-
 use axum::{
     Json, Router,
     body::Bytes,
@@ -25,14 +23,13 @@ use super::{
     announce::{Acknowledgement, Announcement},
     handle::{Drain, DrainOptions},
 };
-use crate::node::Node;
 
 type DrainHttpError = (StatusCode, String);
 
 /// Has no fallback.
-pub fn routes(node: Arc<Node>, drain: Drain) -> Router {
-    let of_this_node = Router::new().route("/drain", get(status).post(begin).delete(cancel)).with_state(drain);
-    of_this_node.merge(Router::new().route("/drain/peer", post(receive_announcement)).with_state(node))
+pub fn routes(drain: Drain) -> Router {
+    let own = Router::new().route("/drain", get(status).post(begin).delete(cancel));
+    own.route("/drain/peer", post(receive_announcement)).with_state(drain)
 }
 
 #[derive(Deserialize)]
@@ -69,7 +66,7 @@ async fn status(State(drain): State<Drain>) -> Json<Option<DrainStatus>> {
 }
 
 async fn receive_announcement(
-    State(node): State<Arc<Node>>,
+    State(drain): State<Drain>,
     body: Bytes,
 ) -> Result<Json<Acknowledgement>, DrainHttpError> {
     let bad = |error: serde_json::Error| {
@@ -77,10 +74,11 @@ async fn receive_announcement(
         (StatusCode::BAD_REQUEST, format!("{expected}: {error}"))
     };
     let announcement: Announcement = serde_json::from_slice(&body).map_err(bad)?;
-    node.departure.hear(announcement.ring_address(), announcement.draining);
-    let draining = matches!(node.stage.get(), NodeState::Draining | NodeState::Gone);
-    let store = node.store.clone();
+    let context = &drain.0.context;
+    context.departure.hear(announcement.ring_address(), announcement.draining);
+    let draining = matches!(context.stage.get(), NodeState::Draining | NodeState::Gone);
+    let store = context.store.clone();
     let stats = tokio::task::spawn_blocking(move || store.stats()).await;
     let stats = stats.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("the store failed: {error}")))?;
-    Ok(Json(Acknowledgement { draining, free_bytes: stats.free_bytes, claim: node.departure.claim() }))
+    Ok(Json(Acknowledgement { draining, free_bytes: stats.free_bytes, claim: context.departure.claim() }))
 }

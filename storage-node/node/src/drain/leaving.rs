@@ -36,10 +36,10 @@ impl DrainTask {
         options: DrainOptions,
     ) -> Result<LeaveOutcome, StepError> {
         let late = |_| StepError::Retry(format!("the last writes took over {:?}", self.settings.fence));
-        let fence = timeout(self.settings.fence, self.node.departure.fence()).await.map_err(late)?;
+        let fence = timeout(self.settings.fence, self.context.departure.fence()).await.map_err(late)?;
         let last =
             timeout(self.settings.fence, self.hand_over_last(remaining, holders, options)).await.map_err(late)??;
-        let view = self.node.ring.neighbours();
+        let view = self.context.ring.neighbours();
         let (Some(members), Some(heir)) = (last, plan::view_of_heir(&view)) else {
             return Ok(LeaveOutcome::RingChanged);
         };
@@ -48,14 +48,14 @@ impl DrainTask {
             return std::future::pending().await;
         }
         // The node can no longer stay. The ring's task completes the announcement even if this call times out.
-        if let Err(error) = self.node.ring.leave().await {
+        if let Err(error) = self.context.ring.leave().await {
             warn!(%error, "the ring is slow to let this node go");
         }
-        self.node.departure.leave(heir);
-        self.node.stage.set(NodeState::Gone);
+        self.context.departure.leave(heir);
+        self.context.stage.set(NodeState::Gone);
         self.phase(DrainPhase::Left);
         drop(fence);
-        self.node.ring.say_left(&view, &members).await;
+        self.context.ring.say_left(&view, &members).await;
         Ok(LeaveOutcome::Left)
     }
 
@@ -67,10 +67,10 @@ impl DrainTask {
         options: DrainOptions,
     ) -> Result<Option<Vec<NodeRef>>, StepError> {
         holders.extend(self.hand_over_fresh(remaining).await?);
-        hand_over::sync(&self.node, &holders).await?;
+        hand_over::sync(&self.context, &holders).await?;
         let (peers, unresponsive) = self.announce(true).await.map_err(StepError::Retry)?;
         let same = plan::heirs(&peers, unresponsive, options.allow_fewer_copies).as_ref() == Ok(remaining);
-        let done = same && self.node.namespace().is_let_go().await;
+        let done = same && self.context.namespace.is_let_go().await;
         Ok(done.then(|| peers.iter().map(|peer| peer.node).collect()))
     }
 }

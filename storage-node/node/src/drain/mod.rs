@@ -3,6 +3,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `context.rs` | the parts of the node that a drain works on |
 //! | `control.rs` | whether a drain is running, and until when it can be cancelled |
 //! | `handle.rs`, `exclusive.rs` | beginning it, at once or one node after the other; cancelling it |
 //! | `task.rs`, `leaving.rs` | carrying it out, step by step; the moment of leaving, after which there is no way back |
@@ -15,6 +16,7 @@
 //! `replica::departure`.
 
 mod announce;
+mod context;
 mod control;
 mod exclusive;
 mod hand_over;
@@ -27,6 +29,7 @@ mod stall_timeout;
 mod task;
 
 pub use self::{
+    context::DrainContext,
     control::CancelDrainError,
     exclusive::ExclusiveStart,
     handle::{Drain, DrainOptions, DrainSettings},

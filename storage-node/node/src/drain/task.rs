@@ -5,7 +5,6 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use chordfs_net::http_pool::HttpPool;
 use chordfs_replication::{
     descent::Left,
     drain as plan,
@@ -22,13 +21,13 @@ use tracing::{info, warn};
 use super::{
     DrainOptions, DrainSettings,
     announce::announce_to_all,
+    context::DrainContext,
     control::{DrainControl, DrainRun},
     hand_over::{self, StepError},
     leaving::LeaveOutcome,
     pace::DrainPace,
     stall_timeout::StallTimeout,
 };
-use crate::node::Node;
 
 /// How often the drain is announced; the other nodes forget it if they receive no announcement for some time.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
@@ -40,8 +39,7 @@ const MAX_ROUNDS: usize = 20;
 
 /// What the steps of a drain share.
 pub(super) struct DrainTask {
-    pub node: Arc<Node>,
-    pub pool: Arc<HttpPool>,
+    pub context: DrainContext,
     pub settings: DrainSettings,
     pub control: DrainControl,
     pub pace: DrainPace,
@@ -84,7 +82,7 @@ impl DrainTask {
                 Err(StepError::Final(error)) => return Err(error),
                 Err(StepError::Retry(reason)) => {
                     info!(reason, "a step of the drain failed and is retried");
-                    let sent = self.node.departure.status().map_or(0, |status| status.chunks_sent);
+                    let sent = self.context.departure.status().map_or(0, |status| status.chunks_sent);
                     stall.record_failure(sent, &reason, Instant::now())?;
                 }
             }
@@ -98,7 +96,7 @@ impl DrainTask {
         self.phase(DrainPhase::Leaving);
         holders.extend(self.hand_over_most(remaining).await?);
         // Most chunks are on disk after this, so that few have to be synced while puts wait.
-        hand_over::sync(&self.node, &holders).await?;
+        hand_over::sync(&self.context, &holders).await?;
         self.leave(remaining, holders, options).await
     }
 
@@ -120,20 +118,20 @@ impl DrainTask {
     /// Announces to all members whether this node drains. Returns those that answer, in the order of the ring, and how many
     /// do not.
     pub async fn announce(&self, draining: bool) -> Result<(Vec<Peer>, usize), String> {
-        let members = self.node.ring.members().await.map_err(|error| error.to_string())?;
-        Ok(announce_to_all(&self.pool, &members, self.node.ring.me(), draining).await)
+        let members = self.context.ring.members().await.map_err(|error| error.to_string())?;
+        Ok(announce_to_all(&self.context.pool, &members, self.context.ring.me(), draining).await)
     }
 
     /// Hands over every chunk, arc by arc. Returns the nodes that received some.
     async fn hand_over_all(&self, remaining: &Heirs) -> Result<HashSet<NodeRef>, StepError> {
-        let estimate = hand_over::estimate(&self.node, remaining).await?;
+        let estimate = hand_over::estimate(&self.context, remaining).await?;
         let (peers, _) = self.announce(true).await.map_err(StepError::Retry)?;
         plan::check_room(&estimate.needs, &peers)?;
-        self.node.departure.change_progress(|progress| progress.found(estimate.left));
+        self.context.departure.change_progress(|progress| progress.found(estimate.left));
         for incomplete in &estimate.incomplete {
-            hand_over::hand_over_arc(&self.node, &self.pace, incomplete).await?;
+            hand_over::hand_over_arc(&self.context, &self.pace, incomplete).await?;
         }
-        self.node.departure.change_progress(|progress| progress.found(Left::default()));
+        self.context.departure.change_progress(|progress| progress.found(Left::default()));
         Ok(estimate.holders)
     }
 
@@ -142,7 +140,7 @@ impl DrainTask {
         let mut touched = HashSet::new();
         for _ in 0..MAX_ROUNDS {
             touched.extend(self.hand_over_fresh(remaining).await?);
-            if self.node.departure.count_fresh() <= FEW_CHUNKS {
+            if self.context.departure.count_fresh() <= FEW_CHUNKS {
                 break;
             }
         }
@@ -150,13 +148,13 @@ impl DrainTask {
     }
 
     pub async fn hand_over_fresh(&self, remaining: &Heirs) -> Result<HashSet<NodeRef>, StepError> {
-        let fresh = self.node.departure.take_fresh();
+        let fresh = self.context.departure.take_fresh();
         if fresh.incomplete {
             return Err(StepError::Retry("more was stored than one round can hand over".into()));
         }
-        match hand_over::hand_over_fresh(&self.node, remaining, &fresh).await {
+        match hand_over::hand_over_fresh(&self.context, remaining, &fresh).await {
             Err(error) => {
-                fresh.put_back(&self.node.departure);
+                fresh.put_back(&self.context.departure);
                 Err(error)
             }
             touched => touched,
@@ -164,14 +162,14 @@ impl DrainTask {
     }
 
     async fn give_up_vote(&self) -> Result<(), DrainError> {
-        if self.node.namespace().is_let_go().await {
+        if self.context.namespace.is_let_go().await {
             return Ok(());
         }
         self.phase(DrainPhase::Voting);
         let (within, end) = (self.settings.vote_deadline, Instant::now() + self.settings.vote_deadline);
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match self.node.namespace().leave(left).await {
+            match self.context.namespace.leave(left).await {
                 Ok(()) => return Ok(()),
                 // No voter can take the lead yet, or the chosen one did not: that may pass.
                 Err(_) if Instant::now() + RETRY_PAUSE < end => sleep(RETRY_PAUSE).await,
@@ -183,8 +181,8 @@ impl DrainTask {
     async fn keep_announcing(&self) -> Result<(), DrainError> {
         loop {
             // A draining node must not be chosen as a voter. A voter stays one until its chunks are handed over.
-            if !self.node.namespace().is_voter() {
-                self.node.namespace().decline(true).await;
+            if !self.context.namespace.is_voter() {
+                self.context.namespace.decline(true).await;
             }
             sleep(ANNOUNCE_EVERY).await;
             // If the members cannot be listed at the moment, the drain itself retries.
@@ -195,17 +193,17 @@ impl DrainTask {
     /// Ends a drain that failed or was cancelled. Its end is published last: the next one may begin as soon as it is seen.
     async fn resume_serving(&self, phase: DrainPhase, reason: String) {
         self.control.abandon();
-        self.node.departure.cancel();
-        self.node.stage.set(NodeState::Serving);
-        tokio::spawn(reclaim_vote(self.node.clone()));
+        self.context.departure.cancel();
+        self.context.stage.set(NodeState::Serving);
+        tokio::spawn(reclaim_vote(self.context.clone()));
         // A node that is not reached now forgets the drain by itself.
         let _ = self.announce(false).await;
-        self.node.departure.change_progress(|progress| progress.end(phase, reason));
+        self.context.departure.change_progress(|progress| progress.end(phase, reason));
         self.control.end();
     }
 
     pub fn phase(&self, phase: DrainPhase) {
-        self.node.departure.change_progress(|progress| {
+        self.context.departure.change_progress(|progress| {
             if progress.phase() != phase {
                 info!(?phase, "drain");
             }
@@ -216,10 +214,10 @@ impl DrainTask {
 
 /// Reports to the namespace's leader that this node may vote again; the leader decides whether it does. Ends when the
 /// leader has answered, or when the node drains again.
-async fn reclaim_vote(node: Arc<Node>) {
+async fn reclaim_vote(context: DrainContext) {
     // Twice, as a message of the drain that was on its way when it ended may arrive after the first.
     for _ in 0..2 {
-        while !node.departure.drains() && !node.namespace().stay().await {
+        while !context.departure.drains() && !context.namespace.stay().await {
             sleep(RETRY_PAUSE).await;
         }
         sleep(ANNOUNCE_EVERY).await;

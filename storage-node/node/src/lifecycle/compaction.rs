@@ -1,0 +1,28 @@
+//! Compaction of the store in the background.
+
+use std::{sync::Arc, time::Duration};
+
+use chordfs_store::Store;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Rewrites the store piece by piece, at the rate that the reason allows. With nothing to do it looks again after `period`.
+pub(super) async fn compact(store: Arc<Store>, period: Duration, stop: CancellationToken) {
+    loop {
+        let (began, step) = (Instant::now(), store.clone());
+        let pause = match tokio::task::spawn_blocking(move || step.compact()).await {
+            Ok(Ok(Some(moved))) => moved.why.pause(moved.bytes, began.elapsed()),
+            Ok(Ok(None)) => period,
+            Ok(Err(error)) => {
+                warn!(%error, "a segment could not be rewritten");
+                period
+            }
+            Err(error) => {
+                warn!(%error, "rewriting segments failed");
+                period
+            }
+        };
+        tokio::select! { biased; () = stop.cancelled() => return, () = sleep(pause) => {} }
+    }
+}

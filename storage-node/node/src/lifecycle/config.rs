@@ -1,0 +1,70 @@
+//! What a node is started with.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use chordfs_store::StoreOptions;
+use chordfs_types::rate_limit::RateLimit;
+
+use crate::scrub;
+
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    pub data: PathBuf,
+    /// Ring address; the other planes use the next two ports.
+    pub address: SocketAddr,
+    /// Where to listen, if others reach the node by an address that is translated on its way here.
+    pub listen: Option<IpAddr>,
+    pub join: Vec<SocketAddr>,
+    pub id: Option<u32>,
+    /// What fails together with this node: an availability zone, a rack.
+    pub zone: Option<String>,
+    pub store: StoreOptions,
+    pub allow_kill: bool,
+    /// The first SIGTERM drains the node instead of stopping it.
+    pub drain_on_term: bool,
+    /// One request between nodes.
+    pub peer_deadline: Duration,
+    /// One question to the ring.
+    pub look_up_deadline: Duration,
+    /// An operation on behalf of a script or a browser.
+    pub operation_deadline: Duration,
+    /// How long to go on asking the members named in `join`.
+    pub join_deadline: Duration,
+    pub repair_period: Duration,
+    /// What repair and filling may move in a second.
+    pub repair_rate: RateLimit,
+    pub compact_period: Duration,
+    pub scrub: scrub::Settings,
+}
+
+impl NodeConfig {
+    pub fn new(data: PathBuf, address: SocketAddr) -> Self {
+        Self {
+            data,
+            address,
+            listen: None,
+            join: Vec::new(),
+            id: None,
+            zone: None,
+            store: StoreOptions::default(),
+            allow_kill: false,
+            drain_on_term: false,
+            peer_deadline: Duration::from_secs(10),
+            look_up_deadline: Duration::from_secs(2),
+            operation_deadline: Duration::from_secs(30),
+            join_deadline: Duration::from_secs(60),
+            repair_period: Duration::from_secs(8),
+            repair_rate: RateLimit::default(),
+            compact_period: Duration::from_secs(2),
+            scrub: scrub::Settings::default(),
+        }
+    }
+
+    pub(super) fn listens_at(&self) -> SocketAddr {
+        SocketAddr::new(self.listen.unwrap_or(self.address.ip()), self.address.port())
+    }
+}

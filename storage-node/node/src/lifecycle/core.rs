@@ -1,0 +1,87 @@
+//! The lowest stage: what a node has before it belongs to a namespace.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use chordfs_net::{http_pool::HttpPool, router::Router};
+use chordfs_store::{DataFolder, Store, StoreOptions};
+use chordfs_types::{placement::Zone, ring_id::RingId};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use super::{config::NodeConfig, load::load};
+use crate::{
+    driver::{self, DriverSettings, RingHandle},
+    node::stage::Stage,
+    replica::{departure::Departure, peer::Peers, traffic::Traffic},
+};
+
+/// The data folder, the store, and the node's part in the ring, which sends nothing until `answering`.
+pub(super) struct Core {
+    pub config: NodeConfig,
+    pub folder: DataFolder,
+    pub store: Arc<Store>,
+    pub pool: Arc<HttpPool>,
+    pub peers: Peers,
+    pub ring: RingHandle,
+    pub traffic: Arc<Traffic>,
+    pub departure: Arc<Departure>,
+    pub stage: Arc<Stage>,
+    /// Cancelled once the ports are open: from then on the node may send its first message to the ring.
+    pub answering: CancellationToken,
+    /// Cancelled when the node is to stop.
+    pub stop: CancellationToken,
+    /// Cancelled by the ring's call `kill`.
+    pub killed: CancellationToken,
+    /// What has to end before the process does.
+    pub tasks: TaskTracker,
+}
+
+impl Core {
+    pub async fn open(config: NodeConfig, folder: DataFolder) -> Result<Self> {
+        let store = open_store(&folder, config.store.clone()).await?;
+        let pool = Arc::new(HttpPool::new());
+        let peers = Peers::new(pool.clone(), config.peer_deadline);
+        let (traffic, departure) = (Arc::new(Traffic::new(config.repair_rate)), Arc::new(Departure::default()));
+        let (stop, killed, answering) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let settings = DriverSettings {
+            load: load(&store, &traffic, &departure),
+            silent_until: Some(answering.clone()),
+            ..driver_settings(&config, &folder, &killed)
+        };
+        let ring = driver::start(settings, config.address, stop.clone()).await?;
+        let (stage, tasks) = (Arc::default(), TaskTracker::new());
+        Ok(Self { config, folder, store, pool, peers, ring, traffic, departure, stage, answering, stop, killed, tasks })
+    }
+
+    /// A router of its own for each user: what one learns must not decide for another.
+    pub fn router(&self) -> Arc<Router> {
+        Arc::new(Router::new(vec![self.config.address], self.config.look_up_deadline))
+    }
+
+    pub async fn sync_store(&self) {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || store.sync()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the chunk store was not synced"),
+            Err(error) => warn!(%error, "syncing the chunk store failed"),
+        }
+    }
+}
+
+async fn open_store(folder: &DataFolder, options: StoreOptions) -> Result<Arc<Store>> {
+    let folder = folder.clone();
+    let store = tokio::task::spawn_blocking(move || Store::open(&folder, options)).await??;
+    let stats = store.stats();
+    info!(chunks = stats.chunks, bytes = stats.live_bytes, "opened the chunk store");
+    Ok(Arc::new(store))
+}
+
+fn driver_settings(config: &NodeConfig, folder: &DataFolder, kill: &CancellationToken) -> DriverSettings {
+    DriverSettings {
+        id: config.id.map(RingId),
+        zone: config.zone.as_deref().map(Zone::of_name),
+        kill: config.allow_kill.then(|| kill.clone()),
+        ..DriverSettings::new(folder.path().to_owned())
+    }
+}

@@ -1,0 +1,20 @@
+//! What a hosting platform adds to a node.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::drain::Drain;
+
+/// Hooks for the platform that a node runs on, such as the cloud its machine belongs to.
+pub trait HostEnvironment: Send + Sync + 'static {
+    /// Additional routes for the administration port.
+    fn routes(&self) -> axum::Router;
+    /// A field of `/healthz`: its name and its value.
+    fn health(&self) -> (&'static str, serde_json::Value);
+    /// Called once the node has taken its place in the ring.
+    fn placed(&self);
+    /// Runs beside the node from its start; the process does not end before this returns, after `stop`.
+    fn attend(self: Arc<Self>, drain: Drain, stop: CancellationToken) -> BoxFuture<'static, ()>;
+}

@@ -1,0 +1,38 @@
+//! Taking a place in the ring at the start.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use chordfs_types::admin::NodeState;
+use tokio::time::{Instant, sleep};
+use tracing::info;
+
+use super::{config::NodeConfig, core::Core};
+use crate::driver::RingHandle;
+
+/// Joins through any of the configured members. A node without any founds a ring, or finds the one that it remembers.
+pub(super) async fn take_place(core: &Core) -> Result<()> {
+    core.stage.set(NodeState::Joining);
+    enter(&core.config, &core.ring).await?;
+    core.stage.set(NodeState::Serving);
+    info!(node = %core.ring.me(), "in the ring");
+    Ok(())
+}
+
+async fn enter(config: &NodeConfig, ring: &RingHandle) -> Result<()> {
+    let end = Instant::now() + config.join_deadline;
+    loop {
+        match ring.enter(&config.join).await {
+            Ok(()) => return Ok(()),
+            // A node that has been in a ring finds it again by itself, also when the configured members are dead.
+            Err(error) if ring.remembers() => {
+                info!(%error, "not joined through the nodes that were named; looking for the ring it remembers");
+                return Ok(());
+            }
+            Err(error) if Instant::now() > end => {
+                bail!("cannot join the ring within {:?}: {error}", config.join_deadline)
+            }
+            Err(_) => sleep(Duration::from_millis(200)).await,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The load that this node reports to the ring, which chooses positions by it.
+
+use std::sync::Arc;
+
+use chordfs_store::Store;
+
+use crate::{
+    driver::Load,
+    replica::{departure::Departure, traffic::Traffic},
+};
+
+/// All that is stored here, once that is what should be stored here.
+pub(super) fn load(
+    store: &Arc<Store>,
+    traffic: &Arc<Traffic>,
+    departure: &Arc<Departure>,
+) -> Arc<dyn Fn() -> Load + Send + Sync> {
+    let (store, traffic, departure) = (store.clone(), traffic.clone(), departure.clone());
+    Arc::new(move || match departure.drains() {
+        true => Load::Leaving,
+        false if traffic.status().rests() && traffic.keeps_no_surplus() => Load::Holds(store.stats().live_bytes),
+        false => Load::Moving,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use chordfs_store::{DataFolder, StoreOptions};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_load_is_reported_once_it_is_what_should_be_here_and_a_drain_before_anything() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = DataFolder::open(folder.path()).expect("it is free");
+        let store = Arc::new(Store::open(&folder, StoreOptions::default()).expect("it is empty"));
+        let (traffic, departure) = (Arc::new(Traffic::default()), Arc::new(Departure::default()));
+        let load = load(&store, &traffic, &departure);
+        traffic.holders_are(&[]);
+        assert_eq!(load(), Load::Moving, "copies beyond the third were not looked for yet");
+        traffic.surplus_is_gone();
+        assert_eq!(load(), Load::Holds(0));
+        traffic.neighbours_changed();
+        assert_eq!(load(), Load::Moving);
+        departure.begin();
+        traffic.surplus_is_gone();
+        assert_eq!(load(), Load::Leaving);
+        departure.cancel();
+        assert_eq!(load(), Load::Holds(0));
+    }
+}

@@ -1,0 +1,112 @@
+//! The highest stage: what answers on the three ports.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use chordfs_net::{
+    chunk_client::ChunkClient,
+    rpc::{self, RpcLimits},
+};
+
+use super::{core::Core, host::HostEnvironment, ports::Ports, services::Services};
+use crate::{
+    drain::{self, Drain, DrainContext, DrainSettings},
+    files::{FileDefaults, FileService},
+    http::{
+        admin::{AdminOptions, HealthSource, NodeAdmin, admin_router},
+        chunks::{self, ChunkPlane},
+        files::{FilesOptions, files_router},
+        metrics::install_recorder,
+        server::{self, ServerOptions},
+    },
+    node::{admin::LocalAdmin, arc_hand_over::ArcHandOver, ring_port::RingPort},
+    status,
+};
+
+/// Built before a port is opened, so that a call finds everything that it needs.
+pub(super) struct Planes {
+    ring: RingPort,
+    files: axum::Router,
+    admin: axum::Router,
+    /// The drain that the administration port offers, for signals and the hosting platform.
+    pub drain: Drain,
+}
+
+impl Planes {
+    pub fn build(core: &Core, services: &Services, host: Option<Arc<dyn HostEnvironment>>) -> Result<Self> {
+        let (namespace, departure) = (services.namespace.clone(), core.departure.clone());
+        let ring = RingPort { ring: core.ring.clone(), namespace, departure };
+        let drain = Drain::new(drain_context(core, services), DrainSettings::default());
+        let files = files_plane(core, services);
+        let admin = admin_plane(core, services, &drain, host)?;
+        Ok(Self { ring, files, admin, drain })
+    }
+
+    /// Opens the ports, and lets the node send its first message to the ring.
+    pub fn open(self, core: &Core, ports: Ports) -> Result<Drain> {
+        let Core { tasks, stop, .. } = core;
+        let options = ServerOptions::default();
+        let stopped = || stop.clone().cancelled_owned();
+        tasks.spawn(rpc::serve(ports.ring.listen()?, Arc::new(self.ring), RpcLimits::default(), stop.clone()));
+        tasks.spawn(server::serve(ports.files.listen()?, self.files, options.clone(), stopped()));
+        tasks.spawn(server::serve(ports.admin.listen()?, self.admin, options, stopped()));
+        core.answering.cancel();
+        Ok(self.drain)
+    }
+}
+
+fn files_plane(core: &Core, services: &Services) -> axum::Router {
+    let session = Arc::new(services.session.clone());
+    let client = ChunkClient::new(core.router(), core.pool.clone(), core.config.operation_deadline);
+    client.set_registry(session.clone());
+    let files = FileService::over(session, Arc::new(client), FileDefaults::default());
+    let (store, writer, traffic) = (core.store.clone(), services.writer.clone(), core.traffic.clone());
+    chunks::routes(ChunkPlane { store, writer, traffic }).merge(files_router(files, FilesOptions::default()))
+}
+
+fn admin_plane(
+    core: &Core,
+    services: &Services,
+    drain: &Drain,
+    host: Option<Arc<dyn HostEnvironment>>,
+) -> Result<axum::Router> {
+    let node: Arc<dyn NodeAdmin> = Arc::new(local_admin(core, services));
+    let metrics = install_recorder().map_err(anyhow::Error::msg)?;
+    let host_routes = host.as_ref().map_or_else(axum::Router::new, |host| host.routes());
+    let health = host.map(|host| -> HealthSource { Arc::new(move || host.health()) });
+    let router = admin_router(node.clone(), metrics, AdminOptions { health, ..AdminOptions::default() })
+        .merge(host_routes)
+        .merge(services.namespace.routes())
+        .merge(status::routes(core.ring.clone(), node, core.pool.clone()))
+        .merge(services.scrub.routes())
+        .merge(drain::routes(drain.clone()));
+    Ok(router)
+}
+
+fn local_admin(core: &Core, services: &Services) -> LocalAdmin {
+    LocalAdmin {
+        stage: core.stage.clone(),
+        ring: core.ring.clone(),
+        store: core.store.clone(),
+        capacity_bytes: core.config.store.capacity_bytes,
+        traffic: core.traffic.clone(),
+        departure: core.departure.clone(),
+        namespace: services.namespace.clone(),
+        session: services.session.clone(),
+        scrub: services.scrub.clone(),
+        arcs: ArcHandOver { ring: core.ring.clone(), store: core.store.clone(), peers: core.peers.clone() },
+    }
+}
+
+fn drain_context(core: &Core, services: &Services) -> DrainContext {
+    DrainContext {
+        stage: core.stage.clone(),
+        ring: core.ring.clone(),
+        store: core.store.clone(),
+        peers: core.peers.clone(),
+        pool: core.pool.clone(),
+        traffic: core.traffic.clone(),
+        departure: core.departure.clone(),
+        namespace: services.namespace.clone(),
+    }
+}

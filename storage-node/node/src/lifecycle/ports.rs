@@ -1,0 +1,56 @@
+//! The node's three ports, in two steps: bound early, so that a conflict is found before anything starts, and opened when
+//! everything behind them can answer.
+
+use std::{io, net::SocketAddr};
+
+use anyhow::{Context, Result};
+use chordfs_types::ring_id::NodeAddress;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// The ports of the three planes: taken, and until [`Port::listen`] nobody can connect.
+pub(super) struct Ports {
+    pub ring: Port,
+    pub files: Port,
+    pub admin: Port,
+}
+
+impl Ports {
+    pub fn take(ring: SocketAddr) -> Result<Self> {
+        let node = NodeAddress(ring);
+        Ok(Self { ring: Port::take(node.ring())?, files: Port::take(node.files())?, admin: Port::take(node.admin())? })
+    }
+}
+
+pub(super) struct Port {
+    address: SocketAddr,
+    socket: TcpSocket,
+}
+
+impl Port {
+    fn take(address: SocketAddr) -> Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let bound = socket.and_then(|socket| {
+            // The connections of an earlier process may still be closing.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            Ok(socket)
+        });
+        let socket = bound.map_err(|error| {
+            let advice = match error.kind() {
+                io::ErrorKind::AddrNotAvailable => {
+                    ": this machine has no such address; if it is translated on its way here, say with --listen where to listen"
+                }
+                _ => "",
+            };
+            anyhow::Error::new(error).context(format!("cannot listen on {address}{advice}"))
+        })?;
+        Ok(Self { address, socket })
+    }
+
+    pub fn listen(self) -> Result<TcpListener> {
+        self.socket.listen(BACKLOG).with_context(|| format!("cannot listen on {}", self.address))
+    }
+}

@@ -1,0 +1,114 @@
+//! The middle stage: the node's work on chunks and names, on top of its core.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use chordfs_namespace::{Namespace, NamespaceConfig};
+use chordfs_net::session::Session;
+use chordfs_types::chunk_api::REPLICAS;
+use tokio::sync::{Notify, watch};
+
+use super::{compaction::compact, core::Core, deleter::deleter};
+use crate::{
+    node::own_session::{OwnSession, keep_open},
+    replica::{repair::Repair, write::Writer},
+    scrub::{self, Scrub},
+};
+
+/// Nothing of this needs an open port; what calls other nodes waits for [`Services::begin`].
+pub(super) struct Services {
+    pub namespace: Namespace,
+    pub session: OwnSession,
+    pub writer: Arc<Writer>,
+    pub scrub: Scrub,
+    repair: Repair,
+    opened: watch::Sender<Option<Session>>,
+}
+
+impl Services {
+    pub async fn start(core: &Core) -> Result<Self> {
+        let namespace = start_namespace(core).await?;
+        let (opened, session) = watch::channel(None);
+        let session = OwnSession::new(session, core.config.operation_deadline);
+        let wake = Arc::new(Notify::new());
+        let writer = Arc::new(writer(core, namespace.clone(), wake.clone()));
+        let scrub = scrub(core, &namespace, &session, wake.clone())?;
+        let repair = repair(core, wake);
+        Ok(Self { namespace, session, writer, scrub, repair, opened })
+    }
+
+    /// Begins the work in the background, once other nodes can reach this one.
+    pub fn begin(self, core: &Core) {
+        let Core { config, store, stop, tasks, .. } = core;
+        self.scrub.start(tasks, stop);
+        tasks.spawn(self.repair.run(stop.clone()));
+        tasks.spawn(compact(store.clone(), config.compact_period, stop.clone()));
+        tasks.spawn(keep_open(config.address, self.opened, stop.clone()));
+    }
+}
+
+async fn start_namespace(core: &Core) -> Result<Namespace> {
+    let config = &core.config;
+    let namespace = Namespace::start(NamespaceConfig {
+        uid: core.folder.node_uid(),
+        node: config.address,
+        dir: core.folder.path().to_owned(),
+        neighbours: core.ring.watch_keepers(),
+        create: config.join.is_empty(),
+        join: config.join.clone(),
+        pool: core.pool.clone(),
+        deleter: deleter(core.ring.clone(), core.peers.clone()),
+        settings: chordfs_namespace::Settings::default(),
+    });
+    Ok(namespace.await?)
+}
+
+fn writer(core: &Core, namespace: Namespace, repair: Arc<Notify>) -> Writer {
+    Writer {
+        store: core.store.clone(),
+        peers: core.peers.clone(),
+        neighbours: core.ring.watch_keepers(),
+        floor: Arc::new(move || copies_floor(&namespace)),
+        repair,
+        traffic: core.traffic.clone(),
+        deadline: core.config.peer_deadline,
+        departure: core.departure.clone(),
+    }
+}
+
+fn repair(core: &Core, wake: Arc<Notify>) -> Repair {
+    Repair {
+        store: core.store.clone(),
+        peers: core.peers.clone(),
+        router: core.router(),
+        neighbours: core.ring.watch_keepers(),
+        wake,
+        traffic: core.traffic.clone(),
+        period: core.config.repair_period,
+        departure: core.departure.clone(),
+    }
+}
+
+fn scrub(core: &Core, namespace: &Namespace, session: &OwnSession, repair: Arc<Notify>) -> Result<Scrub> {
+    Ok(Scrub::new(scrub::Parts {
+        folder: core.folder.subfolder("scrub")?,
+        store: core.store.clone(),
+        ring: core.ring.clone(),
+        peers: core.peers.clone(),
+        pool: core.pool.clone(),
+        router: core.router(),
+        session: Arc::new(session.clone()),
+        namespace: namespace.clone(),
+        repair,
+        settings: core.config.scrub.clone(),
+    }))
+}
+
+/// How many copies a write needs before it is acknowledged, whatever the ring looks like at the moment: after a restart, a
+/// node that is one of several waits for the others.
+fn copies_floor(namespace: &Namespace) -> usize {
+    match namespace.voters().len() {
+        1 if namespace.is_voter() => 1,
+        _ => REPLICAS.min(2),
+    }
+}

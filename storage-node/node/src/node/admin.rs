@@ -1,0 +1,82 @@
+//! What the administration port reports of this node and asks of it.
+
+use std::sync::Arc;
+
+use chordfs_namespace::Namespace;
+use chordfs_net::clients::NamespaceClient;
+use chordfs_store::Store;
+use chordfs_types::{
+    admin::{NamespaceStatus, NodeState, NodeStatus, StoreStatus, Work},
+    chunk::ChunkName,
+    chunk_api::ChunkList,
+    fs_error::FsError,
+    namespace::Query,
+    ring_id::{NodeRef, RingArc},
+};
+use futures_util::future::BoxFuture;
+
+use super::{arc_hand_over::ArcHandOver, own_session::OwnSession, stage::Stage};
+use crate::{
+    driver::RingHandle,
+    http::admin::NodeAdmin,
+    replica::{departure::Departure, traffic::Traffic},
+    scrub::{Scrub, unix_now},
+};
+
+/// The parts that the node's status is gathered from.
+pub struct LocalAdmin {
+    pub stage: Arc<Stage>,
+    pub ring: RingHandle,
+    pub store: Arc<Store>,
+    pub capacity_bytes: Option<u64>,
+    pub traffic: Arc<Traffic>,
+    pub departure: Arc<Departure>,
+    pub namespace: Namespace,
+    pub session: OwnSession,
+    pub scrub: Scrub,
+    pub arcs: ArcHandOver,
+}
+
+impl NodeAdmin for LocalAdmin {
+    fn status(&self) -> NodeStatus {
+        let (store, namespace) = (self.store.stats(), self.namespace.status());
+        let (repair, drain) = (self.traffic.status(), self.departure.status());
+        NodeStatus {
+            state: self.stage.get(),
+            neighbours: Some(self.ring.neighbours()),
+            store: StoreStatus {
+                chunks: store.chunks,
+                data_bytes: store.live_bytes,
+                free_bytes: store.free_bytes,
+                capacity_bytes: self.capacity_bytes.unwrap_or(store.live_bytes + store.dead_bytes + store.free_bytes),
+            },
+            namespace: NamespaceStatus {
+                voter: namespace.voter,
+                leader: self.namespace.leader(),
+                voters: self.namespace.voters(),
+            },
+            work: Work::of(&repair, drain.as_ref(), &self.scrub.status(), unix_now()),
+            repair,
+            drain,
+        }
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            if self.stage.get() != NodeState::Serving {
+                return Err(format!("the node is {:?}", self.stage.get()).to_lowercase());
+            }
+            let asked = NamespaceClient::query(&self.session, Query::StatFs).await;
+            asked.map(drop).map_err(|error| error.to_string())
+        })
+    }
+
+    fn local_chunks(&self, from: Option<u64>) -> BoxFuture<'_, Result<ChunkList, FsError>> {
+        let own = self.ring.neighbours().node.id;
+        Box::pin(self.arcs.list(RingArc::new(own, own), from.unwrap_or(0)))
+    }
+
+    fn hand_over(&self, to: NodeRef) -> BoxFuture<'_, Result<Vec<ChunkName>, FsError>> {
+        Box::pin(self.arcs.give_arc(to))
+    }
+}

@@ -1,0 +1,49 @@
+//! The calls on 5057: the ring's, and the namespace's.
+
+use std::sync::Arc;
+
+use chordfs_namespace::Namespace;
+use chordfs_net::rpc::{RpcPeer, RpcService, Value};
+use chordfs_types::namespace::calls;
+
+use crate::{
+    driver::{RingHandle, own, ring_call},
+    replica::departure::Departure,
+};
+
+/// Answers the calls with the ring and the namespace.
+pub struct RingPort {
+    pub ring: RingHandle,
+    pub namespace: Namespace,
+    pub departure: Arc<Departure>,
+}
+
+impl RingPort {
+    /// A node that has left the ring knows nothing of it any more, so the next node answers who owns a key.
+    async fn call_after_leaving(&self, method: &str, params: &[Value]) -> Option<Result<Value, Value>> {
+        let heir = self.departure.heir()?.node;
+        match method {
+            "find_successor" => Some(self.ring.ask_heir(heir, method, params.to_vec()).await),
+            own::ROUTE => Some(Err("this node has left the ring".into())),
+            _ => None,
+        }
+    }
+}
+
+impl RpcService for RingPort {
+    async fn call(&self, peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
+        if method == calls::NAMESPACE {
+            let [Value::Binary(request)] = &params[..] else {
+                return Err(format!("{method} takes one binary").into());
+            };
+            return Ok(Value::Binary(self.namespace.handle(peer, request).await));
+        }
+        if let Some(answer) = self.call_after_leaving(&method, &params).await {
+            return answer;
+        }
+        match ring_call(&self.ring, &method, &params).await {
+            Some(answer) => answer,
+            None => Err(format!("there is no call {method:?} here").into()),
+        }
+    }
+}
