@@ -1,11 +1,11 @@
-//! A clock that goes on while the machine sleeps, as `std`'s monotonic one does not: what another machine says of its own
-//! time ("I have been running for so long") can only be compared with that.
+//! A clock that goes on while the machine sleeps, unlike `std`'s monotonic clock: only with such a clock can the time that
+//! another machine reports to have been running be compared.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Since this machine was started, sleep included.
+/// The time since this machine was started, sleep included.
 pub fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has this clock since 2.6.39");
     Duration::from(now)

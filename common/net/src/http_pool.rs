@@ -1,6 +1,6 @@
-//! A small pool of keep-alive HTTP/1.1 connections: the way of chunks and of the namespace's log between processes.
+//! A small pool of keep-alive HTTP/1.1 connections, over which chunks and the namespace's log travel between processes.
 //!
-//! It is hyper's own connection with nothing around it, because on this way every copy counts: request bodies are
+//! It is hyper's own connection with nothing around it, because on this path every copy counts: request bodies are
 //! handed over as slices, an answer of one frame is passed on as it came, and a longer one is gathered once.
 
 use std::{
@@ -29,7 +29,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 /// Connections kept idle for each peer; more may be in use at a time.
 const IDLE_PER_PEER: usize = 8;
-/// A host that is off does not refuse; it is silent.
+/// A host that is off does not refuse a connection; it does not answer at all.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// An answer longer than this is refused: the largest batch and its headers fit.
 const MAX_ANSWER_BYTES: usize = 128 << 20;

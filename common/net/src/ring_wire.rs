@@ -1,5 +1,4 @@
-//! The form in which nodes travel: MessagePack values to ours and back. Nothing a peer sends is trusted to have the right
-//! shape.
+//! Converts nodes to MessagePack values and back. Nothing that a peer sends is trusted to have the right shape.
 //!
 //! Node = `[ip: str, port: uint, id: uint]`; "no such node" has ip `""`. Neighbours = `[predecessor, self, [successor,
 //! ...]]`.
@@ -8,7 +7,7 @@ use chordfs_types::ring_id::{Neighbours, NodeRef, RingId};
 
 use crate::rpc::Value;
 
-/// No list that a peer sends is longer; what goes beyond is not looked at.
+/// Nodes read from a list that a peer sends; the rest is ignored.
 const MAX_NODES: usize = 256;
 const NODE_FORM: &str = "a Node is [ip: str, port: uint 1..=65533, id: uint below 2^32]";
 
@@ -97,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_reads_back() {
+    fn neighbours_read_back() {
         let view = Neighbours {
             predecessor: None,
             node: sample(5057, u32::MAX),
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_shapes_are_told() {
+    fn wrong_shapes_are_reported() {
         let part = |ip: Value, port: Value, id: Value| Value::Array(vec![ip, port, id]);
         for wrong in [
             Value::Nil,

@@ -254,7 +254,7 @@ async fn many_chunks_go_in_one_batch_an_owner_and_come_back_in_order() {
     assert!(back.iter().zip(&written).all(|(back, written)| *back == written.data));
 }
 
-/// Of nodes that have just joined the holders may have nothing yet, while another member has.
+/// Holders that have just joined may have nothing yet, while another member has the chunks.
 #[tokio::test]
 async fn what_the_owner_lacks_is_found_elsewhere() {
     let world = world().await;

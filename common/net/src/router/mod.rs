@@ -1,4 +1,4 @@
-//! Key to owner and holders: the arcs learnt from the nodes, and when to ask again.
+//! Finds the owner and the holders of a key: keeps the arcs learnt from the nodes, and knows when to ask again.
 //!
 //! The table is a value without clock or socket; the router around it asks the ring when the table has a gap. Nothing
 //! here has to be right for data to be safe: a node that is asked for a key outside its arc says so, and that answer is
@@ -31,7 +31,7 @@ use crate::{
     rpc::{RpcClient, RpcError, Value},
 };
 
-/// So many foreign nodes may follow each other on the ring.
+/// Foreign nodes that may follow each other on the ring.
 const FOREIGN_IN_A_ROW: usize = 16;
 
 #[derive(Clone, Debug, Error)]
@@ -42,14 +42,14 @@ pub enum RouteError {
     Call(#[from] RpcError),
     #[error("the nodes from {0} on are no storage nodes")]
     Foreign(NodeRef),
-    #[error("{from} answered a look-up with something else: {reason}")]
+    #[error("{from} sent an unusable answer to a look-up: {reason}")]
     Answer { from: SocketAddr, reason: String },
 }
 
 pub struct Router {
     table: Mutex<RouteTable>,
     nodes: Vec<SocketAddr>,
-    /// Which node to ask next: a different one each time, so that a dead one costs one try.
+    /// The node to ask next: a different one each time, so that a dead one costs one try.
     turn: AtomicUsize,
     connections: Mutex<HashMap<SocketAddr, RpcClient>>,
     unresponsive: Mutex<UnresponsiveNodes>,
@@ -69,22 +69,22 @@ impl Router {
         }
     }
 
-    /// Takes over what a node said of its surroundings.
+    /// Adds the routes that follow from a node's neighbours.
     pub fn learn(&self, neighbours: &Neighbours) {
         self.table.lock().learn(neighbours);
     }
 
-    /// Everything is asked anew from now on.
+    /// Drops all routes, so that each is looked up again.
     pub fn forget_all(&self) {
         *self.table.lock() = RouteTable::default();
     }
 
-    /// The route is asked anew.
+    /// Drops the route, so that it is looked up again.
     pub fn forget(&self, route: &Route) {
         self.table.lock().drop_owner(route.owner());
     }
 
-    /// The node has been silent, or is not there: others are asked first for a while. What was learnt of it stays.
+    /// Notes that the node did not answer: others are asked first for a while. Its routes stay.
     pub fn note_unresponsive(&self, node: &NodeRef) {
         self.unresponsive.lock().insert(node.ring_address(), Instant::now());
     }
@@ -97,13 +97,12 @@ impl Router {
         self.unresponsive.lock().contains(node.ring_address(), Instant::now())
     }
 
-    /// Ring addresses of all that are unresponsive now.
+    /// Ring addresses of the nodes that are unresponsive now.
     pub fn unresponsive(&self) -> HashSet<SocketAddr> {
         self.unresponsive.lock().all(Instant::now())
     }
 
-    /// Asks one node what it knows of its surroundings: by whoever comes after a node that went unresponsive, the table learns
-    /// when the ring has closed up.
+    /// Asks one node for its neighbours. Asked of the node after an unresponsive one, this learns when the ring has closed up.
     pub async fn refresh(&self, node: &NodeRef) {
         let address = node.ring_address();
         let answer =
@@ -115,20 +114,20 @@ impl Router {
         }
     }
 
-    /// The node did not answer: what was learnt of its own arc is asked again from others.
+    /// Notes that the node did not answer, and drops the routes that it owns, so that they are looked up at other nodes.
     pub fn invalidate(&self, node: &NodeRef) {
         self.note_unresponsive(node);
         self.table.lock().drop_owner(node);
         self.connections.lock().remove(&node.ring_address());
     }
 
-    /// The routes of many keys at once, `None` where the table has a gap.
+    /// Returns the known routes of many keys, `None` where the table has a gap.
     pub fn known(&self, keys: impl Iterator<Item = RingId>) -> Vec<Option<Arc<Route>>> {
         let table = self.table.lock();
         keys.map(|key| table.route(key).cloned()).collect()
     }
 
-    /// The route of a key, asked from the ring if need be.
+    /// Returns the route of a key; asks the ring if it is not known.
     pub async fn route(&self, key: RingId) -> Result<Arc<Route>, RouteError> {
         if let Some(route) = self.table.lock().route(key).cloned() {
             return Ok(route);
@@ -154,7 +153,8 @@ impl Router {
         })
     }
 
-    /// The keys of a foreign Chord node, which knows no call of our own, are kept by the next node that does.
+    /// Finds the storage node that holds the keys of a foreign Chord node, which knows none of our own calls: the next one
+    /// that does.
     async fn storage_node(&self, from: SocketAddr, key: RingId) -> Result<(SocketAddr, Value), RouteError> {
         let mut owner = self.owner(from, key).await?;
         for _ in 0..FOREIGN_IN_A_ROW {
@@ -175,13 +175,14 @@ impl Router {
             .ok_or_else(|| RouteError::Answer { from, reason: "it knows no owner of the key".into() })
     }
 
-    /// Members found meanwhile are asked too: the nodes first named may all be gone. UnresponsiveNodes ones only where all are.
+    /// Members found meanwhile are asked too: the nodes first named may all be dead. Unresponsive nodes are asked only if all
+    /// are unresponsive.
     fn next_node(&self) -> Result<SocketAddr, RouteError> {
         let members = self.table.lock().members();
         let all: Vec<_> = self.nodes.iter().copied().chain(members.iter().map(NodeRef::ring_address)).collect();
         let (unresponsive, now) = (self.unresponsive.lock(), Instant::now());
-        let heard: Vec<_> = all.iter().copied().filter(|node| !unresponsive.contains(*node, now)).collect();
-        let known = if heard.is_empty() { all } else { heard };
+        let responsive: Vec<_> = all.iter().copied().filter(|node| !unresponsive.contains(*node, now)).collect();
+        let known = if responsive.is_empty() { all } else { responsive };
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         known.get(turn % known.len().max(1)).copied().ok_or(RouteError::NoNode)
     }

@@ -1,7 +1,7 @@
 //! The calling end: any number of calls at a time on one connection, each with its own deadline.
 //!
 //! One task reads and one writes. A call waits for its id in `pending`; whatever ends the connection empties that table,
-//! so no call outlives it. Connecting again and asking somebody else is the caller's business.
+//! so no call outlives it. Reconnecting and asking another node is up to the caller.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -28,7 +28,7 @@ use super::{
     wire::{MessageReader, prepare, write_queued},
 };
 
-/// Messages waiting for the writer; a call beyond that waits, within its deadline.
+/// Messages that may wait for the writer; a further call waits, within its deadline.
 const QUEUE_MESSAGES: usize = 1024;
 
 /// One multiplexed connection: any number of calls at a time. Cheap to clone; closed with the last clone.
@@ -41,7 +41,7 @@ pub struct RpcClient {
 
 struct ClientConnection {
     address: SocketAddr,
-    /// `None` once the connection is gone.
+    /// `None` once the connection is closed.
     pending: Mutex<Option<PendingCalls>>,
     closed: CancellationToken,
 }
@@ -71,7 +71,7 @@ impl RpcClient {
             .await
     }
 
-    /// As `connect`, but runs `handler` on each notification, before any response after it is delivered. It must not
+    /// Like `connect`, but runs `handler` on each notification, before any response after it is delivered. It must not
     /// block.
     pub async fn connect_with_handler(
         address: SocketAddr,
@@ -120,7 +120,7 @@ impl RpcClient {
         self.shared.address
     }
 
-    /// Resolves when the connection is gone.
+    /// Resolves when the connection is closed.
     pub async fn closed(&self) {
         self.shared.closed.cancelled().await;
     }
@@ -134,7 +134,7 @@ impl RpcClient {
         self.shared.closed.cancel();
     }
 
-    /// `None` if the connection goes before the answer comes.
+    /// Returns `None` if the connection closes before the answer arrives.
     async fn exchange(&self, method: &str, params: Vec<Value>) -> Option<Result<Value, Value>> {
         let (call, answer) = self.shared.begin()?;
         let request = RpcMessage::Request { id: call.id, method: method.to_owned(), params };
@@ -143,7 +143,7 @@ impl RpcClient {
     }
 }
 
-/// Forgets the call when its caller has the answer or gave up.
+/// Removes the call from the table when its caller has the answer or gave up.
 struct PendingCall<'a> {
     shared: &'a ClientConnection,
     id: u64,
@@ -169,11 +169,11 @@ impl ClientConnection {
         let call = self.pending.lock().as_mut().and_then(|pending| pending.calls.remove(&id));
         match call {
             Some(call) => drop(call.send(result)),
-            None => trace!(peer = %self.address, id, "dropping an answer nobody waits for any more"),
+            None => trace!(peer = %self.address, id, "dropping an answer to a call that has ended"),
         }
     }
 
-    /// First the mark, then the calls: who learns that a call failed also sees the connection closed.
+    /// Marks the connection closed first, so that a caller whose call failed also sees it closed.
     fn end(&self) {
         self.closed.cancel();
         self.pending.lock().take();

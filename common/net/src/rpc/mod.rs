@@ -46,11 +46,11 @@ pub struct Notification {
 pub struct RpcLimits {
     pub max_frame_bytes: usize,
     pub max_depth: usize,
-    /// Of one connection. It is not read from while that many of its requests lack their answer.
+    /// A connection is not read from while this many of its requests lack their answer.
     pub max_calls_in_flight: usize,
-    /// A further one is closed at once.
+    /// A further connection is closed at once.
     pub max_connections: usize,
-    /// How long a frame that has begun may take to arrive whole. Between frames a connection may be silent for ever.
+    /// How long a frame may take to arrive whole once it has begun. Between frames a connection may be idle for ever.
     pub frame_deadline: Duration,
 }
 

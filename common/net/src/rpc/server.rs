@@ -1,8 +1,8 @@
 //! The serving end: requests of one connection are carried out concurrently, up to a bound, and answered as they finish.
 //!
 //! A connection stays open after an answer; it ends when the peer ends it, breaks the protocol or takes no answers. Work
-//! that its requests started keeps its place among the connections until it is done, so that coming again and again
-//! gains a peer nothing.
+//! that its requests started keeps its place among the connections until it is done, so that reconnecting gains a peer
+//! nothing.
 
 use std::{
     future::Future,
@@ -33,7 +33,7 @@ use super::{
 
 /// Notifications that may wait for a peer that reads slowly.
 const QUEUE_NOTIFICATIONS: usize = 1024;
-/// How long requests begun are waited for when the peer has said its last or the server stops.
+/// How long requests under way are waited for when the peer has closed its side or the server stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
 /// After a failure to accept: most likely out of file descriptors, which only time can change.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -63,7 +63,7 @@ struct PeerConnection {
     closed: CancellationToken,
 }
 
-/// What a call reserves until its answer is on its way: a peer that takes no answers cannot pile them up here.
+/// What a call reserves until its answer is sent, so that a peer that reads no answers cannot pile them up.
 struct CallReservation {
     _call: OwnedSemaphorePermit,
     _memory: OwnedSemaphorePermit,
@@ -86,12 +86,12 @@ impl RpcPeer {
         self.0.address
     }
 
-    /// Unique among the connections of this process's life.
+    /// Unique among all connections of this process.
     pub fn connection_id(&self) -> u64 {
         self.0.connection_id
     }
 
-    /// Queues a notification; false when the connection is gone or its queue is full (then it is closed).
+    /// Queues a notification; false if the connection is closed or its queue is full, which closes it.
     pub fn notify(&self, method: &str, params: Vec<Value>) -> bool {
         if self.0.closed.is_cancelled() {
             return false;
@@ -101,19 +101,19 @@ impl RpcPeer {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                warn!(peer = %self.0.address, method, "closing a connection whose peer does not take its notifications");
+                warn!(peer = %self.0.address, method, "closing a connection whose peer does not read its notifications");
                 self.0.closed.cancel();
                 false
             }
         }
     }
 
-    /// Hangs up at once; answers that are not sent yet are lost.
+    /// Closes the connection at once; answers not sent yet are lost.
     pub fn close(&self) {
         self.0.closed.cancel();
     }
 
-    /// Resolves when the connection is gone.
+    /// Resolves when the connection is closed.
     pub async fn closed(&self) {
         self.0.closed.cancelled().await;
     }
@@ -123,7 +123,7 @@ impl RpcPeer {
     }
 }
 
-/// Serves until `shutdown`; returns when the requests begun are answered or had time to be.
+/// Serves until `shutdown`; returns when the requests under way are answered, or have had time to be.
 pub async fn serve<S: RpcService>(
     listener: TcpListener,
     service: Arc<S>,
@@ -205,7 +205,7 @@ impl<S: RpcService> RpcConnection<S> {
 
     async fn run(self, stream: OwnedReadHalf, writer: impl Future<Output = ()> + Send) {
         tokio::join!(writer, async {
-            // Also when the reader panics, which it must not: nobody may wait for a connection without a reader.
+            // Also if the reader panics, which it must not: no connection may stay without a reader.
             let _gone = self.finish.clone().drop_guard();
             let result = tokio::select! {
                 () = self.peer.closed() => Ok(()),
@@ -238,14 +238,14 @@ impl<S: RpcService> RpcConnection<S> {
                     let _ = self.peer.0.queue.send(QueuedFrame { frame: message.encode(), _reservation: None }).await;
                 }
                 RpcMessage::Response { id, .. } => {
-                    debug!(peer = %self.peer.address(), id, "ignoring an answer: nothing was asked");
+                    debug!(peer = %self.peer.address(), id, "ignoring an answer on a connection that only serves");
                 }
             }
         }
         Ok(())
     }
 
-    /// Waits for room, then lets the call run by itself. Without an id nobody waits for its result.
+    /// Waits for room, then lets the call run by itself. A call without an id gets no answer.
     async fn begin(&self, id: Option<u64>, method: String, params: Vec<Value>, frame_bytes: usize) {
         let room = "the semaphore is never closed";
         let memory = self.server.memory_kib.clone();
@@ -272,7 +272,7 @@ impl<S: RpcService> RpcConnection<S> {
     }
 }
 
-/// A call that panics is our mistake; it costs its caller an error and nobody else anything.
+/// A call that panics is our mistake; its caller gets an error, and no other call is affected.
 async fn carry_out<S: RpcService>(
     service: &S,
     peer: &RpcPeer,

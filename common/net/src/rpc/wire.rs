@@ -17,7 +17,7 @@ use super::{
     codec::{MessageDecoder, RpcMessage, StreamError},
 };
 
-/// A peer that takes nothing for this long is gone.
+/// A peer that reads nothing for this long is dead.
 const WRITE_DEADLINE: Duration = Duration::from_secs(20);
 /// Messages gathered for one write.
 const WRITE_BATCH: usize = 128;
@@ -38,7 +38,7 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
         Self { stream, buffer, decoder, frame_deadline: limits.frame_deadline }
     }
 
-    /// How long the message was that `next` gave last.
+    /// The length of the message that `next` returned last.
     pub fn frame_bytes(&self) -> usize {
         self.decoder.frame_bytes
     }
@@ -75,7 +75,7 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
     }
 }
 
-/// Something to send, and whatever it keeps reserved until it is sent.
+/// A frame to send, with what it keeps reserved until it is sent.
 pub trait Outgoing {
     fn frame(&self) -> &[u8];
 }
@@ -134,7 +134,7 @@ async fn write<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8]) -> std::io::
     timeout(WRITE_DEADLINE, stream.write_all(bytes)).await?
 }
 
-/// Small messages leave at once, and a host that vanished without a word is noticed within a minute or so.
+/// Sends small messages at once, and notices within about a minute when a host has vanished.
 pub fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()

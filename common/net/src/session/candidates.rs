@@ -1,4 +1,4 @@
-//! Whom to ask for the leader next: the nodes given at the start, and the leaders heard of since.
+//! The node to ask for the leader next: one of the nodes given at the start, or of the leaders learnt since.
 
 use std::{collections::VecDeque, net::SocketAddr};
 
@@ -18,7 +18,7 @@ impl LeaderCandidates {
         Self { seeds, learnt: VecDeque::new(), preferred: None, turn }
     }
 
-    /// The preferred one, once; then the others in turn.
+    /// Returns the preferred node once, then the others in turn.
     pub fn next(&mut self) -> SocketAddr {
         if let Some(preferred) = self.preferred.take() {
             return preferred;
@@ -30,7 +30,7 @@ impl LeaderCandidates {
         }
     }
 
-    /// Not first, that is; its turn comes.
+    /// Prefers the node no longer; it is still asked in turn.
     pub fn avoid(&mut self, node: SocketAddr) {
         self.preferred.take_if(|preferred| *preferred == node);
     }
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_leader_heard_of_is_asked_first_and_everybody_in_turn() {
+    fn a_learnt_leader_is_asked_first_and_all_nodes_in_turn() {
         let mut candidates = LeaderCandidates::new(vec![node(1), node(2)], 1);
         candidates.prefer(node(3));
         let asked: Vec<_> = (0..5).map(|_| candidates.next().port()).collect();

@@ -1,5 +1,5 @@
 //! The change feed as one mount sees it: events in their order, resets where some may be missing, and the epoch that
-//! tells whether anything came meanwhile.
+//! shows whether anything arrived meanwhile.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,7 +30,7 @@ impl ChangeFeed {
     }
 
     /// Called by the connection's reader, so before any answer that follows is delivered.
-    pub fn hear(&self, notification: Notification) {
+    pub fn receive(&self, notification: Notification) {
         if notification.method != calls::FEED {
             debug!(method = notification.method, "ignoring an unknown notification");
             return;
@@ -44,10 +44,10 @@ impl ChangeFeed {
         }
     }
 
-    /// The epoch first: who takes the event from the channel sees it grown.
+    /// Raises the epoch first, so that the receiver of the event sees it raised.
     fn push(&self, event: SessionEvent) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        // Without a receiver nobody caches anything.
+        // Without a receiver nothing is cached.
         let _ = self.events.send(event);
     }
 }

@@ -1,8 +1,8 @@
-//! The one connection to the leader, kept by a task of its own: it looks for the leader, opens or attaches the session,
-//! watches over the connection while it serves, and starts over when it is lost.
+//! The one connection to the leader, kept by a task of its own: it finds the leader, opens or attaches the session, watches
+//! the connection while it serves, and starts over when it is lost.
 //!
-//! Operations never look for the leader themselves. They wait for an [`LeaderConnection`] and tell it what they met; what follows
-//! from that is decided here.
+//! Operations never look for the leader themselves. They wait for a [`LeaderConnection`] and report to it what they
+//! met; the consequences are decided here.
 
 use std::{
     net::SocketAddr,
@@ -34,14 +34,14 @@ const ATTACH_DEADLINE: Duration = Duration::from_secs(2);
 /// Opening a session needs a majority.
 const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
-/// A leader that leaves a keepalive unanswered for this long is given up.
+/// A leader that does not answer a keepalive for this long is dropped.
 const KEEPALIVE_DEADLINE: Duration = Duration::from_millis(2500);
-/// A leader that says "unavailable" for this long, and nothing better, may have been cut off from the others.
+/// A leader that answers only "unavailable" for this long may have been cut off from the other voters.
 const UNAVAILABLE_PATIENCE: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// Most leaders that are lost have a successor within a second; who looks for it should find it soon after.
+/// Most lost leaders have a successor within a second, which should be found soon after.
 const LONGEST_PAUSE: Duration = Duration::from_millis(150);
-/// Redirects followed at once; nodes that disagree about the leader are given time to agree.
+/// Redirects followed without a pause; nodes that disagree about the leader get time to agree.
 const MAX_HOPS: u32 = 3;
 
 /// A connection to the leader that belongs to the session.
@@ -60,7 +60,7 @@ struct Health {
     unavailable_since: Mutex<Option<Instant>>,
 }
 
-/// What operations tell about the connection.
+/// What operations report about the connection.
 impl LeaderConnection {
     pub fn note_moved(&self, leader: Option<SocketAddr>) {
         *self.health.leader.lock() = leader;
@@ -89,7 +89,7 @@ impl LeaderConnection {
     }
 }
 
-/// The operations' end. The task stops with the last of these.
+/// The end of the link that operations use. The task stops when it is dropped.
 pub struct LeaderLink {
     shared: Arc<LinkState>,
     attached: watch::Receiver<Option<LeaderConnection>>,
@@ -99,7 +99,7 @@ pub struct LeaderLink {
 struct LinkState {
     feed: Arc<ChangeFeed>,
     session: Mutex<Option<Arc<OpenSession>>>,
-    /// Why there is no connection, for the message of an operation that waited in vain.
+    /// Why there is no connection, for the error of an operation that waited in vain.
     failure: Mutex<String>,
     closing: AtomicBool,
     stop: CancellationToken,
@@ -166,7 +166,7 @@ struct ConnectionTask {
     publish: watch::Sender<Option<LeaderConnection>>,
 }
 
-/// Why a node did not become the connection.
+/// Why no connection to a node came about.
 enum AttachError {
     Moved(SocketAddr),
     Failed(String),
@@ -174,7 +174,7 @@ enum AttachError {
 }
 
 impl ConnectionTask {
-    /// Until the session is closed.
+    /// Runs until the session is closed.
     async fn run(mut self) {
         while let Some(attached) = self.attach().await {
             info!(leader = %attached.client.address(), session = attached.session.id.0, "attached to the namespace");
@@ -220,7 +220,7 @@ impl ConnectionTask {
 
     async fn try_attach(&mut self, node: SocketAddr) -> Result<LeaderConnection, AttachError> {
         let feed = self.shared.feed.clone();
-        let client = RpcClient::connect_with_handler(node, CONNECT_DEADLINE, move |event| feed.hear(event))
+        let client = RpcClient::connect_with_handler(node, CONNECT_DEADLINE, move |event| feed.receive(event))
             .await
             .map_err(|error| AttachError::Failed(error.to_string()))?;
         loop {
@@ -236,7 +236,7 @@ impl ConnectionTask {
         }
     }
 
-    /// Opens a session; the same nonce until one is known to be open, so that a lost answer leaves none behind.
+    /// Opens a session, with one nonce until a session is known to be open, so that a lost answer leaves none behind.
     async fn open(&mut self, client: &RpcClient) -> Result<Arc<OpenSession>, AttachError> {
         if self.shared.closing.load(Ordering::SeqCst) {
             return Err(AttachError::Closing);
@@ -278,7 +278,7 @@ impl ConnectionTask {
         self.nonce = rand::random();
     }
 
-    /// Returns when the connection is of no use any more.
+    /// Returns when the connection is of no further use.
     async fn watch_over(&self, attached: &LeaderConnection) {
         let mut tick = interval_at(Instant::now() + KEEPALIVE_EVERY, KEEPALIVE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,9 +1,9 @@
 //! A session with the namespace: finds the leader, sends each operation until it is answered, always under the same
 //! sequence number, and receives the change feed. Used by mounts, and by nodes acting for scripts and browsers.
 //!
-//! `link` keeps the connection, `open_session` counts operations and versions, `feed` passes on what others changed. Here is
-//! what an operation does: wait for a connection, ask, and ask again until its deadline. What the answers mean for files
-//! is the caller's business.
+//! `link` keeps the connection, `open_session` counts operations and versions, `feed` passes on what others changed. This
+//! file has what an operation does: wait for a connection, ask, and retry until its deadline. What the answers mean for
+//! files is up to the caller.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -108,8 +108,8 @@ impl Session {
         let session = tries.attached(&self.0.link).await?.session;
         let mut request = unsigned(change);
         match self.apply_under(&session, &mut request, &mut tries).await {
-            // Refused when it was sent for the first time, it was surely not applied. This machine slept for longer than
-            // the session was kept, say.
+            // It was refused the first time it was sent, so it was not applied: for example, this machine slept for longer
+            // than the session was kept.
             Err(FsError::NoSession) if tries.refused_at_once => {
                 let session = tries.attached(&self.0.link).await?.session;
                 self.apply_under(&session, &mut request, &mut tries).await
@@ -165,7 +165,7 @@ impl Session {
     }
 
     async fn refill(self, session: Arc<OpenSession>) {
-        // A failure costs the caller who finds no version left a round trip, and tells him.
+        // After a failure, a caller that finds no version left fetches a block itself and gets the error.
         let block = self.fetch_versions(&session).await.ok();
         session.refill(block);
     }
@@ -178,7 +178,7 @@ impl Session {
         }
     }
 
-    /// `request` applies a change; here it gets its number in the session.
+    /// Gives `request`, which applies a change, its number in the session, and sends it.
     async fn apply_under(
         &self,
         session: &Arc<OpenSession>,
@@ -195,7 +195,7 @@ impl Session {
         }
     }
 
-    /// Asks until there is an answer, always in the same bytes. `session`: who the request is from, where that matters.
+    /// Sends the request, in the same bytes each time, until there is an answer. `session`: its sender, if that matters.
     async fn exchange(
         &self,
         request: &[u8],
@@ -230,7 +230,7 @@ impl Registry for Session {
     }
 }
 
-/// The way of one operation from try to try.
+/// The tries of one operation.
 struct Tries {
     total: Duration,
     end: Instant,
@@ -238,9 +238,9 @@ struct Tries {
     backoff: Backoff,
     /// How often the request may have arrived.
     sent: u32,
-    /// The first time it arrived at a leader that did not know its session.
+    /// The first time it was sent, it reached a leader that did not know its session.
     refused_at_once: bool,
-    /// What went wrong last.
+    /// The last failure.
     detail: String,
 }
 
@@ -274,7 +274,7 @@ impl Tries {
         self.sent += 1;
         match ask(&attached.client, request, self.patience.min(left)).await {
             Ok(Response::NotLeader { leader: next }) => {
-                self.detail = format!("{leader} leads no more");
+                self.detail = format!("{leader} is no longer the leader");
                 attached.note_moved(next);
             }
             Ok(Response::Unavailable { reason }) => {
@@ -316,11 +316,11 @@ impl Tries {
     }
 }
 
-/// Not yet of any session.
+/// A change that belongs to no session yet.
 fn unsigned(change: Change) -> Request {
     Request::Apply(NamespaceOp { origin: None, now: Time::now(), change })
 }
 
 fn unexpected(response: &Response) -> FsError {
-    FsError::Internal { detail: format!("the namespace answered another question: {response:?}") }
+    FsError::Internal { detail: format!("the namespace sent an answer of another kind: {response:?}") }
 }

@@ -1,5 +1,5 @@
 //! One session as the namespace knows it: its number, which of its operations are under way, and the versions it may
-//! write under. A mount whose session expired continues with a new one of these.
+//! write under. A mount whose session has expired continues with a new one.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -12,9 +12,9 @@ use chordfs_types::{
 };
 use parking_lot::Mutex;
 
-/// Asked for at a time.
+/// Versions asked for at a time.
 pub const BLOCK_VERSIONS: u32 = 1024;
-/// With fewer left the next block is fetched.
+/// The next block is fetched when fewer versions are left.
 const LOW_VERSIONS: u64 = BLOCK_VERSIONS as u64 / 2;
 
 pub struct OpenSession {
@@ -50,7 +50,7 @@ impl Drop for PendingOperation {
 
 pub struct AllocatedVersion {
     pub version: Version,
-    /// The caller, and nobody else, fetches a block and calls `refill`.
+    /// Whether the caller, and no other, has to fetch a block and call `refill`.
     pub fetch: bool,
 }
 
@@ -70,7 +70,7 @@ impl OpenSession {
         PendingOperation { session: self.clone(), op }
     }
 
-    /// `None` when all are used up.
+    /// Returns `None` when all are used up.
     pub fn take_version(&self) -> Option<AllocatedVersion> {
         let mut versions = self.versions.lock();
         let version = versions.take()?;
@@ -79,14 +79,14 @@ impl OpenSession {
         Some(AllocatedVersion { version, fetch })
     }
 
-    /// The end of a fetch that `take_version` asked for; without a block it failed.
+    /// Ends a fetch that `take_version` asked for; without a block, the fetch has failed.
     pub fn refill(&self, block: Option<VersionBlock>) {
         let mut versions = self.versions.lock();
         versions.fetching = false;
         versions.blocks.extend(block);
     }
 
-    /// A block fetched because there was none.
+    /// Adds a block that was fetched because none was left.
     pub fn add_versions(&self, block: VersionBlock) {
         self.versions.lock().blocks.push_back(block);
     }

@@ -368,7 +368,7 @@ async fn an_expired_session_is_followed_by_a_new_one() {
     assert_eq!(fake.world.lock().arrived.last().unwrap().sequence, 1);
 }
 
-/// Nobody can tell whether it was applied, so it is not done once more under the next session.
+/// It may have been applied or not, so it is not repeated under the next session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_have_been_applied_by_an_expired_session_is_an_error() {
     let fake = fake(1).await;
