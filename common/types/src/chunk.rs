@@ -28,9 +28,9 @@ use crate::ring_id::RingId;
 pub const CHUNK_BYTES: u32 = 4096;
 /// Chunk size of files sent by the old scripts, unless their first chunk is larger.
 pub const SCRIPT_CHUNK_BYTES: u32 = 4000;
-/// No chunk is larger, whoever wrote it.
+/// No chunk is larger than this.
 pub const MAX_CHUNK_BYTES: u32 = 1 << 20;
-/// NAME is a path at creation, so as long as a path may be.
+/// The longest NAME: it is a path at creation, so it may be as long as a path.
 pub const MAX_FILE_NAME_BYTES: usize = 4095;
 pub const RECORD_HEADER_BYTES: usize = 32;
 
@@ -93,7 +93,7 @@ pub struct ChunkName {
 }
 
 impl ChunkName {
-    /// Splits at the last `_chunk_`; `None` when this is no chunk name (index 0, leading zeros, or beyond 2^32 - 1).
+    /// Splits at the last `_chunk_`; returns `None` if this is no chunk name (index 0, leading zeros, or beyond 2^32 - 1).
     pub fn parse(name: &[u8]) -> Option<Self> {
         let at = name.windows(SEPARATOR.len()).rposition(|window| window == SEPARATOR)?;
         let digits = &name[at + SEPARATOR.len()..];
@@ -124,15 +124,15 @@ pub fn chunk_key(file: &FileName, index: u32) -> RingId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Version(pub u64);
 
-/// What tells one stored chunk from every other. A version belongs to one run of one file, so with the index it is
-/// enough; NAME is carried along for placement and for people.
+/// Identifies one stored chunk. A version belongs to one run of one file, so version and index are enough; NAME is
+/// carried along for placement and for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ChunkId {
     pub version: Version,
     pub index: u32,
 }
 
-/// A chunk to ask for: its id, and the NAME from which its key follows.
+/// A chunk to ask for: its id, and the NAME from which its key is computed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChunkRef {
     pub file: FileName,
@@ -192,7 +192,7 @@ pub struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// Reads the header at the start of `bytes`. Says nothing about the checksum.
+    /// Reads the header at the start of `bytes`, without checking the checksum.
     pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
         let Some(header) = bytes.first_chunk::<RECORD_HEADER_BYTES>() else {
             return Err(RecordError::Truncated { have: bytes.len(), need: RECORD_HEADER_BYTES });

@@ -69,7 +69,7 @@ pub const STORED_HEADER: &str = "x-chordfs-stored";
 pub const ABSENT: u8 = 0;
 /// Here, and on disk.
 pub const ON_DISK: u8 = 1;
-/// It was here or may have been, and the namespace has had it deleted: nobody needs it any more.
+/// It was here or may have been, and the namespace has had it deleted: no file needs it.
 pub const DELETED: u8 = 2;
 
 /// Where a chunk has to be before a put of it is acknowledged.
@@ -229,7 +229,7 @@ pub struct ArcDigest {
 /// The answer to [`calls::SYNC`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Synced {
-    /// For how long the node has been running. What it acknowledged in an earlier life, a power cut may have taken.
+    /// How long the node has been running. What it acknowledged before, a power cut may have lost.
     pub running_for: Duration,
 }
 
@@ -246,7 +246,7 @@ pub struct ChunkList {
     pub next: Option<u64>,
 }
 
-/// What a node's disk has for chunks, in bytes of records.
+/// The space for chunks on a node's disk, in bytes of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
     pub capacity_bytes: u64,

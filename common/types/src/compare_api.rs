@@ -1,7 +1,6 @@
-//! The calls by which two nodes find out in what they differ and become equal, beside [`crate::chunk_api`] on 5058.
+//! The calls by which two nodes find out how they differ and become equal, beside [`crate::chunk_api`] on 5058.
 //!
-//! A chunk is named here as an index names it, by key and id without NAME: so nothing but what is missing is read from
-//! a disk. Bodies are postcard.
+//! A chunk is named here as an index names it, by key and id without NAME, so only what is missing is read from a disk. Bodies are postcard.
 //!
 //! | request | body | answer |
 //! |---|---|---|
@@ -79,7 +78,7 @@ pub const HERE: u8 = 0;
 pub const SEND: u8 = 1;
 /// another node is bringing it at this moment.
 pub const COMING: u8 = 2;
-/// it was deleted for good, and who offers it has not heard of that.
+/// it was deleted for good, which the offering node does not know yet.
 pub const GONE: u8 = 3;
 
 /// A chunk as the index knows it.
@@ -87,15 +86,15 @@ pub const GONE: u8 = 3;
 pub struct ChunkAt {
     pub key: RingId,
     pub id: ChunkId,
-    /// Of the record, header included.
+    /// Bytes of the record, header included.
     pub bytes: u32,
 }
 
-/// What the chunks of an arc come to. Two holders with the same `count` and `digest` hold the same.
+/// The sum of the chunks of an arc. Two holders with equal `count` and `digest` hold the same chunks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArcSum {
     pub count: u64,
-    /// Of records, headers included.
+    /// Bytes of the records, headers included.
     pub bytes: u64,
     /// Independent of order.
     pub digest: u64,
@@ -110,7 +109,7 @@ impl ArcSum {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdsRequest {
     pub arcs: Vec<RingArc>,
-    /// The last chunk of the page before; what follows it is asked for.
+    /// The last chunk of the previous page; the chunks after it are asked for.
     pub after: Option<ChunkAt>,
 }
 
@@ -159,7 +158,8 @@ pub fn decode_chunks(body: &[u8]) -> Result<Vec<ChunkAt>, String> {
     }
 }
 
-/// Each arc begins where the one before it ends or later, and all together go round the circle once at most.
+/// Checks that each arc begins where the previous one ends or later, and that all together go round the circle at most
+/// once.
 pub fn check_arcs(arcs: &[RingArc]) -> Result<(), String> {
     if arcs.len() > MAX_ARCS {
         return Err(format!("{} arcs are named, at most {MAX_ARCS} are allowed", arcs.len()));
@@ -169,7 +169,7 @@ pub fn check_arcs(arcs: &[RingArc]) -> Result<(), String> {
     if walked > 1 << 32 { Err("the arcs overlap or do not follow each other clockwise".into()) } else { Ok(()) }
 }
 
-/// Whether a page answers a request as it should: its chunks lie in the arcs, in order, after the page before.
+/// Checks that a page answers its request: its chunks lie in the arcs, in order, after the previous page.
 pub fn check_page(request: &IdsRequest, page: &IdsPage) -> Result<(), String> {
     if page.chunks.len() > MAX_BATCH_CHUNKS {
         return Err(format!("a page of {} chunks, at most {MAX_BATCH_CHUNKS} are allowed", page.chunks.len()));

@@ -72,7 +72,7 @@ impl FsError {
             Self::NoSpace => libc::ENOSPC,
             Self::ReadOnly => libc::EROFS,
             Self::Unsupported { .. } => libc::ENOTSUP,
-            // Retries were spent before these got here.
+            // Retries were spent before these arrive here.
             Self::Conflict { .. }
             | Self::OutOfOrder
             | Self::NoReplica { .. }

@@ -1,7 +1,8 @@
-//! What mounts, nodes and operators say to each other, as plain values: the circle, chunks and their records, the
-//! namespace's operations, and what a node reports of itself.
+//! The plain values that mounts, nodes and operators exchange: the circle, chunks and their records, the namespace's
+//! operations, and what a node reports about itself.
 //!
-//! Nothing here waits, reads a clock or opens a socket, so the pure crates can stand on it, and none of it needs a runtime.
+//! Nothing here waits or opens a socket, so the pure crates can use it, and none of it needs a runtime. Only
+//! [`namespace::Time::now`] reads a clock, and the pure crates may not call it.
 
 pub mod admin;
 pub mod byte_size;

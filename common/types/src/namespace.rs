@@ -192,7 +192,7 @@ pub struct NamespaceOp {
     pub change: Change,
 }
 
-/// An operation sent again carries the same id and is applied once.
+/// A retried operation carries the same id and is applied once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpId {
     pub session: SessionId,

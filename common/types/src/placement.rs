@@ -1,21 +1,21 @@
-//! Which nodes hold a key: its owner, and the next nodes after it that share neither zone nor host with those before.
+//! Which nodes hold a key: its owner, and the next nodes after it that share neither zone nor host with earlier holders.
 //!
 //! Where zones and hosts do not matter, that is the owner and the next two. One host twice, or one zone twice, are taken
-//! only if no other is found among the nodes that count ([`SPREAD_OVER`]); then, too, everybody takes the same.
+//! only if no other is found among the nodes that count ([`SPREAD_OVER`]); then, too, all nodes choose the same.
 //!
-//! A node's zone is part of its id. So whoever knows a stretch of the ring (a mount, a node that repairs, one that
-//! drains, an operator's check) comes to the same holders without asking anybody, and neither the ten calls nor foreign
-//! members need to know of zones. Of the 32 bits the low twelve say it: six that mark an id as having a zone, six for its
-//! number. A position is a million places fine, then; a ring of ten thousand nodes has a hundred of them for each. An id
-//! that is marked by chance counts as a node in a zone of its own making, which costs nothing.
+//! A node's zone is part of its id. So every program that knows a stretch of the ring (a mount, a node that repairs or
+//! drains, an operator's check) computes the same holders without asking, and neither the ten calls nor foreign members
+//! need to know about zones. The low twelve of the 32 bits hold it: six mark an id as having a zone, six are its number.
+//! That leaves a million positions; a ring of ten thousand nodes has a hundred of them for each. An id that has the mark
+//! by chance counts as a node in that zone, which does no harm.
 
 use crate::{
     chunk_api::REPLICAS,
     ring_id::{NodeRef, RingId},
 };
 
-/// So many nodes count, the owner included. Of three zones in no order one is missing among them in one of five thousand
-/// arcs; and in a ring of one zone nobody looks farther than this for another.
+/// The number of nodes that count, the owner included. With three zones in random order, one of them is missing among
+/// these in one of five thousand arcs; and in a ring of one zone no node looks farther than this for another.
 pub const SPREAD_OVER: usize = 24;
 
 /// A failure that takes all nodes of a zone at once: an availability zone, a rack, a room.
@@ -38,13 +38,13 @@ impl Zone {
         self.0
     }
 
-    /// The position next to `id` that says this zone.
+    /// The position next to `id` that carries this zone.
     pub fn mark(self, id: RingId) -> RingId {
         RingId(id.0 & !(MARK_BITS | ZONE_BITS) | MARK | u32::from(self.0))
     }
 }
 
-/// The position for a node without a zone: `id`, or one next to it that says none.
+/// The position for a node without a zone: `id`, or one next to it that carries none.
 pub fn unmarked(id: RingId) -> RingId {
     match Zone::of_id(id) {
         Some(_) => RingId(id.0 ^ (ZONE_BITS + 1)),
@@ -58,13 +58,13 @@ const MARK: u32 = 0b10_1101 << 6;
 const FNV_BASIS: u32 = 0x811c_9dc5;
 const FNV_PRIME: u32 = 0x0100_0193;
 
-/// The node at `at` of a whole circle and those after it, as far as they count.
+/// The node at `at` of a whole circle and the nodes after it, as far as they count.
 pub fn onwards(circle: &[NodeRef], at: usize) -> Vec<NodeRef> {
     (0..circle.len().min(SPREAD_OVER)).map(|step| circle[(at + step) % circle.len()]).collect()
 }
 
-/// All of `nodes` (an owner and those after it, in the order of the ring), in the order in which they are to hold what
-/// the first owns: its holders first, then those that would take their places.
+/// Sorts `nodes` (an owner and the nodes after it, in ring order) into the order in which they hold what the first owns:
+/// its holders first, then the nodes that would replace them.
 pub fn preferred(nodes: &[NodeRef]) -> Vec<NodeRef> {
     let mut chosen = holders(nodes);
     let rest = nodes.iter().filter(|node| !chosen.contains(node)).copied();
@@ -73,7 +73,7 @@ pub fn preferred(nodes: &[NodeRef]) -> Vec<NodeRef> {
     chosen
 }
 
-/// The holders of what the first of `nodes` owns, as far as these nodes tell.
+/// The holders of what the first of `nodes` owns, as far as they follow from these nodes.
 pub fn holders(nodes: &[NodeRef]) -> Vec<NodeRef> {
     let nodes = &nodes[..nodes.len().min(SPREAD_OVER)];
     let mut chosen: Vec<NodeRef> = Vec::with_capacity(REPLICAS);
@@ -91,7 +91,7 @@ pub fn holders(nodes: &[NodeRef]) -> Vec<NodeRef> {
     chosen
 }
 
-/// Would more nodes at the end of `nodes` leave the holders as they are?
+/// Whether more nodes at the end of `nodes` would leave the holders as they are.
 pub fn is_certain(nodes: &[NodeRef]) -> bool {
     let chosen = holders(nodes);
     let all_apart =
@@ -111,7 +111,7 @@ fn is_on_another_host(a: &NodeRef, b: &NodeRef) -> bool {
 mod tests {
     use super::*;
 
-    /// On a host of its own, in the zone that ends in `zone`, or in none.
+    /// A node on a host of its own, in the zone that ends in `zone`, or in none.
     fn node(place: u32, zone: Option<char>) -> NodeRef {
         let id = RingId(place << 12);
         let id = zone.map_or(id, |zone| Zone::of_name(&format!("eu-central-1{zone}")).mark(id));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_says_its_zone_and_hardly_moves() {
+    fn an_id_carries_its_zone_and_hardly_moves() {
         for id in [0, 1, 4095, 4096, 0xb40, u32::MAX, 0x1234_5678].map(RingId) {
             let zone = Zone::of_name("rack 7");
             assert_eq!(Zone::of_id(zone.mark(id)), Some(zone));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn who_would_take_over_comes_in_the_order_of_the_ring() {
+    fn replacements_come_in_ring_order() {
         assert_eq!(places(&preferred(&ring("aabbcc"))), [1, 3, 5, 2, 4, 6]);
         assert_eq!(places(&preferred(&ring("----"))), [1, 2, 3, 4]);
     }
@@ -192,9 +192,9 @@ mod tests {
         assert_eq!(holders(&few), holders(&more));
     }
 
-    /// Beyond the nodes that count a third zone is not looked for, by anybody.
+    /// No node looks for a third zone beyond the nodes that count.
     #[test]
-    fn everybody_looks_equally_far() {
+    fn all_nodes_look_equally_far() {
         let far = "a".repeat(SPREAD_OVER) + "bc";
         assert_eq!(places(&holders(&ring(&far))), [1, 2, 3]);
     }

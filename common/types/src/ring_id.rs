@@ -1,7 +1,7 @@
 //! The circle: ids, nodes and arcs, and all arithmetic on them.
 //!
 //! Ids are 32-bit and wrap. `RingId` has no `Ord`: on a circle "smaller" means nothing, so one asks a [`RingArc`].
-//! Every formula about positions lives here, so that nobody forms a second opinion of where an arc ends.
+//! Every formula about positions lives here, so that there is one definition of where an arc ends.
 
 use std::{
     fmt,
@@ -169,13 +169,13 @@ impl RingArc {
         }
     }
 
-    /// Never: an arc with equal ends is the whole circle.
+    /// Always false: an arc with equal ends is the whole circle.
     pub fn is_empty(self) -> bool {
         false
     }
 }
 
-/// What one node knows of its surroundings; enough for a caller to route to it and to the nodes after it.
+/// The neighbours that one node knows; enough for a caller to route to it and to the nodes after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Neighbours {
     pub predecessor: Option<NodeRef>,

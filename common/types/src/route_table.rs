@@ -7,7 +7,7 @@ use crate::{
     ring_id::{Neighbours, NodeRef, RingArc, RingId},
 };
 
-/// Who holds the keys of an arc, the owner first (`placement`).
+/// The holders of the keys of an arc, the owner first (see [`placement`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pub arc: RingArc,
@@ -33,7 +33,7 @@ impl RouteTable {
         next.map(|(_, route)| route).filter(|route| route.arc.contains(key))
     }
 
-    /// What the node says replaces whatever it overlaps.
+    /// Adds the routes that follow from `neighbours`; they replace all routes that they overlap.
     pub fn learn(&mut self, neighbours: &Neighbours) {
         for route in routes_of(neighbours) {
             self.routes.retain(|_, old| !overlap(old.arc, route.arc));

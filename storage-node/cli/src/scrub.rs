@@ -67,7 +67,7 @@ async fn wait_for_repairs(
     mut status: ScrubStatus,
 ) -> anyhow::Result<ScrubStatus> {
     let end = Instant::now() + REPAIR_DEADLINE;
-    while status.waiting > status.lost && Instant::now() < end {
+    while status.waiting > status.unrecoverable && Instant::now() < end {
         sleep(POLL_INTERVAL).await;
         status = client.scrub(node).await?;
     }
@@ -81,8 +81,8 @@ fn describe(node: NodeAddress, status: &ScrubStatus) -> String {
     line("node", node.to_string());
     line("read", format!("{} chunks, {}", pass.chunks, mib(pass.bytes)));
     line("damaged", format!("{} in this pass, {} since the node was started", pass.damaged, status.damaged));
-    line("replaced", format!("{}, {} no longer needed", status.mended, status.needless));
-    line("waiting", format!("{}, {} of them without a sound copy on any node", status.waiting, status.lost));
+    line("replaced", format!("{}, {} no longer needed", status.repaired, status.obsolete));
+    line("waiting", format!("{}, {} of them without a sound copy on any node", status.waiting, status.unrecoverable));
     line(
         "orphans",
         match &status.orphans_kept {

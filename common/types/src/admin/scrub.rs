@@ -7,21 +7,26 @@ pub struct ScrubStatus {
     pub period_secs: u64,
     /// The pass under way.
     pub pass: PassReport,
-    /// Bytes that the pass under way reads in all.
+    /// The bytes that the pass under way reads in all.
     pub total_bytes: u64,
     /// The last pass that was completed.
     pub last: Option<PassReport>,
-    /// Number of requested passes that were completed.
+    /// Requested passes that were completed.
     pub asked_done: u64,
-    /// Counted since the node was started: damaged records found, by the scrub or by a read; those replaced; and those of
-    /// chunks that no longer belong to a file.
+    /// Damaged records found since the node was started, by a pass or by a read.
     pub damaged: u64,
-    pub mended: u64,
-    pub needless: u64,
-    /// Damaged records that wait for a sound copy; and those of them of which no holder has one.
+    /// Damaged records replaced by a sound copy since the node was started.
+    #[serde(rename = "mended")]
+    pub repaired: u64,
+    /// Damaged records of chunks that no file has any more, since the node was started.
+    #[serde(rename = "needless")]
+    pub obsolete: u64,
+    /// Damaged records that wait for a sound copy.
     pub waiting: u64,
-    pub lost: u64,
-    /// Runs of orphans deleted since the node was started.
+    /// Waiting records of which no holder has a sound copy.
+    #[serde(rename = "lost")]
+    pub unrecoverable: u64,
+    /// Runs of orphans collected since the node was started.
     pub orphans: u64,
     /// Why orphans are not collected; `None` if they are.
     pub orphans_kept: Option<String>,

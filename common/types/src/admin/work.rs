@@ -77,7 +77,7 @@ impl Work {
 
 /// `None` where nothing was read yet and no damage was found.
 fn scrub_work(scrub: &ScrubStatus, now: u64) -> Option<ScrubWork> {
-    let ScrubStatus { pass, last, damaged, mended, .. } = scrub;
+    let ScrubStatus { pass, last, damaged, repaired, .. } = scrub;
     if pass.began == 0 && last.is_none() && *damaged == 0 {
         return None;
     }
@@ -87,7 +87,7 @@ fn scrub_work(scrub: &ScrubStatus, now: u64) -> Option<ScrubWork> {
         checked_bytes: under_way.then_some(pass.bytes),
         total_bytes: under_way.then_some(scrub.total_bytes.max(pass.bytes)),
         damaged: Some(*damaged),
-        repaired: Some(*mended),
+        repaired: Some(*repaired),
         seconds_since_last_pass: last.as_ref().and_then(|last| Some(now.saturating_sub(last.ended?))),
     })
 }
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_scrub_shows_its_pass_while_it_reads_and_then_when_it_was_through() {
         let pass = PassReport { began: 100, bytes: 30, ..PassReport::default() };
-        let mut status = ScrubStatus { pass, total_bytes: 120, damaged: 2, mended: 1, ..ScrubStatus::default() };
+        let mut status = ScrubStatus { pass, total_bytes: 120, damaged: 2, repaired: 1, ..ScrubStatus::default() };
         let shown = |status: &ScrubStatus| Work::of(&RepairStatus::default(), None, status, 190).scrub;
         let reading = ScrubWork {
             checked_bytes: Some(30),

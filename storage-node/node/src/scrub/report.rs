@@ -43,9 +43,9 @@ impl Report {
         counter!("chordfs_scrub_mended_total").increment(mended);
         gauge!("chordfs_scrub_lost_chunks").set(lost as f64);
         self.status.damaged = damaged;
-        self.status.mended += mended;
-        self.status.needless += needless;
-        self.status.lost = lost;
+        self.status.repaired += mended;
+        self.status.obsolete += needless;
+        self.status.unrecoverable = lost;
     }
 
     pub fn orphans(&mut self, buried: u64, kept: Option<String>) {
