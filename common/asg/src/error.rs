@@ -1,4 +1,4 @@
-//! A call to AWS that failed, as one line for people: what was asked, of what, and what to do about it.
+//! A failed call to AWS, as one line for operators: the call, its resource, and what to do about it.
 
 use std::error::Error;
 
@@ -7,32 +7,32 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error;
 
 #[derive(Clone, Debug, Error)]
-#[error("{action} of {resource}: {trouble}: {detail}")]
+#[error("{action} of {resource}: {kind}: {detail}")]
 pub struct CallError {
-    /// As a policy names the right to it: `autoscaling:PutScalingPolicy`.
+    /// The IAM action, such as `autoscaling:PutScalingPolicy`.
     pub action: &'static str,
     pub resource: String,
-    pub trouble: Trouble,
+    pub kind: CallErrorKind,
     pub detail: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Trouble {
-    #[error("too many calls at once (throttled); it is tried again, more slowly")]
+pub enum CallErrorKind {
+    #[error("too many calls at once (throttled); the call will be retried more slowly")]
     Throttled,
-    #[error("the credentials lack this right; give it to the instance's role")]
+    #[error("the credentials lack this right; add it to the instance's role")]
     Denied,
-    #[error("the credentials have expired; see that the role is still attached to the instance")]
+    #[error("the credentials have expired; check that the role is still attached to the instance")]
     Expired,
-    #[error("the credentials are not valid here; see which ones are used, and that the region is right")]
+    #[error("the credentials are not valid here; check which ones are used, and whether the region is right")]
     Invalid,
     #[error("the clock of this machine is wrong by minutes; set it, for example with chrony")]
     Clock,
-    #[error("there is no such thing; see name and region")]
+    #[error("there is no such resource; check its name and the region")]
     Missing,
-    #[error("there are no credentials; give the instance a role, or see `aws configure`")]
+    #[error("there are no credentials; attach a role to the instance, or run `aws configure`")]
     NoCredentials,
-    #[error("no answer; see network, endpoint and region")]
+    #[error("no answer; check network, endpoint and region")]
     Unreachable,
     #[error("refused")]
     Refused,
@@ -49,12 +49,13 @@ impl CallError {
             Some(refused) => {
                 let code = refused.code().unwrap_or("no code");
                 let detail = format!("{code}: {}", refused.message().unwrap_or("no message"));
-                let trouble = Trouble::of_answer(code, refused.message().unwrap_or_default());
-                Self { action, resource, trouble, detail: one_line(&detail) }
+                let kind = CallErrorKind::from_code(code, refused.message().unwrap_or_default());
+                Self { action, resource, kind, detail: one_line(&detail) }
             }
             None => {
-                let trouble = if lacks_credentials(error) { Trouble::NoCredentials } else { Trouble::Unreachable };
-                Self { action, resource, trouble, detail: one_line(&causes(error)) }
+                let kind =
+                    if lacks_credentials(error) { CallErrorKind::NoCredentials } else { CallErrorKind::Unreachable };
+                Self { action, resource, kind, detail: one_line(&cause_text(error)) }
             }
         }
     }
@@ -63,16 +64,16 @@ impl CallError {
         Self {
             action: "autoscaling:DescribeAutoScalingGroups",
             resource: name.to_owned(),
-            trouble: Trouble::Missing,
+            kind: CallErrorKind::Missing,
             detail: "no Auto Scaling group of that name in this region".to_owned(),
         }
     }
 }
 
-impl Trouble {
-    /// AWS uses one code for a wrong key and for a wrong clock (`SignatureDoesNotMatch`, in EC2 `AuthFailure`), and EC2 one
-    /// for a wrong clock and for an old token (`RequestExpired`); only the message tells.
-    fn of_answer(code: &str, message: &str) -> Self {
+impl CallErrorKind {
+    /// AWS returns the same code for a wrong key and a wrong clock (`SignatureDoesNotMatch`, in EC2 `AuthFailure`), and EC2
+    /// for a wrong clock and an expired token (`RequestExpired`); only the message distinguishes them.
+    fn from_code(code: &str, message: &str) -> Self {
         let is_late = message.contains("Signature expired") || message.contains("not yet current");
         match code {
             "Throttling"
@@ -99,22 +100,22 @@ impl Trouble {
     }
 }
 
-fn causes(error: &(dyn Error + 'static)) -> String {
+fn cause_text(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
-    for cause in chain(error) {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = if text.is_empty() { said } else { format!("{text}: {said}") };
+    for cause in error_chain(error) {
+        let message = cause.to_string();
+        if !text.contains(&message) {
+            text = if text.is_empty() { message } else { format!("{text}: {message}") };
         }
     }
     text
 }
 
 fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
-    chain(error).any(|cause| cause.is::<CredentialsError>())
+    error_chain(error).any(|cause| cause.is::<CredentialsError>())
 }
 
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&cause| cause.source())
 }
 
@@ -134,26 +135,26 @@ mod tests {
     #[test]
     fn codes_become_advice() {
         for (code, message, wanted) in [
-            ("Throttling", "Rate exceeded", Trouble::Throttled),
-            ("RequestLimitExceeded", "", Trouble::Throttled),
-            ("AccessDenied", "User: arn:x is not authorized", Trouble::Denied),
-            ("UnauthorizedOperation", "", Trouble::Denied),
-            ("ExpiredToken", "", Trouble::Expired),
-            ("RequestExpired", "", Trouble::Clock),
-            ("RequestExpired", "The security token included in the request is expired", Trouble::Expired),
-            ("AuthFailure", "Signature not yet current: 20261121", Trouble::Clock),
-            ("AuthFailure", "AWS was not able to validate the provided access credentials", Trouble::Invalid),
-            ("SignatureDoesNotMatch", "Signature expired: 20261121 is now earlier than", Trouble::Clock),
-            ("SignatureDoesNotMatch", "The request signature we calculated", Trouble::Invalid),
-            ("ValidationError", "AutoScalingGroup name not found", Trouble::Missing),
-            ("ValidationError", "min is above max", Trouble::Refused),
+            ("Throttling", "Rate exceeded", CallErrorKind::Throttled),
+            ("RequestLimitExceeded", "", CallErrorKind::Throttled),
+            ("AccessDenied", "User: arn:x is not authorized", CallErrorKind::Denied),
+            ("UnauthorizedOperation", "", CallErrorKind::Denied),
+            ("ExpiredToken", "", CallErrorKind::Expired),
+            ("RequestExpired", "", CallErrorKind::Clock),
+            ("RequestExpired", "The security token included in the request is expired", CallErrorKind::Expired),
+            ("AuthFailure", "Signature not yet current: 20261121", CallErrorKind::Clock),
+            ("AuthFailure", "AWS was not able to validate the provided access credentials", CallErrorKind::Invalid),
+            ("SignatureDoesNotMatch", "Signature expired: 20261121 is now earlier than", CallErrorKind::Clock),
+            ("SignatureDoesNotMatch", "The request signature we calculated", CallErrorKind::Invalid),
+            ("ValidationError", "AutoScalingGroup name not found", CallErrorKind::Missing),
+            ("ValidationError", "min is above max", CallErrorKind::Refused),
         ] {
-            assert_eq!(Trouble::of_answer(code, message), wanted, "{code} {message}");
+            assert_eq!(CallErrorKind::from_code(code, message), wanted, "{code} {message}");
         }
     }
 
     #[test]
-    fn a_line_names_action_and_resource_and_what_to_do() {
+    fn an_error_names_action_resource_and_remedy() {
         let error = CallError::no_group("MyGroup");
         let line = error.to_string();
         for part in ["DescribeAutoScalingGroups", "MyGroup", "region"] {

@@ -1,8 +1,10 @@
-//! Who is in an Auto Scaling group: a group's name to the addresses of its members. Nodes ask it before they found or
-//! join a ring, a mount asks it instead of being told nodes. Behind the feature `aws`.
+//! Resolves the name of an Auto Scaling group to its members and their addresses. Nodes need the members before they found
+//! or join a ring; a mount with the source `asg:NAME` needs the addresses.
 //!
-//! The group's own list says who belongs to it and in which state each is; the addresses are EC2's. What has no address
-//! yet is a member all the same.
+//! The program `mount.chordfs` contains this crate only when `fuse-client` is built with its feature `aws`, which is off by
+//! default; `storage-node` contains it through `chordfs-aws`.
+//!
+//! Auto Scaling lists the members and their states, EC2 their addresses. A member without an address is listed as well.
 
 mod error;
 
@@ -14,15 +16,15 @@ use std::{
 
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 
-pub use self::error::{CallError, Trouble};
+pub use self::error::{CallError, CallErrorKind};
 
-/// Instances asked for in one call; EC2 takes 200 values in a filter.
+/// Instances in one call; EC2 accepts 200 values in a filter.
 const AT_ONCE: usize = 100;
-/// One try of one call, and a call with all its tries. The SDK waits between tries, longer each time and by chance.
-const TRY_DEADLINE: Duration = Duration::from_secs(8);
+/// The deadline of one attempt, and that of a call with all its attempts. The SDK backs off between attempts, with jitter.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(8);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
-const TRIES: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
@@ -30,52 +32,52 @@ pub struct Group {
     pub min: i32,
     pub max: i32,
     pub desired: i32,
-    pub members: Vec<Member>,
+    pub members: Vec<GroupMember>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct GroupMember {
     pub instance: String,
     pub zone: String,
-    /// As the group calls it: `InService`, `Terminating:Wait`, ...
+    /// The lifecycle state, such as `InService` or `Terminating:Wait`.
     pub lifecycle: String,
     pub healthy: bool,
-    /// `None`: EC2 does not show the instance (yet, or any more).
+    /// `None` while EC2 does not show the instance, which may be too new or already terminated.
     pub launched: Option<SystemTime>,
     pub private: Option<IpAddr>,
     pub public: Option<IpAddr>,
 }
 
-impl Member {
+impl GroupMember {
     pub fn serves(&self) -> bool {
         self.healthy && self.lifecycle == "InService"
     }
 
-    /// On its way in, or in.
+    /// Returns whether the member is in service or about to be.
     pub fn stays(&self) -> bool {
         self.healthy && (self.lifecycle == "InService" || self.lifecycle.starts_with("Pending"))
     }
 }
 
 impl Group {
-    /// Of the healthy members in service, each member's private address before its public one: inside the network the
-    /// first answers, outside only the second.
+    /// Returns the addresses of the healthy members in service, each member's private address before its public one: inside
+    /// the network the private address answers, outside only the public one.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let serving = self.members.iter().filter(|member| member.serves());
         serving.flat_map(|member| [member.private, member.public]).flatten().collect()
     }
 }
 
-/// Settings of all calls: endpoints, region and credentials from where the SDK finds them. `region`: where to look when
-/// neither environment nor profile names one.
+/// Returns the settings for all calls. The SDK resolves endpoints, region and credentials. `region` is used unless
+/// the environment names a region.
 pub async fn sdk_config(region: Option<String>) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_DEADLINE)
-        .operation_attempt_timeout(TRY_DEADLINE)
+        .operation_attempt_timeout(ATTEMPT_DEADLINE)
         .operation_timeout(CALL_DEADLINE)
         .build();
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
+        .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS))
         .timeout_config(timeouts);
     let named = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().any(|name| std::env::var_os(name).is_some());
     if let Some(region) = region.filter(|_| !named) {
@@ -84,7 +86,7 @@ pub async fn sdk_config(region: Option<String>) -> SdkConfig {
     loader.load().await
 }
 
-/// Where a mount finds the ring of the group: its members' addresses. The region is the machine's.
+/// Returns the addresses through which a mount can reach the group's ring. Uses the region configured on this machine.
 pub async fn addresses(name: &str) -> Result<Vec<IpAddr>, CallError> {
     let config = sdk_config(None).await;
     let (autoscaling, ec2) = (aws_sdk_autoscaling::Client::new(&config), aws_sdk_ec2::Client::new(&config));
@@ -92,7 +94,7 @@ pub async fn addresses(name: &str) -> Result<Vec<IpAddr>, CallError> {
     group.map(|group| group.addresses()).ok_or_else(|| CallError::no_group(name))
 }
 
-/// `None`: there is no such group in this region.
+/// Returns the group and its members, or `None` if there is no such group in this region.
 pub async fn describe(
     autoscaling: &aws_sdk_autoscaling::Client,
     ec2: &aws_sdk_ec2::Client,
@@ -102,7 +104,7 @@ pub async fn describe(
     let answer = autoscaling.describe_auto_scaling_groups().auto_scaling_group_names(name).send().await;
     let groups = answer.map_err(failed)?;
     let Some(found) = groups.auto_scaling_groups().first() else { return Ok(None) };
-    let mut members: Vec<Member> = found.instances().iter().map(member).collect();
+    let mut members: Vec<GroupMember> = found.instances().iter().map(member).collect();
     add_addresses(ec2, name, &mut members).await?;
     Ok(Some(Group {
         name: name.to_owned(),
@@ -113,8 +115,8 @@ pub async fn describe(
     }))
 }
 
-fn member(instance: &aws_sdk_autoscaling::types::Instance) -> Member {
-    Member {
+fn member(instance: &aws_sdk_autoscaling::types::Instance) -> GroupMember {
+    GroupMember {
         instance: instance.instance_id().unwrap_or_default().to_owned(),
         zone: instance.availability_zone().unwrap_or_default().to_owned(),
         lifecycle: instance.lifecycle_state().map(|state| state.as_str().to_owned()).unwrap_or_default(),
@@ -125,11 +127,11 @@ fn member(instance: &aws_sdk_autoscaling::types::Instance) -> Member {
     }
 }
 
-async fn add_addresses(ec2: &aws_sdk_ec2::Client, name: &str, members: &mut [Member]) -> Result<(), CallError> {
+async fn add_addresses(ec2: &aws_sdk_ec2::Client, name: &str, members: &mut [GroupMember]) -> Result<(), CallError> {
     let mut found = HashMap::new();
     for some in members.chunks(AT_ONCE) {
         let ids = some.iter().map(|member| member.instance.clone()).collect();
-        // A filter, not ids: one instance that has just gone would make the whole call fail.
+        // A filter rather than a list of ids, with which one terminated instance would make the whole call fail.
         let filter = aws_sdk_ec2::types::Filter::builder().name("instance-id").set_values(Some(ids)).build();
         let answer = ec2.describe_instances().filters(filter).send().await;
         let failed = |error| CallError::new("ec2:DescribeInstances", format!("the members of {name}"), &error);
@@ -151,8 +153,8 @@ async fn add_addresses(ec2: &aws_sdk_ec2::Client, name: &str, members: &mut [Mem
 mod tests {
     use super::*;
 
-    fn member(last: u8, lifecycle: &str, healthy: bool) -> Member {
-        Member {
+    fn member(last: u8, lifecycle: &str, healthy: bool) -> GroupMember {
+        GroupMember {
             instance: format!("i-{last}"),
             zone: "z".into(),
             lifecycle: lifecycle.into(),
@@ -164,19 +166,19 @@ mod tests {
     }
 
     #[test]
-    fn only_healthy_members_in_service_are_mounted_through() {
+    fn mounts_use_only_healthy_members_in_service() {
         let members = vec![
             member(1, "InService", true),
             member(2, "InService", false),
             member(3, "Pending", true),
             member(4, "Terminating:Wait", true),
             member(5, "InService", true),
-            Member { private: None, ..member(6, "InService", true) },
+            GroupMember { private: None, ..member(6, "InService", true) },
         ];
         let group = Group { name: "g".into(), min: 1, max: 8, desired: 6, members };
         let shown: Vec<_> = group.addresses().iter().map(IpAddr::to_string).collect();
         assert_eq!(shown, ["10.0.0.1", "3.0.0.1", "10.0.0.5"]);
-        let staying: Vec<_> = group.members.iter().map(Member::stays).collect();
+        let staying: Vec<_> = group.members.iter().map(GroupMember::stays).collect();
         assert_eq!(staying, [true, false, true, false, true, true]);
     }
 }

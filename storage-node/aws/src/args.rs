@@ -1,4 +1,4 @@
-//! What `--aws` brings to the command line.
+//! The command-line options that belong to `--aws`.
 
 use std::{net::IpAddr, str::FromStr, time::Duration};
 
@@ -7,8 +7,8 @@ use chordfs_types::duration;
 use clap::Args;
 use tracing::warn;
 
-/// Instances are added and removed one at a time, between the group's own limits; these are never the smaller ones.
-const GROUP_SETS_THE_LIMITS: (usize, usize) = (1, usize::MAX);
+/// Limits that never apply: the group itself has a minimum and a maximum size.
+const NO_SIZE_LIMITS: (usize, usize) = (1, usize::MAX);
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "With --aws")]
@@ -16,49 +16,50 @@ pub struct AwsArgs {
     /// The Auto Scaling group [default: the one that this instance belongs to]
     #[arg(long, value_name = "NAME", env = "CHORDFS_ASG")]
     pub asg: Option<String>,
-    /// Which address others are told: private, public, or one of your own
+    /// The address to advertise to other nodes and mounts: private, public, or an IP address of your choice
     #[arg(long, value_name = "WHICH", env = "CHORDFS_ADVERTISE", default_value = "private")]
     pub advertise: Advertise,
-    /// Namespace of the metric disk_used_percent
+    /// CloudWatch namespace of the metric disk_used_percent
     #[arg(long, value_name = "NAME", env = "CHORDFS_METRIC_NAMESPACE", default_value = "ChordFS")]
     pub metric_namespace: String,
-    /// How often the metric is published [a number and ms, s, m, h or d]
+    /// Interval at which the metric is published [a number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", env = "CHORDFS_METRIC_PERIOD", default_value = "60s", value_parser = duration::parse_positive)]
     pub metric_period: Duration,
-    /// What the alarms watch: max (the fullest disk of the group) or avg
+    /// What the alarms watch: max (the fullest disk of the group) or avg (the mean of its disks)
     #[arg(long, value_name = "HOW", env = "CHORDFS_SCALE_ON", default_value_t = ScaleOn::Max)]
     pub scale_on: ScaleOn,
-    /// The group grows above this percentage of a disk
+    /// The group grows when disk usage is above this percentage
     #[arg(long, value_name = "PERCENT", env = "CHORDFS_SCALE_OUT_ABOVE", default_value_t = 70.0)]
     pub scale_out_above: f64,
-    /// The group shrinks below this percentage; a third of --scale-out-above, if this is too near to it
+    /// The group shrinks when disk usage is below this percentage; if that is less than 10 points below --scale-out-above,
+    /// a third of --scale-out-above is used instead
     #[arg(long, value_name = "PERCENT", env = "CHORDFS_SCALE_IN_BELOW", default_value_t = 30.0)]
     pub scale_in_below: f64,
-    /// The group never shrinks by itself
+    /// Never shrink the group automatically
     #[arg(long, env = "CHORDFS_NO_SCALE_IN")]
     pub no_scale_in: bool,
-    /// So many periods in a row have to be beyond a threshold
+    /// Number of consecutive periods that must be beyond a threshold
     #[arg(long, value_name = "N", env = "CHORDFS_SCALE_PERIODS", default_value_t = 2)]
     pub scale_periods: u32,
-    /// A period of the alarms: 10s, 30s, or whole minutes [a number and ms, s, m, h or d]
+    /// Length of the alarms' periods: 10s, 30s, or whole minutes [a number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", env = "CHORDFS_SCALE_PERIOD", default_value = "60s", value_parser = duration::parse_positive)]
     pub scale_period: Duration,
-    /// No step for so long after one [a number and ms, s, m, h or d]
+    /// Minimum time between two changes of the group's size [a number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", env = "CHORDFS_SCALE_COOLDOWN", default_value = "180s", value_parser = duration::parse)]
     pub scale_cooldown: Duration,
-    /// Name of the policy that adds an instance
+    /// Name of the scaling policy that adds an instance
     #[arg(long, value_name = "NAME", env = "CHORDFS_POLICY_NAME", default_value = "MyChordFileSystemASGPolicy")]
     pub policy_name: String,
-    /// Name of the alarm that calls it
+    /// Name of the alarm that triggers it
     #[arg(long, value_name = "NAME", env = "CHORDFS_ALARM_NAME", default_value = "MyChordFileSystemASGDiskUsedAlarm")]
     pub alarm_name: String,
-    /// Name of the policy that removes one [default: that of --policy-name and -ScaleIn]
+    /// Name of the scaling policy that removes an instance [default: the value of --policy-name, followed by -ScaleIn]
     #[arg(long, value_name = "NAME", env = "CHORDFS_SCALE_IN_POLICY_NAME")]
     pub scale_in_policy_name: Option<String>,
-    /// Name of the alarm that calls it [default: that of --alarm-name and -ScaleIn]
+    /// Name of the alarm that triggers it [default: the value of --alarm-name, followed by -ScaleIn]
     #[arg(long, value_name = "NAME", env = "CHORDFS_SCALE_IN_ALARM_NAME")]
     pub scale_in_alarm_name: Option<String>,
-    /// The lifecycle hook on termination [default: every one that the group has]
+    /// The termination lifecycle hook to complete [default: all of the group's]
     #[arg(long, value_name = "NAME", env = "CHORDFS_HOOK")]
     pub hook: Option<String>,
 }
@@ -79,51 +80,52 @@ pub struct AwsSettings {
     pub scaling: ScalingSettings,
 }
 
-/// What policy and alarm are made of.
+/// The settings of the policies and alarms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScalingSettings {
     pub namespace: String,
     pub policy: Policy,
-    pub grow: Names,
-    pub shrink: Names,
+    pub grow: PolicyAndAlarmNames,
+    pub shrink: PolicyAndAlarmNames,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
+pub struct PolicyAndAlarmNames {
     pub policy: String,
     pub alarm: String,
 }
 
 impl AwsArgs {
     pub fn checked(self) -> anyhow::Result<AwsSettings> {
-        let (min, max) = GROUP_SETS_THE_LIMITS;
+        let (min, max) = NO_SIZE_LIMITS;
         let policy = Policy {
             min,
             max,
             scale_on: self.scale_on,
             grow_above: self.scale_out_above,
-            shrink_below: (!self.no_scale_in).then(|| apart(self.scale_out_above, self.scale_in_below)),
+            shrink_below: (!self.no_scale_in)
+                .then(|| lower_shrink_threshold(self.scale_out_above, self.scale_in_below)),
             periods: self.scale_periods,
             period: self.scale_period,
             cooldown: self.scale_cooldown,
             grow_by: 1,
         };
-        let shrink = Names {
+        let shrink = PolicyAndAlarmNames {
             policy: self.scale_in_policy_name.unwrap_or_else(|| format!("{}-ScaleIn", self.policy_name)),
             alarm: self.scale_in_alarm_name.unwrap_or_else(|| format!("{}-ScaleIn", self.alarm_name)),
         };
-        let grow = Names { policy: self.policy_name, alarm: self.alarm_name };
+        let grow = PolicyAndAlarmNames { policy: self.policy_name, alarm: self.alarm_name };
         anyhow::ensure!(
             grow.policy != shrink.policy && grow.alarm != shrink.alarm,
-            "growing and shrinking need policies and alarms of different names, not {} and {} for both",
+            "the policies and alarms for growing and shrinking need different names, not {} and {} for both",
             grow.policy,
             grow.alarm
         );
         let policy = checked(policy)?;
         anyhow::ensure!(
             self.metric_period <= policy.period,
-            "an alarm that looks every {:?} at a metric published every {:?} finds nothing most of the time: \
-             --metric-period has to be at most --scale-period",
+            "an alarm that is evaluated every {:?} would miss a metric that is published every {:?}: --metric-period must \
+             be at most --scale-period",
             policy.period,
             self.metric_period
         );
@@ -138,26 +140,30 @@ impl AwsArgs {
     }
 }
 
-/// Whoever only lowers the threshold for growing must not be left without a node: the other one goes down with it.
-fn apart(above: f64, below: f64) -> f64 {
+/// Lowers the threshold for shrinking if it is too close to the one for growing, so that the group does not alternate.
+fn lower_shrink_threshold(above: f64, below: f64) -> f64 {
     const MIN_GAP: f64 = 10.0;
     if below + MIN_GAP <= above {
         return below;
     }
     let lowered = above / 3.0;
     warn!(
-        "shrinking below {below}% and growing above {above}% would undo each other: the group shrinks below {lowered:.1}%; \
-         --scale-in-below and --no-scale-in say otherwise"
+        "shrinking below {below}% and growing above {above}% would undo each other, so the group will shrink below \
+         {lowered:.1}%; set --scale-in-below or --no-scale-in to change that"
     );
     lowered
 }
 
-/// CloudWatch has periods of 10 s, 30 s and whole minutes.
+/// CloudWatch supports periods of 10 s, 30 s and whole minutes.
 fn checked(policy: Policy) -> anyhow::Result<Policy> {
     let policy = policy.checked().map_err(|error: PolicyError| anyhow::anyhow!(error))?;
     let secs = policy.period.as_secs_f64();
-    let known = [10.0, 30.0].contains(&secs) || secs % 60.0 == 0.0;
-    anyhow::ensure!(known, "--scale-period is 10s, 30s or whole minutes for CloudWatch, not {:?}", policy.period);
+    let is_supported = [10.0, 30.0].contains(&secs) || secs % 60.0 == 0.0;
+    anyhow::ensure!(
+        is_supported,
+        "CloudWatch requires --scale-period to be 10s, 30s or whole minutes, not {:?}",
+        policy.period
+    );
     Ok(policy)
 }
 
@@ -183,19 +189,19 @@ pub mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Cli {
+    struct AwsTestArgs {
         #[command(flatten)]
         aws: AwsArgs,
     }
 
     pub fn settings(line: &str) -> Result<AwsSettings, String> {
         let args = ["node"].into_iter().chain(line.split_whitespace());
-        let cli = Cli::try_parse_from(args).map_err(|error| error.to_string())?;
+        let cli = AwsTestArgs::try_parse_from(args).map_err(|error| error.to_string())?;
         cli.aws.checked().map_err(|error| error.to_string())
     }
 
     #[test]
-    fn the_defaults_are_the_promised_ones() {
+    fn the_defaults_are_the_documented_ones() {
         let AwsSettings { asg, advertise, hook, metric_period, scaling } = settings("").unwrap();
         assert_eq!((asg, advertise, hook), (None, Advertise::Private, None));
         assert_eq!(metric_period, Duration::from_secs(60));
@@ -208,7 +214,7 @@ pub mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_mistake() {
         for (line, part) in [
             ("--scale-period 45s", "whole minutes"),
             ("--scale-period 10s", "at most --scale-period"),

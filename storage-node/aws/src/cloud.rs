@@ -1,34 +1,34 @@
-//! What a node asks of AWS, as a trait of plain values: the SDK is behind it in `sdk`, a table in tests.
+//! The calls that a node makes to AWS, as a trait of plain values. `sdk` implements it; `fake_cloud` replaces it in tests.
 
 use std::sync::Arc;
 
-pub use chordfs_asg::{CallError, Group, Member, Trouble};
+pub use chordfs_asg::{CallError, CallErrorKind, Group, GroupMember};
 use futures_util::future::BoxFuture;
 
-pub type Answer<'a, T> = BoxFuture<'a, Result<T, CallError>>;
+pub type CloudFuture<'a, T> = BoxFuture<'a, Result<T, CallError>>;
 
-/// One attempt each, as far as the caller sees; retries within a call are the SDK's.
+/// Each call is one attempt for the caller; the SDK retries within a call.
 pub trait Cloud: Send + Sync + 'static {
-    /// A path below `latest/meta-data/`; `None` where the metadata service has no such thing.
-    fn metadata(&self, path: &'static str) -> Answer<'_, Option<String>>;
+    /// Reads a path below `latest/meta-data/`. Returns `None` if the metadata service does not have it.
+    fn metadata(&self, path: &'static str) -> CloudFuture<'_, Option<String>>;
 
-    /// `None`: the instance belongs to no group.
-    fn membership<'a>(&'a self, instance: &'a str) -> Answer<'a, Option<Membership>>;
-    /// `None`: there is no such group.
-    fn group<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Group>>;
-    /// The hooks on termination.
-    fn hooks<'a>(&'a self, group: &'a str) -> Answer<'a, Vec<Hook>>;
-    fn policies<'a>(&'a self, group: &'a str, names: Vec<String>) -> Answer<'a, Vec<FoundPolicy>>;
-    fn put_policy<'a>(&'a self, group: &'a str, policy: &'a PolicySpec) -> Answer<'a, ()>;
-    fn alarms(&self, names: Vec<String>) -> Answer<'_, Vec<FoundAlarm>>;
-    fn put_alarm<'a>(&'a self, alarm: &'a AlarmSpec) -> Answer<'a, ()>;
-    fn put_metrics<'a>(&'a self, namespace: &'a str, data: Vec<Datum>) -> Answer<'a, ()>;
+    /// Returns `None` if the instance belongs to no group.
+    fn membership<'a>(&'a self, instance: &'a str) -> CloudFuture<'a, Option<Membership>>;
+    /// Returns `None` if there is no such group.
+    fn group<'a>(&'a self, name: &'a str) -> CloudFuture<'a, Option<Group>>;
+    /// Returns the group's termination hooks.
+    fn hooks<'a>(&'a self, group: &'a str) -> CloudFuture<'a, Vec<Hook>>;
+    fn policies<'a>(&'a self, group: &'a str, names: Vec<String>) -> CloudFuture<'a, Vec<FoundPolicy>>;
+    fn put_policy<'a>(&'a self, group: &'a str, policy: &'a PolicySpec) -> CloudFuture<'a, ()>;
+    fn alarms(&self, names: Vec<String>) -> CloudFuture<'_, Vec<FoundAlarm>>;
+    fn put_alarm<'a>(&'a self, alarm: &'a AlarmSpec) -> CloudFuture<'a, ()>;
+    fn put_metrics<'a>(&'a self, namespace: &'a str, data: Vec<Datum>) -> CloudFuture<'a, ()>;
 
-    fn heartbeat<'a>(&'a self, hold: &'a Hold) -> Answer<'a, ()>;
-    /// `CONTINUE`; there is no call here to abandon data.
-    fn complete<'a>(&'a self, hold: &'a Hold) -> Answer<'a, ()>;
-    /// Asks the group to replace an instance that has handed everything over.
-    fn give_up<'a>(&'a self, instance: &'a str) -> Answer<'a, ()>;
+    fn heartbeat<'a>(&'a self, hold: &'a HeldInstance) -> CloudFuture<'a, ()>;
+    /// Completes the hook with `CONTINUE`. There is no call to abandon data.
+    fn complete<'a>(&'a self, hold: &'a HeldInstance) -> CloudFuture<'a, ()>;
+    /// Marks an instance that has handed over all its data as unhealthy, so that the group replaces it.
+    fn mark_unhealthy<'a>(&'a self, instance: &'a str) -> CloudFuture<'a, ()>;
 }
 
 pub type SharedCloud = Arc<dyn Cloud>;
@@ -39,25 +39,25 @@ pub struct Membership {
     pub lifecycle: String,
 }
 
-/// A lifecycle hook on termination.
+/// A termination lifecycle hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
     pub name: String,
-    /// Seconds without a heartbeat after which the group goes on without the instance.
+    /// Seconds without a heartbeat after which the group terminates the instance.
     pub heartbeat_secs: u64,
-    /// Seconds after which it does so however many there were.
+    /// Seconds after which it does so despite heartbeats.
     pub global_secs: u64,
 }
 
-/// An instance held by a hook.
+/// An instance that a hook holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hold {
+pub struct HeldInstance {
     pub group: String,
     pub hook: String,
     pub instance: String,
 }
 
-/// A policy of simple scaling: so many instances more or fewer, then a cooldown.
+/// A simple scaling policy: adds `adjustment` instances, which may be negative, and then waits for the cooldown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySpec {
     pub name: String,
@@ -69,7 +69,7 @@ pub struct PolicySpec {
 pub struct FoundPolicy {
     pub name: String,
     pub arn: String,
-    /// `None`: not simple scaling by a number of instances.
+    /// `None` if the policy is not simple scaling by a number of instances.
     pub adjustment: Option<i32>,
     pub cooldown_secs: Option<i32>,
 }
@@ -88,7 +88,7 @@ pub struct AlarmSpec {
     /// The metric's only dimension.
     pub group: String,
     pub statistic: Statistic,
-    /// Otherwise below it.
+    /// Whether the alarm triggers above the threshold; otherwise below it.
     pub above: bool,
     pub threshold: f64,
     pub periods: i32,
@@ -97,12 +97,12 @@ pub struct AlarmSpec {
     pub action: String,
 }
 
-/// An alarm as CloudWatch has it.
+/// An existing alarm.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FoundAlarm {
-    /// On one metric, and in everything like one of ours.
+    /// An alarm on one metric, with the structure of those that nodes write.
     Plain(AlarmSpec),
-    /// Anything else of that name. `metrics`: how many a formula is made of, 0 without a formula; `groups`: those its
+    /// Any other alarm. `metrics`: the number of metrics in its formula, 0 without one. `groups`: the groups that its
     /// dimensions name.
     Other { name: String, metrics: usize, groups: Vec<String> },
 }
@@ -113,6 +113,6 @@ pub struct Datum {
     pub metric: &'static str,
     pub dimensions: Vec<(&'static str, String)>,
     pub percent: f64,
-    /// Kept by the second: what an alarm with periods below a minute needs.
+    /// Stored with a resolution of one second, which alarms with periods below a minute need.
     pub is_high_resolution: bool,
 }

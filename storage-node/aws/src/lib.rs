@@ -1,35 +1,36 @@
-//! A node on Amazon EC2, in an Auto Scaling group: it finds out who and where it is, founds or joins the group's ring,
-//! sees to it that policy and alarm are there, publishes how full its disk is, and leaves in good order.
+//! A node on Amazon EC2, in an Auto Scaling group: it discovers its identity and address, founds or joins the group's
+//! ring, maintains scaling policies and alarms, publishes its disk usage, and drains before its instance terminates.
 //!
-//! This is the only room of the node that knows AWS (`chordfs_asg`, shared with the mount, is the other place). When
-//! to grow and shrink is for `pool`, how to leave for `drain`.
+//! The program `storage-node` contains this crate only when it is built with its feature `aws`, which is off by default.
+//! The only other crate that calls AWS is `chordfs_asg`, which the mount shares. `chordfs_pool` defines when to grow and
+//! shrink, `chordfs_node::drain` how to leave.
 //!
 //! | file | what |
 //! |---|---|
 //! | `args.rs` | the command line |
-//! | `start.rs`, `around.rs` | what has to be known before the node serves; what goes on beside it |
-//! | `cloud.rs` | what is asked of AWS, as a trait of plain values; `sdk.rs` behind it, `fake.rs` in tests |
+//! | `start.rs`, `environment.rs` | what must be known before the node serves; the tasks that run beside it |
+//! | `cloud.rs` | the calls to AWS as a trait of plain values, implemented by `sdk.rs` and, in tests, `fake_cloud.rs` |
 //! | `identity.rs` | instance, zone, addresses |
-//! | `founding/` | exactly one ring, whoever starts when |
+//! | `founding/` | exactly one ring for the group, however its nodes start |
 //! | `scaling.rs`, `metric.rs` | policies and alarms; the metric that they watch |
-//! | `leave.rs` | termination, spot notices: turn, drain, heartbeats, `CONTINUE` |
-//! | `board.rs` | what is wrong at the moment, for `/healthz` |
+//! | `termination.rs` | termination and spot notices: drain in turn, heartbeats, `CONTINUE` |
+//! | `health.rs` | the current problems, for `/healthz` |
 //! | `plan.rs` | `storage-node aws plan` |
 
 pub mod args;
-mod around;
-mod board;
 pub mod cloud;
+mod environment;
 #[cfg(test)]
-mod fake;
+mod fake_cloud;
 mod founding;
+mod health;
 mod identity;
-mod leave;
 mod metric;
 mod plan;
 mod scaling;
 mod sdk;
 mod start;
+mod termination;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -42,55 +43,55 @@ use chordfs_types::ring_id::{NodeRef, RingId};
 
 use self::{
     args::{Advertise, AwsSettings},
-    board::Board,
-    cloud::{Member, SharedCloud},
-    founding::Standing,
+    cloud::{GroupMember, SharedCloud},
+    founding::FoundingState,
+    health::AwsHealth,
 };
-pub use self::{identity::Identity, plan::of_this_machine as plan, start::run};
+pub use self::{identity::InstanceIdentity, plan::of_this_machine as plan, start::run};
 
-/// Everything that the parts of this room share. Cheap to clone.
+/// The state that all modules of this crate share. Cheap to clone.
 #[derive(Clone)]
-pub struct Context(Arc<Shared>);
+pub struct AwsContext(Arc<AwsContextInner>);
 
-pub struct Shared {
+pub struct AwsContextInner {
     cloud: SharedCloud,
-    board: Arc<Board>,
-    standing: Arc<Standing>,
-    identity: Identity,
+    health: Arc<AwsHealth>,
+    founding: Arc<FoundingState>,
+    identity: InstanceIdentity,
     group: String,
     settings: AwsSettings,
-    /// Of this node's ring, as others know it.
+    /// The ring address that this node advertises.
     address: SocketAddr,
     data: PathBuf,
 }
 
-impl Context {
-    fn new(shared: Shared) -> Self {
+impl AwsContext {
+    fn new(shared: AwsContextInner) -> Self {
         Self(Arc::new(shared))
     }
 
     #[cfg(test)]
-    fn into_inner(self) -> Arc<Shared> {
+    fn into_inner(self) -> Arc<AwsContextInner> {
         self.0
     }
 }
 
-impl Deref for Context {
-    type Target = Shared;
+impl Deref for AwsContext {
+    type Target = AwsContextInner;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &AwsContextInner {
         &self.0
     }
 }
 
-impl Shared {
+impl AwsContextInner {
     pub fn node(&self) -> NodeRef {
         NodeRef { ip: self.address.ip(), port: self.address.port(), id: RingId(0) }
     }
 
-    /// Where another member is reached: all advertise the same way. One with an address of its own choice is reached
-    /// by its private one.
-    pub fn address_of(&self, member: &Member) -> Option<IpAddr> {
+    /// The address of another member, which is assumed to advertise like this node. If this node advertises a configured
+    /// address, other members are reached at their private addresses.
+    pub fn address_of(&self, member: &GroupMember) -> Option<IpAddr> {
         match self.settings.advertise {
             Advertise::Public => member.public,
             Advertise::Private | Advertise::Address(_) => member.private,

@@ -1,5 +1,5 @@
-//! How full the disk below the data folder is, published as CloudWatch's agent would: same name, unit and dimensions.
-//! And once more with the group as the only dimension, whose maximum and average are then the group's, without a formula.
+//! Publishes the disk usage of the data folder as CloudWatch's agent would, with its name, unit and dimensions. Publishes it
+//! again with the group as the only dimension, so that an alarm can use the group's maximum or average without a formula.
 
 use std::{io, path::Path, time::Duration};
 
@@ -7,15 +7,15 @@ use nix::sys::statvfs::statvfs;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    board::{Board, Topic},
     cloud::{Cloud, Datum},
+    health::{AwsHealth, Topic},
 };
 
 pub const METRIC: &str = "disk_used_percent";
 const INSTANCE: &str = "InstanceId";
 const GROUP: &str = "AutoScalingGroupName";
 
-/// What `df` shows: of what this process may use, how much is used.
+/// Returns what `df` shows: the used share of the space that this process may use.
 pub fn used_percent(folder: &Path) -> io::Result<f64> {
     let disk = statvfs(folder)?;
     let used = disk.blocks().saturating_sub(disk.blocks_free());
@@ -29,33 +29,35 @@ fn percent(used: u64, available: u64) -> f64 {
     }
 }
 
-fn data(what: &Publish<'_>, percent: f64) -> Vec<Datum> {
-    let is_high_resolution = what.period < Duration::from_secs(60);
-    let of_group = || (GROUP, what.group.to_owned());
-    let of_instance = (INSTANCE, what.instance.to_owned());
+fn datums(metric: &DiskMetric<'_>, percent: f64) -> Vec<Datum> {
+    let is_high_resolution = metric.period < Duration::from_secs(60);
+    let of_group = || (GROUP, metric.group.to_owned());
+    let of_instance = (INSTANCE, metric.instance.to_owned());
     let datum = |dimensions| Datum { metric: METRIC, dimensions, percent, is_high_resolution };
     vec![datum(vec![of_instance, of_group()]), datum(vec![of_group()])]
 }
 
-/// At once and every period, for ever.
-pub async fn publish(cloud: &dyn Cloud, board: &Board, what: Publish<'_>) {
-    let mut periods = interval(what.period);
+/// Publishes the metric at once and then every period, without end.
+pub async fn publish(cloud: &dyn Cloud, health: &AwsHealth, metric: DiskMetric<'_>) {
+    let mut periods = interval(metric.period);
     periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         periods.tick().await;
-        match used_percent(what.folder) {
+        match used_percent(metric.folder) {
             Ok(percent) => {
-                let put = cloud.put_metrics(what.namespace, data(&what, percent)).await;
-                board.note(Topic::Metric, put);
+                let put = cloud.put_metrics(metric.namespace, datums(&metric, percent)).await;
+                health.record(Topic::Metric, put);
             }
             Err(error) => {
-                board.set(Topic::Metric, &format!("how full the disk of {} is: {error}", what.folder.display()));
+                health
+                    .set(Topic::Metric, &format!("cannot read the disk usage of {}: {error}", metric.folder.display()));
             }
         }
     }
 }
 
-pub struct Publish<'a> {
+/// Where and how the disk usage is published.
+pub struct DiskMetric<'a> {
     pub folder: &'a Path,
     pub namespace: &'a str,
     pub instance: &'a str,
@@ -77,15 +79,15 @@ mod tests {
     }
 
     #[test]
-    fn the_group_has_a_series_of_its_own() {
+    fn the_group_has_its_own_series() {
         let period = Duration::from_secs(60);
-        let what = Publish { folder: Path::new("/"), namespace: "N", instance: "i-1", group: "G", period };
-        let published = data(&what, 42.0);
+        let metric = DiskMetric { folder: Path::new("/"), namespace: "N", instance: "i-1", group: "G", period };
+        let published = datums(&metric, 42.0);
         assert_eq!(published[0].dimensions, [("InstanceId", "i-1".into()), ("AutoScalingGroupName", "G".to_owned())]);
         assert_eq!(published[1].dimensions, [("AutoScalingGroupName", "G".to_owned())]);
         assert!(published.iter().all(|datum| datum.metric == "disk_used_percent" && datum.percent == 42.0));
         assert!(published.iter().all(|datum| !datum.is_high_resolution), "by the minute, as the agent does");
-        let often = Publish { period: Duration::from_secs(10), ..what };
-        assert!(data(&often, 42.0).iter().all(|datum| datum.is_high_resolution));
+        let often = DiskMetric { period: Duration::from_secs(10), ..metric };
+        assert!(datums(&often, 42.0).iter().all(|datum| datum.is_high_resolution));
     }
 }

@@ -1,4 +1,4 @@
-//! `storage-node aws plan`: what a node would find, create and change here; nothing is.
+//! `storage-node aws plan`: reports what a node would find, create and change, without changing anything.
 
 use std::fmt::Write;
 
@@ -8,20 +8,20 @@ use chordfs_types::chunk_api::REPLICAS;
 use super::{
     args::AwsSettings,
     cloud::{CallError, Cloud, Group, Hook},
-    identity::Identity,
-    leave::own_hooks,
-    scaling::{self, Change, Compared},
+    identity::InstanceIdentity,
+    scaling::{self, ScalingChange, ScalingComparison},
     sdk::Sdk,
+    termination::own_hooks,
 };
 
-/// `storage-node aws plan`.
+/// Returns the output of `storage-node aws plan`.
 pub async fn of_this_machine(settings: AwsSettings) -> Result<String> {
     let imds = Sdk::metadata_client();
-    let identity = match Identity::ask(&imds).await {
+    let identity = match InstanceIdentity::fetch(&imds).await {
         Ok(identity) => Some(identity),
-        // From a workstation a group can be named, and looked at.
+        // On a workstation --asg names the group.
         Err(_) if settings.asg.is_some() => None,
-        Err(error) => return Err(error.context("without --asg the plan is for the group of this instance")),
+        Err(error) => return Err(error.context("without --asg the plan needs the group of this instance")),
     };
     let cloud = Sdk::new(imds, identity.as_ref().map(|identity| identity.region.clone())).await;
     let group = match (&settings.asg, &identity) {
@@ -31,14 +31,14 @@ pub async fn of_this_machine(settings: AwsSettings) -> Result<String> {
                 anyhow::anyhow!("{} belongs to no Auto Scaling group; name one with --asg", identity.instance)
             })?
         }
-        (None, None) => unreachable!("without a name and an identity the plan was given up above"),
+        (None, None) => unreachable!("the plan fails above if there is neither a name nor an identity"),
     };
     Ok(plan(&cloud, &settings, identity.as_ref(), &group).await)
 }
 
-/// Lines for people. What cannot be found out is said in its place.
-async fn plan(cloud: &dyn Cloud, settings: &AwsSettings, identity: Option<&Identity>, group: &str) -> String {
-    let mut out = Lines::default();
+/// Returns the plan as text for operators. Where a call fails, its error takes the place of the result.
+async fn plan(cloud: &dyn Cloud, settings: &AwsSettings, identity: Option<&InstanceIdentity>, group: &str) -> String {
+    let mut out = PlanText::default();
     match identity {
         Some(identity) => out.line(
             "instance",
@@ -47,10 +47,10 @@ async fn plan(cloud: &dyn Cloud, settings: &AwsSettings, identity: Option<&Ident
                 identity.instance,
                 identity.zone,
                 identity.private,
-                identity.public.map_or(String::new(), |public| format!(", {public} from outside"))
+                identity.public.map_or(String::new(), |public| format!(", public address {public}"))
             ),
         ),
-        None => out.line("instance", "not on EC2: seen from outside"),
+        None => out.line("instance", "none: this machine is not on EC2"),
     }
     match cloud.group(group).await.and_then(|found| found.ok_or_else(|| CallError::no_group(group))) {
         Ok(found) => show_group(&mut out, &found, settings),
@@ -75,24 +75,24 @@ async fn plan(cloud: &dyn Cloud, settings: &AwsSettings, identity: Option<&Ident
 }
 
 #[derive(Default)]
-struct Lines(String);
+struct PlanText(String);
 
-impl Lines {
+impl PlanText {
     fn line(&mut self, name: &str, what: impl std::fmt::Display) {
         writeln!(self.0, "{name:<9} {what}").expect("a string takes text");
     }
 }
 
-fn show_group(out: &mut Lines, group: &Group, settings: &AwsSettings) {
+fn show_group(out: &mut PlanText, group: &Group, settings: &AwsSettings) {
     let Group { name, min, max, desired, members } = group;
-    out.line("group", format!("{name}: {desired} wanted, {min} to {max}, {} there", members.len()));
+    out.line("group", format!("{name}: desired size {desired}, {min} to {max}, {} members", members.len()));
     let replicas = i32::try_from(REPLICAS).unwrap_or(i32::MAX);
     if *min < replicas && settings.scaling.policy.shrink_below.is_some() {
         out.line(
             "",
             format!(
-                "its smallest size is below {replicas}: an instance whose end would leave fewer nodes than that is not \
-                 drained, and held by its hook as long as that allows; set it to {replicas}, or --no-scale-in"
+                "its minimum size is below {replicas}: an instance whose removal would leave fewer nodes than that cannot \
+                 drain, and its hook holds it until the hook times out; set the minimum to {replicas}, or use --no-scale-in"
             ),
         );
     }
@@ -104,59 +104,64 @@ fn show_group(out: &mut Lines, group: &Group, settings: &AwsSettings) {
     }
 }
 
-fn show_hooks(out: &mut Lines, hooks: Vec<Hook>) {
+fn show_hooks(out: &mut PlanText, hooks: Vec<Hook>) {
     if hooks.is_empty() {
-        out.line("hook", "none on termination: an instance that the group ends is a crash to the ring");
+        out.line("hook", "none on termination: for the ring, an instance that the group terminates is a crash");
     }
     for hook in hooks {
         out.line(
             "hook",
-            format!("{}: {} s between heartbeats, {} s in all", hook.name, hook.heartbeat_secs, hook.global_secs),
+            format!(
+                "{}: heartbeat timeout {} s, global timeout {} s",
+                hook.name, hook.heartbeat_secs, hook.global_secs
+            ),
         );
     }
 }
 
-fn show_compared(out: &mut Lines, one: &Compared) {
+fn show_compared(out: &mut PlanText, one: &ScalingComparison) {
     let policy = &one.wanted.policy;
     let what = format!("{} ({:+}, cooldown {} s)", policy.name, policy.adjustment, policy.cooldown_secs);
-    out.line("policy", format!("{what}: {}", shown(&one.policy)));
+    out.line("policy", format!("{what}: {}", change_text(&one.policy)));
     let alarm = one.wanted.alarm(&one.policy_arn);
     let side = if alarm.above { "above" } else { "below" };
     let what = format!(
         "{} ({:?} of {} {side} {}% for {} periods of {} s)",
         alarm.name, alarm.statistic, alarm.metric, alarm.threshold, alarm.periods, alarm.period_secs
     );
-    out.line("alarm", format!("{what}: {}", shown(&one.alarm)));
+    out.line("alarm", format!("{what}: {}", change_text(&one.alarm)));
 }
 
-fn shown(change: &Change) -> String {
+fn change_text(change: &ScalingChange) -> String {
     match change {
-        Change::None => "is there".to_owned(),
-        Change::Create => "would be created".to_owned(),
-        Change::Replace(why) | Change::Adjust(why) => format!("would be replaced: {why}"),
-        Change::Leave(why) => format!("would be left alone: {why}"),
+        ScalingChange::None => "in place".to_owned(),
+        ScalingChange::Create => "would be created".to_owned(),
+        ScalingChange::Replace(why) | ScalingChange::Adjust(why) => format!("would be replaced: {why}"),
+        ScalingChange::Leave(why) => format!("would not be changed: {why}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::fake::Fake, *};
+    use super::{super::fake_cloud::FakeCloud, *};
     use crate::args::tests::settings;
 
     #[tokio::test]
-    async fn it_says_what_is_missing_and_changes_nothing() {
-        let (cloud, settings) = (Fake::default(), settings("").unwrap());
+    async fn a_plan_lists_what_is_missing_and_changes_nothing() {
+        let (cloud, settings) = (FakeCloud::default(), settings("").unwrap());
         *cloud.group.lock() = Some(Group { name: "G".into(), min: 1, max: 8, desired: 1, members: Vec::new() });
         let text = plan(&cloud, &settings, None, "G").await;
-        for part in ["G: 1 wanted, 1 to 8", "below 3", "none on termination", "would be created", "-ScaleIn", "70%"] {
+        for part in
+            ["G: desired size 1, 1 to 8", "below 3", "none on termination", "would be created", "-ScaleIn", "70%"]
+        {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert_eq!(cloud.calls("put_policy") + cloud.calls("put_alarm") + cloud.calls("put_metrics"), 0);
     }
 
     #[tokio::test]
-    async fn what_cannot_be_found_out_is_said() {
-        let (cloud, settings) = (Fake::default(), settings("").unwrap());
+    async fn a_failed_call_is_part_of_the_plan() {
+        let (cloud, settings) = (FakeCloud::default(), settings("").unwrap());
         cloud.deny("policies");
         let text = plan(&cloud, &settings, None, "Nowhere").await;
         assert!(text.contains("no Auto Scaling group") && text.contains("lack this right"), "{text}");

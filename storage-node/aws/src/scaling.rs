@@ -1,11 +1,11 @@
-//! Which scaling policies and alarms the group should have, what of that is missing, and putting it there.
+//! Maintains the scaling policies and alarms of the group.
 //!
-//! Every node ensures the same at its start: it reads first and writes only what differs, and what is written is the
-//! same whoever writes it, so ten nodes at once end where one does. An alarm of our name that watches another group is
-//! left alone: names of alarms are an account's, and taking it would blind that group.
+//! Every node does this at startup: it reads first and writes only differences. All nodes write the same, so ten nodes at
+//! once have the same effect as one. An alarm of our name that watches another group is left alone: alarm names are unique
+//! in an account, and overwriting it would leave that group without an alarm.
 //!
-//! Afterwards it looks again now and then. What has gone, or does not do what it is for, is put back. What only has other
-//! settings stays, because newer nodes may have put it there: two generations must not overwrite each other for ever.
+//! Later checks restore what has been deleted or no longer works. They keep different settings, because newer nodes may
+//! have written them: nodes with old and new settings must not overwrite each other without end.
 
 use tracing::info;
 
@@ -13,36 +13,36 @@ use chordfs_pool::ScaleOn;
 
 use super::{
     args::ScalingSettings,
-    board::{Board, Topic},
     cloud::{AlarmSpec, CallError, Cloud, FoundAlarm, FoundPolicy, PolicySpec, Statistic},
+    health::{AwsHealth, Topic},
     metric::METRIC,
 };
 
-/// A policy with the alarm that calls it, but for the action, which is known when the policy is there.
+/// A policy and the alarm that triggers it, without the action, which is known only once the policy exists.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Wanted {
+pub struct DesiredScaling {
     pub policy: PolicySpec,
     alarm: AlarmSpec,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// As it should be.
+pub enum ScalingChange {
+    /// Nothing to change.
     None,
     Create,
-    /// Why what is there does not do what it is for: an alarm that watches something else, or calls something else.
+    /// It does not work, for the reason given: the alarm watches another metric or triggers another policy.
     Replace(String),
-    /// It does, with other settings.
+    /// It works, but with other settings, which are given.
     Adjust(String),
-    /// It must not be touched.
+    /// It must not be changed, for the reason given.
     Leave(String),
 }
 
-/// What there should be for the group: growing, and shrinking unless that is switched off.
-pub fn wanted(settings: &ScalingSettings, group: &str) -> Vec<Wanted> {
+/// Returns the policies and alarms that the group should have: to grow, and to shrink unless that is disabled.
+pub fn desired_scaling(settings: &ScalingSettings, group: &str) -> Vec<DesiredScaling> {
     let policy = &settings.policy;
     let secs = |duration: std::time::Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
-    let one = |names: &super::args::Names, adjustment: i32, above: bool, threshold: f64| Wanted {
+    let one = |names: &super::args::PolicyAndAlarmNames, adjustment: i32, above: bool, threshold: f64| DesiredScaling {
         policy: PolicySpec { name: names.policy.clone(), adjustment, cooldown_secs: secs(policy.cooldown) },
         alarm: AlarmSpec {
             name: names.alarm.clone(),
@@ -66,7 +66,7 @@ pub fn wanted(settings: &ScalingSettings, group: &str) -> Vec<Wanted> {
     [Some(grow), shrink].into_iter().flatten().collect()
 }
 
-impl Wanted {
+impl DesiredScaling {
     pub fn alarm(&self, policy_arn: &str) -> AlarmSpec {
         AlarmSpec { action: policy_arn.to_owned(), ..self.alarm.clone() }
     }
@@ -76,41 +76,45 @@ impl Wanted {
     }
 }
 
-pub fn policy_change(wanted: &PolicySpec, found: Option<&FoundPolicy>) -> Change {
+pub fn policy_change(wanted: &PolicySpec, found: Option<&FoundPolicy>) -> ScalingChange {
     match found {
-        None => Change::Create,
+        None => ScalingChange::Create,
         Some(found) if found.adjustment != Some(wanted.adjustment) => {
-            Change::Adjust(format!("it does not change the capacity by {}", wanted.adjustment))
+            ScalingChange::Adjust(format!("it does not change the capacity by {}", wanted.adjustment))
         }
         Some(found) if found.cooldown_secs != Some(wanted.cooldown_secs) => {
-            Change::Adjust(format!("its cooldown is not {} s", wanted.cooldown_secs))
+            ScalingChange::Adjust(format!("its cooldown is not {} s", wanted.cooldown_secs))
         }
-        Some(_) => Change::None,
+        Some(_) => ScalingChange::None,
     }
 }
 
-pub fn alarm_change(wanted: &AlarmSpec, found: Option<&FoundAlarm>) -> Change {
+pub fn alarm_change(wanted: &AlarmSpec, found: Option<&FoundAlarm>) -> ScalingChange {
     let foreign = |groups: &[String]| groups.iter().find(|group| **group != wanted.group).cloned();
     match found {
-        None => Change::Create,
-        Some(FoundAlarm::Plain(found)) if found == wanted => Change::None,
-        Some(FoundAlarm::Plain(found)) if found.group != wanted.group => of_another(&found.group),
+        None => ScalingChange::Create,
+        Some(FoundAlarm::Plain(found)) if found == wanted => ScalingChange::None,
+        Some(FoundAlarm::Plain(found)) if found.group != wanted.group => watches_another_group(&found.group),
         Some(FoundAlarm::Plain(found)) if found.action != wanted.action => {
-            Change::Replace("it calls another policy than the group's".to_owned())
+            ScalingChange::Replace("it triggers another policy than the group's".to_owned())
         }
-        Some(FoundAlarm::Plain(found)) => Change::Adjust(difference(wanted, found)),
+        Some(FoundAlarm::Plain(found)) => ScalingChange::Adjust(difference(wanted, found)),
         Some(FoundAlarm::Other { groups, .. }) if foreign(groups).is_some() => {
-            of_another(&foreign(groups).unwrap_or_default())
+            watches_another_group(&foreign(groups).unwrap_or_default())
         }
         Some(FoundAlarm::Other { metrics: 1.., .. }) => {
-            Change::Replace("it is a formula over the metrics of single instances".to_owned())
+            ScalingChange::Replace("it is a formula over the metrics of single instances".to_owned())
         }
-        Some(FoundAlarm::Other { .. }) => Change::Replace("it watches or calls something else".to_owned()),
+        Some(FoundAlarm::Other { .. }) => {
+            ScalingChange::Replace("it watches another metric or triggers something else".to_owned())
+        }
     }
 }
 
-fn of_another(group: &str) -> Change {
-    Change::Leave(format!("it watches the group {group}; give this group an alarm of its own with --alarm-name"))
+fn watches_another_group(group: &str) -> ScalingChange {
+    ScalingChange::Leave(format!(
+        "it watches the group {group}; choose another name for this group's alarm with --alarm-name"
+    ))
 }
 
 fn difference(wanted: &AlarmSpec, found: &AlarmSpec) -> String {
@@ -127,25 +131,29 @@ fn difference(wanted: &AlarmSpec, found: &AlarmSpec) -> String {
     format!("its {} differs", differs.join(", "))
 }
 
-/// What was looked up for one policy and its alarm. `policy_arn` is empty where there is no policy yet.
+/// The result of comparing one policy and its alarm. `policy_arn` is empty if there is no policy yet.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Compared {
-    pub wanted: Wanted,
-    pub policy: Change,
+pub struct ScalingComparison {
+    pub wanted: DesiredScaling,
+    pub policy: ScalingChange,
     pub policy_arn: String,
-    pub alarm: Change,
+    pub alarm: ScalingChange,
 }
 
-/// Reads what there is. An alarm is compared with the policy that it should call, if there is one.
-pub async fn compare(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str) -> Result<Vec<Compared>, CallError> {
-    let wanted = wanted(settings, group);
+/// Compares the existing policies and alarms with the desired ones.
+pub async fn compare(
+    cloud: &dyn Cloud,
+    settings: &ScalingSettings,
+    group: &str,
+) -> Result<Vec<ScalingComparison>, CallError> {
+    let wanted = desired_scaling(settings, group);
     let policies = cloud.policies(group, wanted.iter().map(|one| one.policy.name.clone()).collect()).await?;
     let alarms = cloud.alarms(wanted.iter().map(|one| one.alarm.name.clone()).collect()).await?;
-    let compare = |wanted: Wanted| {
+    let compare = |wanted: DesiredScaling| {
         let policy = policies.iter().find(|found| found.name == wanted.policy.name);
         let policy_arn = policy.map(|found| found.arn.clone()).unwrap_or_default();
         let alarm = alarms.iter().find(|found| found.name() == wanted.alarm.name);
-        Compared {
+        ScalingComparison {
             policy: policy_change(&wanted.policy, policy),
             alarm: alarm_change(&wanted.alarm(&policy_arn), alarm),
             policy_arn,
@@ -156,54 +164,60 @@ pub async fn compare(cloud: &dyn Cloud, settings: &ScalingSettings, group: &str)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Put {
-    /// At a node's start: its settings are the newest.
-    WhatDiffers,
-    /// Afterwards: others may have put what differs.
-    WhatIsBroken,
+pub enum ScalingWrites {
+    /// At startup, when this node's settings are the newest: everything that differs.
+    Differences,
+    /// Later, when newer nodes may have written other settings: only what is missing or does not work.
+    Repairs,
 }
 
-impl Put {
-    fn covers(self, change: &Change) -> bool {
+impl ScalingWrites {
+    fn covers(self, change: &ScalingChange) -> bool {
         match change {
-            Change::None => false,
-            Change::Adjust(_) => self == Self::WhatDiffers,
-            Change::Create | Change::Replace(_) | Change::Leave(_) => true,
+            ScalingChange::None => false,
+            ScalingChange::Adjust(_) => self == Self::Differences,
+            ScalingChange::Create | ScalingChange::Replace(_) | ScalingChange::Leave(_) => true,
         }
     }
 }
 
-/// Whether nothing is left to do; what is wrong is on the board.
-pub async fn ensure(cloud: &dyn Cloud, board: &Board, settings: &ScalingSettings, group: &str, put: Put) -> bool {
-    let mut work = Work { cloud, settings, group, put, problems: Vec::new() };
-    work.put_policies().await;
-    board_shows(board, Topic::Policy, &work.problems);
-    if !work.problems.is_empty() {
+/// Brings policies and alarms to the desired state. Returns whether that succeeded; `health` reports what is wrong.
+pub async fn ensure(
+    cloud: &dyn Cloud,
+    health: &AwsHealth,
+    settings: &ScalingSettings,
+    group: &str,
+    writes: ScalingWrites,
+) -> bool {
+    let mut update = ScalingUpdate { cloud, settings, group, writes, problems: Vec::new() };
+    update.put_policies().await;
+    report_problems(health, Topic::Policy, &update.problems);
+    if !update.problems.is_empty() {
         return false;
     }
-    work.put_alarms().await;
-    board_shows(board, Topic::Alarm, &work.problems);
-    work.problems.is_empty()
+    update.put_alarms().await;
+    report_problems(health, Topic::Alarm, &update.problems);
+    update.problems.is_empty()
 }
 
-fn board_shows(board: &Board, topic: Topic, problems: &[String]) {
+fn report_problems(health: &AwsHealth, topic: Topic, problems: &[String]) {
     match problems.is_empty() {
-        true => board.clear(topic),
-        false => board.set(topic, &problems.join("; ")),
+        true => health.clear(topic),
+        false => health.set(topic, &problems.join("; ")),
     }
 }
 
-struct Work<'a> {
+struct ScalingUpdate<'a> {
     cloud: &'a dyn Cloud,
     settings: &'a ScalingSettings,
     group: &'a str,
-    put: Put,
+    writes: ScalingWrites,
     problems: Vec<String>,
 }
 
-impl Work<'_> {
-    /// Empty, and a problem more, if that cannot be found out.
-    async fn compared(&mut self) -> Vec<Compared> {
+impl ScalingUpdate<'_> {
+    /// Returns nothing and adds a problem if the comparison fails.
+    async fn compared(&mut self) -> Vec<ScalingComparison> {
         let compared = compare(self.cloud, self.settings, self.group).await;
         compared.unwrap_or_else(|error| {
             self.problems.push(error.to_string());
@@ -213,33 +227,32 @@ impl Work<'_> {
 
     async fn put_policies(&mut self) {
         for one in self.compared().await {
-            if !self.put.covers(&one.policy) {
+            if !self.writes.covers(&one.policy) {
                 continue;
             }
-            info!(policy = one.wanted.policy.name, change = ?one.policy, "puts the scaling policy");
+            info!(policy = one.wanted.policy.name, change = ?one.policy, "writing the scaling policy");
             let put = self.cloud.put_policy(self.group, &one.wanted.policy).await;
             self.problems.extend(put.err().map(|error| error.to_string()));
         }
     }
 
-    /// Asks anew: a policy that was put a moment ago has got its ARN now.
+    /// Compares again, because a policy that has just been written has an ARN only now.
     async fn put_alarms(&mut self) {
         for one in self.compared().await {
             let alarm = one.wanted.alarm_name();
-            if !self.put.covers(&one.alarm) {
+            if !self.writes.covers(&one.alarm) {
                 continue;
             }
-            if let Change::Leave(why) = &one.alarm {
-                self.problems.push(format!("the alarm {alarm} is left alone: {why}"));
+            if let ScalingChange::Leave(why) = &one.alarm {
+                self.problems.push(format!("the alarm {alarm} was not changed: {why}"));
                 continue;
             }
             if one.policy_arn.is_empty() {
                 let policy = &one.wanted.policy.name;
-                self.problems
-                    .push(format!("the alarm {alarm} waits for the policy {policy}, which AWS does not show yet"));
+                self.problems.push(format!("the alarm {alarm} cannot be written before AWS shows its policy {policy}"));
                 continue;
             }
-            info!(alarm, change = ?one.alarm, "puts the alarm");
+            info!(alarm, change = ?one.alarm, "writing the alarm");
             let put = self.cloud.put_alarm(&one.wanted.alarm(&one.policy_arn)).await;
             self.problems.extend(put.err().map(|error| error.to_string()));
         }
@@ -257,7 +270,7 @@ impl FoundAlarm {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::fake::Fake, *};
+    use super::{super::fake_cloud::FakeCloud, *};
     use crate::args::tests::settings;
 
     fn scaling(line: &str) -> ScalingSettings {
@@ -265,139 +278,141 @@ mod tests {
     }
 
     #[test]
-    fn growing_watches_the_fullest_disk_and_shrinking_is_beside_it() {
-        let both = wanted(&scaling(""), "G");
+    fn both_alarms_watch_the_fullest_disk() {
+        let both = desired_scaling(&scaling(""), "G");
         let grow = both[0].alarm("arn");
         assert_eq!((grow.above, grow.threshold, grow.statistic), (true, 70.0, Statistic::Maximum));
         assert_eq!((grow.periods, grow.period_secs, grow.group.as_str()), (2, 60, "G"));
         assert_eq!((both[0].policy.adjustment, both[0].policy.cooldown_secs), (1, 180));
         let shrink = both[1].alarm("arn");
         assert_eq!((shrink.above, shrink.threshold, both[1].policy.adjustment), (false, 30.0, -1));
-        assert_eq!(wanted(&scaling("--no-scale-in"), "G").len(), 1);
-        assert_eq!(wanted(&scaling("--scale-on avg"), "G")[0].alarm("").statistic, Statistic::Average);
+        assert_eq!(desired_scaling(&scaling("--no-scale-in"), "G").len(), 1);
+        assert_eq!(desired_scaling(&scaling("--scale-on avg"), "G")[0].alarm("").statistic, Statistic::Average);
     }
 
     #[test]
     fn only_what_differs_is_written() {
-        let one = wanted(&scaling(""), "G").remove(0);
+        let one = desired_scaling(&scaling(""), "G").remove(0);
         let found = FoundPolicy {
             name: one.policy.name.clone(),
             arn: "arn".into(),
             adjustment: Some(1),
             cooldown_secs: Some(180),
         };
-        assert_eq!(policy_change(&one.policy, Some(&found)), Change::None);
-        assert_eq!(policy_change(&one.policy, None), Change::Create);
+        assert_eq!(policy_change(&one.policy, Some(&found)), ScalingChange::None);
+        assert_eq!(policy_change(&one.policy, None), ScalingChange::Create);
         for other in [
             FoundPolicy { adjustment: Some(2), ..found.clone() },
             FoundPolicy { adjustment: None, ..found.clone() },
             FoundPolicy { cooldown_secs: None, ..found },
         ] {
-            assert!(matches!(policy_change(&one.policy, Some(&other)), Change::Adjust(_)), "{other:?}");
+            assert!(matches!(policy_change(&one.policy, Some(&other)), ScalingChange::Adjust(_)), "{other:?}");
         }
         let alarm = one.alarm("arn");
-        assert_eq!(alarm_change(&alarm, Some(&FoundAlarm::Plain(alarm.clone()))), Change::None);
+        assert_eq!(alarm_change(&alarm, Some(&FoundAlarm::Plain(alarm.clone()))), ScalingChange::None);
         let other = AlarmSpec { threshold: 30.0, periods: 3, ..alarm.clone() };
         let differs = alarm_change(&alarm, Some(&FoundAlarm::Plain(other.clone())));
-        assert_eq!(differs, Change::Adjust("its threshold, periods differs".into()));
+        assert_eq!(differs, ScalingChange::Adjust("its threshold, periods differs".into()));
         let old = FoundAlarm::Plain(AlarmSpec { action: "old".into(), ..other });
-        assert!(matches!(alarm_change(&alarm, Some(&old)), Change::Replace(_)), "it grows nothing");
+        assert!(matches!(alarm_change(&alarm, Some(&old)), ScalingChange::Replace(_)), "it triggers no policy");
     }
 
     #[test]
     fn a_formula_over_instances_is_replaced_and_another_groups_alarm_is_not() {
-        let alarm = wanted(&scaling(""), "G").remove(0).alarm("arn");
+        let alarm = desired_scaling(&scaling(""), "G").remove(0).alarm("arn");
         let formula =
             |group: &str| FoundAlarm::Other { name: alarm.name.clone(), metrics: 3, groups: vec![group.into()] };
-        assert!(matches!(alarm_change(&alarm, Some(&formula("G"))), Change::Replace(why) if why.contains("formula")));
-        assert!(matches!(alarm_change(&alarm, Some(&formula("H"))), Change::Leave(why) if why.contains('H')));
+        assert!(
+            matches!(alarm_change(&alarm, Some(&formula("G"))), ScalingChange::Replace(why) if why.contains("formula"))
+        );
+        assert!(matches!(alarm_change(&alarm, Some(&formula("H"))), ScalingChange::Leave(why) if why.contains('H')));
         let theirs = FoundAlarm::Plain(AlarmSpec { group: "H".into(), ..alarm.clone() });
-        assert!(matches!(alarm_change(&alarm, Some(&theirs)), Change::Leave(_)));
+        assert!(matches!(alarm_change(&alarm, Some(&theirs)), ScalingChange::Leave(_)));
     }
 
     #[tokio::test]
     async fn ensuring_twice_writes_once() {
-        let (cloud, board) = (Fake::default(), Board::default());
+        let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
         for _ in 0..2 {
-            assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
+            assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
         }
         assert_eq!(cloud.calls("put_policy"), 2);
         assert_eq!(cloud.calls("put_alarm"), 2);
-        assert_eq!(board.shown()["state"], "ok");
+        assert_eq!(health.to_json()["state"], "ok");
         let actions: Vec<String> = cloud.alarms.lock().iter().map(|alarm| alarm.action.clone()).collect();
         assert_eq!(actions, ["arn:MyChordFileSystemASGPolicy", "arn:MyChordFileSystemASGPolicy-ScaleIn"]);
-        assert!(ensure(&cloud, &board, &scaling("--scale-out-above 50"), "G", Put::WhatDiffers).await);
+        assert!(ensure(&cloud, &health, &scaling("--scale-out-above 50"), "G", ScalingWrites::Differences).await);
         assert_eq!(cloud.calls("put_alarm"), 3);
     }
 
     #[tokio::test]
-    async fn what_is_not_allowed_is_on_the_board() {
-        let (cloud, board) = (Fake::default(), Board::default());
+    async fn a_denied_call_is_reported() {
+        let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
         cloud.deny("put_policy");
-        assert!(!ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
-        let shown = board.shown().to_string();
+        assert!(!ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
+        let shown = health.to_json().to_string();
         assert!(shown.contains("degraded") && shown.contains("put_policy"), "{shown}");
         cloud.allow();
-        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
-        assert_eq!(board.shown()["state"], "ok");
+        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
+        assert_eq!(health.to_json()["state"], "ok");
     }
 
     #[tokio::test]
     async fn two_groups_do_not_take_each_others_alarm() {
-        let (cloud, board) = (Fake::default(), Board::default());
-        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
-        assert!(!ensure(&cloud, &board, &scaling(""), "H", Put::WhatDiffers).await);
-        assert!(board.shown().to_string().contains("--alarm-name"), "{}", board.shown());
+        let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
+        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
+        assert!(!ensure(&cloud, &health, &scaling(""), "H", ScalingWrites::Differences).await);
+        assert!(health.to_json().to_string().contains("--alarm-name"), "{}", health.to_json());
         assert!(cloud.alarms.lock().iter().all(|alarm| alarm.group == "G"));
-        // One of the two is its own: the other one is told of all the same.
-        assert!(!ensure(&cloud, &board, &scaling("--scale-in-alarm-name J"), "J", Put::WhatDiffers).await);
-        assert_eq!(board.shown()["state"], "degraded");
-        assert!(ensure(&cloud, &board, &scaling("--alarm-name H"), "H", Put::WhatDiffers).await);
+        // One of the two alarms is this group's own; the other one is still reported.
+        assert!(!ensure(&cloud, &health, &scaling("--scale-in-alarm-name J"), "J", ScalingWrites::Differences).await);
+        assert_eq!(health.to_json()["state"], "degraded");
+        assert!(ensure(&cloud, &health, &scaling("--alarm-name H"), "H", ScalingWrites::Differences).await);
         assert_eq!(cloud.alarms.lock().len(), 5);
     }
 
-    /// Both found no alarm of that name, and both put theirs: the first one has none now, and has to say so.
+    /// Two groups found no alarm of that name, and both wrote theirs: the first one now has none, and must report that.
     #[tokio::test]
-    async fn a_later_look_finds_an_alarm_that_another_group_has_put_over_it() {
-        let (cloud, board) = (Fake::default(), Board::default());
-        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
+    async fn a_later_check_finds_an_alarm_that_another_group_has_overwritten() {
+        let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
+        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
         for alarm in cloud.alarms.lock().iter_mut() {
             alarm.group = "H".into();
         }
-        assert!(!ensure(&cloud, &board, &scaling(""), "G", Put::WhatIsBroken).await);
-        assert!(board.shown().to_string().contains("it watches the group H"), "{}", board.shown());
+        assert!(!ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Repairs).await);
+        assert!(health.to_json().to_string().contains("it watches the group H"), "{}", health.to_json());
         assert_eq!(cloud.calls("put_alarm"), 2);
     }
 
     #[tokio::test]
-    async fn a_later_look_puts_back_what_has_gone_and_leaves_what_differs() {
-        let (cloud, board) = (Fake::default(), Board::default());
+    async fn a_later_check_restores_what_was_deleted_and_keeps_other_settings() {
+        let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
         let (old, new) = (scaling(""), scaling("--scale-out-above 50 --scale-cooldown 60s"));
         for settings in [&old, &new] {
-            assert!(ensure(&cloud, &board, settings, "G", Put::WhatDiffers).await);
+            assert!(ensure(&cloud, &health, settings, "G", ScalingWrites::Differences).await);
         }
         let put = || (cloud.calls("put_policy"), cloud.calls("put_alarm"));
         let before = put();
-        assert!(ensure(&cloud, &board, &old, "G", Put::WhatIsBroken).await);
-        assert_eq!((put(), board.shown()["state"].as_str()), (before, Some("ok")));
+        assert!(ensure(&cloud, &health, &old, "G", ScalingWrites::Repairs).await);
+        assert_eq!((put(), health.to_json()["state"].as_str()), (before, Some("ok")));
         cloud.alarms.lock().pop();
-        assert!(ensure(&cloud, &board, &old, "G", Put::WhatIsBroken).await);
+        assert!(ensure(&cloud, &health, &old, "G", ScalingWrites::Repairs).await);
         assert_eq!((put(), cloud.alarms.lock().len()), ((before.0, before.1 + 1), 2));
     }
 
     #[tokio::test]
-    async fn an_alarm_calls_the_policy_that_was_put_back() {
-        let (cloud, board) = (Fake::default(), Board::default());
-        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatDiffers).await);
+    async fn an_alarm_triggers_the_restored_policy() {
+        let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
+        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
         cloud.policies.lock().clear();
         for alarm in cloud.alarms.lock().iter_mut() {
             alarm.action = "arn:gone".into();
         }
-        // However far the first try gets, the next one sees it through.
+        // The next attempt completes what the first one left undone.
         cloud.deny("put_alarm");
-        assert!(!ensure(&cloud, &board, &scaling(""), "G", Put::WhatIsBroken).await);
+        assert!(!ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Repairs).await);
         cloud.allow();
-        assert!(ensure(&cloud, &board, &scaling(""), "G", Put::WhatIsBroken).await);
+        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Repairs).await);
         assert!(cloud.alarms.lock().iter().all(|alarm| alarm.action != "arn:gone"));
     }
 }

@@ -1,7 +1,7 @@
-//! The AWS SDK behind [`Cloud`]: values to requests, answers to values, and no decision.
+//! Implements [`Cloud`] with the AWS SDK: converts values to requests and answers to values, and decides nothing.
 //!
-//! Region and credentials are the SDK's business; endpoints too, so that `AWS_ENDPOINT_URL` and
-//! `AWS_EC2_METADATA_SERVICE_ENDPOINT` let a test server stand in.
+//! The SDK resolves region, credentials and endpoints, so `AWS_ENDPOINT_URL` and `AWS_EC2_METADATA_SERVICE_ENDPOINT` can
+//! point to a test server.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use cloudwatch::types::{
 };
 
 use super::cloud::{
-    AlarmSpec, Answer, CallError, Cloud, Datum, FoundAlarm, FoundPolicy, Group, Hold, Hook, Membership, PolicySpec,
-    Statistic, Trouble,
+    AlarmSpec, CallError, CallErrorKind, Cloud, CloudFuture, Datum, FoundAlarm, FoundPolicy, Group, HeldInstance, Hook,
+    Membership, PolicySpec, Statistic,
 };
 
 const METADATA_TRY: Duration = Duration::from_secs(1);
 const METADATA_TRIES: u32 = 4;
-/// What CloudWatch does with a period in which no node said anything: nothing.
+/// How CloudWatch treats a period without data: the alarm keeps its state.
 const MISSING: &str = "missing";
-/// The service has it as a whole number of seconds, and leaves it out where it was never set.
+/// The service's default, for a hook whose heartbeat timeout was never set.
 const DEFAULT_HEARTBEAT_SECS: i32 = 3600;
 const MAX_GLOBAL_SECS: i32 = 172_800;
 
@@ -33,7 +33,7 @@ pub struct Sdk {
 }
 
 impl Sdk {
-    /// `region`: the instance's own, for where nothing else names one.
+    /// `region`: the instance's region, used unless the environment names another.
     pub async fn new(imds: imds::Client, region: Option<String>) -> Self {
         let config = chordfs_asg::sdk_config(region).await;
         Self {
@@ -44,7 +44,7 @@ impl Sdk {
         }
     }
 
-    /// With a session token, always: version 1 of the service is not spoken.
+    /// Returns a client that uses session tokens only; version 1 of the service is not supported.
     pub fn metadata_client() -> imds::Client {
         imds::Client::builder()
             .connect_timeout(METADATA_TRY)
@@ -59,25 +59,25 @@ pub async fn metadata(imds: &imds::Client, path: &str) -> Result<Option<String>,
         Ok(text) => Ok(Some(String::from(text.as_ref()).trim().to_owned())),
         Err(ImdsError::ErrorResponse(answer)) if answer.response().status().as_u16() == 404 => Ok(None),
         Err(error) => {
-            let trouble = match &error {
-                ImdsError::ErrorResponse(_) => Trouble::Refused,
-                _ => Trouble::Unreachable,
+            let kind = match &error {
+                ImdsError::ErrorResponse(_) => CallErrorKind::Refused,
+                _ => CallErrorKind::Unreachable,
             };
             let detail = match &error {
                 ImdsError::ErrorResponse(answer) => format!("status {}", answer.response().status().as_u16()),
                 other => other.to_string(),
             };
-            Err(CallError { action: "metadata service, GET", resource: path.to_owned(), trouble, detail })
+            Err(CallError { action: "metadata service, GET", resource: path.to_owned(), kind, detail })
         }
     }
 }
 
 impl Cloud for Sdk {
-    fn metadata(&self, path: &'static str) -> Answer<'_, Option<String>> {
+    fn metadata(&self, path: &'static str) -> CloudFuture<'_, Option<String>> {
         Box::pin(metadata(&self.imds, path))
     }
 
-    fn membership<'a>(&'a self, instance: &'a str) -> Answer<'a, Option<Membership>> {
+    fn membership<'a>(&'a self, instance: &'a str) -> CloudFuture<'a, Option<Membership>> {
         Box::pin(async move {
             let answer = self.autoscaling.describe_auto_scaling_instances().instance_ids(instance).send().await;
             let failed = |error| CallError::new("autoscaling:DescribeAutoScalingInstances", instance, &error);
@@ -89,11 +89,11 @@ impl Cloud for Sdk {
         })
     }
 
-    fn group<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Group>> {
+    fn group<'a>(&'a self, name: &'a str) -> CloudFuture<'a, Option<Group>> {
         Box::pin(chordfs_asg::describe(&self.autoscaling, &self.ec2, name))
     }
 
-    fn hooks<'a>(&'a self, group: &'a str) -> Answer<'a, Vec<Hook>> {
+    fn hooks<'a>(&'a self, group: &'a str) -> CloudFuture<'a, Vec<Hook>> {
         Box::pin(async move {
             let answer = self.autoscaling.describe_lifecycle_hooks().auto_scaling_group_name(group).send().await;
             let failed = |error| CallError::new("autoscaling:DescribeLifecycleHooks", group, &error);
@@ -104,7 +104,7 @@ impl Cloud for Sdk {
         })
     }
 
-    fn policies<'a>(&'a self, group: &'a str, names: Vec<String>) -> Answer<'a, Vec<FoundPolicy>> {
+    fn policies<'a>(&'a self, group: &'a str, names: Vec<String>) -> CloudFuture<'a, Vec<FoundPolicy>> {
         Box::pin(async move {
             let request = self.autoscaling.describe_policies().auto_scaling_group_name(group);
             let answer = request.set_policy_names(Some(names)).send().await;
@@ -113,7 +113,7 @@ impl Cloud for Sdk {
         })
     }
 
-    fn put_policy<'a>(&'a self, group: &'a str, policy: &'a PolicySpec) -> Answer<'a, ()> {
+    fn put_policy<'a>(&'a self, group: &'a str, policy: &'a PolicySpec) -> CloudFuture<'a, ()> {
         Box::pin(async move {
             let request = self.autoscaling.put_scaling_policy().auto_scaling_group_name(group);
             let request = request.policy_name(&policy.name).policy_type(SIMPLE).adjustment_type(CHANGE_IN_CAPACITY);
@@ -123,7 +123,7 @@ impl Cloud for Sdk {
         })
     }
 
-    fn alarms(&self, names: Vec<String>) -> Answer<'_, Vec<FoundAlarm>> {
+    fn alarms(&self, names: Vec<String>) -> CloudFuture<'_, Vec<FoundAlarm>> {
         Box::pin(async move {
             let resource = names.join(", ");
             let answer = self.cloudwatch.describe_alarms().set_alarm_names(Some(names)).send().await;
@@ -132,7 +132,7 @@ impl Cloud for Sdk {
         })
     }
 
-    fn put_alarm<'a>(&'a self, alarm: &'a AlarmSpec) -> Answer<'a, ()> {
+    fn put_alarm<'a>(&'a self, alarm: &'a AlarmSpec) -> CloudFuture<'a, ()> {
         Box::pin(async move {
             let of_group = Dimension::builder().name(GROUP_DIMENSION).value(&alarm.group).build();
             let answer = self
@@ -165,7 +165,7 @@ impl Cloud for Sdk {
         })
     }
 
-    fn put_metrics<'a>(&'a self, namespace: &'a str, data: Vec<Datum>) -> Answer<'a, ()> {
+    fn put_metrics<'a>(&'a self, namespace: &'a str, data: Vec<Datum>) -> CloudFuture<'a, ()> {
         Box::pin(async move {
             let data = data.into_iter().map(datum).collect();
             let answer =
@@ -175,26 +175,27 @@ impl Cloud for Sdk {
         })
     }
 
-    fn heartbeat<'a>(&'a self, hold: &'a Hold) -> Answer<'a, ()> {
+    fn heartbeat<'a>(&'a self, hold: &'a HeldInstance) -> CloudFuture<'a, ()> {
         Box::pin(async move {
             let request = self.autoscaling.record_lifecycle_action_heartbeat().auto_scaling_group_name(&hold.group);
             let answer = request.lifecycle_hook_name(&hold.hook).instance_id(&hold.instance).send().await;
-            let failed = |error| CallError::new("autoscaling:RecordLifecycleActionHeartbeat", hold.shown(), &error);
+            let failed =
+                |error| CallError::new("autoscaling:RecordLifecycleActionHeartbeat", hold.description(), &error);
             answer.map(drop).map_err(failed)
         })
     }
 
-    fn complete<'a>(&'a self, hold: &'a Hold) -> Answer<'a, ()> {
+    fn complete<'a>(&'a self, hold: &'a HeldInstance) -> CloudFuture<'a, ()> {
         Box::pin(async move {
             let request = self.autoscaling.complete_lifecycle_action().auto_scaling_group_name(&hold.group);
             let request = request.lifecycle_hook_name(&hold.hook).instance_id(&hold.instance);
             let answer = request.lifecycle_action_result("CONTINUE").send().await;
-            let failed = |error| CallError::new("autoscaling:CompleteLifecycleAction", hold.shown(), &error);
+            let failed = |error| CallError::new("autoscaling:CompleteLifecycleAction", hold.description(), &error);
             answer.map(drop).map_err(failed)
         })
     }
 
-    fn give_up<'a>(&'a self, instance: &'a str) -> Answer<'a, ()> {
+    fn mark_unhealthy<'a>(&'a self, instance: &'a str) -> CloudFuture<'a, ()> {
         Box::pin(async move {
             let request = self.autoscaling.set_instance_health().instance_id(instance).health_status("Unhealthy");
             let answer = request.should_respect_grace_period(false).send().await;
@@ -209,8 +210,8 @@ const SIMPLE: &str = "SimpleScaling";
 const CHANGE_IN_CAPACITY: &str = "ChangeInCapacity";
 const GROUP_DIMENSION: &str = "AutoScalingGroupName";
 
-impl Hold {
-    fn shown(&self) -> String {
+impl HeldInstance {
+    fn description(&self) -> String {
         format!("hook {} of {} for {}", self.hook, self.group, self.instance)
     }
 }
@@ -249,7 +250,7 @@ fn alarm(found: &MetricAlarm) -> FoundAlarm {
     plain_alarm(found).map_or_else(|| other_alarm(found), FoundAlarm::Plain)
 }
 
-/// `None` as soon as anything is not as `put_alarm` writes it.
+/// Returns `None` if any property differs in kind from what `put_alarm` writes.
 fn plain_alarm(found: &MetricAlarm) -> Option<AlarmSpec> {
     let [dimension] = found.dimensions() else { return None };
     let [action] = found.alarm_actions() else { return None };

@@ -1,22 +1,21 @@
-//! Finding the ring of the group, or founding it, before the node itself starts.
+//! Finds the ring of the group, or founds it, before the node itself starts.
 //!
-//! Meanwhile the plane of administration answers, so that the others can ask this node, and so can whoever wonders why
-//! it does not serve:
+//! Until then a [`BootstrapServer`] answers on the administration port, both to the other members and to operators who
+//! want to know why the node does not serve:
 //!
 //! ```text
 //! GET /healthz                     200 {"state": "starting", "aws": {...}}
 //! GET /readyz                      503
 //! GET /aws/founding?RANK&address=A {"ring": bool, "bid": "none" | "wants" | "tries" | "has"}
 //! ```
-//! Who asks names itself (`launched_secs`, `instance`, ring address), so two nodes of which only one has the other in
-//! its list of the group know of each other all the same. The running node goes on answering the last of these calls.
+//! The caller introduces itself (`launched_secs`, `instance`, ring address), so that two nodes know of each other even if
+//! only one of them finds the other in its list of the group. A running node still answers the last of these calls.
 
-mod ask;
 pub mod decide;
+mod peer;
 #[cfg(test)]
 mod tests;
 
-use chordfs_net::backoff::Backoff;
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -30,6 +29,7 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
+use chordfs_net::backoff::Backoff;
 use chordfs_net::http_pool::HttpPool;
 use chordfs_node::{
     http::server::{self, ServerOptions},
@@ -46,155 +46,164 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::decide::{Heard, Next, REFUSES_FOR, Rank, Seat, View};
+use self::decide::{Candidate, CandidateState, FoundingStep, FoundingView, REFUSES_FOR, Rank};
+use self::peer::PeerReply;
 use super::{
-    Context as Aws,
-    board::Topic,
+    AwsContext,
     cloud::{CallError, Group},
+    health::Topic,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The group is asked for less often than its members: its calls are counted by AWS.
-const LIST_FOR: Duration = Duration::from_secs(4);
+/// How long a list of the group is used. AWS limits the rate of its calls; members are asked more often.
+const LIST_LIFETIME: Duration = Duration::from_secs(4);
 const MAX_LIST_PAUSE: Duration = Duration::from_secs(30);
-/// Somebody may be going ahead this moment.
-const MOMENT: Duration = Duration::from_millis(50);
-/// How long the others may take to answer when one has said that it has a ring.
-const STRAGGLERS: Duration = Duration::from_millis(200);
-/// A visitor is one of those to be asked for this long.
-const VISIT: Duration = Duration::from_secs(30);
+/// Pause before the others are asked again: another member may be about to found the ring.
+const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait for the remaining replies once one member has reported a ring.
+const STRAGGLERS_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long a member that introduced itself is asked without being in the list of the group.
+const INTRODUCTION_LIFETIME: Duration = Duration::from_secs(30);
 
-/// What this node answers when others ask.
-pub struct Standing {
-    shows: Mutex<Shown>,
-    visitors: Mutex<HashMap<String, Visitor>>,
+/// What this node reports to other members, and the members that have introduced themselves.
+pub struct FoundingState {
+    status: Mutex<FoundingStatus>,
+    introduced: Mutex<HashMap<String, IntroducedPeer>>,
 }
 
+/// The reply to `/aws/founding`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct FoundingStatus {
     pub ring: bool,
-    pub bid: Claim,
+    #[serde(rename = "bid")]
+    pub claim: Claim,
 }
 
-struct Visitor {
+struct IntroducedPeer {
     rank: Rank,
     address: SocketAddr,
     at: Instant,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Visit {
+struct Introduction {
     launched_secs: u64,
     instance: String,
     address: SocketAddr,
 }
 
-impl Default for Standing {
+impl Default for FoundingState {
     fn default() -> Self {
-        Self { shows: Mutex::new(Shown { ring: false, bid: Claim::Waiting }), visitors: Mutex::default() }
+        Self { status: Mutex::new(FoundingStatus { ring: false, claim: Claim::Waiting }), introduced: Mutex::default() }
     }
 }
 
-impl Standing {
-    pub fn show(&self, shown: Shown) {
-        *self.shows.lock() = shown;
+impl FoundingState {
+    pub fn set_status(&self, status: FoundingStatus) {
+        *self.status.lock() = status;
     }
 
-    fn shown(&self) -> Shown {
-        *self.shows.lock()
+    fn status(&self) -> FoundingStatus {
+        *self.status.lock()
     }
 
-    fn bid(&self, bid: Claim) {
-        self.show(Shown { ring: false, bid });
+    fn set_claim(&self, claim: Claim) {
+        self.set_status(FoundingStatus { ring: false, claim });
     }
 
-    /// What it shows is read after the visitor is noted: who comes later is asked, or sees what is shown now.
-    fn answer(&self, visit: Visit) -> Shown {
-        let rank = Rank { launched_secs: visit.launched_secs, instance: visit.instance.clone() };
-        let mut visitors = self.visitors.lock();
-        visitors.retain(|_, visitor| visitor.at.elapsed() < VISIT);
-        if visitors.len() < MAX_VISITORS {
-            visitors.insert(visit.instance, Visitor { rank, address: visit.address, at: Instant::now() });
+    /// Records the caller before it reads the status: a later caller is asked by this node, or sees the current status.
+    fn answer(&self, introduction: Introduction) -> FoundingStatus {
+        let rank = Rank { launched_secs: introduction.launched_secs, instance: introduction.instance.clone() };
+        let mut introduced = self.introduced.lock();
+        introduced.retain(|_, peer| peer.at.elapsed() < INTRODUCTION_LIFETIME);
+        if introduced.len() < MAX_INTRODUCED {
+            introduced.insert(
+                introduction.instance,
+                IntroducedPeer { rank, address: introduction.address, at: Instant::now() },
+            );
         }
-        self.shown()
+        self.status()
     }
 
-    fn visiting(&self) -> Vec<(Rank, SocketAddr)> {
-        let visitors = self.visitors.lock();
-        let here = visitors.values().filter(|visitor| visitor.at.elapsed() < VISIT);
-        here.map(|visitor| (visitor.rank.clone(), visitor.address)).collect()
+    fn introduced_peers(&self) -> Vec<(Rank, SocketAddr)> {
+        let introduced = self.introduced.lock();
+        let current = introduced.values().filter(|peer| peer.at.elapsed() < INTRODUCTION_LIFETIME);
+        current.map(|peer| (peer.rank.clone(), peer.address)).collect()
     }
 }
 
-/// Nobody fills the memory by calling under many names.
-const MAX_VISITORS: usize = 1024;
+/// Bounds the memory that callers with many different names can use.
+const MAX_INTRODUCED: usize = 1024;
 
-/// Also of the running node.
-pub fn routes(standing: Arc<Standing>) -> Router {
-    Router::new().route("/aws/founding", get(founding)).with_state(standing)
+/// The routes of the bootstrap server that a running node keeps.
+pub fn routes(founding: Arc<FoundingState>) -> Router {
+    Router::new().route("/aws/founding", get(answer_introduction)).with_state(founding)
 }
 
-async fn founding(State(standing): State<Arc<Standing>>, Query(visit): Query<Visit>) -> Json<Shown> {
-    Json(standing.answer(visit))
+async fn answer_introduction(
+    State(founding): State<Arc<FoundingState>>,
+    Query(introduction): Query<Introduction>,
+) -> Json<FoundingStatus> {
+    Json(founding.answer(introduction))
 }
 
-/// The plane of administration of a node that is not in a ring yet.
-pub struct Meanwhile {
+/// The server on the administration port of a node that is not in a ring yet.
+pub struct BootstrapServer {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Meanwhile {
-    /// `health` is what `/healthz` tells of AWS.
+impl BootstrapServer {
+    /// `health` returns the field `aws` of `/healthz`.
     pub async fn begin(
         address: SocketAddr,
         health: impl Fn() -> Value + Clone + Send + Sync + 'static,
-        standing: Arc<Standing>,
+        founding: Arc<FoundingState>,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let health = get(move || async move { Json(json!({ "state": "starting", "aws": health() })) });
-        let waiting = (StatusCode::SERVICE_UNAVAILABLE, "the node looks for its ring; /healthz says more\n");
+        let waiting = (StatusCode::SERVICE_UNAVAILABLE, "the node is looking for its ring; see /healthz for details\n");
         let router = Router::new().route("/healthz", health).route("/readyz", get(move || async move { waiting }));
         let stop = CancellationToken::new();
         let options = ServerOptions { stop_grace: Duration::from_millis(500), ..ServerOptions::default() };
         let stopped = stop.clone().cancelled_owned();
-        let task = tokio::spawn(server::serve(listener, router.merge(routes(standing)), options, stopped));
+        let task = tokio::spawn(server::serve(listener, router.merge(routes(founding)), options, stopped));
         Ok(Self { stop, task })
     }
 
-    /// When this returns the port is free for the node itself.
+    /// Stops the server. Afterwards the port is free for the node itself.
     pub async fn end(self) {
         self.stop.cancel();
         let _ = self.task.await;
     }
 }
 
-/// Ring addresses to join through; none: this node founds the ring. Does not return before that is certain.
-pub async fn find_ring(aws: &Aws) -> Vec<SocketAddr> {
-    let mut search = Search::new(aws);
+/// Returns the ring addresses to join through, or none if this node founds the ring. Waits until one of the two is certain.
+pub async fn find_ring(aws: &AwsContext) -> Vec<SocketAddr> {
+    let mut search = RingSearch::new(aws);
     loop {
-        let next = search.look().await;
+        let next = search.next_step().await;
         let pause = match next {
-            Next::Join(members) => {
-                // It is about to be in one, and whoever asks shall not found another.
-                aws.standing.show(Shown { ring: true, bid: Claim::Idle });
-                aws.board.set_activity(format!("joins the ring through {members:?}"));
+            FoundingStep::Join(members) => {
+                // This node is about to join, so no caller may found another ring.
+                aws.founding.set_status(FoundingStatus { ring: true, claim: Claim::Idle });
+                aws.health.set_activity(format!("joining the ring through {members:?}"));
                 return members;
             }
-            Next::Found => {
-                aws.standing.show(Shown { ring: false, bid: Claim::Held });
-                aws.board.set_activity("founds the ring of the group".to_owned());
+            FoundingStep::Found => {
+                aws.founding.set_status(FoundingStatus { ring: false, claim: Claim::Held });
+                aws.health.set_activity("founding the ring of the group".to_owned());
                 return Vec::new();
             }
-            Next::Try => {
-                aws.standing.bid(Claim::Trying);
+            FoundingStep::Try => {
+                aws.founding.set_claim(Claim::Trying);
                 continue;
             }
-            Next::AskAgain => MOMENT,
-            Next::Wait(why) => {
-                aws.standing.bid(Claim::Waiting);
-                aws.board.set_activity(format!("waits for a ring: {why}"));
+            FoundingStep::AskAgain => ASK_AGAIN_PAUSE,
+            FoundingStep::Wait(reason) => {
+                aws.founding.set_claim(Claim::Waiting);
+                aws.health.set_activity(format!("waiting for a ring: {reason}"));
                 search.backoff.pause()
             }
         };
@@ -202,126 +211,136 @@ pub async fn find_ring(aws: &Aws) -> Vec<SocketAddr> {
     }
 }
 
-/// Members to come back through, for a node that remembers a ring: nothing is waited for.
-pub async fn known_members(aws: &Aws) -> Vec<SocketAddr> {
-    aws.standing.show(Shown { ring: true, bid: Claim::Idle });
-    let Some(Some(group)) = aws.board.note(Topic::Group, aws.cloud.group(&aws.group).await) else { return Vec::new() };
+/// Returns members through which a node with a saved ring can rejoin. Waits for nothing.
+pub async fn known_members(aws: &AwsContext) -> Vec<SocketAddr> {
+    aws.founding.set_status(FoundingStatus { ring: true, claim: Claim::Idle });
+    let Some(Some(group)) = aws.health.record(Topic::Group, aws.cloud.group(&aws.group).await) else {
+        return Vec::new();
+    };
     let others = group.members.iter().filter(|member| member.stays() && member.instance != aws.identity.instance);
     others.filter_map(|member| Some(SocketAddr::new(aws.address_of(member)?, aws.address.port()))).collect()
 }
 
-struct Search<'a> {
-    aws: &'a Aws,
+struct RingSearch<'a> {
+    aws: &'a AwsContext,
     pool: HttpPool,
     backoff: Backoff,
     list: Option<(Group, Instant)>,
-    /// After a call that failed the group is left alone for a while.
+    /// The earliest time of the next call for the list, after one that failed.
     list_again: Option<Instant>,
     list_backoff: Backoff,
     refused_since: HashMap<SocketAddr, Instant>,
 }
 
-impl<'a> Search<'a> {
-    fn new(aws: &'a Aws) -> Self {
+impl<'a> RingSearch<'a> {
+    fn new(aws: &'a AwsContext) -> Self {
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let list_backoff = Backoff::new(LONGEST_PAUSE, MAX_LIST_PAUSE);
         let refused_since = HashMap::new();
         Self { aws, pool: HttpPool::new(), backoff, list: None, list_again: None, list_backoff, refused_since }
     }
 
-    async fn look(&mut self) -> Next {
+    async fn next_step(&mut self) -> FoundingStep {
         let Some(group) = self.group().await else {
-            return Next::Wait("the group cannot be asked for its members".to_owned());
+            return FoundingStep::Wait("the members of the group cannot be listed".to_owned());
         };
         let own = group.members.iter().find(|member| member.instance == self.aws.identity.instance);
         let me = Rank::new(&self.aws.identity.instance, own.and_then(|own| own.launched));
         let listed = own.is_some();
         let fresh = own.and_then(|own| own.launched).is_some_and(launched_just_now);
-        let seats = self.seats(&group, &me);
-        let heard = self.ask_all(&me, &seats).await;
-        let others: Vec<Seat> = seats
+        let candidates = self.candidates(&group, &me);
+        let replies = self.ask_all(&me, &candidates).await;
+        let others: Vec<Candidate> = candidates
             .into_iter()
-            .zip(heard)
-            .map(|(seat, heard)| Seat { heard: self.remember(seat.address, heard), ..seat })
+            .zip(replies)
+            .map(|(candidate, reply)| Candidate { state: self.candidate_state(candidate.address, reply), ..candidate })
             .collect();
-        let shows = self.aws.standing.shown().bid;
-        let unseen = unseen(&group, &me, &others);
-        decide::decide(&View { me: &me, shows, listed, fresh, unseen: &unseen, others: &others })
+        let own_claim = self.aws.founding.status().claim;
+        let hidden_instances = hidden_instances(&group, &me, &others);
+        decide::decide(&FoundingView {
+            me: &me,
+            own_claim,
+            listed,
+            fresh,
+            hidden_instances: &hidden_instances,
+            others: &others,
+        })
     }
 
-    /// The listed ones that can be asked, and who came to ask here.
-    fn seats(&self, group: &Group, me: &Rank) -> Vec<Seat> {
+    /// Returns the listed members that have an address, and those that have introduced themselves.
+    fn candidates(&self, group: &Group, me: &Rank) -> Vec<Candidate> {
         let port = self.aws.address.port();
         let gone = ["Terminated", "Detached", "Terminating:Proceed"];
         let listed = group.members.iter().filter(|member| !gone.contains(&member.lifecycle.as_str()));
-        let mut seats: Vec<Seat> = listed
+        let mut candidates: Vec<Candidate> = listed
             .filter_map(|member| {
                 let address = SocketAddr::new(self.aws.address_of(member)?, port);
                 let rank = Rank::new(&member.instance, member.launched);
-                Some(Seat { rank, address, going: !member.stays(), heard: Heard::Silent })
+                Some(Candidate { rank, address, leaving: !member.stays(), state: CandidateState::Unresponsive })
             })
             .collect();
-        for (rank, address) in self.aws.standing.visiting() {
-            if seats.iter().all(|seat| seat.rank.instance != rank.instance) {
-                seats.push(Seat { rank, address, going: true, heard: Heard::Silent });
+        for (rank, address) in self.aws.founding.introduced_peers() {
+            if candidates.iter().all(|candidate| candidate.rank.instance != rank.instance) {
+                candidates.push(Candidate { rank, address, leaving: true, state: CandidateState::Unresponsive });
             }
         }
-        seats.retain(|seat| seat.rank.instance != me.instance);
-        seats
+        candidates.retain(|candidate| candidate.rank.instance != me.instance);
+        candidates
     }
 
-    /// In the order of the seats. Where one has a ring, those who take long to answer are not waited for.
-    async fn ask_all(&self, me: &Rank, seats: &[Seat]) -> Vec<ask::Said> {
-        let ask = |(place, seat): (usize, &Seat)| {
-            let address = seat.address;
+    /// Returns the replies in the order of the candidates. Once one has a ring, slow replies are not waited for.
+    async fn ask_all(&self, me: &Rank, candidates: &[Candidate]) -> Vec<PeerReply> {
+        let ask = |(place, candidate): (usize, &Candidate)| {
+            let address = candidate.address;
             async move { (place, self.ask(me, address).await) }
         };
-        let mut asked: FuturesUnordered<_> = seats.iter().enumerate().map(ask).collect();
-        let mut heard = vec![ask::Said::Nothing; seats.len()];
-        let mut enough = None;
+        let mut asked: FuturesUnordered<_> = candidates.iter().enumerate().map(ask).collect();
+        let mut replies = vec![PeerReply::NoAnswer; candidates.len()];
+        let mut deadline = None;
         loop {
-            let patience = async {
-                match enough {
+            let stragglers = async {
+                match deadline {
                     Some(end) => sleep_until(end).await,
                     None => std::future::pending().await,
                 }
             };
             let next = tokio::select! {
                 next = asked.next() => next,
-                () = patience => None,
+                () = stragglers => None,
             };
-            let Some((place, said)) = next else { return heard };
-            if said == ask::Said::Ready && enough.is_none() {
-                enough = Some(tokio::time::Instant::now() + STRAGGLERS);
+            let Some((place, reply)) = next else { return replies };
+            if reply == PeerReply::Ready && deadline.is_none() {
+                deadline = Some(tokio::time::Instant::now() + STRAGGLERS_TIMEOUT);
             }
-            heard[place] = said;
+            replies[place] = reply;
         }
     }
 
-    async fn ask(&self, me: &Rank, node: SocketAddr) -> ask::Said {
-        let visit = Visit { launched_secs: me.launched_secs, instance: me.instance.clone(), address: self.aws.address };
+    async fn ask(&self, me: &Rank, node: SocketAddr) -> PeerReply {
+        let introduction =
+            Introduction { launched_secs: me.launched_secs, instance: me.instance.clone(), address: self.aws.address };
         let node = NodeRef { ip: node.ip(), port: node.port(), id: RingId(0) };
-        ask::ask(&self.pool, node.admin_address(), &visit).await
+        peer::ask(&self.pool, node.admin_address(), &introduction).await
     }
 
-    fn remember(&mut self, node: SocketAddr, said: ask::Said) -> Heard {
-        if said != ask::Said::Refused {
+    fn candidate_state(&mut self, node: SocketAddr, reply: PeerReply) -> CandidateState {
+        if reply != PeerReply::Refused {
             self.refused_since.remove(&node);
         }
-        match said {
-            ask::Said::Ready => Heard::Ring { ready: true },
-            ask::Said::Shown(Shown { ring: true, .. }) => Heard::Ring { ready: false },
-            ask::Said::Shown(Shown { bid, .. }) => Heard::Bid(bid),
-            ask::Said::Refused => {
-                Heard::Refuses { since: self.refused_since.entry(node).or_insert_with(Instant::now).elapsed() }
-            }
-            ask::Said::Nothing => Heard::Silent,
+        match reply {
+            PeerReply::Ready => CandidateState::HasRing { ready: true },
+            PeerReply::Status(FoundingStatus { ring: true, .. }) => CandidateState::HasRing { ready: false },
+            PeerReply::Status(FoundingStatus { claim, .. }) => CandidateState::Claims(claim),
+            PeerReply::Refused => CandidateState::RefusesConnections {
+                since: self.refused_since.entry(node).or_insert_with(Instant::now).elapsed(),
+            },
+            PeerReply::NoAnswer => CandidateState::Unresponsive,
         }
     }
 
     async fn group(&mut self) -> Option<Group> {
         if let Some((group, at)) = &self.list
-            && at.elapsed() < LIST_FOR
+            && at.elapsed() < LIST_LIFETIME
         {
             return Some(group.clone());
         }
@@ -330,7 +349,7 @@ impl<'a> Search<'a> {
         }
         let asked = self.aws.cloud.group(&self.aws.group).await;
         let found = asked.and_then(|group| group.ok_or_else(|| CallError::no_group(&self.aws.group)));
-        match self.aws.board.note(Topic::Group, found) {
+        match self.aws.health.record(Topic::Group, found) {
             Some(group) => {
                 self.list = Some((group, Instant::now()));
                 self.list_backoff.reset();
@@ -344,14 +363,16 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The group lists an instance before EC2 shows it, by seconds.
-fn unseen(group: &Group, me: &Rank, seats: &[Seat]) -> Vec<String> {
-    let known = |instance: &str| instance == me.instance || seats.iter().any(|seat| seat.rank.instance == instance);
+/// Returns the members that the group lists but EC2 does not show yet; EC2 is some seconds behind.
+fn hidden_instances(group: &Group, me: &Rank, candidates: &[Candidate]) -> Vec<String> {
+    let known = |instance: &str| {
+        instance == me.instance || candidates.iter().any(|candidate| candidate.rank.instance == instance)
+    };
     let hidden = group.members.iter().filter(|member| member.stays() && member.launched.is_none());
     hidden.map(|member| member.instance.clone()).filter(|instance| !known(instance)).collect()
 }
 
-/// By its clock and by its kernel: a clock alone may be wrong, and a kernel alone may have been started again.
+/// Checks both clock and uptime: the clock alone may be wrong, and the uptime alone may be that of a reboot.
 fn launched_just_now(launched: SystemTime) -> bool {
     let by_clock = SystemTime::now().duration_since(launched).is_ok_and(|age| age < REFUSES_FOR);
     let up = std::fs::read_to_string("/proc/uptime").ok();

@@ -1,20 +1,22 @@
-//! Several nodes that start at the same moment, over loopback; AWS is a table.
+//! Tests of several nodes that start at the same moment, over loopback; [`FakeCloud`] stands in for AWS.
 
 use std::{net::Ipv4Addr, sync::Arc};
 
 use tokio::time::timeout;
 
 use super::{
-    super::{Shared, args::tests::settings, cloud::Member, fake::Fake, identity::Identity},
+    super::{
+        AwsContextInner, args::tests::settings, cloud::GroupMember, fake_cloud::FakeCloud, identity::InstanceIdentity,
+    },
     *,
 };
 
 const GENEROUS: Duration = Duration::from_secs(30);
-/// Longer than several rounds of questions.
+/// Longer than several rounds of requests.
 const ROUNDS: Duration = Duration::from_secs(3);
 
-fn member(ip: Ipv4Addr, launched_secs: u64) -> Member {
-    Member {
+fn member(ip: Ipv4Addr, launched_secs: u64) -> GroupMember {
+    GroupMember {
         instance: format!("i-{ip}"),
         zone: "z".into(),
         lifecycle: "InService".into(),
@@ -25,16 +27,16 @@ fn member(ip: Ipv4Addr, launched_secs: u64) -> Member {
     }
 }
 
-/// The node at `own`, to which the group looks like `members`.
-fn node(own: Ipv4Addr, members: &[Member]) -> Aws {
-    let cloud = Fake::default();
+/// Returns the node at `own`, whose list of the group is `members`.
+fn node(own: Ipv4Addr, members: &[GroupMember]) -> AwsContext {
+    let cloud = FakeCloud::default();
     let members = members.to_vec();
     *cloud.group.lock() = Some(Group { name: "G".into(), min: 1, max: 8, desired: 1, members });
-    Aws::new(Shared {
+    AwsContext::new(AwsContextInner {
         cloud: Arc::new(cloud),
-        board: Arc::default(),
-        standing: Arc::default(),
-        identity: Identity {
+        health: Arc::default(),
+        founding: Arc::default(),
+        identity: InstanceIdentity {
             instance: format!("i-{own}"),
             zone: "z".into(),
             region: "r".into(),
@@ -52,76 +54,78 @@ fn ips(test: u8, count: u8) -> Vec<Ipv4Addr> {
     (1..=count).map(|last| Ipv4Addr::new(127, 77 + (std::process::id() % 100) as u8, test, last)).collect()
 }
 
-/// How many of them found a ring while the others wait.
-async fn founders(nodes: Vec<Aws>) -> usize {
+/// Counts the nodes that found a ring while the others wait.
+async fn founders(nodes: Vec<AwsContext>) -> usize {
     let mut searches = Vec::new();
     for aws in nodes {
-        let (health, standing) = (aws.board.clone(), aws.standing.clone());
-        let meanwhile = Meanwhile::begin(aws.node().admin_address(), move || health.shown(), standing).await.unwrap();
+        let (health, founding) = (aws.health.clone(), aws.founding.clone());
+        let bootstrap =
+            BootstrapServer::begin(aws.node().admin_address(), move || health.to_json(), founding).await.unwrap();
         searches.push(tokio::spawn(async move {
             let found = timeout(ROUNDS, find_ring(&aws)).await;
-            // The founder's plane stays, as that of the node which it becomes.
-            (found.is_ok_and(|members| members.is_empty()), aws, meanwhile)
+            // The founder keeps answering on its administration port, as its node would.
+            (found.is_ok_and(|members| members.is_empty()), aws, bootstrap)
         }));
     }
     let mut founders = 0;
     let mut ended = Vec::new();
     for search in searches {
-        let (founds, aws, meanwhile) = timeout(GENEROUS, search).await.unwrap().unwrap();
+        let (founds, aws, bootstrap) = timeout(GENEROUS, search).await.unwrap().unwrap();
         founders += usize::from(founds);
-        ended.push((aws, meanwhile));
+        ended.push((aws, bootstrap));
     }
-    for (_, meanwhile) in ended {
-        meanwhile.end().await;
+    for (_, bootstrap) in ended {
+        bootstrap.end().await;
     }
     founders
 }
 
 #[tokio::test]
-async fn of_five_at_the_same_moment_one_founds_the_ring() {
+async fn one_of_five_nodes_started_at_the_same_moment_founds_the_ring() {
     let ips = ips(1, 5);
-    let members: Vec<Member> = ips.iter().map(|ip| member(*ip, 1000)).collect();
+    let members: Vec<GroupMember> = ips.iter().map(|ip| member(*ip, 1000)).collect();
     assert_eq!(founders(ips.iter().map(|ip| node(*ip, &members)).collect()).await, 1);
 }
 
 #[tokio::test]
-async fn also_when_only_one_of_two_knows_the_other() {
+async fn one_of_two_nodes_founds_the_ring_when_only_one_knows_the_other() {
     for (test, launched) in [(2, [1000, 2000]), (5, [2000, 1000])] {
         let ips = ips(test, 2);
-        let both: Vec<Member> = ips.iter().zip(launched).map(|(ip, launched)| member(*ip, launched)).collect();
+        let both: Vec<GroupMember> = ips.iter().zip(launched).map(|(ip, launched)| member(*ip, launched)).collect();
         let nodes = vec![node(ips[0], &both[..1]), node(ips[1], &both)];
         assert_eq!(founders(nodes).await, 1, "{launched:?}");
     }
 }
 
 #[tokio::test]
-async fn nobody_founds_while_an_older_member_is_silent() {
+async fn no_node_founds_while_an_older_member_is_unresponsive() {
     let ips = ips(3, 2);
-    let members: Vec<Member> = ips.iter().map(|ip| member(*ip, 1000)).collect();
+    let members: Vec<GroupMember> = ips.iter().map(|ip| member(*ip, 1000)).collect();
     let waiting = node(ips[1], &members);
     assert_eq!(founders(vec![waiting.clone()]).await, 0);
-    let shown = waiting.board.shown();
+    let shown = waiting.health.to_json();
     assert!(shown["activity"].as_str().unwrap().contains("no node runs there yet"), "{shown}");
 }
 
 #[tokio::test]
-async fn a_group_that_does_not_exist_is_told_and_waited_for() {
+async fn a_missing_group_is_reported_and_waited_for() {
     let ip = ips(4, 1)[0];
     let aws = node(ip, &[]);
-    let lost = Shared { cloud: Arc::new(Fake::default()), ..Arc::into_inner(aws.into_inner()).unwrap() };
-    let aws = Aws::new(lost);
+    let without_group =
+        AwsContextInner { cloud: Arc::new(FakeCloud::default()), ..Arc::into_inner(aws.into_inner()).unwrap() };
+    let aws = AwsContext::new(without_group);
     assert_eq!(founders(vec![aws.clone()]).await, 0);
-    let health = aws.board.shown();
+    let health = aws.health.to_json();
     assert_eq!(health["state"], "degraded");
     assert!(health["problems"][0].as_str().unwrap().contains("no Auto Scaling group"), "{health}");
 }
 
 #[tokio::test]
-async fn nobody_founds_while_ec2_does_not_show_a_member() {
+async fn no_node_founds_while_ec2_does_not_show_a_member() {
     let ips = ips(6, 2);
-    let hidden = Member { launched: None, private: None, ..member(ips[1], 2000) };
+    let hidden = GroupMember { launched: None, private: None, ..member(ips[1], 2000) };
     let waiting = node(ips[0], &[member(ips[0], 1000), hidden]);
     assert_eq!(founders(vec![waiting.clone()]).await, 0);
-    let shown = waiting.board.shown();
+    let shown = waiting.health.to_json();
     assert!(shown["activity"].as_str().unwrap().contains("does not show it yet"), "{shown}");
 }

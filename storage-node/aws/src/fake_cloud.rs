@@ -1,4 +1,4 @@
-//! A table in AWS's place, for the tests of what is decided here.
+//! An in-memory replacement for AWS, for tests.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,12 +8,12 @@ use std::{
 use parking_lot::Mutex;
 
 use super::cloud::{
-    AlarmSpec, Answer, CallError, Cloud, Datum, FoundAlarm, FoundPolicy, Group, Hold, Hook, Membership, PolicySpec,
-    Trouble,
+    AlarmSpec, CallError, CallErrorKind, Cloud, CloudFuture, Datum, FoundAlarm, FoundPolicy, Group, HeldInstance, Hook,
+    Membership, PolicySpec,
 };
 
 #[derive(Default)]
-pub struct Fake {
+pub struct FakeCloud {
     pub metadata: Mutex<HashMap<&'static str, String>>,
     pub membership: Mutex<Option<Membership>>,
     pub group: Mutex<Option<Group>>,
@@ -26,7 +26,7 @@ pub struct Fake {
     pub unreachable: AtomicBool,
 }
 
-impl Fake {
+impl FakeCloud {
     pub fn deny(&self, call: &'static str) {
         self.denied.lock().insert(call);
     }
@@ -39,43 +39,43 @@ impl Fake {
         self.called.lock().get(call).copied().unwrap_or(0)
     }
 
-    fn answer<T: Send + 'static>(&self, call: &'static str, value: impl FnOnce() -> T) -> Answer<'_, T> {
+    fn answer<T: Send + 'static>(&self, call: &'static str, value: impl FnOnce() -> T) -> CloudFuture<'_, T> {
         *self.called.lock().entry(call).or_default() += 1;
-        let refused = |trouble| CallError { action: call, resource: "it".into(), trouble, detail: String::new() };
+        let refused = |kind| CallError { action: call, resource: "it".into(), kind, detail: String::new() };
         let done = match () {
-            () if self.unreachable.load(Ordering::Relaxed) => Err(refused(Trouble::Unreachable)),
-            () if self.denied.lock().contains(call) => Err(refused(Trouble::Denied)),
+            () if self.unreachable.load(Ordering::Relaxed) => Err(refused(CallErrorKind::Unreachable)),
+            () if self.denied.lock().contains(call) => Err(refused(CallErrorKind::Denied)),
             () => Ok(value()),
         };
         Box::pin(async move { done })
     }
 }
 
-impl Cloud for Fake {
-    fn metadata(&self, path: &'static str) -> Answer<'_, Option<String>> {
+impl Cloud for FakeCloud {
+    fn metadata(&self, path: &'static str) -> CloudFuture<'_, Option<String>> {
         self.answer("metadata", || self.metadata.lock().get(path).cloned())
     }
 
-    fn membership<'a>(&'a self, _: &'a str) -> Answer<'a, Option<Membership>> {
+    fn membership<'a>(&'a self, _: &'a str) -> CloudFuture<'a, Option<Membership>> {
         self.answer("membership", || self.membership.lock().clone())
     }
 
-    fn group<'a>(&'a self, _: &'a str) -> Answer<'a, Option<Group>> {
+    fn group<'a>(&'a self, _: &'a str) -> CloudFuture<'a, Option<Group>> {
         self.answer("group", || self.group.lock().clone())
     }
 
-    fn hooks<'a>(&'a self, _: &'a str) -> Answer<'a, Vec<Hook>> {
+    fn hooks<'a>(&'a self, _: &'a str) -> CloudFuture<'a, Vec<Hook>> {
         self.answer("hooks", || self.hooks.lock().clone())
     }
 
-    fn policies<'a>(&'a self, group: &'a str, names: Vec<String>) -> Answer<'a, Vec<FoundPolicy>> {
+    fn policies<'a>(&'a self, group: &'a str, names: Vec<String>) -> CloudFuture<'a, Vec<FoundPolicy>> {
         self.answer("policies", || {
             let policies = self.policies.lock();
             names.into_iter().filter_map(|name| policies.get(&(group.to_owned(), name)).cloned()).collect()
         })
     }
 
-    fn put_policy<'a>(&'a self, group: &'a str, policy: &'a PolicySpec) -> Answer<'a, ()> {
+    fn put_policy<'a>(&'a self, group: &'a str, policy: &'a PolicySpec) -> CloudFuture<'a, ()> {
         self.answer("put_policy", || {
             let found = FoundPolicy {
                 name: policy.name.clone(),
@@ -87,14 +87,14 @@ impl Cloud for Fake {
         })
     }
 
-    fn alarms(&self, names: Vec<String>) -> Answer<'_, Vec<FoundAlarm>> {
+    fn alarms(&self, names: Vec<String>) -> CloudFuture<'_, Vec<FoundAlarm>> {
         self.answer("alarms", || {
             let alarms = self.alarms.lock();
             alarms.iter().filter(|alarm| names.contains(&alarm.name)).cloned().map(FoundAlarm::Plain).collect()
         })
     }
 
-    fn put_alarm<'a>(&'a self, alarm: &'a AlarmSpec) -> Answer<'a, ()> {
+    fn put_alarm<'a>(&'a self, alarm: &'a AlarmSpec) -> CloudFuture<'a, ()> {
         self.answer("put_alarm", || {
             let mut alarms = self.alarms.lock();
             alarms.retain(|other| other.name != alarm.name);
@@ -103,19 +103,19 @@ impl Cloud for Fake {
         })
     }
 
-    fn put_metrics<'a>(&'a self, _: &'a str, data: Vec<Datum>) -> Answer<'a, ()> {
+    fn put_metrics<'a>(&'a self, _: &'a str, data: Vec<Datum>) -> CloudFuture<'a, ()> {
         self.answer("put_metrics", || self.data.lock().extend(data))
     }
 
-    fn heartbeat<'a>(&'a self, _: &'a Hold) -> Answer<'a, ()> {
+    fn heartbeat<'a>(&'a self, _: &'a HeldInstance) -> CloudFuture<'a, ()> {
         self.answer("heartbeat", || ())
     }
 
-    fn complete<'a>(&'a self, _: &'a Hold) -> Answer<'a, ()> {
+    fn complete<'a>(&'a self, _: &'a HeldInstance) -> CloudFuture<'a, ()> {
         self.answer("complete", || ())
     }
 
-    fn give_up<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
-        self.answer("give_up", || ())
+    fn mark_unhealthy<'a>(&'a self, _: &'a str) -> CloudFuture<'a, ()> {
+        self.answer("mark_unhealthy", || ())
     }
 }

@@ -1,6 +1,6 @@
-//! What is wrong between this node and AWS at the moment: for `/healthz`, and a line in the log when it changes.
+//! The current problems between this node and AWS, for `/healthz`. Each change is also logged.
 //!
-//! A problem here never means that the node does not serve: data needs no alarm.
+//! A problem listed here never means that the node does not serve: access to data does not depend on AWS.
 
 use std::{collections::BTreeMap, fmt::Display};
 
@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::cloud::CallError;
 
-/// What a problem is about; there is at most one of each.
+/// The subject of a problem; each subject has at most one problem at a time. `/healthz` lists them in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
     Group,
@@ -21,22 +21,22 @@ pub enum Topic {
     Address,
     Lifecycle,
     Hook,
-    Farewell,
+    Completion,
     Heartbeat,
     Drain,
 }
 
 #[derive(Default)]
-pub struct Board {
+pub struct AwsHealth {
     problems: Mutex<BTreeMap<Topic, String>>,
-    /// What the node is about, where that is worth a word: waiting, founding, draining.
+    /// The current activity, if it explains a delay or a change: waiting, founding, draining.
     activity: Mutex<Option<String>>,
 }
 
-impl Board {
-    /// Passes a call's answer on after taking note of how it ended.
-    pub fn note<T>(&self, topic: Topic, done: Result<T, CallError>) -> Option<T> {
-        match done {
+impl AwsHealth {
+    /// Records whether a call succeeded, and returns its value.
+    pub fn record<T>(&self, topic: Topic, result: Result<T, CallError>) -> Option<T> {
+        match result {
             Ok(value) => {
                 self.clear(topic);
                 Some(value)
@@ -57,16 +57,16 @@ impl Board {
 
     pub fn clear(&self, topic: Topic) {
         if self.problems.lock().remove(&topic).is_some() {
-            info!(?topic, "is in order again");
+            info!(?topic, "problem with AWS resolved");
         }
     }
 
     pub fn set_activity(&self, activity: impl Into<String>) {
         let activity = activity.into();
-        let mut now = self.activity.lock();
-        if now.as_ref() != Some(&activity) {
+        let mut current = self.activity.lock();
+        if current.as_ref() != Some(&activity) {
             info!("{activity}");
-            *now = Some(activity);
+            *current = Some(activity);
         }
     }
 
@@ -75,7 +75,7 @@ impl Board {
     }
 
     /// `{"state": "ok" | "degraded", "problems": [LINE, ...], "activity": TEXT or null}`
-    pub fn shown(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let problems: Vec<String> = self.problems.lock().values().cloned().collect();
         let state = if problems.is_empty() { "ok" } else { "degraded" };
         json!({ "state": state, "problems": problems, "activity": *self.activity.lock() })
@@ -87,16 +87,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_there_until_the_same_thing_works() {
-        let board = Board::default();
-        assert_eq!(board.shown(), json!({"state": "ok", "problems": [], "activity": null}));
-        assert_eq!(board.note::<()>(Topic::Group, Err(CallError::no_group("G"))), None);
-        board.set(Topic::Metric, &"no");
-        let shown = board.shown();
-        assert_eq!(shown["state"], "degraded");
-        assert!(shown["problems"][0].as_str().unwrap().contains("no Auto Scaling group"), "{shown}");
-        assert_eq!(board.note(Topic::Group, Ok(7)), Some(7));
-        board.clear(Topic::Metric);
-        assert_eq!(board.shown()["state"], "ok");
+    fn a_problem_lasts_until_its_topic_succeeds() {
+        let health = AwsHealth::default();
+        assert_eq!(health.to_json(), json!({"state": "ok", "problems": [], "activity": null}));
+        assert_eq!(health.record::<()>(Topic::Group, Err(CallError::no_group("G"))), None);
+        health.set(Topic::Metric, &"no");
+        let status = health.to_json();
+        assert_eq!(status["state"], "degraded");
+        assert!(status["problems"][0].as_str().unwrap().contains("no Auto Scaling group"), "{status}");
+        assert_eq!(health.record(Topic::Group, Ok(7)), Some(7));
+        health.clear(Topic::Metric);
+        assert_eq!(health.to_json()["state"], "ok");
     }
 }
