@@ -1,20 +1,28 @@
-//! `/etc/chordfs.conf`: what a mount is told when the command line names no SOURCE. TOML of one kind of line:
+//! `/etc/chordfs.conf`: what a mount reads when the command line names no SOURCE. TOML with one key:
 //!
 //! ```text
 //! # nodes, or the Auto Scaling group that they are in
 //! ring = "asg:MyChordFileSystemASG"
 //! ```
-//! `ring` takes whatever SOURCE takes. Anything else in the file is a mistake, and told.
+//! `ring` takes whatever SOURCE takes. Any other key is an error.
 
 use std::{io, path::Path};
+
+use serde::Deserialize;
 
 use crate::exit::MountError;
 
 pub const PATH: &str = "/etc/chordfs.conf";
-/// Another file instead.
+/// The environment variable that names another file instead.
 pub const PATH_VARIABLE: &str = "CHORDFS_CONF";
 
-/// What `ring` is set to; `None` without such a file, or line.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    ring: Option<String>,
+}
+
+/// The value of `ring`; `None` without such a file or key.
 pub fn ring(path: &Path) -> Result<Option<String>, MountError> {
     match std::fs::read_to_string(path) {
         Ok(text) => parse(&text).map_err(|wrong| MountError::usage(format!("{}: {wrong}", path.display()))),
@@ -24,30 +32,11 @@ pub fn ring(path: &Path) -> Result<Option<String>, MountError> {
 }
 
 fn parse(text: &str) -> Result<Option<String>, String> {
-    let mut ring = None;
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let wrong = |why: &str| format!("line {}: {why}; write ring = \"HOST,... or asg:GROUP\"", number + 1);
-        let (name, value) = line.split_once('=').ok_or_else(|| wrong("no NAME = VALUE"))?;
-        if name.trim() != "ring" {
-            return Err(wrong(&format!("there is no setting {:?}", name.trim())));
-        }
-        if ring.is_some() {
-            return Err(wrong("ring for the second time"));
-        }
-        ring = Some(quoted(value.trim()).ok_or_else(|| wrong("the value is not in quotes"))?);
-    }
-    Ok(ring)
-}
-
-/// A comment may follow the closing quote.
-fn quoted(value: &str) -> Option<String> {
-    let (inside, after) = value.strip_prefix('"')?.split_once('"')?;
-    let after = after.trim();
-    (after.is_empty() || after.starts_with('#')).then(|| inside.to_owned())
+    toml::from_str(text).map(|file: ConfigFile| file.ring).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        format!("line {line}: {}; write ring = \"HOST,... or asg:GROUP\"", error.message())
+    })
 }
 
 #[cfg(test)]
@@ -58,20 +47,22 @@ mod tests {
     fn one_line_names_the_ring() {
         assert_eq!(parse("# mine\n\n ring = \"asg:G\" # or nodes\n"), Ok(Some("asg:G".to_owned())));
         assert_eq!(parse("ring=\"a,b:7\""), Ok(Some("a,b:7".to_owned())));
-        assert_eq!(parse("# nothing\n"), Ok(None));
+        assert_eq!(parse("# nothing\r\n\r\n"), Ok(None));
+        assert_eq!(parse(""), Ok(None));
     }
 
     #[test]
-    fn mistakes_are_told_with_their_line() {
+    fn mistakes_are_reported_with_their_line() {
         for (text, part) in [
-            ("\nrings = \"a\"", "line 2: there is no setting \"rings\""),
-            ("ring = a", "not in quotes"),
-            ("ring = \"a\" b", "not in quotes"),
-            ("ring", "no NAME"),
-            ("ring = \"a\"\nring = \"b\"", "second time"),
+            ("\nrings = \"a\"", "line 2: unknown field `rings`"),
+            ("# x\nring = a", "line 2: "),
+            ("ring = 7", "line 1: invalid type: integer `7`, expected a string"),
+            ("ring = \"a\" b", "line 1: "),
+            ("ring", "line 1: "),
+            ("ring = \"a\"\nring = \"b\"", "line 2: duplicate key"),
         ] {
             let wrong = parse(text).expect_err(text);
-            assert!(wrong.contains(part), "{wrong}");
+            assert!(wrong.contains(part) && wrong.contains("write ring = \""), "{text:?}: {wrong}");
         }
         let missing = ring(Path::new("/no/such/file"));
         assert_eq!(missing, Ok(None));

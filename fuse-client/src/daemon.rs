@@ -35,7 +35,7 @@ pub struct DaemonReport {
     pub message: String,
 }
 
-/// Where the outcome is told: to the parent, or, in the foreground, to nobody but the caller.
+/// Reports the outcome to the parent; in the foreground there is none, and the caller reports it.
 pub struct Reporter {
     pipe: Option<File>,
 }
@@ -44,7 +44,7 @@ pub struct Reporter {
 pub fn fork_into_background() -> Result<ForkSide, MountError> {
     let cannot = |step: &str, error: nix::Error| MountError::system(format!("{step}: {error}"));
     let (reading, writing) = pipe2(OFlag::O_CLOEXEC).map_err(|error| cannot("open a pipe", error))?;
-    // SAFETY: this process has one thread, so the child is not left with locks that nobody will ever open.
+    // SAFETY: this process has one thread, so the child inherits no lock that is held forever.
     match unsafe { fork() }.map_err(|error| cannot("start a process in the background", error))? {
         ForkResult::Parent { child } => {
             drop(writing);
@@ -73,7 +73,7 @@ impl Reporter {
         pipe.write_all(&[0])
     }
 
-    /// True if the parent was there to be told; otherwise the caller has to.
+    /// Returns true if the parent has received the report; otherwise the caller reports the error.
     pub fn failed(&mut self, error: &MountError) -> bool {
         let Some(mut pipe) = self.pipe.take() else { return false };
         let report = [&[error.code as u8], error.message.as_bytes()].concat();
@@ -91,7 +91,7 @@ fn wait_for_report(reading: OwnedFd, child: Pid) -> DaemonReport {
         }
         (Ok(_), None) => {
             let end = waitpid(child, None).map_or_else(|error| error.to_string(), |status| format!("{status:?}"));
-            silent(&format!("the process in the background ended without a word ({end})"))
+            silent(&format!("the process in the background ended without a report ({end})"))
         }
         (Err(error), _) => silent(&format!("read the report from descriptor {fd}: {error}")),
     }

@@ -17,7 +17,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use chordfs_types::namespace::{FileKind, RenameMode};
@@ -29,32 +29,20 @@ use fuser::{
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::{debug, error};
 
-pub use self::convert::RootMap;
 use self::{
     convert::{Times, entry_name, errno, file_type, mode_bits, set_attr, special_kind},
     replies::Replies,
 };
-use crate::fs::{Caller, EntryLocation, FileSystem, ListedEntry, NewEntry, WriteAt};
+use crate::{
+    fs::{Caller, EntryLocation, FileSystem, ListedEntry, NewEntry, WriteAt},
+    options::KernelTimeouts,
+    root_map::RootMap,
+};
 
 /// The largest request; the kernel's own limit without a raised `fs.fuse.max_pages_limit`.
 const MAX_WRITE_BYTES: u32 = 1 << 20;
 /// Requests the kernel may have under way that nobody waits for, read-ahead above all.
 const MAX_BACKGROUND: u16 = 64;
-
-/// How long the kernel may keep what it was told, without asking or hearing from us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelTimeouts {
-    pub attr: Duration,
-    /// Of names that exist. That a name does not exist, the kernel is never told to keep: another mount may have made
-    /// it by the time of an `open`, and nobody would ask.
-    pub entry: Duration,
-}
-
-impl Default for KernelTimeouts {
-    fn default() -> Self {
-        Self { attr: Duration::from_secs(1), entry: Duration::from_secs(1) }
-    }
-}
 
 pub struct Mount {
     fs: Arc<FileSystem>,

@@ -32,10 +32,11 @@ use crate::{
     daemon::Reporter,
     exit::MountError,
     fs::{FileSystem, SpaceSource, SpaceTotals},
-    fuse::{Mount, RootMap},
+    fuse::Mount,
     mountpoint::{self, Device},
     notify::{self, Notices},
     options::{Config, Options},
+    root_map::RootMap,
     source::MountSource,
     transfer::{Transfer, TransferSettings},
 };

@@ -103,9 +103,10 @@ pub fn raise_read_ahead(device: &Device) {
 fn unmount_as_user(path: &Path) -> io::Result<()> {
     let helper = fusermount().ok_or_else(|| io::Error::other("fusermount3 is missing: install fuse3"))?;
     let output = Command::new(helper).args(["-u", "-z", "--"]).arg(path).stdin(Stdio::null()).output()?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 }
 

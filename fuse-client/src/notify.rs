@@ -9,7 +9,7 @@ use fuser::Notifier;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use crate::fuse::RootMap;
+use crate::root_map::RootMap;
 
 /// Sends notices on their way; never waits. Cheap to clone.
 #[derive(Clone)]

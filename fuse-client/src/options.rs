@@ -10,7 +10,7 @@ use chordfs_types::byte_size;
 use clap::Parser;
 use fuser::MountOption;
 
-use crate::{config_file, exit::MountError, fuse::KernelTimeouts, source::MountSource};
+use crate::{config_file, exit::MountError, source::MountSource};
 
 /// The environment variable that stands in for SOURCE.
 pub const NODES_VARIABLE: &str = "CHORDFS_NODES";
@@ -45,7 +45,22 @@ pub struct Options {
     pub log: Option<PathBuf>,
 }
 
-/// Of each pair the last one given counts.
+/// How long the kernel may keep attributes and names without asking again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelTimeouts {
+    pub attr: Duration,
+    /// For names that exist. The kernel is never allowed to keep that a name does not exist: another mount may have made
+    /// it by the time of an `open`, and the kernel would not ask.
+    pub entry: Duration,
+}
+
+impl Default for KernelTimeouts {
+    fn default() -> Self {
+        Self { attr: Duration::from_secs(1), entry: Duration::from_secs(1) }
+    }
+}
+
+/// The last one given of each pair counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelFlags {
     pub read_only: bool,

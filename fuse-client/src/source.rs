@@ -18,14 +18,14 @@ pub struct MountSource {
     pub nodes: Nodes,
     /// Empty for the namespace's root.
     pub path: Vec<EntryName>,
-    /// As it was typed.
+    /// The text as typed.
     pub text: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Nodes {
     Named(Vec<NodeName>),
-    /// Whoever is in this Auto Scaling group when the mount starts.
+    /// The members of this Auto Scaling group at the time the mount starts.
     Group {
         name: String,
         port: u16,
@@ -93,20 +93,21 @@ fn resolve(nodes: &[NodeName], source: &str) -> Result<Vec<SocketAddr>, MountErr
         }
     }
     addresses.dedup();
-    match addresses.is_empty() {
-        true => Err(MountError::failure(format!("cannot resolve any node of {source}: {}", failures.join(", ")))),
-        false => Ok(addresses),
+    if addresses.is_empty() {
+        return Err(MountError::failure(format!("cannot resolve any node of {source}: {}", failures.join(", "))));
     }
+    Ok(addresses)
 }
 
 #[cfg(feature = "aws")]
 async fn members(group: &str, port: u16) -> Result<Vec<SocketAddr>, MountError> {
     let found = chordfs_asg::addresses(group).await.map_err(|error| MountError::failure(error.to_string()))?;
     let addresses: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-    match addresses.is_empty() {
-        true => Err(MountError::failure(format!("the Auto Scaling group {group} has no healthy member in service"))),
-        false => Ok(addresses),
+    if addresses.is_empty() {
+        let message = format!("the Auto Scaling group {group} has no healthy member in service");
+        return Err(MountError::failure(message));
     }
+    Ok(addresses)
 }
 
 #[cfg(not(feature = "aws"))]

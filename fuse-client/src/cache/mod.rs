@@ -208,7 +208,7 @@ impl MetaTables {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::sample::{attr, name};
+    use crate::samples_test::{attr, name};
 
     fn cache() -> (MetaCache, Arc<AtomicU64>) {
         let epoch = Arc::new(AtomicU64::new(7));

@@ -145,7 +145,7 @@ fn new_node(new: NewEntry, caller: Caller, parent: &Attr) -> NewNode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::sample;
+    use crate::samples_test as sample;
 
     fn made_in(parent_mode: u16, kind: FileKind) -> (u16, u32) {
         let mut parent = sample::attr(1, 1);

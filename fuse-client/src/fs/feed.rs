@@ -58,7 +58,7 @@ impl FileSystem {
         }
     }
 
-    /// Nobody knows what was missed. The kernel's names and attributes expire by themselves; its pages of files that
+    /// What was missed is not known. The kernel's names and attributes expire by themselves; its pages of files that
     /// are not open are dropped when they are opened.
     fn forget_everything(&self) {
         info!("the change feed was interrupted: forgetting what is remembered about the namespace");

@@ -1,4 +1,4 @@
-//! What belongs to one open handle, and not to its inode: whether it can write, and of which losses it was told.
+//! What belongs to one open handle, and not to its inode: whether it can write, and which errors it has received.
 //!
 //! The kernel sends one `flush` for each descriptor that is closed, also for those that a child has inherited and for
 //! those that only read. Neither may take an error away from whoever writes.
@@ -33,7 +33,7 @@ impl Handles {
         number
     }
 
-    /// One that is not known counts as one that writes and knows of nothing.
+    /// An unknown handle counts as one that can write and has received no error.
     pub fn get(&self, number: u64) -> Arc<Handle> {
         let known = self.open.lock().get(&number).cloned();
         known.unwrap_or_else(|| Arc::new(Handle { can_write: true, errors: ErrorCursor::default() }))

@@ -23,7 +23,7 @@ struct OpenInode<F> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum CloseOutcome {
     StillOpen,
-    /// That was the last one; `held` means the namespace waits for a release.
+    /// The last opening was closed; `held` means the namespace waits for a release.
     Last {
         held: bool,
     },

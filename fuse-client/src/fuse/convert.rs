@@ -13,32 +13,14 @@ use chordfs_types::{
 use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
 use tracing::{debug, warn};
 
+use crate::root_map::RootMap;
+
 /// What st_blksize tells programs to read and write at a time.
 const BLOCK_BYTES: u32 = 4096;
 /// The unit of st_blocks.
 const SECTOR_BYTES: u64 = 512;
 
-/// The kernel's root is always 1; a mount of a subdirectory shows that directory's inode there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RootMap {
-    root: Ino,
-}
-
 impl RootMap {
-    pub fn new(root: Ino) -> Self {
-        Self { root }
-    }
-
-    pub fn inward(self, ino: INodeNo) -> Ino {
-        if ino == INodeNo::ROOT { self.root } else { Ino(ino.0) }
-    }
-
-    /// The namespace's own root lies outside of a mounted subdirectory; it is met only as the parent of that directory,
-    /// and the parent of a root is the root itself.
-    pub fn outward(self, ino: Ino) -> INodeNo {
-        if ino == self.root { INodeNo::ROOT } else { INodeNo(ino.0) }
-    }
-
     pub fn file_attr(self, attr: &Attr) -> FileAttr {
         FileAttr { ino: self.outward(attr.ino), ..file_attr(attr) }
     }
@@ -182,7 +164,7 @@ fn saturating(secs: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::sample;
+    use crate::samples_test as sample;
 
     #[test]
     fn times_survive_the_way_out_and_in() {
@@ -203,16 +185,6 @@ mod tests {
     fn a_time_out_of_range_does_no_harm() {
         to_system_time(Time { secs: i64::MIN, nanos: 999_999_999 });
         to_system_time(Time { secs: i64::MAX, nanos: 999_999_999 });
-    }
-
-    #[test]
-    fn a_mounted_subdirectory_is_the_root() {
-        let map = RootMap::new(Ino(77));
-        assert_eq!(map.inward(INodeNo::ROOT), Ino(77));
-        assert_eq!(map.outward(Ino(77)), INodeNo::ROOT);
-        assert_eq!(map.outward(Ino(5)), INodeNo(5));
-        let plain = RootMap::new(Ino::ROOT);
-        assert_eq!((plain.inward(INodeNo::ROOT), plain.outward(Ino::ROOT)), (Ino::ROOT, INodeNo::ROOT));
     }
 
     #[test]

@@ -11,11 +11,12 @@ use fuser::{
     ReplyOpen, ReplyStatfs, ReplyWrite,
 };
 
-use super::{
-    KernelTimeouts,
-    convert::{RootMap, errno},
+use super::convert::errno;
+use crate::{
+    fs::{ListedEntry, OpenReply, Statistics},
+    options::KernelTimeouts,
+    root_map::RootMap,
 };
-use crate::fs::{ListedEntry, OpenReply, Statistics};
 
 /// Inode numbers are never used again, so one generation is enough.
 const GENERATION: Generation = Generation(0);

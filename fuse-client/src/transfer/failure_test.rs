@@ -27,7 +27,7 @@ fn mode(mode: u16) -> SetAttr {
     SetAttr { mode: Some(mode), ..SetAttr::default() }
 }
 
-/// One chunk a upload.
+/// One chunk an upload.
 fn chunk_by_chunk() -> TransferSettings {
     TransferSettings { flush_run_bytes: 4096, max_uploads: 1, ..settings() }
 }
@@ -188,7 +188,7 @@ fn chunks_of_another_size_are_not_committed() {
             assert_eq!(file.commit(Durability::Memory).await, Ok(None));
             assert!(!file.is_dirty());
             assert_eq!(fresh_read(&world).await, model);
-            // The same handle goes on with the file as it is now.
+            // This handle goes on with the file as it is now.
             write(&file, 10, &[3; 9000]).await.unwrap();
             write_over(&mut model, 10, &[3; 9000]);
             file.commit(Durability::Memory).await.unwrap();

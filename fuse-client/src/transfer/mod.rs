@@ -165,11 +165,6 @@ impl Transfer {
         file
     }
 
-    /// The data of an inode, if it is open or has something uncommitted.
-    pub fn live_file(&self, ino: Ino) -> Option<Arc<FileData>> {
-        self.files.lock().get(&ino)?.upgrade()
-    }
-
     /// Before unmounting: commits all that is written, and answers with the first error. Everything is tried; what a
     /// failed commit leaves (attributes, what was written meanwhile) in a second one.
     pub async fn flush_all(&self) -> Result<(), FsError> {

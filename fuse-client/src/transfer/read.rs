@@ -62,7 +62,7 @@ impl FileData {
                 let mut state = self.state.lock();
                 let range = readable(&state, offset, len);
                 if !range.is_empty() && state.first_unknown(state.chunks_of(range.clone())).is_some() {
-                    // Somebody has begun to ask for the extents anew since; what is not told yet is no hole.
+                    // Another reader has begun to fetch the extents again; what is not known yet is no hole.
                     continue;
                 }
                 let ahead = if noted { 0..0 } else { self.note_access(&mut state, range.clone()) };
