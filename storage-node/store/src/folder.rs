@@ -47,11 +47,11 @@ pub enum FolderError {
 /// An open, locked data folder. The lock ends with the last clone.
 #[derive(Clone, Debug)]
 pub struct DataFolder {
-    inner: Arc<Inner>,
+    inner: Arc<OpenFolder>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct OpenFolder {
     path: PathBuf,
     node_uid: u64,
     _lock: Flock<File>,
@@ -65,7 +65,7 @@ impl DataFolder {
         let lock = take_lock(path)?;
         check_format(path)?;
         let node_uid = read_or_make_uid(path)?;
-        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), node_uid, _lock: lock }) })
+        Ok(Self { inner: Arc::new(OpenFolder { path: path.to_owned(), node_uid, _lock: lock }) })
     }
 
     pub fn path(&self) -> &Path {

@@ -12,7 +12,7 @@ pub(super) async fn compact(store: Arc<Store>, period: Duration, stop: Cancellat
     loop {
         let (began, step) = (Instant::now(), store.clone());
         let pause = match tokio::task::spawn_blocking(move || step.compact()).await {
-            Ok(Ok(Some(moved))) => moved.why.pause(moved.bytes, began.elapsed()),
+            Ok(Ok(Some(moved))) => moved.reason.pause(moved.bytes, began.elapsed()),
             Ok(Ok(None)) => period,
             Ok(Err(error)) => {
                 warn!(%error, "a segment could not be rewritten");

@@ -148,7 +148,8 @@ impl Repair {
 
     /// Fetches what neither is here nor comes from elsewhere; what was deleted here the holder is told to delete, too.
     async fn pull(&self, view: &Neighbours, holder: &NodeRef, chunks: &[ChunkAt]) -> Result<u64, RepairError> {
-        let (gone, chunks): (Vec<ChunkAt>, Vec<ChunkAt>) = chunks.iter().partition(|chunk| self.store.is_buried(chunk));
+        let (gone, chunks): (Vec<ChunkAt>, Vec<ChunkAt>) =
+            chunks.iter().partition(|chunk| self.store.has_tombstone(chunk));
         if !gone.is_empty() {
             self.peers.say_gone(holder, &gone).await?;
         }

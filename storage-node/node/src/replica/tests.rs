@@ -73,7 +73,7 @@ impl TestNode {
     }
 
     async fn start_in(id: u32, dir: Arc<TempDir>, limit: RateLimit) -> Self {
-        let options = StoreOptions { lanes: 1, reserve_bytes: 0, ..StoreOptions::default() };
+        let options = StoreOptions { segment_writers: 1, reserve_bytes: 0, ..StoreOptions::default() };
         let store = Arc::new(Store::open(&DataFolder::open(dir.path()).unwrap(), options).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -103,7 +103,7 @@ impl Traffic {
         let mut claims = self.claims.lock();
         let answer = |chunk: &ChunkAt| match store.is_here(chunk) {
             true => HERE,
-            false if store.is_buried(chunk) => GONE,
+            false if store.has_tombstone(chunk) => GONE,
             false if claims.take(chunk, from, now) => SEND,
             false => COMING,
         };

@@ -58,7 +58,8 @@ impl Node {
 
     fn open(&mut self) {
         self.store = None;
-        let options = StoreOptions { lanes: 1, reserve_bytes: 0, segment_bytes: 2000, ..StoreOptions::default() };
+        let options =
+            StoreOptions { segment_writers: 1, reserve_bytes: 0, segment_bytes: 2000, ..StoreOptions::default() };
         self.store = Some(Store::open(&DataFolder::open(self.dir.path()).unwrap(), options).unwrap());
         self.suspects.clear();
     }
@@ -74,7 +75,7 @@ fn make_equal(a: &Store, b: &Store) {
     for (from, to) in [(a, b), (b, a)] {
         let there: HashSet<ChunkId> = all_of(to).iter().map(|chunk| chunk.id).collect();
         let missing = all_of(from).into_iter().filter(|chunk| !there.contains(&chunk.id));
-        let (gone, send): (Vec<ChunkAt>, Vec<ChunkAt>) = missing.partition(|chunk| to.is_buried(chunk));
+        let (gone, send): (Vec<ChunkAt>, Vec<ChunkAt>) = missing.partition(|chunk| to.has_tombstone(chunk));
         from.delete_at(&gone);
         for record in from.records_at(&send, u64::MAX).unwrap() {
             to.put(&VerifiedBatch::verify(record).unwrap(), Durability::Memory).unwrap();
@@ -184,7 +185,7 @@ impl Ring {
     fn scrub(&mut self, node: usize) {
         let Some(store) = &self.nodes[node].store else { return };
         let before = std::time::SystemTime::now() + Duration::from_secs(100);
-        let held: Vec<_> = store.parts().flat_map(|part| store.old_chunks(part, before).unwrap()).collect();
+        let held: Vec<_> = store.version_shares().flat_map(|share| store.old_chunks(share, before).unwrap()).collect();
         let found = loose(&held, &unreferenced(&self.tables, spans(&held)));
         let chunks: Vec<ChunkId> = found.iter().map(|loose| loose.chunk.id).collect();
         let now = Duration::from_secs(self.clock as u64);

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chordfs_store::Damaged;
+use chordfs_store::DamagedChunk;
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, VerifiedBatch},
     chunk_api::Durability,
@@ -71,10 +71,11 @@ impl Mender {
         let damaged = self.shared.parts.store.damaged_records();
         self.failed.retain(|name, _| damaged.iter().any(|damaged| name_of(damaged) == *name));
         let now = Instant::now();
-        let due = |damaged: &Damaged| self.failed.get(&name_of(damaged)).is_none_or(|failure| failure.again <= now);
-        let due: Vec<Damaged> = damaged.into_iter().filter(due).collect();
+        let due =
+            |damaged: &DamagedChunk| self.failed.get(&name_of(damaged)).is_none_or(|failure| failure.again <= now);
+        let due: Vec<DamagedChunk> = damaged.into_iter().filter(due).collect();
         let shared = &self.shared;
-        let outcomes: Vec<(Damaged, Outcome)> = stream::iter(due)
+        let outcomes: Vec<(DamagedChunk, Outcome)> = stream::iter(due)
             .map(|damaged| async move { (damaged, mend(shared, &damaged).await) })
             .buffer_unordered(SIDE_BY_SIDE)
             .collect()
@@ -82,7 +83,7 @@ impl Mender {
         self.settle(&outcomes);
     }
 
-    fn settle(&mut self, outcomes: &[(Damaged, Outcome)]) {
+    fn settle(&mut self, outcomes: &[(DamagedChunk, Outcome)]) {
         let (mut mended, mut needless, mut done) = (0, 0, Vec::new());
         for (damaged, outcome) in outcomes {
             let name = name_of(damaged);
@@ -104,22 +105,22 @@ impl Mender {
     }
 
     /// Said once for each: it may take until somebody brings back a node.
-    fn fail(&mut self, damaged: &Damaged, lost: bool) {
+    fn fail(&mut self, damaged: &DamagedChunk, lost: bool) {
         let patience = if lost { TRY_LOST_AGAIN } else { TRY_AGAIN };
         let before = self.failed.insert(name_of(damaged), Failure { again: Instant::now() + patience, lost });
         if lost && !before.is_some_and(|before| before.lost) {
-            let Damaged { key, id, segment, offset } = *damaged;
+            let DamagedChunk { key, id, segment, offset } = *damaged;
             error!(%key, version = id.version.0, index = id.index, segment, offset,
                 "a damaged chunk has no sound copy on any node; bring back a node that is away, or restore the file");
         }
     }
 }
 
-fn name_of(damaged: &Damaged) -> Name {
+fn name_of(damaged: &DamagedChunk) -> Name {
     (damaged.key, damaged.id)
 }
 
-async fn mend(shared: &Shared, damaged: &Damaged) -> Outcome {
+async fn mend(shared: &Shared, damaged: &DamagedChunk) -> Outcome {
     let mut all_answered = true;
     for nodes in [holders(shared, damaged.key).await, members(shared).await] {
         let Some(nodes) = nodes else {
@@ -172,7 +173,7 @@ fn others(shared: &Shared, nodes: &[NodeRef]) -> Vec<NodeRef> {
 }
 
 /// False if that node does not have it, or not sound.
-async fn replace_from(shared: &Shared, node: &NodeRef, damaged: &Damaged) -> Result<bool, PeerError> {
+async fn replace_from(shared: &Shared, node: &NodeRef, damaged: &DamagedChunk) -> Result<bool, PeerError> {
     let Some(chunk) = named_there(shared, node, damaged).await? else { return Ok(false) };
     let record = shared.parts.peers.get(node, std::slice::from_ref(&chunk)).await?;
     let batch = match VerifiedBatch::verify(record) {
@@ -191,7 +192,7 @@ async fn replace_from(shared: &Shared, node: &NodeRef, damaged: &Damaged) -> Res
 }
 
 /// The chunk by its name, if that node has it.
-async fn named_there(shared: &Shared, node: &NodeRef, damaged: &Damaged) -> Result<Option<ChunkRef>, PeerError> {
+async fn named_there(shared: &Shared, node: &NodeRef, damaged: &DamagedChunk) -> Result<Option<ChunkRef>, PeerError> {
     let only_key = RingArc::new(damaged.key.advance(u32::MAX), damaged.key);
     let mut token = Some(0);
     while let Some(from) = token {

@@ -126,8 +126,8 @@ impl Orphans {
         let ours = self.agreed_namespace().await?;
         let Some(before) = SystemTime::now().checked_sub(self.age) else { return Ok(0) };
         let mut found = Vec::new();
-        for part in self.shared.parts.store.parts() {
-            let held = self.shared.blocking(move |store| store.old_chunks(part, before)).await?;
+        for share in self.shared.parts.store.version_shares() {
+            let held = self.shared.blocking(move |store| store.old_chunks(share, before)).await?;
             self.add_loose(&held, &mut found).await?;
             found.truncate(MOST_SUSPECTS);
         }

@@ -179,7 +179,7 @@ fn open_files_below(folder: &Path) -> usize {
 
 #[test]
 fn threads_put_get_and_delete_side_by_side() {
-    let mut fixture = Fixture::new(StoreOptions { segment_bytes: 100_000, lanes: 2, ..plain_options() });
+    let mut fixture = Fixture::new(StoreOptions { segment_bytes: 100_000, segment_writers: 2, ..plain_options() });
     let store = fixture.store();
     std::thread::scope(|scope| {
         for thread in 0..4u64 {

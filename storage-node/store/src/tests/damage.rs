@@ -1,7 +1,7 @@
 //! Wrong bytes on the disk: never returned, counted, and no reason to lose anything else.
 
 use super::*;
-use crate::Copy;
+use crate::CopyState;
 
 fn segment_of(fixture: &Fixture) -> PathBuf {
     fixture.chunks().join("00000001.seg")
@@ -62,7 +62,7 @@ fn damage_found_by_a_read_is_reported_once_and_can_be_repaired() {
     fixture.reopen();
     flip(&segment_of(&fixture), 35 * 8);
     let store = fixture.store();
-    assert_eq!(store.has(&chunks), [true; 4], "nobody has looked yet");
+    assert_eq!(store.has(&chunks), [true; 4], "no read has found it yet");
     for _ in 0..2 {
         assert_eq!(present(store, &chunks), [false, true, true, true]);
         assert_eq!(store.damaged(), [(chunks[0].key(), chunks[0].id)]);
@@ -191,7 +191,10 @@ fn looking_tells_damage_and_leaves_it() {
     let store = fixture.store();
     for _ in 0..2 {
         let found = store.verify(&asked).unwrap();
-        assert_eq!(found, [Copy::Sound, Copy::Damaged, Copy::Sound, Copy::Sound, Copy::Absent]);
+        assert_eq!(
+            found,
+            [CopyState::Sound, CopyState::Damaged, CopyState::Sound, CopyState::Sound, CopyState::Absent]
+        );
     }
     assert_eq!(store.has(&chunks), [true; 4]);
 }

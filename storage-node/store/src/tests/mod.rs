@@ -37,7 +37,7 @@ impl Fixture {
         Self { dir, options, store }
     }
 
-    /// One lane and no reserve, so a test knows where records lie.
+    /// One segment writer and no reserve, so a test knows where records lie.
     fn plain() -> Self {
         Self::new(plain_options())
     }
@@ -77,7 +77,7 @@ impl Store {
 }
 
 fn plain_options() -> StoreOptions {
-    StoreOptions { lanes: 1, reserve_bytes: 0, ..StoreOptions::default() }
+    StoreOptions { segment_writers: 1, reserve_bytes: 0, ..StoreOptions::default() }
 }
 
 fn open(dir: &Path, options: &StoreOptions) -> Store {

@@ -33,7 +33,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 type Chunks = BTreeSet<(u64, u32)>;
 
-fn apply(fixture: &mut Fixture, model: &mut Chunks, graves: &mut Chunks, step: &Step) {
+fn apply(fixture: &mut Fixture, model: &mut Chunks, tombstones: &mut Chunks, step: &Step) {
     match *step {
         Step::Put { version, first, count, durable } => {
             let outcome = fixture
@@ -41,12 +41,12 @@ fn apply(fixture: &mut Fixture, model: &mut Chunks, graves: &mut Chunks, step: &
                 .put(&batch(&numbered("m", first..first + count, version), 300), durable.into())
                 .unwrap();
             let fresh = (first..first + count)
-                .filter(|index| !graves.contains(&(version, *index)) && model.insert((version, *index)))
+                .filter(|index| !tombstones.contains(&(version, *index)) && model.insert((version, *index)))
                 .count();
             assert_eq!((outcome.stored, outcome.already), (fresh, count as usize - fresh));
         }
         Step::Delete { version, first, count } => {
-            graves.extend((first..first + count).map(|index| (version, index)));
+            tombstones.extend((first..first + count).map(|index| (version, index)));
             let gone = (first..first + count).filter(|index| model.remove(&(version, *index))).count();
             assert_eq!(fixture.store().delete(&[run("m", first, count, version)]).unwrap(), gone as u64);
         }
@@ -57,11 +57,11 @@ fn apply(fixture: &mut Fixture, model: &mut Chunks, graves: &mut Chunks, step: &
         Step::Compact => assert!(fixture.store().compact_step().is_ok()),
         Step::Sync => fixture.store().sync().unwrap(),
         Step::Reopen => {
-            graves.clear();
+            tombstones.clear();
             fixture.reopen();
         }
         Step::ReopenWithoutHints => {
-            graves.clear();
+            tombstones.clear();
             fixture.close();
             for hint in fixture.files().iter().filter(|name| name.ends_with("idx")) {
                 std::fs::remove_file(fixture.chunks().join(hint)).unwrap();
@@ -93,11 +93,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_store_is_a_set(steps in steps(), segment_bytes in 500..5000u64, lanes in 1..3usize) {
-        let mut fixture = Fixture::new(StoreOptions { segment_bytes, lanes, ..plain_options() });
-        let (mut model, mut graves) = (BTreeSet::new(), BTreeSet::new());
+    fn a_store_is_a_set(steps in steps(), segment_bytes in 500..5000u64, segment_writers in 1..3usize) {
+        let mut fixture = Fixture::new(StoreOptions { segment_bytes, segment_writers, ..plain_options() });
+        let (mut model, mut tombstones) = (BTreeSet::new(), BTreeSet::new());
         for step in &steps {
-            apply(&mut fixture, &mut model, &mut graves, step);
+            apply(&mut fixture, &mut model, &mut tombstones, step);
             check(&fixture, &model);
         }
         fixture.reopen();

@@ -67,7 +67,7 @@ fn every_state_that_a_crash_may_leave() {
     let marks = |offsets: &[u32]| {
         let mut files = with(copy.len());
         std::fs::write(fixture.dir.path().join("marks"), &before[dead].1).unwrap();
-        let (mut list, _) = super::super::dead::DeadList::load(fixture.dir.path().join("marks"), 1).unwrap();
+        let (mut list, _) = crate::segment::dead_list::DeadList::load(fixture.dir.path().join("marks"), 1).unwrap();
         list.add(offsets).unwrap();
         files[dead].1 = std::fs::read(fixture.dir.path().join("marks")).unwrap();
         files
@@ -117,7 +117,7 @@ fn syncs_succeed_again_when_what_lives_has_left_the_segment_that_failed() {
     let chunks = numbered("a", 1..=10, 1);
     let store = fixture.store();
     store.put(&batch(&chunks, 1000), Durability::Memory).unwrap();
-    store.shared.segments.get(1).unwrap().fail();
+    store.table.segments.get(1).unwrap().fail();
     for _ in 0..2 {
         assert!(store.sync().is_err() && store.put(&batch(&chunks, 1000), Durability::Disk).is_err());
     }

@@ -20,7 +20,7 @@ fn scrub(store: &Store) -> u64 {
 
 /// All chunks of versions that are wholly older.
 fn old(store: &Store, before: SystemTime) -> Vec<HeldChunk> {
-    let mut all: Vec<_> = store.parts().flat_map(|part| store.old_chunks(part, before).unwrap()).collect();
+    let mut all: Vec<_> = store.version_shares().flat_map(|part| store.old_chunks(part, before).unwrap()).collect();
     all.sort_by_key(|chunk| chunk.id);
     all
 }
@@ -65,7 +65,7 @@ fn damage_in_any_byte_under_a_running_store_is_found_or_harmless() {
             if hit != 1 {
                 assert_eq!((records.len(), records[0].offset as usize), (1, hit * record_bytes));
             }
-            // As it was: what the store found out is in its list of the dead and in memory.
+            // Unchanged: what the store found out is in its list of the dead and in memory.
             fixture.close();
             std::fs::write(&path, &sound).unwrap();
             std::fs::remove_file(fixture.chunks().join("00000001.dead")).unwrap();

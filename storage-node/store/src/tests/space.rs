@@ -99,7 +99,7 @@ fn half_dead_segments_are_rewritten_when_the_disk_is_half_full() {
     assert_eq!(present(fixture.reopen(), &kept), vec![true; kept.len()]);
 }
 
-/// Compaction's own segment dies as any other, and is not given up by a lane.
+/// Compaction's own segment dies as any other, and is not given up by a segment writer.
 #[test]
 fn what_dies_after_it_was_moved_is_freed_too() {
     let fixture = Fixture::new(StoreOptions { compact_quiet: Duration::ZERO, ..plain_options() });
@@ -114,7 +114,7 @@ fn what_dies_after_it_was_moved_is_freed_too() {
     assert!(on_disk(&fixture) < 500_000, "{} bytes", on_disk(&fixture));
 }
 
-/// A step is a piece, so that whoever calls keeps to a rate; what comes between two steps is not lost.
+/// A step is a piece, so that the caller can keep to a rate; what happens between two steps is not lost.
 #[test]
 fn a_large_segment_moves_in_pieces_while_others_write_and_delete() {
     let mut fixture = Fixture::plain();

@@ -15,10 +15,10 @@ fn filled() -> Fixture {
 }
 
 /// Entries looked at while `walk` runs.
-fn looked_at(store: &Store, walk: impl FnOnce()) -> u64 {
-    let before = store.shared.catalog.looked_at();
+fn examined(store: &Store, walk: impl FnOnce()) -> u64 {
+    let before = store.catalog.examined();
     walk();
-    store.shared.catalog.looked_at() - before
+    store.catalog.examined() - before
 }
 
 /// Every page used to look at the whole index: here 120 pages at 6,000 entries.
@@ -27,9 +27,9 @@ fn a_walk_looks_at_each_chunk_about_twice() {
     let mut fixture = filled();
     for _ in 0..2 {
         let store = fixture.store();
-        let looked = looked_at(store, || assert_eq!(list_all(store, whole(), 50).len(), CHUNKS as usize));
+        let looked = examined(store, || assert_eq!(list_all(store, whole(), 50).len(), CHUNKS as usize));
         assert!(looked <= u64::from(2 * CHUNKS + 120), "{looked}");
-        let one = looked_at(store, || drop(store.list(whole(), 0, 50).unwrap()));
+        let one = examined(store, || drop(store.list(whole(), 0, 50).unwrap()));
         assert!(one <= 700, "{one} for a page of 50: its segment, and the page");
         fixture.reopen();
     }
@@ -40,7 +40,7 @@ fn a_step_of_the_scrub_looks_at_what_it_reads() {
     let fixture = filled();
     let store = fixture.store();
     let (mut token, mut chunks) = (Some(0), 0);
-    let looked = looked_at(store, || {
+    let looked = examined(store, || {
         while let Some(from) = token {
             let step = store.scrub_step(from, 5000).unwrap();
             (token, chunks) = (step.next, chunks + step.chunks);
@@ -56,7 +56,7 @@ fn few_chunks_are_found_by_their_keys() {
     let store = fixture.store();
     let wanted = chunk("w", 77, 1);
     let only = RingArc::new(wanted.key().advance(u32::MAX), wanted.key());
-    let looked = looked_at(store, || assert_eq!(list_all(store, only, 50), [wanted]));
+    let looked = examined(store, || assert_eq!(list_all(store, only, 50), [wanted]));
     assert!(looked <= 30, "{looked}");
 }
 

@@ -1,4 +1,4 @@
-//! Which segment is worth rewriting, and how fast: decided from the accounts of the segments and of the disk alone.
+//! Which segment is worth rewriting, and how fast: decided from the usage of the segments and of the disk alone.
 //!
 //! Rewriting a segment of which the part d is dead copies (1 - d) / d bytes for each byte that it frees. So how dead one
 //! has to be falls as the disk fills, as space gets dearer than writing, and never below a tenth:
@@ -10,10 +10,10 @@
 //! | 70 % | 17 % | 4.9 |
 //! | from 80 % | 10 % | 9 |
 //!
-//! That is the bound of write amplification under steady overwriting, and it is not reached: the segment with the
+//! The last column bounds the write amplification under steady overwriting, and it is not reached: the segment with the
 //! largest dead part goes first, and that is above the mean. A segment in which nothing has died for a minute will not
 //! become much deader by itself; it goes from an eighth dead on, slowly, whatever the disk says, so an idle store shrinks
-//! to little more than what lives. Whoever overwrites at random keeps most segments from being that quiet, and where not,
+//! to little more than what lives. Random overwriting keeps most segments from being that quiet, and where it does not,
 //! 7 bytes are copied for each one freed. Copying is bounded by a rate besides.
 //!
 //! A segment that is being filled can be neither rewritten nor removed; one that is worth it and has enough dead bytes is
@@ -26,6 +26,8 @@
 #![deny(clippy::disallowed_methods)]
 
 use std::time::Duration;
+
+use crate::{segment::SegmentUsage, writing::space::DiskUsage};
 
 /// The disk counts as empty up to here, and as full from there; percent used.
 const EASY_PERCENT: u64 = 20;
@@ -48,28 +50,7 @@ const PRESSED_BYTES_PER_SECOND: u64 = 64 << 20;
 const QUIET_BYTES_PER_SECOND: u64 = 8 << 20;
 
 #[derive(Clone, Copy, Debug)]
-pub struct Account {
-    pub number: u32,
-    pub sealed: bool,
-    /// The disk refused to keep what was written.
-    pub failed: bool,
-    /// Has records that could not be read, for which it is kept.
-    pub unreadable: bool,
-    pub written_bytes: u64,
-    pub live_bytes: u64,
-    /// Since something in it died last, or it was opened.
-    pub quiet_for: Duration,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Disk {
-    pub used_percent: u64,
-    /// What may be written, the reserve included.
-    pub free_bytes: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct CompactionLimits {
     /// How dead a segment has to be while there is space enough.
     pub dead_percent: u64,
     pub segment_bytes: u64,
@@ -79,7 +60,7 @@ pub struct Limits {
 
 /// Why a segment is rewritten, the weakest reason first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
+pub enum CompactionReason {
     Small,
     Quiet,
     /// Its space is worth more than the copying.
@@ -88,7 +69,7 @@ pub enum Why {
     Failed,
 }
 
-impl Why {
+impl CompactionReason {
     /// How long to wait after `bytes` were copied in `took`.
     pub fn pause(self, bytes: u64, took: Duration) -> Duration {
         let rate = match self {
@@ -100,42 +81,42 @@ impl Why {
 }
 
 /// The sealed segment to rewrite, if there is one and room for it: for the strongest reason, then the deadest.
-pub fn choose(accounts: &[Account], disk: Disk, limits: Limits) -> Option<(u32, Why)> {
-    let fits = |account: &&Account| account.live_bytes.saturating_add(MARGIN_BYTES) <= disk.free_bytes;
-    let sealed = || accounts.iter().filter(|account| account.sealed && gains(account)).filter(fits);
-    let dead = sealed().filter_map(|account| Some((worth(account, disk, limits)?, dead_percent(account), account)));
-    if let Some((why, _, account)) = dead.max_by_key(|(why, percent, _)| (*why, *percent)) {
-        return Some((account.number, why));
+pub fn choose(usages: &[SegmentUsage], disk: DiskUsage, limits: CompactionLimits) -> Option<(u32, CompactionReason)> {
+    let fits = |usage: &&SegmentUsage| usage.live_bytes.saturating_add(MARGIN_BYTES) <= disk.free_bytes;
+    let sealed = || usages.iter().filter(|usage| usage.sealed && gains(usage)).filter(fits);
+    let dead = sealed().filter_map(|usage| Some((worth(usage, disk, limits)?, dead_percent(usage), usage)));
+    if let Some((reason, _, usage)) = dead.max_by_key(|(reason, percent, _)| (*reason, *percent)) {
+        return Some((usage.number, reason));
     }
-    let small = |account: &&Account| account.written_bytes < limits.segment_bytes / SMALL_PART;
+    let small = |usage: &&SegmentUsage| usage.written_bytes < limits.segment_bytes / SMALL_PART;
     let many = sealed().filter(small).count() >= SMALL_SEGMENTS;
-    sealed().find(small).filter(|_| many).map(|account| (account.number, Why::Small))
+    sealed().find(small).filter(|_| many).map(|usage| (usage.number, CompactionReason::Small))
 }
 
 /// Whether a segment that is being filled should be no more.
-pub fn worth_sealing(account: &Account, disk: Disk, limits: Limits) -> bool {
-    let dead_bytes = account.written_bytes.saturating_sub(account.live_bytes);
-    account.failed || (dead_bytes >= WORTH_SEALING_BYTES && worth(account, disk, limits).is_some())
+pub fn worth_sealing(usage: &SegmentUsage, disk: DiskUsage, limits: CompactionLimits) -> bool {
+    let dead_bytes = usage.written_bytes.saturating_sub(usage.live_bytes);
+    usage.failed || (dead_bytes >= WORTH_SEALING_BYTES && worth(usage, disk, limits).is_some())
 }
 
 /// Whether a rewrite brings anything: space, or what lives to where it is safe.
-fn gains(account: &Account) -> bool {
-    !account.unreadable || (account.failed && account.live_bytes > 0)
+fn gains(usage: &SegmentUsage) -> bool {
+    !usage.unreadable || (usage.failed && usage.live_bytes > 0)
 }
 
-fn worth(account: &Account, disk: Disk, limits: Limits) -> Option<Why> {
-    if account.failed {
-        return Some(Why::Failed);
+fn worth(usage: &SegmentUsage, disk: DiskUsage, limits: CompactionLimits) -> Option<CompactionReason> {
+    if usage.failed {
+        return Some(CompactionReason::Failed);
     }
-    let dead = dead_percent(account);
+    let dead = dead_percent(usage);
     if dead > needed_percent(disk.used_percent, limits.dead_percent) {
-        return Some(Why::Dead);
+        return Some(CompactionReason::Dead);
     }
-    (dead >= QUIET_DEAD_PERCENT && account.quiet_for >= limits.quiet).then_some(Why::Quiet)
+    (dead >= QUIET_DEAD_PERCENT && usage.quiet_for >= limits.quiet).then_some(CompactionReason::Quiet)
 }
 
-fn dead_percent(account: &Account) -> u64 {
-    account.written_bytes.saturating_sub(account.live_bytes) * 100 / account.written_bytes.max(1)
+fn dead_percent(usage: &SegmentUsage) -> u64 {
+    usage.written_bytes.saturating_sub(usage.live_bytes) * 100 / usage.written_bytes.max(1)
 }
 
 /// Straight from `at_ease` on an empty disk to the tenth on a full one.
@@ -149,18 +130,19 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const LIMITS: Limits = Limits { dead_percent: 50, segment_bytes: 128 * MIB, quiet: Duration::from_secs(60) };
+    const LIMITS: CompactionLimits =
+        CompactionLimits { dead_percent: 50, segment_bytes: 128 * MIB, quiet: Duration::from_secs(60) };
     const BUSY: Duration = Duration::from_secs(1);
     const QUIET: Duration = Duration::from_secs(60);
 
     /// A full segment with this many of 128 MiB alive.
-    fn segment(number: u32, live_mib: u64, quiet_for: Duration) -> Account {
+    fn segment(number: u32, live_mib: u64, quiet_for: Duration) -> SegmentUsage {
         let (written_bytes, live_bytes) = (128 * MIB, live_mib * MIB);
-        Account { number, sealed: true, failed: false, unreadable: false, written_bytes, live_bytes, quiet_for }
+        SegmentUsage { number, sealed: true, failed: false, unreadable: false, written_bytes, live_bytes, quiet_for }
     }
 
-    fn disk(used_percent: u64) -> Disk {
-        Disk { used_percent, free_bytes: 1000 * MIB }
+    fn disk(used_percent: u64) -> DiskUsage {
+        DiskUsage { used_percent, free_bytes: 1000 * MIB }
     }
 
     #[test]
@@ -171,40 +153,40 @@ mod tests {
         assert_eq!(needed_percent(100, 5), 5, "a setting below the tenth stays");
         let third_dead = [segment(1, 85, BUSY)];
         assert_eq!(choose(&third_dead, disk(20), LIMITS), None);
-        assert_eq!(choose(&third_dead, disk(50), LIMITS), Some((1, Why::Dead)));
+        assert_eq!(choose(&third_dead, disk(50), LIMITS), Some((1, CompactionReason::Dead)));
     }
 
     /// What was found when a ring grew: three segments half dead, none more than half, on a disk half full.
     #[test]
     fn a_half_full_disk_of_half_dead_segments_is_relieved() {
-        let accounts = [segment(1, 64, BUSY), segment(2, 65, BUSY), segment(3, 63, BUSY)];
-        assert_eq!(choose(&accounts, disk(50), LIMITS), Some((3, Why::Dead)), "the deadest first");
-        assert_eq!(choose(&accounts[..2], disk(50), LIMITS), Some((1, Why::Dead)));
-        assert_eq!(choose(&accounts[..2], disk(0), LIMITS), None, "no hurry with an empty disk");
+        let usages = [segment(1, 64, BUSY), segment(2, 65, BUSY), segment(3, 63, BUSY)];
+        assert_eq!(choose(&usages, disk(50), LIMITS), Some((3, CompactionReason::Dead)), "the deadest first");
+        assert_eq!(choose(&usages[..2], disk(50), LIMITS), Some((1, CompactionReason::Dead)));
+        assert_eq!(choose(&usages[..2], disk(0), LIMITS), None, "no hurry with an empty disk");
     }
 
     #[test]
     fn a_quiet_store_shrinks_whatever_the_disk_says_and_then_rests() {
-        assert_eq!(choose(&[segment(1, 112, QUIET)], disk(1), LIMITS), Some((1, Why::Quiet)));
+        assert_eq!(choose(&[segment(1, 112, QUIET)], disk(1), LIMITS), Some((1, CompactionReason::Quiet)));
         assert_eq!(choose(&[segment(1, 112, BUSY)], disk(1), LIMITS), None, "it may become deader by itself");
         assert_eq!(choose(&[segment(1, 114, QUIET)], disk(1), LIMITS), None);
         let both = [segment(1, 60, QUIET), segment(2, 80, QUIET), segment(3, 20, BUSY)];
-        assert_eq!(choose(&both[..2], disk(1), LIMITS), Some((1, Why::Dead)), "the stronger reason first");
-        assert_eq!(choose(&both, disk(1), LIMITS), Some((3, Why::Dead)));
+        assert_eq!(choose(&both[..2], disk(1), LIMITS), Some((1, CompactionReason::Dead)), "the stronger reason first");
+        assert_eq!(choose(&both, disk(1), LIMITS), Some((3, CompactionReason::Dead)));
     }
 
     #[test]
     fn nothing_is_rewritten_without_room_for_it() {
-        let accounts = [segment(1, 30, BUSY), segment(2, 60, BUSY), segment(3, 10, BUSY)];
-        let free = |mib| Disk { used_percent: 99, free_bytes: mib * MIB };
-        assert_eq!(choose(&accounts[..2], free(31), LIMITS), Some((1, Why::Dead)));
-        assert_eq!(choose(&accounts[..2], free(30), LIMITS), None);
-        assert_eq!(choose(&accounts, free(12), LIMITS), Some((3, Why::Dead)), "the one that fits");
+        let usages = [segment(1, 30, BUSY), segment(2, 60, BUSY), segment(3, 10, BUSY)];
+        let free = |mib| DiskUsage { used_percent: 99, free_bytes: mib * MIB };
+        assert_eq!(choose(&usages[..2], free(31), LIMITS), Some((1, CompactionReason::Dead)));
+        assert_eq!(choose(&usages[..2], free(30), LIMITS), None);
+        assert_eq!(choose(&usages, free(12), LIMITS), Some((3, CompactionReason::Dead)), "the one that fits");
     }
 
     #[test]
     fn a_segment_that_is_being_filled_is_sealed_when_enough_is_dead() {
-        let filling = |written, live, quiet_for| Account {
+        let filling = |written, live, quiet_for| SegmentUsage {
             sealed: false,
             written_bytes: written * MIB,
             ..segment(1, live, quiet_for)
@@ -213,36 +195,40 @@ mod tests {
         assert!(!worth_sealing(&filling(100, 60, BUSY), disk(10), LIMITS));
         assert!(worth_sealing(&filling(100, 60, BUSY), disk(60), LIMITS));
         assert!(worth_sealing(&filling(100, 80, QUIET), disk(10), LIMITS));
-        let few = Account { written_bytes: 1000, live_bytes: 0, ..filling(0, 0, QUIET) };
+        let few = SegmentUsage { written_bytes: 1000, live_bytes: 0, ..filling(0, 0, QUIET) };
         assert!(!worth_sealing(&few, disk(99), LIMITS));
         assert_eq!(choose(&[filling(100, 0, QUIET)], disk(99), LIMITS), None, "not before it is sealed");
     }
 
     #[test]
     fn what_could_not_be_synced_goes_first() {
-        let (dead, failed) = (segment(1, 10, BUSY), Account { failed: true, ..segment(2, 128, BUSY) });
-        assert_eq!(choose(&[dead, failed], disk(99), LIMITS), Some((2, Why::Failed)));
-        let filling = Account { sealed: false, ..failed };
+        let (dead, failed) = (segment(1, 10, BUSY), SegmentUsage { failed: true, ..segment(2, 128, BUSY) });
+        assert_eq!(choose(&[dead, failed], disk(99), LIMITS), Some((2, CompactionReason::Failed)));
+        let filling = SegmentUsage { sealed: false, ..failed };
         assert_eq!(choose(&[filling], disk(99), LIMITS), None, "not before it is sealed");
         assert!(worth_sealing(&filling, disk(1), LIMITS));
     }
 
     #[test]
     fn what_is_kept_anyway_is_rewritten_only_to_save_what_lives() {
-        let unreadable = Account { unreadable: true, ..segment(1, 10, QUIET) };
+        let unreadable = SegmentUsage { unreadable: true, ..segment(1, 10, QUIET) };
         assert_eq!(choose(&[unreadable], disk(99), LIMITS), None);
-        assert_eq!(choose(&[unreadable, segment(2, 80, QUIET)], disk(1), LIMITS), Some((2, Why::Quiet)));
-        let failed = Account { failed: true, ..unreadable };
-        assert_eq!(choose(&[failed], disk(1), LIMITS), Some((1, Why::Failed)));
-        assert_eq!(choose(&[Account { live_bytes: 0, ..failed }], disk(1), LIMITS), None, "all that lived has moved");
+        assert_eq!(choose(&[unreadable, segment(2, 80, QUIET)], disk(1), LIMITS), Some((2, CompactionReason::Quiet)));
+        let failed = SegmentUsage { failed: true, ..unreadable };
+        assert_eq!(choose(&[failed], disk(1), LIMITS), Some((1, CompactionReason::Failed)));
+        assert_eq!(
+            choose(&[SegmentUsage { live_bytes: 0, ..failed }], disk(1), LIMITS),
+            None,
+            "all that lived has moved"
+        );
     }
 
     #[test]
     fn small_segments_are_put_together_when_they_are_many() {
-        let small = |number| Account { written_bytes: MIB, live_bytes: MIB, ..segment(number, 0, BUSY) };
-        let accounts: Vec<Account> = (1..=8).map(small).collect();
-        assert_eq!(choose(&accounts[..7], disk(1), LIMITS), None);
-        assert_eq!(choose(&accounts, disk(1), LIMITS), Some((1, Why::Small)));
+        let small = |number| SegmentUsage { written_bytes: MIB, live_bytes: MIB, ..segment(number, 0, BUSY) };
+        let usages: Vec<SegmentUsage> = (1..=8).map(small).collect();
+        assert_eq!(choose(&usages[..7], disk(1), LIMITS), None);
+        assert_eq!(choose(&usages, disk(1), LIMITS), Some((1, CompactionReason::Small)));
     }
 
     /// Overwrites random ones of 3,000 pages on a disk of `capacity` pages: pages copied for each one written, and the
@@ -272,14 +258,14 @@ mod tests {
             add(&mut segments);
             let used = segments.iter().map(|(written, _)| written).sum::<u64>();
             most = most.max(used);
-            let account = |(number, (written, live)): (u32, &(u64, u64))| Account {
+            let usage = |(number, (written, live)): (u32, &(u64, u64))| SegmentUsage {
                 sealed: *written == 100,
                 written_bytes: written * MIB,
                 ..segment(number, *live, BUSY)
             };
-            let accounts: Vec<Account> = (0..).zip(&segments).map(account).collect();
-            let disk = Disk { used_percent: used * 100 / capacity, free_bytes: u64::MAX };
-            if let Some((number, _)) = choose(&accounts, disk, LIMITS) {
+            let usages: Vec<SegmentUsage> = (0..).zip(&segments).map(usage).collect();
+            let disk = DiskUsage { used_percent: used * 100 / capacity, free_bytes: u64::MAX };
+            if let Some((number, _)) = choose(&usages, disk, LIMITS) {
                 let (_, live) = segments.remove(number as usize);
                 (0..live).for_each(|_| add(&mut segments));
                 copied += live;

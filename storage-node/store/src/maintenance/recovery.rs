@@ -5,7 +5,7 @@
 //! is written to again: a list of dead records may be on the disk without the records it speaks of, and an offset in it
 //! must never come to mean another record.
 //!
-//! The same chunk may be found twice, when compaction was interrupted. The later copy is kept and the other listed as
+//! A chunk may be found twice, when compaction was interrupted. The later copy is kept and the other listed as
 //! dead; a doubtful one (see `scan`) gives way to any other.
 
 use std::{
@@ -16,35 +16,38 @@ use std::{
 
 use hashbrown::HashMap;
 
-use super::{
-    Shared, StoreError,
-    dead::DeadList,
-    hint,
-    index::Entry,
-    scan::{Found, scan},
-    segment::{Segment, SegmentFiles, remove_if_there},
+use crate::{
+    error::StoreError,
+    index::IndexEntry,
+    records::RecordTable,
+    segment::{
+        Segment, SegmentFiles,
+        dead_list::DeadList,
+        hint, remove_if_there,
+        scan::{ScannedRecord, scan},
+    },
 };
 
-pub fn recover(shared: &Shared) -> Result<(), StoreError> {
-    let numbers = tidy(&shared.segments.folder)?;
+pub fn recover(table: &RecordTable) -> Result<(), StoreError> {
+    let numbers = tidy(&table.segments.folder)?;
     let mut doubtful = Vec::new();
     let mut twice: HashMap<u32, Vec<u32>> = HashMap::new();
     for number in numbers {
-        for found in open_segment(shared, number)? {
+        for found in open_segment(table, number)? {
             match found.doubtful {
                 true => doubtful.push(found.entry),
-                false => enter(shared, found.entry, &mut twice),
+                false => enter(table, found.entry, &mut twice),
             }
         }
     }
     for entry in doubtful {
-        enter_doubtful(shared, entry, &mut twice);
+        enter_doubtful(table, entry, &mut twice);
     }
-    for segment in shared.segments.all() {
+    for segment in table.segments.all() {
         if let Some(offsets) = twice.get(&segment.number) {
             segment.mark_dead(offsets);
         }
-        shared.segments.drop_if_dead(&segment);
+        table.segments.drop_if_dead(&segment);
     }
     Ok(())
 }
@@ -70,27 +73,27 @@ fn tidy(folder: &Path) -> Result<Vec<u32>, StoreError> {
 }
 
 /// Takes a segment in and gives back the records in it that are not dead.
-fn open_segment(shared: &Shared, number: u32) -> Result<Vec<Found>, StoreError> {
-    let files = SegmentFiles::new(&shared.segments.folder, number);
+fn open_segment(table: &RecordTable, number: u32) -> Result<Vec<ScannedRecord>, StoreError> {
+    let files = SegmentFiles::new(&table.segments.folder, number);
     let (dead, dead_offsets) =
         DeadList::load(files.dead.clone(), number).map_err(|source| StoreError::io("read", &files.dead, source))?;
     let bytes = fs::metadata(&files.records).map_err(|source| StoreError::io("look at", &files.records, source))?.len();
     let (mut found, bytes) = match hint::read(&files.hint, number, bytes) {
-        Some(entries) => (entries.into_iter().map(|entry| Found { entry, doubtful: false }).collect(), bytes),
-        None => read_through(shared, number, &files, bytes)?,
+        Some(entries) => (entries.into_iter().map(|entry| ScannedRecord { entry, doubtful: false }).collect(), bytes),
+        None => read_through(table, number, &files, bytes)?,
     };
-    shared.segments.adopt(Segment::found(number, files, bytes, dead));
-    found.retain(|found| !dead_offsets.contains(&found.entry.place.offset));
+    table.segments.adopt(Segment::found(number, files, bytes, dead));
+    found.retain(|found| !dead_offsets.contains(&found.entry.location.offset));
     Ok(found)
 }
 
 /// For a segment without a hint: finds its records, cuts the torn tail, and writes the hint.
 fn read_through(
-    shared: &Shared,
+    table: &RecordTable,
     number: u32,
     files: &SegmentFiles,
     bytes: u64,
-) -> Result<(Vec<Found>, u64), StoreError> {
+) -> Result<(Vec<ScannedRecord>, u64), StoreError> {
     let failed = |step, source| StoreError::io(step, &files.records, source);
     let file = OpenOptions::new().read(true).write(true).open(&files.records);
     let file = file.map_err(|source| failed("open segment", source))?;
@@ -100,13 +103,13 @@ fn read_through(
         file.set_len(scan.sound_bytes).map_err(|source| failed("cut the torn tail of", source))?;
     }
     if scan.damaged > 0 {
-        tracing::warn!(path = %files.records.display(), places = scan.damaged, "damage in a segment; its other records are kept");
-        shared.damage.add_unnamed(scan.damaged);
+        tracing::warn!(path = %files.records.display(), locations = scan.damaged, "damage in a segment; its other records are kept");
+        table.damage.add_unnamed(scan.damaged);
     }
     file.sync_all().map_err(|source| failed("sync segment", source))?;
     // A hint does not say what is doubtful, so a damaged segment is read again each time until compaction has it.
     if scan.damaged == 0 {
-        let entries: Vec<Entry> = scan.found.iter().map(|found| found.entry).collect();
+        let entries: Vec<IndexEntry> = scan.found.iter().map(|found| found.entry).collect();
         if let Err(error) = hint::write(&files.hint, number, scan.sound_bytes, &entries) {
             tracing::warn!(path = %files.hint.display(), %error, "no hint written; the next start reads the segment again");
         }
@@ -115,22 +118,22 @@ fn read_through(
 }
 
 /// Segments come in ascending order, so what comes later lies later.
-fn enter(shared: &Shared, entry: Entry, twice: &mut HashMap<u32, Vec<u32>>) {
-    if let Err(earlier) = shared.index.insert(&entry) {
-        shared.index.relocate(&Entry { place: earlier, ..entry }, entry.place);
-        segment(shared, earlier.segment).discount_live(&earlier);
+fn enter(table: &RecordTable, entry: IndexEntry, twice: &mut HashMap<u32, Vec<u32>>) {
+    if let Err(earlier) = table.index.insert(&entry) {
+        table.index.relocate(&IndexEntry { location: earlier, ..entry }, entry.location);
+        segment(table, earlier.segment).discount_live(&earlier);
         twice.entry(earlier.segment).or_default().push(earlier.offset);
     }
-    segment(shared, entry.place.segment).count_live(&entry.place);
+    segment(table, entry.location.segment).count_live(&entry.location);
 }
 
-fn enter_doubtful(shared: &Shared, entry: Entry, twice: &mut HashMap<u32, Vec<u32>>) {
-    match shared.index.insert(&entry) {
-        Ok(()) => segment(shared, entry.place.segment).count_live(&entry.place),
-        Err(_) => twice.entry(entry.place.segment).or_default().push(entry.place.offset),
+fn enter_doubtful(table: &RecordTable, entry: IndexEntry, twice: &mut HashMap<u32, Vec<u32>>) {
+    match table.index.insert(&entry) {
+        Ok(()) => segment(table, entry.location.segment).count_live(&entry.location),
+        Err(_) => twice.entry(entry.location.segment).or_default().push(entry.location.offset),
     }
 }
 
-fn segment(shared: &Shared, number: u32) -> Arc<Segment> {
-    shared.segments.get(number).expect("every entry comes from a segment taken in before it")
+fn segment(table: &RecordTable, number: u32) -> Arc<Segment> {
+    table.segments.get(number).expect("every entry comes from a segment taken in before it")
 }

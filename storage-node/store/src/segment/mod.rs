@@ -1,9 +1,15 @@
 //! One segment: its files, how much of it lives, and how far it is on the disk.
 //!
 //! `NNNNNNNN.seg` holds records one after the other and only ever grows; `NNNNNNNN.idx` (see `hint`) and
-//! `NNNNNNNN.dead` (see `dead`) lie beside it. Who may write where is the lanes' affair, which record is where the
-//! index's. Durable writers share one fdatasync: whoever comes while one is running waits for the next, which then
-//! covers all who came meanwhile.
+//! `NNNNNNNN.dead` (see `dead_list`) lie beside it; `scan` finds the records where there is no hint, `set` has all the
+//! segments. Which segment is written to is left to the segment writers, which record is where to the index. Durable
+//! writers share one fdatasync: a caller that arrives while one is running waits for the next, which covers all that
+//! arrived meanwhile.
+
+pub mod dead_list;
+pub mod hint;
+pub mod scan;
+pub mod set;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,12 +27,10 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{
-    StoreError,
-    dead::DeadList,
-    hint,
-    index::{Entry, Place},
-    relief::Account,
+use self::dead_list::DeadList;
+use crate::{
+    error::StoreError,
+    index::{IndexEntry, RecordLocation},
 };
 
 pub struct Segment {
@@ -39,18 +43,33 @@ pub struct Segment {
     /// Records that the disk did not give. They are not among the living, and may be again after the next open.
     unreadable: AtomicU64,
     sealed: AtomicBool,
-    progress: Mutex<Progress>,
+    progress: Mutex<SyncState>,
     progressed: Condvar,
     dead: Mutex<DeadList>,
-    /// What was added, in order, until a hint says it.
-    noted: Mutex<Option<Vec<Entry>>>,
+    /// What was added, in order, until the hint is written.
+    noted: Mutex<Option<Vec<IndexEntry>>>,
     opened: Instant,
     /// When something in it died last, in milliseconds since `opened`.
     died_ms: AtomicU64,
 }
 
+/// What compaction decides by.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentUsage {
+    pub number: u32,
+    pub sealed: bool,
+    /// The disk refused to keep what was written.
+    pub failed: bool,
+    /// Has records that could not be read, for which it is kept.
+    pub unreadable: bool,
+    pub written_bytes: u64,
+    pub live_bytes: u64,
+    /// The time since something in it died last, or it was opened.
+    pub quiet_for: Duration,
+}
+
 /// How far the segment is on the disk.
-struct Progress {
+struct SyncState {
     synced_bytes: u64,
     running: bool,
     /// The kernel may drop what it failed to write, so a failed sync is never tried again.
@@ -80,7 +99,7 @@ impl SegmentFiles {
 }
 
 impl Segment {
-    /// A new, empty one. The caller syncs the folder before it acknowledges anything written here.
+    /// Makes a new, empty segment. The caller syncs the folder before it acknowledges anything written here.
     pub fn create(folder: &Path, number: u32) -> Result<Self, StoreError> {
         let files = SegmentFiles::new(folder, number);
         let file = OpenOptions::new().create_new(true).read(true).write(true).open(&files.records);
@@ -92,7 +111,7 @@ impl Segment {
         Ok(this)
     }
 
-    /// One found on disk: complete, on the disk as it is, and never written again.
+    /// A segment found on disk: complete, on the disk as it is, and never written again.
     pub fn found(number: u32, files: SegmentFiles, bytes: u64, dead: DeadList) -> Self {
         Self::new(number, files, bytes, dead, true)
     }
@@ -107,7 +126,7 @@ impl Segment {
             live_chunks: AtomicU64::new(0),
             unreadable: AtomicU64::new(0),
             sealed: AtomicBool::new(sealed),
-            progress: Mutex::new(Progress { synced_bytes: bytes, running: false, failed: None }),
+            progress: Mutex::new(SyncState { synced_bytes: bytes, running: false, failed: None }),
             progressed: Condvar::new(),
             dead: Mutex::new(dead),
             noted: Mutex::new(None),
@@ -158,9 +177,9 @@ impl Segment {
         self.live_chunks.load(Acquire)
     }
 
-    pub fn account(&self) -> Account {
+    pub fn usage(&self) -> SegmentUsage {
         let died = Duration::from_millis(self.died_ms.load(Relaxed));
-        Account {
+        SegmentUsage {
             number: self.number,
             sealed: self.is_sealed(),
             failed: self.has_failed(),
@@ -172,21 +191,21 @@ impl Segment {
     }
 
     /// These were added, after all that were noted before.
-    pub fn note(&self, entries: &[Entry]) {
+    pub fn note(&self, entries: &[IndexEntry]) {
         if let Some(noted) = &mut *self.noted.lock() {
             noted.extend_from_slice(entries);
         }
     }
 
-    /// At most `limit` of what was added at `offset` or behind it; `None` once the hint says it.
-    pub fn noted_from(&self, offset: u32, limit: usize) -> Option<Vec<Entry>> {
+    /// At most `limit` of what was added at `offset` or behind it; `None` once the hint is written.
+    pub fn noted_from(&self, offset: u32, limit: usize) -> Option<Vec<IndexEntry>> {
         let noted = self.noted.lock();
         let noted = noted.as_ref()?;
-        let first = noted.partition_point(|entry| entry.place.offset < offset);
+        let first = noted.partition_point(|entry| entry.location.offset < offset);
         Some(noted[first..].iter().take(limit).copied().collect())
     }
 
-    /// Of a segment that ends at `end` and grows no more. Where it cannot be written the notes stay.
+    /// Writes the hint of a segment that ends at `end` and grows no more. If that fails, the notes stay.
     pub fn write_hint(&self, end: u64) -> Result<(), StoreError> {
         let mut noted = self.noted.lock();
         if let Some(entries) = &*noted {
@@ -206,26 +225,26 @@ impl Segment {
         self.sealed.store(true, Release);
     }
 
-    /// The lane has written up to `end`.
+    /// The segment writer has written up to `end`.
     pub fn set_written(&self, end: u64) {
         self.written_bytes.store(end, Release);
     }
 
-    pub fn count_live(&self, place: &Place) {
-        self.live_bytes.fetch_add(u64::from(place.bytes), AcqRel);
+    pub fn count_live(&self, location: &RecordLocation) {
+        self.live_bytes.fetch_add(u64::from(location.bytes), AcqRel);
         self.live_chunks.fetch_add(1, AcqRel);
     }
 
-    pub fn discount_live(&self, place: &Place) {
-        self.live_bytes.fetch_sub(u64::from(place.bytes), AcqRel);
+    pub fn discount_live(&self, location: &RecordLocation) {
+        self.live_bytes.fetch_sub(u64::from(location.bytes), AcqRel);
         self.live_chunks.fetch_sub(1, AcqRel);
     }
 
     /// For a record that could not be read. It is not listed as dead, so as long as this process runs the segment stays.
-    pub fn discount_unreadable(&self, place: &Place) {
-        // In this order: whoever finds nothing alive finds this.
+    pub fn discount_unreadable(&self, location: &RecordLocation) {
+        // In this order: a reader that finds nothing alive finds this count.
         self.unreadable.fetch_add(1, AcqRel);
-        self.discount_live(place);
+        self.discount_live(location);
     }
 
     pub fn has_unreadable(&self) -> bool {
@@ -259,7 +278,7 @@ impl Segment {
         Ok(())
     }
 
-    fn sync_once(&self, progress: &mut MutexGuard<'_, Progress>) {
+    fn sync_once(&self, progress: &mut MutexGuard<'_, SyncState>) {
         let end = self.written_bytes();
         progress.running = true;
         let result = MutexGuard::unlocked(progress, || self.file()?.0.sync_data());

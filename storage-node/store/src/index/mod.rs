@@ -1,4 +1,4 @@
-//! Where each chunk lies: a hash table in memory, rebuilt from the segments at every open.
+//! The location of each chunk: a hash table in memory, rebuilt from the segments at every open.
 //!
 //! It is split by the top bits of the chunk's key. That spreads the locks, lets the tables grow one small piece at a
 //! time, and, because every question about an arc of the ring (digest, list) is one about a range of keys, lets such a
@@ -18,14 +18,14 @@ const SHARD_KEYS: u32 = 1 << (32 - SHARD_BITS);
 
 /// Where a record lies. Ordered as on disk; a record only ever moves to a greater place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct RecordLocation {
     pub segment: u32,
     pub offset: u32,
-    /// Of the whole record, header included.
+    /// Length of the whole record, header included.
     pub bytes: u32,
 }
 
-impl Place {
+impl RecordLocation {
     /// Segment and offset as one number, for paging.
     pub fn position(&self) -> u64 {
         u64::from(self.segment) << 32 | u64::from(self.offset)
@@ -37,35 +37,35 @@ impl Place {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct IndexEntry {
     pub key: RingId,
     pub id: ChunkId,
-    pub place: Place,
+    pub location: RecordLocation,
 }
 
-impl Entry {
+impl IndexEntry {
     pub fn new(header: &RecordHeader, segment: u32, offset: u32) -> Self {
-        let place = Place { segment, offset, bytes: header.record_bytes() as u32 };
-        Self { key: header.key, id: header.id, place }
+        let location = RecordLocation { segment, offset, bytes: header.record_bytes() as u32 };
+        Self { key: header.key, id: header.id, location }
     }
 }
 
 pub struct Index {
-    shards: Box<[RwLock<Shard>]>,
+    shards: Box<[RwLock<IndexShard>]>,
 }
 
 #[derive(Default)]
-struct Shard {
-    places: HashMap<Name, Place>,
+struct IndexShard {
+    locations: HashMap<ChunkKey, RecordLocation>,
     /// Wrapping sum of [`fingerprint`] over all entries.
     sum: u64,
-    /// Of all records.
+    /// Sum over all records.
     bytes: u64,
 }
 
-/// What tells chunks apart here: the id, and the key in the place of NAME.
+/// Identifies a chunk: the id, with the key in place of NAME.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Name {
+struct ChunkKey {
     version: u64,
     index: u32,
     key: u32,
@@ -75,7 +75,7 @@ struct Name {
 #[derive(PartialEq, Eq, Debug)]
 enum Overlap {
     None,
-    Part,
+    Partial,
     Whole,
 }
 
@@ -86,54 +86,54 @@ impl Default for Index {
 }
 
 impl Index {
-    pub fn get(&self, key: RingId, id: ChunkId) -> Option<Place> {
-        self.shard(key).read().places.get(&Name::new(key, id)).copied()
+    pub fn get(&self, key: RingId, id: ChunkId) -> Option<RecordLocation> {
+        self.shard(key).read().locations.get(&ChunkKey::new(key, id)).copied()
     }
 
     /// `Err` with the place of the chunk that is here already; nothing changes then.
-    pub fn insert(&self, entry: &Entry) -> Result<(), Place> {
+    pub fn insert(&self, entry: &IndexEntry) -> Result<(), RecordLocation> {
         let mut shard = self.shard(entry.key).write();
-        match shard.places.entry(Name::new(entry.key, entry.id)) {
+        match shard.locations.entry(ChunkKey::new(entry.key, entry.id)) {
             Slot::Occupied(slot) => Err(*slot.get()),
             Slot::Vacant(slot) => {
-                slot.insert(entry.place);
+                slot.insert(entry.location);
                 shard.sum = shard.sum.wrapping_add(fingerprint(entry.key, entry.id));
-                shard.bytes = shard.bytes.wrapping_add(u64::from(entry.place.bytes));
+                shard.bytes = shard.bytes.wrapping_add(u64::from(entry.location.bytes));
                 Ok(())
             }
         }
     }
 
     /// Points `entry` at `to`; false if it is gone or lies elsewhere by now.
-    pub fn relocate(&self, entry: &Entry, to: Place) -> bool {
+    pub fn relocate(&self, entry: &IndexEntry, to: RecordLocation) -> bool {
         let mut shard = self.shard(entry.key).write();
-        match shard.places.get_mut(&Name::new(entry.key, entry.id)) {
-            Some(place) if *place == entry.place => *place = to,
+        match shard.locations.get_mut(&ChunkKey::new(entry.key, entry.id)) {
+            Some(location) if *location == entry.location => *location = to,
             _ => return false,
         }
-        let grown = u64::from(to.bytes).wrapping_sub(u64::from(entry.place.bytes));
+        let grown = u64::from(to.bytes).wrapping_sub(u64::from(entry.location.bytes));
         shard.bytes = shard.bytes.wrapping_add(grown);
         true
     }
 
-    pub fn remove(&self, key: RingId, id: ChunkId) -> Option<Place> {
+    pub fn remove(&self, key: RingId, id: ChunkId) -> Option<RecordLocation> {
         let mut shard = self.shard(key).write();
-        let place = shard.places.remove(&Name::new(key, id))?;
+        let location = shard.locations.remove(&ChunkKey::new(key, id))?;
         shard.sum = shard.sum.wrapping_sub(fingerprint(key, id));
-        shard.bytes = shard.bytes.wrapping_sub(u64::from(place.bytes));
-        Some(place)
+        shard.bytes = shard.bytes.wrapping_sub(u64::from(location.bytes));
+        Some(location)
     }
 
     /// Removes exactly this copy; false if it is gone or lies elsewhere by now.
-    pub fn remove_at(&self, entry: &Entry) -> bool {
+    pub fn remove_at(&self, entry: &IndexEntry) -> bool {
         let mut shard = self.shard(entry.key).write();
-        let name = Name::new(entry.key, entry.id);
-        if shard.places.get(&name) != Some(&entry.place) {
+        let name = ChunkKey::new(entry.key, entry.id);
+        if shard.locations.get(&name) != Some(&entry.location) {
             return false;
         }
-        shard.places.remove(&name);
+        shard.locations.remove(&name);
         shard.sum = shard.sum.wrapping_sub(fingerprint(entry.key, entry.id));
-        shard.bytes = shard.bytes.wrapping_sub(u64::from(entry.place.bytes));
+        shard.bytes = shard.bytes.wrapping_sub(u64::from(entry.location.bytes));
         true
     }
 
@@ -145,10 +145,10 @@ impl Index {
                 Overlap::None => {}
                 Overlap::Whole => {
                     let shard = shard.read();
-                    count += shard.places.len() as u64;
+                    count += shard.locations.len() as u64;
                     sum = sum.wrapping_add(shard.sum);
                 }
-                Overlap::Part => shard.read().each_in(arc, |entry| {
+                Overlap::Partial => shard.read().each_in(arc, |entry| {
                     count += 1;
                     sum = sum.wrapping_add(fingerprint(entry.key, entry.id));
                 }),
@@ -157,7 +157,7 @@ impl Index {
         (count, sum)
     }
 
-    /// What the chunks of each arc come to, and how many entries were looked at for it: those of the pieces that an arc
+    /// Count, bytes and digest of the chunks in each arc, and how many entries were examined for it: those of the pieces that an arc
     /// covers in part. The arcs do not overlap.
     pub fn sums(&self, arcs: &[RingArc]) -> (Vec<ArcSum>, u64) {
         let mut sums = vec![ArcSum::default(); arcs.len()];
@@ -167,29 +167,29 @@ impl Index {
                 if last - first == SHARD_KEYS - 1 {
                     self.shards[shard].read().add_to(&mut sums[number]);
                 } else {
-                    parts.push(Part { shard, first, last, number });
+                    parts.push(ShardRange { shard, first, last, number });
                 }
             }
         }
         parts.sort_unstable_by_key(|part| part.first);
         let groups = parts.chunk_by(|a, b| a.shard == b.shard);
-        let looked_at = groups.map(|group| self.shards[group[0].shard].read().add_parts(group, &mut sums)).sum();
-        (sums, looked_at)
+        let examined = groups.map(|group| self.shards[group[0].shard].read().add_parts(group, &mut sums)).sum();
+        (sums, examined)
     }
 
     /// Visits every chunk with its key in `arc`, like [`Index::each_in`], without a look at the other pieces.
-    pub fn each_in_pieces(&self, arc: RingArc, mut visit: impl FnMut(Entry)) {
+    pub fn each_in_pieces(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
         for (number, first, last) in pieces(arc) {
-            for (name, place) in &self.shards[number].read().places {
+            for (name, location) in &self.shards[number].read().locations {
                 if (first..=last).contains(&name.key) {
-                    visit(name.entry(*place));
+                    visit(name.entry(*location));
                 }
             }
         }
     }
 
     /// Visits every chunk with its key in `arc`, in no order. One shard is locked at a time; `visit` must not come back.
-    pub fn each_in(&self, arc: RingArc, mut visit: impl FnMut(Entry)) {
+    pub fn each_in(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
         for (number, shard) in self.shards.iter().enumerate() {
             if overlap(number, arc) != Overlap::None {
                 shard.read().each_in(arc, &mut visit);
@@ -198,58 +198,62 @@ impl Index {
     }
 
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().places.len()).sum()
+        self.shards.iter().map(|shard| shard.read().locations.len()).sum()
     }
 
-    fn shard(&self, key: RingId) -> &RwLock<Shard> {
+    fn shard(&self, key: RingId) -> &RwLock<IndexShard> {
         &self.shards[(key.0 / SHARD_KEYS) as usize]
     }
 }
 
 /// The part of a shard that an arc covers, both ends included, and which arc that is.
-struct Part {
+struct ShardRange {
     shard: usize,
     first: u32,
     last: u32,
     number: usize,
 }
 
-impl Shard {
+impl IndexShard {
     fn add_to(&self, sum: &mut ArcSum) {
-        sum.count += self.places.len() as u64;
+        sum.count += self.locations.len() as u64;
         sum.bytes = sum.bytes.wrapping_add(self.bytes);
         sum.digest = sum.digest.wrapping_add(self.sum);
     }
 
-    /// One pass for all parts of this shard, which are sorted and do not overlap. Says how many entries that were.
-    fn add_parts(&self, parts: &[Part], sums: &mut [ArcSum]) -> u64 {
-        for (name, place) in &self.places {
+    /// One pass for all parts of this shard, which are sorted and do not overlap. Returns how many entries it passed.
+    fn add_parts(&self, parts: &[ShardRange], sums: &mut [ArcSum]) -> u64 {
+        for (name, location) in &self.locations {
             let next = parts.partition_point(|part| part.first <= name.key);
             let Some(part) = parts[..next].last().filter(|part| name.key <= part.last) else { continue };
-            let (sum, entry) = (&mut sums[part.number], name.entry(*place));
+            let (sum, entry) = (&mut sums[part.number], name.entry(*location));
             sum.count += 1;
-            sum.bytes += u64::from(place.bytes);
+            sum.bytes += u64::from(location.bytes);
             sum.digest = sum.digest.wrapping_add(fingerprint(entry.key, entry.id));
         }
-        self.places.len() as u64
+        self.locations.len() as u64
     }
 
-    fn each_in(&self, arc: RingArc, mut visit: impl FnMut(Entry)) {
-        for (name, place) in &self.places {
+    fn each_in(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
+        for (name, location) in &self.locations {
             if arc.contains(RingId(name.key)) {
-                visit(name.entry(*place));
+                visit(name.entry(*location));
             }
         }
     }
 }
 
-impl Name {
+impl ChunkKey {
     fn new(key: RingId, id: ChunkId) -> Self {
         Self { version: id.version.0, index: id.index, key: key.0 }
     }
 
-    fn entry(&self, place: Place) -> Entry {
-        Entry { key: RingId(self.key), id: ChunkId { version: Version(self.version), index: self.index }, place }
+    fn entry(&self, location: RecordLocation) -> IndexEntry {
+        IndexEntry {
+            key: RingId(self.key),
+            id: ChunkId { version: Version(self.version), index: self.index },
+            location,
+        }
     }
 }
 
@@ -277,18 +281,18 @@ fn overlap(shard: usize, arc: RingArc) -> Overlap {
     let (near, far) = (arc.after.steps_to(first), arc.after.steps_to(first.advance(SHARD_KEYS - 1)));
     let arc_keys = arc.after.steps_to(arc.upto);
     match near {
-        _ if near > far => Overlap::Part, // `after` itself is in here
+        _ if near > far => Overlap::Partial, // `after` itself is in here
         _ if near > arc_keys => Overlap::None,
-        0 => Overlap::Part,
+        0 => Overlap::Partial,
         _ if far <= arc_keys => Overlap::Whole,
-        _ => Overlap::Part,
+        _ => Overlap::Partial,
     }
 }
 
 /// Spreads an id over 64 bits, the same on every node.
 fn fingerprint(key: RingId, id: ChunkId) -> u64 {
-    let place = u64::from(id.index) << 32 | u64::from(key.0);
-    mix(mix(id.version.0.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ place)
+    let location = u64::from(id.index) << 32 | u64::from(key.0);
+    mix(mix(id.version.0.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ location)
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): one-to-one, every input bit reaches every output bit.
@@ -302,9 +306,9 @@ fn mix(mut bits: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn entry(key: u32, version: u64) -> Entry {
-        let place = Place { segment: 1, offset: version as u32, bytes: 50 };
-        Entry { key: RingId(key), id: ChunkId { version: Version(version), index: 1 }, place }
+    fn entry(key: u32, version: u64) -> IndexEntry {
+        let location = RecordLocation { segment: 1, offset: version as u32, bytes: 50 };
+        IndexEntry { key: RingId(key), id: ChunkId { version: Version(version), index: 1 }, location }
     }
 
     #[test]
@@ -342,7 +346,7 @@ mod tests {
         let before = index.digest(whole);
         index.insert(&entry(6, 2)).unwrap();
         assert_ne!(index.digest(whole).1, before.1);
-        assert_eq!(index.insert(&entry(6, 2)), Err(entry(6, 2).place));
+        assert_eq!(index.insert(&entry(6, 2)), Err(entry(6, 2).location));
         index.remove(RingId(6), entry(6, 2).id).unwrap();
         assert_eq!(index.digest(whole), before);
     }
@@ -355,12 +359,12 @@ mod tests {
         for number in 0..CHUNKS {
             index.insert(&entry(mix(number) as u32, number)).unwrap();
         }
-        let (whole, looked_at) = index.sums(&[RingArc::new(RingId(77), RingId(77))]);
-        assert_eq!((whole[0].count, whole[0].bytes, looked_at), (CHUNKS, 50 * CHUNKS, 0));
+        let (whole, examined) = index.sums(&[RingArc::new(RingId(77), RingId(77))]);
+        assert_eq!((whole[0].count, whole[0].bytes, examined), (CHUNKS, 50 * CHUNKS, 0));
         let arc = RingArc::new(RingId(0xc000_0123), RingId(0x4000_0456));
-        let (part, looked_at) = index.sums(&[arc]);
+        let (part, examined) = index.sums(&[arc]);
         assert!((400_000..600_000).contains(&part[0].count), "{part:?}");
-        assert!(looked_at < 2 * 400, "{looked_at} entries of two pieces");
+        assert!(examined < 2 * 400, "{examined} entries of two pieces");
         assert_eq!((part[0].count, part[0].digest), index.digest(arc));
     }
 
@@ -368,10 +372,10 @@ mod tests {
     fn a_copy_is_only_touched_where_it_lies() {
         let index = Index::default();
         let (old, mut new) = (entry(5, 1), entry(5, 1));
-        new.place.segment = 9;
+        new.location.segment = 9;
         index.insert(&old).unwrap();
-        assert!(!index.remove_at(&new) && !index.relocate(&new, old.place));
-        assert!(index.relocate(&old, new.place));
+        assert!(!index.remove_at(&new) && !index.relocate(&new, old.location));
+        assert!(index.relocate(&old, new.location));
         assert!(!index.remove_at(&old) && index.remove_at(&new));
         assert_eq!(index.len(), 0);
     }

@@ -24,23 +24,23 @@ use chordfs_types::{
     ring_id::RingId,
 };
 
-use super::index::{Entry, Place};
+use crate::index::{IndexEntry, RecordLocation};
 
 const MAGIC: &[u8; 4] = b"CFi1";
 const HEADER_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 24;
 
 /// Writes the hint of a segment of `segment_bytes` that holds `entries`.
-pub fn write(path: &Path, segment: u32, segment_bytes: u64, entries: &[Entry]) -> io::Result<()> {
+pub fn write(path: &Path, segment: u32, segment_bytes: u64, entries: &[IndexEntry]) -> io::Result<()> {
     File::create(path)?.write_all(&encode(segment, segment_bytes, entries))
 }
 
 /// `None` if there is no hint that can be trusted.
-pub fn read(path: &Path, segment: u32, segment_bytes: u64) -> Option<Vec<Entry>> {
+pub fn read(path: &Path, segment: u32, segment_bytes: u64) -> Option<Vec<IndexEntry>> {
     decode(&fs::read(path).ok()?, segment, segment_bytes)
 }
 
-fn encode(segment: u32, segment_bytes: u64, entries: &[Entry]) -> Vec<u8> {
+fn encode(segment: u32, segment_bytes: u64, entries: &[IndexEntry]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER_BYTES + entries.len() * ENTRY_BYTES);
     out.put_slice(MAGIC);
     out.put_u32_le(0);
@@ -51,15 +51,15 @@ fn encode(segment: u32, segment_bytes: u64, entries: &[Entry]) -> Vec<u8> {
         out.put_u64_le(entry.id.version.0);
         out.put_u32_le(entry.id.index);
         out.put_u32_le(entry.key.0);
-        out.put_u32_le(entry.place.offset);
-        out.put_u32_le(entry.place.bytes);
+        out.put_u32_le(entry.location.offset);
+        out.put_u32_le(entry.location.bytes);
     }
     let checksum = crc32c::crc32c(&out[8..]);
     out[4..8].copy_from_slice(&checksum.to_le_bytes());
     out
 }
 
-fn decode(bytes: &[u8], segment: u32, segment_bytes: u64) -> Option<Vec<Entry>> {
+fn decode(bytes: &[u8], segment: u32, segment_bytes: u64) -> Option<Vec<IndexEntry>> {
     let (mut header, mut rest) = bytes.split_at_checked(HEADER_BYTES)?;
     let magic = header.get_u32().to_be_bytes();
     let checksum = header.get_u32_le();
@@ -72,15 +72,15 @@ fn decode(bytes: &[u8], segment: u32, segment_bytes: u64) -> Option<Vec<Entry>> 
         return None;
     }
     let entries = rest.len() / ENTRY_BYTES;
-    let entries: Vec<Entry> = (0..entries).map(|_| take_entry(&mut rest, segment)).collect();
-    entries.iter().all(|entry| entry.place.end() <= segment_bytes).then_some(entries)
+    let entries: Vec<IndexEntry> = (0..entries).map(|_| take_entry(&mut rest, segment)).collect();
+    entries.iter().all(|entry| entry.location.end() <= segment_bytes).then_some(entries)
 }
 
-fn take_entry(rest: &mut &[u8], segment: u32) -> Entry {
+fn take_entry(rest: &mut &[u8], segment: u32) -> IndexEntry {
     let version = Version(rest.get_u64_le());
     let (index, key) = (rest.get_u32_le(), RingId(rest.get_u32_le()));
     let (offset, bytes) = (rest.get_u32_le(), rest.get_u32_le());
-    Entry { key, id: ChunkId { version, index }, place: Place { segment, offset, bytes } }
+    IndexEntry { key, id: ChunkId { version, index }, location: RecordLocation { segment, offset, bytes } }
 }
 
 #[cfg(test)]
@@ -89,12 +89,12 @@ mod tests {
 
     #[test]
     fn a_hint_comes_back_and_nothing_else_is_taken_for_one() {
-        let entry = |at: u32| Entry {
+        let entry = |at: u32| IndexEntry {
             key: RingId(at * 7),
             id: ChunkId { version: Version(u64::from(at) << 40), index: at + 1 },
-            place: Place { segment: 5, offset: at * 100, bytes: 100 },
+            location: RecordLocation { segment: 5, offset: at * 100, bytes: 100 },
         };
-        let entries: Vec<Entry> = (0..3).map(entry).collect();
+        let entries: Vec<IndexEntry> = (0..3).map(entry).collect();
         let bytes = encode(5, 300, &entries);
         assert_eq!(decode(&bytes, 5, 300).as_ref(), Some(&entries));
         assert_eq!(decode(&bytes, 6, 300), None);

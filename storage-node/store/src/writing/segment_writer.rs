@@ -1,66 +1,97 @@
-//! A lane: one segment being filled, and the lock under which it is.
+//! A segment writer: one segment being filled, used under a lock.
 //!
-//! A store has several, so that puts do not queue behind one lock. Under a lane's lock a put's records are written with
+//! A store has several, so that puts do not queue behind one lock. Under a writer's lock a put's records are written with
 //! one call and entered in the index; syncing and sealing happen after the lock is released. A write that fails is cut
 //! off again, so a segment in use ends with its last whole record.
 
 use std::{
     fs::File,
     io::{self, IoSlice},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use nix::sys::uio::pwritev;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::{Shared, StoreError, relief::Account, segment::Segment};
+use crate::{
+    error::StoreError,
+    segment::{Segment, SegmentUsage, set::SegmentSet},
+};
 
 /// The kernel takes no more slices in one call (IOV_MAX).
 const MAX_SLICES: usize = 1024;
 
-#[derive(Default)]
-pub struct Lane {
-    filling: Option<Filling>,
+/// The writers that puts share.
+pub struct SegmentWriters {
+    writers: Box<[Mutex<SegmentWriter>]>,
+    next: AtomicUsize,
 }
 
-/// The segment that a lane fills.
-struct Filling {
+#[derive(Default)]
+pub struct SegmentWriter {
+    open: Option<OpenSegment>,
+}
+
+/// The segment that a writer fills.
+struct OpenSegment {
     segment: Arc<Segment>,
     file: Arc<File>,
     end: u64,
 }
 
-/// A segment that a lane is done with: to be sealed once the lane's lock is released.
+/// A segment that a writer is done with: to be sealed once the writer's lock is released.
 #[must_use]
-pub struct Full(Filling);
+pub struct FilledSegment(OpenSegment);
 
 /// Where an append went.
 pub struct Appended {
     pub segment: Arc<Segment>,
     pub start: u64,
     pub end: u64,
-    /// Sealing may take a while: do it without the lane's lock.
-    pub full: Option<Full>,
+    /// Sealing may take a while: do it without the writer's lock.
+    pub full: Option<FilledSegment>,
 }
 
-impl Lane {
+impl SegmentWriters {
+    /// `count` is at least one.
+    pub fn new(count: usize) -> Self {
+        Self { writers: (0..count).map(|_| Mutex::default()).collect(), next: AtomicUsize::new(0) }
+    }
+
+    /// A writer for one append: a free one if there is any.
+    pub fn any(&self) -> MutexGuard<'_, SegmentWriter> {
+        let first = self.next.fetch_add(1, Relaxed);
+        let writer = |at: usize| &self.writers[(first.wrapping_add(at)) % self.writers.len()];
+        (0..self.writers.len()).find_map(|at| writer(at).try_lock()).unwrap_or_else(|| writer(0).lock())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Mutex<SegmentWriter>> {
+        self.writers.iter()
+    }
+}
+
+impl SegmentWriter {
     /// Writes `slices`, in all `bytes`, one after the other into a segment with a number above `above`.
     ///
-    /// On an error nothing was added. The caller tells [`Segment::note`] what that was and then enters it in the index, both
-    /// before it lets go of the lock.
+    /// On an error nothing was added. The caller passes what was added to [`Segment::note`] and then enters it in the index,
+    /// both before it releases the lock.
     pub fn append(
         &mut self,
-        shared: &Shared,
+        segments: &SegmentSet,
         above: u32,
         slices: &mut [IoSlice<'_>],
         bytes: u64,
     ) -> Result<Appended, StoreError> {
-        let full = self.make_room(shared, above, bytes);
-        let result = self.write(shared, slices, bytes);
+        let full = self.make_room(segments, above, bytes);
+        let result = self.write(segments, slices, bytes);
         match result {
             Ok((segment, start)) => Ok(Appended { segment, start, end: start + bytes, full }),
             Err(error) => {
                 if let Some(full) = full {
-                    full.seal(shared);
+                    full.seal(segments);
                 }
                 Err(error)
             }
@@ -68,70 +99,70 @@ impl Lane {
     }
 
     /// Gives up a segment that is not full, if `worth` says so: only a sealed one can be rewritten or removed.
-    pub fn take_if(&mut self, worth: impl FnOnce(&Account) -> bool) -> Option<Full> {
-        self.filling.take_if(|filling| worth(&filling.segment.account())).map(Full)
+    pub fn take_if(&mut self, worth: impl FnOnce(&SegmentUsage) -> bool) -> Option<FilledSegment> {
+        self.open.take_if(|open| worth(&open.segment.usage())).map(FilledSegment)
     }
 
-    fn make_room(&mut self, shared: &Shared, above: u32, bytes: u64) -> Option<Full> {
-        self.filling
-            .take_if(|filling| {
-                let fits = filling.end + bytes <= shared.options.segment_bytes;
-                filling.end > 0 && !fits || filling.segment.number <= above || filling.segment.has_failed()
+    fn make_room(&mut self, segments: &SegmentSet, above: u32, bytes: u64) -> Option<FilledSegment> {
+        self.open
+            .take_if(|open| {
+                let fits = open.end + bytes <= segments.segment_bytes;
+                open.end > 0 && !fits || open.segment.number <= above || open.segment.has_failed()
             })
-            .map(Full)
+            .map(FilledSegment)
     }
 
     fn write(
         &mut self,
-        shared: &Shared,
+        segments: &SegmentSet,
         slices: &mut [IoSlice<'_>],
         bytes: u64,
     ) -> Result<(Arc<Segment>, u64), StoreError> {
-        let filling = match &mut self.filling {
-            Some(filling) => filling,
-            empty => empty.insert(Filling::begin(shared)?),
+        let open = match &mut self.open {
+            Some(open) => open,
+            empty => empty.insert(OpenSegment::begin(segments)?),
         };
-        let start = filling.end;
-        if let Err(source) = write_all_at(&filling.file, slices, start) {
-            let error = StoreError::io("write to segment", filling.segment.path(), source);
+        let start = open.end;
+        if let Err(source) = write_all_at(&open.file, slices, start) {
+            let error = StoreError::io("write to segment", open.segment.path(), source);
             self.cut_back();
             return Err(error);
         }
-        filling.end = start + bytes;
-        filling.segment.set_written(filling.end);
-        Ok((filling.segment.clone(), start))
+        open.end = start + bytes;
+        open.segment.set_written(open.end);
+        Ok((open.segment.clone(), start))
     }
 
     /// Undoes half a write. Where even that fails the segment is left alone; the next open cuts it.
     fn cut_back(&mut self) {
-        let Some(filling) = &self.filling else { return };
-        if let Err(error) = filling.file.set_len(filling.end) {
-            tracing::error!(path = %filling.segment.path().display(), %error, "half a write could not be undone");
-            filling.segment.set_sealed();
-            self.filling = None;
+        let Some(open) = &self.open else { return };
+        if let Err(error) = open.file.set_len(open.end) {
+            tracing::error!(path = %open.segment.path().display(), %error, "half a write could not be undone");
+            open.segment.set_sealed();
+            self.open = None;
         }
     }
 }
 
-impl Filling {
-    fn begin(shared: &Shared) -> Result<Self, StoreError> {
-        let segment = shared.segments.create()?;
+impl OpenSegment {
+    fn begin(segments: &SegmentSet) -> Result<Self, StoreError> {
+        let segment = segments.create()?;
         let file = segment.file().map_err(|source| StoreError::io("open segment", segment.path(), source))?.0;
         Ok(Self { segment, file, end: 0 })
     }
 }
 
-impl Full {
+impl FilledSegment {
     /// Brings the segment to the disk and writes its hint. Without either it is read as a whole at the next open.
-    pub fn seal(self, shared: &Shared) {
-        let Filling { segment, end, .. } = self.0;
+    pub fn seal(self, segments: &SegmentSet) {
+        let OpenSegment { segment, end, .. } = self.0;
         let written = segment.wait_durable(end).and_then(|()| segment.write_hint(end));
         if let Err(error) = written {
             tracing::warn!(%error, "segment sealed without a hint");
         }
         segment.set_sealed();
         segment.close(); // from now on it is opened by those who read it, and counted
-        shared.segments.drop_if_dead(&segment);
+        segments.drop_if_dead(&segment);
     }
 }
 
@@ -161,8 +192,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::{DataFolder, Store, StoreOptions};
-
     /// A file in memory that is not allowed to grow stands for the disk that is full in the middle of a write.
     fn file_of_at_most(bytes: u64) -> File {
         let file = File::from(memfd_create(c"segment", MFdFlags::MFD_ALLOW_SEALING).unwrap());
@@ -174,15 +203,15 @@ mod tests {
     #[test]
     fn half_a_write_is_cut_off_again() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&DataFolder::open(dir.path()).unwrap(), StoreOptions::default()).unwrap();
-        let segment = store.shared.segments.create().unwrap();
+        let segments = SegmentSet::new(dir.path().to_owned(), 128 << 20, 256);
+        let segment = segments.create().unwrap();
         let file = Arc::new(file_of_at_most(100_000));
-        let filling = Filling { segment: segment.clone(), file: file.clone(), end: 0 };
-        let mut lane = Lane { filling: Some(filling) };
+        let open = OpenSegment { segment: segment.clone(), file: file.clone(), end: 0 };
+        let mut writer = SegmentWriter { open: Some(open) };
         let bytes = vec![7; 50_000];
         let mut append = |count: usize| {
             let mut slices = vec![IoSlice::new(&bytes); count];
-            lane.append(&store.shared, 0, &mut slices, 50_000 * count as u64).map(|appended| appended.start)
+            writer.append(&segments, 0, &mut slices, 50_000 * count as u64).map(|appended| appended.start)
         };
         assert_eq!(append(1).unwrap(), 0);
         assert!(append(3).is_err());

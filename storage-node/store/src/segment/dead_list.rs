@@ -31,7 +31,7 @@ pub struct DeadList {
 }
 
 impl DeadList {
-    /// Of a segment that is made just now.
+    /// The empty list of a new segment.
     pub fn new(path: PathBuf, segment: u32) -> Self {
         Self { path, segment, file_bytes: 0, unwritten: Vec::new(), unsynced: false }
     }

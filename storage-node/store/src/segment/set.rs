@@ -17,26 +17,30 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{StoreError, segment::Segment};
+use super::Segment;
+use crate::{error::StoreError, index::RecordLocation};
 
-pub struct Segments {
+pub struct SegmentSet {
     pub folder: PathBuf,
     table: RwLock<BTreeMap<u32, Arc<Segment>>>,
     next_number: AtomicU32,
     /// Sealed segments in the order in which they were opened.
     opened: Mutex<VecDeque<Arc<Segment>>>,
+    /// A segment that would grow beyond this is sealed and the next begun.
+    pub segment_bytes: u64,
     max_open_files: usize,
     /// Bytes of all segments, and what puts under way have asked for.
     used_bytes: AtomicU64,
 }
 
-impl Segments {
-    pub fn new(folder: PathBuf, max_open_files: usize) -> Self {
+impl SegmentSet {
+    pub fn new(folder: PathBuf, segment_bytes: u64, max_open_files: usize) -> Self {
         Self {
             folder,
             table: RwLock::default(),
             next_number: AtomicU32::new(1),
             opened: Mutex::default(),
+            segment_bytes,
             max_open_files,
             used_bytes: AtomicU64::new(0),
         }
@@ -51,7 +55,7 @@ impl Segments {
         self.table.read().values().cloned().collect()
     }
 
-    /// The one with the lowest number from `number` on.
+    /// The segment with the lowest number from `number` on.
     pub fn first_from(&self, number: u32) -> Option<Arc<Segment>> {
         self.table.read().range(number..).next().map(|(_, segment)| segment.clone())
     }
@@ -106,6 +110,18 @@ impl Segments {
         Ok(file)
     }
 
+    /// Returns when the records at `locations` are on the disk. A record that has moved since was synced by the move.
+    pub fn wait_durable(&self, mut locations: Vec<RecordLocation>) -> Result<(), StoreError> {
+        locations.sort_unstable();
+        for group in locations.chunk_by(|a, b| a.segment == b.segment) {
+            let end = group.iter().map(RecordLocation::end).max().unwrap_or(0);
+            if let Some(segment) = self.get(group[0].segment) {
+                segment.wait_durable(end)?;
+            }
+        }
+        Ok(())
+    }
+
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Relaxed)
     }
@@ -116,7 +132,7 @@ impl Segments {
         self.used_bytes.fetch_update(Relaxed, Relaxed, within).is_ok()
     }
 
-    /// Takes back a [`Segments::take_space`] whose write came to nothing.
+    /// Undoes a [`SegmentSet::take_space`] whose write failed.
     pub fn return_space(&self, bytes: u64) {
         self.used_bytes.fetch_sub(bytes, Relaxed);
     }

@@ -1,85 +1,34 @@
 //! What two nodes need of a store to become equal: sums and ids from the index alone, records by id, and the strongest
 //! thing that can be said of a copy: that it is on the disk and was read back sound.
 
-use std::{cmp::Ordering, time::Instant};
+use std::cmp::Ordering;
 
 use bytes::Bytes;
 use chordfs_types::{
     chunk::ChunkId,
-    compare_api::{ArcSum, ChunkAt, IdsPage, IdsRequest, order_in},
+    compare_api::{ChunkAt, IdsPage, IdsRequest, order_in},
     ring_id::{RingArc, RingId},
 };
 use hashbrown::HashSet;
 
-use super::{Shared, Store, StoreError, index::Entry, put::wait_durable, read::sound_records, remove::bury};
+use super::spans::sound_records;
+use crate::{
+    error::StoreError,
+    index::{Index, IndexEntry},
+    records::RecordTable,
+};
 
 /// Read at a time to be confirmed.
 const CONFIRM_BYTES: u64 = 8 << 20;
 
-impl Store {
-    /// What the chunks of each arc come to; the arcs do not overlap. From running sums, and the entries of the index
-    /// near the arcs' ends.
-    pub fn sums(&self, arcs: &[RingArc]) -> Vec<ArcSum> {
-        self.shared.index.sums(arcs).0
-    }
-
-    /// The next chunks of the arcs, at most `limit`. Reads no record. A chunk that is here from the first page to the
-    /// last is on one of them, once.
-    pub fn ids(&self, request: &IdsRequest, limit: usize) -> IdsPage {
-        ids(&self.shared, request, limit)
-    }
-
-    pub fn is_here(&self, chunk: &ChunkAt) -> bool {
-        self.shared.index.get(chunk.key, chunk.id).is_some()
-    }
-
-    /// Whether it was deleted here lately, for good.
-    pub fn is_buried(&self, chunk: &ChunkAt) -> bool {
-        self.shared.graves.holds(chunk.id)
-    }
-
-    /// Deletes chunks for good that another node knows to be deleted; says how many were here.
-    pub fn delete_at(&self, chunks: &[ChunkAt]) -> u64 {
-        self.shared.graves.add_chunks(chunks.iter().map(|chunk| chunk.id), Instant::now());
-        self.drop_copies(chunks)
-    }
-
-    /// The records of these chunks that are here and sound, as long as they come to no more than about `limit_bytes`.
-    pub fn records_at(&self, chunks: &[ChunkAt], limit_bytes: u64) -> Result<Vec<Bytes>, StoreError> {
-        let mut entries = entries(&self.shared, chunks);
-        entries.truncate(fitting(&entries, limit_bytes));
-        Ok(sound_records(&self.shared, &entries)?.into_iter().map(|(_, record)| record).collect())
-    }
-
-    /// For each, whether it is on the disk, and what was read back of it is sound.
-    pub fn confirm(&self, chunks: &[ChunkAt]) -> Result<Vec<bool>, StoreError> {
-        let entries = entries(&self.shared, chunks);
-        wait_durable(&self.shared, entries.iter().map(|entry| entry.place).collect())?;
-        let (mut sound, mut rest) = (HashSet::<(u32, ChunkId)>::new(), &entries[..]);
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(fitting(rest, CONFIRM_BYTES));
-            sound.extend(sound_records(&self.shared, now)?.iter().map(|(entry, _)| (entry.key.0, entry.id)));
-            rest = later;
-        }
-        Ok(chunks.iter().map(|chunk| sound.contains(&(chunk.key.0, chunk.id))).collect())
-    }
-
-    /// Drops this node's copies; says how many there were.
-    pub fn drop_copies(&self, chunks: &[ChunkAt]) -> u64 {
-        let _gate = self.shared.moving.read();
-        let places = chunks.iter().filter_map(|chunk| self.shared.index.remove(chunk.key, chunk.id)).collect();
-        bury(&self.shared, places)
-    }
-}
-
-fn ids(shared: &Shared, request: &IdsRequest, limit: usize) -> IdsPage {
+pub fn ids(index: &Index, request: &IdsRequest, limit: usize) -> IdsPage {
     let mut page = IdsPage::default();
     let mut after = request.after;
     let first = after.and_then(|after| request.arcs.iter().position(|arc| arc.contains(after.key)));
     for arc in &request.arcs[first.unwrap_or(0)..] {
         let left = limit.max(1) - page.chunks.len();
         // One more than fits tells whether there is more.
-        let mut found = smallest(shared, *arc, after.take(), left + 1);
+        let mut found = smallest(index, *arc, after.take(), left + 1);
         page.more = found.len() > left;
         found.truncate(left);
         page.chunks.extend(found);
@@ -90,12 +39,32 @@ fn ids(shared: &Shared, request: &IdsRequest, limit: usize) -> IdsPage {
     page
 }
 
+/// The records of these chunks that are here and sound, as long as they sum to no more than about `limit_bytes`.
+pub fn records_at(table: &RecordTable, chunks: &[ChunkAt], limit_bytes: u64) -> Result<Vec<Bytes>, StoreError> {
+    let mut entries = entries(table, chunks);
+    entries.truncate(fitting(&entries, limit_bytes));
+    Ok(sound_records(table, &entries)?.into_iter().map(|(_, record)| record).collect())
+}
+
+/// For each, whether it is on the disk, and its record was read back sound.
+pub fn confirm(table: &RecordTable, chunks: &[ChunkAt]) -> Result<Vec<bool>, StoreError> {
+    let entries = entries(table, chunks);
+    table.segments.wait_durable(entries.iter().map(|entry| entry.location).collect())?;
+    let (mut sound, mut rest) = (HashSet::<(u32, ChunkId)>::new(), &entries[..]);
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(fitting(rest, CONFIRM_BYTES));
+        sound.extend(sound_records(table, now)?.iter().map(|(entry, _)| (entry.key.0, entry.id)));
+        rest = later;
+    }
+    Ok(chunks.iter().map(|chunk| sound.contains(&(chunk.key.0, chunk.id))).collect())
+}
+
 /// The first `limit` chunks of an arc after `after`, in order; never more than about twice as many in memory.
-fn smallest(shared: &Shared, arc: RingArc, after: Option<ChunkAt>, limit: usize) -> Vec<ChunkAt> {
+fn smallest(index: &Index, arc: RingArc, after: Option<ChunkAt>, limit: usize) -> Vec<ChunkAt> {
     let order = |a: &ChunkAt, b: &ChunkAt| -> Ordering { order_in(arc, a).cmp(&order_in(arc, b)) };
     let mut found: Vec<ChunkAt> = Vec::new();
-    shared.index.each_in_pieces(arc, |Entry { key, id, place }| {
-        let chunk = ChunkAt { key, id, bytes: place.bytes };
+    index.each_in_pieces(arc, |IndexEntry { key, id, location }| {
+        let chunk = ChunkAt { key, id, bytes: location.bytes };
         if after.is_none_or(|after| order(&chunk, &after).is_gt()) {
             found.push(chunk);
             if found.len() > limit.saturating_mul(2) {
@@ -109,16 +78,16 @@ fn smallest(shared: &Shared, arc: RingArc, after: Option<ChunkAt>, limit: usize)
     found
 }
 
-fn entries(shared: &Shared, chunks: &[ChunkAt]) -> Vec<Entry> {
-    let here = |(key, id): (RingId, ChunkId)| Some(Entry { key, id, place: shared.index.get(key, id)? });
+fn entries(table: &RecordTable, chunks: &[ChunkAt]) -> Vec<IndexEntry> {
+    let here = |(key, id): (RingId, ChunkId)| Some(IndexEntry { key, id, location: table.index.get(key, id)? });
     chunks.iter().filter_map(|chunk| here((chunk.key, chunk.id))).collect()
 }
 
-/// How many of these come to `limit_bytes`; at least one.
-fn fitting(entries: &[Entry], limit_bytes: u64) -> usize {
+/// How many of these fit in `limit_bytes`; at least one.
+fn fitting(entries: &[IndexEntry], limit_bytes: u64) -> usize {
     let mut sum = 0;
     let over = entries.iter().position(|entry| {
-        sum += u64::from(entry.place.bytes);
+        sum += u64::from(entry.location.bytes);
         sum > limit_bytes
     });
     over.unwrap_or(entries.len()).max(entries.len().min(1))
@@ -130,15 +99,15 @@ mod tests {
     use chordfs_types::chunk::Version;
 
     use super::*;
-    use crate::index::{Index, Place};
+    use crate::index::RecordLocation;
 
     const CHUNKS: u64 = 1_000_000;
 
-    fn entry(number: u64) -> Entry {
+    fn entry(number: u64) -> IndexEntry {
         // Odd factors are one-to-one, and spread the keys.
         let key = RingId((number as u32).wrapping_mul(2_654_435_761));
-        let place = Place { segment: 1, offset: number as u32, bytes: 4140 };
-        Entry { key, id: ChunkId { version: Version(number / 256), index: number as u32 + 1 }, place }
+        let location = RecordLocation { segment: 1, offset: number as u32, bytes: 4140 };
+        IndexEntry { key, id: ChunkId { version: Version(number / 256), index: number as u32 + 1 }, location }
     }
 
     fn index(numbers: impl Iterator<Item = u64>) -> Index {
@@ -151,7 +120,7 @@ mod tests {
     struct Cost {
         requests: u64,
         sums: u64,
-        looked_at: u64,
+        examined: u64,
         ids: u64,
         found: usize,
     }
@@ -160,9 +129,9 @@ mod tests {
     fn cost(ours: &Index, theirs: &Index, arc: RingArc) -> Cost {
         let mut cost = Cost::default();
         let mut sums = |arcs: &[RingArc]| {
-            let ((ours, looked_at), (theirs, _)) = (ours.sums(arcs), theirs.sums(arcs));
+            let ((ours, examined), (theirs, _)) = (ours.sums(arcs), theirs.sums(arcs));
             (cost.requests, cost.sums) = (cost.requests + 1, cost.sums + arcs.len() as u64);
-            cost.looked_at += looked_at;
+            cost.examined += examined;
             (ours, theirs)
         };
         let (first, other) = sums(&[arc]);
@@ -190,14 +159,14 @@ mod tests {
         count
     }
 
-    /// It used to take the list of all chunks of both nodes, with the front of each record read from the disk.
+    /// The comparison used to take the list of all chunks of both nodes, with the front of each record read from the disk.
     #[test]
     fn a_million_chunks_are_compared_by_a_few_sums() {
         let ours = index(0..CHUNKS);
         let arc = RingArc::new(RingId(0xc000_0123), RingId(0xbfff_ff45));
         let equal = cost(&ours, &index(0..CHUNKS), arc);
         println!("equal: {equal:?}");
-        assert!(equal.requests == 1 && equal.sums == 1 && equal.ids == 0 && equal.looked_at < 1000, "{equal:?}");
+        assert!(equal.requests == 1 && equal.sums == 1 && equal.ids == 0 && equal.examined < 1000, "{equal:?}");
         let one = cost(&ours, &index(0..CHUNKS + 1), arc);
         println!("one more: {one:?}");
         assert!(one.requests <= 6 && one.sums <= 200 && one.ids <= 128 && one.found == 1, "{one:?}");

@@ -1,10 +1,10 @@
-//! What has lain here for long: the questions of whoever looks for orphans.
+//! The chunks that have been here for long enough to be orphans.
 //!
-//! How long a chunk has been here is told by its segment: nothing in it is younger than its file's last change. That
+//! The age of a chunk is that of its segment: nothing in it is younger than its file's last change. That
 //! survives a restart, needs no byte in a record, and errs on the side of young: a segment that is still being filled, or
 //! was rewritten, counts from then. A version of which anything here is young is young: its writer may be at it.
 //!
-//! A node may have a version for each of its chunks, so they are not gathered all at once but in [`Part`]s; each costs a
+//! A node may have a version for each of its chunks, so they are not gathered all at once but in [`VersionShare`]s; each costs a
 //! pass over the index in memory.
 
 use std::{io, time::SystemTime};
@@ -15,19 +15,24 @@ use chordfs_types::{
 };
 use hashbrown::{HashMap, HashSet};
 
-use super::{Shared, StoreError, index::Entry, list::chunks_at};
+use crate::{
+    error::StoreError,
+    index::{Index, IndexEntry},
+    reading::list::chunks_at,
+    records::RecordTable,
+};
 
-/// Chunks of one part, roughly: some dozen megabytes.
-const PART_CHUNKS: usize = 1 << 20;
+/// Chunks of one share, roughly: some dozen megabytes.
+const SHARE_CHUNKS: usize = 1 << 20;
 
 /// A share of all versions.
 #[derive(Clone, Copy, Debug)]
-pub struct Part {
+pub struct VersionShare {
     number: u64,
     of: u64,
 }
 
-impl Part {
+impl VersionShare {
     fn has(self, version: Version) -> bool {
         version.0 % self.of == self.number
     }
@@ -48,20 +53,20 @@ pub struct HeldRun {
 }
 
 /// Every version is in one of these.
-pub fn parts(shared: &Shared) -> impl Iterator<Item = Part> + use<> {
-    let of = (shared.index.len() / PART_CHUNKS + 1) as u64;
-    (0..of).map(move |number| Part { number, of })
+pub fn version_shares(index: &Index) -> impl Iterator<Item = VersionShare> + use<> {
+    let of = (index.len() / SHARE_CHUNKS + 1) as u64;
+    (0..of).map(move |number| VersionShare { number, of })
 }
 
 /// The chunks here of versions of which all that is here was stored before `before`, ascending.
-pub fn old_chunks(shared: &Shared, part: Part, before: SystemTime) -> Result<Vec<HeldChunk>, StoreError> {
-    let old = old_segments(shared, before)?;
+pub fn old_chunks(table: &RecordTable, share: VersionShare, before: SystemTime) -> Result<Vec<HeldChunk>, StoreError> {
+    let old = old_segments(table, before)?;
     if old.is_empty() {
         return Ok(Vec::new());
     }
     let (mut held, mut young) = (Vec::new(), HashSet::new());
-    shared.index.each_in(everywhere(), |Entry { key, id, place }| match old.contains(&place.segment) {
-        _ if !part.has(id.version) => {}
+    table.index.each_in(everywhere(), |IndexEntry { key, id, location }| match old.contains(&location.segment) {
+        _ if !share.has(id.version) => {}
         true => held.push(HeldChunk { id, key }),
         false => drop(young.insert(id.version)),
     });
@@ -71,13 +76,13 @@ pub fn old_chunks(shared: &Shared, part: Part, before: SystemTime) -> Result<Vec
 }
 
 /// These runs with the NAME of their first chunk, but for those of which that is gone or damaged.
-pub fn named(shared: &Shared, runs: &[HeldRun]) -> Result<Vec<ChunkRun>, StoreError> {
+pub fn named(table: &RecordTable, runs: &[HeldRun]) -> Result<Vec<ChunkRun>, StoreError> {
     let here = |run: &HeldRun| {
         let HeldChunk { id, key } = run.first;
-        Some(Entry { key, id, place: shared.index.get(key, id)? })
+        Some(IndexEntry { key, id, location: table.index.get(key, id)? })
     };
     let last: HashMap<ChunkId, u32> = runs.iter().map(|run| (run.first.id, run.last)).collect();
-    let firsts = chunks_at(shared, runs.iter().filter_map(here).collect())?;
+    let firsts = chunks_at(table, runs.iter().filter_map(here).collect())?;
     let run = |ChunkId { version, index: first }, file| {
         let count = last.get(&ChunkId { version, index: first })?.checked_sub(first)?.checked_add(1)?;
         Some(ChunkRun { file, first, count, version })
@@ -85,13 +90,13 @@ pub fn named(shared: &Shared, runs: &[HeldRun]) -> Result<Vec<ChunkRun>, StoreEr
     Ok(firsts.into_iter().filter_map(|listed| run(listed.chunk.id, listed.chunk.file)).collect())
 }
 
-fn old_segments(shared: &Shared, before: SystemTime) -> Result<HashSet<u32>, StoreError> {
+fn old_segments(table: &RecordTable, before: SystemTime) -> Result<HashSet<u32>, StoreError> {
     let mut old = HashSet::new();
-    for segment in shared.segments.all() {
+    for segment in table.segments.all() {
         match std::fs::metadata(segment.path()).and_then(|found| found.modified()) {
             Ok(changed) if changed < before => drop(old.insert(segment.number)),
             Ok(_) => {}
-            // One that was removed meanwhile.
+            // The segment was removed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(StoreError::io("look at", segment.path(), source)),
         }

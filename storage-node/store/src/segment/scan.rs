@@ -5,15 +5,15 @@
 //! stepped over; otherwise every later offset is tried until one begins a sound record. What comes after the last sound
 //! record is the torn tail, which the caller cuts.
 //!
-//! Data may itself look like records (somebody may keep a segment file in a file system of segments), and past a damaged
-//! length nobody knows any more what is data. Records that come after damage in their segment are therefore marked
+//! Data may itself look like records (a user may store a segment file in this very file system), and past a damaged
+//! length data and headers cannot be told apart. Records that come after damage in their segment are therefore marked
 //! `doubtful`, and give way to any other copy of the same chunk.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 use chordfs_types::chunk::{MAX_CHUNK_BYTES, MAX_FILE_NAME_BYTES, RECORD_HEADER_BYTES, RecordHeader};
 
-use super::index::Entry;
+use crate::index::IndexEntry;
 
 const MAX_RECORD_BYTES: usize = RECORD_HEADER_BYTES + MAX_FILE_NAME_BYTES + MAX_CHUNK_BYTES as usize;
 const WINDOW_BYTES: usize = 4 << 20;
@@ -21,7 +21,7 @@ const WINDOW_BYTES: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub struct Scan {
     /// In the order of their offsets.
-    pub found: Vec<Found>,
+    pub found: Vec<ScannedRecord>,
     /// Where the last sound record ends.
     pub sound_bytes: u64,
     /// Stretches between sound records that held none.
@@ -29,8 +29,8 @@ pub struct Scan {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
-    pub entry: Entry,
+pub struct ScannedRecord {
+    pub entry: IndexEntry,
     pub doubtful: bool,
 }
 
@@ -49,8 +49,8 @@ pub fn scan(file: &File, segment: u32, file_bytes: u64) -> io::Result<Scan> {
     while offset < file_bytes && offset <= u64::from(u32::MAX) {
         if let Some(header) = sound_record(window.at(offset)?) {
             scan.damaged += u64::from(offset > scan.sound_bytes);
-            let entry = Entry::new(&header, segment, offset as u32);
-            scan.found.push(Found { entry, doubtful: scan.damaged > 0 });
+            let entry = IndexEntry::new(&header, segment, offset as u32);
+            scan.found.push(ScannedRecord { entry, doubtful: scan.damaged > 0 });
             offset += header.record_bytes() as u64;
             scan.sound_bytes = offset;
         } else {

@@ -1,0 +1,32 @@
+//! Why a call of the store fails.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+use crate::folder::FolderError;
+
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Nothing was stored. Deleting still works.
+    #[error("no space left for chunks in {}: {why}; delete files or give it a larger disk", path.display())]
+    NoSpace { path: PathBuf, why: String },
+    #[error("{step} {}: {source}", path.display())]
+    Io { step: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+}
+
+impl StoreError {
+    pub fn io(step: &'static str, path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::NoSpace { path: path.to_owned(), why: format!("{step}: {source}") }
+            }
+            _ => Self::Io { step, path: path.to_owned(), source },
+        }
+    }
+}
