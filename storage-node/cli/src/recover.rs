@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use chordfs_namespace::{Recovered, Recovery, Settings};
+use chordfs_namespace::{NamespaceSettings, Recovered, Recovery};
 use chordfs_store::DataFolder;
 use clap::Args;
 
@@ -41,7 +41,7 @@ async fn sole_survivor(data: &Path, address: Option<SocketAddr>, yes: bool) -> R
         bail!("{}: no data folder of a node that has run; name the one that was given to `run --data`", data.display());
     }
     let folder = DataFolder::open(data).context("recovery works on the folder of a stopped node")?;
-    let recovery = Recovery::open(data, folder.node_uid(), Settings::default().log_file_bytes)
+    let recovery = Recovery::open(data, folder.node_uid(), NamespaceSettings::default().log_file_bytes)
         .await
         .with_context(|| format!("cannot recover from {}", data.display()))?;
     let outlook = recovery.outlook();

@@ -1,7 +1,7 @@
-//! The types Raft is run with, and the one frame in which its messages travel between nodes.
+//! The types that parametrize openraft, and the frame of its messages between nodes.
 //!
-//! A logged operation stays the bytes it was first encoded as (`namespace::encode` of a `NamespaceOp`): the log, the wire and the
-//! followers' logs never encode it again, and only the state machine looks inside.
+//! A logged operation keeps its first encoding (`namespace::encode` of a `NamespaceOp`): the log, the wire and the
+//! followers' logs never encode it again, and only the state machine decodes it.
 
 use std::{
     fmt,
@@ -16,61 +16,57 @@ use chordfs_types::{
 use openraft::{declare_raft_types, type_config::alias};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::state_machine::StateMachine;
-
 /// Raised when a Raft message, a log entry or a snapshot changes its encoding. Nodes of different formats refuse each
 /// other's messages rather than guess.
 pub const FORMAT: u8 = 2;
 
 declare_raft_types!(
-    /// What this namespace's Raft replicates, among whom.
+    /// What Raft replicates here, and between which nodes.
     pub TypeConfig:
         D = LoggedOp,
-        R = Outcome,
+        R = EntryResult,
         NodeId = u64,
-        Node = Member,
+        Node = RaftMember,
 );
 
-pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
-pub type Entry = alias::EntryOf<TypeConfig>;
+pub type LogEntry = alias::EntryOf<TypeConfig>;
 pub type LogId = alias::LogIdOf<TypeConfig>;
 pub type Vote = alias::VoteOf<TypeConfig>;
 pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
-pub type Snapshot = alias::SmSnapshotOf<TypeConfig, StateMachine>;
 
-/// Where a member of the Raft cluster lives; its ring address, from which the other two follow.
+/// The address of a member: its ring address, from which its other two follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Member {
+pub struct RaftMember {
     pub ring: SocketAddr,
 }
 
-impl Member {
-    /// Where its Raft is served: the administration plane, two ports above the ring's.
+impl RaftMember {
+    /// The address for Raft messages: the administration plane, two ports above the ring's.
     pub fn admin_address(&self) -> SocketAddr {
         admin_address(self.ring)
     }
 }
 
-impl Default for Member {
+impl Default for RaftMember {
     fn default() -> Self {
         Self { ring: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0) }
     }
 }
 
-impl fmt::Display for Member {
+impl fmt::Display for RaftMember {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.ring.fmt(f)
     }
 }
 
-/// The administration address of the node whose ring address is `ring`.
+/// Returns the administration address of the node with the ring address `ring`.
 pub fn admin_address(ring: SocketAddr) -> SocketAddr {
     SocketAddr::new(ring.ip(), ring.port().saturating_add(2))
 }
 
-/// One operation as it is logged, and the time its leader saw: what grace periods count from, because mounts' clocks are
-/// anybody's.
+/// One operation as it is logged, with the leader's time: grace periods count from it, because mounts' clocks cannot be
+/// trusted.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoggedOp {
     pub at: Time,
@@ -86,7 +82,7 @@ impl LoggedOp {
         decode(&self.op)
     }
 
-    /// Its length as it is logged, but for the time.
+    /// Its length in the log, without the time.
     pub fn bytes(&self) -> usize {
         self.op.len()
     }
@@ -104,11 +100,11 @@ impl fmt::Display for LoggedOp {
     }
 }
 
-/// What applying a log entry came to; `None` for entries of Raft's own.
+/// The result of applying a log entry; `None` for Raft's own entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome(pub Option<Result<Reply, FsError>>);
+pub struct EntryResult(pub Option<Result<Reply, FsError>>);
 
-/// A message between two nodes' Rafts: the format byte, then postcard.
+/// Encodes a Raft message between two nodes: the format byte, then postcard.
 pub fn pack<T: Serialize>(message: &T) -> Bytes {
     postcard::to_extend(message, vec![FORMAT]).expect("plain data always encodes").into()
 }

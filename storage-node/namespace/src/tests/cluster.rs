@@ -11,19 +11,18 @@ use std::{
 
 use chordfs_net::session::{Session, SessionEvent, SessionOptions};
 use chordfs_types::{fs_error::FsError, namespace::*};
-use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{RwLock, mpsc::UnboundedReceiver};
 
 use super::harness::*;
-use crate::{Settings, become_only_voter};
+use crate::{NamespaceSettings, become_only_voter};
 
-fn quick() -> Settings {
-    Settings { member_patience: Duration::from_secs(3), ..Settings::default() }
+fn quick() -> NamespaceSettings {
+    NamespaceSettings { member_patience: Duration::from_secs(3), ..NamespaceSettings::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_form_a_cluster_survive_their_leader_and_a_restart_of_all() {
-    let mut nodes = cluster(3, Settings::default()).await;
+    let mut nodes = cluster(3, NamespaceSettings::default()).await;
     let session = open_session(&nodes, 1).await;
     let first = make(session, 1, "first");
     let reply = apply(&nodes, &first).await.unwrap();
@@ -50,7 +49,7 @@ async fn three_nodes_form_a_cluster_survive_their_leader_and_a_restart_of_all() 
     }
     assert_eq!(apply(&nodes, &first).await, Ok(reply));
     eventually("all have the same tables", || async {
-        let tables: Vec<_> = nodes.iter().map(|node| node.namespace.inner.state.tables()).collect();
+        let tables: Vec<_> = nodes.iter().map(|node| node.namespace.services.raft.state().tables()).collect();
         tables.iter().all(|table| *table == tables[0]).then_some(())
     })
     .await;
@@ -60,7 +59,9 @@ async fn three_nodes_form_a_cluster_survive_their_leader_and_a_restart_of_all() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_process_has_ended_is_not_given_its_lease() {
     let (election_timeout_min, election_timeout_max) = (Duration::from_secs(12), Duration::from_secs(13));
-    let mut nodes = cluster(3, Settings { election_timeout_min, election_timeout_max, ..Settings::default() }).await;
+    let mut nodes =
+        cluster(3, NamespaceSettings { election_timeout_min, election_timeout_max, ..NamespaceSettings::default() })
+            .await;
     nodes.remove(leader_at(&nodes).unwrap()).stop().await;
     let start = Instant::now();
     eventually("another leads", || async { leader_at(&nodes) }).await;
@@ -69,8 +70,12 @@ async fn a_leader_whose_process_has_ended_is_not_given_its_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_member_far_behind_gets_a_snapshot() {
-    let settings =
-        Settings { snapshot_after_entries: 50, keep_entries: 5, log_file_bytes: 2000, ..Settings::default() };
+    let settings = NamespaceSettings {
+        snapshot_after_entries: 50,
+        keep_entries: 5,
+        log_file_bytes: 2000,
+        ..NamespaceSettings::default()
+    };
     let nodes = [Node::start(1, true, settings.clone()).await];
     let session = open_session(&nodes, 1).await;
     for sequence in 0..200 {
@@ -78,7 +83,7 @@ async fn a_new_member_far_behind_gets_a_snapshot() {
     }
     let [first] = nodes;
     eventually("the log is purged", || async {
-        let entries = first.namespace.inner.raft.metrics().borrow_watched().purged?;
+        let entries = first.namespace.services.raft.metrics().purged?;
         (entries.index > 100).then_some(())
     })
     .await;
@@ -88,7 +93,7 @@ async fn a_new_member_far_behind_gets_a_snapshot() {
     eventually("both vote", || async { nodes.iter().all(|node| node.namespace.is_voter()).then_some(()) }).await;
     assert!(nodes[1].namespace.status().snapshot_index.is_some(), "it came by snapshot");
     eventually("both have the same tables", || async {
-        let [a, b] = [0, 1].map(|at| nodes[at].namespace.inner.state.tables());
+        let [a, b] = [0, 1].map(|at| nodes[at].namespace.services.raft.state().tables());
         (a == b).then_some(())
     })
     .await;
@@ -102,7 +107,7 @@ async fn a_new_member_far_behind_gets_a_snapshot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_operations_bring_a_snapshot_early() {
-    let settings = Settings { snapshot_after_bytes: 10_000, ..Settings::default() };
+    let settings = NamespaceSettings { snapshot_after_bytes: 10_000, ..NamespaceSettings::default() };
     let nodes = [Node::start(1, true, settings).await];
     let session = open_session(&nodes, 1).await;
     for sequence in 0..150 {
@@ -137,7 +142,7 @@ async fn a_dead_voter_is_replaced_and_the_others_know_the_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_its_disk_gets_its_seat_under_its_new_id() {
-    let mut nodes = cluster(3, Settings::default()).await;
+    let mut nodes = cluster(3, NamespaceSettings::default()).await;
     let victim = nodes.iter().position(|node| !node.namespace.is_leader()).unwrap();
     let victim = nodes.remove(victim).stop().await;
     let (old, ring) = (victim.uid, victim.ring);
@@ -151,7 +156,7 @@ async fn a_node_that_lost_its_disk_gets_its_seat_under_its_new_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_leaves_hands_over_and_gives_up_its_vote() {
-    let nodes = cluster(3, Settings::default()).await;
+    let nodes = cluster(3, NamespaceSettings::default()).await;
     let leaver = leader_at(&nodes).unwrap();
     nodes[leaver].namespace.leave(LONG).await.unwrap();
     eventually("another leads two voters", || async {
@@ -165,7 +170,7 @@ async fn a_leader_that_leaves_hands_over_and_gives_up_its_vote() {
 /// A drain was called off when the vote was given up already, or was about to be.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_stays_after_all_votes_again() {
-    let nodes = cluster(3, Settings::default()).await;
+    let nodes = cluster(3, NamespaceSettings::default()).await;
     let leaver = leader_at(&nodes).unwrap();
     let stays = || async {
         eventually("the leader knows that it stays", || async { nodes[leaver].namespace.stay().await.then_some(()) })
@@ -193,7 +198,7 @@ async fn who_stays_after_all_votes_again() {
 /// for no voter and left with its vote; when the leader died next, one of three voters was there.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_votes_since_a_moment_ago_has_a_vote_to_give_up() {
-    let nodes = cluster(3, Settings::default()).await;
+    let nodes = cluster(3, NamespaceSettings::default()).await;
     let leaver = (0..3).find(|at| !nodes[*at].namespace.is_leader()).unwrap();
     assert!(!nodes[leaver].namespace.is_let_go().await, "it votes, whatever it heard before");
     nodes[leaver].namespace.leave(LONG).await.unwrap();
@@ -204,7 +209,7 @@ async fn who_votes_since_a_moment_ago_has_a_vote_to_give_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_nothing_is_answered() {
-    let settings = Settings { call_deadline: Duration::from_secs(1), ..Settings::default() };
+    let settings = NamespaceSettings { call_deadline: Duration::from_secs(1), ..NamespaceSettings::default() };
     let mut nodes = cluster(3, settings).await;
     let leader = nodes.remove(leader_at(&nodes).unwrap());
     for node in nodes {
@@ -222,7 +227,7 @@ async fn without_a_majority_nothing_is_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_survivor_of_two_goes_on_at_an_operators_word_and_takes_the_other_back() {
-    let mut nodes = cluster(2, Settings::default()).await;
+    let mut nodes = cluster(2, NamespaceSettings::default()).await;
     let session = open_session(&nodes, 1).await;
     apply(&nodes, &make(session, 1, "before")).await.unwrap();
     let (second, first) = (nodes.pop().unwrap().stop().await, nodes.pop().unwrap().stop().await);
@@ -239,7 +244,7 @@ async fn the_survivor_of_two_goes_on_at_an_operators_word_and_takes_the_other_ba
     // Its log is just the one that the first had; laid over its own tables the new entries would come to other ones.
     nodes.push(second.restart().await);
     eventually("both vote again and agree", || async {
-        let [a, b] = [0, 1].map(|at| nodes[at].namespace.inner.state.tables());
+        let [a, b] = [0, 1].map(|at| nodes[at].namespace.services.raft.state().tables());
         let leader = &nodes[leader_at(&nodes)?];
         (a == b && leader.namespace.status().voters.len() == 2).then_some(())
     })
@@ -248,7 +253,7 @@ async fn the_survivor_of_two_goes_on_at_an_operators_word_and_takes_the_other_ba
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_feed_tells_the_others_in_order_and_before_they_can_know() {
-    let nodes = [Node::start(1, true, Settings::default()).await];
+    let nodes = [Node::start(1, true, NamespaceSettings::default()).await];
     let (writer, reader) = (open_session(&nodes, 1).await, open_session(&nodes, 2).await);
     let (writing, reading) = (Peer::new(), Peer::new());
     for (session, peer) in [(writer, &writing), (reader, &reading)] {
@@ -277,7 +282,7 @@ fn is_entry(event: &FeedEvent, file: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_session_is_closed_and_one_that_keeps_calling_is_not() {
-    let settings = Settings { session_lease: Duration::from_secs(3), ..Settings::default() };
+    let settings = NamespaceSettings { session_lease: Duration::from_secs(3), ..NamespaceSettings::default() };
     let nodes = [Node::start(1, true, settings).await];
     let (silent, lively) = (open_session(&nodes, 1).await, open_session(&nodes, 2).await);
     let (quiet_peer, peer) = (Peer::new(), Peer::new());
@@ -285,7 +290,7 @@ async fn a_silent_session_is_closed_and_one_that_keeps_calling_is_not() {
     nodes[0].ask(&peer, Request::Attach { session: lively }).await;
     eventually("the silent session is closed", || async {
         assert_eq!(nodes[0].ask(&peer, Request::KeepAlive).await, Response::Alive);
-        (!nodes[0].namespace.inner.state.has_session(silent)).then_some(())
+        (!nodes[0].namespace.services.raft.state().has_session(silent)).then_some(())
     })
     .await;
     let answer = nodes[0].ask(&quiet_peer, Request::KeepAlive).await;
@@ -297,7 +302,7 @@ async fn a_silent_session_is_closed_and_one_that_keeps_calling_is_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothing() {
     use chordfs_types::chunk::Version;
-    let nodes = [Node::start(1, true, Settings::default()).await];
+    let nodes = [Node::start(1, true, NamespaceSettings::default()).await];
     let session = open_session(&nodes, 1).await;
     // A mount whose clock is behind must not shorten the time that readers are given.
     let old = |mut op: NamespaceOp| {
@@ -330,7 +335,7 @@ async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothi
 async fn answered_operations_survive_every_change_of_leader() {
     const WRITERS: u64 = 4;
     const ROUNDS: usize = 3;
-    let nodes = cluster(3, Settings::default()).await;
+    let nodes = cluster(3, NamespaceSettings::default()).await;
     let mut sessions = Vec::new();
     for nonce in 0..WRITERS {
         sessions.push(open_session(&nodes, nonce).await);
@@ -394,7 +399,7 @@ async fn write_until(stop: Arc<AtomicBool>, nodes: Arc<RwLock<Vec<Node>>>, sessi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mounts_sessions_outlive_their_leader() {
-    let mut nodes = cluster(3, Settings::default()).await;
+    let mut nodes = cluster(3, NamespaceSettings::default()).await;
     let addresses: Vec<_> = nodes.iter().map(|node| node.ring).collect();
     let open = |client: &str| {
         Session::open(SessionOptions { nodes: addresses.clone(), client: client.into(), deadline: LONG })

@@ -28,7 +28,9 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Namespace, NamespaceConfig, Settings, feed::Connection, raft_types::admin_address};
+use crate::{
+    Namespace, NamespaceConfig, NamespaceSettings, raft_types::admin_address, state::session_feed::FeedConnection,
+};
 
 /// No test waits longer for anything; the machine may be busy.
 pub const LONG: Duration = Duration::from_secs(40);
@@ -40,7 +42,7 @@ pub struct Node {
     pub namespace: Namespace,
     pub neighbours: watch::Sender<Neighbours>,
     pub deleted: Arc<Mutex<Vec<ChunkRun>>>,
-    settings: Settings,
+    settings: NamespaceSettings,
     stop: CancellationToken,
     servers: TaskTracker,
 }
@@ -49,7 +51,7 @@ pub struct Node {
 type Listeners = (TcpListener, TcpListener);
 
 impl Node {
-    pub async fn start(uid: u64, create: bool, settings: Settings) -> Self {
+    pub async fn start(uid: u64, create: bool, settings: NamespaceSettings) -> Self {
         let (listeners, ring) = eventually("two ports are free", || async {
             let first = TcpListener::bind("127.0.0.1:0").await.ok()?;
             let ring = first.local_addr().ok()?;
@@ -68,7 +70,7 @@ impl Node {
         dir: Arc<TempDir>,
         neighbours: watch::Sender<Neighbours>,
         create: bool,
-        settings: Settings,
+        settings: NamespaceSettings,
     ) -> Self {
         let deleted: Arc<Mutex<Vec<ChunkRun>>> = Arc::default();
         let log = deleted.clone();
@@ -106,7 +108,7 @@ impl Node {
     }
 
     pub async fn ask(&self, peer: &Peer, request: Request) -> Response {
-        let answer = self.namespace.handle_on(peer, &encode(&request)).await;
+        let answer = self.namespace.services.requests.handle(peer, &encode(&request)).await;
         decode(&answer).unwrap()
     }
 }
@@ -116,7 +118,7 @@ pub struct Stopped {
     pub ring: SocketAddr,
     pub dir: Arc<TempDir>,
     neighbours: watch::Sender<Neighbours>,
-    settings: Settings,
+    settings: NamespaceSettings,
 }
 
 impl Stopped {
@@ -179,7 +181,7 @@ pub fn connect(nodes: &[&Node]) {
 }
 
 /// A ring of `count` nodes, of which the first began the namespace; ready when as many vote as should.
-pub async fn cluster(count: u64, settings: Settings) -> Vec<Node> {
+pub async fn cluster(count: u64, settings: NamespaceSettings) -> Vec<Node> {
     let mut nodes = Vec::new();
     for uid in 1..=count {
         nodes.push(Node::start(uid * 111, uid == 1, settings.clone()).await);
@@ -225,7 +227,7 @@ impl Peer {
     }
 }
 
-impl Connection for Peer {
+impl FeedConnection for Peer {
     fn id(&self) -> u64 {
         self.id
     }

@@ -12,10 +12,12 @@ use openraft::{
 use tempfile::TempDir;
 
 use crate::{
-    feed::Feed,
-    log_store::LogStore,
-    raft_types::{Entry, LogId, LoggedOp, TypeConfig, Vote},
-    state_machine::{State, StateMachine},
+    raft_types::{LogEntry, LogId, LoggedOp, TypeConfig, Vote},
+    state::{
+        session_feed::SessionFeed,
+        state_machine::{NamespaceState, StateMachine},
+    },
+    storage::log_store::LogStore,
 };
 
 const UID: u64 = 7;
@@ -26,7 +28,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for InFolders {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path(), 1 << 20).unwrap();
-        let machine = StateMachine::open(dir.path(), State::default(), Arc::new(Feed::default())).unwrap();
+        let machine =
+            StateMachine::open(dir.path(), NamespaceState::default(), Arc::new(SessionFeed::default())).unwrap();
         Ok((dir, log, machine))
     }
 }
@@ -45,10 +48,10 @@ fn log_id(term: u64, index: u64) -> LogId {
 }
 
 /// An entry whose operation says which one it is.
-fn entry(term: u64, index: u64) -> Entry {
+fn entry(term: u64, index: u64) -> LogEntry {
     let change = Change::AllocateVersions { count: index as u32 };
     let op = NamespaceOp { origin: None, now: Time { secs: index as i64, nanos: 0 }, change };
-    Entry::new(log_id(term, index), EntryPayload::Normal(LoggedOp::new(&op, op.now)))
+    LogEntry::new(log_id(term, index), EntryPayload::Normal(LoggedOp::new(&op, op.now)))
 }
 
 async fn log_of(dir: &Path, entries: std::ops::Range<u64>) -> LogStore {
@@ -59,7 +62,7 @@ async fn log_of(dir: &Path, entries: std::ops::Range<u64>) -> LogStore {
     log
 }
 
-async fn all(log: &mut LogStore) -> Vec<Entry> {
+async fn all(log: &mut LogStore) -> Vec<LogEntry> {
     log.try_get_log_entries(..).await.unwrap()
 }
 
@@ -86,7 +89,7 @@ async fn what_was_appended_truncated_and_purged_is_so_after_a_restart() {
     log.close().await.unwrap();
 
     let mut log = open(dir.path(), 200).unwrap();
-    let mut expected: Vec<Entry> = (20..30).map(|index| entry(1, index)).collect();
+    let mut expected: Vec<LogEntry> = (20..30).map(|index| entry(1, index)).collect();
     expected.extend([entry(2, 30), entry(2, 31)]);
     assert_eq!(all(&mut log).await, expected);
     assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(2, UID)));

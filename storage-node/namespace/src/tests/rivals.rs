@@ -5,13 +5,13 @@ use std::time::Duration;
 use chordfs_types::namespace::*;
 
 use super::harness::*;
-use crate::Settings;
+use crate::NamespaceSettings;
 
 /// It lost its disk and was started as before, without `--join`: it began a namespace, and its peers, who remember it,
 /// took it into the ring. Its empty tree must not be served, and it must not delete what the others hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_node_that_begins_anew_gives_way_to_the_ring_it_once_began() {
-    let mut nodes = cluster(4, Settings::default()).await;
+    let mut nodes = cluster(4, NamespaceSettings::default()).await;
     let session = open_session(&nodes, 1).await;
     apply(&nodes, &make(session, 1, "file")).await.unwrap();
     let anew = nodes.remove(0).stop().await.begin_anew(999).await;
@@ -35,8 +35,8 @@ async fn a_first_node_that_begins_anew_gives_way_to_the_ring_it_once_began() {
 /// It was started without `--join` by mistake, then with it: it still has the log of the namespace it began.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_began_alone_by_mistake_gives_way_before_it_leads_again() {
-    let first = Node::start(1, true, Settings::default()).await;
-    let second = Node::start(2, true, Settings::default()).await;
+    let first = Node::start(1, true, NamespaceSettings::default()).await;
+    let second = Node::start(2, true, NamespaceSettings::default()).await;
     eventually("both lead", || async { (first.namespace.is_leader() && second.namespace.is_leader()).then_some(()) })
         .await;
     let nodes = [first];
@@ -69,7 +69,7 @@ async fn a_node_that_began_alone_by_mistake_gives_way_before_it_leads_again() {
 /// A node that should join and finds nobody is a ring of its own once more, as before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_alone_leads_again_when_nobody_answers() {
-    let mut nodes = vec![Node::start(1, true, Settings::default()).await];
+    let mut nodes = vec![Node::start(1, true, NamespaceSettings::default()).await];
     let session = open_session(&nodes, 1).await;
     apply(&nodes, &make(session, 1, "file")).await.unwrap();
     let again = nodes.remove(0).stop().await.restart().await;

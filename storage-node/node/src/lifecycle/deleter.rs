@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chordfs_namespace::garbage::Deleter;
+use chordfs_namespace::Deleter;
 use chordfs_types::chunk::ChunkRun;
 use futures_util::future::join_all;
 

@@ -58,7 +58,7 @@ async fn start_namespace(core: &Core) -> Result<Namespace> {
         join: config.join.clone(),
         pool: core.pool.clone(),
         deleter: deleter(core.ring.clone(), core.peers.clone()),
-        settings: chordfs_namespace::Settings::default(),
+        settings: chordfs_namespace::NamespaceSettings::default(),
     });
     Ok(namespace.await?)
 }

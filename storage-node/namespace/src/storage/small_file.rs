@@ -1,4 +1,4 @@
-//! Small values that are replaced as a whole: the vote, the identity, what was purged, what was committed.
+//! Small values that are replaced as a whole: the vote, the identity, the purged and the committed log id.
 //!
 //! ```text
 //! magic "CFrv" | format u32 | CRC32C of the value u32 | value (postcard)
@@ -37,13 +37,13 @@ pub fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>
     };
     let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
     if head[..4] != MAGIC {
-        return Err(damaged(&path, "it does not begin as it should"));
+        return Err(damaged(&path, "it does not begin like one of these files"));
     }
     if number(4) != VALUE_FORMAT {
         return Err(too_new(&path, number(4), VALUE_FORMAT));
     }
     if crc32c::crc32c(value) != number(8) {
-        return Err(damaged(&path, "its checksum does not fit"));
+        return Err(damaged(&path, "its checksum does not match"));
     }
     postcard::from_bytes(value).map(Some).map_err(|error| damaged(&path, &error.to_string()))
 }

@@ -1,8 +1,8 @@
-//! The tables under Raft: applies committed operations in order, tells the feed, makes and installs snapshots.
+//! The tables under Raft: applies committed operations in order, pushes the feed, makes and installs snapshots.
 //!
 //! The tables live in memory; the log is what survives, and a snapshot shortens its replay. Readers share the tables
 //! through a lock that is held for one operation at a time. An operation's feed is pushed before that lock is released,
-//! so nobody can read what an operation did before its feed event is on the reader's connection.
+//! so no reader can see an operation's effect before its feed event is queued on the reader's connection.
 
 use std::{
     io,
@@ -20,32 +20,36 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine},
+    type_config::alias,
 };
 use parking_lot::{Mutex, RwLock};
 
-use super::{
-    feed::Feed,
-    raft_types::{Entry, LogId, LoggedOp, Outcome, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
-    recover::out_of_numbers,
-    room::is_full,
-    snapshot::{self, SnapshotFile},
+use super::session_feed::SessionFeed;
+use crate::{
+    raft_types::{EntryResult, LogEntry, LogId, LoggedOp, SnapshotMeta, StoredMembership, TypeConfig},
+    storage::{
+        disk_space::is_full,
+        snapshot::{self, SnapshotFile},
+    },
 };
+
+pub type Snapshot = alias::SmSnapshotOf<TypeConfig, StateMachine>;
 
 /// How often a snapshot is tried again on a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
-/// The tables as of the last applied entry. Cheap to clone; the clones are one state.
+/// The tables as of the last applied entry. Cheap to clone; the clones share one state.
 #[derive(Clone, Default)]
-pub struct State(Arc<RwLock<Applied>>);
+pub struct NamespaceState(Arc<RwLock<AppliedState>>);
 
 #[derive(Clone, Default)]
-struct Applied {
+struct AppliedState {
     tables: Tables,
     last: Option<LogId>,
     membership: StoredMembership,
 }
 
-impl State {
+impl NamespaceState {
     /// Answers `query` if the last applied entry satisfies `fresh`.
     pub fn query_if(&self, fresh: impl Fn(Option<LogId>) -> bool, query: &Query) -> Option<Result<Answer, FsError>> {
         let applied = self.0.read();
@@ -64,7 +68,7 @@ impl State {
         self.0.read().tables.sessions().any(|(id, _)| id == session)
     }
 
-    /// A copy of the tables, sharing their structure.
+    /// Returns a copy of the tables, which shares their structure.
     pub fn tables(&self) -> Tables {
         self.0.read().tables.clone()
     }
@@ -75,8 +79,8 @@ impl State {
 }
 
 pub struct StateMachine {
-    state: State,
-    feed: Arc<Feed>,
+    state: NamespaceState,
+    feed: Arc<SessionFeed>,
     snapshots: Arc<Snapshots>,
 }
 
@@ -86,8 +90,8 @@ struct Snapshots {
 }
 
 impl StateMachine {
-    /// The state of the last snapshot in `dir`; Raft replays the log from there.
-    pub fn open(dir: &Path, state: State, feed: Arc<Feed>) -> io::Result<Self> {
+    /// Loads the last snapshot in `dir`; Raft replays the log from there.
+    pub fn open(dir: &Path, state: NamespaceState, feed: Arc<SessionFeed>) -> io::Result<Self> {
         let mut current = None;
         if let Some(file) = snapshot::open_current(dir)? {
             let (meta, tables) = snapshot::load(&file)?;
@@ -99,44 +103,44 @@ impl StateMachine {
     }
 }
 
-impl State {
+impl NamespaceState {
     fn replace(&self, meta: &SnapshotMeta, tables: Tables) {
         let membership = meta.last_membership.clone();
-        *self.0.write() = Applied { tables, last: meta.last_log_id, membership };
+        *self.0.write() = AppliedState { tables, last: meta.last_log_id, membership };
     }
 
-    /// Applies one operation and tells the feed before anybody can see it.
-    fn apply(&self, log_id: LogId, at: Time, op: &NamespaceOp, feed: &Feed) -> Outcome {
+    /// Applies one operation and pushes its events before any reader can see its effect.
+    fn apply(&self, log_id: LogId, at: Time, op: &NamespaceOp, feed: &SessionFeed) -> EntryResult {
         let mut applied = self.0.write();
         let result = applied.tables.apply(log_id.index, at, op);
         applied.last = Some(log_id);
         feed.push(result.origin, &result.feed);
-        Outcome(Some(result.reply))
+        EntryResult(Some(result.reply))
     }
 
-    fn note(&self, log_id: LogId, membership: Option<StoredMembership>) -> Outcome {
+    fn record(&self, log_id: LogId, membership: Option<StoredMembership>) -> EntryResult {
         let mut applied = self.0.write();
         applied.last = Some(log_id);
         if let Some(membership) = membership {
             applied.membership = membership;
         }
-        Outcome(None)
+        EntryResult(None)
     }
 }
 
 impl StateMachine {
-    /// Applies an entry; its outcome is for whoever asked for it.
-    pub fn apply_entry(&self, entry: Entry) -> io::Result<Outcome> {
+    /// Applies an entry; its result is for the proposer.
+    pub fn apply_entry(&self, entry: LogEntry) -> io::Result<EntryResult> {
         Ok(match entry.payload {
-            EntryPayload::Blank => self.state.note(entry.log_id, None),
+            EntryPayload::Blank => self.state.record(entry.log_id, None),
             EntryPayload::Membership(members) => {
-                self.state.note(entry.log_id, Some(StoredMembership::new(Some(entry.log_id), members)))
+                self.state.record(entry.log_id, Some(StoredMembership::new(Some(entry.log_id), members)))
             }
             EntryPayload::Normal(op) => self.state.apply(entry.log_id, op.at, &decode(&op, entry.log_id)?, &self.feed),
         })
     }
 
-    /// What was applied counts as applied up to `last`, and new numbers begin further on.
+    /// Marks the state as applied up to `last`, and makes new numbers start further on.
     pub fn jump_ids(&self, jump: IdJump, last: LogId, now: Time) -> io::Result<()> {
         let mut applied = self.state.0.write();
         if !applied.tables.jump_ids(jump, now) {
@@ -146,7 +150,7 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Makes what was applied a snapshot in which `membership` holds.
+    /// Saves the applied state as a snapshot with the membership `membership`.
     pub fn save_with(&self, membership: StoredMembership) -> io::Result<()> {
         let applied = self.state.0.read().clone();
         let meta = SnapshotMeta { last_log_id: applied.last, last_membership: membership };
@@ -156,7 +160,7 @@ impl StateMachine {
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotFile;
-    type SnapshotBuilder = Builder;
+    type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let applied = self.state.0.read();
@@ -176,15 +180,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { applied: self.state.0.read().clone(), snapshots: self.snapshots.clone() }
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { applied: self.state.0.read().clone(), snapshots: self.snapshots.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: SnapshotFile) -> io::Result<()> {
         let (snapshots, meta) = (self.snapshots.clone(), meta.clone());
         let (meta, tables) = blocking(move || snapshots.install(meta, file)).await?;
         self.state.replace(&meta, tables);
-        // Whoever is attached here was not told what the snapshot skipped.
+        // The attached sessions were not sent the changes that the snapshot skipped.
         self.feed.interrupt();
         Ok(())
     }
@@ -196,14 +200,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 }
 
 impl Snapshots {
-    /// Keeps the newer one when a snapshot was installed while this one was being built.
+    /// Keeps the newer snapshot if one was installed while this one was being built.
     fn save(&self, meta: SnapshotMeta, tables: &Tables) -> io::Result<Snapshot> {
         let written = snapshot::write(&self.dir, &meta, tables)?;
         let mut current = self.current.lock();
         if let Some((newer, snapshot)) = current.as_ref().filter(|(have, _)| have.last_log_id > meta.last_log_id) {
             return Ok(Snapshot { meta: newer.clone(), snapshot: snapshot.clone() });
         }
-        let snapshot = snapshot::take_name(&self.dir, &written)?;
+        let snapshot = snapshot::make_current(&self.dir, &written)?;
         *current = Some((meta.clone(), snapshot.clone()));
         Ok(Snapshot { meta, snapshot })
     }
@@ -211,26 +215,26 @@ impl Snapshots {
     fn install(&self, meta: SnapshotMeta, file: SnapshotFile) -> io::Result<(SnapshotMeta, Tables)> {
         let (found, tables) = snapshot::load(&file)?;
         if found.last_log_id != meta.last_log_id {
-            return Err(io::Error::other("the snapshot is not the one that was announced"));
+            return Err(io::Error::other("the received snapshot is not the announced one"));
         }
         let path = match file.path.parent() == Some(&self.dir) {
             true => file.path,
             false => snapshot::write(&self.dir, &meta, &tables)?,
         };
         let mut current = self.current.lock();
-        let file = snapshot::take_name(&self.dir, &path)?;
+        let file = snapshot::make_current(&self.dir, &path)?;
         *current = Some((meta.clone(), file));
         Ok((meta, tables))
     }
 }
 
-/// A view of the state that later operations do not touch.
-pub struct Builder {
-    applied: Applied,
+/// A view of the state that later operations do not change.
+pub struct SnapshotBuilder {
+    applied: AppliedState,
     snapshots: Arc<Snapshots>,
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for Builder {
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
@@ -239,9 +243,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         loop {
             let (applied, snapshots, meta) = (applied.tables.clone(), snapshots.clone(), meta.clone());
             match blocking(move || snapshots.save(meta, &applied)).await {
-                // Raft stops for ever at an error. Until there is room the log is longer.
+                // Raft stops for ever at an error. Until there is space the log grows instead.
                 Err(error) if is_full(&error) => {
-                    tracing::debug!(%error, "no room for a snapshot");
+                    tracing::debug!(%error, "no space for a snapshot");
                     tokio::time::sleep(FULL_PAUSE).await;
                 }
                 done => return done,
@@ -250,7 +254,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     }
 }
 
-/// An operation that this program cannot read must stop it: to skip it would make this replica differ from the others.
+/// Decodes an operation. One that this program cannot read must stop it: skipping it would make this replica differ from
+/// the others.
 fn decode(op: &LoggedOp, log_id: LogId) -> io::Result<NamespaceOp> {
     op.decode().map_err(|error| {
         let text = format!("the operation at {log_id} of the log cannot be read ({error}): update this node's program");
@@ -260,4 +265,8 @@ fn decode(op: &LoggedOp, log_id: LogId) -> io::Result<NamespaceOp> {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+pub fn out_of_numbers() -> io::Error {
+    io::Error::other("this namespace was recovered so often that it has no numbers left for new items")
 }

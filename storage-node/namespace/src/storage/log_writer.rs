@@ -1,12 +1,11 @@
-//! The thread that owns the log's files. Everything that must reach the disk passes through its queue and is done in
-//! that order, because Raft loses committed entries when a vote and an append change places.
+//! The thread that owns the log's files. Everything that must reach the disk passes through its queue and is written in
+//! that order, because Raft loses committed entries if a vote and an append are reordered.
 //!
-//! Appends that wait together are written together and share one `fdatasync`; only then are their callbacks called.
+//! Appends that wait in the queue are written together and share one `fdatasync`; only then are their callbacks called.
 //!
-//! On a full disk this thread waits for room: nothing is acknowledged meanwhile, which the other voters take for a slow
-//! disk, and nothing is lost. Any other error is the end of this log.
+//! On a full disk this thread waits for space: nothing is acknowledged meanwhile, which looks like a slow disk to the
+//! other voters, and nothing is lost. Any other error ends this log.
 
-use chordfs_files::sync_folder;
 use std::{
     io,
     path::PathBuf,
@@ -18,40 +17,41 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chordfs_files::sync_folder;
 use openraft::storage::IOFlushed;
 use tokio::sync::oneshot;
 
 use super::{
+    disk_space::{DiskSpace, is_full},
     log_file::{LogFile, encode_entry},
-    raft_types::{Entry, LogId, TypeConfig, Vote},
-    room::{Room, is_full},
     small_file,
 };
+use crate::raft_types::{LogEntry, LogId, TypeConfig, Vote};
 
 pub const VOTE: &str = "vote";
 pub const PURGED: &str = "purged";
 pub const COMMITTED: &str = "committed";
 
-/// Appends taken into one write at most.
+/// The most bytes of appends in one write.
 const BATCH_BYTES: usize = 4 << 20;
-/// The committed index is only a head start for a restart, so it is written now and then.
+/// The committed index only shortens the replay after a restart, so it is written at intervals.
 const COMMITTED_EVERY: Duration = Duration::from_millis(500);
 /// How often a full disk is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
 
-pub type Done = oneshot::Sender<io::Result<()>>;
+pub type DoneSender = oneshot::Sender<io::Result<()>>;
 
-pub enum Command {
-    /// Entries that follow what was appended before.
-    Append(Vec<Entry>, IOFlushed<TypeConfig>),
-    Vote(Vote, Done),
+pub enum WriterCommand {
+    /// Appends entries, which follow those appended before.
+    Append(Vec<LogEntry>, IOFlushed<TypeConfig>),
+    Vote(Vote, DoneSender),
     Committed(Option<LogId>),
     /// Drops the entries from this index on.
-    Truncate(u64, Done),
+    Truncate(u64, DoneSender),
     /// Drops the entries up to this one.
-    Purge(LogId, Done),
-    /// Finishes what is queued and ends the thread.
-    Close(Done),
+    Purge(LogId, DoneSender),
+    /// Finishes the queued writes and ends the thread.
+    Close(DoneSender),
 }
 
 pub struct LogWriter {
@@ -61,30 +61,30 @@ pub struct LogWriter {
     pub file_bytes: u64,
     committed: Option<LogId>,
     committed_since: Option<Instant>,
-    /// After a failed write nothing may be written behind it: whether the disk holds the bytes is unknown.
+    /// Why a write failed. Nothing may be written after it, because it is unknown whether the disk holds the bytes.
     failed: Option<String>,
-    room: Arc<Room>,
+    disk_space: Arc<DiskSpace>,
 }
 
 impl LogWriter {
-    pub fn new(dir: PathBuf, files: Vec<LogFile>, file_bytes: u64, room: Arc<Room>) -> Self {
-        Self { dir, files, file_bytes, committed: None, committed_since: None, failed: None, room }
+    pub fn new(dir: PathBuf, files: Vec<LogFile>, file_bytes: u64, disk_space: Arc<DiskSpace>) -> Self {
+        Self { dir, files, file_bytes, committed: None, committed_since: None, failed: None, disk_space }
     }
 
-    /// Works until closed, or until nobody can send any more.
-    pub fn run(mut self, commands: Receiver<Command>) {
+    /// Works until it is closed, or until all senders are gone.
+    pub fn run(mut self, commands: Receiver<WriterCommand>) {
         let mut closing = None;
         while closing.is_none() {
             let Some(command) = self.next(&commands) else { break };
-            let Command::Append(entries, callback) = command else {
-                closing = self.carry_out(command);
+            let WriterCommand::Append(entries, callback) = command else {
+                closing = self.execute(command);
                 continue;
             };
-            let mut batch = Batch::default();
+            let mut batch = AppendBatch::default();
             batch.add(entries, callback);
             let after = batch.fill(&commands);
             self.append(batch);
-            closing = after.and_then(|command| self.carry_out(command));
+            closing = after.and_then(|command| self.execute(command));
         }
         self.save_committed();
         if let Some(done) = closing {
@@ -92,8 +92,8 @@ impl LogWriter {
         }
     }
 
-    /// The next command; meanwhile writes the committed index when that is due.
-    fn next(&mut self, commands: &Receiver<Command>) -> Option<Command> {
+    /// Waits for the next command, and writes the committed index when that is due.
+    fn next(&mut self, commands: &Receiver<WriterCommand>) -> Option<WriterCommand> {
         loop {
             let Some(since) = self.committed_since else { return commands.recv().ok() };
             match commands.recv_timeout(COMMITTED_EVERY.saturating_sub(since.elapsed())) {
@@ -104,28 +104,28 @@ impl LogWriter {
         }
     }
 
-    fn carry_out(&mut self, command: Command) -> Option<Done> {
+    fn execute(&mut self, command: WriterCommand) -> Option<DoneSender> {
         match command {
-            Command::Append(entries, callback) => {
-                let mut batch = Batch::default();
+            WriterCommand::Append(entries, callback) => {
+                let mut batch = AppendBatch::default();
                 batch.add(entries, callback);
                 self.append(batch);
             }
-            Command::Vote(vote, done) => {
-                self.answer(done, |writer| writer.when_room(|writer| small_file::write(&writer.dir, VOTE, &vote)));
+            WriterCommand::Vote(vote, done) => {
+                self.answer(done, |writer| writer.when_space(|writer| small_file::write(&writer.dir, VOTE, &vote)));
             }
-            Command::Truncate(index, done) => self.answer(done, |writer| writer.truncate(index)),
-            Command::Purge(upto, done) => self.answer(done, |writer| writer.purge(upto)),
-            Command::Committed(committed) => {
+            WriterCommand::Truncate(index, done) => self.answer(done, |writer| writer.truncate(index)),
+            WriterCommand::Purge(upto, done) => self.answer(done, |writer| writer.purge(upto)),
+            WriterCommand::Committed(committed) => {
                 self.committed = committed;
                 self.committed_since.get_or_insert_with(Instant::now);
             }
-            Command::Close(done) => return Some(done),
+            WriterCommand::Close(done) => return Some(done),
         }
         None
     }
 
-    fn answer(&mut self, done: Done, work: impl FnOnce(&mut Self) -> io::Result<()>) {
+    fn answer(&mut self, done: DoneSender, work: impl FnOnce(&mut Self) -> io::Result<()>) {
         let result = self.unless_failed(work);
         let _ = done.send(result);
     }
@@ -137,7 +137,7 @@ impl LogWriter {
         work(self).inspect_err(|error| self.failed = Some(error.to_string()))
     }
 
-    fn append(&mut self, batch: Batch) {
+    fn append(&mut self, batch: AppendBatch) {
         let result = self.unless_failed(|writer| writer.write_entries(&batch.entries));
         for callback in batch.callbacks {
             callback.io_completed(match &result {
@@ -147,10 +147,10 @@ impl LogWriter {
         }
     }
 
-    fn write_entries(&mut self, entries: &[Entry]) -> io::Result<()> {
+    fn write_entries(&mut self, entries: &[LogEntry]) -> io::Result<()> {
         let mut rest = entries;
         while let Some(first) = rest.first() {
-            self.when_room(|writer| writer.roll(first.log_id.index))?;
+            self.when_space(|writer| writer.roll(first.log_id.index))?;
             let (mut frames, mut ends) = (Vec::new(), Vec::new());
             for entry in rest {
                 if self.newest().bytes() + frames.len() as u64 >= self.file_bytes {
@@ -160,7 +160,7 @@ impl LogWriter {
                 ends.push(frames.len());
             }
             rest = &rest[ends.len()..];
-            self.when_room(|writer| writer.newest().append(&frames, ends.iter().copied()))?;
+            self.when_space(|writer| writer.newest().append(&frames, ends.iter().copied()))?;
             // What a sync fails to write may be gone from memory, too: that is not tried again.
             self.newest().sync()?;
         }
@@ -183,19 +183,20 @@ impl LogWriter {
         self.files.last_mut().expect("a file was rolled before")
     }
 
-    /// Does what leaves nothing behind where it meets a full disk, again until there is room or the log is closed.
-    fn when_room<T>(&mut self, mut work: impl FnMut(&mut Self) -> io::Result<T>) -> io::Result<T> {
+    /// Repeats `work` on a full disk until there is space or the log is closed; `work` must leave nothing behind when it
+    /// fails.
+    fn when_space<T>(&mut self, mut work: impl FnMut(&mut Self) -> io::Result<T>) -> io::Result<T> {
         loop {
             match work(self) {
-                Err(error) if is_full(&error) && !self.room.is_closing() => {
-                    if self.room.note(true) {
-                        tracing::warn!(dir = %self.dir.display(), %error, "no room for the namespace's log; waiting for it");
+                Err(error) if is_full(&error) && !self.disk_space.is_closing() => {
+                    if self.disk_space.record(true) {
+                        tracing::warn!(dir = %self.dir.display(), %error, "no space for the namespace's log; waiting for space");
                     }
                     sleep(FULL_PAUSE);
                 }
                 result => {
-                    if result.is_ok() && self.room.note(false) {
-                        tracing::info!("there is room for the namespace's log again");
+                    if result.is_ok() && self.disk_space.record(false) {
+                        tracing::info!("there is space for the namespace's log again");
                     }
                     return result;
                 }
@@ -203,7 +204,7 @@ impl LogWriter {
         }
     }
 
-    /// From the end backwards, so that a crash in between leaves no hole.
+    /// Truncates from the end backwards, so that a crash in between leaves no hole.
     fn truncate(&mut self, index: u64) -> io::Result<()> {
         while self.files.last().is_some_and(|file| file.first() >= index) {
             self.files.pop().expect("there is one").remove()?;
@@ -212,7 +213,7 @@ impl LogWriter {
         self.files.last_mut().map_or(Ok(()), |file| file.truncate(index))
     }
 
-    /// On a full disk later: more entries than needed do no harm.
+    /// Purges later if the disk is full: entries that are no longer needed do no harm.
     fn purge(&mut self, upto: LogId) -> io::Result<()> {
         match small_file::write(&self.dir, PURGED, &upto) {
             Err(error) if is_full(&error) => return Ok(()),
@@ -235,24 +236,24 @@ impl LogWriter {
 
 /// Appends that are made durable together.
 #[derive(Default)]
-struct Batch {
-    entries: Vec<Entry>,
+struct AppendBatch {
+    entries: Vec<LogEntry>,
     callbacks: Vec<IOFlushed<TypeConfig>>,
     bytes: usize,
 }
 
-impl Batch {
-    fn add(&mut self, entries: Vec<Entry>, callback: IOFlushed<TypeConfig>) {
+impl AppendBatch {
+    fn add(&mut self, entries: Vec<LogEntry>, callback: IOFlushed<TypeConfig>) {
         self.bytes += entries.iter().map(super::log_store::approximate_bytes).sum::<usize>();
         self.entries.extend(entries);
         self.callbacks.push(callback);
     }
 
-    /// Takes what else is waiting, up to the first command that is no append, which it returns.
-    fn fill(&mut self, commands: &Receiver<Command>) -> Option<Command> {
+    /// Adds the waiting appends, up to the first other command, which it returns.
+    fn fill(&mut self, commands: &Receiver<WriterCommand>) -> Option<WriterCommand> {
         while self.bytes < BATCH_BYTES {
             match commands.try_recv() {
-                Ok(Command::Append(entries, callback)) => self.add(entries, callback),
+                Ok(WriterCommand::Append(entries, callback)) => self.add(entries, callback),
                 Ok(other) => return Some(other),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
             }
@@ -271,18 +272,18 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_waited_for_and_other_errors_are_not() {
-        let room = Arc::new(Room::default());
-        let mut writer = LogWriter::new(PathBuf::new(), Vec::new(), 1, room.clone());
+        let disk_space = Arc::new(DiskSpace::default());
+        let mut writer = LogWriter::new(PathBuf::new(), Vec::new(), 1, disk_space.clone());
         let mut tries = 0;
-        let done = writer.when_room(|writer| {
+        let done = writer.when_space(|writer| {
             tries += 1;
-            assert_eq!(writer.room.full_for() > Duration::ZERO, tries > 1, "the node is told");
+            assert_eq!(writer.disk_space.full_for() > Duration::ZERO, tries > 1, "it is recorded");
             if tries < 3 { full() } else { Ok(()) }
         });
-        assert!(done.is_ok() && tries == 3 && room.full_for().is_zero());
-        let broken = writer.when_room(|_| Err::<(), _>(io::ErrorKind::Other.into()));
-        assert!(broken.is_err() && room.full_for().is_zero());
-        room.close();
-        assert!(writer.when_room(|_| full()).is_err_and(|error| is_full(&error)), "a node that stops waits no more");
+        assert!(done.is_ok() && tries == 3 && disk_space.full_for().is_zero());
+        let broken = writer.when_space(|_| Err::<(), _>(io::ErrorKind::Other.into()));
+        assert!(broken.is_err() && disk_space.full_for().is_zero());
+        disk_space.close();
+        assert!(writer.when_space(|_| full()).is_err_and(|error| is_full(&error)), "a node that stops waits no more");
     }
 }

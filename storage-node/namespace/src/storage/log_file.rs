@@ -1,11 +1,11 @@
-//! One file of the Raft log: its format, and reading and cutting it.
+//! One file of the Raft log: its format, and reading and truncating it.
 //!
 //! ```text
 //! header, 16 bytes:  magic "CFrl" | format u32 | index of the first entry u64
 //! entry:             length n u32 | CRC32C of the length and the payload u32 | payload, n bytes (postcard)
 //! ```
-//! All numbers little-endian. Entries have consecutive indexes and lie without gaps. What follows the last sound entry
-//! of the newest file was being written when the machine stopped: nobody was told it was durable, so it is cut off.
+//! All numbers are little-endian. Entries have consecutive indexes and no gaps. Bytes after the last sound entry of the
+//! newest file were being written when the machine stopped and were never acknowledged as durable, so they are cut off.
 
 use chordfs_files::sync_folder;
 use std::{
@@ -14,24 +14,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::raft_types::Entry;
+use crate::raft_types::LogEntry;
 
 const MAGIC: [u8; 4] = *b"CFrl";
 const LOG_FORMAT: u32 = 2;
 pub const HEADER_BYTES: u64 = 16;
 const FRAME_BYTES: usize = 8;
 
-/// An open log file with the place of each of its entries.
+/// An open log file with the offset of each of its entries.
 pub struct LogFile {
     path: PathBuf,
     file: File,
     first: u64,
-    /// Where each entry starts, and at the end where the next one will.
+    /// Where each entry starts, and at the end where the next one will start.
     offsets: Vec<u64>,
 }
 
 /// Appends the frame of `entry` to `out`.
-pub fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
+pub fn encode_entry(out: &mut Vec<u8>, entry: &LogEntry) {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_BYTES]);
     let whole = postcard::to_extend(entry, std::mem::take(out)).expect("an entry always encodes");
@@ -43,7 +43,7 @@ pub fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
 }
 
 impl LogFile {
-    /// A new file whose first entry will be `first`, durable before this returns.
+    /// Creates a file whose first entry will be `first`; it is durable when this returns.
     pub fn create(dir: &Path, first: u64) -> io::Result<Self> {
         let path = dir.join(file_name(first));
         let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path)?;
@@ -57,9 +57,9 @@ impl LogFile {
         Ok(Self { path, file, first, offsets: vec![HEADER_BYTES] })
     }
 
-    /// Opens a file and reads its entries. `None` when even the header was not written whole. With `newest` a torn
-    /// tail is cut; in an older file, which was complete before the next was begun, it is damage and an error.
-    pub fn open(path: PathBuf, newest: bool) -> io::Result<Option<(Self, Vec<Entry>)>> {
+    /// Opens a file and reads its entries. `None` if even the header is incomplete. With `newest` a torn tail is cut off;
+    /// in an older file, which was complete before the next was created, it is damage and an error.
+    pub fn open(path: PathBuf, newest: bool) -> io::Result<Option<(Self, Vec<LogEntry>)>> {
         let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -70,7 +70,7 @@ impl LogFile {
         let end = *offsets.last().expect("there is always an end");
         if end < bytes.len() as u64 {
             if !newest {
-                return Err(damaged(&path, &format!("the entry at byte {end} does not fit its checksum")));
+                return Err(damaged(&path, &format!("the entry at byte {end} does not match its checksum")));
             }
             tracing::warn!(path = %path.display(), at = end, cut = bytes.len() as u64 - end, "cut a torn log tail");
             file.set_len(end)?;
@@ -84,7 +84,7 @@ impl LogFile {
         self.first
     }
 
-    /// The index the next entry will have.
+    /// The index of the next entry.
     pub fn next(&self) -> u64 {
         self.first + self.offsets.len() as u64 - 1
     }
@@ -93,8 +93,8 @@ impl LogFile {
         *self.offsets.last().expect("there is always an end")
     }
 
-    /// Writes frames, of which entry `i` ends at `ends[i]`. Not durable before [`Self::sync`]. On a full disk nothing is
-    /// added, and it may be tried again.
+    /// Writes frames, of which entry `i` ends at `ends[i]`. They are not durable before [`Self::sync`]. On a full disk
+    /// nothing is added, and the write may be tried again.
     pub fn append(&mut self, frames: &[u8], ends: impl Iterator<Item = usize>) -> io::Result<()> {
         let start = self.bytes();
         if let Err(error) = self.file.write_all(frames) {
@@ -110,7 +110,7 @@ impl LogFile {
         self.file.sync_data()
     }
 
-    /// Drops the entries from `index` on, durably.
+    /// Drops the entries from `index` on; this is durable when it returns.
     pub fn truncate(&mut self, index: u64) -> io::Result<()> {
         let keep = index.saturating_sub(self.first) as usize;
         if keep + 1 >= self.offsets.len() {
@@ -128,7 +128,7 @@ impl LogFile {
     }
 }
 
-/// The log files of `dir`, oldest first.
+/// Lists the log files of `dir`, oldest first.
 pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
@@ -149,7 +149,7 @@ pub fn damaged(path: &Path, what: &str) -> io::Error {
 
 pub fn too_new(path: &Path, found: u32, known: u32) -> io::Error {
     let text = format!(
-        "{} has format {found}, this program knows {known}: run the newer program that wrote it",
+        "{} has format {found}, this program supports {known}: run the newer program that wrote it",
         path.display()
     );
     io::Error::new(io::ErrorKind::Unsupported, text)
@@ -164,7 +164,7 @@ fn read_header(path: &Path, bytes: &[u8]) -> io::Result<Option<u64>> {
         return Ok(None);
     };
     if header[..4] != MAGIC {
-        return Err(damaged(path, "it does not begin as a log file"));
+        return Err(damaged(path, "it does not begin like a log file"));
     }
     match u32::from_le_bytes(header[4..8].try_into().expect("four bytes")) {
         LOG_FORMAT => Ok(Some(u64::from_le_bytes(header[8..16].try_into().expect("eight bytes")))),
@@ -172,12 +172,12 @@ fn read_header(path: &Path, bytes: &[u8]) -> io::Result<Option<u64>> {
     }
 }
 
-/// All sound entries from the start, and where they lie.
-fn read_entries(path: &Path, bytes: &[u8], first: u64) -> io::Result<(Vec<Entry>, Vec<u64>)> {
+/// Reads all sound entries from the start, with their offsets.
+fn read_entries(path: &Path, bytes: &[u8], first: u64) -> io::Result<(Vec<LogEntry>, Vec<u64>)> {
     let (mut entries, mut offsets) = (Vec::new(), vec![HEADER_BYTES]);
     let mut at = HEADER_BYTES as usize;
     while let Some(payload) = sound_payload(bytes, at) {
-        let entry: Entry = postcard::from_bytes(payload)
+        let entry: LogEntry = postcard::from_bytes(payload)
             .map_err(|error| damaged(path, &format!("the entry at byte {at} does not decode: {error}")))?;
         if entry.log_id.index != first + entries.len() as u64 {
             return Err(damaged(path, &format!("the entry at byte {at} has index {}", entry.log_id.index)));
@@ -189,7 +189,7 @@ fn read_entries(path: &Path, bytes: &[u8], first: u64) -> io::Result<(Vec<Entry>
     Ok((entries, offsets))
 }
 
-/// The payload of the frame at `at`; `None` where no whole frame with a fitting checksum lies.
+/// Returns the payload of the frame at `at`; `None` without a whole frame whose checksum matches.
 fn sound_payload(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let (frame, rest) = bytes.get(at..)?.split_first_chunk::<FRAME_BYTES>()?;
     let len = u32::from_le_bytes(frame[..4].try_into().ok()?);
@@ -213,9 +213,9 @@ mod tests {
 
     use super::*;
 
-    /// A file in memory that is not allowed to grow stands for the disk that is full in the middle of a write.
+    /// A file in memory that must not grow simulates a disk that becomes full in the middle of a write.
     #[test]
-    fn half_a_write_is_taken_back() {
+    fn half_a_write_is_undone() {
         let file = File::from(memfd_create(c"log", MFdFlags::MFD_ALLOW_SEALING).unwrap());
         file.set_len(8000).unwrap();
         fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).unwrap();

@@ -1,13 +1,13 @@
-//! Raft's way to the other members: HTTP/1.1 POSTs to their administration plane.
+//! Messages to the other members: HTTP/1.1 POSTs to their administration plane.
 //!
 //! ```text
 //! POST /raft/{append,vote,prevote,transfer}?to=UID&of=NAMESPACE   body and answer: a format byte, then postcard
 //! POST /raft/snapshot?to=UID&of=NAMESPACE                         body: length n u32 LE | packed (vote, meta), n bytes | the file
-//! GET  /raft/identity                                             answer: JSON, see [`Identity`]
+//! GET  /raft/identity                                             answer: JSON, see [`MemberIdentity`]
 //! ```
-//! A message names the member it is for, and a node that is somebody else (it lost its disk, and with it what it had
-//! promised), or belongs to another namespace, answers 421: to Raft that is the same as being gone. Snapshots go through reqwest, because they are
-//! streamed from disk; all else through the pool, which keeps its connections.
+//! A message names the member it is for. A node with another id (it lost its disk, and with it its promises), or of
+//! another namespace, answers 421, which Raft treats as an unreachable member. Snapshots go through reqwest, because they
+//! are streamed from disk; all other messages go through the pool, which keeps its connections.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,35 +26,35 @@ use openraft::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{
-    namespace_id::NamespaceId,
-    raft_types::{Member, Snapshot, TypeConfig, Vote, pack, unpack},
-    snapshot::SnapshotFile,
+use crate::{
+    raft_types::{RaftMember, TypeConfig, Vote, pack, unpack},
+    state::state_machine::Snapshot,
+    storage::{namespace_id::NamespaceId, snapshot::SnapshotFile},
 };
 
-/// A piece of a snapshot on its way.
+/// How many bytes of a snapshot are read and sent at a time.
 const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
 
-/// Who a node is to Raft, and what it knows.
+/// The identity of a node as a member, and what it knows about the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct MemberIdentity {
     pub uid: u64,
-    /// The namespace it belongs to, or follows without a vote; none in a new node.
+    /// The namespace that it belongs to, or follows without a vote; none for a new node.
     pub namespace: Option<u64>,
     /// Its ring address.
     pub ring: SocketAddr,
     pub term: u64,
     pub voter: bool,
-    /// It is the leader and a majority has confirmed that of late.
+    /// It is the leader and a majority has confirmed that recently.
     pub leads: bool,
     /// The leader's ring address, as far as it knows.
     pub leader: Option<SocketAddr>,
     /// Ring addresses of the voters, as far as it knows.
     pub voters: Vec<SocketAddr>,
-    /// Ids of the voters and of those that only follow the log, as far as it knows.
+    /// Ids of the voters and the learners, as far as it knows.
     #[serde(default)]
     pub members: Vec<u64>,
-    /// The term whose leader it finds dead, and does not follow any more for the moment.
+    /// The term whose leader it finds dead, and does not follow for the moment.
     #[serde(default)]
     pub dead_leader: Option<u64>,
 }
@@ -66,7 +66,7 @@ pub struct Network {
     id: Arc<NamespaceId>,
     pool: Arc<HttpPool>,
     streams: reqwest::Client,
-    /// How long a member may take to answer anything but a snapshot.
+    /// How long a member may take to answer any message except a snapshot.
     deadline: Duration,
 }
 
@@ -75,18 +75,18 @@ impl Network {
         Self { uid, id, pool, streams: reqwest::Client::new(), deadline }
     }
 
-    /// Asks the node at `admin` who it is.
-    pub async fn identity(&self, admin: SocketAddr) -> Result<Identity, String> {
+    /// Asks the node at `admin` for its identity.
+    pub async fn identity(&self, admin: SocketAddr) -> Result<MemberIdentity, String> {
         let headers = Default::default();
         let answer = self.pool.request(admin, Method::GET, "/raft/identity", headers, Vec::new(), self.deadline).await;
         let answer = answer.map_err(|error| error.to_string())?;
         if answer.status != StatusCode::OK {
-            return Err(format!("{admin} answered {} when asked who it is: {}", answer.status, answer.text()));
+            return Err(format!("{admin} answered {} when asked for its identity: {}", answer.status, answer.text()));
         }
         serde_json::from_slice(&answer.body).map_err(|error| format!("{admin} is no namespace node: {error}"))
     }
 
-    /// Asks the leader at `admin` to do without the node `uid`, or not to any more.
+    /// Tells the leader at `admin` that the node `uid` is leaving, or that it stays.
     pub async fn say_leaving(&self, admin: SocketAddr, uid: u64, leaving: bool) -> Result<(), String> {
         let path = format!("/raft/leave?uid={uid}&leaving={leaving}");
         let answer =
@@ -99,15 +99,15 @@ impl Network {
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
-    type Network = Peer;
+    type Network = MemberClient;
 
-    async fn new_client(&mut self, target: u64, node: &Member) -> Peer {
-        Peer { network: self.clone(), target, address: node.admin_address() }
+    async fn new_client(&mut self, target: u64, node: &RaftMember) -> MemberClient {
+        MemberClient { network: self.clone(), target, address: node.admin_address() }
     }
 }
 
-/// One member, as Raft reaches it.
-pub struct Peer {
+/// The client for one member.
+pub struct MemberClient {
     network: Network,
     target: u64,
     address: SocketAddr,
@@ -115,7 +115,7 @@ pub struct Peer {
 
 type RaftRpcError = RPCError<TypeConfig>;
 
-impl Peer {
+impl MemberClient {
     async fn call<M: Serialize, A: DeserializeOwned>(
         &self,
         kind: RPCTypes,
@@ -123,7 +123,7 @@ impl Peer {
         message: &M,
         option: &RPCOption,
     ) -> Result<A, RaftRpcError> {
-        // Raft's own limit is one heartbeat, which a busy disk exceeds; to answer late is better than to ask again.
+        // Raft's own limit is one heartbeat, which a busy disk exceeds; a late answer is better than a repeated message.
         let deadline = option.hard_ttl().max(self.network.deadline);
         let path = self.path(name).map_err(RPCError::Unreachable)?;
         let answer = self.network.pool.post(self.address, &path, vec![pack(message)], deadline).await;
@@ -133,7 +133,7 @@ impl Peer {
         }
         unpack(&answer.body).map_err(|reason| {
             RPCError::Network(NetworkError::from_string(format!(
-                "an answer of {} cannot be read: {reason}",
+                "the answer of {} cannot be read: {reason}",
                 self.address
             )))
         })
@@ -179,7 +179,7 @@ impl Peer {
     }
 }
 
-impl RaftNetworkV2<TypeConfig> for Peer {
+impl RaftNetworkV2<TypeConfig> for MemberClient {
     type SnapshotData = SnapshotFile;
 
     async fn append_entries(
@@ -228,12 +228,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     }
 }
 
-/// A refusal is as good as absence: Raft waits a little before it asks again.
+/// Treats a refusal as an unreachable member: Raft waits a little before it retries.
 fn refused(address: SocketAddr, status: StatusCode, text: &str) -> RaftRpcError {
     RPCError::Unreachable(Unreachable::from_string(format!("{address} answered {status}: {text}")))
 }
 
-/// The head of a snapshot's body, then its file piece by piece.
+/// Streams the head of a snapshot's message, then its file piece by piece.
 fn snapshot_body(vote: Vote, snapshot: Snapshot) -> impl stream::Stream<Item = std::io::Result<Bytes>> + Send {
     let head = pack(&(vote, snapshot.meta));
     let mut first = Vec::with_capacity(4 + head.len());

@@ -3,8 +3,8 @@
 //! ```text
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
-//! Meta and tables are postcard, numbers little-endian. A new snapshot is written beside the old one and takes its name
-//! when it is durable, so there is always a whole one. A reader of the old one keeps its open file.
+//! Meta and tables are postcard, numbers little-endian. A new snapshot is written beside the old one and renamed over it
+//! when it is durable, so there is always a complete one. A reader of the old one keeps its open file.
 
 use std::{
     fs::File,
@@ -17,14 +17,12 @@ use chordfs_files::rename_durably;
 use chordfs_tables::Tables;
 use openraft::StoredMembership;
 
-use super::{
-    log_file::{damaged, too_new},
-    raft_types::{LogId, SnapshotMeta},
-};
+use super::log_file::{damaged, too_new};
+use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
 const SNAPSHOT_FORMAT: u32 = 4;
-/// Format 3 lacks what tables have last, and is read as if that was empty.
+/// Format 3 lacks the last field of the tables, which is then read as empty.
 const OLDEST_FORMAT: u32 = 3;
 const HEAD_BYTES: usize = 12;
 const NAME: &str = "snapshot";
@@ -36,42 +34,42 @@ pub struct SnapshotFile {
     pub file: Arc<File>,
     pub path: PathBuf,
     pub bytes: u64,
-    _arriving: Option<Arc<Arriving>>,
+    _received: Option<Arc<ReceivedFile>>,
 }
 
 impl SnapshotFile {
     pub fn open(path: PathBuf) -> io::Result<Self> {
         let file = File::open(&path)?;
         let bytes = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), path, bytes, _arriving: None })
+        Ok(Self { file: Arc::new(file), path, bytes, _received: None })
     }
 
-    /// One that has arrived: its file goes when nobody has made it the current snapshot.
-    pub fn open_arrived(path: PathBuf) -> io::Result<Self> {
-        let arriving = Arc::new(Arriving { path: path.clone() });
-        Ok(Self { _arriving: Some(arriving), ..Self::open(path)? })
+    /// Opens a received snapshot. Its file is removed on drop unless it has become the current snapshot.
+    pub fn open_received(path: PathBuf) -> io::Result<Self> {
+        let received = Arc::new(ReceivedFile { path: path.clone() });
+        Ok(Self { _received: Some(received), ..Self::open(path)? })
     }
 }
 
 #[derive(Debug)]
-struct Arriving {
+struct ReceivedFile {
     path: PathBuf,
 }
 
-impl Drop for Arriving {
+impl Drop for ReceivedFile {
     fn drop(&mut self) {
-        // Fails where it has another name by now, which is what it came for.
+        // This fails if it has been renamed to the current snapshot.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Where a snapshot that arrives is put until it is whole; removed at start.
+/// The path of a snapshot while it is received; such files are removed at start.
 pub fn incoming_path(dir: &Path, nonce: u64) -> PathBuf {
     dir.join(format!("{INCOMING}.{nonce:016x}"))
 }
 
-/// Writes a snapshot under a name of its own, durably; [`take_name`] then makes it the current one. Half a one is removed:
-/// it may be what the disk was too small for.
+/// Writes a snapshot durably under a temporary name; [`make_current`] then makes it the current one. An incomplete one is
+/// removed, because it may be what fills the disk.
 pub fn write(dir: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<PathBuf> {
     let temporary = dir.join(format!("{NAME}.new"));
     match write_to(&temporary, meta, tables) {
@@ -86,7 +84,7 @@ pub fn write(dir: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<Pat
 fn write_to(path: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<()> {
     let mut file = Summing { file: File::create(path)?, checksum: 0, failure: None };
     let written = write_body(BufWriter::with_capacity(1 << 20, &mut file), meta, tables);
-    // What the disk said; postcard says only that it failed.
+    // The error of the disk; postcard reports only that it failed.
     file.failure.take().filter(|_| written.is_err()).map_or(written, Err)?;
     file.file.write_all(&file.checksum.to_le_bytes())?;
     file.file.sync_all()
@@ -103,13 +101,13 @@ fn write_body(mut out: BufWriter<&mut Summing>, meta: &SnapshotMeta, tables: &Ta
 }
 
 /// Makes the sound and durable snapshot at `path` the current one.
-pub fn take_name(dir: &Path, path: &Path) -> io::Result<SnapshotFile> {
+pub fn make_current(dir: &Path, path: &Path) -> io::Result<SnapshotFile> {
     let current = dir.join(NAME);
     rename_durably(path, &current)?;
     SnapshotFile::open(current)
 }
 
-/// The current snapshot; `None` in a new folder. Forgets what was arriving when the process ended.
+/// Opens the current snapshot; `None` in a new folder. Removes snapshots that were being received when the process ended.
 pub fn open_current(dir: &Path) -> io::Result<Option<SnapshotFile>> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -137,16 +135,16 @@ pub fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)> {
     };
     let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
     if head[..4] != MAGIC {
-        return Err(damaged(path, "it does not begin as a snapshot"));
+        return Err(damaged(path, "it does not begin like a snapshot"));
     }
     if !(OLDEST_FORMAT..=SNAPSHOT_FORMAT).contains(&number(4)) {
         return Err(too_new(path, number(4), SNAPSHOT_FORMAT));
     }
     if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
-        return Err(damaged(path, "its checksum does not fit"));
+        return Err(damaged(path, "its checksum does not match"));
     }
     let Some((meta, tables)) = rest.split_at_checked(number(8) as usize) else {
-        return Err(damaged(path, "its meta is longer than itself"));
+        return Err(damaged(path, "its meta is longer than the file"));
     };
     let undecodable = |error: postcard::Error| damaged(path, &error.to_string());
     let (last_log_id, last_membership): (Option<LogId>, StoredMembership<_, _, _>) =
@@ -155,7 +153,7 @@ pub fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)> {
     Ok((SnapshotMeta { last_log_id, last_membership }, tables))
 }
 
-/// A file and the CRC32C of what was written to it.
+/// A file and the CRC32C of all bytes written to it.
 struct Summing {
     file: File,
     checksum: u32,
@@ -175,7 +173,7 @@ impl Write for Summing {
     }
 }
 
-/// Reads a shared file from a place of its own.
+/// Reads a shared file at an offset of its own.
 pub struct ReadAt<'a> {
     pub file: &'a File,
     pub at: u64,
@@ -192,10 +190,10 @@ impl Read for ReadAt<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::room::is_full;
+    use crate::storage::disk_space::is_full;
 
     #[test]
-    fn a_full_disk_is_told_from_other_trouble() {
+    fn a_full_disk_is_distinguished_from_other_errors() {
         let meta = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
         let error = write_to(Path::new("/dev/full"), &meta, &Tables::default()).expect_err("nothing fits there");
         assert!(is_full(&error), "{error:?}");

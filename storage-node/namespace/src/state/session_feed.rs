@@ -1,4 +1,4 @@
-//! Who is attached: the connections of each session, their leases, and pushing what changed to them.
+//! The attached sessions: their connections, their leases, and pushing the change feed to them.
 //!
 //! Connections are attached on the leader only. Pushing happens while an operation is applied, in the order of the log,
 //! and only queues bytes on a connection; one that does not keep up is closed by its own queue and must attach again.
@@ -16,19 +16,19 @@ use chordfs_net::rpc::{RpcPeer, Value};
 use chordfs_types::namespace::{FeedEvent, SessionId, calls, encode};
 use parking_lot::Mutex;
 
-/// The other end of a connection, as far as the feed needs it.
-pub trait Connection: Send + Sync + 'static {
-    /// Unique in this process's life.
+/// The part of a connection that the feed needs.
+pub trait FeedConnection: Send + Sync + 'static {
+    /// An id that is unique within this process.
     fn id(&self) -> u64;
-    /// Queues feed events, encoded; false when the connection is gone.
+    /// Queues encoded feed events; returns false when the connection is gone.
     fn push(&self, events: Bytes) -> bool;
-    /// Hangs up; the session attaches again and takes all it has cached for stale.
+    /// Closes the connection; the session attaches again and drops everything that it has cached.
     fn close(&self);
     /// Resolves when the connection is gone.
     fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
-impl Connection for RpcPeer {
+impl FeedConnection for RpcPeer {
     fn id(&self) -> u64 {
         self.connection_id()
     }
@@ -47,31 +47,31 @@ impl Connection for RpcPeer {
 }
 
 #[derive(Default)]
-pub struct Feed {
-    attached: Mutex<Attached>,
+pub struct SessionFeed {
+    attached: Mutex<AttachedSessions>,
 }
 
 #[derive(Default)]
-struct Attached {
-    sessions: HashMap<SessionId, Seat>,
+struct AttachedSessions {
+    sessions: HashMap<SessionId, SessionConnections>,
     by_connection: HashMap<u64, SessionId>,
 }
 
-struct Seat {
-    connections: HashMap<u64, Arc<dyn Connection>>,
+struct SessionConnections {
+    connections: HashMap<u64, Arc<dyn FeedConnection>>,
     last_heard: Instant,
 }
 
-impl Feed {
-    /// True when the connection was not attached before, to this session or another.
-    pub fn attach(&self, session: SessionId, connection: Arc<dyn Connection>, now: Instant) -> bool {
+impl SessionFeed {
+    /// Attaches a connection to a session. Returns true if it was not attached to any before.
+    pub fn attach(&self, session: SessionId, connection: Arc<dyn FeedConnection>, now: Instant) -> bool {
         let mut attached = self.attached.lock();
         let id = connection.id();
         let new = !attached.by_connection.contains_key(&id);
         attached.detach(id);
-        let seat = attached.seat(session, now);
-        seat.last_heard = now;
-        seat.connections.insert(id, connection);
+        let entry = attached.session(session, now);
+        entry.last_heard = now;
+        entry.connections.insert(id, connection);
         attached.by_connection.insert(id, session);
         new
     }
@@ -80,30 +80,30 @@ impl Feed {
         self.attached.lock().detach(connection);
     }
 
-    /// The session that `connection` is attached to is alive; `None` when it is not attached.
+    /// Renews the lease of the session that `connection` is attached to, and returns it; `None` if it is not attached.
     pub fn renew(&self, connection: u64, now: Instant) -> Option<SessionId> {
         let mut attached = self.attached.lock();
         let session = *attached.by_connection.get(&connection)?;
-        attached.seat(session, now).last_heard = now;
+        attached.session(session, now).last_heard = now;
         Some(session)
     }
 
-    /// Every known session has been heard from just now: a new leader cannot know better.
+    /// Renews all leases: a new leader cannot know when the sessions last sent something.
     pub fn renew_all(&self, now: Instant) {
-        for seat in self.attached.lock().sessions.values_mut() {
-            seat.last_heard = now;
+        for entry in self.attached.lock().sessions.values_mut() {
+            entry.last_heard = now;
         }
     }
 
-    /// Which of the open `sessions` have been silent for `lease`. One never heard of begins its lease now.
+    /// Returns those of the open `sessions` whose `lease` has expired. The lease of an unknown session starts now.
     pub fn expired(&self, sessions: &[SessionId], now: Instant, lease: Duration) -> Vec<SessionId> {
         let mut attached = self.attached.lock();
-        attached.sessions.retain(|id, seat| !seat.connections.is_empty() || sessions.contains(id));
-        let silent = |id: &&SessionId| now.duration_since(attached.seat(**id, now).last_heard) >= lease;
+        attached.sessions.retain(|id, entry| !entry.connections.is_empty() || sessions.contains(id));
+        let silent = |id: &&SessionId| now.duration_since(attached.session(**id, now).last_heard) >= lease;
         sessions.iter().filter(silent).copied().collect()
     }
 
-    /// Tells all sessions but the one that caused it.
+    /// Sends events to all sessions except the one that caused them.
     pub fn push(&self, origin: Option<SessionId>, events: &[FeedEvent]) {
         if events.is_empty() {
             return;
@@ -114,36 +114,38 @@ impl Feed {
         }
         let bytes = encode(&events);
         let mut gone = Vec::new();
-        for (_, seat) in attached.sessions.iter().filter(|(id, _)| Some(**id) != origin) {
-            gone.extend(seat.connections.values().filter(|peer| !peer.push(bytes.clone())).map(|peer| peer.id()));
+        for (_, entry) in attached.sessions.iter().filter(|(id, _)| Some(**id) != origin) {
+            gone.extend(entry.connections.values().filter(|peer| !peer.push(bytes.clone())).map(|peer| peer.id()));
         }
         gone.into_iter().for_each(|connection| attached.detach(connection));
     }
 
-    /// What changed cannot be told: hangs up on everybody.
+    /// Closes all connections, because changes were skipped that cannot be sent as events.
     pub fn interrupt(&self) {
         let mut attached = self.attached.lock();
-        for seat in attached.sessions.values_mut() {
-            seat.connections.drain().for_each(|(_, connection)| connection.close());
+        for entry in attached.sessions.values_mut() {
+            entry.connections.drain().for_each(|(_, connection)| connection.close());
         }
         attached.by_connection.clear();
     }
 
     pub fn attached_sessions(&self) -> usize {
-        self.attached.lock().sessions.values().filter(|seat| !seat.connections.is_empty()).count()
+        self.attached.lock().sessions.values().filter(|entry| !entry.connections.is_empty()).count()
     }
 }
 
-impl Attached {
-    fn seat(&mut self, session: SessionId, now: Instant) -> &mut Seat {
-        self.sessions.entry(session).or_insert_with(|| Seat { connections: HashMap::new(), last_heard: now })
+impl AttachedSessions {
+    fn session(&mut self, session: SessionId, now: Instant) -> &mut SessionConnections {
+        self.sessions
+            .entry(session)
+            .or_insert_with(|| SessionConnections { connections: HashMap::new(), last_heard: now })
     }
 
     fn detach(&mut self, connection: u64) {
         if let Some(session) = self.by_connection.remove(&connection)
-            && let Some(seat) = self.sessions.get_mut(&session)
+            && let Some(entry) = self.sessions.get_mut(&session)
         {
-            seat.connections.remove(&connection);
+            entry.connections.remove(&connection);
         }
     }
 }
@@ -163,7 +165,7 @@ mod tests {
         got: Mutex<Vec<Vec<FeedEvent>>>,
     }
 
-    impl Connection for Wire {
+    impl FeedConnection for Wire {
         fn id(&self) -> u64 {
             self.id
         }
@@ -191,8 +193,8 @@ mod tests {
     }
 
     #[test]
-    fn all_but_the_origin_hear_of_it_and_a_closed_connection_is_forgotten() {
-        let (feed, now) = (Feed::default(), Instant::now());
+    fn all_sessions_but_the_origin_get_the_events_and_a_closed_connection_is_forgotten() {
+        let (feed, now) = (SessionFeed::default(), Instant::now());
         let (own, other, closed) = (wire(1, true), wire(2, true), wire(3, false));
         feed.attach(SessionId(7), own.clone(), now);
         feed.attach(SessionId(8), other.clone(), now);
@@ -209,8 +211,8 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_ends_with_silence_and_begins_anew_for_a_session_never_heard_of() {
-        let (feed, start, lease) = (Feed::default(), Instant::now(), Duration::from_secs(60));
+    fn a_lease_expires_without_messages_and_starts_anew_for_an_unknown_session() {
+        let (feed, start, lease) = (SessionFeed::default(), Instant::now(), Duration::from_secs(60));
         let sessions = [SessionId(1), SessionId(2)];
         feed.attach(SessionId(1), wire(1, true), start);
         assert_eq!(feed.expired(&sessions, start + lease / 2, lease), []);

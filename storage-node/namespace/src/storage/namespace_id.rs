@@ -1,8 +1,8 @@
-//! Which namespace this node belongs to. Two nodes that each began one must never take each other for members, though
-//! the ring brings them together: their trees, sessions and versions have nothing to do with each other.
+//! The id of the namespace that this node belongs to. Two nodes that each founded one must never become members of one
+//! cluster, though the ring brings them together: their trees, sessions and versions are unrelated.
 //!
-//! The id is born with the namespace and kept beside its log. A member learns it with the first message of a leader that
-//! added it, before the message has any effect.
+//! The id is created with the namespace and stored beside its log. A member learns it with the first message of a leader
+//! that added it, before the message has any effect.
 
 use std::{
     io,
@@ -23,11 +23,11 @@ pub struct NamespaceId {
 }
 
 impl NamespaceId {
-    /// What is in the folder. A `pristine` one belongs nowhere, whatever an unfinished start left there.
+    /// Reads the id from the folder. A `pristine` folder belongs to no namespace, even if an interrupted start left an id.
     pub fn open(dir: &Path, pristine: bool) -> io::Result<Self> {
         let known = if pristine { None } else { small_file::read(dir, FILE)? };
         if !pristine && known.is_none() {
-            let what = "it says not which namespace the log beside it is of; remove the namespace folder to join again";
+            let what = "it does not name the namespace of the log beside it; remove the namespace folder to join again";
             return Err(damaged(&dir.join(FILE), what));
         }
         Ok(Self { dir: dir.to_owned(), known: Mutex::new(known) })
@@ -37,14 +37,14 @@ impl NamespaceId {
         *self.known.lock()
     }
 
-    /// Begins a namespace: the milliseconds of now above random bits, so that of two the older one is known.
+    /// Founds a namespace. Its id is the time in milliseconds above random bits, so that the older of two can be told.
     pub fn found(&self) -> io::Result<()> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = (since.as_millis() as u64) << RANDOM_BITS | u64::from(rand::random::<u32>() >> (32 - RANDOM_BITS));
         self.learn(id).map(drop)
     }
 
-    /// Belongs to `id` from now on, unless it belongs to another. Returns the one it belongs to.
+    /// Makes the node belong to `id`, unless it belongs to another namespace. Returns the one that it belongs to.
     pub fn learn(&self, id: u64) -> io::Result<u64> {
         let mut known = self.known.lock();
         if let Some(known) = *known {

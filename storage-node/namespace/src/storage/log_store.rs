@@ -1,7 +1,7 @@
 //! The Raft log: in memory for reading, in append-only files for keeping.
 //!
-//! Entries since the last purge stay in memory; the snapshot policy bounds them. The files are a thread's business
-//! ([`super::log_writer`]); this is the side Raft speaks to, and the opening of what an earlier process left.
+//! Entries since the last purge stay in memory; the snapshot policy bounds them. A thread owns the files
+//! ([`super::log_writer`]); this is the interface for Raft, and opens the files that an earlier process left.
 
 use std::{
     collections::VecDeque,
@@ -19,38 +19,38 @@ use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
 use super::{
+    disk_space::DiskSpace,
     log_file::{self, LogFile, damaged},
-    log_writer::{COMMITTED, Command, Done, LogWriter, PURGED, VOTE},
-    raft_types::{Entry, LogId, TypeConfig, Vote},
-    room::Room,
+    log_writer::{COMMITTED, DoneSender, LogWriter, PURGED, VOTE, WriterCommand},
     small_file,
 };
+use crate::raft_types::{LogEntry, LogId, TypeConfig, Vote};
 
 const IDENTITY: &str = "identity";
-/// Operations sent to a follower at once, roughly; a single one may be larger.
+/// The approximate size of a message to a follower; a single operation may be larger.
 const READ_BYTES: usize = 1 << 20;
 
-/// Cheap to clone; the clones are one log.
+/// Cheap to clone; the clones share one log.
 #[derive(Clone)]
 pub struct LogStore {
     memory: Arc<RwLock<Memory>>,
-    writer: mpsc::Sender<Command>,
-    room: Arc<Room>,
+    writer: mpsc::Sender<WriterCommand>,
+    disk_space: Arc<DiskSpace>,
 }
 
 #[derive(Default)]
 struct Memory {
-    /// Consecutive; the first one has index `purged + 1`, or 0.
-    entries: VecDeque<Entry>,
+    /// Consecutive entries; the first one has index `purged + 1`, or 0.
+    entries: VecDeque<LogEntry>,
     purged: Option<LogId>,
     vote: Option<Vote>,
     committed: Option<LogId>,
-    /// Bytes of the entries appended since somebody last took note.
+    /// Bytes of the entries appended since [`LogStore::take_appended_bytes`] last returned true.
     appended_bytes: u64,
 }
 
 impl LogStore {
-    /// Opens or begins the log in `dir`, which belongs to the node `uid` for ever: a log under another id is refused.
+    /// Opens or creates the log in `dir`, which belongs to the node `uid` for ever: the log of another id is refused.
     pub fn open(dir: &Path, uid: u64, file_bytes: u64) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         check_identity(dir, uid)?;
@@ -59,25 +59,25 @@ impl LogStore {
         let memory = Memory {
             purged,
             vote: small_file::read(dir, VOTE)?,
-            // Written lazily, and only a head start: a torn one is as good as none.
+            // It is written lazily, and only shortens the replay: a damaged one is ignored.
             committed: small_file::read(dir, COMMITTED).unwrap_or_default().flatten(),
             appended_bytes: entries.iter().map(|entry| approximate_bytes(entry) as u64).sum(),
             entries,
         };
         let (writer, commands) = mpsc::channel();
-        let room = Arc::new(Room::default());
-        let thread = LogWriter::new(dir.to_path_buf(), files, file_bytes, room.clone());
+        let disk_space = Arc::new(DiskSpace::default());
+        let thread = LogWriter::new(dir.to_path_buf(), files, file_bytes, disk_space.clone());
         std::thread::Builder::new().name("namespace-log".into()).spawn(move || thread.run(commands))?;
-        Ok(Self { memory: Arc::new(RwLock::new(memory)), writer, room })
+        Ok(Self { memory: Arc::new(RwLock::new(memory)), writer, disk_space })
     }
 
-    /// Whether nothing was ever logged or voted here.
+    /// Returns whether nothing was ever logged or voted here.
     pub fn is_pristine(&self) -> bool {
         let memory = self.memory.read();
         memory.entries.is_empty() && memory.purged.is_none() && memory.vote.is_none()
     }
 
-    /// Whether more than `limit` bytes were appended since this last said so.
+    /// Returns whether more than `limit` bytes were appended since this last returned true.
     pub fn take_appended_bytes(&self, limit: u64) -> bool {
         let mut memory = self.memory.write();
         let many = memory.appended_bytes > limit;
@@ -87,24 +87,24 @@ impl LogStore {
         many
     }
 
-    /// Whether the disk takes what is appended.
-    pub fn room(&self) -> &Room {
-        &self.room
+    /// Whether the disk has space for the log.
+    pub fn disk_space(&self) -> &Arc<DiskSpace> {
+        &self.disk_space
     }
 
-    /// Finishes what is queued, as far as there is room for it; afterwards another process may open the folder.
+    /// Finishes the queued writes, as far as there is space; afterwards another process may open the folder.
     pub async fn close(&self) -> io::Result<()> {
-        self.room.close();
-        self.wait(Command::Close).await
+        self.disk_space.close();
+        self.wait(WriterCommand::Close).await
     }
 
-    async fn wait(&self, command: impl FnOnce(Done) -> Command) -> io::Result<()> {
+    async fn wait(&self, command: impl FnOnce(DoneSender) -> WriterCommand) -> io::Result<()> {
         let (done, finished) = oneshot::channel();
         self.send(command(done))?;
         finished.await.map_err(|_| closed())?
     }
 
-    fn send(&self, command: Command) -> io::Result<()> {
+    fn send(&self, command: WriterCommand) -> io::Result<()> {
         self.writer.send(command).map_err(|_| closed())
     }
 }
@@ -123,7 +123,7 @@ impl Memory {
         self.entries.back().map(|entry| entry.log_id).or(self.purged)
     }
 
-    fn range(&self, range: impl RangeBounds<u64>) -> impl Iterator<Item = &Entry> {
+    fn range(&self, range: impl RangeBounds<u64>) -> impl Iterator<Item = &LogEntry> {
         let start = match range.start_bound() {
             Bound::Included(&index) => index,
             Bound::Excluded(&index) => index + 1,
@@ -152,7 +152,7 @@ impl Memory {
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {
-    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<LogEntry>>
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -163,8 +163,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
         Ok(self.memory.read().vote)
     }
 
-    /// At least one entry, and no more than fit one message.
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+    /// Returns at least one entry, and no more than fit into one message.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
         let memory = self.memory.read();
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for entry in memory.range(start..end) {
@@ -191,14 +191,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.wait(|done| Command::Vote(*vote, done)).await?;
+        self.wait(|done| WriterCommand::Vote(*vote, done)).await?;
         self.memory.write().vote = Some(*vote);
         Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         self.memory.write().committed = committed;
-        self.send(Command::Committed(committed))
+        self.send(WriterCommand::Committed(committed))
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -207,31 +207,31 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
     where
-        I: IntoIterator<Item = Entry> + OptionalSend,
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<Entry> = entries.into_iter().collect();
+        let entries: Vec<LogEntry> = entries.into_iter().collect();
         let mut memory = self.memory.write();
         memory.appended_bytes += entries.iter().map(|entry| approximate_bytes(entry) as u64).sum::<u64>();
         memory.entries.extend(entries.iter().cloned());
         drop(memory);
-        self.send(Command::Append(entries, callback))
+        self.send(WriterCommand::Append(entries, callback))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let index = last.map_or(0, |last| last.index + 1);
         self.memory.write().truncate(index);
-        self.wait(|done| Command::Truncate(index, done)).await
+        self.wait(|done| WriterCommand::Truncate(index, done)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         self.memory.write().purge(upto);
-        self.wait(|done| Command::Purge(upto, done)).await
+        self.wait(|done| WriterCommand::Purge(upto, done)).await
     }
 }
 
-/// What an entry adds to a message or a write, roughly.
-pub fn approximate_bytes(entry: &Entry) -> usize {
+/// The approximate size of an entry in a message or a write.
+pub fn approximate_bytes(entry: &LogEntry) -> usize {
     const FRAME: usize = 48;
     match &entry.payload {
         EntryPayload::Normal(op) => FRAME + op.bytes(),
@@ -255,8 +255,8 @@ fn check_identity(dir: &Path, uid: u64) -> io::Result<()> {
     }
 }
 
-/// Opens the log files, without those that were purged altogether, and reads the entries after `purged`.
-fn open_files(dir: &Path, purged: Option<LogId>) -> io::Result<(Vec<LogFile>, VecDeque<Entry>)> {
+/// Opens the log files, removes those that were purged completely, and reads the entries after `purged`.
+fn open_files(dir: &Path, purged: Option<LogId>) -> io::Result<(Vec<LogFile>, VecDeque<LogEntry>)> {
     let paths = log_file::list(dir)?;
     let first = purged.map_or(0, |purged| purged.index + 1);
     let (mut files, mut entries) = (Vec::new(), VecDeque::new());

@@ -1,0 +1,15 @@
+//! Which nodes vote, and when this node gives way.
+//!
+//! | file | what |
+//! |---|---|
+//! | `voters.rs` | the decision (pure): one change of the voters at a time |
+//! | `voter_manager.rs` | the leader's task that carries the decisions out |
+//! | `resignation.rs` | giving up the lead and the vote |
+//! | `guard.rs` | what to do about another namespace in the same ring |
+//! | `full_disk.rs` | giving up the lead and the vote while the disk is full |
+
+pub mod full_disk;
+pub mod guard;
+pub mod resignation;
+pub mod voter_manager;
+mod voters;

@@ -1,0 +1,175 @@
+//! Where the leader is. Voters learn it from Raft; the other nodes ask their neighbours and pass the answer on, so that
+//! any node a mount happens to know can redirect it.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chordfs_types::ring_id::Neighbours;
+use openraft::errors::ForwardToLeader;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::{
+    handle::RaftHandle,
+    network::{MemberIdentity, Network},
+};
+use crate::{
+    raft_types::{TypeConfig, admin_address},
+    storage::namespace_id::NamespaceId,
+};
+
+const CONFIRM_EVERY: Duration = Duration::from_secs(5);
+const SEARCH_EVERY: Duration = Duration::from_secs(1);
+/// An answer that has not been confirmed for this long is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(15);
+
+pub struct LeaderTracking {
+    raft: Arc<RaftHandle>,
+    id: Arc<NamespaceId>,
+    network: Network,
+    neighbours: watch::Receiver<Neighbours>,
+    sighting: Mutex<Option<LeaderSighting>>,
+    /// Wakes the search: a request needs the leader now.
+    wanted: Notify,
+}
+
+/// A node that reported to be the leader.
+#[derive(Clone)]
+struct LeaderSighting {
+    leader: SocketAddr,
+    voters: Vec<SocketAddr>,
+    namespace: Option<u64>,
+    term: u64,
+    confirmed: Instant,
+}
+
+impl LeaderTracking {
+    pub fn new(
+        raft: Arc<RaftHandle>,
+        id: Arc<NamespaceId>,
+        network: Network,
+        neighbours: watch::Receiver<Neighbours>,
+    ) -> Self {
+        Self { raft, id, network, neighbours, sighting: Mutex::default(), wanted: Notify::new() }
+    }
+
+    /// The leader's ring address as far as known: from Raft, or from another node if that reports a later term.
+    pub fn leader(&self) -> Option<SocketAddr> {
+        let (term, leader) = self.raft.current_leader();
+        match self.recent_sighting() {
+            Some(seen) if leader.is_none() || seen.term > term => Some(seen.leader),
+            _ => leader,
+        }
+    }
+
+    /// The leader's ring address, unless the leader is this node.
+    pub fn other_leader(&self) -> Option<SocketAddr> {
+        self.leader().filter(|leader| *leader != self.raft.ring())
+    }
+
+    pub fn leader_term(&self) -> u64 {
+        self.recent_sighting().map_or(0, |seen| seen.term).max(self.raft.current_leader().0)
+    }
+
+    /// Ring addresses of the voters, as far as this node knows.
+    pub fn voters(&self) -> Vec<SocketAddr> {
+        let (term, _) = self.raft.current_leader();
+        if let Some(seen) = self.recent_sighting().filter(|seen| seen.term > term || !self.is_voter()) {
+            return seen.voters;
+        }
+        let metrics = self.raft.metrics();
+        let members = &metrics.membership_config;
+        members.voter_ids().filter_map(|uid| members.get_node(&uid)).map(|member| member.ring).collect()
+    }
+
+    /// Returns whether this node votes. A node that was voted out may not have received that entry, so the leader's report
+    /// overrides its own log.
+    pub fn is_voter(&self) -> bool {
+        self.raft.is_voter_by_log() && (self.raft.has_lease() || self.leader_reports_voter().unwrap_or(true))
+    }
+
+    /// Whether the leader of this term or a later one counts this node as a voter; `None` without a recent answer of it.
+    fn leader_reports_voter(&self) -> Option<bool> {
+        let (term, _) = self.raft.current_leader();
+        let seen = self.recent_sighting().filter(|seen| seen.term >= term)?;
+        Some(seen.voters.contains(&self.raft.ring()))
+    }
+
+    /// The namespace that this node belongs to, or otherwise the last known leader's.
+    pub fn namespace(&self) -> Option<u64> {
+        self.id.get().or_else(|| self.recent_sighting()?.namespace)
+    }
+
+    /// Starts a search for the leader without delay.
+    pub fn want_leader(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Keeps the leader's address current, for as long as this node runs.
+    pub async fn follow(&self) {
+        loop {
+            let pause = match self.raft.has_lease() || self.confirm().await || self.search().await {
+                true => CONFIRM_EVERY,
+                false => SEARCH_EVERY,
+            };
+            tokio::time::sleep(SEARCH_EVERY.min(pause)).await;
+            let _ = tokio::time::timeout(pause.saturating_sub(SEARCH_EVERY), self.wanted.notified()).await;
+        }
+    }
+
+    /// Asks the last known leader whether it still leads.
+    pub async fn confirm(&self) -> bool {
+        let Some(leader) = self.other_leader() else { return false };
+        self.learn(self.ask([leader]).await)
+    }
+
+    /// Asks all nodes that might know the leader, and then the nodes that they name.
+    async fn search(&self) -> bool {
+        let first = self.ask(self.acquaintances()).await;
+        let named: BTreeSet<SocketAddr> =
+            first.iter().flat_map(|identity| identity.leader.iter().chain(&identity.voters)).copied().collect();
+        self.learn(first) || self.learn(self.ask(named).await)
+    }
+
+    fn acquaintances(&self) -> BTreeSet<SocketAddr> {
+        let neighbours = self.neighbours.borrow();
+        let near = neighbours.successors.iter().chain(&neighbours.predecessor).map(|node| node.ring_address());
+        let metrics = self.raft.metrics();
+        let members = metrics.membership_config.nodes().map(|(_, member)| member.ring);
+        let seen = self.recent_sighting().map(|seen| seen.voters).unwrap_or_default();
+        near.chain(members).chain(seen).filter(|ring| *ring != self.raft.ring()).collect()
+    }
+
+    /// Returns the identities of those nodes that answer.
+    pub async fn ask(&self, rings: impl IntoIterator<Item = SocketAddr>) -> Vec<MemberIdentity> {
+        let asked = rings.into_iter().map(|ring| self.network.identity(admin_address(ring)));
+        futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Remembers the node that reports to lead this namespace; of two, the one of the later term.
+    fn learn(&self, answers: Vec<MemberIdentity>) -> bool {
+        let ours = self.namespace();
+        let leads = |identity: &MemberIdentity| identity.leads && (ours.is_none() || identity.namespace == ours);
+        let Some(leader) = answers.into_iter().filter(leads).max_by_key(|identity| identity.term) else { return false };
+        let (term, confirmed) = (leader.term, Instant::now());
+        let mut sighting = self.sighting.lock();
+        if sighting.as_ref().is_none_or(|seen| seen.term <= term || seen.confirmed.elapsed() >= FORGET_AFTER) {
+            let MemberIdentity { ring, voters, namespace, .. } = leader;
+            *sighting = Some(LeaderSighting { leader: ring, voters, namespace, term, confirmed });
+        }
+        true
+    }
+
+    fn recent_sighting(&self) -> Option<LeaderSighting> {
+        self.sighting.lock().clone().filter(|seen| seen.confirmed.elapsed() < FORGET_AFTER)
+    }
+}
+
+/// The leader that Raft names when it refuses a request.
+pub fn named_leader(forward: &ForwardToLeader<TypeConfig>) -> Option<SocketAddr> {
+    forward.leader_node.map(|member| member.ring)
+}

@@ -1,0 +1,163 @@
+//! Garbage collection, on the leader: contents of files without name and holder, then versions that no file references.
+//!
+//! A node that cannot delete (it fails, or is away for a long time) must not block the others for ever: after some tries
+//! its copies are left where they are. They take space there and do no harm, because a version is never used again.
+//!
+//! Nothing is logged unless there is something to collect; checking costs a query of the tables in memory.
+
+use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use chordfs_types::{
+    chunk::ChunkRun,
+    namespace::{Answer, Change, Query, Reply, Time},
+};
+
+use crate::{membership::guard::NamespaceGuard, raft::handle::RaftHandle};
+
+/// The time between the removal of the last name and that of the contents: another mount may have the file open and learns
+/// only now that it should hold it. Also the time between a version's death and its deletion: a reader may have learnt of
+/// the version just before.
+const GRACE_SECS: i64 = 10;
+/// The most items of one round; the next round follows at once.
+const ROUND: u32 = 1024;
+/// How often the deletion of the same runs is tried before they are forgotten.
+const TRIES: u32 = 10;
+
+/// How often the leader checks.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Deletes runs of chunks from all nodes of the ring. An error means that some nodes may not have deleted them; it names
+/// the nodes.
+pub type Deleter = Arc<dyn Fn(Vec<ChunkRun>) -> DeleterFuture + Send + Sync>;
+pub type DeleterFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// The runs that could not be deleted everywhere, and how often that was tried.
+#[derive(Default)]
+struct FailedDeletions {
+    ids: BTreeSet<u64>,
+    times: u32,
+}
+
+impl FailedDeletions {
+    /// Keeps only the runs that were tried before, if there are any.
+    fn narrow(&mut self, dead: &mut Vec<(u64, ChunkRun)>) {
+        match dead.iter().any(|(id, _)| self.ids.contains(id)) {
+            true => dead.retain(|(id, _)| self.ids.contains(id)),
+            false => *self = Self::default(),
+        }
+    }
+
+    /// Counts a failed try. Returns true if it was the last.
+    fn give_up(&mut self, ids: &[u64]) -> bool {
+        self.ids = ids.iter().copied().collect();
+        self.times += 1;
+        self.times >= TRIES
+    }
+}
+
+pub struct GarbageCollector {
+    raft: Arc<RaftHandle>,
+    guard: Arc<NamespaceGuard>,
+    deleter: Deleter,
+    failed: FailedDeletions,
+}
+
+impl GarbageCollector {
+    pub fn new(raft: Arc<RaftHandle>, guard: Arc<NamespaceGuard>, deleter: Deleter) -> Self {
+        Self { raft, guard, deleter, failed: FailedDeletions::default() }
+    }
+
+    /// Runs until it is dropped; does nothing while this node does not lead.
+    pub async fn run(mut self) {
+        let mut more = false;
+        loop {
+            if !more {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            // Beside another namespace, what this one takes for garbage may be the other's.
+            more = self.guard.no_rival() && self.raft.has_lease() && self.collect(Time::now()).await;
+        }
+    }
+
+    /// Collects one round. Returns true when there may be more to collect at once.
+    async fn collect(&mut self, now: Time) -> bool {
+        let before = Time { secs: now.secs - GRACE_SECS, nanos: now.nanos };
+        let purged = self.purge_orphans(before, now).await;
+        let deleted = self.delete_dead(before, now).await;
+        purged.max(deleted) >= ROUND as usize
+    }
+
+    async fn purge_orphans(&self, before: Time, now: Time) -> usize {
+        if !self.raft.state().tables().has_purgeable(before) {
+            return 0;
+        }
+        match self.raft.propose(Change::PurgeOrphans { before, limit: ROUND }, now).await {
+            Ok(Reply::Purged { count }) => count as usize,
+            Ok(_) => 0,
+            Err(reason) => {
+                tracing::debug!(reason, "could not purge files without a name; trying again");
+                0
+            }
+        }
+    }
+
+    async fn delete_dead(&mut self, before: Time, now: Time) -> usize {
+        let query = Query::Dead { before, limit: ROUND };
+        let Ok(Answer::Dead(mut dead)) = self.raft.state().query(&query) else { return 0 };
+        if dead.is_empty() {
+            return 0;
+        }
+        self.failed.narrow(&mut dead);
+        let (ids, runs): (Vec<u64>, Vec<ChunkRun>) = dead.into_iter().unzip();
+        let count = ids.len();
+        if let Err(reason) = (self.deleter)(runs).await {
+            if !self.failed.give_up(&ids) {
+                tracing::debug!(reason, count, "could not delete dead chunks everywhere; trying again");
+                return 0;
+            }
+            tracing::warn!(
+                reason,
+                count,
+                tries = TRIES,
+                "some nodes do not delete dead chunks; their copies are left there"
+            );
+        }
+        self.failed = FailedDeletions::default();
+        match self.raft.propose(Change::ForgetDead { ids }, now).await {
+            Ok(_) => count,
+            Err(reason) => {
+                tracing::debug!(reason, "could not forget deleted chunks; they will be deleted again");
+                0
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chordfs_types::chunk::{FileName, Version};
+
+    use super::*;
+
+    fn dead(ids: std::ops::Range<u64>) -> Vec<(u64, ChunkRun)> {
+        let run = |id| ChunkRun { file: FileName::new("f").unwrap(), first: 1, count: 1, version: Version(id) };
+        ids.map(|id| (id, run(id))).collect()
+    }
+
+    /// One sick node used to stop all deletion, for as long as it was in the ring.
+    #[test]
+    fn the_same_runs_are_given_up_after_some_tries() {
+        let mut failed = FailedDeletions::default();
+        for time in 1..=TRIES {
+            // More runs die meanwhile; they wait, and so do not delay the end.
+            let mut page = dead(1..3 + u64::from(time));
+            failed.narrow(&mut page);
+            let ids: Vec<u64> = page.iter().map(|(id, _)| *id).collect();
+            assert_eq!(ids, [1, 2, 3]);
+            assert_eq!(failed.give_up(&ids), time == TRIES);
+        }
+        let mut page = dead(4..6);
+        failed.narrow(&mut page);
+        assert_eq!((page.len(), failed.times), (2, 0));
+    }
+}

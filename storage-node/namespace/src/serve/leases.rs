@@ -1,0 +1,42 @@
+//! The sessions' leases: the leader closes sessions that have sent nothing for too long.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chordfs_types::namespace::{Change, Time};
+
+use crate::{raft::handle::RaftHandle, state::session_feed::SessionFeed};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub struct SessionLeases {
+    pub raft: Arc<RaftHandle>,
+    pub feed: Arc<SessionFeed>,
+}
+
+impl SessionLeases {
+    /// Runs until it is dropped.
+    pub async fn run(self) {
+        let mut term = None;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let Some(current) = self.raft.serving_term() else { continue };
+            if term.replace(current) != Some(current) {
+                self.feed.renew_all(Instant::now());
+            }
+            self.close_expired().await;
+        }
+    }
+
+    async fn close_expired(&self) {
+        let sessions = self.raft.state().sessions();
+        for session in self.feed.expired(&sessions, Instant::now(), self.raft.settings().session_lease) {
+            match self.raft.propose(Change::CloseSession { session }, Time::now()).await {
+                Ok(_) => tracing::info!(session = session.0, "closed a session that was silent for too long"),
+                Err(reason) => tracing::debug!(session = session.0, reason, "could not close a silent session"),
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What this node does for others: mounts' requests, Raft messages, and the leader's leases and garbage collection.
+//!
+//! | file | what |
+//! |---|---|
+//! | `requests.rs` | requests of mounts |
+//! | `raft_api.rs` | Raft messages of other members |
+//! | `leases.rs` | closing sessions whose lease has expired |
+//! | `garbage.rs` | deleting orphaned files and dead versions |
+
+pub mod garbage;
+pub mod leases;
+pub mod raft_api;
+pub mod requests;

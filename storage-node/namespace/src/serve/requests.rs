@@ -1,0 +1,178 @@
+//! Requests of mounts: the leader carries them out, the other nodes name the leader.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Change, NamespaceOp, OpId, Query, Request, Response, SessionId, Time, decode, encode},
+};
+use openraft::{
+    ReadPolicy,
+    errors::{ClientWriteError, LinearizableReadError, RaftError},
+};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    raft::{
+        handle::{NO_MAJORITY, NO_OPERATION, RaftHandle, write_failure},
+        leader::{LeaderTracking, named_leader},
+    },
+    raft_types::{EntryResult, LogId, LoggedOp, TypeConfig},
+    state::session_feed::{FeedConnection, SessionFeed},
+};
+
+/// Larger operations are refused, because they would delay all others.
+const MAX_OP_BYTES: usize = 4 << 20;
+
+pub struct RequestHandler {
+    pub raft: Arc<RaftHandle>,
+    pub leader: Arc<LeaderTracking>,
+    pub feed: Arc<SessionFeed>,
+    pub stop: CancellationToken,
+    pub tasks: TaskTracker,
+}
+
+impl RequestHandler {
+    pub async fn handle<C: FeedConnection + Clone>(&self, peer: &C, request: &[u8]) -> Bytes {
+        self.feed.renew(peer.id(), Instant::now());
+        let response = match decode(request) {
+            Err(error) => Response::Answered(Err(FsError::Invalid { reason: format!("the request: {error}") })),
+            Ok(Request::Leader) => Response::NotLeader { leader: self.leader.leader() },
+            Ok(Request::Attach { session }) => self.attach(session, peer).await,
+            Ok(Request::KeepAlive) => self.keep_alive(peer.id()).await,
+            Ok(Request::Apply(op)) => self.apply(op).await,
+            Ok(Request::Query(query)) => self.query(&query).await,
+        };
+        encode(&response)
+    }
+
+    async fn attach<C: FeedConnection + Clone>(&self, session: SessionId, peer: &C) -> Response {
+        if let Err(response) = self.ensure_current().await {
+            return response;
+        }
+        if !self.raft.state().has_session(session) {
+            return Response::Answered(Err(FsError::NoSession));
+        }
+        if !self.feed.attach(session, Arc::new(peer.clone()), Instant::now()) {
+            return Response::Attached;
+        }
+        let (feed, closed, id) = (self.feed.clone(), peer.clone(), peer.id());
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = closed.closed() => feed.detach(id),
+                () = stop.cancelled() => {}
+            }
+        });
+        Response::Attached
+    }
+
+    async fn keep_alive(&self, connection: u64) -> Response {
+        if let Err(response) = self.ensure_current().await {
+            return response;
+        }
+        match self.feed.renew(connection, Instant::now()) {
+            Some(session) if self.raft.state().has_session(session) => Response::Alive,
+            Some(_) => Response::Answered(Err(FsError::NoSession)),
+            None => unavailable("this connection is not attached to a session"),
+        }
+    }
+
+    async fn query(&self, query: &Query) -> Response {
+        // While the lease holds no other leader can have changed anything, and everything that this leader has answered is
+        // applied.
+        if let Some(leader) = self.raft.leased_term() {
+            let own_term = |last: Option<LogId>| last.is_some_and(|last| last.leader_id == leader);
+            if let Some(answer) = self.raft.state().query_if(own_term, query) {
+                return Response::Answered(answer);
+            }
+        }
+        match self.ensure_current().await {
+            Ok(()) => Response::Answered(self.raft.state().query(query)),
+            Err(response) => response,
+        }
+    }
+
+    /// Returns when the tables here hold every operation that any node answered before the call.
+    async fn ensure_current(&self) -> Result<(), Response> {
+        if self.raft.has_lease() {
+            return Ok(());
+        }
+        if self.raft.holds_term().is_none() {
+            return Err(self.not_leader(self.leader.leader()));
+        }
+        let current = self.raft.openraft().ensure_linearizable(ReadPolicy::ReadIndex);
+        match timeout(self.raft.settings().call_deadline, current).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+                Err(self.not_leader(named_leader(&forward)))
+            }
+            Ok(Err(error)) => Err(unavailable(read_failure(&error))),
+            Err(_) => Err(unavailable(NO_MAJORITY)),
+        }
+    }
+
+    async fn apply(&self, op: NamespaceOp) -> Response {
+        if let Err(error) = admit(&op) {
+            return Response::Applied(Err(error));
+        }
+        if self.raft.holds_term().is_none() {
+            return self.not_leader(self.leader.leader());
+        }
+        let logged = LoggedOp::new(&op, Time::now());
+        if logged.bytes() > MAX_OP_BYTES {
+            let reason = format!("an operation of {} bytes; at most {MAX_OP_BYTES} are allowed", logged.bytes());
+            return Response::Applied(Err(FsError::Invalid { reason }));
+        }
+        match timeout(self.raft.settings().call_deadline, self.raft.openraft().client_write(logged)).await {
+            Err(_) => unavailable(NO_MAJORITY),
+            Ok(Ok(written)) => match written.data {
+                EntryResult(Some(reply)) => Response::Applied(reply),
+                EntryResult(None) => unavailable(NO_OPERATION),
+            },
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                self.not_leader(named_leader(&forward))
+            }
+            Ok(Err(error)) => unavailable(write_failure(&error)),
+        }
+    }
+
+    /// Never names this node itself: it has just reported that it does not lead.
+    fn not_leader(&self, leader: Option<SocketAddr>) -> Response {
+        let leader = leader.or_else(|| self.leader.leader()).filter(|leader| *leader != self.raft.ring());
+        if leader.is_none() {
+            self.leader.want_leader();
+        }
+        Response::NotLeader { leader }
+    }
+}
+
+/// Checks that a mount may send the change: some are reserved to the namespace, and all others except opening and closing
+/// need a session.
+fn admit(op: &NamespaceOp) -> Result<(), FsError> {
+    let refuse = |reason: &str| Err(FsError::Invalid { reason: reason.into() });
+    match (&op.change, op.origin) {
+        (Change::PurgeOrphans { .. } | Change::ForgetDead { .. }, _) => refuse("only the namespace itself may do this"),
+        (Change::OpenSession { .. } | Change::CloseSession { .. }, _) | (_, Some(OpId { .. })) => Ok(()),
+        (_, None) => refuse("the change names no session"),
+    }
+}
+
+fn unavailable(reason: impl Into<String>) -> Response {
+    Response::Unavailable { reason: reason.into() }
+}
+
+/// Why the leader cannot answer a query, for people.
+fn read_failure(error: &RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> String {
+    match error {
+        RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => {
+            "this node does not lead the namespace".into()
+        }
+        RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => {
+            format!("the leader cannot confirm that it still leads: {NO_MAJORITY}")
+        }
+        RaftError::Fatal(fatal) => format!("this node's namespace has stopped: {fatal}"),
+    }
+}

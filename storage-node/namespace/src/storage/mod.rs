@@ -1,0 +1,17 @@
+//! What a node keeps on disk for the namespace: the Raft log, the snapshot, and the namespace's id.
+//!
+//! | file | what |
+//! |---|---|
+//! | `log_store.rs` | the log as Raft uses it, with its entries in memory |
+//! | `log_writer.rs`, `log_file.rs` | the thread that owns the log's files, and their format |
+//! | `snapshot.rs` | the snapshot file |
+//! | `small_file.rs`, `namespace_id.rs` | small values that are replaced whole, among them the namespace's id |
+//! | `disk_space.rs` | whether the disk is full |
+
+pub mod disk_space;
+mod log_file;
+pub mod log_store;
+mod log_writer;
+pub mod namespace_id;
+mod small_file;
+pub mod snapshot;
