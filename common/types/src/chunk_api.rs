@@ -20,14 +20,13 @@
 //! `x-chordfs-neighbours` of a get that missed something, is JSON of `Neighbours`. Other errors: 400 a damaged or
 //! malformed batch, 503 no quorum of holders, 507 no space; their bodies are one line of text.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     chunk::{ChunkRef, ChunkRun},
-    compare_api::OfferQuery,
     ring_id::{RingArc, RingId},
 };
 
@@ -275,6 +274,25 @@ pub fn decode_batch<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<Vec<T>, St
     Ok(items)
 }
 
+/// The query of [`compare_api::calls::OFFER`](crate::compare_api::calls::OFFER), and of a put that brings what was accepted of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct OfferQuery {
+    /// The position of the node that offers.
+    pub from: RingId,
+    /// Chunks that it still means to bring, the offer included.
+    #[serde(default)]
+    pub left: u64,
+    /// Bytes that it still means to bring, the offer included.
+    #[serde(default)]
+    pub left_bytes: u64,
+}
+
+impl fmt::Display for OfferQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from={}&left={}&left_bytes={}", self.from, self.left, self.left_bytes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,7 +315,7 @@ mod tests {
         let arc = RingArc::new(RingId(u32::MAX), RingId(5));
         assert_eq!(read::<ListQuery>(&ListQuery::new(arc, 9).target()), ListQuery::new(arc, 9));
         assert_eq!(read::<DigestQuery>(&DigestQuery::new(arc).target()).arc(), arc);
-        assert_eq!(read::<OfferQuery>(&offer.target()), offer);
+        assert_eq!(read::<OfferQuery>(&format!("?{offer}")), offer);
     }
 
     #[test]
@@ -308,7 +326,7 @@ mod tests {
             PutQuery::accepted(offer).target(),
             "/chunks/put?copies=1&durable=true&from=7&left=3&left_bytes=300"
         );
-        assert_eq!(offer.target(), "/chunks/offer?from=7&left=3&left_bytes=300");
+        assert_eq!(offer.to_string(), "from=7&left=3&left_bytes=300");
         assert_eq!(HasQuery { verify: true }.target(), "/chunks/has?verify=true");
         assert_eq!(read::<PutQuery>("?copies=3"), PutQuery::as_owner(Durability::Memory));
         assert_eq!(read::<OfferQuery>("?from=7"), OfferQuery { left: 0, left_bytes: 0, ..offer });

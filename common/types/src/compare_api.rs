@@ -12,10 +12,8 @@
 //! | `POST /chunks/gone` | `Vec<ChunkAt>` | nothing: they were deleted for good, and are not to be kept |
 //!
 //! Arcs of one request follow each other clockwise and do not overlap, so no request costs more than one pass through
-//! the index. `/chunks/put` takes the query of an offer as well ([`OfferQuery`]). A structure grows at its end only: a reader ignores what
+//! the index. `/chunks/put` takes the query of an offer as well ([`crate::chunk_api::OfferQuery`]). A structure grows at its end only: a reader ignores what
 //! follows the part that it knows.
-
-use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -31,7 +29,7 @@ pub mod calls {
     pub const DIGESTS: &str = "/chunks/digests";
     /// Lists the chunks of arcs, page by page.
     pub const IDS: &str = "/chunks/ids";
-    /// See [`super::OfferQuery`].
+    /// Takes [`crate::chunk_api::OfferQuery`].
     pub const OFFER: &str = "/chunks/offer";
     /// Fetches records.
     pub const FETCH: &str = "/chunks/fetch";
@@ -39,32 +37,6 @@ pub mod calls {
     pub const CONFIRM: &str = "/chunks/confirm";
     /// Reports chunks that were deleted for good.
     pub const GONE: &str = "/chunks/gone";
-}
-
-/// The query of [`calls::OFFER`], and of a put that brings what was accepted of an offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct OfferQuery {
-    /// The position of the node that offers.
-    pub from: RingId,
-    /// Chunks that it still means to bring, the offer included.
-    #[serde(default)]
-    pub left: u64,
-    /// Bytes that it still means to bring, the offer included.
-    #[serde(default)]
-    pub left_bytes: u64,
-}
-
-impl OfferQuery {
-    /// Path and query.
-    pub fn target(&self) -> String {
-        format!("{}?{self}", calls::OFFER)
-    }
-}
-
-impl fmt::Display for OfferQuery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "from={}&left={}&left_bytes={}", self.from, self.left, self.left_bytes)
-    }
 }
 
 /// Arcs that a request may name.

@@ -11,6 +11,7 @@ pub mod chunk_api;
 pub mod compare_api;
 pub mod duration;
 pub mod fs_error;
+pub mod ino;
 pub mod namespace;
 pub mod placement;
 pub mod rate_limit;

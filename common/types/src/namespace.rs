@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use crate::ino::Ino;
 use crate::{
     chunk::{ChunkRun, FileName, NameError, Version},
     fs_error::FsError,
@@ -25,14 +26,6 @@ pub const WIRE_VERSION: u8 = 1;
 pub const MAX_ENTRY_NAME_BYTES: usize = 255;
 /// How many directory entries or extents one answer carries at most.
 pub const PAGE_ITEMS: u32 = 1024;
-
-/// An inode number. The root directory is 1, and a number is never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Ino(pub u64);
-
-impl Ino {
-    pub const ROOT: Ino = Ino(1);
-}
 
 /// One name in a directory: not empty, no slash, no NUL, neither `.` nor `..`. Checked once, here.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -20,16 +20,16 @@ const MAX_CLAIMS: usize = 1 << 16;
 const CLEAR_PERIOD: Duration = Duration::from_secs(1);
 
 /// Key and id; a key has no order and no hash of its own.
-type Name = (u32, ChunkId);
+type ClaimedChunk = (u32, ChunkId);
 
 #[derive(Default)]
 pub struct Claims {
-    held: HashMap<Name, Claim>,
+    held: HashMap<ClaimedChunk, ChunkClaim>,
     /// When what has run out was last looked for.
     cleared: Option<Instant>,
 }
 
-struct Claim {
+struct ChunkClaim {
     by: RingId,
     until: Instant,
 }
@@ -37,7 +37,7 @@ struct Claim {
 impl Claims {
     /// True if `by` may bring the chunk now: nobody else is.
     pub fn take(&mut self, chunk: &ChunkAt, by: RingId, now: Instant) -> bool {
-        let taken = |claim: &Claim| claim.by != by && claim.until > now;
+        let taken = |claim: &ChunkClaim| claim.by != by && claim.until > now;
         if self.held.get(&(chunk.key.0, chunk.id)).is_some_and(taken) {
             return false;
         }
@@ -66,7 +66,7 @@ impl Claims {
             self.held.retain(|_, claim| claim.until > now);
         }
         if self.held.len() < MAX_CLAIMS {
-            self.held.insert(name, Claim { by, until: now + HELD_FOR });
+            self.held.insert(name, ChunkClaim { by, until: now + HELD_FOR });
         }
     }
 }

@@ -42,7 +42,7 @@ pub enum DrainError {
 
 /// Another member of the ring, as it answered when it was told of the drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct RemainingPeer {
     pub node: NodeRef,
     /// It leaves as well, so it is nobody to leave chunks to.
     pub draining: bool,
@@ -54,7 +54,7 @@ pub struct Peer {
 pub struct Heirs(Vec<NodeRef>);
 
 /// `peers`: the members that answered, in the order of the ring, without this node; `silent`: how many did not.
-pub fn heirs(peers: &[Peer], silent: usize, allow_fewer_copies: bool) -> Result<Heirs, DrainError> {
+pub fn heirs(peers: &[RemainingPeer], silent: usize, allow_fewer_copies: bool) -> Result<Heirs, DrainError> {
     let staying: Vec<NodeRef> = peers.iter().filter(|peer| !peer.draining).map(|peer| peer.node).collect();
     let away = peers.len() - staying.len() + silent;
     match staying.len() {
@@ -93,7 +93,7 @@ pub struct Need {
 }
 
 /// Whether everybody has room for what is to come.
-pub fn check_room(needs: &[Need], peers: &[Peer]) -> Result<(), DrainError> {
+pub fn check_room(needs: &[Need], peers: &[RemainingPeer]) -> Result<(), DrainError> {
     const MIB: u64 = 1 << 20;
     for peer in peers {
         let needed: u64 = needs.iter().filter(|need| need.node == peer.node).map(|need| need.bytes).sum();
@@ -131,8 +131,8 @@ mod tests {
         NodeRef { ip: [127, 0, 0, 1].into(), port: id as u16, id: RingId(id) }
     }
 
-    fn peer(id: u32, draining: bool) -> Peer {
-        Peer { node: node(id), draining, free_bytes: 10 << 20 }
+    fn peer(id: u32, draining: bool) -> RemainingPeer {
+        RemainingPeer { node: node(id), draining, free_bytes: 10 << 20 }
     }
 
     fn staying(ids: &[u32]) -> Heirs {

@@ -8,12 +8,12 @@ use chordfs_types::{
     rate_limit::RateLimit,
 };
 
-use crate::{descent::Left, progress::Meter};
+use crate::{arc_comparison::CopyAmount, progress::Meter};
 
 /// A drain from its beginning to its end.
 pub struct DrainProgress {
     phase: DrainPhase,
-    left: Left,
+    left: CopyAmount,
     sent: Meter,
     limit: RateLimit,
     reason: Option<String>,
@@ -21,7 +21,7 @@ pub struct DrainProgress {
 
 impl DrainProgress {
     pub fn begin(limit: RateLimit) -> Self {
-        Self { phase: DrainPhase::Copying, left: Left::default(), sent: Meter::default(), limit, reason: None }
+        Self { phase: DrainPhase::Copying, left: CopyAmount::default(), sent: Meter::default(), limit, reason: None }
     }
 
     pub fn phase(&self) -> DrainPhase {
@@ -37,18 +37,18 @@ impl DrainProgress {
     }
 
     /// So much is there to send, as it seems.
-    pub fn found(&mut self, left: Left) {
+    pub fn found(&mut self, left: CopyAmount) {
         self.left = left;
     }
 
-    pub fn sent(&mut self, moved: Left, now: Instant) {
+    pub fn sent(&mut self, moved: CopyAmount, now: Instant) {
         self.left = self.left.without(moved);
         self.sent.add(moved, now);
     }
 
     /// It came to nothing: what was left is nobody's business any more.
     pub fn end(&mut self, phase: DrainPhase, reason: String) {
-        (self.phase, self.reason, self.left) = (phase, Some(reason), Left::default());
+        (self.phase, self.reason, self.left) = (phase, Some(reason), CopyAmount::default());
     }
 
     pub fn status(&self, now: Instant) -> DrainStatus {
@@ -78,10 +78,10 @@ mod tests {
     fn a_drain_says_how_fast_it_is_and_when_it_is_done() {
         let (mut progress, start) = (DrainProgress::begin(RateLimit(Some(2000))), Instant::now());
         let at = |secs| start + Duration::from_secs(secs);
-        progress.found(Left { chunks: 100, bytes: 40_000 });
+        progress.found(CopyAmount { chunks: 100, bytes: 40_000 });
         assert_eq!(progress.status(start).seconds_left, None, "nothing has moved yet");
         for second in 0..5 {
-            progress.sent(Left { chunks: 5, bytes: 2_000 }, at(second));
+            progress.sent(CopyAmount { chunks: 5, bytes: 2_000 }, at(second));
         }
         let status = progress.status(at(5));
         assert_eq!((status.chunks_left, status.bytes_left), (75, 30_000));
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn what_came_to_nothing_has_nothing_left() {
         let mut progress = DrainProgress::begin(RateLimit(None));
-        progress.found(Left { chunks: 7, bytes: 700 });
+        progress.found(CopyAmount { chunks: 7, bytes: 700 });
         progress.end(DrainPhase::Cancelled, "called off".into());
         let status = progress.status(Instant::now());
         assert_eq!((status.phase, status.chunks_left, status.bytes_left), (DrainPhase::Cancelled, 0, 0));

@@ -4,15 +4,15 @@
 //! | file | what |
 //! |---|---|
 //! | `plan` | what a holder has to repair, hand over or drop |
-//! | `descent` | in what two holders differ, found by sums over ever smaller arcs |
+//! | `arc_comparison` | in what two holders differ, found by sums over ever smaller arcs |
 //! | `claims` | who brings what, so that no two bring the same |
 //! | `rate` | how fast copies may be made |
 //! | `progress` | how much repair has left, how fast it is, and when it will be done |
 //! | `drain`, `drain_progress` | who keeps the chunks of a node that leaves; how far it is |
 #![deny(clippy::disallowed_methods)]
 
+pub mod arc_comparison;
 pub mod claims;
-pub mod descent;
 pub mod drain;
 pub mod drain_progress;
 pub mod plan;

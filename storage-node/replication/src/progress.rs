@@ -14,7 +14,7 @@ use chordfs_types::{
     ring_id::RingId,
 };
 
-use crate::descent::Left;
+use crate::arc_comparison::CopyAmount;
 
 /// A rate is taken over this long.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -30,11 +30,11 @@ pub enum Direction {
 }
 
 #[derive(Default)]
-pub struct Progress {
+pub struct RepairProgress {
     /// By holder: to be fetched from it, and to be sent to it.
-    plans: HashMap<u32, (Left, Left)>,
+    plans: HashMap<u32, (CopyAmount, CopyAmount)>,
     /// By the node that brings them.
-    announced: HashMap<u32, (Left, Instant)>,
+    announced: HashMap<u32, (CopyAmount, Instant)>,
     incoming: Meter,
     outgoing: Meter,
     /// The holders of the own arc; `None` before they are known.
@@ -45,9 +45,9 @@ pub struct Progress {
     without_surplus: bool,
 }
 
-impl Progress {
-    pub fn plan(&mut self, holder: RingId, fetch: Left, send: Left) {
-        match fetch == Left::default() && send == Left::default() {
+impl RepairProgress {
+    pub fn plan(&mut self, holder: RingId, fetch: CopyAmount, send: CopyAmount) {
+        match fetch == CopyAmount::default() && send == CopyAmount::default() {
             true => self.plans.remove(&holder.0),
             false => self.plans.insert(holder.0, (fetch, send)),
         };
@@ -80,16 +80,16 @@ impl Progress {
     }
 
     /// Another node says what it is still to bring.
-    pub fn announce(&mut self, by: RingId, left: Left, now: Instant) {
+    pub fn announce(&mut self, by: RingId, left: CopyAmount, now: Instant) {
         self.announced.retain(|_, (_, at)| now.saturating_duration_since(*at) < BELIEVED_FOR);
-        if left == Left::default() {
+        if left == CopyAmount::default() {
             self.announced.remove(&by.0);
         } else if self.announced.len() < MAX_OTHERS || self.announced.contains_key(&by.0) {
             self.announced.insert(by.0, (left, now));
         }
     }
 
-    pub fn moved(&mut self, direction: Direction, moved: Left, now: Instant) {
+    pub fn moved(&mut self, direction: Direction, moved: CopyAmount, now: Instant) {
         let meter = match direction {
             Direction::Incoming => &mut self.incoming,
             Direction::Outgoing => &mut self.outgoing,
@@ -100,8 +100,9 @@ impl Progress {
     pub fn status(&self, limit: Option<u64>, now: Instant) -> RepairStatus {
         let believed = |at: &Instant| now.saturating_duration_since(*at) < BELIEVED_FOR;
         let announced = self.announced.values().filter(|(_, at)| believed(at)).map(|(left, _)| *left);
-        let fetch = self.plans.values().map(|(fetch, _)| *fetch).chain(announced).fold(Left::default(), Left::and);
-        let send = self.plans.values().map(|(_, send)| *send).fold(Left::default(), Left::and);
+        let fetch =
+            self.plans.values().map(|(fetch, _)| *fetch).chain(announced).fold(CopyAmount::default(), CopyAmount::and);
+        let send = self.plans.values().map(|(_, send)| *send).fold(CopyAmount::default(), CopyAmount::and);
         RepairStatus {
             incoming: self.incoming.flow(fetch, now),
             outgoing: self.outgoing.flow(send, now),
@@ -114,12 +115,12 @@ impl Progress {
 /// What has moved, and how fast it does.
 #[derive(Default)]
 pub struct Meter {
-    total: Left,
+    total: CopyAmount,
     recent: VecDeque<(Instant, u64)>,
 }
 
 impl Meter {
-    pub fn add(&mut self, moved: Left, now: Instant) {
+    pub fn add(&mut self, moved: CopyAmount, now: Instant) {
         self.total = self.total.and(moved);
         while self.recent.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= WINDOW) {
             self.recent.pop_front();
@@ -131,7 +132,7 @@ impl Meter {
         }
     }
 
-    pub fn flow(&self, left: Left, now: Instant) -> TransferProgress {
+    pub fn flow(&self, left: CopyAmount, now: Instant) -> TransferProgress {
         let recent = || self.recent.iter().filter(|(at, _)| now.saturating_duration_since(*at) < WINDOW);
         let since = recent().next().map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at));
         let seconds = since.max(Duration::from_secs(1)).as_secs_f64();
@@ -153,13 +154,13 @@ impl Meter {
 mod tests {
     use super::*;
 
-    fn left(chunks: u64, bytes: u64) -> Left {
-        Left { chunks, bytes }
+    fn left(chunks: u64, bytes: u64) -> CopyAmount {
+        CopyAmount { chunks, bytes }
     }
 
     #[test]
     fn what_is_left_and_when_it_is_done() {
-        let (mut progress, start) = (Progress::default(), Instant::now());
+        let (mut progress, start) = (RepairProgress::default(), Instant::now());
         let at = |secs| start + Duration::from_secs(secs);
         progress.plan(RingId(1), left(100, 40_000), left(7, 700));
         progress.announce(RingId(2), left(50, 20_000), at(0));
@@ -176,7 +177,7 @@ mod tests {
     /// Counted as load they would draw the next newcomer to a node that is about to be relieved.
     #[test]
     fn after_a_change_there_may_be_copies_beyond_the_third_until_they_were_looked_for() {
-        let mut progress = Progress::default();
+        let mut progress = RepairProgress::default();
         assert!(!progress.keeps_no_surplus());
         progress.surplus_is_gone();
         assert!(progress.keeps_no_surplus());
@@ -186,21 +187,21 @@ mod tests {
 
     #[test]
     fn who_is_silent_or_gone_brings_nothing() {
-        let (mut progress, start) = (Progress::default(), Instant::now());
+        let (mut progress, start) = (RepairProgress::default(), Instant::now());
         progress.announce(RingId(2), left(50, 20_000), start);
-        progress.plan(RingId(1), left(1, 10), Left::default());
+        progress.plan(RingId(1), left(1, 10), CopyAmount::default());
         assert_eq!(progress.status(None, start + BELIEVED_FOR).incoming.chunks_left, 1);
         progress.holders_are(vec![RingId(3)]);
         assert_eq!(progress.status(None, start + BELIEVED_FOR).incoming, TransferProgress::default());
         progress.announce(RingId(2), left(50, 20_000), start);
-        progress.announce(RingId(2), Left::default(), start);
+        progress.announce(RingId(2), CopyAmount::default(), start);
         assert_eq!(progress.status(None, start).incoming, TransferProgress::default());
     }
 
     #[test]
     fn compared_means_with_every_holder() {
-        let (mut progress, now) = (Progress::default(), Instant::now());
-        let compared = |progress: &Progress| progress.status(None, now).compared;
+        let (mut progress, now) = (RepairProgress::default(), Instant::now());
+        let compared = |progress: &RepairProgress| progress.status(None, now).compared;
         assert!(!compared(&progress), "nothing is known yet");
         progress.holders_are(vec![RingId(1), RingId(2)]);
         progress.compared_with(RingId(1));

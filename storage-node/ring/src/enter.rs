@@ -6,7 +6,7 @@ use chordfs_types::ring_id::{Neighbours, NodeRef, RingId};
 
 use super::{
     Action, Purpose, Ring,
-    event::{JoinError, Message, Request, Tag},
+    event::{JoinError, Message, RingRequest, Tag},
     lookup::LookupPurpose,
 };
 
@@ -44,7 +44,7 @@ impl Ring {
             Some(node) if self.is_me(node) => self.enter_around(member, join),
             Some(by) if by.id == self.id() => self.joined(join, Err(JoinError::IdTaken { by })),
             Some(node) if self.is_nearer(node) => {
-                self.ask(node, Request::Neighbours, Purpose::Adopt { join, through: member })
+                self.ask(node, RingRequest::Neighbours, Purpose::Adopt { join, through: member })
             }
             // Its ring has nobody nearer than our successor. If it does not know us either, it learns of us here.
             Some(node) => {
@@ -71,7 +71,7 @@ impl Ring {
         match self.alone() {
             true if self.left => self.joined(join, Err(JoinError::Left)),
             true if !self.is_silent(member) => {
-                self.ask_once(member, Request::Neighbours, Purpose::Approach { join });
+                self.ask_once(member, RingRequest::Neighbours, Purpose::Approach { join });
             }
             true => self.joined(join, Err(JoinError::NoAnswer { member })),
             false => self.joined(join, Ok(())),
@@ -92,7 +92,7 @@ impl Ring {
                 self.adopt_answered(peer, theirs, join, peer)
             }
             None => match self.behind_us(&theirs.successors) {
-                Some(next) => self.ask_once(next, Request::Neighbours, Purpose::Adopt { join, through: peer }),
+                Some(next) => self.ask_once(next, RingRequest::Neighbours, Purpose::Adopt { join, through: peer }),
                 None => self.joined(join, Err(JoinError::NotYet { member: peer })),
             },
         }

@@ -56,16 +56,16 @@ pub enum Event {
     /// The outcome of an `Action::Ask`. Exactly one of these two follows each; one too many does nothing.
     Answered {
         call: CallId,
-        answer: Answer,
+        answer: RingAnswer,
     },
     Unanswered {
         call: CallId,
-        why: Failure,
+        why: CallFailure,
     },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum CallFailure {
     /// Nobody listens there: certain, and known at once.
     Unreachable,
     /// No answer by the deadline. It may be dead, slow, or the answer was lost.
@@ -75,15 +75,15 @@ pub enum Failure {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum RingAnswer {
     Neighbours(Neighbours),
     Info(NodeRef),
-    Route(Route),
+    Route(RingRoute),
 }
 
 /// Where to go for the successor of an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
+pub enum RingRoute {
     /// The first of these is the successor; the rest follow it on the ring. Not empty.
     Owner(Vec<NodeRef>),
     /// Ask these, which precede the id, the nearest to it first. If none of them lives, the first of `beyond` that does
@@ -92,12 +92,12 @@ pub enum Route {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Who are you, and who are your neighbours? `Answer::Neighbours`
+pub enum RingRequest {
+    /// Who are you, and who are your neighbours? `RingAnswer::Neighbours`
     Neighbours,
-    /// Who are you? `Answer::Info`
+    /// Who are you? `RingAnswer::Info`
     Info,
-    /// `Answer::Route`
+    /// `RingAnswer::Route`
     Route(RingId),
 }
 
@@ -112,7 +112,7 @@ pub enum Message {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Put a question and report its outcome.
-    Ask { call: CallId, to: NodeRef, request: Request },
+    Ask { call: CallId, to: NodeRef, request: RingRequest },
     /// Send it once; the outcome does not matter.
     Tell { to: NodeRef, message: Message },
     /// Answers `Event::FindSuccessor`.

@@ -6,7 +6,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{Call, CallId, Purpose, Ring};
+use super::{CallId, CallUnderWay, Purpose, Ring};
 
 impl Ring {
     pub fn digest_into(&self, hasher: &mut impl Hasher) {
@@ -26,7 +26,7 @@ impl Ring {
     }
 
     /// Every lookup waits for one call, and is part of that call's meaning.
-    fn digest_of(&self, call: &Call) -> u64 {
+    fn digest_of(&self, call: &CallUnderWay) -> u64 {
         let mut hasher = DefaultHasher::new();
         (call.to, call.attempts_left).hash(&mut hasher);
         match call.purpose {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use chordfs_types::ring_id::{Neighbours, NodeRef, RingArc, RingId};
 
-use super::{Failure, Purpose, Request, Ring, lookup::LookupPurpose};
+use super::{CallFailure, Purpose, Ring, RingRequest, lookup::LookupPurpose};
 
 pub const FINGERS: u32 = 32;
 
@@ -65,7 +65,7 @@ impl Ring {
     /// Most are right, and the node that is one knows: one question, where a lookup takes one for each hop.
     fn fix_finger(&mut self, finger_index: u32) {
         match self.fingers.nodes[finger_index as usize].filter(|&node| !self.is_silent(node)) {
-            Some(node) => self.ask_once(node, Request::Neighbours, Purpose::Finger { finger_index }),
+            Some(node) => self.ask_once(node, RingRequest::Neighbours, Purpose::Finger { finger_index }),
             None => self.look_finger_up(finger_index),
         }
     }
@@ -79,7 +79,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn finger_failed(&mut self, finger_index: u32, node: NodeRef, why: Failure) {
+    pub(super) fn finger_failed(&mut self, finger_index: u32, node: NodeRef, why: CallFailure) {
         self.doubt(node, why);
         self.look_finger_up(finger_index);
     }

@@ -5,14 +5,14 @@
 
 use chordfs_types::ring_id::{Neighbours, NodeRef, RingId};
 
-use super::event::{Answer, Failure, Request, Route};
+use super::event::{CallFailure, RingAnswer, RingRequest, RingRoute};
 
 /// A foreign successor list is not followed beyond this.
 const LIST_MAX: u64 = 16;
 
 /// Of the ten calls those that a node answers with a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
+pub enum ForeignCall {
     Info,
     Predecessor,
     Successor { index: u64 },
@@ -20,7 +20,7 @@ pub enum Call {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reply {
+pub enum ForeignReply {
     Node(NodeRef),
     NoNode,
     /// An error, or what cannot be read.
@@ -28,22 +28,22 @@ pub enum Reply {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Put `Talk::call` next.
+pub enum ForeignOutcome {
+    /// Put `ForeignQuestion::call` next.
     GoOn,
-    Answer(Answer),
+    Answer(RingAnswer),
     /// It does not answer this question.
     Refused,
 }
 
 /// One question on its way to an answer.
 #[derive(Clone, Debug)]
-pub struct Talk {
-    step: Step,
+pub struct ForeignQuestion {
+    step: ForeignStep,
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum ForeignStep {
     Info,
     Route(RingId),
     Itself,
@@ -51,76 +51,78 @@ enum Step {
     List(Neighbours),
 }
 
-impl Talk {
-    pub fn new(request: &Request) -> Self {
+impl ForeignQuestion {
+    pub fn new(request: &RingRequest) -> Self {
         let step = match request {
-            Request::Info => Step::Info,
-            Request::Route(target) => Step::Route(*target),
-            Request::Neighbours => Step::Itself,
+            RingRequest::Info => ForeignStep::Info,
+            RingRequest::Route(target) => ForeignStep::Route(*target),
+            RingRequest::Neighbours => ForeignStep::Itself,
         };
         Self { step }
     }
 
     /// The call to put now.
-    pub fn call(&self) -> Call {
+    pub fn call(&self) -> ForeignCall {
         match &self.step {
-            Step::Info | Step::Itself => Call::Info,
-            Step::Route(target) => Call::FindSuccessor { target: *target },
-            Step::Predecessor { .. } => Call::Predecessor,
-            Step::List(view) => Call::Successor { index: view.successors.len() as u64 },
+            ForeignStep::Info | ForeignStep::Itself => ForeignCall::Info,
+            ForeignStep::Route(target) => ForeignCall::FindSuccessor { target: *target },
+            ForeignStep::Predecessor { .. } => ForeignCall::Predecessor,
+            ForeignStep::List(view) => ForeignCall::Successor { index: view.successors.len() as u64 },
         }
     }
 
     /// The reply to `call`.
-    pub fn heard(&mut self, reply: Reply) -> Heard {
+    pub fn heard(&mut self, reply: ForeignReply) -> ForeignOutcome {
         match (&mut self.step, reply) {
-            (Step::Info, Reply::Node(node)) => Heard::Answer(Answer::Info(node)),
-            (Step::Route(_), Reply::Node(node)) => Heard::Answer(Answer::Route(Route::Owner(vec![node]))),
-            (Step::Itself, Reply::Node(node)) => self.go_on(Step::Predecessor { node }),
-            (Step::Predecessor { node }, Reply::Node(_) | Reply::NoNode) => {
+            (ForeignStep::Info, ForeignReply::Node(node)) => ForeignOutcome::Answer(RingAnswer::Info(node)),
+            (ForeignStep::Route(_), ForeignReply::Node(node)) => {
+                ForeignOutcome::Answer(RingAnswer::Route(RingRoute::Owner(vec![node])))
+            }
+            (ForeignStep::Itself, ForeignReply::Node(node)) => self.go_on(ForeignStep::Predecessor { node }),
+            (ForeignStep::Predecessor { node }, ForeignReply::Node(_) | ForeignReply::NoNode) => {
                 let (node, other) = (*node, some(reply));
                 // A node that is alone may name itself; to us it has no predecessor then.
                 let predecessor = other.filter(|other| other.id != node.id);
-                self.go_on(Step::List(Neighbours { predecessor, node, successors: Vec::new() }))
+                self.go_on(ForeignStep::List(Neighbours { predecessor, node, successors: Vec::new() }))
             }
-            (Step::List(view), reply) => list_goes_on(view, reply),
-            (_, Reply::NoNode | Reply::Refused) => Heard::Refused,
+            (ForeignStep::List(view), reply) => list_goes_on(view, reply),
+            (_, ForeignReply::NoNode | ForeignReply::Refused) => ForeignOutcome::Refused,
         }
     }
 
-    fn go_on(&mut self, step: Step) -> Heard {
+    fn go_on(&mut self, step: ForeignStep) -> ForeignOutcome {
         self.step = step;
-        Heard::GoOn
+        ForeignOutcome::GoOn
     }
 }
 
 /// The list ends where there is no node any more, where it comes round, and, as some nodes do it, with an error.
-fn list_goes_on(view: &mut Neighbours, reply: Reply) -> Heard {
+fn list_goes_on(view: &mut Neighbours, reply: ForeignReply) -> ForeignOutcome {
     match reply {
-        Reply::Refused if view.successors.is_empty() => return Heard::Refused,
-        Reply::Node(next) if next.id != view.node.id && !view.successors.contains(&next) => {
+        ForeignReply::Refused if view.successors.is_empty() => return ForeignOutcome::Refused,
+        ForeignReply::Node(next) if next.id != view.node.id && !view.successors.contains(&next) => {
             view.successors.push(next);
             if (view.successors.len() as u64) < LIST_MAX {
-                return Heard::GoOn;
+                return ForeignOutcome::GoOn;
             }
         }
-        Reply::Node(_) | Reply::NoNode | Reply::Refused => {}
+        ForeignReply::Node(_) | ForeignReply::NoNode | ForeignReply::Refused => {}
     }
-    Heard::Answer(Answer::Neighbours(view.clone()))
+    ForeignOutcome::Answer(RingAnswer::Neighbours(view.clone()))
 }
 
-fn some(reply: Reply) -> Option<NodeRef> {
+fn some(reply: ForeignReply) -> Option<NodeRef> {
     match reply {
-        Reply::Node(node) => Some(node),
-        Reply::NoNode | Reply::Refused => None,
+        ForeignReply::Node(node) => Some(node),
+        ForeignReply::NoNode | ForeignReply::Refused => None,
     }
 }
 
 /// What silence means. A foreign node looks up by asking others, so its silence in a lookup may be theirs.
-pub fn silence(request: &Request) -> Failure {
+pub fn silence(request: &RingRequest) -> CallFailure {
     match request {
-        Request::Route(_) => Failure::Refused,
-        Request::Info | Request::Neighbours => Failure::Silent,
+        RingRequest::Route(_) => CallFailure::Refused,
+        RingRequest::Info | RingRequest::Neighbours => CallFailure::Silent,
     }
 }
 
@@ -138,15 +140,15 @@ mod tests {
 
     /// 0 is no node, 255 an error.
     #[track_caller]
-    fn check(request: Request, replies: &[u8], wanted: Heard) {
-        let mut talk = Talk::new(&request);
-        let mut heard = Heard::GoOn;
+    fn check(request: RingRequest, replies: &[u8], wanted: ForeignOutcome) {
+        let mut talk = ForeignQuestion::new(&request);
+        let mut heard = ForeignOutcome::GoOn;
         for &reply in replies {
-            assert_eq!(heard, Heard::GoOn, "{replies:?}: a reply too many");
+            assert_eq!(heard, ForeignOutcome::GoOn, "{replies:?}: a reply too many");
             heard = talk.heard(match reply {
-                0 => Reply::NoNode,
-                255 => Reply::Refused,
-                id => Reply::Node(node(id)),
+                0 => ForeignReply::NoNode,
+                255 => ForeignReply::Refused,
+                id => ForeignReply::Node(node(id)),
             });
         }
         assert_eq!(heard, wanted, "{replies:?}");
@@ -157,7 +159,7 @@ mod tests {
         let check = |replies: &[u8], before: u8, after: &[u8]| {
             let predecessor = (before != 0).then(|| node(before));
             let view = Neighbours { predecessor, node: node(replies[0]), successors: nodes(after) };
-            super::tests::check(Request::Neighbours, replies, Heard::Answer(Answer::Neighbours(view)));
+            super::tests::check(RingRequest::Neighbours, replies, ForeignOutcome::Answer(RingAnswer::Neighbours(view)));
         };
         check(&[40, 20, 60, 80, 90, 0], 20, &[60, 80, 90]);
         check(&[40, 20, 60, 80, 90, 255], 20, &[60, 80, 90]); // an index too far is an error to some
@@ -171,26 +173,32 @@ mod tests {
     #[test]
     fn what_has_no_answer() {
         for replies in [&[255][..], &[0], &[40, 255], &[40, 20, 255]] {
-            check(Request::Neighbours, replies, Heard::Refused);
+            check(RingRequest::Neighbours, replies, ForeignOutcome::Refused);
         }
-        check(Request::Neighbours, &[40, 20, 60], Heard::GoOn);
-        check(Request::Route(RingId(7)), &[0], Heard::Refused);
-        check(Request::Info, &[255], Heard::Refused);
+        check(RingRequest::Neighbours, &[40, 20, 60], ForeignOutcome::GoOn);
+        check(RingRequest::Route(RingId(7)), &[0], ForeignOutcome::Refused);
+        check(RingRequest::Info, &[255], ForeignOutcome::Refused);
     }
 
     #[test]
     fn one_call_is_enough() {
-        check(Request::Info, &[40], Heard::Answer(Answer::Info(node(40))));
-        check(Request::Route(RingId(7)), &[40], Heard::Answer(Answer::Route(Route::Owner(nodes(&[40])))));
+        check(RingRequest::Info, &[40], ForeignOutcome::Answer(RingAnswer::Info(node(40))));
+        check(
+            RingRequest::Route(RingId(7)),
+            &[40],
+            ForeignOutcome::Answer(RingAnswer::Route(RingRoute::Owner(nodes(&[40])))),
+        );
     }
 
     /// A list without end is none of ours to walk.
     #[test]
     fn a_list_is_followed_within_a_bound() {
-        let mut talk = Talk::new(&Request::Neighbours);
+        let mut talk = ForeignQuestion::new(&RingRequest::Neighbours);
         let replies = std::iter::once(200).chain(1..=200_u8);
-        let asked =
-            replies.map(|id| talk.heard(Reply::Node(node(id)))).take_while(|heard| *heard == Heard::GoOn).count();
+        let asked = replies
+            .map(|id| talk.heard(ForeignReply::Node(node(id))))
+            .take_while(|heard| *heard == ForeignOutcome::GoOn)
+            .count();
         assert_eq!(asked as u64, 2 + LIST_MAX - 1);
     }
 }

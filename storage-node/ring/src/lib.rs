@@ -36,7 +36,8 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use chordfs_types::ring_id::{Neighbours, NodeRef, RingArc, RingId};
 
 pub use self::event::{
-    Action, Answer, CallId, Event, Failure, JoinError, Message, NoRoute, Request, RingSettings, Route, Tag,
+    Action, CallFailure, CallId, Event, JoinError, Message, NoRoute, RingAnswer, RingRequest, RingRoute, RingSettings,
+    Tag,
 };
 use self::{fingers::Fingers, known::KnownPeers, lookup::Lookup};
 
@@ -57,7 +58,7 @@ pub struct Ring {
     silent: BTreeMap<SocketAddr, Duration>,
     /// Peers that let a lookup down, and until when lookups ask others first. Neighbours stay neighbours meanwhile.
     suspected: BTreeMap<SocketAddr, Duration>,
-    calls: BTreeMap<CallId, Call>,
+    calls: BTreeMap<CallId, CallUnderWay>,
     next_call: CallId,
     lookups: BTreeMap<u64, Box<Lookup>>,
     next_lookup: u64,
@@ -69,7 +70,7 @@ pub struct Ring {
 }
 
 #[derive(Clone, Debug)]
-struct Call {
+struct CallUnderWay {
     to: NodeRef,
     purpose: Purpose,
     attempts_left: u32,
@@ -206,65 +207,65 @@ impl Ring {
         RingArc::new(self.me.id, end).strictly_contains(node.id)
     }
 
-    fn ask(&mut self, to: NodeRef, request: Request, purpose: Purpose) {
+    fn ask(&mut self, to: NodeRef, request: RingRequest, purpose: Purpose) {
         let call = self.next_call;
         self.next_call += 1;
-        self.calls.insert(call, Call { to, purpose, attempts_left: self.settings.attempts.saturating_sub(1) });
+        self.calls.insert(call, CallUnderWay { to, purpose, attempts_left: self.settings.attempts.saturating_sub(1) });
         self.actions.push(Action::Ask { call, to, request });
     }
 
     /// The same question once more, under a number of its own: the first answer may still be on its way.
-    fn ask_again(&mut self, Call { to, purpose, attempts_left }: Call, request: Request) {
+    fn ask_again(&mut self, CallUnderWay { to, purpose, attempts_left }: CallUnderWay, request: RingRequest) {
         let call = self.next_call;
         self.next_call += 1;
-        self.calls.insert(call, Call { to, purpose, attempts_left: attempts_left - 1 });
+        self.calls.insert(call, CallUnderWay { to, purpose, attempts_left: attempts_left - 1 });
         self.actions.push(Action::Ask { call, to, request });
     }
 
     /// Asks unless the same question to the same node is still open: a slow peer must not pile up calls.
-    fn ask_once(&mut self, to: NodeRef, request: Request, purpose: Purpose) {
+    fn ask_once(&mut self, to: NodeRef, request: RingRequest, purpose: Purpose) {
         if !self.calls.values().any(|call| call.to == to && call.purpose == purpose) {
             self.ask(to, request, purpose);
         }
     }
 
-    fn answered(&mut self, call: CallId, answer: Answer) {
-        let Some(Call { to, purpose, .. }) = self.calls.remove(&call) else { return };
+    fn answered(&mut self, call: CallId, answer: RingAnswer) {
+        let Some(CallUnderWay { to, purpose, .. }) = self.calls.remove(&call) else { return };
         self.silent.remove(&to.ring_address());
         self.suspected.remove(&to.ring_address());
         match (purpose, answer) {
-            (Purpose::Hop { lookup }, Answer::Route(route)) => self.hop_answered(lookup, to, route),
-            (Purpose::Owner { lookup }, Answer::Info(node)) => self.owner_answered(lookup, to, node),
-            (Purpose::Alive, Answer::Info(node)) => self.alive_answered(to, node),
-            (Purpose::Successor, Answer::Neighbours(theirs)) => self.consider(to, &theirs),
-            (Purpose::Predecessor { otherwise }, Answer::Neighbours(theirs)) => {
+            (Purpose::Hop { lookup }, RingAnswer::Route(route)) => self.hop_answered(lookup, to, route),
+            (Purpose::Owner { lookup }, RingAnswer::Info(node)) => self.owner_answered(lookup, to, node),
+            (Purpose::Alive, RingAnswer::Info(node)) => self.alive_answered(to, node),
+            (Purpose::Successor, RingAnswer::Neighbours(theirs)) => self.consider(to, &theirs),
+            (Purpose::Predecessor { otherwise }, RingAnswer::Neighbours(theirs)) => {
                 self.predecessor_answered(to, &theirs, otherwise)
             }
-            (Purpose::Outsider { otherwise }, Answer::Neighbours(theirs)) => {
+            (Purpose::Outsider { otherwise }, RingAnswer::Neighbours(theirs)) => {
                 self.outsider_answered(to, &theirs, otherwise)
             }
-            (Purpose::Approach { join }, Answer::Neighbours(theirs)) => self.approach_answered(to, &theirs, join),
-            (Purpose::Adopt { join, through }, Answer::Neighbours(theirs)) => {
+            (Purpose::Approach { join }, RingAnswer::Neighbours(theirs)) => self.approach_answered(to, &theirs, join),
+            (Purpose::Adopt { join, through }, RingAnswer::Neighbours(theirs)) => {
                 self.adopt_answered(to, &theirs, join, through)
             }
-            (Purpose::Finger { finger_index }, Answer::Neighbours(theirs)) => {
+            (Purpose::Finger { finger_index }, RingAnswer::Neighbours(theirs)) => {
                 self.finger_answered(finger_index, to, &theirs)
             }
-            (Purpose::Rival, Answer::Info(node)) => self.rival_answered(to, node),
+            (Purpose::Rival, RingAnswer::Info(node)) => self.rival_answered(to, node),
             // An answer to another question than was asked counts as none.
-            (purpose, _) => self.failed(to, purpose, Failure::Refused),
+            (purpose, _) => self.failed(to, purpose, CallFailure::Refused),
         }
     }
 
-    fn unanswered(&mut self, call: CallId, why: Failure) {
+    fn unanswered(&mut self, call: CallId, why: CallFailure) {
         let Some(call) = self.calls.remove(&call) else { return };
-        match asked_again(call.purpose).filter(|_| why == Failure::Silent && call.attempts_left > 0) {
+        match asked_again(call.purpose).filter(|_| why == CallFailure::Silent && call.attempts_left > 0) {
             Some(request) => self.ask_again(call, request),
             None => self.failed(call.to, call.purpose, why),
         }
     }
 
-    fn failed(&mut self, to: NodeRef, purpose: Purpose, why: Failure) {
+    fn failed(&mut self, to: NodeRef, purpose: Purpose, why: CallFailure) {
         match purpose {
             Purpose::Hop { lookup } => self.hop_failed(lookup, to, why),
             Purpose::Owner { lookup } => self.owner_failed(lookup, to, why),
@@ -324,14 +325,14 @@ impl Ring {
 }
 
 /// What to ask a silent node once more. Lookups ask another node instead, which is sooner.
-fn asked_again(purpose: Purpose) -> Option<Request> {
+fn asked_again(purpose: Purpose) -> Option<RingRequest> {
     match purpose {
         Purpose::Hop { .. } | Purpose::Finger { .. } => None,
-        Purpose::Alive | Purpose::Rival | Purpose::Owner { .. } => Some(Request::Info),
+        Purpose::Alive | Purpose::Rival | Purpose::Owner { .. } => Some(RingRequest::Info),
         Purpose::Successor
         | Purpose::Predecessor { .. }
         | Purpose::Outsider { .. }
         | Purpose::Approach { .. }
-        | Purpose::Adopt { .. } => Some(Request::Neighbours),
+        | Purpose::Adopt { .. } => Some(RingRequest::Neighbours),
     }
 }

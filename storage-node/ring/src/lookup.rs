@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use chordfs_types::ring_id::{NodeRef, RingArc, RingId};
 
 use super::{
-    Action, Failure, Purpose, Ring,
-    event::{NoRoute, Request, Route, Tag},
+    Action, CallFailure, Purpose, Ring,
+    event::{NoRoute, RingRequest, RingRoute, Tag},
 };
 
 /// How many hops one answer proposes.
@@ -100,20 +100,22 @@ impl Ring {
     /// may be anybody who has notified a newcomer first, and would lead a joining node past others. Alone, and with peers
     /// remembered, it may have been started again in a ring that still counts on it; to name itself would lead past
     /// everybody there.
-    pub fn route(&self, target: RingId) -> Route {
+    pub fn route(&self, target: RingId) -> RingRoute {
         match self.successors.first() {
-            None if self.known.is_empty() => Route::Owner(vec![self.me]),
-            None => Route::Ask { nodes: Vec::new(), beyond: Vec::new() },
-            Some(head) if RingArc::new(self.id(), head.id).contains(target) => Route::Owner(self.successors.clone()),
-            Some(_) => Route::Ask { nodes: self.closest_preceding(target), beyond: self.beyond(target) },
+            None if self.known.is_empty() => RingRoute::Owner(vec![self.me]),
+            None => RingRoute::Ask { nodes: Vec::new(), beyond: Vec::new() },
+            Some(head) if RingArc::new(self.id(), head.id).contains(target) => {
+                RingRoute::Owner(self.successors.clone())
+            }
+            Some(_) => RingRoute::Ask { nodes: self.closest_preceding(target), beyond: self.beyond(target) },
         }
     }
 
     /// For lookups that begin here: what this node itself answers for needs no asking.
-    fn route_from_here(&self, target: RingId) -> Route {
+    fn route_from_here(&self, target: RingId) -> RingRoute {
         match self.predecessor {
-            Some(before) if RingArc::new(before.id, self.id()).contains(target) => Route::Owner(vec![self.me]),
-            _ if self.alone() => Route::Owner(vec![self.me]),
+            Some(before) if RingArc::new(before.id, self.id()).contains(target) => RingRoute::Owner(vec![self.me]),
+            _ if self.alone() => RingRoute::Owner(vec![self.me]),
             _ => self.route(target),
         }
     }
@@ -158,32 +160,32 @@ impl Ring {
         self.go_on(Lookup::new(target, purpose, vec![member]));
     }
 
-    pub(super) fn hop_answered(&mut self, lookup: u64, from: NodeRef, route: Route) {
+    pub(super) fn hop_answered(&mut self, lookup: u64, from: NodeRef, route: RingRoute) {
         if let Some(mut lookup) = self.lookups.remove(&lookup) {
             lookup.is_second_try = false;
             self.follow(lookup, route, Some(from));
         }
     }
 
-    pub(super) fn hop_failed(&mut self, lookup: u64, from: NodeRef, why: Failure) {
+    pub(super) fn hop_failed(&mut self, lookup: u64, from: NodeRef, why: CallFailure) {
         let Some(mut lookup) = self.lookups.remove(&lookup) else { return self.doubt(from, why) };
         match (why, std::mem::take(&mut lookup.is_second_try)) {
-            (Failure::Silent, false) => {
+            (CallFailure::Silent, false) => {
                 lookup.silent.push(from);
                 self.doubt(from, why);
             }
-            (Failure::Silent, true) => self.gone(from),
+            (CallFailure::Silent, true) => self.gone(from),
             _ => self.doubt(from, why),
         }
         self.go_on(lookup);
     }
 
     /// A node that let a lookup down. Whether it is dead, the neighbours find out by asking it themselves.
-    pub(super) fn doubt(&mut self, node: NodeRef, why: Failure) {
+    pub(super) fn doubt(&mut self, node: NodeRef, why: CallFailure) {
         match why {
-            Failure::Refused => {}
-            Failure::Unreachable => self.gone(node),
-            Failure::Silent => {
+            CallFailure::Refused => {}
+            CallFailure::Unreachable => self.gone(node),
+            CallFailure::Silent => {
                 self.suspected.insert(node.ring_address(), self.now + self.settings.silent_for);
                 self.fingers.remove(node.ring_address());
                 self.connection_lost(node.ring_address());
@@ -203,21 +205,21 @@ impl Ring {
         }
         lookup.heirs = owners.split_off(place + 1);
         let lookup = self.keep(lookup);
-        self.ask(owner, Request::Info, Purpose::Owner { lookup });
+        self.ask(owner, RingRequest::Info, Purpose::Owner { lookup });
     }
 
     pub(super) fn owner_answered(&mut self, lookup: u64, owner: NodeRef, info: NodeRef) {
         if info.id != owner.id {
-            return self.owner_failed(lookup, owner, Failure::Unreachable); // It has moved: nobody is at this id.
+            return self.owner_failed(lookup, owner, CallFailure::Unreachable); // It has moved: nobody is at this id.
         }
         if let Some(lookup) = self.lookups.remove(&lookup) {
             self.finish(lookup, Ok(owner));
         }
     }
 
-    pub(super) fn owner_failed(&mut self, lookup: u64, owner: NodeRef, why: Failure) {
+    pub(super) fn owner_failed(&mut self, lookup: u64, owner: NodeRef, why: CallFailure) {
         let Some(mut lookup) = self.lookups.remove(&lookup) else { return };
-        if why == Failure::Refused {
+        if why == CallFailure::Refused {
             return self.finish(lookup, Ok(owner)); // It is there.
         }
         self.gone(owner);
@@ -233,10 +235,10 @@ impl Ring {
     }
 
     /// `from`: who gave the route, unless it was ourselves. A hop has to lead nearer than the one that named it.
-    fn follow(&mut self, mut lookup: Box<Lookup>, route: Route, from: Option<NodeRef>) {
+    fn follow(&mut self, mut lookup: Box<Lookup>, route: RingRoute, from: Option<NodeRef>) {
         match route {
-            Route::Owner(nodes) => self.settle(lookup, nodes),
-            Route::Ask { nodes, beyond } => {
+            RingRoute::Owner(nodes) => self.settle(lookup, nodes),
+            RingRoute::Ask { nodes, beyond } => {
                 if let Some(next) = self.stands_before(&lookup, &nodes, &beyond) {
                     return self.finish(lookup, Ok(next));
                 }
@@ -278,7 +280,7 @@ impl Ring {
     fn ask_hop(&mut self, hop: NodeRef, lookup: Box<Lookup>) {
         let target = lookup.target;
         let lookup = self.keep(lookup);
-        self.ask(hop, Request::Route(target), Purpose::Hop { lookup });
+        self.ask(hop, RingRequest::Route(target), Purpose::Hop { lookup });
     }
 
     /// Every hop was asked in vain: then the owner lies beyond the nearest one that answered. If that one did not know,
@@ -297,8 +299,8 @@ impl Ring {
             return self.finish(lookup, Err(NoRoute { target }));
         }
         match self.route_from_here(lookup.target) {
-            Route::Owner(nodes) => self.settle(lookup, nodes),
-            Route::Ask { mut nodes, .. } => {
+            RingRoute::Owner(nodes) => self.settle(lookup, nodes),
+            RingRoute::Ask { mut nodes, .. } => {
                 nodes.retain(|node| !lookup.asked.contains(&node.ring_address()));
                 nodes.reverse();
                 let target = lookup.target;

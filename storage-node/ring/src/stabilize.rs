@@ -4,7 +4,7 @@ use chordfs_types::ring_id::{Neighbours, NodeRef, RingArc};
 
 use super::{
     Action, Purpose, Ring,
-    event::{Message, Request},
+    event::{Message, RingRequest},
 };
 
 impl Ring {
@@ -12,7 +12,7 @@ impl Ring {
     /// predecessor, if it has one, leads to the others.
     pub(super) fn stabilize(&mut self) {
         match (self.successors.first(), self.predecessor) {
-            (Some(&head), _) => self.ask_once(head, Request::Neighbours, Purpose::Successor),
+            (Some(&head), _) => self.ask_once(head, RingRequest::Neighbours, Purpose::Successor),
             (None, Some(peer)) => self.approach(peer),
             (None, None) => {}
         }
@@ -38,10 +38,10 @@ impl Ring {
     fn look_between(&mut self, head: NodeRef, between: Option<NodeRef>) {
         match between {
             Some(other) if other.id == self.id() && !self.is_me(other) && !self.is_silent(other) => {
-                self.ask_once(other, Request::Info, Purpose::Rival)
+                self.ask_once(other, RingRequest::Info, Purpose::Rival)
             }
             Some(other) if self.is_nearer(other) && !self.is_me(other) && !self.is_silent(other) => {
-                self.ask_once(other, Request::Neighbours, Purpose::Successor)
+                self.ask_once(other, RingRequest::Neighbours, Purpose::Successor)
             }
             _ => self.notify(head),
         }
@@ -61,7 +61,7 @@ impl Ring {
     /// Its answer may be older than what we have heard of it since: one that was alone when it was asked, took us in, and
     /// answered another question before this one arrived. So it is asked once more before it is dropped.
     fn doubt_membership(&mut self, node: NodeRef, otherwise: Option<NodeRef>) {
-        self.ask_once(node, Request::Neighbours, Purpose::Outsider { otherwise });
+        self.ask_once(node, RingRequest::Neighbours, Purpose::Outsider { otherwise });
     }
 
     pub(super) fn outsider_answered(&mut self, node: NodeRef, theirs: &Neighbours, otherwise: Option<NodeRef>) {
@@ -132,7 +132,7 @@ impl Ring {
 
     pub(super) fn check_predecessor(&mut self, otherwise: Option<NodeRef>) {
         if let Some(present) = self.predecessor {
-            self.ask_once(present, Request::Neighbours, Purpose::Predecessor { otherwise });
+            self.ask_once(present, RingRequest::Neighbours, Purpose::Predecessor { otherwise });
         }
     }
 
@@ -156,7 +156,7 @@ impl Ring {
     /// holds it within one period and one call.
     pub(super) fn check_list(&mut self) {
         for node in self.successors.iter().skip(1).copied().collect::<Vec<_>>() {
-            self.ask_once(node, Request::Info, Purpose::Alive);
+            self.ask_once(node, RingRequest::Info, Purpose::Alive);
         }
     }
 
@@ -171,7 +171,7 @@ impl Ring {
             let is_head = self.successors.first() == Some(&node);
             match is_head {
                 true => self.stabilize(),
-                false => self.ask_once(node, Request::Info, Purpose::Alive),
+                false => self.ask_once(node, RingRequest::Info, Purpose::Alive),
             }
         }
         if self.predecessor.is_some_and(|node| node.ring_address() == peer) {

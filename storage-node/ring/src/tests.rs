@@ -60,21 +60,23 @@ fn event(ring: &Ring, words: &[&str]) -> Event {
         }
         [from, "says", rest @ ..] => answered(
             open_call(ring, from, |purpose| !is_ping(purpose) && !is_hop(purpose)),
-            Answer::Neighbours(view(rest)),
+            RingAnswer::Neighbours(view(rest)),
         ),
-        [from, "is", id] => answered(open_call(ring, from, is_ping), Answer::Info(node(id))),
-        [from, "owner", rest @ ..] => answered(open_call(ring, from, is_hop), Answer::Route(Route::Owner(nodes(rest)))),
+        [from, "is", id] => answered(open_call(ring, from, is_ping), RingAnswer::Info(node(id))),
+        [from, "owner", rest @ ..] => {
+            answered(open_call(ring, from, is_hop), RingAnswer::Route(RingRoute::Owner(nodes(rest))))
+        }
         [from, "via", rest @ ..] => {
             let (before, beyond) = match rest.iter().position(|&word| word == "|") {
                 Some(place) => (&rest[..place], &rest[place + 1..]),
                 None => (rest, &[][..]),
             };
-            let route = Route::Ask { nodes: nodes(before), beyond: nodes(beyond) };
-            answered(open_call(ring, from, is_hop), Answer::Route(route))
+            let route = RingRoute::Ask { nodes: nodes(before), beyond: nodes(beyond) };
+            answered(open_call(ring, from, is_hop), RingAnswer::Route(route))
         }
-        [from, "silent"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: Failure::Silent },
-        [from, "closed"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: Failure::Unreachable },
-        [from, "refuses"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: Failure::Refused },
+        [from, "silent"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: CallFailure::Silent },
+        [from, "closed"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: CallFailure::Unreachable },
+        [from, "refuses"] => Event::Unanswered { call: open_call(ring, from, |_| true), why: CallFailure::Refused },
         other => panic!("no event {other:?}"),
     }
 }
@@ -86,9 +88,9 @@ fn name(node: NodeRef) -> String {
 
 fn told(action: &Action) -> Option<String> {
     Some(match action {
-        Action::Ask { to, request: Request::Neighbours, .. } => format!("ask {}", name(*to)),
-        Action::Ask { to, request: Request::Info, .. } => format!("ping {}", name(*to)),
-        Action::Ask { to, request: Request::Route(id), .. } => format!("ask {} for {id}", name(*to)),
+        Action::Ask { to, request: RingRequest::Neighbours, .. } => format!("ask {}", name(*to)),
+        Action::Ask { to, request: RingRequest::Info, .. } => format!("ping {}", name(*to)),
+        Action::Ask { to, request: RingRequest::Route(id), .. } => format!("ask {} for {id}", name(*to)),
         Action::Tell { to, message: Message::Notify(_) } => format!("notify {}", name(*to)),
         Action::Tell { to, message: Message::Leave(_) } => format!("tell {} of leaving", name(*to)),
         Action::Found { result: Ok(node), .. } => format!("found {}", name(*node)),
@@ -251,8 +253,8 @@ fn lookups() {
 #[test]
 fn a_node_that_was_started_again_leads_nobody_astray() {
     let again = |known| Ring::new(node("40"), RingSettings::default(), known);
-    assert_eq!(again(vec![]).route(node("50").id), Route::Owner(vec![node("40")]));
-    assert_eq!(again(nodes(&["60"])).route(node("50").id), Route::Ask { nodes: vec![], beyond: vec![] });
+    assert_eq!(again(vec![]).route(node("50").id), RingRoute::Owner(vec![node("40")]));
+    assert_eq!(again(nodes(&["60"])).route(node("50").id), RingRoute::Ask { nodes: vec![], beyond: vec![] });
     let found = Action::Found { tag: TAG, result: Ok(node("40")) };
     assert_eq!(again(nodes(&["60"])).handle(NOW, Event::FindSuccessor { tag: TAG, target: RingId(50) }), [found]);
 }
@@ -388,11 +390,11 @@ fn leaving() {
 #[test]
 fn an_answer_too_many_does_nothing() {
     let mut ring = ring("20 40 60 80");
-    let answer = || Answer::Neighbours(view(&["50", "60", "80"]));
+    let answer = || RingAnswer::Neighbours(view(&["50", "60", "80"]));
     assert_eq!(ring.handle(NOW, Event::Answered { call: 99, answer: answer() }), vec![]);
     ring.handle(NOW, Event::Stabilize);
     let call = open_call(&ring, "60", |_| true);
-    ring.handle(NOW, Event::Unanswered { call, why: Failure::Unreachable });
+    ring.handle(NOW, Event::Unanswered { call, why: CallFailure::Unreachable });
     assert_eq!(ring.handle(NOW, Event::Answered { call, answer: answer() }), vec![]);
 }
 
@@ -402,7 +404,7 @@ fn an_answer_does_not_lead_back_into_a_ring_that_was_left() {
     ring.handle(NOW, Event::Stabilize);
     let call = open_call(&ring, "60", |_| true);
     ring.handle(NOW, Event::Leave);
-    let answer = Answer::Neighbours(view(&["40", "60", "80"]));
+    let answer = RingAnswer::Neighbours(view(&["40", "60", "80"]));
     assert_eq!(ring.handle(NOW, Event::Answered { call, answer }), vec![]);
 }
 
@@ -412,7 +414,7 @@ fn an_answer_of_the_wrong_kind_is_none() {
     let mut ring = ring("20 40 60 80");
     ring.handle(NOW, Event::Stabilize);
     let call = open_call(&ring, "60", |_| true);
-    ring.handle(NOW, Event::Answered { call, answer: Answer::Info(node("60")) });
+    ring.handle(NOW, Event::Answered { call, answer: RingAnswer::Info(node("60")) });
     assert_eq!(ring.neighbours(), view(&["20", "40", "80"]));
 }
 
@@ -421,10 +423,11 @@ fn silence_is_forgotten_after_a_while() {
     let mut ring = ring("20 40 60 80");
     ring.handle(NOW, Event::Stabilize);
     let call = open_call(&ring, "60", |_| true);
-    ring.handle(NOW, Event::Unanswered { call, why: Failure::Unreachable });
+    ring.handle(NOW, Event::Unanswered { call, why: CallFailure::Unreachable });
     let later = NOW + RingSettings::default().silent_for;
     let call = open_call(&ring, "80", |_| true);
-    let actions = ring.handle(later, Event::Answered { call, answer: Answer::Neighbours(view(&["60", "80", "20"])) });
+    let actions =
+        ring.handle(later, Event::Answered { call, answer: RingAnswer::Neighbours(view(&["60", "80", "20"])) });
     assert!(actions.iter().filter_map(told).any(|action| action == "ask 60"), "{actions:?}");
 }
 

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use chordfs_ring::foreign::{Call, Reply};
+use chordfs_ring::foreign::{ForeignCall, ForeignReply};
 use chordfs_types::ring_id::{Neighbours, NodeRef, RingArc, RingId};
 
 pub const LIST_LEN: usize = 3;
@@ -33,20 +33,20 @@ pub enum Event {
     /// Answered with `Action::Reply`; a lookup takes its time.
     Asked {
         asker: Asker,
-        call: Call,
+        call: ForeignCall,
     },
     /// None: silence, or nobody is there.
     Replied {
         call: CallId,
-        reply: Option<Reply>,
+        reply: Option<ForeignReply>,
     },
 }
 
 #[derive(Clone, Debug)]
 pub enum Action {
-    Call { call: CallId, to: NodeRef, what: Call },
+    Call { call: CallId, to: NodeRef, what: ForeignCall },
     Notify { to: NodeRef },
-    Reply { asker: Asker, reply: Reply },
+    Reply { asker: Asker, reply: ForeignReply },
     Joined { asker: Asker, is_in: bool },
 }
 
@@ -115,7 +115,7 @@ impl Foreign {
         match event {
             Event::Tick => self.tick(),
             Event::Join { asker, member } => {
-                self.call(member, Call::FindSuccessor { target: self.me.id }, Purpose::Join { asker })
+                self.call(member, ForeignCall::FindSuccessor { target: self.me.id }, Purpose::Join { asker })
             }
             Event::Notified { peer } => self.notified(peer),
             Event::Asked { asker, call } => self.asked(asker, call),
@@ -140,7 +140,7 @@ impl Foreign {
         !self.successors.is_empty()
     }
 
-    fn call(&mut self, to: NodeRef, what: Call, purpose: Purpose) {
+    fn call(&mut self, to: NodeRef, what: ForeignCall, purpose: Purpose) {
         self.next_call += 1;
         self.calls.insert(self.next_call, purpose);
         self.actions.push(Action::Call { call: self.next_call, to, what });
@@ -149,7 +149,7 @@ impl Foreign {
     fn tick(&mut self) {
         self.stabilize();
         if let Some(node) = self.predecessor {
-            self.call(node, Call::Info, Purpose::Predecessor { node });
+            self.call(node, ForeignCall::Info, Purpose::Predecessor { node });
         }
         let finger_index = self.next_finger;
         self.next_finger = (finger_index + 1) % FINGERS;
@@ -160,7 +160,7 @@ impl Foreign {
     /// Alone, it is its own successor, and that one's predecessor lies between.
     fn stabilize(&mut self) {
         match (self.successors.first(), self.predecessor) {
-            (Some(&head), _) => self.call(head, Call::Predecessor, Purpose::SuccessorsPredecessor { head }),
+            (Some(&head), _) => self.call(head, ForeignCall::Predecessor, Purpose::SuccessorsPredecessor { head }),
             (None, Some(peer)) => {
                 self.successors.push(peer);
                 self.actions.push(Action::Notify { to: peer });
@@ -169,7 +169,7 @@ impl Foreign {
         }
     }
 
-    fn replied(&mut self, purpose: Purpose, reply: Option<Reply>) {
+    fn replied(&mut self, purpose: Purpose, reply: Option<ForeignReply>) {
         match purpose {
             Purpose::Join { asker } => self.join_replied(asker, reply),
             Purpose::SuccessorsPredecessor { head } => self.stabilized(head, reply),
@@ -181,7 +181,7 @@ impl Foreign {
         }
     }
 
-    fn join_replied(&mut self, asker: Asker, reply: Option<Reply>) {
+    fn join_replied(&mut self, asker: Asker, reply: Option<ForeignReply>) {
         let found = node(reply).filter(|found| found.id != self.me.id);
         if let Some(found) = found {
             self.predecessor = None;
@@ -191,7 +191,7 @@ impl Foreign {
         self.actions.push(Action::Joined { asker, is_in: found.is_some() });
     }
 
-    fn stabilized(&mut self, head: NodeRef, reply: Option<Reply>) {
+    fn stabilized(&mut self, head: NodeRef, reply: Option<ForeignReply>) {
         if self.successors.first() != Some(&head) {
             return;
         }
@@ -207,13 +207,13 @@ impl Foreign {
                     self.successors.truncate(LIST_LEN);
                 }
                 self.actions.push(Action::Notify { to: next });
-                self.call(next, Call::Successor { index: 0 }, Purpose::SuccessorsList { list: vec![next] });
+                self.call(next, ForeignCall::Successor { index: 0 }, Purpose::SuccessorsList { list: vec![next] });
             }
         }
     }
 
     /// The successor's list, an entry a call, behind the successor itself.
-    fn list_replied(&mut self, mut list: Vec<NodeRef>, reply: Option<Reply>) {
+    fn list_replied(&mut self, mut list: Vec<NodeRef>, reply: Option<ForeignReply>) {
         let head = list[0];
         if reply.is_none() || self.successors.first() != Some(&head) {
             return;
@@ -223,7 +223,7 @@ impl Foreign {
         match next.is_some() && list.len() < LIST_LEN {
             true => {
                 let index = list.len() as u64 - 1;
-                self.call(head, Call::Successor { index }, Purpose::SuccessorsList { list });
+                self.call(head, ForeignCall::Successor { index }, Purpose::SuccessorsList { list });
             }
             false => self.take_list(list),
         }
@@ -244,14 +244,14 @@ impl Foreign {
         }
     }
 
-    fn asked(&mut self, asker: Asker, call: Call) {
-        let some = |node: Option<NodeRef>| node.map_or(Reply::NoNode, Reply::Node);
+    fn asked(&mut self, asker: Asker, call: ForeignCall) {
+        let some = |node: Option<NodeRef>| node.map_or(ForeignReply::NoNode, ForeignReply::Node);
         let reply = match call {
-            Call::Info => Reply::Node(self.me),
-            Call::Predecessor => some(self.predecessor),
-            Call::Successor { index: 0 } if self.successors.is_empty() => Reply::Node(self.me),
-            Call::Successor { index } => some(self.successors.get(index as usize).copied()),
-            Call::FindSuccessor { target } => {
+            ForeignCall::Info => ForeignReply::Node(self.me),
+            ForeignCall::Predecessor => some(self.predecessor),
+            ForeignCall::Successor { index: 0 } if self.successors.is_empty() => ForeignReply::Node(self.me),
+            ForeignCall::Successor { index } => some(self.successors.get(index as usize).copied()),
+            ForeignCall::FindSuccessor { target } => {
                 return self.look_up(Lookup { target, whose: Whose::Asker(asker), tried: Vec::new() });
             }
         };
@@ -260,11 +260,11 @@ impl Foreign {
 
     fn look_up(&mut self, lookup: Lookup) {
         match self.way(&lookup) {
-            Way::Owner(owner) => self.found(lookup.whose, Reply::Node(owner)),
+            Way::Owner(owner) => self.found(lookup.whose, ForeignReply::Node(owner)),
             Way::Hop(hop) => {
-                self.call(hop, Call::FindSuccessor { target: lookup.target }, Purpose::Hop { lookup, hop })
+                self.call(hop, ForeignCall::FindSuccessor { target: lookup.target }, Purpose::Hop { lookup, hop })
             }
-            Way::None => self.found(lookup.whose, Reply::Refused),
+            Way::None => self.found(lookup.whose, ForeignReply::Refused),
         }
     }
 
@@ -279,9 +279,9 @@ impl Foreign {
         hops.min_by_key(|node| node.id.steps_to(lookup.target)).map_or(Way::None, Way::Hop)
     }
 
-    fn hop_replied(&mut self, mut lookup: Lookup, hop: NodeRef, reply: Option<Reply>) {
+    fn hop_replied(&mut self, mut lookup: Lookup, hop: NodeRef, reply: Option<ForeignReply>) {
         match reply {
-            Some(reply @ Reply::Node(_)) => self.found(lookup.whose, reply),
+            Some(reply @ ForeignReply::Node(_)) => self.found(lookup.whose, reply),
             other => {
                 if other.is_none() {
                     self.fingers.iter_mut().for_each(|finger| {
@@ -294,7 +294,7 @@ impl Foreign {
         }
     }
 
-    fn found(&mut self, whose: Whose, reply: Reply) {
+    fn found(&mut self, whose: Whose, reply: ForeignReply) {
         match whose {
             Whose::Asker(asker) => self.actions.push(Action::Reply { asker, reply }),
             Whose::Finger(finger_index) => self.fingers[finger_index as usize] = node(Some(reply)),
@@ -302,9 +302,9 @@ impl Foreign {
     }
 }
 
-fn node(reply: Option<Reply>) -> Option<NodeRef> {
+fn node(reply: Option<ForeignReply>) -> Option<NodeRef> {
     match reply {
-        Some(Reply::Node(node)) => Some(node),
-        Some(Reply::NoNode | Reply::Refused) | None => None,
+        Some(ForeignReply::Node(node)) => Some(node),
+        Some(ForeignReply::NoNode | ForeignReply::Refused) | None => None,
     }
 }

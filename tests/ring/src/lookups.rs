@@ -1,7 +1,7 @@
 //! Lookups in a ring that stands still: every question is answered at once, and nothing that is learnt on the way stays.
 //! So ten thousand of them see the same ring, and cost microseconds each.
 
-use chordfs_ring::{Action, Answer, CallId, Event, Failure, Request, Ring};
+use chordfs_ring::{Action, CallFailure, CallId, Event, Ring, RingAnswer, RingRequest};
 use chordfs_types::ring_id::{NodeRef, RingId};
 
 use crate::network::Sim;
@@ -36,7 +36,7 @@ impl Sim {
                 return path;
             }
             let Some((call, to, request)) = actions.into_iter().rev().find_map(question) else { return path };
-            let is_hop = matches!(request, Request::Route(_));
+            let is_hop = matches!(request, RingRequest::Route(_));
             event = match self.answer_if_up(to, request) {
                 Some(answer) => {
                     path.hops += usize::from(is_hop);
@@ -45,7 +45,7 @@ impl Sim {
                 None => {
                     path.timeouts += usize::from(is_hop);
                     path.owner_timeouts += usize::from(!is_hop);
-                    Event::Unanswered { call, why: Failure::Silent }
+                    Event::Unanswered { call, why: CallFailure::Silent }
                 }
             };
         }
@@ -62,15 +62,17 @@ fn found(action: &Action) -> Option<Option<NodeRef>> {
 }
 
 /// The question of the lookup is the last that an event leads to; those before it ask after doubtful neighbours.
-fn question(action: Action) -> Option<(CallId, NodeRef, Request)> {
+fn question(action: Action) -> Option<(CallId, NodeRef, RingRequest)> {
     match action {
-        Action::Ask { call, to, request: request @ (Request::Route(_) | Request::Info) } => Some((call, to, request)),
+        Action::Ask { call, to, request: request @ (RingRequest::Route(_) | RingRequest::Info) } => {
+            Some((call, to, request))
+        }
         _ => None,
     }
 }
 
 impl Sim {
-    fn answer_if_up(&self, to: NodeRef, request: Request) -> Option<Answer> {
+    fn answer_if_up(&self, to: NodeRef, request: RingRequest) -> Option<RingAnswer> {
         let index = self.index_of(to).filter(|&index| self.is_up(index))?;
         Some(self.answer(index, request))
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use chordfs_ring::{
-    Action, Answer, CallId, Event, Failure, JoinError, Message, NoRoute, Request, Ring, RingSettings, Tag,
+    Action, CallFailure, CallId, Event, JoinError, Message, NoRoute, Ring, RingAnswer, RingRequest, RingSettings, Tag,
 };
 use chordfs_types::ring_id::{Neighbours, NodeRef, RingId};
 
@@ -46,7 +46,7 @@ enum Delivery {
         life: u32,
         call: CallId,
         to: usize,
-        request: Request,
+        request: RingRequest,
         way_back: WayBack,
     },
     Event {
@@ -302,7 +302,7 @@ impl Sim {
     }
 
     /// The fate of a call is settled when the question is put: both ways, and whether the caller gives up.
-    fn put_question(&mut self, from: usize, call: CallId, to: NodeRef, request: Request) {
+    fn put_question(&mut self, from: usize, call: CallId, to: NodeRef, request: RingRequest) {
         let (life, deadline) = (self.nodes[from].life, self.conditions.call_deadline);
         let Some(to) = self.index_of(to) else { return self.give_up_at(self.now + deadline, from, call) };
         if self.is_foreign(to) {
@@ -349,20 +349,20 @@ impl Sim {
     }
 
     fn give_up_at(&mut self, at: Duration, node: usize, call: CallId) {
-        let event = Event::Unanswered { call, why: Failure::Silent };
+        let event = Event::Unanswered { call, why: CallFailure::Silent };
         self.queue.push(at, Delivery::Event { node, life: self.nodes[node].life, event });
     }
 
-    fn asked(&mut self, from: usize, life: u32, call: CallId, to: usize, request: Request, way_back: WayBack) {
+    fn asked(&mut self, from: usize, life: u32, call: CallId, to: usize, request: RingRequest, way_back: WayBack) {
         let event = match self.nodes[to].up {
             true => Event::Answered { call, answer: self.answer(to, request) },
             false if self.rng.happens(self.conditions.refused_per_mille) => {
-                Event::Unanswered { call, why: Failure::Unreachable }
+                Event::Unanswered { call, why: CallFailure::Unreachable }
             }
             // It may have died since the question was put; the caller's deadline ends the wait.
-            false => Event::Unanswered { call, why: Failure::Silent },
+            false => Event::Unanswered { call, why: CallFailure::Silent },
         };
-        let is_silence = matches!(event, Event::Unanswered { why: Failure::Silent, .. });
+        let is_silence = matches!(event, Event::Unanswered { why: CallFailure::Silent, .. });
         let mut send = |after, event| self.queue.push(self.now + after, Delivery::Event { node: from, life, event });
         match way_back {
             _ if is_silence => send(self.conditions.call_deadline, event),
@@ -375,12 +375,12 @@ impl Sim {
         }
     }
 
-    pub(crate) fn answer(&self, node: usize, request: Request) -> Answer {
+    pub(crate) fn answer(&self, node: usize, request: RingRequest) -> RingAnswer {
         let ring = self.ring(node);
         match request {
-            Request::Neighbours => Answer::Neighbours(ring.neighbours()),
-            Request::Info => Answer::Info(ring.me()),
-            Request::Route(target) => Answer::Route(ring.route(target)),
+            RingRequest::Neighbours => RingAnswer::Neighbours(ring.neighbours()),
+            RingRequest::Info => RingAnswer::Info(ring.me()),
+            RingRequest::Route(target) => RingAnswer::Route(ring.route(target)),
         }
     }
 

@@ -10,7 +10,7 @@ use chordfs_types::{
 
 /// What one node has of one chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CopyState {
+pub enum CopyFinding {
     Absent,
     Sound,
     Damaged,
@@ -18,7 +18,7 @@ pub enum CopyState {
     Unknown,
 }
 
-impl CopyState {
+impl CopyFinding {
     /// From a byte of the answer to `/chunks/has`; an unknown value counts as no copy.
     pub fn from_byte(byte: u8) -> Self {
         match byte {
@@ -44,12 +44,12 @@ pub enum ChunkVerdict {
 
 /// `holders`: the copies of the chunk's holders. `others`: those of all other nodes, which are asked only where no holder
 /// has a sound copy; during a join a former holder may still have one.
-pub fn judge(holders: &[CopyState], others: &[CopyState]) -> ChunkVerdict {
+pub fn judge(holders: &[CopyFinding], others: &[CopyFinding]) -> ChunkVerdict {
     let all = || holders.iter().chain(others);
-    let sound = |copies: &[CopyState]| copies.iter().filter(|copy| **copy == CopyState::Sound).count();
-    let damaged = all().any(|copy| *copy == CopyState::Damaged);
+    let sound = |copies: &[CopyFinding]| copies.iter().filter(|copy| **copy == CopyFinding::Sound).count();
+    let damaged = all().any(|copy| *copy == CopyFinding::Damaged);
     match sound(holders) + sound(others) {
-        0 if all().any(|copy| *copy == CopyState::Unknown) => ChunkVerdict::Unreachable,
+        0 if all().any(|copy| *copy == CopyFinding::Unknown) => ChunkVerdict::Unreachable,
         0 => ChunkVerdict::Missing,
         _ if damaged => ChunkVerdict::Damaged,
         _ if sound(holders) < holders.len() => ChunkVerdict::UnderReplicated,
@@ -130,7 +130,7 @@ const MAX_OVERLAPPING_RUNS: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::{
-        CopyState::{Absent, Damaged, Sound, Unknown},
+        CopyFinding::{Absent, Damaged, Sound, Unknown},
         *,
     };
 

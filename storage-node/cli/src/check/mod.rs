@@ -28,7 +28,7 @@ use tokio::time::sleep;
 
 pub use self::report::CheckReport;
 use self::{
-    judge::{ChunkVerdict, CopyState, HolderMap, Referenced, judge},
+    judge::{ChunkVerdict, CopyFinding, HolderMap, Referenced, judge},
     peers::CheckPeers,
 };
 use crate::{
@@ -257,7 +257,7 @@ impl RingCheck {
         let holders: Vec<Vec<NodeRef>> =
             batch.iter().map(|expected| self.holder_map.holders(expected.chunk.key()).collect()).collect();
         let held = self.look_up(batch, |at| holders[at].clone()).await;
-        let lacks_sound_copy = |at: usize| !held[at].contains(&CopyState::Sound);
+        let lacks_sound_copy = |at: usize| !held[at].contains(&CopyFinding::Sound);
         let nodes = self.holder_map.nodes().to_vec();
         let others = |at: usize| match lacks_sound_copy(at) {
             true => nodes.iter().filter(|node| !holders[at].contains(node)).copied().collect(),
@@ -267,26 +267,30 @@ impl RingCheck {
         let each = held.iter().zip(&elsewhere).zip(&holders);
         each.map(|((held, elsewhere), holders)| {
             let at_fault =
-                holders.iter().zip(held).filter(|(_, copy)| **copy != CopyState::Sound).map(|(node, _)| *node);
+                holders.iter().zip(held).filter(|(_, copy)| **copy != CopyFinding::Sound).map(|(node, _)| *node);
             JudgedChunk { verdict: judge(held, elsewhere), at_fault: at_fault.collect() }
         })
         .collect()
     }
 
     /// For each chunk, what the nodes that `whom` names have of it, in that order.
-    async fn look_up(&mut self, batch: &[ExpectedChunk], whom: impl Fn(usize) -> Vec<NodeRef>) -> Vec<Vec<CopyState>> {
+    async fn look_up(
+        &mut self,
+        batch: &[ExpectedChunk],
+        whom: impl Fn(usize) -> Vec<NodeRef>,
+    ) -> Vec<Vec<CopyFinding>> {
         let mut groups: HashMap<NodeRef, Vec<(usize, usize)>> = HashMap::new();
-        let mut states: Vec<Vec<CopyState>> = Vec::with_capacity(batch.len());
+        let mut states: Vec<Vec<CopyFinding>> = Vec::with_capacity(batch.len());
         for at in 0..batch.len() {
             let nodes = whom(at);
-            states.push(vec![CopyState::Unknown; nodes.len()]);
+            states.push(vec![CopyFinding::Unknown; nodes.len()]);
             nodes.into_iter().enumerate().for_each(|(turn, node)| groups.entry(node).or_default().push((at, turn)));
         }
         let asked = groups.iter().map(|(node, group)| {
             (*node, group.iter().map(|&(at, _)| batch[at].chunk.clone()).collect::<Vec<ChunkRef>>())
         });
         for (node, copies) in self.peers.copies(asked.collect(), self.options.verify).await {
-            if copies.first() == Some(&CopyState::Unknown) {
+            if copies.first() == Some(&CopyFinding::Unknown) {
                 self.add_unresponsive(node);
             }
             groups[&node].iter().zip(copies).for_each(|(&(at, turn), copy)| states[at][turn] = copy);

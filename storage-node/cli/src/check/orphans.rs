@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use super::{
     RingCheck,
-    judge::{CopyState, Referenced},
+    judge::{CopyFinding, Referenced},
 };
 
 /// Further candidates are ignored: the first ones are reason enough to investigate.
@@ -82,7 +82,7 @@ impl RingCheck {
         let asked: Vec<(NodeRef, Vec<ChunkRef>)> = groups.clone().into_iter().collect();
         let mut stored = OrphanCandidates::new();
         for (node, copies) in self.peers.copies(asked, false).await {
-            let here = groups[&node].iter().zip(copies).filter(|(_, copy)| *copy == CopyState::Sound);
+            let here = groups[&node].iter().zip(copies).filter(|(_, copy)| *copy == CopyFinding::Sound);
             for (chunk, _) in here {
                 stored.entry(chunk.id).or_insert_with(|| (chunk.clone(), Vec::new())).1.push(node);
             }

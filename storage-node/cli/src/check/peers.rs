@@ -27,7 +27,7 @@ use hyper::{HeaderMap, Method};
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::judge::{CopyState, whole_circle};
+use super::judge::{CopyFinding, whole_circle};
 use crate::progress::ProgressBar;
 
 /// For one request to one node.
@@ -114,15 +114,15 @@ impl CheckPeers {
     }
 
     /// What each node has of the chunks named for it; all nodes are asked at the same time.
-    pub async fn copies(&self, asked: Vec<(NodeRef, Vec<ChunkRef>)>, verify: bool) -> Vec<(NodeRef, Vec<CopyState>)> {
+    pub async fn copies(&self, asked: Vec<(NodeRef, Vec<ChunkRef>)>, verify: bool) -> Vec<(NodeRef, Vec<CopyFinding>)> {
         join_all(asked.into_iter().map(|(node, chunks)| async move {
             let copies = self.copies_of(&node, &chunks, verify).await;
-            (node, copies.unwrap_or_else(|| vec![CopyState::Unknown; chunks.len()]))
+            (node, copies.unwrap_or_else(|| vec![CopyFinding::Unknown; chunks.len()]))
         }))
         .await
     }
 
-    async fn copies_of(&self, node: &NodeRef, chunks: &[ChunkRef], verify: bool) -> Option<Vec<CopyState>> {
+    async fn copies_of(&self, node: &NodeRef, chunks: &[ChunkRef], verify: bool) -> Option<Vec<CopyFinding>> {
         let (size, target) = (if verify { READ } else { LOOK_UP }, HasQuery { verify }.target());
         let mut copies = Vec::with_capacity(chunks.len());
         for some in chunks.chunks(size) {
@@ -133,7 +133,7 @@ impl CheckPeers {
                 return None;
             }
             self.bar.inc(some.len() as u64);
-            copies.extend(answer.body.iter().map(|byte| CopyState::from_byte(*byte)));
+            copies.extend(answer.body.iter().map(|byte| CopyFinding::from_byte(*byte)));
         }
         Some(copies)
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use chordfs_net::{admin_client::AdminClient, http_pool::HttpPool};
-use chordfs_replication::drain::Peer;
+use chordfs_replication::drain::RemainingPeer;
 use chordfs_types::ring_id::NodeRef;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -51,19 +51,19 @@ pub async fn announce_to_all(
     members: &[NodeRef],
     me: NodeRef,
     draining: bool,
-) -> (Vec<Peer>, usize) {
+) -> (Vec<RemainingPeer>, usize) {
     let others: Vec<NodeRef> =
         members.iter().filter(|node| node.ring_address() != me.ring_address()).copied().collect();
     let answers = join_all(others.iter().map(|node| announce(pool, *node, me, draining))).await;
-    let peers: Vec<Peer> = answers.into_iter().flatten().collect();
+    let peers: Vec<RemainingPeer> = answers.into_iter().flatten().collect();
     let unresponsive = others.len() - peers.len();
     (peers, unresponsive)
 }
 
 /// `None` if the node does not answer, or does not answer as a node of ours.
-async fn announce(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef, draining: bool) -> Option<Peer> {
+async fn announce(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef, draining: bool) -> Option<RemainingPeer> {
     let Acknowledgement { draining, free_bytes, .. } = send(pool, to, me, draining).await?;
-    Some(Peer { node: to, draining, free_bytes })
+    Some(RemainingPeer { node: to, draining, free_bytes })
 }
 
 /// Asks another node for its claim to drain, for a node that does not drain itself. `None` as for `announce`.

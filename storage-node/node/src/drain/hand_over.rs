@@ -7,7 +7,7 @@ use std::{
 };
 
 use chordfs_replication::{
-    descent::Left,
+    arc_comparison::CopyAmount,
     drain::{DrainError, Heirs, Need},
 };
 use chordfs_store::{Store, StoreError};
@@ -54,7 +54,7 @@ pub struct Estimate {
     pub incomplete: Vec<IncompleteArc>,
     pub needs: Vec<Need>,
     /// About how many copies are missing.
-    pub left: Left,
+    pub left: CopyAmount,
     /// All future holders of the chunks of this node.
     pub holders: HashSet<NodeRef>,
 }
@@ -76,7 +76,7 @@ pub async fn estimate(context: &DrainContext, remaining: &Heirs) -> Result<Estim
             if (tremaining.count, tremaining.digest) != (count, digest) {
                 let missing = count.saturating_sub(tremaining.count);
                 let bytes = missing * record_bytes;
-                estimate.left = estimate.left.and(Left { chunks: missing, bytes });
+                estimate.left = estimate.left.and(CopyAmount { chunks: missing, bytes });
                 estimate.needs.push(Need { node: *holder, bytes });
                 lacking.push(*holder);
             }
@@ -168,7 +168,7 @@ async fn send(
     batch: &[&ListedChunk],
 ) -> Result<(), StepError> {
     let moved =
-        Left { chunks: batch.len() as u64, bytes: batch.iter().map(|listed| u64::from(listed.data_bytes)).sum() };
+        CopyAmount { chunks: batch.len() as u64, bytes: batch.iter().map(|listed| u64::from(listed.data_bytes)).sum() };
     if let Some(pace) = pace {
         pace.spend(moved.bytes).await;
     }

@@ -6,9 +6,9 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chordfs_replication::{
-    descent::Left,
+    arc_comparison::CopyAmount,
     drain as plan,
-    drain::{DrainError, Heirs, Peer},
+    drain::{DrainError, Heirs, RemainingPeer},
 };
 use chordfs_types::{
     admin::{DrainPhase, NodeState},
@@ -117,7 +117,7 @@ impl DrainTask {
 
     /// Announces to all members whether this node drains. Returns those that answer, in the order of the ring, and how many
     /// do not.
-    pub async fn announce(&self, draining: bool) -> Result<(Vec<Peer>, usize), String> {
+    pub async fn announce(&self, draining: bool) -> Result<(Vec<RemainingPeer>, usize), String> {
         let members = self.context.ring.members().await.map_err(|error| error.to_string())?;
         Ok(announce_to_all(&self.context.pool, &members, self.context.ring.me(), draining).await)
     }
@@ -131,7 +131,7 @@ impl DrainTask {
         for incomplete in &estimate.incomplete {
             hand_over::hand_over_arc(&self.context, &self.pace, incomplete).await?;
         }
-        self.context.departure.change_progress(|progress| progress.found(Left::default()));
+        self.context.departure.change_progress(|progress| progress.found(CopyAmount::default()));
         Ok(estimate.holders)
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use chordfs_net::rpc::{RpcError, Value};
-use chordfs_ring::{Answer, Event, JoinError, NoRoute, Request, Route};
+use chordfs_ring::{Event, JoinError, NoRoute, RingAnswer, RingRequest, RingRoute};
 use chordfs_types::{
     placement,
     ring_id::{Neighbours, NodeRef, RingArc, RingId},
@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use super::{
     Command, DriverSettings,
-    peers::Peers,
+    peers::RingPeers,
     place::Places,
     saved::Saver,
     wire::{self, Load, own},
@@ -33,13 +33,13 @@ const DEAD_HOPS: u32 = 10;
 const POSITIONS_TRIED: u32 = 8;
 
 #[derive(Clone)]
-pub struct RingHandle(Arc<Shared>);
+pub struct RingHandle(Arc<RingHandleState>);
 
-pub(super) struct Shared {
+pub(super) struct RingHandleState {
     settings: DriverSettings,
     commands: mpsc::Sender<Command>,
     views: Views,
-    peers: Peers,
+    peers: RingPeers,
     saver: Saver,
     places: Places,
 }
@@ -76,12 +76,12 @@ pub enum EnterError {
     NoMember { asked: Vec<SocketAddr>, last: RingError },
 }
 
-impl Shared {
+impl RingHandleState {
     pub(super) fn new(
         settings: DriverSettings,
         commands: mpsc::Sender<Command>,
         views: Views,
-        peers: Peers,
+        peers: RingPeers,
         saver: Saver,
     ) -> Self {
         Self { settings, commands, views, peers, saver, places: Places::default() }
@@ -89,11 +89,11 @@ impl Shared {
 }
 
 impl RingHandle {
-    pub(super) fn new(shared: Shared) -> Self {
+    pub(super) fn new(shared: RingHandleState) -> Self {
         Self(Arc::new(shared))
     }
 
-    pub(super) fn peers(&self) -> &Peers {
+    pub(super) fn peers(&self) -> &RingPeers {
         &self.0.peers
     }
 
@@ -177,7 +177,7 @@ impl RingHandle {
     }
 
     /// Where this node would go for the successor of `target`.
-    pub async fn route(&self, target: RingId) -> Result<Route, RingError> {
+    pub async fn route(&self, target: RingId) -> Result<RingRoute, RingError> {
         self.ask(self.settings().call_deadline, |caller| Command::Route(target, caller)).await
     }
 
@@ -289,7 +289,7 @@ impl RingHandle {
                 };
             };
             asked.insert(next.ring_address());
-            let Ok(Answer::Neighbours(theirs)) = self.peers().ask(next, Request::Neighbours).await else {
+            let Ok(RingAnswer::Neighbours(theirs)) = self.peers().ask(next, RingRequest::Neighbours).await else {
                 members.retain(|node| *node != next);
                 continue;
             };
@@ -316,8 +316,8 @@ impl RingHandle {
     /// What another node knows of its surroundings.
     pub async fn neighbours_of(&self, node: NodeRef) -> Result<Neighbours, RingError> {
         let address = node.ring_address();
-        match self.peers().ask(node, Request::Neighbours).await {
-            Ok(Answer::Neighbours(theirs)) => Ok(theirs),
+        match self.peers().ask(node, RingRequest::Neighbours).await {
+            Ok(RingAnswer::Neighbours(theirs)) => Ok(theirs),
             other => Err(RingError::Unreadable { address, reason: format!("{other:?}") }),
         }
     }

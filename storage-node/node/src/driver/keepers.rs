@@ -10,7 +10,7 @@
 
 use std::{future::Future, time::Duration};
 
-use chordfs_ring::{Answer, Request};
+use chordfs_ring::{RingAnswer, RingRequest};
 use chordfs_types::{
     placement,
     ring_id::{Neighbours, NodeRef, RingArc},
@@ -72,7 +72,7 @@ impl RingHandle {
         let me = self.me().ring_address();
         let unknown = nodes.filter(|node| node.ring_address() != me && !self.peers().is_known(node.ring_address()));
         let asked = unknown.map(|&node| async move {
-            self.peers().ask(node, Request::Neighbours).await.ok();
+            self.peers().ask(node, RingRequest::Neighbours).await.ok();
             if self.peers().is_foreign(node.ring_address()) {
                 info!(peer = %node, "a foreign member of the ring: it keeps no chunks");
             }
@@ -93,8 +93,8 @@ impl Around for RingHandle {
     }
 
     async fn near(&self, node: NodeRef) -> Option<Neighbours> {
-        match self.peers().ask(node, Request::Neighbours).await {
-            Ok(Answer::Neighbours(theirs)) => Some(theirs),
+        match self.peers().ask(node, RingRequest::Neighbours).await {
+            Ok(RingAnswer::Neighbours(theirs)) => Some(theirs),
             _ => None,
         }
     }

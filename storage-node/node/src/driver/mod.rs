@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chordfs_ring::{Action, Event, JoinError, NoRoute, Ring, RingSettings, Route, Tag};
+use chordfs_ring::{Action, Event, JoinError, NoRoute, Ring, RingRoute, RingSettings, Tag};
 use chordfs_types::{
     placement::Zone,
     ring_id::{Neighbours, NodeRef, RingArc, RingId},
@@ -45,8 +45,8 @@ pub use self::{
     wire::{Load, own},
 };
 use self::{
-    handle::{Shared, Views},
-    peers::Peers,
+    handle::{RingHandleState, Views},
+    peers::RingPeers,
     saved::Saver,
 };
 
@@ -141,7 +141,7 @@ pub(crate) enum Command {
     Event(Event, oneshot::Sender<()>),
     FindSuccessor(RingId, oneshot::Sender<Result<NodeRef, NoRoute>>),
     Join(NodeRef, oneshot::Sender<Result<(), JoinError>>),
-    Route(RingId, oneshot::Sender<Route>),
+    Route(RingId, oneshot::Sender<RingRoute>),
 }
 
 /// Who waits for the result with this tag.
@@ -166,11 +166,16 @@ impl Driver {
         let (outcomes, outcome) = mpsc::unbounded_channel();
         let (commands, command) = mpsc::channel(QUEUE_COMMANDS);
         let (view, seen) = watch::channel(ring.neighbours());
-        let peers = Peers::new(settings.call_deadline, outcomes.clone());
+        let peers = RingPeers::new(settings.call_deadline, outcomes.clone());
         let (every, silent) = (settings.stabilize_every, settings.silent_until.clone());
         let (keepers, kept) = watch::channel(ring.neighbours());
-        let handle =
-            RingHandle::new(Shared::new(settings, commands, Views { ring: seen, keepers: kept }, peers, saver));
+        let handle = RingHandle::new(RingHandleState::new(
+            settings,
+            commands,
+            Views { ring: seen, keepers: kept },
+            peers,
+            saver,
+        ));
         tokio::spawn(keepers::follow(handle.clone(), keepers, shutdown.clone()));
         let driver = Driver {
             ring,
@@ -203,9 +208,9 @@ impl Driver {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 _ = ticks.tick() => self.tick(),
-                Some(event) = outcomes.recv() => self.happens(event),
+                Some(event) = outcomes.recv() => self.apply_event(event),
                 command = commands.recv() => match command {
-                    Some(command) => self.obey(command),
+                    Some(command) => self.handle_command(command),
                     None => break,
                 },
             }
@@ -218,14 +223,14 @@ impl Driver {
             Waiting::Lookup(caller) => !caller.is_closed(),
             Waiting::Join(caller) => !caller.is_closed(),
         });
-        self.happens(Event::Tick);
+        self.apply_event(Event::Tick);
     }
 
     /// A caller who is gone needs no answer, so a failure to send one is none.
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             Command::Event(event, done) => {
-                self.happens(event);
+                self.apply_event(event);
                 let _ = done.send(());
             }
             Command::Route(target, caller) => {
@@ -233,11 +238,11 @@ impl Driver {
             }
             Command::FindSuccessor(target, caller) => {
                 let tag = self.await_result(Waiting::Lookup(caller));
-                self.happens(Event::FindSuccessor { tag, target });
+                self.apply_event(Event::FindSuccessor { tag, target });
             }
             Command::Join(member, caller) => {
                 let tag = self.await_result(Waiting::Join(caller));
-                self.happens(Event::Join { tag, member });
+                self.apply_event(Event::Join { tag, member });
             }
         }
     }
@@ -248,13 +253,13 @@ impl Driver {
         self.next_tag
     }
 
-    fn happens(&mut self, event: Event) {
+    fn apply_event(&mut self, event: Event) {
         for action in self.ring.handle(self.started.elapsed(), event) {
-            self.carry_out(action);
+            self.execute(action);
         }
     }
 
-    fn carry_out(&mut self, action: Action) {
+    fn execute(&mut self, action: Action) {
         let peers = self.handle.peers();
         match action {
             Action::Ask { call, to, request } => {
@@ -295,17 +300,17 @@ impl Driver {
             saved.settled |= is_member;
         });
         let before = self.view.send_replace(view.clone());
-        self.tell_who_is_before(&before, &view);
+        self.notify_former_predecessor(&before, &view);
     }
 
     /// Somebody has come between this node and the one before: that one stabilizes now, and not when it would next.
     /// Until it has, nobody vouches for the newcomer's arc, and who writes there waits.
-    fn tell_who_is_before(&self, before: &Neighbours, now: &Neighbours) {
+    fn notify_former_predecessor(&self, before: &Neighbours, now: &Neighbours) {
         let (Some(former), Some(newcomer)) = (before.predecessor, now.predecessor) else { return };
         let between = RingArc::new(former.id, now.node.id).strictly_contains(newcomer.id);
         if between && before.node.id == now.node.id {
             let peers = self.handle.peers().clone();
-            tokio::spawn(async move { peers.hurry(former, newcomer).await });
+            tokio::spawn(async move { peers.send_followed(former, newcomer).await });
         }
     }
 

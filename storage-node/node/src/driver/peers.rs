@@ -18,8 +18,8 @@ use std::{
 
 use chordfs_net::rpc::{RpcClient, RpcError, Value};
 use chordfs_ring::{
-    Answer, Event, Failure, Message, Request,
-    foreign::{self, Call, Heard, Reply, Talk},
+    CallFailure, Event, Message, RingAnswer, RingRequest,
+    foreign::{self, ForeignCall, ForeignOutcome, ForeignQuestion, ForeignReply},
 };
 use chordfs_types::ring_id::NodeRef;
 use parking_lot::Mutex;
@@ -32,10 +32,10 @@ use tracing::{debug, trace};
 use super::wire::{self, own};
 
 #[derive(Clone)]
-pub struct Peers(Arc<Inner>);
+pub struct RingPeers(Arc<RingPeersInner>);
 
-struct Inner {
-    peers: Mutex<HashMap<SocketAddr, Arc<Peer>>>,
+struct RingPeersInner {
+    peers: Mutex<HashMap<SocketAddr, Arc<RingPeer>>>,
     /// Who was foreign, and who was not, when they last answered a call of our own.
     foreign: Mutex<HashMap<SocketAddr, bool>>,
     call_deadline: Duration,
@@ -44,7 +44,7 @@ struct Inner {
     closed: AtomicBool,
 }
 
-struct Peer {
+struct RingPeer {
     address: SocketAddr,
     /// Callers that come while it connects wait for the same attempt.
     client: OnceCell<RpcClient>,
@@ -52,14 +52,20 @@ struct Peer {
     deadline: Duration,
 }
 
-impl Peers {
+impl RingPeers {
     pub fn new(call_deadline: Duration, events: mpsc::UnboundedSender<Event>) -> Self {
         let closed = AtomicBool::new(false);
-        Self(Arc::new(Inner { peers: Mutex::default(), foreign: Mutex::default(), call_deadline, events, closed }))
+        Self(Arc::new(RingPeersInner {
+            peers: Mutex::default(),
+            foreign: Mutex::default(),
+            call_deadline,
+            events,
+            closed,
+        }))
     }
 
     /// The answer, or why there is none; within the call deadline, connecting and dialect included.
-    pub async fn ask(&self, to: NodeRef, request: Request) -> Result<Answer, Failure> {
+    pub async fn ask(&self, to: NodeRef, request: RingRequest) -> Result<RingAnswer, CallFailure> {
         trace!(peer = %to, ?request, "asking");
         let address = to.ring_address();
         let peer = self.peer(address);
@@ -69,7 +75,7 @@ impl Peers {
         result.map_err(|error| {
             debug!(peer = %to, %error, "no answer");
             let why = failure(&error, &request, &peer);
-            if why != Failure::Refused {
+            if why != CallFailure::Refused {
                 self.drop_peer(&peer);
             }
             why
@@ -117,7 +123,7 @@ impl Peers {
     /// Asks a node to stabilize now, because `newcomer` has come after it. One of ours hears who that is, as it may have
     /// found it gone lately and would not look at it for seconds; any other Chord node can be asked to stabilize. To
     /// notify it would not do: without a predecessor it would take the newcomer for one.
-    pub async fn hurry(&self, node: NodeRef, newcomer: NodeRef) {
+    pub async fn send_followed(&self, node: NodeRef, newcomer: NodeRef) {
         let (address, deadline) = (node.ring_address(), self.0.call_deadline);
         let told = match self.is_foreign(address) {
             false => self.call(address, own::FOLLOWED, vec![wire::node_value(newcomer)], deadline).await.is_ok(),
@@ -134,15 +140,15 @@ impl Peers {
         peers.values().for_each(|peer| peer.hang_up());
     }
 
-    fn peer(&self, address: SocketAddr) -> Arc<Peer> {
+    fn peer(&self, address: SocketAddr) -> Arc<RingPeer> {
         let new = || {
             let deadline = self.0.call_deadline;
-            Arc::new(Peer { address, client: OnceCell::new(), is_foreign: AtomicBool::new(false), deadline })
+            Arc::new(RingPeer { address, client: OnceCell::new(), is_foreign: AtomicBool::new(false), deadline })
         };
         self.0.peers.lock().entry(address).or_insert_with(new).clone()
     }
 
-    async fn client(&self, peer: &Arc<Peer>) -> Result<RpcClient, RpcError> {
+    async fn client(&self, peer: &Arc<RingPeer>) -> Result<RpcClient, RpcError> {
         let connect = || async {
             let client = RpcClient::connect(peer.address, self.0.call_deadline, None).await?;
             self.watch(peer.clone(), client.clone());
@@ -158,7 +164,7 @@ impl Peers {
     }
 
     /// Reports the end of the connection at once: that is how the death of a neighbour is usually first seen.
-    fn watch(&self, peer: Arc<Peer>, client: RpcClient) {
+    fn watch(&self, peer: Arc<RingPeer>, client: RpcClient) {
         let peers = self.clone();
         tokio::spawn(async move {
             client.closed().await;
@@ -170,7 +176,7 @@ impl Peers {
     }
 
     /// The next call to this address connects anew.
-    fn drop_peer(&self, peer: &Arc<Peer>) {
+    fn drop_peer(&self, peer: &Arc<RingPeer>) {
         let mut peers = self.0.peers.lock();
         if peers.get(&peer.address).is_some_and(|present| Arc::ptr_eq(present, peer)) {
             peers.remove(&peer.address);
@@ -179,11 +185,11 @@ impl Peers {
         peer.hang_up();
     }
 
-    async fn ask_peer(&self, peer: &Arc<Peer>, request: &Request) -> Result<Answer, RpcError> {
+    async fn ask_peer(&self, peer: &Arc<RingPeer>, request: &RingRequest) -> Result<RingAnswer, RpcError> {
         let client = self.client(peer).await?;
         if !peer.is_foreign.load(Ordering::Relaxed) {
             match peer.ask_own(&client, request).await {
-                Err(error @ RpcError::Remote { .. }) if *request != Request::Info => {
+                Err(error @ RpcError::Remote { .. }) if *request != RingRequest::Info => {
                     if !peer.refuses_own_calls(&client).await? {
                         return Err(error);
                     }
@@ -192,7 +198,7 @@ impl Peers {
                     self.note(peer.address, true);
                 }
                 outcome => {
-                    if outcome.is_ok() && *request != Request::Info {
+                    if outcome.is_ok() && *request != RingRequest::Info {
                         self.note(peer.address, false);
                     }
                     return outcome;
@@ -203,16 +209,16 @@ impl Peers {
     }
 }
 
-fn failure(error: &RpcError, request: &Request, peer: &Peer) -> Failure {
+fn failure(error: &RpcError, request: &RingRequest, peer: &RingPeer) -> CallFailure {
     match error {
-        RpcError::Remote { .. } => Failure::Refused,
-        RpcError::Connect { kind: ErrorKind::ConnectionRefused, .. } => Failure::Unreachable,
+        RpcError::Remote { .. } => CallFailure::Refused,
+        RpcError::Connect { kind: ErrorKind::ConnectionRefused, .. } => CallFailure::Unreachable,
         RpcError::Deadline { .. } if peer.is_foreign.load(Ordering::Relaxed) => foreign::silence(request),
-        RpcError::Connect { .. } | RpcError::Deadline { .. } | RpcError::Closed { .. } => Failure::Silent,
+        RpcError::Connect { .. } | RpcError::Deadline { .. } | RpcError::Closed { .. } => CallFailure::Silent,
     }
 }
 
-impl Peer {
+impl RingPeer {
     fn hang_up(&self) {
         if let Some(client) = self.client.get() {
             client.close();
@@ -228,16 +234,16 @@ impl Peer {
         result.map_err(|error| RpcError::Remote { address: self.address, error: error.into() })
     }
 
-    async fn ask_own(&self, client: &RpcClient, request: &Request) -> Result<Answer, RpcError> {
+    async fn ask_own(&self, client: &RpcClient, request: &RingRequest) -> Result<RingAnswer, RpcError> {
         match request {
-            Request::Info => Ok(Answer::Info(self.info(client).await?)),
-            Request::Neighbours => {
+            RingRequest::Info => Ok(RingAnswer::Info(self.info(client).await?)),
+            RingRequest::Neighbours => {
                 let value = self.call(client, own::NEIGHBOURS, vec![]).await?;
-                Ok(Answer::Neighbours(self.read(wire::neighbours(&value))?))
+                Ok(RingAnswer::Neighbours(self.read(wire::neighbours(&value))?))
             }
-            Request::Route(target) => {
+            RingRequest::Route(target) => {
                 let value = self.call(client, own::ROUTE, vec![target.0.into()]).await?;
-                Ok(Answer::Route(self.read(wire::route(&value))?))
+                Ok(RingAnswer::Route(self.read(wire::route(&value))?))
             }
         }
     }
@@ -259,22 +265,22 @@ impl Peer {
 
     /// What it refuses or what cannot be read may still be part of an answer, as the end of its list; a broken
     /// connection is not.
-    async fn ask_foreign(&self, client: &RpcClient, request: &Request) -> Result<Answer, RpcError> {
-        let mut talk = Talk::new(request);
+    async fn ask_foreign(&self, client: &RpcClient, request: &RingRequest) -> Result<RingAnswer, RpcError> {
+        let mut talk = ForeignQuestion::new(request);
         loop {
             let (method, params) = spoken(talk.call());
             let value = self.call(client, method, params).await;
             let node = value.and_then(|value| self.read(wire::optional_node(&value)));
             let (reply, error) = match node {
-                Ok(Some(node)) => (Reply::Node(node), None),
-                Ok(None) => (Reply::NoNode, None),
-                Err(error @ RpcError::Remote { .. }) => (Reply::Refused, Some(error)),
+                Ok(Some(node)) => (ForeignReply::Node(node), None),
+                Ok(None) => (ForeignReply::NoNode, None),
+                Err(error @ RpcError::Remote { .. }) => (ForeignReply::Refused, Some(error)),
                 Err(error) => return Err(error),
             };
             match talk.heard(reply) {
-                Heard::GoOn => {}
-                Heard::Answer(answer) => return Ok(answer),
-                Heard::Refused => return Err(error.unwrap_or_else(|| self.no_node(method))),
+                ForeignOutcome::GoOn => {}
+                ForeignOutcome::Answer(answer) => return Ok(answer),
+                ForeignOutcome::Refused => return Err(error.unwrap_or_else(|| self.no_node(method))),
             }
         }
     }
@@ -284,11 +290,11 @@ impl Peer {
     }
 }
 
-fn spoken(call: Call) -> (&'static str, Vec<Value>) {
+fn spoken(call: ForeignCall) -> (&'static str, Vec<Value>) {
     match call {
-        Call::Info => ("get_info", vec![]),
-        Call::Predecessor => ("get_predecessor", vec![]),
-        Call::Successor { index } => ("get_successor", vec![index.into()]),
-        Call::FindSuccessor { target } => ("find_successor", vec![target.0.into()]),
+        ForeignCall::Info => ("get_info", vec![]),
+        ForeignCall::Predecessor => ("get_predecessor", vec![]),
+        ForeignCall::Successor { index } => ("get_successor", vec![index.into()]),
+        ForeignCall::FindSuccessor { target } => ("find_successor", vec![target.0.into()]),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
-use chordfs_ring::{Answer, Request};
+use chordfs_ring::{RingAnswer, RingRequest};
 use chordfs_types::ring_id::NodeRef;
 use futures_util::future::join_all;
 
@@ -50,8 +50,8 @@ impl RingHandle {
     }
 
     async fn look_at(&self, node: NodeRef) -> (Surveyed, Vec<NodeRef>) {
-        match self.peers().ask(node, Request::Neighbours).await {
-            Ok(Answer::Neighbours(theirs)) => {
+        match self.peers().ask(node, RingRequest::Neighbours).await {
+            Ok(RingAnswer::Neighbours(theirs)) => {
                 let kind = if self.peers().is_foreign(node.ring_address()) { Kind::Foreign } else { Kind::Ours };
                 let seen = Surveyed { node: NodeRef { id: theirs.node.id, ..node }, kind };
                 (seen, theirs.successors.into_iter().chain(theirs.predecessor).collect())

@@ -6,7 +6,7 @@ pub use chordfs_net::ring_wire::{
     neighbours, neighbours_value, node, node_value, nodes, nodes_value, optional_node, optional_value, shortened, text,
 };
 use chordfs_net::rpc::Value;
-use chordfs_ring::Route;
+use chordfs_ring::RingRoute;
 
 /// Calls of our own; a foreign node answers them with an error and is then asked with the ten calls alone.
 pub mod own {
@@ -54,21 +54,21 @@ pub fn load(value: &Value) -> Result<Load, String> {
     }
 }
 
-pub fn route_value(route: &Route) -> Value {
+pub fn route_value(route: &RingRoute) -> Value {
     let (is_final, nodes, beyond) = match route {
-        Route::Owner(nodes) => (true, nodes, &[][..]),
-        Route::Ask { nodes, beyond } => (false, nodes, &beyond[..]),
+        RingRoute::Owner(nodes) => (true, nodes, &[][..]),
+        RingRoute::Ask { nodes, beyond } => (false, nodes, &beyond[..]),
     };
     Value::Array(vec![is_final.into(), nodes_value(nodes), nodes_value(beyond)])
 }
 
-pub fn route(value: &Value) -> Result<Route, String> {
+pub fn route(value: &Value) -> Result<RingRoute, String> {
     let wrong = || format!("expected [is_final: bool, [node, ...], [node, ...]], got {}", shortened(value));
     match value.as_array().map(Vec::as_slice) {
         Some([is_final, list, beyond]) => match (is_final.as_bool().ok_or_else(wrong)?, nodes(list)?) {
             (true, list) if list.is_empty() => Err(wrong()),
-            (true, list) => Ok(Route::Owner(list)),
-            (false, list) => Ok(Route::Ask { nodes: list, beyond: nodes(beyond)? }),
+            (true, list) => Ok(RingRoute::Owner(list)),
+            (false, list) => Ok(RingRoute::Ask { nodes: list, beyond: nodes(beyond)? }),
         },
         _ => Err(wrong()),
     }
@@ -83,8 +83,8 @@ mod tests {
     #[test]
     fn what_was_written_reads_back() {
         let node = NodeRef { ip: [10, 0, 0, 7].into(), port: 5057, id: RingId(9) };
-        let ask = |nodes, beyond| Route::Ask { nodes, beyond };
-        for way in [Route::Owner(vec![node, node]), ask(vec![node], vec![node, node]), ask(vec![], vec![])] {
+        let ask = |nodes, beyond| RingRoute::Ask { nodes, beyond };
+        for way in [RingRoute::Owner(vec![node, node]), ask(vec![node], vec![node, node]), ask(vec![], vec![])] {
             assert_eq!(route(&route_value(&way)), Ok(way));
         }
         for held in [Load::Holds(0), Load::Holds(u64::MAX), Load::Moving, Load::Leaving] {

@@ -27,17 +27,17 @@ pub async fn resolve(namespace: &dyn NamespaceClient, path: &[EntryName]) -> Res
     }
 }
 
-enum Step {
+enum PathStep {
     Up,
     Down(EntryName),
 }
 
 async fn walk(namespace: &dyn NamespaceClient, path: &[EntryName]) -> Result<Attr, FsError> {
-    let mut todo: VecDeque<Step> = path.iter().cloned().map(Step::Down).collect();
+    let mut todo: VecDeque<PathStep> = path.iter().cloned().map(PathStep::Down).collect();
     let mut trail = vec![get_attr(namespace, Ino::ROOT).await?];
     let mut hops = 0;
     while let Some(step) = todo.pop_front() {
-        let Step::Down(name) = step else {
+        let PathStep::Down(name) = step else {
             trail.pop();
             if trail.is_empty() {
                 return Err(FsError::NoEntry);
@@ -75,7 +75,7 @@ async fn lookup(namespace: &dyn NamespaceClient, parent: Ino, name: EntryName) -
     }
 }
 
-async fn read_link(namespace: &dyn NamespaceClient, ino: Ino) -> Result<Vec<Step>, FsError> {
+async fn read_link(namespace: &dyn NamespaceClient, ino: Ino) -> Result<Vec<PathStep>, FsError> {
     let target = match namespace.query(Query::ReadLink { ino }).await? {
         Answer::Target(target) => target,
         other => return Err(unexpected("ReadLink", &other)),
@@ -87,9 +87,9 @@ async fn read_link(namespace: &dyn NamespaceClient, ino: Ino) -> Result<Vec<Step
     parts.map(step).collect()
 }
 
-fn step(part: &[u8]) -> Result<Step, FsError> {
+fn step(part: &[u8]) -> Result<PathStep, FsError> {
     match part {
-        b".." => Ok(Step::Up),
-        name => Ok(Step::Down(EntryName::new(name.to_vec()).map_err(|_| FsError::NoEntry)?)),
+        b".." => Ok(PathStep::Up),
+        name => Ok(PathStep::Down(EntryName::new(name.to_vec()).map_err(|_| FsError::NoEntry)?)),
     }
 }

@@ -28,14 +28,14 @@ pub struct Opened {
     /// The one chunk this is about, counted from 1; `None` for the whole file.
     pub chunk: Option<u32>,
     window: Range<u64>,
-    reader: Reader,
+    reader: FileReader,
 }
 
 pub type ByteStream = BoxStream<'static, Result<Bytes, FsError>>;
 
 impl Opened {
     pub(super) async fn whole(service: &FileService, ino: Ino) -> Result<Self, FsError> {
-        let reader = Reader::open(service, ino).await?;
+        let reader = FileReader::open(service, ino).await?;
         let attr = reader.attr.clone();
         Ok(Self { window: 0..attr.size, attr, chunk: None, reader })
     }
@@ -85,7 +85,7 @@ impl std::fmt::Debug for Opened {
     }
 }
 
-struct Reader {
+struct FileReader {
     service: FileService,
     attr: Attr,
     /// Ascending, from the first chunk that is still to be read.
@@ -94,7 +94,7 @@ struct Reader {
     more: bool,
 }
 
-impl Reader {
+impl FileReader {
     async fn open(service: &FileService, ino: Ino) -> Result<Self, FsError> {
         let (attr, extents, more) = match service.namespace.query(Query::Open { ino }).await? {
             Answer::Open { attr, extents, more } => (attr, extents, more),

@@ -23,12 +23,12 @@ const MAX_UNUSED_BYTES: usize = 8 << 20;
 /// Tells why a watched body ended early.
 #[derive(Clone)]
 pub struct BodyWatch {
-    shared: Arc<Shared>,
+    shared: Arc<BodyState>,
     silence: Duration,
 }
 
 #[derive(Default)]
-struct Shared {
+struct BodyState {
     silent: AtomicBool,
     flooded: AtomicBool,
     unused: AtomicUsize,

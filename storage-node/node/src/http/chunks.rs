@@ -18,9 +18,8 @@ use chordfs_types::{
     chunk::{ChunkRef, ChunkRun, VerifiedBatch},
     chunk_api::{
         ABSENT, ArcDigest, DELETED, DigestQuery, Durability, HasQuery, ListQuery, MAX_BATCH_BYTES, MAX_BATCH_CHUNKS,
-        NEIGHBOURS_HEADER, ON_DISK, PutQuery, STORED_HEADER, Space, Synced, calls, decode_batch,
+        NEIGHBOURS_HEADER, ON_DISK, OfferQuery, PutQuery, STORED_HEADER, Space, Synced, calls, decode_batch,
     },
-    compare_api::OfferQuery,
 };
 use futures_util::StreamExt;
 use serde::Serialize;

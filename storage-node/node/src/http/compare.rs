@@ -9,10 +9,10 @@ use axum::{
     routing::post,
 };
 use bytes::Bytes;
-use chordfs_replication::descent::Left;
+use chordfs_replication::arc_comparison::CopyAmount;
 use chordfs_types::{
-    chunk_api::{MAX_BATCH_BYTES, MAX_BATCH_CHUNKS},
-    compare_api::{MAX_QUESTION_BYTES, OfferQuery, calls, decode_arcs, decode_chunks, decode_ids_request, encode},
+    chunk_api::{MAX_BATCH_BYTES, MAX_BATCH_CHUNKS, OfferQuery},
+    compare_api::{MAX_QUESTION_BYTES, calls, decode_arcs, decode_chunks, decode_ids_request, encode},
 };
 
 use super::chunks::{ChunkPlane, Refusal, blocking, gather_up_to};
@@ -28,8 +28,8 @@ pub fn routes() -> Router<ChunkPlane> {
 }
 
 /// What the node that offers still means to bring.
-pub(super) fn left(offer: &OfferQuery) -> Left {
-    Left { chunks: offer.left, bytes: offer.left_bytes }
+pub(super) fn left(offer: &OfferQuery) -> CopyAmount {
+    CopyAmount { chunks: offer.left, bytes: offer.left_bytes }
 }
 
 async fn digests(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {

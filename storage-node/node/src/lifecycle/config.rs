@@ -38,7 +38,7 @@ pub struct NodeConfig {
     /// What repair and filling may move in a second.
     pub repair_rate: RateLimit,
     pub compact_period: Duration,
-    pub scrub: scrub::Settings,
+    pub scrub: scrub::ScrubSettings,
 }
 
 impl NodeConfig {
@@ -60,7 +60,7 @@ impl NodeConfig {
             repair_period: Duration::from_secs(8),
             repair_rate: RateLimit::default(),
             compact_period: Duration::from_secs(2),
-            scrub: scrub::Settings::default(),
+            scrub: scrub::ScrubSettings::default(),
         }
     }
 

@@ -90,7 +90,7 @@ fn repair(core: &Core, wake: Arc<Notify>) -> Repair {
 }
 
 fn scrub(core: &Core, namespace: &Namespace, session: &OwnSession, repair: Arc<Notify>) -> Result<Scrub> {
-    Ok(Scrub::new(scrub::Parts {
+    Ok(Scrub::new(scrub::ScrubDependencies {
         folder: core.folder.subfolder("scrub")?,
         store: core.store.clone(),
         ring: core.ring.clone(),

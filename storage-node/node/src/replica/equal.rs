@@ -6,7 +6,7 @@
 //! What one of the two has deleted lately is no difference to be made up: the other was away then, and deletes it now.
 
 use chordfs_replication::{
-    descent::{Descent, Difference, Left, Step, compare},
+    arc_comparison::{ArcComparison, ComparisonStep, CopyAmount, Difference, compare},
     progress::Direction,
 };
 use chordfs_types::{
@@ -46,18 +46,18 @@ impl Repair {
     pub async fn make_equal(&self, view: &Neighbours, holder: &NodeRef) -> Result<Moved, RepairError> {
         let arc = view.arc();
         let (ours, theirs) = self.both_sums(holder, &[arc]).await?;
-        let mut descent = Descent::new(arc, ours[0], theirs[0]);
+        let mut descent = ArcComparison::new(arc, ours[0], theirs[0]);
         let mut moved = Moved::default();
         self.traffic.compared_with(holder, descent.left());
         let mut outcome = Ok(());
         while let Some(step) = descent.next_step() {
             match step {
-                Step::Sums(arcs) => {
+                ComparisonStep::Sums(arcs) => {
                     let (ours, theirs) = self.both_sums(holder, &arcs).await?;
                     descent.learn(&arcs, &ours, &theirs);
                     self.traffic.plan(holder, descent.left());
                 }
-                Step::Ids { arcs, expected } => {
+                ComparisonStep::Ids { arcs, expected } => {
                     let difference = self.differ(holder, arcs, expected).await?;
                     let (more, settled) = self.settle(view, holder, difference, descent.left()).await;
                     moved = moved.and(more);
@@ -82,8 +82,8 @@ impl Repair {
     /// What was still to be brought has turned out to be there: tells the node, which would go on expecting it. Should
     /// this not reach it, it stops to by itself after a while.
     pub(super) async fn no_more_for(&self, view: &Neighbours, node: &NodeRef) {
-        self.traffic.told(node, Left::default());
-        let from = Sender { node: view.node.id, left: Left::default() };
+        self.traffic.told(node, CopyAmount::default());
+        let from = Sender { node: view.node.id, left: CopyAmount::default() };
         if let Err(error) = self.peers.offer(node, &from, &[]).await {
             debug!(peer = %node, %error, "not told that nothing is left for it");
         }
@@ -95,27 +95,28 @@ impl Repair {
         view: &Neighbours,
         holder: &NodeRef,
         chunks: &[ChunkAt],
-        left: Left,
+        left: CopyAmount,
     ) -> Result<u64, RepairError> {
-        let later = left.without(Left::of(chunks));
+        let later = left.without(CopyAmount::of(chunks));
         let chunks = self.traffic.without_flights(holder, chunks);
         if chunks.is_empty() {
             return Ok(0);
         }
-        let offered = Left::of(&chunks);
+        let offered = CopyAmount::of(&chunks);
         let left = later.and(offered);
         self.traffic.told(holder, left);
         self.traffic.spend(offered.bytes).await;
         let from = Sender { node: view.node.id, left };
         let wanted = self.wanted(holder, &from, &chunks).await.inspect_err(|_| self.traffic.refund(offered.bytes))?;
-        self.traffic.refund(offered.bytes - Left::of(&wanted).bytes);
+        self.traffic.refund(offered.bytes - CopyAmount::of(&wanted).bytes);
         if wanted.is_empty() {
             self.traffic.told(holder, later);
             return Ok(0);
         }
         let (store, asked) = (self.store.clone(), wanted);
         let records = blocking(move || store.records_at(&asked, 2 * MOVE_BYTES)).await?;
-        let sent = Left { chunks: records.len() as u64, bytes: records.iter().map(|record| record.len() as u64).sum() };
+        let sent =
+            CopyAmount { chunks: records.len() as u64, bytes: records.iter().map(|record| record.len() as u64).sum() };
         self.peers.bring(holder, &Sender { left: later, ..from }, records).await?;
         self.traffic.told(holder, later);
         self.traffic.moved(Direction::Outgoing, sent);
@@ -153,15 +154,15 @@ impl Repair {
         if !gone.is_empty() {
             self.peers.say_gone(holder, &gone).await?;
         }
-        let offered = Left::of(&chunks);
+        let offered = CopyAmount::of(&chunks);
         self.traffic.spend(offered.bytes).await;
         let claimed = self.traffic.claim(&self.store, view.node.id, &chunks);
-        self.traffic.refund(offered.bytes - Left::of(&claimed.chunks).bytes);
+        self.traffic.refund(offered.bytes - CopyAmount::of(&claimed.chunks).bytes);
         if claimed.chunks.is_empty() {
             return Ok(0);
         }
         let batch = VerifiedBatch::verify(self.peers.fetch(holder, &claimed.chunks).await?)?;
-        let moved = Left { chunks: batch.records.len() as u64, bytes: batch.bytes.len() as u64 };
+        let moved = CopyAmount { chunks: batch.records.len() as u64, bytes: batch.bytes.len() as u64 };
         let store = self.store.clone();
         let stored = blocking(move || store.put(&batch, Durability::Disk)).await?.stored;
         self.traffic.moved(Direction::Incoming, moved);
@@ -174,10 +175,10 @@ impl Repair {
         view: &Neighbours,
         holder: &NodeRef,
         difference: Difference,
-        later: (Left, Left),
+        later: (CopyAmount, CopyAmount),
     ) -> (Moved, Result<(), RepairError>) {
-        let (mut moved, send) = (Moved::default(), later.1.and(Left::of(&difference.push)));
-        let mut fetch = later.0.and(Left::of(&difference.pull));
+        let (mut moved, send) = (Moved::default(), later.1.and(CopyAmount::of(&difference.push)));
+        let mut fetch = later.0.and(CopyAmount::of(&difference.pull));
         let (mut pulled, mut pushed) = (Ok(()), Ok(()));
         for batch in batches(&difference.pull) {
             self.traffic.plan(holder, (fetch, send));
@@ -188,7 +189,7 @@ impl Repair {
                     break;
                 }
             }
-            fetch = fetch.without(Left::of(&batch));
+            fetch = fetch.without(CopyAmount::of(&batch));
         }
         let mut send = send;
         for batch in batches(&difference.push) {
@@ -200,7 +201,7 @@ impl Repair {
                     break;
                 }
             }
-            send = send.without(Left::of(&batch));
+            send = send.without(CopyAmount::of(&batch));
         }
         self.traffic.plan(holder, (fetch, send));
         (moved, pushed.and(pulled))

@@ -4,11 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chordfs_net::http_pool::{HttpAnswer, HttpClientError, HttpPool};
-use chordfs_replication::descent::Left;
+use chordfs_replication::arc_comparison::CopyAmount;
 use chordfs_types::{
     chunk::{ChunkRef, ChunkRun},
-    chunk_api::{ArcDigest, ChunkList, DigestQuery, Durability, ListQuery, PutQuery, calls, encode_refs, encode_runs},
-    compare_api::{self, ArcSum, ChunkAt, IdsPage, IdsRequest, OfferQuery, calls as compare_calls, check_page},
+    chunk_api::{
+        ArcDigest, ChunkList, DigestQuery, Durability, ListQuery, OfferQuery, PutQuery, calls, encode_refs, encode_runs,
+    },
+    compare_api::{self, ArcSum, ChunkAt, IdsPage, IdsRequest, calls as compare_calls, check_page},
     ring_id::{NodeRef, RingArc, RingId},
 };
 use hyper::{HeaderMap, Method, StatusCode};
@@ -31,7 +33,7 @@ pub enum PeerError {
 #[derive(Clone, Copy, Debug)]
 pub struct Sender {
     pub node: RingId,
-    pub left: Left,
+    pub left: CopyAmount,
 }
 
 impl Sender {
@@ -109,7 +111,7 @@ impl Peers {
 
     /// One of [`compare_api::HERE`], [`compare_api::SEND`], [`compare_api::COMING`], [`compare_api::GONE`] for each.
     pub async fn offer(&self, node: &NodeRef, from: &Sender, chunks: &[ChunkAt]) -> Result<Vec<u8>, PeerError> {
-        self.byte_each(node, &from.query().target(), chunks).await
+        self.byte_each(node, &format!("{}?{}", compare_calls::OFFER, from.query()), chunks).await
     }
 
     /// [`Peers::put`] of what was wanted of an offer.

@@ -13,7 +13,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chordfs_net::router::Router;
-use chordfs_replication::{descent::Left, plan::holds};
+use chordfs_replication::{arc_comparison::CopyAmount, plan::holds};
 use chordfs_store::{Store, StoreError};
 use chordfs_types::{
     chunk_api::REPLICAS,
@@ -198,7 +198,7 @@ impl Repair {
     ) -> Result<Vec<ChunkAt>, RepairError> {
         let mut confirmed = batch.to_vec();
         for holder in &route.holders {
-            self.push(view, holder, batch, Left::of(batch)).await?;
+            self.push(view, holder, batch, CopyAmount::of(batch)).await?;
             let answers = self.peers.confirm(holder, &confirmed).await?;
             let mut answers = answers.into_iter();
             confirmed.retain(|_| answers.next().unwrap_or(false));

@@ -12,9 +12,9 @@ use std::{
 };
 
 use chordfs_replication::{
+    arc_comparison::CopyAmount,
     claims::Claims,
-    descent::Left,
-    progress::{Direction, Progress},
+    progress::{Direction, RepairProgress},
     rate::Bucket,
 };
 use chordfs_store::Store;
@@ -36,7 +36,7 @@ const LEAST_LATE_BYTES: u64 = 64 << 10;
 pub struct Traffic {
     bucket: Mutex<Bucket>,
     claims: Mutex<Claims>,
-    progress: Mutex<Progress>,
+    progress: Mutex<RepairProgress>,
     /// Batches of writers on their way to other holders.
     flights: Mutex<HashMap<SocketAddr, UnderWay>>,
     /// Those that were told of more than has been brought to them.
@@ -98,7 +98,7 @@ impl Traffic {
 
     /// Answers an offer of `from`: what it is to send is from now on expected from it, and what is here or comes from
     /// another is not, as `from` may never speak of it again.
-    pub fn answer_offer(&self, store: &Store, from: RingId, left: Left, chunks: &[ChunkAt]) -> Vec<u8> {
+    pub fn answer_offer(&self, store: &Store, from: RingId, left: CopyAmount, chunks: &[ChunkAt]) -> Vec<u8> {
         let now = Instant::now();
         let mut claims = self.claims.lock();
         let answer = |chunk: &ChunkAt| match store.is_here(chunk) {
@@ -110,13 +110,13 @@ impl Traffic {
         let answers: Vec<u8> = chunks.iter().map(answer).collect();
         drop(claims);
         let refused = chunks.iter().zip(&answers).filter(|(_, answer)| **answer != SEND).map(|(chunk, _)| *chunk);
-        self.progress.lock().announce(from, left.without(Left::of(&refused.collect::<Vec<_>>())), now);
+        self.progress.lock().announce(from, left.without(CopyAmount::of(&refused.collect::<Vec<_>>())), now);
         answers
     }
 
     /// `node` was told that `left` is still to be brought to it.
-    pub fn told(&self, node: &NodeRef, left: Left) {
-        match left == Left::default() {
+    pub fn told(&self, node: &NodeRef, left: CopyAmount) {
+        match left == CopyAmount::default() {
             true => self.expecting.lock().remove(node),
             false => self.expecting.lock().insert(*node),
         };
@@ -128,14 +128,14 @@ impl Traffic {
     }
 
     /// What `from` brought has been stored, or refused.
-    pub fn brought(&self, from: RingId, left: Left, batch: &VerifiedBatch, stored: bool) {
+    pub fn brought(&self, from: RingId, left: CopyAmount, batch: &VerifiedBatch, stored: bool) {
         let now = Instant::now();
         let mut claims = self.claims.lock();
         for (header, _) in &batch.records {
             claims.end(header.key, header.id, from);
         }
         drop(claims);
-        let moved = Left { chunks: batch.records.len() as u64, bytes: batch.bytes.len() as u64 };
+        let moved = CopyAmount { chunks: batch.records.len() as u64, bytes: batch.bytes.len() as u64 };
         let mut progress = self.progress.lock();
         progress.announce(from, left, now);
         if stored {
@@ -152,7 +152,7 @@ impl Traffic {
         Claimed { traffic: self.clone(), me, chunks }
     }
 
-    pub fn plan(&self, holder: &NodeRef, (fetch, send): (Left, Left)) {
+    pub fn plan(&self, holder: &NodeRef, (fetch, send): (CopyAmount, CopyAmount)) {
         self.progress.lock().plan(holder.id, fetch, send);
     }
 
@@ -161,7 +161,7 @@ impl Traffic {
     }
 
     /// What differs from this holder is known from now on.
-    pub fn compared_with(&self, holder: &NodeRef, left: (Left, Left)) {
+    pub fn compared_with(&self, holder: &NodeRef, left: (CopyAmount, CopyAmount)) {
         let mut progress = self.progress.lock();
         progress.plan(holder.id, left.0, left.1);
         progress.compared_with(holder.id);
@@ -181,7 +181,7 @@ impl Traffic {
         self.progress.lock().keeps_no_surplus()
     }
 
-    pub fn moved(&self, direction: Direction, moved: Left) {
+    pub fn moved(&self, direction: Direction, moved: CopyAmount) {
         self.progress.lock().moved(direction, moved, Instant::now());
     }
 

@@ -3,10 +3,10 @@
 //!
 //! | file | its idea |
 //! |---|---|
-//! | `pace`, `suspects`, `pieces` | pure: how fast to read; whom to suspect of being an orphan for how long; what is given up |
+//! | `pace`, `orphan_candidates`, `unreferenced` | pure: how fast to read; whom to suspect of being an orphan for how long; what is given up |
 //! | `pass` | reading all records once, and where an interrupted pass goes on |
-//! | `mend` | sound copies for damaged records |
-//! | `orphans`, `mark` | asking the namespace what nobody has; when its word does not count |
+//! | `repair` | sound copies for damaged records |
+//! | `orphans`, `namespace_marker` | asking the namespace what nobody has; when its word does not count |
 //! | `report`, `routes`, `ask` | what was done, for people and programs; the calls on 5059; the command line's |
 //!
 //! It decides nothing that could lose data. A damaged record has left the index when this room hears of it, and what is
@@ -14,16 +14,16 @@
 //! on all nodes. Anything that cannot be asked, or answers strangely, makes it keep what is there.
 
 #[cfg(test)]
-mod ending;
-mod mark;
-mod mend;
+mod convergence_test;
+mod namespace_marker;
+mod orphan_candidates;
 mod orphans;
 mod pace;
 mod pass;
-mod pieces;
+mod repair;
 mod report;
 mod routes;
-mod suspects;
+mod unreferenced;
 
 use chordfs_net::clients::NamespaceClient;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -37,11 +37,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::report::unix_now;
-use self::{mark::Mark, mend::Mender, orphans::Orphans, pass::Reader, report::Report};
+use self::{
+    namespace_marker::NamespaceMarker, orphans::Orphans, pass::PassReader, repair::DamageRepair, report::Report,
+};
 use crate::{driver::RingHandle, replica::peer::Peers};
 
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ScrubSettings {
     /// Every record is read and checked once in this time.
     pub period: Duration,
     /// Most that a scrub reads, also one that was asked for.
@@ -50,7 +52,7 @@ pub struct Settings {
     pub orphan_age: Duration,
 }
 
-impl Default for Settings {
+impl Default for ScrubSettings {
     fn default() -> Self {
         Self {
             period: Duration::from_secs(7 * 24 * 3600),
@@ -61,7 +63,7 @@ impl Default for Settings {
 }
 
 /// What the scrub needs of the node it runs in.
-pub struct Parts {
+pub struct ScrubDependencies {
     /// A folder of its own, made if it is missing.
     pub folder: PathBuf,
     pub store: Arc<Store>,
@@ -73,28 +75,28 @@ pub struct Parts {
     pub namespace: Namespace,
     /// Wakes repair: chunks that were found missing by more than this room can name.
     pub repair: Arc<Notify>,
-    pub settings: Settings,
+    pub settings: ScrubSettings,
 }
 
 /// The scrub of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct Scrub {
-    shared: Arc<Shared>,
+    shared: Arc<ScrubShared>,
 }
 
-struct Shared {
-    parts: Parts,
+struct ScrubShared {
+    parts: ScrubDependencies,
     report: Mutex<Report>,
-    mark: Mark,
+    mark: NamespaceMarker,
     /// Passes asked for by people so far; the reader follows.
     asked: watch::Sender<u64>,
 }
 
 impl Scrub {
-    pub fn new(parts: Parts) -> Self {
-        let mark = Mark::new(&parts.folder);
+    pub fn new(parts: ScrubDependencies) -> Self {
+        let mark = NamespaceMarker::new(&parts.folder);
         let report = Mutex::new(Report::new(&parts.settings));
-        Self { shared: Arc::new(Shared { parts, report, mark, asked: watch::Sender::new(0) }) }
+        Self { shared: Arc::new(ScrubShared { parts, report, mark, asked: watch::Sender::new(0) }) }
     }
 
     /// Begins its work, which ends with `stop`.
@@ -105,8 +107,8 @@ impl Scrub {
                 tokio::select! { () = work => {}, () = stop.cancelled() => {} }
             }
         };
-        tasks.spawn(stopped(Box::pin(Reader::new(self.shared.clone()).run())));
-        tasks.spawn(stopped(Box::pin(Mender::new(self.shared.clone()).run())));
+        tasks.spawn(stopped(Box::pin(PassReader::new(self.shared.clone()).run())));
+        tasks.spawn(stopped(Box::pin(DamageRepair::new(self.shared.clone()).run())));
         tasks.spawn(stopped(Box::pin(Orphans::new(self.shared.clone()).run())));
     }
 
@@ -129,7 +131,7 @@ impl Scrub {
     }
 }
 
-impl Shared {
+impl ScrubShared {
     /// Work on the disk, away from the threads that serve.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> T + Send + 'static) -> T {
         let store = self.parts.store.clone();

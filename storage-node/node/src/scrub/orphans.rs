@@ -2,7 +2,7 @@
 //!
 //! They come from writers that crashed before they committed, or wrote a chunk once more before they did, and with nodes
 //! that were away while something was overwritten or deleted. The namespace's leader is asked which of the chunks here
-//! these are, twice and some time apart (see `suspects`); then they are handed to it as orphans. It takes them only if
+//! these are, twice and some time apart (see `orphan_candidates`); then they are handed to it as orphans. It takes them only if
 //! they are, closes their versions for writers who come late, and deletes them on all nodes like everything dead. When in
 //! doubt nothing is handed over: no namespace in reach, another one than the chunks are of, or a member of the ring that
 //! does not say which one it belongs to.
@@ -42,11 +42,11 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::{
-    Shared,
-    mark::MarkError,
-    pieces::{Loose, loose, rest, runs, spans},
+    ScrubShared,
+    namespace_marker::MarkerError,
+    orphan_candidates::OrphanCandidates,
     routes::WHOSE_PATH,
-    suspects::Suspects,
+    unreferenced::{Unreferenced, remaining_runs, runs, unreferenced_chunks, version_spans},
 };
 use crate::driver::RingError;
 
@@ -66,8 +66,8 @@ const MEMBER_DEADLINE: Duration = Duration::from_secs(5);
 const MEMBERS_AT_ONCE: usize = 16;
 
 pub struct Orphans {
-    shared: Arc<Shared>,
-    suspects: Suspects,
+    shared: Arc<ScrubShared>,
+    suspects: OrphanCandidates,
     /// What the suspects' clock counts from.
     start: Instant,
     age: Duration,
@@ -79,7 +79,7 @@ enum Doubt {
     #[error("this node does not know yet which namespace it belongs to")]
     NoNamespace,
     #[error(transparent)]
-    Mark(#[from] MarkError),
+    NamespaceMarker(#[from] MarkerError),
     #[error("not all members of the ring are known: {0}")]
     Ring(#[from] RingError),
     #[error("{node} does not say which namespace its chunks are of: {reason}")]
@@ -93,9 +93,9 @@ enum Doubt {
 }
 
 impl Orphans {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<ScrubShared>) -> Self {
         let age = shared.parts.settings.orphan_age;
-        Self { shared, suspects: Suspects::new(age / CONFIRM_PART), start: Instant::now(), age }
+        Self { shared, suspects: OrphanCandidates::new(age / CONFIRM_PART), start: Instant::now(), age }
     }
 
     pub async fn run(mut self) {
@@ -181,12 +181,12 @@ impl Orphans {
     }
 
     /// Those of the chunks that no file has.
-    async fn add_loose(&self, held: &[HeldChunk], found: &mut Vec<Loose>) -> Result<(), Doubt> {
+    async fn add_loose(&self, held: &[HeldChunk], found: &mut Vec<Unreferenced>) -> Result<(), Doubt> {
         let mut pieces = Vec::new();
-        for some in spans(held).chunks(QUERY_RUNS) {
+        for some in version_spans(held).chunks(QUERY_RUNS) {
             self.add_unreferenced(some.to_vec(), &mut pieces).await?;
         }
-        found.extend(loose(held, &pieces));
+        found.extend(unreferenced_chunks(held, &pieces));
         Ok(())
     }
 
@@ -199,7 +199,7 @@ impl Orphans {
             pieces.extend(more);
             let Some(next) = next else { return Ok(()) };
             let nonsense = || FsError::Internal { detail: format!("{next:?} is no place to go on from") };
-            runs = rest(&runs, next).ok_or_else(nonsense)?;
+            runs = remaining_runs(&runs, next).ok_or_else(nonsense)?;
         }
     }
 
@@ -218,7 +218,9 @@ impl Orphans {
 /// A ring that changes is in doubt now and then; chunks of another namespace are a person's business, said once.
 fn complain(doubt: &Doubt, again: bool) {
     match doubt {
-        Doubt::Mark(_) | Doubt::Stranger { .. } if !again => warn!(%doubt, "nothing is given up as an orphan"),
+        Doubt::NamespaceMarker(_) | Doubt::Stranger { .. } if !again => {
+            warn!(%doubt, "nothing is given up as an orphan")
+        }
         _ => debug!(%doubt, "nothing is given up as an orphan"),
     }
 }

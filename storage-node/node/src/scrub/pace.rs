@@ -15,7 +15,7 @@ pub struct Pace {
 
 /// How far a pass has got.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct PassProgress {
     /// Since the pass began.
     pub elapsed: Duration,
     pub done_bytes: u64,
@@ -26,7 +26,7 @@ pub struct Progress {
 impl Pace {
     /// How long to wait after a step that read `bytes` in `took`. One that is late, because the node was off, catches up
     /// within the limit.
-    pub fn pause(&self, bytes: u64, took: Duration, progress: Progress) -> Duration {
+    pub fn pause(&self, bytes: u64, took: Duration, progress: PassProgress) -> Duration {
         let within_limit = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.max(1) as f64);
         let even = self.due(progress).saturating_sub(progress.elapsed).min(LONGEST_PAUSE);
         even.max(within_limit.saturating_sub(took))
@@ -38,7 +38,7 @@ impl Pace {
     }
 
     /// When this much should have been read.
-    fn due(&self, progress: Progress) -> Duration {
+    fn due(&self, progress: PassProgress) -> Duration {
         let total = progress.total_bytes.max(progress.done_bytes).max(1);
         self.period.mul_f64(progress.done_bytes as f64 / total as f64)
     }
@@ -66,7 +66,7 @@ mod tests {
             // The reader asks again after each part of a long pause.
             let mut first = true;
             loop {
-                let progress = Progress { elapsed, done_bytes: done, total_bytes: total };
+                let progress = PassProgress { elapsed, done_bytes: done, total_bytes: total };
                 let (bytes, took) = if first { (bytes, took) } else { (0, Duration::ZERO) };
                 let pause = pace.pause(bytes, took, progress);
                 first = false;
@@ -112,10 +112,10 @@ mod tests {
     #[test]
     fn an_empty_store_and_a_shrinking_one_do_no_harm() {
         let pace = Pace { period: secs(100.0), bytes_per_second: MIB };
-        let empty = Progress { elapsed: Duration::ZERO, done_bytes: 0, total_bytes: 0 };
+        let empty = PassProgress { elapsed: Duration::ZERO, done_bytes: 0, total_bytes: 0 };
         assert_eq!(pace.pause(0, Duration::ZERO, empty), Duration::ZERO);
         assert_eq!((pace.rest(secs(30.0)), pace.rest(secs(300.0))), (secs(70.0), Duration::ZERO));
-        let shrunk = Progress { elapsed: secs(90.0), done_bytes: 50, total_bytes: 5 };
+        let shrunk = PassProgress { elapsed: secs(90.0), done_bytes: 50, total_bytes: 5 };
         assert_eq!(pace.pause(0, Duration::ZERO, shrunk), secs(10.0));
     }
 }

@@ -16,8 +16,8 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info, warn};
 
 use super::{
-    Shared,
-    pace::{Pace, Progress},
+    ScrubShared,
+    pace::{Pace, PassProgress},
     report::unix_now,
 };
 /// Read at a time.
@@ -28,8 +28,8 @@ const WHILE_EMPTY: Duration = Duration::from_secs(10);
 /// A step that the disk refused is tried again after this.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
-pub struct Reader {
-    shared: Arc<Shared>,
+pub struct PassReader {
+    shared: Arc<ScrubShared>,
     asked: watch::Receiver<u64>,
     pass: Pass,
     saved: Instant,
@@ -52,8 +52,8 @@ impl Pass {
     }
 }
 
-impl Reader {
-    pub fn new(shared: Arc<Shared>) -> Self {
+impl PassReader {
+    pub fn new(shared: Arc<ScrubShared>) -> Self {
         let asked = shared.asked.subscribe();
         let pass = load(&file(&shared)).unwrap_or_else(|| Pass::begin(None));
         Self { shared, asked, pass, saved: Instant::now() }
@@ -76,7 +76,7 @@ impl Reader {
     async fn step(&mut self) -> Duration {
         let (began, token) = (Instant::now(), self.pass.token);
         let total_bytes = self.shared.parts.store.stats().live_bytes;
-        let progress = |report: &PassReport| Progress {
+        let progress = |report: &PassReport| PassProgress {
             elapsed: Duration::from_secs(unix_now().saturating_sub(report.began)),
             done_bytes: report.bytes,
             total_bytes,
@@ -174,7 +174,7 @@ impl Reader {
     }
 }
 
-fn file(shared: &Shared) -> PathBuf {
+fn file(shared: &ScrubShared) -> PathBuf {
     shared.parts.folder.join("pass")
 }
 

@@ -6,7 +6,7 @@ use chordfs_store::Scrubbed;
 use chordfs_types::admin::{PassReport, ScrubStatus};
 use metrics::{counter, gauge};
 
-use super::Settings;
+use super::ScrubSettings;
 
 #[derive(Default)]
 pub struct Report {
@@ -14,7 +14,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &ScrubSettings) -> Self {
         let waiting = Some("the namespace was not asked yet".to_owned());
         let period_secs = settings.period.as_secs();
         Self { status: ScrubStatus { period_secs, orphans_kept: waiting, ..ScrubStatus::default() } }

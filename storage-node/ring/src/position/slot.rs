@@ -9,12 +9,12 @@ use super::circle::Circle;
 
 /// A newcomer in the arc at `at`.
 pub(super) struct Slot {
-    changes: Vec<Change>,
+    changes: Vec<LoadChange>,
     /// In what the newcomer takes of the arc, it is a holder instead of these, in order.
     pub displaced: Vec<usize>,
 }
 
-struct Change {
+struct LoadChange {
     node: usize,
     load: f64,
     fixed: f64,
@@ -46,7 +46,7 @@ impl Slot {
     fn change(&mut self, node: usize, fixed: f64, by_share: f64) {
         match self.changes.iter_mut().find(|change| change.node == node) {
             Some(change) => (change.fixed, change.by_share) = (change.fixed + fixed, change.by_share + by_share),
-            None => self.changes.push(Change { node, load: 0.0, fixed, by_share }),
+            None => self.changes.push(LoadChange { node, load: 0.0, fixed, by_share }),
         }
     }
 
@@ -62,7 +62,7 @@ impl Slot {
 
     /// The share that leaves the loads most even, within the bounds if there is anything between them.
     pub fn best_share(&self, least: f64, most: f64) -> Option<f64> {
-        let sum = |term: fn(&Change) -> f64| self.changes.iter().map(term).sum::<f64>();
+        let sum = |term: fn(&LoadChange) -> f64| self.changes.iter().map(term).sum::<f64>();
         let (slope, bend) =
             (sum(|change| (change.load + change.fixed) * change.by_share), sum(|change| change.by_share.powi(2)));
         let best = if bend > 0.0 { -slope / bend } else { 0.5 };
@@ -70,7 +70,7 @@ impl Slot {
     }
 }
 
-impl Change {
+impl LoadChange {
     fn by(&self, share: f64) -> f64 {
         self.fixed + self.by_share * share
     }

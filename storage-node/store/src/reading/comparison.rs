@@ -95,7 +95,7 @@ fn fitting(entries: &[IndexEntry], limit_bytes: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use chordfs_replication::descent::{Descent, Step};
+    use chordfs_replication::arc_comparison::{ArcComparison, ComparisonStep};
     use chordfs_types::chunk::Version;
 
     use super::*;
@@ -135,15 +135,15 @@ mod tests {
             (ours, theirs)
         };
         let (first, other) = sums(&[arc]);
-        let mut descent = Descent::new(arc, first[0], other[0]);
+        let mut descent = ArcComparison::new(arc, first[0], other[0]);
         let (mut ids, mut found, mut pages) = (0, 0, 0);
         while let Some(step) = descent.next_step() {
             match step {
-                Step::Sums(arcs) => {
+                ComparisonStep::Sums(arcs) => {
                     let (ours, theirs) = sums(&arcs);
                     descent.learn(&arcs, &ours, &theirs);
                 }
-                Step::Ids { arcs, .. } => {
+                ComparisonStep::Ids { arcs, .. } => {
                     let count = |index: &Index| arcs.iter().map(|arc| count_in(index, *arc)).sum::<u64>();
                     (ids, pages) = (ids + count(theirs), pages + 1);
                     found += (count(theirs) as i64 - count(ours) as i64).unsigned_abs() as usize;

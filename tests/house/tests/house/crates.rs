@@ -86,6 +86,8 @@ impl Dependencies {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
         let output = Command::new(cargo)
             .args(["metadata", "--format-version", "1", "--offline", "--all-features"])
+            // Crates for other systems are not on this machine.
+            .args(["--filter-platform", &format!("{}-unknown-linux-gnu", std::env::consts::ARCH)])
             .current_dir(root())
             .output()
             .expect("cargo runs");

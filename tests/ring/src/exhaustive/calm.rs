@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use chordfs_ring::{Action, Answer, Event, Failure, JoinError, Message, Request, Ring, RingSettings};
+use chordfs_ring::{Action, CallFailure, Event, JoinError, Message, Ring, RingAnswer, RingRequest, RingSettings};
 
 use super::scope::{Scope, node_at, place_of};
 use crate::invariants;
@@ -107,13 +107,13 @@ impl Calm {
 }
 
 /// What a call to a dead node comes to.
-pub const DEAD: Failure = Failure::Unreachable;
+pub const DEAD: CallFailure = CallFailure::Unreachable;
 
-pub fn answer(ring: &Ring, request: &Request) -> Answer {
+pub fn answer(ring: &Ring, request: &RingRequest) -> RingAnswer {
     match request {
-        Request::Neighbours => Answer::Neighbours(ring.neighbours()),
-        Request::Info => Answer::Info(ring.me()),
-        Request::Route(target) => Answer::Route(ring.route(*target)),
+        RingRequest::Neighbours => RingAnswer::Neighbours(ring.neighbours()),
+        RingRequest::Info => RingAnswer::Info(ring.me()),
+        RingRequest::Route(target) => RingAnswer::Route(ring.route(*target)),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use chordfs_ring::{Answer, CallId, Message, Request, Ring, Route};
+use chordfs_ring::{CallId, Message, Ring, RingAnswer, RingRequest, RingRoute};
 use chordfs_types::ring_id::{Neighbours, NodeRef, RingArc, RingId};
 
 use super::scope::{node_at, place_of};
@@ -101,8 +101,8 @@ pub struct InFlight {
 }
 
 pub enum Content {
-    Question { call: CallId, request: Request },
-    Answer { call: CallId, answer: Answer },
+    Question { call: CallId, request: RingRequest },
+    Answer { call: CallId, answer: RingAnswer },
     Tell(Message),
 }
 
@@ -158,7 +158,7 @@ impl Node {
 
 impl InFlight {
     /// `call_digest`: what stands for the call's number.
-    pub fn question(from: usize, to: usize, call: CallId, call_digest: u64, request: Request) -> Self {
+    pub fn question(from: usize, to: usize, call: CallId, call_digest: u64, request: RingRequest) -> Self {
         let digest = digest_of(&(0, from, to, call_digest));
         let content = Content::Question { call, request };
         Self { from, to, content, skips: 0, names: 0, owners: 0, skips_entering: 0, digest }
@@ -169,7 +169,7 @@ impl InFlight {
         to: usize,
         call: CallId,
         call_digest: u64,
-        answer: Answer,
+        answer: RingAnswer,
         list_len: usize,
         places: usize,
     ) -> Self {
@@ -177,13 +177,13 @@ impl InFlight {
         let mut hasher = DefaultHasher::new();
         (1, from, to, call_digest).hash(&mut hasher);
         match &answer {
-            Answer::Neighbours(view) => {
+            RingAnswer::Neighbours(view) => {
                 (view.predecessor, &view.successors).hash(&mut hasher);
                 skips = skipped(&extended_list(view), places);
                 named = 1 << from | names(view, list_len - 1) & !(1 << to);
             }
-            Answer::Info(node) => node.hash(&mut hasher),
-            Answer::Route(Route::Owner(nodes)) => {
+            RingAnswer::Info(node) => node.hash(&mut hasher),
+            RingAnswer::Route(RingRoute::Owner(nodes)) => {
                 (0, nodes).hash(&mut hasher);
                 let is_asker = nodes.first().is_some_and(|&owner| place_of(owner) == to);
                 owners = if is_asker { 0 } else { places_of(nodes) };
@@ -191,7 +191,7 @@ impl InFlight {
                     std::iter::once(node_at(to)).chain(nodes.iter().copied()).map(|n| n.id).collect();
                 skips_entering = skipped(&list, places);
             }
-            Answer::Route(Route::Ask { nodes, beyond }) => (1, nodes, beyond).hash(&mut hasher),
+            RingAnswer::Route(RingRoute::Ask { nodes, beyond }) => (1, nodes, beyond).hash(&mut hasher),
         }
         let content = Content::Answer { call, answer };
         Self { from, to, content, skips, names: named, owners, skips_entering, digest: hasher.finish() }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chordfs_ring::{Action, Event, Failure, JoinError, Request, Ring};
+use chordfs_ring::{Action, CallFailure, Event, JoinError, Ring, RingRequest};
 use stateright::{Model, Property};
 
 use super::{
@@ -17,7 +17,7 @@ pub const NOW: Duration = Duration::from_secs(100);
 
 /// Numbers name messages in flight, or places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ForeignStep {
     Deliver(usize),
     Lose(usize),
     /// Deliver it, and leave it on its way.
@@ -37,7 +37,7 @@ pub enum Step {
 
 impl Model for Scope {
     type State = State;
-    type Action = Step;
+    type Action = ForeignStep;
 
     fn init_states(&self) -> Vec<State> {
         let slanders = match self.network {
@@ -65,7 +65,7 @@ impl Model for Scope {
         vec![state]
     }
 
-    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+    fn actions(&self, state: &State, steps: &mut Vec<ForeignStep>) {
         if state.fault.is_some() {
             return;
         }
@@ -75,12 +75,12 @@ impl Model for Scope {
         }
     }
 
-    fn next_state(&self, last: &State, step: Step) -> Option<State> {
+    fn next_state(&self, last: &State, step: ForeignStep) -> Option<State> {
         let mut state = last.clone();
         self.take(&mut state, step);
         let is_same = |place: usize| state.nodes[place].means_the_same_as(&last.nodes[place]);
         let changed = (0..self.places()).any(|place| !Arc::ptr_eq(&state.nodes[place], &last.nodes[place]));
-        if matches!(step, Step::Maintain(..)) && (0..self.places()).all(is_same) {
+        if matches!(step, ForeignStep::Maintain(..)) && (0..self.places()).all(is_same) {
             return None;
         }
         properties::judge(self, &mut state, changed);
@@ -115,33 +115,33 @@ impl Scope {
         }
     }
 
-    fn add_messages(&self, state: &State, steps: &mut Vec<Step>) {
+    fn add_messages(&self, state: &State, steps: &mut Vec<ForeignStep>) {
         for (place, message) in state.in_flight.iter().enumerate() {
             if place > 0 && message.is_same_as(&state.in_flight[place - 1]) {
                 continue;
             }
-            steps.push(Step::Deliver(place));
+            steps.push(ForeignStep::Deliver(place));
             if state.left.lost > 0 {
-                steps.push(Step::Lose(place));
+                steps.push(ForeignStep::Lose(place));
             }
             match message.content {
-                Content::Tell(_) if state.left.doubled > 0 => steps.push(Step::Double(place)),
+                Content::Tell(_) if state.left.doubled > 0 => steps.push(ForeignStep::Double(place)),
                 Content::Question { .. } if state.left.slanders > 0 && state.nodes[message.to].is_up() => {
-                    steps.push(Step::Slander(place))
+                    steps.push(ForeignStep::Slander(place))
                 }
                 _ => {}
             }
         }
     }
 
-    fn add_own_steps(&self, state: &State, place: usize, steps: &mut Vec<Step>) {
+    fn add_own_steps(&self, state: &State, place: usize, steps: &mut Vec<ForeignStep>) {
         let node = &state.nodes[place];
         if state.left.joins > 0 && node.may_join && node.is_alone() {
             let members = (0..self.places()).filter(|&other| other != place && state.nodes[other].is_member);
-            steps.extend(members.map(|through| Step::Join { node: place, through }));
+            steps.extend(members.map(|through| ForeignStep::Join { node: place, through }));
         }
         if node.phase == Phase::Down && state.left.restarts > 0 {
-            steps.push(Step::Restart(place));
+            steps.push(ForeignStep::Restart(place));
         }
         if !node.is_up() {
             return;
@@ -149,14 +149,14 @@ impl Scope {
         for kind in [Maintenance::Stabilize, Maintenance::CheckPredecessor, Maintenance::Tick] {
             let done = node.maintained[kind as usize];
             if done < self.budget(kind).each && state.left.maintenance[kind as usize] > 0 {
-                steps.push(Step::Maintain(place, kind));
+                steps.push(ForeignStep::Maintain(place, kind));
             }
         }
         if state.left.crashes > 0 && self.may_go(state, place) {
-            steps.push(Step::Crash(place));
+            steps.push(ForeignStep::Crash(place));
         }
         if state.left.leaves > 0 && self.may_go(state, place) {
-            steps.push(Step::Leave(place));
+            steps.push(ForeignStep::Leave(place));
         }
     }
 
@@ -176,48 +176,48 @@ impl Scope {
         }
     }
 
-    fn take(&self, state: &mut State, step: Step) {
+    fn take(&self, state: &mut State, step: ForeignStep) {
         match step {
-            Step::Deliver(index) => {
+            ForeignStep::Deliver(index) => {
                 let message = state.in_flight.remove(index);
                 self.deliver(state, &message);
             }
-            Step::Lose(index) => {
+            ForeignStep::Lose(index) => {
                 state.left.lost -= 1;
                 self.lose(state, index);
             }
-            Step::Double(index) => {
+            ForeignStep::Double(index) => {
                 state.left.doubled -= 1;
                 self.deliver(state, &Arc::clone(&state.in_flight[index]));
             }
-            Step::Slander(index) => {
+            ForeignStep::Slander(index) => {
                 state.left.slanders -= 1;
                 let message = state.in_flight.remove(index);
                 if let Content::Question { call, .. } = message.content {
                     self.happens(state, message.from, Event::Unanswered { call, why: DEAD });
                 }
             }
-            Step::Join { node, through } => {
+            ForeignStep::Join { node, through } => {
                 state.left.joins -= 1;
                 self.start(state, node);
                 self.happens(state, node, Event::Join { tag: 0, member: node_at(through) });
             }
-            Step::Crash(place) => {
+            ForeignStep::Crash(place) => {
                 state.left.crashes -= 1;
                 self.go_down(state, place, Phase::Down);
             }
-            Step::Restart(place) => {
+            ForeignStep::Restart(place) => {
                 state.left.restarts -= 1;
                 let node = Arc::make_mut(&mut state.nodes[place]);
                 (node.phase, node.may_join) = (Phase::Up, true);
                 self.settle(node, place);
             }
-            Step::Leave(place) => {
+            ForeignStep::Leave(place) => {
                 state.left.leaves -= 1;
                 self.happens(state, place, Event::Leave);
                 self.go_down(state, place, Phase::Gone);
             }
-            Step::Maintain(place, kind) => self.maintain(state, place, kind),
+            ForeignStep::Maintain(place, kind) => self.maintain(state, place, kind),
         }
     }
 
@@ -229,7 +229,7 @@ impl Scope {
             Content::Answer { call, .. } => (message.to, call),
             Content::Tell(_) => return,
         };
-        self.happens(state, asker, Event::Unanswered { call, why: Failure::Silent });
+        self.happens(state, asker, Event::Unanswered { call, why: CallFailure::Silent });
     }
 
     fn deliver(&self, state: &mut State, message: &InFlight) {
@@ -243,7 +243,7 @@ impl Scope {
         }
     }
 
-    fn ask(&self, state: &mut State, question: &InFlight, call: u64, request: &Request) {
+    fn ask(&self, state: &mut State, question: &InFlight, call: u64, request: &RingRequest) {
         let InFlight { from, to, .. } = *question;
         let asked = &state.nodes[to];
         let speaks = asked.is_up() || self.network == Network::SpeaksForTheDead;

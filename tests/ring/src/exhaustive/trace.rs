@@ -1,7 +1,7 @@
 //! A counterexample as sentences. Nodes are called by their ids; what a step changed stands behind it, as
 //! `predecessor < node > successors`.
 
-use chordfs_ring::{Answer, Message, Request, Route};
+use chordfs_ring::{Message, RingAnswer, RingRequest, RingRoute};
 use chordfs_types::ring_id::{Neighbours, NodeRef};
 use stateright::Path;
 
@@ -9,10 +9,10 @@ use super::{
     properties::end_of_calm,
     scope::{Network, Scope, node_at},
     state::{Content, Fault, InFlight, Maintenance, State},
-    steps::Step,
+    steps::ForeignStep,
 };
 
-pub fn tell(scope: &Scope, property: &str, path: Path<State, Step>) -> String {
+pub fn tell(scope: &Scope, property: &str, path: Path<State, ForeignStep>) -> String {
     let states = path.into_vec();
     let mut lines = vec![format!("{}: not so: {property}", scope.name())];
     lines.push(format!("    begins with {}", views(&states[0].0)));
@@ -36,23 +36,25 @@ fn outcome(scope: &Scope, last: &State) -> String {
     }
 }
 
-fn words(scope: &Scope, state: &State, step: Step) -> String {
+fn words(scope: &Scope, state: &State, step: ForeignStep) -> String {
     let id = |place: usize| node_at(place).id;
     match step {
-        Step::Deliver(index) => delivery(scope, state, &state.in_flight[index]),
-        Step::Lose(index) => format!("lost: {}", delivery(scope, state, &state.in_flight[index])),
-        Step::Double(index) => format!("{}, and will do so again", delivery(scope, state, &state.in_flight[index])),
-        Step::Slander(index) => {
+        ForeignStep::Deliver(index) => delivery(scope, state, &state.in_flight[index]),
+        ForeignStep::Lose(index) => format!("lost: {}", delivery(scope, state, &state.in_flight[index])),
+        ForeignStep::Double(index) => {
+            format!("{}, and will do so again", delivery(scope, state, &state.in_flight[index]))
+        }
+        ForeignStep::Slander(index) => {
             let message = &state.in_flight[index];
             format!("{} takes {} for dead, which lives", id(message.from), id(message.to))
         }
-        Step::Join { node, through } => format!("{} joins through {}", id(node), id(through)),
-        Step::Crash(place) => format!("{} crashes", id(place)),
-        Step::Restart(place) => format!("{} is started again", id(place)),
-        Step::Leave(place) => format!("{} leaves", id(place)),
-        Step::Maintain(place, Maintenance::Stabilize) => format!("{} stabilizes", id(place)),
-        Step::Maintain(place, Maintenance::CheckPredecessor) => format!("{} checks its predecessor", id(place)),
-        Step::Maintain(place, Maintenance::Tick) => format!("{} ticks", id(place)),
+        ForeignStep::Join { node, through } => format!("{} joins through {}", id(node), id(through)),
+        ForeignStep::Crash(place) => format!("{} crashes", id(place)),
+        ForeignStep::Restart(place) => format!("{} is started again", id(place)),
+        ForeignStep::Leave(place) => format!("{} leaves", id(place)),
+        ForeignStep::Maintain(place, Maintenance::Stabilize) => format!("{} stabilizes", id(place)),
+        ForeignStep::Maintain(place, Maintenance::CheckPredecessor) => format!("{} checks its predecessor", id(place)),
+        ForeignStep::Maintain(place, Maintenance::Tick) => format!("{} ticks", id(place)),
     }
 }
 
@@ -61,9 +63,9 @@ fn delivery(scope: &Scope, state: &State, message: &InFlight) -> String {
     match &message.content {
         Content::Question { request, .. } => {
             let about = match request {
-                Request::Neighbours => "for its neighbours".to_owned(),
-                Request::Info => "who it is".to_owned(),
-                Request::Route(target) => format!("for the way to {target}"),
+                RingRequest::Neighbours => "for its neighbours".to_owned(),
+                RingRequest::Info => "who it is".to_owned(),
+                RingRequest::Route(target) => format!("for the way to {target}"),
             };
             match state.nodes[message.to].is_up() {
                 true => format!("{to} answers {from}, which asked {about}"),
@@ -79,12 +81,12 @@ fn delivery(scope: &Scope, state: &State, message: &InFlight) -> String {
     }
 }
 
-fn told(answer: &Answer) -> String {
+fn told(answer: &RingAnswer) -> String {
     match answer {
-        Answer::Neighbours(theirs) => view(theirs),
-        Answer::Info(node) => format!("I am {}", node.id),
-        Answer::Route(Route::Owner(nodes)) => format!("the owner is {}", list(nodes)),
-        Answer::Route(Route::Ask { nodes, .. }) => format!("ask {}", list(nodes)),
+        RingAnswer::Neighbours(theirs) => view(theirs),
+        RingAnswer::Info(node) => format!("I am {}", node.id),
+        RingAnswer::Route(RingRoute::Owner(nodes)) => format!("the owner is {}", list(nodes)),
+        RingAnswer::Route(RingRoute::Ask { nodes, .. }) => format!("ask {}", list(nodes)),
     }
 }
 

@@ -1,22 +1,22 @@
 //! Calls to and from foreign members. One of ours holds the conversation with a foreign node that the driver holds
-//! (`ring::foreign::Talk`), call by call, within one deadline; what a foreign node asks of ours is answered as
+//! (`ring::foreign::ForeignQuestion`), call by call, within one deadline; what a foreign node asks of ours is answered as
 //! `driver::calls` does.
 
-use chordfs_ring::foreign::{Call, Heard, Reply, Talk, silence};
+use chordfs_ring::foreign::{ForeignCall, ForeignOutcome, ForeignQuestion, ForeignReply, silence};
 
 use super::*;
 use crate::foreign::{Action as Done, CALL_DEADLINE, Event as Told, PERIOD};
 
 #[derive(Clone)]
 pub(super) enum Letter {
-    Call { caller: Caller, to: usize, what: Call, back: Option<Duration> },
+    Call { caller: Caller, to: usize, what: ForeignCall, back: Option<Duration> },
     Reply { caller: Caller, reply: Heed },
 }
 
 /// What comes back.
 #[derive(Clone, Copy)]
 pub(super) enum Heed {
-    Reply(Reply),
+    Reply(ForeignReply),
     /// Known at once: nobody listens there.
     Unreachable,
     /// The caller's deadline is over.
@@ -31,7 +31,7 @@ pub(super) enum Caller {
         life: u32,
         call: CallId,
         to: usize,
-        talk: Talk,
+        talk: ForeignQuestion,
     },
     Foreign {
         node: usize,
@@ -93,11 +93,11 @@ impl Sim {
     }
 
     /// One of ours has a question for a foreign member.
-    pub(super) fn begin_talk(&mut self, from: usize, call: CallId, to: usize, request: Request) {
+    pub(super) fn begin_talk(&mut self, from: usize, call: CallId, to: usize, request: RingRequest) {
         let life = self.nodes[from].life;
         let event = Event::Unanswered { call, why: silence(&request) };
         self.queue.push(self.now + self.conditions.call_deadline, Delivery::Event { node: from, life, event });
-        self.put_call(Caller::Ours { node: from, life, call, to, talk: Talk::new(&request) });
+        self.put_call(Caller::Ours { node: from, life, call, to, talk: ForeignQuestion::new(&request) });
     }
 
     fn put_call(&mut self, caller: Caller) {
@@ -107,7 +107,7 @@ impl Sim {
         }
     }
 
-    fn send_call(&mut self, caller: Caller, to: usize, what: Call) {
+    fn send_call(&mut self, caller: Caller, to: usize, what: ForeignCall) {
         let there = self.rng.up_to(self.conditions.longest_way);
         let back = self.rng.up_to(self.conditions.longest_way);
         let back = match self.trouble(caller.node(), to) {
@@ -126,7 +126,7 @@ impl Sim {
         }
     }
 
-    fn called(&mut self, caller: Caller, to: usize, what: Call, back: Option<Duration>) {
+    fn called(&mut self, caller: Caller, to: usize, what: ForeignCall, back: Option<Duration>) {
         let errand = Errand { caller, back };
         if !self.nodes[to].up {
             if self.rng.happens(self.conditions.refused_per_mille) {
@@ -135,7 +135,7 @@ impl Sim {
             return;
         }
         match (&self.nodes[to].ring, what) {
-            (Member::Ours(_), Call::FindSuccessor { target }) => {
+            (Member::Ours(_), ForeignCall::FindSuccessor { target }) => {
                 let tag = self.take_errand(errand);
                 self.happens(to, Event::FindSuccessor { tag, target });
             }
@@ -164,11 +164,11 @@ impl Sim {
 
     /// True if that was what a lookup for another member came to.
     pub(super) fn errand_is_done(&mut self, tag: Tag, found: &Result<NodeRef, NoRoute>) -> bool {
-        let reply = found.as_ref().map_or(Reply::Refused, |&node| Reply::Node(node));
+        let reply = found.as_ref().map_or(ForeignReply::Refused, |&node| ForeignReply::Node(node));
         self.errand_has_reply(tag, reply)
     }
 
-    fn errand_has_reply(&mut self, tag: Tag, reply: Reply) -> bool {
+    fn errand_has_reply(&mut self, tag: Tag, reply: ForeignReply) -> bool {
         let Some(errand) = self.errands.remove(&tag) else { return false };
         self.send_back(errand, Heed::Reply(reply));
         true
@@ -188,14 +188,14 @@ impl Sim {
         }
     }
 
-    fn talk_goes_on(&mut self, node: usize, life: u32, call: CallId, to: usize, mut talk: Talk, heed: Heed) {
+    fn talk_goes_on(&mut self, node: usize, life: u32, call: CallId, to: usize, mut talk: ForeignQuestion, heed: Heed) {
         let event = match heed {
             Heed::Reply(reply) => match talk.heard(reply) {
-                Heard::GoOn => return self.put_call(Caller::Ours { node, life, call, to, talk }),
-                Heard::Answer(answer) => Event::Answered { call, answer },
-                Heard::Refused => Event::Unanswered { call, why: Failure::Refused },
+                ForeignOutcome::GoOn => return self.put_call(Caller::Ours { node, life, call, to, talk }),
+                ForeignOutcome::Answer(answer) => Event::Answered { call, answer },
+                ForeignOutcome::Refused => Event::Unanswered { call, why: CallFailure::Refused },
             },
-            Heed::Unreachable => Event::Unanswered { call, why: Failure::Unreachable },
+            Heed::Unreachable => Event::Unanswered { call, why: CallFailure::Unreachable },
             Heed::Silence => return,
         };
         self.happens(node, event);
@@ -207,7 +207,9 @@ impl Sim {
             Event::Tick => Told::Tick,
             Event::Notified { peer } => Told::Notified { peer },
             Event::Join { tag, member } => Told::Join { asker: tag, member },
-            Event::FindSuccessor { tag, target } => Told::Asked { asker: tag, call: Call::FindSuccessor { target } },
+            Event::FindSuccessor { tag, target } => {
+                Told::Asked { asker: tag, call: ForeignCall::FindSuccessor { target } }
+            }
             _ => return,
         };
         self.happens_to_foreign(node, told);
@@ -246,11 +248,11 @@ impl Sim {
     }
 
     /// To a lookup that was begun from outside.
-    fn note_reply(&mut self, tag: Tag, reply: Reply) {
+    fn note_reply(&mut self, tag: Tag, reply: ForeignReply) {
         if let Some(&target) = self.looking.get(&tag) {
             let found = match reply {
-                Reply::Node(node) => Ok(node),
-                Reply::NoNode | Reply::Refused => Err(NoRoute { target }),
+                ForeignReply::Node(node) => Ok(node),
+                ForeignReply::NoNode | ForeignReply::Refused => Err(NoRoute { target }),
             };
             self.note_found(tag, found);
         }
@@ -258,13 +260,13 @@ impl Sim {
 }
 
 /// As `driver::calls` answers, from the view alone.
-fn answer_of_ours(view: &Neighbours, what: Call) -> Reply {
-    let some = |node: Option<NodeRef>| node.map_or(Reply::NoNode, Reply::Node);
+fn answer_of_ours(view: &Neighbours, what: ForeignCall) -> ForeignReply {
+    let some = |node: Option<NodeRef>| node.map_or(ForeignReply::NoNode, ForeignReply::Node);
     match what {
-        Call::Info => Reply::Node(view.node),
-        Call::Predecessor => some(view.predecessor),
-        Call::Successor { index: 0 } if view.successors.is_empty() => Reply::Node(view.node),
-        Call::Successor { index } => some(view.successors.get(index as usize).copied()),
-        Call::FindSuccessor { .. } => Reply::Refused, // A lookup, which takes its time: see `called`.
+        ForeignCall::Info => ForeignReply::Node(view.node),
+        ForeignCall::Predecessor => some(view.predecessor),
+        ForeignCall::Successor { index: 0 } if view.successors.is_empty() => ForeignReply::Node(view.node),
+        ForeignCall::Successor { index } => some(view.successors.get(index as usize).copied()),
+        ForeignCall::FindSuccessor { .. } => ForeignReply::Refused, // A lookup, which takes its time: see `called`.
     }
 }

@@ -1,6 +1,6 @@
 //! Making two holders equal sends what differs, once.
 
-use chordfs_replication::descent::Left;
+use chordfs_replication::arc_comparison::CopyAmount;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
@@ -93,7 +93,7 @@ async fn who_was_told_of_more_than_there_is_hears_that_nothing_is_left() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=500));
     let (repair, view, all) = (a.repair(), a.view(RingId(9)), a.all());
-    let more = Left::of(&all).and(Left { chunks: 70, bytes: 7000 });
+    let more = CopyAmount::of(&all).and(CopyAmount { chunks: 70, bytes: 7000 });
     assert_eq!(repair.push(&view, &b.node, &all, more).await.unwrap(), 500);
     assert_eq!(b.traffic.status().incoming.chunks_left, 70);
     assert_eq!(repair.make_equal(&view, &b.node).await.unwrap(), Moved::default());

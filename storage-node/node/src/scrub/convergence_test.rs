@@ -34,8 +34,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
 use super::{
-    pieces::{loose, rest, runs, spans},
-    suspects::Suspects,
+    orphan_candidates::OrphanCandidates,
+    unreferenced::{remaining_runs, runs, unreferenced_chunks, version_spans},
 };
 
 const CHUNK_BYTES: u32 = 10;
@@ -45,13 +45,16 @@ struct Node {
     dir: TempDir,
     /// `None` while it is away.
     store: Option<Store>,
-    suspects: Suspects,
+    suspects: OrphanCandidates,
 }
 
 impl Node {
     fn new() -> Self {
-        let mut node =
-            Self { dir: tempfile::tempdir().unwrap(), store: None, suspects: Suspects::new(Duration::from_secs(2)) };
+        let mut node = Self {
+            dir: tempfile::tempdir().unwrap(),
+            store: None,
+            suspects: OrphanCandidates::new(Duration::from_secs(2)),
+        };
         node.open();
         node
     }
@@ -186,7 +189,7 @@ impl Ring {
         let Some(store) = &self.nodes[node].store else { return };
         let before = std::time::SystemTime::now() + Duration::from_secs(100);
         let held: Vec<_> = store.version_shares().flat_map(|share| store.old_chunks(share, before).unwrap()).collect();
-        let found = loose(&held, &unreferenced(&self.tables, spans(&held)));
+        let found = unreferenced_chunks(&held, &unreferenced(&self.tables, version_spans(&held)));
         let chunks: Vec<ChunkId> = found.iter().map(|loose| loose.chunk.id).collect();
         let now = Duration::from_secs(self.clock as u64);
         let orphans = self.nodes[node].suspects.look(now, &chunks).into_iter().collect();
@@ -244,7 +247,7 @@ fn unreferenced(tables: &Tables, mut asked: Vec<Extent>) -> Vec<Extent> {
         };
         all.extend(pieces);
         let Some(next) = next else { return all };
-        asked = rest(&asked, next).unwrap();
+        asked = remaining_runs(&asked, next).unwrap();
     }
 }
 

@@ -13,14 +13,14 @@ use chordfs_types::{chunk::ChunkId, namespace::Extent};
 
 /// A chunk that is here and that no file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loose {
+pub struct Unreferenced {
     pub chunk: HeldChunk,
     /// Where the piece begins in which it lies.
     piece: u32,
 }
 
 /// What to ask about; `held` ascends.
-pub fn spans(held: &[HeldChunk]) -> Vec<Extent> {
+pub fn version_spans(held: &[HeldChunk]) -> Vec<Extent> {
     let versions = held.chunk_by(|a, b| a.id.version == b.id.version);
     let span = |chunks: &[HeldChunk]| {
         let (first, last) = (chunks[0].id, chunks[chunks.len() - 1].id);
@@ -30,7 +30,7 @@ pub fn spans(held: &[HeldChunk]) -> Vec<Extent> {
 }
 
 /// The rest of what was asked, from a chunk of one of the runs on.
-pub fn rest(runs: &[Extent], (number, chunk): (u32, u32)) -> Option<Vec<Extent>> {
+pub fn remaining_runs(runs: &[Extent], (number, chunk): (u32, u32)) -> Option<Vec<Extent>> {
     let mut rest = runs.get(number as usize..)?.to_vec();
     let first = rest.first_mut()?;
     let passed = chunk.checked_sub(first.first).filter(|passed| *passed < first.count)?;
@@ -39,22 +39,22 @@ pub fn rest(runs: &[Extent], (number, chunk): (u32, u32)) -> Option<Vec<Extent>>
 }
 
 /// Which of the chunks lie in the pieces. Both ascend.
-pub fn loose(held: &[HeldChunk], pieces: &[Extent]) -> Vec<Loose> {
+pub fn unreferenced_chunks(held: &[HeldChunk], pieces: &[Extent]) -> Vec<Unreferenced> {
     let (mut found, mut pieces) = (Vec::new(), pieces.iter().peekable());
     for chunk in held {
         while pieces.next_if(|piece| place(chunk.id, piece) == Ordering::Greater).is_some() {}
         if let Some(piece) = pieces.peek().filter(|piece| place(chunk.id, piece) == Ordering::Equal) {
-            found.push(Loose { chunk: *chunk, piece: piece.first });
+            found.push(Unreferenced { chunk: *chunk, piece: piece.first });
         }
     }
     found
 }
 
 /// What is given up: the confirmed ones, those that have no other between them together.
-pub fn runs(loose: &[Loose], confirmed: &HashSet<ChunkId>) -> Vec<HeldRun> {
-    let is_confirmed = |loose: &Loose| confirmed.contains(&loose.chunk.id);
-    let together = |a: &Loose, b: &Loose| {
-        let same = |loose: &Loose| (loose.chunk.id.version, loose.piece, is_confirmed(loose));
+pub fn runs(loose: &[Unreferenced], confirmed: &HashSet<ChunkId>) -> Vec<HeldRun> {
+    let is_confirmed = |loose: &Unreferenced| confirmed.contains(&loose.chunk.id);
+    let together = |a: &Unreferenced, b: &Unreferenced| {
+        let same = |loose: &Unreferenced| (loose.chunk.id.version, loose.piece, is_confirmed(loose));
         same(a) == same(b)
     };
     let groups = loose.chunk_by(together).filter(|group| is_confirmed(&group[0]));
@@ -94,19 +94,19 @@ mod tests {
     #[test]
     fn a_version_is_asked_about_from_its_first_chunk_here_to_its_last() {
         let chunks = [held(1, &[1, u32::MAX]), held(4, &[7]), held(5, &[2, 3, 9])].concat();
-        let asked = spans(&chunks);
+        let asked = version_spans(&chunks);
         assert_eq!(asked, [extent(1, u32::MAX, 1), extent(7, 1, 4), extent(2, 8, 5)]);
-        assert_eq!(rest(&asked, (2, 4)), Some(vec![extent(4, 6, 5)]));
-        assert_eq!(rest(&asked, (0, 9)).unwrap()[0], extent(9, u32::MAX - 8, 1));
+        assert_eq!(remaining_runs(&asked, (2, 4)), Some(vec![extent(4, 6, 5)]));
+        assert_eq!(remaining_runs(&asked, (0, 9)).unwrap()[0], extent(9, u32::MAX - 8, 1));
         for nonsense in [(3, 1), (1, 6), (1, 8), (u32::MAX, 0)] {
-            assert_eq!(rest(&asked, nonsense), None);
+            assert_eq!(remaining_runs(&asked, nonsense), None);
         }
     }
 
     #[test]
     fn a_run_stays_within_its_piece_and_passes_over_nothing_unconfirmed() {
         let chunks = [held(4, &[1, 4, 7, 10, 13]), held(5, &[2, 5, 8])].concat();
-        let found = loose(&chunks, &[extent(1, 4, 4), extent(6, 9, 4), extent(5, 2, 5)]);
+        let found = unreferenced_chunks(&chunks, &[extent(1, 4, 4), extent(6, 9, 4), extent(5, 2, 5)]);
         let all: HashSet<ChunkId> = found.iter().map(|loose| loose.chunk.id).collect();
         assert_eq!(shown(&runs(&found, &all)), [(4, 1, 4), (4, 7, 13), (5, 5, 5)]);
         let without = |index| all.iter().copied().filter(|id| id.index != index).collect();
@@ -131,7 +131,7 @@ mod tests {
             let pieces = sorted.chunk_by(|a, b| a.version == b.version && a.index + 1 == b.index);
             let pieces: Vec<Extent> =
                 pieces.map(|ids| extent(ids[0].index, ids.len() as u32, ids[0].version.0)).collect();
-            let given_up = runs(&loose(&chunks, &pieces), &free);
+            let given_up = runs(&unreferenced_chunks(&chunks, &pieces), &free);
             for chunk in &chunks {
                 let within = |run: &&HeldRun| {
                     run.first.id.version == chunk.id.version

@@ -26,7 +26,7 @@ const STEP_ARCS: usize = 1024;
 
 /// What to ask both holders for. The arcs follow each other clockwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ComparisonStep {
     Sums(Vec<RingArc>),
     /// `expected`: how many either holder has, about.
     Ids {
@@ -37,12 +37,12 @@ pub enum Step {
 
 /// What is still missing, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Left {
+pub struct CopyAmount {
     pub chunks: u64,
     pub bytes: u64,
 }
 
-impl Left {
+impl CopyAmount {
     pub fn of(chunks: &[ChunkAt]) -> Self {
         Self { chunks: chunks.len() as u64, bytes: chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum() }
     }
@@ -71,7 +71,7 @@ struct Unequal {
     theirs: ArcSum,
 }
 
-pub struct Descent {
+pub struct ArcComparison {
     start: RingId,
     /// To be cut further; what comes first on the circle is last.
     open: Vec<Unequal>,
@@ -79,16 +79,16 @@ pub struct Descent {
     leaves: Vec<Unequal>,
 }
 
-impl Descent {
+impl ArcComparison {
     pub fn new(arc: RingArc, ours: ArcSum, theirs: ArcSum) -> Self {
         let mut this = Self { start: arc.after.advance(1), open: Vec::new(), leaves: Vec::new() };
         this.learn(&[arc], &[ours], &[theirs]);
         this
     }
 
-    /// `None` when everything has been compared. What it names is no longer its business; [`Descent::learn`] gives it
+    /// `None` when everything has been compared. What it names is no longer its business; [`ArcComparison::learn`] gives it
     /// back what sums have shown.
-    pub fn next_step(&mut self) -> Option<Step> {
+    pub fn next_step(&mut self) -> Option<ComparisonStep> {
         let waiting: u64 = self.leaves.iter().map(Unequal::larger).sum();
         if !self.leaves.is_empty() && (self.open.is_empty() || waiting >= STEP_CHUNKS) {
             return Some(self.take_leaves());
@@ -98,7 +98,7 @@ impl Descent {
             let Some(unequal) = self.open.pop() else { break };
             arcs.extend(cut(unequal.arc));
         }
-        (!arcs.is_empty()).then_some(Step::Sums(arcs))
+        (!arcs.is_empty()).then_some(ComparisonStep::Sums(arcs))
     }
 
     /// The sums of arcs that a step named.
@@ -112,14 +112,14 @@ impl Descent {
 
     /// What is to be fetched and what is to be sent in the arcs not yet compared by ids. Exact where one holder has
     /// all that the other has; at least that much otherwise.
-    pub fn left(&self) -> (Left, Left) {
+    pub fn left(&self) -> (CopyAmount, CopyAmount) {
         let both = self.open.iter().chain(&self.leaves);
-        both.fold(<(Left, Left)>::default(), |(fetch, send), unequal| {
+        both.fold(<(CopyAmount, CopyAmount)>::default(), |(fetch, send), unequal| {
             (fetch.and(beyond(&unequal.theirs, &unequal.ours)), send.and(beyond(&unequal.ours, &unequal.theirs)))
         })
     }
 
-    fn take_leaves(&mut self) -> Step {
+    fn take_leaves(&mut self) -> ComparisonStep {
         let start = self.start;
         self.leaves.sort_unstable_by_key(|leaf| std::cmp::Reverse(start.steps_to(leaf.arc.after.advance(1))));
         let (mut arcs, mut expected) = (Vec::new(), 0);
@@ -130,7 +130,7 @@ impl Descent {
             expected += leaf.larger();
             arcs.push(leaf.arc);
         }
-        Step::Ids { arcs, expected }
+        ComparisonStep::Ids { arcs, expected }
     }
 }
 
@@ -148,8 +148,8 @@ impl Unequal {
     }
 }
 
-fn beyond(has: &ArcSum, other: &ArcSum) -> Left {
-    Left { chunks: has.count, bytes: has.bytes }.without(Left { chunks: other.count, bytes: other.bytes })
+fn beyond(has: &ArcSum, other: &ArcSum) -> CopyAmount {
+    CopyAmount { chunks: has.count, bytes: has.bytes }.without(CopyAmount { chunks: other.count, bytes: other.bytes })
 }
 
 /// The arc in pieces, clockwise; the inner cuts lie at multiples of a power of two.
@@ -224,21 +224,21 @@ mod tests {
         sums: usize,
         ids: usize,
         steps: usize,
-        first_left: (Left, Left),
+        first_left: (CopyAmount, CopyAmount),
     }
 
     fn descend(ours: &Holder, theirs: &Holder, arc: RingArc) -> Found {
-        let mut descent = Descent::new(arc, sums(ours, &[arc])[0], sums(theirs, &[arc])[0]);
+        let mut descent = ArcComparison::new(arc, sums(ours, &[arc])[0], sums(theirs, &[arc])[0]);
         let mut found = Found { sums: 1, steps: 1, first_left: descent.left(), ..Found::default() };
         while let Some(step) = descent.next_step() {
             found.steps += 1;
             match step {
-                Step::Sums(arcs) => {
+                ComparisonStep::Sums(arcs) => {
                     assert!(arcs.len() <= STEP_ARCS && check_arcs(&arcs).is_ok(), "{arcs:?}");
                     found.sums += arcs.len();
                     descent.learn(&arcs, &sums(ours, &arcs), &sums(theirs, &arcs));
                 }
-                Step::Ids { arcs, expected } => {
+                ComparisonStep::Ids { arcs, expected } => {
                     assert!(arcs.len() <= STEP_ARCS && check_arcs(&arcs).is_ok(), "{arcs:?}");
                     let all = |holder| arcs.iter().flat_map(|arc| within(holder, *arc)).collect::<Vec<_>>();
                     let (ours, theirs) = (all(ours), all(theirs));
@@ -316,7 +316,7 @@ mod tests {
         let found = descend(&ours, &theirs, arc(5, 5));
         assert_eq!((found.difference.pull.len(), found.difference.push.len()), (1, 0));
         assert!(found.sums <= 1 + 3 * 65 && found.ids <= 128 && found.steps <= 5, "{found:?}");
-        assert_eq!(found.first_left, (Left { chunks: 1, bytes: 100 }, Left::default()));
+        assert_eq!(found.first_left, (CopyAmount { chunks: 1, bytes: 100 }, CopyAmount::default()));
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
         let found = descend(&Holder::new(), &many(20_000), arc(5, 5));
         assert_eq!((found.difference.pull.len(), found.ids), (20_000, 20_000));
         assert!(found.steps <= 8, "{} steps", found.steps);
-        assert_eq!(found.first_left.0, Left { chunks: 20_000, bytes: 2_000_000 });
+        assert_eq!(found.first_left.0, CopyAmount { chunks: 20_000, bytes: 2_000_000 });
     }
 
     #[test]

@@ -8,13 +8,13 @@ use std::{collections::HashMap, time::Duration};
 
 use chordfs_types::chunk::ChunkId;
 
-pub struct Suspects {
+pub struct OrphanCandidates {
     /// Since which moment, on the clock of the looks.
     since: HashMap<ChunkId, Duration>,
     confirm_after: Duration,
 }
 
-impl Suspects {
+impl OrphanCandidates {
     pub fn new(confirm_after: Duration) -> Self {
         Self { since: HashMap::new(), confirm_after }
     }
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn twice_and_far_apart() {
-        let mut suspects = Suspects::new(Duration::from_secs(10));
+        let mut suspects = OrphanCandidates::new(Duration::from_secs(10));
         let mut look = |at: u64, found: &[u64]| suspects.look(Duration::from_secs(at), &chunks(found));
         assert_eq!(look(0, &[1, 2, 3]), []);
         assert_eq!(look(9, &[1, 2, 3]), []);
@@ -66,7 +66,7 @@ mod tests {
         for seed in 0..200 {
             let mut rng = StdRng::seed_from_u64(seed);
             let confirm = rng.random_range(1..20);
-            let mut suspects = Suspects::new(Duration::from_secs(confirm));
+            let mut suspects = OrphanCandidates::new(Duration::from_secs(confirm));
             let (mut free, mut found_since) = (BTreeSet::new(), HashMap::new());
             for at in 0..300 {
                 let chunk = rng.random_range(0..12);

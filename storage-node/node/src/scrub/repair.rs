@@ -22,7 +22,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
-use super::Shared;
+use super::ScrubShared;
 use crate::replica::peer::PeerError;
 
 /// Looking costs nothing: what is damaged is a list in memory.
@@ -31,15 +31,15 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 const TRY_LOST_AGAIN: Duration = Duration::from_secs(60);
 const SIDE_BY_SIDE: usize = 8;
 
-type Name = (RingId, ChunkId);
+type ChunkAddress = (RingId, ChunkId);
 
-pub struct Mender {
-    shared: Arc<Shared>,
+pub struct DamageRepair {
+    shared: Arc<ScrubShared>,
     /// What could not be mended, and when to try again.
-    failed: HashMap<Name, Failure>,
+    failed: HashMap<ChunkAddress, RefetchError>,
 }
 
-struct Failure {
+struct RefetchError {
     again: Instant,
     lost: bool,
 }
@@ -55,8 +55,8 @@ enum Outcome {
     Unknown,
 }
 
-impl Mender {
-    pub fn new(shared: Arc<Shared>) -> Self {
+impl DamageRepair {
+    pub fn new(shared: Arc<ScrubShared>) -> Self {
         Self { shared, failed: HashMap::new() }
     }
 
@@ -69,10 +69,10 @@ impl Mender {
 
     async fn round(&mut self) {
         let damaged = self.shared.parts.store.damaged_records();
-        self.failed.retain(|name, _| damaged.iter().any(|damaged| name_of(damaged) == *name));
+        self.failed.retain(|name, _| damaged.iter().any(|damaged| address_of(damaged) == *name));
         let now = Instant::now();
         let due =
-            |damaged: &DamagedChunk| self.failed.get(&name_of(damaged)).is_none_or(|failure| failure.again <= now);
+            |damaged: &DamagedChunk| self.failed.get(&address_of(damaged)).is_none_or(|failure| failure.again <= now);
         let due: Vec<DamagedChunk> = damaged.into_iter().filter(due).collect();
         let shared = &self.shared;
         let outcomes: Vec<(DamagedChunk, Outcome)> = stream::iter(due)
@@ -86,7 +86,7 @@ impl Mender {
     fn settle(&mut self, outcomes: &[(DamagedChunk, Outcome)]) {
         let (mut mended, mut needless, mut done) = (0, 0, Vec::new());
         for (damaged, outcome) in outcomes {
-            let name = name_of(damaged);
+            let name = address_of(damaged);
             match outcome {
                 Outcome::Mended => mended += 1,
                 Outcome::Needless => needless += 1,
@@ -107,7 +107,7 @@ impl Mender {
     /// Said once for each: it may take until somebody brings back a node.
     fn fail(&mut self, damaged: &DamagedChunk, lost: bool) {
         let patience = if lost { TRY_LOST_AGAIN } else { TRY_AGAIN };
-        let before = self.failed.insert(name_of(damaged), Failure { again: Instant::now() + patience, lost });
+        let before = self.failed.insert(address_of(damaged), RefetchError { again: Instant::now() + patience, lost });
         if lost && !before.is_some_and(|before| before.lost) {
             let DamagedChunk { key, id, segment, offset } = *damaged;
             error!(%key, version = id.version.0, index = id.index, segment, offset,
@@ -116,11 +116,11 @@ impl Mender {
     }
 }
 
-fn name_of(damaged: &DamagedChunk) -> Name {
+fn address_of(damaged: &DamagedChunk) -> ChunkAddress {
     (damaged.key, damaged.id)
 }
 
-async fn mend(shared: &Shared, damaged: &DamagedChunk) -> Outcome {
+async fn mend(shared: &ScrubShared, damaged: &DamagedChunk) -> Outcome {
     let mut all_answered = true;
     for nodes in [holders(shared, damaged.key).await, members(shared).await] {
         let Some(nodes) = nodes else {
@@ -145,7 +145,7 @@ async fn mend(shared: &Shared, damaged: &DamagedChunk) -> Outcome {
 }
 
 /// Nobody has it.
-async fn judge(shared: &Shared, ChunkId { version, index }: ChunkId) -> Outcome {
+async fn judge(shared: &ScrubShared, ChunkId { version, index }: ChunkId) -> Outcome {
     let runs = vec![Extent { first: index, count: 1, version }];
     match shared.parts.session.query(Query::Unreferenced { runs }).await {
         Ok(Answer::Unreferenced { pieces, .. }) if !pieces.is_empty() => Outcome::Needless,
@@ -158,22 +158,22 @@ async fn judge(shared: &Shared, ChunkId { version, index }: ChunkId) -> Outcome 
 }
 
 /// Those who should have it come first; this node's route to them need not be right.
-async fn holders(shared: &Shared, key: RingId) -> Option<Vec<NodeRef>> {
+async fn holders(shared: &ScrubShared, key: RingId) -> Option<Vec<NodeRef>> {
     let route = shared.parts.router.route(key).await.ok()?;
     Some(others(shared, &route.holders))
 }
 
-async fn members(shared: &Shared) -> Option<Vec<NodeRef>> {
+async fn members(shared: &ScrubShared) -> Option<Vec<NodeRef>> {
     Some(others(shared, &shared.parts.ring.members().await.ok()?))
 }
 
-fn others(shared: &Shared, nodes: &[NodeRef]) -> Vec<NodeRef> {
+fn others(shared: &ScrubShared, nodes: &[NodeRef]) -> Vec<NodeRef> {
     let me = shared.parts.ring.me().ring_address();
     nodes.iter().filter(|node| node.ring_address() != me).copied().collect()
 }
 
 /// False if that node does not have it, or not sound.
-async fn replace_from(shared: &Shared, node: &NodeRef, damaged: &DamagedChunk) -> Result<bool, PeerError> {
+async fn replace_from(shared: &ScrubShared, node: &NodeRef, damaged: &DamagedChunk) -> Result<bool, PeerError> {
     let Some(chunk) = named_there(shared, node, damaged).await? else { return Ok(false) };
     let record = shared.parts.peers.get(node, std::slice::from_ref(&chunk)).await?;
     let batch = match VerifiedBatch::verify(record) {
@@ -192,7 +192,11 @@ async fn replace_from(shared: &Shared, node: &NodeRef, damaged: &DamagedChunk) -
 }
 
 /// The chunk by its name, if that node has it.
-async fn named_there(shared: &Shared, node: &NodeRef, damaged: &DamagedChunk) -> Result<Option<ChunkRef>, PeerError> {
+async fn named_there(
+    shared: &ScrubShared,
+    node: &NodeRef,
+    damaged: &DamagedChunk,
+) -> Result<Option<ChunkRef>, PeerError> {
     let only_key = RingArc::new(damaged.key.advance(u32::MAX), damaged.key);
     let mut token = Some(0);
     while let Some(from) = token {

@@ -18,27 +18,27 @@ use std::{
 use parking_lot::Mutex;
 use thiserror::Error;
 
-pub struct Mark {
+pub struct NamespaceMarker {
     path: PathBuf,
     writing: Mutex<()>,
 }
 
 #[derive(Debug, Error)]
-pub enum MarkError {
+pub enum MarkerError {
     #[error("the chunks here are of the namespace {marked:016x}, and the ring has another, {current:016x}; if they may be deleted, remove {}", path.display())]
     Other { marked: u64, current: u64, path: PathBuf },
     #[error("{}: {source}; so nobody knows which namespace the chunks here are of", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
 
-impl Mark {
+impl NamespaceMarker {
     pub fn new(folder: &Path) -> Self {
         Self { path: folder.join("namespace"), writing: Mutex::default() }
     }
 
     /// `None` if no namespace has been followed yet.
-    pub fn get(&self) -> Result<Option<u64>, MarkError> {
-        let failed = |source| MarkError::Io { path: self.path.clone(), source };
+    pub fn get(&self) -> Result<Option<u64>, MarkerError> {
+        let failed = |source| MarkerError::Io { path: self.path.clone(), source };
         let text = match std::fs::read_to_string(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text.map_err(failed)?,
@@ -49,12 +49,12 @@ impl Mark {
     }
 
     /// The node follows `current`: written down if it is the first.
-    pub fn follow(&self, current: u64) -> Result<(), MarkError> {
+    pub fn follow(&self, current: u64) -> Result<(), MarkerError> {
         let _turn = self.writing.lock();
         match self.get()? {
             Some(marked) if marked == current => Ok(()),
-            Some(marked) => Err(MarkError::Other { marked, current, path: self.path.clone() }),
-            None => self.write(current).map_err(|source| MarkError::Io { path: self.path.clone(), source }),
+            Some(marked) => Err(MarkerError::Other { marked, current, path: self.path.clone() }),
+            None => self.write(current).map_err(|source| MarkerError::Io { path: self.path.clone(), source }),
         }
     }
 
@@ -71,12 +71,12 @@ mod tests {
     #[test]
     fn the_first_namespace_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let mark = Mark::new(dir.path());
+        let mark = NamespaceMarker::new(dir.path());
         assert_eq!(mark.get().unwrap(), None);
         mark.follow(0xabc).unwrap();
         mark.follow(0xabc).unwrap();
-        assert!(matches!(mark.follow(0xabd), Err(MarkError::Other { marked: 0xabc, current: 0xabd, .. })));
-        assert_eq!(Mark::new(dir.path()).get().unwrap(), Some(0xabc));
+        assert!(matches!(mark.follow(0xabd), Err(MarkerError::Other { marked: 0xabc, current: 0xabd, .. })));
+        assert_eq!(NamespaceMarker::new(dir.path()).get().unwrap(), Some(0xabc));
         std::fs::remove_file(dir.path().join("namespace")).unwrap();
         mark.follow(0xabd).unwrap();
     }
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_damaged_mark_is_no_mark_of_any_namespace() {
         let dir = tempfile::tempdir().unwrap();
-        let mark = Mark::new(dir.path());
+        let mark = NamespaceMarker::new(dir.path());
         for text in ["", "0000000000000abg\n", "abc\n", "0000000000000abc0\n"] {
             std::fs::write(dir.path().join("namespace"), text).unwrap();
             assert!(mark.get().is_err() && mark.follow(0xabc).is_err(), "{text:?}");
