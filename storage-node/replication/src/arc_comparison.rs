@@ -17,7 +17,7 @@ use chordfs_types::{
 const PIECES: u64 = 64;
 /// A piece in which both holders together have no more chunks than this is compared by ids.
 const LEAF_CHUNKS: u64 = 128;
-/// The same where one of them has nothing: each of the other's has to be named anyway.
+/// The limit where one holder has nothing: each chunk of the other has to be named anyway.
 const LACKED_CHUNKS: u64 = 4096;
 /// Ids compared in one step, about.
 const STEP_CHUNKS: u64 = 8192;

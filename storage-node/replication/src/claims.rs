@@ -1,4 +1,4 @@
-//! Who is bringing which chunk to this node at the moment, so that two do not bring the same one.
+//! Claims: which peer is bringing which chunk to this node, so that two peers do not bring the same one.
 //!
 //! A claim ends when the chunk has come, or by itself: whoever made it may have died. It is a courtesy that saves
 //! copies; a chunk that comes twice all the same is stored once.
@@ -45,7 +45,7 @@ impl Claims {
         true
     }
 
-    /// The same, and false also if `by` itself is bringing it already.
+    /// Like `take`, but also false if `by` itself is bringing the chunk already.
     pub fn take_first(&mut self, chunk: &ChunkAt, by: RingId, now: Instant) -> bool {
         let free = self.held.get(&(chunk.key.0, chunk.id)).is_none_or(|claim| claim.until <= now);
         free && self.take(chunk, by, now)

@@ -74,7 +74,7 @@ impl Heirs {
         (0..count).map(|at| (arc(at), self.holders(at))).collect()
     }
 
-    /// Who will hold a key.
+    /// The future holders of a key.
     pub fn holders_of(&self, key: RingId) -> Vec<NodeRef> {
         let owner = (0..self.0.len()).min_by_key(|&at| key.steps_to(self.0[at].id));
         owner.map(|at| self.holders(at)).unwrap_or_default()

@@ -36,7 +36,7 @@ impl DrainProgress {
         self.limit = limit;
     }
 
-    /// So much is there to send, as it seems.
+    /// Records an estimate of what is left to send.
     pub fn found(&mut self, left: CopyAmount) {
         self.left = left;
     }
@@ -46,7 +46,7 @@ impl DrainProgress {
         self.sent.add(moved, now);
     }
 
-    /// It came to nothing: what was left is nobody's business any more.
+    /// Ends a drain that did not succeed; the remaining count no longer matters.
     pub fn end(&mut self, phase: DrainPhase, reason: String) {
         (self.phase, self.reason, self.left) = (phase, Some(reason), CopyAmount::default());
     }

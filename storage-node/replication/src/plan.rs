@@ -1,4 +1,4 @@
-//! Who has to hold what, decided from values alone.
+//! Which nodes have to hold which chunks, decided from values alone.
 #![deny(clippy::disallowed_methods)]
 
 use chordfs_types::{

@@ -66,7 +66,7 @@ pub enum Event {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFailure {
-    /// Nobody listens there: certain, and known at once.
+    /// No process listens there: certain, and known at once.
     Unreachable,
     /// No answer by the deadline. It may be dead, slow, or the answer was lost.
     Silent,
@@ -93,9 +93,9 @@ pub enum RingRoute {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RingRequest {
-    /// Who are you, and who are your neighbours? `RingAnswer::Neighbours`
+    /// Asks a node for itself and its neighbours: `RingAnswer::Neighbours`
     Neighbours,
-    /// Who are you? `RingAnswer::Info`
+    /// Asks a node for itself: `RingAnswer::Info`
     Info,
     /// `RingAnswer::Route`
     Route(RingId),

@@ -10,7 +10,7 @@ use super::event::{CallFailure, RingAnswer, RingRequest, RingRoute};
 /// A foreign successor list is not followed beyond this.
 const LIST_MAX: u64 = 16;
 
-/// Of the ten calls those that a node answers with a node.
+/// Those of the ten calls that are answered with a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForeignCall {
     Info,

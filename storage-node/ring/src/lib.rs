@@ -214,7 +214,7 @@ impl Ring {
         self.actions.push(Action::Ask { call, to, request });
     }
 
-    /// The same question once more, under a number of its own: the first answer may still be on its way.
+    /// Repeats a question under a new number: the first answer may still be on its way.
     fn ask_again(&mut self, CallUnderWay { to, purpose, attempts_left }: CallUnderWay, request: RingRequest) {
         let call = self.next_call;
         self.next_call += 1;

@@ -21,7 +21,7 @@ pub struct Lookup {
     queue: Vec<NodeRef>,
     /// Half as many as the ring has doublings, if all live: too few for a set to pay.
     asked: Vec<SocketAddr>,
-    /// Of the node nearest to the target that has answered: how far it is from there, and whom it knows beyond.
+    /// The distance from the nearest node that has answered to the target, and the nodes that it knows beyond.
     reach: Option<u32>,
     beyond: Vec<NodeRef>,
     /// Hops that did not answer: asked once more when nobody else is left.
@@ -56,7 +56,7 @@ impl Lookup {
         is_new
     }
 
-    /// Who keeps to the protocol names hops in order, all nearer than those that wait: then there is nothing to do.
+    /// A node that keeps to the protocol names hops in order, all nearer than those that wait: then there is nothing to do.
     fn sort_queue(&mut self) {
         let target = self.target;
         let farthest_first = |node: &NodeRef| std::cmp::Reverse(node.id.steps_to(target));
@@ -65,7 +65,7 @@ impl Lookup {
         }
     }
 
-    /// Whoever joins does not go by it: a newcomer may stand between, of whom only the dead knew.
+    /// A join does not use it: a newcomer may stand in between that only dead nodes knew.
     fn note_reach(&mut self, reach: Option<u32>, beyond: Vec<NodeRef>) {
         let is_nearest = reach.is_some_and(|reach| self.reach.is_none_or(|nearest| reach < nearest));
         if is_nearest && !beyond.is_empty() && !matches!(self.purpose, LookupPurpose::Enter { .. }) {

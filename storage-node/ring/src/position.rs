@@ -42,7 +42,7 @@ pub struct Member {
     pub load_bytes: u64,
 }
 
-/// Who is to be given a place. `salt` decides between equally good places and moves them by a thousandth of an arc, so
+/// The node that asks for a position. `salt` decides between equally good places and moves them by a thousandth of an arc, so
 /// that nodes which ask at once with different salts get different ids even if nobody knows of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joiner {
@@ -113,9 +113,9 @@ struct Search<'a> {
     newcomer: NodeRef,
     salt: u64,
     loads: Vec<f64>,
-    /// Of the loads.
+    /// The mean of the loads.
     mean: f64,
-    /// Of the whole ring, counted once.
+    /// The load of the whole ring, counted once.
     mass: f64,
     slots: Vec<Option<Slot>>,
     stretches: Vec<Option<Stretch>>,
@@ -125,7 +125,7 @@ struct Search<'a> {
 #[derive(Clone, Copy)]
 struct Cut {
     at: usize,
-    /// Of the arc, what the new node gets.
+    /// The part of the arc that the new node gets.
     share: f64,
     /// The smaller the better, the most important first: by how much the sum of the squares of all loads changes; the
     /// same of the stretches, as they are what is left to divide where every node holds everything; and of the arcs, as
@@ -267,7 +267,7 @@ impl Cut {
 
 /// To the next position that says the same zone.
 const STEP: u32 = 1 << 12;
-/// Of the mean load: who has less is taken to be still filling.
+/// As a part of the mean load: a node with less counts as still filling.
 const FILLED: f64 = 1.0 / 16.0;
 
 #[cfg(test)]

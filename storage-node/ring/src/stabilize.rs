@@ -119,7 +119,7 @@ impl Ring {
         }
     }
 
-    /// One that was silent a moment ago would not be looked at for seconds.
+    /// Clears the newcomer's silence: a node that was silent a moment ago would not be looked at for seconds.
     pub(super) fn followed(&mut self, newcomer: NodeRef) {
         self.silent.remove(&newcomer.ring_address());
         self.stabilize();

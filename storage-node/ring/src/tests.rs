@@ -364,7 +364,7 @@ fn a_newcomer_behind_is_found_and_taken_for_no_predecessor() {
     check("- 20 40 60", &["followed 25"], "ask 40");
     check("- 20 40 60", &["followed 25", "40 says 25 40 60"], "ask 25");
     check("- 20 40 60", &["followed 25", "40 says 25 40 60", "25 says 20 25 40 60"], "notify 25, now - 20 25 40 60");
-    // That it was silent a moment ago is over.
+    // Its earlier silence no longer counts.
     check("- 20 25 40", &["stabilize", "25 closed", "stabilize", "40 says 25 40 60"], "notify 40, now - 20 40 60");
     check("- 20 25 40", &["stabilize", "25 closed", "followed 25", "40 says 25 40 60"], "ask 25, now - 20 40 60");
 }

@@ -25,13 +25,13 @@ use super::{
 /// Further candidates are ignored: the first ones are reason enough to investigate.
 const MAX_CANDIDATES: usize = 256 << 10;
 
-type OrphanCandidates = HashMap<ChunkId, (ChunkRef, Vec<NodeRef>)>;
+type UnnamedChunks = HashMap<ChunkId, (ChunkRef, Vec<NodeRef>)>;
 
 impl RingCheck {
     /// `referenced`: what the files had when they were walked.
     pub(super) async fn orphans(&mut self, referenced: Referenced) -> Result<()> {
         let listed = Instant::now();
-        let mut candidates = OrphanCandidates::new();
+        let mut candidates = UnnamedChunks::new();
         for node in self.holder_map.nodes().to_vec() {
             self.list(node, &referenced, &mut candidates).await;
         }
@@ -45,7 +45,7 @@ impl RingCheck {
         Ok(())
     }
 
-    async fn list(&mut self, node: NodeRef, referenced: &Referenced, candidates: &mut OrphanCandidates) {
+    async fn list(&mut self, node: NodeRef, referenced: &Referenced, candidates: &mut UnnamedChunks) {
         let mut next = Some(0);
         while let Some(from) = next {
             let Some(ChunkList { chunks, next: rest }) = self.peers.stored(&node, from).await else {
@@ -74,13 +74,13 @@ impl RingCheck {
         Ok(referenced.seal())
     }
 
-    async fn report_still_stored(&mut self, candidates: OrphanCandidates) {
+    async fn report_still_stored(&mut self, candidates: UnnamedChunks) {
         let mut groups: HashMap<NodeRef, Vec<ChunkRef>> = HashMap::new();
         for (chunk, nodes) in candidates.into_values() {
             nodes.into_iter().for_each(|node| groups.entry(node).or_default().push(chunk.clone()));
         }
         let asked: Vec<(NodeRef, Vec<ChunkRef>)> = groups.clone().into_iter().collect();
-        let mut stored = OrphanCandidates::new();
+        let mut stored = UnnamedChunks::new();
         for (node, copies) in self.peers.copies(asked, false).await {
             let here = groups[&node].iter().zip(copies).filter(|(_, copy)| *copy == CopyFinding::Sound);
             for (chunk, _) in here {

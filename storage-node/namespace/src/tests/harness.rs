@@ -127,13 +127,13 @@ impl Stopped {
         Node::start_at(self.uid, self.ring, listeners, self.dir, self.neighbours, false, self.settings).await
     }
 
-    /// The same command line as a ring's first node, an empty disk, and so a new id.
+    /// Starts again with the command line of a ring's first node and an empty disk, and so with a new id.
     pub async fn begin_anew(self, uid: u64) -> Node {
         let (listeners, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
         Node::start_at(uid, self.ring, listeners, dir, self.neighbours, true, self.settings).await
     }
 
-    /// The same address, an empty disk, and so a new id.
+    /// Starts again at the same address with an empty disk, and so with a new id.
     pub async fn restart_without_disk(self, uid: u64) -> Node {
         let (listeners, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
         Node::start_at(uid, self.ring, listeners, dir, self.neighbours, false, self.settings).await

@@ -118,12 +118,12 @@ impl RingHandle {
         self.0.views.ring.borrow().clone()
     }
 
-    /// The same, and every change of it.
+    /// Follows every change of the neighbours.
     pub fn watch(&self) -> watch::Receiver<Neighbours> {
         self.0.views.ring.clone()
     }
 
-    /// The same of the ring without foreign members: what chunks are placed by.
+    /// The neighbours among the storage nodes, without foreign members: chunks are placed by them.
     pub fn keepers(&self) -> Neighbours {
         self.0.views.keepers.borrow().clone()
     }

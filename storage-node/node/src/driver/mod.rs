@@ -144,7 +144,7 @@ pub(crate) enum Command {
     Route(RingId, oneshot::Sender<RingRoute>),
 }
 
-/// Who waits for the result with this tag.
+/// The caller that waits for the result with this tag.
 enum Waiting {
     Lookup(oneshot::Sender<Result<NodeRef, NoRoute>>),
     Join(oneshot::Sender<Result<(), JoinError>>),
@@ -303,7 +303,7 @@ impl Driver {
         self.notify_former_predecessor(&before, &view);
     }
 
-    /// Somebody has come between this node and the one before: that one stabilizes now, and not when it would next.
+    /// A node has joined between this node and its predecessor: the predecessor stabilizes now instead of at its next turn.
     /// Until it has, nobody vouches for the newcomer's arc, and who writes there waits.
     fn notify_former_predecessor(&self, before: &Neighbours, now: &Neighbours) {
         let (Some(former), Some(newcomer)) = (before.predecessor, now.predecessor) else { return };

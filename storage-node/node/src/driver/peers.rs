@@ -36,7 +36,7 @@ pub struct RingPeers(Arc<RingPeersInner>);
 
 struct RingPeersInner {
     peers: Mutex<HashMap<SocketAddr, Arc<RingPeer>>>,
-    /// Who was foreign, and who was not, when they last answered a call of our own.
+    /// Whether each peer was foreign when it last answered a call of our own.
     foreign: Mutex<HashMap<SocketAddr, bool>>,
     call_deadline: Duration,
     /// Where a broken connection is reported.

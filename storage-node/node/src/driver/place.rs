@@ -43,7 +43,7 @@ pub struct Places {
 }
 
 struct Promise {
-    /// As it will be.
+    /// The joiner, at its future position.
     node: NodeRef,
     until: Instant,
 }
@@ -85,8 +85,8 @@ impl RingHandle {
         }
     }
 
-    /// The same, for this node, from a member of the ring it wants to join. A foreign member knows no such call; then it
-    /// is the hash of our address, and of `tried` where that was taken. One of ours that gives none at the moment is asked
+    /// Asks a member of the ring for a position for this node. A foreign member knows no such call; then the position is
+    /// the hash of our address, and of `tried` where that was taken. A storage node that gives none at the moment is asked
     /// again by the caller: a position is kept for life.
     pub(super) async fn place_through(&self, member: NodeRef, tried: u32) -> Result<RingId, RingError> {
         let me = joiner_at(self.me().ring_address(), self.settings().zone);
@@ -128,7 +128,7 @@ impl RingHandle {
             loads.extend(join_all(some.iter().map(|&node| self.load_of(node))).await);
         }
         let Census { keeping, mut taken } = census(&members, loads, joiner.address);
-        // Who asks again is one node all the same, and got an id that somebody else has.
+        // A joiner that asks again, because its first id was taken, is still one node.
         let is_joiner = |node: &NodeRef| node.ring_address() == joiner.address;
         let (earlier, promised): (Vec<_>, Vec<_>) = self.places().standing(&members).into_iter().partition(is_joiner);
         taken.extend(earlier.iter().map(|node| node.id));
@@ -139,8 +139,8 @@ impl RingHandle {
     }
 }
 
-/// Who counts, from what each of `members` answered to the question for its load. One that does not answer counts as
-/// empty; a member at the address of `joiner` is what is left of its last life.
+/// The members that count, with the loads that they reported. A member that does not answer counts as empty; a member at
+/// the address of `joiner` is left over from its last run.
 ///
 /// While chunks are moving, what the nodes have says nothing of what they will have. Then all count as empty, and the
 /// arcs alone decide: keys are hashes, so in the end the loads are as the arcs.

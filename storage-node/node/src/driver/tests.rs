@@ -339,7 +339,7 @@ async fn wrong_arguments_are_told_and_change_nothing() {
     assert_eq!(node.handle.neighbours().predecessor, None);
 }
 
-/// Who is not there cannot stay a predecessor on somebody's word.
+/// A node that is not there cannot stay a predecessor only because a peer names it.
 #[tokio::test]
 async fn a_false_notification_does_not_last() {
     let nodes = ring_of(2).await;

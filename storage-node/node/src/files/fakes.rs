@@ -73,7 +73,7 @@ impl FakeNamespace {
         self.log.lock().failure = failure;
     }
 
-    /// Somebody else's change comes just before the next commit.
+    /// Another session's change comes just before the next commit.
     pub fn overtake(&self, change: Change) {
         self.log.lock().overtaking = Some(change);
     }

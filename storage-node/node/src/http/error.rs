@@ -22,7 +22,7 @@ impl HttpError {
         Self::new(StatusCode::BAD_REQUEST, text)
     }
 
-    /// The same failure, saying what it was about.
+    /// Adds what the failure was about.
     pub fn about(self, what: &str) -> Self {
         Self { text: format!("{what}: {}", self.text), ..self }
     }

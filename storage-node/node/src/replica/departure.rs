@@ -33,7 +33,7 @@ pub struct Departure {
     peers: Mutex<HashMap<SocketAddr, Instant>>,
     /// Held for reading by every put under way, for writing while the node leaves.
     puts: RwLock<()>,
-    /// Of the drain that is under way, or the last one that was tried.
+    /// The progress of the drain under way, or of the last one that was tried.
     progress: Mutex<Option<DrainProgress>>,
     /// Whether this node waits for its turn to drain.
     claim: Mutex<Claim>,
@@ -140,7 +140,7 @@ impl Departure {
         self.peers.lock().get(&node.ring_address()).is_some_and(|heard| heard.elapsed() < ANNOUNCED_FOR)
     }
 
-    /// Somebody else hands its chunks over: copies that seem one too many may be wanted in a moment.
+    /// Whether any peer hands its chunks over: copies that seem surplus may be needed in a moment.
     pub fn any_peer_drains(&self) -> bool {
         self.peers.lock().values().any(|heard| heard.elapsed() < ANNOUNCED_FOR)
     }

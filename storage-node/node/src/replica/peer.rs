@@ -29,7 +29,7 @@ pub enum PeerError {
     Answer { node: NodeRef, reason: String },
 }
 
-/// Who brings chunks, and how much it still means to bring.
+/// The node that brings chunks, and how much it still means to bring.
 #[derive(Clone, Copy, Debug)]
 pub struct Sender {
     pub node: RingId,

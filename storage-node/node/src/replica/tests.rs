@@ -102,7 +102,7 @@ impl TestNode {
         Self { dir, node, store, traffic, asked, _server: AbortOnDropHandle::new(server) }
     }
 
-    /// The same data in a new process.
+    /// Starts a new process on the same data.
     async fn restart(self) -> Self {
         let (id, dir) = (self.node.id.0, self.dir.clone());
         let weak = Arc::downgrade(&self.store);

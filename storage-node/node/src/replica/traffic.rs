@@ -47,7 +47,7 @@ pub struct Traffic {
 #[derive(Default)]
 struct UnderWay {
     batches: Vec<Arc<VerifiedBatch>>,
-    /// Of those whose writers have their answer.
+    /// Bytes of the batches whose writers have their answer.
     late_bytes: u64,
 }
 
@@ -176,7 +176,7 @@ impl Traffic {
         self.progress.lock().surplus_is_gone();
     }
 
-    /// The same, and nothing has changed since.
+    /// Whether surplus copies were looked for and nothing has changed since.
     pub fn keeps_no_surplus(&self) -> bool {
         self.progress.lock().keeps_no_surplus()
     }

@@ -159,7 +159,7 @@ impl Writer {
                     repair.notify_one();
                 }
             }
-            // Nobody waits for a copy beyond the quorum.
+            // No caller waits for a copy beyond the quorum.
             let _ = copies.send(result.map(|()| node));
         });
         spread.open += 1;
@@ -178,7 +178,7 @@ struct Spread {
     /// Could not take it for another reason, which may pass.
     failed: usize,
     open: usize,
-    /// Of the last failure.
+    /// Why the last copy failed.
     reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! Of which namespace this node's chunks are. Another namespace knows none of them, and must not have them deleted.
+//! Marks to which namespace this node's chunks belong. Another namespace knows none of them, and must not have them deleted.
 //!
 //! A ring may lose its namespace and begin a new one, or a node be moved with its chunks from one ring to another. Then
 //! everything looks like an orphan. So the first namespace that a node follows is written down beside its chunks, and

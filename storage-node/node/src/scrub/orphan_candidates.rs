@@ -1,4 +1,4 @@
-//! Whom to take for an orphan: a chunk that no file had in two looks far enough apart.
+//! When a chunk counts as orphaned: no file referred to it in two looks, far enough apart.
 //!
 //! The first look is made of chunks that have lain on this node for long, by the wall clock, which may jump. The time
 //! between the looks is told by a clock that does not, and gives a writer whose chunks only seem old the time to commit.

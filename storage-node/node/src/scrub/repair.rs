@@ -49,9 +49,9 @@ enum Outcome {
     Mended,
     /// No file has it any more.
     Needless,
-    /// Nobody has a sound copy.
+    /// No holder has a sound copy.
     Lost,
-    /// Somebody could not be asked.
+    /// A holder could not be asked.
     Unknown,
 }
 
@@ -144,7 +144,7 @@ async fn mend(shared: &ScrubShared, damaged: &DamagedChunk) -> Outcome {
     }
 }
 
-/// Nobody has it.
+/// Decides about a chunk of which no holder has a sound copy.
 async fn judge(shared: &ScrubShared, ChunkId { version, index }: ChunkId) -> Outcome {
     let runs = vec![Extent { first: index, count: 1, version }];
     match shared.parts.session.query(Query::Unreferenced { runs }).await {

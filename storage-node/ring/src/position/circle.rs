@@ -23,10 +23,10 @@ pub(super) struct Arc {
 /// Arcs, ordered by the number of their ends.
 pub(super) struct Circle {
     pub arcs: Vec<Arc>,
-    /// Of each arc: the places of the nodes that hold it, `held` of them.
+    /// For each arc, the places of the nodes that hold it, `held` of them.
     holders: Vec<usize>,
     held: usize,
-    /// Of each arc, once somebody asked: how many nodes from its owner on decide who holds it.
+    /// For each arc, once it was computed: how many nodes from its owner on decide which nodes hold it.
     reach: Vec<OnceCell<usize>>,
     /// All nodes, and the first ones again, as many as count from the last one on.
     around: Vec<NodeRef>,
@@ -94,8 +94,8 @@ impl Circle {
         if placement::is_certain(&nodes[..up_to_last]) { up_to_last } else { SPREAD_OVER }
     }
 
-    /// Who holds what the node `back` before `at` owns if `newcomer` stands in the arc at `at`; with 0 back: what the
-    /// newcomer owns. Its place is one behind the last.
+    /// The holders of what the node `back` before `at` owns if `newcomer` stands in the arc at `at`; with 0 back, of what
+    /// the newcomer owns. The newcomer's place is one behind the last.
     pub fn holders_with(&self, newcomer: NodeRef, at: usize, back: usize) -> Vec<usize> {
         let from = self.before(at, back);
         let mut nodes = Vec::with_capacity(SPREAD_OVER);

@@ -206,7 +206,7 @@ async fn half_a_head_and_then_silence() {
     raw(&files, b"", false).await;
 }
 
-/// Whoever opened connections without end left the process without a file descriptor for anything else.
+/// A client that kept opening connections left the process without a file descriptor for anything else.
 #[tokio::test]
 async fn who_finds_no_place_waits_until_an_idle_connection_is_cut_off() {
     let options = ServerOptions { max_connections: 1, head_silence: SILENCE, ..ServerOptions::default() };

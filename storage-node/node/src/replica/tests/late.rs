@@ -10,7 +10,7 @@ async fn silent(id: u32) -> (NodeRef, TcpListener) {
     (NodeRef { ip: address.ip(), port: address.port() - 1, id: RingId(id) }, listener)
 }
 
-/// Of an owner of every key but one.
+/// The writer of a node that owns every key but one.
 fn writer(owner: &TestNode, successors: Vec<NodeRef>) -> Writer {
     let predecessor = NodeRef { id: RingId(owner.node.id.0 + 1), ..owner.node };
     let neighbours = Neighbours { predecessor: Some(predecessor), node: owner.node, successors };
