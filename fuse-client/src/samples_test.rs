@@ -5,12 +5,12 @@ use chordfs_types::{
     namespace::{Attr, EntryName, FileKind, Ino, Time},
 };
 
-pub fn name(name: &str) -> EntryName {
+pub(crate) fn name(name: &str) -> EntryName {
     EntryName::new(name.as_bytes().to_vec()).expect("a name")
 }
 
 /// A regular file.
-pub fn attr(ino: u64, change: u64) -> Attr {
+pub(crate) fn attr(ino: u64, change: u64) -> Attr {
     Attr {
         ino: Ino(ino),
         kind: FileKind::File,

@@ -4,12 +4,12 @@
 use std::{fs, path::Path};
 
 /// Whether a test that ends now must leave its logs.
-pub fn are_wanted() -> bool {
+pub(crate) fn are_wanted() -> bool {
     std::thread::panicking() || std::env::var_os("CHORDFS_TEST_KEEP").is_some()
 }
 
 /// Prints the end of a log and keeps the whole one. `name` is unique in the test process.
-pub fn show(what: &str, log: &Path, name: &str) {
+pub(crate) fn show(what: &str, log: &Path, name: &str) {
     let text = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
     let tail: Vec<_> = text.lines().rev().take(40).collect();
     eprintln!("--- the end of {what}'s log");

@@ -16,20 +16,20 @@ use nix::{
 use crate::{kept_logs, programs::binary, wait::wait_for};
 
 /// The process of a node, while there is one, and the log of all its runs.
-pub struct NodeProcess {
+pub(crate) struct NodeProcess {
     log: PathBuf,
     child: Option<Child>,
 }
 
 impl NodeProcess {
     /// Not started yet.
-    pub fn new(log: PathBuf) -> Self {
+    pub(crate) fn new(log: PathBuf) -> Self {
         Self { log, child: None }
     }
 
     /// The command `storage-node run` with its data folder, its address, a member to join through, and `more` arguments.
     #[track_caller]
-    pub fn command(&self, data: &Path, ip: &str, join: Option<&str>, more: &[&str]) -> Command {
+    pub(crate) fn command(&self, data: &Path, ip: &str, join: Option<&str>, more: &[&str]) -> Command {
         fs::create_dir_all(data).expect("the node's folder");
         let mut command = Command::new(binary("storage-node"));
         command.arg("run").arg("--data").arg(data).args(["--ip", ip]).args(more);
@@ -41,27 +41,27 @@ impl NodeProcess {
     }
 
     #[track_caller]
-    pub fn start(&mut self, command: &mut Command) {
+    pub(crate) fn start(&mut self, command: &mut Command) {
         self.child = Some(command.spawn().expect("storage-node starts"));
     }
 
     /// Whether it was started and neither killed nor waited for since.
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.child.is_some()
     }
 
     #[track_caller]
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("the node runs").id()
     }
 
     #[track_caller]
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid() as i32), signal).expect("our own child can be signalled");
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("our own child can be killed");
             child.wait().expect("our own child can be waited for");
@@ -70,7 +70,7 @@ impl NodeProcess {
 
     /// Returns when it has ended by itself, with success.
     #[track_caller]
-    pub fn wait_ended(&mut self, deadline: Duration) {
+    pub(crate) fn wait_ended(&mut self, deadline: Duration) {
         let mut child = self.child.take().expect("the node runs");
         wait_for("the node ends by itself", deadline, || match child.try_wait() {
             Ok(Some(status)) if status.success() => Ok(()),
@@ -81,18 +81,18 @@ impl NodeProcess {
 
     /// Panics, with its log, if it has ended unasked.
     #[track_caller]
-    pub fn check_runs(&mut self) {
+    pub(crate) fn check_runs(&mut self) {
         if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
             panic!("a node ended with {status}; its log:\n{}", self.log());
         }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// To be called while a test fails. `name` is unique in the test process.
-    pub fn show_log(&self, what: &str, name: &str) {
+    pub(crate) fn show_log(&self, what: &str, name: &str) {
         kept_logs::show(what, &self.log, name);
     }
 }

@@ -34,7 +34,7 @@ pub struct ListedEntry<'a> {
 }
 
 #[derive(Default)]
-pub struct Directories {
+pub(super) struct Directories {
     open: RwLock<HashMap<u64, Arc<Directory>>>,
 }
 

@@ -33,7 +33,7 @@ pub struct OpenReply {
 }
 
 /// What this mount knows of an inode while it is open.
-pub struct OpenFile {
+pub(super) struct OpenFile {
     pub data: Arc<FileData>,
     /// As the namespace last told it.
     attr: Mutex<Attr>,
@@ -229,7 +229,7 @@ impl OpenFile {
         }
     }
 
-    pub fn remember(&self, attr: &Attr) {
+    pub(super) fn remember(&self, attr: &Attr) {
         let mut known = self.attr.lock();
         if known.change <= attr.change {
             *known = attr.clone();
@@ -237,30 +237,30 @@ impl OpenFile {
     }
 
     /// Another mount has changed the contents.
-    pub fn invalidate(&self) {
+    pub(super) fn invalidate(&self) {
         self.outdated.store(true, Ordering::Release);
         self.data.invalidate();
     }
 
-    pub fn is_outdated(&self) -> bool {
+    pub(super) fn is_outdated(&self) -> bool {
         self.outdated.load(Ordering::Acquire)
     }
 
-    pub fn note_write(&self) {
+    pub(super) fn note_write(&self) {
         self.writes.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub fn has_unsettled_writes(&self) -> bool {
+    pub(super) fn has_unsettled_writes(&self) -> bool {
         self.writes.load(Ordering::Acquire) > self.settled.load(Ordering::Acquire) || self.data.is_dirty()
     }
 
     /// False when bytes were committed in the background since our last commit: then only the namespace knows.
-    pub fn knows_its_attr(&self) -> bool {
+    pub(super) fn knows_its_attr(&self) -> bool {
         !self.has_unsettled_writes() || self.data.is_dirty()
     }
 
     /// As this mount sees it, uncommitted bytes included.
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         let mut attr = self.attr.lock().clone();
         self.data.overlay(&mut attr);
         attr.size
@@ -279,7 +279,7 @@ impl<'a> Opening<'a> {
         Self { fs, ino }
     }
 
-    pub fn file(&self) -> Arc<OpenFile> {
+    pub(super) fn file(&self) -> Arc<OpenFile> {
         self.fs.opens.get(self.ino).expect("open_file attached it, and this opening keeps it")
     }
 

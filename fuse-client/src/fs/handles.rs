@@ -15,31 +15,31 @@ use parking_lot::Mutex;
 
 use crate::transfer::ErrorCursor;
 
-pub struct Handle {
+pub(super) struct Handle {
     pub can_write: bool,
     pub errors: ErrorCursor,
 }
 
 #[derive(Default)]
-pub struct Handles {
+pub(super) struct Handles {
     open: Mutex<HashMap<u64, Arc<Handle>>>,
     last: AtomicU64,
 }
 
 impl Handles {
-    pub fn open(&self, can_write: bool, errors: ErrorCursor) -> u64 {
+    pub(super) fn open(&self, can_write: bool, errors: ErrorCursor) -> u64 {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         self.open.lock().insert(number, Arc::new(Handle { can_write, errors }));
         number
     }
 
     /// An unknown handle counts as one that can write and has received no error.
-    pub fn get(&self, number: u64) -> Arc<Handle> {
+    pub(super) fn get(&self, number: u64) -> Arc<Handle> {
         let known = self.open.lock().get(&number).cloned();
         known.unwrap_or_else(|| Arc::new(Handle { can_write: true, errors: ErrorCursor::default() }))
     }
 
-    pub fn close(&self, number: u64) {
+    pub(super) fn close(&self, number: u64) {
         self.open.lock().remove(&number);
     }
 }

@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 use chordfs_types::namespace::Ino;
 use parking_lot::RwLock;
 
-pub struct OpenTable<F> {
+pub(super) struct OpenTable<F> {
     entries: RwLock<HashMap<Ino, OpenInode<F>>>,
 }
 
@@ -21,7 +21,7 @@ struct OpenInode<F> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum CloseOutcome {
+pub(super) enum CloseOutcome {
     StillOpen,
     /// The last opening was closed; `held` means the namespace waits for a release.
     Last {
@@ -36,13 +36,13 @@ impl<F> Default for OpenTable<F> {
 }
 
 impl<F> OpenTable<F> {
-    pub fn enter(&self, ino: Ino) {
+    pub(super) fn enter(&self, ino: Ino) {
         let mut entries = self.entries.write();
         entries.entry(ino).or_insert(OpenInode { count: 0, held: false, file: None }).count += 1;
     }
 
     /// What belongs to the open inode, made now if this is the first; true if it was. The caller has entered it.
-    pub fn attach(&self, ino: Ino, make: impl FnOnce() -> F) -> (Arc<F>, bool) {
+    pub(super) fn attach(&self, ino: Ino, make: impl FnOnce() -> F) -> (Arc<F>, bool) {
         let mut entries = self.entries.write();
         let entry = entries.entry(ino).or_insert(OpenInode { count: 1, held: false, file: None });
         match &entry.file {
@@ -51,7 +51,7 @@ impl<F> OpenTable<F> {
         }
     }
 
-    pub fn leave(&self, ino: Ino) -> CloseOutcome {
+    pub(super) fn leave(&self, ino: Ino) -> CloseOutcome {
         let mut entries = self.entries.write();
         let Some(entry) = entries.get_mut(&ino) else { return CloseOutcome::Last { held: false } };
         entry.count = entry.count.saturating_sub(1);
@@ -64,23 +64,23 @@ impl<F> OpenTable<F> {
     }
 
     /// Notes that the namespace keeps the file for us. False if it is not open here (any more).
-    pub fn hold(&self, ino: Ino) -> bool {
+    pub(super) fn hold(&self, ino: Ino) -> bool {
         self.entries.write().get_mut(&ino).map(|entry| entry.held = true).is_some()
     }
 
-    pub fn get(&self, ino: Ino) -> Option<Arc<F>> {
+    pub(super) fn get(&self, ino: Ino) -> Option<Arc<F>> {
         self.entries.read().get(&ino)?.file.clone()
     }
 
-    pub fn is_open(&self, ino: Ino) -> bool {
+    pub(super) fn is_open(&self, ino: Ino) -> bool {
         self.entries.read().contains_key(&ino)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.entries.read().is_empty()
     }
 
-    pub fn files(&self) -> Vec<(Ino, Arc<F>)> {
+    pub(super) fn files(&self) -> Vec<(Ino, Arc<F>)> {
         let entries = self.entries.read();
         entries.iter().filter_map(|(&ino, entry)| Some((ino, entry.file.clone()?))).collect()
     }

@@ -47,12 +47,12 @@ impl RootMap {
     }
 }
 
-pub fn entry_name(name: &OsStr) -> Result<EntryName, FsError> {
+pub(super) fn entry_name(name: &OsStr) -> Result<EntryName, FsError> {
     EntryName::new(name.as_bytes().to_vec()).map_err(FsError::Name)
 }
 
 /// Logs what went wrong, here and nowhere else, and gives the number for the kernel.
-pub fn errno(op: &'static str, ino: Ino, error: &FsError) -> Errno {
+pub(super) fn errno(op: &'static str, ino: Ino, error: &FsError) -> Errno {
     let code = error.errno();
     if matches!(code, libc::EIO | libc::ENOSPC) {
         warn!(op, ino = ino.0, "{error}");
@@ -62,7 +62,7 @@ pub fn errno(op: &'static str, ino: Ino, error: &FsError) -> Errno {
     Errno::from_i32(code)
 }
 
-pub fn file_type(kind: FileKind) -> FileType {
+pub(super) fn file_type(kind: FileKind) -> FileType {
     match kind {
         FileKind::File => FileType::RegularFile,
         FileKind::Directory => FileType::Directory,
@@ -75,7 +75,7 @@ pub fn file_type(kind: FileKind) -> FileType {
 }
 
 /// The kind in a mode as mknod(2) takes it; `None` for a directory or nonsense.
-pub fn special_kind(mode: u32) -> Option<FileKind> {
+pub(super) fn special_kind(mode: u32) -> Option<FileKind> {
     match mode & libc::S_IFMT {
         libc::S_IFREG | 0 => Some(FileKind::File),
         libc::S_IFIFO => Some(FileKind::Fifo),
@@ -87,18 +87,18 @@ pub fn special_kind(mode: u32) -> Option<FileKind> {
 }
 
 /// Permission, set-id and sticky bits.
-pub fn mode_bits(mode: u32) -> u16 {
+pub(super) fn mode_bits(mode: u32) -> u16 {
     (mode & 0o7777) as u16
 }
 
 /// The times as the kernel asks for them, `now` being this host's.
-pub struct Times {
+pub(super) struct Times {
     pub atime: Option<TimeOrNow>,
     pub mtime: Option<TimeOrNow>,
     pub ctime: Option<SystemTime>,
 }
 
-pub fn set_attr(
+pub(super) fn set_attr(
     mode: Option<u32>,
     uid: Option<u32>,
     gid: Option<u32>,

@@ -24,13 +24,13 @@ const STATFS_BLOCK_BYTES: u32 = 4096;
 
 /// How results become replies.
 #[derive(Clone, Copy)]
-pub struct Replies {
+pub(super) struct Replies {
     pub root: RootMap,
     pub timeouts: KernelTimeouts,
 }
 
 impl Replies {
-    pub fn entry(self, op: &'static str, parent: Ino, result: Result<Attr, FsError>, reply: ReplyEntry) {
+    pub(super) fn entry(self, op: &'static str, parent: Ino, result: Result<Attr, FsError>, reply: ReplyEntry) {
         match result {
             Ok(attr) => reply.entry_with_ttls(
                 &self.timeouts.attr,
@@ -42,21 +42,21 @@ impl Replies {
         }
     }
 
-    pub fn attr(self, op: &'static str, ino: Ino, result: Result<Attr, FsError>, reply: ReplyAttr) {
+    pub(super) fn attr(self, op: &'static str, ino: Ino, result: Result<Attr, FsError>, reply: ReplyAttr) {
         match result {
             Ok(attr) => reply.attr(&self.timeouts.attr, &self.root.file_attr(&attr)),
             Err(failure) => reply.error(errno(op, ino, &failure)),
         }
     }
 
-    pub fn empty(self, op: &'static str, ino: Ino, result: Result<(), FsError>, reply: ReplyEmpty) {
+    pub(super) fn empty(self, op: &'static str, ino: Ino, result: Result<(), FsError>, reply: ReplyEmpty) {
         match result {
             Ok(()) => reply.ok(),
             Err(failure) => reply.error(errno(op, ino, &failure)),
         }
     }
 
-    pub fn created(self, parent: Ino, result: Result<(Attr, u64), FsError>, reply: ReplyCreate) {
+    pub(super) fn created(self, parent: Ino, result: Result<(Attr, u64), FsError>, reply: ReplyCreate) {
         match result {
             Ok((attr, handle)) => {
                 let ttl = self.timeouts.entry.min(self.timeouts.attr);
@@ -67,7 +67,7 @@ impl Replies {
         }
     }
 
-    pub fn opened(self, ino: Ino, result: Result<OpenReply, FsError>, reply: ReplyOpen) {
+    pub(super) fn opened(self, ino: Ino, result: Result<OpenReply, FsError>, reply: ReplyOpen) {
         match result {
             Ok(OpenReply { handle, keep_cache }) => {
                 let flags = if keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
@@ -77,21 +77,21 @@ impl Replies {
         }
     }
 
-    pub fn data(self, op: &'static str, ino: Ino, result: Result<Vec<u8>, FsError>, reply: ReplyData) {
+    pub(super) fn data(self, op: &'static str, ino: Ino, result: Result<Vec<u8>, FsError>, reply: ReplyData) {
         match result {
             Ok(bytes) => reply.data(&bytes),
             Err(failure) => reply.error(errno(op, ino, &failure)),
         }
     }
 
-    pub fn written(self, ino: Ino, len: usize, result: Result<(), FsError>, reply: ReplyWrite) {
+    pub(super) fn written(self, ino: Ino, len: usize, result: Result<(), FsError>, reply: ReplyWrite) {
         match result {
             Ok(()) => reply.written(len as u32),
             Err(failure) => reply.error(errno("write", ino, &failure)),
         }
     }
 
-    pub fn statistics(self, result: Result<Statistics, FsError>, reply: ReplyStatfs) {
+    pub(super) fn statistics(self, result: Result<Statistics, FsError>, reply: ReplyStatfs) {
         const NAME_BYTES: u32 = chordfs_types::namespace::MAX_ENTRY_NAME_BYTES as u32;
         let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
         match result {
@@ -105,7 +105,7 @@ impl Replies {
     }
 
     /// False when the reply is full. What may be outdated, and the dots, the kernel must not keep.
-    pub fn add_plus(self, reply: &mut ReplyDirectoryPlus, entry: &ListedEntry<'_>) -> bool {
+    pub(super) fn add_plus(self, reply: &mut ReplyDirectoryPlus, entry: &ListedEntry<'_>) -> bool {
         let name = OsStr::from_bytes(entry.name);
         let ino = self.root.outward(entry.ino);
         let ttl = if entry.fresh { self.timeouts.entry.min(self.timeouts.attr) } else { Duration::ZERO };

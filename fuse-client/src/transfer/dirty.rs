@@ -16,38 +16,38 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 const SEGMENT_OVERHEAD: u64 = 256;
 
 #[derive(Default)]
-pub struct DirtyBytes {
+pub(super) struct DirtyBytes {
     /// Offset of the first byte to the bytes.
     segments: BTreeMap<u64, BytesMut>,
     bytes: u64,
 }
 
 impl DirtyBytes {
-    pub const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self { segments: BTreeMap::new(), bytes: 0 }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
     /// What this costs in memory.
-    pub fn held_bytes(&self) -> u64 {
+    pub(super) fn held_bytes(&self) -> u64 {
         self.bytes + self.segments.len() as u64 * SEGMENT_OVERHEAD
     }
 
     /// What a write of `len` bytes may add to [`Self::held_bytes`] at most.
-    pub fn cost_of(len: usize) -> u64 {
+    pub(super) fn cost_of(len: usize) -> u64 {
         len as u64 + (len as u64 / SEGMENT_BYTES + 3) * SEGMENT_OVERHEAD
     }
 
     /// The offset after the last byte.
-    pub fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.segments.last_key_value().map_or(0, |(start, bytes)| start + bytes.len() as u64)
     }
 
     /// Writes over what is there. `chunk_bytes` only decides where new segments end.
-    pub fn write(&mut self, mut offset: u64, mut data: &[u8], chunk_bytes: u32) {
+    pub(super) fn write(&mut self, mut offset: u64, mut data: &[u8], chunk_bytes: u32) {
         while !data.is_empty() {
             let taken = self.write_some(offset, data, chunk_bytes);
             offset += taken as u64;
@@ -56,7 +56,7 @@ impl DirtyBytes {
     }
 
     /// Lays `older` below: where both have bytes, those here stay.
-    pub fn merge_under(&mut self, older: DirtyBytes, chunk_bytes: u32) {
+    pub(super) fn merge_under(&mut self, older: DirtyBytes, chunk_bytes: u32) {
         if self.is_empty() {
             *self = older;
             return;
@@ -66,14 +66,14 @@ impl DirtyBytes {
         }
     }
 
-    pub fn put_under(&mut self, start: u64, bytes: &[u8], chunk_bytes: u32) {
+    pub(super) fn put_under(&mut self, start: u64, bytes: &[u8], chunk_bytes: u32) {
         for gap in self.gaps(start..start + bytes.len() as u64) {
             self.write(gap.start, &bytes[(gap.start - start) as usize..(gap.end - start) as usize], chunk_bytes);
         }
     }
 
     /// Copies what is here of the bytes from `offset` on into `out`.
-    pub fn overlay(&self, offset: u64, out: &mut [u8]) {
+    pub(super) fn overlay(&self, offset: u64, out: &mut [u8]) {
         let range = offset..offset + out.len() as u64;
         for (start, bytes) in self.overlapping(range.clone()) {
             let (from, to) = (start.max(range.start), (start + bytes.len() as u64).min(range.end));
@@ -82,11 +82,11 @@ impl DirtyBytes {
         }
     }
 
-    pub fn touches(&self, range: Range<u64>) -> bool {
+    pub(super) fn touches(&self, range: Range<u64>) -> bool {
         self.overlapping(range).next().is_some()
     }
 
-    pub fn covers(&self, range: Range<u64>) -> bool {
+    pub(super) fn covers(&self, range: Range<u64>) -> bool {
         let mut reached = range.start;
         for (start, bytes) in self.overlapping(range.clone()) {
             if start > reached {
@@ -98,13 +98,13 @@ impl DirtyBytes {
     }
 
     /// The offset after the last byte that lies in `range`.
-    pub fn end_within(&self, range: Range<u64>) -> Option<u64> {
+    pub(super) fn end_within(&self, range: Range<u64>) -> Option<u64> {
         let (start, bytes) = self.overlapping(range.clone()).last()?;
         Some((start + bytes.len() as u64).min(range.end))
     }
 
     /// The chunks of which there are bytes here, ascending; chunks count from 1.
-    pub fn chunks(&self, chunk_bytes: u32) -> Vec<u32> {
+    pub(super) fn chunks(&self, chunk_bytes: u32) -> Vec<u32> {
         let size = u64::from(chunk_bytes);
         let mut found: Vec<u32> = Vec::new();
         for (start, bytes) in &self.segments {
@@ -116,7 +116,7 @@ impl DirtyBytes {
     }
 
     /// Takes out whole chunks, ascending, up to `most` bytes; none if there are fewer than `least` bytes of them.
-    pub fn take_whole(
+    pub(super) fn take_whole(
         &mut self,
         chunk_bytes: u32,
         least: u64,

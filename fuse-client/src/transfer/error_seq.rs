@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use chordfs_types::fs_error::FsError;
 
 #[derive(Default)]
-pub struct ErrorSeq {
+pub(super) struct ErrorSeq {
     count: u64,
     newest: Option<FsError>,
     /// The newest error has been reported to at least one handle.
@@ -19,27 +19,27 @@ pub struct ErrorSeq {
 pub struct ErrorCursor(AtomicU64);
 
 impl ErrorSeq {
-    pub fn add(&mut self, error: FsError) {
+    pub(super) fn add(&mut self, error: FsError) {
         self.count += 1;
         (self.newest, self.is_reported) = (Some(error), false);
     }
 
     /// The cursor of a handle that is opened now. An error that no handle has received yet is reported to this one, too.
-    pub fn new_cursor(&self) -> ErrorCursor {
+    pub(super) fn new_cursor(&self) -> ErrorCursor {
         ErrorCursor(AtomicU64::new(self.count - u64::from(self.unreported().is_some())))
     }
 
-    pub fn unreported(&self) -> Option<&FsError> {
+    pub(super) fn unreported(&self) -> Option<&FsError> {
         self.newest.as_ref().filter(|_| !self.is_reported)
     }
 
-    pub fn has_unreported(&self, cursor: &ErrorCursor) -> bool {
+    pub(super) fn has_unreported(&self, cursor: &ErrorCursor) -> bool {
         self.count > cursor.0.load(Ordering::Acquire)
     }
 
     /// The newest error if `cursor` is behind it. The cursor moves only with `advance`; until then the error is reported
     /// again.
-    pub fn report(&mut self, cursor: &ErrorCursor, advance: bool) -> Option<FsError> {
+    pub(super) fn report(&mut self, cursor: &ErrorCursor, advance: bool) -> Option<FsError> {
         if !self.has_unreported(cursor) {
             return None;
         }

@@ -9,27 +9,27 @@ use chordfs_types::{chunk::Version, namespace::Extent};
 
 /// Runs of chunks with one version, in the order of their chunks; what no run covers is a hole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExtentMap {
+pub(super) struct ExtentMap {
     /// First chunk to (chunk after the last, version).
     runs: BTreeMap<u32, (u64, Version)>,
 }
 
 impl ExtentMap {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
-    pub fn get(&self, index: u32) -> Option<Version> {
+    pub(super) fn get(&self, index: u32) -> Option<Version> {
         let (_, &(end, version)) = self.runs.range(..=index).next_back()?;
         (u64::from(index) < end).then_some(version)
     }
 
     /// The highest chunk of all, 0 without any (chunks count from 1).
-    pub fn last_index(&self) -> u32 {
+    pub(super) fn last_index(&self) -> u32 {
         self.runs.last_key_value().map_or(0, |(_, &(end, _))| (end - 1) as u32)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
         self.runs.iter().map(|(&first, &(end, version))| Extent {
             first,
             count: (end - u64::from(first)) as u32,
@@ -38,7 +38,7 @@ impl ExtentMap {
     }
 
     /// UnsyncedPuts a run in place of whatever was there.
-    pub fn insert(&mut self, extent: Extent) {
+    pub(super) fn insert(&mut self, extent: Extent) {
         if extent.count == 0 {
             return;
         }
@@ -61,13 +61,13 @@ impl ExtentMap {
     }
 
     /// Whether any chunk of `range` has a version.
-    pub fn overlaps(&self, range: Range<u64>) -> bool {
+    pub(super) fn overlaps(&self, range: Range<u64>) -> bool {
         let last = u32::try_from(range.end.saturating_sub(1)).unwrap_or(u32::MAX);
         !range.is_empty() && self.runs.range(..=last).next_back().is_some_and(|(_, (end, _))| *end > range.start)
     }
 
     /// Makes a hole of the chunks `range`.
-    pub fn remove(&mut self, range: Range<u64>) {
+    pub(super) fn remove(&mut self, range: Range<u64>) {
         let Ok(start) = u32::try_from(range.start) else { return };
         if range.is_empty() {
             return;
@@ -91,7 +91,7 @@ impl ExtentMap {
     }
 
     /// Makes holes of those chunks of `extent` that still have its version.
-    pub fn remove_if_same(&mut self, extent: Extent) {
+    pub(super) fn remove_if_same(&mut self, extent: Extent) {
         let (start, stop) = (u64::from(extent.first), extent.end());
         let before = self.runs.range(..extent.first).next_back();
         let same: Vec<Range<u64>> = before
@@ -109,7 +109,7 @@ impl ExtentMap {
 
 /// The committed extents as far as the namespace has told them.
 #[derive(Clone, Debug, Default)]
-pub struct KnownExtents {
+pub(super) struct KnownExtents {
     pub map: ExtentMap,
     /// Chunk ranges that have been told: start to end, neither touching nor overlapping.
     told: BTreeMap<u64, u64>,
@@ -117,13 +117,13 @@ pub struct KnownExtents {
 
 impl KnownExtents {
     /// Forgets all and starts with the first page.
-    pub fn replace(&mut self, page: &[Extent], more: bool) {
+    pub(super) fn replace(&mut self, page: &[Extent], more: bool) {
         *self = Self::default();
         self.add_page(1, page, more);
     }
 
     /// A page as `Query::Extents { from }` answers it. False if it brings nothing new (it claims more, and has none).
-    pub fn add_page(&mut self, from: u32, page: &[Extent], more: bool) -> bool {
+    pub(super) fn add_page(&mut self, from: u32, page: &[Extent], more: bool) -> bool {
         let start = u64::from(from);
         let end = match page.last() {
             Some(last) if more => last.end(),
@@ -142,13 +142,13 @@ impl KnownExtents {
     }
 
     /// What a commit of our own has just made current.
-    pub fn set(&mut self, extent: Extent) {
+    pub(super) fn set(&mut self, extent: Extent) {
         self.map.insert(extent);
         self.mark(extent.range());
     }
 
     /// The first chunk of `range` of which nothing has been told.
-    pub fn first_unknown(&self, range: Range<u64>) -> Option<u32> {
+    pub(super) fn first_unknown(&self, range: Range<u64>) -> Option<u32> {
         let told_to = match self.told.range(..=range.start).next_back() {
             Some((_, &end)) if end > range.start => end,
             _ => range.start,
@@ -169,7 +169,7 @@ impl KnownExtents {
 }
 
 /// Chunks with their versions, ascending, to runs.
-pub fn to_extents(chunks: impl IntoIterator<Item = (u32, Version)>) -> ExtentMap {
+pub(super) fn to_extents(chunks: impl IntoIterator<Item = (u32, Version)>) -> ExtentMap {
     let mut map = ExtentMap::default();
     for (first, version) in chunks {
         map.insert(Extent { first, count: 1, version });

@@ -26,11 +26,11 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::{Transfer, TransferSettings, extents::ExtentMap, file::FileData};
 
-pub const INO: Ino = Ino(7);
+pub(super) const INO: Ino = Ino(7);
 /// What the namespace's clock says.
 const NOW: Time = Time { secs: 2_000_000_000, nanos: 0 };
 
-pub struct FakeRing {
+pub(super) struct FakeRing {
     random: AtomicU64,
     /// An answer is put off by up to this many turns of the scheduler.
     pub disorder: AtomicU64,
@@ -60,7 +60,7 @@ pub struct FakeRing {
     page: usize,
 }
 
-pub struct Stored {
+pub(super) struct Stored {
     pub data: Bytes,
     pub durable: bool,
 }
@@ -71,7 +71,7 @@ struct File {
 }
 
 impl FakeRing {
-    pub fn new(chunk_bytes: u32, seed: u64) -> Arc<Self> {
+    pub(super) fn new(chunk_bytes: u32, seed: u64) -> Arc<Self> {
         let attr = Attr {
             ino: INO,
             kind: FileKind::File,
@@ -112,26 +112,26 @@ impl FakeRing {
         })
     }
 
-    pub fn mount(self: &Arc<Self>, settings: TransferSettings) -> Arc<Transfer> {
+    pub(super) fn mount(self: &Arc<Self>, settings: TransferSettings) -> Arc<Transfer> {
         Transfer::over(self.clone(), self.clone(), tokio::runtime::Handle::current(), settings)
     }
 
-    pub fn open(&self, transfer: &Arc<Transfer>) -> Arc<FileData> {
+    pub(super) fn open(&self, transfer: &Arc<Transfer>) -> Arc<FileData> {
         let (attr, extents, more) = self.page();
         transfer.open_file(&attr, extents, more)
     }
 
     /// As `Open` answers now.
-    pub fn page(&self) -> (Attr, Vec<Extent>, bool) {
+    pub(super) fn page(&self) -> (Attr, Vec<Extent>, bool) {
         self.file.lock().page(1, self.page)
     }
 
-    pub fn attr(&self) -> Attr {
+    pub(super) fn attr(&self) -> Attr {
         self.file.lock().attr.clone()
     }
 
     /// As the upload of chunk 1 of a file does it.
-    pub fn restart(&self, chunk_bytes: u32, data: &[u8]) {
+    pub(super) fn restart(&self, chunk_bytes: u32, data: &[u8]) {
         let id = ChunkId { version: Version(self.next_version.fetch_add(1, SeqCst)), index: 1 };
         self.chunks.lock().insert(id, Stored { data: Bytes::copy_from_slice(data), durable: true });
         let mut file = self.file.lock();
@@ -142,12 +142,12 @@ impl FakeRing {
         file.attr.change += 3;
     }
 
-    pub fn committed_durably(&self) -> bool {
+    pub(super) fn committed_durably(&self) -> bool {
         let chunks = self.chunks.lock();
         self.file.lock().chunks().all(|id| chunks[&id].durable)
     }
 
-    pub fn next_random(&self) -> u64 {
+    pub(super) fn next_random(&self) -> u64 {
         let step = |mut x: u64| {
             x ^= x << 13;
             x ^= x >> 7;

@@ -21,7 +21,7 @@ use crate::cache::chunks::ChunkCache;
 /// What one get asks for, more or less: a half less, or a half more.
 const BATCH_BYTES: u64 = 2 << 20;
 
-pub struct Fetcher {
+pub(super) struct Fetcher {
     chunks: Arc<dyn ChunkTransport>,
     cache: Arc<ChunkCache>,
     runtime: Handle,
@@ -29,7 +29,7 @@ pub struct Fetcher {
 }
 
 /// Chunks that have been asked for.
-pub struct PendingFetch {
+pub(super) struct PendingFetch {
     fetcher: Arc<Fetcher>,
     file: FileName,
     wanted: Vec<(ChunkId, Arc<FetchBatch>)>,
@@ -43,12 +43,12 @@ struct FetchBatch {
 }
 
 impl Fetcher {
-    pub fn new(chunks: Arc<dyn ChunkTransport>, cache: Arc<ChunkCache>, runtime: Handle) -> Arc<Self> {
+    pub(super) fn new(chunks: Arc<dyn ChunkTransport>, cache: Arc<ChunkCache>, runtime: Handle) -> Arc<Self> {
         Arc::new(Self { chunks, cache, runtime, under_way: Mutex::default() })
     }
 
     /// Asks for the chunks `ids` (ascending) of `file`, but for those that are on their way already.
-    pub fn start(self: &Arc<Self>, file: &FileName, ids: &[ChunkId], chunk_bytes: u64) -> PendingFetch {
+    pub(super) fn start(self: &Arc<Self>, file: &FileName, ids: &[ChunkId], chunk_bytes: u64) -> PendingFetch {
         let mut under_way = self.under_way.lock();
         let fresh: Vec<ChunkId> = ids.iter().copied().filter(|id| !under_way.contains_key(id)).collect();
         for part in fresh.chunks(even_part(fresh.len(), chunk_bytes)) {
@@ -90,7 +90,7 @@ fn even_part(chunks: usize, chunk_bytes: u64) -> usize {
 impl PendingFetch {
     /// Waits for all of them. A batch that was put together for somebody else fails for a chunk that only they wanted,
     /// perhaps one that is gone for good reason; so what is wanted here is then asked for by itself.
-    pub async fn wait(self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
+    pub(super) async fn wait(self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
         match self.gather().await {
             Err(FsError::NoReplica { .. }) if self.shares() => self.fetch_alone().await,
             outcome => outcome,

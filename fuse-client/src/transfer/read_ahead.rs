@@ -12,7 +12,7 @@ const FIRST_WINDOW: u64 = 512 << 10;
 const DISORDER: u64 = 512 << 10;
 
 #[derive(Default)]
-pub struct Streams {
+pub(super) struct Streams {
     /// The one used last stands last.
     streams: Vec<Stream>,
 }
@@ -29,7 +29,7 @@ struct Stream {
 
 impl Streams {
     /// A program reads `range`; returns what to fetch beyond it, perhaps nothing.
-    pub fn note(&mut self, range: Range<u64>, most: u64) -> Range<u64> {
+    pub(super) fn note(&mut self, range: Range<u64>, most: u64) -> Range<u64> {
         let found = self.streams.iter().position(|stream| stream.expects(&range));
         let mut stream = match found {
             Some(at) => self.streams.remove(at),

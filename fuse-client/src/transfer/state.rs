@@ -32,7 +32,7 @@ use chordfs_types::{
 };
 
 use self::{unanswered::UnansweredCommit, under_way::CommitUnderWay, uploads::Upload};
-pub use self::{under_way::Merged, uploads::UploadOrder};
+pub(super) use self::{under_way::Merged, uploads::UploadOrder};
 use super::{
     dirty::DirtyBytes,
     error_seq::ErrorSeq,
@@ -43,7 +43,7 @@ use super::{
 /// Stands for `sealed` while no commit is under way.
 static NO_BYTES: DirtyBytes = DirtyBytes::new();
 
-pub struct FileState {
+pub(super) struct FileState {
     attr: Attr,
     known: KnownExtents,
     /// The feed reported that contents changed elsewhere.
@@ -72,7 +72,7 @@ pub struct FileState {
 }
 
 /// Where the bytes of one chunk below `sealed` and `dirty` are.
-pub enum ChunkContent {
+pub(super) enum ChunkContent {
     Zeros,
     InMemory(Bytes),
     Stored(ChunkId),
@@ -80,7 +80,7 @@ pub enum ChunkContent {
 
 /// What a partly written chunk is merged with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Base {
+pub(super) enum Base {
     Hole,
     /// Stored by this mount, not yet committed.
     Own(Version),
@@ -88,7 +88,7 @@ pub enum Base {
 }
 
 impl Base {
-    pub fn version(self) -> Option<Version> {
+    pub(super) fn version(self) -> Option<Version> {
         match self {
             Self::Hole => None,
             Self::Own(version) | Self::Committed(version) => Some(version),
@@ -97,7 +97,7 @@ impl Base {
 }
 
 impl FileState {
-    pub fn new(attr: Attr, extents: &[Extent], more: bool) -> Self {
+    pub(super) fn new(attr: Attr, extents: &[Extent], more: bool) -> Self {
         let mut known = KnownExtents::default();
         known.replace(extents, more);
         Self {
@@ -122,31 +122,31 @@ impl FileState {
     }
 
     /// The newest committed attributes that are known.
-    pub fn attr(&self) -> &Attr {
+    pub(super) fn attr(&self) -> &Attr {
         &self.attr
     }
 
-    pub fn chunk_bytes(&self) -> u64 {
+    pub(super) fn chunk_bytes(&self) -> u64 {
         u64::from(self.attr.chunk_bytes)
     }
 
     /// No file is longer.
-    pub fn max_bytes(&self) -> u64 {
+    pub(super) fn max_bytes(&self) -> u64 {
         max_bytes(self.attr.chunk_bytes)
     }
 
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.attr.size.max(self.uncommitted_end())
     }
 
     /// Where what is written and not committed ends.
-    pub fn uncommitted_end(&self) -> u64 {
+    pub(super) fn uncommitted_end(&self) -> u64 {
         let uploading = self.uploads.values().filter_map(Upload::last_index).max();
         let whole = u64::from(uploading.unwrap_or(0).max(self.stored.last_index())) * self.chunk_bytes();
         whole.max(self.dirty.end()).max(self.sealed().end())
     }
 
-    pub fn is_dirty(&self) -> bool {
+    pub(super) fn is_dirty(&self) -> bool {
         self.has_data() || !self.set.is_empty() || self.commit.as_ref().is_some_and(CommitUnderWay::has_attributes)
     }
 
@@ -158,14 +158,14 @@ impl FileState {
         self.commit.as_ref().map_or(&NO_BYTES, CommitUnderWay::bytes)
     }
 
-    pub fn write(&mut self, offset: u64, data: &[u8], now: Time) {
+    pub(super) fn write(&mut self, offset: u64, data: &[u8], now: Time) {
         self.dirty.write(offset, data, self.attr.chunk_bytes);
         (self.mtime, self.set.mtime) = (Some(now), None);
     }
 
     /// Keeps attributes for the commit that has to come anyway: a program that writes a file and then sets its times,
     /// owner and mode costs one operation. False where they must be sent by themselves.
-    pub fn defer(&mut self, set: &SetAttr) -> bool {
+    pub(super) fn defer(&mut self, set: &SetAttr) -> bool {
         if self.is_committing() || !self.is_dirty() || set.truncate.is_some() {
             return false;
         }
@@ -174,12 +174,12 @@ impl FileState {
         true
     }
 
-    pub fn take_deferred(&mut self) -> SetAttr {
+    pub(super) fn take_deferred(&mut self) -> SetAttr {
         std::mem::take(&mut self.set)
     }
 
     /// Attributes that could not be sent go with the next commit, below those set since.
-    pub fn put_back_deferred(&mut self, mut older: SetAttr) {
+    pub(super) fn put_back_deferred(&mut self, mut older: SetAttr) {
         if self.mtime.is_some() && self.mtime != older.mtime {
             // Something was written meanwhile.
             older.mtime = None;
@@ -188,12 +188,12 @@ impl FileState {
     }
 
     /// When the newest bytes were written: those of the layers above the commit under way, and its own.
-    pub fn write_times(&self) -> (Option<Time>, Option<Time>) {
+    pub(super) fn write_times(&self) -> (Option<Time>, Option<Time>) {
         (self.mtime, self.commit.as_ref().and_then(CommitUnderWay::mtime))
     }
 
     /// Lays what is set and not committed over the namespace's attributes.
-    pub fn show_uncommitted(&self, attr: &mut Attr) {
+    pub(super) fn show_uncommitted(&self, attr: &mut Attr) {
         if let Some(commit) = &self.commit {
             commit.attributes().apply_to(attr);
         }
@@ -203,43 +203,43 @@ impl FileState {
     }
 
     /// Memory under the ceiling.
-    pub fn held_bytes(&self) -> u64 {
+    pub(super) fn held_bytes(&self) -> u64 {
         let uploading: u64 = self.uploads.values().map(Upload::bytes).sum();
         self.dirty.held_bytes() + self.sealed().held_bytes() + uploading
     }
 
     /// The chunks that the bytes `range` touch; chunks count from 1.
-    pub fn chunks_of(&self, range: Range<u64>) -> Range<u64> {
+    pub(super) fn chunks_of(&self, range: Range<u64>) -> Range<u64> {
         range.start / self.chunk_bytes() + 1..range.end.div_ceil(self.chunk_bytes()).saturating_add(1)
     }
 
-    pub fn bytes_of(&self, index: u32) -> Range<u64> {
+    pub(super) fn bytes_of(&self, index: u32) -> Range<u64> {
         let start = u64::from(index - 1) * self.chunk_bytes();
         start..start + self.chunk_bytes()
     }
 
     /// The first of these chunks whose committed version is not known. Beyond the committed end all are holes.
-    pub fn first_unknown(&self, chunks: Range<u64>) -> Option<u32> {
+    pub(super) fn first_unknown(&self, chunks: Range<u64>) -> Option<u32> {
         let committed = self.attr.size.div_ceil(self.chunk_bytes()) + 1;
         self.known.first_unknown(chunks.start..chunks.end.min(committed))
     }
 
     /// Whether the version below the bytes in memory is known for this chunk.
-    pub fn is_base_known(&self, index: u32) -> bool {
+    pub(super) fn is_base_known(&self, index: u32) -> bool {
         self.is_stored(index) || self.first_unknown(u64::from(index)..u64::from(index) + 1).is_none()
     }
 
     /// Whether the whole chunk is stored and not committed.
-    pub fn is_stored(&self, index: u32) -> bool {
+    pub(super) fn is_stored(&self, index: u32) -> bool {
         self.stored.get(index).is_some()
     }
 
-    pub fn committed_version(&self, index: u32) -> Option<Version> {
+    pub(super) fn committed_version(&self, index: u32) -> Option<Version> {
         self.known.map.get(index)
     }
 
     /// Whether a whole chunk that is stored and not committed takes the place of a committed one, as far as can be told.
-    pub fn replaces_committed(&self) -> bool {
+    pub(super) fn replaces_committed(&self) -> bool {
         self.stored.iter().any(|extent| {
             let range = extent.range();
             self.known.map.overlaps(range.clone()) || self.first_unknown(range).is_some()
@@ -247,7 +247,7 @@ impl FileState {
     }
 
     /// `part`: the bytes that are wanted of this chunk.
-    pub fn content(&self, index: u32, part: Range<u64>) -> ChunkContent {
+    pub(super) fn content(&self, index: u32, part: Range<u64>) -> ChunkContent {
         if self.dirty.covers(part.clone()) || self.sealed().covers(part) {
             return ChunkContent::Zeros;
         }
@@ -261,17 +261,17 @@ impl FileState {
     }
 
     /// Whether any of these bytes are in `sealed` or `dirty`.
-    pub fn touches(&self, range: Range<u64>) -> bool {
+    pub(super) fn touches(&self, range: Range<u64>) -> bool {
         self.dirty.touches(range.clone()) || self.sealed().touches(range)
     }
 
     /// Lays `sealed` and `dirty` over the bytes from `offset` on.
-    pub fn overlay(&self, offset: u64, bytes: &mut [u8]) {
+    pub(super) fn overlay(&self, offset: u64, bytes: &mut [u8]) {
         self.sealed().overlay(offset, bytes);
         self.dirty.overlay(offset, bytes);
     }
 
-    pub fn base(&self, index: u32) -> Base {
+    pub(super) fn base(&self, index: u32) -> Base {
         if let Some(version) = self.stored.get(index) {
             return Base::Own(version);
         }
@@ -282,29 +282,29 @@ impl FileState {
     }
 
     /// Notes that a program reads `range`. Returns what to fetch ahead of it, at most `most` bytes and within the file.
-    pub fn note_read(&mut self, range: Range<u64>, most: u64) -> Range<u64> {
+    pub(super) fn note_read(&mut self, range: Range<u64>, most: u64) -> Range<u64> {
         let ahead = self.streams.note(range, most);
         ahead.start..ahead.end.min(self.attr.size)
     }
 
     /// Whether the committed state must be fetched again before the next read.
-    pub fn is_stale(&self) -> bool {
+    pub(super) fn is_stale(&self) -> bool {
         self.stale
     }
 
     /// The feed reported that contents changed elsewhere.
-    pub fn invalidate(&mut self) {
+    pub(super) fn invalidate(&mut self) {
         self.stale = true;
         self.invalidations += 1;
     }
 
-    pub fn invalidations(&self) -> u64 {
+    pub(super) fn invalidations(&self) -> u64 {
         self.invalidations
     }
 
     /// The newest committed state, as the namespace answered it. Returns false, and ignores it, when it is older than
     /// the known one.
-    pub fn refresh(&mut self, attr: &Attr, extents: &[Extent], more: bool) -> bool {
+    pub(super) fn refresh(&mut self, attr: &Attr, extents: &[Extent], more: bool) -> bool {
         if attr.change < self.attr.change {
             return false;
         }
@@ -321,20 +321,20 @@ impl FileState {
 
     /// Like [`Self::refresh`], with an answer to a question asked when `invalidations` reports had come: no longer
     /// stale unless another report came in between.
-    pub fn refetched(&mut self, attr: &Attr, extents: &[Extent], more: bool, invalidations: u64) -> bool {
+    pub(super) fn refetched(&mut self, attr: &Attr, extents: &[Extent], more: bool, invalidations: u64) -> bool {
         let is_newest = self.refresh(attr, extents, more);
         self.stale &= !is_newest || self.invalidations != invalidations;
         is_newest
     }
 
     /// A further page of the committed extents; see [`KnownExtents::add_page`].
-    pub fn add_page(&mut self, from: u32, page: &[Extent], more: bool) -> bool {
+    pub(super) fn add_page(&mut self, from: u32, page: &[Extent], more: bool) -> bool {
         self.known.add_page(from, page, more)
     }
 
     /// Attributes after an operation of our own, by which the size should be `size` now. Another size means that another
     /// mount's operation came between, whose extents are not known; until the feed reports it, nothing else shows it.
-    pub fn adopt(&mut self, attr: &Attr, size: u64) {
+    pub(super) fn adopt(&mut self, attr: &Attr, size: u64) {
         if attr.change >= self.attr.change {
             self.stale |= attr.size != size;
             self.attr = within_limits(attr);
@@ -342,7 +342,7 @@ impl FileState {
     }
 
     /// A truncation of our own to `size`, which stored `tail` as the chunk of its end, left the file at `attr`.
-    pub fn adopt_cut(&mut self, size: u64, tail: Option<Extent>, attr: &Attr) {
+    pub(super) fn adopt_cut(&mut self, size: u64, tail: Option<Extent>, attr: &Attr) {
         if attr.change < self.attr.change {
             self.stale = true;
             return;
@@ -356,7 +356,7 @@ impl FileState {
     }
 
     /// Why no upload leaves.
-    pub fn failure(&self) -> Option<&FsError> {
+    pub(super) fn failure(&self) -> Option<&FsError> {
         self.failure.as_ref()
     }
 }

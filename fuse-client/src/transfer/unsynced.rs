@@ -13,7 +13,7 @@ use crate::cache::chunks::ChunkCache;
 const FILES: usize = 65_536;
 
 #[derive(Default)]
-pub struct UnsyncedFiles {
+pub(super) struct UnsyncedFiles {
     inner: Mutex<UnsyncedPuts>,
 }
 
@@ -28,7 +28,7 @@ struct UnsyncedPuts {
 
 impl UnsyncedFiles {
     /// Chunks of `ino` have been put without `durable`.
-    pub fn note(&self, ino: Ino) {
+    pub(super) fn note(&self, ino: Ino) {
         let mut puts = self.inner.lock();
         puts.last += 1;
         let last = puts.last;
@@ -40,7 +40,7 @@ impl UnsyncedFiles {
     }
 
     /// Returns when all that was noted of `ino` is on disk. Its holders may have lost chunks that the cache still has.
-    pub async fn sync(&self, ino: Ino, chunks: &dyn ChunkTransport, cache: &ChunkCache) -> Result<(), FsError> {
+    pub(super) async fn sync(&self, ino: Ino, chunks: &dyn ChunkTransport, cache: &ChunkCache) -> Result<(), FsError> {
         let upto = {
             let puts = self.inner.lock();
             if puts.any_file.is_none() && !puts.by_file.contains_key(&ino) {

@@ -9,7 +9,7 @@ use std::{io::IsTerminal, thread};
 use nix::sys::signal::{SigSet, Signal, raise};
 
 /// To be called before there are other threads: they inherit that SIGINT is left to the thread that waits for it.
-pub fn report_on_interrupt(last_words: String) -> nix::Result<()> {
+pub(crate) fn report_on_interrupt(last_words: String) -> nix::Result<()> {
     let interrupt = SigSet::from(Signal::SIGINT);
     interrupt.thread_block()?;
     thread::spawn(move || {

@@ -70,7 +70,7 @@ enum AwsCommand {
 
 fn main() -> ExitCode {
     let done = match StorageNodeCli::parse_from(arguments()).command {
-        NodeCommand::Run(args) => serve(async { run::run(*args).await }),
+        NodeCommand::Run(args) => serve(async { Box::pin(run::run(*args)).await }),
         NodeCommand::Pool(args) => serve(async { chordfs_pool::local::run(args.checked()?).await }),
         #[cfg(feature = "aws")]
         NodeCommand::Aws(AwsCommand::Plan(args)) => print(async { chordfs_aws::plan(args.checked()?).await }),

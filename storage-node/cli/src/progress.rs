@@ -1,13 +1,13 @@
 //! Progress bars of the commands that take long. They are drawn on standard error, and only where that is a terminal.
 
-pub use indicatif::ProgressBar;
+pub(crate) use indicatif::ProgressBar;
 use indicatif::{ProgressDrawTarget, ProgressStyle};
 
-pub fn of_bytes(name: &'static str) -> ProgressBar {
+pub(crate) fn of_bytes(name: &'static str) -> ProgressBar {
     bar(name, "{prefix} [{bar:30}] {binary_bytes} of {binary_total_bytes} {msg}")
 }
 
-pub fn of_copies(name: &'static str) -> ProgressBar {
+pub(crate) fn of_copies(name: &'static str) -> ProgressBar {
     bar(name, "{prefix} [{bar:30}] {human_pos} of about {human_len} copies {msg}")
 }
 

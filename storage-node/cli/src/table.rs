@@ -9,7 +9,7 @@ use crate::units::human;
 const HEAD: [&str; 9] = ["NODE", "ID", "STATE", "SHARE", "CHUNKS", "DATA", "FREE", "VOTES", "WORK"];
 const UNKNOWN: &str = "-";
 
-pub fn table(status: &RingStatus) -> String {
+pub(crate) fn table(status: &RingStatus) -> String {
     let mut rows: Vec<[String; 9]> = vec![HEAD.map(str::to_owned)];
     rows.extend(status.nodes.iter().map(row));
     let mut out = aligned(&rows);

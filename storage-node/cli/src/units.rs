@@ -3,22 +3,22 @@
 const MIB: u64 = 1 << 20;
 
 /// Whole MiB of what is there: never more than there is.
-pub fn mib(bytes: u64) -> String {
+pub(crate) fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes / MIB)
 }
 
 /// Whole MiB of what is still to be moved: 0 only when nothing is left.
-pub fn mib_rounded_up(bytes: u64) -> String {
+pub(crate) fn mib_rounded_up(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(MIB))
 }
 
 /// MiB with one decimal, without the unit: parts of `1.5 of at most 2.0 MiB/s`.
-pub fn mib_tenths(bytes: u64) -> String {
+pub(crate) fn mib_tenths(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / MIB as f64)
 }
 
 /// Three digits and a unit: `512 B`, `4.00 KiB`, `12.3 GiB`.
-pub fn human(bytes: u64) -> String {
+pub(crate) fn human(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = bytes as f64;
     let mut unit = "B";

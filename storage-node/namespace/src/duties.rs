@@ -10,13 +10,13 @@ use crate::{raft::handle::RaftHandle, storage::log_store::LogStore};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts tasks that run until the namespace stops.
-pub struct DutyStarter {
+pub(crate) struct DutyStarter {
     pub stop: CancellationToken,
     pub tasks: TaskTracker,
 }
 
 impl DutyStarter {
-    pub fn start(&self, duty: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn start(&self, duty: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -29,7 +29,7 @@ impl DutyStarter {
 
 /// Makes snapshots by size. Raft counts entries; large ones need a snapshot earlier, because the log since the last one is
 /// in memory.
-pub async fn bound_log(raft: Arc<RaftHandle>, log: LogStore) {
+pub(crate) async fn bound_log(raft: Arc<RaftHandle>, log: LogStore) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if log.take_appended_bytes(raft.settings().snapshot_after_bytes)

@@ -20,6 +20,7 @@
 mod duties;
 mod membership;
 mod raft;
+#[expect(unreachable_pub, reason = "a public trait of openraft names these types")]
 mod raft_types;
 mod recover;
 mod serve;

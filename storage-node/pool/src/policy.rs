@@ -210,7 +210,7 @@ impl fmt::Display for HoldReason {
 mod tests {
     use super::*;
 
-    pub fn policy() -> Policy {
+    pub(super) fn policy() -> Policy {
         Policy {
             min: 1,
             max: 4,

@@ -6,11 +6,11 @@ use chordfs_types::ring_id::{Neighbours, NodeRef, RingArc, RingId};
 
 use super::{CallFailure, Purpose, Ring, RingRequest, lookup::LookupPurpose};
 
-pub const FINGERS: u32 = 32;
+pub(crate) const FINGERS: u32 = 32;
 
 /// Entry k is the successor of our id plus 2^k, as it was when last looked up.
 #[derive(Clone, Debug, Default, Hash)]
-pub struct Fingers {
+pub(crate) struct Fingers {
     nodes: [Option<NodeRef>; FINGERS as usize],
     next: u32,
 }
@@ -18,20 +18,20 @@ pub struct Fingers {
 impl Fingers {
     /// The nodes that may precede a target `steps` ahead (0: the whole circle), the farthest entry first: entry k is at
     /// least 2^k ahead. Neighbouring entries with the same node count once.
-    pub fn towards(&self, steps: u32) -> impl Iterator<Item = NodeRef> + '_ {
+    pub(crate) fn towards(&self, steps: u32) -> impl Iterator<Item = NodeRef> + '_ {
         let entries = steps.checked_sub(1).map_or(FINGERS, |last| last.checked_ilog2().map_or(0, |power| power + 1));
         let mut last = None;
         let nodes = self.nodes[..entries as usize].iter().rev().flatten().copied();
         nodes.filter(move |&node| last.replace(node) != Some(node))
     }
 
-    pub fn set(&mut self, finger_index: u32, node: Option<NodeRef>) {
+    pub(crate) fn set(&mut self, finger_index: u32, node: Option<NodeRef>) {
         if let Some(entry) = self.nodes.get_mut(finger_index as usize) {
             *entry = node;
         }
     }
 
-    pub fn remove(&mut self, address: SocketAddr) {
+    pub(crate) fn remove(&mut self, address: SocketAddr) {
         self.nodes.iter_mut().for_each(|entry| {
             entry.take_if(|node| node.ring_address() == address);
         });

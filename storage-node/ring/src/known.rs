@@ -6,7 +6,7 @@ use chordfs_types::ring_id::NodeRef;
 
 /// Oldest first. One entry per address.
 #[derive(Clone, Debug)]
-pub struct KnownPeers {
+pub(crate) struct KnownPeers {
     peers: Vec<NodeRef>,
     max: usize,
     next: usize,
@@ -14,25 +14,25 @@ pub struct KnownPeers {
 }
 
 impl KnownPeers {
-    pub fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self { peers: Vec::new(), max: max.max(1), next: 0, changes: 0 }
     }
 
-    pub fn all(&self) -> &[NodeRef] {
+    pub(crate) fn all(&self) -> &[NodeRef] {
         &self.peers
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.peers.is_empty()
     }
 
     /// Grows with every change, so that a caller sees whether there was one.
-    pub fn changes(&self) -> u64 {
+    pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
 
     /// Beyond the bound the oldest goes.
-    pub fn add(&mut self, peer: NodeRef) {
+    pub(crate) fn add(&mut self, peer: NodeRef) {
         if self.peers.contains(&peer) {
             return;
         }
@@ -46,14 +46,14 @@ impl KnownPeers {
         }
     }
 
-    pub fn remove(&mut self, peer: NodeRef) {
+    pub(crate) fn remove(&mut self, peer: NodeRef) {
         let before = self.peers.len();
         self.peers.retain(|other| other.ring_address() != peer.ring_address());
         self.changes += u64::from(self.peers.len() != before);
     }
 
     /// The next in turn that `wanted` accepts.
-    pub fn next(&mut self, wanted: impl Fn(NodeRef) -> bool) -> Option<NodeRef> {
+    pub(crate) fn next(&mut self, wanted: impl Fn(NodeRef) -> bool) -> Option<NodeRef> {
         let len = self.peers.len();
         let place = (0..len).map(|step| (self.next + step) % len).find(|&place| wanted(self.peers[place]))?;
         self.next = place + 1;

@@ -14,7 +14,7 @@ use super::{
 const PROPOSED: usize = 8;
 
 #[derive(Clone, Debug, Hash)]
-pub struct Lookup {
+pub(crate) struct Lookup {
     target: RingId,
     purpose: LookupPurpose,
     /// To be asked, the nearest to the target last.
@@ -85,7 +85,7 @@ impl Lookup {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LookupPurpose {
+pub(crate) enum LookupPurpose {
     Answer(Tag),
     Finger(u32),
     /// Our own place in the ring of `member`.

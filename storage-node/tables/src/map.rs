@@ -11,7 +11,7 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-pub fn serialize<K, V, S>(map: &OrdMap<K, V>, serializer: S) -> Result<S::Ok, S::Error>
+pub(crate) fn serialize<K, V, S>(map: &OrdMap<K, V>, serializer: S) -> Result<S::Ok, S::Error>
 where
     K: Serialize + Ord,
     V: Serialize,
@@ -20,7 +20,7 @@ where
     serializer.collect_map(map.iter())
 }
 
-pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<OrdMap<K, V>, D::Error>
+pub(crate) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<OrdMap<K, V>, D::Error>
 where
     K: Deserialize<'de> + Ord + Clone,
     V: Deserialize<'de> + Clone,

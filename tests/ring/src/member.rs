@@ -6,34 +6,34 @@ use chordfs_types::ring_id::{Neighbours, NodeRef};
 use crate::foreign::Foreign;
 
 #[derive(Clone)]
-pub enum Member {
+pub(crate) enum Member {
     Ours(Box<Ring>),
     Foreign(Box<Foreign>),
 }
 
 impl Member {
-    pub fn me(&self) -> NodeRef {
+    pub(crate) fn me(&self) -> NodeRef {
         match self {
             Self::Ours(ring) => ring.me(),
             Self::Foreign(foreign) => foreign.me(),
         }
     }
 
-    pub fn neighbours(&self) -> Neighbours {
+    pub(crate) fn neighbours(&self) -> Neighbours {
         match self {
             Self::Ours(ring) => ring.neighbours(),
             Self::Foreign(foreign) => foreign.neighbours(),
         }
     }
 
-    pub fn is_in_ring(&self) -> bool {
+    pub(crate) fn is_in_ring(&self) -> bool {
         match self {
             Self::Ours(ring) => ring.is_in_ring(),
             Self::Foreign(foreign) => foreign.is_in_ring(),
         }
     }
 
-    pub fn is_foreign(&self) -> bool {
+    pub(crate) fn is_foreign(&self) -> bool {
         matches!(self, Self::Foreign(_))
     }
 }

@@ -27,11 +27,11 @@ struct Job {
 }
 
 impl Fio {
-    pub fn new(mounts: Mounts, seed: u64) -> Self {
+    pub(super) fn new(mounts: Mounts, seed: u64) -> Self {
         Self { mounts, seed }
     }
 
-    pub fn run(self, record: &Record) -> FinalCheck {
+    pub(super) fn run(self, record: &Record) -> FinalCheck {
         let (mut last, mut file) = (None, 0);
         for round in 0.. {
             if record.is_stopped() {

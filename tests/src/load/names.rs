@@ -24,11 +24,11 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub fn new(one: PathBuf, two: PathBuf) -> Self {
+    pub(super) fn new(one: PathBuf, two: PathBuf) -> Self {
         Self { mounts: [one, two], history: BTreeMap::new(), known: Vec::new() }
     }
 
-    pub fn run(mut self, record: &Record) -> FinalCheck {
+    pub(super) fn run(mut self, record: &Record) -> FinalCheck {
         for number in 0.. {
             if record.is_stopped() {
                 break;

@@ -34,11 +34,11 @@ struct Model {
 }
 
 impl Overwrites {
-    pub fn new(mounts: Mounts, seed: u64) -> Self {
+    pub(super) fn new(mounts: Mounts, seed: u64) -> Self {
         Self { mounts, random: StdRng::seed_from_u64(seed), finished: VecDeque::new() }
     }
 
-    pub fn run(mut self, record: &Record) -> FinalCheck {
+    pub(super) fn run(mut self, record: &Record) -> FinalCheck {
         for number in 0.. {
             if record.is_stopped() {
                 break;

@@ -27,7 +27,7 @@ pub(super) struct Trees {
 
 impl Trees {
     /// Sizes are those of a source tree: most files are small, a few are not.
-    pub fn new(mounts: Mounts, seed: u64) -> Self {
+    pub(super) fn new(mounts: Mounts, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let folders = ["", "src", "src/deep", "src/deep/er", "empty"];
         let mut entries: Vec<_> = folders.iter().map(|folder| (PathBuf::from(folder), TreeEntry::Folder)).collect();
@@ -41,7 +41,7 @@ impl Trees {
         Self { mounts, entries }
     }
 
-    pub fn run(self, record: &Record) -> FinalCheck {
+    pub(super) fn run(self, record: &Record) -> FinalCheck {
         let mut last = None;
         for round in 0.. {
             if record.is_stopped() {

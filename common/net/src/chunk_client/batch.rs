@@ -16,11 +16,11 @@ use super::{ChunkClient, NewChunk};
 /// are under way.
 const BATCH_BYTES: usize = 4 << 20;
 
-pub type KeyedChunk = (RingId, NewChunk);
-pub type KeyedRef = (RingId, ChunkRef);
+pub(super) type KeyedChunk = (RingId, NewChunk);
+pub(super) type KeyedRef = (RingId, ChunkRef);
 
 /// Chunks for one owner, in one request.
-pub struct OwnerBatch {
+pub(super) struct OwnerBatch {
     pub route: Arc<Route>,
     pub chunks: Vec<KeyedChunk>,
     bytes: usize,
@@ -42,7 +42,7 @@ impl OwnerBatch {
         self.chunks.push(keyed);
     }
 
-    pub fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self) -> Bytes {
         let mut body = BytesMut::with_capacity(self.bytes);
         for (key, chunk) in &self.chunks {
             encode_record(&mut body, &chunk.file, chunk.id, *key, &chunk.data);

@@ -48,7 +48,7 @@ const ASKED_CHUNKS: usize = 1024;
 const COPIED_CHUNKS: usize = 1024;
 
 /// A chunk that may be on too few disks.
-pub struct DurabilityCheck {
+pub(super) struct DurabilityCheck {
     key: RingId,
     chunk: ChunkRef,
     /// When it was put, by the boot clock.
@@ -65,7 +65,7 @@ pub struct DurabilityCheck {
 }
 
 impl DurabilityCheck {
-    pub fn new(key: RingId, chunk: ChunkRef, stored: &[NodeRef], holders: &[NodeRef], sent: Duration) -> Self {
+    pub(super) fn new(key: RingId, chunk: ChunkRef, stored: &[NodeRef], holders: &[NodeRef], sent: Duration) -> Self {
         // Until the ring is asked, the full number of holders is assumed.
         let nodes = stored.to_vec();
         let required = write_quorum(REPLICAS);

@@ -187,7 +187,7 @@ impl BatchPut {
 }
 
 /// A batch that has its quorum.
-pub struct StoredBatch {
+pub(super) struct StoredBatch {
     pub route: Arc<Route>,
     /// The nodes known to have it.
     pub stored: Vec<NodeRef>,

@@ -34,7 +34,7 @@ const MAX_NOTES: usize = 1 << 16;
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// The chunks of `runs` with keys in the arc of `route` were stored by these nodes.
-pub struct UnsyncedBatch {
+pub(super) struct UnsyncedBatch {
     runs: Arc<[ChunkRun]>,
     route: Arc<Route>,
     stored: Vec<NodeRef>,
@@ -43,7 +43,7 @@ pub struct UnsyncedBatch {
 }
 
 impl UnsyncedBatch {
-    pub fn new(runs: &Arc<[ChunkRun]>, batch: StoredBatch) -> Self {
+    pub(super) fn new(runs: &Arc<[ChunkRun]>, batch: StoredBatch) -> Self {
         Self { runs: runs.clone(), route: batch.route, stored: batch.stored, sent: batch.sent }
     }
 
@@ -80,7 +80,7 @@ impl NodeUptime {
 /// The batches stored since the last sync. A sync takes them all, so syncs take turns: one that found none while another
 /// was still at work would answer too early.
 #[derive(Default)]
-pub struct UnsyncedBatches {
+pub(super) struct UnsyncedBatches {
     notes: Mutex<Vec<UnsyncedBatch>>,
     /// When a put that found too many batches failed to sync them.
     tried: Mutex<Option<Instant>>,
@@ -198,7 +198,7 @@ fn uptime(node: &NodeRef, answer: &[u8]) -> Option<NodeUptime> {
 }
 
 /// Joins consecutive chunks of one version to runs.
-pub fn runs_of(chunks: &[NewChunk]) -> Arc<[ChunkRun]> {
+pub(super) fn runs_of(chunks: &[NewChunk]) -> Arc<[ChunkRun]> {
     let mut runs: Vec<ChunkRun> = Vec::new();
     for chunk in chunks {
         let follows = |run: &&mut ChunkRun| {

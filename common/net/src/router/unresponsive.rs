@@ -12,23 +12,23 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(3);
 
 /// By ring address.
 #[derive(Debug, Default)]
-pub struct UnresponsiveNodes(HashMap<SocketAddr, Instant>);
+pub(super) struct UnresponsiveNodes(HashMap<SocketAddr, Instant>);
 
 impl UnresponsiveNodes {
-    pub fn insert(&mut self, node: SocketAddr, now: Instant) {
+    pub(super) fn insert(&mut self, node: SocketAddr, now: Instant) {
         self.0.retain(|_, since| now.duration_since(*since) < REMEMBERED_FOR);
         self.0.insert(node, now);
     }
 
-    pub fn remove(&mut self, node: SocketAddr) {
+    pub(super) fn remove(&mut self, node: SocketAddr) {
         self.0.remove(&node);
     }
 
-    pub fn all(&self, now: Instant) -> HashSet<SocketAddr> {
+    pub(super) fn all(&self, now: Instant) -> HashSet<SocketAddr> {
         self.0.keys().filter(|node| self.contains(**node, now)).copied().collect()
     }
 
-    pub fn contains(&self, node: SocketAddr, now: Instant) -> bool {
+    pub(super) fn contains(&self, node: SocketAddr, now: Instant) -> bool {
         self.0.get(&node).is_some_and(|since| now.duration_since(*since) < REMEMBERED_FOR)
     }
 }

@@ -23,7 +23,7 @@ const RESPONSE: u64 = 1;
 const NOTIFICATION: u64 = 2;
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum RpcMessage {
+pub(super) enum RpcMessage {
     Request {
         id: u64,
         method: String,
@@ -45,7 +45,7 @@ pub enum RpcMessage {
 }
 
 impl RpcMessage {
-    pub fn encode(self) -> Bytes {
+    pub(super) fn encode(self) -> Bytes {
         let frame = Value::Array(match self {
             Self::Request { id, method, params } => {
                 vec![REQUEST.into(), id.into(), method.into(), Value::Array(params)]
@@ -118,7 +118,7 @@ fn text(value: &ValueRef<'_>) -> Option<String> {
 
 /// Cuts messages out of a stream of bytes.
 #[derive(Debug)]
-pub struct MessageDecoder {
+pub(super) struct MessageDecoder {
     max_frame_bytes: usize,
     max_depth: usize,
     skipper: Skipper,
@@ -127,7 +127,7 @@ pub struct MessageDecoder {
 }
 
 impl MessageDecoder {
-    pub fn new(limits: &RpcLimits) -> Self {
+    pub(super) fn new(limits: &RpcLimits) -> Self {
         let RpcLimits { max_frame_bytes, max_depth, .. } = *limits;
         Self { max_frame_bytes, max_depth, skipper: Skipper::default(), frame_bytes: 0 }
     }
@@ -135,7 +135,7 @@ impl MessageDecoder {
 
 /// What ends a connection's stream of messages.
 #[derive(Debug, thiserror::Error)]
-pub enum StreamError {
+pub(super) enum StreamError {
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error("{0}")]

@@ -10,7 +10,7 @@ use thiserror::Error;
 const MAX_VALUES: u64 = 1 << 16;
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum FrameError {
+pub(super) enum FrameError {
     #[error("the frame is larger than {limit} bytes")]
     TooLarge { limit: usize },
     #[error("the frame nests deeper than {limit} levels")]
@@ -25,7 +25,7 @@ pub enum FrameError {
 
 /// The walk through one value. Start a new one for the next value.
 #[derive(Debug, Default)]
-pub struct Skipper {
+pub(super) struct Skipper {
     /// Where the next header is expected; beyond the bytes at hand while a long string is on its way.
     position: u64,
     /// How many values each open array or map still lacks.
@@ -46,7 +46,12 @@ enum Header {
 
 impl Skipper {
     /// The length of the value, once `bytes` (its beginning so far) holds all of it. Call with the same bytes or more.
-    pub fn advance(&mut self, bytes: &[u8], max_bytes: usize, max_depth: usize) -> Result<Option<usize>, FrameError> {
+    pub(super) fn advance(
+        &mut self,
+        bytes: &[u8],
+        max_bytes: usize,
+        max_depth: usize,
+    ) -> Result<Option<usize>, FrameError> {
         while !self.done() {
             let Some(rest) = usize::try_from(self.position).ok().and_then(|start| bytes.get(start..)) else {
                 return Ok(None);

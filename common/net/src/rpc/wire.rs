@@ -25,7 +25,7 @@ const WRITE_BATCH: usize = 128;
 const LARGE_BYTES: usize = 64 << 10;
 const READ_BYTES: usize = 16 << 10;
 
-pub struct MessageReader<R> {
+pub(super) struct MessageReader<R> {
     stream: R,
     buffer: BytesMut,
     decoder: MessageDecoder,
@@ -33,18 +33,18 @@ pub struct MessageReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> MessageReader<R> {
-    pub fn new(stream: R, limits: &RpcLimits) -> Self {
+    pub(super) fn new(stream: R, limits: &RpcLimits) -> Self {
         let (buffer, decoder) = (BytesMut::new(), MessageDecoder::new(limits));
         Self { stream, buffer, decoder, frame_deadline: limits.frame_deadline }
     }
 
     /// The length of the message that `next` returned last.
-    pub fn frame_bytes(&self) -> usize {
+    pub(super) fn frame_bytes(&self) -> usize {
         self.decoder.frame_bytes
     }
 
     /// The next message; `None` at the end of the stream. Waits without limit between frames, not within one.
-    pub async fn next(&mut self) -> Result<Option<RpcMessage>, StreamError> {
+    pub(super) async fn next(&mut self) -> Result<Option<RpcMessage>, StreamError> {
         let mut deadline = None;
         loop {
             if let Some(message) = self.decoder.decode(&mut self.buffer)? {
@@ -76,7 +76,7 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
 }
 
 /// A frame to send, with what it keeps reserved until it is sent.
-pub trait Outgoing {
+pub(super) trait Outgoing {
     fn frame(&self) -> &[u8];
 }
 
@@ -87,7 +87,7 @@ impl Outgoing for Bytes {
 }
 
 /// Writes what is queued until `finish` (then the rest of the queue first), the queue's end, or an error.
-pub async fn write_queued<W: AsyncWrite + Unpin, M: Outgoing>(
+pub(super) async fn write_queued<W: AsyncWrite + Unpin, M: Outgoing>(
     mut stream: W,
     mut queue: mpsc::Receiver<M>,
     finish: CancellationToken,
@@ -135,7 +135,7 @@ async fn write<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8]) -> std::io::
 }
 
 /// Sends small messages at once, and notices within about a minute when a host has vanished.
-pub fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+pub(super) fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(20))

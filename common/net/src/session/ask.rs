@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::rpc::{RpcClient, RpcError, Value};
 
 #[derive(Debug, Error)]
-pub enum AskError {
+pub(super) enum AskError {
     #[error(transparent)]
     Rpc(#[from] RpcError),
     #[error("{address} answered something else than one binary")]
@@ -18,7 +18,7 @@ pub enum AskError {
 }
 
 /// Sends an encoded [`chordfs_types::namespace::Request`].
-pub async fn ask(client: &RpcClient, request: &[u8], deadline: Duration) -> Result<Response, AskError> {
+pub(super) async fn ask(client: &RpcClient, request: &[u8], deadline: Duration) -> Result<Response, AskError> {
     let address = client.address();
     match client.call(calls::NAMESPACE, vec![Value::Binary(request.to_vec())], deadline).await? {
         Value::Binary(bytes) => decode(&bytes).map_err(|error| AskError::Decode { address, error }),

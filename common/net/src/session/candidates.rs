@@ -5,7 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr};
 /// Leaders remembered beside the nodes given.
 const MAX_LEARNT: usize = 16;
 
-pub struct LeaderCandidates {
+pub(super) struct LeaderCandidates {
     seeds: Vec<SocketAddr>,
     learnt: VecDeque<SocketAddr>,
     preferred: Option<SocketAddr>,
@@ -14,12 +14,12 @@ pub struct LeaderCandidates {
 
 impl LeaderCandidates {
     /// `seeds` must not be empty.
-    pub fn new(seeds: Vec<SocketAddr>, turn: usize) -> Self {
+    pub(super) fn new(seeds: Vec<SocketAddr>, turn: usize) -> Self {
         Self { seeds, learnt: VecDeque::new(), preferred: None, turn }
     }
 
     /// Returns the preferred node once, then the others in turn.
-    pub fn next(&mut self) -> SocketAddr {
+    pub(super) fn next(&mut self) -> SocketAddr {
         if let Some(preferred) = self.preferred.take() {
             return preferred;
         }
@@ -31,11 +31,11 @@ impl LeaderCandidates {
     }
 
     /// Prefers the node no longer; it is still asked in turn.
-    pub fn avoid(&mut self, node: SocketAddr) {
+    pub(super) fn avoid(&mut self, node: SocketAddr) {
         self.preferred.take_if(|preferred| *preferred == node);
     }
 
-    pub fn prefer(&mut self, node: SocketAddr) {
+    pub(super) fn prefer(&mut self, node: SocketAddr) {
         self.preferred = Some(node);
         if self.seeds.contains(&node) || self.learnt.contains(&node) {
             return;

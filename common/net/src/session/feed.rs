@@ -10,27 +10,27 @@ use tracing::{debug, warn};
 use super::SessionEvent;
 use crate::rpc::{Notification, Value};
 
-pub struct ChangeFeed {
+pub(super) struct ChangeFeed {
     epoch: AtomicU64,
     events: mpsc::UnboundedSender<SessionEvent>,
 }
 
 impl ChangeFeed {
-    pub fn new(events: mpsc::UnboundedSender<SessionEvent>) -> Self {
+    pub(super) fn new(events: mpsc::UnboundedSender<SessionEvent>) -> Self {
         Self { epoch: AtomicU64::new(0), events }
     }
 
-    pub fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
     }
 
     /// Some events may have been missed.
-    pub fn interrupt(&self) {
+    pub(super) fn interrupt(&self) {
         self.push(SessionEvent::Reset);
     }
 
     /// Called by the connection's reader, so before any answer that follows is delivered.
-    pub fn receive(&self, notification: Notification) {
+    pub(super) fn receive(&self, notification: Notification) {
         if notification.method != calls::FEED {
             debug!(method = notification.method, "ignoring an unknown notification");
             return;

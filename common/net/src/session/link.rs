@@ -46,7 +46,7 @@ const MAX_HOPS: u32 = 3;
 
 /// A connection to the leader that belongs to the session.
 #[derive(Clone)]
-pub struct LeaderConnection {
+pub(super) struct LeaderConnection {
     pub client: RpcClient,
     pub session: Arc<OpenSession>,
     health: Arc<Health>,
@@ -62,35 +62,35 @@ struct Health {
 
 /// What operations report about the connection.
 impl LeaderConnection {
-    pub fn note_moved(&self, leader: Option<SocketAddr>) {
+    pub(super) fn note_moved(&self, leader: Option<SocketAddr>) {
         *self.health.leader.lock() = leader;
         self.client.close();
     }
 
-    pub fn note_expired(&self) {
+    pub(super) fn note_expired(&self) {
         self.health.expired.store(true, Ordering::SeqCst);
         self.client.close();
     }
 
     /// An answer is overdue.
-    pub fn note_overdue(&self) {
+    pub(super) fn note_overdue(&self) {
         self.health.doubt.notify_one();
     }
 
-    pub fn note_unavailable(&self) {
+    pub(super) fn note_unavailable(&self) {
         let since = *self.health.unavailable_since.lock().get_or_insert_with(Instant::now);
         if since.elapsed() > UNAVAILABLE_PATIENCE {
             self.client.close();
         }
     }
 
-    pub fn note_answered(&self) {
+    pub(super) fn note_answered(&self) {
         *self.health.unavailable_since.lock() = None;
     }
 }
 
 /// The end of the link that operations use. The task stops when it is dropped.
-pub struct LeaderLink {
+pub(super) struct LeaderLink {
     shared: Arc<LinkState>,
     attached: watch::Receiver<Option<LeaderConnection>>,
     _stop: DropGuard,
@@ -107,7 +107,7 @@ struct LinkState {
 
 impl LeaderLink {
     /// `options.nodes` must not be empty.
-    pub fn start(options: SessionOptions, feed: Arc<ChangeFeed>) -> Self {
+    pub(super) fn start(options: SessionOptions, feed: Arc<ChangeFeed>) -> Self {
         let stop = CancellationToken::new();
         let shared = Arc::new(LinkState {
             feed,
@@ -132,27 +132,27 @@ impl LeaderLink {
     }
 
     /// Waits for a connection; `None` when the session was closed.
-    pub async fn attached(&self) -> Option<LeaderConnection> {
+    pub(super) async fn attached(&self) -> Option<LeaderConnection> {
         let mut attached = self.attached.clone();
         let usable = |attached: &Option<LeaderConnection>| attached.as_ref().is_some_and(|it| !it.client.is_closed());
         let found = self.shared.stop.run_until_cancelled(attached.wait_for(usable)).await?.ok()?;
         found.clone()
     }
 
-    pub fn session(&self) -> Arc<OpenSession> {
+    pub(super) fn session(&self) -> Arc<OpenSession> {
         self.shared.session.lock().clone().expect("there is a session since the first connection")
     }
 
-    pub fn failure(&self) -> String {
+    pub(super) fn failure(&self) -> String {
         self.shared.failure.lock().clone()
     }
 
     /// From now on an expired session is not replaced.
-    pub fn set_closing(&self) {
+    pub(super) fn set_closing(&self) {
         self.shared.closing.store(true, Ordering::SeqCst);
     }
 
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.shared.stop.cancel();
     }
 }

@@ -13,11 +13,11 @@ use chordfs_types::{
 use parking_lot::Mutex;
 
 /// Versions asked for at a time.
-pub const BLOCK_VERSIONS: u32 = 1024;
+pub(super) const BLOCK_VERSIONS: u32 = 1024;
 /// The next block is fetched when fewer versions are left.
 const LOW_VERSIONS: u64 = BLOCK_VERSIONS as u64 / 2;
 
-pub struct OpenSession {
+pub(super) struct OpenSession {
     pub id: SessionId,
     sequences: Mutex<Sequences>,
     versions: Mutex<Versions>,
@@ -37,7 +37,7 @@ struct Versions {
 
 /// An operation under way. Its number counts as answered when this is dropped: its caller has the reply, or gave up and
 /// will not send it again.
-pub struct PendingOperation {
+pub(super) struct PendingOperation {
     pub session: Arc<OpenSession>,
     pub op: OpId,
 }
@@ -48,19 +48,19 @@ impl Drop for PendingOperation {
     }
 }
 
-pub struct AllocatedVersion {
+pub(super) struct AllocatedVersion {
     pub version: Version,
     /// Whether the caller, and no other, has to fetch a block and call `refill`.
     pub fetch: bool,
 }
 
 impl OpenSession {
-    pub fn new(id: SessionId, versions: VersionBlock) -> Self {
+    pub(super) fn new(id: SessionId, versions: VersionBlock) -> Self {
         let versions = Versions { blocks: [versions].into(), fetching: false };
         Self { id, sequences: Mutex::default(), versions: Mutex::new(versions) }
     }
 
-    pub fn begin(self: &Arc<Self>) -> PendingOperation {
+    pub(super) fn begin(self: &Arc<Self>) -> PendingOperation {
         let mut sequences = self.sequences.lock();
         sequences.last += 1;
         let sequence = sequences.last;
@@ -71,7 +71,7 @@ impl OpenSession {
     }
 
     /// Returns `None` when all are used up.
-    pub fn take_version(&self) -> Option<AllocatedVersion> {
+    pub(super) fn take_version(&self) -> Option<AllocatedVersion> {
         let mut versions = self.versions.lock();
         let version = versions.take()?;
         let fetch = !versions.fetching && versions.left() < LOW_VERSIONS;
@@ -80,14 +80,14 @@ impl OpenSession {
     }
 
     /// Ends a fetch that `take_version` asked for; without a block, the fetch has failed.
-    pub fn refill(&self, block: Option<VersionBlock>) {
+    pub(super) fn refill(&self, block: Option<VersionBlock>) {
         let mut versions = self.versions.lock();
         versions.fetching = false;
         versions.blocks.extend(block);
     }
 
     /// Adds a block that was fetched because none was left.
-    pub fn add_versions(&self, block: VersionBlock) {
+    pub(super) fn add_versions(&self, block: VersionBlock) {
         self.versions.lock().blocks.push_back(block);
     }
 }

@@ -18,7 +18,7 @@ use chordfs_types::{
 use super::FileState;
 use crate::transfer::extents::{ExtentMap, KnownExtents};
 
-pub struct UnansweredCommit {
+pub(super) struct UnansweredCommit {
     /// All that it named.
     named: ExtentMap,
     /// What leaves `stored` if it was applied.
@@ -83,7 +83,7 @@ impl UnansweredCommit {
 
 impl FileState {
     /// The chunks of an unanswered commit; `None` also where nothing is left that could be committed twice.
-    pub fn unanswered_chunks(&mut self) -> Option<Range<u64>> {
+    pub(crate) fn unanswered_chunks(&mut self) -> Option<Range<u64>> {
         if self.stored.is_empty() {
             self.unanswered = None;
         }
@@ -92,7 +92,7 @@ impl FileState {
 
     /// Removes from `stored` what an unanswered commit has made current. The committed versions of its chunks must be
     /// known. Returns the error of data whose fate cannot be concluded; `errors` has it, too.
-    pub fn resolve_unanswered(&mut self) -> Option<FsError> {
+    pub(crate) fn resolve_unanswered(&mut self) -> Option<FsError> {
         let unanswered = self.unanswered.take()?;
         let fate = unanswered.fate(&self.attr, &self.known);
         if fate == CommitFate::NotApplied {

@@ -17,7 +17,7 @@ use crate::transfer::{dirty::DirtyBytes, extents::ExtentMap};
 /// The most extents and single chunks that one operation names.
 const COMMIT_ITEMS: usize = 4096;
 
-pub struct CommitUnderWay {
+pub(super) struct CommitUnderWay {
     pub(super) sealed: DirtyBytes,
     /// When the newest of its bytes was written.
     mtime: Option<Time>,
@@ -39,7 +39,7 @@ pub struct CommitUnderWay {
 
 /// A partly written chunk that was merged with `base` and stored.
 #[derive(Clone, Copy)]
-pub struct Merged {
+pub(crate) struct Merged {
     pub base: Base,
     pub version: Version,
 }
@@ -68,12 +68,12 @@ impl CommitUnderWay {
 }
 
 impl FileState {
-    pub fn is_committing(&self) -> bool {
+    pub(crate) fn is_committing(&self) -> bool {
         self.commit.is_some()
     }
 
     /// Begins a commit: what is dirty now is what it must store. A second try takes over what the first one has left.
-    pub fn begin_commit(&mut self, durability: Durability) {
+    pub(crate) fn begin_commit(&mut self, durability: Durability) {
         let carries_data = self.has_data();
         let (older, older_mtime, older_set) = match self.commit.take() {
             Some(commit) => (commit.sealed, commit.mtime, commit.set),
@@ -96,7 +96,7 @@ impl FileState {
     }
 
     /// Ends a commit; what it has not committed is dirty again.
-    pub fn end_commit(&mut self) {
+    pub(crate) fn end_commit(&mut self) {
         self.scan_at = 0;
         let Some(commit) = self.commit.take() else { return };
         self.dirty.merge_under(commit.sealed, self.attr.chunk_bytes);
@@ -105,14 +105,14 @@ impl FileState {
     }
 
     /// All uploads have ended: from now on what is left of `sealed` is merged.
-    pub fn end_uploads(&mut self) {
+    pub(crate) fn end_uploads(&mut self) {
         if let Some(commit) = &mut self.commit {
             commit.uploads_whole_chunks = false;
         }
     }
 
     /// Counts a commit that failed, and returns how many have failed in a row.
-    pub fn note_failed_commit(&mut self) -> u32 {
+    pub(crate) fn note_failed_commit(&mut self) -> u32 {
         self.failed_commits += 1;
         self.failed_commits
     }
@@ -120,7 +120,7 @@ impl FileState {
     /// Gives up what the commit under way was to store, and nothing that was written since it began: that may be
     /// another program's, which would not be told. Attributes may still get through without the data that they were to
     /// go with; they are given up when they fail alone.
-    pub fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         let newer = match &mut self.commit {
             Some(commit) => {
                 if !commit.carries_data {
@@ -143,18 +143,18 @@ impl FileState {
     }
 
     /// The chunks that are left of `sealed`: partly written ones, once all uploads have ended.
-    pub fn sealed_chunks(&self) -> Vec<u32> {
+    pub(crate) fn sealed_chunks(&self) -> Vec<u32> {
         self.sealed().chunks(self.attr.chunk_bytes)
     }
 
     /// Are bytes of the base needed to make a chunk of `sealed` whole? The size is no help: a page of extents may be
     /// newer than the attributes, and then the base holds bytes beyond the end as it is known.
-    pub fn needs_base(&self, index: u32) -> bool {
+    pub(crate) fn needs_base(&self, index: u32) -> bool {
         self.base(index) != Base::Hole && !self.sealed().covers(self.bytes_of(index))
     }
 
     /// The chunk of `sealed` merged with the bytes of its base.
-    pub fn merge_over(&self, index: u32, base: &[u8]) -> Bytes {
+    pub(crate) fn merge_over(&self, index: u32, base: &[u8]) -> Bytes {
         let range = self.bytes_of(index);
         let end = self.sealed().end_within(range.clone()).unwrap_or(range.start);
         let mut whole = Vec::with_capacity(base.len().max((end - range.start) as usize));
@@ -166,7 +166,7 @@ impl FileState {
 
     /// The operations to send, and what of `stored` was overwritten in part and is replaced by them. `Stale` if the file
     /// has started anew with chunks of another size since the commit began.
-    pub fn draft_commit(&self, merged: &BTreeMap<u32, Merged>) -> Result<(Vec<Commit>, Vec<Extent>), FsError> {
+    pub(crate) fn draft_commit(&self, merged: &BTreeMap<u32, Merged>) -> Result<(Vec<Commit>, Vec<Extent>), FsError> {
         let Some(under_way) = &self.commit else { return Ok(Default::default()) };
         if under_way.carries_data && self.attr.chunk_bytes != under_way.chunk_bytes {
             return Err(FsError::Stale { ino: self.attr.ino });
@@ -197,7 +197,7 @@ impl FileState {
     }
 
     /// One operation of the commit was applied and left the file at `attr`.
-    pub fn adopt_commit(&mut self, commit: &Commit, attr: &Attr) {
+    pub(crate) fn adopt_commit(&mut self, commit: &Commit, attr: &Attr) {
         commit.extents.iter().for_each(|extent| self.stored.remove_if_same(*extent));
         if attr.change < self.attr.change {
             // The reply is late: what is known is newer, and may have replaced these chunks.
@@ -213,7 +213,7 @@ impl FileState {
     }
 
     /// All operations of the commit were applied; `replaced` is as [`Self::draft_commit`] returned it.
-    pub fn note_committed(&mut self, replaced: &[Extent]) {
+    pub(crate) fn note_committed(&mut self, replaced: &[Extent]) {
         replaced.iter().for_each(|extent| self.stored.remove_if_same(*extent));
         if let Some(commit) = &mut self.commit {
             commit.clear();
@@ -222,7 +222,7 @@ impl FileState {
     }
 
     /// Without an answer the current state is not known, and the feed does not report a session's own changes.
-    pub fn note_unanswered(&mut self, commit: &Commit, replaced: &[Extent], error: &FsError) {
+    pub(crate) fn note_unanswered(&mut self, commit: &Commit, replaced: &[Extent], error: &FsError) {
         if matches!(error, FsError::NoQuorum { .. } | FsError::NoSession) {
             self.stale = true;
             self.unanswered = Some(UnansweredCommit::new(commit, replaced, self, error.clone()));
@@ -230,12 +230,12 @@ impl FileState {
     }
 
     /// Takes out the bytes of the commit under way, which truncation to nothing throws away.
-    pub fn take_sealed_bytes(&mut self) -> DirtyBytes {
+    pub(crate) fn take_sealed_bytes(&mut self) -> DirtyBytes {
         self.commit.as_mut().map(|commit| std::mem::take(&mut commit.sealed)).unwrap_or_default()
     }
 
     /// Puts the bytes back after the truncation failed.
-    pub fn put_back_sealed_bytes(&mut self, bytes: DirtyBytes) {
+    pub(crate) fn put_back_sealed_bytes(&mut self, bytes: DirtyBytes) {
         match &mut self.commit {
             Some(commit) => commit.sealed.merge_under(bytes, self.attr.chunk_bytes),
             None => self.dirty.merge_under(bytes, self.attr.chunk_bytes),
@@ -243,12 +243,12 @@ impl FileState {
     }
 
     /// The attributes that go with the commit under way.
-    pub fn sealed_attributes(&self) -> SetAttr {
+    pub(crate) fn sealed_attributes(&self) -> SetAttr {
         self.commit.as_ref().map(|commit| commit.set.clone()).unwrap_or_default()
     }
 
     /// A truncation to nothing was applied and left the file at `attr`.
-    pub fn adopt_emptied(&mut self, attr: &Attr) {
+    pub(crate) fn adopt_emptied(&mut self, attr: &Attr) {
         if let Some(commit) = &mut self.commit {
             commit.clear();
         }
@@ -258,7 +258,7 @@ impl FileState {
     }
 
     /// A time was set that replaces those of earlier writes.
-    pub fn clear_write_times(&mut self) {
+    pub(crate) fn clear_write_times(&mut self) {
         self.mtime = None;
         if let Some(commit) = &mut self.commit {
             commit.mtime = None;

@@ -10,7 +10,7 @@ use chordfs_types::{
 use super::FileState;
 use crate::transfer::extents::to_extents;
 
-pub struct Upload {
+pub(super) struct Upload {
     /// Ascending.
     chunks: Vec<(u32, Bytes)>,
     from_sealed: bool,
@@ -18,7 +18,7 @@ pub struct Upload {
 }
 
 /// An upload for the one who carries it out.
-pub struct UploadOrder {
+pub(crate) struct UploadOrder {
     pub number: u64,
     pub file: FileName,
     /// Ascending.
@@ -42,17 +42,17 @@ impl Upload {
 }
 
 impl FileState {
-    pub fn upload_count(&self) -> usize {
+    pub(crate) fn upload_count(&self) -> usize {
         self.uploads.len()
     }
 
     #[cfg(test)]
-    pub fn uploads_started(&self) -> u64 {
+    pub(crate) fn uploads_started(&self) -> u64 {
         self.next_upload
     }
 
     /// Whether the commit under way waits for an upload.
-    pub fn awaits_uploads(&self) -> bool {
+    pub(crate) fn awaits_uploads(&self) -> bool {
         self.uploads.iter().any(|(number, upload)| self.is_awaited(*number, upload))
     }
 
@@ -61,7 +61,7 @@ impl FileState {
     }
 
     /// Takes the next run of whole chunks out of `sealed`, or else at least `least` bytes out of `dirty`.
-    pub fn take_upload(&mut self, least: u64, most: u64) -> Option<UploadOrder> {
+    pub(crate) fn take_upload(&mut self, least: u64, most: u64) -> Option<UploadOrder> {
         if self.failure.is_some() {
             return None;
         }
@@ -106,7 +106,7 @@ impl FileState {
     }
 
     /// The upload's chunks are stored as `version`.
-    pub fn complete_upload(&mut self, number: u64, version: Version) {
+    pub(crate) fn complete_upload(&mut self, number: u64, version: Version) {
         let Some(upload) = self.uploads.remove(&number) else { return };
         if upload.chunk_bytes != self.attr.chunk_bytes {
             return self.put_back(number, upload);
@@ -120,7 +120,7 @@ impl FileState {
         }
     }
 
-    pub fn fail_upload(&mut self, number: u64, error: FsError) {
+    pub(crate) fn fail_upload(&mut self, number: u64, error: FsError) {
         if let Some(upload) = self.uploads.remove(&number) {
             self.put_back(number, upload);
         }

@@ -10,7 +10,7 @@ use chordfs_types::{
 
 /// What one node has of one chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CopyFinding {
+pub(super) enum CopyFinding {
     Absent,
     Sound,
     Damaged,
@@ -20,7 +20,7 @@ pub enum CopyFinding {
 
 impl CopyFinding {
     /// From a byte of the answer to `/chunks/has`; an unknown value counts as no copy.
-    pub fn from_byte(byte: u8) -> Self {
+    pub(super) fn from_byte(byte: u8) -> Self {
         match byte {
             1 => Self::Sound,
             2 => Self::Damaged,
@@ -44,7 +44,7 @@ pub enum ChunkVerdict {
 
 /// `holders`: the copies of the chunk's holders. `others`: those of all other nodes, which are asked only where no holder
 /// has a sound copy; during a join a former holder may still have one.
-pub fn judge(holders: &[CopyFinding], others: &[CopyFinding]) -> ChunkVerdict {
+pub(super) fn judge(holders: &[CopyFinding], others: &[CopyFinding]) -> ChunkVerdict {
     let all = || holders.iter().chain(others);
     let sound = |copies: &[CopyFinding]| copies.iter().filter(|copy| **copy == CopyFinding::Sound).count();
     let damaged = all().any(|copy| *copy == CopyFinding::Damaged);
@@ -59,56 +59,56 @@ pub fn judge(holders: &[CopyFinding], others: &[CopyFinding]) -> ChunkVerdict {
 
 /// The nodes that keep chunks, in the order of their ids, and the holders of every key.
 #[derive(Clone, Debug, Default)]
-pub struct HolderMap {
+pub(super) struct HolderMap {
     nodes: Vec<NodeRef>,
     /// For each node the holders of the keys that it owns, itself first.
     holders: Vec<Vec<NodeRef>>,
 }
 
 impl HolderMap {
-    pub fn new(mut nodes: Vec<NodeRef>) -> Self {
+    pub(super) fn new(mut nodes: Vec<NodeRef>) -> Self {
         nodes.sort_by_key(|node| node.id.0);
         let holders = |at| placement::holders(&placement::onwards(&nodes, at));
         let holders = (0..nodes.len()).map(holders).collect();
         Self { nodes, holders }
     }
 
-    pub fn nodes(&self) -> &[NodeRef] {
+    pub(super) fn nodes(&self) -> &[NodeRef] {
         &self.nodes
     }
 
     /// The owner of the key comes first.
-    pub fn holders(&self, key: RingId) -> impl Iterator<Item = NodeRef> + '_ {
+    pub(super) fn holders(&self, key: RingId) -> impl Iterator<Item = NodeRef> + '_ {
         let owner = self.nodes.partition_point(|node| node.id.0 < key.0);
         let holders = self.holders.get(owner).or(self.holders.first());
         holders.into_iter().flatten().copied()
     }
 
-    pub fn is_holder(&self, node: &NodeRef, key: RingId) -> bool {
+    pub(super) fn is_holder(&self, node: &NodeRef, key: RingId) -> bool {
         self.holders(key).any(|holder| holder == *node)
     }
 }
 
 /// The arc of all keys.
-pub fn whole_circle() -> RingArc {
+pub(super) fn whole_circle() -> RingArc {
     RingArc::new(RingId(0), RingId(0))
 }
 
 /// The chunks that belong to files: 16 bytes for each run, however many chunks it has.
 #[derive(Debug, Default)]
-pub struct Referenced {
+pub(super) struct Referenced {
     runs: Vec<(Version, u32, u32)>,
     sorted: bool,
 }
 
 impl Referenced {
-    pub fn add(&mut self, extent: &Extent) {
+    pub(super) fn add(&mut self, extent: &Extent) {
         self.runs.push((extent.version, extent.first, extent.count));
         self.sorted = false;
     }
 
     /// To be called after the last `add`.
-    pub fn seal(mut self) -> Self {
+    pub(super) fn seal(mut self) -> Self {
         self.runs.sort_unstable();
         self.runs.dedup();
         self.sorted = true;
@@ -116,7 +116,7 @@ impl Referenced {
     }
 
     /// Runs of one version overlap only where one was read again while it grew, so a few of them are compared.
-    pub fn contains(&self, id: ChunkId) -> bool {
+    pub(super) fn contains(&self, id: ChunkId) -> bool {
         debug_assert!(self.sorted, "`seal` comes before `contains`");
         let upto = self.runs.partition_point(|&(version, first, _)| (version, first) <= (id.version, id.index));
         let same = self.runs[..upto].iter().rev().take_while(|(version, ..)| *version == id.version);

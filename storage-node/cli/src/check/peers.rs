@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LOOK_UP: usize = 8192;
 const READ: usize = 1024;
 
-pub struct CheckPeers {
+pub(super) struct CheckPeers {
     node: NodeAddress,
     pool: Arc<HttpPool>,
     leader: Option<(SocketAddr, RpcClient)>,
@@ -53,13 +53,13 @@ pub struct CheckPeers {
 
 impl CheckPeers {
     /// `node`: any member of the ring.
-    pub fn new(node: NodeAddress, bar: ProgressBar) -> Self {
+    pub(super) fn new(node: NodeAddress, bar: ProgressBar) -> Self {
         let pool = Arc::new(HttpPool::new());
         Self { node, pool, leader: None, leader_candidates: vec![node.ring()], turn: 0, bar }
     }
 
     /// The ring as the named node sees it.
-    pub async fn ring(&mut self) -> Result<RingStatus> {
+    pub(super) async fn ring(&mut self) -> Result<RingStatus> {
         let ring = AdminClient::new(self.pool.clone(), DEADLINE).ring(self.node).await?;
         self.leader_candidates =
             std::iter::once(self.node.ring()).chain(ring.namespace.voters.iter().copied()).collect();
@@ -70,7 +70,7 @@ impl CheckPeers {
     }
 
     /// The leader's answer; the inner error is the answer to the query itself.
-    pub async fn query(&mut self, query: &Query) -> Result<Result<Answer, FsError>> {
+    pub(super) async fn query(&mut self, query: &Query) -> Result<Result<Answer, FsError>> {
         let request = encode(&Request::Query(query.clone()));
         let end = Instant::now() + NAMESPACE_DEADLINE;
         loop {
@@ -114,7 +114,11 @@ impl CheckPeers {
     }
 
     /// What each node has of the chunks named for it; all nodes are asked at the same time.
-    pub async fn copies(&self, asked: Vec<(NodeRef, Vec<ChunkRef>)>, verify: bool) -> Vec<(NodeRef, Vec<CopyFinding>)> {
+    pub(super) async fn copies(
+        &self,
+        asked: Vec<(NodeRef, Vec<ChunkRef>)>,
+        verify: bool,
+    ) -> Vec<(NodeRef, Vec<CopyFinding>)> {
         join_all(asked.into_iter().map(|(node, chunks)| async move {
             let copies = self.copies_of(&node, &chunks, verify).await;
             (node, copies.unwrap_or_else(|| vec![CopyFinding::Unknown; chunks.len()]))
@@ -139,7 +143,7 @@ impl CheckPeers {
     }
 
     /// A page of all chunks that a node stores.
-    pub async fn stored(&self, node: &NodeRef, from: u64) -> Option<ChunkList> {
+    pub(super) async fn stored(&self, node: &NodeRef, from: u64) -> Option<ChunkList> {
         let target = ListQuery::new(whole_circle(), from).target();
         let answer = self.pool.request(node.files_address(), Method::GET, &target, HeaderMap::new(), vec![], DEADLINE);
         let answer = answer.await.inspect_err(|error| debug!(%node, %error, "no list")).ok()?;

@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Gives up the lead and the vote while the disk stays full, and reports to the leader when it no longer is.
-pub async fn step_aside(disk: Arc<DiskSpace>, resignation: Arc<VoterResignation>) {
+pub(crate) async fn step_aside(disk: Arc<DiskSpace>, resignation: Arc<VoterResignation>) {
     let mut aside = false;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a node that should join waits for its neighbours' answers before it leads a namespace of its own.
 const UNDECIDED_FOR: Duration = Duration::from_secs(5);
 
-pub struct NamespaceGuard {
+pub(crate) struct NamespaceGuard {
     raft: Arc<RaftHandle>,
     leader: Arc<LeaderTracking>,
     id: Arc<NamespaceId>,
@@ -41,7 +41,7 @@ pub struct NamespaceGuard {
 }
 
 impl NamespaceGuard {
-    pub fn new(
+    pub(crate) fn new(
         raft: Arc<RaftHandle>,
         leader: Arc<LeaderTracking>,
         id: Arc<NamespaceId>,
@@ -53,12 +53,12 @@ impl NamespaceGuard {
     }
 
     /// Returns whether the neighbours, when last asked, knew of no other namespace.
-    pub fn no_rival(&self) -> bool {
+    pub(crate) fn no_rival(&self) -> bool {
         self.no_rival.load(Relaxed)
     }
 
     /// Watches for as long as this node runs, or until it has to give way.
-    pub async fn watch(&self) {
+    pub(crate) async fn watch(&self) {
         let raft = self.raft.openraft();
         // Before Raft has started, its metrics are empty.
         if raft.with_raft_state(|_| ()).await.is_err() {

@@ -8,8 +8,8 @@
 //! | `guard.rs` | what to do about another namespace in the same ring |
 //! | `full_disk.rs` | giving up the lead and the vote while the disk is full |
 
-pub mod full_disk;
-pub mod guard;
-pub mod resignation;
-pub mod voter_manager;
+pub(crate) mod full_disk;
+pub(crate) mod guard;
+pub(crate) mod resignation;
+pub(crate) mod voter_manager;
 mod voters;

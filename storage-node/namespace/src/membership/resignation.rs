@@ -9,19 +9,19 @@ use crate::{
 
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
-pub struct VoterResignation {
+pub(crate) struct VoterResignation {
     pub raft: Arc<RaftHandle>,
     pub leader: Arc<LeaderTracking>,
     pub network: Network,
 }
 
 impl VoterResignation {
-    pub fn is_voter(&self) -> bool {
+    pub(crate) fn is_voter(&self) -> bool {
         self.leader.is_voter()
     }
 
     /// Returns when another node leads and this node is no member any more. The caller sets the deadline.
-    pub async fn leave(&self) -> Result<(), String> {
+    pub(crate) async fn leave(&self) -> Result<(), String> {
         loop {
             if let Some(term) = self.raft.holds_term() {
                 self.raft.hand_over(term).await?;
@@ -37,7 +37,7 @@ impl VoterResignation {
     /// Tells the leader that this node leaves. Returns whether the leader has received that and no longer counts this node
     /// as a member, not even as a learner: a learner may get a vote at any moment, and a node that has gone would keep it
     /// for ever. The order matters: a change that the leader began before it received this shows in its later answer.
-    pub async fn is_let_go(&self) -> bool {
+    pub(crate) async fn is_let_go(&self) -> bool {
         let Some(leader) = self.leader.other_leader() else { return false };
         if self.raft.holds_term().is_some() {
             return false;
@@ -55,7 +55,7 @@ impl VoterResignation {
     }
 
     /// Takes one step towards giving up the lead or the vote; does nothing where no other node could take it.
-    pub async fn step_back(&self) {
+    pub(crate) async fn step_back(&self) {
         let alone = self.leader.voters().iter().all(|voter| *voter == self.raft.ring());
         if alone {
             return;
@@ -72,7 +72,7 @@ impl VoterResignation {
 
     /// Asks the leader not to choose this node as a voter, or allows it again. The next leader does not know of it, so the
     /// request has to be repeated.
-    pub async fn decline(&self, leaving: bool) {
+    pub(crate) async fn decline(&self, leaving: bool) {
         let Some(leader) = self.leader.other_leader() else { return };
         if let Err(reason) = self.network.say_leaving(admin_address(leader), self.raft.uid(), leaving).await {
             tracing::debug!(reason, leaving, "cannot tell the leader whether this node may vote");
@@ -81,7 +81,7 @@ impl VoterResignation {
 
     /// Takes one step back to where this node may be chosen as a voter; returns whether that is done. A lead that it has
     /// begun to hand over has lost its lease for good, so another node has to take it first: otherwise none would lead.
-    pub async fn stay(&self) -> bool {
+    pub(crate) async fn stay(&self) -> bool {
         if let Some(term) = self.raft.holds_term() {
             if !self.raft.is_handing_over(term) {
                 return true;

@@ -34,10 +34,10 @@ const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Nodes that asked to give up their vote, or to be eligible again; the leader's voter manager takes them from here.
 #[derive(Default)]
-pub struct LeaveRequests(Mutex<Vec<(u64, bool)>>);
+pub(crate) struct LeaveRequests(Mutex<Vec<(u64, bool)>>);
 
 impl LeaveRequests {
-    pub fn add(&self, uid: u64, leaving: bool) {
+    pub(crate) fn add(&self, uid: u64, leaving: bool) {
         self.0.lock().push((uid, leaving));
     }
 
@@ -46,7 +46,7 @@ impl LeaveRequests {
     }
 }
 
-pub struct VoterManager {
+pub(crate) struct VoterManager {
     raft: Arc<RaftHandle>,
     requests: Arc<LeaveRequests>,
     id: Arc<NamespaceId>,
@@ -67,7 +67,7 @@ pub struct VoterManager {
 }
 
 impl VoterManager {
-    pub fn new(
+    pub(crate) fn new(
         raft: Arc<RaftHandle>,
         requests: Arc<LeaveRequests>,
         id: Arc<NamespaceId>,
@@ -91,7 +91,7 @@ impl VoterManager {
     }
 
     /// Runs until it is dropped; does nothing while this node does not lead.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut term = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;

@@ -12,7 +12,7 @@ use crate::raft_types::RaftMember;
 
 /// The leader's view of the members and the ring.
 #[derive(Clone, Debug, Default)]
-pub struct ClusterView {
+pub(super) struct ClusterView {
     pub leader: u64,
     pub voters: BTreeMap<u64, MemberView>,
     pub learners: BTreeMap<u64, MemberView>,
@@ -30,7 +30,7 @@ pub struct ClusterView {
 
 /// One member, as the leader sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct MemberView {
+pub(super) struct MemberView {
     pub member: RaftMember,
     /// The time since its last answer.
     pub unresponsive_for: Duration,
@@ -46,7 +46,7 @@ pub struct MemberView {
 
 /// One change of the voters.
 #[derive(Clone, Debug, PartialEq)]
-pub enum VoterChange {
+pub(super) enum VoterChange {
     /// No change is needed, or none is safe at present.
     Keep,
     /// Finishes a change that an earlier leader began.
@@ -85,7 +85,7 @@ impl fmt::Display for VoterChange {
 }
 
 /// The number of voters for a ring of `nodes`.
-pub fn target_voters(nodes: usize) -> usize {
+pub(super) fn target_voters(nodes: usize) -> usize {
     match nodes {
         0 | 1 => 1,
         2 => 2,
@@ -94,7 +94,7 @@ pub fn target_voters(nodes: usize) -> usize {
     }
 }
 
-pub fn decide(view: &ClusterView) -> VoterChange {
+pub(super) fn decide(view: &ClusterView) -> VoterChange {
     if !view.majority_answers_without(None) {
         return VoterChange::Keep;
     }

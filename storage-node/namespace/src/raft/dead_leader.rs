@@ -37,7 +37,7 @@ const MOST_JITTER: Duration = Duration::from_millis(100);
 const PROMISED_FOR: Duration = Duration::from_secs(3);
 
 /// Detects that the leader's process has ended, and replaces it.
-pub struct DeadLeaderDetector {
+pub(crate) struct DeadLeaderDetector {
     raft: Arc<RaftHandle>,
     leader: Arc<LeaderTracking>,
     network: Network,
@@ -72,22 +72,27 @@ impl LeaderFindings {
 }
 
 impl DeadLeaderDetector {
-    pub fn new(raft: Arc<RaftHandle>, leader: Arc<LeaderTracking>, network: Network, disk: Arc<DiskSpace>) -> Self {
+    pub(crate) fn new(
+        raft: Arc<RaftHandle>,
+        leader: Arc<LeaderTracking>,
+        network: Network,
+        disk: Arc<DiskSpace>,
+    ) -> Self {
         Self { raft, leader, network, disk, findings: Mutex::default() }
     }
 
     /// The term whose leader this voter finds dead, for another voter. From now on its leader is not followed.
-    pub fn report(&self) -> Option<u64> {
+    pub(crate) fn report(&self) -> Option<u64> {
         self.findings.lock().report(Instant::now())
     }
 
     /// Returns whether messages of that term's leader are refused.
-    pub fn is_given_up(&self, term: u64) -> bool {
+    pub(crate) fn is_given_up(&self, term: u64) -> bool {
         self.findings.lock().is_given_up(term, Instant::now())
     }
 
     /// Watches the leader for as long as this node runs.
-    pub async fn watch(&self) {
+    pub(crate) async fn watch(&self) {
         loop {
             tokio::time::sleep(self.raft.settings().heartbeat / 2).await;
             let found = self.find_dead_leader().await;

@@ -18,13 +18,13 @@ use crate::{
     state::state_machine::{NamespaceState, StateMachine},
 };
 
-pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 /// A term and its leader.
-pub type LeaderTerm = CommittedLeaderIdOf<TypeConfig>;
+pub(crate) type LeaderTerm = CommittedLeaderIdOf<TypeConfig>;
 
-pub const NO_MAJORITY: &str = "no majority of the namespace's voters answers";
+pub(crate) const NO_MAJORITY: &str = "no majority of the namespace's voters answers";
 
-pub struct RaftHandle {
+pub(crate) struct RaftHandle {
     uid: u64,
     ring: SocketAddr,
     raft: Raft,
@@ -38,52 +38,58 @@ pub struct RaftHandle {
 }
 
 impl RaftHandle {
-    pub fn new(uid: u64, ring: SocketAddr, raft: Raft, state: NamespaceState, settings: NamespaceSettings) -> Self {
+    pub(crate) fn new(
+        uid: u64,
+        ring: SocketAddr,
+        raft: Raft,
+        state: NamespaceState,
+        settings: NamespaceSettings,
+    ) -> Self {
         let (metrics, failure) = (raft.metrics(), watch::Sender::new(None));
         Self { uid, ring, raft, metrics, state, settings, handed_over: Mutex::default(), failure }
     }
 
     /// This node's own id.
-    pub fn uid(&self) -> u64 {
+    pub(crate) fn uid(&self) -> u64 {
         self.uid
     }
 
     /// This node's ring address.
-    pub fn ring(&self) -> SocketAddr {
+    pub(crate) fn ring(&self) -> SocketAddr {
         self.ring
     }
 
-    pub fn settings(&self) -> &NamespaceSettings {
+    pub(crate) fn settings(&self) -> &NamespaceSettings {
         &self.settings
     }
 
-    pub fn state(&self) -> &NamespaceState {
+    pub(crate) fn state(&self) -> &NamespaceState {
         &self.state
     }
 
-    pub fn openraft(&self) -> &Raft {
+    pub(crate) fn openraft(&self) -> &Raft {
         &self.raft
     }
 
     /// A read guard: not to be held across an `await`.
-    pub fn metrics(&self) -> impl Deref<Target = RaftMetrics<TypeConfig>> + '_ {
+    pub(crate) fn metrics(&self) -> impl Deref<Target = RaftMetrics<TypeConfig>> + '_ {
         self.metrics.borrow_watched()
     }
 
     /// Returns whether this node leads with a lease: no other node can be elected before the lease has ended.
-    pub fn has_lease(&self) -> bool {
+    pub(crate) fn has_lease(&self) -> bool {
         self.serving_term().is_some()
     }
 
     /// The term in which this node leads with a lease and has applied an entry of its own. A later term of this node is
     /// another term.
-    pub fn serving_term(&self) -> Option<LeaderTerm> {
+    pub(crate) fn serving_term(&self) -> Option<LeaderTerm> {
         let leased = self.leased_term();
         leased.filter(|term| self.state.last_applied().is_some_and(|last| last.leader_id == *term))
     }
 
     /// The term in which this node leads, if a majority has confirmed it so recently that no other can have been elected.
-    pub fn leased_term(&self) -> Option<LeaderTerm> {
+    pub(crate) fn leased_term(&self) -> Option<LeaderTerm> {
         let metrics = self.metrics();
         let vote = &metrics.vote;
         if !metrics.state.is_leader() || !vote.committed || vote.leader_id.node_id != self.uid {
@@ -97,7 +103,7 @@ impl RaftHandle {
     }
 
     /// The term in which this node leads according to Raft, with or without a lease.
-    pub fn holds_term(&self) -> Option<LeaderTerm> {
+    pub(crate) fn holds_term(&self) -> Option<LeaderTerm> {
         let metrics = self.metrics();
         let leads = metrics.state.is_leader() && metrics.vote.leader_id.node_id == self.uid;
         (leads && !self.has_failed()).then_some(metrics.vote.leader_id)
@@ -106,33 +112,33 @@ impl RaftHandle {
     /// How long a leader answers after a majority has confirmed it. Followers do not elect another within
     /// `election_timeout_max` of a message they confirmed; half of that leaves room for clocks that run at different
     /// speeds.
-    pub fn lease(&self) -> Duration {
+    pub(crate) fn lease(&self) -> Duration {
         self.settings.election_timeout_max / 2
     }
 
     /// The current term, and its leader's ring address, as far as Raft knows.
-    pub fn current_leader(&self) -> (u64, Option<SocketAddr>) {
+    pub(crate) fn current_leader(&self) -> (u64, Option<SocketAddr>) {
         let metrics = self.metrics();
         let leader = metrics.current_leader.and_then(|uid| metrics.membership_config.get_node(&uid));
         (metrics.current_term, leader.map(|member| member.ring))
     }
 
     /// Returns whether this node votes according to its own log.
-    pub fn is_voter_by_log(&self) -> bool {
+    pub(crate) fn is_voter_by_log(&self) -> bool {
         self.metrics().membership_config.voter_ids().any(|uid| uid == self.uid)
     }
 
-    pub fn is_only_voter(&self) -> bool {
+    pub(crate) fn is_only_voter(&self) -> bool {
         self.metrics().membership_config.voter_ids().eq([self.uid])
     }
 
-    pub fn is_handing_over(&self, term: LeaderTerm) -> bool {
+    pub(crate) fn is_handing_over(&self, term: LeaderTerm) -> bool {
         *self.handed_over.lock() == Some(term)
     }
 
     /// Transfers the lead to the voter that has most of the log. That voter does not wait for this leader's lease, so this
     /// leader gives up the lease first, and for good: a transfer that seems to have failed may only be late.
-    pub async fn hand_over(&self, term: LeaderTerm) -> Result<(), String> {
+    pub(crate) async fn hand_over(&self, term: LeaderTerm) -> Result<(), String> {
         let successor = {
             let metrics = self.metrics();
             let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().filter(|uid| *uid != self.uid).collect();
@@ -153,7 +159,7 @@ impl RaftHandle {
     }
 
     /// Logs one of the namespace's own changes. Only the leader can.
-    pub async fn propose(&self, change: Change, now: Time) -> Result<Reply, String> {
+    pub(crate) async fn propose(&self, change: Change, now: Time) -> Result<Reply, String> {
         let op = LoggedOp::new(&NamespaceOp { origin: None, now, change }, now);
         let written = timeout(self.settings.call_deadline, self.raft.client_write(op)).await;
         let written = written.map_err(|_| NO_MAJORITY.to_owned())?;
@@ -164,25 +170,25 @@ impl RaftHandle {
     }
 
     /// Stops taking part; the process should end.
-    pub fn fail(&self, reason: String) {
+    pub(crate) fn fail(&self, reason: String) {
         tracing::error!(reason, "the namespace has stopped on this node");
         self.raft.runtime_config().elect(false);
         self.raft.runtime_config().heartbeat(false);
         self.failure.send_replace(Some(reason));
     }
 
-    pub fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.failure.borrow().is_some()
     }
 
     /// Why this node no longer takes part, if it has failed.
-    pub fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         let by_itself = || self.metrics().running_state.as_ref().err().map(|fatal| fatal.to_string());
         self.failure.borrow().clone().or_else(by_itself)
     }
 
     /// Resolves with the reason when this node has failed.
-    pub async fn failed(&self) -> String {
+    pub(crate) async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
         tokio::select! {
             Ok(reason) = failure.wait_for(Option::is_some) => reason.clone().unwrap_or_default(),
@@ -200,10 +206,10 @@ impl RaftHandle {
     }
 }
 
-pub const NO_OPERATION: &str = "the log entry carried no operation";
+pub(crate) const NO_OPERATION: &str = "the log entry carried no operation";
 
 /// Why an operation could not be logged, for people.
-pub fn write_failure(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> String {
+pub(crate) fn write_failure(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> String {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => "this node does not lead the namespace".into(),
         RaftError::APIError(error) => error.to_string(),

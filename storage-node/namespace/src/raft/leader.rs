@@ -27,7 +27,7 @@ const SEARCH_EVERY: Duration = Duration::from_secs(1);
 /// An answer that has not been confirmed for this long is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(15);
 
-pub struct LeaderTracking {
+pub(crate) struct LeaderTracking {
     raft: Arc<RaftHandle>,
     id: Arc<NamespaceId>,
     network: Network,
@@ -48,7 +48,7 @@ struct LeaderSighting {
 }
 
 impl LeaderTracking {
-    pub fn new(
+    pub(crate) fn new(
         raft: Arc<RaftHandle>,
         id: Arc<NamespaceId>,
         network: Network,
@@ -58,7 +58,7 @@ impl LeaderTracking {
     }
 
     /// The leader's ring address as far as known: from Raft, or from another node if that reports a later term.
-    pub fn leader(&self) -> Option<SocketAddr> {
+    pub(crate) fn leader(&self) -> Option<SocketAddr> {
         let (term, leader) = self.raft.current_leader();
         match self.recent_sighting() {
             Some(seen) if leader.is_none() || seen.term > term => Some(seen.leader),
@@ -67,16 +67,16 @@ impl LeaderTracking {
     }
 
     /// The leader's ring address, unless the leader is this node.
-    pub fn other_leader(&self) -> Option<SocketAddr> {
+    pub(crate) fn other_leader(&self) -> Option<SocketAddr> {
         self.leader().filter(|leader| *leader != self.raft.ring())
     }
 
-    pub fn leader_term(&self) -> u64 {
+    pub(crate) fn leader_term(&self) -> u64 {
         self.recent_sighting().map_or(0, |seen| seen.term).max(self.raft.current_leader().0)
     }
 
     /// Ring addresses of the voters, as far as this node knows.
-    pub fn voters(&self) -> Vec<SocketAddr> {
+    pub(crate) fn voters(&self) -> Vec<SocketAddr> {
         let (term, _) = self.raft.current_leader();
         if let Some(seen) = self.recent_sighting().filter(|seen| seen.term > term || !self.is_voter()) {
             return seen.voters;
@@ -88,7 +88,7 @@ impl LeaderTracking {
 
     /// Returns whether this node votes. A node that was voted out may not have received that entry, so the leader's report
     /// overrides its own log.
-    pub fn is_voter(&self) -> bool {
+    pub(crate) fn is_voter(&self) -> bool {
         self.raft.is_voter_by_log() && (self.raft.has_lease() || self.leader_reports_voter().unwrap_or(true))
     }
 
@@ -100,17 +100,17 @@ impl LeaderTracking {
     }
 
     /// The namespace that this node belongs to, or otherwise the last known leader's.
-    pub fn namespace(&self) -> Option<u64> {
+    pub(crate) fn namespace(&self) -> Option<u64> {
         self.id.get().or_else(|| self.recent_sighting()?.namespace)
     }
 
     /// Starts a search for the leader without delay.
-    pub fn want_leader(&self) {
+    pub(crate) fn want_leader(&self) {
         self.wanted.notify_one();
     }
 
     /// Keeps the leader's address current, for as long as this node runs.
-    pub async fn follow(&self) {
+    pub(crate) async fn follow(&self) {
         loop {
             let pause = match self.raft.has_lease() || self.confirm().await || self.search().await {
                 true => CONFIRM_EVERY,
@@ -122,7 +122,7 @@ impl LeaderTracking {
     }
 
     /// Asks the last known leader whether it still leads.
-    pub async fn confirm(&self) -> bool {
+    pub(crate) async fn confirm(&self) -> bool {
         let Some(leader) = self.other_leader() else { return false };
         self.learn(self.ask([leader]).await)
     }
@@ -145,7 +145,7 @@ impl LeaderTracking {
     }
 
     /// Returns the identities of those nodes that answer.
-    pub async fn ask(&self, rings: impl IntoIterator<Item = SocketAddr>) -> Vec<MemberIdentity> {
+    pub(crate) async fn ask(&self, rings: impl IntoIterator<Item = SocketAddr>) -> Vec<MemberIdentity> {
         let asked = rings.into_iter().map(|ring| self.network.identity(admin_address(ring)));
         futures_util::future::join_all(asked).await.into_iter().flatten().collect()
     }
@@ -170,6 +170,6 @@ impl LeaderTracking {
 }
 
 /// The leader that Raft names when it refuses a request.
-pub fn named_leader(forward: &ForwardToLeader<TypeConfig>) -> Option<SocketAddr> {
+pub(crate) fn named_leader(forward: &ForwardToLeader<TypeConfig>) -> Option<SocketAddr> {
     forward.leader_node.map(|member| member.ring)
 }

@@ -7,7 +7,7 @@
 //! | `leader.rs` | where the leader is |
 //! | `dead_leader.rs` | replacing a leader whose process has ended without waiting for its lease |
 
-pub mod dead_leader;
-pub mod handle;
-pub mod leader;
-pub mod network;
+pub(crate) mod dead_leader;
+pub(crate) mod handle;
+pub(crate) mod leader;
+pub(crate) mod network;

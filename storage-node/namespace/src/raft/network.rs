@@ -37,7 +37,7 @@ const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
 
 /// The identity of a node as a member, and what it knows about the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberIdentity {
+pub(crate) struct MemberIdentity {
     pub uid: u64,
     /// The namespace that it belongs to, or follows without a vote; none for a new node.
     pub namespace: Option<u64>,
@@ -61,7 +61,7 @@ pub struct MemberIdentity {
 
 /// The client side, shared by all connections to members.
 #[derive(Clone)]
-pub struct Network {
+pub(crate) struct Network {
     uid: u64,
     id: Arc<NamespaceId>,
     pool: Arc<HttpPool>,
@@ -71,12 +71,12 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(uid: u64, id: Arc<NamespaceId>, pool: Arc<HttpPool>, deadline: Duration) -> Self {
+    pub(crate) fn new(uid: u64, id: Arc<NamespaceId>, pool: Arc<HttpPool>, deadline: Duration) -> Self {
         Self { uid, id, pool, streams: reqwest::Client::new(), deadline }
     }
 
     /// Asks the node at `admin` for its identity.
-    pub async fn identity(&self, admin: SocketAddr) -> Result<MemberIdentity, String> {
+    pub(crate) async fn identity(&self, admin: SocketAddr) -> Result<MemberIdentity, String> {
         let headers = Default::default();
         let answer = self.pool.request(admin, Method::GET, "/raft/identity", headers, Vec::new(), self.deadline).await;
         let answer = answer.map_err(|error| error.to_string())?;
@@ -87,7 +87,7 @@ impl Network {
     }
 
     /// Tells the leader at `admin` that the node `uid` is leaving, or that it stays.
-    pub async fn say_leaving(&self, admin: SocketAddr, uid: u64, leaving: bool) -> Result<(), String> {
+    pub(crate) async fn say_leaving(&self, admin: SocketAddr, uid: u64, leaving: bool) -> Result<(), String> {
         let path = format!("/raft/leave?uid={uid}&leaving={leaving}");
         let answer =
             self.pool.post(admin, &path, Vec::new(), self.deadline).await.map_err(|error| error.to_string())?;
@@ -107,7 +107,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 /// The client for one member.
-pub struct MemberClient {
+pub(crate) struct MemberClient {
     network: Network,
     target: u64,
     address: SocketAddr,

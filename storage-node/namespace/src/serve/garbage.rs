@@ -55,7 +55,7 @@ impl FailedDeletions {
     }
 }
 
-pub struct GarbageCollector {
+pub(crate) struct GarbageCollector {
     raft: Arc<RaftHandle>,
     guard: Arc<NamespaceGuard>,
     deleter: Deleter,
@@ -63,12 +63,12 @@ pub struct GarbageCollector {
 }
 
 impl GarbageCollector {
-    pub fn new(raft: Arc<RaftHandle>, guard: Arc<NamespaceGuard>, deleter: Deleter) -> Self {
+    pub(crate) fn new(raft: Arc<RaftHandle>, guard: Arc<NamespaceGuard>, deleter: Deleter) -> Self {
         Self { raft, guard, deleter, failed: FailedDeletions::default() }
     }
 
     /// Runs until it is dropped; does nothing while this node does not lead.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut more = false;
         loop {
             if !more {

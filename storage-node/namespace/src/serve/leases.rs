@@ -11,14 +11,14 @@ use crate::{raft::handle::RaftHandle, state::session_feed::SessionFeed};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-pub struct SessionLeases {
+pub(crate) struct SessionLeases {
     pub raft: Arc<RaftHandle>,
     pub feed: Arc<SessionFeed>,
 }
 
 impl SessionLeases {
     /// Runs until it is dropped.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut term = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;

@@ -7,7 +7,7 @@
 //! | `leases.rs` | closing sessions whose lease has expired |
 //! | `garbage.rs` | deleting orphaned files and dead versions |
 
-pub mod garbage;
-pub mod leases;
-pub mod raft_api;
-pub mod requests;
+pub(crate) mod garbage;
+pub(crate) mod leases;
+pub(crate) mod raft_api;
+pub(crate) mod requests;

@@ -36,7 +36,7 @@ use crate::{
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 const MAX_SNAPSHOT_HEAD_BYTES: usize = 1 << 20;
 
-pub struct RaftApi {
+pub(crate) struct RaftApi {
     pub raft: Arc<RaftHandle>,
     pub leader: Arc<LeaderTracking>,
     pub dead_leader: Arc<DeadLeaderDetector>,
@@ -47,7 +47,7 @@ pub struct RaftApi {
     pub no_vote_before: Option<Instant>,
 }
 
-pub fn routes(api: Arc<RaftApi>) -> Router {
+pub(crate) fn routes(api: Arc<RaftApi>) -> Router {
     Router::new()
         .route("/raft/append", post(append))
         .route("/raft/vote", post(vote))

@@ -26,7 +26,7 @@ use crate::{
 /// Larger operations are refused, because they would delay all others.
 const MAX_OP_BYTES: usize = 4 << 20;
 
-pub struct RequestHandler {
+pub(crate) struct RequestHandler {
     pub raft: Arc<RaftHandle>,
     pub leader: Arc<LeaderTracking>,
     pub feed: Arc<SessionFeed>,
@@ -35,7 +35,7 @@ pub struct RequestHandler {
 }
 
 impl RequestHandler {
-    pub async fn handle<C: FeedConnection + Clone>(&self, peer: &C, request: &[u8]) -> Bytes {
+    pub(crate) async fn handle<C: FeedConnection + Clone>(&self, peer: &C, request: &[u8]) -> Bytes {
         self.feed.renew(peer.id(), Instant::now());
         let response = match decode(request) {
             Err(error) => Response::Answered(Err(FsError::Invalid { reason: format!("the request: {error}") })),

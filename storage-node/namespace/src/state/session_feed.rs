@@ -17,7 +17,7 @@ use chordfs_types::namespace::{FeedEvent, SessionId, calls, encode};
 use parking_lot::Mutex;
 
 /// The part of a connection that the feed needs.
-pub trait FeedConnection: Send + Sync + 'static {
+pub(crate) trait FeedConnection: Send + Sync + 'static {
     /// An id that is unique within this process.
     fn id(&self) -> u64;
     /// Queues encoded feed events; returns false when the connection is gone.
@@ -47,7 +47,7 @@ impl FeedConnection for RpcPeer {
 }
 
 #[derive(Default)]
-pub struct SessionFeed {
+pub(crate) struct SessionFeed {
     attached: Mutex<AttachedSessions>,
 }
 
@@ -64,7 +64,7 @@ struct SessionConnections {
 
 impl SessionFeed {
     /// Attaches a connection to a session. Returns true if it was not attached to any before.
-    pub fn attach(&self, session: SessionId, connection: Arc<dyn FeedConnection>, now: Instant) -> bool {
+    pub(crate) fn attach(&self, session: SessionId, connection: Arc<dyn FeedConnection>, now: Instant) -> bool {
         let mut attached = self.attached.lock();
         let id = connection.id();
         let new = !attached.by_connection.contains_key(&id);
@@ -76,12 +76,12 @@ impl SessionFeed {
         new
     }
 
-    pub fn detach(&self, connection: u64) {
+    pub(crate) fn detach(&self, connection: u64) {
         self.attached.lock().detach(connection);
     }
 
     /// Renews the lease of the session that `connection` is attached to, and returns it; `None` if it is not attached.
-    pub fn renew(&self, connection: u64, now: Instant) -> Option<SessionId> {
+    pub(crate) fn renew(&self, connection: u64, now: Instant) -> Option<SessionId> {
         let mut attached = self.attached.lock();
         let session = *attached.by_connection.get(&connection)?;
         attached.session(session, now).last_heard = now;
@@ -89,14 +89,14 @@ impl SessionFeed {
     }
 
     /// Renews all leases: a new leader cannot know when the sessions last sent something.
-    pub fn renew_all(&self, now: Instant) {
+    pub(crate) fn renew_all(&self, now: Instant) {
         for entry in self.attached.lock().sessions.values_mut() {
             entry.last_heard = now;
         }
     }
 
     /// Returns those of the open `sessions` whose `lease` has expired. The lease of an unknown session starts now.
-    pub fn expired(&self, sessions: &[SessionId], now: Instant, lease: Duration) -> Vec<SessionId> {
+    pub(crate) fn expired(&self, sessions: &[SessionId], now: Instant, lease: Duration) -> Vec<SessionId> {
         let mut attached = self.attached.lock();
         attached.sessions.retain(|id, entry| !entry.connections.is_empty() || sessions.contains(id));
         let silent = |id: &&SessionId| now.duration_since(attached.session(**id, now).last_heard) >= lease;
@@ -104,7 +104,7 @@ impl SessionFeed {
     }
 
     /// Sends events to all sessions except the one that caused them.
-    pub fn push(&self, origin: Option<SessionId>, events: &[FeedEvent]) {
+    pub(crate) fn push(&self, origin: Option<SessionId>, events: &[FeedEvent]) {
         if events.is_empty() {
             return;
         }
@@ -121,7 +121,7 @@ impl SessionFeed {
     }
 
     /// Closes all connections, because changes were skipped that cannot be sent as events.
-    pub fn interrupt(&self) {
+    pub(crate) fn interrupt(&self) {
         let mut attached = self.attached.lock();
         for entry in attached.sessions.values_mut() {
             entry.connections.drain().for_each(|(_, connection)| connection.close());
@@ -129,7 +129,7 @@ impl SessionFeed {
         attached.by_connection.clear();
     }
 
-    pub fn attached_sessions(&self) -> usize {
+    pub(crate) fn attached_sessions(&self) -> usize {
         self.attached.lock().sessions.values().filter(|entry| !entry.connections.is_empty()).count()
     }
 }

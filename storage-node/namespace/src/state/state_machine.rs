@@ -33,14 +33,14 @@ use crate::{
     },
 };
 
-pub type Snapshot = alias::SmSnapshotOf<TypeConfig, StateMachine>;
+pub(crate) type Snapshot = alias::SmSnapshotOf<TypeConfig, StateMachine>;
 
 /// How often a snapshot is tried again on a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The tables as of the last applied entry. Cheap to clone; the clones share one state.
 #[derive(Clone, Default)]
-pub struct NamespaceState(Arc<RwLock<AppliedState>>);
+pub(crate) struct NamespaceState(Arc<RwLock<AppliedState>>);
 
 #[derive(Clone, Default)]
 struct AppliedState {
@@ -51,34 +51,38 @@ struct AppliedState {
 
 impl NamespaceState {
     /// Answers `query` if the last applied entry satisfies `fresh`.
-    pub fn query_if(&self, fresh: impl Fn(Option<LogId>) -> bool, query: &Query) -> Option<Result<Answer, FsError>> {
+    pub(crate) fn query_if(
+        &self,
+        fresh: impl Fn(Option<LogId>) -> bool,
+        query: &Query,
+    ) -> Option<Result<Answer, FsError>> {
         let applied = self.0.read();
         fresh(applied.last).then(|| applied.tables.query(query))
     }
 
-    pub fn query(&self, query: &Query) -> Result<Answer, FsError> {
+    pub(crate) fn query(&self, query: &Query) -> Result<Answer, FsError> {
         self.0.read().tables.query(query)
     }
 
-    pub fn sessions(&self) -> Vec<SessionId> {
+    pub(crate) fn sessions(&self) -> Vec<SessionId> {
         self.0.read().tables.sessions().map(|(id, _)| id).collect()
     }
 
-    pub fn has_session(&self, session: SessionId) -> bool {
+    pub(crate) fn has_session(&self, session: SessionId) -> bool {
         self.0.read().tables.sessions().any(|(id, _)| id == session)
     }
 
     /// Returns a copy of the tables, which shares their structure.
-    pub fn tables(&self) -> Tables {
+    pub(crate) fn tables(&self) -> Tables {
         self.0.read().tables.clone()
     }
 
-    pub fn last_applied(&self) -> Option<LogId> {
+    pub(crate) fn last_applied(&self) -> Option<LogId> {
         self.0.read().last
     }
 }
 
-pub struct StateMachine {
+pub(crate) struct StateMachine {
     state: NamespaceState,
     feed: Arc<SessionFeed>,
     snapshots: Arc<Snapshots>,
@@ -91,7 +95,7 @@ struct Snapshots {
 
 impl StateMachine {
     /// Loads the last snapshot in `dir`; Raft replays the log from there.
-    pub fn open(dir: &Path, state: NamespaceState, feed: Arc<SessionFeed>) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, state: NamespaceState, feed: Arc<SessionFeed>) -> io::Result<Self> {
         let mut current = None;
         if let Some(file) = snapshot::open_current(dir)? {
             let (meta, tables) = snapshot::load(&file)?;
@@ -130,7 +134,7 @@ impl NamespaceState {
 
 impl StateMachine {
     /// Applies an entry; its result is for the proposer.
-    pub fn apply_entry(&self, entry: LogEntry) -> io::Result<EntryResult> {
+    pub(crate) fn apply_entry(&self, entry: LogEntry) -> io::Result<EntryResult> {
         Ok(match entry.payload {
             EntryPayload::Blank => self.state.record(entry.log_id, None),
             EntryPayload::Membership(members) => {
@@ -141,7 +145,7 @@ impl StateMachine {
     }
 
     /// Marks the state as applied up to `last`, and makes new numbers start further on.
-    pub fn jump_ids(&self, jump: IdJump, last: LogId, now: Time) -> io::Result<()> {
+    pub(crate) fn jump_ids(&self, jump: IdJump, last: LogId, now: Time) -> io::Result<()> {
         let mut applied = self.state.0.write();
         if !applied.tables.jump_ids(jump, now) {
             return Err(out_of_numbers());
@@ -151,7 +155,7 @@ impl StateMachine {
     }
 
     /// Saves the applied state as a snapshot with the membership `membership`.
-    pub fn save_with(&self, membership: StoredMembership) -> io::Result<()> {
+    pub(crate) fn save_with(&self, membership: StoredMembership) -> io::Result<()> {
         let applied = self.state.0.read().clone();
         let meta = SnapshotMeta { last_log_id: applied.last, last_membership: membership };
         self.snapshots.save(meta, &applied.tables).map(drop)
@@ -229,7 +233,7 @@ impl Snapshots {
 }
 
 /// A view of the state that later operations do not change.
-pub struct SnapshotBuilder {
+pub(crate) struct SnapshotBuilder {
     applied: AppliedState,
     snapshots: Arc<Snapshots>,
 }
@@ -267,6 +271,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
-pub fn out_of_numbers() -> io::Error {
+pub(crate) fn out_of_numbers() -> io::Error {
     io::Error::other("this namespace was recovered so often that it has no numbers left for new items")
 }

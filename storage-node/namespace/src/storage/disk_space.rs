@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 
 /// Whether the disk is full, according to the last writes.
 #[derive(Default)]
-pub struct DiskSpace {
+pub(crate) struct DiskSpace {
     full_since: Mutex<Option<Instant>>,
     closing: AtomicBool,
 }
 
 impl DiskSpace {
     /// Records whether a write found the disk full. Returns true if that has changed.
-    pub fn record(&self, full: bool) -> bool {
+    pub(crate) fn record(&self, full: bool) -> bool {
         let mut since = self.full_since.lock();
         let changed = since.is_some() != full;
         if changed {
@@ -28,21 +28,21 @@ impl DiskSpace {
     }
 
     /// For how long the disk has been full; zero while there is space.
-    pub fn full_for(&self) -> Duration {
+    pub(crate) fn full_for(&self) -> Duration {
         self.full_since.lock().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Ends the waiting for space, because the node stops.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closing.store(true, Relaxed);
     }
 
-    pub fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Relaxed)
     }
 }
 
-pub fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -18,11 +18,11 @@ use crate::raft_types::LogEntry;
 
 const MAGIC: [u8; 4] = *b"CFrl";
 const LOG_FORMAT: u32 = 2;
-pub const HEADER_BYTES: u64 = 16;
+pub(super) const HEADER_BYTES: u64 = 16;
 const FRAME_BYTES: usize = 8;
 
 /// An open log file with the offset of each of its entries.
-pub struct LogFile {
+pub(super) struct LogFile {
     path: PathBuf,
     file: File,
     first: u64,
@@ -31,7 +31,7 @@ pub struct LogFile {
 }
 
 /// Appends the frame of `entry` to `out`.
-pub fn encode_entry(out: &mut Vec<u8>, entry: &LogEntry) {
+pub(super) fn encode_entry(out: &mut Vec<u8>, entry: &LogEntry) {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_BYTES]);
     let whole = postcard::to_extend(entry, std::mem::take(out)).expect("an entry always encodes");
@@ -44,7 +44,7 @@ pub fn encode_entry(out: &mut Vec<u8>, entry: &LogEntry) {
 
 impl LogFile {
     /// Creates a file whose first entry will be `first`; it is durable when this returns.
-    pub fn create(dir: &Path, first: u64) -> io::Result<Self> {
+    pub(super) fn create(dir: &Path, first: u64) -> io::Result<Self> {
         let path = dir.join(file_name(first));
         let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path)?;
         let mut header = Vec::with_capacity(HEADER_BYTES as usize);
@@ -59,7 +59,7 @@ impl LogFile {
 
     /// Opens a file and reads its entries. `None` if even the header is incomplete. With `newest` a torn tail is cut off;
     /// in an older file, which was complete before the next was created, it is damage and an error.
-    pub fn open(path: PathBuf, newest: bool) -> io::Result<Option<(Self, Vec<LogEntry>)>> {
+    pub(super) fn open(path: PathBuf, newest: bool) -> io::Result<Option<(Self, Vec<LogEntry>)>> {
         let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -80,22 +80,22 @@ impl LogFile {
         Ok(Some((Self { path, file, first, offsets }, entries)))
     }
 
-    pub fn first(&self) -> u64 {
+    pub(super) fn first(&self) -> u64 {
         self.first
     }
 
     /// The index of the next entry.
-    pub fn next(&self) -> u64 {
+    pub(super) fn next(&self) -> u64 {
         self.first + self.offsets.len() as u64 - 1
     }
 
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         *self.offsets.last().expect("there is always an end")
     }
 
     /// Writes frames, of which entry `i` ends at `ends[i]`. They are not durable before [`Self::sync`]. On a full disk
     /// nothing is added, and the write may be tried again.
-    pub fn append(&mut self, frames: &[u8], ends: impl Iterator<Item = usize>) -> io::Result<()> {
+    pub(super) fn append(&mut self, frames: &[u8], ends: impl Iterator<Item = usize>) -> io::Result<()> {
         let start = self.bytes();
         if let Err(error) = self.file.write_all(frames) {
             self.file.set_len(start)?;
@@ -106,12 +106,12 @@ impl LogFile {
         Ok(())
     }
 
-    pub fn sync(&self) -> io::Result<()> {
+    pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
     /// Drops the entries from `index` on; this is durable when it returns.
-    pub fn truncate(&mut self, index: u64) -> io::Result<()> {
+    pub(super) fn truncate(&mut self, index: u64) -> io::Result<()> {
         let keep = index.saturating_sub(self.first) as usize;
         if keep + 1 >= self.offsets.len() {
             return Ok(());
@@ -123,13 +123,13 @@ impl LogFile {
         self.file.sync_data()
     }
 
-    pub fn remove(self) -> io::Result<()> {
+    pub(super) fn remove(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
 }
 
 /// Lists the log files of `dir`, oldest first.
-pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
@@ -142,12 +142,12 @@ pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-pub fn damaged(path: &Path, what: &str) -> io::Error {
+pub(super) fn damaged(path: &Path, what: &str) -> io::Error {
     let advice = "restore it, or stop this node and remove its namespace folder: it then rejoins as a new member";
     io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {what}; {advice}", path.display()))
 }
 
-pub fn too_new(path: &Path, found: u32, known: u32) -> io::Error {
+pub(super) fn too_new(path: &Path, found: u32, known: u32) -> io::Error {
     let text = format!(
         "{} has format {found}, this program supports {known}: run the newer program that wrote it",
         path.display()

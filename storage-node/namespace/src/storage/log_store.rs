@@ -32,7 +32,7 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Cheap to clone; the clones share one log.
 #[derive(Clone)]
-pub struct LogStore {
+pub(crate) struct LogStore {
     memory: Arc<RwLock<Memory>>,
     writer: mpsc::Sender<WriterCommand>,
     disk_space: Arc<DiskSpace>,
@@ -51,7 +51,7 @@ struct Memory {
 
 impl LogStore {
     /// Opens or creates the log in `dir`, which belongs to the node `uid` for ever: the log of another id is refused.
-    pub fn open(dir: &Path, uid: u64, file_bytes: u64) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, uid: u64, file_bytes: u64) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         check_identity(dir, uid)?;
         let purged: Option<LogId> = small_file::read(dir, PURGED)?;
@@ -72,13 +72,13 @@ impl LogStore {
     }
 
     /// Returns whether nothing was ever logged or voted here.
-    pub fn is_pristine(&self) -> bool {
+    pub(crate) fn is_pristine(&self) -> bool {
         let memory = self.memory.read();
         memory.entries.is_empty() && memory.purged.is_none() && memory.vote.is_none()
     }
 
     /// Returns whether more than `limit` bytes were appended since this last returned true.
-    pub fn take_appended_bytes(&self, limit: u64) -> bool {
+    pub(crate) fn take_appended_bytes(&self, limit: u64) -> bool {
         let mut memory = self.memory.write();
         let many = memory.appended_bytes > limit;
         if many {
@@ -88,12 +88,12 @@ impl LogStore {
     }
 
     /// Whether the disk has space for the log.
-    pub fn disk_space(&self) -> &Arc<DiskSpace> {
+    pub(crate) fn disk_space(&self) -> &Arc<DiskSpace> {
         &self.disk_space
     }
 
     /// Finishes the queued writes, as far as there is space; afterwards another process may open the folder.
-    pub async fn close(&self) -> io::Result<()> {
+    pub(crate) async fn close(&self) -> io::Result<()> {
         self.disk_space.close();
         self.wait(WriterCommand::Close).await
     }
@@ -231,7 +231,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 }
 
 /// The approximate size of an entry in a message or a write.
-pub fn approximate_bytes(entry: &LogEntry) -> usize {
+pub(crate) fn approximate_bytes(entry: &LogEntry) -> usize {
     const FRAME: usize = 48;
     match &entry.payload {
         EntryPayload::Normal(op) => FRAME + op.bytes(),

@@ -28,9 +28,9 @@ use super::{
 };
 use crate::raft_types::{LogEntry, LogId, TypeConfig, Vote};
 
-pub const VOTE: &str = "vote";
-pub const PURGED: &str = "purged";
-pub const COMMITTED: &str = "committed";
+pub(super) const VOTE: &str = "vote";
+pub(super) const PURGED: &str = "purged";
+pub(super) const COMMITTED: &str = "committed";
 
 /// The most bytes of appends in one write.
 const BATCH_BYTES: usize = 4 << 20;
@@ -39,9 +39,9 @@ const COMMITTED_EVERY: Duration = Duration::from_millis(500);
 /// How often a full disk is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
 
-pub type DoneSender = oneshot::Sender<io::Result<()>>;
+pub(super) type DoneSender = oneshot::Sender<io::Result<()>>;
 
-pub enum WriterCommand {
+pub(super) enum WriterCommand {
     /// Appends entries, which follow those appended before.
     Append(Vec<LogEntry>, IOFlushed<TypeConfig>),
     Vote(Vote, DoneSender),
@@ -54,7 +54,7 @@ pub enum WriterCommand {
     Close(DoneSender),
 }
 
-pub struct LogWriter {
+pub(super) struct LogWriter {
     pub dir: PathBuf,
     /// Oldest first; the last one is appended to.
     pub files: Vec<LogFile>,
@@ -67,12 +67,12 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    pub fn new(dir: PathBuf, files: Vec<LogFile>, file_bytes: u64, disk_space: Arc<DiskSpace>) -> Self {
+    pub(super) fn new(dir: PathBuf, files: Vec<LogFile>, file_bytes: u64, disk_space: Arc<DiskSpace>) -> Self {
         Self { dir, files, file_bytes, committed: None, committed_since: None, failed: None, disk_space }
     }
 
     /// Works until it is closed, or until all senders are gone.
-    pub fn run(mut self, commands: Receiver<WriterCommand>) {
+    pub(super) fn run(mut self, commands: Receiver<WriterCommand>) {
         let mut closing = None;
         while closing.is_none() {
             let Some(command) = self.next(&commands) else { break };

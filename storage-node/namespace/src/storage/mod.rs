@@ -8,10 +8,10 @@
 //! | `small_file.rs`, `namespace_id.rs` | small values that are replaced whole, among them the namespace's id |
 //! | `disk_space.rs` | whether the disk is full |
 
-pub mod disk_space;
+pub(crate) mod disk_space;
 mod log_file;
-pub mod log_store;
+pub(crate) mod log_store;
 mod log_writer;
-pub mod namespace_id;
+pub(crate) mod namespace_id;
 mod small_file;
-pub mod snapshot;
+pub(crate) mod snapshot;

@@ -17,14 +17,14 @@ use super::{log_file::damaged, small_file};
 const FILE: &str = "namespace";
 const RANDOM_BITS: u32 = 22;
 
-pub struct NamespaceId {
+pub(crate) struct NamespaceId {
     dir: PathBuf,
     known: Mutex<Option<u64>>,
 }
 
 impl NamespaceId {
     /// Reads the id from the folder. A `pristine` folder belongs to no namespace, even if an interrupted start left an id.
-    pub fn open(dir: &Path, pristine: bool) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, pristine: bool) -> io::Result<Self> {
         let known = if pristine { None } else { small_file::read(dir, FILE)? };
         if !pristine && known.is_none() {
             let what = "it does not name the namespace of the log beside it; remove the namespace folder to join again";
@@ -33,19 +33,19 @@ impl NamespaceId {
         Ok(Self { dir: dir.to_owned(), known: Mutex::new(known) })
     }
 
-    pub fn get(&self) -> Option<u64> {
+    pub(crate) fn get(&self) -> Option<u64> {
         *self.known.lock()
     }
 
     /// Founds a namespace. Its id is the time in milliseconds above random bits, so that the older of two can be told.
-    pub fn found(&self) -> io::Result<()> {
+    pub(crate) fn found(&self) -> io::Result<()> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = (since.as_millis() as u64) << RANDOM_BITS | u64::from(rand::random::<u32>() >> (32 - RANDOM_BITS));
         self.learn(id).map(drop)
     }
 
     /// Makes the node belong to `id`, unless it belongs to another namespace. Returns the one that it belongs to.
-    pub fn learn(&self, id: u64) -> io::Result<u64> {
+    pub(crate) fn learn(&self, id: u64) -> io::Result<u64> {
         let mut known = self.known.lock();
         if let Some(known) = *known {
             return Ok(known);

@@ -16,16 +16,16 @@ const VALUE_FORMAT: u32 = 1;
 const HEAD_BYTES: usize = 12;
 
 /// Replaces the value durably: a crash leaves the old one or the new one.
-pub fn write<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
+pub(super) fn write<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
     replace_durably(&dir.join(name), &encode(value))
 }
 
 /// Replaces the value without waiting for the disk: a crash of the machine may leave the old value, or damage.
-pub fn write_lazily<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
+pub(super) fn write_lazily<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
     replace_without_sync(&dir.join(name), &encode(value))
 }
 
-pub fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
+pub(super) fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
     let path = dir.join(name);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,

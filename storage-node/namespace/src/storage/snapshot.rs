@@ -30,7 +30,7 @@ const INCOMING: &str = "snapshot.incoming";
 
 /// A snapshot's file, open for reading. It stays readable when a newer one takes its name.
 #[derive(Clone, Debug)]
-pub struct SnapshotFile {
+pub(crate) struct SnapshotFile {
     pub file: Arc<File>,
     pub path: PathBuf,
     pub bytes: u64,
@@ -38,14 +38,14 @@ pub struct SnapshotFile {
 }
 
 impl SnapshotFile {
-    pub fn open(path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
         let file = File::open(&path)?;
         let bytes = file.metadata()?.len();
         Ok(Self { file: Arc::new(file), path, bytes, _received: None })
     }
 
     /// Opens a received snapshot. Its file is removed on drop unless it has become the current snapshot.
-    pub fn open_received(path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open_received(path: PathBuf) -> io::Result<Self> {
         let received = Arc::new(ReceivedFile { path: path.clone() });
         Ok(Self { _received: Some(received), ..Self::open(path)? })
     }
@@ -64,13 +64,13 @@ impl Drop for ReceivedFile {
 }
 
 /// The path of a snapshot while it is received; such files are removed at start.
-pub fn incoming_path(dir: &Path, nonce: u64) -> PathBuf {
+pub(crate) fn incoming_path(dir: &Path, nonce: u64) -> PathBuf {
     dir.join(format!("{INCOMING}.{nonce:016x}"))
 }
 
 /// Writes a snapshot durably under a temporary name; [`make_current`] then makes it the current one. An incomplete one is
 /// removed, because it may be what fills the disk.
-pub fn write(dir: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<PathBuf> {
+pub(crate) fn write(dir: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<PathBuf> {
     let temporary = dir.join(format!("{NAME}.new"));
     match write_to(&temporary, meta, tables) {
         Ok(()) => Ok(temporary),
@@ -101,14 +101,14 @@ fn write_body(mut out: BufWriter<&mut Summing>, meta: &SnapshotMeta, tables: &Ta
 }
 
 /// Makes the sound and durable snapshot at `path` the current one.
-pub fn make_current(dir: &Path, path: &Path) -> io::Result<SnapshotFile> {
+pub(crate) fn make_current(dir: &Path, path: &Path) -> io::Result<SnapshotFile> {
     let current = dir.join(NAME);
     rename_durably(path, &current)?;
     SnapshotFile::open(current)
 }
 
 /// Opens the current snapshot; `None` in a new folder. Removes snapshots that were being received when the process ended.
-pub fn open_current(dir: &Path) -> io::Result<Option<SnapshotFile>> {
+pub(crate) fn open_current(dir: &Path) -> io::Result<Option<SnapshotFile>> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_name().to_str().is_some_and(|name| name.starts_with(INCOMING)) {
@@ -123,7 +123,7 @@ pub fn open_current(dir: &Path) -> io::Result<Option<SnapshotFile>> {
 }
 
 /// Reads and checks a whole snapshot.
-pub fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)> {
+pub(crate) fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)> {
     let path = &snapshot.path;
     let mut bytes = Vec::with_capacity(snapshot.bytes as usize);
     ReadAt { file: &snapshot.file, at: 0 }.read_to_end(&mut bytes)?;
@@ -174,7 +174,7 @@ impl Write for Summing {
 }
 
 /// Reads a shared file at an offset of its own.
-pub struct ReadAt<'a> {
+pub(crate) struct ReadAt<'a> {
     pub file: &'a File,
     pub at: u64,
 }

@@ -33,9 +33,9 @@ use crate::{
 };
 
 /// No test waits longer for anything; the machine may be busy.
-pub const LONG: Duration = Duration::from_secs(40);
+pub(super) const LONG: Duration = Duration::from_secs(40);
 
-pub struct Node {
+pub(super) struct Node {
     pub uid: u64,
     pub ring: SocketAddr,
     pub dir: Arc<TempDir>,
@@ -51,7 +51,7 @@ pub struct Node {
 type Listeners = (TcpListener, TcpListener);
 
 impl Node {
-    pub async fn start(uid: u64, create: bool, settings: NamespaceSettings) -> Self {
+    pub(super) async fn start(uid: u64, create: bool, settings: NamespaceSettings) -> Self {
         let (listeners, ring) = eventually("two ports are free", || async {
             let first = TcpListener::bind("127.0.0.1:0").await.ok()?;
             let ring = first.local_addr().ok()?;
@@ -99,7 +99,7 @@ impl Node {
     }
 
     /// Gone, as far as the others can tell; the folder stays.
-    pub async fn stop(self) -> Stopped {
+    pub(super) async fn stop(self) -> Stopped {
         self.namespace.shutdown().await;
         self.stop.cancel();
         tokio::time::timeout(LONG, self.servers.wait()).await.unwrap();
@@ -107,13 +107,13 @@ impl Node {
         Stopped { uid, ring, dir, neighbours, settings }
     }
 
-    pub async fn ask(&self, peer: &Peer, request: Request) -> Response {
+    pub(super) async fn ask(&self, peer: &Peer, request: Request) -> Response {
         let answer = self.namespace.services.requests.handle(peer, &encode(&request)).await;
         decode(&answer).unwrap()
     }
 }
 
-pub struct Stopped {
+pub(super) struct Stopped {
     pub uid: u64,
     pub ring: SocketAddr,
     pub dir: Arc<TempDir>,
@@ -122,19 +122,19 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    pub async fn restart(self) -> Node {
+    pub(super) async fn restart(self) -> Node {
         let listeners = self.listen().await;
         Node::start_at(self.uid, self.ring, listeners, self.dir, self.neighbours, false, self.settings).await
     }
 
     /// Starts again with the command line of a ring's first node and an empty disk, and so with a new id.
-    pub async fn begin_anew(self, uid: u64) -> Node {
+    pub(super) async fn begin_anew(self, uid: u64) -> Node {
         let (listeners, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
         Node::start_at(uid, self.ring, listeners, dir, self.neighbours, true, self.settings).await
     }
 
     /// Starts again at the same address with an empty disk, and so with a new id.
-    pub async fn restart_without_disk(self, uid: u64) -> Node {
+    pub(super) async fn restart_without_disk(self, uid: u64) -> Node {
         let (listeners, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
         Node::start_at(uid, self.ring, listeners, dir, self.neighbours, false, self.settings).await
     }
@@ -171,7 +171,7 @@ fn alone(ring: SocketAddr) -> Neighbours {
 }
 
 /// Tells `nodes` that they are the ring, in this order.
-pub fn connect(nodes: &[&Node]) {
+pub(super) fn connect(nodes: &[&Node]) {
     for (at, node) in nodes.iter().enumerate() {
         let others: Vec<NodeRef> =
             (1..nodes.len()).map(|step| node_ref(nodes[(at + step) % nodes.len()].ring)).collect();
@@ -181,7 +181,7 @@ pub fn connect(nodes: &[&Node]) {
 }
 
 /// A ring of `count` nodes, of which the first began the namespace; ready when as many vote as should.
-pub async fn cluster(count: u64, settings: NamespaceSettings) -> Vec<Node> {
+pub(super) async fn cluster(count: u64, settings: NamespaceSettings) -> Vec<Node> {
     let mut nodes = Vec::new();
     for uid in 1..=count {
         nodes.push(Node::start(uid * 111, uid == 1, settings.clone()).await);
@@ -197,12 +197,12 @@ pub async fn cluster(count: u64, settings: NamespaceSettings) -> Vec<Node> {
     nodes
 }
 
-pub fn leader_at(nodes: &[Node]) -> Option<usize> {
+pub(super) fn leader_at(nodes: &[Node]) -> Option<usize> {
     nodes.iter().position(|node| node.namespace.is_leader())
 }
 
 /// The first thing that `look` finds, within [`LONG`].
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look().await {
@@ -215,13 +215,13 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: 
 
 /// A mount's connection that remembers what it was pushed.
 #[derive(Clone)]
-pub struct Peer {
+pub(super) struct Peer {
     id: u64,
     pub got: Arc<Mutex<Vec<FeedEvent>>>,
 }
 
 impl Peer {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self { id: NEXT.fetch_add(1, Ordering::Relaxed), got: Arc::default() }
     }
@@ -245,7 +245,7 @@ impl FeedConnection for Peer {
 }
 
 /// Applies at whichever of `nodes` leads, sending again until it is answered.
-pub async fn apply(nodes: &[Node], op: &NamespaceOp) -> Result<Reply, FsError> {
+pub(super) async fn apply(nodes: &[Node], op: &NamespaceOp) -> Result<Reply, FsError> {
     let peer = Peer::new();
     eventually("the operation is answered", || async {
         let leader = &nodes[leader_at(nodes)?];
@@ -257,7 +257,7 @@ pub async fn apply(nodes: &[Node], op: &NamespaceOp) -> Result<Reply, FsError> {
     .await
 }
 
-pub async fn query(nodes: &[Node], query: Query) -> Result<Answer, FsError> {
+pub(super) async fn query(nodes: &[Node], query: Query) -> Result<Answer, FsError> {
     let peer = Peer::new();
     eventually("the query is answered", || async {
         let leader = &nodes[leader_at(nodes)?];
@@ -269,7 +269,7 @@ pub async fn query(nodes: &[Node], query: Query) -> Result<Answer, FsError> {
     .await
 }
 
-pub async fn open_session(nodes: &[Node], nonce: u64) -> SessionId {
+pub(super) async fn open_session(nodes: &[Node], nonce: u64) -> SessionId {
     let change = Change::OpenSession { nonce, client: "test".into() };
     match apply(nodes, &NamespaceOp { origin: None, now: Time::default(), change }).await.unwrap() {
         Reply::Session { session, .. } => session,
@@ -277,22 +277,22 @@ pub async fn open_session(nodes: &[Node], nonce: u64) -> SessionId {
     }
 }
 
-pub fn name(text: &str) -> EntryName {
+pub(super) fn name(text: &str) -> EntryName {
     EntryName::new(text.to_owned()).unwrap()
 }
 
 /// Creates a file in the root directory.
-pub fn make(session: SessionId, sequence: u64, file: &str) -> NamespaceOp {
+pub(super) fn make(session: SessionId, sequence: u64, file: &str) -> NamespaceOp {
     let node =
         NewNode { kind: FileKind::File, mode: 0o644, uid: 1, gid: 1, rdev: 0, chunk_bytes: 4096, target: Bytes::new() };
     by(session, sequence, Change::Make { parent: Ino::ROOT, name: name(file), node, exclusive: true })
 }
 
-pub fn by(session: SessionId, sequence: u64, change: Change) -> NamespaceOp {
+pub(super) fn by(session: SessionId, sequence: u64, change: Change) -> NamespaceOp {
     let origin = Some(OpId { session, sequence, answered_below: 0 });
     NamespaceOp { origin, now: chordfs_types::namespace::Time::now(), change }
 }
 
-pub fn lookup(file: &str) -> Query {
+pub(super) fn lookup(file: &str) -> Query {
     Query::Lookup { parent: Ino::ROOT, name: name(file) }
 }

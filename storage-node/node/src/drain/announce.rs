@@ -25,20 +25,20 @@ use crate::mutual_exclusion::Claim;
 const DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Announcement {
+pub(super) struct Announcement {
     pub ip: IpAddr,
     pub port: u16,
     pub draining: bool,
 }
 
 impl Announcement {
-    pub fn ring_address(&self) -> SocketAddr {
+    pub(super) fn ring_address(&self) -> SocketAddr {
         SocketAddr::new(self.ip, self.port)
     }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Acknowledgement {
+pub(super) struct Acknowledgement {
     pub draining: bool,
     pub free_bytes: u64,
     #[serde(default, rename = "bid")]
@@ -46,7 +46,7 @@ pub struct Acknowledgement {
 }
 
 /// Announces to all `members` but this node. Returns those that answer, in the order of the ring, and how many do not.
-pub async fn announce_to_all(
+pub(super) async fn announce_to_all(
     pool: &Arc<HttpPool>,
     members: &[NodeRef],
     me: NodeRef,
@@ -67,7 +67,7 @@ async fn announce(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef, draining: bool
 }
 
 /// Asks another node for its claim to drain, for a node that does not drain itself. `None` as for `announce`.
-pub async fn ask_claim(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef) -> Option<Claim> {
+pub(super) async fn ask_claim(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef) -> Option<Claim> {
     let Acknowledgement { draining, claim, .. } = send(pool, to, me, false).await?;
     Some(if draining { Claim::Held } else { claim })
 }

@@ -26,7 +26,7 @@ pub enum CancelDrainError {
 
 /// A drain that has begun.
 #[derive(Clone, Debug, Default)]
-pub struct DrainRun {
+pub(super) struct DrainRun {
     /// An operator cancelled it, or it cannot be completed.
     pub cancelled: CancellationToken,
     /// It has ended without leaving, and the other nodes have been informed.
@@ -35,19 +35,19 @@ pub struct DrainRun {
 
 impl DrainRun {
     /// Returns when a cancelled drain has ended.
-    pub async fn ended(&self) {
+    pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
     }
 }
 
 #[derive(Debug)]
-pub enum BeginOutcome {
+pub(super) enum BeginOutcome {
     Started(DrainRun),
     AlreadyRunning,
 }
 
 #[derive(Default)]
-pub struct DrainControl(Mutex<ControlState>);
+pub(super) struct DrainControl(Mutex<ControlState>);
 
 #[derive(Default)]
 enum ControlState {
@@ -63,7 +63,7 @@ enum ControlState {
 
 impl DrainControl {
     /// `must_go`: see [`super::DrainOptions`]; a later call can set it for a running drain, and none can clear it.
-    pub fn begin(&self, must_go: bool, stage: NodeState) -> Result<BeginOutcome, DrainError> {
+    pub(super) fn begin(&self, must_go: bool, stage: NodeState) -> Result<BeginOutcome, DrainError> {
         let not_serving = |state: String| DrainError::NotServing { state };
         let mut state = self.0.lock();
         match &mut *state {
@@ -85,14 +85,14 @@ impl DrainControl {
     }
 
     /// Marks the drain as failed. A new one can begin once this one has [ended](Self::end).
-    pub fn abandon(&self) {
+    pub(super) fn abandon(&self) {
         if let ControlState::Running { run, .. } = &*self.0.lock() {
             run.cancelled.cancel();
         }
     }
 
     /// Interrupts the drain wherever it is.
-    pub fn cancel(&self) -> Result<DrainRun, CancelDrainError> {
+    pub(super) fn cancel(&self) -> Result<DrainRun, CancelDrainError> {
         match &*self.0.lock() {
             ControlState::Idle => Err(CancelDrainError::NoDrain),
             ControlState::Running { must_go: true, .. } => Err(CancelDrainError::MustGo),
@@ -105,7 +105,7 @@ impl DrainControl {
     }
 
     /// Whether the node may announce its departure to the ring. Once this has returned true the drain cannot be cancelled.
-    pub fn pass_the_point_of_no_return(&self) -> bool {
+    pub(super) fn pass_the_point_of_no_return(&self) -> bool {
         let mut state = self.0.lock();
         let goes = matches!(&*state, ControlState::Running { run, .. } if !run.cancelled.is_cancelled());
         if goes {
@@ -115,7 +115,7 @@ impl DrainControl {
     }
 
     /// The drain has failed or was cancelled, and the node serves as before: the next one may begin.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         let mut state = self.0.lock();
         if let ControlState::Running { run, .. } = &*state {
             run.ended.cancel();

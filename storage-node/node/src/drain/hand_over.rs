@@ -29,7 +29,7 @@ const MOVE_CHUNKS: usize = 1024;
 
 /// Why a step of a drain failed.
 #[derive(Debug)]
-pub enum StepError {
+pub(super) enum StepError {
     /// A retry would fail as well.
     Final(DrainError),
     /// A retry may succeed.
@@ -43,14 +43,14 @@ impl From<DrainError> for StepError {
 }
 
 /// An arc, and those of its future holders that lack some of its chunks.
-pub struct IncompleteArc {
+pub(super) struct IncompleteArc {
     arc: RingArc,
     lacking: Vec<NodeRef>,
 }
 
 /// What a pass has to copy, estimated at its beginning.
 #[derive(Default)]
-pub struct Estimate {
+pub(super) struct Estimate {
     pub incomplete: Vec<IncompleteArc>,
     pub needs: Vec<Need>,
     /// About how many copies are missing.
@@ -60,7 +60,7 @@ pub struct Estimate {
 }
 
 /// Compares the chunks of this node, arc by arc, with those of their future holders.
-pub async fn estimate(context: &DrainContext, remaining: &Heirs) -> Result<Estimate, StepError> {
+pub(super) async fn estimate(context: &DrainContext, remaining: &Heirs) -> Result<Estimate, StepError> {
     let stats = with_store(context, |store| Ok(store.stats())).await?;
     let record_bytes = stats.live_bytes / stats.chunks.max(1);
     let mut estimate = Estimate::default();
@@ -90,7 +90,7 @@ pub async fn estimate(context: &DrainContext, remaining: &Heirs) -> Result<Estim
 }
 
 /// Copies an arc: afterwards its future holders have every chunk that was here when this began.
-pub async fn hand_over_arc(
+pub(super) async fn hand_over_arc(
     context: &DrainContext,
     pace: &DrainPace,
     incomplete: &IncompleteArc,
@@ -106,7 +106,7 @@ pub async fn hand_over_arc(
 
 /// Copies chunks that were stored lately. Not rate-limited, as writes are not: programs may wait for it, and a drain that
 /// is slower than they are would never end.
-pub async fn hand_over_fresh(
+pub(super) async fn hand_over_fresh(
     context: &DrainContext,
     remaining: &Heirs,
     fresh: &Fresh,
@@ -127,7 +127,7 @@ pub async fn hand_over_fresh(
 }
 
 /// Makes these nodes write everything they have to their disks.
-pub async fn sync(context: &DrainContext, holders: &HashSet<NodeRef>) -> Result<(), StepError> {
+pub(super) async fn sync(context: &DrainContext, holders: &HashSet<NodeRef>) -> Result<(), StepError> {
     let synced = join_all(holders.iter().map(|holder| context.peers.sync(holder))).await;
     synced.into_iter().collect::<Result<(), PeerError>>().map_err(|error| retry(&error))
 }

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// How an attempt to leave ended.
-pub enum LeaveOutcome {
+pub(super) enum LeaveOutcome {
     Left,
     /// The members of the ring have changed, or the node votes again: the drain has to start over.
     RingChanged,

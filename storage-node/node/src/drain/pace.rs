@@ -14,34 +14,34 @@ use tokio::{sync::watch, time::sleep};
 use crate::replica::traffic::Traffic;
 
 /// The most that one request carries; at a low rate it carries less, so that one is sent every second or so.
-pub const MOVE_BYTES: u64 = 4 << 20;
+pub(super) const MOVE_BYTES: u64 = 4 << 20;
 const LEAST_MOVE_BYTES: u64 = 64 << 10;
 
-pub struct DrainPace {
+pub(super) struct DrainPace {
     shared: Arc<Traffic>,
     own: Mutex<Option<Bucket>>,
     changes: watch::Sender<()>,
 }
 
 impl DrainPace {
-    pub fn new(shared: Arc<Traffic>) -> Self {
+    pub(super) fn new(shared: Arc<Traffic>) -> Self {
         Self { shared, own: Mutex::new(None), changes: watch::Sender::new(()) }
     }
 
     /// `None`: shares the limit of repair. Returns the limit that holds from now on.
-    pub fn set(&self, rate: Option<RateLimit>) -> RateLimit {
+    pub(super) fn set(&self, rate: Option<RateLimit>) -> RateLimit {
         *self.own.lock() = rate.map(|rate| Bucket::new(rate, Instant::now()));
         self.changes.send_replace(());
         rate.unwrap_or_else(|| self.shared.limit())
     }
 
-    pub fn batch_bytes(&self) -> u64 {
+    pub(super) fn batch_bytes(&self) -> u64 {
         let own = self.own.lock().as_ref().map(Bucket::limit);
         own.unwrap_or_else(|| self.shared.limit()).0.map_or(MOVE_BYTES, |rate| rate.clamp(LEAST_MOVE_BYTES, MOVE_BYTES))
     }
 
     /// Waits until `bytes` may go.
-    pub async fn spend(&self, bytes: u64) {
+    pub(super) async fn spend(&self, bytes: u64) {
         let mut changes = self.changes.subscribe();
         loop {
             let own = self.own.lock().as_mut().map(|own| own.take(bytes, Instant::now()));

@@ -7,24 +7,24 @@ use chordfs_replication::drain::DrainError;
 use tokio::time::Instant;
 
 /// Forgives failures as long as chunks are sent between them.
-pub struct StallTimeout {
+pub(super) struct StallTimeout {
     within: Duration,
     since: Option<Instant>,
     sent: u64,
 }
 
 impl StallTimeout {
-    pub fn new(within: Duration) -> Self {
+    pub(super) fn new(within: Duration) -> Self {
         Self { within, since: None, sent: 0 }
     }
 
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.since = None;
     }
 
     /// Records a failure after `sent` chunks in total. Errors: `Stalled` if none was sent since the first failure that is
     /// `within` old.
-    pub fn record_failure(&mut self, sent: u64, reason: &str, now: Instant) -> Result<(), DrainError> {
+    pub(super) fn record_failure(&mut self, sent: u64, reason: &str, now: Instant) -> Result<(), DrainError> {
         if sent > self.sent {
             (self.sent, self.since) = (sent, None);
         }

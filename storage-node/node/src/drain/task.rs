@@ -47,7 +47,7 @@ pub(super) struct DrainTask {
 }
 
 impl DrainTask {
-    pub async fn run(self: Arc<Self>, options: DrainOptions, run: DrainRun) {
+    pub(super) async fn run(self: Arc<Self>, options: DrainOptions, run: DrainRun) {
         let done = tokio::select! {
             biased;
             () = run.cancelled.cancelled() => None,
@@ -117,7 +117,7 @@ impl DrainTask {
 
     /// Announces to all members whether this node drains. Returns those that answer, in the order of the ring, and how many
     /// do not.
-    pub async fn announce(&self, draining: bool) -> Result<(Vec<RemainingPeer>, usize), String> {
+    pub(super) async fn announce(&self, draining: bool) -> Result<(Vec<RemainingPeer>, usize), String> {
         let members = self.context.ring.members().await.map_err(|error| error.to_string())?;
         Ok(announce_to_all(&self.context.pool, &members, self.context.ring.me(), draining).await)
     }
@@ -147,7 +147,7 @@ impl DrainTask {
         Ok(touched)
     }
 
-    pub async fn hand_over_fresh(&self, remaining: &Heirs) -> Result<HashSet<NodeRef>, StepError> {
+    pub(super) async fn hand_over_fresh(&self, remaining: &Heirs) -> Result<HashSet<NodeRef>, StepError> {
         let fresh = self.context.departure.take_fresh();
         if fresh.incomplete {
             return Err(StepError::Retry("more was stored than one round can hand over".into()));
@@ -202,7 +202,7 @@ impl DrainTask {
         self.control.end();
     }
 
-    pub fn phase(&self, phase: DrainPhase) {
+    pub(super) fn phase(&self, phase: DrainPhase) {
         self.context.departure.change_progress(|progress| {
             if progress.phase() != phase {
                 info!(?phase, "drain");

@@ -32,7 +32,7 @@ use tracing::{debug, trace};
 use super::wire::{self, own};
 
 #[derive(Clone)]
-pub struct RingPeers(Arc<RingPeersInner>);
+pub(super) struct RingPeers(Arc<RingPeersInner>);
 
 struct RingPeersInner {
     peers: Mutex<HashMap<SocketAddr, Arc<RingPeer>>>,
@@ -53,7 +53,7 @@ struct RingPeer {
 }
 
 impl RingPeers {
-    pub fn new(call_deadline: Duration, events: mpsc::UnboundedSender<Event>) -> Self {
+    pub(super) fn new(call_deadline: Duration, events: mpsc::UnboundedSender<Event>) -> Self {
         let closed = AtomicBool::new(false);
         Self(Arc::new(RingPeersInner {
             peers: Mutex::default(),
@@ -65,7 +65,7 @@ impl RingPeers {
     }
 
     /// The answer, or why there is none; within the call deadline, connecting and dialect included.
-    pub async fn ask(&self, to: NodeRef, request: RingRequest) -> Result<RingAnswer, CallFailure> {
+    pub(super) async fn ask(&self, to: NodeRef, request: RingRequest) -> Result<RingAnswer, CallFailure> {
         trace!(peer = %to, ?request, "asking");
         let address = to.ring_address();
         let peer = self.peer(address);
@@ -83,7 +83,7 @@ impl RingPeers {
     }
 
     /// One call of any kind, connecting included.
-    pub async fn call(
+    pub(super) async fn call(
         &self,
         address: SocketAddr,
         method: &str,
@@ -96,12 +96,12 @@ impl RingPeers {
     }
 
     /// Whether the node there, when it last answered, knew only the calls of any Chord node.
-    pub fn is_foreign(&self, address: SocketAddr) -> bool {
+    pub(super) fn is_foreign(&self, address: SocketAddr) -> bool {
         self.0.foreign.lock().get(&address).is_some_and(|foreign| *foreign)
     }
 
     /// Whether it has told, over a connection that lasts, which kind it is.
-    pub fn is_known(&self, address: SocketAddr) -> bool {
+    pub(super) fn is_known(&self, address: SocketAddr) -> bool {
         let connected = self.0.peers.lock().contains_key(&address);
         connected && self.0.foreign.lock().contains_key(&address)
     }
@@ -110,7 +110,7 @@ impl RingPeers {
         self.0.foreign.lock().insert(address, is_foreign);
     }
 
-    pub async fn tell(&self, to: NodeRef, message: Message) {
+    pub(super) async fn tell(&self, to: NodeRef, message: Message) {
         let (method, value) = match &message {
             Message::Notify(me) => ("notify", wire::node_value(*me)),
             Message::Leave(view) => (own::LEAVE, wire::neighbours_value(view)),
@@ -123,7 +123,7 @@ impl RingPeers {
     /// Asks a node to stabilize now, because `newcomer` has come after it. One of ours hears who that is, as it may have
     /// found it gone lately and would not look at it for seconds; any other Chord node can be asked to stabilize. To
     /// notify it would not do: without a predecessor it would take the newcomer for one.
-    pub async fn send_followed(&self, node: NodeRef, newcomer: NodeRef) {
+    pub(super) async fn send_followed(&self, node: NodeRef, newcomer: NodeRef) {
         let (address, deadline) = (node.ring_address(), self.0.call_deadline);
         let told = match self.is_foreign(address) {
             false => self.call(address, own::FOLLOWED, vec![wire::node_value(newcomer)], deadline).await.is_ok(),
@@ -134,7 +134,7 @@ impl RingPeers {
         }
     }
 
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.0.closed.store(true, Ordering::Relaxed);
         let peers = std::mem::take(&mut *self.0.peers.lock());
         peers.values().for_each(|peer| peer.hang_up());

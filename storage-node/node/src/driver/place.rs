@@ -36,7 +36,7 @@ const PROMISES_MAX: usize = 256;
 const ASKED_AT_ONCE: usize = 64;
 
 #[derive(Default)]
-pub struct Places {
+pub(super) struct Places {
     promises: Mutex<Vec<Promise>>,
     /// One place at a time, so that each is computed with all earlier ones in view.
     giving: tokio::sync::Mutex<()>,

@@ -83,14 +83,14 @@ struct Format {
 }
 
 /// Writes what changes, in a task of its own; of several changes in a row only the last.
-pub struct Saver {
+pub(super) struct Saver {
     wanted: watch::Sender<SavedRing>,
 }
 
 impl Saver {
     /// Writes once before it returns, if what is there is another: a data folder that cannot be written to is told at the
     /// start, and a node whose disk is full comes back all the same.
-    pub async fn start(folder: PathBuf, first: SavedRing) -> Result<Self, SavedError> {
+    pub(super) async fn start(folder: PathBuf, first: SavedRing) -> Result<Self, SavedError> {
         if SavedRing::read(&folder).await?.as_ref() != Some(&first) {
             first.write(&folder).await?;
         }
@@ -106,7 +106,7 @@ impl Saver {
         Ok(Self { wanted })
     }
 
-    pub fn change(&self, change: impl FnOnce(&mut SavedRing)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut SavedRing)) {
         self.wanted.send_if_modified(|saved| {
             let before = saved.clone();
             change(saved);
@@ -114,7 +114,7 @@ impl Saver {
         });
     }
 
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.wanted.borrow().settled
     }
 }

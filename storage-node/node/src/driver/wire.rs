@@ -2,7 +2,7 @@
 //!
 //! Route = `[is_final, [node, ...], [node beyond, ...]]`. Load = bytes: uint; nil: moving; `"leaving"`.
 
-pub use chordfs_net::ring_wire::{
+pub(super) use chordfs_net::ring_wire::{
     neighbours, neighbours_value, node, node_value, nodes, nodes_value, optional_node, optional_value, shortened, text,
 };
 use chordfs_net::rpc::Value;
@@ -37,7 +37,7 @@ pub enum Load {
 
 const LEAVING: &str = "leaving";
 
-pub fn load_value(load: Load) -> Value {
+pub(super) fn load_value(load: Load) -> Value {
     match load {
         Load::Holds(bytes) => bytes.into(),
         Load::Moving => Value::Nil,
@@ -45,7 +45,7 @@ pub fn load_value(load: Load) -> Value {
     }
 }
 
-pub fn load(value: &Value) -> Result<Load, String> {
+pub(super) fn load(value: &Value) -> Result<Load, String> {
     match value.as_u64() {
         Some(bytes) => Ok(Load::Holds(bytes)),
         None if value.is_nil() => Ok(Load::Moving),
@@ -54,7 +54,7 @@ pub fn load(value: &Value) -> Result<Load, String> {
     }
 }
 
-pub fn route_value(route: &RingRoute) -> Value {
+pub(super) fn route_value(route: &RingRoute) -> Value {
     let (is_final, nodes, beyond) = match route {
         RingRoute::Owner(nodes) => (true, nodes, &[][..]),
         RingRoute::Ask { nodes, beyond } => (false, nodes, &beyond[..]),
@@ -62,7 +62,7 @@ pub fn route_value(route: &RingRoute) -> Value {
     Value::Array(vec![is_final.into(), nodes_value(nodes), nodes_value(beyond)])
 }
 
-pub fn route(value: &Value) -> Result<RingRoute, String> {
+pub(super) fn route(value: &Value) -> Result<RingRoute, String> {
     let wrong = || format!("expected [is_final: bool, [node, ...], [node, ...]], got {}", shortened(value));
     match value.as_array().map(Vec::as_slice) {
         Some([is_final, list, beyond]) => match (is_final.as_bool().ok_or_else(wrong)?, nodes(list)?) {

@@ -21,9 +21,9 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 /// Entries or extents per answer: small, so that paging happens.
-pub const PAGE: usize = 5;
+pub(crate) const PAGE: usize = 5;
 
-pub struct FakeNamespace {
+pub(crate) struct FakeNamespace {
     log: Mutex<Log>,
 }
 
@@ -69,17 +69,17 @@ impl Log {
 
 impl FakeNamespace {
     /// Every call fails with this from now on.
-    pub fn fail(&self, failure: Option<FsError>) {
+    pub(crate) fn fail(&self, failure: Option<FsError>) {
         self.log.lock().failure = failure;
     }
 
     /// Another session's change comes just before the next commit.
-    pub fn overtake(&self, change: Change) {
+    pub(crate) fn overtake(&self, change: Change) {
         self.log.lock().overtaking = Some(change);
     }
 
     /// What has a name or a holder, the root apart.
-    pub fn inode_count(&self) -> u64 {
+    pub(crate) fn inode_count(&self) -> u64 {
         let mut log = self.log.lock();
         log.purge();
         match log.tables.query(&Query::StatFs).unwrap() {
@@ -88,21 +88,21 @@ impl FakeNamespace {
         }
     }
 
-    pub fn attr(&self, name: &str) -> Option<Attr> {
+    pub(crate) fn attr(&self, name: &str) -> Option<Attr> {
         match self.log.lock().tables.query(&Query::Lookup { parent: Ino::ROOT, name: entry(name) }) {
             Ok(Answer::Attr(attr)) => Some(attr),
             _ => None,
         }
     }
 
-    pub fn rename(&self, from: &str, to: &str) {
+    pub(crate) fn rename(&self, from: &str, to: &str) {
         let (parent, new_parent) = (Ino::ROOT, Ino::ROOT);
         let (name, new_name, mode) = (entry(from), entry(to), RenameMode::Replace);
         let rename = Change::Rename { parent, name, new_parent, new_name, mode, hold: false };
         self.log.lock().apply(rename).unwrap();
     }
 
-    pub fn make(&self, parent: Ino, name: &str, kind: FileKind, target: &str) -> Ino {
+    pub(crate) fn make(&self, parent: Ino, name: &str, kind: FileKind, target: &str) -> Ino {
         let target = Bytes::from(target.to_owned());
         let node = NewNode { kind, mode: 0o640, uid: 1, gid: 1, rdev: 0, chunk_bytes: 4096, target };
         let make = Change::Make { parent, name: entry(name), node, exclusive: true };
@@ -112,7 +112,7 @@ impl FakeNamespace {
         }
     }
 
-    pub fn grow(&self, ino: Ino, size: u64) {
+    pub(crate) fn grow(&self, ino: Ino, size: u64) {
         let truncate = Some(Truncate { size, tail: None });
         let set = chordfs_types::namespace::SetAttr { truncate, ..Default::default() };
         self.log.lock().apply(Change::SetAttr { ino, set }).unwrap();
@@ -179,7 +179,7 @@ impl NamespaceClient for FakeNamespace {
 }
 
 #[derive(Default)]
-pub struct FakeChunks {
+pub(crate) struct FakeChunks {
     stored: Mutex<HashMap<ChunkRef, Bytes>>,
     failure: Mutex<Option<FsError>>,
     /// Gets that succeed before `failure` shows.
@@ -188,24 +188,24 @@ pub struct FakeChunks {
 }
 
 impl FakeChunks {
-    pub fn fail(&self, failure: Option<FsError>) {
+    pub(crate) fn fail(&self, failure: Option<FsError>) {
         *self.failure.lock() = failure;
     }
 
     /// After `gets` more gets there is nothing to be had.
-    pub fn fail_after(&self, gets: usize) {
+    pub(crate) fn fail_after(&self, gets: usize) {
         *self.gets_left.lock() = Some(gets);
     }
 
-    pub fn largest_batch_bytes(&self) -> usize {
+    pub(crate) fn largest_batch_bytes(&self) -> usize {
         *self.largest_batch.lock()
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.stored.lock().len()
     }
 
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let stored = self.stored.lock();
         let mut names: Vec<_> = stored.keys().map(|chunk| format!("{}_chunk_{}", chunk.file, chunk.id.index)).collect();
         names.sort();

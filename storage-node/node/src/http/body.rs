@@ -22,7 +22,7 @@ const MAX_UNUSED_BYTES: usize = 8 << 20;
 
 /// Tells why a watched body ended early.
 #[derive(Clone)]
-pub struct BodyWatch {
+pub(super) struct BodyWatch {
     shared: Arc<BodyState>,
     silence: Duration,
 }
@@ -36,7 +36,7 @@ struct BodyState {
 
 impl BodyWatch {
     /// The body, ended with an error when nothing arrives for `silence`.
-    pub fn over(body: Body, silence: Duration) -> (Body, Self) {
+    pub(super) fn over(body: Body, silence: Duration) -> (Body, Self) {
         let watch = Self { shared: Arc::default(), silence };
         let state = (body.into_data_stream(), watch.clone());
         let watched = stream::unfold(state, |(mut body, watch)| async move {
@@ -47,12 +47,12 @@ impl BodyWatch {
     }
 
     /// The reader has made use of what arrived so far.
-    pub fn used(&self) {
+    pub(super) fn used(&self) {
         self.shared.unused.store(0, Relaxed);
     }
 
     /// The error to answer after reading has failed with `text`.
-    pub fn explain(&self, text: String) -> HttpError {
+    pub(super) fn explain(&self, text: String) -> HttpError {
         if self.shared.silent.load(Relaxed) {
             let text = format!("the request's body stopped arriving for {:?}", self.silence);
             return HttpError::new(StatusCode::REQUEST_TIMEOUT, text);
@@ -81,7 +81,7 @@ impl BodyWatch {
 }
 
 /// A whole small body: 408 after `silence`, 413 beyond `limit` bytes.
-pub async fn read_small(body: Body, limit: usize, silence: Duration) -> Result<Bytes, HttpError> {
+pub(super) async fn read_small(body: Body, limit: usize, silence: Duration) -> Result<Bytes, HttpError> {
     let (body, watch) = BodyWatch::over(body, silence);
     let mut body = body.into_data_stream();
     let mut all = BytesMut::new();

@@ -17,7 +17,7 @@ use chordfs_types::{
 
 use super::chunks::{ChunkPlane, Refusal, blocking, gather_up_to};
 
-pub fn routes() -> Router<ChunkPlane> {
+pub(super) fn routes() -> Router<ChunkPlane> {
     Router::new()
         .route(calls::DIGESTS, post(digests))
         .route(calls::IDS, post(ids))

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 
 /// What a GET of something with a size and validators comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub(super) enum Wanted {
     Whole,
     /// Not empty and within the size.
     Part(Range<u64>),
@@ -15,7 +15,7 @@ pub enum Wanted {
 }
 
 /// Several ranges, other units and what does not parse are answered with the whole, as the RFC allows.
-pub fn wanted(headers: &HeaderMap, size: u64, etag: &str, last_modified: &str) -> Wanted {
+pub(super) fn wanted(headers: &HeaderMap, size: u64, etag: &str, last_modified: &str) -> Wanted {
     if text(headers, header::IF_NONE_MATCH).is_some_and(|tags| matches_tag(tags, etag)) {
         return Wanted::NotModified;
     }

@@ -7,7 +7,7 @@
 use percent_encoding::percent_decode;
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Disposition {
+pub(super) struct Disposition {
     pub name: Option<Vec<u8>>,
     /// `filename*` wins over `filename`.
     pub file_name: Option<Vec<u8>>,
@@ -15,7 +15,7 @@ pub struct Disposition {
 
 impl Disposition {
     /// Parameters that do not parse are as good as absent.
-    pub fn parse(header: &[u8]) -> Self {
+    pub(super) fn parse(header: &[u8]) -> Self {
         let mut found = Self::default();
         let mut extended = None;
         let mut rest = skip_to_parameters(header);

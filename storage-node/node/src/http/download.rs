@@ -17,7 +17,7 @@ use super::{
 use crate::files::Opened;
 
 /// Answers a GET, or with `head_only` a HEAD, of `file`, which was asked for as `path`.
-pub async fn download(
+pub(super) async fn download(
     file: Opened,
     path: &[EntryName],
     head_only: bool,

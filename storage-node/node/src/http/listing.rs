@@ -13,7 +13,7 @@ use super::{error::HttpError, files::FilesState, uri};
 use crate::files::ListingPage;
 
 /// One page of the directory `ino` at `path`; the query's `after` says which.
-pub async fn list(
+pub(super) async fn list(
     files: &FilesState,
     path: &[EntryName],
     ino: Ino,
@@ -28,7 +28,7 @@ pub async fn list(
     Ok(Html(as_page(path, &page).into_string()).into_response())
 }
 
-pub async fn upload_form() -> Html<String> {
+pub(super) async fn upload_form() -> Html<String> {
     let form = html! {
         form method="post" action="/upload" enctype="multipart/form-data" {
             p { input type="file" name="files" multiple required; }

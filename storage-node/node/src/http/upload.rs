@@ -26,7 +26,7 @@ const MAX_WAITING_BYTES: usize = 16 << 20;
 /// After an error so much of the rest is read, so that the client gets to reading the answer.
 const MAX_DRAINED_BYTES: usize = 64 << 20;
 
-pub async fn upload(State(files): State<FilesState>, request: Request) -> Result<StatusCode, HttpError> {
+pub(super) async fn upload(State(files): State<FilesState>, request: Request) -> Result<StatusCode, HttpError> {
     let (parts, body) = request.into_parts();
     let (body, watch) = BodyWatch::over(body, files.options.body_silence);
     let mut form = open_form(Request::from_parts(parts, body)).await?;

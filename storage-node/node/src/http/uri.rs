@@ -7,22 +7,22 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_e
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The names of a path; repeated and closing slashes mean nothing. A `%2F` is a slash within a name, hence refused.
-pub fn decode_path(path: &str) -> Result<Vec<EntryName>, NameError> {
+pub(super) fn decode_path(path: &str) -> Result<Vec<EntryName>, NameError> {
     let parts = path.split('/').filter(|part| !part.is_empty());
     parts.map(|part| EntryName::new(decode(part))).collect()
 }
 
 /// The path of an entry, with a leading slash.
-pub fn encode_path<'a>(names: impl IntoIterator<Item = &'a EntryName>) -> String {
+pub(super) fn encode_path<'a>(names: impl IntoIterator<Item = &'a EntryName>) -> String {
     names.into_iter().map(|name| format!("/{}", encode(name.as_bytes()))).collect()
 }
 
-pub fn encode(name: &[u8]) -> String {
+pub(super) fn encode(name: &[u8]) -> String {
     percent_encode(name, KEPT).to_string()
 }
 
 /// The decoded value of `key` in a query.
-pub fn query_value(query: Option<&str>, key: &str) -> Option<Bytes> {
+pub(super) fn query_value(query: Option<&str>, key: &str) -> Option<Bytes> {
     let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
     pairs.find(|(name, _)| *name == key).map(|(_, value)| decode(value))
 }

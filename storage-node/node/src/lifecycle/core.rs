@@ -38,7 +38,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub async fn open(config: NodeConfig, folder: DataFolder) -> Result<Self> {
+    pub(super) async fn open(config: NodeConfig, folder: DataFolder) -> Result<Self> {
         let store = open_store(&folder, config.store.clone()).await?;
         let pool = Arc::new(HttpPool::new());
         let peers = Peers::new(pool.clone(), config.peer_deadline);
@@ -55,11 +55,11 @@ impl Core {
     }
 
     /// A router of its own for each user: what one learns must not decide for another.
-    pub fn router(&self) -> Arc<Router> {
+    pub(super) fn router(&self) -> Arc<Router> {
         Arc::new(Router::new(vec![self.config.address], self.config.look_up_deadline))
     }
 
-    pub async fn sync_store(&self) {
+    pub(super) async fn sync_store(&self) {
         let store = self.store.clone();
         match tokio::task::spawn_blocking(move || store.sync()).await {
             Ok(Ok(())) => {}

@@ -33,7 +33,7 @@ pub(super) struct Planes {
 }
 
 impl Planes {
-    pub fn build(core: &Core, services: &Services, host: Option<Arc<dyn HostEnvironment>>) -> Result<Self> {
+    pub(super) fn build(core: &Core, services: &Services, host: Option<Arc<dyn HostEnvironment>>) -> Result<Self> {
         let (namespace, departure) = (services.namespace.clone(), core.departure.clone());
         let ring = RingPort { ring: core.ring.clone(), namespace, departure };
         let drain = Drain::new(drain_context(core, services), DrainSettings::default());
@@ -43,7 +43,7 @@ impl Planes {
     }
 
     /// Opens the ports, and lets the node send its first message to the ring.
-    pub fn open(self, core: &Core, ports: Ports) -> Result<Drain> {
+    pub(super) fn open(self, core: &Core, ports: Ports) -> Result<Drain> {
         let Core { tasks, stop, .. } = core;
         let options = ServerOptions::default();
         let stopped = || stop.clone().cancelled_owned();

@@ -18,7 +18,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    pub fn take(ring: SocketAddr) -> Result<Self> {
+    pub(super) fn take(ring: SocketAddr) -> Result<Self> {
         let node = NodeAddress(ring);
         Ok(Self { ring: Port::take(node.ring())?, files: Port::take(node.files())?, admin: Port::take(node.admin())? })
     }
@@ -50,7 +50,7 @@ impl Port {
         Ok(Self { address, socket })
     }
 
-    pub fn listen(self) -> Result<TcpListener> {
+    pub(super) fn listen(self) -> Result<TcpListener> {
         self.socket.listen(BACKLOG).with_context(|| format!("cannot listen on {}", self.address))
     }
 }

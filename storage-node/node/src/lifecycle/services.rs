@@ -26,7 +26,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub async fn start(core: &Core) -> Result<Self> {
+    pub(super) async fn start(core: &Core) -> Result<Self> {
         let namespace = start_namespace(core).await?;
         let (opened, session) = watch::channel(None);
         let session = OwnSession::new(session, core.config.operation_deadline);
@@ -38,7 +38,7 @@ impl Services {
     }
 
     /// Begins the work in the background, once other nodes can reach this one.
-    pub fn begin(self, core: &Core) {
+    pub(super) fn begin(self, core: &Core) {
         let Core { config, store, stop, tasks, .. } = core;
         self.scrub.start(tasks, stop);
         tasks.spawn(self.repair.run(stop.clone()));

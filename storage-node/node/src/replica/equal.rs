@@ -245,7 +245,7 @@ fn follow(request: IdsRequest, last: Option<ChunkAt>) -> IdsRequest {
 }
 
 /// As many as one request may carry, by number and by bytes.
-pub fn batches(chunks: &[ChunkAt]) -> Vec<Vec<ChunkAt>> {
+pub(super) fn batches(chunks: &[ChunkAt]) -> Vec<Vec<ChunkAt>> {
     let mut batches: Vec<Vec<ChunkAt>> = Vec::new();
     let mut bytes = 0;
     for chunk in chunks {

@@ -18,13 +18,13 @@ use std::{
 use parking_lot::Mutex;
 use thiserror::Error;
 
-pub struct NamespaceMarker {
+pub(super) struct NamespaceMarker {
     path: PathBuf,
     writing: Mutex<()>,
 }
 
 #[derive(Debug, Error)]
-pub enum MarkerError {
+pub(super) enum MarkerError {
     #[error("the chunks here are of the namespace {marked:016x}, and the ring has another, {current:016x}; if they may be deleted, remove {}", path.display())]
     Other { marked: u64, current: u64, path: PathBuf },
     #[error("{}: {source}; so nobody knows which namespace the chunks here are of", path.display())]
@@ -32,12 +32,12 @@ pub enum MarkerError {
 }
 
 impl NamespaceMarker {
-    pub fn new(folder: &Path) -> Self {
+    pub(super) fn new(folder: &Path) -> Self {
         Self { path: folder.join("namespace"), writing: Mutex::default() }
     }
 
     /// `None` if no namespace has been followed yet.
-    pub fn get(&self) -> Result<Option<u64>, MarkerError> {
+    pub(super) fn get(&self) -> Result<Option<u64>, MarkerError> {
         let failed = |source| MarkerError::Io { path: self.path.clone(), source };
         let text = match std::fs::read_to_string(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -49,7 +49,7 @@ impl NamespaceMarker {
     }
 
     /// The node follows `current`: written down if it is the first.
-    pub fn follow(&self, current: u64) -> Result<(), MarkerError> {
+    pub(super) fn follow(&self, current: u64) -> Result<(), MarkerError> {
         let _turn = self.writing.lock();
         match self.get()? {
             Some(marked) if marked == current => Ok(()),

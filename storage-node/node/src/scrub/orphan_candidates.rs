@@ -8,19 +8,19 @@ use std::{collections::HashMap, time::Duration};
 
 use chordfs_types::chunk::ChunkId;
 
-pub struct OrphanCandidates {
+pub(super) struct OrphanCandidates {
     /// Since which moment, on the clock of the looks.
     since: HashMap<ChunkId, Duration>,
     confirm_after: Duration,
 }
 
 impl OrphanCandidates {
-    pub fn new(confirm_after: Duration) -> Self {
+    pub(super) fn new(confirm_after: Duration) -> Self {
         Self { since: HashMap::new(), confirm_after }
     }
 
     /// Takes what a look found at `now`, counted from any fixed moment by a clock that does not jump, and says who was found before, long enough ago, and in every look since.
-    pub fn look(&mut self, now: Duration, unreferenced: &[ChunkId]) -> Vec<ChunkId> {
+    pub(super) fn look(&mut self, now: Duration, unreferenced: &[ChunkId]) -> Vec<ChunkId> {
         let before = std::mem::take(&mut self.since);
         self.since = unreferenced.iter().map(|chunk| (*chunk, *before.get(chunk).unwrap_or(&now))).collect();
         let old = |chunk: &&ChunkId| now.saturating_sub(self.since[*chunk]) >= self.confirm_after;
@@ -28,7 +28,7 @@ impl OrphanCandidates {
     }
 
     /// Nothing that was found so far counts any more.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.since.clear();
     }
 }

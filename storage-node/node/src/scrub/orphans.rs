@@ -65,7 +65,7 @@ const CONFIRM_PART: u32 = 6;
 const MEMBER_DEADLINE: Duration = Duration::from_secs(5);
 const MEMBERS_AT_ONCE: usize = 16;
 
-pub struct Orphans {
+pub(super) struct Orphans {
     shared: Arc<ScrubShared>,
     suspects: OrphanCandidates,
     /// What the suspects' clock counts from.
@@ -93,12 +93,12 @@ enum Doubt {
 }
 
 impl Orphans {
-    pub fn new(shared: Arc<ScrubShared>) -> Self {
+    pub(super) fn new(shared: Arc<ScrubShared>) -> Self {
         let age = shared.parts.settings.orphan_age;
         Self { shared, suspects: OrphanCandidates::new(age / CONFIRM_PART), start: Instant::now(), age }
     }
 
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let pause = (self.age / LOOKS_PER_AGE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         let mut doubted = false;
         loop {

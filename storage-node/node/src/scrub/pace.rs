@@ -7,7 +7,7 @@ use std::time::Duration;
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub(super) struct Pace {
     /// Zero: as fast as the limit allows.
     pub period: Duration,
     pub bytes_per_second: u64,
@@ -15,7 +15,7 @@ pub struct Pace {
 
 /// How far a pass has got.
 #[derive(Clone, Copy, Debug)]
-pub struct PassProgress {
+pub(super) struct PassProgress {
     /// Since the pass began.
     pub elapsed: Duration,
     pub done_bytes: u64,
@@ -26,14 +26,14 @@ pub struct PassProgress {
 impl Pace {
     /// How long to wait after a step that read `bytes` in `took`. One that is late, because the node was off, catches up
     /// within the limit.
-    pub fn pause(&self, bytes: u64, took: Duration, progress: PassProgress) -> Duration {
+    pub(super) fn pause(&self, bytes: u64, took: Duration, progress: PassProgress) -> Duration {
         let within_limit = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.max(1) as f64);
         let even = self.due(progress).saturating_sub(progress.elapsed).min(LONGEST_PAUSE);
         even.max(within_limit.saturating_sub(took))
     }
 
     /// How long to wait when all is read: the next pass begins when the period is over.
-    pub fn rest(&self, elapsed: Duration) -> Duration {
+    pub(super) fn rest(&self, elapsed: Duration) -> Duration {
         self.period.saturating_sub(elapsed)
     }
 

@@ -28,7 +28,7 @@ const WHILE_EMPTY: Duration = Duration::from_secs(10);
 /// A step that the disk refused is tried again after this.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
-pub struct PassReader {
+pub(super) struct PassReader {
     shared: Arc<ScrubShared>,
     asked: watch::Receiver<u64>,
     pass: Pass,
@@ -53,13 +53,13 @@ impl Pass {
 }
 
 impl PassReader {
-    pub fn new(shared: Arc<ScrubShared>) -> Self {
+    pub(super) fn new(shared: Arc<ScrubShared>) -> Self {
         let asked = shared.asked.subscribe();
         let pass = load(&file(&shared)).unwrap_or_else(|| Pass::begin(None));
         Self { shared, asked, pass, saved: Instant::now() }
     }
 
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         loop {
             let pause = self.step().await;
             tokio::select! {

@@ -33,7 +33,7 @@ const SIDE_BY_SIDE: usize = 8;
 
 type ChunkAddress = (RingId, ChunkId);
 
-pub struct DamageRepair {
+pub(super) struct DamageRepair {
     shared: Arc<ScrubShared>,
     /// What could not be mended, and when to try again.
     failed: HashMap<ChunkAddress, RefetchError>,
@@ -56,11 +56,11 @@ enum Outcome {
 }
 
 impl DamageRepair {
-    pub fn new(shared: Arc<ScrubShared>) -> Self {
+    pub(super) fn new(shared: Arc<ScrubShared>) -> Self {
         Self { shared, failed: HashMap::new() }
     }
 
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         loop {
             self.round().await;
             sleep(LOOK_EVERY).await;

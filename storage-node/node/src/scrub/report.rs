@@ -9,36 +9,36 @@ use metrics::{counter, gauge};
 use super::ScrubSettings;
 
 #[derive(Default)]
-pub struct Report {
+pub(super) struct Report {
     status: ScrubStatus,
 }
 
 impl Report {
-    pub fn new(settings: &ScrubSettings) -> Self {
+    pub(super) fn new(settings: &ScrubSettings) -> Self {
         let waiting = Some("the namespace was not asked yet".to_owned());
         let period_secs = settings.period.as_secs();
         Self { status: ScrubStatus { period_secs, orphans_kept: waiting, ..ScrubStatus::default() } }
     }
 
-    pub fn status(&self, waiting: u64) -> ScrubStatus {
+    pub(super) fn status(&self, waiting: u64) -> ScrubStatus {
         ScrubStatus { waiting, ..self.status.clone() }
     }
 
     /// A step of a pass was read: `pass` is how far it has got with it.
-    pub fn read(&mut self, step: &Scrubbed, pass: &PassReport, total_bytes: u64) {
+    pub(super) fn read(&mut self, step: &Scrubbed, pass: &PassReport, total_bytes: u64) {
         counter!("chordfs_scrub_chunks_total").increment(step.chunks);
         counter!("chordfs_scrub_bytes_total").increment(step.bytes);
         (self.status.pass, self.status.total_bytes) = (pass.clone(), total_bytes);
     }
 
-    pub fn ended(&mut self, pass: &PassReport, asked_done: u64) {
+    pub(super) fn ended(&mut self, pass: &PassReport, asked_done: u64) {
         gauge!("chordfs_scrub_last_pass_end_seconds").set(pass.ended.unwrap_or(0) as f64);
         self.status.last = Some(pass.clone());
         self.status.asked_done = asked_done;
     }
 
     /// `damaged`: found since the start, as the store counts them.
-    pub fn mending(&mut self, damaged: u64, mended: u64, needless: u64, lost: u64) {
+    pub(super) fn mending(&mut self, damaged: u64, mended: u64, needless: u64, lost: u64) {
         counter!("chordfs_scrub_damaged_total").absolute(damaged);
         counter!("chordfs_scrub_mended_total").increment(mended);
         gauge!("chordfs_scrub_lost_chunks").set(lost as f64);
@@ -48,7 +48,7 @@ impl Report {
         self.status.unrecoverable = lost;
     }
 
-    pub fn orphans(&mut self, buried: u64, kept: Option<String>) {
+    pub(super) fn orphans(&mut self, buried: u64, kept: Option<String>) {
         counter!("chordfs_scrub_orphans_total").increment(buried);
         self.status.orphans += buried;
         self.status.orphans_kept = kept;

@@ -11,9 +11,9 @@ use chordfs_types::admin::ScrubStatus;
 
 use super::Scrub;
 
-pub const WHOSE_PATH: &str = "/scrub/namespace";
+pub(super) const WHOSE_PATH: &str = "/scrub/namespace";
 
-pub fn routes(scrub: Scrub) -> Router {
+pub(super) fn routes(scrub: Scrub) -> Router {
     Router::new().route("/scrub", get(status).post(begin)).route(WHOSE_PATH, get(whose)).with_state(scrub)
 }
 

@@ -13,14 +13,14 @@ use chordfs_types::{chunk::ChunkId, namespace::Extent};
 
 /// A chunk that is here and that no file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unreferenced {
+pub(super) struct Unreferenced {
     pub chunk: HeldChunk,
     /// Where the piece begins in which it lies.
     piece: u32,
 }
 
 /// What to ask about; `held` ascends.
-pub fn version_spans(held: &[HeldChunk]) -> Vec<Extent> {
+pub(super) fn version_spans(held: &[HeldChunk]) -> Vec<Extent> {
     let versions = held.chunk_by(|a, b| a.id.version == b.id.version);
     let span = |chunks: &[HeldChunk]| {
         let (first, last) = (chunks[0].id, chunks[chunks.len() - 1].id);
@@ -30,7 +30,7 @@ pub fn version_spans(held: &[HeldChunk]) -> Vec<Extent> {
 }
 
 /// The rest of what was asked, from a chunk of one of the runs on.
-pub fn remaining_runs(runs: &[Extent], (number, chunk): (u32, u32)) -> Option<Vec<Extent>> {
+pub(super) fn remaining_runs(runs: &[Extent], (number, chunk): (u32, u32)) -> Option<Vec<Extent>> {
     let mut rest = runs.get(number as usize..)?.to_vec();
     let first = rest.first_mut()?;
     let passed = chunk.checked_sub(first.first).filter(|passed| *passed < first.count)?;
@@ -39,7 +39,7 @@ pub fn remaining_runs(runs: &[Extent], (number, chunk): (u32, u32)) -> Option<Ve
 }
 
 /// Which of the chunks lie in the pieces. Both ascend.
-pub fn unreferenced_chunks(held: &[HeldChunk], pieces: &[Extent]) -> Vec<Unreferenced> {
+pub(super) fn unreferenced_chunks(held: &[HeldChunk], pieces: &[Extent]) -> Vec<Unreferenced> {
     let (mut found, mut pieces) = (Vec::new(), pieces.iter().peekable());
     for chunk in held {
         while pieces.next_if(|piece| place(chunk.id, piece) == Ordering::Greater).is_some() {}
@@ -51,7 +51,7 @@ pub fn unreferenced_chunks(held: &[HeldChunk], pieces: &[Extent]) -> Vec<Unrefer
 }
 
 /// What is given up: the confirmed ones, those that have no other between them together.
-pub fn runs(loose: &[Unreferenced], confirmed: &HashSet<ChunkId>) -> Vec<HeldRun> {
+pub(super) fn runs(loose: &[Unreferenced], confirmed: &HashSet<ChunkId>) -> Vec<HeldRun> {
     let is_confirmed = |loose: &Unreferenced| confirmed.contains(&loose.chunk.id);
     let together = |a: &Unreferenced, b: &Unreferenced| {
         let same = |loose: &Unreferenced| (loose.chunk.id.version, loose.piece, is_confirmed(loose));

@@ -13,13 +13,13 @@ use chordfs_types::{
 
 const DEADLINE: Duration = Duration::from_secs(3);
 
-pub fn client() -> AdminClient {
+pub(super) fn client() -> AdminClient {
     AdminClient::new(Arc::new(HttpPool::new()), DEADLINE)
 }
 
 /// What the policy needs of a node that answered.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NodeUsage {
+pub(super) struct NodeUsage {
     pub serving: bool,
     pub filling: bool,
     pub used_percent: f64,
@@ -36,12 +36,16 @@ impl From<NodeStatus> for NodeUsage {
     }
 }
 
-pub async fn usage(client: &AdminClient, node: NodeAddress) -> Result<NodeUsage, AdminError> {
+pub(super) async fn usage(client: &AdminClient, node: NodeAddress) -> Result<NodeUsage, AdminError> {
     client.status(node).await.map(NodeUsage::from)
 }
 
 /// The error says why the node cannot be drained.
-pub async fn begin_drain(client: &AdminClient, node: NodeAddress, allow_fewer_copies: bool) -> Result<(), String> {
+pub(super) async fn begin_drain(
+    client: &AdminClient,
+    node: NodeAddress,
+    allow_fewer_copies: bool,
+) -> Result<(), String> {
     let request = DrainRequest { allow_fewer_copies, rate: None };
     client.begin_drain(node, request).await.map(drop).map_err(|error| match error {
         AdminError::Refused { text, .. } => text,

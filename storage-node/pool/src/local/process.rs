@@ -15,7 +15,7 @@ use nix::{
 use tracing::warn;
 
 /// The command line of a node.
-pub struct ProcessArgs<'a> {
+pub(super) struct ProcessArgs<'a> {
     pub program: &'a Path,
     pub data: PathBuf,
     pub log: PathBuf,
@@ -25,7 +25,7 @@ pub struct ProcessArgs<'a> {
     pub node_args: &'a [String],
 }
 
-pub struct NodeProcess {
+pub(super) struct NodeProcess {
     pub pid: u32,
     pub started: u64,
     /// `None` if a former pool started the process: it is no child of this one.
@@ -33,7 +33,7 @@ pub struct NodeProcess {
 }
 
 impl NodeProcess {
-    pub fn start(args: ProcessArgs<'_>) -> Result<Self> {
+    pub(super) fn start(args: ProcessArgs<'_>) -> Result<Self> {
         let log = File::options().create(true).append(true).open(&args.log);
         let log = log.with_context(|| format!("open the log {}", args.log.display()))?;
         let mut command = Command::new(args.program);
@@ -50,12 +50,12 @@ impl NodeProcess {
     }
 
     /// The process that a former pool started, if it still runs.
-    pub fn adopt(pid: u32, started: u64) -> Option<Self> {
+    pub(super) fn adopt(pid: u32, started: u64) -> Option<Self> {
         (pid > 0 && start_of(pid) == Some(started)).then_some(Self { pid, started, child: None })
     }
 
     /// Also reaps the process if it has ended, so that it does not stay as a zombie.
-    pub fn is_alive(&mut self) -> bool {
+    pub(super) fn is_alive(&mut self) -> bool {
         match &mut self.child {
             Some(child) => match child.try_wait() {
                 Ok(None) => true,
@@ -69,7 +69,7 @@ impl NodeProcess {
         }
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         // An error means that the process has just ended, which is as good.
         let _ = signal::kill(Pid::from_raw(self.pid as i32), signal);
     }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 const FORMAT: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedNode {
+pub(super) struct SavedNode {
     /// Counts from 1; folder and ports follow from it.
     pub number: u16,
     /// 0: the node has not been started yet.
@@ -36,7 +36,7 @@ pub struct SavedNode {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LeaveStage {
+pub(super) enum LeaveStage {
     No,
     /// The node drains.
     Draining,
@@ -50,14 +50,14 @@ struct SavedPool {
     nodes: Vec<SavedNode>,
 }
 
-pub struct StateFile {
+pub(super) struct StateFile {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
 impl StateFile {
     /// Makes the folder if there is none. Returns the nodes sorted by their numbers.
-    pub fn open(folder: &Path) -> Result<(Self, Vec<SavedNode>)> {
+    pub(super) fn open(folder: &Path) -> Result<(Self, Vec<SavedNode>)> {
         fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
         let lock = lock(folder)?;
         let path = folder.join("pool.json");
@@ -66,7 +66,7 @@ impl StateFile {
         Ok((Self { path, _lock: lock }, nodes))
     }
 
-    pub fn write(&self, nodes: Vec<SavedNode>) -> Result<()> {
+    pub(super) fn write(&self, nodes: Vec<SavedNode>) -> Result<()> {
         let text = serde_json::to_vec_pretty(&SavedPool { format: FORMAT, nodes })?;
         let written = chordfs_files::replace_durably(&self.path, &text);
         written.with_context(|| format!("write {}", self.path.display()))

@@ -35,7 +35,7 @@ pub(super) struct Circle {
 
 impl Circle {
     /// With fewer `copies` than `placement` has holders, the first of these.
-    pub fn new(arcs: Vec<Arc>, copies: usize) -> Self {
+    pub(super) fn new(arcs: Vec<Arc>, copies: usize) -> Self {
         let nodes = || arcs.iter().map(|arc| arc.node);
         let around = nodes().chain(nodes().take(SPREAD_OVER)).collect();
         let reach = vec![OnceCell::new(); arcs.len()];
@@ -45,35 +45,35 @@ impl Circle {
         circle
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.arcs.len()
     }
 
-    pub fn holders(&self, at: usize) -> &[usize] {
+    pub(super) fn holders(&self, at: usize) -> &[usize] {
         &self.holders[at * self.held..(at + 1) * self.held]
     }
 
     /// The place `steps` before `at`, at most once round.
-    pub fn before(&self, at: usize, steps: usize) -> usize {
+    pub(super) fn before(&self, at: usize, steps: usize) -> usize {
         if at >= steps { at - steps } else { at + self.len() - steps }
     }
 
-    pub fn after(&self, at: usize, steps: usize) -> usize {
+    pub(super) fn after(&self, at: usize, steps: usize) -> usize {
         let at = at + steps;
         if at < self.len() { at } else { at % self.len() }
     }
 
     /// How many positions the arc at `at` has, 1..=2^32.
-    pub fn positions(&self, at: usize) -> u64 {
+    pub(super) fn positions(&self, at: usize) -> u64 {
         RingArc::new(self.arcs[self.before(at, 1)].node.id, self.arcs[at].node.id).len()
     }
 
-    pub fn is_taken(&self, id: RingId) -> bool {
+    pub(super) fn is_taken(&self, id: RingId) -> bool {
         self.arcs.binary_search_by_key(&id.0, |arc| arc.node.id.0).is_ok()
     }
 
     /// What each node holds by the masses.
-    pub fn loads(&self) -> Vec<f64> {
+    pub(super) fn loads(&self) -> Vec<f64> {
         let mut loads = vec![0.0; self.len()];
         for (at, arc) in self.arcs.iter().enumerate() {
             self.holders(at).iter().for_each(|&node| loads[node] += arc.mass);
@@ -82,7 +82,7 @@ impl Circle {
     }
 
     /// Whether the arc `back` before `at` keeps its holders, whoever comes to stand in the arc at `at`.
-    pub fn is_out_of_reach(&self, at: usize, back: usize) -> bool {
+    pub(super) fn is_out_of_reach(&self, at: usize, back: usize) -> bool {
         let from = self.before(at, back);
         *self.reach[from].get_or_init(|| self.reach_of(from)) <= back
     }
@@ -96,7 +96,7 @@ impl Circle {
 
     /// The holders of what the node `back` before `at` owns if `newcomer` stands in the arc at `at`; with 0 back, of what
     /// the newcomer owns. The newcomer's place is one behind the last.
-    pub fn holders_with(&self, newcomer: NodeRef, at: usize, back: usize) -> Vec<usize> {
+    pub(super) fn holders_with(&self, newcomer: NodeRef, at: usize, back: usize) -> Vec<usize> {
         let from = self.before(at, back);
         let mut nodes = Vec::with_capacity(SPREAD_OVER);
         nodes.extend_from_slice(&self.around[from..from + back]);

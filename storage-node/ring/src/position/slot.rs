@@ -22,7 +22,7 @@ struct LoadChange {
 }
 
 impl Slot {
-    pub fn new(circle: &Circle, loads: &[f64], at: usize, newcomer: NodeRef) -> Self {
+    pub(super) fn new(circle: &Circle, loads: &[f64], at: usize, newcomer: NodeRef) -> Self {
         let mass = circle.arcs[at].mass;
         let mut slot = Self { changes: Vec::new(), displaced: Vec::new() };
         slot.move_load(circle.holders(at), &circle.holders_with(newcomer, at, 0), 0.0, mass);
@@ -51,17 +51,17 @@ impl Slot {
     }
 
     /// By how much the node's load changes.
-    pub fn change_of(&self, node: usize, share: f64) -> f64 {
+    pub(super) fn change_of(&self, node: usize, share: f64) -> f64 {
         self.changes.iter().filter(|change| change.node == node).map(|change| change.by(share)).sum()
     }
 
     /// By how much the sum of the squares of all loads changes.
-    pub fn unevenness(&self, share: f64) -> f64 {
+    pub(super) fn unevenness(&self, share: f64) -> f64 {
         self.changes.iter().map(|change| change.by(share) * (2.0 * change.load + change.by(share))).sum()
     }
 
     /// The share that leaves the loads most even, within the bounds if there is anything between them.
-    pub fn best_share(&self, least: f64, most: f64) -> Option<f64> {
+    pub(super) fn best_share(&self, least: f64, most: f64) -> Option<f64> {
         let sum = |term: fn(&LoadChange) -> f64| self.changes.iter().map(term).sum::<f64>();
         let (slope, bend) =
             (sum(|change| (change.load + change.fixed) * change.by_share), sum(|change| change.by_share.powi(2)));
@@ -85,12 +85,12 @@ pub(super) struct Stretch {
 
 impl Stretch {
     /// The part of the stretch that the newcomer takes if it takes this share of the arc.
-    pub fn part(&self, share: f64, arc: f64) -> f64 {
+    pub(super) fn part(&self, share: f64, arc: f64) -> f64 {
         (self.before + share * arc) / self.mass
     }
 
     /// The other way round; outside of 0..=1 if such a place is in another arc.
-    pub fn share(&self, part: f64, arc: f64) -> f64 {
+    pub(super) fn share(&self, part: f64, arc: f64) -> f64 {
         (part * self.mass - self.before) / arc
     }
 
@@ -99,7 +99,7 @@ impl Stretch {
     /// A cut more uneven pays now and costs later; halves keep all stretches in step. One that is a large part of the
     /// ring decides over the next sizes: it is cut as de Bruijn and Erdős divide a circle (1949), into arcs in proportion
     /// to log2 of 1 + 1/j, such that the largest is never more than 1.44 of the mean, and less while they are few.
-    pub fn near_the_middle(&self, ring: f64) -> [(f64, f64); 2] {
+    pub(super) fn near_the_middle(&self, ring: f64) -> [(f64, f64); 2] {
         let j = 1.0 / ((self.mass / ring).exp2() - 1.0);
         let smaller = ((2.0 * j + 2.0) / (2.0 * j + 1.0)).log2() / (1.0 + 1.0 / j).log2();
         let (least, most) = (smaller.min(SMALLER_PART.0), smaller.min(SMALLER_PART.1));

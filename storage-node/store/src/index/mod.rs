@@ -18,7 +18,7 @@ const SHARD_KEYS: u32 = 1 << (32 - SHARD_BITS);
 
 /// Where a record lies. Ordered as on disk; a record only ever moves to a greater place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RecordLocation {
+pub(crate) struct RecordLocation {
     pub segment: u32,
     pub offset: u32,
     /// Length of the whole record, header included.
@@ -27,30 +27,30 @@ pub struct RecordLocation {
 
 impl RecordLocation {
     /// Segment and offset as one number, for paging.
-    pub fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         u64::from(self.segment) << 32 | u64::from(self.offset)
     }
 
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         u64::from(self.offset) + u64::from(self.bytes)
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IndexEntry {
+pub(crate) struct IndexEntry {
     pub key: RingId,
     pub id: ChunkId,
     pub location: RecordLocation,
 }
 
 impl IndexEntry {
-    pub fn new(header: &RecordHeader, segment: u32, offset: u32) -> Self {
+    pub(crate) fn new(header: &RecordHeader, segment: u32, offset: u32) -> Self {
         let location = RecordLocation { segment, offset, bytes: header.record_bytes() as u32 };
         Self { key: header.key, id: header.id, location }
     }
 }
 
-pub struct Index {
+pub(crate) struct Index {
     shards: Box<[RwLock<IndexShard>]>,
 }
 
@@ -86,12 +86,12 @@ impl Default for Index {
 }
 
 impl Index {
-    pub fn get(&self, key: RingId, id: ChunkId) -> Option<RecordLocation> {
+    pub(crate) fn get(&self, key: RingId, id: ChunkId) -> Option<RecordLocation> {
         self.shard(key).read().locations.get(&ChunkKey::new(key, id)).copied()
     }
 
     /// `Err` with the place of the chunk that is here already; nothing changes then.
-    pub fn insert(&self, entry: &IndexEntry) -> Result<(), RecordLocation> {
+    pub(crate) fn insert(&self, entry: &IndexEntry) -> Result<(), RecordLocation> {
         let mut shard = self.shard(entry.key).write();
         match shard.locations.entry(ChunkKey::new(entry.key, entry.id)) {
             Slot::Occupied(slot) => Err(*slot.get()),
@@ -105,7 +105,7 @@ impl Index {
     }
 
     /// Points `entry` at `to`; false if it is gone or lies elsewhere by now.
-    pub fn relocate(&self, entry: &IndexEntry, to: RecordLocation) -> bool {
+    pub(crate) fn relocate(&self, entry: &IndexEntry, to: RecordLocation) -> bool {
         let mut shard = self.shard(entry.key).write();
         match shard.locations.get_mut(&ChunkKey::new(entry.key, entry.id)) {
             Some(location) if *location == entry.location => *location = to,
@@ -116,7 +116,7 @@ impl Index {
         true
     }
 
-    pub fn remove(&self, key: RingId, id: ChunkId) -> Option<RecordLocation> {
+    pub(crate) fn remove(&self, key: RingId, id: ChunkId) -> Option<RecordLocation> {
         let mut shard = self.shard(key).write();
         let location = shard.locations.remove(&ChunkKey::new(key, id))?;
         shard.sum = shard.sum.wrapping_sub(fingerprint(key, id));
@@ -125,7 +125,7 @@ impl Index {
     }
 
     /// Removes exactly this copy; false if it is gone or lies elsewhere by now.
-    pub fn remove_at(&self, entry: &IndexEntry) -> bool {
+    pub(crate) fn remove_at(&self, entry: &IndexEntry) -> bool {
         let mut shard = self.shard(entry.key).write();
         let name = ChunkKey::new(entry.key, entry.id);
         if shard.locations.get(&name) != Some(&entry.location) {
@@ -138,7 +138,7 @@ impl Index {
     }
 
     /// How many chunks have keys in `arc`, and the wrapping sum of their fingerprints.
-    pub fn digest(&self, arc: RingArc) -> (u64, u64) {
+    pub(crate) fn digest(&self, arc: RingArc) -> (u64, u64) {
         let (mut count, mut sum) = (0, 0u64);
         for (number, shard) in self.shards.iter().enumerate() {
             match overlap(number, arc) {
@@ -159,7 +159,7 @@ impl Index {
 
     /// Count, bytes and digest of the chunks in each arc, and how many entries were examined for it: those of the pieces that an arc
     /// covers in part. The arcs do not overlap.
-    pub fn sums(&self, arcs: &[RingArc]) -> (Vec<ArcSum>, u64) {
+    pub(crate) fn sums(&self, arcs: &[RingArc]) -> (Vec<ArcSum>, u64) {
         let mut sums = vec![ArcSum::default(); arcs.len()];
         let mut parts = Vec::new();
         for (number, arc) in arcs.iter().enumerate() {
@@ -178,7 +178,7 @@ impl Index {
     }
 
     /// Visits every chunk with its key in `arc`, like [`Index::each_in`], without a look at the other pieces.
-    pub fn each_in_pieces(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
+    pub(crate) fn each_in_pieces(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
         for (number, first, last) in pieces(arc) {
             for (name, location) in &self.shards[number].read().locations {
                 if (first..=last).contains(&name.key) {
@@ -189,7 +189,7 @@ impl Index {
     }
 
     /// Visits every chunk with its key in `arc`, in no order. One shard is locked at a time; `visit` must not come back.
-    pub fn each_in(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
+    pub(crate) fn each_in(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
         for (number, shard) in self.shards.iter().enumerate() {
             if overlap(number, arc) != Overlap::None {
                 shard.read().each_in(arc, &mut visit);
@@ -197,7 +197,7 @@ impl Index {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().locations.len()).sum()
     }
 

@@ -35,7 +35,7 @@ pub struct Rewritten {
 }
 
 #[derive(Default)]
-pub struct Compaction {
+pub(crate) struct Compaction {
     pub writer: SegmentWriter,
     under_way: Option<CompactionSource>,
 }
@@ -49,7 +49,7 @@ struct CompactionSource {
 }
 
 /// Moves a piece; `None` if nothing is worth it. After an error the next step chooses anew.
-pub fn step(
+pub(crate) fn step(
     table: &RecordTable,
     catalog: &Catalog,
     space: SpaceLimits,

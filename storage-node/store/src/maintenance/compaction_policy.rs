@@ -50,7 +50,7 @@ const PRESSED_BYTES_PER_SECOND: u64 = 64 << 20;
 const QUIET_BYTES_PER_SECOND: u64 = 8 << 20;
 
 #[derive(Clone, Copy, Debug)]
-pub struct CompactionLimits {
+pub(crate) struct CompactionLimits {
     /// How dead a segment has to be while there is space enough.
     pub dead_percent: u64,
     pub segment_bytes: u64,
@@ -81,7 +81,11 @@ impl CompactionReason {
 }
 
 /// The sealed segment to rewrite, if there is one and room for it: for the strongest reason, then the deadest.
-pub fn choose(usages: &[SegmentUsage], disk: DiskUsage, limits: CompactionLimits) -> Option<(u32, CompactionReason)> {
+pub(crate) fn choose(
+    usages: &[SegmentUsage],
+    disk: DiskUsage,
+    limits: CompactionLimits,
+) -> Option<(u32, CompactionReason)> {
     let fits = |usage: &&SegmentUsage| usage.live_bytes.saturating_add(MARGIN_BYTES) <= disk.free_bytes;
     let sealed = || usages.iter().filter(|usage| usage.sealed && gains(usage)).filter(fits);
     let dead = sealed().filter_map(|usage| Some((worth(usage, disk, limits)?, dead_percent(usage), usage)));
@@ -94,7 +98,7 @@ pub fn choose(usages: &[SegmentUsage], disk: DiskUsage, limits: CompactionLimits
 }
 
 /// Whether a segment that is being filled should be no more.
-pub fn worth_sealing(usage: &SegmentUsage, disk: DiskUsage, limits: CompactionLimits) -> bool {
+pub(crate) fn worth_sealing(usage: &SegmentUsage, disk: DiskUsage, limits: CompactionLimits) -> bool {
     let dead_bytes = usage.written_bytes.saturating_sub(usage.live_bytes);
     usage.failed || (dead_bytes >= WORTH_SEALING_BYTES && worth(usage, disk, limits).is_some())
 }

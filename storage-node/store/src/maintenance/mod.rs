@@ -7,8 +7,8 @@
 //! | `scrub` | reading every record, to find damage |
 //! | `orphan_candidates` | chunks that have been here for long |
 
-pub mod compaction;
-pub mod compaction_policy;
-pub mod orphan_candidates;
-pub mod recovery;
-pub mod scrub;
+pub(crate) mod compaction;
+pub(crate) mod compaction_policy;
+pub(crate) mod orphan_candidates;
+pub(crate) mod recovery;
+pub(crate) mod scrub;

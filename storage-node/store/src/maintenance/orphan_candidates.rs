@@ -53,13 +53,17 @@ pub struct HeldRun {
 }
 
 /// Every version is in one of these.
-pub fn version_shares(index: &Index) -> impl Iterator<Item = VersionShare> + use<> {
+pub(crate) fn version_shares(index: &Index) -> impl Iterator<Item = VersionShare> + use<> {
     let of = (index.len() / SHARE_CHUNKS + 1) as u64;
     (0..of).map(move |number| VersionShare { number, of })
 }
 
 /// The chunks here of versions of which all that is here was stored before `before`, ascending.
-pub fn old_chunks(table: &RecordTable, share: VersionShare, before: SystemTime) -> Result<Vec<HeldChunk>, StoreError> {
+pub(crate) fn old_chunks(
+    table: &RecordTable,
+    share: VersionShare,
+    before: SystemTime,
+) -> Result<Vec<HeldChunk>, StoreError> {
     let old = old_segments(table, before)?;
     if old.is_empty() {
         return Ok(Vec::new());
@@ -76,7 +80,7 @@ pub fn old_chunks(table: &RecordTable, share: VersionShare, before: SystemTime) 
 }
 
 /// These runs with the NAME of their first chunk, but for those of which that is gone or damaged.
-pub fn named(table: &RecordTable, runs: &[HeldRun]) -> Result<Vec<ChunkRun>, StoreError> {
+pub(crate) fn named(table: &RecordTable, runs: &[HeldRun]) -> Result<Vec<ChunkRun>, StoreError> {
     let here = |run: &HeldRun| {
         let HeldChunk { id, key } = run.first;
         Some(IndexEntry { key, id, location: table.index.get(key, id)? })

@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-pub fn recover(table: &RecordTable) -> Result<(), StoreError> {
+pub(crate) fn recover(table: &RecordTable) -> Result<(), StoreError> {
     let numbers = tidy(&table.segments.folder)?;
     let mut doubtful = Vec::new();
     let mut twice: HashMap<u32, Vec<u32>> = HashMap::new();

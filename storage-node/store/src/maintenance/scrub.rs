@@ -23,7 +23,12 @@ pub struct Scrubbed {
     pub next: Option<u64>,
 }
 
-pub fn scrub_step(table: &RecordTable, catalog: &Catalog, token: u64, bytes: u64) -> Result<Scrubbed, StoreError> {
+pub(crate) fn scrub_step(
+    table: &RecordTable,
+    catalog: &Catalog,
+    token: u64,
+    bytes: u64,
+) -> Result<Scrubbed, StoreError> {
     const STEP_CHUNKS: usize = 8192;
     let whole = RingArc::new(RingId(0), RingId(0));
     let EntryPage { entries, next, .. } = page(table, catalog, whole, token, PageLimit { chunks: STEP_CHUNKS, bytes });

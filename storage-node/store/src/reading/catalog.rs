@@ -36,13 +36,13 @@ const FEW_PAGES: u64 = 4;
 
 /// Where a page ends: at the first of these that is reached. It has one entry at least, if there is any.
 #[derive(Clone, Copy, Debug)]
-pub struct PageLimit {
+pub(crate) struct PageLimit {
     pub chunks: usize,
     pub bytes: u64,
 }
 
 #[derive(Debug, Default)]
-pub struct EntryPage {
+pub(crate) struct EntryPage {
     /// In the order in which they lie.
     pub entries: Vec<IndexEntry>,
     /// The position of the one after them.
@@ -53,7 +53,7 @@ pub struct EntryPage {
 
 /// The lists of sealed segments that were read last, oldest first.
 #[derive(Default)]
-pub struct Catalog {
+pub(crate) struct Catalog {
     kept: Mutex<VecDeque<(u32, Arc<[IndexEntry]>)>>,
     /// Entries that walks and readers of lists have looked at.
     examined: AtomicU64,
@@ -61,7 +61,7 @@ pub struct Catalog {
 
 impl Catalog {
     #[cfg(test)]
-    pub fn examined(&self) -> u64 {
+    pub(crate) fn examined(&self) -> u64 {
         self.examined.load(Relaxed)
     }
 
@@ -84,7 +84,7 @@ impl Catalog {
 }
 
 /// The first chunks of `arc` from `token` on by position.
-pub fn page(table: &RecordTable, catalog: &Catalog, arc: RingArc, token: u64, most: PageLimit) -> EntryPage {
+pub(crate) fn page(table: &RecordTable, catalog: &Catalog, arc: RingArc, token: u64, most: PageLimit) -> EntryPage {
     let mut page = EntryPage::default();
     match few_in(table, arc, most) {
         Some(examined) => {
@@ -98,7 +98,7 @@ pub fn page(table: &RecordTable, catalog: &Catalog, arc: RingArc, token: u64, mo
 }
 
 /// What lives in a sealed segment, in the order in which it lies.
-pub fn living_in(table: &RecordTable, catalog: &Catalog, segment: &Segment) -> Vec<IndexEntry> {
+pub(crate) fn living_in(table: &RecordTable, catalog: &Catalog, segment: &Segment) -> Vec<IndexEntry> {
     let noted = segment.noted_from(0, usize::MAX).map(Arc::from);
     let all = noted.unwrap_or_else(|| list_of(table, catalog, segment));
     let living: Vec<IndexEntry> = all.iter().filter(|entry| lives(table, entry)).copied().collect();

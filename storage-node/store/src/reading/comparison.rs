@@ -21,7 +21,7 @@ use crate::{
 /// Read at a time to be confirmed.
 const CONFIRM_BYTES: u64 = 8 << 20;
 
-pub fn ids(index: &Index, request: &IdsRequest, limit: usize) -> IdsPage {
+pub(crate) fn ids(index: &Index, request: &IdsRequest, limit: usize) -> IdsPage {
     let mut page = IdsPage::default();
     let mut after = request.after;
     let first = after.and_then(|after| request.arcs.iter().position(|arc| arc.contains(after.key)));
@@ -40,14 +40,14 @@ pub fn ids(index: &Index, request: &IdsRequest, limit: usize) -> IdsPage {
 }
 
 /// The records of these chunks that are here and sound, as long as they sum to no more than about `limit_bytes`.
-pub fn records_at(table: &RecordTable, chunks: &[ChunkAt], limit_bytes: u64) -> Result<Vec<Bytes>, StoreError> {
+pub(crate) fn records_at(table: &RecordTable, chunks: &[ChunkAt], limit_bytes: u64) -> Result<Vec<Bytes>, StoreError> {
     let mut entries = entries(table, chunks);
     entries.truncate(fitting(&entries, limit_bytes));
     Ok(sound_records(table, &entries)?.into_iter().map(|(_, record)| record).collect())
 }
 
 /// For each, whether it is on the disk, and its record was read back sound.
-pub fn confirm(table: &RecordTable, chunks: &[ChunkAt]) -> Result<Vec<bool>, StoreError> {
+pub(crate) fn confirm(table: &RecordTable, chunks: &[ChunkAt]) -> Result<Vec<bool>, StoreError> {
     let entries = entries(table, chunks);
     table.segments.wait_durable(entries.iter().map(|entry| entry.location).collect())?;
     let (mut sound, mut rest) = (HashSet::<(u32, ChunkId)>::new(), &entries[..]);

@@ -19,7 +19,7 @@ use crate::{error::StoreError, index::IndexEntry, records::RecordTable};
 /// Most names end within this much of a record.
 const FRONT_BYTES: u32 = 256;
 
-pub fn list(
+pub(crate) fn list(
     table: &RecordTable,
     catalog: &Catalog,
     arc: RingArc,
@@ -31,7 +31,7 @@ pub fn list(
 }
 
 /// The chunks of these entries by name, but for those that are gone or damaged. In no order.
-pub fn chunks_at(table: &RecordTable, entries: Vec<IndexEntry>) -> Result<Vec<ListedChunk>, StoreError> {
+pub(crate) fn chunks_at(table: &RecordTable, entries: Vec<IndexEntry>) -> Result<Vec<ListedChunk>, StoreError> {
     let item = |entry: IndexEntry| ReadItem { entry, take: entry.location.bytes.min(FRONT_BYTES), asked: 0 };
     let mut chunks = Vec::with_capacity(entries.len());
     read_spans(table, entries.into_iter().map(item).collect(), |span| {

@@ -8,8 +8,8 @@
 //! | `verify` | looking at copies for `check` |
 //! | `comparison` | what two nodes need to become equal: ids of arcs, records, confirmed copies |
 
-pub mod catalog;
-pub mod comparison;
-pub mod list;
-pub mod spans;
-pub mod verify;
+pub(crate) mod catalog;
+pub(crate) mod comparison;
+pub(crate) mod list;
+pub(crate) mod spans;
+pub(crate) mod verify;

@@ -36,7 +36,7 @@ const MAX_ROUNDS: usize = 16;
 
 /// A record to read: its first `take` bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct ReadItem {
+pub(crate) struct ReadItem {
     pub entry: IndexEntry,
     pub take: u32,
     /// The caller's number for it.
@@ -44,7 +44,7 @@ pub struct ReadItem {
 }
 
 impl ReadItem {
-    pub fn whole(entry: IndexEntry, asked: usize) -> Self {
+    pub(crate) fn whole(entry: IndexEntry, asked: usize) -> Self {
         Self { entry, take: entry.location.bytes, asked }
     }
 
@@ -54,7 +54,7 @@ impl ReadItem {
 }
 
 /// Records that were read with one call, and what lies between them.
-pub struct ReadSpan<'a> {
+pub(crate) struct ReadSpan<'a> {
     pub items: &'a [ReadItem],
     file: &'a File,
     bytes: Bytes,
@@ -67,22 +67,22 @@ impl ReadSpan<'_> {
         start..start + item.take as usize
     }
 
-    pub fn bytes_of(&self, item: &ReadItem) -> Bytes {
+    pub(crate) fn bytes_of(&self, item: &ReadItem) -> Bytes {
         self.bytes.slice(self.range(item))
     }
 
     /// Frees the page cache for others: what was read once to be checked is not worth the memory.
-    pub fn drop_from_cache(&self) {
+    pub(crate) fn drop_from_cache(&self) {
         dont_need(self.file, u64::from(self.items[0].entry.location.offset), self.bytes.len() as u64);
     }
 
     /// The first `len` bytes of an item, read anew.
-    pub fn read_again(&self, item: &ReadItem, len: usize) -> io::Result<Bytes> {
+    pub(crate) fn read_again(&self, item: &ReadItem, len: usize) -> io::Result<Bytes> {
         read_at(self.file, u64::from(item.entry.location.offset), len)
     }
 }
 
-pub fn get(table: &RecordTable, wanted: &[ChunkRef]) -> Result<Vec<Bytes>, StoreError> {
+pub(crate) fn get(table: &RecordTable, wanted: &[ChunkRef]) -> Result<Vec<Bytes>, StoreError> {
     let here = |(asked, chunk): (usize, &ChunkRef)| {
         let (key, id) = (chunk.key(), chunk.id);
         Some(ReadItem::whole(IndexEntry { key, id, location: table.index.get(key, id)? }, asked))
@@ -121,7 +121,10 @@ fn piece(span: &ReadSpan<'_>, run: Range<usize>) -> Option<Bytes> {
 }
 
 /// The entries that are still where they were and sound, each with its record. The others are dropped as damaged, or were gone.
-pub fn sound_records(table: &RecordTable, entries: &[IndexEntry]) -> Result<Vec<(IndexEntry, Bytes)>, StoreError> {
+pub(crate) fn sound_records(
+    table: &RecordTable,
+    entries: &[IndexEntry],
+) -> Result<Vec<(IndexEntry, Bytes)>, StoreError> {
     let mut records = Vec::with_capacity(entries.len());
     read_spans(table, entries.iter().map(|entry| ReadItem::whole(*entry, 0)).collect(), |span| {
         for item in span.items {
@@ -133,23 +136,23 @@ pub fn sound_records(table: &RecordTable, entries: &[IndexEntry]) -> Result<Vec<
 }
 
 /// Whether `record` is what the index says lies there.
-pub fn is_sound(entry: &IndexEntry, record: &[u8]) -> bool {
+pub(crate) fn is_sound(entry: &IndexEntry, record: &[u8]) -> bool {
     sound_record(record).is_some_and(|header| belongs(entry, &header))
 }
 
 /// Whether a header is that of the record which the index says lies there.
-pub fn belongs(entry: &IndexEntry, header: &RecordHeader) -> bool {
+pub(crate) fn belongs(entry: &IndexEntry, header: &RecordHeader) -> bool {
     (header.id, header.key, header.record_bytes()) == (entry.id, entry.key, entry.location.bytes as usize)
 }
 
 /// The NAME in a record, if that much of it is there.
-pub fn name_of(record: &[u8]) -> Option<&[u8]> {
+pub(crate) fn name_of(record: &[u8]) -> Option<&[u8]> {
     let header = RecordHeader::parse(record).ok()?;
     record.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + usize::from(header.name_bytes))
 }
 
 /// Reads a record again that did not look sound; drops it as damaged if it still does not.
-pub fn second_look(table: &RecordTable, span: &ReadSpan<'_>, item: &ReadItem) -> Option<Bytes> {
+pub(crate) fn second_look(table: &RecordTable, span: &ReadSpan<'_>, item: &ReadItem) -> Option<Bytes> {
     let record = span.read_again(item, item.entry.location.bytes as usize);
     let fault = match record {
         Ok(record) if is_sound(&item.entry, &record) => return Some(record),
@@ -163,7 +166,7 @@ pub fn second_look(table: &RecordTable, span: &ReadSpan<'_>, item: &ReadItem) ->
 
 /// Reads all items, in the order of their places, and shows them span by span. What the disk does not give is dropped,
 /// what is gone is left out.
-pub fn read_spans(
+pub(crate) fn read_spans(
     table: &RecordTable,
     items: Vec<ReadItem>,
     mut show: impl FnMut(&ReadSpan<'_>),
@@ -202,7 +205,7 @@ fn in_one_span(limit: u64) -> impl FnMut(&ReadItem, &ReadItem) -> bool {
 }
 
 /// `None` if the segment is gone.
-pub fn file_of(table: &RecordTable, entry: &IndexEntry) -> Result<Option<Arc<File>>, StoreError> {
+pub(crate) fn file_of(table: &RecordTable, entry: &IndexEntry) -> Result<Option<Arc<File>>, StoreError> {
     let number = entry.location.segment;
     let Some(segment) = table.segments.get(number) else { return Ok(None) };
     match table.segments.file(&segment) {
@@ -235,7 +238,7 @@ fn look_up_again(table: &RecordTable, item: &ReadItem) -> Option<ReadItem> {
 }
 
 /// Advice: whether it is taken does not matter.
-pub fn dont_need(file: &File, offset: u64, len: u64) {
+pub(crate) fn dont_need(file: &File, offset: u64, len: u64) {
     let _ = posix_fadvise(file, offset as i64, len as i64, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 

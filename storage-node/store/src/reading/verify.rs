@@ -16,7 +16,7 @@ pub enum CopyState {
 }
 
 /// For each of `wanted`, in their order.
-pub fn verify(table: &RecordTable, wanted: &[ChunkRef]) -> Result<Vec<CopyState>, StoreError> {
+pub(crate) fn verify(table: &RecordTable, wanted: &[ChunkRef]) -> Result<Vec<CopyState>, StoreError> {
     let mut copies = vec![CopyState::Absent; wanted.len()];
     let items = wanted.iter().enumerate().filter_map(|(asked, chunk)| {
         let (key, id) = (chunk.key(), chunk.id);

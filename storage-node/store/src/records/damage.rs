@@ -13,7 +13,7 @@ const REMEMBERED: usize = 4096;
 
 /// The damaged records found since the open; the newest are listed by chunk.
 #[derive(Default)]
-pub struct DamageLog {
+pub(crate) struct DamageLog {
     entries: Mutex<DamageEntries>,
 }
 
@@ -33,29 +33,29 @@ pub struct DamagedChunk {
 }
 
 impl DamageLog {
-    pub fn list(&self) -> Vec<(RingId, ChunkId)> {
+    pub(crate) fn list(&self) -> Vec<(RingId, ChunkId)> {
         self.entries.lock().chunks.iter().map(|damaged| (damaged.key, damaged.id)).collect()
     }
 
-    pub fn records(&self) -> Vec<DamagedChunk> {
+    pub(crate) fn records(&self) -> Vec<DamagedChunk> {
         self.entries.lock().chunks.iter().copied().collect()
     }
 
-    pub fn forget(&self, chunks: &[(RingId, ChunkId)]) {
+    pub(crate) fn forget(&self, chunks: &[(RingId, ChunkId)]) {
         self.entries.lock().chunks.retain(|damaged| !chunks.contains(&(damaged.key, damaged.id)));
     }
 
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.entries.lock().count
     }
 
     /// Counts damage whose chunk cannot be told.
-    pub fn add_unnamed(&self, count: u64) {
+    pub(crate) fn add_unnamed(&self, count: u64) {
         self.entries.lock().count += count;
     }
 
     /// These chunks were stored anew.
-    pub fn repaired(&self, new: &[IndexEntry]) {
+    pub(crate) fn repaired(&self, new: &[IndexEntry]) {
         let mut entries = self.entries.lock();
         if !entries.chunks.is_empty() {
             let stored: HashSet<_> = new.iter().map(|entry| (entry.key.0, entry.id)).collect();
@@ -63,7 +63,7 @@ impl DamageLog {
         }
     }
 
-    pub fn add(&self, IndexEntry { key, id, location }: &IndexEntry) {
+    pub(crate) fn add(&self, IndexEntry { key, id, location }: &IndexEntry) {
         let damaged = DamagedChunk { key: *key, id: *id, segment: location.segment, offset: location.offset };
         let mut entries = self.entries.lock();
         entries.count += 1;

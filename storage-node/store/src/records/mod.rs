@@ -6,16 +6,16 @@
 //! | `damage` | the damaged records that wait for a sound copy |
 //! | `tombstones` | what was deleted lately |
 
-pub mod damage;
-pub mod removal;
-pub mod tombstones;
+pub(crate) mod damage;
+pub(crate) mod removal;
+pub(crate) mod tombstones;
 
 use parking_lot::RwLock;
 
 use self::{damage::DamageLog, tombstones::Tombstones};
 use crate::{error::StoreError, index::Index, segment::set::SegmentSet};
 
-pub struct RecordTable {
+pub(crate) struct RecordTable {
     pub index: Index,
     pub segments: SegmentSet,
     pub damage: DamageLog,
@@ -26,7 +26,7 @@ pub struct RecordTable {
 }
 
 impl RecordTable {
-    pub fn new(segments: SegmentSet) -> Self {
+    pub(crate) fn new(segments: SegmentSet) -> Self {
         Self {
             index: Index::default(),
             segments,
@@ -37,7 +37,7 @@ impl RecordTable {
     }
 
     /// When this returns, all that was put or deleted before it was called is on the disk.
-    pub fn sync(&self) -> Result<(), StoreError> {
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
         let mut new_names = false;
         for segment in self.segments.all() {
             match segment.sync() {

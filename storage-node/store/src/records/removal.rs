@@ -17,7 +17,7 @@ use crate::index::{IndexEntry, RecordLocation};
 /// A run longer than this, and than the store, is looked for from the index's side.
 const LONG_RUN_CHUNKS: u32 = 1 << 16;
 
-pub fn delete(table: &RecordTable, runs: &[ChunkRun]) -> u64 {
+pub(crate) fn delete(table: &RecordTable, runs: &[ChunkRun]) -> u64 {
     table.tombstones.add(runs, Instant::now());
     let _gate = table.removal_gate.read();
     let mut locations = Vec::new();
@@ -31,27 +31,27 @@ pub fn delete(table: &RecordTable, runs: &[ChunkRun]) -> u64 {
     mark_records_dead(table, locations)
 }
 
-pub fn forget(table: &RecordTable, chunks: &[ChunkRef]) -> u64 {
+pub(crate) fn forget(table: &RecordTable, chunks: &[ChunkRef]) -> u64 {
     let _gate = table.removal_gate.read();
     let locations = chunks.iter().filter_map(|chunk| table.index.remove(chunk.key(), chunk.id)).collect();
     mark_records_dead(table, locations)
 }
 
 /// Drops this node's copies; returns how many there were.
-pub fn drop_copies(table: &RecordTable, chunks: &[ChunkAt]) -> u64 {
+pub(crate) fn drop_copies(table: &RecordTable, chunks: &[ChunkAt]) -> u64 {
     let _gate = table.removal_gate.read();
     let locations = chunks.iter().filter_map(|chunk| table.index.remove(chunk.key, chunk.id)).collect();
     mark_records_dead(table, locations)
 }
 
 /// Deletes chunks for good that another node knows to be deleted; returns how many were here.
-pub fn delete_at(table: &RecordTable, chunks: &[ChunkAt]) -> u64 {
+pub(crate) fn delete_at(table: &RecordTable, chunks: &[ChunkAt]) -> u64 {
     table.tombstones.add_chunks(chunks.iter().map(|chunk| chunk.id), Instant::now());
     drop_copies(table, chunks)
 }
 
 /// Marks records dead that the index no longer knows, and drops segments that are wholly dead now.
-pub fn mark_records_dead(table: &RecordTable, mut locations: Vec<RecordLocation>) -> u64 {
+pub(crate) fn mark_records_dead(table: &RecordTable, mut locations: Vec<RecordLocation>) -> u64 {
     locations.sort_unstable();
     for group in locations.chunk_by(|a, b| a.segment == b.segment) {
         // It is there: what the index pointed at counted as living until now.
@@ -92,7 +92,7 @@ fn last(run: &ChunkRun) -> u32 {
 
 /// Why a record counts as damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The bytes are there and wrong.
     Contents,
     /// The disk did not give them. It may again one day, so the record is not listed as dead and its segment is kept.
@@ -101,7 +101,7 @@ pub enum Fault {
 
 /// Takes a damaged record out of the index, so that a sound copy can be put in its place. Logged once, here, as only the
 /// caller that took it out gets that far. The caller holds the removal gate, for reading or writing.
-pub fn drop_damaged(table: &RecordTable, entry: &IndexEntry, fault: Fault) {
+pub(crate) fn drop_damaged(table: &RecordTable, entry: &IndexEntry, fault: Fault) {
     if !table.index.remove_at(entry) {
         return;
     }

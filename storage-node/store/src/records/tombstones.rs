@@ -23,7 +23,7 @@ const KEPT_FOR: Duration = Duration::from_secs(600);
 const MAX_RUNS: usize = 1 << 18;
 
 #[derive(Default)]
-pub struct Tombstones {
+pub(crate) struct Tombstones {
     inner: RwLock<TombstoneRuns>,
 }
 
@@ -38,7 +38,7 @@ struct TombstoneRuns {
 type IndexRange = (u32, u32);
 
 impl Tombstones {
-    pub fn add(&self, runs: &[ChunkRun], now: Instant) {
+    pub(crate) fn add(&self, runs: &[ChunkRun], now: Instant) {
         let mut inner = self.inner.write();
         inner.forget_old(now);
         for run in runs.iter().filter(|run| run.count > 0) {
@@ -48,7 +48,7 @@ impl Tombstones {
     }
 
     /// Like [`Tombstones::add`], for chunks that come one by one.
-    pub fn add_chunks(&self, ids: impl Iterator<Item = ChunkId>, now: Instant) {
+    pub(crate) fn add_chunks(&self, ids: impl Iterator<Item = ChunkId>, now: Instant) {
         let mut ids: Vec<ChunkId> = ids.collect();
         ids.sort_unstable();
         let follows = |a: &ChunkId, b: &ChunkId| a.version == b.version && a.index.checked_add(1) == Some(b.index);
@@ -59,7 +59,7 @@ impl Tombstones {
         }
     }
 
-    pub fn holds(&self, id: ChunkId) -> bool {
+    pub(crate) fn holds(&self, id: ChunkId) -> bool {
         let inner = self.inner.read();
         let spans = inner.runs.get(&id.version);
         spans.is_some_and(|spans| spans.iter().any(|(first, last)| (*first..=*last).contains(&id.index)))

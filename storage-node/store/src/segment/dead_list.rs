@@ -20,7 +20,7 @@ use hashbrown::HashSet;
 
 const ENTRY_BYTES: usize = 8;
 
-pub struct DeadList {
+pub(crate) struct DeadList {
     path: PathBuf,
     segment: u32,
     /// Whole entries in the file.
@@ -32,12 +32,12 @@ pub struct DeadList {
 
 impl DeadList {
     /// The empty list of a new segment.
-    pub fn new(path: PathBuf, segment: u32) -> Self {
+    pub(crate) fn new(path: PathBuf, segment: u32) -> Self {
         Self { path, segment, file_bytes: 0, unwritten: Vec::new(), unsynced: false }
     }
 
     /// Reads the list of a segment found on disk; no file is an empty list.
-    pub fn load(path: PathBuf, segment: u32) -> io::Result<(Self, HashSet<u32>)> {
+    pub(crate) fn load(path: PathBuf, segment: u32) -> io::Result<(Self, HashSet<u32>)> {
         let bytes = match std::fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             other => other?,
@@ -49,7 +49,7 @@ impl DeadList {
     }
 
     /// Adds entries; on an error they stay queued for the next call, which may come with none of its own.
-    pub fn add(&mut self, offsets: &[u32]) -> io::Result<()> {
+    pub(crate) fn add(&mut self, offsets: &[u32]) -> io::Result<()> {
         self.unwritten.extend_from_slice(offsets);
         if self.unwritten.is_empty() {
             return Ok(());
@@ -64,7 +64,7 @@ impl DeadList {
     }
 
     /// Brings what was added to the disk. True if the file may be new to its folder, which then wants a sync as well.
-    pub fn sync(&mut self) -> io::Result<bool> {
+    pub(crate) fn sync(&mut self) -> io::Result<bool> {
         self.add(&[])?;
         if !self.unsynced {
             return Ok(false);
@@ -74,7 +74,7 @@ impl DeadList {
         Ok(true)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -31,12 +31,12 @@ const HEADER_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 24;
 
 /// Writes the hint of a segment of `segment_bytes` that holds `entries`.
-pub fn write(path: &Path, segment: u32, segment_bytes: u64, entries: &[IndexEntry]) -> io::Result<()> {
+pub(crate) fn write(path: &Path, segment: u32, segment_bytes: u64, entries: &[IndexEntry]) -> io::Result<()> {
     File::create(path)?.write_all(&encode(segment, segment_bytes, entries))
 }
 
 /// `None` if there is no hint that can be trusted.
-pub fn read(path: &Path, segment: u32, segment_bytes: u64) -> Option<Vec<IndexEntry>> {
+pub(crate) fn read(path: &Path, segment: u32, segment_bytes: u64) -> Option<Vec<IndexEntry>> {
     decode(&fs::read(path).ok()?, segment, segment_bytes)
 }
 

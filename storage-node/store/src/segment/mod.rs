@@ -6,10 +6,10 @@
 //! writers share one fdatasync: a caller that arrives while one is running waits for the next, which covers all that
 //! arrived meanwhile.
 
-pub mod dead_list;
-pub mod hint;
-pub mod scan;
-pub mod set;
+pub(crate) mod dead_list;
+pub(crate) mod hint;
+pub(crate) mod scan;
+pub(crate) mod set;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -33,7 +33,7 @@ use crate::{
     index::{IndexEntry, RecordLocation},
 };
 
-pub struct Segment {
+pub(crate) struct Segment {
     pub number: u32,
     files: SegmentFiles,
     handle: Mutex<Option<Arc<File>>>,
@@ -55,7 +55,7 @@ pub struct Segment {
 
 /// What compaction decides by.
 #[derive(Clone, Copy, Debug)]
-pub struct SegmentUsage {
+pub(crate) struct SegmentUsage {
     pub number: u32,
     pub sealed: bool,
     /// The disk refused to keep what was written.
@@ -78,20 +78,20 @@ struct SyncState {
 
 /// The paths of segment `number` in `folder`.
 #[derive(Clone, Debug)]
-pub struct SegmentFiles {
+pub(crate) struct SegmentFiles {
     pub records: PathBuf,
     pub hint: PathBuf,
     pub dead: PathBuf,
 }
 
 impl SegmentFiles {
-    pub fn new(folder: &Path, number: u32) -> Self {
+    pub(crate) fn new(folder: &Path, number: u32) -> Self {
         let path = |ending| folder.join(format!("{number:08}.{ending}"));
         Self { records: path("seg"), hint: path("idx"), dead: path("dead") }
     }
 
     /// The number in the name of a segment's file, and which of its files it is.
-    pub fn parse(file_name: &str) -> Option<(u32, &str)> {
+    pub(crate) fn parse(file_name: &str) -> Option<(u32, &str)> {
         let (digits, ending) = file_name.split_once('.')?;
         let number = digits.parse().ok().filter(|number| format!("{number:08}") == digits)?;
         ["seg", "idx", "dead"].contains(&ending).then_some((number, ending))
@@ -100,7 +100,7 @@ impl SegmentFiles {
 
 impl Segment {
     /// Makes a new, empty segment. The caller syncs the folder before it acknowledges anything written here.
-    pub fn create(folder: &Path, number: u32) -> Result<Self, StoreError> {
+    pub(crate) fn create(folder: &Path, number: u32) -> Result<Self, StoreError> {
         let files = SegmentFiles::new(folder, number);
         let file = OpenOptions::new().create_new(true).read(true).write(true).open(&files.records);
         let file = file.map_err(|source| StoreError::io("make segment", &files.records, source))?;
@@ -112,7 +112,7 @@ impl Segment {
     }
 
     /// A segment found on disk: complete, on the disk as it is, and never written again.
-    pub fn found(number: u32, files: SegmentFiles, bytes: u64, dead: DeadList) -> Self {
+    pub(crate) fn found(number: u32, files: SegmentFiles, bytes: u64, dead: DeadList) -> Self {
         Self::new(number, files, bytes, dead, true)
     }
 
@@ -135,16 +135,16 @@ impl Segment {
         }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.files.records
     }
 
-    pub fn hint_path(&self) -> &Path {
+    pub(crate) fn hint_path(&self) -> &Path {
         &self.files.hint
     }
 
     /// The open file, and whether it had to be opened for this.
-    pub fn file(&self) -> io::Result<(Arc<File>, bool)> {
+    pub(crate) fn file(&self) -> io::Result<(Arc<File>, bool)> {
         let mut handle = self.handle.lock();
         if let Some(file) = &*handle {
             return Ok((file.clone(), false));
@@ -155,29 +155,29 @@ impl Segment {
     }
 
     /// Gives the file handle back to the system; the next use opens it again. Only a sealed segment's.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         if self.is_sealed() {
             *self.handle.lock() = None;
         }
     }
 
-    pub fn written_bytes(&self) -> u64 {
+    pub(crate) fn written_bytes(&self) -> u64 {
         self.written_bytes.load(Acquire)
     }
 
-    pub fn live_bytes(&self) -> u64 {
+    pub(crate) fn live_bytes(&self) -> u64 {
         self.live_bytes.load(Acquire)
     }
 
-    pub fn dead_bytes(&self) -> u64 {
+    pub(crate) fn dead_bytes(&self) -> u64 {
         self.written_bytes().saturating_sub(self.live_bytes())
     }
 
-    pub fn live_chunks(&self) -> u64 {
+    pub(crate) fn live_chunks(&self) -> u64 {
         self.live_chunks.load(Acquire)
     }
 
-    pub fn usage(&self) -> SegmentUsage {
+    pub(crate) fn usage(&self) -> SegmentUsage {
         let died = Duration::from_millis(self.died_ms.load(Relaxed));
         SegmentUsage {
             number: self.number,
@@ -191,14 +191,14 @@ impl Segment {
     }
 
     /// These were added, after all that were noted before.
-    pub fn note(&self, entries: &[IndexEntry]) {
+    pub(crate) fn note(&self, entries: &[IndexEntry]) {
         if let Some(noted) = &mut *self.noted.lock() {
             noted.extend_from_slice(entries);
         }
     }
 
     /// At most `limit` of what was added at `offset` or behind it; `None` once the hint is written.
-    pub fn noted_from(&self, offset: u32, limit: usize) -> Option<Vec<IndexEntry>> {
+    pub(crate) fn noted_from(&self, offset: u32, limit: usize) -> Option<Vec<IndexEntry>> {
         let noted = self.noted.lock();
         let noted = noted.as_ref()?;
         let first = noted.partition_point(|entry| entry.location.offset < offset);
@@ -206,7 +206,7 @@ impl Segment {
     }
 
     /// Writes the hint of a segment that ends at `end` and grows no more. If that fails, the notes stay.
-    pub fn write_hint(&self, end: u64) -> Result<(), StoreError> {
+    pub(crate) fn write_hint(&self, end: u64) -> Result<(), StoreError> {
         let mut noted = self.noted.lock();
         if let Some(entries) = &*noted {
             hint::write(&self.files.hint, self.number, end, entries)
@@ -216,43 +216,43 @@ impl Segment {
         Ok(())
     }
 
-    pub fn is_sealed(&self) -> bool {
+    pub(crate) fn is_sealed(&self) -> bool {
         self.sealed.load(Acquire)
     }
 
     /// From here on nothing is added, so what is wholly dead may go.
-    pub fn set_sealed(&self) {
+    pub(crate) fn set_sealed(&self) {
         self.sealed.store(true, Release);
     }
 
     /// The segment writer has written up to `end`.
-    pub fn set_written(&self, end: u64) {
+    pub(crate) fn set_written(&self, end: u64) {
         self.written_bytes.store(end, Release);
     }
 
-    pub fn count_live(&self, location: &RecordLocation) {
+    pub(crate) fn count_live(&self, location: &RecordLocation) {
         self.live_bytes.fetch_add(u64::from(location.bytes), AcqRel);
         self.live_chunks.fetch_add(1, AcqRel);
     }
 
-    pub fn discount_live(&self, location: &RecordLocation) {
+    pub(crate) fn discount_live(&self, location: &RecordLocation) {
         self.live_bytes.fetch_sub(u64::from(location.bytes), AcqRel);
         self.live_chunks.fetch_sub(1, AcqRel);
     }
 
     /// For a record that could not be read. It is not listed as dead, so as long as this process runs the segment stays.
-    pub fn discount_unreadable(&self, location: &RecordLocation) {
+    pub(crate) fn discount_unreadable(&self, location: &RecordLocation) {
         // In this order: a reader that finds nothing alive finds this count.
         self.unreadable.fetch_add(1, AcqRel);
         self.discount_live(location);
     }
 
-    pub fn has_unreadable(&self) -> bool {
+    pub(crate) fn has_unreadable(&self) -> bool {
         self.unreadable.load(Acquire) > 0
     }
 
     /// Lists records as dead. What cannot be written now is written with the next list or sync.
-    pub fn mark_dead(&self, offsets: &[u32]) {
+    pub(crate) fn mark_dead(&self, offsets: &[u32]) {
         if !offsets.is_empty() {
             self.died_ms.store(self.opened.elapsed().as_millis() as u64, Relaxed);
         }
@@ -263,7 +263,7 @@ impl Segment {
     }
 
     /// Returns when all up to `end` is on the disk.
-    pub fn wait_durable(&self, end: u64) -> Result<(), StoreError> {
+    pub(crate) fn wait_durable(&self, end: u64) -> Result<(), StoreError> {
         let mut progress = self.progress.lock();
         while progress.synced_bytes < end {
             if let Some(kind) = progress.failed {
@@ -294,18 +294,18 @@ impl Segment {
     }
 
     /// Whether a sync has failed: nothing more should be written here.
-    pub fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.progress.lock().failed.is_some()
     }
 
     /// As if the disk had refused a sync.
     #[cfg(test)]
-    pub fn fail(&self) {
+    pub(crate) fn fail(&self) {
         self.progress.lock().failed = Some(io::ErrorKind::Other);
     }
 
     /// All records, on the disk, and the list of the dead if there is room for it. True if the folder wants a sync as well.
-    pub fn sync(&self) -> Result<bool, StoreError> {
+    pub(crate) fn sync(&self) -> Result<bool, StoreError> {
         self.wait_durable(self.written_bytes())?;
         let mut dead = self.dead.lock();
         // A dead record that comes back costs space; that must not make an fsync fail.
@@ -316,7 +316,7 @@ impl Segment {
     }
 
     /// Removes the files, the records first: a list of dead records must not go before what it speaks of.
-    pub fn unlink(&self) -> io::Result<()> {
+    pub(crate) fn unlink(&self) -> io::Result<()> {
         fs::remove_file(&self.files.records)?;
         for path in [&self.files.hint, &self.files.dead] {
             remove_if_there(path)?;
@@ -325,7 +325,7 @@ impl Segment {
     }
 }
 
-pub fn remove_if_there(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

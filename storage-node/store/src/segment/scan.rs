@@ -19,7 +19,7 @@ const MAX_RECORD_BYTES: usize = RECORD_HEADER_BYTES + MAX_FILE_NAME_BYTES + MAX_
 const WINDOW_BYTES: usize = 4 << 20;
 
 #[derive(Debug, Default)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// In the order of their offsets.
     pub found: Vec<ScannedRecord>,
     /// Where the last sound record ends.
@@ -29,20 +29,20 @@ pub struct Scan {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct ScannedRecord {
+pub(crate) struct ScannedRecord {
     pub entry: IndexEntry,
     pub doubtful: bool,
 }
 
 /// The header of the record that `bytes` begins with, if all of it is there and its checksum fits.
-pub fn sound_record(bytes: &[u8]) -> Option<RecordHeader> {
+pub(crate) fn sound_record(bytes: &[u8]) -> Option<RecordHeader> {
     let header = RecordHeader::parse(bytes).ok()?;
     let record = bytes.get(..header.record_bytes())?;
     (crc32c::crc32c(&record[8..]) == header.checksum).then_some(header)
 }
 
 /// Scans `file`, the segment `segment` of `file_bytes`.
-pub fn scan(file: &File, segment: u32, file_bytes: u64) -> io::Result<Scan> {
+pub(crate) fn scan(file: &File, segment: u32, file_bytes: u64) -> io::Result<Scan> {
     let mut window = Window { file, file_bytes, start: 0, bytes: Vec::new() };
     let (mut scan, mut offset) = (Scan::default(), 0);
     // An offset that does not fit a place cannot have been written by us.

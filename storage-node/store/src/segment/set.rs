@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use super::Segment;
 use crate::{error::StoreError, index::RecordLocation};
 
-pub struct SegmentSet {
+pub(crate) struct SegmentSet {
     pub folder: PathBuf,
     table: RwLock<BTreeMap<u32, Arc<Segment>>>,
     next_number: AtomicU32,
@@ -34,7 +34,7 @@ pub struct SegmentSet {
 }
 
 impl SegmentSet {
-    pub fn new(folder: PathBuf, segment_bytes: u64, max_open_files: usize) -> Self {
+    pub(crate) fn new(folder: PathBuf, segment_bytes: u64, max_open_files: usize) -> Self {
         Self {
             folder,
             table: RwLock::default(),
@@ -46,22 +46,22 @@ impl SegmentSet {
         }
     }
 
-    pub fn get(&self, number: u32) -> Option<Arc<Segment>> {
+    pub(crate) fn get(&self, number: u32) -> Option<Arc<Segment>> {
         self.table.read().get(&number).cloned()
     }
 
     /// Lowest number first.
-    pub fn all(&self) -> Vec<Arc<Segment>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
         self.table.read().values().cloned().collect()
     }
 
     /// The segment with the lowest number from `number` on.
-    pub fn first_from(&self, number: u32) -> Option<Arc<Segment>> {
+    pub(crate) fn first_from(&self, number: u32) -> Option<Arc<Segment>> {
         self.table.read().range(number..).next().map(|(_, segment)| segment.clone())
     }
 
     /// Takes in a segment found on disk.
-    pub fn adopt(&self, segment: Segment) -> Arc<Segment> {
+    pub(crate) fn adopt(&self, segment: Segment) -> Arc<Segment> {
         let segment = Arc::new(segment);
         self.next_number.fetch_max(segment.number + 1, Relaxed);
         self.used_bytes.fetch_add(segment.written_bytes(), Relaxed);
@@ -70,7 +70,7 @@ impl SegmentSet {
     }
 
     /// Makes the next one, its name on the disk.
-    pub fn create(&self) -> Result<Arc<Segment>, StoreError> {
+    pub(crate) fn create(&self) -> Result<Arc<Segment>, StoreError> {
         let number = self.next_number.fetch_add(1, Relaxed);
         let segment = Arc::new(Segment::create(&self.folder, number)?);
         self.sync_folder()?;
@@ -78,12 +78,12 @@ impl SegmentSet {
         Ok(segment)
     }
 
-    pub fn sync_folder(&self) -> Result<(), StoreError> {
+    pub(crate) fn sync_folder(&self) -> Result<(), StoreError> {
         sync_folder(&self.folder).map_err(|source| StoreError::io("sync", &self.folder, source))
     }
 
     /// Unlinks a sealed segment in which nothing lives, nor could be read again one day.
-    pub fn drop_if_dead(&self, segment: &Segment) {
+    pub(crate) fn drop_if_dead(&self, segment: &Segment) {
         let needed = !segment.is_sealed() || segment.live_chunks() > 0 || segment.has_unreadable();
         if needed || self.table.write().remove(&segment.number).is_none() {
             return;
@@ -96,7 +96,7 @@ impl SegmentSet {
     }
 
     /// The open file of `segment`.
-    pub fn file(&self, segment: &Arc<Segment>) -> io::Result<Arc<File>> {
+    pub(crate) fn file(&self, segment: &Arc<Segment>) -> io::Result<Arc<File>> {
         let (file, was_closed) = segment.file()?;
         if was_closed {
             let mut opened = self.opened.lock();
@@ -111,7 +111,7 @@ impl SegmentSet {
     }
 
     /// Returns when the records at `locations` are on the disk. A record that has moved since was synced by the move.
-    pub fn wait_durable(&self, mut locations: Vec<RecordLocation>) -> Result<(), StoreError> {
+    pub(crate) fn wait_durable(&self, mut locations: Vec<RecordLocation>) -> Result<(), StoreError> {
         locations.sort_unstable();
         for group in locations.chunk_by(|a, b| a.segment == b.segment) {
             let end = group.iter().map(RecordLocation::end).max().unwrap_or(0);
@@ -122,18 +122,18 @@ impl SegmentSet {
         Ok(())
     }
 
-    pub fn used_bytes(&self) -> u64 {
+    pub(crate) fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Relaxed)
     }
 
     /// Counts `bytes` as used unless that would exceed `limit_bytes`.
-    pub fn take_space(&self, bytes: u64, limit_bytes: u64) -> bool {
+    pub(crate) fn take_space(&self, bytes: u64, limit_bytes: u64) -> bool {
         let within = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit_bytes);
         self.used_bytes.fetch_update(Relaxed, Relaxed, within).is_ok()
     }
 
     /// Undoes a [`SegmentSet::take_space`] whose write failed.
-    pub fn return_space(&self, bytes: u64) {
+    pub(crate) fn return_space(&self, bytes: u64) {
         self.used_bytes.fetch_sub(bytes, Relaxed);
     }
 }

@@ -1,6 +1,6 @@
 //! Writing: adding a batch (`put`), the segments that are being filled (`segment_writer`), and the space there is for
 //! more (`space`).
 
-pub mod put;
-pub mod segment_writer;
-pub mod space;
+pub(crate) mod put;
+pub(crate) mod segment_writer;
+pub(crate) mod space;

@@ -22,7 +22,7 @@ pub struct PutOutcome {
     pub already: usize,
 }
 
-pub fn put(
+pub(crate) fn put(
     table: &RecordTable,
     writers: &SegmentWriters,
     space: SpaceLimits,

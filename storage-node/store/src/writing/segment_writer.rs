@@ -25,13 +25,13 @@ use crate::{
 const MAX_SLICES: usize = 1024;
 
 /// The writers that puts share.
-pub struct SegmentWriters {
+pub(crate) struct SegmentWriters {
     writers: Box<[Mutex<SegmentWriter>]>,
     next: AtomicUsize,
 }
 
 #[derive(Default)]
-pub struct SegmentWriter {
+pub(crate) struct SegmentWriter {
     open: Option<OpenSegment>,
 }
 
@@ -44,10 +44,10 @@ struct OpenSegment {
 
 /// A segment that a writer is done with: to be sealed once the writer's lock is released.
 #[must_use]
-pub struct FilledSegment(OpenSegment);
+pub(crate) struct FilledSegment(OpenSegment);
 
 /// Where an append went.
-pub struct Appended {
+pub(crate) struct Appended {
     pub segment: Arc<Segment>,
     pub start: u64,
     pub end: u64,
@@ -57,18 +57,18 @@ pub struct Appended {
 
 impl SegmentWriters {
     /// `count` is at least one.
-    pub fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self { writers: (0..count).map(|_| Mutex::default()).collect(), next: AtomicUsize::new(0) }
     }
 
     /// A writer for one append: a free one if there is any.
-    pub fn any(&self) -> MutexGuard<'_, SegmentWriter> {
+    pub(crate) fn any(&self) -> MutexGuard<'_, SegmentWriter> {
         let first = self.next.fetch_add(1, Relaxed);
         let writer = |at: usize| &self.writers[(first.wrapping_add(at)) % self.writers.len()];
         (0..self.writers.len()).find_map(|at| writer(at).try_lock()).unwrap_or_else(|| writer(0).lock())
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Mutex<SegmentWriter>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mutex<SegmentWriter>> {
         self.writers.iter()
     }
 }
@@ -78,7 +78,7 @@ impl SegmentWriter {
     ///
     /// On an error nothing was added. The caller passes what was added to [`Segment::note`] and then enters it in the index,
     /// both before it releases the lock.
-    pub fn append(
+    pub(crate) fn append(
         &mut self,
         segments: &SegmentSet,
         above: u32,
@@ -99,7 +99,7 @@ impl SegmentWriter {
     }
 
     /// Gives up a segment that is not full, if `worth` says so: only a sealed one can be rewritten or removed.
-    pub fn take_if(&mut self, worth: impl FnOnce(&SegmentUsage) -> bool) -> Option<FilledSegment> {
+    pub(crate) fn take_if(&mut self, worth: impl FnOnce(&SegmentUsage) -> bool) -> Option<FilledSegment> {
         self.open.take_if(|open| worth(&open.segment.usage())).map(FilledSegment)
     }
 
@@ -154,7 +154,7 @@ impl OpenSegment {
 
 impl FilledSegment {
     /// Brings the segment to the disk and writes its hint. Without either it is read as a whole at the next open.
-    pub fn seal(self, segments: &SegmentSet) {
+    pub(crate) fn seal(self, segments: &SegmentSet) {
         let OpenSegment { segment, end, .. } = self.0;
         let written = segment.wait_durable(end).and_then(|()| segment.write_hint(end));
         if let Err(error) = written {

@@ -5,7 +5,7 @@ use nix::sys::statvfs::statvfs;
 use crate::{error::StoreError, segment::set::SegmentSet};
 
 #[derive(Clone, Copy, Debug)]
-pub struct SpaceLimits {
+pub(crate) struct SpaceLimits {
     /// Kept free on the disk.
     pub reserve_bytes: u64,
     /// Most that the segments may take in all.
@@ -13,7 +13,7 @@ pub struct SpaceLimits {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct DiskUsage {
+pub(crate) struct DiskUsage {
     pub used_percent: u64,
     /// What may be written, the reserve included.
     pub free_bytes: u64,
@@ -21,14 +21,14 @@ pub struct DiskUsage {
 
 impl SpaceLimits {
     /// Bytes that puts may still take.
-    pub fn free_bytes(&self, segments: &SegmentSet) -> u64 {
+    pub(crate) fn free_bytes(&self, segments: &SegmentSet) -> u64 {
         let left = self.capacity_bytes.map(|limit| limit.saturating_sub(segments.used_bytes()));
         let disk = disk_free_bytes(segments).map(|free| free.saturating_sub(self.reserve_bytes));
         disk.unwrap_or(0).min(left.unwrap_or(u64::MAX))
     }
 
     /// Counts `bytes` as used; an error if there is no room for them.
-    pub fn take(&self, segments: &SegmentSet, bytes: u64) -> Result<(), StoreError> {
+    pub(crate) fn take(&self, segments: &SegmentSet, bytes: u64) -> Result<(), StoreError> {
         let path = || segments.folder.clone();
         let reserve = self.reserve_bytes;
         let free = disk_free_bytes(segments).map_err(|source| StoreError::io("ask free space of", &path(), source))?;
@@ -45,7 +45,7 @@ impl SpaceLimits {
     }
 
     /// The disk, or what the store may have of it, whichever is fuller.
-    pub fn disk_usage(&self, segments: &SegmentSet) -> Result<DiskUsage, StoreError> {
+    pub(crate) fn disk_usage(&self, segments: &SegmentSet) -> Result<DiskUsage, StoreError> {
         let folder = &segments.folder;
         let disk = statvfs(folder.as_path())
             .map_err(|errno| StoreError::io("ask free space of", folder, std::io::Error::from(errno)))?;

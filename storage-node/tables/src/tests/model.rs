@@ -21,7 +21,7 @@ mod tree;
 const SESSION_VERSIONS: u32 = 4096;
 
 #[derive(Clone, Debug)]
-pub struct Model {
+pub(super) struct Model {
     pub nodes: BTreeMap<Ino, Node>,
     /// Every stored chunk that was current once, is no longer, and has not been forgotten.
     pub dead: HashMap<(Version, u32), FileName>,
@@ -37,7 +37,7 @@ pub struct Model {
 }
 
 #[derive(Clone, Debug)]
-pub struct Node {
+pub(super) struct Node {
     /// `nlink` and `change` mean nothing here; see [`Model::attr`].
     attr: Attr,
     pub target: Bytes,
@@ -50,7 +50,7 @@ pub struct Node {
 type Result2 = Result<Reply, FsError>;
 
 impl Model {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let node = NewNode {
             kind: FileKind::Directory,
             mode: 0o755,
@@ -76,7 +76,7 @@ impl Model {
         model
     }
 
-    pub fn apply(&mut self, logged: Time, op: &NamespaceOp) -> Result<Reply, FsError> {
+    pub(super) fn apply(&mut self, logged: Time, op: &NamespaceOp) -> Result<Reply, FsError> {
         self.logged = logged;
         let Some(OpId { session, sequence, answered_below }) = op.origin else {
             return self.change(None, op.now, &op.change);
@@ -98,34 +98,34 @@ impl Model {
     }
 
     /// Attributes with the link count found by counting, and the change counter left out.
-    pub fn attr(&self, ino: Ino) -> Attr {
+    pub(super) fn attr(&self, ino: Ino) -> Attr {
         Attr { nlink: self.links(ino), change: 0, ..self.nodes[&ino].attr.clone() }
     }
 
-    pub fn parent(&self, ino: Ino) -> Option<(Ino, &EntryName)> {
+    pub(super) fn parent(&self, ino: Ino) -> Option<(Ino, &EntryName)> {
         self.nodes.iter().find_map(|(parent, node)| {
             node.children.iter().find(|(_, child)| **child == ino).map(|(name, _)| (*parent, name))
         })
     }
 
-    pub fn sessions(&self) -> Vec<SessionId> {
+    pub(super) fn sessions(&self) -> Vec<SessionId> {
         let mut ids: Vec<_> = self.sessions.keys().copied().collect();
         ids.sort();
         ids
     }
 
-    pub fn is_referenced(&self, version: Version) -> bool {
+    pub(super) fn is_referenced(&self, version: Version) -> bool {
         self.nodes.values().any(|node| node.chunks.values().any(|current| *current == version))
     }
 
     /// All current chunks, as `(index, version)`.
-    pub fn current(&self) -> HashSet<(u32, Version)> {
+    pub(super) fn current(&self) -> HashSet<(u32, Version)> {
         let chunks = |node: &Node| node.chunks.clone();
         self.nodes.values().flat_map(chunks).collect()
     }
 
     /// Only the tables know the ids of the dead list, so the model forgets by run.
-    pub fn forget(&mut self, run: &ChunkRun) {
+    pub(super) fn forget(&mut self, run: &ChunkRun) {
         for index in run.first..=run.first + (run.count - 1) {
             let file = self.dead.remove(&(run.version, index));
             assert_eq!(file.as_ref(), Some(&run.file), "{run:?} was not dead");

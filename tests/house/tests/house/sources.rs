@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub struct SourceFile {
+pub(crate) struct SourceFile {
     /// From the repository's root.
     pub path: PathBuf,
     /// The top-level module; `None` for `lib.rs` and `main.rs`.
@@ -16,13 +16,13 @@ pub struct SourceFile {
     pub is_test: bool,
 }
 
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let house = Path::new(env!("CARGO_MANIFEST_DIR"));
     house.ancestors().nth(2).expect("tests/house lies two folders below the root").to_owned()
 }
 
 /// Every package of the workspace that holds production code.
-pub const PRODUCTION: [&str; 13] = [
+pub(crate) const PRODUCTION: [&str; 13] = [
     "common/asg",
     "common/net",
     "common/types",
@@ -39,7 +39,7 @@ pub const PRODUCTION: [&str; 13] = [
 ];
 
 /// All files of a package, in the order of their names.
-pub fn files_of(package: &str) -> Vec<SourceFile> {
+pub(crate) fn files_of(package: &str) -> Vec<SourceFile> {
     let folder = root().join(package);
     let mut paths = Vec::new();
     collect(&folder.join("src"), &mut paths);
@@ -48,7 +48,7 @@ pub fn files_of(package: &str) -> Vec<SourceFile> {
     paths.iter().map(|path| read(path, package)).collect()
 }
 
-pub fn production() -> Vec<SourceFile> {
+pub(crate) fn production() -> Vec<SourceFile> {
     PRODUCTION.iter().flat_map(|package| files_of(package)).collect()
 }
 
@@ -85,7 +85,7 @@ fn is_test_name(name: &str) -> bool {
 }
 
 /// Whether an item is compiled for tests only.
-pub fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
+pub(crate) fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         syn::Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
         syn::Meta::Path(path) => path.is_ident("test"),

@@ -13,19 +13,19 @@ const PERIOD: Duration = Duration::from_secs(1);
 const PERIODS_TO_JOIN: usize = 16;
 
 /// None: down, or not started.
-pub struct Calm {
+pub(super) struct Calm {
     pub rings: Vec<Option<Ring>>,
     now: Duration,
     settings: RingSettings,
 }
 
 impl Calm {
-    pub fn new(rings: Vec<Option<Ring>>, now: Duration, settings: RingSettings) -> Self {
+    pub(super) fn new(rings: Vec<Option<Ring>>, now: Duration, settings: RingSettings) -> Self {
         Self { rings, now, settings }
     }
 
     /// The ideal ring that a scope begins with, made by joining.
-    pub fn ideal(scope: &Scope) -> Vec<Option<Ring>> {
+    pub(super) fn ideal(scope: &Scope) -> Vec<Option<Ring>> {
         let mut calm = Self::new(vec![None; scope.places()], Duration::ZERO, scope.settings());
         for place in (0..scope.places()).filter(|&place| scope.begins_inside(place)) {
             calm.rings[place] = Some(Ring::new(node_at(place), scope.settings(), Vec::new()));
@@ -39,7 +39,7 @@ impl Calm {
     }
 
     /// None: not even after the most that is allowed.
-    pub fn periods_until_ideal(&mut self, most: usize) -> Option<usize> {
+    pub(super) fn periods_until_ideal(&mut self, most: usize) -> Option<usize> {
         for period in 0..=most {
             if self.is_ideal() {
                 return Some(period);
@@ -53,7 +53,7 @@ impl Calm {
         None
     }
 
-    pub fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let rings = self.rings.iter().enumerate().filter_map(|(place, ring)| Some((place, ring.as_ref()?)));
         rings.map(|(place, ring)| invariants::describe(place, &ring.neighbours())).collect::<Vec<_>>().join("\n")
     }
@@ -107,9 +107,9 @@ impl Calm {
 }
 
 /// What a call to a dead node comes to.
-pub const DEAD: CallFailure = CallFailure::Unreachable;
+pub(super) const DEAD: CallFailure = CallFailure::Unreachable;
 
-pub fn answer(ring: &Ring, request: &RingRequest) -> RingAnswer {
+pub(super) fn answer(ring: &Ring, request: &RingRequest) -> RingAnswer {
     match request {
         RingRequest::Neighbours => RingAnswer::Neighbours(ring.neighbours()),
         RingRequest::Info => RingAnswer::Info(ring.me()),
@@ -117,7 +117,7 @@ pub fn answer(ring: &Ring, request: &RingRequest) -> RingAnswer {
     }
 }
 
-pub fn told(message: Message) -> Event {
+pub(super) fn told(message: Message) -> Event {
     match message {
         Message::Notify(peer) => Event::Notified { peer },
         Message::Leave(view) => {

@@ -17,7 +17,7 @@ pub const NOT_SKIPPED: &str = "nobody established is skipped";
 pub const BASE: &str = "the principals stay enough";
 pub const CONVERGES: &str = "left alone, the ring becomes ideal";
 
-pub fn all() -> Vec<Property<Scope>> {
+pub(super) fn all() -> Vec<Property<Scope>> {
     vec![
         Property::always(ONE_RING, |_, state: &State| !matches!(state.fault.as_deref(), Some(Fault::Ring(_)))),
         Property::always(NOT_SKIPPED, |_, state: &State| !matches!(state.fault.as_deref(), Some(Fault::Skipped(_)))),
@@ -27,7 +27,7 @@ pub fn all() -> Vec<Property<Scope>> {
 }
 
 /// Brings `established` up to date and looks for a fault. `changed`: some node's view may be another.
-pub fn judge(scope: &Scope, state: &mut State, changed: bool) {
+pub(super) fn judge(scope: &Scope, state: &mut State, changed: bool) {
     let members = state.members();
     let skipped = state.nodes.iter().filter(|node| node.is_member).fold(0, |set, node| set | node.skips);
     let principals = members & !skipped;
@@ -72,7 +72,7 @@ fn converges(scope: &Scope, state: &State) -> bool {
 }
 
 /// What the ring looks like after as many periods as were allowed, for a report.
-pub fn end_of_calm(scope: &Scope, state: &State) -> String {
+pub(super) fn end_of_calm(scope: &Scope, state: &State) -> String {
     let mut calm = calm_after(scope, state);
     match calm.periods_until_ideal(scope.periods_max) {
         Some(periods) => format!("ideal after {periods} periods"),

@@ -15,7 +15,7 @@ use super::scope::{node_at, place_of};
 use crate::invariants::{extended_list, skips};
 
 /// A set of places: bit k is place k.
-pub type Places = u16;
+pub(super) type Places = u16;
 
 #[derive(Clone)]
 pub struct State {
@@ -252,7 +252,7 @@ fn digest_of(value: &impl Hash) -> u64 {
 }
 
 /// Whom a node skips that takes another as its successor; itself: all others.
-pub fn skipped_between(from: usize, to: usize, places: usize) -> Places {
+pub(super) fn skipped_between(from: usize, to: usize, places: usize) -> Places {
     let arc = RingArc::new(node_at(from).id, node_at(to).id);
     places_where(places, |place| arc.strictly_contains(node_at(place).id))
 }

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// The time of all that a search tries.
-pub const NOW: Duration = Duration::from_secs(100);
+pub(super) const NOW: Duration = Duration::from_secs(100);
 
 /// Numbers name messages in flight, or places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::{
     steps::ForeignStep,
 };
 
-pub fn tell(scope: &Scope, property: &str, path: Path<State, ForeignStep>) -> String {
+pub(super) fn tell(scope: &Scope, property: &str, path: Path<State, ForeignStep>) -> String {
     let states = path.into_vec();
     let mut lines = vec![format!("{}: not so: {property}", scope.name())];
     lines.push(format!("    begins with {}", views(&states[0].0)));

@@ -157,15 +157,15 @@ impl Counted<'_> {
         members
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    pub fn random_place(&self, joiner: &Joiner) -> NodeRef {
+    pub(super) fn random_place(&self, joiner: &Joiner) -> NodeRef {
         joiner.at(RingId(joiner.salt as u32))
     }
 
-    pub fn chosen_place(&self, joiner: &Joiner) -> NodeRef {
+    pub(super) fn chosen_place(&self, joiner: &Joiner) -> NodeRef {
         let map = RingMap { members: &self.loads(), promised: &[], taken: &[], copies: self.copies };
         joiner.at(map.place_for(joiner))
     }

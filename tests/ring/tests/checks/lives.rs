@@ -11,7 +11,7 @@ use ring_tests::{
     network::Sim,
 };
 
-pub fn seeds(count: u64) -> Vec<u64> {
+pub(crate) fn seeds(count: u64) -> Vec<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     match number("RING_SEED") {
         Some(seed) => vec![seed],

@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::*;
 
-pub struct Generator {
+pub(super) struct Generator {
     rng: StdRng,
     clock: i64,
     sequences: HashMap<SessionId, u64>,
@@ -21,7 +21,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             rng: StdRng::seed_from_u64(seed),
             clock: 0,
@@ -32,7 +32,7 @@ impl Generator {
         }
     }
 
-    pub fn next(&mut self, tables: &Tables, model: &Model) -> NamespaceOp {
+    pub(super) fn next(&mut self, tables: &Tables, model: &Model) -> NamespaceOp {
         // The proposers' clocks do not agree to the second.
         self.clock += self.rng.random_range(-1..4);
         let change = self.change(tables, model);
@@ -40,7 +40,7 @@ impl Generator {
         NamespaceOp { origin, now: self.now(), change }
     }
 
-    pub fn learn(&mut self, op: &NamespaceOp, reply: &Result<Reply, FsError>) {
+    pub(super) fn learn(&mut self, op: &NamespaceOp, reply: &Result<Reply, FsError>) {
         let (Change::Commit { ino, commit }, Ok(_)) = (&op.change, reply) else { return };
         let gap = commit.extents.windows(2).find(|pair| pair[0].version == pair[1].version);
         let missing = match (gap, commit.extents.last()) {

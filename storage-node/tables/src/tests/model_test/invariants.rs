@@ -3,7 +3,7 @@
 use super::*;
 use crate::extents::ExtentMath;
 
-pub fn check(tables: &Tables) {
+pub(super) fn check(tables: &Tables) {
     links(tables);
     orphans(tables);
     extents(tables);
@@ -88,7 +88,7 @@ fn tree(tables: &Tables) {
 }
 
 /// Whatever another session may have cached and is now wrong is in the feed.
-pub fn check_feed(before: &Tables, after: &Tables, feed: &[FeedEvent]) {
+pub(super) fn check_feed(before: &Tables, after: &Tables, feed: &[FeedEvent]) {
     let places: BTreeSet<&DentryKey> = before.entries.keys().chain(after.entries.keys()).collect();
     for DentryKey { parent, name } in
         places.into_iter().filter(|place| before.entries.get(*place) != after.entries.get(*place))
