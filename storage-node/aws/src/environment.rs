@@ -41,7 +41,7 @@ const SCALING_CHECK_INTERVAL: Duration = Duration::from_secs(300);
 
 /// What has been discovered about this instance, and the current problems, as `/healthz` reports them. Cheap to clone.
 #[derive(Clone)]
-pub struct AwsStatus {
+pub(crate) struct AwsStatus {
     pub health: Arc<AwsHealth>,
     pub founding: Arc<FoundingState>,
     /// The configured group, if any.
@@ -50,13 +50,13 @@ pub struct AwsStatus {
 }
 
 impl AwsStatus {
-    pub fn new(group: Option<String>) -> Self {
+    pub(crate) fn new(group: Option<String>) -> Self {
         let group = group.filter(|name| !name.is_empty());
         Self { health: Arc::default(), founding: Arc::default(), group, context: Arc::default() }
     }
 
     /// The fields of [`AwsHealth::to_json`] and `instance`, `zone` and `group`, each null while it is unknown.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let context = self.context.get();
         let mut status = self.health.to_json();
         status["instance"] = context.map(|context| context.identity.instance.clone()).into();
@@ -67,7 +67,7 @@ impl AwsStatus {
 }
 
 /// The [`HostEnvironment`] of a node on EC2.
-pub struct AwsEnvironment {
+pub(crate) struct AwsEnvironment {
     pub imds: imds::Client,
     pub settings: AwsSettings,
     pub status: AwsStatus,
@@ -80,7 +80,7 @@ pub struct AwsEnvironment {
 
 impl AwsEnvironment {
     /// Returns once the name of the group is known as well.
-    pub async fn context_of(&self, identity: InstanceIdentity) -> &AwsContext {
+    pub(crate) async fn context_of(&self, identity: InstanceIdentity) -> &AwsContext {
         let cloud: SharedCloud = Arc::new(Sdk::new(self.imds.clone(), Some(identity.region.clone())).await);
         let group = match self.status.group.clone() {
             Some(named) => named,

@@ -13,7 +13,7 @@ use super::cloud::{
 };
 
 #[derive(Default)]
-pub struct FakeCloud {
+pub(crate) struct FakeCloud {
     pub metadata: Mutex<HashMap<&'static str, String>>,
     pub membership: Mutex<Option<Membership>>,
     pub group: Mutex<Option<Group>>,
@@ -27,15 +27,15 @@ pub struct FakeCloud {
 }
 
 impl FakeCloud {
-    pub fn deny(&self, call: &'static str) {
+    pub(crate) fn deny(&self, call: &'static str) {
         self.denied.lock().insert(call);
     }
 
-    pub fn allow(&self) {
+    pub(crate) fn allow(&self) {
         self.denied.lock().clear();
     }
 
-    pub fn calls(&self, call: &str) -> usize {
+    pub(crate) fn calls(&self, call: &str) -> usize {
         self.called.lock().get(call).copied().unwrap_or(0)
     }
 

@@ -12,7 +12,7 @@ use super::cloud::CallError;
 
 /// The subject of a problem; each subject has at most one problem at a time. `/healthz` lists them in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Topic {
+pub(crate) enum Topic {
     Group,
     Policy,
     Alarm,
@@ -27,7 +27,7 @@ pub enum Topic {
 }
 
 #[derive(Default)]
-pub struct AwsHealth {
+pub(crate) struct AwsHealth {
     problems: Mutex<BTreeMap<Topic, String>>,
     /// The current activity, if it explains a delay or a change: waiting, founding, draining.
     activity: Mutex<Option<String>>,
@@ -35,7 +35,7 @@ pub struct AwsHealth {
 
 impl AwsHealth {
     /// Records whether a call succeeded, and returns its value.
-    pub fn record<T>(&self, topic: Topic, result: Result<T, CallError>) -> Option<T> {
+    pub(crate) fn record<T>(&self, topic: Topic, result: Result<T, CallError>) -> Option<T> {
         match result {
             Ok(value) => {
                 self.clear(topic);
@@ -48,20 +48,20 @@ impl AwsHealth {
         }
     }
 
-    pub fn set(&self, topic: Topic, problem: &dyn Display) {
+    pub(crate) fn set(&self, topic: Topic, problem: &dyn Display) {
         let problem = problem.to_string();
         if self.problems.lock().insert(topic, problem.clone()).as_ref() != Some(&problem) {
             warn!("{problem}");
         }
     }
 
-    pub fn clear(&self, topic: Topic) {
+    pub(crate) fn clear(&self, topic: Topic) {
         if self.problems.lock().remove(&topic).is_some() {
             info!(?topic, "problem with AWS resolved");
         }
     }
 
-    pub fn set_activity(&self, activity: impl Into<String>) {
+    pub(crate) fn set_activity(&self, activity: impl Into<String>) {
         let activity = activity.into();
         let mut current = self.activity.lock();
         if current.as_ref() != Some(&activity) {
@@ -70,12 +70,12 @@ impl AwsHealth {
         }
     }
 
-    pub fn clear_activity(&self) {
+    pub(crate) fn clear_activity(&self) {
         *self.activity.lock() = None;
     }
 
     /// `{"state": "ok" | "degraded", "problems": [LINE, ...], "activity": TEXT or null}`
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let problems: Vec<String> = self.problems.lock().values().cloned().collect();
         let state = if problems.is_empty() { "ok" } else { "degraded" };
         json!({ "state": state, "problems": problems, "activity": *self.activity.lock() })

@@ -71,7 +71,7 @@ impl InstanceIdentity {
 
 /// Retries until the identity is known: the metadata service may start later than this process, or an operator may enable
 /// it. Until then `health` reports the error.
-pub async fn wait_for_identity(imds: &imds::Client, health: &AwsHealth) -> InstanceIdentity {
+pub(crate) async fn wait_for_identity(imds: &imds::Client, health: &AwsHealth) -> InstanceIdentity {
     let mut backoff = Backoff::new(FIRST_RETRY, RETRY_LIMIT);
     loop {
         match InstanceIdentity::fetch(imds).await {

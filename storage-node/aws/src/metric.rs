@@ -11,12 +11,12 @@ use super::{
     health::{AwsHealth, Topic},
 };
 
-pub const METRIC: &str = "disk_used_percent";
+pub(crate) const METRIC: &str = "disk_used_percent";
 const INSTANCE: &str = "InstanceId";
 const GROUP: &str = "AutoScalingGroupName";
 
 /// Returns what `df` shows: the used share of the space that this process may use.
-pub fn used_percent(folder: &Path) -> io::Result<f64> {
+pub(crate) fn used_percent(folder: &Path) -> io::Result<f64> {
     let disk = statvfs(folder)?;
     let used = disk.blocks().saturating_sub(disk.blocks_free());
     Ok(percent(used, disk.blocks_available()))
@@ -38,7 +38,7 @@ fn datums(metric: &DiskMetric<'_>, percent: f64) -> Vec<Datum> {
 }
 
 /// Publishes the metric at once and then every period, without end.
-pub async fn publish(cloud: &dyn Cloud, health: &AwsHealth, metric: DiskMetric<'_>) {
+pub(crate) async fn publish(cloud: &dyn Cloud, health: &AwsHealth, metric: DiskMetric<'_>) {
     let mut periods = interval(metric.period);
     periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -57,7 +57,7 @@ pub async fn publish(cloud: &dyn Cloud, health: &AwsHealth, metric: DiskMetric<'
 }
 
 /// Where and how the disk usage is published.
-pub struct DiskMetric<'a> {
+pub(crate) struct DiskMetric<'a> {
     pub folder: &'a Path,
     pub namespace: &'a str,
     pub instance: &'a str,

@@ -20,13 +20,13 @@ use super::{
 
 /// A policy and the alarm that triggers it, without the action, which is known only once the policy exists.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DesiredScaling {
+pub(crate) struct DesiredScaling {
     pub policy: PolicySpec,
     alarm: AlarmSpec,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScalingChange {
+pub(crate) enum ScalingChange {
     /// Nothing to change.
     None,
     Create,
@@ -39,7 +39,7 @@ pub enum ScalingChange {
 }
 
 /// Returns the policies and alarms that the group should have: to grow, and to shrink unless that is disabled.
-pub fn desired_scaling(settings: &ScalingSettings, group: &str) -> Vec<DesiredScaling> {
+pub(crate) fn desired_scaling(settings: &ScalingSettings, group: &str) -> Vec<DesiredScaling> {
     let policy = &settings.policy;
     let secs = |duration: std::time::Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
     let one = |names: &super::args::PolicyAndAlarmNames, adjustment: i32, above: bool, threshold: f64| DesiredScaling {
@@ -67,16 +67,16 @@ pub fn desired_scaling(settings: &ScalingSettings, group: &str) -> Vec<DesiredSc
 }
 
 impl DesiredScaling {
-    pub fn alarm(&self, policy_arn: &str) -> AlarmSpec {
+    pub(crate) fn alarm(&self, policy_arn: &str) -> AlarmSpec {
         AlarmSpec { action: policy_arn.to_owned(), ..self.alarm.clone() }
     }
 
-    pub fn alarm_name(&self) -> &str {
+    pub(crate) fn alarm_name(&self) -> &str {
         &self.alarm.name
     }
 }
 
-pub fn policy_change(wanted: &PolicySpec, found: Option<&FoundPolicy>) -> ScalingChange {
+pub(crate) fn policy_change(wanted: &PolicySpec, found: Option<&FoundPolicy>) -> ScalingChange {
     match found {
         None => ScalingChange::Create,
         Some(found) if found.adjustment != Some(wanted.adjustment) => {
@@ -89,7 +89,7 @@ pub fn policy_change(wanted: &PolicySpec, found: Option<&FoundPolicy>) -> Scalin
     }
 }
 
-pub fn alarm_change(wanted: &AlarmSpec, found: Option<&FoundAlarm>) -> ScalingChange {
+pub(crate) fn alarm_change(wanted: &AlarmSpec, found: Option<&FoundAlarm>) -> ScalingChange {
     let foreign = |groups: &[String]| groups.iter().find(|group| **group != wanted.group).cloned();
     match found {
         None => ScalingChange::Create,
@@ -133,7 +133,7 @@ fn difference(wanted: &AlarmSpec, found: &AlarmSpec) -> String {
 
 /// The result of comparing one policy and its alarm. `policy_arn` is empty if there is no policy yet.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ScalingComparison {
+pub(crate) struct ScalingComparison {
     pub wanted: DesiredScaling,
     pub policy: ScalingChange,
     pub policy_arn: String,
@@ -141,7 +141,7 @@ pub struct ScalingComparison {
 }
 
 /// Compares the existing policies and alarms with the desired ones.
-pub async fn compare(
+pub(crate) async fn compare(
     cloud: &dyn Cloud,
     settings: &ScalingSettings,
     group: &str,
@@ -164,7 +164,7 @@ pub async fn compare(
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScalingWrites {
+pub(crate) enum ScalingWrites {
     /// At startup, when this node's settings are the newest: everything that differs.
     Differences,
     /// Later, when newer nodes may have written other settings: only what is missing or does not work.
@@ -182,7 +182,7 @@ impl ScalingWrites {
 }
 
 /// Brings policies and alarms to the desired state. Returns whether that succeeded; `health` reports what is wrong.
-pub async fn ensure(
+pub(crate) async fn ensure(
     cloud: &dyn Cloud,
     health: &AwsHealth,
     settings: &ScalingSettings,

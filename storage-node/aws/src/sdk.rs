@@ -25,7 +25,7 @@ const MISSING: &str = "missing";
 const DEFAULT_HEARTBEAT_SECS: i32 = 3600;
 const MAX_GLOBAL_SECS: i32 = 172_800;
 
-pub struct Sdk {
+pub(crate) struct Sdk {
     imds: imds::Client,
     autoscaling: autoscaling::Client,
     cloudwatch: cloudwatch::Client,
@@ -34,7 +34,7 @@ pub struct Sdk {
 
 impl Sdk {
     /// `region`: the instance's region, used unless the environment names another.
-    pub async fn new(imds: imds::Client, region: Option<String>) -> Self {
+    pub(crate) async fn new(imds: imds::Client, region: Option<String>) -> Self {
         let config = chordfs_asg::sdk_config(region).await;
         Self {
             imds,
@@ -45,7 +45,7 @@ impl Sdk {
     }
 
     /// Returns a client that uses session tokens only; version 1 of the service is not supported.
-    pub fn metadata_client() -> imds::Client {
+    pub(crate) fn metadata_client() -> imds::Client {
         imds::Client::builder()
             .connect_timeout(METADATA_TRY)
             .read_timeout(METADATA_TRY)
@@ -54,7 +54,7 @@ impl Sdk {
     }
 }
 
-pub async fn metadata(imds: &imds::Client, path: &str) -> Result<Option<String>, CallError> {
+pub(crate) async fn metadata(imds: &imds::Client, path: &str) -> Result<Option<String>, CallError> {
     match imds.get(format!("/latest/meta-data/{path}")).await {
         Ok(text) => Ok(Some(String::from(text.as_ref()).trim().to_owned())),
         Err(ImdsError::ErrorResponse(answer)) if answer.response().status().as_u16() == 404 => Ok(None),

@@ -39,7 +39,7 @@ const TERMINATING_WAIT: &str = "Terminating:Wait";
 
 /// What EC2 and the group announce about the instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TerminationSignals {
+pub(crate) struct TerminationSignals {
     /// `autoscaling/target-lifecycle-state` of the metadata service.
     pub target: Option<String>,
     /// The lifecycle state at the last poll of the group.
@@ -49,7 +49,7 @@ pub struct TerminationSignals {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TerminationReason {
+pub(crate) enum TerminationReason {
     /// The group is terminating the instance.
     GroupTermination,
     /// EC2 reclaims the instance in two minutes.
@@ -59,7 +59,7 @@ pub enum TerminationReason {
 }
 
 /// Returns why the instance has to leave, or `None` if it may stay.
-pub fn termination_reason(signals: &TerminationSignals) -> Option<TerminationReason> {
+pub(crate) fn termination_reason(signals: &TerminationSignals) -> Option<TerminationReason> {
     let by_group = signals.lifecycle.as_deref().is_some_and(|state| state.starts_with("Terminat"));
     match signals {
         _ if by_group || signals.target.as_deref() == Some("Terminated") => Some(TerminationReason::GroupTermination),
@@ -71,12 +71,12 @@ pub fn termination_reason(signals: &TerminationSignals) -> Option<TerminationRea
 
 /// Returns whether the instance may end within minutes. The drain then has no rate limit. An instance that a hook holds, or
 /// that EC2 may only reclaim later, drains at the usual rate, which leaves bandwidth for clients.
-pub fn is_urgent(signals: &TerminationSignals, hooks: &[Hook]) -> bool {
+pub(crate) fn is_urgent(signals: &TerminationSignals, hooks: &[Hook]) -> bool {
     signals.spot || (termination_reason(signals) == Some(TerminationReason::GroupTermination) && hooks.is_empty())
 }
 
 /// Returns the options for the drain. An operator may cancel a drain that was begun for a rebalance recommendation.
-pub fn drain_options(signals: &TerminationSignals, hooks: &[Hook]) -> DrainOptions {
+pub(crate) fn drain_options(signals: &TerminationSignals, hooks: &[Hook]) -> DrainOptions {
     let rate = is_urgent(signals, hooks).then_some(RateLimit(None));
     DrainOptions {
         rate,
@@ -86,23 +86,23 @@ pub fn drain_options(signals: &TerminationSignals, hooks: &[Hook]) -> DrainOptio
 }
 
 /// Returns whether a hook currently holds the instance.
-pub fn is_held(signals: &TerminationSignals) -> bool {
+pub(crate) fn is_held(signals: &TerminationSignals) -> bool {
     signals.lifecycle.as_deref() == Some(TERMINATING_WAIT)
 }
 
 /// Selects the termination hooks that this node keeps open and completes.
-pub fn own_hooks(hooks: Vec<Hook>, named: Option<&str>) -> Vec<Hook> {
+pub(crate) fn own_hooks(hooks: Vec<Hook>, named: Option<&str>) -> Vec<Hook> {
     hooks.into_iter().filter(|hook| named.is_none_or(|name| hook.name == name)).collect()
 }
 
 /// Returns a third of the shortest heartbeat timeout, so that two lost heartbeats do no harm.
-pub fn heartbeat_interval(hooks: &[Hook]) -> Duration {
+pub(crate) fn heartbeat_interval(hooks: &[Hook]) -> Duration {
     let shortest = hooks.iter().map(|hook| hook.heartbeat_secs).min().unwrap_or(3600);
     Duration::from_secs(shortest.max(3)) / 3
 }
 
 /// Polls until `stop`, or until the instance has to leave; then drains the node and completes the hook.
-pub async fn watch(aws: &AwsContext, drain: &Drain, stop: &CancellationToken) {
+pub(crate) async fn watch(aws: &AwsContext, drain: &Drain, stop: &CancellationToken) {
     let mut watcher = TerminationWatcher::new(aws);
     loop {
         let signals = tokio::select! {
@@ -121,7 +121,7 @@ pub async fn watch(aws: &AwsContext, drain: &Drain, stop: &CancellationToken) {
 }
 
 /// Polls for a node without data; returns after the group has begun to terminate the instance and its hook is complete.
-pub async fn watch_without_data(aws: &AwsContext) {
+pub(crate) async fn watch_without_data(aws: &AwsContext) {
     let mut watcher = TerminationWatcher::new(aws);
     while termination_reason(&watcher.poll().await) != Some(TerminationReason::GroupTermination) {
         sleep(POLL_INTERVAL).await;

@@ -18,18 +18,18 @@ use chordfs_node::mutual_exclusion::{self, Claim, ClaimVerdict};
 use serde::{Deserialize, Serialize};
 
 /// A host that refuses connections for this long is taken to run no node.
-pub const REFUSES_FOR: Duration = Duration::from_secs(120);
+pub(crate) const REFUSES_FOR: Duration = Duration::from_secs(120);
 
 /// The order of precedence for founding: the earliest launch, then the smallest instance id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Rank {
+pub(crate) struct Rank {
     /// Seconds since 1970, the resolution that EC2 reports; the largest value if the launch time is unknown.
     pub launched_secs: u64,
     pub instance: String,
 }
 
 impl Rank {
-    pub fn new(instance: &str, launched: Option<SystemTime>) -> Self {
+    pub(crate) fn new(instance: &str, launched: Option<SystemTime>) -> Self {
         let since = launched.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         Self { launched_secs: since.map_or(u64::MAX, |since| since.as_secs()), instance: instance.to_owned() }
     }
@@ -37,7 +37,7 @@ impl Rank {
 
 /// Another member and its state when it was last asked.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     pub rank: Rank,
     /// The address of its ring port.
     pub address: SocketAddr,
@@ -47,7 +47,7 @@ pub struct Candidate {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum CandidateState {
+pub(crate) enum CandidateState {
     /// The member is in a ring or has a saved one. `ready`: it can admit nodes.
     HasRing { ready: bool },
     /// The member has no ring and reports this claim to found one.
@@ -59,7 +59,7 @@ pub enum CandidateState {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum FoundingStep {
+pub(crate) enum FoundingStep {
     Join(Vec<SocketAddr>),
     /// Nothing prevents founding: publish `Claim::Trying`, and ask again.
     Try,
@@ -71,7 +71,7 @@ pub enum FoundingStep {
     Wait(String),
 }
 
-pub struct FoundingView<'a> {
+pub(crate) struct FoundingView<'a> {
     pub me: &'a Rank,
     pub own_claim: Claim,
     /// The group lists this instance.
@@ -83,7 +83,7 @@ pub struct FoundingView<'a> {
     pub others: &'a [Candidate],
 }
 
-pub fn decide(view: &FoundingView<'_>) -> FoundingStep {
+pub(crate) fn decide(view: &FoundingView<'_>) -> FoundingStep {
     let rings = |is_ready: bool| {
         view.others.iter().filter(move |candidate| candidate.state == CandidateState::HasRing { ready: is_ready })
     };

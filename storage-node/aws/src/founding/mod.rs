@@ -11,7 +11,7 @@
 //! The caller introduces itself (`launched_secs`, `instance`, ring address), so that two nodes know of each other even if
 //! only one of them finds the other in its list of the group. A running node still answers the last of these calls.
 
-pub mod decide;
+pub(crate) mod decide;
 mod peer;
 #[cfg(test)]
 mod tests;
@@ -67,14 +67,14 @@ const STRAGGLERS_TIMEOUT: Duration = Duration::from_millis(200);
 const INTRODUCTION_LIFETIME: Duration = Duration::from_secs(30);
 
 /// What this node reports to other members, and the members that have introduced themselves.
-pub struct FoundingState {
+pub(crate) struct FoundingState {
     status: Mutex<FoundingStatus>,
     introduced: Mutex<HashMap<String, IntroducedPeer>>,
 }
 
 /// The reply to `/aws/founding`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FoundingStatus {
+pub(crate) struct FoundingStatus {
     pub ring: bool,
     #[serde(rename = "bid")]
     pub claim: Claim,
@@ -100,7 +100,7 @@ impl Default for FoundingState {
 }
 
 impl FoundingState {
-    pub fn set_status(&self, status: FoundingStatus) {
+    pub(crate) fn set_status(&self, status: FoundingStatus) {
         *self.status.lock() = status;
     }
 
@@ -137,7 +137,7 @@ impl FoundingState {
 const MAX_INTRODUCED: usize = 1024;
 
 /// The routes of the bootstrap server that a running node keeps.
-pub fn routes(founding: Arc<FoundingState>) -> Router {
+pub(crate) fn routes(founding: Arc<FoundingState>) -> Router {
     Router::new().route("/aws/founding", get(answer_introduction)).with_state(founding)
 }
 
@@ -149,14 +149,14 @@ async fn answer_introduction(
 }
 
 /// The server on the administration port of a node that is not in a ring yet.
-pub struct BootstrapServer {
+pub(crate) struct BootstrapServer {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl BootstrapServer {
     /// `health` returns the field `aws` of `/healthz`.
-    pub async fn begin(
+    pub(crate) async fn begin(
         address: SocketAddr,
         health: impl Fn() -> Value + Clone + Send + Sync + 'static,
         founding: Arc<FoundingState>,
@@ -173,14 +173,14 @@ impl BootstrapServer {
     }
 
     /// Stops the server. Afterwards the port is free for the node itself.
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         let _ = self.task.await;
     }
 }
 
 /// Returns the ring addresses to join through, or none if this node founds the ring. Waits until one of the two is certain.
-pub async fn find_ring(aws: &AwsContext) -> Vec<SocketAddr> {
+pub(crate) async fn find_ring(aws: &AwsContext) -> Vec<SocketAddr> {
     let mut search = RingSearch::new(aws);
     loop {
         let next = search.next_step().await;
@@ -212,7 +212,7 @@ pub async fn find_ring(aws: &AwsContext) -> Vec<SocketAddr> {
 }
 
 /// Returns members through which a node with a saved ring can rejoin. Waits for nothing.
-pub async fn known_members(aws: &AwsContext) -> Vec<SocketAddr> {
+pub(crate) async fn known_members(aws: &AwsContext) -> Vec<SocketAddr> {
     aws.founding.set_status(FoundingStatus { ring: true, claim: Claim::Idle });
     let Some(Some(group)) = aws.health.record(Topic::Group, aws.cloud.group(&aws.group).await) else {
         return Vec::new();

@@ -13,7 +13,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const DEADLINE: Duration = Duration::from_secs(6);
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum PeerReply {
+pub(super) enum PeerReply {
     /// The member is in a ring and can admit nodes.
     Ready,
     Status(FoundingStatus),
@@ -23,7 +23,7 @@ pub enum PeerReply {
 }
 
 /// Introduces this node to the member at `admin` and returns its reply.
-pub async fn ask(pool: &HttpPool, admin: SocketAddr, introduction: &Introduction) -> PeerReply {
+pub(super) async fn ask(pool: &HttpPool, admin: SocketAddr, introduction: &Introduction) -> PeerReply {
     // A separate connection distinguishes a host without a node from an absent host.
     match timeout(CONNECT_DEADLINE, TcpStream::connect(admin)).await {
         Ok(Ok(_)) => {}
