@@ -51,10 +51,14 @@ pub struct RemainingPeer {
 
 /// The nodes that stay, in the order of the ring: the ring as it will be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heirs(Vec<NodeRef>);
+pub struct RemainingNodes(Vec<NodeRef>);
 
 /// `peers`: the members that answered, in the order of the ring, without this node; `silent`: how many did not.
-pub fn heirs(peers: &[RemainingPeer], silent: usize, allow_fewer_copies: bool) -> Result<Heirs, DrainError> {
+pub fn remaining(
+    peers: &[RemainingPeer],
+    silent: usize,
+    allow_fewer_copies: bool,
+) -> Result<RemainingNodes, DrainError> {
     let staying: Vec<NodeRef> = peers.iter().filter(|peer| !peer.draining).map(|peer| peer.node).collect();
     let away = peers.len() - staying.len() + silent;
     match staying.len() {
@@ -62,11 +66,11 @@ pub fn heirs(peers: &[RemainingPeer], silent: usize, allow_fewer_copies: bool) -
         count if count == 0 || (count < REPLICAS && !allow_fewer_copies) => {
             Err(DrainError::TooFewNodes { staying: count, away })
         }
-        _ => Ok(Heirs(staying)),
+        _ => Ok(RemainingNodes(staying)),
     }
 }
 
-impl Heirs {
+impl RemainingNodes {
     /// Every arc of the ring as it will be, with its holders.
     pub fn arcs(&self) -> Vec<(RingArc, Vec<NodeRef>)> {
         let count = self.0.len();
@@ -107,7 +111,7 @@ pub fn check_room(needs: &[Need], peers: &[RemainingPeer]) -> Result<(), DrainEr
 
 /// To how many of the next nodes an owner passes a batch on, so that it has its full set of holders among those that
 /// stay. A node that drains goes on being a holder, until it has left, so it gets its copy as well.
-pub fn recipients(others: &[NodeRef], drains: impl Fn(&NodeRef) -> bool, own_drains: bool) -> usize {
+pub fn forward_count(others: &[NodeRef], drains: impl Fn(&NodeRef) -> bool, own_drains: bool) -> usize {
     let mut wanted = if own_drains { REPLICAS } else { REPLICAS - 1 };
     let enough = others.iter().position(|node| {
         wanted -= usize::from(!drains(node));
@@ -117,10 +121,10 @@ pub fn recipients(others: &[NodeRef], drains: impl Fn(&NodeRef) -> bool, own_dra
 }
 
 /// What the next node will know of the ring when the node of this view has left it; `None` if there is no other.
-pub fn view_of_heir(view: &Neighbours) -> Option<Neighbours> {
-    let (heir, rest) = view.successors.split_first()?;
-    let predecessor = view.predecessor.filter(|node| node != heir);
-    Some(Neighbours { predecessor, node: *heir, successors: rest.to_vec() })
+pub fn view_of_successor(view: &Neighbours) -> Option<Neighbours> {
+    let (successor, rest) = view.successors.split_first()?;
+    let predecessor = view.predecessor.filter(|node| node != successor);
+    Some(Neighbours { predecessor, node: *successor, successors: rest.to_vec() })
 }
 
 #[cfg(test)]
@@ -135,9 +139,9 @@ mod tests {
         RemainingPeer { node: node(id), draining, free_bytes: 10 << 20 }
     }
 
-    fn staying(ids: &[u32]) -> Heirs {
+    fn staying(ids: &[u32]) -> RemainingNodes {
         let peers: Vec<_> = ids.iter().map(|&id| peer(id, false)).collect();
-        heirs(&peers, 0, true).unwrap()
+        remaining(&peers, 0, true).unwrap()
     }
 
     fn ids(nodes: &[NodeRef]) -> Vec<u32> {
@@ -147,22 +151,22 @@ mod tests {
     #[test]
     fn three_others_are_needed_unless_the_operator_allows_fewer() {
         let peers: Vec<_> = [10, 20, 30].map(|id| peer(id, false)).into();
-        assert!(heirs(&peers, 0, false).is_ok());
-        assert_eq!(heirs(&peers[..2], 1, false), Err(DrainError::TooFewNodes { staying: 2, away: 1 }));
-        assert!(heirs(&peers[..2], 0, true).is_ok());
-        assert!(heirs(&peers[..1], 0, true).is_ok());
-        assert_eq!(heirs(&[], 0, true), Err(DrainError::Alone));
-        assert_eq!(heirs(&[], 1, true), Err(DrainError::TooFewNodes { staying: 0, away: 1 }));
+        assert!(remaining(&peers, 0, false).is_ok());
+        assert_eq!(remaining(&peers[..2], 1, false), Err(DrainError::TooFewNodes { staying: 2, away: 1 }));
+        assert!(remaining(&peers[..2], 0, true).is_ok());
+        assert!(remaining(&peers[..1], 0, true).is_ok());
+        assert_eq!(remaining(&[], 0, true), Err(DrainError::Alone));
+        assert_eq!(remaining(&[], 1, true), Err(DrainError::TooFewNodes { staying: 0, away: 1 }));
     }
 
     #[test]
     fn who_drains_as_well_is_no_heir() {
         let peers = [peer(10, false), peer(20, true), peer(30, false), peer(40, false)];
-        let found = heirs(&peers, 0, false).unwrap();
+        let found = remaining(&peers, 0, false).unwrap();
         assert_eq!(ids(&found.holders_of(RingId(15))), [30, 40, 10]);
-        assert_eq!(heirs(&peers[..3], 0, false), Err(DrainError::TooFewNodes { staying: 2, away: 1 }));
+        assert_eq!(remaining(&peers[..3], 0, false), Err(DrainError::TooFewNodes { staying: 2, away: 1 }));
         assert_eq!(
-            heirs(&[peer(10, true)], 0, true),
+            remaining(&[peer(10, true)], 0, true),
             Err(DrainError::TooFewNodes { staying: 0, away: 1 }),
             "two nodes must not both leave"
         );
@@ -197,12 +201,12 @@ mod tests {
     fn a_write_gets_its_copies_beside_those_that_drain() {
         let others = [20, 30, 40, 50].map(node);
         let drains = |ids: &'static [u32]| move |node: &NodeRef| ids.contains(&node.id.0);
-        assert_eq!(recipients(&others, drains(&[]), false), 2);
-        assert_eq!(recipients(&others, drains(&[20]), false), 3);
-        assert_eq!(recipients(&others, drains(&[20, 30]), true), 4);
-        assert_eq!(recipients(&others, drains(&[]), true), 3);
-        assert_eq!(recipients(&others[..1], drains(&[20]), false), 1);
-        assert_eq!(recipients(&[], drains(&[]), true), 0);
+        assert_eq!(forward_count(&others, drains(&[]), false), 2);
+        assert_eq!(forward_count(&others, drains(&[20]), false), 3);
+        assert_eq!(forward_count(&others, drains(&[20, 30]), true), 4);
+        assert_eq!(forward_count(&others, drains(&[]), true), 3);
+        assert_eq!(forward_count(&others[..1], drains(&[20]), false), 1);
+        assert_eq!(forward_count(&[], drains(&[]), true), 0);
     }
 
     #[test]
@@ -212,11 +216,14 @@ mod tests {
             node: node(40),
             successors: successors.iter().map(|&id| node(id)).collect(),
         };
-        let heir = view_of_heir(&view(30, &[10, 20, 30])).unwrap();
-        assert_eq!((heir.predecessor, heir.node, ids(&heir.successors)), (Some(node(30)), node(10), vec![20, 30]));
-        let last = view_of_heir(&view(10, &[10])).unwrap();
+        let successor = view_of_successor(&view(30, &[10, 20, 30])).unwrap();
+        assert_eq!(
+            (successor.predecessor, successor.node, ids(&successor.successors)),
+            (Some(node(30)), node(10), vec![20, 30])
+        );
+        let last = view_of_successor(&view(10, &[10])).unwrap();
         assert_eq!((last.predecessor, last.node, last.successors.len()), (None, node(10), 0));
         assert!(last.arc().contains(RingId(40)), "alone it owns all");
-        assert_eq!(view_of_heir(&view(10, &[])), None);
+        assert_eq!(view_of_successor(&view(10, &[])), None);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use chordfs_replication::{
     arc_comparison::CopyAmount,
-    drain::{DrainError, Heirs, Need},
+    drain::{DrainError, Need, RemainingNodes},
 };
 use chordfs_store::{Store, StoreError};
 use chordfs_types::{
@@ -60,7 +60,7 @@ pub(super) struct Estimate {
 }
 
 /// Compares the chunks of this node, arc by arc, with those of their future holders.
-pub(super) async fn estimate(context: &DrainContext, remaining: &Heirs) -> Result<Estimate, StepError> {
+pub(super) async fn estimate(context: &DrainContext, remaining: &RemainingNodes) -> Result<Estimate, StepError> {
     let stats = with_store(context, |store| Ok(store.stats())).await?;
     let record_bytes = stats.live_bytes / stats.chunks.max(1);
     let mut estimate = Estimate::default();
@@ -108,7 +108,7 @@ pub(super) async fn hand_over_arc(
 /// is slower than they are would never end.
 pub(super) async fn hand_over_fresh(
     context: &DrainContext,
-    remaining: &Heirs,
+    remaining: &RemainingNodes,
     fresh: &Fresh,
 ) -> Result<HashSet<NodeRef>, StepError> {
     let mut by_owner: BTreeMap<u32, Vec<ListedChunk>> = BTreeMap::new();

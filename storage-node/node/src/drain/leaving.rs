@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use chordfs_replication::{drain as plan, drain::Heirs};
+use chordfs_replication::{drain as plan, drain::RemainingNodes};
 use chordfs_types::{
     admin::{DrainPhase, NodeState},
     ring_id::NodeRef,
@@ -31,7 +31,7 @@ impl DrainTask {
     /// Lets puts wait until the node has left or has found that it cannot leave yet.
     pub(super) async fn leave(
         &self,
-        remaining: &Heirs,
+        remaining: &RemainingNodes,
         holders: HashSet<NodeRef>,
         options: DrainOptions,
     ) -> Result<LeaveOutcome, StepError> {
@@ -40,7 +40,7 @@ impl DrainTask {
         let last =
             timeout(self.settings.fence, self.hand_over_last(remaining, holders, options)).await.map_err(late)??;
         let view = self.context.ring.neighbours();
-        let (Some(members), Some(heir)) = (last, plan::view_of_heir(&view)) else {
+        let (Some(members), Some(successor)) = (last, plan::view_of_successor(&view)) else {
             return Ok(LeaveOutcome::RingChanged);
         };
         if !self.control.pass_the_point_of_no_return() {
@@ -51,7 +51,7 @@ impl DrainTask {
         if let Err(error) = self.context.ring.leave().await {
             warn!(%error, "the ring is slow to let this node go");
         }
-        self.context.departure.leave(heir);
+        self.context.departure.leave(successor);
         self.context.stage.set(NodeState::Gone);
         self.phase(DrainPhase::Left);
         drop(fence);
@@ -62,14 +62,14 @@ impl DrainTask {
     /// Returns the other members, or `None` if they are no longer those to which everything was handed over.
     async fn hand_over_last(
         &self,
-        remaining: &Heirs,
+        remaining: &RemainingNodes,
         mut holders: HashSet<NodeRef>,
         options: DrainOptions,
     ) -> Result<Option<Vec<NodeRef>>, StepError> {
         holders.extend(self.hand_over_fresh(remaining).await?);
         hand_over::sync(&self.context, &holders).await?;
         let (peers, unresponsive) = self.announce(true).await.map_err(StepError::Retry)?;
-        let same = plan::heirs(&peers, unresponsive, options.allow_fewer_copies).as_ref() == Ok(remaining);
+        let same = plan::remaining(&peers, unresponsive, options.allow_fewer_copies).as_ref() == Ok(remaining);
         let done = same && self.context.namespace.is_let_go().await;
         Ok(done.then(|| peers.iter().map(|peer| peer.node).collect()))
     }

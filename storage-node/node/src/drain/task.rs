@@ -8,7 +8,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use chordfs_replication::{
     arc_comparison::CopyAmount,
     drain as plan,
-    drain::{DrainError, Heirs, RemainingPeer},
+    drain::{DrainError, RemainingNodes, RemainingPeer},
 };
 use chordfs_types::{
     admin::{DrainPhase, NodeState},
@@ -90,7 +90,11 @@ impl DrainTask {
         }
     }
 
-    async fn hand_over_and_leave(&self, remaining: &Heirs, options: DrainOptions) -> Result<LeaveOutcome, StepError> {
+    async fn hand_over_and_leave(
+        &self,
+        remaining: &RemainingNodes,
+        options: DrainOptions,
+    ) -> Result<LeaveOutcome, StepError> {
         let mut holders = self.hand_over_all(remaining).await?;
         self.give_up_vote().await?;
         self.phase(DrainPhase::Leaving);
@@ -101,11 +105,11 @@ impl DrainTask {
     }
 
     /// Returns the members that remain. Gives nodes that do not answer at the moment some time.
-    async fn find_remaining_nodes(&self, options: DrainOptions) -> Result<Heirs, DrainError> {
+    async fn find_remaining_nodes(&self, options: DrainOptions) -> Result<RemainingNodes, DrainError> {
         let end = Instant::now() + self.settings.members_timeout;
         loop {
             let found = match self.announce(true).await {
-                Ok((peers, unresponsive)) => plan::heirs(&peers, unresponsive, options.allow_fewer_copies),
+                Ok((peers, unresponsive)) => plan::remaining(&peers, unresponsive, options.allow_fewer_copies),
                 Err(reason) => Err(DrainError::Stalled { within: self.settings.members_timeout, reason }),
             };
             match found {
@@ -123,7 +127,7 @@ impl DrainTask {
     }
 
     /// Hands over every chunk, arc by arc. Returns the nodes that received some.
-    async fn hand_over_all(&self, remaining: &Heirs) -> Result<HashSet<NodeRef>, StepError> {
+    async fn hand_over_all(&self, remaining: &RemainingNodes) -> Result<HashSet<NodeRef>, StepError> {
         let estimate = hand_over::estimate(&self.context, remaining).await?;
         let (peers, _) = self.announce(true).await.map_err(StepError::Retry)?;
         plan::check_room(&estimate.needs, &peers)?;
@@ -136,7 +140,7 @@ impl DrainTask {
     }
 
     /// Hands over the chunks that were stored meanwhile, until a round has few of them.
-    async fn hand_over_most(&self, remaining: &Heirs) -> Result<HashSet<NodeRef>, StepError> {
+    async fn hand_over_most(&self, remaining: &RemainingNodes) -> Result<HashSet<NodeRef>, StepError> {
         let mut touched = HashSet::new();
         for _ in 0..MAX_ROUNDS {
             touched.extend(self.hand_over_fresh(remaining).await?);
@@ -147,7 +151,7 @@ impl DrainTask {
         Ok(touched)
     }
 
-    pub(super) async fn hand_over_fresh(&self, remaining: &Heirs) -> Result<HashSet<NodeRef>, StepError> {
+    pub(super) async fn hand_over_fresh(&self, remaining: &RemainingNodes) -> Result<HashSet<NodeRef>, StepError> {
         let fresh = self.context.departure.take_fresh();
         if fresh.incomplete {
             return Err(StepError::Retry("more was stored than one round can hand over".into()));

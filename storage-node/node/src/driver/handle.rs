@@ -207,9 +207,14 @@ impl RingHandle {
     }
 
     /// One of the ring's calls, asked of another node on behalf of who asked this one.
-    pub async fn ask_heir(&self, heir: NodeRef, method: &str, params: Vec<Value>) -> Result<Value, Value> {
+    pub async fn ask_successor_after_leaving(
+        &self,
+        successor: NodeRef,
+        method: &str,
+        params: Vec<Value>,
+    ) -> Result<Value, Value> {
         let deadline = self.settings().call_deadline * DEAD_HOPS;
-        match self.call(heir.ring_address(), method, params, deadline).await {
+        match self.call(successor.ring_address(), method, params, deadline).await {
             Err(RpcError::Remote { error, .. }) => Err(error),
             answer => answer.map_err(|error| error.to_string().into()),
         }

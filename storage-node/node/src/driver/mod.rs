@@ -156,7 +156,7 @@ struct Driver {
     view: watch::Sender<Neighbours>,
     waiting: HashMap<Tag, Waiting>,
     next_tag: Tag,
-    /// Outcomes of calls. There are never more than calls in flight, and each has a deadline.
+    /// Outcomes of calls. There are never more than calls in replica_write, and each has a deadline.
     outcomes: mpsc::UnboundedSender<Event>,
     started: Instant,
 }

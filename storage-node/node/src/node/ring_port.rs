@@ -21,9 +21,9 @@ pub struct RingPort {
 impl RingPort {
     /// A node that has left the ring knows nothing of it any more, so the next node answers who owns a key.
     async fn call_after_leaving(&self, method: &str, params: &[Value]) -> Option<Result<Value, Value>> {
-        let heir = self.departure.heir()?.node;
+        let successor = self.departure.successor()?.node;
         match method {
-            "find_successor" => Some(self.ring.ask_heir(heir, method, params.to_vec()).await),
+            "find_successor" => Some(self.ring.ask_successor_after_leaving(successor, method, params.to_vec()).await),
             own::ROUTE => Some(Err("this node has left the ring".into())),
             _ => None,
         }

@@ -48,7 +48,7 @@ enum Own {
     },
     /// For good; what the next node on the ring knows.
     Left {
-        heir: Neighbours,
+        successor: Neighbours,
     },
 }
 
@@ -69,8 +69,8 @@ impl Departure {
         *self.own.lock() = Own::Stays;
     }
 
-    pub fn leave(&self, heir: Neighbours) {
-        *self.own.lock() = Own::Left { heir };
+    pub fn leave(&self, successor: Neighbours) {
+        *self.own.lock() = Own::Left { successor };
     }
 
     pub fn drains(&self) -> bool {
@@ -87,9 +87,9 @@ impl Departure {
     }
 
     /// Where to send who still comes here, once the node has left.
-    pub fn heir(&self) -> Option<Neighbours> {
+    pub fn successor(&self) -> Option<Neighbours> {
         match &*self.own.lock() {
-            Own::Left { heir } => Some(heir.clone()),
+            Own::Left { successor } => Some(successor.clone()),
             _ => None,
         }
     }
@@ -97,7 +97,7 @@ impl Departure {
     /// To be held while a put is carried out; waits while the node is about to leave. The error says where to go instead.
     pub async fn admit(&self) -> Result<RwLockReadGuard<'_, ()>, Neighbours> {
         let admitted = self.puts.read().await;
-        self.heir().map_or(Ok(admitted), Err)
+        self.successor().map_or(Ok(admitted), Err)
     }
 
     /// Waits for the puts under way; others wait until the guard is gone.
@@ -238,10 +238,10 @@ mod tests {
         tokio::pin!(late);
         assert!(late.as_mut().now_or_never().is_none());
         let node = NodeRef { ip: [127, 0, 0, 1].into(), port: 5057, id: RingId(7) };
-        let heir = Neighbours { predecessor: None, node, successors: vec![] };
-        departure.leave(heir.clone());
+        let successor = Neighbours { predecessor: None, node, successors: vec![] };
+        departure.leave(successor.clone());
         drop(fence);
-        assert_eq!(late.await.err(), Some(heir));
+        assert_eq!(late.await.err(), Some(successor));
     }
 
     #[test]

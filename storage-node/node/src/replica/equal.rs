@@ -98,7 +98,7 @@ impl Repair {
         left: CopyAmount,
     ) -> Result<u64, RepairError> {
         let later = left.without(CopyAmount::of(chunks));
-        let chunks = self.traffic.without_flights(holder, chunks);
+        let chunks = self.traffic.without_replica_writes(holder, chunks);
         if chunks.is_empty() {
             return Ok(0);
         }

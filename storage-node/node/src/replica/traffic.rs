@@ -38,7 +38,7 @@ pub struct Traffic {
     claims: Mutex<Claims>,
     progress: Mutex<RepairProgress>,
     /// Batches of writers on their way to other holders.
-    flights: Mutex<HashMap<SocketAddr, UnderWay>>,
+    replica_writes: Mutex<HashMap<SocketAddr, UnderWay>>,
     /// Those that were told of more than has been brought to them.
     expecting: Mutex<HashSet<NodeRef>>,
 }
@@ -63,7 +63,7 @@ impl Traffic {
             bucket: Mutex::new(Bucket::new(limit, Instant::now())),
             claims: Mutex::default(),
             progress: Mutex::default(),
-            flights: Mutex::default(),
+            replica_writes: Mutex::default(),
             expecting: Mutex::default(),
         }
     }
@@ -186,15 +186,15 @@ impl Traffic {
     }
 
     /// A writer's batch is on its way to `node` until the guard is dropped.
-    pub fn depart(self: &Arc<Self>, node: &NodeRef, batch: VerifiedBatch) -> Flight {
+    pub fn depart(self: &Arc<Self>, node: &NodeRef, batch: VerifiedBatch) -> ReplicaWrite {
         let (to, batch) = (node.ring_address(), Arc::new(batch));
-        self.flights.lock().entry(to).or_default().batches.push(batch.clone());
-        Flight { traffic: self.clone(), to, batch, late: AtomicBool::new(false) }
+        self.replica_writes.lock().entry(to).or_default().batches.push(batch.clone());
+        ReplicaWrite { traffic: self.clone(), to, batch, late: AtomicBool::new(false) }
     }
 
     /// `chunks` without those that a writer's batch is bringing to `node` at this moment.
-    pub fn without_flights(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Vec<ChunkAt> {
-        let under_way = self.flights.lock().get(&node.ring_address()).map(|there| there.batches.clone());
+    pub fn without_replica_writes(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Vec<ChunkAt> {
+        let under_way = self.replica_writes.lock().get(&node.ring_address()).map(|there| there.batches.clone());
         let under_way = under_way.unwrap_or_default();
         let headers = under_way.iter().flat_map(|batch| &batch.records).map(|(header, _)| header);
         let names: HashSet<(RingId, ChunkId)> = headers.map(|header| (header.key, header.id)).collect();
@@ -217,15 +217,15 @@ impl Drop for Claimed {
 }
 
 /// A batch on its way.
-pub struct Flight {
+pub struct ReplicaWrite {
     traffic: Arc<Traffic>,
     to: SocketAddr,
     batch: Arc<VerifiedBatch>,
-    /// Counted among the late; changes under the lock of the flights.
+    /// Counted among the late; changes under the lock of the replica_writes.
     late: AtomicBool,
 }
 
-impl Flight {
+impl ReplicaWrite {
     pub fn bytes(&self) -> bytes::Bytes {
         self.batch.bytes.clone()
     }
@@ -233,15 +233,15 @@ impl Flight {
     /// Its writer has an answer. From here on it counts among the late, until it is dropped; false if they are too many
     /// for its node. Then it is to be given up, and repair does not take it for under way any more.
     pub fn go_on_late(&self) -> bool {
-        let mut flights = self.traffic.flights.lock();
-        let there = flights.entry(self.to).or_default();
+        let mut replica_writes = self.traffic.replica_writes.lock();
+        let there = replica_writes.entry(self.to).or_default();
         let late_bytes = there.late_bytes + self.late_bytes();
         let fits = late_bytes <= LATE_BYTES;
         if fits {
             there.late_bytes = late_bytes;
             self.late.store(true, Relaxed);
         } else {
-            self.end(&mut flights);
+            self.end(&mut replica_writes);
         }
         fits
     }
@@ -251,20 +251,20 @@ impl Flight {
     }
 
     /// A second time it changes nothing.
-    fn end(&self, flights: &mut HashMap<SocketAddr, UnderWay>) {
-        let Some(there) = flights.get_mut(&self.to) else { return };
+    fn end(&self, replica_writes: &mut HashMap<SocketAddr, UnderWay>) {
+        let Some(there) = replica_writes.get_mut(&self.to) else { return };
         there.batches.retain(|batch| !Arc::ptr_eq(batch, &self.batch));
         if self.late.swap(false, Relaxed) {
             there.late_bytes -= self.late_bytes();
         }
         if there.batches.is_empty() {
-            flights.remove(&self.to);
+            replica_writes.remove(&self.to);
         }
     }
 }
 
-impl Drop for Flight {
+impl Drop for ReplicaWrite {
     fn drop(&mut self) {
-        self.end(&mut self.traffic.flights.lock());
+        self.end(&mut self.traffic.replica_writes.lock());
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use chordfs_replication::{
-    drain::recipients,
+    drain::forward_count,
     plan::{PutVerdict, judge_put},
 };
 use chordfs_store::{Store, StoreError};
@@ -30,7 +30,7 @@ use tracing::{debug, warn};
 
 use super::{
     peer::{PeerError, Peers},
-    traffic::{Flight, Traffic},
+    traffic::{ReplicaWrite, Traffic},
 };
 use crate::replica::departure::Departure;
 
@@ -64,7 +64,7 @@ pub struct Writer {
 impl Writer {
     /// What this node knows of the ring; after it has left, what the next one does.
     pub fn neighbours(&self) -> Neighbours {
-        self.departure.heir().unwrap_or_else(|| self.neighbours.borrow().clone())
+        self.departure.successor().unwrap_or_else(|| self.neighbours.borrow().clone())
     }
 
     /// Stores a batch here only.
@@ -111,7 +111,7 @@ impl Writer {
         durability: Durability,
     ) -> Result<Vec<NodeRef>, PutError> {
         let mut spread = Spread::new(self.repair.clone());
-        let wanted = recipients(&others, |node| self.departure.peer_drains(node), self.departure.drains());
+        let wanted = forward_count(&others, |node| self.departure.peer_drains(node), self.departure.drains());
         let mut others = others.into_iter();
         for node in others.by_ref().take(wanted) {
             self.pass_on(&mut spread, node, batch.clone(), durability);
@@ -147,11 +147,11 @@ impl Writer {
     /// Goes on after the acknowledgement, too, if [`Begun`] lets it: the third copy is only late, not dropped.
     fn pass_on(&self, spread: &mut Spread, node: NodeRef, batch: VerifiedBatch, durability: Durability) {
         let (peers, repair, copies) = (self.peers.clone(), self.repair.clone(), spread.copies.clone());
-        let flight = Arc::new(self.traffic.depart(&node, batch));
-        let under_way = Arc::downgrade(&flight);
+        let replica_write = Arc::new(self.traffic.depart(&node, batch));
+        let under_way = Arc::downgrade(&replica_write);
         let task = tokio::spawn(async move {
-            let result = peers.put(&node, vec![flight.bytes()], durability).await;
-            drop(flight);
+            let result = peers.put(&node, vec![replica_write.bytes()], durability).await;
+            drop(replica_write);
             if let Err(error) = &result {
                 debug!(peer = %node, %error, "a copy was not taken; repair will bring it");
                 // To a full disk nothing is brought by trying at once.
@@ -216,17 +216,17 @@ impl Spread {
 }
 
 /// The copies begun of one batch. Dropped when the writer has its answer, or has gone, so nothing that a quorum waits for is
-/// given up here: those still under way are in memory for nobody from then on, and go on only as far as [`Flight`] allows.
+/// given up here: those still under way are in memory for nobody from then on, and go on only as far as [`ReplicaWrite`] allows.
 struct Begun {
-    /// The flight is gone when its copy has arrived, or failed.
-    copies: Vec<(NodeRef, Weak<Flight>, AbortHandle)>,
+    /// The replica_write is gone when its copy has arrived, or failed.
+    copies: Vec<(NodeRef, Weak<ReplicaWrite>, AbortHandle)>,
     repair: Arc<Notify>,
 }
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        for (node, flight, task) in &self.copies {
-            if flight.upgrade().is_none_or(|flight| flight.go_on_late()) {
+        for (node, replica_write, task) in &self.copies {
+            if replica_write.upgrade().is_none_or(|replica_write| replica_write.go_on_late()) {
                 continue;
             }
             debug!(peer = %node, "a copy is given up, as many are under way to its holder; repair will bring it");

@@ -45,7 +45,7 @@ struct Node {
     dir: TempDir,
     /// `None` while it is away.
     store: Option<Store>,
-    suspects: OrphanCandidates,
+    candidates: OrphanCandidates,
 }
 
 impl Node {
@@ -53,7 +53,7 @@ impl Node {
         let mut node = Self {
             dir: tempfile::tempdir().unwrap(),
             store: None,
-            suspects: OrphanCandidates::new(Duration::from_secs(2)),
+            candidates: OrphanCandidates::new(Duration::from_secs(2)),
         };
         node.open();
         node
@@ -64,7 +64,7 @@ impl Node {
         let options =
             StoreOptions { segment_writers: 1, reserve_bytes: 0, segment_bytes: 2000, ..StoreOptions::default() };
         self.store = Some(Store::open(&DataFolder::open(self.dir.path()).unwrap(), options).unwrap());
-        self.suspects.clear();
+        self.candidates.clear();
     }
 }
 
@@ -99,13 +99,13 @@ struct Ring {
     pending: Vec<Pending>,
     /// Late commits that were refused.
     refused: u32,
-    buried: u32,
+    collected: u32,
 }
 
 impl Ring {
     fn new() -> Self {
         let nodes = (0..NODES).map(|_| Node::new()).collect();
-        Self { tables: Tables::new(), clock: 0, nodes, pending: Vec::new(), refused: 0, buried: 0 }
+        Self { tables: Tables::new(), clock: 0, nodes, pending: Vec::new(), refused: 0, collected: 0 }
     }
 
     fn apply(&mut self, change: Change) -> Result<Reply, FsError> {
@@ -192,11 +192,11 @@ impl Ring {
         let found = unreferenced_chunks(&held, &unreferenced(&self.tables, version_spans(&held)));
         let chunks: Vec<ChunkId> = found.iter().map(|loose| loose.chunk.id).collect();
         let now = Duration::from_secs(self.clock as u64);
-        let orphans = self.nodes[node].suspects.look(now, &chunks).into_iter().collect();
+        let orphans = self.nodes[node].candidates.look(now, &chunks).into_iter().collect();
         let store = self.nodes[node].store.as_ref().expect("it was there a moment ago");
         let runs = store.named(&runs(&found, &orphans)).unwrap();
         match self.apply(Change::CollectOrphans { runs }) {
-            Ok(Reply::Collected { runs }) => self.buried += runs,
+            Ok(Reply::Collected { runs }) => self.collected += runs,
             other => panic!("{other:?}"),
         }
     }
@@ -293,7 +293,7 @@ fn something_happens(ring: &mut Ring, rng: &mut StdRng) {
 
 #[test]
 fn whatever_happened_repair_and_garbage_come_to_rest_with_what_the_files_have() {
-    let (mut refused, mut buried, mut slowest, mut single) = (0, 0, 0, 0);
+    let (mut refused, mut collected, mut slowest, mut single) = (0, 0, 0, 0);
     for seed in 0..60 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut ring = Ring::new();
@@ -309,12 +309,12 @@ fn whatever_happened_repair_and_garbage_come_to_rest_with_what_the_files_have() 
         ring.pending.clear();
         slowest = slowest.max(ring.settle(&mut rng));
         assert_eq!(ring.current(), current, "seed {seed}: nothing that a file has went");
-        (refused, buried) = (refused + ring.refused, buried + ring.buried);
+        (refused, collected) = (refused + ring.refused, collected + ring.collected);
     }
     println!(
-        "{refused} late commits refused, {buried} runs buried, {single} single chunks, at rest after {slowest} rounds"
+        "{refused} late commits refused, {collected} runs collected, {single} single chunks, at rest after {slowest} rounds"
     );
-    assert!(refused > 0 && buried > 0 && single > 0, "{refused} {buried} {single}");
+    assert!(refused > 0 && collected > 0 && single > 0, "{refused} {collected} {single}");
     assert!(slowest <= 8, "{slowest} rounds");
 }
 

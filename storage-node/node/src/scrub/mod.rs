@@ -1,17 +1,17 @@
-//! The slow care for what is stored: every checksum is looked at within a set time, what is damaged is replaced from
-//! another holder, and chunks that no file has are given up.
+//! The slow care for what is stored: every checksum is verified within a set time, damaged records are replaced by sound
+//! copies from other holders, and chunks that belong to no file are collected.
 //!
-//! | file | its idea |
+//! | file | what |
 //! |---|---|
-//! | `pace`, `orphan_candidates`, `unreferenced` | pure: how fast to read; whom to suspect of being an orphan for how long; what is given up |
-//! | `pass` | reading all records once, and where an interrupted pass goes on |
+//! | `pace`, `orphan_candidates`, `unreferenced` | pure: how fast to read; when a chunk counts as orphaned; which runs are unreferenced |
+//! | `pass` | reading all records once, and where an interrupted pass continues |
 //! | `repair` | sound copies for damaged records |
-//! | `orphans`, `namespace_marker` | asking the namespace what nobody has; when its word does not count |
-//! | `report`, `routes`, `ask` | what was done, for people and programs; the calls on 5059; the command line's |
+//! | `orphans`, `namespace_marker` | asking the namespace which chunks no file has; when its answer does not count |
+//! | `report`, `routes` | what was done, for people and programs; the calls on 5059 |
 //!
-//! It decides nothing that could lose data. A damaged record has left the index when this room hears of it, and what is
-//! no longer needed is said to be dead by the namespace, in the order of its log; its garbage collection then deletes it
-//! on all nodes. Anything that cannot be asked, or answers strangely, makes it keep what is there.
+//! Nothing here can lose data. A damaged record has left the index before this room learns of it. Chunks that are no
+//! longer needed are declared dead by the namespace, in the order of its log, and its garbage collection deletes them on
+//! all nodes. If the namespace cannot be asked, or answers strangely, the chunks stay.
 
 #[cfg(test)]
 mod convergence_test;

@@ -49,15 +49,15 @@ mod tests {
 
     #[test]
     fn twice_and_far_apart() {
-        let mut suspects = OrphanCandidates::new(Duration::from_secs(10));
-        let mut look = |at: u64, found: &[u64]| suspects.look(Duration::from_secs(at), &chunks(found));
+        let mut candidates = OrphanCandidates::new(Duration::from_secs(10));
+        let mut look = |at: u64, found: &[u64]| candidates.look(Duration::from_secs(at), &chunks(found));
         assert_eq!(look(0, &[1, 2, 3]), []);
         assert_eq!(look(9, &[1, 2, 3]), []);
         assert_eq!(look(10, &[1, 3, 4]), chunks(&[1, 3]));
         assert_eq!(look(15, &[2]), [], "2 was referenced in between");
         assert_eq!(look(25, &[2, 1]), chunks(&[2]));
-        suspects.clear();
-        assert_eq!(suspects.look(Duration::from_secs(99), &chunks(&[2])), []);
+        candidates.clear();
+        assert_eq!(candidates.look(Duration::from_secs(99), &chunks(&[2])), []);
     }
 
     /// Writers store, commit within their time, replace and delete; looks come whenever they like.
@@ -66,7 +66,7 @@ mod tests {
         for seed in 0..200 {
             let mut rng = StdRng::seed_from_u64(seed);
             let confirm = rng.random_range(1..20);
-            let mut suspects = OrphanCandidates::new(Duration::from_secs(confirm));
+            let mut candidates = OrphanCandidates::new(Duration::from_secs(confirm));
             let (mut free, mut found_since) = (BTreeSet::new(), HashMap::new());
             for at in 0..300 {
                 let chunk = rng.random_range(0..12);
@@ -79,7 +79,7 @@ mod tests {
                     for chunk in &found {
                         found_since.entry(*chunk).or_insert(at);
                     }
-                    let confirmed = suspects.look(Duration::from_secs(at), &chunks(&found));
+                    let confirmed = candidates.look(Duration::from_secs(at), &chunks(&found));
                     let expected: Vec<u64> =
                         found.iter().copied().filter(|chunk| at - found_since[chunk] >= confirm).collect();
                     assert_eq!(confirmed, chunks(&expected), "seed {seed} at {at}");

@@ -11,12 +11,12 @@
 //!
 //! - A write under way: its chunks are young. Of a version nothing is touched before all that is here of it is old, and
 //!   two looks lie between its age and the end. A writer who needs longer gets an error, never a file with a hole: what
-//!   was handed over is decided in the order of the log (`namespace/tables/buried.rs`, which has the rest of the races).
+//!   was handed over is decided in the order of the log (`orphans.rs of `chordfs-tables``, which has the rest of the races).
 //! - An answer that was true and is not any more: only ever is a chunk taken for an orphan that is none yet, by a commit
 //!   on its way, and that is decided there as well. Nothing here deletes anything.
 //! - Repair, which brings a copy back from a node that was slower or away: it is found there, or here when it is old
 //!   again. Each such round ends with the chunk gone on every node that answers, and only a new failure of a node can
-//!   begin another one (see the tests in `ending`).
+//!   begin another one (see `convergence_test`).
 //!
 //! The questions cost the namespace a look at the extents in question, page by page, and the disk of this node nothing
 //! but the first record of each run that is given up.
@@ -53,7 +53,7 @@ use crate::driver::RingError;
 /// Asked of the namespace at a time.
 const QUERY_RUNS: usize = 4096;
 /// Handed over in one operation: with the longest of names it stays below what the log takes.
-const BURY_RUNS: usize = 256;
+const COLLECT_RUNS: usize = 256;
 /// Chunks suspected at a time, and runs given up; the others wait for the next look.
 const MOST_SUSPECTS: usize = 1 << 20;
 const MOST_GIVEN_UP: usize = 1 << 16;
@@ -67,8 +67,8 @@ const MEMBERS_AT_ONCE: usize = 16;
 
 pub(super) struct Orphans {
     shared: Arc<ScrubShared>,
-    suspects: OrphanCandidates,
-    /// What the suspects' clock counts from.
+    candidates: OrphanCandidates,
+    /// What the candidates' clock counts from.
     start: Instant,
     age: Duration,
 }
@@ -95,7 +95,7 @@ enum Doubt {
 impl Orphans {
     pub(super) fn new(shared: Arc<ScrubShared>) -> Self {
         let age = shared.parts.settings.orphan_age;
-        Self { shared, suspects: OrphanCandidates::new(age / CONFIRM_PART), start: Instant::now(), age }
+        Self { shared, candidates: OrphanCandidates::new(age / CONFIRM_PART), start: Instant::now(), age }
     }
 
     pub(super) async fn run(mut self) {
@@ -104,20 +104,20 @@ impl Orphans {
         loop {
             sleep(pause).await;
             let looked = self.look().await;
-            let (buried, kept) = match looked {
-                Ok(buried) => (buried, None),
+            let (collected, kept) = match looked {
+                Ok(collected) => (collected, None),
                 Err(doubt) => {
                     // What was seen before a doubt arose was perhaps seen in another namespace.
-                    self.suspects.clear();
+                    self.candidates.clear();
                     complain(&doubt, doubted);
                     (0, Some(doubt.to_string()))
                 }
             };
             doubted = kept.is_some();
-            if buried > 0 {
-                info!(runs = buried, "chunks that no file has were handed to the namespace to be deleted");
+            if collected > 0 {
+                info!(runs = collected, "chunks that no file has were handed to the namespace to be deleted");
             }
-            self.shared.report.lock().orphans(buried, kept);
+            self.shared.report.lock().orphans(collected, kept);
         }
     }
 
@@ -132,7 +132,7 @@ impl Orphans {
             found.truncate(MOST_SUSPECTS);
         }
         let chunks: Vec<ChunkId> = found.iter().map(|loose| loose.chunk.id).collect();
-        let orphans: HashSet<ChunkId> = self.suspects.look(self.start.elapsed(), &chunks).into_iter().collect();
+        let orphans: HashSet<ChunkId> = self.candidates.look(self.start.elapsed(), &chunks).into_iter().collect();
         let mut given_up = runs(&found, &orphans);
         given_up.truncate(MOST_GIVEN_UP);
         if given_up.is_empty() {
@@ -142,7 +142,7 @@ impl Orphans {
         if self.shared.parts.namespace.id() != Some(ours) {
             return Err(Doubt::NoNamespace);
         }
-        self.bury(runs).await
+        self.collect(runs).await
     }
 
     /// The namespace that this node's chunks, and those of all other members, are of.
@@ -203,15 +203,15 @@ impl Orphans {
         }
     }
 
-    async fn bury(&self, runs: Vec<ChunkRun>) -> Result<u64, Doubt> {
-        let mut buried = 0;
-        for some in runs.chunks(BURY_RUNS) {
+    async fn collect(&self, runs: Vec<ChunkRun>) -> Result<u64, Doubt> {
+        let mut collected = 0;
+        for some in runs.chunks(COLLECT_RUNS) {
             match self.shared.parts.session.apply(Change::CollectOrphans { runs: some.to_vec() }).await? {
-                Reply::Collected { runs } => buried += u64::from(runs),
-                other => return Err(FsError::Internal { detail: format!("buried orphans, got {other:?}") }.into()),
+                Reply::Collected { runs } => collected += u64::from(runs),
+                other => return Err(FsError::Internal { detail: format!("collected orphans, got {other:?}") }.into()),
             }
         }
-        Ok(buried)
+        Ok(collected)
     }
 }
 

@@ -35,7 +35,7 @@ type ChunkAddress = (RingId, ChunkId);
 
 pub(super) struct DamageRepair {
     shared: Arc<ScrubShared>,
-    /// What could not be mended, and when to try again.
+    /// What could not be repaired, and when to try again.
     failed: HashMap<ChunkAddress, RefetchError>,
 }
 
@@ -46,11 +46,11 @@ struct RefetchError {
 
 /// What came of one damaged chunk.
 enum Outcome {
-    Mended,
+    Repaired,
     /// No file has it any more.
-    Needless,
+    Obsolete,
     /// No holder has a sound copy.
-    Lost,
+    Unrecoverable,
     /// A holder could not be asked.
     Unknown,
 }
@@ -76,7 +76,7 @@ impl DamageRepair {
         let due: Vec<DamagedChunk> = damaged.into_iter().filter(due).collect();
         let shared = &self.shared;
         let outcomes: Vec<(DamagedChunk, Outcome)> = stream::iter(due)
-            .map(|damaged| async move { (damaged, mend(shared, &damaged).await) })
+            .map(|damaged| async move { (damaged, repair_chunk(shared, &damaged).await) })
             .buffer_unordered(SIDE_BY_SIDE)
             .collect()
             .await;
@@ -84,16 +84,16 @@ impl DamageRepair {
     }
 
     fn settle(&mut self, outcomes: &[(DamagedChunk, Outcome)]) {
-        let (mut mended, mut needless, mut done) = (0, 0, Vec::new());
+        let (mut repaired, mut obsolete, mut done) = (0, 0, Vec::new());
         for (damaged, outcome) in outcomes {
             let name = address_of(damaged);
             match outcome {
-                Outcome::Mended => mended += 1,
-                Outcome::Needless => needless += 1,
-                Outcome::Lost => self.fail(damaged, true),
+                Outcome::Repaired => repaired += 1,
+                Outcome::Obsolete => obsolete += 1,
+                Outcome::Unrecoverable => self.fail(damaged, true),
                 Outcome::Unknown => self.fail(damaged, false),
             }
-            if matches!(outcome, Outcome::Mended | Outcome::Needless) {
+            if matches!(outcome, Outcome::Repaired | Outcome::Obsolete) {
                 self.failed.remove(&name);
                 done.push(name);
             }
@@ -101,7 +101,7 @@ impl DamageRepair {
         let store = &self.shared.parts.store;
         store.forget_damage(&done);
         let lost = self.failed.values().filter(|failure| failure.lost).count() as u64;
-        self.shared.report.lock().mending(store.stats().damaged, mended, needless, lost);
+        self.shared.report.lock().repairing(store.stats().damaged, repaired, obsolete, lost);
     }
 
     /// Said once for each: it may take until somebody brings back a node.
@@ -120,7 +120,7 @@ fn address_of(damaged: &DamagedChunk) -> ChunkAddress {
     (damaged.key, damaged.id)
 }
 
-async fn mend(shared: &ScrubShared, damaged: &DamagedChunk) -> Outcome {
+async fn repair_chunk(shared: &ScrubShared, damaged: &DamagedChunk) -> Outcome {
     let mut all_answered = true;
     for nodes in [holders(shared, damaged.key).await, members(shared).await] {
         let Some(nodes) = nodes else {
@@ -129,7 +129,7 @@ async fn mend(shared: &ScrubShared, damaged: &DamagedChunk) -> Outcome {
         };
         for node in nodes {
             match replace_from(shared, &node, damaged).await {
-                Ok(true) => return Outcome::Mended,
+                Ok(true) => return Outcome::Repaired,
                 Ok(false) => {}
                 Err(error) => {
                     debug!(peer = %node, %error, "a damaged chunk was not replaced from there");
@@ -148,8 +148,8 @@ async fn mend(shared: &ScrubShared, damaged: &DamagedChunk) -> Outcome {
 async fn judge(shared: &ScrubShared, ChunkId { version, index }: ChunkId) -> Outcome {
     let runs = vec![Extent { first: index, count: 1, version }];
     match shared.parts.session.query(Query::Unreferenced { runs }).await {
-        Ok(Answer::Unreferenced { pieces, .. }) if !pieces.is_empty() => Outcome::Needless,
-        Ok(_) => Outcome::Lost,
+        Ok(Answer::Unreferenced { pieces, .. }) if !pieces.is_empty() => Outcome::Obsolete,
+        Ok(_) => Outcome::Unrecoverable,
         Err(error) => {
             debug!(%error, "the namespace does not say whether a damaged chunk is needed");
             Outcome::Unknown

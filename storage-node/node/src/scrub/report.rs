@@ -38,19 +38,19 @@ impl Report {
     }
 
     /// `damaged`: found since the start, as the store counts them.
-    pub(super) fn mending(&mut self, damaged: u64, mended: u64, needless: u64, lost: u64) {
+    pub(super) fn repairing(&mut self, damaged: u64, repaired: u64, obsolete: u64, lost: u64) {
         counter!("chordfs_scrub_damaged_total").absolute(damaged);
-        counter!("chordfs_scrub_mended_total").increment(mended);
+        counter!("chordfs_scrub_mended_total").increment(repaired);
         gauge!("chordfs_scrub_lost_chunks").set(lost as f64);
         self.status.damaged = damaged;
-        self.status.repaired += mended;
-        self.status.obsolete += needless;
+        self.status.repaired += repaired;
+        self.status.obsolete += obsolete;
         self.status.unrecoverable = lost;
     }
 
-    pub(super) fn orphans(&mut self, buried: u64, kept: Option<String>) {
-        counter!("chordfs_scrub_orphans_total").increment(buried);
-        self.status.orphans += buried;
+    pub(super) fn orphans(&mut self, collected: u64, kept: Option<String>) {
+        counter!("chordfs_scrub_orphans_total").increment(collected);
+        self.status.orphans += collected;
         self.status.orphans_kept = kept;
     }
 }

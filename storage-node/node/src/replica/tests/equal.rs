@@ -115,10 +115,10 @@ async fn what_two_holders_have_is_fetched_from_one() {
 async fn what_a_writer_is_sending_is_not_sent_again() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=50));
-    let flight = a.traffic.depart(&b.node, batch(&chunks(1..=40)));
+    let replica_write = a.traffic.depart(&b.node, batch(&chunks(1..=40)));
     let (repair, view) = (a.repair(), a.view(RingId(9)));
     assert_eq!(repair.make_equal(&view, &b.node).await.unwrap().pushed, 10);
-    drop(flight);
+    drop(replica_write);
     assert_eq!(repair.make_equal(&view, &b.node).await.unwrap().pushed, 40);
 }
 

@@ -1,7 +1,7 @@
 //! Copies that are still under way when their writer has its answer.
 
 use super::*;
-use crate::replica::traffic::Flight;
+use crate::replica::traffic::ReplicaWrite;
 
 /// Takes connections and never answers.
 async fn silent(id: u32) -> (NodeRef, TcpListener) {
@@ -27,9 +27,9 @@ fn writer(owner: &TestNode, successors: Vec<NodeRef>) -> Writer {
 }
 
 /// As many late copies as may be under way to `node`.
-fn fill(traffic: &Arc<Traffic>, node: &NodeRef) -> Vec<Flight> {
-    let flights = std::iter::repeat_with(|| traffic.depart(node, batch(&chunks([99]))));
-    flights.take_while(Flight::go_on_late).collect()
+fn fill(traffic: &Arc<Traffic>, node: &NodeRef) -> Vec<ReplicaWrite> {
+    let replica_writes = std::iter::repeat_with(|| traffic.depart(node, batch(&chunks([99]))));
+    replica_writes.take_while(ReplicaWrite::go_on_late).collect()
 }
 
 /// Each write left a copy in memory for a peer that was silent, until the deadline, however many writes there were.
@@ -43,7 +43,7 @@ async fn a_silent_holder_costs_only_so_much_memory_and_no_write() {
             [owner.node, fast.node]
         );
         let chunk: Vec<ChunkAt> = owner.all().into_iter().filter(|chunk| chunk.id.index == index).collect();
-        owner.traffic.without_flights(&silent, &chunk) == chunk
+        owner.traffic.without_replica_writes(&silent, &chunk) == chunk
     };
     assert!(!given_up(1).await);
     let late = fill(&owner.traffic, &silent);
