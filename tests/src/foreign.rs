@@ -28,9 +28,10 @@ struct OnlyTen(RingHandle);
 impl RpcService for OnlyTen {
     async fn call(&self, _peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
         let unknown = || Err(Value::from(format!("no function named {method}")));
-        match TEN.contains(&method.as_str()) {
-            true => ring_call(&self.0, &method, &params).await.unwrap_or_else(unknown),
-            false => unknown(),
+        if TEN.contains(&method.as_str()) {
+            ring_call(&self.0, &method, &params).await.unwrap_or_else(unknown)
+        } else {
+            unknown()
         }
     }
 }

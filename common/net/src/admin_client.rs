@@ -175,12 +175,11 @@ impl AdminClient {
     async fn send(&self, node: NodeAddress, method: Method, path: &str, body: Vec<Bytes>) -> Result<Bytes, AdminError> {
         let answer = self.pool.request(node.admin(), method, path, HeaderMap::new(), body, self.deadline).await;
         let answer = answer.map_err(|error| AdminError::Unreachable { node, error })?;
-        match answer.status.is_success() {
-            true => Ok(answer.body),
-            false => {
-                let (path, status, text) = (without_query(path), answer.status, answer.text());
-                Err(AdminError::Refused { node, path, status, text })
-            }
+        if answer.status.is_success() {
+            Ok(answer.body)
+        } else {
+            let (path, status, text) = (without_query(path), answer.status, answer.text());
+            Err(AdminError::Refused { node, path, status, text })
         }
     }
 }

@@ -61,12 +61,11 @@ async fn sole_survivor(data: &Path, address: Option<SocketAddr>, yes: bool) -> R
 fn meaning(data: &Path, uid: u64, outlook: &Recovered) -> String {
     let others: Vec<String> =
         outlook.former_voters.iter().filter(|(voter, _)| **voter != uid).map(|(_, ring)| ring.to_string()).collect();
-    let loss = match outlook.may_have_lost {
-        true => {
-            "  - Changes to names and files that the others agreed on in the last moments, without this node, are lost, \
-             even\n    if they were acknowledged to a program. It is not known which. Their chunks are kept for 30 days.\n"
-        }
-        false => "  - No change that was acknowledged is lost: each of two voters has all of them.\n",
+    let loss = if outlook.may_have_lost {
+        "  - Changes to names and files that the others agreed on in the last moments, without this node, are lost, \
+         even\n    if they were acknowledged to a program. It is not known which. Their chunks are kept for 30 days.\n"
+    } else {
+        "  - No change that was acknowledged is lost: each of two voters has all of them.\n"
     };
     format!(
         "{data} holds a vote on the namespace, together with {others}.\n\

@@ -158,10 +158,7 @@ impl Policy {
         if now.used_percent.len() < now.nodes {
             return Err(HoldReason::Unresponsive);
         }
-        match self.fits_on_one_less(now) {
-            true => Ok(()),
-            false => Err(HoldReason::NoRoom),
-        }
+        if self.fits_on_one_less(now) { Ok(()) } else { Err(HoldReason::NoRoom) }
     }
 
     /// Assumes disks of one size; the drain itself counts the bytes.

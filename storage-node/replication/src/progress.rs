@@ -47,9 +47,10 @@ pub struct RepairProgress {
 
 impl RepairProgress {
     pub fn plan(&mut self, holder: RingId, fetch: CopyAmount, send: CopyAmount) {
-        match fetch == CopyAmount::default() && send == CopyAmount::default() {
-            true => self.plans.remove(&holder.0),
-            false => self.plans.insert(holder.0, (fetch, send)),
+        if fetch == CopyAmount::default() && send == CopyAmount::default() {
+            self.plans.remove(&holder.0)
+        } else {
+            self.plans.insert(holder.0, (fetch, send))
         };
     }
 

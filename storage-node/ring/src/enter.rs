@@ -22,9 +22,10 @@ impl Ring {
             return self.joined(Some(tag), Err(JoinError::Itself { member }));
         }
         self.known.add(member);
-        match self.alone() {
-            true => self.look_up_through(member, self.id(), LookupPurpose::Enter { join: Some(tag), member }),
-            false => self.joined(Some(tag), Ok(())),
+        if self.alone() {
+            self.look_up_through(member, self.id(), LookupPurpose::Enter { join: Some(tag), member })
+        } else {
+            self.joined(Some(tag), Ok(()))
         }
     }
 
@@ -110,17 +111,19 @@ impl Ring {
             return self.joined(join, Err(JoinError::NotYet { member: node }));
         }
         self.consider(node, theirs);
-        match self.alone() {
-            true => self.joined(join, Err(JoinError::NoAnswer { member: node })),
-            false => self.joined(join, Ok(())),
+        if self.alone() {
+            self.joined(join, Err(JoinError::NoAnswer { member: node }))
+        } else {
+            self.joined(join, Ok(()))
         }
     }
 
     pub(super) fn enter_failed(&mut self, node: NodeRef, join: Option<Tag>) {
         self.gone(node);
-        match self.alone() {
-            true => self.joined(join, Err(JoinError::NoAnswer { member: node })),
-            false => self.joined(join, Ok(())),
+        if self.alone() {
+            self.joined(join, Err(JoinError::NoAnswer { member: node }))
+        } else {
+            self.joined(join, Ok(()))
         }
     }
 
@@ -135,10 +138,7 @@ impl Ring {
 
     /// The successor's predecessor has our id: it came first, so we are the one to move.
     pub(super) fn rival_answered(&mut self, rival: NodeRef, info: NodeRef) {
-        match info.id == self.id() {
-            true => self.give_up_position(rival),
-            false => self.rival_failed(rival),
-        }
+        if info.id == self.id() { self.give_up_position(rival) } else { self.rival_failed(rival) }
     }
 
     /// The successor's predecessor is gone; told of us, the successor will find that out and take us.

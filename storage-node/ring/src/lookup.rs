@@ -141,9 +141,10 @@ impl Ring {
     }
 
     pub(super) fn find_successor(&mut self, tag: Tag, target: RingId) {
-        match self.left {
-            true => self.actions.push(Action::Found { tag, result: Err(NoRoute { target }) }),
-            false => self.look_up(target, LookupPurpose::Answer(tag)),
+        if self.left {
+            self.actions.push(Action::Found { tag, result: Err(NoRoute { target }) })
+        } else {
+            self.look_up(target, LookupPurpose::Answer(tag))
         }
     }
 
@@ -304,12 +305,11 @@ impl Ring {
                 nodes.retain(|node| !lookup.asked.contains(&node.ring_address()));
                 nodes.reverse();
                 let target = lookup.target;
-                match nodes.is_empty() || lookup.asked.len() > self.settings.max_hops {
-                    true => self.finish(lookup, Err(NoRoute { target })),
-                    false => {
-                        lookup.queue = nodes;
-                        self.go_on(lookup)
-                    }
+                if nodes.is_empty() || lookup.asked.len() > self.settings.max_hops {
+                    self.finish(lookup, Err(NoRoute { target }))
+                } else {
+                    lookup.queue = nodes;
+                    self.go_on(lookup)
                 }
             }
         }

@@ -196,9 +196,10 @@ impl<'a> Search<'a> {
     /// The best cuts of the arc at `at` that divide its stretch near the middle: none if the middle lies in other arcs.
     fn cuts_of(&mut self, at: usize) -> Vec<Cut> {
         let (stretch, mass, square) = (self.stretch(at), self.circle.arcs[at].mass, self.mean * self.mean);
-        let parts = match self.slot(at).displaced.is_empty() {
-            true => vec![(0.5, 0.5)],
-            false => stretch.near_the_middle(self.mass).to_vec(),
+        let parts = if self.slot(at).displaced.is_empty() {
+            vec![(0.5, 0.5)]
+        } else {
+            stretch.near_the_middle(self.mass).to_vec()
         };
         let slot = self.slot(at);
         let cut = |part: (f64, f64)| {

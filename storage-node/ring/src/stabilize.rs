@@ -169,10 +169,7 @@ impl Ring {
     pub(super) fn connection_lost(&mut self, peer: std::net::SocketAddr) {
         if let Some(&node) = self.successors.iter().find(|node| node.ring_address() == peer) {
             let is_head = self.successors.first() == Some(&node);
-            match is_head {
-                true => self.stabilize(),
-                false => self.ask_once(node, RingRequest::Info, Purpose::Alive),
-            }
+            if is_head { self.stabilize() } else { self.ask_once(node, RingRequest::Info, Purpose::Alive) }
         }
         if self.predecessor.is_some_and(|node| node.ring_address() == peer) {
             self.check_predecessor(None);

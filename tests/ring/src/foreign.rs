@@ -220,12 +220,11 @@ impl Foreign {
         }
         let next = node(reply).filter(|next| *next != self.me && !list.contains(next));
         list.extend(next);
-        match next.is_some() && list.len() < LIST_LEN {
-            true => {
-                let index = list.len() as u64 - 1;
-                self.call(head, ForeignCall::Successor { index }, Purpose::SuccessorsList { list });
-            }
-            false => self.take_list(list),
+        if next.is_some() && list.len() < LIST_LEN {
+            let index = list.len() as u64 - 1;
+            self.call(head, ForeignCall::Successor { index }, Purpose::SuccessorsList { list });
+        } else {
+            self.take_list(list)
         }
     }
 

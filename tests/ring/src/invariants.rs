@@ -35,9 +35,10 @@ impl<'a> Whole<'a> {
 
     /// The first live member of its list; itself if it is alone.
     pub fn best_successor(&self, place: usize) -> Option<usize> {
-        match self.nodes[place].neighbours.successors.is_empty() {
-            true => Some(place),
-            false => self.live_successors(place).next(),
+        if self.nodes[place].neighbours.successors.is_empty() {
+            Some(place)
+        } else {
+            self.live_successors(place).next()
         }
     }
 

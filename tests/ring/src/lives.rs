@@ -48,9 +48,10 @@ pub fn live(seed: u64, conditions: Conditions) -> Result<Life, Violation> {
 }
 
 pub fn becomes_ideal(sim: &mut Sim, seed: u64) -> Result<(), Violation> {
-    match sim.run_until(PATIENCE, Sim::is_ideal) {
-        true => Ok(()),
-        false => Err(format!("seed {seed}: not ideal after {PATIENCE:?}\n{}", sim.describe_all())),
+    if sim.run_until(PATIENCE, Sim::is_ideal) {
+        Ok(())
+    } else {
+        Err(format!("seed {seed}: not ideal after {PATIENCE:?}\n{}", sim.describe_all()))
     }
 }
 

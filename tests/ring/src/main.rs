@@ -71,9 +71,10 @@ impl Which {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    match options.tables.is_empty() {
-        true => report_all(&options),
-        false => options.tables.iter().try_for_each(|&which| report(which, &options)),
+    if options.tables.is_empty() {
+        report_all(&options)
+    } else {
+        options.tables.iter().try_for_each(|&which| report(which, &options))
     }
 }
 

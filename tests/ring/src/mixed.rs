@@ -149,16 +149,18 @@ impl Life {
         self.sim.run_for(SETTLED);
         self.becomes_ideal(since)?;
         self.lookups_are_right(since)?;
-        match self.sim.is_mixed_ideal() {
-            true => Ok(()),
-            false => Err(self.violation(&format!("{since}; it was ideal, and is no more"))),
+        if self.sim.is_mixed_ideal() {
+            Ok(())
+        } else {
+            Err(self.violation(&format!("{since}; it was ideal, and is no more")))
         }
     }
 
     fn becomes_ideal(&mut self, since: &str) -> Result<(), Violation> {
-        match self.sim.is_mixed_ideal() || self.sim.run_until(PATIENCE, Sim::is_mixed_ideal) {
-            true => Ok(()),
-            false => Err(self.violation(&format!("{since}; not ideal after {PATIENCE:?}"))),
+        if self.sim.is_mixed_ideal() || self.sim.run_until(PATIENCE, Sim::is_mixed_ideal) {
+            Ok(())
+        } else {
+            Err(self.violation(&format!("{since}; not ideal after {PATIENCE:?}")))
         }
     }
 
@@ -201,9 +203,10 @@ impl Sim {
         let own = if self.is_foreign(order[place]) { foreign::LIST_LEN } else { reach.min(self.list_len()) };
         let right: Vec<NodeRef> = (1..=own.min(len - 1)).map(|step| me(nth(step))).collect();
         let view = self.view(order[place]);
-        let is_list_right = match self.is_foreign(order[place]) {
-            true => view.successors.starts_with(&right) && view.successors.is_empty() == right.is_empty(),
-            false => view.successors == right,
+        let is_list_right = if self.is_foreign(order[place]) {
+            view.successors.starts_with(&right) && view.successors.is_empty() == right.is_empty()
+        } else {
+            view.successors == right
         };
         is_list_right && view.predecessor == (len > 1).then(|| me(nth(len - 1)))
     }

@@ -161,9 +161,10 @@ impl Sim {
     /// From what it had stored: its id and the peers it remembers. (A foreign one remembers none, and has to join again.)
     pub fn restart(&mut self, node: usize) {
         let (me, known) = (self.nodes[node].ring.me(), self.nodes[node].known.clone());
-        self.nodes[node].ring = match self.is_foreign(node) {
-            true => Member::Foreign(Box::new(Foreign::new(me))),
-            false => Member::Ours(Box::new(Ring::new(me, self.settings, known))),
+        self.nodes[node].ring = if self.is_foreign(node) {
+            Member::Foreign(Box::new(Foreign::new(me)))
+        } else {
+            Member::Ours(Box::new(Ring::new(me, self.settings, known)))
         };
         self.nodes[node].up = true;
         self.schedule_tick(node);

@@ -259,9 +259,12 @@ impl RingCheck {
         let held = self.look_up(batch, |at| holders[at].clone()).await;
         let lacks_sound_copy = |at: usize| !held[at].contains(&CopyFinding::Sound);
         let nodes = self.holder_map.nodes().to_vec();
-        let others = |at: usize| match lacks_sound_copy(at) {
-            true => nodes.iter().filter(|node| !holders[at].contains(node)).copied().collect(),
-            false => Vec::new(),
+        let others = |at: usize| {
+            if lacks_sound_copy(at) {
+                nodes.iter().filter(|node| !holders[at].contains(node)).copied().collect()
+            } else {
+                Vec::new()
+            }
         };
         let elsewhere = self.look_up(batch, others).await;
         let each = held.iter().zip(&elsewhere).zip(&holders);

@@ -105,9 +105,10 @@ impl VoterManager {
     }
 
     fn note_leaving(&mut self, uid: u64, leaving: bool) {
-        match leaving {
-            true => self.leaving.insert(uid, Instant::now()),
-            false => self.leaving.remove(&uid),
+        if leaving {
+            self.leaving.insert(uid, Instant::now())
+        } else {
+            self.leaving.remove(&uid)
         };
     }
 

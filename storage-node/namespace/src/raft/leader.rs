@@ -112,9 +112,10 @@ impl LeaderTracking {
     /// Keeps the leader's address current, for as long as this node runs.
     pub(crate) async fn follow(&self) {
         loop {
-            let pause = match self.raft.has_lease() || self.confirm().await || self.search().await {
-                true => CONFIRM_EVERY,
-                false => SEARCH_EVERY,
+            let pause = if self.raft.has_lease() || self.confirm().await || self.search().await {
+                CONFIRM_EVERY
+            } else {
+                SEARCH_EVERY
             };
             tokio::time::sleep(SEARCH_EVERY.min(pause)).await;
             let _ = tokio::time::timeout(pause.saturating_sub(SEARCH_EVERY), self.wanted.notified()).await;

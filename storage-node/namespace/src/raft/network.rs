@@ -91,9 +91,10 @@ impl Network {
         let path = format!("/raft/leave?uid={uid}&leaving={leaving}");
         let answer =
             self.pool.post(admin, &path, Vec::new(), self.deadline).await.map_err(|error| error.to_string())?;
-        match answer.status.is_success() {
-            true => Ok(()),
-            false => Err(format!("{admin} answered {}: {}", answer.status, answer.text())),
+        if answer.status.is_success() {
+            Ok(())
+        } else {
+            Err(format!("{admin} answered {}: {}", answer.status, answer.text()))
         }
     }
 }

@@ -41,9 +41,10 @@ struct FailedDeletions {
 impl FailedDeletions {
     /// Keeps only the runs that were tried before, if there are any.
     fn narrow(&mut self, dead: &mut Vec<(u64, ChunkRun)>) {
-        match dead.iter().any(|(id, _)| self.ids.contains(id)) {
-            true => dead.retain(|(id, _)| self.ids.contains(id)),
-            false => *self = Self::default(),
+        if dead.iter().any(|(id, _)| self.ids.contains(id)) {
+            dead.retain(|(id, _)| self.ids.contains(id))
+        } else {
+            *self = Self::default()
         }
     }
 

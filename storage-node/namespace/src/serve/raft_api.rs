@@ -111,9 +111,10 @@ async fn append(State(api): State<Arc<RaftApi>>, Query(to): Query<Destination>, 
 /// Refuses messages of a leader that this voter has reported dead: see `dead_leader`.
 fn check_leader(api: &RaftApi, vote: &Vote) -> Result<(), RaftRefusal> {
     let term = vote.leader_id.term;
-    match api.dead_leader.is_given_up(term) {
-        true => Err(RaftRefusal(StatusCode::CONFLICT, format!("the leader of term {term} was found dead"))),
-        false => Ok(()),
+    if api.dead_leader.is_given_up(term) {
+        Err(RaftRefusal(StatusCode::CONFLICT, format!("the leader of term {term} was found dead")))
+    } else {
+        Ok(())
     }
 }
 

@@ -221,10 +221,8 @@ impl Snapshots {
         if found.last_log_id != meta.last_log_id {
             return Err(io::Error::other("the received snapshot is not the announced one"));
         }
-        let path = match file.path.parent() == Some(&self.dir) {
-            true => file.path,
-            false => snapshot::write(&self.dir, &meta, &tables)?,
-        };
+        let path =
+            if file.path.parent() == Some(&self.dir) { file.path } else { snapshot::write(&self.dir, &meta, &tables)? };
         let mut current = self.current.lock();
         let file = snapshot::make_current(&self.dir, &path)?;
         *current = Some((meta.clone(), file));

@@ -143,10 +143,7 @@ impl RingHandle {
     /// Entry `index` of the successor list. A node that is alone is its own successor.
     pub fn successor(&self, index: usize) -> Option<NodeRef> {
         let view = self.0.views.ring.borrow();
-        match view.successors.is_empty() && index == 0 {
-            true => Some(view.node),
-            false => view.successors.get(index).copied(),
-        }
+        if view.successors.is_empty() && index == 0 { Some(view.node) } else { view.successors.get(index).copied() }
     }
 
     pub async fn find_successor(&self, target: RingId) -> Result<NodeRef, RingError> {
@@ -288,9 +285,10 @@ impl RingHandle {
             // The farthest known node leads on; if it is dead, one before it may know more.
             let last = members[members.len() - 1];
             let Some(&next) = members.iter().rev().find(|node| !asked.contains(&node.ring_address())) else {
-                return match asked.contains(&last.ring_address()) && self.closes(&members).await {
-                    true => Ok(members),
-                    false => Err(RingError::Broken { after: last }),
+                return if asked.contains(&last.ring_address()) && self.closes(&members).await {
+                    Ok(members)
+                } else {
+                    Err(RingError::Broken { after: last })
                 };
             };
             asked.insert(next.ring_address());

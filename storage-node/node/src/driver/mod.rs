@@ -107,10 +107,7 @@ pub async fn start(
         Some(saved) => (saved, false),
         None => (SavedRing::new(RingId::of_address(address)), true),
     };
-    let id = match saved.settled {
-        true => saved.id,
-        false => at_first(&settings, saved.id),
-    };
+    let id = if saved.settled { saved.id } else { at_first(&settings, saved.id) };
     warn_of_another_zone(&settings, id);
     let me = NodeRef { ip: address.ip(), port: address.port(), id };
     let ring = Ring::new(me, settings.ring, saved.known.clone());

@@ -125,9 +125,10 @@ impl RingPeers {
     /// notify it would not do: without a predecessor it would take the newcomer for one.
     pub(super) async fn send_followed(&self, node: NodeRef, newcomer: NodeRef) {
         let (address, deadline) = (node.ring_address(), self.0.call_deadline);
-        let told = match self.is_foreign(address) {
-            false => self.call(address, own::FOLLOWED, vec![wire::node_value(newcomer)], deadline).await.is_ok(),
-            true => false,
+        let told = if !self.is_foreign(address) {
+            self.call(address, own::FOLLOWED, vec![wire::node_value(newcomer)], deadline).await.is_ok()
+        } else {
+            false
         };
         if !told && let Err(error) = self.call(address, "stabilize", vec![], deadline).await {
             debug!(peer = %node, %error, "it stabilizes when it would anyway");

@@ -79,9 +79,10 @@ impl RingHandle {
     /// The position for a joining node: given by the first keeper from id 0 on, here or there.
     pub(super) async fn give_place(&self, joiner: Joiner) -> Result<RingId, RingError> {
         let giver = self.giver().await?;
-        match giver.ring_address() == self.me().ring_address() {
-            true => self.compute_place(joiner).await,
-            false => self.ask_for_place(giver.ring_address(), joiner).await,
+        if giver.ring_address() == self.me().ring_address() {
+            self.compute_place(joiner).await
+        } else {
+            self.ask_for_place(giver.ring_address(), joiner).await
         }
     }
 

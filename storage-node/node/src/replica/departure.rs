@@ -130,9 +130,10 @@ impl Departure {
     pub fn hear(&self, peer: SocketAddr, draining: bool) {
         let mut peers = self.peers.lock();
         peers.retain(|_, heard| heard.elapsed() < ANNOUNCED_FOR);
-        match draining {
-            true => peers.insert(peer, Instant::now()),
-            false => peers.remove(&peer),
+        if draining {
+            peers.insert(peer, Instant::now())
+        } else {
+            peers.remove(&peer)
         };
     }
 

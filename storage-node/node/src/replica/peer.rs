@@ -95,9 +95,10 @@ impl Peers {
     pub async fn sums(&self, node: &NodeRef, arcs: &[RingArc]) -> Result<Vec<ArcSum>, PeerError> {
         let answer = self.question(node, compare_calls::DIGESTS, compare_api::encode(&arcs)).await?;
         let sums: Vec<ArcSum> = decode(node, &answer)?;
-        match sums.len() == arcs.len() {
-            true => Ok(sums),
-            false => Err(wrong(node, format!("{} sums for {} arcs", sums.len(), arcs.len()))),
+        if sums.len() == arcs.len() {
+            Ok(sums)
+        } else {
+            Err(wrong(node, format!("{} sums for {} arcs", sums.len(), arcs.len())))
         }
     }
 
@@ -137,9 +138,10 @@ impl Peers {
 
     async fn byte_each(&self, node: &NodeRef, path: &str, chunks: &[ChunkAt]) -> Result<Vec<u8>, PeerError> {
         let answer = self.question(node, path, compare_api::encode(&chunks)).await?;
-        match answer.len() == chunks.len() {
-            true => Ok(answer.to_vec()),
-            false => Err(wrong(node, format!("{} answers to {} questions", answer.len(), chunks.len()))),
+        if answer.len() == chunks.len() {
+            Ok(answer.to_vec())
+        } else {
+            Err(wrong(node, format!("{} answers to {} questions", answer.len(), chunks.len())))
         }
     }
 

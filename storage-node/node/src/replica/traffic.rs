@@ -116,9 +116,10 @@ impl Traffic {
 
     /// `node` was told that `left` is still to be brought to it.
     pub fn told(&self, node: &NodeRef, left: CopyAmount) {
-        match left == CopyAmount::default() {
-            true => self.expecting.lock().remove(node),
-            false => self.expecting.lock().insert(*node),
+        if left == CopyAmount::default() {
+            self.expecting.lock().remove(node)
+        } else {
+            self.expecting.lock().insert(*node)
         };
     }
 

@@ -11,7 +11,7 @@
 //!
 //! - A write under way: its chunks are young. Of a version nothing is touched before all that is here of it is old, and
 //!   two looks lie between its age and the end. A writer who needs longer gets an error, never a file with a hole: what
-//!   was handed over is decided in the order of the log (`orphans.rs of `chordfs-tables``, which has the rest of the races).
+//!   was handed over is decided in the order of the log (`orphan_chunks.rs` of `chordfs-tables`, which has the rest of the races).
 //! - An answer that was true and is not any more: only ever is a chunk taken for an orphan that is none yet, by a commit
 //!   on its way, and that is decided there as well. Nothing here deletes anything.
 //! - Repair, which brings a copy back from a node that was slower or away: it is found there, or here when it is old

@@ -138,10 +138,7 @@ async fn repair_chunk(shared: &ScrubShared, damaged: &DamagedChunk) -> Outcome {
             }
         }
     }
-    match all_answered {
-        true => judge(shared, damaged.id).await,
-        false => Outcome::Unknown,
-    }
+    if all_answered { judge(shared, damaged.id).await } else { Outcome::Unknown }
 }
 
 /// Decides about a chunk of which no holder has a sound copy.

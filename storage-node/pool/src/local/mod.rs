@@ -299,9 +299,10 @@ impl Pool {
         let again = node.process.is_some() || node.started_at.is_some();
         info!(node = number, pid = process.pid, again, "started");
         let ran_well = node.started_at.is_none_or(|at| at.elapsed() >= RAN_WELL);
-        node.restart_pause = match ran_well {
-            true => Duration::from_secs(1),
-            false => (node.restart_pause * 2).clamp(Duration::from_secs(1), MAX_RESTART_PAUSE),
+        node.restart_pause = if ran_well {
+            Duration::from_secs(1)
+        } else {
+            (node.restart_pause * 2).clamp(Duration::from_secs(1), MAX_RESTART_PAUSE)
         };
         (node.process, node.started_at, node.came_up) = (Some(process), Some(Instant::now()), false);
         self.save()

@@ -22,9 +22,10 @@ impl Density {
 
     fn of(&self, arc: RingArc) -> u64 {
         let upto = |id: RingId| self.below(u64::from(id.0) + 1);
-        match arc.after.0 < arc.upto.0 {
-            true => upto(arc.upto) - upto(arc.after),
-            false => upto(arc.upto) + self.below(1 << 32) - upto(arc.after),
+        if arc.after.0 < arc.upto.0 {
+            upto(arc.upto) - upto(arc.after)
+        } else {
+            upto(arc.upto) + self.below(1 << 32) - upto(arc.after)
         }
     }
 }

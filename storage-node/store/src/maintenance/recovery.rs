@@ -34,10 +34,7 @@ pub(crate) fn recover(table: &RecordTable) -> Result<(), StoreError> {
     let mut twice: HashMap<u32, Vec<u32>> = HashMap::new();
     for number in numbers {
         for found in open_segment(table, number)? {
-            match found.doubtful {
-                true => doubtful.push(found.entry),
-                false => enter(table, found.entry, &mut twice),
-            }
+            if found.doubtful { doubtful.push(found.entry) } else { enter(table, found.entry, &mut twice) }
         }
     }
     for entry in doubtful {

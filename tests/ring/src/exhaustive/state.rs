@@ -130,9 +130,10 @@ impl Node {
         self.view = ring.map_or_else(nothing, Ring::neighbours);
         self.is_member = ring.is_some() && (is_founder || !self.is_alone());
         // Whoever is a ring of one goes from himself to himself, past all others.
-        self.skips = match self.is_member && self.is_alone() {
-            true => skipped_between(place, place, places),
-            false => skipped(&extended_list(&self.view), places),
+        self.skips = if self.is_member && self.is_alone() {
+            skipped_between(place, place, places)
+        } else {
+            skipped(&extended_list(&self.view), places)
         };
         self.names = names(&self.view, usize::MAX);
         let mut hasher = DefaultHasher::new();

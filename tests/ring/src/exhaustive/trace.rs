@@ -107,8 +107,9 @@ fn view(view: &Neighbours) -> String {
 }
 
 fn list(nodes: &[NodeRef]) -> String {
-    match nodes.is_empty() {
-        true => "-".to_owned(),
-        false => nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>().join(" "),
+    if nodes.is_empty() {
+        "-".to_owned()
+    } else {
+        nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>().join(" ")
     }
 }

@@ -30,9 +30,10 @@ pub struct Row {
 pub fn measure(seed: u64, nodes: usize, rates: &[f64], time: Duration) -> Result<Vec<Row>, String> {
     let conditions = Conditions { period: PERIOD, ..Conditions::quick() };
     let mut ring = Sim::new(seed, conditions, RingSettings::default());
-    match ring.grow_to(nodes) {
-        true => Ok(rates.iter().map(|&rate| row(ring.clone(), rate, time)).collect()),
-        false => Err(format!("seed {seed}: the ring of {nodes} does not come to rest")),
+    if ring.grow_to(nodes) {
+        Ok(rates.iter().map(|&rate| row(ring.clone(), rate, time)).collect())
+    } else {
+        Err(format!("seed {seed}: the ring of {nodes} does not come to rest"))
     }
 }
 

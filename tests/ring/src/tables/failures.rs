@@ -38,9 +38,10 @@ pub struct Looked {
 pub fn measure(seed: u64, nodes: usize, lookups: usize) -> Result<Vec<Row>, String> {
     let settings = RingSettings { successor_list_len: LIST_LEN, ..RingSettings::default() };
     let mut whole = Sim::new(seed, Conditions::quick(), settings);
-    match whole.grow_to(nodes) {
-        true => Ok(PUBLISHED.map(|(percent, ..)| row(whole.clone(), percent, lookups)).to_vec()),
-        false => Err(format!("seed {seed}: the ring of {nodes} does not come to rest")),
+    if whole.grow_to(nodes) {
+        Ok(PUBLISHED.map(|(percent, ..)| row(whole.clone(), percent, lookups)).to_vec())
+    } else {
+        Err(format!("seed {seed}: the ring of {nodes} does not come to rest"))
     }
 }
 

@@ -149,9 +149,10 @@ impl Generator {
         let mut index = self.rng.random_range(1..6);
         for _ in 0..self.rng.random_range(0..4) {
             let count = self.rng.random_range(1..5);
-            match self.rng.random_bool(0.6) {
-                true => commit.extents.push(Extent { first: index, count, version: self.version() }),
-                false => commit.partial.push(self.write(model, ino, index)),
+            if self.rng.random_bool(0.6) {
+                commit.extents.push(Extent { first: index, count, version: self.version() })
+            } else {
+                commit.partial.push(self.write(model, ino, index))
             }
             index += count + self.rng.random_range(0..2);
         }
@@ -265,9 +266,10 @@ impl Generator {
     }
 
     fn ino(&mut self, model: &Model) -> Ino {
-        match self.rng.random_bool(0.05) {
-            true => Ino(self.rng.random_range(0..60)),
-            false => *model.nodes.keys().collect::<Vec<_>>().choose(&mut self.rng).unwrap().to_owned(),
+        if self.rng.random_bool(0.05) {
+            Ino(self.rng.random_range(0..60))
+        } else {
+            *model.nodes.keys().collect::<Vec<_>>().choose(&mut self.rng).unwrap().to_owned()
         }
     }
 

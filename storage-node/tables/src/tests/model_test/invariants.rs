@@ -19,9 +19,10 @@ fn links(tables: &Tables) {
     }
     for (ino, inode) in tables.inodes.iter() {
         let count = names.get(ino).copied().unwrap_or(0);
-        match inode.is_directory() {
-            true => assert_eq!(count, u32::from(*ino != Ino::ROOT), "names of the directory {ino:?}"),
-            false => assert_eq!(count, inode.attr.nlink, "links of {ino:?}"),
+        if inode.is_directory() {
+            assert_eq!(count, u32::from(*ino != Ino::ROOT), "names of the directory {ino:?}")
+        } else {
+            assert_eq!(count, inode.attr.nlink, "links of {ino:?}")
         }
         assert_eq!(tables.orphans.contains_key(ino), inode.attr.nlink == 0, "{ino:?} is an orphan or has a name");
     }
