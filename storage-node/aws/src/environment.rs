@@ -197,13 +197,12 @@ async fn keep_scaling(aws: &AwsContext) {
     let mut writes = ScalingWrites::Differences;
     loop {
         let in_order = scaling::ensure(&*aws.cloud, &aws.health, &aws.settings.scaling, &aws.group, writes).await;
-        let pause = match in_order {
-            true => {
-                writes = ScalingWrites::Repairs;
-                backoff.reset();
-                checks.pause()
-            }
-            false => backoff.pause(),
+        let pause = if in_order {
+            writes = ScalingWrites::Repairs;
+            backoff.reset();
+            checks.pause()
+        } else {
+            backoff.pause()
         };
         sleep(pause).await;
     }

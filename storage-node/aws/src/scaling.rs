@@ -201,10 +201,7 @@ pub(crate) async fn ensure(
 }
 
 fn report_problems(health: &AwsHealth, topic: Topic, problems: &[String]) {
-    match problems.is_empty() {
-        true => health.clear(topic),
-        false => health.set(topic, &problems.join("; ")),
-    }
+    if problems.is_empty() { health.clear(topic) } else { health.set(topic, &problems.join("; ")) }
 }
 
 struct ScalingUpdate<'a> {

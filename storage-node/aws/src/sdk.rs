@@ -148,9 +148,10 @@ impl Cloud for Sdk {
                     Statistic::Average => SdkStatistic::Average,
                 })
                 .unit(StandardUnit::Percent)
-                .comparison_operator(match alarm.above {
-                    true => ComparisonOperator::GreaterThanThreshold,
-                    false => ComparisonOperator::LessThanThreshold,
+                .comparison_operator(if alarm.above {
+                    ComparisonOperator::GreaterThanThreshold
+                } else {
+                    ComparisonOperator::LessThanThreshold
                 })
                 .threshold(alarm.threshold)
                 .evaluation_periods(alarm.periods)
