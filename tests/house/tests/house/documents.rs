@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use crate::sources::{PRODUCTION, root};
 
-const MAP: &str = "ARCHITECTURE.md";
+/// Documents that lead through the sources.
+const MAPS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
 const PROMISES: &str = "deploy/docs/promises.md";
 
 #[test]
@@ -24,15 +25,36 @@ fn every_promise_names_a_test_that_exists() {
 }
 
 #[test]
-fn the_map_names_every_crate_and_nothing_that_is_gone() {
-    let map = read(MAP);
-    let spans: BTreeSet<&str> = map.lines().flat_map(code_spans).collect();
-    for package in PRODUCTION {
-        assert!(spans.contains(format!("{package}/").as_str()), "{MAP} does not name the crate `{package}/`");
+fn the_maps_name_every_crate_and_nothing_that_is_gone() {
+    for map in MAPS {
+        let text = read(map);
+        let spans: BTreeSet<&str> = text.lines().flat_map(code_spans).collect();
+        for package in PRODUCTION {
+            assert!(spans.contains(format!("{package}/").as_str()), "{map} does not name the crate `{package}/`");
+        }
+        let paths = spans.iter().filter(|span| is_path(span));
+        let gone: Vec<_> = paths.filter(|path| !root().join(path.trim_end_matches('/')).exists()).collect();
+        assert!(gone.is_empty(), "{map} names what is not there: {gone:?}");
     }
-    let paths = spans.iter().filter(|span| is_path(span));
-    let gone: Vec<_> = paths.filter(|path| !root().join(path.trim_end_matches('/')).exists()).collect();
-    assert!(gone.is_empty(), "{MAP} names what is not there: {gone:?}");
+}
+
+/// A door is named relative to its row's folder, or to the `src` in it.
+#[test]
+fn the_doors_in_the_readmes_map_exist() {
+    let readme = read("README.md");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("/` |"));
+    let mut doors = 0;
+    for (folder, row) in rows.filter(|(folder, _)| root().join(folder).exists()) {
+        for door in row.rsplit('|').nth(1).into_iter().flat_map(code_spans) {
+            let places = [root().join(folder).join(door), root().join(folder).join("src").join(door)];
+            assert!(
+                places.iter().any(|place| place.exists()),
+                "README.md names `{door}` in {folder}, which is not there"
+            );
+            doors += 1;
+        }
+    }
+    assert!(doors > 50, "only {doors} doors were found in README.md");
 }
 
 #[test]

@@ -22,8 +22,9 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// Every package of the workspace that holds production code.
-pub(crate) const PRODUCTION: [&str; 13] = [
+pub(crate) const PRODUCTION: [&str; 14] = [
     "common/asg",
+    "common/files",
     "common/net",
     "common/types",
     "fuse-client",
