@@ -2,8 +2,8 @@
 //!
 //! Several threads of fuser call in here at the same time. What memory can answer is answered in that thread; anything
 //! else goes to the runtime, and takes the reply along. A reply that is dropped unanswered (a panic, on either side)
-//! tells the kernel EIO, and the thread lives on. Operations that are not here (extended attributes, locks, lseek's data
-//! and holes, copy_file_range) are answered with ENOSYS: the kernel then does them itself or tells programs
+//! tells the kernel EIO, and the thread lives on. Operations that are not here (extended attributes, locks, lseek's
+//! data and holes, copy_file_range) are answered with ENOSYS: the kernel then does them itself or tells programs
 //! that they are not supported, and asks no more.
 
 mod convert;

@@ -1,5 +1,5 @@
-//! One mount from start to end: reach the namespace, mount, serve until the kernel lets go or a signal comes, bring what
-//! was written home, and leave. What a request means is for `fuse` and `fs`.
+//! One mount from start to end: reach the namespace, mount, serve until the kernel lets go or a signal comes, bring
+//! what was written home, and leave. What a request means is for `fuse` and `fs`.
 
 use std::{
     mem::ManuallyDrop,

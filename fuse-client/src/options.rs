@@ -1,8 +1,8 @@
 //! The command line as mount(8) gives it to its helpers, checked once and turned into a [`Config`].
 //!
-//! mount(8) hands over every option it was given or found in fstab, also those that are for itself or for systemd; these
-//! are accepted and have no effect here. What the kernel understands is passed on, what is ours is read, and anything
-//! else is a mistake of the caller, unless `-s` (sloppy) was given.
+//! mount(8) hands over every option it was given or found in fstab, also those that are for itself or for systemd;
+//! these are accepted and have no effect here. What the kernel understands is passed on, what is ours is read, and
+//! anything else is a mistake of the caller, unless `-s` (sloppy) was given.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -49,8 +49,8 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelTimeouts {
     pub attr: Duration,
-    /// For names that exist. The kernel is never allowed to keep that a name does not exist: another mount may have made
-    /// it by the time of an `open`, and the kernel would not ask.
+    /// For names that exist. The kernel is never allowed to keep that a name does not exist: another mount may have
+    /// made it by the time of an `open`, and the kernel would not ask.
     pub entry: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! Inode numbers of the kernel and of the namespace. They differ only for the root: the kernel's root is always 1, and a
-//! mount of a subdirectory shows that directory's inode there.
+//! Inode numbers of the kernel and of the namespace. They differ only for the root: the kernel's root is always 1, and
+//! a mount of a subdirectory shows that directory's inode there.
 
 use chordfs_types::namespace::Ino;
 use fuser::INodeNo;

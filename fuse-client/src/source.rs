@@ -1,6 +1,6 @@
-//! SOURCE of a mount: `host[:port][,host2[:port]]...[:/path]`, an IPv6 address in brackets, or `asg:GROUP[:port][:/path]`
-//! for the nodes of an EC2 Auto Scaling group. Any node will do; more than one are tried in turn. The path is a directory
-//! of the namespace that shall be the root of the mount.
+//! SOURCE of a mount: `host[:port][,host2[:port]]...[:/path]`, an IPv6 address in brackets, or
+//! `asg:GROUP[:port][:/path]` for the nodes of an EC2 Auto Scaling group. Any node will do; more than one are tried in
+//! turn. The path is a directory of the namespace that shall be the root of the mount.
 
 use std::{
     fmt,

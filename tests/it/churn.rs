@@ -1,6 +1,6 @@
 //! The ring grows, breaks and heals under load in two mounts, without a visible effect there: no operation fails, every
-//! byte is right. `slow` has the long forms: `SLOW_TESTS=1 tests/check.sh` runs these and the other ignored tests. `drains`,
-//! `joins` and `disks` are families of their own.
+//! byte is right. `slow` has the long forms: `SLOW_TESTS=1 tests/check.sh` runs these and the other ignored tests.
+//! `drains`, `joins` and `disks` are families of their own.
 
 mod disks;
 mod drains;
@@ -91,8 +91,8 @@ impl Scene {
         self.during(time, |lab| lab.signal(node, Signal::SIGSTOP), |lab| lab.signal(node, Signal::SIGCONT));
     }
 
-    /// Checks that no operation failed, that a mount with nothing cached finds everything that was written, and that every
-    /// chunk is at its holders and nowhere else.
+    /// Checks that no operation failed, that a mount with nothing cached finds everything that was written, and that
+    /// every chunk is at its holders and nowhere else.
     #[track_caller]
     fn finish(self) -> Report {
         self.finish_with(Lab::wait_clean)

@@ -1,4 +1,5 @@
-//! Draining nodes: no operation at a mount fails, no data is lost, and a drain that is impossible is refused with a reason.
+//! Draining nodes: no operation at a mount fails, no data is lost, and a drain that is impossible is refused with a
+//! reason.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -63,8 +64,8 @@ fn wait_for_drain(cluster: &Cluster, node: usize, what: &str, is: impl Fn(&Value
     });
 }
 
-/// Writes files, reads them back at once and older ones again, until `stop`; panics at the first error. Returns how many it
-/// wrote.
+/// Writes files, reads them back at once and older ones again, until `stop`; panics at the first error. Returns how
+/// many it wrote.
 fn work(folder: &Path, stop: &AtomicBool) -> u64 {
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {

@@ -1,4 +1,5 @@
-//! The system from its users' view: real nodes, real mounts, real programs. One module for each promise or kind of user.
+//! The system from its users' view: real nodes, real mounts, real programs. One module for each promise or kind of
+//! user.
 
 mod bad_input;
 mod churn;

@@ -23,7 +23,8 @@ fn what_one_has_closed_the_other_opens() {
     }
 }
 
-/// A log that one mount keeps open and another truncates, as `logrotate` does: the next line used to land behind a hole.
+/// A log that one mount keeps open and another truncates, as `logrotate` does: the next line used to land behind a
+/// hole.
 #[test]
 fn an_append_goes_to_the_end_that_another_mount_has_made() {
     let cluster = Cluster::start(3);

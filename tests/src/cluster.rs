@@ -173,8 +173,8 @@ impl Cluster {
         });
     }
 
-    /// Returns when all live nodes form one ring: the successor and the predecessor of each are the next and the previous
-    /// node by id.
+    /// Returns when all live nodes form one ring: the successor and the predecessor of each are the next and the
+    /// previous node by id.
     #[track_caller]
     pub fn wait_settled(&mut self) {
         for index in self.live() {

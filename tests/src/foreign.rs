@@ -1,5 +1,5 @@
-//! A foreign Chord node: a member of the ring that answers the ten calls and no other, names three successors, stabilizes
-//! every two seconds, and stores nothing: its other ports are closed.
+//! A foreign Chord node: a member of the ring that answers the ten calls and no other, names three successors,
+//! stabilizes every two seconds, and stores nothing: its other ports are closed.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Logs that outlive a failed test: the end of each is printed on stderr. If CHORDFS_TEST_KEEP names a folder, the whole
-//! logs are written to it, after a success as well.
+//! Logs that outlive a failed test: the end of each is printed on stderr. If CHORDFS_TEST_KEEP names a folder, the
+//! whole logs are written to it, after a success as well.
 
 use std::{fs, path::Path};
 

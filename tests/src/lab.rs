@@ -1,9 +1,9 @@
-//! A ring whose nodes are machines: each storage-node process runs in a network namespace of its own, with an address, a
-//! cable and the standard ports; mounts run on workstations beside them. It is the counterpart of `Cluster`, which uses
-//! loopback addresses, for tests that break the network.
+//! A ring whose nodes are machines: each storage-node process runs in a network namespace of its own, with an address,
+//! a cable and the standard ports; mounts run on workstations beside them. It is the counterpart of `Cluster`, which
+//! uses loopback addresses, for tests that break the network.
 //!
-//! The test itself has no cable. It calls a node from inside the node's namespace, so it always gets an answer, even from
-//! a node that no other node can reach.
+//! The test itself has no cable. It calls a node from inside the node's namespace, so it always gets an answer, even
+//! from a node that no other node can reach.
 
 use std::{
     net::Ipv4Addr,

@@ -1,7 +1,7 @@
 //! Network namespaces joined by switches, so that every process of a test has an address and a cable of its own.
 //!
-//! The switches (two bridges) lie in a namespace too: the machine's own network is not touched, all labs may use the same
-//! addresses, and removing the namespaces removes everything. A cable is cut at the switch (the bridge port stops
+//! The switches (two bridges) lie in a namespace too: the machine's own network is not touched, all labs may use the
+//! same addresses, and removing the namespaces removes everything. A cable is cut at the switch (the bridge port stops
 //! forwarding), so packets vanish without notice to any process, as they do when a network breaks.
 //!
 //! Names carry the test process that made them; the next run removes the leftovers of a killed one. The processes in a
@@ -210,8 +210,8 @@ fn started(pid: u32) -> Option<u64> {
     line.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Removes processes, namespaces, mounts and folders of test processes that are gone. Two runs may do this at once, so it
-/// ignores what the other one has removed already.
+/// Removes processes, namespaces, mounts and folders of test processes that are gone. Two runs may do this at once, so
+/// it ignores what the other one has removed already.
 fn remove_leftovers() {
     let is_leftover = |name: &String| Owner::of(name).is_some_and(|owner| !owner.is_alive());
     let folders = names_in(&std::env::temp_dir()).into_iter().filter(is_leftover);

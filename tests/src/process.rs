@@ -27,7 +27,8 @@ impl NodeProcess {
         Self { log, child: None }
     }
 
-    /// The command `storage-node run` with its data folder, its address, a member to join through, and `more` arguments.
+    /// The command `storage-node run` with its data folder, its address, a member to join through, and `more`
+    /// arguments.
     #[track_caller]
     pub(crate) fn command(&self, data: &Path, ip: &str, join: Option<&str>, more: &[&str]) -> Command {
         fs::create_dir_all(data).expect("the node's folder");

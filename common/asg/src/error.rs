@@ -71,8 +71,8 @@ impl CallError {
 }
 
 impl CallErrorKind {
-    /// AWS returns the same code for a wrong key and a wrong clock (`SignatureDoesNotMatch`, in EC2 `AuthFailure`), and EC2
-    /// for a wrong clock and an expired token (`RequestExpired`); only the message distinguishes them.
+    /// AWS returns the same code for a wrong key and a wrong clock (`SignatureDoesNotMatch`, in EC2 `AuthFailure`), and
+    /// EC2 for a wrong clock and an expired token (`RequestExpired`); only the message distinguishes them.
     fn from_code(code: &str, message: &str) -> Self {
         let is_late = message.contains("Signature expired") || message.contains("not yet current");
         match code {

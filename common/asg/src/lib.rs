@@ -1,8 +1,8 @@
-//! Resolves the name of an Auto Scaling group to its members and their addresses. Nodes need the members before they found
-//! or join a ring; a mount with the source `asg:NAME` needs the addresses.
+//! Resolves the name of an Auto Scaling group to its members and their addresses. Nodes need the members before they
+//! found or join a ring; a mount with the source `asg:NAME` needs the addresses.
 //!
-//! The program `mount.chordfs` contains this crate only when `fuse-client` is built with its feature `aws`, which is off by
-//! default; `storage-node` contains it through `chordfs-aws`.
+//! The program `mount.chordfs` contains this crate only when `fuse-client` is built with its feature `aws`, which is
+//! off by default; `storage-node` contains it through `chordfs-aws`.
 //!
 //! Auto Scaling lists the members and their states, EC2 their addresses. A member without an address is listed as well.
 
@@ -20,7 +20,8 @@ pub use self::error::{CallError, CallErrorKind};
 
 /// Instances in one call; EC2 accepts 200 values in a filter.
 const AT_ONCE: usize = 100;
-/// The deadline of one attempt, and that of a call with all its attempts. The SDK backs off between attempts, with jitter.
+/// The deadline of one attempt, and that of a call with all its attempts. The SDK backs off between attempts, with
+/// jitter.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(8);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
@@ -60,8 +61,8 @@ impl GroupMember {
 }
 
 impl Group {
-    /// Returns the addresses of the healthy members in service, each member's private address before its public one: inside
-    /// the network the private address answers, outside only the public one.
+    /// Returns the addresses of the healthy members in service, each member's private address before its public one:
+    /// inside the network the private address answers, outside only the public one.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let serving = self.members.iter().filter(|member| member.serves());
         serving.flat_map(|member| [member.private, member.public]).flatten().collect()

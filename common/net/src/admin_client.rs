@@ -1,4 +1,5 @@
-//! A typed client of a node's plane of administration (5059): what a node and the ring report of themselves, drains, scrubs.
+//! A typed client of a node's plane of administration (5059): what a node and the ring report of themselves, drains,
+//! scrubs.
 //!
 //! Every call goes to one node and ends within the client's deadline. It is tried once: whether a silent node is asked
 //! again, is an error, or is a line of a table is for the caller.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Pauses that double up to a bound, each shortened at random to between half and all of itself, so that many who failed
-/// together do not try again together.
+/// Pauses that double up to a bound, each shortened at random to between half and all of itself, so that many who
+/// failed together do not try again together.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,

@@ -1,5 +1,5 @@
-//! A clock that goes on while the machine sleeps, unlike `std`'s monotonic clock: only with such a clock can the time that
-//! another machine reports to have been running be compared.
+//! A clock that goes on while the machine sleeps, unlike `std`'s monotonic clock: only with such a clock can the time
+//! that another machine reports to have been running be compared.
 
 use std::time::Duration;
 

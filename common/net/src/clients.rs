@@ -1,5 +1,5 @@
-//! What file code needs of the network, as two small traits: the real clients stand behind them in a mount and in a node,
-//! and fakes that delay, fail and reorder stand behind them in tests.
+//! What file code needs of the network, as two small traits: the real clients stand behind them in a mount and in a
+//! node, and fakes that delay, fail and reorder stand behind them in tests.
 
 use bytes::Bytes;
 use chordfs_types::{

@@ -93,7 +93,8 @@ pub struct ChunkName {
 }
 
 impl ChunkName {
-    /// Splits at the last `_chunk_`; returns `None` if this is no chunk name (index 0, leading zeros, or beyond 2^32 - 1).
+    /// Splits at the last `_chunk_`; returns `None` if this is no chunk name (index 0, leading zeros, or beyond 2^32 -
+    /// 1).
     pub fn parse(name: &[u8]) -> Option<Self> {
         let at = name.windows(SEPARATOR.len()).rposition(|window| window == SEPARATOR)?;
         let digits = &name[at + SEPARATOR.len()..];

@@ -274,7 +274,8 @@ pub fn decode_batch<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<Vec<T>, St
     Ok(items)
 }
 
-/// The query of [`compare_api::calls::OFFER`](crate::compare_api::calls::OFFER), and of a put that brings what was accepted of an offer.
+/// The query of [`compare_api::calls::OFFER`](crate::compare_api::calls::OFFER), and of a put that brings what was
+/// accepted of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct OfferQuery {
     /// The position of the node that offers.

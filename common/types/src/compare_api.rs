@@ -1,6 +1,7 @@
 //! The calls by which two nodes find out how they differ and become equal, beside [`crate::chunk_api`] on 5058.
 //!
-//! A chunk is named here as an index names it, by key and id without NAME, so only what is missing is read from a disk. Bodies are postcard.
+//! A chunk is named here as an index names it, by key and id without NAME, so only what is missing is read from a disk.
+//! Bodies are postcard.
 //!
 //! | request | body | answer |
 //! |---|---|---|
@@ -12,8 +13,8 @@
 //! | `POST /chunks/gone` | `Vec<ChunkAt>` | nothing: they were deleted for good, and are not to be kept |
 //!
 //! Arcs of one request follow each other clockwise and do not overlap, so no request costs more than one pass through
-//! the index. `/chunks/put` takes the query of an offer as well ([`crate::chunk_api::OfferQuery`]). A structure grows at its end only: a reader ignores what
-//! follows the part that it knows.
+//! the index. `/chunks/put` takes the query of an offer as well ([`crate::chunk_api::OfferQuery`]). A structure grows
+//! at its end only: a reader ignores what follows the part that it knows.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 

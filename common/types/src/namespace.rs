@@ -341,8 +341,8 @@ impl SetAttr {
     }
 }
 
-/// Sets the size. Where the new end falls inside a stored chunk, the caller has stored that chunk again, cut at the end,
-/// and names it in `tail`: bytes beyond the end must not come back when the file grows again.
+/// Sets the size. Where the new end falls inside a stored chunk, the caller has stored that chunk again, cut at the
+/// end, and names it in `tail`: bytes beyond the end must not come back when the file grows again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Truncate {
     pub size: u64,
@@ -354,8 +354,8 @@ pub struct Truncate {
 pub struct Commit {
     /// Drops all contents first and sets the chunk size: the file is restarted.
     pub restart: Option<u32>,
-    /// The chunk size that the chunks were made for: refused with `Stale` if the file was restarted with another. Ignored
-    /// with `restart`; `None` checks nothing.
+    /// The chunk size that the chunks were made for: refused with `Stale` if the file was restarted with another.
+    /// Ignored with `restart`; `None` checks nothing.
     pub chunk_bytes: Option<u32>,
     /// Chunks written whole: nothing of what they replace is needed. Ascending, not overlapping.
     pub extents: Vec<Extent>,
@@ -444,8 +444,8 @@ pub enum Query {
     Unreferenced {
         runs: Vec<Extent>,
     },
-    /// Asks for the contents of all files, by inode and chunk, from chunk `first` of `ino` on. This includes files that have
-    /// lost their last name and are held open.
+    /// Asks for the contents of all files, by inode and chunk, from chunk `first` of `ino` on. This includes files that
+    /// have lost their last name and are held open.
     Contents {
         ino: Ino,
         first: u32,
@@ -520,9 +520,11 @@ pub mod calls {
     pub const NAMESPACE: &str = "chordfs_namespace";
     /// A notification from the leader: postcard of `Vec<FeedEvent>`.
     pub const FEED: &str = "chordfs_feed";
-    /// Takes no argument; returns MessagePack of [`crate::ring_id::Neighbours`] as `[predecessor, self, [successor, ...]]`.
+    /// Takes no argument; returns MessagePack of [`crate::ring_id::Neighbours`] as `[predecessor, self, [successor,
+    /// ...]]`.
     pub const NEIGHBOURS: &str = "chordfs_neighbours";
-    /// Like [`NEIGHBOURS`], for the ring without its foreign members: the nodes that store the keys up to the node's own.
+    /// Like [`NEIGHBOURS`], for the ring without its foreign members: the nodes that store the keys up to the node's
+    /// own.
     pub const STORAGE_NODES: &str = "chordfs_keepers";
 }
 

@@ -1,13 +1,14 @@
-//! Which nodes hold a key: its owner, and the next nodes after it that share neither zone nor host with earlier holders.
+//! Which nodes hold a key: its owner, and the next nodes after it that share neither zone nor host with earlier
+//! holders.
 //!
-//! Where zones and hosts do not matter, that is the owner and the next two. One host twice, or one zone twice, are taken
-//! only if no other is found among the nodes that count ([`SPREAD_OVER`]); then, too, all nodes choose the same.
+//! Where zones and hosts do not matter, that is the owner and the next two. One host twice, or one zone twice, are
+//! taken only if no other is found among the nodes that count ([`SPREAD_OVER`]); then, too, all nodes choose the same.
 //!
 //! A node's zone is part of its id. So every program that knows a stretch of the ring (a mount, a node that repairs or
 //! drains, an operator's check) computes the same holders without asking, and neither the ten calls nor foreign members
-//! need to know about zones. The low twelve of the 32 bits hold it: six mark an id as having a zone, six are its number.
-//! That leaves a million positions; a ring of ten thousand nodes has a hundred of them for each. An id that has the mark
-//! by chance counts as a node in that zone, which does no harm.
+//! need to know about zones. The low twelve of the 32 bits hold it: six mark an id as having a zone, six are its
+//! number. That leaves a million positions; a ring of ten thousand nodes has a hundred of them for each. An id that has
+//! the mark by chance counts as a node in that zone, which does no harm.
 
 use crate::{
     chunk_api::REPLICAS,
@@ -23,8 +24,8 @@ pub const SPREAD_OVER: usize = 24;
 pub struct Zone(u8);
 
 impl Zone {
-    /// Names that differ in their last letter or digit alone, as zones of a region do, have different numbers. Of others
-    /// one pair in 64 has the same, and counts as one zone.
+    /// Names that differ in their last letter or digit alone, as zones of a region do, have different numbers. Of
+    /// others one pair in 64 has the same, and counts as one zone.
     pub fn of_name(name: &str) -> Self {
         let hash = name.bytes().fold(FNV_BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME));
         Self((hash & ZONE_BITS) as u8)
@@ -63,8 +64,8 @@ pub fn onwards(circle: &[NodeRef], at: usize) -> Vec<NodeRef> {
     (0..circle.len().min(SPREAD_OVER)).map(|step| circle[(at + step) % circle.len()]).collect()
 }
 
-/// Sorts `nodes` (an owner and the nodes after it, in ring order) into the order in which they hold what the first owns:
-/// its holders first, then the nodes that would replace them.
+/// Sorts `nodes` (an owner and the nodes after it, in ring order) into the order in which they hold what the first
+/// owns: its holders first, then the nodes that would replace them.
 pub fn preferred(nodes: &[NodeRef]) -> Vec<NodeRef> {
     let mut chosen = holders(nodes);
     let rest = nodes.iter().filter(|node| !chosen.contains(node)).copied();

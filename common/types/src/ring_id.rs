@@ -90,8 +90,8 @@ impl NodeRef {
     }
 }
 
-/// A node's ring address: what operators, configurations and the namespace name a node by. The addresses of its other two
-/// planes follow from it.
+/// A node's ring address: what operators, configurations and the namespace name a node by. The addresses of its other
+/// two planes follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NodeAddress(pub SocketAddr);
 

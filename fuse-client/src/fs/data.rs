@@ -68,8 +68,8 @@ impl FileSystem {
         Ok(())
     }
 
-    /// An append goes behind everything known here, even where the kernel has not heard yet what another mount has added,
-    /// or cut off; then its page holds our bytes at the wrong place and has to go.
+    /// An append goes behind everything known here, even where the kernel has not heard yet what another mount has
+    /// added, or cut off; then its page holds our bytes at the wrong place and has to go.
     fn end_or_offset(&self, ino: Ino, file: &super::OpenFile, at: WriteAt) -> u64 {
         if !at.append {
             return at.offset;
@@ -83,8 +83,8 @@ impl FileSystem {
     }
 }
 
-/// Whether the end to append at has to be asked for: another mount may have moved it. Where the kernel takes the file for
-/// longer than it is known here, one of the two has not heard of that yet.
+/// Whether the end to append at has to be asked for: another mount may have moved it. Where the kernel takes the file
+/// for longer than it is known here, one of the two has not heard of that yet.
 fn must_ask(file: &super::OpenFile, at: WriteAt) -> bool {
     at.append && (file.is_outdated() || at.offset > file.size())
 }

@@ -1,5 +1,5 @@
-//! Reading directories. An open directory keeps what it has read of it, page by page, so that a place in the listing (an
-//! offset the kernel hands back) means the same entry for as long as the directory is open; going back to the start
+//! Reading directories. An open directory keeps what it has read of it, page by page, so that a place in the listing
+//! (an offset the kernel hands back) means the same entry for as long as the directory is open; going back to the start
 //! reads it anew.
 
 use std::{

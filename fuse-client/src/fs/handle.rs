@@ -77,7 +77,8 @@ impl FileSystem {
         Ok((attr, handle))
     }
 
-    /// `flush` has nothing to do: the handle only reads, or nothing was written through this mount since the last commit.
+    /// `flush` has nothing to do: the handle only reads, or nothing was written through this mount since the last
+    /// commit.
     pub fn try_flush(&self, ino: Ino, handle: u64) -> bool {
         let handle = self.handles.get(handle);
         let is_settled =

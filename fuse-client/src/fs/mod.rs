@@ -1,5 +1,6 @@
 //! What POSIX says about each operation: one file per family. A method takes plain values and gives an answer or an
-//! [`FsError`]; it knows neither the kernel's protocol nor a socket, so it can be driven by anything that has a runtime.
+//! [`FsError`]; it knows neither the kernel's protocol nor a socket, so it can be driven by anything that has a
+//! runtime.
 //!
 //! Methods called `try_…` or `cached_…` answer from memory, never wait, and return `None` when they cannot; their
 //! `async` siblings ask the namespace or the nodes. Bytes of files are `transfer`'s business, what is remembered is

@@ -1,8 +1,8 @@
 //! Which inodes this mount has open, how often, and what belongs to each while it is open.
 //!
 //! The count goes up before the namespace is asked for the file, so that a file which loses its last name meanwhile is
-//! either refused by that answer or found open when the news comes. What is written belongs to the inode, not to a handle:
-//! the kernel writes mapped pages back through whichever handle it likes. `handles` has the rest.
+//! either refused by that answer or found open when the news comes. What is written belongs to the inode, not to a
+//! handle: the kernel writes mapped pages back through whichever handle it likes. `handles` has the rest.
 
 use std::{collections::HashMap, sync::Arc};
 

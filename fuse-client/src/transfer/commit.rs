@@ -11,11 +11,12 @@
 //! end_commit           what could not be committed is dirty again
 //! ```
 //!
-//! Failures. An `fsync` reports its failure, and what it could not store is given up, as Linux does it. A commit at close
-//! or by age keeps the data for the next try; after [`TRIES`] of them, or when no try can help, it is given up, and each
-//! handle that writes the file receives the error at its next commit (see `error_seq`). A close reports its failure and
-//! gives nothing up: it may be that of a child, with the descriptor of a parent which goes on writing. Attributes that
-//! were to go with the data then go alone; when that fails as well, in as many tries, they are given up in the same way.
+//! Failures. An `fsync` reports its failure, and what it could not store is given up, as Linux does it. A commit at
+//! close or by age keeps the data for the next try; after [`TRIES`] of them, or when no try can help, it is given up,
+//! and each handle that writes the file receives the error at its next commit (see `error_seq`). A close reports its
+//! failure and gives nothing up: it may be that of a child, with the descriptor of a parent which goes on writing.
+//! Attributes that were to go with the data then go alone; when that fails as well, in as many tries, they are given up
+//! in the same way.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -71,8 +72,8 @@ impl<'a> CommitReason<'a> {
 
 impl FileData {
     /// Stores and commits all that was written before the call. Returns the new attributes, or `None` if there was
-    /// nothing to commit. With [`Durability::Disk`], everything that this mount has written to the file is on its holders'
-    /// disks when this returns.
+    /// nothing to commit. With [`Durability::Disk`], everything that this mount has written to the file is on its
+    /// holders' disks when this returns.
     ///
     /// Errors: also, once, that of an earlier background commit whose data was given up.
     pub async fn commit(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {

@@ -1,6 +1,6 @@
 //! Write errors of one inode, as Linux keeps them for its own disks (`errseq_t`): errors are counted, and each handle
-//! has a cursor up to which it has received them. So every writer of a file receives each error once at its next `fsync`,
-//! no matter which other handles have received it.
+//! has a cursor up to which it has received them. So every writer of a file receives each error once at its next
+//! `fsync`, no matter which other handles have received it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,7 +24,8 @@ impl ErrorSeq {
         (self.newest, self.is_reported) = (Some(error), false);
     }
 
-    /// The cursor of a handle that is opened now. An error that no handle has received yet is reported to this one, too.
+    /// The cursor of a handle that is opened now. An error that no handle has received yet is reported to this one,
+    /// too.
     pub(super) fn new_cursor(&self) -> ErrorCursor {
         ErrorCursor(AtomicU64::new(self.count - u64::from(self.unreported().is_some())))
     }
@@ -37,8 +38,8 @@ impl ErrorSeq {
         self.count > cursor.0.load(Ordering::Acquire)
     }
 
-    /// The newest error if `cursor` is behind it. The cursor moves only with `advance`; until then the error is reported
-    /// again.
+    /// The newest error if `cursor` is behind it. The cursor moves only with `advance`; until then the error is
+    /// reported again.
     pub(super) fn report(&mut self, cursor: &ErrorCursor, advance: bool) -> Option<FsError> {
         if !self.has_unreported(cursor) {
             return None;

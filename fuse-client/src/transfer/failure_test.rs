@@ -197,8 +197,8 @@ fn chunks_of_another_size_are_not_committed() {
     });
 }
 
-/// The mount's commit was carried out, nobody heard of it, and another mount wrote the first chunk anew: sent again, the
-/// commit would have brought the first version back, which is deleted by then.
+/// The mount's commit was carried out, nobody heard of it, and another mount wrote the first chunk anew: sent again,
+/// the commit would have brought the first version back, which is deleted by then.
 #[test]
 fn an_unanswered_commit_that_was_carried_out_is_not_sent_again() {
     run(async {
@@ -251,8 +251,8 @@ fn an_unanswered_commit_whose_fate_nothing_shows_is_told_once() {
     });
 }
 
-/// A child inherits a descriptor and ends, or a reader ends: the close failed, the writer's bytes were given up with it, and
-/// its own fsync was told nothing.
+/// A child inherits a descriptor and ends, or a reader ends: the close failed, the writer's bytes were given up with
+/// it, and its own fsync was told nothing.
 #[test]
 fn a_close_that_fails_takes_nothing_from_who_writes() {
     run(async {
@@ -343,8 +343,8 @@ fn a_session_that_has_expired_costs_no_data() {
     });
 }
 
-/// Fsynced bytes were in a chunk that was written again without fsync. The power went: the new version was on no disk yet, the
-/// old one was deleted already.
+/// Fsynced bytes were in a chunk that was written again without fsync. The power went: the new version was on no disk
+/// yet, the old one was deleted already.
 #[test]
 fn what_replaces_committed_chunks_is_on_disk_before_them() {
     run(async {
@@ -366,8 +366,8 @@ fn what_replaces_committed_chunks_is_on_disk_before_them() {
     });
 }
 
-/// The reply to a commit came after another mount had replaced its chunk and this one had learnt of it: readers got the old
-/// bytes again.
+/// The reply to a commit came after another mount had replaced its chunk and this one had learnt of it: readers got the
+/// old bytes again.
 #[test]
 fn a_late_reply_does_not_bring_back_what_it_is_about() {
     run(async {

@@ -1,9 +1,9 @@
 //! The mount's data path: write-back, read-ahead, uploads in batches.
 //!
 //! A [`Transfer`] serves one mount, a [`FileData`] one open inode of it. A write is copied into the inode's dirty bytes
-//! and answered; whole chunks leave in runs while the program goes on writing; a commit on close, on fsync, and every few
-//! seconds makes what has arrived current. A read takes its bytes from these layers (see `state`), from the chunk cache,
-//! or in batches from the holders, and sequential readers are fetched ahead of.
+//! and answered; whole chunks leave in runs while the program goes on writing; a commit on close, on fsync, and every
+//! few seconds makes what has arrived current. A read takes its bytes from these layers (see `state`), from the chunk
+//! cache, or in batches from the holders, and sequential readers are fetched ahead of.
 //!
 //! What POSIX says, attributes and handles are `fs`'s business; who holds a chunk is `chordfs_net::chunk_client`'s.
 

@@ -45,7 +45,8 @@ impl FileData {
         Some(bytes)
     }
 
-    /// Reads up to `len` bytes; holes, and what a stored chunk is too short for, are zeros. A read across the end is short.
+    /// Reads up to `len` bytes; holes, and what a stored chunk is too short for, are zeros. A read across the end is
+    /// short.
     ///
     /// Errors: `NoReplica` if no holder of a chunk answers, also after asking for the extents once more.
     pub async fn read(self: &Arc<Self>, offset: u64, len: u32) -> Result<Vec<u8>, FsError> {

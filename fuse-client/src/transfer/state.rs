@@ -238,7 +238,8 @@ impl FileState {
         self.known.map.get(index)
     }
 
-    /// Whether a whole chunk that is stored and not committed takes the place of a committed one, as far as can be told.
+    /// Whether a whole chunk that is stored and not committed takes the place of a committed one, as far as can be
+    /// told.
     pub(super) fn replaces_committed(&self) -> bool {
         self.stored.iter().any(|extent| {
             let range = extent.range();
@@ -332,8 +333,9 @@ impl FileState {
         self.known.add_page(from, page, more)
     }
 
-    /// Attributes after an operation of our own, by which the size should be `size` now. Another size means that another
-    /// mount's operation came between, whose extents are not known; until the feed reports it, nothing else shows it.
+    /// Attributes after an operation of our own, by which the size should be `size` now. Another size means that
+    /// another mount's operation came between, whose extents are not known; until the feed reports it, nothing else
+    /// shows it.
     pub(super) fn adopt(&mut self, attr: &Attr, size: u64) {
         if attr.change >= self.attr.change {
             self.stale |= attr.size != size;

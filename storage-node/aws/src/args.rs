@@ -31,8 +31,8 @@ pub struct AwsArgs {
     /// The group grows when disk usage is above this percentage
     #[arg(long, value_name = "PERCENT", env = "CHORDFS_SCALE_OUT_ABOVE", default_value_t = 70.0)]
     pub scale_out_above: f64,
-    /// The group shrinks when disk usage is below this percentage; if that is less than 10 points below --scale-out-above,
-    /// a third of --scale-out-above is used instead
+    /// The group shrinks when disk usage is below this percentage; if that is less than 10 points below
+    /// --scale-out-above, a third of --scale-out-above is used instead
     #[arg(long, value_name = "PERCENT", env = "CHORDFS_SCALE_IN_BELOW", default_value_t = 30.0)]
     pub scale_in_below: f64,
     /// Never shrink the group automatically

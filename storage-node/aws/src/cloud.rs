@@ -1,4 +1,5 @@
-//! The calls that a node makes to AWS, as a trait of plain values. `sdk` implements it; `fake_cloud` replaces it in tests.
+//! The calls that a node makes to AWS, as a trait of plain values. `sdk` implements it; `fake_cloud` replaces it in
+//! tests.
 
 use std::sync::Arc;
 

@@ -69,8 +69,8 @@ impl InstanceIdentity {
     }
 }
 
-/// Retries until the identity is known: the metadata service may start later than this process, or an operator may enable
-/// it. Until then `health` reports the error.
+/// Retries until the identity is known: the metadata service may start later than this process, or an operator may
+/// enable it. Until then `health` reports the error.
 pub(crate) async fn wait_for_identity(imds: &imds::Client, health: &AwsHealth) -> InstanceIdentity {
     let mut backoff = Backoff::new(FIRST_RETRY, RETRY_LIMIT);
     loop {
@@ -85,7 +85,8 @@ pub(crate) async fn wait_for_identity(imds: &imds::Client, health: &AwsHealth) -
     }
 }
 
-/// Returns the region of a zone: `eu-central-1` for `eu-central-1a`, and `us-west-2` for the local zone `us-west-2-lax-1a`.
+/// Returns the region of a zone: `eu-central-1` for `eu-central-1a`, and `us-west-2` for the local zone
+/// `us-west-2-lax-1a`.
 fn region_of(zone: &str) -> String {
     let mut parts = zone.splitn(4, '-');
     let name: Vec<&str> = parts.by_ref().take(2).collect();

@@ -1,9 +1,9 @@
 //! A node on Amazon EC2, in an Auto Scaling group: it discovers its identity and address, founds or joins the group's
 //! ring, maintains scaling policies and alarms, publishes its disk usage, and drains before its instance terminates.
 //!
-//! The program `storage-node` contains this crate only when it is built with its feature `aws`, which is off by default.
-//! The only other crate that calls AWS is `chordfs_asg`, which the mount shares. `chordfs_pool` defines when to grow and
-//! shrink, `chordfs_node::drain` how to leave.
+//! The program `storage-node` contains this crate only when it is built with its feature `aws`, which is off by
+//! default. The only other crate that calls AWS is `chordfs_asg`, which the mount shares. `chordfs_pool` defines when
+//! to grow and shrink, `chordfs_node::drain` how to leave.
 //!
 //! | file | what |
 //! |---|---|
@@ -89,8 +89,8 @@ impl AwsContextInner {
         NodeRef { ip: self.address.ip(), port: self.address.port(), id: RingId(0) }
     }
 
-    /// The address of another member, which is assumed to advertise like this node. If this node advertises a configured
-    /// address, other members are reached at their private addresses.
+    /// The address of another member, which is assumed to advertise like this node. If this node advertises a
+    /// configured address, other members are reached at their private addresses.
     pub fn address_of(&self, member: &GroupMember) -> Option<IpAddr> {
         match self.settings.advertise {
             Advertise::Public => member.public,

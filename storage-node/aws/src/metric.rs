@@ -1,5 +1,6 @@
-//! Publishes the disk usage of the data folder as CloudWatch's agent would, with its name, unit and dimensions. Publishes it
-//! again with the group as the only dimension, so that an alarm can use the group's maximum or average without a formula.
+//! Publishes the disk usage of the data folder as CloudWatch's agent would, with its name, unit and dimensions.
+//! Publishes it again with the group as the only dimension, so that an alarm can use the group's maximum or average
+//! without a formula.
 
 use std::{io, path::Path, time::Duration};
 

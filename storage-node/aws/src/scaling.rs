@@ -1,8 +1,8 @@
 //! Maintains the scaling policies and alarms of the group.
 //!
-//! Every node does this at startup: it reads first and writes only differences. All nodes write the same, so ten nodes at
-//! once have the same effect as one. An alarm of our name that watches another group is left alone: alarm names are unique
-//! in an account, and overwriting it would leave that group without an alarm.
+//! Every node does this at startup: it reads first and writes only differences. All nodes write the same, so ten nodes
+//! at once have the same effect as one. An alarm of our name that watches another group is left alone: alarm names are
+//! unique in an account, and overwriting it would leave that group without an alarm.
 //!
 //! Later checks restore what has been deleted or no longer works. They keep different settings, because newer nodes may
 //! have written them: nodes with old and new settings must not overwrite each other without end.

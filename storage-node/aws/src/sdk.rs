@@ -1,7 +1,7 @@
 //! Implements [`Cloud`] with the AWS SDK: converts values to requests and answers to values, and decides nothing.
 //!
-//! The SDK resolves region, credentials and endpoints, so `AWS_ENDPOINT_URL` and `AWS_EC2_METADATA_SERVICE_ENDPOINT` can
-//! point to a test server.
+//! The SDK resolves region, credentials and endpoints, so `AWS_ENDPOINT_URL` and `AWS_EC2_METADATA_SERVICE_ENDPOINT`
+//! can point to a test server.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Starts a node with `--aws`: discovers its identity, address and ring, and decides which of them to wait for.
 //!
-//! A node whose data folder records a ring serves even without AWS: it rejoins from its folder, and whatever AWS does not
-//! answer at once is discovered later. Only a node without data waits: for its address and zone, because its position
-//! depends on them and is permanent, and for the ring of its group, because a group must have only one. Meanwhile the
-//! administration port reports what the node waits for.
+//! A node whose data folder records a ring serves even without AWS: it rejoins from its folder, and whatever AWS does
+//! not answer at once is discovered later. Only a node without data waits: for its address and zone, because its
+//! position depends on them and is permanent, and for the ring of its group, because a group must have only one.
+//! Meanwhile the administration port reports what the node waits for.
 
 use std::{
     future::Future,
@@ -35,7 +35,8 @@ use super::{
 /// The longest that a node which can serve waits for AWS, for each of: its identity, its group, the group's members.
 const AWS_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Runs `storage-node --aws`. `config.address` supplies the port; its IP is replaced by `ip` or by the instance's address.
+/// Runs `storage-node --aws`. `config.address` supplies the port; its IP is replaced by `ip` or by the instance's
+/// address.
 pub async fn run(settings: AwsSettings, config: NodeConfig, ip: Option<IpAddr>) -> Result<()> {
     let status = AwsStatus::new(settings.asg.clone());
     let start = AwsStart { imds: Sdk::metadata_client(), settings, config, ip, status };

@@ -1,9 +1,9 @@
-//! Leaving when the group or EC2 terminates the instance: detects it, waits for this node's turn to drain, drains, and only
-//! then completes the lifecycle hook.
+//! Leaving when the group or EC2 terminates the instance: detects it, waits for this node's turn to drain, drains, and
+//! only then completes the lifecycle hook.
 //!
-//! The only result that the group receives is `CONTINUE`, and only once every chunk has its holders elsewhere. Until then
-//! heartbeats keep the hook open, up to the limit that the group itself sets. A node that cannot be drained, because too
-//! few others would remain, reports that and keeps trying.
+//! The only result that the group receives is `CONTINUE`, and only once every chunk has its holders elsewhere. Until
+//! then heartbeats keep the hook open, up to the limit that the group itself sets. A node that cannot be drained,
+//! because too few others would remain, reports that and keeps trying.
 
 use std::time::{Duration, Instant};
 
@@ -69,8 +69,8 @@ pub(crate) fn termination_reason(signals: &TerminationSignals) -> Option<Termina
     }
 }
 
-/// Returns whether the instance may end within minutes. The drain then has no rate limit. An instance that a hook holds, or
-/// that EC2 may only reclaim later, drains at the usual rate, which leaves bandwidth for clients.
+/// Returns whether the instance may end within minutes. The drain then has no rate limit. An instance that a hook
+/// holds, or that EC2 may only reclaim later, drains at the usual rate, which leaves bandwidth for clients.
 pub(crate) fn is_urgent(signals: &TerminationSignals, hooks: &[Hook]) -> bool {
     signals.spot || (termination_reason(signals) == Some(TerminationReason::GroupTermination) && hooks.is_empty())
 }
@@ -154,8 +154,8 @@ impl<'a> TerminationWatcher<'a> {
         self.signals.clone()
     }
 
-    /// Returns the target state, the spot notice and the rebalance recommendation. The last two exist only on spot instances,
-    /// and only once they have been announced.
+    /// Returns the target state, the spot notice and the rebalance recommendation. The last two exist only on spot
+    /// instances, and only once they have been announced.
     async fn ask_metadata(&self) -> Result<(Option<String>, Option<String>, Option<String>), CallError> {
         let ask = |path| self.aws.cloud.metadata(path);
         let target = ask("autoscaling/target-lifecycle-state").await?;
@@ -350,7 +350,8 @@ impl<'a> InstanceTermination<'a> {
     }
 }
 
-/// Completes the hook, and retries until the group confirms it. SIGTERM ends the attempt too: the machine is shutting down.
+/// Completes the hook, and retries until the group confirms it. SIGTERM ends the attempt too: the machine is shutting
+/// down.
 async fn complete_hook(aws: &AwsContext, watcher: &mut TerminationWatcher<'_>, reason: TerminationReason) {
     let completion = async {
         match signal(SignalKind::terminate()) {

@@ -38,8 +38,8 @@ pub struct DrainArgs {
     /// Also when fewer than three nodes stay: each chunk is then kept by as many as there are
     #[arg(long)]
     allow_fewer_copies: bool,
-    /// Bytes a second that this drain may send, as in 64M, 1G; 0 or none: no limit. Also changes that of a drain under way
-    /// [default: shares what the node's --repair-rate allows]
+    /// Bytes a second that this drain may send, as in 64M, 1G; 0 or none: no limit. Also changes that of a drain under
+    /// way [default: shares what the node's --repair-rate allows]
     #[arg(long, value_name = "RATE")]
     rate: Option<RateLimit>,
     /// Cancel the drain under way: the node serves as before. Possible until the ring has learnt that it leaves

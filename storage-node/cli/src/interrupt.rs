@@ -1,8 +1,8 @@
 //! Ctrl-C at a command that only watches: the command prints what continues without it, then ends as any program does.
 //!
-//! It ends by the signal and not with an exit code, so that a shell's loop over nodes ends with it instead of draining the
-//! next node. A handler, tokio's included, replaces the signal's default action and would also undo that SIGINT is ignored
-//! in a background job; so there is none, and a thread waits for the blocked signal.
+//! It ends by the signal and not with an exit code, so that a shell's loop over nodes ends with it instead of draining
+//! the next node. A handler, tokio's included, replaces the signal's default action and would also undo that SIGINT is
+//! ignored in a background job; so there is none, and a thread waits for the blocked signal.
 
 use std::{io::IsTerminal, thread};
 

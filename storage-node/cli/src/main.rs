@@ -54,8 +54,8 @@ enum NodeCommand {
     Check(CheckArgs),
     /// Check every chunk a node keeps against its checksum, have damaged ones replaced, and report what was found
     Scrub(NodeArg),
-    /// Take a node out of the ring: it hands over what it keeps, serves until that is done, then ends. Ctrl-C only stops
-    /// watching it
+    /// Take a node out of the ring: it hands over what it keeps, serves until that is done, then ends. Ctrl-C only
+    /// stops watching it
     Drain(DrainArgs),
     /// Restart the namespace from one stopped node when most of its voters are gone for good
     Recover(RecoverArgs),

@@ -1,5 +1,5 @@
-//! `storage-node recover --sole-survivor`: the operator declares that the other voters are gone for good. The command prints
-//! what that means, asks for confirmation, and works on the folder of a node that does not run.
+//! `storage-node recover --sole-survivor`: the operator declares that the other voters are gone for good. The command
+//! prints what that means, asks for confirmation, and works on the folder of a node that does not run.
 
 use std::{
     io::{BufRead, IsTerminal, Write},

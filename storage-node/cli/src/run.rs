@@ -16,8 +16,8 @@ use crate::node_arg::ring_address;
 
 #[derive(Args)]
 pub struct RunArgs {
-    /// On EC2: find out address and ring by the Auto Scaling group that this instance belongs to, and see to the group's
-    /// policy, alarm and metric. `storage-node --aws ...` is the same
+    /// On EC2: find out address and ring by the Auto Scaling group that this instance belongs to, and see to the
+    /// group's policy, alarm and metric. `storage-node --aws ...` is the same
     #[cfg(feature = "aws")]
     #[arg(long)]
     aws: bool,
@@ -64,8 +64,8 @@ pub struct RunArgs {
     /// Chunks that belong to no file are deleted after this time [a number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse_positive)]
     orphan_age: Duration,
-    /// Bytes a second that filling this node, repairing others and a drain may use together, as in 64M, 1G; 0 or none: no
-    /// limit
+    /// Bytes a second that filling this node, repairing others and a drain may use together, as in 64M, 1G; 0 or none:
+    /// no limit
     #[arg(long, value_name = "RATE", default_value_t = RateLimit::default())]
     repair_rate: RateLimit,
     /// Let the ring call `kill` end this process

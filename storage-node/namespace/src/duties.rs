@@ -1,5 +1,5 @@
-//! The background tasks of every node: they follow the leader, watch for another namespace in the ring, keep the log short,
-//! and give up the vote while the disk is full. On the leader: leases, voters, garbage collection.
+//! The background tasks of every node: they follow the leader, watch for another namespace in the ring, keep the log
+//! short, and give up the vote while the disk is full. On the leader: leases, voters, garbage collection.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -27,8 +27,8 @@ impl DutyStarter {
     }
 }
 
-/// Makes snapshots by size. Raft counts entries; large ones need a snapshot earlier, because the log since the last one is
-/// in memory.
+/// Makes snapshots by size. Raft counts entries; large ones need a snapshot earlier, because the log since the last one
+/// is in memory.
 pub(crate) async fn bound_log(raft: Arc<RaftHandle>, log: LogStore) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

@@ -1,8 +1,9 @@
 //! The namespace: the names of files, and the versions that make up their contents.
 //!
-//! The tables (`chordfs-tables`) are a pure state machine; Raft (openraft, in this crate alone) keeps copies of them equal
-//! on a few storage nodes. Every storage node starts a [`Namespace`]: most only know the leader, some vote, one leads. The
-//! leader answers mounts, sends them the change feed, keeps their leases, chooses the voters, and collects the garbage.
+//! The tables (`chordfs-tables`) are a pure state machine; Raft (openraft, in this crate alone) keeps copies of them
+//! equal on a few storage nodes. Every storage node starts a [`Namespace`]: most only know the leader, some vote, one
+//! leads. The leader answers mounts, sends them the change feed, keeps their leases, chooses the voters, and collects
+//! the garbage.
 //!
 //! A room uses only those above it.
 //!
@@ -238,8 +239,8 @@ impl Namespace {
         left.unwrap_or_else(|_| Err(format!("not done within {deadline:?}"))).map_err(NamespaceError::Leave)
     }
 
-    /// Reverts [`Namespace::leave`], wherever it was interrupted: this node may be chosen as a voter again. It has to be
-    /// called until it returns true.
+    /// Reverts [`Namespace::leave`], wherever it was interrupted: this node may be chosen as a voter again. It has to
+    /// be called until it returns true.
     pub async fn stay(&self) -> bool {
         self.services.resignation.stay().await
     }
@@ -249,8 +250,8 @@ impl Namespace {
         self.services.resignation.decline(leaving).await;
     }
 
-    /// Resolves, with the reason, when the namespace has failed on this node: a broken disk, a damaged file, a ring that
-    /// has another namespace. It does not recover by itself; the process should end.
+    /// Resolves, with the reason, when the namespace has failed on this node: a broken disk, a damaged file, a ring
+    /// that has another namespace. It does not recover by itself; the process should end.
     pub async fn failed(&self) -> String {
         self.services.raft.failed().await
     }

@@ -1,15 +1,15 @@
 //! Continuing without a majority, on an operator's request. The survivor of two voters cannot know whether the other is
 //! lost or only unreachable, so it waits; the operator, who knows, declares it lost for ever.
 //!
-//! The recovery works on the folder of a node that does not run: everything in its log is applied, and the result becomes
-//! a snapshot in which this node is the only voter. Of two voters each has every answered operation, so nothing is lost.
-//! Of three, the survivor may lack the last operations that the other two agreed on.
+//! The recovery works on the folder of a node that does not run: everything in its log is applied, and the result
+//! becomes a snapshot in which this node is the only voter. Of two voters each has every answered operation, so nothing
+//! is lost. Of three, the survivor may lack the last operations that the other two agreed on.
 //!
 //! Mounts and nodes know the numbers that those two allocated meanwhile, so none of them is allocated again: versions,
-//! inodes and sessions restart far beyond (`id_jump.rs` of `chordfs-tables` explains which and why), and so does the log,
-//! whose index is an inode's change counter. The snapshot is as of an entry that no log has, in a term far beyond any
-//! election of the others: a former member that is started with its old folder after all, even one with exactly this log,
-//! can only take the snapshot, and never applies new entries to tables without the jump.
+//! inodes and sessions restart far beyond (`id_jump.rs` of `chordfs-tables` explains which and why), and so does the
+//! log, whose index is an inode's change counter. The snapshot is as of an entry that no log has, in a term far beyond
+//! any election of the others: a former member that is started with its old folder after all, even one with exactly
+//! this log, can only take the snapshot, and never applies new entries to tables without the jump.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -90,8 +90,8 @@ impl Recovery {
         Recovered { may_have_lost: former_voters.len() > 2, former_voters, last_log_index: self.last.index }
     }
 
-    /// Carries the recovery out. `node` is the node's new ring address, if that has changed. When this returns the folder is
-    /// closed.
+    /// Carries the recovery out. `node` is the node's new ring address, if that has changed. When this returns the
+    /// folder is closed.
     pub async fn carry_out(mut self, node: Option<SocketAddr>) -> io::Result<Recovered> {
         let (uid, outlook) = (self.uid, self.outlook());
         let ring = node.or_else(|| outlook.former_voters.get(&uid).copied());

@@ -2,8 +2,8 @@
 //!
 //! Lamport's bakery without tickets. Each node publishes its claim, publishes `Trying` *before* it asks the others, and
 //! goes ahead only if it then sees no claim that precedes its own or may be going ahead. If two nodes try at the same
-//! time, at least one sees the other, and the one with the larger key backs off. A node that does not answer is not seen
-//! here; the caller decides whether it may be passed over.
+//! time, at least one sees the other, and the one with the larger key backs off. A node that does not answer is not
+//! seen here; the caller decides whether it may be passed over.
 #![deny(clippy::disallowed_methods)]
 
 use serde::{Deserialize, Serialize};

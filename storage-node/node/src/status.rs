@@ -1,5 +1,5 @@
-//! The status of the whole ring: its members from the ring, then the status of every node, all asked at the same time, each
-//! with a deadline.
+//! The status of the whole ring: its members from the ring, then the status of every node, all asked at the same time,
+//! each with a deadline.
 //!
 //! An unresponsive node is a line of the answer and no error: an operator asks for the status when something is wrong.
 

@@ -1,6 +1,6 @@
-//! A threshold watched over several periods, as CloudWatch does it: a number of measurements in a row beyond the threshold
-//! raises the alarm, and the first one that is not beyond it ends the alarm. A period without a measurement counts neither
-//! way; after too many of them in a row the state is unknown.
+//! A threshold watched over several periods, as CloudWatch does it: a number of measurements in a row beyond the
+//! threshold raises the alarm, and the first one that is not beyond it ends the alarm. A period without a measurement
+//! counts neither way; after too many of them in a row the state is unknown.
 #![deny(clippy::disallowed_methods)]
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -32,7 +32,8 @@ pub struct PoolArgs {
     /// Port of the first node's ring; every node takes three, the second one begins at this plus 3
     #[arg(long, default_value_t = 5057, value_parser = clap::value_parser!(u16).range(1..=65000))]
     port: u16,
-    /// Size of the chunks that each node may keep, as in 512M or 20G: the nodes share one disk, so it sets them no limit
+    /// Size of the chunks that each node may keep, as in 512M or 20G: the nodes share one disk, so it sets them no
+    /// limit
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
     capacity: u64,
     /// Grow above this percentage of a node's capacity

@@ -7,8 +7,8 @@
 //! | `scaler.rs` | both over time, pure: measurements in, steps out |
 //! | `local/` | `storage-node pool --local`: the rules applied to processes |
 //!
-//! An Auto Scaling group follows the same [`Policy`]: there CloudWatch watches the thresholds and the group takes the steps,
-//! and `aws/` translates the policy for them.
+//! An Auto Scaling group follows the same [`Policy`]: there CloudWatch watches the thresholds and the group takes the
+//! steps, and `aws/` translates the policy for them.
 
 pub mod alarm;
 pub mod args;

@@ -1,5 +1,5 @@
-//! The rules by which a pool changes its size, as values: what is measured, the thresholds, the limits, and what holds a step
-//! back at this moment. Time comes in with the measurements, in `scaler`.
+//! The rules by which a pool changes its size, as values: what is measured, the thresholds, the limits, and what holds
+//! a step back at this moment. Time comes in with the measurements, in `scaler`.
 #![deny(clippy::disallowed_methods)]
 
 use std::{fmt, str::FromStr, time::Duration};
@@ -115,8 +115,8 @@ impl Policy {
         }
     }
 
-    /// The pool never shrinks below this. A chunk needs its full set of holders, unless the operator has accepted fewer by a
-    /// smaller minimum.
+    /// The pool never shrinks below this. A chunk needs its full set of holders, unless the operator has accepted fewer
+    /// by a smaller minimum.
     pub fn floor(&self) -> usize {
         self.min
     }

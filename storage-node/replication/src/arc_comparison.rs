@@ -1,9 +1,9 @@
 //! In what two holders of an arc differ, found by halving it many times over: a value that says what to ask next.
 //!
 //! Sums of an arc are compared; where they differ it is cut in up to 64 pieces and their sums are compared, until a
-//! piece holds so little that its ids are. Cuts lie at multiples of powers of two, where both indexes keep running sums. So
-//! equal arcs cost one sum however many chunks they hold, and one chunk more costs a few hundred sums and a few dozen ids.
-//! Asking, and what to do about the difference, is left to others.
+//! piece holds so little that its ids are. Cuts lie at multiples of powers of two, where both indexes keep running
+//! sums. So equal arcs cost one sum however many chunks they hold, and one chunk more costs a few hundred sums and a
+//! few dozen ids. Asking, and what to do about the difference, is left to others.
 #![deny(clippy::disallowed_methods)]
 
 use std::collections::HashSet;
@@ -86,8 +86,8 @@ impl ArcComparison {
         this
     }
 
-    /// `None` when everything has been compared. What it names is no longer its business; [`ArcComparison::learn`] gives it
-    /// back what sums have shown.
+    /// `None` when everything has been compared. What it names is no longer its business; [`ArcComparison::learn`]
+    /// gives it back what sums have shown.
     pub fn next_step(&mut self) -> Option<ComparisonStep> {
         let waiting: u64 = self.leaves.iter().map(Unequal::larger).sum();
         if !self.leaves.is_empty() && (self.open.is_empty() || waiting >= STEP_CHUNKS) {

@@ -1,5 +1,5 @@
-//! Decisions about copies, pure: who holds what and brings what to whom, in what two holders differ, how fast copies may
-//! go, and who keeps the chunks of a node that leaves.
+//! Decisions about copies, pure: who holds what and brings what to whom, in what two holders differ, how fast copies
+//! may go, and who keeps the chunks of a node that leaves.
 //!
 //! | file | what |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! How much repair and filling have still to move, how fast they are, and when they will be done.
 //!
-//! What this node fetches and sends it knows from its own comparisons; what others bring they say with every batch. Whoever
-//! says nothing for a while has gone, or is done.
+//! What this node fetches and sends it knows from its own comparisons; what others bring they say with every batch.
+//! Whoever says nothing for a while has gone, or is done.
 #![deny(clippy::disallowed_methods)]
 
 use std::{

@@ -81,8 +81,8 @@ impl Ring {
 
     /// A peer with nobody else is our successor. One with others is not known to be: to take it would skip who stands
     /// between. The one that its list has behind us is, as that list skips nobody whom ours may not skip. Otherwise its
-    /// ring will notice that we are not in it, and then the lookup leads to our place; but a ring of foreign nodes never
-    /// notices, as to them we are a successor like any other.
+    /// ring will notice that we are not in it, and then the lookup leads to our place; but a ring of foreign nodes
+    /// never notices, as to them we are a successor like any other.
     pub(super) fn approach_answered(&mut self, peer: NodeRef, theirs: &Neighbours, join: Option<Tag>) {
         let peer = NodeRef { id: theirs.node.id, ..peer };
         let rival = theirs.successors.iter().find(|node| node.id == self.id() && !self.is_me(**node));
@@ -104,8 +104,8 @@ impl Ring {
         list.get(place + 1).copied().filter(|&next| !self.is_silent(next))
     }
 
-    /// A node that is alone is a ring only if it was the one to be joined. Where others pointed us to it, it was started
-    /// again and will come back to them; with us it would be a second ring.
+    /// A node that is alone is a ring only if it was the one to be joined. Where others pointed us to it, it was
+    /// started again and will come back to them; with us it would be a second ring.
     pub(super) fn adopt_answered(&mut self, node: NodeRef, theirs: &Neighbours, join: Option<Tag>, through: NodeRef) {
         if theirs.successors.is_empty() && node.ring_address() != through.ring_address() {
             return self.joined(join, Err(JoinError::NotYet { member: node }));

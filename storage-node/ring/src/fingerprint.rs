@@ -1,8 +1,8 @@
 //! What a ring's future depends on, as a hash: two rings with the same digest answer every further event alike. For a
 //! search through all states, which has to know when it has been somewhere before.
 //!
-//! Running numbers (of calls, of lookups) and the time itself are left out: they grow with every event and mean nothing.
-//! A call counts as whom it asks and what for, a silence as lasting or not.
+//! Running numbers (of calls, of lookups) and the time itself are left out: they grow with every event and mean
+//! nothing. A call counts as whom it asks and what for, a silence as lasting or not.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -1,7 +1,8 @@
-//! What we ask a foreign Chord node, which knows the ten calls of any Chord node and none of ours: each of our questions
-//! becomes one such call after another, and their replies one answer.
+//! What we ask a foreign Chord node, which knows the ten calls of any Chord node and none of ours: each of our
+//! questions becomes one such call after another, and their replies one answer.
 //!
-//! A value like the ring itself, so that the very same conversation is held over a connection and in a simulated network.
+//! A value like the ring itself, so that the very same conversation is held over a connection and in a simulated
+//! network.
 
 use chordfs_types::ring_id::{Neighbours, NodeRef, RingId};
 

@@ -1,22 +1,23 @@
 //! One node's part in the Chord ring, as a value: an event and the time go in, actions come out.
 //!
 //! Why a value: every interleaving of joins, crashes, lost and late messages can then be tried in memory, and the
-//! invariants checked after each step. There is no clock, socket, task, lock or randomness in this room; the driver owns
-//! the `Ring`, carries messages, and reports each call's outcome exactly once.
+//! invariants checked after each step. There is no clock, socket, task, lock or randomness in this room; the driver
+//! owns the `Ring`, carries messages, and reports each call's outcome exactly once.
 //!
 //! The operations are the corrected ones of Zave, *How to Make Chord Correct* (2017), over Stoica et al. 2001: a join
-//! takes a whole successor list, a candidate is asked before it is adopted, and rectify replaces a predecessor that does
-//! not answer. To them come two of our own: every node goes on asking peers it remembers for its successor, so that rings
-//! that formed apart (all nodes started at once, a healed partition) become one; and silence is death only when it lasts
-//! for two questions, so that one lost message changes nothing.
+//! takes a whole successor list, a candidate is asked before it is adopted, and rectify replaces a predecessor that
+//! does not answer. To them come two of our own: every node goes on asking peers it remembers for its successor, so
+//! that rings that formed apart (all nodes started at once, a healed partition) become one; and silence is death only
+//! when it lasts for two questions, so that one lost message changes nothing.
 //!
 //! # What is proved, and from which size on
 //! Zave's proof begins with r + 1 members (r: the length of a list), which a ring that starts from one node does not
 //! have. From r + 1 established members on, one ordered ring, a live successor for each, and that nobody established is
-//! skipped are checked after every event: in every interleaving of four to six members, and in random lives of up to 64.
-//! Below, a crash may take the only neighbour that somebody has, and no list can make up for it. What keeps a small ring
-//! safe is that lists there hold all members; that each node remembers its peers, on disk too, and asks them until it is
-//! in one ring with them; and that a chunk or a name is acknowledged only by a majority of those who should keep it.
+//! skipped are checked after every event: in every interleaving of four to six members, and in random lives of up to
+//! 64. Below, a crash may take the only neighbour that somebody has, and no list can make up for it. What keeps a small
+//!     ring safe is that lists there hold all members; that each node remembers its peers, on disk too, and asks them
+//!     until it is in one ring with them; and that a chunk or a name is acknowledged only by a majority of those who
+//!     should keep it.
 #![deny(clippy::disallowed_methods)]
 
 mod enter;

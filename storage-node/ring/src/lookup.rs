@@ -28,7 +28,8 @@ pub(crate) struct Lookup {
     silent: Vec<NodeRef>,
     /// One of those is being asked.
     is_second_try: bool,
-    /// The nodes after an owner that is being asked whether it is there: each owns the target if all before it are dead.
+    /// The nodes after an owner that is being asked whether it is there: each owns the target if all before it are
+    /// dead.
     heirs: Vec<NodeRef>,
 }
 
@@ -56,7 +57,8 @@ impl Lookup {
         is_new
     }
 
-    /// A node that keeps to the protocol names hops in order, all nearer than those that wait: then there is nothing to do.
+    /// A node that keeps to the protocol names hops in order, all nearer than those that wait: then there is nothing to
+    /// do.
     fn sort_queue(&mut self) {
         let target = self.target;
         let farthest_first = |node: &NodeRef| std::cmp::Reverse(node.id.steps_to(target));
@@ -97,9 +99,9 @@ pub(crate) enum LookupPurpose {
 
 impl Ring {
     /// What this node tells one who seeks the successor of `target`. Only its successor's arc is final: its predecessor
-    /// may be anybody who has notified a newcomer first, and would lead a joining node past others. Alone, and with peers
-    /// remembered, it may have been started again in a ring that still counts on it; to name itself would lead past
-    /// everybody there.
+    /// may be anybody who has notified a newcomer first, and would lead a joining node past others. Alone, and with
+    /// peers remembered, it may have been started again in a ring that still counts on it; to name itself would lead
+    /// past everybody there.
     pub fn route(&self, target: RingId) -> RingRoute {
         match self.successors.first() {
             None if self.known.is_empty() => RingRoute::Owner(vec![self.me]),
@@ -132,8 +134,8 @@ impl Ring {
         nodes
     }
 
-    /// The nodes of our list at the target and after it, all of them, as all but the last may be dead; none if the list does
-    /// not reach so far.
+    /// The nodes of our list at the target and after it, all of them, as all but the last may be dead; none if the list
+    /// does not reach so far.
     fn beyond(&self, target: RingId) -> Vec<NodeRef> {
         let ahead = RingArc::new(self.id(), target);
         let reached = self.successors.iter().skip_while(|node| ahead.strictly_contains(node.id));

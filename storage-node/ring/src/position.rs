@@ -1,11 +1,11 @@
 //! Where a joining node should stand: where it relieves the fullest node, and leaves the loads most even.
 //!
-//! What each arc weighs is estimated from the loads of the nodes that hold it (`weigh`). Who holds it follows from zones
-//! and hosts, so that is asked of `placement`, also with the newcomer in any of the arcs (`circle`): which nodes hold
-//! what then does not depend on where in the arc it stands, and every load is a line over the share that it takes
+//! What each arc weighs is estimated from the loads of the nodes that hold it (`weigh`). Who holds it follows from
+//! zones and hosts, so that is asked of `placement`, also with the newcomer in any of the arcs (`circle`): which nodes
+//! hold what then does not depend on where in the arc it stands, and every load is a line over the share that it takes
 //! (`slot`). A place is good if it relieves the fullest of the nodes that can be relieved: where each of three zones
-//! holds everything once, a newcomer takes only from nodes of its own. Of such places it is the one that makes the sum of
-//! the squares of all loads smallest.
+//! holds everything once, a newcomer takes only from nodes of its own. Of such places it is the one that makes the sum
+//! of the squares of all loads smallest.
 //!
 //! Why not simply make the largest load smallest: of the places that relieve the fullest node, that one puts the new
 //! node where it is small itself, and what it leaves is uneven for every later one. Why not exactly where the sum is
@@ -42,8 +42,8 @@ pub struct Member {
     pub load_bytes: u64,
 }
 
-/// The node that asks for a position. `salt` decides between equally good places and moves them by a thousandth of an arc, so
-/// that nodes which ask at once with different salts get different ids even if nobody knows of the others.
+/// The node that asks for a position. `salt` decides between equally good places and moves them by a thousandth of an
+/// arc, so that nodes which ask at once with different salts get different ids even if nobody knows of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joiner {
     pub address: SocketAddr,

@@ -58,8 +58,8 @@ impl Ring {
         }
     }
 
-    /// Its answer may be older than what we have heard of it since: one that was alone when it was asked, took us in, and
-    /// answered another question before this one arrived. So it is asked once more before it is dropped.
+    /// Its answer may be older than what we have heard of it since: one that was alone when it was asked, took us in,
+    /// and answered another question before this one arrived. So it is asked once more before it is dropped.
     fn doubt_membership(&mut self, node: NodeRef, otherwise: Option<NodeRef>) {
         self.ask_once(node, RingRequest::Neighbours, Purpose::Outsider { otherwise });
     }

@@ -1,8 +1,8 @@
 //! Every event in every state, a line each.
 //!
-//! A state is written `20 40 60 80`: predecessor 20, self 40, successors 60 and 80; `-` is no predecessor, `- 40` a ring
-//! of one. `60'` is another node with the id 60. A script is one event after another; checked is what the last one leads
-//! to. The test on random lives is `sim_tests`.
+//! A state is written `20 40 60 80`: predecessor 20, self 40, successors 60 and 80; `-` is no predecessor, `- 40` a
+//! ring of one. `60'` is another node with the id 60. A script is one event after another; checked is what the last one
+//! leads to. The test on random lives is `sim_tests`.
 
 use super::*;
 
@@ -358,7 +358,8 @@ fn two_nodes_with_one_id() {
     check("20 40 60", &["move 50"], ""); // only a node that is alone may
 }
 
-/// It has lost its predecessor, or has none yet: a node behind it is none, or the arc of almost the whole ring would be its own.
+/// It has lost its predecessor, or has none yet: a node behind it is none, or the arc of almost the whole ring would be
+/// its own.
 #[test]
 fn a_newcomer_behind_is_found_and_taken_for_no_predecessor() {
     check("- 20 40 60", &["followed 25"], "ask 40");

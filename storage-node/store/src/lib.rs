@@ -1,8 +1,9 @@
 //! The chunk store: keeps this node's copies of chunks on its disk, and knows nothing of other nodes.
 //!
 //! Chunks are written once, so the store is a set: put adds, delete removes, nothing is changed in place. Records come
-//! as they travel (`chordfs_types::chunk`) and are added to the end of a segment as they came, a batch with one write. An index
-//! in memory says where each lies; it is rebuilt from the segments at every open, so there is only one truth on disk.
+//! as they travel (`chordfs_types::chunk`) and are added to the end of a segment as they came, a batch with one write.
+//! An index in memory says where each lies; it is rebuilt from the segments at every open, so there is only one truth
+//! on disk.
 //!
 //! [`Store`] is the façade on top of rooms that each use only those above them in this table:
 //!
@@ -164,7 +165,8 @@ impl Store {
     }
 
     /// Adds the chunks of `batch` that are not here yet. With [`Durability::Disk`] it returns when all
-    /// of them are on the disk, also those that were here. On an error none was added, or, when syncing failed, nothing is promised of any.
+    /// of them are on the disk, also those that were here. On an error none was added, or, when syncing failed, nothing
+    /// is promised of any.
     pub fn put(&self, batch: &VerifiedBatch, durability: Durability) -> Result<PutOutcome, StoreError> {
         put::put(&self.table, &self.writers, self.space, batch, durability)
     }
@@ -184,8 +186,8 @@ impl Store {
         verify::verify(&self.table, wanted)
     }
 
-    /// Deletes the chunks of `runs` that are here, for good; returns how many those were. Works on a full disk. A deletion may be
-    /// undone by a power cut until the next [`Store::sync`].
+    /// Deletes the chunks of `runs` that are here, for good; returns how many those were. Works on a full disk. A
+    /// deletion may be undone by a power cut until the next [`Store::sync`].
     pub fn delete(&self, runs: &[ChunkRun]) -> Result<u64, StoreError> {
         Ok(removal::delete(&self.table, runs))
     }
@@ -206,7 +208,8 @@ impl Store {
     }
 
     /// At most `limit` chunks with keys in `arc`, from `token` on: 0, and then each page's `next`. A chunk that is here
-    /// from the first page to the last is listed, whatever else happens meanwhile; one that compaction moves may come twice.
+    /// from the first page to the last is listed, whatever else happens meanwhile; one that compaction moves may come
+    /// twice.
     pub fn list(&self, arc: RingArc, token: u64, limit: usize) -> Result<ChunkList, StoreError> {
         list::list(&self.table, &self.catalog, arc, token, limit)
     }
@@ -216,8 +219,8 @@ impl Store {
         self.table.index.digest(arc)
     }
 
-    /// Count, bytes and digest of the chunks in each arc; the arcs do not overlap. From running sums, and the entries of
-    /// the index near the arcs' ends.
+    /// Count, bytes and digest of the chunks in each arc; the arcs do not overlap. From running sums, and the entries
+    /// of the index near the arcs' ends.
     pub fn sums(&self, arcs: &[RingArc]) -> Vec<ArcSum> {
         self.table.index.sums(arcs).0
     }

@@ -132,8 +132,8 @@ impl Tables {
         self.extents.range::<_, ExtentKey>(range).map(|(at, run)| extent(at, run))
     }
 
-    /// Returns as many names and extents as one answer carries, across all files. An extent that covers `first` is listed
-    /// whole, even if it starts earlier: it may have been rewritten since the previous page.
+    /// Returns as many names and extents as one answer carries, across all files. An extent that covers `first` is
+    /// listed whole, even if it starts earlier: it may have been rewritten since the previous page.
     pub(super) fn contents_page(&self, ino: Ino, first: u32) -> Answer {
         let first = self.extent_at(ino, first).map_or(first, |extent| extent.first);
         let (mut files, mut left, mut bytes): (Vec<FileContents>, _, _) = (Vec::new(), PAGE_ITEMS, 0);
@@ -176,8 +176,9 @@ impl Tables {
         Err(invalid(format!("version {} was never allocated", version.0)))
     }
 
-    /// Returns `Conflict`, which means "store the chunks again", unless the run can become current in this file: a version
-    /// is current in one file only, and neither a dead chunk nor any chunk of a retired version becomes current again.
+    /// Returns `Conflict`, which means "store the chunks again", unless the run can become current in this file: a
+    /// version is current in one file only, and neither a dead chunk nor any chunk of a retired version becomes current
+    /// again.
     pub(super) fn check_alive(&self, ino: Ino, run: &Extent) -> Result<(), FsError> {
         let elsewhere = self.versions.get(&run.version).is_some_and(|used| used.ino != ino);
         if elsewhere || self.retired_versions.contains_key(&run.version) {
@@ -196,7 +197,8 @@ impl Tables {
         runs.map(|run| Extent { first: run.first, count: run.count, version: run.version })
     }
 
-    /// Returns whether a file still has some of this run. A dead run is never current, because of [`Tables::check_alive`].
+    /// Returns whether a file still has some of this run. A dead run is never current, because of
+    /// [`Tables::check_alive`].
     pub(super) fn is_current(&self, run: &ChunkRun) -> bool {
         let Some(used) = self.versions.get(&run.version) else { return false };
         let last = run.first + (run.count - 1);
@@ -236,7 +238,8 @@ impl Tables {
         runs.iter().try_for_each(|run| self.check_alive(before.ino, run))
     }
 
-    /// Refuses versions that are in use: a file that is restarted keeps none of its old versions, which are dead from then on.
+    /// Refuses versions that are in use: a file that is restarted keeps none of its old versions, which are dead from
+    /// then on.
     fn check_fresh(&self, runs: &[Extent]) -> Result<(), FsError> {
         match runs.iter().find(|run| self.is_referenced(run.version)) {
             Some(run) => Err(invalid(format!("version {} is in use already", run.version.0))),
@@ -316,7 +319,8 @@ fn extent(at: &ExtentKey, run: &ExtentValue) -> Extent {
     Extent { first: at.first, count: run.count, version: run.version }
 }
 
-/// Returns all that a commit writes, ascending. Refuses runs that are empty, out of range, out of order or written twice.
+/// Returns all that a commit writes, ascending. Refuses runs that are empty, out of range, out of order or written
+/// twice.
 fn sorted_runs(commit: &Commit) -> Result<Vec<Extent>, FsError> {
     if !commit.extents.is_sorted_by_key(|extent| extent.first) {
         return Err(invalid("the extents of a commit must ascend"));

@@ -11,21 +11,22 @@
 //! | session | two mounts would share it: each would get the other's replies and renew the other's lease |
 //! | log index | it is an inode's change counter, and an equal counter means that a mount's pages are still valid |
 //!
-//! The log index is not in these tables; the recovery moves it (`recover.rs` of `chordfs-namespace`). Ids of the dead list
-//! never leave the leader. An operation's number within a session is chosen by the mount, and only grows: a survivor that
-//! has not seen the last ones still takes the next one for new, and applies one that is sent again because its answer was
-//! lost, as it should, because the first application is lost. A mount needs no notice of the recovery: its connection
-//! broke, and after reconnecting it drops its cached names and attributes.
+//! The log index is not in these tables; the recovery moves it (`recover.rs` of `chordfs-namespace`). Ids of the dead
+//! list never leave the leader. An operation's number within a session is chosen by the mount, and only grows: a
+//! survivor that has not seen the last ones still takes the next one for new, and applies one that is sent again
+//! because its answer was lost, as it should, because the first application is lost. A mount needs no notice of the
+//! recovery: its connection broke, and after reconnecting it drops its cached names and attributes.
 //!
-//! 64 bits are enough. Versions jump by at least 2^48, which sessions that allocate 40 million versions a second use up in
-//! 80 days, so 2^15 jumps fit. The others jump by at least 2^40, 34 years of a thousand a second, and stay below 2^53,
-//! the limit of programs with floating-point numbers. The random part is for an operator who recovers twice, from two
-//! folders that know nothing of each other: the two then continue from different numbers.
+//! 64 bits are enough. Versions jump by at least 2^48, which sessions that allocate 40 million versions a second use up
+//! in 80 days, so 2^15 jumps fit. The others jump by at least 2^40, 34 years of a thousand a second, and stay below
+//! 2^53, the limit of programs with floating-point numbers. The random part is for an operator who recovers twice, from
+//! two folders that know nothing of each other: the two then continue from different numbers.
 //!
-//! A mount may still commit versions that the lost majority allocated for it: they are its own, and no other session gets
-//! them. But chunks with versions from before the jump are not collected as orphans for a month, even if no file has
-//! them: a session has its versions long before it commits with them, so most lost writes have versions that the survivor
-//! knows. If the wrong folder was chosen, the chunks that a better one refers to are still stored when that is noticed.
+//! A mount may still commit versions that the lost majority allocated for it: they are its own, and no other session
+//! gets them. But chunks with versions from before the jump are not collected as orphans for a month, even if no file
+//! has them: a session has its versions long before it commits with them, so most lost writes have versions that the
+//! survivor knows. If the wrong folder was chosen, the chunks that a better one refers to are still stored when that is
+//! noticed.
 
 use chordfs_types::{chunk::Version, namespace::Time};
 use serde::{Deserialize, Deserializer, Serialize};

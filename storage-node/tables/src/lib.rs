@@ -2,11 +2,11 @@
 //!
 //! Each replica applies the same operations in the same order and must reach the same tables and replies, so nothing
 //! here reads a clock, a random number or anything outside. A refused operation changes nothing: every change validates
-//! first and mutates afterwards. The tables share their structure with their clones, so a clone is a snapshot at the cost
-//! of a few counters.
+//! first and mutates afterwards. The tables share their structure with their clones, so a clone is a snapshot at the
+//! cost of a few counters.
 //!
-//! There is one file per family of operations. The kernels check permissions (`default_permissions`); `chordfs-namespace`
-//! elects the leader and delivers the operations.
+//! There is one file per family of operations. The kernels check permissions (`default_permissions`);
+//! `chordfs-namespace` elects the leader and delivers the operations.
 #![deny(clippy::disallowed_methods)]
 
 mod attributes;
@@ -115,8 +115,8 @@ impl Tables {
 
     /// Applies one logged operation. `index` is its place in the log; later operations have a larger one.
     ///
-    /// `logged` is the leader's time when it logged the operation: grace periods count from it. Files get the operation's
-    /// own time.
+    /// `logged` is the leader's time when it logged the operation: grace periods count from it. Files get the
+    /// operation's own time.
     ///
     /// A session's operation is applied once: when it is sent again it gets its first reply, even if that was an error.
     pub fn apply(&mut self, index: u64, logged: Time, op: &NamespaceOp) -> AppliedOp {
@@ -290,7 +290,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Changes an inode's attributes, and with them its ctime, its change counter and the feed. Returns the new attributes.
+    /// Changes an inode's attributes, and with them its ctime, its change counter and the feed. Returns the new
+    /// attributes.
     fn edit(&mut self, ino: Ino, edit: impl FnOnce(&mut Inode)) -> Attr {
         let first = self.notify_inode(ino, false);
         let inode = self.tables.inodes.get_mut(&ino).expect("the caller has looked the inode up");
@@ -309,8 +310,8 @@ impl Transaction<'_> {
         self.edit(ino, |inode| inode.attr.mtime = now);
     }
 
-    /// Adds one event per inode; an event for changed contents includes that the attributes changed. Returns whether this
-    /// is the inode's first event in this transaction.
+    /// Adds one event per inode; an event for changed contents includes that the attributes changed. Returns whether
+    /// this is the inode's first event in this transaction.
     fn notify_inode(&mut self, ino: Ino, contents: bool) -> bool {
         let existing = self.feed.iter_mut().find_map(|event| match event {
             FeedEvent::Inode { ino: other, contents } if *other == ino => Some(contents),

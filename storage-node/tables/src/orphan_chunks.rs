@@ -1,20 +1,21 @@
 //! Orphan chunks: chunks that a node has stored for a long time and that no file has. Their writer crashed before it
 //! committed them or wrote them again before it did, or the node was away while they were deleted.
 //!
-//! A node queries which of its chunks are unreferenced, and reports them for collection when they have been so for a long
-//! time. The query looks up the extents where the chunks would be and never walks a table; it is about single chunks,
-//! since a file often keeps the rest of the same write. Its answer may be out of date when it arrives, so everything is
-//! checked again here, in the order of the log:
+//! A node queries which of its chunks are unreferenced, and reports them for collection when they have been so for a
+//! long time. The query looks up the extents where the chunks would be and never walks a table; it is about single
+//! chunks, since a file often keeps the rest of the same write. Its answer may be out of date when it arrives, so
+//! everything is checked again here, in the order of the log:
 //!
-//! - A commit that comes first makes its chunks current. Chunks that are current in any file are not touched, even if the
-//!   file has lost its last name and is only held open. Renames and links move no extent.
-//! - A commit that comes later finds the chunks on the dead list, and after their deletion their version retired: it gets
-//!   a `Conflict`, an error that its program sees, instead of a file with holes. So does a writer that was suspended
-//!   meanwhile (a laptop with its lid closed), and one that committed a part of a version an hour before the rest. The
-//!   whole version is retired, because its writer stores the rest again anyway; its current chunks stay current.
+//! - A commit that comes first makes its chunks current. Chunks that are current in any file are not touched, even if
+//!   the file has lost its last name and is only held open. Renames and links move no extent.
+//! - A commit that comes later finds the chunks on the dead list, and after their deletion their version retired: it
+//!   gets a `Conflict`, an error that its program sees, instead of a file with holes. So does a writer that was
+//!   suspended meanwhile (a laptop with its lid closed), and one that committed a part of a version an hour before the
+//!   rest. The whole version is retired, because its writer stores the rest again anyway; its current chunks stay
+//!   current.
 //! - Chunks that were removed from a file meanwhile are on the dead list already, and are not added a second time.
-//! - A version that this namespace never allocated is another namespace's, and one from before a jump ([`super::id_jump`])
-//!   may belong to lost operations: both are left alone.
+//! - A version that this namespace never allocated is another namespace's, and one from before a jump
+//!   ([`super::id_jump`]) may belong to lost operations: both are left alone.
 
 use chordfs_types::{
     chunk::{ChunkRun, Version},
@@ -28,8 +29,8 @@ use super::{
     invalid,
 };
 
-/// How long a late commit is still recognized after its version was retired. The newest [`RETIRED_AT_LEAST`] stay longer,
-/// because a clock that jumps must not make them all usable again.
+/// How long a late commit is still recognized after its version was retired. The newest [`RETIRED_AT_LEAST`] stay
+/// longer, because a clock that jumps must not make them all usable again.
 const RETIRED_FOR_SECS: i64 = 30 * 24 * 3600;
 const RETIRED_AT_LEAST: usize = 1 << 14;
 /// How many runs and extents one query examines.

@@ -81,8 +81,8 @@ impl Tables {
         Ok(&self.inode(found)?.attr)
     }
 
-    /// Returns the oldest dead runs. Their times come from several leaders' clocks and need not ascend with the ids. A run
-    /// that a file has is never listed, even if it is on the dead list.
+    /// Returns the oldest dead runs. Their times come from several leaders' clocks and need not ascend with the ids. A
+    /// run that a file has is never listed, even if it is on the dead list.
     fn dead_page(&self, before: Time, limit: u32) -> Answer {
         let old = self.dead.iter().filter(|(_, dead)| dead.since < before && !self.is_current(&dead.run));
         Answer::Dead(old.take(limit as usize).map(|(id, dead)| (*id, dead.run.clone())).collect())

@@ -1,5 +1,5 @@
-//! Disks that are full, slow or corrupt, under load: other nodes take the chunks that one cannot, and no reader sees wrong
-//! data.
+//! Disks that are full, slow or corrupt, under load: other nodes take the chunks that one cannot, and no reader sees
+//! wrong data.
 
 use std::{
     fs::{self, File},

@@ -139,8 +139,8 @@ fn the_leader_of_three_is_stopped_and_cut_off() {
     scene.finish();
 }
 
-/// The larger side has the majority of the voters and continues. On the smaller side, which has the leader at first, each
-/// change fails with an error and leaves no trace afterwards.
+/// The larger side has the majority of the voters and continues. On the smaller side, which has the leader at first,
+/// each change fails with an error and leaves no trace afterwards.
 #[test]
 #[ignore = "slow: mounts wait for their deadlines in a split network; SLOW_TESTS=1 tests/check.sh runs it"]
 fn a_split_of_two_and_three() {
@@ -182,8 +182,9 @@ type Attempt = Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;
 
 const REFUSED: [&str; 5] = ["create", "mkdir", "rename", "remove", "overwrite"];
 
-/// Attempts each kind of change once, all at the same time: each takes as long as the deadline of the mount, or twice as
-/// long where the kernel looks the name up first. Each has a folder of its own: the kernel serialises changes of a folder.
+/// Attempts each kind of change once, all at the same time: each takes as long as the deadline of the mount, or twice
+/// as long where the kernel looks the name up first. Each has a folder of its own: the kernel serialises changes of a
+/// folder.
 fn nothing_is_accepted(mount: &TempMount) {
     let began = Instant::now();
     let attempts = REFUSED.map(|name| {
@@ -206,8 +207,8 @@ fn nothing_is_accepted(mount: &TempMount) {
     assert!(began.elapsed() < SECONDS(90), "the errors came after {:?}", began.elapsed());
 }
 
-/// The course project's experiment: 1,000 operations while a node is killed and brought back, twice; here a node that does
-/// not lead, and then the leader.
+/// The course project's experiment: 1,000 operations while a node is killed and brought back, twice; here a node that
+/// does not lead, and then the leader.
 #[test]
 #[ignore = "slow: two thousand operations; SLOW_TESTS=1 tests/check.sh runs it"]
 fn a_thousand_operations_while_a_node_dies_twice() {

@@ -1,7 +1,7 @@
 //! A foreign Chord node, as a value like `Ring`: it behaves as the ten calls allow and no more (Stoica et al. 2001,
 //! figure 6, with the successor list of section 5.2). A list of three, four fingers, a candidate taken unasked, lookups
-//! by asking the next node to look up: all that ours does otherwise, on purpose. It is here to see our nodes beside such
-//! ones; that a ring of these alone has the faults that Zave found is theirs.
+//! by asking the next node to look up: all that ours does otherwise, on purpose. It is here to see our nodes beside
+//! such ones; that a ring of these alone has the faults that Zave found is theirs.
 
 use std::{collections::BTreeMap, time::Duration};
 

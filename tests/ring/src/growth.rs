@@ -1,4 +1,5 @@
-//! Rings of thousands, grown by the shipping protocol alone: every node joins through a member, nothing is put in place.
+//! Rings of thousands, grown by the shipping protocol alone: every node joins through a member, nothing is put in
+//! place.
 
 use chordfs_types::ring_id::{NodeRef, RingId};
 

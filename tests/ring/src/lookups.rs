@@ -1,5 +1,5 @@
-//! Lookups in a ring that stands still: every question is answered at once, and nothing that is learnt on the way stays.
-//! So ten thousand of them see the same ring, and cost microseconds each.
+//! Lookups in a ring that stands still: every question is answered at once, and nothing that is learnt on the way
+//! stays. So ten thousand of them see the same ring, and cost microseconds each.
 
 use chordfs_ring::{Action, CallFailure, CallId, Event, Ring, RingAnswer, RingRequest};
 use chordfs_types::ring_id::{NodeRef, RingId};
@@ -14,7 +14,8 @@ pub struct Path {
     pub hops: usize,
     /// Questions after the way that nobody answered.
     pub timeouts: usize,
-    /// Questions to an owner that was found, whether it is there, that nobody answered. Chord as published does not ask.
+    /// Questions to an owner that was found, whether it is there, that nobody answered. Chord as published does not
+    /// ask.
     pub owner_timeouts: usize,
 }
 

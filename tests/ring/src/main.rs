@@ -1,5 +1,5 @@
-//! Prints what the ring does at large sizes beside what was published of Chord. `tests/ring-report.sh` builds and starts
-//! it.
+//! Prints what the ring does at large sizes beside what was published of Chord. `tests/ring-report.sh` builds and
+//! starts it.
 
 use std::{process::Command, time::Instant};
 
@@ -78,8 +78,8 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Two processes for two cores: the path lengths, which take as long as the rest, in one of their own, so that its memory
-/// is that of its ring.
+/// Two processes for two cores: the path lengths, which take as long as the rest, in one of their own, so that its
+/// memory is that of its ring.
 fn report_all(options: &Options) -> anyhow::Result<()> {
     let started = Instant::now();
     println!("ring-report --seed {} --up-to {} --lives {}", options.seed, options.up_to, options.lives);

@@ -1,5 +1,6 @@
-//! The life of a ring of both kinds, ours and foreign ones: all join through each other, some crash, one of ours leaves,
-//! others come, one is started again. After each of these it has to become ideal, and lookups that begin at either kind have to be right.
+//! The life of a ring of both kinds, ours and foreign ones: all join through each other, some crash, one of ours
+//! leaves, others come, one is started again. After each of these it has to become ideal, and lookups that begin at
+//! either kind have to be right.
 
 use std::time::Duration;
 
@@ -186,8 +187,8 @@ impl Life {
 }
 
 impl Sim {
-    /// As `is_ideal`, where lists end early because of foreign members: theirs hold three, and ours reach as far as three
-    /// beyond the first foreign one.
+    /// As `is_ideal`, where lists end early because of foreign members: theirs hold three, and ours reach as far as
+    /// three beyond the first foreign one.
     pub fn is_mixed_ideal(&self) -> bool {
         let mut order = self.up();
         order.sort_by_key(|&node| self.view(node).node.id.0);

@@ -158,7 +158,8 @@ impl Sim {
         self.changed = true;
     }
 
-    /// From what it had stored: its id and the peers it remembers. (A foreign one remembers none, and has to join again.)
+    /// From what it had stored: its id and the peers it remembers. (A foreign one remembers none, and has to join
+    /// again.)
     pub fn restart(&mut self, node: usize) {
         let (me, known) = (self.nodes[node].ring.me(), self.nodes[node].known.clone());
         self.nodes[node].ring = if self.is_foreign(node) {

@@ -2,9 +2,9 @@
 //! and record each operation that fails, while a test disturbs the ring.
 //!
 //! Each worker is a file: `overwrites` (one big file, random ranges, fsync), `fio` (random writes by an independent
-//! program), `trees` (a tree copied and compared) and `names` (exclusive creation and renames, from both mounts at once).
-//! A worker continues after a failure, with new files if the contents of the old ones are uncertain; so a report counts
-//! all failures, not only the first.
+//! program), `trees` (a tree copied and compared) and `names` (exclusive creation and renames, from both mounts at
+//! once). A worker continues after a failure, with new files if the contents of the old ones are uncertain; so a report
+//! counts all failures, not only the first.
 
 mod fio;
 mod names;

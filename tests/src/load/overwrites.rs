@@ -1,5 +1,5 @@
-//! Random overwrites with fsync, read back and compared, byte by byte, through the own mount and, once closed, through the
-//! other one. Every 16 bytes are stamped with their file, their write and their offset, so a wrong byte shows
+//! Random overwrites with fsync, read back and compared, byte by byte, through the own mount and, once closed, through
+//! the other one. Every 16 bytes are stamped with their file, their write and their offset, so a wrong byte shows
 //! whether it is old, zero or from another file.
 
 use std::{

@@ -1,4 +1,5 @@
-//! The operations of the workers, and their failures with errno, path and time, so that they can be found in a node's log.
+//! The operations of the workers, and their failures with errno, path and time, so that they can be found in a node's
+//! log.
 
 use std::{
     fmt, io,

@@ -1,5 +1,5 @@
-//! A tree of folders, files and links is copied into the own mount, compared through the other one, moved, compared again
-//! and removed.
+//! A tree of folders, files and links is copied into the own mount, compared through the other one, moved, compared
+//! again and removed.
 
 use std::{
     fs::{self, File},

@@ -12,8 +12,8 @@ use chordfs_types::{
 
 use super::{ChunkClient, NewChunk};
 
-/// Size at which a batch to one owner is cut: large enough that its round trip does not matter, small enough that several
-/// are under way.
+/// Size at which a batch to one owner is cut: large enough that its round trip does not matter, small enough that
+/// several are under way.
 const BATCH_BYTES: usize = 4 << 20;
 
 pub(super) type KeyedChunk = (RingId, NewChunk);
@@ -71,8 +71,8 @@ impl ChunkClient {
         (batches.into_values().flatten().collect(), unrouted)
     }
 
-    /// Groups by the first holder that was not `tried` yet: the owner, the node after it, and so on; unresponsive nodes come
-    /// last. The second part are chunks whose holders were all tried, the third those without a route.
+    /// Groups by the first holder that was not `tried` yet: the owner, the node after it, and so on; unresponsive nodes
+    /// come last. The second part are chunks whose holders were all tried, the third those without a route.
     pub(super) async fn group_by_holder(
         &self,
         chunks: Vec<KeyedRef>,

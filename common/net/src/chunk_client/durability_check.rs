@@ -1,15 +1,17 @@
 //! Checks chunk by chunk whether enough disks have it. The nodes that stored the chunks and their current holders are
 //! asked again and again until the answer is yes or the time is up: repair may just be copying to the current holders.
 //!
-//! A holder that lacks a chunk while another has it on disk receives it from here: repair has its own order, and a whole
-//! node's chunks may come before these. If no node has it, the writer's own memory may: the two nodes that acknowledged it
-//! can vanish in the same moment, before the third has its copy.
+//! A holder that lacks a chunk while another has it on disk receives it from here: repair has its own order, and a
+//! whole node's chunks may come before these. If no node has it, the writer's own memory may: the two nodes that
+//! acknowledged it can vanish in the same moment, before the third has its copy.
 //!
-//! If all nodes report that they lack a chunk, it may have been deleted, so long ago that they have forgotten it. Then the
-//! namespace is asked whether any file has it, but not before every commit that could still name it is made or given up.
+//! If all nodes report that they lack a chunk, it may have been deleted, so long ago that they have forgotten it. Then
+//! the namespace is asked whether any file has it, but not before every commit that could still name it is made or
+//! given up.
 //!
 //! Each node is asked one question at a time, independently of the others, so an unresponsive node delays no other; the
-//! current holders are looked up meanwhile. A chunk that a node once reported on its disk stays there: it is not asked again.
+//! current holders are looked up meanwhile. A chunk that a node once reported on its disk stays there: it is not asked
+//! again.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -173,7 +175,8 @@ impl ChunkClient {
         Ok(())
     }
 
-    /// Finds out which of the chunks that no node has are in no file. `None` if there is nothing to ask, or no registry.
+    /// Finds out which of the chunks that no node has are in no file. `None` if there is nothing to ask, or no
+    /// registry.
     fn ask_for_unreferenced(
         &self,
         open: &HashMap<ChunkId, DurabilityCheck>,

@@ -2,7 +2,8 @@
 //!
 //! A put's answer names the nodes that have the batch, and when two of these have synced, two of three have it on disk.
 //! That takes one small request to each node. Only if one of them is unresponsive, dead, or has restarted since is each
-//! chunk checked by itself, in [`super::durability_check`]: another holder may have its copy late, by repair, or not yet.
+//! chunk checked by itself, in [`super::durability_check`]: another holder may have its copy late, by repair, or not
+//! yet.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -77,8 +78,8 @@ impl NodeUptime {
     }
 }
 
-/// The batches stored since the last sync. A sync takes them all, so syncs take turns: one that found none while another
-/// was still at work would answer too early.
+/// The batches stored since the last sync. A sync takes them all, so syncs take turns: one that found none while
+/// another was still at work would answer too early.
 #[derive(Default)]
 pub(super) struct UnsyncedBatches {
     notes: Mutex<Vec<UnsyncedBatch>>,
@@ -113,8 +114,8 @@ impl ChunkClient {
         }
     }
 
-    /// When this returns, everything put before through this client is on the disks of its holders. What the holders have
-    /// lost they receive again from the local copies (`kept`).
+    /// When this returns, everything put before through this client is on the disks of its holders. What the holders
+    /// have lost they receive again from the local copies (`kept`).
     pub async fn sync(&self, kept: LocalCopies<'_>) -> Result<(), FsError> {
         let end = Instant::now() + self.deadline;
         let turn = timeout_at(end, self.unsynced.turn.lock()).await;

@@ -308,7 +308,8 @@ async fn a_sync_goes_on_without_one_silent_holder() {
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
 }
 
-/// A holder used to count when it had synced, whether or not it had the chunks: the third copy may have died with the owner.
+/// A holder used to count when it had synced, whether or not it had the chunks: the third copy may have died with the
+/// owner.
 #[tokio::test]
 async fn a_holder_without_the_chunks_does_not_count_until_it_has_them() {
     let world = world_of(3, Duration::from_secs(4)).await;
@@ -344,8 +345,8 @@ async fn a_holder_that_was_started_again_is_asked_for_each_chunk() {
     assert!(copies >= 100, "{copies} copies of 50 chunks");
 }
 
-/// The owner and the node after it, which alone had acknowledged the chunks, vanished in the same moment: fsync failed, though
-/// the writer still had every byte.
+/// The owner and the node after it, which alone had acknowledged the chunks, vanished in the same moment: fsync failed,
+/// though the writer still had every byte.
 #[tokio::test]
 async fn what_all_holders_have_lost_they_get_from_the_writer() {
     let world = world_of(3, Duration::from_secs(10)).await;
@@ -397,8 +398,9 @@ impl Registry for Dead {
     }
 }
 
-/// Five nodes split into two and three: two of the holders are gone for good, and repair has brought their chunks to those
-/// that hold them now. This used to fail after 30 s or to take 20: set after set of holders, each with all the silent ones.
+/// Five nodes split into two and three: two of the holders are gone for good, and repair has brought their chunks to
+/// those that hold them now. This used to fail after 30 s or to take 20: set after set of holders, each with all the
+/// silent ones.
 #[tokio::test]
 async fn a_sync_follows_the_chunks_to_their_new_holders() {
     let world = world_of(5, Duration::from_secs(20)).await;

@@ -102,7 +102,8 @@ impl Router {
         self.unresponsive.lock().all(Instant::now())
     }
 
-    /// Asks one node for its neighbours. Asked of the node after an unresponsive one, this learns when the ring has closed up.
+    /// Asks one node for its neighbours. Asked of the node after an unresponsive one, this learns when the ring has
+    /// closed up.
     pub async fn refresh(&self, node: &NodeRef) {
         let address = node.ring_address();
         let answer =
@@ -114,7 +115,8 @@ impl Router {
         }
     }
 
-    /// Notes that the node did not answer, and drops the routes that it owns, so that they are looked up at other nodes.
+    /// Notes that the node did not answer, and drops the routes that it owns, so that they are looked up at other
+    /// nodes.
     pub fn invalidate(&self, node: &NodeRef) {
         self.note_unresponsive(node);
         self.table.lock().drop_owner(node);
@@ -153,8 +155,8 @@ impl Router {
         })
     }
 
-    /// Finds the storage node that holds the keys of a foreign Chord node, which knows none of our own calls: the next one
-    /// that does.
+    /// Finds the storage node that holds the keys of a foreign Chord node, which knows none of our own calls: the next
+    /// one that does.
     async fn storage_node(&self, from: SocketAddr, key: RingId) -> Result<(SocketAddr, Value), RouteError> {
         let mut owner = self.owner(from, key).await?;
         for _ in 0..FOREIGN_IN_A_ROW {
@@ -175,8 +177,8 @@ impl Router {
             .ok_or_else(|| RouteError::Answer { from, reason: "it knows no owner of the key".into() })
     }
 
-    /// Members found meanwhile are asked too: the nodes first named may all be dead. Unresponsive nodes are asked only if all
-    /// are unresponsive.
+    /// Members found meanwhile are asked too: the nodes first named may all be dead. Unresponsive nodes are asked only
+    /// if all are unresponsive.
     fn next_node(&self) -> Result<SocketAddr, RouteError> {
         let members = self.table.lock().members();
         let all: Vec<_> = self.nodes.iter().copied().chain(members.iter().map(NodeRef::ring_address)).collect();

@@ -1,7 +1,7 @@
 //! The calling end: any number of calls at a time on one connection, each with its own deadline.
 //!
-//! One task reads and one writes. A call waits for its id in `pending`; whatever ends the connection empties that table,
-//! so no call outlives it. Reconnecting and asking another node is up to the caller.
+//! One task reads and one writes. A call waits for its id in `pending`; whatever ends the connection empties that
+//! table, so no call outlives it. Reconnecting and asking another node is up to the caller.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -2,8 +2,8 @@
 //! service's business.
 //!
 //! Written for peers one cannot trust: everything a peer can make us hold or wait for has a bound in [`RpcLimits`], and
-//! what breaks the protocol ends that one connection. `skip` finds the end of a frame, `codec` gives it a meaning, `wire`
-//! moves frames, `client` and `server` are its two ends.
+//! what breaks the protocol ends that one connection. `skip` finds the end of a frame, `codec` gives it a meaning,
+//! `wire` moves frames, `client` and `server` are its two ends.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,8 +1,9 @@
-//! The serving end: requests of one connection are carried out concurrently, up to a bound, and answered as they finish.
+//! The serving end: requests of one connection are carried out concurrently, up to a bound, and answered as they
+//! finish.
 //!
-//! A connection stays open after an answer; it ends when the peer ends it, breaks the protocol or takes no answers. Work
-//! that its requests started keeps its place among the connections until it is done, so that reconnecting gains a peer
-//! nothing.
+//! A connection stays open after an answer; it ends when the peer ends it, breaks the protocol or takes no answers.
+//! Work that its requests started keeps its place among the connections until it is done, so that reconnecting gains a
+//! peer nothing.
 
 use std::{
     future::Future,

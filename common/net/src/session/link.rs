@@ -1,5 +1,5 @@
-//! The one connection to the leader, kept by a task of its own: it finds the leader, opens or attaches the session, watches
-//! the connection while it serves, and starts over when it is lost.
+//! The one connection to the leader, kept by a task of its own: it finds the leader, opens or attaches the session,
+//! watches the connection while it serves, and starts over when it is lost.
 //!
 //! Operations never look for the leader themselves. They wait for a [`LeaderConnection`] and report to it what they
 //! met; the consequences are decided here.

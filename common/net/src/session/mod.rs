@@ -1,9 +1,9 @@
 //! A session with the namespace: finds the leader, sends each operation until it is answered, always under the same
 //! sequence number, and receives the change feed. Used by mounts, and by nodes acting for scripts and browsers.
 //!
-//! `link` keeps the connection, `open_session` counts operations and versions, `feed` passes on what others changed. This
-//! file has what an operation does: wait for a connection, ask, and retry until its deadline. What the answers mean for
-//! files is up to the caller.
+//! `link` keeps the connection, `open_session` counts operations and versions, `feed` passes on what others changed.
+//! This file has what an operation does: wait for a connection, ask, and retry until its deadline. What the answers
+//! mean for files is up to the caller.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -108,8 +108,8 @@ impl Session {
         let session = tries.attached(&self.0.link).await?.session;
         let mut request = unsigned(change);
         match self.apply_under(&session, &mut request, &mut tries).await {
-            // It was refused the first time it was sent, so it was not applied: for example, this machine slept for longer
-            // than the session was kept.
+            // It was refused the first time it was sent, so it was not applied: for example, this machine slept for
+            // longer than the session was kept.
             Err(FsError::NoSession) if tries.refused_at_once => {
                 let session = tries.attached(&self.0.link).await?.session;
                 self.apply_under(&session, &mut request, &mut tries).await
@@ -195,7 +195,8 @@ impl Session {
         }
     }
 
-    /// Sends the request, in the same bytes each time, until there is an answer. `session`: its sender, if that matters.
+    /// Sends the request, in the same bytes each time, until there is an answer. `session`: its sender, if that
+    /// matters.
     async fn exchange(
         &self,
         request: &[u8],

@@ -1,5 +1,5 @@
-//! Sessions against a fake namespace behind the real RPC server: several nodes over one state, whose leader moves, falls
-//! silent or loses answers when a test says so.
+//! Sessions against a fake namespace behind the real RPC server: several nodes over one state, whose leader moves,
+//! falls silent or loses answers when a test says so.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

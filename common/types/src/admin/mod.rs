@@ -1,5 +1,5 @@
-//! Status values that nodes report on the plane of administration (5059), as JSON: fields are added, never renamed, and may
-//! be missing in what an older node sends.
+//! Status values that nodes report on the plane of administration (5059), as JSON: fields are added, never renamed, and
+//! may be missing in what an older node sends.
 
 mod drain;
 mod node;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Copies in one direction. [`TransferWork`](super::TransferWork) omits what is unknown or zero and `DrainStatus` has names
-/// of its own for what was moved, so their JSON keeps them apart.
+/// Copies in one direction. [`TransferWork`](super::TransferWork) omits what is unknown or zero and `DrainStatus` has
+/// names of its own for what was moved, so their JSON keeps them apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferProgress {
     /// An estimate; exact once the arcs have been compared.
@@ -24,8 +24,8 @@ pub struct RepairStatus {
     pub incoming: TransferProgress,
     /// To other nodes.
     pub outgoing: TransferProgress,
-    /// The node has compared its own arc with every holder since the neighbours last changed, so that `outgoing` and the
-    /// copies to fetch from holders are known.
+    /// The node has compared its own arc with every holder since the neighbours last changed, so that `outgoing` and
+    /// the copies to fetch from holders are known.
     pub compared: bool,
     /// Bytes a second that repair may use; `None` is no limit.
     pub limit: Option<u64>,

@@ -1,7 +1,7 @@
 //! Work under way on a node, as its parts report it and `storage-node status` shows it.
 //!
-//! Every part reports only what it knows: all fields may be missing, here and in what another node sends, so that nodes of
-//! different versions read each other.
+//! Every part reports only what it knows: all fields may be missing, here and in what another node sends, so that nodes
+//! of different versions read each other.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,8 @@ use super::{DrainPhase, DrainStatus, RepairStatus, ScrubStatus, TransferProgress
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Work {
-    /// Copies that the holders of this node's arc still lack, counted once for each holder; `None` before the first look.
+    /// Copies that the holders of this node's arc still lack, counted once for each holder; `None` before the first
+    /// look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub under_replicated: Option<u64>,
     /// Sending those copies to the holders.

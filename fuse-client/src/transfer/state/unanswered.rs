@@ -2,8 +2,8 @@
 //! chunks, which are deleted from then on: sent again, it would bring a deleted version back into the file. So before
 //! the next commit the namespace is asked for the file's present state, and the commit's fate is concluded from it.
 //!
-//! A commit is applied wholly or not at all, so a single chunk that has its version proves that it was, and a chunk that
-//! still has its earlier version proves that it was not. Where other mounts have written all of them, there is no
+//! A commit is applied wholly or not at all, so a single chunk that has its version proves that it was, and a chunk
+//! that still has its earlier version proves that it was not. Where other mounts have written all of them, there is no
 //! telling; their bytes are the newer ones, and what was to be committed is reported as an error.
 //!
 //! Bytes of partly written chunks are merged anew with their current base, so they need no proof.

@@ -164,8 +164,8 @@ impl FileState {
         whole.into()
     }
 
-    /// The operations to send, and what of `stored` was overwritten in part and is replaced by them. `Stale` if the file
-    /// has started anew with chunks of another size since the commit began.
+    /// The operations to send, and what of `stored` was overwritten in part and is replaced by them. `Stale` if the
+    /// file has started anew with chunks of another size since the commit began.
     pub(crate) fn draft_commit(&self, merged: &BTreeMap<u32, Merged>) -> Result<(Vec<Commit>, Vec<Extent>), FsError> {
         let Some(under_way) = &self.commit else { return Ok(Default::default()) };
         if under_way.carries_data && self.attr.chunk_bytes != under_way.chunk_bytes {

@@ -2,9 +2,9 @@
 //!
 //! There must be exactly one ring, so a node that cannot rule out another one waits:
 //! - If a member has a ring, this node joins it, whatever the others report.
-//! - An unresponsive member may have a ring, so this node waits for it. There are two exceptions: a member whose host has
-//!   refused connections for minutes, because no node runs there; and, for an instance that was launched just now, a
-//!   member that was launched later, because that one must spend the same minutes before it may ignore this node.
+//! - An unresponsive member may have a ring, so this node waits for it. There are two exceptions: a member whose host
+//!   has refused connections for minutes, because no node runs there; and, for an instance that was launched just now,
+//!   a member that was launched later, because that one must spend the same minutes before it may ignore this node.
 //! - Among the remaining members the one launched first founds the ring, and of two launched in the same second the one
 //!   with the smaller id. `mutual_exclusion` ensures that no two do, even if their lists of the group differ.
 #![deny(clippy::disallowed_methods)]

@@ -8,8 +8,8 @@
 //! GET /readyz                      503
 //! GET /aws/founding?RANK&address=A {"ring": bool, "bid": "none" | "wants" | "tries" | "has"}
 //! ```
-//! The caller introduces itself (`launched_secs`, `instance`, ring address), so that two nodes know of each other even if
-//! only one of them finds the other in its list of the group. A running node still answers the last of these calls.
+//! The caller introduces itself (`launched_secs`, `instance`, ring address), so that two nodes know of each other even
+//! if only one of them finds the other in its list of the group. A running node still answers the last of these calls.
 
 pub(crate) mod decide;
 mod peer;
@@ -179,7 +179,8 @@ impl BootstrapServer {
     }
 }
 
-/// Returns the ring addresses to join through, or none if this node founds the ring. Waits until one of the two is certain.
+/// Returns the ring addresses to join through, or none if this node founds the ring. Waits until one of the two is
+/// certain.
 pub(crate) async fn find_ring(aws: &AwsContext) -> Vec<SocketAddr> {
     let mut search = RingSearch::new(aws);
     loop {

@@ -42,8 +42,8 @@ pub enum ChunkVerdict {
     Missing,
 }
 
-/// `holders`: the copies of the chunk's holders. `others`: those of all other nodes, which are asked only where no holder
-/// has a sound copy; during a join a former holder may still have one.
+/// `holders`: the copies of the chunk's holders. `others`: those of all other nodes, which are asked only where no
+/// holder has a sound copy; during a join a former holder may still have one.
 pub(super) fn judge(holders: &[CopyFinding], others: &[CopyFinding]) -> ChunkVerdict {
     let all = || holders.iter().chain(others);
     let sound = |copies: &[CopyFinding]| copies.iter().filter(|copy| **copy == CopyFinding::Sound).count();

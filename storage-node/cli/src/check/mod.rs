@@ -1,12 +1,12 @@
 //! `storage-node check`: is every chunk of every file where it should be, and nothing else?
 //!
 //! Three passes, all of which only read. The walk takes the namespace page by page and asks the holders of each batch
-//! of chunks. Suspect chunks are looked up again, with the ring and the extents as they are then: files change meanwhile,
-//! third copies are on their way, nodes come and go. Then every node lists what it stores; chunks that are part of no file
-//! are checked again after the grace, against a second walk.
+//! of chunks. Suspect chunks are looked up again, with the ring and the extents as they are then: files change
+//! meanwhile, third copies are on their way, nodes come and go. Then every node lists what it stores; chunks that are
+//! part of no file are checked again after the grace, against a second walk.
 //!
-//! Memory: a batch, a bounded number of suspects, and 16 bytes for each run of chunks. `judge` decides, `peers` sends the
-//! requests, `orphans` is the third pass, `report` prints.
+//! Memory: a batch, a bounded number of suspects, and 16 bytes for each run of chunks. `judge` decides, `peers` sends
+//! the requests, `orphans` is the third pass, `report` prints.
 
 mod judge;
 mod orphans;
@@ -41,8 +41,8 @@ use crate::{
 const BATCH: usize = 32 << 10;
 /// Suspects are collected up to this number before they are looked up again.
 const MAX_SUSPECTS: usize = 64 << 10;
-/// Suspects are looked up this often, with this pause before: until then a write under way has its third copy, and a stopped
-/// node has left the ring.
+/// Suspects are looked up this often, with this pause before: until then a write under way has its third copy, and a
+/// stopped node has left the ring.
 const RECHECKS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The exit code where the check could not be carried out.

@@ -1,10 +1,10 @@
-//! Orphans, chunks that are stored and part of no file: data of writers that died before their commit, and deletions that
-//! a node missed; chunk by chunk, as a file may have the rest of the same write. Orphans take space and do no harm, so a
-//! check lists them without failing.
+//! Orphans, chunks that are stored and part of no file: data of writers that died before their commit, and deletions
+//! that a node missed; chunk by chunk, as a file may have the rest of the same write. Orphans take space and do no
+//! harm, so a check lists them without failing.
 //!
-//! A chunk that is being written is stored before it is part of a file, and a deleted one goes some seconds after it has
-//! left its file. So a candidate is checked again when the grace is over: in the files as they are then, and at the nodes
-//! that had it.
+//! A chunk that is being written is stored before it is part of a file, and a deleted one goes some seconds after it
+//! has left its file. So a candidate is checked again when the grace is over: in the files as they are then, and at the
+//! nodes that had it.
 
 use std::{collections::HashMap, time::Instant};
 

@@ -1,6 +1,6 @@
-//! The requests of a check: to the namespace, to one node about the ring, to every node about its chunks. All of them only
-//! read. A node that does not answer within the deadline, or not in the right form, counts as unresponsive for the caller;
-//! the namespace is asked until it answers or its deadline has passed.
+//! The requests of a check: to the namespace, to one node about the ring, to every node about its chunks. All of them
+//! only read. A node that does not answer within the deadline, or not in the right form, counts as unresponsive for the
+//! caller; the namespace is asked until it answers or its deadline has passed.
 
 use std::{
     net::SocketAddr,

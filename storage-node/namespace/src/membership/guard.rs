@@ -1,9 +1,9 @@
-//! Two namespaces in one ring. It happens when a node that lost its disk founds a namespace instead of joining, or when a
-//! node was first started without `--join`; the ring brings the two together all the same.
+//! Two namespaces in one ring. It happens when a node that lost its disk founds a namespace instead of joining, or when
+//! a node was first started without `--join`; the ring brings the two together all the same.
 //!
-//! A node that is the only voter of its namespace asks its neighbours. If one belongs to another namespace, the namespace
-//! with a single voter gives way to one with several, and of two with a single voter the younger gives way: it stops
-//! before it does harm, and reports what to do. Nothing is deleted; that decision is the operator's.
+//! A node that is the only voter of its namespace asks its neighbours. If one belongs to another namespace, the
+//! namespace with a single voter gives way to one with several, and of two with a single voter the younger gives way:
+//! it stops before it does harm, and reports what to do. Nothing is deleted; that decision is the operator's.
 
 use std::{
     collections::BTreeSet,

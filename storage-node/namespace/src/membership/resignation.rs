@@ -34,9 +34,10 @@ impl VoterResignation {
         }
     }
 
-    /// Tells the leader that this node leaves. Returns whether the leader has received that and no longer counts this node
-    /// as a member, not even as a learner: a learner may get a vote at any moment, and a node that has gone would keep it
-    /// for ever. The order matters: a change that the leader began before it received this shows in its later answer.
+    /// Tells the leader that this node leaves. Returns whether the leader has received that and no longer counts this
+    /// node as a member, not even as a learner: a learner may get a vote at any moment, and a node that has gone would
+    /// keep it for ever. The order matters: a change that the leader began before it received this shows in its later
+    /// answer.
     pub(crate) async fn is_let_go(&self) -> bool {
         let Some(leader) = self.leader.other_leader() else { return false };
         if self.raft.holds_term().is_some() {
@@ -70,8 +71,8 @@ impl VoterResignation {
         }
     }
 
-    /// Asks the leader not to choose this node as a voter, or allows it again. The next leader does not know of it, so the
-    /// request has to be repeated.
+    /// Asks the leader not to choose this node as a voter, or allows it again. The next leader does not know of it, so
+    /// the request has to be repeated.
     pub(crate) async fn decline(&self, leaving: bool) {
         let Some(leader) = self.leader.other_leader() else { return };
         if let Err(reason) = self.network.say_leaving(admin_address(leader), self.raft.uid(), leaving).await {
@@ -79,8 +80,9 @@ impl VoterResignation {
         }
     }
 
-    /// Takes one step back to where this node may be chosen as a voter; returns whether that is done. A lead that it has
-    /// begun to hand over has lost its lease for good, so another node has to take it first: otherwise none would lead.
+    /// Takes one step back to where this node may be chosen as a voter; returns whether that is done. A lead that it
+    /// has begun to hand over has lost its lease for good, so another node has to take it first: otherwise none would
+    /// lead.
     pub(crate) async fn stay(&self) -> bool {
         if let Some(term) = self.raft.holds_term() {
             if !self.raft.is_handing_over(term) {

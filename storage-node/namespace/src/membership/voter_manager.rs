@@ -1,5 +1,5 @@
-//! The leader's management of the voters: once a second it collects its view, lets [`super::voters`] decide on one change,
-//! and carries that out.
+//! The leader's management of the voters: once a second it collects its view, lets [`super::voters`] decide on one
+//! change, and carries that out.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -23,7 +23,8 @@ use crate::{
     storage::namespace_id::NamespaceId,
 };
 
-/// For how long a ring must seem smaller before it counts as smaller; neighbours drop each other for a moment at each join.
+/// For how long a ring must seem smaller before it counts as smaller; neighbours drop each other for a moment at each
+/// join.
 const SHRINK_AFTER: Duration = Duration::from_secs(15);
 /// A learner that lags by no more than this will have caught up when it votes.
 const CAUGHT_UP_ENTRIES: u64 = 500;
@@ -222,7 +223,8 @@ impl VoterManager {
         for identity in futures_util::future::join_all(asked).await.into_iter().flatten() {
             let member = RaftMember { ring: identity.ring };
             for (uid, seen) in view.voters.iter_mut().chain(view.learners.iter_mut()) {
-                // Another node answers at its address, or it answers at another address: this member is gone either way.
+                // Another node answers at its address, or it answers at another address: this member is gone either
+                // way.
                 seen.replaced |= (seen.member == member) != (*uid == identity.uid);
             }
             if self.is_foreign(&identity) {

@@ -1,9 +1,10 @@
-//! Which nodes should vote: decides one change at a time from the leader's view. Pure; [`super::voter_manager`] collects
-//! the view and carries the changes out.
+//! Which nodes should vote: decides one change at a time from the leader's view. Pure; [`super::voter_manager`]
+//! collects the view and carries the changes out.
 //!
 //! There is one voter in a ring of one, two in a ring of two, three from three nodes on, five from seven on. A voter is
-//! replaced rather than removed wherever another node can take its place, and only members that hold the whole log become
-//! voters. The changes are small on purpose: each leaves a cluster that is as safe as before, wherever the leader stops.
+//! replaced rather than removed wherever another node can take its place, and only members that hold the whole log
+//! become voters. The changes are small on purpose: each leaves a cluster that is as safe as before, wherever the
+//! leader stops.
 #![deny(clippy::disallowed_methods)]
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -20,7 +21,8 @@ pub(super) struct ClusterView {
     pub joint: bool,
     /// How many nodes the ring has at least.
     pub ring_nodes: usize,
-    /// The ring has not been larger for a while, as far as the leader knows: a voter may be removed because of its size.
+    /// The ring has not been larger for a while, as far as the leader knows: a voter may be removed because of its
+    /// size.
     pub size_is_sure: bool,
     /// The nodes of the ring that answered, nearest first, with their ids; without the leader.
     pub candidates: Vec<(u64, RaftMember)>,
@@ -145,9 +147,9 @@ impl ClusterView {
         Some(VoterChange::AddLearner { uid: new.0, member: new.1 })
     }
 
-    /// A voter to remove: a lost one without a replacement, if the others are enough or it left for good, or any surplus
-    /// one. While a voter is unresponsive and not yet lost none counts as surplus: the ring may seem smaller only because
-    /// of it, and it may come back.
+    /// A voter to remove: a lost one without a replacement, if the others are enough or it left for good, or any
+    /// surplus one. While a voter is unresponsive and not yet lost none counts as surplus: the ring may seem smaller
+    /// only because of it, and it may come back.
     fn removable(&self, target: usize, lost: Option<u64>) -> Option<u64> {
         let for_good = |uid: &u64| self.voters[uid].replaced || self.voters[uid].leaving;
         let too_many = self.size_is_sure && self.voters.len() > target;
@@ -265,8 +267,9 @@ mod tests {
         assert_eq!(decide(&view), VoterChange::RemoveVoter { uid: 3 });
     }
 
-    /// The leader of a ring of three was killed. The next leader had dropped it from its neighbours before the election,
-    /// assumed a ring of two, and removed the other live node: the remaining voters, itself and the dead one, had no quorum.
+    /// The leader of a ring of three was killed. The next leader had dropped it from its neighbours before the
+    /// election, assumed a ring of two, and removed the other live node: the remaining voters, itself and the dead one,
+    /// had no quorum.
     #[test]
     fn a_new_leader_gives_up_no_voter_for_a_ring_that_only_seems_smaller() {
         let mut view = view(2, &[1, 2, 3], &[3]);
@@ -275,8 +278,8 @@ mod tests {
         assert_eq!(decide(&view), VoterChange::Keep);
     }
 
-    /// In a ring of three a node that was away for 15 s lost its vote, although the setting was 30 s: the ring had seemed to
-    /// be one of two for long enough, and the unresponsive voter was removed as surplus.
+    /// In a ring of three a node that was away for 15 s lost its vote, although the setting was 30 s: the ring had
+    /// seemed to be one of two for long enough, and the unresponsive voter was removed as surplus.
     #[test]
     fn a_voter_that_is_away_keeps_its_vote_until_it_is_lost() {
         let mut view = view(2, &[1, 2, 3], &[3]);

@@ -1,14 +1,14 @@
 //! A leader whose process has ended is replaced at once, not after its lease. An unresponsive leader keeps its lease,
-//! because it may only be slow or cut off, and still answer mounts; one whose process has ended answers none. This shortens
-//! the wait after a crash from more than two seconds to about one.
+//! because it may only be slow or cut off, and still answer mounts; one whose process has ended answers none. This
+//! shortens the wait after a crash from more than two seconds to about one.
 //!
 //! A voter finds the leader dead when it has received nothing for longer than a leader answers without a majority's
-//! confirmation (`leased_term`), and the leader's host refuses connections at its port. One voter's finding is not enough:
-//! a firewall that refuses connections looks like that too, while others reach the leader well. So the voter asks the
-//! others, and stands for election only when a majority, itself included, finds the same leader dead: without them that
-//! leader's own lease has expired, and they do not renew it. A voter that has reported a leader dead refuses its messages
-//! for as long as the election that may follow can take: the election bypasses the lease that Raft's voters keep, and a
-//! leader that was only suspended must not answer from it meanwhile.
+//! confirmation (`leased_term`), and the leader's host refuses connections at its port. One voter's finding is not
+//! enough: a firewall that refuses connections looks like that too, while others reach the leader well. So the voter
+//! asks the others, and stands for election only when a majority, itself included, finds the same leader dead: without
+//! them that leader's own lease has expired, and they do not renew it. A voter that has reported a leader dead refuses
+//! its messages for as long as the election that may follow can take: the election bypasses the lease that Raft's
+//! voters keep, and a leader that was only suspended must not answer from it meanwhile.
 
 use std::{
     io,
@@ -32,8 +32,8 @@ const PROBE_DEADLINE: Duration = Duration::from_millis(200);
 /// Two voters that find the leader dead at the same time should not both stand for election.
 const MOST_JITTER: Duration = Duration::from_millis(100);
 
-/// The time from a report that another voter may count on to the last vote that can result from it: the jitter, what the
-/// other has to write down first, and a call.
+/// The time from a report that another voter may count on to the last vote that can result from it: the jitter, what
+/// the other has to write down first, and a call.
 const PROMISED_FOR: Duration = Duration::from_secs(3);
 
 /// Detects that the leader's process has ended, and replaces it.

@@ -88,7 +88,8 @@ impl RaftHandle {
         leased.filter(|term| self.state.last_applied().is_some_and(|last| last.leader_id == *term))
     }
 
-    /// The term in which this node leads, if a majority has confirmed it so recently that no other can have been elected.
+    /// The term in which this node leads, if a majority has confirmed it so recently that no other can have been
+    /// elected.
     pub(crate) fn leased_term(&self) -> Option<LeaderTerm> {
         let metrics = self.metrics();
         let vote = &metrics.vote;
@@ -136,8 +137,8 @@ impl RaftHandle {
         *self.handed_over.lock() == Some(term)
     }
 
-    /// Transfers the lead to the voter that has most of the log. That voter does not wait for this leader's lease, so this
-    /// leader gives up the lease first, and for good: a transfer that seems to have failed may only be late.
+    /// Transfers the lead to the voter that has most of the log. That voter does not wait for this leader's lease, so
+    /// this leader gives up the lease first, and for good: a transfer that seems to have failed may only be late.
     pub(crate) async fn hand_over(&self, term: LeaderTerm) -> Result<(), String> {
         let successor = {
             let metrics = self.metrics();

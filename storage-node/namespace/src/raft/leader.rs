@@ -86,13 +86,14 @@ impl LeaderTracking {
         members.voter_ids().filter_map(|uid| members.get_node(&uid)).map(|member| member.ring).collect()
     }
 
-    /// Returns whether this node votes. A node that was voted out may not have received that entry, so the leader's report
-    /// overrides its own log.
+    /// Returns whether this node votes. A node that was voted out may not have received that entry, so the leader's
+    /// report overrides its own log.
     pub(crate) fn is_voter(&self) -> bool {
         self.raft.is_voter_by_log() && (self.raft.has_lease() || self.leader_reports_voter().unwrap_or(true))
     }
 
-    /// Whether the leader of this term or a later one counts this node as a voter; `None` without a recent answer of it.
+    /// Whether the leader of this term or a later one counts this node as a voter; `None` without a recent answer of
+    /// it.
     fn leader_reports_voter(&self) -> Option<bool> {
         let (term, _) = self.raft.current_leader();
         let seen = self.recent_sighting().filter(|seen| seen.term >= term)?;

@@ -6,8 +6,8 @@
 //! GET  /raft/identity                                             answer: JSON, see [`MemberIdentity`]
 //! ```
 //! A message names the member it is for. A node with another id (it lost its disk, and with it its promises), or of
-//! another namespace, answers 421, which Raft treats as an unreachable member. Snapshots go through reqwest, because they
-//! are streamed from disk; all other messages go through the pool, which keeps its connections.
+//! another namespace, answers 421, which Raft treats as an unreachable member. Snapshots go through reqwest, because
+//! they are streamed from disk; all other messages go through the pool, which keeps its connections.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -124,7 +124,8 @@ impl MemberClient {
         message: &M,
         option: &RPCOption,
     ) -> Result<A, RaftRpcError> {
-        // Raft's own limit is one heartbeat, which a busy disk exceeds; a late answer is better than a repeated message.
+        // Raft's own limit is one heartbeat, which a busy disk exceeds; a late answer is better than a repeated
+        // message.
         let deadline = option.hard_ttl().max(self.network.deadline);
         let path = self.path(name).map_err(RPCError::Unreachable)?;
         let answer = self.network.pool.post(self.address, &path, vec![pack(message)], deadline).await;

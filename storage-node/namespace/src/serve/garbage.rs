@@ -1,7 +1,8 @@
 //! Garbage collection, on the leader: contents of files without name and holder, then versions that no file references.
 //!
-//! A node that cannot delete (it fails, or is away for a long time) must not block the others for ever: after some tries
-//! its copies are left where they are. They take space there and do no harm, because a version is never used again.
+//! A node that cannot delete (it fails, or is away for a long time) must not block the others for ever: after some
+//! tries its copies are left where they are. They take space there and do no harm, because a version is never used
+//! again.
 //!
 //! Nothing is logged unless there is something to collect; checking costs a query of the tables in memory.
 
@@ -14,9 +15,9 @@ use chordfs_types::{
 
 use crate::{membership::guard::NamespaceGuard, raft::handle::RaftHandle};
 
-/// The time between the removal of the last name and that of the contents: another mount may have the file open and learns
-/// only now that it should hold it. Also the time between a version's death and its deletion: a reader may have learnt of
-/// the version just before.
+/// The time between the removal of the last name and that of the contents: another mount may have the file open and
+/// learns only now that it should hold it. Also the time between a version's death and its deletion: a reader may have
+/// learnt of the version just before.
 const GRACE_SECS: i64 = 10;
 /// The most items of one round; the next round follows at once.
 const ROUND: u32 = 1024;
@@ -26,8 +27,8 @@ const TRIES: u32 = 10;
 /// How often the leader checks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Deletes runs of chunks from all nodes of the ring. An error means that some nodes may not have deleted them; it names
-/// the nodes.
+/// Deletes runs of chunks from all nodes of the ring. An error means that some nodes may not have deleted them; it
+/// names the nodes.
 pub type Deleter = Arc<dyn Fn(Vec<ChunkRun>) -> DeleterFuture + Send + Sync>;
 pub type DeleterFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 

@@ -184,8 +184,8 @@ impl RaftApi {
     }
 }
 
-/// Checks the addressee and the namespace of a message. A node without a namespace joins that of the first message for it:
-/// only a leader that added the node knows its id.
+/// Checks the addressee and the namespace of a message. A node without a namespace joins that of the first message for
+/// it: only a leader that added the node knows its id.
 fn check(api: &RaftApi, to: &Destination) -> Result<(), RaftRefusal> {
     let refuse = |text| Err(RaftRefusal(StatusCode::MISDIRECTED_REQUEST, text));
     if to.to != api.raft.uid() {
@@ -204,8 +204,8 @@ fn check(api: &RaftApi, to: &Destination) -> Result<(), RaftRefusal> {
     }
 }
 
-/// Refuses votes shortly after a restart. A leader answers reads on its own for as long as its followers have promised not
-/// to elect another; a follower that was restarted has forgotten when it last promised that.
+/// Refuses votes shortly after a restart. A leader answers reads on its own for as long as its followers have promised
+/// not to elect another; a follower that was restarted has forgotten when it last promised that.
 fn check_lease(api: &RaftApi) -> Result<(), RaftRefusal> {
     match api.no_vote_before.filter(|end| Instant::now() < *end) {
         Some(_) => Err(RaftRefusal(StatusCode::SERVICE_UNAVAILABLE, "this node has only just started".into())),

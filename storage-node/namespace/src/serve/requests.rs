@@ -81,8 +81,8 @@ impl RequestHandler {
     }
 
     async fn query(&self, query: &Query) -> Response {
-        // While the lease holds no other leader can have changed anything, and everything that this leader has answered is
-        // applied.
+        // While the lease holds no other leader can have changed anything, and everything that this leader has answered
+        // is applied.
         if let Some(leader) = self.raft.leased_term() {
             let own_term = |last: Option<LogId>| last.is_some_and(|last| last.leader_id == leader);
             if let Some(answer) = self.raft.state().query_if(own_term, query) {
@@ -149,8 +149,8 @@ impl RequestHandler {
     }
 }
 
-/// Checks that a mount may send the change: some are reserved to the namespace, and all others except opening and closing
-/// need a session.
+/// Checks that a mount may send the change: some are reserved to the namespace, and all others except opening and
+/// closing need a session.
 fn admit(op: &NamespaceOp) -> Result<(), FsError> {
     let refuse = |reason: &str| Err(FsError::Invalid { reason: reason.into() });
     match (&op.change, op.origin) {

@@ -256,8 +256,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     }
 }
 
-/// Decodes an operation. One that this program cannot read must stop it: skipping it would make this replica differ from
-/// the others.
+/// Decodes an operation. One that this program cannot read must stop it: skipping it would make this replica differ
+/// from the others.
 fn decode(op: &LoggedOp, log_id: LogId) -> io::Result<NamespaceOp> {
     op.decode().map_err(|error| {
         let text = format!("the operation at {log_id} of the log cannot be read ({error}): update this node's program");

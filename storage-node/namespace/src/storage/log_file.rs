@@ -57,8 +57,8 @@ impl LogFile {
         Ok(Self { path, file, first, offsets: vec![HEADER_BYTES] })
     }
 
-    /// Opens a file and reads its entries. `None` if even the header is incomplete. With `newest` a torn tail is cut off;
-    /// in an older file, which was complete before the next was created, it is damage and an error.
+    /// Opens a file and reads its entries. `None` if even the header is incomplete. With `newest` a torn tail is cut
+    /// off; in an older file, which was complete before the next was created, it is damage and an error.
     pub(super) fn open(path: PathBuf, newest: bool) -> io::Result<Option<(Self, Vec<LogEntry>)>> {
         let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
         let mut bytes = Vec::new();

@@ -183,8 +183,8 @@ impl LogWriter {
         self.files.last_mut().expect("a file was rolled before")
     }
 
-    /// Repeats `work` on a full disk until there is space or the log is closed; `work` must leave nothing behind when it
-    /// fails.
+    /// Repeats `work` on a full disk until there is space or the log is closed; `work` must leave nothing behind when
+    /// it fails.
     fn when_space<T>(&mut self, mut work: impl FnMut(&mut Self) -> io::Result<T>) -> io::Result<T> {
         loop {
             match work(self) {

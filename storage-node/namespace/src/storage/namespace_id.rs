@@ -1,8 +1,8 @@
 //! The id of the namespace that this node belongs to. Two nodes that each founded one must never become members of one
 //! cluster, though the ring brings them together: their trees, sessions and versions are unrelated.
 //!
-//! The id is created with the namespace and stored beside its log. A member learns it with the first message of a leader
-//! that added it, before the message has any effect.
+//! The id is created with the namespace and stored beside its log. A member learns it with the first message of a
+//! leader that added it, before the message has any effect.
 
 use std::{
     io,
@@ -23,7 +23,8 @@ pub(crate) struct NamespaceId {
 }
 
 impl NamespaceId {
-    /// Reads the id from the folder. A `pristine` folder belongs to no namespace, even if an interrupted start left an id.
+    /// Reads the id from the folder. A `pristine` folder belongs to no namespace, even if an interrupted start left an
+    /// id.
     pub(crate) fn open(dir: &Path, pristine: bool) -> io::Result<Self> {
         let known = if pristine { None } else { small_file::read(dir, FILE)? };
         if !pristine && known.is_none() {

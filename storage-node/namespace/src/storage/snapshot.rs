@@ -3,8 +3,8 @@
 //! ```text
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
-//! Meta and tables are postcard, numbers little-endian. A new snapshot is written beside the old one and renamed over it
-//! when it is durable, so there is always a complete one. A reader of the old one keeps its open file.
+//! Meta and tables are postcard, numbers little-endian. A new snapshot is written beside the old one and renamed over
+//! it when it is durable, so there is always a complete one. A reader of the old one keeps its open file.
 
 use std::{
     fs::File,
@@ -68,8 +68,8 @@ pub(crate) fn incoming_path(dir: &Path, nonce: u64) -> PathBuf {
     dir.join(format!("{INCOMING}.{nonce:016x}"))
 }
 
-/// Writes a snapshot durably under a temporary name; [`make_current`] then makes it the current one. An incomplete one is
-/// removed, because it may be what fills the disk.
+/// Writes a snapshot durably under a temporary name; [`make_current`] then makes it the current one. An incomplete one
+/// is removed, because it may be what fills the disk.
 pub(crate) fn write(dir: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<PathBuf> {
     let temporary = dir.join(format!("{NAME}.new"));
     match write_to(&temporary, meta, tables) {
@@ -107,7 +107,8 @@ pub(crate) fn make_current(dir: &Path, path: &Path) -> io::Result<SnapshotFile> 
     SnapshotFile::open(current)
 }
 
-/// Opens the current snapshot; `None` in a new folder. Removes snapshots that were being received when the process ended.
+/// Opens the current snapshot; `None` in a new folder. Removes snapshots that were being received when the process
+/// ended.
 pub(crate) fn open_current(dir: &Path) -> io::Result<Option<SnapshotFile>> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;

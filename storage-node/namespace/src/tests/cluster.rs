@@ -55,7 +55,8 @@ async fn three_nodes_form_a_cluster_survive_their_leader_and_a_restart_of_all() 
     .await;
 }
 
-/// Without this the others wait 25 seconds here, at least: for the lease that the leader was promised, and for an election.
+/// Without this the others wait 25 seconds here, at least: for the lease that the leader was promised, and for an
+/// election.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_process_has_ended_is_not_given_its_lease() {
     let (election_timeout_min, election_timeout_max) = (Duration::from_secs(12), Duration::from_secs(13));
@@ -194,8 +195,8 @@ async fn who_stays_after_all_votes_again() {
     stays().await;
 }
 
-/// A node drained right after it had got its seat. What it had last heard of the leader was from before that, so it took itself
-/// for no voter and left with its vote; when the leader died next, one of three voters was there.
+/// A node drained right after it had got its seat. What it had last heard of the leader was from before that, so it
+/// took itself for no voter and left with its vote; when the leader died next, one of three voters was there.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_votes_since_a_moment_ago_has_a_vote_to_give_up() {
     let nodes = cluster(3, NamespaceSettings::default()).await;
@@ -329,8 +330,8 @@ async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothi
     .await;
 }
 
-/// Writers that never rest, while each leader in turn goes away and comes back: every answered operation is there at the
-/// end, in the place its answer named, and none was done twice.
+/// Writers that never rest, while each leader in turn goes away and comes back: every answered operation is there at
+/// the end, in the place its answer named, and none was done twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn answered_operations_survive_every_change_of_leader() {
     const WRITERS: u64 = 4;

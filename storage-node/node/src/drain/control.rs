@@ -1,7 +1,7 @@
 //! Whether a drain is running, and until when it can be cancelled.
 //!
-//! One lock decides between cancelling and leaving: the first of the two wins, and the other one fails. `task` acts on the
-//! decision.
+//! One lock decides between cancelling and leaving: the first of the two wins, and the other one fails. `task` acts on
+//! the decision.
 #![deny(clippy::disallowed_methods)]
 
 use chordfs_replication::drain::DrainError;
@@ -104,7 +104,8 @@ impl DrainControl {
         }
     }
 
-    /// Whether the node may announce its departure to the ring. Once this has returned true the drain cannot be cancelled.
+    /// Whether the node may announce its departure to the ring. Once this has returned true the drain cannot be
+    /// cancelled.
     pub(super) fn pass_the_point_of_no_return(&self) -> bool {
         let mut state = self.0.lock();
         let goes = matches!(&*state, ControlState::Running { run, .. } if !run.cancelled.is_cancelled());

@@ -49,8 +49,8 @@ impl Drain {
 }
 
 impl DrainTask {
-    /// Returns the verdict and the nodes that drain or wait to. A node that does not answer is no reason to wait: the drain
-    /// itself counts the nodes that answer.
+    /// Returns the verdict and the nodes that drain or wait to. A node that does not answer is no reason to wait: the
+    /// drain itself counts the nodes that answer.
     async fn ask_others(&self) -> Result<(ClaimVerdict, Vec<NodeRef>), String> {
         let members = self.context.ring.members().await.map_err(|error| error.to_string())?;
         let me = self.context.ring.me();

@@ -104,8 +104,8 @@ pub(super) async fn hand_over_arc(
     Ok(())
 }
 
-/// Copies chunks that were stored lately. Not rate-limited, as writes are not: programs may wait for it, and a drain that
-/// is slower than they are would never end.
+/// Copies chunks that were stored lately. Not rate-limited, as writes are not: programs may wait for it, and a drain
+/// that is slower than they are would never end.
 pub(super) async fn hand_over_fresh(
     context: &DrainContext,
     remaining: &RemainingNodes,

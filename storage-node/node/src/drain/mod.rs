@@ -1,5 +1,5 @@
-//! Leaving the ring while still serving: every chunk gets its full set of holders elsewhere, the node gives up its vote on
-//! the namespace, announces its departure to its neighbours, and ends the process.
+//! Leaving the ring while still serving: every chunk gets its full set of holders elsewhere, the node gives up its vote
+//! on the namespace, announces its departure to its neighbours, and ends the process.
 //!
 //! | file | what |
 //! |---|---|
@@ -12,8 +12,8 @@
 //! | `announce.rs`, `http.rs` | announcing it to the other nodes; the operator's calls |
 //! | `signals.rs` | SIGTERM as a drain request |
 //!
-//! What a drain decides is in the crate `chordfs-replication`; what writers, repair and the ring's calls have to know of it is
-//! `replica::departure`.
+//! What a drain decides is in the crate `chordfs-replication`; what writers, repair and the ring's calls have to know
+//! of it is `replica::departure`.
 
 mod announce;
 mod context;

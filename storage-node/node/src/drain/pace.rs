@@ -1,8 +1,8 @@
 //! How fast a drain hands chunks over: within the limit of all background copying, or at a rate of its own.
 //!
-//! Without a rate of its own it shares the bucket of repair and filling, so that all of them together stay below the one
-//! limit the operator set. The rate may change at any moment, also for batches that wait already: a machine that had hours
-//! left may learn that it has two minutes.
+//! Without a rate of its own it shares the bucket of repair and filling, so that all of them together stay below the
+//! one limit the operator set. The rate may change at any moment, also for batches that wait already: a machine that
+//! had hours left may learn that it has two minutes.
 
 use std::{sync::Arc, time::Instant};
 

@@ -22,8 +22,8 @@ impl StallTimeout {
         self.since = None;
     }
 
-    /// Records a failure after `sent` chunks in total. Errors: `Stalled` if none was sent since the first failure that is
-    /// `within` old.
+    /// Records a failure after `sent` chunks in total. Errors: `Stalled` if none was sent since the first failure that
+    /// is `within` old.
     pub(super) fn record_failure(&mut self, sent: u64, reason: &str, now: Instant) -> Result<(), DrainError> {
         if sent > self.sent {
             (self.sent, self.since) = (sent, None);

@@ -119,8 +119,8 @@ impl DrainTask {
         }
     }
 
-    /// Announces to all members whether this node drains. Returns those that answer, in the order of the ring, and how many
-    /// do not.
+    /// Announces to all members whether this node drains. Returns those that answer, in the order of the ring, and how
+    /// many do not.
     pub(super) async fn announce(&self, draining: bool) -> Result<(Vec<RemainingPeer>, usize), String> {
         let members = self.context.ring.members().await.map_err(|error| error.to_string())?;
         Ok(announce_to_all(&self.context.pool, &members, self.context.ring.me(), draining).await)
@@ -194,7 +194,8 @@ impl DrainTask {
         }
     }
 
-    /// Ends a drain that failed or was cancelled. Its end is published last: the next one may begin as soon as it is seen.
+    /// Ends a drain that failed or was cancelled. Its end is published last: the next one may begin as soon as it is
+    /// seen.
     async fn resume_serving(&self, phase: DrainPhase, reason: String) {
         self.control.abandon();
         self.context.departure.cancel();

@@ -1,10 +1,10 @@
 //! The ring of those that keep chunks.
 //!
 //! Members may be foreign Chord nodes. They take part in look-ups and store nothing, so for chunks the ring is that of
-//! our own nodes alone: a key that a foreign node owns is kept by the next of ours, whose arc therefore begins after the
-//! nearest of ours before it. This view is given in the same form as the ring's own, and whoever places, writes, repairs
-//! or asks for chunks, or looks for voters, uses it and needs to know nothing of foreign nodes. Without any of them the
-//! two views are the same, and nobody is asked for anything.
+//! our own nodes alone: a key that a foreign node owns is kept by the next of ours, whose arc therefore begins after
+//! the nearest of ours before it. This view is given in the same form as the ring's own, and whoever places, writes,
+//! repairs or asks for chunks, or looks for voters, uses it and needs to know nothing of foreign nodes. Without any of
+//! them the two views are the same, and nobody is asked for anything.
 //!
 //! A node counts as ours until it has refused a call that none of ours can refuse.
 
@@ -125,8 +125,8 @@ async fn before(around: &impl Around, view: &Neighbours) -> Option<NodeRef> {
     Some(at)
 }
 
-/// The keepers after us: those in the successor list, and some beyond it where foreign nodes take up its places, or where
-/// it does not reach the other zones or hosts that our holders are to be in.
+/// The keepers after us: those in the successor list, and some beyond it where foreign nodes take up its places, or
+/// where it does not reach the other zones or hosts that our holders are to be in.
 async fn after(around: &impl Around, view: &Neighbours) -> Vec<NodeRef> {
     let mut list = view.successors.clone();
     let keepers = |list: &[NodeRef]| list.iter().filter(|node| !around.is_foreign(node)).copied().collect::<Vec<_>>();

@@ -2,8 +2,8 @@
 //! taken here.
 //!
 //! `peers` talks to other nodes, `wire` is the form of what is said, `calls` answers what others ask of us, `handle` is
-//! the way in for the rest of the process, `place` gives positions to joining nodes, `keepers` is the ring without foreign nodes,
-//! `survey` shows who is there, `saved`
+//! the way in for the rest of the process, `place` gives positions to joining nodes, `keepers` is the ring without
+//! foreign nodes, `survey` shows who is there, `saved`
 //! keeps id and known peers on disk.
 
 mod calls;
@@ -300,8 +300,8 @@ impl Driver {
         self.notify_former_predecessor(&before, &view);
     }
 
-    /// A node has joined between this node and its predecessor: the predecessor stabilizes now instead of at its next turn.
-    /// Until it has, nobody vouches for the newcomer's arc, and who writes there waits.
+    /// A node has joined between this node and its predecessor: the predecessor stabilizes now instead of at its next
+    /// turn. Until it has, nobody vouches for the newcomer's arc, and who writes there waits.
     fn notify_former_predecessor(&self, before: &Neighbours, now: &Neighbours) {
         let (Some(former), Some(newcomer)) = (before.predecessor, now.predecessor) else { return };
         let between = RingArc::new(former.id, now.node.id).strictly_contains(newcomer.id);

@@ -2,8 +2,8 @@
 //! that the node there understands.
 //!
 //! A foreign Chord node knows the ten calls of the ring alone. It answers our own calls with an error; from then on, as
-//! long as that connection lasts, it is asked with those ten. One of ours may refuse a call too, so a refusal counts only
-//! where none of ours can refuse.
+//! long as that connection lasts, it is asked with those ten. One of ours may refuse a call too, so a refusal counts
+//! only where none of ours can refuse.
 
 use std::{
     collections::HashMap,
@@ -120,9 +120,9 @@ impl RingPeers {
         }
     }
 
-    /// Asks a node to stabilize now, because `newcomer` has come after it. One of ours hears who that is, as it may have
-    /// found it gone lately and would not look at it for seconds; any other Chord node can be asked to stabilize. To
-    /// notify it would not do: without a predecessor it would take the newcomer for one.
+    /// Asks a node to stabilize now, because `newcomer` has come after it. One of ours hears who that is, as it may
+    /// have found it gone lately and would not look at it for seconds; any other Chord node can be asked to stabilize.
+    /// To notify it would not do: without a predecessor it would take the newcomer for one.
     pub(super) async fn send_followed(&self, node: NodeRef, newcomer: NodeRef) {
         let (address, deadline) = (node.ring_address(), self.0.call_deadline);
         let told = if !self.is_foreign(address) {

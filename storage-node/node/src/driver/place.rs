@@ -1,11 +1,11 @@
 //! Giving positions to nodes that want to join: the ring's map with each node's load, and `ring::position` over it.
 //!
-//! One member gives all of them: the owner of id 0, among those that keep chunks. It remembers what it has promised until
-//! the node is in, so nodes that come at the same moment do not all choose the same gap. Were two to believe that they
-//! own id 0, each node still gets an id of its own: its address is the salt.
+//! One member gives all of them: the owner of id 0, among those that keep chunks. It remembers what it has promised
+//! until the node is in, so nodes that come at the same moment do not all choose the same gap. Were two to believe that
+//! they own id 0, each node still gets an id of its own: its address is the salt.
 //!
-//! Counted is the ring as it will be: without foreign members, which keep nothing, and without members that drain. Their
-//! ids are taken all the same.
+//! Counted is the ring as it will be: without foreign members, which keep nothing, and without members that drain.
+//! Their ids are taken all the same.
 
 use std::{
     net::SocketAddr,
@@ -86,9 +86,9 @@ impl RingHandle {
         }
     }
 
-    /// Asks a member of the ring for a position for this node. A foreign member knows no such call; then the position is
-    /// the hash of our address, and of `tried` where that was taken. A storage node that gives none at the moment is asked
-    /// again by the caller: a position is kept for life.
+    /// Asks a member of the ring for a position for this node. A foreign member knows no such call; then the position
+    /// is the hash of our address, and of `tried` where that was taken. A storage node that gives none at the moment is
+    /// asked again by the caller: a position is kept for life.
     pub(super) async fn place_through(&self, member: NodeRef, tried: u32) -> Result<RingId, RingError> {
         let me = joiner_at(self.me().ring_address(), self.settings().zone);
         match self.ask_for_place(member.ring_address(), me).await {
@@ -140,8 +140,8 @@ impl RingHandle {
     }
 }
 
-/// The members that count, with the loads that they reported. A member that does not answer counts as empty; a member at
-/// the address of `joiner` is left over from its last run.
+/// The members that count, with the loads that they reported. A member that does not answer counts as empty; a member
+/// at the address of `joiner` is left over from its last run.
 ///
 /// While chunks are moving, what the nodes have says nothing of what they will have. Then all count as empty, and the
 /// arcs alone decide: keys are hashes, so in the end the loads are as the arcs.

@@ -1,4 +1,5 @@
-//! The ring's memory across restarts: a node's id and address and the peers it knows, in `ring.json` in the data folder.
+//! The ring's memory across restarts: a node's id and address and the peers it knows, in `ring.json` in the data
+//! folder.
 //!
 //! Written whole to a temporary file which then takes the name, so a crash leaves the old or the new.
 
@@ -24,7 +25,8 @@ pub struct SavedRing {
     /// It has been at this position in a ring, and so may hold chunks for it: it keeps the id.
     pub settled: bool,
     pub known: Vec<NodeRef>,
-    /// Where others have last reached it; for those who cannot ask anybody else. Missing where an older program wrote it.
+    /// Where others have last reached it; for those who cannot ask anybody else. Missing where an older program wrote
+    /// it.
     #[serde(default)]
     pub address: Option<SocketAddr>,
 }
@@ -88,8 +90,8 @@ pub(super) struct Saver {
 }
 
 impl Saver {
-    /// Writes once before it returns, if what is there is another: a data folder that cannot be written to is told at the
-    /// start, and a node whose disk is full comes back all the same.
+    /// Writes once before it returns, if what is there is another: a data folder that cannot be written to is told at
+    /// the start, and a node whose disk is full comes back all the same.
     pub(super) async fn start(folder: PathBuf, first: SavedRing) -> Result<Self, SavedError> {
         if SavedRing::read(&folder).await?.as_ref() != Some(&first) {
             first.write(&folder).await?;

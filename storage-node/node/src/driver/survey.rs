@@ -1,6 +1,7 @@
 //! A survey of the ring: every node that any member names, and whether it answers.
 //!
-//! Unlike `members`, which walks the ring and leaves unresponsive nodes out, the survey shows them and needs no whole ring.
+//! Unlike `members`, which walks the ring and leaves unresponsive nodes out, the survey shows them and needs no whole
+//! ring.
 
 use std::{collections::HashMap, net::SocketAddr};
 

@@ -19,8 +19,8 @@ pub mod own {
     pub const FOLLOWED: &str = "chordfs_followed";
     /// Returns a Load.
     pub const LOAD: &str = "chordfs_load";
-    /// `[address: str]` or `[address: str, id: uint]`, returns the id at which the node there should join. The id says the
-    /// node's zone, and nothing else.
+    /// `[address: str]` or `[address: str, id: uint]`, returns the id at which the node there should join. The id says
+    /// the node's zone, and nothing else.
     pub const PLACE: &str = "chordfs_place";
 }
 

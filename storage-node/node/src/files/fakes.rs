@@ -1,4 +1,5 @@
-//! A namespace and a chunk store in memory: the real tables without a log, and a map; with switches for what goes wrong.
+//! A namespace and a chunk store in memory: the real tables without a log, and a map; with switches for what goes
+//! wrong.
 
 use std::collections::HashMap;
 

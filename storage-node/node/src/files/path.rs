@@ -1,8 +1,8 @@
 //! From a path to attributes, through symlinks.
 //!
 //! Most paths hold no symlink and cost one round trip. Only where one is met is the path walked name by name, with the
-//! symlinks' targets spliced in. A target that leaves the tree, absolute ones included, leads nowhere: the tree does not
-//! know where it is mounted.
+//! symlinks' targets spliced in. A target that leaves the tree, absolute ones included, leads nowhere: the tree does
+//! not know where it is mounted.
 
 use chordfs_net::clients::NamespaceClient;
 use std::collections::VecDeque;

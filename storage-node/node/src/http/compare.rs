@@ -1,4 +1,5 @@
-//! The calls of [`chordfs_types::compare_api`] on 5058: by them two nodes find out in what they differ, and become equal.
+//! The calls of [`chordfs_types::compare_api`] on 5058: by them two nodes find out in what they differ, and become
+//! equal.
 
 use axum::{
     Router,

@@ -1,6 +1,6 @@
 //! Serves a router on a listener, with the limits that a plain `axum::serve` does not set: a client that sends half a
-//! request head is cut off, a stop lets running requests end, buffers are as large as batches of chunks want, and so many
-//! connections are served at a time: who comes then waits, and those that are idle go by themselves.
+//! request head is cut off, a stop lets running requests end, buffers are as large as batches of chunks want, and so
+//! many connections are served at a time: who comes then waits, and those that are idle go by themselves.
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 

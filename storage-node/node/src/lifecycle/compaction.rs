@@ -7,7 +7,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Rewrites the store piece by piece, at the rate that the reason allows. With nothing to do it looks again after `period`.
+/// Rewrites the store piece by piece, at the rate that the reason allows. With nothing to do it looks again after
+/// `period`.
 pub(super) async fn compact(store: Arc<Store>, period: Duration, stop: CancellationToken) {
     loop {
         let (began, step) = (Instant::now(), store.clone());

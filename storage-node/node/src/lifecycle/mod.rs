@@ -1,7 +1,7 @@
 //! A node's life: open the folder, bind the ports, take a place on the ring and in the namespace, serve, stop.
 //!
-//! A node is put together here and nowhere else, in three stages. Each takes only the stages below it, so the types carry
-//! the order:
+//! A node is put together here and nowhere else, in three stages. Each takes only the stages below it, so the types
+//! carry the order:
 //!
 //! | stage | what it holds |
 //! |---|---|
@@ -10,12 +10,12 @@
 //! | `planes` | what answers on 5057, 5058 and 5059 |
 //!
 //! Order matters three times. No port is bound before the folder is locked. The planes answer before the node sends its
-//! first message to the ring, because the others call back at once (`Planes::open`). And no connection is accepted before
-//! the planes are built (`ports`), because a node that accepts a call and does not answer counts as stopped, and costs its
-//! callers a second.
+//! first message to the ring, because the others call back at once (`Planes::open`). And no connection is accepted
+//! before the planes are built (`ports`), because a node that accepts a call and does not answer counts as stopped, and
+//! costs its callers a second.
 //!
-//! The other files: `config` is what a node is started with, `host` what a hosting platform adds, `join` the way into the
-//! ring, `load` what is reported for the choice of positions, `deleter` and `compaction` background work.
+//! The other files: `config` is what a node is started with, `host` what a hosting platform adds, `join` the way into
+//! the ring, `load` what is reported for the choice of positions, `deleter` and `compaction` background work.
 
 mod compaction;
 mod config;

@@ -1,5 +1,5 @@
-//! The node's three ports, in two steps: bound early, so that a conflict is found before anything starts, and opened when
-//! everything behind them can answer.
+//! The node's three ports, in two steps: bound early, so that a conflict is found before anything starts, and opened
+//! when everything behind them can answer.
 
 use std::{io, net::SocketAddr};
 

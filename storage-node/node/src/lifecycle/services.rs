@@ -104,8 +104,8 @@ fn scrub(core: &Core, namespace: &Namespace, session: &OwnSession, repair: Arc<N
     }))
 }
 
-/// How many copies a write needs before it is acknowledged, whatever the ring looks like at the moment: after a restart, a
-/// node that is one of several waits for the others.
+/// How many copies a write needs before it is acknowledged, whatever the ring looks like at the moment: after a
+/// restart, a node that is one of several waits for the others.
 fn copies_floor(namespace: &Namespace) -> usize {
     match namespace.voters().len() {
         1 if namespace.is_voter() => 1,

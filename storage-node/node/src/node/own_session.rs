@@ -1,5 +1,5 @@
-//! The node's own session with the namespace: opened in the background and kept open, and used by those parts of the node
-//! that work on files.
+//! The node's own session with the namespace: opened in the background and kept open, and used by those parts of the
+//! node that work on files.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -94,7 +94,8 @@ impl Departure {
         }
     }
 
-    /// To be held while a put is carried out; waits while the node is about to leave. The error says where to go instead.
+    /// To be held while a put is carried out; waits while the node is about to leave. The error says where to go
+    /// instead.
     pub async fn admit(&self) -> Result<RwLockReadGuard<'_, ()>, Neighbours> {
         let admitted = self.puts.read().await;
         self.successor().map_or(Ok(admitted), Err)

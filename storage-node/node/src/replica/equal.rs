@@ -1,7 +1,8 @@
 //! Making two holders of an arc equal: compare, fetch what is lacking here, send what is lacking there.
 //!
-//! Nothing is copied that is there or on its way. What a writer is just sending is left out, what is fetched is claimed,
-//! and what is sent is offered first: the other side answers what it wants, and takes each chunk from one node at a time.
+//! Nothing is copied that is there or on its way. What a writer is just sending is left out, what is fetched is
+//! claimed, and what is sent is offered first: the other side answers what it wants, and takes each chunk from one node
+//! at a time.
 //!
 //! What one of the two has deleted lately is no difference to be made up: the other was away then, and deletes it now.
 

@@ -6,9 +6,9 @@
 //!   them on their disks and have read them back sound.
 //!
 //! A failed step is left for the next round, and a round remembers nothing of the one before: what is missing is what
-//! the stores say is missing, so it goes on after a crash of either side where it was. So a round is broken off, too, when
-//! another arc or other holders are this node's business: filling one holder may take hours, in which what a dead neighbour
-//! has left would have two copies. Nothing here is needed for a write to be acknowledged.
+//! the stores say is missing, so it goes on after a crash of either side where it was. So a round is broken off, too,
+//! when another arc or other holders are this node's business: filling one holder may take hours, in which what a dead
+//! neighbour has left would have two copies. Nothing here is needed for a write to be acknowledged.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! What everything that copies chunks between nodes shares: the rate, who is bringing what here, what is on its way from
-//! here, and how far it all is. The values are pure; here are the clock and the locks.
+//! What everything that copies chunks between nodes shares: the rate, who is bringing what here, what is on its way
+//! from here, and how far it all is. The values are pure; here are the clock and the locks.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -2,8 +2,8 @@
 //! enough of them have it. What is still missing then goes on in the background, up to a bound for each holder; of what
 //! fails there, or is beyond the bound, repair is told.
 //!
-//! The owner is one holder of three here. Where its own disk is full or broken the next node takes its place, so a write
-//! fails only when too few nodes of the ring can take it.
+//! The owner is one holder of three here. Where its own disk is full or broken the next node takes its place, so a
+//! write fails only when too few nodes of the ring can take it.
 
 use std::{
     sync::{Arc, Weak},
@@ -203,8 +203,8 @@ impl Spread {
         self.reason = reason;
     }
 
-    /// The ring is full only if nobody else could have made up the number: who was just restarting may take it when asked
-    /// again.
+    /// The ring is full only if nobody else could have made up the number: who was just restarting may take it when
+    /// asked again.
     fn failure(self, required: usize) -> PutError {
         let stored = self.stored.len();
         if self.full > 0 && stored + self.failed < required {
@@ -215,8 +215,9 @@ impl Spread {
     }
 }
 
-/// The copies begun of one batch. Dropped when the writer has its answer, or has gone, so nothing that a quorum waits for is
-/// given up here: those still under way are in memory for nobody from then on, and go on only as far as [`ReplicaWrite`] allows.
+/// The copies begun of one batch. Dropped when the writer has its answer, or has gone, so nothing that a quorum waits
+/// for is given up here: those still under way are in memory for nobody from then on, and go on only as far as
+/// [`ReplicaWrite`] allows.
 struct Begun {
     /// The replica_write is gone when its copy has arrived, or failed.
     copies: Vec<(NodeRef, Weak<ReplicaWrite>, AbortHandle)>,

@@ -3,13 +3,13 @@
 //! node.
 //!
 //! Three real stores and the real tables; what is between them (the network, Raft, the order of events) is a random
-//! schedule. Everything counts as old at once, which gives the scrub the most chances to take too much. A node that comes
-//! back remembers nothing of what it deleted, as after a restart.
+//! schedule. Everything counts as old at once, which gives the scrub the most chances to take too much. A node that
+//! comes back remembers nothing of what it deleted, as after a restart.
 //!
 //! Why it ends: what the namespace gives up can never be current again, so a chunk goes one way, from stored to current
-//! to dead to forgotten. Only a copy that a deletion did not reach can bring it back. Then it is an orphan wherever repair
-//! carried it, one answer and one burial reach every node that is there, and a copy that repair had under way meanwhile
-//! is refused by the memory of the deletion. For another round there has to be another node that was away.
+//! to dead to forgotten. Only a copy that a deletion did not reach can bring it back. Then it is an orphan wherever
+//! repair carried it, one answer and one burial reach every node that is there, and a copy that repair had under way
+//! meanwhile is refused by the memory of the deletion. For another round there has to be another node that was away.
 
 use std::{
     collections::{BTreeSet, HashSet},

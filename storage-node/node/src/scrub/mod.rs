@@ -1,5 +1,5 @@
-//! The slow care for what is stored: every checksum is verified within a set time, damaged records are replaced by sound
-//! copies from other holders, and chunks that belong to no file are collected.
+//! The slow care for what is stored: every checksum is verified within a set time, damaged records are replaced by
+//! sound copies from other holders, and chunks that belong to no file are collected.
 //!
 //! | file | what |
 //! |---|---|
@@ -10,8 +10,8 @@
 //! | `report`, `routes` | what was done, for people and programs; the calls on 5059 |
 //!
 //! Nothing here can lose data. A damaged record has left the index before this room learns of it. Chunks that are no
-//! longer needed are declared dead by the namespace, in the order of its log, and its garbage collection deletes them on
-//! all nodes. If the namespace cannot be asked, or answers strangely, the chunks stay.
+//! longer needed are declared dead by the namespace, in the order of its log, and its garbage collection deletes them
+//! on all nodes. If the namespace cannot be asked, or answers strangely, the chunks stay.
 
 #[cfg(test)]
 mod convergence_test;

@@ -1,9 +1,10 @@
-//! Marks to which namespace this node's chunks belong. Another namespace knows none of them, and must not have them deleted.
+//! Marks to which namespace this node's chunks belong. Another namespace knows none of them, and must not have them
+//! deleted.
 //!
 //! A ring may lose its namespace and begin a new one, or a node be moved with its chunks from one ring to another. Then
 //! everything looks like an orphan. So the first namespace that a node follows is written down beside its chunks, and
-//! orphans are looked for only while every member of the ring says that it belongs to the same one: what a node gives up
-//! is deleted on all of them.
+//! orphans are looked for only while every member of the ring says that it belongs to the same one: what a node gives
+//! up is deleted on all of them.
 //!
 //! ```text
 //! DIR/scrub/namespace   16 hexadecimal digits; a person who removes it says that the chunks here may be judged by the

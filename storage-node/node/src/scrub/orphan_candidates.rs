@@ -1,7 +1,8 @@
 //! When a chunk counts as orphaned: no file referred to it in two looks, far enough apart.
 //!
 //! The first look is made of chunks that have lain on this node for long, by the wall clock, which may jump. The time
-//! between the looks is told by a clock that does not, and gives a writer whose chunks only seem old the time to commit.
+//! between the looks is told by a clock that does not, and gives a writer whose chunks only seem old the time to
+//! commit.
 #![deny(clippy::disallowed_methods)]
 
 use std::{collections::HashMap, time::Duration};
@@ -19,7 +20,8 @@ impl OrphanCandidates {
         Self { since: HashMap::new(), confirm_after }
     }
 
-    /// Takes what a look found at `now`, counted from any fixed moment by a clock that does not jump, and says who was found before, long enough ago, and in every look since.
+    /// Takes what a look found at `now`, counted from any fixed moment by a clock that does not jump, and says who was
+    /// found before, long enough ago, and in every look since.
     pub(super) fn look(&mut self, now: Duration, unreferenced: &[ChunkId]) -> Vec<ChunkId> {
         let before = std::mem::take(&mut self.since);
         self.since = unreferenced.iter().map(|chunk| (*chunk, *before.get(chunk).unwrap_or(&now))).collect();

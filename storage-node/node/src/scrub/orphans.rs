@@ -1,19 +1,20 @@
 //! Looking for orphans: chunks that have lain here for long and that no file has.
 //!
-//! They come from writers that crashed before they committed, or wrote a chunk once more before they did, and with nodes
-//! that were away while something was overwritten or deleted. The namespace's leader is asked which of the chunks here
-//! these are, twice and some time apart (see `orphan_candidates`); then they are handed to it as orphans. It takes them only if
-//! they are, closes their versions for writers who come late, and deletes them on all nodes like everything dead. When in
-//! doubt nothing is handed over: no namespace in reach, another one than the chunks are of, or a member of the ring that
-//! does not say which one it belongs to.
+//! They come from writers that crashed before they committed, or wrote a chunk once more before they did, and with
+//! nodes that were away while something was overwritten or deleted. The namespace's leader is asked which of the chunks
+//! here these are, twice and some time apart (see `orphan_candidates`); then they are handed to it as orphans. It takes
+//! them only if they are, closes their versions for writers who come late, and deletes them on all nodes like
+//! everything dead. When in doubt nothing is handed over: no namespace in reach, another one than the chunks are of, or
+//! a member of the ring that does not say which one it belongs to.
 //!
 //! What this could hurt, and why it does not:
 //!
 //! - A write under way: its chunks are young. Of a version nothing is touched before all that is here of it is old, and
 //!   two looks lie between its age and the end. A writer who needs longer gets an error, never a file with a hole: what
-//!   was handed over is decided in the order of the log (`orphan_chunks.rs` of `chordfs-tables`, which has the rest of the races).
-//! - An answer that was true and is not any more: only ever is a chunk taken for an orphan that is none yet, by a commit
-//!   on its way, and that is decided there as well. Nothing here deletes anything.
+//!   was handed over is decided in the order of the log (`orphan_chunks.rs` of `chordfs-tables`, which has the rest of
+//!   the races).
+//! - An answer that was true and is not any more: only ever is a chunk taken for an orphan that is none yet, by a
+//!   commit on its way, and that is decided there as well. Nothing here deletes anything.
 //! - Repair, which brings a copy back from a node that was slower or away: it is found there, or here when it is old
 //!   again. Each such round ends with the chunk gone on every node that answers, and only a new failure of a node can
 //!   begin another one (see `convergence_test`).

@@ -24,8 +24,8 @@ pub(super) struct PassProgress {
 }
 
 impl Pace {
-    /// How long to wait after a step that read `bytes` in `took`. One that is late, because the node was off, catches up
-    /// within the limit.
+    /// How long to wait after a step that read `bytes` in `took`. One that is late, because the node was off, catches
+    /// up within the limit.
     pub(super) fn pause(&self, bytes: u64, took: Duration, progress: PassProgress) -> Duration {
         let within_limit = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.max(1) as f64);
         let even = self.due(progress).saturating_sub(progress.elapsed).min(LONGEST_PAUSE);

@@ -1,9 +1,9 @@
 //! Sound copies in the place of damaged records, whoever found them: a pass, a reader, or a segment being rewritten.
 //!
-//! The store knows a damaged chunk by key and id alone, as its NAME may be among the damaged bytes. Another holder lists
-//! what it has under that key, which tells the NAME, and gives the record, which is checked like any other that comes
-//! from a peer. When all nodes have answered and none has it, it is either no longer needed, which the namespace knows,
-//! or lost; a lost one is asked for again, since a node that is away may have it.
+//! The store knows a damaged chunk by key and id alone, as its NAME may be among the damaged bytes. Another holder
+//! lists what it has under that key, which tells the NAME, and gives the record, which is checked like any other that
+//! comes from a peer. When all nodes have answered and none has it, it is either no longer needed, which the namespace
+//! knows, or lost; a lost one is asked for again, since a node that is away may have it.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
 //! From chunks that are here, and pieces that no file has, to the runs that are given up.
 //!
-//! A node keeps some chunks of a write, other nodes the rest. So it asks about each version from its first chunk here to
-//! the last, and is told pieces in which there are gaps. A run that is given up is within one piece, begins and ends
+//! A node keeps some chunks of a write, other nodes the rest. So it asks about each version from its first chunk here
+//! to the last, and is told pieces in which there are gaps. A run that is given up is within one piece, begins and ends
 //! with a chunk that is here, and passes over none that is not confirmed; what lies in its gaps is with other nodes, of
 //! the same version and the same piece, and goes with it.
 #![deny(clippy::disallowed_methods)]

@@ -1,7 +1,7 @@
 //! The ring that loads are computed from: its arcs, what each of them weighs, and who holds it.
 //!
-//! Who holds an arc is asked of `placement`, as writers, repair and mounts ask it; so is who would hold it with one node
-//! more.
+//! Who holds an arc is asked of `placement`, as writers, repair and mounts ask it; so is who would hold it with one
+//! node more.
 
 use std::{cell::OnceCell, cmp::Ordering};
 
@@ -94,8 +94,8 @@ impl Circle {
         if placement::is_certain(&nodes[..up_to_last]) { up_to_last } else { SPREAD_OVER }
     }
 
-    /// The holders of what the node `back` before `at` owns if `newcomer` stands in the arc at `at`; with 0 back, of what
-    /// the newcomer owns. The newcomer's place is one behind the last.
+    /// The holders of what the node `back` before `at` owns if `newcomer` stands in the arc at `at`; with 0 back, of
+    /// what the newcomer owns. The newcomer's place is one behind the last.
     pub(super) fn holders_with(&self, newcomer: NodeRef, at: usize, back: usize) -> Vec<usize> {
         let from = self.before(at, back);
         let mut nodes = Vec::with_capacity(SPREAD_OVER);

@@ -1,5 +1,5 @@
-//! Rings that grow one chosen place at a time, from many seeds: how even they are at every size on the way, and that each
-//! new node relieves the fullest one. A failure prints its seed.
+//! Rings that grow one chosen place at a time, from many seeds: how even they are at every size on the way, and that
+//! each new node relieves the fullest one. A failure prints its seed.
 
 use chordfs_types::ring_id::RingArc;
 
@@ -247,9 +247,9 @@ fn nodes_that_come_at_once_share_the_ring() {
     }
 }
 
-/// As an Auto Scaling group fills three zones. Each holds everything once, so a zone is a ring of its own with one copy:
-/// then no way of adding nodes one by one keeps the fullest within 1.44 of the mean at every size (de Bruijn and Erdős
-/// 1949), and within 1.17, 1.25, 1.29, 1.32 at 2, 3, 4, 5 nodes in each.
+/// As an Auto Scaling group fills three zones. Each holds everything once, so a zone is a ring of its own with one
+/// copy: then no way of adding nodes one by one keeps the fullest within 1.44 of the mean at every size (de Bruijn and
+/// Erdős 1949), and within 1.17, 1.25, 1.29, 1.32 at 2, 3, 4, 5 nodes in each.
 #[test]
 fn three_zones_with_as_many_nodes_in_each() {
     let bands = &[(6, 1.18), (9, 1.25), (12, 1.3), (18, 1.38), (30, 1.46), (60, 1.55)];

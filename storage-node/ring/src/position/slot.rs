@@ -97,8 +97,9 @@ impl Stretch {
     /// From where to where the newcomer may stand, in parts of the stretch.
     ///
     /// A cut more uneven pays now and costs later; halves keep all stretches in step. One that is a large part of the
-    /// ring decides over the next sizes: it is cut as de Bruijn and Erdős divide a circle (1949), into arcs in proportion
-    /// to log2 of 1 + 1/j, such that the largest is never more than 1.44 of the mean, and less while they are few.
+    /// ring decides over the next sizes: it is cut as de Bruijn and Erdős divide a circle (1949), into arcs in
+    /// proportion to log2 of 1 + 1/j, such that the largest is never more than 1.44 of the mean, and less while they
+    /// are few.
     pub(super) fn near_the_middle(&self, ring: f64) -> [(f64, f64); 2] {
         let j = 1.0 / ((self.mass / ring).exp2() - 1.0);
         let smaller = ((2.0 * j + 2.0) / (2.0 * j + 1.0)).log2() / (1.0 + 1.0 / j).log2();

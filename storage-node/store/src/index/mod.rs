@@ -157,8 +157,8 @@ impl Index {
         (count, sum)
     }
 
-    /// Count, bytes and digest of the chunks in each arc, and how many entries were examined for it: those of the pieces that an arc
-    /// covers in part. The arcs do not overlap.
+    /// Count, bytes and digest of the chunks in each arc, and how many entries were examined for it: those of the
+    /// pieces that an arc covers in part. The arcs do not overlap.
     pub(crate) fn sums(&self, arcs: &[RingArc]) -> (Vec<ArcSum>, u64) {
         let mut sums = vec![ArcSum::default(); arcs.len()];
         let mut parts = Vec::new();
@@ -188,7 +188,8 @@ impl Index {
         }
     }
 
-    /// Visits every chunk with its key in `arc`, in no order. One shard is locked at a time; `visit` must not come back.
+    /// Visits every chunk with its key in `arc`, in no order. One shard is locked at a time; `visit` must not come
+    /// back.
     pub(crate) fn each_in(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
         for (number, shard) in self.shards.iter().enumerate() {
             if overlap(number, arc) != Overlap::None {

@@ -1,7 +1,7 @@
 //! Which segment is worth rewriting, and how fast: decided from the usage of the segments and of the disk alone.
 //!
-//! Rewriting a segment of which the part d is dead copies (1 - d) / d bytes for each byte that it frees. So how dead one
-//! has to be falls as the disk fills, as space gets dearer than writing, and never below a tenth:
+//! Rewriting a segment of which the part d is dead copies (1 - d) / d bytes for each byte that it frees. So how dead
+//! one has to be falls as the disk fills, as space gets dearer than writing, and never below a tenth:
 //!
 //! | disk used | dead at least | copied for a byte freed, at most |
 //! |---|---|---|
@@ -12,13 +12,13 @@
 //!
 //! The last column bounds the write amplification under steady overwriting, and it is not reached: the segment with the
 //! largest dead part goes first, and that is above the mean. A segment in which nothing has died for a minute will not
-//! become much deader by itself; it goes from an eighth dead on, slowly, whatever the disk says, so an idle store shrinks
-//! to little more than what lives. Random overwriting keeps most segments from being that quiet, and where it does not,
-//! 7 bytes are copied for each one freed. Copying is bounded by a rate besides.
+//! become much deader by itself; it goes from an eighth dead on, slowly, whatever the disk says, so an idle store
+//! shrinks to little more than what lives. Random overwriting keeps most segments from being that quiet, and where it
+//! does not, 7 bytes are copied for each one freed. Copying is bounded by a rate besides.
 //!
-//! A segment that is being filled can be neither rewritten nor removed; one that is worth it and has enough dead bytes is
-//! sealed first. Nothing is rewritten that does not fit on the disk beside its original; what is wholly dead needs no
-//! room and is removed before anything is asked here.
+//! A segment that is being filled can be neither rewritten nor removed; one that is worth it and has enough dead bytes
+//! is sealed first. Nothing is rewritten that does not fit on the disk beside its original; what is wholly dead needs
+//! no room and is removed before anything is asked here.
 //!
 //! Two kinds are judged otherwise. A segment that could not be synced goes before all others, however much of it lives:
 //! no sync of the store succeeds until all of that lies elsewhere. One with records that could not be read is kept for

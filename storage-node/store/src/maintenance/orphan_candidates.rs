@@ -1,11 +1,11 @@
 //! The chunks that have been here for long enough to be orphans.
 //!
 //! The age of a chunk is that of its segment: nothing in it is younger than its file's last change. That
-//! survives a restart, needs no byte in a record, and errs on the side of young: a segment that is still being filled, or
-//! was rewritten, counts from then. A version of which anything here is young is young: its writer may be at it.
+//! survives a restart, needs no byte in a record, and errs on the side of young: a segment that is still being filled,
+//! or was rewritten, counts from then. A version of which anything here is young is young: its writer may be at it.
 //!
-//! A node may have a version for each of its chunks, so they are not gathered all at once but in [`VersionShare`]s; each costs a
-//! pass over the index in memory.
+//! A node may have a version for each of its chunks, so they are not gathered all at once but in [`VersionShare`]s;
+//! each costs a pass over the index in memory.
 
 use std::{io, time::SystemTime};
 

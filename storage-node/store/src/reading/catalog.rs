@@ -8,7 +8,8 @@
 //!
 //! The order makes pages stable: a record only ever moves to a later place, so a token (the place to go on from) never
 //! runs past one that has not been seen. A segment's successor is looked for when its turn comes, and its list is read
-//! then, so what moves there meanwhile is in it. An arc with few chunks is asked of the index: its keys are together there.
+//! then, so what moves there meanwhile is in it. An arc with few chunks is asked of the index: its keys are together
+//! there.
 
 use std::{
     collections::VecDeque,

@@ -159,7 +159,8 @@ mod tests {
         count
     }
 
-    /// The comparison used to take the list of all chunks of both nodes, with the front of each record read from the disk.
+    /// The comparison used to take the list of all chunks of both nodes, with the front of each record read from the
+    /// disk.
     #[test]
     fn a_million_chunks_are_compared_by_a_few_sums() {
         let ours = index(0..CHUNKS);

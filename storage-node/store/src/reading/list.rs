@@ -1,7 +1,7 @@
 //! The contents of an arc, page by page, in the order in which the records lie.
 //!
-//! `catalog` gives the chunks, their records give the NAMEs. Only the front of a record is read, and believed without its
-//! checksum: the key in the index is the MD5 of NAME and index, which is as good a check.
+//! `catalog` gives the chunks, their records give the NAMEs. Only the front of a record is read, and believed without
+//! its checksum: the key in the index is the MD5 of NAME and index, which is as good a check.
 
 use bytes::Bytes;
 use chordfs_types::{

@@ -1,8 +1,8 @@
 //! Reading records back: in the order in which they lie, neighbours with one call, and nothing that is not sound.
 //!
-//! A record that the disk gives back wrong, twice, is dropped as damaged: it leaves the index and counts as absent, so that
-//! repair puts a sound copy. A segment may vanish under a reader because compaction moved its records: those are looked
-//! up again.
+//! A record that the disk gives back wrong, twice, is dropped as damaged: it leaves the index and counts as absent, so
+//! that repair puts a sound copy. A segment may vanish under a reader because compaction moved its records: those are
+//! looked up again.
 
 use std::{
     fs::File,
@@ -120,7 +120,8 @@ fn piece(span: &ReadSpan<'_>, run: Range<usize>) -> Option<Bytes> {
     (!run.is_empty()).then(|| span.bytes.slice(run))
 }
 
-/// The entries that are still where they were and sound, each with its record. The others are dropped as damaged, or were gone.
+/// The entries that are still where they were and sound, each with its record. The others are dropped as damaged, or
+/// were gone.
 pub(crate) fn sound_records(
     table: &RecordTable,
     entries: &[IndexEntry],
@@ -244,7 +245,8 @@ pub(crate) fn dont_need(file: &File, offset: u64, len: u64) {
 
 fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
     if len > READ_AHEAD_BYTES {
-        // Without this the kernel asks the disk for 128 KiB, waits, asks again. Advice: whether it is taken does not matter.
+        // Without this the kernel asks the disk for 128 KiB, waits, asks again. Advice: whether it is taken does not
+        // matter.
         let _ = posix_fadvise(file, offset as i64, len as i64, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
     }
     let mut bytes = BytesMut::zeroed(len);

@@ -99,8 +99,8 @@ pub(crate) enum Fault {
     Unreadable,
 }
 
-/// Takes a damaged record out of the index, so that a sound copy can be put in its place. Logged once, here, as only the
-/// caller that took it out gets that far. The caller holds the removal gate, for reading or writing.
+/// Takes a damaged record out of the index, so that a sound copy can be put in its place. Logged once, here, as only
+/// the caller that took it out gets that far. The caller holds the removal gate, for reading or writing.
 pub(crate) fn drop_damaged(table: &RecordTable, entry: &IndexEntry, fault: Fault) {
     if !table.index.remove_at(entry) {
         return;

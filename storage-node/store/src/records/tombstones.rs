@@ -4,9 +4,10 @@
 //! makes neighbours equal, takes what one has deleted and the other not yet for missing. So a put skips what has a
 //! tombstone here, and repair passes the deletion on to a neighbour that was away.
 //!
-//! Tombstones save copies and an hour of space, and tell a writer that syncs that a chunk is obsolete before the namespace
-//! can be asked (`chordfs_net::chunk_client`). Nothing else rests on them. So they are only in memory and only for a
-//! while: a chunk that comes back after ten minutes or a restart is an orphan, and the scrub collects it when it is old.
+//! Tombstones save copies and an hour of space, and tell a writer that syncs that a chunk is obsolete before the
+//! namespace can be asked (`chordfs_net::chunk_client`). Nothing else rests on them. So they are only in memory and
+//! only for a while: a chunk that comes back after ten minutes or a restart is an orphan, and the scrub collects it
+//! when it is old.
 
 use std::{
     collections::VecDeque,

@@ -240,7 +240,8 @@ impl Segment {
         self.live_chunks.fetch_sub(1, AcqRel);
     }
 
-    /// For a record that could not be read. It is not listed as dead, so as long as this process runs the segment stays.
+    /// For a record that could not be read. It is not listed as dead, so as long as this process runs the segment
+    /// stays.
     pub(crate) fn discount_unreadable(&self, location: &RecordLocation) {
         // In this order: a reader that finds nothing alive finds this count.
         self.unreadable.fetch_add(1, AcqRel);
@@ -304,7 +305,8 @@ impl Segment {
         self.progress.lock().failed = Some(io::ErrorKind::Other);
     }
 
-    /// All records, on the disk, and the list of the dead if there is room for it. True if the folder wants a sync as well.
+    /// All records, on the disk, and the list of the dead if there is room for it. True if the folder wants a sync as
+    /// well.
     pub(crate) fn sync(&self) -> Result<bool, StoreError> {
         self.wait_durable(self.written_bytes())?;
         let mut dead = self.dead.lock();

@@ -133,7 +133,8 @@ fn what_could_not_be_read_for_a_while_is_not_erased() {
     assert_eq!(present(fixture.reopen(), &chunks), [true; 4]);
 }
 
-/// A file system of segments may hold a segment file. What is found in a damaged record's data must not displace a chunk.
+/// A file system of segments may hold a segment file. What is found in a damaged record's data must not displace a
+/// chunk.
 #[test]
 fn records_in_the_data_of_a_damaged_record_displace_nothing() {
     let mut fixture = Fixture::plain();

@@ -119,7 +119,8 @@ fn entries(fresh: &[(RecordHeader, u32)], segment: u32, start: u64) -> Vec<Index
     fresh.iter().map(location).collect()
 }
 
-/// Enters what was written. The offsets of those that are here already, by another put or twice in the batch, come back.
+/// Enters what was written. The offsets of those that are here already, by another put or twice in the batch, come
+/// back.
 fn enter(table: &RecordTable, segment: &Segment, entries: &[IndexEntry], here: &mut Vec<RecordLocation>) -> Vec<u32> {
     let mut twice = Vec::new();
     for entry in entries {

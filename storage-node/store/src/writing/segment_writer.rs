@@ -1,8 +1,8 @@
 //! A segment writer: one segment being filled, used under a lock.
 //!
-//! A store has several, so that puts do not queue behind one lock. Under a writer's lock a put's records are written with
-//! one call and entered in the index; syncing and sealing happen after the lock is released. A write that fails is cut
-//! off again, so a segment in use ends with its last whole record.
+//! A store has several, so that puts do not queue behind one lock. Under a writer's lock a put's records are written
+//! with one call and entered in the index; syncing and sealing happen after the lock is released. A write that fails is
+//! cut off again, so a segment in use ends with its last whole record.
 
 use std::{
     fs::File,
@@ -76,8 +76,8 @@ impl SegmentWriters {
 impl SegmentWriter {
     /// Writes `slices`, in all `bytes`, one after the other into a segment with a number above `above`.
     ///
-    /// On an error nothing was added. The caller passes what was added to [`Segment::note`] and then enters it in the index,
-    /// both before it releases the lock.
+    /// On an error nothing was added. The caller passes what was added to [`Segment::note`] and then enters it in the
+    /// index, both before it releases the lock.
     pub(crate) fn append(
         &mut self,
         segments: &SegmentSet,

@@ -12,8 +12,8 @@ fn allocate(shop: &mut Shop, name: &str) -> (u64, u64, u64) {
     (block.first.0, ino, shop.open(shop.clock as u64 + 100).0)
 }
 
-/// Three voters: the one that is left had not heard of the last writes of the other two, gave out their versions again, and
-/// nodes then had two chunks of one name and version with different contents.
+/// Three voters: the one that is left had not heard of the last writes of the other two, gave out their versions again,
+/// and nodes then had two chunks of one name and version with different contents.
 #[test]
 fn numbers_that_a_lost_majority_allocated_are_never_allocated_again() {
     let mut shop = Shop::new();
@@ -65,8 +65,8 @@ fn skipped_versions_are_not_collected_for_a_month() {
     assert_eq!((collect(&mut shop), free(&shop)), (Ok(Reply::Collected { runs: 1 }), 1));
 }
 
-/// Versions are handed out in blocks, long before they are used. So what the lost majority wrote last has versions that the
-/// survivor knows, and knows of no file: garbage, by all that it can see.
+/// Versions are handed out in blocks, long before they are used. So what the lost majority wrote last has versions that
+/// the survivor knows, and knows of no file: garbage, by all that it can see.
 #[test]
 fn chunks_with_versions_from_before_the_jump_are_not_collected_either() {
     let mut shop = Shop::new();

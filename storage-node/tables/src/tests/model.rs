@@ -1,8 +1,8 @@
 //! A second, naive implementation of the namespace: the reference that random operations are compared with.
 //!
 //! Different in structure on purpose. A directory owns a map of its children, a file a map from chunk to version; link
-//! counts, parents and paths are found by searching the whole tree, and nothing is kept that could be computed. Only the
-//! order in which several faults are reported follows the tables. It uses nothing but the shared types.
+//! counts, parents and paths are found by searching the whole tree, and nothing is kept that could be computed. Only
+//! the order in which several faults are reported follows the tables. It uses nothing but the shared types.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -1,4 +1,5 @@
-//! The walls between crates: what the pure ones may stand on, who may know AWS, and that nothing is declared for nothing.
+//! The walls between crates: what the pure ones may stand on, who may know AWS, and that nothing is declared for
+//! nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::sources::{SourceFile, is_for_tests, production};
 
-/// Openings that lean on a sentence the reader has not seen, or hide the subject. CONTRIBUTING.md says how to write instead.
+/// Openings that lean on a sentence the reader has not seen, or hide the subject. CONTRIBUTING.md says how to write
+/// instead.
 const BANNED: [&str; 16] = [
     "The same",
     "Of ",
@@ -49,6 +50,32 @@ fn no_type_name_is_defined_twice() {
         .map(|(name, places)| format!("{name}: {}", places.join(", ")))
         .collect();
     assert!(twice.is_empty(), "{} type names have several meanings:\n{}", twice.len(), twice.join("\n"));
+}
+
+#[test]
+fn comments_fit_their_columns() {
+    let wide: Vec<String> = production().iter().flat_map(wide_comments).collect();
+    assert!(wide.is_empty(), "{} comments are wider than {MAX_COLUMNS} columns:\n{}", wide.len(), wide.join("\n"));
+}
+
+/// As in rustfmt.toml, which looks at code alone.
+const MAX_COLUMNS: usize = 120;
+
+/// Lines of comments that are too wide. Rows of tables and what stands in a code block cannot be broken.
+fn wide_comments(file: &SourceFile) -> Vec<String> {
+    let mut in_block = false;
+    let mut wide = Vec::new();
+    for (number, line) in file.text.lines().enumerate() {
+        let Some(text) = comment(line) else {
+            in_block = false;
+            continue;
+        };
+        in_block ^= text.starts_with("```");
+        if !in_block && !text.starts_with('|') && line.chars().count() > MAX_COLUMNS {
+            wide.push(format!("{}:{}", file.path.display(), number + 1));
+        }
+    }
+    wide
 }
 
 /// Lines on which a block of comments begins with a banned opening.

@@ -45,7 +45,8 @@ fn every_room_has_its_floor() {
     }
 }
 
-/// Rooms from the bottom up, as the table headed `| room |` in a crate's `lib.rs` lists them; those of one row share a floor.
+/// Rooms from the bottom up, as the table headed `| room |` in a crate's `lib.rs` lists them; those of one row share a
+/// floor.
 fn floors(package: &str) -> BTreeMap<String, usize> {
     let head = files_of(package).into_iter().find(|file| file.room.is_none()).map(|file| file.text).unwrap_or_default();
     let table = head.lines().skip_while(|line| !line.starts_with("//! | room |")).skip(2);

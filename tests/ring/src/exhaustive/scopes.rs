@@ -1,5 +1,5 @@
-//! The searches that are made: short ones with every check, larger ones for the report. Each is as large as can be tried
-//! to its end: one more of anything makes it three to ten times as large.
+//! The searches that are made: short ones with every check, larger ones for the report. Each is as large as can be
+//! tried to its end: one more of anything makes it three to ten times as large.
 
 use super::scope::{Budget, Scope, Silence};
 

@@ -13,7 +13,8 @@ pub struct Row {
     pub total: Life,
 }
 
-/// `lives` seeds from `first_seed` on, in each kind of network. Err: the first violation, with the seed that repeats it.
+/// `lives` seeds from `first_seed` on, in each kind of network. Err: the first violation, with the seed that repeats
+/// it.
 pub fn measure(first_seed: u64, lives: u64) -> Result<Vec<Row>, Violation> {
     let networks = [("slow, nothing lost", Conditions::reliable()), ("lost, late, doubled", Conditions::troubled())];
     networks.into_iter().map(|(network, conditions)| row(network, conditions, first_seed, lives)).collect()

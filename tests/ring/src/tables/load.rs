@@ -1,9 +1,9 @@
 //! Stored load: how much the fullest and the emptiest nodes hold of the mean, with chosen and with random ids.
 //!
-//! Keys are drawn and counted, as in Chord 2001: arc lengths alone would hide what chance adds. A chosen position is what
-//! `ring::position` gives for the loads at that moment, a node at a time, as the driver asks for it; the loads are keys
-//! with their copies, where `placement` puts them. Nobody leaves, and every node has what it should hold before the next
-//! one comes.
+//! Keys are drawn and counted, as in Chord 2001: arc lengths alone would hide what chance adds. A chosen position is
+//! what `ring::position` gives for the loads at that moment, a node at a time, as the driver asks for it; the loads are
+//! keys with their copies, where `placement` puts them. Nobody leaves, and every node has what it should hold before
+//! the next one comes.
 
 use std::net::Ipv4Addr;
 
@@ -39,8 +39,8 @@ pub struct Row {
     pub percentile_1: f64,
 }
 
-/// A row for each size, 1 and 3 copies, random and chosen ids. `sizes` in ascending order: a ring of chosen ids is grown
-/// once, through all of them.
+/// A row for each size, 1 and 3 copies, random and chosen ids. `sizes` in ascending order: a ring of chosen ids is
+/// grown once, through all of them.
 pub fn measure(seed: u64, sizes: &[usize], keys: usize) -> Vec<Row> {
     let mut rng = SplitMix64(seed);
     let mut keys: Vec<u32> = (0..keys).map(|_| rng.next_u64() as u32).collect();

@@ -1,8 +1,8 @@
 //! Stored load where copies are spread over zones and hosts: how much the fullest node holds, of the mean of all and of
 //! the mean of its own zone.
 //!
-//! Grown as in `load`, from several seeds, of which the worst counts. In what order nodes come decides how many each zone
-//! has; an Auto Scaling group fills its zones in turn.
+//! Grown as in `load`, from several seeds, of which the worst counts. In what order nodes come decides how many each
+//! zone has; an Auto Scaling group fills its zones in turn.
 
 use chordfs_ring::position::{Joiner, Member};
 use chordfs_types::placement::Zone;

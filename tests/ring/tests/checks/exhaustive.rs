@@ -46,8 +46,8 @@ fn too_many_crashes_are_noticed() {
     check_is_noticed(stabilizing(2, scope), ONE_RING);
 }
 
-/// The paper's condition for a crash looks at lists that are held. Where an answer takes time, a list on its way needs a
-/// live node as well: all r whom it names may be dead when it is taken.
+/// The paper's condition for a crash looks at lists that are held. Where an answer takes time, a list on its way needs
+/// a live node as well: all r whom it names may be dead when it is taken.
 #[test]
 fn a_list_that_dies_on_its_way_is_noticed() {
     let scope = Scope { joins: 1, crashes: 2, crash_rule: CrashRule::Lists, ..Scope::new("oo+ooo", 2) };

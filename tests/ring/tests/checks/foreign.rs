@@ -1,5 +1,5 @@
-//! Rings of our nodes and of foreign ones, which know the ten calls alone. A failure prints its seed; `RING_SEED=n` runs
-//! that one alone, `RING_SEEDS=n` the first n of each test.
+//! Rings of our nodes and of foreign ones, which know the ten calls alone. A failure prints its seed; `RING_SEED=n`
+//! runs that one alone, `RING_SEEDS=n` the first n of each test.
 
 use ring_tests::{
     conditions::Conditions,

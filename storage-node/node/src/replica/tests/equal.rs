@@ -28,8 +28,8 @@ async fn a_node_that_was_away_gets_what_it_missed() {
     assert!(b.asked.all() <= 20, "{:?}", b.asked.requests.lock());
 }
 
-/// A node was killed while files were deleted, and came back with their chunks. It brought them to the other holders in every
-/// round, which did not take them, for ten minutes, and then they did.
+/// A node was killed while files were deleted, and came back with their chunks. It brought them to the other holders in
+/// every round, which did not take them, for ten minutes, and then they did.
 #[tokio::test]
 async fn what_was_deleted_while_a_holder_was_away_is_deleted_there_too() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
@@ -122,7 +122,8 @@ async fn what_a_writer_is_sending_is_not_sent_again() {
     assert_eq!(repair.make_equal(&view, &b.node).await.unwrap().pushed, 40);
 }
 
-/// The node that is filled goes away in the middle, then the one that fills it: what has come stays and is not sent again.
+/// The node that is filled goes away in the middle, then the one that fills it: what has come stays and is not sent
+/// again.
 #[tokio::test]
 async fn filling_goes_on_after_a_crash_of_either_side() {
     let (a, new) = (TestNode::start(9).await, TestNode::start(20).await);
@@ -192,7 +193,8 @@ async fn a_holder_that_takes_nothing_still_gives_what_it_has() {
     assert_eq!(a.all().len(), 2500);
 }
 
-/// A holder is filled for hours when the node before the owner dies: what that one owned was at two nodes until the end of it.
+/// A holder is filled for hours when the node before the owner dies: what that one owned was at two nodes until the end
+/// of it.
 #[tokio::test]
 async fn a_long_round_gives_way_to_other_duties() {
     let owner = TestNode::start_in(100, Arc::new(tempfile::tempdir().unwrap()), RateLimit(Some(1))).await;
