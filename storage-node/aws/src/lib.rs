@@ -39,7 +39,7 @@ use std::{
     sync::Arc,
 };
 
-use chordfs_types::ring_id::{NodeRef, RingId};
+use chordfs_types::ring_id::NodeAddress;
 
 use self::{
     args::{Advertise, AwsSettings},
@@ -85,8 +85,8 @@ impl Deref for AwsContext {
 }
 
 impl AwsContextInner {
-    pub fn node(&self) -> NodeRef {
-        NodeRef { ip: self.address.ip(), port: self.address.port(), id: RingId(0) }
+    pub fn node(&self) -> NodeAddress {
+        self.address.into()
     }
 
     /// The address of another member, which is assumed to advertise like this node. If this node advertises a

@@ -19,7 +19,7 @@ use chordfs_node::{
     lifecycle::{self, NodeConfig},
     mutual_exclusion::Claim,
 };
-use chordfs_types::ring_id::{NodeRef, RingId};
+use chordfs_types::ring_id::NodeAddress;
 use tokio::time::timeout;
 use tracing::info;
 
@@ -122,7 +122,7 @@ impl AwsStart {
     /// While the instance's address is unknown, the server listens on all addresses.
     async fn start_bootstrap(&self) -> Result<BootstrapServer> {
         let ip = self.config.listen.or(self.ip.filter(is_local_address)).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        let admin = NodeRef { ip, port: self.config.address.port(), id: RingId(0) }.admin_address();
+        let admin = NodeAddress::from(SocketAddr::new(ip, self.config.address.port())).admin();
         let status = self.status.clone();
         let bootstrap = BootstrapServer::begin(admin, move || status.to_json(), self.status.founding.clone()).await;
         bootstrap.with_context(|| format!("cannot listen on {admin}"))

@@ -30,12 +30,11 @@ use axum::{
     routing::get,
 };
 use chordfs_net::backoff::Backoff;
-use chordfs_net::http_pool::HttpPool;
+use chordfs_net::{admin_client::AdminClient, http_pool::HttpPool};
 use chordfs_node::{
     http::server::{self, ServerOptions},
     mutual_exclusion::Claim,
 };
-use chordfs_types::ring_id::{NodeRef, RingId};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -224,7 +223,7 @@ pub(crate) async fn known_members(aws: &AwsContext) -> Vec<SocketAddr> {
 
 struct RingSearch<'a> {
     aws: &'a AwsContext,
-    pool: HttpPool,
+    client: AdminClient,
     backoff: Backoff,
     list: Option<(Group, Instant)>,
     /// The earliest time of the next call for the list, after one that failed.
@@ -238,7 +237,8 @@ impl<'a> RingSearch<'a> {
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let list_backoff = Backoff::new(LONGEST_PAUSE, MAX_LIST_PAUSE);
         let refused_since = HashMap::new();
-        Self { aws, pool: HttpPool::new(), backoff, list: None, list_again: None, list_backoff, refused_since }
+        let client = AdminClient::new(Arc::new(HttpPool::new()), peer::DEADLINE);
+        Self { aws, client, backoff, list: None, list_again: None, list_backoff, refused_since }
     }
 
     async fn next_step(&mut self) -> FoundingStep {
@@ -320,8 +320,7 @@ impl<'a> RingSearch<'a> {
     async fn ask(&self, me: &Rank, node: SocketAddr) -> PeerReply {
         let introduction =
             Introduction { launched_secs: me.launched_secs, instance: me.instance.clone(), address: self.aws.address };
-        let node = NodeRef { ip: node.ip(), port: node.port(), id: RingId(0) };
-        peer::ask(&self.pool, node.admin_address(), &introduction).await
+        peer::ask(&self.client, node.into(), &introduction).await
     }
 
     fn candidate_state(&mut self, node: SocketAddr, reply: PeerReply) -> CandidateState {

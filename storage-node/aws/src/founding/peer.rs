@@ -1,16 +1,16 @@
 //! Asks one other member whether it has a ring or is about to found one.
 
-use std::{io::ErrorKind, net::SocketAddr, time::Duration};
+use std::{io::ErrorKind, time::Duration};
 
-use chordfs_net::http_pool::HttpPool;
-use hyper::{HeaderMap, Method};
+use chordfs_net::admin_client::{AdminClient, AdminError};
+use chordfs_types::ring_id::NodeAddress;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{FoundingStatus, Introduction};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// A node checks its namespace before it reports ready, hence the length.
-const DEADLINE: Duration = Duration::from_secs(6);
+pub(super) const DEADLINE: Duration = Duration::from_secs(6);
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum PeerReply {
@@ -22,10 +22,10 @@ pub(super) enum PeerReply {
     NoAnswer,
 }
 
-/// Introduces this node to the member at `admin` and returns its reply.
-pub(super) async fn ask(pool: &HttpPool, admin: SocketAddr, introduction: &Introduction) -> PeerReply {
+/// Introduces this node to the member and returns its reply.
+pub(super) async fn ask(client: &AdminClient, member: NodeAddress, introduction: &Introduction) -> PeerReply {
     // A separate connection distinguishes a host without a node from an absent host.
-    match timeout(CONNECT_DEADLINE, TcpStream::connect(admin)).await {
+    match timeout(CONNECT_DEADLINE, TcpStream::connect(member.admin())).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return PeerReply::Refused,
         _ => return PeerReply::NoAnswer,
@@ -34,19 +34,12 @@ pub(super) async fn ask(pool: &HttpPool, admin: SocketAddr, introduction: &Intro
     let address = introduction.address.to_string().replace('[', "%5B").replace(']', "%5D");
     let query =
         format!("launched_secs={}&instance={}&address={address}", introduction.launched_secs, introduction.instance);
-    let Some(text) = get(pool, admin, &format!("/aws/founding?{query}")).await else {
-        // A node that was not started with --aws does not know the call.
-        return if get(pool, admin, "/readyz").await.is_some() { PeerReply::Ready } else { PeerReply::NoAnswer };
-    };
-    match serde_json::from_slice(&text) {
-        Ok(FoundingStatus { ring: true, .. }) if get(pool, admin, "/readyz").await.is_some() => PeerReply::Ready,
+    match client.founding::<FoundingStatus>(member, &query).await {
+        Ok(FoundingStatus { ring: true, .. }) if client.ready(member).await.is_ok() => PeerReply::Ready,
         Ok(status) => PeerReply::Status(status),
+        Err(AdminError::Unreadable { .. }) => PeerReply::NoAnswer,
+        // A node that was not started with --aws does not know the call.
+        Err(_) if client.ready(member).await.is_ok() => PeerReply::Ready,
         Err(_) => PeerReply::NoAnswer,
     }
-}
-
-/// Returns the body of a successful answer.
-async fn get(pool: &HttpPool, admin: SocketAddr, path: &str) -> Option<bytes::Bytes> {
-    let answer = pool.request(admin, Method::GET, path, HeaderMap::new(), Vec::new(), DEADLINE).await.ok()?;
-    answer.status.is_success().then_some(answer.body)
 }

@@ -59,8 +59,7 @@ async fn founders(nodes: Vec<AwsContext>) -> usize {
     let mut searches = Vec::new();
     for aws in nodes {
         let (health, founding) = (aws.health.clone(), aws.founding.clone());
-        let bootstrap =
-            BootstrapServer::begin(aws.node().admin_address(), move || health.to_json(), founding).await.unwrap();
+        let bootstrap = BootstrapServer::begin(aws.node().admin(), move || health.to_json(), founding).await.unwrap();
         searches.push(tokio::spawn(async move {
             let found = timeout(ROUNDS, find_ring(&aws)).await;
             // The founder keeps answering on its administration port, as its node would.
