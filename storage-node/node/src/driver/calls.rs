@@ -26,7 +26,7 @@ pub async fn ring_call(handle: &RingHandle, method: &str, params: &[Value]) -> O
         "check_predecessor" => act(none(method, params), handle.check_predecessor()).await,
         "kill" => kill(handle, params),
         own::NEIGHBOURS => none(method, params).map(|()| wire::neighbours_value(&handle.neighbours())),
-        own::STORAGE_NODES => none(method, params).map(|()| wire::neighbours_value(&handle.keepers())),
+        own::STORAGE_NODES => none(method, params).map(|()| wire::neighbours_value(&handle.storage_nodes())),
         own::ROUTE => route(handle, params).await,
         own::LEAVE => leave(handle, params).await,
         own::FOLLOWED => followed(handle, params).await,

@@ -47,7 +47,7 @@ pub(super) struct RingHandleState {
 /// The surroundings of this node: of all members, and of those that keep chunks.
 pub(super) struct Views {
     pub ring: watch::Receiver<Neighbours>,
-    pub keepers: watch::Receiver<Neighbours>,
+    pub storage_nodes: watch::Receiver<Neighbours>,
 }
 
 #[derive(Clone, Debug, Error)]
@@ -124,12 +124,12 @@ impl RingHandle {
     }
 
     /// The neighbours among the storage nodes, without foreign members: chunks are placed by them.
-    pub fn keepers(&self) -> Neighbours {
-        self.0.views.keepers.borrow().clone()
+    pub fn storage_nodes(&self) -> Neighbours {
+        self.0.views.storage_nodes.borrow().clone()
     }
 
-    pub fn watch_keepers(&self) -> watch::Receiver<Neighbours> {
-        self.0.views.keepers.clone()
+    pub fn watch_storage_nodes(&self) -> watch::Receiver<Neighbours> {
+        self.0.views.storage_nodes.clone()
     }
 
     pub fn me(&self) -> NodeRef {

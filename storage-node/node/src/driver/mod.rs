@@ -2,16 +2,16 @@
 //! taken here.
 //!
 //! `peers` talks to other nodes, `wire` is the form of what is said, `calls` answers what others ask of us, `handle` is
-//! the way in for the rest of the process, `place` gives positions to joining nodes, `keepers` is the ring without
-//! foreign nodes, `survey` shows who is there, `saved`
+//! the way in for the rest of the process, `place` gives positions to joining nodes, `storage_nodes` is the ring
+//! without foreign nodes, `survey` shows who is there, `saved`
 //! keeps id and known peers on disk.
 
 mod calls;
 mod handle;
-mod keepers;
 mod peers;
 mod place;
 mod saved;
+mod storage_nodes;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -165,15 +165,15 @@ impl Driver {
         let (view, seen) = watch::channel(ring.neighbours());
         let peers = RingPeers::new(settings.call_deadline, outcomes.clone());
         let (every, silent) = (settings.stabilize_every, settings.silent_until.clone());
-        let (keepers, kept) = watch::channel(ring.neighbours());
+        let (storage_nodes, kept) = watch::channel(ring.neighbours());
         let handle = RingHandle::new(RingHandleState::new(
             settings,
             commands,
-            Views { ring: seen, keepers: kept },
+            Views { ring: seen, storage_nodes: kept },
             peers,
             saver,
         ));
-        tokio::spawn(keepers::follow(handle.clone(), keepers, shutdown.clone()));
+        tokio::spawn(storage_nodes::follow(handle.clone(), storage_nodes, shutdown.clone()));
         let driver = Driver {
             ring,
             handle: handle.clone(),

@@ -51,7 +51,7 @@ struct Promise {
 /// The members as they count for a position.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Census {
-    keeping: Vec<Member>,
+    storing: Vec<Member>,
     /// Ids of those that do not count.
     taken: Vec<RingId>,
 }
@@ -117,8 +117,8 @@ impl RingHandle {
         if !self.is_foreign(&owner).await {
             return Ok(owner);
         }
-        let keepers = self.keeping_members().await?;
-        Ok(keepers.into_iter().min_by_key(|node| RingId(0).steps_to(node.id)).unwrap_or(self.me()))
+        let storage_nodes = self.storage_members().await?;
+        Ok(storage_nodes.into_iter().min_by_key(|node| RingId(0).steps_to(node.id)).unwrap_or(self.me()))
     }
 
     async fn compute_place(&self, joiner: Joiner) -> Result<RingId, RingError> {
@@ -128,12 +128,12 @@ impl RingHandle {
         for some in members.chunks(ASKED_AT_ONCE) {
             loads.extend(join_all(some.iter().map(|&node| self.load_of(node))).await);
         }
-        let Census { keeping, mut taken } = census(&members, loads, joiner.address);
+        let Census { storing, mut taken } = census(&members, loads, joiner.address);
         // A joiner that asks again, because its first id was taken, is still one node.
         let is_joiner = |node: &NodeRef| node.ring_address() == joiner.address;
         let (earlier, promised): (Vec<_>, Vec<_>) = self.places().standing(&members).into_iter().partition(is_joiner);
         taken.extend(earlier.iter().map(|node| node.id));
-        let map = RingMap { members: &keeping, promised: &promised, taken: &taken, copies: self.settings().copies };
+        let map = RingMap { members: &storing, promised: &promised, taken: &taken, copies: self.settings().copies };
         let id = map.place_for(&joiner);
         self.places().promise(joiner.at(id));
         Ok(id)
@@ -157,12 +157,12 @@ fn census(members: &[NodeRef], loads: Vec<Result<Load, RingError>>, joiner: Sock
             Ok(Load::Moving) | Err(_) => Some(0),
         };
         match load_bytes {
-            Some(load_bytes) => census.keeping.push(Member { node, load_bytes }),
+            Some(load_bytes) => census.storing.push(Member { node, load_bytes }),
             None => census.taken.push(node.id),
         }
     }
     if !all_rest {
-        census.keeping.iter_mut().for_each(|member| member.load_bytes = 0);
+        census.storing.iter_mut().for_each(|member| member.load_bytes = 0);
     }
     census
 }
@@ -209,8 +209,8 @@ mod tests {
     fn counted(answers: Vec<Result<Load, RingError>>, joiner: u32) -> (Vec<(u32, u64)>, Vec<u32>) {
         let members: Vec<NodeRef> = (1..=answers.len() as u32).map(node).collect();
         let census = census(&members, answers, node(joiner).ring_address());
-        let keeping = census.keeping.iter().map(|member| (member.node.id.0, member.load_bytes)).collect();
-        (keeping, census.taken.iter().map(|id| id.0).collect())
+        let storing = census.storing.iter().map(|member| (member.node.id.0, member.load_bytes)).collect();
+        (storing, census.taken.iter().map(|id| id.0).collect())
     }
 
     fn refusal() -> RingError {

@@ -447,10 +447,10 @@ async fn chunks_are_placed_as_if_foreign_members_were_not_there() {
         let handle = &nodes[at].handle;
         let place = ours.iter().position(|node| *node == handle.me()).expect("it is one of them");
         let after: Vec<NodeRef> = (1..3).map(|step| ours[(place + step) % 3]).collect();
-        let mut view = handle.watch_keepers();
+        let mut view = handle.watch_storage_nodes();
         let right = view.wait_for(|view| view.successors == after && view.predecessor == Some(after[1]));
         tokio::time::timeout(PATIENCE, right).await.expect("foreign members are known").expect("the driver runs");
-        assert_eq!(handle.keeping_members().await.expect("the walk ends").len(), 3);
+        assert_eq!(handle.storage_members().await.expect("the walk ends").len(), 3);
     }
     let foreign = nodes[0].handle.survey().await.iter().filter(|seen| seen.kind == Kind::Foreign).count();
     assert_eq!(foreign, 2);

@@ -13,7 +13,7 @@ pub(super) fn deleter(ring: RingHandle, peers: Peers) -> Deleter {
     Arc::new(move |runs: Vec<ChunkRun>| {
         let (ring, peers) = (ring.clone(), peers.clone());
         Box::pin(async move {
-            let members = ring.keeping_members().await.map_err(|error| error.to_string())?;
+            let members = ring.storage_members().await.map_err(|error| error.to_string())?;
             let deleted = join_all(members.iter().map(|node| peers.delete(node, &runs))).await;
             let failed: Vec<String> =
                 deleted.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();

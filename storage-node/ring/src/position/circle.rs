@@ -1,7 +1,7 @@
 //! The ring that loads are computed from: its arcs, what each of them weighs, and who holds it.
 //!
-//! Who holds an arc is asked of `placement`, as writers, repair and mounts ask it; so is who would hold it with one
-//! node more.
+//! `placement` says which nodes hold an arc, as it does for writers, repair and mounts, and which would hold it with
+//! one node more.
 
 use std::{cell::OnceCell, cmp::Ordering};
 

@@ -77,7 +77,7 @@ fn unused_dependencies(package: &str) -> Vec<String> {
     unused
 }
 
-/// Who depends on whom, without what is only for tests and builds.
+/// The graph of dependencies, without those that are only for tests and builds.
 struct Dependencies {
     direct: BTreeMap<String, BTreeSet<String>>,
 }

@@ -29,15 +29,15 @@ const WANTED: usize = 4;
 /// So many nodes are asked on the way round at most, in each direction.
 const STEPS: usize = 16;
 
-/// Keeps `keepers` up to date until `stop`.
-pub(super) async fn follow(handle: RingHandle, keepers: watch::Sender<Neighbours>, stop: CancellationToken) {
+/// Keeps `storage_nodes` up to date until `stop`.
+pub(super) async fn follow(handle: RingHandle, storage_nodes: watch::Sender<Neighbours>, stop: CancellationToken) {
     let mut views = handle.watch();
     loop {
         let view = views.borrow_and_update().clone();
         let work = async {
-            publish(&keepers, keepers_near(&handle, &view).await);
+            publish(&storage_nodes, storage_nodes_near(&handle, &view).await);
             handle.probe(view.successors.iter().chain(&view.predecessor)).await;
-            publish(&keepers, keepers_near(&handle, &view).await);
+            publish(&storage_nodes, storage_nodes_near(&handle, &view).await);
             sleep(LOOK_EVERY).await;
         };
         tokio::select! {
@@ -48,8 +48,8 @@ pub(super) async fn follow(handle: RingHandle, keepers: watch::Sender<Neighbours
     }
 }
 
-fn publish(keepers: &watch::Sender<Neighbours>, view: Neighbours) {
-    keepers.send_if_modified(|present| {
+fn publish(storage_nodes: &watch::Sender<Neighbours>, view: Neighbours) {
+    storage_nodes.send_if_modified(|present| {
         let changed = *present != view;
         if changed {
             *present = view;
@@ -60,7 +60,7 @@ fn publish(keepers: &watch::Sender<Neighbours>, view: Neighbours) {
 
 impl RingHandle {
     /// All members that keep chunks, in ring order; this node first.
-    pub async fn keeping_members(&self) -> Result<Vec<NodeRef>, RingError> {
+    pub async fn storage_members(&self) -> Result<Vec<NodeRef>, RingError> {
         let mut members = self.members().await?;
         self.probe(members.iter()).await;
         members.retain(|node| !self.peers().is_foreign(node.ring_address()));
@@ -100,7 +100,7 @@ impl Around for RingHandle {
     }
 }
 
-async fn keepers_near(around: &impl Around, view: &Neighbours) -> Neighbours {
+async fn storage_nodes_near(around: &impl Around, view: &Neighbours) -> Neighbours {
     Neighbours { predecessor: before(around, view).await, node: view.node, successors: after(around, view).await }
 }
 
@@ -125,21 +125,22 @@ async fn before(around: &impl Around, view: &Neighbours) -> Option<NodeRef> {
     Some(at)
 }
 
-/// The keepers after us: those in the successor list, and some beyond it where foreign nodes take up its places, or
-/// where it does not reach the other zones or hosts that our holders are to be in.
+/// The storage_nodes after us: those in the successor list, and some beyond it where foreign nodes take up its places,
+/// or where it does not reach the other zones or hosts that our holders are to be in.
 async fn after(around: &impl Around, view: &Neighbours) -> Vec<NodeRef> {
     let mut list = view.successors.clone();
-    let keepers = |list: &[NodeRef]| list.iter().filter(|node| !around.is_foreign(node)).copied().collect::<Vec<_>>();
+    let storage_nodes =
+        |list: &[NodeRef]| list.iter().filter(|node| !around.is_foreign(node)).copied().collect::<Vec<_>>();
     for _ in 0..STEPS {
-        let found = keepers(&list);
+        let found = storage_nodes(&list);
         let is_enough = found.len() >= list.len().min(WANTED) && names_holders(view, &list, &found);
         let Some(last) = list.last().copied().filter(|_| !is_enough) else { return found };
         let Some(theirs) = around.near(last).await else { return found };
         if !extend(&mut list, view.node, &theirs.successors) {
-            return keepers(&list);
+            return storage_nodes(&list);
         }
     }
-    keepers(&list)
+    storage_nodes(&list)
 }
 
 /// The list goes once round, or nobody farther would be a holder.
@@ -200,7 +201,7 @@ mod tests {
     fn check(ring: &[u32], id: u32, list_len: usize, predecessor: u32, successors: &[u32]) {
         let fake = Fake(ring.to_vec());
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let found = runtime.block_on(keepers_near(&fake, &fake.view(id, list_len)));
+        let found = runtime.block_on(storage_nodes_near(&fake, &fake.view(id, list_len)));
         let ids: Vec<u32> = found.successors.iter().map(|node| node.id.0).collect();
         assert_eq!((found.predecessor.map_or(0, |node| node.id.0), &ids[..]), (predecessor, successors), "{ring:?}");
     }
@@ -229,7 +230,7 @@ mod tests {
         let ring: Vec<u32> = zones.iter().enumerate().map(|(at, zone)| in_zone(at as u32 + 1, *zone)).collect();
         let fake = Fake(ring.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let found = runtime.block_on(keepers_near(&fake, &fake.view(ring[0], 4)));
+        let found = runtime.block_on(storage_nodes_near(&fake, &fake.view(ring[0], 4)));
         let holders: Vec<u32> = placement::holders(&found.onwards()).iter().map(|node| node.id.0).collect();
         assert_eq!(holders, [ring[0], ring[6], ring[10]]);
     }
