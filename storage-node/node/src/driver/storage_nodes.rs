@@ -125,7 +125,7 @@ async fn before(around: &impl Around, view: &Neighbours) -> Option<NodeRef> {
     Some(at)
 }
 
-/// The storage_nodes after us: those in the successor list, and some beyond it where foreign nodes take up its places,
+/// The storage nodes after us: those in the successor list, and some beyond it where foreign nodes take up its places,
 /// or where it does not reach the other zones or hosts that our holders are to be in.
 async fn after(around: &impl Around, view: &Neighbours) -> Vec<NodeRef> {
     let mut list = view.successors.clone();
