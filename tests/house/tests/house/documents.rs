@@ -135,5 +135,5 @@ fn has_test(source: &str, name: &str) -> bool {
     let attributes =
         |at: usize| lines[..at].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("//"));
     let is_test = |line: &&str| line.starts_with("#[test]") || line.starts_with("#[tokio::test");
-    (0..lines.len()).any(|at| defines(lines[at]) && attributes(at).any(|line| is_test(line)))
+    (0..lines.len()).any(|at| defines(lines[at]) && attributes(at).any(is_test))
 }
