@@ -78,7 +78,9 @@ fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Result<(), Mo
 fn start_log(config: &Config) -> Result<(), MountError> {
     let level = if config.verbose { "debug,fuser=info" } else { "info,fuser=error" };
     let filter = EnvFilter::try_from_env("CHORDFS_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    // A line that cannot be written, because the disk of the log is full, must not end the thread that logs it: with
+    // internal errors on, the subscriber reports them by `eprintln!`, which panics.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     match &config.options.log {
         Some(path) => {
             let file = OpenOptions::new().append(true).create(true).open(path);
@@ -99,6 +101,7 @@ fn print(text: &str) -> u8 {
 }
 
 fn fail(code: u8, message: &str) -> u8 {
-    eprintln!("mount.chordfs: {message}");
+    // Standard error may be closed or full; the exit code reports the failure all the same.
+    let _ = writeln!(io::stderr(), "mount.chordfs: {message}");
     code
 }

@@ -7,6 +7,7 @@ mod drain;
 mod experiment;
 mod faults;
 mod foreign;
+mod local_user;
 mod pool;
 mod posix;
 mod programs;

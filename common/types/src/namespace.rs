@@ -279,6 +279,11 @@ pub enum Change {
     CollectOrphans {
         runs: Vec<ChunkRun>,
     },
+    /// Gives the root directory to the user for whom the namespace was founded. Changes nothing once the root has been changed.
+    FoundRoot {
+        uid: u32,
+        gid: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,8 @@ use std::{io::IsTerminal, thread};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 
+use crate::output::complain;
+
 /// To be called before there are other threads: they inherit that SIGINT is left to the thread that waits for it.
 pub(crate) fn report_on_interrupt(last_words: String) -> nix::Result<()> {
     let interrupt = SigSet::from(Signal::SIGINT);
@@ -16,7 +18,7 @@ pub(crate) fn report_on_interrupt(last_words: String) -> nix::Result<()> {
         if interrupt.wait().is_ok() {
             // On a terminal the cursor stands behind a progress bar.
             let new_line = if std::io::stderr().is_terminal() { "\n" } else { "" };
-            eprintln!("{new_line}{last_words}");
+            complain(&format!("{new_line}{last_words}"));
             let ended = interrupt.thread_unblock().and_then(|()| raise(Signal::SIGINT));
             ended.expect("a signal may be unblocked and raised");
         }

@@ -7,12 +7,13 @@ use chordfs_aws::args::AwsArgs;
 use chordfs_node::http::open_files;
 use chordfs_pool::args::PoolArgs;
 use clap::{Parser, Subcommand};
+use nix::sys::stat::{Mode, umask};
 use storage_node::{
     check::{self, CheckArgs},
     drain::{self, DrainArgs},
     ls,
     node_arg::NodeArg,
-    output::{runtime, write_out},
+    output::{complain, runtime, write_out},
     recover::{self, RecoverArgs},
     run::{self, RunArgs},
     scrub, status,
@@ -85,7 +86,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("storage-node: {error:#}");
+            complain(&format!("storage-node: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -104,7 +105,12 @@ fn arguments() -> Vec<OsString> {
 /// Runs a command that logs until it is stopped.
 fn serve(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    // A line that cannot be written, because the disk of the log is full, must not end the thread that logs it: with
+    // internal errors on, the subscriber reports them by `eprintln!`, which panics.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+    log.with_writer(std::io::stderr).with_ansi(false).init();
+    // The node's files are other people's data: only the user who runs it reads them.
+    umask(Mode::from_bits_truncate(0o077));
     open_files::raise_limit();
     runtime()?.block_on(command)
 }

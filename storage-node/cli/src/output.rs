@@ -13,3 +13,8 @@ pub fn write_out(text: &str) -> anyhow::Result<()> {
         done => Ok(done?),
     }
 }
+
+/// Writes a line to standard error. Its failure (a full disk, a closed pipe) is ignored: the exit code reports it too.
+pub fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -8,11 +8,12 @@ use std::{
 
 #[cfg(feature = "aws")]
 use chordfs_aws::args::AwsArgs;
+use chordfs_namespace::RootOwner;
 use chordfs_node::lifecycle::{self, NodeConfig};
 use chordfs_types::{duration, rate_limit::RateLimit};
 use clap::Args;
 
-use crate::node_arg::ring_address;
+use crate::{node_arg::ring_address, root_owner};
 
 #[derive(Args)]
 pub struct RunArgs {
@@ -52,6 +53,9 @@ pub struct RunArgs {
     /// any [with --aws: the instance's availability zone]
     #[arg(long, value_name = "NAME", env = "CHORDFS_ZONE")]
     zone: Option<String>,
+    /// Owner of the root directory if this node founds a ring, by name or number [default: the user who runs the node]
+    #[arg(long, value_name = "USER[:GROUP]", value_parser = root_owner::parse)]
+    root_owner: Option<RootOwner>,
     /// Largest total size of the chunks kept here, in MiB [default: what the disk has]
     #[arg(long, value_name = "MIB")]
     capacity: Option<u64>,
@@ -89,6 +93,7 @@ impl From<RunArgs> for NodeConfig {
         config.join = args.join;
         config.id = args.id;
         config.zone = args.zone;
+        config.root_owner = args.root_owner.unwrap_or(config.root_owner);
         config.store.capacity_bytes = args.capacity.map(|mib| mib << 20);
         config.store.reserve_bytes = args.reserve << 20;
         config.scrub.period = args.scrub_period;

@@ -63,8 +63,9 @@ use serve::{
     leases::SessionLeases,
     raft_api::{self, RaftApi},
     requests::RequestHandler,
+    root_owner,
 };
-pub use settings::NamespaceSettings;
+pub use settings::{NamespaceSettings, RootOwner};
 use state::{
     session_feed::SessionFeed,
     state_machine::{NamespaceState, StateMachine},
@@ -202,6 +203,7 @@ impl Namespace {
         duties.start(duties::bound_log(raft.clone(), log.clone()));
         duties.start(async move { dead_leader.watch().await });
         duties.start(full_disk::step_aside(disk, resignation.clone()));
+        duties.start(root_owner::give_root(raft.clone(), guard.clone()));
         duties.start(SessionLeases { raft: raft.clone(), feed: feed.clone() }.run());
         duties.start(manager.run());
         duties.start(GarbageCollector::new(raft.clone(), guard, deleter).run());

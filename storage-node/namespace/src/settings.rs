@@ -30,6 +30,15 @@ pub struct NamespaceSettings {
     /// How many entries are kept after a snapshot, for followers that lag.
     pub keep_entries: u64,
     pub log_file_bytes: u64,
+    /// Gets the root directory of a namespace that is founded.
+    pub root_owner: RootOwner,
+}
+
+/// Numbers of a user and a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RootOwner {
+    pub uid: u32,
+    pub gid: u32,
 }
 
 impl Default for NamespaceSettings {
@@ -46,6 +55,7 @@ impl Default for NamespaceSettings {
             snapshot_after_bytes: 64 << 20,
             keep_entries: 2_000,
             log_file_bytes: 16 << 20,
+            root_owner: RootOwner::default(),
         }
     }
 }

@@ -11,8 +11,9 @@
 //! ```
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -64,6 +65,7 @@ impl DataFolder {
         make_folder(path)?;
         let lock = take_lock(path)?;
         check_format(path)?;
+        protect(path).map_err(io_error("take the permissions of others from", path))?;
         let node_uid = read_or_make_uid(path)?;
         Ok(Self { inner: Arc::new(OpenFolder { path: path.to_owned(), node_uid, _lock: lock }) })
     }
@@ -87,13 +89,36 @@ impl DataFolder {
 }
 
 fn make_folder(path: &Path) -> Result<(), FolderError> {
-    match DirBuilder::new().recursive(true).create(path) {
+    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Ok(()) => Ok(()),
         Err(_) if fs::metadata(path).is_ok_and(|found| !found.is_dir()) => {
             Err(FolderError::NotAFolder { path: path.to_owned() })
         }
         Err(source) => Err(open_error("make folder", path, source)),
     }
+}
+
+/// Takes all permissions of group and others from `path` and what lies below it: the folder holds everybody's files,
+/// whatever the modes of these files in the mount. Folders made by earlier versions were readable.
+fn protect(path: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    if found.is_symlink() {
+        return Ok(());
+    }
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(mode & !0o077))?;
+    }
+    if found.is_dir() {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            // The root of an ext4 disk has this folder, which belongs to root.
+            if entry.file_name() != "lost+found" {
+                protect(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn take_lock(folder: &Path) -> Result<Flock<File>, FolderError> {
@@ -177,6 +202,24 @@ mod tests {
         let uid = DataFolder::open(one.path().join("deep/er")).unwrap().node_uid();
         assert_eq!(DataFolder::open(one.path().join("deep/er")).unwrap().node_uid(), uid);
         assert_ne!(DataFolder::open(other.path()).unwrap().node_uid(), uid);
+    }
+
+    /// Earlier versions left 0755 and 0644 behind: every user of the machine could read every file of the ring.
+    #[test]
+    fn others_can_read_nothing_also_in_a_folder_that_existed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, inside) = (dir.path().join("node"), dir.path().join("node/chunks"));
+        let segment = inside.join("1.seg");
+        drop(DataFolder::open(&folder).unwrap());
+        fs::create_dir(&inside).unwrap();
+        fs::write(&segment, "bytes").unwrap();
+        for (path, mode) in [(&folder, 0o755), (&inside, 0o775), (&segment, 0o644)] {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+        drop(DataFolder::open(&folder).unwrap());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&inside), mode(&segment)), (0o700, 0o700, 0o600));
+        assert_eq!(mode(&folder.join("uid")) & 0o077, 0);
     }
 
     #[test]

@@ -23,6 +23,17 @@ impl Transaction<'_> {
         Ok(Reply::Attr(attr))
     }
 
+    pub(super) fn found_root(&mut self, uid: u32, gid: u32) -> Result<Reply, FsError> {
+        if !self.tables.is_root_new() {
+            return Ok(Reply::Attr(self.tables.inode(Ino::ROOT)?.attr.clone()));
+        }
+        let now = self.now;
+        let attr = self.edit(Ino::ROOT, |root| {
+            (root.attr.uid, root.attr.gid, root.attr.atime, root.attr.mtime) = (uid, gid, now, now);
+        });
+        Ok(Reply::Attr(attr))
+    }
+
     fn truncate(&mut self, file: &Attr, truncate: &Truncate) {
         if let Some(beyond) = last_chunk(truncate.size, file.chunk_bytes).checked_add(1) {
             self.remove_chunks(file.ino, (beyond, u32::MAX), None);
@@ -37,6 +48,11 @@ impl Transaction<'_> {
 }
 
 impl Tables {
+    /// Whether the root directory is as [`Tables::new`] made it: it was never changed, and nothing was ever created in it.
+    pub fn is_root_new(&self) -> bool {
+        self.inodes.get(&Ino::ROOT).is_some_and(|root| root.attr.change == 0)
+    }
+
     fn check_truncate(&self, file: &Attr, truncate: &Truncate) -> Result<(), FsError> {
         check_size(truncate.size, file.chunk_bytes)?;
         let last = last_chunk(truncate.size, file.chunk_bytes);

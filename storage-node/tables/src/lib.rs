@@ -287,6 +287,7 @@ impl Transaction<'_> {
             Change::PurgeOrphans { before, limit } => self.purge_orphans(*before, *limit),
             Change::ForgetDead { ids } => self.forget_dead(ids),
             Change::CollectOrphans { runs } => self.collect_orphans(runs),
+            Change::FoundRoot { uid, gid } => self.found_root(*uid, *gid),
         }
     }
 

@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     node_arg::NodeArg,
-    output::{runtime, write_out},
+    output::{complain, runtime, write_out},
     progress::{self, ProgressBar},
 };
 
@@ -83,7 +83,7 @@ pub fn run(args: CheckArgs) -> ExitCode {
         Ok(report.exit_code())
     };
     ExitCode::from(done().unwrap_or_else(|error| {
-        eprintln!("storage-node: not checked: {error:#}");
+        complain(&format!("storage-node: not checked: {error:#}"));
         NOT_CHECKED
     }))
 }

@@ -11,3 +11,4 @@ pub(crate) mod garbage;
 pub(crate) mod leases;
 pub(crate) mod raft_api;
 pub(crate) mod requests;
+pub(crate) mod root_owner;

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use chordfs_namespace::RootOwner;
 use chordfs_store::StoreOptions;
 use chordfs_types::rate_limit::RateLimit;
 
@@ -22,6 +23,8 @@ pub struct NodeConfig {
     pub id: Option<u32>,
     /// What fails together with this node: an availability zone, a rack.
     pub zone: Option<String>,
+    /// Gets the root directory if this node founds a namespace.
+    pub root_owner: RootOwner,
     pub store: StoreOptions,
     pub allow_kill: bool,
     /// The first SIGTERM drains the node instead of stopping it.
@@ -50,6 +53,7 @@ impl NodeConfig {
             join: Vec::new(),
             id: None,
             zone: None,
+            root_owner: RootOwner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() },
             store: StoreOptions::default(),
             allow_kill: false,
             drain_on_term: false,

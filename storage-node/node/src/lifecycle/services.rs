@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use chordfs_namespace::{Namespace, NamespaceConfig};
+use chordfs_namespace::{Namespace, NamespaceConfig, NamespaceSettings};
 use chordfs_net::session::Session;
 use chordfs_types::chunk_api::REPLICAS;
 use tokio::sync::{Notify, watch};
@@ -58,7 +58,7 @@ async fn start_namespace(core: &Core) -> Result<Namespace> {
         join: config.join.clone(),
         pool: core.pool.clone(),
         deleter: deleter(core.ring.clone(), core.peers.clone()),
-        settings: chordfs_namespace::NamespaceSettings::default(),
+        settings: NamespaceSettings { root_owner: config.root_owner, ..NamespaceSettings::default() },
     });
     Ok(namespace.await?)
 }

@@ -165,6 +165,14 @@ impl Model {
             Change::PurgeOrphans { before, limit } => Ok(self.purge(*before, *limit)),
             Change::ForgetDead { .. } => Ok(Reply::Done),
             Change::CollectOrphans { runs } => self.collect_orphans(runs),
+            Change::FoundRoot { uid, gid } => {
+                let root = &mut self.node_mut(Ino::ROOT).attr;
+                if root.ctime == Time::default() {
+                    (root.uid, root.gid) = (*uid, *gid);
+                    (root.atime, root.mtime, root.ctime) = (now, now, now);
+                }
+                Ok(Reply::Attr(self.attr(Ino::ROOT)))
+            }
         }
     }
 

@@ -69,6 +69,7 @@ fn check_coverage(seen: &Seen) {
         ("PurgeOrphans", "Ok"),
         ("ForgetDead", "Ok"),
         ("CollectOrphans", "Ok Invalid"),
+        ("FoundRoot", "Ok"),
         ("OpenSession", "Ok"),
         ("CloseSession", "Ok NoSession"),
         ("AllocateVersions", "Ok Invalid"),

@@ -78,6 +78,7 @@ impl Generator {
         match self.rng.random_range(0..100) {
             0..4 => Change::OpenSession { nonce: self.rng.random_range(0..6), client: "client".into() },
             4 => Change::CloseSession { session: self.session(model) },
+            5 if self.rng.random_bool(0.3) => Change::FoundRoot { uid: 1000, gid: self.rng.random_range(0..3) },
             5 => Change::AllocateVersions { count: self.rng.random_range(0..4) },
             6..25 => Change::Make {
                 parent: self.parent(model),
