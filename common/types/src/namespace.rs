@@ -279,7 +279,8 @@ pub enum Change {
     CollectOrphans {
         runs: Vec<ChunkRun>,
     },
-    /// Gives the root directory to the user for whom the namespace was founded. Changes nothing once the root has been changed.
+    /// Gives the root directory to the user for whom the namespace was founded. Once the root has been changed, this
+    /// does nothing.
     FoundRoot {
         uid: u32,
         gid: u32,

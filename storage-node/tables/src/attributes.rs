@@ -48,7 +48,7 @@ impl Transaction<'_> {
 }
 
 impl Tables {
-    /// Whether the root directory is as [`Tables::new`] made it: it was never changed, and nothing was ever created in it.
+    /// Whether the root directory is as [`Tables::new`] made it: never changed, and nothing was ever created in it.
     pub fn is_root_new(&self) -> bool {
         self.inodes.get(&Ino::ROOT).is_some_and(|root| root.attr.change == 0)
     }
