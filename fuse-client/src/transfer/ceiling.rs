@@ -1,4 +1,4 @@
-//! The ceiling over the memory that written, not yet stored bytes take, over all files of a mount.
+//! The ceiling on the memory of bytes that are written and not yet stored, over all files of a mount.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,23 +15,24 @@ impl Ceiling {
         Self { limit, held: AtomicU64::new(0), freed: watch::Sender::new(()) }
     }
 
-    /// One request always fits when nothing else is held, so a low ceiling makes writers slow, not stuck.
+    /// Reserves memory; false if the ceiling is reached. A request always fits when nothing else is held, so a low
+    /// ceiling makes writers slow, not stuck.
     pub(super) fn try_reserve(&self, bytes: u64) -> bool {
         let reserve = |held: u64| (held == 0 || held + bytes <= self.limit).then_some(held + bytes);
         self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve).is_ok()
     }
 
-    /// What the memory turned out to be, after `reserved` was set aside or accounted for it.
-    pub(super) fn settle(&self, reserved: u64, now: u64) {
-        if now > reserved {
-            self.held.fetch_add(now - reserved, Ordering::AcqRel);
-        } else if now < reserved {
-            self.held.fetch_sub(reserved - now, Ordering::AcqRel);
+    /// Replaces `accounted` bytes, which were reserved or counted before, by the `actual` ones.
+    pub(super) fn adjust(&self, accounted: u64, actual: u64) {
+        if actual > accounted {
+            self.held.fetch_add(actual - accounted, Ordering::AcqRel);
+        } else if actual < accounted {
+            self.held.fetch_sub(accounted - actual, Ordering::AcqRel);
             self.freed.send_replace(());
         }
     }
 
-    /// Tells of every decrease from now on.
+    /// Notifies of every decrease from now on.
     pub(super) fn watch(&self) -> watch::Receiver<()> {
         self.freed.subscribe()
     }

@@ -1,22 +1,22 @@
-//! Commits: everything that was written when one begins is stored, and then made current in one operation.
+//! Commits: a commit stores everything that was written before it began, and then makes it current in one operation.
 //!
 //! ```text
-//! begin_commit         what is dirty is sealed
-//! resolve_unanswered   was an earlier commit, whose answer never came, applied?
-//! finish_uploads       sealed whole chunks are uploaded; all earlier uploads end
-//! sync                 on fsync, and where committed chunks are replaced: holders bring them to disk
-//! publish              merge_partials   partly written chunks are merged with their bases and stored (`merge`)
-//!                      apply_commit     Change::Commit
-//!                      on Conflict      refetch the extents, and both again for the bases that have changed
-//! end_commit           what could not be committed is dirty again
+//! begin_commit         seals the dirty bytes
+//! resolve_unanswered   finds out whether an earlier commit without an answer was applied
+//! finish_uploads       uploads sealed whole chunks, and waits for all earlier uploads
+//! sync                 on fsync, and where committed chunks are replaced: holders write them to disk
+//! publish              merge_partials   merges partly written chunks with their bases and stores them (`merge`)
+//!                      apply_commit     sends Change::Commit
+//!                      on Conflict      re-fetches the extents, then repeats both for the bases that have changed
+//! end_commit           makes dirty again what could not be committed
 //! ```
 //!
-//! Failures. An `fsync` reports its failure, and what it could not store is given up, as Linux does it. A commit at
-//! close or by age keeps the data for the next try; after [`TRIES`] of them, or when no try can help, it is given up,
-//! and each handle that writes the file receives the error at its next commit (see `error_seq`). A close reports its
-//! failure and gives nothing up: it may be that of a child, with the descriptor of a parent which goes on writing.
-//! Attributes that were to go with the data then go alone; when that fails as well, in as many tries, they are given up
-//! in the same way.
+//! Failures. An `fsync` reports its failure and discards what it could not store, as Linux does. A commit at close or
+//! by age keeps the data for the next attempt; after [`MAX_FAILED_COMMITS`], or when no attempt can succeed, the data
+//! is discarded, and each handle that writes the file receives the error at its next commit (see `error_seq`). A close
+//! reports its failure and discards nothing by itself: it may be the close of a child process, whose parent continues
+//! to write through the same descriptor. Attributes that were to go with discarded data are then sent alone; if that
+//! fails as many times, they are discarded in the same way.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -26,12 +26,16 @@ use chordfs_types::{
     namespace::{Attr, Change, Reply},
 };
 
-use super::{FileData, error_seq::ErrorCursor, state::Merged};
+use super::{
+    FileData,
+    error_seq::{ErrorCursor, Reporting},
+    state::Merged,
+};
 
-/// Background commits that may fail before the data is given up.
-const TRIES: u32 = 3;
+/// Background commits that may fail before the data is discarded.
+const MAX_FAILED_COMMITS: u32 = 3;
 
-/// The right to commit. Dropping it ends the commit and leaves the layers in order, also when the caller is cancelled.
+/// Holds the commit lock. Dropping it ends the commit and restores the layers, also when the caller is cancelled.
 pub(super) struct CommitGuard<'a> {
     file: &'a FileData,
     _lock: tokio::sync::MutexGuard<'a, ()>,
@@ -41,15 +45,15 @@ impl Drop for CommitGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.file.state.lock();
         state.end_commit();
-        self.file.settle(&state, 0);
+        self.file.account_memory(&state, 0);
         self.file.note_committed(&state);
     }
 }
 
-/// Why a commit is made, and the cursor of the handle that it is made for.
+/// The reason for a commit, with the error cursor of the handle that asked for it.
 #[derive(Clone, Copy)]
 pub enum CommitReason<'a> {
-    /// A descriptor is closed; others of the same handle may stay open.
+    /// A descriptor is closed; others of its handle may stay open.
     Close(&'a ErrorCursor),
     Fsync(&'a ErrorCursor),
 }
@@ -61,38 +65,44 @@ impl<'a> CommitReason<'a> {
         }
     }
 
-    fn is_fsync(self) -> bool {
-        matches!(self, Self::Fsync(_))
+    fn durability(self) -> Durability {
+        match self {
+            Self::Close(_) => Durability::Memory,
+            Self::Fsync(_) => Durability::Disk,
+        }
     }
 
-    fn durability(self) -> Durability {
-        self.is_fsync().into()
+    fn reporting(self) -> Reporting {
+        match self {
+            Self::Close(_) => Reporting::Again,
+            Self::Fsync(_) => Reporting::Once,
+        }
     }
 }
 
 impl FileData {
-    /// Stores and commits all that was written before the call. Returns the new attributes, or `None` if there was
+    /// Stores and commits everything written before the call. Returns the new attributes, or `None` if there was
     /// nothing to commit. With [`Durability::Disk`], everything that this mount has written to the file is on its
     /// holders' disks when this returns.
     ///
-    /// Errors: also, once, that of an earlier background commit whose data was given up.
+    /// Errors: this commit's; else, once, the error of an earlier background commit whose data was discarded.
     pub async fn commit(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
         let _guard = self.lock_commits().await;
         self.commit_and_report(durability).await
     }
 
-    /// Like [`Self::commit`], for a handle.
+    /// Like [`Self::commit`], on behalf of a handle.
     pub async fn commit_for(self: &Arc<Self>, reason: CommitReason<'_>) -> Result<Option<Attr>, FsError> {
         let _guard = self.lock_commits().await;
         self.commit_and_report_to(reason.durability(), reason).await
     }
 
-    /// For an operation that belongs to no handle. The caller holds the commit lock.
+    /// Commits for an operation that belongs to no handle. The caller holds the commit lock.
     pub(super) async fn commit_and_report(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
         self.commit_and_report_to(durability, CommitReason::Fsync(&self.own_cursor)).await
     }
 
-    /// Commits, and returns the failure of this commit or one that has not been reported to this handle yet.
+    /// Commits, and returns this commit's failure or an earlier one that this handle has not received yet.
     async fn commit_and_report_to(
         self: &Arc<Self>,
         durability: Durability,
@@ -100,7 +110,7 @@ impl FileData {
     ) -> Result<Option<Attr>, FsError> {
         let mut outcome = self.commit_locked(durability).await;
         if matches!(outcome, Err(FsError::NoSession)) {
-            // This machine slept for longer than the session was kept. The next session opens in a moment.
+            // The session expired while this machine slept. The next session opens in a moment.
             outcome = self.commit_locked(durability).await;
         }
         let restarted = matches!(outcome, Err(FsError::Stale { .. }));
@@ -122,23 +132,23 @@ impl FileData {
         }
     }
 
-    /// Handles the failure of a commit in the background, or of one whose failure must not cost the data yet.
+    /// Handles a failed commit that must not discard data at its first failure.
     fn note_failure(&self, error: FsError) {
         {
             let failed_commits = self.state.lock().note_failed_commit();
-            if failed_commits < TRIES && is_transient(&error) {
+            if failed_commits < MAX_FAILED_COMMITS && is_transient(&error) {
                 tracing::warn!(ino = self.ino.0, %error, "written data is not committed yet, trying again");
                 return;
             }
         }
-        tracing::error!(ino = self.ino.0, %error, "written data is given up; the next fsync or close reports it");
-        self.give_up_data(error);
+        tracing::error!(ino = self.ino.0, %error, "written data is discarded; the next fsync or close reports it");
+        self.discard_data(error);
     }
 
-    fn give_up_data(&self, error: FsError) {
+    fn discard_data(&self, error: FsError) {
         {
             let mut state = self.state.lock();
-            state.give_up();
+            state.discard_commit();
             state.errors.add(error);
         }
         if let Some(call) = self.transfer.on_data_loss.get() {
@@ -150,7 +160,7 @@ impl FileData {
         CommitGuard { file: self, _lock: self.commit_lock.lock().await }
     }
 
-    /// Refetches after `Stale`: the file may have started anew, with chunks of another size.
+    /// Re-fetches the state after `Stale`: the file may have been restarted with another chunk size.
     async fn refetch_restarted(&self) {
         if let Err(error) = self.refetch().await {
             tracing::debug!(ino = self.ino.0, %error, "the file is gone, or its state cannot be fetched");
@@ -162,11 +172,11 @@ impl FileData {
             (Ok(_), _) => {}
             (Err(error), CommitReason::Close(_)) => self.note_failure(error.clone()),
             (Err(error), CommitReason::Fsync(_)) => {
-                tracing::error!(ino = self.ino.0, %error, "written data could not be committed and is given up");
-                self.give_up_data(error.clone());
+                tracing::error!(ino = self.ino.0, %error, "written data could not be committed and is discarded");
+                self.discard_data(error.clone());
             }
         }
-        let lost = self.state.lock().errors.report(reason.cursor(), reason.is_fsync());
+        let lost = self.state.lock().errors.report(reason.cursor(), reason.reporting());
         match (outcome, lost) {
             (Ok(_), Some(lost)) => Err(lost),
             (outcome, _) => outcome,
@@ -177,7 +187,8 @@ impl FileData {
         self.state.lock().begin_commit(durability);
         self.resolve_unanswered().await?;
         self.finish_uploads().await?;
-        // What is replaced may have been fsynced, and is deleted soon: its replacement must survive a power cut, too.
+        // The replaced chunks may have been fsynced and are deleted soon, so their replacements must survive a power
+        // cut, too.
         if durability.is_disk() || self.state.lock().replaces_committed() {
             let transfer = &self.transfer;
             transfer.unsynced.sync(self.ino, &*transfer.chunks, &transfer.cache).await?;
@@ -185,7 +196,7 @@ impl FileData {
         self.publish(durability).await
     }
 
-    /// Concludes what became of a commit that was not answered; see `state::unanswered`.
+    /// Finds out whether a commit without an answer was applied; see `state::unanswered`.
     async fn resolve_unanswered(&self) -> Result<(), FsError> {
         let Some(chunks) = self.state.lock().unanswered_chunks() else { return Ok(()) };
         self.refetch().await?;
@@ -205,7 +216,7 @@ impl FileData {
     /// Uploads the sealed whole chunks, and waits for them and for all uploads before them.
     pub(super) async fn finish_uploads(self: &Arc<Self>) -> Result<(), FsError> {
         let mut upload_ended = self.upload_ended.subscribe();
-        // An upload is a version and a put, each bounded by the deadline of its client.
+        // An upload allocates a version and puts chunks; each step is bounded by the deadline of its client.
         let stall_timeout = 3 * self.transfer.settings.deadline;
         loop {
             {
@@ -252,7 +263,7 @@ impl FileData {
         }
         let mut state = self.state.lock();
         state.note_committed(&replaced);
-        self.settle(&state, 0);
+        self.account_memory(&state, 0);
         Ok(newest)
     }
 }
@@ -261,7 +272,7 @@ pub(super) fn unexpected(what: &str, reply: &Reply) -> FsError {
     FsError::Internal { detail: format!("the namespace answered {what} with {reply:?}") }
 }
 
-/// Whether the same commit could succeed a little later.
+/// Whether the commit could succeed if it is retried a little later.
 fn is_transient(error: &FsError) -> bool {
     match error {
         FsError::NoSpace

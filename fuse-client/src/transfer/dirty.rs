@@ -1,23 +1,23 @@
-//! Bytes written and not yet stored, as segments that neither overlap nor are ever reallocated.
+//! Bytes that are written and not yet stored, as segments that neither overlap nor are ever reallocated.
 //!
 //! A segment is one buffer of contiguous bytes with room at its end. A sequential writer fills segments that grow from
 //! call to call up to [`SEGMENT_BYTES`] and end on a chunk's border, so its bytes are copied once, on their way in, and
 //! whole chunks leave as slices of the same buffers. Only a chunk that lies across two segments is copied again.
 //!
-//! Knows offsets and chunk borders; nothing of versions, uploads or commits.
+//! Deals with offsets and chunk borders only, not with versions, uploads or commits.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use bytes::{Bytes, BytesMut};
 
-/// The largest segment; the kernel's largest write.
+/// Size of the largest segment: the kernel's largest write.
 const SEGMENT_BYTES: u64 = 1 << 20;
-/// The least that a segment is counted for beside its bytes, so that many tiny writes cannot pass a ceiling unseen.
+/// Counted for each segment in addition to its bytes, so that many tiny writes cannot exceed a ceiling unnoticed.
 const SEGMENT_OVERHEAD: u64 = 256;
 
 #[derive(Default)]
 pub(super) struct DirtyBytes {
-    /// Offset of the first byte to the bytes.
+    /// Maps the offset of a segment's first byte to its bytes.
     segments: BTreeMap<u64, BytesMut>,
     bytes: u64,
 }
@@ -31,12 +31,12 @@ impl DirtyBytes {
         self.segments.is_empty()
     }
 
-    /// What this costs in memory.
+    /// The memory that this holds.
     pub(super) fn held_bytes(&self) -> u64 {
         self.bytes + self.segments.len() as u64 * SEGMENT_OVERHEAD
     }
 
-    /// What a write of `len` bytes may add to [`Self::held_bytes`] at most.
+    /// The most that a write of `len` bytes can add to [`Self::held_bytes`].
     pub(super) fn cost_of(len: usize) -> u64 {
         len as u64 + (len as u64 / SEGMENT_BYTES + 3) * SEGMENT_OVERHEAD
     }
@@ -46,7 +46,7 @@ impl DirtyBytes {
         self.segments.last_key_value().map_or(0, |(start, bytes)| start + bytes.len() as u64)
     }
 
-    /// Writes over what is there. `chunk_bytes` only decides where new segments end.
+    /// Overwrites the bytes at `offset`. `chunk_bytes` only decides where new segments end.
     pub(super) fn write(&mut self, mut offset: u64, mut data: &[u8], chunk_bytes: u32) {
         while !data.is_empty() {
             let taken = self.write_some(offset, data, chunk_bytes);
@@ -55,7 +55,7 @@ impl DirtyBytes {
         }
     }
 
-    /// Lays `older` below: where both have bytes, those here stay.
+    /// Puts `older` below: where both have bytes, those of `self` win.
     pub(super) fn merge_under(&mut self, older: DirtyBytes, chunk_bytes: u32) {
         if self.is_empty() {
             *self = older;
@@ -72,7 +72,7 @@ impl DirtyBytes {
         }
     }
 
-    /// Copies what is here of the bytes from `offset` on into `out`.
+    /// Copies the bytes held of the range that begins at `offset` into `out`.
     pub(super) fn overlay(&self, offset: u64, out: &mut [u8]) {
         let range = offset..offset + out.len() as u64;
         for (start, bytes) in self.overlapping(range.clone()) {
@@ -103,7 +103,7 @@ impl DirtyBytes {
         Some((start + bytes.len() as u64).min(range.end))
     }
 
-    /// The chunks of which there are bytes here, ascending; chunks count from 1.
+    /// The chunks of which bytes are held, ascending; chunks count from 1.
     pub(super) fn chunks(&self, chunk_bytes: u32) -> Vec<u32> {
         let size = u64::from(chunk_bytes);
         let mut found: Vec<u32> = Vec::new();
@@ -115,18 +115,18 @@ impl DirtyBytes {
         found
     }
 
-    /// Takes out whole chunks, ascending, up to `most` bytes; none if there are fewer than `least` bytes of them.
+    /// Takes out whole chunks, ascending, up to `max_bytes`; none if there are fewer than `min_bytes` of them.
     pub(super) fn take_whole(
         &mut self,
         chunk_bytes: u32,
-        least: u64,
-        most: u64,
+        min_bytes: u64,
+        max_bytes: u64,
         blocked: impl Fn(u32) -> bool,
     ) -> Vec<(u32, Bytes)> {
-        let picks = self.pick_whole(chunk_bytes, most, blocked);
+        let picks = self.pick_whole(chunk_bytes, max_bytes, blocked);
         let size = u64::from(chunk_bytes);
         let total: u64 = picks.iter().map(|pick| (pick.end - pick.start) * size).sum();
-        if total < least.max(1) {
+        if total < min_bytes.max(1) {
             return Vec::new();
         }
         let mut chunks = Vec::with_capacity((total / size) as usize);
@@ -138,9 +138,9 @@ impl DirtyBytes {
     }
 
     /// Ranges of whole chunks, counted from 0.
-    fn pick_whole(&self, chunk_bytes: u32, most: u64, blocked: impl Fn(u32) -> bool) -> Vec<Range<u64>> {
+    fn pick_whole(&self, chunk_bytes: u32, max_bytes: u64, blocked: impl Fn(u32) -> bool) -> Vec<Range<u64>> {
         let size = u64::from(chunk_bytes);
-        let mut left = (most / size).max(1);
+        let mut left = (max_bytes / size).max(1);
         let mut picks: Vec<Range<u64>> = Vec::new();
         let mut reached = 0;
         let mut run_start = 0;
@@ -167,7 +167,7 @@ impl DirtyBytes {
         picks
     }
 
-    /// Takes out the bytes of a range that is covered.
+    /// Takes out the bytes of a range that is wholly held.
     fn extract(&mut self, range: Range<u64>) -> Vec<BytesMut> {
         if let Some((start, bytes)) = self.segments.range_mut(..range.start).next_back()
             && start + bytes.len() as u64 > range.start
@@ -188,7 +188,7 @@ impl DirtyBytes {
         pieces
     }
 
-    /// Writes a first part of `data`: over a segment, at the end of one, or into a new one. Returns its length.
+    /// Writes a first part of `data` into a segment, at the end of one, or as a new one. Returns the part's length.
     fn write_some(&mut self, offset: u64, data: &[u8], chunk_bytes: u32) -> usize {
         let next_start = self.segments.range(offset + 1..).next().map_or(u64::MAX, |(&start, _)| start);
         let free = data.len().min(usize::try_from(next_start - offset).unwrap_or(usize::MAX));
@@ -280,10 +280,10 @@ mod tests {
 
     use super::*;
 
-    /// Offset to byte, for what is dirty.
-    type Plain = BTreeMap<u64, u8>;
+    /// Maps the offset of each dirty byte to the byte.
+    type ModelBytes = BTreeMap<u64, u8>;
 
-    fn check(dirty: &DirtyBytes, plain: &Plain, chunk_bytes: u32) {
+    fn check(dirty: &DirtyBytes, plain: &ModelBytes, chunk_bytes: u32) {
         let mut out = vec![0; 3000];
         dirty.overlay(0, &mut out);
         for (at, byte) in out.iter().enumerate() {
@@ -304,11 +304,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn like_single_bytes(
+        fn segments_agree_with_a_map_of_single_bytes(
             chunk_bytes in prop::sample::select(vec![1u32, 7, 64, 100, 1000]),
             ops in prop::collection::vec((0..4u8, 0..2000u64, 1..900usize, 1..255u8), 1..40),
         ) {
-            let (mut dirty, mut plain) = (DirtyBytes::default(), Plain::new());
+            let (mut dirty, mut plain) = (DirtyBytes::default(), ModelBytes::new());
             let mut sequential = 0;
             for (kind, offset, len, byte) in ops {
                 let offset = if kind == 0 && sequential < 2000 { sequential } else { offset };
@@ -346,21 +346,21 @@ mod tests {
     }
 
     #[test]
-    fn a_sequential_writer_is_copied_once() {
+    fn the_bytes_of_a_sequential_writer_are_copied_once() {
         let mut dirty = DirtyBytes::default();
         let data = vec![7; 1 << 20];
         for at in 0..4 {
             dirty.write(at << 20, &data, 4096);
         }
-        let where_it_was: Vec<_> = dirty.segments.values().map(|bytes| bytes.as_ptr_range()).collect();
+        let segment_memory: Vec<_> = dirty.segments.values().map(|bytes| bytes.as_ptr_range()).collect();
         let chunks = dirty.take_whole(4096, 4 << 20, 4 << 20, |_| false);
         assert_eq!(chunks.len(), 1024);
-        assert!(chunks.iter().all(|(_, data)| where_it_was.iter().any(|range| range.contains(&data.as_ptr()))));
+        assert!(chunks.iter().all(|(_, data)| segment_memory.iter().any(|range| range.contains(&data.as_ptr()))));
         assert!(dirty.is_empty());
     }
 
     #[test]
-    fn odd_chunks_do_not_straddle_for_a_sequential_writer() {
+    fn chunks_of_a_sequential_writer_do_not_straddle_segments() {
         let mut dirty = DirtyBytes::default();
         for at in 0..64u64 {
             dirty.write(at * 65536, &[1; 65536], 4000);

@@ -1,6 +1,6 @@
-//! Write errors of one inode, as Linux keeps them for its own disks (`errseq_t`): errors are counted, and each handle
-//! has a cursor up to which it has received them. So every writer of a file receives each error once at its next
-//! `fsync`, no matter which other handles have received it.
+//! Write errors of one inode, kept as Linux does for local disks (`errseq_t`): errors are counted, and each handle has
+//! a cursor up to which it has received them. So every writer of a file receives each error once at its next `fsync`,
+//! no matter which other handles have received it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,8 +10,15 @@ use chordfs_types::fs_error::FsError;
 pub(super) struct ErrorSeq {
     count: u64,
     newest: Option<FsError>,
-    /// The newest error has been reported to at least one handle.
+    /// Whether the newest error has been reported to at least one handle.
     is_reported: bool,
+}
+
+/// Whether an error is reported to a handle once, or again at its next operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reporting {
+    Once,
+    Again,
 }
 
 /// How many errors of an [`ErrorSeq`] a handle has received.
@@ -24,8 +31,8 @@ impl ErrorSeq {
         (self.newest, self.is_reported) = (Some(error), false);
     }
 
-    /// The cursor of a handle that is opened now. An error that no handle has received yet is reported to this one,
-    /// too.
+    /// Returns the cursor of a handle that is opened now. An error that no handle has received yet is reported to this
+    /// one, too.
     pub(super) fn new_cursor(&self) -> ErrorCursor {
         ErrorCursor(AtomicU64::new(self.count - u64::from(self.unreported().is_some())))
     }
@@ -38,13 +45,12 @@ impl ErrorSeq {
         self.count > cursor.0.load(Ordering::Acquire)
     }
 
-    /// The newest error if `cursor` is behind it. The cursor moves only with `advance`; until then the error is
-    /// reported again.
-    pub(super) fn report(&mut self, cursor: &ErrorCursor, advance: bool) -> Option<FsError> {
+    /// Returns the newest error if `cursor` is behind it, and advances the cursor if it is reported only once.
+    pub(super) fn report(&mut self, cursor: &ErrorCursor, reporting: Reporting) -> Option<FsError> {
         if !self.has_unreported(cursor) {
             return None;
         }
-        if advance {
+        if reporting == Reporting::Once {
             cursor.0.store(self.count, Ordering::Release);
         }
         self.is_reported = true;
@@ -54,25 +60,25 @@ impl ErrorSeq {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Reporting::*, *};
 
     #[test]
     fn each_handle_receives_each_error_once() {
         let mut errors = ErrorSeq::default();
         let (one, other) = (errors.new_cursor(), errors.new_cursor());
-        assert_eq!(errors.report(&one, true), None);
+        assert_eq!(errors.report(&one, Once), None);
         errors.add(FsError::NoSpace);
         assert_eq!(errors.unreported(), Some(&FsError::NoSpace));
         let late = errors.new_cursor();
-        assert_eq!(errors.report(&one, false), Some(FsError::NoSpace), "a close may be that of a child");
+        assert_eq!(errors.report(&one, Again), Some(FsError::NoSpace), "a close may be that of a child");
         assert_eq!(errors.unreported(), None);
         let later = errors.new_cursor();
-        assert_eq!(errors.report(&later, true), None, "the error is older than the handle, and was reported");
+        assert_eq!(errors.report(&later, Once), None, "the error is older than the handle, and was reported");
         for handle in [&one, &other, &late] {
-            assert_eq!(errors.report(handle, true), Some(FsError::NoSpace));
-            assert_eq!(errors.report(handle, true), None);
+            assert_eq!(errors.report(handle, Once), Some(FsError::NoSpace));
+            assert_eq!(errors.report(handle, Once), None);
         }
         errors.add(FsError::ReadOnly);
-        assert_eq!(errors.report(&other, true), Some(FsError::ReadOnly));
+        assert_eq!(errors.report(&other, Once), Some(FsError::ReadOnly));
     }
 }

@@ -1,16 +1,16 @@
-//! Which version each chunk of a file has: a map of runs that do not overlap, and which part of it is known at all
-//! (extents of a large file come in pages).
+//! The version of each chunk of a file, as a map of runs that do not overlap, and the part of that map which is known
+//! (the extents of a large file arrive in pages).
 //!
-//! Pure bookkeeping; who asks the namespace, and what is on top of the committed state, is for others.
+//! Pure bookkeeping: `read` queries the namespace, `state` has the layers above the committed state.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use chordfs_types::{chunk::Version, namespace::Extent};
 
-/// Runs of chunks with one version, in the order of their chunks; what no run covers is a hole.
+/// Runs of chunks with one version, in the order of their chunks. A chunk in no run is a hole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ExtentMap {
-    /// First chunk to (chunk after the last, version).
+    /// Maps the first chunk of a run to the chunk after its last and the version.
     runs: BTreeMap<u32, (u64, Version)>,
 }
 
@@ -24,7 +24,7 @@ impl ExtentMap {
         (u64::from(index) < end).then_some(version)
     }
 
-    /// The highest chunk of all, 0 without any (chunks count from 1).
+    /// The highest chunk that has a version, or 0 if there is none (chunks count from 1).
     pub(super) fn last_index(&self) -> u32 {
         self.runs.last_key_value().map_or(0, |(_, &(end, _))| (end - 1) as u32)
     }
@@ -37,13 +37,13 @@ impl ExtentMap {
         })
     }
 
-    /// UnsyncedPuts a run in place of whatever was there.
+    /// Puts a run in place of what was there.
     pub(super) fn insert(&mut self, extent: Extent) {
         if extent.count == 0 {
             return;
         }
         let (mut first, mut end) = (extent.first, extent.end());
-        self.remove(u64::from(first)..end);
+        self.remove(extent.range());
         if let Some((&before, &(before_end, version))) = self.runs.range(..first).next_back()
             && before_end == u64::from(first)
             && version == extent.version
@@ -66,7 +66,7 @@ impl ExtentMap {
         !range.is_empty() && self.runs.range(..=last).next_back().is_some_and(|(_, (end, _))| *end > range.start)
     }
 
-    /// Makes a hole of the chunks `range`.
+    /// Turns the chunks of `range` into holes.
     pub(super) fn remove(&mut self, range: Range<u64>) {
         let Ok(start) = u32::try_from(range.start) else { return };
         if range.is_empty() {
@@ -90,9 +90,9 @@ impl ExtentMap {
         }
     }
 
-    /// Makes holes of those chunks of `extent` that still have its version.
+    /// Turns those chunks of `extent` that still have its version into holes.
     pub(super) fn remove_if_same(&mut self, extent: Extent) {
-        let (start, stop) = (u64::from(extent.first), extent.end());
+        let Range { start, end: stop } = extent.range();
         let before = self.runs.range(..extent.first).next_back();
         let same: Vec<Range<u64>> = before
             .into_iter()
@@ -107,22 +107,30 @@ impl ExtentMap {
     }
 }
 
-/// The committed extents as far as the namespace has told them.
+/// The committed extents, as far as the namespace has reported them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KnownExtents {
     pub map: ExtentMap,
-    /// Chunk ranges that have been told: start to end, neither touching nor overlapping.
-    told: BTreeMap<u64, u64>,
+    /// Chunk ranges whose extents are known: start to end, neither touching nor overlapping.
+    known: BTreeMap<u64, u64>,
 }
 
 impl KnownExtents {
-    /// Forgets all and starts with the first page.
+    /// The extents of an empty file.
+    pub(super) fn all_holes() -> Self {
+        let mut known = Self::default();
+        known.replace(&[], false);
+        known
+    }
+
+    /// Discards everything and starts with the first page.
     pub(super) fn replace(&mut self, page: &[Extent], more: bool) {
         *self = Self::default();
         self.add_page(1, page, more);
     }
 
-    /// A page as `Query::Extents { from }` answers it. False if it brings nothing new (it claims more, and has none).
+    /// Adds a page, the answer to `Query::Extents { from }`. False if it adds nothing: it announces more extents and
+    /// has none itself.
     pub(super) fn add_page(&mut self, from: u32, page: &[Extent], more: bool) -> bool {
         let start = u64::from(from);
         let end = match page.last() {
@@ -141,34 +149,34 @@ impl KnownExtents {
         true
     }
 
-    /// What a commit of our own has just made current.
+    /// Sets a run that a commit of this mount has just made current.
     pub(super) fn set(&mut self, extent: Extent) {
         self.map.insert(extent);
         self.mark(extent.range());
     }
 
-    /// The first chunk of `range` of which nothing has been told.
+    /// The first chunk of `range` whose version is not known.
     pub(super) fn first_unknown(&self, range: Range<u64>) -> Option<u32> {
-        let told_to = match self.told.range(..=range.start).next_back() {
+        let known_to = match self.known.range(..=range.start).next_back() {
             Some((_, &end)) if end > range.start => end,
             _ => range.start,
         };
-        (told_to < range.end).then_some(told_to as u32)
+        (known_to < range.end).then_some(known_to as u32)
     }
 
     fn mark(&mut self, range: Range<u64>) {
         let (mut start, mut end) = (range.start, range.end);
-        while let Some((&at, &to)) = self.told.range(..=end).next_back()
+        while let Some((&at, &to)) = self.known.range(..=end).next_back()
             && to >= start
         {
-            self.told.remove(&at);
+            self.known.remove(&at);
             (start, end) = (start.min(at), end.max(to));
         }
-        self.told.insert(start, end);
+        self.known.insert(start, end);
     }
 }
 
-/// Chunks with their versions, ascending, to runs.
+/// Joins chunks with their versions (ascending) to runs.
 pub(super) fn to_extents(chunks: impl IntoIterator<Item = (u32, Version)>) -> ExtentMap {
     let mut map = ExtentMap::default();
     for (first, version) in chunks {
@@ -189,7 +197,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn runs_say_the_same_as_single_chunks(ops in prop::collection::vec((0..3u8, 1..40u32, 1..12u32, 1..4u64), 1..60)) {
+        fn runs_agree_with_a_map_of_single_chunks(ops in prop::collection::vec((0..3u8, 1..40u32, 1..12u32, 1..4u64), 1..60)) {
             let mut map = ExtentMap::default();
             let mut plain: BTreeMap<u32, u64> = BTreeMap::new();
             for (kind, first, count, version) in ops {
@@ -214,23 +222,24 @@ mod tests {
                 prop_assert_eq!(map.last_index(), plain.keys().last().copied().unwrap_or(0));
                 let all: Vec<Extent> = map.iter().collect();
                 for pair in all.windows(2) {
-                    let end = pair[0].first + pair[0].count;
-                    prop_assert!(end < pair[1].first || end == pair[1].first && pair[0].version != pair[1].version);
+                    let (end, next) = (pair[0].end(), u64::from(pair[1].first));
+                    prop_assert!(end < next || end == next && pair[0].version != pair[1].version);
                 }
             }
         }
     }
 
     #[test]
-    fn pages_become_known_as_they_come() {
+    fn each_page_extends_the_known_chunks() {
+        let (more, last) = (true, false);
         let mut known = KnownExtents::default();
-        known.replace(&[extent(1, 4, 1), extent(7, 3, 2)], true);
+        known.replace(&[extent(1, 4, 1), extent(7, 3, 2)], more);
         assert_eq!(known.first_unknown(1..10), None);
         assert_eq!(known.first_unknown(1..11), Some(10));
-        assert!(known.add_page(20, &[extent(18, 10, 3)], true));
+        assert!(known.add_page(20, &[extent(18, 10, 3)], more));
         assert_eq!((known.first_unknown(12..20), known.first_unknown(20..28)), (Some(12), None));
-        assert!(!known.add_page(12, &[], true));
-        assert!(known.add_page(10, &[extent(12, 1, 4), extent(18, 10, 3)], false));
+        assert!(!known.add_page(12, &[], more));
+        assert!(known.add_page(10, &[extent(12, 1, 4), extent(18, 10, 3)], last));
         assert_eq!(known.first_unknown(1..u64::from(u32::MAX) + 1), None);
         assert_eq!(known.map.get(18), Some(Version(3)));
     }

@@ -1,5 +1,5 @@
-//! What of a failed commit stays, and what is given up: data of other programs, attributes that were answered, and
-//! commits of which nobody knows whether they were carried out.
+//! Which data and attributes survive a failed commit, and which are discarded: data of other programs, acknowledged
+//! attributes, and commits that may or may not have been applied.
 
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
@@ -12,7 +12,10 @@ use tokio::sync::Notify;
 
 use super::{
     CommitReason, FileData, TransferSettings,
-    fake_ring_test::{FakeRing, INO},
+    fake_ring_test::{
+        ChangeOutcome::{Applied, NotApplied},
+        FakeRing, INO,
+    },
     model_test::write_over,
     transfer_test::{fresh_read, read, run, settings, until, write},
 };
@@ -27,7 +30,7 @@ fn mode(mode: u16) -> SetAttr {
     SetAttr { mode: Some(mode), ..SetAttr::default() }
 }
 
-/// One chunk an upload.
+/// One chunk per upload.
 fn chunk_by_chunk() -> TransferSettings {
     TransferSettings { flush_run_bytes: 4096, max_uploads: 1, ..settings() }
 }
@@ -37,13 +40,14 @@ async fn overwrite(file: &Arc<FileData>, offset: u64) {
     file.commit(Durability::Memory).await.unwrap();
 }
 
-async fn in_background(file: &Arc<FileData>) {
+async fn commit_in_background(file: &Arc<FileData>) {
     file.clone().commit_in_background().await;
 }
 
-/// A commit that failed took along what another program had written since it began, and told only its own program.
+/// Bug: a failed commit also discarded what another program had written since it began, and only its own program
+/// received the error.
 #[test]
-fn what_landed_since_a_failed_commit_began_stays() {
+fn uploads_completed_since_a_failed_commit_began_are_kept() {
     run(async {
         let world = FakeRing::new(4096, 1);
         world.put_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
@@ -55,14 +59,15 @@ fn what_landed_since_a_failed_commit_began_stays() {
             let file = file.clone();
             async move { file.commit(Durability::Memory).await }
         });
-        until("the seal", || file.state.lock().is_committing()).await;
+        until("the beginning of the commit", || file.state.lock().is_committing()).await;
         write(&file, 8192, &[2; 4096]).await.unwrap();
-        // The first chunk, the second program's, and then the partly written one, which fails.
+        // Permits for the first chunk, for the second program's, and then for the partly written one, whose commit
+        // fails.
         world.put_gate.add_permits(1);
         until("the second upload", || file.state.lock().uploads_started() == 2).await;
-        world.change_failures.lock().push((FsError::NoSpace, false));
+        world.change_failures.lock().push((FsError::NoSpace, NotApplied));
         world.put_gate.add_permits(1);
-        until("the second upload's uploading", || file.state.lock().is_stored(3)).await;
+        until("the end of the second upload", || file.state.lock().is_stored(3)).await;
         world.put_gate.add_permits(1000);
         assert_eq!(committing.await.unwrap(), Err(FsError::NoSpace));
         assert_eq!(file.commit(Durability::Memory).await.unwrap().unwrap().size, 3 * 4096);
@@ -73,7 +78,7 @@ fn what_landed_since_a_failed_commit_began_stays() {
 }
 
 #[test]
-fn attributes_outlive_the_data_that_they_were_to_go_with() {
+fn attributes_survive_when_the_data_of_their_commit_is_discarded() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
@@ -84,8 +89,12 @@ fn attributes_outlive_the_data_that_they_were_to_go_with() {
         assert_eq!(file.commit(Durability::Memory).await, Err(FsError::NoSpace));
         let mut attr = world.attr();
         file.overlay(&mut attr);
-        assert_eq!((attr.mode, attr.mtime, attr.size), (0o600, THEN, 0), "the data is gone, the rest is not");
-        in_background(&file).await;
+        assert_eq!(
+            (attr.mode, attr.mtime, attr.size),
+            (0o600, THEN, 0),
+            "the data is discarded, the attributes are kept"
+        );
+        commit_in_background(&file).await;
         assert_eq!((world.attr().mode, world.attr().mtime, world.attr().size), (0o600, THEN, 0));
         assert!(!file.is_dirty() && transfer.dirty.lock().is_empty());
         assert_eq!(file.commit(Durability::Memory).await, Ok(None));
@@ -93,7 +102,7 @@ fn attributes_outlive_the_data_that_they_were_to_go_with() {
 }
 
 #[test]
-fn unmounting_sends_the_attributes_of_data_that_was_given_up() {
+fn unmounting_sends_the_attributes_of_discarded_data() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
@@ -107,7 +116,7 @@ fn unmounting_sends_the_attributes_of_data_that_was_given_up() {
 }
 
 #[test]
-fn attributes_that_never_get_through_are_given_up_and_told_once() {
+fn attributes_that_fail_alone_are_discarded_and_reported_once() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
@@ -116,12 +125,12 @@ fn attributes_that_never_get_through_are_given_up_and_told_once() {
         assert!(file.defer(&mode(0o600)));
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
         assert_eq!(file.commit(Durability::Memory).await, Err(FsError::NoSpace));
-        world.change_failures.lock().extend([(); 9].map(|()| (no_answer(), false)));
+        world.change_failures.lock().extend([(); 9].map(|()| (no_answer(), NotApplied)));
         let mut tries = 0;
         while file.is_dirty() {
             tries += 1;
-            assert!(tries < 9, "there is no end");
-            in_background(&file).await;
+            assert!(tries < 9, "they are never discarded");
+            commit_in_background(&file).await;
         }
         assert_eq!(tries, 3);
         assert!(transfer.dirty.lock().is_empty());
@@ -135,14 +144,14 @@ fn attributes_that_never_get_through_are_given_up_and_told_once() {
 }
 
 #[test]
-fn a_failed_change_of_attributes_loses_no_earlier_one() {
+fn a_failed_change_of_attributes_does_not_lose_earlier_deferred_ones() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         write(&file, 0, &[1; 100]).await.unwrap();
         assert!(file.defer(&mode(0o600)));
-        world.change_failures.lock().push((no_answer(), false));
+        world.change_failures.lock().push((no_answer(), NotApplied));
         let owner = SetAttr { uid: Some(5), ..SetAttr::default() };
         assert_eq!(file.set_attr(owner).await, Err(no_answer()));
         file.commit(Durability::Memory).await.unwrap();
@@ -150,7 +159,7 @@ fn a_failed_change_of_attributes_loses_no_earlier_one() {
     });
 }
 
-/// An mtime that was set and then written over is not the file's, whatever commits fail in between.
+/// A write replaces an mtime that was set before it, even if commits fail in between.
 #[test]
 fn a_later_write_replaces_a_deferred_mtime() {
     run(async {
@@ -159,8 +168,8 @@ fn a_later_write_replaces_a_deferred_mtime() {
         let file = world.open(&transfer);
         write(&file, 0, &[1; 100]).await.unwrap();
         assert!(file.defer(&SetAttr { mtime: Some(THEN), ..mode(0o600) }));
-        world.change_failures.lock().push((no_answer(), false));
-        in_background(&file).await;
+        world.change_failures.lock().push((no_answer(), NotApplied));
+        commit_in_background(&file).await;
         write(&file, 0, &[2; 100]).await.unwrap();
         file.commit(Durability::Memory).await.unwrap();
         assert!(world.attr().mtime > THEN && world.attr().mode == 0o600);
@@ -168,8 +177,8 @@ fn a_later_write_replaces_a_deferred_mtime() {
     });
 }
 
-/// The old upload script starts a file anew, in chunks of its own size, while a mount has written and not committed it:
-/// chunks of the old size ended up in a file of the new one.
+/// Bug: the old upload script restarts a file with its own chunk size while a mount has uncommitted data of it; chunks
+/// of the old size were committed into the restarted file.
 #[test]
 fn chunks_of_another_size_are_not_committed() {
     run(async {
@@ -182,13 +191,13 @@ fn chunks_of_another_size_are_not_committed() {
             let mut model = vec![9; 3000];
             world.restart(chunk_bytes - 96, &model);
             if by_age {
-                in_background(&file).await;
+                commit_in_background(&file).await;
             }
             assert_eq!(file.commit(Durability::Memory).await, Err(FsError::Stale { ino: INO }));
             assert_eq!(file.commit(Durability::Memory).await, Ok(None));
             assert!(!file.is_dirty());
             assert_eq!(fresh_read(&world).await, model);
-            // This handle goes on with the file as it is now.
+            // The handle continues with the restarted file.
             write(&file, 10, &[3; 9000]).await.unwrap();
             write_over(&mut model, 10, &[3; 9000]);
             file.commit(Durability::Memory).await.unwrap();
@@ -197,17 +206,17 @@ fn chunks_of_another_size_are_not_committed() {
     });
 }
 
-/// The mount's commit was carried out, nobody heard of it, and another mount wrote the first chunk anew: sent again,
-/// the commit would have brought the first version back, which is deleted by then.
+/// The mount's commit was applied, its answer was lost, and another mount overwrote the first chunk. Sent again, the
+/// commit would bring the first version back, which is deleted by then.
 #[test]
-fn an_unanswered_commit_that_was_carried_out_is_not_sent_again() {
+fn an_unanswered_commit_that_was_applied_is_not_sent_again() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let file = world.open(&ours);
         write(&file, 0, &[1; 8192]).await.unwrap();
-        world.change_failures.lock().push((no_answer(), true));
-        in_background(&file).await;
+        world.change_failures.lock().push((no_answer(), Applied));
+        commit_in_background(&file).await;
         overwrite(&world.open(&theirs), 0).await;
         assert_eq!(file.commit(Durability::Memory).await, Ok(None));
         let mut model = vec![2; 4096];
@@ -219,14 +228,14 @@ fn an_unanswered_commit_that_was_carried_out_is_not_sent_again() {
 }
 
 #[test]
-fn an_unanswered_commit_that_was_not_carried_out_is_sent_again() {
+fn an_unanswered_commit_that_was_not_applied_is_sent_again() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let file = world.open(&ours);
         write(&file, 0, &[1; 8192]).await.unwrap();
-        world.change_failures.lock().push((no_answer(), false));
-        in_background(&file).await;
+        world.change_failures.lock().push((no_answer(), NotApplied));
+        commit_in_background(&file).await;
         overwrite(&world.open(&theirs), 8192).await;
         file.commit(Durability::Memory).await.unwrap().unwrap();
         let mut model = vec![1; 8192];
@@ -236,14 +245,14 @@ fn an_unanswered_commit_that_was_not_carried_out_is_sent_again() {
 }
 
 #[test]
-fn an_unanswered_commit_whose_fate_nothing_shows_is_told_once() {
+fn an_unanswered_commit_with_unknown_outcome_is_reported_once() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
         let file = world.open(&ours);
         write(&file, 0, &[1; 4096]).await.unwrap();
-        world.change_failures.lock().push((no_answer(), true));
-        in_background(&file).await;
+        world.change_failures.lock().push((no_answer(), Applied));
+        commit_in_background(&file).await;
         overwrite(&world.open(&theirs), 0).await;
         assert_eq!(file.commit(Durability::Memory).await, Err(no_answer()));
         assert_eq!(file.commit(Durability::Memory).await, Ok(None));
@@ -251,10 +260,10 @@ fn an_unanswered_commit_whose_fate_nothing_shows_is_told_once() {
     });
 }
 
-/// A child inherits a descriptor and ends, or a reader ends: the close failed, the writer's bytes were given up with
-/// it, and its own fsync was told nothing.
+/// Bug: a child process that had inherited a descriptor exited, or a reader did. The close failed, the writer's bytes
+/// were discarded with it, and the writer's own fsync reported no error.
 #[test]
-fn a_close_that_fails_takes_nothing_from_who_writes() {
+fn a_failed_close_of_another_handle_does_not_discard_the_writers_data() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
@@ -270,7 +279,7 @@ fn a_close_that_fails_takes_nothing_from_who_writes() {
 }
 
 #[test]
-fn every_handle_hears_of_a_loss_once() {
+fn every_handle_receives_the_error_of_discarded_data_once() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
@@ -279,18 +288,18 @@ fn every_handle_hears_of_a_loss_once() {
         write(&file, 0, &[1; 100]).await.unwrap();
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
         while file.is_dirty() {
-            in_background(&file).await;
+            commit_in_background(&file).await;
         }
         *world.put_always_fails.lock() = None;
         for _ in 0..2 {
             assert_eq!(
                 file.commit_for(CommitReason::Close(&one)).await,
                 Err(FsError::NoSpace),
-                "as often as it is closed"
+                "every close reports it"
             );
         }
         let late = file.error_cursor();
-        write(&file, 0, &[2; 100]).await.expect("they have been told");
+        write(&file, 0, &[2; 100]).await.expect("all handles have received the error");
         assert_eq!(file.commit_for(CommitReason::Fsync(&late)).await.unwrap().unwrap().size, 100);
         for handle in [&one, &other] {
             assert_eq!(file.commit_for(CommitReason::Fsync(handle)).await, Err(FsError::NoSpace));
@@ -301,12 +310,12 @@ fn every_handle_hears_of_a_loss_once() {
 }
 
 #[test]
-fn who_shows_the_bytes_elsewhere_is_told_that_they_are_gone() {
+fn the_data_loss_callback_runs_when_data_is_discarded() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
-        let told = Arc::new(std::sync::atomic::AtomicU64::new(0));
-        let count = told.clone();
+        let reported = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let count = reported.clone();
         transfer.on_data_loss(move |ino| {
             count.fetch_add(ino.0, SeqCst);
         });
@@ -314,46 +323,46 @@ fn who_shows_the_bytes_elsewhere_is_told_that_they_are_gone() {
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
         write(&file, 0, &[1; 100]).await.unwrap();
         file.commit(Durability::Disk).await.unwrap_err();
-        assert_eq!(told.load(SeqCst), INO.0);
+        assert_eq!(reported.load(SeqCst), INO.0);
         write(&file, 0, &[1; 100]).await.unwrap();
         while file.is_dirty() {
-            in_background(&file).await;
+            commit_in_background(&file).await;
         }
-        assert_eq!(told.load(SeqCst), 2 * INO.0);
+        assert_eq!(reported.load(SeqCst), 2 * INO.0);
     });
 }
 
-/// A lid was closed for longer than the session is kept: what was dirty then was thrown away at the first commit.
+/// Bug: a laptop slept for longer than its session was kept, and its dirty data was discarded at the first commit.
 #[test]
-fn a_session_that_has_expired_costs_no_data() {
+fn an_expired_session_does_not_lose_data() {
     run(async {
-        for (carried_out, by_age) in [(false, false), (true, false), (false, true), (true, true)] {
+        for (outcome, by_age) in [(NotApplied, false), (Applied, false), (NotApplied, true), (Applied, true)] {
             let world = FakeRing::new(4096, 1);
             let transfer = world.mount(settings());
             let file = world.open(&transfer);
             write(&file, 0, &[1; 8292]).await.unwrap();
-            world.change_failures.lock().push((FsError::NoSession, carried_out));
+            world.change_failures.lock().push((FsError::NoSession, outcome));
             if by_age {
-                in_background(&file).await;
+                commit_in_background(&file).await;
             }
-            file.commit(Durability::Memory).await.expect("the next session commits it, or finds it done");
-            assert!(fresh_read(&world).await == [1; 8292], "{carried_out} {by_age}");
+            file.commit(Durability::Memory).await.expect("the next session commits it, or finds it committed");
+            assert!(fresh_read(&world).await == [1; 8292], "{outcome:?} {by_age}");
             assert!(!file.is_dirty());
         }
     });
 }
 
-/// Fsynced bytes were in a chunk that was written again without fsync. The power went: the new version was on no disk
-/// yet, the old one was deleted already.
+/// Bug: a chunk with fsynced bytes was overwritten without fsync. At a power cut the new version was on no disk yet,
+/// and the old one was deleted already.
 #[test]
-fn what_replaces_committed_chunks_is_on_disk_before_them() {
+fn replacements_of_committed_chunks_are_on_disk_before_the_commit() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         write(&file, 0, &[1; 10_000]).await.unwrap();
         file.commit(Durability::Memory).await.unwrap();
-        assert!(!world.committed_durably(), "what is new need not wait for disks");
+        assert!(!world.committed_durably(), "new chunks do not wait for disks");
         file.commit(Durability::Disk).await.unwrap();
         for (offset, data) in [(10_000, vec![2; 100]), (0, vec![3; 10]), (4096, vec![4; 4096])] {
             write(&file, offset, &data).await.unwrap();
@@ -366,10 +375,10 @@ fn what_replaces_committed_chunks_is_on_disk_before_them() {
     });
 }
 
-/// The reply to a commit came after another mount had replaced its chunk and this one had learnt of it: readers got the
-/// old bytes again.
+/// Bug: the reply to a commit arrived after another mount had replaced its chunk and this mount knew of that; readers
+/// then got the old bytes again.
 #[test]
-fn a_late_reply_does_not_bring_back_what_it_is_about() {
+fn a_late_reply_to_a_commit_does_not_bring_back_replaced_chunks() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));

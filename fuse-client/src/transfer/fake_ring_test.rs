@@ -1,5 +1,5 @@
-//! A namespace with one file and a place for chunks, in memory, for the tests: answers come late and in any order (from
-//! a seed), calls can be made to fail or to wait, and everything that a client promises is asserted.
+//! A namespace with one file, and a store for chunks, in memory. Answers are delayed and reordered (from a seed), tests
+//! can make calls fail or wait, and everything that a client must guarantee is asserted.
 
 use chordfs_net::clients::{ChunkTransport, NamespaceClient};
 use std::{
@@ -27,15 +27,15 @@ use tokio::sync::{Notify, Semaphore};
 use super::{Transfer, TransferSettings, extents::ExtentMap, file::FileData};
 
 pub(super) const INO: Ino = Ino(7);
-/// What the namespace's clock says.
+/// The time of the namespace's clock.
 const NOW: Time = Time { secs: 2_000_000_000, nanos: 0 };
 
 pub(super) struct FakeRing {
     random: AtomicU64,
-    /// An answer is put off by up to this many turns of the scheduler.
+    /// An answer is delayed by up to this many turns of the scheduler.
     pub disorder: AtomicU64,
     file: Mutex<File>,
-    pub chunks: Mutex<HashMap<ChunkId, Stored>>,
+    pub chunks: Mutex<HashMap<ChunkId, StoredChunk>>,
     pub puts: AtomicU64,
     pub put_chunks: AtomicU64,
     pub gets: AtomicU64,
@@ -43,24 +43,31 @@ pub(super) struct FakeRing {
     pub syncs: AtomicU64,
     pub commits: AtomicU64,
     pub queries: AtomicU64,
-    /// Failures that the next puts meet, last one first.
+    /// Failures of the next puts; the last one comes first.
     pub put_failures: Mutex<Vec<FsError>>,
     pub put_always_fails: Mutex<Option<FsError>>,
-    /// Failures that the next changes meet, last one first; with true, they are carried out all the same.
-    pub change_failures: Mutex<Vec<(FsError, bool)>>,
-    /// The reply to the next change comes when this is told.
+    /// Failures of the next changes; the last one comes first.
+    pub change_failures: Mutex<Vec<(FsError, ChangeOutcome)>>,
+    /// The reply to the next change is sent when this is notified.
     pub held_reply: Mutex<Option<Arc<Notify>>>,
     /// Each put needs a permit.
     pub put_gate: Semaphore,
-    /// Each answer to a query needs a permit; what it says is as of before.
+    /// Each answer to a query needs a permit. The answer is made before it waits for the permit.
     pub answer_gate: Semaphore,
     next_version: AtomicU64,
-    /// A file that starts anew has smaller ones.
+    /// A restarted file has smaller chunks.
     largest_chunk_bytes: u32,
     page: usize,
 }
 
-pub(super) struct Stored {
+/// Whether a change that returns an error was applied all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ChangeOutcome {
+    Applied,
+    NotApplied,
+}
+
+pub(super) struct StoredChunk {
     pub data: Bytes,
     pub durable: bool,
 }
@@ -113,7 +120,7 @@ impl FakeRing {
     }
 
     pub(super) fn mount(self: &Arc<Self>, settings: TransferSettings) -> Arc<Transfer> {
-        Transfer::over(self.clone(), self.clone(), tokio::runtime::Handle::current(), settings)
+        Transfer::with_clients(self.clone(), self.clone(), tokio::runtime::Handle::current(), settings)
     }
 
     pub(super) fn open(&self, transfer: &Arc<Transfer>) -> Arc<FileData> {
@@ -121,7 +128,7 @@ impl FakeRing {
         transfer.open_file(&attr, extents, more)
     }
 
-    /// As `Open` answers now.
+    /// The present answer to `Open`.
     pub(super) fn page(&self) -> (Attr, Vec<Extent>, bool) {
         self.file.lock().page(1, self.page)
     }
@@ -130,10 +137,10 @@ impl FakeRing {
         self.file.lock().attr.clone()
     }
 
-    /// As the upload of chunk 1 of a file does it.
+    /// Restarts the file, as the upload of its chunk 1 does.
     pub(super) fn restart(&self, chunk_bytes: u32, data: &[u8]) {
         let id = ChunkId { version: Version(self.next_version.fetch_add(1, SeqCst)), index: 1 };
-        self.chunks.lock().insert(id, Stored { data: Bytes::copy_from_slice(data), durable: true });
+        self.chunks.lock().insert(id, StoredChunk { data: Bytes::copy_from_slice(data), durable: true });
         let mut file = self.file.lock();
         assert!(chunk_bytes <= self.largest_chunk_bytes);
         file.extents = ExtentMap::default();
@@ -156,29 +163,29 @@ impl FakeRing {
         self.random.fetch_update(SeqCst, SeqCst, |x| Some(step(x))).map(step).unwrap()
     }
 
-    async fn late(&self) {
+    async fn delay(&self) {
         for _ in 0..self.next_random() % (self.disorder.load(SeqCst) + 1) {
             tokio::task::yield_now().await;
         }
     }
 
-    /// As the nodes do it some time after: what no file references is deleted.
+    /// Deletes the chunks that the file no longer references, as the nodes do after some time.
     fn purge(&self, before: Vec<ChunkId>) {
         let now: Vec<ChunkId> = self.file.lock().chunks().collect();
         let mut chunks = self.chunks.lock();
         before.iter().filter(|id| !now.contains(id)).for_each(|id| drop(chunks.remove(id)));
     }
 
-    fn keep(&self, chunks: Vec<NewChunk>, durable: bool) -> Result<(), FsError> {
+    fn keep(&self, chunks: Vec<NewChunk>, durability: Durability) -> Result<(), FsError> {
         let failure = self.put_always_fails.lock().clone().or_else(|| self.put_failures.lock().pop());
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let limit = self.largest_chunk_bytes as usize;
+        let (limit, durable) = (self.largest_chunk_bytes as usize, durability.is_disk());
         let mut stored = self.chunks.lock();
         for NewChunk { id, data, .. } in chunks {
             assert!(!data.is_empty() && data.len() <= limit);
-            assert!(stored.insert(id, Stored { data, durable }).is_none(), "{id:?} is stored twice");
+            assert!(stored.insert(id, StoredChunk { data, durable }).is_none(), "{id:?} is stored twice");
         }
         Ok(())
     }
@@ -195,19 +202,16 @@ impl FakeRing {
         let mut named: BTreeMap<u32, Version> = BTreeMap::new();
         let single = |write: &ChunkWrite| Extent { first: write.index, count: 1, version: write.version };
         for extent in commit.extents.iter().copied().chain(commit.partial.iter().map(single)) {
-            for index in (extent.first..=u32::MAX).take(extent.count as usize) {
+            for index in extent.range().map(|index| index as u32) {
                 assert!(named.insert(index, extent.version).is_none(), "chunk {index} is named twice");
                 let chunks = self.chunks.lock();
                 let stored = chunks.get(&ChunkId { version: extent.version, index });
-                let len = stored.expect("committed before it was stored").data.len() as u64;
+                let len = stored.expect("a chunk is committed before it was stored").data.len() as u64;
                 assert!(u64::from(index - 1) * size + len <= commit.size_at_least.max(file.attr.size));
             }
             file.extents.insert(extent);
         }
-        assert!(
-            commit.extents.windows(2).all(|pair| pair[0].first + (pair[0].count - 1) < pair[1].first),
-            "not ascending"
-        );
+        assert!(commit.extents.windows(2).all(|pair| pair[0].end() <= u64::from(pair[1].first)), "not ascending");
         file.attr.size = file.attr.size.max(commit.size_at_least);
         file.attr.mtime = commit.mtime.unwrap_or(NOW);
         commit.set.apply_to(&mut file.attr);
@@ -246,23 +250,20 @@ impl File {
     }
 
     fn changed(&mut self) -> Result<Reply, FsError> {
-        // The index in the log: others' operations lie between.
+        // `change` is an index in the log, where operations on other files lie between.
         self.attr.change += 3;
         Ok(Reply::Attr(self.attr.clone()))
     }
 
     fn chunks(&self) -> impl Iterator<Item = ChunkId> + '_ {
-        let ids = |extent: Extent| {
-            (extent.first..=u32::MAX)
-                .take(extent.count as usize)
-                .map(move |index| ChunkId { version: extent.version, index })
-        };
+        let ids =
+            |extent: Extent| extent.range().map(move |index| ChunkId { version: extent.version, index: index as u32 });
         self.extents.iter().flat_map(ids)
     }
 
     fn page(&self, from: u32, items: usize) -> (Attr, Vec<Extent>, bool) {
         let mut page: Vec<Extent> =
-            self.extents.iter().filter(|extent| extent.first + (extent.count - 1) >= from).take(items + 1).collect();
+            self.extents.iter().filter(|extent| extent.end() > u64::from(from)).take(items + 1).collect();
         let more = page.len() > items;
         page.truncate(items);
         (self.attr.clone(), page, more)
@@ -272,10 +273,10 @@ impl File {
 impl NamespaceClient for FakeRing {
     fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
         Box::pin(async move {
-            self.late().await;
+            self.delay().await;
             self.commits.fetch_add(1, SeqCst);
             let failure = self.change_failures.lock().pop();
-            if let Some((failure, false)) = failure {
+            if let Some((failure, ChangeOutcome::NotApplied)) = failure {
                 return Err(failure);
             }
             let before: Vec<ChunkId> = self.file.lock().chunks().collect();
@@ -285,7 +286,7 @@ impl NamespaceClient for FakeRing {
                 other => panic!("unexpected {other:?}"),
             };
             self.purge(before);
-            self.late().await;
+            self.delay().await;
             let held = self.held_reply.lock().take();
             if let Some(held) = held {
                 held.notified().await;
@@ -296,12 +297,12 @@ impl NamespaceClient for FakeRing {
 
     fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
         Box::pin(async move {
-            self.late().await;
+            self.delay().await;
             self.queries.fetch_add(1, SeqCst);
             let from = if let Query::Extents { from, .. } = query { from } else { 1 };
             let (attr, extents, more) = self.file.lock().page(from, self.page);
             self.answer_gate.acquire().await.unwrap().forget();
-            self.late().await;
+            self.delay().await;
             Ok(match query {
                 Query::Open { ino: INO } => Answer::Open { attr, extents, more },
                 Query::Extents { ino: INO, .. } => Answer::Extents { extents, more },
@@ -312,7 +313,7 @@ impl NamespaceClient for FakeRing {
 
     fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
         Box::pin(async move {
-            self.late().await;
+            self.delay().await;
             Ok(Version(self.next_version.fetch_add(1, SeqCst)))
         })
     }
@@ -321,19 +322,19 @@ impl NamespaceClient for FakeRing {
 impl ChunkTransport for FakeRing {
     fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> BoxFuture<'_, Result<(), FsError>> {
         Box::pin(async move {
-            self.late().await;
+            self.delay().await;
             self.put_gate.acquire().await.unwrap().forget();
             self.puts.fetch_add(1, SeqCst);
             self.put_chunks.fetch_add(chunks.len() as u64, SeqCst);
-            self.keep(chunks, durability.is_disk())?;
-            self.late().await;
+            self.keep(chunks, durability)?;
+            self.delay().await;
             Ok(())
         })
     }
 
     fn get(&self, chunks: Vec<ChunkRef>) -> BoxFuture<'_, Result<Vec<Bytes>, FsError>> {
         Box::pin(async move {
-            self.late().await;
+            self.delay().await;
             self.gets.fetch_add(1, SeqCst);
             self.got_chunks.fetch_add(chunks.len() as u64, SeqCst);
             let found = {
@@ -341,14 +342,14 @@ impl ChunkTransport for FakeRing {
                 let data = |wanted: &ChunkRef| stored.get(&wanted.id).map(|stored| stored.data.clone());
                 chunks.iter().map(data).collect::<Option<Vec<Bytes>>>()
             };
-            self.late().await;
-            found.ok_or_else(|| FsError::NoReplica { detail: "it was deleted".into() })
+            self.delay().await;
+            found.ok_or_else(|| FsError::NoReplica { detail: "the chunk was deleted".into() })
         })
     }
 
     fn sync<'a>(&'a self, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(async move {
-            self.late().await;
+            self.delay().await;
             self.syncs.fetch_add(1, SeqCst);
             self.chunks.lock().values_mut().for_each(|stored| stored.durable = true);
             Ok(())

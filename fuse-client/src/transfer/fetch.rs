@@ -1,6 +1,6 @@
-//! Fetches chunks into the cache: in batches, side by side, and each chunk once however many ask for it at a time.
+//! Fetches chunks into the cache, in parallel batches. Concurrent requests for a chunk share one fetch.
 //!
-//! A batch runs as a task of its own, so a reader that goes away takes nothing from the others who wait for it.
+//! A batch runs as a task of its own, so a reader that is cancelled does not disturb the others that wait for it.
 
 use chordfs_net::clients::ChunkTransport;
 use std::{
@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, sync::watch};
 
 use crate::cache::chunks::ChunkCache;
 
-/// What one get asks for, more or less: a half less, or a half more.
+/// Size of one get, give or take a half.
 const BATCH_BYTES: u64 = 2 << 20;
 
 pub(super) struct Fetcher {
@@ -28,7 +28,7 @@ pub(super) struct Fetcher {
     under_way: Mutex<HashMap<ChunkId, Arc<FetchBatch>>>,
 }
 
-/// Chunks that have been asked for.
+/// Requested chunks; [`PendingFetch::wait`] returns them.
 pub(super) struct PendingFetch {
     fetcher: Arc<Fetcher>,
     file: FileName,
@@ -47,11 +47,11 @@ impl Fetcher {
         Arc::new(Self { chunks, cache, runtime, under_way: Mutex::default() })
     }
 
-    /// Asks for the chunks `ids` (ascending) of `file`, but for those that are on their way already.
+    /// Starts fetching the chunks `ids` (ascending) of `file`, except those that are being fetched already.
     pub(super) fn start(self: &Arc<Self>, file: &FileName, ids: &[ChunkId], chunk_bytes: u64) -> PendingFetch {
         let mut under_way = self.under_way.lock();
         let fresh: Vec<ChunkId> = ids.iter().copied().filter(|id| !under_way.contains_key(id)).collect();
-        for part in fresh.chunks(even_part(fresh.len(), chunk_bytes)) {
+        for part in fresh.chunks(chunks_per_batch(fresh.len(), chunk_bytes)) {
             let batch =
                 Arc::new(FetchBatch { ids: part.to_vec(), outcome: OnceLock::new(), done: watch::Sender::new(false) });
             under_way.extend(part.iter().map(|id| (*id, batch.clone())));
@@ -64,9 +64,9 @@ impl Fetcher {
     async fn run(self: Arc<Self>, file: FileName, batch: Arc<FetchBatch>) {
         let refs = batch.ids.iter().map(|&id| ChunkRef { file: file.clone(), id }).collect();
         let outcome = match self.chunks.get(refs).await {
-            Ok(found) if found.len() != batch.ids.len() => Err(FsError::Internal {
-                detail: format!("{} chunks were asked for, {} came", batch.ids.len(), found.len()),
-            }),
+            Ok(found) if found.len() != batch.ids.len() => {
+                Err(FsError::Internal { detail: format!("requested {} chunks, got {}", batch.ids.len(), found.len()) })
+            }
             other => other,
         };
         for (id, data) in batch.ids.iter().zip(outcome.iter().flatten()) {
@@ -80,19 +80,19 @@ impl Fetcher {
     }
 }
 
-/// Chunks in each batch, so that all are about equal and none is a small rest.
-fn even_part(chunks: usize, chunk_bytes: u64) -> usize {
+/// Chunks per batch, so that all batches are about equal and none is a small rest.
+fn chunks_per_batch(chunks: usize, chunk_bytes: u64) -> usize {
     let bytes = chunks as u64 * chunk_bytes;
     let batches = ((bytes + BATCH_BYTES / 2) / BATCH_BYTES).max(1) as usize;
     chunks.div_ceil(batches).max(1)
 }
 
 impl PendingFetch {
-    /// Waits for all of them. A batch that was put together for somebody else fails for a chunk that only they wanted,
-    /// perhaps one that is gone for good reason; so what is wanted here is then asked for by itself.
+    /// Waits for all chunks. A batch that another reader started may fail because of a chunk that only that reader
+    /// needs and that may have been deleted legitimately, so the chunks needed here are then fetched by themselves.
     pub(super) async fn wait(self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
         match self.gather().await {
-            Err(FsError::NoReplica { .. }) if self.shares() => self.fetch_alone().await,
+            Err(FsError::NoReplica { .. }) if self.has_unrequested_chunks() => self.fetch_alone().await,
             outcome => outcome,
         }
     }
@@ -105,8 +105,8 @@ impl PendingFetch {
         Ok(found)
     }
 
-    /// Does a batch have chunks that are not wanted here?
-    fn shares(&self) -> bool {
+    /// Whether a batch has chunks that were not requested here.
+    fn has_unrequested_chunks(&self) -> bool {
         let ours = |id: &ChunkId| self.wanted.iter().any(|(wanted, _)| wanted == id);
         self.wanted.iter().any(|(_, batch)| !batch.ids.iter().all(ours))
     }
@@ -123,7 +123,7 @@ impl PendingFetch {
 impl FetchBatch {
     async fn get(&self, id: ChunkId) -> Result<Bytes, FsError> {
         if self.outcome.get().is_none() {
-            // The sender lives in `self`, so this ends with the task's fate.
+            // Cannot fail: `self` holds the sender.
             let _ = self.done.subscribe().wait_for(|done| *done).await;
         }
         let at = self.ids.binary_search_by_key(&id.index, |id| id.index).expect("the batch was made for this chunk");

@@ -1,5 +1,5 @@
-//! [`FileData`]: the data of one inode, shared by all who have it open. Here: its life, what the namespace tells about
-//! it, and writing. `upload`, `commit`, `set_attr` and `read` add the rest, each its own idea.
+//! [`FileData`]: the data of one inode, shared by all its handles. This file has its creation and end, updates from the
+//! namespace, and writing. `upload`, `commit`, `merge`, `set_attr` and `read` add the other operations.
 
 use std::{
     sync::{
@@ -22,13 +22,13 @@ pub struct FileData {
     pub(super) ino: Ino,
     pub(super) transfer: Arc<Transfer>,
     pub(super) state: Mutex<FileState>,
-    /// Commits and changes of attributes go one after the other.
+    /// Serializes commits and changes of attributes.
     pub(super) commit_lock: tokio::sync::Mutex<()>,
-    /// Tells of every upload that ended.
+    /// Counts the uploads that have ended.
     pub(super) upload_ended: watch::Sender<u64>,
-    /// For operations that belong to no handle.
+    /// Error cursor of operations that belong to no handle.
     pub(super) own_cursor: ErrorCursor,
-    /// What the ceiling counts for this file.
+    /// The bytes that the ceiling counts for this file.
     held: AtomicU64,
     dirty_since: Mutex<Option<Instant>>,
 }
@@ -51,48 +51,48 @@ impl FileData {
         self.ino
     }
 
-    /// The newest committed state as the namespace answered; what is written and not committed stays on top of it.
-    /// Ignored when older than what is known.
+    /// Takes over a committed state that the namespace returned, below the uncommitted data. A state older than the
+    /// known one is ignored.
     pub fn refresh(&self, attr: &Attr, extents: Vec<Extent>, more: bool) {
         self.state.lock().refresh(attr, &extents, more);
     }
 
-    /// The feed said that contents changed elsewhere: the extents are fetched again before the next read.
+    /// Handles a feed event about contents changed by another mount: the extents are re-fetched before the next read.
     pub fn invalidate(&self) {
         self.state.lock().invalidate();
     }
 
-    /// Size, times, owner and mode as this mount's programs must see them.
+    /// Puts the uncommitted size, times, owner and mode over `attr`, as this mount's programs must see them.
     pub fn overlay(&self, attr: &mut Attr) {
         let state = self.state.lock();
         if state.attr().change > attr.change {
             (attr.size, attr.mtime) = (state.attr().size, state.attr().mtime);
         }
         attr.size = attr.size.max(state.uncommitted_end());
-        state.show_uncommitted(attr);
+        state.overlay_attributes(attr);
     }
 
-    /// Keeps attributes for the next commit, if one has to come; see [`FileState::defer`].
+    /// Defers attributes to the next commit, if one is due; see [`FileState::defer`].
     pub fn defer(&self, set: &SetAttr) -> bool {
         self.state.lock().defer(set)
     }
 
-    /// What a handle that is opened now knows of data that was given up.
+    /// The error cursor of a handle that is opened now.
     pub fn error_cursor(&self) -> ErrorCursor {
         self.state.lock().errors.new_cursor()
     }
 
-    /// Written data was given up, and this handle has not been told: the next commit does.
-    pub fn has_unreported_error(&self, to: &ErrorCursor) -> bool {
-        self.state.lock().errors.has_unreported(to)
+    /// Whether written data was discarded and this handle has not received the error yet. Its next commit returns it.
+    pub fn has_unreported_error(&self, cursor: &ErrorCursor) -> bool {
+        self.state.lock().errors.has_unreported(cursor)
     }
 
     pub fn is_dirty(&self) -> bool {
         self.state.lock().is_dirty()
     }
 
-    /// Takes the bytes, or an error that comes before they are taken. `None`: the memory ceiling is reached, use
-    /// [`Self::write`].
+    /// Writes without waiting. Returns `None` if the memory ceiling is reached; use [`Self::write`] then. An error
+    /// means that no byte was written.
     pub fn try_write(self: &Arc<Self>, offset: u64, data: &[u8]) -> Option<Result<(), FsError>> {
         if data.is_empty() {
             return Some(Ok(()));
@@ -105,15 +105,14 @@ impl FileData {
         let refusal = check_write(&state, offset, data.len()).err();
         if refusal.is_none() {
             state.write(offset, data, Time::now());
-            self.become_dirty();
+            self.mark_dirty();
             self.start_uploads(&mut state, self.transfer.settings.flush_run_bytes);
         }
-        self.settle(&state, cost);
+        self.account_memory(&state, cost);
         Some(refusal.map_or(Ok(()), Err))
     }
 
-    /// As [`Self::try_write`], and waits while the ceiling is reached. Fails when nothing at all becomes free for as
-    /// long as the deadline.
+    /// Like [`Self::try_write`], but waits at the ceiling. Fails if no memory becomes free within the deadline.
     pub async fn write(self: &Arc<Self>, offset: u64, data: Vec<u8>) -> Result<(), FsError> {
         let mut freed = self.transfer.ceiling.watch();
         loop {
@@ -140,14 +139,14 @@ impl FileData {
         self.dirty_since.lock().is_some_and(|since| since.elapsed() >= age)
     }
 
-    /// Tells the ceiling what is held now; `reserved` was set aside beforehand.
-    pub(super) fn settle(&self, state: &MutexGuard<'_, FileState>, reserved: u64) {
+    /// Updates the ceiling to the memory that the file holds now; `reserved` bytes were reserved for it beforehand.
+    pub(super) fn account_memory(&self, state: &MutexGuard<'_, FileState>, reserved: u64) {
         let now = state.held_bytes();
         let before = self.held.swap(now, Ordering::AcqRel);
-        self.transfer.ceiling.settle(before + reserved, now);
+        self.transfer.ceiling.adjust(before + reserved, now);
     }
 
-    fn become_dirty(self: &Arc<Self>) {
+    fn mark_dirty(self: &Arc<Self>) {
         let mut since = self.dirty_since.lock();
         if since.is_none() {
             *since = Some(Instant::now());
@@ -155,13 +154,13 @@ impl FileData {
         }
     }
 
-    /// After a commit: the next one by age is due `flush_age` from now, or never while nothing is written. Called with
-    /// the state locked.
+    /// Restarts the age of the uncommitted data after a commit, or removes the file from the dirty ones if none is
+    /// left.
     pub(super) fn note_committed(&self, state: &MutexGuard<'_, FileState>) {
         let mut since = self.dirty_since.lock();
         *since = state.is_dirty().then(Instant::now);
         if since.is_none() {
-            // Dropped after the map's lock; this cannot be the last one, the caller has one.
+            // Dropped after the map is unlocked. It is not the last reference: the caller has one.
             let entry = self.transfer.dirty.lock().remove(&self.ino);
             drop(entry);
         }

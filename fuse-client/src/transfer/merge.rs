@@ -1,6 +1,6 @@
-//! Merging: a chunk that was written in part is laid over its base, the newest version of the chunk, and stored as a
-//! whole under a new version. The base may change until the commit, so what was merged is remembered with its base, and
-//! merged again where another mount has replaced that.
+//! Merging: the written part of a chunk is merged with its base, the newest version of the chunk, and the whole chunk
+//! is stored under a new version. The base may change until the commit, so each merge is remembered with its base, and
+//! repeated if another mount has replaced that base.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,21 +14,22 @@ use parking_lot::MutexGuard;
 
 use super::{
     FileData,
-    read::PLANS,
+    read::MAX_REPLANS,
     state::{Base, FileState, Merged},
 };
 
-/// A partly written chunk to merge with `base`, whose bytes are needed or not.
+/// A partly written chunk to merge with `base`.
 struct ToMerge {
     index: u32,
     base: Base,
+    /// Whether bytes of the base are part of the merged chunk.
     needs_base: bool,
 }
 
 impl FileData {
-    /// Stores the partly written chunks merged with their present bases, except those in `merged` whose base is still
-    /// the same. A base that no holder has may have been replaced and purged meanwhile; if it is still the base, the
-    /// error stands.
+    /// Stores the partly written chunks merged with their present bases, except those in `merged` whose base has not
+    /// changed. If no holder has a base, it may have been replaced and purged meanwhile, so the extents are re-fetched;
+    /// if it is still the base, the error is returned.
     pub(super) async fn merge_partials(
         self: &Arc<Self>,
         durability: Durability,
@@ -56,9 +57,9 @@ impl FileData {
         merged: &mut BTreeMap<u32, Merged>,
     ) -> Result<(), FsError> {
         let run = (self.transfer.settings.flush_run_bytes / self.state.lock().chunk_bytes()).max(1) as usize;
-        let batches = in_batches(todo, run).into_iter().map(|batch| self.merge_batch(batch, durability));
-        let side_by_side = self.transfer.settings.max_uploads.max(1);
-        let done: Vec<Vec<(u32, Merged)>> = stream::iter(batches).buffer_unordered(side_by_side).try_collect().await?;
+        let batches = split_into_batches(todo, run).into_iter().map(|batch| self.merge_batch(batch, durability));
+        let parallel = self.transfer.settings.max_uploads.max(1);
+        let done: Vec<Vec<(u32, Merged)>> = stream::iter(batches).buffer_unordered(parallel).try_collect().await?;
         merged.extend(done.into_iter().flatten());
         Ok(())
     }
@@ -70,14 +71,14 @@ impl FileData {
         };
         let state = self.with_known_bases(&indexes).await?;
         let plan = |index| ToMerge { index, base: state.base(index), needs_base: state.needs_base(index) };
-        let stands = |todo: &ToMerge| merged.get(&todo.index).is_some_and(|merged| merged.base == todo.base);
-        Ok(indexes.into_iter().map(plan).filter(|todo| !stands(todo)).collect())
+        let is_merged = |todo: &ToMerge| merged.get(&todo.index).is_some_and(|merged| merged.base == todo.base);
+        Ok(indexes.into_iter().map(plan).filter(|todo| !is_merged(todo)).collect())
     }
 
-    /// The state in which the bases of all these chunks are known: a reader may fetch the extents again at any moment,
-    /// and what is not known yet is no hole.
+    /// Locks the state once the bases of all these chunks are known. A reader may re-fetch the extents at any moment,
+    /// and a chunk whose version is not known yet must not be taken for a hole.
     pub(super) async fn with_known_bases(&self, indexes: &[u32]) -> Result<MutexGuard<'_, FileState>, FsError> {
-        for _ in 0..PLANS {
+        for _ in 0..MAX_REPLANS {
             for &index in indexes {
                 let is_stored = self.state.lock().is_stored(index);
                 if !is_stored {
@@ -136,10 +137,10 @@ impl FileData {
     }
 }
 
-fn in_batches<T>(mut items: Vec<T>, most: usize) -> Vec<Vec<T>> {
-    let mut batches = Vec::with_capacity(items.len() / most + 1);
-    while items.len() > most {
-        let rest = items.split_off(most);
+fn split_into_batches<T>(mut items: Vec<T>, max_len: usize) -> Vec<Vec<T>> {
+    let mut batches = Vec::with_capacity(items.len() / max_len + 1);
+    while items.len() > max_len {
+        let rest = items.split_off(max_len);
         batches.push(std::mem::replace(&mut items, rest));
     }
     batches.push(items);

@@ -1,11 +1,11 @@
 //! The mount's data path: write-back, read-ahead, uploads in batches.
 //!
 //! A [`Transfer`] serves one mount, a [`FileData`] one open inode of it. A write is copied into the inode's dirty bytes
-//! and answered; whole chunks leave in runs while the program goes on writing; a commit on close, on fsync, and every
-//! few seconds makes what has arrived current. A read takes its bytes from these layers (see `state`), from the chunk
-//! cache, or in batches from the holders, and sequential readers are fetched ahead of.
+//! and acknowledged; whole chunks are uploaded in runs while the program continues to write; a commit on close, on
+//! fsync, and every few seconds makes the stored chunks current. A read takes its bytes from these layers (see
+//! `state`), from the chunk cache, or in batches from the holders. Sequential readers get read-ahead.
 //!
-//! What POSIX says, attributes and handles are `fs`'s business; who holds a chunk is `chordfs_net::chunk_client`'s.
+//! `fs` has POSIX semantics, attributes and handles; `chordfs_net::chunk_client` knows which nodes hold a chunk.
 
 mod ceiling;
 mod commit;
@@ -55,24 +55,24 @@ use self::{ceiling::Ceiling, fetch::Fetcher, unsynced::UnsyncedFiles};
 pub use self::{commit::CommitReason, error_seq::ErrorCursor, file::FileData};
 use crate::cache::chunks::ChunkCache;
 
-/// Files committed side by side before unmounting.
-const LAST_COMMITS: usize = 16;
+/// Files committed in parallel before unmounting.
+const PARALLEL_COMMITS: usize = 16;
 
 #[derive(Clone, Debug)]
 pub struct TransferSettings {
-    /// The chunk cache.
+    /// Capacity of the chunk cache.
     pub cache_bytes: u64,
-    /// Written and not yet stored, over all files; beyond it writers wait.
+    /// Most bytes that are written and not yet stored, over all files. Writers wait at this ceiling.
     pub dirty_bytes: u64,
-    /// One batch on its way to the holders.
+    /// Size of one upload.
     pub flush_run_bytes: u64,
-    /// Batches on their way at a time, for each file.
+    /// Concurrent uploads of one file.
     pub max_uploads: usize,
-    /// How far ahead of a sequential reader.
+    /// How far to read ahead of a sequential reader.
     pub read_ahead_bytes: u64,
     /// How long a written byte may stay uncommitted while the file stays open.
     pub flush_age: Duration,
-    /// Bounds each wait that has no deadline of its own further down.
+    /// Bounds each wait whose callee has no deadline of its own.
     pub deadline: Duration,
 }
 
@@ -101,21 +101,21 @@ pub struct Transfer {
     ceiling: Ceiling,
     unsynced: UnsyncedFiles,
     files: Mutex<HashMap<Ino, Weak<FileData>>>,
-    /// Files with something uncommitted; kept alive although nobody may have them open any more.
+    /// Files with uncommitted data or attributes. They stay alive here after their last handle is closed.
     dirty: Mutex<HashMap<Ino, Arc<FileData>>>,
     on_data_loss: OnceLock<OnDataLoss>,
 }
 
-/// Called after written data of a file was given up.
+/// Called after written data of a file was discarded.
 type OnDataLoss = Box<dyn Fn(Ino) + Send + Sync>;
 
 impl Transfer {
     pub fn new(session: Session, chunks: Arc<ChunkClient>, runtime: Handle, settings: TransferSettings) -> Arc<Self> {
-        Self::over(Arc::new(session), chunks, runtime, settings)
+        Self::with_clients(Arc::new(session), chunks, runtime, settings)
     }
 
-    /// Over any namespace and any place for chunks.
-    pub fn over(
+    /// Like [`Self::new`], with any implementations of the two clients.
+    pub fn with_clients(
         namespace: Arc<dyn NamespaceClient>,
         chunks: Arc<dyn ChunkTransport>,
         runtime: Handle,
@@ -139,14 +139,14 @@ impl Transfer {
         transfer
     }
 
-    /// For whoever shows the file's bytes elsewhere; once.
+    /// Registers a callback for data loss, so that copies of the bytes in other caches can be dropped. Call it once.
     pub fn on_data_loss(&self, call: impl Fn(Ino) + Send + Sync + 'static) {
-        // One file system for one mount.
+        // A mount has one file system, so the first callback stays.
         let _ = self.on_data_loss.set(Box::new(call));
     }
 
-    /// The data of an inode, as the namespace answered `Open` (or `Make`, with no extents). All who have the inode open
-    /// share one; if somebody has, it is refreshed.
+    /// Returns the data of an inode, given the namespace's answer to `Open` (or to `Make`, without extents). All
+    /// handles of the inode share it; if it exists already, it is refreshed.
     pub fn open_file(self: &Arc<Self>, attr: &Attr, extents: Vec<Extent>, more: bool) -> Arc<FileData> {
         let live = self.files.lock().get(&attr.ino).and_then(Weak::upgrade);
         if let Some(file) = live {
@@ -165,8 +165,8 @@ impl Transfer {
         file
     }
 
-    /// Before unmounting: commits all that is written, and answers with the first error. Everything is tried; what a
-    /// failed commit leaves (attributes, what was written meanwhile) in a second one.
+    /// Commits everything before unmounting, and returns the first error. Each file is tried; what a failed commit
+    /// leaves (attributes, data written meanwhile) is tried in a second one.
     pub async fn flush_all(&self) -> Result<(), FsError> {
         let commit = |file: Arc<FileData>| async move {
             let committed = file.commit(Durability::Disk).await.map(drop);
@@ -174,7 +174,7 @@ impl Transfer {
             committed.and(rest)
         };
         let files = stream::iter(self.dirty_files()).map(commit);
-        let outcomes: Vec<Result<(), FsError>> = files.buffer_unordered(LAST_COMMITS).collect().await;
+        let outcomes: Vec<Result<(), FsError>> = files.buffer_unordered(PARALLEL_COMMITS).collect().await;
         outcomes.into_iter().collect()
     }
 
@@ -182,7 +182,8 @@ impl Transfer {
         self.dirty.lock().values().cloned().collect()
     }
 
-    /// Makes room under the ceiling by starting on the file that holds most, unless it is being flushed already.
+    /// Makes room under the ceiling by flushing the file that holds the most memory, unless it is being flushed
+    /// already.
     fn free_space(&self) {
         let held = |file: &Arc<FileData>| (file.held_bytes(), file.clone());
         let most = self.dirty_files().iter().map(held).max_by_key(|(bytes, _)| *bytes);
@@ -192,7 +193,7 @@ impl Transfer {
     }
 }
 
-/// Commits files whose oldest uncommitted byte is older than `age`; ends with the mount.
+/// Commits files whose oldest uncommitted byte is older than `age`. Ends with the mount.
 async fn commit_aged(transfer: Weak<Transfer>, age: Duration) {
     let mut tick = tokio::time::interval((age / 4).max(Duration::from_millis(10)));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

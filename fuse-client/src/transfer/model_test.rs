@@ -1,5 +1,5 @@
-//! Random operations against a plain vector of bytes: by one mount, and by two in the same chunks. All randomness comes
-//! from the seed, so a failure can be run again.
+//! Random operations compared with a plain vector of bytes: by one mount, and by two in the same chunks. All randomness
+//! comes from the seed, so a failure can be reproduced.
 
 use chordfs_types::chunk_api::Durability;
 use std::sync::{Arc, atomic::Ordering::SeqCst};
@@ -12,7 +12,7 @@ use super::{
     transfer_test::{fresh_read, pattern, read, run, settings, truncate, turns, write},
 };
 
-/// So small that everything happens: runs leave all the time, the cache evicts, writers wait.
+/// Limits so small that uploads start often, the cache evicts, and writers wait.
 fn tiny(chunk_bytes: u32) -> TransferSettings {
     let chunk = u64::from(chunk_bytes);
     TransferSettings {
@@ -25,7 +25,7 @@ fn tiny(chunk_bytes: u32) -> TransferSettings {
     }
 }
 
-/// Offsets and lengths are in 1/16 of a chunk, and a little off now and then.
+/// Offsets and lengths are multiples of 1/16 of a chunk, plus `nudge` bytes.
 #[derive(Clone, Debug)]
 enum Op {
     Write { offset: u64, len: u64, nudge: u64 },
@@ -129,7 +129,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn one_mount_is_a_vector_of_bytes(
+    fn one_mount_agrees_with_a_vector_of_bytes(
         chunk_bytes in prop::sample::select(vec![16u32, 100, 4000, 4096]),
         seed in any::<u64>(),
         disorder in 0..12u64,
@@ -154,9 +154,9 @@ proptest! {
         });
     }
 
-    /// Each mount writes cells of its own in the same chunks, at the same time.
+    /// Each mount writes its own cells of the same chunks, at the same time.
     #[test]
-    fn two_mounts_in_the_same_chunks_both_win(
+    fn two_mounts_that_write_the_same_chunks_lose_no_bytes(
         chunk_bytes in prop::sample::select(vec![32u32, 100, 4096]),
         seed in any::<u64>(),
         ops in prop::collection::vec((0..2usize, 0..60u64, 0..4u8), 1..60),

@@ -1,7 +1,7 @@
 //! Reading: the layers of `state` on top of the chunk cache on top of the holders, and read-ahead.
 //!
-//! A read is planned under the file's lock, and copied once, outside of it where nothing uncommitted is in the way.
-//! What the plan lacks is fetched, and then the plan is made anew: versions may have changed meanwhile.
+//! A read is planned under the file's lock, and copied once; the lock is released first if the range has no uncommitted
+//! bytes. Chunks that the plan lacks are fetched, and then the read is planned again: versions may have changed.
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
@@ -18,20 +18,20 @@ use super::{
     state::{ChunkContent, FileState},
 };
 
-/// How often a plan, or the state that was asked for, may change before a read gives up; each time somebody has
-/// committed meanwhile.
-pub(super) const PLANS: usize = 64;
+/// How often a plan, or a queried state, may be outdated before the operation fails. Each time, a commit by this or
+/// another mount has overtaken it.
+pub(super) const MAX_REPLANS: usize = 64;
 
 /// The bytes of each chunk of a range, in order.
 struct Plan {
     range: Range<u64>,
     chunk_bytes: u64,
-    /// `None`: zeros.
+    /// `None` stands for zeros.
     parts: Vec<Option<Bytes>>,
 }
 
 impl FileData {
-    /// Reads without waiting; `None` if something must be fetched. A read across the end is short.
+    /// Reads without waiting; `None` if chunks or extents must be fetched. A read across the end is short.
     pub fn try_read(self: &Arc<Self>, offset: u64, len: u32) -> Option<Vec<u8>> {
         let mut state = self.state.lock();
         let range = readable(&state, offset, len);
@@ -40,20 +40,20 @@ impl FileData {
         }
         let plan = self.plan(&state, range.clone(), &HashMap::new()).ok()?;
         let ahead = self.note_access(&mut state, range);
-        let bytes = finish(plan, state);
+        let bytes = assemble_with_dirty(plan, state);
         self.fetch_ahead(ahead);
         Some(bytes)
     }
 
-    /// Reads up to `len` bytes; holes, and what a stored chunk is too short for, are zeros. A read across the end is
-    /// short.
+    /// Reads up to `len` bytes. Holes, and the missing end of a chunk that is stored short, read as zeros. A read
+    /// across the end is short.
     ///
-    /// Errors: `NoReplica` if no holder of a chunk answers, also after asking for the extents once more.
+    /// Errors: `NoReplica` if no holder of a chunk answers, even after the extents were re-fetched.
     pub async fn read(self: &Arc<Self>, offset: u64, len: u32) -> Result<Vec<u8>, FsError> {
         let mut fetched = HashMap::new();
         let mut noted = false;
         let mut lost: Option<Vec<ChunkId>> = None;
-        for _ in 0..PLANS {
+        for _ in 0..MAX_REPLANS {
             let wanted = {
                 let state = self.state.lock();
                 state.chunks_of(offset..offset.saturating_add(u64::from(len)))
@@ -63,14 +63,14 @@ impl FileData {
                 let mut state = self.state.lock();
                 let range = readable(&state, offset, len);
                 if !range.is_empty() && state.first_unknown(state.chunks_of(range.clone())).is_some() {
-                    // Another reader has begun to fetch the extents again; what is not known yet is no hole.
+                    // Another reader is re-fetching the extents. Chunks not known yet must not be taken for holes.
                     continue;
                 }
                 let ahead = if noted { 0..0 } else { self.note_access(&mut state, range.clone()) };
                 noted = true;
                 match self.plan(&state, range, &fetched) {
                     Ok(plan) => {
-                        let bytes = finish(plan, state);
+                        let bytes = assemble_with_dirty(plan, state);
                         self.fetch_ahead(ahead);
                         return Ok(bytes);
                     }
@@ -83,7 +83,7 @@ impl FileData {
             self.fetch_ahead(ahead);
             match pending.wait().await {
                 Ok(found) => fetched.extend(found),
-                // Perhaps the version was replaced and purged since the extents were told; if it was not, it is lost.
+                // The version may have been replaced and purged since the extents were fetched. If not, it is lost.
                 Err(FsError::NoReplica { .. }) if lost.as_ref() != Some(&missing) => {
                     self.refetch().await?;
                     lost = Some(missing);
@@ -94,10 +94,10 @@ impl FileData {
         Err(self.changed_too_fast())
     }
 
-    /// Asks the namespace for the newest state. An answer from before a commit of our own is no answer: that commit
-    /// told nothing of what others had changed until then.
+    /// Fetches the newest state from the namespace. An answer older than this mount's last commit is not used: the
+    /// reply to that commit did not include what other mounts had changed by then.
     pub(super) async fn refetch(&self) -> Result<(), FsError> {
-        for _ in 0..PLANS {
+        for _ in 0..MAX_REPLANS {
             let before = self.state.lock().invalidations();
             let (attr, extents, more) = match self.transfer.namespace.query(Query::Open { ino: self.ino }).await? {
                 Answer::Open { attr, extents, more } => (attr, extents, more),
@@ -106,7 +106,7 @@ impl FileData {
                 }
             };
             let mut state = self.state.lock();
-            if state.refetched(&attr, &extents, more, before) {
+            if state.refresh_from_query(&attr, &extents, more, before) {
                 return Ok(());
             }
         }
@@ -117,7 +117,7 @@ impl FileData {
         FsError::Internal { detail: format!("inode {} changed faster than it could be read", self.ino.0) }
     }
 
-    /// Makes the committed versions of these chunks known, as of this call or later.
+    /// Fetches the unknown extents of these chunks, as of this call or later.
     pub(super) async fn load_extents(&self, chunks: Range<u64>) -> Result<(), FsError> {
         if self.state.lock().is_stale() {
             self.refetch().await?;
@@ -136,17 +136,17 @@ impl FileData {
             };
             let mut state = self.state.lock();
             if state.attr().change != change {
-                // A commit of our own, or a newer answer, came between; the page may be older than that.
+                // A commit of this mount or a newer answer came in between. The page may be older than that.
                 continue;
             }
             if !state.add_page(from, &extents, more) {
-                let detail = format!("the namespace has more extents of inode {}, and told none", self.ino.0);
+                let detail = format!("the namespace announced more extents of inode {}, and sent none", self.ino.0);
                 return Err(FsError::Internal { detail });
             }
         }
     }
 
-    /// The parts of a readable range whose extents are known, or what is missing to have them.
+    /// Returns the parts of a readable range whose extents are known, or the chunks that have to be fetched first.
     fn plan(
         &self,
         state: &FileState,
@@ -179,7 +179,7 @@ impl FileData {
         state.note_read(range, settings.read_ahead_bytes.min(settings.cache_bytes / 4))
     }
 
-    /// Starts fetching a range into the cache; nobody waits for it, and a failure is met again by whoever reads there.
+    /// Starts fetching a range into the cache, without waiting. A failure is ignored: a read of the range repeats it.
     fn fetch_ahead(self: &Arc<Self>, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -193,7 +193,7 @@ impl FileData {
         self.transfer.runtime.spawn(async move {
             match file.load_extents(chunks.clone()).await {
                 Ok(()) => file.fetch_known(&file.state.lock(), chunks),
-                Err(error) => tracing::debug!(ino = file.ino.0, %error, "no extents to read ahead"),
+                Err(error) => tracing::debug!(ino = file.ino.0, %error, "cannot fetch extents for read-ahead"),
             }
         });
     }
@@ -220,8 +220,8 @@ fn readable(state: &FileState, offset: u64, len: u32) -> Range<u64> {
     offset.min(end)..end
 }
 
-/// Copies the parts together and lays over them what is dirty; without dirt, the lock is given back first.
-fn finish(plan: Plan, state: MutexGuard<'_, FileState>) -> Vec<u8> {
+/// Copies the parts together and puts the dirty bytes over them. Releases the lock first if there are none.
+fn assemble_with_dirty(plan: Plan, state: MutexGuard<'_, FileState>) -> Vec<u8> {
     let start = plan.range.start;
     if !state.touches(plan.range.clone()) {
         drop(state);

@@ -1,19 +1,19 @@
-//! Notices sequential readers and says what to fetch ahead of them. Pure: offsets in, a range out.
+//! Detects sequential readers and decides what to fetch ahead of them. Pure: offsets in, a range out.
 //!
 //! A file has a few streams, because several programs, or threads of one, may each read their own part in order. A
-//! stream is believed in from its second read on; its window then doubles with each read up to the ceiling. The next
-//! piece is asked for when less than half of the window lies ahead, so pieces are large and a reader rarely waits.
+//! stream counts as sequential from its second read on; its window then doubles with each read up to the ceiling. The
+//! next piece is fetched when less than half of the window lies ahead, so pieces are large and a reader rarely waits.
 
 use std::ops::Range;
 
-const STREAMS: usize = 4;
+const MAX_STREAMS: usize = 4;
 const FIRST_WINDOW: u64 = 512 << 10;
 /// The kernel's reads of one stream may overtake each other by this much.
 const DISORDER: u64 = 512 << 10;
 
 #[derive(Default)]
 pub(super) struct Streams {
-    /// The one used last stands last.
+    /// Most recently used last.
     streams: Vec<Stream>,
 }
 
@@ -23,18 +23,18 @@ struct Stream {
     /// Where the next read is expected.
     next: u64,
     window: u64,
-    /// What is before this has been asked for.
+    /// Everything before this offset has been requested.
     fetched: u64,
 }
 
 impl Streams {
-    /// A program reads `range`; returns what to fetch beyond it, perhaps nothing.
-    pub(super) fn note(&mut self, range: Range<u64>, most: u64) -> Range<u64> {
+    /// Notes a read of `range`, and returns the range to fetch beyond it, which may be empty.
+    pub(super) fn note(&mut self, range: Range<u64>, max_window: u64) -> Range<u64> {
         let found = self.streams.iter().position(|stream| stream.expects(&range));
         let mut stream = match found {
             Some(at) => self.streams.remove(at),
             None => {
-                if self.streams.len() == STREAMS {
+                if self.streams.len() == MAX_STREAMS {
                     self.streams.remove(0);
                 }
                 let (start, next) = (range.start, range.end);
@@ -42,7 +42,7 @@ impl Streams {
                 return next..next;
             }
         };
-        let ahead = stream.advance(range, most);
+        let ahead = stream.advance(range, max_window);
         self.streams.push(stream);
         ahead
     }
@@ -55,12 +55,12 @@ impl Stream {
         (earliest..=latest).contains(&range.start) && range.end > self.start
     }
 
-    fn advance(&mut self, range: Range<u64>, most: u64) -> Range<u64> {
+    fn advance(&mut self, range: Range<u64>, max_window: u64) -> Range<u64> {
         if range.end <= self.next {
             return self.next..self.next;
         }
         let first = FIRST_WINDOW.max(2 * (range.end - range.start));
-        self.window = (self.window * 2).max(first).min(most);
+        self.window = (self.window * 2).max(first).min(max_window);
         self.next = range.end;
         let from = self.fetched.max(self.next);
         let upto = self.next + self.window;
@@ -79,7 +79,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn a_sequential_reader_is_fetched_ahead_of_once_and_within_the_ceiling() {
+    fn read_ahead_fetches_each_byte_once_and_stays_within_the_ceiling() {
         let mut streams = Streams::default();
         let mut fetched = 0;
         for at in (0..64 * MIB).step_by(128 << 10) {
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn random_readers_are_not() {
+    fn a_random_reader_gets_no_read_ahead() {
         let mut streams = Streams::default();
         let mut at = 1u64;
         for _ in 0..10_000 {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn four_readers_side_by_side_and_reads_out_of_order() {
+    fn four_interleaved_readers_with_reordered_reads_all_get_read_ahead() {
         let mut streams = Streams::default();
         let mut ahead = [0; 4];
         for step in 0..64u64 {

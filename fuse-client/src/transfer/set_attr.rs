@@ -1,8 +1,8 @@
-//! Changes of attributes of a file whose data may be on its way: they hold the commit lock, as its commits do.
+//! Changes of attributes of a file that may have uncommitted data: they hold the commit lock, as commits do.
 //!
-//! Truncation to nothing throws away what is not committed; any other first commits it, then stores the chunk in which
-//! the new end falls anew, cut there, so that its bytes cannot come back when the file grows again. A new mtime
-//! replaces the times of earlier writes, so a later commit of their bytes does not bring those back.
+//! A truncation to zero discards uncommitted data. Any other truncation first commits it, then stores a shortened copy
+//! of the chunk in which the new end lies, so that the bytes cut off cannot reappear when the file grows again. A new
+//! mtime replaces the times of earlier writes, so that a later commit of their bytes does not bring those times back.
 
 use std::{sync::Arc, time::Instant};
 
@@ -16,62 +16,62 @@ use chordfs_types::{
 use super::{FileData, commit::unexpected};
 
 impl FileData {
-    /// As `Change::SetAttr`; of `set.truncate` only the size counts, its tail is made here.
+    /// Does what `Change::SetAttr` does. Only the size of `set.truncate` is used; its tail is made here.
     pub async fn set_attr(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
         let _guard = self.lock_commits().await;
         match set.truncate.as_ref().map(|truncate| truncate.size) {
-            None => self.set_plain(set).await,
+            None => self.set_without_truncation(set).await,
             Some(size) if size > self.state.lock().max_bytes() => Err(FsError::FileTooLarge),
-            Some(0) => self.empty(set).await,
+            Some(0) => self.truncate_to_zero(set).await,
             Some(size) => {
                 self.commit_and_report(Durability::Memory).await?;
-                self.cut(set, size).await
+                self.truncate_to(size, set).await
             }
         }
     }
 
-    /// What was put off goes along: sent later, it would undo this.
-    async fn set_plain(&self, set: SetAttr) -> Result<Attr, FsError> {
+    /// Sends the deferred attributes along: sent later, they would undo this change.
+    async fn set_without_truncation(&self, set: SetAttr) -> Result<Attr, FsError> {
         let earlier = self.state.lock().take_deferred();
-        let sent = self.send(set.over(earlier.clone())).await;
+        let sent = self.send_set_attr(set.over(earlier.clone())).await;
         let mut state = self.state.lock();
         match &sent {
             Ok(attr) => {
                 let size = state.attr().size;
                 state.adopt(attr, size);
             }
-            // These were answered long ago, so they do not fail with the others.
+            // The deferred attributes were acknowledged before, so they must not fail with the new ones.
             Err(_) => state.put_back_deferred(earlier),
         }
         drop(state);
         sent
     }
 
-    async fn empty(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
+    async fn truncate_to_zero(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
         let unstored = {
             let mut state = self.state.lock();
             state.begin_commit(Durability::Memory);
             state.take_sealed_bytes()
         };
-        // What failed to be stored is thrown away with the rest.
+        // An upload that failed is discarded with the rest.
         let _ = self.finish_uploads().await;
-        // Emptying the file sets its mtime, so an earlier one counts no more.
+        // The truncation sets the mtime, so an earlier one no longer matters.
         let set = set.over(SetAttr { mtime: None, ..self.state.lock().sealed_attributes() });
-        let sent = self.send(SetAttr { truncate: Some(Truncate { size: 0, tail: None }), ..set }).await;
+        let sent = self.send_set_attr(SetAttr { truncate: Some(Truncate { size: 0, tail: None }), ..set }).await;
         let mut state = self.state.lock();
         match &sent {
-            Ok(attr) => state.adopt_emptied(attr),
+            Ok(attr) => state.adopt_truncation_to_zero(attr),
             Err(_) => state.put_back_sealed_bytes(unstored),
         }
         sent
     }
 
-    async fn cut(&self, set: SetAttr, size: u64) -> Result<Attr, FsError> {
+    async fn truncate_to(&self, size: u64, set: SetAttr) -> Result<Attr, FsError> {
         let give_up_at = Instant::now() + self.transfer.settings.deadline;
         let (mut refetched_for, mut refetched_end) = (None, false);
         loop {
             let tail = match self.store_tail(size).await {
-                // Perhaps the chunk was replaced and purged meanwhile; if it was not, that is the answer.
+                // The chunk may have been replaced and purged meanwhile. If it was not, the error is final.
                 Err(FsError::NoReplica { .. }) if refetched_for != Some(self.tail_version(size)) => {
                     refetched_for = Some(self.tail_version(size));
                     self.refetch().await?;
@@ -80,23 +80,23 @@ impl FileData {
                 outcome => outcome?,
             };
             let truncate = Truncate { size, tail };
-            match self.send(SetAttr { truncate: Some(truncate), ..set.clone() }).await {
+            match self.send_set_attr(SetAttr { truncate: Some(truncate), ..set.clone() }).await {
                 Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => self.refetch().await?,
-                // The file is longer than was known, and so there is something to cut.
+                // The file is longer than known here, so a tail has to be stored.
                 Err(FsError::Invalid { .. }) if tail.is_none() && !std::mem::replace(&mut refetched_end, true) => {
                     self.refetch().await?;
                 }
                 Err(error) => return Err(error),
                 Ok(attr) => {
                     let tail = tail.map(|tail| Extent { first: tail.index, count: 1, version: tail.version });
-                    self.state.lock().adopt_cut(size, tail, &attr);
+                    self.state.lock().adopt_truncation(size, tail, &attr);
                     return Ok(attr);
                 }
             }
         }
     }
 
-    /// Stores the chunk in which the new end falls, cut; `None` where there is nothing to cut.
+    /// Stores a shortened copy of the chunk in which the new end lies; `None` if the chunk need not be shortened.
     async fn store_tail(&self, size: u64) -> Result<Option<ChunkWrite>, FsError> {
         let chunks = {
             let state = self.state.lock();
@@ -114,7 +114,7 @@ impl FileData {
         let id = ChunkId { version: base, index };
         let data = self.fetch_chunks(vec![id]).await?.remove(&id).unwrap_or_default();
         let data = data.slice(..data.len().min(keep as usize));
-        // As in a commit: it replaces what may have been fsynced.
+        // On disk, as in a commit: the chunk that it replaces may have been fsynced.
         let version = self.store(&file, &[(index, data)], Durability::Disk).await?;
         Ok(Some(ChunkWrite { index, version, base: Some(base) }))
     }
@@ -124,7 +124,7 @@ impl FileData {
         state.committed_version((size / state.chunk_bytes() + 1) as u32)
     }
 
-    async fn send(&self, set: SetAttr) -> Result<Attr, FsError> {
+    async fn send_set_attr(&self, set: SetAttr) -> Result<Attr, FsError> {
         let (times, sets_mtime) = {
             let state = self.state.lock();
             (state.write_times(), set.mtime.is_some())

@@ -1,22 +1,22 @@
-//! What one open inode looks like to this mount's programs, as layers; the upper one wins:
+//! The contents of one open inode as this mount's programs see them, in layers; upper layers win:
 //!
 //! ```text
-//! dirty     written, nothing else
-//! sealed    what the commit under way found dirty when it began
-//! uploads   whole chunks on their way to their holders; no chunk is in two of them
+//! dirty     written bytes
+//! sealed    the bytes that were dirty when the commit under way began
+//! uploads   whole chunks that are being sent to their holders; no chunk is in two uploads
 //! stored    whole chunks that their holders have, not yet committed
-//! known     the committed state: extents and attributes, as the namespace last answered
+//! known     the committed state: extents and attributes, as the namespace last reported them
 //! ```
 //!
-//! A chunk leaves `dirty` only while neither `sealed` nor an upload has it, so the layers always stand in the order in
-//! which their bytes were written. Pure: no network, no clock, no lock.
+//! A chunk leaves `dirty` only while neither `sealed` nor an upload has it, so the order of the layers is always the
+//! order in which their bytes were written. Pure: no network, no clock, no lock.
 //!
-//! | file | what it has |
+//! | file | contents |
 //! |---|---|
 //! | here | the layers: writing, reading, the committed state |
 //! | `under_way` | the commit under way: its beginning, its draft, its end |
-//! | `uploads` | whole chunks that leave, arrive, or come back |
-//! | `unanswered` | a commit whose answer never came |
+//! | `uploads` | whole chunks whose upload starts, completes or fails |
+//! | `unanswered` | a commit that got no answer |
 
 mod unanswered;
 mod under_way;
@@ -46,9 +46,9 @@ static NO_BYTES: DirtyBytes = DirtyBytes::new();
 pub(super) struct FileState {
     attr: Attr,
     known: KnownExtents,
-    /// The feed reported that contents changed elsewhere.
+    /// Another mount may have changed the contents since the known state.
     stale: bool,
-    /// How many such reports have come.
+    /// The number of feed events that made the state stale.
     invalidations: u64,
     dirty: DirtyBytes,
     commit: Option<CommitUnderWay>,
@@ -56,29 +56,29 @@ pub(super) struct FileState {
     next_upload: u64,
     stored: ExtentMap,
     unanswered: Option<UnansweredCommit>,
-    /// When the newest byte of `dirty`, or of what left it for an upload, was written.
+    /// When the newest byte was written that is in `dirty`, or has left it for an upload.
     mtime: Option<Time>,
     /// Attributes set since the last commit began, which go with the next one. No truncation. An mtime is in `mtime` as
     /// well, and here only while no later write has replaced it.
     set: SetAttr,
-    /// Why the last upload failed; no upload leaves by itself until a commit tries again.
+    /// The failure of the last upload. No further upload starts until the next commit tries again.
     failure: Option<FsError>,
-    /// Errors by which written data was given up.
+    /// Errors by which written data was discarded.
     pub errors: ErrorSeq,
     failed_commits: u32,
-    /// Look for whole runs again when `dirty` holds this much.
+    /// Size of `dirty` from which it is searched for whole runs again, in bytes.
     scan_at: u64,
     streams: Streams,
 }
 
-/// Where the bytes of one chunk below `sealed` and `dirty` are.
+/// The bytes of one chunk below `sealed` and `dirty`, or where they are.
 pub(super) enum ChunkContent {
     Zeros,
     InMemory(Bytes),
     Stored(ChunkId),
 }
 
-/// What a partly written chunk is merged with.
+/// The bytes below a partly written chunk, with which it is merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Base {
     Hole,
@@ -101,7 +101,7 @@ impl FileState {
         let mut known = KnownExtents::default();
         known.replace(extents, more);
         Self {
-            attr: within_limits(&attr),
+            attr: clamp(&attr),
             known,
             stale: false,
             invalidations: 0,
@@ -130,7 +130,7 @@ impl FileState {
         u64::from(self.attr.chunk_bytes)
     }
 
-    /// No file is longer.
+    /// The largest size of a file with this chunk size.
     pub(super) fn max_bytes(&self) -> u64 {
         max_bytes(self.attr.chunk_bytes)
     }
@@ -139,7 +139,7 @@ impl FileState {
         self.attr.size.max(self.uncommitted_end())
     }
 
-    /// Where what is written and not committed ends.
+    /// The end of the uncommitted data.
     pub(super) fn uncommitted_end(&self) -> u64 {
         let uploading = self.uploads.values().filter_map(Upload::last_index).max();
         let whole = u64::from(uploading.unwrap_or(0).max(self.stored.last_index())) * self.chunk_bytes();
@@ -163,8 +163,8 @@ impl FileState {
         (self.mtime, self.set.mtime) = (Some(now), None);
     }
 
-    /// Keeps attributes for the commit that has to come anyway: a program that writes a file and then sets its times,
-    /// owner and mode costs one operation. False where they must be sent by themselves.
+    /// Defers attributes to the commit that is due anyway, so that a program which writes a file and then sets its
+    /// times, owner and mode causes one operation. False if they must be sent by themselves.
     pub(super) fn defer(&mut self, set: &SetAttr) -> bool {
         if self.is_committing() || !self.is_dirty() || set.truncate.is_some() {
             return false;
@@ -178,22 +178,22 @@ impl FileState {
         std::mem::take(&mut self.set)
     }
 
-    /// Attributes that could not be sent go with the next commit, below those set since.
+    /// Defers attributes that could not be sent to the next commit. Attributes set since then win.
     pub(super) fn put_back_deferred(&mut self, mut older: SetAttr) {
         if self.mtime.is_some() && self.mtime != older.mtime {
-            // Something was written meanwhile.
+            // A later write has replaced the time.
             older.mtime = None;
         }
         self.set = std::mem::take(&mut self.set).over(older);
     }
 
-    /// When the newest bytes were written: those of the layers above the commit under way, and its own.
+    /// The times of the newest write above the commit under way, and of the newest write in it.
     pub(super) fn write_times(&self) -> (Option<Time>, Option<Time>) {
         (self.mtime, self.commit.as_ref().and_then(CommitUnderWay::mtime))
     }
 
-    /// Lays what is set and not committed over the namespace's attributes.
-    pub(super) fn show_uncommitted(&self, attr: &mut Attr) {
+    /// Puts uncommitted attributes over the namespace's.
+    pub(super) fn overlay_attributes(&self, attr: &mut Attr) {
         if let Some(commit) = &self.commit {
             commit.attributes().apply_to(attr);
         }
@@ -202,13 +202,13 @@ impl FileState {
         attr.mtime = newest.or(sealed).unwrap_or(attr.mtime);
     }
 
-    /// Memory under the ceiling.
+    /// The memory that counts under the ceiling.
     pub(super) fn held_bytes(&self) -> u64 {
         let uploading: u64 = self.uploads.values().map(Upload::bytes).sum();
         self.dirty.held_bytes() + self.sealed().held_bytes() + uploading
     }
 
-    /// The chunks that the bytes `range` touch; chunks count from 1.
+    /// The chunks that overlap the bytes of `range`; chunks count from 1.
     pub(super) fn chunks_of(&self, range: Range<u64>) -> Range<u64> {
         range.start / self.chunk_bytes() + 1..range.end.div_ceil(self.chunk_bytes()).saturating_add(1)
     }
@@ -218,13 +218,13 @@ impl FileState {
         start..start + self.chunk_bytes()
     }
 
-    /// The first of these chunks whose committed version is not known. Beyond the committed end all are holes.
+    /// The first of these chunks whose committed version is not known. All chunks beyond the committed end are holes.
     pub(super) fn first_unknown(&self, chunks: Range<u64>) -> Option<u32> {
         let committed = self.attr.size.div_ceil(self.chunk_bytes()) + 1;
         self.known.first_unknown(chunks.start..chunks.end.min(committed))
     }
 
-    /// Whether the version below the bytes in memory is known for this chunk.
+    /// Whether it is known which version of this chunk lies below the bytes in memory.
     pub(super) fn is_base_known(&self, index: u32) -> bool {
         self.is_stored(index) || self.first_unknown(u64::from(index)..u64::from(index) + 1).is_none()
     }
@@ -238,8 +238,7 @@ impl FileState {
         self.known.map.get(index)
     }
 
-    /// Whether a whole chunk that is stored and not committed takes the place of a committed one, as far as can be
-    /// told.
+    /// Whether a whole chunk that is stored and not committed replaces a committed one, or may do so.
     pub(super) fn replaces_committed(&self) -> bool {
         self.stored.iter().any(|extent| {
             let range = extent.range();
@@ -247,7 +246,7 @@ impl FileState {
         })
     }
 
-    /// `part`: the bytes that are wanted of this chunk.
+    /// The content of a chunk; `part` is the range of file bytes that is needed of it.
     pub(super) fn content(&self, index: u32, part: Range<u64>) -> ChunkContent {
         if self.dirty.covers(part.clone()) || self.sealed().covers(part) {
             return ChunkContent::Zeros;
@@ -266,7 +265,7 @@ impl FileState {
         self.dirty.touches(range.clone()) || self.sealed().touches(range)
     }
 
-    /// Lays `sealed` and `dirty` over the bytes from `offset` on.
+    /// Puts `sealed` and `dirty` over `bytes`, which begin at `offset`.
     pub(super) fn overlay(&self, offset: u64, bytes: &mut [u8]) {
         self.sealed().overlay(offset, bytes);
         self.dirty.overlay(offset, bytes);
@@ -282,9 +281,10 @@ impl FileState {
         self.known.map.get(index).map_or(Base::Hole, Base::Committed)
     }
 
-    /// Notes that a program reads `range`. Returns what to fetch ahead of it, at most `most` bytes and within the file.
-    pub(super) fn note_read(&mut self, range: Range<u64>, most: u64) -> Range<u64> {
-        let ahead = self.streams.note(range, most);
+    /// Notes that a program reads `range`. Returns the range to fetch ahead, at most `max_window` bytes and within the
+    /// file.
+    pub(super) fn note_read(&mut self, range: Range<u64>, max_window: u64) -> Range<u64> {
+        let ahead = self.streams.note(range, max_window);
         ahead.start..ahead.end.min(self.attr.size)
     }
 
@@ -293,7 +293,7 @@ impl FileState {
         self.stale
     }
 
-    /// The feed reported that contents changed elsewhere.
+    /// Notes a feed event about contents changed by another mount.
     pub(super) fn invalidate(&mut self) {
         self.stale = true;
         self.invalidations += 1;
@@ -303,15 +303,16 @@ impl FileState {
         self.invalidations
     }
 
-    /// The newest committed state, as the namespace answered it. Returns false, and ignores it, when it is older than
-    /// the known one.
+    /// Takes over a committed state that the namespace returned. Returns false, and ignores it, if it is older than the
+    /// known one.
     pub(super) fn refresh(&mut self, attr: &Attr, extents: &[Extent], more: bool) -> bool {
         if attr.change < self.attr.change {
             return false;
         }
-        let attr = within_limits(attr);
+        let attr = clamp(attr);
         if attr.chunk_bytes != self.attr.chunk_bytes && !self.stored.is_empty() {
-            // The file started anew with other chunks while this mount was writing it: what was stored fits no more.
+            // The file was restarted with another chunk size while this mount wrote it, so the stored chunks do not
+            // fit.
             self.stored = ExtentMap::default();
             self.errors.add(FsError::Stale { ino: attr.ino });
         }
@@ -320,31 +321,37 @@ impl FileState {
         true
     }
 
-    /// Like [`Self::refresh`], with an answer to a question asked when `invalidations` reports had come: no longer
-    /// stale unless another report came in between.
-    pub(super) fn refetched(&mut self, attr: &Attr, extents: &[Extent], more: bool, invalidations: u64) -> bool {
+    /// Like [`Self::refresh`], with the answer to a query that was sent when `invalidations` had this value. The state
+    /// is no longer stale, unless another feed event arrived in between.
+    pub(super) fn refresh_from_query(
+        &mut self,
+        attr: &Attr,
+        extents: &[Extent],
+        more: bool,
+        invalidations: u64,
+    ) -> bool {
         let is_newest = self.refresh(attr, extents, more);
         self.stale &= !is_newest || self.invalidations != invalidations;
         is_newest
     }
 
-    /// A further page of the committed extents; see [`KnownExtents::add_page`].
+    /// Adds a page of the committed extents; see [`KnownExtents::add_page`].
     pub(super) fn add_page(&mut self, from: u32, page: &[Extent], more: bool) -> bool {
         self.known.add_page(from, page, more)
     }
 
-    /// Attributes after an operation of our own, by which the size should be `size` now. Another size means that
-    /// another mount's operation came between, whose extents are not known; until the feed reports it, nothing else
-    /// shows it.
+    /// Takes over the attributes after an operation of this mount, by which the size should be `size` now. Another size
+    /// means that another mount's operation was applied in between, whose extents are not known. Until the feed reports
+    /// that operation, the size is the only sign of it.
     pub(super) fn adopt(&mut self, attr: &Attr, size: u64) {
         if attr.change >= self.attr.change {
             self.stale |= attr.size != size;
-            self.attr = within_limits(attr);
+            self.attr = clamp(attr);
         }
     }
 
-    /// A truncation of our own to `size`, which stored `tail` as the chunk of its end, left the file at `attr`.
-    pub(super) fn adopt_cut(&mut self, size: u64, tail: Option<Extent>, attr: &Attr) {
+    /// Takes over `attr` after a truncation of this mount to `size`, for which `tail` was stored as the last chunk.
+    pub(super) fn adopt_truncation(&mut self, size: u64, tail: Option<Extent>, attr: &Attr) {
         if attr.change < self.attr.change {
             self.stale = true;
             return;
@@ -357,19 +364,19 @@ impl FileState {
         self.adopt(attr, size);
     }
 
-    /// Why no upload leaves.
+    /// The failure that keeps uploads from starting.
     pub(super) fn failure(&self) -> Option<&FsError> {
         self.failure.as_ref()
     }
 }
 
-/// Within the limits that all arithmetic here relies on, no matter what the namespace answered.
-fn within_limits(attr: &Attr) -> Attr {
+/// Clamps values from the namespace to the limits that all arithmetic here relies on.
+fn clamp(attr: &Attr) -> Attr {
     let chunk_bytes = attr.chunk_bytes.clamp(1, MAX_CHUNK_BYTES);
     Attr { chunk_bytes, size: attr.size.min(max_bytes(chunk_bytes)), ..attr.clone() }
 }
 
-/// The size of a file with as many chunks as there are indexes.
+/// The size of a file that uses every chunk index.
 fn max_bytes(chunk_bytes: u32) -> u64 {
     u64::from(u32::MAX) * u64::from(chunk_bytes)
 }

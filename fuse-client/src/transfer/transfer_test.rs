@@ -1,4 +1,4 @@
-//! What the data path promises about round trips, ceilings, errors and other mounts, one test each.
+//! The guarantees of the data path about round trips, ceilings, errors and other mounts, one test each.
 
 use std::{
     future::Future,
@@ -61,7 +61,7 @@ pub(super) async fn read(file: &Arc<FileData>, offset: u64, len: u32) -> Vec<u8>
     }
 }
 
-/// What a mount that has never seen the file reads.
+/// Reads the whole file through a new mount.
 pub(super) async fn fresh_read(world: &Arc<FakeRing>) -> Vec<u8> {
     let transfer = world.mount(settings());
     let file = world.open(&transfer);
@@ -74,7 +74,7 @@ pub(super) fn pattern(len: usize, seed: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_large_file_goes_in_few_batches_and_comes_back_in_few() {
+fn a_large_file_is_written_and_read_in_few_batches() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
@@ -84,7 +84,7 @@ fn a_large_file_goes_in_few_batches_and_comes_back_in_few() {
             write(&file, at * MIB, &data).await.unwrap();
             turns(3).await;
         }
-        assert!(world.puts.load(SeqCst) >= 4, "runs leave while the program writes");
+        assert!(world.puts.load(SeqCst) >= 4, "runs are uploaded while the program writes");
         assert!(file.commit(Durability::Memory).await.unwrap().unwrap().size == 32 * MIB);
         assert_eq!((world.put_chunks.load(SeqCst), world.commits.load(SeqCst)), (32 * 256, 1));
         assert!(world.puts.load(SeqCst) <= 9, "{} puts", world.puts.load(SeqCst));
@@ -100,16 +100,16 @@ fn a_large_file_goes_in_few_batches_and_comes_back_in_few() {
     });
 }
 
-/// tar writes a file and then sets its times, owner and mode: with one commit to come, that is one operation.
+/// tar writes a file and then sets its times, owner and mode: the pending commit makes this one operation.
 #[test]
-fn attributes_set_on_written_data_go_with_its_commit() {
+fn attributes_set_after_a_write_go_with_its_commit() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         let time = |secs| Some(Time { secs, nanos: 7 });
         let set = SetAttr { mode: Some(0o640), uid: Some(8), mtime: time(5), ..SetAttr::default() };
-        assert!(!file.defer(&set), "nothing is written, so no commit comes");
+        assert!(!file.defer(&set), "nothing is written, so no commit is due");
         write(&file, 0, &pattern(100, 1)).await.unwrap();
         assert!(file.defer(&set) && file.defer(&SetAttr { mode: Some(0o600), atime: time(6), ..SetAttr::default() }));
         let mut shown = world.attr();
@@ -130,7 +130,7 @@ fn attributes_set_on_written_data_go_with_its_commit() {
 }
 
 #[test]
-fn a_sequential_reader_is_ahead_and_a_random_one_gets_what_it_asked() {
+fn a_sequential_reader_gets_read_ahead_and_a_random_one_fetches_only_its_chunks() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
@@ -147,7 +147,7 @@ fn a_sequential_reader_is_ahead_and_a_random_one_gets_what_it_asked() {
         }
         turns(100).await;
         assert!(world.got_chunks.load(SeqCst) >= 512, "{} chunks", world.got_chunks.load(SeqCst));
-        assert!(file.try_read(MIB, 128 << 10).is_some(), "the next read waits for nothing");
+        assert!(file.try_read(MIB, 128 << 10).is_some(), "the next read need not wait");
 
         let cold = world.mount(settings());
         let file = world.open(&cold);
@@ -177,7 +177,7 @@ fn readers_of_one_chunk_share_one_fetch() {
 }
 
 #[test]
-fn a_short_file_takes_one_put_and_one_commit_and_an_append_fetches_nothing() {
+fn a_short_file_needs_one_put_and_one_commit_and_an_append_fetches_nothing() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
@@ -197,14 +197,14 @@ fn a_short_file_takes_one_put_and_one_commit_and_an_append_fetches_nothing() {
 }
 
 #[test]
-fn fsync_makes_durable_what_close_left_behind() {
+fn fsync_makes_data_durable_that_an_earlier_close_committed() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
         write(&world.open(&transfer), 0, &pattern(9000, 1)).await.unwrap();
         world.open(&transfer).commit(Durability::Memory).await.unwrap();
         assert!(!world.committed_durably());
-        // The file was closed in between: its data is a new one.
+        // The file was closed in between, so this is a new `FileData`.
         let file = world.open(&transfer);
         assert_eq!(file.commit(Durability::Disk).await.unwrap(), None);
         assert!(world.committed_durably());
@@ -226,12 +226,12 @@ fn an_open_file_is_committed_by_age() {
         write(&file, 0, &pattern(5000, 1)).await.unwrap();
         drop(file);
         until("the commit by age", || world.attr().size == 5000).await;
-        until("the file's end", || transfer.files.lock().is_empty()).await;
+        until("the drop of the file", || transfer.files.lock().is_empty()).await;
     });
 }
 
 #[test]
-fn a_deferred_error_is_told_once() {
+fn an_error_of_a_background_commit_is_reported_once() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(TransferSettings { flush_age: Duration::from_millis(10), ..settings() });
@@ -240,20 +240,20 @@ fn a_deferred_error_is_told_once() {
         file.commit(Durability::Memory).await.unwrap();
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
         write(&file, 0, &pattern(8 * MIB as usize, 2)).await.unwrap();
-        until("giving up", || file.state.lock().errors.unreported().is_some()).await;
+        until("the data loss", || file.state.lock().errors.unreported().is_some()).await;
         assert_eq!(transfer.ceiling.held_bytes(), 0);
         *world.put_always_fails.lock() = None;
         assert_eq!(write(&file, 0, &[1]).await, Err(FsError::NoSpace));
         assert_eq!(file.commit(Durability::Memory).await, Err(FsError::NoSpace));
         assert_eq!(file.commit(Durability::Disk).await, Ok(None));
-        assert_eq!(file.read(0, 10_000).await.unwrap(), pattern(5000, 1), "what was committed before stays");
+        assert_eq!(file.read(0, 10_000).await.unwrap(), pattern(5000, 1), "data committed before is kept");
         write(&file, 0, &[9; 10]).await.unwrap();
         assert_eq!(file.commit(Durability::Disk).await.unwrap().unwrap().size, 5000);
     });
 }
 
 #[test]
-fn a_failed_fsync_gives_the_data_up_and_a_passing_failure_does_not() {
+fn a_failed_fsync_discards_the_data_and_a_transient_failure_does_not() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
@@ -275,7 +275,7 @@ fn a_failed_fsync_gives_the_data_up_and_a_passing_failure_does_not() {
 }
 
 #[test]
-fn writers_wait_at_the_ceiling_and_go_on() {
+fn writers_wait_at_the_ceiling_until_memory_is_free() {
     run(async {
         let world = FakeRing::new(4096, 1);
         world.put_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
@@ -287,7 +287,7 @@ fn writers_wait_at_the_ceiling_and_go_on() {
             outcome.unwrap();
             taken += 1;
         }
-        assert!((6..=8).contains(&taken), "{taken} MiB were taken");
+        assert!((6..=8).contains(&taken), "{taken} MiB were accepted");
         let waiting = tokio::spawn({
             let (file, data) = (file.clone(), data.clone());
             async move {
@@ -308,9 +308,9 @@ fn writers_wait_at_the_ceiling_and_go_on() {
     });
 }
 
-/// No whole chunk anywhere: only commits can make room.
+/// There is no whole chunk, so only commits can free memory.
 #[test]
-fn many_small_writes_at_the_ceiling_go_on() {
+fn small_writes_at_the_ceiling_are_freed_by_commits() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(TransferSettings { dirty_bytes: 64 << 10, ..settings() });
@@ -327,7 +327,7 @@ fn many_small_writes_at_the_ceiling_go_on() {
 }
 
 #[test]
-fn a_writer_that_can_never_go_on_is_told() {
+fn a_writer_at_the_ceiling_fails_if_no_memory_becomes_free() {
     run(async {
         let world = FakeRing::new(4096, 1);
         world.put_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
@@ -359,9 +359,9 @@ fn times_set_after_a_write_survive_its_commit() {
     });
 }
 
-/// A chunk that is cut by truncation must not show its old bytes when the file grows again.
+/// Bytes cut off by a truncation must not reappear when the file grows again.
 #[test]
-fn cut_bytes_do_not_come_back() {
+fn bytes_cut_off_by_a_truncation_do_not_reappear() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
@@ -377,7 +377,7 @@ fn cut_bytes_do_not_come_back() {
 }
 
 #[test]
-fn what_another_mount_commits_is_seen_after_the_feed_says_so() {
+fn data_of_another_mount_is_visible_after_the_feed_reports_it() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
@@ -387,7 +387,7 @@ fn what_another_mount_commits_is_seen_after_the_feed_says_so() {
         assert!(read(&our_file, 0, 10_000).await.is_empty());
         our_file.invalidate();
         assert_eq!(read(&our_file, 0, 10_000).await, pattern(6000, 1));
-        // Unpublished bytes stay on top, and the old version that is gone by then is not asked for twice.
+        // Uncommitted bytes stay on top, and the old version, which is deleted by then, is not fetched twice.
         write(&our_file, 10, &[255; 10]).await.unwrap();
         write(&their_file, 0, &pattern(6000, 2)).await.unwrap();
         their_file.commit(Durability::Memory).await.unwrap();
@@ -400,10 +400,10 @@ fn what_another_mount_commits_is_seen_after_the_feed_says_so() {
     });
 }
 
-/// An answer from between another mount's commit and one of our own was ignored, and yet taken for news: the file's old
-/// bytes were read from then on.
+/// Bug: an answer from between another mount's commit and one of this mount was ignored, but still ended the stale
+/// state. The file's old bytes were read from then on.
 #[test]
-fn an_answer_that_our_own_commit_overtook_is_no_answer() {
+fn an_answer_overtaken_by_a_commit_of_this_mount_is_fetched_again() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
@@ -420,7 +420,7 @@ fn an_answer_that_our_own_commit_overtook_is_no_answer() {
             let file = our_file.clone();
             async move { file.read(0, 3 * 4096).await }
         });
-        until("the question", || world.queries.load(SeqCst) > queries).await;
+        until("the query", || world.queries.load(SeqCst) > queries).await;
         write(&our_file, 4096, &[3; 4096]).await.unwrap();
         our_file.commit(Durability::Memory).await.unwrap();
         world.answer_gate.add_permits(1000);
@@ -432,7 +432,7 @@ fn an_answer_that_our_own_commit_overtook_is_no_answer() {
 }
 
 #[test]
-fn a_file_that_has_grown_elsewhere_is_cut_right() {
+fn truncation_of_a_file_grown_by_another_mount_cuts_the_right_chunk() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
@@ -449,7 +449,7 @@ fn a_file_that_has_grown_elsewhere_is_cut_right() {
 }
 
 #[test]
-fn a_purged_version_is_looked_up_again() {
+fn extents_that_name_a_purged_version_are_fetched_again() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
@@ -458,7 +458,7 @@ fn a_purged_version_is_looked_up_again() {
         let our_file = world.open(&ours);
         write(&world.open(&theirs), 0, &pattern(6000, 2)).await.unwrap();
         theirs.flush_all().await.unwrap();
-        // No word from the feed yet; the chunks that our extents name are deleted.
+        // The feed has not reported the commit yet, and the chunks of the known extents are deleted.
         assert_eq!(our_file.read(0, 10_000).await.unwrap(), pattern(6000, 2));
         world.chunks.lock().clear();
         let cold = world.mount(settings());
@@ -467,7 +467,7 @@ fn a_purged_version_is_looked_up_again() {
 }
 
 #[test]
-fn a_file_has_an_end() {
+fn writes_and_truncations_beyond_the_largest_size_fail() {
     run(async {
         let world = FakeRing::new(4096, 1);
         let transfer = world.mount(settings());
@@ -484,17 +484,17 @@ fn a_file_has_an_end() {
     });
 }
 
-/// Programs in several threads, each in its own part of one file, with commits and cuts of the cache all the time.
+/// Several threads write and read their own parts of one file, with constant commits and cache evictions.
 ///
-/// It found two faults, each in one run of thirty. A reader had the extents asked for anew while another was between
-/// learning them and using them, and what was not told yet was read as a hole. And a batch that failed for a chunk that
-/// was gone for good reason failed a commit which waited for another chunk of it.
+/// This test found two bugs, each in one run of thirty. A reader re-fetched the extents while another was about to use
+/// them, and chunks not known yet were read as holes. And a batch that failed because one of its chunks had been
+/// deleted legitimately failed a commit that waited for another chunk of the batch.
 #[test]
-fn threads_side_by_side_see_their_own_bytes() {
-    (1..=8).for_each(threads_side_by_side);
+fn concurrent_threads_see_their_own_bytes() {
+    (1..=8).for_each(check_concurrent_threads);
 }
 
-fn threads_side_by_side(seed: u64) {
+fn check_concurrent_threads(seed: u64) {
     println!("seed {seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
     runtime.block_on(async {

@@ -1,5 +1,5 @@
-//! Which files have chunks that their holders have acknowledged but may not have on disk. It outlives the files' being
-//! open: a program may write and close, then open again and fsync.
+//! The files with chunks that their holders have acknowledged but may not have on disk yet. This outlives the handles:
+//! a program may write and close, then open again and fsync.
 
 use chordfs_net::clients::ChunkTransport;
 use std::collections::HashMap;
@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::cache::chunks::ChunkCache;
 
-/// Beyond this many files they are no longer told apart.
-const FILES: usize = 65_536;
+/// Beyond this many files, each file counts as unsynced.
+const MAX_FILES: usize = 65_536;
 
 #[derive(Default)]
 pub(super) struct UnsyncedFiles {
@@ -19,27 +19,27 @@ pub(super) struct UnsyncedFiles {
 
 #[derive(Default)]
 struct UnsyncedPuts {
-    /// Number of the last put that was not durable.
+    /// The number of the last put that was not durable.
     last: u64,
     by_file: HashMap<Ino, u64>,
-    /// As if every file had this put.
+    /// If set, this put counts for every file.
     any_file: Option<u64>,
 }
 
 impl UnsyncedFiles {
-    /// Chunks of `ino` have been put without `durable`.
-    pub(super) fn note(&self, ino: Ino) {
+    /// Notes that chunks of `ino` were put in memory only.
+    pub(super) fn note_put(&self, ino: Ino) {
         let mut puts = self.inner.lock();
         puts.last += 1;
         let last = puts.last;
         puts.by_file.insert(ino, last);
-        if puts.by_file.len() > FILES {
+        if puts.by_file.len() > MAX_FILES {
             puts.by_file.clear();
             puts.any_file = Some(last);
         }
     }
 
-    /// Returns when all that was noted of `ino` is on disk. Its holders may have lost chunks that the cache still has.
+    /// Returns when all noted puts of `ino` are on disk. Chunks that their holders have lost are taken from the cache.
     pub(super) async fn sync(&self, ino: Ino, chunks: &dyn ChunkTransport, cache: &ChunkCache) -> Result<(), FsError> {
         let upto = {
             let puts = self.inner.lock();
@@ -69,29 +69,29 @@ mod tests {
     const LOST: ChunkId = ChunkId { version: Version(1), index: 1 };
 
     /// Holders that have lost a chunk, and need it from the writer to sync.
-    struct Forgetful;
+    struct ForgetfulHolders;
 
-    impl ChunkTransport for Forgetful {
+    impl ChunkTransport for ForgetfulHolders {
         fn put(&self, _: Vec<NewChunk>, _: Durability) -> BoxFuture<'_, Result<(), FsError>> {
-            unreachable!("a sync puts nothing by this way")
+            unreachable!("a sync does not call put")
         }
 
         fn get(&self, _: Vec<ChunkRef>) -> BoxFuture<'_, Result<Vec<Bytes>, FsError>> {
-            unreachable!("a sync reads nothing")
+            unreachable!("a sync does not call get")
         }
 
         fn sync<'a>(&'a self, kept: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
             let found = kept(LOST).map(drop);
-            Box::pin(async move { found.ok_or(FsError::NoReplica { detail: "it is nowhere".into() }) })
+            Box::pin(async move { found.ok_or(FsError::NoReplica { detail: "no node has the chunk".into() }) })
         }
     }
 
     #[tokio::test]
-    async fn what_holders_have_lost_is_taken_from_the_cache() {
+    async fn a_chunk_that_its_holders_have_lost_is_taken_from_the_cache() {
         let (unsynced, cache) = (UnsyncedFiles::default(), ChunkCache::new(1 << 20));
-        unsynced.note(Ino(2));
-        unsynced.sync(Ino(2), &Forgetful, &cache).await.expect_err("the cache is empty");
+        unsynced.note_put(Ino(2));
+        unsynced.sync(Ino(2), &ForgetfulHolders, &cache).await.expect_err("the cache is empty");
         cache.insert(LOST, Bytes::from_static(b"here"));
-        unsynced.sync(Ino(2), &Forgetful, &cache).await.expect("the cache has it");
+        unsynced.sync(Ino(2), &ForgetfulHolders, &cache).await.expect("the cache has it");
     }
 }

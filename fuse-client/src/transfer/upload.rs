@@ -1,4 +1,4 @@
-//! Uploads: runs of whole chunks on their way to their holders, each under a version of its own, several at a time.
+//! Uploads: runs of whole chunks that are sent to their holders, each under a version of its own, several at a time.
 
 use std::sync::Arc;
 
@@ -17,16 +17,17 @@ use super::{
 };
 
 impl FileData {
-    /// Starts what may leave now: all whole chunks of a commit under way, else runs of at least `least` bytes.
-    pub(super) fn start_uploads(self: &Arc<Self>, state: &mut MutexGuard<'_, FileState>, least: u64) {
+    /// Starts the uploads that may start now: all whole chunks of a commit under way, else runs of at least
+    /// `min_bytes`.
+    pub(super) fn start_uploads(self: &Arc<Self>, state: &mut MutexGuard<'_, FileState>, min_bytes: u64) {
         let settings = &self.transfer.settings;
         while state.upload_count() < settings.max_uploads {
-            let Some(order) = state.take_upload(least, settings.flush_run_bytes) else { return };
+            let Some(order) = state.take_upload(min_bytes, settings.flush_run_bytes) else { return };
             self.transfer.runtime.spawn(self.clone().run_upload(order));
         }
     }
 
-    /// Starts an upload or a commit, because the ceiling is reached and this file holds most.
+    /// Starts an upload or a commit, because the ceiling is reached and this file holds the most memory.
     pub(super) fn flush_for_space(self: &Arc<Self>) {
         let mut state = self.state.lock();
         self.start_uploads(&mut state, 1);
@@ -49,7 +50,7 @@ impl FileData {
             }
         }
         self.start_uploads(&mut state, self.transfer.settings.flush_run_bytes);
-        self.settle(&state, 0);
+        self.account_memory(&state, 0);
         drop(state);
         self.upload_ended.send_modify(|count| *count += 1);
     }
@@ -67,7 +68,7 @@ impl FileData {
         let batch = batch.map(|(index, data)| NewChunk { file: file.clone(), id: id(*index), data: data.clone() });
         self.transfer.chunks.put(batch.collect(), durability).await?;
         if durability == Durability::Memory {
-            self.transfer.unsynced.note(self.ino);
+            self.transfer.unsynced.note_put(self.ino);
         }
         chunks.iter().for_each(|(index, data)| self.transfer.cache.insert(id(*index), data.clone()));
         Ok(version)

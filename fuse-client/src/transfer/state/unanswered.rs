@@ -1,12 +1,12 @@
-//! Commits whose answer never came. Such a commit may have been applied, and then another mount may have replaced its
-//! chunks, which are deleted from then on: sent again, it would bring a deleted version back into the file. So before
-//! the next commit the namespace is asked for the file's present state, and the commit's fate is concluded from it.
+//! Commits that got no answer. Such a commit may have been applied, and another mount may then have replaced its
+//! chunks, which are deleted from then on: sending the commit again would bring a deleted version back into the file.
+//! So the file's present state is fetched before the next commit, and shows whether the commit was applied.
 //!
-//! A commit is applied wholly or not at all, so a single chunk that has its version proves that it was, and a chunk
-//! that still has its earlier version proves that it was not. Where other mounts have written all of them, there is no
-//! telling; their bytes are the newer ones, and what was to be committed is reported as an error.
+//! A commit is applied wholly or not at all. A single chunk with the commit's version proves that it was applied, and a
+//! chunk that still has its earlier version proves that it was not. If other mounts have written all its chunks since,
+//! neither can be proven; their bytes are newer, and the commit's data is reported as an error.
 //!
-//! Bytes of partly written chunks are merged anew with their current base, so they need no proof.
+//! Partly written chunks are merged with their current base again, so they need no proof.
 
 use std::ops::Range;
 
@@ -19,11 +19,11 @@ use super::FileState;
 use crate::transfer::extents::{ExtentMap, KnownExtents};
 
 pub(super) struct UnansweredCommit {
-    /// All that it named.
-    named: ExtentMap,
-    /// What leaves `stored` if it was applied.
-    settled: Vec<Extent>,
-    /// The state that it was sent to, as far as it was known.
+    /// All chunks that the commit names.
+    extents: ExtentMap,
+    /// The extents that leave `stored` if the commit was applied.
+    from_stored: Vec<Extent>,
+    /// The state before the commit, as far as it was known.
     attr: Attr,
     known: KnownExtents,
     error: FsError,
@@ -37,21 +37,21 @@ enum CommitFate {
 }
 
 impl UnansweredCommit {
-    /// `replaced`: what of `stored` was overwritten in part.
+    /// `replaced`: the extents of `stored` that were overwritten in part.
     pub(super) fn new(commit: &Commit, replaced: &[Extent], state: &FileState, error: FsError) -> Self {
-        let mut named = ExtentMap::default();
-        commit.extents.iter().for_each(|extent| named.insert(*extent));
-        let replaced = replaced.iter().filter(|extent| named.get(extent.first).is_some());
-        let settled = commit.extents.iter().chain(replaced).copied().collect();
+        let mut extents = ExtentMap::default();
+        commit.extents.iter().for_each(|extent| extents.insert(*extent));
+        let replaced = replaced.iter().filter(|extent| extents.get(extent.first).is_some());
+        let from_stored = commit.extents.iter().chain(replaced).copied().collect();
         for write in &commit.partial {
-            named.insert(Extent { first: write.index, count: 1, version: write.version });
+            extents.insert(Extent { first: write.index, count: 1, version: write.version });
         }
-        Self { named, settled, attr: state.attr.clone(), known: state.known.clone(), error }
+        Self { extents, from_stored, attr: state.attr.clone(), known: state.known.clone(), error }
     }
 
     fn chunks(&self) -> Range<u64> {
-        let first = self.named.iter().next().map_or(1, |extent| u64::from(extent.first));
-        first..u64::from(self.named.last_index()) + 1
+        let first = self.extents.iter().next().map_or(1, |extent| u64::from(extent.first));
+        first..u64::from(self.extents.last_index()) + 1
     }
 
     fn fate(&self, attr: &Attr, known: &KnownExtents) -> CommitFate {
@@ -59,10 +59,10 @@ impl UnansweredCommit {
             return CommitFate::NotApplied;
         }
         let mut fate = CommitFate::Unknown;
-        for Extent { first, count, version } in self.named.iter() {
-            for index in first..=first + (count - 1) {
+        for extent in self.extents.iter() {
+            for index in extent.range().map(|index| index as u32) {
                 let now = known.map.get(index);
-                if now == Some(version) {
+                if now == Some(extent.version) {
                     return CommitFate::Applied;
                 }
                 if self.was_known(index) && now == self.known.map.get(index) {
@@ -73,7 +73,7 @@ impl UnansweredCommit {
         fate
     }
 
-    /// Whether the version of this chunk was known. Beyond the end all are holes.
+    /// Whether the version of this chunk was known. All chunks beyond the end are holes.
     fn was_known(&self, index: u32) -> bool {
         let chunk = u64::from(index);
         let end = self.attr.size.div_ceil(u64::from(self.attr.chunk_bytes));
@@ -82,7 +82,7 @@ impl UnansweredCommit {
 }
 
 impl FileState {
-    /// The chunks of an unanswered commit; `None` also where nothing is left that could be committed twice.
+    /// The chunks of an unanswered commit; `None` also if nothing is left that could be committed twice.
     pub(crate) fn unanswered_chunks(&mut self) -> Option<Range<u64>> {
         if self.stored.is_empty() {
             self.unanswered = None;
@@ -90,8 +90,9 @@ impl FileState {
         self.unanswered.as_ref().map(UnansweredCommit::chunks)
     }
 
-    /// Removes from `stored` what an unanswered commit has made current. The committed versions of its chunks must be
-    /// known. Returns the error of data whose fate cannot be concluded; `errors` has it, too.
+    /// Removes from `stored` the chunks that an unanswered commit has made current. The committed versions of its
+    /// chunks must be known. Returns the commit's error, and adds it to `errors`, if it is unknown whether it was
+    /// applied.
     pub(crate) fn resolve_unanswered(&mut self) -> Option<FsError> {
         let unanswered = self.unanswered.take()?;
         let fate = unanswered.fate(&self.attr, &self.known);
@@ -99,7 +100,7 @@ impl FileState {
             return None;
         }
         let before = self.stored.clone();
-        unanswered.settled.iter().for_each(|extent| self.stored.remove_if_same(*extent));
+        unanswered.from_stored.iter().for_each(|extent| self.stored.remove_if_same(*extent));
         if fate == CommitFate::Applied || self.stored == before {
             return None;
         }

@@ -1,5 +1,5 @@
-//! The commit under way: what was dirty when it began, the operations that it sends, and what becomes of its data when
-//! it ends.
+//! The commit under way: the bytes that were dirty when it began, the operations that it sends, and the return of
+//! uncommitted data when it ends.
 
 use std::collections::BTreeMap;
 
@@ -12,28 +12,32 @@ use chordfs_types::{
 };
 
 use super::{Base, FileState, UnansweredCommit};
-use crate::transfer::{dirty::DirtyBytes, extents::ExtentMap};
+use crate::transfer::{
+    dirty::DirtyBytes,
+    extents::{ExtentMap, KnownExtents},
+};
 
 /// The most extents and single chunks that one operation names.
 const COMMIT_ITEMS: usize = 4096;
 
 pub(super) struct CommitUnderWay {
     pub(super) sealed: DirtyBytes,
-    /// When the newest of its bytes was written.
+    /// When the newest byte of the commit was written.
     mtime: Option<Time>,
-    /// The attributes that go with it; see `FileState::set`.
+    /// The attributes that go with the commit; see `FileState::set`.
     set: SetAttr,
-    /// The size of the chunks that it stores.
+    /// The size of the chunks that the commit stores.
     chunk_bytes: u32,
-    /// It has data, not attributes alone.
+    /// Whether the commit has data, and not attributes alone.
     carries_data: bool,
-    /// Whole chunks of `sealed` may leave; afterwards all that is left in it is merged with its bases, and must stay.
+    /// Whether whole chunks of `sealed` may still be uploaded. Afterwards the rest of `sealed` is merged with its
+    /// bases, and must stay.
     pub(super) uploads_whole_chunks: bool,
-    /// It waits for uploads below this number, and for those taken from `sealed`.
+    /// The commit waits for uploads below this number, and for those taken from `sealed`.
     pub(super) first_later_upload: u64,
-    /// Asked of uploads out of `sealed`.
+    /// The durability of uploads taken from `sealed`.
     pub(super) durability: Durability,
-    /// What of `stored` arrived since it began and is not its own.
+    /// The part of `stored` that was completed since the commit began and does not belong to it.
     pub(super) newer: ExtentMap,
 }
 
@@ -61,7 +65,7 @@ impl CommitUnderWay {
         self.mtime
     }
 
-    /// All of it is committed; only the lock is still held.
+    /// Empties the commit after everything was committed; the commit lock is still held.
     fn clear(&mut self) {
         (self.sealed, self.set, self.mtime) = (DirtyBytes::default(), SetAttr::default(), None);
     }
@@ -72,7 +76,7 @@ impl FileState {
         self.commit.is_some()
     }
 
-    /// Begins a commit: what is dirty now is what it must store. A second try takes over what the first one has left.
+    /// Begins a commit by sealing the dirty bytes. A second attempt takes over what the first one has left.
     pub(crate) fn begin_commit(&mut self, durability: Durability) {
         let carries_data = self.has_data();
         let (older, older_mtime, older_set) = match self.commit.take() {
@@ -95,7 +99,7 @@ impl FileState {
         (self.failure, self.scan_at) = (None, 0);
     }
 
-    /// Ends a commit; what it has not committed is dirty again.
+    /// Ends the commit; bytes and attributes that were not committed are dirty again.
     pub(crate) fn end_commit(&mut self) {
         self.scan_at = 0;
         let Some(commit) = self.commit.take() else { return };
@@ -104,7 +108,7 @@ impl FileState {
         self.mtime = self.mtime.or(commit.mtime);
     }
 
-    /// All uploads have ended: from now on what is left of `sealed` is merged.
+    /// Notes that all uploads have ended. The rest of `sealed` is merged from now on.
     pub(crate) fn end_uploads(&mut self) {
         if let Some(commit) = &mut self.commit {
             commit.uploads_whole_chunks = false;
@@ -117,10 +121,10 @@ impl FileState {
         self.failed_commits
     }
 
-    /// Gives up what the commit under way was to store, and nothing that was written since it began: that may be
-    /// another program's, which would not be told. Attributes may still get through without the data that they were to
-    /// go with; they are given up when they fail alone.
-    pub(crate) fn give_up(&mut self) {
+    /// Discards the data of the commit under way, but no data written since it began: that may belong to another
+    /// program, which would not receive the error. Attributes may still be applied without the data that they were to
+    /// go with; they are discarded when they fail alone.
+    pub(crate) fn discard_commit(&mut self) {
         let newer = match &mut self.commit {
             Some(commit) => {
                 if !commit.carries_data {
@@ -131,29 +135,30 @@ impl FileState {
             }
             None => ExtentMap::default(),
         };
-        self.keep_only(newer);
+        self.retain_newer(newer);
         (self.failure, self.failed_commits) = (None, 0);
     }
 
-    /// Leaves of `stored` only what of it is `newer`; part of that may be current already, and then is neither.
-    fn keep_only(&mut self, newer: ExtentMap) {
-        let (mut gone, older) = (newer.clone(), std::mem::replace(&mut self.stored, newer));
-        older.iter().for_each(|extent| gone.remove_if_same(extent));
-        gone.iter().for_each(|extent| self.stored.remove_if_same(extent));
+    /// Removes everything from `stored` that is not in `newer`. Chunks of `newer` may have been committed already;
+    /// these are not put back.
+    fn retain_newer(&mut self, newer: ExtentMap) {
+        let (mut committed, older) = (newer.clone(), std::mem::replace(&mut self.stored, newer));
+        older.iter().for_each(|extent| committed.remove_if_same(extent));
+        committed.iter().for_each(|extent| self.stored.remove_if_same(extent));
     }
 
-    /// The chunks that are left of `sealed`: partly written ones, once all uploads have ended.
+    /// The chunks left in `sealed`: only partly written ones, once all uploads have ended.
     pub(crate) fn sealed_chunks(&self) -> Vec<u32> {
         self.sealed().chunks(self.attr.chunk_bytes)
     }
 
-    /// Are bytes of the base needed to make a chunk of `sealed` whole? The size is no help: a page of extents may be
-    /// newer than the attributes, and then the base holds bytes beyond the end as it is known.
+    /// Whether bytes of the base are needed to make a chunk of `sealed` whole. The file size cannot decide this: a page
+    /// of extents may be newer than the attributes, so the base may have bytes beyond the known end.
     pub(crate) fn needs_base(&self, index: u32) -> bool {
         self.base(index) != Base::Hole && !self.sealed().covers(self.bytes_of(index))
     }
 
-    /// The chunk of `sealed` merged with the bytes of its base.
+    /// Returns a chunk of `sealed` merged with the bytes of its base.
     pub(crate) fn merge_over(&self, index: u32, base: &[u8]) -> Bytes {
         let range = self.bytes_of(index);
         let end = self.sealed().end_within(range.clone()).unwrap_or(range.start);
@@ -164,8 +169,8 @@ impl FileState {
         whole.into()
     }
 
-    /// The operations to send, and what of `stored` was overwritten in part and is replaced by them. `Stale` if the
-    /// file has started anew with chunks of another size since the commit began.
+    /// Returns the operations to send, and the extents of `stored` that were overwritten in part and that these
+    /// operations replace. `Stale` if the file was restarted with another chunk size since the commit began.
     pub(crate) fn draft_commit(&self, merged: &BTreeMap<u32, Merged>) -> Result<(Vec<Commit>, Vec<Extent>), FsError> {
         let Some(under_way) = &self.commit else { return Ok(Default::default()) };
         if under_way.carries_data && self.attr.chunk_bytes != under_way.chunk_bytes {
@@ -181,13 +186,13 @@ impl FileState {
             }
         }
         let end = (u64::from(whole.last_index()) * self.chunk_bytes()).max(under_way.sealed.end());
-        let mut commits = portions(&whole, partial, self.chunk_bytes(), end);
-        // Without a time the namespace would take its own, in place of one that a program has set since it wrote.
+        let mut commits = split_commit(&whole, partial, self.chunk_bytes(), end);
+        // Without a time the namespace would use its clock, and replace a time that a program has set since the write.
         let mtime = Some(under_way.mtime.unwrap_or(self.attr.mtime));
         let chunk_bytes = Some(self.attr.chunk_bytes);
         commits.iter_mut().for_each(|commit| (commit.mtime, commit.chunk_bytes) = (mtime, chunk_bytes));
         if commits.is_empty() && under_way.has_attributes() {
-            // The data they were to go with was given up.
+            // The data that the attributes were to go with was discarded.
             commits.push(Commit { mtime, ..Commit::default() });
         }
         if let Some(last) = commits.last_mut() {
@@ -196,11 +201,11 @@ impl FileState {
         Ok((commits, replaced))
     }
 
-    /// One operation of the commit was applied and left the file at `attr`.
+    /// Takes over `attr` after one operation of the commit was applied.
     pub(crate) fn adopt_commit(&mut self, commit: &Commit, attr: &Attr) {
         commit.extents.iter().for_each(|extent| self.stored.remove_if_same(*extent));
         if attr.change < self.attr.change {
-            // The reply is late: what is known is newer, and may have replaced these chunks.
+            // The reply is late: the known state is newer, and may have replaced these chunks.
             self.stale = true;
             return;
         }
@@ -212,7 +217,7 @@ impl FileState {
         self.adopt(attr, size);
     }
 
-    /// All operations of the commit were applied; `replaced` is as [`Self::draft_commit`] returned it.
+    /// Notes that all operations of the commit were applied; `replaced` comes from [`Self::draft_commit`].
     pub(crate) fn note_committed(&mut self, replaced: &[Extent]) {
         replaced.iter().for_each(|extent| self.stored.remove_if_same(*extent));
         if let Some(commit) = &mut self.commit {
@@ -221,7 +226,8 @@ impl FileState {
         self.failed_commits = 0;
     }
 
-    /// Without an answer the current state is not known, and the feed does not report a session's own changes.
+    /// Remembers a commit without an answer. The state is stale then, since the feed does not report a session's own
+    /// changes.
     pub(crate) fn note_unanswered(&mut self, commit: &Commit, replaced: &[Extent], error: &FsError) {
         if matches!(error, FsError::NoQuorum { .. } | FsError::NoSession) {
             self.stale = true;
@@ -229,7 +235,7 @@ impl FileState {
         }
     }
 
-    /// Takes out the bytes of the commit under way, which truncation to nothing throws away.
+    /// Takes out the bytes of the commit under way, which a truncation to zero discards.
     pub(crate) fn take_sealed_bytes(&mut self) -> DirtyBytes {
         self.commit.as_mut().map(|commit| std::mem::take(&mut commit.sealed)).unwrap_or_default()
     }
@@ -247,17 +253,17 @@ impl FileState {
         self.commit.as_ref().map(|commit| commit.set.clone()).unwrap_or_default()
     }
 
-    /// A truncation to nothing was applied and left the file at `attr`.
-    pub(crate) fn adopt_emptied(&mut self, attr: &Attr) {
+    /// Takes over `attr` after a truncation to zero was applied.
+    pub(crate) fn adopt_truncation_to_zero(&mut self, attr: &Attr) {
         if let Some(commit) = &mut self.commit {
             commit.clear();
         }
         (self.stored, self.unanswered) = (ExtentMap::default(), None);
-        self.known.replace(&[], false);
+        self.known = KnownExtents::all_holes();
         self.adopt(attr, 0);
     }
 
-    /// A time was set that replaces those of earlier writes.
+    /// Forgets the times of earlier writes, which a time set since then replaces.
     pub(crate) fn clear_write_times(&mut self) {
         self.mtime = None;
         if let Some(commit) = &mut self.commit {
@@ -266,8 +272,8 @@ impl FileState {
     }
 }
 
-/// One operation as a rule; a commit of very many pieces is split, so that none is too large to log.
-fn portions(whole: &ExtentMap, partial: Vec<ChunkWrite>, chunk_bytes: u64, end: u64) -> Vec<Commit> {
+/// Splits a commit of very many pieces into several operations, so that none is too large to log.
+fn split_commit(whole: &ExtentMap, partial: Vec<ChunkWrite>, chunk_bytes: u64, end: u64) -> Vec<Commit> {
     let extents: Vec<Extent> = whole.iter().collect();
     if extents.is_empty() && partial.is_empty() {
         return Vec::new();
@@ -275,14 +281,14 @@ fn portions(whole: &ExtentMap, partial: Vec<ChunkWrite>, chunk_bytes: u64, end: 
     if extents.len() + partial.len() <= COMMIT_ITEMS {
         return vec![Commit { extents, partial, size_at_least: end, ..Commit::default() }];
     }
-    let upto = |index: u32| (u64::from(index) * chunk_bytes).min(end);
+    let end_of_chunk = |index: u64| (index * chunk_bytes).min(end);
     let of_extents = extents.chunks(COMMIT_ITEMS).map(|part| Commit {
-        size_at_least: part.last().map_or(0, |last| upto(last.first + (last.count - 1))),
+        size_at_least: part.last().map_or(0, |last| end_of_chunk(last.end() - 1)),
         extents: part.to_vec(),
         ..Commit::default()
     });
     let of_partial = partial.chunks(COMMIT_ITEMS).map(|part| Commit {
-        size_at_least: part.last().map_or(0, |last| upto(last.index)),
+        size_at_least: part.last().map_or(0, |last| end_of_chunk(u64::from(last.index))),
         partial: part.to_vec(),
         ..Commit::default()
     });

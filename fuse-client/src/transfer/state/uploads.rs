@@ -1,4 +1,4 @@
-//! Whole chunks that leave `sealed` or `dirty` for their holders, and arrive there or come back.
+//! Whole chunks that leave `sealed` or `dirty` for an upload, and are stored or put back.
 
 use bytes::Bytes;
 use chordfs_types::{
@@ -17,7 +17,7 @@ pub(super) struct Upload {
     chunk_bytes: u32,
 }
 
-/// An upload for the one who carries it out.
+/// An upload to carry out.
 pub(crate) struct UploadOrder {
     pub number: u64,
     pub file: FileName,
@@ -60,16 +60,16 @@ impl FileState {
         self.commit.as_ref().is_some_and(|commit| number < commit.first_later_upload || upload.from_sealed)
     }
 
-    /// Takes the next run of whole chunks out of `sealed`, or else at least `least` bytes out of `dirty`.
-    pub(crate) fn take_upload(&mut self, least: u64, most: u64) -> Option<UploadOrder> {
+    /// Takes the next run of whole chunks out of `sealed`, or else one of at least `min_bytes` out of `dirty`.
+    pub(crate) fn take_upload(&mut self, min_bytes: u64, max_bytes: u64) -> Option<UploadOrder> {
         if self.failure.is_some() {
             return None;
         }
-        let mut chunks = self.take_sealed(most);
+        let mut chunks = self.take_sealed(max_bytes);
         let from_sealed = !chunks.is_empty();
-        if chunks.is_empty() && self.dirty.held_bytes() >= least.max(self.scan_at) {
-            chunks = self.take_dirty(least, most);
-            self.scan_at = if chunks.is_empty() { self.dirty.held_bytes() + most / 4 } else { 0 };
+        if chunks.is_empty() && self.dirty.held_bytes() >= min_bytes.max(self.scan_at) {
+            chunks = self.take_dirty(min_bytes, max_bytes);
+            self.scan_at = if chunks.is_empty() { self.dirty.held_bytes() + max_bytes / 4 } else { 0 };
         }
         if chunks.is_empty() {
             return None;
@@ -82,18 +82,18 @@ impl FileState {
         Some(order)
     }
 
-    fn take_sealed(&mut self, most: u64) -> Vec<(u32, Bytes)> {
+    fn take_sealed(&mut self, max_bytes: u64) -> Vec<(u32, Bytes)> {
         let uploads = &self.uploads;
         let uploading = |index: u32| uploads.values().any(|upload| upload.get(index).is_some());
         match &mut self.commit {
             Some(commit) if commit.uploads_whole_chunks && !commit.sealed.is_empty() => {
-                commit.sealed.take_whole(self.attr.chunk_bytes, 1, most, uploading)
+                commit.sealed.take_whole(self.attr.chunk_bytes, 1, max_bytes, uploading)
             }
             _ => Vec::new(),
         }
     }
 
-    fn take_dirty(&mut self, least: u64, most: u64) -> Vec<(u32, Bytes)> {
+    fn take_dirty(&mut self, min_bytes: u64, max_bytes: u64) -> Vec<(u32, Bytes)> {
         let size = self.attr.chunk_bytes;
         let (uploads, commit) = (&self.uploads, &self.commit);
         let is_blocked = |index: u32| {
@@ -102,10 +102,10 @@ impl FileState {
             uploads.values().any(|upload| upload.get(index).is_some())
                 || commit.as_ref().is_some_and(|commit| commit.sealed.touches(range))
         };
-        self.dirty.take_whole(size, least, most, is_blocked)
+        self.dirty.take_whole(size, min_bytes, max_bytes, is_blocked)
     }
 
-    /// The upload's chunks are stored as `version`.
+    /// Moves the upload's chunks to `stored`, as `version`.
     pub(crate) fn complete_upload(&mut self, number: u64, version: Version) {
         let Some(upload) = self.uploads.remove(&number) else { return };
         if upload.chunk_bytes != self.attr.chunk_bytes {
@@ -127,7 +127,7 @@ impl FileState {
         self.failure = Some(error);
     }
 
-    /// The bytes of an upload that a commit under way waits for go back below `sealed`, all others below `dirty`.
+    /// Puts the bytes of an upload back: below `sealed` if the commit under way waits for it, else below `dirty`.
     fn put_back(&mut self, number: u64, upload: Upload) {
         let size = upload.chunk_bytes;
         let is_awaited = self.is_awaited(number, &upload);
