@@ -2,6 +2,7 @@
 //!
 //! | room | what |
 //! |---|---|
+//! | `blocking` | calls of the store from asynchronous code |
 //! | `mutual_exclusion` | pure: one at a time among nodes that can only ask each other |
 //! | `driver` | the task that owns the ring, and its calls between nodes |
 //! | `replica` | three holders of every chunk: writes, repair, the state of drains |
@@ -13,6 +14,7 @@
 //! | `drain` | leaving the ring while still serving |
 //! | `lifecycle` | all of it put together: start, join, serve, stop |
 
+mod blocking;
 pub mod drain;
 pub mod driver;
 pub mod files;

@@ -16,6 +16,9 @@ pub enum StoreError {
     NoSpace { path: PathBuf, why: String },
     #[error("{step} {}: {source}", path.display())]
     Io { step: &'static str, path: PathBuf, source: io::Error },
+    /// A call did not run to its end: it panicked, or the process is stopping.
+    #[error("the store failed: {reason}")]
+    Aborted { reason: String },
     #[error(transparent)]
     Folder(#[from] FolderError),
 }

@@ -10,7 +10,7 @@ use chordfs_replication::{
     arc_comparison::CopyAmount,
     drain::{DrainError, Need, RemainingNodes},
 };
-use chordfs_store::{Store, StoreError};
+use chordfs_store::StoreError;
 use chordfs_types::{
     chunk::ChunkRef,
     chunk_api::{Durability, ListedChunk, MAX_BATCH_CHUNKS},
@@ -22,7 +22,10 @@ use super::{
     context::DrainContext,
     pace::{DrainPace, MOVE_BYTES},
 };
-use crate::replica::{departure::Fresh, peer::PeerError};
+use crate::{
+    blocking::with_store,
+    replica::{departure::Fresh, peer::PeerError},
+};
 
 /// The most chunks that one request carries.
 const MOVE_CHUNKS: usize = 1024;
@@ -39,6 +42,12 @@ pub(super) enum StepError {
 impl From<DrainError> for StepError {
     fn from(error: DrainError) -> Self {
         Self::Final(error)
+    }
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        Self::Retry(error.to_string())
     }
 }
 
@@ -61,11 +70,11 @@ pub(super) struct Estimate {
 
 /// Compares the chunks of this node, arc by arc, with those of their future holders.
 pub(super) async fn estimate(context: &DrainContext, remaining: &RemainingNodes) -> Result<Estimate, StepError> {
-    let stats = with_store(context, |store| Ok(store.stats())).await?;
+    let stats = with_store(&context.store, |store| Ok(store.stats())).await?;
     let record_bytes = stats.live_bytes / stats.chunks.max(1);
     let mut estimate = Estimate::default();
     for (arc, holders) in remaining.arcs() {
-        let (count, digest) = with_store(context, move |store| Ok(store.digest(arc))).await?;
+        let (count, digest) = with_store(&context.store, move |store| Ok(store.digest(arc))).await?;
         if count == 0 {
             continue;
         }
@@ -97,7 +106,7 @@ pub(super) async fn hand_over_arc(
 ) -> Result<(), StepError> {
     let (arc, mut token) = (incomplete.arc, Some(0));
     while let Some(from) = token {
-        let page = with_store(context, move |store| store.list(arc, from, MAX_BATCH_CHUNKS)).await?;
+        let page = with_store(&context.store, move |store| store.list(arc, from, MAX_BATCH_CHUNKS)).await?;
         copy_to_all(context, Some(pace), &incomplete.lacking, &page.chunks).await?;
         token = page.next;
     }
@@ -173,7 +182,7 @@ async fn send(
         pace.spend(moved.bytes).await;
     }
     let refs: Vec<ChunkRef> = batch.iter().map(|listed| listed.chunk.clone()).collect();
-    let records = with_store(context, move |store| store.get(&refs)).await?;
+    let records = with_store(&context.store, move |store| store.get(&refs)).await?;
     if records.is_empty() {
         return Ok(());
     }
@@ -206,15 +215,6 @@ fn batches<'a, 'b>(listed: &'b [&'a ListedChunk], most_bytes: u64) -> Vec<&'b [&
 
 fn retry(error: &PeerError) -> StepError {
     StepError::Retry(error.to_string())
-}
-
-async fn with_store<T: Send + 'static>(
-    context: &DrainContext,
-    work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StepError> {
-    let store = context.store.clone();
-    let done = tokio::task::spawn_blocking(move || work(&store)).await;
-    done.expect("the store does not panic").map_err(|error| StepError::Retry(error.to_string()))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use super::{
     announce::{Acknowledgement, Announcement},
     handle::{Drain, DrainOptions},
 };
+use crate::blocking::with_store;
 
 type DrainHttpError = (StatusCode, String);
 
@@ -77,8 +78,7 @@ async fn receive_announcement(
     let context = &drain.0.context;
     context.departure.hear(announcement.ring_address(), announcement.draining);
     let draining = matches!(context.stage.get(), NodeState::Draining | NodeState::Gone);
-    let store = context.store.clone();
-    let stats = tokio::task::spawn_blocking(move || store.stats()).await;
-    let stats = stats.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("the store failed: {error}")))?;
+    let stats = with_store(&context.store, |store| Ok(store.stats())).await;
+    let stats = stats.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(Json(Acknowledgement { draining, free_bytes: stats.free_bytes, claim: context.departure.claim() }))
 }

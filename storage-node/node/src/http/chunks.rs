@@ -26,9 +26,12 @@ use serde::Serialize;
 use tokio::time::{Duration, timeout};
 
 use super::compare::{self, left};
-use crate::replica::{
-    traffic::Traffic,
-    write::{PutError, Writer},
+use crate::{
+    blocking::with_store,
+    replica::{
+        traffic::Traffic,
+        write::{PutError, Writer},
+    },
 };
 
 /// A body whose next piece does not come for this long is given up.
@@ -92,9 +95,8 @@ async fn put_offered(
 
 async fn get_chunks(State(plane): State<ChunkPlane>, body: Body) -> Result<Response, Refusal> {
     let wanted: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
-    let store = plane.store.clone();
-    let (asked, pieces, found) = blocking(move || {
-        let pieces = read_up_to_limit(&store, &wanted)?;
+    let (asked, pieces, found) = with_store(&plane.store, move |store| {
+        let pieces = read_up_to_limit(store, &wanted)?;
         let found = count_records(&pieces);
         Ok((wanted.len(), pieces, found))
     })
@@ -110,28 +112,27 @@ async fn get_chunks(State(plane): State<ChunkPlane>, body: Body) -> Result<Respo
 async fn has(State(plane): State<ChunkPlane>, Query(query): Query<HasQuery>, body: Body) -> Result<Bytes, Refusal> {
     let asked: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
     if query.verify {
-        let read = blocking(move || plane.store.verify(&asked)).await?;
+        let read = with_store(&plane.store, move |store| store.verify(&asked)).await?;
         return Ok(read.into_iter().map(|copy| copy as u8).collect());
     }
-    let here = blocking(move || Ok(plane.store.has(&asked))).await?;
+    let here = with_store(&plane.store, move |store| Ok(store.has(&asked))).await?;
     Ok(here.into_iter().map(u8::from).collect())
 }
 
 async fn delete(State(plane): State<ChunkPlane>, body: Body) -> Result<StatusCode, Refusal> {
     let runs: Vec<ChunkRun> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
-    blocking(move || plane.store.delete(&runs)).await?;
+    with_store(&plane.store, move |store| store.delete(&runs)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn sync(State(plane): State<ChunkPlane>) -> Result<Bytes, Refusal> {
-    let store = plane.store.clone();
-    blocking(move || store.sync()).await?;
+    with_store(&plane.store, Store::sync).await?;
     encode(&Synced { running_for: plane.store.open_for() })
 }
 
 async fn secure(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
     let asked: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
-    let secured = blocking(move || plane.store.secure(&asked)).await?;
+    let secured = with_store(&plane.store, move |store| store.secure(&asked)).await?;
     let byte = |secured| match secured {
         Secured::Absent => ABSENT,
         Secured::OnDisk => ON_DISK,
@@ -141,17 +142,17 @@ async fn secure(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Re
 }
 
 async fn list(State(plane): State<ChunkPlane>, Query(query): Query<ListQuery>) -> Result<Bytes, Refusal> {
-    let page = blocking(move || plane.store.list(query.arc(), query.from, LIST_PAGE)).await?;
+    let page = with_store(&plane.store, move |store| store.list(query.arc(), query.from, LIST_PAGE)).await?;
     encode(&page)
 }
 
 async fn digest(State(plane): State<ChunkPlane>, Query(query): Query<DigestQuery>) -> Result<Bytes, Refusal> {
-    let (count, digest) = blocking(move || Ok(plane.store.digest(query.arc()))).await?;
+    let (count, digest) = with_store(&plane.store, move |store| Ok(store.digest(query.arc()))).await?;
     encode(&ArcDigest { count, digest })
 }
 
 async fn space(State(plane): State<ChunkPlane>) -> Result<Bytes, Refusal> {
-    let stats = blocking(move || Ok(plane.store.stats())).await?;
+    let stats = with_store(&plane.store, move |store| Ok(store.stats())).await?;
     encode(&Space {
         capacity_bytes: stats.live_bytes + stats.dead_bytes + stats.free_bytes,
         free_bytes: stats.free_bytes,
@@ -229,13 +230,6 @@ pub(super) async fn gather_up_to(body: Body, limit_bytes: usize) -> Result<Bytes
 fn stream_hint(stream: &axum::body::BodyDataStream) -> usize {
     let hint = hyper::body::Body::size_hint(stream);
     (hint.exact().unwrap_or(0) as usize).min(FIRST_BODY_BYTES)
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, Refusal> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Refusal::internal(format!("the store failed: {error}")))?.map_err(Refusal::from)
 }
 
 /// What does not fit into one answer counts as missing there; whoever wants it asks again.

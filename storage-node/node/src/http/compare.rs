@@ -16,7 +16,8 @@ use chordfs_types::{
     compare_api::{MAX_QUESTION_BYTES, calls, decode_arcs, decode_chunks, decode_ids_request, encode},
 };
 
-use super::chunks::{ChunkPlane, Refusal, blocking, gather_up_to};
+use super::chunks::{ChunkPlane, Refusal, gather_up_to};
+use crate::blocking::with_store;
 
 pub(super) fn routes() -> Router<ChunkPlane> {
     Router::new()
@@ -35,13 +36,13 @@ pub(super) fn left(offer: &OfferQuery) -> CopyAmount {
 
 async fn digests(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
     let arcs = decode_arcs(&question(body).await?).map_err(Refusal::bad)?;
-    let sums = blocking(move || Ok(plane.store.sums(&arcs))).await?;
+    let sums = with_store(&plane.store, move |store| Ok(store.sums(&arcs))).await?;
     Ok(encode(&sums).into())
 }
 
 async fn ids(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
     let request = decode_ids_request(&question(body).await?).map_err(Refusal::bad)?;
-    let page = blocking(move || Ok(plane.store.ids(&request, MAX_BATCH_CHUNKS))).await?;
+    let page = with_store(&plane.store, move |store| Ok(store.ids(&request, MAX_BATCH_CHUNKS))).await?;
     Ok(encode(&page).into())
 }
 
@@ -52,20 +53,20 @@ async fn offer(State(plane): State<ChunkPlane>, Query(offer): Query<OfferQuery>,
 
 async fn fetch(State(plane): State<ChunkPlane>, body: Body) -> Result<Response, Refusal> {
     let chunks = decode_chunks(&question(body).await?).map_err(Refusal::bad)?;
-    let records = blocking(move || plane.store.records_at(&chunks, MAX_BATCH_BYTES as u64)).await?;
+    let records = with_store(&plane.store, move |store| store.records_at(&chunks, MAX_BATCH_BYTES as u64)).await?;
     let stream = futures_util::stream::iter(records.into_iter().map(Ok::<_, std::convert::Infallible>));
     Ok(Response::new(Body::from_stream(stream)))
 }
 
 async fn confirm(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
     let chunks = decode_chunks(&question(body).await?).map_err(Refusal::bad)?;
-    let confirmed = blocking(move || plane.store.confirm(&chunks)).await?;
+    let confirmed = with_store(&plane.store, move |store| store.confirm(&chunks)).await?;
     Ok(confirmed.into_iter().map(u8::from).collect())
 }
 
 async fn gone(State(plane): State<ChunkPlane>, body: Body) -> Result<StatusCode, Refusal> {
     let chunks = decode_chunks(&question(body).await?).map_err(Refusal::bad)?;
-    blocking(move || Ok(plane.store.delete_at(&chunks))).await?;
+    with_store(&plane.store, move |store| Ok(store.delete_at(&chunks))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -7,20 +7,18 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::blocking::with_store;
+
 /// Rewrites the store piece by piece, at the rate that the reason allows. With nothing to do it looks again after
 /// `period`.
 pub(super) async fn compact(store: Arc<Store>, period: Duration, stop: CancellationToken) {
     loop {
-        let (began, step) = (Instant::now(), store.clone());
-        let pause = match tokio::task::spawn_blocking(move || step.compact()).await {
-            Ok(Ok(Some(moved))) => moved.reason.pause(moved.bytes, began.elapsed()),
-            Ok(Ok(None)) => period,
-            Ok(Err(error)) => {
-                warn!(%error, "a segment could not be rewritten");
-                period
-            }
+        let began = Instant::now();
+        let pause = match with_store(&store, Store::compact).await {
+            Ok(Some(moved)) => moved.reason.pause(moved.bytes, began.elapsed()),
+            Ok(None) => period,
             Err(error) => {
-                warn!(%error, "rewriting segments failed");
+                warn!(%error, "a segment could not be rewritten");
                 period
             }
         };

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::{config::NodeConfig, load::load};
 use crate::{
+    blocking::with_store,
     driver::{self, DriverSettings, RingHandle},
     node::stage::Stage,
     replica::{departure::Departure, peer::Peers, traffic::Traffic},
@@ -60,11 +61,8 @@ impl Core {
     }
 
     pub(super) async fn sync_store(&self) {
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.sync()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "the chunk store was not synced"),
-            Err(error) => warn!(%error, "syncing the chunk store failed"),
+        if let Err(error) = with_store(&self.store, Store::sync).await {
+            warn!(%error, "the chunk store was not synced");
         }
     }
 }

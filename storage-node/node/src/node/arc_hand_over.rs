@@ -13,6 +13,7 @@ use chordfs_types::{
 };
 
 use crate::{
+    blocking::with_store,
     driver::RingHandle,
     replica::peer::{PeerError, Peers},
 };
@@ -29,8 +30,7 @@ pub struct ArcHandOver {
 impl ArcHandOver {
     /// The chunks kept here with keys in the arc, page by page.
     pub async fn list(&self, arc: RingArc, from: u64) -> Result<ChunkList, FsError> {
-        let store = self.store.clone();
-        blocking(move || store.list(arc, from, MAX_BATCH_CHUNKS)).await
+        with_store(&self.store, move |store| store.list(arc, from, MAX_BATCH_CHUNKS)).await.map_err(internal)
     }
 
     async fn give(&self, to: &NodeRef, chunks: &[ChunkRef]) -> Result<(), FsError> {
@@ -42,8 +42,7 @@ impl ArcHandOver {
             if missing.is_empty() {
                 continue;
             }
-            let store = self.store.clone();
-            let records = blocking(move || store.get(&missing)).await?;
+            let records = with_store(&self.store, move |store| store.get(&missing)).await.map_err(internal)?;
             self.peers.put(to, records, Durability::Disk).await.map_err(failed)?;
         }
         Ok(())
@@ -70,10 +69,6 @@ impl ArcHandOver {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, FsError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    let internal = |detail: String| FsError::Internal { detail };
-    done.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.to_string()))
+fn internal(error: StoreError) -> FsError {
+    FsError::Internal { detail: error.to_string() }
 }

@@ -16,12 +16,13 @@ use chordfs_types::{
     compare_api::{ArcSum, ChunkAt, GONE, IdsRequest, SEND},
     ring_id::{Neighbours, NodeRef, RingArc},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     peer::{PeerError, Sender},
-    repair::{Repair, RepairError, blocking},
+    repair::{Repair, RepairError},
 };
+use crate::blocking::with_store;
 
 /// Moved in one request at most.
 const MOVE_CHUNKS: usize = 1024;
@@ -114,8 +115,7 @@ impl Repair {
             self.traffic.told(holder, later);
             return Ok(0);
         }
-        let (store, asked) = (self.store.clone(), wanted);
-        let records = blocking(move || store.records_at(&asked, 2 * MOVE_BYTES)).await?;
+        let records = with_store(&self.store, move |store| store.records_at(&wanted, 2 * MOVE_BYTES)).await?;
         let sent =
             CopyAmount { chunks: records.len() as u64, bytes: records.iter().map(|record| record.len() as u64).sum() };
         self.peers.bring(holder, &Sender { left: later, ..from }, records).await?;
@@ -143,9 +143,11 @@ impl Repair {
         if gone.is_empty() {
             return;
         }
-        let (store, count) = (self.store.clone(), gone.len());
-        let deleted = tokio::task::spawn_blocking(move || store.delete_at(&gone)).await;
-        info!(%peer, deleted = deleted.expect("the store does not panic"), count, "deleted what was deleted elsewhere");
+        let count = gone.len();
+        match with_store(&self.store, move |store| Ok(store.delete_at(&gone))).await {
+            Ok(deleted) => info!(%peer, deleted, count, "deleted chunks that were deleted elsewhere"),
+            Err(error) => warn!(%peer, %error, count, "cannot delete chunks that were deleted elsewhere"),
+        }
     }
 
     /// Fetches what neither is here nor comes from elsewhere; what was deleted here the holder is told to delete, too.
@@ -164,8 +166,7 @@ impl Repair {
         }
         let batch = VerifiedBatch::verify(self.peers.fetch(holder, &claimed.chunks).await?)?;
         let moved = CopyAmount { chunks: batch.records.len() as u64, bytes: batch.bytes.len() as u64 };
-        let store = self.store.clone();
-        let stored = blocking(move || store.put(&batch, Durability::Disk)).await?.stored;
+        let stored = with_store(&self.store, move |store| store.put(&batch, Durability::Disk)).await?.stored;
         self.traffic.moved(Direction::Incoming, moved);
         Ok(stored as u64)
     }
@@ -210,15 +211,16 @@ impl Repair {
 
     async fn both_sums(&self, peer: &NodeRef, arcs: &[RingArc]) -> Result<(Vec<ArcSum>, Vec<ArcSum>), RepairError> {
         let theirs = self.peers.sums(peer, arcs).await?;
-        let (store, arcs) = (self.store.clone(), arcs.to_vec());
-        Ok((blocking(move || Ok(store.sums(&arcs))).await?, theirs))
+        let arcs = arcs.to_vec();
+        Ok((with_store(&self.store, move |store| Ok(store.sums(&arcs))).await?, theirs))
     }
 
     async fn differ(&self, peer: &NodeRef, arcs: Vec<RingArc>, expected: u64) -> Result<Difference, RepairError> {
         let theirs = self.ids_of(peer, arcs.clone(), expected).await?;
-        let store = self.store.clone();
         let request = IdsRequest { arcs, after: None };
-        blocking(move || Ok(compare(&store.ids(&request, usize::MAX / 4).chunks, &theirs))).await
+        let compared =
+            with_store(&self.store, move |store| Ok(compare(&store.ids(&request, usize::MAX / 4).chunks, &theirs)));
+        Ok(compared.await?)
     }
 
     async fn ids_of(&self, peer: &NodeRef, arcs: Vec<RingArc>, expected: u64) -> Result<Vec<ChunkAt>, RepairError> {

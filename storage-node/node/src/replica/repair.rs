@@ -36,7 +36,7 @@ use super::{
     peer::{PeerError, Peers},
     traffic::Traffic,
 };
-use crate::replica::departure::Departure;
+use crate::{blocking::with_store, replica::departure::Departure};
 
 /// Surplus that is looked at in one go.
 const SURPLUS_CHUNKS: usize = 8192;
@@ -172,13 +172,12 @@ impl Repair {
         let mut request = IdsRequest { arcs: vec![route.arc], after: None };
         let (mut dropped, mut kept, mut more) = (0, 0, true);
         while more {
-            let (store, page) = (self.store.clone(), request.clone());
-            let page = blocking(move || Ok(store.ids(&page, SURPLUS_CHUNKS))).await?;
+            let page = request.clone();
+            let page = with_store(&self.store, move |store| Ok(store.ids(&page, SURPLUS_CHUNKS))).await?;
             for batch in batches(&page.chunks) {
                 let confirmed = self.confirmed_by_all(view, route, &batch).await?;
                 kept += batch.len() - confirmed.len();
-                let store = self.store.clone();
-                dropped += blocking(move || Ok(store.drop_copies(&confirmed))).await?;
+                dropped += with_store(&self.store, move |store| Ok(store.drop_copies(&confirmed))).await?;
             }
             more = page.more;
             request.after = page.chunks.last().copied();
@@ -259,13 +258,6 @@ impl Complaints {
             _ => debug!(%error, "repair goes on in the next round"),
         }
     }
-}
-
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, RepairError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.expect("the store does not panic")?)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use super::{
     peer::{PeerError, Peers},
     traffic::{ReplicaWrite, Traffic},
 };
-use crate::replica::departure::Departure;
+use crate::{blocking::with_store, replica::departure::Departure};
 
 #[derive(Debug, Error)]
 pub enum PutError {
@@ -75,13 +75,13 @@ impl Writer {
     }
 
     async fn store_here(&self, batch: VerifiedBatch, durability: Durability) -> Result<(), StoreError> {
-        let (store, departure) = (self.store.clone(), self.departure.clone());
-        let stored = tokio::task::spawn_blocking(move || {
-            let stored = store.put(&batch, durability)?;
+        let departure = self.departure.clone();
+        with_store(&self.store, move |store| {
+            store.put(&batch, durability)?;
             departure.note(&batch);
-            Ok(stored)
-        });
-        stored.await.expect("storing does not panic").map(drop)
+            Ok(())
+        })
+        .await
     }
 
     /// Stores a batch as its owner; says who has it by now.

@@ -130,11 +130,3 @@ impl Scrub {
         *self.shared.asked.borrow()
     }
 }
-
-impl ScrubShared {
-    /// Work on the disk, away from the threads that serve.
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> T + Send + 'static) -> T {
-        let store = self.parts.store.clone();
-        tokio::task::spawn_blocking(move || work(&store)).await.expect("the store does not panic")
-    }
-}

@@ -49,7 +49,7 @@ use super::{
     routes::WHOSE_PATH,
     unreferenced::{Unreferenced, remaining_runs, runs, unreferenced_chunks, version_spans},
 };
-use crate::driver::RingError;
+use crate::{blocking::with_store, driver::RingError};
 
 /// Asked of the namespace at a time.
 const QUERY_RUNS: usize = 4096;
@@ -128,7 +128,7 @@ impl Orphans {
         let Some(before) = SystemTime::now().checked_sub(self.age) else { return Ok(0) };
         let mut found = Vec::new();
         for share in self.shared.parts.store.version_shares() {
-            let held = self.shared.blocking(move |store| store.old_chunks(share, before)).await?;
+            let held = with_store(&self.shared.parts.store, move |store| store.old_chunks(share, before)).await?;
             self.add_loose(&held, &mut found).await?;
             found.truncate(MOST_SUSPECTS);
         }
@@ -139,7 +139,7 @@ impl Orphans {
         if given_up.is_empty() {
             return Ok(0);
         }
-        let runs = self.shared.blocking(move |store| store.named(&given_up)).await?;
+        let runs = with_store(&self.shared.parts.store, move |store| store.named(&given_up)).await?;
         if self.shared.parts.namespace.id() != Some(ours) {
             return Err(Doubt::NoNamespace);
         }

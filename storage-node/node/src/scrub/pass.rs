@@ -20,6 +20,8 @@ use super::{
     pace::{Pace, PassProgress},
     report::unix_now,
 };
+use crate::blocking::with_store;
+
 /// Read at a time.
 const STEP_BYTES: u64 = 8 << 20;
 const SAVE_EVERY: Duration = Duration::from_secs(30);
@@ -90,7 +92,7 @@ impl PassReader {
         if !early.is_zero() {
             return early;
         }
-        let read = self.shared.blocking(move |store| store.scrub_step(token, STEP_BYTES)).await;
+        let read = with_store(&self.shared.parts.store, move |store| store.scrub_step(token, STEP_BYTES)).await;
         let read = match read {
             Ok(read) => read,
             Err(error) => {

@@ -23,7 +23,7 @@ use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::ScrubShared;
-use crate::replica::peer::PeerError;
+use crate::{blocking::with_store, replica::peer::PeerError};
 
 /// Looking costs nothing: what is damaged is a list in memory.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -178,7 +178,7 @@ async fn replace_from(shared: &ScrubShared, node: &NodeRef, damaged: &DamagedChu
         Ok(_) => return Ok(false),
         Err(error) => return Err(PeerError::Answer { node: *node, reason: error.to_string() }),
     };
-    if let Err(error) = shared.blocking(move |store| store.put(&batch, Durability::Disk)).await {
+    if let Err(error) = with_store(&shared.parts.store, move |store| store.put(&batch, Durability::Disk)).await {
         warn!(%error, chunk = %shown(&chunk), "a sound copy of a damaged chunk could not be stored");
         let reason = format!("the copy was not stored here: {error}");
         return Err(PeerError::Answer { node: *node, reason });
