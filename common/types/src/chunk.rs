@@ -1,6 +1,6 @@
-//! Chunks: their names, their versions, and the one format in which they travel and rest.
+//! Chunks: their names, their versions, and the one format in which they are sent and stored.
 //!
-//! A stored chunk never changes, so its record is made once by the writer and goes unchanged over the wire, through the
+//! A stored chunk never changes, so the writer makes its record once, and the same bytes go over the wire, through the
 //! owner, to the replicas and into their segments; every holder and every reader can check the same checksum.
 //!
 //! ```text
@@ -32,17 +32,19 @@ pub const SCRIPT_CHUNK_BYTES: u32 = 4000;
 pub const MAX_CHUNK_BYTES: u32 = 1 << 20;
 /// The longest NAME: it is a path at creation, so it may be as long as a path.
 pub const MAX_FILE_NAME_BYTES: usize = 4095;
+/// Size of the fixed part of a record, up to NAME.
 pub const RECORD_HEADER_BYTES: usize = 32;
 
 const MAGIC: [u8; 4] = *b"CFc1";
 const SEPARATOR: &[u8] = b"_chunk_";
 
-/// NAME: what the chunks of a file are called; its path at creation, without a leading slash. Any bytes but NUL.
+/// NAME, the first part of a file's chunk names: its path at creation, without a leading slash. Any bytes but NUL.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FileName(Bytes);
 
 impl FileName {
+    /// Takes 1 to [`MAX_FILE_NAME_BYTES`] bytes without a NUL.
     pub fn new(name: impl Into<Bytes>) -> Result<Self, NameError> {
         let name = name.into();
         match name.len() {
@@ -53,6 +55,7 @@ impl FileName {
         }
     }
 
+    /// The bytes need not be UTF-8.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -70,16 +73,27 @@ impl fmt::Debug for FileName {
     }
 }
 
+/// Why the name of a directory entry, a NAME or a symlink's target was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum NameError {
+    /// All three have at least one byte.
     #[error("the name is empty")]
     Empty,
+    /// The limit depends on what is named: a directory entry, a file's NAME or a symlink's target.
     #[error("the name has {len} bytes, at most {limit} are allowed")]
-    TooLong { len: usize, limit: usize },
+    TooLong {
+        /// Bytes of the refused name.
+        len: usize,
+        /// Bytes that are allowed here.
+        limit: usize,
+    },
+    /// The kernel ends names at a NUL, so such a file could not be opened.
     #[error("the name contains a NUL byte")]
     Nul,
+    /// Only names of directory entries; NAME may contain slashes.
     #[error("the name contains a slash")]
     Slash,
+    /// Both exist in every directory without an entry.
     #[error("`.` and `..` name directories")]
     Dots,
 }
@@ -87,6 +101,7 @@ pub enum NameError {
 /// `NAME_chunk_I`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChunkName {
+    /// Everything before the last `_chunk_`.
     pub file: FileName,
     /// Counts from 1.
     pub index: u32,
@@ -125,22 +140,27 @@ pub fn chunk_key(file: &FileName, index: u32) -> RingId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Version(pub u64);
 
-/// Identifies one stored chunk. A version belongs to one run of one file, so version and index are enough; NAME is
-/// carried along for placement and for people.
+/// Identifies one stored chunk. A version belongs to one run of one file, so version and index are enough; NAME serves
+/// placement and people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ChunkId {
+    /// Comes first, so that ids sort by version.
     pub version: Version,
+    /// Counts from 1.
     pub index: u32,
 }
 
-/// A chunk to ask for: its id, and the NAME from which its key is computed.
+/// A reference to a chunk for a request: its id, and the NAME from which its key is computed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChunkRef {
+    /// NAME does not change when the file is renamed.
     pub file: FileName,
+    /// Together with the key it finds the record in a node's index.
     pub id: ChunkId,
 }
 
 impl ChunkRef {
+    /// Computes MD5 at every call.
     pub fn key(&self) -> RingId {
         chunk_key(&self.file, self.id.index)
     }
@@ -149,35 +169,59 @@ impl ChunkRef {
 /// `count` chunks of `file` from `first` on that share a version: the unit of deletion.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChunkRun {
+    /// NAME from which the keys of the chunks are computed.
     pub file: FileName,
+    /// Counts from 1.
     pub first: u32,
+    /// At least 1; the last chunk is `first + count - 1`, at most 2^32 - 1.
     pub count: u32,
+    /// Other chunks with this version may still be current.
     pub version: Version,
 }
 
 /// A chunk with its bytes; `data` and `file` are usually slices of one larger buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
+    /// NAME from which the key was computed.
     pub file: FileName,
+    /// Unique in the namespace.
     pub id: ChunkId,
+    /// [`take_record`] takes it as stored; only [`VerifiedBatch::verify`] compares it with NAME and index.
     pub key: RingId,
+    /// 0 to [`MAX_CHUNK_BYTES`] bytes; a chunk shorter than the file's chunk size reads as if zeros followed.
     pub data: Bytes,
 }
 
+/// Why bytes are not a sound record. Only after `Truncated` can more bytes help.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RecordError {
+    /// Not a record, or one of another format.
     #[error("not a chunk record (wrong magic bytes)")]
     Magic,
+    /// The bytes end before the header does, or before the length that the header claims.
     #[error("the record is cut off: {have} of {need} bytes")]
-    Truncated { have: usize, need: usize },
+    Truncated {
+        /// Bytes that are there.
+        have: usize,
+        /// Bytes of the header, or of the whole record if the header is complete.
+        need: usize,
+    },
+    /// The record was damaged after it was made, on a disk or on its way.
     #[error("the record's checksum does not fit its contents")]
     Checksum,
+    /// Read from the header, before the checksum is checked.
     #[error("chunk index 0 (chunks count from 1)")]
     Index,
+    /// Read from the header, before the checksum is checked.
     #[error("the record claims {len} bytes of data, at most {MAX_CHUNK_BYTES} are allowed")]
-    TooLarge { len: u32 },
+    TooLarge {
+        /// The length that the header claims.
+        len: u32,
+    },
+    /// NAME is empty, too long or contains a NUL.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// Found by [`VerifiedBatch::verify`] only.
     #[error("the record's key is not that of its name")]
     Key,
 }
@@ -185,10 +229,15 @@ pub enum RecordError {
 /// The fixed part of a record, read without looking at the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader {
+    /// CRC32C of everything after it, NAME and data included.
     pub checksum: u32,
+    /// At most [`MAX_CHUNK_BYTES`].
     pub data_bytes: u32,
+    /// Its index is at least 1.
     pub id: ChunkId,
+    /// Not compared with NAME, which follows the header.
     pub key: RingId,
+    /// 1 to [`MAX_FILE_NAME_BYTES`].
     pub name_bytes: u16,
 }
 
@@ -261,7 +310,7 @@ pub fn encode_record(out: &mut BytesMut, file: &FileName, id: ChunkId, key: Ring
     out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// Takes the first record off `bytes`, verified; the rest stays in `bytes`. The record shares the buffer.
+/// Splits the first record off `bytes` and verifies it. The record shares the buffer.
 pub fn take_record(bytes: &mut Bytes) -> Result<Record, RecordError> {
     let header = RecordHeader::parse(bytes)?;
     let need = header.record_bytes();
@@ -281,9 +330,10 @@ pub fn take_record(bytes: &mut Bytes) -> Result<Record, RecordError> {
     })
 }
 
-/// A put's body whose every record has been verified, with where each one starts. The bytes go to disk as they are.
+/// The body of a put after every record has been verified. The bytes go to disk as they are.
 #[derive(Clone, Debug)]
 pub struct VerifiedBatch {
+    /// The records as they arrived, one after the other.
     pub bytes: Bytes,
     /// Header and offset into `bytes`, in the order of arrival; the records lie without gaps.
     pub records: Vec<(RecordHeader, u32)>,
@@ -306,6 +356,7 @@ impl VerifiedBatch {
         Ok(Self { bytes, records })
     }
 
+    /// One key a record, in the order of arrival.
     pub fn keys(&self) -> impl Iterator<Item = RingId> + '_ {
         self.records.iter().map(|(header, _)| header.key)
     }
@@ -332,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_and_every_cut_is_noticed() {
+    fn every_flipped_bit_and_every_cut_is_detected() {
         let (_, bytes) = sample();
         for at in 0..bytes.len() * 8 {
             let mut damaged = bytes.to_vec();

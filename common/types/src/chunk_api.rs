@@ -1,12 +1,12 @@
-//! The batch form of 5058: many chunks a request, bodies as they are stored. Both ends of a call take its path from
+//! The batch form of 5058: many chunks a request, records as they are stored. Both ends of a call take its path from
 //! [`calls`], and its query, where it has one, from the type that builds and reads it.
 //!
 //! | request | body | answer |
 //! |---|---|---|
 //! | `POST /chunks/put?copies=N&durable=B` | records, one after the other | 204, or one of the errors below |
-//! | with `copies=3` | | header `x-chordfs-stored`: JSON of `Vec<NodeRef>`, the nodes that have all of it by now |
-//! | `POST /chunks/get` | postcard of `Vec<ChunkRef>` | 200 with the records that are here, in any order |
-//! | `POST /chunks/has` | postcard of `Vec<ChunkRef>` | 200 with one byte each, 1 for here (by the index; a read checks) |
+//! | with `copies=3` | | header `x-chordfs-stored`: JSON of `Vec<NodeRef>`, the nodes that have stored the whole batch |
+//! | `POST /chunks/get` | postcard of `Vec<ChunkRef>` | 200 with the records that the node has, in any order |
+//! | `POST /chunks/has` | postcard of `Vec<ChunkRef>` | 200 with one byte each: 1 if the index has the chunk, else 0 |
 //! | `POST /chunks/has?verify=true` | postcard of `Vec<ChunkRef>` | one byte each, after reading it: 0 absent, 1 sound, 2 damaged |
 //! | `POST /chunks/delete` | postcard of `Vec<ChunkRun>` | 204 |
 //! | `POST /chunks/sync` | empty | 200 once all that was acknowledged is on disk, with postcard of [`Synced`] |
@@ -15,9 +15,9 @@
 //! | `GET /chunks/digest?after=A&upto=U` | | 200 with postcard of [`ArcDigest`] |
 //! | `GET /chunks/space` | | 200 with postcard of [`Space`] |
 //!
-//! `copies=3` goes to the owner, which passes the batch on; `copies=1` is stored here and nowhere else. A node that
-//! does not own a key of a `copies=3` batch answers 421 and stores nothing. The body of 421, and of the header
-//! `x-chordfs-neighbours` of a get that missed something, is JSON of `Neighbours`. Other errors: 400 a damaged or
+//! `copies=3` goes to the owner, which passes the batch on; `copies=1` is stored on the receiving node only. A node
+//! that does not own a key of a `copies=3` batch answers 421 and stores nothing. The body of 421, and the header
+//! `x-chordfs-neighbours` of a get that missed a chunk, are JSON of `Neighbours`. Other errors: 400 a damaged or
 //! malformed batch, 503 no quorum of holders, 507 no space; their bodies are one line of text.
 
 use std::{fmt, time::Duration};
@@ -52,23 +52,23 @@ pub mod calls {
     pub const SPACE: &str = "/chunks/space";
 }
 
-/// Chunks a batch may carry at most, in any of the calls.
+/// Chunks that a batch of any call may carry.
 pub const MAX_BATCH_CHUNKS: usize = 8192;
-/// Bytes a put may carry, or a get may ask for.
+/// Bytes that a put may carry, or a get may request.
 pub const MAX_BATCH_BYTES: usize = 64 << 20;
 /// How many holders a chunk has.
 pub const REPLICAS: usize = 3;
-/// Header of a get's answer with what the node knows of the ring, when it lacked something.
+/// Header of the answer to a get that missed a chunk: the node's `Neighbours`.
 pub const NEIGHBOURS_HEADER: &str = "x-chordfs-neighbours";
 
-/// Header of a put's answer with the nodes that have stored it.
+/// Header of the answer to a put with the nodes that have stored the batch.
 pub const STORED_HEADER: &str = "x-chordfs-stored";
 
-/// Answers of [`calls::SECURE`]: not here.
+/// Answer of [`calls::SECURE`]: the chunk is not on this node.
 pub const ABSENT: u8 = 0;
-/// Here, and on disk.
+/// Answer of [`calls::SECURE`]: the chunk is on this node's disk.
 pub const ON_DISK: u8 = 1;
-/// It was here or may have been, and the namespace has had it deleted: no file needs it.
+/// Answer of [`calls::SECURE`]: the namespace has had the chunk deleted, so no file needs it.
 pub const DELETED: u8 = 2;
 
 /// Where a chunk has to be before a put of it is acknowledged.
@@ -106,6 +106,7 @@ impl From<Durability> for bool {
 pub struct PutQuery {
     /// [`Self::LOCAL`] or [`Self::AS_OWNER`]; a node refuses anything else.
     pub copies: u8,
+    /// [`Durability::Memory`] where the query does not have it.
     #[serde(default, rename = "durable")]
     pub durability: Durability,
     from: Option<RingId>,
@@ -131,7 +132,7 @@ impl PutQuery {
         Self { copies: Self::AS_OWNER, ..Self::local(durability) }
     }
 
-    /// Brings what a node has accepted of an offer.
+    /// Sends the chunks of an offer that a node has accepted.
     pub fn accepted(offer: OfferQuery) -> Self {
         let OfferQuery { from, left, left_bytes } = offer;
         Self { from: Some(from), left, left_bytes, ..Self::local(Durability::Disk) }
@@ -172,7 +173,7 @@ impl HasQuery {
 pub struct ListQuery {
     after: RingId,
     upto: RingId,
-    /// 0, or [`ChunkList::next`] of the page before.
+    /// 0, or [`ChunkList::next`] of the previous page.
     #[serde(default)]
     pub from: u64,
 }
@@ -221,46 +222,57 @@ impl DigestQuery {
 /// The number of chunks in an arc and a digest of them that does not depend on their order: equal means equal sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArcDigest {
+    /// Chunks, each version counted by itself.
     pub count: u64,
+    /// Wrapping sum of a fingerprint of each key and id; 0 for an empty arc.
     pub digest: u64,
 }
 
 /// The answer to [`calls::SYNC`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Synced {
-    /// How long the node has been running. What it acknowledged before, a power cut may have lost.
+    /// The time since the node started. A power cut before that may have lost chunks that it had acknowledged.
     pub running_for: Duration,
 }
 
+/// One chunk of a [`ChunkList`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedChunk {
+    /// NAME is read from the record, so that the receiver can compute the key.
     pub chunk: ChunkRef,
+    /// Without the record's header and NAME.
     pub data_bytes: u32,
 }
 
+/// One page of the chunks in an arc, in no order. A chunk that compaction moves between two pages may be on both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkList {
+    /// May be empty even if there are more pages.
     pub chunks: Vec<ListedChunk>,
-    /// Ask again with this token for what follows; `None` at the end.
+    /// The token of the next page; `None` at the end.
     pub next: Option<u64>,
 }
 
 /// The space for chunks on a node's disk, in bytes of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
+    /// What the segments take now, live or dead, plus `free_bytes`.
     pub capacity_bytes: u64,
+    /// What puts may still take before they are refused with 507.
     pub free_bytes: u64,
 }
 
-/// How many of `holders` must have a batch before it is acknowledged: two of three, all of a smaller ring.
+/// How many of `holders` must have a batch before it is acknowledged: two, or all of fewer than two.
 pub fn write_quorum(holders: usize) -> usize {
     holders.min(2)
 }
 
+/// The body of a get, has or secure.
 pub fn encode_refs(refs: &[ChunkRef]) -> Bytes {
     postcard::to_allocvec(refs).expect("plain data always encodes").into()
 }
 
+/// The body of a delete.
 pub fn encode_runs(runs: &[ChunkRun]) -> Bytes {
     postcard::to_allocvec(runs).expect("plain data always encodes").into()
 }
@@ -274,16 +286,16 @@ pub fn decode_batch<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<Vec<T>, St
     Ok(items)
 }
 
-/// The query of [`compare_api::calls::OFFER`](crate::compare_api::calls::OFFER), and of a put that brings what was
-/// accepted of an offer.
+/// The query of [`compare_api::calls::OFFER`](crate::compare_api::calls::OFFER), and of a put that sends the accepted
+/// chunks of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct OfferQuery {
-    /// The position of the node that offers.
+    /// The position of the offering node.
     pub from: RingId,
-    /// Chunks that it still means to bring, the offer included.
+    /// Chunks that the node has still to send, the offer included.
     #[serde(default)]
     pub left: u64,
-    /// Bytes that it still means to bring, the offer included.
+    /// Bytes that the node has still to send, the offer included.
     #[serde(default)]
     pub left_bytes: u64,
 }

@@ -1,16 +1,16 @@
-//! The calls by which two nodes find out how they differ and become equal, beside [`crate::chunk_api`] on 5058.
+//! The calls by which two nodes compare their chunks and copy the differences, beside [`crate::chunk_api`] on 5058.
 //!
-//! A chunk is named here as an index names it, by key and id without NAME, so only what is missing is read from a disk.
+//! A chunk is named as in the index, by key and id without NAME, so a node reads only missing chunks from its disk.
 //! Bodies are postcard.
 //!
 //! | request | body | answer |
 //! |---|---|---|
 //! | `POST /chunks/digests` | `Vec<RingArc>` | `Vec<ArcSum>`, one for each |
-//! | `POST /chunks/ids` | [`IdsRequest`] | [`IdsPage`]: what is here in the arcs |
+//! | `POST /chunks/ids` | [`IdsRequest`] | [`IdsPage`]: the node's chunks in the arcs |
 //! | `POST /chunks/offer?from=N&left=C&left_bytes=B` | `Vec<ChunkAt>` | one byte each: [`HERE`], [`SEND`], [`COMING`] or [`GONE`] |
-//! | `POST /chunks/fetch` | `Vec<ChunkAt>` | the records that are here, in any order |
+//! | `POST /chunks/fetch` | `Vec<ChunkAt>` | the records that the node has, in any order |
 //! | `POST /chunks/confirm` | `Vec<ChunkAt>` | one byte each, 1: on the disk, read back and sound |
-//! | `POST /chunks/gone` | `Vec<ChunkAt>` | nothing: they were deleted for good, and are not to be kept |
+//! | `POST /chunks/gone` | `Vec<ChunkAt>` | empty: the chunks were deleted for good, and the receiver drops its copies |
 //!
 //! Arcs of one request follow each other clockwise and do not overlap, so no request costs more than one pass through
 //! the index. `/chunks/put` takes the query of an offer as well ([`crate::chunk_api::OfferQuery`]). A structure grows
@@ -45,19 +45,21 @@ pub const MAX_ARCS: usize = 4096;
 /// Bytes that the body of any of these requests may have.
 pub const MAX_QUESTION_BYTES: usize = 1 << 20;
 
-/// Answers to an offer: the chunk is here already,
+/// Answer to an offer: the receiver has the chunk already.
 pub const HERE: u8 = 0;
-/// it is wanted,
+/// Answer to an offer: the receiver wants the chunk.
 pub const SEND: u8 = 1;
-/// another node is bringing it at this moment.
+/// Answer to an offer: another node is sending the chunk at present.
 pub const COMING: u8 = 2;
-/// it was deleted for good, which the offering node does not know yet.
+/// Answer to an offer: the chunk was deleted for good, which the offering node does not know yet.
 pub const GONE: u8 = 3;
 
 /// A chunk as the index knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChunkAt {
+    /// Stored in the index, since it cannot be computed without NAME.
     pub key: RingId,
+    /// Sorts the chunks under one key.
     pub id: ChunkId,
     /// Bytes of the record, header included.
     pub bytes: u32,
@@ -66,6 +68,7 @@ pub struct ChunkAt {
 /// The sum of the chunks of an arc. Two holders with equal `count` and `digest` hold the same chunks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArcSum {
+    /// Chunks, each version counted by itself.
     pub count: u64,
     /// Bytes of the records, headers included.
     pub bytes: u64,
@@ -74,55 +77,64 @@ pub struct ArcSum {
 }
 
 impl ArcSum {
+    /// Ignores `bytes`, which follow from the chunks.
     pub fn equals(&self, other: &Self) -> bool {
         (self.count, self.digest) == (other.count, other.digest)
     }
 }
 
+/// Asks for one page of the chunks in some arcs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdsRequest {
+    /// Clockwise, without overlap, at most [`MAX_ARCS`].
     pub arcs: Vec<RingArc>,
-    /// The last chunk of the previous page; the chunks after it are asked for.
+    /// The last chunk of the previous page; `None` requests the first page.
     pub after: Option<ChunkAt>,
 }
 
 /// Chunks in the order of the arcs, within an arc clockwise, under one key by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdsPage {
+    /// At most [`MAX_BATCH_CHUNKS`]; not empty if there are `more`.
     pub chunks: Vec<ChunkAt>,
-    /// There are more after the last one.
+    /// There are more chunks after the last one of the page.
     pub more: bool,
 }
 
-/// Where a chunk comes within its arc.
+/// The sort key of a chunk within its arc.
 pub fn order_in(arc: RingArc, chunk: &ChunkAt) -> (u32, ChunkId) {
     (arc.after.advance(1).steps_to(chunk.key), chunk.id)
 }
 
+/// Postcard, without a version byte.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_allocvec(value).expect("plain data always encodes")
 }
 
+/// Ignores bytes after the value, which a later version may have added.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     postcard::from_bytes(body).map_err(|error| format!("the body does not decode: {error}"))
 }
 
+/// Refuses arcs that fail [`check_arcs`].
 pub fn decode_arcs(body: &[u8]) -> Result<Vec<RingArc>, String> {
     let arcs: Vec<RingArc> = decode(body)?;
     check_arcs(&arcs).map(|()| arcs)
 }
 
+/// Refuses arcs that fail [`check_arcs`], and an `after` that lies in none of them.
 pub fn decode_ids_request(body: &[u8]) -> Result<IdsRequest, String> {
     let request: IdsRequest = decode(body)?;
     check_arcs(&request.arcs)?;
     match request.after {
         Some(after) if !request.arcs.iter().any(|arc| arc.contains(after.key)) => {
-            Err(format!("key {} to go on from lies in none of the arcs", after.key))
+            Err(format!("key {} to continue after lies in none of the arcs", after.key))
         }
         _ => Ok(request),
     }
 }
 
+/// Refuses more than [`MAX_BATCH_CHUNKS`].
 pub fn decode_chunks(body: &[u8]) -> Result<Vec<ChunkAt>, String> {
     let chunks: Vec<ChunkAt> = decode(body)?;
     match chunks.len() {
@@ -131,7 +143,7 @@ pub fn decode_chunks(body: &[u8]) -> Result<Vec<ChunkAt>, String> {
     }
 }
 
-/// Checks that each arc begins where the previous one ends or later, and that all together go round the circle at most
+/// Checks that each arc begins where the previous one ends or later, and that all together span the circle at most
 /// once.
 pub fn check_arcs(arcs: &[RingArc]) -> Result<(), String> {
     if arcs.len() > MAX_ARCS {
@@ -148,7 +160,7 @@ pub fn check_page(request: &IdsRequest, page: &IdsPage) -> Result<(), String> {
         return Err(format!("a page of {} chunks, at most {MAX_BATCH_CHUNKS} are allowed", page.chunks.len()));
     }
     if page.more && page.chunks.is_empty() {
-        return Err("an empty page says that there is more".into());
+        return Err("an empty page claims that there are more chunks".into());
     }
     let mut arcs = request.arcs.iter().enumerate().peekable();
     let mut place = |chunk: &ChunkAt| {
@@ -207,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_version_adds_is_ignored() {
+    fn fields_that_a_later_version_adds_are_ignored() {
         let mut body = encode(&IdsPage { chunks: vec![chunk(1, 2)], more: true });
         body.extend_from_slice(b"later");
         assert_eq!(decode::<IdsPage>(&body).unwrap().chunks, [chunk(1, 2)]);

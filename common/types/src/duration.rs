@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+/// Refuses a number without a unit; zero is allowed.
 pub fn parse(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| format!("{text:?} is no duration; write a number and a unit (ms, s, m, h, d), like 7d or 90s"))

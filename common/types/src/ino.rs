@@ -7,5 +7,6 @@ use serde::{Deserialize, Serialize};
 pub struct Ino(pub u64);
 
 impl Ino {
+    /// The root directory, which exists from the beginning and is never removed.
     pub const ROOT: Ino = Ino(1);
 }

@@ -3,6 +3,7 @@
 //!
 //! Nothing here waits or opens a socket, so the pure crates can use it, and none of it needs a runtime. Only
 //! [`namespace::Time::now`] reads a clock, and the pure crates may not call it.
+#![warn(missing_docs)]
 
 pub mod admin;
 pub mod byte_size;

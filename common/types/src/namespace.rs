@@ -1,8 +1,9 @@
 //! The messages between a mount (or a node acting for a script) and the namespace: changes, queries, their answers, and
-//! the change feed. `chordfs-tables` carries them out.
+//! the change feed. `chordfs-tables` applies them.
 //!
 //! Everything here is plain data, encoded with postcard: a change is logged, sent again after a leader change, and
-//! replayed on a reference model, always as the same bytes. [`WIRE_VERSION`] goes first in every message and log entry.
+//! replayed on a reference model, always as the same bytes. [`WIRE_VERSION`] is the first byte of every message and log
+//! entry.
 
 use std::{
     fmt,
@@ -27,12 +28,13 @@ pub const MAX_ENTRY_NAME_BYTES: usize = 255;
 /// How many directory entries or extents one answer carries at most.
 pub const PAGE_ITEMS: u32 = 1024;
 
-/// One name in a directory: not empty, no slash, no NUL, neither `.` nor `..`. Checked once, here.
+/// One name in a directory: not empty, no slash, no NUL, neither `.` nor `..`. Its constructor is the only check.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "Bytes", into = "Bytes")]
 pub struct EntryName(Bytes);
 
 impl EntryName {
+    /// Takes 1 to [`MAX_ENTRY_NAME_BYTES`] bytes.
     pub fn new(name: impl Into<Bytes>) -> Result<Self, NameError> {
         let name = name.into();
         match &name[..] {
@@ -47,6 +49,7 @@ impl EntryName {
         }
     }
 
+    /// The bytes need not be UTF-8.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -78,26 +81,36 @@ impl fmt::Debug for EntryName {
     }
 }
 
+/// Fixed when the inode is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FileKind {
+    /// The only kind with extents, and the only one that can be without a name.
     File,
+    /// Has one name, and a link count of 2 and one more for each subdirectory.
     Directory,
+    /// Its target is stored in the namespace and cannot be changed.
     Symlink,
+    /// The kernel of each mount implements it, so it connects only processes of one mount.
     Fifo,
+    /// Like a FIFO, it connects only processes of one mount.
     Socket,
+    /// `rdev` is the device.
     CharDevice,
+    /// `rdev` is the device.
     BlockDevice,
 }
 
 /// A point in time, seconds and nanoseconds since 1970; before 1970 the seconds are negative, the nanoseconds never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time {
+    /// Rounded towards the past.
     pub secs: i64,
+    /// 0 to 999,999,999; counts forward from `secs`.
     pub nanos: u32,
 }
 
 impl Time {
-    /// The wall clock's time. Pure code is given the time instead.
+    /// The wall clock's time. Pure code takes the time as an argument instead.
     pub fn now() -> Self {
         SystemTime::now().into()
     }
@@ -116,21 +129,32 @@ impl From<SystemTime> for Time {
     }
 }
 
+/// What `stat` shows of an inode, and what a mount needs to read and write its chunks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attr {
+    /// Never reused, so that it identifies the inode for ever.
     pub ino: Ino,
+    /// Decides which of the other fields mean something.
     pub kind: FileKind,
     /// Permission bits, set-id bits and sticky bit: 0..=0o7777.
     pub mode: u16,
+    /// Names of the inode, 0 for one that is only held open; of a directory 2 and its subdirectories.
     pub nlink: u32,
+    /// As on the host that set it; hosts share no table of users.
     pub uid: u32,
+    /// Taken from the parent directory if that has the set-gid bit.
     pub gid: u32,
+    /// 0 except for devices.
     pub rdev: u32,
     /// Bytes of a file or of a symlink's target; 0 for all other kinds.
     pub size: u64,
+    /// 1 to `MAX_CHUNK_BYTES` for a file, 0 for all other kinds. Only a restart changes it.
     pub chunk_bytes: u32,
+    /// Set at creation and by `SetAttr`; reading does not change it.
     pub atime: Time,
+    /// Of a file's contents or a directory's entries.
     pub mtime: Time,
+    /// The time of the last change, on the clock of the mount that sent it, unless `SetAttr` has set it.
     pub ctime: Time,
     /// Grows with every change of contents or attributes: an equal value means that nothing changed in between.
     pub change: u64,
@@ -144,12 +168,14 @@ pub struct Attr {
 pub struct Extent {
     /// Counts from 1.
     pub first: u32,
+    /// At least 1.
     pub count: u32,
+    /// Its chunks may also be only a part of those with this version.
     pub version: Version,
 }
 
 impl Extent {
-    /// The number after that of its last chunk; it may be 2^32.
+    /// The number of its last chunk plus 1, at most 2^32.
     pub fn end(&self) -> u64 {
         u64::from(self.first) + u64::from(self.count)
     }
@@ -165,13 +191,16 @@ impl Extent {
     }
 }
 
+/// Counts up from 1; never reused, even after a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
 /// Versions `first..first + count`, for the session that allocated them only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionBlock {
+    /// Greater than 0; blocks are allocated in ascending order.
     pub first: Version,
+    /// At least 1.
     pub count: u32,
 }
 
@@ -182,101 +211,149 @@ pub struct NamespaceOp {
     pub origin: Option<OpId>,
     /// The time on the proposer's clock; the tables never read a clock.
     pub now: Time,
+    /// Applied as a whole, or refused.
     pub change: Change,
 }
 
 /// A retried operation carries the same id and is applied once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpId {
+    /// Must be open, or the operation is refused with `NoSession`.
     pub session: SessionId,
+    /// Chosen by the session; each operation has a larger one than the one before.
     pub sequence: u64,
-    /// The session has the replies to all operations below this; they may be forgotten.
+    /// The session has received the replies to all operations below this; they may be forgotten.
     pub answered_below: u64,
 }
 
+/// Everything that changes the tables. Postcard encodes variants by position: add new ones at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// `nonce` makes opening idempotent: the same nonce gets the same session.
     OpenSession {
+        /// Random, chosen by the client.
         nonce: u64,
+        /// The client's description of itself, shown to operators.
         client: String,
     },
     /// Ends the session and releases what it holds.
     CloseSession {
+        /// Named here because the leader closes expired sessions, without an origin.
         session: SessionId,
     },
+    /// Answered with a block of new versions, which belong to the session.
     AllocateVersions {
+        /// At least 1.
         count: u32,
     },
     /// Creates an entry. With `exclusive` an existing one is an error, otherwise it is returned as it is.
     Make {
+        /// The file's NAME is its path from the root through this directory.
         parent: Ino,
+        /// Must be free with `exclusive`.
         name: EntryName,
+        /// Checked only if the entry is created.
         node: NewNode,
+        /// As `O_EXCL`.
         exclusive: bool,
     },
     /// Creates a file without a name, held by the session; `Publish` gives it one.
     MakeUnnamed {
+        /// Chosen by the client, as there is no path.
         file: FileName,
+        /// Its kind must be `File`.
         node: NewNode,
     },
     /// Gives an unnamed file a name, replacing any non-directory there.
     Publish {
+        /// Held by the session and without a name.
         ino: Ino,
+        /// Directory of the new name.
         parent: Ino,
+        /// May be taken.
         name: EntryName,
     },
+    /// Adds a name to an inode, as `link(2)`; an unnamed file must be held by the session.
     Link {
+        /// Not a directory.
         ino: Ino,
+        /// Directory of the new name.
         parent: Ino,
+        /// Must be free.
         name: EntryName,
     },
     /// `hold`: the session has the file open, so its contents stay until `Release`.
     Unlink {
+        /// Directory of the name.
         parent: Ino,
+        /// Refers to anything but a directory.
         name: EntryName,
+        /// Matters only if this is the file's last name.
         hold: bool,
     },
+    /// Removes an empty directory.
     Rmdir {
+        /// Directory of the name.
         parent: Ino,
+        /// Refers to a directory.
         name: EntryName,
     },
-    /// `hold` is about the file that is replaced.
+    /// Moves an entry. `hold` applies to the file that it replaces.
     Rename {
+        /// Directory of the old name.
         parent: Ino,
+        /// Must exist.
         name: EntryName,
+        /// Must not lie inside a directory that is moved.
         new_parent: Ino,
+        /// Whether it may exist, or must, depends on `mode`.
         new_name: EntryName,
+        /// As the flags of `renameat2(2)`.
         mode: RenameMode,
+        /// As in `Unlink`.
         hold: bool,
     },
+    /// Sets attributes, the size included.
     SetAttr {
+        /// A file, if the size is set.
         ino: Ino,
+        /// Attributes that it leaves out stay as they are.
         set: SetAttr,
     },
+    /// Answered with the new attributes.
     Commit {
+        /// A file, with or without a name.
         ino: Ino,
+        /// Refused as a whole or applied as a whole.
         commit: Commit,
     },
-    /// The session has a file open that has lost its last name.
+    /// Keeps a file without a name, because the session has it open.
     Hold {
+        /// Nothing happens if it has a name.
         ino: Ino,
     },
+    /// Ends holds of the session; files that no session holds are purged after a grace period.
     Release {
+        /// Those that the session does not hold are skipped.
         inos: Vec<Ino>,
     },
-    /// Deletes files that have had neither name nor holder since before `before`, at most `limit` of them.
+    /// Deletes files that have had neither a name nor a holder since before `before`, at most `limit` of them.
     PurgeOrphans {
+        /// On the leaders' clocks, unlike the times of files.
         before: Time,
+        /// Bounds the time that applying this takes.
         limit: u32,
     },
-    /// The nodes have deleted these runs.
+    /// Removes runs from the dead list after the nodes have deleted them.
     ForgetDead {
+        /// From `Answer::Dead`; unknown ones are skipped.
         ids: Vec<u64>,
     },
-    /// Puts chunks that a node has stored for a long time and that no file has on the dead list, except those that are
-    /// current or dead already or whose version was never allocated. Their versions never become current again.
+    /// Puts orphan chunks on the dead list: a node has stored them for a long time, and no file has them. Skips chunks
+    /// that are current or dead already, or whose version was never allocated. The versions of the others never become
+    /// current again.
     CollectOrphans {
+        /// One malformed run refuses them all.
         runs: Vec<ChunkRun>,
     },
     /// Gives the root directory to the user for whom the namespace was founded. Once the root has been changed, this
@@ -287,38 +364,57 @@ pub enum Change {
     },
 }
 
+/// Attributes of an inode that is created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewNode {
+    /// Any kind in `Make`, only `File` in `MakeUnnamed`.
     pub kind: FileKind,
+    /// Bits beyond 0o7777 are dropped; no umask is applied.
     pub mode: u16,
+    /// Taken unchecked.
     pub uid: u32,
+    /// Ignored where the parent directory passes its group on.
     pub gid: u32,
+    /// Ignored except for devices.
     pub rdev: u32,
+    /// 1 to `MAX_CHUNK_BYTES` for a file, ignored for all other kinds.
     pub chunk_bytes: u32,
     /// Empty except for symlinks.
     pub target: Bytes,
 }
 
+/// What becomes of an entry that the new name refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RenameMode {
+    /// It is removed. A directory replaces only an empty directory, and nothing else replaces a directory.
     Replace,
+    /// The rename is refused with `Exists`.
     NoReplace,
+    /// Both entries swap their names; both must exist.
     Exchange,
 }
 
+/// Attributes to set; `None` leaves an attribute as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAttr {
+    /// Bits beyond 0o7777 are dropped.
     pub mode: Option<u16>,
+    /// Set-id bits are cleared only if `mode` says so.
     pub uid: Option<u32>,
+    /// Set-id bits are cleared only if `mode` says so.
     pub gid: Option<u32>,
+    /// A mount sends the time itself, also for "now".
     pub atime: Option<Time>,
+    /// Overrides the time that `truncate` sets.
     pub mtime: Option<Time>,
     /// Overrides the ctime, which is otherwise the operation's own time.
     pub ctime: Option<Time>,
+    /// Only for files; not allowed in a [`Commit`].
     pub truncate: Option<Truncate>,
 }
 
 impl SetAttr {
+    /// An empty `SetAttr` still updates ctime when it is applied.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -351,14 +447,17 @@ impl SetAttr {
 /// end, and names it in `tail`: bytes beyond the end must not come back when the file grows again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Truncate {
+    /// May be larger than the current size; the bytes in between are a hole.
     pub size: u64,
+    /// Must be `None` if the size is a multiple of the chunk size, and may be if the file grows or its new end lies in
+    /// a hole.
     pub tail: Option<ChunkWrite>,
 }
 
 /// Makes stored chunks current.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
-    /// Drops all contents first and sets the chunk size: the file is restarted.
+    /// Drops all contents first and sets this chunk size: the file is restarted.
     pub restart: Option<u32>,
     /// The chunk size that the chunks were made for: refused with `Stale` if the file was restarted with another.
     /// Ignored with `restart`; `None` checks nothing.
@@ -369,128 +468,186 @@ pub struct Commit {
     pub partial: Vec<ChunkWrite>,
     /// The file is at least this long afterwards.
     pub size_at_least: u64,
-    /// The operation's own time where it is `None`.
+    /// `None` is the operation's own time.
     pub mtime: Option<Time>,
     /// Attributes that were set while the data was being stored; no truncation.
     pub set: SetAttr,
 }
 
+/// A chunk that was merged with the bytes of its previous version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkWrite {
+    /// Counts from 1.
     pub index: u32,
+    /// Allocated to the writing session; the tables check only that it was allocated.
     pub version: Version,
     /// The version into which the bytes were merged; `None` for a hole.
     pub base: Option<Version>,
 }
 
+/// The result of a [`Change`] that was applied. It is kept and returned again if the operation is sent again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
+    /// To changes whose effect needs no description.
     Done,
+    /// To `OpenSession`.
     Session {
+        /// The new session, or the one that was opened with this nonce before.
         session: SessionId,
+        /// The session's first block, so that it can write without another round trip.
         versions: VersionBlock,
     },
+    /// To `AllocateVersions`.
     Versions(VersionBlock),
     /// `created` is false where `Make` without `exclusive` found the entry.
+    /// To `Make`, `MakeUnnamed` and `Link`.
     Entry {
+        /// After the change.
         attr: Attr,
+        /// Always true for `MakeUnnamed` and `Link`.
         created: bool,
     },
+    /// To `SetAttr` and `Commit`: the attributes after the change.
     Attr(Attr),
     /// The inode that `Unlink`, `Publish` or `Rename` removed or replaced, after the change.
     Removed {
+        /// `None` if no inode was replaced; `nlink` 0 if it lost its last name.
         attr: Option<Attr>,
     },
+    /// To `PurgeOrphans`.
     Purged {
+        /// Fewer files than the limit: none is left that is old enough.
         count: u32,
     },
     /// The number of runs that were put on the dead list.
     Collected {
+        /// May exceed the number of runs in the change, because current chunks split a run.
         runs: u32,
     },
 }
 
+/// Everything that mounts and nodes read. Postcard encodes variants by position: add new ones at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
+    /// Answered with `Attr`.
     Lookup {
+        /// Must be a directory.
         parent: Ino,
+        /// `NoEntry` if it does not exist.
         name: EntryName,
     },
+    /// Answered with `Attr`.
     GetAttr {
+        /// `Stale` if it does not exist.
         ino: Ino,
     },
     /// Attributes and the first page of extents, in one round trip.
     Open {
+        /// `Stale` if it does not exist.
         ino: Ino,
     },
     /// Extents that end at or after chunk `from`.
     Extents {
+        /// `Stale` if it does not exist.
         ino: Ino,
+        /// Counts from 1; the first extent may begin before it.
         from: u32,
     },
     /// Entries after the name `after` (from the start without one), in the order of their bytes.
     ReadDir {
+        /// Must be a directory.
         ino: Ino,
+        /// Need not exist any more.
         after: Option<EntryName>,
     },
+    /// Answered with `Target`.
     ReadLink {
+        /// Must be a symlink.
         ino: Ino,
     },
-    /// From the root, following no symlinks. An empty path is the root.
+    /// Resolves a path from the root without following symlinks. An empty path is the root.
     Resolve {
+        /// Names from the root down.
         path: Vec<EntryName>,
     },
+    /// Totals of the namespace, not of the disks.
     StatFs,
-    /// Dead versions, oldest first, with the id under which to forget them.
+    /// Answered with dead runs, oldest first, and the ids under which to forget them.
     Dead {
+        /// Only runs that became dead before this, on the leaders' clocks.
         before: Time,
+        /// Runs in the answer at most.
         limit: u32,
     },
-    /// Asks for the chunks of these runs that no file has and that may therefore be collected (`CollectOrphans`).
+    /// Answered with the chunks of these runs that no file has and that may therefore be collected (`CollectOrphans`).
     Unreferenced {
+        /// Single chunks or runs, in any order.
         runs: Vec<Extent>,
     },
-    /// Asks for the contents of all files, by inode and chunk, from chunk `first` of `ino` on. This includes files that
-    /// have lost their last name and are held open.
+    /// Answered with the contents of all files, by inode and chunk, from chunk `first` of `ino` on. This includes files
+    /// that have lost their last name and are held open.
     Contents {
+        /// The first inode of the page; it need not exist any more.
         ino: Ino,
+        /// Counts from 1; an extent that covers it is listed whole.
         first: u32,
     },
 }
 
+/// The result of a [`Query`] that was not refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
+    /// To `Lookup`, `GetAttr` and `Resolve`.
     Attr(Attr),
+    /// To `Open`.
     Open {
+        /// As of the same operation as the extents.
         attr: Attr,
+        /// From the first chunk on, at most [`PAGE_ITEMS`].
         extents: Vec<Extent>,
+        /// Query the rest with `Extents`.
         more: bool,
     },
+    /// To `Extents`.
     Extents {
+        /// Ascending, at most [`PAGE_ITEMS`].
         extents: Vec<Extent>,
+        /// Query again from the chunk after the last extent.
         more: bool,
     },
     /// `parent` is the inode that `..` refers to.
     Entries {
+        /// The root is its own parent.
         parent: Ino,
+        /// At most [`PAGE_ITEMS`], without `.` and `..`.
         entries: Vec<DirEntry>,
+        /// Query again after the last name.
         more: bool,
     },
+    /// To `ReadLink`: bytes without a NUL, not necessarily UTF-8.
     Target(Bytes),
+    /// To `StatFs`.
     StatFs {
+        /// All inodes, those without a name included.
         inodes: u64,
+        /// Chunks that are current, each counted with the file's full chunk size, without replicas.
         bytes: u64,
     },
+    /// To `Dead`.
     Dead(Vec<(u64, ChunkRun)>),
     /// Pieces of the queried runs, in their order. `next` is the number of the run, and its chunk, from which to query
     /// again.
     Unreferenced {
+        /// Chunks that no file has; a piece never spans two runs.
         pieces: Vec<Extent>,
+        /// `None` if all runs were looked up.
         next: Option<(u32, u32)>,
     },
     /// `next` is where the next query starts.
     Contents {
+        /// By inode; a long file may continue on the next page.
         files: Vec<FileContents>,
+        /// `None` at the end.
         next: Option<(Ino, u32)>,
     },
 }
@@ -498,14 +655,20 @@ pub enum Answer {
 /// A file's extents, ascending; one page of them for a long file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileContents {
+    /// May have no name any more.
     pub ino: Ino,
+    /// NAME from which the keys of its chunks are computed.
     pub file: FileName,
+    /// The first may begin before the chunk that was queried.
     pub extents: Vec<Extent>,
 }
 
+/// A name with its attributes, so that listing needs no further queries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirEntry {
+    /// Unique in its directory.
     pub name: EntryName,
+    /// As of the query; the mount may cache it.
     pub attr: Attr,
 }
 
@@ -513,11 +676,24 @@ pub struct DirEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FeedEvent {
     /// The attributes changed; with `contents`, the bytes too.
-    Inode { ino: Ino, contents: bool },
+    Inode {
+        /// Each inode at most once in an operation.
+        ino: Ino,
+        /// If true, cached pages and extents are out of date.
+        contents: bool,
+    },
     /// The entry was added or removed, or refers to another inode now.
-    Entry { parent: Ino, name: EntryName },
+    Entry {
+        /// Its attributes have changed as well, in an event of their own.
+        parent: Ino,
+        /// A cached absence is out of date too.
+        name: EntryName,
+    },
     /// The inode lost its last name. A session that has it open answers with `Change::Hold`.
-    Orphaned { ino: Ino },
+    Orphaned {
+        /// Purged after a grace period unless a session holds it.
+        ino: Ino,
+    },
 }
 
 /// The MessagePack-RPC methods that carry these messages; each takes and returns one binary.
@@ -534,6 +710,7 @@ pub mod calls {
     pub const STORAGE_NODES: &str = "chordfs_keepers";
 }
 
+/// What a mount sends with [`calls::NAMESPACE`]. Postcard encodes variants by position: add new ones at the end.
 #[allow(clippy::large_enum_variant, reason = "one at a time, and only until it is encoded or carried out")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -541,27 +718,37 @@ pub enum Request {
     Leader,
     /// Attaches this connection to the session: from now on it renews the lease and receives the feed.
     Attach {
+        /// Refused with `NoSession` unless it is open.
         session: SessionId,
     },
     /// Renews the lease of the attached session.
     KeepAlive,
+    /// Answered by the leader once the operation is committed and applied.
     Apply(NamespaceOp),
+    /// The answer includes every operation that any node answered before.
     Query(Query),
 }
 
+/// What the node sends back for a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
     /// This node is not the leader; `leader` is the leader's ring address, if known. Nothing was done.
     NotLeader {
+        /// `None` during an election; try other nodes, then this one again.
         leader: Option<SocketAddr>,
     },
     /// The operation may or may not have been applied: send it again with the same id.
     Unavailable {
+        /// For people.
         reason: String,
     },
+    /// The feed follows on this connection. Earlier events may have been missed, so the session drops its caches.
     Attached,
+    /// The lease counts from the request.
     Alive,
+    /// The operation was applied, or refused without any effect.
     Applied(Result<Reply, FsError>),
+    /// Also carries the error of a request that is neither an operation nor a query.
     Answered(Result<Answer, FsError>),
 }
 
@@ -571,16 +758,24 @@ pub fn encode<T: Serialize>(message: &T) -> Bytes {
     postcard::to_extend(message, bytes).expect("plain data always encodes").into()
 }
 
+/// Why bytes are no message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
+    /// Without even the version byte.
     #[error("the message is empty")]
     Empty,
+    /// The sender is of another release.
     #[error("the message has format {found}, this program supports {WIRE_VERSION}")]
-    Version { found: u8 },
+    Version {
+        /// The first byte of the message.
+        found: u8,
+    },
+    /// The decoder's own error text.
     #[error("the message does not decode: {0}")]
     Malformed(String),
 }
 
+/// Refuses a message whose version byte differs; ignores bytes after the value.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
     match bytes.split_first() {
         None => Err(DecodeError::Empty),

@@ -1,22 +1,23 @@
 //! Which nodes hold a key: its owner, and the next nodes after it that share neither zone nor host with earlier
 //! holders.
 //!
-//! Where zones and hosts do not matter, that is the owner and the next two. One host twice, or one zone twice, are
-//! taken only if no other is found among the nodes that count ([`SPREAD_OVER`]); then, too, all nodes choose the same.
+//! Without zones and with one node a host, these are the owner and the next two. A host or a zone is chosen twice only
+//! if there is no other among the nodes that count ([`SPREAD_OVER`]); in that case, too, all nodes choose the same
+//! holders.
 //!
 //! A node's zone is part of its id. So every program that knows a stretch of the ring (a mount, a node that repairs or
-//! drains, an operator's check) computes the same holders without asking, and neither the ten calls nor foreign members
-//! need to know about zones. The low twelve of the 32 bits hold it: six mark an id as having a zone, six are its
-//! number. That leaves a million positions; a ring of ten thousand nodes has a hundred of them for each. An id that has
-//! the mark by chance counts as a node in that zone, which does no harm.
+//! drains, an operator's check) computes the same holders without a request, and neither the ten calls nor foreign
+//! members need to know about zones. The low twelve of the 32 bits hold it: six mark an id as having a zone, six are
+//! its number. That leaves a million positions; a ring of ten thousand nodes has a hundred of them for each. An id that
+//! has the mark by chance counts as a node in that zone, which does no harm.
 
 use crate::{
     chunk_api::REPLICAS,
     ring_id::{NodeRef, RingId},
 };
 
-/// The number of nodes that count, the owner included. With three zones in random order, one of them is missing among
-/// these in one of five thousand arcs; and in a ring of one zone no node looks farther than this for another.
+/// The number of nodes that count, the owner included. With three zones in random order, one arc in five thousand lacks
+/// a zone among them; and in a ring of one zone no node looks farther than this for another.
 pub const SPREAD_OVER: usize = 24;
 
 /// A failure that takes all nodes of a zone at once: an availability zone, a rack, a room.
@@ -24,17 +25,19 @@ pub const SPREAD_OVER: usize = 24;
 pub struct Zone(u8);
 
 impl Zone {
-    /// Names that differ in their last letter or digit alone, as zones of a region do, have different numbers. Of
-    /// others one pair in 64 has the same, and counts as one zone.
+    /// Names that differ only in their last letter or digit, as the zones of a region do, have different numbers. Among
+    /// other names, one pair in 64 shares a number, and counts as one zone.
     pub fn of_name(name: &str) -> Self {
         let hash = name.bytes().fold(FNV_BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME));
         Self((hash & ZONE_BITS) as u8)
     }
 
+    /// `None` for an id without the mark.
     pub fn of_id(id: RingId) -> Option<Self> {
         (id.0 & MARK_BITS == MARK).then_some(Self((id.0 & ZONE_BITS) as u8))
     }
 
+    /// 0 to 63.
     pub fn number(self) -> u8 {
         self.0
     }
@@ -171,7 +174,7 @@ mod tests {
         nodes[2].ip = nodes[0].ip;
         assert_eq!(places(&holders(&nodes)), [1, 4, 5]);
         nodes.truncate(4);
-        assert_eq!(places(&holders(&nodes)), [1, 4, 2], "one host twice, as there are but two");
+        assert_eq!(places(&holders(&nodes)), [1, 4, 2], "one host twice, because there are only two");
         // Another host counts more than another zone.
         let mut nodes = ring("abca");
         nodes[1].ip = nodes[0].ip;

@@ -56,13 +56,16 @@ impl fmt::Display for RingId {
     }
 }
 
-/// A storage node as the ring knows it: where it answers ring calls, and its position.
+/// A storage node as the ring knows it: its address for ring calls, and its position.
 ///
 /// The three planes of a node use consecutive ports, so that a node found on the ring can be reached on all of them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeRef {
+    /// The address that other nodes and mounts connect to.
     pub ip: IpAddr,
+    /// Port of MessagePack-RPC, at most [`Self::MAX_PORT`]; the next two are those of the other planes.
     pub port: u16,
+    /// Carries the node's zone in its low bits (see [`crate::placement`]).
     pub id: RingId,
 }
 
@@ -70,6 +73,7 @@ impl NodeRef {
     /// A node cannot have a port above this: its other two planes need the next two ports.
     pub const MAX_PORT: u16 = u16::MAX - 2;
 
+    /// Ring address; the node's position is left out.
     pub fn address(&self) -> NodeAddress {
         NodeAddress(SocketAddr::new(self.ip, self.port))
     }
@@ -90,23 +94,23 @@ impl NodeRef {
     }
 }
 
-/// A node's ring address: what operators, configurations and the namespace name a node by. The addresses of its other
-/// two planes follow from it.
+/// A node's ring address, by which operators, configurations and the namespace name the node. The addresses of its
+/// other two planes follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NodeAddress(pub SocketAddr);
 
 impl NodeAddress {
-    /// Where the node speaks MessagePack-RPC (5057).
+    /// The address for MessagePack-RPC (5057).
     pub fn ring(self) -> SocketAddr {
         self.0
     }
 
-    /// Where the node serves chunks and files (5058).
+    /// The address for chunks and files (5058).
     pub fn files(self) -> SocketAddr {
         self.plane(1)
     }
 
-    /// Where the node hands chunks over and is administered (5059).
+    /// The address for hand-over and administration (5059).
     pub fn admin(self) -> SocketAddr {
         self.plane(2)
     }
@@ -143,15 +147,19 @@ impl fmt::Display for NodeRef {
 /// The arc `(after, upto]`, clockwise. Equal ends are the whole circle: a ring of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingArc {
+    /// Does not belong to the arc, unless the arc is the whole circle.
     pub after: RingId,
+    /// Belongs to the arc.
     pub upto: RingId,
 }
 
 impl RingArc {
+    /// Equal ends make the whole circle, never an empty arc.
     pub fn new(after: RingId, upto: RingId) -> Self {
         Self { after, upto }
     }
 
+    /// `after` itself belongs only to the whole circle.
     pub fn contains(self, id: RingId) -> bool {
         self.after == self.upto || (1..=self.after.steps_to(self.upto)).contains(&self.after.steps_to(id))
     }
@@ -161,7 +169,7 @@ impl RingArc {
         id != self.upto && id != self.after && self.contains(id)
     }
 
-    /// How many positions it holds, 1..=2^32.
+    /// The number of its positions, 1..=2^32.
     pub fn len(self) -> u64 {
         match self.after.steps_to(self.upto) {
             0 => 1 << 32,
@@ -175,18 +183,19 @@ impl RingArc {
     }
 }
 
-/// The neighbours that one node knows; enough for a caller to route to it and to the nodes after it.
+/// The neighbours that one node knows, from which a caller can route to it and to the nodes after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Neighbours {
+    /// `None` in a ring of one, and while the node does not know its predecessor.
     pub predecessor: Option<NodeRef>,
+    /// The node that reports.
     pub node: NodeRef,
     /// The next nodes clockwise, nearest first, without `node` itself and without repetition.
     pub successors: Vec<NodeRef>,
 }
 
 impl Neighbours {
-    /// The arc whose keys the node owns, as far as it knows: without a predecessor it vouches for its own id only,
-    /// unless it is alone.
+    /// The arc whose keys the node owns, as far as it knows: without a predecessor only its own id, unless it is alone.
     pub fn arc(&self) -> RingArc {
         match self.predecessor {
             Some(predecessor) => RingArc::new(predecessor.id, self.node.id),

@@ -10,11 +10,14 @@ use crate::{
 /// The holders of the keys of an arc, the owner first (see [`placement`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// All keys in it have the same holders.
     pub arc: RingArc,
+    /// Never empty, and at most the replica count.
     pub holders: Vec<NodeRef>,
 }
 
 impl Route {
+    /// Relies on `holders` not being empty.
     pub fn owner(&self) -> &NodeRef {
         &self.holders[0]
     }
@@ -23,11 +26,12 @@ impl Route {
 /// Arcs that do not overlap, by their upper end.
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
-    /// Shared, because a batch asks for the same few routes thousands of times.
+    /// Shared, because a batch looks the same few routes up thousands of times.
     routes: BTreeMap<u32, Arc<Route>>,
 }
 
 impl RouteTable {
+    /// `None` if no learnt arc contains the key, so that it has to be looked up in the ring.
     pub fn route(&self, key: RingId) -> Option<&Arc<Route>> {
         let next = self.routes.range(key.0..).next().or_else(|| self.routes.iter().next());
         next.map(|(_, route)| route).filter(|route| route.arc.contains(key))
@@ -41,10 +45,12 @@ impl RouteTable {
         }
     }
 
+    /// Forgets the arcs that the node owns, but not those in which it is another holder.
     pub fn drop_owner(&mut self, node: &NodeRef) {
         self.routes.retain(|_, route| route.owner().ring_address() != node.ring_address());
     }
 
+    /// All holders of all learnt arcs, each once, in the order of the arcs.
     pub fn members(&self) -> Vec<NodeRef> {
         let mut members: Vec<NodeRef> = Vec::new();
         for node in self.routes.values().flat_map(|route| &route.holders) {
@@ -60,8 +66,8 @@ fn overlap(a: RingArc, b: RingArc) -> bool {
     a.contains(b.upto) || b.contains(a.upto)
 }
 
-/// One route for each arc whose holders the node can name. Where its list comes round to its predecessor it knows the
-/// whole circle, and every arc's holders.
+/// One route for each arc whose holders the node can name. If its successor list reaches its predecessor, the node
+/// knows the whole circle, and every arc's holders.
 fn routes_of(neighbours: &Neighbours) -> Vec<Route> {
     let mut nodes = vec![neighbours.node];
     nodes.extend(neighbours.successors.iter().filter(|node| node.id != neighbours.node.id));
@@ -81,7 +87,7 @@ fn closed_circle(nodes: &[NodeRef]) -> Vec<Route> {
     (0..count).map(|at| Route { arc: arc(at), holders: holders(at) }).collect()
 }
 
-/// The list ends before it comes round: only arcs whose holders are certain are taken, and the node's own in any case.
+/// The list ends before the predecessor: only the node's own arc, and the arcs whose holders are certain, get a route.
 fn open_run(predecessor: NodeRef, nodes: &[NodeRef]) -> Vec<Route> {
     let mut after = predecessor.id;
     let mut routes = Vec::new();
@@ -122,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_list_leaves_gaps_that_are_asked_for() {
+    fn arcs_beyond_a_short_successor_list_stay_unknown() {
         let mut table = RouteTable::default();
         table.learn(&neighbours(90, 10, &[20, 30, 40]));
         assert_eq!(holders(&table, 20), [20, 30, 40]);

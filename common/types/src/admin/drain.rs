@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+/// How far a drain has got. The last three are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DrainPhase {
@@ -20,19 +21,24 @@ pub enum DrainPhase {
 }
 
 impl DrainPhase {
+    /// False once the drain has ended, with or without success.
     pub fn is_under_way(self) -> bool {
         matches!(self, Self::Copying | Self::Voting | Self::Leaving)
     }
 }
 
-/// Other nodes and pools read this too, and it may come from an older node: fields are added, and may be missing.
+/// Other nodes and pools read this as well, and an older node may send it: fields are added, and may be missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainStatus {
+    /// `Refused` and `Cancelled` come with a `reason`.
     pub phase: DrainPhase,
     /// Copies that other nodes still lack, estimated.
     pub chunks_left: u64,
+    /// Bytes of these copies; 0 once the drain was refused or cancelled.
     pub bytes_left: u64,
+    /// Copies that other nodes have stored since the drain began.
     pub chunks_sent: u64,
+    /// Bytes of these copies.
     pub bytes_sent: u64,
     /// Over the last ten seconds.
     #[serde(default)]
@@ -43,5 +49,6 @@ pub struct DrainStatus {
     /// Bytes a second that the drain may use; `None` is no limit.
     #[serde(default)]
     pub limit: Option<u64>,
+    /// Why the drain was refused or cancelled, for people; `None` otherwise.
     pub reason: Option<String>,
 }

@@ -7,13 +7,20 @@ use serde::{Deserialize, Serialize};
 use super::{DrainStatus, RepairStatus, Work};
 use crate::ring_id::Neighbours;
 
+/// Where a node is in its life. It passes through these in order, except that a drain that fails leads back to
+/// `Serving`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
+    /// The process opens its data folder and its ports.
     Starting,
+    /// The node looks for its ring and takes its place in it.
     Joining,
+    /// The node is in the ring, though it may still fetch chunks of its arcs.
     Serving,
+    /// The node serves as before while it hands its chunks over.
     Draining,
+    /// The node has left the ring, and the process is about to end.
     Gone,
 }
 
@@ -29,33 +36,44 @@ impl fmt::Display for NodeState {
     }
 }
 
+/// One node's report about itself, without requests to other nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
+    /// `/readyz` fails unless this is `Serving`.
     pub state: NodeState,
     /// `None` while the node is in no ring.
     pub neighbours: Option<Neighbours>,
+    /// Counted over the segments on this node's disk.
     pub store: StoreStatus,
+    /// Taken from this node's Raft; it may be older than the leader's view.
     pub namespace: NamespaceStatus,
+    /// Computed from `repair`, `drain` and the scrub's status; empty from a node that is too old to send it.
     #[serde(default)]
     pub work: Work,
+    /// Copies that this node fetches and sends.
     pub repair: RepairStatus,
     /// The drain that is under way, or the last one that was tried.
     #[serde(default)]
     pub drain: Option<DrainStatus>,
 }
 
+/// How full a node's disk is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
+    /// Records that are not dead.
     pub chunks: u64,
-    /// Size of the chunks' data, without their records' headers.
+    /// Bytes of these records, headers included.
     pub data_bytes: u64,
-    /// Bytes that may still be stored.
+    /// Bytes of records that may still be stored.
     pub free_bytes: u64,
+    /// The configured capacity; without one, the size of the segments plus `free_bytes`.
     pub capacity_bytes: u64,
 }
 
+/// A node's part in the namespace's Raft group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceStatus {
+    /// Whether the reporting node has a vote.
     pub voter: bool,
     /// Ring address of the leader, if one is known.
     pub leader: Option<SocketAddr>,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct TransferProgress {
     /// An estimate; exact once the arcs have been compared.
     pub chunks_left: u64,
+    /// Bytes of the records of these copies.
     pub bytes_left: u64,
     /// Mean of the last ten seconds.
     pub bytes_per_second: u64,
@@ -15,9 +16,11 @@ pub struct TransferProgress {
     pub seconds_left: Option<u64>,
     /// Counted since the node started.
     pub chunks_moved: u64,
+    /// Bytes of the records of these copies, since the node started.
     pub bytes_moved: u64,
 }
 
+/// Copies between this node and the other holders of its arcs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairStatus {
     /// To this node: copies that it lacks in the arcs that it holds.

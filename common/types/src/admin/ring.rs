@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{NamespaceStatus, Work};
 use crate::ring_id::{RingArc, RingId};
 
+/// One node's survey of the ring, in which it requested every node's status.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RingStatus {
     /// Ring address of the node that gathered this.
@@ -15,6 +16,7 @@ pub struct RingStatus {
     pub nodes: Vec<NodeLine>,
     /// Copies that holders lack, as far as the nodes have compared their arcs; `None` if none of them has.
     pub under_replicated: Option<u64>,
+    /// As the gathering node reports it, or another node if the first knows no leader.
     pub namespace: NamespaceStatus,
 }
 
@@ -23,25 +25,36 @@ pub struct RingStatus {
 pub struct NodeLine {
     /// Ring address.
     pub address: SocketAddr,
+    /// `None` for a voter that is in no ring.
     pub id: Option<RingId>,
+    /// Derived from the node's own [`NodeState`](super::NodeState) and its work.
     pub state: RingNodeState,
     /// `(after, upto]`; `None` where the node is in no ring.
     pub arc: Option<RingArc>,
     /// Share of the circle, 0 to 1.
     pub share: Option<f64>,
+    /// [`StoreStatus::chunks`](super::StoreStatus::chunks).
     pub chunks: Option<u64>,
+    /// [`StoreStatus::data_bytes`](super::StoreStatus::data_bytes).
     pub data_bytes: Option<u64>,
+    /// [`StoreStatus::free_bytes`](super::StoreStatus::free_bytes).
     pub free_bytes: Option<u64>,
+    /// [`StoreStatus::capacity_bytes`](super::StoreStatus::capacity_bytes).
     pub capacity_bytes: Option<u64>,
+    /// According to the ring's `namespace`, not to the node itself.
     pub voter: bool,
+    /// According to the ring's `namespace`, not to the node itself.
     pub leader: bool,
+    /// Empty if the node sent no status.
     #[serde(default)]
     pub work: Work,
 }
 
+/// A node's state as the whole ring sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RingNodeState {
+    /// The node serves and has fetched the chunks of its arcs.
     Up,
     /// The node is on its way into the ring, or in it and not yet filled.
     Joining,

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Totals of the scrub and the pass under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubStatus {
+    /// The time in which a pass is to read the whole store.
     pub period_secs: u64,
     /// The pass under way.
     pub pass: PassReport,
@@ -37,8 +39,12 @@ pub struct ScrubStatus {
 pub struct PassReport {
     /// Seconds since 1970.
     pub began: u64,
+    /// Seconds since 1970; `None` while the pass is under way.
     pub ended: Option<u64>,
+    /// Records read so far.
     pub chunks: u64,
+    /// Bytes of the records read so far.
     pub bytes: u64,
+    /// Records that this pass found damaged, whether or not they were repaired since.
     pub damaged: u64,
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DrainPhase, DrainStatus, RepairStatus, ScrubStatus, TransferProgress};
 
+/// What a node is busy with; a part that has nothing to do is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Work {
@@ -23,6 +24,7 @@ pub struct Work {
     /// This node hands over all its chunks, and leaves then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<TransferWork>,
+    /// `None` if nothing was read yet and no damage was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scrub: Option<ScrubWork>,
 }
@@ -31,12 +33,16 @@ pub struct Work {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TransferWork {
+    /// Copies, estimated until the arcs have been compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chunks_left: Option<u64>,
+    /// Bytes of these copies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_left: Option<u64>,
+    /// Mean of the last ten seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
+    /// `None` while nothing moves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<u64>,
     /// Why there is no progress.
@@ -51,13 +57,16 @@ pub struct ScrubWork {
     /// Bytes checked in the present pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checked_bytes: Option<u64>,
+    /// Bytes of the store when the pass last read; a store that grows moves the end of the pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
     /// Counted since the node started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damaged: Option<u64>,
+    /// Counted since the node started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repaired: Option<u64>,
+    /// Since the last completed pass ended; `None` if none has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds_since_last_pass: Option<u64>,
 }
