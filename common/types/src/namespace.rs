@@ -358,10 +358,7 @@ pub enum Change {
     },
     /// Gives the root directory to the user for whom the namespace was founded. Once the root has been changed, this
     /// does nothing.
-    FoundRoot {
-        uid: u32,
-        gid: u32,
-    },
+    FoundRoot { uid: u32, gid: u32 },
 }
 
 /// Attributes of an inode that is created.
