@@ -152,7 +152,7 @@ pub struct Attr {
     pub chunk_bytes: u32,
     /// Set at creation and by `SetAttr`; reading does not change it.
     pub atime: Time,
-    /// Of a file's contents or a directory's entries.
+    /// The time of the last change of a file's contents or a directory's entries, unless `SetAttr` has set it.
     pub mtime: Time,
     /// The time of the last change, on the clock of the mount that sent it, unless `SetAttr` has set it.
     pub ctime: Time,
@@ -358,7 +358,12 @@ pub enum Change {
     },
     /// Gives the root directory to the user for whom the namespace was founded. Once the root has been changed, this
     /// does nothing.
-    FoundRoot { uid: u32, gid: u32 },
+    FoundRoot {
+        /// Chosen by the operator of the founding node.
+        uid: u32,
+        /// Chosen by the operator of the founding node.
+        gid: u32,
+    },
 }
 
 /// Attributes of an inode that is created.

@@ -1,7 +1,7 @@
-//! The owner of a new namespace's root directory. A tree that belongs to the superuser is of no use to an ordinary user
-//! who runs a ring of his own, and only the superuser could change that.
+//! The owner of a new namespace's root directory. A tree that belongs to the superuser is useless to an ordinary user
+//! with a ring of his own, and only the superuser could change that.
 //!
-//! Every node runs this, and the one that leads carries it out. It ends as soon as the root has been changed.
+//! Every node runs this task, and only the leader acts. It ends as soon as the root has been changed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::{membership::guard::NamespaceGuard, raft::handle::RaftHandle};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Runs until the root has an owner that was chosen.
+/// Runs until the root has its chosen owner.
 pub(crate) async fn give_root(raft: Arc<RaftHandle>, guard: Arc<NamespaceGuard>) {
     let owner = raft.settings().root_owner;
     while raft.state().tables().is_root_new() {
-        // A namespace beside another one is about to be given up.
+        // Beside another namespace, this one may be about to give way.
         if guard.no_rival() && raft.has_lease() {
             let change = Change::FoundRoot { uid: owner.uid, gid: owner.gid };
             match raft.propose(change, Time::now()).await {
