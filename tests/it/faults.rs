@@ -113,3 +113,29 @@ fn a_node_that_was_away_gets_what_it_missed() {
         if lists[0] == lists[1] && lists[1] == lists[2] && lens[0] >= 50 { Ok(()) } else { Err(format!("{lens:?}")) }
     });
 }
+
+/// A node without a vote took itself for new when it was started without `--join`: it founded a namespace of its own
+/// and never started again. Of a ring of five, three came back.
+#[test]
+fn all_nodes_find_their_ring_again_without_join() {
+    let mut cluster = Cluster::start(5);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("file"), tree::bytes(3, 500_000)).unwrap();
+    cluster.wait_for_voters(3);
+    for node in 0..5 {
+        cluster.kill(node);
+        cluster.start_node_alone(node);
+        cluster.wait_ready(node);
+    }
+    for node in 0..5 {
+        cluster.kill(node);
+    }
+    for node in 0..5 {
+        cluster.start_node_alone(node);
+    }
+    for node in 0..5 {
+        cluster.wait_ready(node);
+    }
+    cluster.wait_settled();
+    assert!(fs::read(mount.join("file")).unwrap() == tree::bytes(3, 500_000));
+}

@@ -76,3 +76,33 @@ fn look_ups_through_it(cluster: &Cluster, foreign: &ForeignNode, id: u32) {
         });
     }
 }
+
+/// Only a node without `--join` founds a namespace, so a ring that a foreign node had founded never got one, and nothing
+/// said why.
+#[test]
+fn a_node_in_the_ring_of_a_foreign_founder_founds_the_namespace_on_request() {
+    let mut cluster = Cluster::empty();
+    let data = cluster.folder().join("first");
+    let first = cluster.push_stopped(data);
+    let [a, b, ..] = cluster.ip(first).octets();
+    let founder = ForeignNode::found(SocketAddr::from(([a, b, 0, 200], 5057)), 7);
+    cluster.start_node_through(first, Some(founder.address));
+    wait_for("the node reports what is missing", Duration::from_secs(60), || {
+        let answer = reqwest::blocking::get(format!("http://{}:5059/readyz", cluster.ip(first)));
+        let (status, text) = answer.map(|it| (it.status(), it.text().unwrap())).map_err(|error| error.to_string())?;
+        if status == 503 && text.contains("--found-namespace") { Ok(()) } else { Err(format!("{status} {text}")) }
+    });
+    cluster.run_args = vec!["--found-namespace"];
+    cluster.add_through(founder.address);
+    cluster.run_args.clear();
+    cluster.wait_ready(first);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("file"), tree::bytes(5, 100_000)).unwrap();
+    assert!(fs::read(mount.join("file")).unwrap() == tree::bytes(5, 100_000));
+
+    // The option stays in a unit file: a node that has been in the ring ignores it.
+    cluster.kill(first);
+    cluster.run_args = vec!["--found-namespace"];
+    cluster.start_node(first);
+    cluster.wait_ready(first);
+}

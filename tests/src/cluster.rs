@@ -98,12 +98,23 @@ impl Cluster {
         self.start_node_through(index, join);
     }
 
+    /// Starts a node with its old data and without `--join`, without waiting.
     #[track_caller]
-    fn start_node_through(&mut self, index: usize, join: Option<SocketAddr>) {
+    pub fn start_node_alone(&mut self, index: usize) {
+        self.start_node_through(index, None);
+    }
+
+    #[track_caller]
+    pub fn start_node_through(&mut self, index: usize, join: Option<SocketAddr>) {
         let node = &mut self.nodes[index];
         let (ip, join) = (node.ip.to_string(), join.map(|member| member.to_string()));
         let mut command = node.process.command(&node.data, &ip, join.as_deref(), &self.run_args);
         node.process.start(&mut command);
+    }
+
+    /// Adds a node that is not started.
+    pub fn push_stopped(&mut self, data: PathBuf) -> usize {
+        self.push_node(data)
     }
 
     fn push_node(&mut self, data: PathBuf) -> usize {

@@ -48,6 +48,17 @@ impl ForeignNode {
     /// Joins the ring of `member` at `id`.
     #[track_caller]
     pub fn join(address: SocketAddr, id: u32, member: SocketAddr) -> Self {
+        Self::start(address, id, Some(member))
+    }
+
+    /// Founds a ring of its own.
+    #[track_caller]
+    pub fn found(address: SocketAddr, id: u32) -> Self {
+        Self::start(address, id, None)
+    }
+
+    #[track_caller]
+    fn start(address: SocketAddr, id: u32, member: Option<SocketAddr>) -> Self {
         let folder = TempDir::with_prefix("chordfs-foreign-").expect("a temporary folder");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -60,7 +71,7 @@ impl ForeignNode {
             let listener = TcpListener::bind(address).await.expect("the address is free");
             let ring = driver::start(settings, address, life.clone()).await.expect("the ring starts");
             tokio::spawn(rpc::serve(listener, Arc::new(OnlyTen(ring.clone())), RpcLimits::default(), life.clone()));
-            ring.enter(&[member]).await.expect("it is let in");
+            ring.enter(member.as_slice()).await.expect("it is let in");
         });
         Self { address, life, _runtime: runtime, _folder: folder }
     }

@@ -53,6 +53,10 @@ pub struct RunArgs {
     /// any [with --aws: the instance's availability zone]
     #[arg(long, value_name = "NAME", env = "CHORDFS_ZONE")]
     zone: Option<String>,
+    /// Found the namespace on this node although it joins a ring: for one node of a ring that was founded by a foreign
+    /// Chord node and has no namespace. A node that was in a ring before ignores it
+    #[arg(long)]
+    found_namespace: bool,
     /// Owner of the root directory if this node founds a ring, by name or number [default: the user who runs the node]
     #[arg(long, value_name = "USER[:GROUP]", value_parser = root_owner::parse)]
     root_owner: Option<RootOwner>,
@@ -93,6 +97,7 @@ impl From<RunArgs> for NodeConfig {
         config.join = args.join;
         config.id = args.id;
         config.zone = args.zone;
+        config.found_namespace = args.found_namespace;
         config.root_owner = args.root_owner.unwrap_or(config.root_owner);
         config.store.capacity_bytes = args.capacity.map(|mib| mib << 20);
         config.store.reserve_bytes = args.reserve << 20;

@@ -43,9 +43,11 @@ use std::{
 use chordfs_net::{http_pool::HttpPool, rpc::RpcPeer};
 use chordfs_types::ring_id::Neighbours;
 use duties::DutyStarter;
+pub use membership::missing::NO_NAMESPACE;
 use membership::{
     full_disk,
     guard::NamespaceGuard,
+    missing,
     resignation::VoterResignation,
     voter_manager::{LeaveRequests, VoterManager},
 };
@@ -83,7 +85,7 @@ pub struct NamespaceConfig {
     /// Its data folder; the namespace is stored in `namespace` below it.
     pub dir: PathBuf,
     pub neighbours: watch::Receiver<Neighbours>,
-    /// This is a ring's first node: it founds a namespace, unless there is one in the folder.
+    /// Whether this node founds a namespace, unless there is one in its folder.
     pub create: bool,
     /// Ring addresses of the nodes that it was started to join; empty for a ring's first node.
     pub join: Vec<SocketAddr>,
@@ -145,7 +147,7 @@ impl Namespace {
         let NamespaceConfig { uid, node, dir, neighbours, create, join, pool, deleter, settings } = config;
         let dir = dir.join("namespace");
         // Only a ring's first node may lead before it has asked its neighbours.
-        let raft_config = settings::raft_config(&settings, create).map_err(NamespaceError::Settings)?;
+        let raft_config = settings::raft_config(&settings, join.is_empty()).map_err(NamespaceError::Settings)?;
         let (state, feed) = (NamespaceState::default(), Arc::new(SessionFeed::default()));
         let opened = open(dir.clone(), uid, settings.log_file_bytes, state.clone(), feed.clone()).await;
         let cannot_open = |source| NamespaceError::Open { dir: dir.clone(), source };
@@ -203,6 +205,7 @@ impl Namespace {
         duties.start(duties::bound_log(raft.clone(), log.clone()));
         duties.start(async move { dead_leader.watch().await });
         duties.start(full_disk::step_aside(disk, resignation.clone()));
+        duties.start(missing::report(leader.clone()));
         duties.start(root_owner::give_root(raft.clone(), guard.clone()));
         duties.start(SessionLeases { raft: raft.clone(), feed: feed.clone() }.run());
         duties.start(manager.run());

@@ -6,10 +6,12 @@
 //! | `voter_manager.rs` | the leader's task that carries the decisions out |
 //! | `resignation.rs` | giving up the lead and the vote |
 //! | `guard.rs` | what to do about another namespace in the same ring |
+//! | `missing.rs` | the report that the ring has no namespace |
 //! | `full_disk.rs` | giving up the lead and the vote while the disk is full |
 
 pub(crate) mod full_disk;
 pub(crate) mod guard;
+pub(crate) mod missing;
 pub(crate) mod resignation;
 pub(crate) mod voter_manager;
 mod voters;

@@ -316,6 +316,12 @@ impl RingHandle {
         self.saver().is_settled()
     }
 
+    /// Whether this node has been in a ring with other nodes, now or before a restart. Such a node never founds a
+    /// namespace: its ring has one.
+    pub fn remembers_peers(&self) -> bool {
+        self.saver().remembers_peers()
+    }
+
     /// What another node knows of its surroundings.
     pub async fn neighbours_of(&self, node: NodeRef) -> Result<Neighbours, RingError> {
         let address = node.ring_address();

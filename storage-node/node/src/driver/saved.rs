@@ -119,6 +119,12 @@ impl Saver {
     pub(super) fn is_settled(&self) -> bool {
         self.wanted.borrow().settled
     }
+
+    /// Whether this node has been in a ring with other nodes.
+    pub(super) fn remembers_peers(&self) -> bool {
+        let saved = self.wanted.borrow();
+        saved.settled && !saved.known.is_empty()
+    }
 }
 
 #[cfg(test)]

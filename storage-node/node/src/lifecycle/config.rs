@@ -23,6 +23,8 @@ pub struct NodeConfig {
     pub id: Option<u32>,
     /// What fails together with this node: an availability zone, a rack.
     pub zone: Option<String>,
+    /// Founds a namespace although it joins a ring; for rings that no storage node founded.
+    pub found_namespace: bool,
     /// Gets the root directory if this node founds a namespace.
     pub root_owner: RootOwner,
     pub store: StoreOptions,
@@ -53,6 +55,7 @@ impl NodeConfig {
             join: Vec::new(),
             id: None,
             zone: None,
+            found_namespace: false,
             root_owner: RootOwner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() },
             store: StoreOptions::default(),
             allow_kill: false,

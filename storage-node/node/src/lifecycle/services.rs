@@ -54,7 +54,7 @@ async fn start_namespace(core: &Core) -> Result<Namespace> {
         node: config.address,
         dir: core.folder.path().to_owned(),
         neighbours: core.ring.watch_storage_nodes(),
-        create: config.join.is_empty(),
+        create: (config.join.is_empty() || config.found_namespace) && !core.ring.remembers_peers(),
         join: config.join.clone(),
         pool: core.pool.clone(),
         deleter: deleter(core.ring.clone(), core.peers.clone()),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chordfs_namespace::Namespace;
+use chordfs_namespace::{NO_NAMESPACE, Namespace};
 use chordfs_net::clients::NamespaceClient;
 use chordfs_store::Store;
 use chordfs_types::{
@@ -65,6 +65,9 @@ impl NodeAdmin for LocalAdmin {
         Box::pin(async move {
             if self.stage.get() != NodeState::Serving {
                 return Err(format!("the node is {:?}", self.stage.get()).to_lowercase());
+            }
+            if self.namespace.id().is_none() {
+                return Err(NO_NAMESPACE.to_owned());
             }
             let asked = NamespaceClient::query(&self.session, Query::StatFs).await;
             asked.map(drop).map_err(|error| error.to_string())
