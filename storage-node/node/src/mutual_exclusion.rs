@@ -2,8 +2,8 @@
 //!
 //! Lamport's bakery without tickets. Each node publishes its claim, publishes `Trying` *before* it asks the others, and
 //! goes ahead only if it then sees no claim that precedes its own or may be going ahead. If two nodes try at the same
-//! time, at least one sees the other, and the one with the larger key backs off. A node that does not answer is not
-//! seen here; the caller decides whether it may be passed over.
+//! time, at least one sees the other, and the one with the larger key backs off. An unresponsive node
+//! is not seen here; the caller decides whether it may be ignored.
 #![deny(clippy::disallowed_methods)]
 
 use serde::{Deserialize, Serialize};
@@ -11,17 +11,17 @@ use serde::{Deserialize, Serialize};
 /// What a node publishes to the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Claim {
-    /// It makes no claim.
+    /// The node makes no claim.
     #[default]
     #[serde(rename = "none")]
     Idle,
-    /// It wants to go ahead and waits for others.
+    /// The node wants to go ahead and waits for others.
     #[serde(rename = "wants")]
     Waiting,
-    /// It is asking the others, and goes ahead if no answer forbids it.
+    /// The node is asking the others, and goes ahead if no answer forbids it.
     #[serde(rename = "tries")]
     Trying,
-    /// It has gone ahead.
+    /// The node has gone ahead.
     #[serde(rename = "has")]
     Held,
 }

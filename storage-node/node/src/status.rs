@@ -1,7 +1,7 @@
 //! The status of the whole ring: its members from the ring, then the status of every node, all asked at the same time,
 //! each with a deadline.
 //!
-//! An unresponsive node is a line of the answer and no error: an operator asks for the status when something is wrong.
+//! An unresponsive node is a line of the answer, not an error: an operator asks for the status when something is wrong.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,11 +15,11 @@ use futures_util::{StreamExt, stream};
 use tracing::debug;
 
 use crate::{
-    driver::{Kind, RingHandle, Surveyed},
+    driver::{NodeKind, RingHandle, SurveyedNode},
     http::admin::NodeAdmin,
 };
 
-/// For one node's status. A node answers from memory; a longer silence is worth showing.
+/// The deadline for one node's status. A node answers from memory, so one that takes longer is shown as unreachable.
 const DEADLINE: Duration = Duration::from_secs(3);
 const ASKED_AT_ONCE: usize = 64;
 
@@ -48,7 +48,8 @@ impl RingSurvey {
         let asked = self.ring.me().ring_address();
         let own = self.own.status();
         let surveyed = self.ring.survey().await;
-        let storing = surveyed.iter().filter(|seen| seen.kind == Kind::Ours).map(|seen| seen.node.ring_address());
+        let storing =
+            surveyed.iter().filter(|seen| seen.kind == NodeKind::Storage).map(|seen| seen.node.ring_address());
         let absent = own.namespace.voters.iter().copied().filter(|voter| !is_in(&surveyed, *voter));
         let addresses: Vec<SocketAddr> = storing.chain(absent).filter(|address| *address != asked).collect();
         let mut answers: HashMap<SocketAddr, NodeStatus> = stream::iter(addresses)
@@ -67,12 +68,12 @@ impl RingSurvey {
     }
 }
 
-fn is_in(surveyed: &[Surveyed], address: SocketAddr) -> bool {
+fn is_in(surveyed: &[SurveyedNode], address: SocketAddr) -> bool {
     surveyed.iter().any(|seen| seen.node.ring_address() == address)
 }
 
-/// `surveyed` is in the order of the ids.
-fn assemble(asked: SocketAddr, surveyed: &[Surveyed], answers: &HashMap<SocketAddr, NodeStatus>) -> RingStatus {
+/// Puts the answers together. `surveyed` is in the order of the ids.
+fn assemble(asked: SocketAddr, surveyed: &[SurveyedNode], answers: &HashMap<SocketAddr, NodeStatus>) -> RingStatus {
     let namespace = namespace(asked, answers);
     let count = surveyed.len();
     let arc = |at: usize| RingArc::new(surveyed[(at + count - 1) % count].node.id, surveyed[at].node.id);
@@ -87,7 +88,7 @@ fn assemble(asked: SocketAddr, surveyed: &[Surveyed], answers: &HashMap<SocketAd
     RingStatus { asked, nodes, under_replicated, namespace }
 }
 
-/// As the asked node reports it, unless it knows no leader and another node does.
+/// The namespace as the asked node reports it, unless only another node knows the leader.
 fn namespace(asked: SocketAddr, answers: &HashMap<SocketAddr, NodeStatus>) -> NamespaceStatus {
     let own = answers.get(&asked).map(|status| status.namespace.clone()).unwrap_or_default();
     if own.leader.is_some() {
@@ -100,7 +101,7 @@ fn namespace(asked: SocketAddr, answers: &HashMap<SocketAddr, NodeStatus>) -> Na
 fn line(
     address: SocketAddr,
     place: Option<(RingId, RingArc)>,
-    kind: Option<Kind>,
+    kind: Option<NodeKind>,
     status: Option<&NodeStatus>,
     namespace: &NamespaceStatus,
 ) -> NodeLine {
@@ -122,9 +123,9 @@ fn line(
     }
 }
 
-fn state(kind: Option<Kind>, status: Option<&NodeStatus>) -> RingNodeState {
+fn state(kind: Option<NodeKind>, status: Option<&NodeStatus>) -> RingNodeState {
     match (kind, status) {
-        (Some(Kind::Foreign), _) => RingNodeState::Foreign,
+        (Some(NodeKind::Foreign), _) => RingNodeState::Foreign,
         (_, None) => RingNodeState::Unreachable,
         (_, Some(status)) => match status.state {
             NodeState::Serving if status.work.filling.is_some() => RingNodeState::Joining,
@@ -164,12 +165,12 @@ mod tests {
 
     #[test]
     fn every_kind_of_node_has_its_line() {
-        let seen = |port, id, kind| Surveyed { node: node(port, id), kind };
+        let seen = |port, id, kind| SurveyedNode { node: node(port, id), kind };
         let surveyed = [
-            seen(1, 1 << 30, Kind::Ours),
-            seen(2, 1 << 31, Kind::Foreign),
-            seen(3, 3 << 30, Kind::Silent),
-            seen(4, u32::MAX, Kind::Ours),
+            seen(1, 1 << 30, NodeKind::Storage),
+            seen(2, 1 << 31, NodeKind::Foreign),
+            seen(3, 3 << 30, NodeKind::Unresponsive),
+            seen(4, u32::MAX, NodeKind::Storage),
         ];
         let filling = Work { filling: Some(TransferWork::default()), under_replicated: Some(4), ..Work::default() };
         let compared = Work { under_replicated: Some(3), ..Work::default() };
@@ -184,7 +185,7 @@ mod tests {
             RingNodeState::Joining,
             RingNodeState::Unreachable,
         ];
-        assert_eq!(states, wanted, "the last one is a voter that is in no ring");
+        assert_eq!(states, wanted, "the last one is a voter outside the ring");
         assert_eq!(ring.nodes[0].arc, Some(RingArc::new(RingId(u32::MAX), RingId(1 << 30))));
         assert_eq!(ring.nodes[1].share, Some(0.25));
         assert_eq!((ring.nodes[0].chunks, ring.nodes[2].chunks), (Some(5), None));

@@ -55,7 +55,7 @@ impl DrainTask {
         self.context.stage.set(NodeState::Gone);
         self.phase(DrainPhase::Left);
         drop(fence);
-        self.context.ring.say_left(&view, &members).await;
+        self.context.ring.announce_left(&view, &members).await;
         Ok(LeaveOutcome::Left)
     }
 

@@ -1,5 +1,6 @@
-//! What others ask of this node's ring: the ten calls of any Chord node and the few of our own. Arguments are checked
-//! strictly; what is wrong is answered with what was expected, and changes nothing.
+//! The calls that other nodes make to this node's ring: the ten calls of any Chord node and the additional calls of
+//! storage nodes. Arguments are checked strictly; a wrong argument changes nothing, and the error states what was
+//! expected.
 
 use chordfs_net::rpc::Value;
 use chordfs_types::ring_id::RingId;
@@ -63,8 +64,8 @@ async fn notify(handle: &RingHandle, params: &[Value]) -> Result<Value, String> 
 
 fn kill(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {
     none("kill", params)?;
-    let token = handle.kill_token().ok_or("kill is not allowed here; the operator has to allow it at the start")?;
-    warn!(node = %handle.me(), "ending, as the call kill asks for");
+    let token = handle.kill_token().ok_or("kill is not allowed here; it has to be allowed when the node is started")?;
+    warn!(node = %handle.me(), "stopping, as requested by the call kill");
     token.cancel();
     Ok(Value::Nil)
 }

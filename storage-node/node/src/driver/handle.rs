@@ -1,4 +1,4 @@
-//! The way in to the ring for the rest of the process: cheap to clone, and every wait has a deadline.
+//! The ring's interface for the rest of the process: cheap to clone, and every wait has a deadline.
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,9 +27,9 @@ use super::{
 
 /// The longest ring that `members` walks.
 pub(super) const MEMBERS_MAX: usize = 4096;
-/// A lookup may meet that many dead hops in a row, each costing one call.
+/// The dead hops that a lookup may meet in a row. Each costs one call's deadline.
 const DEAD_HOPS: u32 = 10;
-/// How often a joining node chooses another position because the first was taken meanwhile.
+/// How many positions a joining node tries if each was taken meanwhile.
 const POSITIONS_TRIED: u32 = 8;
 
 #[derive(Clone)]
@@ -44,7 +44,7 @@ pub(super) struct RingHandleState {
     places: Places,
 }
 
-/// The surroundings of this node: of all members, and of those that keep chunks.
+/// The neighbours of this node among all members, and among the storage nodes.
 pub(super) struct Views {
     pub ring: watch::Receiver<Neighbours>,
     pub storage_nodes: watch::Receiver<Neighbours>,
@@ -54,25 +54,25 @@ pub(super) struct Views {
 pub enum RingError {
     #[error("the ring of this node has stopped")]
     Stopped,
-    #[error("the ring did not answer within {deadline:?}; try again")]
+    #[error("the ring did not answer within {}; try again", humantime::format_duration(*deadline))]
     Deadline { deadline: Duration },
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
     #[error(transparent)]
     Join(#[from] JoinError),
-    #[error("no live node leads on from {after}; the ring may be repairing itself, try again")]
+    #[error("no live node after {after} is known; the ring may be repairing itself, try again")]
     Broken { after: NodeRef },
     #[error("the ring has more than {MEMBERS_MAX} members")]
     TooLong,
     #[error(transparent)]
     Peer(#[from] RpcError),
-    #[error("{address} gave an answer that cannot be read: {reason}")]
+    #[error("{address} sent an unreadable answer: {reason}")]
     Unreadable { address: SocketAddr, reason: String },
 }
 
 #[derive(Debug, Error)]
 pub enum EnterError {
-    #[error("none of the nodes {asked:?} lets this node join; the last one: {last}")]
+    #[error("none of the nodes {asked:?} lets this node join; the last error was: {last}")]
     NoMember { asked: Vec<SocketAddr>, last: RingError },
 }
 
@@ -113,7 +113,7 @@ impl RingHandle {
         self.0.settings.kill.as_ref()
     }
 
-    /// What this node knows of its surroundings now.
+    /// The neighbours as this node knows them now.
     pub fn neighbours(&self) -> Neighbours {
         self.0.views.ring.borrow().clone()
     }
@@ -123,7 +123,7 @@ impl RingHandle {
         self.0.views.ring.clone()
     }
 
-    /// The neighbours among the storage nodes, without foreign members: chunks are placed by them.
+    /// The neighbours among the storage nodes, by which chunks are placed.
     pub fn storage_nodes(&self) -> Neighbours {
         self.0.views.storage_nodes.borrow().clone()
     }
@@ -151,7 +151,7 @@ impl RingHandle {
         Ok(self.ask(deadline, |caller| Command::FindSuccessor(target, caller)).await??)
     }
 
-    /// Into the ring of `member`, at the present position. In a ring already: remembers `member`, and succeeds.
+    /// Joins the ring of `member` at the present position. A node that is in a ring only remembers `member`.
     pub async fn join(&self, member: NodeRef) -> Result<(), RingError> {
         let deadline = self.settings().call_deadline * DEAD_HOPS;
         Ok(self.ask(deadline, |caller| Command::Join(member, caller)).await??)
@@ -173,37 +173,37 @@ impl RingHandle {
         self.event(Event::CheckPredecessor).await
     }
 
-    /// Where this node would go for the successor of `target`.
+    /// The next hops of this node towards the successor of `target`.
     pub async fn route(&self, target: RingId) -> Result<RingRoute, RingError> {
         self.ask(self.settings().call_deadline, |caller| Command::Route(target, caller)).await
     }
 
-    /// A peer says that it leaves.
+    /// A peer has announced that it leaves.
     pub async fn peer_left(&self, view: Neighbours) -> Result<(), RingError> {
         let Neighbours { node, predecessor, successors } = view;
         self.event(Event::PeerLeft { peer: node, predecessor, successors }).await
     }
 
-    /// Out of the ring for good; the neighbours are told and close the gap at once.
+    /// Leaves the ring for good. The neighbours are notified and close the gap at once.
     pub async fn leave(&self) -> Result<(), RingError> {
         self.event(Event::Leave).await
     }
 
-    /// Tells `members` that the node of `view` has left, each once and at the same time: in a large ring the neighbours
-    /// alone would pass it on only step by step.
-    pub async fn say_left(&self, view: &Neighbours, members: &[NodeRef]) {
+    /// Notifies all `members` at the same time that the node of `view` has left: in a large ring the neighbours alone
+    /// would spread it only step by step.
+    pub async fn announce_left(&self, view: &Neighbours, members: &[NodeRef]) {
         let deadline = self.settings().call_deadline;
-        let told = members
+        let calls = members
             .iter()
             .map(|node| self.call(node.ring_address(), own::LEAVE, vec![wire::neighbours_value(view)], deadline));
-        for (node, told) in members.iter().zip(join_all(told).await) {
-            if let Err(error) = told {
-                debug!(peer = %node, %error, "not told that this node has left");
+        for (node, sent) in members.iter().zip(join_all(calls).await) {
+            if let Err(error) = sent {
+                debug!(peer = %node, %error, "cannot announce that this node has left");
             }
         }
     }
 
-    /// One of the ring's calls, asked of another node on behalf of who asked this one.
+    /// Forwards one of the ring's calls to the successor, once this node has left.
     pub async fn ask_successor_after_leaving(
         &self,
         successor: NodeRef,
@@ -217,8 +217,8 @@ impl RingHandle {
         }
     }
 
-    /// Into a ring for the first time, through the first of `seeds` that lets us; without any, this node founds one. A
-    /// node that has been in a ring keeps its id and goes back to it; any other takes the position it is given.
+    /// Joins a ring through the first of `seeds` that permits it; without seeds this node founds a ring. A node that
+    /// has been in a ring keeps its id and rejoins; any other takes the position that it is given.
     pub async fn enter(&self, seeds: &[SocketAddr]) -> Result<(), EnterError> {
         let me = self.me().ring_address();
         let seeds: Vec<SocketAddr> = seeds.iter().copied().filter(|&seed| seed != me).collect();
@@ -227,21 +227,21 @@ impl RingHandle {
             return Ok(());
         }
         let keeps_id = self.saver().is_settled() || self.settings().id.is_some();
-        self.enter_by(&seeds, keeps_id).await
+        self.enter_through_any(&seeds, keeps_id).await
     }
 
-    /// As `enter`, at a new position.
+    /// Like `enter`, at a new position.
     pub(super) async fn enter_anew(&self, seeds: &[SocketAddr]) -> Result<(), EnterError> {
-        self.enter_by(seeds, false).await
+        self.enter_through_any(seeds, false).await
     }
 
-    async fn enter_by(&self, seeds: &[SocketAddr], keeps_id: bool) -> Result<(), EnterError> {
+    async fn enter_through_any(&self, seeds: &[SocketAddr], keeps_id: bool) -> Result<(), EnterError> {
         let mut last = RingError::Stopped;
         for &seed in seeds {
             match self.enter_through(seed, keeps_id).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    debug!(peer = %seed, %error, "not joined through this node");
+                    debug!(peer = %seed, %error, "cannot join through this node");
                     last = error;
                 }
             }
@@ -275,17 +275,17 @@ impl RingHandle {
         Ok(NodeRef { id: node.id, ip: address.ip(), port: address.port() })
     }
 
-    /// All members in ring order, beginning with this node, as far as they are known to each other.
+    /// All members in ring order, beginning with this node, as far as they know each other.
     pub async fn members(&self) -> Result<Vec<NodeRef>, RingError> {
         let view = self.neighbours();
         let mut members = vec![view.node];
         members.extend(view.successors);
         let mut asked = BTreeSet::from([view.node.ring_address()]);
         loop {
-            // The farthest known node leads on; if it is dead, one before it may know more.
+            // The farthest known node knows the next ones. If it is dead, a node before it may know them.
             let last = members[members.len() - 1];
             let Some(&next) = members.iter().rev().find(|node| !asked.contains(&node.ring_address())) else {
-                return if asked.contains(&last.ring_address()) && self.closes(&members).await {
+                return if asked.contains(&last.ring_address()) && self.is_alone(&members) {
                     Ok(members)
                 } else {
                     Err(RingError::Broken { after: last })
@@ -296,8 +296,8 @@ impl RingHandle {
                 members.retain(|node| *node != next);
                 continue;
             };
-            let comes_round = extend(&mut members, &theirs.successors);
-            if comes_round {
+            let is_complete = extend_members(&mut members, &theirs.successors);
+            if is_complete {
                 return Ok(members);
             }
             if members.len() > MEMBERS_MAX {
@@ -306,12 +306,12 @@ impl RingHandle {
         }
     }
 
-    /// With nobody left to ask, the walk is whole only if this node is alone.
-    async fn closes(&self, members: &[NodeRef]) -> bool {
+    /// When no node is left to ask, the list is complete only if this node is alone.
+    fn is_alone(&self, members: &[NodeRef]) -> bool {
         members.len() == 1 && self.neighbours().successors.is_empty()
     }
 
-    /// Has this node been in a ring, now or in an earlier life? Then it finds that ring again by itself.
+    /// True if this node has been in a ring, now or before a restart. Such a node rejoins that ring by itself.
     pub fn remembers(&self) -> bool {
         self.saver().is_settled()
     }
@@ -322,7 +322,7 @@ impl RingHandle {
         self.saver().remembers_peers()
     }
 
-    /// What another node knows of its surroundings.
+    /// The neighbours of another node, as it knows them.
     pub async fn neighbours_of(&self, node: NodeRef) -> Result<Neighbours, RingError> {
         let address = node.ring_address();
         match self.peers().ask(node, RingRequest::Neighbours).await {
@@ -331,7 +331,7 @@ impl RingHandle {
         }
     }
 
-    /// What `node` says of what it holds.
+    /// The load that `node` reports.
     pub async fn load_of(&self, node: NodeRef) -> Result<Load, RingError> {
         if node.ring_address() == self.me().ring_address() {
             return Ok((self.settings().load)());
@@ -370,8 +370,8 @@ impl RingHandle {
     }
 }
 
-/// Adds the nodes of `list` that go on clockwise from the last member. True if it reaches the first again.
-fn extend(members: &mut Vec<NodeRef>, list: &[NodeRef]) -> bool {
+/// Adds the nodes of `list` that continue clockwise from the last member. True if the list reaches the first member.
+fn extend_members(members: &mut Vec<NodeRef>, list: &[NodeRef]) -> bool {
     let first = members[0];
     for &node in list {
         if node.id == first.id {

@@ -1,10 +1,9 @@
 //! The task that owns the ring: it waits, feeds one event to the `Ring`, and carries out the actions. No decision is
 //! taken here.
 //!
-//! `peers` talks to other nodes, `wire` is the form of what is said, `calls` answers what others ask of us, `handle` is
-//! the way in for the rest of the process, `place` gives positions to joining nodes, `storage_nodes` is the ring
-//! without foreign nodes, `survey` shows who is there, `saved`
-//! keeps id and known peers on disk.
+//! `peers` calls other nodes, `wire` encodes what is sent, `calls` answers the calls of others, `handle` is the
+//! interface for the rest of the process, `place` gives positions to joining nodes, `storage_nodes` is the ring without
+//! foreign nodes, `survey` lists all nodes that any member names, `saved` keeps the id and the known peers on disk.
 
 mod calls;
 mod handle;
@@ -41,7 +40,7 @@ pub use self::{
     calls::ring_call,
     handle::{EnterError, RingError, RingHandle},
     saved::{SavedError, SavedRing},
-    survey::{Kind, Surveyed},
+    survey::{NodeKind, SurveyedNode},
     wire::{Load, own},
 };
 use self::{
@@ -50,9 +49,9 @@ use self::{
     saved::Saver,
 };
 
-/// Callers that may wait for the driver's attention.
+/// Commands that may wait for the driver.
 const QUEUE_COMMANDS: usize = 1024;
-/// The ring that has taken this node's position gives it another, if it is not changing itself this moment.
+/// How often a node whose position is taken asks for another. A ring that is changing at the moment may refuse.
 const POSITION_TRIES: u32 = 30;
 const POSITION_PAUSE: Duration = Duration::from_secs(2);
 
@@ -61,21 +60,21 @@ pub struct DriverSettings {
     pub ring: RingSettings,
     /// How often the ring stabilizes.
     pub stabilize_every: Duration,
-    /// How long a peer may take to answer. With `stabilize_every` it bounds how long a dead one stays.
+    /// How long a peer may take to answer. With `stabilize_every` it bounds how long a dead peer stays in the ring.
     pub call_deadline: Duration,
-    /// Copies of each chunk: what a position is chosen for.
+    /// Copies of each chunk. Positions are chosen so that the nodes hold equal shares of all copies.
     pub copies: usize,
     /// Where id and known peers are kept.
     pub data_folder: PathBuf,
-    /// What fails together with this node, so that copies are kept elsewhere. Part of its position.
+    /// The failure domain of this node: copies are kept in others. Part of its position.
     pub zone: Option<Zone>,
     /// The position to take instead of a chosen one.
     pub id: Option<RingId>,
-    /// Cancelled by the call `kill`; without it that call is refused.
+    /// Cancelled by the call `kill`. That call is refused if this is `None`.
     pub kill: Option<CancellationToken>,
-    /// Until it is cancelled the ring says nothing to anybody, because its node cannot be answered yet.
+    /// The ring sends nothing until this is cancelled, because the node cannot answer calls before that.
     pub silent_until: Option<CancellationToken>,
-    /// What this node holds now.
+    /// Returns what this node holds now.
     pub load: Arc<dyn Fn() -> Load + Send + Sync>,
 }
 
@@ -96,8 +95,8 @@ impl DriverSettings {
     }
 }
 
-/// Starts the ring of the node that others reach at `address`: of one, at once, and on its way back to the peers it
-/// remembers. `RingHandle::enter` takes it into a ring for the first time. Ends with `shutdown`.
+/// Starts the ring of the node that others reach at `address`. It is a ring of one at first, and rejoins the peers that
+/// it remembers; `RingHandle::enter` joins a ring for the first time. Ends with `shutdown`.
 pub async fn start(
     settings: DriverSettings,
     address: SocketAddr,
@@ -107,7 +106,7 @@ pub async fn start(
         Some(saved) => (saved, false),
         None => (SavedRing::new(RingId::of_address(address)), true),
     };
-    let id = if saved.settled { saved.id } else { at_first(&settings, saved.id) };
+    let id = if saved.settled { saved.id } else { initial_id(&settings, saved.id) };
     warn_of_another_zone(&settings, id);
     let me = NodeRef { ip: address.ip(), port: address.port(), id };
     let ring = Ring::new(me, settings.ring, saved.known.clone());
@@ -117,12 +116,12 @@ pub async fn start(
     Ok(Driver::start(ring, settings, saver, shutdown))
 }
 
-fn at_first(settings: &DriverSettings, saved: RingId) -> RingId {
+fn initial_id(settings: &DriverSettings, saved: RingId) -> RingId {
     let id = settings.id.unwrap_or(saved);
     settings.zone.map_or(id, |zone| zone.mark(id))
 }
 
-/// A position is kept for life, and says the zone that the node had when it took it.
+/// A position is kept for life, and contains the zone that the node had when it took the position.
 fn warn_of_another_zone(settings: &DriverSettings, id: RingId) {
     if let Some(zone) = settings.zone.filter(|&zone| Zone::of_id(id) != Some(zone)) {
         warn!(
@@ -133,7 +132,7 @@ fn warn_of_another_zone(settings: &DriverSettings, id: RingId) {
     }
 }
 
-/// What the rest of the process asks of the ring's task.
+/// Commands from the rest of the process to the ring's task.
 pub(crate) enum Command {
     Event(Event, oneshot::Sender<()>),
     FindSuccessor(RingId, oneshot::Sender<Result<NodeRef, NoRoute>>),
@@ -153,7 +152,7 @@ struct Driver {
     view: watch::Sender<Neighbours>,
     waiting: HashMap<Tag, Waiting>,
     next_tag: Tag,
-    /// Outcomes of calls. There are never more than calls in replica_write, and each has a deadline.
+    /// Outcomes of calls. There are never more than calls under way, and each call has a deadline.
     outcomes: mpsc::UnboundedSender<Event>,
     started: Instant,
 }
@@ -223,7 +222,7 @@ impl Driver {
         self.apply_event(Event::Tick);
     }
 
-    /// A caller who is gone needs no answer, so a failure to send one is none.
+    /// A failure to send a result is ignored: the caller no longer waits for it.
     fn handle_command(&mut self, command: Command) {
         match command {
             Command::Event(event, done) => {
@@ -266,12 +265,12 @@ impl Driver {
                         Ok(answer) => Event::Answered { call, answer },
                         Err(why) => Event::Unanswered { call, why },
                     };
-                    let _ = outcomes.send(event); // Nobody listens once the driver has ended.
+                    let _ = outcomes.send(event); // Fails only when the driver has ended.
                 });
             }
             Action::Tell { to, message } => {
                 let peers = peers.clone();
-                tokio::spawn(async move { peers.tell(to, message).await });
+                tokio::spawn(async move { peers.send(to, message).await });
             }
             Action::Found { tag, result } => {
                 if let Some(Waiting::Lookup(caller)) = self.waiting.remove(&tag) {
@@ -300,8 +299,8 @@ impl Driver {
         self.notify_former_predecessor(&before, &view);
     }
 
-    /// A node has joined between this node and its predecessor: the predecessor stabilizes now instead of at its next
-    /// turn. Until it has, nobody vouches for the newcomer's arc, and who writes there waits.
+    /// If a node has joined between this node and its predecessor, asks the predecessor to stabilize now instead of at
+    /// its next turn. Until then no node confirms the newcomer's arc, and writes to it wait.
     fn notify_former_predecessor(&self, before: &Neighbours, now: &Neighbours) {
         let (Some(former), Some(newcomer)) = (before.predecessor, now.predecessor) else { return };
         let between = RingArc::new(former.id, now.node.id).strictly_contains(newcomer.id);
@@ -320,7 +319,7 @@ impl Driver {
                 warn!(%error, "not joined again at another position yet");
                 tokio::time::sleep(POSITION_PAUSE).await;
             }
-            warn!("cannot join again at another position; remembered peers go on being asked");
+            warn!("cannot join again at another position; the ring keeps asking the remembered peers");
         });
     }
 }

@@ -1,9 +1,9 @@
-//! Talking to other nodes: one connection to each, opened when first needed and again when it broke, and the dialect
-//! that the node there understands.
+//! Calls to other nodes: one connection to each, opened when first needed and again after it broke, and the calls that
+//! the node there understands.
 //!
-//! A foreign Chord node knows the ten calls of the ring alone. It answers our own calls with an error; from then on, as
-//! long as that connection lasts, it is asked with those ten. One of ours may refuse a call too, so a refusal counts
-//! only where none of ours can refuse.
+//! A foreign Chord node knows only the ten calls of the ring. It answers the additional calls of storage nodes with an
+//! error; from then on, as long as that connection lasts, it is sent only the ten. A storage node may refuse a call
+//! too, so only the refusal of a call that no storage node refuses makes a node foreign.
 
 use std::{
     collections::HashMap,
@@ -36,7 +36,7 @@ pub(super) struct RingPeers(Arc<RingPeersInner>);
 
 struct RingPeersInner {
     peers: Mutex<HashMap<SocketAddr, Arc<RingPeer>>>,
-    /// Whether each peer was foreign when it last answered a call of our own.
+    /// Whether each peer proved to be foreign when it was last sent a call that only storage nodes know.
     foreign: Mutex<HashMap<SocketAddr, bool>>,
     call_deadline: Duration,
     /// Where a broken connection is reported.
@@ -46,7 +46,7 @@ struct RingPeersInner {
 
 struct RingPeer {
     address: SocketAddr,
-    /// Callers that come while it connects wait for the same attempt.
+    /// Further callers wait for the same attempt to connect.
     client: OnceCell<RpcClient>,
     is_foreign: AtomicBool,
     deadline: Duration,
@@ -64,7 +64,8 @@ impl RingPeers {
         }))
     }
 
-    /// The answer, or why there is none; within the call deadline, connecting and dialect included.
+    /// Returns the answer or the reason for its absence within the call deadline, which includes connecting and finding
+    /// out the kind of the node.
     pub(super) async fn ask(&self, to: NodeRef, request: RingRequest) -> Result<RingAnswer, CallFailure> {
         trace!(peer = %to, ?request, "asking");
         let address = to.ring_address();
@@ -82,7 +83,7 @@ impl RingPeers {
         })
     }
 
-    /// One call of any kind, connecting included.
+    /// Makes one call of any kind. The deadline includes connecting.
     pub(super) async fn call(
         &self,
         address: SocketAddr,
@@ -95,12 +96,12 @@ impl RingPeers {
         timeout(deadline, call).await.unwrap_or(Err(RpcError::Deadline { address, deadline }))
     }
 
-    /// Whether the node there, when it last answered, knew only the calls of any Chord node.
+    /// Whether the node there proved to be a foreign Chord node in its last answer.
     pub(super) fn is_foreign(&self, address: SocketAddr) -> bool {
         self.0.foreign.lock().get(&address).is_some_and(|foreign| *foreign)
     }
 
-    /// Whether it has told, over a connection that lasts, which kind it is.
+    /// Whether the kind of the node there is known from a connection that still exists.
     pub(super) fn is_known(&self, address: SocketAddr) -> bool {
         let connected = self.0.peers.lock().contains_key(&address);
         connected && self.0.foreign.lock().contains_key(&address)
@@ -110,28 +111,29 @@ impl RingPeers {
         self.0.foreign.lock().insert(address, is_foreign);
     }
 
-    pub(super) async fn tell(&self, to: NodeRef, message: Message) {
+    pub(super) async fn send(&self, to: NodeRef, message: Message) {
         let (method, value) = match &message {
             Message::Notify(me) => ("notify", wire::node_value(*me)),
             Message::Leave(view) => (own::LEAVE, wire::neighbours_value(view)),
         };
         if let Err(error) = self.call(to.ring_address(), method, vec![value], self.0.call_deadline).await {
-            debug!(peer = %to, %error, method, "not told");
+            debug!(peer = %to, %error, method, "cannot send a message");
         }
     }
 
-    /// Asks a node to stabilize now, because `newcomer` has come after it. One of ours hears who that is, as it may
-    /// have found it gone lately and would not look at it for seconds; any other Chord node can be asked to stabilize.
-    /// To notify it would not do: without a predecessor it would take the newcomer for one.
+    /// Asks a node to stabilize now, because `newcomer` has joined after it. A storage node is also told which node
+    /// that is: if it found the newcomer dead a moment ago, it would otherwise ignore it for seconds. A foreign node is
+    /// only asked to stabilize. A notification would be wrong: a node without a predecessor would adopt the newcomer as
+    /// one.
     pub(super) async fn send_followed(&self, node: NodeRef, newcomer: NodeRef) {
         let (address, deadline) = (node.ring_address(), self.0.call_deadline);
-        let told = if !self.is_foreign(address) {
+        let sent = if !self.is_foreign(address) {
             self.call(address, own::FOLLOWED, vec![wire::node_value(newcomer)], deadline).await.is_ok()
         } else {
             false
         };
-        if !told && let Err(error) = self.call(address, "stabilize", vec![], deadline).await {
-            debug!(peer = %node, %error, "it stabilizes when it would anyway");
+        if !sent && let Err(error) = self.call(address, "stabilize", vec![], deadline).await {
+            debug!(peer = %node, %error, "cannot ask a node to stabilize now; it does so at its next turn");
         }
     }
 
@@ -164,7 +166,7 @@ impl RingPeers {
         }
     }
 
-    /// Reports the end of the connection at once: that is how the death of a neighbour is usually first seen.
+    /// Reports the end of the connection at once: this is usually the first sign that a neighbour is dead.
     fn watch(&self, peer: Arc<RingPeer>, client: RpcClient) {
         let peers = self.clone();
         tokio::spawn(async move {
@@ -194,7 +196,7 @@ impl RingPeers {
                     if !peer.refuses_own_calls(&client).await? {
                         return Err(error);
                     }
-                    debug!(peer = %peer.address, %error, "not one of ours; asking with the ten calls alone");
+                    debug!(peer = %peer.address, %error, "a foreign Chord node; using only the ten calls");
                     peer.is_foreign.store(true, Ordering::Relaxed);
                     self.note(peer.address, true);
                 }
@@ -249,8 +251,7 @@ impl RingPeer {
         }
     }
 
-    /// None of ours refuses this call, whatever state it is in; others of our own it may, and what it answers may be
-    /// more than we can read.
+    /// Asks with the one call that a storage node answers in any state, even if the answer is unreadable here.
     async fn refuses_own_calls(&self, client: &RpcClient) -> Result<bool, RpcError> {
         match self.call(client, own::NEIGHBOURS, vec![]).await {
             Ok(_) => Ok(false),
@@ -264,12 +265,12 @@ impl RingPeer {
         self.read(wire::node(&value))
     }
 
-    /// What it refuses or what cannot be read may still be part of an answer, as the end of its list; a broken
-    /// connection is not.
+    /// A refusal or an unreadable reply may be part of the answer, as the end of the node's list. A broken connection
+    /// is an error.
     async fn ask_foreign(&self, client: &RpcClient, request: &RingRequest) -> Result<RingAnswer, RpcError> {
-        let mut talk = ForeignQuestion::new(request);
+        let mut question = ForeignQuestion::new(request);
         loop {
-            let (method, params) = spoken(talk.call());
+            let (method, params) = encode_call(question.call());
             let value = self.call(client, method, params).await;
             let node = value.and_then(|value| self.read(wire::optional_node(&value)));
             let (reply, error) = match node {
@@ -278,7 +279,7 @@ impl RingPeer {
                 Err(error @ RpcError::Remote { .. }) => (ForeignReply::Refused, Some(error)),
                 Err(error) => return Err(error),
             };
-            match talk.heard(reply) {
+            match question.heard(reply) {
                 ForeignOutcome::GoOn => {}
                 ForeignOutcome::Answer(answer) => return Ok(answer),
                 ForeignOutcome::Refused => return Err(error.unwrap_or_else(|| self.no_node(method))),
@@ -291,7 +292,7 @@ impl RingPeer {
     }
 }
 
-fn spoken(call: ForeignCall) -> (&'static str, Vec<Value>) {
+fn encode_call(call: ForeignCall) -> (&'static str, Vec<Value>) {
     match call {
         ForeignCall::Info => ("get_info", vec![]),
         ForeignCall::Predecessor => ("get_predecessor", vec![]),

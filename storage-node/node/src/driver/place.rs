@@ -1,11 +1,11 @@
-//! Giving positions to nodes that want to join: the ring's map with each node's load, and `ring::position` over it.
+//! Giving positions to joining nodes: `ring::position` chooses them from the members and their loads.
 //!
-//! One member gives all of them: the owner of id 0, among those that keep chunks. It remembers what it has promised
-//! until the node is in, so nodes that come at the same moment do not all choose the same gap. Were two to believe that
-//! they own id 0, each node still gets an id of its own: its address is the salt.
+//! One member gives all positions: the storage node that owns id 0. It remembers a promised position until the node has
+//! joined, so that nodes which join at the same time do not all choose the same gap. Even if two members believe that
+//! they own id 0, every node gets an id of its own, because its address is the salt.
 //!
-//! Counted is the ring as it will be: without foreign members, which keep nothing, and without members that drain.
-//! Their ids are taken all the same.
+//! Positions are chosen for the future ring: without foreign members, which keep no chunks, and without draining
+//! members. Their ids still count as taken.
 
 use std::{
     net::SocketAddr,
@@ -27,18 +27,18 @@ use super::{
     wire::{self, Load, own},
 };
 
-/// How long a promised position is kept for a node that has not come.
-const PROMISE: Duration = Duration::from_secs(20);
-/// The giver walks the ring and asks every member for its load, and joiners wait in line.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a promised position is reserved for a node that has not joined.
+const PROMISE_LIFETIME: Duration = Duration::from_secs(20);
+/// The deadline of a request for a position. The giver asks every member for its load, and serves one joiner at a time.
+const PLACE_DEADLINE: Duration = Duration::from_secs(10);
 const PROMISES_MAX: usize = 256;
-/// Loads are asked for from that many nodes at a time.
+/// How many nodes are asked for their load at a time.
 const ASKED_AT_ONCE: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Places {
     promises: Mutex<Vec<Promise>>,
-    /// One place at a time, so that each is computed with all earlier ones in view.
+    /// Locked while a place is computed, so that each computation sees all earlier promises.
     giving: tokio::sync::Mutex<()>,
 }
 
@@ -48,17 +48,17 @@ struct Promise {
     until: Instant,
 }
 
-/// The members as they count for a position.
+/// The members, divided by whether they count for the choice of a position.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Census {
     storing: Vec<Member>,
-    /// Ids of those that do not count.
+    /// The ids of the members that do not count.
     taken: Vec<RingId>,
 }
 
 impl Places {
-    /// The promises that still count; not those to members.
-    fn standing(&self, members: &[NodeRef]) -> Vec<NodeRef> {
+    /// The promises that are still valid and whose nodes have not joined yet.
+    fn pending(&self, members: &[NodeRef]) -> Vec<NodeRef> {
         let is_in = |node: &NodeRef| members.iter().any(|member| member.ring_address() == node.ring_address());
         let mut promises = self.promises.lock();
         promises.retain(|promise| promise.until > Instant::now() && !is_in(&promise.node));
@@ -71,12 +71,12 @@ impl Places {
         if promises.len() >= PROMISES_MAX {
             promises.remove(0);
         }
-        promises.push(Promise { node, until: Instant::now() + PROMISE });
+        promises.push(Promise { node, until: Instant::now() + PROMISE_LIFETIME });
     }
 }
 
 impl RingHandle {
-    /// The position for a joining node: given by the first keeper from id 0 on, here or there.
+    /// Gives a joining node its position, or forwards the request to the storage node that gives positions.
     pub(super) async fn give_place(&self, joiner: Joiner) -> Result<RingId, RingError> {
         let giver = self.giver().await?;
         if giver.ring_address() == self.me().ring_address() {
@@ -86,14 +86,14 @@ impl RingHandle {
         }
     }
 
-    /// Asks a member of the ring for a position for this node. A foreign member knows no such call; then the position
-    /// is the hash of our address, and of `tried` where that was taken. A storage node that gives none at the moment is
-    /// asked again by the caller: a position is kept for life.
+    /// Asks a member of the ring for a position for this node. A foreign member does not know the call; then the
+    /// position is the hash of this node's address, varied by `tried` if it is taken. If a storage node fails to give a
+    /// position, this is an error and the caller asks again: a position is kept for life.
     pub(super) async fn place_through(&self, member: NodeRef, tried: u32) -> Result<RingId, RingError> {
         let me = joiner_at(self.me().ring_address(), self.settings().zone);
         match self.ask_for_place(member.ring_address(), me).await {
             Err(RingError::Peer(RpcError::Remote { error, .. })) if self.is_foreign(&member).await => {
-                debug!(peer = %member, %error, "no position is given; taking the address's");
+                debug!(peer = %member, %error, "this member gives no positions; using the hash of the address");
                 Ok(RingId::of_address(me.address).advance(tried.wrapping_mul(0x9e37_79b9)))
             }
             outcome => outcome,
@@ -106,12 +106,12 @@ impl RingHandle {
     }
 
     async fn ask_for_place(&self, giver: SocketAddr, joiner: Joiner) -> Result<RingId, RingError> {
-        let value = self.call(giver, own::PLACE, joiner_params(&joiner), PATIENCE).await?;
+        let value = self.call(giver, own::PLACE, joiner_params(&joiner), PLACE_DEADLINE).await?;
         let id = value.as_u64().and_then(|id| u32::try_from(id).ok()).map(RingId);
         id.ok_or_else(|| RingError::Unreadable { address: giver, reason: wire::shortened(&value) })
     }
 
-    /// A foreign owner of id 0 knows of no positions.
+    /// The storage node that gives positions. A foreign owner of id 0 cannot, so the next storage node does.
     async fn giver(&self) -> Result<NodeRef, RingError> {
         let owner = self.find_successor(RingId(0)).await?;
         if !self.is_foreign(&owner).await {
@@ -129,9 +129,9 @@ impl RingHandle {
             loads.extend(join_all(some.iter().map(|&node| self.load_of(node))).await);
         }
         let Census { storing, mut taken } = census(&members, loads, joiner.address);
-        // A joiner that asks again, because its first id was taken, is still one node.
+        // A joiner may ask again because its first id was taken; its earlier promise must not count as another node.
         let is_joiner = |node: &NodeRef| node.ring_address() == joiner.address;
-        let (earlier, promised): (Vec<_>, Vec<_>) = self.places().standing(&members).into_iter().partition(is_joiner);
+        let (earlier, promised): (Vec<_>, Vec<_>) = self.places().pending(&members).into_iter().partition(is_joiner);
         taken.extend(earlier.iter().map(|node| node.id));
         let map = RingMap { members: &storing, promised: &promised, taken: &taken, copies: self.settings().copies };
         let id = map.place_for(&joiner);
@@ -140,17 +140,17 @@ impl RingHandle {
     }
 }
 
-/// The members that count, with the loads that they reported. A member that does not answer counts as empty; a member
-/// at the address of `joiner` is left over from its last run.
+/// Divides the members, with the loads that they reported. A member that does not answer counts as empty. A member at
+/// the address of `joiner` is left over from the joiner's last run and does not count.
 ///
-/// While chunks are moving, what the nodes have says nothing of what they will have. Then all count as empty, and the
-/// arcs alone decide: keys are hashes, so in the end the loads are as the arcs.
+/// While chunks are moving, the present loads do not predict the future ones. Then all members count as empty, and the
+/// arcs alone decide: keys are hashes, so in the end the loads are proportional to the arcs.
 fn census(members: &[NodeRef], loads: Vec<Result<Load, RingError>>, joiner: SocketAddr) -> Census {
     let (mut census, mut all_rest) = (Census::default(), true);
     for (&node, load) in members.iter().zip(loads) {
         all_rest &= !matches!(load, Ok(Load::Moving | Load::Leaving));
         let load_bytes = match load {
-            // None of ours refuses to tell its load.
+            // No storage node refuses this call, so this member is foreign.
             Err(RingError::Peer(RpcError::Remote { .. })) | Ok(Load::Leaving) => None,
             _ if node.ring_address() == joiner => None,
             Ok(Load::Holds(bytes)) => Some(bytes),
@@ -176,12 +176,12 @@ fn joiner_params(joiner: &Joiner) -> Vec<Value> {
     std::iter::once(joiner.address.to_string().into()).chain(zone).collect()
 }
 
-/// The arguments of the call: where the joining node listens, and if it has a zone, an id that says which.
+/// Parses the arguments of the call: the address of the joining node, and if it has a zone, an id that contains it.
 pub(super) fn joiner(params: &[Value]) -> Result<Joiner, String> {
     let wrong = || {
         let given: Vec<String> = params.iter().map(wire::shortened).collect();
         format!(
-            "{} expects the joining node's address as \"ip:port\", and perhaps an id that says its zone, got [{}]",
+            "{} expects the joining node's address as \"ip:port\", and optionally an id that contains its zone, got [{}]",
             own::PLACE,
             given.join(", ")
         )
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_members_do_not_count_and_who_is_silent_counts_as_empty() {
+    fn foreign_members_do_not_count_and_unresponsive_members_count_as_empty() {
         let answers = vec![Ok(Load::Holds(7)), Err(refusal()), Err(RingError::Stopped), Ok(Load::Holds(9))];
         assert_eq!(counted(answers, 9), (vec![(1, 7), (3, 0), (4, 9)], vec![2]));
     }
@@ -230,21 +230,22 @@ mod tests {
         assert_eq!(counted(answers, 9), (vec![(1, 0), (2, 0), (3, 0)], vec![]));
     }
 
-    /// They were counted as if they stayed, so a newcomer took its part of what they are about to hand over.
+    /// Draining members were counted as if they stayed, so a newcomer took a share of chunks that they hand over
+    /// anyway.
     #[test]
-    fn who_drains_is_not_there_any_more() {
+    fn draining_members_do_not_count() {
         let answers = vec![Ok(Load::Holds(7)), Ok(Load::Leaving), Ok(Load::Holds(9))];
         assert_eq!(counted(answers, 9), (vec![(1, 0), (3, 0)], vec![2]));
     }
 
     #[test]
-    fn what_is_left_of_the_joiners_last_life_does_not_count() {
+    fn a_remnant_of_the_joiners_last_run_does_not_count() {
         let answers = vec![Ok(Load::Holds(7)), Ok(Load::Holds(0)), Ok(Load::Holds(9))];
         assert_eq!(counted(answers, 2), (vec![(1, 7), (3, 9)], vec![2]));
     }
 
     #[test]
-    fn a_joiner_travels_with_its_zone() {
+    fn a_joiner_is_sent_with_its_zone() {
         for zone in [None, Some(Zone::of_name("rack 7"))] {
             let sent = joiner_at(node(5).ring_address(), zone);
             assert_eq!(joiner(&joiner_params(&sent)), Ok(sent));

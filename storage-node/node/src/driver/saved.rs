@@ -1,7 +1,7 @@
 //! The ring's memory across restarts: a node's id and address and the peers it knows, in `ring.json` in the data
 //! folder.
 //!
-//! Written whole to a temporary file which then takes the name, so a crash leaves the old or the new.
+//! The file is written whole to a temporary file which then takes the name, so a crash leaves the old or the new one.
 
 use std::{
     io,
@@ -22,11 +22,12 @@ const FORMAT: u32 = 1;
 pub struct SavedRing {
     format: u32,
     pub id: RingId,
-    /// It has been at this position in a ring, and so may hold chunks for it: it keeps the id.
+    /// True once the node has been at this position in a ring. It may hold chunks for that position, so it keeps the
+    /// id.
     pub settled: bool,
     pub known: Vec<NodeRef>,
-    /// Where others have last reached it; for those who cannot ask anybody else. Missing where an older program wrote
-    /// it.
+    /// The node's last address in the ring, for tools that read the folder of a stopped node. Files of older versions
+    /// lack it.
     #[serde(default)]
     pub address: Option<SocketAddr>,
 }
@@ -84,32 +85,32 @@ struct Format {
     format: u32,
 }
 
-/// Writes what changes, in a task of its own; of several changes in a row only the last.
+/// Writes changes in a task of its own. Of several changes in quick succession only the last is written.
 pub(super) struct Saver {
-    wanted: watch::Sender<SavedRing>,
+    latest: watch::Sender<SavedRing>,
 }
 
 impl Saver {
-    /// Writes once before it returns, if what is there is another: a data folder that cannot be written to is told at
-    /// the start, and a node whose disk is full comes back all the same.
+    /// Writes the file before it returns, but only if it differs: an unwritable data folder is an error at the start,
+    /// and a node whose disk is full can still restart.
     pub(super) async fn start(folder: PathBuf, first: SavedRing) -> Result<Self, SavedError> {
         if SavedRing::read(&folder).await?.as_ref() != Some(&first) {
             first.write(&folder).await?;
         }
-        let (wanted, mut changes) = watch::channel(first);
+        let (latest, mut changes) = watch::channel(first);
         tokio::spawn(async move {
             while changes.changed().await.is_ok() {
                 let saved = changes.borrow_and_update().clone();
                 if let Err(error) = saved.write(&folder).await {
-                    warn!(%error, "id and known peers are not saved");
+                    warn!(%error, "the id and the known peers were not saved");
                 }
             }
         });
-        Ok(Self { wanted })
+        Ok(Self { latest })
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut SavedRing)) {
-        self.wanted.send_if_modified(|saved| {
+        self.latest.send_if_modified(|saved| {
             let before = saved.clone();
             change(saved);
             *saved != before
@@ -117,12 +118,12 @@ impl Saver {
     }
 
     pub(super) fn is_settled(&self) -> bool {
-        self.wanted.borrow().settled
+        self.latest.borrow().settled
     }
 
     /// Whether this node has been in a ring with other nodes.
     pub(super) fn remembers_peers(&self) -> bool {
-        let saved = self.wanted.borrow();
+        let saved = self.latest.borrow();
         saved.settled && !saved.known.is_empty()
     }
 }
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_saved_is_read_again() {
+    async fn a_saved_ring_reads_back() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(SavedRing::read(folder.path()).await.expect("no file is no error"), None);
         let known = vec![NodeRef { ip: [10, 0, 0, 7].into(), port: 5057, id: RingId(u32::MAX) }];
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_damaged_or_newer_file_is_told() {
+    async fn a_damaged_or_newer_file_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         for (contents, wanted) in
             [("{\"format\": 1, ", "damaged"), ("{\"format\": 2}", "has format 2"), ("7", "damaged")]
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_that_cannot_be_written_to_is_told() {
+    async fn an_unwritable_folder_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let missing = folder.path().join("missing");
         let error = Saver::start(missing, SavedRing::new(RingId(1))).await.err().expect("there is no such folder");

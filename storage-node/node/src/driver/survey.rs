@@ -1,7 +1,7 @@
 //! A survey of the ring: every node that any member names, and whether it answers.
 //!
-//! Unlike `members`, which walks the ring and leaves unresponsive nodes out, the survey shows them and needs no whole
-//! ring.
+//! Unlike `members`, which walks the ring and leaves unresponsive nodes out, the survey lists them, and it also works
+//! while the ring is broken.
 
 use std::{collections::HashMap, net::SocketAddr};
 
@@ -14,26 +14,27 @@ use super::handle::{MEMBERS_MAX, RingHandle};
 const ASKED_AT_ONCE: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum NodeKind {
     /// A storage node.
-    Ours,
-    /// It answers, and knows only the calls of any Chord node: it keeps no chunks.
+    Storage,
+    /// A node that answers only the calls of any Chord node. It keeps no chunks.
     Foreign,
-    /// Named by others, and without an answer.
-    Silent,
+    /// A node that others name and that does not answer.
+    Unresponsive,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Surveyed {
+pub struct SurveyedNode {
     pub node: NodeRef,
-    pub kind: Kind,
+    pub kind: NodeKind,
 }
 
 impl RingHandle {
-    /// In the order of the ids, this node among them.
-    pub async fn survey(&self) -> Vec<Surveyed> {
+    /// All nodes in the order of their ids, including this one.
+    pub async fn survey(&self) -> Vec<SurveyedNode> {
         let view = self.neighbours();
-        let mut found = HashMap::from([(view.node.ring_address(), Surveyed { node: view.node, kind: Kind::Ours })]);
+        let mut found =
+            HashMap::from([(view.node.ring_address(), SurveyedNode { node: view.node, kind: NodeKind::Storage })]);
         let mut wave: Vec<NodeRef> = view.successors.into_iter().chain(view.predecessor).collect();
         while !wave.is_empty() && found.len() < MEMBERS_MAX {
             let mut named = Vec::new();
@@ -43,27 +44,28 @@ impl RingHandle {
                     named.extend(near);
                 }
             }
-            wave = not_yet(&found, named);
+            wave = not_found_yet(&found, named);
         }
-        let mut all: Vec<Surveyed> = found.into_values().collect();
+        let mut all: Vec<SurveyedNode> = found.into_values().collect();
         all.sort_by_key(|seen| seen.node.id.0);
         all
     }
 
-    async fn look_at(&self, node: NodeRef) -> (Surveyed, Vec<NodeRef>) {
+    async fn look_at(&self, node: NodeRef) -> (SurveyedNode, Vec<NodeRef>) {
         match self.peers().ask(node, RingRequest::Neighbours).await {
             Ok(RingAnswer::Neighbours(theirs)) => {
-                let kind = if self.peers().is_foreign(node.ring_address()) { Kind::Foreign } else { Kind::Ours };
-                let seen = Surveyed { node: NodeRef { id: theirs.node.id, ..node }, kind };
+                let kind =
+                    if self.peers().is_foreign(node.ring_address()) { NodeKind::Foreign } else { NodeKind::Storage };
+                let seen = SurveyedNode { node: NodeRef { id: theirs.node.id, ..node }, kind };
                 (seen, theirs.successors.into_iter().chain(theirs.predecessor).collect())
             }
-            _ => (Surveyed { node, kind: Kind::Silent }, Vec::new()),
+            _ => (SurveyedNode { node, kind: NodeKind::Unresponsive }, Vec::new()),
         }
     }
 }
 
-/// Each address once.
-fn not_yet(found: &HashMap<SocketAddr, Surveyed>, named: Vec<NodeRef>) -> Vec<NodeRef> {
+/// The named nodes that were not found yet, each address once.
+fn not_found_yet(found: &HashMap<SocketAddr, SurveyedNode>, named: Vec<NodeRef>) -> Vec<NodeRef> {
     let mut wave: HashMap<SocketAddr, NodeRef> = HashMap::new();
     for node in named.into_iter().filter(|node| !found.contains_key(&node.ring_address())) {
         wave.entry(node.ring_address()).or_insert(node);

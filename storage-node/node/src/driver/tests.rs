@@ -1,4 +1,4 @@
-//! The driver on real sockets: rings on 127.0.0.1, each node with its own server, folder and life.
+//! The driver on real sockets: rings on 127.0.0.1, each node with its own server and folder.
 
 use std::{collections::BTreeSet, sync::Mutex};
 
@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_DEADLINE: Duration = Duration::from_secs(20);
 
 struct OnlyRing(RingHandle);
 
@@ -52,7 +52,7 @@ async fn start_new() -> TestNode {
 impl TestNode {
     async fn stop(self) -> (SocketAddr, Arc<TempDir>) {
         self.life.cancel();
-        tokio::time::timeout(PATIENCE, self.server).await.expect("the server stops").expect("it does not panic");
+        tokio::time::timeout(TEST_DEADLINE, self.server).await.expect("the server stops").expect("it does not panic");
         (self.address, self.folder)
     }
 
@@ -62,12 +62,12 @@ impl TestNode {
     }
 
     async fn call(&self, method: &str, params: Vec<Value>) -> Result<Value, RpcError> {
-        let client = RpcClient::connect(self.address, PATIENCE, None).await.expect("the node listens");
-        client.call(method, params, PATIENCE).await
+        let client = RpcClient::connect(self.address, TEST_DEADLINE, None).await.expect("the node listens");
+        client.call(method, params, TEST_DEADLINE).await
     }
 }
 
-/// Waits until every node's neighbours are those of the ring of just these.
+/// Waits until every node has the neighbours that it has in a ring of exactly these nodes.
 async fn wait_for_ring(nodes: &[TestNode]) {
     let mut order: Vec<NodeRef> = nodes.iter().map(|node| node.handle.me()).collect();
     order.sort_by_key(|node| node.id.0);
@@ -78,7 +78,7 @@ async fn wait_for_ring(nodes: &[TestNode]) {
         let predecessor = (len > 1).then(|| order[(place + len - 1) % len]);
         let mut view = node.handle.watch();
         let right = view.wait_for(|view| view.successors == successors && view.predecessor == predecessor);
-        let outcome = tokio::time::timeout(PATIENCE, right).await.map(|seen| seen.is_ok());
+        let outcome = tokio::time::timeout(TEST_DEADLINE, right).await.map(|seen| seen.is_ok());
         assert!(
             outcome == Ok(true),
             "{} sees {:?}, and not {successors:?}",
@@ -90,7 +90,7 @@ async fn wait_for_ring(nodes: &[TestNode]) {
 
 async fn ring_of(count: usize) -> Vec<TestNode> {
     let mut nodes = vec![start_new().await];
-    nodes[0].handle.enter(&[]).await.expect("founding needs nobody");
+    nodes[0].handle.enter(&[]).await.expect("founding needs no other node");
     for _ in 1..count {
         nodes.push(start_new().await);
     }
@@ -103,16 +103,16 @@ async fn ring_of(count: usize) -> Vec<TestNode> {
     nodes
 }
 
-/// A member that writes down what it is told, and knows of one other.
-struct Listener {
+/// A member that records the calls that it receives, and knows one other member.
+struct RecordingMember {
     me: NodeRef,
     successor: NodeRef,
-    /// What it does not know.
+    /// The call that it does not know.
     refuses: Option<&'static str>,
-    told: Mutex<Vec<String>>,
+    received: Mutex<Vec<String>>,
 }
 
-impl RpcService for Listener {
+impl RpcService for RecordingMember {
     async fn call(&self, _peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
         if method == own::NEIGHBOURS {
             let successors = vec![self.successor];
@@ -122,63 +122,63 @@ impl RpcService for Listener {
             return Err("no such method".into());
         }
         let about = params.first().and_then(|node| wire::node(node).ok()).map(|node| format!(" {}", node.id));
-        self.told.lock().expect("nobody panics with it").push(method + &about.unwrap_or_default());
+        self.received.lock().expect("no test panics with it").push(method + &about.unwrap_or_default());
         Ok(Value::Nil)
     }
 }
 
-/// So many positions before `node`.
-async fn listen_before(node: &TestNode, steps: u32, refuses: Option<&'static str>) -> Arc<Listener> {
+/// Starts a member that is `steps` positions before `node`.
+async fn member_before(node: &TestNode, steps: u32, refuses: Option<&'static str>) -> Arc<RecordingMember> {
     let (node, life) = (node.handle.me(), &node.life);
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let at = socket.local_addr().expect("a bound socket has an address");
     let me = NodeRef { ip: at.ip(), port: at.port(), id: RingId(node.id.0.wrapping_sub(steps)) };
-    let listener = Arc::new(Listener { me, successor: node, refuses, told: Mutex::default() });
-    tokio::spawn(serve(socket, listener.clone(), RpcLimits::default(), life.clone()));
-    listener
+    let member = Arc::new(RecordingMember { me, successor: node, refuses, received: Mutex::default() });
+    tokio::spawn(serve(socket, member.clone(), RpcLimits::default(), life.clone()));
+    member
 }
 
-/// A newcomer used to own nothing until the node before it stabilized: nobody vouched for its arc, and writers waited.
+/// A newcomer used to own nothing until its predecessor stabilized: no node confirmed its arc, and writers waited.
 #[tokio::test]
-async fn the_one_before_learns_at_once_who_came_between() {
+async fn the_former_predecessor_learns_of_a_newcomer_at_once() {
     let node = start_new().await;
-    node.handle.enter(&[]).await.expect("founding needs nobody");
-    let former = listen_before(&node, 1000, None).await;
-    let newcomer = listen_before(&node, 500, None).await;
-    come_in_turn(&node, [&former, &newcomer]).await;
-    is_told(&former, &format!("{} {}", own::FOLLOWED, newcomer.me.id)).await;
+    node.handle.enter(&[]).await.expect("founding needs no other node");
+    let former = member_before(&node, 1000, None).await;
+    let newcomer = member_before(&node, 500, None).await;
+    join_in_turn(&node, [&former, &newcomer]).await;
+    wait_for_call(&former, &format!("{} {}", own::FOLLOWED, newcomer.me.id)).await;
 }
 
 #[tokio::test]
-async fn one_before_that_does_not_know_the_word_is_asked_to_stabilize() {
+async fn a_former_predecessor_that_does_not_know_the_call_is_asked_to_stabilize() {
     let node = start_new().await;
-    node.handle.enter(&[]).await.expect("founding needs nobody");
-    let former = listen_before(&node, 1000, Some(own::FOLLOWED)).await;
-    let newcomer = listen_before(&node, 500, None).await;
-    come_in_turn(&node, [&former, &newcomer]).await;
-    is_told(&former, "stabilize").await;
+    node.handle.enter(&[]).await.expect("founding needs no other node");
+    let former = member_before(&node, 1000, Some(own::FOLLOWED)).await;
+    let newcomer = member_before(&node, 500, None).await;
+    join_in_turn(&node, [&former, &newcomer]).await;
+    wait_for_call(&former, "stabilize").await;
 }
 
-async fn come_in_turn(node: &TestNode, comers: [&Listener; 2]) {
-    for before in comers.map(|comer| comer.me) {
+async fn join_in_turn(node: &TestNode, newcomers: [&RecordingMember; 2]) {
+    for before in newcomers.map(|newcomer| newcomer.me) {
         node.handle.notify(before).await.expect("the ring runs");
         let mut view = node.handle.watch();
         let adopted = view.wait_for(|view| view.predecessor == Some(before));
-        tokio::time::timeout(PATIENCE, adopted).await.expect("it is adopted").expect("the ring runs");
+        tokio::time::timeout(TEST_DEADLINE, adopted).await.expect("it is adopted").expect("the ring runs");
     }
 }
 
-async fn is_told(listener: &Listener, expected: &str) {
-    let told = async {
-        while !listener.told.lock().expect("nobody panics with it").iter().any(|told| told == expected) {
+async fn wait_for_call(member: &RecordingMember, expected: &str) {
+    let received = async {
+        while !member.received.lock().expect("no test panics with it").iter().any(|call| call == expected) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let told = tokio::time::timeout(PATIENCE, told).await;
-    told.unwrap_or_else(|_| panic!("not told {expected:?}, but {:?}", listener.told.lock().unwrap()));
+    let received = tokio::time::timeout(TEST_DEADLINE, received).await;
+    received.unwrap_or_else(|_| panic!("no call {expected:?}, only {:?}", member.received.lock().unwrap()));
 }
 
-/// As `wait_for_ring`, where ids may still change.
+/// Like `wait_for_ring`, and also checks that the ids are distinct.
 async fn wait_for_ring_of_members(nodes: &[TestNode]) {
     let ids: BTreeSet<u32> = nodes.iter().map(|node| node.handle.me().id.0).collect();
     assert_eq!(ids.len(), nodes.len(), "two nodes have one id");
@@ -239,15 +239,14 @@ async fn nodes_that_all_stop_and_start_again_are_one_ring() {
     assert_eq!(nodes.iter().map(|node| node.handle.me().id.0).collect::<BTreeSet<_>>(), ids);
 }
 
-/// A process that is stopped keeps its connections and answers nothing. It must not take more than one period and one
-/// call to be dropped.
+/// A suspended process keeps its connections and answers nothing. It must be dropped within one period and one call.
 #[tokio::test]
-async fn a_silent_node_is_dropped() {
+async fn an_unresponsive_node_is_dropped() {
     let mut nodes = ring_of(3).await;
     let mut gone = nodes.remove(1);
     gone.life.cancel();
     (&mut gone.server).await.expect("the server ends");
-    // In its place, one that accepts and says nothing.
+    // Its place is taken by a listener that accepts connections and sends nothing.
     let mute = TcpListener::bind(gone.address).await.expect("the port is free again");
     let holder = tokio::spawn(async move {
         let mut open = Vec::new();
@@ -260,7 +259,7 @@ async fn a_silent_node_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_is_gone_at_once() {
+async fn a_leaving_node_is_removed_at_once() {
     let mut nodes = ring_of(3).await;
     let leaving = nodes.remove(1);
     leaving.handle.leave().await.expect("it may leave");
@@ -272,10 +271,10 @@ async fn a_node_that_leaves_is_gone_at_once() {
 async fn joining_a_dead_member_is_an_error() {
     let node = start_new().await;
     let free = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("it is bound");
-    let error = node.handle.enter(&[free]).await.expect_err("nobody is there").to_string();
+    let error = node.handle.enter(&[free]).await.expect_err("no node is there").to_string();
     assert!(error.contains(&free.to_string()), "{error}");
     let dead = NodeRef { ip: free.ip(), port: free.port(), id: RingId(5) };
-    let error = node.call("join", vec![wire::node_value(dead)]).await.expect_err("nobody is there").to_string();
+    let error = node.call("join", vec![wire::node_value(dead)]).await.expect_err("no node is there").to_string();
     assert!(error.contains("does not answer"), "{error}");
 }
 
@@ -308,7 +307,7 @@ async fn kill_ends_the_process_where_it_is_allowed() {
 }
 
 #[tokio::test]
-async fn wrong_arguments_are_told_and_change_nothing() {
+async fn wrong_arguments_are_refused_and_change_nothing() {
     let node = start_new().await;
     let nobody = chordfs_net::ring_wire::no_node();
     for (method, params) in [
@@ -339,7 +338,7 @@ async fn wrong_arguments_are_told_and_change_nothing() {
     assert_eq!(node.handle.neighbours().predecessor, None);
 }
 
-/// A node that is not there cannot stay a predecessor only because a peer names it.
+/// A node that does not exist cannot stay a predecessor only because a peer names it.
 #[tokio::test]
 async fn a_false_notification_does_not_last() {
     let nodes = ring_of(2).await;
@@ -350,7 +349,7 @@ async fn a_false_notification_does_not_last() {
     wait_for_ring(&nodes).await;
 }
 
-/// A foreign Chord node: the ten calls, a list of three, and an error for whatever else it is asked.
+/// A foreign Chord node: it answers the ten calls, has a list of three, and answers every other call with an error.
 struct Foreign {
     me: NodeRef,
     successor: Mutex<NodeRef>,
@@ -390,21 +389,21 @@ async fn a_foreign_node_is_a_member_like_any_other() {
     let node = start_new().await;
     node.handle.enter(&[address]).await.expect("a foreign ring can be joined");
     let mut view = node.handle.watch();
-    // The foreign node notifies nobody here; it is known as successor and for what it is.
+    // The foreign node notifies no node here; it is known only as a successor.
     let joined = view.wait_for(|view| view.successors == [me]);
-    tokio::time::timeout(PATIENCE, joined).await.expect("in time").expect("the driver runs");
-    let told = async {
+    tokio::time::timeout(TEST_DEADLINE, joined).await.expect("in time").expect("the driver runs");
+    let notified = async {
         while *foreign.predecessor.lock().expect("no test panics with it") != Some(node.handle.me()) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, told).await.expect("the foreign node is notified");
+    tokio::time::timeout(TEST_DEADLINE, notified).await.expect("the foreign node is notified");
     life.cancel();
     let alone = view.wait_for(|view| view.successors.is_empty());
-    tokio::time::timeout(PATIENCE, alone).await.expect("in time").expect("the driver runs");
+    tokio::time::timeout(TEST_DEADLINE, alone).await.expect("in time").expect("the driver runs");
 }
 
-/// A Chord node that knows the ten calls and no other.
+/// A Chord node that knows only the ten calls.
 struct OnlyTen(RingHandle);
 
 impl RpcService for OnlyTen {
@@ -433,7 +432,7 @@ async fn start_foreign_at(id: Option<RingId>) -> TestNode {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chunks_are_placed_as_if_foreign_members_were_not_there() {
+async fn chunks_are_placed_as_if_foreign_members_were_absent() {
     let mut nodes = vec![start_new().await];
     for foreign in [false, true, true, false] {
         let node = if foreign { start_foreign().await } else { start_new().await };
@@ -449,14 +448,14 @@ async fn chunks_are_placed_as_if_foreign_members_were_not_there() {
         let after: Vec<NodeRef> = (1..3).map(|step| ours[(place + step) % 3]).collect();
         let mut view = handle.watch_storage_nodes();
         let right = view.wait_for(|view| view.successors == after && view.predecessor == Some(after[1]));
-        tokio::time::timeout(PATIENCE, right).await.expect("foreign members are known").expect("the driver runs");
+        tokio::time::timeout(TEST_DEADLINE, right).await.expect("foreign members are known").expect("the driver runs");
         assert_eq!(handle.storage_members().await.expect("the walk ends").len(), 3);
     }
-    let foreign = nodes[0].handle.survey().await.iter().filter(|seen| seen.kind == Kind::Foreign).count();
+    let foreign = nodes[0].handle.survey().await.iter().filter(|seen| seen.kind == NodeKind::Foreign).count();
     assert_eq!(foreign, 2);
 }
 
-/// The owner of id 0 gives the positions. While a foreign member was that, every node that came took its hash.
+/// The owner of id 0 gives the positions. While a foreign member owned it, every joining node took its address's hash.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn positions_are_given_although_a_foreign_member_owns_the_first_id() {
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
@@ -471,7 +470,10 @@ async fn positions_are_given_although_a_foreign_member_owns_the_first_id() {
         let given = nodes[0].call("chordfs_place", params.collect()).await.expect("a position is given");
         let id = RingId(given.as_u64().and_then(|id| u32::try_from(id).ok()).expect("it is an id"));
         let opposite = RingId(1 << 30);
-        assert!(id.steps_to(opposite).min(opposite.steps_to(id)) < 1 << 23, "{id} is not opposite the only keeper");
+        assert!(
+            id.steps_to(opposite).min(opposite.steps_to(id)) < 1 << 23,
+            "{id} is not opposite the only storage node"
+        );
         assert_eq!(Zone::of_id(id), zone);
     }
 }

@@ -1,4 +1,4 @@
-//! What travels between ring drivers beside nodes: the calls of our own, and routes.
+//! The form of the calls that only storage nodes know, and of routes and loads.
 //!
 //! Route = `[is_final, [node, ...], [node beyond, ...]]`. Load = bytes: uint; nil: moving; `"leaving"`.
 
@@ -8,30 +8,32 @@ pub(super) use chordfs_net::ring_wire::{
 use chordfs_net::rpc::Value;
 use chordfs_ring::RingRoute;
 
-/// Calls of our own; a foreign node answers them with an error and is then asked with the ten calls alone.
+/// The calls that only storage nodes know. A foreign node answers them with an error and is then sent only the ten
+/// calls.
 pub mod own {
     pub use chordfs_types::namespace::calls::{NEIGHBOURS, STORAGE_NODES};
-    /// `[id]`, returns a Route: where this node would go for the successor of that id.
+    /// `[id]`, returns a Route: the next hops of this node towards the successor of that id.
     pub const ROUTE: &str = "chordfs_route";
     /// `[neighbours]` of a node that leaves the ring; returns nil.
     pub const LEAVE: &str = "chordfs_leave";
-    /// `[Node]` that has come between the receiver and its successor, the sender: the receiver stabilizes; returns nil.
+    /// `[Node]` that has joined between the receiver and its successor, the sender: the receiver stabilizes; returns
+    /// nil.
     pub const FOLLOWED: &str = "chordfs_followed";
     /// Returns a Load.
     pub const LOAD: &str = "chordfs_load";
-    /// `[address: str]` or `[address: str, id: uint]`, returns the id at which the node there should join. The id says
-    /// the node's zone, and nothing else.
+    /// `[address: str]` or `[address: str, id: uint]`, returns the id at which the node there should join. The argument
+    /// `id` only transports the node's zone.
     pub const PLACE: &str = "chordfs_place";
 }
 
-/// What a node holds, as far as that says what it will hold.
+/// The load that a node reports, as far as it predicts what the node will hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// Bytes, of what it should hold and of nothing else.
+    /// The node holds this many bytes: exactly the chunks that it should hold.
     Holds(u64),
-    /// Chunks are moving to it or from it, or it has not given away yet what others hold now.
+    /// Chunks are moving to or from the node, or it has not yet dropped copies that other nodes hold now.
     Moving,
-    /// It drains.
+    /// The node drains.
     Leaving,
 }
 
@@ -81,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_reads_back() {
+    fn routes_and_loads_read_back() {
         let node = NodeRef { ip: [10, 0, 0, 7].into(), port: 5057, id: RingId(9) };
         let ask = |nodes, beyond| RingRoute::Ask { nodes, beyond };
         for way in [RingRoute::Owner(vec![node, node]), ask(vec![node], vec![node, node]), ask(vec![], vec![])] {
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_shapes_are_told() {
+    fn malformed_values_are_errors() {
         for wrong in [Value::Nil, Value::Array(vec![true.into(), Value::Array(vec![])]), Value::Array(vec![7.into()])] {
             assert!(route(&wrong).is_err(), "{wrong}");
         }
