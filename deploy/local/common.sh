@@ -17,7 +17,7 @@ start_time() {
   # The second field is the name in parentheses, which may hold spaces; what follows it is counted from the third.
   local fields
   read -ra fields <<<"${stat##*) }"
-  # One that has ended and was not waited for yet is gone for all but its parent.
+  # A zombie has ended; only its parent has not collected its exit status yet.
   [ "${fields[0]}" != Z ] || return 0
   printf '%s' "${fields[19]}"
 }

@@ -205,7 +205,7 @@ class Lab:
         return self.members_by(instance.ip)
 
     def members_by(self, address: str) -> set[str]:
-        """The same, by the address that the node tells others."""
+        """Like `ring_members`, for a node given by the address that it advertises."""
         status = self.storage_node("status", "--node", address, "--json", seconds=30.0)
         return set() if status.returncode else _members(status.stdout)
 

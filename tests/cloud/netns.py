@@ -165,7 +165,7 @@ class Network:
 
 
 def remove_leftovers() -> None:
-    """Of runs that were killed: their namespaces and everything in them. Two runs may do this at once."""
+    """Removes the namespaces of killed runs and everything in them. Two runs may do this at once."""
     for path in FOLDER.glob(f"{PREFIX}-*"):
         _, pid, started, *_ = path.name.split("-")
         if processes.started(int(pid)) == started:

@@ -53,7 +53,7 @@ class Leaving:
 
 @dataclass(frozen=True)
 class Left:
-    """One that may go now; `result` is what the hook's owner said, or the hook's default."""
+    """An instance whose wait has ended; `result` is from CompleteLifecycleAction, or the hook's default."""
 
     leaving: Leaving
     why: Why

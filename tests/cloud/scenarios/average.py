@@ -11,7 +11,7 @@ from .setup import METRICS_EACH_SECOND, Setup, expect
 
 THRESHOLD = 50.0
 SETTINGS = {"ScaleOn": "avg", "ScaleOutAbove": THRESHOLD, "ScaleInBelow": 0}
-# Of 256 MiB: the first alone makes a mean of two fifths, both together one of two thirds.
+# MiB of a disk of 256 MiB. FULL alone makes the mean of both disks 40 %; with HALF_FULL it is 65 %.
 FULL, HALF_FULL = 205, 130
 
 

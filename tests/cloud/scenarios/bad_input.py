@@ -95,7 +95,7 @@ def no_group(lab: Lab) -> None:
 
 
 def no_rights(lab: Lab) -> None:
-    """Who cannot ask for the others waits, says why, and goes on when it can."""
+    """A node that may not list the other members waits, reports why, and continues once it may."""
     fault = lab.faults.add("*", "denied")
     node = boot(lab, "NoRights")
     tells(lab, node, "DescribeAutoScaling", "not authorized")

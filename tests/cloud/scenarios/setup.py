@@ -11,7 +11,7 @@ from ..lab import Lab
 
 # One second here is the third of a minute at the usual rate, so this is CloudWatch's agent at three times its zeal.
 METRICS_EACH_SECOND = {"CHORDFS_METRIC_PERIOD": "1s"}
-# Nobody grows or shrinks by itself where growing and shrinking is not what is tested.
+# For scenarios that do not test scaling: the group never shrinks by itself.
 QUIET: Mapping[str, object] = {"ScaleInBelow": 0}
 
 
