@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[derive(Debug, Default)]
-    struct Found {
+    struct Outcome {
         difference: Difference,
         sums: usize,
         ids: usize,
@@ -227,16 +227,16 @@ mod tests {
         first_left: (CopyAmount, CopyAmount),
     }
 
-    fn descend(ours: &Holder, theirs: &Holder, arc: RingArc) -> Found {
-        let mut descent = ArcComparison::new(arc, sums(ours, &[arc])[0], sums(theirs, &[arc])[0]);
-        let mut found = Found { sums: 1, steps: 1, first_left: descent.left(), ..Found::default() };
-        while let Some(step) = descent.next_step() {
+    fn run_comparison(ours: &Holder, theirs: &Holder, arc: RingArc) -> Outcome {
+        let mut comparison = ArcComparison::new(arc, sums(ours, &[arc])[0], sums(theirs, &[arc])[0]);
+        let mut found = Outcome { sums: 1, steps: 1, first_left: comparison.left(), ..Outcome::default() };
+        while let Some(step) = comparison.next_step() {
             found.steps += 1;
             match step {
                 ComparisonStep::Sums(arcs) => {
                     assert!(arcs.len() <= STEP_ARCS && check_arcs(&arcs).is_ok(), "{arcs:?}");
                     found.sums += arcs.len();
-                    descent.learn(&arcs, &sums(ours, &arcs), &sums(theirs, &arcs));
+                    comparison.learn(&arcs, &sums(ours, &arcs), &sums(theirs, &arcs));
                 }
                 ComparisonStep::Ids { arcs, expected } => {
                     assert!(arcs.len() <= STEP_ARCS && check_arcs(&arcs).is_ok(), "{arcs:?}");
@@ -281,7 +281,7 @@ mod tests {
         ) {
             let (ours, theirs): (Holder, Holder) = (&both | &ours, &both | &theirs);
             let arc = arc(after, upto);
-            let found = descend(&ours, &theirs, arc);
+            let found = run_comparison(&ours, &theirs, arc);
             prop_assert_eq!(found.difference, Difference {
                 push: within(&(&ours - &theirs), arc),
                 pull: within(&(&theirs - &ours), arc),
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn equal_arcs_cost_one_sum() {
-        let found = descend(&many(5000), &many(5000), arc(3, 2_000_000_000));
+        let found = run_comparison(&many(5000), &many(5000), arc(3, 2_000_000_000));
         assert_eq!((found.sums, found.ids, found.steps), (1, 0, 1));
     }
 
@@ -313,7 +313,7 @@ mod tests {
     fn one_chunk_costs_little() {
         let (ours, mut theirs) = (many(20_000), many(20_000));
         theirs.insert((123_456_789, 9));
-        let found = descend(&ours, &theirs, arc(5, 5));
+        let found = run_comparison(&ours, &theirs, arc(5, 5));
         assert_eq!((found.difference.pull.len(), found.difference.push.len()), (1, 0));
         assert!(found.sums <= 1 + 3 * 65 && found.ids <= 128 && found.steps <= 5, "{found:?}");
         assert_eq!(found.first_left, (CopyAmount { chunks: 1, bytes: 100 }, CopyAmount::default()));
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_new_holder_is_told_every_id_once() {
-        let found = descend(&Holder::new(), &many(20_000), arc(5, 5));
+        let found = run_comparison(&Holder::new(), &many(20_000), arc(5, 5));
         assert_eq!((found.difference.pull.len(), found.ids), (20_000, 20_000));
         assert!(found.steps <= 8, "{} steps", found.steps);
         assert_eq!(found.first_left.0, CopyAmount { chunks: 20_000, bytes: 2_000_000 });
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn many_versions_under_one_key() {
         let versions = |upto| (0..upto).map(|version| (77, version)).collect::<Holder>();
-        let found = descend(&versions(200), &versions(255), arc(1000, 900));
+        let found = run_comparison(&versions(200), &versions(255), arc(1000, 900));
         assert_eq!(found.difference.pull.len(), 55);
     }
 }

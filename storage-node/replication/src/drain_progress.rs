@@ -8,7 +8,7 @@ use chordfs_types::{
     rate_limit::RateLimit,
 };
 
-use crate::{arc_comparison::CopyAmount, progress::Meter};
+use crate::{arc_comparison::CopyAmount, repair_progress::Meter};
 
 /// A drain from its beginning to its end.
 pub struct DrainProgress {

@@ -12,9 +12,9 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod arc_comparison;
-pub mod claims;
 pub mod drain;
 pub mod drain_progress;
+pub mod incoming_claims;
 pub mod plan;
-pub mod progress;
 pub mod rate;
+pub mod repair_progress;

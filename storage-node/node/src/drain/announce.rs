@@ -5,7 +5,7 @@
 //!                    answer {"draining", "free_bytes",     does; the answer describes the receiver, and its `bid` orders
 //!                            "bid"}                        the nodes that wait to drain, see `mutual_exclusion`
 //! ```
-//! A foreign node does not know this call; it keeps no chunks, so none can be handed to it.
+//! A foreign node does not implement this call. It stores no chunks, so none can be handed over to it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -20,7 +20,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use crate::mutual_exclusion::Claim;
+use crate::{mutual_exclusion::Claim, replica::departure::DrainState};
 
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -34,6 +34,10 @@ pub(super) struct Announcement {
 impl Announcement {
     pub(super) fn ring_address(&self) -> SocketAddr {
         SocketAddr::new(self.ip, self.port)
+    }
+
+    pub(super) fn state(&self) -> DrainState {
+        if self.draining { DrainState::Draining } else { DrainState::Serving }
     }
 }
 
@@ -50,30 +54,31 @@ pub(super) async fn announce_to_all(
     pool: &Arc<HttpPool>,
     members: &[NodeRef],
     me: NodeRef,
-    draining: bool,
+    state: DrainState,
 ) -> (Vec<RemainingPeer>, usize) {
     let others: Vec<NodeRef> =
         members.iter().filter(|node| node.ring_address() != me.ring_address()).copied().collect();
-    let answers = join_all(others.iter().map(|node| announce(pool, *node, me, draining))).await;
+    let answers = join_all(others.iter().map(|node| announce(pool, *node, me, state))).await;
     let peers: Vec<RemainingPeer> = answers.into_iter().flatten().collect();
     let unresponsive = others.len() - peers.len();
     (peers, unresponsive)
 }
 
-/// `None` if the node does not answer, or does not answer as a node of ours.
-async fn announce(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef, draining: bool) -> Option<RemainingPeer> {
-    let Acknowledgement { draining, free_bytes, .. } = send(pool, to, me, draining).await?;
+/// Returns `None` if the node does not answer, or if its answer is not that of a storage node.
+async fn announce(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef, state: DrainState) -> Option<RemainingPeer> {
+    let Acknowledgement { draining, free_bytes, .. } = send(pool, to, me, state).await?;
     Some(RemainingPeer { node: to, draining, free_bytes })
 }
 
-/// Asks another node for its claim to drain, for a node that does not drain itself. `None` as for `announce`.
+/// Requests another node's claim to drain, on behalf of a node that does not drain itself. Returns `None` as `announce`
+/// does.
 pub(super) async fn ask_claim(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef) -> Option<Claim> {
-    let Acknowledgement { draining, claim, .. } = send(pool, to, me, false).await?;
+    let Acknowledgement { draining, claim, .. } = send(pool, to, me, DrainState::Serving).await?;
     Some(if draining { Claim::Held } else { claim })
 }
 
-async fn send(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef, draining: bool) -> Option<Acknowledgement> {
-    let announcement = Announcement { ip: me.ip, port: me.port, draining };
+async fn send(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef, state: DrainState) -> Option<Acknowledgement> {
+    let announcement = Announcement { ip: me.ip, port: me.port, draining: state == DrainState::Draining };
     let acknowledgement = AdminClient::new(pool.clone(), DEADLINE).announce_drain(to.address(), &announcement).await;
     acknowledgement
         .inspect_err(|error| debug!(peer = %to, %error, "the node does not acknowledge the announcement of the drain"))

@@ -9,10 +9,10 @@ use chordfs_store::Store;
 use crate::{
     driver::RingHandle,
     node::stage::Stage,
-    replica::{departure::Departure, peer::Peers, traffic::Traffic},
+    replica::{copy_traffic::CopyTraffic, departure::Departure, peer::Peers},
 };
 
-/// Cheap to clone.
+/// Cloning it is cheap.
 #[derive(Clone)]
 pub struct DrainContext {
     pub stage: Arc<Stage>,
@@ -21,7 +21,7 @@ pub struct DrainContext {
     pub peers: Peers,
     /// Carries the announcements to the other nodes.
     pub pool: Arc<HttpPool>,
-    pub traffic: Arc<Traffic>,
+    pub traffic: Arc<CopyTraffic>,
     pub departure: Arc<Departure>,
     pub namespace: Namespace,
 }

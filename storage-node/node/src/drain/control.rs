@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 pub enum CancelDrainError {
     #[error("no drain is under way, so there is none to cancel")]
     NoDrain,
-    #[error("its machine terminates whether it is drained or not, so the drain cannot be cancelled")]
+    #[error("the node's machine terminates whether it is drained or not, so the drain cannot be cancelled")]
     MustGo,
     #[error(
-        "its chunks have their holders elsewhere and it has announced its departure to the ring, which cannot be undone; \
-         to add the node again, start it with --join, best with an empty folder"
+        "the node has handed over its chunks and announced its departure to the ring, which cannot be undone; to add the \
+         node again, start it with --join, best with an empty folder"
     )]
     TooLate,
 }
@@ -27,9 +27,9 @@ pub enum CancelDrainError {
 /// A drain that has begun.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DrainRun {
-    /// An operator cancelled it, or it cannot be completed.
+    /// Set when an operator cancels the drain or it cannot be completed.
     pub cancelled: CancellationToken,
-    /// It has ended without leaving, and the other nodes have been informed.
+    /// Set when the drain has ended without leaving and the other nodes have been informed.
     ended: CancellationToken,
 }
 
@@ -115,7 +115,7 @@ impl DrainControl {
         goes
     }
 
-    /// The drain has failed or was cancelled, and the node serves as before: the next one may begin.
+    /// Ends a drain that has failed or was cancelled. The node serves as before, and the next drain may begin.
     pub(super) fn end(&self) {
         let mut state = self.0.lock();
         if let ControlState::Running { run, .. } = &*state {
@@ -141,7 +141,7 @@ mod tests {
         let control = DrainControl::default();
         assert_eq!(control.cancel().unwrap_err(), CancelDrainError::NoDrain);
         let run = begin(&control, false).expect("none ran before");
-        assert!(begin(&control, false).is_none(), "one that runs goes on");
+        assert!(begin(&control, false).is_none(), "the running drain continues");
         control.cancel().expect("it has not left");
         control.cancel().expect("cancelling is idempotent");
         assert!(run.cancelled.is_cancelled() && !run.ended.is_cancelled());
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_node_that_serves_begins() {
+    fn only_a_serving_node_can_begin_a_drain() {
         for stage in [NodeState::Starting, NodeState::Joining, NodeState::Draining, NodeState::Gone] {
             let refused = DrainControl::default().begin(false, stage).unwrap_err();
             assert!(matches!(refused, DrainError::NotServing { .. }), "{stage:?}");

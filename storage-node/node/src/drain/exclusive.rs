@@ -1,4 +1,4 @@
-//! Draining one node after the other, where several are asked to leave at the same time.
+//! Drains nodes one after the other when several are requested to leave at the same time.
 
 use chordfs_replication::drain::DrainError;
 use chordfs_types::ring_id::NodeRef;
@@ -22,8 +22,8 @@ pub enum ExclusiveStart {
 }
 
 impl Drain {
-    /// Begins a drain unless another node drains or precedes this one. The claim of this node stays if it has to wait;
-    /// call again later.
+    /// Begins a drain unless another node drains or precedes this one. If this node has to wait, its claim stays, and
+    /// the caller calls again later.
     pub async fn begin_exclusively(&self, options: DrainOptions) -> Result<ExclusiveStart, DrainError> {
         let departure = &self.0.context.departure;
         loop {
@@ -49,8 +49,8 @@ impl Drain {
 }
 
 impl DrainTask {
-    /// Returns the verdict and the nodes that drain or wait to. A node that does not answer is no reason to wait: the
-    /// drain itself counts the nodes that answer.
+    /// Returns the verdict and the nodes that drain or wait to drain. A node that does not answer is no reason to wait:
+    /// the drain itself counts the nodes that answer.
     async fn ask_others(&self) -> Result<(ClaimVerdict, Vec<NodeRef>), String> {
         let members = self.context.ring.members().await.map_err(|error| error.to_string())?;
         let me = self.context.ring.me();

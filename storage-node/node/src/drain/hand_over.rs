@@ -1,5 +1,7 @@
-//! Copying the chunks of this node to those that hold them after it has left. Set union, like repair: a chunk that its
-//! holder has already is not sent again, so a pass may be interrupted anywhere and the next one continues from there.
+//! Copies the chunks of this node to their future holders, which hold them after it has left.
+//!
+//! The result is a set union, as in repair: a chunk that its holder already has is not sent again, so a pass may be
+//! interrupted anywhere and the next one continues from there.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -80,10 +82,10 @@ pub(super) async fn estimate(context: &DrainContext, remaining: &RemainingNodes)
         }
         let mut lacking = Vec::new();
         let asked = holders.iter().map(|holder| context.peers.digest(holder, arc));
-        for (holder, tremaining) in holders.iter().zip(join_all(asked).await) {
-            let tremaining = tremaining.map_err(|error| retry(&error))?;
-            if (tremaining.count, tremaining.digest) != (count, digest) {
-                let missing = count.saturating_sub(tremaining.count);
+        for (holder, theirs) in holders.iter().zip(join_all(asked).await) {
+            let theirs = theirs.map_err(|error| retry(&error))?;
+            if (theirs.count, theirs.digest) != (count, digest) {
+                let missing = count.saturating_sub(theirs.count);
                 let bytes = missing * record_bytes;
                 estimate.left = estimate.left.and(CopyAmount { chunks: missing, bytes });
                 estimate.needs.push(Need { node: *holder, bytes });
@@ -98,7 +100,7 @@ pub(super) async fn estimate(context: &DrainContext, remaining: &RemainingNodes)
     Ok(estimate)
 }
 
-/// Copies an arc: afterwards its future holders have every chunk that was here when this began.
+/// Copies an arc. Afterwards its future holders have every chunk that was here when the call began.
 pub(super) async fn hand_over_arc(
     context: &DrainContext,
     pace: &DrainPace,
@@ -113,8 +115,8 @@ pub(super) async fn hand_over_arc(
     Ok(())
 }
 
-/// Copies chunks that were stored lately. Not rate-limited, as writes are not: programs may wait for it, and a drain
-/// that is slower than they are would never end.
+/// Copies chunks that were stored during the drain. Like writes, this is not rate-limited: programs may wait for it,
+/// and a drain that is slower than the writers would never end.
 pub(super) async fn hand_over_fresh(
     context: &DrainContext,
     remaining: &RemainingNodes,

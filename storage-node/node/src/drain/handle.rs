@@ -23,9 +23,9 @@ pub struct DrainSettings {
     /// How long missing nodes may take to answer, as they may only be restarting, before the drain is refused.
     pub members_timeout: Duration,
     pub vote_deadline: Duration,
-    /// Puts wait no longer than this for the node to leave; if that takes longer, they continue and the node retries.
+    /// The longest time that puts wait for the node to leave. After that they continue, and the node retries.
     pub fence: Duration,
-    /// How long requests are still answered after leaving.
+    /// How long the node still answers requests after it has left.
     pub grace: Duration,
 }
 
@@ -45,13 +45,13 @@ impl Default for DrainSettings {
 pub struct DrainOptions {
     /// Leave even if fewer than three nodes remain.
     pub allow_fewer_copies: bool,
-    /// What this drain may send in a second; `None`: it shares the limit of repair.
+    /// How much this drain may send per second; with `None` it shares the limit of repair.
     pub rate: Option<RateLimit>,
     /// The machine terminates in any case, so the drain cannot be cancelled.
     pub must_go: bool,
 }
 
-/// Cheap to clone.
+/// Cloning it is cheap.
 #[derive(Clone)]
 pub struct Drain(pub(super) Arc<DrainTask>);
 

@@ -27,7 +27,7 @@ use crate::blocking::with_store;
 
 type DrainHttpError = (StatusCode, String);
 
-/// Has no fallback.
+/// The router has no fallback.
 pub fn routes(drain: Drain) -> Router {
     let own = Router::new().route("/drain", get(status).post(begin).delete(cancel));
     own.route("/drain/peer", post(receive_announcement)).with_state(drain)
@@ -37,7 +37,7 @@ pub fn routes(drain: Drain) -> Router {
 struct Params {
     #[serde(default)]
     allow_fewer_copies: bool,
-    /// As on the command line.
+    /// Written as on the command line.
     rate: Option<String>,
 }
 
@@ -76,7 +76,7 @@ async fn receive_announcement(
     };
     let announcement: Announcement = serde_json::from_slice(&body).map_err(bad)?;
     let context = &drain.0.context;
-    context.departure.hear(announcement.ring_address(), announcement.draining);
+    context.departure.record_announcement(announcement.ring_address(), announcement.state());
     let draining = matches!(context.stage.get(), NodeState::Draining | NodeState::Gone);
     let stats = with_store(&context.store, |store| Ok(store.stats())).await;
     let stats = stats.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;

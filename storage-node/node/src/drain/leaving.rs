@@ -1,7 +1,7 @@
 //! The moment of leaving, which is fenced: puts wait while the last stored chunks are handed over and the departure is
-//! announced to the ring, and are then sent on to the next node.
+//! announced to the ring. Afterwards they are redirected to the next node.
 //!
-//! That announcement is the point of no return: until then everything can be undone. `control` decides between a
+//! The announcement is the point of no return: until then the drain can be undone. `control` decides between a
 //! concurrent cancellation and leaving.
 
 use std::collections::HashSet;
@@ -19,6 +19,7 @@ use super::{
     hand_over::{self, StepError},
     task::DrainTask,
 };
+use crate::replica::departure::DrainState;
 
 /// How an attempt to leave ended.
 pub(super) enum LeaveOutcome {
@@ -28,7 +29,7 @@ pub(super) enum LeaveOutcome {
 }
 
 impl DrainTask {
-    /// Lets puts wait until the node has left or has found that it cannot leave yet.
+    /// Makes puts wait until the node has left, or until it turns out that it cannot leave yet.
     pub(super) async fn leave(
         &self,
         remaining: &RemainingNodes,
@@ -44,12 +45,12 @@ impl DrainTask {
             return Ok(LeaveOutcome::RingChanged);
         };
         if !self.control.pass_the_point_of_no_return() {
-            // Cancelled in this very moment: `run` drops this future.
+            // The drain was cancelled concurrently: `run` drops this future.
             return std::future::pending().await;
         }
         // The node can no longer stay. The ring's task completes the announcement even if this call times out.
         if let Err(error) = self.context.ring.leave().await {
-            warn!(%error, "the ring is slow to let this node go");
+            warn!(%error, "the ring has not confirmed in time that this node leaves; the departure goes through anyway");
         }
         self.context.departure.leave(successor);
         self.context.stage.set(NodeState::Gone);
@@ -68,7 +69,7 @@ impl DrainTask {
     ) -> Result<Option<Vec<NodeRef>>, StepError> {
         holders.extend(self.hand_over_fresh(remaining).await?);
         hand_over::sync(&self.context, &holders).await?;
-        let (peers, unresponsive) = self.announce(true).await.map_err(StepError::Retry)?;
+        let (peers, unresponsive) = self.announce(DrainState::Draining).await.map_err(StepError::Retry)?;
         let same = plan::remaining(&peers, unresponsive, options.allow_fewer_copies).as_ref() == Ok(remaining);
         let done = same && self.context.namespace.is_let_go().await;
         Ok(done.then(|| peers.iter().map(|peer| peer.node).collect()))

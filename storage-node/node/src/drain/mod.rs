@@ -12,8 +12,8 @@
 //! | `announce.rs`, `http.rs` | announcing it to the other nodes; the operator's calls |
 //! | `signals.rs` | SIGTERM as a drain request |
 //!
-//! What a drain decides is in the crate `chordfs-replication`; what writers, repair and the ring's calls have to know
-//! of it is `replica::departure`.
+//! The decisions of a drain are in the crate `chordfs-replication`. Writers, repair and the ring's calls read its state
+//! in `replica::departure`.
 
 mod announce;
 mod context;

@@ -1,8 +1,8 @@
 //! How fast a drain hands chunks over: within the limit of all background copying, or at a rate of its own.
 //!
-//! Without a rate of its own it shares the bucket of repair and filling, so that all of them together stay below the
-//! one limit the operator set. The rate may change at any moment, also for batches that wait already: a machine that
-//! had hours left may learn that it has two minutes.
+//! Without a rate of its own, a drain shares the token bucket of repair, so that all copying together stays below the
+//! one limit that the operator set. The rate may change at any moment, also for batches that already wait: a machine
+//! that had hours left may be given notice of two minutes.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,20 +11,20 @@ use chordfs_types::rate_limit::RateLimit;
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::sleep};
 
-use crate::replica::traffic::Traffic;
+use crate::replica::copy_traffic::CopyTraffic;
 
-/// The most that one request carries; at a low rate it carries less, so that one is sent every second or so.
+/// The most bytes that one request carries. At a low rate it carries fewer, so that about one is sent every second.
 pub(super) const MOVE_BYTES: u64 = 4 << 20;
 const LEAST_MOVE_BYTES: u64 = 64 << 10;
 
 pub(super) struct DrainPace {
-    shared: Arc<Traffic>,
+    shared: Arc<CopyTraffic>,
     own: Mutex<Option<Bucket>>,
     changes: watch::Sender<()>,
 }
 
 impl DrainPace {
-    pub(super) fn new(shared: Arc<Traffic>) -> Self {
+    pub(super) fn new(shared: Arc<CopyTraffic>) -> Self {
         Self { shared, own: Mutex::new(None), changes: watch::Sender::new(()) }
     }
 
@@ -40,7 +40,7 @@ impl DrainPace {
         own.unwrap_or_else(|| self.shared.limit()).0.map_or(MOVE_BYTES, |rate| rate.clamp(LEAST_MOVE_BYTES, MOVE_BYTES))
     }
 
-    /// Waits until `bytes` may go.
+    /// Waits until `bytes` may be sent.
     pub(super) async fn spend(&self, bytes: u64) {
         let mut changes = self.changes.subscribe();
         loop {
@@ -51,7 +51,7 @@ impl DrainPace {
             };
             tokio::select! {
                 () = sleep(wait) => {
-                    // It is sent now, so the reservation is used up.
+                    // The batch is sent now, so the reservation is used up.
                     shared.into_iter().for_each(std::mem::forget);
                     return;
                 }
@@ -61,9 +61,9 @@ impl DrainPace {
     }
 }
 
-/// Bytes taken out of the shared bucket for a batch that has not been sent; put back when it is dropped.
+/// Bytes taken out of the shared bucket for a batch that has not been sent. Dropping it puts them back.
 struct Reservation<'a> {
-    from: &'a Traffic,
+    from: &'a CopyTraffic,
     bytes: u64,
 }
 
@@ -81,18 +81,18 @@ mod tests {
 
     use super::*;
 
-    fn shared(rate: u64) -> Arc<Traffic> {
-        Arc::new(Traffic::new(RateLimit(Some(rate))))
+    fn shared(rate: u64) -> Arc<CopyTraffic> {
+        Arc::new(CopyTraffic::new(RateLimit(Some(rate))))
     }
 
     /// Whether the bucket is in debt for about a day.
-    fn pays_off_for_a_day(traffic: &Traffic) -> bool {
+    fn pays_off_for_a_day(traffic: &CopyTraffic) -> bool {
         let wait = traffic.take(0);
         wait > Duration::from_secs(80_000)
     }
 
     #[tokio::test]
-    async fn without_a_rate_of_its_own_it_shares_that_of_repair() {
+    async fn a_drain_without_its_own_rate_shares_the_rate_of_repair() {
         let traffic = shared(1);
         let pace = DrainPace::new(traffic.clone());
         assert_eq!(pace.set(None), RateLimit(Some(1)));

@@ -1,4 +1,4 @@
-//! What ends a node from outside: SIGTERM, SIGINT, or a `kill` that the operator allowed.
+//! The signals that end a node: SIGTERM, SIGINT, or the ring's `kill` call if the operator allowed it.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -12,13 +12,13 @@ enum Signal {
     Immediate,
 }
 
-/// Returns when the node must stop at once. With `drain`, the first SIGTERM requests a drain instead; the second, like
-/// every other signal, does not wait for it.
+/// Returns when the node must stop at once. With `drain`, the first SIGTERM requests a drain instead; a second SIGTERM,
+/// like every other signal, stops the node without waiting for the drain.
 pub async fn shutdown_requested(killed: &CancellationToken, drain: Option<&Drain>) {
     let (mut term, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(term), Ok(interrupt)) => (term, interrupt),
         (Err(error), _) | (_, Err(error)) => {
-            warn!(%error, "signals cannot be caught; only the ring's kill ends this process cleanly");
+            warn!(%error, "cannot catch signals; only the ring's kill call ends this process cleanly");
             return killed.cancelled().await;
         }
     };

@@ -28,11 +28,12 @@ use super::{
     pace::DrainPace,
     stall_timeout::StallTimeout,
 };
+use crate::replica::departure::DrainState;
 
 /// How often the drain is announced; the other nodes forget it if they receive no announcement for some time.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(300);
-/// When no more than this was stored during the last round, the rest can be handed over while puts wait.
+/// If no more chunks than this were stored during the last round, the rest can be handed over while puts wait.
 const FEW_CHUNKS: usize = 2048;
 /// Rounds over recently stored chunks before the rest is handed over while puts wait, however much it is.
 const MAX_ROUNDS: usize = 20;
@@ -104,11 +105,11 @@ impl DrainTask {
         self.leave(remaining, holders, options).await
     }
 
-    /// Returns the members that remain. Gives nodes that do not answer at the moment some time.
+    /// Returns the members that remain. Nodes that do not answer are given some time.
     async fn find_remaining_nodes(&self, options: DrainOptions) -> Result<RemainingNodes, DrainError> {
         let end = Instant::now() + self.settings.members_timeout;
         loop {
-            let found = match self.announce(true).await {
+            let found = match self.announce(DrainState::Draining).await {
                 Ok((peers, unresponsive)) => plan::remaining(&peers, unresponsive, options.allow_fewer_copies),
                 Err(reason) => Err(DrainError::Stalled { within: self.settings.members_timeout, reason }),
             };
@@ -121,15 +122,15 @@ impl DrainTask {
 
     /// Announces to all members whether this node drains. Returns those that answer, in the order of the ring, and how
     /// many do not.
-    pub(super) async fn announce(&self, draining: bool) -> Result<(Vec<RemainingPeer>, usize), String> {
+    pub(super) async fn announce(&self, state: DrainState) -> Result<(Vec<RemainingPeer>, usize), String> {
         let members = self.context.ring.members().await.map_err(|error| error.to_string())?;
-        Ok(announce_to_all(&self.context.pool, &members, self.context.ring.me(), draining).await)
+        Ok(announce_to_all(&self.context.pool, &members, self.context.ring.me(), state).await)
     }
 
     /// Hands over every chunk, arc by arc. Returns the nodes that received some.
     async fn hand_over_all(&self, remaining: &RemainingNodes) -> Result<HashSet<NodeRef>, StepError> {
         let estimate = hand_over::estimate(&self.context, remaining).await?;
-        let (peers, _) = self.announce(true).await.map_err(StepError::Retry)?;
+        let (peers, _) = self.announce(DrainState::Draining).await.map_err(StepError::Retry)?;
         plan::check_room(&estimate.needs, &peers)?;
         self.context.departure.change_progress(|progress| progress.found(estimate.left));
         for incomplete in &estimate.incomplete {
@@ -175,7 +176,7 @@ impl DrainTask {
             let left = end.saturating_duration_since(Instant::now());
             match self.context.namespace.leave(left).await {
                 Ok(()) => return Ok(()),
-                // No voter can take the lead yet, or the chosen one did not: that may pass.
+                // No voter can take the lead yet, or the chosen voter did not; a retry may succeed.
                 Err(_) if Instant::now() + RETRY_PAUSE < end => sleep(RETRY_PAUSE).await,
                 Err(error) => return Err(DrainError::NoMajority { within, reason: error.to_string() }),
             }
@@ -189,20 +190,20 @@ impl DrainTask {
                 self.context.namespace.decline(true).await;
             }
             sleep(ANNOUNCE_EVERY).await;
-            // If the members cannot be listed at the moment, the drain itself retries.
-            let _ = self.announce(true).await;
+            // If the members cannot be listed now, the drain itself retries.
+            let _ = self.announce(DrainState::Draining).await;
         }
     }
 
-    /// Ends a drain that failed or was cancelled. Its end is published last: the next one may begin as soon as it is
-    /// seen.
+    /// Ends a drain that failed or was cancelled. The end is published last, as the next drain may begin as soon as it
+    /// is visible.
     async fn resume_serving(&self, phase: DrainPhase, reason: String) {
         self.control.abandon();
         self.context.departure.cancel();
         self.context.stage.set(NodeState::Serving);
         tokio::spawn(reclaim_vote(self.context.clone()));
-        // A node that is not reached now forgets the drain by itself.
-        let _ = self.announce(false).await;
+        // A node that this call does not reach forgets the drain after a while.
+        let _ = self.announce(DrainState::Serving).await;
         self.context.departure.change_progress(|progress| progress.end(phase, reason));
         self.control.end();
     }
@@ -220,7 +221,7 @@ impl DrainTask {
 /// Reports to the namespace's leader that this node may vote again; the leader decides whether it does. Ends when the
 /// leader has answered, or when the node drains again.
 async fn reclaim_vote(context: DrainContext) {
-    // Twice, as a message of the drain that was on its way when it ended may arrive after the first.
+    // The report is sent twice, as a message of the ended drain may still arrive after the first one.
     for _ in 0..2 {
         while !context.departure.drains() && !context.namespace.stay().await {
             sleep(RETRY_PAUSE).await;

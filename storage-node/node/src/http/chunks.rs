@@ -29,7 +29,7 @@ use super::compare::{self, left};
 use crate::{
     blocking::with_store,
     replica::{
-        traffic::Traffic,
+        copy_traffic::CopyTraffic,
         write::{PutError, Writer},
     },
 };
@@ -47,7 +47,7 @@ const LIST_PAGE: usize = MAX_BATCH_CHUNKS;
 pub struct ChunkPlane {
     pub store: Arc<Store>,
     pub writer: Arc<Writer>,
-    pub traffic: Arc<Traffic>,
+    pub traffic: Arc<CopyTraffic>,
 }
 
 pub fn routes(plane: ChunkPlane) -> Router {
@@ -89,7 +89,7 @@ async fn put_offered(
     batch: VerifiedBatch,
 ) -> Result<(), PutError> {
     let stored = plane.writer.put_local(batch.clone(), durability).await;
-    plane.traffic.brought(offer.from, left(&offer), &batch, stored.is_ok());
+    plane.traffic.finish_incoming(offer.from, left(&offer), &batch, stored.is_ok());
     stored
 }
 

@@ -14,7 +14,7 @@ use crate::{
     blocking::with_store,
     driver::{self, DriverSettings, RingHandle},
     node::stage::Stage,
-    replica::{departure::Departure, peer::Peers, traffic::Traffic},
+    replica::{copy_traffic::CopyTraffic, departure::Departure, peer::Peers},
 };
 
 /// The data folder, the store, and the node's part in the ring, which sends nothing until `answering`.
@@ -25,7 +25,7 @@ pub(super) struct Core {
     pub pool: Arc<HttpPool>,
     pub peers: Peers,
     pub ring: RingHandle,
-    pub traffic: Arc<Traffic>,
+    pub traffic: Arc<CopyTraffic>,
     pub departure: Arc<Departure>,
     pub stage: Arc<Stage>,
     /// Cancelled once the ports are open: from then on the node may send its first message to the ring.
@@ -43,7 +43,7 @@ impl Core {
         let store = open_store(&folder, config.store.clone()).await?;
         let pool = Arc::new(HttpPool::new());
         let peers = Peers::new(pool.clone(), config.peer_deadline);
-        let (traffic, departure) = (Arc::new(Traffic::new(config.repair_rate)), Arc::new(Departure::default()));
+        let (traffic, departure) = (Arc::new(CopyTraffic::new(config.repair_rate)), Arc::new(Departure::default()));
         let (stop, killed, answering) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let settings = DriverSettings {
             load: load(&store, &traffic, &departure),

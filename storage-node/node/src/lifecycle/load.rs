@@ -6,19 +6,19 @@ use chordfs_store::Store;
 
 use crate::{
     driver::Load,
-    replica::{departure::Departure, traffic::Traffic},
+    replica::{copy_traffic::CopyTraffic, departure::Departure},
 };
 
 /// All that is stored here, once that is what should be stored here.
 pub(super) fn load(
     store: &Arc<Store>,
-    traffic: &Arc<Traffic>,
+    traffic: &Arc<CopyTraffic>,
     departure: &Arc<Departure>,
 ) -> Arc<dyn Fn() -> Load + Send + Sync> {
     let (store, traffic, departure) = (store.clone(), traffic.clone(), departure.clone());
     Arc::new(move || match departure.drains() {
         true => Load::Leaving,
-        false if traffic.status().rests() && traffic.keeps_no_surplus() => Load::Holds(store.stats().live_bytes),
+        false if traffic.status().rests() && traffic.has_no_surplus() => Load::Holds(store.stats().live_bytes),
         false => Load::Moving,
     })
 }
@@ -34,16 +34,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = DataFolder::open(folder.path()).expect("it is free");
         let store = Arc::new(Store::open(&folder, StoreOptions::default()).expect("it is empty"));
-        let (traffic, departure) = (Arc::new(Traffic::default()), Arc::new(Departure::default()));
+        let (traffic, departure) = (Arc::new(CopyTraffic::default()), Arc::new(Departure::default()));
         let load = load(&store, &traffic, &departure);
-        traffic.holders_are(&[]);
+        traffic.set_holders(&[]);
         assert_eq!(load(), Load::Moving, "copies beyond the third were not looked for yet");
-        traffic.surplus_is_gone();
+        traffic.record_no_surplus();
         assert_eq!(load(), Load::Holds(0));
         traffic.neighbours_changed();
         assert_eq!(load(), Load::Moving);
         departure.begin();
-        traffic.surplus_is_gone();
+        traffic.record_no_surplus();
         assert_eq!(load(), Load::Leaving);
         departure.cancel();
         assert_eq!(load(), Load::Holds(0));

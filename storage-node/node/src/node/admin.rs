@@ -19,7 +19,7 @@ use super::{arc_hand_over::ArcHandOver, own_session::OwnSession, stage::Stage};
 use crate::{
     driver::RingHandle,
     http::admin::NodeAdmin,
-    replica::{departure::Departure, traffic::Traffic},
+    replica::{copy_traffic::CopyTraffic, departure::Departure},
     scrub::{Scrub, unix_now},
 };
 
@@ -29,7 +29,7 @@ pub struct LocalAdmin {
     pub ring: RingHandle,
     pub store: Arc<Store>,
     pub capacity_bytes: Option<u64>,
-    pub traffic: Arc<Traffic>,
+    pub traffic: Arc<CopyTraffic>,
     pub departure: Arc<Departure>,
     pub namespace: Namespace,
     pub session: OwnSession,

@@ -1,7 +1,7 @@
-//! What the parts of a node have to know of drains, its own and others': the writer, the repair, the ring's calls.
+//! Which nodes drain, this one included: read by the writer, by repair, and by the ring's calls.
 //!
-//! A value behind locks and nothing more: `task` changes it, the others ask. While the node drains, every chunk stored
-//! here is noted, so that the end of the drain need not look through everything once more.
+//! This is only a value behind locks: `drain::task` changes it, the other parts read it. While the node drains, every
+//! chunk stored here is recorded, so that the end of the drain need not search the whole store again.
 
 use std::{
     collections::HashMap,
@@ -21,21 +21,28 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::mutual_exclusion::Claim;
 
-/// A node that drains says so again and again; who is silent for this long drains no more.
+/// A draining node repeats its announcement; a node that has not announced for this long no longer counts as draining.
 pub const ANNOUNCED_FOR: Duration = Duration::from_secs(20);
-/// With more than this the store is looked through again instead.
+/// If more chunks than this are stored during a drain, the whole store is searched again instead.
 const MAX_FRESH: usize = 1 << 20;
+
+/// Whether a node announces that it drains or that it serves, as before a drain that failed or was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainState {
+    Draining,
+    Serving,
+}
 
 #[derive(Default)]
 pub struct Departure {
     own: Mutex<Own>,
-    /// Nodes that drain, by their ring addresses, and when they last said so.
+    /// Draining nodes by their ring addresses, each with the time of its last announcement.
     peers: Mutex<HashMap<SocketAddr, Instant>>,
     /// Held for reading by every put under way, for writing while the node leaves.
     puts: RwLock<()>,
     /// The progress of the drain under way, or of the last one that was tried.
     progress: Mutex<Option<DrainProgress>>,
-    /// Whether this node waits for its turn to drain.
+    /// This node's claim in the mutual exclusion of drains.
     claim: Mutex<Claim>,
 }
 
@@ -46,17 +53,17 @@ enum Own {
     Drains {
         fresh: Fresh,
     },
-    /// For good; what the next node on the ring knows.
+    /// The node has left for good. `successor` is the ring as the next node sees it.
     Left {
         successor: Neighbours,
     },
 }
 
-/// Stored here since the drain began or this was last taken.
+/// Chunks stored here since the drain began, or since the last [`Departure::take_fresh`].
 #[derive(Default)]
 pub struct Fresh {
     pub chunks: Vec<ListedChunk>,
-    /// There were more than are remembered.
+    /// More chunks were stored than are recorded.
     pub incomplete: bool,
 }
 
@@ -77,7 +84,7 @@ impl Departure {
         !matches!(*self.own.lock(), Own::Stays)
     }
 
-    /// What others who want to drain have to know.
+    /// The claim that this node reports to other nodes that want to drain.
     pub fn claim(&self) -> Claim {
         if self.drains() { Claim::Held } else { *self.claim.lock() }
     }
@@ -86,7 +93,7 @@ impl Departure {
         *self.claim.lock() = claim;
     }
 
-    /// Where to send who still comes here, once the node has left.
+    /// Once the node has left: where to redirect requests that still arrive here.
     pub fn successor(&self) -> Option<Neighbours> {
         match &*self.own.lock() {
             Own::Left { successor } => Some(successor.clone()),
@@ -94,20 +101,20 @@ impl Departure {
         }
     }
 
-    /// To be held while a put is carried out; waits while the node is about to leave. The error says where to go
-    /// instead.
+    /// Returns a guard to hold during a put; waits while the node is about to leave. Once the node has left, the error
+    /// says where to redirect the put.
     pub async fn admit(&self) -> Result<RwLockReadGuard<'_, ()>, Neighbours> {
         let admitted = self.puts.read().await;
         self.successor().map_or(Ok(admitted), Err)
     }
 
-    /// Waits for the puts under way; others wait until the guard is gone.
+    /// Waits for the puts under way. New puts wait until the guard is dropped.
     pub async fn fence(&self) -> RwLockWriteGuard<'_, ()> {
         self.puts.write().await
     }
 
-    /// Something is stored here.
-    pub fn note(&self, batch: &VerifiedBatch) {
+    /// Records that a batch was stored here, if the node drains.
+    pub fn record_stored(&self, batch: &VerifiedBatch) {
         if let Own::Drains { fresh } = &mut *self.own.lock() {
             fresh.add(batch);
         }
@@ -127,24 +134,23 @@ impl Departure {
         }
     }
 
-    /// A peer says that it drains, or that it does no more.
-    pub fn hear(&self, peer: SocketAddr, draining: bool) {
+    /// Records a peer's announcement.
+    pub fn record_announcement(&self, peer: SocketAddr, announced: DrainState) {
         let mut peers = self.peers.lock();
-        peers.retain(|_, heard| heard.elapsed() < ANNOUNCED_FOR);
-        if draining {
-            peers.insert(peer, Instant::now())
-        } else {
-            peers.remove(&peer)
+        peers.retain(|_, at| at.elapsed() < ANNOUNCED_FOR);
+        match announced {
+            DrainState::Draining => peers.insert(peer, Instant::now()),
+            DrainState::Serving => peers.remove(&peer),
         };
     }
 
     pub fn peer_drains(&self, node: &NodeRef) -> bool {
-        self.peers.lock().get(&node.ring_address()).is_some_and(|heard| heard.elapsed() < ANNOUNCED_FOR)
+        self.peers.lock().get(&node.ring_address()).is_some_and(|at| at.elapsed() < ANNOUNCED_FOR)
     }
 
     /// Whether any peer hands its chunks over: copies that seem surplus may be needed in a moment.
     pub fn any_peer_drains(&self) -> bool {
-        self.peers.lock().values().any(|heard| heard.elapsed() < ANNOUNCED_FOR)
+        self.peers.lock().values().any(|at| at.elapsed() < ANNOUNCED_FOR)
     }
 
     pub fn status(&self) -> Option<DrainStatus> {
@@ -164,7 +170,7 @@ impl Departure {
 
 impl Fresh {
     fn add(&mut self, batch: &VerifiedBatch) {
-        // Neighbours in a batch are mostly of one file, and share its name here.
+        // Adjacent records of a batch mostly belong to one file; they share its name here.
         let mut last: Option<FileName> = None;
         for (header, offset) in &batch.records {
             if self.chunks.len() >= MAX_FRESH {
@@ -181,7 +187,7 @@ impl Fresh {
         }
     }
 
-    /// What could not be handed over goes back.
+    /// Returns chunks that could not be handed over.
     pub fn put_back(self, departure: &Departure) {
         if let Own::Drains { fresh } = &mut *departure.own.lock() {
             fresh.chunks.extend(self.chunks);
@@ -212,11 +218,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_during_a_drain_is_noted() {
+    fn chunks_stored_during_a_drain_are_recorded() {
         let departure = Departure::default();
-        departure.note(&batch(&[("before", 1)]));
+        departure.record_stored(&batch(&[("before", 1)]));
         departure.begin();
-        departure.note(&batch(&[("a", 1), ("a", 2), ("b", 1)]));
+        departure.record_stored(&batch(&[("a", 1), ("a", 2), ("b", 1)]));
         let fresh = departure.take_fresh();
         let named: Vec<_> =
             fresh.chunks.iter().map(|listed| (listed.chunk.file.to_string(), listed.chunk.id.index)).collect();
@@ -229,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_while_the_node_leaves_is_sent_on() {
+    async fn a_put_that_arrives_while_the_node_leaves_is_redirected() {
         let departure = Departure::default();
         departure.begin();
         let running = departure.admit().await.expect("it has not left");
@@ -247,12 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_drains_until_it_says_otherwise() {
+    fn a_peer_drains_until_it_announces_that_it_serves() {
         let departure = Departure::default();
         let node = NodeRef { ip: [127, 0, 0, 2].into(), port: 5057, id: RingId(7) };
-        departure.hear(node.ring_address(), true);
+        departure.record_announcement(node.ring_address(), DrainState::Draining);
         assert!(departure.peer_drains(&node) && departure.any_peer_drains() && !departure.drains());
-        departure.hear(node.ring_address(), false);
+        departure.record_announcement(node.ring_address(), DrainState::Serving);
         assert!(!departure.peer_drains(&node) && !departure.any_peer_drains());
     }
 }

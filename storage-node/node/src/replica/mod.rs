@@ -1,14 +1,14 @@
 //! Keeping three holders of every chunk.
 //!
-//! The decisions are the crate `chordfs-replication`. Around them: the owner's way of a write (`write`), what all
-//! copying shares (`traffic`), making two holders equal (`equal`), the background work that does it and drops what is
-//! surplus (`repair`), and whether this node or a neighbour drains (`departure`).
+//! The crate `chordfs-replication` decides. Here are the write path at the owner (`write`), the state that all copying
+//! shares (`copy_traffic`), reconciling two holders (`reconcile`), the background task that reconciles all holders and
+//! drops surplus copies (`repair`), and the record of which nodes drain (`departure`).
 
+pub mod copy_traffic;
 pub mod departure;
-mod equal;
 pub mod peer;
+mod reconcile;
 pub mod repair;
 #[cfg(test)]
 mod tests;
-pub mod traffic;
 pub mod write;

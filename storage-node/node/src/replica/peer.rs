@@ -116,7 +116,7 @@ impl Peers {
     }
 
     /// [`Peers::put`] of what was wanted of an offer.
-    pub async fn bring(&self, node: &NodeRef, from: &Sender, records: Vec<Bytes>) -> Result<(), PeerError> {
+    pub async fn put_accepted(&self, node: &NodeRef, from: &Sender, records: Vec<Bytes>) -> Result<(), PeerError> {
         self.post(node, &PutQuery::accepted(from.query()).target(), records).await.map(drop)
     }
 
@@ -126,7 +126,7 @@ impl Peers {
     }
 
     /// Tells it that these were deleted for good.
-    pub async fn say_gone(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<(), PeerError> {
+    pub async fn report_deleted(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<(), PeerError> {
         self.question(node, compare_calls::GONE, compare_api::encode(&chunks)).await.map(drop)
     }
 

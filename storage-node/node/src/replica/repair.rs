@@ -32,9 +32,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    equal::{Moved, batches},
+    copy_traffic::CopyTraffic,
     peer::{PeerError, Peers},
-    traffic::Traffic,
+    reconcile::{CopyCounts, batches},
 };
 use crate::{blocking::with_store, replica::departure::Departure};
 
@@ -77,7 +77,7 @@ pub struct Repair {
     pub router: Arc<Router>,
     pub neighbours: watch::Receiver<Neighbours>,
     pub wake: Arc<Notify>,
-    pub traffic: Arc<Traffic>,
+    pub traffic: Arc<CopyTraffic>,
     pub period: Duration,
     /// Nothing counts as surplus while another node hands its chunks over: it may have just brought them here.
     pub departure: Arc<Departure>,
@@ -105,14 +105,14 @@ impl Repair {
                 Ok(moved) => {
                     surplus.looked(due, Instant::now());
                     if due {
-                        self.traffic.surplus_is_gone();
+                        self.traffic.record_no_surplus();
                     }
                     complaints = Complaints::default();
                     if moved.pulled > 0 {
                         pause = SOON.min(pause);
                     }
                 }
-                Err(error) => complaints.hear(&error),
+                Err(error) => complaints.record(&error),
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -129,16 +129,18 @@ impl Repair {
     }
 
     /// One pass; surplus is looked for only now and then, and after a change of the ring until it came to its end.
-    async fn round(&self, view: &Neighbours, surplus: bool) -> Result<Moved, RepairError> {
+    async fn round(&self, view: &Neighbours, surplus: bool) -> Result<CopyCounts, RepairError> {
         let holders = placement::holders(&view.onwards()).split_off(1);
-        self.traffic.holders_are(&holders);
+        self.traffic.set_holders(&holders);
         // One holder that is full or silent must not keep the others from getting their copies.
-        let made = join_all(holders.iter().map(|holder| self.make_equal(view, holder))).await;
-        let moved = made.into_iter().try_fold(Moved::default(), |sum, moved| Ok::<_, RepairError>(sum.and(moved?)));
+        let made = join_all(holders.iter().map(|holder| self.reconcile(view, holder))).await;
+        let moved =
+            made.into_iter().try_fold(CopyCounts::default(), |sum, moved| Ok::<_, RepairError>(sum.and(moved?)));
         let handed_on = if surplus { self.hand_on_surplus(view).await } else { Ok(()) };
         // A plan for a node that is no holder any more is void.
-        let former = self.traffic.expecting().into_iter().filter(|node| !holders.contains(node)).collect::<Vec<_>>();
-        join_all(former.iter().map(|node| self.no_more_for(view, node))).await;
+        let former =
+            self.traffic.expecting_peers().into_iter().filter(|node| !holders.contains(node)).collect::<Vec<_>>();
+        join_all(former.iter().map(|node| self.announce_nothing_left(view, node))).await;
         moved.and_then(|moved| handed_on.map(|()| moved))
     }
 
@@ -249,12 +251,14 @@ struct Complaints {
 }
 
 impl Complaints {
-    const PATIENCE: u32 = 5;
+    const FAILURES_BEFORE_WARNING: u32 = 5;
 
-    fn hear(&mut self, error: &RepairError) {
+    fn record(&mut self, error: &RepairError) {
         self.in_a_row += 1;
         match self.in_a_row {
-            Self::PATIENCE => warn!(%error, "some chunks have fewer holders than they should; repair goes on trying"),
+            Self::FAILURES_BEFORE_WARNING => {
+                warn!(%error, "some chunks have fewer holders than they should; repair goes on trying")
+            }
             _ => debug!(%error, "repair goes on in the next round"),
         }
     }

@@ -1,8 +1,8 @@
 //! Nodes over real sockets, each with a store of its own and without a ring: what is copied between them, counted.
 
-mod equal;
 mod hostile;
 mod late;
+mod reconcile;
 mod surplus;
 
 use std::{
@@ -32,7 +32,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{peer::Peers, repair::Repair, traffic::Traffic, write::Writer};
+use super::{copy_traffic::CopyTraffic, peer::Peers, repair::Repair, write::Writer};
 use crate::http::{
     chunks::{ChunkPlane, routes},
     server::{ServerOptions, serve},
@@ -62,7 +62,7 @@ struct TestNode {
     dir: Arc<TempDir>,
     node: NodeRef,
     store: Arc<Store>,
-    traffic: Arc<Traffic>,
+    traffic: Arc<CopyTraffic>,
     asked: Arc<Asked>,
     _server: AbortOnDropHandle<()>,
 }
@@ -78,7 +78,7 @@ impl TestNode {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let node = NodeRef { ip: address.ip(), port: address.port() - 1, id: RingId(id) };
-        let traffic = Arc::new(Traffic::new(limit));
+        let traffic = Arc::new(CopyTraffic::new(limit));
         let (_, neighbours) = watch::channel(Neighbours { predecessor: None, node, successors: vec![] });
         let writer = Writer {
             store: store.clone(),

@@ -29,8 +29,8 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
+    copy_traffic::{CopyTraffic, ReplicaWrite},
     peer::{PeerError, Peers},
-    traffic::{ReplicaWrite, Traffic},
 };
 use crate::{blocking::with_store, replica::departure::Departure};
 
@@ -56,7 +56,7 @@ pub struct Writer {
     pub floor: Floor,
     /// Wakes repair when a holder was passed over.
     pub repair: Arc<Notify>,
-    pub traffic: Arc<Traffic>,
+    pub traffic: Arc<CopyTraffic>,
     pub deadline: Duration,
     pub departure: Arc<Departure>,
 }
@@ -78,7 +78,7 @@ impl Writer {
         let departure = self.departure.clone();
         with_store(&self.store, move |store| {
             store.put(&batch, durability)?;
-            departure.note(&batch);
+            departure.record_stored(&batch);
             Ok(())
         })
         .await
@@ -96,13 +96,13 @@ impl Writer {
                 Err(PutError::NoQuorum { stored: 0, required, reason: "the ring is still coming together".into() })
             }
             PutVerdict::Own { others, required } => {
-                self.spread(batch, neighbours.node, others, required, durability).await
+                self.put_to_holders(batch, neighbours.node, others, required, durability).await
             }
         }
     }
 
     /// Which of this node and `others` have it when enough have.
-    async fn spread(
+    async fn put_to_holders(
         &self,
         batch: VerifiedBatch,
         me: NodeRef,
@@ -110,44 +110,44 @@ impl Writer {
         required: usize,
         durability: Durability,
     ) -> Result<Vec<NodeRef>, PutError> {
-        let mut spread = Spread::new(self.repair.clone());
+        let mut progress = PutProgress::new(self.repair.clone());
         let wanted = forward_count(&others, |node| self.departure.peer_drains(node), self.departure.drains());
         let mut others = others.into_iter();
         for node in others.by_ref().take(wanted) {
-            self.pass_on(&mut spread, node, batch.clone(), durability);
+            self.forward(&mut progress, node, batch.clone(), durability);
         }
         match self.store_here(batch.clone(), durability).await {
-            Ok(()) => spread.stored.push(me),
+            Ok(()) => progress.stored.push(me),
             Err(error) => {
                 debug!(%error, "the owner cannot keep a batch; the next node does");
-                spread.note_failure(matches!(error, StoreError::NoSpace { .. }), error.to_string());
+                progress.note_failure(matches!(error, StoreError::NoSpace { .. }), error.to_string());
                 if let Some(node) = others.next() {
-                    self.pass_on(&mut spread, node, batch.clone(), durability);
+                    self.forward(&mut progress, node, batch.clone(), durability);
                 }
             }
         }
         let end = Instant::now() + self.deadline;
-        while spread.stored.len() < required {
-            if spread.open == 0 {
+        while progress.stored.len() < required {
+            if progress.open == 0 {
                 // A holder failed: the next node takes its place.
-                let Some(node) = others.next() else { return Err(spread.failure(required)) };
-                self.pass_on(&mut spread, node, batch.clone(), durability);
+                let Some(node) = others.next() else { return Err(progress.failure(required)) };
+                self.forward(&mut progress, node, batch.clone(), durability);
             }
-            match timeout_at(end, spread.arrived.recv()).await {
-                Ok(Some(result)) => spread.count(result),
+            match timeout_at(end, progress.arrived.recv()).await {
+                Ok(Some(result)) => progress.count(result),
                 _ => {
-                    spread.note_failure(false, format!("no answer within {:?}", self.deadline));
-                    return Err(spread.failure(required));
+                    progress.note_failure(false, format!("no answer within {:?}", self.deadline));
+                    return Err(progress.failure(required));
                 }
             }
         }
-        Ok(spread.stored)
+        Ok(progress.stored)
     }
 
-    /// Goes on after the acknowledgement, too, if [`Begun`] lets it: the third copy is only late, not dropped.
-    fn pass_on(&self, spread: &mut Spread, node: NodeRef, batch: VerifiedBatch, durability: Durability) {
-        let (peers, repair, copies) = (self.peers.clone(), self.repair.clone(), spread.copies.clone());
-        let replica_write = Arc::new(self.traffic.depart(&node, batch));
+    /// Goes on after the acknowledgement, too, if [`PendingCopies`] lets it: the third copy is only late, not dropped.
+    fn forward(&self, progress: &mut PutProgress, node: NodeRef, batch: VerifiedBatch, durability: Durability) {
+        let (peers, repair, copies) = (self.peers.clone(), self.repair.clone(), progress.copies.clone());
+        let replica_write = Arc::new(self.traffic.begin_write(&node, batch));
         let under_way = Arc::downgrade(&replica_write);
         let task = tokio::spawn(async move {
             let result = peers.put(&node, vec![replica_write.bytes()], durability).await;
@@ -162,16 +162,16 @@ impl Writer {
             // No caller waits for a copy beyond the quorum.
             let _ = copies.send(result.map(|()| node));
         });
-        spread.open += 1;
-        spread.begun.copies.push((node, under_way, task.abort_handle()));
+        progress.open += 1;
+        progress.pending.copies.push((node, under_way, task.abort_handle()));
     }
 }
 
 /// How far one batch has got.
-struct Spread {
+struct PutProgress {
     copies: mpsc::UnboundedSender<Result<NodeRef, PeerError>>,
     arrived: mpsc::UnboundedReceiver<Result<NodeRef, PeerError>>,
-    begun: Begun,
+    pending: PendingCopies,
     stored: Vec<NodeRef>,
     /// Had no room.
     full: usize,
@@ -182,11 +182,11 @@ struct Spread {
     reason: String,
 }
 
-impl Spread {
+impl PutProgress {
     fn new(repair: Arc<Notify>) -> Self {
         let (copies, arrived) = mpsc::unbounded_channel();
-        let begun = Begun { copies: Vec::new(), repair };
-        Self { copies, arrived, begun, stored: Vec::new(), full: 0, failed: 0, open: 0, reason: String::new() }
+        let pending = PendingCopies { copies: Vec::new(), repair };
+        Self { copies, arrived, pending, stored: Vec::new(), full: 0, failed: 0, open: 0, reason: String::new() }
     }
 
     fn count(&mut self, result: Result<NodeRef, PeerError>) {
@@ -215,19 +215,19 @@ impl Spread {
     }
 }
 
-/// The copies begun of one batch. Dropped when the writer has its answer, or has gone, so nothing that a quorum waits
+/// The copies pending of one batch. Dropped when the writer has its answer, or has gone, so nothing that a quorum waits
 /// for is given up here: those still under way are in memory for nobody from then on, and go on only as far as
 /// [`ReplicaWrite`] allows.
-struct Begun {
+struct PendingCopies {
     /// The replica_write is gone when its copy has arrived, or failed.
     copies: Vec<(NodeRef, Weak<ReplicaWrite>, AbortHandle)>,
     repair: Arc<Notify>,
 }
 
-impl Drop for Begun {
+impl Drop for PendingCopies {
     fn drop(&mut self) {
         for (node, replica_write, task) in &self.copies {
-            if replica_write.upgrade().is_none_or(|replica_write| replica_write.go_on_late()) {
+            if replica_write.upgrade().is_none_or(|replica_write| replica_write.continue_late()) {
                 continue;
             }
             debug!(peer = %node, "a copy is given up, as many are under way to its holder; repair will bring it");
@@ -246,7 +246,7 @@ mod tests {
         let node = |id| NodeRef { ip: [127, 0, 0, 1].into(), port: 5057, id: chordfs_types::ring_id::RingId(id) };
         let failure = |stored: u32, full, failed| {
             let stored = (0..stored).map(node).collect();
-            Spread { stored, full, failed, ..Spread::new(Arc::default()) }.failure(2)
+            PutProgress { stored, full, failed, ..PutProgress::new(Arc::default()) }.failure(2)
         };
         assert!(matches!(failure(1, 2, 0), PutError::NoSpace));
         assert!(matches!(failure(0, 2, 1), PutError::NoSpace), "one that is silent would not be enough");

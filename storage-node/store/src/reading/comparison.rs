@@ -135,13 +135,13 @@ mod tests {
             (ours, theirs)
         };
         let (first, other) = sums(&[arc]);
-        let mut descent = ArcComparison::new(arc, first[0], other[0]);
+        let mut comparison = ArcComparison::new(arc, first[0], other[0]);
         let (mut ids, mut found, mut pages) = (0, 0, 0);
-        while let Some(step) = descent.next_step() {
+        while let Some(step) = comparison.next_step() {
             match step {
                 ComparisonStep::Sums(arcs) => {
                     let (ours, theirs) = sums(&arcs);
-                    descent.learn(&arcs, &ours, &theirs);
+                    comparison.learn(&arcs, &ours, &theirs);
                 }
                 ComparisonStep::Ids { arcs, .. } => {
                     let count = |index: &Index| arcs.iter().map(|arc| count_in(index, *arc)).sum::<u64>();

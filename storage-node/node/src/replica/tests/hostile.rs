@@ -64,7 +64,7 @@ async fn a_liar_is_an_error() {
     for (number, (sums, ids, fetched)) in lies.into_iter().enumerate() {
         let node = TestNode::start(9).await;
         let (liar, _server) = liar(sums, ids, fetched).await;
-        let made = node.repair().make_equal(&node.view(RingId(9)), &liar).await;
+        let made = node.repair().reconcile(&node.view(RingId(9)), &liar).await;
         assert!(made.is_err(), "lie {number}: {made:?}");
         assert_eq!(node.all(), [], "lie {number}");
     }

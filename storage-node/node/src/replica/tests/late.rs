@@ -1,7 +1,7 @@
 //! Copies that are still under way when their writer has its answer.
 
 use super::*;
-use crate::replica::traffic::ReplicaWrite;
+use crate::replica::copy_traffic::ReplicaWrite;
 
 /// Takes connections and never answers.
 async fn silent(id: u32) -> (NodeRef, TcpListener) {
@@ -27,9 +27,9 @@ fn writer(owner: &TestNode, successors: Vec<NodeRef>) -> Writer {
 }
 
 /// As many late copies as may be under way to `node`.
-fn fill(traffic: &Arc<Traffic>, node: &NodeRef) -> Vec<ReplicaWrite> {
-    let replica_writes = std::iter::repeat_with(|| traffic.depart(node, batch(&chunks([99]))));
-    replica_writes.take_while(ReplicaWrite::go_on_late).collect()
+fn fill(traffic: &Arc<CopyTraffic>, node: &NodeRef) -> Vec<ReplicaWrite> {
+    let replica_writes = std::iter::repeat_with(|| traffic.begin_write(node, batch(&chunks([99]))));
+    replica_writes.take_while(ReplicaWrite::continue_late).collect()
 }
 
 /// Each write left a copy in memory for a peer that was silent, until the deadline, however many writes there were.

@@ -55,7 +55,7 @@ impl RepairProgress {
     }
 
     /// The holders of the own arc are these; plans for others are void.
-    pub fn holders_are(&mut self, holders: Vec<RingId>) {
+    pub fn set_holders(&mut self, holders: Vec<RingId>) {
         self.plans.retain(|holder, _| holders.contains(&RingId(*holder)));
         self.holders = Some(holders);
     }
@@ -72,11 +72,11 @@ impl RepairProgress {
         self.without_surplus = false;
     }
 
-    pub fn surplus_is_gone(&mut self) {
+    pub fn record_no_surplus(&mut self) {
         self.without_surplus = true;
     }
 
-    pub fn keeps_no_surplus(&self) -> bool {
+    pub fn has_no_surplus(&self) -> bool {
         self.without_surplus
     }
 
@@ -179,11 +179,11 @@ mod tests {
     #[test]
     fn after_a_change_there_may_be_copies_beyond_the_third_until_they_were_looked_for() {
         let mut progress = RepairProgress::default();
-        assert!(!progress.keeps_no_surplus());
-        progress.surplus_is_gone();
-        assert!(progress.keeps_no_surplus());
+        assert!(!progress.has_no_surplus());
+        progress.record_no_surplus();
+        assert!(progress.has_no_surplus());
         progress.forget_comparisons();
-        assert!(!progress.keeps_no_surplus());
+        assert!(!progress.has_no_surplus());
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
         progress.announce(RingId(2), left(50, 20_000), start);
         progress.plan(RingId(1), left(1, 10), CopyAmount::default());
         assert_eq!(progress.status(None, start + BELIEVED_FOR).incoming.chunks_left, 1);
-        progress.holders_are(vec![RingId(3)]);
+        progress.set_holders(vec![RingId(3)]);
         assert_eq!(progress.status(None, start + BELIEVED_FOR).incoming, TransferProgress::default());
         progress.announce(RingId(2), left(50, 20_000), start);
         progress.announce(RingId(2), CopyAmount::default(), start);
@@ -204,7 +204,7 @@ mod tests {
         let (mut progress, now) = (RepairProgress::default(), Instant::now());
         let compared = |progress: &RepairProgress| progress.status(None, now).compared;
         assert!(!compared(&progress), "nothing is known yet");
-        progress.holders_are(vec![RingId(1), RingId(2)]);
+        progress.set_holders(vec![RingId(1), RingId(2)]);
         progress.compared_with(RingId(1));
         assert!(!compared(&progress));
         progress.compared_with(RingId(2));

@@ -4,14 +4,14 @@ use chordfs_replication::arc_comparison::CopyAmount;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::replica::equal::Moved;
+use crate::replica::reconcile::CopyCounts;
 
 #[tokio::test]
 async fn equal_nodes_exchange_one_sum() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=5000));
     b.put(&chunks((1..=5000).rev()));
-    assert_eq!(a.repair().make_equal(&a.view(RingId(9)), &b.node).await.unwrap(), Moved::default());
+    assert_eq!(a.repair().reconcile(&a.view(RingId(9)), &b.node).await.unwrap(), CopyCounts::default());
     assert_eq!((b.asked.count("/chunks/digests"), b.asked.all()), (1, 1));
 }
 
@@ -21,8 +21,8 @@ async fn a_node_that_was_away_gets_what_it_missed() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=20_000));
     b.put(&chunks(1..=19_900));
-    let moved = a.repair().make_equal(&a.view(RingId(9)), &b.node).await.unwrap();
-    assert_eq!(moved, Moved { pushed: 100, pulled: 0 });
+    let moved = a.repair().reconcile(&a.view(RingId(9)), &b.node).await.unwrap();
+    assert_eq!(moved, CopyCounts { pushed: 100, pulled: 0 });
     assert_eq!(a.all(), b.all());
     assert!(b.asked.count("/chunks/digests") <= 12, "{:?}", b.asked.requests.lock());
     assert!(b.asked.all() <= 20, "{:?}", b.asked.requests.lock());
@@ -42,8 +42,8 @@ async fn what_was_deleted_while_a_holder_was_away_is_deleted_there_too() {
     }
     a.store.delete(&deleted(1, 1200)).unwrap();
     b.store.delete(&deleted(2001, 900)).unwrap();
-    let moved = a.repair().make_equal(&a.view(RingId(9)), &b.node).await.unwrap();
-    assert_eq!(moved, Moved::default(), "nothing is copied");
+    let moved = a.repair().reconcile(&a.view(RingId(9)), &b.node).await.unwrap();
+    assert_eq!(moved, CopyCounts::default(), "nothing is copied");
     assert_eq!((a.all().len(), a.all()), (900, b.all()));
     a.put(&chunks(2001..=2500));
     b.put(&chunks(1..=500));
@@ -63,8 +63,8 @@ async fn random_holders_become_equal_in_the_arc_and_only_there() {
         let (ours, theirs) = (a.ids(arc), b.ids(arc));
         let outside = (a.ids(other), b.ids(other));
         let missing = |from: &[ChunkAt], of: &[ChunkAt]| from.iter().filter(|chunk| !of.contains(chunk)).count() as u64;
-        let expected = Moved { pushed: missing(&ours, &theirs), pulled: missing(&theirs, &ours) };
-        assert_eq!(a.repair().make_equal(&view, &b.node).await.unwrap(), expected, "seed {seed}");
+        let expected = CopyCounts { pushed: missing(&ours, &theirs), pulled: missing(&theirs, &ours) };
+        assert_eq!(a.repair().reconcile(&view, &b.node).await.unwrap(), expected, "seed {seed}");
         assert_eq!(a.ids(arc), b.ids(arc), "seed {seed}");
         assert_eq!((a.ids(other), b.ids(other)), outside, "seed {seed}");
         let status = a.traffic.status();
@@ -81,8 +81,8 @@ async fn two_that_fill_the_same_gap_share_the_work() {
     b.put(&chunks(1..=6000));
     let (of_a, of_b) = (a.repair(), b.repair());
     let (view_a, view_b) = (a.view(RingId(9)), b.view(RingId(20)));
-    let (by_a, by_b) = tokio::join!(of_a.make_equal(&view_a, &new.node), of_b.make_equal(&view_b, &new.node));
-    assert_eq!(by_a.unwrap().and(by_b.unwrap()), Moved { pushed: 6000, pulled: 0 });
+    let (by_a, by_b) = tokio::join!(of_a.reconcile(&view_a, &new.node), of_b.reconcile(&view_b, &new.node));
+    assert_eq!(by_a.unwrap().and(by_b.unwrap()), CopyCounts { pushed: 6000, pulled: 0 });
     assert_eq!((new.all().len(), new.traffic.status().incoming.chunks_moved), (6000, 6000));
     assert_eq!(new.traffic.status().incoming.chunks_left, 0, "what the other brought is not expected any more");
 }
@@ -96,8 +96,8 @@ async fn who_was_told_of_more_than_there_is_hears_that_nothing_is_left() {
     let more = CopyAmount::of(&all).and(CopyAmount { chunks: 70, bytes: 7000 });
     assert_eq!(repair.push(&view, &b.node, &all, more).await.unwrap(), 500);
     assert_eq!(b.traffic.status().incoming.chunks_left, 70);
-    assert_eq!(repair.make_equal(&view, &b.node).await.unwrap(), Moved::default());
-    assert_eq!((b.traffic.status().incoming.chunks_left, a.traffic.expecting()), (0, vec![]));
+    assert_eq!(repair.reconcile(&view, &b.node).await.unwrap(), CopyCounts::default());
+    assert_eq!((b.traffic.status().incoming.chunks_left, a.traffic.expecting_peers()), (0, vec![]));
 }
 
 #[tokio::test]
@@ -106,8 +106,8 @@ async fn what_two_holders_have_is_fetched_from_one() {
     b.put(&chunks(1..=6000));
     c.put(&chunks(1..=6000));
     let (repair, view) = (new.repair(), new.view(RingId(9)));
-    let (from_b, from_c) = tokio::join!(repair.make_equal(&view, &b.node), repair.make_equal(&view, &c.node));
-    assert_eq!(from_b.unwrap().and(from_c.unwrap()), Moved { pushed: 0, pulled: 6000 });
+    let (from_b, from_c) = tokio::join!(repair.reconcile(&view, &b.node), repair.reconcile(&view, &c.node));
+    assert_eq!(from_b.unwrap().and(from_c.unwrap()), CopyCounts { pushed: 0, pulled: 6000 });
     assert_eq!((new.all(), new.traffic.status().incoming.chunks_moved), (b.all(), 6000));
 }
 
@@ -115,11 +115,11 @@ async fn what_two_holders_have_is_fetched_from_one() {
 async fn what_a_writer_is_sending_is_not_sent_again() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=50));
-    let replica_write = a.traffic.depart(&b.node, batch(&chunks(1..=40)));
+    let replica_write = a.traffic.begin_write(&b.node, batch(&chunks(1..=40)));
     let (repair, view) = (a.repair(), a.view(RingId(9)));
-    assert_eq!(repair.make_equal(&view, &b.node).await.unwrap().pushed, 10);
+    assert_eq!(repair.reconcile(&view, &b.node).await.unwrap().pushed, 10);
     drop(replica_write);
-    assert_eq!(repair.make_equal(&view, &b.node).await.unwrap().pushed, 40);
+    assert_eq!(repair.reconcile(&view, &b.node).await.unwrap().pushed, 40);
 }
 
 /// The node that is filled goes away in the middle, then the one that fills it: what has come stays and is not sent
@@ -129,22 +129,22 @@ async fn filling_goes_on_after_a_crash_of_either_side() {
     let (a, new) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=9000));
     new.asked.puts_left.store(3, SeqCst);
-    a.repair().make_equal(&a.view(RingId(9)), &new.node).await.unwrap_err();
+    a.repair().reconcile(&a.view(RingId(9)), &new.node).await.unwrap_err();
     let first = new.all().len() as u64;
     assert!(first > 0 && first < 9000, "{first}");
 
     let new = new.restart().await;
     assert_eq!(new.all().len() as u64, first);
     new.asked.puts_left.store(3, SeqCst);
-    a.repair().make_equal(&a.view(RingId(9)), &new.node).await.unwrap_err();
+    a.repair().reconcile(&a.view(RingId(9)), &new.node).await.unwrap_err();
     let second = new.all().len() as u64;
     assert!(second > first && second < 9000, "{second}");
     assert_eq!(a.traffic.status().outgoing.chunks_moved, second, "nothing went twice");
 
     let a = a.restart().await;
     new.asked.puts_left.store(i64::MAX, SeqCst);
-    let moved = a.repair().make_equal(&a.view(RingId(9)), &new.node).await.unwrap();
-    assert_eq!(moved, Moved { pushed: 9000 - second, pulled: 0 });
+    let moved = a.repair().reconcile(&a.view(RingId(9)), &new.node).await.unwrap();
+    assert_eq!(moved, CopyCounts { pushed: 9000 - second, pulled: 0 });
     assert_eq!(a.all(), new.all());
 }
 
@@ -158,7 +158,7 @@ async fn the_rate_is_kept_and_progress_is_seen_on_both_sides() {
     let bytes = a.store.sums(&[whole()])[0].bytes;
     let (repair, view) = (a.repair(), a.view(RingId(9)));
     let start = tokio::time::Instant::now();
-    let mut made = std::pin::pin!(repair.make_equal(&view, &new.node));
+    let mut made = std::pin::pin!(repair.reconcile(&view, &new.node));
     let mut seen = Vec::new();
     let moved = loop {
         tokio::select! {
@@ -189,7 +189,7 @@ async fn a_holder_that_takes_nothing_still_gives_what_it_has() {
     a.put(&chunks(1..=2000));
     b.put(&chunks(1500..=2500));
     b.asked.puts_left.store(0, SeqCst);
-    a.repair().make_equal(&a.view(RingId(9)), &b.node).await.unwrap_err();
+    a.repair().reconcile(&a.view(RingId(9)), &b.node).await.unwrap_err();
     assert_eq!(a.all().len(), 2500);
 }
 

@@ -8,7 +8,7 @@
 
 use chordfs_replication::{
     arc_comparison::{ArcComparison, ComparisonStep, CopyAmount, Difference, compare},
-    progress::Direction,
+    repair_progress::Direction,
 };
 use chordfs_types::{
     chunk::VerifiedBatch,
@@ -24,20 +24,20 @@ use super::{
 };
 use crate::blocking::with_store;
 
-/// Moved in one request at most.
+/// CopyCounts in one request at most.
 const MOVE_CHUNKS: usize = 1024;
 const MOVE_BYTES: u64 = 4 << 20;
 /// Chunks that may have come since they were counted; who names more does not tell the truth.
-const COME_MEANWHILE: u64 = 1 << 18;
+const MAX_ARRIVED_MEANWHILE: u64 = 1 << 18;
 
 /// What a round did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
+pub struct CopyCounts {
     pub pushed: u64,
     pub pulled: u64,
 }
 
-impl Moved {
+impl CopyCounts {
     pub fn and(self, other: Self) -> Self {
         Self { pushed: self.pushed + other.pushed, pulled: self.pulled + other.pulled }
     }
@@ -45,23 +45,23 @@ impl Moved {
 
 impl Repair {
     /// Afterwards the holder and this node have the same chunks in the arc that this node owns.
-    pub async fn make_equal(&self, view: &Neighbours, holder: &NodeRef) -> Result<Moved, RepairError> {
+    pub async fn reconcile(&self, view: &Neighbours, holder: &NodeRef) -> Result<CopyCounts, RepairError> {
         let arc = view.arc();
         let (ours, theirs) = self.both_sums(holder, &[arc]).await?;
-        let mut descent = ArcComparison::new(arc, ours[0], theirs[0]);
-        let mut moved = Moved::default();
-        self.traffic.compared_with(holder, descent.left());
+        let mut comparison = ArcComparison::new(arc, ours[0], theirs[0]);
+        let mut moved = CopyCounts::default();
+        self.traffic.compared_with(holder, comparison.left());
         let mut outcome = Ok(());
-        while let Some(step) = descent.next_step() {
+        while let Some(step) = comparison.next_step() {
             match step {
                 ComparisonStep::Sums(arcs) => {
                     let (ours, theirs) = self.both_sums(holder, &arcs).await?;
-                    descent.learn(&arcs, &ours, &theirs);
-                    self.traffic.plan(holder, descent.left());
+                    comparison.learn(&arcs, &ours, &theirs);
+                    self.traffic.plan(holder, comparison.left());
                 }
                 ComparisonStep::Ids { arcs, expected } => {
-                    let difference = self.differ(holder, arcs, expected).await?;
-                    let (more, settled) = self.settle(view, holder, difference, descent.left()).await;
+                    let difference = self.difference_with(holder, arcs, expected).await?;
+                    let (more, settled) = self.copy_difference(view, holder, difference, comparison.left()).await;
                     moved = moved.and(more);
                     match settled {
                         // Without room on one side the other still gets what it lacks.
@@ -71,20 +71,20 @@ impl Repair {
                 }
             }
         }
-        if moved != Moved::default() {
+        if moved != CopyCounts::default() {
             info!(peer = %holder, pushed = moved.pushed, pulled = moved.pulled, "made equal with a holder");
         }
         outcome?;
-        if self.traffic.expecting().contains(holder) {
-            self.no_more_for(view, holder).await;
+        if self.traffic.expecting_peers().contains(holder) {
+            self.announce_nothing_left(view, holder).await;
         }
         Ok(moved)
     }
 
     /// What was still to be brought has turned out to be there: tells the node, which would go on expecting it. Should
     /// this not reach it, it stops to by itself after a while.
-    pub(super) async fn no_more_for(&self, view: &Neighbours, node: &NodeRef) {
-        self.traffic.told(node, CopyAmount::default());
+    pub(super) async fn announce_nothing_left(&self, view: &Neighbours, node: &NodeRef) {
+        self.traffic.set_announced(node, CopyAmount::default());
         let from = Sender { node: view.node.id, left: CopyAmount::default() };
         if let Err(error) = self.peers.offer(node, &from, &[]).await {
             debug!(peer = %node, %error, "not told that nothing is left for it");
@@ -106,20 +106,20 @@ impl Repair {
         }
         let offered = CopyAmount::of(&chunks);
         let left = later.and(offered);
-        self.traffic.told(holder, left);
+        self.traffic.set_announced(holder, left);
         self.traffic.spend(offered.bytes).await;
         let from = Sender { node: view.node.id, left };
         let wanted = self.wanted(holder, &from, &chunks).await.inspect_err(|_| self.traffic.refund(offered.bytes))?;
         self.traffic.refund(offered.bytes - CopyAmount::of(&wanted).bytes);
         if wanted.is_empty() {
-            self.traffic.told(holder, later);
+            self.traffic.set_announced(holder, later);
             return Ok(0);
         }
         let records = with_store(&self.store, move |store| store.records_at(&wanted, 2 * MOVE_BYTES)).await?;
         let sent =
             CopyAmount { chunks: records.len() as u64, bytes: records.iter().map(|record| record.len() as u64).sum() };
-        self.peers.bring(holder, &Sender { left: later, ..from }, records).await?;
-        self.traffic.told(holder, later);
+        self.peers.put_accepted(holder, &Sender { left: later, ..from }, records).await?;
+        self.traffic.set_announced(holder, later);
         self.traffic.moved(Direction::Outgoing, sent);
         Ok(sent.chunks)
     }
@@ -134,12 +134,12 @@ impl Repair {
             let found = chunks.iter().zip(&answers).filter(move |(_, answer)| **answer == wanted);
             found.map(|(chunk, _)| *chunk).collect::<Vec<_>>()
         };
-        self.delete_too(holder, answered(GONE)).await;
+        self.delete_here(holder, answered(GONE)).await;
         Ok(answered(SEND))
     }
 
     /// What the peer knows to be deleted for good.
-    async fn delete_too(&self, peer: &NodeRef, gone: Vec<ChunkAt>) {
+    async fn delete_here(&self, peer: &NodeRef, gone: Vec<ChunkAt>) {
         if gone.is_empty() {
             return;
         }
@@ -155,7 +155,7 @@ impl Repair {
         let (gone, chunks): (Vec<ChunkAt>, Vec<ChunkAt>) =
             chunks.iter().partition(|chunk| self.store.has_tombstone(chunk));
         if !gone.is_empty() {
-            self.peers.say_gone(holder, &gone).await?;
+            self.peers.report_deleted(holder, &gone).await?;
         }
         let offered = CopyAmount::of(&chunks);
         self.traffic.spend(offered.bytes).await;
@@ -172,14 +172,14 @@ impl Repair {
     }
 
     /// Moves what differs, in both directions as far as it goes. `later`: what is known to be left after that.
-    async fn settle(
+    async fn copy_difference(
         &self,
         view: &Neighbours,
         holder: &NodeRef,
         difference: Difference,
         later: (CopyAmount, CopyAmount),
-    ) -> (Moved, Result<(), RepairError>) {
-        let (mut moved, send) = (Moved::default(), later.1.and(CopyAmount::of(&difference.push)));
+    ) -> (CopyCounts, Result<(), RepairError>) {
+        let (mut moved, send) = (CopyCounts::default(), later.1.and(CopyAmount::of(&difference.push)));
         let mut fetch = later.0.and(CopyAmount::of(&difference.pull));
         let (mut pulled, mut pushed) = (Ok(()), Ok(()));
         for batch in batches(&difference.pull) {
@@ -215,7 +215,12 @@ impl Repair {
         Ok((with_store(&self.store, move |store| Ok(store.sums(&arcs))).await?, theirs))
     }
 
-    async fn differ(&self, peer: &NodeRef, arcs: Vec<RingArc>, expected: u64) -> Result<Difference, RepairError> {
+    async fn difference_with(
+        &self,
+        peer: &NodeRef,
+        arcs: Vec<RingArc>,
+        expected: u64,
+    ) -> Result<Difference, RepairError> {
         let theirs = self.ids_of(peer, arcs.clone(), expected).await?;
         let request = IdsRequest { arcs, after: None };
         let compared =
@@ -232,17 +237,17 @@ impl Repair {
             if !page.more {
                 return Ok(all);
             }
-            if all.len() as u64 > expected.saturating_add(COME_MEANWHILE) {
+            if all.len() as u64 > expected.saturating_add(MAX_ARRIVED_MEANWHILE) {
                 let reason = format!("{} chunks where about {expected} were counted", all.len());
                 return Err(PeerError::Answer { node: *peer, reason }.into());
             }
-            request = follow(request, all.last().copied());
+            request = next_page_request(request, all.last().copied());
         }
     }
 }
 
 /// The request for the next page: arcs that are done need not be named again.
-fn follow(request: IdsRequest, last: Option<ChunkAt>) -> IdsRequest {
+fn next_page_request(request: IdsRequest, last: Option<ChunkAt>) -> IdsRequest {
     let done = |arc: &RingArc| last.is_some_and(|last| !arc.contains(last.key));
     IdsRequest { arcs: request.arcs.into_iter().skip_while(done).collect(), after: last }
 }

@@ -13,9 +13,9 @@ use std::{
 
 use chordfs_replication::{
     arc_comparison::CopyAmount,
-    claims::Claims,
-    progress::{Direction, RepairProgress},
+    incoming_claims::IncomingClaims,
     rate::Bucket,
+    repair_progress::{Direction, RepairProgress},
 };
 use chordfs_store::Store;
 use chordfs_types::{
@@ -33,9 +33,9 @@ const LATE_BYTES: u64 = 64 << 20;
 /// A copy counts for this at least: its task and its connection are there for a small batch, too.
 const LEAST_LATE_BYTES: u64 = 64 << 10;
 
-pub struct Traffic {
+pub struct CopyTraffic {
     bucket: Mutex<Bucket>,
-    claims: Mutex<Claims>,
+    claims: Mutex<IncomingClaims>,
     progress: Mutex<RepairProgress>,
     /// Batches of writers on their way to other holders.
     replica_writes: Mutex<HashMap<SocketAddr, UnderWay>>,
@@ -51,13 +51,13 @@ struct UnderWay {
     late_bytes: u64,
 }
 
-impl Default for Traffic {
+impl Default for CopyTraffic {
     fn default() -> Self {
         Self::new(RateLimit::default())
     }
 }
 
-impl Traffic {
+impl CopyTraffic {
     pub fn new(limit: RateLimit) -> Self {
         Self {
             bucket: Mutex::new(Bucket::new(limit, Instant::now())),
@@ -115,7 +115,7 @@ impl Traffic {
     }
 
     /// `node` was told that `left` is still to be brought to it.
-    pub fn told(&self, node: &NodeRef, left: CopyAmount) {
+    pub fn set_announced(&self, node: &NodeRef, left: CopyAmount) {
         if left == CopyAmount::default() {
             self.expecting.lock().remove(node)
         } else {
@@ -124,12 +124,12 @@ impl Traffic {
     }
 
     /// Those that still expect something of this node.
-    pub fn expecting(&self) -> Vec<NodeRef> {
+    pub fn expecting_peers(&self) -> Vec<NodeRef> {
         self.expecting.lock().iter().copied().collect()
     }
 
     /// What `from` brought has been stored, or refused.
-    pub fn brought(&self, from: RingId, left: CopyAmount, batch: &VerifiedBatch, stored: bool) {
+    pub fn finish_incoming(&self, from: RingId, left: CopyAmount, batch: &VerifiedBatch, stored: bool) {
         let now = Instant::now();
         let mut claims = self.claims.lock();
         for (header, _) in &batch.records {
@@ -148,7 +148,7 @@ impl Traffic {
     pub fn claim(self: &Arc<Self>, store: &Store, me: RingId, chunks: &[ChunkAt]) -> Claimed {
         let (now, mut claims) = (Instant::now(), self.claims.lock());
         // A claim of one's own is another task's: two holders have the chunk, and one copy is enough.
-        let free = |chunk: &&ChunkAt| !store.is_here(chunk) && claims.take_first(chunk, me, now);
+        let free = |chunk: &&ChunkAt| !store.is_here(chunk) && claims.take_if_unclaimed(chunk, me, now);
         let chunks = chunks.iter().filter(free).copied().collect();
         Claimed { traffic: self.clone(), me, chunks }
     }
@@ -157,8 +157,8 @@ impl Traffic {
         self.progress.lock().plan(holder.id, fetch, send);
     }
 
-    pub fn holders_are(&self, holders: &[NodeRef]) {
-        self.progress.lock().holders_are(holders.iter().map(|holder| holder.id).collect());
+    pub fn set_holders(&self, holders: &[NodeRef]) {
+        self.progress.lock().set_holders(holders.iter().map(|holder| holder.id).collect());
     }
 
     /// What differs from this holder is known from now on.
@@ -173,13 +173,13 @@ impl Traffic {
     }
 
     /// Everything kept here that others hold now was given away.
-    pub fn surplus_is_gone(&self) {
-        self.progress.lock().surplus_is_gone();
+    pub fn record_no_surplus(&self) {
+        self.progress.lock().record_no_surplus();
     }
 
     /// Whether surplus copies were looked for and nothing has changed since.
-    pub fn keeps_no_surplus(&self) -> bool {
-        self.progress.lock().keeps_no_surplus()
+    pub fn has_no_surplus(&self) -> bool {
+        self.progress.lock().has_no_surplus()
     }
 
     pub fn moved(&self, direction: Direction, moved: CopyAmount) {
@@ -187,7 +187,7 @@ impl Traffic {
     }
 
     /// A writer's batch is on its way to `node` until the guard is dropped.
-    pub fn depart(self: &Arc<Self>, node: &NodeRef, batch: VerifiedBatch) -> ReplicaWrite {
+    pub fn begin_write(self: &Arc<Self>, node: &NodeRef, batch: VerifiedBatch) -> ReplicaWrite {
         let (to, batch) = (node.ring_address(), Arc::new(batch));
         self.replica_writes.lock().entry(to).or_default().batches.push(batch.clone());
         ReplicaWrite { traffic: self.clone(), to, batch, late: AtomicBool::new(false) }
@@ -205,7 +205,7 @@ impl Traffic {
 
 /// Chunks that this node is fetching.
 pub struct Claimed {
-    traffic: Arc<Traffic>,
+    traffic: Arc<CopyTraffic>,
     me: RingId,
     pub chunks: Vec<ChunkAt>,
 }
@@ -219,7 +219,7 @@ impl Drop for Claimed {
 
 /// A batch on its way.
 pub struct ReplicaWrite {
-    traffic: Arc<Traffic>,
+    traffic: Arc<CopyTraffic>,
     to: SocketAddr,
     batch: Arc<VerifiedBatch>,
     /// Counted among the late; changes under the lock of the replica_writes.
@@ -233,7 +233,7 @@ impl ReplicaWrite {
 
     /// Its writer has an answer. From here on it counts among the late, until it is dropped; false if they are too many
     /// for its node. Then it is to be given up, and repair does not take it for under way any more.
-    pub fn go_on_late(&self) -> bool {
+    pub fn continue_late(&self) -> bool {
         let mut replica_writes = self.traffic.replica_writes.lock();
         let there = replica_writes.entry(self.to).or_default();
         let late_bytes = there.late_bytes + self.late_bytes();

@@ -1,4 +1,4 @@
-//! Claims: which peer is bringing which chunk to this node, so that two peers do not bring the same one.
+//! IncomingClaims: which peer is bringing which chunk to this node, so that two peers do not bring the same one.
 //!
 //! A claim ends when the chunk has come, or by itself: whoever made it may have died. It is a courtesy that saves
 //! copies; a chunk that comes twice all the same is stored once.
@@ -23,7 +23,7 @@ const CLEAR_PERIOD: Duration = Duration::from_secs(1);
 type ClaimedChunk = (u32, ChunkId);
 
 #[derive(Default)]
-pub struct Claims {
+pub struct IncomingClaims {
     held: HashMap<ClaimedChunk, ChunkClaim>,
     /// When what has run out was last looked for.
     cleared: Option<Instant>,
@@ -34,7 +34,7 @@ struct ChunkClaim {
     until: Instant,
 }
 
-impl Claims {
+impl IncomingClaims {
     /// True if `by` may bring the chunk now: nobody else is.
     pub fn take(&mut self, chunk: &ChunkAt, by: RingId, now: Instant) -> bool {
         let taken = |claim: &ChunkClaim| claim.by != by && claim.until > now;
@@ -46,7 +46,7 @@ impl Claims {
     }
 
     /// Like `take`, but also false if `by` itself is bringing the chunk already.
-    pub fn take_first(&mut self, chunk: &ChunkAt, by: RingId, now: Instant) -> bool {
+    pub fn take_if_unclaimed(&mut self, chunk: &ChunkAt, by: RingId, now: Instant) -> bool {
         let free = self.held.get(&(chunk.key.0, chunk.id)).is_none_or(|claim| claim.until <= now);
         free && self.take(chunk, by, now)
     }
@@ -84,10 +84,13 @@ mod tests {
 
     #[test]
     fn one_at_a_time_brings_a_chunk() {
-        let (mut claims, now) = (Claims::default(), Instant::now());
+        let (mut claims, now) = (IncomingClaims::default(), Instant::now());
         assert!(claims.take(&chunk(1), RingId(10), now));
         assert!(!claims.take(&chunk(1), RingId(20), now) && claims.take(&chunk(1), RingId(10), now));
-        assert!(claims.take_first(&chunk(2), RingId(20), now) && !claims.take_first(&chunk(2), RingId(20), now));
+        assert!(
+            claims.take_if_unclaimed(&chunk(2), RingId(20), now)
+                && !claims.take_if_unclaimed(&chunk(2), RingId(20), now)
+        );
         claims.end(RingId(5), chunk(1).id, RingId(20));
         assert!(!claims.take(&chunk(1), RingId(20), now), "only its own claims end");
         claims.end(RingId(5), chunk(1).id, RingId(10));
@@ -96,14 +99,14 @@ mod tests {
 
     #[test]
     fn who_died_is_not_waited_for() {
-        let (mut claims, now) = (Claims::default(), Instant::now());
+        let (mut claims, now) = (IncomingClaims::default(), Instant::now());
         assert!(claims.take(&chunk(1), RingId(10), now));
         assert!(claims.take(&chunk(1), RingId(20), now + HELD_FOR));
     }
 
     #[test]
     fn memory_is_bounded() {
-        let (mut claims, now) = (Claims::default(), Instant::now());
+        let (mut claims, now) = (IncomingClaims::default(), Instant::now());
         assert!((0..2 * MAX_CLAIMS as u32).all(|index| claims.take(&chunk(index), RingId(10), now)));
         assert!(claims.held.len() <= MAX_CLAIMS);
         assert!(claims.take(&chunk(u32::MAX), RingId(10), now + HELD_FOR));
