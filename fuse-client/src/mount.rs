@@ -97,7 +97,7 @@ async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), 
     let root = root_inode(&session, &config.source).await?;
     let (notices, queue) = Notices::new();
     let chunks = chunk_client(nodes, &config.options);
-    chunks.set_registry(Arc::new(session.clone()));
+    chunks.set_references(Arc::new(session.clone()));
     let transfer = transfer(&session, chunks.clone(), &config.options);
     let fs = FileSystem::new(session.clone(), transfer, notices, space_source(chunks));
     let queue = parking_lot::Mutex::new(Some(queue));

@@ -1,8 +1,7 @@
-//! A typed client of a node's plane of administration (5059): what a node and the ring report of themselves, drains,
-//! scrubs.
+//! A typed client of a node's administration API (port 5059): the status of nodes and of the ring, drains, scrubs.
 //!
-//! Every call goes to one node and ends within the client's deadline. It is tried once: whether a silent node is asked
-//! again, is an error, or is a line of a table is for the caller.
+//! Every call is sent to one node, once, and ends within the client's deadline. The caller decides whether to retry an
+//! unresponsive node, to fail, or to print it as a line of a table.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -22,7 +21,7 @@ use crate::http_pool::{HttpClientError, HttpPool};
 pub enum AdminError {
     #[error("no node answers at {node}: {error}")]
     Unreachable { node: NodeAddress, error: HttpClientError },
-    /// The node answered, and not with a success; `text` says why.
+    /// The node answered with a status other than success; `text` gives the reason.
     #[error("{node} answered {status} to {path}: {text}")]
     Refused { node: NodeAddress, path: String, status: StatusCode, text: String },
     #[error("the answer of {node} to {path} cannot be read: {reason}")]
@@ -30,12 +29,12 @@ pub enum AdminError {
 }
 
 impl AdminError {
-    /// No process listens there. False where a deadline passed: the node may only be slow.
+    /// Whether no connection could be made. False after a timeout: the node may only be slow.
     pub fn is_connect(&self) -> bool {
         matches!(self.connect_kind(), Some(kind) if kind != io::ErrorKind::TimedOut)
     }
 
-    /// The host is there, and no process listens at the port.
+    /// Whether the host is up, and no process listens at the port.
     pub fn is_connection_refused(&self) -> bool {
         self.connect_kind() == Some(io::ErrorKind::ConnectionRefused)
     }
@@ -52,12 +51,12 @@ impl AdminError {
     }
 }
 
-/// What an operator asks of a drain.
+/// An operator's options for a drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainRequest {
-    /// Also when fewer than three nodes stay.
+    /// Drain even if fewer than three nodes remain.
     pub allow_fewer_copies: bool,
-    /// `None`: what the node was started with, or what the drain under way has already.
+    /// `None` keeps the rate of the drain under way, or else uses the node's configured one.
     pub rate: Option<RateLimit>,
 }
 
@@ -82,22 +81,22 @@ impl AdminClient {
         self.get(node, "/status").await
     }
 
-    /// The JSON of [`status`](Self::status), also those fields that only the node knows.
+    /// The JSON of [`status`](Self::status), including fields that this version does not know.
     pub async fn status_json(&self, node: NodeAddress) -> Result<String, AdminError> {
         self.text(node, "/status").await
     }
 
-    /// The whole ring, as the node sees it.
+    /// The status of the whole ring, as the node sees it.
     pub async fn ring(&self, node: NodeAddress) -> Result<RingStatus, AdminError> {
         self.get(node, "/ring").await
     }
 
-    /// The JSON of [`ring`](Self::ring), also those fields that only the node knows.
+    /// The JSON of [`ring`](Self::ring), including fields that this version does not know.
     pub async fn ring_json(&self, node: NodeAddress) -> Result<String, AdminError> {
         self.text(node, "/ring").await
     }
 
-    /// The chunks that the node stores, a line each: `NAME_chunk_I BYTES VERSION`.
+    /// The chunks that the node stores, one per line: `NAME_chunk_I BYTES VERSION`.
     pub async fn chunks(&self, node: NodeAddress) -> Result<String, AdminError> {
         self.text(node, "/chunks").await
     }
@@ -107,12 +106,12 @@ impl AdminClient {
         self.text(node, "/readyz").await.map(drop)
     }
 
-    /// The drain under way, or the last one that was tried.
+    /// The drain under way, or the last one attempted.
     pub async fn drain(&self, node: NodeAddress) -> Result<Option<DrainStatus>, AdminError> {
         self.get(node, "/drain").await
     }
 
-    /// Also changes the rate of a drain that is under way.
+    /// Begins a drain, or changes the rate of the drain under way.
     pub async fn begin_drain(
         &self,
         node: NodeAddress,
@@ -123,12 +122,12 @@ impl AdminClient {
         self.call(node, Method::POST, &path, Vec::new()).await
     }
 
-    /// Returns once the node serves as before.
+    /// Cancels the drain. Returns once the node serves as before.
     pub async fn cancel_drain(&self, node: NodeAddress) -> Result<Option<DrainStatus>, AdminError> {
         self.call(node, Method::DELETE, "/drain", Vec::new()).await
     }
 
-    /// Reports another node's drain, or that it has ended; the answer is the peer's own state.
+    /// Announces another node's drain, or its end; the answer is the peer's own state.
     pub async fn announce_drain<A: DeserializeOwned>(
         &self,
         node: NodeAddress,
@@ -146,7 +145,7 @@ impl AdminClient {
         self.call(node, Method::POST, "/scrub", Vec::new()).await
     }
 
-    /// A node's part in founding a ring. `query`: who asks, URL-encoded.
+    /// A node's state in founding a ring. `query` is the URL-encoded introduction of the caller.
     pub async fn founding<A: DeserializeOwned>(&self, node: NodeAddress, query: &str) -> Result<A, AdminError> {
         self.get(node, &format!("/aws/founding?{query}")).await
     }
@@ -172,7 +171,7 @@ impl AdminClient {
         serde_json::from_slice(&answer).map_err(|error| unreadable(error.to_string()))
     }
 
-    /// The body of an answer that is a success.
+    /// Returns the body of a successful answer.
     async fn send(&self, node: NodeAddress, method: Method, path: &str, body: Vec<Bytes>) -> Result<Bytes, AdminError> {
         let answer = self.pool.request(node.admin(), method, path, HeaderMap::new(), body, self.deadline).await;
         let answer = answer.map_err(|error| AdminError::Unreachable { node, error })?;
@@ -204,7 +203,7 @@ mod tests {
         AdminClient::new(Arc::new(HttpPool::new()), DEADLINE)
     }
 
-    /// The ring address of a node whose plane of administration gives one answer.
+    /// Starts an administration API that gives one answer. Returns the node's ring address.
     async fn node_that_answers(status: &'static str, body: &'static str) -> NodeAddress {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = listener.local_addr().unwrap();
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_at_which_no_process_listens_is_told_from_silence() {
+    async fn a_closed_port_is_distinguished_from_an_unresponsive_node() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = listener.local_addr().unwrap();
         let node = NodeAddress(std::net::SocketAddr::new(admin.ip(), admin.port() - 2));

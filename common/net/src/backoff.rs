@@ -1,9 +1,9 @@
-//! Pauses between tries.
+//! Pauses between attempts.
 
 use std::time::Duration;
 
-/// Pauses that double up to a bound, each shortened at random to between half and all of itself, so that many who
-/// failed together do not try again together.
+/// Pauses that double up to a bound. Each is shortened at random to between half and all of its length, so that clients
+/// that failed at the same time do not retry at the same time.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -12,19 +12,19 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Begins with `first`, or somewhat less, and grows to `longest`.
+    /// The first pause is at most `first`; later ones grow to `longest`.
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, next: first }
     }
 
-    /// How long to wait before the next try.
+    /// Returns how long to wait before the next attempt.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next.mul_f64(rand::random_range(0.5..1.0));
         self.next = (self.next * 2).min(self.longest);
         pause
     }
 
-    /// Begins with the first pause again, after a success.
+    /// Starts over with the first pause, after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_bound_and_vary() {
+    fn pauses_double_up_to_the_bound_with_jitter() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
         for longest in [1, 2, 4, 5, 5] {
             let longest = Duration::from_secs(longest);

@@ -1,5 +1,5 @@
-//! A clock that goes on while the machine sleeps, unlike `std`'s monotonic clock: only with such a clock can the time
-//! that another machine reports to have been running be compared.
+//! A clock that also advances while the machine sleeps, unlike `std`'s monotonic clock. Only such a clock can be
+//! compared with the uptime that another machine reports.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_goes_on() {
+    fn the_clock_advances() {
         let before = since_boot();
         while since_boot() == before {
             std::hint::spin_loop();

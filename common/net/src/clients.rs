@@ -1,5 +1,5 @@
-//! What file code needs of the network, as two small traits: the real clients stand behind them in a mount and in a
-//! node, and fakes that delay, fail and reorder stand behind them in tests.
+//! The network clients that file code needs, as two small traits. Mounts and nodes use the real clients; tests use
+//! fakes that delay, fail and reorder.
 
 use bytes::Bytes;
 use chordfs_types::{

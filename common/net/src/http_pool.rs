@@ -1,7 +1,7 @@
 //! A small pool of keep-alive HTTP/1.1 connections, over which chunks and the namespace's log travel between processes.
 //!
-//! It is hyper's own connection with nothing around it, because on this path every copy counts: request bodies are
-//! handed over as slices, an answer of one frame is passed on as it came, and a longer one is gathered once.
+//! It uses hyper's connection directly, because on this path every copy counts: request bodies are sent as slices, an
+//! answer of one frame is returned without a copy, and a longer one is joined once.
 
 use std::{
     collections::HashMap,
@@ -52,7 +52,7 @@ pub struct HttpAnswer {
 }
 
 impl HttpAnswer {
-    /// The body as one line for people.
+    /// The body as text, for messages.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).trim().to_owned()
     }
@@ -74,12 +74,12 @@ impl HttpPool {
         Self::default()
     }
 
-    /// A pool for commands, which list all that a node stores and end then.
+    /// A pool for short-lived commands, which may list everything that a node stores.
     pub fn with_unlimited_answers() -> Self {
         Self { max_answer_bytes: usize::MAX, ..Self::default() }
     }
 
-    /// Sends `body` piece by piece and gathers the answer. A kept connection that turns out closed is replaced once.
+    /// Sends `body` piece by piece and joins the answer. An idle connection that turns out closed is replaced.
     pub async fn request(
         &self,
         address: SocketAddr,
@@ -116,7 +116,7 @@ impl HttpPool {
             let request = build(address, &method, path_and_query, &headers, body.clone())?;
             match connection.try_send_request(request).await {
                 Ok(response) => return self.gather(address, connection, response).await,
-                // The peer closed the connection while it lay idle; nothing was sent.
+                // The peer closed the idle connection; nothing was sent.
                 Err(error) if error.message().is_some() => continue,
                 Err(error) => return Err(HttpClientError::Broken { address, reason: chain(&error.into_error()) }),
             }
@@ -194,7 +194,7 @@ fn build(
 async fn gather_body(mut body: Incoming, max_bytes: usize) -> Result<Bytes, String> {
     let expected = body.size_hint().exact().unwrap_or(0) as usize;
     if expected > max_bytes {
-        return Err(format!("an answer of {expected} bytes, at most {max_bytes} are taken"));
+        return Err(format!("an answer of {expected} bytes, at most {max_bytes} are accepted"));
     }
     let mut first = Bytes::new();
     let mut gathered = BytesMut::new();

@@ -1,5 +1,5 @@
-//! How mounts and nodes talk to each other: MessagePack-RPC, pooled HTTP connections, the way from a key to its
-//! holders, batches of chunks, and sessions with the namespace.
+//! Communication between mounts and nodes: MessagePack-RPC, pooled HTTP connections, routing from a key to its holders,
+//! batches of chunks, and sessions with the namespace.
 
 pub mod admin_client;
 pub mod backoff;

@@ -1,4 +1,4 @@
-//! Converts nodes to MessagePack values and back. Nothing that a peer sends is trusted to have the right shape.
+//! Converts nodes to MessagePack values and back. The shape of every value from a peer is checked.
 //!
 //! Node = `[ip: str, port: uint, id: uint]`; "no such node" has ip `""`. Neighbours = `[predecessor, self, [successor,
 //! ...]]`.
@@ -31,7 +31,7 @@ pub fn neighbours_value(view: &Neighbours) -> Value {
     Value::Array(vec![optional_value(view.predecessor), node_value(view.node), nodes_value(&view.successors)])
 }
 
-/// A Node, or "no such node".
+/// Reads a Node or "no such node".
 pub fn optional_node(value: &Value) -> Result<Option<NodeRef>, String> {
     let wrong = || format!("{NODE_FORM}, got {}", shortened(value));
     let [ip, port, id] = value.as_array().map(Vec::as_slice).ok_or_else(wrong)? else { return Err(wrong()) };
@@ -58,14 +58,15 @@ pub fn nodes(value: &Value) -> Result<Vec<NodeRef>, String> {
 
 pub fn neighbours(value: &Value) -> Result<Neighbours, String> {
     match value.as_array().map(Vec::as_slice) {
-        Some([before, this, after]) => {
-            Ok(Neighbours { predecessor: optional_node(before)?, node: node(this)?, successors: nodes(after)? })
+        Some([predecessor, this, successors]) => {
+            let (predecessor, successors) = (optional_node(predecessor)?, nodes(successors)?);
+            Ok(Neighbours { predecessor, node: node(this)?, successors })
         }
         _ => Err(format!("expected [predecessor, self, [successor, ...]], got {}", shortened(value))),
     }
 }
 
-/// Old peers send text as raw bytes, which arrive as str or bin.
+/// Reads text. Old peers send it as raw bytes, which arrive as str or bin.
 pub fn text(value: &Value) -> Option<&str> {
     match value {
         Value::String(text) => text.as_str(),
@@ -74,7 +75,7 @@ pub fn text(value: &Value) -> Option<&str> {
     }
 }
 
-/// A value as an error message can show it.
+/// A short form of a value, for error messages.
 pub fn shortened(value: &Value) -> String {
     let kind = match value {
         Value::Array(items) => return format!("an array of {}", items.len()),
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_read_back() {
+    fn encoded_neighbours_decode_to_the_same_value() {
         let view = Neighbours {
             predecessor: None,
             node: sample(5057, u32::MAX),
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn binary_text_is_text() {
+    fn an_ip_address_may_be_binary() {
         let bin = Value::Array(vec![Value::Binary(b"10.0.0.7".to_vec()), 5057.into(), 3.into()]);
         assert_eq!(node(&bin), Ok(sample(5057, 3)));
     }
@@ -126,7 +127,7 @@ mod tests {
             part("10.0.0.7".into(), 5057.into(), "1".into()),
             part(Value::String(String::from_utf8(vec![b'x'; 500]).expect("ascii").into()), 1.into(), 1.into()),
         ] {
-            let error = optional_node(&wrong).expect_err("it is no Node");
+            let error = optional_node(&wrong).expect_err("not a Node");
             assert!(error.contains("a Node is") && error.len() < 800, "{error}");
         }
         assert!(node(&no_node()).is_err() && optional_node(&no_node()) == Ok(None));

@@ -12,8 +12,8 @@ use chordfs_types::{
 
 use super::{ChunkClient, NewChunk};
 
-/// Size at which a batch to one owner is cut: large enough that its round trip does not matter, small enough that
-/// several are under way.
+/// Size at which a batch to one owner is cut: large enough that its round trip does not matter, and small enough that
+/// several are in flight.
 const BATCH_BYTES: usize = 4 << 20;
 
 pub(super) type KeyedChunk = (RingId, NewChunk);
@@ -71,8 +71,8 @@ impl ChunkClient {
         (batches.into_values().flatten().collect(), unrouted)
     }
 
-    /// Groups by the first holder that was not `tried` yet: the owner, the node after it, and so on; unresponsive nodes
-    /// come last. The second part are chunks whose holders were all tried, the third those without a route.
+    /// Groups chunks by their first holder that was not `tried` yet: the owner, its successor, and so on; unresponsive
+    /// nodes come last. Also returns the chunks whose holders were all tried, and those without a route.
     pub(super) async fn group_by_holder(
         &self,
         chunks: Vec<KeyedRef>,
@@ -87,9 +87,9 @@ impl ChunkClient {
                 unrouted.push(chunk);
                 continue;
             };
-            let left = || route.holders.iter().filter(|node| !tried.contains(node));
-            let heard = left().find(|node| !unresponsive.contains(&node.ring_address()));
-            match heard.or_else(|| left().next()) {
+            let untried = || route.holders.iter().filter(|node| !tried.contains(node));
+            let responsive = untried().find(|node| !unresponsive.contains(&node.ring_address()));
+            match responsive.or_else(|| untried().next()) {
                 Some(node) => groups.entry(*node).or_default().push(chunk),
                 None => exhausted.push(chunk),
             }

@@ -1,17 +1,17 @@
-//! Checks chunk by chunk whether enough disks have it. The nodes that stored the chunks and their current holders are
-//! asked again and again until the answer is yes or the time is up: repair may just be copying to the current holders.
+//! Checks for each chunk whether enough disks have it. The nodes that stored the chunks and their current holders are
+//! queried repeatedly until they do or the time is up: repair may be copying to the current holders at the moment.
 //!
-//! A holder that lacks a chunk while another has it on disk receives it from here: repair has its own order, and a
-//! whole node's chunks may come before these. If no node has it, the writer's own memory may: the two nodes that
-//! acknowledged it can vanish in the same moment, before the third has its copy.
+//! A holder that lacks a chunk which another has on disk receives a copy from this client: repair has its own order,
+//! and may copy a whole node's chunks before these. If no node has the chunk, this client sends it from memory: the two
+//! nodes that acknowledged it can fail in the same moment, before the third has its copy.
 //!
-//! If all nodes report that they lack a chunk, it may have been deleted, so long ago that they have forgotten it. Then
-//! the namespace is asked whether any file has it, but not before every commit that could still name it is made or
-//! given up.
+//! If all nodes report that they lack a chunk, it may have been deleted so long ago that they have forgotten it. Then
+//! the namespace is asked whether any file references it, but not before every commit that could still name it has been
+//! applied or given up.
 //!
-//! Each node is asked one question at a time, independently of the others, so an unresponsive node delays no other; the
-//! current holders are looked up meanwhile. A chunk that a node once reported on its disk stays there: it is not asked
-//! again.
+//! Each node has one request at a time, independently of the others, so an unresponsive node delays no other. The
+//! current holders are looked up concurrently. A chunk that a node has reported on its disk stays there, so this is not
+//! checked again.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -37,15 +37,15 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{ChunkClient, LocalCopies, batch::KeyedRef, get::FoundChunks, try_deadline};
+use super::{ChunkClient, LocalCopies, attempt_deadline, batch::KeyedRef, get::FoundChunks};
 use crate::boot_clock::since_boot;
 
-/// How often the ring and the nodes are asked again.
+/// How often the ring and the nodes are queried.
 const PERIOD: Duration = Duration::from_millis(500);
-/// For one answer. A slower disk has begun to sync, and is asked again.
+/// For one answer. A slower disk has begun to sync by then, and is queried again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// Chunks that the namespace is asked about at a time.
-const ASKED_CHUNKS: usize = 1024;
+/// Chunks in one query to the namespace.
+const QUERIED_CHUNKS: usize = 1024;
 /// Chunks copied to a node at a time.
 const COPIED_CHUNKS: usize = 1024;
 
@@ -53,26 +53,26 @@ const COPIED_CHUNKS: usize = 1024;
 pub(super) struct DurabilityCheck {
     key: RingId,
     chunk: ChunkRef,
-    /// When it was put, by the boot clock.
+    /// When the chunk was put, by the boot clock.
     sent: Duration,
-    /// The current holders, the holders when it was put, and the nodes known to have stored it.
+    /// The current holders, the holders at the time of the put, and the nodes known to have stored the chunk.
     nodes: Vec<NodeRef>,
-    /// The current holders, as far as they are known.
+    /// The current holders; empty until they are looked up.
     holders: Vec<NodeRef>,
-    /// Disks that it must be on.
+    /// The number of disks that must have the chunk.
     required: usize,
     on_disk: Vec<NodeRef>,
-    /// Nodes that reported that they lack it.
+    /// Nodes that reported that they lack the chunk.
     absent: Vec<NodeRef>,
 }
 
 impl DurabilityCheck {
     pub(super) fn new(key: RingId, chunk: ChunkRef, stored: &[NodeRef], holders: &[NodeRef], sent: Duration) -> Self {
-        // Until the ring is asked, the full number of holders is assumed.
+        // Until the holders are looked up, their full number is assumed.
         let nodes = stored.to_vec();
         let required = write_quorum(REPLICAS);
         let mut new = Self { key, chunk, sent, nodes, holders: vec![], required, on_disk: vec![], absent: vec![] };
-        new.also_at(holders);
+        new.add_nodes(holders);
         new
     }
 
@@ -80,7 +80,7 @@ impl DurabilityCheck {
         self.on_disk.len() >= self.required
     }
 
-    /// Whether every node that ever had it, or should, has reported that it lacks it.
+    /// Whether every node that had the chunk, or should have it, has reported that it lacks it.
     fn is_nowhere(&self) -> bool {
         !self.holders.is_empty() && self.on_disk.is_empty() && self.nodes.iter().all(|node| self.absent.contains(node))
     }
@@ -88,10 +88,10 @@ impl DurabilityCheck {
     fn learn_holders(&mut self, holders: &[NodeRef]) {
         self.required = write_quorum(holders.len());
         self.holders = holders.to_vec();
-        self.also_at(holders);
+        self.add_nodes(holders);
     }
 
-    /// Where `node` can get it from, if it should have it and lacks it.
+    /// The source of a copy for `node`, if it should have the chunk and lacks it.
     fn source_for(&self, node: &NodeRef, kept: LocalCopies<'_>) -> Option<CopySource> {
         if !self.holders.contains(node) || !self.absent.contains(node) {
             return None;
@@ -100,7 +100,7 @@ impl DurabilityCheck {
         self.on_disk.first().map(|node| CopySource::Disk(*node)).or_else(here)
     }
 
-    fn also_at(&mut self, nodes: &[NodeRef]) {
+    fn add_nodes(&mut self, nodes: &[NodeRef]) {
         for node in nodes {
             if !self.nodes.contains(node) {
                 self.nodes.push(*node);
@@ -109,14 +109,14 @@ impl DurabilityCheck {
     }
 }
 
-/// Where a copy comes from: another node's disk, or this client's memory.
+/// The source of a copy: another node's disk, or this client's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum CopySource {
     Disk(NodeRef),
     Memory,
 }
 
-/// A node's answer about some chunks, each with its byte; empty if it did not answer.
+/// A node, and the status byte that it returned for each chunk; empty if it did not answer.
 type DurabilityAnswer = (NodeRef, Vec<(ChunkId, u8)>);
 
 impl ChunkClient {
@@ -130,44 +130,44 @@ impl ChunkClient {
         let mut open: HashMap<ChunkId, DurabilityCheck> = HashMap::with_capacity(chunks.len());
         for chunk in chunks {
             match open.entry(chunk.chunk.id) {
-                Entry::Occupied(mut known) => known.get_mut().also_at(&chunk.nodes),
+                Entry::Occupied(mut known) => known.get_mut().add_nodes(&chunk.nodes),
                 Entry::Vacant(vacant) => drop(vacant.insert(chunk)),
             }
         }
-        let mut asked: FuturesUnordered<BoxFuture<'_, DurabilityAnswer>> = FuturesUnordered::new();
+        let mut requests: FuturesUnordered<BoxFuture<'_, DurabilityAnswer>> = FuturesUnordered::new();
         let mut busy = HashSet::new();
-        let mut doubted = None;
-        let mut look = Some(Box::pin(self.current_holders(&open)));
-        let mut next_look = Instant::now();
+        let mut reference_query = None;
+        let mut look_up = Some(Box::pin(self.current_holders(&open)));
+        let mut next_look_up = Instant::now();
         while !open.is_empty() {
             select! {
-                Some(found) = OptionFuture::from(look.as_mut()) => {
-                    (look, next_look) = (None, Instant::now() + PERIOD);
+                Some(found) = OptionFuture::from(look_up.as_mut()) => {
+                    (look_up, next_look_up) = (None, Instant::now() + PERIOD);
                     for (id, holders) in found {
                         open.get_mut(&id).into_iter().for_each(|chunk| chunk.learn_holders(&holders));
                     }
                     open.retain(|_, chunk| !chunk.is_safe());
-                    if doubted.is_none() {
-                        doubted = self.ask_for_unreferenced(&open, kept).map(Box::pin);
+                    if reference_query.is_none() {
+                        reference_query = self.query_unreferenced(&open, kept).map(Box::pin);
                     }
                     for ((from, to), wanted) in copies_to_make(&open, &busy, kept) {
                         if busy.insert(to) {
-                            asked.push(Box::pin(self.copy(from, to, wanted, kept)));
+                            requests.push(Box::pin(self.copy(from, to, wanted, kept)));
                         }
                     }
                     for (node, refs) in open_by_node(&open, &busy) {
                         busy.insert(node);
-                        asked.push(Box::pin(self.check_at(node, refs)));
+                        requests.push(Box::pin(self.check_at(node, refs)));
                     }
                 }
-                Some(dead) = OptionFuture::from(doubted.as_mut()) => {
-                    doubted = None;
+                Some(dead) = OptionFuture::from(reference_query.as_mut()) => {
+                    reference_query = None;
                     open.retain(|id, _| !dead.contains(id));
                 }
-                () = sleep_until(next_look), if look.is_none() => look = Some(Box::pin(self.current_holders(&open))),
-                Some((node, said)) = asked.next() => {
+                () = sleep_until(next_look_up), if look_up.is_none() => look_up = Some(Box::pin(self.current_holders(&open))),
+                Some((node, statuses)) = requests.next() => {
                     busy.remove(&node);
-                    said.into_iter().for_each(|(id, byte)| note_answer(&mut open, node, id, byte));
+                    statuses.into_iter().for_each(|(id, byte)| note_answer(&mut open, node, id, byte));
                 }
                 () = sleep_until(end) => return Err(too_few(&open)),
             }
@@ -175,24 +175,24 @@ impl ChunkClient {
         Ok(())
     }
 
-    /// Finds out which of the chunks that no node has are in no file. `None` if there is nothing to ask, or no
-    /// registry.
-    fn ask_for_unreferenced(
+    /// Finds out which of the chunks that no node has are referenced by no file. `None` if there is no such chunk, or
+    /// no namespace to query.
+    fn query_unreferenced(
         &self,
         open: &HashMap<ChunkId, DurabilityCheck>,
         kept: LocalCopies<'_>,
     ) -> Option<impl Future<Output = HashSet<ChunkId>> + use<'_>> {
-        let (registry, now) = (self.registry.get()?, since_boot());
+        let (references, now) = (self.references.get()?, since_boot());
         let is_old = |chunk: &DurabilityCheck| now.saturating_sub(chunk.sent) >= self.settled_after;
         let nowhere = open.values().filter(|chunk| chunk.is_nowhere() && is_old(chunk));
         let ids = nowhere.map(|chunk| chunk.chunk.id).filter(|id| kept(*id).is_none());
         let runs: Vec<Extent> =
-            ids.take(ASKED_CHUNKS).map(|id| Extent { first: id.index, count: 1, version: id.version }).collect();
+            ids.take(QUERIED_CHUNKS).map(|id| Extent { first: id.index, count: 1, version: id.version }).collect();
         if runs.is_empty() {
             return None;
         }
         Some(async move {
-            let dead = registry.unreferenced(runs).await.unwrap_or_else(|error| {
+            let dead = references.unreferenced(runs).await.unwrap_or_else(|error| {
                 debug!(%error, "cannot find out whether chunks that no node has are in use");
                 Vec::new()
             });
@@ -200,8 +200,9 @@ impl ChunkClient {
         })
     }
 
-    /// The routes may be older than the failure, and are kept until newer ones are learnt: until the ring has closed up
-    /// around an unresponsive node, no node knows more. So the holders are asked, and the ring if all are unresponsive.
+    /// Looks up the current holders of the chunks. The known routes may be older than the failure, but stay valid until
+    /// newer ones are learnt: before the ring has closed up around an unresponsive node, no node knows better. So the
+    /// holders are asked for their neighbours, and the rest of the ring only if all holders are unresponsive.
     fn current_holders(
         &self,
         open: &HashMap<ChunkId, DurabilityCheck>,
@@ -226,7 +227,7 @@ impl ChunkClient {
         }
     }
 
-    /// Brings chunks to a node's disk.
+    /// Copies chunks to a node's disk.
     async fn copy(
         &self,
         from: CopySource,
@@ -248,7 +249,7 @@ impl ChunkClient {
                 brought.push((chunk.id, ON_DISK));
             }
         }
-        let (target, deadline) = (PutQuery::local(Durability::Disk).target(), try_deadline(body.len()));
+        let (target, deadline) = (PutQuery::local(Durability::Disk).target(), attempt_deadline(body.len()));
         match self.pool.post(to.files_address(), &target, vec![body.freeze()], deadline).await {
             Ok(answer) if answer.status.is_success() => return (to, brought),
             Ok(answer) => debug!(node = %to, status = %answer.status, reason = answer.text(), "a copy was refused"),
@@ -258,28 +259,28 @@ impl ChunkClient {
     }
 
     async fn check_at(&self, node: NodeRef, chunks: Vec<ChunkRef>) -> DurabilityAnswer {
-        let mut said = Vec::with_capacity(chunks.len());
+        let mut statuses = Vec::with_capacity(chunks.len());
         for refs in chunks.chunks(MAX_BATCH_CHUNKS) {
-            let asked = self.pool.post(node.files_address(), calls::SECURE, vec![encode_refs(refs)], ANSWER_DEADLINE);
-            match asked.await {
+            let request = self.pool.post(node.files_address(), calls::SECURE, vec![encode_refs(refs)], ANSWER_DEADLINE);
+            match request.await {
                 Ok(answer) if answer.status.is_success() && answer.body.len() == refs.len() => {
-                    said.extend(refs.iter().map(|chunk| chunk.id).zip(answer.body));
+                    statuses.extend(refs.iter().map(|chunk| chunk.id).zip(answer.body));
                 }
                 Ok(answer) => {
-                    debug!(%node, status = %answer.status, bytes = answer.body.len(), "an unusable answer about what is on disk");
+                    debug!(%node, status = %answer.status, bytes = answer.body.len(), "an unusable answer to a durability check");
                     break;
                 }
                 Err(error) => {
-                    debug!(%node, %error, "no answer about what is on disk");
+                    debug!(%node, %error, "no answer to a durability check");
                     break;
                 }
             }
         }
-        (node, said)
+        (node, statuses)
     }
 }
 
-/// For each node that is not being asked already, the chunks that it has not reported on its disk.
+/// For each node without a request in flight, the chunks that it has not reported on its disk.
 fn open_by_node(open: &HashMap<ChunkId, DurabilityCheck>, busy: &HashSet<NodeRef>) -> HashMap<NodeRef, Vec<ChunkRef>> {
     let mut by_node: HashMap<NodeRef, Vec<ChunkRef>> = HashMap::new();
     for chunk in open.values() {
@@ -312,9 +313,9 @@ fn copies_to_make(
 
 fn note_answer(open: &mut HashMap<ChunkId, DurabilityCheck>, node: NodeRef, id: ChunkId, byte: u8) {
     let Some(chunk) = open.get_mut(&id) else { return };
-    let seen = if byte == ON_DISK { &mut chunk.on_disk } else { &mut chunk.absent };
-    if !seen.contains(&node) {
-        seen.push(node);
+    let nodes = if byte == ON_DISK { &mut chunk.on_disk } else { &mut chunk.absent };
+    if !nodes.contains(&node) {
+        nodes.push(node);
     }
     if byte == DELETED || chunk.is_safe() {
         open.remove(&id);
@@ -324,7 +325,7 @@ fn note_answer(open: &mut HashMap<ChunkId, DurabilityCheck>, node: NodeRef, id: 
 fn too_few(open: &HashMap<ChunkId, DurabilityCheck>) -> FsError {
     let example = open.values().next().map(|chunk| {
         let (file, index) = (&chunk.chunk.file, chunk.chunk.id.index);
-        format!("{file}_chunk_{index}, on disk at {:?}, asked of {:?}", chunk.on_disk, chunk.nodes)
+        format!("{file}_chunk_{index}, on disk at {:?}, requested from {:?}", chunk.on_disk, chunk.nodes)
     });
     FsError::NoReplica {
         detail: format!("too few holders have {} chunks on disk: {}", open.len(), example.unwrap_or_default()),

@@ -1,5 +1,5 @@
-//! Fetching: from the owner, then from the next holders what it lacks, then from every node. A holder that does not
-//! answer at once is not waited for: the next is asked as well, and the first answer counts.
+//! Fetching chunks: from the owner; chunks that it lacks from the next holders, then from every node. If a holder does
+//! not answer soon, the next one is asked, too, and the first complete answer counts.
 
 use std::collections::HashMap;
 
@@ -14,23 +14,24 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::{select, time::timeout};
 use tracing::{debug, warn};
 
-use super::{ChunkClient, PATIENCE, Rounds, batch::KeyedRef, try_deadline};
+use super::{Attempts, ChunkClient, HEDGE_AFTER, attempt_deadline, batch::KeyedRef};
 
-/// Rounds in which every member answers that it lacks a chunk before the chunk is reported missing.
-const ABSENT_ROUNDS: u32 = 3;
+/// Consecutive attempts in which every member lacks a chunk before the chunk is reported missing.
+const ABSENT_ATTEMPTS: u32 = 3;
 
 pub(super) type FoundChunks = HashMap<ChunkId, Bytes>;
 
 #[derive(Default)]
 pub(super) struct GetAnswer {
     pub records: FoundChunks,
-    /// Every node that was asked has answered.
+    /// Whether every node that was asked has answered.
     answered: bool,
+    /// The chunks that were not found.
     rest: Vec<KeyedRef>,
 }
 
 impl GetAnswer {
-    /// What others had of the rest.
+    /// Adds the answer of other nodes that were asked for the rest.
     fn and(mut self, others: Self) -> Self {
         self.records.extend(others.records);
         Self { records: self.records, answered: self.answered && others.answered, rest: others.rest }
@@ -38,32 +39,33 @@ impl GetAnswer {
 }
 
 impl ChunkClient {
-    /// The data of each, in the order asked. `NoReplica` if one of them has no holder that answers by the deadline, or
-    /// all members answer and none has it.
+    /// Returns the data of each chunk, in the order of `chunks`.
+    ///
+    /// Errors: `NoReplica` if no holder of a chunk answers by the deadline, or all members answer and none has it.
     pub async fn get(&self, chunks: &[ChunkRef]) -> Result<Vec<Bytes>, FsError> {
         let mut found = FoundChunks::with_capacity(chunks.len());
-        let mut rounds = Rounds::new(self.deadline);
+        let mut attempts = Attempts::new(self.deadline);
         let mut missing: Vec<KeyedRef> = chunks.iter().map(|chunk| (chunk.key(), chunk.clone())).collect();
-        let mut absent_rounds = 0;
+        let mut absent_attempts = 0;
         while !missing.is_empty() {
             let before = missing.len();
             let mut all_answered = self.get_from_holders(&mut missing, &mut found).await;
-            // When several nodes join at once, none may have been filled yet: then no holder has the chunk, but a node
-            // that held it before does.
-            all_answered &= self.get_from_anybody(&mut missing, &mut found).await;
+            // When several nodes join at once, none may have received the chunk yet: then no holder has it, but an
+            // earlier holder does.
+            all_answered &= self.get_from_all_members(&mut missing, &mut found).await;
             let Some((_, first)) = missing.first() else { break };
             let detail = || format!("chunk {}_chunk_{} and {} more", first.file, first.id.index, missing.len() - 1);
-            absent_rounds = if all_answered && missing.len() == before { absent_rounds + 1 } else { 0 };
-            if absent_rounds >= ABSENT_ROUNDS {
+            absent_attempts = if all_answered && missing.len() == before { absent_attempts + 1 } else { 0 };
+            if absent_attempts >= ABSENT_ATTEMPTS {
                 return Err(FsError::NoReplica { detail: format!("{}: every node answered, none has it", detail()) });
             }
-            rounds.pause(detail).await?;
+            attempts.pause(detail).await?;
             self.router.forget_all();
         }
         collect(chunks, &found)
     }
 
-    /// Asks the holders in their order; true if each of them answered.
+    /// Asks the holders in their order; true if all of them answered.
     async fn get_from_holders(&self, missing: &mut Vec<KeyedRef>, found: &mut FoundChunks) -> bool {
         let answer = self.get_from_others(std::mem::take(missing), Vec::new()).await;
         found.extend(answer.records);
@@ -71,7 +73,7 @@ impl ChunkClient {
         answer.answered
     }
 
-    /// From the first holder of each that was not tried yet, and those after it.
+    /// Gets each chunk from its first holder that was not tried yet, or from those after it.
     fn get_from_others(&self, wanted: Vec<KeyedRef>, tried: Vec<NodeRef>) -> BoxFuture<'_, GetAnswer> {
         Box::pin(async move {
             if wanted.is_empty() || tried.len() == REPLICAS {
@@ -80,11 +82,11 @@ impl ChunkClient {
             let (groups, exhausted, unrouted) = self.group_by_holder(wanted, &tried).await;
             let mut all = GetAnswer { answered: unrouted.is_empty(), rest: unrouted, ..GetAnswer::default() };
             all.rest.extend(exhausted);
-            let asked = groups.into_iter().map(|(node, group)| {
+            let requests = groups.into_iter().map(|(node, group)| {
                 let tried = [&tried[..], &[node]].concat();
                 self.get_from(node, group, tried)
             });
-            for answer in join_all(asked).await {
+            for answer in join_all(requests).await {
                 all.records.extend(answer.records);
                 all.answered &= answer.answered;
                 all.rest.extend(answer.rest);
@@ -93,20 +95,21 @@ impl ChunkClient {
         })
     }
 
-    /// From this holder; from others that were not tried what it lacks, and everything while it is silent.
+    /// Gets chunks from this holder. Other untried holders are asked for the chunks that it lacks, or for all if it is
+    /// unresponsive.
     async fn get_from(&self, node: NodeRef, group: Vec<KeyedRef>, tried: Vec<NodeRef>) -> GetAnswer {
         let mut first: BoxFuture<'_, _> = Box::pin(self.get_group(node, group.clone()));
-        if let Ok(answer) = timeout(PATIENCE, &mut first).await {
+        if let Ok(answer) = timeout(HEDGE_AFTER, &mut first).await {
             return self.get_rest(answer, tried).await;
         }
         self.router.note_unresponsive(&node);
-        let Ok(_permit) = self.doubled.try_acquire() else { return self.get_rest(first.await, tried).await };
-        debug!(%node, "silent; asking other holders as well");
+        let Ok(_permit) = self.hedged.try_acquire() else { return self.get_rest(first.await, tried).await };
+        debug!(%node, "unresponsive; asking other holders, too");
         self.refresh_from_next(&node, &group);
         let mut others = self.get_from_others(group, tried);
         select! {
-            answer = &mut first => if answer.rest.is_empty() { answer } else { intersect(answer, others.await) },
-            answer = &mut others => if answer.rest.is_empty() { answer } else { intersect(answer, first.await) },
+            answer = &mut first => if answer.rest.is_empty() { answer } else { join_answers(answer, others.await) },
+            answer = &mut others => if answer.rest.is_empty() { answer } else { join_answers(answer, first.await) },
         }
     }
 
@@ -122,8 +125,8 @@ impl ChunkClient {
         next.into_iter().for_each(|next| self.refresh_from(next));
     }
 
-    /// Asks every member that is known; true if each of them answered.
-    async fn get_from_anybody(&self, missing: &mut Vec<KeyedRef>, found: &mut FoundChunks) -> bool {
+    /// Asks every known member; true if all of them answered.
+    async fn get_from_all_members(&self, missing: &mut Vec<KeyedRef>, found: &mut FoundChunks) -> bool {
         let mut all_answered = true;
         for node in self.router.members() {
             if missing.is_empty() {
@@ -139,7 +142,7 @@ impl ChunkClient {
 
     pub(super) async fn get_group(&self, node: NodeRef, group: Vec<KeyedRef>) -> GetAnswer {
         let refs: Vec<ChunkRef> = group.iter().map(|(_, chunk)| chunk.clone()).collect();
-        let deadline = try_deadline(refs.len() * CHUNK_BYTES as usize);
+        let deadline = attempt_deadline(refs.len() * CHUNK_BYTES as usize);
         let answer = self.pool.post(node.files_address(), calls::GET, vec![encode_refs(&refs)], deadline).await;
         let records = match answer {
             Ok(answer) if answer.status.is_success() => {
@@ -165,22 +168,22 @@ impl ChunkClient {
     }
 }
 
-/// Joins the answers of two nodes that were asked for the same chunks: what neither had is missing.
-fn intersect(mut one: GetAnswer, other: GetAnswer) -> GetAnswer {
+/// Joins two answers to a request for the same chunks. Chunks that neither has are missing.
+fn join_answers(mut one: GetAnswer, other: GetAnswer) -> GetAnswer {
     one.records.extend(other.records);
     one.answered &= other.answered;
     one.rest.retain(|(_, chunk)| !one.records.contains_key(&chunk.id));
     one
 }
 
-/// What is damaged on the way counts as missing, and so does all after it: another holder is asked.
+/// Reads the records of an answer. A damaged record and all after it count as missing, so another holder is asked.
 fn read_records(node: &NodeRef, mut body: Bytes) -> FoundChunks {
     let mut records = FoundChunks::new();
     while !body.is_empty() {
         match take_record(&mut body) {
             Ok(record) => drop(records.insert(record.id, record.data)),
             Err(error) => {
-                warn!(%node, %error, "a damaged answer");
+                warn!(%node, %error, "cannot decode the records of an answer");
                 break;
             }
         }
@@ -193,5 +196,5 @@ fn collect(chunks: &[ChunkRef], found: &FoundChunks) -> Result<Vec<Bytes>, FsErr
         .iter()
         .map(|chunk| found.get(&chunk.id).cloned())
         .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| FsError::Internal { detail: "a chunk was found and lost again".into() })
+        .ok_or_else(|| FsError::Internal { detail: "a chunk is missing among those found".into() })
 }

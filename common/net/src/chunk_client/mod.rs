@@ -1,8 +1,8 @@
-//! Stores and fetches chunks: groups them by owner, sends the groups side by side, follows the ring when it moves.
+//! Stores and fetches chunks: groups them by owner, sends the groups in parallel, and adapts to changes of the ring.
 //!
-//! A put goes once, to the owner, which passes it on. A get goes to the owner and, for what is missing there, on to the
-//! next holders: during a join the new owner may not have been filled yet. Either way an unresponsive node costs a
-//! second, since other holders can answer too; and what fails is retried until the deadline, by a route learnt anew.
+//! A put is sent once, to the owner, which replicates it. A get is sent to the owner, and for chunks missing there to
+//! the next holders: during a join the new owner may not have received them yet. An unresponsive node delays either by
+//! about a second, since other holders can serve it, too. Failures are retried until the deadline, by a new route.
 
 mod batch;
 mod durability_check;
@@ -37,20 +37,21 @@ use tracing::debug;
 use self::sync::UnsyncedBatches;
 use crate::{backoff::Backoff, http_pool::HttpPool, router::Router};
 
-/// A chunk that is in no file this long after it was put will never be: a writer commits within seconds, and gives up
-/// within minutes. Until then the nodes remember what they have deleted.
+/// A chunk that no file references this long after it was put will never be referenced: a writer commits within
+/// seconds, and gives up within minutes. For this long the nodes remember the chunks that they have deleted.
 const SETTLED_AFTER: Duration = Duration::from_secs(600);
-/// For one try, not counting its bytes. A stopped node costs this once; the ring has dropped it by then.
-const TRY_DEADLINE: Duration = Duration::from_secs(5);
-/// Each try gets time for its bytes at this rate, so that a slow network is not taken for a dead node.
+/// For one attempt, not counting its bytes. A stopped node costs this once; the ring has dropped it by then.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(5);
+/// Each attempt gets time for its bytes at this rate, so that a slow network is not taken for a dead node.
 const SLOWEST_BYTES_PER_SECOND: usize = 1 << 20;
-/// A node that does not answer for this long may have stopped: another holder is asked as well.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Requests sent to other holders as well, at a time: if everything is slow they must not double the load.
-const DOUBLED: usize = 4;
+/// A node that does not answer for this long may have stopped: the request is hedged, that is, sent to other holders,
+/// too.
+const HEDGE_AFTER: Duration = Duration::from_secs(1);
+/// Hedged requests at a time: if all nodes are slow, they must not double the load.
+const MAX_HEDGED: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// Look-ups for one request at most: each fills a gap of the table.
+/// The most look-ups for one request; each fills a gap of the route table.
 const MAX_LOOK_UPS: usize = 1024;
 
 #[derive(Clone, Debug)]
@@ -60,12 +61,12 @@ pub struct NewChunk {
     pub data: Bytes,
 }
 
-/// What a client still has in memory of the chunks that it has stored.
+/// Returns the data of a chunk that this client has stored, if it is still in memory.
 pub type LocalCopies<'a> = &'a (dyn Fn(ChunkId) -> Option<Bytes> + Sync);
 
-/// Knows which chunks are in no file.
-pub trait Registry: Send + Sync {
-    /// Returns the pieces of these runs that are in no file. It may leave some out and return them when asked again.
+/// The namespace's references to chunks.
+pub trait ChunkReferences: Send + Sync {
+    /// Returns the pieces of these runs that no file references. It may omit some and return them at a later call.
     fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>>;
 }
 
@@ -74,10 +75,10 @@ pub struct ChunkClient {
     pool: Arc<HttpPool>,
     deadline: Duration,
     unsynced: UnsyncedBatches,
-    registry: OnceLock<Arc<dyn Registry>>,
+    references: OnceLock<Arc<dyn ChunkReferences>>,
     settled_after: Duration,
-    /// One permit for each request sent to other holders as well.
-    doubled: Semaphore,
+    /// One permit for each hedged request.
+    hedged: Semaphore,
 }
 
 impl ChunkClient {
@@ -88,48 +89,49 @@ impl ChunkClient {
             pool,
             deadline,
             unsynced: UnsyncedBatches::default(),
-            registry: OnceLock::new(),
+            references: OnceLock::new(),
             settled_after: SETTLED_AFTER,
-            doubled: Semaphore::new(DOUBLED),
+            hedged: Semaphore::new(MAX_HEDGED),
         }
     }
 
-    /// Without a registry, a chunk that was put and that no node has keeps every sync from succeeding.
-    pub fn set_registry(&self, registry: Arc<dyn Registry>) {
-        // The first registry stays: a client belongs to one namespace.
-        let _ = self.registry.set(registry);
+    /// Sets the namespace whose references count. Without one, no sync succeeds while a chunk is on no node.
+    pub fn set_references(&self, references: Arc<dyn ChunkReferences>) {
+        // The first one stays: a client belongs to one namespace.
+        let _ = self.references.set(references);
     }
 
     pub fn router(&self) -> &Arc<Router> {
         &self.router
     }
 
-    /// The ring's space for file contents, counting each byte once although several nodes keep it.
+    /// The ring's space for file contents. Each byte counts once, although several nodes store it.
     pub async fn space(&self) -> Result<Space, FsError> {
         if self.router.members().is_empty() {
             self.router.route(RingId(0)).await.map_err(|error| FsError::NoReplica { detail: error.to_string() })?;
         }
         let members = self.router.members();
-        let asked = join_all(members.iter().map(|node| self.space_of(node))).await;
-        let told: Vec<Space> = asked.into_iter().flatten().collect();
-        if told.is_empty() {
+        let answers = join_all(members.iter().map(|node| self.space_of(node))).await;
+        let reported: Vec<Space> = answers.into_iter().flatten().collect();
+        if reported.is_empty() {
             return Err(FsError::NoReplica { detail: "no node reported its space".into() });
         }
         let copies = members.len().min(REPLICAS) as u64;
         Ok(Space {
-            capacity_bytes: told.iter().map(|space| space.capacity_bytes).sum::<u64>() / copies,
-            free_bytes: told.iter().map(|space| space.free_bytes).sum::<u64>() / copies,
+            capacity_bytes: reported.iter().map(|space| space.capacity_bytes).sum::<u64>() / copies,
+            free_bytes: reported.iter().map(|space| space.free_bytes).sum::<u64>() / copies,
         })
     }
 
     async fn space_of(&self, node: &NodeRef) -> Option<Space> {
         let address = node.files_address();
         let answer =
-            self.pool.request(address, Method::GET, calls::SPACE, HeaderMap::new(), vec![], TRY_DEADLINE).await;
+            self.pool.request(address, Method::GET, calls::SPACE, HeaderMap::new(), vec![], ATTEMPT_DEADLINE).await;
         postcard::from_bytes(&answer.ok()?.body).ok()
     }
 
-    /// Learns when the ring has closed up around an unresponsive node; the node after it knows first.
+    /// Fetches the neighbours of `node`. The successor of an unresponsive node is the first to know that the ring has
+    /// closed up around it.
     fn refresh_from(&self, node: NodeRef) {
         let router = self.router.clone();
         tokio::spawn(async move { router.refresh(&node).await });
@@ -139,13 +141,13 @@ impl ChunkClient {
         match serde_json::from_slice::<Neighbours>(json) {
             Ok(neighbours) => self.router.learn(&neighbours),
             Err(error) => {
-                debug!(%node, %error, "an answer about the ring does not decode");
+                debug!(%node, %error, "cannot decode an answer about the ring");
                 self.router.invalidate(node);
             }
         }
     }
 
-    /// Fills the gaps of the table, with one look-up for each gap and not for each key.
+    /// Returns the routes of the keys. Fills gaps of the route table with one look-up for each gap, not for each key.
     async fn routes(&self, keys: impl Iterator<Item = RingId> + Clone) -> Vec<Option<Arc<Route>>> {
         let mut routes = self.router.known(keys.clone());
         for _ in 0..MAX_LOOK_UPS {
@@ -160,17 +162,17 @@ impl ChunkClient {
     }
 }
 
-fn try_deadline(bytes: usize) -> Duration {
-    TRY_DEADLINE + Duration::from_secs_f64(bytes as f64 / SLOWEST_BYTES_PER_SECOND as f64)
+fn attempt_deadline(bytes: usize) -> Duration {
+    ATTEMPT_DEADLINE + Duration::from_secs_f64(bytes as f64 / SLOWEST_BYTES_PER_SECOND as f64)
 }
 
-/// The tries of one operation, with pauses between them; ends at the deadline.
-struct Rounds {
+/// The attempts of one operation, with pauses between them; ends at the deadline.
+struct Attempts {
     end: Instant,
     backoff: Backoff,
 }
 
-impl Rounds {
+impl Attempts {
     fn new(deadline: Duration) -> Self {
         Self { end: Instant::now() + deadline, backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) }
     }

@@ -1,7 +1,7 @@
-//! Storing: each batch goes once to its owner, and is retried by a fresh route until the deadline.
+//! Storing chunks: each batch is sent once to its owner, and retried by a new route until the deadline.
 //!
-//! An owner that does not answer at once is not waited for: the batch goes to the other two holders as well, and two of
-//! three have it either way. Chunks never change, so a copy that arrives twice is the same copy.
+//! If the owner does not answer soon, the batch is also sent to the other two holders, so two of three have it either
+//! way. Chunks never change, so a copy may arrive twice.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,22 +18,21 @@ use tokio::{select, time::timeout};
 use tracing::debug;
 
 use super::{
-    ChunkClient, NewChunk, PATIENCE, Rounds,
+    Attempts, ChunkClient, HEDGE_AFTER, NewChunk, attempt_deadline,
     batch::{KeyedChunk, OwnerBatch},
     sync::{UnsyncedBatch, runs_of},
-    try_deadline,
 };
 use crate::{boot_clock::since_boot, http_pool::HttpAnswer};
 
-/// An owner gets time for its bytes at this rate before others are asked as well: the network may just be busy.
-const PATIENT_BYTES_PER_SECOND: usize = 8 << 20;
+/// An owner gets time for the batch's bytes at this rate before the put is hedged: the network may just be busy.
+const HEDGE_BYTES_PER_SECOND: usize = 8 << 20;
 
 impl ChunkClient {
-    /// Returns when every chunk has its quorum of holders, in memory or on their disks.
+    /// Returns when a quorum of holders has each chunk, in memory or on disk.
     pub async fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> Result<(), FsError> {
-        let mut rounds = Rounds::new(self.deadline);
+        let mut attempts = Attempts::new(self.deadline);
         let runs = if durability.is_disk() { Arc::default() } else { runs_of(&chunks) };
-        let mut notes = Vec::new();
+        let mut batches = Vec::new();
         let mut pending: Vec<KeyedChunk> =
             chunks.into_iter().map(|chunk| (chunk_key(&chunk.file, chunk.id.index), chunk)).collect();
         loop {
@@ -43,7 +42,7 @@ impl ChunkClient {
             pending = unrouted;
             for result in sent {
                 match result {
-                    Ok(stored_batch) => notes.push(UnsyncedBatch::new(&runs, stored_batch)),
+                    Ok(stored_batch) => batches.push(UnsyncedBatch::new(&runs, stored_batch)),
                     Err(PutFailure::Retry { group, reason }) => {
                         pending.extend(group);
                         failure = Some(reason);
@@ -55,11 +54,11 @@ impl ChunkClient {
                 break;
             }
             let reason = failure.unwrap_or_else(|| "no route to the owner".into());
-            rounds.pause(|| format!("{} chunks not stored, {reason}", pending.len())).await?;
+            attempts.pause(|| format!("{} chunks not stored, {reason}", pending.len())).await?;
         }
         if durability == Durability::Memory {
-            // Not earlier: a sync that runs meanwhile would take the batches and bring nothing to disk.
-            self.add_unsynced(notes).await;
+            // Not earlier: a sync that runs in between would take the batches before the nodes have them.
+            self.add_unsynced(batches).await;
         }
         Ok(())
     }
@@ -72,12 +71,12 @@ impl ChunkClient {
         })
     }
 
-    /// Puts to the owner, and to the other holders if it does not answer at once.
+    /// Puts to the owner, and to the other holders, too, if it does not answer soon.
     async fn put_with_fallback(&self, put: &BatchPut) -> Result<StoredBatch, BatchError> {
         let owner = put.route.owner();
         let mut at_owner: BoxFuture<'_, _> = Box::pin(self.put_at_owner(put));
-        let patience = if self.router.is_unresponsive(owner) { Duration::ZERO } else { put.patience() };
-        if let Ok(answer) = timeout(patience, &mut at_owner).await {
+        let hedge_after = if self.router.is_unresponsive(owner) { Duration::ZERO } else { put.hedge_after() };
+        if let Ok(answer) = timeout(hedge_after, &mut at_owner).await {
             return match answer {
                 Err(BatchError::Retry(reason)) if self.router.is_unresponsive(owner) => {
                     self.put_without_owner(put, reason).await
@@ -89,16 +88,16 @@ impl ChunkClient {
         if put.route.holders.len() < REPLICAS {
             return at_owner.await;
         }
-        let Ok(_permit) = self.doubled.try_acquire() else { return at_owner.await };
-        let mut beside: BoxFuture<'_, _> = Box::pin(self.put_to_replicas(put));
+        let Ok(_permit) = self.hedged.try_acquire() else { return at_owner.await };
+        let mut at_replicas: BoxFuture<'_, _> = Box::pin(self.put_to_replicas(put));
         select! {
             answer = &mut at_owner => match answer {
                 Err(BatchError::Retry(reason)) if self.router.is_unresponsive(owner) => {
-                    beside.await.ok_or_else(|| self.invalidate_route(owner, reason))
+                    at_replicas.await.ok_or_else(|| self.invalidate_route(owner, reason))
                 }
                 answer => answer,
             },
-            stored_batch = &mut beside => match stored_batch {
+            stored_batch = &mut at_replicas => match stored_batch {
                 Some(stored_batch) => Ok(stored_batch),
                 None => at_owner.await,
             },
@@ -111,7 +110,7 @@ impl ChunkClient {
         stored_batch.ok_or_else(|| self.invalidate_route(put.route.owner(), reason))
     }
 
-    /// Neither the owner nor the other holders took the batch: its route is looked up again.
+    /// Drops the route of a batch that neither the owner nor the other holders stored, so that it is looked up again.
     fn invalidate_route(&self, owner: &NodeRef, reason: String) -> BatchError {
         self.router.invalidate(owner);
         BatchError::Retry(reason)
@@ -120,7 +119,7 @@ impl ChunkClient {
     async fn put_at_owner(&self, put: &BatchPut) -> Result<StoredBatch, BatchError> {
         let owner = put.route.owner();
         let target = PutQuery::as_owner(put.durability).target();
-        let deadline = try_deadline(put.body.len());
+        let deadline = attempt_deadline(put.body.len());
         let answer = match self.pool.post(owner.files_address(), &target, vec![put.body.clone()], deadline).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -145,20 +144,21 @@ impl ChunkClient {
         }
     }
 
-    /// Puts to the two holders after the owner; repair brings the owner its copy. `None` unless both have the batch.
+    /// Puts to the two holders after the owner; repair copies the batch to the owner later. `None` unless both stored
+    /// it.
     async fn put_to_replicas(&self, put: &BatchPut) -> Option<StoredBatch> {
         let others = &put.route.holders[1..REPLICAS];
         self.refresh_from(others[0]);
         let target = &PutQuery::local(put.durability).target();
-        let deadline = try_deadline(put.body.len());
+        let deadline = attempt_deadline(put.body.len());
         let sent = others.iter().map(|node| async move {
             let answer = self.pool.post(node.files_address(), target, vec![put.body.clone()], deadline).await;
             match answer {
                 Ok(answer) if answer.status.is_success() => return true,
                 Ok(answer) => {
-                    debug!(%node, status = %answer.status, reason = answer.text(), "refused in place of the owner")
+                    debug!(%node, status = %answer.status, reason = answer.text(), "a replica refused a batch")
                 }
-                Err(error) => debug!(%node, %error, "no answer in place of the owner"),
+                Err(error) => debug!(%node, %error, "no answer from a replica to a batch"),
             }
             false
         });
@@ -167,18 +167,18 @@ impl ChunkClient {
     }
 }
 
-/// A batch on its way.
+/// A batch that is being sent.
 struct BatchPut {
     route: Arc<Route>,
     body: bytes::Bytes,
     durability: Durability,
-    /// By the [boot clock](crate::boot_clock).
+    /// When the batch was sent, by the [boot clock](crate::boot_clock).
     sent: Duration,
 }
 
 impl BatchPut {
-    fn patience(&self) -> Duration {
-        PATIENCE + Duration::from_secs_f64(self.body.len() as f64 / PATIENT_BYTES_PER_SECOND as f64)
+    fn hedge_after(&self) -> Duration {
+        HEDGE_AFTER + Duration::from_secs_f64(self.body.len() as f64 / HEDGE_BYTES_PER_SECOND as f64)
     }
 
     fn stored_batch(&self, stored: Vec<NodeRef>) -> StoredBatch {
@@ -186,12 +186,12 @@ impl BatchPut {
     }
 }
 
-/// A batch that has its quorum.
+/// A batch that a quorum has stored.
 pub(super) struct StoredBatch {
     pub route: Arc<Route>,
-    /// The nodes known to have it.
+    /// The nodes that are known to have the batch.
     pub stored: Vec<NodeRef>,
-    /// When it was sent, before any node had it, by the [boot clock](crate::boot_clock).
+    /// When the batch was sent, before any node had it, by the [boot clock](crate::boot_clock).
     pub sent: Duration,
 }
 
@@ -205,11 +205,11 @@ enum PutFailure {
     Final(FsError),
 }
 
-/// The nodes that have the batch, as the owner reports them. If it reports none, a sync checks every chunk.
+/// The nodes that have the batch, as the owner reported. If it reported none, a sync checks every chunk.
 fn stored_by(owner: &NodeRef, answer: &HttpAnswer) -> Vec<NodeRef> {
     let Some(header) = answer.headers.get(STORED_HEADER) else { return Vec::new() };
     serde_json::from_slice(header.as_bytes()).unwrap_or_else(|error| {
-        debug!(node = %owner, %error, "the list of nodes that have a batch does not decode");
+        debug!(node = %owner, %error, "cannot decode the list of nodes that have a batch");
         Vec::new()
     })
 }

@@ -1,9 +1,8 @@
-//! Bringing to disk what was stored without waiting for disks: `fsync` on a file whose chunks have left long ago.
+//! Makes chunks durable that were stored in memory only: `fsync` on a file whose chunks were uploaded before.
 //!
-//! A put's answer names the nodes that have the batch, and when two of these have synced, two of three have it on disk.
-//! That takes one small request to each node. Only if one of them is unresponsive, dead, or has restarted since is each
-//! chunk checked by itself, in [`super::durability_check`]: another holder may have its copy late, by repair, or not
-//! yet.
+//! The answer to a put names the nodes that have the batch. When two of these have synced, two of three have it on
+//! disk; this takes one small request to each node. Only if one of them is unresponsive, dead, or has restarted since,
+//! each chunk is checked by itself in [`super::durability_check`]: another holder may get its copy later, by repair.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,20 +25,20 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{ChunkClient, LocalCopies, NewChunk, PATIENCE, durability_check::DurabilityCheck, put::StoredBatch};
+use super::{ChunkClient, HEDGE_AFTER, LocalCopies, NewChunk, durability_check::DurabilityCheck, put::StoredBatch};
 use crate::boot_clock::since_boot;
 
-/// Beyond this many unsynced batches a put syncs first: the program never calls fsync, and memory is bounded.
-const MAX_NOTES: usize = 1 << 16;
-/// After such a sync has failed, puts go on for this long before one tries again.
-const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// Beyond this many unsynced batches a put syncs them: some programs never call fsync, and memory is bounded.
+const MAX_BATCHES: usize = 1 << 16;
+/// After such a sync has failed, no put tries again for this long.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The chunks of `runs` with keys in the arc of `route` were stored by these nodes.
+/// The chunks of `runs` whose keys are in the arc of `route`, and the nodes that stored them.
 pub(super) struct UnsyncedBatch {
     runs: Arc<[ChunkRun]>,
     route: Arc<Route>,
     stored: Vec<NodeRef>,
-    /// By the boot clock.
+    /// When the batch was sent, by the boot clock.
     sent: Duration,
 }
 
@@ -50,22 +49,22 @@ impl UnsyncedBatch {
 
     /// Whether enough of the nodes that have synced have been running since before the batch was sent.
     fn is_on_disk(&self, uptimes: &HashMap<NodeRef, NodeUptime>) -> bool {
-        let synced = |node: &&NodeRef| uptimes.get(node).is_some_and(|uptime| uptime.began_before(self.sent));
+        let synced = |node: &&NodeRef| uptimes.get(node).is_some_and(|uptime| uptime.started_before(self.sent));
         !self.stored.is_empty() && self.stored.iter().filter(synced).count() >= write_quorum(self.stored.len())
     }
 
-    fn chunks(&self) -> impl Iterator<Item = DurabilityCheck> + '_ {
+    fn checks(&self) -> impl Iterator<Item = DurabilityCheck> + '_ {
         let chunks = self.runs.iter().flat_map(|run| (0..run.count).map(move |step| (run, run.first + step)));
         chunks.filter_map(|(run, index)| {
             let key = chunk_key(&run.file, index);
             let chunk = || ChunkRef { file: run.file.clone(), id: ChunkId { version: run.version, index } };
-            let endangered = || DurabilityCheck::new(key, chunk(), &self.stored, &self.route.holders, self.sent);
-            self.route.arc.contains(key).then(endangered)
+            let check = || DurabilityCheck::new(key, chunk(), &self.stored, &self.route.holders, self.sent);
+            self.route.arc.contains(key).then(check)
         })
     }
 }
 
-/// How long a node reported to have been running, and when it did by the boot clock.
+/// The uptime that a node reported, and when it did so by this machine's boot clock.
 #[derive(Clone, Copy)]
 struct NodeUptime {
     running_for: Duration,
@@ -73,88 +72,93 @@ struct NodeUptime {
 }
 
 impl NodeUptime {
-    fn began_before(&self, sent: Duration) -> bool {
+    fn started_before(&self, sent: Duration) -> bool {
         self.at.saturating_sub(sent) <= self.running_for
     }
 }
 
-/// The batches stored since the last sync. A sync takes them all, so syncs take turns: one that found none while
-/// another was still at work would answer too early.
+/// The batches stored since the last sync. A sync takes them all, so syncs run one at a time: a second one that found
+/// none while the first was running would return too early.
 #[derive(Default)]
 pub(super) struct UnsyncedBatches {
-    notes: Mutex<Vec<UnsyncedBatch>>,
-    /// When a put that found too many batches failed to sync them.
-    tried: Mutex<Option<Instant>>,
-    turn: tokio::sync::Mutex<()>,
+    batches: Mutex<Vec<UnsyncedBatch>>,
+    /// When the last put that found too many batches failed to sync them.
+    failed_at: Mutex<Option<Instant>>,
+    sync_lock: tokio::sync::Mutex<()>,
 }
 
-/// The batches that a sync has taken. They go back when it fails or is dropped.
+/// The batches that a sync has taken. They are put back if it fails or is cancelled.
 struct BatchesBeingSynced<'a> {
     from: &'a UnsyncedBatches,
-    notes: Vec<UnsyncedBatch>,
+    batches: Vec<UnsyncedBatch>,
 }
 
 impl Drop for BatchesBeingSynced<'_> {
     fn drop(&mut self) {
-        self.from.notes.lock().append(&mut self.notes);
+        self.from.batches.lock().append(&mut self.batches);
     }
 }
 
 impl ChunkClient {
-    pub(super) async fn add_unsynced(&self, notes: Vec<UnsyncedBatch>) {
-        self.unsynced.notes.lock().extend(notes);
-        let rests = self.unsynced.tried.lock().is_some_and(|tried| tried.elapsed() < TRY_AGAIN);
-        if rests || self.unsynced.notes.lock().len() <= MAX_NOTES {
+    pub(super) async fn add_unsynced(&self, batches: Vec<UnsyncedBatch>) {
+        self.unsynced.batches.lock().extend(batches);
+        let has_just_failed = self.unsynced.failed_at.lock().is_some_and(|at| at.elapsed() < RETRY_AFTER);
+        if has_just_failed || self.unsynced.batches.lock().len() <= MAX_BATCHES {
             return;
         }
         let done = self.sync(&|_| None).await;
-        *self.unsynced.tried.lock() = done.is_err().then(Instant::now);
+        *self.unsynced.failed_at.lock() = done.is_err().then(Instant::now);
         if let Err(error) = done {
-            debug!(%error, "cannot bring chunks to disk that have been unsynced for long; a later put tries again");
+            debug!(%error, "cannot sync the oldest unsynced chunks; a later put tries again");
         }
     }
 
-    /// When this returns, everything put before through this client is on the disks of its holders. What the holders
-    /// have lost they receive again from the local copies (`kept`).
+    /// Returns when everything put before through this client is on the disks of its holders. Chunks that the holders
+    /// have lost are sent again from the local copies (`kept`).
     pub async fn sync(&self, kept: LocalCopies<'_>) -> Result<(), FsError> {
         let end = Instant::now() + self.deadline;
-        let turn = timeout_at(end, self.unsynced.turn.lock()).await;
-        let _turn =
-            turn.map_err(|_| FsError::NoReplica { detail: "another sync is still waiting for disks".into() })?;
-        let notes = std::mem::take(&mut *self.unsynced.notes.lock());
-        let mut taken = BatchesBeingSynced { from: &self.unsynced, notes };
-        self.sync_notes(&taken.notes, end, kept).await?;
-        taken.notes.clear();
+        let guard = timeout_at(end, self.unsynced.sync_lock.lock()).await;
+        let _guard =
+            guard.map_err(|_| FsError::NoReplica { detail: "another sync is still waiting for disks".into() })?;
+        let batches = std::mem::take(&mut *self.unsynced.batches.lock());
+        let mut taken = BatchesBeingSynced { from: &self.unsynced, batches };
+        self.sync_batches(&taken.batches, end, kept).await?;
+        taken.batches.clear();
         Ok(())
     }
 
-    async fn sync_notes(&self, notes: &[UnsyncedBatch], end: Instant, kept: LocalCopies<'_>) -> Result<(), FsError> {
-        let nodes: HashSet<NodeRef> = notes.iter().flat_map(|note| &note.stored).copied().collect();
-        let mut asked: FuturesUnordered<_> = nodes.iter().map(|node| self.sync_node(*node, end)).collect();
-        let (mut uptimes, mut open) = (HashMap::new(), notes.iter().collect::<Vec<_>>());
-        let patience = sleep(PATIENCE);
-        tokio::pin!(patience);
+    async fn sync_batches(
+        &self,
+        batches: &[UnsyncedBatch],
+        end: Instant,
+        kept: LocalCopies<'_>,
+    ) -> Result<(), FsError> {
+        let nodes: HashSet<NodeRef> = batches.iter().flat_map(|batch| &batch.stored).copied().collect();
+        let mut requests: FuturesUnordered<_> = nodes.iter().map(|node| self.sync_node(*node, end)).collect();
+        let (mut uptimes, mut open) = (HashMap::new(), batches.iter().collect::<Vec<_>>());
+        let timer = sleep(HEDGE_AFTER);
+        tokio::pin!(timer);
         while !open.is_empty() {
             select! {
-                answer = asked.next() => match answer {
-                    Some(answer) => count(answer, &mut uptimes, &mut open),
+                answer = requests.next() => match answer {
+                    Some(answer) => note_uptime(answer, &mut uptimes, &mut open),
                     None => break,
                 },
-                () = &mut patience => break,
+                () = &mut timer => break,
             }
         }
         if open.is_empty() {
             return Ok(());
         }
         nodes.iter().filter(|node| !uptimes.contains_key(node)).for_each(|node| self.router.note_unresponsive(node));
-        debug!(notes = open.len(), "not every node that stored chunks has synced them; checking each chunk");
-        // Boxed: a rare path with much state.
+        debug!(batches = open.len(), "not every node that stored chunks has synced them; checking each chunk");
+        // Boxed, because this rare path has a large future.
         let mut ensured =
-            Box::pin(self.ensure_durable(open.iter().flat_map(|note| note.chunks()).collect(), end, kept));
+            Box::pin(self.ensure_durable(open.iter().flat_map(|batch| batch.checks()).collect(), end, kept));
         loop {
             select! {
                 result = &mut ensured => return result,
-                Some(answer) = asked.next() => count(answer, &mut uptimes, &mut open),
+                Some(answer) = requests.next() => note_uptime(answer, &mut uptimes, &mut open),
             }
             if open.is_empty() {
                 return Ok(());
@@ -162,7 +166,7 @@ impl ChunkClient {
         }
     }
 
-    /// How long the node has been running, once it has synced. A slow disk has time until `end`.
+    /// Syncs a node and returns its uptime. A slow disk has time until `end`.
     async fn sync_node(&self, node: NodeRef, end: Instant) -> (NodeRef, Option<NodeUptime>) {
         let left = end.saturating_duration_since(Instant::now());
         let answer = self.pool.post(node.files_address(), calls::SYNC, vec![], left).await;
@@ -181,19 +185,19 @@ impl ChunkClient {
     }
 }
 
-/// Removes from `open` the batches that are on disk according to this answer.
-fn count(
+/// Adds a node's answer, and removes the batches from `open` that are on disk according to it.
+fn note_uptime(
     (node, uptime): (NodeRef, Option<NodeUptime>),
     uptimes: &mut HashMap<NodeRef, NodeUptime>,
     open: &mut Vec<&UnsyncedBatch>,
 ) {
     uptimes.extend(uptime.map(|uptime| (node, uptime)));
-    open.retain(|note| !note.is_on_disk(uptimes));
+    open.retain(|batch| !batch.is_on_disk(uptimes));
 }
 
 fn uptime(node: &NodeRef, answer: &[u8]) -> Option<NodeUptime> {
     let synced: Synced = postcard::from_bytes(answer)
-        .inspect_err(|error| debug!(%node, %error, "the answer to a sync does not decode"))
+        .inspect_err(|error| debug!(%node, %error, "cannot decode the answer to a sync"))
         .ok()?;
     Some(NodeUptime { running_for: synced.running_for, at: since_boot() })
 }

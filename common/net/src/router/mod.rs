@@ -1,8 +1,8 @@
-//! Finds the owner and the holders of a key: keeps the arcs learnt from the nodes, and knows when to ask again.
+//! Finds the owner and the holders of a key: keeps a table of arcs learnt from the nodes, and fills its gaps.
 //!
-//! The table is a value without clock or socket; the router around it asks the ring when the table has a gap. Nothing
-//! here has to be right for data to be safe: a node that is asked for a key outside its arc says so, and that answer is
-//! learnt like any other.
+//! The table is a value without clock or socket; the router around it asks the ring when the table has a gap. Data
+//! stays safe even if a route is wrong: a node that gets a request for a key outside its arc refuses it and returns its
+//! neighbours, which are learnt like any other answer.
 
 mod unresponsive;
 
@@ -40,7 +40,7 @@ pub enum RouteError {
     NoNode,
     #[error(transparent)]
     Call(#[from] RpcError),
-    #[error("the nodes from {0} on are no storage nodes")]
+    #[error("the nodes from {0} on are not storage nodes")]
     Foreign(NodeRef),
     #[error("{from} sent an unusable answer to a look-up: {reason}")]
     Answer { from: SocketAddr, reason: String },
@@ -49,7 +49,7 @@ pub enum RouteError {
 pub struct Router {
     table: Mutex<RouteTable>,
     nodes: Vec<SocketAddr>,
-    /// The node to ask next: a different one each time, so that a dead one costs one try.
+    /// Selects the node to ask next: a different one each time, so that a dead node costs one attempt.
     turn: AtomicUsize,
     connections: Mutex<HashMap<SocketAddr, RpcClient>>,
     unresponsive: Mutex<UnresponsiveNodes>,
@@ -57,7 +57,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// `nodes`: ring addresses of any members, asked while nothing better is known. `deadline` bounds one call.
+    /// `nodes` are ring addresses of any members, to begin with. `deadline` bounds one call.
     pub fn new(nodes: Vec<SocketAddr>, deadline: Duration) -> Self {
         Self {
             table: Mutex::default(),
@@ -102,15 +102,15 @@ impl Router {
         self.unresponsive.lock().all(Instant::now())
     }
 
-    /// Asks one node for its neighbours. Asked of the node after an unresponsive one, this learns when the ring has
-    /// closed up.
+    /// Learns the neighbours of one node. The successor of an unresponsive node knows first that the ring has closed up
+    /// around it.
     pub async fn refresh(&self, node: &NodeRef) {
         let address = node.ring_address();
         let answer =
             self.call(address, calls::STORAGE_NODES, vec![]).await.map(|answer| ring_wire::neighbours(&answer));
         match answer {
             Ok(Ok(neighbours)) => self.learn(&neighbours),
-            Ok(Err(reason)) => debug!(%node, reason, "an answer about the ring does not decode"),
+            Ok(Err(reason)) => debug!(%node, reason, "cannot decode an answer about the ring"),
             Err(error) => debug!(%node, %error, "no answer about the ring"),
         }
     }
@@ -123,7 +123,7 @@ impl Router {
         self.connections.lock().remove(&node.ring_address());
     }
 
-    /// Returns the known routes of many keys, `None` where the table has a gap.
+    /// Returns the known routes of many keys; `None` stands for a gap in the table.
     pub fn known(&self, keys: impl Iterator<Item = RingId>) -> Vec<Option<Arc<Route>>> {
         let table = self.table.lock();
         keys.map(|key| table.route(key).cloned()).collect()
@@ -134,15 +134,15 @@ impl Router {
         if let Some(route) = self.table.lock().route(key).cloned() {
             return Ok(route);
         }
-        self.ask(key).await
+        self.look_up(key).await
     }
 
-    /// All nodes in the table, without repetition.
+    /// All nodes in the table, without duplicates.
     pub fn members(&self) -> Vec<NodeRef> {
         self.table.lock().members()
     }
 
-    async fn ask(&self, key: RingId) -> Result<Arc<Route>, RouteError> {
+    async fn look_up(&self, key: RingId) -> Result<Arc<Route>, RouteError> {
         let from = self.next_node()?;
         let (address, neighbours) = self.storage_node(from, key).await?;
         let neighbours =
@@ -151,12 +151,12 @@ impl Router {
         let known = self.table.lock().route(key).cloned();
         known.ok_or_else(|| RouteError::Answer {
             from: address,
-            reason: format!("key {key} is not in the arc that it vouches for"),
+            reason: format!("key {key} is not in the arc that it reported"),
         })
     }
 
-    /// Finds the storage node that holds the keys of a foreign Chord node, which knows none of our own calls: the next
-    /// one that does.
+    /// Finds the storage node that holds a key. Foreign Chord nodes, which do not know chordfs's own calls, are
+    /// skipped: the next storage node holds their keys.
     async fn storage_node(&self, from: SocketAddr, key: RingId) -> Result<(SocketAddr, Value), RouteError> {
         let mut owner = self.owner(from, key).await?;
         for _ in 0..FOREIGN_IN_A_ROW {
@@ -177,8 +177,8 @@ impl Router {
             .ok_or_else(|| RouteError::Answer { from, reason: "it knows no owner of the key".into() })
     }
 
-    /// Members found meanwhile are asked too: the nodes first named may all be dead. Unresponsive nodes are asked only
-    /// if all are unresponsive.
+    /// Selects a node to ask: one of those given at the start, which may all be dead, or of the members learnt since.
+    /// Unresponsive nodes are selected only if all are unresponsive.
     fn next_node(&self) -> Result<SocketAddr, RouteError> {
         let members = self.table.lock().members();
         let all: Vec<_> = self.nodes.iter().copied().chain(members.iter().map(NodeRef::ring_address)).collect();

@@ -1,5 +1,5 @@
-//! The nodes that did not answer recently. Others are asked first meanwhile, so that a node that is stopped or cut off
-//! delays one request and not every request; a node that is only slow is asked again soon.
+//! The nodes that did not answer recently. Other nodes are preferred for a while, so that a node that is stopped or cut
+//! off delays one request and not every request; a node that is only slow is used again soon.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +10,7 @@ use std::{
 /// How long other nodes are preferred.
 const REMEMBERED_FOR: Duration = Duration::from_secs(3);
 
-/// By ring address.
+/// Maps ring addresses to the time of the last missing answer.
 #[derive(Debug, Default)]
 pub(super) struct UnresponsiveNodes(HashMap<SocketAddr, Instant>);
 

@@ -1,7 +1,7 @@
-//! The calling end: any number of calls at a time on one connection, each with its own deadline.
+//! The client end: any number of concurrent calls on one connection, each with its own deadline.
 //!
-//! One task reads and one writes. A call waits for its id in `pending`; whatever ends the connection empties that
-//! table, so no call outlives it. Reconnecting and asking another node is up to the caller.
+//! One task reads and one writes. Calls wait in the table `pending`, by id; the end of the connection empties that
+//! table, so no call outlives it. The caller decides whether to reconnect or to use another node.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -28,15 +28,15 @@ use super::{
     wire::{MessageReader, prepare, write_queued},
 };
 
-/// Messages that may wait for the writer; a further call waits, within its deadline.
+/// Messages that may wait for the writer. A call beyond this number waits, within its deadline.
 const QUEUE_MESSAGES: usize = 1024;
 
-/// One multiplexed connection: any number of calls at a time. Cheap to clone; closed with the last clone.
+/// One multiplexed connection for any number of concurrent calls. Cheap to clone; closed with the last clone.
 #[derive(Clone)]
 pub struct RpcClient {
     shared: Arc<ClientConnection>,
     queue: mpsc::Sender<Bytes>,
-    _hang_up: Arc<DropGuard>,
+    _close_on_drop: Arc<DropGuard>,
 }
 
 struct ClientConnection {
@@ -52,7 +52,7 @@ struct PendingCalls {
     calls: HashMap<u64, oneshot::Sender<Result<Value, Value>>>,
 }
 
-/// Where notifications go.
+/// The receiver of notifications.
 enum NotificationSink {
     Nowhere,
     Channel(mpsc::Sender<Notification>),
@@ -60,8 +60,9 @@ enum NotificationSink {
 }
 
 impl RpcClient {
-    /// Notifications from the peer go to `notifications`, if given, in their order among the responses. While that
-    /// channel is full the connection is not read: its receiver must not wait for a call on the same connection.
+    /// Connects to a peer, whose notifications are sent to `notifications`, if given, in order with the responses.
+    /// While that channel is full the connection is not read, so its receiver must not wait for a call on the same
+    /// connection.
     pub async fn connect(
         address: SocketAddr,
         deadline: Duration,
@@ -103,10 +104,10 @@ impl RpcClient {
         tokio::spawn(run_reader(shared.clone(), read, sink));
         let writer = write_queued(write, waiting, CancellationToken::new());
         tokio::spawn(run_writer(shared.clone(), writer));
-        Self { shared, queue, _hang_up: Arc::new(closed.drop_guard()) }
+        Self { shared, queue, _close_on_drop: Arc::new(closed.drop_guard()) }
     }
 
-    /// The deadline covers everything; an answer that comes later is dropped.
+    /// Sends a request and waits for its answer. An answer after the deadline is dropped.
     pub async fn call(&self, method: &str, params: Vec<Value>, deadline: Duration) -> Result<Value, RpcError> {
         let address = self.shared.address;
         match timeout(deadline, self.exchange(method, params)).await {
@@ -143,7 +144,7 @@ impl RpcClient {
     }
 }
 
-/// Removes the call from the table when its caller has the answer or gave up.
+/// Removes the call from the table when its caller has the answer or has given up.
 struct PendingCall<'a> {
     shared: &'a ClientConnection,
     id: u64,
@@ -169,11 +170,12 @@ impl ClientConnection {
         let call = self.pending.lock().as_mut().and_then(|pending| pending.calls.remove(&id));
         match call {
             Some(call) => drop(call.send(result)),
-            None => trace!(peer = %self.address, id, "dropping an answer to a call that has ended"),
+            None => trace!(peer = %self.address, id, "dropping a late answer"),
         }
     }
 
-    /// Marks the connection closed first, so that a caller whose call failed also sees it closed.
+    /// Closes the connection and fails all calls. It is marked closed first, so that the caller of a failed call finds
+    /// it closed.
     fn end(&self) {
         self.closed.cancel();
         self.pending.lock().take();
@@ -217,7 +219,7 @@ async fn read_messages(
     while let Some(message) = reader.next().await? {
         match message {
             RpcMessage::Response { id, result } => shared.deliver(id, result),
-            RpcMessage::Notification { method, params } => sink.hand_over(Notification { method, params }).await,
+            RpcMessage::Notification { method, params } => sink.deliver(Notification { method, params }).await,
             RpcMessage::Request { .. } | RpcMessage::BadRequest { .. } => {
                 debug!(peer = %shared.address, "ignoring a request on a connection that only calls");
             }
@@ -227,7 +229,7 @@ async fn read_messages(
 }
 
 impl NotificationSink {
-    async fn hand_over(&mut self, notification: Notification) {
+    async fn deliver(&mut self, notification: Notification) {
         match self {
             Self::Nowhere => {}
             Self::Channel(channel) => drop(channel.send(notification).await),

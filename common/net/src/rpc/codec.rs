@@ -1,4 +1,4 @@
-//! MessagePack-RPC messages to bytes and back.
+//! Encodes and decodes MessagePack-RPC messages.
 //!
 //! ```text
 //! request      [0, id, method, params]
@@ -6,8 +6,8 @@
 //! notification [2, method, params]
 //! ```
 //!
-//! Peers differ in how they write text: old ones know one raw type and put any bytes into it, newer ones write `str` or
-//! `bin`. So a method may come as either and need not be UTF-8; we write text as `str`, which all of them read.
+//! Peers differ in how they encode text: old ones have a single raw type for any bytes, newer ones use `str` or `bin`.
+//! So a method is accepted as either and need not be UTF-8. Text is sent as `str`, which all peers can read.
 
 use bytes::{Buf, Bytes, BytesMut};
 use rmpv::{Value, ValueRef};
@@ -29,7 +29,7 @@ pub(super) enum RpcMessage {
         method: String,
         params: Vec<Value>,
     },
-    /// A request that can be answered, but only with this error.
+    /// A malformed request with a valid id, which is answered with this error.
     BadRequest {
         id: u64,
         reason: &'static str,
@@ -76,7 +76,7 @@ impl RpcMessage {
     }
 }
 
-/// An error that is nil would read as success.
+/// Replaces a nil error, which would be read as success.
 fn or_text(error: Value) -> Value {
     if error.is_nil() { "unknown error".into() } else { error }
 }
@@ -116,7 +116,7 @@ fn text(value: &ValueRef<'_>) -> Option<String> {
     Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
-/// Cuts messages out of a stream of bytes.
+/// Decodes messages from a stream of bytes.
 #[derive(Debug)]
 pub(super) struct MessageDecoder {
     max_frame_bytes: usize,
@@ -133,7 +133,7 @@ impl MessageDecoder {
     }
 }
 
-/// What ends a connection's stream of messages.
+/// The reasons for which a connection's stream of messages ends early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StreamError {
     #[error(transparent)]
@@ -161,7 +161,7 @@ impl Decoder for MessageDecoder {
 }
 
 fn parse(mut frame: &[u8]) -> Result<RpcMessage, FrameError> {
-    // The skipper has bounded the depth already; the decoder counts a string as up to two levels more.
+    // The skipper has checked the depth already; the decoder counts a string as up to two more levels.
     let value = rmpv::decode::read_value_ref_with_max_depth(&mut frame, rmpv::decode::MAX_DEPTH)
         .map_err(|error| FrameError::NotMessagePack(error.to_string()))?;
     RpcMessage::from_value(value)
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_survive_the_wire_in_any_pieces() {
+    fn messages_are_decoded_from_any_pieces() {
         let bytes: Vec<u8> = sample().into_iter().flat_map(RpcMessage::encode).collect();
         for piece in [1, 2, 3, 100, 5001, bytes.len()] {
             let (mut decoder, mut buffer) = (MessageDecoder::new(&RpcLimits::default()), BytesMut::new());
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error() {
+    fn a_malformed_message_is_an_error() {
         for bytes in [
             &[0x93, 0x01, 0x00, 0xc0][..],
             &[0x94, 0x00, 0xff, 0xa1, b'a', 0x90],
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_nil_does_not_read_as_success() {
+    fn a_nil_error_is_not_read_as_success() {
         let bytes = RpcMessage::Response { id: 1, result: Err(Value::Nil) }.encode();
         assert!(matches!(decode(&bytes), Ok(Some(RpcMessage::Response { result: Err(_), .. }))));
     }

@@ -1,9 +1,8 @@
-//! MessagePack-RPC on a connection: values to bytes and back, a client and a server. What a call means is the
-//! service's business.
+//! MessagePack-RPC on a connection: values to bytes and back, a client and a server. The service defines the calls.
 //!
-//! Written for peers one cannot trust: everything a peer can make us hold or wait for has a bound in [`RpcLimits`], and
-//! what breaks the protocol ends that one connection. `skip` finds the end of a frame, `codec` gives it a meaning,
-//! `wire` moves frames, `client` and `server` are its two ends.
+//! Peers are not trusted: everything that a peer can make this process hold or wait for has a bound in [`RpcLimits`],
+//! and a protocol violation closes that one connection. `skip` finds the end of a frame, `codec` decodes it, `wire`
+//! reads and writes frames, `client` and `server` are the two ends.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -41,16 +40,16 @@ pub struct Notification {
     pub params: Vec<Value>,
 }
 
-/// Bounds on what one peer may make us hold.
+/// Bounds on the resources that one peer may occupy.
 #[derive(Clone, Copy, Debug)]
 pub struct RpcLimits {
     pub max_frame_bytes: usize,
     pub max_depth: usize,
-    /// A connection is not read from while this many of its requests lack their answer.
+    /// A connection is not read while this many of its requests are unanswered.
     pub max_calls_in_flight: usize,
-    /// A further connection is closed at once.
+    /// A connection beyond this number is closed at once.
     pub max_connections: usize,
-    /// How long a frame may take to arrive whole once it has begun. Between frames a connection may be idle for ever.
+    /// How long a frame may take to arrive once it has begun. Between frames a connection may be idle without limit.
     pub frame_deadline: Duration,
 }
 

@@ -1,9 +1,7 @@
-//! The serving end: requests of one connection are carried out concurrently, up to a bound, and answered as they
-//! finish.
+//! The server end: requests of one connection are executed concurrently, up to a bound, and answered as they finish.
 //!
-//! A connection stays open after an answer; it ends when the peer ends it, breaks the protocol or takes no answers.
-//! Work that its requests started keeps its place among the connections until it is done, so that reconnecting gains a
-//! peer nothing.
+//! A connection stays open until the peer closes it, violates the protocol or does not read its answers. It counts
+//! against the limit of connections until all its calls have ended, so a peer cannot evade the limit by reconnecting.
 
 use std::{
     future::Future,
@@ -32,19 +30,19 @@ use super::{
     wire::{MessageReader, Outgoing, prepare, write_queued},
 };
 
-/// Notifications that may wait for a peer that reads slowly.
+/// Notifications that may be queued for a peer that reads slowly.
 const QUEUE_NOTIFICATIONS: usize = 1024;
-/// How long requests under way are waited for when the peer has closed its side or the server stops.
+/// How long the server waits for requests under way when the peer has closed its side or the server stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
-/// After a failure to accept: most likely out of file descriptors, which only time can change.
+/// Pause after a failure to accept, which is most likely a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// All connections together may have requests of this many KiB in flight, or of four frames if that is more.
+/// Size of all requests in flight on all connections, in KiB; at least four frames.
 const REQUESTS_KIB: usize = 256 << 10;
 
 static LAST_CONNECTION_ID: AtomicU64 = AtomicU64::new(0);
 
 pub trait RpcService: Send + Sync + 'static {
-    /// The error value goes to the caller as it is; text by convention.
+    /// Executes a call. The error value is sent to the caller unchanged; by convention it is text.
     fn call(
         &self,
         peer: &RpcPeer,
@@ -53,7 +51,7 @@ pub trait RpcService: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Value, Value>> + Send;
 }
 
-/// The other end of a served connection, to send notifications to. Cheap to clone.
+/// The peer of a served connection, to which notifications can be sent. Cheap to clone.
 #[derive(Clone)]
 pub struct RpcPeer(Arc<PeerConnection>);
 
@@ -64,11 +62,11 @@ struct PeerConnection {
     closed: CancellationToken,
 }
 
-/// What a call reserves until its answer is sent, so that a peer that reads no answers cannot pile them up.
+/// The permits that a call holds until its answer is sent, so that a peer that does not read cannot accumulate answers.
 struct CallReservation {
     _call: OwnedSemaphorePermit,
     _memory: OwnedSemaphorePermit,
-    _place: Arc<OwnedSemaphorePermit>,
+    _connection: Arc<OwnedSemaphorePermit>,
 }
 
 struct QueuedFrame {
@@ -92,7 +90,7 @@ impl RpcPeer {
         self.0.connection_id
     }
 
-    /// Queues a notification; false if the connection is closed or its queue is full, which closes it.
+    /// Queues a notification. Returns false if the connection is closed. If the queue is full, closes the connection.
     pub fn notify(&self, method: &str, params: Vec<Value>) -> bool {
         if self.0.closed.is_cancelled() {
             return false;
@@ -109,7 +107,7 @@ impl RpcPeer {
         }
     }
 
-    /// Closes the connection at once; answers not sent yet are lost.
+    /// Closes the connection at once, without sending queued answers.
     pub fn close(&self) {
         self.0.closed.cancel();
     }
@@ -124,7 +122,7 @@ impl RpcPeer {
     }
 }
 
-/// Serves until `shutdown`; returns when the requests under way are answered, or have had time to be.
+/// Serves until `shutdown`. Returns when the requests under way are answered, at the latest after a few seconds.
 pub async fn serve<S: RpcService>(
     listener: TcpListener,
     service: Arc<S>,
@@ -135,7 +133,7 @@ pub async fn serve<S: RpcService>(
     let server = RpcServer {
         service,
         limits,
-        places: Arc::new(Semaphore::new(limits.max_connections)),
+        connections: Arc::new(Semaphore::new(limits.max_connections)),
         memory_kib: Arc::new(Semaphore::new(REQUESTS_KIB.max(4 * kib(limits.max_frame_bytes)))),
         shutdown: shutdown.clone(),
     };
@@ -157,15 +155,15 @@ pub async fn serve<S: RpcService>(
 struct RpcServer<S> {
     service: Arc<S>,
     limits: RpcLimits,
-    places: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
     memory_kib: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
 impl<S: RpcService> RpcServer<S> {
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, tasks: &TaskTracker) {
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            warn!(peer = %address, limit = self.limits.max_connections, "turning a connection away: too many are open");
+        let Ok(permit) = self.connections.clone().try_acquire_owned() else {
+            warn!(peer = %address, limit = self.limits.max_connections, "refusing a connection: too many are open");
             return;
         };
         if let Err(error) = prepare(&stream) {
@@ -173,7 +171,7 @@ impl<S: RpcService> RpcServer<S> {
             return;
         }
         let (read, write) = stream.into_split();
-        let (connection, writer) = RpcConnection::new(self.clone(), address, write, place);
+        let (connection, writer) = RpcConnection::new(self.clone(), address, write, permit);
         tasks.spawn(connection.run(read, writer));
     }
 }
@@ -182,8 +180,8 @@ struct RpcConnection<S> {
     server: Arc<RpcServer<S>>,
     peer: RpcPeer,
     calls: Arc<Semaphore>,
-    place: Arc<OwnedSemaphorePermit>,
-    /// Tells the writer to send what is queued and stop.
+    permit: Arc<OwnedSemaphorePermit>,
+    /// Makes the writer stop after it has sent the queued messages.
     finish: CancellationToken,
 }
 
@@ -192,7 +190,7 @@ impl<S: RpcService> RpcConnection<S> {
         server: Arc<RpcServer<S>>,
         address: SocketAddr,
         stream: OwnedWriteHalf,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(server.limits.max_calls_in_flight + QUEUE_NOTIFICATIONS);
         let connection_id = LAST_CONNECTION_ID.fetch_add(1, Ordering::Relaxed) + 1;
@@ -201,13 +199,13 @@ impl<S: RpcService> RpcConnection<S> {
         let finish = CancellationToken::new();
         let writer = run_writer(peer.clone(), write_queued(stream, waiting, finish.clone()));
         let calls = Arc::new(Semaphore::new(server.limits.max_calls_in_flight));
-        (Self { server, peer, calls, place: Arc::new(place), finish }, writer)
+        (Self { server, peer, calls, permit: Arc::new(permit), finish }, writer)
     }
 
     async fn run(self, stream: OwnedReadHalf, writer: impl Future<Output = ()> + Send) {
         tokio::join!(writer, async {
-            // Also if the reader panics, which it must not: no connection may stay without a reader.
-            let _gone = self.finish.clone().drop_guard();
+            // A guard, so that even a panicking reader ends the connection.
+            let _finish = self.finish.clone().drop_guard();
             let result = tokio::select! {
                 () = self.peer.closed() => Ok(()),
                 () = self.server.shutdown.cancelled() => Ok(()),
@@ -218,7 +216,7 @@ impl<S: RpcService> RpcConnection<S> {
                 Err(StreamError::Io(error)) => debug!(peer = %self.peer.address(), %error, "connection lost"),
                 Err(StreamError::Torn) => debug!(peer = %self.peer.address(), "connection lost inside a message"),
                 Err(error) => {
-                    warn!(peer = %self.peer.address(), %error, "closing a connection that breaks the protocol")
+                    warn!(peer = %self.peer.address(), %error, "closing a connection that violates the protocol")
                 }
             }
         });
@@ -246,18 +244,18 @@ impl<S: RpcService> RpcConnection<S> {
         Ok(())
     }
 
-    /// Waits for room, then lets the call run by itself. A call without an id gets no answer.
+    /// Waits until the limits admit the call, then spawns it. A call without an id gets no answer.
     async fn begin(&self, id: Option<u64>, method: String, params: Vec<Value>, frame_bytes: usize) {
-        let room = "the semaphore is never closed";
+        let never_closed = "the semaphore is never closed";
         let memory = self.server.memory_kib.clone();
         let reservation = CallReservation {
-            _call: self.calls.clone().acquire_owned().await.expect(room),
-            _memory: memory.acquire_many_owned(kib(frame_bytes) as u32).await.expect(room),
-            _place: self.place.clone(),
+            _call: self.calls.clone().acquire_owned().await.expect(never_closed),
+            _memory: memory.acquire_many_owned(kib(frame_bytes) as u32).await.expect(never_closed),
+            _connection: self.permit.clone(),
         };
         let (server, peer) = (self.server.clone(), self.peer.clone());
         tokio::spawn(async move {
-            let result = carry_out(&*server.service, &peer, method, params).await;
+            let result = execute(&*server.service, &peer, method, params).await;
             if let Some(id) = id {
                 let frame = answer(id, result, server.limits.max_frame_bytes);
                 let _ = peer.0.queue.send(QueuedFrame { frame, _reservation: Some(reservation) }).await;
@@ -273,8 +271,8 @@ impl<S: RpcService> RpcConnection<S> {
     }
 }
 
-/// A call that panics is our mistake; its caller gets an error, and no other call is affected.
-async fn carry_out<S: RpcService>(
+/// Runs a call. If it panics, which is a bug, its caller gets an error, and no other call is affected.
+async fn execute<S: RpcService>(
     service: &S,
     peer: &RpcPeer,
     method: String,

@@ -1,12 +1,12 @@
-//! Finds where one MessagePack value ends without building it.
+//! Finds the end of a MessagePack value without building it.
 //!
-//! The bytes come from a peer, in pieces: the walk keeps its place between pieces, so a large frame is looked at once
-//! and not again at each read, and it refuses depth, length and number of values from the headers alone, before memory
-//! is spent on what they announce. What the value means is the codec's business.
+//! The bytes come from a peer, in pieces. The scan keeps its position between pieces, so a large frame is scanned once
+//! and not again at each read. It checks depth, length and number of values from the headers alone, before memory is
+//! allocated for the contents. The codec decodes the value.
 
 use thiserror::Error;
 
-/// A decoded value takes about 40 bytes of memory, a sent one as little as one: this bounds what a frame grows to.
+/// A decoded value takes about 40 bytes of memory, an encoded one as little as one byte: this bounds the growth.
 const MAX_VALUES: u64 = 1 << 16;
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -23,20 +23,20 @@ pub(super) enum FrameError {
     NotRpc(&'static str),
 }
 
-/// The walk through one value. Start a new one for the next value.
+/// The scan of one value. The next value needs a new one.
 #[derive(Debug, Default)]
 pub(super) struct Skipper {
-    /// Where the next header is expected; beyond the bytes at hand while a long string is on its way.
+    /// Position of the next header; beyond the available bytes while a long string is arriving.
     position: u64,
-    /// How many values each open array or map still lacks.
+    /// The number of values that each open array or map still lacks.
     open: Vec<u64>,
     values: u64,
     begun: bool,
 }
 
-/// What a header says about the bytes and values after it.
+/// The bytes and values that a header announces.
 enum Header {
-    /// Whole length, header included, of a value that contains no others.
+    /// A value that contains no others, with its length in bytes, header included.
     Leaf(u64),
     Container {
         header_bytes: u64,
@@ -45,7 +45,8 @@ enum Header {
 }
 
 impl Skipper {
-    /// The length of the value, once `bytes` (its beginning so far) holds all of it. Call with the same bytes or more.
+    /// Returns the length of the value once `bytes`, its beginning so far, holds all of it. Each call gets the same
+    /// bytes or more.
     pub(super) fn advance(
         &mut self,
         bytes: &[u8],
@@ -58,7 +59,7 @@ impl Skipper {
             };
             let Some(header) = read_header(rest)? else { return Ok(None) };
             self.step(header, max_depth)?;
-            // Each value still lacking takes a byte at least.
+            // Each missing value takes at least one byte.
             if self.position.saturating_add(self.open.iter().sum()) > max_bytes as u64 {
                 return Err(FrameError::TooLarge { limit: max_bytes });
             }
@@ -96,7 +97,7 @@ impl Skipper {
     }
 }
 
-/// `None` while the header itself is not whole.
+/// Reads a header; `None` while it is incomplete.
 fn read_header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     let Some(&marker) = bytes.first() else { return Ok(None) };
     let counted = |width: usize| length(bytes, width);
@@ -168,7 +169,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn finds_the_end_that_the_encoder_wrote(value in any_value(), pieces in 1usize..40) {
+        fn the_end_found_is_the_end_of_the_encoded_value(value in any_value(), pieces in 1usize..40) {
             let mut bytes = Vec::new();
             rmpv::encode::write_value(&mut bytes, &value).unwrap();
             let whole = bytes.len();
@@ -181,7 +182,7 @@ mod tests {
         }
 
         #[test]
-        fn agrees_with_the_decoder_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn the_skipper_agrees_with_the_decoder_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut skipper = Skipper::default();
             if let Ok(Some(end)) = skipper.advance(&bytes, MIB, 16) {
                 let mut rest = &bytes[..];
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_from_the_header_alone() {
+    fn limits_are_checked_from_the_header_alone() {
         let advance = |bytes: &[u8]| Skipper::default().advance(bytes, MIB, 16);
         assert_eq!(advance(&[0xc6, 0x80, 0, 0, 0]), Err(FrameError::TooLarge { limit: MIB }));
         assert_eq!(advance(&[0xdd, 0xff, 0xff, 0xff, 0xff]), Err(FrameError::TooManyValues));

@@ -1,4 +1,4 @@
-//! Client and server against each other over TCP, and the server against peers that mean no good.
+//! Client and server against each other over TCP, and the server against hostile peers.
 
 use std::{
     net::SocketAddr,
@@ -22,15 +22,16 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// `echo` returns its argument, `wait` does when `gate` has room, `feed` notifies n times before it answers.
-struct Fake {
+/// `echo` returns its argument, `wait` returns it once `gate` has a permit, `feed` sends n notifications before it
+/// answers.
+struct FakeService {
     begun: AtomicUsize,
     gate: Semaphore,
     running: AtomicUsize,
     most_running: AtomicUsize,
 }
 
-impl RpcService for Fake {
+impl RpcService for FakeService {
     async fn call(&self, peer: &RpcPeer, method: String, mut params: Vec<Value>) -> Result<Value, Value> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         let argument = params.pop().unwrap_or(Value::Nil);
@@ -56,7 +57,7 @@ impl RpcService for Fake {
 
 struct Served {
     address: SocketAddr,
-    fake: Arc<Fake>,
+    fake: Arc<FakeService>,
     shutdown: CancellationToken,
     done: tokio::task::JoinHandle<()>,
     _stop: DropGuard,
@@ -65,7 +66,7 @@ struct Served {
 async fn served(limits: RpcLimits) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let fake = Arc::new(Fake {
+    let fake = Arc::new(FakeService {
         begun: AtomicUsize::new(0),
         gate: Semaphore::new(0),
         running: AtomicUsize::new(0),
@@ -89,13 +90,13 @@ impl Served {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    async fn assert_alive(&self) {
+    async fn assert_serving(&self) {
         let answer = self.client().await.call("echo", vec!["still".into()], SOON).await;
         assert_eq!(answer.unwrap(), "still".into());
     }
 }
 
-/// All that the peer sends until it closes.
+/// Reads everything that the peer sends until it closes the connection.
 async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let read = timeout(SOON, stream.read_to_end(&mut bytes)).await.expect("the server left the connection open");
@@ -189,7 +190,7 @@ async fn pipelined_requests_are_answered_and_the_connection_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_peer_gets_old_raw_strings() {
+async fn an_old_peer_can_send_and_receive_raw_strings() {
     let served = served(RpcLimits::default()).await;
     let mut stream = served.raw().await;
     let method_as_bin = [&[0x94, 0, 1, 0xc4, 4][..], b"echo", &[0x91, 0xc4, 2, 0xff, 0xfe]].concat();
@@ -202,7 +203,7 @@ async fn an_old_peer_gets_old_raw_strings() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_may_be_followed_by_the_end_of_the_stream() {
+async fn a_request_is_answered_after_the_peer_has_closed_its_side() {
     let served = served(RpcLimits::default()).await;
     let mut stream = served.raw().await;
     stream.write_all(&request(1, "wait", 5)).await.unwrap();
@@ -212,7 +213,7 @@ async fn a_request_may_be_followed_by_the_end_of_the_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_breaks_the_protocol_closes_that_connection_only() {
+async fn a_protocol_violation_closes_only_its_connection() {
     let served = served(small()).await;
     let bystander = served.client().await;
     let hostile: [&[u8]; 6] = [
@@ -232,7 +233,7 @@ async fn what_breaks_the_protocol_closes_that_connection_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_frame_is_not_waited_for_but_an_idle_connection_is_kept() {
+async fn a_connection_inside_a_frame_times_out_but_an_idle_one_is_kept() {
     let served = served(small()).await;
     let mut idle = served.raw().await;
     idle.write_all(&request(1, "echo", 1)).await.unwrap();
@@ -244,9 +245,9 @@ async fn half_a_frame_is_not_waited_for_but_an_idle_connection_is_kept() {
     assert_eq!(read_value(&mut idle).await, success(2, 2), "idle for longer than the frame deadline");
 }
 
-/// A byte now and then must not keep a frame open for ever.
+/// A byte now and then must not keep a frame open without limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trickle_is_half_a_frame_too() {
+async fn a_frame_that_trickles_in_times_out() {
     let served = served(small()).await;
     let mut stream = served.raw().await;
     stream.write_all(&[0x94, 0, 1, 0xdb, 0, 0, 0xff, 0]).await.unwrap();
@@ -259,7 +260,7 @@ async fn a_trickle_is_half_a_frame_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_too_many_is_closed() {
+async fn a_connection_beyond_the_limit_is_closed() {
     let served = served(RpcLimits { max_connections: 2, ..RpcLimits::default() }).await;
     let (first, second) = (served.client().await, served.client().await);
     first.call("echo", vec![], SOON).await.unwrap();
@@ -271,7 +272,7 @@ async fn a_connection_too_many_is_closed() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(SOON, regained).await.expect("a closed connection gives its place back");
+    timeout(SOON, regained).await.expect("a closed connection releases its permit");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -302,7 +303,7 @@ async fn notifications_come_before_the_answer_that_follows_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_does_not_read_is_given_up() {
+async fn a_peer_that_does_not_read_is_disconnected() {
     let served = served(RpcLimits::default()).await;
     let mut stream = served.raw().await;
     stream.write_all(&request(1, "feed", 10_000_000)).await.unwrap();
@@ -316,7 +317,7 @@ async fn a_peer_that_does_not_read_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_nobody_takes_do_not_pile_up() {
+async fn unread_answers_do_not_accumulate() {
     let served = served(RpcLimits { max_calls_in_flight: 4, ..RpcLimits::default() }).await;
     let mut stream = served.raw().await;
     let requests: Vec<u8> = (0..200).flat_map(|id| request(id, "large", Value::Nil)).collect();
@@ -341,7 +342,7 @@ async fn a_call_ends_at_its_deadline_and_a_late_answer_is_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_goes_answers_first_and_then_fails_what_is_left() {
+async fn a_stopping_server_waits_for_calls_under_way_and_then_closes() {
     let served = served(RpcLimits::default()).await;
     let client = served.client().await;
     let call = |argument: u32| {
@@ -383,7 +384,7 @@ async fn the_last_clone_closes_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_leaves_a_server_that_breaks_the_protocol() {
+async fn a_client_closes_a_connection_to_a_server_that_violates_the_protocol() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = RpcClient::connect(listener.local_addr().unwrap(), SOON, None).await.unwrap();
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -392,7 +393,7 @@ async fn a_client_leaves_a_server_that_breaks_the_protocol() {
     assert!(matches!(result, Err(RpcError::Closed { .. })), "{result:?}");
 }
 
-/// Random bytes and damaged requests, many connections of them: the server lives, and none hangs.
+/// Sends random bytes and damaged requests on many connections: the server keeps running, and no connection hangs.
 #[test]
 fn hostile_bytes_neither_stop_nor_hang_the_server() {
     use proptest::prelude::*;
@@ -418,5 +419,5 @@ fn hostile_bytes_neither_stop_nor_hang_the_server() {
             Ok(())
         })
         .unwrap();
-    runtime.block_on(served.assert_alive());
+    runtime.block_on(served.assert_serving());
 }

@@ -1,5 +1,5 @@
-//! The two halves of a connection that client and server share: messages in, with a deadline on each frame that has
-//! begun, and queued messages out, as many in one write as are waiting.
+//! The two halves of a connection, for client and server: reading messages, with a deadline for each frame that has
+//! begun, and writing queued messages, as many in one write as are waiting.
 
 use std::time::Duration;
 
@@ -43,7 +43,8 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
         self.decoder.frame_bytes
     }
 
-    /// The next message; `None` at the end of the stream. Waits without limit between frames, not within one.
+    /// Returns the next message; `None` at the end of the stream. Waits without limit between frames, but not within
+    /// one.
     pub(super) async fn next(&mut self) -> Result<Option<RpcMessage>, StreamError> {
         let mut deadline = None;
         loop {
@@ -61,9 +62,9 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
 
     async fn read_more(&mut self, deadline: Option<Instant>) -> Result<usize, StreamError> {
         if self.buffer.is_empty() && self.buffer.capacity() > LARGE_BYTES {
-            self.buffer = BytesMut::new(); // An idle connection keeps no memory from its largest frame.
+            self.buffer = BytesMut::new(); // An idle connection does not keep the memory of its largest frame.
         }
-        // Grows by doubling, so that the beginning of a long frame is moved a bounded number of times.
+        // The buffer grows by doubling, so the beginning of a long frame is moved a bounded number of times.
         self.buffer.reserve(READ_BYTES);
         let read = self.stream.read_buf(&mut self.buffer);
         Ok(match deadline {
@@ -75,7 +76,7 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
     }
 }
 
-/// A frame to send, with what it keeps reserved until it is sent.
+/// A frame to send, with the permits that it holds until it is sent.
 pub(super) trait Outgoing {
     fn frame(&self) -> &[u8];
 }
@@ -86,7 +87,8 @@ impl Outgoing for Bytes {
     }
 }
 
-/// Writes what is queued until `finish` (then the rest of the queue first), the queue's end, or an error.
+/// Writes queued messages until the queue ends or an error occurs. After `finish`, writes the rest of the queue and
+/// stops.
 pub(super) async fn write_queued<W: AsyncWrite + Unpin, M: Outgoing>(
     mut stream: W,
     mut queue: mpsc::Receiver<M>,
@@ -134,7 +136,7 @@ async fn write<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8]) -> std::io::
     timeout(WRITE_DEADLINE, stream.write_all(bytes)).await?
 }
 
-/// Sends small messages at once, and notices within about a minute when a host has vanished.
+/// Configures a socket to send small messages at once, and to detect a vanished host within about a minute.
 pub(super) fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()

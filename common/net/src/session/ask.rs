@@ -1,4 +1,4 @@
-//! One question to one node and its answer.
+//! One request to one node, and its response.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,9 +11,9 @@ use crate::rpc::{RpcClient, RpcError, Value};
 pub(super) enum AskError {
     #[error(transparent)]
     Rpc(#[from] RpcError),
-    #[error("{address} answered something else than one binary")]
+    #[error("{address} answered with something other than a binary")]
     Shape { address: SocketAddr },
-    #[error("the answer of {address}: {error}")]
+    #[error("cannot decode the answer of {address}: {error}")]
     Decode { address: SocketAddr, error: DecodeError },
 }
 

@@ -1,8 +1,8 @@
-//! The node to ask for the leader next: one of the nodes given at the start, or of the leaders learnt since.
+//! Selects the node to ask for the leader next: one of those given at the start, or of the leaders learnt since.
 
 use std::{collections::VecDeque, net::SocketAddr};
 
-/// Leaders remembered beside the nodes given.
+/// Leaders remembered in addition to the nodes given at the start.
 const MAX_LEARNT: usize = 16;
 
 pub(super) struct LeaderCandidates {
@@ -30,7 +30,7 @@ impl LeaderCandidates {
         }
     }
 
-    /// Prefers the node no longer; it is still asked in turn.
+    /// Stops preferring the node; it is still asked in turn.
     pub(super) fn avoid(&mut self, node: SocketAddr) {
         self.preferred.take_if(|preferred| *preferred == node);
     }
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_learnt_leader_is_asked_first_and_all_nodes_in_turn() {
+    fn a_learnt_leader_is_asked_first_and_then_all_nodes_in_turn() {
         let mut candidates = LeaderCandidates::new(vec![node(1), node(2)], 1);
         candidates.prefer(node(3));
         let asked: Vec<_> = (0..5).map(|_| candidates.next().port()).collect();
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_learnt_is_bounded() {
+    fn the_number_of_learnt_leaders_is_bounded() {
         let mut candidates = LeaderCandidates::new(vec![node(1)], 0);
         (2..1000).for_each(|port| candidates.prefer(node(port)));
         assert_eq!(candidates.learnt.len(), MAX_LEARNT);

@@ -1,5 +1,5 @@
-//! The change feed as one mount sees it: events in their order, resets where some may be missing, and the epoch that
-//! shows whether anything arrived meanwhile.
+//! The change feed as one mount sees it: events in order, resets where events may be missing, and an epoch that shows
+//! whether an event has arrived.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,12 +24,12 @@ impl ChangeFeed {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Some events may have been missed.
+    /// Reports that events may have been missed.
     pub(super) fn interrupt(&self) {
         self.push(SessionEvent::Reset);
     }
 
-    /// Called by the connection's reader, so before any answer that follows is delivered.
+    /// Called by the connection's reader, and thus before any later answer is delivered.
     pub(super) fn receive(&self, notification: Notification) {
         if notification.method != calls::FEED {
             debug!(method = notification.method, "ignoring an unknown notification");
@@ -38,7 +38,7 @@ impl ChangeFeed {
         match events(&notification.params) {
             Ok(events) => self.push(SessionEvent::Feed(events)),
             Err(error) => {
-                warn!(error, "the change feed does not decode, so all that is cached is dropped");
+                warn!(error, "cannot decode the change feed; all cached entries are dropped");
                 self.interrupt();
             }
         }
@@ -47,7 +47,7 @@ impl ChangeFeed {
     /// Raises the epoch first, so that the receiver of the event sees it raised.
     fn push(&self, event: SessionEvent) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        // Without a receiver nothing is cached.
+        // Without a receiver, nothing is cached.
         let _ = self.events.send(event);
     }
 }
@@ -55,6 +55,6 @@ impl ChangeFeed {
 fn events(params: &[Value]) -> Result<Vec<FeedEvent>, String> {
     match params {
         [Value::Binary(bytes)] => decode(bytes).map_err(|error| error.to_string()),
-        _ => Err("the notification does not carry one binary".to_owned()),
+        _ => Err("the notification is not a single binary".to_owned()),
     }
 }

@@ -1,8 +1,8 @@
 //! The one connection to the leader, kept by a task of its own: it finds the leader, opens or attaches the session,
-//! watches the connection while it serves, and starts over when it is lost.
+//! monitors the connection, and starts over when the connection is lost.
 //!
-//! Operations never look for the leader themselves. They wait for a [`LeaderConnection`] and report to it what they
-//! met; the consequences are decided here.
+//! Operations never look for the leader themselves. They wait for a [`LeaderConnection`] and report failures to it; the
+//! task decides what follows.
 
 use std::{
     net::SocketAddr,
@@ -29,20 +29,20 @@ use super::{SessionOptions, ask::ask, candidates::LeaderCandidates, feed::Change
 use crate::{backoff::Backoff, rpc::RpcClient};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
-/// For finding out whether a node is the leader.
+/// For finding out whether a node leads.
 const ATTACH_DEADLINE: Duration = Duration::from_secs(2);
-/// Opening a session needs a majority.
+/// For opening a session, which needs a majority.
 const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 /// A leader that does not answer a keepalive for this long is dropped.
 const KEEPALIVE_DEADLINE: Duration = Duration::from_millis(2500);
-/// A leader that answers only "unavailable" for this long may have been cut off from the other voters.
-const UNAVAILABLE_PATIENCE: Duration = Duration::from_secs(3);
+/// A leader that answers only "unavailable" for this long may be cut off from the other voters, and is left.
+const UNAVAILABLE_LIMIT: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// Most lost leaders have a successor within a second, which should be found soon after.
+/// Most failed leaders are replaced within a second, and the new leader should be found soon after.
 const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 /// Redirects followed without a pause; nodes that disagree about the leader get time to agree.
-const MAX_HOPS: u32 = 3;
+const MAX_REDIRECTS: u32 = 3;
 
 /// A connection to the leader that belongs to the session.
 #[derive(Clone)]
@@ -54,13 +54,14 @@ pub(super) struct LeaderConnection {
 
 #[derive(Default)]
 struct Health {
-    doubt: Notify,
+    /// Requests a keepalive now.
+    check: Notify,
     leader: Mutex<Option<SocketAddr>>,
     expired: AtomicBool,
     unavailable_since: Mutex<Option<Instant>>,
 }
 
-/// What operations report about the connection.
+/// Reports of operations about the connection.
 impl LeaderConnection {
     pub(super) fn note_moved(&self, leader: Option<SocketAddr>) {
         *self.health.leader.lock() = leader;
@@ -72,14 +73,14 @@ impl LeaderConnection {
         self.client.close();
     }
 
-    /// An answer is overdue.
+    /// Notes an overdue answer: a keepalive checks the connection.
     pub(super) fn note_overdue(&self) {
-        self.health.doubt.notify_one();
+        self.health.check.notify_one();
     }
 
     pub(super) fn note_unavailable(&self) {
         let since = *self.health.unavailable_since.lock().get_or_insert_with(Instant::now);
-        if since.elapsed() > UNAVAILABLE_PATIENCE {
+        if since.elapsed() > UNAVAILABLE_LIMIT {
             self.client.close();
         }
     }
@@ -89,7 +90,7 @@ impl LeaderConnection {
     }
 }
 
-/// The end of the link that operations use. The task stops when it is dropped.
+/// The handle to the connection task that operations use. The task stops when the handle is dropped.
 pub(super) struct LeaderLink {
     shared: Arc<LinkState>,
     attached: watch::Receiver<Option<LeaderConnection>>,
@@ -99,7 +100,7 @@ pub(super) struct LeaderLink {
 struct LinkState {
     feed: Arc<ChangeFeed>,
     session: Mutex<Option<Arc<OpenSession>>>,
-    /// Why there is no connection, for the error of an operation that waited in vain.
+    /// The reason why there is no connection, for the errors of operations.
     failure: Mutex<String>,
     closing: AtomicBool,
     stop: CancellationToken,
@@ -131,7 +132,7 @@ impl LeaderLink {
         Self { shared, attached, _stop }
     }
 
-    /// Waits for a connection; `None` when the session was closed.
+    /// Waits for a connection; `None` if the session is closed.
     pub(super) async fn attached(&self) -> Option<LeaderConnection> {
         let mut attached = self.attached.clone();
         let usable = |attached: &Option<LeaderConnection>| attached.as_ref().is_some_and(|it| !it.client.is_closed());
@@ -147,7 +148,7 @@ impl LeaderLink {
         self.shared.failure.lock().clone()
     }
 
-    /// From now on an expired session is not replaced.
+    /// Prevents that an expired session is replaced from now on.
     pub(super) fn set_closing(&self) {
         self.shared.closing.store(true, Ordering::SeqCst);
     }
@@ -166,7 +167,7 @@ struct ConnectionTask {
     publish: watch::Sender<Option<LeaderConnection>>,
 }
 
-/// Why no connection to a node came about.
+/// The reason why attaching to a node failed.
 enum AttachError {
     Moved(SocketAddr),
     Failed(String),
@@ -179,7 +180,7 @@ impl ConnectionTask {
         while let Some(attached) = self.attach().await {
             info!(leader = %attached.client.address(), session = attached.session.id.0, "attached to the namespace");
             self.publish.send_replace(Some(attached.clone()));
-            self.watch_over(&attached).await;
+            self.monitor(&attached).await;
             info!(leader = %attached.client.address(), "the connection to the namespace is lost");
             self.publish.send_replace(None);
             self.learn_from(&attached);
@@ -189,7 +190,7 @@ impl ConnectionTask {
 
     async fn attach(&mut self) -> Option<LeaderConnection> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut hops = 0;
+        let mut redirects = 0;
         loop {
             let node = self.candidates.next();
             match self.try_attach(node).await {
@@ -199,16 +200,16 @@ impl ConnectionTask {
                 }
                 Err(AttachError::Closing) => return None,
                 Err(AttachError::Moved(leader)) => {
-                    self.fail(format!("{node} says that the leader is {leader}"));
+                    self.fail(format!("{node} reports that the leader is {leader}"));
                     self.candidates.prefer(leader);
-                    hops += 1;
-                    if hops <= MAX_HOPS {
+                    redirects += 1;
+                    if redirects <= MAX_REDIRECTS {
                         continue;
                     }
                 }
                 Err(AttachError::Failed(reason)) => self.fail(reason),
             }
-            hops = 0;
+            redirects = 0;
             sleep(backoff.pause()).await;
         }
     }
@@ -236,7 +237,8 @@ impl ConnectionTask {
         }
     }
 
-    /// Opens a session, with one nonce until a session is known to be open, so that a lost answer leaves none behind.
+    /// Opens a session. The nonce stays the same until an answer arrives, so that a lost answer leaves no session
+    /// behind.
     async fn open(&mut self, client: &RpcClient) -> Result<Arc<OpenSession>, AttachError> {
         if self.shared.closing.load(Ordering::SeqCst) {
             return Err(AttachError::Closing);
@@ -278,15 +280,15 @@ impl ConnectionTask {
         self.nonce = rand::random();
     }
 
-    /// Returns when the connection is of no further use.
-    async fn watch_over(&self, attached: &LeaderConnection) {
+    /// Sends keepalives until the connection is closed.
+    async fn monitor(&self, attached: &LeaderConnection) {
         let mut tick = interval_at(Instant::now() + KEEPALIVE_EVERY, KEEPALIVE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let keepalive = encode(&Request::KeepAlive);
         loop {
             tokio::select! {
                 () = attached.client.closed() => return,
-                () = attached.health.doubt.notified() => {}
+                () = attached.health.check.notified() => {}
                 _ = tick.tick() => {}
             }
             match ask(&attached.client, &keepalive, KEEPALIVE_DEADLINE).await {

@@ -1,9 +1,9 @@
 //! A session with the namespace: finds the leader, sends each operation until it is answered, always under the same
-//! sequence number, and receives the change feed. Used by mounts, and by nodes acting for scripts and browsers.
+//! sequence number, and receives the change feed. Used by mounts, and by nodes on behalf of scripts and browsers.
 //!
-//! `link` keeps the connection, `open_session` counts operations and versions, `feed` passes on what others changed.
-//! This file has what an operation does: wait for a connection, ask, and retry until its deadline. What the answers
-//! mean for files is up to the caller.
+//! `link` keeps the connection, `open_session` counts operations and versions, `feed` delivers the changes of other
+//! sessions. This file has the steps of an operation: wait for a connection, send, and retry until the deadline. The
+//! caller interprets the answers.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{backoff::Backoff, chunk_client::Registry, rpc::RpcError};
+use crate::{backoff::Backoff, chunk_client::ChunkReferences, rpc::RpcError};
 
 mod ask;
 mod candidates;
@@ -36,10 +36,10 @@ use feed::ChangeFeed;
 use link::{LeaderConnection, LeaderLink};
 use open_session::{BLOCK_VERSIONS, OpenSession};
 
-/// Half of what a server carries out at a time for one connection, so that keepalives always get through.
+/// Half of the calls that a server executes at a time for one connection, so that keepalives are never blocked.
 const MAX_IN_FLIGHT: usize = 128;
-/// An operation unanswered for this long is sent again; each further time it is given twice as long.
-const TRY_DEADLINE: Duration = Duration::from_secs(3);
+/// An operation unanswered for this long is sent again. This time doubles with each attempt.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -64,8 +64,8 @@ impl SessionOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEvent {
     Feed(Vec<FeedEvent>),
-    /// The feed was interrupted: whatever is cached about the namespace may be stale. If `Session::id` changed too, the
-    /// former session had expired, and with it what it held.
+    /// The feed was interrupted: everything cached about the namespace may be stale. If `Session::id` has changed, too,
+    /// the former session has expired, with everything that it held.
     Reset,
 }
 
@@ -81,17 +81,19 @@ struct SessionInner {
 }
 
 impl Session {
-    /// Errors: `NoQuorum` if no node leads to the leader by the deadline.
+    /// Opens a session.
+    ///
+    /// Errors: `NoQuorum` if the leader cannot be found by the deadline.
     pub async fn open(options: SessionOptions) -> Result<(Self, mpsc::UnboundedReceiver<SessionEvent>), FsError> {
         if options.nodes.is_empty() {
-            return Err(FsError::Invalid { reason: "no node was named to reach the namespace through".to_owned() });
+            return Err(FsError::Invalid { reason: "no node was given to reach the namespace through".to_owned() });
         }
         let (sender, events) = mpsc::unbounded_channel();
         let feed = Arc::new(ChangeFeed::new(sender));
         let deadline = options.deadline;
         let link = LeaderLink::start(options, feed.clone());
         let session = Self(Arc::new(SessionInner { link, feed, deadline, in_flight: Semaphore::new(MAX_IN_FLIGHT) }));
-        Tries::new(deadline).attached(&session.0.link).await?;
+        Attempts::new(deadline).attached(&session.0.link).await?;
         Ok((session, events))
     }
 
@@ -99,20 +101,20 @@ impl Session {
         self.0.link.session().id
     }
 
-    /// Applied exactly once, whatever happens to connections and leaders meanwhile.
+    /// Applies a change exactly once, even if connections and leaders fail in between.
     ///
     /// Errors: those of the change; `NoQuorum` if it was not answered by the deadline, and `NoSession` if the session
     /// expired before the answer came. In these two cases it may have been applied or not.
     pub async fn apply(&self, change: Change) -> Result<Reply, FsError> {
-        let mut tries = Tries::new(self.0.deadline);
-        let session = tries.attached(&self.0.link).await?.session;
+        let mut attempts = Attempts::new(self.0.deadline);
+        let session = attempts.attached(&self.0.link).await?.session;
         let mut request = unsigned(change);
-        match self.apply_under(&session, &mut request, &mut tries).await {
-            // It was refused the first time it was sent, so it was not applied: for example, this machine slept for
-            // longer than the session was kept.
-            Err(FsError::NoSession) if tries.refused_at_once => {
-                let session = tries.attached(&self.0.link).await?.session;
-                self.apply_under(&session, &mut request, &mut tries).await
+        match self.apply_under(&session, &mut request, &mut attempts).await {
+            // The leader refused the request at its first arrival, so it was not applied. This happens after the
+            // machine has slept for longer than the session was kept.
+            Err(FsError::NoSession) if attempts.refused_at_once => {
+                let session = attempts.attached(&self.0.link).await?.session;
+                self.apply_under(&session, &mut request, &mut attempts).await
             }
             outcome => outcome,
         }
@@ -120,13 +122,13 @@ impl Session {
 
     pub async fn query(&self, query: Query) -> Result<Answer, FsError> {
         let request = encode(&Request::Query(query));
-        match self.exchange(&request, None, &mut Tries::new(self.0.deadline)).await? {
+        match self.exchange(&request, None, &mut Attempts::new(self.0.deadline)).await? {
             Response::Answered(result) => result,
             response => Err(unexpected(&response)),
         }
     }
 
-    /// A version for one run of chunks of one file; from a block fetched ahead, so usually without a round trip.
+    /// Returns a version for one run of chunks of one file, usually without a round trip: blocks are fetched ahead.
     pub async fn next_version(&self) -> Result<Version, FsError> {
         loop {
             let session = self.0.link.session();
@@ -139,7 +141,7 @@ impl Session {
                 }
                 None => match self.fetch_versions(&session).await {
                     Ok(block) => session.add_versions(block),
-                    // The next session brings its own.
+                    // The next session has its own versions.
                     Err(FsError::NoSession) if self.0.link.attached().await.is_some() => {}
                     Err(error) => return Err(error),
                 },
@@ -148,7 +150,7 @@ impl Session {
     }
 
     /// Grows with every feed event or reset, before the answers that follow it are delivered. An answer may be cached
-    /// only if this did not change between asking and storing.
+    /// only if the epoch has not changed since its query was sent.
     pub fn feed_epoch(&self) -> u64 {
         self.0.feed.epoch()
     }
@@ -172,85 +174,85 @@ impl Session {
 
     async fn fetch_versions(&self, session: &Arc<OpenSession>) -> Result<VersionBlock, FsError> {
         let change = Change::AllocateVersions { count: BLOCK_VERSIONS };
-        match self.apply_under(session, &mut unsigned(change), &mut Tries::new(self.0.deadline)).await? {
+        match self.apply_under(session, &mut unsigned(change), &mut Attempts::new(self.0.deadline)).await? {
             Reply::Versions(block) if block.count > 0 => Ok(block),
             reply => Err(FsError::Internal { detail: format!("asked for versions, got {reply:?}") }),
         }
     }
 
-    /// Gives `request`, which applies a change, its number in the session, and sends it.
+    /// Gives `request`, which applies a change, its sequence number in the session, and sends it.
     async fn apply_under(
         &self,
         session: &Arc<OpenSession>,
         request: &mut Request,
-        tries: &mut Tries,
+        attempts: &mut Attempts,
     ) -> Result<Reply, FsError> {
-        let turn = session.begin();
+        let pending = session.begin();
         if let Request::Apply(op) = request {
-            op.origin = Some(turn.op);
+            op.origin = Some(pending.op);
         }
-        match self.exchange(&encode(request), Some(session.id), tries).await? {
+        match self.exchange(&encode(request), Some(session.id), attempts).await? {
             Response::Applied(result) => result,
             response => Err(unexpected(&response)),
         }
     }
 
-    /// Sends the request, in the same bytes each time, until there is an answer. `session`: its sender, if that
-    /// matters.
+    /// Sends the request, in the same bytes each time, until there is an answer. If a session is given, fails as soon
+    /// as it is not the current one.
     async fn exchange(
         &self,
         request: &[u8],
         session: Option<SessionId>,
-        tries: &mut Tries,
+        attempts: &mut Attempts,
     ) -> Result<Response, FsError> {
-        let Ok(slot) = timeout_at(tries.end, self.0.in_flight.acquire()).await else {
-            return Err(tries.no_quorum());
+        let Ok(slot) = timeout_at(attempts.end, self.0.in_flight.acquire()).await else {
+            return Err(attempts.no_quorum());
         };
         let _slot = slot.expect("the semaphore is never closed");
         loop {
-            let attached = tries.attached(&self.0.link).await?;
+            let attached = attempts.attached(&self.0.link).await?;
             if session.is_some_and(|session| session != attached.session.id) {
                 return Err(FsError::NoSession);
             }
-            match tries.ask_once(&attached, request).await {
+            match attempts.ask_once(&attached, request).await {
                 Some(response) => return Ok(response),
-                None => tries.pause().await?,
+                None => attempts.pause().await?,
             }
         }
     }
 }
 
-impl Registry for Session {
+impl ChunkReferences for Session {
     fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>> {
         Box::pin(async move {
             match self.query(Query::Unreferenced { runs }).await? {
                 Answer::Unreferenced { pieces, .. } => Ok(pieces),
-                other => Err(FsError::Internal { detail: format!("asked for runs, got {other:?}") }),
+                other => Err(FsError::Internal { detail: format!("asked for unreferenced runs, got {other:?}") }),
             }
         })
     }
 }
 
-/// The tries of one operation.
-struct Tries {
+/// The attempts of one operation.
+struct Attempts {
     total: Duration,
     end: Instant,
-    patience: Duration,
+    attempt_deadline: Duration,
     backoff: Backoff,
-    /// How often the request may have arrived.
+    /// How often the request was sent.
     sent: u32,
-    /// The first time it was sent, it reached a leader that did not know its session.
+    /// Whether the request reached, at its first attempt, a leader that did not know its session.
     refused_at_once: bool,
     /// The last failure.
     detail: String,
 }
 
-impl Tries {
+impl Attempts {
     fn new(total: Duration) -> Self {
         Self {
             total,
             end: Instant::now() + total,
-            patience: TRY_DEADLINE,
+            attempt_deadline: ATTEMPT_DEADLINE,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             sent: 0,
             refused_at_once: false,
@@ -268,12 +270,12 @@ impl Tries {
         }
     }
 
-    /// `None` if the operation has to be sent again.
+    /// Sends the request once; `None` if it has to be sent again.
     async fn ask_once(&mut self, attached: &LeaderConnection, request: &[u8]) -> Option<Response> {
         let left = self.end.saturating_duration_since(Instant::now());
         let leader = attached.client.address();
         self.sent += 1;
-        match ask(&attached.client, request, self.patience.min(left)).await {
+        match ask(&attached.client, request, self.attempt_deadline.min(left)).await {
             Ok(Response::NotLeader { leader: next }) => {
                 self.detail = format!("{leader} is no longer the leader");
                 attached.note_moved(next);
@@ -295,7 +297,7 @@ impl Tries {
             Err(error) => {
                 if matches!(error, AskError::Rpc(RpcError::Deadline { .. })) {
                     attached.note_overdue();
-                    self.patience *= 2;
+                    self.attempt_deadline *= 2;
                 }
                 self.detail = error.to_string();
             }
@@ -323,5 +325,5 @@ fn unsigned(change: Change) -> Request {
 }
 
 fn unexpected(response: &Response) -> FsError {
-    FsError::Internal { detail: format!("the namespace sent an answer of another kind: {response:?}") }
+    FsError::Internal { detail: format!("the namespace sent an unexpected kind of answer: {response:?}") }
 }

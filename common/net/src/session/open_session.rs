@@ -1,5 +1,5 @@
-//! One session as the namespace knows it: its number, which of its operations are under way, and the versions it may
-//! write under. A mount whose session has expired continues with a new one.
+//! One session of the namespace: its id, its operations under way, and the versions allocated to it. A mount whose
+//! session has expired continues with a new one.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -12,7 +12,7 @@ use chordfs_types::{
 };
 use parking_lot::Mutex;
 
-/// Versions asked for at a time.
+/// Versions in one allocation.
 pub(super) const BLOCK_VERSIONS: u32 = 1024;
 /// The next block is fetched when fewer versions are left.
 const LOW_VERSIONS: u64 = BLOCK_VERSIONS as u64 / 2;
@@ -35,8 +35,8 @@ struct Versions {
     fetching: bool,
 }
 
-/// An operation under way. Its number counts as answered when this is dropped: its caller has the reply, or gave up and
-/// will not send it again.
+/// An operation under way. Its sequence number counts as answered when this is dropped: the caller has the reply, or
+/// has given up and will not send the operation again.
 pub(super) struct PendingOperation {
     pub session: Arc<OpenSession>,
     pub op: OpId,
@@ -50,7 +50,7 @@ impl Drop for PendingOperation {
 
 pub(super) struct AllocatedVersion {
     pub version: Version,
-    /// Whether the caller, and no other, has to fetch a block and call `refill`.
+    /// Whether this caller has to fetch a block and call `refill`.
     pub fetch: bool,
 }
 
@@ -70,7 +70,7 @@ impl OpenSession {
         PendingOperation { session: self.clone(), op }
     }
 
-    /// Returns `None` when all are used up.
+    /// Returns `None` if no version is left.
     pub(super) fn take_version(&self) -> Option<AllocatedVersion> {
         let mut versions = self.versions.lock();
         let version = versions.take()?;
@@ -79,14 +79,14 @@ impl OpenSession {
         Some(AllocatedVersion { version, fetch })
     }
 
-    /// Ends a fetch that `take_version` asked for; without a block, the fetch has failed.
+    /// Ends a fetch that `take_version` requested. `None` means that the fetch failed.
     pub(super) fn refill(&self, block: Option<VersionBlock>) {
         let mut versions = self.versions.lock();
         versions.fetching = false;
         versions.blocks.extend(block);
     }
 
-    /// Adds a block that was fetched because none was left.
+    /// Adds a block that was fetched because no version was left.
     pub(super) fn add_versions(&self, block: VersionBlock) {
         self.versions.lock().blocks.push_back(block);
     }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_come_once_each_and_one_caller_refills() {
+    fn each_version_is_allocated_once_and_one_caller_refills() {
         let session = open_session(BLOCK_VERSIONS);
         let mut taken = Vec::new();
         let mut fetches = 0;

@@ -1,5 +1,5 @@
-//! Sessions against a fake namespace behind the real RPC server: several nodes over one state, whose leader moves,
-//! falls silent or loses answers when a test says so.
+//! Sessions against a fake namespace behind the real RPC server: several nodes with one state, whose leader changes,
+//! becomes unresponsive or loses answers as the tests request.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -16,17 +16,17 @@ use crate::rpc::{RpcLimits, RpcPeer, RpcService, Value, serve};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// What happens to the next request of a kind that has not been answered yet.
+/// A fault that hits the next apply request.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Done, but the connection ends before the answer.
+    /// Applied, but the connection is closed before the answer.
     LoseAnswer,
-    /// Done, answer lost, and the leader is another from then on.
+    /// Applied, but the connection is closed, and another node leads from then on.
     LoseAnswerAndMove(SocketAddr),
-    /// And all sessions expire.
+    /// Applied, but the connection is closed, and all sessions expire.
     LoseAnswerAndSessions,
-    NotDone,
-    DoneButUnavailable,
+    NotApplied,
+    AppliedButUnavailable,
     /// Never answered.
     Swallow,
 }
@@ -34,8 +34,8 @@ enum Fault {
 #[derive(Default)]
 struct World {
     leader: Option<SocketAddr>,
-    /// Nodes that answer nothing any more.
-    silent: BTreeSet<SocketAddr>,
+    /// Nodes that do not answer.
+    unresponsive: BTreeSet<SocketAddr>,
     faults: VecDeque<Fault>,
     nonces: BTreeMap<u64, SessionId>,
     sessions: BTreeMap<SessionId, BTreeMap<u64, Reply>>,
@@ -44,11 +44,11 @@ struct World {
     last_version: u64,
     /// Every apply request that arrived.
     arrived: Vec<OpId>,
-    /// Every change that was carried out, but opening.
+    /// Every change that was applied, except the opening of sessions.
     applied: Vec<OpId>,
     allocations: u32,
     attached: Vec<RpcPeer>,
-    /// Told to the asking session before the answer of each query.
+    /// Sent to the querying session before the answer to the next query.
     feed_before_answer: Vec<FeedEvent>,
 }
 
@@ -101,7 +101,7 @@ impl World {
 
     fn answer(&mut self, request: Request, peer: &RpcPeer) -> Response {
         match request {
-            Request::Leader => panic!("sessions ask by trying"),
+            Request::Leader => panic!("sessions do not send this request"),
             Request::Attach { session } if !self.sessions.contains_key(&session) => {
                 Response::Applied(Err(FsError::NoSession))
             }
@@ -128,10 +128,10 @@ struct Node {
 }
 
 impl Node {
-    /// `None`: no answer will come.
+    /// Returns `None` if there will be no answer.
     fn handle(&self, request: Request, peer: &RpcPeer) -> Option<Response> {
         let mut world = self.world.lock();
-        if world.silent.contains(&self.address) {
+        if world.unresponsive.contains(&self.address) {
             return None;
         }
         if world.leader != Some(self.address) {
@@ -140,13 +140,13 @@ impl Node {
         let fault = if matches!(request, Request::Apply(_)) { world.faults.pop_front() } else { None };
         let unavailable = Response::Unavailable { reason: "electing".to_owned() };
         match fault {
-            Some(Fault::NotDone) => return Some(unavailable),
+            Some(Fault::NotApplied) => return Some(unavailable),
             Some(Fault::Swallow) => return None,
             _ => {}
         }
         let response = world.answer(request, peer);
         match fault {
-            Some(Fault::DoneButUnavailable) => return Some(unavailable),
+            Some(Fault::AppliedButUnavailable) => return Some(unavailable),
             Some(Fault::LoseAnswer) => {}
             Some(Fault::LoseAnswerAndSessions) => world.sessions.clear(),
             Some(Fault::LoseAnswerAndMove(leader)) => world.leader = Some(leader),
@@ -168,14 +168,14 @@ impl RpcService for Node {
     }
 }
 
-struct Fake {
+struct FakeNamespace {
     world: Arc<Mutex<World>>,
     nodes: Vec<SocketAddr>,
     _stop: DropGuard,
 }
 
 /// The first node leads.
-async fn fake(nodes: usize) -> Fake {
+async fn fake(nodes: usize) -> FakeNamespace {
     let world = Arc::new(Mutex::new(World::default()));
     let stop = CancellationToken::new();
     let mut addresses = Vec::new();
@@ -187,12 +187,12 @@ async fn fake(nodes: usize) -> Fake {
         addresses.push(address);
     }
     world.lock().leader = Some(addresses[0]);
-    Fake { world, nodes: addresses, _stop: stop.drop_guard() }
+    FakeNamespace { world, nodes: addresses, _stop: stop.drop_guard() }
 }
 
 type Events = mpsc::UnboundedReceiver<SessionEvent>;
 
-impl Fake {
+impl FakeNamespace {
     async fn open(&self, nodes: &[SocketAddr]) -> (Session, Events) {
         let options = SessionOptions::new(nodes.to_vec(), "host:/mnt");
         timeout(SOON, Session::open(options)).await.unwrap().unwrap()
@@ -202,7 +202,7 @@ impl Fake {
         self.world.lock().faults.push_back(fault);
     }
 
-    /// How often each operation arrived and was carried out.
+    /// The sequence numbers of the operations that arrived, and of those applied.
     fn counts(&self) -> (Vec<u64>, Vec<u64>) {
         let world = self.world.lock();
         let sequences = |ops: &[OpId]| ops.iter().map(|op| op.sequence).collect();
@@ -219,7 +219,7 @@ async fn next(events: &mut Events) -> SessionEvent {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn any_node_leads_to_the_leader() {
+async fn any_node_redirects_to_the_leader() {
     let fake = fake(3).await;
     let (session, mut events) = fake.open(&fake.nodes[2..]).await;
     assert_eq!(session.id(), SessionId(1));
@@ -229,7 +229,7 @@ async fn any_node_leads_to_the_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_change_in_the_middle_of_an_operation_applies_it_once() {
+async fn an_operation_is_applied_once_across_a_leader_change() {
     let fake = fake(3).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
     fake.fault(Fault::LoseAnswerAndMove(fake.nodes[1]));
@@ -242,28 +242,28 @@ async fn a_leader_change_in_the_middle_of_an_operation_applies_it_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_steps_down_hands_its_sessions_on() {
+async fn a_session_continues_when_its_leader_steps_down() {
     let fake = fake(2).await;
     let (session, _events) = fake.open(&fake.nodes[..1]).await;
     fake.world.lock().leader = Some(fake.nodes[1]);
     assert_eq!(apply(&session).await, Ok(Reply::Done));
-    assert_eq!(fake.counts(), (vec![1], vec![1]), "who does not lead must not have done it");
+    assert_eq!(fake.counts(), (vec![1], vec![1]), "a node that does not lead must not apply it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_and_uncertain_answers_are_asked_for_again() {
+async fn an_operation_without_a_definite_answer_is_sent_again() {
     let fake = fake(1).await;
     let (session, _events) = fake.open(&fake.nodes).await;
-    for fault in [Fault::LoseAnswer, Fault::NotDone, Fault::DoneButUnavailable] {
+    for fault in [Fault::LoseAnswer, Fault::NotApplied, Fault::AppliedButUnavailable] {
         fake.fault(fault);
         assert_eq!(apply(&session).await, Ok(Reply::Done), "{fault:?}");
     }
     assert_eq!(fake.counts(), (vec![1, 1, 2, 3, 3], vec![1, 2, 3]));
 }
 
-/// Alone unanswered on a connection that is alive: sent again there, nothing is reset.
+/// The connection is healthy, so the operation is sent again on it, and nothing is reset.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_does_not_come_is_asked_for_again() {
+async fn an_unanswered_operation_is_sent_again_on_its_connection() {
     let fake = fake(1).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
     fake.fault(Fault::Swallow);
@@ -273,12 +273,12 @@ async fn an_answer_that_does_not_come_is_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_falls_silent_is_left() {
+async fn an_unresponsive_leader_is_replaced() {
     let fake = fake(3).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
     {
         let mut world = fake.world.lock();
-        world.silent.insert(fake.nodes[0]);
+        world.unresponsive.insert(fake.nodes[0]);
         world.leader = Some(fake.nodes[2]);
     }
     let begun = Instant::now();
@@ -288,7 +288,7 @@ async fn a_leader_that_falls_silent_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_answer_to_opening_leaves_no_second_session() {
+async fn a_lost_answer_to_opening_a_session_opens_no_second_one() {
     let fake = fake(1).await;
     fake.fault(Fault::LoseAnswer);
     let (session, _events) = fake.open(&fake.nodes).await;
@@ -296,13 +296,13 @@ async fn a_lost_answer_to_opening_leaves_no_second_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operations_at_the_same_time_are_applied_once_each() {
+async fn concurrent_operations_are_applied_once_each() {
     let fake = fake(2).await;
     let (session, _events) = fake.open(&fake.nodes).await;
     let operations: Vec<_> = (0..1000)
         .map(|n| {
             if n % 50 == 0 {
-                fake.fault([Fault::LoseAnswer, Fault::DoneButUnavailable, Fault::NotDone][n / 50 % 3]);
+                fake.fault([Fault::LoseAnswer, Fault::AppliedButUnavailable, Fault::NotApplied][n / 50 % 3]);
             }
             let session = session.clone();
             tokio::spawn(async move { apply(&session).await })
@@ -317,23 +317,23 @@ async fn operations_at_the_same_time_are_applied_once_each() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_is_delivered_after_the_feed_before_it() {
+async fn feed_events_are_delivered_before_a_later_answer() {
     let fake = fake(1).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
     for round in 0..100 {
-        let told = vec![FeedEvent::Inode { ino: Ino(round), contents: true }, FeedEvent::Orphaned { ino: Ino(2) }];
-        fake.world.lock().feed_before_answer = told.clone();
+        let sent = vec![FeedEvent::Inode { ino: Ino(round), contents: true }, FeedEvent::Orphaned { ino: Ino(2) }];
+        fake.world.lock().feed_before_answer = sent.clone();
         let before = session.feed_epoch();
         session.query(Query::StatFs).await.unwrap();
         assert_eq!(session.feed_epoch(), before + 1, "the answer overtook the feed");
-        assert_eq!(events.try_recv(), Ok(SessionEvent::Feed(told)));
+        assert_eq!(events.try_recv(), Ok(SessionEvent::Feed(sent)));
         session.query(Query::StatFs).await.unwrap();
         assert_eq!(session.feed_epoch(), before + 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_feed_that_does_not_decode_is_a_reset() {
+async fn a_feed_event_that_cannot_be_decoded_causes_a_reset() {
     let fake = fake(1).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
     let before = session.feed_epoch();
@@ -344,7 +344,7 @@ async fn a_feed_that_does_not_decode_is_a_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_connection_is_a_reset_and_the_session_goes_on() {
+async fn a_lost_connection_causes_a_reset_and_the_session_continues() {
     let fake = fake(1).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
     let (id, epoch) = (session.id(), session.feed_epoch());
@@ -356,7 +356,7 @@ async fn a_lost_connection_is_a_reset_and_the_session_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_expired_session_is_followed_by_a_new_one() {
+async fn an_expired_session_is_replaced_by_a_new_one() {
     let fake = fake(1).await;
     let (session, mut events) = fake.open(&fake.nodes).await;
     let former = session.id();
@@ -364,13 +364,13 @@ async fn an_expired_session_is_followed_by_a_new_one() {
     assert_eq!(apply(&session).await, Ok(Reply::Done));
     assert_ne!(session.id(), former);
     assert_eq!(next(&mut events).await, SessionEvent::Reset);
-    assert_eq!(next(&mut events).await, SessionEvent::Reset, "one more, after the new session has its id");
+    assert_eq!(next(&mut events).await, SessionEvent::Reset, "a second one, once the new session has its id");
     assert_eq!(fake.world.lock().arrived.last().unwrap().sequence, 1);
 }
 
-/// It may have been applied or not, so it is not repeated under the next session.
+/// Such an operation may have been applied or not, so it is not repeated under the next session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_may_have_been_applied_by_an_expired_session_is_an_error() {
+async fn an_operation_with_unknown_outcome_fails_when_its_session_expires() {
     let fake = fake(1).await;
     let (session, _events) = fake.open(&fake.nodes).await;
     fake.fault(Fault::LoseAnswerAndSessions);
@@ -380,7 +380,7 @@ async fn what_may_have_been_applied_by_an_expired_session_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_expired_while_away_is_noticed_on_return() {
+async fn a_session_that_expired_while_disconnected_is_replaced() {
     let fake = fake(1).await;
     let (session, _events) = fake.open(&fake.nodes).await;
     let former = session.id();
@@ -394,12 +394,12 @@ async fn a_session_that_expired_while_away_is_noticed_on_return() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn versions_are_handed_out_once_and_mostly_from_memory() {
+async fn each_version_is_allocated_once_and_mostly_from_memory() {
     let fake = fake(1).await;
     let (session, _events) = fake.open(&fake.nodes).await;
     let mut taken = BTreeSet::new();
     for _ in 0..5000 {
-        assert!(taken.insert(session.next_version().await.unwrap().0), "a version was handed out twice");
+        assert!(taken.insert(session.next_version().await.unwrap().0), "a version was allocated twice");
     }
     let allocations = fake.world.lock().allocations;
     assert!((5..=7).contains(&allocations), "{allocations} allocations");
@@ -411,7 +411,7 @@ async fn versions_are_handed_out_once_and_mostly_from_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closing_ends_the_session_and_opens_no_other() {
+async fn closing_ends_the_session_and_opens_no_new_one() {
     let fake = fake(1).await;
     let (session, _events) = fake.open(&fake.nodes).await;
     fake.fault(Fault::LoseAnswer);
@@ -423,7 +423,7 @@ async fn closing_ends_the_session_and_opens_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_clone_hangs_up() {
+async fn dropping_the_last_clone_closes_the_connection() {
     let fake = fake(1).await;
     let (session, events) = fake.open(&fake.nodes).await;
     let peer = fake.world.lock().attached[0].clone();
@@ -434,7 +434,7 @@ async fn the_last_clone_hangs_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_an_answer_there_is_an_error_at_the_deadline() {
+async fn an_unanswered_operation_fails_at_its_deadline() {
     let fake = fake(2).await;
     let deadline = Duration::from_millis(400);
     let options = SessionOptions { deadline, ..SessionOptions::new(fake.nodes.clone(), "host:/mnt") };

@@ -58,7 +58,7 @@ impl Planes {
 fn files_plane(core: &Core, services: &Services) -> axum::Router {
     let session = Arc::new(services.session.clone());
     let client = ChunkClient::new(core.router(), core.pool.clone(), core.config.operation_deadline);
-    client.set_registry(session.clone());
+    client.set_references(session.clone());
     let files = FileService::over(session, Arc::new(client), FileDefaults::default());
     let (store, writer, traffic) = (core.store.clone(), services.writer.clone(), core.traffic.clone());
     chunks::routes(ChunkPlane { store, writer, traffic }).merge(files_router(files, FilesOptions::default()))

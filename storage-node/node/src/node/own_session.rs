@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use chordfs_net::{
-    chunk_client::Registry,
+    chunk_client::ChunkReferences,
     clients::NamespaceClient,
     session::{Session, SessionOptions},
 };
@@ -52,7 +52,7 @@ impl NamespaceClient for OwnSession {
     }
 }
 
-impl Registry for OwnSession {
+impl ChunkReferences for OwnSession {
     fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>> {
         Box::pin(async move { self.get().await?.unreferenced(runs).await })
     }
