@@ -14,7 +14,7 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::{select, time::timeout};
 use tracing::{debug, warn};
 
-use super::{Attempts, ChunkClient, HEDGE_AFTER, attempt_deadline, batch::KeyedRef};
+use super::{ChunkAttempts, ChunkClient, HEDGE_AFTER, attempt_deadline, batch::KeyedRef};
 
 /// Consecutive attempts in which every member lacks a chunk before the chunk is reported missing.
 const ABSENT_ATTEMPTS: u32 = 3;
@@ -44,7 +44,7 @@ impl ChunkClient {
     /// Errors: `NoReplica` if no holder of a chunk answers by the deadline, or all members answer and none has it.
     pub async fn get(&self, chunks: &[ChunkRef]) -> Result<Vec<Bytes>, FsError> {
         let mut found = FoundChunks::with_capacity(chunks.len());
-        let mut attempts = Attempts::new(self.deadline);
+        let mut attempts = ChunkAttempts::new(self.deadline);
         let mut missing: Vec<KeyedRef> = chunks.iter().map(|chunk| (chunk.key(), chunk.clone())).collect();
         let mut absent_attempts = 0;
         while !missing.is_empty() {

@@ -167,12 +167,12 @@ fn attempt_deadline(bytes: usize) -> Duration {
 }
 
 /// The attempts of one operation, with pauses between them; ends at the deadline.
-struct Attempts {
+struct ChunkAttempts {
     end: Instant,
     backoff: Backoff,
 }
 
-impl Attempts {
+impl ChunkAttempts {
     fn new(deadline: Duration) -> Self {
         Self { end: Instant::now() + deadline, backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) }
     }

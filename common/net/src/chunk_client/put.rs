@@ -18,7 +18,7 @@ use tokio::{select, time::timeout};
 use tracing::debug;
 
 use super::{
-    Attempts, ChunkClient, HEDGE_AFTER, NewChunk, attempt_deadline,
+    ChunkAttempts, ChunkClient, HEDGE_AFTER, NewChunk, attempt_deadline,
     batch::{KeyedChunk, OwnerBatch},
     sync::{UnsyncedBatch, runs_of},
 };
@@ -30,7 +30,7 @@ const HEDGE_BYTES_PER_SECOND: usize = 8 << 20;
 impl ChunkClient {
     /// Returns when a quorum of holders has each chunk, in memory or on disk.
     pub async fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> Result<(), FsError> {
-        let mut attempts = Attempts::new(self.deadline);
+        let mut attempts = ChunkAttempts::new(self.deadline);
         let runs = if durability.is_disk() { Arc::default() } else { runs_of(&chunks) };
         let mut batches = Vec::new();
         let mut pending: Vec<KeyedChunk> =

@@ -32,7 +32,7 @@ use crate::{
 
 /// How a node treats requests.
 #[derive(Clone, Copy, PartialEq)]
-enum Health {
+enum FakeHealth {
     Healthy,
     /// Accepts requests and never answers.
     Unresponsive,
@@ -45,7 +45,7 @@ struct FakeNode {
     /// The ring as this node knows it.
     ring: Mutex<Vec<NodeRef>>,
     others: OnceLock<Vec<Weak<FakeNode>>>,
-    health: Mutex<Health>,
+    health: Mutex<FakeHealth>,
     started: Mutex<Instant>,
     chunks: Mutex<HashMap<ChunkId, (FileName, RingId, Bytes)>>,
     has_deleted: Mutex<bool>,
@@ -56,7 +56,7 @@ struct FakeNode {
 
 impl RpcService for FakeNode {
     async fn call(&self, _: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
-        if *self.health.lock() == Health::Unresponsive {
+        if *self.health.lock() == FakeHealth::Unresponsive {
             std::future::pending::<()>().await;
         }
         match method.as_str() {
@@ -85,11 +85,11 @@ impl FakeNode {
         let path = request.uri().path().to_owned();
         let alone = request.uri().query().is_some_and(|query| query.contains("copies=1"));
         let body = request.into_body().collect().await.expect("a body").to_bytes();
-        if health == Health::Unresponsive {
+        if health == FakeHealth::Unresponsive {
             std::future::pending::<()>().await;
         }
         match path.as_str() {
-            calls::PUT if health == Health::Full => (StatusCode::INSUFFICIENT_STORAGE, Bytes::new()),
+            calls::PUT if health == FakeHealth::Full => (StatusCode::INSUFFICIENT_STORAGE, Bytes::new()),
             calls::PUT => {
                 self.puts.fetch_add(1, SeqCst);
                 let batch = VerifiedBatch::verify(body).expect("sound records");
@@ -122,7 +122,7 @@ impl FakeNode {
         let others = self.others.get().expect("the world is made").iter().filter_map(Weak::upgrade);
         let others: HashMap<_, _> = others.map(|node| (node.at, node)).collect();
         let successors = self.neighbours().successors.into_iter().filter_map(|node| others.get(&node).cloned());
-        successors.filter(|node| *node.health.lock() != Health::Unresponsive).collect()
+        successors.filter(|node| *node.health.lock() != FakeHealth::Unresponsive).collect()
     }
 
     /// Restarts the node and loses its chunks, none of which is on its disk. Returns them.
@@ -158,7 +158,7 @@ struct World {
 
 impl World {
     fn make_unresponsive(&self, node: usize) {
-        *self.nodes[node].health.lock() = Health::Unresponsive;
+        *self.nodes[node].health.lock() = FakeHealth::Unresponsive;
     }
 }
 
@@ -192,7 +192,7 @@ async fn start(at: NodeRef, ring: Vec<NodeRef>, stop: CancellationToken) -> Arc<
         at,
         ring: Mutex::new(ring),
         others: OnceLock::new(),
-        health: Mutex::new(Health::Healthy),
+        health: Mutex::new(FakeHealth::Healthy),
         started: Mutex::new(Instant::now()),
         chunks: Mutex::default(),
         has_deleted: Mutex::new(false),
@@ -279,7 +279,7 @@ async fn a_chunk_that_no_node_has_is_reported_before_the_deadline() {
 #[tokio::test]
 async fn a_put_to_a_full_owner_fails_with_no_space() {
     let world = world().await;
-    *world.nodes[2].health.lock() = Health::Full;
+    *world.nodes[2].health.lock() = FakeHealth::Full;
     assert_eq!(world.client.put(chunks(50), Durability::Memory).await, Err(FsError::NoSpace));
 }
 
@@ -317,14 +317,14 @@ async fn a_holder_without_the_chunks_does_not_count_as_synced() {
     let written = chunks(50);
     world.client.put(written.clone(), Durability::Memory).await.expect("stored");
     world.make_unresponsive(1);
-    *world.nodes[2].health.lock() = Health::Full;
+    *world.nodes[2].health.lock() = FakeHealth::Full;
     let lost = world.nodes[2].power_cut();
     let error = world.client.sync(&|_| None).await.expect_err("one disk of three is too few");
     assert!(matches!(&error, FsError::NoReplica { detail } if detail.contains("f_chunk_")), "{error}");
     let all: Vec<_> = lost.into_keys().collect();
     // The first node gets the chunks of the unresponsive one.
     world.nodes[0].chunks.lock().extend(world.nodes[1].chunks.lock().clone());
-    *world.nodes[2].health.lock() = Health::Healthy;
+    *world.nodes[2].health.lock() = FakeHealth::Healthy;
     world.client.sync(&|_| None).await.expect("the next sync completes the failed one, even without repair");
     assert!(all.iter().all(|id| world.nodes[2].chunks.lock().contains_key(id)));
 }
@@ -376,7 +376,7 @@ async fn the_namespace_is_asked_about_chunks_deleted_long_ago() {
     let (deleted, lost) = (1..=50u32, 51);
     world.client.put(chunks(50), Durability::Memory).await.expect("stored");
     world.nodes.iter().for_each(|node| drop(node.power_cut()));
-    world.client.set_references(Arc::new(Unreferenced(deleted)));
+    world.client.set_references(Arc::new(UnreferencedChunks(deleted)));
     world.client.sync(&|_| None).await.expect_err("they were put a moment ago: a commit may still reference them");
     world.client.settled_after = Duration::ZERO;
     world.client.sync(&|_| None).await.expect("no file references them");
@@ -387,9 +387,9 @@ async fn the_namespace_is_asked_about_chunks_deleted_long_ago() {
 }
 
 /// A namespace in which no file references these chunks.
-struct Unreferenced(std::ops::RangeInclusive<u32>);
+struct UnreferencedChunks(std::ops::RangeInclusive<u32>);
 
-impl ChunkReferences for Unreferenced {
+impl ChunkReferences for UnreferencedChunks {
     fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>> {
         Box::pin(async move { Ok(runs.into_iter().filter(|run| self.0.contains(&run.first)).collect()) })
     }

@@ -49,11 +49,11 @@ const MAX_REDIRECTS: u32 = 3;
 pub(super) struct LeaderConnection {
     pub client: RpcClient,
     pub session: Arc<OpenSession>,
-    health: Arc<Health>,
+    health: Arc<ConnectionHealth>,
 }
 
 #[derive(Default)]
-struct Health {
+struct ConnectionHealth {
     /// Requests a keepalive now.
     check: Notify,
     leader: Mutex<Option<SocketAddr>>,

@@ -93,7 +93,7 @@ impl Session {
         let deadline = options.deadline;
         let link = LeaderLink::start(options, feed.clone());
         let session = Self(Arc::new(SessionInner { link, feed, deadline, in_flight: Semaphore::new(MAX_IN_FLIGHT) }));
-        Attempts::new(deadline).attached(&session.0.link).await?;
+        OperationAttempts::new(deadline).attached(&session.0.link).await?;
         Ok((session, events))
     }
 
@@ -106,7 +106,7 @@ impl Session {
     /// Errors: those of the change; `NoQuorum` if it was not answered by the deadline, and `NoSession` if the session
     /// expired before the answer came. In these two cases it may have been applied or not.
     pub async fn apply(&self, change: Change) -> Result<Reply, FsError> {
-        let mut attempts = Attempts::new(self.0.deadline);
+        let mut attempts = OperationAttempts::new(self.0.deadline);
         let session = attempts.attached(&self.0.link).await?.session;
         let mut request = unsigned(change);
         match self.apply_under(&session, &mut request, &mut attempts).await {
@@ -122,7 +122,7 @@ impl Session {
 
     pub async fn query(&self, query: Query) -> Result<Answer, FsError> {
         let request = encode(&Request::Query(query));
-        match self.exchange(&request, None, &mut Attempts::new(self.0.deadline)).await? {
+        match self.exchange(&request, None, &mut OperationAttempts::new(self.0.deadline)).await? {
             Response::Answered(result) => result,
             response => Err(unexpected(&response)),
         }
@@ -174,7 +174,7 @@ impl Session {
 
     async fn fetch_versions(&self, session: &Arc<OpenSession>) -> Result<VersionBlock, FsError> {
         let change = Change::AllocateVersions { count: BLOCK_VERSIONS };
-        match self.apply_under(session, &mut unsigned(change), &mut Attempts::new(self.0.deadline)).await? {
+        match self.apply_under(session, &mut unsigned(change), &mut OperationAttempts::new(self.0.deadline)).await? {
             Reply::Versions(block) if block.count > 0 => Ok(block),
             reply => Err(FsError::Internal { detail: format!("asked for versions, got {reply:?}") }),
         }
@@ -185,7 +185,7 @@ impl Session {
         &self,
         session: &Arc<OpenSession>,
         request: &mut Request,
-        attempts: &mut Attempts,
+        attempts: &mut OperationAttempts,
     ) -> Result<Reply, FsError> {
         let pending = session.begin();
         if let Request::Apply(op) = request {
@@ -203,7 +203,7 @@ impl Session {
         &self,
         request: &[u8],
         session: Option<SessionId>,
-        attempts: &mut Attempts,
+        attempts: &mut OperationAttempts,
     ) -> Result<Response, FsError> {
         let Ok(slot) = timeout_at(attempts.end, self.0.in_flight.acquire()).await else {
             return Err(attempts.no_quorum());
@@ -234,7 +234,7 @@ impl ChunkReferences for Session {
 }
 
 /// The attempts of one operation.
-struct Attempts {
+struct OperationAttempts {
     total: Duration,
     end: Instant,
     attempt_deadline: Duration,
@@ -247,7 +247,7 @@ struct Attempts {
     detail: String,
 }
 
-impl Attempts {
+impl OperationAttempts {
     fn new(total: Duration) -> Self {
         Self {
             total,
