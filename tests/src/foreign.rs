@@ -71,7 +71,7 @@ impl ForeignNode {
             let listener = TcpListener::bind(address).await.expect("the address is free");
             let ring = driver::start(settings, address, life.clone()).await.expect("the ring starts");
             tokio::spawn(rpc::serve(listener, Arc::new(OnlyTen(ring.clone())), RpcLimits::default(), life.clone()));
-            ring.enter(member.as_slice()).await.expect("it is let in");
+            ring.join_ring(member.as_slice()).await.expect("it is let in");
         });
         Self { address, life, _runtime: runtime, _folder: folder }
     }

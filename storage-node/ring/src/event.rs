@@ -1,29 +1,29 @@
-//! Everything that can happen to a ring and everything it can want done, one list each.
+//! Everything that can happen to a ring and every action it can request, one list each.
 
 use std::{net::SocketAddr, time::Duration};
 
 use chordfs_types::ring_id::{Neighbours, NodeRef, RingId};
 use thiserror::Error;
 
-/// Names a call from its `Ask` to its outcome.
+/// Identifies a call from its `Action::Call` to its outcome.
 pub type CallId = u64;
-/// Chosen by the driver, to know which of its callers a result belongs to.
+/// Chosen by the driver, to match a result to the caller that waits for it.
 pub type Tag = u64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A period is over: stabilize, check the neighbours, fix some fingers, ask a remembered peer.
+    /// A period has ended: stabilize, check the neighbours, fix some fingers, search through a remembered peer.
     Tick,
-    /// The call `stabilize`: that step alone.
+    /// The call `stabilize`: only that step.
     Stabilize,
-    /// The call `check_predecessor`: that step alone.
+    /// The call `check_predecessor`: only that step.
     CheckPredecessor,
     /// `peer` believes that it is our predecessor.
     Notified {
         peer: NodeRef,
     },
-    /// Our successor says that `newcomer` has come between us: it lives, whatever we have found before, and stabilizing
-    /// leads to it. No word of a predecessor.
+    /// Our successor reports that `newcomer` has joined between us. The newcomer is alive, whatever we found before, and
+    /// stabilizing leads to it. The report implies nothing about our predecessor.
     Followed {
         newcomer: NodeRef,
     },
@@ -37,40 +37,40 @@ pub enum Event {
         tag: Tag,
         member: NodeRef,
     },
-    /// Take another position. Has an effect in a ring of one only.
+    /// Take another position. Has an effect only in a ring of one.
     Reposition {
         id: RingId,
     },
-    /// Tell the neighbours and be in no ring any more.
+    /// Notify the neighbours and leave the ring for good.
     Leave,
-    /// `peer` leaves, and these were its neighbours.
+    /// `peer` has left; these were its neighbours.
     PeerLeft {
         peer: NodeRef,
         predecessor: Option<NodeRef>,
         successors: Vec<NodeRef>,
     },
-    /// The connection to a peer broke: it may be gone, so it is asked at once.
+    /// The connection to a peer broke: the peer may be dead, so it is checked at once.
     ConnectionLost {
         peer: SocketAddr,
     },
-    /// The outcome of an `Action::Ask`. Exactly one of these two follows each; one too many does nothing.
+    /// The outcome of an `Action::Call`: exactly one of the next two events. A surplus outcome is ignored.
     Answered {
         call: CallId,
         answer: RingAnswer,
     },
     Unanswered {
         call: CallId,
-        why: CallFailure,
+        failure: CallFailure,
     },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFailure {
-    /// No process listens there: certain, and known at once.
+    /// No process listens at the address: certain, and known at once.
     Unreachable,
-    /// No answer by the deadline. It may be dead, slow, or the answer was lost.
-    Silent,
-    /// It answered, but with an error.
+    /// No answer by the deadline: the node is dead or slow, or the answer was lost.
+    TimedOut,
+    /// The node answered with an error.
     Refused,
 }
 
@@ -81,23 +81,23 @@ pub enum RingAnswer {
     Route(RingRoute),
 }
 
-/// Where to go for the successor of an id.
+/// The owner of an id, or the next hops towards it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RingRoute {
-    /// The first of these is the successor; the rest follow it on the ring. Not empty.
+    /// The first of these is the id's successor; the rest follow it on the ring. Not empty.
     Owner(Vec<NodeRef>),
-    /// Ask these, which precede the id, the nearest to it first. If none of them lives, the first of `beyond` that does
-    /// is the successor, as far as this node knows.
-    Ask { nodes: Vec<NodeRef>, beyond: Vec<NodeRef> },
+    /// `nodes` precede the id, the nearest to it first. If all of them are dead, the first live node of `beyond` is the
+    /// successor, as far as the answering node knows.
+    NextHops { nodes: Vec<NodeRef>, beyond: Vec<NodeRef> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RingRequest {
-    /// Asks a node for itself and its neighbours: `RingAnswer::Neighbours`
+    /// Asks a node for its own address and id and for its neighbours: `RingAnswer::Neighbours`
     Neighbours,
-    /// Asks a node for itself: `RingAnswer::Info`
+    /// Asks a node for its own address and id: `RingAnswer::Info`
     Info,
-    /// `RingAnswer::Route`
+    /// Asks a node for the next hops of a lookup: `RingAnswer::Route`
     Route(RingId),
 }
 
@@ -105,23 +105,24 @@ pub enum RingRequest {
 pub enum Message {
     /// The sender may be the receiver's predecessor.
     Notify(NodeRef),
-    /// The node leaves, and these are its neighbours.
+    /// The sender leaves; these are its neighbours.
     Leave(Neighbours),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Put a question and report its outcome.
-    Ask { call: CallId, to: NodeRef, request: RingRequest },
-    /// Send it once; the outcome does not matter.
-    Tell { to: NodeRef, message: Message },
+    /// Send a request and report its outcome.
+    Call { call: CallId, to: NodeRef, request: RingRequest },
+    /// Send a message once; the outcome does not matter.
+    Send { to: NodeRef, message: Message },
     /// Answers `Event::FindSuccessor`.
     Found { tag: Tag, result: Result<NodeRef, NoRoute> },
     /// Answers `Event::Join`.
     Joined { tag: Tag, result: Result<(), JoinError> },
-    /// Another member has our id. We have left the ring; choose another position (`Event::Reposition`) and join again.
+    /// Another member has our id. This node has left the ring and needs another position (`Event::Reposition`) before it
+    /// joins again.
     IdTaken { by: NodeRef },
-    /// Predecessor, successor list or own id are different now.
+    /// The predecessor, the successor list or the node's own id has changed.
     Changed(Neighbours),
     /// The peers to remember across a restart.
     Remember(Vec<NodeRef>),
@@ -154,11 +155,12 @@ pub struct RingSettings {
     pub fingers_per_tick: usize,
     /// A lookup that asks more nodes than this fails.
     pub max_hops: usize,
-    /// How often a question is put to a neighbour that stays silent before it counts as dead. One lost message or one
-    /// slow second must not change the ring.
+    /// How many times a request is sent to a neighbour before it is declared dead. One lost message or one slow second
+    /// must not change the ring.
     pub attempts: u32,
-    /// How long a node that did not answer is not taken on others' word.
-    pub silent_for: Duration,
+    /// How long a node that was declared dead is ignored when other nodes name it, and how long lookups avoid an
+    /// unresponsive node.
+    pub quarantine: Duration,
     pub known_peers_max: usize,
 }
 
@@ -169,7 +171,7 @@ impl Default for RingSettings {
             fingers_per_tick: 3,
             max_hops: 64,
             attempts: 2,
-            silent_for: Duration::from_secs(2),
+            quarantine: Duration::from_secs(2),
             known_peers_max: 64,
         }
     }

@@ -1,8 +1,8 @@
-//! What a ring's future depends on, as a hash: two rings with the same digest answer every further event alike. For a
-//! search through all states, which has to know when it has been somewhere before.
+//! A digest of a ring's state: two rings with the same digest react alike to every further event. It lets an exhaustive
+//! search recognize states that it has visited.
 //!
-//! Running numbers (of calls, of lookups) and the time itself are left out: they grow with every event and mean
-//! nothing. A call counts as whom it asks and what for, a silence as lasting or not.
+//! Call ids, lookup numbers and the time are left out: they grow with every event and do not affect behaviour. A call
+//! counts by its target and purpose, a quarantine by whether it still lasts.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -11,8 +11,8 @@ use super::{CallId, CallUnderWay, Purpose, Ring};
 impl Ring {
     pub fn digest_into(&self, hasher: &mut impl Hasher) {
         (self.me, self.predecessor, &self.successors, &self.fingers, &self.known, self.left).hash(hasher);
-        for doubted in [&self.silent, &self.suspected] {
-            let lasting = doubted.iter().filter(|(_, until)| self.now < **until).map(|entry| entry.0);
+        for avoided in [&self.dead, &self.unresponsive] {
+            let lasting = avoided.iter().filter(|(_, until)| self.now < **until).map(|entry| entry.0);
             lasting.collect::<Vec<_>>().hash(hasher);
         }
         let mut calls: Vec<u64> = self.calls.values().map(|call| self.digest_of(call)).collect();
@@ -20,12 +20,12 @@ impl Ring {
         calls.hash(hasher);
     }
 
-    /// Stands for the number of an open call, for a message that bears it.
+    /// A digest that stands for the id of a pending call in the messages that carry it.
     pub fn call_digest(&self, call: CallId) -> Option<u64> {
         self.calls.get(&call).map(|call| self.digest_of(call))
     }
 
-    /// Every lookup waits for one call, and is part of that call's meaning.
+    /// A lookup waits for exactly one call, so its state is part of that call's digest.
     fn digest_of(&self, call: &CallUnderWay) -> u64 {
         let mut hasher = DefaultHasher::new();
         (call.to, call.attempts_left).hash(&mut hasher);

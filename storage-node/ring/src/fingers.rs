@@ -8,7 +8,7 @@ use super::{CallFailure, Purpose, Ring, RingRequest, lookup::LookupPurpose};
 
 pub(crate) const FINGERS: u32 = 32;
 
-/// Entry k is the successor of our id plus 2^k, as it was when last looked up.
+/// Entry k is the successor of our id plus 2^k at the time of the last lookup.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Fingers {
     nodes: [Option<NodeRef>; FINGERS as usize],
@@ -43,7 +43,7 @@ fn target(from: RingId, finger_index: u32) -> RingId {
 }
 
 impl Ring {
-    /// Checks the next few in turn; those that the successor covers cost nothing.
+    /// Checks the next few fingers in turn; those that the successor covers cost nothing.
     pub(super) fn fix_fingers(&mut self) {
         let Some(&head) = self.successors.first() else { return };
         let covered = RingArc::new(self.id(), head.id);
@@ -62,29 +62,29 @@ impl Ring {
         }
     }
 
-    /// Most are right, and the node that is one knows: one question, where a lookup takes one for each hop.
+    /// Most fingers are right, and the finger itself can confirm it in one call; a lookup takes one for each hop.
     fn fix_finger(&mut self, finger_index: u32) {
-        match self.fingers.nodes[finger_index as usize].filter(|&node| !self.is_silent(node)) {
-            Some(node) => self.ask_once(node, RingRequest::Neighbours, Purpose::Finger { finger_index }),
-            None => self.look_finger_up(finger_index),
+        match self.fingers.nodes[finger_index as usize].filter(|&node| !self.is_dead(node)) {
+            Some(node) => self.call_once(node, RingRequest::Neighbours, Purpose::Finger { finger_index }),
+            None => self.look_up_finger(finger_index),
         }
     }
 
-    /// It is right if the target lies between the node's predecessor and the node itself.
+    /// A finger is right if the target lies between its predecessor and itself.
     pub(super) fn finger_answered(&mut self, finger_index: u32, node: NodeRef, theirs: &Neighbours) {
         let target = target(self.id(), finger_index);
         let owns = |before: NodeRef| RingArc::new(before.id, node.id).contains(target);
         if theirs.node.id != node.id || !theirs.predecessor.is_some_and(owns) {
-            self.look_finger_up(finger_index);
+            self.look_up_finger(finger_index);
         }
     }
 
-    pub(super) fn finger_failed(&mut self, finger_index: u32, node: NodeRef, why: CallFailure) {
-        self.doubt(node, why);
-        self.look_finger_up(finger_index);
+    pub(super) fn finger_failed(&mut self, finger_index: u32, node: NodeRef, failure: CallFailure) {
+        self.note_call_failure(node, failure);
+        self.look_up_finger(finger_index);
     }
 
-    fn look_finger_up(&mut self, finger_index: u32) {
+    fn look_up_finger(&mut self, finger_index: u32) {
         self.look_up(target(self.id(), finger_index), LookupPurpose::Finger(finger_index));
     }
 

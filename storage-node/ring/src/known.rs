@@ -1,4 +1,4 @@
-//! The peers a node remembers, within a bound: what lets it find its ring again after a restart or a partition.
+//! The peers that a node remembers, within a bound, so that it finds its ring again after a restart or a partition.
 
 use std::hash::{Hash, Hasher};
 
@@ -26,12 +26,12 @@ impl KnownPeers {
         self.peers.is_empty()
     }
 
-    /// Grows with every change, so that a caller sees whether there was one.
+    /// Counts the changes, so that a caller can detect one.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Beyond the bound the oldest goes.
+    /// Adds a peer; beyond the bound the oldest is dropped.
     pub(crate) fn add(&mut self, peer: NodeRef) {
         if self.peers.contains(&peer) {
             return;
@@ -52,16 +52,16 @@ impl KnownPeers {
         self.changes += u64::from(self.peers.len() != before);
     }
 
-    /// The next in turn that `wanted` accepts.
-    pub(crate) fn next(&mut self, wanted: impl Fn(NodeRef) -> bool) -> Option<NodeRef> {
+    /// The next peer, in turn, that `is_wanted` accepts.
+    pub(crate) fn next(&mut self, is_wanted: impl Fn(NodeRef) -> bool) -> Option<NodeRef> {
         let len = self.peers.len();
-        let place = (0..len).map(|step| (self.next + step) % len).find(|&place| wanted(self.peers[place]))?;
+        let place = (0..len).map(|step| (self.next + step) % len).find(|&place| is_wanted(self.peers[place]))?;
         self.next = place + 1;
         Some(self.peers[place])
     }
 }
 
-/// How often it has changed is no part of what it will do.
+/// Leaves out the count of changes, which does not affect behaviour.
 impl Hash for KnownPeers {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         (&self.peers, self.next.checked_rem(self.peers.len())).hash(hasher);

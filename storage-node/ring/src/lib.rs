@@ -5,26 +5,26 @@
 //! owns the `Ring`, carries messages, and reports each call's outcome exactly once.
 //!
 //! The operations are the corrected ones of Zave, *How to Make Chord Correct* (2017), over Stoica et al. 2001: a join
-//! takes a whole successor list, a candidate is asked before it is adopted, and rectify replaces a predecessor that
-//! does not answer. To them come two of our own: every node goes on asking peers it remembers for its successor, so
-//! that rings that formed apart (all nodes started at once, a healed partition) become one; and silence is death only
-//! when it lasts for two questions, so that one lost message changes nothing.
+//! takes a whole successor list, a candidate is contacted before it is adopted, and rectify replaces a predecessor that
+//! does not answer. We add two rules: every node keeps asking the peers it remembers for its own successor, so that
+//! rings that formed apart (all nodes started at once, a healed partition) merge; and a neighbour is declared dead only
+//! when two requests in a row time out, so that one lost message changes nothing.
 //!
 //! # What is proved, and from which size on
-//! Zave's proof begins with r + 1 members (r: the length of a list), which a ring that starts from one node does not
-//! have. From r + 1 established members on, one ordered ring, a live successor for each, and that nobody established is
-//! skipped are checked after every event: in every interleaving of four to six members, and in random lives of up to
-//! 64. Below, a crash may take the only neighbour that somebody has, and no list can make up for it. What keeps a small
-//!     ring safe is that lists there hold all members; that each node remembers its peers, on disk too, and asks them
-//!     until it is in one ring with them; and that a chunk or a name is acknowledged only by a majority of those who
-//!     should keep it.
+//! Zave's proof assumes at least r + 1 members (r: the length of a successor list), which a ring that starts from one
+//! node does not have. From r + 1 established members on, three invariants are checked after every event: the ring is
+//! one and ordered, each member has a live successor, and no established member is skipped. They are checked in every
+//! interleaving of four to six members, and in random histories of up to 64. In a smaller ring, a crash may remove the
+//! only neighbour that a node has, and no list can make up for it. Three things keep a small ring safe: its lists hold
+//! all members; each node remembers its peers, on disk too, and contacts them until it shares one ring with them; and a
+//! chunk or a name is acknowledged only by a majority of its replica set.
 #![deny(clippy::disallowed_methods)]
 
-mod enter;
 mod event;
 mod fingerprint;
 mod fingers;
 pub mod foreign;
+mod join;
 mod known;
 mod lookup;
 pub mod position;
@@ -44,8 +44,8 @@ use self::{fingers::Fingers, known::KnownPeers, lookup::Lookup};
 
 /// What this node knows of the ring and what it is waiting for.
 ///
-/// An empty successor list means a ring of one. A ring starts as that, at once and without asking anybody; joining is
-/// finding a successor later.
+/// An empty successor list means a ring of one. Every ring starts as a ring of one, without contacting any peer; joining
+/// means finding a successor later.
 #[derive(Clone, Debug)]
 pub struct Ring {
     me: NodeRef,
@@ -55,10 +55,12 @@ pub struct Ring {
     successors: Vec<NodeRef>,
     fingers: Fingers,
     known: KnownPeers,
-    /// Peers that did not answer, and until when others' word for them does not count.
-    silent: BTreeMap<SocketAddr, Duration>,
-    /// Peers that let a lookup down, and until when lookups ask others first. Neighbours stay neighbours meanwhile.
-    suspected: BTreeMap<SocketAddr, Duration>,
+    /// Peers that were declared dead, and the end of their quarantine: until then they are ignored in other nodes'
+    /// answers.
+    dead: BTreeMap<SocketAddr, Duration>,
+    /// Peers that did not answer a lookup in time, and until when lookups try other nodes first. An unresponsive
+    /// neighbour stays a neighbour.
+    unresponsive: BTreeMap<SocketAddr, Duration>,
     calls: BTreeMap<CallId, CallUnderWay>,
     next_call: CallId,
     lookups: BTreeMap<u64, Box<Lookup>>,
@@ -66,7 +68,7 @@ pub struct Ring {
     left: bool,
     now: Duration,
     actions: Vec<Action>,
-    /// What the last `Action::Changed` said.
+    /// The neighbours that the last `Action::Changed` reported.
     published: Neighbours,
 }
 
@@ -77,33 +79,34 @@ struct CallUnderWay {
     attempts_left: u32,
 }
 
-/// What an answer is for.
+/// The reason for a call; decides how its answer is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
-    /// The successor, or a candidate for it.
+    /// Stabilizes with the successor, or with a candidate for it.
     Successor,
-    /// Is the predecessor a live member? If not, `otherwise` takes its place.
-    Predecessor { otherwise: Option<NodeRef> },
-    /// A neighbour said that it is alone. Does it still say so? If it does, `otherwise` may be the predecessor.
-    Outsider { otherwise: Option<NodeRef> },
-    /// Is a node further down the successor list there?
-    Alive,
-    /// The next hop of a lookup.
+    /// Checks that the predecessor is a live member. If not, `fallback` takes its place.
+    Predecessor { fallback: Option<NodeRef> },
+    /// Asks a neighbour again that reported an empty successor list. If it is still alone, it is dropped, and `fallback`
+    /// may become the predecessor.
+    Outsider { fallback: Option<NodeRef> },
+    /// Checks that a node further down the successor list is alive.
+    Liveness,
+    /// Asks the next hop of a lookup.
     Hop { lookup: u64 },
-    /// Is the node that a lookup found there?
+    /// Checks that the owner that a lookup found is alive.
     Owner { lookup: u64 },
-    /// Alone: has this peer, through which we found no way in, anybody but us?
+    /// Asks for the neighbours of a peer through which a lookup found no successor for us, while we are alone.
     Approach { join: Option<Tag> },
-    /// The node found as our successor in the ring of `through`, from which a whole list is to be taken.
+    /// Takes the whole list of the node that was found as our successor in the ring of `through`.
     Adopt { join: Option<Tag>, through: NodeRef },
-    /// Is this node, which was the finger when it was last looked up, still it?
+    /// Checks that the node found by the last lookup of a finger still is that finger.
     Finger { finger_index: u32 },
-    /// A node of another address that has our id.
+    /// Checks a node with our id at another address.
     Rival,
 }
 
 impl Ring {
-    /// A ring of one at `me`. `known`: peers remembered from an earlier life, to be asked for their ring.
+    /// A ring of one at `me`. `known`: peers remembered from before a restart, through which to find their ring.
     pub fn new(me: NodeRef, settings: RingSettings, known: Vec<NodeRef>) -> Self {
         let mut peers = KnownPeers::new(settings.known_peers_max);
         known.into_iter().filter(|peer| peer.ring_address() != me.ring_address()).for_each(|peer| peers.add(peer));
@@ -114,8 +117,8 @@ impl Ring {
             successors: Vec::new(),
             fingers: Fingers::default(),
             known: peers,
-            silent: BTreeMap::new(),
-            suspected: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            unresponsive: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_call: 0,
             lookups: BTreeMap::new(),
@@ -127,7 +130,7 @@ impl Ring {
         }
     }
 
-    /// `now`: since any fixed moment, never going back.
+    /// Handles one event. `now` is the time since a fixed moment and never decreases.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
         self.now = now;
         let known_before = self.known.changes();
@@ -145,11 +148,11 @@ impl Ring {
 
     fn dispatch(&mut self, event: Event) {
         match event {
-            // What was asked for after leaving still gets an answer; all else has no meaning any more.
+            // Callers still get an answer after this node has left; all other events are ignored then.
             Event::FindSuccessor { tag, target } => self.find_successor(tag, target),
             Event::Join { tag, member } => self.join(tag, member),
             Event::Answered { call, answer } => self.answered(call, answer),
-            Event::Unanswered { call, why } => self.unanswered(call, why),
+            Event::Unanswered { call, failure } => self.unanswered(call, failure),
             _ if self.left => {}
             Event::Tick => self.tick(),
             Event::Stabilize => self.stabilize(),
@@ -163,7 +166,7 @@ impl Ring {
         }
     }
 
-    /// Since the last `Action::Changed`.
+    /// True if the neighbours differ from those that the last `Action::Changed` reported.
     fn has_changed(&self) -> bool {
         let Neighbours { predecessor, node, successors } = &self.published;
         *predecessor != self.predecessor || *node != self.me || *successors != self.successors
@@ -181,12 +184,12 @@ impl Ring {
         self.known.all()
     }
 
-    /// In a ring with others.
+    /// True if the ring has other members.
     pub fn is_in_ring(&self) -> bool {
-        !self.alone()
+        !self.is_alone()
     }
 
-    fn alone(&self) -> bool {
+    fn is_alone(&self) -> bool {
         self.successors.is_empty()
     }
 
@@ -194,56 +197,56 @@ impl Ring {
         node.ring_address() == self.me.ring_address()
     }
 
-    fn is_silent(&self, node: NodeRef) -> bool {
-        self.silent.get(&node.ring_address()).is_some_and(|&until| self.now < until)
+    fn is_dead(&self, node: NodeRef) -> bool {
+        self.dead.get(&node.ring_address()).is_some_and(|&until| self.now < until)
     }
 
-    fn is_suspected(&self, node: NodeRef) -> bool {
-        self.suspected.get(&node.ring_address()).is_some_and(|&until| self.now < until)
+    fn is_unresponsive(&self, node: NodeRef) -> bool {
+        self.unresponsive.get(&node.ring_address()).is_some_and(|&until| self.now < until)
     }
 
-    /// Could `node` be our successor in place of the present one?
+    /// True if `node` lies between this node and its current successor.
     fn is_nearer(&self, node: NodeRef) -> bool {
         let end = self.successors.first().map_or(self.me.id, |head| head.id);
         RingArc::new(self.me.id, end).strictly_contains(node.id)
     }
 
-    fn ask(&mut self, to: NodeRef, request: RingRequest, purpose: Purpose) {
+    fn call(&mut self, to: NodeRef, request: RingRequest, purpose: Purpose) {
         let call = self.next_call;
         self.next_call += 1;
         self.calls.insert(call, CallUnderWay { to, purpose, attempts_left: self.settings.attempts.saturating_sub(1) });
-        self.actions.push(Action::Ask { call, to, request });
+        self.actions.push(Action::Call { call, to, request });
     }
 
-    /// Repeats a question under a new number: the first answer may still be on its way.
-    fn ask_again(&mut self, CallUnderWay { to, purpose, attempts_left }: CallUnderWay, request: RingRequest) {
+    /// Repeats a request under a new call id: the first answer may still be in flight.
+    fn retry_call(&mut self, CallUnderWay { to, purpose, attempts_left }: CallUnderWay, request: RingRequest) {
         let call = self.next_call;
         self.next_call += 1;
         self.calls.insert(call, CallUnderWay { to, purpose, attempts_left: attempts_left - 1 });
-        self.actions.push(Action::Ask { call, to, request });
+        self.actions.push(Action::Call { call, to, request });
     }
 
-    /// Asks unless the same question to the same node is still open: a slow peer must not pile up calls.
-    fn ask_once(&mut self, to: NodeRef, request: RingRequest, purpose: Purpose) {
+    /// Sends a request unless an identical call to the same node is pending: calls to a slow peer must not pile up.
+    fn call_once(&mut self, to: NodeRef, request: RingRequest, purpose: Purpose) {
         if !self.calls.values().any(|call| call.to == to && call.purpose == purpose) {
-            self.ask(to, request, purpose);
+            self.call(to, request, purpose);
         }
     }
 
     fn answered(&mut self, call: CallId, answer: RingAnswer) {
         let Some(CallUnderWay { to, purpose, .. }) = self.calls.remove(&call) else { return };
-        self.silent.remove(&to.ring_address());
-        self.suspected.remove(&to.ring_address());
+        self.dead.remove(&to.ring_address());
+        self.unresponsive.remove(&to.ring_address());
         match (purpose, answer) {
             (Purpose::Hop { lookup }, RingAnswer::Route(route)) => self.hop_answered(lookup, to, route),
             (Purpose::Owner { lookup }, RingAnswer::Info(node)) => self.owner_answered(lookup, to, node),
-            (Purpose::Alive, RingAnswer::Info(node)) => self.alive_answered(to, node),
-            (Purpose::Successor, RingAnswer::Neighbours(theirs)) => self.consider(to, &theirs),
-            (Purpose::Predecessor { otherwise }, RingAnswer::Neighbours(theirs)) => {
-                self.predecessor_answered(to, &theirs, otherwise)
+            (Purpose::Liveness, RingAnswer::Info(node)) => self.liveness_answered(to, node),
+            (Purpose::Successor, RingAnswer::Neighbours(theirs)) => self.consider_successor(to, &theirs),
+            (Purpose::Predecessor { fallback }, RingAnswer::Neighbours(theirs)) => {
+                self.predecessor_answered(to, &theirs, fallback)
             }
-            (Purpose::Outsider { otherwise }, RingAnswer::Neighbours(theirs)) => {
-                self.outsider_answered(to, &theirs, otherwise)
+            (Purpose::Outsider { fallback }, RingAnswer::Neighbours(theirs)) => {
+                self.outsider_answered(to, &theirs, fallback)
             }
             (Purpose::Approach { join }, RingAnswer::Neighbours(theirs)) => self.approach_answered(to, &theirs, join),
             (Purpose::Adopt { join, through }, RingAnswer::Neighbours(theirs)) => {
@@ -253,38 +256,36 @@ impl Ring {
                 self.finger_answered(finger_index, to, &theirs)
             }
             (Purpose::Rival, RingAnswer::Info(node)) => self.rival_answered(to, node),
-            // An answer to another question than was asked counts as none.
+            // An answer that does not match its request counts as a refusal.
             (purpose, _) => self.failed(to, purpose, CallFailure::Refused),
         }
     }
 
-    fn unanswered(&mut self, call: CallId, why: CallFailure) {
+    fn unanswered(&mut self, call: CallId, failure: CallFailure) {
         let Some(call) = self.calls.remove(&call) else { return };
-        match asked_again(call.purpose).filter(|_| why == CallFailure::Silent && call.attempts_left > 0) {
-            Some(request) => self.ask_again(call, request),
-            None => self.failed(call.to, call.purpose, why),
+        match retry_request(call.purpose).filter(|_| failure == CallFailure::TimedOut && call.attempts_left > 0) {
+            Some(request) => self.retry_call(call, request),
+            None => self.failed(call.to, call.purpose, failure),
         }
     }
 
-    fn failed(&mut self, to: NodeRef, purpose: Purpose, why: CallFailure) {
+    fn failed(&mut self, to: NodeRef, purpose: Purpose, failure: CallFailure) {
         match purpose {
-            Purpose::Hop { lookup } => self.hop_failed(lookup, to, why),
-            Purpose::Owner { lookup } => self.owner_failed(lookup, to, why),
-            Purpose::Alive => self.gone(to),
+            Purpose::Hop { lookup } => self.hop_failed(lookup, to, failure),
+            Purpose::Owner { lookup } => self.owner_failed(lookup, to, failure),
+            Purpose::Liveness => self.declare_dead(to),
             Purpose::Successor => self.successor_failed(to),
-            Purpose::Predecessor { otherwise } | Purpose::Outsider { otherwise } => {
-                self.predecessor_failed(to, otherwise)
-            }
-            Purpose::Approach { join } | Purpose::Adopt { join, .. } => self.enter_failed(to, join),
-            Purpose::Finger { finger_index } => self.finger_failed(finger_index, to, why),
+            Purpose::Predecessor { fallback } | Purpose::Outsider { fallback } => self.predecessor_failed(to, fallback),
+            Purpose::Approach { join } | Purpose::Adopt { join, .. } => self.join_failed(to, join),
+            Purpose::Finger { finger_index } => self.finger_failed(finger_index, to, failure),
             Purpose::Rival => self.rival_failed(to),
         }
     }
 
-    /// Drops a node everywhere, and does not believe others' word for it for a while. The next in the list is asked at
-    /// once.
-    fn gone(&mut self, node: NodeRef) {
-        self.silent.insert(node.ring_address(), self.now + self.settings.silent_for);
+    /// Removes a node from all lists and quarantines it. If it was the successor, the next node in the list is contacted
+    /// at once.
+    fn declare_dead(&mut self, node: NodeRef) {
+        self.dead.insert(node.ring_address(), self.now + self.settings.quarantine);
         let head = self.successors.first().copied();
         self.successors.retain(|other| other.ring_address() != node.ring_address());
         self.fingers.remove(node.ring_address());
@@ -296,24 +297,24 @@ impl Ring {
         }
     }
 
-    /// What happens every period: each part is cheap, and none waits for another.
+    /// The periodic maintenance: each part is cheap, and none waits for another.
     fn tick(&mut self) {
-        self.silent.retain(|_, until| self.now < *until);
-        self.suspected.retain(|_, until| self.now < *until);
+        self.dead.retain(|_, until| self.now < *until);
+        self.unresponsive.retain(|_, until| self.now < *until);
         self.stabilize();
         self.check_predecessor(None);
         self.check_list();
         self.fix_fingers();
-        self.ask_known_peers();
+        self.search_through_known_peers();
     }
 
     fn remember_neighbours(&mut self) {
         self.predecessor.iter().chain(&self.successors).for_each(|&node| self.known.add(node));
     }
 
-    /// Forgets the ring, as a node that has to take another position or has left. Answers still on their way must not
-    /// lead back into it.
-    fn stand_alone(&mut self) {
+    /// Becomes a ring of one, before a change of position or after leaving. Answers still in flight must not lead back
+    /// into the old ring.
+    fn forget_ring(&mut self) {
         self.calls.retain(|_, call| matches!(call.purpose, Purpose::Hop { .. } | Purpose::Owner { .. }));
         self.predecessor = None;
         self.successors.clear();
@@ -325,11 +326,11 @@ impl Ring {
     }
 }
 
-/// What to ask a silent node once more. Lookups ask another node instead, which is sooner.
-fn asked_again(purpose: Purpose) -> Option<RingRequest> {
+/// The request to repeat after a time-out. Lookups try another node instead, which is faster.
+fn retry_request(purpose: Purpose) -> Option<RingRequest> {
     match purpose {
         Purpose::Hop { .. } | Purpose::Finger { .. } => None,
-        Purpose::Alive | Purpose::Rival | Purpose::Owner { .. } => Some(RingRequest::Info),
+        Purpose::Liveness | Purpose::Rival | Purpose::Owner { .. } => Some(RingRequest::Info),
         Purpose::Successor
         | Purpose::Predecessor { .. }
         | Purpose::Outsider { .. }

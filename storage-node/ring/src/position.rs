@@ -1,21 +1,21 @@
-//! Where a joining node should stand: where it relieves the fullest node, and leaves the loads most even.
+//! The choice of a joining node's position: it should relieve the fullest node and leave the loads most even.
 //!
-//! What each arc weighs is estimated from the loads of the nodes that hold it (`weigh`). Who holds it follows from
-//! zones and hosts, so that is asked of `placement`, also with the newcomer in any of the arcs (`circle`): which nodes
-//! hold what then does not depend on where in the arc it stands, and every load is a line over the share that it takes
+//! The mass of each arc is estimated from the loads of the nodes that hold it (`weigh`). The holders follow from zones
+//! and hosts, so `placement` computes them, also with the newcomer in any of the arcs (`circle`). The holders do not
+//! depend on where in the arc the newcomer stands, so every load is a linear function of the share that it takes
 //! (`slot`). A place is good if it relieves the fullest of the nodes that can be relieved: where each of three zones
-//! holds everything once, a newcomer takes only from nodes of its own. Of such places it is the one that makes the sum
-//! of the squares of all loads smallest.
+//! holds everything once, a newcomer takes load only from nodes of its own zone. Of the good places, the one with the
+//! smallest sum of squared loads is chosen.
 //!
-//! Why not simply make the largest load smallest: of the places that relieve the fullest node, that one puts the new
-//! node where it is small itself, and what it leaves is uneven for every later one. Why not exactly where the sum is
-//! smallest: newcomers that halve keep all in step, so that the sizes just above a power of two are uneven. So of the
-//! stretch in which it takes from the same nodes (without zones and hosts that is an arc; with three zones it lies
-//! between two nodes of its own) a newcomer takes a part that is near the half, and not the half.
+//! Why not minimize the largest load: among the places that relieve the fullest node, that one gives the newcomer a
+//! small load, and leaves the ring uneven for later newcomers. Why not take the exact minimum of the sum: newcomers that
+//! halve arcs keep all arcs in step, so that rings just above a power of two are uneven. So a newcomer divides its
+//! stretch near the half but not at the half. (A stretch is the range in which it takes load from the same nodes:
+//! without zones and hosts an arc, with three zones the range between two nodes of its zone.)
 //!
-//! How long it takes: nobody looks for holders beyond 24 nodes, so what a newcomer changes costs at most 24 sets of
-//! holders, and about three where those are found nearby. Only slots near the fullest nodes are looked at, until some
-//! relieve one. What is left grows with the ring: estimating the masses, and finding the fullest.
+//! Cost: holders are searched within 24 nodes, so the effect of a newcomer takes at most 24 sets of holders, and about
+//! three where the holders are near. Only slots near the fullest nodes are tried, until one relieves such a node. The
+//! rest grows with the ring: estimating the masses, and finding the fullest node.
 
 use std::net::SocketAddr;
 
@@ -31,7 +31,7 @@ use self::{
 
 mod circle;
 #[cfg(test)]
-mod growth;
+mod growth_tests;
 mod slot;
 mod weigh;
 
@@ -43,7 +43,7 @@ pub struct Member {
 }
 
 /// The node that asks for a position. `salt` decides between equally good places and moves them by a thousandth of an
-/// arc, so that nodes which ask at once with different salts get different ids even if nobody knows of the others.
+/// arc, so that nodes which ask at once with different salts get different ids even if they do not know of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joiner {
     pub address: SocketAddr,
@@ -52,26 +52,26 @@ pub struct Joiner {
 }
 
 impl Joiner {
-    /// The node, at the position next to `id` that says its zone.
+    /// The node at the nearest position to `id` that encodes its zone.
     pub fn at(&self, id: RingId) -> NodeRef {
         let id = self.zone.map_or(unmarked(id), |zone| zone.mark(id));
         NodeRef { ip: self.address.ip(), port: self.address.port(), id }
     }
 }
 
-/// The ring as it will be once everybody is in of whom somebody knows.
+/// The ring as it will be once all known nodes have joined.
 #[derive(Clone, Copy, Debug)]
 pub struct RingMap<'a> {
     pub members: &'a [Member],
-    /// Nodes on their way in, at the positions that they were given.
+    /// Nodes that are joining, at the positions that they were given.
     pub promised: &'a [NodeRef],
-    /// Other ids that must not be used: of nodes that hold nothing, or soon will not.
+    /// Other ids that must not be used: those of nodes that hold nothing, or are about to leave.
     pub taken: &'a [RingId],
     pub copies: usize,
 }
 
 impl RingMap<'_> {
-    /// The id for one more node; it says the node's zone.
+    /// The id for one more node; it encodes the node's zone.
     pub fn place_for(&self, joiner: &Joiner) -> RingId {
         let circle = self.circle();
         let salted = RingId((joiner.salt ^ (joiner.salt >> 32)) as u32);
@@ -98,8 +98,8 @@ impl RingMap<'_> {
     }
 }
 
-/// A member with far less than the others has just come, and its neighbours still hold its part: it counts as promised.
-/// Were most members so light, their arcs would be.
+/// A member with far less load than the others has just joined, and its neighbours still hold its part, so it counts as
+/// promised. If most members are that light, all members count as filled.
 fn filled_and_coming(members: &[Member]) -> (Vec<Member>, Vec<Member>) {
     let mean = members.iter().map(|member| member.load_bytes as f64).sum::<f64>() / members.len() as f64;
     let (filled, coming): (Vec<_>, Vec<_>) =
@@ -107,7 +107,7 @@ fn filled_and_coming(members: &[Member]) -> (Vec<Member>, Vec<Member>) {
     if coming.len() <= filled.len() { (filled, coming) } else { (members.to_vec(), Vec::new()) }
 }
 
-/// Looks for the best place. What was found of a slot is kept, as its neighbours ask for it again.
+/// The search for the best place. Slots are cached, as their neighbours need them again.
 struct Search<'a> {
     circle: &'a Circle,
     newcomer: NodeRef,
@@ -115,22 +115,21 @@ struct Search<'a> {
     loads: Vec<f64>,
     /// The mean of the loads.
     mean: f64,
-    /// The load of the whole ring, counted once.
+    /// The load of the whole ring, one copy only.
     mass: f64,
     slots: Vec<Option<Slot>>,
     stretches: Vec<Option<Stretch>>,
 }
 
-/// A place in an arc, and what it is worth.
+/// A place in an arc, and its cost.
 #[derive(Clone, Copy)]
 struct Cut {
     at: usize,
     /// The part of the arc that the new node gets.
     share: f64,
-    /// The smaller the better, the most important first: by how much the sum of the squares of all loads changes; the
-    /// same of the stretches, as they are what is left to divide where every node holds everything; and of the arcs, as
-    /// who owns much does more. In billionths of the mean's square: smaller differences come from adding up in another
-    /// order, not from the place.
+    /// Compared in this order, the smallest wins: the change of the sum of squared loads; of squared stretches, which
+    /// still differ where every node holds everything; and of squared arcs, as a node that owns much does more work. In
+    /// billionths of the squared mean: smaller differences come from the order of additions, not from the place.
     cost: [i64; 3],
 }
 
@@ -156,8 +155,8 @@ impl<'a> Search<'a> {
         Some(equal[(self.salt % equal.len() as u64) as usize])
     }
 
-    /// The cuts that take something from a fullest node; if there are none, from the next fullest, and so on. All cuts
-    /// if nobody can be relieved, as where everybody holds everything.
+    /// The cuts that take load from a fullest node; if there are none, from the next fullest, and so on. All cuts if no
+    /// node can be relieved, as where every node holds everything.
     fn relieving(&mut self) -> Vec<Cut> {
         let held: Vec<f64> =
             self.loads.iter().zip(&self.circle.arcs).map(|(load, arc)| load * arc.unexplained).collect();
@@ -178,7 +177,7 @@ impl<'a> Search<'a> {
         self.slot(cut.at).change_of(node, cut.share) < least
     }
 
-    /// Where a newcomer may change what these nodes hold.
+    /// The slots in which a newcomer may change the loads of these nodes.
     fn slots_near(&self, nodes: &[usize]) -> Vec<usize> {
         let (count, reach) = (self.circle.len(), SPREAD_OVER.min(self.circle.len()) - 1);
         let mut near = vec![false; count];
@@ -231,8 +230,8 @@ impl<'a> Search<'a> {
         self.stretches[at].expect("the slot is in its own stretch")
     }
 
-    /// The slots around `at` in which the newcomer displaces the same nodes and does not pass one of these. If it
-    /// displaces nobody, each slot is for itself.
+    /// The slots around `at` in which the newcomer displaces the same nodes without passing one of them. If it displaces
+    /// no node, each slot is a stretch of its own.
     fn slots_of_stretch(&mut self, at: usize) -> Vec<usize> {
         let displaced = self.slot(at).displaced.clone();
         let mut first = at;
@@ -266,9 +265,9 @@ impl Cut {
     }
 }
 
-/// To the next position that says the same zone.
+/// The distance to the next position that encodes the same zone.
 const STEP: u32 = 1 << 12;
-/// As a part of the mean load: a node with less counts as still filling.
+/// A node whose load is less than this part of the mean counts as still filling.
 const FILLED: f64 = 1.0 / 16.0;
 
 #[cfg(test)]

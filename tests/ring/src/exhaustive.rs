@@ -37,8 +37,8 @@
 //! Two nodes with one id, partitions, fingers that were looked up (the first few, which the successor covers, are
 //! there). `network` and its random lives have them.
 
-mod calm;
 mod properties;
+mod quiescent;
 mod scope;
 mod scopes;
 mod state;
@@ -54,7 +54,7 @@ use stateright::{Checker, HasDiscoveries, Model};
 
 pub use self::{
     properties::{BASE, CONVERGES, NOT_SKIPPED, ONE_RING},
-    scope::{Budget, CrashRule, Network, Scope, Silence},
+    scope::{Budget, CrashRule, Network, Quarantine, Scope},
     scopes::{Size, scopes},
 };
 
@@ -70,7 +70,7 @@ pub struct Outcome {
     pub took: Duration,
     /// Everything that the scope allows was tried. Not so if a counterexample ended it.
     pub complete: bool,
-    /// Which property was found not to hold.
+    /// ReportTable property was found not to hold.
     pub violated: Option<&'static str>,
     /// The steps that led there.
     pub counterexample: Option<String>,

@@ -78,13 +78,13 @@ enum Purpose {
 #[derive(Clone, Debug)]
 struct Lookup {
     target: RingId,
-    whose: Whose,
+    origin: LookupOrigin,
     /// Asked in vain.
     tried: Vec<NodeRef>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Whose {
+enum LookupOrigin {
     Asker(Asker),
     Finger(u32),
 }
@@ -154,7 +154,7 @@ impl Foreign {
         let finger_index = self.next_finger;
         self.next_finger = (finger_index + 1) % FINGERS;
         let target = self.me.id.advance(1 << (u32::BITS - FINGERS + finger_index));
-        self.look_up(Lookup { target, whose: Whose::Finger(finger_index), tried: Vec::new() });
+        self.look_up(Lookup { target, origin: LookupOrigin::Finger(finger_index), tried: Vec::new() });
     }
 
     /// Alone, it is its own successor, and that one's predecessor lies between.
@@ -251,7 +251,7 @@ impl Foreign {
             ForeignCall::Successor { index: 0 } if self.successors.is_empty() => ForeignReply::Node(self.me),
             ForeignCall::Successor { index } => some(self.successors.get(index as usize).copied()),
             ForeignCall::FindSuccessor { target } => {
-                return self.look_up(Lookup { target, whose: Whose::Asker(asker), tried: Vec::new() });
+                return self.look_up(Lookup { target, origin: LookupOrigin::Asker(asker), tried: Vec::new() });
             }
         };
         self.actions.push(Action::Reply { asker, reply });
@@ -259,11 +259,11 @@ impl Foreign {
 
     fn look_up(&mut self, lookup: Lookup) {
         match self.way(&lookup) {
-            Way::Owner(owner) => self.found(lookup.whose, ForeignReply::Node(owner)),
+            Way::Owner(owner) => self.found(lookup.origin, ForeignReply::Node(owner)),
             Way::Hop(hop) => {
                 self.call(hop, ForeignCall::FindSuccessor { target: lookup.target }, Purpose::Hop { lookup, hop })
             }
-            Way::None => self.found(lookup.whose, ForeignReply::Refused),
+            Way::None => self.found(lookup.origin, ForeignReply::Refused),
         }
     }
 
@@ -280,7 +280,7 @@ impl Foreign {
 
     fn hop_replied(&mut self, mut lookup: Lookup, hop: NodeRef, reply: Option<ForeignReply>) {
         match reply {
-            Some(reply @ ForeignReply::Node(_)) => self.found(lookup.whose, reply),
+            Some(reply @ ForeignReply::Node(_)) => self.found(lookup.origin, reply),
             other => {
                 if other.is_none() {
                     self.fingers.iter_mut().for_each(|finger| {
@@ -293,10 +293,10 @@ impl Foreign {
         }
     }
 
-    fn found(&mut self, whose: Whose, reply: ForeignReply) {
-        match whose {
-            Whose::Asker(asker) => self.actions.push(Action::Reply { asker, reply }),
-            Whose::Finger(finger_index) => self.fingers[finger_index as usize] = node(Some(reply)),
+    fn found(&mut self, origin: LookupOrigin, reply: ForeignReply) {
+        match origin {
+            LookupOrigin::Asker(asker) => self.actions.push(Action::Reply { asker, reply }),
+            LookupOrigin::Finger(finger_index) => self.fingers[finger_index as usize] = node(Some(reply)),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::network::Sim;
 
 impl Sim {
     /// Starts nodes until there are `size`, in waves that double the ring, and lets all find their neighbours and
-    /// fingers. False if the ring does not come to rest.
+    /// fingers. False if the ring does not stabilize.
     pub fn grow_to(&mut self, size: usize) -> bool {
         if self.started() == 0 {
             self.start(None);
@@ -19,11 +19,11 @@ impl Sim {
                 return false;
             }
         }
-        self.comes_to_rest()
+        self.stabilizes()
     }
 
     /// Neighbours and fingers both.
-    pub fn comes_to_rest(&mut self) -> bool {
+    pub fn stabilizes(&mut self) -> bool {
         let has_settled = self.settles();
         self.run_for(self.period() * self.ticks_for_fingers());
         has_settled && self.is_ideal()

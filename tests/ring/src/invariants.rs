@@ -11,21 +11,21 @@ use std::{
 use chordfs_types::ring_id::{Neighbours, RingArc, RingId};
 
 /// A node, up or down, with what it knows.
-pub struct Seen {
+pub struct NodeView {
     pub neighbours: Neighbours,
     /// Up, and in the ring.
     pub is_member: bool,
 }
 
 /// All nodes there are. They are named by their place in the slice.
-pub struct Whole<'a> {
-    nodes: &'a [Seen],
+pub struct GlobalView<'a> {
+    nodes: &'a [NodeView],
     places: BTreeMap<SocketAddr, usize>,
 }
 
-impl<'a> Whole<'a> {
-    pub fn new(nodes: &'a [Seen]) -> Self {
-        let address = |seen: &Seen| seen.neighbours.node.ring_address();
+impl<'a> GlobalView<'a> {
+    pub fn new(nodes: &'a [NodeView]) -> Self {
+        let address = |seen: &NodeView| seen.neighbours.node.ring_address();
         Self { nodes, places: nodes.iter().enumerate().map(|(place, seen)| (address(seen), place)).collect() }
     }
 

@@ -24,7 +24,7 @@ pub struct Life {
 pub type Violation = String;
 
 /// How long a ring may take to become ideal once nobody joins or dies any more.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The length of the successor lists in a life; rings of few members shall have lists that do not reach round.
 pub const LIST_LEN: usize = 4;
@@ -38,7 +38,7 @@ pub fn live(seed: u64, conditions: Conditions) -> Result<Life, Violation> {
         let pause = Duration::from_millis(if most > 16 { 500 } else { 1500 });
         let pause = watched.sim.rng.up_to(pause);
         watched.run_for(pause)?;
-        watched.something_happens()?;
+        watched.random_change()?;
     }
     watched.run_for(Duration::from_secs(3))?;
     becomes_ideal(&mut watched.sim, seed)?;
@@ -48,10 +48,10 @@ pub fn live(seed: u64, conditions: Conditions) -> Result<Life, Violation> {
 }
 
 pub fn becomes_ideal(sim: &mut Sim, seed: u64) -> Result<(), Violation> {
-    if sim.run_until(PATIENCE, Sim::is_ideal) {
+    if sim.run_until(CONVERGENCE_TIMEOUT, Sim::is_ideal) {
         Ok(())
     } else {
-        Err(format!("seed {seed}: not ideal after {PATIENCE:?}\n{}", sim.describe_all()))
+        Err(format!("seed {seed}: not ideal after {CONVERGENCE_TIMEOUT:?}\n{}", sim.describe_all()))
     }
 }
 
@@ -60,7 +60,7 @@ pub fn lookups_are_right(sim: &mut Sim, seed: u64) -> Result<(), Violation> {
         let key = RingId(sim.rng.next_u64() as u32);
         let up = sim.up();
         let Some(node) = sim.rng.pick(&up) else { return Err(format!("seed {seed}: nobody is up")) };
-        let found = sim.find_successor(node, key, PATIENCE);
+        let found = sim.find_successor(node, key, CONVERGENCE_TIMEOUT);
         if found != sim.owner(key) {
             let (right, node) = (sim.owner(key), sim.describe(node));
             return Err(format!("seed {seed}: the successor of {key} is {right:?}, found {found:?} by {node}"));
@@ -96,7 +96,7 @@ impl Watched {
         Self { seed, sim, most, crashed: Vec::new(), established: BTreeMap::new(), life: Life::default() }
     }
 
-    fn something_happens(&mut self) -> Result<(), Violation> {
+    fn random_change(&mut self) -> Result<(), Violation> {
         let (members, up) = (self.sim.members(), self.sim.up());
         match self.sim.rng.below(4) {
             0 if members.len() > LIST_LEN + 1 => self.crash_one(&members),

@@ -46,7 +46,7 @@ impl Sim {
                 None => {
                     path.timeouts += usize::from(is_hop);
                     path.owner_timeouts += usize::from(!is_hop);
-                    Event::Unanswered { call, why: CallFailure::Silent }
+                    Event::Unanswered { call, failure: CallFailure::TimedOut }
                 }
             };
         }
@@ -65,7 +65,7 @@ fn found(action: &Action) -> Option<Option<NodeRef>> {
 /// The question of the lookup is the last that an event leads to; those before it ask after doubtful neighbours.
 fn question(action: Action) -> Option<(CallId, NodeRef, RingRequest)> {
     match action {
-        Action::Ask { call, to, request: request @ (RingRequest::Route(_) | RingRequest::Info) } => {
+        Action::Call { call, to, request: request @ (RingRequest::Route(_) | RingRequest::Info) } => {
             Some((call, to, request))
         }
         _ => None,

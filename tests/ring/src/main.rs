@@ -27,11 +27,11 @@ struct Options {
     long_search: bool,
     /// These tables alone.
     #[arg(long, value_enum, value_delimiter = ',')]
-    tables: Vec<Which>,
+    tables: Vec<ReportTable>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Which {
+enum ReportTable {
     Path,
     Invariants,
     Exhaustive,
@@ -42,7 +42,7 @@ enum Which {
     Zones,
 }
 
-impl Which {
+impl ReportTable {
     const ALL: [Self; 8] = [
         Self::Path,
         Self::Invariants,
@@ -89,7 +89,7 @@ fn report_all(options: &Options) -> anyhow::Result<()> {
         .args(["--tables", "path", "--seed", &seed, "--up-to", &up_to])
         .spawn()
         .context("cannot start this program again")?;
-    let rest = Which::ALL.into_iter().filter(|&which| which != Which::Path);
+    let rest = ReportTable::ALL.into_iter().filter(|&which| which != ReportTable::Path);
     let result = rest.into_iter().try_for_each(|which| report(which, options));
     let path = path.wait().context("cannot wait for the path lengths")?;
     println!("\n{:.0} s in all", started.elapsed().as_secs_f64());
@@ -97,7 +97,7 @@ fn report_all(options: &Options) -> anyhow::Result<()> {
     result
 }
 
-fn report(which: Which, options: &Options) -> anyhow::Result<()> {
+fn report(which: ReportTable, options: &Options) -> anyhow::Result<()> {
     let started = Instant::now();
     let table = which.measure(options).map_err(anyhow::Error::msg);
     let table = table.with_context(|| format!("{which:?}, seed {}", options.seed))?;

@@ -20,10 +20,10 @@ pub struct Stats {
 }
 
 /// How long a mixed ring may take to become ideal: a foreign node repairs one neighbour in each of its periods.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long lost and late messages go on doing harm after each change.
-const TROUBLED_FOR: Duration = Duration::from_secs(5);
+const DISTURBED_FOR: Duration = Duration::from_secs(5);
 
 /// By then whatever was on its way has arrived, or its caller has given up.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -38,15 +38,15 @@ pub fn mixed(seed: u64, ours: usize, foreign: usize, conditions: Conditions) -> 
     let sim = Sim::new(seed, conditions, RingSettings::default());
     let mut life = Life { seed, sim, conditions, stats: Stats::default() };
     life.grow(ours, foreign);
-    life.is_mended("all have come")?;
+    life.check_repaired("all have come")?;
     life.crash_some();
-    life.is_mended("some have crashed")?;
-    life.one_of_ours_leaves();
-    life.is_mended("one of ours has left")?;
+    life.check_repaired("some have crashed")?;
+    life.leave_one_of_ours();
+    life.check_repaired("one of ours has left")?;
     life.grow(1, 1);
-    life.is_mended("one of each kind has come")?;
-    life.one_is_started_again();
-    life.is_mended("one was started again")?;
+    life.check_repaired("one of each kind has come")?;
+    life.restart_one();
+    life.check_repaired("one was started again")?;
     life.stats.events = life.sim.events;
     Ok(life.stats)
 }
@@ -67,13 +67,13 @@ impl Life {
             } else {
                 ours -= 1
             }
-            self.one_comes(is_foreign);
+            self.add_one(is_foreign);
             let pause = self.sim.rng.up_to(Duration::from_secs(1));
             self.sim.run_for(pause);
         }
     }
 
-    fn one_comes(&mut self, is_foreign: bool) {
+    fn add_one(&mut self, is_foreign: bool) {
         let members = self.sim.members();
         let node = if is_foreign { self.sim.start_foreign(None) } else { self.sim.start(None) };
         if let Some(member) = self.sim.rng.pick(&members) {
@@ -93,7 +93,7 @@ impl Life {
     }
 
     /// Perhaps before the others have noticed, and of either kind.
-    fn one_is_started_again(&mut self) {
+    fn restart_one(&mut self) {
         let up = self.sim.up();
         let Some(node) = self.sim.rng.pick(&up).filter(|_| up.len() > 1) else { return };
         self.sim.crash(node);
@@ -106,7 +106,7 @@ impl Life {
         }
     }
 
-    fn one_of_ours_leaves(&mut self) {
+    fn leave_one_of_ours(&mut self) {
         let up = self.sim.up();
         let ours: Vec<usize> = up.iter().copied().filter(|&node| !self.sim.is_foreign(node)).collect();
         if let Some(node) = self.sim.rng.pick(&ours).filter(|_| up.len() > 1) {
@@ -116,13 +116,13 @@ impl Life {
 
     /// Judged in a network that loses nothing: a foreign node asks but once, and drops who does not answer. What was on
     /// its way may still upset the ring for a moment; from then on it stays ideal.
-    fn is_mended(&mut self, since: &str) -> Result<(), Violation> {
+    fn check_repaired(&mut self, since: &str) -> Result<(), Violation> {
         let calm = Conditions { longest_way: self.conditions.longest_way, ..Conditions::reliable() };
         if self.conditions.lost_per_mille + self.conditions.late_per_mille > 0 {
-            self.sim.run_for(TROUBLED_FOR);
+            self.sim.run_for(DISTURBED_FOR);
             self.sim.change_conditions(calm);
             self.sim.run_for(SETTLED);
-            self.the_lost_join_again();
+            self.rejoin_lost_members();
         }
         self.sim.change_conditions(calm);
         self.is_ideal_and_right(since)?;
@@ -131,7 +131,7 @@ impl Life {
     }
 
     /// A foreign node that lost its only successor is out of the ring for good, and remembers nobody.
-    fn the_lost_join_again(&mut self) {
+    fn rejoin_lost_members(&mut self) {
         let members = self.sim.members();
         for node in self.sim.up() {
             if let Some(member) = self.sim.rng.pick(&members).filter(|_| !self.sim.is_member(node)) {
@@ -145,7 +145,7 @@ impl Life {
         self.becomes_ideal(since)?;
         self.stats.longest_repair = self.stats.longest_repair.max(self.sim.now - from);
         if let [last] = self.sim.up()[..] {
-            self.sim.survives(last);
+            self.sim.mark_as_member(last);
         }
         self.sim.run_for(SETTLED);
         self.becomes_ideal(since)?;
@@ -158,10 +158,10 @@ impl Life {
     }
 
     fn becomes_ideal(&mut self, since: &str) -> Result<(), Violation> {
-        if self.sim.is_mixed_ideal() || self.sim.run_until(PATIENCE, Sim::is_mixed_ideal) {
+        if self.sim.is_mixed_ideal() || self.sim.run_until(CONVERGENCE_TIMEOUT, Sim::is_mixed_ideal) {
             Ok(())
         } else {
-            Err(self.violation(&format!("{since}; not ideal after {PATIENCE:?}")))
+            Err(self.violation(&format!("{since}; not ideal after {CONVERGENCE_TIMEOUT:?}")))
         }
     }
 
@@ -169,7 +169,7 @@ impl Life {
     fn lookups_are_right(&mut self, since: &str) -> Result<(), Violation> {
         for node in self.sim.up() {
             let key = RingId(self.sim.rng.next_u64() as u32);
-            let (found, right) = (self.sim.find_successor(node, key, PATIENCE), self.sim.owner(key));
+            let (found, right) = (self.sim.find_successor(node, key, CONVERGENCE_TIMEOUT), self.sim.owner(key));
             self.stats.lookups += 1;
             if found != right {
                 let what = format!("{since}; the successor of {key} is {right:?}, found {found:?} by node {node}");

@@ -14,11 +14,11 @@ use chordfs_ring::{
 };
 use chordfs_types::ring_id::{Neighbours, NodeRef, RingId};
 
-use self::between_kinds::{Errand, Letter};
+use self::between_kinds::{ForeignMessage, ForwardedLookup};
 pub use crate::{conditions::Conditions, random::SplitMix64};
 use crate::{
     foreign::Foreign,
-    invariants::{self, Seen, Whole},
+    invariants::{self, GlobalView, NodeView},
     member::Member,
     queue::Queue,
 };
@@ -27,7 +27,7 @@ use crate::{
 struct SimNode {
     ring: Member,
     up: bool,
-    /// Which life it is in: what was sent in an earlier one does not arrive.
+    /// ReportTable life it is in: what was sent in an earlier one does not arrive.
     life: u32,
     down_since: Duration,
     known: Vec<NodeRef>,
@@ -47,7 +47,7 @@ enum Delivery {
         call: CallId,
         to: usize,
         request: RingRequest,
-        way_back: WayBack,
+        reply_fate: ReplyFate,
     },
     Event {
         node: usize,
@@ -59,15 +59,15 @@ enum Delivery {
         message: Message,
     },
     /// To or from a foreign member.
-    Letter(Letter),
+    ForeignMessage(ForeignMessage),
 }
 
 /// What happens to an answer; settled when the question is put.
 #[derive(Clone, Copy)]
-enum WayBack {
-    Takes(Duration),
+enum ReplyFate {
+    Arrives(Duration),
     /// It arrives twice.
-    Doubled(Duration, Duration),
+    ArrivesTwice(Duration, Duration),
     Lost,
 }
 
@@ -85,20 +85,20 @@ pub struct Sim {
     /// Deliveries so far.
     pub events: u64,
     /// Questions of ours so far, to whomever.
-    pub asked: u64,
+    pub requests: u64,
     conditions: Conditions,
     settings: RingSettings,
     nodes: Vec<SimNode>,
     queue: Queue<Delivery>,
     changed: bool,
-    /// Node indexes below this cannot talk to those from it on.
+    /// Node indexes below this cannot conversation to those from it on.
     cut_at: Option<usize>,
     last_loss: HashMap<(usize, usize), Duration>,
     /// Lookups under way, by the tag of who asked.
     looking: BTreeMap<Tag, RingId>,
     looked: BTreeMap<Tag, Looked>,
     /// Lookups that one member does for another.
-    errands: HashMap<Tag, Errand>,
+    forwarded_lookups: HashMap<Tag, ForwardedLookup>,
     next_tag: Tag,
 }
 
@@ -108,7 +108,7 @@ impl Sim {
             now: Duration::ZERO,
             rng: SplitMix64(seed),
             events: 0,
-            asked: 0,
+            requests: 0,
             conditions,
             settings,
             nodes: Vec::new(),
@@ -118,7 +118,7 @@ impl Sim {
             last_loss: HashMap::new(),
             looking: BTreeMap::new(),
             looked: BTreeMap::new(),
-            errands: HashMap::new(),
+            forwarded_lookups: HashMap::new(),
             next_tag: 0,
         }
     }
@@ -141,12 +141,12 @@ impl Sim {
     pub fn join(&mut self, node: usize, member: usize) {
         let member = self.nodes[member].ring.me();
         self.next_tag += 1;
-        self.happens(node, Event::Join { tag: self.next_tag, member });
+        self.apply_event(node, Event::Join { tag: self.next_tag, member });
     }
 
     /// It tells its neighbours and is gone.
     pub fn leave(&mut self, node: usize) {
-        self.happens(node, Event::Leave);
+        self.apply_event(node, Event::Leave);
         self.crash(node);
     }
 
@@ -171,7 +171,7 @@ impl Sim {
         self.schedule_tick(node);
     }
 
-    pub fn calm(&mut self) {
+    pub fn make_reliable(&mut self) {
         self.conditions = Conditions::reliable();
         self.cut_at = None;
     }
@@ -180,9 +180,9 @@ impl Sim {
         self.cut_at = Some(index);
     }
 
-    /// Asks `node` for the successor of `target`; what it says comes within `patience`.
-    pub fn find_successor(&mut self, node: usize, target: RingId, patience: Duration) -> Option<NodeRef> {
-        let (tag, end) = (self.begin_lookup(node, target), self.now + patience);
+    /// Asks `node` for the successor of `target`; what it says comes within `timeout`.
+    pub fn find_successor(&mut self, node: usize, target: RingId, timeout: Duration) -> Option<NodeRef> {
+        let (tag, end) = (self.begin_lookup(node, target), self.now + timeout);
         while !self.looked.contains_key(&tag) && self.now < end {
             self.step();
         }
@@ -193,7 +193,7 @@ impl Sim {
     pub fn begin_lookup(&mut self, node: usize, target: RingId) -> Tag {
         self.next_tag += 1;
         self.looking.insert(self.next_tag, target);
-        self.happens(node, Event::FindSuccessor { tag: self.next_tag, target });
+        self.apply_event(node, Event::FindSuccessor { tag: self.next_tag, target });
         self.next_tag
     }
 
@@ -219,9 +219,9 @@ impl Sim {
         }
     }
 
-    /// Runs until `done`, `patience` at most, and says whether it came to that.
-    pub fn run_until(&mut self, patience: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
-        let end = self.now + patience;
+    /// Runs until `done`, `timeout` at most, and says whether it came to that.
+    pub fn run_until(&mut self, timeout: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + timeout;
         while self.now < end {
             if self.step() && done(self) {
                 return true;
@@ -291,53 +291,53 @@ impl Sim {
         match delivery {
             Delivery::Tick { node, life } if self.nodes[node].life == life => {
                 self.schedule_tick(node);
-                self.happens(node, Event::Tick);
+                self.apply_event(node, Event::Tick);
             }
-            Delivery::Event { node, life, event } if self.nodes[node].life == life => self.happens(node, event),
-            Delivery::Ask { from, life, call, to, request, way_back } => {
-                self.asked(from, life, call, to, request, way_back)
+            Delivery::Event { node, life, event } if self.nodes[node].life == life => self.apply_event(node, event),
+            Delivery::Ask { from, life, call, to, request, reply_fate } => {
+                self.asked(from, life, call, to, request, reply_fate)
             }
             Delivery::Tell { to, message } => self.told(to, message),
-            Delivery::Letter(letter) => self.deliver_letter(letter),
+            Delivery::ForeignMessage(letter) => self.deliver_foreign_message(letter),
             Delivery::Tick { .. } | Delivery::Event { .. } => {}
         }
     }
 
     /// The fate of a call is settled when the question is put: both ways, and whether the caller gives up.
-    fn put_question(&mut self, from: usize, call: CallId, to: NodeRef, request: RingRequest) {
+    fn send_request(&mut self, from: usize, call: CallId, to: NodeRef, request: RingRequest) {
         let (life, deadline) = (self.nodes[from].life, self.conditions.call_deadline);
         let Some(to) = self.index_of(to) else { return self.give_up_at(self.now + deadline, from, call) };
         if self.is_foreign(to) {
-            return self.begin_talk(from, call, to, request);
+            return self.begin_conversation(from, call, to, request);
         }
         let there = self.rng.up_to(self.conditions.longest_way);
         let back = self.rng.up_to(self.conditions.longest_way);
-        let way_back = match self.trouble(from, to) {
-            None if self.rng.happens(self.conditions.doubled_per_mille) => WayBack::Doubled(back, back * 2),
-            None => WayBack::Takes(back),
-            Some(Trouble::Late) => WayBack::Takes(back + deadline),
-            Some(Trouble::Lost) if self.rng.happens(500) => WayBack::Lost,
-            Some(Trouble::Lost) => return self.give_up_at(self.now + deadline, from, call),
+        let reply_fate = match self.message_fault(from, to) {
+            None if self.rng.happens(self.conditions.doubled_per_mille) => ReplyFate::ArrivesTwice(back, back * 2),
+            None => ReplyFate::Arrives(back),
+            Some(MessageFault::Late) => ReplyFate::Arrives(back + deadline),
+            Some(MessageFault::Lost) if self.rng.happens(500) => ReplyFate::Lost,
+            Some(MessageFault::Lost) => return self.give_up_at(self.now + deadline, from, call),
         };
-        let is_in_time = match way_back {
-            WayBack::Takes(back) | WayBack::Doubled(back, _) => there + back <= deadline,
-            WayBack::Lost => false,
+        let is_in_time = match reply_fate {
+            ReplyFate::Arrives(back) | ReplyFate::ArrivesTwice(back, _) => there + back <= deadline,
+            ReplyFate::Lost => false,
         };
         if !is_in_time || !self.nodes[to].up {
             self.give_up_at(self.now + deadline, from, call);
         }
-        self.queue.push(self.now + there, Delivery::Ask { from, life, call, to, request, way_back });
+        self.queue.push(self.now + there, Delivery::Ask { from, life, call, to, request, reply_fate });
     }
 
-    fn trouble(&mut self, from: usize, to: usize) -> Option<Trouble> {
+    fn message_fault(&mut self, from: usize, to: usize) -> Option<MessageFault> {
         if self.cut_at.is_some_and(|cut| (from < cut) != (to < cut)) {
-            return Some(Trouble::Lost);
+            return Some(MessageFault::Lost);
         }
         let Conditions { lost_per_mille, late_per_mille, loss_spaced_by, .. } = self.conditions;
         let dice = self.rng.below(1000);
-        let trouble = match dice {
-            dice if dice < lost_per_mille => Trouble::Lost,
-            dice if dice < lost_per_mille + late_per_mille => Trouble::Late,
+        let fault = match dice {
+            dice if dice < lost_per_mille => MessageFault::Lost,
+            dice if dice < lost_per_mille + late_per_mille => MessageFault::Late,
             _ => return None,
         };
         if loss_spaced_by > Duration::ZERO {
@@ -347,33 +347,33 @@ impl Sim {
             }
             self.last_loss.insert((from, to), self.now);
         }
-        Some(trouble)
+        Some(fault)
     }
 
     fn give_up_at(&mut self, at: Duration, node: usize, call: CallId) {
-        let event = Event::Unanswered { call, why: CallFailure::Silent };
+        let event = Event::Unanswered { call, failure: CallFailure::TimedOut };
         self.queue.push(at, Delivery::Event { node, life: self.nodes[node].life, event });
     }
 
-    fn asked(&mut self, from: usize, life: u32, call: CallId, to: usize, request: RingRequest, way_back: WayBack) {
+    fn asked(&mut self, from: usize, life: u32, call: CallId, to: usize, request: RingRequest, reply_fate: ReplyFate) {
         let event = match self.nodes[to].up {
             true => Event::Answered { call, answer: self.answer(to, request) },
             false if self.rng.happens(self.conditions.refused_per_mille) => {
-                Event::Unanswered { call, why: CallFailure::Unreachable }
+                Event::Unanswered { call, failure: CallFailure::Unreachable }
             }
             // It may have died since the question was put; the caller's deadline ends the wait.
-            false => Event::Unanswered { call, why: CallFailure::Silent },
+            false => Event::Unanswered { call, failure: CallFailure::TimedOut },
         };
-        let is_silence = matches!(event, Event::Unanswered { why: CallFailure::Silent, .. });
+        let is_silence = matches!(event, Event::Unanswered { failure: CallFailure::TimedOut, .. });
         let mut send = |after, event| self.queue.push(self.now + after, Delivery::Event { node: from, life, event });
-        match way_back {
+        match reply_fate {
             _ if is_silence => send(self.conditions.call_deadline, event),
-            WayBack::Takes(back) => send(back, event),
-            WayBack::Doubled(first, second) => {
+            ReplyFate::Arrives(back) => send(back, event),
+            ReplyFate::ArrivesTwice(first, second) => {
                 send(first, event.clone());
                 send(second, event);
             }
-            WayBack::Lost => {}
+            ReplyFate::Lost => {}
         }
     }
 
@@ -387,7 +387,7 @@ impl Sim {
     }
 
     fn told(&mut self, to: usize, message: Message) {
-        self.happens(
+        self.apply_event(
             to,
             match message {
                 Message::Notify(peer) => Event::Notified { peer },
@@ -401,7 +401,7 @@ impl Sim {
     fn tell(&mut self, from: usize, to: NodeRef, message: Message) {
         let Some(to) = self.index_of(to) else { return };
         let is_cut = self.cut_at.is_some_and(|cut| (from < cut) != (to < cut));
-        if is_cut || self.rng.happens(self.conditions.tells_lost_per_mille) {
+        if is_cut || self.rng.happens(self.conditions.messages_lost_per_mille) {
             return;
         }
         let way = self.rng.up_to(self.conditions.longest_way);
@@ -411,23 +411,23 @@ impl Sim {
         self.queue.push(self.now + way, Delivery::Tell { to, message });
     }
 
-    fn happens(&mut self, node: usize, event: Event) {
+    fn apply_event(&mut self, node: usize, event: Event) {
         if !self.nodes[node].up {
             return;
         }
-        let Member::Ours(ring) = &mut self.nodes[node].ring else { return self.happens_to_other_kind(node, event) };
+        let Member::Ours(ring) = &mut self.nodes[node].ring else { return self.apply_event_to_foreign(node, event) };
         for action in ring.handle(self.now, event) {
-            self.carry_out(node, action);
+            self.execute(node, action);
         }
     }
 
-    fn carry_out(&mut self, node: usize, action: Action) {
+    fn execute(&mut self, node: usize, action: Action) {
         match action {
-            Action::Ask { call, to, request } => {
-                self.asked += 1;
-                self.put_question(node, call, to, request)
+            Action::Call { call, to, request } => {
+                self.requests += 1;
+                self.send_request(node, call, to, request)
             }
-            Action::Tell { to, message } => self.tell(node, to, message),
+            Action::Send { to, message } => self.tell(node, to, message),
             Action::Found { tag, result } => self.note_found(tag, result),
             Action::Joined { result: Ok(()), .. } | Action::Joined { result: Err(JoinError::Left), .. } => {}
             Action::Joined { result: Err(JoinError::IdTaken { by }), .. } | Action::IdTaken { by } => {
@@ -440,7 +440,7 @@ impl Sim {
     }
 
     fn note_found(&mut self, tag: Tag, found: Result<NodeRef, NoRoute>) {
-        if self.errand_is_done(tag, &found) {
+        if self.finish_forwarded_lookup(tag, &found) {
             return;
         }
         if let Some(target) = self.looking.remove(&tag) {
@@ -451,9 +451,9 @@ impl Sim {
 
     fn move_and_join(&mut self, node: usize, member: NodeRef) {
         let id = RingId(self.rng.next_u64() as u32);
-        self.happens(node, Event::Reposition { id });
+        self.apply_event(node, Event::Reposition { id });
         self.next_tag += 1;
-        self.happens(node, Event::Join { tag: self.next_tag, member });
+        self.apply_event(node, Event::Join { tag: self.next_tag, member });
     }
 
     fn join_later(&mut self, node: usize) {
@@ -469,7 +469,7 @@ impl Sim {
 /// Node n has the address `FIRST_IP + n`.
 const FIRST_IP: u32 = 0x0a00_0001;
 
-enum Trouble {
+enum MessageFault {
     Lost,
     Late,
 }
@@ -478,15 +478,15 @@ enum Trouble {
 impl Sim {
     /// Could `node` crash and leave every other member a live successor?
     pub fn can_spare(&self, node: usize) -> bool {
-        Whole::new(&self.seen()).can_spare(node)
+        GlobalView::new(&self.seen()).can_spare(node)
     }
 
     /// The members that no member's list skips (Zave's principals).
     pub fn principals(&self) -> BTreeSet<usize> {
-        Whole::new(&self.seen()).principals()
+        GlobalView::new(&self.seen()).principals()
     }
 
-    /// Whose list goes past `node` without naming it.
+    /// LookupOrigin list goes past `node` without naming it.
     pub fn skipped_by(&self, node: usize) -> Vec<String> {
         let id = self.nodes[node].ring.me().id;
         let members = self.members().into_iter();
@@ -497,12 +497,12 @@ impl Sim {
 
     /// What is wrong with the ring as it stands, if anything.
     pub fn fault(&self) -> Option<String> {
-        Whole::new(&self.seen()).fault()
+        GlobalView::new(&self.seen()).fault()
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    fn seen(&self) -> Vec<NodeView> {
         let seen =
-            |node: usize| Seen { neighbours: self.nodes[node].ring.neighbours(), is_member: self.is_member(node) };
+            |node: usize| NodeView { neighbours: self.nodes[node].ring.neighbours(), is_member: self.is_member(node) };
         (0..self.nodes.len()).map(seen).collect()
     }
 

@@ -20,7 +20,7 @@ pub struct Queue<T> {
     open: BinaryHeap<Entry>,
     /// The buckets after it, the next first.
     wheel: VecDeque<Vec<Entry>>,
-    /// Emptied buckets, whose memory is used again at once: kept on the wheel it would be all buckets' largest size.
+    /// Emptied buckets, origin memory is used again at once: kept on the wheel it would be all buckets' largest size.
     spare: Vec<Vec<Entry>>,
     /// What lies beyond the wheel.
     far: BinaryHeap<Entry>,

@@ -71,7 +71,7 @@ pub enum RingError {
 }
 
 #[derive(Debug, Error)]
-pub enum EnterError {
+pub enum JoinRingError {
     #[error("none of the nodes {asked:?} lets this node join; the last error was: {last}")]
     NoMember { asked: Vec<SocketAddr>, last: RingError },
 }
@@ -219,7 +219,7 @@ impl RingHandle {
 
     /// Joins a ring through the first of `seeds` that permits it; without seeds this node founds a ring. A node that
     /// has been in a ring keeps its id and rejoins; any other takes the position that it is given.
-    pub async fn enter(&self, seeds: &[SocketAddr]) -> Result<(), EnterError> {
+    pub async fn join_ring(&self, seeds: &[SocketAddr]) -> Result<(), JoinRingError> {
         let me = self.me().ring_address();
         let seeds: Vec<SocketAddr> = seeds.iter().copied().filter(|&seed| seed != me).collect();
         if seeds.is_empty() {
@@ -231,14 +231,14 @@ impl RingHandle {
     }
 
     /// Like `enter`, at a new position.
-    pub(super) async fn enter_anew(&self, seeds: &[SocketAddr]) -> Result<(), EnterError> {
+    pub(super) async fn join_at_new_position(&self, seeds: &[SocketAddr]) -> Result<(), JoinRingError> {
         self.enter_through_any(seeds, false).await
     }
 
-    async fn enter_through_any(&self, seeds: &[SocketAddr], keeps_id: bool) -> Result<(), EnterError> {
+    async fn enter_through_any(&self, seeds: &[SocketAddr], keeps_id: bool) -> Result<(), JoinRingError> {
         let mut last = RingError::Stopped;
         for &seed in seeds {
-            match self.enter_through(seed, keeps_id).await {
+            match self.join_through(seed, keeps_id).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     debug!(peer = %seed, %error, "cannot join through this node");
@@ -246,10 +246,10 @@ impl RingHandle {
                 }
             }
         }
-        Err(EnterError::NoMember { asked: seeds.to_vec(), last })
+        Err(JoinRingError::NoMember { asked: seeds.to_vec(), last })
     }
 
-    async fn enter_through(&self, seed: SocketAddr, mut keeps_id: bool) -> Result<(), RingError> {
+    async fn join_through(&self, seed: SocketAddr, mut keeps_id: bool) -> Result<(), RingError> {
         let mut tried = 0;
         loop {
             let member = self.info(seed).await?;

@@ -38,7 +38,7 @@ use tracing::{info, warn};
 
 pub use self::{
     calls::ring_call,
-    handle::{EnterError, RingError, RingHandle},
+    handle::{JoinRingError, RingError, RingHandle},
     saved::{SavedError, SavedRing},
     survey::{NodeKind, SurveyedNode},
     wire::{Load, own},
@@ -96,7 +96,7 @@ impl DriverSettings {
 }
 
 /// Starts the ring of the node that others reach at `address`. It is a ring of one at first, and rejoins the peers that
-/// it remembers; `RingHandle::enter` joins a ring for the first time. Ends with `shutdown`.
+/// it remembers; `RingHandle::join_ring` joins a ring for the first time. Ends with `shutdown`.
 pub async fn start(
     settings: DriverSettings,
     address: SocketAddr,
@@ -258,17 +258,17 @@ impl Driver {
     fn execute(&mut self, action: Action) {
         let peers = self.handle.peers();
         match action {
-            Action::Ask { call, to, request } => {
+            Action::Call { call, to, request } => {
                 let (peers, outcomes) = (peers.clone(), self.outcomes.clone());
                 tokio::spawn(async move {
                     let event = match peers.ask(to, request).await {
                         Ok(answer) => Event::Answered { call, answer },
-                        Err(why) => Event::Unanswered { call, why },
+                        Err(failure) => Event::Unanswered { call, failure },
                     };
                     let _ = outcomes.send(event); // Fails only when the driver has ended.
                 });
             }
-            Action::Tell { to, message } => {
+            Action::Send { to, message } => {
                 let peers = peers.clone();
                 tokio::spawn(async move { peers.send(to, message).await });
             }
@@ -315,7 +315,7 @@ impl Driver {
         let handle = self.handle.clone();
         tokio::spawn(async move {
             for _ in 0..POSITION_TRIES {
-                let Err(error) = handle.enter_anew(&[by.ring_address()]).await else { return };
+                let Err(error) = handle.join_at_new_position(&[by.ring_address()]).await else { return };
                 warn!(%error, "not joined again at another position yet");
                 tokio::time::sleep(POSITION_PAUSE).await;
             }

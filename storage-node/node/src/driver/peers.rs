@@ -19,7 +19,7 @@ use std::{
 use chordfs_net::rpc::{RpcClient, RpcError, Value};
 use chordfs_ring::{
     CallFailure, Event, Message, RingAnswer, RingRequest,
-    foreign::{self, ForeignCall, ForeignOutcome, ForeignQuestion, ForeignReply},
+    foreign::{self, ForeignCall, ForeignOutcome, ForeignConversation, ForeignReply},
 };
 use chordfs_types::ring_id::NodeRef;
 use parking_lot::Mutex;
@@ -216,8 +216,8 @@ fn failure(error: &RpcError, request: &RingRequest, peer: &RingPeer) -> CallFail
     match error {
         RpcError::Remote { .. } => CallFailure::Refused,
         RpcError::Connect { kind: ErrorKind::ConnectionRefused, .. } => CallFailure::Unreachable,
-        RpcError::Deadline { .. } if peer.is_foreign.load(Ordering::Relaxed) => foreign::silence(request),
-        RpcError::Connect { .. } | RpcError::Deadline { .. } | RpcError::Closed { .. } => CallFailure::Silent,
+        RpcError::Deadline { .. } if peer.is_foreign.load(Ordering::Relaxed) => foreign::timeout_failure(request),
+        RpcError::Connect { .. } | RpcError::Deadline { .. } | RpcError::Closed { .. } => CallFailure::TimedOut,
     }
 }
 
@@ -268,9 +268,9 @@ impl RingPeer {
     /// A refusal or an unreadable reply may be part of the answer, as the end of the node's list. A broken connection
     /// is an error.
     async fn ask_foreign(&self, client: &RpcClient, request: &RingRequest) -> Result<RingAnswer, RpcError> {
-        let mut question = ForeignQuestion::new(request);
+        let mut conversation = ForeignConversation::new(request);
         loop {
-            let (method, params) = encode_call(question.call());
+            let (method, params) = encode_call(conversation.call());
             let value = self.call(client, method, params).await;
             let node = value.and_then(|value| self.read(wire::optional_node(&value)));
             let (reply, error) = match node {
@@ -279,8 +279,8 @@ impl RingPeer {
                 Err(error @ RpcError::Remote { .. }) => (ForeignReply::Refused, Some(error)),
                 Err(error) => return Err(error),
             };
-            match question.heard(reply) {
-                ForeignOutcome::GoOn => {}
+            match conversation.on_reply(reply) {
+                ForeignOutcome::Continue => {}
                 ForeignOutcome::Answer(answer) => return Ok(answer),
                 ForeignOutcome::Refused => return Err(error.unwrap_or_else(|| self.no_node(method))),
             }

@@ -90,14 +90,14 @@ async fn wait_for_ring(nodes: &[TestNode]) {
 
 async fn ring_of(count: usize) -> Vec<TestNode> {
     let mut nodes = vec![start_new().await];
-    nodes[0].handle.enter(&[]).await.expect("founding needs no other node");
+    nodes[0].handle.join_ring(&[]).await.expect("founding needs no other node");
     for _ in 1..count {
         nodes.push(start_new().await);
     }
     let seed = nodes[0].address;
-    let entering = nodes[1..].iter().map(|node| node.handle.enter(std::slice::from_ref(&seed)));
-    for entered in futures_util::future::join_all(entering).await {
-        entered.expect("the node joins");
+    let joining = nodes[1..].iter().map(|node| node.handle.join_ring(std::slice::from_ref(&seed)));
+    for joined in futures_util::future::join_all(joining).await {
+        joined.expect("the node joins");
     }
     wait_for_ring_of_members(&nodes).await;
     nodes
@@ -142,7 +142,7 @@ async fn member_before(node: &TestNode, steps: u32, refuses: Option<&'static str
 #[tokio::test]
 async fn the_former_predecessor_learns_of_a_newcomer_at_once() {
     let node = start_new().await;
-    node.handle.enter(&[]).await.expect("founding needs no other node");
+    node.handle.join_ring(&[]).await.expect("founding needs no other node");
     let former = member_before(&node, 1000, None).await;
     let newcomer = member_before(&node, 500, None).await;
     join_in_turn(&node, [&former, &newcomer]).await;
@@ -152,7 +152,7 @@ async fn the_former_predecessor_learns_of_a_newcomer_at_once() {
 #[tokio::test]
 async fn a_former_predecessor_that_does_not_know_the_call_is_asked_to_stabilize() {
     let node = start_new().await;
-    node.handle.enter(&[]).await.expect("founding needs no other node");
+    node.handle.join_ring(&[]).await.expect("founding needs no other node");
     let former = member_before(&node, 1000, Some(own::FOLLOWED)).await;
     let newcomer = member_before(&node, 500, None).await;
     join_in_turn(&node, [&former, &newcomer]).await;
@@ -271,7 +271,7 @@ async fn a_leaving_node_is_removed_at_once() {
 async fn joining_a_dead_member_is_an_error() {
     let node = start_new().await;
     let free = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("it is bound");
-    let error = node.handle.enter(&[free]).await.expect_err("no node is there").to_string();
+    let error = node.handle.join_ring(&[free]).await.expect_err("no node is there").to_string();
     assert!(error.contains(&free.to_string()), "{error}");
     let dead = NodeRef { ip: free.ip(), port: free.port(), id: RingId(5) };
     let error = node.call("join", vec![wire::node_value(dead)]).await.expect_err("no node is there").to_string();
@@ -387,7 +387,7 @@ async fn a_foreign_node_is_a_member_like_any_other() {
     let life = CancellationToken::new();
     tokio::spawn(serve(listener, foreign.clone(), RpcLimits::default(), life.clone()));
     let node = start_new().await;
-    node.handle.enter(&[address]).await.expect("a foreign ring can be joined");
+    node.handle.join_ring(&[address]).await.expect("a foreign ring can be joined");
     let mut view = node.handle.watch();
     // The foreign node notifies no node here; it is known only as a successor.
     let joined = view.wait_for(|view| view.successors == [me]);
@@ -436,7 +436,7 @@ async fn chunks_are_placed_as_if_foreign_members_were_absent() {
     let mut nodes = vec![start_new().await];
     for foreign in [false, true, true, false] {
         let node = if foreign { start_foreign().await } else { start_new().await };
-        node.handle.enter(&[nodes[0].address]).await.expect("it is let in");
+        node.handle.join_ring(&[nodes[0].address]).await.expect("it is let in");
         nodes.push(node);
     }
     wait_for_ring(&nodes).await;
@@ -462,7 +462,7 @@ async fn positions_are_given_although_a_foreign_member_owns_the_first_id() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let ours = start_at(listener, DriverSettings { id: Some(RingId(3 << 30)), ..settings(&folder) }, folder).await;
     let foreign = start_foreign_at(Some(RingId(5))).await;
-    foreign.handle.enter(&[ours.address]).await.expect("it is let in");
+    foreign.handle.join_ring(&[ours.address]).await.expect("it is let in");
     let nodes = [ours, foreign];
     wait_for_ring(&nodes).await;
     for zone in [None, Some(Zone::of_name("rack 7"))] {

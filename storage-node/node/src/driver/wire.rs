@@ -59,7 +59,7 @@ pub(super) fn load(value: &Value) -> Result<Load, String> {
 pub(super) fn route_value(route: &RingRoute) -> Value {
     let (is_final, nodes, beyond) = match route {
         RingRoute::Owner(nodes) => (true, nodes, &[][..]),
-        RingRoute::Ask { nodes, beyond } => (false, nodes, &beyond[..]),
+        RingRoute::NextHops { nodes, beyond } => (false, nodes, &beyond[..]),
     };
     Value::Array(vec![is_final.into(), nodes_value(nodes), nodes_value(beyond)])
 }
@@ -70,7 +70,7 @@ pub(super) fn route(value: &Value) -> Result<RingRoute, String> {
         Some([is_final, list, beyond]) => match (is_final.as_bool().ok_or_else(wrong)?, nodes(list)?) {
             (true, list) if list.is_empty() => Err(wrong()),
             (true, list) => Ok(RingRoute::Owner(list)),
-            (false, list) => Ok(RingRoute::Ask { nodes: list, beyond: nodes(beyond)? }),
+            (false, list) => Ok(RingRoute::NextHops { nodes: list, beyond: nodes(beyond)? }),
         },
         _ => Err(wrong()),
     }
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn routes_and_loads_read_back() {
         let node = NodeRef { ip: [10, 0, 0, 7].into(), port: 5057, id: RingId(9) };
-        let ask = |nodes, beyond| RingRoute::Ask { nodes, beyond };
+        let ask = |nodes, beyond| RingRoute::NextHops { nodes, beyond };
         for way in [RingRoute::Owner(vec![node, node]), ask(vec![node], vec![node, node]), ask(vec![], vec![])] {
             assert_eq!(route(&route_value(&way)), Ok(way));
         }

@@ -13,16 +13,16 @@ use crate::driver::RingHandle;
 /// Joins through any of the configured members. A node without any founds a ring, or finds the one that it remembers.
 pub(super) async fn take_place(core: &Core) -> Result<()> {
     core.stage.set(NodeState::Joining);
-    enter(&core.config, &core.ring).await?;
+    join_ring(&core.config, &core.ring).await?;
     core.stage.set(NodeState::Serving);
     info!(node = %core.ring.me(), "in the ring");
     Ok(())
 }
 
-async fn enter(config: &NodeConfig, ring: &RingHandle) -> Result<()> {
+async fn join_ring(config: &NodeConfig, ring: &RingHandle) -> Result<()> {
     let end = Instant::now() + config.join_deadline;
     loop {
-        match ring.enter(&config.join).await {
+        match ring.join_ring(&config.join).await {
             Ok(()) => return Ok(()),
             // A node that has been in a ring finds it again by itself, also when the configured members are dead.
             Err(error) if ring.remembers() => {

@@ -1,7 +1,7 @@
-//! The ring that loads are computed from: its arcs, what each of them weighs, and who holds it.
+//! The ring from which loads are computed: its arcs, their masses and their holders.
 //!
-//! `placement` says which nodes hold an arc, as it does for writers, repair and mounts, and which would hold it with
-//! one node more.
+//! `placement` computes the holders of an arc, as it does for writers, repair and mounts, and also the holders with one
+//! more node.
 
 use std::{cell::OnceCell, cmp::Ordering};
 
@@ -16,7 +16,7 @@ use chordfs_types::{
 pub(super) struct Arc {
     pub node: NodeRef,
     pub mass: f64,
-    /// What the node holds, as a multiple of what the masses say.
+    /// The node's load as a multiple of the load that the masses predict.
     pub unexplained: f64,
 }
 
@@ -26,9 +26,9 @@ pub(super) struct Circle {
     /// For each arc, the places of the nodes that hold it, `held` of them.
     holders: Vec<usize>,
     held: usize,
-    /// For each arc, once it was computed: how many nodes from its owner on decide which nodes hold it.
+    /// For each arc, once computed: how many nodes, counted from its owner on, decide which nodes hold it.
     reach: Vec<OnceCell<usize>>,
-    /// All nodes, and the first ones again, as many as count from the last one on.
+    /// All nodes, followed by the first `SPREAD_OVER` again, so that a slice can wrap around.
     around: Vec<NodeRef>,
     copies: usize,
 }
@@ -41,7 +41,7 @@ impl Circle {
         let reach = vec![OnceCell::new(); arcs.len()];
         let held = copies.min(REPLICAS).min(arcs.len());
         let mut circle = Self { arcs, holders: Vec::new(), held, reach, around, copies };
-        circle.holders = (0..circle.len()).flat_map(|at| circle.kept_by(at)).collect();
+        circle.holders = (0..circle.len()).flat_map(|at| circle.holder_places(at)).collect();
         circle
     }
 
@@ -63,7 +63,7 @@ impl Circle {
         if at < self.len() { at } else { at % self.len() }
     }
 
-    /// How many positions the arc at `at` has, 1..=2^32.
+    /// The number of positions of the arc at `at`, 1..=2^32.
     pub(super) fn positions(&self, at: usize) -> u64 {
         RingArc::new(self.arcs[self.before(at, 1)].node.id, self.arcs[at].node.id).len()
     }
@@ -72,7 +72,7 @@ impl Circle {
         self.arcs.binary_search_by_key(&id.0, |arc| arc.node.id.0).is_ok()
     }
 
-    /// What each node holds by the masses.
+    /// The load of each node that the masses predict.
     pub(super) fn loads(&self) -> Vec<f64> {
         let mut loads = vec![0.0; self.len()];
         for (at, arc) in self.arcs.iter().enumerate() {
@@ -81,7 +81,7 @@ impl Circle {
         loads
     }
 
-    /// Whether the arc `back` before `at` keeps its holders, whoever comes to stand in the arc at `at`.
+    /// True if the arc `back` places before `at` keeps its holders whichever node joins in the arc at `at`.
     pub(super) fn is_out_of_reach(&self, at: usize, back: usize) -> bool {
         let from = self.before(at, back);
         *self.reach[from].get_or_init(|| self.reach_of(from)) <= back
@@ -94,8 +94,8 @@ impl Circle {
         if placement::is_certain(&nodes[..up_to_last]) { up_to_last } else { SPREAD_OVER }
     }
 
-    /// The holders of what the node `back` before `at` owns if `newcomer` stands in the arc at `at`; with 0 back, of
-    /// what the newcomer owns. The newcomer's place is one behind the last.
+    /// The holders of the arc of the node `back` places before `at` if `newcomer` joins in the arc at `at`; with `back` 0,
+    /// of the newcomer's arc. The newcomer has the place after the last.
     pub(super) fn holders_with(&self, newcomer: NodeRef, at: usize, back: usize) -> Vec<usize> {
         let from = self.before(at, back);
         let mut nodes = Vec::with_capacity(SPREAD_OVER);
@@ -111,12 +111,12 @@ impl Circle {
         self.steps_to_holders(&nodes).map(place).collect()
     }
 
-    /// The nodes from `at` on, as far as they count.
+    /// The nodes from `at` on, as many as may decide the holders.
     fn onwards(&self, at: usize) -> &[NodeRef] {
         &self.around[at..at + self.len().min(SPREAD_OVER)]
     }
 
-    fn kept_by(&self, at: usize) -> impl Iterator<Item = usize> {
+    fn holder_places(&self, at: usize) -> impl Iterator<Item = usize> {
         self.steps_to_holders(self.onwards(at)).map(move |step| self.after(at, step))
     }
 
@@ -126,8 +126,7 @@ impl Circle {
     }
 }
 
-/// Puts a node among `arcs`, which then begin or end there, with their parts of the mass. Nothing changes if its id is
-/// taken.
+/// Inserts a node, which divides the arc that contains it and its mass. Does nothing if the id is taken.
 pub(super) fn insert(arcs: &mut Vec<Arc>, node: NodeRef) {
     let at = arcs.partition_point(|arc| arc.node.id.0 < node.id.0);
     let Some(next) = at.checked_rem(arcs.len()) else {

@@ -1,7 +1,7 @@
-//! What a newcomer changes when it stands in an arc, as a function of the share of the arc that it takes.
+//! The effect of a newcomer in an arc on all loads, as a function of the share of the arc that it takes.
 //!
-//! Which nodes hold what does not depend on where in the arc it stands. So every load is a fixed change, and one in
-//! proportion to the share; the sum of their squares is a parabola.
+//! The holders do not depend on where in the arc the newcomer stands. So every load changes by a fixed amount plus an
+//! amount proportional to the share, and the sum of squared loads is a parabola.
 
 use chordfs_types::{placement::SPREAD_OVER, ring_id::NodeRef};
 
@@ -10,7 +10,7 @@ use super::circle::Circle;
 /// A newcomer in the arc at `at`.
 pub(super) struct Slot {
     changes: Vec<LoadChange>,
-    /// In what the newcomer takes of the arc, it is a holder instead of these, in order.
+    /// The nodes that the newcomer replaces as holders of its part of the arc, in ascending order.
     pub displaced: Vec<usize>,
 }
 
@@ -30,7 +30,7 @@ impl Slot {
         slot.displaced.sort_unstable();
         for back in (1..SPREAD_OVER.min(circle.len() + 1)).filter(|&back| !circle.is_out_of_reach(at, back)) {
             let from = circle.before(at, back);
-            // Once round is what is left of the arc itself.
+            // One full turn back is the rest of the arc itself.
             let (fixed, by_share) = if from == at { (mass, -mass) } else { (circle.arcs[from].mass, 0.0) };
             slot.move_load(circle.holders(from), &circle.holders_with(newcomer, at, back), fixed, by_share);
         }
@@ -50,17 +50,17 @@ impl Slot {
         }
     }
 
-    /// By how much the node's load changes.
+    /// The change of the node's load.
     pub(super) fn change_of(&self, node: usize, share: f64) -> f64 {
         self.changes.iter().filter(|change| change.node == node).map(|change| change.by(share)).sum()
     }
 
-    /// By how much the sum of the squares of all loads changes.
+    /// The change of the sum of squared loads.
     pub(super) fn unevenness(&self, share: f64) -> f64 {
         self.changes.iter().map(|change| change.by(share) * (2.0 * change.load + change.by(share))).sum()
     }
 
-    /// The share that leaves the loads most even, within the bounds if there is anything between them.
+    /// The share within the bounds that leaves the loads most even; none if the bounds leave no range.
     pub(super) fn best_share(&self, least: f64, most: f64) -> Option<f64> {
         let sum = |term: fn(&LoadChange) -> f64| self.changes.iter().map(term).sum::<f64>();
         let (slope, bend) =
@@ -76,7 +76,8 @@ impl LoadChange {
     }
 }
 
-/// Slots in which the newcomer takes from the same nodes. Of all that they weigh, some lies before this one.
+/// The slots in which the newcomer takes load from the same nodes: their total mass, and the mass before the slot at
+/// hand.
 #[derive(Clone, Copy)]
 pub(super) struct Stretch {
     pub mass: f64,
@@ -89,17 +90,17 @@ impl Stretch {
         (self.before + share * arc) / self.mass
     }
 
-    /// The other way round; outside of 0..=1 if such a place is in another arc.
+    /// The inverse of `part`; outside 0..=1 if the place is in another arc.
     pub(super) fn share(&self, part: f64, arc: f64) -> f64 {
         (part * self.mass - self.before) / arc
     }
 
-    /// From where to where the newcomer may stand, in parts of the stretch.
+    /// The ranges in which the newcomer may stand, in parts of the stretch.
     ///
-    /// A cut more uneven pays now and costs later; halves keep all stretches in step. One that is a large part of the
-    /// ring decides over the next sizes: it is cut as de Bruijn and Erdős divide a circle (1949), into arcs in
-    /// proportion to log2 of 1 + 1/j, such that the largest is never more than 1.44 of the mean, and less while they
-    /// are few.
+    /// A more uneven cut is better now and worse later; exact halves keep all stretches in step. A stretch that is a
+    /// large part of the ring decides the evenness of the next sizes. It is cut as de Bruijn and Erdős divide a circle
+    /// (1949): into arcs in proportion to log2(1 + 1/j), so that the largest is at most 1.44 of the mean, and less while
+    /// there are few.
     pub(super) fn near_the_middle(&self, ring: f64) -> [(f64, f64); 2] {
         let j = 1.0 / ((self.mass / ring).exp2() - 1.0);
         let smaller = ((2.0 * j + 2.0) / (2.0 * j + 1.0)).log2() / (1.0 + 1.0 / j).log2();

@@ -11,21 +11,21 @@ pub(super) fn zone(number: u32) -> Zone {
     Zone::of_name(&format!("eu-central-1{}", char::from(b'a' + number as u8)))
 }
 
-/// On host `host`, the `nth` node there.
+/// The `nth` node on host `host`.
 pub(super) fn joiner(host: u32, nth: u16, zone: Option<Zone>, salt: u64) -> Joiner {
     Joiner { address: (Ipv4Addr::from(0x0a00_0001 + host), 5057 + 3 * nth).into(), zone, salt }
 }
 
-/// What each node holds of a ring on which `bytes` of an arc are stored, by the rule of placement.
+/// The loads, by the rule of placement, of a ring that stores `bytes` of each arc.
 pub(super) fn stored(nodes: &[NodeRef], copies: usize, bytes: impl Fn(RingArc) -> u64) -> Vec<Member> {
     let mut nodes = nodes.to_vec();
     nodes.sort_by_key(|node| node.id.0);
     let mut members: Vec<Member> = nodes.iter().map(|&node| Member { node, load_bytes: 0 }).collect();
     for (at, node) in nodes.iter().enumerate() {
         let own = bytes(RingArc::new(nodes[(at + nodes.len() - 1) % nodes.len()].id, node.id));
-        let kept_by: Vec<NodeRef> = holders(&onwards(&nodes, at)).into_iter().take(copies).collect();
-        let keeping = members.iter_mut().filter(|member| kept_by.contains(&member.node));
-        keeping.for_each(|member| member.load_bytes += own);
+        let holders_of_arc: Vec<NodeRef> = holders(&onwards(&nodes, at)).into_iter().take(copies).collect();
+        let holding = members.iter_mut().filter(|member| holders_of_arc.contains(&member.node));
+        holding.for_each(|member| member.load_bytes += own);
     }
     members
 }
@@ -42,11 +42,11 @@ pub(super) fn largest(members: &[Member]) -> u64 {
 fn place(members: &[Member], promised: &[NodeRef], joiner: &Joiner) -> NodeRef {
     let id = RingMap { members, promised, taken: &[], copies: 3 }.place_for(joiner);
     let node = joiner.at(id);
-    assert_eq!(node.id, id, "it says the joiner's zone");
+    assert_eq!(node.id, id, "the id encodes the joiner's zone");
     node
 }
 
-/// Each on a host of its own, without zones.
+/// Nodes on hosts of their own, without zones.
 fn plain(ids: &[u32]) -> Vec<NodeRef> {
     ids.iter().enumerate().map(|(host, &id)| joiner(host as u32, 0, None, 0).at(RingId(id))).collect()
 }
@@ -107,16 +107,17 @@ fn a_taken_id_is_never_given() {
 }
 
 #[test]
-fn one_question_has_one_answer() {
+fn equal_requests_get_equal_positions() {
     let members = even(&plain(&[5, 1 << 29, 1 << 31]));
     assert_eq!(place(&members, &[], &another(9)), place(&members, &[], &another(9)));
     assert_eq!(place(&[], &[], &another(9)), place(&[], &[], &another(9)));
 }
 
-/// The story: as if the three holders were the owner and the next two, the newcomer was put where it took from nodes of
-/// all zones. But with three zones each chunk is once in each, and only nodes of its own zone can be relieved.
+/// The story: the choice assumed that the three holders are the owner and the next two nodes, and put the newcomer where
+/// it would take load from nodes of all zones. But with three zones each chunk is once in each, and a newcomer can
+/// relieve only nodes of its own zone.
 #[test]
-fn where_there_are_three_zones_the_fullest_of_its_own_is_relieved() {
+fn with_three_zones_the_fullest_node_of_the_own_zone_is_relieved() {
     // Zone 0 is divided 3 to 1, the others evenly; so node 0 is the fullest of all.
     let ids = [0, 3 << 30, 1 << 28, (1 << 28) + (1 << 31), 2 << 28, (2 << 28) + (1 << 31)];
     let in_zone = |at: usize, id: u32| joiner(at as u32, 0, Some(zone(at as u32 / 2)), 0).at(RingId(id));
@@ -134,9 +135,9 @@ fn where_there_are_three_zones_the_fullest_of_its_own_is_relieved() {
     }
 }
 
-/// What a slot says that a newcomer changes is what changes when it is there.
+/// The changes that a slot predicts are those that the newcomer causes.
 #[test]
-fn a_slot_tells_the_loads_as_they_will_be() {
+fn a_slot_predicts_the_loads() {
     let mut state = 1;
     let mut random = |below: u32| {
         state = 6_364_136_223_846_793_005_u64.wrapping_mul(state).wrapping_add(1_442_695_040_888_963_407);
@@ -160,21 +161,25 @@ fn a_slot_tells_the_loads_as_they_will_be() {
         let at = place(&there, &newcomer).expect("it is there");
         let slot = Slot::new(&circle, &circle.loads(), at % circle.len(), newcomer);
         let share = there.arcs[at].mass / circle.arcs[at % circle.len()].mass;
-        let (loads, will_be) = (circle.loads(), there.loads());
+        let (loads, actual) = (circle.loads(), there.loads());
         for node in &nodes {
             let (Some(before), Some(after)) = (place(&circle, node), place(&there, node)) else { continue };
-            let told = loads[before] + slot.change_of(before, share);
-            assert!((told - will_be[after]).abs() < 1e-9, "case {case}: {node} holds {}, not {told}", will_be[after]);
+            let predicted = loads[before] + slot.change_of(before, share);
+            assert!(
+                (predicted - actual[after]).abs() < 1e-9,
+                "case {case}: {node} holds {}, not {predicted}",
+                actual[after]
+            );
         }
-        assert!((slot.change_of(circle.len(), share) - will_be[at]).abs() < 1e-9, "case {case}: the newcomer");
+        assert!((slot.change_of(circle.len(), share) - actual[at]).abs() < 1e-9, "case {case}: the newcomer");
         let squares = |loads: &[f64]| loads.iter().map(|load| load * load).sum::<f64>();
-        assert!((squares(&will_be) - squares(&loads) - slot.unevenness(share)).abs() < 1e-9, "case {case}");
+        assert!((squares(&actual) - squares(&loads) - slot.unevenness(share)).abs() < 1e-9, "case {case}");
     }
 }
 
-/// With random loads in random rings a place is found, and the joiner's zone is in it.
+/// With random loads in random rings a place is found, and its id encodes the joiner's zone.
 #[test]
-fn whatever_the_members_hold_there_is_a_place() {
+fn a_place_is_found_for_any_loads() {
     let mut state = 3_u32;
     let mut random = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

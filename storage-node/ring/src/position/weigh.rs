@@ -1,11 +1,11 @@
-//! What the arcs weigh, found from what the nodes hold that keep them.
+//! Estimates the masses of the arcs from the loads of the nodes that hold them.
 
 use super::{Member, circle::Circle};
 
-/// Finds masses that explain the loads: even ones at first, then each arc's corrected by the mean of what its holders
-/// hold too much or too little (as Richardson and Lucy sharpen a picture). The mean is weighted by itself: a node that
-/// lacks something says less than one that has it. A thousandth of the ring's mean is laid over all, so that an empty
-/// ring is divided evenly. `members` are those of the circle, in its order.
+/// Finds masses that explain the loads: starts with even ones and repeatedly corrects each arc by the mean ratio of real
+/// to predicted load of its holders (Richardson-Lucy deconvolution). The mean is weighted by the ratios themselves: a node
+/// with too little load is weaker evidence than one with too much. A thousandth of the even mass is added to every arc, so
+/// that an empty ring is divided evenly. `members` are those of the circle, in its order.
 pub(super) fn weigh(circle: &mut Circle, members: &[Member]) {
     let total: f64 = members.iter().map(|member| member.load_bytes as f64).sum();
     let density = (total / CIRCLE).max(1.0 / CIRCLE);
@@ -37,6 +37,6 @@ fn correction(holders: &[usize], ratios: &[f64]) -> f64 {
 }
 
 const CIRCLE: f64 = 4_294_967_296.0;
-/// How often the masses are corrected, at most, and when they explain the loads well enough.
+/// The most corrections of the masses, and the error below which they explain the loads well enough.
 const ROUNDS: usize = 32;
 const EXPLAINED: f64 = 1e-2;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use stateright::Property;
 
 use super::{
-    calm::Calm,
+    quiescent::QuiescentRing,
     scope::{Scope, node_at},
     state::{Fault, Places, State},
     steps::NOW,
 };
-use crate::invariants::{Seen, Whole};
+use crate::invariants::{GlobalView, NodeView};
 
 pub const ONE_RING: &str = "one ordered ring, and a live successor for each";
 pub const NOT_SKIPPED: &str = "nobody established is skipped";
@@ -49,10 +49,10 @@ pub(super) fn judge(scope: &Scope, state: &mut State, changed: bool) {
 
 /// By a list that will be taken when it arrives.
 fn skipped_on_the_way(state: &State) -> Places {
-    let entering = |asker: usize| state.nodes[asker].is_alone();
+    let joining = |asker: usize| state.nodes[asker].is_alone();
     state.in_flight.iter().fold(0, |set, message| {
         let asker = if message.is_question() { message.from } else { message.to };
-        set | message.skips | if entering(asker) { message.skips_entering } else { 0 }
+        set | message.skips | if joining(asker) { message.skips_joining } else { 0 }
     })
 }
 
@@ -60,29 +60,29 @@ fn fault_of_ring(state: &State, changed: bool) -> Option<String> {
     if !changed {
         return None;
     }
-    let seen = |node: &super::state::Node| Seen { neighbours: node.view.clone(), is_member: node.is_member };
-    let nodes: Vec<Seen> = state.nodes.iter().map(|node| seen(node)).collect();
-    Whole::new(&nodes).fault()
+    let seen = |node: &super::state::Node| NodeView { neighbours: node.view.clone(), is_member: node.is_member };
+    let nodes: Vec<NodeView> = state.nodes.iter().map(|node| seen(node)).collect();
+    GlobalView::new(&nodes).fault()
 }
 
 /// From a state in which nothing is on its way; from all others such a one is reached.
 fn converges(scope: &Scope, state: &State) -> bool {
     let is_quiet = state.in_flight.is_empty() && state.fault.is_none();
-    !is_quiet || calm_after(scope, state).periods_until_ideal(scope.periods_max).is_some()
+    !is_quiet || quiescent_after(scope, state).periods_until_ideal(scope.periods_max).is_some()
 }
 
 /// What the ring looks like after as many periods as were allowed, for a report.
-pub(super) fn end_of_calm(scope: &Scope, state: &State) -> String {
-    let mut calm = calm_after(scope, state);
-    match calm.periods_until_ideal(scope.periods_max) {
+pub(super) fn end_of_quiescence(scope: &Scope, state: &State) -> String {
+    let mut ring = quiescent_after(scope, state);
+    match ring.periods_until_ideal(scope.periods_max) {
         Some(periods) => format!("ideal after {periods} periods"),
-        None => format!("after {} periods still not ideal:\n{}", scope.periods_max, calm.describe()),
+        None => format!("after {} periods still not ideal:\n{}", scope.periods_max, ring.describe()),
     }
 }
 
-fn calm_after(scope: &Scope, state: &State) -> Calm {
+fn quiescent_after(scope: &Scope, state: &State) -> QuiescentRing {
     let ring = |node: &super::state::Node| node.ring.clone().filter(|_| node.is_up());
-    Calm::new(state.nodes.iter().map(|node| ring(node)).collect(), NOW, scope.settings())
+    QuiescentRing::new(state.nodes.iter().map(|node| ring(node)).collect(), NOW, scope.settings())
 }
 
 fn ids(places: Places) -> String {

@@ -12,7 +12,7 @@ pub struct Scope {
     /// at place k has the id 10 (k + 1).
     pub layout: &'static str,
     pub successor_list_len: usize,
-    pub silence: Silence,
+    pub quarantine: Quarantine,
     /// Attempts to join, of all nodes together.
     pub joins: u8,
     pub crashes: u8,
@@ -42,7 +42,7 @@ pub struct Budget {
 
 /// How long a node that did not answer is not taken on others' word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silence {
+pub enum Quarantine {
     /// It is believed in again at once.
     None,
     /// Longer than everything that the search tries.
@@ -55,9 +55,9 @@ pub enum Network {
     /// A live node answers it, a dead one never: what the proof assumes.
     Truthful,
     /// This many questions to live nodes count as unanswered.
-    SlandersLiveNodes(u8),
+    FalseSuspicions(u8),
     /// Somebody answers for dead nodes with what they knew last. (To ask a node before it is adopted is then no help.)
-    SpeaksForTheDead,
+    DeadNodesAnswer,
 }
 
 /// When a node may crash or leave.
@@ -78,7 +78,7 @@ impl Scope {
         Self {
             layout,
             successor_list_len,
-            silence: Silence::Lasting,
+            quarantine: Quarantine::Lasting,
             joins: 0,
             crashes: 0,
             leaves: 0,
@@ -99,9 +99,9 @@ impl Scope {
         RingSettings {
             successor_list_len: self.successor_list_len,
             fingers_per_tick: 0,
-            silent_for: match self.silence {
-                Silence::None => Duration::ZERO,
-                Silence::Lasting => SILENT_FOR,
+            quarantine: match self.quarantine {
+                Quarantine::None => Duration::ZERO,
+                Quarantine::Lasting => QUARANTINE,
             },
             ..RingSettings::default()
         }
@@ -134,13 +134,13 @@ impl Scope {
             ("doubled", self.doubled),
         ];
         let happens = counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
-        let silence = if self.silence == Silence::None { ", no silence" } else { "" };
+        let silence = if self.quarantine == Quarantine::None { ", no silence" } else { "" };
         let list = format!("{} r={}{silence}:", self.layout, self.successor_list_len);
         std::iter::once(list).chain(happens).collect::<Vec<_>>().join(" ")
     }
 }
 
-pub(super) const SILENT_FOR: Duration = Duration::from_secs(2);
+pub(super) const QUARANTINE: Duration = Duration::from_secs(2);
 
 pub(super) fn node_at(place: usize) -> NodeRef {
     let id = 10 * (place as u32 + 1);

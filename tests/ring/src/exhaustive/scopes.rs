@@ -1,7 +1,7 @@
 //! The searches that are made: short ones with every check, larger ones for the report. Each is as large as can be
 //! tried to its end: one more of anything makes it three to ten times as large.
 
-use super::scope::{Budget, Scope, Silence};
+use super::scope::{Budget, Quarantine, Scope};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
@@ -68,5 +68,5 @@ fn ticking(all: u8, scope: Scope) -> Scope {
 
 /// Others' word for a dead node counts again at once.
 fn believing(scope: Scope) -> Scope {
-    Scope { silence: Silence::None, ..scope }
+    Scope { quarantine: Quarantine::None, ..scope }
 }

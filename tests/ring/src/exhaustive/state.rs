@@ -22,7 +22,7 @@ pub struct State {
     pub nodes: Vec<Arc<Node>>,
     /// By digest.
     pub in_flight: Vec<Arc<InFlight>>,
-    pub left: Left,
+    pub remaining: Remaining,
     /// Members that no list skips, held or on its way, since there is a base; from then on until they die.
     pub established: Places,
     /// There has been one principal more than a list is long, and no list on its way that would change that.
@@ -40,7 +40,7 @@ pub enum Fault {
 
 /// How often things may still happen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Left {
+pub struct Remaining {
     pub joins: u8,
     pub crashes: u8,
     pub leaves: u8,
@@ -49,7 +49,7 @@ pub struct Left {
     pub maintenance: [u8; 3],
     pub lost: u8,
     pub doubled: u8,
-    pub slanders: u8,
+    pub false_suspicions: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub enum Phase {
     Up,
     /// It may be started again.
     Down,
-    Gone,
+    HasLeft,
 }
 
 #[derive(Clone)]
@@ -96,7 +96,7 @@ pub struct InFlight {
     /// Whom it names as the successor of the node that asked.
     pub owners: Places,
     /// Whom a node that is alone will skip when it takes the successor that this is about.
-    pub skips_entering: Places,
+    pub skips_joining: Places,
     digest: u64,
 }
 
@@ -162,7 +162,7 @@ impl InFlight {
     pub fn question(from: usize, to: usize, call: CallId, call_digest: u64, request: RingRequest) -> Self {
         let digest = digest_of(&(0, from, to, call_digest));
         let content = Content::Question { call, request };
-        Self { from, to, content, skips: 0, names: 0, owners: 0, skips_entering: 0, digest }
+        Self { from, to, content, skips: 0, names: 0, owners: 0, skips_joining: 0, digest }
     }
 
     pub fn answer(
@@ -174,7 +174,7 @@ impl InFlight {
         list_len: usize,
         places: usize,
     ) -> Self {
-        let (mut skips, mut named, mut owners, mut skips_entering) = (0, 0, 0, 0);
+        let (mut skips, mut named, mut owners, mut skips_joining) = (0, 0, 0, 0);
         let mut hasher = DefaultHasher::new();
         (1, from, to, call_digest).hash(&mut hasher);
         match &answer {
@@ -190,12 +190,12 @@ impl InFlight {
                 owners = if is_asker { 0 } else { places_of(nodes) };
                 let list: Vec<RingId> =
                     std::iter::once(node_at(to)).chain(nodes.iter().copied()).map(|n| n.id).collect();
-                skips_entering = skipped(&list, places);
+                skips_joining = skipped(&list, places);
             }
-            RingAnswer::Route(RingRoute::Ask { nodes, beyond }) => (1, nodes, beyond).hash(&mut hasher),
+            RingAnswer::Route(RingRoute::NextHops { nodes, beyond }) => (1, nodes, beyond).hash(&mut hasher),
         }
         let content = Content::Answer { call, answer };
-        Self { from, to, content, skips, names: named, owners, skips_entering, digest: hasher.finish() }
+        Self { from, to, content, skips, names: named, owners, skips_joining, digest: hasher.finish() }
     }
 
     pub fn tell(from: usize, to: usize, message: Message) -> Self {
@@ -204,7 +204,7 @@ impl InFlight {
             Message::Leave(view) => digest_of(&(3, to, view.node, view.predecessor, &view.successors)),
         };
         let content = Content::Tell(message);
-        Self { from, to, content, skips: 0, names: 0, owners: 0, skips_entering: 0, digest }
+        Self { from, to, content, skips: 0, names: 0, owners: 0, skips_joining: 0, digest }
     }
 
     pub fn is_question(&self) -> bool {
@@ -235,7 +235,7 @@ impl Hash for State {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.nodes.iter().for_each(|node| node.digest.hash(hasher));
         self.in_flight.iter().for_each(|message| message.digest.hash(hasher));
-        (self.in_flight.len(), &self.left, self.established, self.has_base, &self.fault).hash(hasher);
+        (self.in_flight.len(), &self.remaining, self.established, self.has_base, &self.fault).hash(hasher);
     }
 }
 

@@ -6,10 +6,10 @@ use chordfs_ring::{Action, CallFailure, Event, JoinError, Ring, RingRequest};
 use stateright::{Model, Property};
 
 use super::{
-    calm::{Calm, DEAD, answer, told},
     properties,
+    quiescent::{DEAD, QuiescentRing, answer, event_of},
     scope::{Budget, CrashRule, Network, Scope, node_at, place_of},
-    state::{Content, Fault, InFlight, Left, Maintenance, Node, Phase, Places, State, skipped_between},
+    state::{Content, Fault, InFlight, Maintenance, Node, Phase, Places, Remaining, State, skipped_between},
 };
 
 /// The time of all that a search tries.
@@ -17,13 +17,13 @@ pub(super) const NOW: Duration = Duration::from_secs(100);
 
 /// Numbers name messages in flight, or places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForeignStep {
+pub enum Transition {
     Deliver(usize),
     Lose(usize),
     /// Deliver it, and leave it on its way.
     Double(usize),
     /// A question to a live node counts as unanswered.
-    Slander(usize),
+    SuspectFalsely(usize),
     Join {
         node: usize,
         through: usize,
@@ -37,17 +37,21 @@ pub enum ForeignStep {
 
 impl Model for Scope {
     type State = State;
-    type Action = ForeignStep;
+    type Action = Transition;
 
     fn init_states(&self) -> Vec<State> {
-        let slanders = match self.network {
-            Network::SlandersLiveNodes(count) => count,
-            Network::Truthful | Network::SpeaksForTheDead => 0,
+        let false_suspicions = match self.network {
+            Network::FalseSuspicions(count) => count,
+            Network::Truthful | Network::DeadNodesAnswer => 0,
         };
         let mut state = State {
-            nodes: Calm::ideal(self).into_iter().enumerate().map(|(place, ring)| self.first(place, ring)).collect(),
+            nodes: QuiescentRing::ideal(self)
+                .into_iter()
+                .enumerate()
+                .map(|(place, ring)| self.first(place, ring))
+                .collect(),
             in_flight: Vec::new(),
-            left: Left {
+            remaining: Remaining {
                 joins: self.joins,
                 crashes: self.crashes,
                 leaves: self.leaves,
@@ -55,7 +59,7 @@ impl Model for Scope {
                 maintenance: [self.stabilize.all, self.check_predecessor.all, self.tick.all],
                 lost: self.lost,
                 doubled: self.doubled,
-                slanders,
+                false_suspicions,
             },
             established: 0,
             has_base: false,
@@ -65,7 +69,7 @@ impl Model for Scope {
         vec![state]
     }
 
-    fn actions(&self, state: &State, steps: &mut Vec<ForeignStep>) {
+    fn actions(&self, state: &State, steps: &mut Vec<Transition>) {
         if state.fault.is_some() {
             return;
         }
@@ -75,12 +79,12 @@ impl Model for Scope {
         }
     }
 
-    fn next_state(&self, last: &State, step: ForeignStep) -> Option<State> {
+    fn next_state(&self, last: &State, step: Transition) -> Option<State> {
         let mut state = last.clone();
         self.take(&mut state, step);
         let is_same = |place: usize| state.nodes[place].means_the_same_as(&last.nodes[place]);
         let changed = (0..self.places()).any(|place| !Arc::ptr_eq(&state.nodes[place], &last.nodes[place]));
-        if matches!(step, ForeignStep::Maintain(..)) && (0..self.places()).all(is_same) {
+        if matches!(step, Transition::Maintain(..)) && (0..self.places()).all(is_same) {
             return None;
         }
         properties::judge(self, &mut state, changed);
@@ -103,7 +107,7 @@ impl Scope {
     }
 
     fn settle(&self, node: &mut Node, place: usize) {
-        let remembers = self.network == Network::SpeaksForTheDead || self.restarts > 0;
+        let remembers = self.network == Network::DeadNodesAnswer || self.restarts > 0;
         node.settle(place, self.places(), place == self.founder() && !node.was_down, remembers);
     }
 
@@ -115,48 +119,48 @@ impl Scope {
         }
     }
 
-    fn add_messages(&self, state: &State, steps: &mut Vec<ForeignStep>) {
+    fn add_messages(&self, state: &State, steps: &mut Vec<Transition>) {
         for (place, message) in state.in_flight.iter().enumerate() {
             if place > 0 && message.is_same_as(&state.in_flight[place - 1]) {
                 continue;
             }
-            steps.push(ForeignStep::Deliver(place));
-            if state.left.lost > 0 {
-                steps.push(ForeignStep::Lose(place));
+            steps.push(Transition::Deliver(place));
+            if state.remaining.lost > 0 {
+                steps.push(Transition::Lose(place));
             }
             match message.content {
-                Content::Tell(_) if state.left.doubled > 0 => steps.push(ForeignStep::Double(place)),
-                Content::Question { .. } if state.left.slanders > 0 && state.nodes[message.to].is_up() => {
-                    steps.push(ForeignStep::Slander(place))
+                Content::Tell(_) if state.remaining.doubled > 0 => steps.push(Transition::Double(place)),
+                Content::Question { .. } if state.remaining.false_suspicions > 0 && state.nodes[message.to].is_up() => {
+                    steps.push(Transition::SuspectFalsely(place))
                 }
                 _ => {}
             }
         }
     }
 
-    fn add_own_steps(&self, state: &State, place: usize, steps: &mut Vec<ForeignStep>) {
+    fn add_own_steps(&self, state: &State, place: usize, steps: &mut Vec<Transition>) {
         let node = &state.nodes[place];
-        if state.left.joins > 0 && node.may_join && node.is_alone() {
+        if state.remaining.joins > 0 && node.may_join && node.is_alone() {
             let members = (0..self.places()).filter(|&other| other != place && state.nodes[other].is_member);
-            steps.extend(members.map(|through| ForeignStep::Join { node: place, through }));
+            steps.extend(members.map(|through| Transition::Join { node: place, through }));
         }
-        if node.phase == Phase::Down && state.left.restarts > 0 {
-            steps.push(ForeignStep::Restart(place));
+        if node.phase == Phase::Down && state.remaining.restarts > 0 {
+            steps.push(Transition::Restart(place));
         }
         if !node.is_up() {
             return;
         }
         for kind in [Maintenance::Stabilize, Maintenance::CheckPredecessor, Maintenance::Tick] {
             let done = node.maintained[kind as usize];
-            if done < self.budget(kind).each && state.left.maintenance[kind as usize] > 0 {
-                steps.push(ForeignStep::Maintain(place, kind));
+            if done < self.budget(kind).each && state.remaining.maintenance[kind as usize] > 0 {
+                steps.push(Transition::Maintain(place, kind));
             }
         }
-        if state.left.crashes > 0 && self.may_go(state, place) {
-            steps.push(ForeignStep::Crash(place));
+        if state.remaining.crashes > 0 && self.may_go(state, place) {
+            steps.push(Transition::Crash(place));
         }
-        if state.left.leaves > 0 && self.may_go(state, place) {
-            steps.push(ForeignStep::Leave(place));
+        if state.remaining.leaves > 0 && self.may_go(state, place) {
+            steps.push(Transition::Leave(place));
         }
     }
 
@@ -176,48 +180,48 @@ impl Scope {
         }
     }
 
-    fn take(&self, state: &mut State, step: ForeignStep) {
+    fn take(&self, state: &mut State, step: Transition) {
         match step {
-            ForeignStep::Deliver(index) => {
+            Transition::Deliver(index) => {
                 let message = state.in_flight.remove(index);
                 self.deliver(state, &message);
             }
-            ForeignStep::Lose(index) => {
-                state.left.lost -= 1;
+            Transition::Lose(index) => {
+                state.remaining.lost -= 1;
                 self.lose(state, index);
             }
-            ForeignStep::Double(index) => {
-                state.left.doubled -= 1;
+            Transition::Double(index) => {
+                state.remaining.doubled -= 1;
                 self.deliver(state, &Arc::clone(&state.in_flight[index]));
             }
-            ForeignStep::Slander(index) => {
-                state.left.slanders -= 1;
+            Transition::SuspectFalsely(index) => {
+                state.remaining.false_suspicions -= 1;
                 let message = state.in_flight.remove(index);
                 if let Content::Question { call, .. } = message.content {
-                    self.happens(state, message.from, Event::Unanswered { call, why: DEAD });
+                    self.apply_event(state, message.from, Event::Unanswered { call, failure: DEAD });
                 }
             }
-            ForeignStep::Join { node, through } => {
-                state.left.joins -= 1;
+            Transition::Join { node, through } => {
+                state.remaining.joins -= 1;
                 self.start(state, node);
-                self.happens(state, node, Event::Join { tag: 0, member: node_at(through) });
+                self.apply_event(state, node, Event::Join { tag: 0, member: node_at(through) });
             }
-            ForeignStep::Crash(place) => {
-                state.left.crashes -= 1;
+            Transition::Crash(place) => {
+                state.remaining.crashes -= 1;
                 self.go_down(state, place, Phase::Down);
             }
-            ForeignStep::Restart(place) => {
-                state.left.restarts -= 1;
+            Transition::Restart(place) => {
+                state.remaining.restarts -= 1;
                 let node = Arc::make_mut(&mut state.nodes[place]);
                 (node.phase, node.may_join) = (Phase::Up, true);
                 self.settle(node, place);
             }
-            ForeignStep::Leave(place) => {
-                state.left.leaves -= 1;
-                self.happens(state, place, Event::Leave);
-                self.go_down(state, place, Phase::Gone);
+            Transition::Leave(place) => {
+                state.remaining.leaves -= 1;
+                self.apply_event(state, place, Event::Leave);
+                self.go_down(state, place, Phase::HasLeft);
             }
-            ForeignStep::Maintain(place, kind) => self.maintain(state, place, kind),
+            Transition::Maintain(place, kind) => self.maintain(state, place, kind),
         }
     }
 
@@ -229,7 +233,7 @@ impl Scope {
             Content::Answer { call, .. } => (message.to, call),
             Content::Tell(_) => return,
         };
-        self.happens(state, asker, Event::Unanswered { call, why: CallFailure::Silent });
+        self.apply_event(state, asker, Event::Unanswered { call, failure: CallFailure::TimedOut });
     }
 
     fn deliver(&self, state: &mut State, message: &InFlight) {
@@ -237,26 +241,26 @@ impl Scope {
             Content::Question { call, request } => self.ask(state, message, *call, request),
             Content::Answer { call, answer } => {
                 let event = Event::Answered { call: *call, answer: answer.clone() };
-                self.happens_with(state, message.to, event, message.owners);
+                self.apply_event_with(state, message.to, event, message.owners);
             }
-            Content::Tell(content) => self.happens(state, message.to, told(content.clone())),
+            Content::Tell(content) => self.apply_event(state, message.to, event_of(content.clone())),
         }
     }
 
     fn ask(&self, state: &mut State, question: &InFlight, call: u64, request: &RingRequest) {
         let InFlight { from, to, .. } = *question;
         let asked = &state.nodes[to];
-        let speaks = asked.is_up() || self.network == Network::SpeaksForTheDead;
+        let speaks = asked.is_up() || self.network == Network::DeadNodesAnswer;
         match asked.ring.as_ref().filter(|_| speaks) {
             Some(ring) => {
                 let answer = answer(ring, request);
                 let digest = self.call_digest(state, from, call);
                 let mut answer =
                     InFlight::answer(to, from, call, digest, answer, self.successor_list_len, self.places());
-                answer.skips_entering |= question.skips_entering;
+                answer.skips_joining |= question.skips_joining;
                 state.send(answer);
             }
-            None => self.happens(state, from, Event::Unanswered { call, why: DEAD }),
+            None => self.apply_event(state, from, Event::Unanswered { call, failure: DEAD }),
         }
     }
 
@@ -277,7 +281,7 @@ impl Scope {
     fn go_down(&self, state: &mut State, place: usize, phase: Phase) {
         let node = Arc::make_mut(&mut state.nodes[place]);
         (node.phase, node.was_down, node.may_join, node.maintained) = (phase, true, false, [0; 3]);
-        if self.network != Network::SpeaksForTheDead {
+        if self.network != Network::DeadNodesAnswer {
             let stored = node.ring.as_ref().map(|ring| ring.known().to_vec()).unwrap_or_default();
             node.ring = Some(Ring::new(node_at(place), self.settings(), stored));
         }
@@ -295,42 +299,42 @@ impl Scope {
             Maintenance::Tick => Event::Tick,
         };
         let before = Arc::clone(&state.nodes[place]);
-        self.happens(state, place, event);
+        self.apply_event(state, place, event);
         if !state.nodes[place].means_the_same_as(&before) {
-            state.left.maintenance[kind as usize] -= 1;
+            state.remaining.maintenance[kind as usize] -= 1;
             let node = Arc::make_mut(&mut state.nodes[place]);
             node.maintained[kind as usize] += 1;
             self.settle(node, place);
         }
     }
 
-    fn happens(&self, state: &mut State, place: usize, event: Event) {
-        self.happens_with(state, place, event, 0);
+    fn apply_event(&self, state: &mut State, place: usize, event: Event) {
+        self.apply_event_with(state, place, event, 0);
     }
 
     /// `owners`: whom the event names as the node's successor.
-    fn happens_with(&self, state: &mut State, place: usize, event: Event, owners: Places) {
+    fn apply_event_with(&self, state: &mut State, place: usize, event: Event, owners: Places) {
         let node = Arc::make_mut(&mut state.nodes[place]);
         let Some(ring) = node.ring.as_mut().filter(|_| node.phase == Phase::Up) else { return };
         let actions = ring.handle(NOW, event);
         for action in actions {
-            self.carry_out(state, place, action, owners);
+            self.execute(state, place, action, owners);
         }
         self.settle(Arc::make_mut(&mut state.nodes[place]), place);
     }
 
-    fn carry_out(&self, state: &mut State, from: usize, action: Action, owners: Places) {
+    fn execute(&self, state: &mut State, from: usize, action: Action, owners: Places) {
         match action {
-            Action::Ask { call, to, request } => {
+            Action::Call { call, to, request } => {
                 let to = place_of(to);
                 let digest = self.call_digest(state, from, call);
                 let mut question = InFlight::question(from, to, call, digest, request);
                 if owners & 1 << to != 0 {
-                    question.skips_entering = skipped_between(from, to, self.places());
+                    question.skips_joining = skipped_between(from, to, self.places());
                 }
                 state.send(question);
             }
-            Action::Tell { to, message } => {
+            Action::Send { to, message } => {
                 let to = place_of(to);
                 if state.nodes[to].is_up() {
                     state.send(InFlight::tell(from, to, message));

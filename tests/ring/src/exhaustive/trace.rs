@@ -6,13 +6,13 @@ use chordfs_types::ring_id::{Neighbours, NodeRef};
 use stateright::Path;
 
 use super::{
-    properties::end_of_calm,
+    properties::end_of_quiescence,
     scope::{Network, Scope, node_at},
     state::{Content, Fault, InFlight, Maintenance, State},
-    steps::ForeignStep,
+    steps::Transition,
 };
 
-pub(super) fn tell(scope: &Scope, property: &str, path: Path<State, ForeignStep>) -> String {
+pub(super) fn tell(scope: &Scope, property: &str, path: Path<State, Transition>) -> String {
     let states = path.into_vec();
     let mut lines = vec![format!("{}: not so: {property}", scope.name())];
     lines.push(format!("    begins with {}", views(&states[0].0)));
@@ -32,29 +32,29 @@ fn outcome(scope: &Scope, last: &State) -> String {
         Some(Fault::Ring(fault)) => fault.clone(),
         Some(Fault::Skipped(who)) => format!("skipped, although established: {who}"),
         Some(Fault::FewPrincipals(who)) => format!("the only principals left: {who}"),
-        None => end_of_calm(scope, last),
+        None => end_of_quiescence(scope, last),
     }
 }
 
-fn words(scope: &Scope, state: &State, step: ForeignStep) -> String {
+fn words(scope: &Scope, state: &State, step: Transition) -> String {
     let id = |place: usize| node_at(place).id;
     match step {
-        ForeignStep::Deliver(index) => delivery(scope, state, &state.in_flight[index]),
-        ForeignStep::Lose(index) => format!("lost: {}", delivery(scope, state, &state.in_flight[index])),
-        ForeignStep::Double(index) => {
+        Transition::Deliver(index) => delivery(scope, state, &state.in_flight[index]),
+        Transition::Lose(index) => format!("lost: {}", delivery(scope, state, &state.in_flight[index])),
+        Transition::Double(index) => {
             format!("{}, and will do so again", delivery(scope, state, &state.in_flight[index]))
         }
-        ForeignStep::Slander(index) => {
+        Transition::SuspectFalsely(index) => {
             let message = &state.in_flight[index];
             format!("{} takes {} for dead, which lives", id(message.from), id(message.to))
         }
-        ForeignStep::Join { node, through } => format!("{} joins through {}", id(node), id(through)),
-        ForeignStep::Crash(place) => format!("{} crashes", id(place)),
-        ForeignStep::Restart(place) => format!("{} is started again", id(place)),
-        ForeignStep::Leave(place) => format!("{} leaves", id(place)),
-        ForeignStep::Maintain(place, Maintenance::Stabilize) => format!("{} stabilizes", id(place)),
-        ForeignStep::Maintain(place, Maintenance::CheckPredecessor) => format!("{} checks its predecessor", id(place)),
-        ForeignStep::Maintain(place, Maintenance::Tick) => format!("{} ticks", id(place)),
+        Transition::Join { node, through } => format!("{} joins through {}", id(node), id(through)),
+        Transition::Crash(place) => format!("{} crashes", id(place)),
+        Transition::Restart(place) => format!("{} is started again", id(place)),
+        Transition::Leave(place) => format!("{} leaves", id(place)),
+        Transition::Maintain(place, Maintenance::Stabilize) => format!("{} stabilizes", id(place)),
+        Transition::Maintain(place, Maintenance::CheckPredecessor) => format!("{} checks its predecessor", id(place)),
+        Transition::Maintain(place, Maintenance::Tick) => format!("{} ticks", id(place)),
     }
 }
 
@@ -69,7 +69,7 @@ fn delivery(scope: &Scope, state: &State, message: &InFlight) -> String {
             };
             match state.nodes[message.to].is_up() {
                 true => format!("{to} answers {from}, which asked {about}"),
-                false if scope.network == Network::SpeaksForTheDead => {
+                false if scope.network == Network::DeadNodesAnswer => {
                     format!("somebody answers {from} for {to}, which it asked {about}")
                 }
                 false => format!("{from} hears nothing from {to}, which it asked {about}"),
@@ -86,7 +86,7 @@ fn told(answer: &RingAnswer) -> String {
         RingAnswer::Neighbours(theirs) => view(theirs),
         RingAnswer::Info(node) => format!("I am {}", node.id),
         RingAnswer::Route(RingRoute::Owner(nodes)) => format!("the owner is {}", list(nodes)),
-        RingAnswer::Route(RingRoute::Ask { nodes, .. }) => format!("ask {}", list(nodes)),
+        RingAnswer::Route(RingRoute::NextHops { nodes, .. }) => format!("ask {}", list(nodes)),
     }
 }
 

@@ -1,26 +1,26 @@
 //! Calls to and from foreign members. One of ours holds the conversation with a foreign node that the driver holds
-//! (`ring::foreign::ForeignQuestion`), call by call, within one deadline; what a foreign node asks of ours is answered
+//! (`ring::foreign::ForeignConversation`), call by call, within one deadline; what a foreign node asks of ours is answered
 //! as `driver::calls` does.
 
-use chordfs_ring::foreign::{ForeignCall, ForeignOutcome, ForeignQuestion, ForeignReply, silence};
+use chordfs_ring::foreign::{ForeignCall, ForeignConversation, ForeignOutcome, ForeignReply, timeout_failure};
 
 use super::*;
-use crate::foreign::{Action as Done, CALL_DEADLINE, Event as Told, PERIOD};
+use crate::foreign::{Action as ForeignAction, CALL_DEADLINE, Event as ForeignEvent, PERIOD};
 
 #[derive(Clone)]
-pub(super) enum Letter {
+pub(super) enum ForeignMessage {
     Call { caller: Caller, to: usize, what: ForeignCall, back: Option<Duration> },
-    Reply { caller: Caller, reply: Heed },
+    Reply { caller: Caller, reply: CallResult },
 }
 
 /// What comes back.
 #[derive(Clone, Copy)]
-pub(super) enum Heed {
+pub(super) enum CallResult {
     Reply(ForeignReply),
     /// Known at once: nobody listens there.
     Unreachable,
     /// The caller's deadline is over.
-    Silence,
+    TimedOut,
 }
 
 #[derive(Clone)]
@@ -31,7 +31,7 @@ pub(super) enum Caller {
         life: u32,
         call: CallId,
         to: usize,
-        talk: ForeignQuestion,
+        conversation: ForeignConversation,
     },
     Foreign {
         node: usize,
@@ -50,7 +50,7 @@ impl Caller {
 
 /// A lookup that a member does for another, and how long its reply will be on the way (`None`: for ever).
 #[derive(Clone)]
-pub(super) struct Errand {
+pub(super) struct ForwardedLookup {
     caller: Caller,
     back: Option<Duration>,
 }
@@ -74,7 +74,7 @@ impl Sim {
     }
 
     /// The last of its ring: a member although it is alone, as a founder is.
-    pub fn survives(&mut self, node: usize) {
+    pub fn mark_as_member(&mut self, node: usize) {
         self.nodes[node].founder = true;
     }
 
@@ -93,16 +93,16 @@ impl Sim {
     }
 
     /// One of ours has a question for a foreign member.
-    pub(super) fn begin_talk(&mut self, from: usize, call: CallId, to: usize, request: RingRequest) {
+    pub(super) fn begin_conversation(&mut self, from: usize, call: CallId, to: usize, request: RingRequest) {
         let life = self.nodes[from].life;
-        let event = Event::Unanswered { call, why: silence(&request) };
+        let event = Event::Unanswered { call, failure: timeout_failure(&request) };
         self.queue.push(self.now + self.conditions.call_deadline, Delivery::Event { node: from, life, event });
-        self.put_call(Caller::Ours { node: from, life, call, to, talk: ForeignQuestion::new(&request) });
+        self.put_call(Caller::Ours { node: from, life, call, to, conversation: ForeignConversation::new(&request) });
     }
 
     fn put_call(&mut self, caller: Caller) {
-        if let Caller::Ours { to, ref talk, .. } = caller {
-            let what = talk.call();
+        if let Caller::Ours { to, ref conversation, .. } = caller {
+            let what = conversation.call();
             self.send_call(caller, to, what);
         }
     }
@@ -110,140 +110,150 @@ impl Sim {
     fn send_call(&mut self, caller: Caller, to: usize, what: ForeignCall) {
         let there = self.rng.up_to(self.conditions.longest_way);
         let back = self.rng.up_to(self.conditions.longest_way);
-        let back = match self.trouble(caller.node(), to) {
+        let back = match self.message_fault(caller.node(), to) {
             None => Some(back),
-            Some(Trouble::Late) => Some(back + self.conditions.call_deadline.max(CALL_DEADLINE)),
-            Some(Trouble::Lost) if self.rng.happens(500) => None,
-            Some(Trouble::Lost) => return,
+            Some(MessageFault::Late) => Some(back + self.conditions.call_deadline.max(CALL_DEADLINE)),
+            Some(MessageFault::Lost) if self.rng.happens(500) => None,
+            Some(MessageFault::Lost) => return,
         };
-        self.queue.push(self.now + there, Delivery::Letter(Letter::Call { caller, to, what, back }));
+        self.queue.push(self.now + there, Delivery::ForeignMessage(ForeignMessage::Call { caller, to, what, back }));
     }
 
-    pub(super) fn deliver_letter(&mut self, letter: Letter) {
+    pub(super) fn deliver_foreign_message(&mut self, letter: ForeignMessage) {
         match letter {
-            Letter::Call { caller, to, what, back } => self.called(caller, to, what, back),
-            Letter::Reply { caller, reply } => self.replied(caller, reply),
+            ForeignMessage::Call { caller, to, what, back } => self.called(caller, to, what, back),
+            ForeignMessage::Reply { caller, reply } => self.replied(caller, reply),
         }
     }
 
     fn called(&mut self, caller: Caller, to: usize, what: ForeignCall, back: Option<Duration>) {
-        let errand = Errand { caller, back };
+        let forwarded = ForwardedLookup { caller, back };
         if !self.nodes[to].up {
             if self.rng.happens(self.conditions.refused_per_mille) {
-                self.send_back(errand, Heed::Unreachable);
+                self.send_back(forwarded, CallResult::Unreachable);
             }
             return;
         }
         match (&self.nodes[to].ring, what) {
             (Member::Ours(_), ForeignCall::FindSuccessor { target }) => {
-                let tag = self.take_errand(errand);
-                self.happens(to, Event::FindSuccessor { tag, target });
+                let tag = self.register_forwarded_lookup(forwarded);
+                self.apply_event(to, Event::FindSuccessor { tag, target });
             }
             (Member::Ours(ring), what) => {
                 let reply = answer_of_ours(&ring.neighbours(), what);
-                self.send_back(errand, Heed::Reply(reply));
+                self.send_back(forwarded, CallResult::Reply(reply));
             }
             (Member::Foreign(_), what) => {
-                let asker = self.take_errand(errand);
-                self.happens_to_foreign(to, Told::Asked { asker, call: what });
+                let asker = self.register_forwarded_lookup(forwarded);
+                self.apply_foreign_event(to, ForeignEvent::Asked { asker, call: what });
             }
         }
     }
 
-    fn take_errand(&mut self, errand: Errand) -> Tag {
+    fn register_forwarded_lookup(&mut self, forwarded: ForwardedLookup) -> Tag {
         self.next_tag += 1;
-        self.errands.insert(self.next_tag, errand);
+        self.forwarded_lookups.insert(self.next_tag, forwarded);
         self.next_tag
     }
 
-    fn send_back(&mut self, Errand { caller, back }: Errand, reply: Heed) {
+    fn send_back(&mut self, ForwardedLookup { caller, back }: ForwardedLookup, reply: CallResult) {
         if let Some(back) = back {
-            self.queue.push(self.now + back, Delivery::Letter(Letter::Reply { caller, reply }));
+            self.queue.push(self.now + back, Delivery::ForeignMessage(ForeignMessage::Reply { caller, reply }));
         }
     }
 
     /// True if that was what a lookup for another member came to.
-    pub(super) fn errand_is_done(&mut self, tag: Tag, found: &Result<NodeRef, NoRoute>) -> bool {
+    pub(super) fn finish_forwarded_lookup(&mut self, tag: Tag, found: &Result<NodeRef, NoRoute>) -> bool {
         let reply = found.as_ref().map_or(ForeignReply::Refused, |&node| ForeignReply::Node(node));
-        self.errand_has_reply(tag, reply)
+        self.reply_to_forwarded_lookup(tag, reply)
     }
 
-    fn errand_has_reply(&mut self, tag: Tag, reply: ForeignReply) -> bool {
-        let Some(errand) = self.errands.remove(&tag) else { return false };
-        self.send_back(errand, Heed::Reply(reply));
+    fn reply_to_forwarded_lookup(&mut self, tag: Tag, reply: ForeignReply) -> bool {
+        let Some(forwarded) = self.forwarded_lookups.remove(&tag) else { return false };
+        self.send_back(forwarded, CallResult::Reply(reply));
         true
     }
 
-    fn replied(&mut self, caller: Caller, heed: Heed) {
+    fn replied(&mut self, caller: Caller, heed: CallResult) {
         match caller {
             Caller::Ours { node, life, .. } | Caller::Foreign { node, life, .. } if self.nodes[node].life != life => {}
             Caller::Foreign { node, call, .. } => {
                 let reply = match heed {
-                    Heed::Reply(reply) => Some(reply),
-                    Heed::Unreachable | Heed::Silence => None,
+                    CallResult::Reply(reply) => Some(reply),
+                    CallResult::Unreachable | CallResult::TimedOut => None,
                 };
-                self.happens_to_foreign(node, Told::Replied { call, reply });
+                self.apply_foreign_event(node, ForeignEvent::Replied { call, reply });
             }
-            Caller::Ours { node, life, call, to, talk } => self.talk_goes_on(node, life, call, to, talk, heed),
+            Caller::Ours { node, life, call, to, conversation } => {
+                self.continue_conversation(node, life, call, to, conversation, heed)
+            }
         }
     }
 
-    fn talk_goes_on(&mut self, node: usize, life: u32, call: CallId, to: usize, mut talk: ForeignQuestion, heed: Heed) {
+    fn continue_conversation(
+        &mut self,
+        node: usize,
+        life: u32,
+        call: CallId,
+        to: usize,
+        mut conversation: ForeignConversation,
+        heed: CallResult,
+    ) {
         let event = match heed {
-            Heed::Reply(reply) => match talk.heard(reply) {
-                ForeignOutcome::GoOn => return self.put_call(Caller::Ours { node, life, call, to, talk }),
+            CallResult::Reply(reply) => match conversation.on_reply(reply) {
+                ForeignOutcome::Continue => return self.put_call(Caller::Ours { node, life, call, to, conversation }),
                 ForeignOutcome::Answer(answer) => Event::Answered { call, answer },
-                ForeignOutcome::Refused => Event::Unanswered { call, why: CallFailure::Refused },
+                ForeignOutcome::Refused => Event::Unanswered { call, failure: CallFailure::Refused },
             },
-            Heed::Unreachable => Event::Unanswered { call, why: CallFailure::Unreachable },
-            Heed::Silence => return,
+            CallResult::Unreachable => Event::Unanswered { call, failure: CallFailure::Unreachable },
+            CallResult::TimedOut => return,
         };
-        self.happens(node, event);
+        self.apply_event(node, event);
     }
 
     /// An event of ours as a foreign node understands it; what is none of the ten calls is nothing to it.
-    pub(super) fn happens_to_other_kind(&mut self, node: usize, event: Event) {
+    pub(super) fn apply_event_to_foreign(&mut self, node: usize, event: Event) {
         let told = match event {
-            Event::Tick => Told::Tick,
-            Event::Notified { peer } => Told::Notified { peer },
-            Event::Join { tag, member } => Told::Join { asker: tag, member },
+            Event::Tick => ForeignEvent::Tick,
+            Event::Notified { peer } => ForeignEvent::Notified { peer },
+            Event::Join { tag, member } => ForeignEvent::Join { asker: tag, member },
             Event::FindSuccessor { tag, target } => {
-                Told::Asked { asker: tag, call: ForeignCall::FindSuccessor { target } }
+                ForeignEvent::Asked { asker: tag, call: ForeignCall::FindSuccessor { target } }
             }
             _ => return,
         };
-        self.happens_to_foreign(node, told);
+        self.apply_foreign_event(node, told);
     }
 
-    fn happens_to_foreign(&mut self, node: usize, told: Told) {
+    fn apply_foreign_event(&mut self, node: usize, event: ForeignEvent) {
         let SimNode { ring: Member::Foreign(foreign), up: true, .. } = &mut self.nodes[node] else { return };
         let before = foreign.neighbours();
-        let actions = foreign.handle(told);
+        let actions = foreign.handle(event);
         self.changed |= foreign.neighbours() != before;
         for action in actions {
-            self.carry_out_for_foreign(node, action);
+            self.execute_foreign(node, action);
         }
     }
 
-    fn carry_out_for_foreign(&mut self, node: usize, action: Done) {
+    fn execute_foreign(&mut self, node: usize, action: ForeignAction) {
         let me = self.nodes[node].ring.me();
         match action {
-            Done::Call { call, to, what } => {
+            ForeignAction::Call { call, to, what } => {
                 let caller = Caller::Foreign { node, life: self.nodes[node].life, call };
-                let silence = Letter::Reply { caller: caller.clone(), reply: Heed::Silence };
-                self.queue.push(self.now + CALL_DEADLINE, Delivery::Letter(silence));
+                let silence = ForeignMessage::Reply { caller: caller.clone(), reply: CallResult::TimedOut };
+                self.queue.push(self.now + CALL_DEADLINE, Delivery::ForeignMessage(silence));
                 if let Some(to) = self.index_of(to) {
                     self.send_call(caller, to, what);
                 }
             }
-            Done::Notify { to } => self.tell(node, to, Message::Notify(me)),
-            Done::Reply { asker, reply } => {
-                if !self.errand_has_reply(asker, reply) {
+            ForeignAction::Notify { to } => self.tell(node, to, Message::Notify(me)),
+            ForeignAction::Reply { asker, reply } => {
+                if !self.reply_to_forwarded_lookup(asker, reply) {
                     self.note_reply(asker, reply);
                 }
             }
-            Done::Joined { is_in: true, .. } => {}
-            Done::Joined { is_in: false, .. } => self.join_later(node),
+            ForeignAction::Joined { is_in: true, .. } => {}
+            ForeignAction::Joined { is_in: false, .. } => self.join_later(node),
         }
     }
 

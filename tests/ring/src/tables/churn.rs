@@ -33,7 +33,7 @@ pub fn measure(seed: u64, nodes: usize, rates: &[f64], time: Duration) -> Result
     if ring.grow_to(nodes) {
         Ok(rates.iter().map(|&rate| row(ring.clone(), rate, time)).collect())
     } else {
-        Err(format!("seed {seed}: the ring of {nodes} does not come to rest"))
+        Err(format!("seed {seed}: the ring of {nodes} does not stabilize"))
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Row {
     pub before: Looked,
     /// None: the ring did not come to rest.
     pub after: Option<Looked>,
-    /// Of all keys: those none of whose first 1, 3, 6 holders lives.
+    /// Of all keys: those none of origin first 1, 3, 6 holders lives.
     pub lost: [f64; 3],
 }
 
@@ -41,7 +41,7 @@ pub fn measure(seed: u64, nodes: usize, lookups: usize) -> Result<Vec<Row>, Stri
     if whole.grow_to(nodes) {
         Ok(PUBLISHED.map(|(percent, ..)| row(whole.clone(), percent, lookups)).to_vec())
     } else {
-        Err(format!("seed {seed}: the ring of {nodes} does not come to rest"))
+        Err(format!("seed {seed}: the ring of {nodes} does not stabilize"))
     }
 }
 
@@ -50,7 +50,7 @@ fn row(mut sim: Sim, failed_percent: u64, lookups: usize) -> Row {
     kill(&mut sim, failed_percent);
     let lost = COPIES.map(|copies| lost_share(&mut sim, &holders, copies, lookups));
     let before = look_up(&mut sim, lookups);
-    let after = sim.comes_to_rest().then(|| look_up(&mut sim, lookups));
+    let after = sim.stabilizes().then(|| look_up(&mut sim, lookups));
     Row { failed_percent, before, after, lost }
 }
 
@@ -122,7 +122,7 @@ pub fn table(rows: &[Row], nodes: usize) -> Table {
 }
 
 fn cells(row: &Row, (_, path, timeouts): (u64, f64, f64)) -> Vec<String> {
-    let after = |cell: fn(&Looked) -> String| row.after.as_ref().map_or("not at rest".into(), cell);
+    let after = |cell: fn(&Looked) -> String| row.after.as_ref().map_or("not stable".into(), cell);
     let mut cells = vec![
         format!("{} %", row.failed_percent),
         format!("{:.2}", row.before.hops.mean()),

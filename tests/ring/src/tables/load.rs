@@ -100,7 +100,7 @@ pub(super) fn bytes(members: &[Member]) -> Vec<u64> {
     members.iter().map(|member| member.load_bytes).collect()
 }
 
-/// The loads at each of `sizes` of a ring whose nodes come from `next`.
+/// The loads at each of `sizes` of a ring origin nodes come from `next`.
 pub(super) fn grown(
     rng: &mut SplitMix64,
     keys: &[u32],

@@ -30,7 +30,7 @@ pub fn measure(seed: u64, up_to: u32, keys_per_node: usize) -> Result<Vec<Row>, 
 
 fn row(seed: u64, sim: &mut Sim, nodes: usize, keys_per_node: usize, bytes_before: u64) -> Result<Row, String> {
     if !sim.grow_to(nodes) {
-        return Err(format!("seed {seed}: the ring of {nodes} does not come to rest"));
+        return Err(format!("seed {seed}: the ring of {nodes} does not stabilize"));
     }
     let bytes_per_node = resident_bytes().saturating_sub(bytes_before) / nodes as u64;
     let upkeep = upkeep(sim);
@@ -39,9 +39,9 @@ fn row(seed: u64, sim: &mut Sim, nodes: usize, keys_per_node: usize, bytes_befor
 }
 
 fn upkeep(sim: &mut Sim) -> f64 {
-    let before = sim.asked;
+    let before = sim.requests;
     sim.run_for(sim.period());
-    (sim.asked - before) as f64 / sim.started() as f64
+    (sim.requests - before) as f64 / sim.started() as f64
 }
 
 fn look_up(sim: &mut Sim, keys_per_node: usize) -> (Tally, u64) {

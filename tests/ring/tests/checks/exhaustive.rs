@@ -28,14 +28,14 @@ fn stabilizing(all: u8, scope: Scope) -> Scope {
 
 #[test]
 fn a_live_node_that_is_taken_for_dead_is_noticed() {
-    let network = Network::SlandersLiveNodes(1);
+    let network = Network::FalseSuspicions(1);
     check_is_noticed(stabilizing(2, Scope { joins: 1, network, ..Scope::new("oo+oo", 2) }), NOT_SKIPPED);
 }
 
 /// Who is asked before it is adopted answers, dead or not: as if it had not been asked.
 #[test]
 fn a_dead_node_that_answers_is_noticed() {
-    let network = Network::SpeaksForTheDead;
+    let network = Network::DeadNodesAnswer;
     let scope = Scope { joins: 1, crashes: 2, network, ..Scope::new("oo+ooo", 2) };
     check_is_noticed(stabilizing(2, scope), ONE_RING);
 }

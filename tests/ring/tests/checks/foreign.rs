@@ -44,10 +44,10 @@ fn one_foreign_among_ours() {
 
 #[test]
 fn mixed_rings_converge_while_messages_are_lost() {
-    let troubled = Conditions { longest_way: conditions().longest_way, ..Conditions::troubled() };
+    let bounded_losses = Conditions { longest_way: conditions().longest_way, ..Conditions::bounded_losses() };
     for seed in seeds(60) {
         let size = 2 + seed % 15;
         let foreign = share(seed, size);
-        assert_mixed(seed, size as usize - foreign, foreign, troubled);
+        assert_mixed(seed, size as usize - foreign, foreign, bounded_losses);
     }
 }

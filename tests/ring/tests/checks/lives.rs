@@ -7,7 +7,7 @@ use chordfs_ring::RingSettings;
 use chordfs_types::ring_id::RingId;
 use ring_tests::{
     conditions::Conditions,
-    lives::{PATIENCE, Violation, becomes_ideal, live, lookups_are_right},
+    lives::{CONVERGENCE_TIMEOUT, Violation, becomes_ideal, live, lookups_are_right},
     network::Sim,
 };
 
@@ -58,19 +58,19 @@ fn invariants_hold_through_joins_and_crashes() {
 #[test]
 fn invariants_hold_while_messages_are_lost_late_and_doubled() {
     for seed in seeds(150) {
-        assert_holds(live(seed, Conditions::troubled()));
+        assert_holds(live(seed, Conditions::bounded_losses()));
     }
 }
 
 #[test]
 fn a_ring_recovers_from_lost_and_late_messages() {
     for seed in seeds(100) {
-        let mut sim = grown(seed, 3 + (seed % 14) as usize, Conditions::lossy(), RingSettings::default());
+        let mut sim = grown(seed, 3 + (seed % 14) as usize, Conditions::unbounded_losses(), RingSettings::default());
         sim.run_for(Duration::from_secs(10));
         let crashed = pick(&mut sim);
         sim.crash(crashed);
         sim.run_for(Duration::from_secs(10));
-        sim.calm();
+        sim.make_reliable();
         sim.restart(crashed); // Somebody may know nobody else.
         assert_holds(becomes_ideal(&mut sim, seed));
         assert_holds(lookups_are_right(&mut sim, seed));
@@ -133,7 +133,7 @@ fn a_partition_heals() {
         let cut = 1 + sim.rng.below(nodes as u64 - 1) as usize;
         sim.cut_at(cut);
         sim.run_for(Duration::from_secs(15));
-        sim.calm();
+        sim.make_reliable();
         assert_holds(becomes_ideal(&mut sim, seed));
         assert_holds(lookups_are_right(&mut sim, seed));
     }
@@ -161,7 +161,7 @@ fn nodes_with_one_id_that_join_at_once_both_get_in() {
             sim.join(node, 0);
         }
         let in_all = |sim: &Sim| sim.is_ideal() && sim.members().len() == sim.up().len();
-        let came = sim.run_until(PATIENCE, in_all);
+        let came = sim.run_until(CONVERGENCE_TIMEOUT, in_all);
         let ids: BTreeSet<u32> = sim.up().into_iter().map(|node| sim.ring(node).me().id.0).collect();
         assert!(came && ids.len() == sim.up().len(), "seed {seed}\n{}", sim.describe_all());
     }
@@ -170,7 +170,7 @@ fn nodes_with_one_id_that_join_at_once_both_get_in() {
 #[test]
 fn one_seed_is_one_history() {
     let history = |seed| {
-        let mut sim = grown(seed, 9, Conditions::lossy(), RingSettings::default());
+        let mut sim = grown(seed, 9, Conditions::unbounded_losses(), RingSettings::default());
         sim.run_for(Duration::from_secs(20));
         sim.describe_all()
     };

@@ -1,5 +1,5 @@
-//! Rings that grow one chosen place at a time, from many seeds: how even they are at every size on the way, and that
-//! each new node relieves the fullest one. A failure prints its seed.
+//! Rings that grow by one chosen position at a time, from many seeds: how even the loads are at every size, and that each
+//! new node relieves the fullest one. A failure prints its seed.
 
 use chordfs_types::ring_id::RingArc;
 
@@ -11,7 +11,7 @@ use super::{
 const COPIES: usize = 3;
 const SEEDS: u64 = 20;
 
-/// How the stored bytes lie on the circle: one a position, and in `(from, to)` so many more.
+/// The stored bytes on the circle: one at each position, and `more` at each position of `(from, to, more)`.
 #[derive(Clone, Default)]
 struct Density(Vec<(u64, u64, u64)>);
 
@@ -30,20 +30,20 @@ impl Density {
     }
 }
 
-/// Where the nodes are that come one after the other.
+/// The zones and hosts of the nodes that join one after the other.
 #[derive(Clone, Copy)]
-enum Where {
-    /// Each on a host of its own, without zones.
+enum Topology {
+    /// Each node on a host of its own, without zones.
     Anywhere,
-    /// In so many zones, one after the other, as an Auto Scaling group fills them.
+    /// In this many zones in turn, as an Auto Scaling group fills them.
     InZones(u32),
-    /// In three, five in the first for one in each of the others.
+    /// In three zones: five nodes in the first for one in each of the others.
     Unevenly,
-    /// Two on each host.
+    /// Two nodes on each host.
     InPairs,
 }
 
-impl Where {
+impl Topology {
     fn joiner(self, nth: u32, salt: u64) -> Joiner {
         match self {
             Self::Anywhere => joiner(nth, 0, None, salt),
@@ -58,19 +58,19 @@ struct Growing {
     seed: u64,
     state: u64,
     density: Density,
-    place: Where,
-    came: u32,
+    topology: Topology,
+    joined: u32,
     nodes: Vec<NodeRef>,
 }
 
 impl Growing {
     fn new(seed: u64, density: Density, first: usize) -> Self {
-        Self::at(Where::Anywhere, seed, density, first)
+        Self::at(Topology::Anywhere, seed, density, first)
     }
 
     /// With `first` nodes at random positions.
-    fn at(place: Where, seed: u64, density: Density, first: usize) -> Self {
-        let mut ring = Self { seed, state: seed, density, place, came: 0, nodes: Vec::new() };
+    fn at(topology: Topology, seed: u64, density: Density, first: usize) -> Self {
+        let mut ring = Self { seed, state: seed, density, topology, joined: 0, nodes: Vec::new() };
         for _ in 0..first {
             let node = ring.next_joiner().at(RingId(ring.random()));
             ring.nodes.push(node);
@@ -85,8 +85,8 @@ impl Growing {
     }
 
     fn next_joiner(&mut self) -> Joiner {
-        self.came += 1;
-        self.place.joiner(self.came - 1, u64::from(self.random()))
+        self.joined += 1;
+        self.topology.joiner(self.joined - 1, u64::from(self.random()))
     }
 
     fn loads(&self) -> Vec<Member> {
@@ -111,7 +111,7 @@ impl Growing {
         self.nodes.push(place(&members, &[], &joiner));
     }
 
-    /// Each newcomer relieves the fullest.
+    /// Adds nodes up to `count`; each must relieve the fullest node. Returns the fullness.
     fn grow(&mut self, count: usize) -> f64 {
         while self.nodes.len() < count {
             let before = self.loads();
@@ -121,7 +121,7 @@ impl Growing {
         self.fullness()
     }
 
-    /// Whether one of the fullest nodes of `before` holds less now.
+    /// True if one of the fullest nodes of `before` holds less now.
     fn relieved(&self, before: &[Member]) -> bool {
         let (now, largest) = (self.loads(), largest(before));
         let lighter = |member: &Member| now.iter().any(|n| n.node == member.node && n.load_bytes < largest);
@@ -153,14 +153,14 @@ fn hot() -> [Density; 3] {
     ]
 }
 
-/// Up to each size, from the one before: at most so many times the mean.
+/// For each size: the bound of the measure from the previous size up to this one, as a multiple of the mean.
 type Bands = &'static [(usize, f64)];
 
-/// `measure`: what is bounded, at those sizes that `counts` says.
-fn check_bands(place: Where, bands: Bands, counts: fn(usize) -> bool, measure: fn(&Growing) -> f64) {
+/// Checks that `measure` keeps within `bands` at the sizes that `counts` accepts.
+fn check_bands(topology: Topology, bands: Bands, counts: fn(usize) -> bool, measure: fn(&Growing) -> f64) {
     let mut worst = vec![(0.0, 0); bands.len()];
     for seed in 0..SEEDS {
-        let mut ring = Growing::at(place, seed, Density::default(), 1);
+        let mut ring = Growing::at(topology, seed, Density::default(), 1);
         for (band, worst) in bands.iter().zip(&mut worst) {
             while ring.nodes.len() < band.0 {
                 ring.join();
@@ -177,16 +177,16 @@ fn check_bands(place: Where, bands: Bands, counts: fn(usize) -> bool, measure: f
 }
 
 #[test]
-fn at_every_size_the_fullest_is_near_the_mean() {
+fn the_fullest_node_is_near_the_mean_at_every_size() {
     let bands = &[(5, 1.25), (10, 1.27), (20, 1.3), (200, 1.32)];
-    check_bands(Where::Anywhere, bands, |_| true, Growing::fullness);
+    check_bands(Topology::Anywhere, bands, |_| true, Growing::fullness);
     for seed in 0..SEEDS {
         Growing::new(seed, Density::default(), 1).grow(60);
     }
 }
 
 #[test]
-fn random_ids_do_not_keep_these_bounds() {
+fn random_ids_exceed_these_bounds() {
     let fullness = |count| (0..SEEDS).map(|seed| Growing::new(seed, Density::default(), count).fullness()).sum::<f64>();
     assert!(
         fullness(5) > 1.3 * SEEDS as f64 && fullness(10) > 1.5 * SEEDS as f64 && fullness(100) > 2.0 * SEEDS as f64
@@ -194,7 +194,7 @@ fn random_ids_do_not_keep_these_bounds() {
 }
 
 #[test]
-fn a_ring_of_random_ids_gets_even() {
+fn a_ring_of_random_ids_becomes_even() {
     for seed in 0..SEEDS {
         let mut ring = Growing::new(seed, Density::default(), 20);
         let at = [40, 80].map(|count| ring.grow(count));
@@ -203,7 +203,7 @@ fn a_ring_of_random_ids_gets_even() {
 }
 
 #[test]
-fn a_ring_that_lost_nodes_gets_even_again() {
+fn a_ring_that_lost_nodes_becomes_even_again() {
     for seed in 0..SEEDS {
         let mut ring = Growing::new(seed, Density::default(), 1);
         ring.grow(50);
@@ -224,10 +224,10 @@ fn hot_arcs_are_divided_among_more_nodes() {
     }
 }
 
-/// Nodes come faster than they are filled: the next one is told of the earlier ones as promised positions, or sees them
-/// as empty members, and neither makes it stand where they do.
+/// Nodes join faster than they are filled. Whether the earlier ones appear as promised positions or as empty members, the
+/// next one does not choose the same place.
 #[test]
-fn nodes_that_come_at_once_share_the_ring() {
+fn nodes_that_join_at_once_share_the_ring() {
     for (seed, (full, coming)) in (0..SEEDS).flat_map(|seed| [(1, 4), (5, 5), (40, 20)].map(|sizes| (seed, sizes))) {
         let mut ring = Growing::new(seed, Density::default(), 1);
         ring.grow(full);
@@ -247,39 +247,39 @@ fn nodes_that_come_at_once_share_the_ring() {
     }
 }
 
-/// As an Auto Scaling group fills three zones. Each holds everything once, so a zone is a ring of its own with one
+/// Three zones as an Auto Scaling group fills them. Each holds everything once, so a zone is a ring of its own with one
 /// copy: then no way of adding nodes one by one keeps the fullest within 1.44 of the mean at every size (de Bruijn and
 /// Erdős 1949), and within 1.17, 1.25, 1.29, 1.32 at 2, 3, 4, 5 nodes in each.
 #[test]
-fn three_zones_with_as_many_nodes_in_each() {
+fn three_zones_with_equally_many_nodes_are_even() {
     let bands = &[(6, 1.18), (9, 1.25), (12, 1.3), (18, 1.38), (30, 1.46), (60, 1.55)];
-    check_bands(Where::InZones(3), bands, |count| count % 3 == 0, Growing::fullness);
+    check_bands(Topology::InZones(3), bands, |count| count % 3 == 0, Growing::fullness);
 }
 
-/// Between these sizes the zone that has fewest nodes holds as much as the others; in each zone loads are as even.
+/// Between these sizes the zone with the fewest nodes holds as much as the others; the loads within each zone are as even.
 #[test]
-fn in_three_zones_of_any_size_each_is_even() {
-    check_bands(Where::InZones(3), &[(12, 1.3), (30, 1.48), (60, 1.55)], |_| true, Growing::fullness_of_zones);
-    check_bands(Where::Unevenly, &[(7, 1.33), (12, 1.43), (60, 1.55)], |_| true, Growing::fullness_of_zones);
+fn each_of_three_zones_is_even_at_any_size() {
+    check_bands(Topology::InZones(3), &[(12, 1.3), (30, 1.48), (60, 1.55)], |_| true, Growing::fullness_of_zones);
+    check_bands(Topology::Unevenly, &[(7, 1.33), (12, 1.43), (60, 1.55)], |_| true, Growing::fullness_of_zones);
 }
 
 #[test]
-fn one_zone_and_two() {
+fn one_zone_and_two_zones_are_even() {
     let bands = &[(5, 1.25), (10, 1.27), (30, 1.32)];
-    check_bands(Where::InZones(1), bands, |_| true, Growing::fullness);
-    check_bands(Where::InZones(2), &[(10, 1.3), (30, 1.4), (60, 1.43)], |_| true, Growing::fullness);
+    check_bands(Topology::InZones(1), bands, |_| true, Growing::fullness);
+    check_bands(Topology::InZones(2), &[(10, 1.3), (30, 1.4), (60, 1.43)], |_| true, Growing::fullness);
 }
 
-/// From six nodes on: of five, one is alone on its host and holds everything.
+/// Checked from six nodes on: of five, one is alone on its host and holds everything.
 #[test]
-fn two_nodes_a_host() {
-    check_bands(Where::InPairs, &[(10, 1.27), (60, 1.32)], |count| count > 5, Growing::fullness);
+fn two_nodes_on_each_host_are_even() {
+    check_bands(Topology::InPairs, &[(10, 1.27), (60, 1.32)], |count| count > 5, Growing::fullness);
 }
 
 #[test]
-fn zones_that_lost_nodes_get_even_again() {
+fn zones_that_lost_nodes_become_even_again() {
     for seed in 0..SEEDS {
-        let mut ring = Growing::at(Where::InZones(3), seed, Density::default(), 1);
+        let mut ring = Growing::at(Topology::InZones(3), seed, Density::default(), 1);
         (1..45).for_each(|_| ring.join());
         ring.lose(15);
         (0..30).for_each(|_| ring.join());
@@ -292,7 +292,7 @@ fn zones_that_lost_nodes_get_even_again() {
 fn hot_arcs_are_divided_among_more_nodes_of_each_zone() {
     for (case, density) in hot().into_iter().enumerate() {
         for seed in 0..SEEDS {
-            let mut ring = Growing::at(Where::InZones(3), seed, density.clone(), 1);
+            let mut ring = Growing::at(Topology::InZones(3), seed, density.clone(), 1);
             (1..60).for_each(|_| ring.join());
             let at = ring.fullness_of_zones();
             assert!(at <= 1.7, "case {case} seed {seed}: {at:.2} of the mean");

@@ -13,29 +13,29 @@ const PERIOD: Duration = Duration::from_secs(1);
 const PERIODS_TO_JOIN: usize = 16;
 
 /// None: down, or not started.
-pub(super) struct Calm {
+pub(super) struct QuiescentRing {
     pub rings: Vec<Option<Ring>>,
     now: Duration,
     settings: RingSettings,
 }
 
-impl Calm {
+impl QuiescentRing {
     pub(super) fn new(rings: Vec<Option<Ring>>, now: Duration, settings: RingSettings) -> Self {
         Self { rings, now, settings }
     }
 
     /// The ideal ring that a scope begins with, made by joining.
     pub(super) fn ideal(scope: &Scope) -> Vec<Option<Ring>> {
-        let mut calm = Self::new(vec![None; scope.places()], Duration::ZERO, scope.settings());
+        let mut ring = Self::new(vec![None; scope.places()], Duration::ZERO, scope.settings());
         for place in (0..scope.places()).filter(|&place| scope.begins_inside(place)) {
-            calm.rings[place] = Some(Ring::new(node_at(place), scope.settings(), Vec::new()));
+            ring.rings[place] = Some(Ring::new(node_at(place), scope.settings(), Vec::new()));
             if place != scope.founder() {
-                calm.join(place, scope.founder());
+                ring.join(place, scope.founder());
             }
-            let periods = calm.periods_until_ideal(PERIODS_TO_JOIN);
-            assert!(periods.is_some(), "no ideal ring to begin with:\n{}", calm.describe());
+            let periods = ring.periods_until_ideal(PERIODS_TO_JOIN);
+            assert!(periods.is_some(), "no ideal ring to begin with:\n{}", ring.describe());
         }
-        calm.rings
+        ring.rings
     }
 
     /// None: not even after the most that is allowed.
@@ -47,7 +47,7 @@ impl Calm {
             self.now += PERIOD;
             for place in 0..self.rings.len() {
                 self.join_if_alone(place);
-                self.happens(place, Event::Tick);
+                self.apply_event(place, Event::Tick);
             }
         }
         None
@@ -75,10 +75,10 @@ impl Calm {
     }
 
     fn join(&mut self, place: usize, through: usize) {
-        self.happens(place, Event::Join { tag: 0, member: node_at(through) });
+        self.apply_event(place, Event::Join { tag: 0, member: node_at(through) });
     }
 
-    fn happens(&mut self, place: usize, event: Event) {
+    fn apply_event(&mut self, place: usize, event: Event) {
         let mut events = VecDeque::from([(place, event)]);
         while let Some((place, event)) = events.pop_front() {
             let Some(ring) = &mut self.rings[place] else { continue };
@@ -90,14 +90,14 @@ impl Calm {
 
     fn outcome(&self, place: usize, action: Action) -> Option<(usize, Event)> {
         match action {
-            Action::Ask { call, to, request } => Some((
+            Action::Call { call, to, request } => Some((
                 place,
                 match &self.rings[place_of(to)] {
                     Some(ring) => Event::Answered { call, answer: answer(ring, &request) },
-                    None => Event::Unanswered { call, why: DEAD },
+                    None => Event::Unanswered { call, failure: DEAD },
                 },
             )),
-            Action::Tell { to, message } => Some((place_of(to), told(message))),
+            Action::Send { to, message } => Some((place_of(to), event_of(message))),
             Action::Joined { result: Ok(()) | Err(JoinError::NotYet { .. } | JoinError::NoAnswer { .. }), .. } => None,
             Action::Joined { result: Err(error), .. } => panic!("a node with an id of its own is refused: {error}"),
             Action::IdTaken { by } => panic!("a node with an id of its own gives it up to {by}"),
@@ -117,7 +117,7 @@ pub(super) fn answer(ring: &Ring, request: &RingRequest) -> RingAnswer {
     }
 }
 
-pub(super) fn told(message: Message) -> Event {
+pub(super) fn event_of(message: Message) -> Event {
     match message {
         Message::Notify(peer) => Event::Notified { peer },
         Message::Leave(view) => {
