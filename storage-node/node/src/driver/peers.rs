@@ -19,7 +19,7 @@ use std::{
 use chordfs_net::rpc::{RpcClient, RpcError, Value};
 use chordfs_ring::{
     CallFailure, Event, Message, RingAnswer, RingRequest,
-    foreign::{self, ForeignCall, ForeignOutcome, ForeignConversation, ForeignReply},
+    foreign::{self, ForeignCall, ForeignConversation, ForeignOutcome, ForeignReply},
 };
 use chordfs_types::ring_id::NodeRef;
 use parking_lot::Mutex;
