@@ -22,8 +22,8 @@ pub enum Event {
     Notified {
         peer: NodeRef,
     },
-    /// Our successor reports that `newcomer` has joined between us. The newcomer is alive, whatever we found before, and
-    /// stabilizing leads to it. The report implies nothing about our predecessor.
+    /// Our successor reports that `newcomer` has joined between us. The newcomer is alive, whatever we found before,
+    /// and stabilizing leads to it. The report implies nothing about our predecessor.
     Followed {
         newcomer: NodeRef,
     },
@@ -119,8 +119,8 @@ pub enum Action {
     Found { tag: Tag, result: Result<NodeRef, NoRoute> },
     /// Answers `Event::Join`.
     Joined { tag: Tag, result: Result<(), JoinError> },
-    /// Another member has our id. This node has left the ring and needs another position (`Event::Reposition`) before it
-    /// joins again.
+    /// Another member has our id. This node has left the ring and needs another position (`Event::Reposition`) before
+    /// it joins again.
     IdTaken { by: NodeRef },
     /// The predecessor, the successor list or the node's own id has changed.
     Changed(Neighbours),

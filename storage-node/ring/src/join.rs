@@ -80,10 +80,10 @@ impl Ring {
         }
     }
 
-    /// A peer without other neighbours is our successor. A peer with neighbours may not be: taking it could skip the nodes
-    /// between. If its list contains us, the next node in that list is our successor, because the list skips no node that
-    /// ours must not skip. Otherwise its ring will notice that we are not a member, and a later lookup finds our place.
-    /// A ring of foreign nodes never notices: they treat us as a successor like any other.
+    /// A peer without other neighbours is our successor. A peer with neighbours may not be: taking it could skip the
+    /// nodes between. If its list contains us, the next node in that list is our successor, because the list skips no
+    /// node that ours must not skip. Otherwise its ring will notice that we are not a member, and a later lookup finds
+    /// our place. A ring of foreign nodes never notices: they treat us as a successor like any other.
     pub(super) fn approach_answered(&mut self, peer: NodeRef, theirs: &Neighbours, join: Option<Tag>) {
         let peer = NodeRef { id: theirs.node.id, ..peer };
         let rival = theirs.successors.iter().find(|node| node.id == self.id() && !self.is_me(**node));
@@ -105,8 +105,8 @@ impl Ring {
         list.get(place + 1).copied().filter(|&next| !self.is_dead(next))
     }
 
-    /// A node that is alone counts as a ring only if it is the member that we join through. A lone node that others named
-    /// has restarted and will return to their ring; joining it would form a second ring.
+    /// A node that is alone counts as a ring only if it is the member that we join through. A lone node that others
+    /// named has restarted and will return to their ring; joining it would form a second ring.
     pub(super) fn adopt_answered(&mut self, node: NodeRef, theirs: &Neighbours, join: Option<Tag>, through: NodeRef) {
         if theirs.successors.is_empty() && node.ring_address() != through.ring_address() {
             return self.finish_join(join, Err(JoinError::NotYet { member: node }));

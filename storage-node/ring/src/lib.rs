@@ -44,8 +44,8 @@ use self::{fingers::Fingers, known::KnownPeers, lookup::Lookup};
 
 /// What this node knows of the ring and what it is waiting for.
 ///
-/// An empty successor list means a ring of one. Every ring starts as a ring of one, without contacting any peer; joining
-/// means finding a successor later.
+/// An empty successor list means a ring of one. Every ring starts as a ring of one, without contacting any peer;
+/// joining means finding a successor later.
 #[derive(Clone, Debug)]
 pub struct Ring {
     me: NodeRef,
@@ -86,8 +86,8 @@ enum Purpose {
     Successor,
     /// Checks that the predecessor is a live member. If not, `fallback` takes its place.
     Predecessor { fallback: Option<NodeRef> },
-    /// Asks a neighbour again that reported an empty successor list. If it is still alone, it is dropped, and `fallback`
-    /// may become the predecessor.
+    /// Asks a neighbour again that reported an empty successor list. If it is still alone, it is dropped, and
+    /// `fallback` may become the predecessor.
     Outsider { fallback: Option<NodeRef> },
     /// Checks that a node further down the successor list is alive.
     Liveness,
@@ -282,8 +282,8 @@ impl Ring {
         }
     }
 
-    /// Removes a node from all lists and quarantines it. If it was the successor, the next node in the list is contacted
-    /// at once.
+    /// Removes a node from all lists and quarantines it. If it was the successor, the next node in the list is
+    /// contacted at once.
     fn declare_dead(&mut self, node: NodeRef) {
         self.dead.insert(node.ring_address(), self.now + self.settings.quarantine);
         let head = self.successors.first().copied();

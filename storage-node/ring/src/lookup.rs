@@ -21,7 +21,8 @@ pub(crate) struct Lookup {
     queue: Vec<NodeRef>,
     /// Hops contacted so far. About half of log2 of the ring's size if all are alive: too few for a set to pay.
     asked: Vec<SocketAddr>,
-    /// The distance to the target from the nearest node that has answered, and the nodes that it knows beyond the target.
+    /// The distance to the target from the nearest node that has answered, and the nodes that it knows beyond the
+    /// target.
     reach: Option<u32>,
     beyond: Vec<NodeRef>,
     /// Hops that timed out: contacted once more when no other hop is left.
@@ -74,7 +75,8 @@ impl Lookup {
         }
     }
 
-    /// True while only the member that we join through has been contacted: its id was reported by others, not by itself.
+    /// True while only the member that we join through has been contacted: its id was reported by others, not by
+    /// itself.
     fn is_member_id_unverified(&self) -> bool {
         self.asked.len() <= 1 && matches!(self.purpose, LookupPurpose::Join { .. })
     }
@@ -97,10 +99,10 @@ pub(crate) enum LookupPurpose {
 }
 
 impl Ring {
-    /// The answer to a lookup of `target` by another node. Only the successor's arc is answered as owned. The node's own
-    /// arc is not: its predecessor may be any node that notified it first, and a joining node would skip the members
-    /// between. A node that is alone but remembers peers may have restarted in a ring that still lists it; naming itself
-    /// as the owner would skip that whole ring.
+    /// The answer to a lookup of `target` by another node. Only the successor's arc is answered as owned. The node's
+    /// own arc is not: its predecessor may be any node that notified it first, and a joining node would skip the
+    /// members between. A node that is alone but remembers peers may have restarted in a ring that still lists it;
+    /// naming itself as the owner would skip that whole ring.
     pub fn route(&self, target: RingId) -> RingRoute {
         match self.successors.first() {
             None if self.known.is_empty() => RingRoute::Owner(vec![self.me]),
@@ -182,8 +184,8 @@ impl Ring {
         self.ask_next_hop(lookup);
     }
 
-    /// Records that a call of a lookup failed. A node that timed out becomes unresponsive; if it is a neighbour, a separate
-    /// call checks whether it is dead.
+    /// Records that a call of a lookup failed. A node that timed out becomes unresponsive; if it is a neighbour, a
+    /// separate call checks whether it is dead.
     pub(super) fn note_call_failure(&mut self, node: NodeRef, failure: CallFailure) {
         match failure {
             CallFailure::Refused => {}
@@ -196,8 +198,8 @@ impl Ring {
         }
     }
 
-    /// Looks for the first live node of `owners`. An owner reported to a caller is checked first; the node's own searches
-    /// contact the node they find in any case.
+    /// Looks for the first live node of `owners`. An owner reported to a caller is checked first; the node's own
+    /// searches contact the node they find in any case.
     fn confirm_owner(&mut self, mut lookup: Box<Lookup>, mut owners: Vec<NodeRef>) {
         let Some(place) = owners.iter().position(|&node| !self.is_dead(node) || self.is_me(node)) else {
             return self.ask_next_hop(lookup);
@@ -237,8 +239,8 @@ impl Ring {
         number
     }
 
-    /// `from`: the node that answered, or none if the route is our own. A hop must be nearer to the target than the node
-    /// that named it.
+    /// `from`: the node that answered, or none if the route is our own. A hop must be nearer to the target than the
+    /// node that named it.
     fn apply_route(&mut self, mut lookup: Box<Lookup>, route: RingRoute, from: Option<NodeRef>) {
         match route {
             RingRoute::Owner(nodes) => self.confirm_owner(lookup, nodes),
@@ -289,8 +291,8 @@ impl Ring {
         self.call(hop, RingRequest::Route(target), Purpose::Hop { lookup });
     }
 
-    /// No hop is left. The owner then lies beyond the nearest hop that answered. If that hop named no such node, the hops
-    /// that timed out are tried once more; then our own list, from which dead nodes have been dropped meanwhile.
+    /// No hop is left. The owner then lies beyond the nearest hop that answered. If that hop named no such node, the
+    /// hops that timed out are tried once more; then our own list, from which dead nodes have been dropped meanwhile.
     fn exhausted(&mut self, mut lookup: Box<Lookup>) {
         let beyond = std::mem::take(&mut lookup.beyond);
         if !beyond.is_empty() {

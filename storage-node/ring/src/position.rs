@@ -8,8 +8,8 @@
 //! smallest sum of squared loads is chosen.
 //!
 //! Why not minimize the largest load: among the places that relieve the fullest node, that one gives the newcomer a
-//! small load, and leaves the ring uneven for later newcomers. Why not take the exact minimum of the sum: newcomers that
-//! halve arcs keep all arcs in step, so that rings just above a power of two are uneven. So a newcomer divides its
+//! small load, and leaves the ring uneven for later newcomers. Why not take the exact minimum of the sum: newcomers
+//! that halve arcs keep all arcs in step, so that rings just above a power of two are uneven. So a newcomer divides its
 //! stretch near the half but not at the half. (A stretch is the range in which it takes load from the same nodes:
 //! without zones and hosts an arc, with three zones the range between two nodes of its zone.)
 //!
@@ -230,8 +230,8 @@ impl<'a> Search<'a> {
         self.stretches[at].expect("the slot is in its own stretch")
     }
 
-    /// The slots around `at` in which the newcomer displaces the same nodes without passing one of them. If it displaces
-    /// no node, each slot is a stretch of its own.
+    /// The slots around `at` in which the newcomer displaces the same nodes without passing one of them. If it
+    /// displaces no node, each slot is a stretch of its own.
     fn slots_of_stretch(&mut self, at: usize) -> Vec<usize> {
         let displaced = self.slot(at).displaced.clone();
         let mut first = at;

@@ -47,8 +47,8 @@ impl Ring {
         }
     }
 
-    /// The node answers but is a ring of one: it has restarted, or formed apart from us. It cannot be a successor yet, but
-    /// is notified of us.
+    /// The node answers but is a ring of one: it has restarted, or formed apart from us. It cannot be a successor yet,
+    /// but is notified of us.
     fn notify_lone_node(&mut self, node: NodeRef, is_head: bool) {
         if is_head {
             return self.recheck_membership(node, None);
@@ -99,8 +99,8 @@ impl Ring {
         self.actions.push(Action::Send { to, message: Message::Notify(self.me) });
     }
 
-    /// `peer` believes that it precedes us. It does if it lies after the present predecessor, or if that one is dead. An
-    /// adopted predecessor is checked, so that a false notification does not last.
+    /// `peer` believes that it precedes us. It does if it lies after the present predecessor, or if that one is dead.
+    /// An adopted predecessor is checked, so that a false notification does not last.
     pub(super) fn rectify(&mut self, peer: NodeRef) {
         if self.is_me(peer) || peer.id == self.id() {
             return;
@@ -153,8 +153,8 @@ impl Ring {
         }
     }
 
-    /// Checks the list except its head, which `stabilize` contacts, so that a dead node leaves every list within one period
-    /// and one call.
+    /// Checks the list except its head, which `stabilize` contacts, so that a dead node leaves every list within one
+    /// period and one call.
     pub(super) fn check_list(&mut self) {
         for node in self.successors.iter().skip(1).copied().collect::<Vec<_>>() {
             self.call_once(node, RingRequest::Info, Purpose::Liveness);

@@ -363,8 +363,8 @@ fn of_two_nodes_with_one_id_the_newcomer_moves() {
     check("20 40 60", &["move 50"], ""); // only a lone node may move
 }
 
-/// This node has lost its predecessor, or has none yet. It must not take the newcomer after it as its predecessor, or it
-/// would own the arc of almost the whole ring.
+/// This node has lost its predecessor, or has none yet. It must not take the newcomer after it as its predecessor, or
+/// it would own the arc of almost the whole ring.
 #[test]
 fn a_newcomer_after_this_node_becomes_the_successor_not_the_predecessor() {
     check("- 20 40 60", &["followed 25"], "ask 40");

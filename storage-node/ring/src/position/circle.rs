@@ -94,8 +94,8 @@ impl Circle {
         if placement::is_certain(&nodes[..up_to_last]) { up_to_last } else { SPREAD_OVER }
     }
 
-    /// The holders of the arc of the node `back` places before `at` if `newcomer` joins in the arc at `at`; with `back` 0,
-    /// of the newcomer's arc. The newcomer has the place after the last.
+    /// The holders of the arc of the node `back` places before `at` if `newcomer` joins in the arc at `at`; with `back`
+    /// 0, of the newcomer's arc. The newcomer has the place after the last.
     pub(super) fn holders_with(&self, newcomer: NodeRef, at: usize, back: usize) -> Vec<usize> {
         let from = self.before(at, back);
         let mut nodes = Vec::with_capacity(SPREAD_OVER);

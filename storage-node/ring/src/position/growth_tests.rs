@@ -1,5 +1,5 @@
-//! Rings that grow by one chosen position at a time, from many seeds: how even the loads are at every size, and that each
-//! new node relieves the fullest one. A failure prints its seed.
+//! Rings that grow by one chosen position at a time, from many seeds: how even the loads are at every size, and that
+//! each new node relieves the fullest one. A failure prints its seed.
 
 use chordfs_types::ring_id::RingArc;
 
@@ -224,8 +224,8 @@ fn hot_arcs_are_divided_among_more_nodes() {
     }
 }
 
-/// Nodes join faster than they are filled. Whether the earlier ones appear as promised positions or as empty members, the
-/// next one does not choose the same place.
+/// Nodes join faster than they are filled. Whether the earlier ones appear as promised positions or as empty members,
+/// the next one does not choose the same place.
 #[test]
 fn nodes_that_join_at_once_share_the_ring() {
     for (seed, (full, coming)) in (0..SEEDS).flat_map(|seed| [(1, 4), (5, 5), (40, 20)].map(|sizes| (seed, sizes))) {
@@ -256,7 +256,8 @@ fn three_zones_with_equally_many_nodes_are_even() {
     check_bands(Topology::InZones(3), bands, |count| count % 3 == 0, Growing::fullness);
 }
 
-/// Between these sizes the zone with the fewest nodes holds as much as the others; the loads within each zone are as even.
+/// Between these sizes the zone with the fewest nodes holds as much as the others; the loads within each zone are as
+/// even.
 #[test]
 fn each_of_three_zones_is_even_at_any_size() {
     check_bands(Topology::InZones(3), &[(12, 1.3), (30, 1.48), (60, 1.55)], |_| true, Growing::fullness_of_zones);

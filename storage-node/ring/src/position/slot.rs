@@ -99,8 +99,8 @@ impl Stretch {
     ///
     /// A more uneven cut is better now and worse later; exact halves keep all stretches in step. A stretch that is a
     /// large part of the ring decides the evenness of the next sizes. It is cut as de Bruijn and Erdős divide a circle
-    /// (1949): into arcs in proportion to log2(1 + 1/j), so that the largest is at most 1.44 of the mean, and less while
-    /// there are few.
+    /// (1949): into arcs in proportion to log2(1 + 1/j), so that the largest is at most 1.44 of the mean, and less
+    /// while there are few.
     pub(super) fn near_the_middle(&self, ring: f64) -> [(f64, f64); 2] {
         let j = 1.0 / ((self.mass / ring).exp2() - 1.0);
         let smaller = ((2.0 * j + 2.0) / (2.0 * j + 1.0)).log2() / (1.0 + 1.0 / j).log2();

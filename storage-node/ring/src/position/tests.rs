@@ -113,9 +113,9 @@ fn equal_requests_get_equal_positions() {
     assert_eq!(place(&[], &[], &another(9)), place(&[], &[], &another(9)));
 }
 
-/// The story: the choice assumed that the three holders are the owner and the next two nodes, and put the newcomer where
-/// it would take load from nodes of all zones. But with three zones each chunk is once in each, and a newcomer can
-/// relieve only nodes of its own zone.
+/// The story: the choice assumed that the three holders are the owner and the next two nodes, and put the newcomer
+/// where it would take load from nodes of all zones. But with three zones each chunk is once in each, and a newcomer
+/// can relieve only nodes of its own zone.
 #[test]
 fn with_three_zones_the_fullest_node_of_the_own_zone_is_relieved() {
     // Zone 0 is divided 3 to 1, the others evenly; so node 0 is the fullest of all.

@@ -2,10 +2,10 @@
 
 use super::{Member, circle::Circle};
 
-/// Finds masses that explain the loads: starts with even ones and repeatedly corrects each arc by the mean ratio of real
-/// to predicted load of its holders (Richardson-Lucy deconvolution). The mean is weighted by the ratios themselves: a node
-/// with too little load is weaker evidence than one with too much. A thousandth of the even mass is added to every arc, so
-/// that an empty ring is divided evenly. `members` are those of the circle, in its order.
+/// Finds masses that explain the loads: starts with even ones and repeatedly corrects each arc by the mean ratio of
+/// real to predicted load of its holders (Richardson-Lucy deconvolution). The mean is weighted by the ratios
+/// themselves: a node with too little load is weaker evidence than one with too much. A thousandth of the even mass is
+/// added to every arc, so that an empty ring is divided evenly. `members` are those of the circle, in its order.
 pub(super) fn weigh(circle: &mut Circle, members: &[Member]) {
     let total: f64 = members.iter().map(|member| member.load_bytes as f64).sum();
     let density = (total / CIRCLE).max(1.0 / CIRCLE);

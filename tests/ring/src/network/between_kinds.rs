@@ -1,6 +1,6 @@
 //! Calls to and from foreign members. One of ours holds the conversation with a foreign node that the driver holds
-//! (`ring::foreign::ForeignConversation`), call by call, within one deadline; what a foreign node asks of ours is answered
-//! as `driver::calls` does.
+//! (`ring::foreign::ForeignConversation`), call by call, within one deadline; what a foreign node asks of ours is
+//! answered as `driver::calls` does.
 
 use chordfs_ring::foreign::{ForeignCall, ForeignConversation, ForeignOutcome, ForeignReply, timeout_failure};
 
