@@ -34,7 +34,7 @@ pub trait ChunkTransport: Send + Sync {
     /// See [`ChunkClient::get`].
     fn get(&self, chunks: Vec<ChunkRef>) -> FsResult<'_, Vec<Bytes>>;
     /// See [`ChunkClient::sync`].
-    fn sync<'a>(&'a self, kept: LocalCopies<'a>) -> FsResult<'a, ()>;
+    fn sync<'a>(&'a self, local_copies: LocalCopies<'a>) -> FsResult<'a, ()>;
 }
 
 impl NamespaceClient for Session {
@@ -60,7 +60,7 @@ impl ChunkTransport for ChunkClient {
         Box::pin(async move { ChunkClient::get(self, &chunks).await })
     }
 
-    fn sync<'a>(&'a self, kept: LocalCopies<'a>) -> FsResult<'a, ()> {
-        Box::pin(ChunkClient::sync(self, kept))
+    fn sync<'a>(&'a self, local_copies: LocalCopies<'a>) -> FsResult<'a, ()> {
+        Box::pin(ChunkClient::sync(self, local_copies))
     }
 }

@@ -59,7 +59,7 @@ impl HttpAnswer {
 }
 
 pub struct HttpPool {
-    idle: Mutex<HashMap<SocketAddr, Vec<SendRequest<Pieces>>>>,
+    idle: Mutex<HashMap<SocketAddr, Vec<SendRequest<PieceBody>>>>,
     max_answer_bytes: usize,
 }
 
@@ -113,22 +113,24 @@ impl HttpPool {
         body: Vec<Bytes>,
     ) -> Result<HttpAnswer, HttpClientError> {
         while let Some(mut connection) = self.take_idle(address) {
-            let request = build(address, &method, path_and_query, &headers, body.clone())?;
+            let request = build_request(address, &method, path_and_query, &headers, body.clone())?;
             match connection.try_send_request(request).await {
                 Ok(response) => return self.gather(address, connection, response).await,
                 // The peer closed the idle connection; nothing was sent.
                 Err(error) if error.message().is_some() => continue,
-                Err(error) => return Err(HttpClientError::Broken { address, reason: chain(&error.into_error()) }),
+                Err(error) => {
+                    return Err(HttpClientError::Broken { address, reason: error_chain(&error.into_error()) });
+                }
             }
         }
         let mut connection = connect(address).await?;
-        let request = build(address, &method, path_and_query, &headers, body)?;
+        let request = build_request(address, &method, path_and_query, &headers, body)?;
         let response = connection.send_request(request).await;
-        let response = response.map_err(|error| HttpClientError::Broken { address, reason: chain(&error) })?;
+        let response = response.map_err(|error| HttpClientError::Broken { address, reason: error_chain(&error) })?;
         self.gather(address, connection, response).await
     }
 
-    fn take_idle(&self, address: SocketAddr) -> Option<SendRequest<Pieces>> {
+    fn take_idle(&self, address: SocketAddr) -> Option<SendRequest<PieceBody>> {
         let mut idle = self.idle.lock();
         let connections = idle.get_mut(&address)?;
         std::iter::from_fn(|| connections.pop()).find(|connection| !connection.is_closed() && connection.is_ready())
@@ -137,7 +139,7 @@ impl HttpPool {
     async fn gather(
         &self,
         address: SocketAddr,
-        mut connection: SendRequest<Pieces>,
+        mut connection: SendRequest<PieceBody>,
         response: hyper::Response<Incoming>,
     ) -> Result<HttpAnswer, HttpClientError> {
         let (parts, body) = response.into_parts();
@@ -145,12 +147,12 @@ impl HttpPool {
             .await
             .map_err(|reason| HttpClientError::Broken { address, reason })?;
         if connection.ready().await.is_ok() {
-            self.keep(address, connection);
+            self.return_idle(address, connection);
         }
         Ok(HttpAnswer { status: parts.status, headers: parts.headers, body })
     }
 
-    fn keep(&self, address: SocketAddr, connection: SendRequest<Pieces>) {
+    fn return_idle(&self, address: SocketAddr, connection: SendRequest<PieceBody>) {
         let mut idle = self.idle.lock();
         let connections = idle.entry(address).or_default();
         if connections.len() < IDLE_PER_PEER {
@@ -159,7 +161,7 @@ impl HttpPool {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<SendRequest<Pieces>, HttpClientError> {
+async fn connect(address: SocketAddr) -> Result<SendRequest<PieceBody>, HttpClientError> {
     let failed = |kind, reason: String| HttpClientError::Connect { address, kind, reason };
     let broken = |error: &io::Error| failed(error.kind(), error.to_string());
     let stream = timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await;
@@ -168,24 +170,24 @@ async fn connect(address: SocketAddr) -> Result<SendRequest<Pieces>, HttpClientE
     let stream = stream.map_err(|error| broken(&error))?;
     stream.set_nodelay(true).map_err(|error| broken(&error))?;
     let handshake = http1::Builder::new().max_buf_size(1 << 20).writev(true).handshake(TokioIo::new(stream)).await;
-    let (sender, connection) = handshake.map_err(|error| failed(io::ErrorKind::Other, chain(&error)))?;
+    let (sender, connection) = handshake.map_err(|error| failed(io::ErrorKind::Other, error_chain(&error)))?;
     // Ends by itself when the sender is dropped or the peer closes.
     tokio::spawn(connection);
     Ok(sender)
 }
 
-fn build(
+fn build_request(
     address: SocketAddr,
     method: &Method,
     path_and_query: &str,
     headers: &HeaderMap,
     body: Vec<Bytes>,
-) -> Result<Request<Pieces>, HttpClientError> {
+) -> Result<Request<PieceBody>, HttpClientError> {
     let mut request = Request::builder()
         .method(method)
         .uri(path_and_query)
         .header(header::HOST, address.to_string())
-        .body(Pieces(body.into()))
+        .body(PieceBody(body.into()))
         .map_err(|error| HttpClientError::Broken { address, reason: error.to_string() })?;
     request.headers_mut().extend(headers.clone());
     Ok(request)
@@ -199,7 +201,7 @@ async fn gather_body(mut body: Incoming, max_bytes: usize) -> Result<Bytes, Stri
     let mut first = Bytes::new();
     let mut gathered = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| chain(&error))?;
+        let frame = frame.map_err(|error| error_chain(&error))?;
         let Ok(data) = frame.into_data() else { continue };
         if first.is_empty() && gathered.is_empty() {
             first = data;
@@ -218,7 +220,7 @@ async fn gather_body(mut body: Incoming, max_bytes: usize) -> Result<Bytes, Stri
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -229,9 +231,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// A body of known length whose pieces are sent without being joined.
-struct Pieces(VecDeque<Bytes>);
+struct PieceBody(VecDeque<Bytes>);
 
-impl Body for Pieces {
+impl Body for PieceBody {
     type Data = Bytes;
     type Error = Infallible;
 

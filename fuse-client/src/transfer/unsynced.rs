@@ -80,8 +80,8 @@ mod tests {
             unreachable!("a sync does not call get")
         }
 
-        fn sync<'a>(&'a self, kept: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
-            let found = kept(LOST).map(drop);
+        fn sync<'a>(&'a self, local_copies: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+            let found = local_copies(LOST).map(drop);
             Box::pin(async move { found.ok_or(FsError::NoReplica { detail: "no node has the chunk".into() }) })
         }
     }

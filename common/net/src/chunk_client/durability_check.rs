@@ -92,11 +92,11 @@ impl DurabilityCheck {
     }
 
     /// The source of a copy for `node`, if it should have the chunk and lacks it.
-    fn source_for(&self, node: &NodeRef, kept: LocalCopies<'_>) -> Option<CopySource> {
+    fn source_for(&self, node: &NodeRef, local_copies: LocalCopies<'_>) -> Option<CopySource> {
         if !self.holders.contains(node) || !self.absent.contains(node) {
             return None;
         }
-        let here = || kept(self.chunk.id).map(|_| CopySource::Memory);
+        let here = || local_copies(self.chunk.id).map(|_| CopySource::Memory);
         self.on_disk.first().map(|node| CopySource::Disk(*node)).or_else(here)
     }
 
@@ -125,7 +125,7 @@ impl ChunkClient {
         &self,
         chunks: Vec<DurabilityCheck>,
         end: Instant,
-        kept: LocalCopies<'_>,
+        local_copies: LocalCopies<'_>,
     ) -> Result<(), FsError> {
         let mut open: HashMap<ChunkId, DurabilityCheck> = HashMap::with_capacity(chunks.len());
         for chunk in chunks {
@@ -148,11 +148,11 @@ impl ChunkClient {
                     }
                     open.retain(|_, chunk| !chunk.is_safe());
                     if reference_query.is_none() {
-                        reference_query = self.query_unreferenced(&open, kept).map(Box::pin);
+                        reference_query = self.query_unreferenced(&open, local_copies).map(Box::pin);
                     }
-                    for ((from, to), wanted) in copies_to_make(&open, &busy, kept) {
+                    for ((from, to), wanted) in copies_to_make(&open, &busy, local_copies) {
                         if busy.insert(to) {
-                            requests.push(Box::pin(self.copy(from, to, wanted, kept)));
+                            requests.push(Box::pin(self.copy(from, to, wanted, local_copies)));
                         }
                     }
                     for (node, refs) in open_by_node(&open, &busy) {
@@ -180,12 +180,12 @@ impl ChunkClient {
     fn query_unreferenced(
         &self,
         open: &HashMap<ChunkId, DurabilityCheck>,
-        kept: LocalCopies<'_>,
+        local_copies: LocalCopies<'_>,
     ) -> Option<impl Future<Output = HashSet<ChunkId>> + use<'_>> {
         let (references, now) = (self.references.get()?, since_boot());
         let is_old = |chunk: &DurabilityCheck| now.saturating_sub(chunk.sent) >= self.settled_after;
         let nowhere = open.values().filter(|chunk| chunk.is_nowhere() && is_old(chunk));
-        let ids = nowhere.map(|chunk| chunk.chunk.id).filter(|id| kept(*id).is_none());
+        let ids = nowhere.map(|chunk| chunk.chunk.id).filter(|id| local_copies(*id).is_none());
         let runs: Vec<Extent> =
             ids.take(QUERIED_CHUNKS).map(|id| Extent { first: id.index, count: 1, version: id.version }).collect();
         if runs.is_empty() {
@@ -220,7 +220,7 @@ impl ChunkClient {
                 .flatten()
                 .filter(|route| route.holders.iter().all(|node| self.router.is_unresponsive(node)))
             {
-                self.router.forget(route);
+                self.router.drop_route(route);
             }
             let known = wanted.iter().zip(routes).filter_map(|((_, id), route)| Some((*id, route?.holders.clone())));
             known.collect()
@@ -233,13 +233,14 @@ impl ChunkClient {
         from: CopySource,
         to: NodeRef,
         wanted: Vec<KeyedRef>,
-        kept: LocalCopies<'_>,
+        local_copies: LocalCopies<'_>,
     ) -> DurabilityAnswer {
         let found = match from {
             CopySource::Disk(node) => self.get_group(node, wanted.clone()).await.records,
-            CopySource::Memory => {
-                wanted.iter().filter_map(|(_, chunk)| Some((chunk.id, kept(chunk.id)?))).collect::<FoundChunks>()
-            }
+            CopySource::Memory => wanted
+                .iter()
+                .filter_map(|(_, chunk)| Some((chunk.id, local_copies(chunk.id)?)))
+                .collect::<FoundChunks>(),
         };
         let mut body = BytesMut::new();
         let mut brought = Vec::with_capacity(found.len());
@@ -295,12 +296,12 @@ fn open_by_node(open: &HashMap<ChunkId, DurabilityCheck>, busy: &HashSet<NodeRef
 fn copies_to_make(
     open: &HashMap<ChunkId, DurabilityCheck>,
     busy: &HashSet<NodeRef>,
-    kept: LocalCopies<'_>,
+    local_copies: LocalCopies<'_>,
 ) -> HashMap<(CopySource, NodeRef), Vec<KeyedRef>> {
     let mut copies: HashMap<_, Vec<KeyedRef>> = HashMap::new();
     for chunk in open.values() {
         let to = chunk.holders.iter().filter(|node| !busy.contains(node));
-        let ways = to.filter_map(|to| Some((chunk.source_for(to, kept)?, *to)));
+        let ways = to.filter_map(|to| Some((chunk.source_for(to, local_copies)?, *to)));
         for way in ways.take(chunk.required.saturating_sub(chunk.on_disk.len())) {
             let batch = copies.entry(way).or_default();
             if batch.len() < COPIED_CHUNKS {

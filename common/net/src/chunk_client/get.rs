@@ -60,9 +60,9 @@ impl ChunkClient {
                 return Err(FsError::NoReplica { detail: format!("{}: every node answered, none has it", detail()) });
             }
             attempts.pause(detail).await?;
-            self.router.forget_all();
+            self.router.clear();
         }
-        collect(chunks, &found)
+        collect_in_order(chunks, &found)
     }
 
     /// Asks the holders in their order; true if all of them answered.
@@ -120,7 +120,7 @@ impl ChunkClient {
     }
 
     fn refresh_from_next(&self, node: &NodeRef, group: &[KeyedRef]) {
-        let route = group.first().and_then(|(key, _)| self.router.known(std::iter::once(*key)).pop().flatten());
+        let route = group.first().and_then(|(key, _)| self.router.known_routes(std::iter::once(*key)).pop().flatten());
         let next = route.and_then(|route| route.holders.iter().find(|holder| *holder != node).copied());
         next.into_iter().for_each(|next| self.refresh_from(next));
     }
@@ -191,7 +191,7 @@ fn read_records(node: &NodeRef, mut body: Bytes) -> FoundChunks {
     records
 }
 
-fn collect(chunks: &[ChunkRef], found: &FoundChunks) -> Result<Vec<Bytes>, FsError> {
+fn collect_in_order(chunks: &[ChunkRef], found: &FoundChunks) -> Result<Vec<Bytes>, FsError> {
     chunks
         .iter()
         .map(|chunk| found.get(&chunk.id).cloned())

@@ -149,14 +149,14 @@ impl ChunkClient {
 
     /// Returns the routes of the keys. Fills gaps of the route table with one look-up for each gap, not for each key.
     async fn routes(&self, keys: impl Iterator<Item = RingId> + Clone) -> Vec<Option<Arc<Route>>> {
-        let mut routes = self.router.known(keys.clone());
+        let mut routes = self.router.known_routes(keys.clone());
         for _ in 0..MAX_LOOK_UPS {
             let Some((key, _)) = keys.clone().zip(&routes).find(|(_, route)| route.is_none()) else { break };
             if let Err(error) = self.router.route(key).await {
                 debug!(%key, %error, "no route");
                 break;
             }
-            routes = self.router.known(keys.clone());
+            routes = self.router.known_routes(keys.clone());
         }
         routes
     }

@@ -135,7 +135,7 @@ impl ChunkClient {
                 Err(BatchError::Retry(format!("{owner} is not the owner")))
             }
             StatusCode::INSUFFICIENT_STORAGE => Err(BatchError::Final(FsError::NoSpace)),
-            StatusCode::BAD_REQUEST => Err(BatchError::Final(refused(owner, &answer))),
+            StatusCode::BAD_REQUEST => Err(BatchError::Final(refusal_error(owner, &answer))),
             _ => {
                 self.router.invalidate(owner);
                 self.router.note_responsive(owner);
@@ -214,6 +214,6 @@ fn stored_by(owner: &NodeRef, answer: &HttpAnswer) -> Vec<NodeRef> {
     })
 }
 
-fn refused(node: &NodeRef, answer: &HttpAnswer) -> FsError {
+fn refusal_error(node: &NodeRef, answer: &HttpAnswer) -> FsError {
     FsError::Internal { detail: format!("{node} refused a batch: {}", answer.text()) }
 }

@@ -114,15 +114,15 @@ impl ChunkClient {
     }
 
     /// Returns when everything put before through this client is on the disks of its holders. Chunks that the holders
-    /// have lost are sent again from the local copies (`kept`).
-    pub async fn sync(&self, kept: LocalCopies<'_>) -> Result<(), FsError> {
+    /// have lost are sent again from the local copies (`local_copies`).
+    pub async fn sync(&self, local_copies: LocalCopies<'_>) -> Result<(), FsError> {
         let end = Instant::now() + self.deadline;
         let guard = timeout_at(end, self.unsynced.sync_lock.lock()).await;
         let _guard =
             guard.map_err(|_| FsError::NoReplica { detail: "another sync is still waiting for disks".into() })?;
         let batches = std::mem::take(&mut *self.unsynced.batches.lock());
         let mut taken = BatchesBeingSynced { from: &self.unsynced, batches };
-        self.sync_batches(&taken.batches, end, kept).await?;
+        self.sync_batches(&taken.batches, end, local_copies).await?;
         taken.batches.clear();
         Ok(())
     }
@@ -131,7 +131,7 @@ impl ChunkClient {
         &self,
         batches: &[UnsyncedBatch],
         end: Instant,
-        kept: LocalCopies<'_>,
+        local_copies: LocalCopies<'_>,
     ) -> Result<(), FsError> {
         let nodes: HashSet<NodeRef> = batches.iter().flat_map(|batch| &batch.stored).copied().collect();
         let mut requests: FuturesUnordered<_> = nodes.iter().map(|node| self.sync_node(*node, end)).collect();
@@ -154,7 +154,7 @@ impl ChunkClient {
         debug!(batches = open.len(), "not every node that stored chunks has synced them; checking each chunk");
         // Boxed, because this rare path has a large future.
         let mut ensured =
-            Box::pin(self.ensure_durable(open.iter().flat_map(|batch| batch.checks()).collect(), end, kept));
+            Box::pin(self.ensure_durable(open.iter().flat_map(|batch| batch.checks()).collect(), end, local_copies));
         loop {
             select! {
                 result = &mut ensured => return result,

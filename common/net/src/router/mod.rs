@@ -50,7 +50,7 @@ pub struct Router {
     table: Mutex<RouteTable>,
     nodes: Vec<SocketAddr>,
     /// Selects the node to ask next: a different one each time, so that a dead node costs one attempt.
-    turn: AtomicUsize,
+    next_index: AtomicUsize,
     connections: Mutex<HashMap<SocketAddr, RpcClient>>,
     unresponsive: Mutex<UnresponsiveNodes>,
     deadline: Duration,
@@ -62,7 +62,7 @@ impl Router {
         Self {
             table: Mutex::default(),
             nodes,
-            turn: AtomicUsize::new(0),
+            next_index: AtomicUsize::new(0),
             connections: Mutex::default(),
             unresponsive: Mutex::default(),
             deadline,
@@ -75,12 +75,12 @@ impl Router {
     }
 
     /// Drops all routes, so that each is looked up again.
-    pub fn forget_all(&self) {
+    pub fn clear(&self) {
         *self.table.lock() = RouteTable::default();
     }
 
     /// Drops the route, so that it is looked up again.
-    pub fn forget(&self, route: &Route) {
+    pub fn drop_route(&self, route: &Route) {
         self.table.lock().drop_owner(route.owner());
     }
 
@@ -124,7 +124,7 @@ impl Router {
     }
 
     /// Returns the known routes of many keys; `None` stands for a gap in the table.
-    pub fn known(&self, keys: impl Iterator<Item = RingId>) -> Vec<Option<Arc<Route>>> {
+    pub fn known_routes(&self, keys: impl Iterator<Item = RingId>) -> Vec<Option<Arc<Route>>> {
         let table = self.table.lock();
         keys.map(|key| table.route(key).cloned()).collect()
     }
@@ -185,8 +185,8 @@ impl Router {
         let (unresponsive, now) = (self.unresponsive.lock(), Instant::now());
         let responsive: Vec<_> = all.iter().copied().filter(|node| !unresponsive.contains(*node, now)).collect();
         let known = if responsive.is_empty() { all } else { responsive };
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        known.get(turn % known.len().max(1)).copied().ok_or(RouteError::NoNode)
+        let index = self.next_index.fetch_add(1, Ordering::Relaxed);
+        known.get(index % known.len().max(1)).copied().ok_or(RouteError::NoNode)
     }
 
     async fn call(&self, address: SocketAddr, method: &str, params: Vec<Value>) -> Result<Value, RouteError> {

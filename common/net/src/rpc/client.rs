@@ -25,7 +25,7 @@ use tracing::{debug, trace, warn};
 use super::{
     Notification, RpcError, RpcLimits, Value,
     codec::{RpcMessage, StreamError},
-    wire::{MessageReader, prepare, write_queued},
+    wire::{MessageReader, configure_socket, write_queued},
 };
 
 /// Messages that may wait for the writer. A call beyond this number waits, within its deadline.
@@ -87,7 +87,7 @@ impl RpcClient {
         let stream = timeout(deadline, TcpStream::connect(address))
             .await
             .map_err(|_| failed(ErrorKind::TimedOut, format!("no answer within {deadline:?}")))?
-            .and_then(|stream| prepare(&stream).map(|()| stream))
+            .and_then(|stream| configure_socket(&stream).map(|()| stream))
             .map_err(|error| failed(error.kind(), error.to_string()))?;
         Ok(Self::start(stream, address, sink))
     }

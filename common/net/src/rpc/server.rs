@@ -27,13 +27,13 @@ use tracing::{debug, error, warn};
 use super::{
     RpcLimits, Value,
     codec::{RpcMessage, StreamError},
-    wire::{MessageReader, Outgoing, prepare, write_queued},
+    wire::{MessageReader, Outgoing, configure_socket, write_queued},
 };
 
 /// Notifications that may be queued for a peer that reads slowly.
 const QUEUE_NOTIFICATIONS: usize = 1024;
 /// How long the server waits for requests under way when the peer has closed its side or the server stops.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
+const FINISH_DEADLINE: Duration = Duration::from_secs(3);
 /// Pause after a failure to accept, which is most likely a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Size of all requests in flight on all connections, in KiB; at least four frames.
@@ -166,7 +166,7 @@ impl<S: RpcService> RpcServer<S> {
             warn!(peer = %address, limit = self.limits.max_connections, "refusing a connection: too many are open");
             return;
         };
-        if let Err(error) = prepare(&stream) {
+        if let Err(error) = configure_socket(&stream) {
             debug!(peer = %address, %error, "connection lost");
             return;
         }
@@ -212,7 +212,7 @@ impl<S: RpcService> RpcConnection<S> {
                 result = self.read_messages(stream) => result,
             };
             match result {
-                Ok(()) => self.drain().await,
+                Ok(()) => self.wait_for_calls().await,
                 Err(StreamError::Io(error)) => debug!(peer = %self.peer.address(), %error, "connection lost"),
                 Err(StreamError::Torn) => debug!(peer = %self.peer.address(), "connection lost inside a message"),
                 Err(error) => {
@@ -263,9 +263,9 @@ impl<S: RpcService> RpcConnection<S> {
         });
     }
 
-    async fn drain(&self) {
+    async fn wait_for_calls(&self) {
         let all = self.calls.acquire_many(self.server.limits.max_calls_in_flight as u32);
-        if timeout(DRAIN_DEADLINE, all).await.is_err() {
+        if timeout(FINISH_DEADLINE, all).await.is_err() {
             debug!(peer = %self.peer.address(), "closing a connection before all its requests were answered");
         }
     }

@@ -137,7 +137,7 @@ async fn write<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8]) -> std::io::
 }
 
 /// Configures a socket to send small messages at once, and to detect a vanished host within about a minute.
-pub(super) fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+pub(super) fn configure_socket(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(20))

@@ -25,7 +25,9 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
 
-use super::{SessionOptions, ask::ask, candidates::LeaderCandidates, feed::ChangeFeed, open_session::OpenSession};
+use super::{
+    SessionOptions, candidates::LeaderCandidates, feed::ChangeFeed, open_session::OpenSession, request::send_request,
+};
 use crate::{backoff::Backoff, rpc::RpcClient};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
@@ -200,21 +202,21 @@ impl ConnectionTask {
                 }
                 Err(AttachError::Closing) => return None,
                 Err(AttachError::Moved(leader)) => {
-                    self.fail(format!("{node} reports that the leader is {leader}"));
+                    self.note_failure(format!("{node} reports that the leader is {leader}"));
                     self.candidates.prefer(leader);
                     redirects += 1;
                     if redirects <= MAX_REDIRECTS {
                         continue;
                     }
                 }
-                Err(AttachError::Failed(reason)) => self.fail(reason),
+                Err(AttachError::Failed(reason)) => self.note_failure(reason),
             }
             redirects = 0;
             sleep(backoff.pause()).await;
         }
     }
 
-    fn fail(&self, reason: String) {
+    fn note_failure(&self, reason: String) {
         debug!(reason, "looking for the namespace's leader");
         *self.shared.failure.lock() = reason;
     }
@@ -229,7 +231,7 @@ impl ConnectionTask {
                 Some(session) => session.clone(),
                 None => self.open(&client).await?,
             };
-            match self.ask(&client, Request::Attach { session: session.id }, ATTACH_DEADLINE).await? {
+            match self.send_request(&client, Request::Attach { session: session.id }, ATTACH_DEADLINE).await? {
                 Response::Attached => return Ok(LeaderConnection { client, session, health: Arc::default() }),
                 response if is_no_session(&response) => self.forget_session(),
                 response => return Err(unexpected(node, &response)),
@@ -245,7 +247,7 @@ impl ConnectionTask {
         }
         let change = Change::OpenSession { nonce: self.nonce, client: self.client.clone() };
         let request = Request::Apply(NamespaceOp { origin: None, now: Time::now(), change });
-        match self.ask(client, request, OPEN_DEADLINE).await? {
+        match self.send_request(client, request, OPEN_DEADLINE).await? {
             Response::Applied(Ok(Reply::Session { session, versions })) => {
                 Ok(self.begin(OpenSession::new(session, versions)))
             }
@@ -264,9 +266,14 @@ impl ConnectionTask {
         session
     }
 
-    async fn ask(&self, client: &RpcClient, request: Request, deadline: Duration) -> Result<Response, AttachError> {
+    async fn send_request(
+        &self,
+        client: &RpcClient,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<Response, AttachError> {
         let node = client.address();
-        match ask(client, &encode(&request), deadline).await {
+        match send_request(client, &encode(&request), deadline).await {
             Ok(Response::NotLeader { leader: Some(leader) }) if leader != node => Err(AttachError::Moved(leader)),
             Ok(Response::NotLeader { .. }) => Err(AttachError::Failed(format!("{node} knows no leader"))),
             Ok(Response::Unavailable { reason }) => Err(AttachError::Failed(format!("{node}: {reason}"))),
@@ -291,19 +298,19 @@ impl ConnectionTask {
                 () = attached.health.check.notified() => {}
                 _ = tick.tick() => {}
             }
-            match ask(&attached.client, &keepalive, KEEPALIVE_DEADLINE).await {
+            match send_request(&attached.client, &keepalive, KEEPALIVE_DEADLINE).await {
                 Ok(Response::Alive) => {}
                 Ok(Response::NotLeader { leader }) => attached.note_moved(leader),
                 Ok(Response::Unavailable { .. }) => attached.note_unavailable(),
                 Ok(response) if is_no_session(&response) => attached.note_expired(),
-                Ok(response) => self.give_up(attached, format!("an unexpected answer: {response:?}")),
-                Err(error) => self.give_up(attached, error.to_string()),
+                Ok(response) => self.drop_connection(attached, format!("an unexpected answer: {response:?}")),
+                Err(error) => self.drop_connection(attached, error.to_string()),
             }
         }
     }
 
-    fn give_up(&self, attached: &LeaderConnection, reason: String) {
-        self.fail(reason);
+    fn drop_connection(&self, attached: &LeaderConnection, reason: String) {
+        self.note_failure(reason);
         attached.client.close();
     }
 

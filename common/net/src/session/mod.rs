@@ -23,18 +23,18 @@ use tokio::{
 
 use crate::{backoff::Backoff, chunk_client::ChunkReferences, rpc::RpcError};
 
-mod ask;
 mod candidates;
 mod feed;
 mod link;
 mod open_session;
+mod request;
 #[cfg(test)]
 mod tests;
 
-use ask::{AskError, ask};
 use feed::ChangeFeed;
 use link::{LeaderConnection, LeaderLink};
 use open_session::{BLOCK_VERSIONS, OpenSession};
+use request::{RequestError, send_request};
 
 /// Half of the calls that a server executes at a time for one connection, so that keepalives are never blocked.
 const MAX_IN_FLIGHT: usize = 128;
@@ -214,7 +214,7 @@ impl Session {
             if session.is_some_and(|session| session != attached.session.id) {
                 return Err(FsError::NoSession);
             }
-            match attempts.ask_once(&attached, request).await {
+            match attempts.send_once(&attached, request).await {
                 Some(response) => return Ok(response),
                 None => attempts.pause().await?,
             }
@@ -271,11 +271,11 @@ impl OperationAttempts {
     }
 
     /// Sends the request once; `None` if it has to be sent again.
-    async fn ask_once(&mut self, attached: &LeaderConnection, request: &[u8]) -> Option<Response> {
+    async fn send_once(&mut self, attached: &LeaderConnection, request: &[u8]) -> Option<Response> {
         let left = self.end.saturating_duration_since(Instant::now());
         let leader = attached.client.address();
         self.sent += 1;
-        match ask(&attached.client, request, self.attempt_deadline.min(left)).await {
+        match send_request(&attached.client, request, self.attempt_deadline.min(left)).await {
             Ok(Response::NotLeader { leader: next }) => {
                 self.detail = format!("{leader} is no longer the leader");
                 attached.note_moved(next);
@@ -295,7 +295,7 @@ impl OperationAttempts {
                 return Some(response);
             }
             Err(error) => {
-                if matches!(error, AskError::Rpc(RpcError::Deadline { .. })) {
+                if matches!(error, RequestError::Rpc(RpcError::Deadline { .. })) {
                     attached.note_overdue();
                     self.attempt_deadline *= 2;
                 }

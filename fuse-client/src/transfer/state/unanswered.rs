@@ -30,7 +30,7 @@ pub(super) struct UnansweredCommit {
 }
 
 #[derive(Debug, PartialEq)]
-enum CommitFate {
+enum CommitOutcome {
     Applied,
     NotApplied,
     Unknown,
@@ -54,23 +54,23 @@ impl UnansweredCommit {
         first..u64::from(self.extents.last_index()) + 1
     }
 
-    fn fate(&self, attr: &Attr, known: &KnownExtents) -> CommitFate {
+    fn outcome(&self, attr: &Attr, known: &KnownExtents) -> CommitOutcome {
         if attr.change == self.attr.change {
-            return CommitFate::NotApplied;
+            return CommitOutcome::NotApplied;
         }
-        let mut fate = CommitFate::Unknown;
+        let mut outcome = CommitOutcome::Unknown;
         for extent in self.extents.iter() {
             for index in extent.range().map(|index| index as u32) {
                 let now = known.map.get(index);
                 if now == Some(extent.version) {
-                    return CommitFate::Applied;
+                    return CommitOutcome::Applied;
                 }
                 if self.was_known(index) && now == self.known.map.get(index) {
-                    fate = CommitFate::NotApplied;
+                    outcome = CommitOutcome::NotApplied;
                 }
             }
         }
-        fate
+        outcome
     }
 
     /// Whether the version of this chunk was known. All chunks beyond the end are holes.
@@ -95,13 +95,13 @@ impl FileState {
     /// applied.
     pub(crate) fn resolve_unanswered(&mut self) -> Option<FsError> {
         let unanswered = self.unanswered.take()?;
-        let fate = unanswered.fate(&self.attr, &self.known);
-        if fate == CommitFate::NotApplied {
+        let outcome = unanswered.outcome(&self.attr, &self.known);
+        if outcome == CommitOutcome::NotApplied {
             return None;
         }
         let before = self.stored.clone();
         unanswered.from_stored.iter().for_each(|extent| self.stored.remove_if_same(*extent));
-        if fate == CommitFate::Applied || self.stored == before {
+        if outcome == CommitOutcome::Applied || self.stored == before {
             return None;
         }
         self.errors.add(unanswered.error.clone());

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::rpc::{RpcClient, RpcError, Value};
 
 #[derive(Debug, Error)]
-pub(super) enum AskError {
+pub(super) enum RequestError {
     #[error(transparent)]
     Rpc(#[from] RpcError),
     #[error("{address} answered with something other than a binary")]
@@ -18,10 +18,14 @@ pub(super) enum AskError {
 }
 
 /// Sends an encoded [`chordfs_types::namespace::Request`].
-pub(super) async fn ask(client: &RpcClient, request: &[u8], deadline: Duration) -> Result<Response, AskError> {
+pub(super) async fn send_request(
+    client: &RpcClient,
+    request: &[u8],
+    deadline: Duration,
+) -> Result<Response, RequestError> {
     let address = client.address();
     match client.call(calls::NAMESPACE, vec![Value::Binary(request.to_vec())], deadline).await? {
-        Value::Binary(bytes) => decode(&bytes).map_err(|error| AskError::Decode { address, error }),
-        _ => Err(AskError::Shape { address }),
+        Value::Binary(bytes) => decode(&bytes).map_err(|error| RequestError::Decode { address, error }),
+        _ => Err(RequestError::Shape { address }),
     }
 }
