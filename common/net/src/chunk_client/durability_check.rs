@@ -1,5 +1,5 @@
 //! Checks for each chunk whether enough disks have it. The nodes that stored the chunks and their current holders are
-//! queried repeatedly until they do or the time is up: repair may be copying to the current holders at the moment.
+//! queried repeatedly until they do or the time is up, because repair may be copying to the current holders.
 //!
 //! A holder that lacks a chunk which another has on disk receives a copy from this client: repair has its own order,
 //! and may copy a whole node's chunks before these. If no node has the chunk, this client sends it from memory: the two
@@ -10,8 +10,8 @@
 //! applied or given up.
 //!
 //! Each node has one request at a time, independently of the others, so an unresponsive node delays no other. The
-//! current holders are looked up concurrently. A chunk that a node has reported on its disk stays there, so this is not
-//! checked again.
+//! current holders are looked up concurrently. A node is not asked again about a chunk that it has reported on its
+//! disk: the chunk stays there.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},

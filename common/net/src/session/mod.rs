@@ -110,8 +110,8 @@ impl Session {
         let session = attempts.attached(&self.0.link).await?.session;
         let mut request = unsigned(change);
         match self.apply_under(&session, &mut request, &mut attempts).await {
-            // The leader refused the request at its first arrival, so it was not applied. This happens after the
-            // machine has slept for longer than the session was kept.
+            // The leader refused the request at its first arrival, so it was not applied: for example, the machine
+            // slept for longer than the session was kept.
             Err(FsError::NoSession) if attempts.refused_at_once => {
                 let session = attempts.attached(&self.0.link).await?.session;
                 self.apply_under(&session, &mut request, &mut attempts).await

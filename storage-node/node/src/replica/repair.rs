@@ -150,7 +150,7 @@ impl Repair {
             return Ok(());
         }
         // What was learnt before the change must not decide what is dropped.
-        self.router.forget_all();
+        self.router.clear();
         self.router.learn(view);
         let mut handed_on = Ok(());
         let mut after = view.node.id;
