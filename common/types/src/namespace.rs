@@ -191,6 +191,12 @@ impl Extent {
     }
 }
 
+impl From<&ChunkRun> for Extent {
+    fn from(run: &ChunkRun) -> Self {
+        Self { first: run.first, count: run.count, version: run.version }
+    }
+}
+
 /// Counts up from 1; never reused, even after a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
@@ -359,9 +365,9 @@ pub enum Change {
     /// Gives the root directory to the user for whom the namespace was founded. Once the root has been changed, this
     /// does nothing.
     FoundRoot {
-        /// Chosen by the operator of the founding node.
+        /// From the settings of the leader.
         uid: u32,
-        /// Chosen by the operator of the founding node.
+        /// From the settings of the leader.
         gid: u32,
     },
 }

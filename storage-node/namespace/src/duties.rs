@@ -1,5 +1,4 @@
-//! The background tasks of every node: they follow the leader, watch for another namespace in the ring, keep the log
-//! short, and give up the vote while the disk is full. On the leader: leases, voters, garbage collection.
+//! Running background tasks until the namespace stops; and the task that keeps the log short.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -10,6 +9,7 @@ use crate::{raft::handle::RaftHandle, storage::log_store::LogStore};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts tasks that run until the namespace stops.
+#[derive(Default)]
 pub(crate) struct DutyStarter {
     pub stop: CancellationToken,
     pub tasks: TaskTracker,
@@ -27,8 +27,8 @@ impl DutyStarter {
     }
 }
 
-/// Makes snapshots by size. Raft counts entries; large ones need a snapshot earlier, because the log since the last one
-/// is in memory.
+/// Makes a snapshot when the log has grown by a number of bytes. Raft itself counts entries, but large entries need a
+/// snapshot earlier, because the log since the last one is in memory.
 pub(crate) async fn bound_log(raft: Arc<RaftHandle>, log: LogStore) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

@@ -15,8 +15,8 @@
 //! | `raft/` | this node's Raft, the network to the other members, where the leader is |
 //! | `membership/` | which nodes vote; giving up the vote; another namespace in the ring |
 //! | `serve/` | requests of mounts, Raft messages, leases, garbage collection |
-//! | `recover.rs` | continuing when a majority is lost for ever, on an operator's request |
-//! | `duties.rs` | the background tasks |
+//! | `recover.rs` | continuing without a majority that is lost for ever, on an operator's request |
+//! | `start.rs`, `duties.rs` | starting all parts, and their background tasks |
 
 mod duties;
 mod membership;
@@ -26,68 +26,43 @@ mod raft_types;
 mod recover;
 mod serve;
 mod settings;
+mod start;
 mod state;
 mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use chordfs_net::{http_pool::HttpPool, rpc::RpcPeer};
 use chordfs_types::ring_id::Neighbours;
 use duties::DutyStarter;
 pub use membership::missing::NO_NAMESPACE;
-use membership::{
-    full_disk,
-    guard::NamespaceGuard,
-    missing,
-    resignation::VoterResignation,
-    voter_manager::{LeaveRequests, VoterManager},
-};
-use raft::{
-    dead_leader::DeadLeaderDetector,
-    handle::{Raft, RaftHandle},
-    leader::LeaderTracking,
-    network::Network,
-};
-use raft_types::RaftMember;
+use membership::resignation::VoterResignation;
+use raft::{handle::RaftHandle, leader::LeaderTracking};
 pub use recover::{Recovered, Recovery, become_only_voter};
 pub use serve::garbage::{Deleter, DeleterFuture};
 use serve::{
-    garbage::GarbageCollector,
-    leases::SessionLeases,
     raft_api::{self, RaftApi},
     requests::RequestHandler,
-    root_owner,
 };
 pub use settings::{NamespaceSettings, RootOwner};
-use state::{
-    session_feed::SessionFeed,
-    state_machine::{NamespaceState, StateMachine},
-};
-use storage::{log_store::LogStore, namespace_id::NamespaceId};
+use state::session_feed::SessionFeed;
+use storage::log_store::LogStore;
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub struct NamespaceConfig {
-    /// The node's own id for ever: random, one for each data folder, never given to another.
+    /// The node's permanent id: random, one for each data folder, never reused.
     pub uid: u64,
-    /// Its ring address.
+    /// The node's ring address.
     pub node: SocketAddr,
-    /// Its data folder; the namespace is stored in `namespace` below it.
+    /// The node's data folder; the namespace is stored in `namespace` below it.
     pub dir: PathBuf,
     pub neighbours: watch::Receiver<Neighbours>,
     /// Whether this node founds a namespace, unless there is one in its folder.
     pub create: bool,
-    /// Ring addresses of the nodes that it was started to join; empty for a ring's first node.
+    /// Ring addresses of the nodes given with `--join`; empty for a ring's first node.
     pub join: Vec<SocketAddr>,
     pub pool: Arc<HttpPool>,
     /// Deletes chunks from the ring; used while this node leads.
@@ -109,7 +84,7 @@ pub enum NamespaceError {
 
 /// This node's part in the namespace, for operators and metrics.
 #[derive(Clone, Debug)]
-pub struct Status {
+pub struct MemberStatus {
     pub uid: u64,
     pub term: u64,
     pub leads: bool,
@@ -120,7 +95,7 @@ pub struct Status {
     pub applied_index: Option<u64>,
     pub snapshot_index: Option<u64>,
     pub attached_sessions: usize,
-    /// Why Raft has stopped here, if it has; it does not start again by itself.
+    /// Why this node no longer takes part, if it has failed; it does not recover by itself.
     pub failed: Option<String>,
 }
 
@@ -142,76 +117,10 @@ struct NamespaceServices {
 }
 
 impl Namespace {
-    /// Opens the namespace in the folder, or founds one; this node becomes a member as soon as the leader calls it.
+    /// Opens the namespace in the folder, or founds one. Without either, this node becomes a member when a leader adds
+    /// it.
     pub async fn start(config: NamespaceConfig) -> Result<Self, NamespaceError> {
-        let NamespaceConfig { uid, node, dir, neighbours, create, join, pool, deleter, settings } = config;
-        let dir = dir.join("namespace");
-        // Only a ring's first node may lead before it has asked its neighbours.
-        let raft_config = settings::raft_config(&settings, join.is_empty()).map_err(NamespaceError::Settings)?;
-        let (state, feed) = (NamespaceState::default(), Arc::new(SessionFeed::default()));
-        let opened = open(dir.clone(), uid, settings.log_file_bytes, state.clone(), feed.clone()).await;
-        let cannot_open = |source| NamespaceError::Open { dir: dir.clone(), source };
-        let (log, machine) = opened.map_err(cannot_open)?;
-        let id = Arc::new(NamespaceId::open(&dir, log.is_pristine()).map_err(cannot_open)?);
-        let founds = create && log.is_pristine();
-        let no_vote_before = (!log.is_pristine()).then(|| Instant::now() + settings.election_timeout_max);
-        if founds {
-            id.found().map_err(cannot_open)?;
-        }
-        let network = Network::new(uid, id.clone(), pool, settings.message_deadline);
-        let raft = Raft::new(uid, Arc::new(raft_config), network.clone(), log.clone(), machine).await;
-        let raft = raft.map_err(|error| NamespaceError::Start(error.to_string()))?;
-        if founds {
-            let first = BTreeMap::from([(uid, RaftMember { ring: node })]);
-            raft.initialize(first).await.map_err(|error| NamespaceError::Start(error.to_string()))?;
-        }
-        let raft = Arc::new(RaftHandle::new(uid, node, raft, state, settings));
-        let leader = Arc::new(LeaderTracking::new(raft.clone(), id.clone(), network.clone(), neighbours.clone()));
-        let disk = log.disk_space().clone();
-        let dead_leader =
-            Arc::new(DeadLeaderDetector::new(raft.clone(), leader.clone(), network.clone(), disk.clone()));
-        let guard =
-            NamespaceGuard::new(raft.clone(), leader.clone(), id.clone(), neighbours.clone(), join, dir.clone());
-        let guard = Arc::new(guard);
-        let leave_requests = Arc::new(LeaveRequests::default());
-        let manager = VoterManager::new(raft.clone(), leave_requests.clone(), id.clone(), network.clone(), neighbours);
-        let resignation = Arc::new(VoterResignation { raft: raft.clone(), leader: leader.clone(), network });
-        let api = Arc::new(RaftApi {
-            raft: raft.clone(),
-            leader: leader.clone(),
-            dead_leader: dead_leader.clone(),
-            requests: leave_requests,
-            id,
-            dir,
-            no_vote_before,
-        });
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let requests = RequestHandler {
-            raft: raft.clone(),
-            leader: leader.clone(),
-            feed: feed.clone(),
-            stop: stop.clone(),
-            tasks: tasks.clone(),
-        };
-        let duties = DutyStarter { stop, tasks };
-        duties.start({
-            let leader = leader.clone();
-            async move { leader.follow().await }
-        });
-        duties.start({
-            let guard = guard.clone();
-            async move { guard.watch().await }
-        });
-        duties.start(duties::bound_log(raft.clone(), log.clone()));
-        duties.start(async move { dead_leader.watch().await });
-        duties.start(full_disk::step_aside(disk, resignation.clone()));
-        duties.start(missing::report(leader.clone()));
-        duties.start(root_owner::give_root(raft.clone(), guard.clone()));
-        duties.start(SessionLeases { raft: raft.clone(), feed: feed.clone() }.run());
-        duties.start(manager.run());
-        duties.start(GarbageCollector::new(raft.clone(), guard, deleter).run());
-        let services = NamespaceServices { raft, leader, resignation, requests, api, feed, log, duties };
-        Ok(Self { services: Arc::new(services) })
+        Ok(Self { services: Arc::new(start::start(config).await?) })
     }
 
     /// Raft's routes, to be served on the administration plane.
@@ -219,12 +128,12 @@ impl Namespace {
         raft_api::routes(self.services.api.clone())
     }
 
-    /// Answers the call `calls::NAMESPACE` of the mount at the other end of `peer`.
+    /// Carries out a call of `calls::NAMESPACE` by the mount at the other end of `peer`, and returns the response.
     pub async fn handle(&self, peer: &RpcPeer, request: &[u8]) -> Vec<u8> {
         self.services.requests.handle(peer, request).await.into()
     }
 
-    /// Stops taking part, without leaving. When this returns the folder may be opened again.
+    /// Stops all tasks; this node stays a member. When this returns the folder may be opened again.
     pub async fn shutdown(&self) {
         let NamespaceServices { raft, log, duties, .. } = &*self.services;
         duties.stop.cancel();
@@ -238,7 +147,7 @@ impl Namespace {
         }
     }
 
-    /// Gives up this node's vote, and the lead, before it goes away for good.
+    /// Gives up this node's leadership and vote, before it leaves for good.
     pub async fn leave(&self, deadline: Duration) -> Result<(), NamespaceError> {
         let left = tokio::time::timeout(deadline, self.services.resignation.leave()).await;
         left.unwrap_or_else(|_| Err(format!("not done within {deadline:?}"))).map_err(NamespaceError::Leave)
@@ -250,18 +159,18 @@ impl Namespace {
         self.services.resignation.stay().await
     }
 
-    /// Tells the leader, while this node drains, not to choose it as a voter; or that it may again.
+    /// Asks the leader not to choose this node as a voter, while it drains, or with `leaving` false allows it again.
     pub async fn decline(&self, leaving: bool) {
         self.services.resignation.decline(leaving).await;
     }
 
-    /// Resolves, with the reason, when the namespace has failed on this node: a broken disk, a damaged file, a ring
-    /// that has another namespace. It does not recover by itself; the process should end.
+    /// Resolves with the reason when the namespace has failed on this node: a broken disk, a damaged file, another
+    /// namespace in the ring. It does not recover by itself; the process should end.
     pub async fn failed(&self) -> String {
         self.services.raft.failed().await
     }
 
-    /// The namespace that this node belongs to, or otherwise the last known leader's.
+    /// The id of the namespace that this node belongs to, or otherwise of the last known leader's.
     pub fn id(&self) -> Option<u64> {
         self.services.leader.namespace()
     }
@@ -274,9 +183,9 @@ impl Namespace {
         self.services.raft.has_lease()
     }
 
-    /// Tells the leader that this node goes away; returns whether it has nothing left to give up.
-    pub async fn is_let_go(&self) -> bool {
-        self.services.resignation.is_let_go().await
+    /// Asks the leader to remove this node from the members; returns whether that is done.
+    pub async fn request_removal(&self) -> bool {
+        self.services.resignation.request_removal().await
     }
 
     /// The leader's ring address, as far as this node knows.
@@ -289,12 +198,12 @@ impl Namespace {
         self.services.leader.voters()
     }
 
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> MemberStatus {
         let NamespaceServices { raft, leader, feed, .. } = &*self.services;
         let metrics = raft.metrics().clone();
         let members = &metrics.membership_config;
         let address = |uid: u64| members.get_node(&uid).map(|member| (uid, member.ring));
-        Status {
+        MemberStatus {
             uid: raft.uid(),
             term: metrics.current_term,
             leads: raft.has_lease(),
@@ -308,18 +217,4 @@ impl Namespace {
             failed: raft.failure(),
         }
     }
-}
-
-async fn open(
-    dir: PathBuf,
-    uid: u64,
-    file_bytes: u64,
-    state: NamespaceState,
-    feed: Arc<SessionFeed>,
-) -> io::Result<(LogStore, StateMachine)> {
-    let opening = move || {
-        let log = LogStore::open(&dir, uid, file_bytes)?;
-        Ok((log, StateMachine::open(&dir, state, feed)?))
-    };
-    tokio::task::spawn_blocking(opening).await.map_err(io::Error::other)?
 }

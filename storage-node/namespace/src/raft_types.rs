@@ -35,7 +35,7 @@ pub type Vote = alias::VoteOf<TypeConfig>;
 pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 
-/// The address of a member: its ring address, from which its other two follow.
+/// The address of a member: its ring address, from which the addresses of its other two planes follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RaftMember {
     pub ring: SocketAddr,
@@ -113,6 +113,6 @@ pub fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     match bytes.split_first() {
         None => Err("the message is empty".into()),
         Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|error| format!("it does not decode: {error}")),
-        Some((other, _)) => Err(format!("it has format {other}, this node speaks {FORMAT}")),
+        Some((other, _)) => Err(format!("it has format {other}, this node supports {FORMAT}")),
     }
 }

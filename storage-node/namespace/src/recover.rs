@@ -41,7 +41,7 @@ use crate::{
 /// Each election of the lost majority was a term, and this node may not know any of them.
 const TERM_JUMP: u64 = 1 << 32;
 
-/// What the recovery did, or is about to do.
+/// The effect of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
     /// The voters before the recovery.
@@ -61,7 +61,7 @@ pub struct Recovery {
 }
 
 /// Makes the node `uid` at `node`, whose data folder is `dir`, the only voter of its namespace. The node must not run
-/// meanwhile, and the other voters must never run again with their old folders without knowing of it.
+/// meanwhile, and the other voters must never form a majority again with their old folders.
 pub async fn become_only_voter(dir: &Path, uid: u64, node: SocketAddr, file_bytes: u64) -> io::Result<Recovered> {
     Recovery::open(dir, uid, file_bytes).await?.carry_out(Some(node)).await
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
 
-/// Raft names its clusters; all of ours have the same name.
+/// Raft requires a name for its cluster; all of ours have this one.
 const CLUSTER: &str = "chordfs";
 /// How many entries one message to a member carries at most; their bytes are limited too.
 const APPEND_ENTRIES: u64 = 1024;
@@ -13,16 +13,17 @@ const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug)]
 pub struct NamespaceSettings {
     pub heartbeat: Duration,
-    /// A follower that receives nothing waits `election_timeout_max`, the leader's lease, and then between the two.
+    /// A follower that receives nothing waits for `election_timeout_max`, the leader's lease, and then for a random time
+    /// between the two.
     pub election_timeout_min: Duration,
     pub election_timeout_max: Duration,
-    /// How long a voter may be unresponsive before another takes its place.
-    pub member_patience: Duration,
+    /// How long a voter may be unresponsive before another node takes its place.
+    pub member_timeout: Duration,
     /// How long a member may take to answer a message.
     pub message_deadline: Duration,
     /// How long an operation or a query may take before its sender has to send it again.
     pub call_deadline: Duration,
-    /// How long a session may send nothing before what it holds is released.
+    /// How long a session may send nothing before the leader closes it and releases its holds.
     pub session_lease: Duration,
     /// A snapshot is made after this many log entries, or bytes of them; they are in memory until then.
     pub snapshot_after_entries: u64,
@@ -30,7 +31,7 @@ pub struct NamespaceSettings {
     /// How many entries are kept after a snapshot, for followers that lag.
     pub keep_entries: u64,
     pub log_file_bytes: u64,
-    /// Gets the root directory of a namespace that is founded.
+    /// Owner of a new namespace's root directory, if this node leads it.
     pub root_owner: RootOwner,
 }
 
@@ -47,7 +48,7 @@ impl Default for NamespaceSettings {
             heartbeat: Duration::from_millis(200),
             election_timeout_min: Duration::from_millis(700),
             election_timeout_max: Duration::from_millis(1300),
-            member_patience: Duration::from_secs(30),
+            member_timeout: Duration::from_secs(30),
             message_deadline: Duration::from_millis(1000),
             call_deadline: Duration::from_secs(10),
             session_lease: Duration::from_secs(60),

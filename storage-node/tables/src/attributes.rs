@@ -1,4 +1,4 @@
-//! Attributes, including the size: truncating a file puts the chunks beyond its new end on the dead list.
+//! Attributes, including the size: a truncation puts the chunks beyond the new end on the dead list.
 
 use chordfs_types::{
     fs_error::FsError,

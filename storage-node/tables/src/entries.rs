@@ -56,7 +56,7 @@ impl Transaction<'_> {
         let attr = self.new_attr(node, file.clone());
         self.tables.inodes.insert(attr.ino, Arc::new(Inode { attr: attr.clone(), body: Body::Plain }));
         self.orphan(attr.ino, Some(session));
-        // No other session can know of it.
+        // No other session can know the inode.
         self.feed.clear();
         Ok(Reply::Entry { attr, created: true })
     }

@@ -1,7 +1,8 @@
-//! The versions that make up a file: commits, what they replace, and the dead list.
+//! The versions that make up a file: commits, the chunks that they replace, and the dead list.
 //!
-//! An extent is `count` chunks of one version. What a commit covers moves from the table to the dead list, run by run,
-//! and the leader deletes it from the nodes; each stored chunk is current in at most one file and dead at most once.
+//! An extent is `count` chunks of one version. The chunks that a commit covers move from the table to the dead list,
+//! run by run, and the leader deletes them from the nodes; each stored chunk is current in at most one file and dead at
+//! most once.
 
 use chordfs_types::{
     chunk::{ChunkRun, Version},
@@ -15,6 +16,8 @@ use super::{Tables, Transaction, entries::check_chunk_bytes, invalid};
 /// The first and the last chunk of a range, both included.
 pub(super) type ChunkRange = (u32, u32);
 pub(super) const ALL_CHUNKS: ChunkRange = (1, u32::MAX);
+/// The largest [`Extent::end`], as the last chunk has the number `u32::MAX`.
+const MAX_END: u64 = 1 << 32;
 /// A page of contents ends early when the names in it would grow past this.
 const CONTENTS_BYTES: usize = 512 * 1024;
 
@@ -132,7 +135,7 @@ impl Tables {
         self.extents.range::<_, ExtentKey>(range).map(|(at, run)| extent(at, run))
     }
 
-    /// Returns as many names and extents as one answer carries, across all files. An extent that covers `first` is
+    /// Returns as many names and extents as fit into one answer, across all files. An extent that covers `first` is
     /// listed whole, even if it starts earlier: it may have been rewritten since the previous page.
     pub(super) fn contents_page(&self, ino: Ino, first: u32) -> Answer {
         let first = self.extent_at(ino, first).map_or(first, |extent| extent.first);
@@ -155,7 +158,7 @@ impl Tables {
     /// Returns the extent that covers a chunk; `None` is a hole.
     pub(super) fn extent_at(&self, ino: Ino, index: u32) -> Option<Extent> {
         let (at, run) = self.extents.get_prev(&ExtentKey { ino, first: index })?;
-        Some(extent(at, run)).filter(|extent| at.ino == ino && extent.last() >= index)
+        Some(extent(at, run)).filter(|extent| at.ino == ino && extent.contains(index))
     }
 
     pub(super) fn is_referenced(&self, version: Version) -> bool {
@@ -193,17 +196,15 @@ impl Tables {
 
     pub(super) fn dead_of(&self, version: Version) -> impl Iterator<Item = Extent> {
         let ids = self.dead_versions.range::<_, (Version, u64)>((version, 0)..=(version, u64::MAX));
-        let runs = ids.filter_map(|((_, id), ())| self.dead.get(id)).map(|dead| &dead.run);
-        runs.map(|run| Extent { first: run.first, count: run.count, version: run.version })
+        ids.filter_map(|((_, id), ())| self.dead.get(id)).map(|dead| Extent::from(&dead.run))
     }
 
-    /// Returns whether a file still has some of this run. A dead run is never current, because of
-    /// [`Tables::check_alive`].
+    /// Returns whether any chunk of this run is current. A dead run never is, because of [`Tables::check_alive`].
     pub(super) fn is_current(&self, run: &ChunkRun) -> bool {
         let Some(used) = self.versions.get(&run.version) else { return false };
-        let last = run.first + (run.count - 1);
-        let mut there = self.extents_from(used.ino, run.first).take_while(|extent| extent.first <= last);
-        there.any(|extent| extent.version == run.version)
+        let last = Extent::from(run).last();
+        let mut covered = self.extents_from(used.ino, run.first).take_while(|extent| extent.first <= last);
+        covered.any(|extent| extent.version == run.version)
     }
 
     fn check_commit(&self, before: &Attr, commit: &Commit) -> Result<(), FsError> {
@@ -238,8 +239,7 @@ impl Tables {
         runs.iter().try_for_each(|run| self.check_alive(before.ino, run))
     }
 
-    /// Refuses versions that are in use: a file that is restarted keeps none of its old versions, which are dead from
-    /// then on.
+    /// Refuses versions that are in use: a restart puts all old versions of the file on the dead list.
     fn check_fresh(&self, runs: &[Extent]) -> Result<(), FsError> {
         match runs.iter().find(|run| self.is_referenced(run.version)) {
             Some(run) => Err(invalid(format!("version {} is in use already", run.version.0))),
@@ -287,7 +287,7 @@ pub(super) fn check_size(size: u64, chunk_bytes: u32) -> Result<(), FsError> {
     if size > most { Err(FsError::FileTooLarge) } else { Ok(()) }
 }
 
-/// Arithmetic on extents. It cannot overflow, because extents end within the chunk numbers.
+/// Arithmetic on extents that [`check_range`] accepts: those cannot overflow.
 pub(super) trait ExtentMath: Sized {
     fn last(&self) -> u32;
     fn part(&self, first: u32, last: u32) -> Option<Self>;
@@ -319,7 +319,7 @@ fn extent(at: &ExtentKey, run: &ExtentValue) -> Extent {
     Extent { first: at.first, count: run.count, version: run.version }
 }
 
-/// Returns all that a commit writes, ascending. Refuses runs that are empty, out of range, out of order or written
+/// Returns all runs that a commit writes, ascending. Refuses runs that are empty, out of range, out of order or written
 /// twice.
 fn sorted_runs(commit: &Commit) -> Result<Vec<Extent>, FsError> {
     if !commit.extents.is_sorted_by_key(|extent| extent.first) {
@@ -329,7 +329,7 @@ fn sorted_runs(commit: &Commit) -> Result<Vec<Extent>, FsError> {
     let mut runs: Vec<Extent> = commit.extents.iter().copied().chain(partial).collect();
     runs.iter().try_for_each(check_range)?;
     runs.sort_by_key(|run| run.first);
-    match runs.windows(2).find(|pair| pair[0].last() >= pair[1].first) {
+    match runs.windows(2).find(|pair| pair[0].end() > u64::from(pair[1].first)) {
         Some(pair) => Err(invalid(format!("chunk {} is written twice in one commit", pair[1].first))),
         None => Ok(runs),
     }
@@ -339,5 +339,5 @@ pub(super) fn check_range(run: &Extent) -> Result<(), FsError> {
     if run.first == 0 || run.count == 0 {
         return Err(invalid("a run has at least one chunk, and chunks count from 1"));
     }
-    run.first.checked_add(run.count - 1).map(drop).ok_or(FsError::FileTooLarge)
+    if run.end() > MAX_END { Err(FsError::FileTooLarge) } else { Ok(()) }
 }

@@ -1,19 +1,19 @@
-//! Jumping over numbers that may be taken, for a namespace that continues from a state that lacks its last operations.
+//! Skipping numbers that may be in use, for a namespace that continues from a state that lacks its last operations.
 //!
 //! When a majority is lost for good, an operator lets one voter continue alone (`recover`), and that voter may lag. The
 //! operations that the others agreed on without it are lost, but mounts and nodes still have their results. So every
 //! number that leaves the namespace and must be unique restarts far beyond any that the others can have allocated:
 //!
-//! | number | what would happen if it was allocated twice |
+//! | number | effect of allocating it twice |
 //! |---|---|
-//! | version | nodes store chunks of the lost writes: other contents under the same version and index. A stored chunk never changes, so they would never be replaced, and a reader would get either |
+//! | version | nodes store chunks of the lost writes: other contents under the same version and index. A stored chunk never changes, so they would stay, and a reader would get either |
 //! | inode | a mount has attributes, pages and open files under it, and would mistake a new file for the lost one |
 //! | session | two mounts would share it: each would get the other's replies and renew the other's lease |
 //! | log index | it is an inode's change counter, and an equal counter means that a mount's pages are still valid |
 //!
 //! The log index is not in these tables; the recovery moves it (`recover.rs` of `chordfs-namespace`). Ids of the dead
-//! list never leave the leader. An operation's number within a session is chosen by the mount, and only grows: a
-//! survivor that has not seen the last ones still takes the next one for new, and applies one that is sent again
+//! list never leave the leader. The mount chooses an operation's number within its session, and the numbers only grow:
+//! a survivor that lacks the last ones still takes the next one for new. It also applies an operation that is sent again
 //! because its answer was lost, as it should, because the first application is lost. A mount needs no notice of the
 //! recovery: its connection broke, and after reconnecting it drops its cached names and attributes.
 //!
@@ -25,8 +25,8 @@
 //! A mount may still commit versions that the lost majority allocated for it: they are its own, and no other session
 //! gets them. But chunks with versions from before the jump are not collected as orphans for a month, even if no file
 //! has them: a session has its versions long before it commits with them, so most lost writes have versions that the
-//! survivor knows. If the wrong folder was chosen, the chunks that a better one refers to are still stored when that is
-//! noticed.
+//! survivor knows. So if the operator notices later that another folder was the better choice, its chunks are still
+//! stored.
 
 use chordfs_types::{chunk::Version, namespace::Time};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -62,7 +62,7 @@ pub(super) struct SkippedRange {
 }
 
 impl Tables {
-    /// Returns false, and changes nothing, if there are not enough numbers left.
+    /// Makes all counters jump. Returns false, and changes nothing, if there are not enough numbers left.
     #[must_use]
     pub fn jump_ids(&mut self, jump: IdJump, now: Time) -> bool {
         let first = self.next.version;

@@ -56,7 +56,7 @@ pub struct Tables {
     /// The inode in which a version is current; a version that is absent is current nowhere.
     #[serde(with = "map")]
     versions: OrdMap<Version, VersionUse>,
-    /// Files without a name.
+    /// Files without a name, by inode.
     #[serde(with = "map")]
     orphans: OrdMap<Ino, OrphanInode>,
     /// The orphans that no session holds, by the time since which they have been unheld.
@@ -115,10 +115,10 @@ impl Tables {
 
     /// Applies one logged operation. `index` is its place in the log; later operations have a larger one.
     ///
-    /// `logged` is the leader's time when it logged the operation: grace periods count from it. Files get the
+    /// `logged` is the leader's time when it logged the operation: grace periods count from it. Times of files are the
     /// operation's own time.
     ///
-    /// A session's operation is applied once: when it is sent again it gets its first reply, even if that was an error.
+    /// A session's operation is applied once: if it is sent again, the reply is the first one, even an error.
     pub fn apply(&mut self, index: u64, logged: Time, op: &NamespaceOp) -> AppliedOp {
         let origin = op.origin.map(|id| id.session);
         if let Some(reply) = op.origin.and_then(|id| self.answered(id)) {
@@ -138,7 +138,7 @@ impl Tables {
         self.inodes.get(&ino).map(Arc::as_ref).ok_or(FsError::Stale { ino })
     }
 
-    /// Returns the directory `ino`, in which names are looked up or created. A removed directory holds none: `NoEntry`.
+    /// Returns the directory `ino`, in which names are looked up or created; `NoEntry` if it was removed.
     fn directory(&self, ino: Ino) -> Result<&Inode, FsError> {
         let inode = self.inodes.get(&ino).ok_or(FsError::NoEntry)?;
         if inode.is_directory() { Ok(inode) } else { Err(FsError::NotDirectory) }
@@ -333,7 +333,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// Returns the issuing session, for changes that make sense only for a session.
+    /// Returns the issuing session, for changes that need one.
     fn require_session(&self) -> Result<SessionId, FsError> {
         self.session.ok_or_else(|| invalid("this change needs a session to belong to"))
     }

@@ -40,7 +40,7 @@ impl Transaction<'_> {
             Some(old) if old.is_directory() => return Err(FsError::IsDirectory),
             old => old.map(|old| old.attr.ino),
         };
-        // No session is known to have the replaced file open; one that does answers the feed event.
+        // A session that has the replaced file open holds it when it receives the feed event.
         let attr = old.map(|old| self.drop_link(old, false));
         self.give_name(ino, parent, name);
         Ok(Reply::Removed { attr })

@@ -1,10 +1,10 @@
 //! Orphan chunks: chunks that a node has stored for a long time and that no file has. Their writer crashed before it
-//! committed them or wrote them again before it did, or the node was away while they were deleted.
+//! committed them, or replaced them before the commit, or the node was away while they were deleted.
 //!
 //! A node queries which of its chunks are unreferenced, and reports them for collection when they have been so for a
-//! long time. The query looks up the extents where the chunks would be and never walks a table; it is about single
-//! chunks, since a file often keeps the rest of the same write. Its answer may be out of date when it arrives, so
-//! everything is checked again here, in the order of the log:
+//! long time. The query looks up the extents where the chunks would be and never walks a table; it concerns single
+//! chunks, since a file often keeps the rest of the same write. Its answer may be out of date when it arrives, so the
+//! collection checks everything again, in the order of the log:
 //!
 //! - A commit that comes first makes its chunks current. Chunks that are current in any file are not touched, even if
 //!   the file has lost its last name and is only held open. Renames and links move no extent.
@@ -25,7 +25,7 @@ use chordfs_types::{
 
 use super::{
     Tables, Transaction,
-    extents::{ChunkRange, ExtentMath, check_range},
+    extents::{ExtentMath, check_range},
     invalid,
 };
 
@@ -42,10 +42,10 @@ impl Transaction<'_> {
         self.expire_retired();
         let mut collected = 0;
         for run in runs {
-            // Runs that were just added count for the next one, in case a run is listed twice.
-            for (first, last) in self.tables.orphaned(run) {
-                self.tables.retired_versions.insert(run.version, self.logged);
-                self.add_dead(ChunkRun { first, count: last - first + 1, ..run.clone() });
+            // Pieces of earlier runs are on the dead list by now, so a chunk that is listed twice is added once.
+            for Extent { first, count, version } in self.tables.orphaned(&run.into()) {
+                self.tables.retired_versions.insert(version, self.logged);
+                self.add_dead(ChunkRun { file: run.file.clone(), first, count, version });
                 collected += 1;
             }
         }
@@ -114,27 +114,26 @@ impl Tables {
     }
 
     /// Returns the parts of a run that are neither current nor already dead.
-    fn orphaned(&self, run: &ChunkRun) -> Vec<ChunkRange> {
+    fn orphaned(&self, run: &Extent) -> Vec<Extent> {
         if !self.may_be_orphaned(run.version) {
             return Vec::new();
         }
-        let run = Extent { first: run.first, count: run.count, version: run.version };
-        let current = self.extents_under(&run).filter(|extent| extent.version == run.version);
+        let current = self.extents_under(run).filter(|extent| extent.version == run.version);
         let kept = current.chain(self.dead_of(run.version));
-        kept.fold(vec![(run.first, run.last())], |pieces, kept| without(pieces, &kept))
+        kept.fold(vec![*run], |pieces, kept| without(pieces, &kept))
     }
 }
 
-fn without(pieces: Vec<ChunkRange>, kept: &Extent) -> Vec<ChunkRange> {
-    let cut = |(first, last): ChunkRange| {
-        let before = kept.first.checked_sub(1).map(|end| (first, last.min(end)));
-        let after = kept.last().checked_add(1).map(|start| (first.max(start), last));
-        before.into_iter().chain(after).filter(|(first, last)| first <= last)
+fn without(pieces: Vec<Extent>, kept: &Extent) -> Vec<Extent> {
+    let cut = |piece: Extent| {
+        let before = piece.part(1, kept.first - 1);
+        let after = kept.last().checked_add(1).and_then(|next| piece.part(next, u32::MAX));
+        before.into_iter().chain(after)
     };
     pieces.into_iter().flat_map(cut).collect()
 }
 
 fn check_run(run: &ChunkRun) -> Result<(), FsError> {
-    let counts = run.first > 0 && run.count > 0 && run.first.checked_add(run.count - 1).is_some();
-    if counts { Ok(()) } else { Err(invalid("a run has at least one chunk, and chunks count from 1 to 2^32 - 1")) }
+    let refused = |_| invalid("a run has at least one chunk, and chunks count from 1 to 2^32 - 1");
+    check_range(&run.into()).map_err(refused)
 }

@@ -13,7 +13,7 @@ use super::{Transaction, extents::ALL_CHUNKS};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct OrphanInode {
-    /// When it lost its last name, or its last holder if that was later.
+    /// When the file lost its last name, or its last holder if that was later.
     pub(super) since: Time,
     pub(super) holders: Vec<SessionId>,
 }
@@ -72,7 +72,7 @@ impl Transaction<'_> {
         orphan.zip(self.session).is_some_and(|(orphan, session)| orphan.holders.contains(&session))
     }
 
-    /// Adds a holder. Does nothing for a file that has a name: that can be opened again.
+    /// Adds a holder. Does nothing for a file that has a name, because its contents stay anyway.
     fn hold(&mut self, ino: Ino, session: SessionId) {
         let Some(orphan) = self.tables.orphans.get_mut(&ino) else { return };
         if orphan.holders.contains(&session) {

@@ -1,4 +1,4 @@
-//! Sessions: their replies and the versions under which they may write.
+//! Sessions: their replies, their versions, and the files that they hold open.
 //!
 //! An operation may arrive twice, because its sender lost the answer or the leader changed; the reply is kept under its
 //! sequence number until the session acknowledges it, and is returned again instead of applying the operation twice.
@@ -42,12 +42,12 @@ impl SessionRecord {
 }
 
 impl Tables {
-    /// Every open session and what its client calls itself, for the lease keeper and the console.
+    /// Every open session with its client's description, for the session leases and for operators.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &str)> {
         self.sessions.iter().map(|(id, session)| (*id, session.client.as_ref()))
     }
 
-    /// What an operation gets without being applied: the reply it had, or a refusal.
+    /// The reply to an operation that must not be applied: its earlier reply, or a refusal. `None` for a new operation.
     pub(super) fn answered(&self, id: OpId) -> Option<Result<Reply, FsError>> {
         let Some(session) = self.sessions.get(&id.session) else {
             return Some(Err(FsError::NoSession));

@@ -1,5 +1,5 @@
-//! A node whose disk has been full for some time gives up the lead and then its vote, in the same way as for a drain;
-//! with space again it may be chosen as before. Its memory holds what waits for the disk until then.
+//! A node whose disk has been full for some time gives up leadership and then its vote, in the same way as for a drain;
+//! with space again it may be chosen as before. Entries that wait for the disk stay in memory until then.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,23 +7,23 @@ use super::resignation::VoterResignation;
 use crate::storage::disk_space::DiskSpace;
 
 /// Compaction, or an operator, may free space within this time; the node keeps its vote until then.
-const PATIENCE: Duration = Duration::from_secs(3);
+const KEEP_VOTE_FOR: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Gives up the lead and the vote while the disk stays full, and reports to the leader when it no longer is.
-pub(crate) async fn step_aside(disk: Arc<DiskSpace>, resignation: Arc<VoterResignation>) {
-    let mut aside = false;
+/// Gives up leadership and the vote while the disk stays full, and reports to the leader when there is space again.
+pub(crate) async fn step_down_while_full(disk: Arc<DiskSpace>, resignation: Arc<VoterResignation>) {
+    let mut stepping_down = false;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let full_for = disk.full_for();
-        if full_for >= PATIENCE && resignation.is_voter() {
-            if !aside {
-                tracing::warn!("the disk is full: other nodes decide about the namespace until there is space");
+        if full_for >= KEEP_VOTE_FOR && resignation.is_voter() {
+            if !stepping_down {
+                tracing::warn!("the disk is full: this node gives up its vote on the namespace until there is space");
             }
-            aside = true;
-            resignation.step_back().await;
-        } else if aside && full_for.is_zero() {
-            aside = false;
+            stepping_down = true;
+            resignation.step_down().await;
+        } else if stepping_down && full_for.is_zero() {
+            stepping_down = false;
             resignation.decline(false).await;
         }
     }

@@ -1,9 +1,9 @@
-//! Two namespaces in one ring. It happens when a node that lost its disk founds a namespace instead of joining, or when
-//! a node was first started without `--join`; the ring brings the two together all the same.
+//! Two namespaces in one ring. This happens when a node that lost its disk founds a namespace instead of joining, or
+//! when a node was first started without `--join`; the ring connects the two all the same.
 //!
-//! A node that is the only voter of its namespace asks its neighbours. If one belongs to another namespace, the
-//! namespace with a single voter gives way to one with several, and of two with a single voter the younger gives way:
-//! it stops before it does harm, and reports what to do. Nothing is deleted; that decision is the operator's.
+//! A node that is the only voter of its namespace asks its neighbours for theirs. A namespace with a single voter gives
+//! way to one with several, and of two with a single voter the younger gives way: its node stops before it does harm,
+//! and reports what to do. Nothing is deleted; that decision is the operator's.
 
 use std::{
     collections::BTreeSet,
@@ -36,7 +36,7 @@ pub(crate) struct NamespaceGuard {
     /// Ring addresses of the nodes that this node was started to join.
     join: Vec<SocketAddr>,
     dir: PathBuf,
-    /// When last asked, the neighbours knew of no other namespace than this node's.
+    /// At the last check the neighbours knew of no other namespace than this node's.
     no_rival: AtomicBool,
 }
 
@@ -52,12 +52,12 @@ impl NamespaceGuard {
         Self { raft, leader, id, neighbours, join, dir, no_rival: AtomicBool::new(false) }
     }
 
-    /// Returns whether the neighbours, when last asked, knew of no other namespace.
+    /// Returns whether the neighbours knew of no other namespace at the last check.
     pub(crate) fn no_rival(&self) -> bool {
         self.no_rival.load(Relaxed)
     }
 
-    /// Watches for as long as this node runs, or until it has to give way.
+    /// Checks for as long as this node runs, or until its namespace has to give way.
     pub(crate) async fn watch(&self) {
         let raft = self.raft.openraft();
         // Before Raft has started, its metrics are empty.
@@ -85,7 +85,7 @@ impl NamespaceGuard {
         }
     }
 
-    /// An error explains why this node has to stop.
+    /// Returns an error with the operator's advice if this node has to stop.
     async fn ask_neighbours(&self) -> Result<NeighbourView, String> {
         let Some(ours) = self.id.get().filter(|_| self.raft.is_only_voter()) else { return Ok(NeighbourView::NoRival) };
         let near = self.near();

@@ -1,11 +1,11 @@
-//! Which nodes vote, and when this node gives way.
+//! Which nodes vote, and when this node gives up its vote.
 //!
 //! | file | what |
 //! |---|---|
 //! | `voters.rs` | the decision (pure): one change of the voters at a time |
 //! | `voter_manager.rs` | the leader's task that carries the decisions out |
 //! | `resignation.rs` | giving up the lead and the vote |
-//! | `guard.rs` | what to do about another namespace in the same ring |
+//! | `guard.rs` | detecting another namespace in the same ring |
 //! | `missing.rs` | the report that the ring has no namespace |
 //! | `full_disk.rs` | giving up the lead and the vote while the disk is full |
 

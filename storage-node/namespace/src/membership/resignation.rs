@@ -1,4 +1,4 @@
-//! Giving up the lead and the vote in good order, before the node goes away for good.
+//! Giving up leadership and the vote in good order, before the node leaves for good.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,13 +20,13 @@ impl VoterResignation {
         self.leader.is_voter()
     }
 
-    /// Returns when another node leads and this node is no member any more. The caller sets the deadline.
+    /// Returns when another node leads and this node is no longer a member. The caller sets the deadline.
     pub(crate) async fn leave(&self) -> Result<(), String> {
         loop {
             if let Some(term) = self.raft.holds_term() {
                 self.raft.hand_over(term).await?;
-            } else if self.is_let_go().await {
-                // The leader informs only its members, and this node is no longer one, so it has to ask.
+            } else if self.request_removal().await {
+                // The leader sends its messages only to members, and this node is no longer one, so it has to ask.
                 self.leader.confirm().await;
                 return Ok(());
             }
@@ -34,17 +34,17 @@ impl VoterResignation {
         }
     }
 
-    /// Tells the leader that this node leaves. Returns whether the leader has received that and no longer counts this
-    /// node as a member, not even as a learner: a learner may get a vote at any moment, and a node that has gone would
-    /// keep it for ever. The order matters: a change that the leader began before it received this shows in its later
-    /// answer.
-    pub(crate) async fn is_let_go(&self) -> bool {
+    /// Reports to the leader that this node leaves. Returns whether the leader has received that and no longer counts
+    /// this node as a member, not even as a learner: a learner may get a vote at any moment, and a node that has left
+    /// would keep it for ever. The order matters: a change that the leader began before it received the report shows in
+    /// its later answer.
+    pub(crate) async fn request_removal(&self) -> bool {
         let Some(leader) = self.leader.other_leader() else { return false };
         if self.raft.holds_term().is_some() {
             return false;
         }
-        if let Err(reason) = self.network.say_leaving(admin_address(leader), self.raft.uid(), true).await {
-            tracing::debug!(reason, "the leader does not let go of this node yet");
+        if let Err(reason) = self.network.report_leaving(admin_address(leader), self.raft.uid(), true).await {
+            tracing::debug!(reason, "cannot report to the leader yet that this node leaves");
             return false;
         }
         match self.network.identity(admin_address(leader)).await {
@@ -55,8 +55,8 @@ impl VoterResignation {
         }
     }
 
-    /// Takes one step towards giving up the lead or the vote; does nothing where no other node could take it.
-    pub(crate) async fn step_back(&self) {
+    /// Takes one step towards giving up leadership and the vote; does nothing if this node is the only voter.
+    pub(crate) async fn step_down(&self) {
         let alone = self.leader.voters().iter().all(|voter| *voter == self.raft.ring());
         if alone {
             return;
@@ -64,37 +64,37 @@ impl VoterResignation {
         match self.raft.holds_term() {
             Some(term) => {
                 if let Err(reason) = self.raft.hand_over(term).await {
-                    tracing::debug!(reason, "no other voter takes over the lead yet");
+                    tracing::debug!(reason, "no other voter has taken over leadership yet");
                 }
             }
             None => self.decline(true).await,
         }
     }
 
-    /// Asks the leader not to choose this node as a voter, or allows it again. The next leader does not know of it, so
-    /// the request has to be repeated.
+    /// Asks the leader not to choose this node as a voter, or allows it again. The next leader does not know the
+    /// request, so it has to be repeated.
     pub(crate) async fn decline(&self, leaving: bool) {
         let Some(leader) = self.leader.other_leader() else { return };
-        if let Err(reason) = self.network.say_leaving(admin_address(leader), self.raft.uid(), leaving).await {
-            tracing::debug!(reason, leaving, "cannot tell the leader whether this node may vote");
+        if let Err(reason) = self.network.report_leaving(admin_address(leader), self.raft.uid(), leaving).await {
+            tracing::debug!(reason, leaving, "cannot report to the leader whether this node may vote");
         }
     }
 
-    /// Takes one step back to where this node may be chosen as a voter; returns whether that is done. A lead that it
-    /// has begun to hand over has lost its lease for good, so another node has to take it first: otherwise none would
-    /// lead.
+    /// Takes one step towards being eligible as a voter again; returns whether that is done. A leader that has begun to
+    /// hand over has lost its lease for good, so another node has to lead first: otherwise none would.
     pub(crate) async fn stay(&self) -> bool {
         if let Some(term) = self.raft.holds_term() {
             if !self.raft.is_handing_over(term) {
                 return true;
             }
             if let Err(reason) = self.raft.hand_over(term).await {
-                tracing::debug!(reason, "no other voter takes over the lead that this node has begun to hand over");
+                tracing::debug!(reason, "no other voter has taken over the leadership that this node hands over");
             }
             return false;
         }
         let Some(leader) = self.leader.other_leader() else { return false };
-        let told = self.network.say_leaving(admin_address(leader), self.raft.uid(), false).await;
-        told.inspect_err(|reason| tracing::debug!(reason, "cannot tell the leader yet that this node stays")).is_ok()
+        let sent = self.network.report_leaving(admin_address(leader), self.raft.uid(), false).await;
+        sent.inspect_err(|reason| tracing::debug!(reason, "cannot report to the leader yet that this node stays"))
+            .is_ok()
     }
 }

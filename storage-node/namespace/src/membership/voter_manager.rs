@@ -1,5 +1,5 @@
-//! The leader's management of the voters: once a second it collects its view, lets [`super::voters`] decide on one
-//! change, and carries that out.
+//! The leader's management of the voters: once a second it collects its view, [`super::voters`] decides on one change,
+//! and the leader carries it out.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -33,7 +33,7 @@ const LEAVING_FOR: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Nodes that asked to give up their vote, or to be eligible again; the leader's voter manager takes them from here.
+/// Received requests of nodes to give up their vote, or to be eligible again, until the voter manager takes them.
 #[derive(Default)]
 pub(crate) struct LeaveRequests(Mutex<Vec<(u64, bool)>>);
 
@@ -125,7 +125,7 @@ impl VoterManager {
     async fn tick(&mut self) {
         let view = self.collect_view().await;
         let change = decide(&view);
-        // An only voter beside another namespace: which of the two gives way is decided first, see `guard`.
+        // With a single voter and another namespace in the ring, `guard` decides first which of the two gives way.
         if change == VoterChange::Keep || (self.contested && view.voters.len() <= 1) {
             return;
         }
@@ -133,7 +133,7 @@ impl VoterManager {
         match tokio::time::timeout(CHANGE_DEADLINE, self.carry_out(&view, &change)).await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => tracing::warn!(%change, reason, "could not change the voters; trying again"),
-            Err(_) => tracing::warn!(%change, "the change of voters takes long; checking again"),
+            Err(_) => tracing::warn!(%change, "the change of voters is not done yet; checking again"),
         }
     }
 
@@ -152,7 +152,7 @@ impl VoterManager {
             joint: configs.len() > 1,
             ring_nodes: self.sizes.keys().next_back().copied().unwrap_or(1),
             size_is_sure: now.duration_since(self.leading_since) >= SHRINK_AFTER,
-            patience: self.raft.settings().member_patience,
+            member_timeout: self.raft.settings().member_timeout,
             ..ClusterView::default()
         };
         for (uid, member) in members {
@@ -207,11 +207,11 @@ impl VoterManager {
     /// Asks the neighbours for their ids, if a decision may need them.
     async fn ask_candidates(&mut self, view: &mut ClusterView, neighbours: &Neighbours) {
         self.contested = false;
-        let restless = |seen: &MemberView| {
+        let needs_attention = |seen: &MemberView| {
             seen.unresponsive_for > Duration::from_secs(2) || seen.leaving || !seen.missing_for.is_zero()
         };
-        let settled = view.voters.len() == target_voters(view.ring_nodes);
-        if settled && view.learners.is_empty() && !view.voters.values().any(restless) {
+        let complete = view.voters.len() == target_voters(view.ring_nodes);
+        if complete && view.learners.is_empty() && !view.voters.values().any(needs_attention) {
             return;
         }
         let others = || ring_addresses(neighbours).filter(|ring| *ring != neighbours.node.ring_address());
@@ -223,8 +223,8 @@ impl VoterManager {
         for identity in futures_util::future::join_all(asked).await.into_iter().flatten() {
             let member = RaftMember { ring: identity.ring };
             for (uid, seen) in view.voters.iter_mut().chain(view.learners.iter_mut()) {
-                // Another node answers at its address, or it answers at another address: this member is gone either
-                // way.
+                // Another node answers at the member's address, or the member at another address: either way the member
+                // as it is configured no longer exists.
                 seen.replaced |= (seen.member == member) != (*uid == identity.uid);
             }
             if self.is_foreign(&identity) {
@@ -285,7 +285,7 @@ fn ring_addresses(neighbours: &Neighbours) -> impl Iterator<Item = SocketAddr> +
     std::iter::once(&neighbours.node).chain(others).map(|node| node.ring_address())
 }
 
-/// The least number of nodes that the ring has.
+/// The number of nodes that the ring has at least.
 fn ring_nodes(neighbours: &Neighbours) -> usize {
     ring_addresses(neighbours).count()
 }

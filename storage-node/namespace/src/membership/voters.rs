@@ -27,7 +27,7 @@ pub(super) struct ClusterView {
     /// The nodes of the ring that answered, nearest first, with their ids; without the leader.
     pub candidates: Vec<(u64, RaftMember)>,
     /// How long a member may be unresponsive.
-    pub patience: Duration,
+    pub member_timeout: Duration,
 }
 
 /// One member, as the leader sees it.
@@ -103,7 +103,7 @@ pub(super) fn decide(view: &ClusterView) -> VoterChange {
     if view.joint {
         return VoterChange::FinishJoint;
     }
-    if let Some(uid) = view.useless_learner() {
+    if let Some(uid) = view.lost_learner() {
         return VoterChange::RemoveLearner { uid };
     }
     let (target, lost) = (target_voters(view.ring_nodes), view.lost_voter());
@@ -121,7 +121,7 @@ pub(super) fn decide(view: &ClusterView) -> VoterChange {
 
 impl ClusterView {
     fn is_lost(&self, uid: u64, seen: &MemberView) -> bool {
-        let gone = seen.unresponsive_for >= self.patience || seen.missing_for >= self.patience;
+        let gone = seen.unresponsive_for >= self.member_timeout || seen.missing_for >= self.member_timeout;
         uid != self.leader && (gone || seen.replaced || seen.leaving)
     }
 
@@ -131,7 +131,7 @@ impl ClusterView {
         lost.max_by_key(|(_, seen)| (seen.replaced, seen.unresponsive_for)).map(|(uid, _)| *uid)
     }
 
-    fn useless_learner(&self) -> Option<u64> {
+    fn lost_learner(&self) -> Option<u64> {
         self.learners.iter().find(|(uid, seen)| self.is_lost(**uid, seen)).map(|(uid, _)| *uid)
     }
 
@@ -164,7 +164,7 @@ impl ClusterView {
 
     /// Returns whether a voter is unresponsive or missing from the ring, but not yet for long enough to count as lost.
     fn awaits_return(&self) -> bool {
-        let waits = |seen: &MemberView| seen.unresponsive_for >= self.patience / 4 || !seen.missing_for.is_zero();
+        let waits = |seen: &MemberView| seen.unresponsive_for >= self.member_timeout / 4 || !seen.missing_for.is_zero();
         self.voters.iter().any(|(uid, seen)| *uid != self.leader && waits(seen) && !self.is_lost(*uid, seen))
     }
 
@@ -172,7 +172,7 @@ impl ClusterView {
     fn majority_answers_without(&self, uid: Option<u64>) -> bool {
         let rest = || self.voters.iter().filter(|(voter, _)| Some(**voter) != uid);
         let answering =
-            rest().filter(|(voter, seen)| **voter == self.leader || seen.unresponsive_for < self.patience / 4);
+            rest().filter(|(voter, seen)| **voter == self.leader || seen.unresponsive_for < self.member_timeout / 4);
         answering.count() > rest().count() / 2
     }
 }
@@ -181,7 +181,7 @@ impl ClusterView {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const MEMBER_TIMEOUT: Duration = Duration::from_secs(30);
 
     fn member(uid: u64) -> RaftMember {
         RaftMember { ring: format!("127.0.0.1:{}", 7000 + uid).parse().unwrap() }
@@ -199,7 +199,7 @@ mod tests {
             candidates: candidates.iter().map(|&uid| (uid, member(uid))).collect(),
             ring_nodes,
             size_is_sure: true,
-            patience: PATIENCE,
+            member_timeout: MEMBER_TIMEOUT,
             ..ClusterView::default()
         }
     }
@@ -225,16 +225,16 @@ mod tests {
         assert_eq!(decide(&view), VoterChange::Keep);
         view.learners.get_mut(&3).unwrap().caught_up = true;
         assert_eq!(decide(&view), VoterChange::Promote { uid: 3, instead_of: None });
-        view.learners.get_mut(&3).unwrap().unresponsive_for = PATIENCE;
+        view.learners.get_mut(&3).unwrap().unresponsive_for = MEMBER_TIMEOUT;
         assert_eq!(decide(&view), VoterChange::RemoveLearner { uid: 3 });
     }
 
     #[test]
     fn an_unresponsive_voter_is_replaced_when_there_is_a_candidate_and_kept_otherwise() {
         let mut view = view(3, &[1, 2, 3], &[2]);
-        view.voters.get_mut(&3).unwrap().unresponsive_for = PATIENCE - Duration::from_secs(1);
+        view.voters.get_mut(&3).unwrap().unresponsive_for = MEMBER_TIMEOUT - Duration::from_secs(1);
         assert_eq!(decide(&view), VoterChange::Keep);
-        view.voters.get_mut(&3).unwrap().unresponsive_for = PATIENCE;
+        view.voters.get_mut(&3).unwrap().unresponsive_for = MEMBER_TIMEOUT;
         assert_eq!(decide(&view), VoterChange::Keep, "no candidate for its place");
         view.candidates.push((4, member(4)));
         assert_eq!(decide(&view), add(4));
@@ -254,14 +254,14 @@ mod tests {
     #[test]
     fn a_voter_that_left_the_ring_is_replaced() {
         let mut view = view(3, &[1, 2, 3], &[2, 4]);
-        view.voters.get_mut(&3).unwrap().missing_for = PATIENCE;
+        view.voters.get_mut(&3).unwrap().missing_for = MEMBER_TIMEOUT;
         assert_eq!(decide(&view), add(4));
     }
 
     #[test]
     fn a_ring_that_shrinks_gives_up_the_lost_voter_first() {
         let mut view = view(2, &[1, 2, 3], &[3]);
-        view.voters.get_mut(&2).unwrap().unresponsive_for = PATIENCE;
+        view.voters.get_mut(&2).unwrap().unresponsive_for = MEMBER_TIMEOUT;
         assert_eq!(decide(&view), VoterChange::RemoveVoter { uid: 2 });
         view.voters.get_mut(&2).unwrap().unresponsive_for = Duration::ZERO;
         assert_eq!(decide(&view), VoterChange::RemoveVoter { uid: 3 });
@@ -288,7 +288,7 @@ mod tests {
             (voter.unresponsive_for, voter.missing_for) = (unresponsive_for, missing_for);
             decide(&view)
         };
-        let (half, almost) = (PATIENCE / 2, PATIENCE - Duration::from_secs(1));
+        let (half, almost) = (MEMBER_TIMEOUT / 2, MEMBER_TIMEOUT - Duration::from_secs(1));
         assert_eq!(away(half, Duration::ZERO), VoterChange::Keep);
         assert_eq!(away(almost, half), VoterChange::Keep);
         assert_eq!(
@@ -296,8 +296,8 @@ mod tests {
             VoterChange::Keep,
             "it answers, but is not in its neighbours' lists again"
         );
-        assert_eq!(away(PATIENCE, half), VoterChange::RemoveVoter { uid: 2 });
-        assert_eq!(away(Duration::ZERO, PATIENCE), VoterChange::RemoveVoter { uid: 2 });
+        assert_eq!(away(MEMBER_TIMEOUT, half), VoterChange::RemoveVoter { uid: 2 });
+        assert_eq!(away(Duration::ZERO, MEMBER_TIMEOUT), VoterChange::RemoveVoter { uid: 2 });
         assert_eq!(
             away(Duration::ZERO, Duration::ZERO),
             VoterChange::RemoveVoter { uid: 3 },
@@ -309,7 +309,7 @@ mod tests {
     fn no_voter_is_removed_when_the_rest_would_have_no_quorum() {
         let mut view = view(1, &[1, 2, 3], &[]);
         for uid in [2, 3] {
-            view.voters.get_mut(&uid).unwrap().unresponsive_for = PATIENCE;
+            view.voters.get_mut(&uid).unwrap().unresponsive_for = MEMBER_TIMEOUT;
         }
         assert_eq!(decide(&view), VoterChange::Keep);
         view.voters.remove(&3);
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn an_unfinished_change_comes_first_and_the_leader_never_removes_itself() {
         let mut view = view(1, &[1, 2], &[]);
-        view.voters.get_mut(&1).unwrap().unresponsive_for = PATIENCE;
+        view.voters.get_mut(&1).unwrap().unresponsive_for = MEMBER_TIMEOUT;
         assert_eq!(decide(&view), VoterChange::RemoveVoter { uid: 2 });
         view.joint = true;
         assert_eq!(decide(&view), VoterChange::FinishJoint);

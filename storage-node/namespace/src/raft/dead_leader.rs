@@ -1,14 +1,14 @@
 //! A leader whose process has ended is replaced at once, not after its lease. An unresponsive leader keeps its lease,
-//! because it may only be slow or cut off, and still answer mounts; one whose process has ended answers none. This
+//! because it may only be slow or cut off, and still serve mounts; a leader whose process has ended serves none. This
 //! shortens the wait after a crash from more than two seconds to about one.
 //!
 //! A voter finds the leader dead when it has received nothing for longer than a leader answers without a majority's
 //! confirmation (`leased_term`), and the leader's host refuses connections at its port. One voter's finding is not
-//! enough: a firewall that refuses connections looks like that too, while others reach the leader well. So the voter
-//! asks the others, and stands for election only when a majority, itself included, finds the same leader dead: without
-//! them that leader's own lease has expired, and they do not renew it. A voter that has reported a leader dead refuses
-//! its messages for as long as the election that may follow can take: the election bypasses the lease that Raft's
-//! voters keep, and a leader that was only suspended must not answer from it meanwhile.
+//! enough: a firewall that refuses connections looks the same, while others still reach the leader. So the voter asks
+//! the others, and stands for election only when a majority, itself included, finds the same leader dead: without them
+//! that leader's own lease has expired, and they do not renew it. A voter that has reported a leader dead refuses its
+//! messages for as long as the election that may follow can take: the election bypasses the lease that Raft's voters
+//! keep, and a leader that was only suspended must not answer on the strength of that lease meanwhile.
 
 use std::{
     io,
@@ -32,8 +32,8 @@ const PROBE_DEADLINE: Duration = Duration::from_millis(200);
 /// Two voters that find the leader dead at the same time should not both stand for election.
 const MOST_JITTER: Duration = Duration::from_millis(100);
 
-/// The time from a report that another voter may count on to the last vote that can result from it: the jitter, what
-/// the other has to write down first, and a call.
+/// The time from a report to the last vote that can result from it: the other voter's jitter, its write to disk, and a
+/// call.
 const PROMISED_FOR: Duration = Duration::from_secs(3);
 
 /// Detects that the leader's process has ended, and replaces it.
@@ -45,7 +45,7 @@ pub(crate) struct DeadLeaderDetector {
     findings: Mutex<LeaderFindings>,
 }
 
-/// What this voter has found out about the leader, and what it has reported to others.
+/// This voter's findings about the leader, and its reports of them to others.
 #[derive(Debug, Default)]
 struct LeaderFindings {
     /// The term whose leader it finds dead.
@@ -109,9 +109,9 @@ impl DeadLeaderDetector {
     /// The vote of the current leader, if this voter finds it dead.
     async fn find_dead_leader(&self) -> Option<Vote> {
         let (vote, leader) = self.other_leader()?;
-        let heard = self.raft.openraft().with_raft_state(|state| state.vote_last_modified()).await.ok()??;
-        let over = self.raft.lease() + self.raft.lease() / 4;
-        (heard.elapsed() > over && refuses_connections(leader).await).then_some(vote)
+        let last_message = self.raft.openraft().with_raft_state(|state| state.vote_last_modified()).await.ok()??;
+        let lease_with_margin = self.raft.lease() + self.raft.lease() / 4;
+        (last_message.elapsed() > lease_with_margin && refuses_connections(leader).await).then_some(vote)
     }
 
     fn other_leader(&self) -> Option<(Vote, SocketAddr)> {
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_voter_that_reported_a_leader_dead_does_not_follow_it_while_others_may_count_on_that() {
+    fn a_voter_that_reported_a_leader_dead_does_not_follow_it_until_the_election_is_over() {
         let (start, mut leader) = (Instant::now(), LeaderFindings::default());
         assert_eq!((leader.report(start), leader.is_given_up(7, start)), (None, false));
         leader.find(Some(7));
@@ -164,6 +164,6 @@ mod tests {
         let later = start + PROMISED_FOR / 2;
         assert_eq!((leader.report(later), leader.is_given_up(7, later)), (None, true));
         assert!(!leader.is_given_up(8, later), "the next leader is another one");
-        assert!(!leader.is_given_up(7, start + PROMISED_FOR), "no election came of it");
+        assert!(!leader.is_given_up(7, start + PROMISED_FOR), "there was no election");
     }
 }

@@ -71,7 +71,7 @@ impl RaftHandle {
         &self.raft
     }
 
-    /// A read guard: not to be held across an `await`.
+    /// Returns a read guard, which must not be held across an `await`.
     pub(crate) fn metrics(&self) -> impl Deref<Target = RaftMetrics<TypeConfig>> + '_ {
         self.metrics.borrow_watched()
     }
@@ -137,7 +137,7 @@ impl RaftHandle {
         *self.handed_over.lock() == Some(term)
     }
 
-    /// Transfers the lead to the voter that has most of the log. That voter does not wait for this leader's lease, so
+    /// Transfers leadership to the voter that has most of the log. That voter does not wait for this leader's lease, so
     /// this leader gives up the lease first, and for good: a transfer that seems to have failed may only be late.
     pub(crate) async fn hand_over(&self, term: LeaderTerm) -> Result<(), String> {
         let successor = {
@@ -146,7 +146,7 @@ impl RaftHandle {
             let progress = metrics.replication.clone().unwrap_or_default();
             voters.into_iter().max_by_key(|uid| progress.get(uid).copied().flatten())
         };
-        let successor = successor.ok_or("no other node holds the namespace; stopping this one stops it")?;
+        let successor = successor.ok_or("no other node holds the namespace: it stops with this node")?;
         *self.handed_over.lock() = Some(term);
         let transferred = self.raft.trigger().transfer_leader(successor).await;
         let leads = |uid: Option<u64>| uid.is_some_and(|uid| uid != self.uid);
@@ -154,7 +154,7 @@ impl RaftHandle {
         let changed = wait.metrics(|metrics| leads(metrics.current_leader), "another leads").await;
         transferred.map_err(|error| error.to_string())?;
         if let Err(error) = changed {
-            tracing::debug!(%error, "no other voter has taken over the lead; trying again");
+            tracing::debug!(%error, "no other voter has taken over leadership; trying again");
         }
         Ok(())
     }

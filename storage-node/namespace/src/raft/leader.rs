@@ -1,5 +1,5 @@
 //! Where the leader is. Voters learn it from Raft; the other nodes ask their neighbours and pass the answer on, so that
-//! any node a mount happens to know can redirect it.
+//! a mount can be redirected by any node that it knows.
 
 use std::{
     collections::BTreeSet,
@@ -33,8 +33,8 @@ pub(crate) struct LeaderTracking {
     network: Network,
     neighbours: watch::Receiver<Neighbours>,
     sighting: Mutex<Option<LeaderSighting>>,
-    /// Wakes the search: a request needs the leader now.
-    wanted: Notify,
+    /// Wakes the search, because a request needs the leader.
+    search_now: Notify,
 }
 
 /// A node that reported to be the leader.
@@ -54,7 +54,7 @@ impl LeaderTracking {
         network: Network,
         neighbours: watch::Receiver<Neighbours>,
     ) -> Self {
-        Self { raft, id, network, neighbours, sighting: Mutex::default(), wanted: Notify::new() }
+        Self { raft, id, network, neighbours, sighting: Mutex::default(), search_now: Notify::new() }
     }
 
     /// The leader's ring address as far as known: from Raft, or from another node if that reports a later term.
@@ -106,8 +106,8 @@ impl LeaderTracking {
     }
 
     /// Starts a search for the leader without delay.
-    pub(crate) fn want_leader(&self) {
-        self.wanted.notify_one();
+    pub(crate) fn search_now(&self) {
+        self.search_now.notify_one();
     }
 
     /// Keeps the leader's address current, for as long as this node runs.
@@ -119,7 +119,7 @@ impl LeaderTracking {
                 SEARCH_EVERY
             };
             tokio::time::sleep(SEARCH_EVERY.min(pause)).await;
-            let _ = tokio::time::timeout(pause.saturating_sub(SEARCH_EVERY), self.wanted.notified()).await;
+            let _ = tokio::time::timeout(pause.saturating_sub(SEARCH_EVERY), self.search_now.notified()).await;
         }
     }
 

@@ -5,9 +5,9 @@
 //! POST /raft/snapshot?to=UID&of=NAMESPACE                         body: length n u32 LE | packed (vote, meta), n bytes | the file
 //! GET  /raft/identity                                             answer: JSON, see [`MemberIdentity`]
 //! ```
-//! A message names the member it is for. A node with another id (it lost its disk, and with it its promises), or of
-//! another namespace, answers 421, which Raft treats as an unreachable member. Snapshots go through reqwest, because
-//! they are streamed from disk; all other messages go through the pool, which keeps its connections.
+//! A message names its addressee. A node with another id (it lost its disk, and with it its promises), or of another
+//! namespace, answers 421, which Raft treats as an unreachable member. Snapshots go through reqwest, because they are
+//! streamed from disk; all other messages go through the pool, which keeps its connections.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -39,22 +39,22 @@ const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MemberIdentity {
     pub uid: u64,
-    /// The namespace that it belongs to, or follows without a vote; none for a new node.
+    /// The namespace that the node belongs to, or follows without a vote; `None` for a new node.
     pub namespace: Option<u64>,
-    /// Its ring address.
+    /// The node's ring address.
     pub ring: SocketAddr,
     pub term: u64,
     pub voter: bool,
-    /// It is the leader and a majority has confirmed that recently.
+    /// The node is the leader, and a majority has confirmed that recently.
     pub leads: bool,
-    /// The leader's ring address, as far as it knows.
+    /// The leader's ring address, as far as the node knows.
     pub leader: Option<SocketAddr>,
-    /// Ring addresses of the voters, as far as it knows.
+    /// Ring addresses of the voters, as far as the node knows.
     pub voters: Vec<SocketAddr>,
-    /// Ids of the voters and the learners, as far as it knows.
+    /// Ids of the voters and the learners, as far as the node knows.
     #[serde(default)]
     pub members: Vec<u64>,
-    /// The term whose leader it finds dead, and does not follow for the moment.
+    /// The term whose leader the node finds dead, and does not follow at present.
     #[serde(default)]
     pub dead_leader: Option<u64>,
 }
@@ -86,8 +86,8 @@ impl Network {
         serde_json::from_slice(&answer.body).map_err(|error| format!("{admin} is no namespace node: {error}"))
     }
 
-    /// Tells the leader at `admin` that the node `uid` is leaving, or that it stays.
-    pub(crate) async fn say_leaving(&self, admin: SocketAddr, uid: u64, leaving: bool) -> Result<(), String> {
+    /// Reports to the leader at `admin` that the node `uid` is leaving, or that it stays.
+    pub(crate) async fn report_leaving(&self, admin: SocketAddr, uid: u64, leaving: bool) -> Result<(), String> {
         let path = format!("/raft/leave?uid={uid}&leaving={leaving}");
         let answer =
             self.pool.post(admin, &path, Vec::new(), self.deadline).await.map_err(|error| error.to_string())?;

@@ -1,7 +1,8 @@
-//! Garbage collection, on the leader: contents of files without name and holder, then versions that no file references.
+//! Garbage collection, on the leader: contents of files with neither a name nor a holder, then versions that no file
+//! references.
 //!
-//! A node that cannot delete (it fails, or is away for a long time) must not block the others for ever: after some
-//! tries its copies are left where they are. They take space there and do no harm, because a version is never used
+//! A node that cannot delete, because it fails or is away for a long time, must not block the others for ever: after
+//! some tries its copies are left where they are. They take space there and do no harm, because a version is never used
 //! again.
 //!
 //! Nothing is logged unless there is something to collect; checking costs a query of the tables in memory.
@@ -15,9 +16,9 @@ use chordfs_types::{
 
 use crate::{membership::guard::NamespaceGuard, raft::handle::RaftHandle};
 
-/// The time between the removal of the last name and that of the contents: another mount may have the file open and
-/// learns only now that it should hold it. Also the time between a version's death and its deletion: a reader may have
-/// learnt of the version just before.
+/// The time between the removal of a file's last name and that of its contents: another mount may have the file open,
+/// and learns only now that it should hold it. Also the time between a version's death and its deletion: a reader may
+/// have looked the version up just before.
 const GRACE_SECS: i64 = 10;
 /// The most items of one round; the next round follows at once.
 const ROUND: u32 = 1024;
@@ -40,7 +41,7 @@ struct FailedDeletions {
 }
 
 impl FailedDeletions {
-    /// Keeps only the runs that were tried before, if there are any.
+    /// Restricts `dead` to the runs that were tried before, if there are any.
     fn narrow(&mut self, dead: &mut Vec<(u64, ChunkRun)>) {
         if dead.iter().any(|(id, _)| self.ids.contains(id)) {
             dead.retain(|(id, _)| self.ids.contains(id))
@@ -76,7 +77,7 @@ impl GarbageCollector {
             if !more {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            // Beside another namespace, what this one takes for garbage may be the other's.
+            // While there is another namespace in the ring, chunks that seem to be garbage may be the other's.
             more = self.guard.no_rival() && self.raft.has_lease() && self.collect(Time::now()).await;
         }
     }
@@ -146,12 +147,12 @@ mod tests {
         ids.map(|id| (id, run(id))).collect()
     }
 
-    /// One sick node used to stop all deletion, for as long as it was in the ring.
+    /// One faulty node used to stop all deletion for as long as it was in the ring.
     #[test]
     fn the_same_runs_are_given_up_after_some_tries() {
         let mut failed = FailedDeletions::default();
         for time in 1..=TRIES {
-            // More runs die meanwhile; they wait, and so do not delay the end.
+            // More runs die meanwhile; they wait, and so do not delay giving up.
             let mut page = dead(1..3 + u64::from(time));
             failed.narrow(&mut page);
             let ids: Vec<u64> = page.iter().map(|(id, _)| *id).collect();

@@ -34,8 +34,8 @@ impl SessionLeases {
         let sessions = self.raft.state().sessions();
         for session in self.feed.expired(&sessions, Instant::now(), self.raft.settings().session_lease) {
             match self.raft.propose(Change::CloseSession { session }, Time::now()).await {
-                Ok(_) => tracing::info!(session = session.0, "closed a session that was silent for too long"),
-                Err(reason) => tracing::debug!(session = session.0, reason, "could not close a silent session"),
+                Ok(_) => tracing::info!(session = session.0, "closed a session whose lease has expired"),
+                Err(reason) => tracing::debug!(session = session.0, reason, "could not close an expired session"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What this node does for others: mounts' requests, Raft messages, and the leader's leases and garbage collection.
+//! Serving mounts and other members: requests, Raft messages, and the leader's leases and garbage collection.
 //!
 //! | file | what |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | `raft_api.rs` | Raft messages of other members |
 //! | `leases.rs` | closing sessions whose lease has expired |
 //! | `garbage.rs` | deleting orphaned files and dead versions |
+//! | `root_owner.rs` | the owner of a new namespace's root directory |
 
 pub(crate) mod garbage;
 pub(crate) mod leases;

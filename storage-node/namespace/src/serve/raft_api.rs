@@ -43,7 +43,7 @@ pub(crate) struct RaftApi {
     pub requests: Arc<LeaveRequests>,
     pub id: Arc<NamespaceId>,
     pub dir: PathBuf,
-    /// Until then this node grants no vote: before its restart it may have confirmed the leader's lease.
+    /// This node grants no vote before that time, because it may have confirmed the leader's lease before its restart.
     pub no_vote_before: Option<Instant>,
 }
 
@@ -161,7 +161,7 @@ async fn install_snapshot(State(api): State<Arc<RaftApi>>, Query(to): Query<Dest
         let _ = std::fs::remove_file(&path);
         RaftRefusal(StatusCode::INSUFFICIENT_STORAGE, format!("receiving the snapshot failed: {error}"))
     })?;
-    // It is checked here, so that a damaged one fails this message and does not stop Raft.
+    // The snapshot is checked here, so that a damaged one fails this message and does not stop Raft.
     let checked = tokio::task::spawn_blocking(move || snapshot::load(&received).map(|_| received)).await;
     let file = checked.map_err(RaftRefusal::stopped)?.map_err(RaftRefusal::bad)?;
     answer(api.raft.openraft().install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await)
@@ -184,8 +184,8 @@ impl RaftApi {
     }
 }
 
-/// Checks the addressee and the namespace of a message. A node without a namespace joins that of the first message for
-/// it: only a leader that added the node knows its id.
+/// Checks the addressee and the namespace of a message. A node without a namespace joins that of the first message to
+/// it: only a leader that added the node knows the node's id.
 fn check(api: &RaftApi, to: &Destination) -> Result<(), RaftRefusal> {
     let refuse = |text| Err(RaftRefusal(StatusCode::MISDIRECTED_REQUEST, text));
     if to.to != api.raft.uid() {

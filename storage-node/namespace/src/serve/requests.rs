@@ -1,4 +1,4 @@
-//! Requests of mounts: the leader carries them out, the other nodes name the leader.
+//! Requests of mounts: the leader carries them out, and the other nodes return its address.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -81,8 +81,8 @@ impl RequestHandler {
     }
 
     async fn query(&self, query: &Query) -> Response {
-        // While the lease holds no other leader can have changed anything, and everything that this leader has answered
-        // is applied.
+        // Until the lease expires, no other leader can have changed anything, and every operation that this leader has
+        // answered is applied.
         if let Some(leader) = self.raft.leased_term() {
             let own_term = |last: Option<LogId>| last.is_some_and(|last| last.leader_id == leader);
             if let Some(answer) = self.raft.state().query_if(own_term, query) {
@@ -95,7 +95,7 @@ impl RequestHandler {
         }
     }
 
-    /// Returns when the tables here hold every operation that any node answered before the call.
+    /// Returns when this node's tables contain every operation that any node answered before the call.
     async fn ensure_current(&self) -> Result<(), Response> {
         if self.raft.has_lease() {
             return Ok(());
@@ -143,7 +143,7 @@ impl RequestHandler {
     fn not_leader(&self, leader: Option<SocketAddr>) -> Response {
         let leader = leader.or_else(|| self.leader.leader()).filter(|leader| *leader != self.raft.ring());
         if leader.is_none() {
-            self.leader.want_leader();
+            self.leader.search_now();
         }
         Response::NotLeader { leader }
     }
@@ -171,7 +171,7 @@ fn read_failure(error: &RaftError<TypeConfig, LinearizableReadError<TypeConfig>>
             "this node does not lead the namespace".into()
         }
         RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => {
-            format!("the leader cannot confirm that it still leads: {NO_MAJORITY}")
+            format!("this node cannot confirm that it still leads: {NO_MAJORITY}")
         }
         RaftError::Fatal(fatal) => format!("this node's namespace has stopped: {fatal}"),
     }

@@ -59,7 +59,7 @@ struct AttachedSessions {
 
 struct SessionConnections {
     connections: HashMap<u64, Arc<dyn FeedConnection>>,
-    last_heard: Instant,
+    last_request: Instant,
 }
 
 impl SessionFeed {
@@ -70,7 +70,7 @@ impl SessionFeed {
         let new = !attached.by_connection.contains_key(&id);
         attached.detach(id);
         let entry = attached.session(session, now);
-        entry.last_heard = now;
+        entry.last_request = now;
         entry.connections.insert(id, connection);
         attached.by_connection.insert(id, session);
         new
@@ -84,14 +84,14 @@ impl SessionFeed {
     pub(crate) fn renew(&self, connection: u64, now: Instant) -> Option<SessionId> {
         let mut attached = self.attached.lock();
         let session = *attached.by_connection.get(&connection)?;
-        attached.session(session, now).last_heard = now;
+        attached.session(session, now).last_request = now;
         Some(session)
     }
 
-    /// Renews all leases: a new leader cannot know when the sessions last sent something.
+    /// Renews all leases: a new leader cannot know when the sessions last sent a request.
     pub(crate) fn renew_all(&self, now: Instant) {
         for entry in self.attached.lock().sessions.values_mut() {
-            entry.last_heard = now;
+            entry.last_request = now;
         }
     }
 
@@ -99,8 +99,8 @@ impl SessionFeed {
     pub(crate) fn expired(&self, sessions: &[SessionId], now: Instant, lease: Duration) -> Vec<SessionId> {
         let mut attached = self.attached.lock();
         attached.sessions.retain(|id, entry| !entry.connections.is_empty() || sessions.contains(id));
-        let silent = |id: &&SessionId| now.duration_since(attached.session(**id, now).last_heard) >= lease;
-        sessions.iter().filter(silent).copied().collect()
+        let expired = |id: &&SessionId| now.duration_since(attached.session(**id, now).last_request) >= lease;
+        sessions.iter().filter(expired).copied().collect()
     }
 
     /// Sends events to all sessions except the one that caused them.
@@ -138,7 +138,7 @@ impl AttachedSessions {
     fn session(&mut self, session: SessionId, now: Instant) -> &mut SessionConnections {
         self.sessions
             .entry(session)
-            .or_insert_with(|| SessionConnections { connections: HashMap::new(), last_heard: now })
+            .or_insert_with(|| SessionConnections { connections: HashMap::new(), last_request: now })
     }
 
     fn detach(&mut self, connection: u64) {
@@ -158,25 +158,25 @@ mod tests {
 
     use super::*;
 
-    struct Wire {
+    struct FakeConnection {
         id: u64,
         open: bool,
-        hung_up: AtomicBool,
-        got: Mutex<Vec<Vec<FeedEvent>>>,
+        closed: AtomicBool,
+        received: Mutex<Vec<Vec<FeedEvent>>>,
     }
 
-    impl FeedConnection for Wire {
+    impl FeedConnection for FakeConnection {
         fn id(&self) -> u64 {
             self.id
         }
 
         fn push(&self, events: Bytes) -> bool {
-            self.got.lock().push(decode(&events).unwrap());
+            self.received.lock().push(decode(&events).unwrap());
             self.open
         }
 
         fn close(&self) {
-            self.hung_up.store(true, Ordering::Relaxed);
+            self.closed.store(true, Ordering::Relaxed);
         }
 
         fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -184,8 +184,8 @@ mod tests {
         }
     }
 
-    fn wire(id: u64, open: bool) -> Arc<Wire> {
-        Arc::new(Wire { id, open, hung_up: AtomicBool::new(false), got: Mutex::default() })
+    fn connection(id: u64, open: bool) -> Arc<FakeConnection> {
+        Arc::new(FakeConnection { id, open, closed: AtomicBool::new(false), received: Mutex::default() })
     }
 
     fn event(ino: u64) -> FeedEvent {
@@ -193,20 +193,20 @@ mod tests {
     }
 
     #[test]
-    fn all_sessions_but_the_origin_get_the_events_and_a_closed_connection_is_forgotten() {
+    fn all_sessions_except_the_origin_receive_the_events_and_a_closed_connection_is_forgotten() {
         let (feed, now) = (SessionFeed::default(), Instant::now());
-        let (own, other, closed) = (wire(1, true), wire(2, true), wire(3, false));
+        let (own, other, closed) = (connection(1, true), connection(2, true), connection(3, false));
         feed.attach(SessionId(7), own.clone(), now);
         feed.attach(SessionId(8), other.clone(), now);
         feed.attach(SessionId(9), closed.clone(), now);
         feed.push(Some(SessionId(7)), &[event(1)]);
         feed.push(Some(SessionId(7)), &[event(2)]);
-        assert!(own.got.lock().is_empty());
-        assert_eq!(*other.got.lock(), [vec![event(1)], vec![event(2)]]);
-        assert_eq!(closed.got.lock().len(), 1);
+        assert!(own.received.lock().is_empty());
+        assert_eq!(*other.received.lock(), [vec![event(1)], vec![event(2)]]);
+        assert_eq!(closed.received.lock().len(), 1);
         assert_eq!(feed.attached_sessions(), 2);
         feed.interrupt();
-        assert!(own.hung_up.load(Ordering::Relaxed) && other.hung_up.load(Ordering::Relaxed));
+        assert!(own.closed.load(Ordering::Relaxed) && other.closed.load(Ordering::Relaxed));
         assert_eq!((feed.attached_sessions(), feed.renew(1, now)), (0, None));
     }
 
@@ -214,7 +214,7 @@ mod tests {
     fn a_lease_expires_without_messages_and_starts_anew_for_an_unknown_session() {
         let (feed, start, lease) = (SessionFeed::default(), Instant::now(), Duration::from_secs(60));
         let sessions = [SessionId(1), SessionId(2)];
-        feed.attach(SessionId(1), wire(1, true), start);
+        feed.attach(SessionId(1), connection(1, true), start);
         assert_eq!(feed.expired(&sessions, start + lease / 2, lease), []);
         assert_eq!(feed.renew(1, start + lease / 2), Some(SessionId(1)));
         assert_eq!(feed.expired(&sessions, start + lease, lease), []);

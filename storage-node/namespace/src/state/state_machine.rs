@@ -144,7 +144,7 @@ impl StateMachine {
         })
     }
 
-    /// Marks the state as applied up to `last`, and makes new numbers start further on.
+    /// Marks the state as applied up to `last`, and makes the counters jump.
     pub(crate) fn jump_ids(&self, jump: IdJump, last: LogId, now: Time) -> io::Result<()> {
         let mut applied = self.state.0.write();
         if !applied.tables.jump_ids(jump, now) {

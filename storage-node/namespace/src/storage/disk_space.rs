@@ -1,5 +1,5 @@
-//! Whether the disk is full for the namespace's log. The thread that writes the log waits for space and records here
-//! that it does; other tasks read for how long.
+//! Whether the disk is full for the namespace's log. The log's writer thread waits for space and records that here;
+//! other tasks read for how long it has waited.
 
 use std::{
     io,

@@ -164,7 +164,7 @@ fn read_header(path: &Path, bytes: &[u8]) -> io::Result<Option<u64>> {
         return Ok(None);
     };
     if header[..4] != MAGIC {
-        return Err(damaged(path, "it does not begin like a log file"));
+        return Err(damaged(path, "it has the wrong magic bytes for a log file"));
     }
     match u32::from_le_bytes(header[4..8].try_into().expect("four bytes")) {
         LOG_FORMAT => Ok(Some(u64::from_le_bytes(header[8..16].try_into().expect("eight bytes")))),
@@ -225,6 +225,6 @@ mod tests {
         assert!(file.append(&[8; 4000], [4000].into_iter()).is_err());
         assert_eq!((file.next(), file.bytes()), (2, HEADER_BYTES + 4000));
         assert_eq!(file.file.metadata().unwrap().len(), HEADER_BYTES + 4000);
-        assert_eq!(file.file.stream_position().unwrap(), HEADER_BYTES + 4000, "the next one goes there");
+        assert_eq!(file.file.stream_position().unwrap(), HEADER_BYTES + 4000, "the next write continues there");
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! Appends that wait in the queue are written together and share one `fdatasync`; only then are their callbacks called.
 //!
-//! On a full disk this thread waits for space: nothing is acknowledged meanwhile, which looks like a slow disk to the
-//! other voters, and nothing is lost. Any other error ends this log.
+//! On a full disk this thread waits for space. It acknowledges nothing meanwhile, which looks like a slow disk to the
+//! other voters, and loses nothing. Any other error ends this log.
 
 use std::{
     io,
@@ -71,7 +71,7 @@ impl LogWriter {
         Self { dir, files, file_bytes, committed: None, committed_since: None, failed: None, disk_space }
     }
 
-    /// Works until it is closed, or until all senders are gone.
+    /// Executes commands until it is closed, or until all senders are dropped.
     pub(super) fn run(mut self, commands: Receiver<WriterCommand>) {
         let mut closing = None;
         while closing.is_none() {
@@ -161,13 +161,13 @@ impl LogWriter {
             }
             rest = &rest[ends.len()..];
             self.when_space(|writer| writer.newest().append(&frames, ends.iter().copied()))?;
-            // What a sync fails to write may be gone from memory, too: that is not tried again.
+            // After a failed sync the bytes may have left the page cache, too, so it is not tried again.
             self.newest().sync()?;
         }
         Ok(())
     }
 
-    /// Makes sure that the last file takes entry `index`: a new one where the last is full or ends elsewhere.
+    /// Makes sure that the last file takes entry `index`: creates a file if there is none, or the last one is full.
     fn roll(&mut self, index: u64) -> io::Result<()> {
         let fits = |file: &LogFile| file.next() == index && file.bytes() < self.file_bytes;
         if !self.files.last().is_some_and(fits) {

@@ -1,4 +1,4 @@
-//! What a node keeps on disk for the namespace: the Raft log, the snapshot, and the namespace's id.
+//! The namespace's files on this node: the Raft log, the snapshot, and the namespace's id.
 //!
 //! | file | what |
 //! |---|---|

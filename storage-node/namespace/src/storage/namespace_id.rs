@@ -1,5 +1,5 @@
-//! The id of the namespace that this node belongs to. Two nodes that each founded one must never become members of one
-//! cluster, though the ring brings them together: their trees, sessions and versions are unrelated.
+//! The id of the namespace that this node belongs to. Two nodes that each founded a namespace must never become members
+//! of one cluster, although the ring connects them: their trees, sessions and versions are unrelated.
 //!
 //! The id is created with the namespace and stored beside its log. A member learns it with the first message of a
 //! leader that added it, before the message has any effect.
@@ -38,7 +38,8 @@ impl NamespaceId {
         *self.known.lock()
     }
 
-    /// Founds a namespace. Its id is the time in milliseconds above random bits, so that the older of two can be told.
+    /// Founds a namespace. Its id is the time in milliseconds above random bits, so that the older of two namespaces has
+    /// the smaller id.
     pub(crate) fn found(&self) -> io::Result<()> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = (since.as_millis() as u64) << RANDOM_BITS | u64::from(rand::random::<u32>() >> (32 - RANDOM_BITS));

@@ -37,7 +37,7 @@ pub(super) fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Op
     };
     let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
     if head[..4] != MAGIC {
-        return Err(damaged(&path, "it does not begin like one of these files"));
+        return Err(damaged(&path, "it has the wrong magic bytes"));
     }
     if number(4) != VALUE_FORMAT {
         return Err(too_new(&path, number(4), VALUE_FORMAT));

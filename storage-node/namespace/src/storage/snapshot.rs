@@ -136,7 +136,7 @@ pub(crate) fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)
     };
     let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
     if head[..4] != MAGIC {
-        return Err(damaged(path, "it does not begin like a snapshot"));
+        return Err(damaged(path, "it has the wrong magic bytes for a snapshot"));
     }
     if !(OLDEST_FORMAT..=SNAPSHOT_FORMAT).contains(&number(4)) {
         return Err(too_new(path, number(4), SNAPSHOT_FORMAT));

@@ -1,4 +1,4 @@
-//! Several nodes together: forming, failing, replacing, telling.
+//! Several nodes together: forming a cluster, failures, replacement of voters, the change feed.
 
 use std::{
     collections::BTreeSet,
@@ -16,12 +16,12 @@ use tokio::sync::{RwLock, mpsc::UnboundedReceiver};
 use super::harness::*;
 use crate::{NamespaceSettings, become_only_voter};
 
-fn quick() -> NamespaceSettings {
-    NamespaceSettings { member_patience: Duration::from_secs(3), ..NamespaceSettings::default() }
+fn with_short_member_timeout() -> NamespaceSettings {
+    NamespaceSettings { member_timeout: Duration::from_secs(3), ..NamespaceSettings::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_nodes_form_a_cluster_survive_their_leader_and_a_restart_of_all() {
+async fn three_nodes_form_a_cluster_and_survive_the_loss_of_their_leader_and_a_restart_of_all() {
     let mut nodes = cluster(3, NamespaceSettings::default()).await;
     let session = open_session(&nodes, 1).await;
     let first = make(session, 1, "first");
@@ -32,7 +32,7 @@ async fn three_nodes_form_a_cluster_survive_their_leader_and_a_restart_of_all() 
     let start = Instant::now();
     eventually("another leads", || async { leader_at(&nodes) }).await;
     println!("another leader after {:?}", start.elapsed());
-    assert_eq!(apply(&nodes, &first).await, Ok(reply.clone()), "sent again, it is not done again");
+    assert_eq!(apply(&nodes, &first).await, Ok(reply.clone()), "a repeated operation is not applied again");
     assert_eq!(apply(&nodes, &make(session, 2, "first")).await, Err(FsError::Exists));
     apply(&nodes, &make(session, 3, "second")).await.unwrap();
 
@@ -55,10 +55,10 @@ async fn three_nodes_form_a_cluster_survive_their_leader_and_a_restart_of_all() 
     .await;
 }
 
-/// Without this the others wait 25 seconds here, at least: for the lease that the leader was promised, and for an
+/// Without the detector the others wait at least 25 seconds in this test: for the end of the leader's lease, and for an
 /// election.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_whose_process_has_ended_is_not_given_its_lease() {
+async fn a_leader_whose_process_has_ended_is_replaced_before_its_lease_ends() {
     let (election_timeout_min, election_timeout_max) = (Duration::from_secs(12), Duration::from_secs(13));
     let mut nodes =
         cluster(3, NamespaceSettings { election_timeout_min, election_timeout_max, ..NamespaceSettings::default() })
@@ -70,7 +70,7 @@ async fn a_leader_whose_process_has_ended_is_not_given_its_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_member_far_behind_gets_a_snapshot() {
+async fn a_new_member_that_lags_far_behind_receives_a_snapshot() {
     let settings = NamespaceSettings {
         snapshot_after_entries: 50,
         keep_entries: 5,
@@ -92,14 +92,14 @@ async fn a_new_member_far_behind_gets_a_snapshot() {
     connect(&[&first, &second]);
     let nodes = [first, second];
     eventually("both vote", || async { nodes.iter().all(|node| node.namespace.is_voter()).then_some(()) }).await;
-    assert!(nodes[1].namespace.status().snapshot_index.is_some(), "it came by snapshot");
+    assert!(nodes[1].namespace.status().snapshot_index.is_some(), "it has received a snapshot");
     eventually("both have the same tables", || async {
         let [a, b] = [0, 1].map(|at| nodes[at].namespace.services.raft.state().tables());
         (a == b).then_some(())
     })
     .await;
 
-    // The snapshot is also what a restart begins from.
+    // A restart begins with the snapshot, too.
     let [first, second] = nodes;
     let (first, second) = (first.stop().await, second.stop().await);
     let nodes = [first.restart().await, second.restart().await];
@@ -107,7 +107,7 @@ async fn a_new_member_far_behind_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_operations_bring_a_snapshot_early() {
+async fn large_operations_cause_an_early_snapshot() {
     let settings = NamespaceSettings { snapshot_after_bytes: 10_000, ..NamespaceSettings::default() };
     let nodes = [Node::start(1, true, settings).await];
     let session = open_session(&nodes, 1).await;
@@ -118,8 +118,8 @@ async fn large_operations_bring_a_snapshot_early() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_voter_is_replaced_and_the_others_know_the_way() {
-    let mut nodes = cluster(4, quick()).await;
+async fn a_dead_voter_is_replaced_and_nodes_without_a_vote_redirect_to_the_leader() {
+    let mut nodes = cluster(4, with_short_member_timeout()).await;
     let bystander = nodes.iter().position(|node| !node.namespace.is_voter()).unwrap();
     let leader = nodes[leader_at(&nodes).unwrap()].ring;
     eventually("a node without a vote knows the leader", || async {
@@ -132,7 +132,7 @@ async fn a_dead_voter_is_replaced_and_the_others_know_the_way() {
     let bystander = nodes[bystander].uid;
     let victim = nodes.iter().position(|node| node.namespace.is_voter() && !node.namespace.is_leader()).unwrap();
     let victim = nodes.remove(victim).stop().await;
-    eventually("the bystander has the seat", || async {
+    eventually("the bystander votes in its place", || async {
         let voters = nodes[leader_at(&nodes)?].namespace.status().voters;
         (voters.contains_key(&bystander) && !voters.contains_key(&victim.uid)).then_some(())
     })
@@ -142,7 +142,7 @@ async fn a_dead_voter_is_replaced_and_the_others_know_the_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_lost_its_disk_gets_its_seat_under_its_new_id() {
+async fn a_node_that_lost_its_disk_votes_again_under_its_new_id() {
     let mut nodes = cluster(3, NamespaceSettings::default()).await;
     let victim = nodes.iter().position(|node| !node.namespace.is_leader()).unwrap();
     let victim = nodes.remove(victim).stop().await;
@@ -168,15 +168,15 @@ async fn a_leader_that_leaves_hands_over_and_gives_up_its_vote() {
     .await;
 }
 
-/// A drain was called off when the vote was given up already, or was about to be.
+/// A drain was cancelled when the vote had been given up, or was about to be.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_stays_after_all_votes_again() {
+async fn a_node_that_stays_after_all_votes_again() {
     let nodes = cluster(3, NamespaceSettings::default()).await;
     let leaver = leader_at(&nodes).unwrap();
     let stays = || async {
         eventually("the leader knows that it stays", || async { nodes[leaver].namespace.stay().await.then_some(()) })
             .await;
-        eventually("three vote, and one of them leads", || async {
+        eventually("there are three voters and a leader", || async {
             let leader = leader_at(&nodes)?;
             let voters = nodes[leader].namespace.status().voters;
             (voters.len() == 3 && voters.contains_key(&nodes[leaver].uid)).then_some(())
@@ -185,31 +185,31 @@ async fn who_stays_after_all_votes_again() {
     };
     nodes[leaver].namespace.leave(LONG).await.unwrap();
     stays().await;
-    // Broken off while the lead is handed over, or the vote given up.
+    // Cancelled while it hands leadership over, or gives up its vote.
     let leader = leader_at(&nodes).unwrap();
     for step in 0..5 {
-        let broken_off = nodes[leader].namespace.leave(Duration::from_millis(step * 20)).await;
-        tracing::debug!(?broken_off, "whether that was time enough");
+        let left = nodes[leader].namespace.leave(Duration::from_millis(step * 20)).await;
+        tracing::debug!(?left, "an error if the time was too short");
         eventually("it stays", || async { nodes[leader].namespace.stay().await.then_some(()) }).await;
     }
     stays().await;
 }
 
-/// A node drained right after it had got its seat. What it had last heard of the leader was from before that, so it
-/// took itself for no voter and left with its vote; when the leader died next, one of three voters was there.
+/// A node drained right after it had become a voter. Its knowledge of the voters was older than that, so it left without
+/// giving up its vote; when the leader died next, only one of three voters was left.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_votes_since_a_moment_ago_has_a_vote_to_give_up() {
+async fn a_node_that_has_only_just_become_a_voter_has_a_vote_to_give_up() {
     let nodes = cluster(3, NamespaceSettings::default()).await;
     let leaver = (0..3).find(|at| !nodes[*at].namespace.is_leader()).unwrap();
-    assert!(!nodes[leaver].namespace.is_let_go().await, "it votes, whatever it heard before");
+    assert!(!nodes[leaver].namespace.request_removal().await, "it is still a voter");
     nodes[leaver].namespace.leave(LONG).await.unwrap();
-    assert!(nodes[leaver].namespace.is_let_go().await);
+    assert!(nodes[leaver].namespace.request_removal().await);
     let leader = leader_at(&nodes).unwrap();
     assert!(!nodes[leader].namespace.status().voters.contains_key(&nodes[leaver].uid));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_majority_nothing_is_answered() {
+async fn without_a_majority_no_request_is_answered() {
     let settings = NamespaceSettings { call_deadline: Duration::from_secs(1), ..NamespaceSettings::default() };
     let mut nodes = cluster(3, settings).await;
     let leader = nodes.remove(leader_at(&nodes).unwrap());
@@ -227,7 +227,7 @@ async fn without_a_majority_nothing_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_survivor_of_two_goes_on_at_an_operators_word_and_takes_the_other_back() {
+async fn the_survivor_of_two_continues_at_an_operators_request_and_takes_the_other_back() {
     let mut nodes = cluster(2, NamespaceSettings::default()).await;
     let session = open_session(&nodes, 1).await;
     apply(&nodes, &make(session, 1, "before")).await.unwrap();
@@ -237,12 +237,13 @@ async fn the_survivor_of_two_goes_on_at_an_operators_word_and_takes_the_other_ba
 
     nodes.push(first.restart().await);
     let made = apply(&nodes, &make(session, 2, "alone")).await.unwrap();
-    // The numbers leapt, and the log, whose index is the change counter.
+    // The numbers have jumped, and so has the log, whose index is the change counter.
     let Reply::Entry { attr, .. } = made else { panic!("{made:?}") };
     assert!(attr.ino.0 > 1 << 40 && attr.change > 1 << 40, "{attr:?}");
     assert!(open_session(&nodes, 2).await.0 > 1 << 40);
     assert!(query(&nodes, lookup("before")).await.is_ok());
-    // Its log is just the one that the first had; laid over its own tables the new entries would come to other ones.
+    // The second node's log is the one that the first had. New entries applied to its own tables, which have not jumped,
+    // would lead to other tables.
     nodes.push(second.restart().await);
     eventually("both vote again and agree", || async {
         let [a, b] = [0, 1].map(|at| nodes[at].namespace.services.raft.state().tables());
@@ -253,7 +254,7 @@ async fn the_survivor_of_two_goes_on_at_an_operators_word_and_takes_the_other_ba
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_feed_tells_the_others_in_order_and_before_they_can_know() {
+async fn other_sessions_receive_changes_in_order_and_before_the_answer() {
     let nodes = [Node::start(1, true, NamespaceSettings::default()).await];
     let (writer, reader) = (open_session(&nodes, 1).await, open_session(&nodes, 2).await);
     let (writing, reading) = (Peer::new(), Peer::new());
@@ -268,35 +269,35 @@ async fn the_feed_tells_the_others_in_order_and_before_they_can_know() {
         let op = make(writer, sequence as u64, file);
         let answer = nodes[0].ask(&writing, Request::Apply(op)).await;
         assert!(matches!(answer, Response::Applied(Ok(_))), "{answer:?}");
-        let told = reading.got.lock().iter().any(|event| is_entry(event, file));
-        assert!(told, "{file} was answered before it was told");
+        let received = reading.received.lock().iter().any(|event| is_entry(event, file));
+        assert!(received, "{file} was answered before the reader received its event");
     }
-    let told: Vec<FeedEvent> =
-        reading.got.lock().iter().filter(|event| matches!(event, FeedEvent::Entry { .. })).cloned().collect();
-    assert!(told.iter().zip(&files).all(|(event, file)| is_entry(event, file)) && told.len() == files.len());
-    assert!(writing.got.lock().is_empty());
+    let received: Vec<FeedEvent> =
+        reading.received.lock().iter().filter(|event| matches!(event, FeedEvent::Entry { .. })).cloned().collect();
+    assert!(received.iter().zip(&files).all(|(event, file)| is_entry(event, file)) && received.len() == files.len());
+    assert!(writing.received.lock().is_empty());
 }
 
 fn is_entry(event: &FeedEvent, file: &str) -> bool {
-    matches!(event, FeedEvent::Entry { name: told, .. } if *told == name(file))
+    matches!(event, FeedEvent::Entry { name: changed, .. } if *changed == name(file))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_session_is_closed_and_one_that_keeps_calling_is_not() {
+async fn a_session_that_sends_nothing_is_closed_and_one_that_renews_its_lease_is_not() {
     let settings = NamespaceSettings { session_lease: Duration::from_secs(3), ..NamespaceSettings::default() };
     let nodes = [Node::start(1, true, settings).await];
-    let (silent, lively) = (open_session(&nodes, 1).await, open_session(&nodes, 2).await);
-    let (quiet_peer, peer) = (Peer::new(), Peer::new());
-    nodes[0].ask(&quiet_peer, Request::Attach { session: silent }).await;
-    nodes[0].ask(&peer, Request::Attach { session: lively }).await;
-    eventually("the silent session is closed", || async {
-        assert_eq!(nodes[0].ask(&peer, Request::KeepAlive).await, Response::Alive);
-        (!nodes[0].namespace.services.raft.state().has_session(silent)).then_some(())
+    let (idle, active) = (open_session(&nodes, 1).await, open_session(&nodes, 2).await);
+    let (idle_peer, active_peer) = (Peer::new(), Peer::new());
+    nodes[0].ask(&idle_peer, Request::Attach { session: idle }).await;
+    nodes[0].ask(&active_peer, Request::Attach { session: active }).await;
+    eventually("the idle session is closed", || async {
+        assert_eq!(nodes[0].ask(&active_peer, Request::KeepAlive).await, Response::Alive);
+        (!nodes[0].namespace.services.raft.state().has_session(idle)).then_some(())
     })
     .await;
-    let answer = nodes[0].ask(&quiet_peer, Request::KeepAlive).await;
+    let answer = nodes[0].ask(&idle_peer, Request::KeepAlive).await;
     assert_eq!(answer, Response::Answered(Err(FsError::NoSession)));
-    let answer = nodes[0].ask(&Peer::new(), Request::Apply(make(silent, 1, "x"))).await;
+    let answer = nodes[0].ask(&Peer::new(), Request::Apply(make(idle, 1, "x"))).await;
     assert_eq!(answer, Response::Applied(Err(FsError::NoSession)));
 }
 
@@ -305,7 +306,7 @@ async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothi
     use chordfs_types::chunk::Version;
     let nodes = [Node::start(1, true, NamespaceSettings::default()).await];
     let session = open_session(&nodes, 1).await;
-    // A mount whose clock is behind must not shorten the time that readers are given.
+    // A mount whose clock is behind must not shorten the readers' grace period.
     let old = |mut op: NamespaceOp| {
         op.now.secs -= 60;
         op
@@ -322,7 +323,7 @@ async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothi
     assert_eq!(nodes[0].deleted.lock()[0].count, 3);
 
     let last = || nodes[0].namespace.status().last_log_index;
-    eventually("it is forgotten", || async {
+    eventually("nothing more is logged", || async {
         let before = last();
         tokio::time::sleep(Duration::from_secs(5)).await;
         (before == last()).then_some(())
@@ -330,8 +331,8 @@ async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothi
     .await;
 }
 
-/// Writers that never rest, while each leader in turn goes away and comes back: every answered operation is there at
-/// the end, in the place its answer named, and none was done twice.
+/// Writers work without pause, while each leader in turn stops and is restarted. At the end every answered operation is
+/// there, with the inode of its answer, and none was applied twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn answered_operations_survive_every_change_of_leader() {
     const WRITERS: u64 = 4;
@@ -347,9 +348,9 @@ async fn answered_operations_survive_every_change_of_leader() {
         sessions.into_iter().map(|session| tokio::spawn(write_until(stop.clone(), nodes.clone(), session))).collect();
     for round in 0..ROUNDS {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let at = eventually("somebody leads", || async { leader_at(&nodes.read().await) }).await;
+        let at = eventually("a node leads", || async { leader_at(&nodes.read().await) }).await;
         let stopped = nodes.write().await.remove(at).stop().await;
-        println!("round {round}: node {} goes", stopped.uid);
+        println!("round {round}: node {} has stopped", stopped.uid);
         eventually("another leads", || async { leader_at(&nodes.read().await) }).await;
         let back = stopped.restart().await;
         nodes.write().await.push(back);
@@ -370,7 +371,7 @@ async fn answered_operations_survive_every_change_of_leader() {
     assert_eq!(distinct.len(), made.len());
 }
 
-/// Makes one file after the other, each sent until it is answered; an error would mean it was done twice.
+/// Creates one file after the other, each sent until it is answered; an error would mean that it was applied twice.
 async fn write_until(stop: Arc<AtomicBool>, nodes: Arc<RwLock<Vec<Node>>>, session: SessionId) -> Vec<(String, Ino)> {
     let (peer, mut made) = (Peer::new(), Vec::new());
     for sequence in 0.. {
@@ -380,7 +381,7 @@ async fn write_until(stop: Arc<AtomicBool>, nodes: Arc<RwLock<Vec<Node>>>, sessi
         let file = format!("{}-{sequence}", session.0);
         let op = make(session, sequence, &file);
         let reply = eventually("the operation is answered", || async {
-            // Any node may believe that it leads; the lock is held only as long as one try takes.
+            // A node may wrongly believe that it leads; the lock is held for one try only.
             let nodes = nodes.read().await;
             let asked = &nodes[leader_at(&nodes)?];
             let answer = asked.ask(&peer, Request::Apply(op.clone()));
@@ -399,7 +400,7 @@ async fn write_until(stop: Arc<AtomicBool>, nodes: Arc<RwLock<Vec<Node>>>, sessi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mounts_sessions_outlive_their_leader() {
+async fn sessions_of_mounts_survive_a_change_of_leader() {
     let mut nodes = cluster(3, NamespaceSettings::default()).await;
     let addresses: Vec<_> = nodes.iter().map(|node| node.ring).collect();
     let open = |client: &str| {
@@ -408,26 +409,26 @@ async fn mounts_sessions_outlive_their_leader() {
     let (writer, _feed) = open("writer").await.unwrap();
     let (reader, mut events) = open("reader").await.unwrap();
     writer.apply(make_change("first")).await.unwrap();
-    let told = async |events: &mut UnboundedReceiver<SessionEvent>, file: &str| loop {
+    let receive = async |events: &mut UnboundedReceiver<SessionEvent>, file: &str| loop {
         match tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap() {
             SessionEvent::Feed(events) if events.iter().any(|event| is_entry(event, file)) => return,
-            // Attaching resets, and after a reset everything is asked for anew.
+            // Attaching resets the session's caches, and after a reset the reader queries everything again.
             SessionEvent::Reset if reader.query(lookup(file)).await.is_ok() => return,
             _ => {}
         }
     };
-    told(&mut events, "first").await;
+    receive(&mut events, "first").await;
 
     let ids = (writer.id(), reader.id());
     let old = nodes.remove(leader_at(&nodes).unwrap()).stop().await;
     writer.apply(make_change("second")).await.unwrap();
     assert_eq!(writer.apply(make_change("second")).await, Err(FsError::Exists));
-    told(&mut events, "second").await;
+    receive(&mut events, "second").await;
     nodes.push(old.restart().await);
     for file in ["first", "second"] {
         assert!(reader.query(lookup(file)).await.is_ok(), "{file}");
     }
-    assert_eq!((writer.id(), reader.id()), ids, "no session was lost on the way");
+    assert_eq!((writer.id(), reader.id()), ids, "no session was lost");
     writer.close().await.unwrap();
     reader.close().await.unwrap();
 }

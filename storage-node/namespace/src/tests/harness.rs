@@ -1,4 +1,4 @@
-//! Nodes with real HTTP and files, in a ring that the test makes up.
+//! Nodes with real HTTP and files, in a ring that the test simulates.
 
 use std::{
     future::Future,
@@ -32,7 +32,7 @@ use crate::{
     Namespace, NamespaceConfig, NamespaceSettings, raft_types::admin_address, state::session_feed::FeedConnection,
 };
 
-/// No test waits longer for anything; the machine may be busy.
+/// The longest that a test waits for one event; the machine may be busy.
 pub(super) const LONG: Duration = Duration::from_secs(40);
 
 pub(super) struct Node {
@@ -47,7 +47,7 @@ pub(super) struct Node {
     servers: TaskTracker,
 }
 
-/// Both planes' sockets.
+/// The sockets of both planes.
 type Listeners = (TcpListener, TcpListener);
 
 impl Node {
@@ -93,18 +93,18 @@ impl Node {
         let stopped = stop.clone().cancelled_owned();
         let (rpc, admin) = listeners;
         servers.spawn(async move { axum::serve(admin, routes).with_graceful_shutdown(stopped).await.unwrap() });
-        servers.spawn(serve(rpc, Arc::new(Mounts(namespace.clone())), RpcLimits::default(), stop.clone()));
+        servers.spawn(serve(rpc, Arc::new(MountService(namespace.clone())), RpcLimits::default(), stop.clone()));
         servers.close();
         Self { uid, ring, dir, namespace, neighbours, deleted, settings, stop, servers }
     }
 
-    /// Gone, as far as the others can tell; the folder stays.
-    pub(super) async fn stop(self) -> Stopped {
+    /// Stops the node and closes its ports; the folder stays.
+    pub(super) async fn stop(self) -> StoppedNode {
         self.namespace.shutdown().await;
         self.stop.cancel();
         tokio::time::timeout(LONG, self.servers.wait()).await.unwrap();
         let Self { uid, ring, dir, neighbours, settings, .. } = self;
-        Stopped { uid, ring, dir, neighbours, settings }
+        StoppedNode { uid, ring, dir, neighbours, settings }
     }
 
     pub(super) async fn ask(&self, peer: &Peer, request: Request) -> Response {
@@ -113,7 +113,7 @@ impl Node {
     }
 }
 
-pub(super) struct Stopped {
+pub(super) struct StoppedNode {
     pub uid: u64,
     pub ring: SocketAddr,
     pub dir: Arc<TempDir>,
@@ -121,14 +121,14 @@ pub(super) struct Stopped {
     settings: NamespaceSettings,
 }
 
-impl Stopped {
+impl StoppedNode {
     pub(super) async fn restart(self) -> Node {
         let listeners = self.listen().await;
         Node::start_at(self.uid, self.ring, listeners, self.dir, self.neighbours, false, self.settings).await
     }
 
     /// Starts again with the command line of a ring's first node and an empty disk, and so with a new id.
-    pub(super) async fn begin_anew(self, uid: u64) -> Node {
+    pub(super) async fn restart_as_first_node(self, uid: u64) -> Node {
         let (listeners, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
         Node::start_at(uid, self.ring, listeners, dir, self.neighbours, true, self.settings).await
     }
@@ -148,10 +148,10 @@ impl Stopped {
     }
 }
 
-/// The RPC plane with the one call that matters here.
-struct Mounts(Namespace);
+/// The RPC plane with the call of the namespace only.
+struct MountService(Namespace);
 
-impl RpcService for Mounts {
+impl RpcService for MountService {
     async fn call(&self, peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
         match &params[..] {
             [Value::Binary(request)] if method == calls::NAMESPACE => {
@@ -170,7 +170,7 @@ fn alone(ring: SocketAddr) -> Neighbours {
     Neighbours { predecessor: None, node: node_ref(ring), successors: Vec::new() }
 }
 
-/// Tells `nodes` that they are the ring, in this order.
+/// Makes `nodes` the ring, in this order.
 pub(super) fn connect(nodes: &[&Node]) {
     for (at, node) in nodes.iter().enumerate() {
         let others: Vec<NodeRef> =
@@ -180,7 +180,7 @@ pub(super) fn connect(nodes: &[&Node]) {
     }
 }
 
-/// A ring of `count` nodes, of which the first began the namespace; ready when as many vote as should.
+/// Starts a ring of `count` nodes, of which the first founds the namespace. Returns when all voters are chosen.
 pub(super) async fn cluster(count: u64, settings: NamespaceSettings) -> Vec<Node> {
     let mut nodes = Vec::new();
     for uid in 1..=count {
@@ -188,10 +188,10 @@ pub(super) async fn cluster(count: u64, settings: NamespaceSettings) -> Vec<Node
     }
     connect(&nodes.iter().collect::<Vec<_>>());
     let voters = (count as usize).min(3);
-    eventually("all seats are taken", || async {
+    eventually("all voters are chosen", || async {
         let leader = nodes.iter().find(|node| node.namespace.is_leader())?;
-        let settled = nodes.iter().filter(|node| node.namespace.is_voter()).count() == voters;
-        (settled && leader.namespace.status().voters.len() == voters).then_some(())
+        let complete = nodes.iter().filter(|node| node.namespace.is_voter()).count() == voters;
+        (complete && leader.namespace.status().voters.len() == voters).then_some(())
     })
     .await;
     nodes
@@ -201,11 +201,11 @@ pub(super) fn leader_at(nodes: &[Node]) -> Option<usize> {
     nodes.iter().position(|node| node.namespace.is_leader())
 }
 
-/// The first thing that `look` finds, within [`LONG`].
-pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+/// Repeats `check` until it returns a value; panics after [`LONG`].
+pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
     let start = Instant::now();
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = check().await {
             return found;
         }
         assert!(start.elapsed() < LONG, "not within {LONG:?}: {what}");
@@ -213,17 +213,17 @@ pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut
     }
 }
 
-/// A mount's connection that remembers what it was pushed.
+/// A mount's connection that records the events pushed to it.
 #[derive(Clone)]
 pub(super) struct Peer {
     id: u64,
-    pub got: Arc<Mutex<Vec<FeedEvent>>>,
+    pub received: Arc<Mutex<Vec<FeedEvent>>>,
 }
 
 impl Peer {
     pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), got: Arc::default() }
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), received: Arc::default() }
     }
 }
 
@@ -233,7 +233,7 @@ impl FeedConnection for Peer {
     }
 
     fn push(&self, events: Bytes) -> bool {
-        self.got.lock().extend(decode::<Vec<FeedEvent>>(&events).unwrap());
+        self.received.lock().extend(decode::<Vec<FeedEvent>>(&events).unwrap());
         true
     }
 
@@ -244,7 +244,7 @@ impl FeedConnection for Peer {
     }
 }
 
-/// Applies at whichever of `nodes` leads, sending again until it is answered.
+/// Sends the operation to the leader of `nodes` until it is answered.
 pub(super) async fn apply(nodes: &[Node], op: &NamespaceOp) -> Result<Reply, FsError> {
     let peer = Peer::new();
     eventually("the operation is answered", || async {

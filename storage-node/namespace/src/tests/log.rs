@@ -1,4 +1,4 @@
-//! The log and the snapshot: Raft's own suite for them, and what a crash leaves.
+//! The log and the snapshot: openraft's test suite for them, and recovery after a crash.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -22,9 +22,9 @@ use crate::{
 
 const UID: u64 = 7;
 
-struct InFolders;
+struct FolderStoreBuilder;
 
-impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for InFolders {
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for FolderStoreBuilder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path(), 1 << 20).unwrap();
@@ -35,8 +35,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for InFolders {
 }
 
 #[tokio::test]
-async fn rafts_own_suite_passes() {
-    Suite::test_all(InFolders).await.unwrap();
+async fn openrafts_test_suite_passes() {
+    Suite::test_all(FolderStoreBuilder).await.unwrap();
 }
 
 fn open(dir: &Path, file_bytes: u64) -> io::Result<LogStore> {
@@ -47,7 +47,7 @@ fn log_id(term: u64, index: u64) -> LogId {
     openraft::testing::log_id::<TypeConfig>(term, UID, index)
 }
 
-/// An entry whose operation says which one it is.
+/// An entry whose operation contains its index.
 fn entry(term: u64, index: u64) -> LogEntry {
     let change = Change::AllocateVersions { count: index as u32 };
     let op = NamespaceOp { origin: None, now: Time { secs: index as i64, nanos: 0 }, change };
@@ -75,7 +75,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_was_appended_truncated_and_purged_is_so_after_a_restart() {
+async fn appends_truncations_and_purges_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = log_of(dir.path(), 0..40).await;
     assert!(names(dir.path()).len() > 4, "files are rolled");
@@ -143,7 +143,7 @@ async fn check_tail_is_cut(dir: &Path) {
 }
 
 #[tokio::test]
-async fn damage_newer_formats_and_foreign_logs_are_refused_with_their_reason() {
+async fn damage_newer_formats_and_logs_of_other_nodes_are_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     log_of(dir.path(), 0..40).await.close().await.unwrap();
     let refusal = |result: io::Result<LogStore>| result.err().expect("it is refused").to_string();

@@ -1,4 +1,4 @@
-//! The namespace as a whole: real HTTP between nodes in one process, real files, a ring that is only pretended.
+//! The namespace as a whole: real HTTP between nodes in one process, real files, a simulated ring.
 
 mod cluster;
 mod harness;

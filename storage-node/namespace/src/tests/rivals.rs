@@ -1,4 +1,4 @@
-//! Two namespaces that meet in one ring.
+//! Two namespaces in one ring.
 
 use std::time::Duration;
 
@@ -7,19 +7,20 @@ use chordfs_types::namespace::*;
 use super::harness::*;
 use crate::NamespaceSettings;
 
-/// It lost its disk and was started as before, without `--join`: it began a namespace, and its peers, who remember it,
-/// took it into the ring. Its empty tree must not be served, and it must not delete what the others hold.
+/// A ring's first node lost its disk and was started as before, without `--join`. It founded a namespace, and its
+/// peers, which remember its address, took it into the ring. It must not serve its empty tree, and must not delete the
+/// others' chunks.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_node_that_begins_anew_gives_way_to_the_ring_it_once_began() {
+async fn a_first_node_that_lost_its_disk_gives_way_to_the_ring_that_it_founded() {
     let mut nodes = cluster(4, NamespaceSettings::default()).await;
     let session = open_session(&nodes, 1).await;
     apply(&nodes, &make(session, 1, "file")).await.unwrap();
-    let anew = nodes.remove(0).stop().await.begin_anew(999).await;
-    let reason = tokio::time::timeout(LONG, anew.namespace.failed()).await.unwrap();
+    let empty = nodes.remove(0).stop().await.restart_as_first_node(999).await;
+    let reason = tokio::time::timeout(LONG, empty.namespace.failed()).await.unwrap();
     assert!(reason.contains("--join") && reason.contains("namespace"), "{reason}");
-    assert!(!anew.namespace.is_leader());
-    assert_eq!(anew.namespace.status().voters.len(), 1, "it took nobody in");
-    let answer = anew.ask(&Peer::new(), Request::Query(lookup("file"))).await;
+    assert!(!empty.namespace.is_leader());
+    assert_eq!(empty.namespace.status().voters.len(), 1, "it has added no voter");
+    let answer = empty.ask(&Peer::new(), Request::Query(lookup("file"))).await;
     assert!(matches!(answer, Response::NotLeader { .. }), "{answer:?}");
 
     eventually("the ring's namespace has its voters again", || async {
@@ -29,12 +30,13 @@ async fn a_first_node_that_begins_anew_gives_way_to_the_ring_it_once_began() {
     })
     .await;
     assert!(query(&nodes, lookup("file")).await.is_ok());
-    assert!(anew.deleted.lock().is_empty());
+    assert!(empty.deleted.lock().is_empty());
 }
 
-/// It was started without `--join` by mistake, then with it: it still has the log of the namespace it began.
+/// A node was started without `--join` by mistake, and then with it: its folder still has the log of the namespace that
+/// it founded.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_began_alone_by_mistake_gives_way_before_it_leads_again() {
+async fn a_node_that_founded_a_namespace_by_mistake_gives_way_before_it_leads_again() {
     let first = Node::start(1, true, NamespaceSettings::default()).await;
     let second = Node::start(2, true, NamespaceSettings::default()).await;
     eventually("both lead", || async { (first.namespace.is_leader() && second.namespace.is_leader()).then_some(()) })
@@ -44,13 +46,13 @@ async fn a_node_that_began_alone_by_mistake_gives_way_before_it_leads_again() {
     apply(&nodes, &make(session, 1, "file")).await.unwrap();
 
     let second = second.stop().await.restart().await;
-    let term = eventually("Raft has begun", || async {
+    let term = eventually("Raft has started", || async {
         let status = second.namespace.status();
         (status.voters.len() == 1).then_some(status.term)
     })
     .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!second.namespace.status().leads, "it has nobody's word yet");
+    assert!(!second.namespace.status().leads, "no neighbour has answered yet");
     connect(&[&nodes[0], &second]);
     let reason = tokio::time::timeout(LONG, second.namespace.failed()).await.unwrap();
     assert!(reason.contains("--join"), "{reason}");
@@ -59,16 +61,15 @@ async fn a_node_that_began_alone_by_mistake_gives_way_before_it_leads_again() {
     assert_eq!(status.failed, Some(reason));
 
     let other = second.stop().await.restart_without_disk(3).await;
-    eventually("without its folder it takes part", || async {
+    eventually("without its folder it becomes a voter", || async {
         (nodes[0].namespace.status().voters.contains_key(&3) && other.namespace.is_voter()).then_some(())
     })
     .await;
     assert!(query(&nodes, lookup("file")).await.is_ok());
 }
 
-/// A node that should join and finds nobody is a ring of its own once more, as before.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_alone_leads_again_when_nobody_answers() {
+async fn a_restarted_node_without_neighbours_leads_its_namespace_again() {
     let mut nodes = vec![Node::start(1, true, NamespaceSettings::default()).await];
     let session = open_session(&nodes, 1).await;
     apply(&nodes, &make(session, 1, "file")).await.unwrap();

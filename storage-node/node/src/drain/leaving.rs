@@ -71,7 +71,7 @@ impl DrainTask {
         hand_over::sync(&self.context, &holders).await?;
         let (peers, unresponsive) = self.announce(DrainState::Draining).await.map_err(StepError::Retry)?;
         let same = plan::remaining(&peers, unresponsive, options.allow_fewer_copies).as_ref() == Ok(remaining);
-        let done = same && self.context.namespace.is_let_go().await;
+        let done = same && self.context.namespace.request_removal().await;
         Ok(done.then(|| peers.iter().map(|peer| peer.node).collect()))
     }
 }

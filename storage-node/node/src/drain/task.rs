@@ -167,7 +167,7 @@ impl DrainTask {
     }
 
     async fn give_up_vote(&self) -> Result<(), DrainError> {
-        if self.context.namespace.is_let_go().await {
+        if self.context.namespace.request_removal().await {
             return Ok(());
         }
         self.phase(DrainPhase::Voting);
