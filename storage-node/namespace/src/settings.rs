@@ -13,8 +13,8 @@ const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug)]
 pub struct NamespaceSettings {
     pub heartbeat: Duration,
-    /// A follower that receives nothing waits for `election_timeout_max`, the leader's lease, and then for a random time
-    /// between the two.
+    /// A follower that receives nothing waits for `election_timeout_max`, the leader's lease, and then for a random
+    /// time between the two.
     pub election_timeout_min: Duration,
     pub election_timeout_max: Duration,
     /// How long a voter may be unresponsive before another node takes its place.

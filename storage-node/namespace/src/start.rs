@@ -57,7 +57,7 @@ pub(crate) async fn start(config: NamespaceConfig) -> Result<NamespaceServices, 
 }
 
 /// The namespace's folder, opened.
-struct OpenFolder {
+struct NamespaceFolder {
     log: LogStore,
     machine: StateMachine,
     id: Arc<NamespaceId>,
@@ -66,7 +66,7 @@ struct OpenFolder {
     no_vote_before: Option<Instant>,
 }
 
-impl OpenFolder {
+impl NamespaceFolder {
     async fn open(
         dir: &Path,
         config: &NamespaceConfig,
@@ -125,10 +125,10 @@ impl LocalMember {
         let raft_config = raft_config(&config.settings, config.join.is_empty()).map_err(NamespaceError::Settings)?;
         let dir = config.dir.join("namespace");
         let (state, feed) = (NamespaceState::default(), Arc::new(SessionFeed::default()));
-        let opened = OpenFolder::open(&dir, &config, state.clone(), feed.clone()).await;
+        let opened = NamespaceFolder::open(&dir, &config, state.clone(), feed.clone()).await;
         let folder = opened.map_err(|source| NamespaceError::Open { dir: dir.clone(), source })?;
         let NamespaceConfig { uid, node, neighbours, pool, settings, .. } = config;
-        let OpenFolder { log, id, no_vote_before, .. } = &folder;
+        let NamespaceFolder { log, id, no_vote_before, .. } = &folder;
         let (log, id, no_vote_before) = (log.clone(), id.clone(), *no_vote_before);
         let network = Network::new(uid, id.clone(), pool, settings.message_deadline);
         let raft = start_raft(uid, node, raft_config, network.clone(), folder).await?;
@@ -204,9 +204,9 @@ async fn start_raft(
     ring: SocketAddr,
     config: Config,
     network: Network,
-    folder: OpenFolder,
+    folder: NamespaceFolder,
 ) -> Result<Raft, NamespaceError> {
-    let OpenFolder { log, machine, founds, .. } = folder;
+    let NamespaceFolder { log, machine, founds, .. } = folder;
     let raft = Raft::new(uid, Arc::new(config), network, log, machine).await.map_err(cannot_start)?;
     if founds {
         raft.initialize(BTreeMap::from([(uid, RaftMember { ring })])).await.map_err(cannot_start)?;

@@ -1,6 +1,6 @@
 //! A ring without a namespace. Only a storage node founds a namespace, and only the first node of a ring does so by
-//! itself: two nodes that join a foreign Chord node's ring at the same time could not know of each other and would found
-//! two.
+//! itself: two nodes that join a foreign Chord node's ring at the same time could not know of each other, and each
+//! would found one.
 
 use std::{sync::Arc, time::Duration};
 

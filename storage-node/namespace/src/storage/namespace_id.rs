@@ -38,8 +38,8 @@ impl NamespaceId {
         *self.known.lock()
     }
 
-    /// Founds a namespace. Its id is the time in milliseconds above random bits, so that the older of two namespaces has
-    /// the smaller id.
+    /// Founds a namespace. Its id is the time in milliseconds above random bits, so that the older of two namespaces
+    /// has the smaller id.
     pub(crate) fn found(&self) -> io::Result<()> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = (since.as_millis() as u64) << RANDOM_BITS | u64::from(rand::random::<u32>() >> (32 - RANDOM_BITS));

@@ -195,8 +195,8 @@ async fn a_node_that_stays_after_all_votes_again() {
     stays().await;
 }
 
-/// A node drained right after it had become a voter. Its knowledge of the voters was older than that, so it left without
-/// giving up its vote; when the leader died next, only one of three voters was left.
+/// A node drained right after it had become a voter. Its knowledge of the voters was older than that, so it left
+/// without giving up its vote; when the leader died next, only one of three voters was left.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_has_only_just_become_a_voter_has_a_vote_to_give_up() {
     let nodes = cluster(3, NamespaceSettings::default()).await;
@@ -242,8 +242,8 @@ async fn the_survivor_of_two_continues_at_an_operators_request_and_takes_the_oth
     assert!(attr.ino.0 > 1 << 40 && attr.change > 1 << 40, "{attr:?}");
     assert!(open_session(&nodes, 2).await.0 > 1 << 40);
     assert!(query(&nodes, lookup("before")).await.is_ok());
-    // The second node's log is the one that the first had. New entries applied to its own tables, which have not jumped,
-    // would lead to other tables.
+    // The second node's log is the one that the first had. New entries applied to its own tables, whose numbers have
+    // not jumped, would lead to other tables.
     nodes.push(second.restart().await);
     eventually("both vote again and agree", || async {
         let [a, b] = [0, 1].map(|at| nodes[at].namespace.services.raft.state().tables());
