@@ -1,5 +1,6 @@
-//! What everything that copies chunks between nodes shares: the rate, who is bringing what here, what is on its way
-//! from here, and how far it all is. The values are pure; here are the clock and the locks.
+//! The state that all copying of chunks between nodes shares: the rate limit, the claims on incoming chunks, the writes
+//! on their way to other holders, and the progress. The values are pure (`chordfs-replication`); this file adds the
+//! clock and the locks.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,10 +28,11 @@ use chordfs_types::{
 };
 use parking_lot::Mutex;
 
-/// What copies whose writers have their answer may keep in memory for one peer. The largest batch fits; so does what a
-/// peer falls behind by in a second or two, and one that is silent until the deadline costs no more.
+/// The most memory, per peer, for late copies: those that are still on their way when their writer has its answer. The
+/// largest batch fits, as does the backlog of a peer that is a second or two behind; an unresponsive peer costs no more
+/// than this until the deadline.
 const LATE_BYTES: u64 = 64 << 20;
-/// A copy counts for this at least: its task and its connection are there for a small batch, too.
+/// Each late copy counts for at least this much: a small batch needs a task and a connection as well.
 const LEAST_LATE_BYTES: u64 = 64 << 10;
 
 pub struct CopyTraffic {
@@ -39,11 +41,11 @@ pub struct CopyTraffic {
     progress: Mutex<RepairProgress>,
     /// Batches of writers on their way to other holders.
     replica_writes: Mutex<HashMap<SocketAddr, UnderWay>>,
-    /// Those that were told of more than has been brought to them.
+    /// Nodes to which this node has announced more chunks than it has sent.
     expecting: Mutex<HashSet<NodeRef>>,
 }
 
-/// On their way to one node.
+/// The writes on their way to one node.
 #[derive(Default)]
 struct UnderWay {
     batches: Vec<Arc<VerifiedBatch>>,
@@ -78,12 +80,12 @@ impl CopyTraffic {
         self.bucket.lock().limit()
     }
 
-    /// Takes `bytes` out of what may go, and says how long to wait before they do.
+    /// Takes `bytes` out of the bucket and returns how long to wait before they may be sent.
     pub fn take(&self, bytes: u64) -> Duration {
         self.bucket.lock().take(bytes, Instant::now())
     }
 
-    /// Waits until `bytes` may go.
+    /// Takes `bytes` out of the bucket and waits until they may be sent.
     pub async fn spend(&self, bytes: u64) {
         let wait = self.take(bytes);
         if !wait.is_zero() {
@@ -91,13 +93,13 @@ impl CopyTraffic {
         }
     }
 
-    /// Some of what was spent did not go after all.
+    /// Returns bytes to the bucket that were spent but not sent.
     pub fn refund(&self, bytes: u64) {
         self.bucket.lock().put_back(bytes);
     }
 
-    /// Answers an offer of `from`: what it is to send is from now on expected from it, and what is here or comes from
-    /// another is not, as `from` may never speak of it again.
+    /// Answers an offer of `from`. The chunks that it is to send are expected from it from now on. Chunks that are here
+    /// or come from another node are not, as `from` may never mention them again.
     pub fn answer_offer(&self, store: &Store, from: RingId, left: CopyAmount, chunks: &[ChunkAt]) -> Vec<u8> {
         let now = Instant::now();
         let mut claims = self.claims.lock();
@@ -114,7 +116,7 @@ impl CopyTraffic {
         answers
     }
 
-    /// `node` was told that `left` is still to be brought to it.
+    /// Records that this node has announced to `node` that `left` is still to be sent.
     pub fn set_announced(&self, node: &NodeRef, left: CopyAmount) {
         if left == CopyAmount::default() {
             self.expecting.lock().remove(node)
@@ -123,12 +125,12 @@ impl CopyTraffic {
         };
     }
 
-    /// Those that still expect something of this node.
+    /// Nodes that still expect chunks from this node.
     pub fn expecting_peers(&self) -> Vec<NodeRef> {
         self.expecting.lock().iter().copied().collect()
     }
 
-    /// What `from` brought has been stored, or refused.
+    /// Ends the claims on a batch that `from` has sent and that was stored or refused.
     pub fn finish_incoming(&self, from: RingId, left: CopyAmount, batch: &VerifiedBatch, stored: bool) {
         let now = Instant::now();
         let mut claims = self.claims.lock();
@@ -144,10 +146,11 @@ impl CopyTraffic {
         }
     }
 
-    /// Those of `chunks` that are not here and that nobody brings: from now on `me` does, until the claim is dropped.
+    /// Claims for `me` those of `chunks` that are not here and that no other node is sending. The claim lasts until it is
+    /// dropped.
     pub fn claim(self: &Arc<Self>, store: &Store, me: RingId, chunks: &[ChunkAt]) -> Claimed {
         let (now, mut claims) = (Instant::now(), self.claims.lock());
-        // A claim of one's own is another task's: two holders have the chunk, and one copy is enough.
+        // An existing claim of `me` belongs to another task: two holders have the chunk, and one copy is enough.
         let free = |chunk: &&ChunkAt| !store.is_here(chunk) && claims.take_if_unclaimed(chunk, me, now);
         let chunks = chunks.iter().filter(free).copied().collect();
         Claimed { traffic: self.clone(), me, chunks }
@@ -161,7 +164,7 @@ impl CopyTraffic {
         self.progress.lock().set_holders(holders.iter().map(|holder| holder.id).collect());
     }
 
-    /// What differs from this holder is known from now on.
+    /// Records that the arc was compared with this holder, and what is left to fetch and to send.
     pub fn compared_with(&self, holder: &NodeRef, left: (CopyAmount, CopyAmount)) {
         let mut progress = self.progress.lock();
         progress.plan(holder.id, left.0, left.1);
@@ -172,12 +175,12 @@ impl CopyTraffic {
         self.progress.lock().forget_comparisons();
     }
 
-    /// Everything kept here that others hold now was given away.
+    /// Records that every surplus copy was handed on.
     pub fn record_no_surplus(&self) {
         self.progress.lock().record_no_surplus();
     }
 
-    /// Whether surplus copies were looked for and nothing has changed since.
+    /// Whether all surplus copies were handed on and the neighbours have not changed since.
     pub fn has_no_surplus(&self) -> bool {
         self.progress.lock().has_no_surplus()
     }
@@ -186,14 +189,14 @@ impl CopyTraffic {
         self.progress.lock().moved(direction, moved, Instant::now());
     }
 
-    /// A writer's batch is on its way to `node` until the guard is dropped.
+    /// Records that a writer's batch is on its way to `node`, until the guard is dropped.
     pub fn begin_write(self: &Arc<Self>, node: &NodeRef, batch: VerifiedBatch) -> ReplicaWrite {
         let (to, batch) = (node.ring_address(), Arc::new(batch));
         self.replica_writes.lock().entry(to).or_default().batches.push(batch.clone());
         ReplicaWrite { traffic: self.clone(), to, batch, late: AtomicBool::new(false) }
     }
 
-    /// `chunks` without those that a writer's batch is bringing to `node` at this moment.
+    /// Returns `chunks` without those that a writer's batch is bringing to `node` at this moment.
     pub fn without_replica_writes(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Vec<ChunkAt> {
         let under_way = self.replica_writes.lock().get(&node.ring_address()).map(|there| there.batches.clone());
         let under_way = under_way.unwrap_or_default();
@@ -217,12 +220,12 @@ impl Drop for Claimed {
     }
 }
 
-/// A batch on its way.
+/// A writer's batch on its way to one holder.
 pub struct ReplicaWrite {
     traffic: Arc<CopyTraffic>,
     to: SocketAddr,
     batch: Arc<VerifiedBatch>,
-    /// Counted among the late; changes under the lock of the replica_writes.
+    /// Whether this copy counts as late. Changes only under the lock of `CopyTraffic::replica_writes`.
     late: AtomicBool,
 }
 
@@ -231,8 +234,8 @@ impl ReplicaWrite {
         self.batch.bytes.clone()
     }
 
-    /// Its writer has an answer. From here on it counts among the late, until it is dropped; false if they are too many
-    /// for its node. Then it is to be given up, and repair does not take it for under way any more.
+    /// Counts this copy as late from now on, as its writer has an answer. Returns false if there is too much late data
+    /// for its node: then the caller aborts the copy, and repair no longer counts it as under way.
     pub fn continue_late(&self) -> bool {
         let mut replica_writes = self.traffic.replica_writes.lock();
         let there = replica_writes.entry(self.to).or_default();
@@ -251,7 +254,7 @@ impl ReplicaWrite {
         (self.batch.bytes.len() as u64).max(LEAST_LATE_BYTES)
     }
 
-    /// A second time it changes nothing.
+    /// Idempotent.
     fn end(&self, replica_writes: &mut HashMap<SocketAddr, UnderWay>) {
         let Some(there) = replica_writes.get_mut(&self.to) else { return };
         there.batches.retain(|batch| !Arc::ptr_eq(batch, &self.batch));

@@ -29,7 +29,7 @@ pub enum PeerError {
     Answer { node: NodeRef, reason: String },
 }
 
-/// The node that brings chunks, and how much it still means to bring.
+/// The node that sends chunks, and how much it still has to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Sender {
     pub node: RingId,
@@ -53,12 +53,12 @@ impl Peers {
         Self { pool, deadline }
     }
 
-    /// Stores records there and nowhere else.
+    /// Stores records on that node only.
     pub async fn put(&self, node: &NodeRef, records: Vec<Bytes>, durability: Durability) -> Result<(), PeerError> {
         self.post(node, &PutQuery::local(durability).target(), records).await.map(drop)
     }
 
-    /// The records that it has of these, one after the other.
+    /// Returns the records of those chunks that the node has, one after the other.
     pub async fn get(&self, node: &NodeRef, chunks: &[ChunkRef]) -> Result<Bytes, PeerError> {
         Ok(self.post(node, calls::GET, vec![encode_refs(chunks)]).await?.body)
     }
@@ -76,7 +76,7 @@ impl Peers {
         self.post(node, calls::DELETE, vec![encode_runs(runs)]).await.map(drop)
     }
 
-    /// Returns when all that it has acknowledged is on its disk.
+    /// Returns when everything that the node has acknowledged is on its disk.
     pub async fn sync(&self, node: &NodeRef) -> Result<(), PeerError> {
         self.post(node, calls::SYNC, vec![]).await.map(drop)
     }
@@ -86,12 +86,12 @@ impl Peers {
         decode(node, &answer.body)
     }
 
-    /// All chunks that it has in the arc, page by page.
+    /// Returns a page of the chunks that the node has in the arc.
     pub async fn list(&self, node: &NodeRef, arc: RingArc, from: u64) -> Result<ChunkList, PeerError> {
         decode(node, &self.get_path(node, &ListQuery::new(arc, from).target()).await?.body)
     }
 
-    /// What its chunks of each arc come to.
+    /// Returns count, bytes and digest of the node's chunks in each arc.
     pub async fn sums(&self, node: &NodeRef, arcs: &[RingArc]) -> Result<Vec<ArcSum>, PeerError> {
         let answer = self.question(node, compare_calls::DIGESTS, compare_api::encode(&arcs)).await?;
         let sums: Vec<ArcSum> = decode(node, &answer)?;
@@ -102,7 +102,7 @@ impl Peers {
         }
     }
 
-    /// A page of what it has in the arcs, checked to be in order.
+    /// Returns a page of the chunks that the node has in the arcs; checks their order.
     pub async fn ids(&self, node: &NodeRef, request: &IdsRequest) -> Result<IdsPage, PeerError> {
         let page: IdsPage =
             decode(node, &self.question(node, compare_calls::IDS, compare_api::encode(request)).await?)?;
@@ -110,27 +110,28 @@ impl Peers {
         Ok(page)
     }
 
-    /// One of [`compare_api::HERE`], [`compare_api::SEND`], [`compare_api::COMING`], [`compare_api::GONE`] for each.
+    /// Offers chunks. Returns one of [`compare_api::HERE`], [`compare_api::SEND`], [`compare_api::COMING`],
+    /// [`compare_api::GONE`] for each.
     pub async fn offer(&self, node: &NodeRef, from: &Sender, chunks: &[ChunkAt]) -> Result<Vec<u8>, PeerError> {
         self.byte_each(node, &format!("{}?{}", compare_calls::OFFER, from.query()), chunks).await
     }
 
-    /// [`Peers::put`] of what was wanted of an offer.
+    /// Like [`Peers::put`], for chunks that the node has accepted from an offer.
     pub async fn put_accepted(&self, node: &NodeRef, from: &Sender, records: Vec<Bytes>) -> Result<(), PeerError> {
         self.post(node, &PutQuery::accepted(from.query()).target(), records).await.map(drop)
     }
 
-    /// The records that it has of these, one after the other.
+    /// Like [`Peers::get`], for chunks known by key and id.
     pub async fn fetch(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<Bytes, PeerError> {
         self.question(node, compare_calls::FETCH, compare_api::encode(&chunks)).await
     }
 
-    /// Tells it that these were deleted for good.
+    /// Reports that these chunks were deleted for good.
     pub async fn report_deleted(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<(), PeerError> {
         self.question(node, compare_calls::GONE, compare_api::encode(&chunks)).await.map(drop)
     }
 
-    /// For each, whether it has it on its disk, and has read it back sound just now.
+    /// Returns for each chunk whether the node has it on its disk and has just read it back sound.
     pub async fn confirm(&self, node: &NodeRef, chunks: &[ChunkAt]) -> Result<Vec<bool>, PeerError> {
         let answer = self.byte_each(node, compare_calls::CONFIRM, chunks).await?;
         Ok(answer.into_iter().map(|byte| byte == 1).collect())

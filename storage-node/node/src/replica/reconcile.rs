@@ -1,10 +1,11 @@
-//! Making two holders of an arc equal: compare, fetch what is lacking here, send what is lacking there.
+//! Reconciles two holders of an arc: compares them, fetches the chunks missing here, sends the chunks missing there.
 //!
-//! Nothing is copied that is there or on its way. What a writer is just sending is left out, what is fetched is
-//! claimed, and what is sent is offered first: the other side answers what it wants, and takes each chunk from one node
-//! at a time.
+//! No chunk is copied that the receiver has or is about to get. Chunks that a writer is sending are left out, chunks to
+//! fetch are claimed, and chunks to send are offered first: the receiver replies which it wants, and takes each chunk
+//! from one node at a time.
 //!
-//! What one of the two has deleted lately is no difference to be made up: the other was away then, and deletes it now.
+//! A chunk that one of the two has deleted recently is not copied back: the other was away during the deletion, and
+//! deletes the chunk now.
 
 use chordfs_replication::{
     arc_comparison::{ArcComparison, ComparisonStep, CopyAmount, Difference, compare},
@@ -24,13 +25,13 @@ use super::{
 };
 use crate::blocking::with_store;
 
-/// CopyCounts in one request at most.
+/// The most chunks, and bytes, that one request moves.
 const MOVE_CHUNKS: usize = 1024;
 const MOVE_BYTES: u64 = 4 << 20;
-/// Chunks that may have come since they were counted; who names more does not tell the truth.
+/// How many chunks may have arrived at a peer since it counted them; a peer that lists more is faulty.
 const MAX_ARRIVED_MEANWHILE: u64 = 1 << 18;
 
-/// What a round did.
+/// How many chunks a round copied in each direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopyCounts {
     pub pushed: u64,
@@ -38,13 +39,13 @@ pub struct CopyCounts {
 }
 
 impl CopyCounts {
-    pub fn and(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         Self { pushed: self.pushed + other.pushed, pulled: self.pulled + other.pulled }
     }
 }
 
 impl Repair {
-    /// Afterwards the holder and this node have the same chunks in the arc that this node owns.
+    /// Copies until the holder and this node have the same chunks in the arc that this node owns.
     pub async fn reconcile(&self, view: &Neighbours, holder: &NodeRef) -> Result<CopyCounts, RepairError> {
         let arc = view.arc();
         let (ours, theirs) = self.both_sums(holder, &[arc]).await?;
@@ -62,9 +63,9 @@ impl Repair {
                 ComparisonStep::Ids { arcs, expected } => {
                     let difference = self.difference_with(holder, arcs, expected).await?;
                     let (more, settled) = self.copy_difference(view, holder, difference, comparison.left()).await;
-                    moved = moved.and(more);
+                    moved = moved.plus(more);
                     match settled {
-                        // Without room on one side the other still gets what it lacks.
+                        // If one side has no space left, the other still gets its missing chunks.
                         Err(error) if error.is_no_space() => outcome = Err(error),
                         settled => settled?,
                     }
@@ -72,7 +73,7 @@ impl Repair {
             }
         }
         if moved != CopyCounts::default() {
-            info!(peer = %holder, pushed = moved.pushed, pulled = moved.pulled, "made equal with a holder");
+            info!(peer = %holder, pushed = moved.pushed, pulled = moved.pulled, "reconciled with a holder");
         }
         outcome?;
         if self.traffic.expecting_peers().contains(holder) {
@@ -81,17 +82,17 @@ impl Repair {
         Ok(moved)
     }
 
-    /// What was still to be brought has turned out to be there: tells the node, which would go on expecting it. Should
-    /// this not reach it, it stops to by itself after a while.
+    /// Tells a node that no more chunks follow: it has received the announced ones from elsewhere, and would continue to
+    /// expect them. If this call fails, the node stops expecting them after a while.
     pub(super) async fn announce_nothing_left(&self, view: &Neighbours, node: &NodeRef) {
         self.traffic.set_announced(node, CopyAmount::default());
         let from = Sender { node: view.node.id, left: CopyAmount::default() };
         if let Err(error) = self.peers.offer(node, &from, &[]).await {
-            debug!(peer = %node, %error, "not told that nothing is left for it");
+            debug!(peer = %node, %error, "cannot tell the node that no more chunks follow");
         }
     }
 
-    /// Offers the chunks and sends what is wanted of them; `left`: what is still to be brought, these included.
+    /// Offers the chunks and sends those that the holder wants. `left` is the amount still to be sent, these included.
     pub(super) async fn push(
         &self,
         view: &Neighbours,
@@ -109,7 +110,7 @@ impl Repair {
         self.traffic.set_announced(holder, left);
         self.traffic.spend(offered.bytes).await;
         let from = Sender { node: view.node.id, left };
-        let wanted = self.wanted(holder, &from, &chunks).await.inspect_err(|_| self.traffic.refund(offered.bytes))?;
+        let wanted = self.offer(holder, &from, &chunks).await.inspect_err(|_| self.traffic.refund(offered.bytes))?;
         self.traffic.refund(offered.bytes - CopyAmount::of(&wanted).bytes);
         if wanted.is_empty() {
             self.traffic.set_announced(holder, later);
@@ -124,7 +125,8 @@ impl Repair {
         Ok(sent.chunks)
     }
 
-    async fn wanted(&self, holder: &NodeRef, from: &Sender, chunks: &[ChunkAt]) -> Result<Vec<ChunkAt>, PeerError> {
+    /// Offers the chunks and returns those that the holder wants.
+    async fn offer(&self, holder: &NodeRef, from: &Sender, chunks: &[ChunkAt]) -> Result<Vec<ChunkAt>, PeerError> {
         let answers = self.peers.offer(holder, from, chunks).await?;
         if let Some(answer) = answers.iter().find(|answer| **answer > GONE) {
             let reason = format!("{answer} is no answer to an offer");
@@ -138,7 +140,7 @@ impl Repair {
         Ok(answered(SEND))
     }
 
-    /// What the peer knows to be deleted for good.
+    /// Deletes chunks here that the peer reports as deleted for good.
     async fn delete_here(&self, peer: &NodeRef, gone: Vec<ChunkAt>) {
         if gone.is_empty() {
             return;
@@ -150,7 +152,8 @@ impl Repair {
         }
     }
 
-    /// Fetches what neither is here nor comes from elsewhere; what was deleted here the holder is told to delete, too.
+    /// Fetches the chunks that are neither here nor coming from another node. Reports chunks deleted here to the holder,
+    /// which deletes them too.
     async fn pull(&self, view: &Neighbours, holder: &NodeRef, chunks: &[ChunkAt]) -> Result<u64, RepairError> {
         let (gone, chunks): (Vec<ChunkAt>, Vec<ChunkAt>) =
             chunks.iter().partition(|chunk| self.store.has_tombstone(chunk));
@@ -171,7 +174,8 @@ impl Repair {
         Ok(stored as u64)
     }
 
-    /// Moves what differs, in both directions as far as it goes. `later`: what is known to be left after that.
+    /// Copies the differing chunks in both directions; an error in one direction does not stop the other. `later` is the
+    /// known amount left after that, to fetch and to send.
     async fn copy_difference(
         &self,
         view: &Neighbours,
@@ -246,13 +250,13 @@ impl Repair {
     }
 }
 
-/// The request for the next page: arcs that are done need not be named again.
+/// The request for the next page, without the arcs that are done.
 fn next_page_request(request: IdsRequest, last: Option<ChunkAt>) -> IdsRequest {
     let done = |arc: &RingArc| last.is_some_and(|last| !arc.contains(last.key));
     IdsRequest { arcs: request.arcs.into_iter().skip_while(done).collect(), after: last }
 }
 
-/// As many as one request may carry, by number and by bytes.
+/// Cuts `chunks` into what one request may carry, by number and by bytes.
 pub(super) fn batches(chunks: &[ChunkAt]) -> Vec<Vec<ChunkAt>> {
     let mut batches: Vec<Vec<ChunkAt>> = Vec::new();
     let mut bytes = 0;

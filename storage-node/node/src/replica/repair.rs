@@ -1,14 +1,15 @@
-//! Background work that keeps three holders of every chunk.
+//! The background task that keeps three holders of every chunk.
 //!
-//! Two duties, run at any change of neighbours, when a write passed over a holder, and every few seconds anyway:
-//! - for the arc it owns, a node makes its next two holders and itself equal (`equal`);
-//! - chunks in arcs it has no part in any more go to the three holders, and are dropped here only after all three have
-//!   them on their disks and have read them back sound.
+//! It has two duties, carried out after any change of neighbours, after a write that skipped a holder, and every few
+//! seconds:
+//! - a node reconciles the arc that it owns with its next two holders (`reconcile`);
+//! - chunks in arcs of which this node is no longer a holder are sent to the three holders, and dropped here only after
+//!   all three have them on their disks and have read them back sound.
 //!
-//! A failed step is left for the next round, and a round remembers nothing of the one before: what is missing is what
-//! the stores say is missing, so it goes on after a crash of either side where it was. So a round is broken off, too,
-//! when another arc or other holders are this node's business: filling one holder may take hours, in which what a dead
-//! neighbour has left would have two copies. Nothing here is needed for a write to be acknowledged.
+//! A failed step is left for the next round. A round keeps no state from the one before: the stores themselves show
+//! which chunks are missing, so repair continues where it was after a crash of either side. For the same reason a round
+//! can be interrupted when this node owns another arc or has other holders: filling one holder may take hours, in which
+//! the chunks of a dead neighbour would have only two copies. No acknowledgement of a write waits for repair.
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,16 +39,16 @@ use super::{
 };
 use crate::{blocking::with_store, replica::departure::Departure};
 
-/// Surplus that is looked at in one go.
+/// Surplus chunks that are read from the index at a time.
 const SURPLUS_CHUNKS: usize = 8192;
-/// What was fetched is passed on to the other holders so soon after.
+/// The pause before chunks that were just fetched are sent on to the other holders.
 const SOON: Duration = Duration::from_millis(500);
-/// The ring's view has to stand still for this long before anything is dropped by it: while nodes come and go it would
-/// be fetched again a moment later.
+/// The view of the ring has to be unchanged for this long before surplus copies are dropped: while nodes come and go,
+/// they would be fetched again a moment later.
 const SETTLED: Duration = Duration::from_secs(6);
-/// In a ring too large to see whole, nodes far away come and go unseen; so surplus is looked for this often anyway.
+/// In a ring too large to be seen whole, changes far away go unnoticed, so surplus is searched for this often anyway.
 const SURPLUS_PERIOD: Duration = Duration::from_secs(64);
-/// A walk round the ring ends here, whatever the answers say.
+/// A walk round the ring ends after this many arcs, whatever the answers say.
 const MAX_ARCS: usize = 4096;
 
 #[derive(Debug, Error)]
@@ -65,7 +66,7 @@ pub enum RepairError {
 }
 
 impl RepairError {
-    /// Here or there.
+    /// Whether this node or the peer has no space left.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::Peer(PeerError::NoSpace { .. }) | Self::Store(StoreError::NoSpace { .. }))
     }
@@ -79,7 +80,7 @@ pub struct Repair {
     pub wake: Arc<Notify>,
     pub traffic: Arc<CopyTraffic>,
     pub period: Duration,
-    /// Nothing counts as surplus while another node hands its chunks over: it may have just brought them here.
+    /// No copy counts as surplus while another node drains: that node may have just sent it here.
     pub departure: Arc<Departure>,
 }
 
@@ -103,8 +104,8 @@ impl Repair {
             let mut pause = self.period;
             match done {
                 Ok(moved) => {
-                    surplus.looked(due, Instant::now());
                     if due {
+                        surplus.record_search(Instant::now());
                         self.traffic.record_no_surplus();
                     }
                     complaints = Complaints::default();
@@ -128,28 +129,29 @@ impl Repair {
         }
     }
 
-    /// One pass; surplus is looked for only now and then, and after a change of the ring until it came to its end.
+    /// Runs one round. With `surplus` it also hands on surplus copies, which is only done now and then, and after a
+    /// change of the ring until it has succeeded once.
     async fn round(&self, view: &Neighbours, surplus: bool) -> Result<CopyCounts, RepairError> {
         let holders = placement::holders(&view.onwards()).split_off(1);
         self.traffic.set_holders(&holders);
-        // One holder that is full or silent must not keep the others from getting their copies.
+        // A holder that is full or unresponsive must not keep the others from getting their copies.
         let made = join_all(holders.iter().map(|holder| self.reconcile(view, holder))).await;
         let moved =
-            made.into_iter().try_fold(CopyCounts::default(), |sum, moved| Ok::<_, RepairError>(sum.and(moved?)));
+            made.into_iter().try_fold(CopyCounts::default(), |sum, moved| Ok::<_, RepairError>(sum.plus(moved?)));
         let handed_on = if surplus { self.hand_on_surplus(view).await } else { Ok(()) };
-        // A plan for a node that is no holder any more is void.
+        // A plan for a node that is no longer a holder is void.
         let former =
             self.traffic.expecting_peers().into_iter().filter(|node| !holders.contains(node)).collect::<Vec<_>>();
         join_all(former.iter().map(|node| self.announce_nothing_left(view, node))).await;
         moved.and_then(|moved| handed_on.map(|()| moved))
     }
 
-    /// Everything in arcs that this node is no holder of goes to the holders, then away from here.
+    /// Sends every chunk in arcs of which this node is no holder to the holders, then drops it here.
     pub async fn hand_on_surplus(&self, view: &Neighbours) -> Result<(), RepairError> {
         if view.successors.len() < REPLICAS {
             return Ok(());
         }
-        // What was learnt before the change must not decide what is dropped.
+        // Routes learnt before the change must not decide what is dropped.
         self.router.clear();
         self.router.learn(view);
         let mut handed_on = Ok(());
@@ -190,7 +192,7 @@ impl Repair {
         if kept == 0 { Ok(()) } else { Err(RepairError::Unconfirmed { count: kept }) }
     }
 
-    /// Brings a batch to all holders, and says which of it all of them have read back sound from their disks.
+    /// Sends a batch to all holders. Returns the chunks that all of them have read back sound from their disks.
     async fn confirmed_by_all(
         &self,
         view: &Neighbours,
@@ -213,38 +215,36 @@ async fn has_other_duties(changes: &mut watch::Receiver<Neighbours>, view: &Neig
     let duties = |view: &Neighbours| (view.arc(), placement::holders(&view.onwards()));
     let others = changes.wait_for(|now| duties(now) != duties(view)).await.is_ok();
     if !others {
-        // The ring has ended; so will this.
+        // The ring has ended, and repair is about to be stopped as well.
         std::future::pending().await
     }
 }
 
-/// When to look for copies beyond the third: once after each change of the ring has settled, and now and then.
+/// When to search for copies beyond the third: once after each change of the ring has settled, and then periodically.
 struct Surplus {
     view: Option<Neighbours>,
     since: Instant,
-    looked: Option<Instant>,
+    searched: Option<Instant>,
 }
 
 impl Surplus {
     fn new(now: Instant) -> Self {
-        Self { view: None, since: now, looked: None }
+        Self { view: None, since: now, searched: None }
     }
 
     fn is_due(&mut self, view: &Neighbours, now: Instant) -> bool {
         if self.view.as_ref() != Some(view) {
-            (self.view, self.since, self.looked) = (Some(view.clone()), now, None);
+            (self.view, self.since, self.searched) = (Some(view.clone()), now, None);
         }
-        now - self.since >= SETTLED && self.looked.is_none_or(|looked| now - looked >= SURPLUS_PERIOD)
+        now - self.since >= SETTLED && self.searched.is_none_or(|searched| now - searched >= SURPLUS_PERIOD)
     }
 
-    fn looked(&mut self, done: bool, now: Instant) {
-        if done {
-            self.looked = Some(now);
-        }
+    fn record_search(&mut self, now: Instant) {
+        self.searched = Some(now);
     }
 }
 
-/// A node that has just gone is no news; a repair that fails for longer is, once.
+/// Decides when a failing repair is worth a warning: not when a node has just gone, but once when it fails repeatedly.
 #[derive(Default)]
 struct Complaints {
     in_a_row: u32,
@@ -257,9 +257,9 @@ impl Complaints {
         self.in_a_row += 1;
         match self.in_a_row {
             Self::FAILURES_BEFORE_WARNING => {
-                warn!(%error, "some chunks have fewer holders than they should; repair goes on trying")
+                warn!(%error, "some chunks have fewer holders than they should; repair keeps trying")
             }
-            _ => debug!(%error, "repair goes on in the next round"),
+            _ => debug!(%error, "repair continues in the next round"),
         }
     }
 }
@@ -284,7 +284,7 @@ mod tests {
         assert!(!surplus.is_due(&view(1), at(0)));
         assert!(!surplus.is_due(&view(2), at(7)), "it has just changed");
         assert!(surplus.is_due(&view(2), at(14)));
-        surplus.looked(true, at(14));
+        surplus.record_search(at(14));
         assert!(!surplus.is_due(&view(2), at(20)) && surplus.is_due(&view(2), at(90)));
     }
 }

@@ -1,9 +1,9 @@
-//! The way of a write at its owner: into the own store and to the next holders at the same time, acknowledged when
-//! enough of them have it. What is still missing then goes on in the background, up to a bound for each holder; of what
-//! fails there, or is beyond the bound, repair is told.
+//! The write path at the owner: a batch goes into the local store and to the next holders at the same time, and is
+//! acknowledged when enough of them have it. Copies still on their way then continue in the background, up to a bound
+//! per holder; repair is woken for copies that fail or exceed the bound.
 //!
-//! The owner is one holder of three here. Where its own disk is full or broken the next node takes its place, so a
-//! write fails only when too few nodes of the ring can take it.
+//! The owner is only one of three holders. If its own disk is full or broken, the next node takes its place, so a write
+//! fails only when too few nodes of the ring can store it.
 
 use std::{
     sync::{Arc, Weak},
@@ -46,7 +46,7 @@ pub enum PutError {
     Store(#[from] StoreError),
 }
 
-/// Copies below which nothing is acknowledged at this moment; see [`judge_put`].
+/// Returns the number of copies below which no write is acknowledged at this moment; see [`judge_put`].
 pub type Floor = Arc<dyn Fn() -> usize + Send + Sync>;
 
 pub struct Writer {
@@ -54,7 +54,7 @@ pub struct Writer {
     pub peers: Peers,
     pub neighbours: watch::Receiver<Neighbours>,
     pub floor: Floor,
-    /// Wakes repair when a holder was passed over.
+    /// Wakes repair when a holder was skipped.
     pub repair: Arc<Notify>,
     pub traffic: Arc<CopyTraffic>,
     pub deadline: Duration,
@@ -62,12 +62,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// What this node knows of the ring; after it has left, what the next one does.
+    /// The ring as this node sees it; after it has left, as its successor does.
     pub fn neighbours(&self) -> Neighbours {
         self.departure.successor().unwrap_or_else(|| self.neighbours.borrow().clone())
     }
 
-    /// Stores a batch here only.
+    /// Stores a batch on this node only.
     pub async fn put_local(&self, batch: VerifiedBatch, durability: Durability) -> Result<(), PutError> {
         let admitted = self.departure.admit().await;
         let _admitted = admitted.map_err(|neighbours| PutError::Misdirected { neighbours })?;
@@ -84,7 +84,7 @@ impl Writer {
         .await
     }
 
-    /// Stores a batch as its owner; says who has it by now.
+    /// Stores a batch as its owner. Returns the nodes that have it so far.
     pub async fn put(&self, batch: VerifiedBatch, durability: Durability) -> Result<Vec<NodeRef>, PutError> {
         let admitted = self.departure.admit().await;
         let _admitted = admitted.map_err(|neighbours| PutError::Misdirected { neighbours })?;
@@ -101,7 +101,7 @@ impl Writer {
         }
     }
 
-    /// Which of this node and `others` have it when enough have.
+    /// Stores the batch here and on some of `others`. Returns the nodes that have it as soon as they are enough.
     async fn put_to_holders(
         &self,
         batch: VerifiedBatch,
@@ -119,8 +119,9 @@ impl Writer {
         match self.store_here(batch.clone(), durability).await {
             Ok(()) => progress.stored.push(me),
             Err(error) => {
-                debug!(%error, "the owner cannot keep a batch; the next node does");
-                progress.note_failure(matches!(error, StoreError::NoSpace { .. }), error.to_string());
+                debug!(%error, "the owner cannot store a batch; the next node takes its place");
+                let no_space = matches!(error, StoreError::NoSpace { .. });
+                progress.record_failure(if no_space { CopyFailure::NoSpace } else { CopyFailure::Other }, error.to_string());
                 if let Some(node) = others.next() {
                     self.forward(&mut progress, node, batch.clone(), durability);
                 }
@@ -129,14 +130,14 @@ impl Writer {
         let end = Instant::now() + self.deadline;
         while progress.stored.len() < required {
             if progress.open == 0 {
-                // A holder failed: the next node takes its place.
+                // A holder has failed: the next node takes its place.
                 let Some(node) = others.next() else { return Err(progress.failure(required)) };
                 self.forward(&mut progress, node, batch.clone(), durability);
             }
             match timeout_at(end, progress.arrived.recv()).await {
                 Ok(Some(result)) => progress.count(result),
                 _ => {
-                    progress.note_failure(false, format!("no answer within {:?}", self.deadline));
+                    progress.record_failure(CopyFailure::Other, format!("no answer within {:?}", self.deadline));
                     return Err(progress.failure(required));
                 }
             }
@@ -144,7 +145,8 @@ impl Writer {
         Ok(progress.stored)
     }
 
-    /// Goes on after the acknowledgement, too, if [`PendingCopies`] lets it: the third copy is only late, not dropped.
+    /// Sends the batch to one more node. The copy may continue after the acknowledgement, within the bounds of
+    /// [`PendingCopies`]: the third copy is late, not dropped.
     fn forward(&self, progress: &mut PutProgress, node: NodeRef, batch: VerifiedBatch, durability: Durability) {
         let (peers, repair, copies) = (self.peers.clone(), self.repair.clone(), progress.copies.clone());
         let replica_write = Arc::new(self.traffic.begin_write(&node, batch));
@@ -153,8 +155,8 @@ impl Writer {
             let result = peers.put(&node, vec![replica_write.bytes()], durability).await;
             drop(replica_write);
             if let Err(error) = &result {
-                debug!(peer = %node, %error, "a copy was not taken; repair will bring it");
-                // To a full disk nothing is brought by trying at once.
+                debug!(peer = %node, %error, "a holder has not stored its copy; repair will send it");
+                // An immediate retry would not help a full disk.
                 if !matches!(error, PeerError::NoSpace { .. }) {
                     repair.notify_one();
                 }
@@ -167,15 +169,22 @@ impl Writer {
     }
 }
 
-/// How far one batch has got.
+/// Why one copy failed.
+enum CopyFailure {
+    NoSpace,
+    /// A later retry may succeed.
+    Other,
+}
+
+/// The copies of one batch: stored, failed, and under way.
 struct PutProgress {
     copies: mpsc::UnboundedSender<Result<NodeRef, PeerError>>,
     arrived: mpsc::UnboundedReceiver<Result<NodeRef, PeerError>>,
     pending: PendingCopies,
     stored: Vec<NodeRef>,
-    /// Had no room.
+    /// How many nodes have no space left.
     full: usize,
-    /// Could not take it for another reason, which may pass.
+    /// How many nodes failed for another reason, which may pass.
     failed: usize,
     open: usize,
     /// Why the last copy failed.
@@ -193,18 +202,21 @@ impl PutProgress {
         self.open -= 1;
         match result {
             Ok(node) => self.stored.push(node),
-            Err(error) => self.note_failure(matches!(error, PeerError::NoSpace { .. }), error.to_string()),
+            Err(error @ PeerError::NoSpace { .. }) => self.record_failure(CopyFailure::NoSpace, error.to_string()),
+            Err(error) => self.record_failure(CopyFailure::Other, error.to_string()),
         }
     }
 
-    fn note_failure(&mut self, no_space: bool, reason: String) {
-        let count = if no_space { &mut self.full } else { &mut self.failed };
-        *count += 1;
+    fn record_failure(&mut self, failure: CopyFailure, reason: String) {
+        match failure {
+            CopyFailure::NoSpace => self.full += 1,
+            CopyFailure::Other => self.failed += 1,
+        }
         self.reason = reason;
     }
 
-    /// The ring is full only if nobody else could have made up the number: who was just restarting may take it when
-    /// asked again.
+    /// The ring counts as full only if the failed nodes could not complete the quorum: a node that is just restarting
+    /// may store the batch on a retry.
     fn failure(self, required: usize) -> PutError {
         let stored = self.stored.len();
         if self.full > 0 && stored + self.failed < required {
@@ -215,11 +227,11 @@ impl PutProgress {
     }
 }
 
-/// The copies pending of one batch. Dropped when the writer has its answer, or has gone, so nothing that a quorum waits
-/// for is given up here: those still under way are in memory for nobody from then on, and go on only as far as
-/// [`ReplicaWrite`] allows.
+/// The copies of one batch that were begun. Dropped when the writer has its answer or has gone, so no copy that a
+/// quorum waits for is aborted here: from then on no caller waits for those still under way, and they continue only as
+/// far as [`ReplicaWrite::continue_late`] allows.
 struct PendingCopies {
-    /// The replica_write is gone when its copy has arrived, or failed.
+    /// The `ReplicaWrite` is gone when its copy has arrived or failed.
     copies: Vec<(NodeRef, Weak<ReplicaWrite>, AbortHandle)>,
     repair: Arc<Notify>,
 }
@@ -230,7 +242,7 @@ impl Drop for PendingCopies {
             if replica_write.upgrade().is_none_or(|replica_write| replica_write.continue_late()) {
                 continue;
             }
-            debug!(peer = %node, "a copy is given up, as many are under way to its holder; repair will bring it");
+            debug!(peer = %node, "a late copy is dropped, as too many are under way to its holder; repair will send it");
             task.abort();
             self.repair.notify_one();
         }
@@ -242,14 +254,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ring_is_full_only_if_nobody_may_take_it_later() {
+    fn the_ring_is_full_only_if_a_retry_could_not_complete_the_quorum() {
         let node = |id| NodeRef { ip: [127, 0, 0, 1].into(), port: 5057, id: chordfs_types::ring_id::RingId(id) };
         let failure = |stored: u32, full, failed| {
             let stored = (0..stored).map(node).collect();
             PutProgress { stored, full, failed, ..PutProgress::new(Arc::default()) }.failure(2)
         };
         assert!(matches!(failure(1, 2, 0), PutError::NoSpace));
-        assert!(matches!(failure(0, 2, 1), PutError::NoSpace), "one that is silent would not be enough");
+        assert!(matches!(failure(0, 2, 1), PutError::NoSpace), "the unresponsive node would not be enough");
         assert!(matches!(failure(1, 1, 1), PutError::NoQuorum { stored: 1, required: 2, .. }));
         assert!(matches!(failure(1, 0, 2), PutError::NoQuorum { .. }));
     }

@@ -82,7 +82,7 @@ async fn two_that_fill_the_same_gap_share_the_work() {
     let (of_a, of_b) = (a.repair(), b.repair());
     let (view_a, view_b) = (a.view(RingId(9)), b.view(RingId(20)));
     let (by_a, by_b) = tokio::join!(of_a.reconcile(&view_a, &new.node), of_b.reconcile(&view_b, &new.node));
-    assert_eq!(by_a.unwrap().and(by_b.unwrap()), CopyCounts { pushed: 6000, pulled: 0 });
+    assert_eq!(by_a.unwrap().plus(by_b.unwrap()), CopyCounts { pushed: 6000, pulled: 0 });
     assert_eq!((new.all().len(), new.traffic.status().incoming.chunks_moved), (6000, 6000));
     assert_eq!(new.traffic.status().incoming.chunks_left, 0, "what the other brought is not expected any more");
 }
@@ -107,7 +107,7 @@ async fn what_two_holders_have_is_fetched_from_one() {
     c.put(&chunks(1..=6000));
     let (repair, view) = (new.repair(), new.view(RingId(9)));
     let (from_b, from_c) = tokio::join!(repair.reconcile(&view, &b.node), repair.reconcile(&view, &c.node));
-    assert_eq!(from_b.unwrap().and(from_c.unwrap()), CopyCounts { pushed: 0, pulled: 6000 });
+    assert_eq!(from_b.unwrap().plus(from_c.unwrap()), CopyCounts { pushed: 0, pulled: 6000 });
     assert_eq!((new.all(), new.traffic.status().incoming.chunks_moved), (b.all(), 6000));
 }
 
