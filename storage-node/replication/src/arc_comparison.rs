@@ -1,9 +1,10 @@
-//! In what two holders of an arc differ, found by halving it many times over: a value that says what to ask next.
+//! Finds the chunks in which two holders of an arc differ, by comparing sums over ever smaller arcs, as in a Merkle
+//! tree. The comparison is a value that names the next step.
 //!
-//! Sums of an arc are compared; where they differ it is cut in up to 64 pieces and their sums are compared, until a
-//! piece holds so little that its ids are. Cuts lie at multiples of powers of two, where both indexes keep running
-//! sums. So equal arcs cost one sum however many chunks they hold, and one chunk more costs a few hundred sums and a
-//! few dozen ids. Asking, and what to do about the difference, is left to others.
+//! The sums of an arc are compared. If they differ, the arc is cut into up to 64 pieces whose sums are compared in
+//! turn, until a piece holds so few chunks that their ids are compared. Cuts lie at multiples of powers of two, where
+//! both indexes keep running sums. So equal arcs cost one sum however many chunks they hold, and one additional chunk
+//! costs a few hundred sums and a few dozen ids. The caller sends the requests and copies the difference.
 #![deny(clippy::disallowed_methods)]
 
 use std::collections::HashSet;
@@ -13,29 +14,29 @@ use chordfs_types::{
     ring_id::{RingArc, RingId},
 };
 
-/// Pieces that an arc is cut in; one more where it does not begin at a cut.
+/// How many pieces an arc is cut into; one more if it does not begin at a cut.
 const PIECES: u64 = 64;
-/// A piece in which both holders together have no more chunks than this is compared by ids.
+/// A piece is compared by ids if both holders together have no more than this many chunks in it.
 const LEAF_CHUNKS: u64 = 128;
-/// The limit where one holder has nothing: each chunk of the other has to be named anyway.
+/// The limit if one holder has no chunk in a piece: each chunk of the other has to be listed anyway.
 const LACKED_CHUNKS: u64 = 4096;
-/// Ids compared in one step, about.
+/// About how many ids are compared in one step.
 const STEP_CHUNKS: u64 = 8192;
-/// Arcs asked for in one step.
+/// The most arcs in one step.
 const STEP_ARCS: usize = 1024;
 
-/// What to ask both holders for. The arcs follow each other clockwise.
+/// What to request from both holders. The arcs follow each other clockwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ComparisonStep {
     Sums(Vec<RingArc>),
-    /// `expected`: how many either holder has, about.
+    /// `expected` is about how many chunks the larger holder has in these arcs.
     Ids {
         arcs: Vec<RingArc>,
         expected: u64,
     },
 }
 
-/// What is still missing, as far as it is known.
+/// A number of chunks and their bytes: how much is missing, left, or copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopyAmount {
     pub chunks: u64,
@@ -56,14 +57,14 @@ impl CopyAmount {
     }
 }
 
-/// How two holders become equal.
+/// The chunks that make two holders equal: those to send and those to fetch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     pub push: Vec<ChunkAt>,
     pub pull: Vec<ChunkAt>,
 }
 
-/// An arc in which the two differ.
+/// An arc in which the two holders differ.
 #[derive(Clone, Copy, Debug)]
 struct Unequal {
     arc: RingArc,
@@ -73,9 +74,9 @@ struct Unequal {
 
 pub struct ArcComparison {
     start: RingId,
-    /// To be cut further; what comes first on the circle is last.
+    /// Arcs to be cut further, in reverse order: the first one clockwise is the last.
     open: Vec<Unequal>,
-    /// Small enough for ids.
+    /// Arcs small enough to be compared by ids.
     leaves: Vec<Unequal>,
 }
 
@@ -86,8 +87,8 @@ impl ArcComparison {
         this
     }
 
-    /// `None` when everything has been compared. What it names is no longer its business; [`ArcComparison::learn`]
-    /// gives it back what sums have shown.
+    /// Returns the next step; `None` when everything has been compared. The arcs of the step are taken out; the caller
+    /// reports the sums of a `Sums` step to [`ArcComparison::learn`].
     pub fn next_step(&mut self) -> Option<ComparisonStep> {
         let waiting: u64 = self.leaves.iter().map(Unequal::larger).sum();
         if !self.leaves.is_empty() && (self.open.is_empty() || waiting >= STEP_CHUNKS) {
@@ -101,7 +102,7 @@ impl ArcComparison {
         (!arcs.is_empty()).then_some(ComparisonStep::Sums(arcs))
     }
 
-    /// The sums of arcs that a step named.
+    /// Takes in the sums of the arcs of a step.
     pub fn learn(&mut self, arcs: &[RingArc], ours: &[ArcSum], theirs: &[ArcSum]) {
         let all = arcs.iter().zip(ours.iter().zip(theirs));
         for (arc, (ours, theirs)) in all.rev().filter(|(_, (ours, theirs))| !ours.equals(theirs)) {
@@ -110,8 +111,8 @@ impl ArcComparison {
         }
     }
 
-    /// What is to be fetched and what is to be sent in the arcs not yet compared by ids. Exact where one holder has
-    /// all that the other has; at least that much otherwise.
+    /// Returns how much is left to fetch and to send in the arcs not yet compared by ids. The amounts are exact where
+    /// one holder has all chunks of the other, and lower bounds elsewhere.
     pub fn left(&self) -> (CopyAmount, CopyAmount) {
         let both = self.open.iter().chain(&self.leaves);
         both.fold(<(CopyAmount, CopyAmount)>::default(), |(fetch, send), unequal| {
@@ -152,7 +153,7 @@ fn beyond(has: &ArcSum, other: &ArcSum) -> CopyAmount {
     CopyAmount { chunks: has.count, bytes: has.bytes }.without(CopyAmount { chunks: other.count, bytes: other.bytes })
 }
 
-/// The arc in pieces, clockwise; the inner cuts lie at multiples of a power of two.
+/// Cuts an arc into pieces, clockwise; the inner cuts lie at multiples of a power of two.
 fn cut(arc: RingArc) -> impl Iterator<Item = RingArc> {
     let first = u64::from(arc.after.advance(1).0);
     let (end, step) = (first + arc.len(), arc.len().div_ceil(PIECES).next_power_of_two());
@@ -160,12 +161,12 @@ fn cut(arc: RingArc) -> impl Iterator<Item = RingArc> {
     std::iter::from_fn(move || {
         let from = at;
         at = end.min((from / step + 1) * step);
-        // Positions count on past 2^32 where the arc passes zero.
+        // Positions continue past 2^32 where the arc passes zero.
         (from < end).then(|| RingArc::new(RingId((from as u32).wrapping_sub(1)), RingId((at as u32).wrapping_sub(1))))
     })
 }
 
-/// Stored chunks never change, so making two holders equal is set union.
+/// Compares two lists of chunks. Stored chunks never change, so two holders become equal by set union.
 pub fn compare(ours: &[ChunkAt], theirs: &[ChunkAt]) -> Difference {
     let names = |chunks: &[ChunkAt]| chunks.iter().map(|chunk| (chunk.key, chunk.id)).collect::<HashSet<_>>();
     let (have, they_have) = (names(ours), names(theirs));
@@ -201,13 +202,13 @@ mod tests {
         holder.iter().filter(|(key, _)| arc.contains(RingId(*key))).map(|name| chunk(*name)).collect()
     }
 
-    /// As an index would say it, one by one.
+    /// Computes the sums as an index would, chunk by chunk.
     fn sums(holder: &Holder, arcs: &[RingArc]) -> Vec<ArcSum> {
         let sum = |arc: &RingArc| {
             let inside = within(holder, *arc);
             let digest = inside.iter().fold(0u64, |sum, chunk| {
                 let mut bits = u64::from(chunk.key.0) << 8 | chunk.id.version.0;
-                // Anything linear would give neighbours the sum of their neighbours.
+                // With a linear function, different sets of nearby keys would have equal sums.
                 for factor in [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb] {
                     bits = (bits ^ bits >> 30).wrapping_mul(factor);
                 }
@@ -276,7 +277,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn what_differs_is_found_and_nothing_else(
+        fn exactly_the_differing_chunks_are_found(
             both in holder(), ours in holder(), theirs in holder(), after in end(), upto in end(),
         ) {
             let (ours, theirs): (Holder, Holder) = (&both | &ours, &both | &theirs);
@@ -289,7 +290,7 @@ mod tests {
         }
 
         #[test]
-        fn pieces_are_the_arc(after in end(), upto in end()) {
+        fn the_pieces_cover_the_arc_exactly(after in end(), upto in end()) {
             let whole = arc(after, upto);
             let pieces: Vec<RingArc> = cut(whole).collect();
             prop_assert!(pieces.len() as u64 <= PIECES + 1);
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn one_chunk_costs_little() {
+    fn one_additional_chunk_costs_few_sums_and_ids() {
         let (ours, mut theirs) = (many(20_000), many(20_000));
         theirs.insert((123_456_789, 9));
         let found = run_comparison(&ours, &theirs, arc(5, 5));
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_holder_is_told_every_id_once() {
+    fn an_empty_holder_receives_every_id_once() {
         let found = run_comparison(&Holder::new(), &many(20_000), arc(5, 5));
         assert_eq!((found.difference.pull.len(), found.ids), (20_000, 20_000));
         assert!(found.steps <= 8, "{} steps", found.steps);
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn many_versions_under_one_key() {
+    fn many_versions_under_one_key_are_compared() {
         let versions = |upto| (0..upto).map(|version| (77, version)).collect::<Holder>();
         let found = run_comparison(&versions(200), &versions(255), arc(1000, 900));
         assert_eq!(found.difference.pull.len(), 55);

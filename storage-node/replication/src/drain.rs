@@ -1,5 +1,5 @@
-//! What a drain decides, from values alone: who keeps the chunks afterwards, whether they have room, whom a write is
-//! passed on to meanwhile, and what is answered to those who still come here after the node has left.
+//! The decisions of a drain, from values alone: which nodes hold the chunks afterwards, whether they have enough space,
+//! to which nodes writes are forwarded meanwhile, and where requests are redirected after the node has left.
 #![deny(clippy::disallowed_methods)]
 
 use std::time::Duration;
@@ -11,18 +11,18 @@ use chordfs_types::{
 };
 use thiserror::Error;
 
-/// Why a drain does not take place, in words for the operator. The node goes on as before.
+/// Why a drain is refused or fails, in words for the operator. The node continues to serve as before.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DrainError {
-    #[error("the node is {state}; only one that serves can be drained")]
+    #[error("the node is {state}; only a serving node can be drained")]
     NotServing { state: String },
     #[error(
-        "this is the ring's only node, so nobody can take over what it keeps; add nodes first, or stop it with SIGTERM, \
-         which keeps its data in its folder"
+        "this is the ring's only node, so no other node can take over its chunks; add nodes first, or stop it with \
+         SIGTERM, which keeps its data in its folder"
     )]
     Alone,
     #[error(
-        "only {staying} other nodes would keep the chunks ({away} more drain or do not answer), and {REPLICAS} should; \
+        "only {staying} other nodes would hold the chunks ({away} more drain or do not answer), and {REPLICAS} should; \
          add a node first, or allow fewer copies (drain --allow-fewer-copies)"
     )]
     TooFewNodes { staying: usize, away: usize },
@@ -36,31 +36,32 @@ pub enum DrainError {
          runs, then try again"
     )]
     NoMajority { within: Duration, reason: String },
-    #[error("no progress for {within:?}: {reason}; repair that, then try again")]
+    #[error("no progress for {within:?}: {reason}; fix that, then try again")]
     Stalled { within: Duration, reason: String },
 }
 
-/// Another member of the ring, as it answered when it was told of the drain.
+/// Another member of the ring, as it answered the announcement of the drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemainingPeer {
     pub node: NodeRef,
-    /// It leaves as well, so it is nobody to leave chunks to.
+    /// Whether it leaves as well, so that it cannot take over chunks.
     pub draining: bool,
     pub free_bytes: u64,
 }
 
-/// The nodes that stay, in the order of the ring: the ring as it will be.
+/// The nodes that stay, in the order of the ring: the ring as it will be after the drain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemainingNodes(Vec<NodeRef>);
 
-/// `peers`: the members that answered, in the order of the ring, without this node; `silent`: how many did not.
+/// Decides which nodes take over the chunks. `peers` are the members that answered, in the order of the ring, without
+/// this node; `unresponsive` counts those that did not answer.
 pub fn remaining(
     peers: &[RemainingPeer],
-    silent: usize,
+    unresponsive: usize,
     allow_fewer_copies: bool,
 ) -> Result<RemainingNodes, DrainError> {
     let staying: Vec<NodeRef> = peers.iter().filter(|peer| !peer.draining).map(|peer| peer.node).collect();
-    let away = peers.len() - staying.len() + silent;
+    let away = peers.len() - staying.len() + unresponsive;
     match staying.len() {
         0 if away == 0 => Err(DrainError::Alone),
         count if count == 0 || (count < REPLICAS && !allow_fewer_copies) => {
@@ -71,7 +72,7 @@ pub fn remaining(
 }
 
 impl RemainingNodes {
-    /// Every arc of the ring as it will be, with its holders.
+    /// Every arc of the future ring, with its holders.
     pub fn arcs(&self) -> Vec<(RingArc, Vec<NodeRef>)> {
         let count = self.0.len();
         let arc = |at: usize| RingArc::new(self.0[(at + count - 1) % count].id, self.0[at].id);
@@ -89,14 +90,14 @@ impl RemainingNodes {
     }
 }
 
-/// What has to be brought to a node, at a guess from the numbers of chunks.
+/// About how many bytes a node has to take over, estimated from the numbers of chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
     pub node: NodeRef,
     pub bytes: u64,
 }
 
-/// Whether everybody has room for what is to come.
+/// Checks that every node has enough space for the chunks that it takes over.
 pub fn check_room(needs: &[Need], peers: &[RemainingPeer]) -> Result<(), DrainError> {
     const MIB: u64 = 1 << 20;
     for peer in peers {
@@ -109,8 +110,8 @@ pub fn check_room(needs: &[Need], peers: &[RemainingPeer]) -> Result<(), DrainEr
     Ok(())
 }
 
-/// To how many of the next nodes an owner passes a batch on, so that it has its full set of holders among those that
-/// stay. A node that drains goes on being a holder, until it has left, so it gets its copy as well.
+/// To how many of the next nodes an owner forwards a batch, so that the batch has its full set of holders among the
+/// nodes that stay. A draining node remains a holder until it has left, so it gets its copy as well.
 pub fn forward_count(others: &[NodeRef], drains: impl Fn(&NodeRef) -> bool, own_drains: bool) -> usize {
     let mut wanted = if own_drains { REPLICAS } else { REPLICAS - 1 };
     let enough = others.iter().position(|node| {
@@ -120,7 +121,7 @@ pub fn forward_count(others: &[NodeRef], drains: impl Fn(&NodeRef) -> bool, own_
     enough.map_or(others.len(), |last| last + 1)
 }
 
-/// What the next node will know of the ring when the node of this view has left it; `None` if there is no other.
+/// The ring as the successor will see it when the node of this view has left; `None` if there is no other node.
 pub fn view_of_successor(view: &Neighbours) -> Option<Neighbours> {
     let (successor, rest) = view.successors.split_first()?;
     let predecessor = view.predecessor.filter(|node| node != successor);
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn who_drains_as_well_is_no_heir() {
+    fn a_node_that_drains_as_well_takes_over_no_chunks() {
         let peers = [peer(10, false), peer(20, true), peer(30, false), peer(40, false)];
         let found = remaining(&peers, 0, false).unwrap();
         assert_eq!(ids(&found.holders_of(RingId(15))), [30, 40, 10]);
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_has_its_holders_in_the_ring_as_it_will_be() {
+    fn every_key_has_its_holders_in_the_future_ring() {
         let ring = staying(&[10, 20, 30, 40]);
         for (key, wanted) in [(10, [10, 20, 30]), (11, [20, 30, 40]), (35, [40, 10, 20]), (41, [10, 20, 30])] {
             assert_eq!(ids(&ring.holders_of(RingId(key))), wanted, "{key}");
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_gets_its_copies_beside_those_that_drain() {
+    fn a_write_gets_its_full_set_of_copies_beside_draining_nodes() {
         let others = [20, 30, 40, 50].map(node);
         let drains = |ids: &'static [u32]| move |node: &NodeRef| ids.contains(&node.id.0);
         assert_eq!(forward_count(&others, drains(&[]), false), 2);
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_late_is_sent_to_the_next() {
+    fn late_requests_are_redirected_to_the_successor() {
         let view = |predecessor, successors: &[u32]| Neighbours {
             predecessor: Some(node(predecessor)),
             node: node(40),
@@ -223,7 +224,7 @@ mod tests {
         );
         let last = view_of_successor(&view(10, &[10])).unwrap();
         assert_eq!((last.predecessor, last.node, last.successors.len()), (None, node(10), 0));
-        assert!(last.arc().contains(RingId(40)), "alone it owns all");
+        assert!(last.arc().contains(RingId(40)), "a node that is alone owns every key");
         assert_eq!(view_of_successor(&view(10, &[])), None);
     }
 }

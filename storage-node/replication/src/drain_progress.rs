@@ -1,4 +1,4 @@
-//! How far a drain has got, how fast it is, and when it will be done: what `status` and `storage-node drain` show.
+//! How far a drain has got, how fast it is, and when it will be done, as shown by `status` and `storage-node drain`.
 #![deny(clippy::disallowed_methods)]
 
 use std::time::Instant;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drain_says_how_fast_it_is_and_when_it_is_done() {
+    fn a_drain_reports_its_rate_and_the_time_left() {
         let (mut progress, start) = (DrainProgress::begin(RateLimit(Some(2000))), Instant::now());
         let at = |secs| start + Duration::from_secs(secs);
         progress.found(CopyAmount { chunks: 100, bytes: 40_000 });
@@ -90,13 +90,13 @@ mod tests {
     }
 
     #[test]
-    fn what_came_to_nothing_has_nothing_left() {
+    fn a_cancelled_drain_has_nothing_left_to_send() {
         let mut progress = DrainProgress::begin(RateLimit(None));
         progress.found(CopyAmount { chunks: 7, bytes: 700 });
-        progress.end(DrainPhase::Cancelled, "called off".into());
+        progress.end(DrainPhase::Cancelled, "cancelled".into());
         let status = progress.status(Instant::now());
         assert_eq!((status.phase, status.chunks_left, status.bytes_left), (DrainPhase::Cancelled, 0, 0));
-        assert_eq!(status.reason.as_deref(), Some("called off"));
+        assert_eq!(status.reason.as_deref(), Some("cancelled"));
     }
 
     #[test]

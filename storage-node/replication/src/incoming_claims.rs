@@ -1,7 +1,7 @@
-//! IncomingClaims: which peer is bringing which chunk to this node, so that two peers do not bring the same one.
+//! Which peer is sending which chunk to this node, so that two peers do not send the same one.
 //!
-//! A claim ends when the chunk has come, or by itself: whoever made it may have died. It is a courtesy that saves
-//! copies; a chunk that comes twice all the same is stored once.
+//! A claim ends when the chunk has arrived, or after a while, as the peer may have died. Claims only save traffic: a
+//! chunk that arrives twice is still stored once.
 #![deny(clippy::disallowed_methods)]
 
 use std::{
@@ -11,21 +11,21 @@ use std::{
 
 use chordfs_types::{chunk::ChunkId, compare_api::ChunkAt, ring_id::RingId};
 
-/// Longer than one batch takes with all its deadlines.
+/// How long a claim lasts: longer than one batch takes with all its deadlines.
 const HELD_FOR: Duration = Duration::from_secs(15);
-/// What is claimed beyond this many is not remembered.
+/// The most claims that are recorded; further chunks may be sent without one.
 const MAX_CLAIMS: usize = 1 << 16;
 
-/// A full table is looked through for what has run out this often.
+/// How often a full table is searched for expired claims.
 const CLEAR_PERIOD: Duration = Duration::from_secs(1);
 
-/// Key and id; a key has no order and no hash of its own.
+/// Key and id. The key is a bare number, as `RingId` has no hash.
 type ClaimedChunk = (u32, ChunkId);
 
 #[derive(Default)]
 pub struct IncomingClaims {
     held: HashMap<ClaimedChunk, ChunkClaim>,
-    /// When what has run out was last looked for.
+    /// When expired claims were last searched for.
     cleared: Option<Instant>,
 }
 
@@ -35,7 +35,7 @@ struct ChunkClaim {
 }
 
 impl IncomingClaims {
-    /// True if `by` may bring the chunk now: nobody else is.
+    /// Returns true if `by` may send the chunk now, as no other peer is sending it.
     pub fn take(&mut self, chunk: &ChunkAt, by: RingId, now: Instant) -> bool {
         let taken = |claim: &ChunkClaim| claim.by != by && claim.until > now;
         if self.held.get(&(chunk.key.0, chunk.id)).is_some_and(taken) {
@@ -45,13 +45,13 @@ impl IncomingClaims {
         true
     }
 
-    /// Like `take`, but also false if `by` itself is bringing the chunk already.
+    /// Like `take`, but also returns false if `by` itself is already sending the chunk.
     pub fn take_if_unclaimed(&mut self, chunk: &ChunkAt, by: RingId, now: Instant) -> bool {
         let free = self.held.get(&(chunk.key.0, chunk.id)).is_none_or(|claim| claim.until <= now);
         free && self.take(chunk, by, now)
     }
 
-    /// The chunk has come, or will not.
+    /// Ends the claim: the chunk has arrived, or will not arrive.
     pub fn end(&mut self, key: RingId, id: ChunkId, by: RingId) {
         if self.held.get(&(key.0, id)).is_some_and(|claim| claim.by == by) {
             self.held.remove(&(key.0, id));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_brings_a_chunk() {
+    fn one_peer_at_a_time_sends_a_chunk() {
         let (mut claims, now) = (IncomingClaims::default(), Instant::now());
         assert!(claims.take(&chunk(1), RingId(10), now));
         assert!(!claims.take(&chunk(1), RingId(20), now) && claims.take(&chunk(1), RingId(10), now));
@@ -92,13 +92,13 @@ mod tests {
                 && !claims.take_if_unclaimed(&chunk(2), RingId(20), now)
         );
         claims.end(RingId(5), chunk(1).id, RingId(20));
-        assert!(!claims.take(&chunk(1), RingId(20), now), "only its own claims end");
+        assert!(!claims.take(&chunk(1), RingId(20), now), "a peer ends only its own claims");
         claims.end(RingId(5), chunk(1).id, RingId(10));
         assert!(claims.take(&chunk(1), RingId(20), now));
     }
 
     #[test]
-    fn who_died_is_not_waited_for() {
+    fn the_claim_of_a_dead_peer_expires() {
         let (mut claims, now) = (IncomingClaims::default(), Instant::now());
         assert!(claims.take(&chunk(1), RingId(10), now));
         assert!(claims.take(&chunk(1), RingId(20), now + HELD_FOR));

@@ -1,14 +1,14 @@
-//! Decisions about copies, pure: who holds what and brings what to whom, in what two holders differ, how fast copies
-//! may go, and who keeps the chunks of a node that leaves.
+//! The decisions about copies, as pure code: which nodes hold and send which chunks, in which chunks two holders
+//! differ, how fast chunks may be copied, and which nodes take over the chunks of a node that leaves.
 //!
 //! | file | what |
 //! |---|---|
-//! | `plan` | what a holder has to repair, hand over or drop |
-//! | `arc_comparison` | in what two holders differ, found by sums over ever smaller arcs |
-//! | `claims` | who brings what, so that no two bring the same |
-//! | `rate` | how fast copies may be made |
-//! | `progress` | how much repair has left, how fast it is, and when it will be done |
-//! | `drain`, `drain_progress` | who keeps the chunks of a node that leaves; how far it is |
+//! | `plan` | which nodes have to hold which chunks |
+//! | `arc_comparison` | in which chunks two holders differ, found by sums over ever smaller arcs |
+//! | `incoming_claims` | which peer sends which chunk here, so that no two send the same one |
+//! | `rate` | how fast chunks may be copied: a token bucket |
+//! | `repair_progress` | how much repair has left to copy, how fast it is, and when it will be done |
+//! | `drain`, `drain_progress` | which nodes take over the chunks of a node that leaves; how far the drain has got |
 #![deny(clippy::disallowed_methods)]
 
 pub mod arc_comparison;

@@ -8,18 +8,19 @@ use chordfs_types::{
     route_table::Route,
 };
 
-/// What a node does with a batch that was sent to it as the owner.
+/// The decision about a batch that was sent to this node as the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PutVerdict {
-    /// `others` are asked in this order; `required` copies, our own included, acknowledge.
+    /// `others` are tried in this order; the batch is acknowledged with `required` copies, this node's own included.
     Own { others: Vec<NodeRef>, required: usize },
-    /// At least one key belongs to somebody else.
+    /// Another node owns at least one of the keys.
     Misdirected,
-    /// There are fewer nodes than copies this ring is known to need: it is only now coming together.
+    /// There are fewer nodes than copies that this ring is known to need: it is still coming together.
     TooFewNodes { required: usize },
 }
 
-/// `floor`: copies below which nothing is acknowledged, however small the ring looks at the moment.
+/// Decides about a batch with these keys. `floor` is the number of copies below which no write is acknowledged, however
+/// small the ring looks at the moment.
 pub fn judge_put(neighbours: &Neighbours, mut keys: impl Iterator<Item = RingId>, floor: usize) -> PutVerdict {
     let arc = neighbours.arc();
     if !keys.all(|key| arc.contains(key)) {
@@ -34,7 +35,7 @@ pub fn judge_put(neighbours: &Neighbours, mut keys: impl Iterator<Item = RingId>
     PutVerdict::Own { others, required }
 }
 
-/// Is a node a holder of this arc?
+/// Whether a node is a holder of this arc.
 pub fn holds(route: &Route, node: &NodeRef) -> bool {
     route.holders.iter().any(|holder| holder.id == node.id)
 }
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_predecessor_nothing_else_is_vouched_for() {
+    fn a_node_without_a_predecessor_owns_no_key_in_a_larger_ring() {
         assert_eq!(verdict(&neighbours(None, &[60]), 30, 1), PutVerdict::Misdirected);
     }
 }

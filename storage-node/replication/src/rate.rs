@@ -1,18 +1,19 @@
-//! How fast copies may be made, so that programs do not wait for repair: a bucket of bytes that fills at a steady rate.
+//! How fast chunks may be copied, so that programs do not wait for repair: a token bucket of bytes that fills at a
+//! steady rate.
 #![deny(clippy::disallowed_methods)]
 
 use std::time::{Duration, Instant};
 
 use chordfs_types::rate_limit::RateLimit;
 
-/// What may go at once after a while without work.
+/// The bucket holds the bytes of this time: the most that is sent at once after a pause.
 const BURST: Duration = Duration::from_millis(250);
 
-/// Bytes taken out at one time may be more than are in it: whoever comes next waits until they have come in.
+/// More bytes may be taken out than are in the bucket; the next caller then waits until the debt is paid.
 #[derive(Debug)]
 pub struct Bucket {
     limit: RateLimit,
-    /// Below zero while it is in debt.
+    /// Negative while the bucket is in debt.
     bytes: f64,
     at: Instant,
 }
@@ -28,7 +29,7 @@ impl Bucket {
         self.limit
     }
 
-    /// Takes `bytes` out and says how long to wait before they may go.
+    /// Takes `bytes` out and returns how long to wait before they may be sent.
     pub fn take(&mut self, bytes: u64, now: Instant) -> Duration {
         let Some(rate) = self.limit.0 else { return Duration::ZERO };
         self.fill(now);
@@ -37,7 +38,7 @@ impl Bucket {
         Duration::from_secs_f64(wait.min(86_400.0))
     }
 
-    /// Some of what was taken was not needed.
+    /// Returns bytes that were taken out but not needed.
     pub fn put_back(&mut self, bytes: u64) {
         self.bytes = (self.bytes + bytes as f64).min(self.burst());
     }
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn over_time_no_more_goes_than_the_rate_allows() {
+    fn over_time_no_more_is_sent_than_the_rate_allows() {
         let start = Instant::now();
         let mut bucket = Bucket::new(RateLimit(Some(1000)), start);
         let (mut now, mut sent) = (start, 0);
@@ -71,7 +72,7 @@ mod tests {
             now += bucket.take(bytes, now);
             sent += bytes;
         }
-        // The last piece has gone and is not yet paid for.
+        // The last piece was sent and is not yet paid for.
         let seconds = (now - start).as_secs_f64();
         let (least, most) = ((sent - 3000) as f64 / 1000.0 - 0.26, sent as f64 / 1000.0);
         assert!((least..most).contains(&seconds), "{sent} bytes in {seconds} s");

@@ -1,7 +1,7 @@
-//! How much repair and filling have still to move, how fast they are, and when they will be done.
+//! How much repair and filling still have to copy, how fast they are, and when they will be done.
 //!
-//! What this node fetches and sends it knows from its own comparisons; what others bring they say with every batch.
-//! Whoever says nothing for a while has gone, or is done.
+//! What is left to fetch and to send is known from this node's own comparisons. Peers announce with every batch how
+//! much they still have to send; a peer that announces nothing for a while has gone or is done.
 #![deny(clippy::disallowed_methods)]
 
 use std::{
@@ -16,11 +16,11 @@ use chordfs_types::{
 
 use crate::arc_comparison::CopyAmount;
 
-/// A rate is taken over this long.
+/// Rates are averaged over this time.
 const WINDOW: Duration = Duration::from_secs(10);
-/// What another node said it would bring is believed for this long.
+/// How long another node's announcement is believed.
 const BELIEVED_FOR: Duration = Duration::from_secs(60);
-/// Others that are remembered; a node has a few neighbours.
+/// The most peers whose announcements are kept; a node has only a few neighbours.
 const MAX_OTHERS: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +31,17 @@ pub enum Direction {
 
 #[derive(Default)]
 pub struct RepairProgress {
-    /// By holder: to be fetched from it, and to be sent to it.
+    /// For each holder, how much is left to fetch from it and to send to it.
     plans: HashMap<u32, (CopyAmount, CopyAmount)>,
-    /// By the node that brings them.
+    /// For each peer, how much it still has to send here, and when it announced that.
     announced: HashMap<u32, (CopyAmount, Instant)>,
     incoming: Meter,
     outgoing: Meter,
-    /// The holders of the own arc; `None` before they are known.
+    /// The holders of this node's own arc; `None` before they are known.
     holders: Option<Vec<RingId>>,
-    /// Those that were compared with since the neighbours last changed.
+    /// The holders with which the arc was compared since the neighbours last changed.
     compared: Vec<RingId>,
-    /// Copies beyond the third were looked for, and given away, since then.
+    /// Whether all copies beyond the third were handed on since then.
     without_surplus: bool,
 }
 
@@ -54,7 +54,7 @@ impl RepairProgress {
         };
     }
 
-    /// The holders of the own arc are these; plans for others are void.
+    /// Sets the holders of this node's own arc; plans for other nodes are dropped.
     pub fn set_holders(&mut self, holders: Vec<RingId>) {
         self.plans.retain(|holder, _| holders.contains(&RingId(*holder)));
         self.holders = Some(holders);
@@ -66,7 +66,7 @@ impl RepairProgress {
         }
     }
 
-    /// The neighbours have changed.
+    /// Forgets the comparisons and the search for surplus, as the neighbours have changed.
     pub fn forget_comparisons(&mut self) {
         self.compared.clear();
         self.without_surplus = false;
@@ -80,7 +80,7 @@ impl RepairProgress {
         self.without_surplus
     }
 
-    /// Another node says what it is still to bring.
+    /// Records how much another node announces that it still has to send here.
     pub fn announce(&mut self, by: RingId, left: CopyAmount, now: Instant) {
         self.announced.retain(|_, (_, at)| now.saturating_duration_since(*at) < BELIEVED_FOR);
         if left == CopyAmount::default() {
@@ -113,7 +113,7 @@ impl RepairProgress {
     }
 }
 
-/// What has moved, and how fast it does.
+/// Measures how much was copied, and how fast.
 #[derive(Default)]
 pub struct Meter {
     total: CopyAmount,
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_and_when_it_is_done() {
+    fn the_status_sums_what_is_left_and_estimates_when_it_is_done() {
         let (mut progress, start) = (RepairProgress::default(), Instant::now());
         let at = |secs| start + Duration::from_secs(secs);
         progress.plan(RingId(1), left(100, 40_000), left(7, 700));
@@ -175,9 +175,9 @@ mod tests {
         assert_eq!((status.outgoing.chunks_left, status.outgoing.seconds_left, status.limit), (7, None, Some(9)));
     }
 
-    /// Counted as load they would draw the next newcomer to a node that is about to be relieved.
+    /// If surplus copies counted as load, the next new node would join next to a node that is about to drop them.
     #[test]
-    fn after_a_change_there_may_be_copies_beyond_the_third_until_they_were_looked_for() {
+    fn after_a_change_of_neighbours_surplus_has_to_be_searched_for_again() {
         let mut progress = RepairProgress::default();
         assert!(!progress.has_no_surplus());
         progress.record_no_surplus();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_silent_or_gone_brings_nothing() {
+    fn a_peer_that_is_unresponsive_or_gone_has_nothing_to_send() {
         let (mut progress, start) = (RepairProgress::default(), Instant::now());
         progress.announce(RingId(2), left(50, 20_000), start);
         progress.plan(RingId(1), left(1, 10), CopyAmount::default());
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn compared_means_with_every_holder() {
+    fn compared_means_compared_with_every_holder() {
         let (mut progress, now) = (RepairProgress::default(), Instant::now());
         let compared = |progress: &RepairProgress| progress.status(None, now).compared;
         assert!(!compared(&progress), "nothing is known yet");

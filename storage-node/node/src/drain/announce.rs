@@ -1,7 +1,8 @@
 //! How nodes announce their drains to each other, on the administration port.
 //!
 //! ```text
-//! POST /drain/peer   {"ip", "port", "draining"}            the sender drains (repeated every few seconds), or no longer
+//! POST /drain/peer   {"ip", "port", "draining"}            the sender drains (repeated every few seconds), or no
+//! longer
 //!                    answer {"draining", "free_bytes",     does; the answer describes the receiver, and its `bid` orders
 //!                            "bid"}                        the nodes that wait to drain, see `mutual_exclusion`
 //! ```

@@ -146,8 +146,8 @@ impl CopyTraffic {
         }
     }
 
-    /// Claims for `me` those of `chunks` that are not here and that no other node is sending. The claim lasts until it is
-    /// dropped.
+    /// Claims for `me` those of `chunks` that are not here and that no other node is sending. The claim lasts until it
+    /// is dropped.
     pub fn claim(self: &Arc<Self>, store: &Store, me: RingId, chunks: &[ChunkAt]) -> Claimed {
         let (now, mut claims) = (Instant::now(), self.claims.lock());
         // An existing claim of `me` belongs to another task: two holders have the chunk, and one copy is enough.

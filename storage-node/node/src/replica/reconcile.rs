@@ -82,8 +82,8 @@ impl Repair {
         Ok(moved)
     }
 
-    /// Tells a node that no more chunks follow: it has received the announced ones from elsewhere, and would continue to
-    /// expect them. If this call fails, the node stops expecting them after a while.
+    /// Tells a node that no more chunks follow: it has received the announced ones from elsewhere, and would continue
+    /// to expect them. If this call fails, the node stops expecting them after a while.
     pub(super) async fn announce_nothing_left(&self, view: &Neighbours, node: &NodeRef) {
         self.traffic.set_announced(node, CopyAmount::default());
         let from = Sender { node: view.node.id, left: CopyAmount::default() };
@@ -152,8 +152,8 @@ impl Repair {
         }
     }
 
-    /// Fetches the chunks that are neither here nor coming from another node. Reports chunks deleted here to the holder,
-    /// which deletes them too.
+    /// Fetches the chunks that are neither here nor coming from another node. Reports chunks deleted here to the
+    /// holder, which deletes them too.
     async fn pull(&self, view: &Neighbours, holder: &NodeRef, chunks: &[ChunkAt]) -> Result<u64, RepairError> {
         let (gone, chunks): (Vec<ChunkAt>, Vec<ChunkAt>) =
             chunks.iter().partition(|chunk| self.store.has_tombstone(chunk));
@@ -174,8 +174,8 @@ impl Repair {
         Ok(stored as u64)
     }
 
-    /// Copies the differing chunks in both directions; an error in one direction does not stop the other. `later` is the
-    /// known amount left after that, to fetch and to send.
+    /// Copies the differing chunks in both directions; an error in one direction does not stop the other. `later` is
+    /// the known amount left after that, to fetch and to send.
     async fn copy_difference(
         &self,
         view: &Neighbours,

@@ -1,4 +1,4 @@
-//! Nodes over real sockets, each with a store of its own and without a ring: what is copied between them, counted.
+//! Nodes over real sockets, each with its own store and without a ring. The tests count what is copied between them.
 
 mod hostile;
 mod late;
@@ -40,11 +40,11 @@ use crate::http::{
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What a node was asked, by path without the query.
+/// The requests that a node has received, by path without the query.
 #[derive(Default)]
 struct Asked {
     requests: Mutex<HashMap<String, usize>>,
-    /// Puts that are still answered; the rest meet a node that has gone.
+    /// How many more puts are answered before the node behaves as if it had gone.
     puts_left: AtomicI64,
 }
 
@@ -129,7 +129,7 @@ impl TestNode {
         }
     }
 
-    /// This node as the owner of everything after `after`.
+    /// The view of this node as the owner of `(after, self]`.
     fn view(&self, after: RingId) -> Neighbours {
         let predecessor = NodeRef { id: after, ..self.node };
         Neighbours { predecessor: Some(predecessor), node: self.node, successors: vec![] }

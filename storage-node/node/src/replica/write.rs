@@ -121,7 +121,10 @@ impl Writer {
             Err(error) => {
                 debug!(%error, "the owner cannot store a batch; the next node takes its place");
                 let no_space = matches!(error, StoreError::NoSpace { .. });
-                progress.record_failure(if no_space { CopyFailure::NoSpace } else { CopyFailure::Other }, error.to_string());
+                progress.record_failure(
+                    if no_space { CopyFailure::NoSpace } else { CopyFailure::Other },
+                    error.to_string(),
+                );
                 if let Some(node) = others.next() {
                     self.forward(&mut progress, node, batch.clone(), durability);
                 }

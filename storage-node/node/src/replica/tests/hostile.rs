@@ -1,4 +1,4 @@
-//! Peers that send nonsense get an error, and cause one.
+//! A peer that sends malformed requests gets an error, and malformed answers of a peer cause one.
 
 use axum::routing::post;
 use chordfs_net::http_pool::HttpAnswer;
@@ -11,7 +11,7 @@ async fn ask(node: &TestNode, path: &str, body: Vec<u8>) -> HttpAnswer {
 }
 
 #[tokio::test]
-async fn nonsense_is_refused_and_changes_nothing() {
+async fn malformed_requests_are_refused_and_change_nothing() {
     let node = TestNode::start(9).await;
     node.put(&chunks(1..=5));
     let overlapping = encode(&vec![RingArc::new(RingId(1), RingId(9)), RingArc::new(RingId(5), RingId(12))]);
@@ -25,12 +25,16 @@ async fn nonsense_is_refused_and_changes_nothing() {
         assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
     }
     assert_eq!(ask(&node, "/chunks/digests", overlapping).await.status, StatusCode::BAD_REQUEST);
-    assert_eq!(ask(&node, "/chunks/offer", vec![0]).await.status, StatusCode::BAD_REQUEST, "who offers?");
+    assert_eq!(
+        ask(&node, "/chunks/offer", vec![0]).await.status,
+        StatusCode::BAD_REQUEST,
+        "an offer without its sender"
+    );
     assert_eq!(node.all().len(), 5);
 }
 
-/// What a peer of ours might say, and the truth about its one chunk is none of it.
-async fn liar(sums: Vec<u8>, ids: Vec<u8>, fetched: Vec<u8>) -> (NodeRef, AbortOnDropHandle<()>) {
+/// Starts a peer that gives these answers, whatever it is asked.
+async fn lying_peer(sums: Vec<u8>, ids: Vec<u8>, fetched: Vec<u8>) -> (NodeRef, AbortOnDropHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = axum::Router::new()
@@ -43,7 +47,7 @@ async fn liar(sums: Vec<u8>, ids: Vec<u8>, fetched: Vec<u8>) -> (NodeRef, AbortO
 }
 
 #[tokio::test]
-async fn a_liar_is_an_error() {
+async fn false_answers_of_a_peer_are_an_error() {
     let at = |key| ChunkAt { key: RingId(key), id: ChunkId { version: Version(1), index: 1 }, bytes: 140 };
     let sum = |count| encode(&vec![ArcSum { count, bytes: 140, digest: 5 }]);
     let page = |chunks: &[ChunkAt], more| encode(&IdsPage { chunks: chunks.to_vec(), more });
@@ -52,7 +56,7 @@ async fn a_liar_is_an_error() {
         (vec![], vec![], vec![]),
         (vec![0xff; 20], vec![], vec![]),
         (encode(&vec![ArcSum::default(); 2]), vec![], vec![]),
-        // Counts that no piece adds up to: one answer for all the pieces is not enough.
+        // A count that no pieces can sum to; moreover one sum is too few for all the pieces.
         (sum(u64::MAX), vec![], vec![]),
         (sum(1), vec![0xff; 30], vec![]),
         (sum(1), page(&[], true), vec![]),
@@ -63,7 +67,7 @@ async fn a_liar_is_an_error() {
     ];
     for (number, (sums, ids, fetched)) in lies.into_iter().enumerate() {
         let node = TestNode::start(9).await;
-        let (liar, _server) = liar(sums, ids, fetched).await;
+        let (liar, _server) = lying_peer(sums, ids, fetched).await;
         let made = node.repair().reconcile(&node.view(RingId(9)), &liar).await;
         assert!(made.is_err(), "lie {number}: {made:?}");
         assert_eq!(node.all(), [], "lie {number}");

@@ -1,10 +1,10 @@
-//! Copies that are still under way when their writer has its answer.
+//! Late copies: those that are still under way when their writer has its answer.
 
 use super::*;
 use crate::replica::copy_traffic::ReplicaWrite;
 
-/// Takes connections and never answers.
-async fn silent(id: u32) -> (NodeRef, TcpListener) {
+/// A node that accepts connections and never answers.
+async fn unresponsive_node(id: u32) -> (NodeRef, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (NodeRef { ip: address.ip(), port: address.port() - 1, id: RingId(id) }, listener)
@@ -26,16 +26,17 @@ fn writer(owner: &TestNode, successors: Vec<NodeRef>) -> Writer {
     }
 }
 
-/// As many late copies as may be under way to `node`.
+/// Begins as many late copies as may be under way to `node`.
 fn fill(traffic: &Arc<CopyTraffic>, node: &NodeRef) -> Vec<ReplicaWrite> {
     let replica_writes = std::iter::repeat_with(|| traffic.begin_write(node, batch(&chunks([99]))));
     replica_writes.take_while(ReplicaWrite::continue_late).collect()
 }
 
-/// Each write left a copy in memory for a peer that was silent, until the deadline, however many writes there were.
+/// Every write used to keep a copy for an unresponsive peer in memory until the deadline, without any bound.
 #[tokio::test]
-async fn a_silent_holder_costs_only_so_much_memory_and_no_write() {
-    let (owner, fast, (silent, _listener)) = (TestNode::start(9).await, TestNode::start(20).await, silent(30).await);
+async fn an_unresponsive_holder_costs_bounded_memory_and_fails_no_write() {
+    let (owner, fast) = (TestNode::start(9).await, TestNode::start(20).await);
+    let (silent, _listener) = unresponsive_node(30).await;
     let writer = writer(&owner, vec![fast.node, silent]);
     let given_up = async |index: u32| {
         assert_eq!(
@@ -48,9 +49,9 @@ async fn a_silent_holder_costs_only_so_much_memory_and_no_write() {
     assert!(!given_up(1).await);
     let late = fill(&owner.traffic, &silent);
     assert!(given_up(2).await);
-    tokio::time::timeout(DEADLINE, writer.repair.notified()).await.expect("repair is told");
+    tokio::time::timeout(DEADLINE, writer.repair.notified()).await.expect("repair is woken");
     let _late_to_fast = fill(&owner.traffic, &fast.node);
-    assert!(given_up(3).await, "and the copy that the quorum needs is not");
+    assert!(given_up(3).await, "only the copy beyond the quorum is dropped");
     drop(late);
-    assert!(!given_up(4).await, "there is room again");
+    assert!(!given_up(4).await, "there is space again");
 }

@@ -1,4 +1,4 @@
-//! Making two holders equal sends what differs, once.
+//! Reconciling two holders copies each differing chunk once.
 
 use chordfs_replication::arc_comparison::CopyAmount;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -7,7 +7,7 @@ use super::*;
 use crate::replica::reconcile::CopyCounts;
 
 #[tokio::test]
-async fn equal_nodes_exchange_one_sum() {
+async fn equal_holders_exchange_one_sum() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=5000));
     b.put(&chunks((1..=5000).rev()));
@@ -15,9 +15,8 @@ async fn equal_nodes_exchange_one_sum() {
     assert_eq!((b.asked.count("/chunks/digests"), b.asked.all()), (1, 1));
 }
 
-/// A node that was away gets what it missed, and nothing else.
 #[tokio::test]
-async fn a_node_that_was_away_gets_what_it_missed() {
+async fn a_node_that_was_away_gets_only_the_chunks_that_it_missed() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=20_000));
     b.put(&chunks(1..=19_900));
@@ -28,10 +27,10 @@ async fn a_node_that_was_away_gets_what_it_missed() {
     assert!(b.asked.all() <= 20, "{:?}", b.asked.requests.lock());
 }
 
-/// A node was killed while files were deleted, and came back with their chunks. It brought them to the other holders in
-/// every round, which did not take them, for ten minutes, and then they did.
+/// A node was killed while files were deleted, and came back with their chunks. It offered them to the other holders in
+/// every round; they refused them for ten minutes, until their tombstones expired, and then stored them again.
 #[tokio::test]
-async fn what_was_deleted_while_a_holder_was_away_is_deleted_there_too() {
+async fn chunks_deleted_while_a_holder_was_away_are_deleted_there_too() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     let deleted = |first, count| {
         let chunk = chunks([1]).remove(0);
@@ -47,7 +46,7 @@ async fn what_was_deleted_while_a_holder_was_away_is_deleted_there_too() {
     assert_eq!((a.all().len(), a.all()), (900, b.all()));
     a.put(&chunks(2001..=2500));
     b.put(&chunks(1..=500));
-    assert_eq!((a.all().len(), b.all().len()), (900, 900), "for good");
+    assert_eq!((a.all().len(), b.all().len()), (900, 900), "the deletions are final");
 }
 
 #[tokio::test]
@@ -75,7 +74,7 @@ async fn random_holders_become_equal_in_the_arc_and_only_there() {
 }
 
 #[tokio::test]
-async fn two_that_fill_the_same_gap_share_the_work() {
+async fn two_holders_that_fill_the_same_node_share_the_work() {
     let (a, b, new) = (TestNode::start(9).await, TestNode::start(20).await, TestNode::start(30).await);
     a.put(&chunks(1..=6000));
     b.put(&chunks(1..=6000));
@@ -84,12 +83,12 @@ async fn two_that_fill_the_same_gap_share_the_work() {
     let (by_a, by_b) = tokio::join!(of_a.reconcile(&view_a, &new.node), of_b.reconcile(&view_b, &new.node));
     assert_eq!(by_a.unwrap().plus(by_b.unwrap()), CopyCounts { pushed: 6000, pulled: 0 });
     assert_eq!((new.all().len(), new.traffic.status().incoming.chunks_moved), (6000, 6000));
-    assert_eq!(new.traffic.status().incoming.chunks_left, 0, "what the other brought is not expected any more");
+    assert_eq!(new.traffic.status().incoming.chunks_left, 0, "chunks sent by the other holder are no longer expected");
 }
 
-/// The rest of what was announced came from elsewhere, or was deleted, before it was its turn.
+/// Some of the announced chunks have come from another node, or were deleted, before they were sent.
 #[tokio::test]
-async fn who_was_told_of_more_than_there_is_hears_that_nothing_is_left() {
+async fn a_node_that_expects_too_many_chunks_is_corrected_by_the_next_round() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=500));
     let (repair, view, all) = (a.repair(), a.view(RingId(9)), a.all());
@@ -101,7 +100,7 @@ async fn who_was_told_of_more_than_there_is_hears_that_nothing_is_left() {
 }
 
 #[tokio::test]
-async fn what_two_holders_have_is_fetched_from_one() {
+async fn a_chunk_that_two_holders_have_is_fetched_from_one() {
     let (new, b, c) = (TestNode::start(9).await, TestNode::start(20).await, TestNode::start(30).await);
     b.put(&chunks(1..=6000));
     c.put(&chunks(1..=6000));
@@ -112,7 +111,7 @@ async fn what_two_holders_have_is_fetched_from_one() {
 }
 
 #[tokio::test]
-async fn what_a_writer_is_sending_is_not_sent_again() {
+async fn a_chunk_that_a_writer_is_sending_is_not_sent_again() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=50));
     let replica_write = a.traffic.begin_write(&b.node, batch(&chunks(1..=40)));
@@ -122,10 +121,10 @@ async fn what_a_writer_is_sending_is_not_sent_again() {
     assert_eq!(repair.reconcile(&view, &b.node).await.unwrap().pushed, 40);
 }
 
-/// The node that is filled goes away in the middle, then the one that fills it: what has come stays and is not sent
-/// again.
+/// First the node that is filled crashes, then the node that fills it. The chunks that have arrived stay and are not
+/// sent again.
 #[tokio::test]
-async fn filling_goes_on_after_a_crash_of_either_side() {
+async fn filling_continues_after_a_crash_of_either_side() {
     let (a, new) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=9000));
     new.asked.puts_left.store(3, SeqCst);
@@ -139,7 +138,7 @@ async fn filling_goes_on_after_a_crash_of_either_side() {
     a.repair().reconcile(&a.view(RingId(9)), &new.node).await.unwrap_err();
     let second = new.all().len() as u64;
     assert!(second > first && second < 9000, "{second}");
-    assert_eq!(a.traffic.status().outgoing.chunks_moved, second, "nothing went twice");
+    assert_eq!(a.traffic.status().outgoing.chunks_moved, second, "no chunk was sent twice");
 
     let a = a.restart().await;
     new.asked.puts_left.store(i64::MAX, SeqCst);
@@ -149,7 +148,7 @@ async fn filling_goes_on_after_a_crash_of_either_side() {
 }
 
 #[tokio::test]
-async fn the_rate_is_kept_and_progress_is_seen_on_both_sides() {
+async fn the_rate_is_kept_and_both_sides_report_progress() {
     const RATE: u64 = 400_000;
     let slow = RateLimit(Some(RATE));
     let a = TestNode::start_in(9, Arc::new(tempfile::tempdir().unwrap()), slow).await;
@@ -169,7 +168,7 @@ async fn the_rate_is_kept_and_progress_is_seen_on_both_sides() {
         }
     };
     assert_eq!(moved.pushed, 6000);
-    // The last batch goes as soon as those before it are paid for, the first at once.
+    // The first batch is sent at once, and the last one as soon as those before it are paid for.
     let paid = (bytes - 2 * 1024 * 140) as f64 / RATE as f64;
     assert!(start.elapsed().as_secs_f64() > paid * 0.9, "{bytes} bytes in {:?}", start.elapsed());
     let both = |(out, come): &&(_, _)| {
@@ -182,9 +181,8 @@ async fn the_rate_is_kept_and_progress_is_seen_on_both_sides() {
     assert_eq!(new.traffic.status().incoming.chunks_left, 0);
 }
 
-/// What a holder has beyond the other is fetched also when it takes nothing.
 #[tokio::test]
-async fn a_holder_that_takes_nothing_still_gives_what_it_has() {
+async fn chunks_are_fetched_even_from_a_holder_that_stores_none() {
     let (a, b) = (TestNode::start(9).await, TestNode::start(20).await);
     a.put(&chunks(1..=2000));
     b.put(&chunks(1500..=2500));
@@ -193,10 +191,10 @@ async fn a_holder_that_takes_nothing_still_gives_what_it_has() {
     assert_eq!(a.all().len(), 2500);
 }
 
-/// A holder is filled for hours when the node before the owner dies: what that one owned was at two nodes until the end
-/// of it.
+/// The owner's predecessor died while the owner filled a holder for hours: until the end of that round the chunks of
+/// the predecessor had only two copies.
 #[tokio::test]
-async fn a_long_round_gives_way_to_other_duties() {
+async fn a_long_round_is_interrupted_when_the_duties_of_the_node_change() {
     let owner = TestNode::start_in(100, Arc::new(tempfile::tempdir().unwrap()), RateLimit(Some(1))).await;
     let (slow, new) = (TestNode::start(200).await, TestNode::start(300).await);
     owner.put(&chunks(1..=4000));
@@ -215,5 +213,5 @@ async fn a_long_round_gives_way_to_other_duties() {
     tokio::time::timeout(DEADLINE, compared(&new)).await.expect("so is the next one");
     assert!(slow.all().len() < 4000, "the round had not come to its end");
     stop.cancel();
-    running.await.expect("it ends");
+    running.await.expect("repair ends");
 }

@@ -1,4 +1,4 @@
-//! Copies beyond the third go only when three sound ones are on disks.
+//! Copies beyond the third are dropped only when three sound copies are on disks.
 
 use std::os::unix::fs::FileExt;
 
@@ -15,7 +15,7 @@ fn route(holders: &[TestNode; 3]) -> Route {
     Route { arc: whole(), holders: holders.iter().map(|holder| holder.node).collect() }
 }
 
-/// Turns over one byte of data of every record of a node.
+/// Flips the bits of one data byte in every record of a node.
 fn damage(node: &TestNode) {
     for entry in std::fs::read_dir(node.dir.path().join("chunks")).unwrap() {
         let path = entry.unwrap().path();
@@ -31,7 +31,7 @@ fn damage(node: &TestNode) {
 }
 
 #[tokio::test]
-async fn surplus_goes_to_the_holders_and_away() {
+async fn surplus_is_handed_on_to_the_holders_and_dropped() {
     let (old, holders) = (TestNode::start(9).await, holders().await);
     old.put(&chunks(1..=3000));
     holders[1].put(&chunks(1..=2000));
@@ -42,9 +42,10 @@ async fn surplus_goes_to_the_holders_and_away() {
     assert_eq!(holders[1].traffic.status().incoming.chunks_moved, 1000);
 }
 
-/// After the last join of a ring all five nodes said "filling" for a minute more: each had been offered what it had.
+/// After the last join of a ring all five nodes reported "filling" for another minute: each had been offered chunks
+/// that it already had.
 #[tokio::test]
-async fn who_is_offered_what_it_has_expects_nothing() {
+async fn a_node_expects_no_chunks_that_it_already_has() {
     let (old, holders) = (TestNode::start(9).await, holders().await);
     for node in [&old, &holders[0], &holders[1], &holders[2]] {
         node.put(&chunks(1..=3000));
@@ -56,9 +57,9 @@ async fn who_is_offered_what_it_has_expects_nothing() {
     }
 }
 
-/// It used to be dropped when the index of a holder named it, whatever was on the disk.
+/// The surplus copy used to be dropped when a holder's index listed the chunk, whatever was on the disk.
 #[tokio::test]
-async fn a_damaged_copy_is_no_copy() {
+async fn a_damaged_copy_does_not_count_as_a_copy() {
     let (old, holders) = (TestNode::start(9).await, holders().await);
     old.put(&chunks(1..=9));
     holders[2].put(&chunks(1..=9));
@@ -67,14 +68,14 @@ async fn a_damaged_copy_is_no_copy() {
     let error = repair.hand_on(&view, &route).await.unwrap_err();
     assert!(matches!(error, RepairError::Unconfirmed { count: 9 }), "{error}");
     assert_eq!(old.all().len(), 9);
-    // It has noticed; now it takes sound ones.
+    // The holder has noticed the damage, and now stores sound copies.
     repair.hand_on(&view, &route).await.unwrap();
     assert_eq!((old.all().len(), holders[2].all().len()), (0, 9));
     assert_eq!(holders[2].store.confirm(&holders[2].all()).unwrap(), [true; 9]);
 }
 
 #[tokio::test]
-async fn nothing_goes_while_a_holder_is_gone() {
+async fn no_copy_is_dropped_while_a_holder_is_dead() {
     let (old, [a, b, c]) = (TestNode::start(9).await, holders().await);
     old.put(&chunks(1..=9));
     let gone = c.node;
