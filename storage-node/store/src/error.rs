@@ -11,12 +11,12 @@ use crate::folder::FolderError;
 
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// Nothing was stored. Deleting still works.
+    /// The call has stored no chunk. Deleting still works.
     #[error("no space left for chunks in {}: {why}; delete files or give it a larger disk", path.display())]
     NoSpace { path: PathBuf, why: String },
     #[error("{step} {}: {source}", path.display())]
     Io { step: &'static str, path: PathBuf, source: io::Error },
-    /// A call did not run to its end: it panicked, or the process is stopping.
+    /// The call did not complete: it panicked, or the process is stopping.
     #[error("the store failed: {reason}")]
     Aborted { reason: String },
     #[error(transparent)]

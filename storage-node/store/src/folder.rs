@@ -1,8 +1,8 @@
-//! The data folder of a node: who may use it, what format it has, and the number that tells this disk from any other.
+//! The data folder of a node: its lock, its format, and the number that identifies this disk's data.
 //!
-//! The chunk store and the namespace's log live side by side in one folder and share its lock, so the folder is a thing
-//! of its own: opened once, cheap to clone, locked for as long as any clone lives. What lies in the sub-folders is
-//! their owners' affair.
+//! The chunk store and the namespace's log share one folder and its lock, so the folder is a value of its own: opened
+//! once, cheap to clone, locked as long as any clone lives. The contents of the sub-folders belong to the store and to
+//! the namespace.
 //!
 //! ```text
 //! DIR/FORMAT   "chordfs data folder, format 1\n"; written first, so a folder with data always has it
@@ -25,7 +25,7 @@ use nix::{
 };
 use thiserror::Error;
 
-/// The format this program reads and writes.
+/// The format that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
 const FORMAT_PREFIX: &str = "chordfs data folder, format ";
 
@@ -37,7 +37,7 @@ pub enum FolderError {
     InUse { path: PathBuf },
     #[error("{}: not writable ({source}); check its owner, its mode and that it is not mounted read-only", path.display())]
     NotWritable { path: PathBuf, source: io::Error },
-    #[error("{}: the data has format {found}, this program knows formats up to {FORMAT_VERSION}; use a newer one", path.display())]
+    #[error("{}: the data has format {found}, this program knows formats up to {FORMAT_VERSION}; use a newer program", path.display())]
     NewerFormat { path: PathBuf, found: u32 },
     #[error("{}: not a chordfs data folder ({why})", path.display())]
     Foreign { path: PathBuf, why: &'static str },
@@ -45,7 +45,7 @@ pub enum FolderError {
     Io { step: &'static str, path: PathBuf, source: io::Error },
 }
 
-/// An open, locked data folder. The lock ends with the last clone.
+/// An open, locked data folder. The lock is released with the last clone.
 #[derive(Clone, Debug)]
 pub struct DataFolder {
     inner: Arc<OpenFolder>,
@@ -59,13 +59,13 @@ struct OpenFolder {
 }
 
 impl DataFolder {
-    /// Opens `path`, made if it is not there. Changes nothing in a folder that it refuses.
+    /// Opens the folder `path`, and creates it if it does not exist. Changes nothing in a folder that it refuses.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FolderError> {
         let path = path.as_ref();
         make_folder(path)?;
         let lock = take_lock(path)?;
         check_format(path)?;
-        protect(path).map_err(io_error("take the permissions of others from", path))?;
+        protect(path).map_err(io_error("remove the permissions of others from", path))?;
         let node_uid = read_or_make_uid(path)?;
         Ok(Self { inner: Arc::new(OpenFolder { path: path.to_owned(), node_uid, _lock: lock }) })
     }
@@ -74,12 +74,12 @@ impl DataFolder {
         &self.inner.path
     }
 
-    /// Belongs to this disk's data: a folder that was emptied gets another, also at the same address.
+    /// Identifies this disk's data: a folder that was emptied gets another number, even on the same machine.
     pub fn node_uid(&self) -> u64 {
         self.inner.node_uid
     }
 
-    /// The sub-folder `name`, made if it is not there.
+    /// Returns the path of the sub-folder `name`, and creates it if it does not exist.
     pub fn subfolder(&self, name: &str) -> Result<PathBuf, FolderError> {
         let path = self.inner.path.join(name);
         make_folder(&path)?;
@@ -98,8 +98,8 @@ fn make_folder(path: &Path) -> Result<(), FolderError> {
     }
 }
 
-/// Takes all permissions of group and others from `path` and what lies below it: the folder holds everybody's files,
-/// whatever the modes of these files in the mount. Folders made by earlier versions were readable.
+/// Removes all permissions of group and others from `path` and everything below it: the folder holds the files of all
+/// users, whatever their modes in the mount. Folders made by earlier versions were readable.
 fn protect(path: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     if found.is_symlink() {
@@ -112,7 +112,7 @@ fn protect(path: &Path) -> io::Result<()> {
     if found.is_dir() {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
-            // The root of an ext4 disk has this folder, which belongs to root.
+            // The root of an ext4 file system has this folder, which belongs to root.
             if entry.file_name() != "lost+found" {
                 protect(&entry.path())?;
             }
@@ -137,7 +137,7 @@ fn check_format(folder: &Path) -> Result<(), FolderError> {
         Ok(text) => check_format_text(folder, &text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => begin_format(folder),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(FolderError::Foreign { path: folder.to_owned(), why: "its file FORMAT is no text" })
+            Err(FolderError::Foreign { path: folder.to_owned(), why: "its file FORMAT is not text" })
         }
         Err(source) => Err(FolderError::Io { step: "read", path, source }),
     }
@@ -148,7 +148,7 @@ fn check_format_text(folder: &Path, text: &str) -> Result<(), FolderError> {
     match number {
         Some(1..=FORMAT_VERSION) => Ok(()),
         Some(found) if found > FORMAT_VERSION => Err(FolderError::NewerFormat { path: folder.to_owned(), found }),
-        _ => Err(FolderError::Foreign { path: folder.to_owned(), why: "its file FORMAT says something else" }),
+        _ => Err(FolderError::Foreign { path: folder.to_owned(), why: "its file FORMAT names no chordfs format" }),
     }
 }
 
@@ -173,7 +173,7 @@ fn read_or_make_uid(folder: &Path) -> Result<u64, FolderError> {
     }
 }
 
-/// A file that after a crash is there as a whole or not at all.
+/// Writes a file that is complete or absent after a crash.
 fn write_whole(folder: &Path, name: &str, text: &str) -> Result<(), FolderError> {
     let path = folder.join(name);
     replace_durably(&path, text.as_bytes()).map_err(|source| open_error("write", &path, source))
@@ -206,7 +206,7 @@ mod tests {
 
     /// Earlier versions left 0755 and 0644 behind: every user of the machine could read every file of the ring.
     #[test]
-    fn others_can_read_nothing_also_in_a_folder_that_existed() {
+    fn other_users_can_read_nothing_even_in_a_folder_that_existed() {
         let dir = tempfile::tempdir().unwrap();
         let (folder, inside) = (dir.path().join("node"), dir.path().join("node/chunks"));
         let segment = inside.join("1.seg");
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_and_a_strange_one_are_refused() {
+    fn a_newer_format_and_an_unknown_one_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let open_with = |text: &[u8]| {
             fs::write(dir.path().join("FORMAT"), text).unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_no_folder() {
+    fn a_file_in_place_of_the_folder_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, b"").unwrap();

@@ -1,23 +1,23 @@
 //! The chunk store: keeps this node's copies of chunks on its disk, and knows nothing of other nodes.
 //!
-//! Chunks are written once, so the store is a set: put adds, delete removes, nothing is changed in place. Records come
-//! as they travel (`chordfs_types::chunk`) and are added to the end of a segment as they came, a batch with one write.
-//! An index in memory says where each lies; it is rebuilt from the segments at every open, so there is only one truth
-//! on disk.
+//! Chunks are written once, so the store is a set: put adds, delete removes, nothing is changed in place. Records
+//! arrive in their wire format (`chordfs_types::chunk`) and are appended to a segment unchanged, one write per batch.
+//! An index in memory holds the location of each record. It is rebuilt from the segments at every open, so the segments
+//! are the only truth on disk.
 //!
-//! [`Store`] is the façade on top of rooms that each use only those above them in this table:
+//! [`Store`] is the façade over modules that each use only those above them in this table:
 //!
-//! | room | what lives there |
+//! | module | what lives there |
 //! |---|---|
-//! | `folder`, `error` | the data folder: lock, format, node uid; why a call fails |
+//! | `folder`, `error` | the data folder: lock, format, node uid; the errors of the store |
 //! | `index` | key and id to location; digests of arcs |
 //! | `segment` | one segment's files and accounts; the set of all; list of dead records, hint, full scan |
 //! | `records` | segments and index together; removal, damage, tombstones |
 //! | `reading` | records by their locations; the catalog of each segment; lists, verification, comparison with another node |
-//! | `writing` | adding a batch; the segments being filled; the space there is for it |
-//! | `maintenance` | recovery at the open, compaction and its policy, scrub, candidates for orphans |
+//! | `writing` | adding a batch; the segments being filled; the space limits |
+//! | `maintenance` | recovery at the open, compaction and its policy, scrub, orphan candidates |
 //!
-//! All calls block and are meant for `spawn_blocking`. No call holds one lock while all bytes pass through it.
+//! All calls block and are meant for `spawn_blocking`. No lock is held across all of the I/O of a call.
 
 mod error;
 pub mod folder;
@@ -72,20 +72,20 @@ use self::{
 
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// A segment that would grow beyond this is sealed and the next begun. At most 2 GiB.
+    /// A segment that would grow beyond this is sealed, and the next one is begun. At most 2 GiB.
     pub segment_bytes: u64,
     /// Segments filled side by side.
     pub segment_writers: usize,
-    /// A put that would leave less than this free on the disk is refused. Compaction and the lists of dead records
-    /// live on it, so it should be no smaller than half a segment.
+    /// A put that would leave less than this free on the disk is refused. Compaction and the lists of dead records use
+    /// this reserve, so it should be no smaller than half a segment.
     pub reserve_bytes: u64,
-    /// A put that would make the segments larger than this in all is refused.
+    /// A put that would make the total size of the segments larger than this is refused.
     pub capacity_bytes: Option<u64>,
-    /// A segment with more of it dead is rewritten; on a disk that fills, with less (`compaction_policy`).
+    /// A segment with a larger dead part is rewritten. On a fuller disk a smaller part suffices (`compaction_policy`).
     pub compact_dead_percent: u64,
-    /// A segment in which nothing has died for this long is rewritten with still less.
+    /// For a segment in which no record has died for this long, a still smaller dead part suffices.
     pub compact_quiet: Duration,
-    /// Sealed segments kept open.
+    /// The most sealed segments whose files are kept open.
     pub max_open_files: usize,
 }
 
@@ -110,38 +110,38 @@ pub struct StoreStats {
     pub live_bytes: u64,
     pub dead_bytes: u64,
     pub segments: u64,
-    /// What puts may still take.
+    /// How many bytes puts may still add.
     pub free_bytes: u64,
-    /// Damaged records met since the open, also those found by it.
+    /// Damaged records found since the open, including those found by the open itself.
     pub damaged: u64,
 }
 
-/// See the module. `Send + Sync`; used behind an `Arc`.
+/// The chunk store, see the module. `Send + Sync`; used behind an `Arc`.
 pub struct Store {
     table: RecordTable,
     catalog: Catalog,
     writers: SegmentWriters,
     space: SpaceLimits,
     limits: CompactionLimits,
-    /// Its holder is the one caller that compacts.
+    /// Locked by the one caller that compacts.
     compaction: Mutex<Compaction>,
     opened: Instant,
     /// Keeps the lock of the data folder.
     _folder: DataFolder,
 }
 
-/// What a node has of a chunk after a sync.
+/// The state of a chunk on this node after a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secured {
     Absent,
     OnDisk,
-    /// Deleted lately.
+    /// Deleted recently: it has a tombstone.
     Deleted,
 }
 
 impl Store {
-    /// Opens the chunks in `folder`, after a crash as after a clean end; takes time in proportion to the number of
-    /// chunks, not of bytes.
+    /// Opens the chunks in `folder`, after a crash as after a clean shutdown. Takes time in proportion to the number of
+    /// chunks, not of bytes, unless segments have no hint.
     pub fn open(folder: &DataFolder, options: StoreOptions) -> Result<Self, StoreError> {
         let segment_bytes = options.segment_bytes.clamp(1, 2 << 30);
         let segments = SegmentSet::new(folder.subfolder("chunks")?, segment_bytes, options.max_open_files.max(1));
@@ -164,40 +164,41 @@ impl Store {
         })
     }
 
-    /// Adds the chunks of `batch` that are not here yet. With [`Durability::Disk`] it returns when all
-    /// of them are on the disk, also those that were here. On an error none was added, or, when syncing failed, nothing
-    /// is promised of any.
+    /// Adds the chunks of `batch` that are not here yet. With [`Durability::Disk`] it returns when all of them are on
+    /// the disk, including those that were here before. After an error no chunk was added; after a failed sync, chunks
+    /// may have been added but may not survive a crash.
     pub fn put(&self, batch: &VerifiedBatch, durability: Durability) -> Result<PutOutcome, StoreError> {
         put::put(&self.table, &self.writers, self.space, batch, durability)
     }
 
-    /// The records of the wanted chunks that are here and sound: pieces of one or more whole records, in no order.
+    /// Returns the records of the wanted chunks that are here and sound: pieces of one or more whole records, in no
+    /// order.
     pub fn get(&self, wanted: &[ChunkRef]) -> Result<Vec<Bytes>, StoreError> {
         spans::get(&self.table, wanted)
     }
 
-    /// For each, whether it is here. Asks the index alone: damage shows when it is read.
+    /// Returns for each chunk whether it is here. Only the index is consulted, so damage is not noticed.
     pub fn has(&self, wanted: &[ChunkRef]) -> Vec<bool> {
         wanted.iter().map(|chunk| self.table.index.get(chunk.key(), chunk.id).is_some()).collect()
     }
 
-    /// Like [`Store::has`], by reading every record: slow, and the only way to see damage before the chunk is needed.
+    /// Like [`Store::has`], but reads every record: slow, and able to find damage before the chunk is needed.
     pub fn verify(&self, wanted: &[ChunkRef]) -> Result<Vec<CopyState>, StoreError> {
         verify::verify(&self.table, wanted)
     }
 
-    /// Deletes the chunks of `runs` that are here, for good; returns how many those were. Works on a full disk. A
-    /// deletion may be undone by a power cut until the next [`Store::sync`].
+    /// Deletes the chunks of `runs` that are here, for good; returns how many there were. Works on a full disk. Until
+    /// the next [`Store::sync`] a power cut may undo a deletion.
     pub fn delete(&self, runs: &[ChunkRun]) -> Result<u64, StoreError> {
         Ok(removal::delete(&self.table, runs))
     }
 
-    /// Deletes chunks for good that another node knows to be deleted; returns how many were here.
+    /// Deletes chunks for good that another node reports as deleted; returns how many were here.
     pub fn delete_at(&self, chunks: &[ChunkAt]) -> u64 {
         removal::delete_at(&self.table, chunks)
     }
 
-    /// Drops this node's copies; returns how many there were.
+    /// Drops this node's copies, without tombstones; returns how many there were.
     pub fn forget(&self, chunks: &[ChunkRef]) -> Result<u64, StoreError> {
         Ok(removal::forget(&self.table, chunks))
     }
@@ -207,26 +208,26 @@ impl Store {
         removal::drop_copies(&self.table, chunks)
     }
 
-    /// At most `limit` chunks with keys in `arc`, from `token` on: 0, and then each page's `next`. A chunk that is here
-    /// from the first page to the last is listed, whatever else happens meanwhile; one that compaction moves may come
-    /// twice.
+    /// Lists at most `limit` chunks with keys in `arc`. `token` is 0 for the first page, and then the previous page's
+    /// `next`. A chunk that is here from the first page to the last is listed; if compaction moves it, possibly twice.
     pub fn list(&self, arc: RingArc, token: u64, limit: usize) -> Result<ChunkList, StoreError> {
         list::list(&self.table, &self.catalog, arc, token, limit)
     }
 
-    /// How many chunks have keys in `arc`, and a sum over them that is equal on two nodes when the sets are. Cheap.
+    /// Returns how many chunks have keys in `arc`, and a sum over them that is equal on two nodes with equal sets.
+    /// Cheap.
     pub fn digest(&self, arc: RingArc) -> (u64, u64) {
         self.table.index.digest(arc)
     }
 
-    /// Count, bytes and digest of the chunks in each arc; the arcs do not overlap. From running sums, and the entries
-    /// of the index near the arcs' ends.
+    /// Returns count, bytes and digest of the chunks in each arc; the arcs must not overlap. They are computed from
+    /// running sums and from the index entries near the arcs' ends.
     pub fn sums(&self, arcs: &[RingArc]) -> Vec<ArcSum> {
         self.table.index.sums(arcs).0
     }
 
-    /// The next chunks of the arcs, at most `limit`. Reads no record. A chunk that is here from the first page to the
-    /// last is on one of them, once.
+    /// Returns the next chunks of the arcs, at most `limit`, without reading records. A chunk that is here from the
+    /// first page to the last is on exactly one of them.
     pub fn ids(&self, request: &IdsRequest, limit: usize) -> IdsPage {
         comparison::ids(&self.table.index, request, limit)
     }
@@ -235,47 +236,48 @@ impl Store {
         self.table.index.get(chunk.key, chunk.id).is_some()
     }
 
-    /// Whether it was deleted here lately, for good.
+    /// Whether the chunk was recently deleted here for good.
     pub fn has_tombstone(&self, chunk: &ChunkAt) -> bool {
         self.table.tombstones.holds(chunk.id)
     }
 
-    /// The records of these chunks that are here and sound, as long as they sum to no more than about `limit_bytes`.
+    /// Returns the records of these chunks that are here and sound, up to about `limit_bytes` in total.
     pub fn records_at(&self, chunks: &[ChunkAt], limit_bytes: u64) -> Result<Vec<Bytes>, StoreError> {
         comparison::records_at(&self.table, chunks, limit_bytes)
     }
 
-    /// For each, whether it is on the disk and its record was read back sound.
+    /// Returns for each chunk whether it is on the disk and its record was read back sound.
     pub fn confirm(&self, chunks: &[ChunkAt]) -> Result<Vec<bool>, StoreError> {
         comparison::confirm(&self.table, chunks)
     }
 
-    /// Chunks found damaged that have not been put again since: what wants repair. The newest few thousand.
+    /// Returns the chunks that were found damaged and not put again since, so that repair is due: the newest few
+    /// thousand.
     pub fn damaged(&self) -> Vec<(RingId, ChunkId)> {
         self.table.damage.list()
     }
 
-    /// Like [`Store::damaged`], with the place where each record lay.
+    /// Like [`Store::damaged`], with the location of each damaged record.
     pub fn damaged_records(&self) -> Vec<DamagedChunk> {
         self.table.damage.records()
     }
 
-    /// Takes these off the list of damaged chunks: they have been repaired, or are obsolete.
+    /// Removes these from the list of damaged chunks: they have been repaired or are obsolete.
     pub fn forget_damage(&self, chunks: &[(RingId, ChunkId)]) {
         self.table.damage.forget(chunks);
     }
 
-    /// The shares of all versions, to be searched for old chunks one by one.
+    /// Returns the shares of all versions, to be searched for old chunks one by one.
     pub fn version_shares(&self) -> impl Iterator<Item = VersionShare> + use<> {
         orphan_candidates::version_shares(&self.table.index)
     }
 
-    /// The chunks here of versions of which all that is here was stored before `before`, ascending.
+    /// Returns the chunks of those versions of which every chunk here was stored before `before`, ascending.
     pub fn old_chunks(&self, share: VersionShare, before: SystemTime) -> Result<Vec<HeldChunk>, StoreError> {
         orphan_candidates::old_chunks(&self.table, share, before)
     }
 
-    /// These runs by name, in no order; without those whose first chunk can no longer be read.
+    /// Returns these runs with their file names, in no order, without those whose first chunk can no longer be read.
     pub fn named(&self, runs: &[HeldRun]) -> Result<Vec<ChunkRun>, StoreError> {
         orphan_candidates::named(&self.table, runs)
     }
@@ -295,43 +297,44 @@ impl Store {
         stats
     }
 
-    /// When this returns, all that was put or deleted before it was called is on the disk.
+    /// Returns when everything that was put or deleted before the call is on the disk.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.table.sync()
     }
 
-    /// The time since it was opened. What was put before that may have been cut off with the tail of a segment.
+    /// The time since the store was opened. A chunk put before that without a sync may have been cut off with a torn
+    /// tail.
     pub fn open_for(&self) -> Duration {
         self.opened.elapsed()
     }
 
-    /// Which of `wanted` are here, on the disk.
+    /// Syncs, and returns for each of `wanted` whether it is on the disk.
     pub fn secure(&self, wanted: &[ChunkRef]) -> Result<Vec<Secured>, StoreError> {
         let look = |chunk: &ChunkRef| match self.table.index.get(chunk.key(), chunk.id) {
             Some(_) => Secured::OnDisk,
             None if self.table.tombstones.holds(chunk.id) => Secured::Deleted,
             None => Secured::Absent,
         };
-        // In this order: what is stored between the two steps is on the disk and not reported.
+        // The lookup precedes the sync, so that the sync covers every chunk that is reported as on the disk.
         let here = wanted.iter().map(look).collect();
         self.sync()?;
         Ok(here)
     }
 
-    /// Rewrites a piece of a segment that is worth it, and removes what is wholly dead; `None` if there was nothing to
-    /// rewrite. One caller at a time; others wait.
+    /// Rewrites a piece of a segment that is worth rewriting, and removes wholly dead segments. Returns `None` if there
+    /// was nothing to rewrite. One caller compacts at a time; others wait.
     pub fn compact(&self) -> Result<Option<Rewritten>, StoreError> {
         let mut compaction = self.compaction.lock();
         let disk = self.space.disk_usage(&self.table.segments)?;
         let worth = |usage: &SegmentUsage| worth_sealing(usage, disk, self.limits);
         let filled = self.writers.iter().filter_map(|writer| writer.lock().take_if(worth));
-        let worn: Vec<FilledSegment> = filled.chain(compaction.writer.take_if(worth)).collect();
-        worn.into_iter().for_each(|worn| worn.seal(&self.table.segments));
+        let to_seal: Vec<FilledSegment> = filled.chain(compaction.writer.take_if(worth)).collect();
+        to_seal.into_iter().for_each(|segment| segment.seal(&self.table.segments));
         compaction::step(&self.table, &self.catalog, self.space, self.limits, &mut compaction)
     }
 
-    /// Reads about `bytes` of records from `token` on, from the disk itself, and checks them: 0, and then each answer's
-    /// `next`.
+    /// Reads about `bytes` of records from the disk, bypassing the page cache, and checks them. `token` is 0 for the
+    /// first step, and then the previous step's `next`.
     pub fn scrub_step(&self, token: u64, bytes: u64) -> Result<Scrubbed, StoreError> {
         scrub::scrub_step(&self.table, &self.catalog, token, bytes)
     }

@@ -1,10 +1,9 @@
 //! How nodes announce their drains to each other, on the administration port.
 //!
 //! ```text
-//! POST /drain/peer   {"ip", "port", "draining"}            the sender drains (repeated every few seconds), or no
-//! longer
-//!                    answer {"draining", "free_bytes",     does; the answer describes the receiver, and its `bid` orders
-//!                            "bid"}                        the nodes that wait to drain, see `mutual_exclusion`
+//! POST /drain/peer   {"ip", "port", "draining"}            the sender drains (repeated every few seconds), or
+//!                    answer {"draining", "free_bytes",     it serves again; the answer describes the receiver, and its
+//!                            "bid"}                        `bid` orders the nodes that wait, see `mutual_exclusion`
 //! ```
 //! A foreign node does not implement this call. It stores no chunks, so none can be handed over to it.
 

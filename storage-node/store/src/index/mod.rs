@@ -1,9 +1,9 @@
 //! The location of each chunk: a hash table in memory, rebuilt from the segments at every open.
 //!
-//! It is split by the top bits of the chunk's key. That spreads the locks, lets the tables grow one small piece at a
-//! time, and, because every question about an arc of the ring (digest, list) is one about a range of keys, lets such a
-//! question look at whole pieces by their running sums and at the entries of at most two. A slot takes 33 bytes, so a
-//! chunk costs 38 to 75, in the middle about 50. Reading and writing segments is left to others.
+//! It is sharded by the top bits of the chunk's key. That spreads the locks, and lets the tables grow one small shard
+//! at a time. As an arc of the ring is a range of keys, a query about an arc (digest, list) uses the running sums of
+//! whole shards, and examines the entries of at most two. A slot takes 33 bytes, so a chunk costs 38 to 75 bytes, about
+//! 50 on average. Other modules read and write the segments.
 
 use chordfs_types::{
     chunk::{ChunkId, RecordHeader, Version},
@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 const SHARD_BITS: u32 = 12;
 const SHARD_KEYS: u32 = 1 << (32 - SHARD_BITS);
 
-/// Where a record lies. Ordered as on disk; a record only ever moves to a greater place.
+/// Where a record lies. Ordered as on disk; a record only ever moves to a greater location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RecordLocation {
     pub segment: u32,
@@ -71,7 +71,7 @@ struct ChunkKey {
     key: u32,
 }
 
-/// How a shard's keys lie to an arc.
+/// How much of a shard's key range lies in an arc.
 #[derive(PartialEq, Eq, Debug)]
 enum Overlap {
     None,
@@ -90,7 +90,7 @@ impl Index {
         self.shard(key).read().locations.get(&ChunkKey::new(key, id)).copied()
     }
 
-    /// `Err` with the place of the chunk that is here already; nothing changes then.
+    /// Adds an entry. If the chunk is here already, returns its location as `Err` and changes nothing.
     pub(crate) fn insert(&self, entry: &IndexEntry) -> Result<(), RecordLocation> {
         let mut shard = self.shard(entry.key).write();
         match shard.locations.entry(ChunkKey::new(entry.key, entry.id)) {
@@ -104,7 +104,7 @@ impl Index {
         }
     }
 
-    /// Points `entry` at `to`; false if it is gone or lies elsewhere by now.
+    /// Points `entry` at `to`. Returns false if the entry is gone or has another location by now.
     pub(crate) fn relocate(&self, entry: &IndexEntry, to: RecordLocation) -> bool {
         let mut shard = self.shard(entry.key).write();
         match shard.locations.get_mut(&ChunkKey::new(entry.key, entry.id)) {
@@ -124,7 +124,7 @@ impl Index {
         Some(location)
     }
 
-    /// Removes exactly this copy; false if it is gone or lies elsewhere by now.
+    /// Removes exactly this entry. Returns false if it is gone or has another location by now.
     pub(crate) fn remove_at(&self, entry: &IndexEntry) -> bool {
         let mut shard = self.shard(entry.key).write();
         let name = ChunkKey::new(entry.key, entry.id);
@@ -157,8 +157,8 @@ impl Index {
         (count, sum)
     }
 
-    /// Count, bytes and digest of the chunks in each arc, and how many entries were examined for it: those of the
-    /// pieces that an arc covers in part. The arcs do not overlap.
+    /// Returns count, bytes and digest of the chunks in each arc, and how many entries were examined: those of the
+    /// shards that an arc covers in part. The arcs must not overlap.
     pub(crate) fn sums(&self, arcs: &[RingArc]) -> (Vec<ArcSum>, u64) {
         let mut sums = vec![ArcSum::default(); arcs.len()];
         let mut parts = Vec::new();
@@ -177,7 +177,7 @@ impl Index {
         (sums, examined)
     }
 
-    /// Visits every chunk with its key in `arc`, like [`Index::each_in`], without a look at the other pieces.
+    /// Visits every chunk with its key in `arc`, like [`Index::each_in`], but only visits the shards of the arc.
     pub(crate) fn each_in_pieces(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
         for (number, first, last) in pieces(arc) {
             for (name, location) in &self.shards[number].read().locations {
@@ -188,8 +188,8 @@ impl Index {
         }
     }
 
-    /// Visits every chunk with its key in `arc`, in no order. One shard is locked at a time; `visit` must not come
-    /// back.
+    /// Visits every chunk with its key in `arc`, in no order. One shard is locked at a time; `visit` must not call back
+    /// into the index.
     pub(crate) fn each_in(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
         for (number, shard) in self.shards.iter().enumerate() {
             if overlap(number, arc) != Overlap::None {
@@ -207,7 +207,7 @@ impl Index {
     }
 }
 
-/// The part of a shard that an arc covers, both ends included, and which arc that is.
+/// The keys of a shard that an arc covers, both ends included, and the number of that arc.
 struct ShardRange {
     shard: usize,
     first: u32,
@@ -222,7 +222,8 @@ impl IndexShard {
         sum.digest = sum.digest.wrapping_add(self.sum);
     }
 
-    /// One pass for all parts of this shard, which are sorted and do not overlap. Returns how many entries it passed.
+    /// Adds up all parts of this shard in one pass; they are sorted and do not overlap. Returns how many entries were
+    /// examined.
     fn add_parts(&self, parts: &[ShardRange], sums: &mut [ArcSum]) -> u64 {
         for (name, location) in &self.locations {
             let next = parts.partition_point(|part| part.first <= name.key);
@@ -258,7 +259,7 @@ impl ChunkKey {
     }
 }
 
-/// The keys of an arc cut at the shards' edges: the shard, and the first and the last key, clockwise.
+/// Cuts an arc at the edges of the shards: each shard with the first and the last key in it, clockwise.
 fn pieces(arc: RingArc) -> impl Iterator<Item = (usize, u32, u32)> {
     let (first, last) = (arc.after.advance(1).0, arc.upto.0);
     let runs = match arc.after == arc.upto {
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_that_of_the_entries_one_by_one() {
+    fn a_digest_equals_the_sum_over_the_single_entries() {
         let index = Index::default();
         let edges = [0, 1, SHARD_KEYS - 1, SHARD_KEYS, SHARD_KEYS + 1, 77 * SHARD_KEYS + 5, u32::MAX - 1, u32::MAX];
         for (at, key) in edges.into_iter().enumerate() {
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_forgets_what_is_removed() {
+    fn a_digest_does_not_count_removed_entries() {
         let (index, whole) = (Index::default(), RingArc::new(RingId(0), RingId(0)));
         index.insert(&entry(5, 1)).unwrap();
         let before = index.digest(whole);
@@ -352,9 +353,8 @@ mod tests {
         assert_eq!(index.digest(whole), before);
     }
 
-    /// A million chunks: equal arcs are found equal by running sums and the entries of two pieces.
     #[test]
-    fn a_million_chunks_are_summed_without_looking_at_them() {
+    fn the_sums_of_a_million_chunks_examine_the_entries_of_at_most_two_shards() {
         const CHUNKS: u64 = 1_000_000;
         let index = Index::default();
         for number in 0..CHUNKS {
@@ -365,12 +365,12 @@ mod tests {
         let arc = RingArc::new(RingId(0xc000_0123), RingId(0x4000_0456));
         let (part, examined) = index.sums(&[arc]);
         assert!((400_000..600_000).contains(&part[0].count), "{part:?}");
-        assert!(examined < 2 * 400, "{examined} entries of two pieces");
+        assert!(examined < 2 * 400, "{examined} entries of two shards");
         assert_eq!((part[0].count, part[0].digest), index.digest(arc));
     }
 
     #[test]
-    fn a_copy_is_only_touched_where_it_lies() {
+    fn an_entry_is_only_changed_if_its_location_is_still_the_expected_one() {
         let index = Index::default();
         let (old, mut new) = (entry(5, 1), entry(5, 1));
         new.location.segment = 9;

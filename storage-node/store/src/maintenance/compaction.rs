@@ -1,11 +1,11 @@
-//! Rewriting segments: those that the disk refused to keep, those with enough dead in them, and those too small to be
-//! worth a file (`compaction_policy` chooses).
+//! Rewrites segments: those with a failed sync, those with a large enough dead part, and those too small to be worth a
+//! file (`compaction_policy` chooses).
 //!
-//! Live records are copied, piece by piece, to a segment of compaction's own, always one with a greater number (pages
-//! rest on that). A step moves one piece, so that the caller can keep to a rate, and may be the last: the copies are on
-//! the disk before the originals are listed as dead and the index points at the copies. A crash in between leaves some
-//! chunks twice, which the next open sees. While a piece moves, nothing is deleted; so no copy of a deleted chunk stays
-//! behind.
+//! Live records are copied, piece by piece, to compaction's own segment, which always has a greater number (paging
+//! relies on that). A step moves one piece, so that the caller can limit the rate, and compaction may stop after any
+//! step: the copies are on the disk before the index points at them and the originals are listed as dead. A crash in
+//! between leaves some chunks twice, which the next open detects. No chunk is deleted while its piece moves, so no copy
+//! of a deleted chunk stays behind.
 
 use std::{io::IoSlice, sync::Arc};
 
@@ -29,7 +29,7 @@ const PIECE_BYTES: u64 = 2 << 20;
 /// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rewritten {
-    /// Copied, not freed.
+    /// The bytes copied, not those freed.
     pub bytes: u64,
     pub reason: CompactionReason,
 }
@@ -48,7 +48,7 @@ struct CompactionSource {
     reason: CompactionReason,
 }
 
-/// Moves a piece; `None` if nothing is worth it. After an error the next step chooses anew.
+/// Moves a piece; returns `None` if no segment is worth rewriting. After an error the next step chooses again.
 pub(crate) fn step(
     table: &RecordTable,
     catalog: &Catalog,
@@ -62,7 +62,7 @@ pub(crate) fn step(
     let Some(mut source) = compaction.under_way.take().or_else(|| begin(table, catalog, choice?)) else {
         return Ok(None);
     };
-    // What began without haste ends in haste when the disk fills.
+    // A rewrite that began for a weak reason continues at the rate of a stronger one, for example when the disk fills.
     let reason = source.reason.max(choice.map_or(source.reason, |(_, reason)| reason));
     let rest = source.entries.split_off(piece_len(&source.entries));
     let bytes = move_piece(table, &mut compaction.writer, &source.segment, &source.entries)?;
@@ -75,7 +75,7 @@ pub(crate) fn step(
     Ok(Some(Rewritten { bytes, reason }))
 }
 
-/// `None` if the segment has gone meanwhile.
+/// Returns `None` if the segment has gone meanwhile.
 fn begin(
     table: &RecordTable,
     catalog: &Catalog,
@@ -110,13 +110,14 @@ fn move_piece(
     let copies = copy(&table.segments, writer, source.number, &records)?;
     for ((entry, _), (segment, location)) in records.iter().zip(&copies) {
         segment.count_live(location);
-        assert!(table.index.relocate(entry, *location), "nothing leaves the index while the gate is held");
+        assert!(table.index.relocate(entry, *location), "no entry leaves the index while the gate is held");
     }
     mark_records_dead(table, records.iter().map(|(entry, _)| entry.location).collect());
     Ok(records.iter().map(|(entry, _)| u64::from(entry.location.bytes)).sum())
 }
 
-/// Writes the records to a segment above `above`, on the disk when this returns, and returns where each one is.
+/// Writes the records to a segment with a number above `above`. Returns where each of them lies when they are on the
+/// disk.
 fn copy(
     segments: &SegmentSet,
     writer: &mut SegmentWriter,

@@ -1,7 +1,7 @@
-//! Which segment is worth rewriting, and how fast: decided from the usage of the segments and of the disk alone.
+//! Decides which segment is worth rewriting, and how fast, from the usage of the segments and of the disk alone.
 //!
-//! Rewriting a segment of which the part d is dead copies (1 - d) / d bytes for each byte that it frees. So how dead
-//! one has to be falls as the disk fills, as space gets dearer than writing, and never below a tenth:
+//! Rewriting a segment whose dead part is d copies (1 - d) / d bytes for each byte that it frees. The required dead
+//! part falls as the disk fills, since space becomes more expensive than writing, but never below a tenth:
 //!
 //! | disk used | dead at least | copied for a byte freed, at most |
 //! |---|---|---|
@@ -10,51 +10,52 @@
 //! | 70 % | 17 % | 4.9 |
 //! | from 80 % | 10 % | 9 |
 //!
-//! The last column bounds the write amplification under steady overwriting, and it is not reached: the segment with the
-//! largest dead part goes first, and that is above the mean. A segment in which nothing has died for a minute will not
-//! become much deader by itself; it goes from an eighth dead on, slowly, whatever the disk says, so an idle store
-//! shrinks to little more than what lives. Random overwriting keeps most segments from being that quiet, and where it
-//! does not, 7 bytes are copied for each one freed. Copying is bounded by a rate besides.
+//! The last column bounds the write amplification under steady overwriting. The bound is not reached, because the
+//! segment with the largest dead part is rewritten first, and that part is above the mean. A segment in which no record
+//! has died for a minute will hardly gain more dead records by itself; it is rewritten, slowly, when an eighth of it is
+//! dead, whatever the disk usage, so an idle store shrinks to little more than its live records. Under random
+//! overwriting few segments are that quiet; for those that are, 7 bytes are copied for each one freed. A rate limits
+//! the copying as well.
 //!
-//! A segment that is being filled can be neither rewritten nor removed; one that is worth it and has enough dead bytes
-//! is sealed first. Nothing is rewritten that does not fit on the disk beside its original; what is wholly dead needs
-//! no room and is removed before anything is asked here.
+//! A segment that is being filled can be neither rewritten nor removed; if it is worth rewriting and has enough dead
+//! bytes, it is sealed first. A segment is rewritten only if its live records fit on the disk beside the original.
+//! Wholly dead segments need no space and are removed before this policy is consulted.
 //!
-//! Two kinds are judged otherwise. A segment that could not be synced goes before all others, however much of it lives:
-//! no sync of the store succeeds until all of that lies elsewhere. One with records that could not be read is kept for
-//! their sake, so rewriting it would free nothing; it waits for the next open.
+//! Two kinds of segments are special. A segment that could not be synced is rewritten before all others, however much
+//! of it is alive: no sync of the store succeeds until its live records lie elsewhere. A segment with unreadable
+//! records is kept for their sake, so rewriting it would free no space; it waits for the next open.
 #![deny(clippy::disallowed_methods)]
 
 use std::time::Duration;
 
 use crate::{segment::SegmentUsage, writing::space::DiskUsage};
 
-/// The disk counts as empty up to here, and as full from there; percent used.
+/// The disk counts as empty up to the first of these percentages used, and as full from the second on.
 const EASY_PERCENT: u64 = 20;
 const TIGHT_PERCENT: u64 = 80;
-/// How dead a segment has to be on a full disk,
+/// The dead part that a segment needs on a full disk,
 const TIGHT_DEAD_PERCENT: u64 = 10;
-/// and when it has been quiet.
+/// and the dead part that it needs when it is quiet.
 const QUIET_DEAD_PERCENT: u64 = 12;
-/// Below this a segment that is being filled is left alone: there is little to win.
+/// A segment that is being filled is not sealed for fewer dead bytes than this, as there is little to gain.
 const WORTH_SEALING_BYTES: u64 = 1 << 20;
-/// What a rewrite takes on the disk beside the records: its hint, and the list of the dead.
+/// The space that a rewrite needs on the disk beside the records: for the hint and the list of dead records.
 const MARGIN_BYTES: u64 = 1 << 20;
 /// Segments below this part of a full one are small,
 const SMALL_PART: u64 = 8;
-/// and rewritten together when there are this many.
+/// and are merged when there are this many.
 const SMALL_SEGMENTS: usize = 8;
-/// A GiB of half-dead segments is rewritten in 8 s,
+/// The rate of urgent rewriting: a GiB of half-dead segments in 8 s.
 const PRESSED_BYTES_PER_SECOND: u64 = 64 << 20;
-/// and what is not urgent in a minute.
+/// The rate of other rewriting: the same in a minute.
 const QUIET_BYTES_PER_SECOND: u64 = 8 << 20;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CompactionLimits {
-    /// How dead a segment has to be while there is space enough.
+    /// The dead part that a segment needs while there is enough space.
     pub dead_percent: u64,
     pub segment_bytes: u64,
-    /// How long a segment has to be left alone to be quiet.
+    /// A segment is quiet when none of its records has died for this long.
     pub quiet: Duration,
 }
 
@@ -63,9 +64,9 @@ pub(crate) struct CompactionLimits {
 pub enum CompactionReason {
     Small,
     Quiet,
-    /// Its space is worth more than the copying.
+    /// The segment's dead space is worth more than the copying.
     Dead,
-    /// What lives in it is not safe there.
+    /// A sync of the segment has failed, so its live records are not safe there.
     Failed,
 }
 
@@ -80,7 +81,8 @@ impl CompactionReason {
     }
 }
 
-/// The sealed segment to rewrite, if there is one and room for it: for the strongest reason, then the deadest.
+/// Returns the sealed segment to rewrite, if there is one and space for it: the one with the strongest reason, and
+/// among those the one with the largest dead part.
 pub(crate) fn choose(
     usages: &[SegmentUsage],
     disk: DiskUsage,
@@ -97,13 +99,13 @@ pub(crate) fn choose(
     sealed().find(small).filter(|_| many).map(|usage| (usage.number, CompactionReason::Small))
 }
 
-/// Whether a segment that is being filled should be no more.
+/// Whether a segment that is being filled should be sealed, so that it can be rewritten.
 pub(crate) fn worth_sealing(usage: &SegmentUsage, disk: DiskUsage, limits: CompactionLimits) -> bool {
     let dead_bytes = usage.written_bytes.saturating_sub(usage.live_bytes);
     usage.failed || (dead_bytes >= WORTH_SEALING_BYTES && worth(usage, disk, limits).is_some())
 }
 
-/// Whether a rewrite brings anything: space, or what lives to where it is safe.
+/// Whether a rewrite gains anything: it frees space, or moves live records to where they are safe.
 fn gains(usage: &SegmentUsage) -> bool {
     !usage.unreadable || (usage.failed && usage.live_bytes > 0)
 }
@@ -123,7 +125,7 @@ fn dead_percent(usage: &SegmentUsage) -> u64 {
     usage.written_bytes.saturating_sub(usage.live_bytes) * 100 / usage.written_bytes.max(1)
 }
 
-/// Straight from `at_ease` on an empty disk to the tenth on a full one.
+/// The dead part that a segment needs: falls linearly from `at_ease` on an empty disk to a tenth on a full one.
 fn needed_percent(used_percent: u64, at_ease: u64) -> u64 {
     let filled = used_percent.clamp(EASY_PERCENT, TIGHT_PERCENT) - EASY_PERCENT;
     at_ease - at_ease.saturating_sub(TIGHT_DEAD_PERCENT) * filled / (TIGHT_PERCENT - EASY_PERCENT)
@@ -160,19 +162,19 @@ mod tests {
         assert_eq!(choose(&third_dead, disk(50), LIMITS), Some((1, CompactionReason::Dead)));
     }
 
-    /// What was found when a ring grew: three segments half dead, none more than half, on a disk half full.
+    /// After a ring grew, a half-full disk had three half-dead segments, none of them more than half dead.
     #[test]
-    fn a_half_full_disk_of_half_dead_segments_is_relieved() {
+    fn half_dead_segments_on_a_half_full_disk_are_rewritten() {
         let usages = [segment(1, 64, BUSY), segment(2, 65, BUSY), segment(3, 63, BUSY)];
-        assert_eq!(choose(&usages, disk(50), LIMITS), Some((3, CompactionReason::Dead)), "the deadest first");
+        assert_eq!(choose(&usages, disk(50), LIMITS), Some((3, CompactionReason::Dead)), "the largest dead part first");
         assert_eq!(choose(&usages[..2], disk(50), LIMITS), Some((1, CompactionReason::Dead)));
-        assert_eq!(choose(&usages[..2], disk(0), LIMITS), None, "no hurry with an empty disk");
+        assert_eq!(choose(&usages[..2], disk(0), LIMITS), None, "an empty disk is not urgent");
     }
 
     #[test]
-    fn a_quiet_store_shrinks_whatever_the_disk_says_and_then_rests() {
+    fn a_quiet_store_shrinks_on_any_disk_and_is_then_left_alone() {
         assert_eq!(choose(&[segment(1, 112, QUIET)], disk(1), LIMITS), Some((1, CompactionReason::Quiet)));
-        assert_eq!(choose(&[segment(1, 112, BUSY)], disk(1), LIMITS), None, "it may become deader by itself");
+        assert_eq!(choose(&[segment(1, 112, BUSY)], disk(1), LIMITS), None, "more of it may die by itself");
         assert_eq!(choose(&[segment(1, 114, QUIET)], disk(1), LIMITS), None);
         let both = [segment(1, 60, QUIET), segment(2, 80, QUIET), segment(3, 20, BUSY)];
         assert_eq!(choose(&both[..2], disk(1), LIMITS), Some((1, CompactionReason::Dead)), "the stronger reason first");
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_synced_goes_first() {
+    fn a_segment_that_could_not_be_synced_is_rewritten_first() {
         let (dead, failed) = (segment(1, 10, BUSY), SegmentUsage { failed: true, ..segment(2, 128, BUSY) });
         assert_eq!(choose(&[dead, failed], disk(99), LIMITS), Some((2, CompactionReason::Failed)));
         let filling = SegmentUsage { sealed: false, ..failed };
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_anyway_is_rewritten_only_to_save_what_lives() {
+    fn a_segment_with_unreadable_records_is_rewritten_only_to_save_its_live_records() {
         let unreadable = SegmentUsage { unreadable: true, ..segment(1, 10, QUIET) };
         assert_eq!(choose(&[unreadable], disk(99), LIMITS), None);
         assert_eq!(choose(&[unreadable, segment(2, 80, QUIET)], disk(1), LIMITS), Some((2, CompactionReason::Quiet)));
@@ -223,12 +225,12 @@ mod tests {
         assert_eq!(
             choose(&[SegmentUsage { live_bytes: 0, ..failed }], disk(1), LIMITS),
             None,
-            "all that lived has moved"
+            "all live records have moved"
         );
     }
 
     #[test]
-    fn small_segments_are_put_together_when_they_are_many() {
+    fn many_small_segments_are_merged() {
         let small = |number| SegmentUsage { written_bytes: MIB, live_bytes: MIB, ..segment(number, 0, BUSY) };
         let usages: Vec<SegmentUsage> = (1..=8).map(small).collect();
         assert_eq!(choose(&usages[..7], disk(1), LIMITS), None);

@@ -1,11 +1,11 @@
-//! What happens beside the calls of readers and writers.
+//! The work beside the calls of readers and writers.
 //!
 //! | file | its idea |
 //! |---|---|
-//! | `recovery` | the open: what the files say, and what of it is believed |
+//! | `recovery` | the open: what the files say, and which of them are trusted |
 //! | `compaction_policy`, `compaction` | which segments are worth rewriting, and when; rewriting them |
 //! | `scrub` | reading every record, to find damage |
-//! | `orphan_candidates` | chunks that have been here for long |
+//! | `orphan_candidates` | chunks that have been here long enough to be orphans |
 
 pub(crate) mod compaction;
 pub(crate) mod compaction_policy;

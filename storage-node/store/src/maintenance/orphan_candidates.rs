@@ -1,11 +1,12 @@
 //! The chunks that have been here for long enough to be orphans.
 //!
-//! The age of a chunk is that of its segment: nothing in it is younger than its file's last change. That
-//! survives a restart, needs no byte in a record, and errs on the side of young: a segment that is still being filled,
-//! or was rewritten, counts from then. A version of which anything here is young is young: its writer may be at it.
+//! The age of a chunk is the age of its segment: no record is younger than the last change of its file. That survives a
+//! restart, needs no byte in a record, and errs on the side of young: a segment that is still being filled, or that was
+//! rewritten, counts from then. A version with any young chunk here counts as young, as its writer may still be
+//! writing.
 //!
-//! A node may have a version for each of its chunks, so they are not gathered all at once but in [`VersionShare`]s;
-//! each costs a pass over the index in memory.
+//! A node may have one version per chunk, so the versions are not gathered all at once but in [`VersionShare`]s; each
+//! share costs a pass over the index in memory.
 
 use std::{io, time::SystemTime};
 
@@ -22,10 +23,10 @@ use crate::{
     records::RecordTable,
 };
 
-/// Chunks of one share, roughly: some dozen megabytes.
+/// About how many chunks one share has: a few dozen megabytes.
 const SHARE_CHUNKS: usize = 1 << 20;
 
-/// A share of all versions.
+/// A share of all versions: those with the remainder `number` modulo `of`.
 #[derive(Clone, Copy, Debug)]
 pub struct VersionShare {
     number: u64,
@@ -52,13 +53,13 @@ pub struct HeldRun {
     pub last: u32,
 }
 
-/// Every version is in one of these.
+/// Returns shares that together contain every version.
 pub(crate) fn version_shares(index: &Index) -> impl Iterator<Item = VersionShare> + use<> {
     let of = (index.len() / SHARE_CHUNKS + 1) as u64;
     (0..of).map(move |number| VersionShare { number, of })
 }
 
-/// The chunks here of versions of which all that is here was stored before `before`, ascending.
+/// Returns the chunks of those versions of which every chunk here was stored before `before`, ascending.
 pub(crate) fn old_chunks(
     table: &RecordTable,
     share: VersionShare,
@@ -79,7 +80,7 @@ pub(crate) fn old_chunks(
     Ok(held)
 }
 
-/// These runs with the NAME of their first chunk, but for those of which that is gone or damaged.
+/// Returns these runs with the NAME of their first chunk, without those whose first chunk is gone or damaged.
 pub(crate) fn named(table: &RecordTable, runs: &[HeldRun]) -> Result<Vec<ChunkRun>, StoreError> {
     let here = |run: &HeldRun| {
         let HeldChunk { id, key } = run.first;
@@ -102,7 +103,7 @@ fn old_segments(table: &RecordTable, before: SystemTime) -> Result<HashSet<u32>,
             Ok(_) => {}
             // The segment was removed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(StoreError::io("look at", segment.path(), source)),
+            Err(source) => return Err(StoreError::io("read the age of", segment.path(), source)),
         }
     }
     Ok(old)

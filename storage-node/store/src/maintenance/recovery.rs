@@ -1,12 +1,12 @@
-//! Opening: what the files in the folder say, and what of it is believed.
+//! Opening the store: what the files in the folder say, and which of them are trusted.
 //!
-//! A segment with a sound hint of its own length is taken at its word; its records are checked when they are read. Any
-//! other is read from end to end, its torn tail cut, brought to the disk, and given a hint. No segment found at an open
-//! is written to again: a list of dead records may be on the disk without the records it speaks of, and an offset in it
-//! must never come to mean another record.
+//! If a segment has a sound hint for its length, the hint is trusted; the records are checked when they are read. Any
+//! other segment is read from end to end, its torn tail is cut, it is synced, and it is given a hint. No segment found
+//! at an open is appended to again: its list of dead records may be on the disk without the records that it lists, and
+//! an offset in the list must never come to denote another record.
 //!
-//! A chunk may be found twice, when compaction was interrupted. The later copy is kept and the other listed as
-//! dead; a doubtful one (see `scan`) gives way to any other.
+//! A chunk may be found twice if compaction was interrupted. The later copy is kept, and the other one is listed as
+//! dead. A doubtful copy (see `scan`) gives way to any other.
 
 use std::{
     fs::{self, OpenOptions},
@@ -49,7 +49,8 @@ pub(crate) fn recover(table: &RecordTable) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The numbers of the segments, lowest first. Side files whose segment is gone are removed: the number may come again.
+/// Returns the numbers of the segments, lowest first. Removes side files whose segment is gone, as the number may be
+/// used again.
 fn tidy(folder: &Path) -> Result<Vec<u32>, StoreError> {
     let io = |source| StoreError::io("read folder", folder, source);
     let mut names = Vec::new();
@@ -69,12 +70,14 @@ fn tidy(folder: &Path) -> Result<Vec<u32>, StoreError> {
     Ok(numbers)
 }
 
-/// Takes a segment in and gives back the records in it that are not dead.
+/// Adds a segment to the set, and returns those of its records that are not dead.
 fn open_segment(table: &RecordTable, number: u32) -> Result<Vec<ScannedRecord>, StoreError> {
     let files = SegmentFiles::new(&table.segments.folder, number);
     let (dead, dead_offsets) =
         DeadList::load(files.dead.clone(), number).map_err(|source| StoreError::io("read", &files.dead, source))?;
-    let bytes = fs::metadata(&files.records).map_err(|source| StoreError::io("look at", &files.records, source))?.len();
+    let bytes = fs::metadata(&files.records)
+        .map_err(|source| StoreError::io("read the size of", &files.records, source))?
+        .len();
     let (mut found, bytes) = match hint::read(&files.hint, number, bytes) {
         Some(entries) => (entries.into_iter().map(|entry| ScannedRecord { entry, doubtful: false }).collect(), bytes),
         None => read_through(table, number, &files, bytes)?,
@@ -104,7 +107,7 @@ fn read_through(
         table.damage.add_unnamed(scan.damaged);
     }
     file.sync_all().map_err(|source| failed("sync segment", source))?;
-    // A hint does not say what is doubtful, so a damaged segment is read again each time until compaction has it.
+    // A hint cannot mark doubtful records, so a damaged segment is read at every open until compaction rewrites it.
     if scan.damaged == 0 {
         let entries: Vec<IndexEntry> = scan.found.iter().map(|found| found.entry).collect();
         if let Err(error) = hint::write(&files.hint, number, scan.sound_bytes, &entries) {
@@ -114,7 +117,7 @@ fn read_through(
     Ok((scan.found, scan.sound_bytes))
 }
 
-/// Segments come in ascending order, so what comes later lies later.
+/// Enters a record in the index. Segments are opened in ascending order, so of two copies the second one lies later.
 fn enter(table: &RecordTable, entry: IndexEntry, twice: &mut HashMap<u32, Vec<u32>>) {
     if let Err(earlier) = table.index.insert(&entry) {
         table.index.relocate(&IndexEntry { location: earlier, ..entry }, entry.location);
@@ -132,5 +135,5 @@ fn enter_doubtful(table: &RecordTable, entry: IndexEntry, twice: &mut HashMap<u3
 }
 
 fn segment(table: &RecordTable, number: u32) -> Arc<Segment> {
-    table.segments.get(number).expect("every entry comes from a segment taken in before it")
+    table.segments.get(number).expect("every entry comes from a segment that was added before")
 }

@@ -1,4 +1,4 @@
-//! Reading every record from the disk itself, step by step, to find damage before the chunk is needed.
+//! Reads every record from the disk, bypassing the page cache, step by step, to find damage before the chunk is needed.
 
 use chordfs_types::ring_id::{RingArc, RingId};
 
@@ -12,14 +12,14 @@ use crate::{
     records::RecordTable,
 };
 
-/// What one step of the scrub did.
+/// The result of one step of the scrub.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scrubbed {
     pub chunks: u64,
     pub bytes: u64,
     /// Records found damaged in this step.
     pub damaged: u64,
-    /// Where to go on; `None` when all was read.
+    /// The token to continue from; `None` when all records were read.
     pub next: Option<u64>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn scrub_step(
     Ok(done)
 }
 
-/// Drops the page cache of these records: the scrub checks the disk. Entries come in the order in which they lie.
+/// Drops these records from the page cache, so that the scrub checks the disk. The entries are sorted by location.
 fn drop_from_cache(table: &RecordTable, entries: &[IndexEntry]) -> Result<(), StoreError> {
     for group in entries.chunk_by(|a, b| a.location.segment == b.location.segment) {
         if let Some(file) = file_of(table, &group[0])? {

@@ -1,15 +1,15 @@
-//! What lies in each segment, in the order in which it lies: so a walk through the store, page by page, looks at
-//! one segment at a time, and never at the whole index for each page.
+//! The entries of each segment, sorted by location, so that a walk through the store reads one segment at a time
+//! instead of the whole index for every page.
 //!
-//! A segment that is being filled notes what is added to it; once it is sealed, its hint says so. Without a sound hint
-//! the index is asked, once for the segment. A list names more than lives: an entry counts only while the
-//! index has it in that place. Nothing is added to a sealed segment, so its list never changes, and the lists that were
-//! read last are kept.
+//! A segment that is being filled records the entries added to it; once it is sealed, they are in its hint. Without a
+//! sound hint they are collected from the index, once per segment. A list also has dead entries: an entry counts only
+//! if the index has it at that location. No record is added to a sealed segment, so its list never changes, and the
+//! lists that were read last are cached.
 //!
-//! The order makes pages stable: a record only ever moves to a later place, so a token (the place to go on from) never
-//! runs past one that has not been seen. A segment's successor is looked for when its turn comes, and its list is read
-//! then, so what moves there meanwhile is in it. An arc with few chunks is asked of the index: its keys are together
-//! there.
+//! The order makes pages stable: a record only ever moves to a later location, so a token (the position to continue
+//! from) never skips a record that was not listed. The next segment is looked up, and its list read, only when its turn
+//! comes, so the list contains what has moved there meanwhile. An arc with few chunks is read from the index, where its
+//! keys are together.
 
 use std::{
     collections::VecDeque,
@@ -28,14 +28,14 @@ use crate::{
     segment::{Segment, hint},
 };
 
-/// Entries of all lists that are kept: 32 MiB.
+/// The most entries in all cached lists: 32 MiB.
 const KEPT_ENTRIES: usize = 1 << 20;
-/// Taken at a time from the notes of a segment that is being filled.
+/// How many entries are read at a time from a segment that is being filled.
 const PIECE: usize = 4096;
-/// An arc with no more than this many pages is asked of the index.
+/// An arc with no more than this many pages is read from the index.
 const FEW_PAGES: u64 = 4;
 
-/// Where a page ends: at the first of these that is reached. It has one entry at least, if there is any.
+/// A page ends when the first of these limits is reached. It has at least one entry if there is any.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageLimit {
     pub chunks: usize,
@@ -44,19 +44,19 @@ pub(crate) struct PageLimit {
 
 #[derive(Debug, Default)]
 pub(crate) struct EntryPage {
-    /// In the order in which they lie.
+    /// Sorted by location.
     pub entries: Vec<IndexEntry>,
-    /// The position of the one after them.
+    /// The position of the first entry of the next page.
     pub next: Option<u64>,
     bytes: u64,
     examined: u64,
 }
 
-/// The lists of sealed segments that were read last, oldest first.
+/// A cache of the lists of sealed segments that were read last, oldest first.
 #[derive(Default)]
 pub(crate) struct Catalog {
     kept: Mutex<VecDeque<(u32, Arc<[IndexEntry]>)>>,
-    /// Entries that walks and readers of lists have looked at.
+    /// How many entries walks and readers of lists have examined.
     examined: AtomicU64,
 }
 
@@ -84,7 +84,7 @@ impl Catalog {
     }
 }
 
-/// The first chunks of `arc` from `token` on by position.
+/// Returns the first chunks of `arc` with positions from `token` on.
 pub(crate) fn page(table: &RecordTable, catalog: &Catalog, arc: RingArc, token: u64, most: PageLimit) -> EntryPage {
     let mut page = EntryPage::default();
     match few_in(table, arc, most) {
@@ -98,16 +98,16 @@ pub(crate) fn page(table: &RecordTable, catalog: &Catalog, arc: RingArc, token: 
     page
 }
 
-/// What lives in a sealed segment, in the order in which it lies.
+/// Returns the live entries of a sealed segment, sorted by location.
 pub(crate) fn living_in(table: &RecordTable, catalog: &Catalog, segment: &Segment) -> Vec<IndexEntry> {
     let noted = segment.noted_from(0, usize::MAX).map(Arc::from);
     let all = noted.unwrap_or_else(|| list_of(table, catalog, segment));
     let living: Vec<IndexEntry> = all.iter().filter(|entry| lives(table, entry)).copied().collect();
-    // The list may be incomplete, and what it misses would stay behind for ever; or a chunk was deleted just now.
+    // The list may be incomplete, and a missing record would keep the segment for ever; or a chunk was just deleted.
     if (living.len() as u64) < segment.live_chunks() { from_index(table, segment.number) } else { living }
 }
 
-/// How many entries it took to find out that there are few chunks in the arc; `None` if there are many.
+/// If the arc has few chunks, returns how many entries were examined to find that out; `None` if it has many.
 fn few_in(table: &RecordTable, arc: RingArc, most: PageLimit) -> Option<u64> {
     if arc.after == arc.upto {
         return None;
@@ -153,7 +153,7 @@ fn by_segments(
     }
 }
 
-/// True when the page is full.
+/// Adds the entries of a segment to the page. Returns true when the page is full.
 fn add_segment(
     table: &RecordTable,
     catalog: &Catalog,
@@ -198,7 +198,7 @@ fn lives(table: &RecordTable, entry: &IndexEntry) -> bool {
 }
 
 impl EntryPage {
-    /// If so, `entry` is the next page's first.
+    /// Whether the page is full. If so, `entry` becomes the first one of the next page.
     fn is_full(&mut self, entry: &IndexEntry, most: PageLimit) -> bool {
         let full = self.entries.len() >= most.chunks.max(1) || self.bytes >= most.bytes.max(1);
         if full {
@@ -213,7 +213,7 @@ impl EntryPage {
     }
 }
 
-/// The list of a sealed segment.
+/// Returns the list of a sealed segment.
 fn list_of(table: &RecordTable, catalog: &Catalog, segment: &Segment) -> Arc<[IndexEntry]> {
     if let Some(kept) = catalog.get(segment.number) {
         return kept;
@@ -227,7 +227,7 @@ fn list_of(table: &RecordTable, catalog: &Catalog, segment: &Segment) -> Arc<[In
     entries
 }
 
-/// The entries of a segment by a walk over the whole index: slow.
+/// Collects the entries of a segment by a walk over the whole index: slow.
 fn from_index(table: &RecordTable, number: u32) -> Vec<IndexEntry> {
     let mut entries = Vec::new();
     table.index.each_in(RingArc::new(RingId(0), RingId(0)), |entry| {

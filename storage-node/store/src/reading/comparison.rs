@@ -1,5 +1,5 @@
-//! What two nodes need of a store to become equal: sums and ids from the index alone, records by id, and the strongest
-//! thing that can be said of a copy: that it is on the disk and was read back sound.
+//! The queries for reconciling two nodes: ids from the index alone, records by id, and the confirmation that a copy is
+//! on the disk and was read back sound.
 
 use std::cmp::Ordering;
 
@@ -18,7 +18,7 @@ use crate::{
     records::RecordTable,
 };
 
-/// Read at a time to be confirmed.
+/// How many bytes are read at a time to confirm copies.
 const CONFIRM_BYTES: u64 = 8 << 20;
 
 pub(crate) fn ids(index: &Index, request: &IdsRequest, limit: usize) -> IdsPage {
@@ -27,7 +27,7 @@ pub(crate) fn ids(index: &Index, request: &IdsRequest, limit: usize) -> IdsPage 
     let first = after.and_then(|after| request.arcs.iter().position(|arc| arc.contains(after.key)));
     for arc in &request.arcs[first.unwrap_or(0)..] {
         let left = limit.max(1) - page.chunks.len();
-        // One more than fits tells whether there is more.
+        // One entry more than fits shows whether there is another page.
         let mut found = smallest(index, *arc, after.take(), left + 1);
         page.more = found.len() > left;
         found.truncate(left);
@@ -39,14 +39,14 @@ pub(crate) fn ids(index: &Index, request: &IdsRequest, limit: usize) -> IdsPage 
     page
 }
 
-/// The records of these chunks that are here and sound, as long as they sum to no more than about `limit_bytes`.
+/// Returns the records of these chunks that are here and sound, up to about `limit_bytes` in total.
 pub(crate) fn records_at(table: &RecordTable, chunks: &[ChunkAt], limit_bytes: u64) -> Result<Vec<Bytes>, StoreError> {
     let mut entries = entries(table, chunks);
     entries.truncate(fitting(&entries, limit_bytes));
     Ok(sound_records(table, &entries)?.into_iter().map(|(_, record)| record).collect())
 }
 
-/// For each, whether it is on the disk, and its record was read back sound.
+/// Returns for each chunk whether it is on the disk and its record was read back sound.
 pub(crate) fn confirm(table: &RecordTable, chunks: &[ChunkAt]) -> Result<Vec<bool>, StoreError> {
     let entries = entries(table, chunks);
     table.segments.wait_durable(entries.iter().map(|entry| entry.location).collect())?;
@@ -59,7 +59,8 @@ pub(crate) fn confirm(table: &RecordTable, chunks: &[ChunkAt]) -> Result<Vec<boo
     Ok(chunks.iter().map(|chunk| sound.contains(&(chunk.key.0, chunk.id))).collect())
 }
 
-/// The first `limit` chunks of an arc after `after`, in order; never more than about twice as many in memory.
+/// Returns the first `limit` chunks of an arc after `after`, in order. Keeps no more than about twice as many in
+/// memory.
 fn smallest(index: &Index, arc: RingArc, after: Option<ChunkAt>, limit: usize) -> Vec<ChunkAt> {
     let order = |a: &ChunkAt, b: &ChunkAt| -> Ordering { order_in(arc, a).cmp(&order_in(arc, b)) };
     let mut found: Vec<ChunkAt> = Vec::new();
@@ -83,7 +84,7 @@ fn entries(table: &RecordTable, chunks: &[ChunkAt]) -> Vec<IndexEntry> {
     chunks.iter().filter_map(|chunk| here((chunk.key, chunk.id))).collect()
 }
 
-/// How many of these fit in `limit_bytes`; at least one.
+/// Returns how many of these fit in `limit_bytes`; at least one.
 fn fitting(entries: &[IndexEntry], limit_bytes: u64) -> usize {
     let mut sum = 0;
     let over = entries.iter().position(|entry| {
@@ -159,7 +160,7 @@ mod tests {
         count
     }
 
-    /// The comparison used to take the list of all chunks of both nodes, with the front of each record read from the
+    /// A comparison used to need the lists of all chunks of both nodes, with the front of each record read from the
     /// disk.
     #[test]
     fn a_million_chunks_are_compared_by_a_few_sums() {

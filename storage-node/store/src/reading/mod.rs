@@ -1,12 +1,12 @@
-//! Reading: records by their locations, what each segment holds, and the questions built on the two.
+//! Reading: records by their locations, the contents of each segment, and the queries built on the two.
 //!
 //! | file | its idea |
 //! |---|---|
 //! | `spans` | get; neighbouring records read with one call, damaged ones dropped |
-//! | `catalog` | what lies in each segment, page by page |
+//! | `catalog` | the contents of each segment, page by page |
 //! | `list` | the contents of an arc by name |
-//! | `verify` | looking at copies for `check` |
-//! | `comparison` | what two nodes need to become equal: ids of arcs, records, confirmed copies |
+//! | `verify` | reading copies for `check` |
+//! | `comparison` | the queries for reconciling two nodes: ids of arcs, records, confirmed copies |
 
 pub(crate) mod catalog;
 pub(crate) mod comparison;
