@@ -1,7 +1,7 @@
-//! One chunk of a file, sent by name, as the old scripts do: `c.txt_chunk_3` is chunk 3 of `c.txt`.
+//! Uploads of single chunks by name, as the old scripts make them: `c.txt_chunk_3` is chunk 3 of `c.txt`.
 //!
-//! Chunk 1 starts the file anew; the others are laid into what is there, each in a commit of its own, so chunks that
-//! arrive at the same time are all kept. They are placed by the NAME the file already carries.
+//! Chunk 1 restarts the file. Every other chunk is written into the existing file in a commit of its own, so chunks
+//! that arrive at the same time are all kept. Chunks are placed by the NAME with which the file was created.
 
 use bytes::Bytes;
 use chordfs_net::chunk_client::NewChunk;
@@ -14,7 +14,7 @@ use chordfs_types::{
 use super::{FileService, entry_attr};
 
 impl FileService {
-    /// Is this the name of a chunk to [`Self::upload_chunk`]? Not if a file with exactly this name exists.
+    /// The chunk that an upload with this name means. `None` if a file with exactly this name exists.
     pub async fn as_chunk(&self, name: &EntryName) -> Result<Option<ChunkName>, FsError> {
         match ChunkName::parse(name.as_bytes()) {
             Some(chunk) if self.lookup(name).await?.is_none() => Ok(Some(chunk)),
@@ -22,7 +22,7 @@ impl FileService {
         }
     }
 
-    /// Says what would be wrong with a chunk of `len` bytes, without changing anything.
+    /// Fails if a chunk of `len` bytes would be refused. Changes nothing.
     pub async fn check_chunk(&self, chunk: &ChunkName, len: usize) -> Result<(), FsError> {
         let file = file_entry(chunk)?;
         let existing = self.lookup(&file).await?;
@@ -33,11 +33,11 @@ impl FileService {
         check_length(len, if chunk.index == 1 { MAX_CHUNK_BYTES } else { chunk_bytes })
     }
 
-    /// Stores chunk I of a file in the root directory and makes it current.
+    /// Stores chunk I of a file in the root directory and commits it.
     ///
-    /// Chunk 1 starts the file anew with chunks of 4000 bytes, or of its own length if that is larger. A later chunk of
-    /// a file that does not exist creates it. Errors: `Invalid` if it is longer than the file's chunks,
-    /// `IsDirectory` or `Exists` if something else than a file has the name.
+    /// Chunk 1 restarts the file with chunks of 4000 bytes, or of its own length if that is larger. A later chunk of a
+    /// file that does not exist creates the file. Errors: `Invalid` if the chunk is longer than the file's chunks,
+    /// `IsDirectory` or `Exists` if the name belongs to something other than a file.
     pub async fn upload_chunk(&self, chunk: &ChunkName, data: Bytes) -> Result<(), FsError> {
         if data.len() > SCRIPT_CHUNK_BYTES as usize {
             // Otherwise a file could be created for a chunk that is then refused.
@@ -51,7 +51,7 @@ impl FileService {
         let extents = self.store(&attr, chunk.index, data).await?;
         let commit = Commit { restart, chunk_bytes: Some(chunk_bytes), extents, size_at_least, ..Commit::default() };
         match self.namespace.apply(Change::Commit { ino: attr.ino, commit }).await {
-            // Chunk 1 came in between, or the file went. The sender has to decide.
+            // Meanwhile a chunk 1 restarted the file, or the file was deleted. The sender has to decide what to do.
             Err(FsError::Stale { .. }) => Err(FsError::Conflict { index: chunk.index }),
             outcome => outcome.map(drop),
         }
@@ -65,7 +65,7 @@ impl FileService {
         Ok(attr)
     }
 
-    /// No bytes need no chunk.
+    /// Stores the data, if there is any, and returns its extent.
     async fn store(&self, attr: &Attr, index: u32, data: Bytes) -> Result<Vec<Extent>, FsError> {
         if data.is_empty() {
             return Ok(Vec::new());

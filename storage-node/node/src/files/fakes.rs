@@ -1,5 +1,4 @@
-//! A namespace and a chunk store in memory: the real tables without a log, and a map; with switches for what goes
-//! wrong.
+//! A namespace and a chunk store in memory: the real tables without a log, and a map, with switches for failures.
 
 use std::collections::HashMap;
 
@@ -31,10 +30,10 @@ pub(crate) struct FakeNamespace {
 struct Log {
     tables: Tables,
     session: SessionId,
-    /// Also the sequence number and the seconds since a day in 2001.
+    /// Used as log index, as sequence number, and as the seconds since a day in 2001.
     index: u64,
     failure: Option<FsError>,
-    /// Carried out before the next commit.
+    /// Applied before the next commit.
     overtaking: Option<Change>,
 }
 
@@ -69,17 +68,17 @@ impl Log {
 }
 
 impl FakeNamespace {
-    /// Every call fails with this from now on.
+    /// Makes every call fail with this error from now on.
     pub(crate) fn fail(&self, failure: Option<FsError>) {
         self.log.lock().failure = failure;
     }
 
-    /// Another session's change comes just before the next commit.
+    /// Applies this change just before the next commit, like another session's.
     pub(crate) fn overtake(&self, change: Change) {
         self.log.lock().overtaking = Some(change);
     }
 
-    /// What has a name or a holder, the root apart.
+    /// The number of inodes that have a name or a holder, without the root.
     pub(crate) fn inode_count(&self) -> u64 {
         let mut log = self.log.lock();
         log.purge();
@@ -183,7 +182,7 @@ impl NamespaceClient for FakeNamespace {
 pub(crate) struct FakeChunks {
     stored: Mutex<HashMap<ChunkRef, Bytes>>,
     failure: Mutex<Option<FsError>>,
-    /// Gets that succeed before `failure` shows.
+    /// The number of gets that still succeed.
     gets_left: Mutex<Option<usize>>,
     largest_batch: Mutex<usize>,
 }
@@ -193,7 +192,7 @@ impl FakeChunks {
         *self.failure.lock() = failure;
     }
 
-    /// After `gets` more gets there is nothing to be had.
+    /// Makes every get after the next `gets` fail.
     pub(crate) fn fail_after(&self, gets: usize) {
         *self.gets_left.lock() = Some(gets);
     }

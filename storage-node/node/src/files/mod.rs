@@ -1,8 +1,8 @@
 //! Whole files and single chunks for callers that have no mount: the old scripts, browsers, curl.
 //!
-//! [`FileService`] speaks the namespace's and the ring's language on one side and plain names and bytes on the other,
-//! so that `http/` only translates. Every method works with bounded memory, whatever the size of the file, and nothing
-//! is visible in the namespace before it is complete. POSIX rules and caching are the mount's business.
+//! [`FileService`] maps plain names and bytes to operations of the namespace and chunks on the ring, so that `http/`
+//! only translates. Every method uses bounded memory, whatever the size of the file, and a file is not visible in the
+//! namespace before it is complete. POSIX rules and caching are left to the mount.
 
 pub mod chunk_upload;
 #[cfg(test)]
@@ -22,22 +22,22 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, Attr, DirEntry, EntryName, FileKind, Ino, NewNode, Query, Reply},
 };
-pub use read::Opened;
+pub use read::OpenFile;
 pub use whole_upload::WholeUpload;
 
-/// What files get that nobody said more about.
+/// The attributes of new files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileDefaults {
     pub uid: u32,
     pub gid: u32,
     /// Permission bits, 0..=0o7777.
     pub mode: u16,
-    /// Where the chunks of an answered upload are.
+    /// Where the chunks of an upload are stored before the upload is answered.
     pub durability: Durability,
 }
 
 impl Default for FileDefaults {
-    /// The files belong to whoever runs the node.
+    /// The files belong to the user of the node's process.
     fn default() -> Self {
         Self {
             uid: nix::unistd::geteuid().as_raw(),
@@ -56,16 +56,16 @@ pub struct FileService {
     defaults: Arc<FileDefaults>,
 }
 
-/// What a path stands for.
+/// What a path leads to.
 #[derive(Debug)]
-pub enum Found {
-    File(Box<Opened>),
+pub enum PathTarget {
+    File(Box<OpenFile>),
     Directory(Attr),
 }
 
 #[derive(Debug)]
 pub struct ListingPage {
-    /// In the order of their bytes.
+    /// In the byte order of their names.
     pub entries: Vec<DirEntry>,
     /// The name after which the next page begins; `None` on the last one.
     pub next: Option<EntryName>,
@@ -76,22 +76,22 @@ impl FileService {
         Self::over(Arc::new(session), chunks, defaults)
     }
 
-    /// Over any namespace and any store of chunks.
+    /// Uses any namespace and any store of chunks.
     pub fn over(namespace: Arc<dyn NamespaceClient>, chunks: Arc<dyn ChunkTransport>, defaults: FileDefaults) -> Self {
         Self { namespace, chunks, defaults: Arc::new(defaults) }
     }
 
-    /// What stands at `path`. Where nothing does and the last component reads as `NAME_chunk_I`: that chunk of NAME.
-    pub async fn open(&self, path: &[EntryName]) -> Result<Found, FsError> {
+    /// Opens what is at `path`, or if there is nothing and the last component is `NAME_chunk_I`, that chunk of NAME.
+    pub async fn open(&self, path: &[EntryName]) -> Result<PathTarget, FsError> {
         match path::resolve(&*self.namespace, path).await {
-            Ok(attr) if attr.kind == FileKind::Directory => Ok(Found::Directory(attr)),
-            Ok(attr) => Ok(Found::File(Box::new(Opened::whole(self, attr.ino).await?))),
-            Err(FsError::NoEntry) => Ok(Found::File(Box::new(self.open_chunk(path).await?))),
+            Ok(attr) if attr.kind == FileKind::Directory => Ok(PathTarget::Directory(attr)),
+            Ok(attr) => Ok(PathTarget::File(Box::new(OpenFile::whole(self, attr.ino).await?))),
+            Err(FsError::NoEntry) => Ok(PathTarget::File(Box::new(self.open_chunk(path).await?))),
             Err(error) => Err(error),
         }
     }
 
-    /// One page of a directory, of what follows the name `after`.
+    /// One page of a directory: the entries after the name `after`.
     pub async fn list(&self, directory: Ino, after: Option<EntryName>) -> Result<ListingPage, FsError> {
         match self.namespace.query(Query::ReadDir { ino: directory, after }).await? {
             Answer::Entries { entries, more, .. } => {
@@ -102,12 +102,12 @@ impl FileService {
         }
     }
 
-    /// Does the namespace answer?
+    /// Fails if the namespace does not answer.
     pub async fn check(&self) -> Result<(), FsError> {
         self.namespace.query(Query::GetAttr { ino: Ino::ROOT }).await.map(drop)
     }
 
-    async fn open_chunk(&self, path: &[EntryName]) -> Result<Opened, FsError> {
+    async fn open_chunk(&self, path: &[EntryName]) -> Result<OpenFile, FsError> {
         let (last, parents) = path.split_last().ok_or(FsError::NoEntry)?;
         let chunk = ChunkName::parse(last.as_bytes()).ok_or(FsError::NoEntry)?;
         let mut path = parents.to_vec();
@@ -116,10 +116,10 @@ impl FileService {
         if attr.kind != FileKind::File {
             return Err(FsError::NoEntry);
         }
-        Opened::chunk(self, attr.ino, chunk.index).await
+        OpenFile::chunk(self, attr.ino, chunk.index).await
     }
 
-    /// What stands at a name of the root directory, no symlink followed.
+    /// The attributes at a name of the root directory. Follows no symlink.
     async fn lookup(&self, name: &EntryName) -> Result<Option<Attr>, FsError> {
         match self.namespace.query(Query::Lookup { parent: Ino::ROOT, name: name.clone() }).await {
             Ok(Answer::Attr(attr)) => Ok(Some(attr)),
@@ -141,7 +141,7 @@ impl FileService {
         }
     }
 
-    /// As the file that is about to be replaced, where there is one.
+    /// A new file with owner and mode of the file that it will replace, if there is one.
     fn new_node_like(&self, replaced: Option<&Attr>) -> NewNode {
         let node = self.new_node(CHUNK_BYTES);
         match replaced {

@@ -1,8 +1,8 @@
-//! From a path to attributes, through symlinks.
+//! Resolves paths to attributes, through symlinks.
 //!
-//! Most paths hold no symlink and cost one round trip. Only where one is met is the path walked name by name, with the
-//! symlinks' targets spliced in. A target that leaves the tree, absolute ones included, leads nowhere: the tree does
-//! not know where it is mounted.
+//! Most paths contain no symlink and cost one round trip. Only a path with a symlink is walked name by name, with the
+//! targets of the symlinks spliced in. A target outside the tree, which includes every absolute one, does not resolve:
+//! the tree does not know where it is mounted.
 
 use chordfs_net::clients::NamespaceClient;
 use std::collections::VecDeque;
@@ -14,10 +14,11 @@ use chordfs_types::{
 
 use super::unexpected;
 
-/// How many symlinks one path may lead through.
+/// The most symlinks in one path.
 pub const MAX_SYMLINK_HOPS: u32 = 8;
 
-/// `NoEntry` also where a symlink leads out of the tree or round in circles. Never answers a symlink.
+/// The attributes at a path, never those of a symlink. Errors: `NoEntry` also if a symlink leaves the tree, or if there
+/// are too many.
 pub async fn resolve(namespace: &dyn NamespaceClient, path: &[EntryName]) -> Result<Attr, FsError> {
     match namespace.query(Query::Resolve { path: path.to_vec() }).await {
         Ok(Answer::Attr(attr)) if attr.kind != FileKind::Symlink => Ok(attr),

@@ -1,8 +1,8 @@
 //! Reading a file, or one chunk of it, as a stream of batches with the next one fetched ahead.
 //!
-//! What is read is the commit that was newest when the file was opened. Chunks are never overwritten, so that needs no
-//! lock; only a file with more extents than one answer carries has to be checked for changes when the next page of them
-//! is fetched. Three batches at most are in memory for one reader: being sent, waiting, being fetched.
+//! A reader sees the commit that was newest when the file was opened. Chunks are never overwritten, so no lock is
+//! needed; only a file with more extents than one answer carries has to be checked for changes when the next page of
+//! extents is fetched. A reader holds at most three batches in memory: one being sent, one waiting, one being fetched.
 
 use std::ops::Range;
 
@@ -19,13 +19,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{FileService, unexpected};
 
-/// What is fetched at once, rounded down to whole chunks.
+/// Bytes fetched at once, rounded down to whole chunks.
 const BATCH_BYTES: u64 = 4 << 20;
 
 /// A file, or a window of it, as of its newest commit.
-pub struct Opened {
+pub struct OpenFile {
     pub attr: Attr,
-    /// The one chunk this is about, counted from 1; `None` for the whole file.
+    /// The number of the opened chunk, counted from 1; `None` for the whole file.
     pub chunk: Option<u32>,
     window: Range<u64>,
     reader: FileReader,
@@ -33,14 +33,14 @@ pub struct Opened {
 
 pub type ByteStream = BoxStream<'static, Result<Bytes, FsError>>;
 
-impl Opened {
+impl OpenFile {
     pub(super) async fn whole(service: &FileService, ino: Ino) -> Result<Self, FsError> {
         let reader = FileReader::open(service, ino).await?;
         let attr = reader.attr.clone();
         Ok(Self { window: 0..attr.size, attr, chunk: None, reader })
     }
 
-    /// `NoEntry` beyond the end. Chunk 1 of an empty file is there, and empty.
+    /// Opens one chunk. Errors: `NoEntry` beyond the end. Chunk 1 of an empty file exists and is empty.
     pub(super) async fn chunk(service: &FileService, ino: Ino, index: u32) -> Result<Self, FsError> {
         let whole = Self::whole(service, ino).await?;
         let chunk_bytes = u64::from(whole.attr.chunk_bytes);
@@ -52,19 +52,19 @@ impl Opened {
         Ok(Self { window, chunk: Some(index), ..whole })
     }
 
-    /// Bytes of what was asked for.
+    /// The number of bytes of the file or chunk.
     pub fn size(&self) -> u64 {
         self.window.end - self.window.start
     }
 
-    /// Changes whenever the bytes do (and when attributes do).
+    /// An entity tag, which changes whenever the bytes or the attributes change.
     pub fn tag(&self) -> String {
         let chunk = self.chunk.map(|index| format!("-{index}")).unwrap_or_default();
         format!("\"{:x}-{:x}{chunk}\"", self.attr.ino.0, self.attr.change)
     }
 
     /// The bytes of `range`, which counts from 0 and lies within [`Self::size`]. Holes and the missing rest of short
-    /// chunks are zeros. Returns once the first batch is there; an error later on ends the stream.
+    /// chunks are zeros. Returns once the first batch has been fetched; a later error ends the stream.
     pub async fn stream(mut self, range: Range<u64>) -> Result<ByteStream, FsError> {
         let mut rest = self.window.start + range.start..self.window.end.min(self.window.start + range.end);
         if rest.is_empty() {
@@ -79,7 +79,7 @@ impl Opened {
     }
 }
 
-impl std::fmt::Debug for Opened {
+impl std::fmt::Debug for OpenFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?} of inode {}", self.window, self.attr.ino.0)
     }
@@ -90,7 +90,7 @@ struct FileReader {
     attr: Attr,
     /// Ascending, from the first chunk that is still to be read.
     extents: Vec<Extent>,
-    /// More extents follow at the namespace.
+    /// True if the namespace has more extents.
     more: bool,
 }
 
@@ -127,7 +127,7 @@ impl FileReader {
         })
     }
 
-    /// Reads the bytes from the start of `rest` to the end of a batch and takes them off.
+    /// Reads one batch from the start of `rest`, and removes it from `rest`.
     async fn next_batch(&mut self, rest: &mut Range<u64>) -> Result<Bytes, FsError> {
         let chunk_bytes = u64::from(self.attr.chunk_bytes);
         let batch_bytes = (BATCH_BYTES / chunk_bytes).clamp(1, MAX_BATCH_CHUNKS as u64) * chunk_bytes;
@@ -138,7 +138,7 @@ impl FileReader {
         let wanted = self.chunks_between(*chunks.start(), *chunks.end());
         let data = self.service.chunks.get(wanted.clone()).await?;
         rest.start = end;
-        Ok(lay_out(range, chunk_bytes, &wanted, &data))
+        Ok(assemble(range, chunk_bytes, &wanted, &data))
     }
 
     /// Drops the extents before `first` and fetches those up to `last`.
@@ -185,8 +185,8 @@ fn chunk_number(offset: u64, chunk_bytes: u64) -> Result<u32, FsError> {
     u32::try_from(offset / chunk_bytes + 1).map_err(|_| FsError::FileTooLarge)
 }
 
-/// The bytes of `range` of the file, from the chunks that cover it; zeros where there are none.
-fn lay_out(range: Range<u64>, chunk_bytes: u64, chunks: &[ChunkRef], data: &[Bytes]) -> Bytes {
+/// Assembles the bytes of `range` of the file from the chunks that cover it, with zeros in the gaps.
+fn assemble(range: Range<u64>, chunk_bytes: u64, chunks: &[ChunkRef], data: &[Bytes]) -> Bytes {
     let mut out = BytesMut::zeroed((range.end - range.start) as usize);
     for (chunk, data) in chunks.iter().zip(data) {
         let chunk_start = u64::from(chunk.id.index - 1) * chunk_bytes;

@@ -1,9 +1,10 @@
-//! A whole file, sent as a stream: cut into chunks, placed on the ring, and given its name only when it is complete.
+//! Uploads of whole files: the stream is cut into chunks and stored, and the file gets its name only when it is
+//! complete.
 //!
 //! The file is written without a name, batch by batch: one version, one put and one commit each, while the next batch
-//! is received. [`WholeUpload::publish`] then puts it at its name in one step, in place of what stood there. A sender
-//! that goes away, or a ring that fails, leaves nothing: dropping the upload lets go of the nameless file, and the
-//! namespace deletes it.
+//! is received. [`WholeUpload::publish`] then gives it its name in one step, and so replaces an earlier file of that
+//! name. A sender that disconnects, or a ring that fails, leaves nothing behind: dropping the upload releases the
+//! unnamed file, and the namespace deletes it.
 
 use chordfs_net::clients::NamespaceClient;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tracing::warn;
 
 use super::{FileService, entry_attr};
 
-/// What is put and committed at once. With [`MAX_IN_FLIGHT`] and the batch being filled: the memory of one upload.
+/// Bytes that are put and committed at once. One upload uses [`MAX_IN_FLIGHT`] + 1 times this much memory.
 const BATCH_BYTES: usize = 4 << 20;
 const MAX_IN_FLIGHT: usize = 2;
 
@@ -29,7 +30,7 @@ pub struct WholeUpload {
     service: FileService,
     name: EntryName,
     attr: Attr,
-    held: Held,
+    unnamed: UnnamedFile,
     filling: BytesMut,
     /// Chunks handed to `in_flight` so far.
     sent_chunks: u32,
@@ -37,9 +38,9 @@ pub struct WholeUpload {
 }
 
 impl FileService {
-    /// Begins a file that will stand at `name` in the root directory.
+    /// Begins the upload of a file to `name` in the root directory.
     ///
-    /// Errors: `IsDirectory` if a directory stands there; it is checked again when the file is published.
+    /// Errors: `IsDirectory` if a directory has that name; this is checked again when the file is published.
     pub async fn begin_upload(&self, name: EntryName) -> Result<WholeUpload, FsError> {
         let replaced = self.lookup(&name).await?;
         if replaced.as_ref().is_some_and(|attr| attr.kind == FileKind::Directory) {
@@ -48,14 +49,14 @@ impl FileService {
         let file = FileName::new(Bytes::from(name.clone())).map_err(FsError::Name)?;
         let make = Change::MakeUnnamed { file, node: self.new_node_like(replaced.as_ref()) };
         let (attr, _) = entry_attr(self.namespace.apply(make).await?)?;
-        let held = Held { namespace: self.namespace.clone(), ino: Some(attr.ino) };
+        let unnamed = UnnamedFile { namespace: self.namespace.clone(), ino: Some(attr.ino) };
         let (filling, in_flight) = (BytesMut::new(), JoinSet::new());
-        Ok(WholeUpload { service: self.clone(), name, attr, held, filling, sent_chunks: 0, in_flight })
+        Ok(WholeUpload { service: self.clone(), name, attr, unnamed, filling, sent_chunks: 0, in_flight })
     }
 }
 
 impl WholeUpload {
-    /// Takes the next bytes; waits while enough is under way. An error may be that of an earlier batch.
+    /// Takes the next bytes, and waits while too many batches are under way. The error may belong to an earlier batch.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), FsError> {
         while !bytes.is_empty() {
             let room = BATCH_BYTES - self.filling.len();
@@ -67,7 +68,7 @@ impl WholeUpload {
         Ok(())
     }
 
-    /// No more bytes will come: returns when all are stored and committed. The file still has no name.
+    /// Ends the stream of bytes: returns when all are stored and committed. The file still has no name.
     pub async fn complete(&mut self) -> Result<(), FsError> {
         if !self.filling.is_empty() {
             self.send_batch().await?;
@@ -78,12 +79,12 @@ impl WholeUpload {
         Ok(())
     }
 
-    /// Puts the completed file at its name, atomically, in place of whatever non-directory stands there.
+    /// Gives the completed file its name, and atomically replaces an earlier entry unless that is a directory.
     pub async fn publish(mut self) -> Result<(), FsError> {
         self.complete().await?;
         let (ino, name) = (self.attr.ino, self.name.clone());
         self.service.namespace.apply(Change::Publish { ino, parent: Ino::ROOT, name }).await?;
-        self.held.ino = None;
+        self.unnamed.ino = None;
         Ok(())
     }
 
@@ -122,15 +123,15 @@ fn finished(batch: Result<Result<(), FsError>, tokio::task::JoinError>) -> Resul
     batch.unwrap_or_else(|error| Err(FsError::Internal { detail: format!("storing a batch: {error}") }))
 }
 
-/// Lets go of a nameless file when dropped, and so deletes it; unless it has got a name.
-struct Held {
+/// Releases an unnamed file when dropped, so that the namespace deletes it. `ino` is `None` once the file has its name.
+struct UnnamedFile {
     namespace: Arc<dyn NamespaceClient>,
     ino: Option<Ino>,
 }
 
-impl Drop for Held {
+impl Drop for UnnamedFile {
     fn drop(&mut self) {
-        // Without a runtime the process is ending, and its session with it.
+        // Without a runtime the process is ending, and the end of its session releases the file.
         if let (Some(ino), Ok(runtime)) = (self.ino, tokio::runtime::Handle::try_current()) {
             runtime.spawn(release(self.namespace.clone(), ino));
         }
@@ -139,6 +140,6 @@ impl Drop for Held {
 
 async fn release(namespace: Arc<dyn NamespaceClient>, ino: Ino) {
     if let Err(error) = namespace.apply(Change::Release { inos: vec![ino] }).await {
-        warn!(ino = ino.0, %error, "a part of an upload stays until this node's session ends");
+        warn!(ino = ino.0, %error, "cannot release an unfinished upload; it is deleted when this node's session ends");
     }
 }

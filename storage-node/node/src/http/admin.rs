@@ -1,12 +1,12 @@
-//! The plane of administration on 5059.
+//! The administration plane on 5059.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `POST /notify_join_system`, JSON `{"ip","port","id"}` | `{"files": [...]}`: the chunks handed over to that node |
-//! | `GET /healthz` | 200 while the process is up: `{"state"}`, and what its surroundings add |
+//! | `GET /healthz` | 200 while the process is up: `{"state"}`, and what the hosting platform adds |
 //! | `GET /readyz` | 200 when the node is in the ring and the namespace answers, else 503 |
 //! | `GET /status` | JSON of [`NodeStatus`] |
-//! | `GET /ring` | JSON of `status::RingStatus`: the same of every node, gathered here |
+//! | `GET /ring` | JSON of `status::RingStatus`: the status of every node, gathered by this one |
 //! | `GET /chunks` | a line for each chunk kept here: `NAME_chunk_I BYTES VERSION` |
 //! | `GET /metrics` | Prometheus text |
 
@@ -38,22 +38,22 @@ use super::{body::read_small, error::HttpError, metrics::count_admin};
 
 /// What the administration needs of the node it runs in.
 pub trait NodeAdmin: Send + Sync + 'static {
-    /// From memory, at once.
+    /// Answers from memory, without waiting.
     fn status(&self) -> NodeStatus;
-    /// Asks the namespace; an error says what is not ready.
+    /// Asks the namespace. The error names what is not ready.
     fn ready(&self) -> BoxFuture<'_, Result<(), String>>;
-    /// A page of the chunks kept here, each once, in any lasting order; `from` is the page before's `next`.
+    /// A page of the chunks kept here, each once, in any stable order; `from` is the previous page's `next`.
     fn local_chunks(&self, from: Option<u64>) -> BoxFuture<'_, Result<ChunkList, FsError>>;
     /// Gives `to` the chunks that it owns now and returns their names.
     fn hand_over(&self, to: NodeRef) -> BoxFuture<'_, Result<Vec<ChunkName>, FsError>>;
 }
 
-/// What something around the node adds to `/healthz`: a name and a value.
+/// What the hosting platform adds to `/healthz`: a name and a value.
 pub type HealthSource = Arc<dyn Fn() -> (&'static str, serde_json::Value) + Send + Sync>;
 
 #[derive(Clone)]
 pub struct AdminOptions {
-    /// A request whose body is silent for this long is ended with 408.
+    /// A request whose body makes no progress for this long is answered with 408.
     pub body_silence: Duration,
     /// How long `/readyz` waits for the namespace.
     pub ready_deadline: Duration,
@@ -73,7 +73,7 @@ struct AdminState {
     options: AdminOptions,
 }
 
-/// `metrics` is what [`super::metrics::install_recorder`] returned. Has no fallback.
+/// Builds the router, which has no fallback. `metrics` comes from [`super::metrics::install_recorder`].
 pub fn admin_router(node: Arc<dyn NodeAdmin>, metrics: PrometheusHandle, options: AdminOptions) -> Router {
     Router::new()
         .route("/notify_join_system", post(notify_join_system))
@@ -86,12 +86,12 @@ pub fn admin_router(node: Arc<dyn NodeAdmin>, metrics: PrometheusHandle, options
         .with_state(AdminState { node, metrics, options })
 }
 
-/// A node as the old call names it.
+/// The body of the old call: the node that has joined.
 #[derive(Deserialize)]
 struct JoinNotice {
     ip: std::net::IpAddr,
     port: u16,
-    /// Taken mod 2^32, as in the ring's calls.
+    /// Taken modulo 2^32, as in the ring's calls.
     id: u64,
 }
 
@@ -121,7 +121,7 @@ fn parse_notice(body: &[u8]) -> Result<NodeRef, HttpError> {
 
 async fn healthz(State(admin): State<AdminState>) -> Json<serde_json::Value> {
     let mut health = serde_json::json!({ "state": admin.node.status().state });
-    if let Some((name, value)) = admin.options.health.as_ref().map(|around| around()) {
+    if let Some((name, value)) = admin.options.health.as_ref().map(|source| source()) {
         health[name] = value;
     }
     Json(health)
@@ -137,7 +137,9 @@ async fn readyz(State(admin): State<AdminState>) -> Result<&'static str, HttpErr
     match tokio::time::timeout(deadline, admin.node.ready()).await {
         Ok(Ok(())) => Ok("ready\n"),
         Ok(Err(reason)) => Err(not_ready(reason)),
-        Err(_) => Err(not_ready(format!("the namespace did not answer within {deadline:?}"))),
+        Err(_) => {
+            Err(not_ready(format!("the namespace did not answer within {}", humantime::format_duration(deadline))))
+        }
     }
 }
 
@@ -153,7 +155,7 @@ async fn render_metrics(State(admin): State<AdminState>) -> Response {
     gauge!("chordfs_store_capacity_bytes").set(status.store.capacity_bytes as f64);
     gauge!("chordfs_node_serving").set(f64::from(u8::from(status.state == NodeState::Serving)));
     gauge!("chordfs_namespace_voter").set(f64::from(u8::from(status.namespace.voter)));
-    super::metrics::show_repair(&status.repair);
+    super::metrics::record_repair(&status.repair);
     let successors = status.neighbours.map_or(0, |neighbours| neighbours.successors.len());
     gauge!("chordfs_ring_successors").set(successors as f64);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
@@ -188,7 +190,7 @@ fn lines(chunks: &[ListedChunk]) -> Bytes {
     out.freeze()
 }
 
-/// A name may hold line breaks; a line must not. Backslashes are doubled, so that it can be undone.
+/// A name may contain line breaks, but a line must not. Backslashes are doubled, so that the escaping can be reversed.
 fn put_escaped(out: &mut BytesMut, name: &[u8]) {
     for &byte in name {
         match byte {

@@ -1,6 +1,9 @@
 //! The batch calls on 5058, as [`chordfs_types::chunk_api`] describes them, and `GET /chunks/digest` between nodes.
 //!
-//! This file only translates: a put at the owner is `replica::write`'s business, everything else is the store's.
+//! This file only translates: `replica::write` carries out a put at the owner, the store everything else.
+//!
+//! Its errors are a type of their own, [`ChunkApiError`], beside [`super::error::HttpError`]: programs read them, so
+//! the body is the bare text or, for 421, the JSON of this node's neighbours, and an expected refusal is not logged.
 
 use std::sync::Arc;
 
@@ -25,7 +28,7 @@ use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::time::{Duration, timeout};
 
-use super::compare::{self, left};
+use super::compare::{self, remaining};
 use crate::{
     blocking::with_store,
     replica::{
@@ -34,13 +37,13 @@ use crate::{
     },
 };
 
-/// A body whose next piece does not come for this long is given up.
+/// A body that makes no progress for this long is given up.
 const BODY_STALL: Duration = Duration::from_secs(30);
-/// Chunks read from the store at a time: what one request may take beyond its limit is bounded by this many.
+/// Chunks read from the store at a time. An answer may exceed its limit by at most this many.
 const READ_CHUNKS: usize = 256;
-/// Taken at once for a body that says how long it is; a longer one grows as it arrives.
+/// Allocated at once for a body of known length. The buffer of a longer body grows as bytes arrive.
 const FIRST_BODY_BYTES: usize = 8 << 20;
-/// Chunks a page of a list holds.
+/// Chunks in one page of a list.
 const LIST_PAGE: usize = MAX_BATCH_CHUNKS;
 
 #[derive(Clone)]
@@ -65,8 +68,12 @@ pub fn routes(plane: ChunkPlane) -> Router {
         .with_state(plane)
 }
 
-async fn put(State(plane): State<ChunkPlane>, Query(query): Query<PutQuery>, body: Body) -> Result<Response, Refusal> {
-    let batch = VerifiedBatch::verify(gather(body).await?).map_err(|error| Refusal::bad(error.to_string()))?;
+async fn put(
+    State(plane): State<ChunkPlane>,
+    Query(query): Query<PutQuery>,
+    body: Body,
+) -> Result<Response, ChunkApiError> {
+    let batch = VerifiedBatch::verify(read_body(body).await?).map_err(|error| ChunkApiError::bad(error.to_string()))?;
     match query.copies {
         PutQuery::LOCAL => match query.offer() {
             Some(offer) => put_offered(&plane, offer, query.durability, batch).await?,
@@ -76,12 +83,14 @@ async fn put(State(plane): State<ChunkPlane>, Query(query): Query<PutQuery>, bod
             let stored = plane.writer.put(batch, query.durability).await?;
             return Ok((StatusCode::NO_CONTENT, [(STORED_HEADER, json_header(&stored))]).into_response());
         }
-        copies => return Err(Refusal::bad(format!("copies={copies}: only 1 (store here) and 3 (as owner) are known"))),
+        copies => {
+            return Err(ChunkApiError::bad(format!("copies={copies}: only 1 (store here) and 3 (as owner) are known")));
+        }
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// A copy that repair brings.
+/// Stores copies that another node's repair has sent.
 async fn put_offered(
     plane: &ChunkPlane,
     offer: OfferQuery,
@@ -89,12 +98,12 @@ async fn put_offered(
     batch: VerifiedBatch,
 ) -> Result<(), PutError> {
     let stored = plane.writer.put_local(batch.clone(), durability).await;
-    plane.traffic.finish_incoming(offer.from, left(&offer), &batch, stored.is_ok());
+    plane.traffic.finish_incoming(offer.from, remaining(&offer), &batch, stored.is_ok());
     stored
 }
 
-async fn get_chunks(State(plane): State<ChunkPlane>, body: Body) -> Result<Response, Refusal> {
-    let wanted: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
+async fn get_chunks(State(plane): State<ChunkPlane>, body: Body) -> Result<Response, ChunkApiError> {
+    let wanted: Vec<ChunkRef> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
     let (asked, pieces, found) = with_store(&plane.store, move |store| {
         let pieces = read_up_to_limit(store, &wanted)?;
         let found = count_records(&pieces);
@@ -106,11 +115,15 @@ async fn get_chunks(State(plane): State<ChunkPlane>, body: Body) -> Result<Respo
         answer = answer.header(NEIGHBOURS_HEADER, json_header(&plane.writer.neighbours()));
     }
     let stream = futures_util::stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>));
-    answer.body(Body::from_stream(stream)).map_err(|error| Refusal::internal(error.to_string()))
+    answer.body(Body::from_stream(stream)).map_err(|error| ChunkApiError::internal(error.to_string()))
 }
 
-async fn has(State(plane): State<ChunkPlane>, Query(query): Query<HasQuery>, body: Body) -> Result<Bytes, Refusal> {
-    let asked: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
+async fn has(
+    State(plane): State<ChunkPlane>,
+    Query(query): Query<HasQuery>,
+    body: Body,
+) -> Result<Bytes, ChunkApiError> {
+    let asked: Vec<ChunkRef> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
     if query.verify {
         let read = with_store(&plane.store, move |store| store.verify(&asked)).await?;
         return Ok(read.into_iter().map(|copy| copy as u8).collect());
@@ -119,19 +132,19 @@ async fn has(State(plane): State<ChunkPlane>, Query(query): Query<HasQuery>, bod
     Ok(here.into_iter().map(u8::from).collect())
 }
 
-async fn delete(State(plane): State<ChunkPlane>, body: Body) -> Result<StatusCode, Refusal> {
-    let runs: Vec<ChunkRun> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
+async fn delete(State(plane): State<ChunkPlane>, body: Body) -> Result<StatusCode, ChunkApiError> {
+    let runs: Vec<ChunkRun> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
     with_store(&plane.store, move |store| store.delete(&runs)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn sync(State(plane): State<ChunkPlane>) -> Result<Bytes, Refusal> {
+async fn sync(State(plane): State<ChunkPlane>) -> Result<Bytes, ChunkApiError> {
     with_store(&plane.store, Store::sync).await?;
     encode(&Synced { running_for: plane.store.open_for() })
 }
 
-async fn secure(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
-    let asked: Vec<ChunkRef> = decode_batch(&gather(body).await?).map_err(Refusal::bad)?;
+async fn secure(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, ChunkApiError> {
+    let asked: Vec<ChunkRef> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
     let secured = with_store(&plane.store, move |store| store.secure(&asked)).await?;
     let byte = |secured| match secured {
         Secured::Absent => ABSENT,
@@ -141,17 +154,17 @@ async fn secure(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Re
     Ok(secured.into_iter().map(byte).collect())
 }
 
-async fn list(State(plane): State<ChunkPlane>, Query(query): Query<ListQuery>) -> Result<Bytes, Refusal> {
+async fn list(State(plane): State<ChunkPlane>, Query(query): Query<ListQuery>) -> Result<Bytes, ChunkApiError> {
     let page = with_store(&plane.store, move |store| store.list(query.arc(), query.from, LIST_PAGE)).await?;
     encode(&page)
 }
 
-async fn digest(State(plane): State<ChunkPlane>, Query(query): Query<DigestQuery>) -> Result<Bytes, Refusal> {
+async fn digest(State(plane): State<ChunkPlane>, Query(query): Query<DigestQuery>) -> Result<Bytes, ChunkApiError> {
     let (count, digest) = with_store(&plane.store, move |store| Ok(store.digest(query.arc()))).await?;
     encode(&ArcDigest { count, digest })
 }
 
-async fn space(State(plane): State<ChunkPlane>) -> Result<Bytes, Refusal> {
+async fn space(State(plane): State<ChunkPlane>) -> Result<Bytes, ChunkApiError> {
     let stats = with_store(&plane.store, move |store| Ok(store.stats())).await?;
     encode(&Space {
         capacity_bytes: stats.live_bytes + stats.dead_bytes + stats.free_bytes,
@@ -159,13 +172,13 @@ async fn space(State(plane): State<ChunkPlane>) -> Result<Bytes, Refusal> {
     })
 }
 
-/// An error with its status; the body is one line of text, but for 421 which says what this node knows of the ring.
-pub struct Refusal {
+/// An error of the chunk API with its status. The body is the text, or for 421 the JSON of this node's neighbours.
+pub struct ChunkApiError {
     status: StatusCode,
     body: String,
 }
 
-impl Refusal {
+impl ChunkApiError {
     pub(super) fn bad(text: String) -> Self {
         Self { status: StatusCode::BAD_REQUEST, body: text }
     }
@@ -175,13 +188,13 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ChunkApiError {
     fn into_response(self) -> Response {
         (self.status, self.body).into_response()
     }
 }
 
-impl From<StoreError> for Refusal {
+impl From<StoreError> for ChunkApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NoSpace { .. } => Self { status: StatusCode::INSUFFICIENT_STORAGE, body: error.to_string() },
@@ -190,7 +203,7 @@ impl From<StoreError> for Refusal {
     }
 }
 
-impl From<PutError> for Refusal {
+impl From<PutError> for ChunkApiError {
     fn from(error: PutError) -> Self {
         let status = match error {
             PutError::Misdirected { neighbours } => {
@@ -205,25 +218,25 @@ impl From<PutError> for Refusal {
     }
 }
 
-/// The whole body as one piece: it is stored and passed on as it came.
-async fn gather(body: Body) -> Result<Bytes, Refusal> {
-    gather_up_to(body, MAX_BATCH_BYTES).await
+/// Reads the whole body into one buffer, which is stored and passed on unchanged.
+async fn read_body(body: Body) -> Result<Bytes, ChunkApiError> {
+    read_body_up_to(body, MAX_BATCH_BYTES).await
 }
 
-pub(super) async fn gather_up_to(body: Body, limit_bytes: usize) -> Result<Bytes, Refusal> {
+pub(super) async fn read_body_up_to(body: Body, limit_bytes: usize) -> Result<Bytes, ChunkApiError> {
     let mut stream = body.into_data_stream();
-    let mut gathered = BytesMut::with_capacity(stream_hint(&stream).min(limit_bytes));
+    let mut bytes = BytesMut::with_capacity(stream_hint(&stream).min(limit_bytes));
     loop {
         let next = timeout(BODY_STALL, stream.next()).await;
         let next =
-            next.map_err(|_| Refusal { status: StatusCode::REQUEST_TIMEOUT, body: "the body stalled".into() })?;
-        let Some(piece) = next else { return Ok(gathered.freeze()) };
-        let piece = piece.map_err(|error| Refusal::bad(format!("the body broke off: {error}")))?;
-        if gathered.len() + piece.len() > limit_bytes {
+            next.map_err(|_| ChunkApiError { status: StatusCode::REQUEST_TIMEOUT, body: "the body stalled".into() })?;
+        let Some(piece) = next else { return Ok(bytes.freeze()) };
+        let piece = piece.map_err(|error| ChunkApiError::bad(format!("the body broke off: {error}")))?;
+        if bytes.len() + piece.len() > limit_bytes {
             let body = format!("this body may have {limit_bytes} bytes at most");
-            return Err(Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, body });
+            return Err(ChunkApiError { status: StatusCode::PAYLOAD_TOO_LARGE, body });
         }
-        gathered.extend_from_slice(&piece);
+        bytes.extend_from_slice(&piece);
     }
 }
 
@@ -232,7 +245,7 @@ fn stream_hint(stream: &axum::body::BodyDataStream) -> usize {
     (hint.exact().unwrap_or(0) as usize).min(FIRST_BODY_BYTES)
 }
 
-/// What does not fit into one answer counts as missing there; whoever wants it asks again.
+/// Chunks that do not fit into one answer are left out like missing ones; the client asks for them again.
 fn read_up_to_limit(store: &Store, wanted: &[ChunkRef]) -> Result<Vec<Bytes>, StoreError> {
     let (mut pieces, mut bytes) = (Vec::new(), 0);
     for group in wanted.chunks(READ_CHUNKS) {
@@ -263,6 +276,6 @@ fn json_header<T: Serialize>(value: &T) -> HeaderValue {
     HeaderValue::from_str(&text).expect("JSON of numbers and addresses is ASCII")
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Bytes, Refusal> {
-    postcard::to_allocvec(value).map(Bytes::from).map_err(|error| Refusal::internal(error.to_string()))
+fn encode<T: Serialize>(value: &T) -> Result<Bytes, ChunkApiError> {
+    postcard::to_allocvec(value).map(Bytes::from).map_err(|error| ChunkApiError::internal(error.to_string()))
 }

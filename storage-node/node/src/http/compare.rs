@@ -1,5 +1,4 @@
-//! The calls of [`chordfs_types::compare_api`] on 5058: by them two nodes find out in what they differ, and become
-//! equal.
+//! The calls of [`chordfs_types::compare_api`] on 5058, by which two nodes find their differences and become equal.
 
 use axum::{
     Router,
@@ -16,7 +15,7 @@ use chordfs_types::{
     compare_api::{MAX_QUESTION_BYTES, calls, decode_arcs, decode_chunks, decode_ids_request, encode},
 };
 
-use super::chunks::{ChunkPlane, Refusal, gather_up_to};
+use super::chunks::{ChunkApiError, ChunkPlane, read_body_up_to};
 use crate::blocking::with_store;
 
 pub(super) fn routes() -> Router<ChunkPlane> {
@@ -29,47 +28,51 @@ pub(super) fn routes() -> Router<ChunkPlane> {
         .route(calls::GONE, post(gone))
 }
 
-/// What the node that offers still means to bring.
-pub(super) fn left(offer: &OfferQuery) -> CopyAmount {
+/// What the offering node still has to send.
+pub(super) fn remaining(offer: &OfferQuery) -> CopyAmount {
     CopyAmount { chunks: offer.left, bytes: offer.left_bytes }
 }
 
-async fn digests(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
-    let arcs = decode_arcs(&question(body).await?).map_err(Refusal::bad)?;
+async fn digests(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, ChunkApiError> {
+    let arcs = decode_arcs(&read_question(body).await?).map_err(ChunkApiError::bad)?;
     let sums = with_store(&plane.store, move |store| Ok(store.sums(&arcs))).await?;
     Ok(encode(&sums).into())
 }
 
-async fn ids(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
-    let request = decode_ids_request(&question(body).await?).map_err(Refusal::bad)?;
+async fn ids(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, ChunkApiError> {
+    let request = decode_ids_request(&read_question(body).await?).map_err(ChunkApiError::bad)?;
     let page = with_store(&plane.store, move |store| Ok(store.ids(&request, MAX_BATCH_CHUNKS))).await?;
     Ok(encode(&page).into())
 }
 
-async fn offer(State(plane): State<ChunkPlane>, Query(offer): Query<OfferQuery>, body: Body) -> Result<Bytes, Refusal> {
-    let chunks = decode_chunks(&question(body).await?).map_err(Refusal::bad)?;
-    Ok(plane.traffic.answer_offer(&plane.store, offer.from, left(&offer), &chunks).into())
+async fn offer(
+    State(plane): State<ChunkPlane>,
+    Query(offer): Query<OfferQuery>,
+    body: Body,
+) -> Result<Bytes, ChunkApiError> {
+    let chunks = decode_chunks(&read_question(body).await?).map_err(ChunkApiError::bad)?;
+    Ok(plane.traffic.answer_offer(&plane.store, offer.from, remaining(&offer), &chunks).into())
 }
 
-async fn fetch(State(plane): State<ChunkPlane>, body: Body) -> Result<Response, Refusal> {
-    let chunks = decode_chunks(&question(body).await?).map_err(Refusal::bad)?;
+async fn fetch(State(plane): State<ChunkPlane>, body: Body) -> Result<Response, ChunkApiError> {
+    let chunks = decode_chunks(&read_question(body).await?).map_err(ChunkApiError::bad)?;
     let records = with_store(&plane.store, move |store| store.records_at(&chunks, MAX_BATCH_BYTES as u64)).await?;
     let stream = futures_util::stream::iter(records.into_iter().map(Ok::<_, std::convert::Infallible>));
     Ok(Response::new(Body::from_stream(stream)))
 }
 
-async fn confirm(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, Refusal> {
-    let chunks = decode_chunks(&question(body).await?).map_err(Refusal::bad)?;
+async fn confirm(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, ChunkApiError> {
+    let chunks = decode_chunks(&read_question(body).await?).map_err(ChunkApiError::bad)?;
     let confirmed = with_store(&plane.store, move |store| store.confirm(&chunks)).await?;
     Ok(confirmed.into_iter().map(u8::from).collect())
 }
 
-async fn gone(State(plane): State<ChunkPlane>, body: Body) -> Result<StatusCode, Refusal> {
-    let chunks = decode_chunks(&question(body).await?).map_err(Refusal::bad)?;
+async fn gone(State(plane): State<ChunkPlane>, body: Body) -> Result<StatusCode, ChunkApiError> {
+    let chunks = decode_chunks(&read_question(body).await?).map_err(ChunkApiError::bad)?;
     with_store(&plane.store, move |store| Ok(store.delete_at(&chunks))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn question(body: Body) -> Result<Bytes, Refusal> {
-    gather_up_to(body, MAX_QUESTION_BYTES).await
+async fn read_question(body: Body) -> Result<Bytes, ChunkApiError> {
+    read_body_up_to(body, MAX_QUESTION_BYTES).await
 }

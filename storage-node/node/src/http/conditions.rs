@@ -1,28 +1,28 @@
-//! `Range`, `If-Range` and `If-None-Match` (RFC 9110): which part of a file is asked for, if any.
+//! `Range`, `If-Range` and `If-None-Match` (RFC 9110): which part of a file is requested, if any.
 
 use std::ops::Range;
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// What a GET of something with a size and validators comes to.
+/// What to answer a GET with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum RangeSelection {
     Whole,
-    /// Not empty and within the size.
+    /// A range that is not empty and lies within the size.
     Part(Range<u64>),
     Unsatisfiable,
     NotModified,
 }
 
-/// Several ranges, other units and what does not parse are answered with the whole, as the RFC allows.
-pub(super) fn wanted(headers: &HeaderMap, size: u64, etag: &str, last_modified: &str) -> Wanted {
+/// Several ranges, other units and unparseable values select the whole, as the RFC allows.
+pub(super) fn select_range(headers: &HeaderMap, size: u64, etag: &str, last_modified: &str) -> RangeSelection {
     if text(headers, header::IF_NONE_MATCH).is_some_and(|tags| matches_tag(tags, etag)) {
-        return Wanted::NotModified;
+        return RangeSelection::NotModified;
     }
     if text(headers, header::IF_RANGE).is_some_and(|validator| validator != etag && validator != last_modified) {
-        return Wanted::Whole;
+        return RangeSelection::Whole;
     }
-    text(headers, header::RANGE).and_then(|range| parse_range(range, size)).unwrap_or(Wanted::Whole)
+    text(headers, header::RANGE).and_then(|range| parse_range(range, size)).unwrap_or(RangeSelection::Whole)
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -33,7 +33,7 @@ fn matches_tag(tags: &str, etag: &str) -> bool {
     tags == "*" || tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag)
 }
 
-fn parse_range(range: &str, size: u64) -> Option<Wanted> {
+fn parse_range(range: &str, size: u64) -> Option<RangeSelection> {
     let spec = range.strip_prefix("bytes=")?.trim();
     let (first, last) = spec.split_once('-')?;
     let range = match (first, last) {
@@ -47,10 +47,10 @@ fn parse_range(range: &str, size: u64) -> Option<Wanted> {
             first..size.min(last.saturating_add(1))
         }
     };
-    Some(if range.is_empty() { Wanted::Unsatisfiable } else { Wanted::Part(range) })
+    Some(if range.is_empty() { RangeSelection::Unsatisfiable } else { RangeSelection::Part(range) })
 }
 
-/// Digits only; what does not fit is beyond any file's end.
+/// Accepts digits only. A number that does not fit is beyond the end of any file.
 fn number(digits: &str) -> Option<u64> {
     let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     all_digits.then(|| digits.parse().unwrap_or(u64::MAX))
@@ -63,14 +63,14 @@ mod tests {
     #[test]
     fn ranges_of_ten_bytes() {
         for (range, expected) in [
-            ("bytes=0-0", Some(Wanted::Part(0..1))),
-            ("bytes=3-", Some(Wanted::Part(3..10))),
-            ("bytes=3-99", Some(Wanted::Part(3..10))),
-            ("bytes=-4", Some(Wanted::Part(6..10))),
-            ("bytes=-99", Some(Wanted::Part(0..10))),
-            ("bytes=10-", Some(Wanted::Unsatisfiable)),
-            ("bytes=-0", Some(Wanted::Unsatisfiable)),
-            ("bytes=99999999999999999999-", Some(Wanted::Unsatisfiable)),
+            ("bytes=0-0", Some(RangeSelection::Part(0..1))),
+            ("bytes=3-", Some(RangeSelection::Part(3..10))),
+            ("bytes=3-99", Some(RangeSelection::Part(3..10))),
+            ("bytes=-4", Some(RangeSelection::Part(6..10))),
+            ("bytes=-99", Some(RangeSelection::Part(0..10))),
+            ("bytes=10-", Some(RangeSelection::Unsatisfiable)),
+            ("bytes=-0", Some(RangeSelection::Unsatisfiable)),
+            ("bytes=99999999999999999999-", Some(RangeSelection::Unsatisfiable)),
             ("bytes=5-4", None),
             ("bytes=0-1,3-4", None),
             ("bytes=-", None),
@@ -79,6 +79,6 @@ mod tests {
         ] {
             assert_eq!(parse_range(range, 10), expected, "{range}");
         }
-        assert_eq!(parse_range("bytes=0-", 0), Some(Wanted::Unsatisfiable));
+        assert_eq!(parse_range("bytes=0-", 0), Some(RangeSelection::Unsatisfiable));
     }
 }

@@ -1,8 +1,8 @@
 //! `Content-Disposition` of a form's part: the field's name and the file's name, as bytes.
 //!
-//! File names need not be UTF-8, and `filename*` (RFC 5987, sent by some Python versions) has to be understood, which
-//! the multipart reader's own accessors don't do. Within quotes `\"` and `\\` are unescaped, any other backslash is
-//! kept: browsers send it unescaped.
+//! File names need not be UTF-8, and some Python versions send `filename*` (RFC 5987); the multipart reader's own
+//! accessors support neither. Within quotes `\"` and `\\` are unescaped. Any other backslash is kept, because browsers
+//! send it unescaped.
 
 use percent_encoding::percent_decode;
 
@@ -14,7 +14,7 @@ pub(super) struct Disposition {
 }
 
 impl Disposition {
-    /// Parameters that do not parse are as good as absent.
+    /// Parameters that do not parse are ignored.
     pub(super) fn parse(header: &[u8]) -> Self {
         let mut found = Self::default();
         let mut extended = None;
@@ -38,7 +38,7 @@ fn skip_to_parameters(header: &[u8]) -> &[u8] {
     &header[end..]
 }
 
-/// `; key = value`, and what follows.
+/// Parses `; key = value`, and returns key, value and the rest.
 fn parameter(header: &[u8]) -> Option<(&[u8], Vec<u8>, &[u8])> {
     let header = header.strip_prefix(b";")?;
     let equals = header.iter().position(|byte| *byte == b'=')?;
@@ -54,7 +54,7 @@ fn parameter(header: &[u8]) -> Option<(&[u8], Vec<u8>, &[u8])> {
     Some((key, value, skip_to_parameters(rest)))
 }
 
-/// Up to the closing quote; `None` without one.
+/// Returns the text up to the closing quote, and the rest. `None` without a closing quote.
 fn unquote(quoted: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut value = Vec::new();
     let mut bytes = quoted.iter().enumerate().peekable();
@@ -71,7 +71,7 @@ fn unquote(quoted: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     None
 }
 
-/// `charset'language'percent-encoded`.
+/// Decodes `charset'language'percent-encoded`.
 fn decode_extended(value: &[u8]) -> Option<Vec<u8>> {
     let mut parts = value.splitn(3, |byte| *byte == b'\'');
     let (charset, _language, text) = (parts.next()?, parts.next()?, parts.next()?);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_send() {
+    fn headers_that_clients_send_are_understood() {
         for (header, expected) in [
             (r#"form-data; name="files"; filename="a.txt""#, Some("a.txt")),
             (r#"form-data; filename=a.txt; name=files"#, Some("a.txt")),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_utf8_are_kept() {
+    fn names_that_are_not_utf8_are_kept() {
         let parsed = Disposition::parse(b"form-data; name=\"files\"; filename=\"\xe4\xff\"");
         assert_eq!(
             (parsed.name.as_deref(), parsed.file_name.as_deref()),

@@ -1,4 +1,4 @@
-//! A file, or a chunk of one, as an HTTP answer: validators, ranges, and the body as a stream.
+//! A file or a chunk as an HTTP answer: validators, ranges, and the body as a stream.
 
 use axum::{
     body::Body,
@@ -10,15 +10,15 @@ use futures_util::StreamExt;
 use tracing::warn;
 
 use super::{
-    conditions::{Wanted, wanted},
+    conditions::{RangeSelection, select_range},
     error::HttpError,
     uri,
 };
-use crate::files::Opened;
+use crate::files::OpenFile;
 
-/// Answers a GET, or with `head_only` a HEAD, of `file`, which was asked for as `path`.
+/// Answers a GET, or with `head_only` a HEAD, of `file`, which was requested as `path`.
 pub(super) async fn download(
-    file: Opened,
+    file: OpenFile,
     path: &[EntryName],
     head_only: bool,
     headers: &HeaderMap,
@@ -28,15 +28,15 @@ pub(super) async fn download(
         .header(header::ETAG, &etag)
         .header(header::LAST_MODIFIED, &last_modified)
         .header(header::ACCEPT_RANGES, "bytes");
-    let (answer, range) = match wanted(headers, size, &etag, &last_modified) {
-        Wanted::NotModified => return finish(answer.status(StatusCode::NOT_MODIFIED), Body::empty()),
-        Wanted::Unsatisfiable => {
+    let (answer, range) = match select_range(headers, size, &etag, &last_modified) {
+        RangeSelection::NotModified => return finish(answer.status(StatusCode::NOT_MODIFIED), Body::empty()),
+        RangeSelection::Unsatisfiable => {
             let answer = answer.status(StatusCode::RANGE_NOT_SATISFIABLE);
-            let text = format!("the range lies outside of the {size} bytes there are\n");
+            let text = format!("the range lies outside of the file's {size} bytes\n");
             return finish(answer.header(header::CONTENT_RANGE, format!("bytes */{size}")), Body::from(text));
         }
-        Wanted::Whole => (answer, 0..size),
-        Wanted::Part(range) => {
+        RangeSelection::Whole => (answer, 0..size),
+        RangeSelection::Part(range) => {
             let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
             (answer.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, content_range), range)
         }
@@ -61,14 +61,14 @@ fn finish(answer: Builder, body: Body) -> Result<Response, HttpError> {
     answer.body(body).map_err(|error| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
-/// HTTP dates know neither fractions nor years before 1970 or after 9999.
+/// HTTP dates have no fractions and no years after 9999; times before 1970 are shown as 1970.
 fn http_date(time: Time) -> String {
     const YEAR_9999: u64 = 253_402_300_799;
     let secs = u64::try_from(time.secs).unwrap_or(0).min(YEAR_9999);
     httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_secs(secs))
 }
 
-/// What a browser may show by itself. Nothing that can carry a script: files come from anyone.
+/// The types that a browser may display. No type that can contain a script: files come from anyone.
 fn content_type(path: &[EntryName]) -> &'static str {
     let name = path.last().map_or(&[][..], EntryName::as_bytes);
     let extension = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The one table from failure to HTTP status, and the shape of every error: one line of text.
+//! The errors of the planes for people, browsers and scripts: the one table from failure to HTTP status, and the form
+//! of every error: one logged line of text. The chunk API between nodes has its own, `chunks::ChunkApiError`.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -22,13 +23,13 @@ impl HttpError {
         Self::new(StatusCode::BAD_REQUEST, text)
     }
 
-    /// Adds what the failure was about.
+    /// Adds the subject of the failure.
     pub fn about(self, what: &str) -> Self {
         Self { text: format!("{what}: {}", self.text), ..self }
     }
 }
 
-/// No `_` arm: a new variant has to choose.
+/// The status for an error. There is no `_` arm, so that a new variant has to choose one.
 pub fn status_of(error: &FsError) -> StatusCode {
     match error {
         FsError::NoEntry | FsError::NotDirectory => StatusCode::NOT_FOUND,
@@ -75,7 +76,7 @@ impl IntoResponse for HttpError {
     }
 }
 
-/// Error texts may quote what a peer sent.
+/// Replaces control characters: error texts may quote bytes from a peer.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,13 +1,13 @@
-//! The plane of files on 5058, for the old scripts, browsers and curl.
+//! The file plane on 5058, for the old scripts, browsers and curl.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `POST` or `PUT /upload`, multipart, field `files`, repeatable | 204; a file of that name is replaced |
 //! | `GET /upload` | a page with a form |
 //! | `GET /` or a directory | its entries, as a page or (`Accept: application/json`) as JSON |
-//! | `GET /PATH` | the file, ranges included; without such a file and with a last name `NAME_chunk_I`: that chunk |
+//! | `GET /PATH` | the file, or a range of it; without such a file and with a last name `NAME_chunk_I`: that chunk |
 //!
-//! A file in the root that is called `upload`, and whatever else is routed on this port, is reached by other means.
+//! A file in the root whose name is a route of this port, such as `upload`, cannot be read here; the mount reads it.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use axum::{
 };
 
 use super::{download, error::HttpError, listing, metrics, upload, uri};
-use crate::files::{FileService, Found};
+use crate::files::{FileService, PathTarget};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilesOptions {
-    /// A request whose body is silent for this long is ended with 408.
+    /// A request whose body makes no progress for this long is answered with 408.
     pub body_silence: Duration,
 }
 
@@ -40,7 +40,7 @@ pub struct FilesState {
     pub options: FilesOptions,
 }
 
-/// Has no fallback, so it can be merged with other routers; `/{*path}` takes every GET that nothing else does.
+/// Has no fallback, so it can be merged with other routers; `/{*path}` takes every GET that matches no other route.
 pub fn files_router(service: FileService, options: FilesOptions) -> Router {
     let upload = get(listing::upload_form).post(upload::upload).put(upload::upload);
     Router::new()
@@ -59,7 +59,9 @@ async fn by_path(
 ) -> Result<Response, HttpError> {
     let path = uri::decode_path(uri.path())?;
     match files.service.open(&path).await? {
-        Found::Directory(attr) => Ok(listing::list(&files, &path, attr.ino, &uri, &headers).await?.into_response()),
-        Found::File(file) => download::download(*file, &path, method == Method::HEAD, &headers).await,
+        PathTarget::Directory(attr) => {
+            Ok(listing::list(&files, &path, attr.ino, &uri, &headers).await?.into_response())
+        }
+        PathTarget::File(file) => download::download(*file, &path, method == Method::HEAD, &headers).await,
     }
 }

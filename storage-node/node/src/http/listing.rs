@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{error::HttpError, files::FilesState, uri};
 use crate::files::ListingPage;
 
-/// One page of the directory `ino` at `path`; the query's `after` says which.
+/// One page of the directory `ino` at `path`, beginning after the name in the query's `after`.
 pub(super) async fn list(
     files: &FilesState,
     path: &[EntryName],
@@ -44,13 +44,13 @@ pub(super) async fn upload_form() -> Html<String> {
 struct JsonListing {
     path: String,
     entries: Vec<JsonEntry>,
-    /// Where the next page is; `null` on the last one.
+    /// The path and query of the next page; `null` on the last one.
     next: Option<String>,
 }
 
 #[derive(Serialize)]
 struct JsonEntry {
-    /// Bytes that are no UTF-8 are replaced; `href` has them all.
+    /// Bytes that are not UTF-8 are replaced here, and kept in `href`.
     name: String,
     href: String,
     kind: &'static str,

@@ -1,6 +1,6 @@
 //! Counting requests, and the recorder that `/metrics` renders.
 //!
-//! Only counters and gauges: they take the same memory whether or not anyone ever scrapes.
+//! Only counters and gauges: they take constant memory even if the metrics are never scraped.
 
 use std::sync::OnceLock;
 
@@ -11,24 +11,25 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 static RECORDER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
 
-/// Installs the process's recorder at the first call; every call returns its handle. Errors: another recorder is there.
+/// Installs the process's recorder at the first call; every call returns its handle. Fails if another recorder is
+/// installed.
 pub fn install_recorder() -> Result<PrometheusHandle, String> {
     let install = || PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string());
     RECORDER.get_or_init(install).clone()
 }
 
-/// Middleware for what is served on 5058.
+/// Middleware for the routes of 5058.
 pub async fn count_files(request: Request, next: Next) -> Response {
     count("files", request, next).await
 }
 
-/// Middleware for what is served on 5059.
+/// Middleware for the routes of 5059.
 pub async fn count_admin(request: Request, next: Next) -> Response {
     count("admin", request, next).await
 }
 
-/// How far filling (`incoming`) and repairing others (`outgoing`) are.
-pub fn show_repair(status: &RepairStatus) {
+/// Records the progress of filling this node (`incoming`) and of repairing others (`outgoing`).
+pub fn record_repair(status: &RepairStatus) {
     for (way, flow) in [("incoming", &status.incoming), ("outgoing", &status.outgoing)] {
         gauge!("chordfs_repair_chunks_left", "way" => way).set(flow.chunks_left as f64);
         gauge!("chordfs_repair_bytes_left", "way" => way).set(flow.bytes_left as f64);
@@ -40,15 +41,15 @@ pub fn show_repair(status: &RepairStatus) {
 }
 
 async fn count(plane: &'static str, request: Request, next: Next) -> Response {
-    let method = label(request.method());
+    let method = method_label(request.method());
     let response = next.run(request).await;
     let status = response.status().as_str().to_owned();
     counter!("chordfs_http_requests_total", "plane" => plane, "method" => method, "status" => status).increment(1);
     response
 }
 
-/// A client can make up methods; labels must not grow with them.
-fn label(method: &Method) -> &'static str {
+/// Maps unknown methods to one label: clients can make up methods, and the number of labels must stay bounded.
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -1,8 +1,8 @@
 //! The node's HTTP planes: files on 5058, administration on 5059.
 //!
-//! Nothing here decides anything about files or nodes: requests are checked and translated for [`crate::files`] and for
-//! [`admin::NodeAdmin`], answers are put into headers, pages and JSON. Every error is one line of text. Both planes are
-//! plain axum routers, to be merged with whatever else is served on the same port.
+//! No decision about files or nodes is taken here: requests are checked and translated for [`crate::files`] and
+//! [`admin::NodeAdmin`], and answers are put into headers, pages and JSON. Every error is one line of text. Both planes
+//! are plain axum routers, which can be merged with other routes of the same port.
 
 pub mod admin;
 mod body;

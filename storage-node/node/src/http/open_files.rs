@@ -1,11 +1,11 @@
-//! How many files, connections among them, the process may have open.
+//! The limit of open files, which includes connections.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-/// Raises the soft limit to the hard one. The soft one is often 1024, for the sake of programs that use `select(2)`; a
-/// node has a file for each segment it reads and for each connection of every mount and peer. Without leave it goes on
-/// with what there is.
+/// Raises the soft limit to the hard one. The soft limit is often 1024, for programs that use `select(2)`; a node opens
+/// a file for each segment that it reads and for each connection of every mount and peer. If raising it is not
+/// permitted, the node continues with the present limit.
 pub fn raise_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
@@ -13,7 +13,7 @@ pub fn raise_limit() {
     });
     match raised {
         Ok((before, now)) => debug!(before, now, "limit of open files raised"),
-        Err(error) => warn!(%error, "the limit of open files stays as it is"),
+        Err(error) => warn!(%error, "cannot raise the limit of open files"),
     }
 }
 
@@ -22,9 +22,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_the_system_allows_is_taken() {
+    fn the_limit_is_raised_to_what_the_system_allows() {
         let hard = getrlimit(Resource::RLIMIT_NOFILE).unwrap().1;
-        // Only just below it: other tests of this process need their files.
+        // Only one below it, because other tests of this process need their files.
         setrlimit(Resource::RLIMIT_NOFILE, hard - 1, hard).unwrap();
         raise_limit();
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));

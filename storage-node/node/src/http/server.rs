@@ -1,6 +1,6 @@
 //! Serves a router on a listener, with the limits that a plain `axum::serve` does not set: a client that sends half a
-//! request head is cut off, a stop lets running requests end, buffers are as large as batches of chunks want, and so
-//! many connections are served at a time: who comes then waits, and those that are idle go by themselves.
+//! request head is cut off, a stop lets running requests end, and buffers are large enough for batches of chunks. The
+//! number of connections is limited: further ones wait, and idle ones are closed after a while.
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -21,11 +21,11 @@ use tracing::{debug, warn};
 pub struct ServerOptions {
     /// Connections served at a time. Each takes a file descriptor, of which the process has a limited number.
     pub max_connections: usize,
-    /// A connection on which no whole request head arrives for this long is closed, an idle one too.
+    /// A connection on which no whole request head arrives for this long is closed; this includes idle ones.
     pub head_silence: Duration,
-    /// A client that takes none of what is sent to it for this long is cut off.
+    /// A client that accepts no bytes for this long is cut off.
     pub write_silence: Duration,
-    /// How long running requests may take after the stop.
+    /// How long running requests may continue after the stop.
     pub stop_grace: Duration,
 }
 
@@ -40,12 +40,12 @@ impl Default for ServerOptions {
     }
 }
 
-/// Socket buffers grow up to this; measured to matter for batches of several MiB.
+/// The largest buffer of a connection. Measured: a smaller one slows batches of several MiB.
 const MAX_BUFFER_BYTES: usize = 1 << 20;
-/// Until the process may have file descriptors again.
+/// The pause after a failed accept, until the process may have file descriptors again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Returns after `stop`, when the running requests have ended or their grace is over.
+/// Serves until `stop`, and returns when the running requests have ended or their grace period is over.
 pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, stop: impl Future<Output = ()>) {
     let stopping = CancellationToken::new();
     let connections = TaskTracker::new();
@@ -71,14 +71,14 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     stopping.cancel();
     connections.close();
     if tokio::time::timeout(options.stop_grace, connections.wait()).await.is_err() {
-        warn!(connections = connections.len(), "requests were cut off by the stop");
+        warn!(connections = connections.len(), "the stop cut off requests");
     }
 }
 
-/// The next connection, and the place that it takes until it ends. While there is none it waits in the kernel's queue.
+/// Accepts the next connection once a place is free. Until then connections wait in the kernel's queue.
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
     if places.available_permits() == 0 {
-        debug!("no more connections are taken until one ends");
+        debug!("all connections are in use; the next one is accepted when one ends");
     }
     let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
     let (stream, _) = listener.accept().await?;
@@ -87,7 +87,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(
 
 async fn serve_connection(stream: TcpStream, router: Router, options: ServerOptions, stopping: CancellationToken) {
     if let Err(error) = set_options(&stream, options.write_silence) {
-        debug!(%error, "set the options of a connection");
+        debug!(%error, "cannot set the options of a connection");
     }
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -107,7 +107,7 @@ async fn serve_connection(stream: TcpStream, router: Router, options: ServerOpti
     }
 }
 
-/// The kernel ends a connection whose peer acknowledges nothing, or opens no window, for `write_silence`.
+/// Makes the kernel end a connection whose peer acknowledges nothing, or opens no window, for `write_silence`.
 fn set_options(stream: &TcpStream, write_silence: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let millis = u32::try_from(write_silence.as_millis()).unwrap_or(u32::MAX);
@@ -115,11 +115,11 @@ fn set_options(stream: &TcpStream, write_silence: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// A connection that was lost while it waited is the client's affair; anything else lasts a while.
+/// Pauses unless the client has ended the connection while it waited: any other error is likely to last for a while.
 async fn pause_after(error: io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
-        warn!(%error, "accept a connection");
+        warn!(%error, "cannot accept a connection");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }

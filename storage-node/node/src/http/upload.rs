@@ -1,7 +1,7 @@
 //! `POST /upload`: the files of a multipart form, each as a whole or as a chunk of another file.
 //!
-//! Nothing becomes visible before the whole form has been received and found good: files are stored without a name, and
-//! chunks wait in memory. Only when more chunks arrive than may wait, those that were checked so far go ahead.
+//! Nothing becomes visible before the whole form has been received and checked: files are stored without a name, and
+//! chunks wait in memory. Only if more chunks arrive than may wait, those received so far are published earlier.
 
 use std::collections::HashSet;
 
@@ -21,16 +21,16 @@ use crate::files::WholeUpload;
 
 /// The field whose parts are files; others are ignored.
 const FIELD: &[u8] = b"files";
-/// Chunks that may wait for the end of their form.
+/// Bytes of chunks that may wait for the end of their form.
 const MAX_WAITING_BYTES: usize = 16 << 20;
-/// After an error so much of the rest is read, so that the client gets to reading the answer.
+/// After an error at most this much of the rest is read, so that the client reaches the answer.
 const MAX_DRAINED_BYTES: usize = 64 << 20;
 
 pub(super) async fn upload(State(files): State<FilesState>, request: Request) -> Result<StatusCode, HttpError> {
     let (parts, body) = request.into_parts();
     let (body, watch) = BodyWatch::over(body, files.options.body_silence);
     let mut form = open_form(Request::from_parts(parts, body)).await?;
-    let mut staged = Staged { files: &files, items: Vec::new(), waiting_bytes: 0, count: 0 };
+    let mut staged = StagedForm { files: &files, items: Vec::new(), waiting_bytes: 0, count: 0 };
     if let Err(error) = receive(&mut form, &watch, &mut staged).await {
         drop(staged);
         drain(form, &watch).await;
@@ -52,7 +52,7 @@ async fn open_form(request: Request<Body>) -> Result<Multipart, HttpError> {
     Multipart::from_request(request, &()).await.map_err(no_boundary)
 }
 
-async fn receive(form: &mut Multipart, watch: &BodyWatch, staged: &mut Staged<'_>) -> Result<(), HttpError> {
+async fn receive(form: &mut Multipart, watch: &BodyWatch, staged: &mut StagedForm<'_>) -> Result<(), HttpError> {
     loop {
         let next = form.next_field().await;
         let Some(mut field) = next.map_err(|error| watch.explain(error.body_text()))? else {
@@ -88,7 +88,7 @@ fn check_name(name: Vec<u8>) -> Result<EntryName, HttpError> {
     Ok(name)
 }
 
-/// Looks like a chunk's name, but there is no such chunk.
+/// True for a name in the form of a chunk's name whose number no chunk can have.
 fn has_bad_chunk_number(name: &[u8]) -> bool {
     const MARK: &[u8] = b"_chunk_";
     let Some(at) = name.windows(MARK.len()).rposition(|window| window == MARK) else { return false };
@@ -102,7 +102,7 @@ async fn next_bytes(field: &mut Field<'_>, watch: &BodyWatch) -> Result<Option<B
     Ok(bytes)
 }
 
-/// Reads on after an error, within limits; a client that stalls or sends nonsense is left alone.
+/// Reads the rest of the form after an error, within limits. Stops if the client stalls or the form is malformed.
 async fn drain(mut form: Multipart, watch: &BodyWatch) {
     let mut drained = 0;
     while let Ok(Some(mut field)) = form.next_field().await {
@@ -116,21 +116,21 @@ async fn drain(mut form: Multipart, watch: &BodyWatch) {
     }
 }
 
-enum Item {
+enum StagedItem {
     Whole(EntryName, Box<WholeUpload>),
     Chunk(ChunkName, Bytes),
 }
 
-/// What a form has brought so far and nobody can see yet.
-struct Staged<'a> {
+/// The items of a form received so far, which are not visible yet.
+struct StagedForm<'a> {
     files: &'a FilesState,
-    /// In the order of the form: of two files with one name the later one stays.
-    items: Vec<Item>,
+    /// In the order of the form: of two files with one name the later one wins.
+    items: Vec<StagedItem>,
     waiting_bytes: usize,
     count: usize,
 }
 
-impl Staged<'_> {
+impl StagedForm<'_> {
     async fn stage(&mut self, name: EntryName, field: Field<'_>, watch: &BodyWatch) -> Result<(), HttpError> {
         let about = |error| HttpError::from(error).about(&name.to_string());
         let item = match self.files.service.as_chunk(&name).await.map_err(about)? {
@@ -145,14 +145,19 @@ impl Staged<'_> {
         Ok(())
     }
 
-    async fn stage_whole(&self, name: &EntryName, mut field: Field<'_>, watch: &BodyWatch) -> Result<Item, HttpError> {
+    async fn stage_whole(
+        &self,
+        name: &EntryName,
+        mut field: Field<'_>,
+        watch: &BodyWatch,
+    ) -> Result<StagedItem, HttpError> {
         let about = |error| HttpError::from(error).about(&name.to_string());
         let mut whole = self.files.service.begin_upload(name.clone()).await.map_err(about)?;
         while let Some(bytes) = next_bytes(&mut field, watch).await? {
             whole.write(bytes).await.map_err(about)?;
         }
         whole.complete().await.map_err(about)?;
-        Ok(Item::Whole(name.clone(), Box::new(whole)))
+        Ok(StagedItem::Whole(name.clone(), Box::new(whole)))
     }
 
     async fn stage_chunk(
@@ -160,7 +165,7 @@ impl Staged<'_> {
         chunk: ChunkName,
         mut field: Field<'_>,
         watch: &BodyWatch,
-    ) -> Result<Item, HttpError> {
+    ) -> Result<StagedItem, HttpError> {
         let mut data = BytesMut::new();
         while let Some(bytes) = next_bytes(&mut field, watch).await? {
             if data.len() + bytes.len() > MAX_CHUNK_BYTES as usize {
@@ -170,33 +175,37 @@ impl Staged<'_> {
             data.extend_from_slice(&bytes);
         }
         self.waiting_bytes += data.len();
-        Ok(Item::Chunk(chunk, data.freeze()))
+        Ok(StagedItem::Chunk(chunk, data.freeze()))
     }
 
-    /// Makes everything staged so far visible.
+    /// Publishes everything staged so far.
     async fn finish(&mut self) -> Result<(), HttpError> {
         self.waiting_bytes = 0;
         let items = std::mem::take(&mut self.items);
         self.check_chunks(&items).await?;
         for item in items {
             let (name, stored) = match item {
-                Item::Whole(name, whole) => (name.to_string(), whole.publish().await),
-                Item::Chunk(chunk, data) => (chunk.to_string(), self.files.service.upload_chunk(&chunk, data).await),
+                StagedItem::Whole(name, whole) => (name.to_string(), whole.publish().await),
+                StagedItem::Chunk(chunk, data) => {
+                    (chunk.to_string(), self.files.service.upload_chunk(&chunk, data).await)
+                }
             };
             stored.map_err(|error| HttpError::from(error).about(&name))?;
         }
         Ok(())
     }
 
-    /// Before the first of several items is stored: would the chunks among them be accepted? One alone will tell.
-    async fn check_chunks(&self, items: &[Item]) -> Result<(), HttpError> {
+    /// Checks, before the first of several items is stored, that the chunks among them would be accepted. A single item
+    /// is checked when it is stored.
+    async fn check_chunks(&self, items: &[StagedItem]) -> Result<(), HttpError> {
         if items.len() == 1 {
             return Ok(());
         }
         let mut restarted = HashSet::new();
         for item in items {
-            let Item::Chunk(chunk, data) = item else { continue };
-            // A chunk 1 further up in the form decides how long this one may be: then it is checked when it is stored.
+            let StagedItem::Chunk(chunk, data) = item else { continue };
+            // If the form has a chunk 1 of this file further up, that decides how long this chunk may be, so this one
+            // is checked when it is stored.
             if !restarted.contains(&chunk.file) {
                 let checked = self.files.service.check_chunk(chunk, data.len()).await;
                 checked.map_err(|error| HttpError::from(error).about(&chunk.to_string()))?;

@@ -1,4 +1,4 @@
-//! Paths and names in URIs, in both directions; names are bytes, so nothing here asks for UTF-8.
+//! Paths and names in URIs, decoded and encoded. Names are bytes, so UTF-8 is not required.
 
 use bytes::Bytes;
 use chordfs_types::{chunk::NameError, namespace::EntryName};
@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_e
 
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The names of a path; repeated and closing slashes mean nothing. A `%2F` is a slash within a name, hence refused.
+/// The names of a path; repeated and trailing slashes are ignored. A `%2F` is a slash within a name, and so an error.
 pub(super) fn decode_path(path: &str) -> Result<Vec<EntryName>, NameError> {
     let parts = path.split('/').filter(|part| !part.is_empty());
     parts.map(|part| EntryName::new(decode(part))).collect()
