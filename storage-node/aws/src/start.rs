@@ -45,7 +45,7 @@ pub async fn run(settings: AwsSettings, config: NodeConfig, ip: Option<IpAddr>) 
         None => start.start_empty().await?,
     };
     match started {
-        Some((config, environment)) => lifecycle::run_in(config, Some(Arc::new(environment))).await,
+        Some((config, environment)) => lifecycle::run_with_host(config, Some(Arc::new(environment))).await,
         // The group is terminating this instance, which holds no data.
         None => Ok(()),
     }

@@ -1,18 +1,18 @@
-//! A storage node as a library. Its rooms from bottom to top; each imports only rooms above it in this table:
+//! A storage node as a library. The modules from bottom to top; each imports only modules above it in this table:
 //!
 //! | room | what |
 //! |---|---|
 //! | `blocking` | calls of the store from asynchronous code |
-//! | `mutual_exclusion` | pure: one at a time among nodes that can only ask each other |
+//! | `mutual_exclusion` | pure: mutual exclusion among nodes that can only ask each other |
 //! | `driver` | the task that owns the ring, and its calls between nodes |
 //! | `replica` | three holders of every chunk: writes, repair, the state of drains |
 //! | `files` | whole files and chunks of files, for scripts and browsers |
 //! | `http` | the servers on 5058 and 5059 |
 //! | `scrub` | damaged records and orphans |
-//! | `node` | the answers on 5057, and what the node reports of itself |
+//! | `node` | the calls on 5057, and the status of this node |
 //! | `status` | the status of the whole ring |
 //! | `drain` | leaving the ring while still serving |
-//! | `lifecycle` | all of it put together: start, join, serve, stop |
+//! | `lifecycle` | assembles the node: start, join, serve, stop |
 
 mod blocking;
 pub mod drain;

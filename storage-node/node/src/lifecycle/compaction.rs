@@ -9,8 +9,7 @@ use tracing::warn;
 
 use crate::blocking::with_store;
 
-/// Rewrites the store piece by piece, at the rate that the reason allows. With nothing to do it looks again after
-/// `period`.
+/// Rewrites the store segment by segment. The pause after each depends on its reason; without work it is `period`.
 pub(super) async fn compact(store: Arc<Store>, period: Duration, stop: CancellationToken) {
     loop {
         let began = Instant::now();
@@ -18,7 +17,7 @@ pub(super) async fn compact(store: Arc<Store>, period: Duration, stop: Cancellat
             Ok(Some(moved)) => moved.reason.pause(moved.bytes, began.elapsed()),
             Ok(None) => period,
             Err(error) => {
-                warn!(%error, "a segment could not be rewritten");
+                warn!(%error, "cannot rewrite a segment");
                 period
             }
         };

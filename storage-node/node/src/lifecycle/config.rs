@@ -1,4 +1,4 @@
-//! What a node is started with.
+//! The configuration of a node.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,13 +15,13 @@ use crate::scrub;
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     pub data: PathBuf,
-    /// Ring address; the other planes use the next two ports.
+    /// The node's ring address; the other planes use the next two ports.
     pub address: SocketAddr,
-    /// Where to listen, if others reach the node by an address that is translated on its way here.
+    /// The address to listen on, if `address` is not this machine's own but translated on the way to it.
     pub listen: Option<IpAddr>,
     pub join: Vec<SocketAddr>,
     pub id: Option<u32>,
-    /// What fails together with this node: an availability zone, a rack.
+    /// The failure domain of this node: an availability zone, a rack.
     pub zone: Option<String>,
     /// Founds a namespace although it joins a ring; for rings that no storage node founded.
     pub found_namespace: bool,
@@ -31,16 +31,16 @@ pub struct NodeConfig {
     pub allow_kill: bool,
     /// The first SIGTERM drains the node instead of stopping it.
     pub drain_on_term: bool,
-    /// One request between nodes.
+    /// The deadline of one request between nodes.
     pub peer_deadline: Duration,
-    /// One question to the ring.
+    /// The deadline of one query to the ring.
     pub look_up_deadline: Duration,
-    /// An operation on behalf of a script or a browser.
+    /// The deadline of an operation for a script or a browser.
     pub operation_deadline: Duration,
-    /// How long to go on asking the members named in `join`.
+    /// How long to keep asking the members named in `join`.
     pub join_deadline: Duration,
     pub repair_period: Duration,
-    /// What repair and filling may move in a second.
+    /// The rate limit of repair and filling.
     pub repair_rate: RateLimit,
     pub compact_period: Duration,
     pub scrub: scrub::ScrubSettings,

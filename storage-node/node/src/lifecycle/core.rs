@@ -28,13 +28,13 @@ pub(super) struct Core {
     pub traffic: Arc<CopyTraffic>,
     pub departure: Arc<Departure>,
     pub stage: Arc<Stage>,
-    /// Cancelled once the ports are open: from then on the node may send its first message to the ring.
+    /// Cancelled once the ports are open. Before that the node sends nothing to the ring.
     pub answering: CancellationToken,
     /// Cancelled when the node is to stop.
     pub stop: CancellationToken,
     /// Cancelled by the ring's call `kill`.
     pub killed: CancellationToken,
-    /// What has to end before the process does.
+    /// The tasks that have to end before the process does.
     pub tasks: TaskTracker,
 }
 
@@ -55,7 +55,7 @@ impl Core {
         Ok(Self { config, folder, store, pool, peers, ring, traffic, departure, stage, answering, stop, killed, tasks })
     }
 
-    /// A router of its own for each user: what one learns must not decide for another.
+    /// Makes a router. Every user has its own, because what one user learns must not affect another.
     pub(super) fn router(&self) -> Arc<Router> {
         Arc::new(Router::new(vec![self.config.address], self.config.look_up_deadline))
     }

@@ -15,6 +15,6 @@ pub trait HostEnvironment: Send + Sync + 'static {
     fn health(&self) -> (&'static str, serde_json::Value);
     /// Called once the node has taken its place in the ring.
     fn placed(&self);
-    /// Runs beside the node from its start; the process does not end before this returns, after `stop`.
+    /// Runs beside the node from its start. It ends after `stop`, and the process waits for it.
     fn attend(self: Arc<Self>, drain: Drain, stop: CancellationToken) -> BoxFuture<'static, ()>;
 }

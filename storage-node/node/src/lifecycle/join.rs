@@ -10,7 +10,8 @@ use tracing::info;
 use super::{config::NodeConfig, core::Core};
 use crate::driver::RingHandle;
 
-/// Joins through any of the configured members. A node without any founds a ring, or finds the one that it remembers.
+/// Joins through any of the configured members. A node without any founds a ring, or rejoins the ring that it
+/// remembers.
 pub(super) async fn take_place(core: &Core) -> Result<()> {
     core.stage.set(NodeState::Joining);
     join_ring(&core.config, &core.ring).await?;
@@ -24,13 +25,13 @@ async fn join_ring(config: &NodeConfig, ring: &RingHandle) -> Result<()> {
     loop {
         match ring.join_ring(&config.join).await {
             Ok(()) => return Ok(()),
-            // A node that has been in a ring finds it again by itself, also when the configured members are dead.
+            // A node that has been in a ring rejoins by itself, even if the configured members are dead.
             Err(error) if ring.remembers() => {
-                info!(%error, "not joined through the nodes that were named; looking for the ring it remembers");
+                info!(%error, "cannot join through the configured members; looking for the remembered ring");
                 return Ok(());
             }
             Err(error) if Instant::now() > end => {
-                bail!("cannot join the ring within {:?}: {error}", config.join_deadline)
+                bail!("cannot join the ring within {}: {error}", humantime::format_duration(config.join_deadline))
             }
             Err(_) => sleep(Duration::from_millis(200)).await,
         }

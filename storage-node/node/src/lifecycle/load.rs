@@ -9,7 +9,7 @@ use crate::{
     replica::{copy_traffic::CopyTraffic, departure::Departure},
 };
 
-/// All that is stored here, once that is what should be stored here.
+/// Reports the bytes stored here once they are the bytes that should be stored here, and until then that chunks move.
 pub(super) fn load(
     store: &Arc<Store>,
     traffic: &Arc<CopyTraffic>,
@@ -30,14 +30,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_load_is_reported_once_it_is_what_should_be_here_and_a_drain_before_anything() {
+    async fn the_load_is_reported_once_it_is_final_and_a_drain_has_precedence() {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = DataFolder::open(folder.path()).expect("it is free");
         let store = Arc::new(Store::open(&folder, StoreOptions::default()).expect("it is empty"));
         let (traffic, departure) = (Arc::new(CopyTraffic::default()), Arc::new(Departure::default()));
         let load = load(&store, &traffic, &departure);
         traffic.set_holders(&[]);
-        assert_eq!(load(), Load::Moving, "copies beyond the third were not looked for yet");
+        assert_eq!(load(), Load::Moving, "the surplus copies were not looked for yet");
         traffic.record_no_surplus();
         assert_eq!(load(), Load::Holds(0));
         traffic.neighbours_changed();

@@ -1,7 +1,7 @@
 //! A node's life: open the folder, bind the ports, take a place on the ring and in the namespace, serve, stop.
 //!
-//! A node is put together here and nowhere else, in three stages. Each takes only the stages below it, so the types
-//! carry the order:
+//! A node is assembled only here, in three stages. Each stage takes only the stages below it, so the types enforce the
+//! order:
 //!
 //! | stage | what it holds |
 //! |---|---|
@@ -9,10 +9,10 @@
 //! | `services` | namespace, session, writer, repair, scrub, compaction |
 //! | `planes` | what answers on 5057, 5058 and 5059 |
 //!
-//! Order matters three times. No port is bound before the folder is locked. The planes answer before the node sends its
-//! first message to the ring, because the others call back at once (`Planes::open`). And no connection is accepted
-//! before the planes are built (`ports`), because a node that accepts a call and does not answer counts as stopped, and
-//! costs its callers a second.
+//! The order matters in three places. No port is bound before the folder is locked. The planes answer before the node
+//! sends its first message to the ring, because the other nodes call back at once (`Planes::open`). No connection is
+//! accepted before the planes are built (`ports`), because a node that accepts a call and does not answer counts as
+//! stopped, and delays its callers by a second.
 //!
 //! The other files: `config` is what a node is started with, `host` what a hosting platform adds, `join` the way into
 //! the ring, `load` what is reported for the choice of positions, `deleter` and `compaction` background work.
@@ -43,11 +43,11 @@ use crate::drain::{Drain, shutdown_requested};
 
 /// Runs a node until SIGTERM, SIGINT or the ring's `kill`.
 pub async fn run(config: NodeConfig) -> Result<()> {
-    run_in(config, None).await
+    run_with_host(config, None).await
 }
 
 /// Like [`run`], with hooks for the hosting platform.
-pub async fn run_in(config: NodeConfig, host: Option<Arc<dyn HostEnvironment>>) -> Result<()> {
+pub async fn run_with_host(config: NodeConfig, host: Option<Arc<dyn HostEnvironment>>) -> Result<()> {
     let folder = DataFolder::open(&config.data)?;
     let ports = Ports::take(config.listens_at())?;
     let core = Core::open(config, folder).await?;
@@ -55,7 +55,7 @@ pub async fn run_in(config: NodeConfig, host: Option<Arc<dyn HostEnvironment>>) 
     let namespace = services.namespace.clone();
     let drain = Planes::build(&core, &services, host.clone())?.open(&core, ports)?;
     services.begin(&core);
-    let attending = host.clone().map(|host| tokio::spawn(host.attend(drain.clone(), core.stop.clone())));
+    let host_task = host.clone().map(|host| tokio::spawn(host.attend(drain.clone(), core.stop.clone())));
     let joined = tokio::select! {
         joined = take_place(&core) => joined,
         () = shutdown_requested(&core.killed, None) => Ok(()),
@@ -68,15 +68,15 @@ pub async fn run_in(config: NodeConfig, host: Option<Arc<dyn HostEnvironment>>) 
         failed => failed,
     };
     stop(core, namespace).await;
-    // Last of all: the platform may take its time to let the machine go, when nothing of the node runs any more.
-    if let Some(Err(error)) = OptionFuture::from(attending).await {
+    // This comes last: the platform may take long to release the machine, and the node no longer needs it.
+    if let Some(Err(error)) = OptionFuture::from(host_task).await {
         warn!(%error, "the task of the hosting platform failed");
     }
     ended
 }
 
-/// Returns when the node is to stop, or when it can no longer do its part: a node that stops is replaced, one that does
-/// half its work is not.
+/// Returns when the node is to stop, or when a part of it has failed: a node that stops is replaced, a node that does
+/// only half its work is not.
 async fn serve(core: &Core, namespace: &Namespace, drain: &Drain) -> Result<()> {
     tokio::select! {
         () = shutdown_requested(&core.killed, core.config.drain_on_term.then_some(drain)) => Ok(()),

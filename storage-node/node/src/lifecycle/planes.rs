@@ -23,7 +23,7 @@ use crate::{
     status,
 };
 
-/// Built before a port is opened, so that a call finds everything that it needs.
+/// The planes are built before a port is opened, so that a call finds everything that it needs.
 pub(super) struct Planes {
     ring: RingPort,
     files: axum::Router,

@@ -1,5 +1,5 @@
-//! The node's three ports, in two steps: bound early, so that a conflict is found before anything starts, and opened
-//! when everything behind them can answer.
+//! The node's three ports, in two steps: they are bound early, so that a conflict is found before anything starts, and
+//! opened when the planes can answer.
 
 use std::{io, net::SocketAddr};
 
@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use chordfs_types::ring_id::NodeAddress;
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that wait to be accepted.
+/// The length of the kernel's queue of connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// The ports of the three planes: taken, and until [`Port::listen`] nobody can connect.
+/// The bound ports of the three planes. Connections are refused until [`Port::listen`].
 pub(super) struct Ports {
     pub ring: Port,
     pub files: Port,
@@ -33,7 +33,7 @@ impl Port {
     fn take(address: SocketAddr) -> Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let bound = socket.and_then(|socket| {
-            // The connections of an earlier process may still be closing.
+            // Connections of an earlier process may still be closing, and would block the port.
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
             Ok(socket)
@@ -41,7 +41,7 @@ impl Port {
         let socket = bound.map_err(|error| {
             let advice = match error.kind() {
                 io::ErrorKind::AddrNotAvailable => {
-                    ": this machine has no such address; if it is translated on its way here, say with --listen where to listen"
+                    ": this machine has no such address; if it is translated on the way to it, name the address to listen on with --listen"
                 }
                 _ => "",
             };

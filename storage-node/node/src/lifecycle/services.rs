@@ -15,7 +15,7 @@ use crate::{
     scrub::{self, Scrub},
 };
 
-/// Nothing of this needs an open port; what calls other nodes waits for [`Services::begin`].
+/// The services need no open port; the tasks that call other nodes start with [`Services::begin`].
 pub(super) struct Services {
     pub namespace: Namespace,
     pub session: OwnSession,
@@ -37,7 +37,7 @@ impl Services {
         Ok(Self { namespace, session, writer, scrub, repair, opened })
     }
 
-    /// Begins the work in the background, once other nodes can reach this one.
+    /// Starts the background tasks, once other nodes can reach this one.
     pub(super) fn begin(self, core: &Core) {
         let Core { config, store, stop, tasks, .. } = core;
         self.scrub.start(tasks, stop);
@@ -104,8 +104,8 @@ fn scrub(core: &Core, namespace: &Namespace, session: &OwnSession, repair: Arc<N
     }))
 }
 
-/// How many copies a write needs before it is acknowledged, whatever the ring looks like at the moment: after a
-/// restart, a node that is one of several waits for the others.
+/// The fewest copies with which a write is acknowledged, even if this node sees no other nodes at the moment: after a
+/// restart, a node of a larger ring waits for the others.
 fn copies_floor(namespace: &Namespace) -> usize {
     match namespace.voters().len() {
         1 if namespace.is_voter() => 1,

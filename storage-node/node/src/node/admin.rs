@@ -1,4 +1,4 @@
-//! What the administration port reports of this node and asks of it.
+//! This node's side of the administration plane: its status and the calls that act on it.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::{
     driver::RingHandle,
     http::admin::NodeAdmin,
     replica::{copy_traffic::CopyTraffic, departure::Departure},
-    scrub::{Scrub, unix_now},
+    scrub::{Scrub, unix_now_secs},
 };
 
-/// The parts that the node's status is gathered from.
+/// Gathers the node's status from its parts.
 pub struct LocalAdmin {
     pub stage: Arc<Stage>,
     pub ring: RingHandle,
@@ -55,7 +55,7 @@ impl NodeAdmin for LocalAdmin {
                 leader: self.namespace.leader(),
                 voters: self.namespace.voters(),
             },
-            work: Work::of(&repair, drain.as_ref(), &self.scrub.status(), unix_now()),
+            work: Work::of(&repair, drain.as_ref(), &self.scrub.status(), unix_now_secs()),
             repair,
             drain,
         }

@@ -1,6 +1,6 @@
-//! Giving a node that has joined the chunks of its arc, which the old call `notify_join_system` asks for.
+//! Sends a joined node the chunks of its arc, as the old call `notify_join_system` requests it.
 //!
-//! Repair brings them in any case; the call only answers when they are there.
+//! Repair copies them in any case; the call only answers once they are there.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
     replica::peer::{PeerError, Peers},
 };
 
-/// Chunks handed over in one request: no more than a put may carry, were they all as large as chunks can be.
+/// Chunks handed over in one request: as many as a put may carry even if all have the largest size.
 const HAND_OVER_CHUNKS: usize = 48;
 
 pub struct ArcHandOver {
@@ -28,7 +28,7 @@ pub struct ArcHandOver {
 }
 
 impl ArcHandOver {
-    /// The chunks kept here with keys in the arc, page by page.
+    /// A page of the chunks kept here with keys in the arc.
     pub async fn list(&self, arc: RingArc, from: u64) -> Result<ChunkList, FsError> {
         with_store(&self.store, move |store| store.list(arc, from, MAX_BATCH_CHUNKS)).await.map_err(internal)
     }
@@ -55,7 +55,7 @@ impl ArcHandOver {
             .ring
             .neighbours_of(to)
             .await
-            .map_err(|error| invalid(format!("{to} does not say what it owns: {error}")))?;
+            .map_err(|error| invalid(format!("{to} does not report its arc: {error}")))?;
         let mut names = Vec::new();
         let mut token = Some(0);
         while let Some(from) = token {

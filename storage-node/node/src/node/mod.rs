@@ -1,12 +1,12 @@
-//! What this node is for others: the answers on port 5057, and its administration.
+//! The node's answers to other programs: the calls on port 5057, and its administration.
 //!
 //! | file | what |
 //! |---|---|
-//! | `stage.rs` | how far the node is in its life |
+//! | `stage.rs` | the state of the node, from starting to gone |
 //! | `own_session.rs` | the node's own session with the namespace |
 //! | `ring_port.rs` | the calls on 5057 |
 //! | `admin.rs` | what the administration port reports of the node |
-//! | `arc_hand_over.rs` | the chunks that a node which has joined asks for by the old call |
+//! | `arc_hand_over.rs` | sending a joined node its chunks, as the old call requests it |
 
 pub mod admin;
 pub mod arc_hand_over;

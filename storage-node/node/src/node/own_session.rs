@@ -1,5 +1,5 @@
-//! The node's own session with the namespace: opened in the background and kept open, and used by those parts of the
-//! node that work on files.
+//! The node's own session with the namespace: opened in the background and kept open, and used by the parts of the node
+//! that work on files.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// Waits for the session, up to a deadline: a node serves chunks before the namespace is there.
+/// Waits for the session, up to a deadline: a node serves chunks even before the namespace answers.
 #[derive(Clone)]
 pub struct OwnSession {
     receiver: watch::Receiver<Option<Session>>,
@@ -58,7 +58,7 @@ impl ChunkReferences for OwnSession {
     }
 }
 
-/// Opens the session, again and again until the namespace answers: a node may start long before its peers.
+/// Opens the session, and retries until the namespace answers: a node may start long before its peers.
 pub async fn keep_open(own: SocketAddr, opened: watch::Sender<Option<Session>>, stop: CancellationToken) {
     loop {
         let options = SessionOptions::new(vec![own], format!("storage-node {own}"));
@@ -66,12 +66,12 @@ pub async fn keep_open(own: SocketAddr, opened: watch::Sender<Option<Session>>, 
         match session {
             Ok((session, mut feed)) => {
                 opened.send_replace(Some(session));
-                // The node caches nothing of the namespace, so the feed is only kept flowing.
+                // The node caches nothing of the namespace, so the events of the feed are discarded.
                 loop {
                     tokio::select! { event = feed.recv() => if event.is_none() { break }, () = stop.cancelled() => return }
                 }
             }
-            Err(error) => info!(%error, "the namespace is not there yet"),
+            Err(error) => info!(%error, "the namespace does not answer yet"),
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct RingPort {
 }
 
 impl RingPort {
-    /// A node that has left the ring knows nothing of it any more, so the next node answers who owns a key.
+    /// A node that has left no longer knows the ring, so its former successor answers which node owns a key.
     async fn call_after_leaving(&self, method: &str, params: &[Value]) -> Option<Result<Value, Value>> {
         let successor = self.departure.successor()?.node;
         match method {

@@ -1,4 +1,4 @@
-//! How far the node is in its life, shared by all that report it or change it.
+//! The state of the node, shared by the parts that report or change it.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -1,15 +1,14 @@
-//! Repair and garbage collection against each other: the one brings back what the other takes away. Whatever happened
-//! before, when no node fails any more it comes to rest within a few rounds, with exactly what the files have on every
-//! node.
+//! Repair against garbage collection: the former brings back what the latter deletes. Whatever happened before, once no
+//! node fails any more both converge within a few rounds, with exactly the chunks of the files on every node.
 //!
-//! Three real stores and the real tables; what is between them (the network, Raft, the order of events) is a random
-//! schedule. Everything counts as old at once, which gives the scrub the most chances to take too much. A node that
-//! comes back remembers nothing of what it deleted, as after a restart.
+//! Three real stores and the real tables; a random schedule stands for the network, Raft and the order of events. Every
+//! chunk counts as old at once, which gives the scrub the most chances to collect too much. A node that comes back has
+//! forgotten its tombstones, as after a restart.
 //!
-//! Why it ends: what the namespace gives up can never be current again, so a chunk goes one way, from stored to current
-//! to dead to forgotten. Only a copy that a deletion did not reach can bring it back. Then it is an orphan wherever
-//! repair carried it, one answer and one burial reach every node that is there, and a copy that repair had under way
-//! meanwhile is refused by the memory of the deletion. For another round there has to be another node that was away.
+//! Why it converges: a chunk that the namespace has declared dead can never be current again, so a chunk only goes from
+//! stored to current to dead to forgotten. Only a copy that a deletion did not reach can bring it back. Then it is an
+//! orphan wherever repair has copied it, one collection reaches every running node, and the tombstones refuse a copy
+//! that repair had under way meanwhile. Another round needs another node that was away.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -43,7 +42,7 @@ const NODES: usize = 3;
 
 struct Node {
     dir: TempDir,
-    /// `None` while it is away.
+    /// `None` while the node is away.
     store: Option<Store>,
     candidates: OrphanCandidates,
 }
@@ -73,7 +72,7 @@ fn all_of(store: &Store) -> Vec<ChunkAt> {
     store.ids(&IdsRequest { arcs: vec![everywhere], after: None }, usize::MAX / 4).chunks
 }
 
-/// As two holders do it: what one lacks is copied, unless it knows it to be deleted. What is left moves on later.
+/// Equalizes two stores as two holders do: missing chunks are copied, unless the receiver has a tombstone.
 fn make_equal(a: &Store, b: &Store) {
     for (from, to) in [(a, b), (b, a)] {
         let there: HashSet<ChunkId> = all_of(to).iter().map(|chunk| chunk.id).collect();
@@ -86,7 +85,7 @@ fn make_equal(a: &Store, b: &Store) {
     }
 }
 
-/// Stored, and not committed yet.
+/// A write that is stored and not committed yet.
 struct Pending {
     ino: Ino,
     extent: Extent,
@@ -132,7 +131,7 @@ impl Ring {
         }
     }
 
-    fn there(&self) -> impl Iterator<Item = &Store> {
+    fn running(&self) -> impl Iterator<Item = &Store> {
         self.nodes.iter().filter_map(|node| node.store.as_ref())
     }
 
@@ -147,7 +146,7 @@ impl Ring {
             encode_record(&mut records, &file, id, chunk_key(&file, index), &block.first.0.to_le_bytes());
         }
         let batch = VerifiedBatch::verify(records.freeze()).unwrap();
-        for store in self.there() {
+        for store in self.running() {
             store.put(&batch, Durability::Memory).unwrap();
         }
         self.pending.push(Pending { ino, extent: Extent { first, count, version: block.first } });
@@ -163,17 +162,17 @@ impl Ring {
         }
     }
 
-    /// The rest of the last run: it was stored a second time in part before it was committed.
+    /// Commits only a part of the run, as a writer that stored the rest a second time before it committed.
     fn commit_a_part(&mut self, Pending { ino, extent }: Pending) {
         self.commit(Pending { ino, extent: Extent { count: 1.max(extent.count / 2), ..extent } });
     }
 
-    /// What the leader does with what is dead.
+    /// Collects dead versions as the leader does.
     fn collect(&mut self) {
         let all = Query::Dead { before: Time { secs: i64::MAX, nanos: 0 }, limit: u32::MAX };
-        let Ok(Answer::Dead(dead)) = self.tables.query(&all) else { panic!("the dead are not told") };
+        let Ok(Answer::Dead(dead)) = self.tables.query(&all) else { panic!("the dead versions are not listed") };
         let (ids, dead): (Vec<u64>, Vec<_>) = dead.into_iter().unzip();
-        for store in self.there() {
+        for store in self.running() {
             store.delete(&dead).unwrap();
         }
         self.apply(Change::ForgetDead { ids }).unwrap();
@@ -190,10 +189,10 @@ impl Ring {
         let before = std::time::SystemTime::now() + Duration::from_secs(100);
         let held: Vec<_> = store.version_shares().flat_map(|share| store.old_chunks(share, before).unwrap()).collect();
         let found = unreferenced_chunks(&held, &unreferenced(&self.tables, version_spans(&held)));
-        let chunks: Vec<ChunkId> = found.iter().map(|loose| loose.chunk.id).collect();
+        let chunks: Vec<ChunkId> = found.iter().map(|found| found.chunk.id).collect();
         let now = Duration::from_secs(self.clock as u64);
         let orphans = self.nodes[node].candidates.look(now, &chunks).into_iter().collect();
-        let store = self.nodes[node].store.as_ref().expect("it was there a moment ago");
+        let store = self.nodes[node].store.as_ref().expect("it ran a moment ago");
         let runs = store.named(&runs(&found, &orphans)).unwrap();
         match self.apply(Change::CollectOrphans { runs }) {
             Ok(Reply::Collected { runs }) => self.collected += runs,
@@ -215,14 +214,14 @@ impl Ring {
 
     /// The chunks of each node.
     fn stored(&self) -> Vec<BTreeSet<ChunkId>> {
-        self.there().map(|store| all_of(store).iter().map(|chunk| chunk.id).collect()).collect()
+        self.running().map(|store| all_of(store).iter().map(|chunk| chunk.id).collect()).collect()
     }
 
-    /// Nothing fails any more, and nobody writes: how many rounds until nothing changes.
+    /// Runs rounds without failures and writes. Returns the number of rounds until nothing changes.
     fn settle(&mut self, rng: &mut StdRng) -> u32 {
-        let at_rest = |ring: &Self| ring.stored() == vec![ring.current(); NODES];
+        let has_converged = |ring: &Self| ring.stored() == vec![ring.current(); NODES];
         for round in 0..20 {
-            if at_rest(self) {
+            if has_converged(self) {
                 return round;
             }
             self.clock += 2;
@@ -234,7 +233,7 @@ impl Ring {
             }
             [(0, 1), (1, 2), (2, 0)].into_iter().for_each(|(a, b)| self.repair(a, b));
         }
-        panic!("it goes on: {:?} of {:?}", self.stored(), self.current())
+        panic!("no convergence: {:?} stored, {:?} current", self.stored(), self.current())
     }
 }
 
@@ -243,7 +242,7 @@ fn unreferenced(tables: &Tables, mut asked: Vec<Extent>) -> Vec<Extent> {
     loop {
         let Ok(Answer::Unreferenced { pieces, next }) = tables.query(&Query::Unreferenced { runs: asked.clone() })
         else {
-            panic!("it is answered")
+            panic!("the query fails")
         };
         all.extend(pieces);
         let Some(next) = next else { return all };
@@ -251,8 +250,8 @@ fn unreferenced(tables: &Tables, mut asked: Vec<Extent>) -> Vec<Extent> {
     }
 }
 
-/// One random event. At least one node is there at any moment, so that what is written is written somewhere.
-fn something_happens(ring: &mut Ring, rng: &mut StdRng) {
+/// One random event. At least one node is running at any moment, so that every write is stored somewhere.
+fn apply_random_event(ring: &mut Ring, rng: &mut StdRng) {
     let names = ["a", "b", "c"];
     let name = names[rng.random_range(0..names.len())];
     match rng.random_range(0..20) {
@@ -280,7 +279,7 @@ fn something_happens(ring: &mut Ring, rng: &mut StdRng) {
             let set = SetAttr { truncate: Some(Truncate { size, tail: None }), ..SetAttr::default() };
             ring.apply(Change::SetAttr { ino, set }).unwrap();
         }
-        12 if ring.there().count() > 1 => ring.nodes[rng.random_range(0..NODES)].store = None,
+        12 if ring.running().count() > 1 => ring.nodes[rng.random_range(0..NODES)].store = None,
         13 => ring.nodes[rng.random_range(0..NODES)].open(),
         14..16 => ring.collect(),
         16..18 => {
@@ -292,15 +291,15 @@ fn something_happens(ring: &mut Ring, rng: &mut StdRng) {
 }
 
 #[test]
-fn whatever_happened_repair_and_garbage_come_to_rest_with_what_the_files_have() {
+fn repair_and_garbage_collection_converge_to_the_chunks_of_the_files_after_any_history() {
     let (mut refused, mut collected, mut slowest, mut single) = (0, 0, 0, 0);
     for seed in 0..60 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut ring = Ring::new();
         for _ in 0..150 {
-            something_happens(&mut ring, &mut rng);
+            apply_random_event(&mut ring, &mut rng);
         }
-        // The worst that they can know: nothing of what was deleted.
+        // The worst case: all nodes have forgotten their tombstones.
         ring.nodes.iter_mut().for_each(Node::open);
         let current = ring.current();
         let versions: HashSet<Version> = current.iter().map(|id| id.version).collect();
@@ -308,19 +307,19 @@ fn whatever_happened_repair_and_garbage_come_to_rest_with_what_the_files_have() 
         single += garbage.filter(|id| versions.contains(&id.version)).count();
         ring.pending.clear();
         slowest = slowest.max(ring.settle(&mut rng));
-        assert_eq!(ring.current(), current, "seed {seed}: nothing that a file has went");
+        assert_eq!(ring.current(), current, "seed {seed}: a chunk of a file was deleted");
         (refused, collected) = (refused + ring.refused, collected + ring.collected);
     }
     println!(
-        "{refused} late commits refused, {collected} runs collected, {single} single chunks, at rest after {slowest} rounds"
+        "{refused} late commits refused, {collected} runs collected, {single} single chunks, converged after {slowest} rounds"
     );
     assert!(refused > 0 && collected > 0 && single > 0, "{refused} {collected} {single}");
     assert!(slowest <= 8, "{slowest} rounds");
 }
 
-/// A sick node that keeps what it should delete brings it back for as long as it is sick, and no longer.
+/// A faulty node that keeps what it should delete brings chunks back only as long as it is faulty.
 #[test]
-fn what_one_node_brings_back_goes_when_it_deletes_again() {
+fn chunks_from_a_faulty_node_are_gone_once_it_deletes_again() {
     let mut ring = Ring::new();
     let ino = ring.file("a");
     ring.store("a", ino, 1, 9);
@@ -328,13 +327,13 @@ fn what_one_node_brings_back_goes_when_it_deletes_again() {
     ring.commit(pending);
     ring.store("a", ino, 4, 2);
     let pending = ring.pending.pop().unwrap();
-    let sick = ring.nodes[2].store.take();
+    let faulty = ring.nodes[2].store.take();
     ring.commit(pending);
     ring.collect();
     for _ in 0..3 {
         ring.nodes[..2].iter_mut().for_each(Node::open);
-        let sick = sick.as_ref().unwrap();
-        ring.there().for_each(|store| make_equal(store, sick));
+        let faulty = faulty.as_ref().unwrap();
+        ring.running().for_each(|store| make_equal(store, faulty));
         assert_eq!(ring.stored()[0].len(), 11, "it is back");
         for node in [0, 1, 0] {
             ring.clock += 2;
@@ -343,7 +342,7 @@ fn what_one_node_brings_back_goes_when_it_deletes_again() {
         ring.collect();
         assert_eq!(ring.stored(), vec![ring.current(); 2]);
     }
-    ring.nodes[2].store = sick;
+    ring.nodes[2].store = faulty;
     let mut rng = StdRng::seed_from_u64(1);
     assert!(ring.settle(&mut rng) <= 4);
 }

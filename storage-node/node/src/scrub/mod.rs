@@ -1,17 +1,17 @@
-//! The slow care for what is stored: every checksum is verified within a set time, damaged records are replaced by
-//! sound copies from other holders, and chunks that belong to no file are collected.
+//! Background maintenance of the stored chunks: every checksum is verified within a set time, damaged records are
+//! replaced by sound copies from other holders, and chunks that belong to no file are collected.
 //!
 //! | file | what |
 //! |---|---|
 //! | `pace`, `orphan_candidates`, `unreferenced` | pure: how fast to read; when a chunk counts as orphaned; which runs are unreferenced |
 //! | `pass` | reading all records once, and where an interrupted pass continues |
 //! | `repair` | sound copies for damaged records |
-//! | `orphans`, `namespace_marker` | asking the namespace which chunks no file has; when its answer does not count |
-//! | `report`, `routes` | what was done, for people and programs; the calls on 5059 |
+//! | `orphans`, `namespace_marker` | asking the namespace which chunks belong to no file; when its answer does not count |
+//! | `report`, `routes` | the results, for people and programs; the calls on 5059 |
 //!
 //! Nothing here can lose data. A damaged record has left the index before this room learns of it. Chunks that are no
 //! longer needed are declared dead by the namespace, in the order of its log, and its garbage collection deletes them
-//! on all nodes. If the namespace cannot be asked, or answers strangely, the chunks stay.
+//! on all nodes. If the namespace cannot be reached, or its answer is implausible, the chunks stay.
 
 #[cfg(test)]
 mod convergence_test;
@@ -36,7 +36,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::report::unix_now;
+pub use self::report::unix_now_secs;
 use self::{
     namespace_marker::NamespaceMarker, orphans::Orphans, pass::PassReader, repair::DamageRepair, report::Report,
 };
@@ -46,9 +46,9 @@ use crate::{driver::RingHandle, replica::peer::Peers};
 pub struct ScrubSettings {
     /// Every record is read and checked once in this time.
     pub period: Duration,
-    /// Most that a scrub reads, also one that was asked for.
+    /// The most that a scrub reads, which includes a requested one.
     pub bytes_per_second: u64,
-    /// What no file has is garbage when a node has kept it for this long.
+    /// A chunk that belongs to no file is garbage once a node has kept it for this long.
     pub orphan_age: Duration,
 }
 
@@ -64,7 +64,7 @@ impl Default for ScrubSettings {
 
 /// What the scrub needs of the node it runs in.
 pub struct ScrubDependencies {
-    /// A folder of its own, made if it is missing.
+    /// The scrub's own folder, which is created if it is missing.
     pub folder: PathBuf,
     pub store: Arc<Store>,
     pub ring: RingHandle,
@@ -73,7 +73,7 @@ pub struct ScrubDependencies {
     pub router: Arc<Router>,
     pub session: Arc<dyn NamespaceClient>,
     pub namespace: Namespace,
-    /// Wakes repair: chunks that were found missing by more than this room can name.
+    /// Wakes repair after a pass: the store may miss chunks whose names are unknown.
     pub repair: Arc<Notify>,
     pub settings: ScrubSettings,
 }
@@ -87,19 +87,19 @@ pub struct Scrub {
 struct ScrubShared {
     parts: ScrubDependencies,
     report: Mutex<Report>,
-    mark: NamespaceMarker,
-    /// Passes asked for by people so far; the reader follows.
+    marker: NamespaceMarker,
+    /// The number of passes that operators have requested; the reader watches it.
     asked: watch::Sender<u64>,
 }
 
 impl Scrub {
     pub fn new(parts: ScrubDependencies) -> Self {
-        let mark = NamespaceMarker::new(&parts.folder);
+        let marker = NamespaceMarker::new(&parts.folder);
         let report = Mutex::new(Report::new(&parts.settings));
-        Self { shared: Arc::new(ScrubShared { parts, report, mark, asked: watch::Sender::new(0) }) }
+        Self { shared: Arc::new(ScrubShared { parts, report, marker, asked: watch::Sender::new(0) }) }
     }
 
-    /// Begins its work, which ends with `stop`.
+    /// Starts the background tasks, which end with `stop`.
     pub fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let stopped = |work: futures_util::future::BoxFuture<'static, ()>| {
             let stop = stop.clone();
@@ -112,19 +112,19 @@ impl Scrub {
         tasks.spawn(stopped(Box::pin(Orphans::new(self.shared.clone()).run())));
     }
 
-    /// The calls on the plane of administration.
+    /// The calls on the administration plane.
     pub fn routes(&self) -> axum::Router {
         routes::routes(self.clone())
     }
 
-    /// From memory, at once.
+    /// Answers from memory, without waiting.
     pub fn status(&self) -> ScrubStatus {
         let waiting = self.shared.parts.store.damaged().len() as u64;
         self.shared.report.lock().status(waiting)
     }
 
-    /// Asks for a pass as fast as the limit allows, in place of the one under way. It is done when `asked_done` of the
-    /// status has reached the number returned.
+    /// Requests a pass as fast as the limit allows, which replaces the one under way. The pass has ended when
+    /// `asked_done` of the status has reached the returned number.
     pub fn begin_pass(&self) -> u64 {
         self.shared.asked.send_modify(|asked| *asked += 1);
         *self.shared.asked.borrow()

@@ -1,14 +1,13 @@
-//! Marks to which namespace this node's chunks belong. Another namespace knows none of them, and must not have them
-//! deleted.
+//! Marks to which namespace this node's chunks belong. Another namespace knows none of them, and must not delete them.
 //!
 //! A ring may lose its namespace and begin a new one, or a node be moved with its chunks from one ring to another. Then
-//! everything looks like an orphan. So the first namespace that a node follows is written down beside its chunks, and
-//! orphans are looked for only while every member of the ring says that it belongs to the same one: what a node gives
-//! up is deleted on all of them.
+//! every chunk looks like an orphan. So the first namespace that a node follows is recorded beside its chunks, and
+//! orphans are collected only while all members of the ring report the same namespace, because orphans are deleted on
+//! all of them.
 //!
 //! ```text
-//! DIR/scrub/namespace   16 hexadecimal digits; a person who removes it says that the chunks here may be judged by the
-//!                       namespace that the node follows now
+//! DIR/scrub/namespace   16 hexadecimal digits; removing it lets the namespace that the node follows now decide about
+//!                       these chunks
 //! ```
 
 use std::{
@@ -26,9 +25,9 @@ pub(super) struct NamespaceMarker {
 
 #[derive(Debug, Error)]
 pub(super) enum MarkerError {
-    #[error("the chunks here are of the namespace {marked:016x}, and the ring has another, {current:016x}; if they may be deleted, remove {}", path.display())]
+    #[error("the chunks here belong to the namespace {marked:016x}, but the ring has the namespace {current:016x}; if they may be deleted, remove {}", path.display())]
     Other { marked: u64, current: u64, path: PathBuf },
-    #[error("{}: {source}; so nobody knows which namespace the chunks here are of", path.display())]
+    #[error("cannot read or write the namespace of the chunks here in {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
 
@@ -49,9 +48,9 @@ impl NamespaceMarker {
         id.map(Some).ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidData, "not 16 hexadecimal digits")))
     }
 
-    /// The node follows `current`: written down if it is the first.
+    /// Records `current` if it is the first namespace that the node follows. Errors: another one is recorded.
     pub(super) fn follow(&self, current: u64) -> Result<(), MarkerError> {
-        let _turn = self.writing.lock();
+        let _guard = self.writing.lock();
         match self.get()? {
             Some(marked) if marked == current => Ok(()),
             Some(marked) => Err(MarkerError::Other { marked, current, path: self.path.clone() }),
@@ -59,7 +58,7 @@ impl NamespaceMarker {
         }
     }
 
-    /// On the disk when this returns: nothing is judged before.
+    /// The file is on disk when this returns, before any chunk is judged.
     fn write(&self, id: u64) -> io::Result<()> {
         chordfs_files::replace_durably(&self.path, format!("{id:016x}\n").as_bytes())
     }
@@ -70,25 +69,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_namespace_stays() {
+    fn the_first_namespace_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let mark = NamespaceMarker::new(dir.path());
-        assert_eq!(mark.get().unwrap(), None);
-        mark.follow(0xabc).unwrap();
-        mark.follow(0xabc).unwrap();
-        assert!(matches!(mark.follow(0xabd), Err(MarkerError::Other { marked: 0xabc, current: 0xabd, .. })));
+        let marker = NamespaceMarker::new(dir.path());
+        assert_eq!(marker.get().unwrap(), None);
+        marker.follow(0xabc).unwrap();
+        marker.follow(0xabc).unwrap();
+        assert!(matches!(marker.follow(0xabd), Err(MarkerError::Other { marked: 0xabc, current: 0xabd, .. })));
         assert_eq!(NamespaceMarker::new(dir.path()).get().unwrap(), Some(0xabc));
         std::fs::remove_file(dir.path().join("namespace")).unwrap();
-        mark.follow(0xabd).unwrap();
+        marker.follow(0xabd).unwrap();
     }
 
     #[test]
-    fn a_damaged_mark_is_no_mark_of_any_namespace() {
+    fn a_damaged_marker_matches_no_namespace() {
         let dir = tempfile::tempdir().unwrap();
-        let mark = NamespaceMarker::new(dir.path());
+        let marker = NamespaceMarker::new(dir.path());
         for text in ["", "0000000000000abg\n", "abc\n", "0000000000000abc0\n"] {
             std::fs::write(dir.path().join("namespace"), text).unwrap();
-            assert!(mark.get().is_err() && mark.follow(0xabc).is_err(), "{text:?}");
+            assert!(marker.get().is_err() && marker.follow(0xabc).is_err(), "{text:?}");
         }
     }
 }

@@ -1,8 +1,7 @@
-//! When a chunk counts as orphaned: no file referred to it in two looks, far enough apart.
+//! When a chunk counts as orphaned: it was unreferenced in two looks, far enough apart.
 //!
-//! The first look is made of chunks that have lain on this node for long, by the wall clock, which may jump. The time
-//! between the looks is told by a clock that does not, and gives a writer whose chunks only seem old the time to
-//! commit.
+//! A look considers only chunks that are old by the wall clock, which may jump. The time between the looks is measured
+//! by a monotonic clock, and gives a writer whose chunks only seem old the time to commit.
 #![deny(clippy::disallowed_methods)]
 
 use std::{collections::HashMap, time::Duration};
@@ -10,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use chordfs_types::chunk::ChunkId;
 
 pub(super) struct OrphanCandidates {
-    /// Since which moment, on the clock of the looks.
+    /// When each candidate was first found, on the clock of the looks.
     since: HashMap<ChunkId, Duration>,
     confirm_after: Duration,
 }
@@ -20,8 +19,8 @@ impl OrphanCandidates {
         Self { since: HashMap::new(), confirm_after }
     }
 
-    /// Takes what a look found at `now`, counted from any fixed moment by a clock that does not jump, and says who was
-    /// found before, long enough ago, and in every look since.
+    /// Takes the chunks that a look found at `now`, a time since any fixed moment by a monotonic clock. Returns those
+    /// that were first found long enough ago, and in every look since.
     pub(super) fn look(&mut self, now: Duration, unreferenced: &[ChunkId]) -> Vec<ChunkId> {
         let before = std::mem::take(&mut self.since);
         self.since = unreferenced.iter().map(|chunk| (*chunk, *before.get(chunk).unwrap_or(&now))).collect();
@@ -29,7 +28,7 @@ impl OrphanCandidates {
         unreferenced.iter().filter(old).copied().collect()
     }
 
-    /// Nothing that was found so far counts any more.
+    /// Forgets all earlier looks.
     pub(super) fn clear(&mut self) {
         self.since.clear();
     }
@@ -50,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn twice_and_far_apart() {
+    fn a_candidate_is_confirmed_by_two_looks_far_apart() {
         let mut candidates = OrphanCandidates::new(Duration::from_secs(10));
         let mut look = |at: u64, found: &[u64]| candidates.look(Duration::from_secs(at), &chunks(found));
         assert_eq!(look(0, &[1, 2, 3]), []);
@@ -62,9 +61,9 @@ mod tests {
         assert_eq!(candidates.look(Duration::from_secs(99), &chunks(&[2])), []);
     }
 
-    /// Writers store, commit within their time, replace and delete; looks come whenever they like.
+    /// Chunks become referenced and unreferenced at random; looks come at random times.
     #[test]
-    fn nobody_is_confirmed_who_was_referenced_since_long_ago() {
+    fn no_recently_referenced_chunk_is_confirmed() {
         for seed in 0..200 {
             let mut rng = StdRng::seed_from_u64(seed);
             let confirm = rng.random_range(1..20);

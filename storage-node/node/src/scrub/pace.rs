@@ -3,41 +3,41 @@
 
 use std::time::Duration;
 
-/// A pass is never waited for longer than this at a time: the store may have grown meanwhile.
+/// The longest pause at a time: the store may have grown meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// Zero: as fast as the limit allows.
+    /// If this is zero, a pass reads as fast as the limit allows.
     pub period: Duration,
     pub bytes_per_second: u64,
 }
 
-/// How far a pass has got.
+/// The progress of a pass.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PassProgress {
-    /// Since the pass began.
+    /// The time since the pass began.
     pub elapsed: Duration,
     pub done_bytes: u64,
-    /// What there is to read, as far as one knows now; chunks come and go.
+    /// The present amount of data; it changes as chunks are stored and deleted.
     pub total_bytes: u64,
 }
 
 impl Pace {
-    /// How long to wait after a step that read `bytes` in `took`. One that is late, because the node was off, catches
-    /// up within the limit.
+    /// How long to wait after a step that read `bytes` in `took`. A pass that is late, because the node was off,
+    /// catches up within the limit.
     pub(super) fn pause(&self, bytes: u64, took: Duration, progress: PassProgress) -> Duration {
         let within_limit = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.max(1) as f64);
         let even = self.due(progress).saturating_sub(progress.elapsed).min(LONGEST_PAUSE);
         even.max(within_limit.saturating_sub(took))
     }
 
-    /// How long to wait when all is read: the next pass begins when the period is over.
+    /// How long to wait after the end of a pass: the next one begins when the period is over.
     pub(super) fn rest(&self, elapsed: Duration) -> Duration {
         self.period.saturating_sub(elapsed)
     }
 
-    /// When this much should have been read.
+    /// The time by which this much should have been read.
     fn due(&self, progress: PassProgress) -> Duration {
         let total = progress.total_bytes.max(progress.done_bytes).max(1);
         self.period.mul_f64(progress.done_bytes as f64 / total as f64)
@@ -54,7 +54,7 @@ mod tests {
         Duration::from_secs_f64(secs)
     }
 
-    /// Reads `total` in steps, each taking `took`, and says when each step began.
+    /// Reads `total` in steps that each take `took`. Returns when each step began and when the last one ended.
     fn simulate(pace: Pace, total: u64, step: u64, took: Duration, began_late: Duration) -> (Vec<Duration>, Duration) {
         let (mut elapsed, mut done, mut begins) = (began_late, 0, Vec::new());
         while done < total {
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_holds_when_asked_for_late_or_too_much() {
+    fn the_limit_holds_for_requested_late_and_oversized_passes() {
         let limit = 10 * MIB;
         for (period, late) in [(0.0, 0.0), (1000.0, 5000.0), (1.0, 0.0)] {
             let pace = Pace { period: secs(period), bytes_per_second: limit };
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_store_and_a_shrinking_one_do_no_harm() {
+    fn an_empty_or_shrinking_store_is_handled() {
         let pace = Pace { period: secs(100.0), bytes_per_second: MIB };
         let empty = PassProgress { elapsed: Duration::ZERO, done_bytes: 0, total_bytes: 0 };
         assert_eq!(pace.pause(0, Duration::ZERO, empty), Duration::ZERO);

@@ -1,8 +1,8 @@
-//! Reading every record once in each period, in the order in which they lie.
+//! Reading every record once in each period, in the order in which the records are stored.
 //!
-//! Where a pass stands is written down every so often, so a node that is restarted goes on there and a store so large
-//! that it is never read at one stretch is still read to its end. Records move to later places only, so none is passed
-//! over by that but what is stored behind the reader's back, which the next pass sees.
+//! The position of a pass is saved at intervals, so that a restarted node continues there, and even a store that is too
+//! large to be read between two restarts is read to its end. Records only move to later positions, so a pass misses
+//! none except those that are stored behind it meanwhile, and the next pass reads those.
 
 use std::{
     path::PathBuf,
@@ -18,17 +18,17 @@ use tracing::{debug, info, warn};
 use super::{
     ScrubShared,
     pace::{Pace, PassProgress},
-    report::unix_now,
+    report::unix_now_secs,
 };
 use crate::blocking::with_store;
 
-/// Read at a time.
+/// Bytes read at a time.
 const STEP_BYTES: u64 = 8 << 20;
 const SAVE_EVERY: Duration = Duration::from_secs(30);
-/// How often an empty store is looked at.
-const WHILE_EMPTY: Duration = Duration::from_secs(10);
-/// A step that the disk refused is tried again after this.
-const AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// The pause while the store is empty.
+const EMPTY_PAUSE: Duration = Duration::from_secs(10);
+/// The pause before a step that failed is retried.
+const FAILURE_PAUSE: Duration = Duration::from_secs(10);
 
 pub(super) struct PassReader {
     shared: Arc<ScrubShared>,
@@ -40,17 +40,17 @@ pub(super) struct PassReader {
 /// A pass under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Pass {
-    /// Where to go on.
+    /// The store's position of the next record to read.
     token: u64,
     report: PassReport,
-    /// The number under which it was asked for by a person, who waits: then it does not spread over the period.
+    /// The number of the request, if an operator requested this pass: then it is not spread over the period.
     #[serde(skip)]
     asked: Option<u64>,
 }
 
 impl Pass {
     fn begin(asked: Option<u64>) -> Self {
-        Self { token: 0, report: PassReport { began: unix_now(), ..PassReport::default() }, asked }
+        Self { token: 0, report: PassReport { began: unix_now_secs(), ..PassReport::default() }, asked }
     }
 }
 
@@ -74,12 +74,12 @@ impl PassReader {
         }
     }
 
-    /// Reads on; says how long to wait before the next step.
+    /// Reads the next records. Returns how long to wait before the next step.
     async fn step(&mut self) -> Duration {
         let (began, token) = (Instant::now(), self.pass.token);
         let total_bytes = self.shared.parts.store.stats().live_bytes;
         let progress = |report: &PassReport| PassProgress {
-            elapsed: Duration::from_secs(unix_now().saturating_sub(report.began)),
+            elapsed: Duration::from_secs(unix_now_secs().saturating_sub(report.began)),
             done_bytes: report.bytes,
             total_bytes,
         };
@@ -87,7 +87,7 @@ impl PassReader {
         if let Some(wait) = self.wait_for_beginning(pace, total_bytes) {
             return wait;
         }
-        // A long pause comes in parts, so that a pass keeps up with a store that grows.
+        // A long pause is taken in parts, so that a pass adapts to a growing store.
         let early = pace.pause(0, Duration::ZERO, progress(&self.pass.report));
         if !early.is_zero() {
             return early;
@@ -96,8 +96,8 @@ impl PassReader {
         let read = match read {
             Ok(read) => read,
             Err(error) => {
-                warn!(%error, "the scrub cannot read on; trying again");
-                return AFTER_FAILURE;
+                warn!(%error, "the scrub cannot read the store; it tries again");
+                return FAILURE_PAUSE;
             }
         };
         let report = &mut self.pass.report;
@@ -114,17 +114,18 @@ impl PassReader {
         }
     }
 
-    /// A pass that was put off is kept in mind over a restart; one put off beyond all measure is a clock set back. With
-    /// nothing stored the period has not begun, or the first chunks would be read only in the one after it.
+    /// How long the pass has to wait for its scheduled beginning, which is kept over a restart. A beginning more than a
+    /// period ahead means that the clock was set back, and does not count. While the store is empty the period does not
+    /// begin: otherwise the first chunks would be read only in the next period.
     fn wait_for_beginning(&mut self, pace: Pace, total_bytes: u64) -> Option<Duration> {
         let report = &mut self.pass.report;
         if total_bytes == 0 && self.pass.token == 0 && self.pass.asked.is_none() {
-            report.began = unix_now();
-            return Some(WHILE_EMPTY.min(pace.period));
+            report.began = unix_now_secs();
+            return Some(EMPTY_PAUSE.min(pace.period));
         }
-        let wait = Duration::from_secs(report.began.saturating_sub(unix_now()));
+        let wait = Duration::from_secs(report.began.saturating_sub(unix_now_secs()));
         if wait > pace.period {
-            report.began = unix_now();
+            report.began = unix_now_secs();
             return None;
         }
         (!wait.is_zero()).then_some(wait)
@@ -136,15 +137,15 @@ impl PassReader {
         Pace { period, bytes_per_second: settings.bytes_per_second }
     }
 
-    /// The next pass begins when the period is over.
+    /// Ends the pass, and schedules the next one for the end of the period.
     fn end(&mut self, pace: Pace) -> Duration {
         let report = &mut self.pass.report;
-        report.ended = Some(unix_now());
+        report.ended = Some(unix_now_secs());
         let PassReport { chunks, bytes, damaged, .. } = *report;
         info!(chunks, bytes, damaged, "every stored chunk was read and checked");
-        // Damage found by the open has no name; what it hit is missing here and there.
+        // Damage that was found when the store was opened has no name: only repair can find the missing chunks.
         self.shared.parts.repair.notify_one();
-        let elapsed = Duration::from_secs(unix_now().saturating_sub(report.began));
+        let elapsed = Duration::from_secs(unix_now_secs().saturating_sub(report.began));
         let asked = self.pass.asked;
         let rest = if asked.is_some() { self.shared.parts.settings.period } else { pace.rest(elapsed) };
         {
@@ -153,7 +154,7 @@ impl PassReader {
             report.ended(&self.pass.report, done);
         }
         self.pass = Pass::begin(None);
-        // It begins in the future, should it be looked at before.
+        // The beginning lies in the future; `wait_for_beginning` waits for it.
         self.pass.report.began += rest.as_secs();
         self.save();
         rest.max(Duration::from_millis(100))
@@ -165,13 +166,13 @@ impl PassReader {
         }
     }
 
-    /// A crash costs what was read since; so does a file that cannot be written.
+    /// Saves the position. After a crash, or if this fails, the pass continues from the last saved position.
     fn save(&mut self) {
         self.saved = Instant::now();
         let path = file(&self.shared);
         let text = serde_json::to_vec(&self.pass).expect("plain data always encodes");
         if let Err(error) = chordfs_files::replace_without_sync(&path, &text) {
-            debug!(path = %path.display(), %error, "where the scrub stands was not written down");
+            debug!(path = %path.display(), %error, "cannot save the position of the scrub");
         }
     }
 }
@@ -180,7 +181,7 @@ fn file(shared: &ScrubShared) -> PathBuf {
     shared.parts.folder.join("pass")
 }
 
-/// Anything that cannot be read is a pass that begins anew.
+/// `None` if the file is missing or damaged: then a new pass begins.
 fn load(path: &PathBuf) -> Option<Pass> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
@@ -190,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_pass_stands_survives_a_restart_and_damage_begins_anew() {
+    fn the_position_survives_a_restart_and_a_damaged_file_begins_a_new_pass() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pass");
         assert_eq!(load(&path), None);
@@ -198,7 +199,7 @@ mod tests {
         (pass.token, pass.report.bytes) = (77, 1000);
         let text = serde_json::to_vec(&pass).unwrap();
         std::fs::write(&path, &text).unwrap();
-        assert_eq!(load(&path), Some(Pass { asked: None, ..pass }), "nobody waits any more");
+        assert_eq!(load(&path), Some(Pass { asked: None, ..pass }), "the request does not survive");
         for len in 0..text.len() {
             std::fs::write(&path, &text[..len]).unwrap();
             assert_eq!(load(&path), None, "cut at {len}");

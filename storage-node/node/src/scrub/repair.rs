@@ -1,9 +1,9 @@
-//! Sound copies in the place of damaged records, whoever found them: a pass, a reader, or a segment being rewritten.
+//! Replacing damaged records by sound copies, whether a pass, a reader or compaction has found the damage.
 //!
-//! The store knows a damaged chunk by key and id alone, as its NAME may be among the damaged bytes. Another holder
-//! lists what it has under that key, which tells the NAME, and gives the record, which is checked like any other that
-//! comes from a peer. When all nodes have answered and none has it, it is either no longer needed, which the namespace
-//! knows, or lost; a lost one is asked for again, since a node that is away may have it.
+//! The store knows a damaged chunk only by key and id, because its NAME may be among the damaged bytes. Another holder
+//! lists its chunks with that key, which yields the NAME, and sends the record, which is checked like any other from a
+//! peer. If all nodes have answered and none has the chunk, it is either obsolete, which the namespace knows, or
+//! unrecoverable. An unrecoverable chunk is re-fetched again later, because a node that is away may have a copy.
 
 use std::{
     collections::HashMap,
@@ -25,33 +25,33 @@ use tracing::{debug, error, info, warn};
 use super::ScrubShared;
 use crate::{blocking::with_store, replica::peer::PeerError};
 
-/// Looking costs nothing: what is damaged is a list in memory.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const TRY_AGAIN: Duration = Duration::from_secs(5);
-const TRY_LOST_AGAIN: Duration = Duration::from_secs(60);
-const SIDE_BY_SIDE: usize = 8;
+/// A round without damage costs nothing: the damaged records are a list in memory.
+const ROUND_INTERVAL: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+const UNRECOVERABLE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
+const MAX_CONCURRENT: usize = 8;
 
 type ChunkAddress = (RingId, ChunkId);
 
 pub(super) struct DamageRepair {
     shared: Arc<ScrubShared>,
-    /// What could not be repaired, and when to try again.
+    /// The records that could not be repaired, and when to try again.
     failed: HashMap<ChunkAddress, RefetchError>,
 }
 
 struct RefetchError {
-    again: Instant,
-    lost: bool,
+    retry_at: Instant,
+    unrecoverable: bool,
 }
 
-/// What came of one damaged chunk.
-enum Outcome {
+/// The result of repairing one damaged chunk.
+enum RepairOutcome {
     Repaired,
-    /// No file has it any more.
+    /// The chunk no longer belongs to a file.
     Obsolete,
     /// No holder has a sound copy.
     Unrecoverable,
-    /// A holder could not be asked.
+    /// A node did not answer.
     Unknown,
 }
 
@@ -63,7 +63,7 @@ impl DamageRepair {
     pub(super) async fn run(mut self) {
         loop {
             self.round().await;
-            sleep(LOOK_EVERY).await;
+            sleep(ROUND_INTERVAL).await;
         }
     }
 
@@ -71,44 +71,46 @@ impl DamageRepair {
         let damaged = self.shared.parts.store.damaged_records();
         self.failed.retain(|name, _| damaged.iter().any(|damaged| address_of(damaged) == *name));
         let now = Instant::now();
-        let due =
-            |damaged: &DamagedChunk| self.failed.get(&address_of(damaged)).is_none_or(|failure| failure.again <= now);
+        let due = |damaged: &DamagedChunk| {
+            self.failed.get(&address_of(damaged)).is_none_or(|failure| failure.retry_at <= now)
+        };
         let due: Vec<DamagedChunk> = damaged.into_iter().filter(due).collect();
         let shared = &self.shared;
-        let outcomes: Vec<(DamagedChunk, Outcome)> = stream::iter(due)
+        let outcomes: Vec<(DamagedChunk, RepairOutcome)> = stream::iter(due)
             .map(|damaged| async move { (damaged, repair_chunk(shared, &damaged).await) })
-            .buffer_unordered(SIDE_BY_SIDE)
+            .buffer_unordered(MAX_CONCURRENT)
             .collect()
             .await;
         self.settle(&outcomes);
     }
 
-    fn settle(&mut self, outcomes: &[(DamagedChunk, Outcome)]) {
+    fn settle(&mut self, outcomes: &[(DamagedChunk, RepairOutcome)]) {
         let (mut repaired, mut obsolete, mut done) = (0, 0, Vec::new());
         for (damaged, outcome) in outcomes {
             let name = address_of(damaged);
             match outcome {
-                Outcome::Repaired => repaired += 1,
-                Outcome::Obsolete => obsolete += 1,
-                Outcome::Unrecoverable => self.fail(damaged, true),
-                Outcome::Unknown => self.fail(damaged, false),
+                RepairOutcome::Repaired => repaired += 1,
+                RepairOutcome::Obsolete => obsolete += 1,
+                RepairOutcome::Unrecoverable => self.fail(damaged, true),
+                RepairOutcome::Unknown => self.fail(damaged, false),
             }
-            if matches!(outcome, Outcome::Repaired | Outcome::Obsolete) {
+            if matches!(outcome, RepairOutcome::Repaired | RepairOutcome::Obsolete) {
                 self.failed.remove(&name);
                 done.push(name);
             }
         }
         let store = &self.shared.parts.store;
         store.forget_damage(&done);
-        let lost = self.failed.values().filter(|failure| failure.lost).count() as u64;
-        self.shared.report.lock().repairing(store.stats().damaged, repaired, obsolete, lost);
+        let unrecoverable = self.failed.values().filter(|failure| failure.unrecoverable).count() as u64;
+        self.shared.report.lock().repairing(store.stats().damaged, repaired, obsolete, unrecoverable);
     }
 
-    /// Said once for each: it may take until somebody brings back a node.
-    fn fail(&mut self, damaged: &DamagedChunk, lost: bool) {
-        let patience = if lost { TRY_LOST_AGAIN } else { TRY_AGAIN };
-        let before = self.failed.insert(address_of(damaged), RefetchError { again: Instant::now() + patience, lost });
-        if lost && !before.is_some_and(|before| before.lost) {
+    /// Schedules the next attempt. An unrecoverable chunk is logged only once: it stays so until a node comes back.
+    fn fail(&mut self, damaged: &DamagedChunk, unrecoverable: bool) {
+        let pause = if unrecoverable { UNRECOVERABLE_RETRY_INTERVAL } else { RETRY_INTERVAL };
+        let failure = RefetchError { retry_at: Instant::now() + pause, unrecoverable };
+        let before = self.failed.insert(address_of(damaged), failure);
+        if unrecoverable && !before.is_some_and(|before| before.unrecoverable) {
             let DamagedChunk { key, id, segment, offset } = *damaged;
             error!(%key, version = id.version.0, index = id.index, segment, offset,
                 "a damaged chunk has no sound copy on any node; bring back a node that is away, or restore the file");
@@ -120,7 +122,7 @@ fn address_of(damaged: &DamagedChunk) -> ChunkAddress {
     (damaged.key, damaged.id)
 }
 
-async fn repair_chunk(shared: &ScrubShared, damaged: &DamagedChunk) -> Outcome {
+async fn repair_chunk(shared: &ScrubShared, damaged: &DamagedChunk) -> RepairOutcome {
     let mut all_answered = true;
     for nodes in [holders(shared, damaged.key).await, members(shared).await] {
         let Some(nodes) = nodes else {
@@ -129,32 +131,32 @@ async fn repair_chunk(shared: &ScrubShared, damaged: &DamagedChunk) -> Outcome {
         };
         for node in nodes {
             match replace_from(shared, &node, damaged).await {
-                Ok(true) => return Outcome::Repaired,
+                Ok(true) => return RepairOutcome::Repaired,
                 Ok(false) => {}
                 Err(error) => {
-                    debug!(peer = %node, %error, "a damaged chunk was not replaced from there");
+                    debug!(peer = %node, %error, "cannot replace a damaged chunk from this node");
                     all_answered = false;
                 }
             }
         }
     }
-    if all_answered { judge(shared, damaged.id).await } else { Outcome::Unknown }
+    if all_answered { judge(shared, damaged.id).await } else { RepairOutcome::Unknown }
 }
 
-/// Decides about a chunk of which no holder has a sound copy.
-async fn judge(shared: &ScrubShared, ChunkId { version, index }: ChunkId) -> Outcome {
+/// Decides whether a chunk without a sound copy on any node is obsolete or unrecoverable.
+async fn judge(shared: &ScrubShared, ChunkId { version, index }: ChunkId) -> RepairOutcome {
     let runs = vec![Extent { first: index, count: 1, version }];
     match shared.parts.session.query(Query::Unreferenced { runs }).await {
-        Ok(Answer::Unreferenced { pieces, .. }) if !pieces.is_empty() => Outcome::Obsolete,
-        Ok(_) => Outcome::Unrecoverable,
+        Ok(Answer::Unreferenced { pieces, .. }) if !pieces.is_empty() => RepairOutcome::Obsolete,
+        Ok(_) => RepairOutcome::Unrecoverable,
         Err(error) => {
-            debug!(%error, "the namespace does not say whether a damaged chunk is needed");
-            Outcome::Unknown
+            debug!(%error, "cannot find out from the namespace whether a damaged chunk is needed");
+            RepairOutcome::Unknown
         }
     }
 }
 
-/// Those who should have it come first; this node's route to them need not be right.
+/// The holders of the key by this node's route, which may be outdated.
 async fn holders(shared: &ScrubShared, key: RingId) -> Option<Vec<NodeRef>> {
     let route = shared.parts.router.route(key).await.ok()?;
     Some(others(shared, &route.holders))
@@ -169,9 +171,9 @@ fn others(shared: &ScrubShared, nodes: &[NodeRef]) -> Vec<NodeRef> {
     nodes.iter().filter(|node| node.ring_address() != me).copied().collect()
 }
 
-/// False if that node does not have it, or not sound.
+/// Replaces the record by that node's copy. False if the node has no sound copy.
 async fn replace_from(shared: &ScrubShared, node: &NodeRef, damaged: &DamagedChunk) -> Result<bool, PeerError> {
-    let Some(chunk) = named_there(shared, node, damaged).await? else { return Ok(false) };
+    let Some(chunk) = find_name(shared, node, damaged).await? else { return Ok(false) };
     let record = shared.parts.peers.get(node, std::slice::from_ref(&chunk)).await?;
     let batch = match VerifiedBatch::verify(record) {
         Ok(batch) if batch.records.len() == 1 && batch.records[0].0.id == damaged.id => batch,
@@ -179,7 +181,7 @@ async fn replace_from(shared: &ScrubShared, node: &NodeRef, damaged: &DamagedChu
         Err(error) => return Err(PeerError::Answer { node: *node, reason: error.to_string() }),
     };
     if let Err(error) = with_store(&shared.parts.store, move |store| store.put(&batch, Durability::Disk)).await {
-        warn!(%error, chunk = %shown(&chunk), "a sound copy of a damaged chunk could not be stored");
+        warn!(%error, chunk = %shown(&chunk), "cannot store the sound copy of a damaged chunk");
         let reason = format!("the copy was not stored here: {error}");
         return Err(PeerError::Answer { node: *node, reason });
     }
@@ -188,8 +190,8 @@ async fn replace_from(shared: &ScrubShared, node: &NodeRef, damaged: &DamagedChu
     Ok(true)
 }
 
-/// The chunk by its name, if that node has it.
-async fn named_there(
+/// Finds the name of the chunk in that node's list. `None` if the node does not have the chunk.
+async fn find_name(
     shared: &ScrubShared,
     node: &NodeRef,
     damaged: &DamagedChunk,

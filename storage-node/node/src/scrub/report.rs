@@ -1,9 +1,10 @@
-//! What the scrub has done, for people, programs and metrics.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! The results of the scrub, for people, programs and metrics.
 
 use chordfs_store::Scrubbed;
-use chordfs_types::admin::{PassReport, ScrubStatus};
+use chordfs_types::{
+    admin::{PassReport, ScrubStatus},
+    namespace::Time,
+};
 use metrics::{counter, gauge};
 
 use super::ScrubSettings;
@@ -24,7 +25,7 @@ impl Report {
         ScrubStatus { waiting, ..self.status.clone() }
     }
 
-    /// A step of a pass was read: `pass` is how far it has got with it.
+    /// Counts a step of a pass; `pass` is the progress of the pass including this step.
     pub(super) fn read(&mut self, step: &Scrubbed, pass: &PassReport, total_bytes: u64) {
         counter!("chordfs_scrub_chunks_total").increment(step.chunks);
         counter!("chordfs_scrub_bytes_total").increment(step.bytes);
@@ -37,15 +38,15 @@ impl Report {
         self.status.asked_done = asked_done;
     }
 
-    /// `damaged`: found since the start, as the store counts them.
-    pub(super) fn repairing(&mut self, damaged: u64, repaired: u64, obsolete: u64, lost: u64) {
+    /// `damaged`: the number of records that the store has found damaged since the start.
+    pub(super) fn repairing(&mut self, damaged: u64, repaired: u64, obsolete: u64, unrecoverable: u64) {
         counter!("chordfs_scrub_damaged_total").absolute(damaged);
         counter!("chordfs_scrub_mended_total").increment(repaired);
-        gauge!("chordfs_scrub_lost_chunks").set(lost as f64);
+        gauge!("chordfs_scrub_lost_chunks").set(unrecoverable as f64);
         self.status.damaged = damaged;
         self.status.repaired += repaired;
         self.status.obsolete += obsolete;
-        self.status.unrecoverable = lost;
+        self.status.unrecoverable = unrecoverable;
     }
 
     pub(super) fn orphans(&mut self, collected: u64, kept: Option<String>) {
@@ -55,7 +56,7 @@ impl Report {
     }
 }
 
-/// Seconds since 1970.
-pub fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+/// The wall clock's time in seconds since 1970.
+pub fn unix_now_secs() -> u64 {
+    u64::try_from(Time::now().secs).unwrap_or(0)
 }
