@@ -7,9 +7,9 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
+use chordfs_types::namespace::Time;
 use parking_lot::Mutex;
 
 use super::{log_file::damaged, small_file};
@@ -41,8 +41,9 @@ impl NamespaceId {
     /// Founds a namespace. Its id is the time in milliseconds above random bits, so that the older of two namespaces
     /// has the smaller id.
     pub(crate) fn found(&self) -> io::Result<()> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let id = (since.as_millis() as u64) << RANDOM_BITS | u64::from(rand::random::<u32>() >> (32 - RANDOM_BITS));
+        let now = Time::now();
+        let millis = u64::try_from(now.secs).unwrap_or(0) * 1000 + u64::from(now.nanos / 1_000_000);
+        let id = millis << RANDOM_BITS | u64::from(rand::random::<u32>() >> (32 - RANDOM_BITS));
         self.learn(id).map(drop)
     }
 
