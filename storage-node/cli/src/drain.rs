@@ -1,6 +1,6 @@
 //! `storage-node drain`: asks a node to leave and watches it, or cancels its drain.
 //!
-//! The drain belongs to the node: it continues when the command ends. So Ctrl-C prints that, and how to cancel it.
+//! The drain runs on the node, and continues when the command ends. So Ctrl-C prints this, and how to cancel the drain.
 
 use std::{
     io::{IsTerminal, Write},
@@ -26,8 +26,8 @@ use crate::{
 };
 
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
-/// A node may be too busy to answer for this long.
-const SILENCE: Duration = Duration::from_secs(30);
+/// How long a busy node may fail to answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// While chunks are sent, a line is printed at most this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -35,14 +35,14 @@ const LINE_INTERVAL: Duration = Duration::from_secs(1);
 pub struct DrainArgs {
     #[command(flatten)]
     node: NodeArg,
-    /// Also when fewer than three nodes stay: each chunk is then kept by as many as there are
+    /// Drain even if fewer than three nodes stay: each chunk is then kept by as many as there are
     #[arg(long)]
     allow_fewer_copies: bool,
-    /// Bytes a second that this drain may send, as in 64M, 1G; 0 or none: no limit. Also changes that of a drain under
-    /// way [default: shares what the node's --repair-rate allows]
+    /// Bytes a second that this drain may send, as in 64M, 1G; 0 or none: no limit. Also changes the limit of a drain
+    /// under way [default: shares the limit of the node's --repair-rate]
     #[arg(long, value_name = "RATE")]
     rate: Option<RateLimit>,
-    /// Cancel the drain under way: the node serves as before. Possible until the ring has learnt that it leaves
+    /// Cancel the drain under way, so that the node serves as before. Possible until the node announces that it leaves
     #[arg(long, conflicts_with_all = ["allow_fewer_copies", "rate"])]
     cancel: bool,
 }
@@ -53,11 +53,11 @@ pub fn run(args: DrainArgs) -> anyhow::Result<()> {
     if args.cancel {
         return write_out(&runtime()?.block_on(cancel(node))?);
     }
-    let last_words = format!(
+    let farewell = format!(
         "no longer watched: the drain of {node} goes on. `storage-node status --node {node}` shows it, \
          `storage-node drain --cancel --node {node}` cancels it"
     );
-    report_on_interrupt(last_words).context("wait for Ctrl-C")?;
+    report_on_interrupt(farewell).context("cannot wait for Ctrl-C")?;
     let request = DrainRequest { allow_fewer_copies: args.allow_fewer_copies, rate: args.rate };
     runtime()?.block_on(drain(node, request))
 }
@@ -102,12 +102,12 @@ async fn watch(client: &AdminClient, node: NodeAddress) -> anyhow::Result<()> {
                 Some(DrainPhase::Left) => break,
                 // A process that ends in this phase may have left the ring since the last answer.
                 Some(DrainPhase::Leaving) => bail!(
-                    "{node} ended just before it reported that it had left: see with `status` of another node whether \
-                     it did"
+                    "{node} ended before it reported that it had left; check with `status` of another node whether it \
+                     did"
                 ),
-                _ => bail!("{node} went away before it was drained: {error}"),
+                _ => bail!("{node} ended before it was drained: {error}"),
             },
-            Err(error) if last_answer.elapsed() > SILENCE => {
+            Err(error) if last_answer.elapsed() > ANSWER_DEADLINE => {
                 return Err(error).with_context(|| format!("{node} no longer reports the progress of its drain"));
             }
             Err(_) => {}
@@ -159,7 +159,7 @@ impl DrainDisplay {
             return;
         }
         let mut out = std::io::stdout();
-        // A closed pipe ends no drain.
+        // The error of a closed pipe is ignored: the drain is still watched.
         let _ = writeln!(out, "{line}");
         if !out.is_terminal() {
             let _ = out.flush();
@@ -184,7 +184,7 @@ fn describe(status: &DrainStatus) -> String {
     }
 }
 
-/// What a bar does not show by itself.
+/// The text beside the bar: what the bar itself does not show.
 fn short_description(status: &DrainStatus) -> String {
     match status.phase {
         DrainPhase::Copying => speed(status).unwrap_or_default(),
@@ -192,7 +192,7 @@ fn short_description(status: &DrainStatus) -> String {
     }
 }
 
-/// `None` before the first chunk was sent, and from an older node, which does not report it.
+/// The speed, its limit and the estimated end. `None` before the first chunk was sent.
 fn speed(status: &DrainStatus) -> Option<String> {
     let rate = mib_tenths(Some(status.bytes_per_second).filter(|rate| *rate > 0)?);
     let limit = status.limit.map_or(String::new(), |limit| format!(" of at most {}", mib_tenths(limit)));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_shown_in_whole_mib() {
+    fn remaining_copies_are_shown_in_whole_mib() {
         assert_eq!(describe(&copying()), "handing over: 3 copies, 1 MiB left; 5 copies, 2 MiB sent");
     }
 

@@ -1,8 +1,8 @@
-//! Ctrl-C at a command that only watches: the command prints what continues without it, then ends as any program does.
+//! Ctrl-C in a command that only watches: the command prints what continues without it, then ends by the signal.
 //!
-//! It ends by the signal and not with an exit code, so that a shell's loop over nodes ends with it instead of draining
-//! the next node. A handler, tokio's included, replaces the signal's default action and would also undo that SIGINT is
-//! ignored in a background job; so there is none, and a thread waits for the blocked signal.
+//! It ends by the signal and not with an exit code, so that a shell's loop over nodes ends too instead of draining the
+//! next node. A handler, such as tokio's, would replace the signal's default action, and would also catch the SIGINT
+//! that a background job ignores. So there is no handler: the signal is blocked, and a thread waits for it.
 
 use std::{io::IsTerminal, thread};
 
@@ -10,15 +10,16 @@ use nix::sys::signal::{SigSet, Signal, raise};
 
 use crate::output::complain;
 
-/// To be called before there are other threads: they inherit that SIGINT is left to the thread that waits for it.
-pub(crate) fn report_on_interrupt(last_words: String) -> nix::Result<()> {
+/// Prints `farewell` on Ctrl-C, and ends the process. Must be called before other threads start, because they inherit
+/// the blocked SIGINT.
+pub(crate) fn report_on_interrupt(farewell: String) -> nix::Result<()> {
     let interrupt = SigSet::from(Signal::SIGINT);
     interrupt.thread_block()?;
     thread::spawn(move || {
         if interrupt.wait().is_ok() {
-            // On a terminal the cursor stands behind a progress bar.
+            // On a terminal the cursor is behind a progress bar.
             let new_line = if std::io::stderr().is_terminal() { "\n" } else { "" };
-            complain(&format!("{new_line}{last_words}"));
+            complain(&format!("{new_line}{farewell}"));
             let ended = interrupt.thread_unblock().and_then(|()| raise(Signal::SIGINT));
             ended.expect("a signal may be unblocked and raised");
         }

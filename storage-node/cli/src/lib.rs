@@ -1,4 +1,4 @@
-//! The commands of `storage-node`, a file each: running a node, asking a running one, recovering a stopped one.
+//! The commands of `storage-node`, one file each: running a node, controlling a running one, recovering a stopped one.
 
 pub mod check;
 pub mod drain;

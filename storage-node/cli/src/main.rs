@@ -33,30 +33,31 @@ enum NodeCommand {
     Run(Box<RunArgs>),
     /// Run a pool of nodes that grows as they fill and shrinks as they empty
     Pool(PoolArgs),
-    /// Inspect what a node in an Auto Scaling group does there
+    /// Inspect what a node sets up in its Auto Scaling group
     #[cfg(feature = "aws")]
     #[command(subcommand)]
     Aws(AwsCommand),
-    /// List the chunks a node keeps: NAME_chunk_I BYTES VERSION
+    /// List the chunks that a node keeps: NAME_chunk_I BYTES VERSION
     Ls(NodeArg),
-    /// Show the whole ring: every node with what it has and does, and who votes on the namespace
+    /// Show the whole ring: every node with its data and work, and the voters of the namespace
     Status {
         #[command(flatten)]
         node: NodeArg,
         /// As JSON
         #[arg(long)]
         json: bool,
-        /// Only what this node knows of itself and its neighbours
+        /// Only this node's own status and its neighbours
         #[arg(long)]
         one: bool,
     },
-    /// Look for every chunk of every file at its holders, and for chunks that belong to no file; changes nothing. Ends
-    /// with 0 if all is right (orphans only take space), 1 if something is wrong, 2 if that could not be found out
+    /// Look up every chunk of every file at its holders, and look for chunks that belong to no file; changes nothing.
+    /// The exit code is 0 if all is right (orphans only take space), 1 if something is wrong, 2 if the check was
+    /// incomplete
     Check(CheckArgs),
-    /// Check every chunk a node keeps against its checksum, have damaged ones replaced, and report what was found
+    /// Check every chunk that a node keeps against its checksum, have damaged ones replaced, and report the result
     Scrub(NodeArg),
-    /// Take a node out of the ring: it hands over what it keeps, serves until that is done, then ends. Ctrl-C only
-    /// stops watching it
+    /// Take a node out of the ring: it hands over its chunks, serves until that is done, then ends. Ctrl-C only stops
+    /// watching the drain
     Drain(DrainArgs),
     /// Restart the namespace from one stopped node when most of its voters are gone for good
     Recover(RecoverArgs),
@@ -109,7 +110,7 @@ fn serve(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
     // internal errors on, the subscriber reports them by `eprintln!`, which panics.
     let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     log.with_writer(std::io::stderr).with_ansi(false).init();
-    // The node's files are other people's data: only the user who runs it reads them.
+    // The node's files are other people's data: only the user who runs the node may read them.
     umask(Mode::from_bits_truncate(0o077));
     open_files::raise_limit();
     runtime()?.block_on(command)

@@ -1,4 +1,4 @@
-//! How a command line names a node, and the client that commands ask it with.
+//! The command-line option that names a node, and the client for the node's administration plane.
 
 use std::{
     net::{IpAddr, SocketAddr},

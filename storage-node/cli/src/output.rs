@@ -1,4 +1,4 @@
-//! What every command needs to run and to print.
+//! The runtime and the output functions of all commands.
 
 use std::io::Write;
 
@@ -8,13 +8,14 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 pub fn write_out(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        // The reader (head, less) has seen enough.
+        // The reader (head, less) has closed the pipe.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         done => Ok(done?),
     }
 }
 
-/// Writes a line to standard error. Its failure (a full disk, a closed pipe) is ignored: the exit code reports it too.
+/// Writes a line to standard error. A failure (a full disk, a closed pipe) is ignored: the exit code reports the error
+/// too.
 pub fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

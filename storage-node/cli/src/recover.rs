@@ -1,5 +1,5 @@
 //! `storage-node recover --sole-survivor`: the operator declares that the other voters are gone for good. The command
-//! prints what that means, asks for confirmation, and works on the folder of a node that does not run.
+//! prints the consequences, asks for confirmation, and works on the folder of a stopped node.
 
 use std::{
     io::{BufRead, IsTerminal, Write},
@@ -16,7 +16,7 @@ use crate::{node_arg::ring_address, output::runtime};
 
 #[derive(Args)]
 pub struct RecoverArgs {
-    /// Make this node the only voter; prints what may be lost, and asks
+    /// Make this node the only voter; prints what may be lost, and asks for confirmation
     #[arg(long, required = true)]
     sole_survivor: bool,
     /// The stopped node's folder
@@ -25,7 +25,7 @@ pub struct RecoverArgs {
     /// The node's ring address from now on [IP:PORT, or IP for port 5057; default: as before]
     #[arg(long, value_name = "ADDRESS", value_parser = ring_address)]
     address: Option<SocketAddr>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }
@@ -34,13 +34,17 @@ pub fn run(args: RecoverArgs) -> Result<()> {
     runtime()?.block_on(sole_survivor(&args.data, args.address, args.yes))
 }
 
-/// `address`: the node's ring address from now on, if it changes. `yes`: the operator has confirmed already.
+/// `address`: the node's new ring address, if it changes. `yes`: the operator has confirmed already.
 async fn sole_survivor(data: &Path, address: Option<SocketAddr>, yes: bool) -> Result<()> {
-    // `DataFolder::open` would make a new folder where there is none.
+    // `DataFolder::open` would create a missing folder.
     if !data.join("FORMAT").is_file() || !data.join("namespace").is_dir() {
-        bail!("{}: no data folder of a node that has run; name the one that was given to `run --data`", data.display());
+        bail!(
+            "{}: no data folder of a node that has run; name the folder that was given to `run --data`",
+            data.display()
+        );
     }
-    let folder = DataFolder::open(data).context("recovery works on the folder of a stopped node")?;
+    let folder = DataFolder::open(data)
+        .context("cannot open the folder; recovery works only on the folder of a stopped node")?;
     let recovery = Recovery::open(data, folder.node_uid(), NamespaceSettings::default().log_file_bytes)
         .await
         .with_context(|| format!("cannot recover from {}", data.display()))?;
@@ -49,21 +53,21 @@ async fn sole_survivor(data: &Path, address: Option<SocketAddr>, yes: bool) -> R
         println!("This node is the only voter already; there is nothing to do. Start it as usual.");
         return Ok(());
     }
-    println!("{}", meaning(data, folder.node_uid(), &outlook));
+    println!("{}", consequences(data, folder.node_uid(), &outlook));
     if !yes {
         confirm()?;
     }
-    recovery.carry_out(address).await.context("recovery failed half-way; run it again")?;
+    recovery.carry_out(address).await.context("recovery is incomplete; run it again")?;
     println!("Done. Start this node with `storage-node run` and without --join, then the others with empty folders.");
     Ok(())
 }
 
-fn meaning(data: &Path, uid: u64, outlook: &Recovered) -> String {
+fn consequences(data: &Path, uid: u64, outlook: &Recovered) -> String {
     let others: Vec<String> =
         outlook.former_voters.iter().filter(|(voter, _)| **voter != uid).map(|(_, ring)| ring.to_string()).collect();
     let loss = if outlook.may_have_lost {
-        "  - Changes to names and files that the others agreed on in the last moments, without this node, are lost, \
-         even\n    if they were acknowledged to a program. It is not known which. Their chunks are kept for 30 days.\n"
+        "  - The latest changes to names and files that the others agreed on without this node are lost, even if\n    \
+         they were acknowledged to a program. It is not known which. Their chunks are kept for 30 days.\n"
     } else {
         "  - No change that was acknowledged is lost: each of two voters has all of them.\n"
     };
@@ -74,17 +78,17 @@ fn meaning(data: &Path, uid: u64, outlook: &Recovered) -> String {
          {loss}\
          \x20 - Chunks of which no remaining node has a copy stay lost; reading them is an error.\n\
          \x20 - {others} must never again run with the folders they have now: remove their `namespace` folders first.\n\
-         Do it only if they are gone for good. If enough of them can be started for a majority, start them instead.",
+         Do this only if they are gone for good. If enough of them can be started for a majority, start them instead.",
         data = data.display(),
         others = others.join(", "),
     )
 }
 
-/// Asks at a terminal only; a script confirms with --yes.
+/// Asks for confirmation, only on a terminal; a script confirms with --yes.
 fn confirm() -> Result<()> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        bail!("nothing was changed: there is no terminal to ask at; add --yes if this is what you want");
+        bail!("nothing was changed: there is no terminal to ask for confirmation; add --yes to confirm");
     }
     print!("Type `recover` to continue: ");
     std::io::stdout().flush()?;
@@ -110,15 +114,15 @@ mod tests {
 
     #[test]
     fn possible_losses_and_the_nodes_that_must_not_return_are_named() {
-        let two = meaning(Path::new("/data"), 1, &outlook(2));
+        let two = consequences(Path::new("/data"), 1, &outlook(2));
         assert!(two.contains("No change that was acknowledged is lost") && two.contains("10.0.0.2:5057"), "{two}");
         assert!(!two.contains("10.0.0.1"), "{two}");
-        let three = meaning(Path::new("/data"), 1, &outlook(3));
+        let three = consequences(Path::new("/data"), 1, &outlook(3));
         assert!(three.contains("are lost") && three.contains("10.0.0.2:5057, 10.0.0.3:5057"), "{three}");
     }
 
     #[tokio::test]
-    async fn a_folder_without_a_node_s_data_is_left_alone() {
+    async fn a_folder_without_the_data_of_a_node_is_left_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         for data in [dir.path().to_owned(), dir.path().join("missing")] {
             let error = sole_survivor(&data, None, true).await.unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! `storage-node run`: the command line of a node becomes its configuration.
+//! `storage-node run`: turns the command line into the configuration of a node, and runs it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,8 +17,8 @@ use crate::{node_arg::ring_address, root_owner};
 
 #[derive(Args)]
 pub struct RunArgs {
-    /// On EC2: find out address and ring by the Auto Scaling group that this instance belongs to, and see to the
-    /// group's policy, alarm and metric. `storage-node --aws ...` is the same
+    /// On EC2: find address and ring through the Auto Scaling group of this instance, and set up the group's policy,
+    /// alarm and metric. `storage-node --aws ...` does the same
     #[cfg(feature = "aws")]
     #[arg(long)]
     aws: bool,
@@ -35,8 +35,8 @@ pub struct RunArgs {
     #[cfg_attr(feature = "aws", arg(required_unless_present = "aws"))]
     #[cfg_attr(not(feature = "aws"), arg(required = true))]
     ip: Option<IpAddr>,
-    /// Address to listen on, where that of --ip is not this machine's own but translated on the way to it [with --aws:
-    /// found out]
+    /// Address to listen on, if that of --ip is not this machine's own but translated on the way to it [with --aws:
+    /// detected]
     #[arg(long, value_name = "IP", env = "CHORDFS_LISTEN")]
     listen: Option<IpAddr>,
     /// Port of the ring; files are served on the next port, administration on the one after it
@@ -49,8 +49,8 @@ pub struct RunArgs {
     /// Position on the ring, 0..2^32 [default: chosen so that the fullest node is relieved, then kept]
     #[arg(long)]
     id: Option<u32>,
-    /// What fails together with this node, such as a rack or a room: copies are kept in different zones where there are
-    /// any [with --aws: the instance's availability zone]
+    /// The failure domain of this node, such as a rack or a room: copies are kept in different zones if there are
+    /// several [with --aws: the instance's availability zone]
     #[arg(long, value_name = "NAME", env = "CHORDFS_ZONE")]
     zone: Option<String>,
     /// Found the namespace on this node although it joins a ring: for one node of a ring that was founded by a foreign
@@ -60,7 +60,7 @@ pub struct RunArgs {
     /// Owner of the root directory if this node founds a ring, by name or number [default: the user who runs the node]
     #[arg(long, value_name = "USER[:GROUP]", value_parser = root_owner::parse)]
     root_owner: Option<RootOwner>,
-    /// Largest total size of the chunks kept here, in MiB [default: what the disk has]
+    /// Largest total size of the chunks kept here, in MiB [default: the size of the disk]
     #[arg(long, value_name = "MIB")]
     capacity: Option<u64>,
     /// Space of the disk that is never filled, in MiB
@@ -79,7 +79,7 @@ pub struct RunArgs {
     /// Let the ring call `kill` end this process
     #[arg(long)]
     allow_kill: bool,
-    /// The first SIGTERM drains the node, see `drain`; a second one stops it at once
+    /// Drain the node at the first SIGTERM, see `drain`; a second one stops it at once
     #[arg(long)]
     drain_on_term: bool,
 }
@@ -88,7 +88,7 @@ pub struct RunArgs {
 const AWS_DATA: &str = "/var/lib/chordfs";
 
 impl From<RunArgs> for NodeConfig {
-    /// With --aws the address is known only on the instance.
+    /// With --aws the address is a placeholder here: it is detected on the instance.
     fn from(args: RunArgs) -> Self {
         let ip = args.ip.unwrap_or(IpAddr::from([0, 0, 0, 0]));
         let data = args.data.unwrap_or_else(|| PathBuf::from(AWS_DATA));

@@ -17,12 +17,12 @@ use crate::{
 };
 
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// A pass that reads nothing for this long is stuck.
+/// A pass that makes no progress for this long is stuck.
 const STALL_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long damaged chunks are waited for after the pass.
+/// How long to wait after the pass for the repair of damaged chunks.
 const REPAIR_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Errors: also when no node has a sound copy of a damaged chunk; the text names how many.
+/// Scrubs the node and returns the report. Errors: also if damaged chunks remain, with the report as text.
 pub async fn scrub(node: NodeAddress) -> anyhow::Result<String> {
     let client = admin_client();
     let bar = progress::of_bytes("scrub");
@@ -33,7 +33,7 @@ pub async fn scrub(node: NodeAddress) -> anyhow::Result<String> {
     let text = describe(node, &status);
     match status.waiting {
         0 => Ok(text),
-        _ => bail!("damage is left\n{text}"),
+        _ => bail!("some damaged chunks are not repaired\n{text}"),
     }
 }
 
@@ -55,7 +55,8 @@ async fn wait_for_pass(
             (last_progress, bytes_read) = (Instant::now(), status.pass.bytes);
         }
         if last_progress.elapsed() > STALL_TIMEOUT {
-            bail!("{node} has read nothing for {STALL_TIMEOUT:?}; its log says why. It keeps trying");
+            let secs = STALL_TIMEOUT.as_secs();
+            bail!("{node} has read nothing for {secs} s, and keeps trying; see its log for the reason");
         }
         sleep(POLL_INTERVAL).await;
     }

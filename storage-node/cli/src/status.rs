@@ -1,4 +1,4 @@
-//! `storage-node status`: the whole ring as a table, or with `--one` what a node knows of itself.
+//! `storage-node status`: the whole ring as a table, or with `--one` the status of one node.
 
 use std::fmt::{Display, Write};
 
@@ -14,7 +14,7 @@ use crate::{
     units::{mib, mib_rounded_up, mib_tenths},
 };
 
-/// The whole ring, as the node sees it.
+/// The status of the whole ring, as this node sees it.
 pub async fn ring(node: NodeAddress, json: bool) -> anyhow::Result<String> {
     if json {
         return Ok(admin_client().ring_json(node).await? + "\n");
@@ -22,16 +22,16 @@ pub async fn ring(node: NodeAddress, json: bool) -> anyhow::Result<String> {
     Ok(table(&admin_client().ring(node).await?))
 }
 
-/// What one node knows of itself and its neighbours.
+/// The status of one node and its neighbours.
 pub async fn one(node: NodeAddress, json: bool) -> anyhow::Result<String> {
     if json {
         return Ok(admin_client().status_json(node).await? + "\n");
     }
     let status = admin_client().status(node).await?;
-    describe(node, &status).context("write the status")
+    describe(node, &status).context("cannot write the status")
 }
 
-/// Scripts look for the labels at the beginnings of lines: they stay.
+/// The labels must not change: scripts look for them at the beginnings of lines.
 fn describe(node: NodeAddress, status: &NodeStatus) -> Result<String, std::fmt::Error> {
     let NodeStatus { neighbours, store, namespace, repair, drain, .. } = status;
     let (mut position, mut predecessor, mut successors) = (None, None, Vec::new());
@@ -82,7 +82,7 @@ fn flow_of(drain: &DrainStatus) -> TransferProgress {
     }
 }
 
-/// What is still to be copied: `1200 chunks, 4 MiB left, 64.0 MiB/s, 3 s`.
+/// The copies that remain to be made: `1200 chunks, 4 MiB left, 64.0 MiB/s, 3 s`.
 fn remaining(flow: &TransferProgress) -> String {
     if flow.chunks_left == 0 {
         return "nothing left".to_owned();

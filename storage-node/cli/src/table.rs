@@ -1,4 +1,4 @@
-//! The ring's status for people: a line for each node, sizes in human units, and below it what concerns the whole ring.
+//! The ring's status for people: a line for each node with sizes in human units, then the lines about the whole ring.
 
 use std::fmt::Write;
 
@@ -69,7 +69,7 @@ fn progress(moving: &TransferWork) -> String {
     if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) }
 }
 
-/// Between two passes only damage that was found is shown.
+/// Between two passes only the damage that was found is shown.
 fn scrub(scrub: &ScrubWork) -> Option<String> {
     let percent = scrub.checked_bytes.zip(scrub.total_bytes).map(|(done, all)| done * 100 / all.max(1));
     let parts = [

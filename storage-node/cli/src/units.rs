@@ -1,13 +1,13 @@
-//! How sizes are printed, in every command alike.
+//! How all commands print sizes.
 
 const MIB: u64 = 1 << 20;
 
-/// Whole MiB of what is there: never more than there is.
+/// Whole MiB, rounded down: for stored data, never more than there is.
 pub(crate) fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes / MIB)
 }
 
-/// Whole MiB of what is still to be moved: 0 only when nothing is left.
+/// Whole MiB, rounded up: for remaining work, 0 only if nothing remains.
 pub(crate) fn mib_rounded_up(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(MIB))
 }
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_never_shown_as_nothing() {
+    fn remaining_work_is_never_shown_as_zero() {
         assert_eq!((mib(1), mib_rounded_up(1), mib_rounded_up(0)), ("0 MiB".into(), "1 MiB".into(), "0 MiB".into()));
     }
 }

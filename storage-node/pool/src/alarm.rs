@@ -1,6 +1,6 @@
 //! A threshold watched over several periods, as CloudWatch does it: a number of measurements in a row beyond the
 //! threshold raises the alarm, and the first one that is not beyond it ends the alarm. A period without a measurement
-//! counts neither way; after too many of them in a row the state is unknown.
+//! counts as neither; after too many of them in a row the state is unknown.
 #![deny(clippy::disallowed_methods)]
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,7 +33,7 @@ impl Alarm {
         Self { threshold, periods, state: AlarmState::Unknown, beyond: 0, missing: 0 }
     }
 
-    /// To be called at the end of each period; `None`: nothing was measured in it.
+    /// To be called at the end of each period, with `None` if it had no measurement.
     pub fn next(&mut self, measured: Option<f64>) -> AlarmState {
         match measured {
             None => self.miss(),
@@ -56,7 +56,7 @@ impl Alarm {
 }
 
 impl Threshold {
-    /// The threshold itself is on neither side.
+    /// A value equal to the threshold is not beyond it.
     fn is_crossed_by(self, value: f64) -> bool {
         match self {
             Self::Above(limit) => value > limit,
@@ -82,13 +82,13 @@ mod tests {
     }
 
     #[test]
-    fn a_number_in_a_row_raises_it_and_one_ends_it() {
+    fn several_measurements_in_a_row_raise_the_alarm_and_one_ends_it() {
         check(Threshold::Above(70.0), "71 71 71 70 71 90", "qRRqqR");
         check(Threshold::Below(30.0), "29 30 29 0 29 31", "qqqRRq");
     }
 
     #[test]
-    fn a_missing_measurement_is_none() {
+    fn a_missing_measurement_counts_neither_way() {
         check(Threshold::Above(70.0), "71 - 71 - 71 50 - 71", "qqRRRqqq");
         check(Threshold::Above(70.0), "- 71 - - 71 71", "uqquqR");
         check(Threshold::Above(70.0), "71 71 - - -", "qRRuu");

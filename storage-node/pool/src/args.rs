@@ -17,10 +17,10 @@ pub struct PoolArgs {
     /// --aws`)
     #[arg(long, required = true)]
     local: bool,
-    /// Never fewer nodes than this; with less than 3 the pool may shrink to where chunks have fewer than three holders
+    /// The fewest nodes; with less than 3 the pool may shrink so far that chunks have fewer than three holders
     #[arg(long, value_name = "N", default_value_t = 1)]
     min: usize,
-    /// Never more
+    /// The most nodes
     #[arg(long, value_name = "N", default_value_t = 8)]
     max: usize,
     /// Folder for the nodes' folders and for the pool's own state
@@ -29,11 +29,11 @@ pub struct PoolArgs {
     /// Address of all nodes
     #[arg(long, default_value = "127.0.0.1")]
     ip: IpAddr,
-    /// Port of the first node's ring; every node takes three, the second one begins at this plus 3
+    /// Ring port of the first node; every node takes three ports, so the second one begins at this plus 3
     #[arg(long, default_value_t = 5057, value_parser = clap::value_parser!(u16).range(1..=65000))]
     port: u16,
-    /// Size of the chunks that each node may keep, as in 512M or 20G: the nodes share one disk, so it sets them no
-    /// limit
+    /// Total size of the chunks that each node may keep, as in 512M or 20G: the nodes share one disk, whose size says
+    /// nothing about a single node
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
     capacity: u64,
     /// Grow above this percentage of a node's capacity
@@ -45,10 +45,10 @@ pub struct PoolArgs {
     /// Never shrink
     #[arg(long)]
     no_scale_in: bool,
-    /// What is compared with the thresholds: max (the fullest node) or avg
+    /// The usage that is compared with the thresholds: max (the fullest node) or avg
     #[arg(long, value_name = "HOW", default_value_t = ScaleOn::Max)]
     scale_on: ScaleOn,
-    /// Number of periods in a row that have to be beyond a threshold
+    /// Number of consecutive periods beyond a threshold before the pool changes
     #[arg(long, value_name = "N", default_value_t = 2)]
     periods: u32,
     /// How often the nodes are measured [a number and ms, s, m, h or d]
@@ -60,7 +60,7 @@ pub struct PoolArgs {
     /// Nodes that are added at a time
     #[arg(long, value_name = "N", default_value_t = 1)]
     grow_by: usize,
-    /// Further arguments of every node's `run`, behind --
+    /// Further arguments of every node's `run`, after --
     #[arg(last = true, value_name = "ARGUMENTS")]
     node_args: Vec<String>,
 }
@@ -79,7 +79,8 @@ impl PoolArgs {
             grow_by: self.grow_by.max(1),
         }
         .checked()?;
-        let program = std::env::current_exe().context("find this program's own file, to start nodes from it")?;
+        let program =
+            std::env::current_exe().context("cannot find this program's own file, from which the nodes are started")?;
         Ok(LocalPool {
             data: self.data,
             ip: self.ip,
@@ -95,7 +96,7 @@ impl PoolArgs {
 const MIN_CAPACITY: u64 = 16 << 20;
 
 fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no size: a number of bytes as in 512M or 20G, at least 16M");
+    let wrong = || format!("{text:?} is not a valid size; write a number of bytes as in 512M or 20G, at least 16M");
     byte_size::parse(text).ok().filter(|bytes| *bytes >= MIN_CAPACITY).ok_or_else(wrong)
 }
 
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_typed_becomes_a_policy() {
+    fn a_command_line_becomes_a_pool() {
         let pool = parse("--local --min 3 --max 5 --data /d --capacity 2G --no-scale-in -- --scrub-period 1d").unwrap();
         assert_eq!((pool.policy.min, pool.policy.max, pool.policy.shrink_below), (3, 5, None));
         assert_eq!((pool.capacity_mib, pool.port), (2048, 5057));

@@ -4,11 +4,11 @@
 //! |---|---|
 //! | `policy.rs` | the rules, pure: thresholds, steps, limits, and what holds a step back |
 //! | `alarm.rs` | a threshold watched over several periods, pure |
-//! | `scaler.rs` | both over time, pure: measurements in, steps out |
+//! | `scaler.rs` | both over time, pure: takes measurements, returns steps |
 //! | `local/` | `storage-node pool --local`: the rules applied to processes |
 //!
 //! An Auto Scaling group follows the same [`Policy`]: there CloudWatch watches the thresholds and the group takes the
-//! steps, and `aws/` translates the policy for them.
+//! steps; `aws/` translates the policy for both.
 
 pub mod alarm;
 pub mod args;

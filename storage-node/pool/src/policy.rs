@@ -1,5 +1,5 @@
-//! The rules by which a pool changes its size, as values: what is measured, the thresholds, the limits, and what holds
-//! a step back at this moment. Time comes in with the measurements, in `scaler`.
+//! The rules by which a pool changes its size: the statistic, the thresholds, the limits, and the reasons that hold a
+//! step back. They do not know time; `scaler` adds it.
 #![deny(clippy::disallowed_methods)]
 
 use std::{fmt, str::FromStr, time::Duration};
@@ -10,7 +10,7 @@ use thiserror::Error;
 /// Which statistic of the nodes' disks is compared with the thresholds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ScaleOn {
-    /// The fullest disk: it is the first that can take no more, however empty the others are.
+    /// The fullest disk: it is the first to refuse writes, however empty the others are.
     #[default]
     Max,
     Avg,
@@ -25,7 +25,7 @@ pub struct Policy {
     pub grow_above: f64,
     /// Percent of a disk; `None`: the pool never shrinks.
     pub shrink_below: Option<f64>,
-    /// The number of periods in a row that have to be beyond a threshold.
+    /// The number of consecutive periods beyond a threshold that trigger a step.
     pub periods: u32,
     pub period: Duration,
     /// The time after a step in which no other is taken.
@@ -37,7 +37,7 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PolicyError {
     #[error(
-        "a pool of {min} to {max} nodes cannot be: it takes at least 1, and the largest size is not below the smallest"
+        "a pool of {min} to {max} nodes is impossible: the minimum is at least 1, and the maximum at least the minimum"
     )]
     Size { min: usize, max: usize },
     #[error("a threshold is a percentage between 0 and 100, not {percent}")]
@@ -46,44 +46,47 @@ pub enum PolicyError {
         "shrinking below {shrink}% and growing above {grow}% would undo each other; leave at least 10 between them"
     )]
     TooClose { shrink: String, grow: String },
-    #[error("a threshold is watched over at least one period of at least a second, not {periods} of {period:?}")]
+    #[error(
+        "a threshold is watched over at least one period of at least a second, not {periods} of {}",
+        humantime::format_duration(*period)
+    )]
     Periods { periods: u32, period: Duration },
 }
 
-/// The pool as it is at a moment.
+/// The state of the pool at one moment.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct PoolUsage {
-    /// How full the disks of the nodes that answered are, in percent.
+    /// The used share of the disk of each node that answered, in percent.
     pub used_percent: Vec<f64>,
-    /// All nodes that are not on their way out, answering or not.
+    /// The number of nodes that are not draining, whether they answer or not.
     pub nodes: usize,
-    /// The number of these that are on their way in: starting or joining.
+    /// The number of these that are starting or joining.
     pub arriving: usize,
-    /// The number of these that are being filled, or do not know yet whether they have to be.
+    /// The number of these that are being filled, or do not know yet whether they lack chunks.
     pub filling: usize,
-    /// Nodes on their way out.
+    /// The number of draining nodes.
     pub draining: usize,
 }
 
-/// Why a step that a threshold asks for is not taken now.
+/// Why a step that a threshold requests is not taken now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HoldReason {
     Cooldown,
-    /// The pool is as large, or as small, as it may be.
+    /// The pool has its largest or smallest size.
     Limit,
-    /// A node is on its way in.
+    /// A node is starting or joining.
     Arriving,
     /// A node is being filled, so some chunks have fewer holders than they should.
     Filling,
-    /// A node is on its way out, and only one goes at a time.
+    /// A node is draining, and only one drains at a time.
     Draining,
     /// Not all nodes answer: one may be dead, and its chunks have only two holders now.
     Unresponsive,
-    /// The others would be too full without it.
+    /// The other nodes would be too full without this one.
     NoRoom,
 }
 
-/// Room between the thresholds, in percent of a disk.
+/// The smallest distance between the thresholds, in percent of a disk.
 const MIN_GAP: f64 = 10.0;
 
 impl Policy {
@@ -106,7 +109,7 @@ impl Policy {
         Ok(self)
     }
 
-    /// What the thresholds are compared with; `None` if no node answered.
+    /// The value that is compared with the thresholds; `None` if no node answered.
     pub fn measure(&self, used_percent: &[f64]) -> Option<f64> {
         match self.scale_on {
             ScaleOn::Max => used_percent.iter().copied().reduce(f64::max),
@@ -115,8 +118,8 @@ impl Policy {
         }
     }
 
-    /// The pool never shrinks below this. A chunk needs its full set of holders, unless the operator has accepted fewer
-    /// by a smaller minimum.
+    /// The size below which the pool never shrinks: the minimum that the operator has set, even if it leaves chunks
+    /// with fewer holders.
     pub fn floor(&self) -> usize {
         self.min
     }
@@ -126,22 +129,22 @@ impl Policy {
         nodes <= REPLICAS
     }
 
-    /// How many nodes are missing, whatever the disks say.
+    /// How many nodes are missing for the minimum, regardless of the disks.
     pub fn missing(&self, nodes: usize) -> usize {
         self.min.saturating_sub(nodes)
     }
 
-    /// How many to add when the upper threshold asks for it.
+    /// How many nodes to add when the upper threshold is crossed.
     pub fn growth(&self, now: &PoolUsage) -> Result<usize, HoldReason> {
         match self.max.saturating_sub(now.nodes).min(self.grow_by) {
             0 => Err(HoldReason::Limit),
-            // How far a new node relieves the others shows only once it has its share.
+            // The effect of a new node on the others shows only once it holds its share.
             _ if now.arriving > 0 => Err(HoldReason::Arriving),
             by => Ok(by),
         }
     }
 
-    /// Whether a node may leave when the lower threshold asks for it.
+    /// Whether a node may leave when the lower threshold is crossed.
     pub fn shrinkage(&self, now: &PoolUsage) -> Result<(), HoldReason> {
         if now.nodes <= self.floor() {
             return Err(HoldReason::Limit);
@@ -161,7 +164,7 @@ impl Policy {
         if self.fits_on_one_less(now) { Ok(()) } else { Err(HoldReason::NoRoom) }
     }
 
-    /// Assumes disks of one size; the drain itself counts the bytes.
+    /// Assumes disks of equal size; the drain itself counts the bytes.
     fn fits_on_one_less(&self, now: &PoolUsage) -> bool {
         let total: f64 = now.used_percent.iter().sum();
         now.nodes > 1 && total / (now.nodes - 1) as f64 <= self.grow_above
@@ -194,9 +197,9 @@ impl fmt::Display for HoldReason {
         f.write_str(match self {
             Self::Cooldown => "the last step was too recent",
             Self::Limit => "the pool has its largest, or smallest, size",
-            Self::Arriving => "a node is still on its way in",
+            Self::Arriving => "a node is still joining",
             Self::Filling => "a node is still being filled",
-            Self::Draining => "a node is still on its way out",
+            Self::Draining => "a node is still draining",
             Self::Unresponsive => "not all nodes answer",
             Self::NoRoom => "the other nodes have no room for its chunks",
         })
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fullest_disk_or_all_of_them() {
+    fn the_measure_is_the_fullest_disk_or_the_average() {
         let used = [10.0, 90.0, 20.0];
         assert_eq!(policy().measure(&used), Some(90.0));
         let average = Policy { scale_on: ScaleOn::Avg, ..policy() };
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_has_a_floor_and_one_goes_at_a_time() {
+    fn shrinking_has_a_minimum_and_one_node_drains_at_a_time() {
         assert_eq!(policy().shrinkage(&now(&[10.0, 10.0])), Ok(()));
         assert_eq!(policy().shrinkage(&now(&[10.0])), Err(HoldReason::Limit));
         let of_three = Policy { min: 3, ..policy() };
@@ -268,21 +271,21 @@ mod tests {
     }
 
     #[test]
-    fn no_node_leaves_whose_data_finds_no_room() {
+    fn no_node_leaves_if_the_others_have_no_room_for_its_data() {
         let average = Policy { scale_on: ScaleOn::Avg, shrink_below: Some(55.0), ..policy() };
         assert_eq!(average.shrinkage(&now(&[50.0, 50.0])), Err(HoldReason::NoRoom));
         assert_eq!(average.shrinkage(&now(&[50.0, 20.0])), Ok(()));
     }
 
     #[test]
-    fn fewer_copies_are_only_where_the_minimum_says_so() {
+    fn a_pool_of_three_leaves_fewer_copies_when_it_shrinks() {
         assert!(Policy::leaves_fewer_copies(3) && !Policy::leaves_fewer_copies(4));
         assert_eq!(policy().missing(0), 1);
         assert_eq!(policy().missing(2), 0);
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn impossible_policies_are_refused() {
         let refused = |policy: Policy| policy.checked().expect_err("nonsense").to_string();
         assert!(policy().checked().is_ok());
         assert!(refused(Policy { min: 0, ..policy() }).contains("0 to 4"));

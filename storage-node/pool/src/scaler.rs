@@ -10,12 +10,12 @@ use super::{
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum ScalingStep {
-    /// No step is asked for, or the reason holds it back.
+    /// No step is due, or it is held back for the reason.
     Hold(Option<HoldReason>),
     Grow {
         by: usize,
     },
-    /// One node is to be drained.
+    /// Drain one node.
     Shrink,
 }
 
@@ -57,7 +57,7 @@ impl Scaler {
         step
     }
 
-    /// To be called when a step is complete, as a node was added or has left: the cooldown counts from here.
+    /// To be called when a step is complete, because a node was added or has left. The cooldown counts from here.
     pub fn step_ended(&mut self, at: Instant) {
         self.last_step = Some(at);
     }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_disks_shrink_it_down_to_the_floor() {
+    fn empty_disks_shrink_the_pool_to_its_minimum() {
         let mut story = Story::new(3, 8);
         let empty = [10.0; 5];
         let steps: Vec<_> = (0..8).map(|_| story.minute(&empty)).collect();
@@ -129,11 +129,11 @@ mod tests {
     }
 
     #[test]
-    fn below_the_minimum_nothing_else_counts() {
+    fn below_the_minimum_the_pool_grows_at_once() {
         let mut story = Story::new(3, 8);
         assert_eq!(story.minute(&[]), ScalingStep::Grow { by: 3 });
         assert_eq!(story.minute(&[1.0, 1.0]), ScalingStep::Grow { by: 1 });
-        assert_eq!(story.minute(&[1.0; 3]), COOL, "too small to shrink, and too soon besides");
+        assert_eq!(story.minute(&[1.0; 3]), COOL, "the pool has its minimum, and the cooldown holds any step");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use chordfs_types::{
     ring_id::{NodeRef, RingArc, RingId},
 };
 
-/// What one node has of one chunk.
+/// The copy of one chunk on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CopyFinding {
     Absent,
@@ -19,7 +19,7 @@ pub(super) enum CopyFinding {
 }
 
 impl CopyFinding {
-    /// From a byte of the answer to `/chunks/has`; an unknown value counts as no copy.
+    /// Decodes a byte of the answer to `/chunks/has`; an unknown value counts as no copy.
     pub(super) fn from_byte(byte: u8) -> Self {
         match byte {
             1 => Self::Sound,
@@ -32,7 +32,7 @@ impl CopyFinding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ChunkVerdict {
     Sound,
-    /// Fewer sound copies than holders.
+    /// There are fewer sound copies than holders.
     UnderReplicated,
     /// At least one copy is damaged, and at least one is sound.
     Damaged,
@@ -42,7 +42,7 @@ pub enum ChunkVerdict {
     Missing,
 }
 
-/// `holders`: the copies of the chunk's holders. `others`: those of all other nodes, which are asked only where no
+/// `holders`: the copies of the chunk's holders. `others`: the copies of all other nodes, which are asked only if no
 /// holder has a sound copy; during a join a former holder may still have one.
 pub(super) fn judge(holders: &[CopyFinding], others: &[CopyFinding]) -> ChunkVerdict {
     let all = || holders.iter().chain(others);
@@ -61,7 +61,7 @@ pub(super) fn judge(holders: &[CopyFinding], others: &[CopyFinding]) -> ChunkVer
 #[derive(Clone, Debug, Default)]
 pub(super) struct HolderMap {
     nodes: Vec<NodeRef>,
-    /// For each node the holders of the keys that it owns, itself first.
+    /// For each node the holders of the keys that it owns, beginning with the node itself.
     holders: Vec<Vec<NodeRef>>,
 }
 
@@ -77,7 +77,7 @@ impl HolderMap {
         &self.nodes
     }
 
-    /// The owner of the key comes first.
+    /// The holders of the key, beginning with its owner.
     pub(super) fn holders(&self, key: RingId) -> impl Iterator<Item = NodeRef> + '_ {
         let owner = self.nodes.partition_point(|node| node.id.0 < key.0);
         let holders = self.holders.get(owner).or(self.holders.first());
@@ -94,7 +94,7 @@ pub(super) fn whole_circle() -> RingArc {
     RingArc::new(RingId(0), RingId(0))
 }
 
-/// The chunks that belong to files: 16 bytes for each run, however many chunks it has.
+/// The chunks that belong to files. Takes 16 bytes for each run, regardless of its length.
 #[derive(Debug, Default)]
 pub(super) struct Referenced {
     runs: Vec<(Version, u32, u32)>,
@@ -107,7 +107,7 @@ impl Referenced {
         self.sorted = false;
     }
 
-    /// To be called after the last `add`.
+    /// Sorts the runs. To be called after the last `add`.
     pub(super) fn seal(mut self) -> Self {
         self.runs.sort_unstable();
         self.runs.dedup();
@@ -115,7 +115,7 @@ impl Referenced {
         self
     }
 
-    /// Runs of one version overlap only where one was read again while it grew, so a few of them are compared.
+    /// Runs of one version overlap only if a file was read again while it grew, so only a few of them are compared.
     pub(super) fn contains(&self, id: ChunkId) -> bool {
         debug_assert!(self.sorted, "`seal` comes before `contains`");
         let upto = self.runs.partition_point(|&(version, first, _)| (version, first) <= (id.version, id.index));
@@ -124,7 +124,7 @@ impl Referenced {
     }
 }
 
-/// A run that was read while its file was rewritten may be there in a few shapes.
+/// A run that was read while its file was rewritten may be present in several shapes.
 const MAX_OVERLAPPING_RUNS: usize = 8;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! `storage-node check`: is every chunk of every file where it should be, and nothing else?
+//! `storage-node check`: checks that every chunk of every file is on its holders, and looks for other chunks.
 //!
-//! Three passes, all of which only read. The walk takes the namespace page by page and asks the holders of each batch
-//! of chunks. Suspect chunks are looked up again, with the ring and the extents as they are then: files change
-//! meanwhile, third copies are on their way, nodes come and go. Then every node lists what it stores; chunks that are
-//! part of no file are checked again after the grace, against a second walk.
+//! There are three passes, and all of them only read. The walk reads the namespace page by page and asks the holders of
+//! each batch of chunks. Suspect chunks are looked up again, with the ring and the extents of that moment: meanwhile
+//! files change, third copies are made, nodes join and leave. Then every node lists what it stores; chunks that belong
+//! to no file are checked again after the grace, against a second walk.
 //!
 //! Memory: a batch, a bounded number of suspects, and 16 bytes for each run of chunks. `judge` decides, `peers` sends
 //! the requests, `orphans` is the third pass, `report` prints.
@@ -39,13 +39,13 @@ use crate::{
 
 /// Chunks looked up at a time.
 const BATCH: usize = 32 << 10;
-/// Suspects are collected up to this number before they are looked up again.
+/// The number of collected suspects at which they are looked up again.
 const MAX_SUSPECTS: usize = 64 << 10;
-/// Suspects are looked up this often, with this pause before: until then a write under way has its third copy, and a
-/// stopped node has left the ring.
+/// How often suspects are looked up again, each time after this pause: after that a write under way has its third copy,
+/// and a stopped node has left the ring.
 const RECHECKS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
-/// The exit code where the check could not be carried out.
+/// The exit code if the check could not be carried out.
 const NOT_CHECKED: u8 = 2;
 
 #[derive(Args)]
@@ -55,10 +55,10 @@ pub struct CheckArgs {
     /// As JSON
     #[arg(long)]
     json: bool,
-    /// Read every copy and check it against its checksum: takes as long as reading all that is stored
+    /// Read every copy and check it against its checksum: takes as long as reading all stored data
     #[arg(long)]
     verify: bool,
-    /// A stored chunk of no file counts as an orphan after this time; before, it may still be on its way into one
+    /// A stored chunk that belongs to no file counts as an orphan after this time; before, its write may be under way
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
 }
@@ -67,13 +67,13 @@ pub struct CheckArgs {
 struct CheckOptions {
     /// Any member of the ring.
     node: NodeAddress,
-    /// The holders read every record.
+    /// True if the holders read every record.
     verify: bool,
-    /// A stored chunk that is part of no file may be on its way into one for this long.
+    /// How long a write may be under way: a stored chunk that belongs to no file for longer is an orphan.
     grace: Duration,
 }
 
-/// Has exit codes of its own, so that a cron job can tell a failed check from a failed ring.
+/// Runs the check. Its exit codes let a cron job distinguish a failed check from a faulty ring.
 pub fn run(args: CheckArgs) -> ExitCode {
     let options =
         CheckOptions { node: args.node.address(), verify: args.verify, grace: Duration::from_secs(args.grace) };
@@ -99,7 +99,7 @@ async fn check(options: CheckOptions) -> Result<CheckReport> {
     Ok(check.report())
 }
 
-/// A chunk that a file has by its extents.
+/// A chunk that belongs to a file by the file's extents.
 #[derive(Clone, Debug)]
 struct ExpectedChunk {
     ino: Ino,
@@ -173,7 +173,7 @@ impl RingCheck {
     async fn contents(&mut self, (ino, first): (Ino, u32)) -> Result<(Vec<FileContents>, Option<(Ino, u32)>)> {
         match self.peers.query(&Query::Contents { ino, first }).await? {
             Ok(Answer::Contents { files, next }) => Ok((files, next)),
-            other => bail!("asked for the contents of the files, got {other:?}"),
+            other => bail!("expected the contents of the files, got {other:?}"),
         }
     }
 
@@ -196,7 +196,7 @@ impl RingCheck {
         if self.suspects.len() >= MAX_SUSPECTS { self.recheck_suspects().await } else { Ok(()) }
     }
 
-    /// Reports the chunks that are still wrong after the last look; chunks that no longer belong to a file are dropped.
+    /// Reports the chunks that are still wrong after the last look. Chunks that no longer belong to a file are dropped.
     async fn recheck_suspects(&mut self) -> Result<()> {
         let mut suspects = std::mem::take(&mut self.suspects);
         for round in 1..=RECHECKS {
@@ -226,7 +226,7 @@ impl RingCheck {
         }
     }
 
-    /// For each suspect, in the order of the walk, whether its file still has it.
+    /// For each suspect, in the order of the walk, whether it still belongs to its file.
     async fn still_current(&mut self, suspects: &[ExpectedChunk]) -> Result<Vec<bool>> {
         let mut current = vec![false; suspects.len()];
         let (mut at, mut page): (usize, Option<(Ino, Vec<Extent>, bool)>) = (0, None);
@@ -249,7 +249,7 @@ impl RingCheck {
         match self.peers.query(&Query::Extents { ino, from }).await? {
             Ok(Answer::Extents { extents, more }) => Ok((ino, extents, more)),
             Err(FsError::Stale { .. }) => Ok((ino, Vec::new(), false)),
-            other => bail!("asked for the extents of inode {}, got {other:?}", ino.0),
+            other => bail!("expected the extents of inode {}, got {other:?}", ino.0),
         }
     }
 
@@ -276,16 +276,16 @@ impl RingCheck {
         .collect()
     }
 
-    /// For each chunk, what the nodes that `whom` names have of it, in that order.
+    /// For each chunk, the copies on the nodes that `nodes_of` returns, in that order.
     async fn look_up(
         &mut self,
         batch: &[ExpectedChunk],
-        whom: impl Fn(usize) -> Vec<NodeRef>,
+        nodes_of: impl Fn(usize) -> Vec<NodeRef>,
     ) -> Vec<Vec<CopyFinding>> {
         let mut groups: HashMap<NodeRef, Vec<(usize, usize)>> = HashMap::new();
         let mut states: Vec<Vec<CopyFinding>> = Vec::with_capacity(batch.len());
         for at in 0..batch.len() {
-            let nodes = whom(at);
+            let nodes = nodes_of(at);
             states.push(vec![CopyFinding::Unknown; nodes.len()]);
             nodes.into_iter().enumerate().for_each(|(turn, node)| groups.entry(node).or_default().push((at, turn)));
         }
@@ -307,7 +307,7 @@ impl RingCheck {
         }
     }
 
-    /// Leaves out nodes that did not answer once and have left the ring since: they are no fault of the ring.
+    /// Completes the report, without the unresponsive nodes that have left the ring since.
     fn report(mut self) -> CheckReport {
         self.report.nodes = self.holder_map.nodes().len();
         let unresponsive = self.unresponsive.iter().filter(|node| self.holder_map.nodes().contains(node));

@@ -1,10 +1,10 @@
-//! Orphans, chunks that are stored and part of no file: data of writers that died before their commit, and deletions
-//! that a node missed; chunk by chunk, as a file may have the rest of the same write. Orphans take space and do no
-//! harm, so a check lists them without failing.
+//! Looks for orphans: stored chunks that belong to no file, left by writers that died before their commit or by
+//! deletions that a node missed. Each chunk is judged by itself, because the rest of the same write may belong to a
+//! file. Orphans take space and do no harm, so a check lists them without failing.
 //!
-//! A chunk that is being written is stored before it is part of a file, and a deleted one goes some seconds after it
-//! has left its file. So a candidate is checked again when the grace is over: in the files as they are then, and at the
-//! nodes that had it.
+//! A chunk is stored before it becomes part of a file, and a deleted chunk is removed some seconds after it has left
+//! its file. So a candidate is checked again after the grace: against the files of that moment, and on the nodes that
+//! had it.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -22,13 +22,13 @@ use super::{
     judge::{CopyFinding, Referenced},
 };
 
-/// Further candidates are ignored: the first ones are reason enough to investigate.
+/// The most candidates. Further ones are ignored: these are reason enough to investigate.
 const MAX_CANDIDATES: usize = 256 << 10;
 
 type UnnamedChunks = HashMap<ChunkId, (ChunkRef, Vec<NodeRef>)>;
 
 impl RingCheck {
-    /// `referenced`: what the files had when they were walked.
+    /// `referenced`: the chunks of the files at the time of the walk.
     pub(super) async fn orphans(&mut self, referenced: Referenced) -> Result<()> {
         let listed = Instant::now();
         let mut candidates = UnnamedChunks::new();

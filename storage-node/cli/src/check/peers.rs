@@ -1,6 +1,6 @@
 //! The requests of a check: to the namespace, to one node about the ring, to every node about its chunks. All of them
-//! only read. A node that does not answer within the deadline, or not in the right form, counts as unresponsive for the
-//! caller; the namespace is asked until it answers or its deadline has passed.
+//! only read. A node that sends no valid answer within the deadline counts as unresponsive; requests to the namespace
+//! are retried until it answers or its deadline has passed.
 
 use std::{
     net::SocketAddr,
@@ -30,15 +30,15 @@ use tracing::debug;
 use super::judge::{CopyFinding, whole_circle};
 use crate::progress::ProgressBar;
 
-/// For one request to one node.
+/// The deadline of one request to one node.
 const DEADLINE: Duration = Duration::from_secs(30);
 const TRY_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the namespace may be without a leader.
 const NAMESPACE_DEADLINE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
-/// Chunks in a request that looks them up, and in one that reads them.
-const LOOK_UP: usize = 8192;
-const READ: usize = 1024;
+/// Chunks in one request that looks them up, and in one that makes the node read them.
+const LOOK_UP_CHUNKS: usize = 8192;
+const READ_CHUNKS: usize = 1024;
 
 pub(super) struct CheckPeers {
     node: NodeAddress,
@@ -69,7 +69,7 @@ impl CheckPeers {
         Ok(ring)
     }
 
-    /// The leader's answer; the inner error is the answer to the query itself.
+    /// The leader's answer. The inner error is the leader's own answer to the query.
     pub(super) async fn query(&mut self, query: &Query) -> Result<Result<Answer, FsError>> {
         let request = encode(&Request::Query(query.clone()));
         let end = Instant::now() + NAMESPACE_DEADLINE;
@@ -88,7 +88,7 @@ impl CheckPeers {
                 }
             };
             if Instant::now() > end {
-                bail!("the namespace does not answer within {NAMESPACE_DEADLINE:?}: {reason}");
+                bail!("the namespace does not answer within {} s: {reason}", NAMESPACE_DEADLINE.as_secs());
             }
             debug!(reason, "asking the namespace again");
             sleep(PAUSE).await;
@@ -100,7 +100,7 @@ impl CheckPeers {
             self.turn += 1;
             self.connect(self.leader_candidates[self.turn % self.leader_candidates.len()]).await;
         }
-        let (address, client) = self.leader.as_ref().context("no node leads to the namespace")?;
+        let (address, client) = self.leader.as_ref().context("no node of the ring can be reached")?;
         let answer = client.call(calls::NAMESPACE, vec![Value::Binary(request.to_vec())], TRY_DEADLINE).await?;
         let Value::Binary(bytes) = answer else { bail!("{address} did not answer with one binary value") };
         decode(&bytes).with_context(|| format!("the answer of {address}"))
@@ -113,7 +113,7 @@ impl CheckPeers {
         self.leader = RpcClient::connect(address, TRY_DEADLINE, None).await.ok().map(|client| (address, client));
     }
 
-    /// What each node has of the chunks named for it; all nodes are asked at the same time.
+    /// Each node's copies of the chunks listed for it; all nodes are asked at the same time.
     pub(super) async fn copies(
         &self,
         asked: Vec<(NodeRef, Vec<ChunkRef>)>,
@@ -127,7 +127,7 @@ impl CheckPeers {
     }
 
     async fn copies_of(&self, node: &NodeRef, chunks: &[ChunkRef], verify: bool) -> Option<Vec<CopyFinding>> {
-        let (size, target) = (if verify { READ } else { LOOK_UP }, HasQuery { verify }.target());
+        let (size, target) = (if verify { READ_CHUNKS } else { LOOK_UP_CHUNKS }, HasQuery { verify }.target());
         let mut copies = Vec::with_capacity(chunks.len());
         for some in chunks.chunks(size) {
             let answer = self.pool.post(node.files_address(), &target, vec![encode_refs(some)], DEADLINE).await;

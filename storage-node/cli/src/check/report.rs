@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::judge::ChunkVerdict;
 
-/// Chunks of one kind that are named; the rest is only counted.
+/// The most chunks of one kind that are named; further ones are only counted.
 const NAMED: usize = 1000;
-/// The number of them in the text for people.
+/// The most named chunks of one kind in the text for people.
 const SHOWN: usize = 20;
 
 /// The JSON of `storage-node check --json`: fields are added, never renamed.
@@ -20,22 +20,22 @@ const SHOWN: usize = 20;
 pub struct CheckReport {
     pub files: u64,
     pub chunks: u64,
-    /// Whether the records were read, not only looked up.
+    /// True if the records were read, not only looked up.
     pub verified: bool,
     pub nodes: usize,
-    /// Ring addresses of the nodes that did not answer some request.
+    /// Ring addresses of the nodes that left a request unanswered.
     pub unreachable_nodes: Vec<String>,
     /// No node has a sound copy.
     pub missing: ChunkFindings,
-    /// A copy is damaged, another sound.
+    /// One copy is damaged and another is sound.
     pub damaged: ChunkFindings,
-    /// Fewer sound copies than holders.
+    /// There are fewer sound copies than holders.
     pub under_replicated: ChunkFindings,
     /// No copy was found, and not all nodes answered.
     pub unreachable: ChunkFindings,
-    /// Stored, and part of no file for the grace at least.
+    /// Stored chunks that belonged to no file for at least the grace.
     pub orphaned: ChunkFindings,
-    /// Copies on nodes that are no holders: repair removes them some time after the ring has changed.
+    /// Copies on nodes that are not holders: repair removes them some time after the ring has changed.
     pub surplus_copies: u64,
 }
 
@@ -50,7 +50,7 @@ pub struct ChunkFindings {
 pub struct ChunkFinding {
     pub chunk: String,
     pub version: u64,
-    /// Ring addresses: of the holders that lack the chunk or whose copy is damaged; of the nodes that have an orphan.
+    /// Ring addresses of the holders whose copy is missing or damaged; of an orphan, those of the nodes that store it.
     pub nodes: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ impl ChunkFindings {
 }
 
 impl CheckReport {
-    /// The list for chunks with this verdict; there is none for sound ones.
+    /// The list for chunks with this verdict; `None` for sound ones.
     pub fn findings(&mut self, verdict: ChunkVerdict) -> Option<&mut ChunkFindings> {
         match verdict {
             ChunkVerdict::Sound => None,
@@ -77,7 +77,7 @@ impl CheckReport {
         }
     }
 
-    /// 0: nothing is wrong (orphans only take space); 1: something is; 2: the check could not find out.
+    /// 0: nothing is wrong (orphans only take space); 1: something is wrong; 2: the check was incomplete.
     pub fn exit_code(&self) -> u8 {
         let found = self.missing.count + self.damaged.count + self.under_replicated.count;
         match (found, self.unreachable.count as usize + self.unreachable_nodes.len()) {

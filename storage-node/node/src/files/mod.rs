@@ -22,7 +22,7 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, Attr, DirEntry, EntryName, FileKind, Ino, NewNode, Query, Reply},
 };
-pub use read::OpenFile;
+pub use read::ReadableFile;
 pub use whole_upload::WholeUpload;
 
 /// The attributes of new files.
@@ -59,7 +59,7 @@ pub struct FileService {
 /// What a path leads to.
 #[derive(Debug)]
 pub enum PathTarget {
-    File(Box<OpenFile>),
+    File(Box<ReadableFile>),
     Directory(Attr),
 }
 
@@ -85,7 +85,7 @@ impl FileService {
     pub async fn open(&self, path: &[EntryName]) -> Result<PathTarget, FsError> {
         match path::resolve(&*self.namespace, path).await {
             Ok(attr) if attr.kind == FileKind::Directory => Ok(PathTarget::Directory(attr)),
-            Ok(attr) => Ok(PathTarget::File(Box::new(OpenFile::whole(self, attr.ino).await?))),
+            Ok(attr) => Ok(PathTarget::File(Box::new(ReadableFile::whole(self, attr.ino).await?))),
             Err(FsError::NoEntry) => Ok(PathTarget::File(Box::new(self.open_chunk(path).await?))),
             Err(error) => Err(error),
         }
@@ -107,7 +107,7 @@ impl FileService {
         self.namespace.query(Query::GetAttr { ino: Ino::ROOT }).await.map(drop)
     }
 
-    async fn open_chunk(&self, path: &[EntryName]) -> Result<OpenFile, FsError> {
+    async fn open_chunk(&self, path: &[EntryName]) -> Result<ReadableFile, FsError> {
         let (last, parents) = path.split_last().ok_or(FsError::NoEntry)?;
         let chunk = ChunkName::parse(last.as_bytes()).ok_or(FsError::NoEntry)?;
         let mut path = parents.to_vec();
@@ -116,7 +116,7 @@ impl FileService {
         if attr.kind != FileKind::File {
             return Err(FsError::NoEntry);
         }
-        OpenFile::chunk(self, attr.ino, chunk.index).await
+        ReadableFile::chunk(self, attr.ino, chunk.index).await
     }
 
     /// The attributes at a name of the root directory. Follows no symlink.

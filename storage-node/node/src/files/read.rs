@@ -23,7 +23,7 @@ use super::{FileService, unexpected};
 const BATCH_BYTES: u64 = 4 << 20;
 
 /// A file, or a window of it, as of its newest commit.
-pub struct OpenFile {
+pub struct ReadableFile {
     pub attr: Attr,
     /// The number of the opened chunk, counted from 1; `None` for the whole file.
     pub chunk: Option<u32>,
@@ -33,7 +33,7 @@ pub struct OpenFile {
 
 pub type ByteStream = BoxStream<'static, Result<Bytes, FsError>>;
 
-impl OpenFile {
+impl ReadableFile {
     pub(super) async fn whole(service: &FileService, ino: Ino) -> Result<Self, FsError> {
         let reader = FileReader::open(service, ino).await?;
         let attr = reader.attr.clone();
@@ -79,7 +79,7 @@ impl OpenFile {
     }
 }
 
-impl std::fmt::Debug for OpenFile {
+impl std::fmt::Debug for ReadableFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?} of inode {}", self.window, self.attr.ino.0)
     }

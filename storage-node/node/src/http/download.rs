@@ -14,11 +14,11 @@ use super::{
     error::HttpError,
     uri,
 };
-use crate::files::OpenFile;
+use crate::files::ReadableFile;
 
 /// Answers a GET, or with `head_only` a HEAD, of `file`, which was requested as `path`.
 pub(super) async fn download(
-    file: OpenFile,
+    file: ReadableFile,
     path: &[EntryName],
     head_only: bool,
     headers: &HeaderMap,

@@ -9,14 +9,14 @@
 //!
 //! The possible conflicts, and why they do no harm:
 //!
-//! - A write under way. Its chunks are young: no chunk of a version is reported before all chunks of the version here are
-//!   old, and two looks later. A slower writer gets an error, never a file with a hole, because a report and a commit are
-//!   ordered by the log (`orphan_chunks.rs` of `chordfs-tables`, which also describes the other races).
-//! - An outdated answer. The only error possible is to report a chunk that a commit under way is about to reference, and
-//!   the namespace decides that as well. Nothing here deletes anything.
-//! - Repair, which may bring a copy back from a node that was slower or away. Such a copy is found on that node, or here
-//!   once it is old again. Each such round ends with the chunk deleted on every node that answers, and only another
-//!   failure of a node can begin a new round (see `convergence_test`).
+//! - A write under way. Its chunks are young: no chunk of a version is reported before all chunks of the version here
+//!   are old, and two looks later. A slower writer gets an error, never a file with a hole, because a report and a
+//!   commit are ordered by the log (`orphan_chunks.rs` of `chordfs-tables`, which also describes the other races).
+//! - An outdated answer. The only error possible is to report a chunk that a commit under way is about to reference,
+//!   and the namespace decides that as well. Nothing here deletes anything.
+//! - Repair, which may bring a copy back from a node that was slower or away. Such a copy is found on that node, or
+//!   here once it is old again. Each such round ends with the chunk deleted on every node that answers, and only
+//!   another failure of a node can begin a new round (see `convergence_test`).
 //!
 //! The queries make the namespace read the extents in question, page by page. On this node's disk only the first record
 //! of each reported run is read.

@@ -1,4 +1,4 @@
-//! What the pool asks its nodes, on their planes of administration.
+//! The pool's requests to its nodes, on their administration planes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ pub(super) fn client() -> AdminClient {
     AdminClient::new(Arc::new(HttpPool::new()), DEADLINE)
 }
 
-/// What the policy needs of a node that answered.
+/// What the policy needs to know of a node that answered.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct NodeUsage {
     pub serving: bool,
@@ -40,7 +40,7 @@ pub(super) async fn usage(client: &AdminClient, node: NodeAddress) -> Result<Nod
     client.status(node).await.map(NodeUsage::from)
 }
 
-/// The error says why the node cannot be drained.
+/// Begins a drain. The error is the reason why the node cannot be drained.
 pub(super) async fn begin_drain(
     client: &AdminClient,
     node: NodeAddress,

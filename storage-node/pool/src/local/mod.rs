@@ -1,8 +1,8 @@
-//! `storage-node pool --local`: processes on this machine that grow and shrink in number by the policy.
+//! `storage-node pool --local`: nodes as processes on this machine, whose number follows the policy.
 //!
-//! One loop owns everything. Every quarter of a second it looks after the processes (one that ended is started again
-//! with its folder, one that was drained is forgotten and its folder removed), and once a period it measures and takes
-//! the step that the policy asks for. A pool that was killed leaves its nodes running; the next one finds them.
+//! One loop owns everything. Every quarter of a second it supervises the processes (a process that has ended is started
+//! again with its folder; a drained node is forgotten and its folder removed), and once a period it measures and takes
+//! the step that the policy requests. A pool that was killed leaves its nodes running; the next pool finds them.
 
 mod ask;
 mod process;
@@ -36,14 +36,14 @@ use super::{
     scaler::{Scaler, ScalingStep},
 };
 
-const LOOK_AFTER_EVERY: Duration = Duration::from_millis(250);
-/// A node that has not come up after this time counts as unresponsive, and no longer as arriving.
-const COMES_UP_WITHIN: Duration = Duration::from_secs(60);
-/// Longest pause between the starts of a node that keeps ending; after its first end it is started at once.
+const SUPERVISE_INTERVAL: Duration = Duration::from_millis(250);
+/// A node that does not serve after this time counts as unresponsive, and no longer as arriving.
+const STARTUP_DEADLINE: Duration = Duration::from_secs(60);
+/// The longest pause between the starts of a node that keeps ending. After its first end it is started at once.
 const MAX_RESTART_PAUSE: Duration = Duration::from_secs(30);
-/// A node that ran for at least this long is started again at once.
-const RAN_WELL: Duration = Duration::from_secs(60);
-/// Nodes end within this after SIGTERM, or are killed.
+/// A node that ran for at least this long is started again without a pause.
+const STABLE_RUN: Duration = Duration::from_secs(60);
+/// Nodes that do not end within this time after SIGTERM are killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const PORTS_OF_A_NODE: u16 = 3;
 
@@ -90,7 +90,7 @@ struct PoolNode {
     leaving: LeaveStage,
     started_at: Option<Instant>,
     restart_pause: Duration,
-    /// It has answered since it was started.
+    /// True once the node has answered since its last start.
     came_up: bool,
 }
 
@@ -128,7 +128,7 @@ impl PoolNode {
     }
 
     fn is_young(&self) -> bool {
-        self.started_at.is_some_and(|at| at.elapsed() < COMES_UP_WITHIN)
+        self.started_at.is_some_and(|at| at.elapsed() < STARTUP_DEADLINE)
     }
 }
 
@@ -140,9 +140,9 @@ impl Pool {
     }
 
     async fn run(&mut self) -> Result<()> {
-        let catch = |kind| signal(kind).context("catch signals");
+        let catch = |kind| signal(kind).context("cannot catch signals");
         let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
-        let mut ticks = interval(LOOK_AFTER_EVERY);
+        let mut ticks = interval(SUPERVISE_INTERVAL);
         let mut periods = interval(self.config.policy.period);
         for timer in [&mut ticks, &mut periods] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -151,7 +151,7 @@ impl Pool {
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = ticks.tick() => self.look_after().await?,
+                _ = ticks.tick() => self.supervise().await?,
                 _ = periods.tick() => self.measure_and_act().await?,
             }
         }
@@ -195,7 +195,7 @@ impl Pool {
     fn grow(&mut self, by: usize, now: &PoolUsage) -> Result<()> {
         for _ in 0..by {
             let number = (1..).find(|number| self.nodes.iter().all(|node| node.number != *number));
-            let number = number.context("all numbers are taken")?;
+            let number = number.context("all node numbers are in use")?;
             let measured = self.config.policy.measure(&now.used_percent).map(|percent| percent.round());
             info!(node = number, nodes = self.nodes.len() + 1, used_percent = measured, "grows");
             self.nodes.push(PoolNode::new(number));
@@ -224,7 +224,7 @@ impl Pool {
     }
 
     /// Handles processes that have ended and drains that have progressed.
-    async fn look_after(&mut self) -> Result<()> {
+    async fn supervise(&mut self) -> Result<()> {
         for number in self.nodes.iter().map(|node| node.number).collect::<Vec<_>>() {
             if self.node(number).leaving == LeaveStage::Draining {
                 self.follow_drain(number).await?;
@@ -238,7 +238,7 @@ impl Pool {
 
     async fn follow_drain(&mut self, number: u16) -> Result<()> {
         if !self.node(number).is_alive() {
-            warn!(node = number, "ended before it was drained; it is started again with its data");
+            warn!(node = number, "the node ended before it was drained; it is started again with its data");
             self.node(number).leaving = LeaveStage::No;
             return self.save();
         }
@@ -247,7 +247,7 @@ impl Pool {
             DrainPhase::Left => self.node(number).leaving = LeaveStage::Left,
             DrainPhase::Refused | DrainPhase::Cancelled => {
                 let reason = status.reason.unwrap_or_default();
-                warn!(node = number, reason, "does not shrink: the node was not drained and goes on serving");
+                warn!(node = number, reason, "does not shrink: the node was not drained and continues to serve");
                 self.node(number).leaving = LeaveStage::No;
                 self.scaler.step_ended(Instant::now());
             }
@@ -256,12 +256,12 @@ impl Pool {
         self.save()
     }
 
-    /// Removes a node that has left the ring, and its folder: every chunk that it had is on other nodes.
+    /// Forgets a node that has left the ring, and removes its folder: all its chunks are on other nodes.
     fn forget(&mut self, number: u16) -> Result<()> {
         let folder = self.folder(number);
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                warn!(%error, "the folder {} of a node that has left stays", folder.display());
+                warn!(%error, "cannot remove the folder {} of a node that has left", folder.display());
             }
             _ => {}
         }
@@ -285,7 +285,7 @@ impl Pool {
         let others = self.nodes.iter().filter(|node| node.number != number && node.leaving == LeaveStage::No);
         let join: Vec<SocketAddr> = others.map(|node| self.address(node.number).ring()).collect();
         // Only the very first node founds a ring; the others of a new pool wait for it.
-        let join = if self.begins_the_ring(number) { Vec::new() } else { join };
+        let join = if self.founds_the_ring(number) { Vec::new() } else { join };
         let process = NodeProcess::start(ProcessArgs {
             program: &self.config.program,
             data: self.folder(number),
@@ -298,7 +298,7 @@ impl Pool {
         let node = self.node(number);
         let again = node.process.is_some() || node.started_at.is_some();
         info!(node = number, pid = process.pid, again, "started");
-        let ran_well = node.started_at.is_none_or(|at| at.elapsed() >= RAN_WELL);
+        let ran_well = node.started_at.is_none_or(|at| at.elapsed() >= STABLE_RUN);
         node.restart_pause = if ran_well {
             Duration::from_secs(1)
         } else {
@@ -308,8 +308,8 @@ impl Pool {
         self.save()
     }
 
-    /// Whether this is the first node of a pool of which no node has ever had a folder.
-    fn begins_the_ring(&self, number: u16) -> bool {
+    /// True for the first node of a pool none of whose nodes has a folder yet.
+    fn founds_the_ring(&self, number: u16) -> bool {
         let first = self.nodes.first().is_some_and(|node| node.number == number);
         first && self.nodes.iter().all(|node| !self.folder(node.number).exists())
     }
@@ -349,7 +349,7 @@ impl Pool {
             ticks.tick().await;
             if Instant::now() > end {
                 for node in self.nodes.iter_mut().filter_map(|node| node.is_alive().then_some(node)) {
-                    warn!(node = node.number, "does not end within {STOP_DEADLINE:?} and is killed");
+                    warn!(node = node.number, "does not end within {} s and is killed", STOP_DEADLINE.as_secs());
                     node.process.iter().for_each(|process| process.signal(Signal::SIGKILL));
                 }
                 return;

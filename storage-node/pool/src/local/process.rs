@@ -1,4 +1,4 @@
-//! The process of a node, started by this pool or by a former one.
+//! The process of a node, started by this pool or by an earlier one.
 
 use std::{
     fs::{self, File},
@@ -28,7 +28,7 @@ pub(super) struct ProcessArgs<'a> {
 pub(super) struct NodeProcess {
     pub pid: u32,
     pub started: u64,
-    /// `None` if a former pool started the process: it is no child of this one.
+    /// `None` if an earlier pool started the process, so that it is not a child of this one.
     child: Option<Child>,
 }
 
@@ -49,12 +49,12 @@ impl NodeProcess {
         Ok(Self { pid, started: start_of(pid).unwrap_or(0), child: Some(child) })
     }
 
-    /// The process that a former pool started, if it still runs.
+    /// The process that an earlier pool started, if it still runs.
     pub(super) fn adopt(pid: u32, started: u64) -> Option<Self> {
         (pid > 0 && start_of(pid) == Some(started)).then_some(Self { pid, started, child: None })
     }
 
-    /// Also reaps the process if it has ended, so that it does not stay as a zombie.
+    /// Whether the process runs. Reaps it if it has ended, so that it does not stay as a zombie.
     pub(super) fn is_alive(&mut self) -> bool {
         match &mut self.child {
             Some(child) => match child.try_wait() {
@@ -70,7 +70,7 @@ impl NodeProcess {
     }
 
     pub(super) fn signal(&self, signal: Signal) {
-        // An error means that the process has just ended, which is as good.
+        // An error means that the process has just ended, which is the goal anyway.
         let _ = signal::kill(Pid::from_raw(self.pid as i32), signal);
     }
 }
@@ -78,7 +78,7 @@ impl NodeProcess {
 /// When a process was started, in ticks since boot; `None` if there is no such process, or only a zombie.
 fn start_of(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The process name is in brackets and may hold anything, brackets too.
+    // The process name is in brackets and may contain any characters, brackets included.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let (state, start) = (fields.first()?, fields.get(19)?);
     if matches!(*state, "Z" | "X") { None } else { start.parse().ok() }

@@ -6,8 +6,8 @@
 //! DIR/N/          the folder of node N
 //! DIR/N.log       the log of node N
 //! ```
-//! `started` is the process's start in ticks since boot: a pid alone could be another program's by now. The file is
-//! written whole to a temporary one that takes its name, so a crash leaves the old or the new.
+//! `started` is the process's start in ticks since boot: a pid alone could be another program's by now. The
+//! contents are written to a temporary file that then takes the name, so a crash leaves the old or the new file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -26,9 +26,9 @@ const FORMAT: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedNode {
-    /// Counts from 1; folder and ports follow from it.
+    /// Counts from 1, and determines folder and ports.
     pub number: u16,
-    /// 0: the node has not been started yet.
+    /// 0 if the node has not been started yet.
     pub pid: u32,
     pub started: u64,
     pub leaving: LeaveStage,
@@ -56,7 +56,7 @@ pub(super) struct StateFile {
 }
 
 impl StateFile {
-    /// Makes the folder if there is none. Returns the nodes sorted by their numbers.
+    /// Opens the file in the folder, which is created if it is missing. Returns the nodes sorted by their numbers.
     pub(super) fn open(folder: &Path) -> Result<(Self, Vec<SavedNode>)> {
         fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
         let lock = lock(folder)?;
@@ -79,7 +79,7 @@ fn lock(folder: &Path) -> Result<Flock<File>> {
     let file = file.with_context(|| format!("open {}", path.display()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
-        Err((_, Errno::EWOULDBLOCK)) => bail!("another pool runs in {}: stop that one first", folder.display()),
+        Err((_, Errno::EWOULDBLOCK)) => bail!("another pool runs in {}; stop that one first", folder.display()),
         Err((_, errno)) => Err(errno).with_context(|| format!("lock {}", path.display())),
     }
 }
@@ -90,7 +90,7 @@ fn read(path: &Path) -> Result<Vec<SavedNode>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
-    let damaged = || format!("{} is damaged; the nodes' folders beside it are not touched by that", path.display());
+    let damaged = || format!("{} is damaged; the nodes' folders beside it are intact", path.display());
     let saved: SavedPool = serde_json::from_slice(&text).with_context(damaged)?;
     if saved.format != FORMAT {
         bail!("{} has format {}, this program knows {FORMAT}", path.display(), saved.format);
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_and_only_one_pool_has_it() {
+    fn the_state_reads_back_and_only_one_pool_holds_it() {
         let folder = tempfile::tempdir().unwrap();
         let (file, nodes) = StateFile::open(folder.path()).unwrap();
         assert!(nodes.is_empty());

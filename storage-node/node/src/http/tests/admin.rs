@@ -1,4 +1,4 @@
-//! The calls of 5059 over a node that is told what to answer.
+//! The calls of 5059 on a node with scripted answers.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -94,7 +94,7 @@ async fn notify(server: &Server, body: impl Into<reqwest::Body>) -> (u16, String
 }
 
 #[tokio::test]
-async fn the_old_join_notice() {
+async fn the_old_join_notice_returns_the_chunks_handed_over() {
     let (server, node_admin) = start().await;
     let body = json!({"ip": "127.0.0.1", "port": 5057, "id": (1u64 << 32) + 5}).to_string();
     let (status, text) = notify(&server, body).await;
@@ -103,7 +103,7 @@ async fn the_old_join_notice() {
 }
 
 #[tokio::test]
-async fn bad_join_notices() {
+async fn bad_join_notices_are_refused() {
     let (server, node) = start().await;
     for body in [
         "",
@@ -128,14 +128,14 @@ async fn bad_join_notices() {
 }
 
 #[tokio::test]
-async fn health_and_readiness() {
+async fn health_and_readiness_follow_the_state_of_the_node() {
     let (server, node) = start().await;
     assert_eq!(server.get("/readyz").await.status(), 200);
     *node.answer.lock() = Some(Err("no leader".into()));
     let refused = server.get("/readyz").await;
     assert_eq!((refused.status().as_u16(), refused.text().await.unwrap()), (503, "no leader\n".into()));
     *node.answer.lock() = None;
-    assert_eq!(server.get("/readyz").await.status(), 503, "the namespace is silent");
+    assert_eq!(server.get("/readyz").await.status(), 503, "the namespace does not answer");
     *node.answer.lock() = Some(Ok(()));
     *node.state.lock() = NodeState::Joining;
     assert_eq!(server.get("/readyz").await.status(), 503);
@@ -144,14 +144,14 @@ async fn health_and_readiness() {
 }
 
 #[tokio::test]
-async fn chunks_a_line_each() {
+async fn every_chunk_has_one_line() {
     let (server, _) = start().await;
     let text = server.get("/chunks").await.text().await.unwrap();
     assert_eq!(text, "a.txt_chunk_1 4000 7\ntwo\\x0alines_chunk_2 4000 7\nb c_chunk_3 4000 7\n");
 }
 
 #[tokio::test]
-async fn status_and_metrics() {
+async fn status_and_metrics_show_the_node() {
     let (server, _) = start().await;
     let status: Value = server.get("/status").await.json().await.unwrap();
     assert_eq!((&status["state"], &status["store"]["chunks"]), (&json!("serving"), &json!(3)));

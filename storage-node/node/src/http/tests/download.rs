@@ -9,7 +9,7 @@ use reqwest::header;
 use super::{Files, pattern};
 
 #[tokio::test]
-async fn headers_of_a_file() {
+async fn a_file_has_its_headers() {
     let files = Files::start().await;
     files.put("a.txt", b"hello").await;
     let response = files.server.get("/a.txt").await;
@@ -25,7 +25,7 @@ async fn headers_of_a_file() {
 }
 
 #[tokio::test]
-async fn every_kind_of_range() {
+async fn every_kind_of_range_is_answered() {
     let files = Files::start().await;
     let data = pattern((9 << 20) + 5);
     let size = data.len();
@@ -55,7 +55,7 @@ async fn every_kind_of_range() {
 }
 
 #[tokio::test]
-async fn validators() {
+async fn an_unchanged_file_is_not_sent_again() {
     let files = Files::start().await;
     files.put("v", b"0123456789").await;
     let etag = files.server.get("/v").await.headers()[header::ETAG].to_str().unwrap().to_owned();
@@ -72,7 +72,7 @@ async fn validators() {
 }
 
 #[tokio::test]
-async fn paths_directories_and_bytes_that_are_no_utf8() {
+async fn paths_may_have_directories_and_bytes_that_are_not_utf8() {
     let files = Files::start().await;
     let dir = files.namespace.make(Ino::ROOT, "dir", FileKind::Directory, "");
     let sub = files.namespace.make(dir, "süb", FileKind::Directory, "");
@@ -109,7 +109,7 @@ async fn symlinks_are_followed_within_the_tree() {
 }
 
 #[tokio::test]
-async fn chunks_of_a_file_from_the_mount() {
+async fn chunks_of_a_file_from_the_mount_can_be_read() {
     let files = Files::start().await;
     let data = pattern(4096 * 2 + 10);
     files.put("w", &data).await;
@@ -123,7 +123,7 @@ async fn chunks_of_a_file_from_the_mount() {
 }
 
 #[tokio::test]
-async fn a_file_with_more_extents_than_one_answer_holds() {
+async fn a_file_with_more_extents_than_one_answer_holds_is_read_whole() {
     let files = Files::start().await;
     let data = pattern(4000 * 23);
     for (at, chunk) in data.chunks(4000).enumerate() {
@@ -135,7 +135,7 @@ async fn a_file_with_more_extents_than_one_answer_holds() {
 }
 
 #[tokio::test]
-async fn a_missing_chunk_is_an_error_before_or_a_cut_after_the_head() {
+async fn a_missing_chunk_is_an_error_or_cuts_off_the_body() {
     let files = Files::start().await;
     files.put("m", b"x").await;
     files.chunks.fail(Some(FsError::NoReplica { detail: "gone".into() }));
@@ -149,7 +149,7 @@ async fn a_missing_chunk_is_an_error_before_or_a_cut_after_the_head() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_and_one_that_is_slow() {
+async fn readers_that_disconnect_or_are_slow_do_no_harm() {
     let files = Files::start().await;
     let data = pattern(20 << 20);
     files.put("big", &data).await;
@@ -164,7 +164,7 @@ async fn a_reader_that_goes_away_and_one_that_is_slow() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_replaced_while_it_is_read_is_read_as_it_was() {
+async fn a_reader_does_not_see_a_replacement_of_its_file() {
     let files = Files::start().await;
     let old = pattern(20 << 20);
     files.put("f", &old).await;

@@ -1,4 +1,5 @@
-//! Requests that are wrong, by accident or on purpose: a clear error, nothing stored, and the node goes on.
+//! Requests that are wrong, by accident or on purpose: a clear error, nothing is stored, and the node continues to
+//! serve.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio::{
 
 use super::{Files, SILENCE, Server, ServerOptions, eventually, pattern};
 
-/// Sends the bytes and reads what comes until the other side closes or, with `half_close`, we have.
+/// Sends the bytes, closes the sending side if `half_close` is set, and reads until the node closes the connection.
 async fn raw(files: &Files, request: &[u8], half_close: bool) -> String {
     let mut stream = TcpStream::connect(files.server.address).await.unwrap();
     stream.write_all(request).await.unwrap();
@@ -47,7 +48,7 @@ async fn check_raw(files: &Files, request: &[u8], status: u16, about: &str) {
 }
 
 #[tokio::test]
-async fn bad_names() {
+async fn bad_names_are_refused() {
     let files = Files::start().await;
     for name in ["..", ".", "a/b", "/etc/passwd", "../x", "a/../b", "._chunk_1", ".._chunk_1"] {
         files.check_refused(&[(name, b"x")], 400, "").await;
@@ -58,7 +59,7 @@ async fn bad_names() {
 }
 
 #[tokio::test]
-async fn bad_chunk_numbers() {
+async fn bad_chunk_numbers_are_refused() {
     let files = Files::start().await;
     for name in [
         "c.txt_chunk_0",
@@ -78,21 +79,21 @@ async fn bad_chunk_numbers() {
 }
 
 #[tokio::test]
-async fn chunks_that_are_too_long() {
+async fn chunks_that_are_too_long_are_refused() {
     let files = Files::start().await;
     files.check_refused(&[("n_chunk_2", &pattern(4001))], 400, "4000").await;
     files.check_refused(&[("n_chunk_1", &pattern((1 << 20) + 1))], 413, "1048576").await;
     files.put("n_chunk_1", b"x").await;
     files.check_refused(&[("n_chunk_2", &pattern(4001))], 400, "4000").await;
     files.put("n_chunk_1", &pattern(1 << 20)).await;
-    // In a form, chunk 1 decides for those after it.
+    // In a form, chunk 1 decides how long the chunks after it may be.
     assert_eq!(files.upload(&[("f_chunk_1", &pattern(5000)), ("f_chunk_2", &pattern(5000))]).await.0, 204);
     let (status, _) = files.upload(&[("kept", b"x"), ("f_chunk_2", &pattern(5001))]).await;
     assert_eq!((status, files.body("/kept").await.0), (400, 404));
 }
 
 #[tokio::test]
-async fn one_bad_file_spoils_the_form() {
+async fn a_form_with_one_bad_file_is_refused_whole() {
     let files = Files::start().await;
     files.put("kept", b"old").await;
     let (status, _) =
@@ -104,7 +105,7 @@ async fn one_bad_file_spoils_the_form() {
 }
 
 #[tokio::test]
-async fn forms_without_a_file() {
+async fn forms_without_a_file_are_refused() {
     let files = Files::start().await;
     let (status, text) = files.send(Form::new().text("comment", "x")).await;
     assert!(status == 400 && text.contains("`files`"), "{status} {text}");
@@ -115,7 +116,7 @@ async fn forms_without_a_file() {
 }
 
 #[tokio::test]
-async fn file_names_in_every_spelling() {
+async fn file_names_are_understood_in_every_encoding() {
     let files = Files::start().await;
     for (disposition, status, about) in [
         (&b"form-data; name=\"files\"; filename=\"a\x00b\""[..], 400, ""),
@@ -137,7 +138,7 @@ async fn file_names_in_every_spelling() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_form() {
+async fn bodies_that_are_not_forms_are_refused() {
     let files = Files::start().await;
     let body = b"--B\r\nContent-Disposition: form-data; name=\"files\"; filename=\"x\"\r\n\r\nDATA";
     check_raw(&files, &post("multipart/form-data", 4, b"DATA"), 400, "boundary").await;
@@ -162,7 +163,7 @@ async fn a_flood_without_a_boundary_is_not_collected() {
 }
 
 #[tokio::test]
-async fn half_a_body_and_then_silence() {
+async fn a_body_that_stalls_is_ended() {
     let files = Files::start().await;
     let body = b"--B\r\nContent-Disposition: form-data; name=\"files\"; filename=\"x\"\r\n\r\nDATA";
     let start = Instant::now();
@@ -172,7 +173,7 @@ async fn half_a_body_and_then_silence() {
 }
 
 #[tokio::test]
-async fn a_sender_that_goes_away_leaves_nothing() {
+async fn a_sender_that_disconnects_leaves_nothing() {
     let files = Files::start().await;
     let body =
         [&b"--B\r\nContent-Disposition: form-data; name=\"files\"; filename=\"x\"\r\n\r\n"[..], &pattern(9 << 20)];
@@ -191,7 +192,7 @@ async fn a_reader_that_stops_reading_is_cut_off() {
     files.put("big", &pattern(32 << 20)).await;
     let mut stream = TcpStream::connect(files.server.address).await.unwrap();
     stream.write_all(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-    // The condition waited for is that the node has ended the connection: then nothing more can be sent on it.
+    // Once the node has ended the connection, nothing more can be sent on it.
     let deadline = Instant::now() + Duration::from_secs(20);
     while stream.write_all(b" ").await.is_ok() {
         assert!(Instant::now() < deadline, "the node still serves a client that reads nothing");
@@ -200,7 +201,7 @@ async fn a_reader_that_stops_reading_is_cut_off() {
 }
 
 #[tokio::test]
-async fn half_a_head_and_then_silence() {
+async fn a_head_that_stalls_is_ended() {
     let files = Files::start().await;
     raw(&files, b"GET /a HTTP/1.1\r\nHos", false).await;
     raw(&files, b"", false).await;
@@ -208,7 +209,7 @@ async fn half_a_head_and_then_silence() {
 
 /// A client that kept opening connections left the process without a file descriptor for anything else.
 #[tokio::test]
-async fn who_finds_no_place_waits_until_an_idle_connection_is_cut_off() {
+async fn a_connection_beyond_the_limit_waits_until_an_idle_one_is_closed() {
     let options = ServerOptions { max_connections: 1, head_silence: SILENCE, ..ServerOptions::default() };
     let server = Server::start_with(Router::new(), options).await;
     let start = Instant::now();
@@ -218,7 +219,7 @@ async fn who_finds_no_place_waits_until_an_idle_connection_is_cut_off() {
 }
 
 #[tokio::test]
-async fn paths_that_lead_nowhere() {
+async fn paths_to_nothing_are_not_found() {
     let files = Files::start().await;
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").into_bytes();
     check_raw(&files, &get("/../../etc/passwd"), 400, "").await;

@@ -12,7 +12,7 @@ async fn json(files: &Files, path: &str) -> Value {
 }
 
 #[tokio::test]
-async fn json_in_pages() {
+async fn json_comes_in_pages() {
     let files = Files::start().await;
     let dir = files.namespace.make(Ino::ROOT, "d r", FileKind::Directory, "");
     for name in 0..12 {
@@ -33,7 +33,7 @@ async fn json_in_pages() {
 }
 
 #[tokio::test]
-async fn json_entries_say_what_they_are() {
+async fn json_entries_have_kind_size_and_href() {
     let files = Files::start().await;
     files.put("a&b", b"1234").await;
     files.namespace.make(Ino::ROOT, "dir", FileKind::Directory, "");
@@ -55,7 +55,7 @@ async fn the_page_escapes_names() {
 }
 
 #[tokio::test]
-async fn the_form_posts_the_field() {
+async fn the_upload_form_posts_the_field() {
     let files = Files::start().await;
     let page = files.server.get("/upload").await.text().await.unwrap();
     for part in [r#"method="post""#, r#"enctype="multipart/form-data""#, r#"type="file" name="files""#] {

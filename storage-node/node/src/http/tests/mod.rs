@@ -25,7 +25,7 @@ use crate::files::{
     fakes::{FakeChunks, FakeNamespace},
 };
 
-/// Silence is cut short in all tests; long enough for a slow machine.
+/// The stall timeout in all tests: short, and long enough for a slow machine.
 const SILENCE: Duration = Duration::from_millis(400);
 
 struct Server {
@@ -121,7 +121,7 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 4096 * 31 + at * 7) as u8).collect()
 }
 
-/// Polls until `done`, for what happens in a task of its own.
+/// Polls until `done`, for effects of another task.
 async fn eventually(what: &str, done: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while !done() {

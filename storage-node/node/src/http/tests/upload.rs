@@ -13,7 +13,7 @@ use reqwest::{
 use super::{Files, eventually, pattern};
 
 #[tokio::test]
-async fn a_file_comes_back_and_a_second_upload_replaces_it() {
+async fn an_uploaded_file_reads_back_and_a_second_upload_replaces_it() {
     let files = Files::start().await;
     files.put("a.txt", b"hello").await;
     assert_eq!(files.body("/a.txt").await, (200, b"hello".to_vec()));
@@ -24,7 +24,7 @@ async fn a_file_comes_back_and_a_second_upload_replaces_it() {
 }
 
 #[tokio::test]
-async fn put_is_as_good_as_post() {
+async fn put_works_like_post() {
     let files = Files::start().await;
     let form = Form::new().part("files", Part::bytes(&b"x"[..]).file_name("p"));
     let response = files.server.http.put(files.server.url("/upload")).multipart(form).send().await.unwrap();
@@ -33,7 +33,7 @@ async fn put_is_as_good_as_post() {
 }
 
 #[tokio::test]
-async fn several_files_and_unknown_fields() {
+async fn a_form_may_have_several_files_and_unknown_fields() {
     let files = Files::start().await;
     let form = Form::new()
         .text("comment", "ignored")
@@ -69,7 +69,7 @@ async fn a_replaced_file_keeps_owner_and_mode() {
 }
 
 #[tokio::test]
-async fn names_of_any_kind() {
+async fn names_may_have_any_characters() {
     let files = Files::start().await;
     for (name, path) in
         [("ä ö.txt", "/%C3%A4%20%C3%B6.txt"), ("back\\slash", "/back%5Cslash"), ("100%", "/100%25"), ("...", "/...")]
@@ -97,7 +97,7 @@ async fn chunks_of_the_old_scripts_make_a_file() {
 }
 
 #[tokio::test]
-async fn chunk_one_starts_the_file_anew() {
+async fn chunk_one_restarts_the_file() {
     let files = Files::start().await;
     files.put("c_chunk_1", &pattern(4000)).await;
     files.put("c_chunk_2", &pattern(4000)).await;
@@ -112,9 +112,9 @@ async fn chunk_one_starts_the_file_anew() {
     assert_eq!(files.body("/c_chunk_1").await, (200, Vec::new()));
 }
 
-/// Its place in the file was computed from chunks of another size.
+/// The chunk's offset in the file was computed from another chunk size.
 #[tokio::test]
-async fn a_chunk_that_a_new_beginning_overtakes_is_refused() {
+async fn a_chunk_is_refused_if_the_file_was_restarted_meanwhile() {
     let files = Files::start().await;
     files.put("c_chunk_1", &pattern(9000)).await;
     let ino = files.namespace.attr("c").unwrap().ino;
@@ -126,7 +126,7 @@ async fn a_chunk_that_a_new_beginning_overtakes_is_refused() {
 }
 
 #[tokio::test]
-async fn chunks_may_come_in_any_order_and_side_by_side() {
+async fn chunks_may_arrive_in_any_order_and_concurrently() {
     let files = Files::start().await;
     let data = pattern(4000 * 40);
     files.put("c_chunk_1", &data[..4000]).await;
@@ -149,7 +149,7 @@ async fn a_later_chunk_creates_the_file_with_a_hole() {
 }
 
 #[tokio::test]
-async fn a_form_of_many_chunks() {
+async fn a_form_of_many_chunks_is_stored() {
     let files = Files::start().await;
     let data = pattern((1 << 20) * 20);
     let part = |form: Form, (at, chunk): (usize, &[u8])| {
@@ -161,7 +161,7 @@ async fn a_form_of_many_chunks() {
 }
 
 #[tokio::test]
-async fn a_real_file_with_a_chunks_name_is_replaced_as_a_file() {
+async fn an_existing_file_with_a_chunks_name_is_replaced_as_a_file() {
     let files = Files::start().await;
     files.put("c_chunk_1", b"from c").await;
     files.namespace.make(Ino::ROOT, "c_chunk_1", FileKind::File, "");
@@ -171,7 +171,7 @@ async fn a_real_file_with_a_chunks_name_is_replaced_as_a_file() {
 }
 
 #[tokio::test]
-async fn chunks_carry_the_name_the_file_was_made_with() {
+async fn chunks_carry_the_name_with_which_the_file_was_created() {
     let files = Files::start().await;
     files.put("old_chunk_1", &pattern(4000)).await;
     files.namespace.rename("old", "new");
@@ -190,7 +190,7 @@ async fn a_directory_is_not_replaced() {
 }
 
 #[tokio::test]
-async fn a_failing_ring_leaves_nothing() {
+async fn a_failed_upload_leaves_nothing() {
     let files = Files::start().await;
     files.put("a", b"old").await;
     for (failure, status) in [
@@ -210,7 +210,7 @@ async fn a_failing_ring_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn without_a_quorum_everything_says_so() {
+async fn every_request_fails_without_a_quorum() {
     let files = Files::start().await;
     files.namespace.fail(Some(FsError::NoQuorum { detail: "no leader".into() }));
     assert_eq!(files.upload(&[("a", b"x")]).await.0, 503);
