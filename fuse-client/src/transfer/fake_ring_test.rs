@@ -339,7 +339,7 @@ impl ChunkTransport for FakeRing {
             self.got_chunks.fetch_add(chunks.len() as u64, SeqCst);
             let found = {
                 let stored = self.chunks.lock();
-                let data = |wanted: &ChunkRef| stored.get(&wanted.id).map(|stored| stored.data.clone());
+                let data = |requested: &ChunkRef| stored.get(&requested.id).map(|stored| stored.data.clone());
                 chunks.iter().map(data).collect::<Option<Vec<Bytes>>>()
             };
             self.delay().await;

@@ -32,7 +32,7 @@ pub(super) struct Fetcher {
 pub(super) struct PendingFetch {
     fetcher: Arc<Fetcher>,
     file: FileName,
-    wanted: Vec<(ChunkId, Arc<FetchBatch>)>,
+    requested: Vec<(ChunkId, Arc<FetchBatch>)>,
 }
 
 struct FetchBatch {
@@ -57,8 +57,8 @@ impl Fetcher {
             under_way.extend(part.iter().map(|id| (*id, batch.clone())));
             self.runtime.spawn(self.clone().run(file.clone(), batch));
         }
-        let wanted = ids.iter().filter_map(|id| Some((*id, under_way.get(id)?.clone()))).collect();
-        PendingFetch { fetcher: self.clone(), file: file.clone(), wanted }
+        let requested = ids.iter().filter_map(|id| Some((*id, under_way.get(id)?.clone()))).collect();
+        PendingFetch { fetcher: self.clone(), file: file.clone(), requested }
     }
 
     async fn run(self: Arc<Self>, file: FileName, batch: Arc<FetchBatch>) {
@@ -98,8 +98,8 @@ impl PendingFetch {
     }
 
     async fn gather(&self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
-        let mut found = Vec::with_capacity(self.wanted.len());
-        for (id, batch) in &self.wanted {
+        let mut found = Vec::with_capacity(self.requested.len());
+        for (id, batch) in &self.requested {
             found.push((*id, batch.get(*id).await?));
         }
         Ok(found)
@@ -107,12 +107,12 @@ impl PendingFetch {
 
     /// Whether a batch has chunks that were not requested here.
     fn has_unrequested_chunks(&self) -> bool {
-        let ours = |id: &ChunkId| self.wanted.iter().any(|(wanted, _)| wanted == id);
-        self.wanted.iter().any(|(_, batch)| !batch.ids.iter().all(ours))
+        let ours = |id: &ChunkId| self.requested.iter().any(|(requested, _)| requested == id);
+        self.requested.iter().any(|(_, batch)| !batch.ids.iter().all(ours))
     }
 
     async fn fetch_alone(&self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
-        let ids: Vec<ChunkId> = self.wanted.iter().map(|(id, _)| *id).collect();
+        let ids: Vec<ChunkId> = self.requested.iter().map(|(id, _)| *id).collect();
         let refs = ids.iter().map(|&id| ChunkRef { file: self.file.clone(), id }).collect();
         let found: Vec<(ChunkId, Bytes)> = ids.into_iter().zip(self.fetcher.chunks.get(refs).await?).collect();
         found.iter().for_each(|(id, data)| self.fetcher.cache.insert(*id, data.clone()));

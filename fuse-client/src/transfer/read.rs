@@ -54,11 +54,11 @@ impl FileData {
         let mut noted = false;
         let mut lost: Option<Vec<ChunkId>> = None;
         for _ in 0..MAX_REPLANS {
-            let wanted = {
+            let requested = {
                 let state = self.state.lock();
                 state.chunks_of(offset..offset.saturating_add(u64::from(len)))
             };
-            self.load_extents(wanted).await?;
+            self.load_extents(requested).await?;
             let (pending, missing, ahead) = {
                 let mut state = self.state.lock();
                 let range = readable(&state, offset, len);

@@ -150,9 +150,9 @@ impl ChunkClient {
                     if reference_query.is_none() {
                         reference_query = self.query_unreferenced(&open, local_copies).map(Box::pin);
                     }
-                    for ((from, to), wanted) in copies_to_make(&open, &busy, local_copies) {
+                    for ((from, to), requested) in copies_to_make(&open, &busy, local_copies) {
                         if busy.insert(to) {
-                            requests.push(Box::pin(self.copy(from, to, wanted, local_copies)));
+                            requests.push(Box::pin(self.copy(from, to, requested, local_copies)));
                         }
                     }
                     for (node, refs) in open_by_node(&open, &busy) {
@@ -207,14 +207,14 @@ impl ChunkClient {
         &self,
         open: &HashMap<ChunkId, DurabilityCheck>,
     ) -> impl Future<Output = Vec<(ChunkId, Vec<NodeRef>)>> + use<'_> {
-        let wanted: Vec<(RingId, ChunkId)> = open.values().map(|chunk| (chunk.key, chunk.chunk.id)).collect();
+        let requested: Vec<(RingId, ChunkId)> = open.values().map(|chunk| (chunk.key, chunk.chunk.id)).collect();
         let nodes: HashSet<NodeRef> = open.values().flat_map(|chunk| &chunk.nodes).copied().collect();
         async move {
             join_all(
                 nodes.iter().filter(|node| !self.router.is_unresponsive(node)).map(|node| self.router.refresh(node)),
             )
             .await;
-            let routes = self.routes(wanted.iter().map(|(key, _)| *key)).await;
+            let routes = self.routes(requested.iter().map(|(key, _)| *key)).await;
             for route in routes
                 .iter()
                 .flatten()
@@ -222,7 +222,7 @@ impl ChunkClient {
             {
                 self.router.drop_route(route);
             }
-            let known = wanted.iter().zip(routes).filter_map(|((_, id), route)| Some((*id, route?.holders.clone())));
+            let known = requested.iter().zip(routes).filter_map(|((_, id), route)| Some((*id, route?.holders.clone())));
             known.collect()
         }
     }
@@ -232,19 +232,19 @@ impl ChunkClient {
         &self,
         from: CopySource,
         to: NodeRef,
-        wanted: Vec<KeyedRef>,
+        requested: Vec<KeyedRef>,
         local_copies: LocalCopies<'_>,
     ) -> DurabilityAnswer {
         let found = match from {
-            CopySource::Disk(node) => self.get_group(node, wanted.clone()).await.records,
-            CopySource::Memory => wanted
+            CopySource::Disk(node) => self.get_group(node, requested.clone()).await.records,
+            CopySource::Memory => requested
                 .iter()
                 .filter_map(|(_, chunk)| Some((chunk.id, local_copies(chunk.id)?)))
                 .collect::<FoundChunks>(),
         };
         let mut body = BytesMut::new();
         let mut brought = Vec::with_capacity(found.len());
-        for (key, chunk) in &wanted {
+        for (key, chunk) in &requested {
             if let Some(data) = found.get(&chunk.id) {
                 encode_record(&mut body, &chunk.file, chunk.id, *key, data);
                 brought.push((chunk.id, ON_DISK));

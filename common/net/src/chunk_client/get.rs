@@ -74,12 +74,12 @@ impl ChunkClient {
     }
 
     /// Gets each chunk from its first holder that was not tried yet, or from those after it.
-    fn get_from_others(&self, wanted: Vec<KeyedRef>, tried: Vec<NodeRef>) -> BoxFuture<'_, GetAnswer> {
+    fn get_from_others(&self, requested: Vec<KeyedRef>, tried: Vec<NodeRef>) -> BoxFuture<'_, GetAnswer> {
         Box::pin(async move {
-            if wanted.is_empty() || tried.len() == REPLICAS {
-                return GetAnswer { answered: true, rest: wanted, ..GetAnswer::default() };
+            if requested.is_empty() || tried.len() == REPLICAS {
+                return GetAnswer { answered: true, rest: requested, ..GetAnswer::default() };
             }
-            let (groups, exhausted, unrouted) = self.group_by_holder(wanted, &tried).await;
+            let (groups, exhausted, unrouted) = self.group_by_holder(requested, &tried).await;
             let mut all = GetAnswer { answered: unrouted.is_empty(), rest: unrouted, ..GetAnswer::default() };
             all.rest.extend(exhausted);
             let requests = groups.into_iter().map(|(node, group)| {

@@ -138,10 +138,10 @@ impl FakeNode {
         }
     }
 
-    fn records(&self, wanted: &[ChunkRef]) -> Bytes {
+    fn records(&self, requested: &[ChunkRef]) -> Bytes {
         let mut out = BytesMut::new();
         let chunks = self.chunks.lock();
-        for chunk in wanted {
+        for chunk in requested {
             if let Some((file, key, data)) = chunks.get(&chunk.id) {
                 encode_record(&mut out, file, chunk.id, *key, data);
             }
