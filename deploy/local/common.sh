@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Shared by up.sh and down.sh: where things are, and which processes are ours. Sourced, not run.
+# Shared by up.sh and down.sh: default folders, and which processes are ours. Sourced, not run.
 #
-# Each process that up.sh starts leaves a file NAME.pid with its pid and start time. A pid alone can belong to somebody
-# else by the time down.sh looks; pid and start time cannot.
+# For each process that it starts, up.sh writes a file NAME.pid with the pid and the start time. A pid alone may have been
+# reused by the time down.sh runs; the pair identifies one process.
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -10,11 +10,11 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 default_data() { printf '%s/chordfs' "${XDG_STATE_HOME:-$HOME/.local/state}"; }
 default_mount() { printf '%s/chordfs' "$HOME"; }
 
-# The kernel's start time of a process, field 22 of its stat line; empty when there is no such process.
+# Prints the kernel's start time of a process, field 22 of its stat line; nothing if there is no such process.
 start_time() {
   local stat
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
-  # The second field is the name in parentheses, which may hold spaces; what follows it is counted from the third.
+  # The second field is the name in parentheses, which may contain spaces. `fields` begins with the third field.
   local fields
   read -ra fields <<<"${stat##*) }"
   # A zombie has ended; only its parent has not collected its exit status yet.
@@ -24,7 +24,7 @@ start_time() {
 
 remember() { printf '%s %s\n' "$2" "$(start_time "$2")" >"$1"; }
 
-# Is the process that left this file still running?
+# Whether the process of a pid file is still running.
 alive() {
   local pid started
   [ -f "$1" ] || return 1

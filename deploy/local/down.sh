@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Unmounts and ends exactly what up.sh started. The data stays; up.sh finds it again.
+# Unmounts and stops exactly what up.sh started. The data stays; the next up.sh uses it.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/local/common.sh
@@ -9,7 +9,7 @@ usage() {
   cat <<EOT
 usage: deploy/local/down.sh [--data DIR]
 
-Unmounts and ends what up.sh started with the same --data (default $(default_data)). The data stays.
+Unmounts and stops what up.sh started with the same --data (default $(default_data)). The data stays.
 EOT
 }
 
@@ -21,7 +21,7 @@ while [ $# -gt 0 ]; do
     *) usage >&2; fail "unknown option $1" ;;
   esac
 done
-[ -d "$data" ] || fail "there is no ring's data in $data"
+[ -d "$data" ] || fail "$data does not exist: give the folder that up.sh used with --data"
 
 not_mounted() { ! mountpoint -q "$1"; }
 
@@ -47,9 +47,9 @@ end_nodes() {
   for pid_file in "$data"/node-*.pid; do
     [ -f "$pid_file" ] || continue
     if ! wait_until 30 ended "$pid_file"; then
-      say "$(basename "$pid_file" .pid) did not end within 30 s; killing it"
+      say "$(basename "$pid_file" .pid) did not stop within 30 s; killing it"
       kill -9 "$(pid_of "$pid_file")"
-      wait_until 5 ended "$pid_file" || fail "cannot end process $(pid_of "$pid_file")"
+      wait_until 5 ended "$pid_file" || fail "process $(pid_of "$pid_file") is still running after SIGKILL"
     fi
     rm -f "$pid_file"
   done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds chordfs, starts a ring on this machine and mounts it. Running it again finds the same data.
+# Builds chordfs, starts a ring on this machine and mounts it. Run again, it uses the same data.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/local/common.sh
@@ -41,10 +41,10 @@ done
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-# install_missing COMMAND PACKAGE: by Debian's package manager, when the command is not there.
+# install_missing COMMAND PACKAGE: installs the package with apt-get if the command is missing.
 install_missing() {
   command -v "$1" >/dev/null && return
-  command -v apt-get >/dev/null || fail "$1 is missing and there is no apt-get to install it: install $2"
+  command -v apt-get >/dev/null || fail "$1 is missing, and so is apt-get to install it: install the package $2"
   say "installing $2"
   as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
 }
@@ -59,8 +59,8 @@ binaries() { printf '%s/release' "${CARGO_TARGET_DIR:-$here/../../target}"; }
 
 ready() { curl -fsS --max-time 2 -o /dev/null "http://$1:5059/readyz" 2>/dev/null; }
 
-# A node that is told of no other begins a ring, so only the very first one is told of none. Afterwards even node 1
-# joins: had it lost its folder, it must not begin a second namespace beside the one that the others keep.
+# A node without --join founds a ring, so only node 1 of a new ring starts without it. Once the ring exists, node 1 joins
+# too: if it had lost its folder, it would found a second namespace beside the one that the other nodes keep.
 start_node() {
   local number=$1 ip=127.0.0.$1 dir=$data/node-$1 join=()
   if [ "$number" != 1 ]; then
@@ -75,7 +75,7 @@ start_node() {
   started+=("$data/node-$number.pid")
 }
 
-# What this run started is ended again when it fails half-way; nodes that ran before are left alone.
+# Stops the nodes that this run started if it fails half-way; nodes that ran before are left alone.
 clean_up() {
   local status=$? pid_file
   [ "$status" = 0 ] && return
@@ -90,42 +90,42 @@ up_or_ended() { ready "127.0.0.$1" || ! alive "$data/node-$1.pid"; }
 bring_up() {
   local number=$1
   wait_until 60 up_or_ended "$number" || fail "node $number is not ready after 60 s; see $data/node-$number/log"
-  alive "$data/node-$number.pid" || fail "node $number ended: $(tail -n 1 "$data/node-$number/log")"
+  alive "$data/node-$number.pid" || fail "node $number has stopped: $(tail -n 1 "$data/node-$number/log")"
 }
 
-# Before three of them vote the loss of one node could be the loss of the namespace.
+# With fewer than three voters the loss of one node could be the loss of the namespace.
 enough_voters() {
   local wanted=$((nodes < 3 ? nodes : 3)) voters
   voters=$("$(binaries)/storage-node" status --one 2>/dev/null | sed -n 's/^voters *//p' | tr ',' '\n' | wc -l)
   [ "$voters" -ge "$wanted" ]
 }
 
-[ -c /dev/fuse ] || [ "$mounting" = no ] || fail "/dev/fuse is missing: this machine's kernel cannot mount (modprobe fuse?)"
+[ -c /dev/fuse ] || [ "$mounting" = no ] || fail "/dev/fuse is missing: load the kernel module (modprobe fuse), or use --no-mount"
 [ "$mounting" = no ] || install_missing fusermount3 fuse3
 install_missing curl curl
 install_missing cc gcc
 build
-mkdir -p "$data" || fail "cannot make the folder $data"
+mkdir -p "$data" || fail "cannot create the folder $data"
 started=()
 trap clean_up EXIT
 
 fresh=()
 for number in $(seq "$nodes"); do
   alive "$data/node-$number.pid" && continue
-  ! ready "127.0.0.$number" || fail "port 5059 of 127.0.0.$number is in use by another ring; end it or use that one"
+  ! ready "127.0.0.$number" || fail "port 5059 of 127.0.0.$number is in use by another ring: stop that ring first"
   fresh+=("$number")
 done
-# A ring's first node has to be there before the others ask it. Nodes that were a ring before find each other.
+# The first node of a new ring must be ready before others join. Nodes of an existing ring find each other.
 for number in "${fresh[@]}"; do
   start_node "$number"
   [ "$number" != 1 ] || [ -f "$data/formed" ] || bring_up 1
 done
 for number in $(seq "$nodes"); do bring_up "$number"; done
-wait_until 60 enough_voters || fail "the nodes do not agree on who votes after 60 s; see $(binaries)/storage-node status"
+wait_until 60 enough_voters || fail "the namespace has too few voters after 60 s; see $(binaries)/storage-node status"
 [ "$nodes" = 1 ] || touch "$data/formed"
 
 if [ "$mounting" = yes ] && ! mountpoint -q "$mount_point"; then
-  mkdir -p "$mount_point" || fail "cannot make the folder $mount_point"
+  mkdir -p "$mount_point" || fail "cannot create the folder $mount_point"
   sources=$(seq -s, -f '127.0.0.%g' "$nodes")
   "$(binaries)/mount.chordfs" "$sources" "$mount_point" -o "log=$data/mount.log"
   printf '%s\n' "$mount_point" >"$data/mount"

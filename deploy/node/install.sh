@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs chordfs on a machine with systemd: programs, unit, user. Run again, it replaces them. Starts nothing: settings
-# (/etc/chordfs/node.env) come first, then `systemctl enable --now chordfs-node`.
+# Installs chordfs on a machine with systemd: programs, unit, user. Run again, it replaces them. It starts nothing: write
+# the settings (/etc/chordfs/node.env) first, then run `systemctl enable --now chordfs-node`.
 #
 #   install.sh [--with-agent]      from an unpacked package: ../bin and this folder
 #
@@ -10,16 +10,16 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 fail() { echo "error: $*" >&2; exit 1; }
 
-[ "$(id -u)" = 0 ] || fail "installing needs root"
+[ "$(id -u)" = 0 ] || fail "run this as root"
 case ${1:-} in
   "" | --with-agent) ;;
   *) fail "usage: install.sh [--with-agent]" ;;
 esac
 for file in "$here/../bin/storage-node" "$here/../bin/mount.chordfs" "$here/prepare-disk" "$here/chordfs-node.service"; do
-  [ -f "$file" ] || fail "the package is not whole: $file is missing"
+  [ -f "$file" ] || fail "the package is incomplete: $file is missing"
 done
 
-# What mounting and formatting need; a minimal image may lack them.
+# Installs the packages for mounting and formatting; a minimal image may lack them.
 packages() {
   command -v mkfs.xfs >/dev/null && command -v fusermount3 >/dev/null && return
   if command -v dnf >/dev/null; then
@@ -27,7 +27,7 @@ packages() {
   elif command -v apt-get >/dev/null; then
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq xfsprogs fuse3 >/dev/null
   else
-    fail "xfsprogs and fuse3 are missing, and neither dnf nor apt-get is there to install them"
+    fail "xfsprogs and fuse3 are missing, and so are dnf and apt-get to install them: install both packages"
   fi
 }
 
@@ -39,7 +39,7 @@ agent() {
 
 packages
 install -m 755 "$here/../bin/storage-node" /usr/local/bin/storage-node
-# Where mount(8) looks for `mount -t chordfs`, and where a shell finds it.
+# The second path is where mount(8) looks for `mount -t chordfs`; the first is in a shell's PATH.
 install -m 755 "$here/../bin/mount.chordfs" /usr/local/bin/mount.chordfs
 ln -sf /usr/local/bin/mount.chordfs /sbin/mount.chordfs
 install -D -m 755 "$here/prepare-disk" /usr/local/lib/chordfs/prepare-disk

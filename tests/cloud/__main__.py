@@ -1,6 +1,6 @@
-"""python -m cloud: runs scenarios one after the other, prints their figures and what failed.
+"""python -m cloud: runs scenarios one after the other, prints their figures and the failures.
 
-Ends with 0 if all of them held. `--self` runs the harness's own tests instead.
+Exits with 0 if all scenarios held. `--self` runs the harness's own tests instead.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ SCENARIOS: dict[str, Callable[[Setup], None]] = {
     "floor": floor.run,
     "bad-input": bad_input.run,
 }
-# One boot, many at once, the good way out and the bad one: what a change breaks first, in less than two minutes.
+# One boot, many at once, a drain and a crash: what a change is most likely to break, in less than two minutes.
 SHORT = ("first-boot", "five-at-once", "scale-in", "crash")
 ROOT = Path(__file__).parents[2]
 BUILT = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "debug"
 
 
 def main() -> int:
-    # Killed politely, it takes its instances with it.
+    # On SIGTERM the instances must end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = parse()
     if options.self:
         return self_test(options.short)
     for program in ("storage-node", "mount.chordfs"):
         if not os.access(options.binaries / program, os.X_OK):
-            sys.exit(f"error: there is no {program} in {options.binaries}: build it, or say --binaries")
+            sys.exit(f"error: {options.binaries} has no {program}: build it, or give another folder with --binaries")
     setup = Setup(options.binaries.resolve(), options.rate, options.short, print if options.verbose else None)
     names = options.scenario or (SHORT if options.short else tuple(SCENARIOS))
     failed = [name for name in names if not held(name, setup)]
@@ -71,12 +71,12 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/cloud.sh", description=__doc__)
-    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; default: all")
-    parser.add_argument("--short", action="store_true", help=f"less of each, and by default only {', '.join(SHORT)}")
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"any of {', '.join(SCENARIOS)}; default: all")
+    parser.add_argument("--short", action="store_true", help=f"less data and fewer rounds in each, and by default only {', '.join(SHORT)}")
     parser.add_argument("--binaries", type=Path, default=BUILT, help=f"where storage-node is [{BUILT}]")
-    parser.add_argument("--rate", type=float, default=20.0, help="how fast alarms' time runs; 1 is Amazon's [20]")
-    parser.add_argument("--verbose", action="store_true", help="what happens, as it happens")
-    parser.add_argument("--self", action="store_true", help="the harness's own tests, with a node that keeps no data")
+    parser.add_argument("--rate", type=float, default=20.0, help="speed of the clock of alarms; 1 is real time [20]")
+    parser.add_argument("--verbose", action="store_true", help="print events as they happen")
+    parser.add_argument("--self", action="store_true", help="run the harness's own tests, with a node that keeps no data")
     options = parser.parse_args()
     unknown = set(options.scenario) - set(SCENARIOS)
     if unknown:
@@ -89,7 +89,7 @@ def held(name: str, setup: Setup) -> bool:
     begun = time.monotonic()
     try:
         SCENARIOS[name](setup)
-    except Exception:  # Whatever it is, the scenarios after it are still worth running.
+    except Exception:  # Any failure: the scenarios after it are still worth running.
         traceback.print_exc()
         print(f"{name}: FAILED after {time.monotonic() - begun:.0f} s", flush=True)
         return False

@@ -1,6 +1,6 @@
-"""CloudWatch: keeps the data points that were put, evaluates the alarms that were put, and carries out their actions.
+"""CloudWatch: keeps data points, evaluates alarms and executes their actions.
 
-moto keeps the alarms too, and answers DescribeAlarms; it is told each new state.
+moto keeps the alarms too, because it answers DescribeAlarms; every new state is set there as well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .moto import Moto
 from .wire.query import Error, Request
 
 POLICY_ARN = ":scalingPolicy:"
-# A period is looked at a little after its end, as its last data points are still on their way then.
+# A period is evaluated this long after its end, because its last data points arrive late.
 INGESTION_SECONDS = 6.0
 OLDEST, NEWEST = 14 * 86_400.0, 2 * 3600.0
 
@@ -48,7 +48,7 @@ class CloudWatch:
             return self._alarms[alarm].evaluated_until
 
     def put_metric_data(self, request: Request) -> Error | None:
-        """Keeps what moto has accepted; what CloudWatch refuses and moto does not is refused here."""
+        """Keeps data points; refuses those that CloudWatch refuses although moto accepts them."""
         data = request.members("MetricData")
         if not data or len(data) > 1000:
             return Error("ValidationError", f"MetricData must have 1 to 1000 members, not {len(data)}")
@@ -62,7 +62,7 @@ class CloudWatch:
         return None
 
     def put_alarm(self, request: Request) -> Error | None:
-        """A definition replaces the one of the same name, whose state stays."""
+        """Stores a definition. It replaces the alarm of that name and keeps its state."""
         try:
             alarm = alarm_of(request)
             alarm.check()
@@ -104,7 +104,7 @@ class CloudWatch:
             self._journal.record("alarm", alarm=alarm.name, state=entry.state.value, points=shown)
             self._tell_moto(alarm, entry.state, f"data points {shown}, threshold {alarm.threshold}")
         for action in alarm.actions(entry.state):
-            # Scaling actions are repeated for as long as the state lasts, others happen when it changes.
+            # Scaling actions repeat while the state lasts; others run only when it changes.
             if POLICY_ARN in action:
                 self._execute(action)
 

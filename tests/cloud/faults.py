@@ -1,4 +1,4 @@
-"""Answers that a healthy cloud does not give: no rights, throttling, an expired token, skewed clocks, silence."""
+"""Injected faults: missing rights, throttling, an expired token, skewed clocks, no answer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SILENCE = "silence"
 
 @dataclass
 class Fault:
-    """Applies to requests whose `service:Action` fits the pattern, from one instance or from all, `times` times. Operators
-    and mounts are spared."""
+    """Applies to requests whose `service:Action` matches the pattern, from one instance or from all, `times` times. It
+    never applies to operators and mounts."""
 
     pattern: str
     kind: str
@@ -41,7 +41,7 @@ class Faults:
             self._faults.remove(fault)
 
     def strike(self, request: Request, instance: str | None, principal: str) -> None | str | Error:
-        """What to answer instead: None for the truth, SILENCE for a connection that breaks."""
+        """Returns the fault for a request: None without one, SILENCE for a connection that breaks, or an error."""
         if instance is None:
             return None
         action = f"{rights.SERVICES[request.service]}:{request.action}"
@@ -58,7 +58,7 @@ class Faults:
 
 
 def error(kind: str, request: Request, principal: str) -> Error:
-    """The service's own words for it: EC2 has other codes than the rest."""
+    """The fault as the service reports it: EC2 has other codes than the rest."""
     action = f"{rights.SERVICES[request.service]}:{request.action}"
     code, ec2_code, status, message = _ANSWERS[kind]
     text = rights.denied(principal, action) if kind == "denied" else message

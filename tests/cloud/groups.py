@@ -1,7 +1,7 @@
-"""Auto Scaling groups: moto launches and ends instances, the models say when, and which.
+"""Auto Scaling groups: moto launches and terminates instances; the models decide when, and which.
 
-While an instance waits for its hook, moto knows nothing of it: to moto it is in service and counted. So moto's desired
-capacity is the true one plus those that are leaving, until each has left.
+moto has no lifecycle hooks: it counts an instance that waits for its hook as in service. So moto's desired capacity is the
+true one plus the instances that are leaving.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GONE = ("shutting-down", "terminated")
 
 
 class Refused(Exception):
-    """The API would answer with this; `code` is its error code."""
+    """An error answer of the API; `code` is its error code."""
 
     def __init__(self, message: str, code: str = "ValidationError") -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class _Group:
 
 
 class Groups:
-    """Everything is under one lock, also while moto is asked: the order of events is what tests are about."""
+    """One lock covers everything, even requests to moto: tests depend on the order of events."""
 
     def __init__(self, moto: Moto, clock: Clock, journal: Journal) -> None:
         self._moto, self._clock, self._journal = moto.sdk("autoscaling"), clock, journal
@@ -60,7 +60,7 @@ class Groups:
         return self._describe(name) is not None
 
     def target_state(self, instance: str) -> str:
-        """What the metadata service calls autoscaling/target-lifecycle-state."""
+        """The metadata service's value of autoscaling/target-lifecycle-state."""
         with self._lock:
             leaving = any(instance in group.hooks.waiting() for group in self._groups.values())
             return "Terminated" if leaving else "InService"
@@ -88,7 +88,7 @@ class Groups:
             self._journal.record("desired", group=name, size=desired)
 
     def terminate(self, instance: str, decrement: bool) -> str:
-        """TerminateInstanceInAutoScalingGroup; returns the lifecycle state that the answer tells."""
+        """TerminateInstanceInAutoScalingGroup; returns the lifecycle state for the answer."""
         with self._lock:
             name = self._group_of(instance)
             now = self._require(name)
@@ -123,7 +123,7 @@ class Groups:
                     self._end(name, left)
 
     def execute_policy(self, arn: str) -> None:
-        """An alarm's action. What comes of it is in the journal."""
+        """Executes an alarm's action. The journal records the result."""
         with self._lock:
             found = self._policy(arn)
             if found is None:
@@ -187,7 +187,7 @@ class Groups:
                     self._died_waiting(group, instance, present[-1] if leaving.decrement else None)
 
     def _died_waiting(self, group: _Group, instance: str, surplus: str | None) -> None:
-        """moto has replaced one that was to go for good; its replacement, the newest, is one too many."""
+        """Ends the surplus: moto has replaced an instance that died while it left for good, and the newest is the replacement."""
         group.hooks.forget(instance)
         if surplus is not None:
             self._moto.terminate_instance_in_auto_scaling_group(InstanceId=surplus, ShouldDecrementDesiredCapacity=True)

@@ -1,7 +1,7 @@
-"""Watches which instances the cloud says run, and makes it so.
+"""Boots and shuts down machines so that they match the instances that moto lists.
 
-It asks moto, past the proxy: an instance that is there gets a machine, one that is not loses it. What a hook holds is
-still there; one that was ended by hand (EC2's TerminateInstances) is not, and its machine is shut down.
+It asks moto directly, not through the proxy. An instance that waits for a hook is still listed and keeps its machine; an
+instance that EC2's TerminateInstances has ended is not, and its machine is shut down.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Hypervisor:
         self._ec2, self._groups, self._network = moto.sdk("ec2"), groups, network
         self._folder, self._journal, self.machine = folder, journal, machine
         self.on_boot: Callable[[Identity], None] = lambda identity: None
-        """Called before an instance boots, with what its metadata service will tell."""
+        """Called before an instance boots, with the contents of its metadata service."""
         self._instances: dict[str, Instance] = {}
         self._stopping: list[threading.Thread] = []
         self._stop = threading.Event()
@@ -41,7 +41,7 @@ class Hypervisor:
         self._thread.start()
 
     def instances(self) -> list[Instance]:
-        """Those whose machine is on, in the order in which they booted."""
+        """The instances whose machine runs, in the order in which they booted."""
         return [instance for instance in list(self._instances.values()) if not instance.ended]
 
     def all(self) -> list[Instance]:
@@ -51,7 +51,7 @@ class Hypervisor:
         return self._instances[instance]
 
     def close(self) -> None:
-        """Ends every machine, whatever state it is in."""
+        """Ends every machine in any state."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -70,7 +70,7 @@ class Hypervisor:
         while not self._stop.wait(POLL_SECONDS):
             try:
                 self._look()
-            except Exception:  # The scenario that waits for an instance is told why none comes.
+            except Exception:  # Reported to the scenario that waits for an instance.
                 self.failure = traceback.format_exc()
                 self._journal.record("hypervisor-failed", why=self.failure.splitlines()[-1])
 
@@ -109,7 +109,7 @@ class Hypervisor:
         self._instances[number] = Instance(self.machine, self._network, identity, user_data, folder, self._journal)
 
     def _user_data(self, number: str) -> str:
-        """As the group's launch template has it, decoded."""
+        """The user data of the group's launch template, decoded."""
         found = self._ec2.describe_instance_attribute(InstanceId=number, Attribute="userData")
         value = found.get("UserData", {}).get("Value", "")
         return base64.b64decode(value).decode()

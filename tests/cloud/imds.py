@@ -1,4 +1,4 @@
-"""One instance's metadata service, at its real address inside the instance's namespace, in its second version only.
+"""One instance's metadata service (version 2 only), at its real address inside the instance's namespace.
 
 Source: EC2's user guide, "Use the Instance Metadata Service to access instance metadata". A token comes from PUT
 /latest/api/token with its time to live; a GET without one is 401, an unknown path 404.
@@ -24,7 +24,7 @@ _LONGEST_TTL = 21_600
 
 @dataclass
 class Identity:
-    """What the service tells; `notices` are the events that a scenario has announced."""
+    """The contents of the service, including the notices that a scenario has announced."""
 
     instance: str
     private_ip: str

@@ -1,4 +1,4 @@
-"""One instance: a namespace, a metadata service, a disk of a size, and what its user data has started."""
+"""One instance: a namespace, a metadata service, a disk of a given size, and the processes that its user data started."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SERVING_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Machine:
-    """What all instances of a lab have in common. `units` is where the unit files are."""
+    """Settings common to all instances of a lab. `units` are the folders of the unit files."""
 
     binaries: tuple[Path, ...]
     units: tuple[Path, ...]
@@ -74,7 +74,7 @@ class Instance:
         return self.log_path.read_text(errors="replace")
 
     def node(self) -> tuple[int, float] | None:
-        """The node's pid, and when it was started on the machine's monotonic clock."""
+        """The node's pid, and its start time on the machine's monotonic clock."""
         try:
             pid, begun = (self.folder / UNIT).read_text().split()
         except (OSError, ValueError):
@@ -86,7 +86,7 @@ class Instance:
         return node is not None and processes.started(node[0]) is not None
 
     def ask(self, path: str, port: int = 5059, seconds: float = 5.0) -> tuple[int, str]:
-        """Status and body of a GET, sent from the switch: as every other machine there would."""
+        """Status and body of a GET, sent from the switch like a request of any other machine."""
         connection = _Connection(self._switch, self.ip, port, seconds)
         try:
             connection.request("GET", path)
@@ -108,7 +108,7 @@ class Instance:
         return self.ask("/readyz", seconds=1.0)[0] == 200
 
     def disk_used_percent(self) -> float | None:
-        """As df(1) counts it, from outside."""
+        """The disk usage as df(1) counts it, read from outside the instance."""
         node = self.node()
         try:
             disk = os.statvfs(f"/proc/{node[0]}/root/{DATA}") if node else None
@@ -120,33 +120,33 @@ class Instance:
         return 100.0 * used / (used + disk.f_bavail)
 
     def run(self, script: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """A shell's words on the machine itself, beside its node: its disk, its /etc, its metadata service."""
+        """Runs a shell script inside the machine, with the node's disk, /etc and metadata service."""
         node = self.node()
         if node is None:
-            raise RuntimeError(f"{self.id} has no node, and so nothing to enter")
+            raise RuntimeError(f"{self.id} has no node whose namespaces could be entered")
         command = ["nsenter", f"--target={node[0]}", "--net", "--mount", "--", "sh", "-c", script]
         return subprocess.run(
             command, env=self._environment, capture_output=True, text=True, timeout=seconds, check=False
         )
 
     def restart(self) -> None:
-        """The node is killed, and started again by its unit on the same disk: as a machine does whose power was gone for a
-        moment. One shell does both, because a machine here lasts as long as something runs on it."""
+        """Kills the node and starts its unit again on the same disk, as after a short power failure. One shell does both,
+        because a machine here exists only while a process runs on it."""
         node = self.node()
         assert node
         ended = f'test ! -d /proc/{node[0]} || grep -q "^State:.*Z" /proc/{node[0]}/status'
         start = f"systemctl start {UNIT} >>{self.log_path} 2>&1"
         done = self.run(f"kill -9 {node[0]} && until {ended}; do sleep 0.02; done && {start}")
         if done.returncode:
-            raise RuntimeError(f"{self.id} does not start again: {done.stderr}")
+            raise RuntimeError(f"{self.id} does not restart: {done.stderr}")
 
     def crash(self) -> None:
-        """The power goes: every process is killed, and nothing is said to anyone."""
+        """Kills every process at once and without notice, like a power failure."""
         self.namespace.kill()
         self._journal.record("crashed", instance=self.id)
 
     def shut_down(self) -> None:
-        """What ending an instance does: SIGTERM first, SIGKILL for what does not listen, then the machine is gone."""
+        """Terminates the instance: SIGTERM, after a while SIGKILL, then the machine is removed."""
         if self.ended:
             return
         self.ended = True
@@ -158,7 +158,7 @@ class Instance:
         self._remove()
 
     def destroy(self) -> None:
-        """Ends it without asking: the lab is over."""
+        """Removes the machine without a shutdown, when the lab closes."""
         self.ended = True
         self._remove()
 
@@ -175,7 +175,7 @@ class Instance:
         return Server(self.namespace.listen(imds.ADDRESS, imds.PORT), self.identity.handle)
 
     def _no_metadata(self) -> None:
-        """Without this the neighbours' services would be found: all have that address, and the switch leads to them."""
+        """Blocks the route to the metadata address: through the switch the service of another instance would answer."""
         self.namespace.ip("route", "add", "unreachable", f"{imds.ADDRESS}/32")
 
     def _boot(self, machine: Machine, user_data: str) -> None:
@@ -199,7 +199,7 @@ class Instance:
         self._journal.record("boot", instance=self.id, ip=self.ip, zone=self.identity.zone)
 
     def _wait_serving(self) -> None:
-        """Notes how long the node took from its process's start until it served."""
+        """Records the time from the start of the node's process until it served."""
         end = time.monotonic() + SERVING_SECONDS
         while time.monotonic() < end and not self.ended:
             node = self.node()
@@ -211,7 +211,7 @@ class Instance:
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that begins in a namespace."""
+    """A connection from inside a namespace."""
 
     def __init__(self, space: Namespace, host: str, port: int, seconds: float) -> None:
         super().__init__(host, port, timeout=seconds)

@@ -1,4 +1,4 @@
-"""What happened in the cloud, in order: what scenarios wait for instead of sleeping, and what a failure shows."""
+"""The events of the cloud, in order. Scenarios wait for them instead of sleeping, and failures print them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """`at` in seconds of the machine's monotonic clock."""
+    """`at` is in seconds of the machine's monotonic clock."""
 
     at: float
     kind: str
@@ -41,12 +41,12 @@ class Journal:
         return f"{event.at - self._start:7.2f} {event}"
 
     def events(self, kind: str, since: float = 0.0, **details: Any) -> list[Event]:
-        """Those of a kind from `since` on, all of whose named details are as given."""
+        """The events of a kind from `since` on that have all the given details."""
         with self._changed:
             return [event for event in self._events if event.at >= since and _fits(event, kind, details)]
 
     def wait(self, kind: str, seconds: float, since: float = 0.0, **details: Any) -> Event:
-        """The first such event, waited for if it has not happened."""
+        """Returns the first such event; waits if it has not happened yet."""
         end = time.monotonic() + seconds
         with self._changed:
             while True:

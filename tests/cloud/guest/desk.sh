@@ -1,6 +1,6 @@
 #!/bin/sh
-# A person's mount, run in the workstation's network namespace and a mount namespace of its own: /etc/chordfs.conf names
-# the ring, and the command names nothing but where. An /etc and a /mnt of which the machine sees nothing.
+# Mounts as a user does who has configured the ring in /etc/chordfs.conf: the command names only the mount point. Runs in
+# the workstation's network namespace and a mount namespace of its own, with a private /etc and /mnt.
 #
 #   desk.sh FOLDER SOURCE
 set -eu
