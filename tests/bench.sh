@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Measures a mount: prints one `name value unit` a line. Without an argument it starts a ring of three nodes with their
-# data in memory, mounts it, and takes both down again; so it compares programs and not disks.
+# Measures a mount: prints a line `name value unit` for each figure. Without an argument it starts a ring of three nodes
+# with their data in memory, mounts it, and stops both at the end; so it measures the programs and not disks.
 #
-# Absolute figures mean little on a shared machine: compare ratios of runs made one after the other.
+# Absolute figures mean little on a shared machine: compare the ratios of consecutive runs.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$here/..
@@ -30,7 +30,7 @@ if [ -z "$mount_point" ]; then
   "$root/deploy/local/up.sh" --data "$own_ring/data" --mount "$mount_point" >&2
 fi
 
-# A mount that has nothing cached: for our own ring a new one, for a given mount the kernel's caches are dropped.
+# Empties the caches: mounts our own ring anew; for a given mount it drops the kernel's caches.
 go_cold() {
   sync -f "$mount_point"
   if [ -n "$own_ring" ]; then
@@ -41,10 +41,10 @@ go_cold() {
   fi
 }
 
-# CPU seconds that the ring and the mounts have used, of all processes of that name.
+# Prints the CPU seconds of all storage-node and mount.chordfs processes of this machine.
 cpu_seconds() {
   local ticks=0 pid
-  # By one name at a time: pgrep takes no longer pattern.
+  # One name at a time: pgrep -x matches at most 15 characters.
   for pid in $(pgrep -x storage-node; pgrep -x 'mount.chordfs' || true); do
     ticks=$((ticks + $(awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$pid/stat" 2>/dev/null || echo 0)))
   done

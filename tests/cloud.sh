@@ -5,16 +5,16 @@
 #   tests/cloud.sh [--short] [--verbose] [--rate N] [--binaries DIR] [SCENARIO...]
 #   tests/cloud.sh --self [--short]      the harness's own tests
 #
-# tests/cloud/__init__.py says how it is made.
+# tests/cloud/__init__.py explains how it works.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
-# Debian leaves root's programs out of everybody else's PATH.
+# On Debian the PATH of ordinary users lacks root's programs.
 export PATH=$PATH:/usr/sbin:/sbin
 
 venv=target/cloud-venv
-# Made anew when the requirements have changed, found again when not.
+# Makes the environment again only if the requirements have changed.
 make_venv() {
   local wanted=tests/cloud/requirements.txt
   cmp -s "$wanted" "$venv/requirements.txt" && return
@@ -24,8 +24,8 @@ make_venv() {
   cp "$wanted" "$venv/requirements.txt"
 }
 
-[ "$(uname -s)" = Linux ] || fail "network namespaces are Linux's"
-[ "$(id -u)" = 0 ] || fail "this makes network namespaces and mounts: run it as root"
+[ "$(uname -s)" = Linux ] || fail "this needs Linux: it uses network namespaces"
+[ "$(id -u)" = 0 ] || fail "run this as root: it creates network namespaces and mounts"
 for program in ip nft nsenter unshare mount umount python3; do
   command -v "$program" >/dev/null || fail "$program is missing (iproute2, nftables, util-linux, mount, python3)"
 done

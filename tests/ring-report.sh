@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The ring at sizes that no machine here could hold, beside what was published of Chord: path lengths, failures, churn,
-# load, invariants. Prints the seed that everything follows from; `--seed N` repeats it, `--up-to 16` goes to 2^16 nodes.
+# Simulates rings that are too large for one machine and prints figures beside the published ones of Chord: path
+# lengths, failures, churn, load, invariants. Prints its seed; `--seed N` repeats a run, `--up-to 16` goes to 2^16
+# nodes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cargo build --quiet --release -p chordfs-ring-tests

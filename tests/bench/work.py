@@ -1,4 +1,4 @@
-"""The loads of bench.sh, each timed inside one process. Prints `name value unit`."""
+"""The workloads of bench.sh, each timed inside one process. Prints `name value unit`."""
 import argparse
 import io
 import multiprocessing
@@ -29,7 +29,7 @@ def big(args):
 
 
 def sequential_write(args):
-    # Written from a buffer prepared before: making random bytes must not be what is measured.
+    # The buffer is prepared before, so that the time of making random bytes does not count.
     piece = os.urandom(16 * MIB)
 
     def write():

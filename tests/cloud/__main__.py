@@ -60,7 +60,7 @@ def main() -> int:
         return self_test(options.short)
     for program in ("storage-node", "mount.chordfs"):
         if not os.access(options.binaries / program, os.X_OK):
-            sys.exit(f"error: {options.binaries} has no {program}: build it, or give another folder with --binaries")
+            sys.exit(f"error: {options.binaries} has no {program}: build it, or name another folder by --binaries")
     setup = Setup(options.binaries.resolve(), options.rate, options.short, print if options.verbose else None)
     names = options.scenario or (SHORT if options.short else tuple(SCENARIOS))
     failed = [name for name in names if not held(name, setup)]
@@ -72,7 +72,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/cloud.sh", description=__doc__)
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"any of {', '.join(SCENARIOS)}; default: all")
-    parser.add_argument("--short", action="store_true", help=f"less data and fewer rounds in each, and by default only {', '.join(SHORT)}")
+    parser.add_argument("--short", action="store_true", help=f"less in each scenario, and by default only {', '.join(SHORT)}")
     parser.add_argument("--binaries", type=Path, default=BUILT, help=f"where storage-node is [{BUILT}]")
     parser.add_argument("--rate", type=float, default=20.0, help="speed of the clock of alarms; 1 is real time [20]")
     parser.add_argument("--verbose", action="store_true", help="print events as they happen")

@@ -1,8 +1,8 @@
 """The cloud's clock, which may run faster than the machine's.
 
-Alarm periods and cooldowns last minutes, which is too long for a test. So the services' clock has a rate: at 20, a period
-of 60 s lasts three. The nodes do not know the rate and put their usual definitions. Lifecycle hooks run at the machine's
-rate, because the nodes' heartbeats do.
+Alarm periods and cooldowns last minutes, which is too long for a test. So the services' clock has a rate: at 20, a
+period of 60 s lasts three. The nodes do not know the rate and put their usual definitions. Lifecycle hooks run at the
+machine's rate, because the nodes' heartbeats do.
 """
 
 from __future__ import annotations

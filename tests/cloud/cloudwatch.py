@@ -73,7 +73,7 @@ class CloudWatch:
             state = before.state if before else State.INSUFFICIENT_DATA
             self._alarms[alarm.name] = _Entry(alarm, state, self._clock.now())
         self._journal.record("alarm-put", alarm=alarm.name, changed=before is None or before.alarm != alarm)
-        self._tell_moto(alarm, state, "Unchecked: Initial alarm creation" if before is None else "unchanged")
+        self._set_state_in_moto(alarm, state, "Unchecked: Initial alarm creation" if before is None else "unchanged")
         return None
 
     def delete_alarms(self, names: list[str]) -> None:
@@ -102,7 +102,7 @@ class CloudWatch:
         if entry.state != before:
             shown = [None if point is None else round(point, 1) for point in points]
             self._journal.record("alarm", alarm=alarm.name, state=entry.state.value, points=shown)
-            self._tell_moto(alarm, entry.state, f"data points {shown}, threshold {alarm.threshold}")
+            self._set_state_in_moto(alarm, entry.state, f"data points {shown}, threshold {alarm.threshold}")
         for action in alarm.actions(entry.state):
             # Scaling actions repeat while the state lasts; others run only when it changes.
             if POLICY_ARN in action:
@@ -113,7 +113,7 @@ class CloudWatch:
             return None
         return self.store.statistic(alarm.metric, alarm.statistic, start, start + period, alarm.unit)
 
-    def _tell_moto(self, alarm: Alarm, state: State, reason: str) -> None:
+    def _set_state_in_moto(self, alarm: Alarm, state: State, reason: str) -> None:
         params = {"AlarmName": alarm.name, "StateValue": state.value, "StateReason": reason}
         self._moto.ask("monitoring", "SetAlarmState", params)
 

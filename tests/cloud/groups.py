@@ -1,7 +1,7 @@
 """Auto Scaling groups: moto launches and terminates instances; the models decide when, and which.
 
-moto has no lifecycle hooks: it counts an instance that waits for its hook as in service. So moto's desired capacity is the
-true one plus the instances that are leaving.
+moto has no lifecycle hooks: it counts an instance that waits for its hook as in service. So moto's desired capacity is
+the true one plus the instances that are leaving.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from .clock import Clock
 from .journal import Journal
 from .models import scaling
-from .models.hooks import TERMINATING, Hook, Hooks, Left, NoSuchAction, Why
+from .models.hooks import TERMINATING, EndedWait, EndReason, Hook, Hooks, NoSuchAction
 from .moto import Moto
-from .wire.rewrite import Known
+from .wire.rewrite import Corrections
 
 GONE = ("shutting-down", "terminated")
 
@@ -44,7 +44,7 @@ class Groups:
         self._groups: dict[str, _Group] = {}
         self._lock = threading.RLock()
 
-    def known(self) -> Known:
+    def corrections(self) -> Corrections:
         with self._lock:
             self._notice()
             zones: dict[str, str] = {}
@@ -54,7 +54,7 @@ class Groups:
                 zones.update(group.zones)
                 waiting.update({instance: "Terminating:Wait" for instance in group.hooks.waiting()})
                 lowered[name] = _decrementing(group)
-            return Known(zones, waiting, lowered)
+            return Corrections(zones, waiting, lowered)
 
     def exists(self, name: str) -> bool:
         return self._describe(name) is not None
@@ -152,17 +152,17 @@ class Groups:
     def _leave(self, name: str, instance: str, decrement: bool) -> str:
         group, hook = self._of(name), self._hook(name)
         if hook is None:
-            self._terminate(name, instance, decrement, Why.NO_HOOK, "CONTINUE")
+            self._terminate(name, instance, decrement, EndReason.NO_HOOK, "CONTINUE")
             return "Terminating"
         if instance not in group.hooks.waiting():
             group.hooks.begin(instance, hook, str(uuid.uuid4()), decrement, self._clock.now())
             self._journal.record("hook-waits", group=name, instance=instance, hook=hook.name)
         return "Terminating:Wait"
 
-    def _end(self, name: str, left: Left) -> None:
+    def _end(self, name: str, left: EndedWait) -> None:
         self._terminate(name, left.leaving.instance, left.leaving.decrement, left.why, left.result)
 
-    def _terminate(self, name: str, instance: str, decrement: bool, why: Why, result: str) -> None:
+    def _terminate(self, name: str, instance: str, decrement: bool, why: EndReason, result: str) -> None:
         self._journal.record("leaves", group=name, instance=instance, why=why.value, result=result)
         self._moto.terminate_instance_in_auto_scaling_group(
             InstanceId=instance, ShouldDecrementDesiredCapacity=decrement
@@ -187,7 +187,8 @@ class Groups:
                     self._died_waiting(group, instance, present[-1] if leaving.decrement else None)
 
     def _died_waiting(self, group: _Group, instance: str, surplus: str | None) -> None:
-        """Ends the surplus: moto has replaced an instance that died while it left for good, and the newest is the replacement."""
+        """Ends the surplus: moto has replaced an instance that died while it left for good, and the newest is the
+        replacement."""
         group.hooks.forget(instance)
         if surplus is not None:
             self._moto.terminate_instance_in_auto_scaling_group(InstanceId=surplus, ShouldDecrementDesiredCapacity=True)

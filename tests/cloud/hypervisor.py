@@ -1,7 +1,7 @@
 """Boots and shuts down machines so that they match the instances that moto lists.
 
-It asks moto directly, not through the proxy. An instance that waits for a hook is still listed and keeps its machine; an
-instance that EC2's TerminateInstances has ended is not, and its machine is shut down.
+It asks moto directly, not through the proxy. An instance that waits for a hook is still listed and keeps its machine;
+an instance that EC2's TerminateInstances has ended is not, and its machine is shut down.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ class Hypervisor:
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             try:
-                self._look()
+                self._reconcile()
             except Exception:  # Reported to the scenario that waits for an instance.
                 self.failure = traceback.format_exc()
                 self._journal.record("hypervisor-failed", why=self.failure.splitlines()[-1])
 
-    def _look(self) -> None:
+    def _reconcile(self) -> None:
         there = {number: found for number, found in self._running().items()}
         for number, instance in list(self._instances.items()):
             if number not in there and not instance.ended:

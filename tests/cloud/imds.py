@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from .moto import ACCOUNT, REGION
-from .wire.http import Answer, Asked
+from .wire.http import HttpRequest, HttpResponse
 
 ADDRESS, PORT = "169.254.169.254", 80
 ROLE = "chordfs-node"
@@ -44,25 +44,25 @@ class Identity:
     def recommend_rebalance(self) -> None:
         self.rebalance = {"noticeTime": _stamp(0)}
 
-    def handle(self, asked: Asked) -> Answer:
+    def handle(self, request: HttpRequest) -> HttpResponse:
         if self.is_off:
-            return Answer(403, b"Forbidden")
-        if asked.path == "/latest/api/token":
-            return self._token(asked)
-        if self.tokens.get(asked.headers.get(_TOKEN, ""), 0.0) < time.monotonic():
-            return Answer(401, b"Unauthorized")
-        if asked.method != "GET":
-            return Answer(405)
-        found = self._look_up(asked.path.removeprefix("/latest/").rstrip("/"))
-        return Answer(404, b"Not Found") if found is None else Answer(200, found.encode())
+            return HttpResponse(403, b"Forbidden")
+        if request.path == "/latest/api/token":
+            return self._token(request)
+        if self.tokens.get(request.headers.get(_TOKEN, ""), 0.0) < time.monotonic():
+            return HttpResponse(401, b"Unauthorized")
+        if request.method != "GET":
+            return HttpResponse(405)
+        found = self._look_up(request.path.removeprefix("/latest/").rstrip("/"))
+        return HttpResponse(404, b"Not Found") if found is None else HttpResponse(200, found.encode())
 
-    def _token(self, asked: Asked) -> Answer:
-        ttl = asked.headers.get(_TTL, "")
-        if asked.method != "PUT" or not ttl.isdigit() or not 1 <= int(ttl) <= _LONGEST_TTL:
-            return Answer(400, b"Bad Request")
+    def _token(self, request: HttpRequest) -> HttpResponse:
+        ttl = request.headers.get(_TTL, "")
+        if request.method != "PUT" or not ttl.isdigit() or not 1 <= int(ttl) <= _LONGEST_TTL:
+            return HttpResponse(400, b"Bad Request")
         token = secrets.token_urlsafe(40)
         self.tokens[token] = time.monotonic() + int(ttl)
-        return Answer(200, token.encode(), headers={"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": ttl})
+        return HttpResponse(200, token.encode(), headers={"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": ttl})
 
     def _look_up(self, path: str) -> str | None:
         if path == "dynamic/instance-identity/document":

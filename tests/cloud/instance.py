@@ -1,4 +1,5 @@
-"""One instance: a namespace, a metadata service, a disk of a given size, and the processes that its user data started."""
+"""One instance: a namespace, a metadata service, a disk of a given size, and the processes that its user data
+started."""
 
 from __future__ import annotations
 
@@ -130,8 +131,8 @@ class Instance:
         )
 
     def restart(self) -> None:
-        """Kills the node and starts its unit again on the same disk, as after a short power failure. One shell does both,
-        because a machine here exists only while a process runs on it."""
+        """Kills the node and starts its unit again on the same disk, as after a short power failure. One shell does
+        both, because a machine here exists only while a process runs on it."""
         node = self.node()
         assert node
         ended = f'test ! -d /proc/{node[0]} || grep -q "^State:.*Z" /proc/{node[0]}/status'

@@ -1,4 +1,4 @@
-"""A cloud with one group in it: everything put together, and taken apart again whatever happens."""
+"""A complete cloud for one scenario; it is always taken down, even after a failure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Lab:
-    """`with Lab(...) as lab:`; a failure inside leaves the logs, and says where."""
+    """`with Lab(...) as lab:`; a failure inside keeps the logs and prints their folder."""
 
     def __init__(
         self, binaries: Path, rate: float, disk: str = "256m", echo: Callable[[str], None] | None = None
@@ -72,13 +72,13 @@ class Lab:
         self.endpoint = f"http://{SWITCH_ADDRESS}"
         served = Server(self.network.switch.listen(SWITCH_ADDRESS, 80), self.proxy.handle)
         self._closing.callback(served.close)
-        # The harness itself is in no namespace; it asks the same proxy on a loopback port.
+        # The harness itself is in no namespace; it uses the same proxy on a loopback port.
         own = Server(_loopback(), self.proxy.handle)
         self._closing.callback(own.close)
         self.operator = sdk("autoscaling", f"http://127.0.0.1:{own.port}")
         machine = Machine(self.binaries, (template.UNITS,), self._node_environment(), disk)
         self.hypervisor = Hypervisor(self.moto, self.groups, self.network, self.folder, self.journal, machine)
-        self.hypervisor.on_boot = self._knows
+        self.hypervisor.on_boot = self._register_caller
         self._closing.callback(self.hypervisor.close)
         self.hypervisor.start()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -93,7 +93,7 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._tell_state()
+            self._print_state()
         self._closing.close()
         self.on_close(self)
         self._write_record()
@@ -116,7 +116,8 @@ class Lab:
         extra: Mapping[str, object] = {},
         zones: int = 3,
     ) -> None:
-        """As the template makes it: launch template, group over `zones`, hook. `parameters` are the template's."""
+        """Creates what the template creates: launch template, group over `zones`, hook. `parameters` are the
+        template's."""
         text = user_data or template.user_data({"GroupName": name, **parameters}, extra)
         ec2 = self.moto.sdk("ec2")
         image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
@@ -140,7 +141,7 @@ class Lab:
         if hook_seconds is None:
             self.operator.create_auto_scaling_group(**group)
             return
-        # moto takes no hooks with the group; the first instance has not booted when this one comes.
+        # moto accepts no hooks in CreateAutoScalingGroup, so the hook is put before the first instance boots.
         self.operator.create_auto_scaling_group(**{**group, "MinSize": 0, "DesiredCapacity": 0})
         self.operator.put_lifecycle_hook(
             LifecycleHookName=HOOK,
@@ -161,11 +162,11 @@ class Lab:
         return dict(found["AutoScalingGroups"][0])
 
     def crash(self, instance: Instance) -> None:
-        """Gone at once, and then the group notices: no hook, no drain."""
+        """Kills the instance; then the group notices. There is no hook and no drain."""
         instance.crash()
         self.moto.sdk("ec2").terminate_instances(InstanceIds=[instance.id])
 
-    # The ring, as it is seen from outside.
+    # The ring, seen from outside.
 
     def instances(self) -> list[Instance]:
         return self.hypervisor.instances()
@@ -184,7 +185,7 @@ class Lab:
         return made
 
     def storage_node(self, *arguments: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
-        """The command line on some machine of the network."""
+        """Runs the program `storage-node` on a machine of the network."""
         path = ":".join([*map(str, self.binaries), os.environ["PATH"]])
         return subprocess.run(
             self.network.switch.command("storage-node", *arguments),
@@ -196,12 +197,12 @@ class Lab:
         )
 
     def voters(self, instance: Instance) -> set[str]:
-        """The addresses of those that vote in the namespace, as one node knows them."""
+        """The addresses of the namespace's voters, according to one node."""
         status = instance.json("/status") or {}
         return {str(voter).rsplit(":", 1)[0] for voter in status.get("namespace", {}).get("voters", [])}
 
     def ring_members(self, instance: Instance) -> set[str]:
-        """The addresses that one node says the ring has; the nodes among them that are not ours too."""
+        """The addresses of the ring's members according to one node, foreign Chord nodes included."""
         return self.members_by(instance.ip)
 
     def members_by(self, address: str) -> set[str]:
@@ -210,7 +211,7 @@ class Lab:
         return set() if status.returncode else _members(status.stdout)
 
     def wait(self, what: str, seconds: float, test: Callable[[], T | None]) -> T:
-        """Until `test` gives something true. A failed hypervisor ends the wait."""
+        """Waits until `test` returns a true value, and returns it. A failed hypervisor ends the wait."""
         end = time.monotonic() + seconds
         while True:
             found = test()
@@ -223,16 +224,16 @@ class Lab:
             time.sleep(0.1)
 
     def wait_ring(self, count: int, seconds: float = 120.0) -> list[Instance]:
-        """One ring of exactly `count` serving instances, as each of them says, with all its voters."""
+        """Waits for one ring of exactly `count` serving instances, according to each of them, with all its voters."""
 
         def settled() -> list[Instance] | None:
             serving = self.serving()
-            self._expect_life(serving)
+            self._require_running_node(serving)
             wanted = {instance.ip for instance in serving}
             if len(serving) != count or len(self.instances()) != count:
                 return None
             seen.update({instance.ip: self.ring_members(instance) for instance in serving})
-            # Before three of them vote, the loss of one node could be the loss of the namespace.
+            # With fewer than three voters the loss of one node could be the loss of the namespace.
             enough = 5 if count >= 7 else min(count, 3)
             voters = self.voters(serving[0])
             whole = all(seen[instance.ip] == wanted for instance in serving)
@@ -243,11 +244,12 @@ class Lab:
             return self.wait(f"one ring of {count}", seconds, settled)
         except TimeoutError as error:
             there = {instance.ip: instance.serves() for instance in self.instances()}
-            raise TimeoutError(f"{error}; instances and whether they serve: {there}; as they see it: {seen}") from None
+            found = f"instances and whether they serve: {there}; members according to each: {seen}"
+            raise TimeoutError(f"{error}; {found}") from None
 
     def wait_whole(self, seconds: float = 180.0) -> None:
-        """Every chunk at all its holders: `storage-node check` says so, by its exit."""
-        last = ["it was not asked"]
+        """Waits until `storage-node check` exits with success: every chunk has all its holders."""
+        last = ["it has not run"]
 
         def whole() -> bool:
             serving = self.serving()
@@ -260,7 +262,7 @@ class Lab:
         try:
             self.wait("every chunk has its holders", seconds, whole)
         except TimeoutError as error:
-            raise TimeoutError(f"{error}; check says:\n{last[0]}") from None
+            raise TimeoutError(f"{error}; check printed:\n{last[0]}") from None
 
     def fullest_percent(self) -> float:
         return max((instance.disk_used_percent() or 0.0 for instance in self.instances()), default=0.0)
@@ -273,11 +275,11 @@ class Lab:
         log = os.environ.get("CHORDFS_TEST_LOG", "info")
         return {"AWS_ENDPOINT_URL": self.endpoint, "RUST_LOG": log, "RUST_BACKTRACE": "1"}
 
-    def _knows(self, identity: Identity) -> None:
+    def _register_caller(self, identity: Identity) -> None:
         self.proxy.callers[identity.access_key] = identity.instance
 
     def _tick(self) -> None:
-        """The services' own time: hooks run out, alarms are evaluated."""
+        """Runs the services' clock: hooks expire, alarms are evaluated."""
         while not self._over.wait(0.1):
             try:
                 self.groups.tick()
@@ -285,14 +287,14 @@ class Lab:
             except Exception:
                 self.journal.record("cloud-failed", why=traceback.format_exc())
 
-    def _expect_life(self, serving: list[Instance]) -> None:
-        """Nodes that have all ended make no ring: no need to wait for it."""
+    def _require_running_node(self, serving: list[Instance]) -> None:
+        """Fails at once if every node has ended: waiting for a ring would be in vain."""
         started = [instance for instance in self.instances() if instance.node()]
         if started and not serving and not any(instance.node_runs() for instance in started):
             raise RuntimeError(f"every node has ended; the first one's console:\n{started[0].log()[-2000:]}")
 
-    def _tell_state(self) -> None:
-        """What can be seen only while the instances are there."""
+    def _print_state(self) -> None:
+        """Prints state that is lost when the instances end."""
         print(f"disks, percent: {self.used_percents()}")
         for instance in self.serving()[:1]:
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Files in a mount whose every byte is known: from a name and a length alone, so nothing has to be remembered."""
+"""Files in a mount with known contents: name and length determine every byte, so nothing else must be kept."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MIB = 1 << 20
 
 
 class Damaged(AssertionError):
-    """The mount gave other bytes than were written."""
+    """The mount returned other bytes than were written."""
 
 
 class Files:
-    """What has been written so far: `sizes` has each file's name and length."""
+    """The files written so far: `sizes` has the name and length of each."""
 
     def __init__(self, folder: Path, sizes: dict[str, int] | None = None) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Files:
         return sum(self.sizes.values())
 
     def write(self, name: str, size: int) -> None:
-        """Written and stored: fsync has returned."""
+        """Writes a file; returns after its fsync."""
         with (self.folder / name).open("wb") as out:
             for piece in content(name, size):
                 out.write(piece)
@@ -66,15 +66,15 @@ def content(name: str, size: int) -> Iterator[bytes]:
         yield source.randbytes(min(PIECE, size - at))
 
 
-# Ten rounds a second: enough that every moment of a change has a write and a read in it, and no disk is filled by them.
+# Ten rounds a second: enough for a write and a read in every phase of a change, and too few to fill a disk.
 PAUSE_SECONDS = 0.1
 
 
 class Churn:
-    """Writes a small file, reads an older one, over and over: what a program does while the group changes.
+    """Load during a change of the group: writes a small file and reads an older one, over and over.
 
-    In a process of its own. Whoever forks while it has a file of a mount open makes the child close that file, which
-    flushes it, which waits when the ring is busy with a crash; so the harness itself must have none open.
+    It runs in a process of its own. A process that forks while it has a file of a mount open makes the child close that
+    file; the close flushes, and waits while the ring handles a crash. So the harness must have no such file open.
     """
 
     def __init__(self, files: Files) -> None:
@@ -86,12 +86,12 @@ class Churn:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
     def stop(self, seconds: float = 120.0) -> None:
-        """Ends it after the round that it is in; an operation that failed is raised here."""
+        """Ends the load after the current round; raises the error of a failed operation."""
         try:
             told, problem = self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            raise TimeoutError(f"an operation at the mount has not come back after {seconds:.0f} s") from None
+            raise TimeoutError(f"an operation at the mount has not returned after {seconds:.0f} s") from None
         if self._process.returncode:
             raise AssertionError(f"an operation at the mount failed:\n{problem}")
         found = json.loads(told)
@@ -100,7 +100,7 @@ class Churn:
 
 
 def churn(folder: Path, sizes: dict[str, int]) -> None:
-    """Until nobody holds the other end of standard input; then tells what it has done."""
+    """Runs until standard input is closed; then prints what it has done."""
     files, rounds, longest = Files(folder, sizes), 0, 0.0
     while not select.select([sys.stdin], [], [], PAUSE_SECONDS)[0]:
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""moto's server as a process of its own on a free loopback port, and ways to ask it."""
+"""moto's server as a process of its own on a free loopback port, and clients of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import boto3  # type: ignore[import-untyped]
 
 from .wire import client
-from .wire.http import Answer
+from .wire.http import HttpResponse
 
 REGION = "eu-central-1"
 OPERATOR = "AKIAOPERATOR00000000"
@@ -38,21 +38,21 @@ class Moto:
         return f"http://127.0.0.1:{self.port}"
 
     def sdk(self, service: str) -> Any:
-        """The SDK's client, past the proxy: for what the models carry out."""
+        """The SDK's client of moto itself, without the proxy: for the actions of the models."""
         return sdk(service, self.endpoint)
 
     def ask(self, service: str, action: str, params: Mapping[str, str]) -> Any:
         return client.call(self.endpoint, service, action, params, REGION, OPERATOR)
 
-    def forward(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        """The very bytes that somebody sent. moto closes the connection after each answer."""
+    def forward(self, headers: Mapping[str, str], body: bytes) -> HttpResponse:
+        """Forwards a request unchanged. moto closes the connection after each answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             kept = {name: value for name, value in headers.items() if name not in ("connection", "content-length")}
             connection.request("POST", "/", body, kept)
             answer = connection.getresponse()
             kind = answer.headers.get("Content-Type", "text/xml")
-            return Answer(answer.status, answer.read(), kind)
+            return HttpResponse(answer.status, answer.read(), kind)
         finally:
             connection.close()
 

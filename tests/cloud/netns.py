@@ -1,13 +1,13 @@
 """Network namespaces on one switch, with the cloud's addresses: 172.31.0.0/16, and public ones in front of them.
 
-The switch is a bridge in a namespace of its own, so the machine's network sees nothing, and removing the namespaces
-removes everything. It is the internet gateway too: an instance itself has its private address only, and the gateway
-translates the public one on its way in and out, so nobody can listen on it. The harness is in none of them: it opens
-sockets there (a socket belongs to the namespace in which it was made, whoever uses it afterwards) and starts processes
-there.
+The switch is a bridge in a namespace of its own, so the machine's own network is not touched, and removing the
+namespaces removes everything. It is the internet gateway too: an instance has only its private address, and the gateway
+translates the public one in both directions, so no program can listen on a public address. The harness is in none of
+the namespaces: it opens sockets there (a socket belongs to the namespace in which it was created, even when a process
+outside uses it) and starts processes there.
 
-Names carry the process that made them, as those of the Rust harness do, under another prefix; what a killed run has left
-behind is ended and removed by the next one.
+Names contain the process that created them, as in the Rust harness, with another prefix. The next run ends and removes
+the leftovers of a killed one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ FOLDER = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 SWITCH_ADDRESS = "172.31.255.254"
 
-# What passes through it is on its way to a public address: who has one leaves by it, all others by the gateway's own.
+# Packets through the gateway go to a public address. They leave with the sender's public address if it has one, and
+# otherwise with the gateway's own.
 _GATEWAY = """
 table ip gateway {
   map inward { type ipv4_addr : ipv4_addr; }
@@ -63,11 +64,11 @@ class Namespace:
         return ["nsenter", f"--net={FOLDER / self.name}", "--", *args]
 
     def set(self, name: str, value: str) -> None:
-        """One of the kernel's settings below /proc/sys/net: a thread sees those of the namespace it is in."""
+        """Sets a kernel setting below /proc/sys/net: a thread sees the settings of its own namespace."""
         self._inside(lambda: Path("/proc/sys/net", name).write_text(value))
 
     def filter(self, rules: str) -> None:
-        """Carries out what nft(8) reads."""
+        """Executes rules of nft(8)."""
         done = subprocess.run(self.command("nft", "-f", "-"), input=rules, capture_output=True, text=True, check=False)
         if done.returncode:
             raise OSError(f"nft in {self.name}: {done.stderr.strip()} (this needs root and nftables)")
@@ -96,7 +97,7 @@ class Namespace:
         return _pids(self.name)
 
     def kill(self) -> None:
-        """SIGKILL to all that runs here, until nothing does."""
+        """Kills all processes here, and waits until they have ended."""
         processes.end(self.pids, [signal.SIGKILL])
 
     def close(self) -> None:
@@ -114,7 +115,7 @@ class Namespace:
                     if _LIBC.setns(namespace.fileno(), CLONE_NEWNET):
                         raise OSError(ctypes.get_errno(), f"entering the namespace {self.name}")
                 result.append(work())
-            except BaseException as error:  # Handed over to the thread that waits.
+            except BaseException as error:  # The waiting thread raises it.
                 failure.append(error)
 
         thread = threading.Thread(target=run)
@@ -136,12 +137,12 @@ class Network:
         self.switch.ip("link", "add", "switch", "type", "bridge")
         self.switch.ip("addr", "add", f"{SWITCH_ADDRESS}/16", "dev", "switch")
         self.switch.ip("link", "set", "switch", "up")
-        # Without a route to it a public address is not even looked at for translation.
+        # The kernel translates public addresses only if it has a route to them.
         self.switch.ip("route", "add", "default", "dev", "switch")
         self.switch.set("ipv4/ip_forward", "1")
         for name in ("all", "switch"):
             self.switch.set(f"ipv4/conf/{name}/send_redirects", "0")
-        # What is only switched, from one private address to another, does not pass the gateway.
+        # Packets that the bridge only switches between private addresses must not pass the gateway's rules.
         if Path("/proc/sys/net/bridge").exists():
             self.switch.set("bridge/bridge-nf-call-iptables", "0")
         self.switch.filter(_GATEWAY)

@@ -1,4 +1,4 @@
-"""Ending processes, by pid, and being sure of it."""
+"""Ends processes by pid, and verifies that they have ended."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-PATIENCE = 10.0
+END_SECONDS = 10.0
 
 
 def started(pid: int) -> str | None:
-    """The kernel's start time of a process: with its pid, a name that is never used twice. None when it is gone."""
+    """The kernel's start time of a process, which with the pid identifies it for good. None when it has ended."""
     try:
         line = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # proc_pid_stat(5): the name in parentheses may hold spaces, what follows it does not. Field 3 is the state.
+    # proc_pid_stat(5): only the name in parentheses may contain spaces. Field 3 is the state.
     fields = line.rsplit(")", 1)[1].split()
     return None if fields[0] in "ZX" else fields[19]
 
 
-def end(pids: Callable[[], Sequence[int]], signals: Sequence[signal.Signals], patience: float = PATIENCE) -> None:
-    """Sends the signals one after the other to all that `pids` still finds, giving each `patience` seconds."""
+def end(pids: Callable[[], Sequence[int]], signals: Sequence[signal.Signals], timeout: float = END_SECONDS) -> None:
+    """Sends the signals one after the other to the processes that `pids` still finds; each signal gets `timeout`
+    seconds."""
     for number in signals:
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         for pid in _running(pids):
             send(pid, number)
         while time.monotonic() < deadline:
@@ -33,14 +34,14 @@ def end(pids: Callable[[], Sequence[int]], signals: Sequence[signal.Signals], pa
             if not left:
                 return
             if number == signal.SIGKILL:
-                for pid in left:  # What was forked meanwhile.
+                for pid in left:  # They may have been forked meanwhile.
                     send(pid, number)
             time.sleep(0.02)
     raise TimeoutError(f"processes {_running(pids)} do not end")
 
 
 def wait_for_end(pids: Callable[[], Sequence[int]], seconds: float) -> None:
-    """Until nothing of `pids` runs any more; it has been told to end, or is expected to."""
+    """Waits until the processes of `pids` have ended by themselves."""
     deadline = time.monotonic() + seconds
     while left := _running(pids):
         if time.monotonic() > deadline:

@@ -1,6 +1,6 @@
-"""What deploy/aws ships, read for tests: the user data that instances run, and the rights that they have.
+"""Reads the template of deploy/aws for tests: the user data of instances, and their permissions.
 
-Only as much of CloudFormation is carried out as the user data needs: Ref, Sub, Base64, If, and conditions made of
+It evaluates only the part of CloudFormation that the user data needs: Ref, Sub, Base64, If, and conditions made of
 Equals and Not.
 """
 
@@ -23,7 +23,7 @@ def load(path: Path = PATH) -> dict[str, Any]:
 
 
 def user_data(changes: Mapping[str, object], extra: Mapping[str, object]) -> str:
-    """The template's, for these parameters; `extra` are settings that it has no parameter for, as CHORDFS_NAME."""
+    """The template's user data for these parameters; `extra` are settings without a parameter, such as CHORDFS_NAME."""
     template = load()
     parameters = {name: found.get("Default", "") for name, found in template["Parameters"].items()}
     unknown = set(changes) - set(parameters)

@@ -1,4 +1,4 @@
-"""A machine beside the group that mounts the ring: an address of its own, and an operator's keys."""
+"""A machine outside the group that mounts the ring, with an address of its own and an operator's keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Workstation:
         self.log_path = folder / "mount.log"
 
     def mount(self, source: str, seconds: float = 60.0) -> Path:
-        """Mounts, in the foreground of a process of ours; returns the mount point once it is one."""
+        """Mounts with `--foreground`; returns the mount point when it is mounted."""
         command = self.namespace.command("mount.chordfs", source, str(self.point), "--foreground")
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -44,9 +44,9 @@ class Workstation:
         return self.point
 
     def mount_as_configured(self, source: str, seconds: float = 60.0) -> Path:
-        """As a person types it: `mount.chordfs /mnt/chord`, which takes the ring from /etc/chordfs.conf and goes to the
-        background once it is mounted. /etc and /mnt are the workstation's own, so its files are reached by way of that
-        process."""
+        """Mounts like a user, with `mount.chordfs /mnt/chord`: it takes the ring from /etc/chordfs.conf and continues
+        in the background once it is mounted. /etc and /mnt are private to the workstation; the returned path leads to
+        the files through that process's root."""
         desk = ["unshare", "--mount", "--propagation", "private", "sh", str(GUEST / "desk.sh"), str(self.folder), source]
         done = self.run(*desk, seconds=seconds)
         if done.returncode:
@@ -55,7 +55,7 @@ class Workstation:
         return Path(f"/proc/{self._background}/root/mnt/chord")
 
     def unmount_as_configured(self) -> None:
-        """As a person does; the process in the background ends by that."""
+        """Unmounts like a user, and waits for the end of the background process."""
         assert self._background is not None
         pid, self._background = self._background, None
         done = self.run("nsenter", f"--target={pid}", "--mount", "--", "umount", "/mnt/chord")
@@ -67,7 +67,7 @@ class Workstation:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def run(self, *command: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
-        """A program on this machine, as `storage-node check`."""
+        """Runs a program on this machine, such as `storage-node check`."""
         return subprocess.run(
             self.namespace.command(*command),
             env=self._environment,
@@ -87,7 +87,7 @@ class Workstation:
         self._process = None
 
     def close(self) -> None:
-        """Whatever state the mount is in, nothing of it is left."""
+        """Removes the mount, in any state."""
         if self._process is not None and self._process.poll() is None:
             pid = self._process.pid
             processes.send(pid, signal.SIGKILL)

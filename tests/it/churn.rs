@@ -119,7 +119,7 @@ impl Scene {
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
-/// The other tests rest on this: a cut really cuts, a split splits, and healing heals.
+/// The other tests depend on this: a cut stops packets, a split separates, and healing restores the connection.
 #[test]
 fn cables_carry_packets_unless_cut() {
     let network = Network::new();

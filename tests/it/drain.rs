@@ -177,7 +177,7 @@ fn with_too_few_nodes_a_drain_is_refused_unless_it_may_leave_fewer_copies() {
     }
 }
 
-/// The drain is held up by a rate at which it would take days.
+/// A rate at which the drain would take days keeps it under way.
 #[test]
 fn a_drain_is_cancelled_under_way_and_the_node_serves_as_before() {
     const NODE: usize = 1;
@@ -238,7 +238,7 @@ fn a_drain_is_cancelled_under_way_and_the_node_serves_as_before() {
 }
 
 #[test]
-fn sigterm_drains_where_it_was_asked_to_and_a_second_one_stops_at_once() {
+fn sigterm_drains_if_configured_and_a_second_one_stops_at_once() {
     let mut cluster = Cluster::empty();
     cluster.run_args = vec!["--drain-on-term"];
     for _ in 0..4 {

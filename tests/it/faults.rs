@@ -43,7 +43,7 @@ fn a_copy_of_a_gibibyte_survives_the_death_of_any_node_and_of_the_leader() {
     copies_survive(1 << 30);
 }
 
-/// Copies `len` bytes while a node dies that does not lead, and again while the leader dies.
+/// Copies `len` bytes while a node other than the leader dies, and again while the leader dies.
 fn copies_survive(len: u64) {
     let mut cluster = Cluster::start(5);
     cluster.wait_for_voters(3);
@@ -64,7 +64,7 @@ fn copies_survive(len: u64) {
 }
 
 #[test]
-fn what_was_synced_survives_the_death_of_all() {
+fn synced_data_survives_a_crash_of_all_nodes() {
     let mut cluster = Cluster::start(5);
     cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);

@@ -77,8 +77,8 @@ fn look_ups_through_it(cluster: &Cluster, foreign: &ForeignNode, id: u32) {
     }
 }
 
-/// Only a node without `--join` founds a namespace, so a ring that a foreign node had founded never got one, and nothing
-/// said why.
+/// Only a node without `--join` founds a namespace, so a ring that a foreign node had founded never got one, and
+/// nothing said why.
 #[test]
 fn a_node_in_the_ring_of_a_foreign_founder_founds_the_namespace_on_request() {
     let mut cluster = Cluster::empty();

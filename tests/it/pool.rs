@@ -17,7 +17,7 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(120);
 const FILE_BYTES: usize = 2 << 20;
 
 struct Pool {
@@ -67,7 +67,7 @@ impl Pool {
 
     #[track_caller]
     fn wait_for_nodes(&self, what: &str, enough: impl Fn(usize) -> bool) {
-        wait_for(what, PATIENCE, || match self.nodes() {
+        wait_for(what, DEADLINE, || match self.nodes() {
             nodes if enough(nodes.len()) && nodes.iter().all(|node| node.2) => Ok(()),
             nodes => Err(format!("{nodes:?}; its log:\n{}", self.log())),
         });
@@ -76,7 +76,7 @@ impl Pool {
     #[track_caller]
     fn wait_ready(&self) {
         let url = format!("http://{}:5059/readyz", self.ip);
-        wait_for("the first node is ready", PATIENCE, || {
+        wait_for("the first node is ready", DEADLINE, || {
             let answer = reqwest::blocking::get(&url).map_err(|error| error.to_string())?;
             if answer.status().is_success() { Ok(()) } else { Err(self.log()) }
         });
@@ -145,7 +145,7 @@ fn a_local_pool_grows_and_shrinks_and_no_operation_fails() {
     assert!(before.iter().all(|(_, pid, _)| is_alive(*pid)), "the nodes keep running without their pool");
     write(mount.path(), files);
     pool.launch();
-    wait_for("the pool finds its nodes", PATIENCE, || match pool.log().matches("still runs").count() {
+    wait_for("the pool finds its nodes", DEADLINE, || match pool.log().matches("still runs").count() {
         4 => Ok(()),
         other => Err(format!("{other} found")),
     });
@@ -154,7 +154,7 @@ fn a_local_pool_grows_and_shrinks_and_no_operation_fails() {
     // A node that dies is started again with its data.
     let (number, pid, _) = before[1];
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    wait_for("the dead node is started again", PATIENCE, || {
+    wait_for("the dead node is started again", DEADLINE, || {
         let now = pool.nodes().into_iter().find(|node| node.0 == number);
         if now.is_some_and(|node| node.1 != pid && is_alive(node.1)) { Ok(()) } else { Err(pool.log()) }
     });

@@ -110,7 +110,7 @@ fn rename_replaces_and_refuses() {
 }
 
 #[test]
-fn directories_count_their_links_and_refuse_to_go_full() {
+fn directories_count_their_links_and_are_removed_only_when_empty() {
     let folder = folder("dirs");
     fs::create_dir(folder.join("d")).unwrap();
     fs::create_dir(folder.join("d/sub")).unwrap();
@@ -139,7 +139,7 @@ fn hard_links_share_one_file() {
 }
 
 #[test]
-fn symlinks_point_where_they_say() {
+fn symlinks_keep_their_targets() {
     let folder = folder("symlinks");
     symlink("target/does not exist", folder.join("s")).unwrap();
     assert_eq!(fs::read_link(folder.join("s")).unwrap(), Path::new("target/does not exist"));
@@ -220,7 +220,7 @@ fn appending_goes_to_the_end() {
 }
 
 #[test]
-fn mapped_memory_is_the_file() {
+fn writes_to_mapped_memory_change_the_file() {
     let folder = folder("mapped");
     let path = folder.join("f");
     fs::write(&path, vec![b'a'; 20_000]).unwrap();
@@ -241,7 +241,7 @@ fn names_have_limits() {
 }
 
 #[test]
-fn the_file_system_has_room() {
+fn statfs_reports_free_space() {
     let folder = folder("statfs");
     let path = CString::new(folder.to_str().unwrap()).unwrap();
     let found = nix::sys::statvfs::statvfs(path.as_c_str()).unwrap();

@@ -38,11 +38,11 @@ fn scripts_and_mount_see_the_same_files() {
         assert_eq!(fs::metadata(mount.join(&name)).unwrap().len(), LEN as u64);
         assert_eq!(fs::read(mount.join(&name)).unwrap(), contents);
     }
-    what_the_mount_wrote_downloads(&cluster, &mount);
+    files_of_the_mount_download(&cluster, &mount);
     a_second_upload_replaces(&cluster, &mount);
 }
 
-fn what_the_mount_wrote_downloads(cluster: &Cluster, mount: &TempMount) {
+fn files_of_the_mount_download(cluster: &Cluster, mount: &TempMount) {
     let contents = tree::bytes(77, 50_000);
     fs::write(mount.join("m.bin"), &contents).unwrap();
     assert_eq!(download(cluster, 1, "m.bin", &[]), contents);
@@ -51,7 +51,7 @@ fn what_the_mount_wrote_downloads(cluster: &Cluster, mount: &TempMount) {
     assert_eq!(download(cluster, 2, "m.bin", &[]), b"", "the old name is gone");
 }
 
-/// The old upload server kept the first copy when a name came again.
+/// The old upload server kept the first copy when a name was uploaded again.
 fn a_second_upload_replaces(cluster: &Cluster, mount: &TempMount) {
     let source = cluster.folder().join("again.txt");
     for (seed, len) in [(1, 9 * 4000 + 1), (2, 9 * 4000 + 2)] {

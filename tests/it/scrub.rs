@@ -1,4 +1,4 @@
-//! Stored data stays right and deleted data goes: damage on a disk, garbage of nodes that were away, and disk space.
+//! Stored data stays intact and deleted data is removed: damage on a disk, garbage of nodes that were away, disk space.
 
 use std::{
     fs,
@@ -53,7 +53,7 @@ fn scrub_status(cluster: &Cluster, node: usize) -> serde_json::Value {
 }
 
 #[test]
-fn flipped_bits_are_seen_by_no_reader_and_repaired() {
+fn flipped_bits_reach_no_reader_and_are_repaired() {
     let mut cluster = Cluster::start(3);
     let mount = TempMount::new(&cluster);
     let contents = tree::bytes(3, 3_000_000);
@@ -164,7 +164,7 @@ fn count(cluster: &Cluster, node: usize, file: &str) -> usize {
 }
 
 #[test]
-fn garbage_of_a_node_that_was_away_goes() {
+fn garbage_of_a_node_that_was_away_is_deleted() {
     let mut cluster = Cluster::empty();
     cluster.run_args = vec!["--orphan-age", "8s"];
     for _ in 0..3 {

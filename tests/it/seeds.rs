@@ -1,5 +1,5 @@
-//! The experiment of the course project this began as: one node and three small files, a second node, five nodes, a
-//! file of seven chunks; every chunk ends on exactly three nodes.
+//! The experiment of the course project that chordfs began as: one node and three small files, a second node, five
+//! nodes, a file of seven chunks; every chunk ends on exactly three nodes.
 
 use std::{collections::HashMap, fs, time::Duration};
 

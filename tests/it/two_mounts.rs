@@ -1,4 +1,4 @@
-//! Two workstations on one ring: a file that one has closed, the other opens and reads.
+//! Two workstations on one ring: the changes of one are visible on the other.
 
 use std::{
     fs::{self, OpenOptions},
@@ -11,7 +11,7 @@ use std::{
 use harness::{Cluster, TempMount, wait_for};
 
 #[test]
-fn what_one_has_closed_the_other_opens() {
+fn a_file_closed_in_one_mount_is_read_in_the_other() {
     let cluster = Cluster::start(3);
     let (one, two) = (TempMount::new(&cluster), TempMount::new(&cluster));
     for round in 0..20 {
@@ -63,7 +63,7 @@ fn one_of_many_exclusive_creators_wins() {
 }
 
 #[test]
-fn renames_and_removals_are_seen() {
+fn renames_and_removals_reach_the_other_mount() {
     let cluster = Cluster::start(3);
     let (one, two) = (TempMount::new(&cluster), TempMount::new(&cluster));
     fs::write(one.join("a"), "contents").unwrap();
@@ -83,7 +83,7 @@ fn renames_and_removals_are_seen() {
 
 /// Both write to the same 4 KB chunk; the second commit must not undo the first.
 #[test]
-fn writers_of_different_bytes_of_one_chunk_both_win() {
+fn writers_of_different_bytes_of_one_chunk_both_keep_their_bytes() {
     let cluster = Cluster::start(3);
     let (one, two) = (TempMount::new(&cluster), TempMount::new(&cluster));
     fs::write(one.join("shared"), [b'.'; 4096]).unwrap();

@@ -1,4 +1,4 @@
-"""What the old scripts agree on: chunk names, keys, and how a node is asked."""
+"""Shared by the old scripts: chunk names, keys, and the look-up of a key's owner."""
 import hashlib
 
 import msgpackrpc
@@ -20,7 +20,8 @@ def text(raw):
 
 
 def successor(ip, key, create_first=False):
-    """The [ip, port, id] of the node that owns the key, asked as the scripts always asked: a new client each time."""
+    """Returns [ip, port, id] of the node that owns the key. It makes a new client for each call, as the old scripts
+    do."""
     client = msgpackrpc.Client(msgpackrpc.Address(ip, 5057), timeout=10)
     if create_first:
         client.call("create")

@@ -146,7 +146,7 @@ impl Cluster {
         (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_live()).collect()
     }
 
-    /// What mount.chordfs takes as SOURCE: all nodes.
+    /// All nodes, as the SOURCE of `mount.chordfs`.
     pub fn source(&self) -> String {
         let nodes: Vec<_> = self.nodes.iter().map(|node| node.ip.to_string()).collect();
         nodes.join(",")

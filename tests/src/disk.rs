@@ -17,7 +17,7 @@ use crate::programs;
 /// The file that takes up the space.
 const BALLAST: &str = "ballast";
 
-/// What a node's disk is made of, and its size in MiB.
+/// The kind of a node's disk, and its size in MiB.
 #[derive(Clone, Copy, Debug)]
 pub enum Disk {
     Memory(u64),
@@ -81,7 +81,7 @@ pub fn fill(folder: &Path, leave: u64) {
     while let Some(more) = free_bytes(folder).checked_sub(leave).filter(|more| *more > 0) {
         match file.write(&vec![0xBA; more.min(1 << 20) as usize]) {
             Ok(_) => {}
-            // The node has taken it.
+            // The node has used the space first.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => return,
             Err(error) => panic!("filling {}: {error}", folder.display()),
         }

@@ -1,4 +1,4 @@
-//! A foreign Chord node: a member of the ring that answers the ten calls and no other, names three successors,
+//! A foreign Chord node: a member of the ring that implements only Chord's ten calls, names three successors,
 //! stabilizes every two seconds, and stores nothing: its other ports are closed.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 
-const TEN: [&str; 10] = [
+const CHORD_CALLS: [&str; 10] = [
     "get_info",
     "create",
     "join",
@@ -23,12 +23,12 @@ const TEN: [&str; 10] = [
     "kill",
 ];
 
-struct OnlyTen(RingHandle);
+struct ChordService(RingHandle);
 
-impl RpcService for OnlyTen {
+impl RpcService for ChordService {
     async fn call(&self, _peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
         let unknown = || Err(Value::from(format!("no function named {method}")));
-        if TEN.contains(&method.as_str()) {
+        if CHORD_CALLS.contains(&method.as_str()) {
             ring_call(&self.0, &method, &params).await.unwrap_or_else(unknown)
         } else {
             unknown()
@@ -70,7 +70,12 @@ impl ForeignNode {
         runtime.block_on(async {
             let listener = TcpListener::bind(address).await.expect("the address is free");
             let ring = driver::start(settings, address, life.clone()).await.expect("the ring starts");
-            tokio::spawn(rpc::serve(listener, Arc::new(OnlyTen(ring.clone())), RpcLimits::default(), life.clone()));
+            tokio::spawn(rpc::serve(
+                listener,
+                Arc::new(ChordService(ring.clone())),
+                RpcLimits::default(),
+                life.clone(),
+            ));
             ring.join_ring(member.as_slice()).await.expect("it is let in");
         });
         Self { address, life, _runtime: runtime, _folder: folder }

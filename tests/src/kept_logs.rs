@@ -8,7 +8,8 @@ pub(crate) fn are_wanted() -> bool {
     std::thread::panicking() || std::env::var_os("CHORDFS_TEST_KEEP").is_some()
 }
 
-/// Prints the end of a log and keeps the whole one. A device such as /dev/full has no end. `name` is unique in the test process.
+/// Prints the end of a log and keeps the whole one. A device such as /dev/full has no end. `name` is unique in the test
+/// process.
 pub(crate) fn show(what: &str, log: &Path, name: &str) {
     if !log.is_file() {
         return eprintln!("--- {what} logs to a device");

@@ -33,7 +33,7 @@ use crate::{
 const SETTLE: Duration = Duration::from_secs(90);
 
 /// Time for an operator's requests: handing chunks over, comparing, deleting copies.
-const OPERATOR_PATIENCE: Duration = Duration::from_secs(180);
+const OPERATOR_DEADLINE: Duration = Duration::from_secs(180);
 
 struct Machine {
     name: String,
@@ -196,7 +196,7 @@ impl Lab {
     /// Returns when the node has left the ring and its process has ended, with success.
     #[track_caller]
     pub fn wait_drained(&mut self, index: usize) {
-        self.nodes[index].process.wait_ended(OPERATOR_PATIENCE);
+        self.nodes[index].process.wait_ended(OPERATOR_DEADLINE);
     }
 
     /// Runs `storage-node scrub` to its end; returns what it printed.
@@ -331,7 +331,7 @@ impl Lab {
     fn storage_node(&self, index: usize, subcommand: &[&str], options: &[&str]) -> Outcome {
         let mut command = Command::new(binary("storage-node"));
         command.args(subcommand).args(["--node", &self.ring_address(index)]).args(options);
-        self.nodes[index].namespace.run(|| run_command(&mut command, OPERATOR_PATIENCE))
+        self.nodes[index].namespace.run(|| run_command(&mut command, OPERATOR_DEADLINE))
     }
 
     /// Waits until `storage-node check` finds no fault: every chunk of a file is at its holders and nowhere else.
@@ -348,7 +348,7 @@ impl Lab {
 
     #[track_caller]
     fn wait_clean_with(&self, more: &[&str]) {
-        wait_for("storage-node check is clean", OPERATOR_PATIENCE, || {
+        wait_for("storage-node check is clean", OPERATOR_DEADLINE, || {
             let options = [&["--json", "--grace", "0"], more].concat();
             let outcome = self.storage_node(self.live()[0], &["check"], &options);
             let report: Value = serde_json::from_str(&outcome.stdout).map_err(|_| outcome.stderr.clone())?;
@@ -368,7 +368,7 @@ impl Lab {
     /// Waits until the fullest node has at most `bound` times the mean.
     #[track_caller]
     pub fn wait_balanced(&self, bound: f64) {
-        wait_for(&format!("no node has more than {bound} times the mean"), OPERATOR_PATIENCE, || {
+        wait_for(&format!("no node has more than {bound} times the mean"), OPERATOR_DEADLINE, || {
             let loads = self.loads()?;
             let mean = loads.iter().sum::<f64>() / loads.len() as f64;
             let fullest = loads.iter().copied().fold(0.0, f64::max) / mean;

@@ -1,5 +1,5 @@
 //! The harness: real storage nodes, real mounts, real Python clients, and waiting for conditions with a
-//! deadline. What a feature promises is asserted in `tests/it`, not here.
+//! deadline. The assertions about features are in `tests/it`, not here.
 
 pub mod cluster;
 pub mod disk;

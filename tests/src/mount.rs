@@ -109,8 +109,8 @@ impl Drop for TempMount {
             kept_logs::show("the mount", &self.log_path(), &name);
         }
         let pids = pids_with_argument(&self.point);
-        // Detached from the kernel first: a mount that is killed while it makes the kernel forget pages waits for a
-        // reader that waits for the mount. And a process that still holds a file must not block the end of the test.
+        // The mount is detached first. If it were killed while it invalidates pages in the kernel, it would wait for a
+        // reader that waits for the mount; and a process with an open file must not block the end of the test.
         let _ = umount2(&self.point, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
         for pid in pids {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);

@@ -4,8 +4,8 @@
 //! same addresses, and removing the namespaces removes everything. A cable is cut at the switch (the bridge port stops
 //! forwarding), so packets vanish without notice to any process, as they do when a network breaks.
 //!
-//! Names carry the test process that made them; the next run removes the leftovers of a killed one. The processes in a
-//! namespace are the caller's concern (`lab`).
+//! Names contain the test process that created them, so the next run can remove the leftovers of a killed one. The
+//! caller (`lab`) handles the processes in a namespace.
 
 use std::{
     fs::{self, File},
@@ -204,7 +204,7 @@ impl Owner {
     }
 }
 
-/// proc_pid_stat(5), field 22; the second field is the only one that can hold spaces, and ends with the last `)`.
+/// Field 22 of proc_pid_stat(5). Only the second field can contain spaces; it ends with the last `)`.
 fn started(pid: u32) -> Option<u64> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     line.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
@@ -216,7 +216,7 @@ fn remove_leftovers() {
     let is_leftover = |name: &String| Owner::of(name).is_some_and(|owner| !owner.is_alive());
     let folders = names_in(&std::env::temp_dir()).into_iter().filter(is_leftover);
     let folders: Vec<_> = folders.map(|name| std::env::temp_dir().join(name)).collect();
-    // Mounts first, and by force: one that is killed while programs wait for it may never end.
+    // Mounts first, and by force: a mount that is killed while programs wait for it may never end.
     for point in folders.iter().flat_map(|folder| mount_points_below(folder)) {
         let _ = umount2(&point, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
     }

@@ -22,7 +22,7 @@ pub(crate) struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// Not started yet.
+    /// A process that is not started yet.
     pub(crate) fn new(log: PathBuf) -> Self {
         Self { log, child: None }
     }
@@ -46,7 +46,7 @@ impl NodeProcess {
         self.child = Some(command.spawn().expect("storage-node starts"));
     }
 
-    /// Whether it was started and neither killed nor waited for since.
+    /// Whether the process was started, and neither killed nor waited for since.
     pub(crate) fn is_live(&self) -> bool {
         self.child.is_some()
     }
@@ -69,7 +69,7 @@ impl NodeProcess {
         }
     }
 
-    /// Returns when it has ended by itself, with success.
+    /// Returns when the process has ended by itself, with success.
     #[track_caller]
     pub(crate) fn wait_ended(&mut self, deadline: Duration) {
         let mut child = self.child.take().expect("the node runs");
@@ -80,7 +80,7 @@ impl NodeProcess {
         });
     }
 
-    /// Panics, with its log, if it has ended unasked.
+    /// Panics with the node's log if the process has ended by itself.
     #[track_caller]
     pub(crate) fn check_runs(&mut self) {
         if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
@@ -92,7 +92,7 @@ impl NodeProcess {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// To be called while a test fails. `name` is unique in the test process.
+    /// Prints the end of the log after a test has failed. `name` is unique in the test process.
     pub(crate) fn show_log(&self, what: &str, name: &str) {
         kept_logs::show(what, &self.log, name);
     }

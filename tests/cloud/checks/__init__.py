@@ -1,1 +1,1 @@
-"""The harness's own tests: a model of the cloud that is wrong proves nothing about what runs in it."""
+"""The harness's own tests: a wrong model of the cloud would prove nothing about the nodes in it."""

@@ -1,4 +1,4 @@
-"""The table of CloudWatch's user guide about missing data, and what else decides an alarm's state."""
+"""Alarm states: the table of CloudWatch's user guide about missing data, and the other rules."""
 
 import unittest
 from dataclasses import replace
@@ -16,15 +16,15 @@ ALARM = Alarm(
     threshold=70.0,
     comparison="GreaterThanThreshold",
 )
-KEEP = State.INSUFFICIENT_DATA  # The state before, which "retain the current state" shows.
+KEEP = State.INSUFFICIENT_DATA  # The previous state, which "retain the current state" keeps.
 VALUES = {"0": 10.0, "X": 90.0, "-": None}
 
 
 class Guide(unittest.TestCase):
-    def check(self, points: str, wanted: State, **changes: object) -> None:
+    def check(self, points: str, expected: State, **changes: object) -> None:
         values = [VALUES[mark] for mark in points.split()]
         alarm = replace(ALARM, **changes)  # type: ignore[arg-type]
-        self.assertEqual(evaluate(alarm, values, KEEP), wanted, f"{points} {changes}")
+        self.assertEqual(evaluate(alarm, values, KEEP), expected, f"{points} {changes}")
 
     def test_three_points_are_enough_whatever_is_missing(self) -> None:
         for treat in ("missing", "ignore", "breaching", "notBreaching"):
@@ -89,8 +89,8 @@ class Statistics(unittest.TestCase):
             self.store.put(self.metric, Sample.value(time, value, "Percent"))
 
     def test_each_statistic_of_a_period(self) -> None:
-        wanted = {"Maximum": 90.0, "Minimum": 10.0, "Sum": 120.0, "SampleCount": 3.0, "Average": 40.0}
-        for name, value in wanted.items():
+        expected = {"Maximum": 90.0, "Minimum": 10.0, "Sum": 120.0, "SampleCount": 3.0, "Average": 40.0}
+        for name, value in expected.items():
             self.assertEqual(self.store.statistic(self.metric, name, 0, 10), value, name)
 
     def test_the_end_belongs_to_the_next_period(self) -> None:

@@ -1,8 +1,8 @@
-"""An instance that leaves: waits, heartbeats, and the ways a wait ends."""
+"""Termination hooks: waits, heartbeats, and how a wait ends."""
 
 import unittest
 
-from ..models.hooks import Hook, Hooks, NoSuchAction, Why
+from ..models.hooks import EndReason, Hook, Hooks, NoSuchAction
 
 HOOK = Hook("drain", heartbeat_timeout=30.0, default_result="ABANDON")
 
@@ -12,10 +12,10 @@ class Waiting(unittest.TestCase):
         self.hooks = Hooks()
         self.hooks.begin("i-1", HOOK, "token-1", decrement=True, now=100.0)
 
-    def test_it_times_out_when_nobody_beats(self) -> None:
+    def test_a_wait_without_heartbeats_times_out(self) -> None:
         self.assertEqual(self.hooks.expire(129.9), [])
         (left,) = self.hooks.expire(130.0)
-        self.assertEqual((left.leaving.instance, left.why, left.result), ("i-1", Why.TIMED_OUT, "ABANDON"))
+        self.assertEqual((left.leaving.instance, left.why, left.result), ("i-1", EndReason.TIMED_OUT, "ABANDON"))
         self.assertEqual(self.hooks.waiting(), {})
 
     def test_a_heartbeat_begins_the_time_anew(self) -> None:
@@ -23,7 +23,7 @@ class Waiting(unittest.TestCase):
         self.assertEqual(self.hooks.expire(149.9), [])
         self.assertEqual(len(self.hooks.expire(150.0)), 1)
 
-    def test_heartbeats_do_not_wait_for_ever(self) -> None:
+    def test_heartbeats_extend_a_wait_up_to_the_global_timeout(self) -> None:
         now = 100.0
         while self.hooks.waiting():
             now += 29.0
@@ -33,7 +33,7 @@ class Waiting(unittest.TestCase):
 
     def test_completion_by_instance_or_by_token(self) -> None:
         left = self.hooks.complete("", "token-1", "drain", "CONTINUE", now=110.0)
-        self.assertEqual((left.leaving.instance, left.why, left.result), ("i-1", Why.COMPLETED, "CONTINUE"))
+        self.assertEqual((left.leaving.instance, left.why, left.result), ("i-1", EndReason.COMPLETED, "CONTINUE"))
         self.assertTrue(left.leaving.decrement)
 
     def test_a_second_completion_finds_nothing(self) -> None:
@@ -41,7 +41,7 @@ class Waiting(unittest.TestCase):
         with self.assertRaises(NoSuchAction):
             self.hooks.complete("i-1", "", "drain", "CONTINUE", now=110.0)
 
-    def test_another_hook_another_instance_another_token(self) -> None:
+    def test_a_heartbeat_must_name_hook_and_instance(self) -> None:
         for instance, token, hook in (
             ("i-1", "", "other"),
             ("i-2", "", "drain"),
@@ -55,7 +55,7 @@ class Waiting(unittest.TestCase):
         again = self.hooks.begin("i-1", HOOK, "token-2", decrement=False, now=120.0)
         self.assertEqual((again.token, again.since), ("token-1", 100.0))
 
-    def test_a_result_that_is_none(self) -> None:
+    def test_an_unknown_result_is_refused(self) -> None:
         with self.assertRaises(ValueError):
             self.hooks.complete("i-1", "", "drain", "DONE", now=101.0)
         self.assertIn("i-1", self.hooks.waiting())

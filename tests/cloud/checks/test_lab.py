@@ -1,4 +1,4 @@
-"""The whole cloud with a node that keeps no data: alarm, growth, hook, crash, faults. Needs root, half a minute."""
+"""The whole cloud with a fake node: alarm, growth, hook, crash, faults. Needs root, takes half a minute."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ class Whole(unittest.TestCase):
             self.assertTrue(lab.journal.events("heartbeat", instance=left.details["instance"]))
             lab.wait_ring(2, 30)
 
-    def test_what_dies_is_replaced_and_what_hangs_runs_out_of_time(self) -> None:
+    def test_a_dead_instance_is_replaced_and_a_hanging_one_times_out(self) -> None:
         with self.lab() as lab:
             lab.create_group(minimum=2, hook_seconds=30)
             first, second = lab.wait_ring(2, 30)
@@ -66,7 +66,7 @@ class Whole(unittest.TestCase):
             self.assertEqual(left.details["why"], "timed out")
             self.assertIn("AccessDenied", second.log())
 
-    def test_nothing_is_left_of_a_lab(self) -> None:
+    def test_a_closed_lab_leaves_nothing_behind(self) -> None:
         with self.lab() as lab:
             lab.create_group(minimum=1)
             lab.wait_ring(1, 30)

@@ -1,4 +1,4 @@
-"""What a simple policy does, and which instance goes."""
+"""The effect of a simple policy, and the choice of instances to terminate."""
 
 import unittest
 
@@ -17,7 +17,7 @@ class Simple(unittest.TestCase):
         self.assertIsInstance(execute(IN, Group(1, 1, 5), 0), Refused)
         self.assertEqual(execute(Policy("big", "", 10), Group(2, 1, 5), 0), Resize(5))
 
-    def test_dropped_while_something_goes_on_or_cools_down(self) -> None:
+    def test_alarms_are_dropped_during_an_activity_or_a_cooldown(self) -> None:
         self.assertIsInstance(execute(OUT, Group(2, 1, 5, busy="i-1 terminates"), 0), Refused)
         self.assertIsInstance(execute(OUT, Group(2, 1, 5), 0.1), Refused)
 

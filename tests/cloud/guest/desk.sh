@@ -1,6 +1,6 @@
 #!/bin/sh
-# Mounts as a user does who has configured the ring in /etc/chordfs.conf: the command names only the mount point. Runs in
-# the workstation's network namespace and a mount namespace of its own, with a private /etc and /mnt.
+# Mounts as a user does who has configured the ring in /etc/chordfs.conf: the command names only the mount point. Runs
+# in the workstation's network namespace and a mount namespace of its own, with a private /etc and /mnt.
 #
 #   desk.sh FOLDER SOURCE
 set -eu

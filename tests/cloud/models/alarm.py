@@ -1,7 +1,7 @@
-"""Alarms as CloudWatch evaluates them: the definition that was put, over the data points that were put.
+"""Alarms: evaluates a definition over data points as CloudWatch does.
 
-Source: CloudWatch's user guide, "Configuring how CloudWatch alarms treat missing data", whose table is a test of this
-file. Left out: metric math, percentiles and anomaly bands; an alarm that has them stays without data, and says so.
+Source: CloudWatch's user guide, "Configuring how CloudWatch alarms treat missing data"; its table is a test of this
+file. Left out: metric math, percentiles and anomaly bands; an alarm that uses them stays in INSUFFICIENT_DATA.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import Enum
 
 from .metrics import STATISTICS, Metric
 
-# More data points than evaluation periods are looked at, so that one late point decides nothing.
+# An evaluation looks at more data points than evaluation periods, so that one late point does not decide.
 EXTRA_PERIODS = 2
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -31,7 +31,7 @@ class State(Enum):
 
 
 class BadAlarm(ValueError):
-    """The definition is one that CloudWatch refuses; the text says why, as CloudWatch would."""
+    """CloudWatch refuses this definition; the text gives its reason."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Alarm:
     insufficient_actions: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raises BadAlarm for what CloudWatch answers with a validation error."""
+        """Raises BadAlarm where CloudWatch would answer with a validation error."""
         if self.metric is None:
             return
         if self.statistic not in STATISTICS:
@@ -85,7 +85,8 @@ class Alarm:
 
 
 def evaluate(alarm: Alarm, points: Sequence[float | None], before: State) -> State:
-    """The alarm's state after these data points, oldest first, None where there is none; `before` is its state now.
+    """Returns the alarm's state after these data points, oldest first, None for a missing one; `before` is its present
+    state.
 
     Shape: `points` are the last `alarm.points_looked_at` whole periods.
     """
@@ -101,7 +102,7 @@ def evaluate(alarm: Alarm, points: Sequence[float | None], before: State) -> Sta
 
 
 def _with_gaps(alarm: Alarm, breaching: list[bool | None], known: list[bool], before: State) -> State:
-    """`missing` and `ignore`, when fewer points exist than are needed."""
+    """Handles `missing` and `ignore` when fewer points exist than the alarm needs."""
     if not known:
         return before if alarm.treat_missing == "ignore" else State.INSUFFICIENT_DATA
     if sum(known) >= alarm.datapoints_to_alarm:
@@ -110,8 +111,8 @@ def _with_gaps(alarm: Alarm, breaching: list[bool | None], known: list[bool], be
         return before if any(known) else State.OK
     if not any(known):
         return State.OK
-    # The guide's rule against early alarms: the oldest point breaches and is as old as the alarm needs, and nothing since
-    # says otherwise.
+    # The guide's rule against early alarms: the oldest point breaches and is as old as the alarm needs, and no later
+    # point is below the threshold.
     age = len(breaching) - breaching.index(True)
     return State.ALARM if all(known) and age >= alarm.datapoints_to_alarm else before
 

@@ -4,8 +4,8 @@
                                   ^     |
                                   '-----' heartbeat: the time-out begins anew, up to the global time-out
 
-Both results, CONTINUE and ABANDON, end the instance: a termination cannot be cancelled. A group without such a hook
-has its instances go at once.
+Both results, CONTINUE and ABANDON, end the instance: a termination cannot be cancelled. Without such a hook the group
+terminates its instances at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import Enum
 
 TERMINATING = "autoscaling:EC2_INSTANCE_TERMINATING"
 RESULTS = ("CONTINUE", "ABANDON")
-# As the API has it: a hook waits for 48 hours or a hundred heartbeat time-outs, whichever is less.
+# The API's limit: a hook waits for 48 hours or a hundred heartbeat time-outs, whichever is less.
 GLOBAL_TIMEOUT = 48 * 3600.0
 
 
@@ -30,8 +30,8 @@ class Hook:
         return min(GLOBAL_TIMEOUT, 100 * self.heartbeat_timeout)
 
 
-class Why(Enum):
-    """Why a wait ended."""
+class EndReason(Enum):
+    """EndReason a wait ended."""
 
     COMPLETED = "completed"
     TIMED_OUT = "timed out"
@@ -40,7 +40,7 @@ class Why(Enum):
 
 @dataclass(frozen=True)
 class Leaving:
-    """One instance on its way out. Times in seconds on any one clock."""
+    """An instance that waits for its hook. Times are seconds of any one clock."""
 
     instance: str
     decrement: bool
@@ -52,21 +52,21 @@ class Leaving:
 
 
 @dataclass(frozen=True)
-class Left:
+class EndedWait:
     """An instance whose wait has ended; `result` is from CompleteLifecycleAction, or the hook's default."""
 
     leaving: Leaving
-    why: Why
+    why: EndReason
     result: str
     at: float
 
 
 class NoSuchAction(LookupError):
-    """A heartbeat or a completion for an instance that waits for none; the text is the API's."""
+    """A heartbeat or a completion for an instance that does not wait; the text is the API's."""
 
 
 class Hooks:
-    """The instances of one group that wait."""
+    """The waiting instances of one group."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, Leaving] = {}
@@ -75,14 +75,14 @@ class Hooks:
         return dict(self._waiting)
 
     def begin(self, instance: str, hook: Hook, token: str, decrement: bool, now: float) -> Leaving:
-        """Starts the wait; asked again for an instance that waits already, it changes nothing."""
+        """Starts the wait. Idempotent: for an instance that waits already it returns the existing wait."""
         if instance not in self._waiting:
             deadline = now + hook.heartbeat_timeout
             self._waiting[instance] = Leaving(instance, decrement, hook, token, now, deadline)
         return self._waiting[instance]
 
     def heartbeat(self, instance: str, token: str, hook: str, now: float) -> Leaving:
-        """Either `instance` or `token` names the wait; the other may be empty."""
+        """Extends the wait that either `instance` or `token` names; the other may be empty."""
         leaving = self._find(instance, token, hook)
         longest = leaving.since + leaving.hook.global_timeout
         deadline = min(now + leaving.hook.heartbeat_timeout, longest)
@@ -90,19 +90,19 @@ class Hooks:
         self._waiting[leaving.instance] = after
         return after
 
-    def complete(self, instance: str, token: str, hook: str, result: str, now: float) -> Left:
+    def complete(self, instance: str, token: str, hook: str, result: str, now: float) -> EndedWait:
         if result not in RESULTS:
             raise ValueError(f"LifecycleActionResult must be CONTINUE or ABANDON, not {result!r}")
         leaving = self._find(instance, token, hook)
         del self._waiting[leaving.instance]
-        return Left(leaving, Why.COMPLETED, result, now)
+        return EndedWait(leaving, EndReason.COMPLETED, result, now)
 
-    def expire(self, now: float) -> list[Left]:
-        """Takes out those whose time is over."""
+    def expire(self, now: float) -> list[EndedWait]:
+        """Ends the waits whose deadline has passed."""
         over = [leaving for leaving in self._waiting.values() if leaving.deadline <= now]
         for leaving in over:
             del self._waiting[leaving.instance]
-        return [Left(leaving, Why.TIMED_OUT, leaving.hook.default_result, now) for leaving in over]
+        return [EndedWait(leaving, EndReason.TIMED_OUT, leaving.hook.default_result, now) for leaving in over]
 
     def forget(self, instance: str) -> None:
         """The instance died while it waited."""

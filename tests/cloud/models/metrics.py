@@ -1,7 +1,7 @@
-"""Data points as CloudWatch keeps them: sums of samples, which any statistic of any period can be made from.
+"""Data points as CloudWatch keeps them: sums of samples, from which any statistic of any period can be computed.
 
-A metric is its namespace, its name and its whole set of dimensions: a metric with the dimensions A and B is another one
-than that with A alone. That is what an alarm meets when a daemon publishes under the wrong dimensions: nothing.
+A metric is identified by its namespace, its name and all its dimensions: a metric with the dimensions A and B differs
+from one with A alone. So an alarm has no data if a node publishes under the wrong dimensions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """Which series: `dimensions` are pairs in the order of their names."""
+    """The identity of a series. `dimensions` are pairs in the order of their names."""
 
     namespace: str
     name: str
@@ -44,7 +44,7 @@ STATISTICS = ("Average", "Maximum", "Minimum", "Sum", "SampleCount")
 
 
 class Store:
-    """All samples of all metrics, for as long as the store lives: tests are shorter than CloudWatch's memory."""
+    """All samples of all metrics. It forgets none: tests are shorter than CloudWatch's retention."""
 
     def __init__(self) -> None:
         self._samples: dict[Metric, list[Sample]] = defaultdict(list)
@@ -59,7 +59,7 @@ class Store:
         return max(self._samples.get(metric, []), key=lambda sample: sample.time, default=None)
 
     def statistic(self, metric: Metric, name: str, start: float, end: float, unit: str | None = None) -> float | None:
-        """One data point: the statistic of the samples in `[start, end)`, None if there is none."""
+        """One data point: the statistic of the samples in `[start, end)`, None without samples."""
         samples = [
             sample
             for sample in self._samples.get(metric, [])

@@ -1,7 +1,7 @@
-"""What an instance may do: the statements of the role that the template in deploy/aws gives it.
+"""The permissions of an instance: the statements of its role in the template of deploy/aws.
 
-So the template's least rights are tested by everything that runs here: an action that the role forgets is denied, and
-one that it has and nobody used is told at the end. Resources and conditions are not modelled, only actions.
+So every scenario tests that the template grants exactly what is needed: an action that the role lacks is denied, and a
+permission that no instance used is reported at the end. Only actions are modelled, not resources and conditions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rights:
-    """Patterns as in IAM, `autoscaling:Describe*`."""
+    """Allowed actions, as patterns of IAM such as `autoscaling:Describe*`."""
 
     actions: tuple[str, ...]
 
@@ -47,7 +47,7 @@ def of_template(template: Mapping[str, Any]) -> Rights:
 
 
 def denied(principal: str, action: str) -> str:
-    """What AWS says to the one who may not."""
+    """AWS's message for a denied action."""
     return (
         f"User: {principal} is not authorized to perform: {action} "
         f"because no identity-based policy allows the {action} action"

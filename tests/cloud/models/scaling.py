@@ -1,8 +1,8 @@
-"""Simple scaling: what an alarm's action does to a group, and when it does nothing.
+"""Simple scaling: the effect of an alarm's action on a group, and when it has none.
 
 Source: EC2 Auto Scaling's user guide, "Simple scaling policies" and "Scaling cooldowns". A simple policy waits for the
-activity before it (a launch, or a termination with its hook) and then for the cooldown; while it waits, alarms are
-dropped, not queued. The size never leaves the group's bounds.
+previous activity (a launch, or a termination with its hook) and then for the cooldown; meanwhile alarms are dropped,
+not queued. The size never leaves the group's bounds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Group:
-    """What a policy looks at. `busy` names an activity that has not ended."""
+    """The state of a group that a policy looks at. `busy` names an activity that has not ended."""
 
     desired: int
     minimum: int
@@ -43,7 +43,7 @@ class Refused:
 
 
 class Cooldown:
-    """One group's pause between two simple scalings."""
+    """One group's cooldown between two simple scalings."""
 
     def __init__(self) -> None:
         self._length = 0.0
@@ -51,7 +51,7 @@ class Cooldown:
         self._running = False
 
     def begin(self, length: float) -> None:
-        """A scaling has been decided; the pause is counted from the activity's end."""
+        """Called when a scaling has been decided; the cooldown counts from the end of the activity."""
         self._length, self._running = length, True
 
     def activity_ended(self, now: float) -> None:
@@ -80,21 +80,21 @@ def _wanted(policy: Policy, desired: int) -> int:
     if policy.adjustment_type == "ExactCapacity":
         return policy.adjustment
     change = desired * policy.adjustment / 100
-    # As the API does: 12.7 becomes 12, 0.67 becomes 1, and the same below zero.
+    # Rounds like the API: 12.7 becomes 12, 0.67 becomes 1; negative numbers likewise.
     return desired + (int(change) or (1 if change > 0 else -1 if change < 0 else 0))
 
 
 def zone_for(zones: Sequence[str], taken: Mapping[str, str]) -> str:
-    """Where the next instance goes: the emptiest zone, the first of them in the group's order."""
+    """The zone of the next instance: the one with the fewest instances; of several the first in the group's order."""
     count = Counter(taken.values())
     return min(zones, key=lambda zone: (count[zone], zones.index(zone)))
 
 
 def choose_victims(instances: Sequence[str], zones: Mapping[str, str], count: int) -> list[str]:
-    """Which instances a scale-in ends: one of the fullest zone each time, the oldest there.
+    """The instances that a scale-in terminates: each time the oldest one of the zone with the most instances.
 
-    Shape: `instances` are those that may go, oldest first. This is the default termination policy for a group whose
-    instances all have the same launch template.
+    Shape: `instances` are the ones that may be terminated, oldest first. This is the default termination policy for a
+    group whose instances all have the same launch template.
     """
     left = list(instances)
     victims: list[str] = []

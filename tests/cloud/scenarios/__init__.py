@@ -1,1 +1,1 @@
-"""What must hold when the cloud does what clouds do. Each file has one story, a function of a `Setup`."""
+"""The scenarios: what must hold under the usual events of a cloud. Each is a function of a `Setup`."""

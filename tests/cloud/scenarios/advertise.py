@@ -1,4 +1,4 @@
-"""Nodes that tell their public addresses: the ring is made of those, and a mount outside works through them alone."""
+"""Nodes that advertise their public addresses: the ring uses those, and a mount outside works through them alone."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ def run(setup: Setup) -> None:
         files.write("far", 2 * MIB)
         files.check_all()
         desk.unmount()
-        expect(lab.members_by(first) == public, "nobody has become known by another address")
+        expect(lab.members_by(first) == public, "no node has become known by another address")

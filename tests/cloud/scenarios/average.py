@@ -1,4 +1,4 @@
-"""A group that is told to grow by the mean of its disks: one full disk among empty ones is none of its business."""
+"""A group that grows by the mean of its disks: one full disk among empty ones does not make it grow."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def run(setup: Setup) -> None:
         one, other = lab.wait_ring(2, 90)
         fill(one, FULL)
         since = lab.clock.now()
-        lab.wait("the fullest disk is known", 30, lambda: statistic(lab, "Maximum", since) > THRESHOLD)
-        lab.wait("the alarm has looked at it for several periods", 60, lambda: periods_since(lab, since) >= 4)
+        lab.wait("the fullest disk is published", 30, lambda: statistic(lab, "Maximum", since) > THRESHOLD)
+        lab.wait("the alarm was evaluated for several periods", 60, lambda: periods_since(lab, since) >= 4)
         (_, state) = lab.cloudwatch.alarms()[ALARM]
         expect(state == State.OK, f"the alarm is OK at a mean of {statistic(lab, 'Average', since):.0f} %, not {state}")
-        expect(not lab.journal.events("policy"), "nothing has called the policy")
+        expect(not lab.journal.events("policy"), "the policy was not executed")
         fill(other, HALF_FULL)
         lab.journal.wait("policy", 60, group=GROUP, size=3)
         lab.wait_ring(3, 90)
 
 
 def fill(node: Instance, mib: int) -> None:
-    """By something that is none of the node's: a disk is full whoever has filled it."""
+    """Fills the disk with a file that is not the node's."""
     done = node.run(f"head -c {mib}M /dev/zero >/srv/chordfs/filler")
     expect(done.returncode == 0, f"the disk takes {mib} MiB: {done.stderr}")
 

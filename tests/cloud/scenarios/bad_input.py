@@ -1,7 +1,7 @@
-"""What is wrong between a node and AWS: a clear line that names action and resource, a state in /healthz, and data that
-is served all the same; and when it is in order again, /healthz says so.
+"""Errors between a node and AWS: a clear log line names action and resource, /healthz reports the problem, and the node
+serves its data all the same. When the error is gone, /healthz is ok again.
 
-Each case is a group of its own in one cloud.
+Each case has a group of its own in one cloud.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def no_alarm_rights(lab: Lab) -> None:
     denied = lab.faults.add("*:Put*", "denied")
     node = boot(lab, "NoAlarmRights")
     serves(lab, node)
-    tells(lab, node, "PutScalingPolicy", "NoAlarmRights")
-    tells(lab, node, "PutMetricData", "not authorized")
+    reports(lab, node, "PutScalingPolicy", "NoAlarmRights")
+    reports(lab, node, "PutMetricData", "not authorized")
     lab.faults.remove(denied)
     recovers(lab, node)
 
 
 def throttled(lab: Lab) -> None:
-    """A few answers "Rate exceeded" are what retries are for: nobody hears of them."""
+    """Retries handle a few answers "Rate exceeded"; they cause no problem in /healthz."""
     slow = lab.faults.add("*", "throttled", times=6)
     node = boot(lab, "Throttled")
     serves(lab, node)
@@ -49,7 +49,7 @@ def expired(lab: Lab) -> None:
     serves(lab, node)
     recovers(lab, node)
     fault = lab.faults.add("cloudwatch:*", "expired", instance=node.id)
-    tells(lab, node, "PutMetricData", "expired")
+    reports(lab, node, "PutMetricData", "expired")
     expect(node.serves(), "it serves without its metric")
     lab.faults.remove(fault)
     recovers(lab, node)
@@ -59,7 +59,7 @@ def skewed(lab: Lab) -> None:
     fault = lab.faults.add("cloudwatch:*", "skewed")
     node = boot(lab, "Skewed")
     serves(lab, node)
-    tells(lab, node, "PutMetricData", "clock")
+    reports(lab, node, "PutMetricData", "clock")
     lab.faults.remove(fault)
     recovers(lab, node)
 
@@ -69,19 +69,20 @@ def silent(lab: Lab) -> None:
     fault = lab.faults.add("cloudwatch:*", "silence")
     node = boot(lab, "Silent")
     serves(lab, node)
-    tells(lab, node, "cloudwatch:")
+    reports(lab, node, "cloudwatch:")
     lab.faults.remove(fault)
     recovers(lab, node)
 
 
 def two_groups(lab: Lab) -> None:
-    """Alarms' names are an account's: the second group leaves the first one's alarm alone, and has a ring of its own."""
+    """Alarm names are unique in an account: the second group leaves the first one's alarm alone, and has its own
+    ring."""
     one = boot(lab, "One", AlarmName="shared")
     serves(lab, one)
     recovers(lab, one)
     two = boot(lab, "Two", AlarmName="shared")
     serves(lab, two)
-    tells(lab, two, "shared", "One")
+    reports(lab, two, "shared", "One")
     expect(lab.ring_members(one) == {one.ip}, f"the first group's ring is its own: {lab.ring_members(one)}")
     expect(lab.ring_members(two) == {two.ip}, f"the second group's ring is its own: {lab.ring_members(two)}")
     alarm, _ = lab.cloudwatch.alarms()["shared"]
@@ -89,49 +90,49 @@ def two_groups(lab: Lab) -> None:
 
 
 def no_group(lab: Lab) -> None:
-    """The settings name a group that is not there. Founding a ring on a guess could make a second one, so it waits."""
+    """The settings name a group that does not exist. The node waits: founding a ring could create a second one."""
     node = boot(lab, "Real", GroupName="NoSuchGroup")
-    tells(lab, node, "NoSuchGroup")
+    reports(lab, node, "NoSuchGroup")
 
 
 def no_rights(lab: Lab) -> None:
     """A node that may not list the other members waits, reports why, and continues once it may."""
     fault = lab.faults.add("*", "denied")
     node = boot(lab, "NoRights")
-    tells(lab, node, "DescribeAutoScaling", "not authorized")
+    reports(lab, node, "DescribeAutoScaling", "not authorized")
     lab.faults.remove(fault)
     serves(lab, node)
     recovers(lab, node)
 
 
 def no_role(lab: Lab) -> None:
-    """User data alone makes no credentials; an operator gives the instance its role while it waits."""
+    """An instance without a role has no credentials; it waits until an operator gives it the role."""
 
-    def without(identity: Identity) -> None:
-        knows(identity)
+    def without_role(identity: Identity) -> None:
+        register(identity)
         identity.has_role = False
 
-    knows, lab.hypervisor.on_boot = lab.hypervisor.on_boot, without
+    register, lab.hypervisor.on_boot = lab.hypervisor.on_boot, without_role
     node = boot(lab, "NoRole")
-    lab.hypervisor.on_boot = knows
-    tells(lab, node, "DescribeAutoScaling", "there are no credentials")
+    lab.hypervisor.on_boot = register
+    reports(lab, node, "DescribeAutoScaling", "there are no credentials")
     node.identity.has_role = True
     serves(lab, node)
     recovers(lab, node)
 
 
 def no_metadata(lab: Lab) -> None:
-    """`--aws` on a machine that is not at Amazon, or whose metadata service is switched off: it says so and waits."""
+    """`--aws` on a machine outside EC2, or with the metadata service off: the node reports that and waits."""
     machine = lab.hypervisor.machine
     lab.hypervisor.machine = replace(machine, has_metadata=False)
     node = boot(lab, "NoMetadata")
-    tells(lab, node, "metadata service", "run without --aws")
+    reports(lab, node, "metadata service", "run without --aws")
     lab.hypervisor.machine = machine
 
 
-def back_without_a_word(lab: Lab) -> None:
-    """A node that remembers its ring serves although nobody says who it is, which group it belongs to, or anything else;
-    and learns all that beside it."""
+def a_restart_without_aws(lab: Lab) -> None:
+    """A node that remembers its ring serves although it learns neither its identity nor its group; it learns both
+    later, while it serves."""
     node = boot(lab, "Returns", {"CHORDFS_ASG": ""})
     serves(lab, node)
     recovers(lab, node)
@@ -143,14 +144,14 @@ def back_without_a_word(lab: Lab) -> None:
     node.identity.is_off = True
     node.restart()
     serves(lab, node)
-    tells(lab, node, "metadata service")
+    reports(lab, node, "metadata service")
     Files(desk.mount(node.ip), files.sizes).check_all()
     node.identity.is_off = False
-    tells(lab, node, "DescribeAutoScalingInstances", "not authorized")
-    expect(group_of(node) is None, f"nobody has told it its group: {group_of(node)}")
+    reports(lab, node, "DescribeAutoScalingInstances", "not authorized")
+    expect(group_of(node) is None, f"the node does not know its group yet: {group_of(node)}")
     lab.faults.remove(denied)
     recovers(lab, node)
-    expect(group_of(node) == "Returns", f"it has found out its group: {group_of(node)}")
+    expect(group_of(node) == "Returns", f"the node has found its group: {group_of(node)}")
     desk.unmount()
 
 
@@ -159,13 +160,13 @@ def group_of(node: Instance) -> object:
 
 
 def a_mount_without_a_group(lab: Lab) -> None:
-    """At a workstation: mount(8)'s exit code for a failed mount, and one line that names the group."""
+    """On a workstation: mount(8)'s exit code for a failed mount, and one line that names the group."""
     desk = lab.workstation()
     done = desk.run("mount.chordfs", "asg:NoSuchGroup", str(desk.point))
     expect(done.returncode == MOUNT_FAILED, f"mount.chordfs asg:NoSuchGroup ends with {MOUNT_FAILED}, not {done.returncode}")
     lines = done.stderr.strip().splitlines()
-    said = len(lines) == 1 and all(word in lines[0] for word in ("DescribeAutoScalingGroups", "NoSuchGroup"))
-    expect(said, f"it says in one line what it asked for: {done.stderr}")
+    clear = len(lines) == 1 and all(word in lines[0] for word in ("DescribeAutoScalingGroups", "NoSuchGroup"))
+    expect(clear, f"one line names the request and the group: {done.stderr}")
 
 
 CASES = (
@@ -179,7 +180,7 @@ CASES = (
     no_rights,
     no_role,
     no_metadata,
-    back_without_a_word,
+    a_restart_without_aws,
     a_mount_without_a_group,
 )
 
@@ -199,23 +200,23 @@ def serves(lab: Lab, node: Instance) -> None:
     lab.wait(f"the node serves; its console:\n{node.log()}", 90, node.serves)
 
 
-def tells(lab: Lab, node: Instance, *words: str) -> None:
-    """/healthz is degraded by a problem with these words in it, and the console has the line too."""
+def reports(lab: Lab, node: Instance, *words: str) -> None:
+    """Waits until /healthz is degraded by a problem with these words; the console must have the line too."""
 
-    def told() -> bool:
+    def reported() -> bool:
         state, problems = health(node)
         return state == "degraded" and all(word in problems for word in words)
 
     try:
-        lab.wait(f"/healthz tells of {words}", 60, told)
+        lab.wait(f"/healthz reports {words}", 60, reported)
     except TimeoutError as error:
-        raise AssertionError(f"{error}; it says {health(node)}; the console:\n{node.log()[-3000:]}") from None
+        raise AssertionError(f"{error}; it reports {health(node)}; the console:\n{node.log()[-3000:]}") from None
     lines = [line for line in node.log().splitlines() if all(word in line for word in words)]
     expect(lines, f"the console has a line with {words}:\n{node.log()[-3000:]}")
 
 
 def recovers(lab: Lab, node: Instance) -> None:
     try:
-        lab.wait("AWS is in order again", 90, lambda: health(node)[0] == "ok")
+        lab.wait("/healthz is ok again", 90, lambda: health(node)[0] == "ok")
     except TimeoutError as error:
-        raise AssertionError(f"{error}; /healthz says {health(node)}") from None
+        raise AssertionError(f"{error}; /healthz reports {health(node)}") from None

@@ -1,4 +1,4 @@
-"""An instance that is gone without a word: the group replaces it, and every chunk has three holders again."""
+"""An instance that crashes: the group replaces it, and every chunk has three holders again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(setup: Setup) -> None:
             files.write(f"kept-{number}", 4 * MIB)
         lab.wait_whole()
         load = Churn(files)
-        # The oldest: it made the ring, and most likely leads the namespace.
+        # The oldest instance: it founded the ring, and most likely leads the namespace.
         victim = lab.instances()[0]
         begun = time.monotonic()
         lab.crash(victim)
@@ -28,7 +28,7 @@ def run(setup: Setup) -> None:
         load.stop()
         lab.wait_whole()
         setup.figure("crash.to_three_holders", time.monotonic() - begun, "s")
-        expect(victim.id not in [node.id for node in nodes], "another instance is in its place")
+        expect(victim.id not in [node.id for node in nodes], "another instance has replaced it")
         files.check_all()
         setup.figure("crash.longest_round_under_load", load.longest_seconds, "s")
         desk.unmount()

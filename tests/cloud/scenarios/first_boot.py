@@ -23,13 +23,13 @@ def run(setup: Setup) -> None:
         setup.figure("first_boot.start_to_serving", served.details["seconds"], "s")
         check_alarms(lab)
         check_metrics(lab, node)
-        lab.wait("AWS is in order", 30, lambda: health(node)[0] == "ok")
+        lab.wait("/healthz is ok", 30, lambda: health(node)[0] == "ok")
         check_mount(lab)
         check_plan(lab, node)
 
 
 def put_old_alarm(lab: Lab) -> None:
-    """As the old manager put it: a formula over the metrics of single instances."""
+    """Puts the alarm of the former manager: a formula over the metrics of single instances."""
     metric = "Metrics.member.1.MetricStat.Metric"
     lab.moto.ask(
         "monitoring",
@@ -59,7 +59,7 @@ def check_alarms(lab: Lab) -> None:
         alarms = {name: alarm for name, (alarm, _) in lab.cloudwatch.alarms().items()}
         return alarms if len(alarms) == 2 else None
 
-    alarms = lab.wait("the alarms for growing and shrinking are there", 30, both)
+    alarms = lab.wait("the alarms for growing and shrinking exist", 30, both)
     policies = {policy["PolicyARN"]: policy for policy in lab.operator.describe_policies()["ScalingPolicies"]}
     expect(len(policies) == 2, f"two policies, not {list(policies)}")
     group = Metric.of("ChordFS", "disk_used_percent", [("AutoScalingGroupName", GROUP)])
@@ -94,7 +94,7 @@ def check_mount(lab: Lab) -> None:
     files.write("first", 3_000_001)
     files.check("first")
     desk.unmount()
-    # Another machine, on which the ring is in /etc/chordfs.conf, and nothing of the first one's caches.
+    # Another machine, with the ring in /etc/chordfs.conf and without the first one's caches.
     configured = lab.workstation()
     there = Files(configured.mount_as_configured(f"asg:{GROUP}"), files.sizes)
     there.check("first")
@@ -104,7 +104,7 @@ def check_mount(lab: Lab) -> None:
 
 
 def check_plan(lab: Lab, node: Instance) -> None:
-    """`aws plan` finds nothing to do now, and does nothing."""
+    """`aws plan` prints the plan and changes nothing."""
     before = puts(lab)
     planned = node.run("set -a; . /etc/chordfs/node.env; exec storage-node aws plan")
     expect(planned.returncode == 0, f"storage-node aws plan: {planned.stderr}")

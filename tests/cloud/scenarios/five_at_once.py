@@ -1,5 +1,5 @@
-"""Five instances that start at the same moment, and in the long form ten: one ring, whoever was first, with one policy
-and one alarm."""
+"""Five instances that start at the same moment, and in the long form ten: they form one ring, in any order, with one
+policy and one alarm."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def at_once(setup: Setup, count: int, name: str) -> None:
     with setup.lab() as lab:
         lab.create_group(minimum=count, maximum=count, parameters=QUIET, extra=METRICS_EACH_SECOND)
         lab.wait_ring(count, 90)
-        lab.wait("all are seen to serve", 10, lambda: len(lab.journal.events("serving")) == count)
+        lab.wait("all instances serve", 10, lambda: len(lab.journal.events("serving")) == count)
         slowest = max(event.details["seconds"] for event in lab.journal.events("serving"))
         setup.figure(f"{name}.start_to_serving_max", slowest, "s")
         check_alarms_are_one(lab)

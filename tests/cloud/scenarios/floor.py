@@ -1,5 +1,5 @@
-"""A group that is told to shrink below three: the node is not drained, says so, and serves on while heartbeats hold its
-hook; another instance lets it go."""
+"""A group that shrinks below three: the node is not drained, reports that, and continues to serve while heartbeats
+prolong its hook. After another instance has joined, it is drained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..load import MIB, Churn, Files
 from .setup import METRICS_EACH_SECOND, QUIET, Setup, expect, health
 
 HOOK_SECONDS = 9
-# Three fit into the hook's time, so without them it would be over by the last of these.
+# A heartbeat is due each third of the hook's time, so by the last of these the hook would have expired without them.
 HEARTBEATS = 5
 
 
@@ -24,10 +24,10 @@ def run(setup: Setup) -> None:
         load = Churn(files)
         lab.set_desired(2)
         leaving = lab.hypervisor.get(lab.journal.wait("hook-waits", 10).details["instance"])
-        lab.wait("/healthz says why it is not drained", 30, lambda: "is not drained" in health(leaving)[1])
-        lab.wait("heartbeats hold it", 60, lambda: len(beats(lab, leaving.id)) >= HEARTBEATS)
-        expect(not lab.journal.events("leaves"), "it is held for longer than one heartbeat lasts")
-        expect(leaving.serves(), "it serves on")
+        lab.wait("/healthz gives the reason why it is not drained", 30, lambda: "is not drained" in health(leaving)[1])
+        lab.wait("heartbeats prolong the hook", 60, lambda: len(heartbeats(lab, leaving.id)) >= HEARTBEATS)
+        expect(not lab.journal.events("leaves"), "the hook has lasted longer than one heartbeat timeout")
+        expect(leaving.serves(), "it continues to serve")
         lab.set_desired(3)
         left = lab.journal.wait("leaves", 90, instance=leaving.id)
         expect(left.details["why"] == "completed", f"it left after its drain, not because {left.details['why']}")
@@ -38,5 +38,5 @@ def run(setup: Setup) -> None:
         desk.unmount()
 
 
-def beats(lab: Lab, instance: str) -> list[object]:
+def heartbeats(lab: Lab, instance: str) -> list[object]:
     return list(lab.journal.events("heartbeat", instance=instance))

@@ -1,9 +1,9 @@
-"""From one instance to five or six, by nothing but files that are copied into a mount.
+"""The group grows from one instance to five or six, only because files are copied into a mount.
 
-Which new node can relieve the fullest disk follows from the three holders of a chunk. Up to three nodes, all keep all. In
-one zone the fourth takes a quarter of everybody's; a fifth relieves some more, but not always the fullest, because with
-equal arcs somebody keeps all but one of four. Over three zones a zone with a single node keeps all that there is, so the
-relief comes when each zone has two: by the sixth. The alarm goes on until then, and the group with it.
+The three holders of a chunk determine which new node relieves the fullest disk. With up to three nodes each node keeps
+everything. In one zone the fourth node takes a quarter from each other node; a fifth relieves some, but not always the
+fullest. Over three zones the only node of a zone keeps everything, so the sixth node brings the relief, when each zone
+has two. Until then the alarm stays on and the group grows.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .setup import METRICS_EACH_SECOND, Setup, expect
 THRESHOLD, PAUSE_ABOVE = 40.0, 50.0
 SETTINGS = {"ScaleOutAbove": 40, "ScaleInBelow": 0}
 STEP_SECONDS = 150.0
-# What moved away is garbage first, and files that are mostly garbage are rewritten at a rate that spares the disk.
+# Chunks that moved away are garbage first, and compaction rewrites segments at a limited rate.
 RELIEF_SECONDS = 240.0
-# Several segments of the store: what lies in the one that is being filled is not given back.
+# Room for several segments of the store: the segment that is being filled frees no space.
 DISK = "768m"
 
 
 @dataclass(frozen=True)
 class Course:
-    """How a group grows: over so many zones, to so many nodes, of which one relieves the fullest disk."""
+    """How a group grows: the number of zones, the node that relieves the fullest disk, and the final size."""
 
     name: str
     zones: int
@@ -65,7 +65,7 @@ def grow(setup: Setup, course: Course) -> None:
 
 
 def fill_until_grown(lab: Lab, files: Files, size: int) -> None:
-    """Copies for as long as there is room, and waits for room when there is not: as a person would, but sooner."""
+    """Copies files while there is room, and waits while there is none."""
     end = time.monotonic() + STEP_SECONDS * size
     while len(lab.serving()) < size:
         if lab.fullest_percent() < PAUSE_ABOVE:
@@ -73,11 +73,11 @@ def fill_until_grown(lab: Lab, files: Files, size: int) -> None:
         else:
             time.sleep(0.2)
         expect(time.monotonic() < end, f"{len(lab.serving())} of {size} nodes; disks {lab.used_percents()} %")
-        expect(not lab.hypervisor.failure, f"the hypervisor goes on: {lab.hypervisor.failure}")
+        expect(not lab.hypervisor.failure, f"the hypervisor has not failed: {lab.hypervisor.failure}")
 
 
 def report_step(setup: Setup, lab: Lab, course: Course, size: int) -> None:
-    """From the alarm's decision to the new node's service, and to a fullest disk below the threshold."""
+    """Reports the times from the alarm's action until the new node serves and until the fullest disk is relieved."""
     (grown,) = lab.journal.events("policy", group=GROUP, size=size)
     booted = lab.journal.wait("boot", 1, since=grown.at)
     served = lab.journal.wait("serving", 60, instance=booted.details["instance"])
@@ -90,7 +90,7 @@ def report_step(setup: Setup, lab: Lab, course: Course, size: int) -> None:
 
 
 class Relief:
-    """Notes each time that the fullest disk falls below the threshold."""
+    """Records each time when the fullest disk falls below the threshold."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab, self._over = lab, threading.Event()
@@ -101,7 +101,7 @@ class Relief:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """After a last look: who has seen the relief finds it in the journal."""
+        """Looks once more, so that a relief that the test has seen is in the journal."""
         self._over.set()
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""A drain whose heartbeats are refused: it goes on, says so, and is done before the hook's time is over."""
+"""A drain whose heartbeats are refused: it continues, reports that, and ends before the hook expires."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(setup: Setup) -> None:
         lab.faults.add(REFUSED, "denied")
         lab.set_desired(3)
         leaving = lab.hypervisor.get(lab.journal.wait("hook-waits", 10).details["instance"])
-        lab.wait("/healthz tells of the heartbeat", 30, lambda: REFUSED in health(leaving)[1])
+        lab.wait("/healthz reports the heartbeat", 30, lambda: REFUSED in health(leaving)[1])
         left = lab.journal.wait("leaves", 90, instance=leaving.id)
         expect(left.details["why"] == "completed", f"it was drained in time, not {left.details['why']}")
         expect(REFUSED in leaving.log(), f"its console names the heartbeat that failed:\n{leaving.log()[-3000:]}")

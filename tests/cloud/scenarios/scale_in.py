@@ -1,4 +1,4 @@
-"""From five to three while programs write and read: each drained before it goes, one after the other."""
+"""The group shrinks from five to three under load: each instance is drained first, one after the other."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ def check_hooks(lab: Lab, setup: Setup) -> None:
     for left in lab.journal.events("leaves"):
         instance = left.details["instance"]
         how = (left.details["why"], left.details["result"])
-        expect(how == ("completed", "CONTINUE"), f"{instance} said that it is done, not {how}")
+        expect(how == ("completed", "CONTINUE"), f"{instance} completed its hook, not {how}")
         (began,) = lab.journal.events("hook-waits", instance=instance)
         setup.figure("scale_in.hook_to_done", left.at - began.at, "s")
-        expect(not lab.journal.events("killed", instance=instance), f"{instance} ended when its machine was shut down")
+        killed = lab.journal.events("killed", instance=instance)
+        expect(not killed, f"the node of {instance} ended by itself at the shutdown")
 
 
 class Drains:
-    """Watches how many nodes of the ring drain at the same moment."""
+    """Watches how many nodes of the ring drain at the same time."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab, self._over = lab, threading.Event()
@@ -67,7 +68,8 @@ class Drains:
                     self.most_at_once = max(self.most_at_once, at_once)
 
     def _drains(self, address: str) -> bool:
-        """A node that has left shows as draining until its process ends, which waits for the hook: its phase tells."""
+        """Asks for the phase: a node that has left is shown as draining until its process ends, which waits for the
+        hook."""
         status = self._lab.storage_node("status", "--one", "--node", address, "--json", seconds=30.0)
         drain = json.loads(status.stdout).get("drain") if status.returncode == 0 else None
         return drain is not None and drain["phase"] in ("copying", "voting", "leaving")

@@ -1,4 +1,4 @@
-"""What a scenario is given: labs with the real binaries, and a place for its figures."""
+"""The environment of a scenario: labs with the real programs, and a list for its figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ..instance import Instance
 from ..lab import Lab
 
-# One second here is the third of a minute at the usual rate, so this is CloudWatch's agent at three times its zeal.
+# At the usual rate one second here is a third of the cloud's minute, so the nodes publish three times a minute.
 METRICS_EACH_SECOND = {"CHORDFS_METRIC_PERIOD": "1s"}
 # For scenarios that do not test scaling: the group never shrinks by itself.
 QUIET: Mapping[str, object] = {"ScaleInBelow": 0}
@@ -36,18 +36,18 @@ class Setup:
         print(f"  {name} {value:.2f} {unit}", flush=True)
 
     def _note_rights(self, lab: Lab) -> None:
-        """What the role allows and no instance used, in any of the scenarios."""
+        """Notes the permissions of the role that no instance used in any scenario."""
         unused = set(lab.proxy.rights.unused(lab.proxy.used_by_instances()))
         self.unused_rights = unused if self.unused_rights is None else self.unused_rights & unused
 
 
 def expect(condition: object, what: str) -> None:
-    """An assertion that says in words what was expected, and is there under `python -O` too."""
+    """Asserts with a description of what was expected; works under `python -O` too."""
     if not condition:
         raise AssertionError(what)
 
 
 def health(instance: Instance) -> tuple[str, str]:
-    """The state of a node's dealings with AWS and its problems, as /healthz tells them; empty when it answers nothing."""
+    """The state of AWS and the problems that a node's /healthz reports; empty without an answer."""
     told = (instance.json("/healthz") or {}).get("aws") or {}
     return str(told.get("state", "")), "; ".join(told.get("problems", []))

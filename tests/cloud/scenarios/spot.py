@@ -1,4 +1,4 @@
-"""A spot instance that is told it will be taken, and one that it may be: each drains while it can, and is replaced."""
+"""A spot instance with an interruption notice, and one with a rebalance recommendation: each drains and is replaced."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def run(setup: Setup) -> None:
         lab.wait_whole()
         load = Churn(files)
         taken = lab.instances()[-1]
-        told = lab.journal.record("spot-notice", instance=taken.id)
+        notice = lab.journal.record("spot-notice", instance=taken.id)
         taken.identity.announce_interruption(NOTICE_SECONDS)
         gone = lab.journal.wait("gone", NOTICE_SECONDS, instance=taken.id)
-        setup.figure("spot.notice_to_gone", gone.at - told.at, "s")
+        setup.figure("spot.notice_to_gone", gone.at - notice.at, "s")
         check_drained(lab, taken)
         lab.wait_ring(4, 90)
         endangered = lab.instances()[0]

@@ -1,4 +1,4 @@
-"""A group over three zones: the three holders of a chunk are in three of them."""
+"""A group over three zones: the three holders of a chunk are in different zones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks in the query protocol, by hand: for what the SDK for Python would ask in another protocol (CloudWatch)."""
+"""A client of the query protocol: the SDK for Python uses another protocol for CloudWatch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def headers_for(service: str, region: str, access_key: str) -> dict[str, str]:
 def call(
     endpoint: str, service: str, action: str, params: Mapping[str, str], region: str, access_key: str
 ) -> ET.Element:
-    """The answer with its namespace taken off, so that `find("AlarmName")` works."""
+    """Returns the answer without its XML namespace, so that `find("AlarmName")` works."""
     form = {"Action": action, "Version": _VERSIONS[service], **params}
     address = urllib.parse.urlsplit(endpoint)
     connection = http.client.HTTPConnection(address.hostname or "", address.port or 80, timeout=30)

@@ -1,4 +1,4 @@
-"""A small HTTP server on a socket that somebody else has made, which is how it comes to live in another namespace."""
+"""A small HTTP server on a given socket, which may belong to another network namespace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass(frozen=True)
-class Asked:
+class HttpRequest:
     """Header names in lower case; `path` without the query."""
 
     method: str
@@ -20,7 +20,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     status: int
     body: bytes = b""
     kind: str = "text/plain"
@@ -30,8 +30,8 @@ class Answer:
 class Server:
     """Serves until `close`; each connection has a thread."""
 
-    def __init__(self, listener: socket.socket, handle: Callable[[Asked], Answer | None]) -> None:
-        """`handle` answers None for a connection that is to be dropped without an answer."""
+    def __init__(self, listener: socket.socket, handle: Callable[[HttpRequest], HttpResponse | None]) -> None:
+        """`handle` returns None to drop the connection without an answer."""
 
         class Handler(_Handler):
             respond = staticmethod(handle)
@@ -58,17 +58,17 @@ class _OnSocket(ThreadingHTTPServer):
         self.server_name, self.server_port = listener.getsockname()[:2]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that is killed in the middle of a request is what these tests do all day."""
+        """Ignores broken connections: these tests kill clients in the middle of requests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    respond: Callable[[Asked], Answer | None]
+    respond: Callable[[HttpRequest], HttpResponse | None]
 
     def _serve(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", "0")))
-        answer = self.respond(Asked(self.command, self.path.split("?")[0], headers, body))
+        answer = self.respond(HttpRequest(self.command, self.path.split("?")[0], headers, body))
         if answer is None:
             self.close_connection = True
             return

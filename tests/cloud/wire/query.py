@@ -3,7 +3,7 @@
     POST /   Action=PutMetricData&Version=...&MetricData.member.1.MetricName=...     (EC2 leaves `member` out)
     Authorization: AWS4-HMAC-SHA256 Credential=KEY/DATE/REGION/SERVICE/aws4_request, ...
 
-The signature itself is not checked: nobody here has a secret.
+The signature is not checked: the access keys here have no secrets.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAMESPACES = {
 
 
 class Unreadable(ValueError):
-    """Not a request of the query protocol; the text says what it is instead."""
+    """The request is not one of the query protocol; the text gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Request:
         return self.params.get(name)
 
     def members(self, prefix: str) -> list[Mapping[str, str]]:
-        """The list `prefix.member.1...`, each as the parameters behind its number; a plain value is under `""`."""
+        """The list `prefix.member.1...`; each member as its parameters, with a plain value under `""`."""
         found: dict[int, dict[str, str]] = {}
         pattern = re.compile(re.escape(prefix) + r"\.(?:member\.)?(\d+)(?:\.(.+))?$")
         for name, value in self.params.items():
@@ -56,13 +56,13 @@ class Request:
         return [member[""] for member in self.members(prefix) if "" in member]
 
     def inside(self, params: Mapping[str, str]) -> Request:
-        """A member of a list, to be asked like a request of its own."""
+        """Wraps a member of a list as a request, for the same accessors."""
         return Request(self.service, self.action, self.access_key, self.region, params)
 
 
 @dataclass(frozen=True)
 class Error:
-    """An answer that is an error. `status` is HTTP's."""
+    """An error as the answer. `status` is HTTP's."""
 
     code: str
     message: str
@@ -70,10 +70,10 @@ class Error:
 
 
 def parse(headers: Mapping[str, str], body: bytes) -> Request:
-    """Header names in lower case."""
+    """Parses a request. Header names are in lower case."""
     scope = _SCOPE.search(headers.get("authorization", ""))
     if not scope:
-        raise Unreadable("it is not signed by AWS's fourth version")
+        raise Unreadable("it has no signature of AWS's version 4")
     key, region, service = scope.groups()
     if service not in SERVICES:
         raise Unreadable(f"it is for the service {service!r}, which this cloud does not have")
@@ -87,7 +87,7 @@ def parse(headers: Mapping[str, str], body: bytes) -> Request:
 
 
 def answer(request: Request, result: str = "") -> bytes:
-    """`result` is XML already: what stands inside the action's result."""
+    """A successful answer. `result` is the XML inside the action's result."""
     namespace, request_id, action = _NAMESPACES[request.service], uuid.uuid4(), request.action
     return (
         f'<{action}Response xmlns="{namespace}"><{action}Result>{result}</{action}Result>'

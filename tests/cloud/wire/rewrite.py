@@ -1,7 +1,7 @@
-"""moto's answers, corrected: what the models know better is put into the XML before it goes on.
+"""Corrects moto's answers: replaces values in the XML by those of the models.
 
-moto puts every instance into a group's first zone, knows no instance that waits for a hook, and leaves a policy's ARN
-out of the answer that makes it.
+moto puts every instance into a group's first zone, has no instances that wait for a hook, and omits the ARN from the
+answer of PutScalingPolicy.
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the models know of a group's instances."""
+class Corrections:
+    """The values of the models that differ from moto's."""
 
     zones: Mapping[str, str] = field(default_factory=dict)
     waiting: Mapping[str, str] = field(default_factory=dict)
-    """Instance to lifecycle state, only those whose state is not moto's."""
+    """Instance to lifecycle state, where the state is not moto's."""
     lowered: Mapping[str, int] = field(default_factory=dict)
-    """Group to how many of its desired capacity are leaving."""
+    """Group to the number by which moto's desired capacity is too high: instances that are leaving."""
 
 
-def describe_groups(body: bytes, known: Known) -> bytes:
+def describe_groups(body: bytes, corrections: Corrections) -> bytes:
     root = ET.fromstring(body)
     for group in _all(root, "AutoScalingGroups"):
-        _instances(_all(group, "Instances"), known)
+        _instances(_all(group, "Instances"), corrections)
         name, desired = _child(group, "AutoScalingGroupName"), _child(group, "DesiredCapacity")
         if name is not None and desired is not None and desired.text:
-            desired.text = str(int(desired.text) - known.lowered.get(name.text or "", 0))
+            desired.text = str(int(desired.text) - corrections.lowered.get(name.text or "", 0))
     return _bytes(root)
 
 
-def describe_group_instances(body: bytes, known: Known) -> bytes:
+def describe_group_instances(body: bytes, corrections: Corrections) -> bytes:
     root = ET.fromstring(body)
-    _instances(_all(root, "AutoScalingInstances"), known)
+    _instances(_all(root, "AutoScalingInstances"), corrections)
     return _bytes(root)
 
 
-def describe_instances(body: bytes, known: Known) -> bytes:
-    """EC2's own: the zone of each."""
+def describe_instances(body: bytes, corrections: Corrections) -> bytes:
+    """Corrects the zone of each instance in an answer of EC2."""
     root = ET.fromstring(body)
     for instances in root.iter(_in(root, "instancesSet")):
         for item in instances:
             number, placement = _child(item, "instanceId"), _child(item, "placement")
             zone = _child(placement, "availabilityZone") if placement is not None else None
             if number is not None and zone is not None:
-                zone.text = known.zones.get(number.text or "", zone.text)
+                zone.text = corrections.zones.get(number.text or "", zone.text)
     return _bytes(root)
 
 
@@ -58,11 +58,11 @@ def policy_arn(body: bytes, arn: str) -> bytes:
     return _bytes(root)
 
 
-def _instances(members: Iterator[ET.Element], known: Known) -> None:
+def _instances(members: Iterator[ET.Element], corrections: Corrections) -> None:
     for member in members:
         number = _child(member, "InstanceId")
         name = number.text if number is not None and number.text else ""
-        for tag, values in (("AvailabilityZone", known.zones), ("LifecycleState", known.waiting)):
+        for tag, values in (("AvailabilityZone", corrections.zones), ("LifecycleState", corrections.waiting)):
             found = _child(member, tag)
             if found is not None:
                 found.text = values.get(name, found.text)

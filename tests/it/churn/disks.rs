@@ -20,9 +20,9 @@ use super::{
     slow::{random, wait_three_copies},
 };
 
-/// No space for any file of the node. (Chunks never take the last 64 MiB of a disk.)
+/// Leaves no space for any file of the node. (Chunks never take the last 64 MiB of a disk.)
 const ALL: u64 = 0;
-/// No space for chunks, but for the node's other files.
+/// Leaves no space for chunks, but some for the node's other files.
 const CHUNKS_ALONE: u64 = 48 << 20;
 
 impl Scene {

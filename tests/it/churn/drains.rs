@@ -108,7 +108,7 @@ fn two_of_five_drain_at_once() {
 }
 
 #[test]
-fn a_drain_without_room_elsewhere_says_so_and_is_done_later() {
+fn a_drain_without_room_elsewhere_is_refused_and_succeeds_later() {
     let mut scene = Scene::in_lab(Lab::start_on_disks(4, Disk::Memory(1024)));
     scene.store_mib(16);
     // Chunks never take the last 64 MiB of a disk.
@@ -163,8 +163,8 @@ fn five_of_eight_drain_at_once() {
 
 /// Only one voter is left. When the others are back, the stored file is intact and the drain succeeds.
 #[test]
-#[ignore = "slow: the drain gives up after a minute or two; SLOW_TESTS=1 tests/check.sh runs it"]
-fn a_drain_without_a_majority_says_so_and_is_done_later() {
+#[ignore = "slow: the drain is refused after a minute or two; SLOW_TESTS=1 tests/check.sh runs it"]
+fn a_drain_without_a_majority_is_refused_and_succeeds_later() {
     let mut lab = Lab::start(6);
     let mount = lab.mount();
     fs::write(mount.join("file"), tree::bytes(1, 8 << 20)).unwrap();

@@ -1,4 +1,4 @@
-//! Joins under adverse conditions: the joining node dies at a random moment, or a node that fills it does.
+//! Joins under adverse conditions: the joining node or a node that fills it dies at a random moment.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! fio's verified random writes: an independent program with its own model of a file's contents. It writes and checks
 //! through its own mount, then a second run checks the closed file through the other one. The same file is written
-//! again and again, in blocks from 512 bytes to 64 KiB, so most rounds lay new bytes over old chunks.
+//! again and again, in blocks from 512 bytes to 64 KiB, so most rounds merge new bytes into old chunks.
 
 use std::{
     fs, io,
@@ -10,8 +10,8 @@ use std::{
 
 use super::{FinalCheck, Mounts, Record};
 
-/// Operations that a run counts as. It writes or reads some eighty blocks; waiting for progress should not mean waiting
-/// for fio alone.
+/// The number of operations that a run counts as. It writes or reads some eighty blocks; counted as one, it would make
+/// a wait for progress a wait for fio alone.
 const RUN_OPERATIONS: u64 = 16;
 
 pub(super) struct Fio {
@@ -72,13 +72,13 @@ impl Job {
         command.args(["--ioengine=psync", "--fallocate=none", "--fsync=16", "--thread", "--output-format=terse"]);
         command.args(["--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0"]);
         command.arg(format!("--filename={}", path.display())).arg(format!("--randseed={}", self.seed)).args(more);
-        // On a failure it leaves a copy of the block where it runs.
+        // After a failure fio leaves a copy of the block in its working folder.
         let own_folder = tempfile::tempdir()?;
         let out = command.current_dir(own_folder.path()).stdin(Stdio::null()).output()?;
         if out.status.success() && fs::metadata(path)?.len() > 0 {
             return Ok(());
         }
-        let said = format!("{}{}", String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
-        Err(io::Error::other(format!("fio ended with {}: {}", out.status, said.trim())))
+        let printed = format!("{}{}", String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
+        Err(io::Error::other(format!("fio ended with {}: {}", out.status, printed.trim())))
     }
 }

@@ -1,6 +1,6 @@
-//! Exclusive creation and renames, from two mounts at the same moment. Of two creators of a name one wins, and of two
-//! renames of it one: the history of the winners is compared with the files at the end, so no operation may be lost or
-//! done twice.
+//! Exclusive creation and renames, from two mounts at the same moment. Exactly one of two creators of a name wins, and
+//! exactly one of two renames. The history of the winners is compared with the files at the end, so an operation that
+//! was lost or done twice is found.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 
 use super::{FinalCheck, Record, overwrites::close, trees::names_in};
 
-/// Names for one folder; then a new one is made.
+/// The number of names in one folder; then the worker creates a new folder.
 const ROUNDS: u32 = 200;
 
 pub(super) struct Names {

@@ -18,7 +18,7 @@ pub struct Failure {
     pub worker: &'static str,
     pub operation: &'static str,
     pub path: PathBuf,
-    /// When it was known, and how long the operation took until then.
+    /// The time of the failure, and how long the operation took until then.
     pub at: SystemTime,
     pub took: Duration,
     /// None: it succeeded, with a wrong result.
@@ -115,7 +115,7 @@ impl Record {
         self.log.stopped.load(Ordering::Relaxed)
     }
 
-    /// So many more operations were done, inside of one that was attempted.
+    /// Counts more operations that were done inside an attempted one.
     pub fn count(&self, operations: u64) {
         self.done.fetch_add(operations, Ordering::Relaxed);
     }
@@ -125,7 +125,7 @@ impl Record {
         self.expect_one_of(operation, path, &[], work)?.ok()
     }
 
-    /// Does one operation to which one of `expected` is a right answer too: it is the inner result.
+    /// Does one operation for which an errno of `expected` is right too; that errno is the inner error.
     pub fn expect_one_of<T>(
         &self,
         operation: &'static str,

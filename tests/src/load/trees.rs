@@ -26,7 +26,7 @@ pub(super) struct Trees {
 }
 
 impl Trees {
-    /// Sizes are those of a source tree: most files are small, a few are not.
+    /// File sizes resemble those of a source tree: most are small, a few are large.
     pub(super) fn new(mounts: Mounts, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let folders = ["", "src", "src/deep", "src/deep/er", "empty"];
