@@ -1,5 +1,5 @@
 //! mount(8) looks for a helper called `mount.chordfs`, and a Cargo target may not have a dot in its name.
-//! So the binary is built as `mount-chordfs` and this leaves the real name beside it as a link.
+//! So the binary is built as `mount-chordfs`, and this script creates a symbolic link with the real name beside it.
 
 use std::{env, os::unix::fs::symlink, path::PathBuf};
 

@@ -1,10 +1,11 @@
-//! `/etc/chordfs.conf`: what a mount reads when the command line names no SOURCE. TOML with one key:
+//! `/etc/chordfs.conf`, which a mount reads when neither the command line nor the environment names a SOURCE. TOML with
+//! one key:
 //!
 //! ```text
-//! # nodes, or the Auto Scaling group that they are in
+//! # a list of nodes, or their Auto Scaling group
 //! ring = "asg:MyChordFileSystemASG"
 //! ```
-//! `ring` takes whatever SOURCE takes. Any other key is an error.
+//! `ring` has the syntax of SOURCE. Any other key is an error.
 
 use std::{io, path::Path};
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use crate::exit::MountError;
 
 pub const PATH: &str = "/etc/chordfs.conf";
-/// The environment variable that names another file instead.
+/// The environment variable that names another file to read instead.
 pub const PATH_VARIABLE: &str = "CHORDFS_CONF";
 
 #[derive(Deserialize)]
@@ -22,7 +23,7 @@ struct ConfigFile {
     ring: Option<String>,
 }
 
-/// The value of `ring`; `None` without such a file or key.
+/// Reads the value of `ring`; `None` if there is no such file or key.
 pub fn ring(path: &Path) -> Result<Option<String>, MountError> {
     match std::fs::read_to_string(path) {
         Ok(text) => parse(&text).map_err(|wrong| MountError::usage(format!("{}: {wrong}", path.display()))),
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_names_the_ring() {
+    fn the_key_ring_is_read() {
         assert_eq!(parse("# mine\n\n ring = \"asg:G\" # or nodes\n"), Ok(Some("asg:G".to_owned())));
         assert_eq!(parse("ring=\"a,b:7\""), Ok(Some("a,b:7".to_owned())));
         assert_eq!(parse("# nothing\r\n\r\n"), Ok(None));
@@ -52,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_reported_with_their_line() {
+    fn errors_are_reported_with_their_line() {
         for (text, part) in [
             ("\nrings = \"a\"", "line 2: unknown field `rings`"),
             ("# x\nring = a", "line 2: "),

@@ -1,6 +1,6 @@
-//! Going into the background. The process forks before it has started any thread; the child does all the work of
-//! mounting and tells the parent over a pipe how that went, so that the command returns when the mount is ready, or
-//! fails with the child's reason.
+//! Running in the background. The process forks before it has started any thread; the child mounts and reports the
+//! outcome to the parent over a pipe, so that the command returns when the mount is ready, or fails with the child's
+//! error.
 //!
 //! ```text
 //! offset size field of the report
@@ -23,8 +23,9 @@ use nix::{
 use crate::exit::MountError;
 
 pub enum ForkSide {
-    /// How the child fared: its exit code and message.
+    /// This process is the parent, and the child has reported its exit code and message.
     Parent(DaemonReport),
+    /// This process is the child, or runs in the foreground.
     Child(Reporter),
 }
 
@@ -35,12 +36,12 @@ pub struct DaemonReport {
     pub message: String,
 }
 
-/// Reports the outcome to the parent; in the foreground there is none, and the caller reports it.
+/// Reports the outcome to the parent. In the foreground there is no parent, and the caller reports the outcome.
 pub struct Reporter {
     pipe: Option<File>,
 }
 
-/// To be called before any thread is started.
+/// Forks. Must be called before any thread is started.
 pub fn fork_into_background() -> Result<ForkSide, MountError> {
     let cannot = |step: &str, error: nix::Error| MountError::system(format!("{step}: {error}"));
     let (reading, writing) = pipe2(OFlag::O_CLOEXEC).map_err(|error| cannot("open a pipe", error))?;
@@ -63,7 +64,8 @@ impl Reporter {
         Self { pipe: None }
     }
 
-    /// The mount works. Lets go of the terminal. An error means that the parent is gone: the user gave up waiting.
+    /// Reports that the mount is ready, and detaches from the terminal. An error means that the parent has exited: the
+    /// user gave up waiting.
     pub fn ready(&mut self) -> io::Result<()> {
         let Some(mut pipe) = self.pipe.take() else { return Ok(()) };
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -91,13 +93,13 @@ fn wait_for_report(reading: OwnedFd, child: Pid) -> DaemonReport {
         }
         (Ok(_), None) => {
             let end = waitpid(child, None).map_or_else(|error| error.to_string(), |status| format!("{status:?}"));
-            silent(&format!("the process in the background ended without a report ({end})"))
+            no_report(&format!("the process in the background ended without a report ({end})"))
         }
-        (Err(error), _) => silent(&format!("read the report from descriptor {fd}: {error}")),
+        (Err(error), _) => no_report(&format!("read the report from descriptor {fd}: {error}")),
     }
 }
 
-fn silent(message: &str) -> DaemonReport {
+fn no_report(message: &str) -> DaemonReport {
     let error = MountError::bug(message);
     DaemonReport { code: error.code as u8, message: error.message }
 }
@@ -106,26 +108,26 @@ fn silent(message: &str) -> DaemonReport {
 mod tests {
     use super::*;
 
-    fn reported(tell: impl FnOnce(&mut Reporter)) -> DaemonReport {
+    fn report_of(child: impl FnOnce(&mut Reporter)) -> DaemonReport {
         let (reading, writing) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
-        tell(&mut Reporter { pipe: Some(writing.into()) });
+        child(&mut Reporter { pipe: Some(writing.into()) });
         wait_for_report(reading, Pid::from_raw(i32::MAX))
     }
 
     #[test]
     fn a_failure_arrives_whole() {
         let error = MountError::failure("no node answered");
-        let report = reported(|reporter| assert!(reporter.failed(&error)));
+        let report = report_of(|reporter| assert!(reporter.failed(&error)));
         assert_eq!(report, DaemonReport { code: 32, message: "no node answered".into() });
     }
 
     #[test]
-    fn silence_is_a_bug() {
-        assert_eq!(reported(|_| ()).code, 4);
+    fn a_child_that_ends_without_a_report_is_a_bug() {
+        assert_eq!(report_of(|_| ()).code, 4);
     }
 
     #[test]
-    fn in_the_foreground_nobody_is_told() {
+    fn in_the_foreground_the_caller_reports_failures() {
         let mut reporter = Reporter::foreground();
         assert!(!reporter.failed(&MountError::failure("x")));
         assert!(reporter.ready().is_ok());

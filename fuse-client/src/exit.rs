@@ -1,8 +1,8 @@
-//! How the helper ends: one line on stderr and the exit code that mount(8) documents.
+//! The failure of a mount: one line on stderr and the exit code that mount(8) documents.
 
 use std::fmt;
 
-/// Why there is no mount. `message` is one line and says what to do.
+/// The reason why mounting or serving failed. `message` is one line and says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct MountError {
@@ -10,7 +10,7 @@ pub struct MountError {
     pub message: String,
 }
 
-/// As mount(8) lists them.
+/// The exit codes that mount(8) lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
@@ -42,7 +42,7 @@ impl MountError {
         Self::new(ExitCode::MountFailure, message)
     }
 
-    /// Keeps to one line, whatever a library put into its text.
+    /// Joins the lines of `message` into one, since texts of libraries may have several.
     fn new(code: ExitCode, message: impl fmt::Display) -> Self {
         let text = message.to_string();
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -1,17 +1,17 @@
 //! The mount: the kernel's requests on one side, the ring and the namespace on the other.
 //!
-//! The rooms in their order; each imports only rooms above it in this table:
+//! The modules in their order; each imports only modules above it in this table:
 //!
-//! | room | what it has |
+//! | module | contents |
 //! |---|---|
-//! | `exit` | how the helper ends: message and exit code |
-//! | `root_map` | inode numbers of the kernel and of the namespace |
+//! | `exit` | the failure of a mount: message and exit code |
+//! | `root_map` | translation between inode numbers of the kernel and of the namespace |
 //! | `source`, `config_file`, `options` | SOURCE, the configuration file, the command line: all become a `Config` |
-//! | `daemon`, `mountpoint` | the process in the background; the folder that is mounted on |
-//! | `cache` | attributes, names, chunks, under ceilings |
+//! | `daemon`, `mountpoint` | the background process; the mount point |
+//! | `cache` | bounded caches of attributes, names and chunks |
 //! | `transfer` | the data path: write-back, read-ahead, commits |
-//! | `notify` | notices to the kernel |
-//! | `fs` | what POSIX says, one file a family of operations |
+//! | `notify` | cache invalidations sent to the kernel |
+//! | `fs` | POSIX semantics, one file per family of operations |
 //! | `fuse` | one kernel request, one call into `fs`, one reply |
 //! | `mount` | one mount from start to end |
 //!

@@ -17,12 +17,12 @@ use fuse_client::{
 };
 use tracing_subscriber::EnvFilter;
 
-/// How long tasks that nobody waits for any more may take to notice that the process ends.
+/// How long the runtime waits for detached tasks when the process exits.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
 fn main() {
     let nodes = std::env::var(options::NODES_VARIABLE).ok();
-    let code = match options::parse(std::env::args_os(), nodes, configured) {
+    let code = match options::parse(std::env::args_os(), nodes, configured_ring) {
         Ok(MountCommand::Print(text)) => print(&text),
         Ok(MountCommand::Mount(config)) => start(&config),
         Err(error) => fail(error.code as u8, &error.message),
@@ -30,15 +30,16 @@ fn main() {
     process::exit(code.into());
 }
 
-/// The ring that the configuration file names.
-fn configured() -> Result<Option<String>, MountError> {
+/// Returns the ring that the configuration file names.
+fn configured_ring() -> Result<Option<String>, MountError> {
     let path = std::env::var_os(config_file::PATH_VARIABLE).unwrap_or_else(|| config_file::PATH.into());
     config_file::ring(Path::new(&path))
 }
 
-/// The exit code.
+/// Mounts as configured and returns the exit code.
 fn start(config: &Config) -> u8 {
-    let target = match mountpoint::checked(&config.target).and_then(|path| mountpoint::check_fuse().map(|()| path)) {
+    let target = match mountpoint::check_target(&config.target).and_then(|path| mountpoint::check_fuse().map(|()| path))
+    {
         Ok(target) => target,
         Err(error) => return fail(error.code as u8, &error.message),
     };
@@ -74,7 +75,7 @@ fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Result<(), Mo
     outcome
 }
 
-/// To the file that `-o log=` names; otherwise to stderr in the foreground, and nowhere in the background.
+/// Logs to the file that `-o log=` names; otherwise to stderr in the foreground, and nowhere in the background.
 fn start_log(config: &Config) -> Result<(), MountError> {
     let level = if config.verbose { "debug,fuser=info" } else { "info,fuser=error" };
     let filter = EnvFilter::try_from_env("CHORDFS_LOG").unwrap_or_else(|_| EnvFilter::new(level));

@@ -1,5 +1,5 @@
-//! One mount from start to end: reach the namespace, mount, serve until the kernel lets go or a signal comes, bring
-//! what was written home, and leave. What a request means is for `fuse` and `fs`.
+//! One mount from start to end: connect to the namespace, mount, serve until an unmount or a signal, flush what was
+//! written, and close the session. The requests themselves are handled by `fuse` and `fs`.
 
 use std::{
     mem::ManuallyDrop,
@@ -41,16 +41,17 @@ use crate::{
     transfer::{Transfer, TransferSettings},
 };
 
-/// How long a detached mount may take to end when programs still have files open in it.
+/// How long to wait for a detached mount to end while programs still have files open in it.
 const DETACH_GRACE: Duration = Duration::from_secs(5);
-/// One question to the ring; an operation asks as often as its own deadline allows.
+/// The deadline of a single look-up in the ring; an operation retries look-ups until its own deadline.
 const LOOK_UP_DEADLINE: Duration = Duration::from_secs(2);
-/// How often the nodes are asked for their space.
+/// How often the nodes are queried for their free space.
 const SPACE_PERIOD: Duration = Duration::from_secs(10);
-/// How long leaving the namespace may take; without it the session's lease ends by itself.
+/// How long closing the session may take; a session that was not closed ends when its lease expires.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Mounts at `target` (checked) and serves until the mount is gone. `reporter` is told when it works.
+/// Mounts at `target`, which has been checked, and serves until the mount ends. Reports to `reporter` when the mount
+/// is ready.
 pub async fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Result<(), MountError> {
     let mut signals = Signals::install()?;
     let (connected, events) = tokio::select! {
@@ -58,14 +59,14 @@ pub async fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Res
         () = signals.stop() => return Err(MountError::interrupted()),
     };
     if config.fake {
-        connected.leave().await;
+        connected.close_session().await;
         return reporter.ready().map_err(|_| MountError::interrupted());
     }
     tokio::spawn(connected.fs.clone().follow_feed(events));
     let mounted = match connected.mount(config, target).await {
         Ok(mounted) => mounted,
         Err(failure) => {
-            connected.leave().await;
+            connected.close_session().await;
             return Err(failure);
         }
     };
@@ -74,18 +75,18 @@ pub async fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Res
         Ok(()) => serve(&connected, mounted, &mut signals).await,
         Err(_) => {
             mounted.detach();
-            connected.leave().await;
+            connected.close_session().await;
             Err(MountError::interrupted())
         }
     }
 }
 
-/// What is there once the namespace has been reached.
+/// The client side of a mount, connected to the namespace and not yet mounted.
 struct Connected {
     session: Session,
     fs: Arc<FileSystem>,
     root: RootMap,
-    /// For the thread that notifies the kernel.
+    /// Taken by the thread that notifies the kernel.
     queue: parking_lot::Mutex<Option<notify::NoticeQueue>>,
 }
 
@@ -113,11 +114,11 @@ async fn open_session(config: &Config, target: &Path, nodes: Vec<SocketAddr>) ->
 }
 
 async fn root_inode(session: &Session, source: &MountSource) -> Result<Ino, MountError> {
-    let wrong = |why: &dyn std::fmt::Display| MountError::failure(format!("the folder that {source} names: {why}"));
+    let wrong = |why: &dyn std::fmt::Display| MountError::failure(format!("the folder named by {source}: {why}"));
     match session.query(Query::Resolve { path: source.path.clone() }).await {
         Ok(Answer::Attr(attr)) if attr.kind == FileKind::Directory => Ok(attr.ino),
         Ok(Answer::Attr(_)) => Err(wrong(&FsError::NotDirectory)),
-        Ok(other) => Err(MountError::bug(format!("resolving a path, the namespace answered {other:?}"))),
+        Ok(other) => Err(MountError::bug(format!("resolve the mount's path: unexpected reply {other:?}"))),
         Err(error) => Err(wrong(&error)),
     }
 }
@@ -137,7 +138,7 @@ fn transfer(session: &Session, chunks: Arc<ChunkClient>, options: &Options) -> A
     Transfer::new(session.clone(), chunks, Handle::current(), settings)
 }
 
-/// What the nodes last said of their space; asked in the background, because `statfs` must not wait for disks.
+/// The space last reported by the nodes, queried in the background because `statfs` must not wait for disks.
 fn space_source(chunks: Arc<ChunkClient>) -> SpaceSource {
     let (sender, receiver) = watch::channel(None);
     tokio::spawn(async move {
@@ -147,7 +148,7 @@ fn space_source(chunks: Arc<ChunkClient>) -> SpaceSource {
                     let totals = SpaceTotals { total_bytes: space.capacity_bytes, free_bytes: space.free_bytes };
                     sender.send_replace(Some(totals));
                 }
-                Err(error) => debug!(%error, "the nodes did not say what space they have"),
+                Err(error) => debug!(%error, "cannot query the nodes for their space"),
             }
             tokio::time::sleep(SPACE_PERIOD).await;
         }
@@ -156,7 +157,7 @@ fn space_source(chunks: Arc<ChunkClient>) -> SpaceSource {
 }
 
 impl Connected {
-    /// Returns when the mount works. It does not end with what is returned: see [`Mounted::detach`].
+    /// Returns when the mount is ready. Dropping the returned value does not unmount: see [`Mounted::detach`].
     async fn mount(&self, config: &Config, target: &Path) -> Result<Mounted, MountError> {
         let (mount, ended) = Mount::new(self.fs.clone(), Handle::current(), self.root, config.options.timeouts);
         let (kernel_config, path) = (kernel_config(config), target.to_owned());
@@ -173,26 +174,26 @@ impl Connected {
         Ok(Mounted { path: target.to_owned(), device, ended, _kernel: ManuallyDrop::new(kernel) })
     }
 
-    /// Everything written is home, or it is logged that it is not.
+    /// Stores and commits everything written; a failure is also logged.
     async fn flush(&self) -> Result<(), FsError> {
         self.fs.flush_all().await.inspect_err(|failure| error!("data written to files may be lost: {failure}"))
     }
 
-    async fn leave(&self) {
+    async fn close_session(&self) {
         match timeout(CLOSE_DEADLINE, self.session.close()).await {
             Ok(Ok(())) => {}
-            Ok(Err(failure)) => warn!("the namespace was not told that this mount ends: {failure}"),
-            Err(_) => warn!("the namespace was not told that this mount ends: no answer in {CLOSE_DEADLINE:?}"),
+            Ok(Err(failure)) => warn!("cannot close the session, its lease will expire: {failure}"),
+            Err(_) => warn!("cannot close the session, its lease will expire: no reply within {CLOSE_DEADLINE:?}"),
         }
     }
 }
 
 struct Mounted {
     path: PathBuf,
-    /// `None` if somebody unmounted it at once.
+    /// `None` if it was unmounted again at once.
     device: Option<Device>,
     ended: oneshot::Receiver<()>,
-    /// Never dropped: dropping unmounts, and fuser would do so even if somebody else's mount stood there by now.
+    /// Never dropped: dropping unmounts whatever is mounted on the folder by then, even another program's mount.
     _kernel: ManuallyDrop<BackgroundSession>,
 }
 
@@ -206,26 +207,26 @@ impl Mounted {
 }
 
 async fn serve(connected: &Connected, mut mounted: Mounted, signals: &mut Signals) -> Result<(), MountError> {
-    let mut lingers = false;
+    let mut still_in_use = false;
     tokio::select! {
         _ended = &mut mounted.ended => info!("{} was unmounted", mounted.path.display()),
         () = signals.stop() => {
             info!("asked to stop: unmounting {}", mounted.path.display());
             let _logged_and_tried_again_below = connected.flush().await;
             mounted.detach();
-            lingers = timeout(DETACH_GRACE, &mut mounted.ended).await.is_err();
-            if lingers {
-                warn!("programs still have files open in {}; they lose them", mounted.path.display());
+            still_in_use = timeout(DETACH_GRACE, &mut mounted.ended).await.is_err();
+            if still_in_use {
+                warn!("programs still have files open in {}; their requests are aborted", mounted.path.display());
             }
         }
     }
     let flushed = connected.flush().await;
-    // Does nothing if it is gone; it is still there when serving ended because of an error.
+    // Has no effect if the mount is gone; it still exists if serving ended because of an error.
     mounted.detach();
-    if lingers {
+    if still_in_use {
         mounted.device.iter().for_each(mountpoint::abort);
     }
-    connected.leave().await;
+    connected.close_session().await;
     flushed.map_err(|failure| MountError::failure(format!("data written to files may be lost: {failure}")))
 }
 
@@ -233,8 +234,8 @@ fn kernel_config(config: &Config) -> fuser::Config {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let mut options = config.options.flags.mount_options();
     options.push(MountOption::DefaultPermissions);
-    options.push(MountOption::FSName(config.source.shown()));
-    // As an option for the kernel: fuser gives its own `Subtype` to fusermount3 only.
+    options.push(MountOption::FSName(config.source.fsname()));
+    // Passed as an option for the kernel, since fuser passes its own `Subtype` to fusermount3 only.
     options.push(MountOption::CUSTOM("subtype=chordfs".to_owned()));
     let mut kernel = fuser::Config::default();
     kernel.mount_options = options;
@@ -254,6 +255,7 @@ impl Signals {
         Ok(Self { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
     }
 
+    /// Returns when SIGTERM or SIGINT arrives.
     async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,7 +1,8 @@
-//! The folder that is mounted on: whether it will do, what the kernel has mounted there, and how to take it away again.
+//! The mount point: checks before mounting, the device mounted there, and unmounting.
 //!
-//! fuser's own unmounting is not used: it may unmount a second time, and hit what somebody else has mounted on the same
-//! folder meanwhile. Here only the very file system that we mounted is taken away, known by its device number.
+//! fuser's own unmounting is not used: it may unmount twice, and so remove a file system that another program has
+//! mounted on the same folder in between. Here only the file system that this process mounted is unmounted, identified
+//! by its device number.
 
 use std::{
     fs, io,
@@ -20,20 +21,20 @@ use tracing::{debug, warn};
 use crate::exit::MountError;
 
 const FUSE_DEVICE: &str = "/dev/fuse";
-/// What the kernel reads ahead of a sequential reader, so that requests come as large as writes do.
+/// How far the kernel reads ahead of a sequential reader: enough for read requests to be as large as write requests.
 const READ_AHEAD_KIB: u32 = 1024;
 
 /// The kernel's name of a mounted file system, `MAJOR:MINOR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device(String);
 
-/// The absolute path of a folder that can be mounted on.
-pub fn checked(target: &Path) -> Result<PathBuf, MountError> {
+/// Checks that `target` can be mounted on, and returns its absolute path.
+pub fn check_target(target: &Path) -> Result<PathBuf, MountError> {
     let shown = target.display();
     let path = target.canonicalize().map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT) => MountError::failure(format!("mount point {shown} does not exist")),
         Some(libc::ENOTCONN) => MountError::failure(format!(
-            "mount point {shown} holds a mount whose process has died; unmount it first (umount {shown})"
+            "mount point {shown} has a mount whose process has died; unmount it first (umount {shown})"
         )),
         _ => MountError::failure(format!("mount point {shown}: {error}")),
     })?;
@@ -50,24 +51,24 @@ pub fn checked(target: &Path) -> Result<PathBuf, MountError> {
     }
 }
 
-/// Whether this machine can mount FUSE file systems, and this user may.
+/// Checks that this machine supports FUSE and that this user is able to mount.
 pub fn check_fuse() -> Result<(), MountError> {
     if !Path::new(FUSE_DEVICE).exists() {
         return Err(MountError::system(format!("{FUSE_DEVICE} is missing: load the kernel module (modprobe fuse)")));
     }
     if !geteuid().is_root() && fusermount().is_none() {
-        return Err(MountError::system("fusermount3 is missing, and only root can mount without: install fuse3"));
+        return Err(MountError::system("fusermount3 is missing, and only root can mount without it: install fuse3"));
     }
     Ok(())
 }
 
-/// The file system on top at this very path.
+/// The device of the topmost file system mounted at exactly this path.
 pub fn mounted_device(path: &Path) -> Option<Device> {
     let mounts = fs::read("/proc/self/mountinfo").inspect_err(|error| warn!("read /proc/self/mountinfo: {error}"));
     device_in(&mounts.ok()?, path)
 }
 
-/// Takes `device` away from `path`, if it still is what one sees there. Programs that have files open keep them.
+/// Unmounts `device` from `path`, if it is still the topmost mount there. Files that programs have open stay usable.
 pub fn unmount(path: &Path, device: &Device) -> io::Result<()> {
     if mounted_device(path).as_ref() != Some(device) {
         debug!("{} is unmounted already", path.display());
@@ -80,10 +81,10 @@ pub fn unmount(path: &Path, device: &Device) -> io::Result<()> {
     }
 }
 
-/// Ends what programs still wait for at a mount that is detached, so that our own end waits for nobody: a thread that
-/// tells the kernel to forget a page waits for who reads that page, and who reads it waits for us. Only where the
-/// control file system of FUSE is mounted, as it is wherever systemd runs. For a mount that is known to be there still:
-/// the number of one that is gone may be another's by now.
+/// Aborts the requests that programs still wait for in a detached mount, so that this process can exit: otherwise a
+/// thread that invalidates a page in the kernel waits for the reader of that page, and the reader waits for this
+/// process. Works only where the control file system of FUSE is mounted, as it is under systemd. Call it only while the
+/// mount is known to exist: afterwards its device number may have been assigned to another mount.
 pub fn abort(device: &Device) {
     let Some((_, minor)) = device.0.split_once(':') else { return };
     let switch = format!("/sys/fs/fuse/connections/{minor}/abort");
@@ -92,11 +93,11 @@ pub fn abort(device: &Device) {
     }
 }
 
-/// Only root may; without it sequential reads come in smaller requests.
+/// Raises the kernel's read-ahead. Only root may do so; otherwise sequential reads arrive in smaller requests.
 pub fn raise_read_ahead(device: &Device) {
     let setting = format!("/sys/class/bdi/{}/read_ahead_kb", device.0);
     if let Err(error) = fs::write(&setting, READ_AHEAD_KIB.to_string()) {
-        debug!("{setting} stays as it is: {error}");
+        debug!("{setting} is left unchanged: {error}");
     }
 }
 
@@ -110,7 +111,7 @@ fn unmount_as_user(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Where fuser looks for it, too.
+/// Finds the helper in the places where fuser looks for it.
 fn fusermount() -> Option<PathBuf> {
     if let Some(set) = std::env::var_os("FUSERMOUNT_PATH") {
         return Some(set.into());
@@ -122,7 +123,7 @@ fn fusermount() -> Option<PathBuf> {
         .find_map(|name| folders.iter().map(|dir| dir.join(name)).find(|at| at.is_file()))
 }
 
-/// Line: `ID PARENT MAJOR:MINOR ROOT MOUNT_POINT ...`; of several on one path the last is on top.
+/// Line: `ID PARENT MAJOR:MINOR ROOT MOUNT_POINT ...`; of several mounts on one path, the last line is the topmost.
 fn device_in(mountinfo: &[u8], path: &Path) -> Option<Device> {
     let lines = mountinfo.split(|&byte| byte == b'\n');
     let mut found = lines.filter_map(|line| {
@@ -133,7 +134,7 @@ fn device_in(mountinfo: &[u8], path: &Path) -> Option<Device> {
     found.next_back().map(|device| Device(String::from_utf8_lossy(device).into_owned()))
 }
 
-/// The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
+/// Decodes a field: the kernel writes space, tab, newline and backslash as a backslash and three octal digits.
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_topmost_mount_counts() {
+    fn the_topmost_mount_is_found() {
         assert_eq!(device("/mnt/chord").as_deref(), Some("0:43"));
         assert_eq!(device("/mnt"), None);
     }
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn torn_lines_do_no_harm() {
+    fn malformed_lines_are_skipped() {
         assert_eq!(device_in(b"1 2\n\\\n1 2 3 4\n", Path::new("/")), None);
         assert_eq!(unescaped(b"a\\04"), b"a\\04");
     }
@@ -186,10 +187,10 @@ mod tests {
     #[test]
     fn a_mount_point_is_an_empty_folder() {
         let folder = tempfile::tempdir().expect("a folder");
-        assert!(checked(folder.path()).is_ok());
+        assert!(check_target(folder.path()).is_ok());
         let file = folder.path().join("file");
         let message = |path: &Path| {
-            let error = checked(path).expect_err("refused");
+            let error = check_target(path).expect_err("refused");
             assert_eq!(error.code as u8, 32);
             error.message
         };
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_mount_is_taken_away() {
+    fn only_the_mount_of_this_process_is_unmounted() {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(unmount(folder.path(), &Device("0:999999".into())).is_ok());
         assert!(unmount(Path::new("/proc"), &Device("0:999999".into())).is_ok(), "left alone");

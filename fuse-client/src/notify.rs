@@ -1,6 +1,7 @@
-//! Telling the kernel to forget. One thread does nothing else, for each notice is a system call that waits for locks in
-//! the kernel: of pages that are being read or of a directory in which something is being made, and those are let go
-//! only when we have answered. A handler that sent one itself could wait for its own answer.
+//! Cache invalidations sent to the kernel. A dedicated thread sends them, because each is a system call that waits for
+//! locks in the kernel (of pages being read, or of a directory in which an entry is being created), and these locks are
+//! released only after this process has replied. A request handler that sent a notice itself could deadlock, waiting
+//! for its own reply.
 
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::mpsc, thread};
 
@@ -11,22 +12,22 @@ use tracing::{debug, warn};
 
 use crate::root_map::RootMap;
 
-/// Sends notices on their way; never waits. Cheap to clone.
+/// Queues notices; never waits. Cheap to clone.
 #[derive(Clone)]
 pub struct Notices {
     queue: mpsc::Sender<Notice>,
 }
 
-/// The other end, for the thread or for a test.
+/// The receiving end, for the thread or for a test.
 pub type NoticeQueue = mpsc::Receiver<Notice>;
 
 #[derive(Debug)]
 pub enum Notice {
-    /// Attributes of an inode. `done` is answered once the kernel has taken it.
+    /// Invalidates the attributes of an inode. `done` is signalled once the kernel has processed the notice.
     Attr { ino: Ino, done: Option<oneshot::Sender<()>> },
-    /// Attributes and all pages.
+    /// Invalidates the attributes and all pages of an inode.
     Pages { ino: Ino },
-    /// What a name leads to.
+    /// Invalidates one directory entry.
     Entry { parent: Ino, name: EntryName },
 }
 
@@ -40,11 +41,11 @@ impl Notices {
         self.send(Notice::Attr { ino, done: None });
     }
 
-    /// Returns when the kernel has taken it, or when there is no kernel to take it.
+    /// Returns when the kernel has processed the notice, or when the mount is ending and the notice is dropped.
     pub async fn attr_and_wait(&self, ino: Ino) {
-        let (done, taken) = oneshot::channel();
+        let (done, processed) = oneshot::channel();
         self.send(Notice::Attr { ino, done: Some(done) });
-        let _closed_without_answer = taken.await;
+        let _closed_if_the_mount_ends = processed.await;
     }
 
     pub fn pages(&self, ino: Ino) {
@@ -57,22 +58,22 @@ impl Notices {
 
     fn send(&self, notice: Notice) {
         if let Err(mpsc::SendError(notice)) = self.queue.send(notice) {
-            debug!(?notice, "the mount is ending: nobody to notify");
+            debug!(?notice, "the mount is ending: the notice is dropped");
         }
     }
 }
 
-/// Starts the thread; it ends when the last [`Notices`] is gone.
+/// Starts the thread; it ends when the last [`Notices`] is dropped.
 pub fn start(queue: NoticeQueue, kernel: Notifier, root: RootMap) -> io::Result<thread::JoinHandle<()>> {
-    let pass_on_all = move || {
+    let send_all = move || {
         for notice in queue {
-            pass_on(&kernel, root, notice);
+            send_to_kernel(&kernel, root, notice);
         }
     };
-    thread::Builder::new().name("notices".into()).spawn(pass_on_all)
+    thread::Builder::new().name("notices".into()).spawn(send_all)
 }
 
-fn pass_on(kernel: &Notifier, root: RootMap, notice: Notice) {
+fn send_to_kernel(kernel: &Notifier, root: RootMap, notice: Notice) {
     /// A negative offset leaves the pages alone.
     const ATTRIBUTES_ONLY: i64 = -1;
     let what = format!("{notice:?}");
@@ -83,11 +84,11 @@ fn pass_on(kernel: &Notifier, root: RootMap, notice: Notice) {
             (kernel.inval_entry(root.outward(parent), OsStr::from_bytes(name.as_bytes())), None)
         }
     };
-    // Not to know the inode is as good as having forgotten it; fuser reports that as success.
+    // An inode that the kernel does not know needs no invalidation; fuser reports that case as success.
     if let Err(error) = sent {
         warn!("the kernel refused the notice {what}: {error}");
     }
     if let Some(done) = done {
-        let _nobody_waits_any_more = done.send(());
+        let _closed_after_a_timeout = done.send(());
     }
 }

@@ -1,8 +1,8 @@
 //! The command line as mount(8) gives it to its helpers, checked once and turned into a [`Config`].
 //!
-//! mount(8) hands over every option it was given or found in fstab, also those that are for itself or for systemd;
-//! these are accepted and have no effect here. What the kernel understands is passed on, what is ours is read, and
-//! anything else is a mistake of the caller, unless `-s` (sloppy) was given.
+//! mount(8) hands over every option it was given or found in fstab, including those meant for itself or for systemd;
+//! these are accepted and have no effect here. Options of the kernel are passed on, chordfs's own options are parsed,
+//! and any other option is a usage error, unless `-s` (sloppy) was given.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -12,13 +12,13 @@ use fuser::MountOption;
 
 use crate::{config_file, exit::MountError, source::MountSource};
 
-/// The environment variable that stands in for SOURCE.
+/// The environment variable that is read when the command line has no SOURCE.
 pub const NODES_VARIABLE: &str = "CHORDFS_NODES";
 
 const MIB: u64 = 1 << 20;
-/// Below this a sequential reader would evict its own read-ahead.
+/// With a smaller cache, a sequential reader would evict its own read-ahead.
 const MIN_CACHE_BYTES: u64 = 4 * MIB;
-/// One request of the kernel, at the least, has to fit twice.
+/// Two of the kernel's largest requests have to fit.
 const MIN_DIRTY_BYTES: u64 = 2 * MIB;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,31 +26,31 @@ pub struct Config {
     pub source: MountSource,
     pub target: PathBuf,
     pub foreground: bool,
-    /// Do everything but mount.
+    /// Does everything except mounting.
     pub fake: bool,
     pub verbose: bool,
     pub options: Options,
 }
 
-/// What `-o` said.
+/// The options given with `-o`, or their defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     pub flags: KernelFlags,
     pub allow_other: bool,
     pub cache_bytes: u64,
     pub dirty_bytes: u64,
-    /// After this long without an answer an operation fails.
+    /// An operation fails after this long without a reply.
     pub deadline: Duration,
     pub timeouts: KernelTimeouts,
     pub log: Option<PathBuf>,
 }
 
-/// How long the kernel may keep attributes and names without asking again.
+/// How long the kernel may cache attributes and names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelTimeouts {
     pub attr: Duration,
-    /// For names that exist. The kernel is never allowed to keep that a name does not exist: another mount may have
-    /// made it by the time of an `open`, and the kernel would not ask.
+    /// For names that exist. The kernel is never allowed to cache that a name does not exist: another mount may have
+    /// created it by the time of an `open`, and the kernel would not look it up again.
     pub entry: Duration,
 }
 
@@ -60,7 +60,7 @@ impl Default for KernelTimeouts {
     }
 }
 
-/// The last one given of each pair counts.
+/// Of each pair (`ro` and `rw`, for example) the option given last takes effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelFlags {
     pub read_only: bool,
@@ -75,12 +75,14 @@ pub struct KernelFlags {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountCommand {
     Mount(Box<Config>),
-    /// Help or version.
+    /// The text of `--help` or `--version`.
     Print(String),
 }
 
-/// `environment_nodes`: the value of [`NODES_VARIABLE`]. `configured`: what the configuration file says, which is only
-/// asked for where neither names a source.
+/// Parses and checks a command line.
+///
+/// `environment_nodes` is the value of [`NODES_VARIABLE`]. `configured` reads the ring from the configuration file; it
+/// is called only if neither the command line nor the environment names a source.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     environment_nodes: Option<String>,
@@ -129,8 +131,8 @@ impl Default for Options {
 #[command(after_help = OPTIONS_HELP)]
 struct MountArgs {
     /// HOST[:PORT][,HOST2[:PORT]]...[:/PATH] (port 5057 if none is given), or asg:GROUP[:PORT][:/PATH] for the nodes of
-    /// an EC2 Auto Scaling group; then the folder to mount on. Without SOURCE it is taken from CHORDFS_NODES, or from
-    /// the line ring = "SOURCE" of /etc/chordfs.conf.
+    /// an EC2 Auto Scaling group; then the folder to mount on. If SOURCE is omitted, it is read from CHORDFS_NODES, or
+    /// else from the line ring = "SOURCE" of /etc/chordfs.conf.
     #[arg(value_names = ["SOURCE", "TARGET"], num_args = 1..=2, required = true)]
     places: Vec<OsString>,
     /// Mount options, separated by commas; see below
@@ -139,10 +141,10 @@ struct MountArgs {
     /// Sloppy: ignore unknown options
     #[arg(short = 's')]
     sloppy: bool,
-    /// Fake: do everything but mount
+    /// Fake: do everything except mounting
     #[arg(short = 'f')]
     fake: bool,
-    /// Accepted for mount(8); there is no mtab to leave alone
+    /// Accepted for mount(8) and ignored: no mtab is written
     #[arg(short = 'n')]
     no_mtab: bool,
     /// Log every request
@@ -151,23 +153,23 @@ struct MountArgs {
     /// Stay in the foreground and log to stderr
     #[arg(long)]
     foreground: bool,
-    /// The type, as mount(8) gives it
+    /// The file system type, as mount(8) passes it
     #[arg(short = 't', value_name = "TYPE", hide = true)]
     kind: Option<String>,
 }
 
 const OPTIONS_HELP: &str = "\
 Options for -o:
-  cache=SIZE          memory for chunks that were read [256M]
-  dirty=SIZE          memory for bytes not yet stored; beyond it writers wait [64M]
-  deadline=SECONDS    after this long without an answer an operation fails [30]
+  cache=SIZE          memory for the cache of chunks read [256M]
+  dirty=SIZE          memory for written bytes not yet stored; writers wait when it is full [64M]
+  deadline=SECONDS    how long an operation waits for a reply before it fails [30]
   attr_timeout=SECONDS, entry_timeout=SECONDS
-                      how long the kernel may keep attributes and names [1]
-  log=FILE            where a mount in the background logs [nowhere]
-  allow_other         other users may enter
+                      how long the kernel may cache attributes and names [1]
+  log=FILE            file to append the log to [none; stderr in the foreground]
+  allow_other         let other users access the mount
   ro rw noatime atime nodev dev nosuid suid noexec exec sync async dirsync
                       as in mount(8); nodev and nosuid are the default
-SIZE is in bytes, or with K, M or G behind it.";
+SIZE is in bytes, or in KiB, MiB or GiB with the suffix K, M or G.";
 
 fn checked(
     cli: MountArgs,
@@ -179,7 +181,7 @@ fn checked(
     let source = source(places.pop(), environment_nodes, configured)?;
     let mut options = Options::default();
     for option in cli.options.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
-        if !options.take(option)? && !cli.sloppy {
+        if !options.apply(option)? && !cli.sloppy {
             return Err(MountError::usage(format!("unknown mount option {option:?}; mount.chordfs --help lists them")));
         }
     }
@@ -187,7 +189,7 @@ fn checked(
     Ok(Config { source, target: target.into(), foreground, fake, verbose, options })
 }
 
-/// `none` is what one writes into fstab where there is no source.
+/// The source of the mount. The word `none`, as fstab has it for a mount without a source, counts as no SOURCE.
 fn source(
     given: Option<OsString>,
     environment_nodes: Option<String>,
@@ -211,15 +213,15 @@ fn source(
 }
 
 impl Options {
-    /// False if there is no such option.
-    fn take(&mut self, option: &str) -> Result<bool, MountError> {
+    /// Applies one option. Returns false if there is no such option.
+    fn apply(&mut self, option: &str) -> Result<bool, MountError> {
         match option.split_once('=') {
-            Some((name, value)) => self.take_value(name, value),
-            None => Ok(self.take_flag(option) || is_for_others(option)),
+            Some((name, value)) => self.apply_value(name, value),
+            None => Ok(self.apply_flag(option) || is_ignored(option)),
         }
     }
 
-    fn take_value(&mut self, name: &str, value: &str) -> Result<bool, MountError> {
+    fn apply_value(&mut self, name: &str, value: &str) -> Result<bool, MountError> {
         match name {
             "cache" => self.cache_bytes = size(name, value, MIN_CACHE_BYTES)?,
             "dirty" => self.dirty_bytes = size(name, value, MIN_DIRTY_BYTES)?,
@@ -228,12 +230,12 @@ impl Options {
             "entry_timeout" => self.timeouts.entry = seconds(name, value, 0.0)?,
             "log" if value.is_empty() => return Err(MountError::usage("log= names no file")),
             "log" => self.log = Some(value.into()),
-            _ => return Ok(is_for_others(name)),
+            _ => return Ok(is_ignored(name)),
         }
         Ok(true)
     }
 
-    fn take_flag(&mut self, flag: &str) -> bool {
+    fn apply_flag(&mut self, flag: &str) -> bool {
         let flags = &mut self.flags;
         match flag {
             "ro" => flags.read_only = true,
@@ -250,7 +252,7 @@ impl Options {
             "async" => flags.sync = false,
             "dirsync" => flags.dirsync = true,
             "defaults" => *flags = KernelFlags { suid: true, dev: true, ..KernelFlags::default() },
-            // mount(8): an ordinary user's mount has these three, unless a later option says otherwise.
+            // mount(8): a user's mount implies noexec, nosuid and nodev, unless later options override them.
             "user" | "users" | "owner" | "group" => (flags.noexec, flags.suid, flags.dev) = (true, false, false),
             "allow_other" => self.allow_other = true,
             _ => return false,
@@ -259,8 +261,8 @@ impl Options {
     }
 }
 
-/// For mount(8), systemd or the kernel's defaults: nothing to do here.
-fn is_for_others(name: &str) -> bool {
+/// Options for mount(8) or systemd, and those that restate a default of the kernel: accepted without effect.
+fn is_ignored(name: &str) -> bool {
     const NAMES: [&str; 18] = [
         "_netdev",
         "nofail",
@@ -288,7 +290,7 @@ fn size(name: &str, value: &str, least: u64) -> Result<u64, MountError> {
     let wrong = |_| MountError::usage(format!("{name}={value}: not a size such as 256M"));
     let bytes = byte_size::parse(value).map_err(wrong)?;
     if bytes < least {
-        return Err(MountError::usage(format!("{name}={value}: at least {}M are needed", least / MIB)));
+        return Err(MountError::usage(format!("{name}={value}: must be at least {}M", least / MIB)));
     }
     Ok(bytes)
 }
@@ -297,11 +299,11 @@ fn seconds(name: &str, value: &str, least: f64) -> Result<Duration, MountError> 
     const A_YEAR: f64 = 365.0 * 86_400.0;
     match value.parse::<f64>() {
         Ok(number) if (least..=A_YEAR).contains(&number) => Ok(Duration::from_secs_f64(number)),
-        _ => Err(MountError::usage(format!("{name}={value}: not a number of seconds from {least}"))),
+        _ => Err(MountError::usage(format!("{name}={value}: not a number of seconds, at least {least}"))),
     }
 }
 
-/// The first line says what is wrong; the rest repeats the help.
+/// Keeps clap's first paragraph, which describes the error; the rest repeats the help.
 fn usage(refusal: &clap::Error) -> MountError {
     let text = refusal.to_string();
     let head: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn as_mount_8_calls_it() {
+    fn a_command_line_as_mount_8_passes_it_is_parsed() {
         let config = config("node1:/ /mnt/chord -sfnv -o rw,noatime,cache=1G,_netdev,x-systemd.automount");
         assert_eq!(config.target, PathBuf::from("/mnt/chord"));
         assert!(config.fake && config.verbose && !config.foreground);
@@ -346,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_hold_where_nothing_is_said() {
+    fn defaults_apply_without_options() {
         let config = config("node1 /mnt");
         assert_eq!(config.options, Options::default());
         assert_eq!(config.options.cache_bytes, 268_435_456);
@@ -356,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_a_pair_counts_and_options_may_be_split() {
+    fn the_last_option_of_a_pair_takes_effect_across_several_o_arguments() {
         let config = config("node1 /mnt -o ro,suid -o rw,nosuid,exec,noexec,deadline=2.5,log=/tmp/l");
         let flags = &config.options.flags;
         assert!(!flags.read_only && !flags.suid && flags.noexec);
@@ -381,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_of_mount_8_is_accepted() {
+    fn every_option_of_mount_8_is_accepted() {
         let all = "defaults,ro,rw,atime,noatime,relatime,strictatime,diratime,nodiratime,dev,nodev,suid,nosuid,exec,\
                    noexec,sync,async,dirsync,user,users,nouser,owner,group,auto,noauto,nofail,_netdev,lazytime,silent,\
                    default_permissions,allow_other,x-gvfs-show,comment=x,X-mount.mkdir,uhelper=u";
@@ -389,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_get_one_line() {
+    fn a_usage_error_is_one_line() {
         assert!(refusal("node1 /mnt -o nosuchthing").contains("nosuchthing"));
         assert!(refusal("node1 /mnt -o nosuch=1").contains("nosuch"));
         assert!(refusal("node1 /mnt -o cache=lots").contains("cache=lots"));
@@ -405,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn sloppy_ignores_what_it_does_not_know_but_not_wrong_values() {
+    fn sloppy_ignores_unknown_options_but_not_wrong_values() {
         config("node1 /mnt -s -o nosuchthing,nosuch=1");
         refusal("node1 /mnt -s -o cache=lots");
     }

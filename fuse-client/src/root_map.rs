@@ -1,5 +1,5 @@
-//! Inode numbers of the kernel and of the namespace. They differ only for the root: the kernel's root is always 1, and
-//! a mount of a subdirectory shows that directory's inode there.
+//! Translation between inode numbers of the kernel and of the namespace. They differ only for the root: the kernel's
+//! root is always 1, and a mount of a subdirectory has that directory as its root.
 
 use chordfs_types::namespace::Ino;
 use fuser::INodeNo;
@@ -14,13 +14,13 @@ impl RootMap {
         Self { root }
     }
 
-    /// The namespace's number of an inode.
+    /// Translates the kernel's number of an inode to the namespace's.
     pub fn inward(self, ino: INodeNo) -> Ino {
         if ino == INodeNo::ROOT { self.root } else { Ino(ino.0) }
     }
 
-    /// The kernel's number of an inode. The namespace's own root lies outside of a mounted subdirectory; it occurs only
-    /// as the parent of that directory, and the parent of a root is the root itself.
+    /// Translates the namespace's number of an inode to the kernel's. The namespace's own root has number 1 as well. In
+    /// a mount of a subdirectory it occurs only as the parent of that directory, and the parent of a root is the root.
     pub fn outward(self, ino: Ino) -> INodeNo {
         if ino == self.root { INodeNo::ROOT } else { INodeNo(ino.0) }
     }

@@ -1,6 +1,6 @@
 //! SOURCE of a mount: `host[:port][,host2[:port]]...[:/path]`, an IPv6 address in brackets, or
-//! `asg:GROUP[:port][:/path]` for the nodes of an EC2 Auto Scaling group. Any node will do; more than one are tried in
-//! turn. The path is a directory of the namespace that shall be the root of the mount.
+//! `asg:GROUP[:port][:/path]` for the nodes of an EC2 Auto Scaling group. Any node suffices; several are tried in turn.
+//! The path names the directory of the namespace that becomes the root of the mount.
 
 use std::{
     fmt,
@@ -25,7 +25,7 @@ pub struct MountSource {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Nodes {
     Named(Vec<NodeName>),
-    /// The members of this Auto Scaling group at the time the mount starts.
+    /// The members of an Auto Scaling group at the time the mount starts.
     Group {
         name: String,
         port: u16,
@@ -59,8 +59,8 @@ impl MountSource {
         })
     }
 
-    /// All addresses of all nodes whose names can be resolved, or of the members of the group. Asks the resolver, or
-    /// AWS, so it may take a while.
+    /// Returns all addresses of all nodes whose names can be resolved, or of the members of the group. Queries the
+    /// resolver or AWS, so it may take a while.
     pub async fn resolve(&self) -> Result<Vec<SocketAddr>, MountError> {
         match &self.nodes {
             Nodes::Named(nodes) => {
@@ -71,8 +71,9 @@ impl MountSource {
         }
     }
 
-    /// What `mount` and `findmnt` show. A comma would end the option in which it travels.
-    pub fn shown(&self) -> String {
+    /// The source as `mount` and `findmnt` show it. Commas are replaced, since a comma would end the mount option that
+    /// carries it.
+    pub fn fsname(&self) -> String {
         self.text.replace(',', ";")
     }
 }
@@ -112,8 +113,8 @@ async fn members(group: &str, port: u16) -> Result<Vec<SocketAddr>, MountError> 
 
 #[cfg(not(feature = "aws"))]
 async fn members(group: &str, _: u16) -> Result<Vec<SocketAddr>, MountError> {
-    let what = "this mount.chordfs was built without AWS and cannot ask for the members of the Auto Scaling group";
-    Err(MountError::failure(format!("{what} {group}; name nodes, or build it with the feature aws")))
+    let what = "this mount.chordfs was built without AWS and cannot look up the members of the Auto Scaling group";
+    Err(MountError::failure(format!("{what} {group}; name nodes instead, or build it with the feature aws")))
 }
 
 const GROUP_PREFIX: &str = "asg:";
@@ -121,7 +122,7 @@ const GROUP_PREFIX: &str = "asg:";
 fn parse_group(text: &str) -> Result<Nodes, String> {
     let (name, port) = text.split_once(':').unwrap_or((text, ""));
     if name.is_empty() || name.contains(',') {
-        return Err(format!("{name:?} is no name of an Auto Scaling group; write asg:GROUP"));
+        return Err(format!("{name:?} is no valid name of an Auto Scaling group; write asg:GROUP"));
     }
     Ok(Nodes::Group { name: name.to_owned(), port: parse_port(port)? })
 }
@@ -130,7 +131,7 @@ fn parse_node(text: &str) -> Result<NodeName, String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or_else(|| format!("{text:?} has no closing bracket"))?;
-            (host, after.strip_prefix(':').or(after.is_empty().then_some("")).ok_or("after ] comes :PORT or nothing")?)
+            (host, after.strip_prefix(':').or(after.is_empty().then_some("")).ok_or("after ] only :PORT may follow")?)
         }
         None => match text.split_once(':') {
             Some((_, port)) if port.contains(':') => return Err(format!("write the IPv6 address as [{text}]")),
@@ -140,7 +141,7 @@ fn parse_node(text: &str) -> Result<NodeName, String> {
         },
     };
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
-        return Err(format!("{host:?} is no host"));
+        return Err(format!("{host:?} is no host name or address"));
     }
     Ok(NodeName { host: host.to_owned(), port: parse_port(port)? })
 }
@@ -150,7 +151,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
         "" => Ok(DEFAULT_PORT),
         digits => match digits.parse() {
             Ok(port) if port > 0 => Ok(port),
-            _ => Err(format!("{digits:?} is no port from 1 to 65535")),
+            _ => Err(format!("{digits:?} is no port number from 1 to 65535")),
         },
     }
 }
@@ -195,11 +196,11 @@ mod tests {
         for text in ["asg:", "asg:,b", "asg:a,b", "asg:G:x"] {
             assert!(parsed(text).contains("is no"), "{text}: {}", parsed(text));
         }
-        assert_eq!(parsed("asg"), "asg 5057 | ", "a host may be called so");
+        assert_eq!(parsed("asg"), "asg 5057 | ", "also a valid host name");
     }
 
     #[test]
-    fn nonsense_is_named() {
+    fn an_error_names_the_part_that_is_wrong() {
         for (text, why) in [
             ("", "is no host"),
             ("/mnt", "is no host"),
@@ -221,11 +222,11 @@ mod tests {
 
     #[test]
     fn a_comma_cannot_inject_an_option() {
-        assert_eq!(MountSource::parse("a,allow_other").map(|source| source.shown()), Ok("a;allow_other".to_owned()));
+        assert_eq!(MountSource::parse("a,allow_other").map(|source| source.fsname()), Ok("a;allow_other".to_owned()));
     }
 
     #[tokio::test]
-    async fn addresses_are_resolved_and_failures_named() {
+    async fn addresses_are_resolved_and_failures_reported() {
         let resolve = |text| async move { MountSource::parse(text)?.resolve().await };
         assert_eq!(resolve("127.0.0.1,[::1]:7").await.map(|found| found.len()), Ok(2));
         let error = resolve("no-such-host.invalid").await.unwrap_err();
