@@ -1,10 +1,10 @@
 //! One kernel request, one call into `fs`, one reply.
 //!
-//! Several threads of fuser call in here at the same time. What memory can answer is answered in that thread; anything
-//! else goes to the runtime, and takes the reply along. A reply that is dropped unanswered (a panic, on either side)
-//! tells the kernel EIO, and the thread lives on. Operations that are not here (extended attributes, locks, lseek's
-//! data and holes, copy_file_range) are answered with ENOSYS: the kernel then does them itself or tells programs
-//! that they are not supported, and asks no more.
+//! Several threads of fuser call these handlers concurrently. A request that can be answered from memory is answered in
+//! that thread; any other request is spawned on the runtime together with its reply. A reply dropped without an answer
+//! (after a panic, on either side) sends EIO to the kernel, and the thread continues. Operations that are not
+//! implemented here (extended attributes, locks, lseek's data and holes, copy_file_range) return ENOSYS: the kernel
+//! then emulates them or reports them to programs as unsupported, and sends no further requests of that kind.
 
 mod convert;
 mod replies;
@@ -39,9 +39,9 @@ use crate::{
     root_map::RootMap,
 };
 
-/// The largest request; the kernel's own limit without a raised `fs.fuse.max_pages_limit`.
+/// The largest request: the kernel's own limit unless `fs.fuse.max_pages_limit` is raised.
 const MAX_WRITE_BYTES: u32 = 1 << 20;
-/// Requests the kernel may have under way that nobody waits for, read-ahead above all.
+/// How many background requests, mainly read-ahead, the kernel may have in flight.
 const MAX_BACKGROUND: u16 = 64;
 
 pub struct Mount {
@@ -49,12 +49,12 @@ pub struct Mount {
     runtime: Handle,
     root: RootMap,
     timeouts: KernelTimeouts,
-    /// Told when the kernel has let go of the mount.
+    /// Signalled when the kernel has ended the mount.
     ended: Option<oneshot::Sender<()>>,
 }
 
 impl Mount {
-    /// Also gives what resolves when the mount is gone, however that came about.
+    /// Also returns a receiver that resolves when the mount has ended, for whatever reason.
     pub fn new(
         fs: Arc<FileSystem>,
         runtime: Handle,
@@ -68,7 +68,7 @@ impl Mount {
     /// Keeps a panic in a handler from ending the thread that serves the kernel.
     fn guarded(&self, op: &'static str, handle: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(handle)).is_err() {
-            error!(op, "a request ended in a panic; the program that made it got EIO");
+            error!(op, "a request ended in a panic; the calling program received EIO");
         }
     }
 
@@ -99,12 +99,12 @@ fn caller(req: &Request) -> Caller {
 
 impl Filesystem for Mount {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // A value out of bounds comes back as the nearest one that will do.
+        // For a value out of bounds, fuser returns the nearest one that is accepted.
         if let Err(nearest) = config.set_max_write(MAX_WRITE_BYTES) {
-            config.set_max_write(nearest).map_err(|_| io::Error::other("the kernel takes no size of requests"))?;
+            config.set_max_write(nearest).map_err(|_| io::Error::other("the kernel accepts no request size"))?;
         }
         if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
-            debug!("max_background {MAX_BACKGROUND} refused, {nearest} offered");
+            debug!("max_background {MAX_BACKGROUND} was refused; the nearest accepted value is {nearest}");
         }
         for wish in [
             InitFlags::FUSE_ASYNC_READ,
@@ -116,7 +116,7 @@ impl Filesystem for Mount {
             InitFlags::FUSE_CACHE_SYMLINKS,
         ] {
             if let Err(missing) = config.add_capabilities(wish) {
-                debug!("the kernel cannot do {missing:?}; going on without");
+                debug!("the kernel does not support {missing:?}; continuing without it");
             }
         }
         Ok(())
@@ -124,7 +124,7 @@ impl Filesystem for Mount {
 
     fn destroy(&mut self) {
         if let Some(ended) = self.ended.take() {
-            let _nobody_waits = ended.send(());
+            let _closed_during_shutdown = ended.send(());
         }
     }
 
@@ -147,7 +147,7 @@ impl Filesystem for Mount {
     }
 
     fn forget(&self, _req: &Request, _ino: INodeNo, _nlookup: u64) {
-        // Inode numbers are the namespace's own: there is nothing to forget.
+        // Inode numbers are the namespace's own, so there is no table of numbers to shrink.
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -358,7 +358,7 @@ impl Filesystem for Mount {
     ) {
         self.guarded("write", || {
             let (replies, ino, len) = (self.replies(), self.root.inward(ino), data.len());
-            // A mapped page written back goes where it lies, whatever handle the kernel took for it.
+            // A mapped page is written back at its own offset, even through a handle opened with O_APPEND.
             let append = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
             let at = WriteAt { offset, append };
             if let Some(written) = self.fs.try_write(ino, at, data) {
@@ -451,7 +451,7 @@ impl Filesystem for Mount {
     }
 
     fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        // A change of the namespace is on its voters' disks before it is answered.
+        // A namespace change is on the voters' disks before its reply is sent, so there is nothing to sync.
         reply.ok();
     }
 
@@ -485,7 +485,7 @@ impl Filesystem for Mount {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        // Asked at each opening by programs that want to know whether they talk to a terminal.
+        // Programs send an ioctl at each open to find out whether the file is a terminal.
         reply.error(Errno::ENOTTY);
     }
 
@@ -497,7 +497,7 @@ impl Filesystem for Mount {
     }
 }
 
-/// `None` for flags that no mount of ours knows.
+/// Translates the flags of renameat2(2); `None` for unsupported ones.
 fn rename_mode(flags: RenameFlags) -> Option<RenameMode> {
     if flags.is_empty() {
         Some(RenameMode::Replace)

@@ -1,8 +1,8 @@
 //! The mount: the kernel's requests on one side, the ring and the namespace on the other.
 //!
-//! The modules in their order; each imports only modules above it in this table:
+//! The rooms in their order; each imports only rooms above it in this table:
 //!
-//! | module | contents |
+//! | room | contents |
 //! |---|---|
 //! | `exit` | the failure of a mount: message and exit code |
 //! | `root_map` | translation between inode numbers of the kernel and of the namespace |

@@ -60,7 +60,7 @@ impl Default for KernelTimeouts {
     }
 }
 
-/// Of each pair (`ro` and `rw`, for example) the option given last takes effect.
+/// Flags for the kernel. If both of a pair such as `ro` and `rw` are given, the last one takes effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelFlags {
     pub read_only: bool,

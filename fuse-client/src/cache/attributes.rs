@@ -1,5 +1,5 @@
-//! Attributes by inode. An entry is fresh, or touched: a change of our own in that directory moved its times, and only
-//! the namespace knows to what. Whether an answer may be stored at all is the caller's question.
+//! Attributes by inode. An entry is either fresh or touched: touched means that a change by this mount in that
+//! directory set its times to values that only the namespace knows. The caller decides whether a reply may be stored.
 
 use std::num::NonZeroUsize;
 
@@ -20,10 +20,12 @@ impl Attributes {
         Self { entries: LruCache::new(capacity) }
     }
 
+    /// The attributes, unless they were touched.
     pub fn fresh(&mut self, ino: Ino) -> Option<Attr> {
         self.entries.get(&ino).filter(|entry| entry.fresh).map(|entry| entry.attr.clone())
     }
 
+    /// The attributes, touched or not.
     pub fn any(&mut self, ino: Ino) -> Option<Attr> {
         self.entries.get(&ino).map(|entry| entry.attr.clone())
     }
@@ -32,16 +34,16 @@ impl Attributes {
         self.entries.put(attr.ino, CachedAttr { attr, fresh: true });
     }
 
-    /// Unless a later state is known already: replies to two changes may arrive in either order.
+    /// Stores `attr` unless a later state is cached: replies to two changes may arrive in either order.
     pub fn put_newer(&mut self, attr: Attr) {
-        let known = self.entries.peek(&attr.ino).map(|entry| entry.attr.change);
-        if known.is_none_or(|known| known <= attr.change) {
+        let cached = self.entries.peek(&attr.ino).map(|entry| entry.attr.change);
+        if cached.is_none_or(|cached| cached <= attr.change) {
             self.put(attr);
         }
     }
 
-    /// A change of our own in this directory, made at `at`: it set the directory's times to that, as the tables do, and
-    /// changed its links by `links`. Saves asking for it after each creation and removal, for the kernel wants to know.
+    /// Updates a directory after a change by this mount, as the namespace does: its times become `at`, and its link
+    /// count changes by `links`. Saves a query after each creation and removal, when the kernel requests attributes.
     pub fn touch_at(&mut self, ino: Ino, at: Time, links: i32) {
         if let Some(CachedAttr { attr, .. }) = self.entries.peek_mut(&ino) {
             (attr.mtime, attr.ctime) = (attr.mtime.max(at), attr.ctime.max(at));
@@ -49,13 +51,14 @@ impl Attributes {
         }
     }
 
+    /// Marks the attributes as touched.
     pub fn touch(&mut self, ino: Ino) {
         if let Some(entry) = self.entries.peek_mut(&ino) {
             entry.fresh = false;
         }
     }
 
-    pub fn drop_one(&mut self, ino: Ino) {
+    pub fn remove(&mut self, ino: Ino) {
         self.entries.pop(&ino);
     }
 

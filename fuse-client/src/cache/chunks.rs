@@ -1,13 +1,13 @@
-//! The LRU cache of chunks, under one byte ceiling.
+//! The LRU cache of chunks, with one limit in bytes.
 //!
-//! Entries are found by their full name, version included, so they are never stale and nobody ever removes one. To keep
-//! one pass over a large file from pushing out what is read again and again, each shard has two LRU lists: a chunk
-//! enters `once`, and the second time it is read it moves to `often`, which may fill three quarters of the ceiling.
-//! What `often` does not need, `once` may use.
+//! Entries are keyed by version and index, so they are never stale and need no invalidation. To keep one pass over a
+//! large file from evicting chunks that are read repeatedly, each shard has two LRU lists: a chunk enters `once`, and
+//! the second read moves it to `often`, which may fill three quarters of the limit. Space that `often` does not use is
+//! available to `once`.
 //!
-//! A chunk usually arrives as a slice of a buffer of many. On its way to `often` it gets a buffer of its own, so that
-//! one favourite does not keep its whole neighbourhood in memory; neighbours that are never read again leave `once` at
-//! about the same time, and their common buffer goes with them. Fetching is the business of `transfer`.
+//! A chunk usually arrives as a slice of a buffer with many chunks. When it moves to `often` it is copied into a buffer
+//! of its own, so that one frequently read chunk does not keep its neighbours in memory; neighbours that are never read
+//! again are evicted from `once` at about the same time, which frees their common buffer. `transfer` fetches chunks.
 
 use bytes::Bytes;
 use chordfs_types::chunk::ChunkId;
@@ -15,7 +15,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 const SHARDS: usize = 16;
-/// What an entry costs beside its data.
+/// The memory of an entry beside its data.
 const ENTRY_BYTES: usize = 128;
 
 pub struct ChunkCache {
@@ -23,18 +23,18 @@ pub struct ChunkCache {
 }
 
 impl ChunkCache {
-    /// `limit_bytes` counts the data and what the entries themselves take.
+    /// `limit_bytes` covers the data and the overhead of the entries.
     pub fn new(limit_bytes: usize) -> Self {
         let shard = || Mutex::new(CacheShard::new(limit_bytes / SHARDS));
         Self { shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
-    /// Counts as a use.
+    /// Returns a chunk, and counts the call as a read.
     pub fn get(&self, id: ChunkId) -> Option<Bytes> {
         self.shard(id).lock().get(id)
     }
 
-    /// Does not count as a use.
+    /// Does not count as a read.
     pub fn contains(&self, id: ChunkId) -> bool {
         let shard = self.shard(id).lock();
         shard.once.contains(&id) || shard.often.contains(&id)
@@ -44,7 +44,7 @@ impl ChunkCache {
         self.shard(id).lock().insert(id, data);
     }
 
-    /// Bytes held now, entries included.
+    /// Bytes in use now, including the overhead of entries.
     pub fn held_bytes(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().held()).sum()
     }
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ceiling_holds() {
+    fn the_limit_is_never_exceeded() {
         let cache = ChunkCache::new(1 << 20);
         for index in 1..5000 {
             cache.insert(id(index), Bytes::from(vec![1; 4096]));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn one_pass_leaves_what_is_read_often() {
+    fn one_sequential_pass_does_not_evict_chunks_that_are_read_often() {
         let cache = ChunkCache::new(1 << 20);
         for index in 1..=100 {
             cache.insert(id(index), Bytes::from(vec![1; 4096]));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_favourite_leaves_its_common_buffer() {
+    fn a_chunk_read_twice_gets_its_own_buffer() {
         let cache = ChunkCache::new(1 << 20);
         let common = Bytes::from(vec![3; 64 << 10]);
         cache.insert(id(1), common.slice(..4096));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn too_large_for_a_shard_is_not_kept() {
+    fn a_chunk_too_large_for_a_shard_is_not_kept() {
         let cache = ChunkCache::new(1 << 20);
         cache.insert(id(1), Bytes::from(vec![0; 1 << 20]));
         assert_eq!(cache.held_bytes(), 0);

@@ -1,5 +1,5 @@
-//! What a name in a directory is known to mean: an inode, or that there is no such name. Programs ask for names that do
-//! not exist as often as for those that do (compilers, interpreters, git), so absence is worth as much.
+//! Directory entries by parent and name: each is an inode, or known to be absent. Programs (compilers, interpreters,
+//! git) look up absent names as often as existing ones, so both are cached.
 
 use std::num::NonZeroUsize;
 
@@ -25,17 +25,17 @@ impl Dentries {
         self.entries.get(&(parent, name.clone())).copied()
     }
 
-    pub fn put(&mut self, parent: Ino, name: EntryName, known: Dentry) {
-        self.entries.put((parent, name), known);
+    pub fn put(&mut self, parent: Ino, name: EntryName, dentry: Dentry) {
+        self.entries.put((parent, name), dentry);
     }
 
-    pub fn drop_one(&mut self, parent: Ino, name: &EntryName) -> Option<Dentry> {
+    pub fn remove(&mut self, parent: Ino, name: &EntryName) -> Option<Dentry> {
         self.entries.pop(&(parent, name.clone()))
     }
 
-    /// Looks at every entry: for the rare case of an inode that turned out to be gone.
+    /// Scans every entry; needed only in the rare case of an inode that no longer exists.
     pub fn drop_names_of(&mut self, ino: Ino) {
-        self.entries.retain(|_, known| *known != Dentry::Present(ino));
+        self.entries.retain(|_, dentry| *dentry != Dentry::Present(ino));
     }
 
     pub fn clear(&mut self) {

@@ -1,10 +1,10 @@
-//! What the mount remembers so as not to ask again: attributes, names, absent names, chunks, and which state of a file
-//! the kernel's pages show. Everything here is bounded, and forgets the least recently used first.
+//! The caches of a mount: attributes, names, absent names, chunks, and the state of each file that the kernel's pages
+//! hold. All of them are bounded and evict the least recently used entry first.
 //!
-//! What is remembered about the namespace is true while the change feed is connected: another mount's change arrives as
-//! an event, which drops what it touched. Two things can overtake an event. An answer asked for before a change and
-//! stored after it would bring the old state back; so an answer is stored under the [`Stamp`] taken before asking, and
-//! only if neither the feed nor a change of our own has moved since. Fetching is left to `fs`.
+//! Cached attributes and names are valid while the change feed is connected: a change by another mount arrives as an
+//! event, which removes the entries it affects. A reply to a query that was sent before a change must not be stored
+//! after it, since that would bring the old state back. So the caller takes a [`Stamp`] before the query, and the reply
+//! is stored only if neither the feed nor this mount's changes have advanced since. Fetching is left to `fs`.
 
 pub mod attributes;
 pub mod chunks;
@@ -25,26 +25,27 @@ use parking_lot::Mutex;
 use self::{attributes::Attributes, dentries::Dentries};
 pub use self::{dentries::Dentry, pages::KernelPages};
 
-/// How far the feed and our own changes had come when a question was asked.
+/// The position of the change feed and of this mount's changes at the time of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     feed: u64,
     own: u64,
 }
 
-/// What a change of our own did to the directory it was made in.
+/// The effect of a change by this mount on the directory in which it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Touched {
+pub struct DirectoryUpdate {
     /// The time of the change, now the directory's mtime and ctime.
     pub at: Time,
-    /// Its links became more or fewer by this: subdirectories count.
+    /// The difference in the directory's link count, which includes its subdirectories.
     pub links: i32,
 }
 
-/// Attributes and names. All methods are short and take one lock; none calls out while holding it, but for the epoch.
+/// The cache of attributes and names. All methods are short and take one lock; while holding it they call nothing but
+/// `feed_epoch`.
 pub struct MetaCache {
     inner: Mutex<MetaTables>,
-    /// Changes of our own that were completed.
+    /// The number of completed changes by this mount.
     own: AtomicU64,
     feed_epoch: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -55,23 +56,23 @@ struct MetaTables {
 }
 
 impl MetaCache {
-    /// `feed_epoch`: see `Session::feed_epoch`.
+    /// `feed_epoch` returns the position of the change feed: see `Session::feed_epoch`.
     pub fn new(capacity: NonZeroUsize, feed_epoch: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         let inner = MetaTables { attributes: Attributes::new(capacity), dentries: Dentries::new(capacity) };
         Self { inner: Mutex::new(inner), own: AtomicU64::new(0), feed_epoch: Arc::new(feed_epoch) }
     }
 
-    /// Taken before a question is asked.
+    /// Returns the current position. To be called before a query or change is sent.
     pub fn stamp(&self) -> Stamp {
         Stamp { feed: (self.feed_epoch)(), own: self.own.load(Ordering::Acquire) }
     }
 
-    /// Nothing has moved since.
+    /// Returns true if neither the feed nor this mount's changes have advanced since `stamp`.
     pub fn is_current(&self, stamp: Stamp) -> bool {
         self.stamp() == stamp
     }
 
-    /// No other mount's change has come since.
+    /// Returns true if no change by another mount has arrived since `stamp`.
     pub fn is_undisturbed(&self, stamp: Stamp) -> bool {
         (self.feed_epoch)() == stamp.feed
     }
@@ -80,7 +81,7 @@ impl MetaCache {
         self.inner.lock().attributes.fresh(ino)
     }
 
-    /// Also when a change of our own has touched its times: good for what such a change leaves alone, mode and owner.
+    /// The attributes even if a change by this mount has touched the times. Mode and owner are still valid then.
     pub fn attr_maybe_touched(&self, ino: Ino) -> Option<Attr> {
         self.inner.lock().attributes.any(ino)
     }
@@ -89,65 +90,67 @@ impl MetaCache {
         self.inner.lock().dentries.get(parent, name)
     }
 
-    /// An answer to a question asked at `stamp`.
-    pub fn answer_attr(&self, stamp: Stamp, attr: &Attr) {
+    /// Stores the reply to a query sent at `stamp`, if it is still current.
+    pub fn store_attr(&self, stamp: Stamp, attr: &Attr) {
         let mut inner = self.inner.lock();
         if self.is_current(stamp) {
             inner.attributes.put(attr.clone());
         }
     }
 
-    /// An answer to a question asked at `stamp`; `None` means there is no such name.
-    pub fn answer_name(&self, stamp: Stamp, parent: Ino, name: &EntryName, attr: Option<&Attr>) {
+    /// Stores the reply to a query sent at `stamp`, if it is still current; `None` means there is no such name.
+    pub fn store_name(&self, stamp: Stamp, parent: Ino, name: &EntryName, attr: Option<&Attr>) {
         let mut inner = self.inner.lock();
         if self.is_current(stamp) {
             inner.put_name(parent, name, attr);
         }
     }
 
-    /// A change of our own is done and left `attr`. Asked at `stamp`: if another mount's change came in between, the
-    /// reply may be older than it, and the entry is dropped rather than stored.
+    /// Stores `attr`, the result of a change by this mount that was sent at `stamp`. If a change by another mount has
+    /// arrived in between, `attr` may be older, so the entry is removed instead.
     pub fn changed_attr(&self, stamp: Stamp, attr: &Attr) {
         let mut inner = self.inner.lock();
         self.own.fetch_add(1, Ordering::AcqRel);
         if self.is_undisturbed(stamp) {
             inner.attributes.put_newer(attr.clone());
         } else {
-            inner.attributes.drop_one(attr.ino);
+            inner.attributes.remove(attr.ino);
         }
     }
 
-    /// A change of our own is done, after which `name` in `parent` is `attr`, or gone. `touched` is what it did to the
-    /// directory, if that is known.
+    /// Stores the result of a change by this mount that was sent at `stamp`: `name` in `parent` now leads to `attr`, or
+    /// is absent. `update` is the effect on the directory, if known.
     pub fn changed_name(
         &self,
         stamp: Stamp,
         parent: Ino,
         name: &EntryName,
         attr: Option<&Attr>,
-        touched: Option<Touched>,
+        update: Option<DirectoryUpdate>,
     ) {
         let mut inner = self.inner.lock();
         self.own.fetch_add(1, Ordering::AcqRel);
-        match touched {
-            Some(Touched { at, links }) if self.is_undisturbed(stamp) => inner.attributes.touch_at(parent, at, links),
+        match update {
+            Some(DirectoryUpdate { at, links }) if self.is_undisturbed(stamp) => {
+                inner.attributes.touch_at(parent, at, links)
+            }
             _ => inner.attributes.touch(parent),
         }
         if self.is_undisturbed(stamp) {
             inner.put_name(parent, name, attr);
         } else {
-            inner.dentries.drop_one(parent, name);
-            attr.inspect(|attr| inner.attributes.drop_one(attr.ino));
+            inner.dentries.remove(parent, name);
+            attr.inspect(|attr| inner.attributes.remove(attr.ino));
         }
     }
 
-    /// A rename of our own is done; with `exchange` each name now leads where the other did.
+    /// Stores the result of a rename by this mount that was sent at `stamp`; with `exchange` the names are swapped.
     pub fn renamed(&self, stamp: Stamp, from: (Ino, &EntryName), to: (Ino, &EntryName), exchange: bool) {
         let mut inner = self.inner.lock();
         self.own.fetch_add(1, Ordering::AcqRel);
         let moved = inner.take_name(from.0, from.1);
         let replaced = inner.take_name(to.0, to.1);
-        // Two names of one inode: such a rename does nothing, and both stay.
+        // A rename between two names of one inode has no effect: both names remain.
         if !self.is_undisturbed(stamp) || (moved.is_some() && moved == replaced) {
             return;
         }
@@ -161,22 +164,23 @@ impl MetaCache {
         }
     }
 
-    /// The attributes of `ino` are not what they were.
+    /// Removes the attributes of `ino`, which have changed.
     pub fn drop_attr(&self, ino: Ino) {
-        self.inner.lock().attributes.drop_one(ino);
+        self.inner.lock().attributes.remove(ino);
     }
 
+    /// Removes a name and the attributes of its directory.
     pub fn drop_name(&self, parent: Ino, name: &EntryName) {
         let mut inner = self.inner.lock();
-        inner.dentries.drop_one(parent, name);
-        inner.attributes.drop_one(parent);
+        inner.dentries.remove(parent, name);
+        inner.attributes.remove(parent);
     }
 
-    /// No name leads to `ino` any more, though some may be remembered.
+    /// Removes `ino`, which no longer exists, and all names that lead to it.
     pub fn drop_names_of(&self, ino: Ino) {
         let mut inner = self.inner.lock();
         inner.dentries.drop_names_of(ino);
-        inner.attributes.drop_one(ino);
+        inner.attributes.remove(ino);
     }
 
     pub fn clear(&self) {
@@ -194,14 +198,14 @@ impl MetaTables {
         }
     }
 
-    /// Forgets a name, the times of its directory, and the attributes of what it leads to.
+    /// Removes a name and the attributes of its inode, and marks those of its directory as touched.
     fn take_name(&mut self, parent: Ino, name: &EntryName) -> Option<Dentry> {
         self.attributes.touch(parent);
-        let known = self.dentries.drop_one(parent, name);
-        if let Some(Dentry::Present(ino)) = known {
-            self.attributes.drop_one(ino);
+        let removed = self.dentries.remove(parent, name);
+        if let Some(Dentry::Present(ino)) = removed {
+            self.attributes.remove(ino);
         }
-        known
+        removed
     }
 }
 
@@ -218,11 +222,11 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_kept_while_nothing_moves() {
+    fn a_reply_is_stored_while_nothing_changes() {
         let (cache, _) = cache();
         let stamp = cache.stamp();
-        cache.answer_name(stamp, Ino::ROOT, &name("a"), Some(&attr(5, 1)));
-        cache.answer_name(stamp, Ino::ROOT, &name("b"), None);
+        cache.store_name(stamp, Ino::ROOT, &name("a"), Some(&attr(5, 1)));
+        cache.store_name(stamp, Ino::ROOT, &name("b"), None);
         assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Dentry::Present(Ino(5))));
         assert_eq!(cache.name(Ino::ROOT, &name("b")), Some(Dentry::Absent));
         assert_eq!(cache.attr(Ino(5)), Some(attr(5, 1)));
@@ -230,38 +234,38 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_the_feed_overtook_is_not_kept() {
+    fn a_reply_that_the_feed_overtook_is_not_stored() {
         let (cache, epoch) = cache();
         let stamp = cache.stamp();
         epoch.fetch_add(1, Ordering::SeqCst);
-        cache.answer_name(stamp, Ino::ROOT, &name("a"), Some(&attr(5, 1)));
-        cache.answer_attr(stamp, &attr(6, 1));
+        cache.store_name(stamp, Ino::ROOT, &name("a"), Some(&attr(5, 1)));
+        cache.store_attr(stamp, &attr(6, 1));
         assert_eq!(cache.name(Ino::ROOT, &name("a")), None);
         assert_eq!(cache.attr(Ino(5)), None);
         assert_eq!(cache.attr(Ino(6)), None);
     }
 
     #[test]
-    fn an_answer_that_our_own_change_overtook_is_not_kept() {
+    fn a_reply_that_a_change_by_this_mount_overtook_is_not_stored() {
         let (cache, _) = cache();
-        let asked = cache.stamp();
+        let queried = cache.stamp();
         cache.changed_name(cache.stamp(), Ino::ROOT, &name("a"), None, None);
-        cache.answer_name(asked, Ino::ROOT, &name("a"), Some(&attr(5, 1)));
+        cache.store_name(queried, Ino::ROOT, &name("a"), Some(&attr(5, 1)));
         assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Dentry::Absent));
     }
 
     #[test]
-    fn a_reply_to_our_change_is_dropped_when_another_mount_changed_something_meanwhile() {
+    fn the_result_of_a_change_is_dropped_when_another_mount_changed_something_meanwhile() {
         let (cache, epoch) = cache();
         let stamp = cache.stamp();
-        cache.answer_attr(stamp, &attr(5, 1));
+        cache.store_attr(stamp, &attr(5, 1));
         epoch.fetch_add(1, Ordering::SeqCst);
         cache.changed_attr(stamp, &attr(5, 2));
         assert_eq!(cache.attr(Ino(5)), None);
     }
 
     #[test]
-    fn a_reply_that_comes_late_does_not_undo_a_later_one() {
+    fn a_late_result_does_not_replace_a_newer_one() {
         let (cache, _) = cache();
         let stamp = cache.stamp();
         cache.changed_attr(stamp, &attr(5, 9));
@@ -272,7 +276,7 @@ mod tests {
     #[test]
     fn a_change_in_a_directory_touches_its_attributes_but_not_its_mode() {
         let (cache, _) = cache();
-        cache.answer_attr(cache.stamp(), &attr(1, 1));
+        cache.store_attr(cache.stamp(), &attr(1, 1));
         cache.changed_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)), None);
         assert_eq!(cache.attr(Ino::ROOT), None);
         assert_eq!(cache.attr_maybe_touched(Ino::ROOT), Some(attr(1, 1)));
@@ -281,34 +285,34 @@ mod tests {
     }
 
     #[test]
-    fn what_a_change_did_to_its_directory_is_known_unless_another_mount_came_in_between() {
+    fn the_directory_is_updated_unless_another_mount_changed_something_meanwhile() {
         let (cache, epoch) = cache();
-        let touched = Touched { at: Time { secs: 9, nanos: 0 }, links: 1 };
-        cache.answer_attr(cache.stamp(), &attr(1, 1));
-        cache.changed_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)), Some(touched));
-        let known = cache.attr(Ino::ROOT).expect("still fresh");
-        assert_eq!((known.mtime.secs, known.ctime.secs, known.nlink), (9, 9, 2));
+        let update = DirectoryUpdate { at: Time { secs: 9, nanos: 0 }, links: 1 };
+        cache.store_attr(cache.stamp(), &attr(1, 1));
+        cache.changed_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)), Some(update));
+        let root = cache.attr(Ino::ROOT).expect("still fresh");
+        assert_eq!((root.mtime.secs, root.ctime.secs, root.nlink), (9, 9, 2));
         let stamp = cache.stamp();
         epoch.fetch_add(1, Ordering::SeqCst);
-        cache.changed_name(stamp, Ino::ROOT, &name("b"), Some(&attr(6, 1)), Some(touched));
+        cache.changed_name(stamp, Ino::ROOT, &name("b"), Some(&attr(6, 1)), Some(update));
         assert_eq!(cache.attr(Ino::ROOT), None);
     }
 
     #[test]
-    fn the_names_of_a_lost_inode_are_forgotten() {
+    fn the_names_of_a_deleted_inode_are_removed() {
         let (cache, _) = cache();
-        cache.answer_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)));
-        cache.answer_name(cache.stamp(), Ino::ROOT, &name("b"), Some(&attr(6, 1)));
+        cache.store_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)));
+        cache.store_name(cache.stamp(), Ino::ROOT, &name("b"), Some(&attr(6, 1)));
         cache.drop_names_of(Ino(5));
         assert_eq!(cache.name(Ino::ROOT, &name("a")), None);
         assert_eq!(cache.name(Ino::ROOT, &name("b")), Some(Dentry::Present(Ino(6))));
     }
 
     #[test]
-    fn a_rename_moves_what_is_known() {
+    fn a_rename_moves_cached_names() {
         let (cache, _) = cache();
-        cache.answer_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)));
-        cache.answer_name(cache.stamp(), Ino::ROOT, &name("b"), Some(&attr(6, 1)));
+        cache.store_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)));
+        cache.store_name(cache.stamp(), Ino::ROOT, &name("b"), Some(&attr(6, 1)));
         cache.renamed(cache.stamp(), (Ino::ROOT, &name("a")), (Ino::ROOT, &name("b")), true);
         assert_eq!(cache.name(Ino::ROOT, &name("a")), Some(Dentry::Present(Ino(6))));
         assert_eq!(cache.name(Ino::ROOT, &name("b")), Some(Dentry::Present(Ino(5))));
@@ -319,10 +323,10 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_that_another_mount_met_leaves_nothing_known() {
+    fn a_rename_during_a_change_by_another_mount_removes_both_names() {
         let (cache, epoch) = cache();
         let stamp = cache.stamp();
-        cache.answer_name(stamp, Ino::ROOT, &name("a"), Some(&attr(5, 1)));
+        cache.store_name(stamp, Ino::ROOT, &name("a"), Some(&attr(5, 1)));
         epoch.fetch_add(1, Ordering::SeqCst);
         cache.renamed(stamp, (Ino::ROOT, &name("a")), (Ino::ROOT, &name("b")), false);
         assert_eq!(cache.name(Ino::ROOT, &name("a")), None);
@@ -333,7 +337,7 @@ mod tests {
     fn the_cache_is_bounded() {
         let (cache, _) = cache();
         for ino in 10..30 {
-            cache.answer_name(cache.stamp(), Ino::ROOT, &name(&ino.to_string()), Some(&attr(ino, 1)));
+            cache.store_name(cache.stamp(), Ino::ROOT, &name(&ino.to_string()), Some(&attr(ino, 1)));
         }
         assert_eq!(cache.name(Ino::ROOT, &name("10")), None);
         assert_eq!(cache.attr(Ino(10)), None);

@@ -1,8 +1,8 @@
-//! Which state of a file the kernel's page cache shows, so that a second reading of an unchanged file needs no request
-//! at all: `open` may tell the kernel to keep its pages when the file's change number is the one remembered here.
+//! The state of each file that the kernel's page cache holds, so that reading an unchanged file again needs no request:
+//! `open` lets the kernel keep its pages if the file's change number equals the one recorded here.
 //!
-//! A change of our own moves the number along, for the kernel has seen those bytes. A foreign change removes it; then
-//! the next `open` makes the kernel drop its pages.
+//! A change by this mount advances the number, because the kernel's pages contain those bytes. A change by another
+//! mount removes it, and the next `open` makes the kernel drop its pages.
 
 use std::num::NonZeroUsize;
 
@@ -11,36 +11,38 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 pub struct KernelPages {
-    shown: Mutex<LruCache<Ino, u64>>,
+    /// The change number that the kernel's pages correspond to.
+    versions: Mutex<LruCache<Ino, u64>>,
 }
 
 impl KernelPages {
     pub fn new(capacity: NonZeroUsize) -> Self {
-        Self { shown: Mutex::new(LruCache::new(capacity)) }
+        Self { versions: Mutex::new(LruCache::new(capacity)) }
     }
 
-    /// The file is being opened at `change`. True: the kernel's pages show just that and may stay.
+    /// Records that the file is opened at `change`. Returns true if the kernel's pages hold that state and may stay.
     pub fn opened(&self, ino: Ino, change: u64) -> bool {
-        self.shown.lock().put(ino, change) == Some(change)
+        self.versions.lock().put(ino, change) == Some(change)
     }
 
-    /// A change of our own brought the file to `change`. If another mount's change may have come in between
-    /// (`undisturbed` is false), what the kernel shows is not known any more.
+    /// Records that a change by this mount brought the file to `change`. If another mount may have changed it meanwhile
+    /// (`undisturbed` is false), the state of the kernel's pages is unknown, and the number is removed.
     pub fn advanced(&self, ino: Ino, change: u64, undisturbed: bool) {
-        let mut shown = self.shown.lock();
+        let mut versions = self.versions.lock();
         if !undisturbed {
-            shown.pop(&ino);
-        } else if let Some(known) = shown.peek_mut(&ino) {
-            *known = change.max(*known);
+            versions.pop(&ino);
+        } else if let Some(version) = versions.peek_mut(&ino) {
+            *version = change.max(*version);
         }
     }
 
-    pub fn foreign(&self, ino: Ino) {
-        self.shown.lock().pop(&ino);
+    /// Makes the next `open` drop the kernel's pages of this file.
+    pub fn invalidate(&self, ino: Ino) {
+        self.versions.lock().pop(&ino);
     }
 
     pub fn clear(&self) {
-        self.shown.lock().clear();
+        self.versions.lock().clear();
     }
 }
 
@@ -55,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_stay_for_an_unchanged_file_only() {
+    fn only_pages_of_an_unchanged_file_are_kept() {
         let pages = pages();
         assert!(!pages.opened(FILE, 1), "never seen before");
         assert!(pages.opened(FILE, 1));
@@ -64,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_change_keeps_the_pages() {
+    fn a_change_by_this_mount_keeps_the_pages() {
         let pages = pages();
         pages.opened(FILE, 1);
         pages.advanced(FILE, 3, true);
@@ -72,16 +74,16 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_change_loses_them_even_if_we_commit_afterwards() {
+    fn a_change_by_another_mount_drops_the_pages_even_if_this_mount_commits_afterwards() {
         let pages = pages();
         pages.opened(FILE, 1);
-        pages.foreign(FILE);
+        pages.invalidate(FILE);
         pages.advanced(FILE, 3, true);
         assert!(!pages.opened(FILE, 3));
     }
 
     #[test]
-    fn a_commit_during_which_the_feed_moved_loses_them() {
+    fn a_commit_during_which_the_feed_advanced_drops_the_pages() {
         let pages = pages();
         pages.opened(FILE, 1);
         pages.advanced(FILE, 3, false);

@@ -1,5 +1,4 @@
-//! Reading and writing an open file. Every handle of an inode sees the same data; how bytes come and go is `transfer`'s
-//! business.
+//! Reading and writing an open file. Every handle of an inode sees the same data; `transfer` fetches and stores it.
 
 use chordfs_types::{
     chunk_api::Durability,
@@ -9,16 +8,16 @@ use chordfs_types::{
 
 use super::FileSystem;
 
-/// Where a write goes.
+/// The position of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteAt {
     pub offset: u64,
-    /// The file was opened with O_APPEND: `offset` is where the kernel believes the end is.
+    /// The file was opened with O_APPEND: `offset` is the end of the file as known to the kernel.
     pub append: bool,
 }
 
 impl FileSystem {
-    /// A read across the end is short, a hole reads as zeros.
+    /// Reads from memory; `None` if bytes have to be fetched. A read across the end is short, a hole reads as zeros.
     pub fn try_read(&self, ino: Ino, offset: u64, len: u32) -> Option<Result<Vec<u8>, FsError>> {
         match self.open_data(ino) {
             Ok(file) => file.data.try_read(offset, len).map(Ok),
@@ -30,61 +29,63 @@ impl FileSystem {
         self.open_data(ino)?.data.read(offset, len).await
     }
 
-    /// `None`: memory for dirty bytes is used up, or the end to append at has to be asked for; use [`Self::write`].
+    /// Writes without waiting. `None` if the memory for dirty bytes is full, or the end of the file has to be queried
+    /// for an append: the caller then uses [`Self::write`].
     pub fn try_write(&self, ino: Ino, at: WriteAt, bytes: &[u8]) -> Option<Result<(), FsError>> {
         let file = match self.open_data(ino) {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),
         };
-        if must_ask(&file, at) {
+        if needs_current_size(&file, at) {
             return None;
         }
-        let offset = self.end_or_offset(ino, &file, at);
-        file.note_write();
+        let offset = self.write_offset(ino, &file, at);
+        file.count_write();
         file.data.try_write(offset, bytes)
     }
 
     pub async fn write(&self, ino: Ino, at: WriteAt, bytes: Vec<u8>) -> Result<(), FsError> {
         let file = self.open_data(ino)?;
-        if must_ask(&file, at) {
-            self.ask_again(ino, &file).await?;
+        if needs_current_size(&file, at) {
+            self.refresh_open_file(ino, &file).await?;
         }
-        let offset = self.end_or_offset(ino, &file, at);
-        file.note_write();
+        let offset = self.write_offset(ino, &file, at);
+        file.count_write();
         file.data.write(offset, bytes).await
     }
 
-    /// Makes the file at least `offset + len` bytes long, which is all of posix_fallocate(3) that shows: space is not
-    /// set aside.
+    /// Makes the file at least `offset + len` bytes long, as posix_fallocate(3) does, but reserves no space.
     pub async fn allocate(&self, ino: Ino, offset: u64, len: u64) -> Result<(), FsError> {
         let end = offset.checked_add(len).ok_or(FsError::FileTooLarge)?;
         let file = self.open_data(ino)?;
         let stamp = self.cache.stamp();
         self.commit(ino, Durability::Memory).await?;
         let commit = Commit { size_at_least: end, ..Commit::default() };
-        let attr = self.change_attr(Change::Commit { ino, commit }).await.map_err(|error| self.gone(ino, error))?;
-        self.ask_again(ino, &file).await?;
-        self.changed(stamp, &attr);
+        let attr =
+            self.change_attr(Change::Commit { ino, commit }).await.map_err(|error| self.stale_if_gone(ino, error))?;
+        self.refresh_open_file(ino, &file).await?;
+        self.record_change(stamp, &attr);
         Ok(())
     }
 
-    /// An append goes behind everything known here, even where the kernel has not heard yet what another mount has
-    /// added, or cut off; then its page holds our bytes at the wrong place and has to go.
-    fn end_or_offset(&self, ino: Ino, file: &super::OpenFile, at: WriteAt) -> u64 {
+    /// The offset of a write. An append goes to the end of the file as known to this mount, which may differ from the
+    /// kernel's: another mount may have extended or truncated the file. The kernel's page then holds the appended bytes
+    /// at the wrong offset and is invalidated.
+    fn write_offset(&self, ino: Ino, file: &super::OpenFile, at: WriteAt) -> u64 {
         if !at.append {
             return at.offset;
         }
         let end = file.size();
         if end != at.offset {
-            self.pages.foreign(ino);
+            self.pages.invalidate(ino);
             self.notices.pages(ino);
         }
         end
     }
 }
 
-/// Whether the end to append at has to be asked for: another mount may have moved it. Where the kernel takes the file
-/// for longer than it is known here, one of the two has not heard of that yet.
-fn must_ask(file: &super::OpenFile, at: WriteAt) -> bool {
+/// Whether the size has to be queried before an append, because another mount may have changed it. If the kernel's size
+/// exceeds the one known here, one of the two is outdated.
+fn needs_current_size(file: &super::OpenFile, at: WriteAt) -> bool {
     at.append && (file.is_outdated() || at.offset > file.size())
 }

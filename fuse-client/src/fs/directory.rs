@@ -1,6 +1,5 @@
-//! Reading directories. An open directory keeps what it has read of it, page by page, so that a place in the listing
-//! (an offset the kernel hands back) means the same entry for as long as the directory is open; going back to the start
-//! reads it anew.
+//! Reading directories. A directory handle keeps the pages of the listing that it has read, so that an offset from the
+//! kernel denotes the same entry for as long as the directory is open. Reading from offset 0 starts a new listing.
 
 use std::{
     collections::HashMap,
@@ -17,19 +16,19 @@ use tokio::sync::Mutex;
 use super::{FileSystem, unexpected};
 use crate::cache::Stamp;
 
-/// `.` and `..` come before the entries.
+/// The number of offsets before the entries: `.` and `..`.
 const DOTS: u64 = 2;
 
-/// One entry as it is handed out.
+/// One entry of a directory listing.
 pub struct ListedEntry<'a> {
     pub ino: Ino,
     pub kind: FileKind,
     pub name: &'a [u8],
-    /// The offset from which to go on after this one.
+    /// The offset at which the listing continues after this entry.
     pub next: u64,
-    /// `None` for the dots.
+    /// `None` for `.` and `..`.
     pub attr: Option<Attr>,
-    /// The attributes are known to be current, so the kernel may keep them.
+    /// The attributes are known to be current, so the kernel may cache them.
     pub fresh: bool,
 }
 
@@ -45,16 +44,16 @@ struct Directory {
 
 #[derive(Default)]
 struct Listing {
-    /// Dentry once the first page is.
+    /// Set when the first page has been read.
     parent: Option<Ino>,
     entries: Vec<DirEntry>,
     complete: bool,
-    /// When the last page was asked for.
+    /// Taken before the last page was queried.
     stamp: Option<Stamp>,
 }
 
 impl FileSystem {
-    /// A handle for [`Self::list`].
+    /// Opens a directory; returns a handle for [`Self::list`].
     pub fn open_directory(&self, ino: Ino) -> u64 {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         self.directories.open.write().insert(handle, Arc::new(Directory { ino, listing: Mutex::default() }));
@@ -65,7 +64,7 @@ impl FileSystem {
         self.directories.open.write().remove(&handle);
     }
 
-    /// Gives the entries from `offset` on to `take`, until it returns false (that entry was not taken) or a page ends.
+    /// Passes the entries from `offset` on to `take`, until it returns false (that entry was not taken) or a page ends.
     pub async fn list(
         &self,
         handle: u64,
@@ -90,15 +89,15 @@ impl FileSystem {
         Ok(())
     }
 
-    /// After this the entry at `offset` is known, unless the directory ends before it.
+    /// Reads pages until the entry at `offset` is in the listing, or the directory ends.
     async fn load_up_to(&self, ino: Ino, listing: &mut Listing, offset: u64) -> Result<(), FsError> {
         while !listing.complete && (listing.parent.is_none() || listing.entries.len() as u64 + DOTS <= offset) {
             let stamp = self.cache.stamp();
             let after = listing.entries.last().map(|entry| entry.name.clone());
             let answer = self.namespace.query(Query::ReadDir { ino, after }).await;
-            match answer.map_err(|error| self.gone(ino, error))? {
+            match answer.map_err(|error| self.stale_if_gone(ino, error))? {
                 Answer::Entries { parent, entries, more } => {
-                    self.remember_page(stamp, ino, &entries);
+                    self.cache_page(stamp, ino, &entries);
                     listing.add_page(stamp, parent, entries, more);
                 }
                 other => return Err(unexpected("reading a directory", &other)),
@@ -107,9 +106,9 @@ impl FileSystem {
         Ok(())
     }
 
-    fn remember_page(&self, stamp: Stamp, parent: Ino, entries: &[DirEntry]) {
+    fn cache_page(&self, stamp: Stamp, parent: Ino, entries: &[DirEntry]) {
         for entry in entries {
-            self.cache.answer_name(stamp, parent, &entry.name, Some(&entry.attr));
+            self.cache.store_name(stamp, parent, &entry.name, Some(&entry.attr));
         }
     }
 
@@ -126,7 +125,8 @@ impl FileSystem {
         }
     }
 
-    /// A page read a while ago may be outdated by now: then the attributes come from memory, or are not to be kept.
+    /// An entry with its attributes. A page read a while ago may be outdated: the attributes then come from the cache,
+    /// or are marked as not fresh.
     fn listed_entry<'a>(&self, entry: &'a DirEntry, listing: &Listing, at: u64) -> ListedEntry<'a> {
         let cached = self.cached_attr(entry.attr.ino);
         let current = listing.stamp.is_some_and(|stamp| self.cache.is_current(stamp));

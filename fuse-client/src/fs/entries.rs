@@ -1,4 +1,4 @@
-//! Making and removing names: files, directories, symlinks, links, special files.
+//! Creating and removing names: files, directories, symlinks, links, special files.
 
 use chordfs_types::{
     chunk::CHUNK_BYTES,
@@ -8,11 +8,11 @@ use chordfs_types::{
 use tracing::warn;
 
 use super::{FileSystem, unexpected};
-use crate::cache::{Dentry, Stamp, Touched};
+use crate::cache::{Dentry, DirectoryUpdate, Stamp};
 
 const SET_GROUP_ID: u16 = 0o2000;
 
-/// On whose behalf something is made.
+/// The user and group of the calling process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub uid: u32,
@@ -27,12 +27,12 @@ pub struct NewEntry {
     pub rdev: u32,
     /// Empty but for symlinks.
     pub target: Vec<u8>,
-    /// An existing entry is an error; otherwise it is returned as it is.
+    /// If set, an existing entry is an error; otherwise it is returned unchanged.
     pub exclusive: bool,
 }
 
 impl FileSystem {
-    /// The entry, and whether it was made now.
+    /// Creates an entry. Returns its attributes, and whether it was created or existed already.
     pub async fn make(
         &self,
         parent: Ino,
@@ -46,8 +46,8 @@ impl FileSystem {
         let change = Change::Make { parent, name: name.clone(), node, exclusive };
         let (attr, created) = self.change_entry(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
         let links = i32::from(attr.kind == FileKind::Directory);
-        let touched = created.then_some(Touched { at: attr.ctime, links });
-        self.cache.changed_name(stamp, parent, name, Some(&attr), touched);
+        let update = created.then_some(DirectoryUpdate { at: attr.ctime, links });
+        self.cache.changed_name(stamp, parent, name, Some(&attr), update);
         Ok((attr, created))
     }
 
@@ -55,9 +55,9 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         let change = Change::Link { ino, parent, name: name.clone() };
         let (attr, _) = self.change_entry(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
-        let touched = Some(Touched { at: attr.ctime, links: 0 });
-        self.cache.changed_name(stamp, parent, name, Some(&attr), touched);
-        self.changed(stamp, &attr);
+        let update = Some(DirectoryUpdate { at: attr.ctime, links: 0 });
+        self.cache.changed_name(stamp, parent, name, Some(&attr), update);
+        self.record_change(stamp, &attr);
         Ok(self.with_uncommitted(attr))
     }
 
@@ -67,9 +67,9 @@ impl FileSystem {
         let change = Change::Unlink { parent, name: name.clone(), hold };
         let reply = self.namespace.apply(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
         let Reply::Removed { attr } = reply else { return Err(unexpected("removing a name", &reply)) };
-        let touched = attr.as_ref().map(|attr| Touched { at: attr.ctime, links: 0 });
-        self.cache.changed_name(stamp, parent, name, None, touched);
-        self.lost_a_name(stamp, attr, hold).await;
+        let update = attr.as_ref().map(|attr| DirectoryUpdate { at: attr.ctime, links: 0 });
+        self.cache.changed_name(stamp, parent, name, None, update);
+        self.name_removed(stamp, attr, hold).await;
         Ok(())
     }
 
@@ -85,8 +85,8 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Whether what the name leads to may be open here: then the namespace shall keep its contents. A name that is not
-    /// known may lead anywhere; if it turns out not to be open, the contents are released at once.
+    /// Whether the inode under this name may be open here, in which case the namespace has to keep its contents. A name
+    /// that is not cached may lead to any inode; if that inode turns out not to be open, it is released at once.
     pub(super) fn may_be_open(&self, parent: Ino, name: &EntryName) -> bool {
         match self.cache.name(parent, name) {
             Some(Dentry::Present(ino)) => self.opens.is_open(ino),
@@ -94,11 +94,12 @@ impl FileSystem {
         }
     }
 
-    /// `attr` lost a name to a change of ours, in which the namespace was told to keep it (`hold`) or not.
-    pub(super) async fn lost_a_name(&self, stamp: Stamp, attr: Option<Attr>, hold: bool) {
+    /// Handles an inode that lost a name through a change by this mount. `hold` is whether that change made the
+    /// namespace keep the contents.
+    pub(super) async fn name_removed(&self, stamp: Stamp, attr: Option<Attr>, hold: bool) {
         let Some(attr) = attr else { return };
         let ino = attr.ino;
-        self.changed(stamp, &attr);
+        self.record_change(stamp, &attr);
         if attr.nlink > 0 || attr.kind == FileKind::Directory {
             return;
         }
@@ -109,7 +110,7 @@ impl FileSystem {
         }
     }
 
-    /// Asks the namespace to keep a nameless file that is open here.
+    /// Requests that the namespace keep a nameless file that is open here.
     pub(super) async fn hold_at_namespace(&self, ino: Ino) {
         if let Err(failure) = self.namespace.apply(Change::Hold { ino }).await {
             warn!(ino = ino.0, "an open file that was deleted may lose its contents: {failure}");
@@ -127,7 +128,7 @@ impl FileSystem {
     }
 }
 
-/// A directory with the set-group-id bit gives its group to what is made in it, and the bit to directories.
+/// A new entry in a directory with the set-group-id bit inherits the group, and a new subdirectory also the bit.
 fn new_node(new: NewEntry, caller: Caller, parent: &Attr) -> NewNode {
     let inherits = parent.mode & SET_GROUP_ID != 0;
     let directory = new.kind == FileKind::Directory;
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
     use crate::samples_test as sample;
 
-    fn made_in(parent_mode: u16, kind: FileKind) -> (u16, u32) {
+    fn mode_and_group_in(parent_mode: u16, kind: FileKind) -> (u16, u32) {
         let mut parent = sample::attr(1, 1);
         (parent.mode, parent.gid) = (parent_mode, 50);
         let new = NewEntry { kind, mode: 0o755, rdev: 0, target: Vec::new(), exclusive: true };
@@ -156,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn the_group_comes_from_the_caller() {
-        assert_eq!(made_in(0o777, FileKind::File), (0o755, 8));
-        assert_eq!(made_in(0o777, FileKind::Directory), (0o755, 8));
+    fn the_group_is_that_of_the_caller() {
+        assert_eq!(mode_and_group_in(0o777, FileKind::File), (0o755, 8));
+        assert_eq!(mode_and_group_in(0o777, FileKind::Directory), (0o755, 8));
     }
 
     #[test]
-    fn or_from_a_set_group_id_directory() {
-        assert_eq!(made_in(0o2777, FileKind::File), (0o755, 50));
-        assert_eq!(made_in(0o2777, FileKind::Directory), (0o2755, 50));
+    fn a_set_group_id_directory_passes_on_its_group() {
+        assert_eq!(mode_and_group_in(0o2777, FileKind::File), (0o755, 50));
+        assert_eq!(mode_and_group_in(0o2777, FileKind::Directory), (0o2755, 50));
     }
 }

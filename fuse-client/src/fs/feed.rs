@@ -1,5 +1,5 @@
-//! What other mounts changed. Our own caches are dropped first, then the kernel is told, by a thread of its own: a
-//! kernel that asks again must not find the old state here.
+//! Changes by other mounts. An event first removes the affected entries of this mount's caches; only then is the kernel
+//! notified, by a separate thread. So a request that follows the notice cannot find the old state here.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ impl FileSystem {
     pub async fn follow_feed(self: Arc<Self>, mut events: mpsc::UnboundedReceiver<SessionEvent>) {
         while let Some(event) = events.recv().await {
             match event {
-                SessionEvent::Feed(events) => events.into_iter().for_each(|event| self.take_event(event)),
+                SessionEvent::Feed(events) => events.into_iter().for_each(|event| self.handle_event(event)),
                 SessionEvent::Reset => {
                     self.forget_everything();
-                    tokio::spawn(self.clone().hold_what_was_orphaned());
+                    tokio::spawn(self.clone().hold_orphaned_files());
                 }
             }
         }
     }
 
-    fn take_event(self: &Arc<Self>, event: FeedEvent) {
+    fn handle_event(self: &Arc<Self>, event: FeedEvent) {
         debug!(?event, "another mount changed something");
         match event {
             FeedEvent::Inode { ino, contents } => self.inode_changed(ino, contents),
@@ -42,7 +42,7 @@ impl FileSystem {
         if !contents {
             return self.notices.attr(ino);
         }
-        self.pages.foreign(ino);
+        self.pages.invalidate(ino);
         if let Some(file) = self.opens.get(ino) {
             file.invalidate();
         }
@@ -58,10 +58,10 @@ impl FileSystem {
         }
     }
 
-    /// What was missed is not known. The kernel's names and attributes expire by themselves; its pages of files that
-    /// are not open are dropped when they are opened.
+    /// Clears the caches after events may have been missed. The kernel's names and attributes expire by themselves; its
+    /// pages of files that are not open are dropped at the next `open`.
     fn forget_everything(&self) {
-        info!("the change feed was interrupted: forgetting what is remembered about the namespace");
+        info!("the change feed was interrupted: clearing cached attributes and names");
         self.cache.clear();
         self.pages.clear();
         for (ino, file) in self.opens.files() {
@@ -70,13 +70,13 @@ impl FileSystem {
         }
     }
 
-    /// Open files may have lost their last name while nobody could tell us.
-    async fn hold_what_was_orphaned(self: Arc<Self>) {
+    /// Holds open files that lost their last name while the feed was interrupted.
+    async fn hold_orphaned_files(self: Arc<Self>) {
         for (ino, _) in self.opens.files() {
             match self.attr(ino).await {
                 Ok(attr) if attr.nlink == 0 && self.opens.hold(ino) => self.hold_at_namespace(ino).await,
                 Ok(_) => {}
-                Err(failure) => warn!(ino = ino.0, "whether an open file still has a name is not known: {failure}"),
+                Err(failure) => warn!(ino = ino.0, "cannot determine whether an open file still has a name: {failure}"),
             }
         }
     }

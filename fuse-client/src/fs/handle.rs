@@ -1,5 +1,5 @@
-//! Opening and closing. `open` always asks the namespace, so what one mount has closed the next one to open sees;
-//! `flush` (at each close) commits, `fsync` also waits for the holders' disks, and the last `release` lets go.
+//! Opening and closing. `open` always queries the namespace, so it sees all data of mounts that closed the file before;
+//! `flush` (at each close) commits, `fsync` also waits for the holders' disks, and the last `release` drops the inode.
 
 use chordfs_net::clients::NamespaceClient;
 use std::{
@@ -32,15 +32,16 @@ pub struct OpenReply {
     pub keep_cache: bool,
 }
 
-/// What this mount knows of an inode while it is open.
+/// The data and attributes of an open inode.
 pub(super) struct OpenFile {
     pub data: Arc<FileData>,
-    /// As the namespace last told it.
+    /// The latest attributes received from the namespace.
     attr: Mutex<Attr>,
-    /// Counts writes taken, and how many of them the last commit of ours covered.
+    /// The number of writes accepted.
     writes: AtomicU64,
-    settled: AtomicU64,
-    /// Another mount has changed the contents since the namespace was last asked.
+    /// How many of the writes the last commit covered.
+    committed_writes: AtomicU64,
+    /// Another mount has changed the contents since the namespace was last queried.
     outdated: AtomicBool,
 }
 
@@ -50,12 +51,12 @@ impl FileSystem {
         let file = opening.file();
         let change = file.attr.lock().change;
         let handle = self.handles.open(can_write, file.data.error_cursor());
-        opening.stays_open();
+        opening.keep_open();
         Ok(OpenReply { handle, keep_cache: self.pages.opened(ino, change) })
     }
 
-    /// Makes and opens a file. If somebody else made it since the kernel looked, the kernel is sent back to look again
-    /// (ESTALE), for it has to check permissions and to truncate.
+    /// Creates and opens a file. If another mount created it since the kernel's lookup, the result is ESTALE: the
+    /// kernel then repeats the lookup, since it has to check permissions and truncate.
     pub async fn create(
         &self,
         parent: Ino,
@@ -69,21 +70,21 @@ impl FileSystem {
         if !created {
             return Err(FsError::Stale { ino: attr.ino });
         }
-        let opening = Opening::enter(self, attr.ino);
+        let opening = Opening::acquire(self, attr.ino);
         self.attach(&attr, Vec::new(), false);
         self.pages.opened(attr.ino, attr.change);
         let handle = self.handles.open(true, opening.file().data.error_cursor());
-        opening.stays_open();
+        opening.keep_open();
         Ok((attr, handle))
     }
 
-    /// `flush` has nothing to do: the handle only reads, or nothing was written through this mount since the last
-    /// commit.
+    /// Returns true if `flush` has nothing to do: the handle only reads, or nothing was written through this mount
+    /// since the last commit.
     pub fn try_flush(&self, ino: Ino, handle: u64) -> bool {
         let handle = self.handles.get(handle);
-        let is_settled =
-            |file: Arc<OpenFile>| !file.has_unsettled_writes() && !file.data.has_unreported_error(&handle.errors);
-        !handle.can_write || self.opens.get(ino).is_none_or(is_settled)
+        let is_committed =
+            |file: Arc<OpenFile>| !file.has_uncommitted_writes() && !file.data.has_unreported_error(&handle.errors);
+        !handle.can_write || self.opens.get(ino).is_none_or(is_committed)
     }
 
     pub async fn flush(&self, ino: Ino, handle: u64) -> Result<(), FsError> {
@@ -96,7 +97,7 @@ impl FileSystem {
         self.commit_for(ino, CommitReason::Fsync(&handle.errors)).await
     }
 
-    /// One handle is gone. Nobody waits for the answer, so an error is logged here.
+    /// Commits and closes a handle. No program waits for the reply, so an error is logged here.
     pub async fn release(&self, ino: Ino, handle: u64) {
         if !self.try_flush(ino, handle)
             && let Err(failure) = self.flush(ino, handle).await
@@ -106,7 +107,7 @@ impl FileSystem {
         self.close(ino, handle);
     }
 
-    /// Releases at once where nothing is left to commit.
+    /// Closes the handle if nothing is left to commit; returns whether it did.
     pub fn try_release(&self, ino: Ino, handle: u64) -> bool {
         let clean = self.try_flush(ino, handle);
         if clean {
@@ -117,22 +118,22 @@ impl FileSystem {
 
     fn close(&self, ino: Ino, handle: u64) {
         self.handles.close(handle);
-        self.leave(ino);
+        self.release_inode(ino);
     }
 
-    /// Opens for the kernel or for ourselves; what is returned closes again when dropped.
+    /// Opens an inode, for the kernel or for internal use. Dropping the returned opening closes it.
     pub(super) async fn open_file(&self, ino: Ino) -> Result<Opening<'_>, FsError> {
-        let opening = Opening::enter(self, ino);
+        let opening = Opening::acquire(self, ino);
         let stamp = self.cache.stamp();
-        let (attr, extents, more) = self.query_open(ino).await.map_err(|error| self.gone(ino, error))?;
+        let (attr, extents, more) = self.query_open(ino).await.map_err(|error| self.stale_if_gone(ino, error))?;
         if attr.nlink == 0 && self.opens.get(ino).is_none() {
-            return Err(self.gone(ino, FsError::Stale { ino }));
+            return Err(self.stale_if_gone(ino, FsError::Stale { ino }));
         }
         let known = self.cache.attr_maybe_touched(ino).map(|known| known.change);
         self.attach(&attr, extents, more);
-        self.cache.answer_attr(stamp, &attr);
+        self.cache.store_attr(stamp, &attr);
         if known != Some(attr.change) {
-            self.kernel_forgets_attr(ino).await;
+            self.invalidate_kernel_attr(ino).await;
         }
         Ok(opening)
     }
@@ -141,13 +142,13 @@ impl FileSystem {
         self.opens.get(ino).ok_or_else(|| FsError::Internal { detail: format!("inode {} is not open", ino.0) })
     }
 
-    /// Another mount has changed the file since it was opened here.
-    pub(super) async fn ask_again(&self, ino: Ino, file: &OpenFile) -> Result<(), FsError> {
+    /// Queries an open file again, after another mount has changed it.
+    pub(super) async fn refresh_open_file(&self, ino: Ino, file: &OpenFile) -> Result<(), FsError> {
         file.outdated.store(false, Ordering::Release);
-        let asked = self.query_open(ino).await;
-        let (attr, extents, more) = asked.inspect_err(|_| file.outdated.store(true, Ordering::Release))?;
+        let reply = self.query_open(ino).await;
+        let (attr, extents, more) = reply.inspect_err(|_| file.outdated.store(true, Ordering::Release))?;
         file.data.refresh(&attr, extents, more);
-        file.remember(&attr);
+        file.update_attr(&attr);
         Ok(())
     }
 
@@ -165,29 +166,30 @@ impl FileSystem {
         });
         if let (false, Some(extents)) = (first, answer) {
             file.data.refresh(attr, extents, more);
-            file.remember(attr);
+            file.update_attr(attr);
         }
     }
 
-    /// Without this the kernel would go on with the size that it knows for as long as attributes are valid.
-    async fn kernel_forgets_attr(&self, ino: Ino) {
+    /// Invalidates the attributes that the kernel has cached; otherwise it would use an old size until they expire.
+    async fn invalidate_kernel_attr(&self, ino: Ino) {
         if tokio::time::timeout(NOTICE_DEADLINE, self.notices.attr_and_wait(ino)).await.is_err() {
-            warn!(ino = ino.0, "the kernel did not take a notice within {NOTICE_DEADLINE:?}");
+            warn!(ino = ino.0, "the kernel did not process a notice within {NOTICE_DEADLINE:?}");
         }
     }
 
-    /// For an operation that belongs to no handle.
+    /// Commits for an operation that belongs to no handle.
     pub(super) async fn commit(&self, ino: Ino, durability: Durability) -> Result<(), FsError> {
         let file = self.open_data(ino)?;
-        self.settle(ino, &file, file.data.commit(durability)).await
+        self.finish_commit(ino, &file, file.data.commit(durability)).await
     }
 
     async fn commit_for(&self, ino: Ino, reason: CommitReason<'_>) -> Result<(), FsError> {
         let file = self.open_data(ino)?;
-        self.settle(ino, &file, file.data.commit_for(reason)).await
+        self.finish_commit(ino, &file, file.data.commit_for(reason)).await
     }
 
-    async fn settle(
+    /// Awaits a commit and records its result.
+    async fn finish_commit(
         &self,
         ino: Ino,
         file: &OpenFile,
@@ -196,25 +198,25 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         let writes = file.writes.load(Ordering::Acquire);
         let committed = commit.await;
-        file.settled.fetch_max(writes, Ordering::AcqRel);
+        file.committed_writes.fetch_max(writes, Ordering::AcqRel);
         match committed? {
-            Some(attr) => self.changed(stamp, &attr),
-            // A commit in the background may have been the one; then what we remember is older than that.
+            Some(attr) => self.record_change(stamp, &attr),
+            // A background commit may have stored the writes; the cached attributes are then older than it.
             None if writes > 0 => self.cache.drop_attr(ino),
             None => {}
         }
         Ok(())
     }
 
-    fn leave(&self, ino: Ino) {
-        if self.opens.leave(ino) == (CloseOutcome::Last { held: true }) {
+    fn release_inode(&self, ino: Ino) {
+        if self.opens.release(ino) == (CloseOutcome::Last { held: true }) {
             self.release_at_namespace(ino);
         }
     }
 
     pub(super) fn release_at_namespace(&self, ino: Ino) {
         if self.releases.send(ino).is_err() {
-            debug!(ino = ino.0, "not released: the mount is ending, and its session with it");
+            debug!(ino = ino.0, "not released: the mount is ending, and closing its session releases the file");
         }
     }
 }
@@ -225,19 +227,20 @@ impl OpenFile {
             data,
             attr: Mutex::new(attr.clone()),
             writes: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
+            committed_writes: AtomicU64::new(0),
             outdated: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn remember(&self, attr: &Attr) {
-        let mut known = self.attr.lock();
-        if known.change <= attr.change {
-            *known = attr.clone();
+    /// Stores `attr` unless a later state is known.
+    pub(super) fn update_attr(&self, attr: &Attr) {
+        let mut latest = self.attr.lock();
+        if latest.change <= attr.change {
+            *latest = attr.clone();
         }
     }
 
-    /// Another mount has changed the contents.
+    /// Marks the contents as changed by another mount.
     pub(super) fn invalidate(&self) {
         self.outdated.store(true, Ordering::Release);
         self.data.invalidate();
@@ -247,20 +250,21 @@ impl OpenFile {
         self.outdated.load(Ordering::Acquire)
     }
 
-    pub(super) fn note_write(&self) {
+    pub(super) fn count_write(&self) {
         self.writes.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(super) fn has_unsettled_writes(&self) -> bool {
-        self.writes.load(Ordering::Acquire) > self.settled.load(Ordering::Acquire) || self.data.is_dirty()
+    pub(super) fn has_uncommitted_writes(&self) -> bool {
+        self.writes.load(Ordering::Acquire) > self.committed_writes.load(Ordering::Acquire) || self.data.is_dirty()
     }
 
-    /// False when bytes were committed in the background since our last commit: then only the namespace knows.
+    /// False if bytes were committed in the background since the last commit recorded here: then only the namespace
+    /// knows the attributes.
     pub(super) fn knows_its_attr(&self) -> bool {
-        !self.has_unsettled_writes() || self.data.is_dirty()
+        !self.has_uncommitted_writes() || self.data.is_dirty()
     }
 
-    /// As this mount sees it, uncommitted bytes included.
+    /// The size as seen by this mount, including uncommitted bytes.
     pub(super) fn size(&self) -> u64 {
         let mut attr = self.attr.lock().clone();
         self.data.overlay(&mut attr);
@@ -268,15 +272,15 @@ impl OpenFile {
     }
 }
 
-/// Counts as one opening until it is dropped, whatever happens in between.
+/// One opening of an inode, counted until it is dropped.
 pub(super) struct Opening<'a> {
     fs: &'a FileSystem,
     ino: Ino,
 }
 
 impl<'a> Opening<'a> {
-    fn enter(fs: &'a FileSystem, ino: Ino) -> Self {
-        fs.opens.enter(ino);
+    fn acquire(fs: &'a FileSystem, ino: Ino) -> Self {
+        fs.opens.acquire(ino);
         Self { fs, ino }
     }
 
@@ -284,26 +288,26 @@ impl<'a> Opening<'a> {
         self.fs.opens.get(self.ino).expect("open_file attached it, and this opening keeps it")
     }
 
-    /// From now on the kernel's `release` closes it.
-    fn stays_open(self) {
+    /// Keeps the inode open until the kernel's `release`.
+    fn keep_open(self) {
         std::mem::forget(self);
     }
 }
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        self.fs.leave(self.ino);
+        self.fs.release_inode(self.ino);
     }
 }
 
-/// Tells the namespace which nameless files nobody here has open any more, many in one change.
+/// Releases nameless files that are no longer open here, many in one namespace change.
 pub(super) async fn send_releases(namespace: Arc<dyn NamespaceClient>, mut released: mpsc::UnboundedReceiver<Ino>) {
-    const AT_ONCE: usize = 256;
+    const MAX_BATCH: usize = 256;
     let mut inos = Vec::new();
-    while released.recv_many(&mut inos, AT_ONCE).await > 0 {
+    while released.recv_many(&mut inos, MAX_BATCH).await > 0 {
         let change = Change::Release { inos: std::mem::take(&mut inos) };
         if let Err(failure) = namespace.apply(change).await {
-            warn!("deleted files stay on the nodes until this mount ends: {failure}");
+            warn!("cannot release deleted files; the nodes keep them until this mount ends: {failure}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What belongs to one open handle, and not to its inode: whether it can write, and which errors it has received.
+//! The state of one open handle, as opposed to its inode: whether it can write, and which errors it has received.
 //!
-//! The kernel sends one `flush` for each descriptor that is closed, also for those that a child has inherited and for
-//! those that only read. Neither may take an error away from whoever writes.
+//! The kernel sends one `flush` for each descriptor that is closed, including those that a child process inherited and
+//! those that only read. Neither may consume an error that the writer has not received.
 
 use std::{
     collections::HashMap,
@@ -33,7 +33,7 @@ impl Handles {
         number
     }
 
-    /// An unknown handle counts as one that can write and has received no error.
+    /// Returns a handle; an unknown one is treated as a handle that can write and has received no error.
     pub(super) fn get(&self, number: u64) -> Arc<Handle> {
         let known = self.open.lock().get(&number).cloned();
         known.unwrap_or_else(|| Arc::new(Handle { can_write: true, errors: ErrorCursor::default() }))

@@ -1,5 +1,5 @@
-//! Names to inodes, and attributes: asking for them and setting them. Of an open file they are set by way of its data,
-//! where they take their turn with its commits, so that the times set here are not undone by bytes written before.
+//! Looking up names, and reading and setting attributes. The attributes of an open file are set through its data, in
+//! order with its commits, so that the commit of bytes written earlier does not overwrite times set here.
 
 use chordfs_types::{
     chunk_api::Durability,
@@ -11,7 +11,7 @@ use super::{FileSystem, handle::OpenFile, unexpected};
 use crate::cache::Dentry;
 
 impl FileSystem {
-    /// Shape: `None` when memory does not know; `NoEntry` when it knows that there is no such name.
+    /// Looks up a name in the cache. `None` if it is not cached; `NoEntry` if it is known to be absent.
     pub fn cached_lookup(&self, parent: Ino, name: &EntryName) -> Option<Result<Attr, FsError>> {
         match self.cache.name(parent, name)? {
             Dentry::Absent => Some(Err(FsError::NoEntry)),
@@ -23,14 +23,14 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         match self.query_attr(Query::Lookup { parent, name: name.clone() }).await {
             Ok(attr) => {
-                self.cache.answer_name(stamp, parent, name, Some(&attr));
+                self.cache.store_name(stamp, parent, name, Some(&attr));
                 Ok(self.with_uncommitted(attr))
             }
             Err(FsError::NoEntry) => {
-                self.cache.answer_name(stamp, parent, name, None);
+                self.cache.store_name(stamp, parent, name, None);
                 Err(FsError::NoEntry)
             }
-            Err(FsError::Stale { ino }) => Err(self.gone(ino, FsError::Stale { ino })),
+            Err(FsError::Stale { ino }) => Err(self.stale_if_gone(ino, FsError::Stale { ino })),
             Err(error) => Err(error),
         }
     }
@@ -48,12 +48,12 @@ impl FileSystem {
 
     pub async fn attr(&self, ino: Ino) -> Result<Attr, FsError> {
         let stamp = self.cache.stamp();
-        let attr = self.query_attr(Query::GetAttr { ino }).await.map_err(|error| self.gone(ino, error))?;
-        self.cache.answer_attr(stamp, &attr);
+        let attr = self.query_attr(Query::GetAttr { ino }).await.map_err(|error| self.stale_if_gone(ino, error))?;
+        self.cache.store_attr(stamp, &attr);
         Ok(self.with_uncommitted(attr))
     }
 
-    /// Sets what is given and leaves the rest.
+    /// Sets the given attributes and leaves the others unchanged.
     pub async fn set_attr(&self, ino: Ino, set: SetAttr) -> Result<Attr, FsError> {
         if set == SetAttr::default() {
             return self.attr(ino).await;
@@ -64,22 +64,22 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         let attr = match self.opens.get(ino) {
             Some(file) => self.set_attr_of_open(ino, &file, set).await,
-            None if cuts_within(&set) => self.set_attr_of_closed(ino, set).await,
+            None if truncates_above_zero(&set) => self.set_attr_of_closed(ino, set).await,
             None => self.change_attr(Change::SetAttr { ino, set }).await,
         };
-        let attr = attr.map_err(|error| self.gone(ino, error))?;
-        self.changed(stamp, &attr);
+        let attr = attr.map_err(|error| self.stale_if_gone(ino, error))?;
+        self.record_change(stamp, &attr);
         Ok(self.with_uncommitted(attr))
     }
 
     pub async fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
-        match self.namespace.query(Query::ReadLink { ino }).await.map_err(|error| self.gone(ino, error))? {
+        match self.namespace.query(Query::ReadLink { ino }).await.map_err(|error| self.stale_if_gone(ino, error))? {
             Answer::Target(target) => Ok(target.to_vec()),
             other => Err(unexpected("reading a symlink", &other)),
         }
     }
 
-    /// A commit sets the mtime to when its bytes were written, so what was written before a time is set goes first.
+    /// A commit sets the mtime to the time of its writes, so bytes already written are committed before a new mtime.
     async fn set_attr_of_open(&self, ino: Ino, file: &OpenFile, set: SetAttr) -> Result<Attr, FsError> {
         if set.mtime.is_some() && file.data.is_dirty() {
             self.commit(ino, Durability::Memory).await?;
@@ -87,7 +87,7 @@ impl FileSystem {
         file.data.set_attr(set).await
     }
 
-    /// A new end within a chunk needs that chunk's bytes, hence the file's data.
+    /// Truncates through the file's data, since a new end within a chunk needs that chunk's bytes.
     async fn set_attr_of_closed(&self, ino: Ino, set: SetAttr) -> Result<Attr, FsError> {
         let attr = self.attr(ino).await?;
         if attr.kind == FileKind::Directory {
@@ -98,6 +98,6 @@ impl FileSystem {
     }
 }
 
-fn cuts_within(set: &SetAttr) -> bool {
+fn truncates_above_zero(set: &SetAttr) -> bool {
     set.truncate.as_ref().is_some_and(|truncate| truncate.size > 0)
 }

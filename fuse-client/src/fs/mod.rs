@@ -1,10 +1,9 @@
-//! What POSIX says about each operation: one file per family. A method takes plain values and gives an answer or an
-//! [`FsError`]; it knows neither the kernel's protocol nor a socket, so it can be driven by anything that has a
-//! runtime.
+//! POSIX semantics of each operation, one file per family. A method takes plain values and returns a result or an
+//! [`FsError`]; it depends neither on the kernel's protocol nor on sockets, so it can be called from any runtime.
 //!
-//! Methods called `try_…` or `cached_…` answer from memory, never wait, and return `None` when they cannot; their
-//! `async` siblings ask the namespace or the nodes. Bytes of files are `transfer`'s business, what is remembered is
-//! `cache`'s. Permissions are checked by the kernel (`default_permissions`), from the modes and owners given here.
+//! Methods called `try_…` or `cached_…` reply from memory, never wait, and return `None` if they cannot; their `async`
+//! counterparts query the namespace or the nodes. File contents are left to `transfer`, caching to `cache`. Permissions
+//! are checked by the kernel (`default_permissions`), using the modes and owners returned here.
 
 mod data;
 mod directory;
@@ -45,7 +44,7 @@ use crate::{
     transfer::Transfer,
 };
 
-/// How many inodes and names are remembered by default: some 50 MB when full.
+/// How many inodes and names are cached by default: about 50 MB when full.
 pub const DEFAULT_META_ENTRIES: NonZeroUsize = NonZeroUsize::new(131_072).expect("not zero");
 
 pub struct FileSystem {
@@ -64,14 +63,14 @@ pub struct FileSystem {
 }
 
 impl FileSystem {
-    /// Must be called on the runtime that shall carry its background work.
+    /// Must be called on the runtime that is to run its background tasks.
     pub fn new(session: Session, transfer: Arc<Transfer>, notices: Notices, space: SpaceSource) -> Arc<Self> {
         let epoch = session.clone();
-        Self::over(Arc::new(session), move || epoch.feed_epoch(), transfer, notices, space)
+        Self::with_namespace(Arc::new(session), move || epoch.feed_epoch(), transfer, notices, space)
     }
 
-    /// Over any namespace. `feed_epoch`: see [`Session::feed_epoch`].
-    pub fn over(
+    /// Like [`Self::new`], with any namespace client. `feed_epoch`: see [`Session::feed_epoch`].
+    pub fn with_namespace(
         namespace: Arc<dyn NamespaceClient>,
         feed_epoch: impl Fn() -> u64 + Send + Sync + 'static,
         transfer: Arc<Transfer>,
@@ -94,18 +93,18 @@ impl FileSystem {
             releases,
         });
         let weak = Arc::downgrade(&fs);
-        fs.transfer.on_data_loss(move |ino| weak.upgrade().into_iter().for_each(|fs| fs.forget_shown(ino)));
+        fs.transfer.on_data_loss(move |ino| weak.upgrade().into_iter().for_each(|fs| fs.invalidate_contents(ino)));
         fs
     }
 
-    /// The kernel's pages, and what is remembered of the file, may show bytes that were given up.
-    fn forget_shown(&self, ino: Ino) {
-        self.pages.foreign(ino);
+    /// Invalidates the kernel's pages and the cached attributes, which may contain bytes that were discarded.
+    fn invalidate_contents(&self, ino: Ino) {
+        self.pages.invalidate(ino);
         self.cache.drop_attr(ino);
         self.notices.pages(ino);
     }
 
-    /// Everything written so far is committed when this returns.
+    /// Commits everything written so far.
     pub async fn flush_all(&self) -> Result<(), FsError> {
         self.transfer.flush_all().await
     }
@@ -131,7 +130,7 @@ impl FileSystem {
         }
     }
 
-    /// A file's attributes with what this mount has written but not committed laid over them.
+    /// Adjusts a file's attributes for the bytes that this mount has written but not committed.
     fn with_uncommitted(&self, mut attr: Attr) -> Attr {
         if let Some(file) = self.opens.get(attr.ino) {
             file.data.overlay(&mut attr);
@@ -139,18 +138,18 @@ impl FileSystem {
         attr
     }
 
-    /// A change of our own, asked for at `stamp`, left the file like this.
-    fn changed(&self, stamp: Stamp, attr: &Attr) {
+    /// Records `attr`, the result of a change by this mount that was sent at `stamp`.
+    fn record_change(&self, stamp: Stamp, attr: &Attr) {
         self.cache.changed_attr(stamp, attr);
         self.pages.advanced(attr.ino, attr.change, self.cache.is_undisturbed(stamp));
         if let Some(file) = self.opens.get(attr.ino) {
-            file.remember(attr);
+            file.update_attr(attr);
         }
     }
 
-    /// A question about an inode by number finds nothing only when the inode is gone. ESTALE makes the kernel walk the
-    /// path again, so the names that led here are forgotten first.
-    fn gone(&self, ino: Ino, error: FsError) -> FsError {
+    /// Converts the error of a query by inode number. The inode is not found only if it no longer exists. ESTALE makes
+    /// the kernel resolve the path again, so the names that led to the inode are removed from the cache first.
+    fn stale_if_gone(&self, ino: Ino, error: FsError) -> FsError {
         match error {
             FsError::NoEntry | FsError::Stale { .. } => {
                 self.cache.drop_names_of(ino);
@@ -162,5 +161,5 @@ impl FileSystem {
 }
 
 fn unexpected(step: &str, answer: &dyn std::fmt::Debug) -> FsError {
-    FsError::Internal { detail: format!("{step}: the namespace gave an answer of another kind: {answer:?}") }
+    FsError::Internal { detail: format!("{step}: unexpected reply from the namespace: {answer:?}") }
 }

@@ -1,8 +1,8 @@
-//! Which inodes this mount has open, how often, and what belongs to each while it is open.
+//! The inodes that this mount has open: how often, and the data attached to each while it is open.
 //!
-//! The count goes up before the namespace is asked for the file, so that a file which loses its last name meanwhile is
-//! either refused by that answer or found open when the news comes. What is written belongs to the inode, not to a
-//! handle: the kernel writes mapped pages back through whichever handle it likes. `handles` has the rest.
+//! The count is incremented before the namespace is queried for the file. A file that loses its last name meanwhile is
+//! then either refused by the reply or found open when the event arrives. Written data belongs to the inode, not to a
+//! handle, since the kernel writes mapped pages back through any handle. `handles` has the state of each handle.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,7 +15,7 @@ pub(super) struct OpenTable<F> {
 
 struct OpenInode<F> {
     count: u64,
-    /// The namespace keeps the nameless file for us until we release it.
+    /// The namespace keeps the nameless file for this mount until it is released.
     held: bool,
     file: Option<Arc<F>>,
 }
@@ -36,12 +36,14 @@ impl<F> Default for OpenTable<F> {
 }
 
 impl<F> OpenTable<F> {
-    pub(super) fn enter(&self, ino: Ino) {
+    /// Counts one more opening.
+    pub(super) fn acquire(&self, ino: Ino) {
         let mut entries = self.entries.write();
         entries.entry(ino).or_insert(OpenInode { count: 0, held: false, file: None }).count += 1;
     }
 
-    /// What belongs to the open inode, made now if this is the first; true if it was. The caller has entered it.
+    /// Returns the data of an open inode, created by `make` at the first call, and whether this was the first call. The
+    /// caller has acquired the inode.
     pub(super) fn attach(&self, ino: Ino, make: impl FnOnce() -> F) -> (Arc<F>, bool) {
         let mut entries = self.entries.write();
         let entry = entries.entry(ino).or_insert(OpenInode { count: 1, held: false, file: None });
@@ -51,7 +53,8 @@ impl<F> OpenTable<F> {
         }
     }
 
-    pub(super) fn leave(&self, ino: Ino) -> CloseOutcome {
+    /// Ends one opening.
+    pub(super) fn release(&self, ino: Ino) -> CloseOutcome {
         let mut entries = self.entries.write();
         let Some(entry) = entries.get_mut(&ino) else { return CloseOutcome::Last { held: false } };
         entry.count = entry.count.saturating_sub(1);
@@ -63,7 +66,7 @@ impl<F> OpenTable<F> {
         CloseOutcome::Last { held }
     }
 
-    /// Notes that the namespace keeps the file for us. False if it is not open here (any more).
+    /// Records that the namespace keeps the file for this mount. Returns false if it is not open here.
     pub(super) fn hold(&self, ino: Ino) -> bool {
         self.entries.write().get_mut(&ino).map(|entry| entry.held = true).is_some()
     }
@@ -93,22 +96,22 @@ mod tests {
     const FILE: Ino = Ino(5);
 
     #[test]
-    fn the_last_leaver_is_told() {
+    fn the_last_release_is_reported() {
         let table = OpenTable::<&str>::default();
-        table.enter(FILE);
-        table.enter(FILE);
-        assert_eq!(table.leave(FILE), CloseOutcome::StillOpen);
+        table.acquire(FILE);
+        table.acquire(FILE);
+        assert_eq!(table.release(FILE), CloseOutcome::StillOpen);
         assert!(table.is_open(FILE));
-        assert_eq!(table.leave(FILE), CloseOutcome::Last { held: false });
+        assert_eq!(table.release(FILE), CloseOutcome::Last { held: false });
         assert!(table.is_empty());
     }
 
     #[test]
-    fn all_handles_share_what_the_first_attached() {
+    fn all_openings_share_the_data_attached_first() {
         let table = OpenTable::default();
-        table.enter(FILE);
-        assert!(table.get(FILE).is_none(), "entered, not attached yet");
-        table.enter(FILE);
+        table.acquire(FILE);
+        assert!(table.get(FILE).is_none(), "acquired, not attached yet");
+        table.acquire(FILE);
         assert_eq!(table.attach(FILE, || "first"), (Arc::new("first"), true));
         assert_eq!(table.attach(FILE, || "second"), (Arc::new("first"), false));
         assert_eq!(table.get(FILE), Some(Arc::new("first")));
@@ -116,20 +119,20 @@ mod tests {
     }
 
     #[test]
-    fn a_held_file_is_released_once_by_the_last_leaver() {
+    fn a_held_file_is_reported_once_by_the_last_release() {
         let table = OpenTable::<&str>::default();
         assert!(!table.hold(FILE), "not open here");
-        table.enter(FILE);
-        table.enter(FILE);
+        table.acquire(FILE);
+        table.acquire(FILE);
         assert!(table.hold(FILE));
-        assert_eq!(table.leave(FILE), CloseOutcome::StillOpen);
-        assert_eq!(table.leave(FILE), CloseOutcome::Last { held: true });
-        table.enter(FILE);
-        assert_eq!(table.leave(FILE), CloseOutcome::Last { held: false });
+        assert_eq!(table.release(FILE), CloseOutcome::StillOpen);
+        assert_eq!(table.release(FILE), CloseOutcome::Last { held: true });
+        table.acquire(FILE);
+        assert_eq!(table.release(FILE), CloseOutcome::Last { held: false });
     }
 
     #[test]
-    fn leaving_what_was_never_entered_does_no_harm() {
-        assert_eq!(OpenTable::<&str>::default().leave(FILE), CloseOutcome::Last { held: false });
+    fn releasing_an_inode_that_is_not_open_is_harmless() {
+        assert_eq!(OpenTable::<&str>::default().release(FILE), CloseOutcome::Last { held: false });
     }
 }

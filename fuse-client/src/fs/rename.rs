@@ -1,4 +1,4 @@
-//! Renaming: one change at the namespace, and what it means for the names that are remembered.
+//! Renaming: one change at the namespace, and its effect on the cached names.
 
 use chordfs_types::{
     fs_error::FsError,
@@ -26,17 +26,17 @@ impl FileSystem {
             mode,
             hold,
         };
-        let reply = self.namespace.apply(change).await.inspect_err(|_| self.forget_both(from, to))?;
+        let reply = self.namespace.apply(change).await.inspect_err(|_| self.drop_both_names(from, to))?;
         self.cache.renamed(stamp, (from.parent, &from.name), (to.parent, &to.name), mode == RenameMode::Exchange);
         match reply {
-            Reply::Removed { attr } => self.lost_a_name(stamp, attr, hold).await,
+            Reply::Removed { attr } => self.name_removed(stamp, attr, hold).await,
             Reply::Done => {}
             other => return Err(unexpected("renaming", &other)),
         }
         Ok(())
     }
 
-    fn forget_both(&self, from: &EntryLocation, to: &EntryLocation) {
+    fn drop_both_names(&self, from: &EntryLocation, to: &EntryLocation) {
         self.cache.drop_name(from.parent, &from.name);
         self.cache.drop_name(to.parent, &to.name);
     }

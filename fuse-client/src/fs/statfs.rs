@@ -1,5 +1,5 @@
-//! How much room there is. What files take is the namespace's knowledge, what the nodes' disks have left is theirs; the
-//! latter comes from a source given at the start, for asking the nodes is not this room's business.
+//! Space statistics. The namespace knows how much space files use, the nodes how much is free. The latter comes from a
+//! [`SpaceSource`] passed in at the start, so that this module does not query nodes.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct SpaceTotals {
     pub free_bytes: u64,
 }
 
-/// `None` while no node has told yet.
+/// Returns `None` until a node has reported.
 pub type SpaceSource = Arc<dyn Fn() -> Option<SpaceTotals> + Send + Sync>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +28,16 @@ pub struct Statistics {
     pub free_inodes: u64,
 }
 
-/// Shown as free while the nodes have not said: programs refuse to write where there is no room.
+/// Reported as free until the nodes have reported, because programs refuse to write to a full file system.
 const UNKNOWN_FREE_BYTES: u64 = 1 << 40;
-/// The namespace has no limit; what is shown leaves room for any count.
+/// Reported as free inodes. The namespace has no limit on their number.
 const FREE_INODES: u64 = u32::MAX as u64;
 
 impl FileSystem {
     pub async fn statistics(&self) -> Result<Statistics, FsError> {
         match self.namespace.query(Query::StatFs).await? {
             Answer::StatFs { inodes, bytes } => Ok(statistics(inodes, bytes, (self.space)())),
-            other => Err(unexpected("asking for the space", &other)),
+            other => Err(unexpected("querying the used space", &other)),
         }
     }
 }
@@ -55,14 +55,14 @@ mod tests {
     #[test]
     fn totals_come_from_the_nodes() {
         let space = SpaceTotals { total_bytes: 1000, free_bytes: 300 };
-        let shown = statistics(5, 600, Some(space));
-        assert_eq!((shown.total_bytes, shown.free_bytes), (1000, 300));
+        let totals = statistics(5, 600, Some(space));
+        assert_eq!((totals.total_bytes, totals.free_bytes), (1000, 300));
     }
 
     #[test]
     fn used_and_free_never_exceed_the_total() {
-        let shown = statistics(5, 900, Some(SpaceTotals { total_bytes: 1000, free_bytes: 300 }));
-        assert_eq!((shown.total_bytes, shown.free_bytes), (1200, 300));
+        let totals = statistics(5, 900, Some(SpaceTotals { total_bytes: 1000, free_bytes: 300 }));
+        assert_eq!((totals.total_bytes, totals.free_bytes), (1200, 300));
         assert!(statistics(5, u64::MAX, None).free_bytes > 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel's types and ours: attributes, times, inode numbers, names, errors.
+//! Conversion between the kernel's types and chordfs's: attributes, times, inode numbers, names, errors.
 
 use std::{
     ffi::OsStr,
@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use crate::root_map::RootMap;
 
-/// What st_blksize tells programs to read and write at a time.
+/// st_blksize: the size in which programs should read and write.
 const BLOCK_BYTES: u32 = 4096;
 /// The unit of st_blocks.
 const SECTOR_BYTES: u64 = 512;
@@ -25,7 +25,7 @@ impl RootMap {
         FileAttr { ino: self.outward(attr.ino), ..file_attr(attr) }
     }
 
-    /// For `.` and `..`, of which the kernel takes the number and the kind only.
+    /// Attributes for `.` and `..`, of which the kernel uses only the inode number and the kind.
     pub fn directory_attr(self, ino: Ino) -> FileAttr {
         FileAttr {
             ino: self.outward(ino),
@@ -51,7 +51,7 @@ pub(super) fn entry_name(name: &OsStr) -> Result<EntryName, FsError> {
     EntryName::new(name.as_bytes().to_vec()).map_err(FsError::Name)
 }
 
-/// Logs what went wrong, here and nowhere else, and gives the number for the kernel.
+/// Converts an error to the errno for the kernel. Errors of requests are logged here and nowhere else.
 pub(super) fn errno(op: &'static str, ino: Ino, error: &FsError) -> Errno {
     let code = error.errno();
     if matches!(code, libc::EIO | libc::ENOSPC) {
@@ -74,7 +74,7 @@ pub(super) fn file_type(kind: FileKind) -> FileType {
     }
 }
 
-/// The kind in a mode as mknod(2) takes it; `None` for a directory or nonsense.
+/// Extracts the file kind from a mode of mknod(2); `None` for a directory or an invalid kind.
 pub(super) fn special_kind(mode: u32) -> Option<FileKind> {
     match mode & libc::S_IFMT {
         libc::S_IFREG | 0 => Some(FileKind::File),
@@ -91,7 +91,7 @@ pub(super) fn mode_bits(mode: u32) -> u16 {
     (mode & 0o7777) as u16
 }
 
-/// The times as the kernel asks for them, `now` being this host's.
+/// The times of a setattr request.
 pub(super) struct Times {
     pub atime: Option<TimeOrNow>,
     pub mtime: Option<TimeOrNow>,
@@ -141,15 +141,15 @@ fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-/// What no SystemTime can hold shows as 1970.
+/// Converts a time; one outside the range of `SystemTime` becomes the epoch.
 fn to_system_time(time: Time) -> SystemTime {
     let seconds = Duration::from_secs(time.secs.unsigned_abs());
     let whole = if time.secs < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
     whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
 }
 
-/// fuser 0.18.0 makes of -1.25 s (seconds -2, nanoseconds 750 million) the time 2.75 s before 1970: it takes both parts
-/// off. So the parts can be had back as they were.
+/// Converts a time from fuser. fuser 0.18.0 converts -1.25 s (seconds -2, nanoseconds 750 million) to 2.75 s before
+/// 1970, because it subtracts both parts. Splitting that value again restores the kernel's two parts.
 fn from_kernel_time(time: SystemTime) -> Time {
     match time.duration_since(UNIX_EPOCH) {
         Ok(_) => Time::from(time),
@@ -167,7 +167,7 @@ mod tests {
     use crate::samples_test as sample;
 
     #[test]
-    fn times_survive_the_way_out_and_in() {
+    fn times_survive_a_round_trip() {
         for (secs, nanos) in [(0, 0), (5, 999_999_999), (-1, 0), (-2, 750_000_000), (1 << 40, 1)] {
             let time = Time { secs, nanos };
             assert_eq!(Time::from(to_system_time(time)), time);
@@ -175,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn times_before_1970_are_read_as_the_kernel_meant_them() {
-        let as_fuser_gives_it = UNIX_EPOCH - Duration::new(2, 750_000_000);
-        assert_eq!(from_kernel_time(as_fuser_gives_it), Time { secs: -2, nanos: 750_000_000 });
+    fn times_before_1970_are_converted_as_the_kernel_sent_them() {
+        let from_fuser = UNIX_EPOCH - Duration::new(2, 750_000_000);
+        assert_eq!(from_kernel_time(from_fuser), Time { secs: -2, nanos: 750_000_000 });
         assert_eq!(from_kernel_time(UNIX_EPOCH - Duration::from_secs(3)), Time { secs: -3, nanos: 0 });
     }
 
     #[test]
-    fn a_time_out_of_range_does_no_harm() {
+    fn a_time_out_of_range_does_not_panic() {
         to_system_time(Time { secs: i64::MIN, nanos: 999_999_999 });
         to_system_time(Time { secs: i64::MAX, nanos: 999_999_999 });
     }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_mknod_may_make_has_a_kind() {
+    fn only_a_kind_that_mknod_can_create_is_accepted() {
         assert_eq!(special_kind(libc::S_IFIFO | 0o644), Some(FileKind::Fifo));
         assert_eq!(special_kind(0o644), Some(FileKind::File));
         assert_eq!(special_kind(libc::S_IFDIR), None);

@@ -18,11 +18,11 @@ use crate::{
     root_map::RootMap,
 };
 
-/// Inode numbers are never used again, so one generation is enough.
+/// Inode numbers are never reused, so one generation suffices.
 const GENERATION: Generation = Generation(0);
 const STATFS_BLOCK_BYTES: u32 = 4096;
 
-/// How results become replies.
+/// Converts results into replies.
 #[derive(Clone, Copy)]
 pub(super) struct Replies {
     pub root: RootMap,
@@ -104,7 +104,8 @@ impl Replies {
         }
     }
 
-    /// False when the reply is full. What may be outdated, and the dots, the kernel must not keep.
+    /// Adds an entry; returns false when the reply is full. The kernel must not cache `.` and `..`, nor attributes that
+    /// may be outdated, so their time to live is zero.
     pub(super) fn add_plus(self, reply: &mut ReplyDirectoryPlus, entry: &ListedEntry<'_>) -> bool {
         let name = OsStr::from_bytes(entry.name);
         let ino = self.root.outward(entry.ino);
