@@ -1,33 +1,33 @@
-//! What the simulated network does to messages.
+//! The faults of the simulated network.
 
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions {
-    /// The longest way from node to node. Two ways within the deadline mean that no live node is ever taken for dead.
-    pub longest_way: Duration,
-    /// Calls origin question or answer does not arrive.
+    /// The longest one-way delay. If a round trip fits into the deadline, no live node is ever declared dead.
+    pub longest_delay: Duration,
+    /// Calls whose request or answer is lost.
     pub lost_per_mille: u64,
-    /// Calls origin answer comes after the caller has given up.
+    /// Calls whose answer arrives after the deadline.
     pub late_per_mille: u64,
-    /// A caller that lost a call to a node loses none to the same node for so long. Longer than its repeated question
-    /// takes, that is the difference between a message lost and a node taken for dead.
+    /// A caller that lost a call to a node loses no further call to that node for this long. If a repeated call takes
+    /// less than that, a lost message never makes a live node dead.
     pub loss_spaced_by: Duration,
-    /// Of the messages without an answer (notify, leave).
+    /// Lost messages without an answer (notify, leave).
     pub messages_lost_per_mille: u64,
-    /// Messages that arrive twice, at two times.
+    /// Messages that arrive twice, at different times.
     pub doubled_per_mille: u64,
-    /// Of the calls to a dead node: how many are refused at once, instead of never answered.
+    /// Calls to a dead node that are refused at once instead of timing out.
     pub refused_per_mille: u64,
     pub period: Duration,
     pub call_deadline: Duration,
 }
 
 impl Conditions {
-    /// Slow, but a failure is always a failure: what Zave's proof assumes.
+    /// Slow, but a call fails only if the node is dead, as Zave's proof assumes.
     pub fn reliable() -> Self {
         Self {
-            longest_way: Duration::from_millis(450),
+            longest_delay: Duration::from_millis(450),
             lost_per_mille: 0,
             late_per_mille: 0,
             loss_spaced_by: Duration::ZERO,
@@ -39,8 +39,8 @@ impl Conditions {
         }
     }
 
-    /// Messages are lost, late and doubled, but never so that a node that lives is taken for dead: then, too, the
-    /// invariants have to hold.
+    /// Messages are lost, late and doubled, but never so that a live node is declared dead: the invariants must still
+    /// hold.
     pub fn bounded_losses() -> Self {
         Self {
             lost_per_mille: 40,
@@ -52,10 +52,10 @@ impl Conditions {
         }
     }
 
-    /// Losses without bound: nodes that live are dropped, and have to be found again.
+    /// Unbounded losses: live nodes are dropped, and have to be found again.
     pub fn unbounded_losses() -> Self {
         Self {
-            longest_way: Duration::from_millis(600),
+            longest_delay: Duration::from_millis(600),
             lost_per_mille: 120,
             late_per_mille: 60,
             messages_lost_per_mille: 120,
@@ -64,8 +64,8 @@ impl Conditions {
         }
     }
 
-    /// A quick network that loses nothing, for large rings.
+    /// A fast network without losses, for large rings.
     pub fn quick() -> Self {
-        Self { longest_way: Duration::from_millis(50), ..Self::reliable() }
+        Self { longest_delay: Duration::from_millis(50), ..Self::reliable() }
     }
 }

@@ -1,41 +1,38 @@
-//! Every interleaving of a small ring: the model checker `stateright` drives the machine that ships
-//! (`chordfs_ring::Ring`) through every order in which questions, answers, notifications, joins, crashes and
-//! periodic steps can come, and judges each state that can be reached. Answers may be as late and as out of date as the
-//! order allows; notifications may be lost or come twice.
+//! Every interleaving of a small ring: the model checker `stateright` drives the shipping code (`chordfs_ring::Ring`)
+//! through every order of requests, answers, notifications, joins, crashes and periodic steps, and checks each state
+//! that can be reached. Answers may be as late and as outdated as the order allows; notifications may be lost or arrive
+//! twice.
 //!
-//! # What is assumed
-//! As in Zave 2017: a call to a dead node fails, one to a live node never does; and nodes crash only so far that each
-//! member keeps a live successor and r + 1 principals stay (r: how long a list is). In the paper to ask and to take
-//! what was answered is one step; here it is not, and so two of her conditions have to count lists that are on their
-//! way:
-//! - A crash has to leave a live node in each list that will be taken, not only in those that are held
-//!   (`CrashRule::ListsAndAnswers`). Of an answer only the first r names count: one that comes with r + 1 loses its
-//!   last. With the paper's own rule a member is left without a live successor (`CrashRule::Lists`; two crashes within
-//!   one call are enough for r = 2).
-//! - A member is *established* when no list skips it that is held or on its way. (On its way is also who was named the
-//!   owner of a place to a node that is about to take it, and the word of a node that it is a ring of one, which drops
-//!   it from the list of whoever hears it.) Until then an older answer may skip it once more.
+//! # What is assumed As in Zave 2017: a call to a dead node fails and one to a live node never does; nodes crash only
+//! if each member keeps a live successor and r + 1 principals stay (r: the length of a list). In the paper a request
+//! and the use of its answer are one step; here they are not, so two of her conditions must also count lists in flight:
+//! - A crash must leave a live node in each list that will be taken, not only in each list that a member holds
+//! (`CrashRule::ListsAndAnswers`). Only the first r names of an answer count: an answer of r + 1 names loses its last.
+//! With the paper's own rule a member can be left without a live successor (`CrashRule::Lists`; two crashes within one
+//!   call are enough for r = 2).
+//! - A member is *established* when no list skips it, held or in flight. (Two more things count as lists in flight: the
+//!   owners of a position named to a node that is about to take it, and the answer of a lone node, which drops it from
+//!   the list of the node that receives it.) Until then an older answer may skip the member once more.
 //!
 //! # What is checked in each state
-//! There is one ring, in order, and each member has a live successor. Nobody who is established is skipped while it
-//! lives. Once there are r + 1 established, r + 1 principals stay. If nothing is on its way, quiet periods make the
+//! There is one ordered ring, and each member has a live successor. No established member is skipped while it is alive.
+//! Once there are r + 1 established members, r + 1 principals stay. If no message is in flight, quiet periods make the
 //! ring ideal, `periods_max` at most.
 //!
-//! # From which size on
-//! All of it holds from r + 1 established members on, however the ring came to them: also for rings that grew from one
-//! node. Below that, one ordered ring, live successors and convergence hold all the same, as long as nobody crashes or
-//! leaves: a crash there may take the only neighbour that somebody has, and is not tried.
+//! # From which size on All of this holds from r + 1 established members on, however the ring reached that size: also
+//! for rings that grew from one node. Below that, one ordered ring, live successors and convergence still hold as long
+//! as no node crashes or leaves. A crash there may remove the only neighbour of a node, and is not tried.
 //!
-//! What does not hold below is that nobody is skipped. A node that was a ring of one may have said so in an answer that
-//! is still on its way when a newer answer of the same node has arrived; the late one then looks like that of a node
-//! that was started again, and drops a live member from a list for as long as the silence lasts. Example: 30 joins the
-//! ring of one 10 and ticks meanwhile, so that two questions to 10 are open, one for each way in; 10 answers the first,
-//! takes 20 in, and answers the second; 30 takes the second answer (10 20), then the first, and is left with 20 alone.
-//! The ring stays one, and quiet periods mend it.
+//! Below that size members may be skipped. A node that was alone may have answered so, and that answer may arrive after
+//! a newer answer of the same node. The late answer then looks like that of a restarted node, and drops a live member
+//! from a list until its quarantine ends. Example: 30 joins the ring of one 10 and ticks meanwhile, so that two calls
+//! to 10 are pending, one for each way of joining. 10 answers the first, accepts 20, and answers the second. 30 takes
+//! the second answer (10 20), then the first, and is left with 20 alone. The ring stays one, and quiet periods repair
+//! it.
 //!
 //! # What is left out
-//! Two nodes with one id, partitions, fingers that were looked up (the first few, which the successor covers, are
-//! there). `network` and its random lives have them.
+//! Two nodes with one id, partitions, and fingers that were looked up (the first few, which the successor covers, are
+//! included). The random histories of `network` cover them.
 
 mod properties;
 mod quiescent;
@@ -58,21 +55,21 @@ pub use self::{
     scopes::{Size, scopes},
 };
 
-/// Of a search.
+/// The outcome of a search.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Steps tried.
     pub states: usize,
-    /// Different states they led to.
+    /// Distinct states reached.
     pub unique: usize,
-    /// The longest way from the beginning.
+    /// The longest path from the initial state.
     pub depth: usize,
     pub took: Duration,
-    /// Everything that the scope allows was tried. Not so if a counterexample ended it.
+    /// True if everything that the scope allows was tried; false if a counterexample ended the search.
     pub complete: bool,
-    /// ReportTable property was found not to hold.
+    /// The violated property, if any.
     pub violated: Option<&'static str>,
-    /// The steps that led there.
+    /// The steps that led to the violation.
     pub counterexample: Option<String>,
 }
 
@@ -81,8 +78,8 @@ pub fn run(scope: &Scope) -> Outcome {
     search(scope, |scope| checker(scope).threads(2).spawn_dfs().join())
 }
 
-/// As `run`, the shortest ways first and one after another: its counterexample is as short as can be, and the same each
-/// time. Takes more time and memory.
+/// Like `run`, but breadth-first in one thread: the counterexample is as short as possible and the same each time.
+/// Takes more time and memory.
 pub fn run_shortest_first(scope: &Scope) -> Outcome {
     search(scope, |scope| checker(scope).spawn_bfs().join())
 }
@@ -100,7 +97,7 @@ fn search<C: Checker<Scope>>(scope: &Scope, search: impl Fn(&Scope) -> C) -> Out
     let checker = search(scope);
     let found = checker.discoveries().into_iter().min_by_key(|(name, _)| *name);
     let violated = found.as_ref().map(|(property, _)| *property);
-    let counterexample = found.map(|(property, path)| trace::tell(scope, property, path));
+    let counterexample = found.map(|(property, path)| trace::describe_counterexample(scope, property, path));
     Outcome {
         states: checker.state_count(),
         unique: checker.unique_state_count(),

@@ -1,7 +1,7 @@
-//! A foreign Chord node, as a value like `Ring`: it behaves as the ten calls allow and no more (Stoica et al. 2001,
-//! figure 6, with the successor list of section 5.2). A list of three, four fingers, a candidate taken unasked, lookups
-//! by asking the next node to look up: all that ours does otherwise, on purpose. It is here to see our nodes beside
-//! such ones; that a ring of these alone has the faults that Zave found is theirs.
+//! A foreign Chord node, as a value like `Ring`: it supports the ten calls and no more (Stoica et al. 2001, figure 6,
+//! with the successor list of section 5.2). It differs from ours on purpose: a list of three, four fingers, candidates
+//! adopted without a check, recursive lookups. It tests our nodes beside such nodes; a ring of foreign nodes alone has
+//! the faults that Zave found.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,17 +11,17 @@ use chordfs_types::ring_id::{Neighbours, NodeRef, RingArc, RingId};
 pub const LIST_LEN: usize = 3;
 pub const FINGERS: u32 = 4;
 pub const PERIOD: Duration = Duration::from_secs(2);
-/// How long it waits for a reply. A lookup is a call within a call, and each waits as long as the first.
+/// How long a foreign node waits for a reply. Lookups are nested calls, and each of them waits this long.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Names a call from its `Action::Call` to its reply.
+/// Identifies a call from its `Action::Call` to its reply.
 pub type CallId = u64;
-/// Chosen by whoever asks, to know which question a reply belongs to.
+/// Chosen by the caller, to match a reply to its request.
 pub type Asker = u64;
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A period is over.
+    /// A period has ended.
     Tick,
     Join {
         asker: Asker,
@@ -35,7 +35,7 @@ pub enum Event {
         asker: Asker,
         call: ForeignCall,
     },
-    /// None: silence, or nobody is there.
+    /// `reply` is none after a time-out, or if no process listens.
     Replied {
         call: CallId,
         reply: Option<ForeignReply>,
@@ -54,12 +54,12 @@ pub enum Action {
 pub struct Foreign {
     me: NodeRef,
     predecessor: Option<NodeRef>,
-    /// Nearest first, without `me`. Empty: it is its own successor.
+    /// Nearest first, without `me`. Empty if the node is its own successor.
     successors: Vec<NodeRef>,
     fingers: [Option<NodeRef>; FINGERS as usize],
     next_finger: u32,
-    /// Where the successor's list is short, the rest of the own list stays as it was. Both are done; here every other
-    /// node (by its id) is of this make.
+    /// Keeps the rest of its own list where the successor's list is short. Real implementations do either; here nodes
+    /// with odd ids do.
     keeps_old_entries: bool,
     calls: BTreeMap<CallId, Purpose>,
     next_call: CallId,
@@ -79,7 +79,7 @@ enum Purpose {
 struct Lookup {
     target: RingId,
     origin: LookupOrigin,
-    /// Asked in vain.
+    /// Hops that did not answer with a node.
     tried: Vec<NodeRef>,
 }
 
@@ -89,14 +89,14 @@ enum LookupOrigin {
     Finger(u32),
 }
 
-enum Way {
+enum NextHop {
     Owner(NodeRef),
     Hop(NodeRef),
     None,
 }
 
 impl Foreign {
-    /// Alone.
+    /// A node that is alone.
     pub fn new(me: NodeRef) -> Self {
         Self {
             me,
@@ -157,7 +157,7 @@ impl Foreign {
         self.look_up(Lookup { target, origin: LookupOrigin::Finger(finger_index), tried: Vec::new() });
     }
 
-    /// Alone, it is its own successor, and that one's predecessor lies between.
+    /// A lone node is its own successor, so its predecessor becomes the new successor.
     fn stabilize(&mut self) {
         match (self.successors.first(), self.predecessor) {
             (Some(&head), _) => self.call(head, ForeignCall::Predecessor, Purpose::SuccessorsPredecessor { head }),
@@ -212,7 +212,7 @@ impl Foreign {
         }
     }
 
-    /// The successor's list, an entry a call, behind the successor itself.
+    /// Reads the successor's list, one entry in each call, behind the successor itself.
     fn list_replied(&mut self, mut list: Vec<NodeRef>, reply: Option<ForeignReply>) {
         let head = list[0];
         if reply.is_none() || self.successors.first() != Some(&head) {
@@ -258,24 +258,24 @@ impl Foreign {
     }
 
     fn look_up(&mut self, lookup: Lookup) {
-        match self.way(&lookup) {
-            Way::Owner(owner) => self.found(lookup.origin, ForeignReply::Node(owner)),
-            Way::Hop(hop) => {
+        match self.next_hop(&lookup) {
+            NextHop::Owner(owner) => self.found(lookup.origin, ForeignReply::Node(owner)),
+            NextHop::Hop(hop) => {
                 self.call(hop, ForeignCall::FindSuccessor { target: lookup.target }, Purpose::Hop { lookup, hop })
             }
-            Way::None => self.found(lookup.origin, ForeignReply::Refused),
+            NextHop::None => self.found(lookup.origin, ForeignReply::Refused),
         }
     }
 
-    fn way(&self, lookup: &Lookup) -> Way {
-        let Some(&head) = self.successors.first() else { return Way::Owner(self.me) };
+    fn next_hop(&self, lookup: &Lookup) -> NextHop {
+        let Some(&head) = self.successors.first() else { return NextHop::Owner(self.me) };
         if RingArc::new(self.me.id, head.id).contains(lookup.target) {
-            return Way::Owner(head);
+            return NextHop::Owner(head);
         }
         let ahead = RingArc::new(self.me.id, lookup.target);
         let known = self.successors.iter().chain(self.fingers.iter().flatten()).copied();
         let hops = known.filter(|node| ahead.strictly_contains(node.id) && !lookup.tried.contains(node));
-        hops.min_by_key(|node| node.id.steps_to(lookup.target)).map_or(Way::None, Way::Hop)
+        hops.min_by_key(|node| node.id.steps_to(lookup.target)).map_or(NextHop::None, NextHop::Hop)
     }
 
     fn hop_replied(&mut self, mut lookup: Lookup, hop: NodeRef, reply: Option<ForeignReply>) {

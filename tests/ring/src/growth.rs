@@ -1,13 +1,12 @@
-//! Rings of thousands, grown by the shipping protocol alone: every node joins through a member, nothing is put in
-//! place.
+//! Rings of thousands of nodes, grown only by the shipping protocol: every node joins through a member.
 
 use chordfs_types::ring_id::{NodeRef, RingId};
 
 use crate::network::Sim;
 
 impl Sim {
-    /// Starts nodes until there are `size`, in waves that double the ring, and lets all find their neighbours and
-    /// fingers. False if the ring does not stabilize.
+    /// Starts nodes until there are `size`, in waves that double the ring, and waits until all have their neighbours
+    /// and fingers. False if the ring does not stabilize.
     pub fn grow_to(&mut self, size: usize) -> bool {
         if self.started() == 0 {
             self.start(None);
@@ -22,21 +21,21 @@ impl Sim {
         self.stabilizes()
     }
 
-    /// Neighbours and fingers both.
+    /// Waits until neighbours and fingers are right. False if the ring does not stabilize.
     pub fn stabilizes(&mut self) -> bool {
         let has_settled = self.settles();
         self.run_for(self.period() * self.ticks_for_fingers());
         has_settled && self.is_ideal()
     }
 
-    /// To look all fingers up once that the successor does not cover: as many as the ring has doublings, and a few more
+    /// The ticks that look up all fingers beyond the successor once: about log2 of the ring's size, and a few more
     /// where the successor is near.
     fn ticks_for_fingers(&self) -> u32 {
         let fingers = self.started().ilog2() + NEAR_SUCCESSOR;
         fingers.min(FINGERS).div_ceil(self.fingers_per_tick() as u32) + 1
     }
 
-    /// Looks only once a period: it looks at every node.
+    /// Checks only once a period, because the check visits every node.
     fn settles(&mut self) -> bool {
         (0..PERIODS_TO_SETTLE).any(|_| {
             self.run_for(self.period());
@@ -44,7 +43,7 @@ impl Sim {
         })
     }
 
-    /// All within a period, each through a member chosen at random.
+    /// Starts `count` nodes within a period, each joining through a random member.
     fn join_some(&mut self, count: usize) {
         let members = self.started() as u64;
         for _ in 0..count {
@@ -60,7 +59,7 @@ const FINGERS: u32 = 32;
 /// One successor in a hundred is 2^7 times nearer than the mean.
 const NEAR_SUCCESSOR: u32 = 7;
 
-/// Who owns what if everything is right: the nodes that are up, sorted once for many questions.
+/// The right owner of every key: the nodes that are up, sorted once for many queries.
 pub struct Owners(Vec<NodeRef>);
 
 impl Owners {

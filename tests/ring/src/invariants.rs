@@ -1,7 +1,7 @@
-//! What must hold of a ring at every moment, judged from outside with everything in view (Zave 2017): every member has
-//! a live successor, there is one ring, it is in order. And who is a principal, on which the rest of her proof stands.
+//! The invariants of a ring, checked with a global view (Zave 2017): every member has a live successor, there is one
+//! ring, and it is ordered. Also the principals, on which the rest of her proof rests.
 //!
-//! One judgement for the random lives of `network` and for the search through all states of `exhaustive`.
+//! Shared by the random histories of `network` and the exhaustive search of `exhaustive`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,14 +10,14 @@ use std::{
 
 use chordfs_types::ring_id::{Neighbours, RingArc, RingId};
 
-/// A node, up or down, with what it knows.
+/// A node, up or down, with its neighbours.
 pub struct NodeView {
     pub neighbours: Neighbours,
-    /// Up, and in the ring.
+    /// True if the node is up and in the ring.
     pub is_member: bool,
 }
 
-/// All nodes there are. They are named by their place in the slice.
+/// All nodes, identified by their place in the slice.
 pub struct GlobalView<'a> {
     nodes: &'a [NodeView],
     places: BTreeMap<SocketAddr, usize>,
@@ -33,7 +33,7 @@ impl<'a> GlobalView<'a> {
         (0..self.nodes.len()).filter(|&place| self.nodes[place].is_member)
     }
 
-    /// The first live member of its list; itself if it is alone.
+    /// The first live member of the node's list; the node itself if it is alone.
     pub fn best_successor(&self, place: usize) -> Option<usize> {
         if self.nodes[place].neighbours.successors.is_empty() {
             Some(place)
@@ -42,7 +42,7 @@ impl<'a> GlobalView<'a> {
         }
     }
 
-    /// Could the node crash and leave every other member a live successor?
+    /// True if every other member keeps a live successor when the node crashes.
     pub fn can_spare(&self, place: usize) -> bool {
         self.members().filter(|&other| other != place).all(|other| {
             self.nodes[other].neighbours.successors.is_empty() || self.live_successors(other).any(|next| next != place)
@@ -57,9 +57,9 @@ impl<'a> GlobalView<'a> {
         self.members().filter(|place| !is_skipped(place)).collect()
     }
 
-    /// What is wrong with the ring as it stands, if anything: that every member has a live successor, that there is
-    /// one ring and only one, that it is in order, and that each list is. (A member outside the ring leads into it: in
-    /// a graph where each has one successor, that follows from there being one ring.)
+    /// The first violation, if any: every member must have a live successor, there must be exactly one ring, and the
+    /// ring and each list must be ordered. (Members outside the ring lead into it: in a graph where each node has one
+    /// successor, that follows from there being one ring.)
     pub fn fault(&self) -> Option<String> {
         let mut next = BTreeMap::new();
         for place in self.members() {
@@ -94,7 +94,7 @@ impl<'a> GlobalView<'a> {
     }
 }
 
-/// Does a list of successors, with its holder in front, pass over this position?
+/// True if a successor list, with its owner in front, passes over this position.
 pub fn skips(extended_list: &[RingId], id: RingId) -> bool {
     extended_list.windows(2).any(|pair| pair[0] != pair[1] && RingArc::new(pair[0], pair[1]).strictly_contains(id))
 }
@@ -103,7 +103,7 @@ pub fn extended_list(view: &Neighbours) -> Vec<RingId> {
     std::iter::once(&view.node).chain(&view.successors).map(|node| node.id).collect()
 }
 
-/// Has every one of these exactly the right neighbours, if they are all there are?
+/// True if each of these nodes has exactly the right neighbours, given that they are all members.
 pub fn is_ideal(views: &[Neighbours], successor_list_len: usize) -> bool {
     let mut order: Vec<&Neighbours> = views.iter().collect();
     order.sort_by_key(|view| view.node.id.0);
@@ -138,7 +138,7 @@ fn cycles(next: &BTreeMap<usize, usize>) -> Vec<Vec<usize>> {
             path.push(place);
             place = next[&place];
         }
-        // It ends where an earlier path went, or has come round to itself.
+        // The path ends at an earlier path, or closes on itself.
         if let Some(entry) = path.iter().position(|&earlier| earlier == place) {
             cycles.push(path.split_off(entry));
         }

@@ -1,5 +1,5 @@
-//! The ring of `storage-node/src/ring/`, the very code that ships, in networks that no machine here could hold:
-//! thousands of nodes on a clock of their own, and every interleaving of a few.
+//! The shipping code of `storage-node/ring` in networks larger than any machine here could hold: thousands of nodes on
+//! a simulated clock, and every interleaving of a few.
 
 pub mod conditions;
 pub mod exhaustive;

@@ -1,5 +1,5 @@
-//! A random life of a ring, watched: joins, crashes and returns at random moments, with the invariants checked after
-//! every event that changed anybody's view.
+//! A random history of a ring: joins, crashes and restarts at random moments, with the invariants checked after every
+//! event that changed some node's neighbours.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use chordfs_types::ring_id::RingId;
 
 use crate::network::{Conditions, Sim};
 
-/// What one life held.
+/// The counts of one history.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Life {
     pub events: u64,
@@ -20,17 +20,17 @@ pub struct Life {
     pub returns: u64,
 }
 
-/// What was broken, when, and by which seed.
+/// The broken invariant, with its time and seed.
 pub type Violation = String;
 
-/// How long a ring may take to become ideal once nobody joins or dies any more.
+/// How long a ring may take to become ideal after the last join or crash.
 pub const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The length of the successor lists in a life; rings of few members shall have lists that do not reach round.
+/// The length of the successor lists, so short that lists do not cover the whole ring even with few members.
 pub const LIST_LEN: usize = 4;
 
-/// Any joins, and any crash that leaves each member a live successor, which is the life that Zave's proof speaks of.
-/// Crashed nodes may come back at once, to a ring that has not noticed yet.
+/// Runs a random history: any joins, and any crash that leaves each member a live successor, as Zave's proof assumes.
+/// Crashed nodes may restart at once, before the ring has noticed.
 pub fn live(seed: u64, conditions: Conditions) -> Result<Life, Violation> {
     let mut watched = Watched::new(seed, conditions);
     let most = watched.most;
@@ -59,7 +59,7 @@ pub fn lookups_are_right(sim: &mut Sim, seed: u64) -> Result<(), Violation> {
     for _ in 0..20 {
         let key = RingId(sim.rng.next_u64() as u32);
         let up = sim.up();
-        let Some(node) = sim.rng.pick(&up) else { return Err(format!("seed {seed}: nobody is up")) };
+        let Some(node) = sim.rng.pick(&up) else { return Err(format!("seed {seed}: no node is up")) };
         let found = sim.find_successor(node, key, CONVERGENCE_TIMEOUT);
         if found != sim.owner(key) {
             let (right, node) = (sim.owner(key), sim.describe(node));
@@ -69,16 +69,16 @@ pub fn lookups_are_right(sim: &mut Sim, seed: u64) -> Result<(), Violation> {
     Ok(())
 }
 
-/// By then whatever list was on its way when a member came has arrived, or its caller has given up.
+/// After this time every list that was in flight when a member joined has arrived, or its caller has timed out.
 const SETTLED: Duration = Duration::from_secs(2);
 
 struct Watched {
     seed: u64,
     sim: Sim,
-    /// Nodes that are up at one time, at most.
+    /// The most nodes that are up at one time.
     most: usize,
     crashed: Vec<usize>,
-    /// Since when each member has been in every list that passes it.
+    /// Since when no list has skipped each member.
     established: BTreeMap<usize, Duration>,
     life: Life,
 }
@@ -143,7 +143,7 @@ impl Watched {
         self.sim.fault().map_or(Ok(()), |fault| Err(self.violation(&fault)))
     }
 
-    /// Nobody who is established is skipped by any list again while it lives.
+    /// Checks that no list skips an established member while it is alive.
     fn check_established(&mut self) -> Result<(), Violation> {
         let (sim, principals) = (&self.sim, self.sim.principals());
         let skipped = self
@@ -158,7 +158,7 @@ impl Watched {
         Ok(())
     }
 
-    /// The proof begins with one member more than a list is long; in a younger ring nobody counts as established.
+    /// The proof assumes one member more than a list is long; in a smaller ring no member counts as established.
     fn note_principals(&mut self, principals: BTreeSet<usize>) {
         let now = self.sim.now;
         let count_from = if principals.len() > LIST_LEN { now } else { Duration::MAX - SETTLED };

@@ -1,32 +1,31 @@
-//! Lookups in a ring that stands still: every question is answered at once, and nothing that is learnt on the way
-//! stays. So ten thousand of them see the same ring, and cost microseconds each.
+//! Lookups in a frozen ring: every call is answered at once, and what a lookup learns is discarded. So ten thousand
+//! lookups see the same ring and take microseconds each.
 
 use chordfs_ring::{Action, CallFailure, CallId, Event, Ring, RingAnswer, RingRequest};
 use chordfs_types::ring_id::{NodeRef, RingId};
 
 use crate::network::Sim;
 
-/// How a lookup went.
+/// The outcome of a lookup.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     pub found: Option<NodeRef>,
-    /// Nodes that were asked the way and answered.
+    /// Hops that answered.
     pub hops: usize,
-    /// Questions after the way that nobody answered.
+    /// Hops that timed out.
     pub timeouts: usize,
-    /// Questions to an owner that was found, whether it is there, that nobody answered. Chord as published does not
-    /// ask.
+    /// Time-outs of the final check of the owner. Published Chord has no such check.
     pub owner_timeouts: usize,
 }
 
 impl Sim {
-    /// From `node`, by its very `Ring`: a clone, so that the next lookup starts from the same knowledge.
+    /// Looks up `target` with a clone of the node's `Ring`, so that the next lookup starts from the same state.
     pub fn look_up_at_once(&self, node: usize, target: RingId) -> Path {
         self.look_up_by(&mut self.ring(node).clone(), target)
     }
 
-    /// By a clone of a node's `Ring`, which may learn from it who is dead. Where all live it learns nothing, and can do
-    /// many.
+    /// Looks up `target` with a clone of a node's `Ring`, which may learn of dead nodes. Where all nodes are alive it
+    /// learns nothing, and one clone can serve many lookups.
     pub fn look_up_by(&self, ring: &mut Ring, target: RingId) -> Path {
         let mut path = Path { found: None, hops: 0, timeouts: 0, owner_timeouts: 0 };
         let mut event = Event::FindSuccessor { tag: TAG, target };
@@ -62,7 +61,7 @@ fn found(action: &Action) -> Option<Option<NodeRef>> {
     }
 }
 
-/// The question of the lookup is the last that an event leads to; those before it ask after doubtful neighbours.
+/// The lookup's call is the last one that an event leads to; earlier ones check unresponsive neighbours.
 fn question(action: Action) -> Option<(CallId, NodeRef, RingRequest)> {
     match action {
         Action::Call { call, to, request: request @ (RingRequest::Route(_) | RingRequest::Info) } => {

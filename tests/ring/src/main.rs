@@ -1,5 +1,5 @@
-//! Prints what the ring does at large sizes beside what was published of Chord. `tests/ring-report.sh` builds and
-//! starts it.
+//! Prints measurements of large simulated rings beside the published figures of Chord. `tests/ring-report.sh` builds
+//! and starts it.
 
 use std::{process::Command, time::Instant};
 
@@ -10,22 +10,22 @@ use ring_tests::{
     tables::{Table, churn, exhaustive, failures, invariants, load, mixed, path, zones},
 };
 
-/// What the ring of chordfs does at sizes that no machine here could hold, beside what was published of Chord.
+/// Measures the ring of chordfs at sizes that no machine here could hold, beside the published figures of Chord.
 #[derive(Parser)]
 struct Options {
-    /// What everything random follows from; the same seed gives the same tables.
+    /// Seed of all random choices; equal seeds give equal tables.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The largest ring of the path lengths, as a power of two. 16 takes some minutes more, and 20 hours.
+    /// Largest ring for the path lengths, as a power of two. 16 takes some minutes more, 20 takes hours.
     #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u32).range(3..=20))]
     up_to: u32,
-    /// Random lives in which the invariants are checked, in each kind of network.
+    /// Number of random histories in which the invariants are checked, in each kind of network.
     #[arg(long, default_value_t = 1000)]
     lives: u64,
-    /// Every interleaving in larger scopes as well; some minutes more.
+    /// Also try every interleaving in larger scopes; takes some minutes more.
     #[arg(long)]
     long_search: bool,
-    /// These tables alone.
+    /// Print only these tables.
     #[arg(long, value_enum, value_delimiter = ',')]
     tables: Vec<ReportTable>,
 }
@@ -78,8 +78,8 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Two processes for two cores: the path lengths, which take as long as the rest, in one of their own, so that its
-/// memory is that of its ring.
+/// Runs two processes for two cores: the path lengths, which take as long as the rest, have a process of their own, so
+/// that its memory is that of its ring.
 fn report_all(options: &Options) -> anyhow::Result<()> {
     let started = Instant::now();
     println!("ring-report --seed {} --up-to {} --lives {}", options.seed, options.up_to, options.lives);

@@ -1,4 +1,4 @@
-//! The two kinds of members a simulated network holds, as far as they are alike.
+//! The common interface of the two kinds of members in a simulated network.
 
 use chordfs_ring::Ring;
 use chordfs_types::ring_id::{Neighbours, NodeRef};

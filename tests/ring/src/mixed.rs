@@ -1,6 +1,6 @@
-//! The life of a ring of both kinds, ours and foreign ones: all join through each other, some crash, one of ours
-//! leaves, others come, one is started again. After each of these it has to become ideal, and lookups that begin at
-//! either kind have to be right.
+//! The history of a ring of our and foreign nodes: all join through each other, some crash, one of ours leaves, others
+//! join, one restarts. After each of these steps the ring must become ideal, and lookups from either kind must be
+//! right.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use chordfs_types::ring_id::{NodeRef, RingId};
 
 use crate::{conditions::Conditions, foreign, lives::Violation, network::Sim};
 
-/// What one life held.
+/// The counts of one history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     pub events: u64,
@@ -22,31 +22,32 @@ pub struct Stats {
 /// How long a mixed ring may take to become ideal: a foreign node repairs one neighbour in each of its periods.
 pub const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long lost and late messages go on doing harm after each change.
+/// How long lost and late messages continue after each change.
 const DISTURBED_FOR: Duration = Duration::from_secs(5);
 
-/// By then whatever was on its way has arrived, or its caller has given up.
+/// After this time every message in flight has arrived, or its caller has timed out.
 const SETTLED: Duration = Duration::from_secs(3);
 
-/// A conversation with a foreign node takes up to six calls, one after another, and has to end within one deadline.
+/// A short delay: a conversation with a foreign node takes up to six calls in sequence, within one deadline.
 pub fn conditions() -> Conditions {
-    Conditions { longest_way: Duration::from_millis(60), ..Conditions::reliable() }
+    Conditions { longest_delay: Duration::from_millis(60), ..Conditions::reliable() }
 }
 
-/// A ring of `ours` and `foreign` members, one at least; who founds it and who comes when follows from `seed`.
+/// Runs the history of a ring of `ours` and `foreign` members, at least one in all; `seed` decides the founder and the
+/// order of the joins.
 pub fn mixed(seed: u64, ours: usize, foreign: usize, conditions: Conditions) -> Result<Stats, Violation> {
     let sim = Sim::new(seed, conditions, RingSettings::default());
     let mut life = Life { seed, sim, conditions, stats: Stats::default() };
     life.grow(ours, foreign);
-    life.check_repaired("all have come")?;
+    life.check_repaired("all have joined")?;
     life.crash_some();
     life.check_repaired("some have crashed")?;
     life.leave_one_of_ours();
     life.check_repaired("one of ours has left")?;
     life.grow(1, 1);
-    life.check_repaired("one of each kind has come")?;
+    life.check_repaired("one of each kind has joined")?;
     life.restart_one();
-    life.check_repaired("one was started again")?;
+    life.check_repaired("one has restarted")?;
     life.stats.events = life.sim.events;
     Ok(life.stats)
 }
@@ -81,7 +82,7 @@ impl Life {
         }
     }
 
-    /// Up to two at once, of either kind: a list of three outlives them.
+    /// Crashes up to two nodes of either kind at once: a list of three survives them.
     fn crash_some(&mut self) {
         for _ in 0..self.sim.rng.below(3) {
             let up = self.sim.up();
@@ -92,7 +93,7 @@ impl Life {
         }
     }
 
-    /// Perhaps before the others have noticed, and of either kind.
+    /// Restarts a node of either kind, perhaps before the others have noticed the crash.
     fn restart_one(&mut self) {
         let up = self.sim.up();
         let Some(node) = self.sim.rng.pick(&up).filter(|_| up.len() > 1) else { return };
@@ -114,23 +115,23 @@ impl Life {
         }
     }
 
-    /// Judged in a network that loses nothing: a foreign node asks but once, and drops who does not answer. What was on
-    /// its way may still upset the ring for a moment; from then on it stays ideal.
+    /// Checks the ring in a network without losses: a foreign node calls only once, and drops a node that does not
+    /// answer. Messages in flight may still disturb the ring for a moment; after that it must stay ideal.
     fn check_repaired(&mut self, since: &str) -> Result<(), Violation> {
-        let calm = Conditions { longest_way: self.conditions.longest_way, ..Conditions::reliable() };
+        let reliable = Conditions { longest_delay: self.conditions.longest_delay, ..Conditions::reliable() };
         if self.conditions.lost_per_mille + self.conditions.late_per_mille > 0 {
             self.sim.run_for(DISTURBED_FOR);
-            self.sim.change_conditions(calm);
+            self.sim.change_conditions(reliable);
             self.sim.run_for(SETTLED);
             self.rejoin_lost_members();
         }
-        self.sim.change_conditions(calm);
+        self.sim.change_conditions(reliable);
         self.is_ideal_and_right(since)?;
         self.sim.change_conditions(self.conditions);
         Ok(())
     }
 
-    /// A foreign node that lost its only successor is out of the ring for good, and remembers nobody.
+    /// A foreign node that lost its only successor stays outside the ring, because it remembers no peers.
     fn rejoin_lost_members(&mut self) {
         let members = self.sim.members();
         for node in self.sim.up() {
@@ -153,7 +154,7 @@ impl Life {
         if self.sim.is_mixed_ideal() {
             Ok(())
         } else {
-            Err(self.violation(&format!("{since}; it was ideal, and is no more")))
+            Err(self.violation(&format!("{since}; it was ideal, but did not stay so")))
         }
     }
 
@@ -165,7 +166,7 @@ impl Life {
         }
     }
 
-    /// One from each member.
+    /// Checks one lookup from each member.
     fn lookups_are_right(&mut self, since: &str) -> Result<(), Violation> {
         for node in self.sim.up() {
             let key = RingId(self.sim.rng.next_u64() as u32);
@@ -187,8 +188,8 @@ impl Life {
 }
 
 impl Sim {
-    /// As `is_ideal`, where lists end early because of foreign members: theirs hold three, and ours reach as far as
-    /// three beyond the first foreign one.
+    /// Like `is_ideal`, but lists end early because of foreign members: theirs hold three nodes, and ours end three
+    /// nodes after the first foreign one.
     pub fn is_mixed_ideal(&self) -> bool {
         let mut order = self.up();
         order.sort_by_key(|&node| self.view(node).node.id.0);

@@ -1,5 +1,5 @@
-//! Many rings in one process, on a network with its own clock: messages take time, get lost, arrive twice, find dead
-//! nodes. What happens follows from the seed alone.
+//! Many `Ring`s in one process, on a network with a simulated clock: messages take time, are lost, arrive twice or
+//! reach dead nodes. The seed determines every event.
 
 mod between_kinds;
 
@@ -27,11 +27,11 @@ use crate::{
 struct SimNode {
     ring: Member,
     up: bool,
-    /// ReportTable life it is in: what was sent in an earlier one does not arrive.
-    life: u32,
+    /// Counts the restarts: messages to an earlier incarnation do not arrive.
+    incarnation: u32,
     down_since: Duration,
     known: Vec<NodeRef>,
-    /// The node that began the ring: a member although it is alone.
+    /// True for the node that founded the ring: a member even when alone.
     founder: bool,
 }
 
@@ -39,11 +39,11 @@ struct SimNode {
 enum Delivery {
     Tick {
         node: usize,
-        life: u32,
+        incarnation: u32,
     },
-    Ask {
+    Request {
         from: usize,
-        life: u32,
+        incarnation: u32,
         call: CallId,
         to: usize,
         request: RingRequest,
@@ -51,29 +51,29 @@ enum Delivery {
     },
     Event {
         node: usize,
-        life: u32,
+        incarnation: u32,
         event: Event,
     },
-    Tell {
+    Message {
         to: usize,
         message: Message,
     },
-    /// To or from a foreign member.
+    /// A call to or from a foreign member.
     ForeignMessage(ForeignMessage),
 }
 
-/// What happens to an answer; settled when the question is put.
+/// The fate of an answer, decided when the request is sent.
 #[derive(Clone, Copy)]
 enum ReplyFate {
     Arrives(Duration),
-    /// It arrives twice.
+    /// The answer arrives twice.
     ArrivesTwice(Duration, Duration),
     Lost,
 }
 
-/// The result of a lookup that took its time in the network, and the right one at the moment it came.
+/// The result of a simulated lookup, and the right result at the moment it arrived.
 #[derive(Clone, Debug)]
-pub struct Looked {
+pub struct LookupResult {
     pub found: Result<NodeRef, NoRoute>,
     pub right: Option<NodeRef>,
 }
@@ -82,22 +82,22 @@ pub struct Looked {
 pub struct Sim {
     pub now: Duration,
     pub rng: SplitMix64,
-    /// Deliveries so far.
+    /// The number of deliveries so far.
     pub events: u64,
-    /// Questions of ours so far, to whomever.
+    /// The number of requests that our nodes have sent.
     pub requests: u64,
     conditions: Conditions,
     settings: RingSettings,
     nodes: Vec<SimNode>,
     queue: Queue<Delivery>,
     changed: bool,
-    /// Node indexes below this cannot conversation to those from it on.
+    /// Nodes with indexes below this cannot reach the others.
     cut_at: Option<usize>,
     last_loss: HashMap<(usize, usize), Duration>,
-    /// Lookups under way, by the tag of who asked.
-    looking: BTreeMap<Tag, RingId>,
-    looked: BTreeMap<Tag, Looked>,
-    /// Lookups that one member does for another.
+    /// The targets of pending lookups, by tag.
+    pending_lookups: BTreeMap<Tag, RingId>,
+    results: BTreeMap<Tag, LookupResult>,
+    /// Lookups that one member performs for another.
     forwarded_lookups: HashMap<Tag, ForwardedLookup>,
     next_tag: Tag,
 }
@@ -116,14 +116,14 @@ impl Sim {
             changed: false,
             cut_at: None,
             last_loss: HashMap::new(),
-            looking: BTreeMap::new(),
-            looked: BTreeMap::new(),
+            pending_lookups: BTreeMap::new(),
+            results: BTreeMap::new(),
             forwarded_lookups: HashMap::new(),
             next_tag: 0,
         }
     }
 
-    /// A new node, alone at a random place (or at `id`).
+    /// Starts a node, alone at a random position (or at `id`).
     pub fn start(&mut self, id: Option<RingId>) -> usize {
         let index = self.nodes.len();
         let id = id.unwrap_or(RingId(self.rng.next_u64() as u32));
@@ -132,7 +132,7 @@ impl Sim {
         let ring = Member::Ours(Box::new(ring));
         let founder = index == 0;
         let up = true;
-        self.nodes.push(SimNode { ring, up, life: 0, down_since: Duration::ZERO, known: Vec::new(), founder });
+        self.nodes.push(SimNode { ring, up, incarnation: 0, down_since: Duration::ZERO, known: Vec::new(), founder });
         self.schedule_tick(index);
         self.changed = true;
         index
@@ -144,7 +144,7 @@ impl Sim {
         self.apply_event(node, Event::Join { tag: self.next_tag, member });
     }
 
-    /// It tells its neighbours and is gone.
+    /// The node notifies its neighbours and stops.
     pub fn leave(&mut self, node: usize) {
         self.apply_event(node, Event::Leave);
         self.crash(node);
@@ -152,14 +152,14 @@ impl Sim {
 
     pub fn crash(&mut self, node: usize) {
         self.nodes[node].up = false;
-        self.nodes[node].life += 1;
+        self.nodes[node].incarnation += 1;
         self.nodes[node].founder = false;
         self.nodes[node].down_since = self.now;
         self.changed = true;
     }
 
-    /// From what it had stored: its id and the peers it remembers. (A foreign one remembers none, and has to join
-    /// again.)
+    /// Restarts a node from its stored state: its id and the peers it remembers. (A foreign node remembers none, and
+    /// has to join again.)
     pub fn restart(&mut self, node: usize) {
         let (me, known) = (self.nodes[node].ring.me(), self.nodes[node].known.clone());
         self.nodes[node].ring = if self.is_foreign(node) {
@@ -180,29 +180,29 @@ impl Sim {
         self.cut_at = Some(index);
     }
 
-    /// Asks `node` for the successor of `target`; what it says comes within `timeout`.
+    /// Looks up the successor of `target` from `node`; none if there is no result within `timeout`.
     pub fn find_successor(&mut self, node: usize, target: RingId, timeout: Duration) -> Option<NodeRef> {
         let (tag, end) = (self.begin_lookup(node, target), self.now + timeout);
-        while !self.looked.contains_key(&tag) && self.now < end {
+        while !self.results.contains_key(&tag) && self.now < end {
             self.step();
         }
-        self.looked.remove(&tag)?.found.ok()
+        self.results.remove(&tag)?.found.ok()
     }
 
-    /// `taken` has the result once it is there.
+    /// Begins a lookup; `take_results` returns the result once it has arrived.
     pub fn begin_lookup(&mut self, node: usize, target: RingId) -> Tag {
         self.next_tag += 1;
-        self.looking.insert(self.next_tag, target);
+        self.pending_lookups.insert(self.next_tag, target);
         self.apply_event(node, Event::FindSuccessor { tag: self.next_tag, target });
         self.next_tag
     }
 
-    /// The results that have come since the last time.
-    pub fn taken(&mut self) -> BTreeMap<Tag, Looked> {
-        std::mem::take(&mut self.looked)
+    /// Takes the results that have arrived since the last call.
+    pub fn take_results(&mut self) -> BTreeMap<Tag, LookupResult> {
+        std::mem::take(&mut self.results)
     }
 
-    /// Delivers the next message. True if some node's view of its neighbours is different afterwards.
+    /// Delivers the next message. True if it changed some node's neighbours.
     pub fn step(&mut self) -> bool {
         if let Some((at, delivery)) = self.queue.pop() {
             self.now = at;
@@ -219,7 +219,7 @@ impl Sim {
         }
     }
 
-    /// Runs until `done`, `timeout` at most, and says whether it came to that.
+    /// Runs until `done`, but no longer than `timeout`. True if `done` holds.
     pub fn run_until(&mut self, timeout: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now + timeout;
         while self.now < end {
@@ -234,7 +234,7 @@ impl Sim {
         (0..self.nodes.len()).filter(|&node| self.nodes[node].up).collect()
     }
 
-    /// All nodes there ever were.
+    /// The number of nodes ever started.
     pub fn started(&self) -> usize {
         self.nodes.len()
     }
@@ -251,15 +251,15 @@ impl Sim {
         self.nodes[node].up
     }
 
-    /// Of one of ours.
+    /// The `Ring` of one of our nodes.
     pub fn ring(&self, node: usize) -> &Ring {
         match &self.nodes[node].ring {
             Member::Ours(ring) => ring,
-            Member::Foreign(_) => panic!("node {node} is a foreign one"),
+            Member::Foreign(_) => panic!("node {node} is foreign"),
         }
     }
 
-    /// Up, and in the ring.
+    /// The nodes that are up and in the ring.
     pub fn members(&self) -> Vec<usize> {
         self.up().into_iter().filter(|&node| self.is_member(node)).collect()
     }
@@ -279,54 +279,56 @@ impl Sim {
         }
     }
 
-    /// No two nodes tick in step.
+    /// Adds jitter, so that nodes do not tick in step.
     fn schedule_tick(&mut self, node: usize) {
         let period = self.period_of(node);
         let tenth = period / 10;
         let after = period - tenth + self.rng.up_to(tenth);
-        self.queue.push(self.now + after, Delivery::Tick { node, life: self.nodes[node].life });
+        self.queue.push(self.now + after, Delivery::Tick { node, incarnation: self.nodes[node].incarnation });
     }
 
     fn deliver(&mut self, delivery: Delivery) {
         match delivery {
-            Delivery::Tick { node, life } if self.nodes[node].life == life => {
+            Delivery::Tick { node, incarnation } if self.nodes[node].incarnation == incarnation => {
                 self.schedule_tick(node);
                 self.apply_event(node, Event::Tick);
             }
-            Delivery::Event { node, life, event } if self.nodes[node].life == life => self.apply_event(node, event),
-            Delivery::Ask { from, life, call, to, request, reply_fate } => {
-                self.asked(from, life, call, to, request, reply_fate)
+            Delivery::Event { node, incarnation, event } if self.nodes[node].incarnation == incarnation => {
+                self.apply_event(node, event)
             }
-            Delivery::Tell { to, message } => self.told(to, message),
+            Delivery::Request { from, incarnation, call, to, request, reply_fate } => {
+                self.deliver_request(from, incarnation, call, to, request, reply_fate)
+            }
+            Delivery::Message { to, message } => self.deliver_message(to, message),
             Delivery::ForeignMessage(letter) => self.deliver_foreign_message(letter),
             Delivery::Tick { .. } | Delivery::Event { .. } => {}
         }
     }
 
-    /// The fate of a call is settled when the question is put: both ways, and whether the caller gives up.
+    /// Sends a request and decides the fate of the call: both delays, and whether it times out.
     fn send_request(&mut self, from: usize, call: CallId, to: NodeRef, request: RingRequest) {
-        let (life, deadline) = (self.nodes[from].life, self.conditions.call_deadline);
-        let Some(to) = self.index_of(to) else { return self.give_up_at(self.now + deadline, from, call) };
+        let (incarnation, deadline) = (self.nodes[from].incarnation, self.conditions.call_deadline);
+        let Some(to) = self.index_of(to) else { return self.time_out_at(self.now + deadline, from, call) };
         if self.is_foreign(to) {
             return self.begin_conversation(from, call, to, request);
         }
-        let there = self.rng.up_to(self.conditions.longest_way);
-        let back = self.rng.up_to(self.conditions.longest_way);
+        let delay_there = self.rng.up_to(self.conditions.longest_delay);
+        let back = self.rng.up_to(self.conditions.longest_delay);
         let reply_fate = match self.message_fault(from, to) {
             None if self.rng.happens(self.conditions.doubled_per_mille) => ReplyFate::ArrivesTwice(back, back * 2),
             None => ReplyFate::Arrives(back),
             Some(MessageFault::Late) => ReplyFate::Arrives(back + deadline),
             Some(MessageFault::Lost) if self.rng.happens(500) => ReplyFate::Lost,
-            Some(MessageFault::Lost) => return self.give_up_at(self.now + deadline, from, call),
+            Some(MessageFault::Lost) => return self.time_out_at(self.now + deadline, from, call),
         };
         let is_in_time = match reply_fate {
-            ReplyFate::Arrives(back) | ReplyFate::ArrivesTwice(back, _) => there + back <= deadline,
+            ReplyFate::Arrives(back) | ReplyFate::ArrivesTwice(back, _) => delay_there + back <= deadline,
             ReplyFate::Lost => false,
         };
         if !is_in_time || !self.nodes[to].up {
-            self.give_up_at(self.now + deadline, from, call);
+            self.time_out_at(self.now + deadline, from, call);
         }
-        self.queue.push(self.now + there, Delivery::Ask { from, life, call, to, request, reply_fate });
+        self.queue.push(self.now + delay_there, Delivery::Request { from, incarnation, call, to, request, reply_fate });
     }
 
     fn message_fault(&mut self, from: usize, to: usize) -> Option<MessageFault> {
@@ -350,24 +352,33 @@ impl Sim {
         Some(fault)
     }
 
-    fn give_up_at(&mut self, at: Duration, node: usize, call: CallId) {
+    fn time_out_at(&mut self, at: Duration, node: usize, call: CallId) {
         let event = Event::Unanswered { call, failure: CallFailure::TimedOut };
-        self.queue.push(at, Delivery::Event { node, life: self.nodes[node].life, event });
+        self.queue.push(at, Delivery::Event { node, incarnation: self.nodes[node].incarnation, event });
     }
 
-    fn asked(&mut self, from: usize, life: u32, call: CallId, to: usize, request: RingRequest, reply_fate: ReplyFate) {
+    fn deliver_request(
+        &mut self,
+        from: usize,
+        incarnation: u32,
+        call: CallId,
+        to: usize,
+        request: RingRequest,
+        reply_fate: ReplyFate,
+    ) {
         let event = match self.nodes[to].up {
             true => Event::Answered { call, answer: self.answer(to, request) },
             false if self.rng.happens(self.conditions.refused_per_mille) => {
                 Event::Unanswered { call, failure: CallFailure::Unreachable }
             }
-            // It may have died since the question was put; the caller's deadline ends the wait.
+            // The node may have died after the request was sent; the call then ends at its deadline.
             false => Event::Unanswered { call, failure: CallFailure::TimedOut },
         };
-        let is_silence = matches!(event, Event::Unanswered { failure: CallFailure::TimedOut, .. });
-        let mut send = |after, event| self.queue.push(self.now + after, Delivery::Event { node: from, life, event });
+        let is_timeout = matches!(event, Event::Unanswered { failure: CallFailure::TimedOut, .. });
+        let mut send =
+            |after, event| self.queue.push(self.now + after, Delivery::Event { node: from, incarnation, event });
         match reply_fate {
-            _ if is_silence => send(self.conditions.call_deadline, event),
+            _ if is_timeout => send(self.conditions.call_deadline, event),
             ReplyFate::Arrives(back) => send(back, event),
             ReplyFate::ArrivesTwice(first, second) => {
                 send(first, event.clone());
@@ -386,7 +397,7 @@ impl Sim {
         }
     }
 
-    fn told(&mut self, to: usize, message: Message) {
+    fn deliver_message(&mut self, to: usize, message: Message) {
         self.apply_event(
             to,
             match message {
@@ -398,17 +409,17 @@ impl Sim {
         );
     }
 
-    fn tell(&mut self, from: usize, to: NodeRef, message: Message) {
+    fn send_message(&mut self, from: usize, to: NodeRef, message: Message) {
         let Some(to) = self.index_of(to) else { return };
         let is_cut = self.cut_at.is_some_and(|cut| (from < cut) != (to < cut));
         if is_cut || self.rng.happens(self.conditions.messages_lost_per_mille) {
             return;
         }
-        let way = self.rng.up_to(self.conditions.longest_way);
+        let way = self.rng.up_to(self.conditions.longest_delay);
         if self.rng.happens(self.conditions.doubled_per_mille) {
-            self.queue.push(self.now + way * 2, Delivery::Tell { to, message: message.clone() });
+            self.queue.push(self.now + way * 2, Delivery::Message { to, message: message.clone() });
         }
-        self.queue.push(self.now + way, Delivery::Tell { to, message });
+        self.queue.push(self.now + way, Delivery::Message { to, message });
     }
 
     fn apply_event(&mut self, node: usize, event: Event) {
@@ -427,7 +438,7 @@ impl Sim {
                 self.requests += 1;
                 self.send_request(node, call, to, request)
             }
-            Action::Send { to, message } => self.tell(node, to, message),
+            Action::Send { to, message } => self.send_message(node, to, message),
             Action::Found { tag, result } => self.note_found(tag, result),
             Action::Joined { result: Ok(()), .. } | Action::Joined { result: Err(JoinError::Left), .. } => {}
             Action::Joined { result: Err(JoinError::IdTaken { by }), .. } | Action::IdTaken { by } => {
@@ -443,9 +454,9 @@ impl Sim {
         if self.finish_forwarded_lookup(tag, &found) {
             return;
         }
-        if let Some(target) = self.looking.remove(&tag) {
+        if let Some(target) = self.pending_lookups.remove(&tag) {
             let right = self.owner(target);
-            self.looked.insert(tag, Looked { found, right });
+            self.results.insert(tag, LookupResult { found, right });
         }
     }
 
@@ -461,8 +472,8 @@ impl Sim {
         let Some(member) = self.rng.pick(&others).map(|other| self.nodes[other].ring.me()) else { return };
         self.next_tag += 1;
         let event = Event::Join { tag: self.next_tag, member };
-        let life = self.nodes[node].life;
-        self.queue.push(self.now + self.conditions.period, Delivery::Event { node, life, event });
+        let incarnation = self.nodes[node].incarnation;
+        self.queue.push(self.now + self.conditions.period, Delivery::Event { node, incarnation, event });
     }
 }
 
@@ -474,19 +485,19 @@ enum MessageFault {
     Late,
 }
 
-/// What must hold, seen from outside.
+/// The invariants, checked with a global view.
 impl Sim {
-    /// Could `node` crash and leave every other member a live successor?
+    /// True if every other member keeps a live successor when `node` crashes.
     pub fn can_spare(&self, node: usize) -> bool {
-        GlobalView::new(&self.seen()).can_spare(node)
+        GlobalView::new(&self.node_views()).can_spare(node)
     }
 
     /// The members that no member's list skips (Zave's principals).
     pub fn principals(&self) -> BTreeSet<usize> {
-        GlobalView::new(&self.seen()).principals()
+        GlobalView::new(&self.node_views()).principals()
     }
 
-    /// LookupOrigin list goes past `node` without naming it.
+    /// The members whose lists skip `node`.
     pub fn skipped_by(&self, node: usize) -> Vec<String> {
         let id = self.nodes[node].ring.me().id;
         let members = self.members().into_iter();
@@ -495,24 +506,24 @@ impl Sim {
         members.filter(|&other| skips(other)).map(|other| self.describe(other)).collect()
     }
 
-    /// What is wrong with the ring as it stands, if anything.
+    /// The first violation of an invariant, if any.
     pub fn fault(&self) -> Option<String> {
-        GlobalView::new(&self.seen()).fault()
+        GlobalView::new(&self.node_views()).fault()
     }
 
-    fn seen(&self) -> Vec<NodeView> {
-        let seen =
+    fn node_views(&self) -> Vec<NodeView> {
+        let node_view =
             |node: usize| NodeView { neighbours: self.nodes[node].ring.neighbours(), is_member: self.is_member(node) };
-        (0..self.nodes.len()).map(seen).collect()
+        (0..self.nodes.len()).map(node_view).collect()
     }
 
-    /// Every node that is up has exactly the right neighbours.
+    /// True if every node that is up has exactly the right neighbours.
     pub fn is_ideal(&self) -> bool {
         let views: Vec<_> = self.up().into_iter().map(|node| self.nodes[node].ring.neighbours()).collect();
         invariants::is_ideal(&views, self.settings.successor_list_len)
     }
 
-    /// A node that has been dead for longer than `limit` and is still in some neighbourhood.
+    /// A node that still has a neighbour that has been dead for longer than `limit`.
     pub fn lingering(&self, limit: Duration) -> Option<String> {
         let is_stale = |node: NodeRef| {
             self.index_of(node).is_some_and(|dead| {
@@ -522,11 +533,11 @@ impl Sim {
         self.up().into_iter().find_map(|node| {
             let view = self.nodes[node].ring.neighbours();
             let dead = view.predecessor.iter().chain(&view.successors).copied().find(|&other| is_stale(other))?;
-            Some(format!("{} still counts on {dead}, which is dead", self.describe(node)))
+            Some(format!("{} still has the dead neighbour {dead}", self.describe(node)))
         })
     }
 
-    /// Who owns `key` if everything is right.
+    /// The right owner of `key`.
     pub fn owner(&self, key: RingId) -> Option<NodeRef> {
         let up = self.up().into_iter().map(|node| self.nodes[node].ring.me());
         up.min_by_key(|node| key.steps_to(node.id))

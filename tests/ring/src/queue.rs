@@ -1,8 +1,8 @@
-//! What is going to happen, in the order of its time; at one time, in the order it was put in.
+//! The queue of future events, ordered by time; events of equal time in order of insertion.
 //!
-//! A wheel of buckets a millisecond wide with a small heap for the bucket that is open: with millions of messages on
-//! their way one heap over all of them spends its time waiting for memory. What is moved about is the order alone; the
-//! messages stay where they were put.
+//! A timing wheel with buckets of about a millisecond and a small heap for the open bucket: with millions of messages
+//! in flight, one heap over all of them is bound by cache misses. Only the keys are moved; the messages stay in their
+//! slots.
 
 use std::{
     cmp::Ordering,
@@ -17,13 +17,13 @@ const BUCKETS: u64 = 1 << 12;
 pub struct Queue<T> {
     /// The bucket that `open` holds.
     place: u64,
-    open: BinaryHeap<Entry>,
+    open: BinaryHeap<QueueKey>,
     /// The buckets after it, the next first.
-    wheel: VecDeque<Vec<Entry>>,
-    /// Emptied buckets, origin memory is used again at once: kept on the wheel it would be all buckets' largest size.
-    spare: Vec<Vec<Entry>>,
-    /// What lies beyond the wheel.
-    far: BinaryHeap<Entry>,
+    wheel: VecDeque<Vec<QueueKey>>,
+    /// Emptied buckets, reused at once: left on the wheel, every bucket would keep its largest size.
+    spare: Vec<Vec<QueueKey>>,
+    /// Events beyond the wheel.
+    far: BinaryHeap<QueueKey>,
     on_wheel: usize,
     next_number: u64,
     slots: Vec<Option<T>>,
@@ -31,7 +31,7 @@ pub struct Queue<T> {
 }
 
 #[derive(Clone, Copy)]
-struct Entry {
+struct QueueKey {
     at: u64,
     number: u64,
     slot: u32,
@@ -54,10 +54,10 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    pub fn push(&mut self, at: Duration, what: T) {
+    pub fn push(&mut self, at: Duration, event: T) {
         self.next_number += 1;
-        let slot = self.store(what);
-        self.put(Entry { at: at.as_micros() as u64, number: self.next_number, slot });
+        let slot = self.store(event);
+        self.put(QueueKey { at: at.as_micros() as u64, number: self.next_number, slot });
     }
 
     pub fn pop(&mut self) -> Option<(Duration, T)> {
@@ -65,11 +65,11 @@ impl<T> Queue<T> {
             if self.on_wheel == 0 && self.far.is_empty() {
                 return None;
             }
-            self.turn();
+            self.advance_wheel();
         }
-        let Entry { at, slot, .. } = self.open.pop()?;
+        let QueueKey { at, slot, .. } = self.open.pop()?;
         self.free.push(slot);
-        self.slots[slot as usize].take().map(|what| (Duration::from_micros(at), what))
+        self.slots[slot as usize].take().map(|event| (Duration::from_micros(at), event))
     }
 
     pub fn len(&self) -> usize {
@@ -80,36 +80,36 @@ impl<T> Queue<T> {
         self.len() == 0
     }
 
-    /// All that is on its way, in no order.
+    /// All queued events, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().flatten()
     }
 
-    fn store(&mut self, what: T) -> u32 {
+    fn store(&mut self, event: T) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() as u32 - 1
         });
-        self.slots[slot as usize] = Some(what);
+        self.slots[slot as usize] = Some(event);
         slot
     }
 
-    fn put(&mut self, entry: Entry) {
-        match (entry.at / BUCKET_MICROS).checked_sub(self.place + 1) {
-            None => self.open.push(entry),
+    fn put(&mut self, key: QueueKey) {
+        match (key.at / BUCKET_MICROS).checked_sub(self.place + 1) {
+            None => self.open.push(key),
             Some(ahead) if ahead < BUCKETS => {
                 let bucket = &mut self.wheel[ahead as usize];
                 if bucket.capacity() == 0 {
                     *bucket = self.spare.pop().unwrap_or_default();
                 }
-                bucket.push(entry);
+                bucket.push(key);
                 self.on_wheel += 1;
             }
-            Some(_) => self.far.push(entry),
+            Some(_) => self.far.push(key),
         }
     }
 
-    fn turn(&mut self) {
+    fn advance_wheel(&mut self) {
         self.place += 1;
         let mut bucket = self.wheel.pop_front().unwrap_or_default();
         self.on_wheel -= bucket.len();
@@ -118,31 +118,31 @@ impl<T> Queue<T> {
         if bucket.capacity() > 0 {
             self.spare.push(bucket);
         }
-        while self.far.peek().is_some_and(|entry| entry.at / BUCKET_MICROS <= self.place + BUCKETS) {
-            if let Some(entry) = self.far.pop() {
-                self.put(entry);
+        while self.far.peek().is_some_and(|key| key.at / BUCKET_MICROS <= self.place + BUCKETS) {
+            if let Some(key) = self.far.pop() {
+                self.put(key);
             }
         }
     }
 }
 
-/// The earliest is the greatest, as a `BinaryHeap` gives the greatest first.
-impl Ord for Entry {
+/// Reversed, because a `BinaryHeap` returns the greatest first.
+impl Ord for QueueKey {
     fn cmp(&self, other: &Self) -> Ordering {
         (other.at, other.number).cmp(&(self.at, self.number))
     }
 }
 
-impl PartialOrd for Entry {
+impl PartialOrd for QueueKey {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Entry {
+impl PartialEq for QueueKey {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Entry {}
+impl Eq for QueueKey {}

@@ -1,4 +1,4 @@
-//! The one source of chance: what happens in a simulated network follows from its seed alone.
+//! The only source of randomness: everything in a simulated network is determined by its seed.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl SplitMix64 {
         Duration::from_micros(self.below(longest.as_micros() as u64 + 1))
     }
 
-    /// With the chance of `per_mille` in a thousand.
+    /// True with probability `per_mille` / 1000.
     pub fn happens(&mut self, per_mille: u64) -> bool {
         per_mille > 0 && self.below(1000) < per_mille
     }
@@ -33,7 +33,7 @@ impl SplitMix64 {
         from.get(self.below(from.len() as u64) as usize).copied()
     }
 
-    /// The time to the next of events that come `per_second` on average and know nothing of each other.
+    /// The time to the next of independent events (a Poisson process) with `per_second` on average.
     pub fn next_arrival(&mut self, per_second: f64) -> Duration {
         let uniform = (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
         Duration::from_secs_f64(-(1.0 - uniform).ln() / per_second)

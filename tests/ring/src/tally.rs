@@ -26,7 +26,7 @@ impl Tally {
         sum as f64 / self.len().max(1) as f64
     }
 
-    /// The least value that `percent` of all do not exceed.
+    /// The smallest value that `percent` of all values do not exceed.
     pub fn percentile(&self, percent: u64) -> usize {
         let wanted = (self.len() * percent).div_ceil(100).max(1);
         let mut seen = 0;

@@ -1,4 +1,4 @@
-//! What must hold in every state.
+//! The properties that must hold in every state.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::invariants::{GlobalView, NodeView};
 
-pub const ONE_RING: &str = "one ordered ring, and a live successor for each";
-pub const NOT_SKIPPED: &str = "nobody established is skipped";
-pub const BASE: &str = "the principals stay enough";
-pub const CONVERGES: &str = "left alone, the ring becomes ideal";
+pub const ONE_RING: &str = "one ordered ring, and a live successor for each member";
+pub const NOT_SKIPPED: &str = "no established member is skipped";
+pub const BASE: &str = "enough principals stay";
+pub const CONVERGES: &str = "without events the ring becomes ideal";
 
 pub(super) fn all() -> Vec<Property<Scope>> {
     vec![
@@ -26,7 +26,7 @@ pub(super) fn all() -> Vec<Property<Scope>> {
     ]
 }
 
-/// Brings `established` up to date and looks for a fault. `changed`: some node's view may be another.
+/// Updates `established` and looks for a fault. `changed`: some node's neighbours may have changed.
 pub(super) fn judge(scope: &Scope, state: &mut State, changed: bool) {
     let members = state.members();
     let skipped = state.nodes.iter().filter(|node| node.is_member).fold(0, |set, node| set | node.skips);
@@ -47,11 +47,11 @@ pub(super) fn judge(scope: &Scope, state: &mut State, changed: bool) {
     state.established = state.established & members | if state.has_base { unskipped } else { 0 };
 }
 
-/// By a list that will be taken when it arrives.
+/// The members skipped by a list in flight that will be taken when it arrives.
 fn skipped_on_the_way(state: &State) -> Places {
     let joining = |asker: usize| state.nodes[asker].is_alone();
     state.in_flight.iter().fold(0, |set, message| {
-        let asker = if message.is_question() { message.from } else { message.to };
+        let asker = if message.is_request() { message.from } else { message.to };
         set | message.skips | if joining(asker) { message.skips_joining } else { 0 }
     })
 }
@@ -65,13 +65,13 @@ fn fault_of_ring(state: &State, changed: bool) -> Option<String> {
     GlobalView::new(&nodes).fault()
 }
 
-/// From a state in which nothing is on its way; from all others such a one is reached.
+/// Checked in states without messages in flight; every other state leads to such a state.
 fn converges(scope: &Scope, state: &State) -> bool {
     let is_quiet = state.in_flight.is_empty() && state.fault.is_none();
     !is_quiet || quiescent_after(scope, state).periods_until_ideal(scope.periods_max).is_some()
 }
 
-/// What the ring looks like after as many periods as were allowed, for a report.
+/// Describes the ring after the allowed quiet periods, for a report.
 pub(super) fn end_of_quiescence(scope: &Scope, state: &State) -> String {
     let mut ring = quiescent_after(scope, state);
     match ring.periods_until_ideal(scope.periods_max) {

@@ -1,5 +1,5 @@
-//! The ring in quiet times: every period each node ticks, and each message arrives before the next is sent. It makes
-//! the ideal ring that a search begins with, and shows that whatever state is left by a search becomes ideal again.
+//! The ring in quiet periods: every node ticks once in each, and each message arrives before the next is sent. It
+//! builds the ideal ring with which a search begins, and shows that every final state of a search becomes ideal again.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,7 +12,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// More than any join takes.
 const PERIODS_TO_JOIN: usize = 16;
 
-/// None: down, or not started.
+/// `rings` holds none for a node that is down or not started.
 pub(super) struct QuiescentRing {
     pub rings: Vec<Option<Ring>>,
     now: Duration,
@@ -38,7 +38,7 @@ impl QuiescentRing {
         ring.rings
     }
 
-    /// None: not even after the most that is allowed.
+    /// The periods until the ring is ideal; none if more than `most` are needed.
     pub(super) fn periods_until_ideal(&mut self, most: usize) -> Option<usize> {
         for period in 0..=most {
             if self.is_ideal() {
@@ -63,7 +63,7 @@ impl QuiescentRing {
         invariants::is_ideal(&views, self.settings.successor_list_len)
     }
 
-    /// As the driver of a node does that could not join.
+    /// Joins again, like the driver of a node whose join failed.
     fn join_if_alone(&mut self, place: usize) {
         let is_alone = |ring: &Ring| ring.neighbours().successors.is_empty();
         let member = self.rings.iter().position(|ring| ring.as_ref().is_some_and(|ring| !is_alone(ring)));
@@ -106,7 +106,7 @@ impl QuiescentRing {
     }
 }
 
-/// What a call to a dead node comes to.
+/// The outcome of a call to a dead node.
 pub(super) const DEAD: CallFailure = CallFailure::Unreachable;
 
 pub(super) fn answer(ring: &Ring, request: &RingRequest) -> RingAnswer {

@@ -1,11 +1,11 @@
-//! How far a search goes: the ring it begins with, and how often each thing may happen.
+//! The bounds of a search: its initial ring, and how often each kind of event may happen.
 
 use std::time::Duration;
 
 use chordfs_ring::RingSettings;
 use chordfs_types::ring_id::{NodeRef, RingId};
 
-/// A ring and what may happen to it. Everything that is allowed is tried in every order.
+/// An initial ring and the budget of each kind of event. All allowed events are tried in every order.
 #[derive(Clone, Debug)]
 pub struct Scope {
     /// The places of the circle in their order: `o` is a member of an ideal ring, `+` a node that may join it. The node
@@ -13,67 +13,68 @@ pub struct Scope {
     pub layout: &'static str,
     pub successor_list_len: usize,
     pub quarantine: Quarantine,
-    /// Attempts to join, of all nodes together.
+    /// Join attempts, of all nodes together.
     pub joins: u8,
     pub crashes: u8,
     pub leaves: u8,
-    /// Of nodes that crashed.
+    /// Restarts of crashed nodes.
     pub restarts: u8,
     pub stabilize: Budget,
     pub check_predecessor: Budget,
     pub tick: Budget,
-    /// How many notifications (and words of leaving) are lost, and how many come twice.
+    /// How many messages without an answer (notify, leave) are lost, and how many arrive twice.
     pub lost: u8,
     pub doubled: u8,
     pub network: Network,
     pub crash_rule: CrashRule,
-    /// In how many quiet periods every state becomes ideal.
+    /// The most quiet periods in which every state must become ideal.
     pub periods_max: usize,
-    /// The search stops there, and says that it is not complete.
+    /// The search stops after this many steps and reports that it is incomplete.
     pub steps_max: usize,
 }
 
-/// How often a node may do a step, and how often all nodes together.
+/// How often one node may perform a step, and how often all nodes together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Budget {
     pub each: u8,
     pub all: u8,
 }
 
-/// How long a node that did not answer is not taken on others' word.
+/// How long a dead node is ignored when other nodes name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quarantine {
-    /// It is believed in again at once.
+    /// Not at all.
     None,
-    /// Longer than everything that the search tries.
+    /// Longer than any search.
     Lasting,
 }
 
-/// What becomes of a question.
+/// How the network answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// A live node answers it, a dead one never: what the proof assumes.
+    /// Live nodes answer, dead ones never: what the proof assumes.
     Truthful,
-    /// This many questions to live nodes count as unanswered.
+    /// This many requests to live nodes fail, so that the nodes are taken for dead.
     FalseSuspicions(u8),
-    /// Somebody answers for dead nodes with what they knew last. (To ask a node before it is adopted is then no help.)
+    /// Dead nodes answer with their last state. (Contacting a node before it is adopted is then useless.)
     DeadNodesAnswer,
 }
 
 /// When a node may crash or leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrashRule {
-    /// If each member's list, and each list that is on its way to a node, still holds a live member, and one principal
-    /// more than a list is long is left.
+    /// If each member's list, and each list in flight, still holds a live member, and one principal more than a list is
+    /// long is left.
     ListsAndAnswers,
-    /// The same of the members' lists alone: what the paper asks for, where an answer is never on its way.
+    /// Like `ListsAndAnswers`, but only for the members' lists: the paper's condition, where answers are never in
+    /// flight.
     Lists,
     /// Whenever a member is left.
     Never,
 }
 
 impl Scope {
-    /// An ideal ring, r as given, in which nothing happens yet.
+    /// An ideal ring with lists of `successor_list_len`, in which no event may happen yet.
     pub fn new(layout: &'static str, successor_list_len: usize) -> Self {
         Self {
             layout,
@@ -115,12 +116,12 @@ impl Scope {
         self.layout.as_bytes().get(place) == Some(&b'o')
     }
 
-    /// A ring of one is a ring if it was the first.
+    /// The first member: the only node that counts as a ring when alone.
     pub(super) fn founder(&self) -> usize {
         self.layout.find('o').unwrap_or(0)
     }
 
-    /// In words, what may happen.
+    /// A description of the ring and the allowed events.
     pub fn name(&self) -> String {
         let counts = [
             ("join", self.joins),
@@ -134,8 +135,8 @@ impl Scope {
             ("doubled", self.doubled),
         ];
         let happens = counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
-        let silence = if self.quarantine == Quarantine::None { ", no silence" } else { "" };
-        let list = format!("{} r={}{silence}:", self.layout, self.successor_list_len);
+        let quarantine = if self.quarantine == Quarantine::None { ", no quarantine" } else { "" };
+        let list = format!("{} r={}{quarantine}:", self.layout, self.successor_list_len);
         std::iter::once(list).chain(happens).collect::<Vec<_>>().join(" ")
     }
 }

@@ -1,13 +1,13 @@
-//! The searches that are made: short ones with every check, larger ones for the report. Each is as large as can be
-//! tried to its end: one more of anything makes it three to ten times as large.
+//! The scopes: short ones for every check, larger ones for the report. Each is about as large as can be searched
+//! completely: one more event of any kind makes it three to ten times as large.
 
 use super::scope::{Budget, Quarantine, Scope};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// Some seconds all together.
+    /// Some seconds in all.
     Short,
-    /// Some minutes all together.
+    /// Some minutes in all.
     Long,
 }
 
@@ -22,7 +22,7 @@ fn short() -> Vec<Scope> {
     vec![
         stabilizing(2, Scope { joins: 1, ..Scope::new("oo+o", 2) }),
         stabilizing(2, Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) }),
-        stabilizing(2, believing(Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) })),
+        stabilizing(2, without_quarantine(Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) })),
         stabilizing(1, Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) }),
         stabilizing(2, Scope { joins: 1, crashes: 1, ..Scope::new("oo+ooo", 3) }),
         stabilizing(1, Scope { joins: 2, ..Scope::new("o+oo+o", 2) }),
@@ -38,7 +38,7 @@ fn long() -> Vec<Scope> {
     vec![
         stabilizing(3, Scope { joins: 1, crashes: 1, ..Scope::new("oo+oo", 2) }),
         stabilizing(2, Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) }),
-        stabilizing(2, believing(Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) })),
+        stabilizing(2, without_quarantine(Scope { joins: 1, crashes: 2, ..Scope::new("oo+ooo", 2) })),
         stabilizing(3, Scope { joins: 1, crashes: 1, ..Scope::new("oo+ooo", 3) }),
         stabilizing(2, Scope { joins: 2, ..Scope::new("o+oo+o", 2) }),
         stabilizing(1, Scope { joins: 2, crashes: 1, ..Scope::new("oo++oo", 2) }),
@@ -53,7 +53,7 @@ fn long() -> Vec<Scope> {
     ]
 }
 
-/// So many times in all, once for any node.
+/// Allows `all` stabilize steps, one for each node at most.
 fn stabilizing(all: u8, scope: Scope) -> Scope {
     Scope { stabilize: Budget { each: 1, all }, ..scope }
 }
@@ -66,7 +66,7 @@ fn ticking(all: u8, scope: Scope) -> Scope {
     Scope { tick: Budget { each: 1, all }, ..scope }
 }
 
-/// Others' word for a dead node counts again at once.
-fn believing(scope: Scope) -> Scope {
+/// Allows dead nodes to be adopted again as soon as another node names them.
+fn without_quarantine(scope: Scope) -> Scope {
     Scope { quarantine: Quarantine::None, ..scope }
 }

@@ -1,7 +1,7 @@
-//! One moment of a small ring: what each node knows, what is on its way, how much may still happen.
+//! A state of a small ring: the nodes, the messages in flight, and the remaining budget of events.
 //!
-//! Two states are the same if they mean the same (`Ring::digest_into`); messages have no order. Nodes and messages are
-//! shared between states: a step changes one node.
+//! Two states are equal if their digests are (`Ring::digest_into`); messages have no order. Nodes and messages are
+//! shared between states, as a step changes only one node.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -20,17 +20,17 @@ pub(super) type Places = u16;
 #[derive(Clone)]
 pub struct State {
     pub nodes: Vec<Arc<Node>>,
-    /// By digest.
+    /// Ordered by digest.
     pub in_flight: Vec<Arc<InFlight>>,
     pub remaining: Remaining,
-    /// Members that no list skips, held or on its way, since there is a base; from then on until they die.
+    /// Members that no list skipped, held or in flight, at some time since `has_base`; until they die.
     pub established: Places,
-    /// There has been one principal more than a list is long, and no list on its way that would change that.
+    /// True once there has been one principal more than a list is long, and no list in flight that would change that.
     pub has_base: bool,
     pub fault: Option<Arc<Fault>>,
 }
 
-/// What is wrong with a state.
+/// A violation of a property.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     Ring(String),
@@ -38,7 +38,7 @@ pub enum Fault {
     FewPrincipals(String),
 }
 
-/// How often things may still happen.
+/// The remaining budget of each kind of event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Remaining {
     pub joins: u8,
@@ -63,7 +63,7 @@ pub enum Maintenance {
 pub enum Phase {
     NotStarted,
     Up,
-    /// It may be started again.
+    /// Crashed; may restart.
     Down,
     HasLeft,
 }
@@ -71,16 +71,16 @@ pub enum Phase {
 #[derive(Clone)]
 pub struct Node {
     pub phase: Phase,
-    /// None: not started. Of a node that is down: what it has stored.
+    /// None if the node has not started; of a node that is down, its stored state.
     pub ring: Option<Ring>,
-    /// It is not in the ring, and nothing that it has begun will bring it there.
+    /// True if the node is outside the ring and has no join pending.
     pub may_join: bool,
-    /// Whoever founded the ring and was down is a member like any other.
+    /// True if the node has been down; a founder then no longer counts as a ring when alone.
     pub was_down: bool,
     pub maintained: [u8; 3],
     pub view: Neighbours,
     pub is_member: bool,
-    /// Whom its list skips, and whom it names.
+    /// The nodes that its list skips, and those that it names.
     pub skips: Places,
     pub names: Places,
     digest: u64,
@@ -89,21 +89,21 @@ pub struct Node {
 pub struct InFlight {
     pub from: usize,
     pub to: usize,
-    pub content: Content,
-    /// Whom the list in it skips, and whom it names.
+    pub content: MessageContent,
+    /// The nodes that the list in the message skips, and those that it names.
     pub skips: Places,
     pub names: Places,
-    /// Whom it names as the successor of the node that asked.
+    /// The nodes that it names as the caller's successor.
     pub owners: Places,
-    /// Whom a node that is alone will skip when it takes the successor that this is about.
+    /// The nodes that a lone node will skip when it takes the successor in the message.
     pub skips_joining: Places,
     digest: u64,
 }
 
-pub enum Content {
-    Question { call: CallId, request: RingRequest },
+pub enum MessageContent {
+    Request { call: CallId, request: RingRequest },
     Answer { call: CallId, answer: RingAnswer },
-    Tell(Message),
+    Message(Message),
 }
 
 impl Node {
@@ -123,13 +123,13 @@ impl Node {
         }
     }
 
-    /// Brings what is derived up to date. `remembers`: what it knew matters although it is dead.
-    pub fn settle(&mut self, place: usize, places: usize, is_founder: bool, remembers: bool) {
+    /// Updates the derived fields. `remembers`: the state of a dead node still matters.
+    pub fn update_derived(&mut self, place: usize, places: usize, is_founder: bool, remembers: bool) {
         let ring = self.ring.as_ref().filter(|_| self.phase == Phase::Up);
         let nothing = || Neighbours { predecessor: None, node: node_at(place), successors: Vec::new() };
         self.view = ring.map_or_else(nothing, Ring::neighbours);
         self.is_member = ring.is_some() && (is_founder || !self.is_alone());
-        // Whoever is a ring of one goes from himself to himself, past all others.
+        // The list of a ring of one leads from the node to itself, past all others.
         self.skips = if self.is_member && self.is_alone() {
             skipped_between(place, place, places)
         } else {
@@ -152,16 +152,16 @@ impl Node {
         self.view.successors.is_empty()
     }
 
-    pub fn means_the_same_as(&self, other: &Node) -> bool {
+    pub fn is_equivalent_to(&self, other: &Node) -> bool {
         self.digest == other.digest
     }
 }
 
 impl InFlight {
-    /// `call_digest`: what stands for the call's number.
-    pub fn question(from: usize, to: usize, call: CallId, call_digest: u64, request: RingRequest) -> Self {
+    /// `call_digest` stands for the call's id.
+    pub fn request(from: usize, to: usize, call: CallId, call_digest: u64, request: RingRequest) -> Self {
         let digest = digest_of(&(0, from, to, call_digest));
-        let content = Content::Question { call, request };
+        let content = MessageContent::Request { call, request };
         Self { from, to, content, skips: 0, names: 0, owners: 0, skips_joining: 0, digest }
     }
 
@@ -194,21 +194,21 @@ impl InFlight {
             }
             RingAnswer::Route(RingRoute::NextHops { nodes, beyond }) => (1, nodes, beyond).hash(&mut hasher),
         }
-        let content = Content::Answer { call, answer };
+        let content = MessageContent::Answer { call, answer };
         Self { from, to, content, skips, names: named, owners, skips_joining, digest: hasher.finish() }
     }
 
-    pub fn tell(from: usize, to: usize, message: Message) -> Self {
+    pub fn message(from: usize, to: usize, message: Message) -> Self {
         let digest = match &message {
             Message::Notify(peer) => digest_of(&(2, to, peer)),
             Message::Leave(view) => digest_of(&(3, to, view.node, view.predecessor, &view.successors)),
         };
-        let content = Content::Tell(message);
+        let content = MessageContent::Message(message);
         Self { from, to, content, skips: 0, names: 0, owners: 0, skips_joining: 0, digest }
     }
 
-    pub fn is_question(&self) -> bool {
-        matches!(self.content, Content::Question { .. })
+    pub fn is_request(&self) -> bool {
+        matches!(self.content, MessageContent::Request { .. })
     }
 
     pub fn is_same_as(&self, other: &InFlight) -> bool {
@@ -252,7 +252,7 @@ fn digest_of(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Whom a node skips that takes another as its successor; itself: all others.
+/// The nodes that `from` skips when it takes `to` as its successor; all others if both are the same.
 pub(super) fn skipped_between(from: usize, to: usize, places: usize) -> Places {
     let arc = RingArc::new(node_at(from).id, node_at(to).id);
     places_where(places, |place| arc.strictly_contains(node_at(place).id))
@@ -266,7 +266,7 @@ fn places_where(places: usize, holds: impl Fn(usize) -> bool) -> Places {
     (0..places).filter(|&place| holds(place)).fold(0, |set, place| set | 1 << place)
 }
 
-/// The first `most` of its list.
+/// The first `most` nodes of the list.
 fn names(view: &Neighbours, most: usize) -> Places {
     places_of(&view.successors[..most.min(view.successors.len())])
 }

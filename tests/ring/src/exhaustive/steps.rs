@@ -1,4 +1,4 @@
-//! Everything that can happen next, and what comes of it.
+//! The transitions that are possible in a state, and their effects.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,20 +9,20 @@ use super::{
     properties,
     quiescent::{DEAD, QuiescentRing, answer, event_of},
     scope::{Budget, CrashRule, Network, Scope, node_at, place_of},
-    state::{Content, Fault, InFlight, Maintenance, Node, Phase, Places, Remaining, State, skipped_between},
+    state::{Fault, InFlight, Maintenance, MessageContent, Node, Phase, Places, Remaining, State, skipped_between},
 };
 
-/// The time of all that a search tries.
+/// The constant time of a search.
 pub(super) const NOW: Duration = Duration::from_secs(100);
 
-/// Numbers name messages in flight, or places.
+/// One step of a search. Numbers are indexes of messages in flight, or places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
     Deliver(usize),
     Lose(usize),
-    /// Deliver it, and leave it on its way.
+    /// Deliver the message and leave a copy in flight.
     Double(usize),
-    /// A question to a live node counts as unanswered.
+    /// A request to a live node fails, so that the node is taken for dead.
     SuspectFalsely(usize),
     Join {
         node: usize,
@@ -30,7 +30,7 @@ pub enum Transition {
     },
     Crash(usize),
     Leave(usize),
-    /// With what it had stored: its id and the peers it remembers.
+    /// Restart with the stored state: the id and the remembered peers.
     Restart(usize),
     Maintain(usize, Maintenance),
 }
@@ -82,7 +82,7 @@ impl Model for Scope {
     fn next_state(&self, last: &State, step: Transition) -> Option<State> {
         let mut state = last.clone();
         self.take(&mut state, step);
-        let is_same = |place: usize| state.nodes[place].means_the_same_as(&last.nodes[place]);
+        let is_same = |place: usize| state.nodes[place].is_equivalent_to(&last.nodes[place]);
         let changed = (0..self.places()).any(|place| !Arc::ptr_eq(&state.nodes[place], &last.nodes[place]));
         if matches!(step, Transition::Maintain(..)) && (0..self.places()).all(is_same) {
             return None;
@@ -102,13 +102,13 @@ impl Scope {
         if ring.is_some() {
             (node.phase, node.ring, node.may_join) = (Phase::Up, ring, false);
         }
-        self.settle(&mut node, place);
+        self.update_derived(&mut node, place);
         Arc::new(node)
     }
 
-    fn settle(&self, node: &mut Node, place: usize) {
+    fn update_derived(&self, node: &mut Node, place: usize) {
         let remembers = self.network == Network::DeadNodesAnswer || self.restarts > 0;
-        node.settle(place, self.places(), place == self.founder() && !node.was_down, remembers);
+        node.update_derived(place, self.places(), place == self.founder() && !node.was_down, remembers);
     }
 
     fn budget(&self, kind: Maintenance) -> Budget {
@@ -129,8 +129,10 @@ impl Scope {
                 steps.push(Transition::Lose(place));
             }
             match message.content {
-                Content::Tell(_) if state.remaining.doubled > 0 => steps.push(Transition::Double(place)),
-                Content::Question { .. } if state.remaining.false_suspicions > 0 && state.nodes[message.to].is_up() => {
+                MessageContent::Message(_) if state.remaining.doubled > 0 => steps.push(Transition::Double(place)),
+                MessageContent::Request { .. }
+                    if state.remaining.false_suspicions > 0 && state.nodes[message.to].is_up() =>
+                {
                     steps.push(Transition::SuspectFalsely(place))
                 }
                 _ => {}
@@ -156,25 +158,26 @@ impl Scope {
                 steps.push(Transition::Maintain(place, kind));
             }
         }
-        if state.remaining.crashes > 0 && self.may_go(state, place) {
+        if state.remaining.crashes > 0 && self.may_crash(state, place) {
             steps.push(Transition::Crash(place));
         }
-        if state.remaining.leaves > 0 && self.may_go(state, place) {
+        if state.remaining.leaves > 0 && self.may_crash(state, place) {
             steps.push(Transition::Leave(place));
         }
     }
 
-    /// The operating assumption of the proof.
-    fn may_go(&self, state: &State, place: usize) -> bool {
+    /// The operating assumption of the proof on crashes.
+    fn may_crash(&self, state: &State, place: usize) -> bool {
         let rest: Places = state.members() & !(1 << place);
         let keeps_one = |names: Places| names & rest != 0;
         let members = || state.nodes.iter().enumerate().filter(|&(other, node)| other != place && node.is_member);
         let lists = members().all(|(_, node)| node.is_alone() || keeps_one(node.names));
         let skipped = members().fold(0, |set, (_, node)| set | node.skips);
         let has_base = (rest & !skipped).count_ones() as usize > self.successor_list_len;
-        let on_its_way = |message: &InFlight| message.names == 0 || message.to == place || keeps_one(message.names);
+        let in_flight_keeps_one =
+            |message: &InFlight| message.names == 0 || message.to == place || keeps_one(message.names);
         match self.crash_rule {
-            CrashRule::ListsAndAnswers => lists && has_base && state.in_flight.iter().all(|m| on_its_way(m)),
+            CrashRule::ListsAndAnswers => lists && has_base && state.in_flight.iter().all(|m| in_flight_keeps_one(m)),
             CrashRule::Lists => lists && has_base,
             CrashRule::Never => rest != 0,
         }
@@ -197,7 +200,7 @@ impl Scope {
             Transition::SuspectFalsely(index) => {
                 state.remaining.false_suspicions -= 1;
                 let message = state.in_flight.remove(index);
-                if let Content::Question { call, .. } = message.content {
+                if let MessageContent::Request { call, .. } = message.content {
                     self.apply_event(state, message.from, Event::Unanswered { call, failure: DEAD });
                 }
             }
@@ -214,7 +217,7 @@ impl Scope {
                 state.remaining.restarts -= 1;
                 let node = Arc::make_mut(&mut state.nodes[place]);
                 (node.phase, node.may_join) = (Phase::Up, true);
-                self.settle(node, place);
+                self.update_derived(node, place);
             }
             Transition::Leave(place) => {
                 state.remaining.leaves -= 1;
@@ -225,25 +228,25 @@ impl Scope {
         }
     }
 
-    /// Who asked waits until its deadline.
+    /// Loses a message; a caller then times out.
     fn lose(&self, state: &mut State, index: usize) {
         let message = state.in_flight.remove(index);
         let (asker, call) = match message.content {
-            Content::Question { call, .. } => (message.from, call),
-            Content::Answer { call, .. } => (message.to, call),
-            Content::Tell(_) => return,
+            MessageContent::Request { call, .. } => (message.from, call),
+            MessageContent::Answer { call, .. } => (message.to, call),
+            MessageContent::Message(_) => return,
         };
         self.apply_event(state, asker, Event::Unanswered { call, failure: CallFailure::TimedOut });
     }
 
     fn deliver(&self, state: &mut State, message: &InFlight) {
         match &message.content {
-            Content::Question { call, request } => self.ask(state, message, *call, request),
-            Content::Answer { call, answer } => {
+            MessageContent::Request { call, request } => self.ask(state, message, *call, request),
+            MessageContent::Answer { call, answer } => {
                 let event = Event::Answered { call: *call, answer: answer.clone() };
                 self.apply_event_with(state, message.to, event, message.owners);
             }
-            Content::Tell(content) => self.apply_event(state, message.to, event_of(content.clone())),
+            MessageContent::Message(content) => self.apply_event(state, message.to, event_of(content.clone())),
         }
     }
 
@@ -277,7 +280,8 @@ impl Scope {
         }
     }
 
-    /// What it was asked and told goes nowhere; what it has said is on its way.
+    /// Stops a node. Its own requests, and answers and messages to it, are dropped; requests to it will fail; its
+    /// answers and messages stay in flight.
     fn go_down(&self, state: &mut State, place: usize, phase: Phase) {
         let node = Arc::make_mut(&mut state.nodes[place]);
         (node.phase, node.was_down, node.may_join, node.maintained) = (phase, true, false, [0; 3]);
@@ -285,10 +289,10 @@ impl Scope {
             let stored = node.ring.as_ref().map(|ring| ring.known().to_vec()).unwrap_or_default();
             node.ring = Some(Ring::new(node_at(place), self.settings(), stored));
         }
-        self.settle(node, place);
+        self.update_derived(node, place);
         state.in_flight.retain(|message| match message.content {
-            Content::Question { .. } => message.from != place,
-            Content::Answer { .. } | Content::Tell(_) => message.to != place,
+            MessageContent::Request { .. } => message.from != place,
+            MessageContent::Answer { .. } | MessageContent::Message(_) => message.to != place,
         });
     }
 
@@ -300,11 +304,11 @@ impl Scope {
         };
         let before = Arc::clone(&state.nodes[place]);
         self.apply_event(state, place, event);
-        if !state.nodes[place].means_the_same_as(&before) {
+        if !state.nodes[place].is_equivalent_to(&before) {
             state.remaining.maintenance[kind as usize] -= 1;
             let node = Arc::make_mut(&mut state.nodes[place]);
             node.maintained[kind as usize] += 1;
-            self.settle(node, place);
+            self.update_derived(node, place);
         }
     }
 
@@ -312,7 +316,7 @@ impl Scope {
         self.apply_event_with(state, place, event, 0);
     }
 
-    /// `owners`: whom the event names as the node's successor.
+    /// `owners`: the nodes that the event names as the node's successor.
     fn apply_event_with(&self, state: &mut State, place: usize, event: Event, owners: Places) {
         let node = Arc::make_mut(&mut state.nodes[place]);
         let Some(ring) = node.ring.as_mut().filter(|_| node.phase == Phase::Up) else { return };
@@ -320,7 +324,7 @@ impl Scope {
         for action in actions {
             self.execute(state, place, action, owners);
         }
-        self.settle(Arc::make_mut(&mut state.nodes[place]), place);
+        self.update_derived(Arc::make_mut(&mut state.nodes[place]), place);
     }
 
     fn execute(&self, state: &mut State, from: usize, action: Action, owners: Places) {
@@ -328,7 +332,7 @@ impl Scope {
             Action::Call { call, to, request } => {
                 let to = place_of(to);
                 let digest = self.call_digest(state, from, call);
-                let mut question = InFlight::question(from, to, call, digest, request);
+                let mut question = InFlight::request(from, to, call, digest, request);
                 if owners & 1 << to != 0 {
                     question.skips_joining = skipped_between(from, to, self.places());
                 }
@@ -337,7 +341,7 @@ impl Scope {
             Action::Send { to, message } => {
                 let to = place_of(to);
                 if state.nodes[to].is_up() {
-                    state.send(InFlight::tell(from, to, message));
+                    state.send(InFlight::message(from, to, message));
                 }
             }
             Action::Joined { result: Ok(()) | Err(JoinError::Left), .. } => {}
@@ -345,10 +349,11 @@ impl Scope {
                 Arc::make_mut(&mut state.nodes[from]).may_join = true;
             }
             Action::Joined { result: Err(error), .. } => {
-                state.fault = Some(Arc::new(Fault::Ring(format!("{} is refused: {error}", node_at(from).id))));
+                state.fault =
+                    Some(Arc::new(Fault::Ring(format!("the join of {} is refused: {error}", node_at(from).id))));
             }
             Action::IdTaken { by } => {
-                state.fault = Some(Arc::new(Fault::Ring(format!("{} yields to {by}", node_at(from).id))));
+                state.fault = Some(Arc::new(Fault::Ring(format!("{} gives up its id to {by}", node_at(from).id))));
             }
             Action::Found { .. } | Action::Changed(_) | Action::Remember(_) => {}
         }

@@ -1,6 +1,6 @@
-//! Calls to and from foreign members. One of ours holds the conversation with a foreign node that the driver holds
-//! (`ring::foreign::ForeignConversation`), call by call, within one deadline; what a foreign node asks of ours is
-//! answered as `driver::calls` does.
+//! Calls to and from foreign members. One of our nodes holds the same conversation with a foreign node as the driver
+//! (`ring::foreign::ForeignConversation`), call by call, within one deadline. Our nodes answer the calls of a foreign
+//! node as `driver::calls` does.
 
 use chordfs_ring::foreign::{ForeignCall, ForeignConversation, ForeignOutcome, ForeignReply, timeout_failure};
 
@@ -13,29 +13,29 @@ pub(super) enum ForeignMessage {
     Reply { caller: Caller, reply: CallResult },
 }
 
-/// What comes back.
+/// The result of a call to a foreign member.
 #[derive(Clone, Copy)]
 pub(super) enum CallResult {
     Reply(ForeignReply),
-    /// Known at once: nobody listens there.
+    /// No process listens at the address.
     Unreachable,
-    /// The caller's deadline is over.
+    /// The caller's deadline has passed.
     TimedOut,
 }
 
 #[derive(Clone)]
 pub(super) enum Caller {
-    /// One of ours, in the middle of a conversation with `to`.
+    /// One of our nodes, in a conversation with `to`.
     Ours {
         node: usize,
-        life: u32,
+        incarnation: u32,
         call: CallId,
         to: usize,
         conversation: ForeignConversation,
     },
     Foreign {
         node: usize,
-        life: u32,
+        incarnation: u32,
         call: u64,
     },
 }
@@ -48,7 +48,7 @@ impl Caller {
     }
 }
 
-/// A lookup that a member does for another, and how long its reply will be on the way (`None`: for ever).
+/// A lookup that a member performs for another, and the delay of its reply (`None`: the reply is lost).
 #[derive(Clone)]
 pub(super) struct ForwardedLookup {
     caller: Caller,
@@ -56,7 +56,7 @@ pub(super) struct ForwardedLookup {
 }
 
 impl Sim {
-    /// A new foreign node, alone at a random place (or at `id`).
+    /// Starts a foreign node, alone at a random position (or at `id`).
     pub fn start_foreign(&mut self, id: Option<RingId>) -> usize {
         let index = self.start(id);
         let me = self.nodes[index].ring.me();
@@ -68,22 +68,22 @@ impl Sim {
         self.nodes[node].ring.is_foreign()
     }
 
-    /// Of a member of either kind.
+    /// The neighbours of a member of either kind.
     pub fn view(&self, node: usize) -> Neighbours {
         self.nodes[node].ring.neighbours()
     }
 
-    /// The last of its ring: a member although it is alone, as a founder is.
+    /// Counts the last node of a ring as a member even when alone, like a founder.
     pub fn mark_as_member(&mut self, node: usize) {
         self.nodes[node].founder = true;
     }
 
-    /// From now on, for what is sent from now on.
+    /// Changes the conditions for all messages sent from now on.
     pub fn change_conditions(&mut self, conditions: Conditions) {
         self.conditions = conditions;
     }
 
-    /// The length of the lists of ours.
+    /// The length of our nodes' successor lists.
     pub fn list_len(&self) -> usize {
         self.settings.successor_list_len
     }
@@ -92,15 +92,21 @@ impl Sim {
         if self.is_foreign(node) { PERIOD } else { self.conditions.period }
     }
 
-    /// One of ours has a question for a foreign member.
+    /// One of our nodes sends a request to a foreign member.
     pub(super) fn begin_conversation(&mut self, from: usize, call: CallId, to: usize, request: RingRequest) {
-        let life = self.nodes[from].life;
+        let incarnation = self.nodes[from].incarnation;
         let event = Event::Unanswered { call, failure: timeout_failure(&request) };
-        self.queue.push(self.now + self.conditions.call_deadline, Delivery::Event { node: from, life, event });
-        self.put_call(Caller::Ours { node: from, life, call, to, conversation: ForeignConversation::new(&request) });
+        self.queue.push(self.now + self.conditions.call_deadline, Delivery::Event { node: from, incarnation, event });
+        self.send_next_call(Caller::Ours {
+            node: from,
+            incarnation,
+            call,
+            to,
+            conversation: ForeignConversation::new(&request),
+        });
     }
 
-    fn put_call(&mut self, caller: Caller) {
+    fn send_next_call(&mut self, caller: Caller) {
         if let Caller::Ours { to, ref conversation, .. } = caller {
             let what = conversation.call();
             self.send_call(caller, to, what);
@@ -108,19 +114,20 @@ impl Sim {
     }
 
     fn send_call(&mut self, caller: Caller, to: usize, what: ForeignCall) {
-        let there = self.rng.up_to(self.conditions.longest_way);
-        let back = self.rng.up_to(self.conditions.longest_way);
+        let delay_there = self.rng.up_to(self.conditions.longest_delay);
+        let back = self.rng.up_to(self.conditions.longest_delay);
         let back = match self.message_fault(caller.node(), to) {
             None => Some(back),
             Some(MessageFault::Late) => Some(back + self.conditions.call_deadline.max(CALL_DEADLINE)),
             Some(MessageFault::Lost) if self.rng.happens(500) => None,
             Some(MessageFault::Lost) => return,
         };
-        self.queue.push(self.now + there, Delivery::ForeignMessage(ForeignMessage::Call { caller, to, what, back }));
+        self.queue
+            .push(self.now + delay_there, Delivery::ForeignMessage(ForeignMessage::Call { caller, to, what, back }));
     }
 
-    pub(super) fn deliver_foreign_message(&mut self, letter: ForeignMessage) {
-        match letter {
+    pub(super) fn deliver_foreign_message(&mut self, message: ForeignMessage) {
+        match message {
             ForeignMessage::Call { caller, to, what, back } => self.called(caller, to, what, back),
             ForeignMessage::Reply { caller, reply } => self.replied(caller, reply),
         }
@@ -162,7 +169,7 @@ impl Sim {
         }
     }
 
-    /// True if that was what a lookup for another member came to.
+    /// Sends back the result of a lookup for another member. False if `tag` is not such a lookup.
     pub(super) fn finish_forwarded_lookup(&mut self, tag: Tag, found: &Result<NodeRef, NoRoute>) -> bool {
         let reply = found.as_ref().map_or(ForeignReply::Refused, |&node| ForeignReply::Node(node));
         self.reply_to_forwarded_lookup(tag, reply)
@@ -174,18 +181,19 @@ impl Sim {
         true
     }
 
-    fn replied(&mut self, caller: Caller, heed: CallResult) {
+    fn replied(&mut self, caller: Caller, result: CallResult) {
         match caller {
-            Caller::Ours { node, life, .. } | Caller::Foreign { node, life, .. } if self.nodes[node].life != life => {}
+            Caller::Ours { node, incarnation, .. } | Caller::Foreign { node, incarnation, .. }
+                if self.nodes[node].incarnation != incarnation => {}
             Caller::Foreign { node, call, .. } => {
-                let reply = match heed {
+                let reply = match result {
                     CallResult::Reply(reply) => Some(reply),
                     CallResult::Unreachable | CallResult::TimedOut => None,
                 };
                 self.apply_foreign_event(node, ForeignEvent::Replied { call, reply });
             }
-            Caller::Ours { node, life, call, to, conversation } => {
-                self.continue_conversation(node, life, call, to, conversation, heed)
+            Caller::Ours { node, incarnation, call, to, conversation } => {
+                self.continue_conversation(node, incarnation, call, to, conversation, result)
             }
         }
     }
@@ -193,15 +201,17 @@ impl Sim {
     fn continue_conversation(
         &mut self,
         node: usize,
-        life: u32,
+        incarnation: u32,
         call: CallId,
         to: usize,
         mut conversation: ForeignConversation,
-        heed: CallResult,
+        result: CallResult,
     ) {
-        let event = match heed {
+        let event = match result {
             CallResult::Reply(reply) => match conversation.on_reply(reply) {
-                ForeignOutcome::Continue => return self.put_call(Caller::Ours { node, life, call, to, conversation }),
+                ForeignOutcome::Continue => {
+                    return self.send_next_call(Caller::Ours { node, incarnation, call, to, conversation });
+                }
                 ForeignOutcome::Answer(answer) => Event::Answered { call, answer },
                 ForeignOutcome::Refused => Event::Unanswered { call, failure: CallFailure::Refused },
             },
@@ -211,9 +221,9 @@ impl Sim {
         self.apply_event(node, event);
     }
 
-    /// An event of ours as a foreign node understands it; what is none of the ten calls is nothing to it.
+    /// Translates an event for a foreign node. Events that are none of the ten calls are ignored.
     pub(super) fn apply_event_to_foreign(&mut self, node: usize, event: Event) {
-        let told = match event {
+        let event = match event {
             Event::Tick => ForeignEvent::Tick,
             Event::Notified { peer } => ForeignEvent::Notified { peer },
             Event::Join { tag, member } => ForeignEvent::Join { asker: tag, member },
@@ -222,7 +232,7 @@ impl Sim {
             }
             _ => return,
         };
-        self.apply_foreign_event(node, told);
+        self.apply_foreign_event(node, event);
     }
 
     fn apply_foreign_event(&mut self, node: usize, event: ForeignEvent) {
@@ -239,14 +249,14 @@ impl Sim {
         let me = self.nodes[node].ring.me();
         match action {
             ForeignAction::Call { call, to, what } => {
-                let caller = Caller::Foreign { node, life: self.nodes[node].life, call };
-                let silence = ForeignMessage::Reply { caller: caller.clone(), reply: CallResult::TimedOut };
-                self.queue.push(self.now + CALL_DEADLINE, Delivery::ForeignMessage(silence));
+                let caller = Caller::Foreign { node, incarnation: self.nodes[node].incarnation, call };
+                let time_out = ForeignMessage::Reply { caller: caller.clone(), reply: CallResult::TimedOut };
+                self.queue.push(self.now + CALL_DEADLINE, Delivery::ForeignMessage(time_out));
                 if let Some(to) = self.index_of(to) {
                     self.send_call(caller, to, what);
                 }
             }
-            ForeignAction::Notify { to } => self.tell(node, to, Message::Notify(me)),
+            ForeignAction::Notify { to } => self.send_message(node, to, Message::Notify(me)),
             ForeignAction::Reply { asker, reply } => {
                 if !self.reply_to_forwarded_lookup(asker, reply) {
                     self.note_reply(asker, reply);
@@ -257,9 +267,9 @@ impl Sim {
         }
     }
 
-    /// To a lookup that was begun from outside.
+    /// Records the reply to a lookup that the test began.
     fn note_reply(&mut self, tag: Tag, reply: ForeignReply) {
-        if let Some(&target) = self.looking.get(&tag) {
+        if let Some(&target) = self.pending_lookups.get(&tag) {
             let found = match reply {
                 ForeignReply::Node(node) => Ok(node),
                 ForeignReply::NoNode | ForeignReply::Refused => Err(NoRoute { target }),
@@ -269,7 +279,7 @@ impl Sim {
     }
 }
 
-/// As `driver::calls` answers, from the view alone.
+/// The answer of `driver::calls`, from the neighbours alone.
 fn answer_of_ours(view: &Neighbours, what: ForeignCall) -> ForeignReply {
     let some = |node: Option<NodeRef>| node.map_or(ForeignReply::NoNode, ForeignReply::Node);
     match what {

@@ -1,4 +1,4 @@
-//! Lookups while nodes come and go (Chord 2001, figure 12). A node that goes says nothing, as one that dies.
+//! Lookups while nodes join and crash (Chord 2001, figure 12). No node announces that it leaves.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ const LOOKUPS_PER_SECOND: f64 = 4.0;
 
 #[derive(Clone, Debug, Default)]
 pub struct Row {
-    /// Joins a second, and as many deaths.
+    /// Joins per second; the rate of crashes is the same.
     pub rate: f64,
     pub joins: u64,
-    pub deaths: u64,
+    pub crashes: u64,
     pub lookups: u64,
-    /// Found nobody, or a node that was not the owner when the answer came.
+    /// Lookups that found no node, or not the owner at the time of the answer.
     pub failed: u64,
-    /// Of those: found nobody.
+    /// Failed lookups that found no node.
     pub unanswered: u64,
 }
 
-/// Each rate on its own clone of one ring of `nodes`, for `time`.
+/// Runs each rate for `time` on its own clone of one ring of `nodes`.
 pub fn measure(seed: u64, nodes: usize, rates: &[f64], time: Duration) -> Result<Vec<Row>, String> {
     let conditions = Conditions { period: PERIOD, ..Conditions::quick() };
     let mut ring = Sim::new(seed, conditions, RingSettings::default());
@@ -45,8 +45,8 @@ fn row(mut sim: Sim, rate: f64, time: Duration) -> Row {
         let soonest = (0..next.len()).min_by_key(|&kind| next[kind]).unwrap_or(0);
         sim.run_for(next[soonest].saturating_sub(sim.now));
         let per_second = match soonest {
-            0 => come(&mut sim, &mut row),
-            1 => go(&mut sim, &mut row),
+            0 => join_one(&mut sim, &mut row),
+            1 => crash_one(&mut sim, &mut row),
             _ => look_up(&mut sim),
         };
         next[soonest] += sim.rng.next_arrival(per_second.unwrap_or(rate));
@@ -57,7 +57,7 @@ fn row(mut sim: Sim, rate: f64, time: Duration) -> Row {
     row
 }
 
-fn come(sim: &mut Sim, row: &mut Row) -> Option<f64> {
+fn join_one(sim: &mut Sim, row: &mut Row) -> Option<f64> {
     let members = sim.members();
     let member = sim.rng.pick(&members)?;
     let node = sim.start(None);
@@ -66,11 +66,11 @@ fn come(sim: &mut Sim, row: &mut Row) -> Option<f64> {
     None
 }
 
-fn go(sim: &mut Sim, row: &mut Row) -> Option<f64> {
+fn crash_one(sim: &mut Sim, row: &mut Row) -> Option<f64> {
     let up = sim.up();
     let node = sim.rng.pick(&up)?;
     sim.crash(node);
-    row.deaths += 1;
+    row.crashes += 1;
     None
 }
 
@@ -82,7 +82,7 @@ fn look_up(sim: &mut Sim) -> Option<f64> {
 }
 
 fn note_results(sim: &mut Sim, row: &mut Row) {
-    for looked in sim.taken().into_values() {
+    for looked in sim.take_results().into_values() {
         row.lookups += 1;
         row.unanswered += u64::from(looked.found.is_err());
         row.failed += u64::from(looked.found.ok() != looked.right);
@@ -94,7 +94,7 @@ pub fn table(rows: &[Row], nodes: usize) -> Table {
         vec![
             format!("{:.2}", row.rate),
             row.joins.to_string(),
-            row.deaths.to_string(),
+            row.crashes.to_string(),
             row.lookups.to_string(),
             row.failed.to_string(),
             row.unanswered.to_string(),
@@ -102,11 +102,11 @@ pub fn table(rows: &[Row], nodes: usize) -> Table {
             format!("{:.1} %", row.rate * PERIOD.as_secs_f64()),
         ]
     };
-    let header = ["rate /s", "joins", "deaths", "look-ups", "failed", "no answer", "failed", "publ."];
+    let header = ["rate /s", "joins", "crashes", "lookups", "failed", "no answer", "failed", "publ."];
     Table {
-        title: format!("Look-ups while nodes come and go: {nodes} nodes, stabilize every {PERIOD:?}, no retry"),
+        title: format!("Lookups while nodes join and crash: {nodes} nodes, stabilize every {PERIOD:?}, no retry"),
         notes: vec![
-            "failed: found nobody, or not the node that owned the key when the answer came".into(),
+            "failed: found no node, or not the owner of the key at the time of the answer".into(),
             "published: Chord 2001, figure 12: about 3 % at 0.10 (3 failures in a period), in proportion below".into(),
         ],
         header: header.map(String::from).to_vec(),

@@ -1,4 +1,4 @@
-//! Every interleaving of small rings, a line for each scope.
+//! Every interleaving of small rings, one line for each scope.
 
 use super::Table;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     lives::Violation,
 };
 
-/// Err: the steps that lead to a state in which a property does not hold.
+/// Fails with the steps that lead to a violation.
 pub fn measure(size: Size) -> Result<Vec<(String, Outcome)>, Violation> {
     scopes(size).iter().map(|scope| checked(scope.name(), run(scope))).collect()
 }
@@ -36,13 +36,13 @@ pub fn table(rows: &[(String, Outcome)]) -> Table {
         notes: vec![
             "o a member, + a node that joins, in the order of the circle; r the length of a list; then the budgets"
                 .into(),
-            "one ring, in order; a live successor for each; nobody established is skipped; left alone it becomes ideal"
+            "one ordered ring; a live successor for each member; no established member is skipped; it becomes ideal"
                 .into(),
-            "proved from r + 1 members on. A younger ring (a scope that begins with fewer) stays one ring, and nobody"
+            "proved from r + 1 members on. A smaller ring (a scope that begins with fewer) stays one ring; no node"
                 .into(),
-            "crashes in it here: it is kept safe by lists that hold all members, by the peers that each node remembers"
+            "crashes in it here. It is kept safe by lists that hold all members, by the peers that each node remembers"
                 .into(),
-            "and asks, and, for what is stored, by the votes of the namespace".into(),
+            "and contacts, and, for stored data, by majorities of the replica sets".into(),
         ],
         header: header.map(String::from).to_vec(),
         rows: rows.iter().map(cells).collect(),

@@ -1,5 +1,5 @@
-//! What a part of all nodes dying at once does to lookups (Chord 2003, table II; Chord 2001, figure 11) and to what was
-//! stored (CFS 2001).
+//! The effect of the simultaneous crash of a part of all nodes on lookups (Chord 2003, table II; Chord 2001, figure 11)
+//! and on stored data (CFS 2001).
 
 use chordfs_ring::RingSettings;
 use chordfs_types::ring_id::{NodeRef, RingId};
@@ -19,15 +19,15 @@ const PUBLISHED: [(u64, f64, f64); 6] =
 #[derive(Clone, Debug)]
 pub struct Row {
     pub failed_percent: u64,
-    pub before: Looked,
-    /// None: the ring did not come to rest.
-    pub after: Option<Looked>,
-    /// Of all keys: those none of origin first 1, 3, 6 holders lives.
+    pub before: LookupStats,
+    /// None if the ring did not stabilize.
+    pub after: Option<LookupStats>,
+    /// The share of keys without a live node among their first 1, 3 and 6 holders.
     pub lost: [f64; 3],
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Looked {
+pub struct LookupStats {
     pub hops: Tally,
     pub timeouts: Tally,
     pub owner_timeouts: Tally,
@@ -62,19 +62,19 @@ fn kill(sim: &mut Sim, percent: u64) {
     }
 }
 
-fn look_up(sim: &mut Sim, lookups: usize) -> Looked {
+fn look_up(sim: &mut Sim, lookups: usize) -> LookupStats {
     let (owners, up) = (Owners::of(sim), sim.up());
-    let mut looked = Looked::default();
+    let mut stats = LookupStats::default();
     for _ in 0..lookups {
         let key = RingId(sim.rng.next_u64() as u32);
         let Some(node) = sim.rng.pick(&up) else { break };
         let path = sim.look_up_at_once(node, key);
-        looked.hops.add(path.hops);
-        looked.timeouts.add(path.timeouts);
-        looked.owner_timeouts.add(path.owner_timeouts);
-        looked.failed += u64::from(path.found != owners.owner(key));
+        stats.hops.add(path.hops);
+        stats.timeouts.add(path.timeouts);
+        stats.owner_timeouts.add(path.owner_timeouts);
+        stats.failed += u64::from(path.found != owners.owner(key));
     }
-    looked
+    stats
 }
 
 const COPIES: [usize; 3] = [1, 3, 6];
@@ -97,22 +97,22 @@ pub fn table(rows: &[Row], nodes: usize) -> Table {
         "time-outs",
         "publ.",
         "at the owner",
-        "failed look-ups",
+        "failed lookups",
         "after: path",
         "time-outs",
-        "failed look-ups",
+        "failed lookups",
         "keys lost, 1 copy",
         "3",
         "6",
     ];
     Table {
-        title: format!("A part of {nodes} nodes dies at once (nobody refuses a call: each costs a time-out)"),
+        title: format!("A part of {nodes} nodes crashes at once (no call is refused: each to a dead node times out)"),
         notes: vec![
             format!("successor list {LIST_LEN}, {LOOKUPS} lookups before and after the ring has stabilized"),
-            "at the owner: time-outs of asking a found node whether it is there, twice before it counts as dead; published"
+            "at the owner: time-outs of the check of the owner, two before it counts as dead; published Chord has no such"
                 .into(),
-            "Chord does not ask, and may name a dead node".into(),
-            "published: Chord 2003, table II: no failed look-ups; Chord 2001: without copies a fraction p of keys is lost"
+            "check, and may name a dead node".into(),
+            "published: Chord 2003, table II: no failed lookups; Chord 2001: without copies a fraction p of keys is lost"
                 .into(),
             "published: CFS 2001: of 1,000 servers half fail, six copies: about 1.6 % of blocks are lost".into(),
         ],
@@ -122,7 +122,7 @@ pub fn table(rows: &[Row], nodes: usize) -> Table {
 }
 
 fn cells(row: &Row, (_, path, timeouts): (u64, f64, f64)) -> Vec<String> {
-    let after = |cell: fn(&Looked) -> String| row.after.as_ref().map_or("not stable".into(), cell);
+    let after = |cell: fn(&LookupStats) -> String| row.after.as_ref().map_or("not stable".into(), cell);
     let mut cells = vec![
         format!("{} %", row.failed_percent),
         format!("{:.2}", row.before.hops.mean()),
@@ -132,9 +132,9 @@ fn cells(row: &Row, (_, path, timeouts): (u64, f64, f64)) -> Vec<String> {
         format!("{timeouts:.2}"),
         format!("{:.2}", row.before.owner_timeouts.mean()),
         row.before.failed.to_string(),
-        after(|looked| format!("{:.2}", looked.hops.mean())),
-        after(|looked| format!("{:.2}", looked.timeouts.mean())),
-        after(|looked| looked.failed.to_string()),
+        after(|stats| format!("{:.2}", stats.hops.mean())),
+        after(|stats| format!("{:.2}", stats.timeouts.mean())),
+        after(|stats| stats.failed.to_string()),
     ];
     cells.extend(row.lost.map(|share| format!("{:.1} %", share * 100.0)));
     cells

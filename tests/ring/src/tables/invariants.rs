@@ -1,4 +1,4 @@
-//! Random lives by the thousand: Zave's invariants, checked after every event that changed anybody's view.
+//! Thousands of random histories, with Zave's invariants checked after every event that changed some node's neighbours.
 
 use super::Table;
 use crate::{
@@ -13,8 +13,7 @@ pub struct Row {
     pub total: Life,
 }
 
-/// `lives` seeds from `first_seed` on, in each kind of network. Err: the first violation, with the seed that repeats
-/// it.
+/// Runs `lives` seeds from `first_seed` on in each kind of network. Fails with the first violation and its seed.
 pub fn measure(first_seed: u64, lives: u64) -> Result<Vec<Row>, Violation> {
     let networks =
         [("slow, nothing lost", Conditions::reliable()), ("lost, late, doubled", Conditions::bounded_losses())];
@@ -39,13 +38,13 @@ pub fn table(first_seed: u64, rows: &[Row]) -> Table {
         let numbers = [row.lives, events, joins, crashes, returns].map(|number| number.to_string());
         std::iter::once(row.network.to_owned()).chain(numbers).chain(["0".to_owned()]).collect()
     };
-    let header = ["network", "lives", "events", "joins", "crashes", "returns", "violations"];
+    let header = ["network", "histories", "events", "joins", "crashes", "restarts", "violations"];
     Table {
-        title: format!("Invariants in random lives of rings of up to 64 nodes, seeds from {first_seed} on"),
+        title: format!("Invariants in random histories of rings of up to 64 nodes, seeds from {first_seed} on"),
         notes: vec![
             "after every event: one ring, in order; each member has a live successor; each list is in order".into(),
-            format!("from {} members on: nobody who is established is skipped by any list again", LIST_LEN + 1),
-            "at the end: the ring becomes ideal, and look-ups are right".into(),
+            format!("from {} members on: no list skips an established member", LIST_LEN + 1),
+            "at the end: the ring becomes ideal, and lookups are right".into(),
         ],
         header: header.map(String::from).to_vec(),
         rows: rows.iter().map(cells).collect(),

@@ -1,9 +1,8 @@
-//! Stored load: how much the fullest and the emptiest nodes hold of the mean, with chosen and with random ids.
+//! Stored load: the loads of the fullest and emptiest nodes as multiples of the mean, with chosen and random ids.
 //!
-//! Keys are drawn and counted, as in Chord 2001: arc lengths alone would hide what chance adds. A chosen position is
-//! what `ring::position` gives for the loads at that moment, a node at a time, as the driver asks for it; the loads are
-//! keys with their copies, where `placement` puts them. Nobody leaves, and every node has what it should hold before
-//! the next one comes.
+//! Keys are drawn and counted, as in Chord 2001: arc lengths alone would hide random variation. Chosen positions come
+//! from `ring::position` for the current loads, one node at a time, as in the driver; the loads are keys with their
+//! copies, where `placement` puts them. No node leaves, and every node is filled before the next one joins.
 
 use std::net::Ipv4Addr;
 
@@ -16,7 +15,7 @@ use chordfs_types::{
 use super::Table;
 use crate::network::SplitMix64;
 
-/// Of Chord 2001: 10^4 nodes, 5 x 10^5 keys.
+/// Figures of Chord 2001: 10^4 nodes, 5 x 10^5 keys.
 pub const PUBLISHED_MAX: f64 = 9.1;
 pub const PUBLISHED_99TH: f64 = 4.6;
 
@@ -28,7 +27,7 @@ pub enum Ids {
     Chosen,
 }
 
-/// What nodes of one ring hold, as multiples of the mean.
+/// The loads of the nodes of one ring, as multiples of the mean.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     pub nodes: usize,
@@ -68,8 +67,8 @@ pub fn table(rows: &[Row]) -> Table {
         title: "Stored load, as multiples of the mean".to_string(),
         notes: vec![
             format!("Chord 2001, 10000 nodes, 5 x 10^5 keys, random ids: max {PUBLISHED_MAX}, 99 % {PUBLISHED_99TH}."),
-            "Chosen: the id that a joining node is given, one node after the other.".to_string(),
-            "With 50 keys a node, chance alone is a good part of what is left: 3 copies average it out.".to_string(),
+            "Chosen: the id that a joining node receives, one node after the other.".to_string(),
+            "With 50 keys a node, much of the rest is random variation: 3 copies average it out.".to_string(),
         ],
         header: ["nodes", "copies", "ids", "max", "99 %", "1 %"].map(String::from).to_vec(),
         rows: rows.iter().map(cells).collect(),
@@ -86,7 +85,7 @@ impl Row {
     }
 }
 
-/// On a host of its own, without a zone.
+/// A joiner on a host of its own, without a zone.
 fn anywhere(ring: &Counted, rng: &mut SplitMix64) -> Joiner {
     on_host(ring.len() as u32, rng)
 }
@@ -100,7 +99,7 @@ pub(super) fn bytes(members: &[Member]) -> Vec<u64> {
     members.iter().map(|member| member.load_bytes).collect()
 }
 
-/// The loads at each of `sizes` of a ring origin nodes come from `next`.
+/// The loads, at each of `sizes`, of a ring to which `next` adds the nodes.
 pub(super) fn grown(
     rng: &mut SplitMix64,
     keys: &[u32],
@@ -129,7 +128,7 @@ pub(super) struct Counted<'a> {
 }
 
 impl Counted<'_> {
-    /// Nothing changes if the id is taken.
+    /// Adds a node. Does nothing if the id is taken.
     fn add(&mut self, node: NodeRef) {
         let Err(place) = self.nodes.binary_search_by_key(&node.id.0, |(node, _)| node.id.0) else { return };
         self.nodes.insert(place, (node, 0));

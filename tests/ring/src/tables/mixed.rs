@@ -1,4 +1,4 @@
-//! Rings of ours and of foreign members, who know the ten calls alone.
+//! Rings of our and foreign members; the foreign ones support only the ten calls.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub struct Row {
     pub total: Stats,
 }
 
-/// Members of either kind at the beginning of a life, from its seed.
+/// The numbers of our and foreign members at the beginning of a history, by seed.
 type Members = fn(u64) -> (usize, usize);
 
 const KINDS: [(&str, Members); 3] = [
@@ -57,13 +57,13 @@ pub fn table(first_seed: u64, rows: &[Row]) -> Table {
         cells.push(seconds(longest_repair));
         cells
     };
-    let header = ["members", "lives", "events", "crashes", "look-ups", "wrong", "longest repair"];
+    let header = ["members", "histories", "events", "crashes", "lookups", "wrong", "longest repair"];
     Table {
-        title: format!("Mixed rings: ours and foreign members of 2 to 16, seeds from {first_seed} on"),
+        title: format!("Mixed rings of 2 to 16 of our and foreign members, seeds from {first_seed} on"),
         notes: vec![
-            "foreign: a successor list of three, four fingers, a period of 2 s, the ten calls and no more".into(),
-            "all join through each other, some crash, one of ours leaves, others come, one is started again;".into(),
-            "after each the ring becomes ideal, and look-ups through either kind are right".into(),
+            "foreign: a successor list of three, four fingers, a period of 2 s, only the ten calls".into(),
+            "all join through each other, some crash, one of ours leaves, others join, one restarts;".into(),
+            "after each step the ring becomes ideal, and lookups through either kind are right".into(),
         ],
         header: header.map(String::from).to_vec(),
         rows: rows.iter().map(cells).collect(),

@@ -1,4 +1,4 @@
-//! One published table, one file; and how all of them look.
+//! The tables, one file for each, and their common layout.
 pub mod churn;
 pub mod exhaustive;
 pub mod failures;
@@ -8,7 +8,7 @@ pub mod mixed;
 pub mod path;
 pub mod zones;
 
-/// What a table says, as text. Every row has as many cells as the header.
+/// A table as text. Every row has as many cells as the header.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     pub title: String,

@@ -1,5 +1,4 @@
-//! How many nodes a lookup asks, by the size of the ring (Chord 2001, figure 10), and what a simulated node takes of
-//! memory.
+//! The hops of a lookup by the size of the ring (Chord 2001, figure 10), and the memory of a simulated node.
 
 use chordfs_ring::RingSettings;
 use chordfs_types::ring_id::RingId;
@@ -7,7 +6,7 @@ use chordfs_types::ring_id::RingId;
 use super::Table;
 use crate::{conditions::Conditions, growth::Owners, network::Sim, tally::Tally};
 
-/// As many keys for each node as in the published experiment, and no more in all than this.
+/// Keys for each node, as in the published experiment, and the most keys in all.
 const KEYS_PER_NODE: usize = 100;
 const KEYS_MAX: usize = 2_000_000;
 
@@ -16,12 +15,12 @@ pub struct Row {
     pub nodes: usize,
     pub hops: Tally,
     pub wrong: u64,
-    /// Questions that a node of the ring at rest puts in a period.
+    /// Requests that a node of the stable ring sends in a period.
     pub upkeep: f64,
     pub bytes_per_node: u64,
 }
 
-/// One ring that grows through 2^3 .. 2^`up_to`. Err: the ring did not come to rest.
+/// Measures one ring that grows through 2^3 .. 2^`up_to`. Fails if the ring does not stabilize.
 pub fn measure(seed: u64, up_to: u32, keys_per_node: usize) -> Result<Vec<Row>, String> {
     let bytes_before = resident_bytes();
     let mut sim = Sim::new(seed, Conditions::quick(), RingSettings::default());
@@ -74,12 +73,12 @@ pub fn table(rows: &[Row]) -> Table {
         ]
     };
     Table {
-        title: "Path length: nodes that a lookup asks".into(),
+        title: "Path length: hops of a lookup".into(),
         notes: vec![
             format!("each ring grown by joins; {KEYS_PER_NODE} keys a node, at most {KEYS_MAX}; successor list 8"),
             "published: Chord 2001, figure 10: about half of log2 N, 7 at 2^14".into(),
-            "upkeep: questions that a node of the ring at rest puts in a period".into(),
-            "KiB a node: resident memory of the simulation, messages on their way included".into(),
+            "upkeep: requests that a node of the stable ring sends in a period".into(),
+            "KiB a node: resident memory of the simulation, including messages in flight".into(),
         ],
         header: header.map(String::from).to_vec(),
         rows: rows.iter().map(cells).collect(),
@@ -90,7 +89,7 @@ pub fn report(seed: u64, up_to: u32) -> Result<Table, String> {
     measure(seed, up_to, KEYS_PER_NODE).map(|rows| table(&rows))
 }
 
-/// 0 where the system does not say.
+/// The resident memory of this process; 0 where the system does not report it.
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

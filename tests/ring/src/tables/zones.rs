@@ -1,8 +1,8 @@
-//! Stored load where copies are spread over zones and hosts: how much the fullest node holds, of the mean of all and of
-//! the mean of its own zone.
+//! Stored load where copies are spread over zones and hosts: the load of the fullest node as a multiple of the mean of
+//! all nodes and of the mean of its own zone.
 //!
-//! Grown as in `load`, from several seeds, of which the worst counts. In what order nodes come decides how many each
-//! zone has; an Auto Scaling group fills its zones in turn.
+//! The rings grow as in `load`, from several seeds, of which the worst counts. The order of the joins decides how many
+//! nodes each zone has; an Auto Scaling group fills its zones in turn.
 
 use chordfs_ring::position::{Joiner, Member};
 use chordfs_types::placement::Zone;
@@ -13,18 +13,18 @@ use super::{
 };
 use crate::network::SplitMix64;
 
-/// Where the nodes are that come one after the other.
+/// The zones and hosts of the nodes that join one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// In so many zones in turn; each on a host of its own, as in all but the last.
+    /// In this many zones in turn, each node on a host of its own, as in all layouts but `Pairs`.
     Zones(usize),
-    /// Of seven, five are in the first of three zones, and one in each of the others.
+    /// Of seven nodes, five in the first of three zones and one in each of the others.
     FiveOneOne,
-    /// Two on each host, without zones.
+    /// Two nodes on each host, without zones.
     Pairs,
 }
 
-/// The fullest node of any seed, as a multiple.
+/// The fullest node of all seeds, as a multiple of the mean.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     pub layout: Layout,
@@ -91,7 +91,7 @@ pub fn table(rows: &[Row]) -> Table {
         notes: vec![
             "Three copies in three zones: each zone holds everything once, however few nodes it has, and is a ring of".into(),
             "its own with one copy. With 2, 3, 4, 10 nodes in each, nodes added one by one leave the fullest at 1.17,".into(),
-            "1.25, 1.29, 1.38 if they are to do it at every size, and at 1.44 in large rings (de Bruijn and Erdos 1949).".into(),
+            "1.25, 1.29, 1.38 if these bounds hold at every size, and at 1.44 in large rings (de Bruijn and Erdos 1949).".into(),
             "Of five nodes, two a host, one is alone there and holds everything: 1.67.".into(),
         ],
         header: ["where", "nodes", "of all", "of its zone"].map(String::from).to_vec(),

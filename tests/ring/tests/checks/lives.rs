@@ -1,5 +1,5 @@
-//! Random lives of a ring. A failure prints its seed; `RING_SEED=n` runs that one alone,
-//! `RING_SEEDS=n` the first n of each test.
+//! Random histories of a ring. A failure prints its seed; `RING_SEED=n` runs only that seed, `RING_SEEDS=n` the first n
+//! of each test.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -25,7 +25,7 @@ fn settings(successor_list_len: usize) -> RingSettings {
 
 fn pick(sim: &mut Sim) -> usize {
     let up = sim.up();
-    sim.rng.pick(&up).expect("somebody is up")
+    sim.rng.pick(&up).expect("some node is up")
 }
 
 #[track_caller]
@@ -33,7 +33,7 @@ fn assert_holds<T>(result: Result<T, Violation>) -> T {
     result.unwrap_or_else(|violation| panic!("{violation}"))
 }
 
-/// A ring of `nodes`, all of whom join the first at random moments of its first ten seconds.
+/// A ring of `nodes` that join at random moments of its first ten seconds.
 fn grown(seed: u64, nodes: usize, conditions: Conditions, settings: RingSettings) -> Sim {
     let mut sim = Sim::new(seed, conditions, settings);
     sim.start(None);
@@ -71,7 +71,7 @@ fn a_ring_recovers_from_lost_and_late_messages() {
         sim.crash(crashed);
         sim.run_for(Duration::from_secs(10));
         sim.make_reliable();
-        sim.restart(crashed); // Somebody may know nobody else.
+        sim.restart(crashed); // A node may know only this peer.
         assert_holds(becomes_ideal(&mut sim, seed));
         assert_holds(lookups_are_right(&mut sim, seed));
     }
@@ -92,7 +92,7 @@ fn a_dead_node_is_dropped_within_three_seconds() {
 }
 
 #[test]
-fn a_restarted_node_comes_back_to_its_place() {
+fn a_restarted_node_returns_to_its_position() {
     for seed in seeds(100) {
         let mut sim = grown(seed, 2 + (seed % 10) as usize, Conditions::reliable(), RingSettings::default());
         assert_holds(becomes_ideal(&mut sim, seed));
@@ -108,7 +108,7 @@ fn a_restarted_node_comes_back_to_its_place() {
 }
 
 #[test]
-fn nodes_killed_at_once_and_started_again_form_one_ring() {
+fn nodes_that_crash_at_once_and_restart_form_one_ring() {
     for seed in seeds(100) {
         let nodes = if seed % 25 == 0 { 64 } else { 2 + (seed % 15) as usize };
         let mut sim = grown(seed, nodes, Conditions::reliable(), RingSettings::default());
@@ -140,7 +140,7 @@ fn a_partition_heals() {
 }
 
 #[test]
-fn a_leaving_node_is_no_gap() {
+fn a_ring_becomes_ideal_after_a_node_leaves() {
     for seed in seeds(50) {
         let mut sim = grown(seed, 2 + (seed % 10) as usize, Conditions::reliable(), RingSettings::default());
         assert_holds(becomes_ideal(&mut sim, seed));
@@ -151,7 +151,7 @@ fn a_leaving_node_is_no_gap() {
 }
 
 #[test]
-fn nodes_with_one_id_that_join_at_once_both_get_in() {
+fn nodes_with_one_id_that_join_at_once_all_become_members() {
     for seed in seeds(100) {
         let mut sim = grown(seed, 1 + (seed % 6) as usize, Conditions::reliable(), RingSettings::default());
         assert_holds(becomes_ideal(&mut sim, seed));
@@ -168,7 +168,7 @@ fn nodes_with_one_id_that_join_at_once_both_get_in() {
 }
 
 #[test]
-fn one_seed_is_one_history() {
+fn equal_seeds_give_equal_histories() {
     let history = |seed| {
         let mut sim = grown(seed, 9, Conditions::unbounded_losses(), RingSettings::default());
         sim.run_for(Duration::from_secs(20));

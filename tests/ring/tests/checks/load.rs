@@ -1,4 +1,4 @@
-//! The load table, short: bounds that random ids, and halving the widest arc, do not keep.
+//! A short form of the load table, with bounds that random ids, and halving the widest arc, exceed.
 
 use ring_tests::tables::load::{Ids, Row, measure, table};
 
@@ -20,7 +20,7 @@ fn chosen_positions_keep_the_fullest_near_the_mean() {
 }
 
 #[test]
-fn random_ids_do_not() {
+fn random_ids_exceed_these_bounds() {
     let worst = |nodes| {
         let of =
             |seed| rows(seed).into_iter().find(|row| row.ids == Ids::Random && row.copies == 3 && row.nodes == nodes);

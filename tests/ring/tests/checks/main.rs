@@ -1,4 +1,4 @@
-//! Short forms of what `tests/ring-report.sh` measures, with bounds that a broken ring does not meet.
+//! Short forms of the measurements of `tests/ring-report.sh`, with bounds that a broken ring exceeds.
 mod exhaustive;
 mod foreign;
 mod lives;

@@ -1,4 +1,4 @@
-//! The table of zones, short. The bounds are those that a choice which knows nothing of zones and hosts does not keep.
+//! A short form of the table of zones, with bounds that a choice without knowledge of zones and hosts exceeds.
 
 use ring_tests::tables::zones::{Layout, Row, measure, table};
 
@@ -25,7 +25,7 @@ fn bound(row: &Row) -> f64 {
 }
 
 #[test]
-fn the_fullest_is_near_the_mean_of_its_zone() {
+fn the_fullest_node_is_near_the_mean_of_its_zone() {
     for row in measure(1..4, &SIZES, 100_000) {
         assert!(row.of_its_zone <= bound(&row), "{row:?}, not {}, of seeds 1 to 3", bound(&row));
         let is_even = row.layout != Layout::FiveOneOne && (row.layout != Layout::Zones(3) || row.nodes % 3 == 0);
