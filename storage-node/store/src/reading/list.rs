@@ -1,7 +1,7 @@
 //! The contents of an arc, page by page, in the order in which the records lie.
 //!
-//! `catalog` gives the chunks, their records give the NAMEs. Only the front of a record is read, and believed without
-//! its checksum: the key in the index is the MD5 of NAME and index, which is as good a check.
+//! The chunks come from `catalog`, the NAMEs from their records. Only the front of a record is read, and it is trusted
+//! without its checksum: the key in the index is the MD5 of NAME and index, which is as good a check.
 
 use bytes::Bytes;
 use chordfs_types::{
@@ -30,7 +30,7 @@ pub(crate) fn list(
     Ok(ChunkList { chunks: chunks_at(table, page.entries)?, next: page.next })
 }
 
-/// The chunks of these entries by name, but for those that are gone or damaged. In no order.
+/// Returns the chunks of these entries by name, without those that are gone or damaged, in no order.
 pub(crate) fn chunks_at(table: &RecordTable, entries: Vec<IndexEntry>) -> Result<Vec<ListedChunk>, StoreError> {
     let item = |entry: IndexEntry| ReadItem { entry, take: entry.location.bytes.min(FRONT_BYTES), asked: 0 };
     let mut chunks = Vec::with_capacity(entries.len());
@@ -46,14 +46,14 @@ fn listed(table: &RecordTable, span: &ReadSpan<'_>, item: &ReadItem) -> Option<L
         .or_else(|| front(&item.entry, &second_look(table, span, item)?))
 }
 
-/// As much of a record as the longest name takes.
+/// Returns the length of the front of a record with the longest name.
 fn long_front(item: &ReadItem) -> usize {
     (RECORD_HEADER_BYTES + chordfs_types::chunk::MAX_FILE_NAME_BYTES).min(item.entry.location.bytes as usize)
 }
 
 fn front(entry: &IndexEntry, bytes: &Bytes) -> Option<ListedChunk> {
     let header = RecordHeader::parse(bytes).ok().filter(|header| belongs(entry, header))?;
-    // Copied, or each name would keep all that was read with it in memory.
+    // Copied, as otherwise each name would keep the whole span in memory.
     let file = FileName::new(name_of(bytes)?.to_vec()).ok()?;
     let sound = chunk_key(&file, header.id.index) == entry.key;
     sound.then(|| ListedChunk { chunk: ChunkRef { file, id: header.id }, data_bytes: header.data_bytes })

@@ -1,7 +1,7 @@
-//! Reading records back: in the order in which they lie, neighbours with one call, and nothing that is not sound.
+//! Reads records back, sorted by location, adjacent ones with one call, and returns only sound ones.
 //!
-//! A record that the disk gives back wrong, twice, is dropped as damaged: it leaves the index and counts as absent, so
-//! that repair puts a sound copy. A segment may vanish under a reader because compaction moved its records: those are
+//! A record that is unsound in two reads is dropped as damaged: it leaves the index and counts as absent, so that
+//! repair puts a sound copy. A segment may vanish during a read because compaction has moved its records; they are
 //! looked up again.
 
 use std::{
@@ -26,12 +26,12 @@ use crate::{
     segment::scan::sound_record,
 };
 
-/// Reading on across a gap is cheaper than another call.
+/// Reading across a gap of this size is cheaper than another call.
 const GAP_BYTES: u64 = 8 << 10;
 const SPAN_BYTES: u64 = 1 << 20;
-/// What the kernel reads ahead by itself.
+/// How far the kernel reads ahead by itself.
 const READ_AHEAD_BYTES: usize = 128 << 10;
-/// Each time a record is looked up again it lies in a later segment, so this many are never needed.
+/// Each time a record is looked up again it lies in a later segment, so this many rounds are never needed.
 const MAX_ROUNDS: usize = 16;
 
 /// A record to read: its first `take` bytes.
@@ -53,7 +53,7 @@ impl ReadItem {
     }
 }
 
-/// Records that were read with one call, and what lies between them.
+/// Records that were read with one call, and the bytes between them.
 pub(crate) struct ReadSpan<'a> {
     pub items: &'a [ReadItem],
     file: &'a File,
@@ -61,7 +61,7 @@ pub(crate) struct ReadSpan<'a> {
 }
 
 impl ReadSpan<'_> {
-    /// Where in the span's bytes an item lies.
+    /// Returns the range of an item in the span's bytes.
     fn range(&self, item: &ReadItem) -> Range<usize> {
         let start = (item.entry.location.offset - self.items[0].entry.location.offset) as usize;
         start..start + item.take as usize
@@ -71,7 +71,7 @@ impl ReadSpan<'_> {
         self.bytes.slice(self.range(item))
     }
 
-    /// Frees the page cache for others: what was read once to be checked is not worth the memory.
+    /// Drops the span from the page cache, as a record that was only read to be checked is not worth the memory.
     pub(crate) fn drop_from_cache(&self) {
         dont_need(self.file, u64::from(self.items[0].entry.location.offset), self.bytes.len() as u64);
     }
@@ -93,7 +93,7 @@ pub(crate) fn get(table: &RecordTable, wanted: &[ChunkRef]) -> Result<Vec<Bytes>
     Ok(pieces)
 }
 
-/// Every record of the span that is sound and the one asked for, neighbours as one piece.
+/// Collects the records of the span that are sound and have the wanted name, adjacent ones as one piece.
 fn collect(table: &RecordTable, span: &ReadSpan<'_>, wanted: &[ChunkRef], pieces: &mut Vec<Bytes>) {
     let named = |item: &ReadItem, record: &[u8]| name_of(record) == Some(wanted[item.asked].file.as_bytes());
     let mut run = 0..0;
@@ -120,8 +120,7 @@ fn piece(span: &ReadSpan<'_>, run: Range<usize>) -> Option<Bytes> {
     (!run.is_empty()).then(|| span.bytes.slice(run))
 }
 
-/// The entries that are still where they were and sound, each with its record. The others are dropped as damaged, or
-/// were gone.
+/// Returns the entries that are still here and sound, each with its record. Damaged ones are dropped.
 pub(crate) fn sound_records(
     table: &RecordTable,
     entries: &[IndexEntry],
@@ -136,23 +135,23 @@ pub(crate) fn sound_records(
     Ok(records)
 }
 
-/// Whether `record` is what the index says lies there.
+/// Whether `record` is sound and the one that the index entry describes.
 pub(crate) fn is_sound(entry: &IndexEntry, record: &[u8]) -> bool {
     sound_record(record).is_some_and(|header| belongs(entry, &header))
 }
 
-/// Whether a header is that of the record which the index says lies there.
+/// Whether a header is that of the record that the index entry describes.
 pub(crate) fn belongs(entry: &IndexEntry, header: &RecordHeader) -> bool {
     (header.id, header.key, header.record_bytes()) == (entry.id, entry.key, entry.location.bytes as usize)
 }
 
-/// The NAME in a record, if that much of it is there.
+/// Returns the NAME in a record, if `record` is long enough to contain it.
 pub(crate) fn name_of(record: &[u8]) -> Option<&[u8]> {
     let header = RecordHeader::parse(record).ok()?;
     record.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + usize::from(header.name_bytes))
 }
 
-/// Reads a record again that did not look sound; drops it as damaged if it still does not.
+/// Reads an unsound record again; drops it as damaged if it is still unsound.
 pub(crate) fn second_look(table: &RecordTable, span: &ReadSpan<'_>, item: &ReadItem) -> Option<Bytes> {
     let record = span.read_again(item, item.entry.location.bytes as usize);
     let fault = match record {
@@ -165,8 +164,8 @@ pub(crate) fn second_look(table: &RecordTable, span: &ReadSpan<'_>, item: &ReadI
     None
 }
 
-/// Reads all items, in the order of their places, and shows them span by span. What the disk does not give is dropped,
-/// what is gone is left out.
+/// Reads all items, sorted by location, and passes them to `show` span by span. Unreadable records are dropped; records
+/// that are gone are left out.
 pub(crate) fn read_spans(
     table: &RecordTable,
     items: Vec<ReadItem>,
@@ -191,7 +190,8 @@ pub(crate) fn read_spans(
     Ok(())
 }
 
-/// Whether the next item belongs in the span of the one before it. Counts along, so it is made anew for each use.
+/// Returns a function that tells whether the next item belongs in the span of the previous one. The function keeps the
+/// start of the span, so each use needs a new one.
 fn in_one_span(limit: u64) -> impl FnMut(&ReadItem, &ReadItem) -> bool {
     let mut start = None;
     move |last, next| {
@@ -205,7 +205,7 @@ fn in_one_span(limit: u64) -> impl FnMut(&ReadItem, &ReadItem) -> bool {
     }
 }
 
-/// `None` if the segment is gone.
+/// Returns the open segment file of an entry; `None` if the segment is gone.
 pub(crate) fn file_of(table: &RecordTable, entry: &IndexEntry) -> Result<Option<Arc<File>>, StoreError> {
     let number = entry.location.segment;
     let Some(segment) = table.segments.get(number) else { return Ok(None) };

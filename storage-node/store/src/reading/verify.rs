@@ -1,13 +1,14 @@
-//! Looking at copies for `check`: every record is read against its checksum, and what is damaged stays where it is.
+//! Verifies copies for `check`: every record is read and compared with its checksum, and damaged ones are left in
+//! place.
 //!
-//! Reads and the scrub drop what is damaged, so that repair puts a sound copy; a mere check leaves that to them.
+//! Reads and the scrub drop damaged records, so that repair puts sound copies; a check leaves that to them.
 
 use chordfs_types::chunk::{ChunkId, ChunkRef};
 
 use super::spans::{ReadItem, ReadSpan, is_sound, read_spans};
 use crate::{error::StoreError, index::IndexEntry, records::RecordTable};
 
-/// What a node has of a chunk; the number is how it travels.
+/// The state of a chunk's copy on a node; the number is its encoding on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyState {
     Absent = 0,
@@ -15,7 +16,7 @@ pub enum CopyState {
     Damaged = 2,
 }
 
-/// For each of `wanted`, in their order.
+/// Returns the state of each of `wanted`, in their order.
 pub(crate) fn verify(table: &RecordTable, wanted: &[ChunkRef]) -> Result<Vec<CopyState>, StoreError> {
     let mut copies = vec![CopyState::Absent; wanted.len()];
     let items = wanted.iter().enumerate().filter_map(|(asked, chunk)| {
@@ -23,14 +24,15 @@ pub(crate) fn verify(table: &RecordTable, wanted: &[ChunkRef]) -> Result<Vec<Cop
         Some(ReadItem::whole(IndexEntry { key, id, location: table.index.get(key, id)? }, asked))
     });
     let items: Vec<ReadItem> = items.collect();
-    // What is not shown below could not be read at all; that is dropped as by any read, and counts as absent then.
+    // An item that is not shown below could not be read at all. It is dropped, as by any read, and then counts as
+    // absent.
     items.iter().for_each(|item| copies[item.asked] = CopyState::Damaged);
     read_spans(table, items, |span| {
         for item in span.items {
             copies[item.asked] = look(span, item, wanted[item.asked].id);
         }
     })?;
-    // Deleted, or moved by compaction, while it was read: the index knows better.
+    // A chunk may have been deleted while it was read, so the index decides.
     for (chunk, copy) in wanted.iter().zip(&mut copies) {
         if *copy == CopyState::Damaged && table.index.get(chunk.key(), chunk.id).is_none() {
             *copy = CopyState::Absent;
@@ -39,9 +41,9 @@ pub(crate) fn verify(table: &RecordTable, wanted: &[ChunkRef]) -> Result<Vec<Cop
     Ok(copies)
 }
 
-/// A first look may have met a write half done in the page cache; the second shows what the disk has.
+/// The first read may have met a partial write in the page cache; a second one shows the contents of the disk.
 fn look(span: &ReadSpan<'_>, item: &ReadItem, id: ChunkId) -> CopyState {
-    debug_assert_eq!(item.entry.id, id, "an item stands for the chunk that was asked for");
+    debug_assert_eq!(item.entry.id, id, "an item belongs to the wanted chunk");
     if is_sound(&item.entry, &span.bytes_of(item)) {
         return CopyState::Sound;
     }

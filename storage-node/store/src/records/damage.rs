@@ -49,12 +49,12 @@ impl DamageLog {
         self.entries.lock().count
     }
 
-    /// Counts damage whose chunk cannot be told.
+    /// Counts damage whose chunk is unknown.
     pub(crate) fn add_unnamed(&self, count: u64) {
         self.entries.lock().count += count;
     }
 
-    /// These chunks were stored anew.
+    /// Removes chunks from the list that were stored again.
     pub(crate) fn repaired(&self, new: &[IndexEntry]) {
         let mut entries = self.entries.lock();
         if !entries.chunks.is_empty() {

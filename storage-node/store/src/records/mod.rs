@@ -1,10 +1,10 @@
-//! Which records the store has: the segments they lie in, the index that points at them, and what was taken out.
+//! The records of the store: the segments in which they lie, the index that points at them, and the removed ones.
 //!
 //! | file | its idea |
 //! |---|---|
-//! | `removal` | deleted chunks, copies no longer wanted here, damaged records: taken out in one way |
+//! | `removal` | removing deleted chunks, surplus copies and damaged records, all in one way |
 //! | `damage` | the damaged records that wait for a sound copy |
-//! | `tombstones` | what was deleted lately |
+//! | `tombstones` | the chunks that were deleted recently |
 
 pub(crate) mod damage;
 pub(crate) mod removal;
@@ -20,8 +20,8 @@ pub(crate) struct RecordTable {
     pub segments: SegmentSet,
     pub damage: DamageLog,
     pub tombstones: Tombstones,
-    /// Compaction holds it for writing while it moves a piece, and what removes chunks for reading: so a chunk is never
-    /// deleted between its being copied and the index pointing at the copy.
+    /// Compaction holds it for writing while it moves a piece, removals hold it for reading. So no chunk is deleted
+    /// after it was copied and before the index points at the copy.
     pub removal_gate: RwLock<()>,
 }
 
@@ -36,13 +36,13 @@ impl RecordTable {
         }
     }
 
-    /// When this returns, all that was put or deleted before it was called is on the disk.
+    /// Returns when everything that was put or deleted before the call is on the disk.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         let mut new_names = false;
         for segment in self.segments.all() {
             match segment.sync() {
                 Ok(new) => new_names |= new,
-                // A segment that was removed meanwhile has nothing left to sync, nor has a wholly dead one.
+                // A segment that was removed meanwhile, or is wholly dead, need not be synced.
                 Err(_) if segment.live_chunks() == 0 || self.segments.get(segment.number).is_none() => {}
                 Err(error) => return Err(error),
             }

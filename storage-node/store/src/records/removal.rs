@@ -1,7 +1,7 @@
-//! Taking chunks out: deleted ones, copies no longer wanted here, and damaged ones.
+//! Removes deleted chunks, copies that belong elsewhere, and damaged records.
 //!
-//! A removed record stays in its segment until that is rewritten or goes as a whole; the list of dead records says that
-//! it is dead. The index alone decides which of two concurrent callers removed it, so no record is counted twice.
+//! A removed record stays in its segment until the segment is rewritten or removed; until then it is in the list of
+//! dead records. The index alone decides which of two concurrent callers removed it, so no record is counted twice.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use chordfs_types::{
 use super::RecordTable;
 use crate::index::{IndexEntry, RecordLocation};
 
-/// A run longer than this, and than the store, is looked for from the index's side.
+/// A run longer than this, and with more chunks than the store, is found by a walk over the index.
 const LONG_RUN_CHUNKS: u32 = 1 << 16;
 
 pub(crate) fn delete(table: &RecordTable, runs: &[ChunkRun]) -> u64 {
@@ -44,17 +44,17 @@ pub(crate) fn drop_copies(table: &RecordTable, chunks: &[ChunkAt]) -> u64 {
     mark_records_dead(table, locations)
 }
 
-/// Deletes chunks for good that another node knows to be deleted; returns how many were here.
+/// Deletes chunks for good that another node reports as deleted; returns how many were here.
 pub(crate) fn delete_at(table: &RecordTable, chunks: &[ChunkAt]) -> u64 {
     table.tombstones.add_chunks(chunks.iter().map(|chunk| chunk.id), Instant::now());
     drop_copies(table, chunks)
 }
 
-/// Marks records dead that the index no longer knows, and drops segments that are wholly dead now.
+/// Marks records dead that were removed from the index, and drops segments that are wholly dead now.
 pub(crate) fn mark_records_dead(table: &RecordTable, mut locations: Vec<RecordLocation>) -> u64 {
     locations.sort_unstable();
     for group in locations.chunk_by(|a, b| a.segment == b.segment) {
-        // It is there: what the index pointed at counted as living until now.
+        // The segment exists: until now it counted these records as live.
         let Some(segment) = table.segments.get(group[0].segment) else { continue };
         segment.mark_dead(&group.iter().map(|location| location.offset).collect::<Vec<_>>());
         group.iter().for_each(|location| segment.discount_live(location));
@@ -64,7 +64,7 @@ pub(crate) fn mark_records_dead(table: &RecordTable, mut locations: Vec<RecordLo
 }
 
 fn remove_run(table: &RecordTable, run: &ChunkRun, locations: &mut Vec<RecordLocation>) {
-    for index in run.first..=last(run) {
+    for index in run.first..=last_index(run) {
         let id = ChunkId { version: run.version, index };
         locations.extend(table.index.remove(chunk_key(&run.file, index), id));
     }
@@ -74,7 +74,7 @@ fn remove_long_run(table: &RecordTable, run: &ChunkRun, locations: &mut Vec<Reco
     let mut found = Vec::new();
     let everywhere = RingArc::new(RingId(0), RingId(0));
     table.index.each_in(everywhere, |IndexEntry { key, id, .. }| {
-        let asked = id.version == run.version && (run.first..=last(run)).contains(&id.index);
+        let asked = id.version == run.version && (run.first..=last_index(run)).contains(&id.index);
         if asked && chunk_key(&run.file, id.index) == key {
             found.push((key, id));
         }
@@ -82,8 +82,8 @@ fn remove_long_run(table: &RecordTable, run: &ChunkRun, locations: &mut Vec<Reco
     locations.extend(found.into_iter().filter_map(|(key, id)| table.index.remove(key, id)));
 }
 
-/// The last index of a run; below `first` if it is empty. A run that claims more than there are numbers ends with them.
-fn last(run: &ChunkRun) -> u32 {
+/// Returns the last index of a run; below `first` if the run is empty. A run that exceeds `u32::MAX` ends there.
+pub(super) fn last_index(run: &ChunkRun) -> u32 {
     match run.count {
         0 => run.first.saturating_sub(1),
         count => run.first.saturating_add(count - 1),
@@ -93,14 +93,15 @@ fn last(run: &ChunkRun) -> u32 {
 /// Why a record counts as damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The bytes are there and wrong.
+    /// The bytes can be read and are wrong.
     Contents,
-    /// The disk did not give them. It may again one day, so the record is not listed as dead and its segment is kept.
+    /// The bytes cannot be read. They may become readable again, so the record is not listed as dead and its segment is
+    /// kept.
     Unreadable,
 }
 
-/// Takes a damaged record out of the index, so that a sound copy can be put in its place. Logged once, here, as only
-/// the caller that took it out gets that far. The caller holds the removal gate, for reading or writing.
+/// Removes a damaged record from the index, so that a sound copy can be put in its place. The damage is logged once, as
+/// only one caller removes the record. The caller holds the removal gate, for reading or writing.
 pub(crate) fn drop_damaged(table: &RecordTable, entry: &IndexEntry, fault: Fault) {
     if !table.index.remove_at(entry) {
         return;

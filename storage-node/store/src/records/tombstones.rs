@@ -1,12 +1,12 @@
-//! Tombstones: what was deleted lately, so that it is not put again.
+//! Tombstones: the chunks that were deleted recently, so that they are not put again.
 //!
-//! A dead version never comes back, but its chunks may: the nodes delete at slightly different times, and repair, which
-//! makes neighbours equal, takes what one has deleted and the other not yet for missing. So a put skips what has a
-//! tombstone here, and repair passes the deletion on to a neighbour that was away.
+//! A dead version is never referenced again, but its chunks may come back: nodes delete at slightly different times,
+//! and repair, which reconciles neighbours, takes a chunk that only one of them has deleted for a missing one. So a put
+//! skips chunks that have a tombstone here, and repair passes the deletion on to a neighbour that was away.
 //!
-//! Tombstones save copies and an hour of space, and tell a writer that syncs that a chunk is obsolete before the
-//! namespace can be asked (`chordfs_net::chunk_client`). Nothing else rests on them. So they are only in memory and
-//! only for a while: a chunk that comes back after ten minutes or a restart is an orphan, and the scrub collects it
+//! Tombstones save traffic and an hour of space, and show a syncing writer that a chunk is obsolete before the
+//! namespace can be asked (`chordfs_net::chunk_client`). Nothing else relies on them. So they are kept only in memory
+//! and only for a while: a chunk that comes back after ten minutes or a restart is an orphan, and the scrub collects it
 //! when it is old.
 
 use std::{
@@ -18,9 +18,11 @@ use chordfs_types::chunk::{ChunkId, ChunkRun, Version};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 
-/// Longer than a round of repair takes to move what it found missing.
+use super::removal::last_index;
+
+/// How long tombstones are kept: longer than a round of repair takes to copy the chunks that it found missing.
 const KEPT_FOR: Duration = Duration::from_secs(600);
-/// Runs remembered at most; the oldest give way.
+/// The most runs that are kept; the oldest give way.
 const MAX_RUNS: usize = 1 << 18;
 
 #[derive(Default)]
@@ -43,7 +45,7 @@ impl Tombstones {
         let mut inner = self.inner.write();
         inner.forget_old(now);
         for run in runs.iter().filter(|run| run.count > 0) {
-            let span = (run.first, run.first.saturating_add(run.count - 1));
+            let span = (run.first, last_index(run));
             inner.add(run.version, span, now);
         }
     }
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_remembered_for_a_while() {
+    fn a_run_has_a_tombstone_for_a_while() {
         let (tombstones, start) = (Tombstones::default(), Instant::now());
         tombstones.add(&[run(3, 2, 7), run(u32::MAX, 5, 7), run(1, 0, 9)], start);
         tombstones.add(&[run(3, 2, 7), run(1, 1, 8)], start + KEPT_FOR);
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_so_many_are_remembered() {
+    fn the_number_of_tombstones_is_bounded() {
         let (tombstones, start) = (Tombstones::default(), Instant::now());
         let runs: Vec<_> = (0..MAX_RUNS as u64 + 10).map(|version| run(1, 1, version)).collect();
         tombstones.add(&runs, start);

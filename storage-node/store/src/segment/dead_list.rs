@@ -1,13 +1,13 @@
-//! The list of a segment's dead records: `NNNNNNNN.dead` beside `NNNNNNNN.seg`, added to at its end.
+//! The list of a segment's dead records: `NNNNNNNN.dead` beside `NNNNNNNN.seg`, append-only.
 //!
 //! ```text
 //! offset size field (little-endian), one entry of 8 bytes per dead record
 //!      0    4 offset of the record in its segment
 //!      4    4 CRC32C of the segment's number and that offset
 //! ```
-//! A torn tail and an entry whose checksum is wrong are ignored: the record is then alive again, which costs space and
-//! nothing else, as a stored chunk never changes. For the same reason an entry that does not fit on a full disk is kept
-//! here and written later, so that deleting goes on working.
+//! A torn tail and entries with a wrong checksum are ignored: the record is then live again, which only costs space, as
+//! a stored chunk never changes. For the same reason an entry that cannot be written to a full disk is kept in memory
+//! and written later, so that deleting still works.
 
 use std::{
     fs::{File, OpenOptions},
@@ -36,7 +36,7 @@ impl DeadList {
         Self { path, segment, file_bytes: 0, unwritten: Vec::new(), unsynced: false }
     }
 
-    /// Reads the list of a segment found on disk; no file is an empty list.
+    /// Reads the list of a segment found at the open. A missing file is an empty list.
     pub(crate) fn load(path: PathBuf, segment: u32) -> io::Result<(Self, HashSet<u32>)> {
         let bytes = match std::fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -48,7 +48,7 @@ impl DeadList {
         Ok((Self { file_bytes, ..Self::new(path, segment) }, offsets))
     }
 
-    /// Adds entries; on an error they stay queued for the next call, which may come with none of its own.
+    /// Adds entries. After an error they stay queued for the next call, whose `offsets` may be empty.
     pub(crate) fn add(&mut self, offsets: &[u32]) -> io::Result<()> {
         self.unwritten.extend_from_slice(offsets);
         if self.unwritten.is_empty() {
@@ -63,7 +63,7 @@ impl DeadList {
         Ok(())
     }
 
-    /// Brings what was added to the disk. True if the file may be new to its folder, which then wants a sync as well.
+    /// Syncs the added entries. Returns true if the file may be new, so that its folder has to be synced as well.
     pub(crate) fn sync(&mut self) -> io::Result<bool> {
         self.add(&[])?;
         if !self.unsynced {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_written_later() {
+    fn entries_that_cannot_be_written_are_written_later() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gone/00000003.dead");
         let mut list = DeadList::new(path.clone(), 3);

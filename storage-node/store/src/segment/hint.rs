@@ -1,4 +1,4 @@
-//! What a sealed segment holds, in short: `NNNNNNNN.idx`, so that opening need not read the segment.
+//! The hint of a sealed segment, `NNNNNNNN.idx`: a list of its records, so that an open need not read the segment.
 //!
 //! ```text
 //! offset size field (little-endian)
@@ -9,8 +9,8 @@
 //!     16    8 the segment's length in bytes
 //!     24   24 per entry: version (8), chunk index (4), key (4), offset (4), record bytes (4)
 //! ```
-//! A hint is only a short cut: one that is missing, torn, damaged, or of another length than its segment is not used,
-//! and the segment is read instead. It is written after the segment's bytes are on the disk.
+//! A hint is only a shortcut: if it is missing, torn, damaged, or does not match its segment's length, the segment is
+//! read instead. It is written after the segment's bytes are on the disk.
 
 use std::{
     fs::{self, File},
@@ -35,7 +35,7 @@ pub(crate) fn write(path: &Path, segment: u32, segment_bytes: u64, entries: &[In
     File::create(path)?.write_all(&encode(segment, segment_bytes, entries))
 }
 
-/// `None` if there is no hint that can be trusted.
+/// Reads a hint; returns `None` if there is none that can be trusted.
 pub(crate) fn read(path: &Path, segment: u32, segment_bytes: u64) -> Option<Vec<IndexEntry>> {
     decode(&fs::read(path).ok()?, segment, segment_bytes)
 }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hint_comes_back_and_nothing_else_is_taken_for_one() {
+    fn a_hint_reads_back_and_damaged_ones_are_rejected() {
         let entry = |at: u32| IndexEntry {
             key: RingId(at * 7),
             id: ChunkId { version: Version(u64::from(at) << 40), index: at + 1 },

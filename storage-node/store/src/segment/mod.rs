@@ -1,10 +1,10 @@
-//! One segment: its files, how much of it lives, and how far it is on the disk.
+//! One segment: its files, how much of it is live, and how much of it is synced.
 //!
 //! `NNNNNNNN.seg` holds records one after the other and only ever grows; `NNNNNNNN.idx` (see `hint`) and
-//! `NNNNNNNN.dead` (see `dead_list`) lie beside it; `scan` finds the records where there is no hint, `set` has all the
-//! segments. Which segment is written to is left to the segment writers, which record is where to the index. Durable
-//! writers share one fdatasync: a caller that arrives while one is running waits for the next, which covers all that
-//! arrived meanwhile.
+//! `NNNNNNNN.dead` (see `dead_list`) lie beside it. `scan` finds the records if there is no hint, and `set` has all
+//! segments. The segment writers choose the segment to write to, and the index knows the location of each record.
+//! Durable writers share one fdatasync: a caller that arrives while one is running waits for the next, which covers all
+//! callers that arrived meanwhile.
 
 pub(crate) mod dead_list;
 pub(crate) mod hint;
@@ -40,35 +40,35 @@ pub(crate) struct Segment {
     written_bytes: AtomicU64,
     live_bytes: AtomicU64,
     live_chunks: AtomicU64,
-    /// Records that the disk did not give. They are not among the living, and may be again after the next open.
+    /// Records that could not be read. They do not count as live, but may again after the next open.
     unreadable: AtomicU64,
     sealed: AtomicBool,
     progress: Mutex<SyncState>,
     progressed: Condvar,
     dead: Mutex<DeadList>,
-    /// What was added, in order, until the hint is written.
+    /// The entries that were added, in order, until the hint is written.
     noted: Mutex<Option<Vec<IndexEntry>>>,
     opened: Instant,
-    /// When something in it died last, in milliseconds since `opened`.
+    /// When a record of the segment last died, in milliseconds since `opened`.
     died_ms: AtomicU64,
 }
 
-/// What compaction decides by.
+/// The figures by which compaction decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentUsage {
     pub number: u32,
     pub sealed: bool,
-    /// The disk refused to keep what was written.
+    /// Whether a sync has failed.
     pub failed: bool,
-    /// Has records that could not be read, for which it is kept.
+    /// Whether it has records that could not be read, for whose sake it is kept.
     pub unreadable: bool,
     pub written_bytes: u64,
     pub live_bytes: u64,
-    /// The time since something in it died last, or it was opened.
+    /// The time since a record of it last died, or since it was opened.
     pub quiet_for: Duration,
 }
 
-/// How far the segment is on the disk.
+/// How much of the segment is synced.
 struct SyncState {
     synced_bytes: u64,
     running: bool,
@@ -90,7 +90,7 @@ impl SegmentFiles {
         Self { records: path("seg"), hint: path("idx"), dead: path("dead") }
     }
 
-    /// The number in the name of a segment's file, and which of its files it is.
+    /// Parses the name of a segment's file into the number and the extension.
     pub(crate) fn parse(file_name: &str) -> Option<(u32, &str)> {
         let (digits, ending) = file_name.split_once('.')?;
         let number = digits.parse().ok().filter(|number| format!("{number:08}") == digits)?;
@@ -105,18 +105,20 @@ impl Segment {
         let file = OpenOptions::new().create_new(true).read(true).write(true).open(&files.records);
         let file = file.map_err(|source| StoreError::io("make segment", &files.records, source))?;
         let dead = DeadList::new(files.dead.clone(), number);
-        let this = Self::new(number, files, 0, dead, false);
+        let this = Self::new(number, files, 0, dead);
         *this.handle.lock() = Some(Arc::new(file));
         *this.noted.lock() = Some(Vec::new());
         Ok(this)
     }
 
-    /// A segment found on disk: complete, on the disk as it is, and never written again.
+    /// A segment found at the open: sealed and synced.
     pub(crate) fn found(number: u32, files: SegmentFiles, bytes: u64, dead: DeadList) -> Self {
-        Self::new(number, files, bytes, dead, true)
+        let this = Self::new(number, files, bytes, dead);
+        this.set_sealed();
+        this
     }
 
-    fn new(number: u32, files: SegmentFiles, bytes: u64, dead: DeadList, sealed: bool) -> Self {
+    fn new(number: u32, files: SegmentFiles, bytes: u64, dead: DeadList) -> Self {
         Self {
             number,
             files,
@@ -125,7 +127,7 @@ impl Segment {
             live_bytes: AtomicU64::new(0),
             live_chunks: AtomicU64::new(0),
             unreadable: AtomicU64::new(0),
-            sealed: AtomicBool::new(sealed),
+            sealed: AtomicBool::new(false),
             progress: Mutex::new(SyncState { synced_bytes: bytes, running: false, failed: None }),
             progressed: Condvar::new(),
             dead: Mutex::new(dead),
@@ -143,7 +145,7 @@ impl Segment {
         &self.files.hint
     }
 
-    /// The open file, and whether it had to be opened for this.
+    /// Returns the open file, and whether this call has opened it.
     pub(crate) fn file(&self) -> io::Result<(Arc<File>, bool)> {
         let mut handle = self.handle.lock();
         if let Some(file) = &*handle {
@@ -154,7 +156,7 @@ impl Segment {
         Ok((file, true))
     }
 
-    /// Gives the file handle back to the system; the next use opens it again. Only a sealed segment's.
+    /// Closes the file of a sealed segment; the next use opens it again.
     pub(crate) fn close(&self) {
         if self.is_sealed() {
             *self.handle.lock() = None;
@@ -190,14 +192,14 @@ impl Segment {
         }
     }
 
-    /// These were added, after all that were noted before.
+    /// Records that these entries were added, after all those noted before.
     pub(crate) fn note(&self, entries: &[IndexEntry]) {
         if let Some(noted) = &mut *self.noted.lock() {
             noted.extend_from_slice(entries);
         }
     }
 
-    /// At most `limit` of what was added at `offset` or behind it; `None` once the hint is written.
+    /// Returns at most `limit` of the entries added at `offset` or after it; `None` once the hint is written.
     pub(crate) fn noted_from(&self, offset: u32, limit: usize) -> Option<Vec<IndexEntry>> {
         let noted = self.noted.lock();
         let noted = noted.as_ref()?;
@@ -205,7 +207,7 @@ impl Segment {
         Some(noted[first..].iter().take(limit).copied().collect())
     }
 
-    /// Writes the hint of a segment that ends at `end` and grows no more. If that fails, the notes stay.
+    /// Writes the hint of a segment that ends at `end` and no longer grows. If that fails, the noted entries are kept.
     pub(crate) fn write_hint(&self, end: u64) -> Result<(), StoreError> {
         let mut noted = self.noted.lock();
         if let Some(entries) = &*noted {
@@ -220,12 +222,12 @@ impl Segment {
         self.sealed.load(Acquire)
     }
 
-    /// From here on nothing is added, so what is wholly dead may go.
+    /// Seals the segment: no record is added from now on, so it may be removed once it is wholly dead.
     pub(crate) fn set_sealed(&self) {
         self.sealed.store(true, Release);
     }
 
-    /// The segment writer has written up to `end`.
+    /// Records that the segment writer has written up to `end`.
     pub(crate) fn set_written(&self, end: u64) {
         self.written_bytes.store(end, Release);
     }
@@ -240,10 +242,10 @@ impl Segment {
         self.live_chunks.fetch_sub(1, AcqRel);
     }
 
-    /// For a record that could not be read. It is not listed as dead, so as long as this process runs the segment
-    /// stays.
+    /// Discounts a record that could not be read. It is not listed as dead, so the segment is kept as long as this
+    /// process runs.
     pub(crate) fn discount_unreadable(&self, location: &RecordLocation) {
-        // In this order: a reader that finds nothing alive finds this count.
+        // In this order, so that a thread that finds no live record sees this count.
         self.unreadable.fetch_add(1, AcqRel);
         self.discount_live(location);
     }
@@ -252,7 +254,7 @@ impl Segment {
         self.unreadable.load(Acquire) > 0
     }
 
-    /// Lists records as dead. What cannot be written now is written with the next list or sync.
+    /// Lists records as dead. If the list cannot be written now, the entries are written with the next call or sync.
     pub(crate) fn mark_dead(&self, offsets: &[u32]) {
         if !offsets.is_empty() {
             self.died_ms.store(self.opened.elapsed().as_millis() as u64, Relaxed);
@@ -263,7 +265,7 @@ impl Segment {
         }
     }
 
-    /// Returns when all up to `end` is on the disk.
+    /// Returns when everything up to `end` is on the disk.
     pub(crate) fn wait_durable(&self, end: u64) -> Result<(), StoreError> {
         let mut progress = self.progress.lock();
         while progress.synced_bytes < end {
@@ -287,37 +289,37 @@ impl Segment {
         match result {
             Ok(()) => progress.synced_bytes = end,
             Err(error) => {
-                tracing::error!(path = %self.path().display(), %error, "the disk refused to keep what was written");
+                tracing::error!(path = %self.path().display(), %error, "the segment cannot be synced; its live records will be moved to another segment");
                 progress.failed = Some(error.kind());
             }
         }
         self.progressed.notify_all();
     }
 
-    /// Whether a sync has failed: nothing more should be written here.
+    /// Whether a sync has failed, so that no more records should be written here.
     pub(crate) fn has_failed(&self) -> bool {
         self.progress.lock().failed.is_some()
     }
 
-    /// As if the disk had refused a sync.
+    /// Behaves as if a sync had failed.
     #[cfg(test)]
     pub(crate) fn fail(&self) {
         self.progress.lock().failed = Some(io::ErrorKind::Other);
     }
 
-    /// All records, on the disk, and the list of the dead if there is room for it. True if the folder wants a sync as
-    /// well.
+    /// Syncs all records, and the list of dead records if there is space for it. Returns true if the folder has to be
+    /// synced as well.
     pub(crate) fn sync(&self) -> Result<bool, StoreError> {
         self.wait_durable(self.written_bytes())?;
         let mut dead = self.dead.lock();
-        // A dead record that comes back costs space; that must not make an fsync fail.
+        // A dead record that becomes live again only costs space; that must not make an fsync fail.
         let new = dead.sync().inspect_err(|error| {
             tracing::warn!(path = %dead.path().display(), %error, "dead records will be listed later");
         });
         Ok(new.unwrap_or(false))
     }
 
-    /// Removes the files, the records first: a list of dead records must not go before what it speaks of.
+    /// Removes the files. The records go first: a list of dead records must not be removed before the records it lists.
     pub(crate) fn unlink(&self) -> io::Result<()> {
         fs::remove_file(&self.files.records)?;
         for path in [&self.files.hint, &self.files.dead] {

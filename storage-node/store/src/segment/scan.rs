@@ -1,13 +1,13 @@
 //! Reads a segment from its first byte to its last and finds every sound record in it.
 //!
-//! Needed where no hint says what a segment holds: after a crash, or when the hint itself is damaged. A record that is
-//! not sound ends nothing by itself. If its header still tells its length and a sound record follows there, it is
-//! stepped over; otherwise every later offset is tried until one begins a sound record. What comes after the last sound
-//! record is the torn tail, which the caller cuts.
+//! A scan is needed if a segment has no usable hint: after a crash, or when the hint is damaged. An unsound record does
+//! not end the scan. If its header still has a plausible length and a sound record follows there, it is skipped;
+//! otherwise every later offset is tried until a sound record begins there. The bytes after the last sound record are
+//! the torn tail, which the caller cuts.
 //!
-//! Data may itself look like records (a user may store a segment file in this very file system), and past a damaged
-//! length data and headers cannot be told apart. Records that come after damage in their segment are therefore marked
-//! `doubtful`, and give way to any other copy of the same chunk.
+//! Data may look like records (a user may store a segment file in this very file system), and after a damaged length
+//! data cannot be distinguished from headers. Records after damage in their segment are therefore marked `doubtful`,
+//! and give way to any other copy of the same chunk.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -24,7 +24,7 @@ pub(crate) struct Scan {
     pub found: Vec<ScannedRecord>,
     /// Where the last sound record ends.
     pub sound_bytes: u64,
-    /// Stretches between sound records that held none.
+    /// The number of gaps between sound records.
     pub damaged: u64,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct ScannedRecord {
     pub doubtful: bool,
 }
 
-/// The header of the record that `bytes` begins with, if all of it is there and its checksum fits.
+/// Returns the header of the record at the start of `bytes`, if the record is complete and its checksum is right.
 pub(crate) fn sound_record(bytes: &[u8]) -> Option<RecordHeader> {
     let header = RecordHeader::parse(bytes).ok()?;
     let record = bytes.get(..header.record_bytes())?;
@@ -45,7 +45,7 @@ pub(crate) fn sound_record(bytes: &[u8]) -> Option<RecordHeader> {
 pub(crate) fn scan(file: &File, segment: u32, file_bytes: u64) -> io::Result<Scan> {
     let mut window = Window { file, file_bytes, start: 0, bytes: Vec::new() };
     let (mut scan, mut offset) = (Scan::default(), 0);
-    // An offset that does not fit a place cannot have been written by us.
+    // A `RecordLocation` has no larger offset, so no record was written there.
     while offset < file_bytes && offset <= u64::from(u32::MAX) {
         if let Some(header) = sound_record(window.at(offset)?) {
             scan.damaged += u64::from(offset > scan.sound_bytes);
@@ -60,7 +60,7 @@ pub(crate) fn scan(file: &File, segment: u32, file_bytes: u64) -> io::Result<Sca
     Ok(scan)
 }
 
-/// The next offset worth a look after an unsound one; the end of the file if there is none.
+/// Returns the next offset at which a record may begin after an unsound one; the end of the file if there is none.
 fn step_over(window: &mut Window<'_>, offset: u64) -> io::Result<u64> {
     if let Ok(header) = RecordHeader::parse(window.at(offset)?) {
         let next = offset + header.record_bytes() as u64;
@@ -89,7 +89,7 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// The bytes from `offset` on: at least a whole record's, or all up to the end of the file.
+    /// Returns the bytes from `offset` on: enough for the largest record, or all up to the end of the file.
     fn at(&mut self, offset: u64) -> io::Result<&[u8]> {
         let end = self.start + self.bytes.len() as u64;
         let need = (offset + MAX_RECORD_BYTES as u64).min(self.file_bytes);

@@ -1,7 +1,7 @@
-//! All segments of a store: their numbers, the space they take, and how many files are open.
+//! All segments of a store: their numbers, the space they take, and their open files.
 //!
-//! Numbers only grow, so "later" and "greater" are the same. A sealed segment's file is opened when it is read and
-//! closed again when more than a set number are open, so the size of a store is not bounded by the limit on files.
+//! Numbers only grow, so a later segment has a greater number. A sealed segment's file is opened when it is read, and
+//! closed again when too many are open, so the process's limit on open files does not bound the size of a store.
 
 use chordfs_files::sync_folder;
 use std::{
@@ -29,7 +29,7 @@ pub(crate) struct SegmentSet {
     /// A segment that would grow beyond this is sealed and the next begun.
     pub segment_bytes: u64,
     max_open_files: usize,
-    /// Bytes of all segments, and what puts under way have asked for.
+    /// Bytes of all segments, and bytes reserved by puts under way.
     used_bytes: AtomicU64,
 }
 
@@ -69,7 +69,7 @@ impl SegmentSet {
         segment
     }
 
-    /// Makes the next one, its name on the disk.
+    /// Creates the next segment. Its name is on the disk when this returns.
     pub(crate) fn create(&self) -> Result<Arc<Segment>, StoreError> {
         let number = self.next_number.fetch_add(1, Relaxed);
         let segment = Arc::new(Segment::create(&self.folder, number)?);
@@ -82,7 +82,7 @@ impl SegmentSet {
         sync_folder(&self.folder).map_err(|source| StoreError::io("sync", &self.folder, source))
     }
 
-    /// Unlinks a sealed segment in which nothing lives, nor could be read again one day.
+    /// Unlinks a sealed segment without live records, unless it has unreadable ones that may become readable again.
     pub(crate) fn drop_if_dead(&self, segment: &Segment) {
         let needed = !segment.is_sealed() || segment.live_chunks() > 0 || segment.has_unreadable();
         if needed || self.table.write().remove(&segment.number).is_none() {

@@ -6,7 +6,7 @@ use super::{
 };
 
 #[test]
-fn what_was_put_is_there_also_after_a_reopen() {
+fn stored_chunks_are_here_even_after_a_reopen() {
     let mut fixture = Fixture::plain();
     let chunks = numbered("dir/a.txt", 1..=100, 7);
     let outcome = fixture.store().put(&batch(&chunks, 4096), Durability::Disk).unwrap();
@@ -73,7 +73,7 @@ fn the_smallest_and_the_largest_records() {
 }
 
 #[test]
-fn deleted_is_deleted_also_after_a_reopen() {
+fn deleted_chunks_stay_deleted_after_a_reopen() {
     let mut fixture = Fixture::plain();
     let chunks = numbered("a", 1..=10, 1);
     fixture.store().put(&batch(&chunks, 100), Durability::Memory).unwrap();
@@ -103,7 +103,7 @@ fn a_run_that_claims_everything_ends_soon() {
 }
 
 #[test]
-fn a_full_segment_is_sealed_with_a_hint_and_a_wholly_dead_one_goes() {
+fn a_full_segment_is_sealed_with_a_hint_and_a_wholly_dead_one_is_removed() {
     let mut fixture = Fixture::new(StoreOptions { segment_bytes: 10_000, ..plain_options() });
     for index in 1..=5 {
         fixture.store().put(&batch(&[chunk("a", index, 1)], 6000), Durability::Memory).unwrap();
@@ -214,7 +214,7 @@ fn threads_put_get_and_delete_side_by_side() {
 }
 
 #[test]
-fn what_is_secure_is_here_and_what_was_deleted_is_said_to_be() {
+fn secure_reports_chunks_on_the_disk_and_deleted_ones() {
     let fixture = Fixture::plain();
     let store = fixture.store();
     let (kept, gone, never) = (numbered("kept", 1..=2, 1), numbered("gone", 1..=1, 2), numbered("never", 1..=1, 3));

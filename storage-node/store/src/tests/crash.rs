@@ -105,7 +105,7 @@ fn an_empty_segment_and_stray_side_files_are_removed() {
     assert_eq!(fixture.files(), ["00000001.idx", "00000001.seg", "README"]);
 }
 
-/// A list of the dead may reach the disk when the records it speaks of did not. Their offsets must not be used again.
+/// A list of dead records may reach the disk before the records that it lists. Their offsets must not be used again.
 #[test]
 fn a_dead_mark_never_hits_a_record_written_later() {
     let mut fixture = Fixture::plain();

@@ -105,7 +105,7 @@ fn a_list_does_not_show_a_damaged_name() {
 }
 
 #[test]
-fn a_segment_cut_short_under_us_loses_its_end_only() {
+fn a_segment_cut_short_under_a_running_store_loses_only_its_end() {
     let (mut fixture, chunks) = small(true);
     fixture.reopen();
     let file = std::fs::OpenOptions::new().write(true).open(segment_of(&fixture)).unwrap();
@@ -117,7 +117,7 @@ fn a_segment_cut_short_under_us_loses_its_end_only() {
 
 /// A disk that was away for a moment had its segments erased: nothing in them counted as living any more.
 #[test]
-fn what_could_not_be_read_for_a_while_is_not_erased() {
+fn records_that_could_not_be_read_for_a_while_are_not_erased() {
     let (mut fixture, chunks) = small(true);
     fixture.reopen();
     let (segment, aside) = (segment_of(&fixture), fixture.dir.path().join("aside"));
@@ -183,7 +183,7 @@ fn damage_over_many_records_keeps_those_around_it() {
 }
 
 #[test]
-fn looking_tells_damage_and_leaves_it() {
+fn verifying_reports_damage_and_leaves_it_in_place() {
     let (mut fixture, chunks) = small(true);
     fixture.reopen();
     let asked = [chunks.clone(), vec![chunk("nowhere", 1, 9)]].concat();

@@ -112,7 +112,7 @@ fn damaged_records_are_not_copied() {
 
 /// One sync that the disk refused made all later ones fail until a restart.
 #[test]
-fn syncs_succeed_again_when_what_lives_has_left_the_segment_that_failed() {
+fn syncs_succeed_again_when_the_live_records_have_left_the_failed_segment() {
     let mut fixture = Fixture::plain();
     let chunks = numbered("a", 1..=10, 1);
     let store = fixture.store();
@@ -129,7 +129,7 @@ fn syncs_succeed_again_when_what_lives_has_left_the_segment_that_failed() {
 }
 
 #[test]
-fn small_segments_are_put_together() {
+fn small_segments_are_merged() {
     let mut fixture = Fixture::plain();
     let chunks = numbered("a", 1..=12, 1);
     for chunk in &chunks {
@@ -168,7 +168,7 @@ fn a_list_misses_nothing_that_moves_meanwhile() {
 }
 
 #[test]
-fn readers_and_deleters_go_on_while_segments_move() {
+fn reads_and_deletions_continue_while_segments_move() {
     let mut fixture = Fixture::new(StoreOptions { segment_bytes: 40_000, ..plain_options() });
     let kept = numbered("kept", 1..=100, 1);
     for (number, chunk) in kept.iter().enumerate() {

@@ -77,7 +77,7 @@ fn damage_in_any_byte_under_a_running_store_is_found_or_harmless() {
 
 /// Repair used to bring back, from a neighbour that was a moment slower, what had just been deleted.
 #[test]
-fn what_was_deleted_lately_is_not_put_again() {
+fn recently_deleted_chunks_are_not_put_again() {
     let fixture = Fixture::plain();
     let chunks = numbered("n", 1..=4, 9);
     fixture.store().put(&batch(&chunks, 9), Durability::Memory).unwrap();
@@ -100,7 +100,7 @@ fn what_was_deleted_lately_is_not_put_again() {
 }
 
 #[test]
-fn age_is_told_by_segments_and_survives_a_restart() {
+fn the_age_of_a_chunk_is_that_of_its_segment_and_survives_a_restart() {
     let mut fixture = Fixture::plain();
     fixture.store().put(&batch(&numbered("a", 3..=5, 1), 9), Durability::Disk).unwrap();
     fixture.store().put(&batch(&numbered("b", [7], 2), 9), Durability::Disk).unwrap();
@@ -133,10 +133,10 @@ fn a_run_is_named_by_its_first_chunk_as_long_as_that_is_here() {
     assert_eq!(store.named(&runs).unwrap(), named[1..]);
 }
 
-/// Files come and go, a node is away, segments are rewritten. Whatever is asked about: what a file has is never among
-/// the runs that are given up once the referenced chunks are taken out, and in the end nothing else is left.
+/// Files are written and deleted, a node is away, segments are rewritten. Chunks of a file are never among the orphans,
+/// and after the orphans are deleted no other chunks are left.
 #[test]
-fn random_histories_give_up_what_no_file_has_and_nothing_else() {
+fn in_random_histories_exactly_the_unreferenced_chunks_are_orphans() {
     use rand::{Rng, SeedableRng, rngs::StdRng};
     for seed in 0..40 {
         let mut rng = StdRng::seed_from_u64(seed);

@@ -1,4 +1,4 @@
-//! A full disk: the put is refused and changes nothing, deleting works and makes room, and what is dead is given back.
+//! A full disk: a put is refused and changes nothing, deleting works and frees space, and dead space is freed.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn a_full_store_refuses_and_stays_whole() {
 }
 
 #[test]
-fn what_is_here_can_be_put_again_on_a_full_store() {
+fn a_chunk_that_is_here_can_be_put_again_on_a_full_store() {
     let fixture = Fixture::new(StoreOptions { capacity_bytes: Some(5000), ..plain_options() });
     let batch = batch(&numbered("a", 1..=4, 1), 1000);
     fixture.store().put(&batch, Durability::Memory).unwrap();
@@ -49,7 +49,7 @@ fn the_reserve_is_kept() {
 }
 
 #[test]
-fn a_disk_that_says_full_is_no_space() {
+fn a_full_disk_or_quota_is_reported_as_no_space() {
     for errno in [nix::libc::ENOSPC, nix::libc::EDQUOT] {
         let error = StoreError::io("write to segment", Path::new("/x"), std::io::Error::from_raw_os_error(errno));
         assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
@@ -60,7 +60,7 @@ fn a_disk_that_says_full_is_no_space() {
 
 /// A ring that is not full has all its chunks in segments that are still being filled; deleting must free them, too.
 #[test]
-fn what_is_deleted_frees_the_disk_before_a_segment_is_full() {
+fn deletions_free_the_disk_before_a_segment_is_full() {
     let mut fixture = Fixture::plain();
     let chunks = numbered("a", 1..=400, 1);
     fixture.store().put(&batch(&chunks, 4096), Durability::Memory).unwrap();
@@ -99,9 +99,9 @@ fn half_dead_segments_are_rewritten_when_the_disk_is_half_full() {
     assert_eq!(present(fixture.reopen(), &kept), vec![true; kept.len()]);
 }
 
-/// Compaction's own segment dies as any other, and is not given up by a segment writer.
+/// Records die in compaction's own segment as well, which belongs to no segment writer of puts.
 #[test]
-fn what_dies_after_it_was_moved_is_freed_too() {
+fn records_that_die_after_they_were_moved_are_freed_too() {
     let fixture = Fixture::new(StoreOptions { compact_quiet: Duration::ZERO, ..plain_options() });
     fixture.store().put(&batch(&numbered("a", 1..=900, 1), 4096), Durability::Memory).unwrap();
     fixture.store().delete(&[run("a", 1, 300, 1)]).unwrap();

@@ -1,4 +1,4 @@
-//! Walks through the store: how much each page has to look at, and that none is missed whichever way it is found.
+//! Walks through the store: how many entries each page examines, and that no chunk is missed.
 
 use super::*;
 
@@ -77,7 +77,7 @@ fn any_arc_is_listed_whole_in_pages_of_any_size() {
     }
 }
 
-/// A hint that is lost or damaged under a running store costs time alone.
+/// A hint that is lost or damaged under a running store only costs time.
 #[test]
 fn a_segment_without_a_hint_is_walked_as_well() {
     let mut fixture = filled();
@@ -96,7 +96,7 @@ fn a_segment_without_a_hint_is_walked_as_well() {
 }
 
 #[test]
-fn a_token_from_nowhere_is_the_end() {
+fn an_invalid_token_ends_the_list() {
     let fixture = filled();
     for token in [u64::MAX, u64::MAX << 32, u64::from(u32::MAX), 1 << 33 | 17] {
         drop(fixture.store().list(whole(), token, 10).unwrap());

@@ -1,4 +1,4 @@
-//! Adding a batch.
+//! Adds a batch to the store.
 
 use std::io::IoSlice;
 
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PutOutcome {
     pub stored: usize,
-    /// Chunks that were here before, or twice in the batch, or deleted lately.
+    /// Chunks that were here before, that are twice in the batch, or that were deleted recently.
     pub already: usize,
 }
 
@@ -48,8 +48,8 @@ pub(crate) fn put(
     Ok(PutOutcome { stored, already: batch.records.len() - stored })
 }
 
-/// Writes `fresh` records of `batch`, for which space is taken, and enters them; returns how many were new after all.
-/// What another put brought in the meantime is added to `here`.
+/// Writes the `fresh` records of `batch`, for which space is already reserved, and enters them in the index. Returns
+/// how many were new. The locations of chunks that another put has stored meanwhile are added to `here`.
 fn append(
     table: &RecordTable,
     writers: &SegmentWriters,
@@ -72,7 +72,8 @@ fn append(
     appended.segment.note(&entries);
     let twice = enter(table, &appended.segment, &entries, here);
     drop(writer);
-    // Deleted since the first look: either the deletion has seen the entry, or it is seen here.
+    // A chunk may have been deleted since the first lookup. Either the deletion has found the entry, or it is found
+    // here.
     let late: Vec<_> = entries.iter().filter(|entry| table.tombstones.holds(entry.id)).collect();
     if !late.is_empty() {
         let _gate = table.removal_gate.read();
@@ -96,7 +97,7 @@ fn record_bytes(fresh: &[(RecordHeader, u32)]) -> u64 {
     fresh.iter().map(|(header, _)| header.record_bytes() as u64).sum()
 }
 
-/// Where the fresh records lie in the batch, neighbours as one slice.
+/// Returns the bytes of the fresh records in the batch, adjacent ones as one slice.
 fn slices<'a>(batch: &'a VerifiedBatch, fresh: &[(RecordHeader, u32)]) -> Vec<IoSlice<'a>> {
     let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
     for (header, offset) in fresh {
@@ -119,12 +120,12 @@ fn entries(fresh: &[(RecordHeader, u32)], segment: u32, start: u64) -> Vec<Index
     fresh.iter().map(location).collect()
 }
 
-/// Enters what was written. The offsets of those that are here already, by another put or twice in the batch, come
-/// back.
+/// Enters the written records in the index. Returns the offsets of those whose chunks are here already, by another put
+/// or because they are twice in the batch.
 fn enter(table: &RecordTable, segment: &Segment, entries: &[IndexEntry], here: &mut Vec<RecordLocation>) -> Vec<u32> {
     let mut twice = Vec::new();
     for entry in entries {
-        // Counted before it can be found: a deletion that finds it takes it off the count.
+        // Counted before it can be found, as a deletion that finds it discounts it.
         segment.count_live(&entry.location);
         match table.index.insert(entry) {
             Ok(()) => {}

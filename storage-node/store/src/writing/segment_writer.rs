@@ -1,8 +1,8 @@
 //! A segment writer: one segment being filled, used under a lock.
 //!
 //! A store has several, so that puts do not queue behind one lock. Under a writer's lock a put's records are written
-//! with one call and entered in the index; syncing and sealing happen after the lock is released. A write that fails is
-//! cut off again, so a segment in use ends with its last whole record.
+//! with one call and entered in the index; syncing and sealing happen after the lock is released. A failed write is cut
+//! off again, so a segment in use ends with its last whole record.
 
 use std::{
     fs::File,
@@ -21,7 +21,7 @@ use crate::{
     segment::{Segment, SegmentUsage, set::SegmentSet},
 };
 
-/// The kernel takes no more slices in one call (IOV_MAX).
+/// The most slices that the kernel accepts in one call (IOV_MAX).
 const MAX_SLICES: usize = 1024;
 
 /// The writers that puts share.
@@ -76,8 +76,8 @@ impl SegmentWriters {
 impl SegmentWriter {
     /// Writes `slices`, in all `bytes`, one after the other into a segment with a number above `above`.
     ///
-    /// On an error nothing was added. The caller passes what was added to [`Segment::note`] and then enters it in the
-    /// index, both before it releases the lock.
+    /// After an error nothing was added. The caller passes the added entries to [`Segment::note`] and then enters them
+    /// in the index, both before it releases the lock.
     pub(crate) fn append(
         &mut self,
         segments: &SegmentSet,
@@ -98,7 +98,8 @@ impl SegmentWriter {
         }
     }
 
-    /// Gives up a segment that is not full, if `worth` says so: only a sealed one can be rewritten or removed.
+    /// Releases a segment that is not full if `worth` returns true, as only sealed segments can be rewritten or
+    /// removed.
     pub(crate) fn take_if(&mut self, worth: impl FnOnce(&SegmentUsage) -> bool) -> Option<FilledSegment> {
         self.open.take_if(|open| worth(&open.segment.usage())).map(FilledSegment)
     }
@@ -133,11 +134,11 @@ impl SegmentWriter {
         Ok((open.segment.clone(), start))
     }
 
-    /// Undoes half a write. Where even that fails the segment is left alone; the next open cuts it.
+    /// Cuts off a partial write. If that fails, no more records are written to the segment, and the next open cuts it.
     fn cut_back(&mut self) {
         let Some(open) = &self.open else { return };
         if let Err(error) = open.file.set_len(open.end) {
-            tracing::error!(path = %open.segment.path().display(), %error, "half a write could not be undone");
+            tracing::error!(path = %open.segment.path().display(), %error, "a partial write could not be cut off; the segment is sealed, and the next start cuts it");
             open.segment.set_sealed();
             self.open = None;
         }
@@ -153,7 +154,7 @@ impl OpenSegment {
 }
 
 impl FilledSegment {
-    /// Brings the segment to the disk and writes its hint. Without either it is read as a whole at the next open.
+    /// Syncs the segment and writes its hint. If either fails, the whole segment is read at the next open.
     pub(crate) fn seal(self, segments: &SegmentSet) {
         let OpenSegment { segment, end, .. } = self.0;
         let written = segment.wait_durable(end).and_then(|()| segment.write_hint(end));
@@ -161,7 +162,7 @@ impl FilledSegment {
             tracing::warn!(%error, "segment sealed without a hint");
         }
         segment.set_sealed();
-        segment.close(); // from now on it is opened by those who read it, and counted
+        segment.close(); // from now on readers open it, and it counts as an open file
         segments.drop_if_dead(&segment);
     }
 }
@@ -192,7 +193,8 @@ mod tests {
     };
 
     use super::*;
-    /// A file in memory that is not allowed to grow stands for the disk that is full in the middle of a write.
+
+    /// A memory file that must not grow stands for a disk that becomes full during a write.
     fn file_of_at_most(bytes: u64) -> File {
         let file = File::from(memfd_create(c"segment", MFdFlags::MFD_ALLOW_SEALING).unwrap());
         file.set_len(bytes).unwrap();
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_write_is_cut_off_again() {
+    fn a_partial_write_is_cut_off_again() {
         let dir = tempfile::tempdir().unwrap();
         let segments = SegmentSet::new(dir.path().to_owned(), 128 << 20, 256);
         let segment = segments.create().unwrap();

@@ -1,4 +1,4 @@
-//! How much room there is: the free space of the disk, the reserve, and the limit that the store was given.
+//! The space for puts: the free space of the disk, the reserve, and the configured limit of the store.
 
 use nix::sys::statvfs::statvfs;
 
@@ -8,14 +8,14 @@ use crate::{error::StoreError, segment::set::SegmentSet};
 pub(crate) struct SpaceLimits {
     /// Kept free on the disk.
     pub reserve_bytes: u64,
-    /// Most that the segments may take in all.
+    /// The most bytes that all segments may take together.
     pub capacity_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DiskUsage {
     pub used_percent: u64,
-    /// What may be written, the reserve included.
+    /// How many bytes can be written, the reserve included.
     pub free_bytes: u64,
 }
 
@@ -27,7 +27,7 @@ impl SpaceLimits {
         disk.unwrap_or(0).min(left.unwrap_or(u64::MAX))
     }
 
-    /// Counts `bytes` as used; an error if there is no room for them.
+    /// Counts `bytes` as used. Errors: `NoSpace` if there is not enough space for them.
     pub(crate) fn take(&self, segments: &SegmentSet, bytes: u64) -> Result<(), StoreError> {
         let path = || segments.folder.clone();
         let reserve = self.reserve_bytes;
@@ -44,7 +44,7 @@ impl SpaceLimits {
         Ok(())
     }
 
-    /// The disk, or what the store may have of it, whichever is fuller.
+    /// Returns the usage of the disk, or of the store's configured limit, whichever is fuller.
     pub(crate) fn disk_usage(&self, segments: &SegmentSet) -> Result<DiskUsage, StoreError> {
         let folder = &segments.folder;
         let disk = statvfs(folder.as_path())
