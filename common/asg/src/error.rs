@@ -32,7 +32,7 @@ pub enum CallErrorKind {
     Missing,
     #[error("there are no credentials; attach a role to the instance, or run `aws configure`")]
     NoCredentials,
-    #[error("no answer; check network, endpoint and region")]
+    #[error("no answer; check the network, the endpoint and the region")]
     Unreachable,
     #[error("refused")]
     Refused,

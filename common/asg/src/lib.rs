@@ -4,7 +4,8 @@
 //! The program `mount.chordfs` contains this crate only when `fuse-client` is built with its feature `aws`, which is
 //! off by default; `storage-node` contains it through `chordfs-aws`.
 //!
-//! Auto Scaling lists the members and their states, EC2 their addresses. A member without an address is listed as well.
+//! Auto Scaling lists the members and their states, EC2 their addresses. A member whose address is unknown is listed as
+//! well.
 
 mod error;
 

@@ -1,6 +1,6 @@
-//! Replacing a small file as a whole, so that a crash leaves its old contents or its new ones and never a mixture.
+//! Replacing a small file as a whole, so that a crash leaves its old or its new contents and never a mixture.
 //!
-//! The new contents are written to `PATH.new`, which then takes the name `PATH`. All calls block.
+//! The new contents are written to `PATH.new`, which is then renamed to `PATH`. All calls block.
 
 use std::{
     ffi::OsString,
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Replaces the file at `path`. The new contents are on disk, under that name, when this returns.
+/// Replaces the file at `path`. When this returns, the new contents are on disk under that name.
 pub fn replace_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = temporary_path(path);
     let mut file = File::create(&temporary)?;
@@ -19,14 +19,14 @@ pub fn replace_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
 }
 
 /// Replaces the file at `path` without waiting for the disk: after a crash of the process it has the old or the new
-/// contents, after a crash of the machine it may also be damaged. For what is cheap to lose.
+/// contents, after a crash of the machine it may also be damaged. For contents that are cheap to lose.
 pub fn replace_without_sync(path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = temporary_path(path);
     fs::write(&temporary, contents)?;
     fs::rename(&temporary, path)
 }
 
-/// Renames a file whose contents are on disk already; the new name is on disk when this returns.
+/// Renames a file whose contents are on disk already. When this returns, the new name is on disk as well.
 pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     match to.parent() {
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_of_a_longer_file_is_overwritten() {
+    fn a_longer_temporary_file_that_a_crash_left_is_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("uid");
         fs::write(folder.path().join("uid.new"), "half of a longer file").unwrap();

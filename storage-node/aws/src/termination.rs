@@ -446,7 +446,7 @@ mod tests {
         let hook = |name: &str| Hook { name: name.into(), heartbeat_secs: 60, global_secs: 6000 };
         let held = signals(Some("Terminated"), Some("Terminating:Wait"));
         assert_eq!(drain_options(&held, &[hook("drain")]).rate, None, "the hook waits");
-        assert_eq!(drain_options(&held, &[]).rate, Some(RateLimit(None)), "nothing does");
+        assert_eq!(drain_options(&held, &[]).rate, Some(RateLimit(None)), "no hook waits");
         let spot = TerminationSignals { spot: true, ..held.clone() };
         assert_eq!(drain_options(&spot, &[hook("drain")]).rate, Some(RateLimit(None)), "EC2 does not wait for hooks");
         let rebalance = TerminationSignals { rebalance: true, ..TerminationSignals::default() };

@@ -13,8 +13,8 @@ mod model_test;
 mod names;
 mod sessions;
 
-/// Tables with one session open, spoken to in few words. Every change gets a second and a log index of its own.
-struct Shop {
+/// Tables with one open session, and short helpers. Every change has a second and a log index of its own.
+struct Fixture {
     tables: Tables,
     session: SessionId,
     clock: i64,
@@ -22,15 +22,16 @@ struct Shop {
     feed: Vec<FeedEvent>,
 }
 
-impl Shop {
+impl Fixture {
     fn new() -> Self {
-        let mut shop = Self { tables: Tables::new(), session: SessionId(0), clock: 0, sequence: 0, feed: Vec::new() };
-        shop.session = shop.open(1);
-        shop
+        let mut fixture =
+            Self { tables: Tables::new(), session: SessionId(0), clock: 0, sequence: 0, feed: Vec::new() };
+        fixture.session = fixture.open(1);
+        fixture
     }
 
     fn open(&mut self, nonce: u64) -> SessionId {
-        match self.alone(Change::OpenSession { nonce, client: "here".into() }) {
+        match self.run_without_session(Change::OpenSession { nonce, client: "here".into() }) {
             Ok(Reply::Session { session, .. }) => session,
             other => panic!("{other:?}"),
         }
@@ -43,8 +44,8 @@ impl Shop {
         self.apply(Some(origin), change)
     }
 
-    /// Applies a change of the namespace itself.
-    fn alone(&mut self, change: Change) -> Result<Reply, FsError> {
+    /// Applies a change without an origin.
+    fn run_without_session(&mut self, change: Change) -> Result<Reply, FsError> {
         self.apply(None, change)
     }
 
@@ -88,10 +89,10 @@ impl Shop {
         self.run(Change::Commit { ino, commit })
     }
 
-    /// Commits whole runs `(first, count, version)` of ten-byte chunks, as far as the last one reaches.
+    /// Commits whole runs `(first, count, version)` of ten-byte chunks; the file ends with the last one.
     fn write(&mut self, ino: Ino, runs: &[(u32, u32, u64)]) {
         let extents: Vec<Extent> = runs.iter().copied().map(extent).collect();
-        let size_at_least = extents.last().map_or(0, |last| u64::from(last.first + last.count - 1) * 10);
+        let size_at_least = extents.last().map_or(0, |last| (last.end() - 1) * 10);
         self.commit(ino, Commit { extents, size_at_least, ..Commit::default() }).unwrap();
     }
 
@@ -101,7 +102,7 @@ impl Shop {
     }
 
     fn purge(&mut self, before: i64) -> u32 {
-        match self.alone(Change::PurgeOrphans { before: at(before), limit: 100 }) {
+        match self.run_without_session(Change::PurgeOrphans { before: at(before), limit: 100 }) {
             Ok(Reply::Purged { count }) => count,
             other => panic!("{other:?}"),
         }

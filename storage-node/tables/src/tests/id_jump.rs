@@ -6,20 +6,22 @@ use super::*;
 use crate::id_jump::SPARED_FOR_SECS;
 
 /// Allocates versions, an inode and a session for a mount.
-fn allocate(shop: &mut Shop, name: &str) -> (u64, u64, u64) {
-    let Ok(Reply::Versions(block)) = shop.run(Change::AllocateVersions { count: 1000 }) else { panic!("no versions") };
-    let ino = shop.file(name).0;
-    (block.first.0, ino, shop.open(shop.clock as u64 + 100).0)
+fn allocate(fixture: &mut Fixture, name: &str) -> (u64, u64, u64) {
+    let Ok(Reply::Versions(block)) = fixture.run(Change::AllocateVersions { count: 1000 }) else {
+        panic!("no versions")
+    };
+    let ino = fixture.file(name).0;
+    (block.first.0, ino, fixture.open(fixture.clock as u64 + 100).0)
 }
 
-/// Three voters: the one that is left had not heard of the last writes of the other two, gave out their versions again,
-/// and nodes then had two chunks of one name and version with different contents.
+/// The survivor of three voters lacked the last writes of the other two and allocated their versions again. Nodes then
+/// had two chunks of one name and version with different contents.
 #[test]
 fn numbers_that_a_lost_majority_allocated_are_never_allocated_again() {
-    let mut shop = Shop::new();
-    allocate(&mut shop, "known");
-    let mut survivor = Shop { tables: shop.tables.clone(), feed: Vec::new(), ..shop };
-    let lost: Vec<_> = (0..50).map(|number| allocate(&mut shop, &format!("lost {number}"))).collect();
+    let mut fixture = Fixture::new();
+    allocate(&mut fixture, "known");
+    let mut survivor = Fixture { tables: fixture.tables.clone(), feed: Vec::new(), ..fixture };
+    let lost: Vec<_> = (0..50).map(|number| allocate(&mut fixture, &format!("lost {number}"))).collect();
     assert!(survivor.tables.jump_ids(IdJump::new(7), at(5)));
     let after: Vec<_> = (0..50).map(|number| allocate(&mut survivor, &format!("new {number}"))).collect();
     let last = lost.iter().copied().reduce(|a, b| (a.0.max(b.0), a.1.max(b.1), a.2.max(b.2))).unwrap();
@@ -27,7 +29,7 @@ fn numbers_that_a_lost_majority_allocated_are_never_allocated_again() {
 }
 
 #[test]
-fn two_recoveries_from_two_folders_begin_in_different_places() {
+fn two_recoveries_from_two_folders_continue_from_different_numbers() {
     let mut first = Tables::new();
     let mut second = Tables::new();
     assert!(first.jump_ids(IdJump::new(1 << 45 | 1 << 39), at(5)) && second.jump_ids(IdJump::new(3), at(5)));
@@ -35,45 +37,45 @@ fn two_recoveries_from_two_folders_begin_in_different_places() {
     assert!(apart(first.next.version, second.next.version) && apart(first.next.ino, second.next.ino));
 }
 
-/// A mount has versions from the majority and stored chunks under them; nobody else will ever have these.
+/// A mount has versions that the lost majority allocated, and has stored chunks under them; no other session gets them.
 #[test]
-fn a_mount_may_commit_the_versions_that_it_has() {
-    let mut shop = Shop::new();
-    let ino = shop.file("f");
-    let lost = shop.tables.next.version + 5000;
-    assert!(shop.tables.jump_ids(IdJump::new(0), at(5)));
-    shop.write(ino, &[(1, 3, lost)]);
-    assert_eq!(shop.contents(ino), format!("1+3 v{lost}"));
+fn a_mount_may_commit_versions_that_the_lost_majority_allocated() {
+    let mut fixture = Fixture::new();
+    let ino = fixture.file("f");
+    let lost = fixture.tables.next.version + 5000;
+    assert!(fixture.tables.jump_ids(IdJump::new(0), at(5)));
+    fixture.write(ino, &[(1, 3, lost)]);
+    assert_eq!(fixture.contents(ino), format!("1+3 v{lost}"));
 }
 
 #[test]
 fn skipped_versions_are_not_collected_for_a_month() {
-    let mut shop = Shop::new();
-    let lost = Version(shop.tables.next.version + 5000);
-    assert!(shop.tables.jump_ids(IdJump::new(0), at(5)));
-    let collect = |shop: &mut Shop| {
+    let mut fixture = Fixture::new();
+    let lost = Version(fixture.tables.next.version + 5000);
+    assert!(fixture.tables.jump_ids(IdJump::new(0), at(5)));
+    let collect = |fixture: &mut Fixture| {
         let run = ChunkRun { file: FileName::new("f").unwrap(), first: 1, count: 2, version: lost };
-        shop.alone(Change::CollectOrphans { runs: vec![run] })
+        fixture.run_without_session(Change::CollectOrphans { runs: vec![run] })
     };
     let asked = Query::Unreferenced { runs: vec![Extent { first: 1, count: 2, version: lost }] };
-    let free = |shop: &Shop| match shop.tables.query(&asked) {
+    let free = |fixture: &Fixture| match fixture.tables.query(&asked) {
         Ok(Answer::Unreferenced { pieces, .. }) => pieces.len(),
         other => panic!("{other:?}"),
     };
-    assert_eq!((free(&shop), collect(&mut shop)), (0, Ok(Reply::Collected { runs: 0 })));
-    shop.clock = 6 + SPARED_FOR_SECS;
-    assert_eq!((collect(&mut shop), free(&shop)), (Ok(Reply::Collected { runs: 1 }), 1));
+    assert_eq!((free(&fixture), collect(&mut fixture)), (0, Ok(Reply::Collected { runs: 0 })));
+    fixture.clock = 6 + SPARED_FOR_SECS;
+    assert_eq!((collect(&mut fixture), free(&fixture)), (Ok(Reply::Collected { runs: 1 }), 1));
 }
 
-/// Versions are handed out in blocks, long before they are used. So what the lost majority wrote last has versions that
-/// the survivor knows, and knows of no file: garbage, by all that it can see.
+/// Versions are allocated in blocks, long before they are used. So the last writes of the lost majority have versions
+/// that the survivor knows, but in none of its files: to the survivor they look like garbage.
 #[test]
 fn chunks_with_versions_from_before_the_jump_are_not_collected_either() {
-    let mut shop = Shop::new();
-    let lost = Version(allocate(&mut shop, "known").0);
-    let mut survivor = Shop { tables: shop.tables.clone(), feed: Vec::new(), ..shop };
+    let mut fixture = Fixture::new();
+    let lost = Version(allocate(&mut fixture, "known").0);
+    let mut survivor = Fixture { tables: fixture.tables.clone(), feed: Vec::new(), ..fixture };
     let run = || ChunkRun { file: FileName::new("f").unwrap(), first: 1, count: 2, version: lost };
-    let collect = |shop: &mut Shop| shop.alone(Change::CollectOrphans { runs: vec![run()] });
+    let collect = |fixture: &mut Fixture| fixture.run_without_session(Change::CollectOrphans { runs: vec![run()] });
     let asked = Query::Unreferenced { runs: vec![Extent { first: 1, count: 2, version: lost }] };
     assert!(survivor.tables.jump_ids(IdJump::new(7), at(survivor.clock)));
     let pieces = match survivor.tables.query(&asked) {
@@ -86,7 +88,7 @@ fn chunks_with_versions_from_before_the_jump_are_not_collected_either() {
 }
 
 #[test]
-fn numbers_end_after_many_recoveries_and_do_not_begin_again() {
+fn numbers_run_out_after_many_recoveries_and_do_not_wrap() {
     let mut tables = Tables::new();
     let jumps = (0..).take_while(|_| tables.jump_ids(IdJump::new(u64::MAX), at(5))).count();
     assert_eq!(jumps, 1 << 15);
@@ -98,11 +100,11 @@ fn numbers_end_after_many_recoveries_and_do_not_begin_again() {
 /// Format 3 of the snapshot ended before the skipped ranges.
 #[test]
 fn tables_of_the_format_before_skipped_ranges_are_read() {
-    let mut shop = Shop::new();
-    shop.file("f");
-    let bytes = postcard::to_stdvec(&shop.tables).unwrap();
-    assert_eq!(postcard::from_bytes::<Tables>(&bytes[..bytes.len() - 1]).unwrap(), shop.tables);
-    assert!(shop.tables.jump_ids(IdJump::new(1), at(9)));
-    let bytes = postcard::to_stdvec(&shop.tables).unwrap();
-    assert_eq!(postcard::from_bytes::<Tables>(&bytes).unwrap(), shop.tables);
+    let mut fixture = Fixture::new();
+    fixture.file("f");
+    let bytes = postcard::to_stdvec(&fixture.tables).unwrap();
+    assert_eq!(postcard::from_bytes::<Tables>(&bytes[..bytes.len() - 1]).unwrap(), fixture.tables);
+    assert!(fixture.tables.jump_ids(IdJump::new(1), at(9)));
+    let bytes = postcard::to_stdvec(&fixture.tables).unwrap();
+    assert_eq!(postcard::from_bytes::<Tables>(&bytes).unwrap(), fixture.tables);
 }

@@ -32,7 +32,7 @@ pub(super) struct Model {
     next_ino: u64,
     next_session: u64,
     next_version: u64,
-    /// When the operation at hand was logged.
+    /// When the current operation was logged.
     logged: Time,
 }
 
@@ -43,11 +43,11 @@ pub(super) struct Node {
     pub target: Bytes,
     pub children: BTreeMap<EntryName, Ino>,
     pub chunks: BTreeMap<u32, Version>,
-    nameless_since: Time,
+    unnamed_since: Time,
     holders: HashSet<SessionId>,
 }
 
-type Result2 = Result<Reply, FsError>;
+type Outcome = Result<Reply, FsError>;
 
 impl Model {
     pub(super) fn new() -> Self {
@@ -97,7 +97,7 @@ impl Model {
         reply
     }
 
-    /// Attributes with the link count found by counting, and the change counter left out.
+    /// Attributes with a counted link count, and without the change counter.
     pub(super) fn attr(&self, ino: Ino) -> Attr {
         Attr { nlink: self.links(ino), change: 0, ..self.nodes[&ino].attr.clone() }
     }
@@ -132,15 +132,15 @@ impl Model {
         }
     }
 
-    fn change(&mut self, session: Option<SessionId>, now: Time, change: &Change) -> Result2 {
-        let asker = || session.ok_or_else(refused);
+    fn change(&mut self, session: Option<SessionId>, now: Time, change: &Change) -> Outcome {
+        let issuer = || session.ok_or_else(refused);
         match change {
             Change::OpenSession { nonce, .. } => Ok(self.open_session(*nonce)),
             Change::CloseSession { session } => self.close_session(*session),
             Change::AllocateVersions { count: 0 } => Err(refused()),
             Change::AllocateVersions { count } => Ok(Reply::Versions(self.allocate(*count))),
             Change::Make { parent, name, node, exclusive } => self.make(*parent, name, node, *exclusive, now),
-            Change::MakeUnnamed { file, node } => self.make_unnamed(asker()?, file, node, now),
+            Change::MakeUnnamed { file, node } => self.make_unnamed(issuer()?, file, node, now),
             Change::Publish { ino, parent, name } => self.publish(session, *ino, *parent, name, now),
             Change::Link { ino, parent, name } => self.link(session, *ino, *parent, name, now),
             Change::Unlink { parent, name, hold } => self.unlink(session.filter(|_| *hold), *parent, name, now),
@@ -151,15 +151,15 @@ impl Model {
             Change::SetAttr { ino, set } => self.set_attr(*ino, set, now),
             Change::Commit { ino, commit } => self.commit(*ino, commit, now),
             Change::Hold { ino } => {
-                let asker = asker()?;
-                let nameless = self.nodes.contains_key(ino) && self.links(*ino) == 0;
+                let issuer = issuer()?;
+                let unnamed = self.nodes.contains_key(ino) && self.links(*ino) == 0;
                 let node = self.nodes.get_mut(ino).ok_or(FsError::Stale { ino: *ino })?;
-                node.holders.extend(nameless.then_some(asker));
+                node.holders.extend(unnamed.then_some(issuer));
                 Ok(Reply::Done)
             }
             Change::Release { inos } => {
-                let asker = asker()?;
-                inos.iter().for_each(|ino| self.release(*ino, asker));
+                let issuer = issuer()?;
+                inos.iter().for_each(|ino| self.release(*ino, issuer));
                 Ok(Reply::Done)
             }
             Change::PurgeOrphans { before, limit } => Ok(self.purge(*before, *limit)),
@@ -188,7 +188,7 @@ impl Model {
         Reply::Session { session, versions }
     }
 
-    fn close_session(&mut self, session: SessionId) -> Result2 {
+    fn close_session(&mut self, session: SessionId) -> Outcome {
         self.sessions.remove(&session).ok_or(FsError::NoSession)?;
         let inos: Vec<Ino> = self.nodes.keys().copied().collect();
         inos.into_iter().for_each(|ino| self.release(ino, session));
@@ -201,7 +201,7 @@ impl Model {
         VersionBlock { first, count }
     }
 
-    fn make(&mut self, parent: Ino, name: &EntryName, node: &NewNode, exclusive: bool, now: Time) -> Result2 {
+    fn make(&mut self, parent: Ino, name: &EntryName, node: &NewNode, exclusive: bool, now: Time) -> Outcome {
         match self.find(parent, name)? {
             Some(_) if exclusive => return Err(FsError::Exists),
             Some(ino) => return Ok(Reply::Entry { attr: self.attr(ino), created: false }),
@@ -222,7 +222,7 @@ impl Model {
         Ok(Reply::Entry { attr: self.attr(ino), created: true })
     }
 
-    fn make_unnamed(&mut self, session: SessionId, file: &FileName, node: &NewNode, now: Time) -> Result2 {
+    fn make_unnamed(&mut self, session: SessionId, file: &FileName, node: &NewNode, now: Time) -> Outcome {
         check_node(node)?;
         if node.kind != FileKind::File {
             return Err(refused());
@@ -232,7 +232,7 @@ impl Model {
         Ok(Reply::Entry { attr: self.attr(ino), created: true })
     }
 
-    fn publish(&mut self, by: Option<SessionId>, ino: Ino, parent: Ino, name: &EntryName, now: Time) -> Result2 {
+    fn publish(&mut self, by: Option<SessionId>, ino: Ino, parent: Ino, name: &EntryName, now: Time) -> Outcome {
         let old = self.find(parent, name)?;
         self.node(ino)?;
         if self.links(ino) > 0 {
@@ -244,10 +244,10 @@ impl Model {
         }
         self.put(parent, name, ino, now);
         self.named(ino, now);
-        Ok(Reply::Removed { attr: old.map(|old| self.lost_a_name(old, None, now)) })
+        Ok(Reply::Removed { attr: old.map(|old| self.drop_link(old, None, now)) })
     }
 
-    fn link(&mut self, by: Option<SessionId>, ino: Ino, parent: Ino, name: &EntryName, now: Time) -> Result2 {
+    fn link(&mut self, by: Option<SessionId>, ino: Ino, parent: Ino, name: &EntryName, now: Time) -> Outcome {
         if self.find(parent, name)?.is_some() {
             return Err(FsError::Exists);
         }
@@ -263,16 +263,16 @@ impl Model {
         Ok(Reply::Entry { attr: self.attr(ino), created: true })
     }
 
-    fn unlink(&mut self, holder: Option<SessionId>, parent: Ino, name: &EntryName, now: Time) -> Result2 {
+    fn unlink(&mut self, holder: Option<SessionId>, parent: Ino, name: &EntryName, now: Time) -> Outcome {
         let ino = self.find(parent, name)?.ok_or(FsError::NoEntry)?;
         if self.is_directory(ino) {
             return Err(FsError::IsDirectory);
         }
         self.take(parent, name, now);
-        Ok(Reply::Removed { attr: Some(self.lost_a_name(ino, holder, now)) })
+        Ok(Reply::Removed { attr: Some(self.drop_link(ino, holder, now)) })
     }
 
-    fn rmdir(&mut self, parent: Ino, name: &EntryName, now: Time) -> Result2 {
+    fn rmdir(&mut self, parent: Ino, name: &EntryName, now: Time) -> Outcome {
         let ino = self.find(parent, name)?.ok_or(FsError::NoEntry)?;
         if !self.is_directory(ino) {
             return Err(FsError::NotDirectory);
@@ -292,7 +292,7 @@ impl Model {
         to: (Ino, &EntryName),
         mode: RenameMode,
         now: Time,
-    ) -> Result2 {
+    ) -> Outcome {
         let source = self.find(from.0, from.1);
         let target = self.find(to.0, to.1);
         let (source, target) = (source?, target?);
@@ -327,10 +327,10 @@ impl Model {
         self.take(from.0, from.1, now);
         self.put(to.0, to.1, source, now);
         self.node_mut(source).attr.ctime = now;
-        Ok(Reply::Removed { attr: target.map(|target| self.lost_a_name(target, holder, now)) })
+        Ok(Reply::Removed { attr: target.map(|target| self.drop_link(target, holder, now)) })
     }
 
-    fn set_attr(&mut self, ino: Ino, set: &SetAttr, now: Time) -> Result2 {
+    fn set_attr(&mut self, ino: Ino, set: &SetAttr, now: Time) -> Outcome {
         self.node(ino)?;
         if let Some(truncate) = &set.truncate {
             self.truncate(ino, truncate, now)?;
@@ -367,7 +367,7 @@ impl Model {
         Ok(())
     }
 
-    fn commit(&mut self, ino: Ino, commit: &Commit, now: Time) -> Result2 {
+    fn commit(&mut self, ino: Ino, commit: &Commit, now: Time) -> Outcome {
         let file = self.file(ino)?;
         if !commit.extents.is_sorted_by_key(|extent| extent.first) {
             return Err(refused());
@@ -426,20 +426,20 @@ impl Model {
     fn check_alive(&self, ino: Ino, index: u32, version: Version) -> Result<(), FsError> {
         let mut others = self.nodes.iter().filter(|(other, _)| **other != ino);
         let elsewhere = others.any(|(_, node)| node.chunks.values().any(|current| *current == version));
-        let closed = self.retired_versions.contains(&version);
-        if elsewhere || closed || self.dead.contains_key(&(version, index)) {
+        let retired = self.retired_versions.contains(&version);
+        if elsewhere || retired || self.dead.contains_key(&(version, index)) {
             Err(FsError::Conflict { index })
         } else {
             Ok(())
         }
     }
 
-    /// Chunk by chunk; how many runs it takes is the number of beginnings.
-    fn collect_orphans(&mut self, runs: &[ChunkRun]) -> Result2 {
+    /// Collects chunk by chunk; the number of runs is the number of their first chunks.
+    fn collect_orphans(&mut self, runs: &[ChunkRun]) -> Outcome {
         if runs.iter().any(|run| run.first == 0 || run.count == 0 || run.first.checked_add(run.count - 1).is_none()) {
             return Err(refused());
         }
-        let mut beginnings = 0;
+        let mut runs_collected = 0;
         for run in runs {
             let mut follows = false;
             for index in run.first..=run.first + (run.count - 1) {
@@ -448,21 +448,21 @@ impl Model {
                     && !current
                     && !self.dead.contains_key(&(run.version, index));
                 if orphaned {
-                    beginnings += u32::from(!follows);
+                    runs_collected += u32::from(!follows);
                     self.dead.insert((run.version, index), run.file.clone());
                     self.retired_versions.insert(run.version);
                 }
                 follows = orphaned;
             }
         }
-        Ok(Reply::Collected { runs: beginnings })
+        Ok(Reply::Collected { runs: runs_collected })
     }
 
     fn purge(&mut self, before: Time, limit: u32) -> Reply {
         let gone = |(ino, node): &(&Ino, &Node)| {
-            self.links(**ino) == 0 && node.holders.is_empty() && node.nameless_since < before
+            self.links(**ino) == 0 && node.holders.is_empty() && node.unnamed_since < before
         };
-        let mut inos: Vec<_> = self.nodes.iter().filter(gone).map(|(ino, node)| (node.nameless_since, *ino)).collect();
+        let mut inos: Vec<_> = self.nodes.iter().filter(gone).map(|(ino, node)| (node.unnamed_since, *ino)).collect();
         inos.sort();
         inos.truncate(limit as usize);
         for (_, ino) in &inos {

@@ -29,10 +29,10 @@ fn random_operations_agree_with_the_model() {
     check_coverage(&seen);
 }
 
-/// How often each kind of change came out in which way.
-type Seen = BTreeMap<(String, String), u32>;
+/// How often each kind of change had each result.
+type ResultCounts = BTreeMap<(String, String), u32>;
 
-fn run(seed: u64, seen: &mut Seen) {
+fn run(seed: u64, seen: &mut ResultCounts) {
     let mut pair = Pair { tables: Tables::new(), model: Model::new(), index: 0 };
     let mut generator = Generator::new(seed);
     for step in 0..STEPS {
@@ -52,8 +52,8 @@ fn run(seed: u64, seen: &mut Seen) {
     }
 }
 
-/// A generator that no longer reaches something would leave the test green and empty.
-fn check_coverage(seen: &Seen) {
+/// Checks that the generator reaches every result: otherwise the test would pass without testing it.
+fn check_coverage(seen: &ResultCounts) {
     let wanted = [
         ("Make", "Ok Exists NotDirectory NoEntry Invalid"),
         ("MakeUnnamed", "Ok"),
@@ -83,7 +83,7 @@ fn check_coverage(seen: &Seen) {
     assert!(missing.is_empty(), "never reached: {missing:?} in {seen:#?}");
 }
 
-/// The first word of how a value prints: its variant.
+/// The name of a value's variant: the first word of its debug text.
 fn word(value: &impl std::fmt::Debug) -> String {
     let text = format!("{value:?}");
     text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().into()
@@ -98,7 +98,7 @@ struct Pair {
 impl Pair {
     fn step(&mut self, op: &NamespaceOp) -> Result<Reply, FsError> {
         let before = self.tables.clone();
-        // The leader's clock agrees with nobody's.
+        // The leader's clock agrees with no other clock.
         let logged = Time { secs: op.now.secs + self.index as i64 % 5 - 2, nanos: 0 };
         if let Change::ForgetDead { ids } = &op.change
             && before.clone().apply(self.index + 1, logged, op).reply.is_ok()
@@ -125,18 +125,14 @@ impl Pair {
     }
 
     fn replay(&mut self, op: &NamespaceOp, reply: &Result<Reply, FsError>) {
-        // What closed its own session finds none the second time.
+        // An operation that closed its own session finds no session the second time.
         let again = op.origin.is_some_and(|id| self.model.sessions().contains(&id.session));
         if !again {
             return;
         }
         let before = self.tables.clone();
         let applied = self.tables.apply(self.index + 1, Time { secs: 1_000_000, nanos: 0 }, op);
-        assert_eq!(
-            (&applied.reply, applied.feed),
-            (reply, Vec::new()),
-            "the replayed operation is answered differently"
-        );
+        assert_eq!((&applied.reply, applied.feed), (reply, Vec::new()), "the reply to the replayed operation differs");
         assert_eq!(self.tables, before, "the replayed operation changed something");
     }
 
@@ -162,7 +158,7 @@ impl Pair {
         }
     }
 
-    /// Chunk by chunk, of versions that were never handed out as well.
+    /// Compares chunk by chunk, for versions that were never allocated, too.
     fn compare_unreferenced(&self) {
         let (last, next) = (32, self.tables.next.version);
         let versions: BTreeSet<u64> = (0..next.min(100)).chain(next.saturating_sub(1)..next + 2).collect();
@@ -172,7 +168,11 @@ impl Pair {
             panic!("it takes more than one answer")
         };
         let free: BTreeSet<(u32, Version)> = pieces.iter().flat_map(chunks_of).collect();
-        assert_eq!(free.len(), pieces.iter().map(|piece| piece.count as usize).sum::<usize>(), "a chunk is told twice");
+        assert_eq!(
+            free.len(),
+            pieces.iter().map(|piece| piece.count as usize).sum::<usize>(),
+            "a chunk is listed twice"
+        );
         let all = versions.iter().flat_map(|version| (1..=last).map(move |index| (index, Version(*version))));
         let current = self.model.current();
         let expected = |chunk: &(u32, Version)| (1..next).contains(&chunk.1.0) && !current.contains(chunk);
@@ -228,7 +228,7 @@ fn chunks_of(extent: &Extent) -> impl Iterator<Item = (u32, Version)> + use<> {
     (0..extent.count).map(move |step| (extent.first + step, extent.version))
 }
 
-/// The model has no log, and words its refusals differently.
+/// Removes the change counter and the texts of refusals, which the model does not have.
 fn without_change(reply: &Result<Reply, FsError>) -> Result<Reply, FsError> {
     let mut reply = reply.clone();
     match &mut reply {
@@ -239,7 +239,7 @@ fn without_change(reply: &Result<Reply, FsError>) -> Result<Reply, FsError> {
     reply
 }
 
-/// Even a refusal is remembered; that alone may differ.
+/// Removes the sessions' replies: a refused operation may change only those.
 fn without_replies(tables: &Tables) -> Tables {
     let mut tables = tables.clone();
     let ids: Vec<SessionId> = tables.sessions.keys().copied().collect();

@@ -1,4 +1,4 @@
-//! The naive tree itself: finding, counting, and the few ways in which a node changes.
+//! The naive tree itself: searches, counts, and the few ways in which a node changes.
 
 use super::*;
 
@@ -41,7 +41,7 @@ impl Model {
         count as u32
     }
 
-    /// With a slash at its end, but for the root.
+    /// Returns the path with a slash at its end; empty for the root.
     pub(super) fn path(&self, directory: Ino) -> Vec<u8> {
         let Some((parent, name)) = self.parent(directory) else { return Vec::new() };
         let mut path = self.path(parent);
@@ -92,7 +92,7 @@ impl Model {
         };
         let (children, chunks) = (BTreeMap::new(), BTreeMap::new());
         let target = node.target.clone();
-        let node = Node { attr, target, children, chunks, nameless_since: self.logged, holders: HashSet::new() };
+        let node = Node { attr, target, children, chunks, unnamed_since: self.logged, holders: HashSet::new() };
         self.nodes.insert(ino, node);
         ino
     }
@@ -115,7 +115,7 @@ impl Model {
         node.holders.clear();
     }
 
-    pub(super) fn lost_a_name(&mut self, ino: Ino, holder: Option<SessionId>, now: Time) -> Attr {
+    pub(super) fn drop_link(&mut self, ino: Ino, holder: Option<SessionId>, now: Time) -> Attr {
         self.node_mut(ino).attr.ctime = now;
         let mut attr = self.attr(ino);
         if attr.kind == FileKind::Directory {
@@ -125,7 +125,7 @@ impl Model {
             (0, FileKind::File) => {
                 let logged = self.logged;
                 let node = self.node_mut(ino);
-                node.nameless_since = logged;
+                node.unnamed_since = logged;
                 node.holders.extend(holder);
             }
             (0, _) => drop(self.nodes.remove(&ino)),
@@ -138,7 +138,7 @@ impl Model {
         let logged = self.logged;
         let Some(node) = self.nodes.get_mut(&ino) else { return };
         if node.holders.remove(&session) && node.holders.is_empty() {
-            node.nameless_since = logged;
+            node.unnamed_since = logged;
         }
     }
 

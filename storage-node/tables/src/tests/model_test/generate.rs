@@ -1,4 +1,4 @@
-//! Random operations, drawn so that most make sense and every refusal is met too.
+//! Random operations, drawn so that most succeed and every refusal occurs as well.
 
 use chordfs_types::{
     chunk::{ChunkRun, MAX_CHUNK_BYTES},
@@ -14,9 +14,9 @@ pub(super) struct Generator {
     sequences: HashMap<SessionId, u64>,
     /// The next version that no commit has used.
     fresh: u64,
-    /// What is still missing of a run that was committed: a later commit may add it, under the same version.
+    /// The missing part of a run that was committed: a later commit may add it, under the same version.
     running: Option<(Ino, Extent)>,
-    /// What was current once: a stored chunk is written once, so it never comes back.
+    /// Chunks that were current once: a stored chunk is written once, so it never becomes current again.
     used: BTreeSet<(u32, Version)>,
 }
 
@@ -88,7 +88,7 @@ impl Generator {
             },
             25..29 => Change::MakeUnnamed { file: FileName::new("unnamed").unwrap(), node: self.plain_file() },
             29..34 => {
-                Change::Publish { ino: self.nameless(tables, model), parent: self.parent(model), name: self.name() }
+                Change::Publish { ino: self.unnamed(tables, model), parent: self.parent(model), name: self.name() }
             }
             34..39 => Change::Link { ino: self.ino(model), parent: self.parent(model), name: self.name() },
             39..46 => {
@@ -102,8 +102,8 @@ impl Generator {
             50..64 => self.rename(model),
             64..72 => Change::SetAttr { ino: self.file(model), set: self.set_attr(model) },
             72..91 => self.commit(model),
-            91..93 => Change::Hold { ino: self.nameless(tables, model) },
-            93..95 => Change::Release { inos: vec![self.nameless(tables, model), self.ino(model)] },
+            91..93 => Change::Hold { ino: self.unnamed(tables, model) },
+            93..95 => Change::Release { inos: vec![self.unnamed(tables, model), self.ino(model)] },
             95 => self.collect_orphans(),
             96 => {
                 let before = Time { secs: self.clock - self.rng.random_range(0..10), nanos: 0 };
@@ -168,26 +168,26 @@ impl Generator {
         whole(ino, [first, first + 2].map(|first| Extent { first, count: 1, version }).to_vec())
     }
 
-    /// Commits what is dead, which must stay so, or what another file has.
+    /// Commits chunks that are dead, which must stay so, or that another file has.
     fn commit_dead(&mut self, model: &Model, ino: Ino) -> Change {
         let dead = model.dead.keys().map(|(version, index)| (*index, *version));
         let others = model.nodes.values().flat_map(|node| &node.chunks).map(|(index, version)| (*index, *version));
         let mut all: Vec<(u32, Version)> = dead.chain(others).filter(|(index, _)| *index < 20).collect();
         all.sort();
         let Some((first, version)) = all.choose(&mut self.rng).copied() else { return whole(ino, Vec::new()) };
-        // With what lies before it, which may be alive.
+        // The run begins with chunks before it, which may be current.
         let first = self.rng.random_range(first.saturating_sub(2).max(1)..=first);
         whole(ino, vec![Extent { first, count: 3, version }])
     }
 
-    /// Commits what is current already.
+    /// Commits chunks that are current already.
     fn commit_again(&mut self, model: &Model, ino: Ino) -> Change {
         let chunks = model.nodes.get(&ino).into_iter().flat_map(|node| &node.chunks);
         let chosen = chunks.filter(|_| self.rng.random_bool(0.3));
         whole(ino, chosen.map(|(first, version)| Extent { first: *first, count: 1, version: *version }).collect())
     }
 
-    /// Makes a commit into one that is refused, or reaches the very end.
+    /// Changes a commit so that it is refused, or reaches the last chunk number.
     fn spoil(&mut self, commit: &mut Commit) {
         let version = self.version();
         match self.rng.random_range(0..8) {
@@ -230,7 +230,7 @@ impl Generator {
         ChunkWrite { index, version: self.version(), base }
     }
 
-    /// Whatever a node may take for an orphan.
+    /// Collects runs that a node may take for orphans.
     fn collect_orphans(&mut self) -> Change {
         let mut run = || ChunkRun {
             file: FileName::new("kept").unwrap(),
@@ -247,7 +247,7 @@ impl Generator {
         Change::ForgetDead { ids: dead.into_iter().map(|(id, _)| id).collect() }
     }
 
-    /// Each for one run, as its writer must; before any session was opened none has been handed out.
+    /// Returns a new version for each run, as a writer must; before the first session was opened, none is allocated.
     fn version(&mut self) -> Version {
         self.fresh += 1;
         Version(self.fresh - 1)
@@ -290,7 +290,7 @@ impl Generator {
         self.among(model, |ino| model.attr(ino).kind == FileKind::Directory)
     }
 
-    fn nameless(&mut self, tables: &Tables, model: &Model) -> Ino {
+    fn unnamed(&mut self, tables: &Tables, model: &Model) -> Ino {
         self.among(model, |ino| tables.orphans.contains_key(&ino))
     }
 

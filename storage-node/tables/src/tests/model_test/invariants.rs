@@ -1,4 +1,4 @@
-//! What always holds of the tables, whatever happened.
+//! Invariants of the tables after any sequence of operations.
 
 use super::*;
 use crate::extents::ExtentMath;
@@ -14,7 +14,7 @@ fn links(tables: &Tables) {
     let mut names: HashMap<Ino, u32> = HashMap::new();
     for (place, ino) in tables.entries.iter() {
         assert!(tables.inodes.contains_key(ino), "{place:?} names nothing");
-        assert!(tables.directory(place.parent).is_ok(), "{place:?} stands in no directory");
+        assert!(tables.directory(place.parent).is_ok(), "{place:?} is in no directory");
         *names.entry(*ino).or_default() += 1;
     }
     for (ino, inode) in tables.inodes.iter() {
@@ -42,7 +42,7 @@ fn orphans(tables: &Tables) {
         .iter()
         .flat_map(|(id, session)| session.holds.keys().map(|ino| (*id, *ino)).collect::<Vec<_>>())
         .collect();
-    assert_eq!(by_orphan.len(), by_session.len(), "each hold is written down twice, once on either side");
+    assert_eq!(by_orphan.len(), by_session.len(), "each hold is recorded twice, at the orphan and at the session");
     assert_eq!(by_orphan.into_iter().collect::<BTreeSet<_>>(), by_session);
 }
 
@@ -88,7 +88,7 @@ fn tree(tables: &Tables) {
     }
 }
 
-/// Whatever another session may have cached and is now wrong is in the feed.
+/// Checks that the feed reports everything that another session may have cached and that is now wrong.
 pub(super) fn check_feed(before: &Tables, after: &Tables, feed: &[FeedEvent]) {
     let places: BTreeSet<&DentryKey> = before.entries.keys().chain(after.entries.keys()).collect();
     for DentryKey { parent, name } in
@@ -102,9 +102,9 @@ pub(super) fn check_feed(before: &Tables, after: &Tables, feed: &[FeedEvent]) {
         if new == Some(old) || (new.is_none() && before.orphans.contains_key(ino)) {
             continue;
         }
-        let told = |event: &FeedEvent| matches!(event, FeedEvent::Inode { ino: told, .. } if told == ino);
-        assert_eq!(feed.iter().filter(|event| told(event)).count(), 1, "{ino:?} in {feed:?}");
-        assert!(new.is_none_or(|new| new.attr.change > old.attr.change), "the change counter of {ino:?} stands still");
+        let reports = |event: &FeedEvent| matches!(event, FeedEvent::Inode { ino: changed, .. } if changed == ino);
+        assert_eq!(feed.iter().filter(|event| reports(event)).count(), 1, "{ino:?} in {feed:?}");
+        assert!(new.is_none_or(|new| new.attr.change > old.attr.change), "the change counter of {ino:?} does not grow");
         let contents = new.is_some() && !before.extents_from(*ino, 1).eq(after.extents_from(*ino, 1));
         assert!(!contents || feed.contains(&FeedEvent::Inode { ino: *ino, contents: true }), "{ino:?} in {feed:?}");
         let orphaned = after.orphans.contains_key(ino) && !before.orphans.contains_key(ino);
