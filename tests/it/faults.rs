@@ -3,11 +3,12 @@
 use std::{
     fs::{self, File},
     io::Write,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
 
-use harness::{Cluster, TempMount, tree, wait_for};
+use harness::{Cluster, TempMount, binary, run, tree, wait_for};
 
 /// Kills a node while a file of `len` bytes is being written, and compares the file afterwards.
 fn write_and_kill(cluster: &mut Cluster, mount: &TempMount, name: &str, victim: usize, len: u64) {
@@ -138,4 +139,44 @@ fn all_nodes_find_their_ring_again_without_join() {
     }
     cluster.wait_settled();
     assert!(fs::read(mount.join("file")).unwrap() == tree::bytes(3, 500_000));
+}
+
+/// One flipped byte in a voter's log used to cost all entries behind it, and then the whole namespace folder.
+#[test]
+fn a_voter_with_a_damaged_log_refuses_to_start_and_is_filled_by_the_others_after_rejoin() {
+    let mut cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("file"), tree::bytes(7, 300_000)).unwrap();
+    cluster.wait_for_voters(3);
+    let victim = (cluster.leader() + 1) % 3;
+    (0..200).for_each(|at| fs::write(mount.join(format!("small-{at}")), "text").unwrap());
+    cluster.stop(victim);
+    let log = newest_log(&cluster.nodes[victim].data);
+    let mut damaged = fs::read(&log).unwrap();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fs::write(&log, &damaged).unwrap();
+
+    cluster.start_node(victim);
+    cluster.wait_failed(victim);
+    let text = cluster.log(victim);
+    assert!(text.contains("is damaged") && text.contains("storage-node rejoin"), "{text}");
+    assert!(fs::read(&log).unwrap() == damaged, "nothing was cut");
+
+    let data = cluster.nodes[victim].data.clone();
+    run(binary("storage-node"), &[&"rejoin", &"--yes", &"--data", &data], cluster.folder()).ok();
+    cluster.start_node(victim);
+    cluster.wait_ready(victim);
+    cluster.wait_for_voters(3);
+    // With the other two it is a majority only if it has the whole namespace.
+    let other = (victim + 1) % 3;
+    cluster.kill(other);
+    assert!(fs::read(mount.join("file")).unwrap() == tree::bytes(7, 300_000));
+    fs::write(mount.join("after"), "text").unwrap();
+}
+
+fn newest_log(data: &Path) -> PathBuf {
+    let logs = fs::read_dir(data.join("namespace")).unwrap().map(|entry| entry.unwrap().path());
+    let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    logs.max().expect("a voter has a log")
 }

@@ -170,6 +170,12 @@ impl Cluster {
         self.nodes[index].process.wait_ended(SETTLE);
     }
 
+    /// Returns when the node has ended by itself, with an error.
+    #[track_caller]
+    pub fn wait_failed(&mut self, index: usize) {
+        self.nodes[index].process.wait_failed(SETTLE);
+    }
+
     pub fn signal(&self, index: usize, signal: Signal) {
         self.nodes[index].process.signal(signal);
     }

@@ -80,6 +80,17 @@ impl NodeProcess {
         });
     }
 
+    /// Returns when it has ended by itself, with an error.
+    #[track_caller]
+    pub(crate) fn wait_failed(&mut self, deadline: Duration) {
+        let mut child = self.child.take().expect("the node runs");
+        wait_for("the node refuses to run", deadline, || match child.try_wait() {
+            Ok(Some(status)) if status.code() == Some(1) => Ok(()),
+            Ok(Some(status)) => panic!("it ended with {status}"),
+            _ => Err("still running".into()),
+        });
+    }
+
     /// Panics with the node's log if the process has ended by itself.
     #[track_caller]
     pub(crate) fn check_runs(&mut self) {

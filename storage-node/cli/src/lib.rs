@@ -8,6 +8,7 @@ pub mod node_arg;
 pub mod output;
 mod progress;
 pub mod recover;
+pub mod rejoin;
 mod root_owner;
 pub mod run;
 pub mod scrub;

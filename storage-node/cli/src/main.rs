@@ -15,6 +15,7 @@ use storage_node::{
     node_arg::NodeArg,
     output::{complain, runtime, write_out},
     recover::{self, RecoverArgs},
+    rejoin::{self, RejoinArgs},
     run::{self, RunArgs},
     scrub, status,
 };
@@ -61,6 +62,8 @@ enum NodeCommand {
     Drain(DrainArgs),
     /// Restart the namespace from one stopped node when most of its voters are gone for good
     Recover(RecoverArgs),
+    /// Put a stopped node's damaged part of the namespace aside; the other voters fill it anew
+    Rejoin(RejoinArgs),
 }
 
 #[cfg(feature = "aws")]
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         NodeCommand::Scrub(node) => print(scrub::scrub(node.address())),
         NodeCommand::Drain(args) => drain::run(args),
         NodeCommand::Recover(args) => recover::run(args),
+        NodeCommand::Rejoin(args) => rejoin::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use chordfs_namespace::{NamespaceSettings, Recovered, Recovery};
+use chordfs_namespace::{DamagePolicy, NamespaceSettings, Recovered, Recovery};
 use chordfs_store::DataFolder;
 use clap::Args;
 
@@ -25,17 +25,21 @@ pub struct RecoverArgs {
     /// The node's ring address from now on [IP:PORT, or IP for port 5057; default: as before]
     #[arg(long, value_name = "ADDRESS", value_parser = ring_address)]
     address: Option<SocketAddr>,
+    /// Where this node's log is damaged and there is no other copy: continue with what precedes the damage. A copy of
+    /// the log as it was is kept
+    #[arg(long)]
+    cut_damage: bool,
     /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }
 
 pub fn run(args: RecoverArgs) -> Result<()> {
-    runtime()?.block_on(sole_survivor(&args.data, args.address, args.yes))
+    runtime()?.block_on(sole_survivor(&args))
 }
 
-/// `address`: the node's new ring address, if it changes. `yes`: the operator has confirmed already.
-async fn sole_survivor(data: &Path, address: Option<SocketAddr>, yes: bool) -> Result<()> {
+async fn sole_survivor(args: &RecoverArgs) -> Result<()> {
+    let data = args.data.as_path();
     // `DataFolder::open` would create a missing folder.
     if !data.join("FORMAT").is_file() || !data.join("namespace").is_dir() {
         bail!(
@@ -43,21 +47,27 @@ async fn sole_survivor(data: &Path, address: Option<SocketAddr>, yes: bool) -> R
             data.display()
         );
     }
-    let folder = DataFolder::open(data)
-        .context("cannot open the folder; recovery works only on the folder of a stopped node")?;
-    let recovery = Recovery::open(data, folder.node_uid(), NamespaceSettings::default().log_file_bytes)
+    let folder = DataFolder::open(data).context("cannot open the folder; recovery works only on the folder of a stopped node")?;
+    if args.cut_damage && !args.yes {
+        println!("{CUT_DAMAGE}");
+        confirm("recover")?;
+    }
+    let policy = if args.cut_damage { DamagePolicy::Cut } else { DamagePolicy::Refuse };
+    let recovery = Recovery::open(data, folder.node_uid(), NamespaceSettings::default().log_file_bytes, policy)
         .await
         .with_context(|| format!("cannot recover from {}", data.display()))?;
     let outlook = recovery.outlook();
-    if outlook.former_voters.len() == 1 {
+    if outlook.former_voters.len() == 1 && !args.cut_damage {
         println!("This node is the only voter already; there is nothing to do. Start it as usual.");
         return Ok(());
     }
-    println!("{}", consequences(data, folder.node_uid(), &outlook));
-    if !yes {
-        confirm()?;
+    if outlook.former_voters.len() > 1 {
+        println!("{}", consequences(data, folder.node_uid(), &outlook));
+        if !args.yes {
+            confirm("recover")?;
+        }
     }
-    recovery.carry_out(address).await.context("recovery is incomplete; run it again")?;
+    recovery.carry_out(args.address).await.context("recovery is incomplete; run it again")?;
     println!("Done. Start this node with `storage-node run` and without --join, then the others with empty folders.");
     Ok(())
 }
@@ -84,17 +94,20 @@ fn consequences(data: &Path, uid: u64, outlook: &Recovered) -> String {
     )
 }
 
-/// Asks for confirmation, only on a terminal; a script confirms with --yes.
-fn confirm() -> Result<()> {
+const CUT_DAMAGE: &str = "Changes to names and files behind the damage in this node's log are lost, also those that were \
+                          acknowledged to a program. Do it only if no other voter has them.";
+
+/// Asks for confirmation by typing `word`, only on a terminal; a script confirms with --yes.
+pub(crate) fn confirm(word: &str) -> Result<()> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         bail!("nothing was changed: there is no terminal to ask for confirmation; add --yes to confirm");
     }
-    print!("Type `recover` to continue: ");
+    print!("Type `{word}` to continue: ");
     std::io::stdout().flush()?;
     let mut line = String::new();
     stdin.lock().read_line(&mut line)?;
-    if line.trim() != "recover" {
+    if line.trim() != word {
         bail!("nothing was changed");
     }
     Ok(())
@@ -125,7 +138,8 @@ mod tests {
     async fn a_folder_without_the_data_of_a_node_is_left_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         for data in [dir.path().to_owned(), dir.path().join("missing")] {
-            let error = sole_survivor(&data, None, true).await.unwrap_err().to_string();
+            let args = RecoverArgs { sole_survivor: true, data, address: None, cut_damage: false, yes: true };
+            let error = sole_survivor(&args).await.unwrap_err().to_string();
             assert!(error.contains("no data folder"), "{error}");
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -49,6 +49,10 @@ use serve::{
 pub use settings::{NamespaceSettings, RootOwner};
 use state::session_feed::SessionFeed;
 use storage::log_store::LogStore;
+pub use storage::{
+    log_file::DamagePolicy,
+    set_aside::{has_log, set_log_aside},
+};
 use thiserror::Error;
 use tokio::sync::watch;
 

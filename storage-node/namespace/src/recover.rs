@@ -35,7 +35,7 @@ use crate::{
         session_feed::SessionFeed,
         state_machine::{NamespaceState, StateMachine, out_of_numbers},
     },
-    storage::log_store::LogStore,
+    storage::{log_file::DamagePolicy, log_store::LogStore},
 };
 
 /// Each election of the lost majority was a term, and this node may not know any of them.
@@ -63,14 +63,14 @@ pub struct Recovery {
 /// Makes the node `uid` at `node`, whose data folder is `dir`, the only voter of its namespace. The node must not run
 /// meanwhile, and the other voters must never form a majority again with their old folders.
 pub async fn become_only_voter(dir: &Path, uid: u64, node: SocketAddr, file_bytes: u64) -> io::Result<Recovered> {
-    Recovery::open(dir, uid, file_bytes).await?.carry_out(Some(node)).await
+    Recovery::open(dir, uid, file_bytes, DamagePolicy::Refuse).await?.carry_out(Some(node)).await
 }
 
 impl Recovery {
     /// Prepares the recovery of the node `uid`, whose data folder is `dir` and which does not run.
-    pub async fn open(dir: &Path, uid: u64, file_bytes: u64) -> io::Result<Self> {
+    pub async fn open(dir: &Path, uid: u64, file_bytes: u64, policy: DamagePolicy) -> io::Result<Self> {
         let dir = dir.join("namespace");
-        let mut log = LogStore::open(&dir, uid, file_bytes)?;
+        let mut log = LogStore::open_with(&dir, uid, file_bytes, policy)?;
         let mut machine = StateMachine::open(&dir, NamespaceState::default(), Arc::new(SessionFeed::default()))?;
         let (applied, _) = machine.applied_state().await?;
         let next = applied.map_or(0, |applied| applied.index + 1);

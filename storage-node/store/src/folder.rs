@@ -55,6 +55,7 @@ pub struct DataFolder {
 struct OpenFolder {
     path: PathBuf,
     node_uid: u64,
+    is_new: bool,
     _lock: Flock<File>,
 }
 
@@ -66,8 +67,11 @@ impl DataFolder {
         let lock = take_lock(path)?;
         check_format(path)?;
         protect(path).map_err(io_error("remove the permissions of others from", path))?;
-        let node_uid = read_or_make_uid(path)?;
-        Ok(Self { inner: Arc::new(OpenFolder { path: path.to_owned(), node_uid, _lock: lock }) })
+        let (node_uid, is_new) = match read_uid(path)? {
+            Some(uid) => (uid, false),
+            None => (make_uid(path)?, true),
+        };
+        Ok(Self { inner: Arc::new(OpenFolder { path: path.to_owned(), node_uid, is_new, _lock: lock }) })
     }
 
     pub fn path(&self) -> &Path {
@@ -77,6 +81,19 @@ impl DataFolder {
     /// Identifies this disk's data: a folder that was emptied gets another number, even on the same machine.
     pub fn node_uid(&self) -> u64 {
         self.inner.node_uid
+    }
+
+    /// Whether the folder got its uid when it was opened.
+    pub fn is_new(&self) -> bool {
+        self.inner.is_new
+    }
+
+    /// Gives the folder another uid: to its peers this node is then one that they have never met. For a node that has
+    /// lost what it promised under the former one.
+    pub fn renew_uid(self) -> Result<Self, FolderError> {
+        let node_uid = make_uid(self.path())?;
+        let inner = Arc::try_unwrap(self.inner).unwrap_or_else(|_| panic!("the uid is renewed before it is used"));
+        Ok(Self { inner: Arc::new(OpenFolder { node_uid, ..inner }) })
     }
 
     /// Returns the path of the sub-folder `name`, and creates it if it does not exist.
@@ -159,18 +176,21 @@ fn begin_format(folder: &Path) -> Result<(), FolderError> {
     write_whole(folder, "FORMAT", &format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n"))
 }
 
-fn read_or_make_uid(folder: &Path) -> Result<u64, FolderError> {
+fn read_uid(folder: &Path) -> Result<Option<u64>, FolderError> {
     let path = folder.join("uid");
     match fs::read_to_string(&path) {
         Ok(text) => u64::from_str_radix(text.trim_end(), 16)
+            .map(Some)
             .map_err(|_| FolderError::Foreign { path: folder.to_owned(), why: "its file uid holds no number" }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let uid = rand::random::<u64>();
-            write_whole(folder, "uid", &format!("{uid:016x}\n"))?;
-            Ok(uid)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(FolderError::Io { step: "read", path, source }),
     }
+}
+
+fn make_uid(folder: &Path) -> Result<u64, FolderError> {
+    let uid = rand::random::<u64>();
+    write_whole(folder, "uid", &format!("{uid:016x}\n"))?;
+    Ok(uid)
 }
 
 /// Writes a file that is complete or absent after a crash.
@@ -202,6 +222,9 @@ mod tests {
         let uid = DataFolder::open(one.path().join("deep/er")).unwrap().node_uid();
         assert_eq!(DataFolder::open(one.path().join("deep/er")).unwrap().node_uid(), uid);
         assert_ne!(DataFolder::open(other.path()).unwrap().node_uid(), uid);
+        let renewed = DataFolder::open(one.path().join("deep/er")).unwrap().renew_uid().unwrap().node_uid();
+        assert_ne!(renewed, uid);
+        assert_eq!(DataFolder::open(one.path().join("deep/er")).unwrap().node_uid(), renewed);
     }
 
     /// Earlier versions left 0755 and 0644 behind: every user of the machine could read every file of the ring.

@@ -113,12 +113,12 @@ impl NamespaceGuard {
         let voters: Vec<String> = rival.voters.iter().map(SocketAddr::to_string).collect();
         format!(
             "this node founded a namespace of its own ({ours:016x}), but the ring it is in has another ({:016x}, voters \
-             {}, reported by {}). Stop this node, remove {} (the chunks beside it may stay) and start it with --join; \
-             or, if this namespace is the one to keep, do that on the others",
+             {}, reported by {}). Stop this node, run `storage-node rejoin --data {}` and start it with --join; or, if \
+             this namespace is the one to keep, do that on the others",
             rival.namespace.unwrap_or_default(),
             voters.join(", "),
             rival.ring,
-            self.dir.display(),
+            self.dir.parent().unwrap_or(&self.dir).display(),
         )
     }
 }

@@ -245,7 +245,7 @@ impl VoterManager {
             tracing::warn!(
                 peer = %identity.ring,
                 "this node of the ring belongs to another namespace ({theirs:016x}, not {:016x}) and cannot take part \
-                 in this one: stop it, remove its `namespace` folder (its chunks may stay), start it with --join",
+                 in this one: stop it, run `storage-node rejoin` there, start it with --join",
                 ours.unwrap_or_default()
             );
         }

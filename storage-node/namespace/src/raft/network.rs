@@ -27,7 +27,7 @@ use openraft::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    raft_types::{RaftMember, TypeConfig, Vote, pack, unpack},
+    raft_types::{LogId, RaftMember, TypeConfig, Vote, pack, unpack},
     state::state_machine::Snapshot,
     storage::{namespace_id::NamespaceId, snapshot::SnapshotFile},
 };
@@ -103,7 +103,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = MemberClient;
 
     async fn new_client(&mut self, target: u64, node: &RaftMember) -> MemberClient {
-        MemberClient { network: self.clone(), target, address: node.admin_address() }
+        MemberClient { network: self.clone(), target, address: node.admin_address(), conflicts: Conflicts::default() }
     }
 }
 
@@ -112,6 +112,7 @@ pub(crate) struct MemberClient {
     network: Network,
     target: u64,
     address: SocketAddr,
+    conflicts: Conflicts,
 }
 
 type RaftRpcError = RPCError<TypeConfig>;
@@ -189,7 +190,16 @@ impl RaftNetworkV2<TypeConfig> for MemberClient {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RaftRpcError> {
-        self.call(RPCTypes::AppendEntries, "append", &rpc, &option).await
+        let answer = self.call(RPCTypes::AppendEntries, "append", &rpc, &option).await?;
+        if self.conflicts.is_stuck(rpc.prev_log_id, matches!(answer, AppendEntriesResponse::Conflict)) {
+            let text = format!(
+                "{}: its log lacks entry {:?}, which it had acknowledged; stop it and run `storage-node rejoin` there",
+                self.address,
+                rpc.prev_log_id.map(|id| id.index)
+            );
+            return Err(RPCError::Unreachable(Unreachable::from_string(text)));
+        }
+        Ok(answer)
     }
 
     async fn vote(
@@ -230,6 +240,31 @@ impl RaftNetworkV2<TypeConfig> for MemberClient {
     }
 }
 
+/// A member's answers that the entry before those sent is not in its log. Raft then sends earlier ones, except when the
+/// member had acknowledged the entry before: it has lost a part of its log, and Raft would repeat the message at once
+/// and for ever.
+#[derive(Default)]
+struct Conflicts {
+    before: Option<LogId>,
+    repeated: u32,
+}
+
+impl Conflicts {
+    const MANY: u32 = 3;
+
+    /// Records an answer about the entries after `before`. Returns whether the member conflicts at one and the same
+    /// entry again and again.
+    fn is_stuck(&mut self, before: Option<LogId>, conflicts: bool) -> bool {
+        self.repeated = match conflicts {
+            false => 0,
+            true if self.before == before => self.repeated + 1,
+            true => 1,
+        };
+        self.before = before;
+        self.repeated > Self::MANY
+    }
+}
+
 /// Treats a refusal as an unreachable member: Raft waits a little before it retries.
 fn refused(address: SocketAddr, status: StatusCode, text: &str) -> RaftRpcError {
     RPCError::Unreachable(Unreachable::from_string(format!("{address} answered {status}: {text}")))
@@ -259,4 +294,23 @@ fn read_piece(snapshot: &SnapshotFile, at: u64) -> std::io::Result<Bytes> {
     let mut piece = vec![0; len];
     std::os::unix::fs::FileExt::read_exact_at(&*snapshot.file, &mut piece, at)?;
     Ok(piece.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::{type_config::alias::LeaderIdOf, vote::RaftLeaderIdExt};
+
+    use super::*;
+
+    /// A voter that came back without its log was sent the same message 4,400 times a second.
+    #[test]
+    fn a_member_that_lacks_what_it_acknowledged_is_recognized_and_one_that_lags_is_not() {
+        let id = |index| Some(LogId::new(LeaderIdOf::<TypeConfig>::new_committed(1, 1), index));
+        let mut conflicts = Conflicts::default();
+        assert!((0..100).rev().all(|index| !conflicts.is_stuck(id(index), true)), "a search for the last common entry");
+        let mut conflicts = Conflicts::default();
+        let stuck: Vec<bool> = (0..6).map(|_| conflicts.is_stuck(id(7), true)).collect();
+        assert_eq!(stuck, [false, false, false, true, true, true]);
+        assert!(!conflicts.is_stuck(id(7), false) && !conflicts.is_stuck(id(7), true), "it has caught up meanwhile");
+    }
 }

@@ -2,10 +2,16 @@
 //!
 //! ```text
 //! header, 16 bytes:  magic "CFrl" | format u32 | index of the first entry u64
-//! entry:             length n u32 | CRC32C of the length and the payload u32 | payload, n bytes (postcard)
+//! entry:             length n u32 | CRC32C of length, write and payload u32 | write u32 | payload, n bytes (postcard)
 //! ```
-//! All numbers are little-endian. Entries have consecutive indexes and no gaps. Bytes after the last sound entry of the
-//! newest file were being written when the machine stopped and were never acknowledged as durable, so they are cut off.
+//! All numbers are little-endian. Entries have consecutive indexes and no gaps. `write` is the offset in the file at
+//! which the write that carried the entry began. A write begins only when everything before it is on the disk, so it
+//! tells apart two kinds of unsound bytes:
+//!
+//! - No later write follows: the last write was under way when the machine stopped. Its entries were never
+//!   acknowledged, and this torn tail is cut off.
+//! - A later write follows: the disk has lost what it had. These bytes are evidence, and entries behind them are sound,
+//!   so the file is left alone and an error explains what to do.
 
 use chordfs_files::sync_folder;
 use std::{
@@ -17,9 +23,16 @@ use std::{
 use crate::raft_types::LogEntry;
 
 const MAGIC: [u8; 4] = *b"CFrl";
-const LOG_FORMAT: u32 = 2;
+const LOG_FORMAT: u32 = 3;
 pub(super) const HEADER_BYTES: u64 = 16;
-const FRAME_BYTES: usize = 8;
+const FRAME_BYTES: usize = 12;
+
+/// What [`LogFile::open`] found.
+pub(super) struct OpenedLogFile {
+    pub file: LogFile,
+    pub entries: Vec<LogEntry>,
+    pub was_damaged: bool,
+}
 
 /// An open log file with the offset of each of its entries.
 pub(super) struct LogFile {
@@ -30,16 +43,27 @@ pub(super) struct LogFile {
     offsets: Vec<u64>,
 }
 
-/// Appends the frame of `entry` to `out`.
-pub(super) fn encode_entry(out: &mut Vec<u8>, entry: &LogEntry) {
+/// What to do with a log file that has lost bytes which were on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DamagePolicy {
+    /// Change nothing and report it.
+    Refuse,
+    /// Keep the entries before the damage; a copy of the file as it was stays beside it. For an operator who has no
+    /// other copy of the log.
+    Cut,
+}
+
+/// Appends the frame of `entry` to `out`; the write that carries it begins at the offset `write` of the file.
+pub(super) fn encode_entry(out: &mut Vec<u8>, write: u32, entry: &LogEntry) {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_BYTES]);
     let whole = postcard::to_extend(entry, std::mem::take(out)).expect("an entry always encodes");
     *out = whole;
     let len = (out.len() - start - FRAME_BYTES) as u32;
-    let checksum = frame_checksum(len, &out[start + FRAME_BYTES..]);
+    let checksum = frame_checksum(len, write, &out[start + FRAME_BYTES..]);
     out[start..start + 4].copy_from_slice(&len.to_le_bytes());
     out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
+    out[start + 8..start + 12].copy_from_slice(&write.to_le_bytes());
 }
 
 impl LogFile {
@@ -58,8 +82,14 @@ impl LogFile {
     }
 
     /// Opens a file and reads its entries. `None` if even the header is incomplete. With `newest` a torn tail is cut
-    /// off; in an older file, which was complete before the next was created, it is damage and an error.
-    pub(super) fn open(path: PathBuf, newest: bool) -> io::Result<Option<(Self, Vec<LogEntry>)>> {
+    /// off; an older file was complete before the next was created, and entries up to `synced` were on the disk.
+    /// Whether the file was damaged and cut is returned with it.
+    pub(super) fn open(
+        path: PathBuf,
+        newest: bool,
+        synced: Option<u64>,
+        policy: DamagePolicy,
+    ) -> io::Result<Option<OpenedLogFile>> {
         let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -68,16 +98,24 @@ impl LogFile {
         };
         let (entries, offsets) = read_entries(&path, &bytes, first)?;
         let end = *offsets.last().expect("there is always an end");
+        let mut was_damaged = false;
         if end < bytes.len() as u64 {
-            if !newest {
-                return Err(damaged(&path, &format!("the entry at byte {end} does not match its checksum")));
+            let next = first + entries.len() as u64;
+            let was_synced = synced.is_some_and(|synced| next <= synced);
+            was_damaged = !newest || was_synced || later_write_follows(&bytes, end as usize);
+            match policy {
+                DamagePolicy::Refuse if was_damaged => {
+                    return Err(damaged(&path, &format!("entry {next} at byte {end} does not match its checksum")));
+                }
+                DamagePolicy::Cut if was_damaged => keep_copy(&path)?,
+                _ => {}
             }
-            tracing::warn!(path = %path.display(), at = end, cut = bytes.len() as u64 - end, "cut a torn log tail");
+            tracing::warn!(path = %path.display(), at = end, cut = bytes.len() as u64 - end, "cut the end of a log file");
             file.set_len(end)?;
             file.sync_data()?;
         }
         file.seek(SeekFrom::Start(end))?;
-        Ok(Some((Self { path, file, first, offsets }, entries)))
+        Ok(Some(OpenedLogFile { file: Self { path, file, first, offsets }, entries, was_damaged }))
     }
 
     pub(super) fn first(&self) -> u64 {
@@ -143,8 +181,10 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 pub(super) fn damaged(path: &Path, what: &str) -> io::Error {
-    let advice = "restore it, or stop this node and remove its namespace folder: it then rejoins as a new member";
-    io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {what}; {advice}", path.display()))
+    let advice = "Nothing was changed. If other voters of the namespace run, `storage-node rejoin` puts this log aside and \
+                  they fill this node anew; if this is the only copy, restore the file from a backup, or accept the \
+                  loss of what follows with `storage-node recover --sole-survivor --cut-damage`";
+    io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {what}. {advice}", path.display()))
 }
 
 pub(super) fn too_new(path: &Path, found: u32, known: u32) -> io::Error {
@@ -191,15 +231,43 @@ fn read_entries(path: &Path, bytes: &[u8], first: u64) -> io::Result<(Vec<LogEnt
 
 /// Returns the payload of the frame at `at`; `None` without a whole frame whose checksum matches.
 fn sound_payload(bytes: &[u8], at: usize) -> Option<&[u8]> {
-    let (frame, rest) = bytes.get(at..)?.split_first_chunk::<FRAME_BYTES>()?;
-    let len = u32::from_le_bytes(frame[..4].try_into().ok()?);
-    let checksum = u32::from_le_bytes(frame[4..].try_into().ok()?);
-    let payload = rest.get(..len as usize)?;
-    (frame_checksum(len, payload) == checksum).then_some(payload)
+    sound_frame(bytes, at).map(|(_, payload)| payload)
 }
 
-fn frame_checksum(len: u32, payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&len.to_le_bytes()), payload)
+/// Returns the offset at which the write of the frame at `at` began, and its payload.
+fn sound_frame(bytes: &[u8], at: usize) -> Option<(u32, &[u8])> {
+    let (frame, rest) = bytes.get(at..)?.split_first_chunk::<FRAME_BYTES>()?;
+    let number = |at: usize| u32::from_le_bytes(frame[at..at + 4].try_into().expect("four bytes"));
+    let (len, checksum, write) = (number(0), number(4), number(8));
+    // No write begins behind its own entries: this spares most checksums where bytes are arbitrary.
+    let payload = rest.get(..len as usize).filter(|_| write as usize <= at)?;
+    (frame_checksum(len, write, payload) == checksum).then_some((write, payload))
+}
+
+fn frame_checksum(len: u32, write: u32, payload: &[u8]) -> u32 {
+    let head = crc32c::crc32c_append(crc32c::crc32c(&len.to_le_bytes()), &write.to_le_bytes());
+    crc32c::crc32c_append(head, payload)
+}
+
+/// Whether an entry of a later write stands somewhere behind the unsound bytes at `end`.
+fn later_write_follows(bytes: &[u8], end: usize) -> bool {
+    (end + 1..bytes.len()).any(|at| sound_frame(bytes, at).is_some_and(|(write, _)| write as usize > end))
+}
+
+/// Keeps the file at `path`, as it is, under the first free name `PATH.damaged-N`.
+pub(super) fn keep_copy(path: &Path) -> io::Result<()> {
+    let copy = free_name(path);
+    std::fs::copy(path, &copy)?;
+    File::open(&copy)?.sync_all()
+}
+
+pub(super) fn free_name(path: &Path) -> PathBuf {
+    let name = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".damaged-{n}"));
+        PathBuf::from(name)
+    };
+    (1..).map(name).find(|name| !name.exists()).expect("some number is free")
 }
 
 #[cfg(test)]

@@ -20,13 +20,13 @@ use tokio::sync::oneshot;
 
 use super::{
     disk_space::DiskSpace,
-    log_file::{self, LogFile, damaged},
-    log_writer::{COMMITTED, DoneSender, LogWriter, PURGED, VOTE, WriterCommand},
+    log_file::{self, DamagePolicy, LogFile, OpenedLogFile, damaged},
+    log_writer::{DoneSender, LogProgress, LogWriter, PROGRESS, PURGED, VOTE, WriterCommand},
     small_file,
 };
 use crate::raft_types::{LogEntry, LogId, TypeConfig, Vote};
 
-const IDENTITY: &str = "identity";
+pub(super) const IDENTITY: &str = "identity";
 /// The approximate size of a message to a follower; a single operation may be larger.
 const READ_BYTES: usize = 1 << 20;
 
@@ -50,20 +50,31 @@ struct Memory {
 }
 
 impl LogStore {
-    /// Opens or creates the log in `dir`, which belongs to the node `uid` for ever: the log of another id is refused.
+    /// Opens or creates the log in `dir`, which belongs to the node `uid` for ever: the log of another id is refused,
+    /// and so is a damaged one.
     pub(crate) fn open(dir: &Path, uid: u64, file_bytes: u64) -> io::Result<Self> {
+        Self::open_with(dir, uid, file_bytes, DamagePolicy::Refuse)
+    }
+
+    pub(crate) fn open_with(dir: &Path, uid: u64, file_bytes: u64, policy: DamagePolicy) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         check_identity(dir, uid)?;
         let purged: Option<LogId> = small_file::read(dir, PURGED)?;
-        let (files, entries) = open_files(dir, purged)?;
-        let memory = Memory {
+        // It is written lazily, and a crash of the machine may damage it.
+        let progress: LogProgress = small_file::read(dir, PROGRESS).unwrap_or_default().unwrap_or_default();
+        let (files, entries) = open_files(dir, purged, progress.synced, policy)?;
+        let mut memory = Memory {
             purged,
             vote: small_file::read(dir, VOTE)?,
-            // It is written lazily, and only shortens the replay: a damaged one is ignored.
-            committed: small_file::read(dir, COMMITTED).unwrap_or_default().flatten(),
+            committed: progress.committed,
             appended_bytes: entries.iter().map(|entry| approximate_bytes(entry) as u64).sum(),
             entries,
         };
+        if policy == DamagePolicy::Refuse {
+            memory.check_complete(dir, progress.synced)?;
+        }
+        // A snapshot that was being installed may be committed further than this log reaches.
+        memory.committed = memory.committed.min(memory.last());
         let (writer, commands) = mpsc::channel();
         let disk_space = Arc::new(DiskSpace::default());
         let thread = LogWriter::new(dir.to_path_buf(), files, file_bytes, disk_space.clone());
@@ -110,6 +121,13 @@ impl LogStore {
 }
 
 impl Memory {
+    /// Refuses a log that ends before an entry that was on the disk.
+    fn check_complete(&self, dir: &Path, synced: Option<u64>) -> io::Result<()> {
+        let Some(synced) = synced.filter(|synced| *synced >= self.next()) else { return Ok(()) };
+        let newest = log_file::list(dir)?.pop().unwrap_or_else(|| dir.to_owned());
+        Err(damaged(&newest, &format!("entries {} to {synced}, which were on the disk, are gone", self.next())))
+    }
+
     fn first(&self) -> u64 {
         let after_purged = || self.purged.map_or(0, |purged| purged.index + 1);
         self.entries.front().map_or_else(after_purged, |entry| entry.index())
@@ -247,7 +265,7 @@ fn check_identity(dir: &Path, uid: u64) -> io::Result<()> {
         Some(found) => {
             let text = format!(
                 "{} belongs to node {found:016x}, this is node {uid:016x}: a log must not change hands; \
-                 put the folder's own identity back, or remove the namespace folder",
+                 put the folder's own identity back, or let the node join anew with `storage-node rejoin`",
                 dir.display()
             );
             Err(io::Error::new(io::ErrorKind::InvalidData, text))
@@ -256,16 +274,23 @@ fn check_identity(dir: &Path, uid: u64) -> io::Result<()> {
 }
 
 /// Opens the log files, removes those that were purged completely, and reads the entries after `purged`.
-fn open_files(dir: &Path, purged: Option<LogId>) -> io::Result<(Vec<LogFile>, VecDeque<LogEntry>)> {
+fn open_files(
+    dir: &Path,
+    purged: Option<LogId>,
+    synced: Option<u64>,
+    policy: DamagePolicy,
+) -> io::Result<(Vec<LogFile>, VecDeque<LogEntry>)> {
     let paths = log_file::list(dir)?;
     let first = purged.map_or(0, |purged| purged.index + 1);
     let (mut files, mut entries) = (Vec::new(), VecDeque::new());
-    for (at, path) in paths.iter().enumerate() {
-        let Some((file, mut read)) = LogFile::open(path.clone(), at + 1 == paths.len())? else {
+    let mut paths = paths.iter().peekable();
+    while let Some(path) = paths.next() {
+        let Some(opened) = LogFile::open(path.clone(), paths.peek().is_none(), synced, policy)? else {
             std::fs::remove_file(path)?;
             continue;
         };
-        if file.next() <= first {
+        let OpenedLogFile { file, entries: mut read, was_damaged } = opened;
+        if file.next() <= first && !was_damaged {
             file.remove()?;
             continue;
         }
@@ -276,6 +301,10 @@ fn open_files(dir: &Path, purged: Option<LogId>) -> io::Result<(Vec<LogFile>, Ve
         }
         entries.extend(read);
         files.push(file);
+        if was_damaged {
+            // What follows the damage does not follow the entries before it.
+            paths.by_ref().try_for_each(|later| std::fs::rename(later, log_file::free_name(later)))?;
+        }
     }
     chordfs_files::sync_folder(dir)?;
     Ok((files, entries))

@@ -19,6 +19,7 @@ use std::{
 
 use chordfs_files::sync_folder;
 use openraft::storage::IOFlushed;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{
@@ -30,14 +31,22 @@ use crate::raft_types::{LogEntry, LogId, TypeConfig, Vote};
 
 pub(super) const VOTE: &str = "vote";
 pub(super) const PURGED: &str = "purged";
-pub(super) const COMMITTED: &str = "committed";
+pub(super) const PROGRESS: &str = "progress";
 
 /// The most bytes of appends in one write.
 const BATCH_BYTES: usize = 4 << 20;
-/// The committed index only shortens the replay after a restart, so it is written at intervals.
-const COMMITTED_EVERY: Duration = Duration::from_millis(500);
+/// The progress only shortens the replay after a restart and reveals damage, so it is written at intervals.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// How often a full disk is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
+
+/// How far the log had come, as of some recent moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LogProgress {
+    pub committed: Option<LogId>,
+    /// The last entry that was on the disk: if it can no longer be read, the disk has lost it. Never ahead of the truth.
+    pub synced: Option<u64>,
+}
 
 pub(super) type DoneSender = oneshot::Sender<io::Result<()>>;
 
@@ -59,8 +68,8 @@ pub(super) struct LogWriter {
     /// Oldest first; the last one is appended to.
     pub files: Vec<LogFile>,
     pub file_bytes: u64,
-    committed: Option<LogId>,
-    committed_since: Option<Instant>,
+    progress: LogProgress,
+    progress_since: Option<Instant>,
     /// Why a write failed. Nothing may be written after it, because it is unknown whether the disk holds the bytes.
     failed: Option<String>,
     disk_space: Arc<DiskSpace>,
@@ -68,7 +77,15 @@ pub(super) struct LogWriter {
 
 impl LogWriter {
     pub(super) fn new(dir: PathBuf, files: Vec<LogFile>, file_bytes: u64, disk_space: Arc<DiskSpace>) -> Self {
-        Self { dir, files, file_bytes, committed: None, committed_since: None, failed: None, disk_space }
+        Self {
+            dir,
+            files,
+            file_bytes,
+            progress: LogProgress::default(),
+            progress_since: None,
+            failed: None,
+            disk_space,
+        }
     }
 
     /// Executes commands until it is closed, or until all senders are dropped.
@@ -86,7 +103,7 @@ impl LogWriter {
             self.append(batch);
             closing = after.and_then(|command| self.execute(command));
         }
-        self.save_committed();
+        self.save_progress();
         if let Some(done) = closing {
             let _ = done.send(Ok(()));
         }
@@ -95,10 +112,10 @@ impl LogWriter {
     /// Waits for the next command, and writes the committed index when that is due.
     fn next(&mut self, commands: &Receiver<WriterCommand>) -> Option<WriterCommand> {
         loop {
-            let Some(since) = self.committed_since else { return commands.recv().ok() };
-            match commands.recv_timeout(COMMITTED_EVERY.saturating_sub(since.elapsed())) {
+            let Some(since) = self.progress_since else { return commands.recv().ok() };
+            match commands.recv_timeout(PROGRESS_EVERY.saturating_sub(since.elapsed())) {
                 Ok(command) => return Some(command),
-                Err(RecvTimeoutError::Timeout) => self.save_committed(),
+                Err(RecvTimeoutError::Timeout) => self.save_progress(),
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
@@ -117,8 +134,8 @@ impl LogWriter {
             WriterCommand::Truncate(index, done) => self.answer(done, |writer| writer.truncate(index)),
             WriterCommand::Purge(upto, done) => self.answer(done, |writer| writer.purge(upto)),
             WriterCommand::Committed(committed) => {
-                self.committed = committed;
-                self.committed_since.get_or_insert_with(Instant::now);
+                self.progress.committed = committed;
+                self.progress_since.get_or_insert_with(Instant::now);
             }
             WriterCommand::Close(done) => return Some(done),
         }
@@ -152,17 +169,20 @@ impl LogWriter {
         while let Some(first) = rest.first() {
             self.when_space(|writer| writer.roll(first.log_id.index))?;
             let (mut frames, mut ends) = (Vec::new(), Vec::new());
+            let start = u32::try_from(self.newest().bytes()).expect("files are rolled long before 4 GiB");
             for entry in rest {
                 if self.newest().bytes() + frames.len() as u64 >= self.file_bytes {
                     break;
                 }
-                encode_entry(&mut frames, entry);
+                encode_entry(&mut frames, start, entry);
                 ends.push(frames.len());
             }
             rest = &rest[ends.len()..];
             self.when_space(|writer| writer.newest().append(&frames, ends.iter().copied()))?;
             // After a failed sync the bytes may have left the page cache, too, so it is not tried again.
             self.newest().sync()?;
+            self.progress.synced = Some(self.newest().next() - 1);
+            self.progress_since.get_or_insert_with(Instant::now);
         }
         Ok(())
     }
@@ -206,6 +226,9 @@ impl LogWriter {
 
     /// Truncates from the end backwards, so that a crash in between leaves no hole.
     fn truncate(&mut self, index: u64) -> io::Result<()> {
+        // Before the entries go: otherwise a crash in between would make them look lost.
+        self.progress.synced = index.checked_sub(1);
+        self.when_space(|writer| small_file::write(&writer.dir, PROGRESS, &writer.progress))?;
         while self.files.last().is_some_and(|file| file.first() >= index) {
             self.files.pop().expect("there is one").remove()?;
             sync_folder(&self.dir)?;
@@ -225,11 +248,11 @@ impl LogWriter {
         sync_folder(&self.dir)
     }
 
-    fn save_committed(&mut self) {
-        if self.committed_since.take().is_some()
-            && let Err(error) = small_file::write_lazily(&self.dir, COMMITTED, &self.committed)
+    fn save_progress(&mut self) {
+        if self.progress_since.take().is_some()
+            && let Err(error) = small_file::write_lazily(&self.dir, PROGRESS, &self.progress)
         {
-            tracing::warn!(%error, "cannot write the committed index; a restart replays a little later");
+            tracing::warn!(%error, "cannot write how far the log has come; a restart replays more of it");
         }
     }
 }

@@ -6,12 +6,14 @@
 //! | `log_writer.rs`, `log_file.rs` | the thread that owns the log's files, and their format |
 //! | `snapshot.rs` | the snapshot file |
 //! | `small_file.rs`, `namespace_id.rs` | small values that are replaced whole, among them the namespace's id |
+//! | `set_aside.rs` | putting the whole folder aside, so that the node joins anew |
 //! | `disk_space.rs` | whether the disk is full |
 
 pub(crate) mod disk_space;
-mod log_file;
+pub(crate) mod log_file;
 pub(crate) mod log_store;
 mod log_writer;
 pub(crate) mod namespace_id;
+pub(crate) mod set_aside;
 mod small_file;
 pub(crate) mod snapshot;

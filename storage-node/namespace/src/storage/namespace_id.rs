@@ -28,7 +28,7 @@ impl NamespaceId {
     pub(crate) fn open(dir: &Path, pristine: bool) -> io::Result<Self> {
         let known = if pristine { None } else { small_file::read(dir, FILE)? };
         if !pristine && known.is_none() {
-            let what = "it does not name the namespace of the log beside it; remove the namespace folder to join again";
+            let what = "it does not name the namespace of the log beside it";
             return Err(damaged(&dir.join(FILE), what));
         }
         Ok(Self { dir: dir.to_owned(), known: Mutex::new(known) })

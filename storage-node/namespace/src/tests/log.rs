@@ -17,7 +17,7 @@ use crate::{
         session_feed::SessionFeed,
         state_machine::{NamespaceState, StateMachine},
     },
-    storage::log_store::LogStore,
+    storage::{log_file::DamagePolicy, log_store::LogStore},
 };
 
 const UID: u64 = 7;
@@ -122,13 +122,17 @@ async fn a_log_cut_at_any_byte_of_its_last_entry_keeps_the_entries_before() {
     log.close().await.unwrap();
     let whole = std::fs::read(&file).unwrap();
     for cut in before as usize..whole.len() {
+        let (folder, progress) = (dir.path(), dir.path().join("progress"));
+        // It is written some time after the write that it reports.
+        std::fs::remove_file(&progress).unwrap();
         std::fs::write(&file, &whole[..cut]).unwrap();
-        check_tail_is_cut(dir.path()).await;
+        check_tail_is_cut(folder).await;
+        std::fs::remove_file(&progress).unwrap();
         // The file may also have its length but not its bytes.
         let mut zeroed = whole.clone();
         zeroed[cut..].fill(0);
         std::fs::write(&file, &zeroed).unwrap();
-        check_tail_is_cut(dir.path()).await;
+        check_tail_is_cut(folder).await;
     }
 }
 
@@ -140,6 +144,54 @@ async fn check_tail_is_cut(dir: &Path) {
     let mut log = open(dir, 1 << 20).unwrap();
     assert_eq!(all(&mut log).await[5], entry(2, 5));
     log.close().await.unwrap();
+}
+
+/// One flipped byte cut off everything behind it, acknowledged entries included, as if it had been torn.
+#[tokio::test]
+async fn bytes_that_were_on_the_disk_are_never_cut_as_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path(), 1 << 20).unwrap();
+    for write in 0..3 {
+        log.blocking_append((write * 2..write * 2 + 2).map(|index| entry(1, index))).await.unwrap();
+    }
+    log.close().await.unwrap();
+    let (file, progress) = (dir.path().join(&names(dir.path())[0]), dir.path().join("progress"));
+    let (whole, saved) = (std::fs::read(&file).unwrap(), std::fs::read(&progress).unwrap());
+    let last_write = whole.len() - (whole.len() - 16) / 3;
+    for at in 16..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x20;
+        std::fs::write(&file, &flipped).unwrap();
+        std::fs::write(&progress, &saved).unwrap();
+        let refused = open(dir.path(), 1 << 20).err().expect("damage is refused").to_string();
+        assert!(refused.contains("is damaged") && refused.contains("storage-node rejoin"), "byte {at}: {refused}");
+        if at < last_write {
+            std::fs::remove_file(&progress).unwrap();
+            assert!(open(dir.path(), 1 << 20).is_err(), "byte {at}: a later write proves the damage by itself");
+        }
+        assert!(std::fs::read(&file).unwrap() == flipped, "byte {at}: the file is left alone");
+    }
+}
+
+#[tokio::test]
+async fn an_operator_without_another_copy_cuts_the_damage_and_keeps_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    log_of(dir.path(), 0..40).await.close().await.unwrap();
+    let second = dir.path().join(&names(dir.path())[1]);
+    let mut damaged = std::fs::read(&second).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&second, &damaged).unwrap();
+    let mut log = LogStore::open_with(dir.path(), UID, 200, DamagePolicy::Cut).unwrap();
+    let kept = all(&mut log).await;
+    assert!(!kept.is_empty() && kept.len() < 40, "{}", kept.len());
+    assert_eq!(kept, (0..kept.len() as u64).map(|index| entry(1, index)).collect::<Vec<_>>());
+    log.blocking_append([entry(2, kept.len() as u64)]).await.unwrap();
+    log.close().await.unwrap();
+    let mut log = open(dir.path(), 200).unwrap();
+    assert_eq!(all(&mut log).await.len(), kept.len() + 1);
+    let copies: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let copies: Vec<_> = copies.iter().filter(|path| path.display().to_string().contains(".damaged-")).collect();
+    assert!(copies.iter().any(|copy| std::fs::read(copy).unwrap() == damaged), "{copies:?}");
 }
 
 #[tokio::test]

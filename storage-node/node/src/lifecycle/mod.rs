@@ -14,14 +14,15 @@
 //! accepted before the planes are built (`ports`), because a node that accepts a call and does not answer counts as
 //! stopped, and delays its callers by a second.
 //!
-//! The other files: `config` is what a node is started with, `host` what a hosting platform adds, `join` the way into
-//! the ring, `load` what is reported for the choice of positions, `deleter` and `compaction` background work.
+//! The other files: `config` is what a node is started with, `host` what a hosting platform adds, `identity` the
+//! node's id as a voter, `join` the way into the ring, `load` what is reported for the choice of positions, `deleter` and `compaction` background work.
 
 mod compaction;
 mod config;
 mod core;
 mod deleter;
 mod host;
+mod identity;
 mod join;
 mod load;
 mod planes;
@@ -48,7 +49,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
 
 /// Like [`run`], with hooks for the hosting platform.
 pub async fn run_with_host(config: NodeConfig, host: Option<Arc<dyn HostEnvironment>>) -> Result<()> {
-    let folder = DataFolder::open(&config.data)?;
+    let folder = identity::keep_or_renew(DataFolder::open(&config.data)?)?;
     let ports = Ports::take(config.listens_at())?;
     let core = Core::open(config, folder).await?;
     let services = Services::start(&core).await?;
