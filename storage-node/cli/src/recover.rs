@@ -47,7 +47,8 @@ async fn sole_survivor(args: &RecoverArgs) -> Result<()> {
             data.display()
         );
     }
-    let folder = DataFolder::open(data).context("cannot open the folder; recovery works only on the folder of a stopped node")?;
+    let folder = DataFolder::open(data)
+        .context("cannot open the folder; recovery works only on the folder of a stopped node")?;
     if args.cut_damage && !args.yes {
         println!("{CUT_DAMAGE}");
         confirm("recover")?;
