@@ -154,7 +154,9 @@ impl RequestHandler {
 fn admit(op: &NamespaceOp) -> Result<(), FsError> {
     let refuse = |reason: &str| Err(FsError::Invalid { reason: reason.into() });
     match (&op.change, op.origin) {
-        (Change::PurgeOrphans { .. } | Change::ForgetDead { .. }, _) => refuse("only the namespace itself may do this"),
+        (Change::PurgeOrphans { .. } | Change::ForgetDead { .. } | Change::FoundRoot { .. }, _) => {
+            refuse("only the namespace itself may do this")
+        }
         (Change::OpenSession { .. } | Change::CloseSession { .. }, _) | (_, Some(OpId { .. })) => Ok(()),
         (_, None) => refuse("the change names no session"),
     }

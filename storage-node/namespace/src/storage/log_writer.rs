@@ -44,7 +44,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LogProgress {
     pub committed: Option<LogId>,
-    /// The last entry that was on the disk: if it can no longer be read, the disk has lost it. Never ahead of the truth.
+    /// The last entry that was on the disk: if it can no longer be read, the disk has lost it. It is never too large.
     pub synced: Option<u64>,
 }
 
