@@ -18,7 +18,7 @@ use crate::network::SplitMix64;
 pub enum Layout {
     /// In this many zones in turn, each node on a host of its own, as in all layouts but `Pairs`.
     Zones(usize),
-    /// Of seven nodes, five in the first of three zones and one in each of the others.
+    /// Seven nodes: five in the first of three zones and one in each of the others.
     FiveOneOne,
     /// Two nodes on each host, without zones.
     Pairs,
