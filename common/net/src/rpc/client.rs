@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
-    net::{TcpStream, tcp::OwnedReadHalf},
+    io::AsyncRead,
     sync::{mpsc, oneshot},
     time::timeout,
 };
@@ -25,7 +25,8 @@ use tracing::{debug, trace, warn};
 use super::{
     Notification, RpcError, RpcLimits, Value,
     codec::{RpcMessage, StreamError},
-    wire::{MessageReader, configure_socket, write_queued},
+    dialer::{DialedStream, Dialer, TcpDialer},
+    wire::{MessageReader, write_queued},
 };
 
 /// Messages that may wait for the writer. A call beyond this number waits, within its deadline.
@@ -68,8 +69,8 @@ impl RpcClient {
         deadline: Duration,
         notifications: Option<mpsc::Sender<Notification>>,
     ) -> Result<Self, RpcError> {
-        Self::connect_to(address, deadline, notifications.map_or(NotificationSink::Nowhere, NotificationSink::Channel))
-            .await
+        let sink = notifications.map_or(NotificationSink::Nowhere, NotificationSink::Channel);
+        Self::connect_to(&TcpDialer, address, deadline, sink).await
     }
 
     /// Like `connect`, but runs `handler` on each notification, before any response after it is delivered. It must not
@@ -79,20 +80,34 @@ impl RpcClient {
         deadline: Duration,
         handler: impl FnMut(Notification) + Send + 'static,
     ) -> Result<Self, RpcError> {
-        Self::connect_to(address, deadline, NotificationSink::Handler(Box::new(handler))).await
+        Self::connect_over(&TcpDialer, address, deadline, handler).await
     }
 
-    async fn connect_to(address: SocketAddr, deadline: Duration, sink: NotificationSink) -> Result<Self, RpcError> {
+    /// Like `connect_with_handler`, on a connection that `dialer` makes.
+    pub async fn connect_over(
+        dialer: &dyn Dialer,
+        address: SocketAddr,
+        deadline: Duration,
+        handler: impl FnMut(Notification) + Send + 'static,
+    ) -> Result<Self, RpcError> {
+        Self::connect_to(dialer, address, deadline, NotificationSink::Handler(Box::new(handler))).await
+    }
+
+    async fn connect_to(
+        dialer: &dyn Dialer,
+        address: SocketAddr,
+        deadline: Duration,
+        sink: NotificationSink,
+    ) -> Result<Self, RpcError> {
         let failed = |kind, reason: String| RpcError::Connect { address, kind, reason };
-        let stream = timeout(deadline, TcpStream::connect(address))
+        let stream = timeout(deadline, dialer.connect(address))
             .await
             .map_err(|_| failed(ErrorKind::TimedOut, format!("no answer within {deadline:?}")))?
-            .and_then(|stream| configure_socket(&stream).map(|()| stream))
             .map_err(|error| failed(error.kind(), error.to_string()))?;
         Ok(Self::start(stream, address, sink))
     }
 
-    fn start(stream: TcpStream, address: SocketAddr, sink: NotificationSink) -> Self {
+    fn start(stream: DialedStream, address: SocketAddr, sink: NotificationSink) -> Self {
         let closed = CancellationToken::new();
         let shared = Arc::new(ClientConnection {
             address,
@@ -100,9 +115,8 @@ impl RpcClient {
             closed: closed.clone(),
         });
         let (queue, waiting) = mpsc::channel(QUEUE_MESSAGES);
-        let (read, write) = stream.into_split();
-        tokio::spawn(run_reader(shared.clone(), read, sink));
-        let writer = write_queued(write, waiting, CancellationToken::new());
+        tokio::spawn(run_reader(shared.clone(), stream.read, sink));
+        let writer = write_queued(stream.write, waiting, CancellationToken::new());
         tokio::spawn(run_writer(shared.clone(), writer));
         Self { shared, queue, _close_on_drop: Arc::new(closed.drop_guard()) }
     }
@@ -195,7 +209,7 @@ impl PendingCalls {
     }
 }
 
-async fn run_reader(shared: Arc<ClientConnection>, stream: OwnedReadHalf, sink: NotificationSink) {
+async fn run_reader(shared: Arc<ClientConnection>, stream: impl AsyncRead + Unpin, sink: NotificationSink) {
     let result = tokio::select! {
         () = shared.closed.cancelled() => Ok(()),
         result = read_messages(&shared, stream, sink) => result,
@@ -212,7 +226,7 @@ async fn run_reader(shared: Arc<ClientConnection>, stream: OwnedReadHalf, sink: 
 
 async fn read_messages(
     shared: &ClientConnection,
-    stream: OwnedReadHalf,
+    stream: impl AsyncRead + Unpin,
     mut sink: NotificationSink,
 ) -> Result<(), StreamError> {
     let mut reader = MessageReader::new(stream, &RpcLimits::default());

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 mod client;
 mod codec;
+mod dialer;
 mod server;
 mod skip;
 mod wire;
@@ -19,7 +20,8 @@ mod wire;
 mod tests;
 
 pub use client::RpcClient;
-pub use server::{RpcPeer, RpcService, serve};
+pub use dialer::{DialedStream, Dialer, TcpDialer};
+pub use server::{RpcPeer, RpcService, serve, serve_stream};
 
 #[derive(Clone, Debug, Error)]
 pub enum RpcError {

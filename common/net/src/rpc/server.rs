@@ -17,7 +17,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::{
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout,
 };
@@ -27,6 +28,7 @@ use tracing::{debug, error, warn};
 use super::{
     RpcLimits, Value,
     codec::{RpcMessage, StreamError},
+    dialer::DialedStream,
     wire::{MessageReader, Outgoing, configure_socket, write_queued},
 };
 
@@ -130,14 +132,7 @@ pub async fn serve<S: RpcService>(
     shutdown: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
-    let server = RpcServer {
-        service,
-        limits,
-        connections: Arc::new(Semaphore::new(limits.max_connections)),
-        memory_kib: Arc::new(Semaphore::new(REQUESTS_KIB.max(4 * kib(limits.max_frame_bytes)))),
-        shutdown: shutdown.clone(),
-    };
-    let server = Arc::new(server);
+    let server = Arc::new(RpcServer::new(service, limits, shutdown.clone()));
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, address)) => server.admit(stream, address, &tasks),
@@ -152,6 +147,20 @@ pub async fn serve<S: RpcService>(
     tasks.wait().await;
 }
 
+/// Serves one connection, made by other means than [`serve`]'s, until either side ends it or `shutdown`.
+pub async fn serve_stream<S: RpcService>(
+    stream: DialedStream,
+    address: SocketAddr,
+    service: Arc<S>,
+    limits: RpcLimits,
+    shutdown: CancellationToken,
+) {
+    let server = Arc::new(RpcServer::new(service, limits, shutdown));
+    let permit = server.connections.clone().try_acquire_owned().expect("it is the first connection");
+    let (connection, writer) = RpcConnection::new(server, address, stream.write, permit);
+    connection.run(stream.read, writer).await;
+}
+
 struct RpcServer<S> {
     service: Arc<S>,
     limits: RpcLimits,
@@ -161,6 +170,16 @@ struct RpcServer<S> {
 }
 
 impl<S: RpcService> RpcServer<S> {
+    fn new(service: Arc<S>, limits: RpcLimits, shutdown: CancellationToken) -> Self {
+        Self {
+            service,
+            limits,
+            connections: Arc::new(Semaphore::new(limits.max_connections)),
+            memory_kib: Arc::new(Semaphore::new(REQUESTS_KIB.max(4 * kib(limits.max_frame_bytes)))),
+            shutdown,
+        }
+    }
+
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, tasks: &TaskTracker) {
         let Ok(permit) = self.connections.clone().try_acquire_owned() else {
             warn!(peer = %address, limit = self.limits.max_connections, "refusing a connection: too many are open");
@@ -189,7 +208,7 @@ impl<S: RpcService> RpcConnection<S> {
     fn new(
         server: Arc<RpcServer<S>>,
         address: SocketAddr,
-        stream: OwnedWriteHalf,
+        stream: impl AsyncWrite + Send + Unpin,
         permit: OwnedSemaphorePermit,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(server.limits.max_calls_in_flight + QUEUE_NOTIFICATIONS);
@@ -202,7 +221,7 @@ impl<S: RpcService> RpcConnection<S> {
         (Self { server, peer, calls, permit: Arc::new(permit), finish }, writer)
     }
 
-    async fn run(self, stream: OwnedReadHalf, writer: impl Future<Output = ()> + Send) {
+    async fn run(self, stream: impl AsyncRead + Unpin, writer: impl Future<Output = ()> + Send) {
         tokio::join!(writer, async {
             // A guard, so that even a panicking reader ends the connection.
             let _finish = self.finish.clone().drop_guard();
@@ -223,7 +242,7 @@ impl<S: RpcService> RpcConnection<S> {
         self.peer.0.closed.cancel();
     }
 
-    async fn read_messages(&self, stream: OwnedReadHalf) -> Result<(), StreamError> {
+    async fn read_messages(&self, stream: impl AsyncRead + Unpin) -> Result<(), StreamError> {
         let mut reader = MessageReader::new(stream, &self.server.limits);
         while let Some(message) = reader.next().await? {
             match message {

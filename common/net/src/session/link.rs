@@ -28,7 +28,10 @@ use tracing::{debug, info};
 use super::{
     SessionOptions, candidates::LeaderCandidates, feed::ChangeFeed, open_session::OpenSession, request::send_request,
 };
-use crate::{backoff::Backoff, rpc::RpcClient};
+use crate::{
+    backoff::Backoff,
+    rpc::{Dialer, RpcClient},
+};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// For finding out whether a node leads.
@@ -110,7 +113,7 @@ struct LinkState {
 
 impl LeaderLink {
     /// `options.nodes` must not be empty.
-    pub(super) fn start(options: SessionOptions, feed: Arc<ChangeFeed>) -> Self {
+    pub(super) fn start(dialer: Arc<dyn Dialer>, options: SessionOptions, feed: Arc<ChangeFeed>) -> Self {
         let stop = CancellationToken::new();
         let shared = Arc::new(LinkState {
             feed,
@@ -123,6 +126,7 @@ impl LeaderLink {
         let turn = rand::random_range(0..options.nodes.len());
         let task = ConnectionTask {
             shared: shared.clone(),
+            dialer,
             candidates: LeaderCandidates::new(options.nodes, turn),
             client: options.client,
             nonce: rand::random(),
@@ -162,6 +166,7 @@ impl LeaderLink {
 
 struct ConnectionTask {
     shared: Arc<LinkState>,
+    dialer: Arc<dyn Dialer>,
     candidates: LeaderCandidates,
     client: String,
     nonce: u64,
@@ -223,7 +228,8 @@ impl ConnectionTask {
 
     async fn try_attach(&mut self, node: SocketAddr) -> Result<LeaderConnection, AttachError> {
         let feed = self.shared.feed.clone();
-        let client = RpcClient::connect_with_handler(node, CONNECT_DEADLINE, move |event| feed.receive(event))
+        let handler = move |event| feed.receive(event);
+        let client = RpcClient::connect_over(&*self.dialer, node, CONNECT_DEADLINE, handler)
             .await
             .map_err(|error| AttachError::Failed(error.to_string()))?;
         loop {

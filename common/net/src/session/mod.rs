@@ -21,7 +21,11 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{backoff::Backoff, chunk_client::ChunkReferences, rpc::RpcError};
+use crate::{
+    backoff::Backoff,
+    chunk_client::ChunkReferences,
+    rpc::{Dialer, RpcError, TcpDialer},
+};
 
 mod candidates;
 mod feed;
@@ -85,13 +89,21 @@ impl Session {
     ///
     /// Errors: `NoQuorum` if the leader cannot be found by the deadline.
     pub async fn open(options: SessionOptions) -> Result<(Self, mpsc::UnboundedReceiver<SessionEvent>), FsError> {
+        Self::open_over(Arc::new(TcpDialer), options).await
+    }
+
+    /// Like `open`, over connections that `dialer` makes.
+    pub async fn open_over(
+        dialer: Arc<dyn Dialer>,
+        options: SessionOptions,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<SessionEvent>), FsError> {
         if options.nodes.is_empty() {
             return Err(FsError::Invalid { reason: "no node was given to reach the namespace through".to_owned() });
         }
         let (sender, events) = mpsc::unbounded_channel();
         let feed = Arc::new(ChangeFeed::new(sender));
         let deadline = options.deadline;
-        let link = LeaderLink::start(options, feed.clone());
+        let link = LeaderLink::start(dialer, options, feed.clone());
         let session = Self(Arc::new(SessionInner { link, feed, deadline, in_flight: Semaphore::new(MAX_IN_FLIGHT) }));
         OperationAttempts::new(deadline).attached(&session.0.link).await?;
         Ok((session, events))
