@@ -1,0 +1,108 @@
+//! What the leader does by itself: it closes sessions whose lease has expired, purges files without name and holder,
+//! has dead chunks deleted, and takes orphan chunks from the nodes. Graces as in `chordfs-namespace`.
+
+use std::{sync::Arc, time::Duration};
+
+use chordfs_types::{
+    chunk::ChunkRun,
+    namespace::{Answer, Change, Extent, Query, SessionId, Time},
+};
+use tokio::time::{Instant, sleep};
+
+use super::{Lease, Namespace};
+
+const SESSION_LEASE: Duration = Duration::from_secs(60);
+const LEASES_EVERY: Duration = Duration::from_secs(1);
+const GARBAGE_EVERY: Duration = Duration::from_secs(2);
+/// As `GRACE_SECS` of `chordfs-namespace`.
+const GRACE_SECS: i64 = 10;
+/// The grace as DS 1 needs it: no session that knows of the file is silent for longer.
+const CURED_GRACE_SECS: i64 = 150;
+const ROUND: u32 = 1024;
+const DELETE_TRIES: u32 = 10;
+/// Short, so that a run has time for it; the nodes' default is an hour.
+const ORPHAN_AGE: Duration = Duration::from_secs(24);
+const ORPHANS_EVERY: Duration = Duration::from_secs(6);
+
+impl Namespace {
+    /// Starts the duties; they end with the runtime.
+    pub(crate) fn start_duties(self: &Arc<Self>) {
+        tokio::spawn(self.clone().keep_leases());
+        tokio::spawn(self.clone().collect_garbage());
+        if self.world.faults.orphan_scrub {
+            tokio::spawn(self.clone().collect_orphans());
+        }
+    }
+
+    async fn keep_leases(self: Arc<Self>) {
+        loop {
+            sleep(LEASES_EVERY).await;
+            for session in self.expired() {
+                self.world.note(format!("session {} has expired", session.0));
+                self.propose(Change::CloseSession { session });
+            }
+        }
+    }
+
+    fn expired(&self) -> Vec<SessionId> {
+        let mut leader = self.leader.lock();
+        let now = Instant::now();
+        if leader.voter.is_none() {
+            return Vec::new();
+        }
+        let open: Vec<SessionId> = leader.tables.sessions().map(|(id, _)| id).collect();
+        leader.sessions.retain(|id, _| open.contains(id));
+        let mut last_heard = |session| leader.sessions.entry(session).or_insert(Lease { last_heard: now }).last_heard;
+        open.into_iter().filter(|session| now - last_heard(*session) >= SESSION_LEASE).collect()
+    }
+
+    async fn collect_garbage(self: Arc<Self>) {
+        let mut tries = 0;
+        loop {
+            sleep(GARBAGE_EVERY).await;
+            let now = self.leader.lock().now();
+            let before = |secs| Time { secs: now.secs - secs, nanos: now.nanos };
+            let grace = if self.world.faults.purge_early { GRACE_SECS } else { CURED_GRACE_SECS };
+            if self.with_tables(|tables| tables.has_purgeable(before(grace))) {
+                self.propose(Change::PurgeOrphans { before: before(grace), limit: ROUND });
+            }
+            let Ok(Answer::Dead(dead)) = self.query(&Query::Dead { before: before(GRACE_SECS), limit: ROUND }) else {
+                continue;
+            };
+            if dead.is_empty() || !self.has_leader() {
+                continue;
+            }
+            let (ids, runs): (Vec<u64>, Vec<ChunkRun>) = dead.into_iter().unzip();
+            self.oracle.deleting(&runs, &self.leader.lock().tables);
+            tries = if self.plane.delete(&runs) { 0 } else { tries + 1 };
+            if tries == 0 || tries >= DELETE_TRIES {
+                tries = 0;
+                self.propose(Change::ForgetDead { ids });
+            }
+        }
+    }
+
+    /// Two looks make an orphan, as in `chordfs-node`.
+    async fn collect_orphans(self: Arc<Self>) {
+        let mut suspects: Vec<ChunkRun> = Vec::new();
+        loop {
+            sleep(ORPHANS_EVERY).await;
+            let old = self.plane.old_chunks(ORPHAN_AGE);
+            let loose: Vec<ChunkRun> = old.into_iter().filter(|run| self.is_unreferenced(run)).collect();
+            let confirmed: Vec<ChunkRun> = loose.iter().filter(|run| suspects.contains(run)).cloned().collect();
+            suspects = loose;
+            if !confirmed.is_empty() {
+                self.world.note(format!("{} runs of orphan chunks are collected", confirmed.len()));
+                self.propose(Change::CollectOrphans { runs: confirmed });
+            }
+        }
+    }
+
+    fn is_unreferenced(&self, run: &ChunkRun) -> bool {
+        let extent = Extent { first: run.first, count: run.count, version: run.version };
+        matches!(
+            self.query(&Query::Unreferenced { runs: vec![extent] }),
+            Ok(Answer::Unreferenced { pieces, .. }) if pieces == [extent]
+        )
+    }
+}

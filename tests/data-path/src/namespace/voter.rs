@@ -1,0 +1,116 @@
+//! One voter as mounts meet it: the leader carries requests out, the others name the leader.
+
+use std::{sync::Arc, time::Duration};
+
+use chordfs_net::rpc::{RpcPeer, RpcService, Value};
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Change, NamespaceOp, Query, Request, Response, SessionId, decode, encode},
+};
+use tokio::time::{Instant, sleep};
+
+use super::{Connection, Leader, Lease, Namespace, voter_address};
+
+pub(crate) struct Voter {
+    pub number: usize,
+    /// The mount at the other end of its connections.
+    pub mount: usize,
+    pub namespace: Arc<Namespace>,
+}
+
+impl RpcService for Voter {
+    async fn call(&self, peer: &RpcPeer, _: String, params: Vec<Value>) -> Result<Value, Value> {
+        let [Value::Binary(request)] = &params[..] else { return Err("one binary is expected".into()) };
+        let request: Request = decode(request).map_err(|error| Value::from(error.to_string()))?;
+        let response = match request {
+            Request::Leader => self.not_leader(),
+            Request::Attach { session } => self.attach(session, peer),
+            Request::KeepAlive => self.keep_alive(peer),
+            Request::Apply(op) => self.apply(peer, &op).await,
+            Request::Query(query) => self.query(peer, &query).await,
+        };
+        Ok(Value::Binary(encode(&response).to_vec()))
+    }
+}
+
+impl Voter {
+    fn not_leader(&self) -> Response {
+        let leader = self.namespace.leader.lock().voter.filter(|leader| *leader != self.number);
+        Response::NotLeader { leader: leader.map(voter_address) }
+    }
+
+    /// Runs `act` if this voter leads, and renews the lease of the connection's session.
+    fn as_leader<T>(&self, peer: &RpcPeer, act: impl FnOnce(&mut Leader) -> T) -> Option<T> {
+        let mut leader = self.namespace.leader.lock();
+        if leader.voter != Some(self.number) {
+            return None;
+        }
+        leader.renew(peer.connection_id());
+        Some(act(&mut leader))
+    }
+
+    fn attach(&self, session: SessionId, peer: &RpcPeer) -> Response {
+        let id = peer.connection_id();
+        let attached = self.as_leader(peer, |leader| {
+            if !leader.has_session(session) {
+                return Response::Answered(Err(FsError::NoSession));
+            }
+            leader.connections.insert(id, Connection { session, mount: self.mount, peer: peer.clone() });
+            leader.renew(id);
+            self.namespace.oracle.attached(self.mount, id);
+            Response::Attached
+        });
+        attached.unwrap_or_else(|| self.not_leader())
+    }
+
+    fn keep_alive(&self, peer: &RpcPeer) -> Response {
+        let answered = self.as_leader(peer, |leader| match leader.connections.get(&peer.connection_id()) {
+            Some(connection) if leader.has_session(connection.session) => Response::Alive,
+            Some(_) => Response::Answered(Err(FsError::NoSession)),
+            None => Response::Unavailable { reason: "this connection is not attached to a session".into() },
+        });
+        answered.unwrap_or_else(|| self.not_leader())
+    }
+
+    /// Time passes before an operation is logged, and before it is answered. A leader that is lost in between has
+    /// logged it or not.
+    async fn apply(&self, peer: &RpcPeer, op: &NamespaceOp) -> Response {
+        if self.as_leader(peer, |_| ()).is_none() {
+            return self.not_leader();
+        }
+        if matches!(op.change, Change::PurgeOrphans { .. } | Change::ForgetDead { .. }) {
+            return Response::Applied(Err(FsError::Invalid { reason: "only the namespace itself may do this".into() }));
+        }
+        self.pause(4).await;
+        let reply = {
+            let mut leader = self.namespace.leader.lock();
+            let is_logged =
+                leader.voter == Some(self.number) || self.namespace.world.random(|random| random.chance(50));
+            is_logged.then(|| self.namespace.apply(&mut leader, op).reply)
+        };
+        self.pause(4).await;
+        match reply {
+            Some(reply) if self.as_leader(peer, |_| ()).is_some() => Response::Applied(reply),
+            _ => Response::Unavailable { reason: "the leader was lost".into() },
+        }
+    }
+
+    /// The answer is as of now and is sent a little later: news may overtake it.
+    async fn query(&self, peer: &RpcPeer, query: &Query) -> Response {
+        let Some(answer) = self.as_leader(peer, |leader| leader.tables.query(query)) else { return self.not_leader() };
+        self.pause(6).await;
+        Response::Answered(answer)
+    }
+
+    async fn pause(&self, most_millis: u64) {
+        let micros = self.namespace.world.random(|random| random.below(most_millis * 1000));
+        sleep(Duration::from_micros(micros)).await;
+    }
+}
+
+impl Leader {
+    fn renew(&mut self, connection: u64) {
+        let Some(session) = self.connections.get(&connection).map(|connection| connection.session) else { return };
+        self.sessions.insert(session, Lease { last_heard: Instant::now() });
+    }
+}

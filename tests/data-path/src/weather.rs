@@ -1,0 +1,136 @@
+//! Faults as they happen: what goes wrong when, and for how long, follows from the seed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use crate::{
+    mount::Mount,
+    namespace::Namespace,
+    oracle::Oracle,
+    plane::{NODES, Plane},
+    random::Random,
+    world::World,
+};
+
+/// Operations wait this long; an outage that is longer makes them fail.
+const LONGER_THAN_OPERATIONS: u64 = 70_000;
+const SHORTER_THAN_OPERATIONS: u64 = 20_000;
+
+pub(crate) struct Weather {
+    pub world: Arc<World>,
+    pub oracle: Arc<Oracle>,
+    pub plane: Arc<Plane>,
+    pub namespace: Arc<Namespace>,
+    pub mounts: Vec<Arc<Mount>>,
+}
+
+impl Weather {
+    /// Makes faults for about this long, then heals all that is left of them.
+    pub(crate) async fn storm(self: &Arc<Self>, length: Duration) {
+        let mut random = Random::new(self.world.seed, 2);
+        let end = self.world.now() + length;
+        let mut under_way = tokio::task::JoinSet::new();
+        while self.world.now() < end {
+            sleep(Duration::from_millis(random.spread(200, 9000))).await;
+            let fault = Random::new(random.next(), 3);
+            under_way.spawn(self.clone().fault(fault));
+        }
+        under_way.join_all().await;
+        self.world.note("nothing is wrong any more");
+    }
+
+    async fn fault(self: Arc<Self>, mut random: Random) {
+        let mount = random.pick(&self.mounts).expect("there are mounts").clone();
+        match random.below(100) {
+            0..22 => self.outage(&mount, &mut random).await,
+            22..34 => self.sleep(&mount, &mut random).await,
+            34..46 => self.cut(&mount),
+            46..60 => self.slow_link(&mount, &mut random).await,
+            60..70 => self.new_leader(&mut random).await,
+            70..80 => self.crash(&mut random).await,
+            80..84 => self.power_cut(&mut random).await,
+            84..90 => self.full_disks(&mut random).await,
+            _ => self.slow_disks(&mut random).await,
+        }
+    }
+
+    fn longest_outage(&self) -> u64 {
+        if self.world.faults.long_outages { LONGER_THAN_OPERATIONS } else { SHORTER_THAN_OPERATIONS }
+    }
+
+    async fn outage(&self, mount: &Mount, random: &mut Random) {
+        let length = Duration::from_millis(random.spread(300, self.longest_outage()));
+        self.world.note(format!("mount {} is cut off for {length:?}", mount.number));
+        mount.link.set_up(false);
+        sleep(length).await;
+        if random.chance(50) {
+            mount.link.cut();
+        }
+        mount.link.set_up(true);
+        self.world.note(format!("mount {} is connected again", mount.number));
+    }
+
+    async fn sleep(&self, mount: &Mount, random: &mut Random) {
+        let length = Duration::from_millis(random.spread(2000, self.longest_outage()));
+        self.world.note(format!("mount {} sleeps for {length:?}", mount.number));
+        mount.set_asleep(true);
+        sleep(length).await;
+        mount.set_asleep(false);
+        self.world.note(format!("mount {} is awake", mount.number));
+    }
+
+    fn cut(&self, mount: &Mount) {
+        self.world.note(format!("the connections of mount {} are cut", mount.number));
+        mount.link.cut();
+    }
+
+    async fn slow_link(&self, mount: &Mount, random: &mut Random) {
+        let (delay, lost) = (random.spread(20, 1500), random.below(15));
+        self.world.note(format!("messages of mount {} take up to {delay} ms, {lost} % are lost", mount.number));
+        mount.link.set_delays(delay, lost);
+        sleep(Duration::from_millis(random.spread(1000, 20_000))).await;
+        mount.link.set_delays(12, 0);
+    }
+
+    async fn new_leader(&self, random: &mut Random) {
+        let outage = Duration::from_millis(random.spread(100, 6000));
+        let offset = random.between(0, 6) as i64 - 3;
+        self.namespace.change_leader(outage, offset).await;
+    }
+
+    async fn crash(&self, random: &mut Random) {
+        let node = random.below(NODES as u64) as usize;
+        self.plane.crash(node, self.world.faults.power_cuts && random.chance(60));
+        self.oracle.note_losses(&self.plane);
+        sleep(Duration::from_millis(random.spread(500, 20_000))).await;
+        self.plane.restart(node);
+    }
+
+    /// All nodes at once.
+    async fn power_cut(&self, random: &mut Random) {
+        if !self.world.faults.power_cuts {
+            return;
+        }
+        (0..NODES).for_each(|node| self.plane.crash(node, true));
+        self.oracle.note_losses(&self.plane);
+        sleep(Duration::from_millis(random.spread(500, 5000))).await;
+        (0..NODES).for_each(|node| self.plane.restart(node));
+    }
+
+    async fn full_disks(&self, random: &mut Random) {
+        self.world.note("the disks are full");
+        self.plane.set_full(true);
+        sleep(Duration::from_millis(random.spread(100, 4000))).await;
+        self.plane.set_full(false);
+        self.world.note("the disks have room");
+    }
+
+    async fn slow_disks(&self, random: &mut Random) {
+        let slowness = random.spread(50, 4000);
+        self.world.note(format!("nodes take up to {slowness} ms to store"));
+        self.plane.set_slowness(slowness);
+        sleep(Duration::from_millis(random.spread(1000, 20_000))).await;
+        self.plane.set_slowness(10);
+    }
+}
