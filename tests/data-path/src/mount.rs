@@ -73,7 +73,7 @@ impl Mount {
         let epoch = session.clone();
         // There is no kernel: nothing waits for its notices.
         let (notices, _) = Notices::new();
-        let fs = FileSystem::over(client, move || epoch.feed_epoch(), transfer, notices, Arc::new(|| None));
+        let fs = FileSystem::with_namespace(client, move || epoch.feed_epoch(), transfer, notices, Arc::new(|| None));
         let (deliver, delivered) = mpsc::unbounded_channel();
         tokio::spawn(fs.clone().follow_feed(delivered));
         let (watcher, watched) = (oracle.clone(), world.clone());
