@@ -370,7 +370,16 @@ pub enum Change {
         /// From the settings of the leader.
         gid: u32,
     },
+    /// Does what `Hold` does for many files at once. A mount sends it with all files that it has open after its change
+    /// feed was interrupted, so that the last one is held as early as the first. Answered with those that are held.
+    HoldOrphans {
+        /// At most [`MAX_HOLDS`]. Those that have a name or do not exist are skipped.
+        inos: Vec<Ino>,
+    },
 }
+
+/// The most files of one `HoldOrphans`, which bounds the time that applying it takes.
+pub const MAX_HOLDS: usize = 4096;
 
 /// Attributes of an inode that is created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -531,6 +540,11 @@ pub enum Reply {
     Collected {
         /// May exceed the number of runs in the change, because current chunks split a run.
         runs: u32,
+    },
+    /// To `HoldOrphans`.
+    Held {
+        /// Those of the given files that have no name; the session holds them.
+        inos: Vec<Ino>,
     },
 }
 

@@ -288,6 +288,7 @@ impl Transaction<'_> {
             Change::ForgetDead { ids } => self.forget_dead(ids),
             Change::CollectOrphans { runs } => self.collect_orphans(runs),
             Change::FoundRoot { uid, gid } => self.found_root(*uid, *gid),
+            Change::HoldOrphans { inos } => self.hold_orphans(inos),
         }
     }
 

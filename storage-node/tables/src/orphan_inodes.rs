@@ -5,7 +5,7 @@
 
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{FeedEvent, Ino, Reply, SessionId, Time},
+    namespace::{FeedEvent, Ino, MAX_HOLDS, Reply, SessionId, Time},
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,16 @@ impl Transaction<'_> {
         self.tables.inode(ino)?;
         self.hold(ino, session);
         Ok(Reply::Done)
+    }
+
+    pub(super) fn hold_orphans(&mut self, inos: &[Ino]) -> Result<Reply, FsError> {
+        let session = self.require_session()?;
+        if inos.len() > MAX_HOLDS {
+            return Err(FsError::Invalid { reason: format!("{} files to hold, at most {MAX_HOLDS}", inos.len()) });
+        }
+        inos.iter().for_each(|ino| self.hold(*ino, session));
+        let held = inos.iter().filter(|ino| self.holds(**ino)).copied();
+        Ok(Reply::Held { inos: held.collect() })
     }
 
     pub(super) fn release_orphans(&mut self, inos: &[Ino]) -> Result<Reply, FsError> {

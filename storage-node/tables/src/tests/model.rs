@@ -157,6 +157,15 @@ impl Model {
                 node.holders.extend(unnamed.then_some(issuer));
                 Ok(Reply::Done)
             }
+            Change::HoldOrphans { inos } => {
+                let issuer = issuer()?;
+                let unnamed = |ino: &Ino| self.nodes.contains_key(ino) && self.links(*ino) == 0;
+                let held: Vec<Ino> = inos.iter().copied().filter(unnamed).collect();
+                for ino in &held {
+                    self.node_mut(*ino).holders.insert(issuer);
+                }
+                Ok(Reply::Held { inos: held })
+            }
             Change::Release { inos } => {
                 let issuer = issuer()?;
                 inos.iter().for_each(|ino| self.release(*ino, issuer));

@@ -1,6 +1,6 @@
 //! Sessions: operations that are applied once, held files, versions.
 
-use chordfs_types::namespace::VersionBlock;
+use chordfs_types::namespace::{MAX_HOLDS, VersionBlock};
 
 use super::*;
 
@@ -114,6 +114,22 @@ fn another_session_may_hold_a_file_that_the_feed_reported_orphaned() {
     assert_eq!(fixture.purge(i64::MAX), 0);
     fixture.run_without_session(Change::CloseSession { session: other }).unwrap();
     assert_eq!(fixture.purge(i64::MAX), 1);
+}
+
+#[test]
+fn many_files_are_held_at_once_and_those_without_a_name_are_reported() {
+    let mut fixture = Fixture::new();
+    let (removed, named) = (fixture.file("removed"), fixture.file("named"));
+    let other = fixture.open(2);
+    fixture.unlink("removed", false).unwrap();
+    let origin = OpId { session: other, sequence: 1, answered_below: 0 };
+    let hold = Change::HoldOrphans { inos: vec![named, removed, Ino(99)] };
+    assert_eq!(fixture.apply(Some(origin), hold), Ok(Reply::Held { inos: vec![removed] }));
+    assert_eq!(fixture.purge(i64::MAX), 0);
+    fixture.unlink("named", false).unwrap();
+    assert_eq!(fixture.purge(i64::MAX), 1, "it had a name when it was to be held");
+    let too_many = Change::HoldOrphans { inos: vec![removed; MAX_HOLDS + 1] };
+    assert!(is_invalid(fixture.run(too_many)));
 }
 
 #[test]

@@ -102,7 +102,8 @@ impl Generator {
             50..64 => self.rename(model),
             64..72 => Change::SetAttr { ino: self.file(model), set: self.set_attr(model) },
             72..91 => self.commit(model),
-            91..93 => Change::Hold { ino: self.unnamed(tables, model) },
+            91 => Change::HoldOrphans { inos: vec![self.unnamed(tables, model), self.ino(model), Ino(99)] },
+            92 => Change::Hold { ino: self.unnamed(tables, model) },
             93..95 => Change::Release { inos: vec![self.unnamed(tables, model), self.ino(model)] },
             95 => self.collect_orphans(),
             96 => {
