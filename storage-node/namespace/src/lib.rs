@@ -41,7 +41,7 @@ pub use membership::missing::NO_NAMESPACE;
 use membership::resignation::VoterResignation;
 use raft::{handle::RaftHandle, leader::LeaderTracking};
 pub use recover::{Recovered, Recovery, become_only_voter};
-pub use serve::garbage::{Deleter, DeleterFuture};
+pub use serve::garbage::{Deleter, DeleterFuture, DeletionTargets, FailedDeletion};
 use serve::{
     raft_api::{self, RaftApi},
     requests::RequestHandler,

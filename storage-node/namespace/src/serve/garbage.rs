@@ -12,6 +12,7 @@ use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc, time::Dura
 use chordfs_types::{
     chunk::ChunkRun,
     namespace::{Answer, Change, Query, Reply, Time},
+    ring_id::NodeRef,
 };
 
 use crate::{membership::guard::NamespaceGuard, raft::handle::RaftHandle};
@@ -28,10 +29,36 @@ const TRIES: u32 = 10;
 /// How often the leader checks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Deletes runs of chunks from all nodes of the ring. An error means that some nodes may not have deleted them; it
-/// names the nodes.
-pub type Deleter = Arc<dyn Fn(Vec<ChunkRun>) -> DeleterFuture + Send + Sync>;
-pub type DeleterFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+/// Deletes runs of chunks from storage nodes of the ring, and returns the nodes that may not have deleted them. An
+/// error means that the members of the ring are unknown, so that no node was asked.
+pub type Deleter = Arc<dyn Fn(Vec<ChunkRun>, DeletionTargets) -> DeleterFuture + Send + Sync>;
+pub type DeleterFuture = Pin<Box<dyn Future<Output = Result<Vec<FailedDeletion>, String>> + Send>>;
+
+/// The nodes that are asked to delete chunks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeletionTargets {
+    /// All storage nodes of the ring without these.
+    AllExcept(Vec<NodeRef>),
+    /// Those of these nodes that are still members of the ring.
+    Only(Vec<NodeRef>),
+}
+
+impl DeletionTargets {
+    pub fn contain(&self, node: &NodeRef) -> bool {
+        match self {
+            Self::AllExcept(nodes) => !nodes.contains(node),
+            Self::Only(nodes) => nodes.contains(node),
+        }
+    }
+}
+
+/// A node that did not confirm a deletion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedDeletion {
+    pub node: NodeRef,
+    /// Names the node.
+    pub reason: String,
+}
 
 /// The runs that could not be deleted everywhere, and how often that was tried.
 #[derive(Default)]
@@ -113,7 +140,7 @@ impl GarbageCollector {
         self.failed.narrow(&mut dead);
         let (ids, runs): (Vec<u64>, Vec<ChunkRun>) = dead.into_iter().unzip();
         let count = ids.len();
-        if let Err(reason) = (self.deleter)(runs).await {
+        if let Err(reason) = self.delete_everywhere(runs).await {
             if !self.failed.give_up(&ids) {
                 tracing::debug!(reason, count, "could not delete dead chunks everywhere; trying again");
                 return 0;
@@ -133,6 +160,13 @@ impl GarbageCollector {
                 0
             }
         }
+    }
+
+    /// The error names all nodes that may not have deleted the chunks.
+    async fn delete_everywhere(&self, runs: Vec<ChunkRun>) -> Result<(), String> {
+        let failed = (self.deleter)(runs, DeletionTargets::AllExcept(Vec::new())).await?;
+        let reasons: Vec<String> = failed.into_iter().map(|failed| failed.reason).collect();
+        if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
     }
 }
 

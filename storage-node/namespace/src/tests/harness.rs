@@ -82,9 +82,9 @@ impl Node {
             create,
             join: Vec::new(),
             pool: Arc::new(HttpPool::new()),
-            deleter: Arc::new(move |runs| {
+            deleter: Arc::new(move |runs, _| {
                 log.lock().extend(runs);
-                Box::pin(async { Ok(()) })
+                Box::pin(async { Ok(Vec::new()) })
             }),
             settings: settings.clone(),
         };

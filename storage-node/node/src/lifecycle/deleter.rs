@@ -1,23 +1,29 @@
-//! How the namespace's garbage collection deletes chunks: on every storage node of the ring.
+//! How the namespace's garbage collection deletes chunks: on the storage nodes of the ring.
 
 use std::sync::Arc;
 
-use chordfs_namespace::Deleter;
-use chordfs_types::chunk::ChunkRun;
+use chordfs_namespace::{Deleter, DeletionTargets, FailedDeletion};
+use chordfs_types::{chunk::ChunkRun, ring_id::NodeRef};
 use futures_util::future::join_all;
 
-use crate::{driver::RingHandle, replica::peer::Peers};
+use crate::{
+    driver::RingHandle,
+    replica::peer::{PeerError, Peers},
+};
 
-/// Deletes dead versions on every node of the ring; the error names all that did not.
+/// Deletes dead versions on the targets, all at the same time; each is given the deadline of `peers`.
 pub(super) fn deleter(ring: RingHandle, peers: Peers) -> Deleter {
-    Arc::new(move |runs: Vec<ChunkRun>| {
+    Arc::new(move |runs: Vec<ChunkRun>, targets: DeletionTargets| {
         let (ring, peers) = (ring.clone(), peers.clone());
         Box::pin(async move {
             let members = ring.storage_members().await.map_err(|error| error.to_string())?;
-            let deleted = join_all(members.iter().map(|node| peers.delete(node, &runs))).await;
-            let failed: Vec<String> =
-                deleted.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
-            if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
+            let targets: Vec<NodeRef> = members.into_iter().filter(|node| targets.contain(node)).collect();
+            let deleted = join_all(targets.iter().map(|node| peers.delete(node, &runs))).await;
+            let failed = |(node, deleted): (&NodeRef, Result<_, PeerError>)| {
+                let error = deleted.err()?;
+                Some(FailedDeletion { node: *node, reason: error.to_string() })
+            };
+            Ok(targets.iter().zip(deleted).filter_map(failed).collect())
         })
     })
 }
