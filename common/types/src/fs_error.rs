@@ -98,6 +98,11 @@ pub enum FsError {
 }
 
 impl FsError {
+    /// Whether a change that failed with this may have been applied all the same.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Self::NoQuorum { .. } | Self::NoSession)
+    }
+
     /// Without a `_` arm, so that a new variant has to choose.
     pub fn errno(&self) -> i32 {
         match self {

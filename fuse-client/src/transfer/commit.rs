@@ -15,7 +15,8 @@
 //! by age keeps the data for the next attempt; after [`MAX_FAILED_COMMITS`], or when no attempt can succeed, the data
 //! is discarded, and each handle that writes the file receives the error at its next commit (see `error_seq`). A close
 //! reports its failure and discards nothing by itself: it may be the close of a child process, whose parent continues
-//! to write through the same descriptor. Attributes that were to go with discarded data are then sent alone; if that
+//! to write through the same descriptor. The same holds for a change of times or of the size, which any program may
+//! ask for while others write the file. Attributes that were to go with discarded data are then sent alone; if that
 //! fails as many times, they are discarded in the same way.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
@@ -56,18 +57,20 @@ pub enum CommitReason<'a> {
     /// A descriptor is closed; others of its handle may stay open.
     Close(&'a ErrorCursor),
     Fsync(&'a ErrorCursor),
+    /// The times or the size are about to be set, possibly by a program that has written nothing.
+    SetAttr(&'a ErrorCursor),
 }
 
 impl<'a> CommitReason<'a> {
     fn cursor(self) -> &'a ErrorCursor {
         match self {
-            Self::Close(cursor) | Self::Fsync(cursor) => cursor,
+            Self::Close(cursor) | Self::Fsync(cursor) | Self::SetAttr(cursor) => cursor,
         }
     }
 
     fn durability(self) -> Durability {
         match self {
-            Self::Close(_) => Durability::Memory,
+            Self::Close(_) | Self::SetAttr(_) => Durability::Memory,
             Self::Fsync(_) => Durability::Disk,
         }
     }
@@ -75,7 +78,7 @@ impl<'a> CommitReason<'a> {
     fn reporting(self) -> Reporting {
         match self {
             Self::Close(_) => Reporting::Again,
-            Self::Fsync(_) => Reporting::Once,
+            Self::Fsync(_) | Self::SetAttr(_) => Reporting::Once,
         }
     }
 }
@@ -85,29 +88,28 @@ impl FileData {
     /// nothing to commit. With [`Durability::Disk`], everything that this mount has written to the file is on its
     /// holders' disks when this returns.
     ///
+    /// Belongs to no handle. A failure with [`Durability::Disk`] discards the data, as that of an fsync does; with
+    /// [`Durability::Memory`] the data is kept for the next attempt.
+    ///
     /// Errors: this commit's; else, once, the error of an earlier background commit whose data was discarded.
     pub async fn commit(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
-        let _guard = self.lock_commits().await;
-        self.commit_and_report(durability).await
+        let reason = match durability {
+            Durability::Disk => CommitReason::Fsync(&self.own_cursor),
+            Durability::Memory => CommitReason::SetAttr(&self.own_cursor),
+        };
+        self.commit_for(reason).await
     }
 
     /// Like [`Self::commit`], on behalf of a handle.
     pub async fn commit_for(self: &Arc<Self>, reason: CommitReason<'_>) -> Result<Option<Attr>, FsError> {
         let _guard = self.lock_commits().await;
-        self.commit_and_report_to(reason.durability(), reason).await
+        self.commit_and_report(reason).await
     }
 
-    /// Commits for an operation that belongs to no handle. The caller holds the commit lock.
-    pub(super) async fn commit_and_report(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
-        self.commit_and_report_to(durability, CommitReason::Fsync(&self.own_cursor)).await
-    }
-
-    /// Commits, and returns this commit's failure or an earlier one that this handle has not received yet.
-    async fn commit_and_report_to(
-        self: &Arc<Self>,
-        durability: Durability,
-        reason: CommitReason<'_>,
-    ) -> Result<Option<Attr>, FsError> {
+    /// Commits, and returns this commit's failure or an earlier one that this handle has not received yet. The caller
+    /// holds the commit lock.
+    pub(super) async fn commit_and_report(self: &Arc<Self>, reason: CommitReason<'_>) -> Result<Option<Attr>, FsError> {
+        let durability = reason.durability();
         let mut outcome = self.commit_locked(durability).await;
         if matches!(outcome, Err(FsError::NoSession)) {
             // The session expired while this machine slept. The next session opens in a moment.
@@ -170,7 +172,7 @@ impl FileData {
     fn report<T>(&self, outcome: Result<T, FsError>, reason: CommitReason<'_>) -> Result<T, FsError> {
         match (&outcome, reason) {
             (Ok(_), _) => {}
-            (Err(error), CommitReason::Close(_)) => self.note_failure(error.clone()),
+            (Err(error), CommitReason::Close(_) | CommitReason::SetAttr(_)) => self.note_failure(error.clone()),
             (Err(error), CommitReason::Fsync(_)) => {
                 tracing::error!(ino = self.ino.0, %error, "written data could not be committed and is discarded");
                 self.discard_data(error.clone());
@@ -249,12 +251,13 @@ impl FileData {
         let (commits, replaced) = self.state.lock().draft_commit(merged)?;
         let mut newest = None;
         for commit in commits {
+            let sent_to = self.state.lock().sent_to(&commit);
             let change = Change::Commit { ino: self.ino, commit: commit.clone() };
             let attr = match self.transfer.namespace.apply(change).await {
                 Ok(Reply::Attr(attr)) => attr,
                 Ok(other) => return Err(unexpected("Commit", &other)),
                 Err(error) => {
-                    self.state.lock().note_unanswered(&commit, &replaced, &error);
+                    self.state.lock().note_unanswered(&commit, &replaced, sent_to, &error);
                     return Err(error);
                 }
             };

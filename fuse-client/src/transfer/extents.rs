@@ -60,10 +60,17 @@ impl ExtentMap {
         self.runs.insert(first, (end, extent.version));
     }
 
+    /// The runs that overlap `range`, whole, in descending order.
+    pub(super) fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = Extent> {
+        let last = u32::try_from(range.end.saturating_sub(1)).unwrap_or(u32::MAX);
+        let below = (!range.is_empty()).then(|| self.runs.range(..=last).rev()).into_iter().flatten();
+        let overlapping = below.take_while(move |(_, (end, _))| *end > range.start);
+        overlapping.map(|(&first, &(end, version))| Extent { first, count: (end - u64::from(first)) as u32, version })
+    }
+
     /// Whether any chunk of `range` has a version.
     pub(super) fn overlaps(&self, range: Range<u64>) -> bool {
-        let last = u32::try_from(range.end.saturating_sub(1)).unwrap_or(u32::MAX);
-        !range.is_empty() && self.runs.range(..=last).next_back().is_some_and(|(_, (end, _))| *end > range.start)
+        self.overlapping(range).next().is_some()
     }
 
     /// Turns the chunks of `range` into holes.
@@ -155,6 +162,17 @@ impl KnownExtents {
         self.mark(extent.range());
     }
 
+    /// What is known of the chunks in `ranges`; the cost does not depend on the rest.
+    pub(super) fn part(&self, ranges: impl Iterator<Item = Range<u64>>) -> Self {
+        let mut part = Self::default();
+        for range in ranges {
+            self.map.overlapping(range.clone()).for_each(|extent| part.map.insert(extent));
+            let known = self.known.range(..range.end).rev().take_while(|(_, end)| **end > range.start);
+            known.for_each(|(&start, &end)| part.mark(start.max(range.start)..end.min(range.end)));
+        }
+        part
+    }
+
     /// The first chunk of `range` whose version is not known.
     pub(super) fn first_unknown(&self, range: Range<u64>) -> Option<u32> {
         let known_to = match self.known.range(..=range.start).next_back() {
@@ -242,5 +260,11 @@ mod tests {
         assert!(known.add_page(10, &[extent(12, 1, 4), extent(18, 10, 3)], last));
         assert_eq!(known.first_unknown(1..u64::from(u32::MAX) + 1), None);
         assert_eq!(known.map.get(18), Some(Version(3)));
+        let part = known.part([5..8, 17..19].into_iter());
+        assert_eq!(
+            [4, 5, 7, 8, 17, 19].map(|at| part.first_unknown(at..at + 1).is_none()),
+            [false, true, true, false, true, false]
+        );
+        assert_eq!([6, 7, 17, 18].map(|at| part.map.get(at)), [None, Some(Version(2)), None, Some(Version(3))]);
     }
 }

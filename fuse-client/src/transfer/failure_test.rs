@@ -57,7 +57,7 @@ fn uploads_completed_since_a_failed_commit_began_are_kept() {
         write(&file, 4096, &[1; 100]).await.unwrap();
         let committing = tokio::spawn({
             let file = file.clone();
-            async move { file.commit(Durability::Memory).await }
+            async move { file.commit(Durability::Disk).await }
         });
         until("the beginning of the commit", || file.state.lock().is_committing()).await;
         write(&file, 8192, &[2; 4096]).await.unwrap();
@@ -86,7 +86,7 @@ fn attributes_survive_when_the_data_of_their_commit_is_discarded() {
         write(&file, 0, &[1; 100]).await.unwrap();
         assert!(file.defer(&SetAttr { mtime: Some(THEN), ..mode(0o600) }));
         world.put_failures.lock().push(FsError::NoSpace);
-        assert_eq!(file.commit(Durability::Memory).await, Err(FsError::NoSpace));
+        assert_eq!(file.commit(Durability::Disk).await, Err(FsError::NoSpace));
         let mut attr = world.attr();
         file.overlay(&mut attr);
         assert_eq!(
@@ -124,7 +124,7 @@ fn attributes_that_fail_alone_are_discarded_and_reported_once() {
         write(&file, 0, &[1; 100]).await.unwrap();
         assert!(file.defer(&mode(0o600)));
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
-        assert_eq!(file.commit(Durability::Memory).await, Err(FsError::NoSpace));
+        assert_eq!(file.commit(Durability::Disk).await, Err(FsError::NoSpace));
         world.change_failures.lock().extend([(); 9].map(|()| (no_answer(), NotApplied)));
         let mut tries = 0;
         while file.is_dirty() {
@@ -397,5 +397,84 @@ fn a_late_reply_to_a_commit_does_not_bring_back_replaced_chunks() {
         held.notify_one();
         committing.await.unwrap().unwrap();
         assert!(read(&file, 0, 4096).await == [2; 4096]);
+    });
+}
+
+/// Bug: a reader fetched the file's state while a commit still waited for its answer. That state included the commit
+/// and another mount's overwriting, so it seemed that nothing had been applied. The commit was sent again, and its
+/// version, which was deleted by then, replaced the other mount's bytes.
+#[test]
+fn an_unanswered_commit_is_judged_by_the_state_that_it_was_sent_to() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+        let file = world.open(&ours);
+        write(&file, 0, &[1; 4096]).await.unwrap();
+        world.change_failures.lock().push((no_answer(), Applied));
+        let held = Arc::new(Notify::new());
+        *world.held_reply.lock() = Some(held.clone());
+        let committing = tokio::spawn(file.clone().commit_in_background());
+        until("the commit", || world.attr().size == 4096 && world.held_reply.lock().is_none()).await;
+        overwrite(&world.open(&theirs), 0).await;
+        let (attr, extents, more) = world.page();
+        file.refresh(&attr, extents, more);
+        held.notify_one();
+        committing.await.unwrap();
+        assert_eq!(file.commit(Durability::Memory).await, Err(no_answer()), "nothing shows whether it was applied");
+        assert!(fresh_read(&world).await == [2; 4096]);
+        assert!(read(&file, 0, 4096).await == [2; 4096]);
+    });
+}
+
+/// Bug: the reply to a truncation arrived after another mount had written the file and this mount knew of that. The
+/// file's extents were forgotten, so it read as zeros.
+#[test]
+fn a_late_reply_to_a_truncation_does_not_hide_what_was_written_since() {
+    run(async {
+        for outcome in [Ok(()), Err(no_answer())] {
+            let world = FakeRing::new(4096, 1);
+            let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
+            let file = world.open(&ours);
+            write(&file, 0, &[1; 8192]).await.unwrap();
+            file.commit(Durability::Memory).await.unwrap();
+            let held = Arc::new(Notify::new());
+            *world.held_reply.lock() = Some(held.clone());
+            if let Err(error) = &outcome {
+                world.change_failures.lock().push((error.clone(), Applied));
+            }
+            let truncating = tokio::spawn({
+                let file = file.clone();
+                let truncate = Some(Truncate { size: 0, tail: None });
+                async move { file.set_attr(SetAttr { truncate, ..SetAttr::default() }).await.map(drop) }
+            });
+            until("the truncation", || world.attr().size == 0 && world.held_reply.lock().is_none()).await;
+            overwrite(&world.open(&theirs), 0).await;
+            if outcome.is_ok() {
+                let (attr, extents, more) = world.page();
+                file.refresh(&attr, extents, more);
+            }
+            held.notify_one();
+            assert_eq!(truncating.await.unwrap(), outcome);
+            assert!(read(&file, 0, 8192).await == [2; 4096], "{outcome:?}");
+        }
+    });
+}
+
+/// Bug: `touch` or `truncate` by any program, during an outage, discarded what all other programs had written to the
+/// file.
+#[test]
+fn a_failed_change_of_times_or_size_does_not_discard_the_writers_data() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        let writer = file.error_cursor();
+        write(&file, 0, &[1; 5000]).await.unwrap();
+        world.change_failures.lock().extend([(); 2].map(|()| (no_answer(), NotApplied)));
+        let truncate = Some(Truncate { size: 1 << 20, tail: None });
+        assert_eq!(file.set_attr(SetAttr { truncate, ..SetAttr::default() }).await, Err(no_answer()));
+        assert_eq!(file.commit(Durability::Memory).await, Err(no_answer()), "as before new times are set");
+        assert_eq!(file.commit_for(CommitReason::Fsync(&writer)).await.unwrap().unwrap().size, 5000);
+        assert!(fresh_read(&world).await == [1; 5000]);
     });
 }

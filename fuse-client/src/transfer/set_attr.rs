@@ -13,7 +13,7 @@ use chordfs_types::{
     namespace::{Attr, Change, ChunkWrite, Extent, Reply, SetAttr, Truncate},
 };
 
-use super::{FileData, commit::unexpected};
+use super::{CommitReason, FileData, commit::unexpected};
 
 impl FileData {
     /// Does what `Change::SetAttr` does. Only the size of `set.truncate` is used; its tail is made here.
@@ -24,7 +24,7 @@ impl FileData {
             Some(size) if size > self.state.lock().max_bytes() => Err(FsError::FileTooLarge),
             Some(0) => self.truncate_to_zero(set).await,
             Some(size) => {
-                self.commit_and_report(Durability::Memory).await?;
+                self.commit_and_report(CommitReason::SetAttr(&self.own_cursor)).await?;
                 self.truncate_to(size, set).await
             }
         }
@@ -129,9 +129,16 @@ impl FileData {
             let state = self.state.lock();
             (state.write_times(), set.mtime.is_some())
         };
-        let attr = match self.transfer.namespace.apply(Change::SetAttr { ino: self.ino, set }).await? {
-            Reply::Attr(attr) => attr,
-            other => return Err(unexpected("SetAttr", &other)),
+        let truncates = set.truncate.is_some();
+        let attr = match self.transfer.namespace.apply(Change::SetAttr { ino: self.ino, set }).await {
+            Ok(Reply::Attr(attr)) => attr,
+            Ok(other) => return Err(unexpected("SetAttr", &other)),
+            Err(error) => {
+                if truncates && error.is_unanswered() {
+                    self.state.lock().note_unanswered_truncation();
+                }
+                return Err(error);
+            }
         };
         let mut state = self.state.lock();
         if sets_mtime && state.write_times() == times {

@@ -31,7 +31,11 @@ use chordfs_types::{
     namespace::{Attr, Extent, SetAttr, Time},
 };
 
-use self::{unanswered::UnansweredCommit, under_way::CommitUnderWay, uploads::Upload};
+use self::{
+    unanswered::{SentTo, UnansweredCommit},
+    under_way::CommitUnderWay,
+    uploads::Upload,
+};
 pub(super) use self::{under_way::Merged, uploads::UploadOrder};
 use super::{
     dirty::DirtyBytes,
@@ -333,6 +337,11 @@ impl FileState {
         let is_newest = self.refresh(attr, extents, more);
         self.stale &= !is_newest || self.invalidations != invalidations;
         is_newest
+    }
+
+    /// Notes that a change of this mount to the size got no answer. The feed does not report a session's own changes.
+    pub(super) fn note_unanswered_truncation(&mut self) {
+        self.stale = true;
     }
 
     /// Adds a page of the committed extents; see [`KnownExtents::add_page`].

@@ -6,6 +6,9 @@
 //! chunk that still has its earlier version proves that it was not. If other mounts have written all its chunks since,
 //! neither can be proven; their bytes are newer, and the commit's data is reported as an error.
 //!
+//! "Earlier" is the state to which the commit was sent. By the time of its refusal, a reader may have fetched a state
+//! that includes the commit already.
+//!
 //! Partly written chunks are merged with their current base again, so they need no proof.
 
 use std::ops::Range;
@@ -23,10 +26,16 @@ pub(super) struct UnansweredCommit {
     extents: ExtentMap,
     /// The extents that leave `stored` if the commit was applied.
     from_stored: Vec<Extent>,
-    /// The state before the commit, as far as it was known.
-    attr: Attr,
-    known: KnownExtents,
+    sent_to: SentTo,
     error: FsError,
+}
+
+/// The state to which a commit is sent, as far as it is known: its change counter, and the chunks of the commit.
+pub(crate) struct SentTo {
+    change: u64,
+    /// The last chunk of the file.
+    last_chunk: u64,
+    known: KnownExtents,
 }
 
 #[derive(Debug, PartialEq)]
@@ -38,7 +47,7 @@ enum CommitOutcome {
 
 impl UnansweredCommit {
     /// `replaced`: the extents of `stored` that were overwritten in part.
-    pub(super) fn new(commit: &Commit, replaced: &[Extent], state: &FileState, error: FsError) -> Self {
+    pub(super) fn new(commit: &Commit, replaced: &[Extent], sent_to: SentTo, error: FsError) -> Self {
         let mut extents = ExtentMap::default();
         commit.extents.iter().for_each(|extent| extents.insert(*extent));
         let replaced = replaced.iter().filter(|extent| extents.get(extent.first).is_some());
@@ -46,7 +55,7 @@ impl UnansweredCommit {
         for write in &commit.partial {
             extents.insert(Extent { first: write.index, count: 1, version: write.version });
         }
-        Self { extents, from_stored, attr: state.attr.clone(), known: state.known.clone(), error }
+        Self { extents, from_stored, sent_to, error }
     }
 
     fn chunks(&self) -> Range<u64> {
@@ -55,7 +64,7 @@ impl UnansweredCommit {
     }
 
     fn outcome(&self, attr: &Attr, known: &KnownExtents) -> CommitOutcome {
-        if attr.change == self.attr.change {
+        if attr.change == self.sent_to.change {
             return CommitOutcome::NotApplied;
         }
         let mut outcome = CommitOutcome::Unknown;
@@ -65,7 +74,7 @@ impl UnansweredCommit {
                 if now == Some(extent.version) {
                     return CommitOutcome::Applied;
                 }
-                if self.was_known(index) && now == self.known.map.get(index) {
+                if self.was_known(index) && now == self.sent_to.known.map.get(index) {
                     outcome = CommitOutcome::NotApplied;
                 }
             }
@@ -76,12 +85,21 @@ impl UnansweredCommit {
     /// Whether the version of this chunk was known. All chunks beyond the end are holes.
     fn was_known(&self, index: u32) -> bool {
         let chunk = u64::from(index);
-        let end = self.attr.size.div_ceil(u64::from(self.attr.chunk_bytes));
-        chunk > end || self.known.first_unknown(chunk..chunk + 1).is_none()
+        chunk > self.sent_to.last_chunk || self.sent_to.known.first_unknown(chunk..chunk + 1).is_none()
     }
 }
 
 impl FileState {
+    /// Remembers the state to which `commit` is about to be sent.
+    pub(crate) fn sent_to(&self, commit: &Commit) -> SentTo {
+        let partial = commit.partial.iter().map(|write| u64::from(write.index)..u64::from(write.index) + 1);
+        SentTo {
+            change: self.attr.change,
+            last_chunk: self.attr.size.div_ceil(self.chunk_bytes()),
+            known: self.known.part(commit.extents.iter().map(Extent::range).chain(partial)),
+        }
+    }
+
     /// The chunks of an unanswered commit; `None` also if nothing is left that could be committed twice.
     pub(crate) fn unanswered_chunks(&mut self) -> Option<Range<u64>> {
         if self.stored.is_empty() {

@@ -11,7 +11,7 @@ use chordfs_types::{
     namespace::{Attr, ChunkWrite, Commit, Extent, SetAttr, Time},
 };
 
-use super::{Base, FileState, UnansweredCommit};
+use super::{Base, FileState, SentTo, UnansweredCommit};
 use crate::transfer::{
     dirty::DirtyBytes,
     extents::{ExtentMap, KnownExtents},
@@ -228,10 +228,10 @@ impl FileState {
 
     /// Remembers a commit without an answer. The state is stale then, since the feed does not report a session's own
     /// changes.
-    pub(crate) fn note_unanswered(&mut self, commit: &Commit, replaced: &[Extent], error: &FsError) {
-        if matches!(error, FsError::NoQuorum { .. } | FsError::NoSession) {
+    pub(crate) fn note_unanswered(&mut self, commit: &Commit, replaced: &[Extent], sent_to: SentTo, error: &FsError) {
+        if error.is_unanswered() {
             self.stale = true;
-            self.unanswered = Some(UnansweredCommit::new(commit, replaced, self, error.clone()));
+            self.unanswered = Some(UnansweredCommit::new(commit, replaced, sent_to, error.clone()));
         }
     }
 
@@ -259,6 +259,11 @@ impl FileState {
             commit.clear();
         }
         (self.stored, self.unanswered) = (ExtentMap::default(), None);
+        if attr.change < self.attr.change {
+            // The reply is late: another mount may have written the file since.
+            self.stale = true;
+            return;
+        }
         self.known = KnownExtents::all_holes();
         self.adopt(attr, 0);
     }
