@@ -195,7 +195,7 @@ fn a_drain_is_cancelled_under_way_and_the_node_serves_as_before() {
     wait_for_drain(&cluster, NODE, "it is under way", |drain| {
         drain["phase"] == "copying" && drain["bytes_sent"].as_u64() > Some(0) && drain["limit"] == 1024
     });
-    let shown = storage_node(&["status", "--node", &cluster.ip(0).to_string()]).ok();
+    let shown = storage_node(&["status", "--node", &cluster.ip(0).to_string()]).stdout;
     assert!(shown.contains("draining") && shown.contains(" left"), "{shown}");
     // Ctrl-C ends the watching command, and not the drain.
     kill(Pid::from_raw(watcher.id() as i32), Signal::SIGINT).unwrap();
@@ -218,7 +218,7 @@ fn a_drain_is_cancelled_under_way_and_the_node_serves_as_before() {
     cluster.wait_for_voters(3);
     fs::write(mount.join("after"), &contents).unwrap();
     wait_for_copies(&cluster, 3);
-    let shown = storage_node(&["status", "--node", &cluster.ip(0).to_string()]).ok();
+    let shown = storage_node(&["status", "--node", &cluster.ip(0).to_string()]).stdout;
     assert!(shown.contains("cancelled") && !shown.contains("draining"), "{shown}");
 
     // The next drain, whose rate limit is lifted while it is under way, completes.

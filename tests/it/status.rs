@@ -1,6 +1,10 @@
 //! The operator's view of a ring: `storage-node status` and `storage-node check`, on a sound ring and with a fault.
 
-use std::{fs, os::unix::fs::FileExt, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    time::{Duration, Instant},
+};
 
 use harness::{Cluster, Outcome, TempMount, binary, run, tree, wait_for};
 use serde_json::Value;
@@ -31,7 +35,7 @@ fn any_node_reports_the_state_of_all() {
     mount.unmount();
     for node in 0..3 {
         wait_for("all nodes have all chunks", Duration::from_secs(60), || {
-            let status: Value = serde_json::from_str(&ask(&cluster, node, "status", &["--json"]).ok()).unwrap();
+            let status: Value = serde_json::from_str(&ask(&cluster, node, "status", &["--json"]).stdout).unwrap();
             let share: f64 = status["nodes"].as_array().unwrap().iter().filter_map(|node| node["share"].as_f64()).sum();
             let full = status["nodes"].as_array().unwrap().iter().all(|node| node["chunks"] == 25);
             let whole = states(&status) == ["up"; 3] && (share - 1.0).abs() < 1e-6;
@@ -43,13 +47,31 @@ fn any_node_reports_the_state_of_all() {
     let table = ask(&cluster, 1, "status", &[]).ok();
     assert_eq!(table.lines().filter(|line| line.contains(":5057") && line.contains(" up ")).count(), 3, "{table}");
     eprintln!("{table}");
+    assert!(table.ends_with("health            OK\n"), "{table}");
     cluster.kill(2);
     wait_for("the dead voter is shown", Duration::from_secs(20), || {
-        let status: Value = serde_json::from_str(&ask(&cluster, 0, "status", &["--json"]).ok()).unwrap();
-        match states(&status)[..] {
-            ["up", "up", "unreachable"] | ["up", "unreachable", "up"] | ["unreachable", "up", "up"] => Ok(()),
-            _ => Err(status.to_string()),
-        }
+        let outcome = ask(&cluster, 0, "status", &["--json"]);
+        let status: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        let shown = matches!(
+            states(&status)[..],
+            ["up", "up", "unreachable"] | ["up", "unreachable", "up"] | ["unreachable", "up", "up"]
+        );
+        // Every chunk lacks the copy of the dead node.
+        let lacking = status["under_replicated"] == 25;
+        let warned = outcome.code == Some(1) && status["health"]["level"] == "WARN";
+        if shown && lacking && warned { Ok(()) } else { Err(status.to_string()) }
+    });
+    let table = ask(&cluster, 0, "status", &[]).stdout;
+    assert!(table.contains("WARN: 1 of 3 voters does not answer"), "{table}");
+    let (code, report) = check(&cluster, 0, &["--grace", "0"]);
+    assert_eq!((code, &report["under_replicated"]["count"]), (Some(1), &25.into()), "{report}");
+    cluster.kill(1);
+    wait_for("the lost majority is shown", Duration::from_secs(20), || {
+        let began = Instant::now();
+        let outcome = ask(&cluster, 0, "status", &[]);
+        let soon = began.elapsed() < Duration::from_secs(3);
+        let said = outcome.stdout.contains("ERROR: no majority: nothing can be read or written");
+        if soon && said && outcome.code == Some(2) { Ok(()) } else { Err(outcome.stdout) }
     });
 }
 

@@ -40,7 +40,8 @@ enum NodeCommand {
     Aws(AwsCommand),
     /// List the chunks that a node keeps: NAME_chunk_I BYTES VERSION
     Ls(NodeArg),
-    /// Show the whole ring: every node with its data and work, and the voters of the namespace
+    /// Show the whole ring: every node with its data and work, the voters of the namespace, and the verdict. The exit
+    /// code is 0 for OK, 1 for WARN, 2 for ERROR or if the node does not answer
     Status {
         #[command(flatten)]
         node: NodeArg,
@@ -52,8 +53,8 @@ enum NodeCommand {
         one: bool,
     },
     /// Look up every chunk of every file at its holders, and look for chunks that belong to no file; changes nothing.
-    /// The exit code is 0 if all is right (orphans only take space), 1 if something is wrong, 2 if the check was
-    /// incomplete
+    /// The exit code is 0 if all is right (orphans only take space), 1 if something is wrong, 2 if the ring is in the
+    /// state ERROR or the check was incomplete
     Check(CheckArgs),
     /// Check every chunk that a node keeps against its checksum, have damaged ones replaced, and report the result
     Scrub(NodeArg),
@@ -80,8 +81,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "aws")]
         NodeCommand::Aws(AwsCommand::Plan(args)) => print(async { chordfs_aws::plan(args.checked()?).await }),
         NodeCommand::Ls(node) => print(ls::chunks(node.address())),
-        NodeCommand::Status { node, json, one: true } => print(status::one(node.address(), json)),
-        NodeCommand::Status { node, json, one: false } => print(status::ring(node.address(), json)),
+        NodeCommand::Status { node, json, one } => return status::run(node.address(), json, one),
         NodeCommand::Check(args) => return check::run(args),
         NodeCommand::Scrub(node) => print(scrub::scrub(node.address())),
         NodeCommand::Drain(args) => drain::run(args),

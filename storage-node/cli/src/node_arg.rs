@@ -31,5 +31,9 @@ pub fn ring_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(crate) fn admin_client() -> AdminClient {
-    AdminClient::new(Arc::new(HttpPool::with_unlimited_answers()), DEADLINE)
+    admin_client_with(DEADLINE)
+}
+
+pub(crate) fn admin_client_with(deadline: Duration) -> AdminClient {
+    AdminClient::new(Arc::new(HttpPool::with_unlimited_answers()), deadline)
 }

@@ -1,38 +1,67 @@
-//! `storage-node status`: the whole ring as a table, or with `--one` the status of one node.
+//! `storage-node status`: the whole ring as a table, or with `--one` the status of one node. The exit code is the verdict:
+//! 0 for OK, 1 for WARN, 2 for ERROR or if the node does not answer.
 
-use std::fmt::{Display, Write};
+use std::{
+    fmt::{Display, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
 use chordfs_types::{
-    admin::{DrainPhase, DrainStatus, NodeStatus, TransferProgress},
+    admin::{DrainPhase, DrainStatus, Health, HealthFacts, HealthLevel, NodeStatus, RingStatus, TransferProgress},
     ring_id::{NodeAddress, NodeRef},
 };
 
 use crate::{
-    node_arg::admin_client,
+    node_arg::admin_client_with,
+    output::{complain, runtime, write_out},
     table::table,
     units::{mib, mib_rounded_up, mib_tenths},
 };
 
-/// The status of the whole ring, as this node sees it.
-pub async fn ring(node: NodeAddress, json: bool) -> anyhow::Result<String> {
-    if json {
-        return Ok(admin_client().ring_json(node).await? + "\n");
-    }
-    Ok(table(&admin_client().ring(node).await?))
+/// A node gathers the status of the ring within three seconds, however many nodes are dead.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// The exit code if no status could be had.
+const NO_STATUS: u8 = 2;
+
+/// Prints the status of the whole ring, as this node sees it, or with `one` that of the node alone.
+pub fn run(node: NodeAddress, json: bool, one: bool) -> ExitCode {
+    let shown = || -> anyhow::Result<u8> {
+        let (text, level) =
+            runtime()?.block_on(async { if one { one_node(node, json).await } else { ring(node, json).await } })?;
+        write_out(&text)?;
+        Ok(level.exit_code())
+    };
+    ExitCode::from(shown().unwrap_or_else(|error| {
+        complain(&format!("storage-node: {error:#}"));
+        NO_STATUS
+    }))
 }
 
-/// The status of one node and its neighbours.
-pub async fn one(node: NodeAddress, json: bool) -> anyhow::Result<String> {
-    if json {
-        return Ok(admin_client().status_json(node).await? + "\n");
-    }
-    let status = admin_client().status(node).await?;
-    describe(node, &status).context("cannot write the status")
+async fn ring(node: NodeAddress, json: bool) -> anyhow::Result<(String, HealthLevel)> {
+    let text = admin_client_with(DEADLINE).ring_json(node).await?;
+    let status: RingStatus = serde_json::from_str(&text).with_context(|| format!("the answer of {node}"))?;
+    let level = status.health.level;
+    Ok((if json { text + "\n" } else { table(&status) }, level))
+}
+
+async fn one_node(node: NodeAddress, json: bool) -> anyhow::Result<(String, HealthLevel)> {
+    let text = admin_client_with(DEADLINE).status_json(node).await?;
+    let status: NodeStatus = serde_json::from_str(&text).with_context(|| format!("the answer of {node}"))?;
+    let health = Health::judge(&HealthFacts::of_node(node.ring(), &status));
+    let text = if json { text + "\n" } else { describe(node, &status, &health).context("cannot write the status")? };
+    Ok((text, health.level))
+}
+
+/// The verdict in one line, and a line for each reason.
+pub(crate) fn verdict(health: &Health) -> String {
+    let reasons = health.reasons.iter().map(|reason| format!("  {reason}\n"));
+    std::iter::once(format!("health            {}\n", health.level)).chain(reasons).collect()
 }
 
 /// The labels must not change: scripts look for them at the beginnings of lines.
-fn describe(node: NodeAddress, status: &NodeStatus) -> Result<String, std::fmt::Error> {
+fn describe(node: NodeAddress, status: &NodeStatus, health: &Health) -> Result<String, std::fmt::Error> {
     let NodeStatus { neighbours, store, namespace, repair, drain, .. } = status;
     let (mut position, mut predecessor, mut successors) = (None, None, Vec::new());
     if let Some(neighbours) = neighbours {
@@ -55,6 +84,8 @@ fn describe(node: NodeAddress, status: &NodeStatus) -> Result<String, std::fmt::
     }
     line("leader", or_none(namespace.leader))?;
     line("voters", list(&namespace.voters))?;
+    line("health", health.level.to_string())?;
+    health.reasons.iter().try_for_each(|reason| writeln!(out, "  {reason}"))?;
     Ok(out)
 }
 
@@ -125,7 +156,8 @@ mod tests {
                         filling      1200 chunks, 4 MiB left, 64.0 MiB/s, no estimate yet\n\
                         repairing    nothing left\n\
                         leader       none\n\
-                        voters       10.0.0.2:5057, 10.0.0.2:5058\n";
-        assert_eq!(describe(node, &status).unwrap(), expected);
+                        voters       10.0.0.2:5057, 10.0.0.2:5058\n\
+                        health       OK\n";
+        assert_eq!(describe(node, &status, &Health::default()).unwrap(), expected);
     }
 }

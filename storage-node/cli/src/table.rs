@@ -1,13 +1,15 @@
 //! The ring's status for people: a line for each node with sizes in human units, then the lines about the whole ring.
 
-use std::fmt::Write;
+use std::{fmt::Write, net::SocketAddr};
 
 use chordfs_types::admin::{NodeLine, RingNodeState, RingStatus, ScrubWork, TransferWork, Work};
 
-use crate::units::human;
+use crate::{status::verdict, units::human};
 
 const HEAD: [&str; 9] = ["NODE", "ID", "STATE", "SHARE", "CHUNKS", "DATA", "FREE", "VOTES", "WORK"];
 const UNKNOWN: &str = "-";
+/// A voter that answers is always some entries behind.
+const SHOWN_LAG: u64 = 100;
 
 pub(crate) fn table(status: &RingStatus) -> String {
     let mut rows: Vec<[String; 9]> = vec![HEAD.map(str::to_owned)];
@@ -20,9 +22,21 @@ pub(crate) fn table(status: &RingStatus) -> String {
     );
     let leader = status.namespace.leader.map_or("none".into(), |leader| leader.to_string());
     line("namespace leader", leader);
-    let voters: Vec<String> = status.namespace.voters.iter().map(ToString::to_string).collect();
+    let voters: Vec<String> = status.namespace.voters.iter().map(|voter| voter_text(*voter, status)).collect();
     line("namespace voters", if voters.is_empty() { "none".into() } else { voters.join(", ") });
-    out
+    out + &verdict(&status.health)
+}
+
+/// The voter, and how far it is behind the leader's log.
+fn voter_text(voter: SocketAddr, status: &RingStatus) -> String {
+    let silent = status.nodes.iter().any(|node| node.address == voter && node.state == RingNodeState::Unreachable);
+    let lag = status.namespace.lags.iter().find(|lag| lag.voter == voter).map_or(0, |lag| lag.entries);
+    match (silent, lag) {
+        (true, 0) => format!("{voter} (no answer)"),
+        (true, lag) => format!("{voter} (no answer, lags by {lag} entries)"),
+        (false, lag) if lag >= SHOWN_LAG => format!("{voter} (lags by {lag} entries)"),
+        _ => voter.to_string(),
+    }
 }
 
 fn row(node: &NodeLine) -> [String; 9] {
@@ -95,7 +109,41 @@ fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use chordfs_types::admin::{Health, NamespaceStatus, VoterLag};
+
     use super::*;
+
+    #[test]
+    fn a_voter_that_lags_or_does_not_answer_is_named() {
+        let voter = |number: u8| SocketAddr::from(([10, 0, 0, number], 5057));
+        let line = |number, state| NodeLine {
+            address: voter(number),
+            id: None,
+            state,
+            arc: None,
+            share: None,
+            chunks: None,
+            data_bytes: None,
+            free_bytes: None,
+            capacity_bytes: None,
+            problem: None,
+            voter: true,
+            leader: false,
+            work: Work::default(),
+        };
+        let lag = |number, entries| VoterLag { voter: voter(number), entries, unresponsive: false };
+        let namespace = NamespaceStatus {
+            voters: vec![voter(1), voter(2), voter(3)],
+            lags: vec![lag(1, 3), lag(2, 5000), lag(3, 70)],
+            ..NamespaceStatus::default()
+        };
+        let nodes = vec![line(1, RingNodeState::Up), line(2, RingNodeState::Up), line(3, RingNodeState::Unreachable)];
+        let (asked, health) = (voter(1), Health::default());
+        let shown = table(&RingStatus { asked, nodes, under_replicated: Some(0), namespace, health });
+        let wanted = "namespace voters  10.0.0.1:5057, 10.0.0.2:5057 (lags by 5000 entries), \
+                      10.0.0.3:5057 (no answer, lags by 70 entries)\nhealth            OK\n";
+        assert!(shown.ends_with(wanted), "{shown}");
+    }
 
     #[test]
     fn work_is_one_cell() {

@@ -99,6 +99,11 @@ pub struct MemberStatus {
     pub applied_index: Option<u64>,
     pub snapshot_index: Option<u64>,
     pub attached_sessions: usize,
+    /// Whether a leader has reported recently that a majority follows it, or this node is that leader.
+    pub leader_confirmed: bool,
+    /// While this node leads: of each other voter its ring address, the entries of the log that it has not confirmed,
+    /// and the time since its last answer.
+    pub lags: Vec<(SocketAddr, u64, Duration)>,
     /// Why this node no longer takes part, if it has failed; it does not recover by itself.
     pub failed: Option<String>,
 }
@@ -218,6 +223,8 @@ impl Namespace {
             applied_index: raft.state().last_applied().map(|log_id| log_id.index),
             snapshot_index: metrics.snapshot.map(|log_id| log_id.index),
             attached_sessions: feed.attached_sessions(),
+            leader_confirmed: leader.is_confirmed(),
+            lags: raft.voter_lags(),
             failed: raft.failure(),
         }
     }

@@ -8,7 +8,10 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use axum::{Json, Router, extract, routing::get};
 use chordfs_net::{admin_client::AdminClient, http_pool::HttpPool};
 use chordfs_types::{
-    admin::{NamespaceStatus, NodeLine, NodeState, NodeStatus, RingNodeState, RingStatus, Work},
+    admin::{
+        Health, HealthFacts, NamespaceStatus, NodeLine, NodeState, NodeStatus, RingNodeState, RingStatus, Work,
+        lacking_copies,
+    },
     ring_id::{RingArc, RingId},
 };
 use futures_util::{StreamExt, stream};
@@ -20,7 +23,9 @@ use crate::{
 };
 
 /// The deadline for one node's status. A node answers from memory, so one that takes longer is shown as unreachable.
-const DEADLINE: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_millis(1200);
+/// The deadline of the survey. The nodes that it has found by then are asked for their status.
+const SURVEY_DEADLINE: Duration = Duration::from_millis(1200);
 const ASKED_AT_ONCE: usize = 64;
 
 #[derive(Clone)]
@@ -47,7 +52,7 @@ impl RingSurvey {
     async fn gather(&self) -> RingStatus {
         let asked = self.ring.me().ring_address();
         let own = self.own.status();
-        let surveyed = self.ring.survey().await;
+        let surveyed = self.ring.survey(SURVEY_DEADLINE).await;
         let storing =
             surveyed.iter().filter(|seen| seen.kind == NodeKind::Storage).map(|seen| seen.node.ring_address());
         let absent = own.namespace.voters.iter().copied().filter(|voter| !is_in(&surveyed, *voter));
@@ -84,18 +89,25 @@ fn assemble(asked: SocketAddr, surveyed: &[SurveyedNode], answers: &HashMap<Sock
     let absent = namespace.voters.iter().filter(|voter| !is_in(surveyed, **voter));
     let absent = absent.map(|&address| line(address, None, None, answers.get(&address), &namespace));
     let nodes: Vec<NodeLine> = in_ring.chain(absent).collect();
-    let under_replicated = nodes.iter().filter_map(|node| node.work.under_replicated).reduce(u64::saturating_add);
-    RingStatus { asked, nodes, under_replicated, namespace }
+    let compared = nodes.iter().filter_map(|node| node.work.under_replicated).reduce(u64::saturating_add);
+    let members = nodes.iter().filter(|node| node.state != RingNodeState::Foreign && node.arc.is_some());
+    let chunks: Vec<Option<u64>> = members.map(|node| node.chunks).collect();
+    let under_replicated = lacking_copies(&chunks, compared);
+    let mut status = RingStatus { asked, nodes, under_replicated, namespace, health: Health::default() };
+    status.health = Health::judge(&HealthFacts::of_ring(&status));
+    status
 }
 
-/// The namespace as the asked node reports it, unless only another node knows the leader.
+/// The namespace as its leader reports it. Without a leader that a majority follows, as the asked node knows it, or
+/// another node if that knows none.
 fn namespace(asked: SocketAddr, answers: &HashMap<SocketAddr, NodeStatus>) -> NamespaceStatus {
-    let own = answers.get(&asked).map(|status| status.namespace.clone()).unwrap_or_default();
-    if own.leader.is_some() {
-        return own;
+    if let Some((leader, status)) = answers.iter().find(|(_, status)| status.namespace.leads) {
+        return NamespaceStatus { leader: Some(*leader), leader_confirmed: true, ..status.namespace.clone() };
     }
-    let knows = answers.values().map(|status| &status.namespace).find(|namespace| namespace.leader.is_some());
-    knows.cloned().unwrap_or(own)
+    let own = answers.get(&asked).map(|status| &status.namespace).filter(|namespace| namespace.known);
+    let any = || answers.values().map(|status| &status.namespace).find(|namespace| namespace.known);
+    let known = own.or_else(any).cloned().unwrap_or_default();
+    NamespaceStatus { leader: None, leader_confirmed: false, ..known }
 }
 
 fn line(
@@ -117,6 +129,7 @@ fn line(
         data_bytes: store.map(|store| store.data_bytes),
         free_bytes: store.map(|store| store.free_bytes),
         capacity_bytes: store.map(|store| store.capacity_bytes),
+        problem: store.and_then(|store| store.problem.clone()),
         voter: namespace.voters.contains(&address),
         leader: namespace.leader == Some(address),
         work: status.map_or_else(Work::default, |status| status.work.clone()),
@@ -139,7 +152,7 @@ fn state(kind: Option<NodeKind>, status: Option<&NodeStatus>) -> RingNodeState {
 #[cfg(test)]
 mod tests {
     use chordfs_types::{
-        admin::{StoreStatus, TransferWork},
+        admin::{HealthLevel, StoreStatus, TransferWork},
         ring_id::NodeRef,
     };
 
@@ -156,7 +169,7 @@ mod tests {
             state: NodeState::Serving,
             neighbours: None,
             store: StoreStatus { chunks: 5, ..StoreStatus::default() },
-            namespace: NamespaceStatus { voter: true, leader, voters },
+            namespace: NamespaceStatus { voter: true, leader, voters, known: true, ..NamespaceStatus::default() },
             work,
             repair: Default::default(),
             drain: None,
@@ -189,7 +202,9 @@ mod tests {
         assert_eq!(ring.nodes[0].arc, Some(RingArc::new(RingId(u32::MAX), RingId(1 << 30))));
         assert_eq!(ring.nodes[1].share, Some(0.25));
         assert_eq!((ring.nodes[0].chunks, ring.nodes[2].chunks), (Some(5), None));
-        assert!(ring.nodes[0].leader && ring.nodes[4].voter && ring.nodes[4].arc.is_none());
-        assert_eq!(ring.under_replicated, Some(7));
+        assert!(!ring.nodes[0].leader, "it names itself, and no majority has confirmed it");
+        assert_eq!(ring.health.level, HealthLevel::Error, "{:?}", ring.health);
+        assert!(ring.nodes[4].voter && ring.nodes[4].arc.is_none());
+        assert_eq!(ring.under_replicated, Some(7 + 5), "two nodes keep five chunks each");
     }
 }

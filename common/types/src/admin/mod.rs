@@ -2,6 +2,7 @@
 //! may be missing in what an older node sends.
 
 mod drain;
+mod health;
 mod node;
 mod repair;
 mod ring;
@@ -10,7 +11,10 @@ mod work;
 
 pub use self::{
     drain::{DrainPhase, DrainStatus},
-    node::{NamespaceStatus, NodeState, NodeStatus, StoreStatus},
+    health::{
+        DiskFacts, Health, HealthCode, HealthFacts, HealthLevel, HealthReason, NodeFacts, VoterFacts, lacking_copies,
+    },
+    node::{NamespaceStatus, NodeState, NodeStatus, StoreStatus, VoterLag},
     repair::{RepairStatus, TransferProgress},
     ring::{NodeLine, RingNodeState, RingStatus},
     scrub::{PassReport, ScrubStatus},

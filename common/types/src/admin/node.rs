@@ -68,6 +68,9 @@ pub struct StoreStatus {
     pub free_bytes: u64,
     /// The configured capacity; without one, the size of the segments plus `free_bytes`.
     pub capacity_bytes: u64,
+    /// Why the data folder cannot be used: a read-only file system, a broken disk.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// A node's part in the namespace's Raft group.
@@ -79,4 +82,27 @@ pub struct NamespaceStatus {
     pub leader: Option<SocketAddr>,
     /// Ring addresses of the voters.
     pub voters: Vec<SocketAddr>,
+    /// Whether the reporting node knows a namespace.
+    #[serde(default)]
+    pub known: bool,
+    /// Whether the reporting node leads, and a majority of the voters has confirmed that recently.
+    #[serde(default)]
+    pub leads: bool,
+    /// Whether the leader has recently reported that it leads with a majority.
+    #[serde(default)]
+    pub leader_confirmed: bool,
+    /// How far the other voters are behind; only the leader reports them.
+    #[serde(default)]
+    pub lags: Vec<VoterLag>,
+}
+
+/// A voter as the leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterLag {
+    /// Ring address.
+    pub voter: SocketAddr,
+    /// Entries of the leader's log that the voter has not confirmed.
+    pub entries: u64,
+    /// Whether it has confirmed nothing for some seconds.
+    pub unresponsive: bool,
 }

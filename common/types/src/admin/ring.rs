@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NamespaceStatus, Work};
+use super::{Health, NamespaceStatus, Work};
 use crate::ring_id::{RingArc, RingId};
 
 /// One node's survey of the ring, in which it requested every node's status.
@@ -14,10 +14,13 @@ pub struct RingStatus {
     pub asked: SocketAddr,
     /// Sorted by id; nodes that are in no ring come last.
     pub nodes: Vec<NodeLine>,
-    /// Copies that holders lack, as far as the nodes have compared their arcs; `None` if none of them has.
+    /// Copies that holders lack, those of dead holders included; `None` while no node has compared its arcs.
     pub under_replicated: Option<u64>,
     /// As the gathering node reports it, or another node if the first knows no leader.
     pub namespace: NamespaceStatus,
+    /// The verdict on all of this.
+    #[serde(default)]
+    pub health: Health,
 }
 
 /// One node, as far as its status is known; an unresponsive or foreign node reports none.
@@ -41,6 +44,9 @@ pub struct NodeLine {
     pub free_bytes: Option<u64>,
     /// [`StoreStatus::capacity_bytes`](super::StoreStatus::capacity_bytes).
     pub capacity_bytes: Option<u64>,
+    /// [`StoreStatus::problem`](super::StoreStatus::problem).
+    #[serde(default)]
+    pub problem: Option<String>,
     /// According to the ring's `namespace`, not to the node itself.
     pub voter: bool,
     /// According to the ring's `namespace`, not to the node itself.

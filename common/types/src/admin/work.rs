@@ -66,6 +66,9 @@ pub struct ScrubWork {
     /// Counted since the node started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repaired: Option<u64>,
+    /// Damaged records of which no node has a sound copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unrecoverable: Option<u64>,
     /// Since the last completed pass ended; `None` if none has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds_since_last_pass: Option<u64>,
@@ -98,6 +101,7 @@ fn scrub_work(scrub: &ScrubStatus, now: u64) -> Option<ScrubWork> {
         total_bytes: under_way.then_some(scrub.total_bytes.max(pass.bytes)),
         damaged: Some(*damaged),
         repaired: Some(*repaired),
+        unrecoverable: (scrub.unrecoverable > 0).then_some(scrub.unrecoverable),
         seconds_since_last_pass: last.as_ref().and_then(|last| Some(now.saturating_sub(last.ended?))),
     })
 }
@@ -208,6 +212,7 @@ mod tests {
             total_bytes: Some(120),
             damaged: Some(2),
             repaired: Some(1),
+            unrecoverable: None,
             seconds_since_last_pass: None,
         };
         assert_eq!(shown(&status), Some(reading));

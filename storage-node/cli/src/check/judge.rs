@@ -3,6 +3,7 @@
 
 use chordfs_types::{
     chunk::{ChunkId, Version},
+    chunk_api::REPLICAS,
     namespace::Extent,
     placement,
     ring_id::{NodeRef, RingArc, RingId},
@@ -32,7 +33,7 @@ impl CopyFinding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ChunkVerdict {
     Sound,
-    /// There are fewer sound copies than holders.
+    /// There are fewer sound copies than holders, or fewer holders than copies of a chunk.
     UnderReplicated,
     /// At least one copy is damaged, and at least one is sound.
     Damaged,
@@ -52,7 +53,7 @@ pub(super) fn judge(holders: &[CopyFinding], others: &[CopyFinding]) -> ChunkVer
         0 if all().any(|copy| *copy == CopyFinding::Unknown) => ChunkVerdict::Unreachable,
         0 => ChunkVerdict::Missing,
         _ if damaged => ChunkVerdict::Damaged,
-        _ if sound(holders) < holders.len() => ChunkVerdict::UnderReplicated,
+        _ if sound(holders) < holders.len().max(REPLICAS) => ChunkVerdict::UnderReplicated,
         _ => ChunkVerdict::Sound,
     }
 }
@@ -138,7 +139,8 @@ mod tests {
     fn every_chunk_has_one_verdict() {
         for (holders, others, expected) in [
             (&[Sound, Sound, Sound][..], &[][..], ChunkVerdict::Sound),
-            (&[Sound], &[], ChunkVerdict::Sound),
+            (&[Sound, Sound], &[], ChunkVerdict::UnderReplicated),
+            (&[Sound], &[], ChunkVerdict::UnderReplicated),
             (&[Sound, Absent, Sound], &[], ChunkVerdict::UnderReplicated),
             (&[Sound, Unknown, Sound], &[], ChunkVerdict::UnderReplicated),
             (&[Absent, Absent, Absent], &[Absent, Sound], ChunkVerdict::UnderReplicated),

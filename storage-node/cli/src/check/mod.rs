@@ -17,7 +17,7 @@ use std::{collections::HashMap, net::SocketAddr, process::ExitCode, time::Durati
 
 use anyhow::{Result, bail};
 use chordfs_types::{
-    admin::RingNodeState,
+    admin::{HealthCode, HealthReason, RingNodeState},
     chunk::{ChunkId, ChunkRef, FileName},
     fs_error::FsError,
     namespace::{Answer, Extent, FileContents, Ino, Query},
@@ -96,6 +96,7 @@ async fn check(options: CheckOptions) -> Result<CheckReport> {
     check.recheck_suspects().await?;
     bar.finish_and_clear();
     check.orphans(referenced).await?;
+    check.read_ring().await?;
     Ok(check.report())
 }
 
@@ -135,11 +136,17 @@ impl RingCheck {
             report,
         };
         check.read_ring().await?;
-        Ok(check)
+        let hopeless = |reason: &&HealthReason| matches!(reason.code, HealthCode::NoMajority | HealthCode::NoNamespace);
+        match check.report.health.reasons.iter().find(hopeless) {
+            Some(reason) => bail!("{}", reason.text),
+            None => Ok(check),
+        }
     }
 
     async fn read_ring(&mut self) -> Result<()> {
         let ring = self.peers.ring().await?;
+        // Chunks with too few copies are counted one by one here.
+        self.report.health = ring.health.clone().without(HealthCode::UnderReplicated);
         let storing = ring.nodes.iter().filter(|node| node.state != RingNodeState::Foreign && node.arc.is_some());
         let node = |address: SocketAddr, id| NodeRef { ip: address.ip(), port: address.port(), id };
         let nodes: Vec<NodeRef> = storing.filter_map(|line| Some(node(line.address, line.id?))).collect();

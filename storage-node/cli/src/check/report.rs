@@ -3,12 +3,14 @@
 use std::fmt::Write;
 
 use chordfs_types::{
+    admin::Health,
     chunk::{ChunkName, ChunkRef},
     ring_id::NodeRef,
 };
 use serde::Serialize;
 
 use super::judge::ChunkVerdict;
+use crate::status::verdict;
 
 /// The most chunks of one kind that are named; further ones are only counted.
 const NAMED: usize = 1000;
@@ -35,6 +37,8 @@ pub struct CheckReport {
     pub unreachable: ChunkFindings,
     /// Stored chunks that belonged to no file for at least the grace.
     pub orphaned: ChunkFindings,
+    /// The verdict on the ring itself: dead nodes and voters, disks.
+    pub health: Health,
     /// Copies on nodes that are not holders: repair removes them some time after the ring has changed.
     pub surplus_copies: u64,
 }
@@ -77,14 +81,16 @@ impl CheckReport {
         }
     }
 
-    /// 0: nothing is wrong (orphans only take space); 1: something is wrong; 2: the check was incomplete.
+    /// 0: nothing is wrong (orphans only take space); 1: something is wrong; 2: the ring is in the state ERROR, or the
+    /// check was incomplete and found nothing.
     pub fn exit_code(&self) -> u8 {
         let found = self.missing.count + self.damaged.count + self.under_replicated.count;
-        match (found, self.unreachable.count as usize + self.unreachable_nodes.len()) {
+        let chunks = match (found, self.unreachable.count as usize + self.unreachable_nodes.len()) {
             (0, 0) => 0,
             (0, _) => 2,
             _ => 1,
-        }
+        };
+        chunks.max(self.health.level.exit_code())
     }
 
     pub fn for_people(&self) -> String {
@@ -105,7 +111,7 @@ impl CheckReport {
         writeln!(out, "{} files, {} chunks on {} nodes; {read}", self.files, self.chunks, self.nodes).expect(TEXT);
         let counts: Vec<String> = self.kinds().map(|(name, found)| format!("{} {name}", found.count)).into();
         writeln!(out, "{}; {} surplus copies", counts.join(", "), self.surplus_copies).expect(TEXT);
-        out
+        out + &verdict(&self.health)
     }
 
     fn kinds(&self) -> [(&'static str, &ChunkFindings); 5] {
@@ -123,7 +129,10 @@ const TEXT: &str = "a string takes text";
 
 #[cfg(test)]
 mod tests {
-    use chordfs_types::chunk::{ChunkId, FileName, Version};
+    use chordfs_types::{
+        admin::HealthLevel,
+        chunk::{ChunkId, FileName, Version},
+    };
 
     use super::*;
 
@@ -137,10 +146,15 @@ mod tests {
         assert_eq!(report.exit_code(), 0);
         (1..=25).for_each(|index| report.orphaned.add(&chunk(index), std::iter::empty()));
         assert_eq!(report.exit_code(), 0, "orphans take space and no more");
+        report.health.level = HealthLevel::Warn;
+        assert_eq!(report.exit_code(), 1, "a node of the ring is dead");
+        report.health.level = HealthLevel::Ok;
         report.unreachable_nodes.push("10.0.0.1:5057".into());
         assert_eq!(report.exit_code(), 2);
         report.findings(ChunkVerdict::Damaged).expect("damaged chunks are listed").add(&chunk(1), std::iter::empty());
         assert_eq!(report.exit_code(), 1);
+        report.health.level = HealthLevel::Error;
+        assert_eq!(report.exit_code(), 2);
         let text = report.for_people();
         assert!(
             text.contains("orphaned: 5 more") && text.contains("0 missing, 1 damaged, 0 under-replicated"),

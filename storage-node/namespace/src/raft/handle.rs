@@ -124,6 +124,25 @@ impl RaftHandle {
         (metrics.current_term, leader.map(|member| member.ring))
     }
 
+    /// How far the other voters are behind this node's log, while it leads: of each its ring address, the entries that
+    /// it has not confirmed, and the time since its last answer.
+    pub(crate) fn voter_lags(&self) -> Vec<(SocketAddr, u64, Duration)> {
+        if self.holds_term().is_none() {
+            return Vec::new();
+        }
+        let metrics = self.metrics();
+        let last = metrics.last_log_index.map_or(0, |index| index + 1);
+        let matched = |uid: u64| metrics.replication.as_ref().and_then(|progress| *progress.get(&uid)?);
+        let answered = |uid: u64| metrics.heartbeat.as_ref().and_then(|heartbeat| *heartbeat.get(&uid)?);
+        let others = metrics.membership_config.voter_ids().filter(|uid| *uid != self.uid);
+        let lag = |uid: u64| {
+            let ring = metrics.membership_config.get_node(&uid)?.ring;
+            let entries = last.saturating_sub(matched(uid).map_or(0, |log_id| log_id.index + 1));
+            Some((ring, entries, answered(uid).map_or(Duration::MAX, |at| at.elapsed())))
+        };
+        others.filter_map(lag).collect()
+    }
+
     /// Returns whether this node votes according to its own log.
     pub(crate) fn is_voter_by_log(&self) -> bool {
         self.metrics().membership_config.voter_ids().any(|uid| uid == self.uid)

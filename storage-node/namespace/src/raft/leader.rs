@@ -26,6 +26,8 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(5);
 const SEARCH_EVERY: Duration = Duration::from_secs(1);
 /// An answer that has not been confirmed for this long is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(15);
+/// A leader that has not confirmed for this long that a majority follows it counts as lost in this node's status.
+const CONFIRMED_FOR: Duration = Duration::from_secs(8);
 
 pub(crate) struct LeaderTracking {
     raft: Arc<RaftHandle>,
@@ -103,6 +105,12 @@ impl LeaderTracking {
     /// The namespace that this node belongs to, or otherwise the last known leader's.
     pub(crate) fn namespace(&self) -> Option<u64> {
         self.id.get().or_else(|| self.recent_sighting()?.namespace)
+    }
+
+    /// Returns whether a leader has reported recently that a majority follows it, or this node is that leader.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        let recently = |seen: LeaderSighting| seen.confirmed.elapsed() < CONFIRMED_FOR;
+        self.raft.has_lease() || self.recent_sighting().is_some_and(recently)
     }
 
     /// Starts a search for the leader without delay.

@@ -3,11 +3,12 @@
 //! Unlike `members`, which walks the ring and leaves unresponsive nodes out, the survey lists them, and it also works
 //! while the ring is broken.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use chordfs_ring::{RingAnswer, RingRequest};
 use chordfs_types::ring_id::NodeRef;
 use futures_util::future::join_all;
+use tokio::time::{Instant, timeout_at};
 
 use super::handle::{MEMBERS_MAX, RingHandle};
 
@@ -30,16 +31,17 @@ pub struct SurveyedNode {
 }
 
 impl RingHandle {
-    /// All nodes in the order of their ids, including this one.
-    pub async fn survey(&self) -> Vec<SurveyedNode> {
-        let view = self.neighbours();
+    /// All nodes in the order of their ids, including this one. A node that has not answered by the deadline counts as
+    /// unresponsive, and nodes that only it knows are missing.
+    pub async fn survey(&self, deadline: Duration) -> Vec<SurveyedNode> {
+        let (view, end) = (self.neighbours(), Instant::now() + deadline);
         let mut found =
             HashMap::from([(view.node.ring_address(), SurveyedNode { node: view.node, kind: NodeKind::Storage })]);
         let mut wave: Vec<NodeRef> = view.successors.into_iter().chain(view.predecessor).collect();
         while !wave.is_empty() && found.len() < MEMBERS_MAX {
             let mut named = Vec::new();
             for some in wave.chunks(ASKED_AT_ONCE) {
-                for (seen, near) in join_all(some.iter().map(|&node| self.look_at(node))).await {
+                for (seen, near) in join_all(some.iter().map(|&node| self.look_at(node, end))).await {
                     found.insert(seen.node.ring_address(), seen);
                     named.extend(near);
                 }
@@ -51,9 +53,9 @@ impl RingHandle {
         all
     }
 
-    async fn look_at(&self, node: NodeRef) -> (SurveyedNode, Vec<NodeRef>) {
-        match self.peers().ask(node, RingRequest::Neighbours).await {
-            Ok(RingAnswer::Neighbours(theirs)) => {
+    async fn look_at(&self, node: NodeRef, end: Instant) -> (SurveyedNode, Vec<NodeRef>) {
+        match timeout_at(end, self.peers().ask(node, RingRequest::Neighbours)).await {
+            Ok(Ok(RingAnswer::Neighbours(theirs))) => {
                 let kind =
                     if self.peers().is_foreign(node.ring_address()) { NodeKind::Foreign } else { NodeKind::Storage };
                 let seen = SurveyedNode { node: NodeRef { id: theirs.node.id, ..node }, kind };

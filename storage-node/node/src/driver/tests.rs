@@ -451,7 +451,13 @@ async fn chunks_are_placed_as_if_foreign_members_were_absent() {
         tokio::time::timeout(TEST_DEADLINE, right).await.expect("foreign members are known").expect("the driver runs");
         assert_eq!(handle.storage_members().await.expect("the walk ends").len(), 3);
     }
-    let foreign = nodes[0].handle.survey().await.iter().filter(|seen| seen.kind == NodeKind::Foreign).count();
+    let foreign = nodes[0]
+        .handle
+        .survey(Duration::from_secs(5))
+        .await
+        .iter()
+        .filter(|seen| seen.kind == NodeKind::Foreign)
+        .count();
     assert_eq!(foreign, 2);
 }
 

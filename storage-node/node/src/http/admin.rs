@@ -3,14 +3,14 @@
 //! | request | answer |
 //! |---|---|
 //! | `POST /notify_join_system`, JSON `{"ip","port","id"}` | `{"files": [...]}`: the chunks handed over to that node |
-//! | `GET /healthz` | 200 while the process is up: `{"state"}`, and what the hosting platform adds |
-//! | `GET /readyz` | 200 when the node is in the ring and the namespace answers, else 503 |
+//! | `GET /healthz` | `{"state", "health"}`, and what the hosting platform adds; 503 if the disk cannot be used, else 200 |
+//! | `GET /readyz` | 200 when the node is in the ring and the namespace answers, else 503; then a line for each warning |
 //! | `GET /status` | JSON of [`NodeStatus`] |
 //! | `GET /ring` | JSON of `status::RingStatus`: the status of every node, gathered by this one |
 //! | `GET /chunks` | a line for each chunk kept here: `NAME_chunk_I BYTES VERSION` |
 //! | `GET /metrics` | Prometheus text |
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -22,7 +22,7 @@ use axum::{
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use chordfs_types::{
-    admin::{NodeState, NodeStatus},
+    admin::{Health, HealthCode, HealthFacts, NodeState, NodeStatus},
     chunk::ChunkName,
     chunk_api::{ChunkList, ListedChunk},
     fs_error::FsError,
@@ -119,28 +119,50 @@ fn parse_notice(body: &[u8]) -> Result<NodeRef, HttpError> {
     Ok(NodeRef { ip: notice.ip, port: notice.port, id: RingId(notice.id as u32) })
 }
 
-async fn healthz(State(admin): State<AdminState>) -> Json<serde_json::Value> {
-    let mut health = serde_json::json!({ "state": admin.node.status().state });
-    if let Some((name, value)) = admin.options.health.as_ref().map(|source| source()) {
-        health[name] = value;
-    }
-    Json(health)
+/// The verdict on this node, and on its namespace as far as this node knows it.
+fn health(status: &NodeStatus) -> Health {
+    let address = status.neighbours.as_ref().map_or_else(unknown_address, |view| view.node.ring_address());
+    Health::judge(&HealthFacts::of_node(address, status))
 }
 
-async fn readyz(State(admin): State<AdminState>) -> Result<&'static str, HttpError> {
+/// Stands for a node that is in no ring.
+fn unknown_address() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 0))
+}
+
+/// Liveness: a supervisor may restart or replace a node that answers 503. That helps only against a disk that cannot be
+/// used; it would do harm while a majority is missing or the ring is full.
+async fn healthz(State(admin): State<AdminState>) -> (StatusCode, Json<serde_json::Value>) {
+    let status = admin.node.status();
+    let verdict = health(&status);
+    let broken = verdict.has(HealthCode::DiskUnusable);
+    let mut body = serde_json::json!({ "state": status.state, "health": verdict });
+    if let Some((name, value)) = admin.options.health.as_ref().map(|source| source()) {
+        body[name] = value;
+    }
+    (if broken { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, Json(body))
+}
+
+async fn readyz(State(admin): State<AdminState>) -> Result<String, HttpError> {
     let not_ready = |text: String| HttpError::new(StatusCode::SERVICE_UNAVAILABLE, text);
     let status = admin.node.status();
     if status.state != NodeState::Serving || status.neighbours.is_none() {
-        return Err(not_ready(format!("the node is not serving in a ring (state {:?})", status.state)));
+        return Err(not_ready(format!("the node is not serving in a ring (state {})", status.state)));
     }
     let deadline = admin.options.ready_deadline;
     match tokio::time::timeout(deadline, admin.node.ready()).await {
-        Ok(Ok(())) => Ok("ready\n"),
+        Ok(Ok(())) => Ok(ready_text(&health(&status))),
         Ok(Err(reason)) => Err(not_ready(reason)),
         Err(_) => {
             Err(not_ready(format!("the namespace did not answer within {}", humantime::format_duration(deadline))))
         }
     }
+}
+
+/// A first line for everyone, then the verdict's reasons.
+fn ready_text(health: &Health) -> String {
+    let reasons = health.reasons.iter().map(|reason| format!("{reason}\n"));
+    std::iter::once("ready\n".to_owned()).chain(reasons).collect()
 }
 
 async fn status(State(admin): State<AdminState>) -> Json<NodeStatus> {
@@ -155,6 +177,7 @@ async fn render_metrics(State(admin): State<AdminState>) -> Response {
     gauge!("chordfs_store_capacity_bytes").set(status.store.capacity_bytes as f64);
     gauge!("chordfs_node_serving").set(f64::from(u8::from(status.state == NodeState::Serving)));
     gauge!("chordfs_namespace_voter").set(f64::from(u8::from(status.namespace.voter)));
+    super::metrics::record_health(&health(&status));
     super::metrics::record_repair(&status.repair);
     let successors = status.neighbours.map_or(0, |neighbours| neighbours.successors.len());
     gauge!("chordfs_ring_successors").set(successors as f64);

@@ -5,7 +5,7 @@
 use std::sync::OnceLock;
 
 use axum::{extract::Request, http::Method, middleware::Next, response::Response};
-use chordfs_types::admin::RepairStatus;
+use chordfs_types::admin::{Health, HealthCode, RepairStatus};
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
@@ -26,6 +26,14 @@ pub async fn count_files(request: Request, next: Next) -> Response {
 /// Middleware for the routes of 5059.
 pub async fn count_admin(request: Request, next: Next) -> Response {
     count("admin", request, next).await
+}
+
+/// Records the verdict on this node: 0 for OK, 1 for WARN, 2 for ERROR, and each possible reason as 0 or 1.
+pub fn record_health(health: &Health) {
+    gauge!("chordfs_health").set(f64::from(health.level.exit_code()));
+    for code in HealthCode::ALL {
+        gauge!("chordfs_health_reason", "code" => code.label()).set(f64::from(u8::from(health.has(code))));
+    }
 }
 
 /// Records the progress of filling this node (`incoming`) and of repairing others (`outgoing`).

@@ -13,7 +13,7 @@ use super::{config::NodeConfig, load::load};
 use crate::{
     blocking::with_store,
     driver::{self, DriverSettings, RingHandle},
-    node::stage::Stage,
+    node::{disk_watch::DiskWatch, stage::Stage},
     replica::{copy_traffic::CopyTraffic, departure::Departure, peer::Peers},
 };
 
@@ -22,6 +22,7 @@ pub(super) struct Core {
     pub config: NodeConfig,
     pub folder: DataFolder,
     pub store: Arc<Store>,
+    pub disk: Arc<DiskWatch>,
     pub pool: Arc<HttpPool>,
     pub peers: Peers,
     pub ring: RingHandle,
@@ -51,8 +52,23 @@ impl Core {
             ..driver_settings(&config, &folder, &killed)
         };
         let ring = driver::start(settings, config.address, stop.clone()).await?;
-        let (stage, tasks) = (Arc::default(), TaskTracker::new());
-        Ok(Self { config, folder, store, pool, peers, ring, traffic, departure, stage, answering, stop, killed, tasks })
+        let (stage, tasks, disk) = (Arc::default(), TaskTracker::new(), Arc::default());
+        Ok(Self {
+            config,
+            folder,
+            store,
+            disk,
+            pool,
+            peers,
+            ring,
+            traffic,
+            departure,
+            stage,
+            answering,
+            stop,
+            killed,
+            tasks,
+        })
     }
 
     /// Makes a router. Every user has its own, because what one user learns must not affect another.

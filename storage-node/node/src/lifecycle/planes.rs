@@ -88,6 +88,7 @@ fn local_admin(core: &Core, services: &Services) -> LocalAdmin {
         stage: core.stage.clone(),
         ring: core.ring.clone(),
         store: core.store.clone(),
+        disk: core.disk.clone(),
         capacity_bytes: core.config.store.capacity_bytes,
         traffic: core.traffic.clone(),
         departure: core.departure.clone(),

@@ -42,6 +42,8 @@ impl Services {
         let Core { config, store, stop, tasks, .. } = core;
         self.scrub.start(tasks, stop);
         tasks.spawn(self.repair.run(stop.clone()));
+        let (disk, folder, stopped) = (core.disk.clone(), core.folder.path().to_owned(), stop.clone());
+        tasks.spawn(async move { disk.run(folder, stopped).await });
         tasks.spawn(compact(store.clone(), config.compact_period, stop.clone()));
         tasks.spawn(keep_open(config.address, self.opened, stop.clone()));
     }

@@ -1,12 +1,12 @@
 //! This node's side of the administration plane: its status and the calls that act on it.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use chordfs_namespace::{NO_NAMESPACE, Namespace};
 use chordfs_net::clients::NamespaceClient;
 use chordfs_store::Store;
 use chordfs_types::{
-    admin::{NamespaceStatus, NodeState, NodeStatus, StoreStatus, Work},
+    admin::{NamespaceStatus, NodeState, NodeStatus, StoreStatus, VoterLag, Work},
     chunk::ChunkName,
     chunk_api::ChunkList,
     fs_error::FsError,
@@ -15,7 +15,7 @@ use chordfs_types::{
 };
 use futures_util::future::BoxFuture;
 
-use super::{arc_hand_over::ArcHandOver, own_session::OwnSession, stage::Stage};
+use super::{arc_hand_over::ArcHandOver, disk_watch::DiskWatch, own_session::OwnSession, stage::Stage};
 use crate::{
     driver::RingHandle,
     http::admin::NodeAdmin,
@@ -23,11 +23,15 @@ use crate::{
     scrub::{Scrub, unix_now_secs},
 };
 
+/// A voter that has confirmed nothing for this long does not answer.
+const VOTER_SILENCE: Duration = Duration::from_secs(5);
+
 /// Gathers the node's status from its parts.
 pub struct LocalAdmin {
     pub stage: Arc<Stage>,
     pub ring: RingHandle,
     pub store: Arc<Store>,
+    pub disk: Arc<DiskWatch>,
     pub capacity_bytes: Option<u64>,
     pub traffic: Arc<CopyTraffic>,
     pub departure: Arc<Departure>,
@@ -49,11 +53,16 @@ impl NodeAdmin for LocalAdmin {
                 data_bytes: store.live_bytes,
                 free_bytes: store.free_bytes,
                 capacity_bytes: self.capacity_bytes.unwrap_or(store.live_bytes + store.dead_bytes + store.free_bytes),
+                problem: self.disk.problem(),
             },
             namespace: NamespaceStatus {
                 voter: namespace.voter,
                 leader: self.namespace.leader(),
                 voters: self.namespace.voters(),
+                known: self.namespace.id().is_some(),
+                leads: namespace.leads,
+                leader_confirmed: namespace.leader_confirmed,
+                lags: namespace.lags.into_iter().map(voter_lag).collect(),
             },
             work: Work::of(&repair, drain.as_ref(), &self.scrub.status(), unix_now_secs()),
             repair,
@@ -64,7 +73,10 @@ impl NodeAdmin for LocalAdmin {
     fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             if self.stage.get() != NodeState::Serving {
-                return Err(format!("the node is {:?}", self.stage.get()).to_lowercase());
+                return Err(format!("the node is {}", self.stage.get()));
+            }
+            if let Some(problem) = self.disk.problem() {
+                return Err(format!("the disk cannot be used: {problem}"));
             }
             if self.namespace.id().is_none() {
                 return Err(NO_NAMESPACE.to_owned());
@@ -82,4 +94,8 @@ impl NodeAdmin for LocalAdmin {
     fn hand_over(&self, to: NodeRef) -> BoxFuture<'_, Result<Vec<ChunkName>, FsError>> {
         Box::pin(self.arcs.give_arc(to))
     }
+}
+
+fn voter_lag((voter, entries, silent_for): (SocketAddr, u64, Duration)) -> VoterLag {
+    VoterLag { voter, entries, unresponsive: silent_for >= VOTER_SILENCE }
 }

@@ -27,6 +27,7 @@ struct FakeNode {
     state: Mutex<NodeState>,
     answer: Mutex<Option<Result<(), String>>>,
     asked: Mutex<Vec<NodeRef>>,
+    problem: Mutex<Option<String>>,
 }
 
 fn node(id: u32) -> NodeRef {
@@ -43,8 +44,20 @@ impl NodeAdmin for FakeNode {
         NodeStatus {
             state: *self.state.lock(),
             neighbours: Some(Neighbours { predecessor: None, node: node(1), successors: vec![node(2)] }),
-            store: StoreStatus { chunks: 3, data_bytes: 12000, free_bytes: 5, capacity_bytes: 20000 },
-            namespace: NamespaceStatus { voter: true, leader: Some(node(2).ring_address()), voters: Vec::new() },
+            store: StoreStatus {
+                chunks: 3,
+                data_bytes: 12000,
+                free_bytes: 5,
+                capacity_bytes: 20000,
+                problem: self.problem.lock().clone(),
+            },
+            namespace: NamespaceStatus {
+                voter: true,
+                leader: Some(node(2).ring_address()),
+                known: true,
+                leader_confirmed: true,
+                ..NamespaceStatus::default()
+            },
             work: Default::default(),
             repair: Default::default(),
             drain: None,
@@ -82,6 +95,7 @@ async fn start() -> (Server, Arc<FakeNode>) {
         state: Mutex::new(NodeState::Serving),
         answer: Mutex::new(Some(Ok(()))),
         asked: Mutex::default(),
+        problem: Mutex::default(),
     });
     let options = AdminOptions { body_silence: SILENCE, ready_deadline: SILENCE, health: None };
     let router = admin_router(node.clone(), install_recorder().unwrap(), options);
@@ -140,7 +154,30 @@ async fn health_and_readiness_follow_the_state_of_the_node() {
     *node.state.lock() = NodeState::Joining;
     assert_eq!(server.get("/readyz").await.status(), 503);
     let health = server.get("/healthz").await;
-    assert_eq!((health.status().as_u16(), health.json::<Value>().await.unwrap()), (200, json!({"state": "joining"})));
+    let (status, health) = (health.status().as_u16(), health.json::<Value>().await.unwrap());
+    assert_eq!((status, &health["state"]), (200, &json!("joining")));
+}
+
+#[tokio::test]
+async fn the_verdict_is_in_health_readiness_and_metrics() {
+    let (server, node) = start().await;
+    let health: Value = server.get("/healthz").await.json().await.unwrap();
+    assert_eq!(health["health"]["level"], "ERROR", "{health}");
+    assert_eq!(health["health"]["reasons"][0]["code"], "NO_SPACE", "{health}");
+    let ready = server.get("/readyz").await.text().await.unwrap();
+    assert!(ready.starts_with("ready\nERROR: no space left on 127.0.0.1:5057"), "{ready}");
+    *node.problem.lock() = Some("/data is read-only".into());
+    let health = server.get("/healthz").await;
+    assert_eq!(health.status(), 503, "this node itself is broken");
+    assert!(health.text().await.unwrap().contains("/data is read-only"));
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    for line in [
+        "chordfs_health 2",
+        r#"chordfs_health_reason{code="disk_unusable"} 1"#,
+        r#"chordfs_health_reason{code="no_majority"} 0"#,
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
 }
 
 #[tokio::test]
