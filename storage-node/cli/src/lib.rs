@@ -15,3 +15,4 @@ pub mod scrub;
 pub mod status;
 mod table;
 mod units;
+mod verdict;

@@ -1,5 +1,5 @@
-//! `storage-node status`: the whole ring as a table, or with `--one` the status of one node. The exit code is the verdict:
-//! 0 for OK, 1 for WARN, 2 for ERROR or if the node does not answer.
+//! `storage-node status`: the whole ring as a table, or with `--one` the status of one node. The exit code is the
+//! verdict: 0 for OK, 1 for WARN, 2 for ERROR or if the node does not answer.
 
 use std::{
     fmt::{Display, Write},
@@ -52,12 +52,6 @@ async fn one_node(node: NodeAddress, json: bool) -> anyhow::Result<(String, Heal
     let health = Health::judge(&HealthFacts::of_node(node.ring(), &status));
     let text = if json { text + "\n" } else { describe(node, &status, &health).context("cannot write the status")? };
     Ok((text, health.level))
-}
-
-/// The verdict in one line, and a line for each reason.
-pub(crate) fn verdict(health: &Health) -> String {
-    let reasons = health.reasons.iter().map(|reason| format!("  {reason}\n"));
-    std::iter::once(format!("health            {}\n", health.level)).chain(reasons).collect()
 }
 
 /// The labels must not change: scripts look for them at the beginnings of lines.

@@ -4,7 +4,7 @@ use std::{fmt::Write, net::SocketAddr};
 
 use chordfs_types::admin::{NodeLine, RingNodeState, RingStatus, ScrubWork, TransferWork, Work};
 
-use crate::{status::verdict, units::human};
+use crate::{units::human, verdict::verdict};
 
 const HEAD: [&str; 9] = ["NODE", "ID", "STATE", "SHARE", "CHUNKS", "DATA", "FREE", "VOTES", "WORK"];
 const UNKNOWN: &str = "-";

@@ -1,5 +1,5 @@
-//! The verdict on a ring, or on one node: OK, WARN or ERROR, with its reasons. One pure function of plain values, so that
-//! `status`, `check`, `/healthz`, `/readyz` and `/metrics` report the same verdict.
+//! The verdict on a ring, or on one node: OK, WARN or ERROR, with its reasons. One pure function of plain values, so
+//! that `status`, `check`, `/healthz`, `/readyz` and `/metrics` report the same verdict.
 //!
 //! WARN: everything works, with less redundancy or room than it should have. ERROR: something does not work.
 
@@ -214,7 +214,7 @@ impl Health {
         self.reasons.iter().any(|reason| reason.code == code)
     }
 
-    /// The same verdict without the reasons of a code.
+    /// Removes the reasons of a code.
     pub fn without(mut self, code: HealthCode) -> Self {
         self.reasons.retain(|reason| reason.code != code);
         self.level = self.reasons.first().map_or(HealthLevel::Ok, |reason| reason.level);

@@ -10,7 +10,7 @@ use chordfs_types::{
 use serde::Serialize;
 
 use super::judge::ChunkVerdict;
-use crate::status::verdict;
+use crate::verdict::verdict;
 
 /// The most chunks of one kind that are named; further ones are only counted.
 const NAMED: usize = 1000;

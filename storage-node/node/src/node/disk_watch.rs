@@ -1,6 +1,6 @@
-//! Watches whether the data folder can be written: a file system that turned read-only after an error, or a disk that no
-//! longer answers, shows in the node's status within seconds, and not only at the next write. A full disk is no problem
-//! here: it shows in the free space.
+//! Watches whether the data folder can be written: a file system that turned read-only after an error, or a disk that
+//! no longer answers, shows in the node's status within seconds, and not only at the next write. A full disk is no
+//! problem here: it shows in the free space.
 
 use std::{
     io::{self, ErrorKind},
