@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     chunk_client::{ChunkClient, LocalCopies, NewChunk},
+    session::EventReceipt,
     session::Session,
 };
 
@@ -25,6 +26,10 @@ pub trait NamespaceClient: Send + Sync {
     fn query(&self, query: Query) -> FsResult<'_, Answer>;
     /// See [`Session::next_version`].
     fn next_version(&self) -> FsResult<'_, Version>;
+    /// See [`Session::event_receipt`].
+    fn event_receipt(&self) -> EventReceipt {
+        EventReceipt::none()
+    }
 }
 
 /// The chunks of all storage nodes, as a [`ChunkClient`] offers them.
@@ -48,6 +53,10 @@ impl NamespaceClient for Session {
 
     fn next_version(&self) -> FsResult<'_, Version> {
         Box::pin(Session::next_version(self))
+    }
+
+    fn event_receipt(&self) -> EventReceipt {
+        Session::event_receipt(self)
     }
 }
 

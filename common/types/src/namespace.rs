@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Raised when any type below changes its encoding.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 /// The longest name of one directory entry, in bytes.
 pub const MAX_ENTRY_NAME_BYTES: usize = 255;
 /// How many directory entries or extents one answer carries at most.
@@ -345,8 +345,8 @@ pub enum Change {
     },
     /// Deletes files that have had neither a name nor a holder since before `before`, at most `limit` of them.
     PurgeOrphans {
-        /// On the leaders' clocks, unlike the times of files.
-        before: Time,
+        /// A place in the log, because the clocks of two leaders may differ by more than any grace period.
+        before: u64,
         /// Bounds the time that applying this takes.
         limit: u32,
     },
@@ -596,8 +596,8 @@ pub enum Query {
     StatFs,
     /// Answered with dead runs, oldest first, and the ids under which to forget them.
     Dead {
-        /// Only runs that became dead before this, on the leaders' clocks.
-        before: Time,
+        /// Only runs that became dead before this place in the log.
+        before: u64,
         /// Runs in the answer at most.
         limit: u32,
     },
@@ -743,8 +743,12 @@ pub enum Request {
         /// Refused with `NoSession` unless it is open.
         session: SessionId,
     },
-    /// Renews the lease of the attached session.
-    KeepAlive,
+    /// Renews the lease of the attached session, and reports how much of the change feed it has handled.
+    KeepAlive {
+        /// The session holds every file that it has open and that lost its last name at or before this place in the
+        /// log; 0 if it cannot say.
+        answered: u64,
+    },
     /// Answered by the leader once the operation is committed and applied.
     Apply(NamespaceOp),
     /// The answer includes every operation that any node answered before.
@@ -767,7 +771,10 @@ pub enum Response {
     /// The feed follows on this connection. Earlier events may have been missed, so the session drops its caches.
     Attached,
     /// The lease counts from the request.
-    Alive,
+    Alive {
+        /// A place in the log. All events of the feed up to it were sent before this response, on this connection.
+        applied: u64,
+    },
     /// The operation was applied, or refused without any effect.
     Applied(Result<Reply, FsError>),
     /// Also carries the error of a request that is neither an operation nor a query.

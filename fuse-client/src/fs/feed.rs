@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use chordfs_net::session::SessionEvent;
+use chordfs_net::session::{EventReceipt, SessionEvent};
 use chordfs_types::namespace::{FeedEvent, Ino};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -14,17 +14,23 @@ impl FileSystem {
     /// Follows the change feed until the session ends.
     pub async fn follow_feed(self: Arc<Self>, mut events: mpsc::UnboundedReceiver<SessionEvent>) {
         while let Some(event) = events.recv().await {
+            // Until it is dropped, the namespace keeps the files that lost their names by this event.
+            let receipt = Arc::new(self.namespace.event_receipt());
             match event {
-                SessionEvent::Feed(events) => events.into_iter().for_each(|event| self.handle_event(event)),
+                SessionEvent::Feed(events) => events.into_iter().for_each(|event| self.handle_event(event, &receipt)),
                 SessionEvent::Reset => {
                     self.forget_everything();
-                    tokio::spawn(self.clone().hold_orphaned_files());
+                    let holding = self.clone().hold_orphaned_files();
+                    tokio::spawn(async move {
+                        holding.await;
+                        drop(receipt);
+                    });
                 }
             }
         }
     }
 
-    fn handle_event(self: &Arc<Self>, event: FeedEvent) {
+    fn handle_event(self: &Arc<Self>, event: FeedEvent, receipt: &Arc<EventReceipt>) {
         debug!(?event, "another mount changed something");
         match event {
             FeedEvent::Inode { ino, contents } => self.inode_changed(ino, contents),
@@ -33,7 +39,7 @@ impl FileSystem {
                 self.notices.entry(parent, name);
                 self.notices.attr(parent);
             }
-            FeedEvent::Orphaned { ino } => self.orphaned(ino),
+            FeedEvent::Orphaned { ino } => self.orphaned(ino, receipt.clone()),
         }
     }
 
@@ -49,12 +55,15 @@ impl FileSystem {
         self.notices.pages(ino);
     }
 
-    fn orphaned(self: &Arc<Self>, ino: Ino) {
+    fn orphaned(self: &Arc<Self>, ino: Ino, receipt: Arc<EventReceipt>) {
         self.cache.drop_attr(ino);
         self.notices.attr(ino);
         if self.opens.hold(ino) {
             let fs = self.clone();
-            tokio::spawn(async move { fs.hold_at_namespace(ino).await });
+            tokio::spawn(async move {
+                fs.hold_at_namespace(ino).await;
+                drop(receipt);
+            });
         }
     }
 

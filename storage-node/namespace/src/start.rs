@@ -174,7 +174,7 @@ impl LocalMember {
         let Self { raft, feed, .. } = self;
         duties.start(root_owner::give_root(raft.clone(), guard.clone()));
         duties.start(SessionLeases { raft: raft.clone(), feed: feed.clone() }.run());
-        duties.start(GarbageCollector::new(raft.clone(), guard, deleter).run());
+        duties.start(GarbageCollector::new(raft.clone(), guard, feed.clone(), deleter).run());
     }
 
     fn into_services(

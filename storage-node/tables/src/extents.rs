@@ -7,7 +7,7 @@
 use chordfs_types::{
     chunk::{ChunkRun, Version},
     fs_error::FsError,
-    namespace::{Answer, Attr, ChunkWrite, Commit, Extent, FileContents, Ino, PAGE_ITEMS, Reply, Time},
+    namespace::{Answer, Attr, ChunkWrite, Commit, Extent, FileContents, Ino, PAGE_ITEMS, Reply},
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,8 @@ pub(super) struct VersionUse {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct DeadRun {
     pub(super) run: ChunkRun,
-    pub(super) since: Time,
+    /// Its place in the log, which ascends with the ids of the dead list.
+    pub(super) since: u64,
 }
 
 #[cfg(test)]
@@ -123,7 +124,7 @@ impl Transaction<'_> {
         let id = self.tables.next.dead;
         self.tables.next.dead += 1;
         self.tables.dead_versions.insert((run.version, id), ());
-        self.tables.dead.insert(id, DeadRun { run, since: self.logged });
+        self.tables.dead.insert(id, DeadRun { run, since: self.index });
     }
 }
 

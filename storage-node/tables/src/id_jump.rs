@@ -11,7 +11,8 @@
 //! | session | two mounts would share it: each would get the other's replies and renew the other's lease |
 //! | log index | it is an inode's change counter, and an equal counter means that a mount's pages are still valid |
 //!
-//! The log index is not in these tables; the recovery moves it (`recover.rs` of `chordfs-namespace`). Ids of the dead
+//! The log index is not in these tables; the recovery moves it (`recover.rs` of `chordfs-namespace`). The change counters
+//! of all inodes jump with it: a mount may know a lost state of a file, and takes no answer that is older. Ids of the dead
 //! list never leave the leader. The mount chooses an operation's number within its session, and the numbers only grow:
 //! a survivor that lacks the last ones still takes the next one for new. It also applies an operation that is sent
 //! again because its answer was lost, as it should, because the first application is lost. A mount needs no notice of
@@ -28,8 +29,13 @@
 //! survivor knows. So if the operator notices later that another folder was the better choice, its chunks are still
 //! stored.
 
-use chordfs_types::{chunk::Version, namespace::Time};
-use serde::{Deserialize, Deserializer, Serialize};
+use std::sync::Arc;
+
+use chordfs_types::{
+    chunk::Version,
+    namespace::{Ino, Time},
+};
+use serde::{Deserialize, Serialize};
 
 use super::Tables;
 
@@ -72,9 +78,21 @@ impl Tables {
         else {
             return false;
         };
+        if self.inodes.values().any(|inode| jumped(inode.attr.change, jump.others).is_none()) {
+            return false;
+        }
         (self.next.version, self.next.ino, self.next.session) = (version, ino, session);
+        self.advance_changes(jump.others);
         self.skipped.push(SkippedRange { first: 0, next: version, since: now });
         true
+    }
+
+    /// Makes every inode newer than any state of it that a mount may have. A root that was never changed stays so.
+    fn advance_changes(&mut self, by: u64) {
+        let changed: Vec<Ino> = self.inodes.iter().filter(|(_, it)| it.attr.change > 0).map(|(ino, _)| *ino).collect();
+        for ino in changed {
+            Arc::make_mut(self.inodes.get_mut(&ino).expect("it was just listed")).attr.change += by;
+        }
     }
 
     /// Returns whether the version may belong to a file that this namespace has lost.
@@ -85,10 +103,4 @@ impl Tables {
     pub(super) fn expire_skipped(&mut self, logged: Time) {
         self.skipped.retain(|skipped| skipped.since.secs >= logged.secs.saturating_sub(SPARED_FOR_SECS));
     }
-}
-
-/// Reads the last field of the tables. Snapshots of format 3 end before it, because no namespace had jumped yet; their
-/// checksum proves that they are complete.
-pub(super) fn default_if_missing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SkippedRange>, D::Error> {
-    Ok(Vec::deserialize(deserializer).unwrap_or_default())
 }

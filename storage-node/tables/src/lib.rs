@@ -59,9 +59,9 @@ pub struct Tables {
     /// Files without a name, by inode.
     #[serde(with = "map")]
     orphans: OrdMap<Ino, OrphanInode>,
-    /// The orphans that no session holds, by the time since which they have been unheld.
+    /// The orphans that no session holds, by the place in the log since which they have been unheld.
     #[serde(with = "map")]
-    unheld: OrdMap<(Time, Ino), ()>,
+    unheld: OrdMap<(u64, Ino), ()>,
     #[serde(with = "map")]
     dead: OrdMap<u64, DeadRun>,
     /// An index of `dead` by version.
@@ -77,7 +77,6 @@ pub struct Tables {
     next: Counters,
     /// Space of all current chunks, each counted whole.
     stored_bytes: u64,
-    #[serde(deserialize_with = "id_jump::default_if_missing")]
     skipped: Vec<SkippedRange>,
 }
 
@@ -115,7 +114,8 @@ impl Tables {
 
     /// Applies one logged operation. `index` is its place in the log; later operations have a larger one.
     ///
-    /// `logged` is the leader's time when it logged the operation: grace periods count from it. Times of files are the
+    /// `logged` is the leader's time when it logged the operation: what is kept for days counts from it. Grace periods of
+    /// seconds count from `index`, because the clocks of two leaders may differ by more. Times of files are the
     /// operation's own time.
     ///
     /// A session's operation is applied once: if it is sent again, the reply is the first one, even an error.

@@ -1,11 +1,12 @@
 //! Orphaned inodes: files without a name, unlinked while open somewhere, or not yet named.
 //!
-//! Their contents stay while a session holds them, and for a grace period after that, because another session may have
-//! one open and learns only from the feed that its last name is gone.
+//! Their contents stay while a session holds them, and after that until every other session had its chance to hold them
+//! too: it may have one open, and learns only from the feed that its last name is gone. The leader decides when that is
+//! so, and purges by place in the log.
 
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{FeedEvent, Ino, MAX_HOLDS, Reply, SessionId, Time},
+    namespace::{FeedEvent, Ino, MAX_HOLDS, Reply, SessionId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +14,8 @@ use super::{Transaction, extents::ALL_CHUNKS};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct OrphanInode {
-    /// When the file lost its last name, or its last holder if that was later.
-    pub(super) since: Time,
+    /// The place in the log at which the file lost its last name, or its last holder if that was later.
+    pub(super) since: u64,
     pub(super) holders: Vec<SessionId>,
 }
 
@@ -44,7 +45,7 @@ impl Transaction<'_> {
         Ok(Reply::Done)
     }
 
-    pub(super) fn purge_orphans(&mut self, before: Time, limit: u32) -> Result<Reply, FsError> {
+    pub(super) fn purge_orphans(&mut self, before: u64, limit: u32) -> Result<Reply, FsError> {
         let old = self.tables.unheld.keys().take_while(|(since, _)| *since < before);
         let inos: Vec<Ino> = old.take(limit as usize).map(|(_, ino)| *ino).collect();
         for ino in &inos {
@@ -57,8 +58,8 @@ impl Transaction<'_> {
 
     /// Makes an orphan of an inode that has lost its last name.
     pub(super) fn orphan(&mut self, ino: Ino, holder: Option<SessionId>) {
-        self.tables.orphans.insert(ino, OrphanInode { since: self.logged, holders: Vec::new() });
-        self.tables.unheld.insert((self.logged, ino), ());
+        self.tables.orphans.insert(ino, OrphanInode { since: self.index, holders: Vec::new() });
+        self.tables.unheld.insert((self.index, ino), ());
         if let Some(session) = holder {
             self.hold(ino, session);
         }
@@ -100,8 +101,8 @@ impl Transaction<'_> {
         let Some(at) = orphan.holders.iter().position(|holder| *holder == session) else { return };
         orphan.holders.remove(at);
         if orphan.holders.is_empty() {
-            orphan.since = self.logged;
-            self.tables.unheld.insert((self.logged, ino), ());
+            orphan.since = self.index;
+            self.tables.unheld.insert((self.index, ino), ());
         }
         if let Some(session) = self.tables.session_mut(session) {
             session.holds.remove(&ino);

@@ -2,7 +2,7 @@
 
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Answer, Attr, DirEntry, EntryName, Extent, Ino, PAGE_ITEMS, Query, Time},
+    namespace::{Answer, Attr, DirEntry, EntryName, Extent, Ino, PAGE_ITEMS, Query},
 };
 
 use super::{Body, Inode, Tables, invalid};
@@ -34,7 +34,7 @@ impl Tables {
     }
 
     /// Returns whether `PurgeOrphans` with this `before` would purge anything.
-    pub fn has_purgeable(&self, before: Time) -> bool {
+    pub fn has_purgeable(&self, before: u64) -> bool {
         self.unheld.get_min().is_some_and(|((since, _), ())| *since < before)
     }
 
@@ -81,10 +81,10 @@ impl Tables {
         Ok(&self.inode(found)?.attr)
     }
 
-    /// Returns the oldest dead runs. Their times come from several leaders' clocks and need not ascend with the ids. A
-    /// run that a file has is never listed, even if it is on the dead list.
-    fn dead_page(&self, before: Time, limit: u32) -> Answer {
-        let old = self.dead.iter().filter(|(_, dead)| dead.since < before && !self.is_current(&dead.run));
+    /// Returns the oldest dead runs. A run that a file has is never listed, even if it is on the dead list.
+    fn dead_page(&self, before: u64, limit: u32) -> Answer {
+        let old = self.dead.iter().take_while(|(_, dead)| dead.since < before);
+        let old = old.filter(|(_, dead)| !self.is_current(&dead.run));
         Answer::Dead(old.take(limit as usize).map(|(id, dead)| (*id, dead.run.clone())).collect())
     }
 }

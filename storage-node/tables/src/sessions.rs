@@ -47,6 +47,10 @@ impl Tables {
         self.sessions.iter().map(|(id, session)| (*id, session.client.as_ref()))
     }
 
+    pub fn has_session(&self, id: SessionId) -> bool {
+        self.sessions.contains_key(&id)
+    }
+
     /// The reply to an operation that must not be applied: its earlier reply, or a refusal. `None` for a new operation.
     pub(super) fn answered(&self, id: OpId) -> Option<Result<Reply, FsError>> {
         let Some(session) = self.sessions.get(&id.session) else {

@@ -102,7 +102,7 @@ impl Fixture {
     }
 
     fn purge(&mut self, before: i64) -> u32 {
-        match self.run_without_session(Change::PurgeOrphans { before: at(before), limit: 100 }) {
+        match self.run_without_session(Change::PurgeOrphans { before: before as u64, limit: 100 }) {
             Ok(Reply::Purged { count }) => count,
             other => panic!("{other:?}"),
         }
@@ -129,7 +129,7 @@ impl Fixture {
     }
 
     fn dead(&self) -> String {
-        match self.tables.query(&Query::Dead { before: at(i64::MAX), limit: 100 }) {
+        match self.tables.query(&Query::Dead { before: u64::MAX, limit: 100 }) {
             Ok(Answer::Dead(dead)) => shown(dead.into_iter().map(|(_, run)| (run.first, run.count, run.version))),
             other => panic!("{other:?}"),
         }

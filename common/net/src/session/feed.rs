@@ -7,21 +7,36 @@ use chordfs_types::namespace::{FeedEvent, calls, decode};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::SessionEvent;
+use super::{
+    SessionEvent,
+    receipts::{EventReceipt, FeedReceipts},
+};
 use crate::rpc::{Notification, Value};
 
 pub(super) struct ChangeFeed {
     epoch: AtomicU64,
+    receipts: FeedReceipts,
     events: mpsc::UnboundedSender<SessionEvent>,
 }
 
 impl ChangeFeed {
     pub(super) fn new(events: mpsc::UnboundedSender<SessionEvent>) -> Self {
-        Self { epoch: AtomicU64::new(0), events }
+        Self { epoch: AtomicU64::new(0), receipts: FeedReceipts::default(), events }
     }
 
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// For the next event that the receiver handles.
+    pub(super) fn receipt(&self) -> EventReceipt {
+        self.receipts.next()
+    }
+
+    /// Returns whether everything that was received up to this epoch has been handled.
+    pub(super) fn has_handled(&self, epoch: u64) -> bool {
+        // Without a receiver, nothing is cached and nothing is open.
+        self.events.is_closed() || self.receipts.handled() >= epoch
     }
 
     /// Reports that events may have been missed.

@@ -297,15 +297,17 @@ impl ConnectionTask {
     async fn monitor(&self, attached: &LeaderConnection) {
         let mut tick = interval_at(Instant::now() + KEEPALIVE_EVERY, KEEPALIVE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let keepalive = encode(&Request::KeepAlive);
+        let mut answers = FeedAnswers::default();
         loop {
             tokio::select! {
                 () = attached.client.closed() => return,
                 () = attached.health.check.notified() => {}
                 _ = tick.tick() => {}
             }
+            let answered = answers.current(&self.shared.feed);
+            let keepalive = encode(&Request::KeepAlive { answered });
             match send_request(&attached.client, &keepalive, KEEPALIVE_DEADLINE).await {
-                Ok(Response::Alive) => {}
+                Ok(Response::Alive { applied }) => answers.note(applied, &self.shared.feed),
                 Ok(Response::NotLeader { leader }) => attached.note_moved(leader),
                 Ok(Response::Unavailable { .. }) => attached.note_unavailable(),
                 Ok(response) if is_no_session(&response) => attached.note_expired(),
@@ -329,6 +331,29 @@ impl ConnectionTask {
         } else {
             self.candidates.avoid(attached.client.address());
         }
+    }
+}
+
+/// How much of the feed on one connection has been answered, in terms of the leader's log.
+#[derive(Default)]
+struct FeedAnswers {
+    answered: u64,
+    /// A place in the log, and the feed's epoch by which every event up to that place had been received.
+    received: Option<(u64, u64)>,
+}
+
+impl FeedAnswers {
+    /// Notes that all events up to `applied` have been received.
+    fn note(&mut self, applied: u64, feed: &ChangeFeed) {
+        self.received.get_or_insert_with(|| (applied, feed.epoch()));
+    }
+
+    /// Returns the place in the log up to which all events have been handled.
+    fn current(&mut self, feed: &ChangeFeed) -> u64 {
+        if let Some((applied, _)) = self.received.take_if(|(_, epoch)| feed.has_handled(*epoch)) {
+            self.answered = applied;
+        }
+        self.answered
     }
 }
 

@@ -31,6 +31,7 @@ mod candidates;
 mod feed;
 mod link;
 mod open_session;
+mod receipts;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ mod tests;
 use feed::ChangeFeed;
 use link::{LeaderConnection, LeaderLink};
 use open_session::{BLOCK_VERSIONS, OpenSession};
+pub use receipts::EventReceipt;
 use request::{RequestError, send_request};
 
 /// Half of the calls that a server executes at a time for one connection, so that keepalives are never blocked.
@@ -165,6 +167,12 @@ impl Session {
     /// only if the epoch has not changed since its query was sent.
     pub fn feed_epoch(&self) -> u64 {
         self.0.feed.epoch()
+    }
+
+    /// Taken for each event, in their order, and dropped when the event has been handled: when every file that is open
+    /// here and lost its last name by that event is held.
+    pub fn event_receipt(&self) -> EventReceipt {
+        self.0.feed.receipt()
     }
 
     /// Ends the session at the namespace.

@@ -50,6 +50,9 @@ struct World {
     attached: Vec<RpcPeer>,
     /// Sent to the querying session before the answer to the next query.
     feed_before_answer: Vec<FeedEvent>,
+    /// Reported in answers to keepalives, and how much of the feed the keepalives reported as answered.
+    log_applied: u64,
+    answered: Vec<u64>,
 }
 
 impl World {
@@ -109,7 +112,10 @@ impl World {
                 self.attached.push(peer.clone());
                 Response::Attached
             }
-            Request::KeepAlive => Response::Alive,
+            Request::KeepAlive { answered } => {
+                self.answered.push(answered);
+                Response::Alive { applied: self.log_applied }
+            }
             Request::Apply(op) => Response::Applied(self.apply(op)),
             Request::Query(_) => {
                 let events = std::mem::take(&mut self.feed_before_answer);
@@ -285,6 +291,27 @@ async fn an_unresponsive_leader_is_replaced() {
     assert_eq!(apply(&session).await, Ok(Reply::Done));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_eq!(next(&mut events).await, SessionEvent::Reset);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keepalives_report_only_events_that_have_been_handled() {
+    let fake = fake(1).await;
+    let (session, mut events) = fake.open(&fake.nodes).await;
+    fake.world.lock().log_applied = 70;
+    fake.world.lock().feed_before_answer = vec![FeedEvent::Orphaned { ino: Ino(5) }];
+    session.query(Query::StatFs).await.unwrap();
+    next(&mut events).await;
+    let receipt = session.event_receipt();
+    let three = async || {
+        let count = fake.world.lock().answered.len() + 3;
+        while fake.world.lock().answered.len() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        *fake.world.lock().answered.last().unwrap()
+    };
+    assert_eq!(timeout(SOON, three()).await.unwrap(), 0, "the event is still being handled");
+    drop(receipt);
+    assert_eq!(timeout(SOON, three()).await.unwrap(), 70);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@ use openraft::{
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::timeout};
 
+use super::sleep_guard::SleepGuard;
 use crate::{
     raft_types::{EntryResult, LoggedOp, TypeConfig},
     settings::NamespaceSettings,
@@ -33,6 +34,7 @@ pub(crate) struct RaftHandle {
     settings: NamespaceSettings,
     /// The term that this node is handing over: the next leader does not wait for its lease to end.
     handed_over: Mutex<Option<LeaderTerm>>,
+    sleep: SleepGuard,
     /// Why this node no longer takes part, if Raft itself is still running.
     failure: watch::Sender<Option<String>>,
 }
@@ -46,7 +48,17 @@ impl RaftHandle {
         settings: NamespaceSettings,
     ) -> Self {
         let (metrics, failure) = (raft.metrics(), watch::Sender::new(None));
-        Self { uid, ring, raft, metrics, state, settings, handed_over: Mutex::default(), failure }
+        Self {
+            uid,
+            ring,
+            raft,
+            metrics,
+            state,
+            settings,
+            handed_over: Mutex::default(),
+            sleep: SleepGuard::new(),
+            failure,
+        }
     }
 
     /// This node's own id.
@@ -98,7 +110,10 @@ impl RaftHandle {
         }
         let configs = metrics.membership_config.get_joint_config();
         let alone = configs.len() == 1 && configs[0].len() == 1 && configs[0].contains(&self.uid);
-        let confirmed = metrics.last_quorum_acked.is_some_and(|at| at.into_inner().elapsed() < self.lease());
+        let confirmed = metrics.last_quorum_acked.is_some_and(|at| {
+            let age = at.into_inner().elapsed();
+            age < self.lease() && self.sleep.awake_for(age)
+        });
         let leased = (alone || confirmed) && !self.has_failed() && !self.is_handing_over(vote.leader_id);
         leased.then_some(vote.leader_id)
     }

@@ -7,20 +7,32 @@
 //!
 //! Nothing is logged unless there is something to collect; checking costs a query of the tables in memory.
 
-use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use chordfs_net::boot_clock::since_boot;
 use chordfs_types::{
     chunk::ChunkRun,
     namespace::{Answer, Change, Query, Reply, Time},
     ring_id::NodeRef,
 };
 
-use crate::{membership::guard::NamespaceGuard, raft::handle::RaftHandle};
+use crate::{
+    membership::guard::NamespaceGuard,
+    raft::handle::RaftHandle,
+    state::{applied_history::AppliedHistory, session_feed::SessionFeed},
+};
 
-/// The time between the removal of a file's last name and that of its contents: another mount may have the file open,
-/// and learns only now that it should hold it. Also the time between a version's death and its deletion: a reader may
-/// have looked the version up just before.
-const GRACE_SECS: i64 = 10;
+/// The time between a version's death and its deletion: a reader may have looked the version up just before.
+const READERS_GRACE: Duration = Duration::from_secs(10);
+/// A session that renews its lease for this much longer than a lease, and does not answer whether it has a nameless file
+/// open, no longer keeps the file.
+const ANSWER_SLACK: Duration = Duration::from_secs(15);
 /// The most items of one round; the next round follows at once.
 const ROUND: u32 = 1024;
 /// How often the deletion of the same runs is tried before they are forgotten.
@@ -88,13 +100,21 @@ impl FailedDeletions {
 pub(crate) struct GarbageCollector {
     raft: Arc<RaftHandle>,
     guard: Arc<NamespaceGuard>,
+    feed: Arc<SessionFeed>,
     deleter: Deleter,
     failed: FailedDeletions,
+    history: AppliedHistory,
 }
 
 impl GarbageCollector {
-    pub(crate) fn new(raft: Arc<RaftHandle>, guard: Arc<NamespaceGuard>, deleter: Deleter) -> Self {
-        Self { raft, guard, deleter, failed: FailedDeletions::default() }
+    pub(crate) fn new(
+        raft: Arc<RaftHandle>,
+        guard: Arc<NamespaceGuard>,
+        feed: Arc<SessionFeed>,
+        deleter: Deleter,
+    ) -> Self {
+        let (failed, history) = (FailedDeletions::default(), AppliedHistory::default());
+        Self { raft, guard, feed, deleter, failed, history }
     }
 
     /// Runs until it is dropped; does nothing while this node does not lead.
@@ -104,20 +124,32 @@ impl GarbageCollector {
             if !more {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
+            // Every node records this, so that a new leader knows the ages of what it takes over.
+            self.history.record(since_boot(), self.raft.state().applied_index());
             // While there is another namespace in the ring, chunks that seem to be garbage may be the other's.
-            more = self.guard.no_rival() && self.raft.has_lease() && self.collect(Time::now()).await;
+            more = self.guard.no_rival() && self.raft.has_lease() && self.collect(since_boot(), Time::now()).await;
         }
     }
 
     /// Collects one round. Returns true when there may be more to collect at once.
-    async fn collect(&mut self, now: Time) -> bool {
-        let before = Time { secs: now.secs - GRACE_SECS, nanos: now.nanos };
-        let purged = self.purge_orphans(before, now).await;
-        let deleted = self.delete_dead(before, now).await;
+    async fn collect(&mut self, since_boot: Duration, now: Time) -> bool {
+        let purged = self.purge_orphans(self.unneeded_before(since_boot), now).await;
+        let dead = self.history.applied_before(since_boot, READERS_GRACE) + 1;
+        let deleted = self.delete_dead(dead, now).await;
         purged.max(deleted) >= ROUND as usize
     }
 
-    async fn purge_orphans(&self, before: Time, now: Time) -> usize {
+    /// Files that lost their last name or holder before this place in the log are open nowhere: each session that could
+    /// have one open holds it, has answered that it does not, or has ended.
+    fn unneeded_before(&self, since_boot: Duration) -> u64 {
+        let state = self.raft.state();
+        let (applied, sessions) = state.applied_and_sessions();
+        let age = self.raft.settings().session_lease + ANSWER_SLACK;
+        let excused = (self.history.applied_before(since_boot, age), age);
+        self.feed.answered_by_all(&sessions, Instant::now(), excused).min(applied) + 1
+    }
+
+    async fn purge_orphans(&self, before: u64, now: Time) -> usize {
         if !self.raft.state().tables().has_purgeable(before) {
             return 0;
         }
@@ -131,7 +163,7 @@ impl GarbageCollector {
         }
     }
 
-    async fn delete_dead(&mut self, before: Time, now: Time) -> usize {
+    async fn delete_dead(&mut self, before: u64, now: Time) -> usize {
         let query = Query::Dead { before, limit: ROUND };
         let Ok(Answer::Dead(mut dead)) = self.raft.state().query(&query) else { return 0 };
         if dead.is_empty() {

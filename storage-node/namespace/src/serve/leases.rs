@@ -1,12 +1,15 @@
-//! The sessions' leases: the leader closes sessions that have sent nothing for too long.
+//! The sessions' leases: the leader closes sessions that have sent nothing for too long. After a pause of this process
+//! all leases begin anew, because requests that arrived meanwhile were not read.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use chordfs_net::boot_clock::since_boot;
 use chordfs_types::namespace::{Change, Time};
 
+use super::pauses::PauseDetector;
 use crate::{raft::handle::RaftHandle, state::session_feed::SessionFeed};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -19,11 +22,12 @@ pub(crate) struct SessionLeases {
 impl SessionLeases {
     /// Runs until it is dropped.
     pub(crate) async fn run(self) {
-        let mut term = None;
+        let (mut term, mut pauses) = (None, PauseDetector::new(LOOK_EVERY));
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
+            let paused = pauses.was_paused(since_boot());
             let Some(current) = self.raft.serving_term() else { continue };
-            if term.replace(current) != Some(current) {
+            if term.replace(current) != Some(current) || paused {
                 self.feed.renew_all(Instant::now());
             }
             self.close_expired().await;

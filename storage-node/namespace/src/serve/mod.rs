@@ -5,11 +5,13 @@
 //! | `requests.rs` | requests of mounts |
 //! | `raft_api.rs` | Raft messages of other members |
 //! | `leases.rs` | closing sessions whose lease has expired |
+//! | `pauses.rs` | noticing that this process did not run for a while |
 //! | `garbage.rs` | deleting orphaned files and dead versions |
 //! | `root_owner.rs` | the owner of a new namespace's root directory |
 
 pub(crate) mod garbage;
 pub(crate) mod leases;
+mod pauses;
 pub(crate) mod raft_api;
 pub(crate) mod requests;
 pub(crate) mod root_owner;

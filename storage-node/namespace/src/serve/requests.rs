@@ -41,7 +41,7 @@ impl RequestHandler {
             Err(error) => Response::Answered(Err(FsError::Invalid { reason: format!("the request: {error}") })),
             Ok(Request::Leader) => Response::NotLeader { leader: self.leader.leader() },
             Ok(Request::Attach { session }) => self.attach(session, peer).await,
-            Ok(Request::KeepAlive) => self.keep_alive(peer.id()).await,
+            Ok(Request::KeepAlive { answered }) => self.keep_alive(peer.id(), answered).await,
             Ok(Request::Apply(op)) => self.apply(op).await,
             Ok(Request::Query(query)) => self.query(&query).await,
         };
@@ -69,12 +69,15 @@ impl RequestHandler {
         Response::Attached
     }
 
-    async fn keep_alive(&self, connection: u64) -> Response {
+    async fn keep_alive(&self, connection: u64, answered: u64) -> Response {
         if let Err(response) = self.ensure_current().await {
             return response;
         }
         match self.feed.renew(connection, Instant::now()) {
-            Some(session) if self.raft.state().has_session(session) => Response::Alive,
+            Some(session) if self.raft.state().has_session(session) => {
+                self.feed.answer(session, answered, Instant::now());
+                Response::Alive { applied: self.raft.state().applied_index() }
+            }
             Some(_) => Response::Answered(Err(FsError::NoSession)),
             None => unavailable("this connection is not attached to a session"),
         }

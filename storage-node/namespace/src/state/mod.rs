@@ -1,4 +1,6 @@
-//! The tables under Raft (`state_machine.rs`), and the sessions that are notified of their changes (`session_feed.rs`).
+//! The tables under Raft (`state_machine.rs`), the sessions that are notified of their changes (`session_feed.rs`), and
+//! when which change was applied here (`applied_history.rs`).
 
+pub(crate) mod applied_history;
 pub(crate) mod session_feed;
 pub(crate) mod state_machine;

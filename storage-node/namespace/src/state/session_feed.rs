@@ -57,9 +57,35 @@ struct AttachedSessions {
     by_connection: HashMap<u64, SessionId>,
 }
 
+/// A session that has sent nothing for this long is silent: it may not have received its events.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
+
 struct SessionConnections {
     connections: HashMap<u64, Arc<dyn FeedConnection>>,
     last_request: Instant,
+    /// The beginning of the time in which it was never silent.
+    heard_since: Instant,
+    /// The session holds all files that it has open and that lost their names up to this place in the log.
+    answered: u64,
+}
+
+impl SessionConnections {
+    fn new(now: Instant) -> Self {
+        Self { connections: HashMap::new(), last_request: now, heard_since: now, answered: 0 }
+    }
+
+    fn renew(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.last_request) > SILENT_AFTER {
+            self.heard_since = now;
+        }
+        self.last_request = now;
+    }
+
+    /// Whether the session could have answered for at least `time`.
+    fn heard_for(&self, time: Duration, now: Instant) -> bool {
+        let silent = now.saturating_duration_since(self.last_request) > SILENT_AFTER;
+        !silent && now.saturating_duration_since(self.heard_since) >= time
+    }
 }
 
 impl SessionFeed {
@@ -70,7 +96,7 @@ impl SessionFeed {
         let new = !attached.by_connection.contains_key(&id);
         attached.detach(id);
         let entry = attached.session(session, now);
-        entry.last_request = now;
+        (entry.last_request, entry.heard_since) = (now, now);
         entry.connections.insert(id, connection);
         attached.by_connection.insert(id, session);
         new
@@ -84,14 +110,33 @@ impl SessionFeed {
     pub(crate) fn renew(&self, connection: u64, now: Instant) -> Option<SessionId> {
         let mut attached = self.attached.lock();
         let session = *attached.by_connection.get(&connection)?;
-        attached.session(session, now).last_request = now;
+        attached.session(session, now).renew(now);
         Some(session)
+    }
+
+    /// Records that the session holds all files that it has open and that lost their names up to `answered`.
+    pub(crate) fn answer(&self, session: SessionId, answered: u64, now: Instant) {
+        let mut attached = self.attached.lock();
+        let entry = attached.session(session, now);
+        entry.answered = entry.answered.max(answered);
+    }
+
+    /// Returns the place in the log up to which each of the open `sessions` holds what it has open. `excused` is a place
+    /// and how long ago it was applied here: a session that could have answered for that long and did not is past help.
+    pub(crate) fn answered_by_all(&self, sessions: &[SessionId], now: Instant, excused: (u64, Duration)) -> u64 {
+        let (index, age) = excused;
+        let mut attached = self.attached.lock();
+        let answered = sessions.iter().map(|id| {
+            let entry = attached.session(*id, now);
+            if entry.heard_for(age, now) { entry.answered.max(index) } else { entry.answered }
+        });
+        answered.min().unwrap_or(u64::MAX)
     }
 
     /// Renews all leases: a new leader cannot know when the sessions last sent a request.
     pub(crate) fn renew_all(&self, now: Instant) {
         for entry in self.attached.lock().sessions.values_mut() {
-            entry.last_request = now;
+            (entry.last_request, entry.heard_since) = (now, now);
         }
     }
 
@@ -136,9 +181,7 @@ impl SessionFeed {
 
 impl AttachedSessions {
     fn session(&mut self, session: SessionId, now: Instant) -> &mut SessionConnections {
-        self.sessions
-            .entry(session)
-            .or_insert_with(|| SessionConnections { connections: HashMap::new(), last_request: now })
+        self.sessions.entry(session).or_insert_with(|| SessionConnections::new(now))
     }
 
     fn detach(&mut self, connection: u64) {
@@ -221,5 +264,36 @@ mod tests {
         assert_eq!(feed.expired(&sessions, start + lease * 3 / 2, lease), sessions);
         feed.renew_all(start + lease * 3 / 2);
         assert_eq!(feed.expired(&sessions, start + lease * 3 / 2, lease), []);
+    }
+
+    /// A mount that was silent for a quarter of a minute used to lose its open files.
+    #[test]
+    fn a_silent_session_delays_the_answer_of_all_until_it_answers_or_ends() {
+        let (feed, start, second) = (SessionFeed::default(), Instant::now(), Duration::from_secs(1));
+        let (busy, silent) = (SessionId(1), SessionId(2));
+        feed.attach(busy, connection(1, true), start);
+        feed.attach(silent, connection(2, true), start);
+        feed.answer(busy, 9, start);
+        let all =
+            |sessions: &[SessionId], at: u32| feed.answered_by_all(sessions, start + at * second, (7, 75 * second));
+        assert_eq!(all(&[busy, silent], 15), 0);
+        assert_eq!(all(&[busy, silent], 50), 0);
+        assert_eq!((all(&[busy], 50), all(&[], 50)), (9, u64::MAX), "once the silent one has ended");
+        feed.renew(2, start + 59 * second);
+        assert_eq!(all(&[busy, silent], 110), 0, "it is silent again, and its lease not over");
+        feed.answer(silent, 8, start + 111 * second);
+        assert_eq!(all(&[busy, silent], 112), 8);
+    }
+
+    #[test]
+    fn a_session_that_keeps_its_lease_and_never_answers_is_excused_after_some_time() {
+        let (feed, start, second) = (SessionFeed::default(), Instant::now(), Duration::from_secs(1));
+        feed.attach(SessionId(1), connection(1, true), start);
+        let answered = |at: u32| {
+            feed.renew(1, start + at * second);
+            feed.answered_by_all(&[SessionId(1)], start + at * second, (7, 20 * second))
+        };
+        assert_eq!([5, 10, 15, 19, 20].map(answered), [0, 0, 0, 0, 7]);
+        assert_eq!([40, 45].map(answered), [0, 0], "it was silent in between");
     }
 }

@@ -68,13 +68,25 @@ impl NamespaceState {
         self.0.read().tables.sessions().map(|(id, _)| id).collect()
     }
 
+    /// The place of the last applied entry in the log, and the open sessions as of that entry.
+    pub(crate) fn applied_and_sessions(&self) -> (u64, Vec<SessionId>) {
+        let applied = self.0.read();
+        let sessions = applied.tables.sessions().map(|(id, _)| id).collect();
+        (applied.last.map_or(0, |log_id| log_id.index), sessions)
+    }
+
     pub(crate) fn has_session(&self, session: SessionId) -> bool {
-        self.0.read().tables.sessions().any(|(id, _)| id == session)
+        self.0.read().tables.has_session(session)
     }
 
     /// Returns a copy of the tables, which shares their structure.
     pub(crate) fn tables(&self) -> Tables {
         self.0.read().tables.clone()
+    }
+
+    /// The place of the last applied entry in the log; 0 if there is none.
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.last_applied().map_or(0, |log_id| log_id.index)
     }
 
     pub(crate) fn last_applied(&self) -> Option<LogId> {

@@ -21,9 +21,7 @@ use super::log_file::{damaged, too_new};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 4;
-/// Format 3 lacks the last field of the tables, which is then read as empty.
-const OLDEST_FORMAT: u32 = 3;
+const SNAPSHOT_FORMAT: u32 = 5;
 const HEAD_BYTES: usize = 12;
 const NAME: &str = "snapshot";
 const INCOMING: &str = "snapshot.incoming";
@@ -138,7 +136,7 @@ pub(crate) fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)
     if head[..4] != MAGIC {
         return Err(damaged(path, "it has the wrong magic bytes for a snapshot"));
     }
-    if !(OLDEST_FORMAT..=SNAPSHOT_FORMAT).contains(&number(4)) {
+    if number(4) != SNAPSHOT_FORMAT {
         return Err(too_new(path, number(4), SNAPSHOT_FORMAT));
     }
     if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {

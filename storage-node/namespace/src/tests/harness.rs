@@ -60,9 +60,10 @@ impl Node {
         .await;
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let (neighbours, _) = watch::channel(alone(ring));
-        Self::start_at(uid, ring, listeners, dir, neighbours, create, settings).await
+        Self::start_at(uid, ring, listeners, dir, neighbours, create, Vec::new(), settings).await
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all of them differ between the ways to start")]
     async fn start_at(
         uid: u64,
         ring: SocketAddr,
@@ -70,6 +71,7 @@ impl Node {
         dir: Arc<TempDir>,
         neighbours: watch::Sender<Neighbours>,
         create: bool,
+        join: Vec<SocketAddr>,
         settings: NamespaceSettings,
     ) -> Self {
         let deleted: Arc<Mutex<Vec<ChunkRun>>> = Arc::default();
@@ -80,7 +82,7 @@ impl Node {
             dir: PathBuf::from(dir.path()),
             neighbours: neighbours.subscribe(),
             create,
-            join: Vec::new(),
+            join,
             pool: Arc::new(HttpPool::new()),
             deleter: Arc::new(move |runs, _| {
                 log.lock().extend(runs);
@@ -124,19 +126,25 @@ pub(super) struct StoppedNode {
 impl StoppedNode {
     pub(super) async fn restart(self) -> Node {
         let listeners = self.listen().await;
-        Node::start_at(self.uid, self.ring, listeners, self.dir, self.neighbours, false, self.settings).await
+        Node::start_at(self.uid, self.ring, listeners, self.dir, self.neighbours, false, Vec::new(), self.settings).await
+    }
+
+    /// Starts again and knows `node` of the ring, as a node that has been in it does.
+    pub(super) async fn restart_in_ring(self, node: SocketAddr) -> Node {
+        let (listeners, join) = (self.listen().await, vec![node]);
+        Node::start_at(self.uid, self.ring, listeners, self.dir, self.neighbours, false, join, self.settings).await
     }
 
     /// Starts again with the command line of a ring's first node and an empty disk, and so with a new id.
     pub(super) async fn restart_as_first_node(self, uid: u64) -> Node {
         let (listeners, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
-        Node::start_at(uid, self.ring, listeners, dir, self.neighbours, true, self.settings).await
+        Node::start_at(uid, self.ring, listeners, dir, self.neighbours, true, Vec::new(), self.settings).await
     }
 
     /// Starts again at the same address with an empty disk, and so with a new id.
     pub(super) async fn restart_without_disk(self, uid: u64) -> Node {
         let (listeners, dir) = (self.listen().await, Arc::new(tempfile::tempdir().unwrap()));
-        Node::start_at(uid, self.ring, listeners, dir, self.neighbours, false, self.settings).await
+        Node::start_at(uid, self.ring, listeners, dir, self.neighbours, false, Vec::new(), self.settings).await
     }
 
     async fn listen(&self) -> Listeners {

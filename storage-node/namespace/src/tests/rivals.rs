@@ -45,7 +45,9 @@ async fn a_node_that_founded_a_namespace_by_mistake_gives_way_before_it_leads_ag
     let session = open_session(&nodes, 1).await;
     apply(&nodes, &make(session, 1, "file")).await.unwrap();
 
-    let second = second.stop().await.restart().await;
+    // The ring's node does not answer at first.
+    let unreachable = SocketAddr::from(([127, 0, 0, 1], 1));
+    let second = second.stop().await.restart_in_ring(unreachable).await;
     let term = eventually("Raft has started", || async {
         let status = second.namespace.status();
         (status.voters.len() == 1).then_some(status.term)

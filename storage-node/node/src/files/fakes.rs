@@ -62,8 +62,7 @@ impl Log {
 
     /// Deletes files that have neither a name nor a holder.
     fn purge(&mut self) {
-        let before = Time { secs: i64::MAX, nanos: 0 };
-        self.apply_as(None, Change::PurgeOrphans { before, limit: u32::MAX }).unwrap();
+        self.apply_as(None, Change::PurgeOrphans { before: u64::MAX, limit: u32::MAX }).unwrap();
     }
 }
 

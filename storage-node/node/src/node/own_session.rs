@@ -65,10 +65,16 @@ pub async fn keep_open(own: SocketAddr, opened: watch::Sender<Option<Session>>, 
         let session = tokio::select! { session = Session::open(options) => session, () = stop.cancelled() => return };
         match session {
             Ok((session, mut feed)) => {
-                opened.send_replace(Some(session));
-                // The node caches nothing of the namespace, so the events of the feed are discarded.
-                loop {
-                    tokio::select! { event = feed.recv() => if event.is_none() { break }, () = stop.cancelled() => return }
+                opened.send_replace(Some(session.clone()));
+                // The node caches nothing of the namespace and has no file open, so the events of the feed are discarded.
+                while let Some(event) = stop.run_until_cancelled(feed.recv()).await {
+                    match event {
+                        Some(_) => drop(session.event_receipt()),
+                        None => break,
+                    }
+                }
+                if stop.is_cancelled() {
+                    return;
                 }
             }
             Err(error) => info!(%error, "the namespace does not answer yet"),

@@ -169,7 +169,7 @@ impl Ring {
 
     /// Collects dead versions as the leader does.
     fn collect(&mut self) {
-        let all = Query::Dead { before: Time { secs: i64::MAX, nanos: 0 }, limit: u32::MAX };
+        let all = Query::Dead { before: u64::MAX, limit: u32::MAX };
         let Ok(Answer::Dead(dead)) = self.tables.query(&all) else { panic!("the dead versions are not listed") };
         let (ids, dead): (Vec<u64>, Vec<_>) = dead.into_iter().unzip();
         for store in self.running() {
@@ -270,8 +270,7 @@ fn apply_random_event(ring: &mut Ring, rng: &mut StdRng) {
         10 => {
             let (parent, name) = (Ino::ROOT, EntryName::new(name.as_bytes().to_vec()).unwrap());
             let _ = ring.apply(Change::Unlink { parent, name, hold: false });
-            let all = Time { secs: i64::MAX, nanos: 0 };
-            ring.apply(Change::PurgeOrphans { before: all, limit: u32::MAX }).unwrap();
+            ring.apply(Change::PurgeOrphans { before: u64::MAX, limit: u32::MAX }).unwrap();
         }
         11 => {
             let ino = ring.file(name);

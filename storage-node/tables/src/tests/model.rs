@@ -32,8 +32,8 @@ pub(super) struct Model {
     next_ino: u64,
     next_session: u64,
     next_version: u64,
-    /// When the current operation was logged.
-    logged: Time,
+    /// The place of the current operation in the log.
+    index: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Node {
     pub target: Bytes,
     pub children: BTreeMap<EntryName, Ino>,
     pub chunks: BTreeMap<u32, Version>,
-    unnamed_since: Time,
+    unnamed_since: u64,
     holders: HashSet<SessionId>,
 }
 
@@ -70,14 +70,14 @@ impl Model {
             next_ino: 1,
             next_session: 1,
             next_version: 1,
-            logged: Time::default(),
+            index: 0,
         };
         model.add_node(&node, FileName::new("/").unwrap(), Time::default());
         model
     }
 
-    pub(super) fn apply(&mut self, logged: Time, op: &NamespaceOp) -> Result<Reply, FsError> {
-        self.logged = logged;
+    pub(super) fn apply(&mut self, index: u64, op: &NamespaceOp) -> Result<Reply, FsError> {
+        self.index = index;
         let Some(OpId { session, sequence, answered_below }) = op.origin else {
             return self.change(None, op.now, &op.change);
         };
@@ -467,7 +467,7 @@ impl Model {
         Ok(Reply::Collected { runs: runs_collected })
     }
 
-    fn purge(&mut self, before: Time, limit: u32) -> Reply {
+    fn purge(&mut self, before: u64, limit: u32) -> Reply {
         let gone = |(ino, node): &(&Ino, &Node)| {
             self.links(**ino) == 0 && node.holders.is_empty() && node.unnamed_since < before
         };

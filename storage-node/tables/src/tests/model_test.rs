@@ -110,7 +110,7 @@ impl Pair {
         }
         self.index += 1;
         let applied = self.tables.apply(self.index, logged, op);
-        let expected = self.model.apply(logged, op);
+        let expected = self.model.apply(self.index, op);
         assert_eq!(without_change(&applied.reply), without_change(&expected), "the reply differs");
         assert_eq!(applied.origin, op.origin.map(|id| id.session));
         if applied.reply.is_err() {
@@ -215,7 +215,7 @@ impl Pair {
     }
 
     fn dead_chunks(&self) -> Vec<((Version, u32), FileName)> {
-        let all = Query::Dead { before: Time { secs: i64::MAX, nanos: 0 }, limit: u32::MAX };
+        let all = Query::Dead { before: u64::MAX, limit: u32::MAX };
         let Ok(Answer::Dead(dead)) = self.tables.query(&all) else { panic!("the dead list does not list") };
         let chunks = dead.iter().flat_map(|(_, run)| {
             (run.first..=run.first + (run.count - 1)).map(|index| ((run.version, index), run.file.clone()))

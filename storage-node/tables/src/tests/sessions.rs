@@ -93,9 +93,9 @@ fn a_held_file_outlives_its_name_until_it_is_released() {
     fixture.write(ino, &[(2, 2, 2)]);
     fixture.run(Change::Release { inos: vec![ino, Ino(99)] }).unwrap();
     let released = fixture.clock;
-    assert!(!fixture.tables.has_purgeable(at(released)));
+    assert!(!fixture.tables.has_purgeable(released as u64));
     assert_eq!(fixture.purge(released), 0, "it was not released before that time");
-    assert!(fixture.tables.has_purgeable(at(released + 1)));
+    assert!(fixture.tables.has_purgeable(released as u64 + 1));
     assert_eq!(fixture.purge(released + 1), 1);
     assert_eq!(fixture.dead(), "2+1 v1, 1+1 v1, 2+2 v2");
     assert_eq!(fixture.tables.query(&Query::Open { ino }), Err(FsError::Stale { ino }));
@@ -187,9 +187,7 @@ fn tables_come_back_from_their_bytes_and_damage_is_an_error() {
     fixture.unlink("f", true).unwrap();
     let bytes = postcard::to_stdvec(&fixture.tables).unwrap();
     assert_eq!(postcard::from_bytes::<Tables>(&bytes).unwrap(), fixture.tables);
-    // The skipped ranges come last, one byte while there are none, and older snapshots end before them.
-    assert_eq!(postcard::from_bytes::<Tables>(&bytes[..bytes.len() - 1]).unwrap(), fixture.tables);
-    for len in 0..bytes.len() - 1 {
+    for len in 0..bytes.len() {
         assert!(postcard::from_bytes::<Tables>(&bytes[..len]).is_err(), "cut at {len}");
     }
     // The length of the first table, as large as it can be.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use chordfs_types::{
     chunk::ChunkRun,
-    namespace::{Answer, Change, Extent, Query, SessionId, Time},
+    namespace::{Answer, Change, Extent, Query, SessionId},
 };
 use tokio::time::{Instant, sleep};
 
@@ -14,10 +14,10 @@ use super::{Lease, Namespace};
 const SESSION_LEASE: Duration = Duration::from_secs(60);
 const LEASES_EVERY: Duration = Duration::from_secs(1);
 const GARBAGE_EVERY: Duration = Duration::from_secs(2);
-/// As `GRACE_SECS` of `chordfs-namespace`.
-const GRACE_SECS: i64 = 10;
-/// The grace as DS 1 needs it: no session that knows of the file is silent for longer.
-const CURED_GRACE_SECS: i64 = 150;
+/// As in `chordfs-namespace`.
+const READERS_GRACE: Duration = Duration::from_secs(10);
+/// No session that knows of the file is silent for longer.
+const CURED_GRACE: Duration = Duration::from_secs(150);
 const ROUND: u32 = 1024;
 const DELETE_TRIES: u32 = 10;
 /// Short, so that a run has time for it; the nodes' default is an hour.
@@ -52,7 +52,8 @@ impl Namespace {
         }
         let open: Vec<SessionId> = leader.tables.sessions().map(|(id, _)| id).collect();
         leader.sessions.retain(|id, _| open.contains(id));
-        let mut last_heard = |session| leader.sessions.entry(session).or_insert(Lease { last_heard: now }).last_heard;
+        let mut last_heard =
+            |session| leader.sessions.entry(session).or_insert(Lease { last_heard: now, answered: 0 }).last_heard;
         open.into_iter().filter(|session| now - last_heard(*session) >= SESSION_LEASE).collect()
     }
 
@@ -60,13 +61,11 @@ impl Namespace {
         let mut tries = 0;
         loop {
             sleep(GARBAGE_EVERY).await;
-            let now = self.leader.lock().now();
-            let before = |secs| Time { secs: now.secs - secs, nanos: now.nanos };
-            let grace = if self.world.faults.purge_early { GRACE_SECS } else { CURED_GRACE_SECS };
-            if self.with_tables(|tables| tables.has_purgeable(before(grace))) {
-                self.propose(Change::PurgeOrphans { before: before(grace), limit: ROUND });
+            let (unneeded, unread) = self.collectable();
+            if self.with_tables(|tables| tables.has_purgeable(unneeded)) {
+                self.propose(Change::PurgeOrphans { before: unneeded, limit: ROUND });
             }
-            let Ok(Answer::Dead(dead)) = self.query(&Query::Dead { before: before(GRACE_SECS), limit: ROUND }) else {
+            let Ok(Answer::Dead(dead)) = self.query(&Query::Dead { before: unread, limit: ROUND }) else {
                 continue;
             };
             if dead.is_empty() || !self.has_leader() {
@@ -80,6 +79,18 @@ impl Namespace {
                 self.propose(Change::ForgetDead { ids });
             }
         }
+    }
+
+    /// The places in the log before which nameless files and dead versions can go.
+    fn collectable(&self) -> (u64, u64) {
+        let mut leader = self.leader.lock();
+        let record = (Instant::now(), leader.index);
+        leader.history.push(record);
+        let unneeded = match self.world.faults.purge_early {
+            true => leader.answered_by_all(),
+            false => leader.index_before(CURED_GRACE),
+        };
+        (unneeded + 1, leader.index_before(READERS_GRACE) + 1)
     }
 
     /// Two looks make an orphan, as in `chordfs-node`.

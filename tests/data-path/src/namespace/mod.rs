@@ -42,10 +42,14 @@ struct Leader {
     clock_offset: i64,
     sessions: BTreeMap<SessionId, Lease>,
     connections: BTreeMap<u64, Connection>,
+    /// When the log was how long.
+    history: Vec<(Instant, u64)>,
 }
 
 struct Lease {
     last_heard: Instant,
+    /// The session holds what it has open and what lost its name up to this place in the log.
+    answered: u64,
 }
 
 struct Connection {
@@ -72,6 +76,7 @@ impl Namespace {
             clock_offset: 0,
             sessions: BTreeMap::new(),
             connections: BTreeMap::new(),
+            history: Vec::new(),
         };
         Arc::new(Self { world, oracle, plane, leader: Mutex::new(leader) })
     }
@@ -114,7 +119,8 @@ impl Namespace {
         leader.voter = Some(next);
         leader.clock_offset = clock_offset;
         let now = Instant::now();
-        leader.sessions.values_mut().for_each(|lease| lease.last_heard = now);
+        // A new leader has heard no answers.
+        leader.sessions.values_mut().for_each(|lease| *lease = Lease { last_heard: now, answered: 0 });
         self.world.note(format!("voter {next} leads, its clock is {clock_offset} s off"));
     }
 
@@ -140,6 +146,18 @@ impl Leader {
 
     fn has_session(&self, session: SessionId) -> bool {
         self.tables.sessions().any(|(id, _)| id == session)
+    }
+
+    /// The length that the log had reached `age` ago.
+    fn index_before(&self, age: Duration) -> u64 {
+        let old = self.history.iter().rev().find(|(at, _)| at.elapsed() >= age);
+        old.map_or(0, |(_, index)| *index)
+    }
+
+    /// The place in the log up to which every open session has answered.
+    fn answered_by_all(&self) -> u64 {
+        let answered = self.tables.sessions().map(|(id, _)| self.sessions.get(&id).map_or(0, |lease| lease.answered));
+        answered.min().unwrap_or(self.index)
     }
 
     fn close_connections(&mut self) {

@@ -25,7 +25,7 @@ impl RpcService for Voter {
         let response = match request {
             Request::Leader => self.not_leader(),
             Request::Attach { session } => self.attach(session, peer),
-            Request::KeepAlive => self.keep_alive(peer),
+            Request::KeepAlive { answered } => self.keep_alive(peer, answered),
             Request::Apply(op) => self.apply(peer, &op).await,
             Request::Query(query) => self.query(peer, &query).await,
         };
@@ -63,9 +63,14 @@ impl Voter {
         attached.unwrap_or_else(|| self.not_leader())
     }
 
-    fn keep_alive(&self, peer: &RpcPeer) -> Response {
+    fn keep_alive(&self, peer: &RpcPeer, answered: u64) -> Response {
         let answered = self.as_leader(peer, |leader| match leader.connections.get(&peer.connection_id()) {
-            Some(connection) if leader.has_session(connection.session) => Response::Alive,
+            Some(connection) if leader.has_session(connection.session) => {
+                if let Some(lease) = leader.sessions.get_mut(&connection.session) {
+                    lease.answered = lease.answered.max(answered);
+                }
+                Response::Alive { applied: leader.index }
+            }
             Some(_) => Response::Answered(Err(FsError::NoSession)),
             None => Response::Unavailable { reason: "this connection is not attached to a session".into() },
         });
@@ -111,6 +116,7 @@ impl Voter {
 impl Leader {
     fn renew(&mut self, connection: u64) {
         let Some(session) = self.connections.get(&connection).map(|connection| connection.session) else { return };
-        self.sessions.insert(session, Lease { last_heard: Instant::now() });
+        let lease = self.sessions.entry(session).or_insert(Lease { last_heard: Instant::now(), answered: 0 });
+        lease.last_heard = Instant::now();
     }
 }

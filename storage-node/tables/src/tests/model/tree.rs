@@ -92,7 +92,7 @@ impl Model {
         };
         let (children, chunks) = (BTreeMap::new(), BTreeMap::new());
         let target = node.target.clone();
-        let node = Node { attr, target, children, chunks, unnamed_since: self.logged, holders: HashSet::new() };
+        let node = Node { attr, target, children, chunks, unnamed_since: self.index, holders: HashSet::new() };
         self.nodes.insert(ino, node);
         ino
     }
@@ -123,9 +123,9 @@ impl Model {
         }
         match (attr.nlink, attr.kind) {
             (0, FileKind::File) => {
-                let logged = self.logged;
+                let index = self.index;
                 let node = self.node_mut(ino);
-                node.unnamed_since = logged;
+                node.unnamed_since = index;
                 node.holders.extend(holder);
             }
             (0, _) => drop(self.nodes.remove(&ino)),
@@ -135,10 +135,10 @@ impl Model {
     }
 
     pub(super) fn release(&mut self, ino: Ino, session: SessionId) {
-        let logged = self.logged;
+        let index = self.index;
         let Some(node) = self.nodes.get_mut(&ino) else { return };
         if node.holders.remove(&session) && node.holders.is_empty() {
-            node.unnamed_since = logged;
+            node.unnamed_since = index;
         }
     }
 

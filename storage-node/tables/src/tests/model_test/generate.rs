@@ -11,6 +11,8 @@ use super::*;
 pub(super) struct Generator {
     rng: StdRng,
     clock: i64,
+    /// How many operations there were, and so the place of the last one in the log.
+    index: u64,
     sequences: HashMap<SessionId, u64>,
     /// The next version that no commit has used.
     fresh: u64,
@@ -25,6 +27,7 @@ impl Generator {
         Self {
             rng: StdRng::seed_from_u64(seed),
             clock: 0,
+            index: 0,
             sequences: HashMap::new(),
             fresh: 1,
             running: None,
@@ -33,6 +36,7 @@ impl Generator {
     }
 
     pub(super) fn next(&mut self, tables: &Tables, model: &Model) -> NamespaceOp {
+        self.index += 1;
         // The proposers' clocks do not agree to the second.
         self.clock += self.rng.random_range(-1..4);
         let change = self.change(tables, model);
@@ -107,7 +111,7 @@ impl Generator {
             93..95 => Change::Release { inos: vec![self.unnamed(tables, model), self.ino(model)] },
             95 => self.collect_orphans(),
             96 => {
-                let before = Time { secs: self.clock - self.rng.random_range(0..10), nanos: 0 };
+                let before = self.index.saturating_sub(self.rng.random_range(0..10));
                 Change::PurgeOrphans { before, limit: self.rng.random_range(0..4) }
             }
             _ => self.forget(tables),
@@ -243,7 +247,7 @@ impl Generator {
     }
 
     fn forget(&mut self, tables: &Tables) -> Change {
-        let old = Query::Dead { before: self.now(), limit: self.rng.random_range(0..8) };
+        let old = Query::Dead { before: self.index, limit: self.rng.random_range(0..8) };
         let Ok(Answer::Dead(dead)) = tables.query(&old) else { unreachable!("Dead has its own answer") };
         Change::ForgetDead { ids: dead.into_iter().map(|(id, _)| id).collect() }
     }

@@ -30,7 +30,7 @@ fn links(tables: &Tables) {
 
 fn orphans(tables: &Tables) {
     let free: BTreeMap<_, _> = tables.orphans.iter().filter(|(_, orphan)| orphan.holders.is_empty()).collect();
-    let unheld: BTreeSet<(Time, Ino)> = tables.unheld.keys().copied().collect();
+    let unheld: BTreeSet<(u64, Ino)> = tables.unheld.keys().copied().collect();
     assert_eq!(unheld, free.iter().map(|(ino, orphan)| (orphan.since, **ino)).collect());
     let held = |(ino, orphan): (&Ino, &OrphanInode)| {
         let ino = *ino;
