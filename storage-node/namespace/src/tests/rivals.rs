@@ -1,6 +1,6 @@
 //! Two namespaces in one ring.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use chordfs_types::namespace::*;
 
