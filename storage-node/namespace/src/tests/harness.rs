@@ -126,7 +126,8 @@ pub(super) struct StoppedNode {
 impl StoppedNode {
     pub(super) async fn restart(self) -> Node {
         let listeners = self.listen().await;
-        Node::start_at(self.uid, self.ring, listeners, self.dir, self.neighbours, false, Vec::new(), self.settings).await
+        Node::start_at(self.uid, self.ring, listeners, self.dir, self.neighbours, false, Vec::new(), self.settings)
+            .await
     }
 
     /// Starts again and knows `node` of the ring, as a node that has been in it does.
