@@ -11,12 +11,12 @@
 //! | session | two mounts would share it: each would get the other's replies and renew the other's lease |
 //! | log index | it is an inode's change counter, and an equal counter means that a mount's pages are still valid |
 //!
-//! The log index is not in these tables; the recovery moves it (`recover.rs` of `chordfs-namespace`). The change counters
-//! of all inodes jump with it: a mount may know a lost state of a file, and takes no answer that is older. Ids of the dead
-//! list never leave the leader. The mount chooses an operation's number within its session, and the numbers only grow:
-//! a survivor that lacks the last ones still takes the next one for new. It also applies an operation that is sent
-//! again because its answer was lost, as it should, because the first application is lost. A mount needs no notice of
-//! the recovery: its connection broke, and after reconnecting it drops its cached names and attributes.
+//! The log index is not in these tables; the recovery moves it (`recover.rs` of `chordfs-namespace`). The change
+//! counters of all inodes jump with it: a mount may know a lost state of a file, and takes no answer that is older. Ids
+//! of the dead list never leave the leader. The mount chooses an operation's number within its session, and the numbers
+//! only grow: a survivor that lacks the last ones still takes the next one for new. It also applies an operation that
+//! is sent again because its answer was lost, as it should, because the first application is lost. A mount needs no
+//! notice of the recovery: its connection broke, and after reconnecting it drops its cached names and attributes.
 //!
 //! 64 bits are enough. Versions jump by at least 2^48, which sessions that allocate 40 million versions a second use up
 //! in 80 days, so 2^15 jumps fit. The others jump by at least 2^40, 34 years of a thousand a second, and stay below

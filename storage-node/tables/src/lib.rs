@@ -114,8 +114,8 @@ impl Tables {
 
     /// Applies one logged operation. `index` is its place in the log; later operations have a larger one.
     ///
-    /// `logged` is the leader's time when it logged the operation: what is kept for days counts from it. Grace periods of
-    /// seconds count from `index`, because the clocks of two leaders may differ by more. Times of files are the
+    /// `logged` is the leader's time when it logged the operation: what is kept for days counts from it. Grace periods
+    /// of seconds count from `index`, because the clocks of two leaders may differ by more. Times of files are the
     /// operation's own time.
     ///
     /// A session's operation is applied once: if it is sent again, the reply is the first one, even an error.

@@ -1,5 +1,5 @@
-//! Which events of the change feed their receiver has handled. The leader keeps a file without a name until every session
-//! has said whether it has the file open, so handling an event includes the answer to it.
+//! Which events of the change feed their receiver has handled. The leader keeps a file without a name until every
+//! session has answered whether it has the file open, so handling an event includes the answer to it.
 
 use std::{collections::BTreeSet, sync::Arc};
 

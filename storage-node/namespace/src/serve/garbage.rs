@@ -30,8 +30,8 @@ use crate::{
 
 /// The time between a version's death and its deletion: a reader may have looked the version up just before.
 const READERS_GRACE: Duration = Duration::from_secs(10);
-/// A session that renews its lease for this much longer than a lease, and does not answer whether it has a nameless file
-/// open, no longer keeps the file.
+/// A session that renews its lease for this much longer than a lease, and does not answer whether it has a nameless
+/// file open, no longer keeps the file.
 const ANSWER_SLACK: Duration = Duration::from_secs(15);
 /// The most items of one round; the next round follows at once.
 const ROUND: u32 = 1024;

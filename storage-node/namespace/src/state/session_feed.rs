@@ -121,8 +121,8 @@ impl SessionFeed {
         entry.answered = entry.answered.max(answered);
     }
 
-    /// Returns the place in the log up to which each of the open `sessions` holds what it has open. `excused` is a place
-    /// and how long ago it was applied here: a session that could have answered for that long and did not is past help.
+    /// Returns the place in the log up to which each of the open `sessions` holds what it has open. `excused` is a
+    /// place and how long ago it was applied here: a session that could have answered for that long is not waited for.
     pub(crate) fn answered_by_all(&self, sessions: &[SessionId], now: Instant, excused: (u64, Duration)) -> u64 {
         let (index, age) = excused;
         let mut attached = self.attached.lock();

@@ -66,7 +66,7 @@ pub async fn keep_open(own: SocketAddr, opened: watch::Sender<Option<Session>>, 
         match session {
             Ok((session, mut feed)) => {
                 opened.send_replace(Some(session.clone()));
-                // The node caches nothing of the namespace and has no file open, so the events of the feed are discarded.
+                // The node caches nothing and has no file open, so the events of the feed are discarded.
                 while let Some(event) = stop.run_until_cancelled(feed.recv()).await {
                     match event {
                         Some(_) => drop(session.event_receipt()),
