@@ -29,7 +29,12 @@ pub fn replace_without_sync(path: &Path, contents: &[u8]) -> io::Result<()> {
 /// Renames a file whose contents are on disk already. When this returns, the new name is on disk as well.
 pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
-    match to.parent() {
+    sync_name(to)
+}
+
+/// Makes the name `path` of a new file or folder durable.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => sync_folder(folder),
         _ => sync_folder(Path::new(".")),
     }

@@ -81,7 +81,7 @@ impl LogFile {
         Ok(Self { path, file, first, offsets: vec![HEADER_BYTES] })
     }
 
-    /// Opens a file and reads its entries. `None` if even the header is incomplete. With `newest` a torn tail is cut
+    /// Opens a file and reads its entries. `None` if even the header had not been written. With `newest` a torn tail is cut
     /// off; an older file was complete before the next was created, and entries up to `synced` were on the disk.
     /// Whether the file was damaged and cut is returned with it.
     pub(super) fn open(
@@ -93,9 +93,7 @@ impl LogFile {
         let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let Some(first) = read_header(&path, &bytes)? else {
-            return if newest { Ok(None) } else { Err(damaged(&path, "its header is cut off")) };
-        };
+        let Some(first) = read_header(&path, &bytes, newest)? else { return Ok(None) };
         let (entries, offsets) = read_entries(&path, &bytes, first)?;
         let end = *offsets.last().expect("there is always an end");
         let mut was_damaged = false;
@@ -112,6 +110,10 @@ impl LogFile {
             }
             tracing::warn!(path = %path.display(), at = end, cut = bytes.len() as u64 - end, "cut the end of a log file");
             file.set_len(end)?;
+        }
+        if newest || was_damaged {
+            // A killed process leaves entries that it did not sync. Raft acts on them from now on, and the next write
+            // begins behind them.
             file.sync_data()?;
         }
         file.seek(SeekFrom::Start(end))?;
@@ -199,17 +201,26 @@ fn file_name(first: u64) -> String {
     format!("log-{first:020}.seg")
 }
 
-fn read_header(path: &Path, bytes: &[u8]) -> io::Result<Option<u64>> {
+/// Returns the index of the first entry; `None` if the creation of the newest file did not come to its end. Nothing is
+/// written behind a header before it is on the disk.
+fn read_header(path: &Path, bytes: &[u8], newest: bool) -> io::Result<Option<u64>> {
+    let unsound = |what: &str| {
+        let was_being_created = newest && bytes.len() as u64 <= HEADER_BYTES;
+        if was_being_created { Ok(None) } else { Err(damaged(path, what)) }
+    };
     let Some(header) = bytes.first_chunk::<{ HEADER_BYTES as usize }>() else {
-        return Ok(None);
+        return unsound("its header is cut off");
     };
     if header[..4] != MAGIC {
-        return Err(damaged(path, "it has the wrong magic bytes for a log file"));
+        return unsound("it has the wrong magic bytes for a log file");
     }
-    match u32::from_le_bytes(header[4..8].try_into().expect("four bytes")) {
-        LOG_FORMAT => Ok(Some(u64::from_le_bytes(header[8..16].try_into().expect("eight bytes")))),
-        other => Err(too_new(path, other, LOG_FORMAT)),
+    let format = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
+    if format != LOG_FORMAT {
+        return Err(too_new(path, format, LOG_FORMAT));
     }
+    let first = u64::from_le_bytes(header[8..16].try_into().expect("eight bytes"));
+    let named = path.file_name().is_some_and(|name| *name == *file_name(first));
+    if named { Ok(Some(first)) } else { unsound("its header does not match its name") }
 }
 
 /// Reads all sound entries from the start, with their offsets.

@@ -58,6 +58,8 @@ impl LogStore {
 
     pub(crate) fn open_with(dir: &Path, uid: u64, file_bytes: u64, policy: DamagePolicy) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
+        // Otherwise a power cut may take the new folder with all that was synced inside it.
+        chordfs_files::sync_name(dir)?;
         check_identity(dir, uid)?;
         let purged: Option<LogId> = small_file::read(dir, PURGED)?;
         // It is written lazily, and a crash of the machine may damage it.

@@ -36,9 +36,9 @@ pub(super) const PROGRESS: &str = "progress";
 /// The most bytes of appends in one write.
 const BATCH_BYTES: usize = 4 << 20;
 /// The progress only shortens the replay after a restart and reveals damage, so it is written at intervals.
-const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+const PROGRESS_EVERY: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
 /// How often a full disk is tried again.
-const FULL_PAUSE: Duration = Duration::from_millis(200);
+const FULL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
 
 /// How far the log had come, as of some recent moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

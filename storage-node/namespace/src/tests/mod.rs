@@ -3,4 +3,5 @@
 mod cluster;
 mod harness;
 mod log;
+mod power_cut;
 mod rivals;
