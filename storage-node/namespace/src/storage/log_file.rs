@@ -81,8 +81,8 @@ impl LogFile {
         Ok(Self { path, file, first, offsets: vec![HEADER_BYTES] })
     }
 
-    /// Opens a file and reads its entries. `None` if even the header had not been written. With `newest` a torn tail is cut
-    /// off; an older file was complete before the next was created, and entries up to `synced` were on the disk.
+    /// Opens a file and reads its entries. `None` if not even the header had been written. With `newest` a torn tail is
+    /// cut off; an older file was complete before the next was created, and entries up to `synced` were on the disk.
     /// Whether the file was damaged and cut is returned with it.
     pub(super) fn open(
         path: PathBuf,

@@ -60,6 +60,8 @@ impl LogStore {
         std::fs::create_dir_all(dir)?;
         // Otherwise a power cut may take the new folder with all that was synced inside it.
         chordfs_files::sync_name(dir)?;
+        // A killed process leaves names that it did not sync, and what is done below relies on what is read here.
+        chordfs_files::sync_folder(dir)?;
         check_identity(dir, uid)?;
         let purged: Option<LogId> = small_file::read(dir, PURGED)?;
         // It is written lazily, and a crash of the machine may damage it.
