@@ -87,6 +87,13 @@ impl FakeNamespace {
         }
     }
 
+    pub(crate) fn new_version(&self) -> Version {
+        match self.log.lock().apply(Change::AllocateVersions { count: 1 }) {
+            Ok(Reply::Versions(block)) => block.first,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) fn attr(&self, name: &str) -> Option<Attr> {
         match self.log.lock().tables.query(&Query::Lookup { parent: Ino::ROOT, name: entry(name) }) {
             Ok(Answer::Attr(attr)) => Some(attr),
@@ -184,6 +191,8 @@ pub(crate) struct FakeChunks {
     /// The number of gets that still succeed.
     gets_left: Mutex<Option<usize>>,
     largest_batch: Mutex<usize>,
+    /// The durability that the last put asked for.
+    durability: Mutex<Durability>,
 }
 
 impl FakeChunks {
@@ -198,6 +207,10 @@ impl FakeChunks {
 
     pub(crate) fn largest_batch_bytes(&self) -> usize {
         *self.largest_batch.lock()
+    }
+
+    pub(crate) fn last_durability(&self) -> Durability {
+        *self.durability.lock()
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -224,8 +237,9 @@ impl FakeChunks {
 }
 
 impl ChunkTransport for FakeChunks {
-    fn put(&self, chunks: Vec<NewChunk>, _: Durability) -> BoxFuture<'_, Result<(), FsError>> {
+    fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> BoxFuture<'_, Result<(), FsError>> {
         Box::pin(async move {
+            *self.durability.lock() = durability;
             self.failure.lock().clone().map_or(Ok(()), Err)?;
             let bytes = chunks.iter().map(|chunk| chunk.data.len()).sum();
             let mut largest = self.largest_batch.lock();

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use chordfs_net::chunk_client::NewChunk;
 use chordfs_types::{
     chunk::{CHUNK_BYTES, ChunkId, FileName},
+    chunk_api::Durability,
     fs_error::FsError,
     namespace::{Attr, Change, Commit, EntryName, Extent, FileKind, Ino},
 };
@@ -31,6 +32,8 @@ pub struct WholeUpload {
     name: EntryName,
     attr: Attr,
     unnamed: UnnamedFile,
+    /// What it replaces may have been synced, and is deleted: then its own bytes are on disk first.
+    durability: Durability,
     filling: BytesMut,
     /// Chunks handed to `in_flight` so far.
     sent_chunks: u32,
@@ -50,8 +53,9 @@ impl FileService {
         let make = Change::MakeUnnamed { file, node: self.new_node_like(replaced.as_ref()) };
         let (attr, _) = entry_attr(self.namespace.apply(make).await?)?;
         let unnamed = UnnamedFile { namespace: self.namespace.clone(), ino: Some(attr.ino) };
+        let durability = if replaced.is_some() { Durability::Disk } else { self.defaults.durability };
         let (filling, in_flight) = (BytesMut::new(), JoinSet::new());
-        Ok(WholeUpload { service: self.clone(), name, attr, unnamed, filling, sent_chunks: 0, in_flight })
+        Ok(WholeUpload { service: self.clone(), name, attr, unnamed, durability, filling, sent_chunks: 0, in_flight })
     }
 }
 
@@ -99,13 +103,19 @@ impl WholeUpload {
         let count = data.len().div_ceil(CHUNK_BYTES as usize) as u32;
         let first = self.sent_chunks.checked_add(1).ok_or(FsError::FileTooLarge)?;
         self.sent_chunks = self.sent_chunks.checked_add(count).ok_or(FsError::FileTooLarge)?;
-        self.in_flight.spawn(store_batch(self.service.clone(), self.attr.clone(), first, data));
+        self.in_flight.spawn(store_batch(self.service.clone(), self.attr.clone(), first, data, self.durability));
         Ok(())
     }
 }
 
 /// Puts one batch and makes it current.
-async fn store_batch(service: FileService, attr: Attr, first: u32, data: Bytes) -> Result<(), FsError> {
+async fn store_batch(
+    service: FileService,
+    attr: Attr,
+    first: u32,
+    data: Bytes,
+    durability: Durability,
+) -> Result<(), FsError> {
     let version = service.namespace.next_version().await?;
     let size = u64::from(first - 1) * u64::from(CHUNK_BYTES) + data.len() as u64;
     let mut chunks = Vec::with_capacity(data.len().div_ceil(CHUNK_BYTES as usize));
@@ -114,7 +124,7 @@ async fn store_batch(service: FileService, attr: Attr, first: u32, data: Bytes) 
         chunks.push(NewChunk { file: attr.file.clone(), id: ChunkId { version, index }, data });
     }
     let extent = Extent { first, count: chunks.len() as u32, version };
-    service.chunks.put(chunks, service.defaults.durability).await?;
+    service.chunks.put(chunks, durability).await?;
     let commit = Commit { extents: vec![extent], size_at_least: size, ..Commit::default() };
     service.namespace.apply(Change::Commit { ino: attr.ino, commit }).await.map(drop)
 }

@@ -75,7 +75,17 @@ async fn bad_chunk_numbers_are_refused() {
         files.put(name, b"whole").await;
         assert_eq!(files.body(&format!("/{name}")).await, (200, b"whole".to_vec()));
     }
-    files.put("c.txt_chunk_4294967295", b"last").await;
+}
+
+/// A chunk of three bytes made a file of 16 TiB, which no program could read to its end.
+#[tokio::test]
+async fn a_chunk_far_beyond_the_end_is_refused() {
+    let files = Files::start().await;
+    files.check_refused(&[("c.txt_chunk_4294967295", b"far")], 400, "hole").await;
+    files.check_refused(&[("c.txt_chunk_1048577", b"far")], 400, "up to number 1048576").await;
+    files.put("c.txt_chunk_3", b"near").await;
+    files.check_refused(&[("c.txt_chunk_1048580", b"far")], 400, "up to number 1048579").await;
+    files.put("c.txt_chunk_1048579", b"last").await;
 }
 
 #[tokio::test]

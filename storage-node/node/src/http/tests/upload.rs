@@ -1,8 +1,9 @@
 //! What `POST /upload` stores: whole files, chunks by name, and nothing at all when something fails.
 
 use chordfs_types::{
+    chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Change, Commit, FileKind, Ino},
+    namespace::{Change, Commit, Extent, FileKind, Ino},
 };
 use futures_util::{StreamExt, stream};
 use reqwest::{
@@ -136,6 +137,65 @@ async fn chunks_may_arrive_in_any_order_and_concurrently() {
     });
     uploads.buffer_unordered(16).collect::<Vec<()>>().await;
     assert!(files.body("/c").await == (200, data));
+}
+
+/// Chunk 1 dropped all chunks that had been acknowledged before it, also when it arrived for the first time.
+#[tokio::test]
+async fn chunks_of_a_new_file_may_arrive_in_any_order() {
+    let files = Files::start().await;
+    let data = pattern(4000 * 4 + 1234);
+    for (at, order) in [[5, 4, 3, 2, 1], [3, 2, 1, 4, 5], [2, 1, 5, 4, 3], [5, 1, 3, 2, 4]].iter().enumerate() {
+        for &index in order {
+            let chunk = &data[(index - 1) * 4000..data.len().min(index * 4000)];
+            files.put(&format!("o{at}_chunk_{index}"), chunk).await;
+        }
+        assert!(files.body(&format!("/o{at}")).await == (200, data.clone()), "{order:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_chunk_one_never_drops_chunks_that_were_acknowledged() {
+    let files = Files::start().await;
+    files.put("l_chunk_2", b"end").await;
+    let (status, text) = files.upload(&[("l_chunk_1", &pattern(9000))]).await;
+    assert!(status == 400 && text.contains("at most 4000"), "{status} {text}");
+    assert_eq!(files.body("/l_chunk_2").await, (200, b"end".to_vec()));
+}
+
+/// Two senders may both find a hole where chunk 1 belongs.
+#[tokio::test]
+async fn a_chunk_that_another_sender_stored_meanwhile_is_replaced() {
+    let files = Files::start().await;
+    files.put("c_chunk_2", b"two").await;
+    let ino = files.namespace.attr("c").unwrap().ino;
+    let version = files.namespace.new_version();
+    let extents = vec![Extent { first: 3, count: 1, version }];
+    let commit = Commit { extents, size_at_least: 8001, ..Commit::default() };
+    files.namespace.overtake(Change::Commit { ino, commit });
+    files.put("c_chunk_3", b"three").await;
+    assert_eq!(files.body("/c_chunk_3").await, (200, b"three".to_vec()));
+    assert_eq!(files.chunks.last_durability(), Durability::Disk);
+}
+
+/// What was synced is deleted once it is replaced, so what replaces it must not be lost in a power cut.
+#[tokio::test]
+async fn an_upload_that_replaces_something_is_on_disk_first() {
+    let files = Files::start().await;
+    let check = |name: &'static str, expected: Durability| {
+        let files = &files;
+        async move {
+            files.put(name, b"bytes").await;
+            assert_eq!(files.chunks.last_durability(), expected, "{name}");
+        }
+    };
+    check("w", Durability::Memory).await;
+    check("w", Durability::Disk).await;
+    check("c_chunk_1", Durability::Memory).await;
+    check("c_chunk_2", Durability::Memory).await;
+    check("c_chunk_2", Durability::Disk).await;
+    check("c_chunk_1", Durability::Disk).await;
+    check("c_chunk_9", Durability::Memory).await;
+    check("c_chunk_5", Durability::Memory).await;
 }
 
 #[tokio::test]
