@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use chordfs_types::{
-    chunk::{ChunkRef, Version},
+    chunk::{ChunkRef, FileName, Version},
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{Answer, Change, Query, Reply},
@@ -39,7 +39,7 @@ pub trait ChunkTransport: Send + Sync {
     /// See [`ChunkClient::get`].
     fn get(&self, chunks: Vec<ChunkRef>) -> FsResult<'_, Vec<Bytes>>;
     /// See [`ChunkClient::sync`].
-    fn sync<'a>(&'a self, local_copies: LocalCopies<'a>) -> FsResult<'a, ()>;
+    fn sync<'a>(&'a self, file: &'a FileName, local_copies: LocalCopies<'a>) -> FsResult<'a, ()>;
 }
 
 impl NamespaceClient for Session {
@@ -69,7 +69,7 @@ impl ChunkTransport for ChunkClient {
         Box::pin(async move { ChunkClient::get(self, &chunks).await })
     }
 
-    fn sync<'a>(&'a self, local_copies: LocalCopies<'a>) -> FsResult<'a, ()> {
-        Box::pin(ChunkClient::sync(self, local_copies))
+    fn sync<'a>(&'a self, file: &'a FileName, local_copies: LocalCopies<'a>) -> FsResult<'a, ()> {
+        Box::pin(ChunkClient::sync(self, file, local_copies))
     }
 }

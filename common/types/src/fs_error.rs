@@ -95,6 +95,12 @@ pub enum FsError {
         /// For a report of the error.
         detail: String,
     },
+    /// Chunks that were acknowledged, and that all storage nodes report as missing. Sending the call again cannot help.
+    #[error("data that was written before is lost: {detail}")]
+    Lost {
+        /// Which chunks, and the nodes that were asked.
+        detail: String,
+    },
 }
 
 impl FsError {
@@ -126,7 +132,8 @@ impl FsError {
             | Self::OutOfOrder
             | Self::NoReplica { .. }
             | Self::NoQuorum { .. }
-            | Self::Internal { .. } => libc::EIO,
+            | Self::Internal { .. }
+            | Self::Lost { .. } => libc::EIO,
         }
     }
 }

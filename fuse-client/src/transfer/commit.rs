@@ -193,7 +193,8 @@ impl FileData {
         // cut, too.
         if durability.is_disk() || self.state.lock().replaces_committed() {
             let transfer = &self.transfer;
-            transfer.unsynced.sync(self.ino, &*transfer.chunks, &transfer.cache).await?;
+            let file = self.state.lock().attr().file.clone();
+            transfer.chunks.sync(&file, &|id| transfer.cache.get(id)).await?;
         }
         self.publish(durability).await
     }
@@ -298,6 +299,7 @@ fn is_transient(error: &FsError) -> bool {
         | FsError::Invalid { .. }
         | FsError::NotPermitted { .. }
         | FsError::ReadOnly
-        | FsError::Unsupported { .. } => false,
+        | FsError::Unsupported { .. }
+        | FsError::Lost { .. } => false,
     }
 }

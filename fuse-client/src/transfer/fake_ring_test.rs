@@ -347,8 +347,12 @@ impl ChunkTransport for FakeRing {
         })
     }
 
-    fn sync<'a>(&'a self, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+    /// Costs a request only if there is an unsynced chunk, like the real client.
+    fn sync<'a>(&'a self, _: &'a FileName, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(async move {
+            if self.chunks.lock().values().all(|stored| stored.durable) {
+                return Ok(());
+            }
             self.delay().await;
             self.syncs.fetch_add(1, SeqCst);
             self.chunks.lock().values_mut().for_each(|stored| stored.durable = true);

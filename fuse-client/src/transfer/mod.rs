@@ -19,7 +19,6 @@ mod read;
 mod read_ahead;
 mod set_attr;
 mod state;
-mod unsynced;
 mod upload;
 
 #[cfg(test)]
@@ -51,7 +50,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use self::{ceiling::Ceiling, fetch::Fetcher, unsynced::UnsyncedFiles};
+use self::{ceiling::Ceiling, fetch::Fetcher};
 pub use self::{commit::CommitReason, error_seq::ErrorCursor, file::FileData};
 use crate::cache::chunks::ChunkCache;
 
@@ -99,7 +98,6 @@ pub struct Transfer {
     cache: Arc<ChunkCache>,
     fetcher: Arc<Fetcher>,
     ceiling: Ceiling,
-    unsynced: UnsyncedFiles,
     files: Mutex<HashMap<Ino, Weak<FileData>>>,
     /// Files with uncommitted data or attributes. They stay alive here after their last handle is closed.
     dirty: Mutex<HashMap<Ino, Arc<FileData>>>,
@@ -127,7 +125,6 @@ impl Transfer {
             namespace,
             chunks,
             ceiling: Ceiling::new(settings.dirty_bytes),
-            unsynced: UnsyncedFiles::default(),
             files: Mutex::default(),
             dirty: Mutex::default(),
             on_data_loss: OnceLock::new(),

@@ -67,9 +67,6 @@ impl FileData {
         let batch = chunks.iter();
         let batch = batch.map(|(index, data)| NewChunk { file: file.clone(), id: id(*index), data: data.clone() });
         self.transfer.chunks.put(batch.collect(), durability).await?;
-        if durability == Durability::Memory {
-            self.transfer.unsynced.note_put(self.ino);
-        }
         chunks.iter().for_each(|(index, data)| self.transfer.cache.insert(id(*index), data.clone()));
         Ok(version)
     }

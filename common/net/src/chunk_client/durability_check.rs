@@ -7,7 +7,7 @@
 //!
 //! If all nodes report that they lack a chunk, it may have been deleted so long ago that they have forgotten it. Then
 //! the namespace is asked whether any file references it, but not before every commit that could still name it has been
-//! applied or given up.
+//! applied or given up. All members of the ring are asked, too. A chunk that none of them has by the end is lost.
 //!
 //! Each node has one request at a time, independently of the others, so an unresponsive node delays no other. The
 //! current holders are looked up concurrently. A node is not asked again about a chunk that it has reported on its
@@ -15,6 +15,7 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
+    sync::Arc,
     time::Duration,
 };
 
@@ -49,6 +50,10 @@ const QUERIED_CHUNKS: usize = 1024;
 /// Chunks copied to a node at a time.
 const COPIED_CHUNKS: usize = 1024;
 
+/// A chunk counts as lost when all members of the ring were asked about it for this long: a copy may be on its way from
+/// one node to another meanwhile.
+const LOST_AFTER: Duration = Duration::from_secs(2);
+
 /// A chunk that may be on too few disks.
 pub(super) struct DurabilityCheck {
     key: RingId,
@@ -64,6 +69,8 @@ pub(super) struct DurabilityCheck {
     on_disk: Vec<NodeRef>,
     /// Nodes that reported that they lack the chunk.
     absent: Vec<NodeRef>,
+    /// All members of the ring, once they are asked, and since when they are.
+    members: Option<(Arc<[NodeRef]>, Instant)>,
 }
 
 impl DurabilityCheck {
@@ -71,7 +78,8 @@ impl DurabilityCheck {
         // Until the holders are looked up, their full number is assumed.
         let nodes = stored.to_vec();
         let required = write_quorum(REPLICAS);
-        let mut new = Self { key, chunk, sent, nodes, holders: vec![], required, on_disk: vec![], absent: vec![] };
+        let (holders_now, on_disk, absent, members) = (vec![], vec![], vec![], None);
+        let mut new = Self { key, chunk, sent, nodes, holders: holders_now, required, on_disk, absent, members };
         new.add_nodes(holders);
         new
     }
@@ -83,6 +91,20 @@ impl DurabilityCheck {
     /// Whether every node that had the chunk, or should have it, has reported that it lacks it.
     fn is_nowhere(&self) -> bool {
         !self.holders.is_empty() && self.on_disk.is_empty() && self.nodes.iter().all(|node| self.absent.contains(node))
+    }
+
+    /// Whether every member of the ring has reported that it lacks the chunk. Nodes outside the ring do not count.
+    fn is_lost(&self, local_copies: LocalCopies<'_>) -> bool {
+        let lack = |(members, since): &(Arc<[NodeRef]>, Instant)| {
+            since.elapsed() >= LOST_AFTER && members.iter().all(|node| self.absent.contains(node))
+        };
+        self.on_disk.is_empty() && self.members.as_ref().is_some_and(lack) && local_copies(self.chunk.id).is_none()
+    }
+
+    fn learn_members(&mut self, members: &Arc<[NodeRef]>) {
+        let since = self.members.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+        self.members = Some((members.clone(), since));
+        self.add_nodes(members);
     }
 
     fn learn_holders(&mut self, holders: &[NodeRef]) {
@@ -116,6 +138,26 @@ enum CopySource {
     Memory,
 }
 
+/// The chunks of which too few disks have a copy.
+pub(super) struct NotDurable {
+    pub chunks: HashSet<ChunkId>,
+    pub error: FsError,
+}
+
+impl NotDurable {
+    /// Whether no more than lost chunks is left.
+    pub(super) fn is_loss(&self) -> bool {
+        matches!(self.error, FsError::Lost { .. })
+    }
+}
+
+/// The ring as it is now.
+struct LookedUp {
+    holders: Vec<(ChunkId, Vec<NodeRef>)>,
+    /// All members of the ring, if there are chunks that no holder has.
+    members: Option<Arc<[NodeRef]>>,
+}
+
 /// A node, and the status byte that it returned for each chunk; empty if it did not answer.
 type DurabilityAnswer = (NodeRef, Vec<(ChunkId, u8)>);
 
@@ -126,7 +168,7 @@ impl ChunkClient {
         chunks: Vec<DurabilityCheck>,
         end: Instant,
         local_copies: LocalCopies<'_>,
-    ) -> Result<(), FsError> {
+    ) -> Result<(), NotDurable> {
         let mut open: HashMap<ChunkId, DurabilityCheck> = HashMap::with_capacity(chunks.len());
         for chunk in chunks {
             match open.entry(chunk.chunk.id) {
@@ -143,8 +185,11 @@ impl ChunkClient {
             select! {
                 Some(found) = OptionFuture::from(look_up.as_mut()) => {
                     (look_up, next_look_up) = (None, Instant::now() + PERIOD);
-                    for (id, holders) in found {
+                    for (id, holders) in found.holders {
                         open.get_mut(&id).into_iter().for_each(|chunk| chunk.learn_holders(&holders));
+                    }
+                    if let Some(members) = found.members {
+                        open.values_mut().filter(|chunk| chunk.is_nowhere()).for_each(|chunk| chunk.learn_members(&members));
                     }
                     open.retain(|_, chunk| !chunk.is_safe());
                     if reference_query.is_none() {
@@ -169,7 +214,7 @@ impl ChunkClient {
                     busy.remove(&node);
                     statuses.into_iter().for_each(|(id, byte)| note_answer(&mut open, node, id, byte));
                 }
-                () = sleep_until(end) => return Err(too_few(&open)),
+                () = sleep_until(end) => return Err(not_durable(&open, local_copies)),
             }
         }
         Ok(())
@@ -203,12 +248,10 @@ impl ChunkClient {
     /// Looks up the current holders of the chunks. The known routes may be older than the failure, but stay valid until
     /// newer ones are learnt: before the ring has closed up around an unresponsive node, no node knows better. So the
     /// holders are asked for their neighbours, and the rest of the ring only if all holders are unresponsive.
-    fn current_holders(
-        &self,
-        open: &HashMap<ChunkId, DurabilityCheck>,
-    ) -> impl Future<Output = Vec<(ChunkId, Vec<NodeRef>)>> + use<'_> {
+    fn current_holders(&self, open: &HashMap<ChunkId, DurabilityCheck>) -> impl Future<Output = LookedUp> + use<'_> {
         let requested: Vec<(RingId, ChunkId)> = open.values().map(|chunk| (chunk.key, chunk.chunk.id)).collect();
         let nodes: HashSet<NodeRef> = open.values().flat_map(|chunk| &chunk.nodes).copied().collect();
+        let any_nowhere = open.values().any(DurabilityCheck::is_nowhere);
         async move {
             join_all(
                 nodes.iter().filter(|node| !self.router.is_unresponsive(node)).map(|node| self.router.refresh(node)),
@@ -223,7 +266,8 @@ impl ChunkClient {
                 self.router.drop_route(route);
             }
             let known = requested.iter().zip(routes).filter_map(|((_, id), route)| Some((*id, route?.holders.clone())));
-            known.collect()
+            let members = if any_nowhere { self.all_members().await } else { None };
+            LookedUp { holders: known.collect(), members: members.map(Arc::from) }
         }
     }
 
@@ -323,12 +367,16 @@ fn note_answer(open: &mut HashMap<ChunkId, DurabilityCheck>, node: NodeRef, id: 
     }
 }
 
-fn too_few(open: &HashMap<ChunkId, DurabilityCheck>) -> FsError {
+fn not_durable(open: &HashMap<ChunkId, DurabilityCheck>, local_copies: LocalCopies<'_>) -> NotDurable {
+    let is_loss = open.values().all(|chunk| chunk.is_lost(local_copies));
     let example = open.values().next().map(|chunk| {
         let (file, index) = (&chunk.chunk.file, chunk.chunk.id.index);
         format!("{file}_chunk_{index}, on disk at {:?}, requested from {:?}", chunk.on_disk, chunk.nodes)
     });
-    FsError::NoReplica {
-        detail: format!("too few holders have {} chunks on disk: {}", open.len(), example.unwrap_or_default()),
-    }
+    let (count, example) = (open.len(), example.unwrap_or_default());
+    let error = match is_loss {
+        true => FsError::Lost { detail: format!("{count} chunks, of which no storage node has a copy: {example}") },
+        false => FsError::NoReplica { detail: format!("too few holders have {count} chunks on disk: {example}") },
+    };
+    NotDurable { chunks: open.keys().copied().collect(), error }
 }

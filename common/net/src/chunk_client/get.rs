@@ -10,14 +10,24 @@ use chordfs_types::{
     fs_error::FsError,
     ring_id::NodeRef,
 };
-use futures_util::future::{BoxFuture, join_all};
-use tokio::{select, time::timeout};
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, join_all},
+    stream,
+};
+use tokio::{
+    select,
+    time::{timeout, timeout_at},
+};
 use tracing::{debug, warn};
 
 use super::{ChunkAttempts, ChunkClient, HEDGE_AFTER, attempt_deadline, batch::KeyedRef};
 
 /// Consecutive attempts in which every member lacks a chunk before the chunk is reported missing.
 const ABSENT_ATTEMPTS: u32 = 3;
+
+/// Members that are asked for missing chunks at a time.
+const MEMBERS_AT_ONCE: usize = 16;
 
 pub(super) type FoundChunks = HashMap<ChunkId, Bytes>;
 
@@ -41,21 +51,21 @@ impl GetAnswer {
 impl ChunkClient {
     /// Returns the data of each chunk, in the order of `chunks`.
     ///
-    /// Errors: `NoReplica` if no holder of a chunk answers by the deadline, or all members answer and none has it.
+    /// Errors, by the deadline: `NoReplica` if no holder of a chunk answers, or all members of the ring answer and none
+    /// has it.
     pub async fn get(&self, chunks: &[ChunkRef]) -> Result<Vec<Bytes>, FsError> {
         let mut found = FoundChunks::with_capacity(chunks.len());
         let mut attempts = ChunkAttempts::new(self.deadline);
-        let mut missing: Vec<KeyedRef> = chunks.iter().map(|chunk| (chunk.key(), chunk.clone())).collect();
         let mut absent_attempts = 0;
-        while !missing.is_empty() {
-            let before = missing.len();
-            let mut all_answered = self.get_from_holders(&mut missing, &mut found).await;
-            // When several nodes join at once, none may have received the chunk yet: then no holder has it, but an
-            // earlier holder does.
-            all_answered &= self.get_from_all_members(&mut missing, &mut found).await;
-            let Some((_, first)) = missing.first() else { break };
-            let detail = || format!("chunk {}_chunk_{} and {} more", first.file, first.id.index, missing.len() - 1);
-            absent_attempts = if all_answered && missing.len() == before { absent_attempts + 1 } else { 0 };
+        loop {
+            let before = found.len();
+            let missing = missing_chunks(chunks, &found);
+            let attempt = timeout_at(attempts.end, self.attempt_get(missing, &mut found)).await;
+            let Some(first) = chunks.iter().find(|chunk| !found.contains_key(&chunk.id)) else { break };
+            let count = chunks.iter().filter(|chunk| !found.contains_key(&chunk.id)).count();
+            let detail = || format!("chunk {}_chunk_{} and {} more", first.file, first.id.index, count - 1);
+            let all_answered = attempt.map_err(|_| FsError::NoReplica { detail: detail() })?;
+            absent_attempts = if all_answered && found.len() == before { absent_attempts + 1 } else { 0 };
             if absent_attempts >= ABSENT_ATTEMPTS {
                 return Err(FsError::NoReplica { detail: format!("{}: every node answered, none has it", detail()) });
             }
@@ -63,6 +73,14 @@ impl ChunkClient {
             self.router.clear();
         }
         collect_in_order(chunks, &found)
+    }
+
+    /// Asks the holders, then all members of the ring. Returns true if every one of them answered.
+    async fn attempt_get(&self, mut missing: Vec<KeyedRef>, found: &mut FoundChunks) -> bool {
+        let holders_answered = self.get_from_holders(&mut missing, found).await;
+        // When several nodes join at once, none may have received the chunk yet: then no holder has it, but an earlier
+        // holder does.
+        missing.is_empty() || self.get_from_all_members(missing, found).await && holders_answered
     }
 
     /// Asks the holders in their order; true if all of them answered.
@@ -125,19 +143,27 @@ impl ChunkClient {
         next.into_iter().for_each(|next| self.refresh_from(next));
     }
 
-    /// Asks every known member; true if all of them answered.
-    async fn get_from_all_members(&self, missing: &mut Vec<KeyedRef>, found: &mut FoundChunks) -> bool {
-        let mut all_answered = true;
-        for node in self.router.members() {
-            if missing.is_empty() {
-                break;
-            }
-            let answer = self.get_group(node, std::mem::take(missing)).await;
+    /// Asks every member of the ring, several at a time; true if all members are known and answered.
+    async fn get_from_all_members(&self, missing: Vec<KeyedRef>, found: &mut FoundChunks) -> bool {
+        let all = self.all_members().await;
+        let mut all_answered = all.is_some();
+        let members = all.unwrap_or_else(|| self.router.members());
+        let requests = members.into_iter().map(|node| self.get_group(node, missing.clone()));
+        let mut answers = stream::iter(requests).buffer_unordered(MEMBERS_AT_ONCE);
+        while let Some(answer) = answers.next().await {
             found.extend(answer.records);
             all_answered &= answer.answered;
-            *missing = answer.rest;
+            if missing.iter().all(|(_, chunk)| found.contains_key(&chunk.id)) {
+                return true;
+            }
         }
         all_answered
+    }
+
+    /// All members of the ring; `None` if that cannot be found out.
+    pub(super) async fn all_members(&self) -> Option<Vec<NodeRef>> {
+        let members = self.router.all_members().await;
+        members.inspect_err(|error| debug!(%error, "not all members of the ring can be found")).ok()
     }
 
     pub(super) async fn get_group(&self, node: NodeRef, group: Vec<KeyedRef>) -> GetAnswer {
@@ -189,6 +215,11 @@ fn read_records(node: &NodeRef, mut body: Bytes) -> FoundChunks {
         }
     }
     records
+}
+
+fn missing_chunks(chunks: &[ChunkRef], found: &FoundChunks) -> Vec<KeyedRef> {
+    let missing = chunks.iter().filter(|chunk| !found.contains_key(&chunk.id));
+    missing.map(|chunk| (chunk.key(), chunk.clone())).collect()
 }
 
 fn collect_in_order(chunks: &[ChunkRef], found: &FoundChunks) -> Result<Vec<Bytes>, FsError> {

@@ -14,13 +14,16 @@ use chordfs_types::{
 };
 use futures_util::future::{BoxFuture, join_all};
 use hyper::StatusCode;
-use tokio::{select, time::timeout};
+use tokio::{
+    select,
+    time::{Instant, timeout, timeout_at},
+};
 use tracing::debug;
 
 use super::{
     ChunkAttempts, ChunkClient, HEDGE_AFTER, NewChunk, attempt_deadline,
     batch::{KeyedChunk, OwnerBatch},
-    sync::{UnsyncedBatch, runs_of},
+    sync::{UnsyncedBatch, runs_by_file},
 };
 use crate::{boot_clock::since_boot, http_pool::HttpAnswer};
 
@@ -28,10 +31,26 @@ use crate::{boot_clock::since_boot, http_pool::HttpAnswer};
 const HEDGE_BYTES_PER_SECOND: usize = 8 << 20;
 
 impl ChunkClient {
-    /// Returns when a quorum of holders has each chunk, in memory or on disk.
+    /// Returns when a quorum of holders has each chunk, in memory or on disk. Ends by the deadline, or after the time
+    /// of one attempt if that is longer.
     pub async fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> Result<(), FsError> {
+        let bytes = chunks.iter().map(|chunk| chunk.data.len()).sum();
+        let (end, count) = (Instant::now() + self.deadline.max(attempt_deadline(bytes)), chunks.len());
+        let files = if durability.is_disk() { Vec::new() } else { runs_by_file(&chunks) };
+        let stored = timeout_at(end, self.put_all(chunks, durability)).await;
+        let stored =
+            stored.map_err(|_| FsError::NoReplica { detail: format!("{count} chunks not stored in time") })??;
+        // Not earlier: a sync that runs in between would take the batches before the nodes have them.
+        if durability == Durability::Memory {
+            let batches = stored.iter().flat_map(|stored| files.iter().map(|runs| UnsyncedBatch::new(runs, stored)));
+            self.add_unsynced(batches.collect()).await;
+        }
+        Ok(())
+    }
+
+    /// Stores the chunks, by new routes where that fails.
+    async fn put_all(&self, chunks: Vec<NewChunk>, durability: Durability) -> Result<Vec<StoredBatch>, FsError> {
         let mut attempts = ChunkAttempts::new(self.deadline);
-        let runs = if durability.is_disk() { Arc::default() } else { runs_of(&chunks) };
         let mut batches = Vec::new();
         let mut pending: Vec<KeyedChunk> =
             chunks.into_iter().map(|chunk| (chunk_key(&chunk.file, chunk.id.index), chunk)).collect();
@@ -42,7 +61,7 @@ impl ChunkClient {
             pending = unrouted;
             for result in sent {
                 match result {
-                    Ok(stored_batch) => batches.push(UnsyncedBatch::new(&runs, stored_batch)),
+                    Ok(stored) => batches.push(stored),
                     Err(PutFailure::Retry { group, reason }) => {
                         pending.extend(group);
                         failure = Some(reason);
@@ -51,16 +70,11 @@ impl ChunkClient {
                 }
             }
             if pending.is_empty() {
-                break;
+                return Ok(batches);
             }
             let reason = failure.unwrap_or_else(|| "no route to the owner".into());
             attempts.pause(|| format!("{} chunks not stored, {reason}", pending.len())).await?;
         }
-        if durability == Durability::Memory {
-            // Not earlier: a sync that runs in between would take the batches before the nodes have them.
-            self.add_unsynced(batches).await;
-        }
-        Ok(())
     }
 
     async fn put_batch(&self, batch: OwnerBatch, durability: Durability) -> Result<StoredBatch, PutFailure> {

@@ -3,6 +3,10 @@
 //! The answer to a put names the nodes that have the batch. When two of these have synced, two of three have it on
 //! disk; this takes one small request to each node. Only if one of them is unresponsive, dead, or has restarted since,
 //! each chunk is checked by itself in [`super::durability_check`]: another holder may get its copy later, by repair.
+//!
+//! Each file has its own notes of unsynced batches, and a sync waits for those of one file only. So a chunk that is
+//! lost or an owner that is away fails the syncs of the files that have chunks there, and no others. A sync that finds
+//! chunks of the file lost reports that once.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,7 +15,7 @@ use std::{
 };
 
 use chordfs_types::{
-    chunk::{ChunkId, ChunkRef, ChunkRun, chunk_key},
+    chunk::{ChunkId, ChunkRef, ChunkRun, FileName, chunk_key},
     chunk_api::{Synced, calls, write_quorum},
     fs_error::FsError,
     ring_id::NodeRef,
@@ -21,11 +25,15 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::{
     select,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep},
 };
 use tracing::debug;
 
-use super::{ChunkClient, HEDGE_AFTER, LocalCopies, NewChunk, durability_check::DurabilityCheck, put::StoredBatch};
+use super::{
+    ChunkClient, HEDGE_AFTER, LocalCopies, NewChunk,
+    durability_check::{DurabilityCheck, NotDurable},
+    put::StoredBatch,
+};
 use crate::boot_clock::since_boot;
 
 /// Beyond this many unsynced batches a put syncs them: some programs never call fsync, and memory is bounded.
@@ -33,7 +41,7 @@ const MAX_BATCHES: usize = 1 << 16;
 /// After such a sync has failed, no put tries again for this long.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The chunks of `runs` whose keys are in the arc of `route`, and the nodes that stored them.
+/// The chunks of `runs`, all of one file, whose keys are in the arc of `route`, and the nodes that stored them.
 pub(super) struct UnsyncedBatch {
     runs: Arc<[ChunkRun]>,
     route: Arc<Route>,
@@ -43,8 +51,15 @@ pub(super) struct UnsyncedBatch {
 }
 
 impl UnsyncedBatch {
-    pub(super) fn new(runs: &Arc<[ChunkRun]>, batch: StoredBatch) -> Self {
-        Self { runs: runs.clone(), route: batch.route, stored: batch.stored, sent: batch.sent }
+    pub(super) fn new(runs: &Arc<[ChunkRun]>, batch: &StoredBatch) -> Self {
+        Self { runs: runs.clone(), route: batch.route.clone(), stored: batch.stored.clone(), sent: batch.sent }
+    }
+
+    fn has_any_of(&self, chunks: &HashSet<ChunkId>) -> bool {
+        let has = |run: &ChunkRun| {
+            (0..run.count).any(|step| chunks.contains(&ChunkId { version: run.version, index: run.first + step }))
+        };
+        self.runs.iter().any(has)
     }
 
     /// Whether enough of the nodes that have synced have been running since before the batch was sent.
@@ -77,65 +92,104 @@ impl NodeUptime {
     }
 }
 
-/// The batches stored since the last sync. A sync takes them all, so syncs run one at a time: a second one that found
-/// none while the first was running would return too early.
+/// The batches that were stored in memory only. Each stays until a sync has found all of it on disks.
 #[derive(Default)]
 pub(super) struct UnsyncedBatches {
-    batches: Mutex<Vec<UnsyncedBatch>>,
-    /// When the last put that found too many batches failed to sync them.
-    failed_at: Mutex<Option<Instant>>,
-    sync_lock: tokio::sync::Mutex<()>,
+    batches: Mutex<BatchesByFile>,
+    /// Held by the put that found too many batches and syncs them. When the last such sync failed.
+    overflow: tokio::sync::Mutex<Option<Instant>>,
 }
 
-/// The batches that a sync has taken. They are put back if it fails or is cancelled.
-struct BatchesBeingSynced<'a> {
-    from: &'a UnsyncedBatches,
-    batches: Vec<UnsyncedBatch>,
+#[derive(Default)]
+struct BatchesByFile {
+    by_file: HashMap<FileName, Vec<Arc<UnsyncedBatch>>>,
+    count: usize,
 }
 
-impl Drop for BatchesBeingSynced<'_> {
-    fn drop(&mut self) {
-        self.from.batches.lock().append(&mut self.batches);
+impl BatchesByFile {
+    fn add(&mut self, batch: UnsyncedBatch) {
+        let Some(run) = batch.runs.first() else { return };
+        self.by_file.entry(run.file.clone()).or_default().push(Arc::new(batch));
+        self.count += 1;
+    }
+
+    fn all(&self) -> Vec<Arc<UnsyncedBatch>> {
+        self.by_file.values().flatten().cloned().collect()
+    }
+
+    fn remove(&mut self, done: &[Arc<UnsyncedBatch>]) {
+        let done: HashSet<*const UnsyncedBatch> = done.iter().map(Arc::as_ptr).collect();
+        self.by_file.retain(|_, batches| {
+            batches.retain(|batch| !done.contains(&Arc::as_ptr(batch)));
+            !batches.is_empty()
+        });
+        self.count = self.by_file.values().map(Vec::len).sum();
+    }
+
+    fn remove_of(&mut self, file: &FileName, done: &[Arc<UnsyncedBatch>]) {
+        let Some(batches) = self.by_file.get_mut(file) else { return };
+        let before = batches.len();
+        // Both lists ascend by age, so this rarely compares more than one pair for each batch.
+        batches.retain(|batch| !done.iter().any(|done| Arc::ptr_eq(batch, done)));
+        self.count -= before - batches.len();
+        if batches.is_empty() {
+            self.by_file.remove(file);
+        }
     }
 }
 
 impl ChunkClient {
     pub(super) async fn add_unsynced(&self, batches: Vec<UnsyncedBatch>) {
-        self.unsynced.batches.lock().extend(batches);
-        let has_just_failed = self.unsynced.failed_at.lock().is_some_and(|at| at.elapsed() < RETRY_AFTER);
-        if has_just_failed || self.unsynced.batches.lock().len() <= MAX_BATCHES {
-            return;
-        }
-        let done = self.sync(&|_| None).await;
-        *self.unsynced.failed_at.lock() = done.is_err().then(Instant::now);
-        if let Err(error) = done {
-            debug!(%error, "cannot sync the oldest unsynced chunks; a later put tries again");
+        let count = {
+            let mut all = self.unsynced.batches.lock();
+            batches.into_iter().for_each(|batch| all.add(batch));
+            all.count
+        };
+        if count > MAX_BATCHES {
+            self.sync_overflow().await;
         }
     }
 
-    /// Returns when everything put before through this client is on the disks of its holders. Chunks that the holders
-    /// have lost are sent again from the local copies (`local_copies`).
-    pub async fn sync(&self, local_copies: LocalCopies<'_>) -> Result<(), FsError> {
-        let end = Instant::now() + self.deadline;
-        let guard = timeout_at(end, self.unsynced.sync_lock.lock()).await;
-        let _guard =
-            guard.map_err(|_| FsError::NoReplica { detail: "another sync is still waiting for disks".into() })?;
-        let batches = std::mem::take(&mut *self.unsynced.batches.lock());
-        let mut taken = BatchesBeingSynced { from: &self.unsynced, batches };
-        self.sync_batches(&taken.batches, end, local_copies).await?;
-        taken.batches.clear();
-        Ok(())
+    /// Syncs the batches of all files, because there are too many. Those that cannot be synced stay, for the syncs of
+    /// their files to report.
+    async fn sync_overflow(&self) {
+        let Ok(mut failed_at) = self.unsynced.overflow.try_lock() else { return };
+        if failed_at.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
+            return;
+        }
+        let mut batches = self.unsynced.batches.lock().all();
+        let synced = self.sync_batches(&batches, Instant::now() + self.deadline, &|_| None).await;
+        *failed_at = synced.is_err().then(Instant::now);
+        if let Err(NotDurable { chunks, error, .. }) = synced {
+            debug!(%error, "cannot sync all unsynced chunks; a later put tries again");
+            batches.retain(|batch| !batch.has_any_of(&chunks));
+        }
+        self.unsynced.batches.lock().remove(&batches);
+    }
+
+    /// Returns when every chunk of `file` that was put before through this client is on the disks of its holders.
+    /// Chunks that the holders have lost are sent again from the local copies (`local_copies`).
+    ///
+    /// Errors: `NoReplica` if that could not be found out by the deadline; `Lost` if all members of the ring have
+    /// reported that they lack the chunks in question. Such a loss is reported once.
+    pub async fn sync(&self, file: &FileName, local_copies: LocalCopies<'_>) -> Result<(), FsError> {
+        let batches = self.unsynced.batches.lock().by_file.get(file).cloned().unwrap_or_default();
+        let synced = self.sync_batches(&batches, Instant::now() + self.deadline, local_copies).await;
+        if synced.as_ref().map_or_else(NotDurable::is_loss, |()| true) {
+            self.unsynced.batches.lock().remove_of(file, &batches);
+        }
+        synced.map_err(|failure| failure.error)
     }
 
     async fn sync_batches(
         &self,
-        batches: &[UnsyncedBatch],
+        batches: &[Arc<UnsyncedBatch>],
         end: Instant,
         local_copies: LocalCopies<'_>,
-    ) -> Result<(), FsError> {
+    ) -> Result<(), NotDurable> {
         let nodes: HashSet<NodeRef> = batches.iter().flat_map(|batch| &batch.stored).copied().collect();
         let mut requests: FuturesUnordered<_> = nodes.iter().map(|node| self.sync_node(*node, end)).collect();
-        let (mut uptimes, mut open) = (HashMap::new(), batches.iter().collect::<Vec<_>>());
+        let (mut uptimes, mut open) = (HashMap::new(), batches.iter().map(|batch| &**batch).collect::<Vec<_>>());
         let timer = sleep(HEDGE_AFTER);
         tokio::pin!(timer);
         while !open.is_empty() {
@@ -202,10 +256,11 @@ fn uptime(node: &NodeRef, answer: &[u8]) -> Option<NodeUptime> {
     Some(NodeUptime { running_for: synced.running_for, at: since_boot() })
 }
 
-/// Joins consecutive chunks of one version to runs.
-pub(super) fn runs_of(chunks: &[NewChunk]) -> Arc<[ChunkRun]> {
-    let mut runs: Vec<ChunkRun> = Vec::new();
+/// Joins consecutive chunks of one version to runs; one list for each file.
+pub(super) fn runs_by_file(chunks: &[NewChunk]) -> Vec<Arc<[ChunkRun]>> {
+    let mut by_file: HashMap<&FileName, Vec<ChunkRun>> = HashMap::new();
     for chunk in chunks {
+        let runs = by_file.entry(&chunk.file).or_default();
         let follows = |run: &&mut ChunkRun| {
             run.version == chunk.id.version && run.first.checked_add(run.count) == Some(chunk.id.index)
         };
@@ -219,5 +274,5 @@ pub(super) fn runs_of(chunks: &[NewChunk]) -> Arc<[ChunkRun]> {
             }),
         }
     }
-    runs.into()
+    by_file.into_values().map(Arc::from).collect()
 }

@@ -31,6 +31,8 @@ use crate::{
     rpc::{RpcClient, RpcError, Value},
 };
 
+/// A walk round the ring ends after this many nodes, whatever the answers say.
+const MAX_MEMBERS: usize = 4096;
 /// Foreign nodes that may follow each other on the ring.
 const FOREIGN_IN_A_ROW: usize = 16;
 
@@ -42,6 +44,8 @@ pub enum RouteError {
     Call(#[from] RpcError),
     #[error("the nodes from {0} on are not storage nodes")]
     Foreign(NodeRef),
+    #[error("the walk round the ring came to no end within {MAX_MEMBERS} nodes")]
+    Endless,
     #[error("{from} sent an unusable answer to a look-up: {reason}")]
     Answer { from: SocketAddr, reason: String },
 }
@@ -140,6 +144,21 @@ impl Router {
     /// All nodes in the table, without duplicates.
     pub fn members(&self) -> Vec<NodeRef> {
         self.table.lock().members()
+    }
+
+    /// Finds all storage nodes of the ring, arc by arc. Needs no call where the routes are known.
+    pub async fn all_members(&self) -> Result<Vec<NodeRef>, RouteError> {
+        let mut members: Vec<NodeRef> = Vec::new();
+        let mut key = RingId(0);
+        while members.len() < MAX_MEMBERS {
+            let route = self.route(key).await?;
+            if members.contains(route.owner()) {
+                return Ok(members);
+            }
+            members.push(*route.owner());
+            key = route.arc.upto.advance(1);
+        }
+        Err(RouteError::Endless)
     }
 
     async fn look_up(&self, key: RingId) -> Result<Arc<Route>, RouteError> {

@@ -9,7 +9,7 @@ use chordfs_net::{
 };
 use chordfs_tables::Tables;
 use chordfs_types::{
-    chunk::{ChunkRef, Version},
+    chunk::{ChunkRef, FileName, Version},
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{
@@ -260,7 +260,7 @@ impl ChunkTransport for FakeChunks {
         })
     }
 
-    fn sync<'a>(&'a self, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+    fn sync<'a>(&'a self, _: &'a FileName, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }

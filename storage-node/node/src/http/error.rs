@@ -47,7 +47,7 @@ pub fn status_of(error: &FsError) -> StatusCode {
         FsError::NoSession | FsError::OutOfOrder | FsError::NoReplica { .. } | FsError::NoQuorum { .. } => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        FsError::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        FsError::Internal { .. } | FsError::Lost { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -9,7 +9,7 @@ use chordfs_net::{
     clients::ChunkTransport,
 };
 use chordfs_types::{
-    chunk::{ChunkId, ChunkRef},
+    chunk::{ChunkId, ChunkRef, FileName},
     chunk_api::Durability,
     fs_error::FsError,
 };
@@ -29,12 +29,11 @@ pub(crate) struct SimChunks {
     oracle: Arc<Oracle>,
     /// Put and perhaps on no disk yet.
     unsynced: Mutex<Vec<ChunkRef>>,
-    turn: tokio::sync::Mutex<()>,
 }
 
 impl SimChunks {
     pub(crate) fn new(world: Arc<World>, plane: Arc<Plane>, link: Arc<Link>, oracle: Arc<Oracle>) -> Arc<Self> {
-        Arc::new(Self { world, plane, link, oracle, unsynced: Mutex::default(), turn: tokio::sync::Mutex::default() })
+        Arc::new(Self { world, plane, link, oracle, unsynced: Mutex::default() })
     }
 
     /// Tries until `step` gives an answer, with a message there and back each time.
@@ -107,11 +106,11 @@ impl SimChunks {
         .await
     }
 
-    async fn sync_all(&self, kept: LocalCopies<'_>) -> Result<(), FsError> {
-        let end = Instant::now() + DEADLINE;
-        let turn = timeout_at(end, self.turn.lock()).await;
-        let _turn = turn.map_err(|_| FsError::NoReplica { detail: "another sync is still waiting".into() })?;
-        let taken = std::mem::take(&mut *self.unsynced.lock());
+    async fn sync_file(&self, file: &FileName, kept: LocalCopies<'_>) -> Result<(), FsError> {
+        let taken: Vec<ChunkRef> = self.unsynced.lock().iter().filter(|chunk| chunk.file == *file).cloned().collect();
+        if taken.is_empty() {
+            return Ok(());
+        }
         let synced = self
             .until_answered("sync", || async {
                 self.plane.work().await;
@@ -119,8 +118,8 @@ impl SimChunks {
                 (open.count() == 0).then_some(Ok(()))
             })
             .await;
-        if synced.is_err() {
-            self.unsynced.lock().extend(taken);
+        if synced.is_ok() {
+            self.unsynced.lock().retain(|chunk| !taken.contains(chunk));
         }
         synced
     }
@@ -189,12 +188,12 @@ impl ChunkTransport for SimChunks {
         })
     }
 
-    fn sync<'a>(&'a self, kept: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+    fn sync<'a>(&'a self, file: &'a FileName, kept: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(async move {
-            let outcome = self.sync_all(kept).await;
+            let outcome = self.sync_file(file, kept).await;
             if let Err(error) = &outcome {
-                self.world.note(format!("mount {}: sync fails: {error}", self.link.mount));
-                self.oracle.trouble(self.link.mount, None);
+                self.world.note(format!("mount {}: sync of {file} fails: {error}", self.link.mount));
+                self.oracle.trouble(self.link.mount, Some(file));
             }
             outcome
         })
