@@ -17,6 +17,7 @@ use chordfs_files::sync_folder;
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -112,8 +113,11 @@ impl LogFile {
             file.set_len(end)?;
         }
         if newest || was_damaged {
-            // A killed process leaves entries that it did not sync. Raft acts on them from now on, and the next write
-            // begins behind them.
+            // Raft acts on these entries from now on, and the next write begins behind them, but a killed process may
+            // not have synced the last write. If it tried in vain, the kernel takes the bytes for written, so they are
+            // written again.
+            let last_write = last_write(&bytes, &offsets);
+            file.write_all_at(&bytes[last_write..end as usize], last_write as u64)?;
             file.sync_data()?;
         }
         file.seek(SeekFrom::Start(end))?;
@@ -253,6 +257,12 @@ fn sound_frame(bytes: &[u8], at: usize) -> Option<(u32, &[u8])> {
     // No write begins behind its own entries: this spares most checksums where bytes are arbitrary.
     let payload = rest.get(..len as usize).filter(|_| write as usize <= at)?;
     (frame_checksum(len, write, payload) == checksum).then_some((write, payload))
+}
+
+/// Returns where the last write of a sound file began; the creation of a file counts.
+fn last_write(bytes: &[u8], offsets: &[u64]) -> usize {
+    let last_entry = offsets.len().checked_sub(2).map(|at| offsets[at] as usize);
+    last_entry.and_then(|at| sound_frame(bytes, at)).map_or(0, |(write, _)| write as usize)
 }
 
 fn frame_checksum(len: u32, write: u32, payload: &[u8]) -> u32 {

@@ -236,10 +236,13 @@ impl LogWriter {
         self.files.last_mut().map_or(Ok(()), |file| file.truncate(index))
     }
 
-    /// Purges later if the disk is full: entries that are no longer needed do no harm.
+    /// Purges later if the disk is full: entries that are no longer needed do no harm, unless they end before `upto`,
+    /// as the next entry does not follow them.
     fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        match small_file::write(&self.dir, PURGED, &upto) {
-            Err(error) if is_full(&error) => return Ok(()),
+        let can_wait = self.files.last().is_some_and(|file| file.next() > upto.index);
+        let write = |writer: &mut Self| small_file::write(&writer.dir, PURGED, &upto);
+        match if can_wait { write(self) } else { self.when_space(write) } {
+            Err(error) if is_full(&error) && can_wait => return Ok(()),
             written => written?,
         }
         while self.files.first().is_some_and(|file| file.next() <= upto.index + 1) {
