@@ -61,7 +61,12 @@ fn tidy(folder: &Path) -> Result<Vec<u32>, StoreError> {
     let of_records = |(number, ending): &(u32, &str)| (*ending == "seg").then_some(*number);
     let mut numbers: Vec<u32> = found.iter().filter_map(of_records).collect();
     numbers.sort_unstable();
-    for (number, _) in found.iter().filter(|(number, _)| numbers.binary_search(number).is_err()) {
+    let stray: Vec<_> = found.iter().filter(|(number, _)| numbers.binary_search(number).is_err()).collect();
+    if !stray.is_empty() {
+        // A killed process may not have synced the removal of the segment, which would come back without these.
+        chordfs_files::sync_folder(folder).map_err(|source| StoreError::io("sync", folder, source))?;
+    }
+    for (number, _) in stray {
         let files = SegmentFiles::new(folder, *number);
         for path in [&files.hint, &files.dead] {
             remove_if_there(path).map_err(|source| StoreError::io("remove", path, source))?;

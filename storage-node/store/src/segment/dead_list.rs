@@ -45,7 +45,8 @@ impl DeadList {
         let (entries, _torn) = bytes.as_chunks::<ENTRY_BYTES>();
         let offsets = entries.iter().filter_map(|entry| decode(segment, entry)).collect();
         let file_bytes = (entries.len() * ENTRY_BYTES) as u64;
-        Ok((Self { file_bytes, ..Self::new(path, segment) }, offsets))
+        // A killed process leaves entries that it did not sync.
+        Ok((Self { file_bytes, unsynced: file_bytes > 0, ..Self::new(path, segment) }, offsets))
     }
 
     /// Adds entries. After an error they stay queued for the next call, whose `offsets` may be empty.

@@ -319,9 +319,13 @@ impl Segment {
         Ok(new.unwrap_or(false))
     }
 
-    /// Removes the files. The records go first: a list of dead records must not be removed before the records it lists.
+    /// Removes the files. The records go first, on the disk too: if a power cut brought them back without their list of
+    /// dead records, deleted chunks would return.
     pub(crate) fn unlink(&self) -> io::Result<()> {
         fs::remove_file(&self.files.records)?;
+        if self.files.dead.exists() {
+            chordfs_files::sync_name(&self.files.records)?;
+        }
         for path in [&self.files.hint, &self.files.dead] {
             remove_if_there(path)?;
         }

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod model;
 mod moving;
+mod power_cut;
 mod scrubbing;
 mod space;
 mod walking;
