@@ -109,7 +109,8 @@ fn arguments() -> Vec<OsString> {
 
 /// Runs a command that logs until it is stopped.
 fn serve(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+    // At `warn`, openraft logs every heartbeat to a dead voter. `membership/voter_watch.rs` reports that once a minute.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
     // A line that cannot be written, because the disk of the log is full, must not end the thread that logs it: with
     // internal errors on, the subscriber reports them by `eprintln!`, which panics.
     let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);

@@ -23,6 +23,7 @@ use crate::{
         missing,
         resignation::VoterResignation,
         voter_manager::{LeaveRequests, VoterManager},
+        voter_watch,
     },
     raft::{
         dead_leader::DeadLeaderDetector,
@@ -162,6 +163,7 @@ impl LocalMember {
         let (raft, leader, network) = (raft.clone(), leader.clone(), network.clone());
         let resignation = Arc::new(VoterResignation { raft, leader, network });
         duties.start(missing::report(self.leader.clone()));
+        duties.start(voter_watch::report(self.raft.clone(), self.leader.clone()));
         let watching = guard.clone();
         duties.start(async move { watching.watch().await });
         duties.start(manager.run());

@@ -22,8 +22,9 @@ pub enum DrainError {
     )]
     Alone,
     #[error(
-        "only {staying} other nodes would hold the chunks ({away} more drain or do not answer), and {REPLICAS} should; \
-         add a node first, or allow fewer copies (drain --allow-fewer-copies)"
+        "only {} would hold the chunks ({away} more drain or do not answer), and {REPLICAS} should; add a node first, or \
+         allow fewer copies (drain --allow-fewer-copies)",
+        other_nodes(*.staying)
     )]
     TooFewNodes { staying: usize, away: usize },
     #[error(
@@ -32,12 +33,17 @@ pub enum DrainError {
     )]
     NoSpace { node: NodeRef, needed_mib: u64, free_mib: u64 },
     #[error(
-        "the vote on the namespace could not be given up within {within:?}: {reason}; see that a majority of the voters \
-         runs, then try again"
+        "the vote on the namespace could not be given up within {} s: {reason}; see that a majority of the voters \
+         runs, then try again",
+        .within.as_secs()
     )]
     NoMajority { within: Duration, reason: String },
-    #[error("no progress for {within:?}: {reason}; fix that, then try again")]
+    #[error("no progress for {} s: {reason}; fix that, then try again", .within.as_secs())]
     Stalled { within: Duration, reason: String },
+}
+
+fn other_nodes(count: usize) -> String {
+    if count == 1 { "1 other node".to_owned() } else { format!("{count} other nodes") }
 }
 
 /// Another member of the ring, as it answered the announcement of the drain.
@@ -154,6 +160,9 @@ mod tests {
         let peers: Vec<_> = [10, 20, 30].map(|id| peer(id, false)).into();
         assert!(remaining(&peers, 0, false).is_ok());
         assert_eq!(remaining(&peers[..2], 1, false), Err(DrainError::TooFewNodes { staying: 2, away: 1 }));
+        let texts = [0, 1, 2].map(|staying| DrainError::TooFewNodes { staying, away: 0 }.to_string());
+        assert!(texts[0].starts_with("only 0 other nodes would") && texts[1].starts_with("only 1 other node would"));
+        assert!(texts[2].starts_with("only 2 other nodes would hold the chunks"), "{}", texts[2]);
         assert!(remaining(&peers[..2], 0, true).is_ok());
         assert!(remaining(&peers[..1], 0, true).is_ok());
         assert_eq!(remaining(&[], 0, true), Err(DrainError::Alone));

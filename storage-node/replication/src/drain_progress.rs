@@ -1,7 +1,7 @@
 //! How far a drain has got, how fast it is, and when it will be done, as shown by `status` and `storage-node drain`.
 #![deny(clippy::disallowed_methods)]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chordfs_types::{
     admin::{DrainPhase, DrainStatus},
@@ -10,6 +10,9 @@ use chordfs_types::{
 
 use crate::{arc_comparison::CopyAmount, repair_progress::Meter};
 
+/// For how long a node's work shows a drain that was refused or cancelled.
+const SHOWN_FOR: Duration = Duration::from_secs(300);
+
 /// A drain from its beginning to its end.
 pub struct DrainProgress {
     phase: DrainPhase,
@@ -17,11 +20,14 @@ pub struct DrainProgress {
     sent: Meter,
     limit: RateLimit,
     reason: Option<String>,
+    /// When it was refused or cancelled.
+    ended: Option<Instant>,
 }
 
 impl DrainProgress {
     pub fn begin(limit: RateLimit) -> Self {
-        Self { phase: DrainPhase::Copying, left: CopyAmount::default(), sent: Meter::default(), limit, reason: None }
+        let (left, sent) = (CopyAmount::default(), Meter::default());
+        Self { phase: DrainPhase::Copying, left, sent, limit, reason: None, ended: None }
     }
 
     pub fn phase(&self) -> DrainPhase {
@@ -47,8 +53,15 @@ impl DrainProgress {
     }
 
     /// Ends a drain that did not succeed; the remaining count no longer matters.
-    pub fn end(&mut self, phase: DrainPhase, reason: String) {
+    pub fn end(&mut self, phase: DrainPhase, reason: String, now: Instant) {
         (self.phase, self.reason, self.left) = (phase, Some(reason), CopyAmount::default());
+        self.ended = Some(now);
+    }
+
+    /// Returns whether the node's work shows this drain. One that was refused or cancelled vanishes after a while:
+    /// nothing is under way, and its reason may no longer hold.
+    pub fn is_shown(&self, now: Instant) -> bool {
+        self.ended.is_none_or(|ended| now.saturating_duration_since(ended) < SHOWN_FOR)
     }
 
     pub fn status(&self, now: Instant) -> DrainStatus {
@@ -93,7 +106,10 @@ mod tests {
     fn a_cancelled_drain_has_nothing_left_to_send() {
         let mut progress = DrainProgress::begin(RateLimit(None));
         progress.found(CopyAmount { chunks: 7, bytes: 700 });
-        progress.end(DrainPhase::Cancelled, "cancelled".into());
+        let now = Instant::now();
+        progress.end(DrainPhase::Cancelled, "cancelled".into(), now);
+        assert!(progress.is_shown(now) && progress.is_shown(now + SHOWN_FOR / 2));
+        assert!(!progress.is_shown(now + SHOWN_FOR), "it is old");
         let status = progress.status(Instant::now());
         assert_eq!((status.phase, status.chunks_left, status.bytes_left), (DrainPhase::Cancelled, 0, 0));
         assert_eq!(status.reason.as_deref(), Some("cancelled"));

@@ -21,6 +21,18 @@ pub enum DrainPhase {
 }
 
 impl DrainPhase {
+    /// As in JSON.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Copying => "copying",
+            Self::Voting => "voting",
+            Self::Leaving => "leaving",
+            Self::Left => "left",
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// False once the drain has ended, with or without success.
     pub fn is_under_way(self) -> bool {
         matches!(self, Self::Copying | Self::Voting | Self::Leaving)

@@ -22,7 +22,7 @@ use super::{
     judge::{CopyFinding, Referenced},
 };
 
-/// The most candidates. Further ones are ignored: these are reason enough to investigate.
+/// The most candidates, which are looked at twice. Further ones are only counted.
 const MAX_CANDIDATES: usize = 256 << 10;
 
 type UnnamedChunks = HashMap<ChunkId, (ChunkRef, Vec<NodeRef>)>;
@@ -54,8 +54,8 @@ impl RingCheck {
             for chunk in chunks.into_iter().map(|listed| listed.chunk) {
                 if referenced.contains(chunk.id) {
                     self.report.surplus_copies += u64::from(!self.holder_map.is_holder(&node, chunk.key()));
-                } else if candidates.len() < MAX_CANDIDATES || candidates.contains_key(&chunk.id) {
-                    candidates.entry(chunk.id).or_insert_with(|| (chunk, Vec::new())).1.push(node);
+                } else if !add_candidate(candidates, chunk, node, MAX_CANDIDATES) {
+                    self.report.unexamined_copies += 1;
                 }
             }
             next = rest;
@@ -90,5 +90,34 @@ impl RingCheck {
         let mut orphans: Vec<_> = stored.into_values().collect();
         orphans.sort_by_key(|(chunk, _)| chunk.id);
         orphans.into_iter().for_each(|(chunk, nodes)| self.report.orphaned.add(&chunk, nodes.into_iter()));
+    }
+}
+
+/// Returns false if there are too many candidates already.
+fn add_candidate(candidates: &mut UnnamedChunks, chunk: ChunkRef, node: NodeRef, most: usize) -> bool {
+    let fits = candidates.len() < most || candidates.contains_key(&chunk.id);
+    if fits {
+        candidates.entry(chunk.id).or_insert_with(|| (chunk, Vec::new())).1.push(node);
+    }
+    fits
+}
+
+#[cfg(test)]
+mod tests {
+    use chordfs_types::{
+        chunk::{FileName, Version},
+        ring_id::RingId,
+    };
+
+    use super::*;
+
+    #[test]
+    fn no_copy_beyond_the_bound_goes_uncounted() {
+        let node = NodeRef { ip: [127, 0, 0, 1].into(), port: 1, id: RingId(1) };
+        let chunk =
+            |index| ChunkRef { file: FileName::new("a").expect("a name"), id: ChunkId { version: Version(7), index } };
+        let mut candidates = UnnamedChunks::new();
+        let mut added = |index| add_candidate(&mut candidates, chunk(index), node, 2);
+        assert_eq!([1, 2, 3, 1, 4].map(&mut added), [true, true, false, true, false]);
     }
 }

@@ -37,6 +37,9 @@ pub struct CheckReport {
     pub unreachable: ChunkFindings,
     /// Stored chunks that belonged to no file for at least the grace.
     pub orphaned: ChunkFindings,
+    /// Copies that belong to no file and were not looked at again, because there were too many: `orphaned` counts the
+    /// others.
+    pub unexamined_copies: u64,
     /// The verdict on the ring itself: dead nodes and voters, disks.
     pub health: Health,
     /// Copies on nodes that are not holders: repair removes them some time after the ring has changed.
@@ -111,6 +114,14 @@ impl CheckReport {
         writeln!(out, "{} files, {} chunks on {} nodes; {read}", self.files, self.chunks, self.nodes).expect(TEXT);
         let counts: Vec<String> = self.kinds().map(|(name, found)| format!("{} {name}", found.count)).into();
         writeln!(out, "{}; {} surplus copies", counts.join(", "), self.surplus_copies).expect(TEXT);
+        if self.unexamined_copies > 0 {
+            let (copies, orphans) = (self.unexamined_copies, self.orphaned.count);
+            writeln!(
+                out,
+                "orphaned: {copies} more copies belong to no file; only {orphans} chunks were looked at twice"
+            )
+            .expect(TEXT);
+        }
         out + &verdict(&self.health)
     }
 
@@ -155,7 +166,9 @@ mod tests {
         assert_eq!(report.exit_code(), 1);
         report.health.level = HealthLevel::Error;
         assert_eq!(report.exit_code(), 2);
+        report.unexamined_copies = 12;
         let text = report.for_people();
+        assert!(text.contains("orphaned: 12 more copies belong to no file"), "{text}");
         assert!(
             text.contains("orphaned: 5 more") && text.contains("0 missing, 1 damaged, 0 under-replicated"),
             "{text}"

@@ -7,6 +7,7 @@
 //! | `resignation.rs` | giving up the lead and the vote |
 //! | `guard.rs` | detecting another namespace in the same ring |
 //! | `missing.rs` | the report that the ring has no namespace |
+//! | `voter_watch.rs` | the report that voters, or a majority of them, do not answer |
 //! | `full_disk.rs` | giving up the lead and the vote while the disk is full |
 
 pub(crate) mod full_disk;
@@ -14,4 +15,5 @@ pub(crate) mod guard;
 pub(crate) mod missing;
 pub(crate) mod resignation;
 pub(crate) mod voter_manager;
+pub(crate) mod voter_watch;
 mod voters;

@@ -67,7 +67,7 @@ impl DrainControl {
         let not_serving = |state: String| DrainError::NotServing { state };
         let mut state = self.0.lock();
         match &mut *state {
-            ControlState::Idle if stage != NodeState::Serving => Err(not_serving(format!("{stage:?}").to_lowercase())),
+            ControlState::Idle if stage != NodeState::Serving => Err(not_serving(stage.to_string())),
             ControlState::Idle => {
                 let run = DrainRun::default();
                 *state = ControlState::Running { run: run.clone(), must_go };

@@ -14,13 +14,14 @@ use axum::{
     routing::{get, post},
 };
 use chordfs_types::{
-    admin::{DrainStatus, NodeState},
+    admin::{DrainPhase, DrainStatus, NodeState},
     rate_limit::RateLimit,
 };
 use serde::Deserialize;
 
 use super::{
     announce::{Acknowledgement, Announcement},
+    control::CancelDrainError,
     handle::{Drain, DrainOptions},
 };
 use crate::blocking::with_store;
@@ -58,8 +59,18 @@ async fn begin(
 }
 
 async fn cancel(State(drain): State<Drain>) -> Result<Json<Option<DrainStatus>>, DrainHttpError> {
-    drain.cancel().await.map_err(|error| (StatusCode::CONFLICT, error.to_string()))?;
+    drain.cancel().await.map_err(|error| (StatusCode::CONFLICT, not_cancelled(error, drain.status())))?;
     Ok(Json(drain.status()))
+}
+
+/// Why no drain was cancelled. If the last drain was refused, its reason may be the answer to the operator's question.
+fn not_cancelled(error: CancelDrainError, last: Option<DrainStatus>) -> String {
+    match (error, last) {
+        (CancelDrainError::NoDrain, Some(DrainStatus { phase: DrainPhase::Refused, reason: Some(reason), .. })) => {
+            format!("{error}; the last one was refused and has ended: {reason}")
+        }
+        _ => error.to_string(),
+    }
 }
 
 async fn status(State(drain): State<Drain>) -> Json<Option<DrainStatus>> {
@@ -81,4 +92,31 @@ async fn receive_announcement(
     let stats = with_store(&context.store, |store| Ok(store.stats())).await;
     let stats = stats.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(Json(Acknowledgement { draining, free_bytes: stats.free_bytes, claim: context.departure.claim() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_drain_cannot_be_cancelled_and_the_answer_says_why() {
+        let last = |phase| DrainStatus {
+            phase,
+            chunks_left: 0,
+            bytes_left: 0,
+            chunks_sent: 0,
+            bytes_sent: 0,
+            bytes_per_second: 0,
+            seconds_left: None,
+            limit: None,
+            reason: Some("only 1 other node".into()),
+        };
+        let text = not_cancelled(CancelDrainError::NoDrain, Some(last(DrainPhase::Refused)));
+        assert!(
+            text.starts_with("no drain is under way") && text.ends_with("refused and has ended: only 1 other node")
+        );
+        for last in [None, Some(last(DrainPhase::Cancelled))] {
+            assert_eq!(not_cancelled(CancelDrainError::NoDrain, last), CancelDrainError::NoDrain.to_string());
+        }
+    }
 }

@@ -204,14 +204,14 @@ impl DrainTask {
         tokio::spawn(reclaim_vote(self.context.clone()));
         // A node that this call does not reach forgets the drain after a while.
         let _ = self.announce(DrainState::Serving).await;
-        self.context.departure.change_progress(|progress| progress.end(phase, reason));
+        self.context.departure.change_progress(|progress| progress.end(phase, reason, Instant::now().into_std()));
         self.control.end();
     }
 
     pub(super) fn phase(&self, phase: DrainPhase) {
         self.context.departure.change_progress(|progress| {
             if progress.phase() != phase {
-                info!(?phase, "drain");
+                info!("the drain enters the phase `{}`", phase.label());
             }
             progress.enter(phase);
         });

@@ -289,7 +289,11 @@ impl Driver {
     }
 
     fn publish(&mut self, view: Neighbours) {
-        info!(node = %view.node, predecessor = ?view.predecessor, successors = ?view.successors, "neighbours changed");
+        let name = |node: &NodeRef| node.to_string();
+        let predecessor = view.predecessor.as_ref().map_or("none".to_owned(), name);
+        let successors: Vec<String> = view.successors.iter().map(name).collect();
+        let successors = if successors.is_empty() { "none".to_owned() } else { successors.join(", ") };
+        info!(node = %view.node, predecessor, successors, "neighbours changed");
         let is_member = !view.successors.is_empty();
         self.handle.saver().change(|saved| {
             saved.id = view.node.id;

@@ -64,7 +64,7 @@ impl NodeAdmin for LocalAdmin {
                 leader_confirmed: namespace.leader_confirmed,
                 lags: namespace.lags.into_iter().map(voter_lag).collect(),
             },
-            work: Work::of(&repair, drain.as_ref(), &self.scrub.status(), unix_now_secs()),
+            work: Work::of(&repair, self.departure.shown_drain().as_ref(), &self.scrub.status(), unix_now_secs()),
             repair,
             drain,
         }

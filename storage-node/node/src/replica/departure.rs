@@ -157,6 +157,12 @@ impl Departure {
         self.progress.lock().as_ref().map(|progress| progress.status(Instant::now()))
     }
 
+    /// The drain that the node's work shows: without one that was refused or cancelled long ago.
+    pub fn shown_drain(&self) -> Option<DrainStatus> {
+        let now = Instant::now();
+        self.progress.lock().as_ref().filter(|progress| progress.is_shown(now)).map(|progress| progress.status(now))
+    }
+
     pub fn set_progress(&self, progress: DrainProgress) {
         *self.progress.lock() = Some(progress);
     }

@@ -187,7 +187,7 @@ impl Repair {
             request.after = page.chunks.last().copied();
         }
         if dropped > 0 {
-            info!(arc = ?route.arc, chunks = dropped, "dropped copies beyond the third");
+            info!(after = %route.arc.after, upto = %route.arc.upto, chunks = dropped, "dropped copies beyond the third");
         }
         if kept == 0 { Ok(()) } else { Err(RepairError::Unconfirmed { count: kept }) }
     }

@@ -8,6 +8,11 @@ use std::{collections::HashMap, time::Duration};
 
 use chordfs_types::chunk::ChunkId;
 
+/// A node with a smaller free share of its capacity is short of room.
+const SHORT_OF_ROOM_DIVISOR: u64 = 10;
+/// A node that is short of room divides the orphan age by this.
+const HURRY_DIVISOR: u32 = 12;
+
 pub(super) struct OrphanCandidates {
     /// When each candidate was first found, on the clock of the looks.
     since: HashMap<ChunkId, Duration>,
@@ -28,10 +33,22 @@ impl OrphanCandidates {
         unreferenced.iter().filter(old).copied().collect()
     }
 
+    /// Sets the time between the two looks that confirm an orphan.
+    pub(super) fn confirm_after(&mut self, time: Duration) {
+        self.confirm_after = time;
+    }
+
     /// Forgets all earlier looks.
     pub(super) fn clear(&mut self) {
         self.since.clear();
     }
+}
+
+/// How old a chunk without a file has to be. A node that is short of room waits for a shorter time: a mount commits its
+/// writes within seconds, so the rest of the time only helps writers that are nearly dead.
+pub(super) fn orphan_age(age: Duration, free_bytes: u64, capacity_bytes: u64) -> Duration {
+    let short_of_room = free_bytes < capacity_bytes / SHORT_OF_ROOM_DIVISOR;
+    if short_of_room { age / HURRY_DIVISOR } else { age }
 }
 
 #[cfg(test)]
@@ -46,6 +63,14 @@ mod tests {
     /// Chunks of a few versions.
     fn chunks(numbers: &[u64]) -> Vec<ChunkId> {
         numbers.iter().map(|number| ChunkId { version: Version(number / 3), index: (number % 3) as u32 + 1 }).collect()
+    }
+
+    #[test]
+    fn a_node_short_of_room_collects_orphans_sooner() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(orphan_age(hour, 10, 100), hour);
+        assert_eq!(orphan_age(hour, 9, 100), Duration::from_secs(300));
+        assert_eq!(orphan_age(hour, 0, 0), hour, "the capacity is unknown");
     }
 
     #[test]

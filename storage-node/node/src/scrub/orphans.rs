@@ -44,7 +44,7 @@ use tracing::{debug, info, warn};
 use super::{
     ScrubShared,
     namespace_marker::MarkerError,
-    orphan_candidates::OrphanCandidates,
+    orphan_candidates::{OrphanCandidates, orphan_age},
     routes::NAMESPACE_PATH,
     unreferenced::{Unreferenced, remaining_runs, runs, unreferenced_chunks, version_spans},
 };
@@ -60,6 +60,7 @@ const MAX_REPORTED_RUNS: usize = 1 << 16;
 const LOOKS_PER_AGE: u32 = 4;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(900);
+const ROOM_CHECK_EVERY: Duration = Duration::from_secs(10);
 /// The time between the two looks that confirm an orphan is the orphan age divided by this.
 const CONFIRM_DIVISOR: u32 = 6;
 const MEMBER_DEADLINE: Duration = Duration::from_secs(5);
@@ -99,10 +100,10 @@ impl Orphans {
     }
 
     pub(super) async fn run(mut self) {
-        let pause = (self.age / LOOKS_PER_AGE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         let mut doubted = false;
         loop {
-            sleep(pause).await;
+            self.wait_for_look().await;
+            self.candidates.confirm_after(self.age() / CONFIRM_DIVISOR);
             let looked = self.look().await;
             let (collected, kept) = match looked {
                 Ok(collected) => (collected, None),
@@ -121,10 +122,30 @@ impl Orphans {
         }
     }
 
+    /// The orphan age at present.
+    fn age(&self) -> Duration {
+        let stats = self.shared.parts.store.stats();
+        let capacity = stats.live_bytes + stats.dead_bytes + stats.free_bytes;
+        orphan_age(self.age, stats.free_bytes, capacity)
+    }
+
+    /// Waits for the next look, which comes sooner if the node gets short of room meanwhile.
+    async fn wait_for_look(&self) {
+        let began = Instant::now();
+        loop {
+            let pause = (self.age() / LOOKS_PER_AGE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+            let left = pause.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            sleep(left.min(ROOM_CHECK_EVERY)).await;
+        }
+    }
+
     /// Looks once. Returns the number of runs that the namespace accepted as orphans.
     async fn look(&mut self) -> Result<u64, OrphanDoubt> {
         let ours = self.agreed_namespace().await?;
-        let Some(before) = SystemTime::now().checked_sub(self.age) else { return Ok(0) };
+        let Some(before) = SystemTime::now().checked_sub(self.age()) else { return Ok(0) };
         let mut found = Vec::new();
         for share in self.shared.parts.store.version_shares() {
             let held = with_store(&self.shared.parts.store, move |store| store.old_chunks(share, before)).await?;

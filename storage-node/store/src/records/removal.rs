@@ -100,6 +100,15 @@ pub(crate) enum Fault {
     Unreadable,
 }
 
+impl Fault {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Contents => "wrong contents",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 /// Removes a damaged record from the index, so that a sound copy can be put in its place. The damage is logged once, as
 /// only one caller removes the record. The caller holds the removal gate, for reading or writing.
 pub(crate) fn drop_damaged(table: &RecordTable, entry: &IndexEntry, fault: Fault) {
@@ -108,8 +117,8 @@ pub(crate) fn drop_damaged(table: &RecordTable, entry: &IndexEntry, fault: Fault
     }
     table.damage.add(entry);
     let IndexEntry { key, id, location } = entry;
-    tracing::warn!(%key, version = id.version.0, index = id.index, segment = location.segment, offset = location.offset, ?fault,
-        "damaged chunk dropped; it counts as absent until it is repaired");
+    tracing::warn!(%key, version = id.version.0, index = id.index, segment = location.segment, offset = location.offset,
+        fault = fault.label(), "damaged chunk dropped; it counts as absent until it is repaired");
     match fault {
         Fault::Contents => drop(mark_records_dead(table, vec![*location])),
         Fault::Unreadable => {
