@@ -169,6 +169,13 @@ impl MetaCache {
         self.inner.lock().attributes.remove(ino);
     }
 
+    /// Removes the attributes of `ino` after a change by this mount whose result is not known here.
+    pub fn forget_attr(&self, ino: Ino) {
+        let mut inner = self.inner.lock();
+        self.own.fetch_add(1, Ordering::AcqRel);
+        inner.attributes.remove(ino);
+    }
+
     /// Removes a name and the attributes of its directory.
     pub fn drop_name(&self, parent: Ino, name: &EntryName) {
         let mut inner = self.inner.lock();

@@ -5,7 +5,6 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, Change, EntryName, FileKind, Ino, NewNode, Reply},
 };
-use tracing::warn;
 
 use super::{FileSystem, unexpected};
 use crate::cache::{Dentry, DirectoryUpdate, Stamp};
@@ -63,13 +62,17 @@ impl FileSystem {
 
     pub async fn unlink(&self, parent: Ino, name: &EntryName) -> Result<(), FsError> {
         let stamp = self.cache.stamp();
-        let hold = self.may_be_open(parent, name);
+        let open = self.open_inode(parent, name).await;
+        let hold = open.is_some();
         let change = Change::Unlink { parent, name: name.clone(), hold };
-        let reply = self.namespace.apply(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
+        let reply = self.namespace.apply(change).await.inspect_err(|error| {
+            self.cache.drop_name(parent, name);
+            self.settle_unknown_hold(open, error);
+        })?;
         let Reply::Removed { attr } = reply else { return Err(unexpected("removing a name", &reply)) };
         let update = attr.as_ref().map(|attr| DirectoryUpdate { at: attr.ctime, links: 0 });
         self.cache.changed_name(stamp, parent, name, None, update);
-        self.name_removed(stamp, attr, hold).await;
+        self.name_removed(stamp, attr, hold);
         Ok(())
     }
 
@@ -85,18 +88,22 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Whether the inode under this name may be open here, in which case the namespace has to keep its contents. A name
-    /// that is not cached may lead to any inode; if that inode turns out not to be open, it is released at once.
-    pub(super) fn may_be_open(&self, parent: Ino, name: &EntryName) -> bool {
-        match self.cache.name(parent, name) {
-            Some(Dentry::Present(ino)) => self.opens.is_open(ino),
-            Some(Dentry::Absent) | None => !self.opens.is_empty(),
+    /// The inode under this name if it is open here: the namespace then has to keep its contents. A name that is not
+    /// cached is looked up, which is rare, because the kernel has looked it up just before.
+    pub(super) async fn open_inode(&self, parent: Ino, name: &EntryName) -> Option<Ino> {
+        if self.opens.is_empty() {
+            return None;
         }
+        let ino = match self.cache.name(parent, name) {
+            Some(Dentry::Present(ino)) => ino,
+            Some(Dentry::Absent) | None => self.lookup(parent, name).await.ok()?.ino,
+        };
+        self.opens.is_open(ino).then_some(ino)
     }
 
     /// Handles an inode that lost a name through a change by this mount. `hold` is whether that change made the
     /// namespace keep the contents.
-    pub(super) async fn name_removed(&self, stamp: Stamp, attr: Option<Attr>, hold: bool) {
+    pub(super) fn name_removed(&self, stamp: Stamp, attr: Option<Attr>, hold: bool) {
         let Some(attr) = attr else { return };
         let ino = attr.ino;
         self.record_change(stamp, &attr);
@@ -105,18 +112,8 @@ impl FileSystem {
         }
         match (hold, self.opens.hold(ino)) {
             (true, false) => self.release_at_namespace(ino),
-            (false, true) => self.hold_at_namespace(ino).await,
+            (false, true) => self.hold_at_namespace(vec![ino], None),
             (true, true) | (false, false) => {}
-        }
-    }
-
-    /// Requests that the namespace keep a nameless file that is open here.
-    pub(super) async fn hold_at_namespace(&self, ino: Ino) {
-        if let Err(failure) = self.namespace.apply(Change::Hold { ino }).await {
-            warn!(ino = ino.0, "an open file that was deleted may lose its contents: {failure}");
-        }
-        if !self.opens.is_open(ino) {
-            self.release_at_namespace(ino);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chordfs_net::session::{EventReceipt, SessionEvent};
 use chordfs_types::namespace::{FeedEvent, Ino};
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::FileSystem;
 
@@ -20,17 +20,14 @@ impl FileSystem {
                 SessionEvent::Feed(events) => events.into_iter().for_each(|event| self.handle_event(event, &receipt)),
                 SessionEvent::Reset => {
                     self.forget_everything();
-                    let holding = self.clone().hold_orphaned_files();
-                    tokio::spawn(async move {
-                        holding.await;
-                        drop(receipt);
-                    });
+                    // Any of them may have lost its last name meanwhile.
+                    self.hold_at_namespace(self.opens.inos(), Some(receipt));
                 }
             }
         }
     }
 
-    fn handle_event(self: &Arc<Self>, event: FeedEvent, receipt: &Arc<EventReceipt>) {
+    fn handle_event(&self, event: FeedEvent, receipt: &Arc<EventReceipt>) {
         debug!(?event, "another mount changed something");
         match event {
             FeedEvent::Inode { ino, contents } => self.inode_changed(ino, contents),
@@ -49,21 +46,15 @@ impl FileSystem {
             return self.notices.attr(ino);
         }
         self.pages.invalidate(ino);
-        if let Some(file) = self.opens.get(ino) {
-            file.invalidate();
-        }
+        self.invalidate_data(ino);
         self.notices.pages(ino);
     }
 
-    fn orphaned(self: &Arc<Self>, ino: Ino, receipt: Arc<EventReceipt>) {
+    fn orphaned(&self, ino: Ino, receipt: Arc<EventReceipt>) {
         self.cache.drop_attr(ino);
         self.notices.attr(ino);
-        if self.opens.hold(ino) {
-            let fs = self.clone();
-            tokio::spawn(async move {
-                fs.hold_at_namespace(ino).await;
-                drop(receipt);
-            });
+        if self.opens.is_open(ino) {
+            self.hold_at_namespace(vec![ino], Some(receipt));
         }
     }
 
@@ -73,20 +64,11 @@ impl FileSystem {
         info!("the change feed was interrupted: clearing cached attributes and names");
         self.cache.clear();
         self.pages.clear();
+        self.opens.note_all_changed();
+        self.transfer.invalidate_all();
         for (ino, file) in self.opens.files() {
             file.invalidate();
             self.notices.pages(ino);
-        }
-    }
-
-    /// Holds open files that lost their last name while the feed was interrupted.
-    async fn hold_orphaned_files(self: Arc<Self>) {
-        for (ino, _) in self.opens.files() {
-            match self.attr(ino).await {
-                Ok(attr) if attr.nlink == 0 && self.opens.hold(ino) => self.hold_at_namespace(ino).await,
-                Ok(_) => {}
-                Err(failure) => warn!(ino = ino.0, "cannot determine whether an open file still has a name: {failure}"),
-            }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Opening and closing. `open` always queries the namespace, so it sees all data of mounts that closed the file before;
 //! `flush` (at each close) commits, `fsync` also waits for the holders' disks, and the last `release` drops the inode.
 
-use chordfs_net::clients::NamespaceClient;
 use std::{
     sync::{
         Arc,
@@ -13,11 +12,10 @@ use std::{
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Answer, Attr, Change, EntryName, Extent, FileKind, Ino, Query},
+    namespace::{Answer, Attr, EntryName, Extent, FileKind, Ino, Query},
 };
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use super::{Caller, FileSystem, NewEntry, open_table::CloseOutcome, unexpected};
 use crate::transfer::{CommitReason, FileData};
@@ -71,7 +69,7 @@ impl FileSystem {
             return Err(FsError::Stale { ino: attr.ino });
         }
         let opening = Opening::acquire(self, attr.ino);
-        self.attach(&attr, Vec::new(), false);
+        self.attach(&attr, Vec::new(), false, opening.changes);
         self.pages.opened(attr.ino, attr.change);
         let handle = self.handles.open(true, opening.file().data.error_cursor());
         opening.keep_open();
@@ -130,7 +128,7 @@ impl FileSystem {
             return Err(self.stale_if_gone(ino, FsError::Stale { ino }));
         }
         let known = self.cache.attr_maybe_touched(ino).map(|known| known.change);
-        self.attach(&attr, extents, more);
+        self.attach(&attr, extents, more, opening.changes);
         self.cache.store_attr(stamp, &attr);
         if known != Some(attr.change) {
             self.invalidate_kernel_attr(ino).await;
@@ -159,7 +157,9 @@ impl FileSystem {
         }
     }
 
-    fn attach(&self, attr: &Attr, extents: Vec<Extent>, more: bool) {
+    /// Attaches the answer to an opening that was requested when `changes` had been reported. A change reported since
+    /// then found no data to invalidate, and the answer may be older than it.
+    fn attach(&self, attr: &Attr, extents: Vec<Extent>, more: bool, changes: u64) {
         let mut answer = Some(extents);
         let (file, first) = self.opens.attach(attr.ino, || {
             OpenFile::new(self.transfer.open_file(attr, answer.take().unwrap_or_default(), more), attr)
@@ -167,6 +167,9 @@ impl FileSystem {
         if let (false, Some(extents)) = (first, answer) {
             file.data.refresh(attr, extents, more);
             file.update_attr(attr);
+        }
+        if self.opens.changes(attr.ino) != changes {
+            file.invalidate();
         }
     }
 
@@ -199,7 +202,7 @@ impl FileSystem {
         let writes = file.writes.load(Ordering::Acquire);
         let committed = commit.await;
         file.committed_writes.fetch_max(writes, Ordering::AcqRel);
-        match committed? {
+        match committed.inspect_err(|_| self.cache.drop_attr(ino))? {
             Some(attr) => self.record_change(stamp, &attr),
             // A background commit may have stored the writes; the cached attributes are then older than it.
             None if writes > 0 => self.cache.drop_attr(ino),
@@ -211,12 +214,6 @@ impl FileSystem {
     fn release_inode(&self, ino: Ino) {
         if self.opens.release(ino) == (CloseOutcome::Last { held: true }) {
             self.release_at_namespace(ino);
-        }
-    }
-
-    pub(super) fn release_at_namespace(&self, ino: Ino) {
-        if self.releases.send(ino).is_err() {
-            debug!(ino = ino.0, "not released: the mount is ending, and closing its session releases the file");
         }
     }
 }
@@ -276,12 +273,14 @@ impl OpenFile {
 pub(super) struct Opening<'a> {
     fs: &'a FileSystem,
     ino: Ino,
+    /// The changes by other mounts that had been reported when the inode was acquired.
+    changes: u64,
 }
 
 impl<'a> Opening<'a> {
     fn acquire(fs: &'a FileSystem, ino: Ino) -> Self {
-        fs.opens.acquire(ino);
-        Self { fs, ino }
+        let changes = fs.opens.acquire(ino);
+        Self { fs, ino, changes }
     }
 
     pub(super) fn file(&self) -> Arc<OpenFile> {
@@ -297,17 +296,5 @@ impl<'a> Opening<'a> {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         self.fs.release_inode(self.ino);
-    }
-}
-
-/// Releases nameless files that are no longer open here, many in one namespace change.
-pub(super) async fn send_releases(namespace: Arc<dyn NamespaceClient>, mut released: mpsc::UnboundedReceiver<Ino>) {
-    const MAX_BATCH: usize = 256;
-    let mut inos = Vec::new();
-    while released.recv_many(&mut inos, MAX_BATCH).await > 0 {
-        let change = Change::Release { inos: std::mem::take(&mut inos) };
-        if let Err(failure) = namespace.apply(change).await {
-            warn!("cannot release deleted files; the nodes keep them until this mount ends: {failure}");
-        }
     }
 }

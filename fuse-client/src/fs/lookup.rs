@@ -37,11 +37,11 @@ impl FileSystem {
 
     pub fn cached_attr(&self, ino: Ino) -> Option<Attr> {
         let mut attr = self.cache.attr(ino)?;
-        if let Some(file) = self.opens.get(ino) {
-            if !file.knows_its_attr() {
-                return None;
-            }
-            file.data.overlay(&mut attr);
+        if self.opens.get(ino).is_some_and(|file| !file.knows_its_attr()) {
+            return None;
+        }
+        if let Some(data) = self.live_data(ino) {
+            data.overlay(&mut attr);
         }
         Some(attr)
     }
@@ -58,14 +58,16 @@ impl FileSystem {
         if set == SetAttr::default() {
             return self.attr(ino).await;
         }
-        if self.opens.get(ino).is_some_and(|file| file.data.defer(&set)) {
+        if self.live_data(ino).is_some_and(|data| data.defer(&set)) {
             return Ok(self.with_uncommitted(self.attr(ino).await?));
         }
         let stamp = self.cache.stamp();
         let attr = match self.opens.get(ino) {
             Some(file) => self.set_attr_of_open(ino, &file, set).await,
-            None if truncates_above_zero(&set) => self.set_attr_of_closed(ino, set).await,
-            None => self.change_attr(Change::SetAttr { ino, set }).await,
+            None if truncates_above_zero(&set) || self.transfer.uncommitted_file(ino).is_some() => {
+                self.set_attr_of_closed(ino, set).await
+            }
+            None => self.set_attr_at_namespace(ino, set).await,
         };
         let attr = attr.map_err(|error| self.stale_if_gone(ino, error))?;
         self.record_change(stamp, &attr);
@@ -87,14 +89,25 @@ impl FileSystem {
         file.data.set_attr(set).await
     }
 
-    /// Truncates through the file's data, since a new end within a chunk needs that chunk's bytes.
+    /// A truncation changes the contents: an opening that is under way must not attach what they were before.
+    async fn set_attr_at_namespace(&self, ino: Ino, set: SetAttr) -> Result<Attr, FsError> {
+        let truncates = set.truncate.is_some();
+        let attr = self.change_attr(Change::SetAttr { ino, set }).await;
+        if truncates {
+            self.invalidate_data(ino);
+        }
+        attr
+    }
+
+    /// Sets attributes through the file's data: a new end within a chunk needs that chunk's bytes, and bytes that could
+    /// not be committed before must not be committed over the change.
     async fn set_attr_of_closed(&self, ino: Ino, set: SetAttr) -> Result<Attr, FsError> {
         let attr = self.attr(ino).await?;
         if attr.kind == FileKind::Directory {
             return Err(FsError::IsDirectory);
         }
         let opened = self.open_file(ino).await?;
-        opened.file().data.set_attr(set).await
+        self.set_attr_of_open(ino, &opened.file(), set).await
     }
 }
 

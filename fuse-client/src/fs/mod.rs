@@ -11,10 +11,16 @@ mod entries;
 mod feed;
 mod handle;
 mod handles;
+mod holds;
 mod lookup;
 mod open_table;
 mod rename;
 mod statfs;
+
+#[cfg(test)]
+mod fake_namespace_test;
+#[cfg(test)]
+mod feed_test;
 
 use chordfs_net::clients::NamespaceClient;
 use std::{
@@ -37,11 +43,11 @@ pub use self::{
     rename::EntryLocation,
     statfs::{SpaceSource, SpaceTotals, Statistics},
 };
-use self::{directory::Directories, handle::OpenFile, handles::Handles, open_table::OpenTable};
+use self::{directory::Directories, handle::OpenFile, handles::Handles, holds::HoldRequest, open_table::OpenTable};
 use crate::{
     cache::{KernelPages, MetaCache, Stamp},
     notify::Notices,
-    transfer::Transfer,
+    transfer::{FileData, Transfer},
 };
 
 /// How many inodes and names are cached by default: about 50 MB when full.
@@ -57,8 +63,7 @@ pub struct FileSystem {
     directories: Directories,
     notices: Notices,
     space: SpaceSource,
-    /// Files whose last handle here was closed after they had lost their last name.
-    releases: mpsc::UnboundedSender<Ino>,
+    holds: mpsc::UnboundedSender<HoldRequest>,
     next_handle: AtomicU64,
 }
 
@@ -77,8 +82,7 @@ impl FileSystem {
         notices: Notices,
         space: SpaceSource,
     ) -> Arc<Self> {
-        let (releases, released) = mpsc::unbounded_channel();
-        tokio::spawn(handle::send_releases(namespace.clone(), released));
+        let (holds, requests) = mpsc::unbounded_channel();
         let fs = Arc::new(Self {
             cache: MetaCache::new(DEFAULT_META_ENTRIES, feed_epoch),
             pages: KernelPages::new(DEFAULT_META_ENTRIES),
@@ -90,10 +94,14 @@ impl FileSystem {
             transfer,
             notices,
             space,
-            releases,
+            holds,
         });
         let weak = Arc::downgrade(&fs);
         fs.transfer.on_data_loss(move |ino| weak.upgrade().into_iter().for_each(|fs| fs.invalidate_contents(ino)));
+        let weak = Arc::downgrade(&fs);
+        fs.transfer
+            .on_background_commit(move |ino| weak.upgrade().into_iter().for_each(|fs| fs.cache.forget_attr(ino)));
+        tokio::spawn(holds::send_holds(Arc::downgrade(&fs), fs.namespace.clone(), requests));
         fs
     }
 
@@ -132,10 +140,25 @@ impl FileSystem {
 
     /// Adjusts a file's attributes for the bytes that this mount has written but not committed.
     fn with_uncommitted(&self, mut attr: Attr) -> Attr {
-        if let Some(file) = self.opens.get(attr.ino) {
-            file.data.overlay(&mut attr);
+        if let Some(data) = self.live_data(attr.ino) {
+            data.overlay(&mut attr);
         }
         attr
+    }
+
+    /// The data of a file that is open here, or that was closed and still has bytes which could not be committed.
+    fn live_data(&self, ino: Ino) -> Option<Arc<FileData>> {
+        let open = self.opens.get(ino).map(|file| file.data.clone());
+        open.or_else(|| self.transfer.uncommitted_file(ino))
+    }
+
+    /// Marks the contents of a file as changed elsewhere, whether it is open, about to be opened, or closed with bytes
+    /// that could not be committed.
+    fn invalidate_data(&self, ino: Ino) {
+        match self.opens.note_changed(ino) {
+            Some(file) => file.invalidate(),
+            None => self.transfer.invalidate(ino),
+        }
     }
 
     /// Records `attr`, the result of a change by this mount that was sent at `stamp`.

@@ -17,7 +17,15 @@ struct OpenInode<F> {
     count: u64,
     /// The namespace keeps the nameless file for this mount until it is released.
     held: bool,
+    /// How many changes of the contents by other mounts were reported since the first opening.
+    changes: u64,
     file: Option<Arc<F>>,
+}
+
+impl<F> OpenInode<F> {
+    fn new() -> Self {
+        Self { count: 0, held: false, changes: 0, file: None }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -36,17 +44,37 @@ impl<F> Default for OpenTable<F> {
 }
 
 impl<F> OpenTable<F> {
-    /// Counts one more opening.
-    pub(super) fn acquire(&self, ino: Ino) {
+    /// Counts one more opening. Returns the number of changes reported so far: an answer that is requested from now on
+    /// may be older than the changes reported before it arrives.
+    pub(super) fn acquire(&self, ino: Ino) -> u64 {
         let mut entries = self.entries.write();
-        entries.entry(ino).or_insert(OpenInode { count: 0, held: false, file: None }).count += 1;
+        let entry = entries.entry(ino).or_insert_with(OpenInode::new);
+        entry.count += 1;
+        entry.changes
+    }
+
+    /// Records that another mount has changed the contents, and returns the data, if attached.
+    pub(super) fn note_changed(&self, ino: Ino) -> Option<Arc<F>> {
+        let mut entries = self.entries.write();
+        let entry = entries.get_mut(&ino)?;
+        entry.changes += 1;
+        entry.file.clone()
+    }
+
+    /// Records that each inode may have been changed.
+    pub(super) fn note_all_changed(&self) {
+        self.entries.write().values_mut().for_each(|entry| entry.changes += 1);
+    }
+
+    pub(super) fn changes(&self, ino: Ino) -> u64 {
+        self.entries.read().get(&ino).map_or(0, |entry| entry.changes)
     }
 
     /// Returns the data of an open inode, created by `make` at the first call, and whether this was the first call. The
     /// caller has acquired the inode.
     pub(super) fn attach(&self, ino: Ino, make: impl FnOnce() -> F) -> (Arc<F>, bool) {
         let mut entries = self.entries.write();
-        let entry = entries.entry(ino).or_insert(OpenInode { count: 1, held: false, file: None });
+        let entry = entries.entry(ino).or_insert_with(OpenInode::new);
         match &entry.file {
             Some(file) => (file.clone(), false),
             None => (entry.file.insert(Arc::new(make())).clone(), true),
@@ -83,6 +111,11 @@ impl<F> OpenTable<F> {
         self.entries.read().is_empty()
     }
 
+    /// All inodes, also those that are being opened and have no data yet.
+    pub(super) fn inos(&self) -> Vec<Ino> {
+        self.entries.read().keys().copied().collect()
+    }
+
     pub(super) fn files(&self) -> Vec<(Ino, Arc<F>)> {
         let entries = self.entries.read();
         entries.iter().filter_map(|(&ino, entry)| Some((ino, entry.file.clone()?))).collect()
@@ -116,6 +149,19 @@ mod tests {
         assert_eq!(table.attach(FILE, || "second"), (Arc::new("first"), false));
         assert_eq!(table.get(FILE), Some(Arc::new("first")));
         assert_eq!(table.files(), [(FILE, Arc::new("first"))]);
+    }
+
+    #[test]
+    fn changes_are_counted_before_there_is_data() {
+        let table = OpenTable::default();
+        assert_eq!(table.note_changed(FILE), None, "not open here");
+        let before = table.acquire(FILE);
+        assert_eq!(table.note_changed(FILE), None);
+        assert_eq!(table.changes(FILE), before + 1);
+        table.attach(FILE, || "data");
+        assert_eq!(table.note_changed(FILE), Some(Arc::new("data")));
+        table.note_all_changed();
+        assert_eq!((table.changes(FILE), table.inos()), (before + 3, vec![FILE]));
     }
 
     #[test]

@@ -17,7 +17,11 @@ pub struct EntryLocation {
 impl FileSystem {
     pub async fn rename(&self, from: &EntryLocation, to: &EntryLocation, mode: RenameMode) -> Result<(), FsError> {
         let stamp = self.cache.stamp();
-        let hold = mode == RenameMode::Replace && self.may_be_open(to.parent, &to.name);
+        let replaced = match mode {
+            RenameMode::Replace => self.open_inode(to.parent, &to.name).await,
+            RenameMode::NoReplace | RenameMode::Exchange => None,
+        };
+        let hold = replaced.is_some();
         let change = Change::Rename {
             parent: from.parent,
             name: from.name.clone(),
@@ -26,10 +30,13 @@ impl FileSystem {
             mode,
             hold,
         };
-        let reply = self.namespace.apply(change).await.inspect_err(|_| self.drop_both_names(from, to))?;
+        let reply = self.namespace.apply(change).await.inspect_err(|error| {
+            self.drop_both_names(from, to);
+            self.settle_unknown_hold(replaced, error);
+        })?;
         self.cache.renamed(stamp, (from.parent, &from.name), (to.parent, &to.name), mode == RenameMode::Exchange);
         match reply {
-            Reply::Removed { attr } => self.name_removed(stamp, attr, hold).await,
+            Reply::Removed { attr } => self.name_removed(stamp, attr, hold),
             Reply::Done => {}
             other => return Err(unexpected("renaming", &other)),
         }

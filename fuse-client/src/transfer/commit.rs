@@ -126,7 +126,10 @@ impl FileData {
     pub(super) async fn commit_in_background(self: Arc<Self>) {
         let Ok(lock) = self.commit_lock.try_lock() else { return };
         let _guard = CommitGuard { file: &self, _lock: lock };
-        let Err(error) = self.commit_locked(Durability::Memory).await else { return };
+        let Err(error) = self.commit_locked(Durability::Memory).await else {
+            self.transfer.on_background_commit.get().iter().for_each(|call| call(self.ino));
+            return;
+        };
         let restarted = matches!(error, FsError::Stale { .. });
         self.note_failure(error);
         if restarted {

@@ -101,11 +101,12 @@ pub struct Transfer {
     files: Mutex<HashMap<Ino, Weak<FileData>>>,
     /// Files with uncommitted data or attributes. They stay alive here after their last handle is closed.
     dirty: Mutex<HashMap<Ino, Arc<FileData>>>,
-    on_data_loss: OnceLock<OnDataLoss>,
+    on_data_loss: OnceLock<OnFile>,
+    on_background_commit: OnceLock<OnFile>,
 }
 
-/// Called after written data of a file was discarded.
-type OnDataLoss = Box<dyn Fn(Ino) + Send + Sync>;
+/// Called with a file to which something happened that no operation of a program returns.
+type OnFile = Box<dyn Fn(Ino) + Send + Sync>;
 
 impl Transfer {
     pub fn new(session: Session, chunks: Arc<ChunkClient>, runtime: Handle, settings: TransferSettings) -> Arc<Self> {
@@ -128,6 +129,7 @@ impl Transfer {
             files: Mutex::default(),
             dirty: Mutex::default(),
             on_data_loss: OnceLock::new(),
+            on_background_commit: OnceLock::new(),
             cache,
             settings,
             runtime,
@@ -140,6 +142,29 @@ impl Transfer {
     pub fn on_data_loss(&self, call: impl Fn(Ino) + Send + Sync + 'static) {
         // A mount has one file system, so the first callback stays.
         let _ = self.on_data_loss.set(Box::new(call));
+    }
+
+    /// Registers a callback for commits in the background, so that attributes cached elsewhere can be dropped. Call it
+    /// once.
+    pub fn on_background_commit(&self, call: impl Fn(Ino) + Send + Sync + 'static) {
+        let _ = self.on_background_commit.set(Box::new(call));
+    }
+
+    /// The data of a file that has uncommitted bytes or attributes, whether it is open or was closed meanwhile.
+    pub fn uncommitted_file(&self, ino: Ino) -> Option<Arc<FileData>> {
+        self.dirty.lock().get(&ino).cloned()
+    }
+
+    /// Handles a feed event about contents changed by another mount.
+    pub fn invalidate(&self, ino: Ino) {
+        let live = self.files.lock().get(&ino).and_then(Weak::upgrade);
+        live.iter().for_each(|file| file.invalidate());
+    }
+
+    /// Handles an interruption of the feed: each file may have been changed.
+    pub fn invalidate_all(&self) {
+        let live: Vec<Arc<FileData>> = self.files.lock().values().filter_map(Weak::upgrade).collect();
+        live.iter().for_each(|file| file.invalidate());
     }
 
     /// Returns the data of an inode, given the namespace's answer to `Open` (or to `Make`, without extents). All

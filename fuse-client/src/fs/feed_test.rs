@@ -1,0 +1,172 @@
+//! What another mount changes, and what an interruption of the feed hides, must reach each file that this mount has open,
+//! is opening, or has closed with bytes that could not be committed.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use chordfs_net::session::SessionEvent;
+use chordfs_types::namespace::{Attr, Change, FeedEvent, FileKind, Ino, SetAttr, Time, Truncate};
+
+use super::{WriteAt, fake_namespace_test::TestMount};
+use crate::samples_test::name;
+
+const AT_START: WriteAt = WriteAt { offset: 0, append: false };
+
+/// Lets the background tasks run.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
+fn truncate_to_zero() -> SetAttr {
+    SetAttr { truncate: Some(Truncate { size: 0, tail: None }), ..SetAttr::default() }
+}
+
+/// Writes "old" into a file and closes it while no node answers, so that the bytes are kept.
+async fn close_in_vain(mount: &TestMount, ino: Ino) {
+    let opened = mount.fs.open(ino, true).await.expect("opened");
+    mount.fs.write(ino, AT_START, b"old".to_vec()).await.expect("written");
+    mount.namespace.puts_fail.store(true, SeqCst);
+    assert!(mount.fs.flush(ino, opened.handle).await.is_err());
+    mount.fs.release(ino, opened.handle).await;
+    mount.namespace.puts_fail.store(false, SeqCst);
+}
+
+fn holds(mount: &TestMount) -> Vec<Vec<Ino>> {
+    let changes = mount.namespace.changes.lock();
+    let holds = changes.iter().filter_map(|change| match change {
+        Change::HoldOrphans { inos } => Some(inos.clone()),
+        _ => None,
+    });
+    holds.collect()
+}
+
+fn releases(mount: &TestMount) -> usize {
+    mount.namespace.changes.lock().iter().filter(|change| matches!(change, Change::Release { .. })).count()
+}
+
+/// A mount with thousands of open files asked about them one by one after an interruption; the last ones were held
+/// later than the grace, and their contents were gone.
+#[tokio::test(start_paused = true)]
+async fn after_an_interruption_all_open_files_are_held_by_one_change() {
+    let mount = TestMount::new();
+    for number in 0..300 {
+        let ino = mount.namespace.add(&name(&number.to_string()), FileKind::File);
+        mount.fs.open(ino, false).await.expect("opened");
+    }
+    mount.namespace.remove(&name("7"));
+    let queries = mount.namespace.queries.load(SeqCst);
+    mount.namespace.send_feed(SessionEvent::Reset);
+    settle().await;
+    let holds = holds(&mount);
+    assert_eq!((holds.len(), holds[0].len()), (1, 300));
+    assert_eq!(mount.namespace.queries.load(SeqCst), queries, "no file is asked about by itself");
+}
+
+/// A release that failed was dropped: the nodes kept the deleted file until the unmount.
+#[tokio::test(start_paused = true)]
+async fn a_release_without_an_answer_is_sent_again() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("f"), FileKind::File);
+    let opened = mount.fs.open(ino, false).await.expect("opened");
+    mount.fs.unlink(Ino::ROOT, &name("f")).await.expect("unlinked");
+    mount.namespace.lost_replies.store(1, SeqCst);
+    mount.fs.release(ino, opened.handle).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(releases(&mount), 2);
+}
+
+/// An unlink that held the file and got no answer may have been applied; nothing released it at the last close.
+#[tokio::test(start_paused = true)]
+async fn a_file_whose_unlink_got_no_answer_is_released_at_its_last_close() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("f"), FileKind::File);
+    let opened = mount.fs.open(ino, false).await.expect("opened");
+    mount.namespace.lost_replies.store(1, SeqCst);
+    assert!(mount.fs.unlink(Ino::ROOT, &name("f")).await.is_err());
+    mount.fs.release(ino, opened.handle).await;
+    settle().await;
+    assert_eq!(releases(&mount), 1);
+}
+
+/// The feed reported a change while the answer to `Open` was on its way: the file was attached with the older contents
+/// and took them for the newest as long as it stayed open.
+#[tokio::test(start_paused = true)]
+async fn a_change_reported_while_a_file_is_being_opened_is_seen() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("f"), FileKind::File);
+    mount.namespace.overwrite(ino, b"before");
+    mount.namespace.open_gate.forget_permits(usize::MAX);
+    let fs = mount.fs.clone();
+    let opening = tokio::spawn(async move { fs.open(ino, false).await });
+    settle().await;
+    mount.namespace.overwrite(ino, b"after");
+    mount.namespace.tell(FeedEvent::Inode { ino, contents: true });
+    settle().await;
+    mount.namespace.open_gate.add_permits(100);
+    opening.await.expect("no panic").expect("opened");
+    assert_eq!(mount.fs.read(ino, 0, 10).await.expect("read"), b"after");
+}
+
+/// The same window for an interruption of the feed, which lists only files that are attached.
+#[tokio::test(start_paused = true)]
+async fn an_interruption_while_a_file_is_being_opened_is_noticed() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("f"), FileKind::File);
+    mount.namespace.overwrite(ino, b"before");
+    mount.namespace.open_gate.forget_permits(usize::MAX);
+    let fs = mount.fs.clone();
+    let opening = tokio::spawn(async move { fs.open(ino, false).await });
+    settle().await;
+    mount.namespace.overwrite(ino, b"after");
+    mount.namespace.send_feed(SessionEvent::Reset);
+    settle().await;
+    mount.namespace.open_gate.add_permits(100);
+    opening.await.expect("no panic").expect("opened");
+    assert_eq!(mount.fs.read(ino, 0, 10).await.expect("read"), b"after");
+}
+
+/// A truncation by path went straight to the namespace while the kept bytes waited for their retry, which brought them
+/// back into the emptied file.
+#[tokio::test(start_paused = true)]
+async fn bytes_kept_after_a_failed_close_do_not_survive_a_truncation_by_path() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("f"), FileKind::File);
+    close_in_vain(&mount, ino).await;
+    assert_eq!(mount.fs.attr(ino).await.expect("attributes").size, 3, "the kept bytes are seen");
+    let attr = mount.fs.set_attr(ino, truncate_to_zero()).await.expect("truncated");
+    assert_eq!(attr.size, 0);
+    mount.fs.flush_all().await.expect("flushed");
+    assert_eq!(mount.namespace.attr(ino).size, 0);
+}
+
+/// Times set by path were overwritten by the retry of the kept bytes.
+#[tokio::test(start_paused = true)]
+async fn times_set_after_a_failed_close_stay() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("f"), FileKind::File);
+    close_in_vain(&mount, ino).await;
+    let mtime = Time { secs: 77, nanos: 0 };
+    mount.fs.set_attr(ino, SetAttr { mtime: Some(mtime), ..SetAttr::default() }).await.expect("set");
+    mount.fs.flush_all().await.expect("flushed");
+    let Attr { size, mtime: set, .. } = mount.namespace.attr(ino);
+    assert_eq!((size, set), (3, mtime));
+}
+
+/// The attributes cached before a failed close stayed for as long as no other mount changed the file.
+#[tokio::test]
+async fn the_size_is_right_after_kept_bytes_were_committed_in_the_background() {
+    let mount = TestMount::with_flush_age(Duration::from_millis(100));
+    let ino = mount.namespace.add(&name("f"), FileKind::File);
+    mount.fs.attr(ino).await.expect("attributes");
+    close_in_vain(&mount, ino).await;
+    mount.fs.attr(ino).await.expect("attributes");
+    for _ in 0..100 {
+        if mount.namespace.attr(ino).size == 3 {
+            break;
+        }
+        settle().await;
+    }
+    settle().await;
+    assert_eq!(mount.namespace.attr(ino).size, 3, "committed by age");
+    let cached = mount.fs.cached_attr(ino).map_or(3, |attr| attr.size);
+    assert_eq!(cached, 3);
+}

@@ -1,0 +1,153 @@
+//! Files without a name that are open here: the namespace keeps their contents while this mount holds them. A single task
+//! sends the holds and releases, in the order in which they were requested and many in one change, and repeats each
+//! until it is answered: a hold that is given up loses the contents of an open file, and a release that is given up
+//! keeps a deleted file on the nodes until this mount ends.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use chordfs_net::{clients::NamespaceClient, session::EventReceipt};
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Change, Ino, MAX_HOLDS, Reply},
+};
+use tokio::{sync::mpsc, time::sleep};
+use tracing::{debug, warn};
+
+use super::FileSystem;
+
+/// How long to wait after a change without an answer. The session has then waited for its own deadline.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) enum HoldRequest {
+    /// The receipt of the event that caused the request: until it is dropped, the namespace purges none of these files.
+    Hold(Vec<Ino>, Option<Arc<EventReceipt>>),
+    Release(Ino),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Hold,
+    Release,
+}
+
+impl FileSystem {
+    /// Requests that the namespace keep those of these open files that have no name.
+    pub(super) fn hold_at_namespace(&self, inos: Vec<Ino>, receipt: Option<Arc<EventReceipt>>) {
+        self.request(HoldRequest::Hold(inos, receipt));
+    }
+
+    pub(super) fn release_at_namespace(&self, ino: Ino) {
+        self.request(HoldRequest::Release(ino));
+    }
+
+    /// Handles the end of a change that was to hold `ino`, and whose outcome is unknown: if it was applied, the hold has
+    /// to be released like any other. Releasing a file that is not held has no effect.
+    pub(super) fn settle_unknown_hold(&self, ino: Option<Ino>, error: &FsError) {
+        let Some(ino) = ino.filter(|_| is_unanswered(error)) else { return };
+        if !self.opens.hold(ino) {
+            self.release_at_namespace(ino);
+        }
+    }
+
+    fn request(&self, request: HoldRequest) {
+        if self.holds.send(request).is_err() {
+            debug!("not sent: the mount is ending, and closing its session releases all files");
+        }
+    }
+
+    /// Records the files that the namespace keeps for this mount. One that was closed meanwhile is released.
+    fn note_held(&self, inos: Vec<Ino>) {
+        for ino in inos {
+            self.cache.drop_attr(ino);
+            if !self.opens.hold(ino) {
+                self.release_at_namespace(ino);
+            }
+        }
+    }
+}
+
+/// Sends the requests until the file system ends.
+pub(super) async fn send_holds(
+    fs: Weak<FileSystem>,
+    namespace: Arc<dyn NamespaceClient>,
+    mut requests: mpsc::UnboundedReceiver<HoldRequest>,
+) {
+    let mut batch = Vec::new();
+    while requests.recv_many(&mut batch, MAX_HOLDS).await > 0 {
+        let wishes = latest_wishes(&batch);
+        let inos = |wanted: Wish| -> Vec<Ino> {
+            wishes.iter().filter(|(_, wish)| **wish == wanted).map(|(ino, _)| *ino).collect()
+        };
+        for part in inos(Wish::Hold).chunks(MAX_HOLDS) {
+            let held = send_until_answered(&*namespace, Change::HoldOrphans { inos: part.to_vec() }).await;
+            if let (Some(Reply::Held { inos }), Some(fs)) = (held, fs.upgrade()) {
+                fs.note_held(inos);
+            }
+        }
+        for part in inos(Wish::Release).chunks(MAX_HOLDS) {
+            send_until_answered(&*namespace, Change::Release { inos: part.to_vec() }).await;
+        }
+        // Drops the receipts.
+        batch.clear();
+    }
+}
+
+/// Of several requests about a file, only the last one counts.
+fn latest_wishes(requests: &[HoldRequest]) -> BTreeMap<Ino, Wish> {
+    let mut wishes = BTreeMap::new();
+    for request in requests {
+        match request {
+            HoldRequest::Hold(inos, _) => wishes.extend(inos.iter().map(|ino| (*ino, Wish::Hold))),
+            HoldRequest::Release(ino) => drop(wishes.insert(*ino, Wish::Release)),
+        }
+    }
+    wishes
+}
+
+/// Returns the reply; `None` if the session has ended, and with it all its holds. A new session resets the feed, after
+/// which all open files are held again.
+async fn send_until_answered(namespace: &dyn NamespaceClient, change: Change) -> Option<Reply> {
+    loop {
+        match namespace.apply(change.clone()).await {
+            Ok(reply) => return Some(reply),
+            Err(FsError::NoSession) => return None,
+            Err(failure) if is_unanswered(&failure) => {
+                warn!("deleted files that are open here are not held or released yet, trying again: {failure}");
+                sleep(RETRY_PAUSE).await;
+            }
+            Err(failure) => {
+                warn!("the namespace refused to hold or release deleted files: {failure}");
+                return None;
+            }
+        }
+    }
+}
+
+/// Whether the change may have been applied although it returned this error.
+fn is_unanswered(error: &FsError) -> bool {
+    matches!(error, FsError::NoQuorum { .. } | FsError::NoSession | FsError::OutOfOrder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_request_about_a_file_counts() {
+        let requests = [
+            HoldRequest::Hold(vec![Ino(5), Ino(6)], None),
+            HoldRequest::Release(Ino(6)),
+            HoldRequest::Release(Ino(7)),
+            HoldRequest::Hold(vec![Ino(7)], None),
+        ];
+        let wishes = latest_wishes(&requests);
+        assert_eq!(
+            wishes.into_iter().collect::<Vec<_>>(),
+            [(Ino(5), Wish::Hold), (Ino(6), Wish::Release), (Ino(7), Wish::Hold)]
+        );
+    }
+}
