@@ -38,6 +38,10 @@ fn configured_ring() -> Result<Option<String>, MountError> {
 
 /// Mounts as configured and returns the exit code.
 fn start(config: &Config) -> u8 {
+    if !config.fake && mountpoint::detach_dead(&config.target) > 0 {
+        // Standard error may be closed or full, and the mount does not depend on it.
+        let _ = writeln!(io::stderr(), "mount.chordfs: detached a mount whose process had died");
+    }
     let target = match mountpoint::check_target(&config.target).and_then(|path| mountpoint::check_fuse().map(|()| path))
     {
         Ok(target) => target,

@@ -21,12 +21,38 @@ use tracing::{debug, warn};
 use crate::exit::MountError;
 
 const FUSE_DEVICE: &str = "/dev/fuse";
+/// The kind of file system that this program mounts.
+const KIND: &[u8] = b"fuse.chordfs";
 /// How far the kernel reads ahead of a sequential reader: enough for read requests to be as large as write requests.
 const READ_AHEAD_KIB: u32 = 1024;
 
 /// The kernel's name of a mounted file system, `MAJOR:MINOR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device(String);
+
+/// Detaches what is left on `target` of mounts of this program whose processes have died, and returns how many there
+/// were. A mount whose process lives is never touched: it opens its folder without a request to the ring, so that
+/// neither a slow ring nor one that is away makes it look dead.
+pub fn detach_dead(target: &Path) -> usize {
+    /// More than anyone stacks on one folder.
+    const LIMIT: usize = 16;
+    let detach = |_| {
+        let (path, device) = dead_mount(target)?;
+        unmount(&path, &device).inspect_err(|error| warn!("unmount {}: {error}", path.display())).ok()
+    };
+    (0..LIMIT).map_while(detach).count()
+}
+
+/// The topmost mount on `target`, if it is one of this program whose process has died.
+fn dead_mount(target: &Path) -> Option<(PathBuf, Device)> {
+    // A dead mount may not even be resolved, but the folder above it can.
+    let above = || Some(target.parent()?.canonicalize().ok()?.join(target.file_name()?));
+    let path = target.canonicalize().ok().or_else(above)?;
+    let mounts = fs::read("/proc/self/mountinfo").ok()?;
+    let top = topmost(&mounts, &path).filter(|top| top.kind == KIND)?;
+    let died = |error: io::Error| error.raw_os_error() == Some(libc::ENOTCONN);
+    fs::read_dir(&path).is_err_and(died).then_some((path, top.device))
+}
 
 /// Checks that `target` can be mounted on, and returns its absolute path.
 pub fn check_target(target: &Path) -> Result<PathBuf, MountError> {
@@ -65,7 +91,7 @@ pub fn check_fuse() -> Result<(), MountError> {
 /// The device of the topmost file system mounted at exactly this path.
 pub fn mounted_device(path: &Path) -> Option<Device> {
     let mounts = fs::read("/proc/self/mountinfo").inspect_err(|error| warn!("read /proc/self/mountinfo: {error}"));
-    device_in(&mounts.ok()?, path)
+    topmost(&mounts.ok()?, path).map(|top| top.device)
 }
 
 /// Unmounts `device` from `path`, if it is still the topmost mount there. Files that programs have open stay usable.
@@ -123,15 +149,25 @@ fn fusermount() -> Option<PathBuf> {
         .find_map(|name| folders.iter().map(|dir| dir.join(name)).find(|at| at.is_file()))
 }
 
-/// Line: `ID PARENT MAJOR:MINOR ROOT MOUNT_POINT ...`; of several mounts on one path, the last line is the topmost.
-fn device_in(mountinfo: &[u8], path: &Path) -> Option<Device> {
+#[derive(Debug, PartialEq, Eq)]
+struct MountedFileSystem {
+    device: Device,
+    /// As in `mount -t`.
+    kind: Vec<u8>,
+}
+
+/// Line: `ID PARENT MAJOR:MINOR ROOT MOUNT_POINT OPTIONS TAG... - KIND SOURCE ...`; of several mounts on one path, the
+/// last line is the topmost.
+fn topmost(mountinfo: &[u8], path: &Path) -> Option<MountedFileSystem> {
     let lines = mountinfo.split(|&byte| byte == b'\n');
     let mut found = lines.filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
-        let device = fields.nth(2)?;
-        (unescaped(fields.nth(1)?) == path.as_os_str().as_bytes()).then_some(device)
+        let device = Device(String::from_utf8_lossy(fields.nth(2)?).into_owned());
+        let is_here = unescaped(fields.nth(1)?) == path.as_os_str().as_bytes();
+        let kind = fields.skip_while(|field| *field != b"-").nth(1).unwrap_or_default().to_vec();
+        is_here.then_some(MountedFileSystem { device, kind })
     });
-    found.next_back().map(|device| Device(String::from_utf8_lossy(device).into_owned()))
+    found.next_back()
 }
 
 /// Decodes a field: the kernel writes space, tab, newline and backslash as a backslash and three octal digits.
@@ -164,7 +200,7 @@ mod tests {
         32 30 0:43 / /mnt/chord rw - tmpfs t rw\n";
 
     fn device(path: &str) -> Option<String> {
-        device_in(MOUNTINFO, Path::new(path)).map(|device| device.0)
+        topmost(MOUNTINFO, Path::new(path)).map(|top| top.device.0)
     }
 
     #[test]
@@ -174,13 +210,28 @@ mod tests {
     }
 
     #[test]
+    fn the_kind_of_a_mount_is_found() {
+        let kind = |mounts: &[u8]| topmost(mounts, Path::new("/mnt/chord")).map(|top| top.kind);
+        assert_eq!(kind(MOUNTINFO).as_deref(), Some(&b"tmpfs"[..]), "it covers the mount below");
+        let tagged = b"30 22 0:41 / /mnt/chord rw,nosuid shared:7 master:1 - fuse.chordfs n1 rw\n";
+        assert_eq!(kind(tagged).as_deref(), Some(KIND));
+    }
+
+    #[test]
+    fn nothing_is_detached_from_a_folder_without_a_dead_mount() {
+        assert_eq!(detach_dead(Path::new("/proc")), 0);
+        assert!(mounted_device(Path::new("/proc")).is_some());
+        assert_eq!(detach_dead(Path::new("/nowhere/at/all")), 0);
+    }
+
+    #[test]
     fn escaped_paths_are_found() {
         assert_eq!(device("/mnt/a b\\").as_deref(), Some("0:42"));
     }
 
     #[test]
     fn malformed_lines_are_skipped() {
-        assert_eq!(device_in(b"1 2\n\\\n1 2 3 4\n", Path::new("/")), None);
+        assert_eq!(topmost(b"1 2\n\\\n1 2 3 4\n", Path::new("/")), None);
         assert_eq!(unescaped(b"a\\04"), b"a\\04");
     }
 

@@ -1,25 +1,50 @@
-//! Cache invalidations sent to the kernel. A dedicated thread sends them, because each is a system call that waits for
+//! Cache invalidations sent to the kernel. Dedicated threads send them, because each is a system call that waits for
 //! locks in the kernel (of pages being read, or of a directory in which an entry is being created), and these locks are
 //! released only after this process has replied. A request handler that sent a notice itself could deadlock, waiting
 //! for its own reply.
+//!
+//! A notice may wait for as long as a read from a ring that does not answer. So there are several threads, started when
+//! they are needed, and `lanes` gives no inode more than one of them.
 
-use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::mpsc, thread};
+mod lanes;
+
+use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::Arc, thread};
 
 use chordfs_types::namespace::{EntryName, Ino};
 use fuser::Notifier;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
+use self::lanes::{Lanes, Pending};
 use crate::root_map::RootMap;
+
+/// The most threads. Each may wait for the reader of another file.
+const MAX_WORKERS: usize = 8;
 
 /// Queues notices; never waits. Cheap to clone.
 #[derive(Clone)]
 pub struct Notices {
-    queue: mpsc::Sender<Notice>,
+    shared: Arc<SharedLanes>,
 }
 
-/// The receiving end, for the thread or for a test.
-pub type NoticeQueue = mpsc::Receiver<Notice>;
+/// The receiving end. Notices are dropped once it is dropped.
+pub struct NoticeQueue {
+    shared: Arc<SharedLanes>,
+}
+
+struct SharedLanes {
+    state: Mutex<LanesState>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct LanesState {
+    lanes: Lanes,
+    workers: usize,
+    idle: usize,
+    closed: bool,
+}
 
 #[derive(Debug)]
 pub enum Notice {
@@ -33,8 +58,8 @@ pub enum Notice {
 
 impl Notices {
     pub fn new() -> (Self, NoticeQueue) {
-        let (queue, notices) = mpsc::channel();
-        (Self { queue }, notices)
+        let shared = Arc::new(SharedLanes { state: Mutex::default(), arrived: Condvar::new() });
+        (Self { shared: shared.clone() }, NoticeQueue { shared })
     }
 
     pub fn attr(&self, ino: Ino) {
@@ -57,38 +82,87 @@ impl Notices {
     }
 
     fn send(&self, notice: Notice) {
-        if let Err(mpsc::SendError(notice)) = self.queue.send(notice) {
+        let mut state = self.shared.state.lock();
+        if state.closed {
             debug!(?notice, "the mount is ending: the notice is dropped");
+            return;
         }
+        state.lanes.push(notice);
+        self.shared.arrived.notify_one();
     }
 }
 
-/// Starts the thread; it ends when the last [`Notices`] is dropped.
-pub fn start(queue: NoticeQueue, kernel: Notifier, root: RootMap) -> io::Result<thread::JoinHandle<()>> {
-    let send_all = move || {
-        for notice in queue {
-            send_to_kernel(&kernel, root, notice);
-        }
-    };
-    thread::Builder::new().name("notices".into()).spawn(send_all)
+impl Drop for NoticeQueue {
+    fn drop(&mut self) {
+        self.shared.state.lock().closed = true;
+        self.shared.arrived.notify_all();
+    }
 }
 
-fn send_to_kernel(kernel: &Notifier, root: RootMap, notice: Notice) {
-    /// A negative offset leaves the pages alone.
-    const ATTRIBUTES_ONLY: i64 = -1;
-    let what = format!("{notice:?}");
-    let (sent, done) = match notice {
-        Notice::Attr { ino, done } => (kernel.inval_inode(root.outward(ino), ATTRIBUTES_ONLY, 0), done),
-        Notice::Pages { ino } => (kernel.inval_inode(root.outward(ino), 0, 0), None),
-        Notice::Entry { parent, name } => {
-            (kernel.inval_entry(root.outward(parent), OsStr::from_bytes(name.as_bytes())), None)
+/// Starts sending; the threads end with the process.
+pub fn start(queue: NoticeQueue, kernel: Notifier, root: RootMap) -> io::Result<()> {
+    queue.shared.state.lock().workers = 1;
+    start_worker(Worker { queue: Arc::new(queue), kernel, root })
+}
+
+fn start_worker(worker: Worker) -> io::Result<()> {
+    thread::Builder::new().name("notices".into()).spawn(move || worker.run()).map(drop)
+}
+
+#[derive(Clone)]
+struct Worker {
+    queue: Arc<NoticeQueue>,
+    kernel: Notifier,
+    root: RootMap,
+}
+
+impl Worker {
+    fn run(self) {
+        loop {
+            let (ino, pending, is_last) = self.next();
+            if is_last && let Err(error) = start_worker(self.clone()) {
+                self.queue.shared.state.lock().workers -= 1;
+                warn!("cannot start another thread that notifies the kernel: {error}");
+            }
+            self.send(ino, pending);
+            self.queue.shared.state.lock().lanes.done(ino);
         }
-    };
-    // An inode that the kernel does not know needs no invalidation; fuser reports that case as success.
-    if let Err(error) = sent {
-        warn!("the kernel refused the notice {what}: {error}");
     }
-    if let Some(done) = done {
-        let _closed_after_a_timeout = done.send(());
+
+    /// Waits for notices. Also returns whether no thread is left to take the next ones and one more may be started;
+    /// that thread is counted already.
+    fn next(&self) -> (Ino, Pending, bool) {
+        let mut state = self.queue.shared.state.lock();
+        loop {
+            if let Some((ino, pending)) = state.lanes.next() {
+                let is_last = state.idle == 0 && state.workers < MAX_WORKERS;
+                state.workers += usize::from(is_last);
+                return (ino, pending, is_last);
+            }
+            state.idle += 1;
+            self.queue.shared.arrived.wait(&mut state);
+            state.idle -= 1;
+        }
+    }
+
+    fn send(&self, ino: Ino, pending: Pending) {
+        /// A negative offset leaves the pages alone.
+        const ATTRIBUTES_ONLY: i64 = -1;
+        let inode = self.root.outward(ino);
+        // An inode that the kernel does not know needs no invalidation; fuser reports that case as success.
+        let refused =
+            |what: &str, error: io::Error| warn!(ino = ino.0, "the kernel refused a notice of {what}: {error}");
+        if pending.pages || pending.attr {
+            let offset = if pending.pages { 0 } else { ATTRIBUTES_ONLY };
+            let sent = self.kernel.inval_inode(inode, offset, 0);
+            sent.unwrap_or_else(|error| refused("an inode", error));
+        }
+        for done in pending.done {
+            let _closed_after_a_timeout = done.send(());
+        }
+        for name in pending.entries {
+            let sent = self.kernel.inval_entry(inode, OsStr::from_bytes(name.as_bytes()));
+            sent.unwrap_or_else(|error| refused("an entry", error));
+        }
     }
 }

@@ -77,3 +77,25 @@ fn a_full_disk_under_the_logs_ends_neither_node_nor_mount() {
     cluster.signal(0, Signal::SIGTERM);
     cluster.wait_ended(0);
 }
+
+/// After `kill -9` of a mount's process, the mount point was "already mounted" until somebody ran umount.
+#[test]
+fn a_mount_replaces_one_whose_process_was_killed_and_never_a_living_one() {
+    let cluster = Cluster::start(1);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("f"), "bytes").unwrap();
+    let source = cluster.ip(0).to_string();
+    let refused = mount.attach(&source, &[]);
+    assert!(refused.code == Some(32) && refused.stderr.contains("already mounted"), "{}", refused.stderr);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(mount.pid() as i32), Signal::SIGKILL).unwrap();
+    wait_for("the mount is dead", Duration::from_secs(10), || match fs::read_dir(mount.path()) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOTCONN) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let replaced = mount.attach(&source, &[]);
+    assert_eq!(replaced.code, Some(0), "{}", replaced.stderr);
+    assert_eq!(fs::read_to_string(mount.join("f")).unwrap(), "bytes");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let point = format!(" {} ", mount.path().display());
+    assert_eq!(mounts.lines().filter(|line| line.contains(&point)).count(), 1, "the dead one is gone");
+}

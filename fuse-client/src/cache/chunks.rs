@@ -1,13 +1,15 @@
 //! The LRU cache of chunks, with one limit in bytes.
 //!
 //! Entries are keyed by version and index, so they are never stale and need no invalidation. To keep one pass over a
-//! large file from evicting chunks that are read repeatedly, each shard has two LRU lists: a chunk enters `once`, and
+//! large file from evicting chunks that are read repeatedly, each shard has two lists: a chunk enters `once`, and
 //! the second read moves it to `often`, which may fill three quarters of the limit. Space that `often` does not use is
 //! available to `once`.
 //!
 //! A chunk usually arrives as a slice of a buffer with many chunks. When it moves to `often` it is copied into a buffer
-//! of its own, so that one frequently read chunk does not keep its neighbours in memory; neighbours that are never read
-//! again are evicted from `once` at about the same time, which frees their common buffer. `transfer` fetches chunks.
+//! of its own, so that one frequently read chunk does not keep its neighbours in memory. `once` evicts in the order of
+//! arrival, and the first read does not make a chunk younger: the chunks of one buffer are evicted at about the same
+//! time, which frees it. Otherwise one chunk in each buffer of 2 MiB, read once, would keep all buffers in memory while
+//! the limit counts those chunks only. `transfer` fetches chunks.
 
 use bytes::Bytes;
 use chordfs_types::chunk::ChunkId;
@@ -87,7 +89,7 @@ impl CacheShard {
         if let Some(entry) = self.often.get(&id) {
             return Some(entry.data.clone());
         }
-        let entry = self.once.get_mut(&id)?;
+        let entry = self.once.peek_mut(&id)?;
         let data = entry.data.clone();
         if entry.read_before {
             self.promote(id);
@@ -184,6 +186,25 @@ mod tests {
             cache.get(id(1));
         }
         assert!(common.is_unique(), "the entry still shares the large buffer");
+    }
+
+    /// A random reader that needs one chunk of each buffer kept every buffer alive: with a limit of 1 MiB, hundreds.
+    #[test]
+    fn a_chunk_read_once_does_not_outlive_its_neighbours() {
+        const CHUNKS: u32 = 64;
+        let cache = ChunkCache::new(1 << 20);
+        let buffers: Vec<Bytes> = (0..200).map(|_| Bytes::from(vec![4; CHUNKS as usize * 4096])).collect();
+        for (number, buffer) in (0..).zip(&buffers) {
+            let first = 1 + number * CHUNKS;
+            for chunk in 0..CHUNKS {
+                let start = chunk as usize * 4096;
+                cache.insert(id(first + chunk), buffer.slice(start..start + 4096));
+            }
+            // Just before it is evicted.
+            cache.get(id(first.saturating_sub(2 * CHUNKS).max(1)));
+        }
+        let alive = buffers.iter().filter(|buffer| !buffer.is_unique()).count();
+        assert!(alive <= 6, "{alive} buffers of 256 KiB are kept by a cache of 1 MiB");
     }
 
     #[test]

@@ -55,6 +55,7 @@ struct Listing {
 impl FileSystem {
     /// Opens a directory; returns a handle for [`Self::list`].
     pub fn open_directory(&self, ino: Ino) -> u64 {
+        self.removed.remember(self.cache.attr_maybe_touched(ino));
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         self.directories.open.write().insert(handle, Arc::new(Directory { ino, listing: Mutex::default() }));
         handle
@@ -79,7 +80,11 @@ impl FileSystem {
         if offset == 0 {
             *listing = Listing::default();
         }
-        self.load_up_to(directory.ino, &mut listing, offset).await?;
+        match self.load_up_to(directory.ino, &mut listing, offset).await {
+            // A removed directory has no entries, not even the dots.
+            Err(FsError::Stale { .. }) if self.removed.mark(directory.ino).is_some() => return Ok(()),
+            other => other?,
+        }
         for at in offset.. {
             let Some(entry) = self.listed(directory.ino, &listing, at) else { break };
             if !take(entry) {

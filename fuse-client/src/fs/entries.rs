@@ -39,11 +39,14 @@ impl FileSystem {
         new: NewEntry,
         caller: Caller,
     ) -> Result<(Attr, bool), FsError> {
-        let exclusive = new.exclusive;
+        let (exclusive, was_removed) = (new.exclusive, self.removed.contains(parent));
         let node = new_node(new, caller, &self.parent_attr(parent).await?);
         let stamp = self.cache.stamp();
         let change = Change::Make { parent, name: name.clone(), node, exclusive };
-        let (attr, created) = self.change_entry(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
+        let (attr, created) = self.change_entry(change).await.map_err(|error| {
+            self.cache.drop_name(parent, name);
+            self.removed.error_in(parent, was_removed, error)
+        })?;
         let links = i32::from(attr.kind == FileKind::Directory);
         let update = created.then_some(DirectoryUpdate { at: attr.ctime, links });
         self.cache.changed_name(stamp, parent, name, Some(&attr), update);
@@ -78,14 +81,24 @@ impl FileSystem {
 
     pub async fn rmdir(&self, parent: Ino, name: &EntryName) -> Result<(), FsError> {
         let stamp = self.cache.stamp();
-        let removed = self.cache.name(parent, name);
+        let removed = match self.cache.name(parent, name) {
+            Some(Dentry::Present(ino)) => self.cache.attr_maybe_touched(ino),
+            Some(Dentry::Absent) | None => None,
+        };
         let change = Change::Rmdir { parent, name: name.clone() };
         self.namespace.apply(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
         self.cache.changed_name(stamp, parent, name, None, None);
-        if let Some(Dentry::Present(ino)) = removed {
-            self.cache.drop_attr(ino);
+        if let Some(attr) = removed {
+            self.note_removed_directory(attr);
         }
         Ok(())
+    }
+
+    fn note_removed_directory(&self, attr: Attr) {
+        let ino = attr.ino;
+        self.cache.drop_attr(ino);
+        self.removed.remember(Some(attr));
+        self.removed.mark(ino);
     }
 
     /// The inode under this name if it is open here: the namespace then has to keep its contents. A name that is not
@@ -107,8 +120,11 @@ impl FileSystem {
         let Some(attr) = attr else { return };
         let ino = attr.ino;
         self.record_change(stamp, &attr);
-        if attr.nlink > 0 || attr.kind == FileKind::Directory {
+        if attr.nlink > 0 {
             return;
+        }
+        if attr.kind == FileKind::Directory {
+            return self.note_removed_directory(attr);
         }
         match (hold, self.opens.hold(ino)) {
             (true, false) => self.release_at_namespace(ino),

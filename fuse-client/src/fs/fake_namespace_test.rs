@@ -1,5 +1,5 @@
-//! A namespace of one directory and its files, and a store for chunks, in memory, for the tests of `fs`. It does as much
-//! of each operation as these tests need; tests can hold answers back and make calls fail.
+//! A namespace of one directory and its files, and a store for chunks, in memory, for the tests of `fs`. It does as
+//! much of each operation as these tests need; tests can hold answers back and make calls fail.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +17,7 @@ use chordfs_net::{
     session::SessionEvent,
 };
 use chordfs_types::{
-    chunk::{ChunkId, ChunkRef, Version},
+    chunk::{ChunkId, ChunkRef, FileName, Version},
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{
@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{FileSystem, SpaceTotals};
 use crate::{
-    notify::{NoticeQueue, Notices},
+    notify::Notices,
     samples_test::attr,
     transfer::{Transfer, TransferSettings},
 };
@@ -64,8 +64,6 @@ pub(super) struct FakeNamespace {
 pub(super) struct TestMount {
     pub fs: Arc<FileSystem>,
     pub namespace: Arc<FakeNamespace>,
-    /// Kept, because a notice without a receiver is not waited for.
-    _notices: NoticeQueue,
 }
 
 impl TestMount {
@@ -93,7 +91,8 @@ impl TestMount {
         let settings = TransferSettings { flush_age, ..TransferSettings::default() };
         let runtime = tokio::runtime::Handle::current();
         let transfer = Transfer::with_clients(namespace.clone(), namespace.clone(), runtime, settings);
-        let (notices, queue) = Notices::new();
+        // Without a receiver no notice is waited for.
+        let (notices, _) = Notices::new();
         let (epoch, space) = (namespace.clone(), namespace.clone());
         let fs = FileSystem::with_namespace(
             namespace.clone(),
@@ -103,7 +102,7 @@ impl TestMount {
             Arc::new(move || Some(SpaceTotals { total_bytes: 1 << 30, free_bytes: space.free_bytes.load(SeqCst) })),
         );
         tokio::spawn(fs.clone().follow_feed(events));
-        Self { fs, namespace, _notices: queue }
+        Self { fs, namespace }
     }
 }
 
@@ -232,8 +231,7 @@ impl Tree {
         }
         self.chunks.extend(commit.partial.iter().map(|write| ((ino, write.index), write.version)));
         attr.size = attr.size.max(commit.size_at_least);
-        attr.mtime = commit.mtime.unwrap_or(Time::now());
-        attr.ctime = attr.mtime;
+        (attr.mtime, attr.ctime) = (commit.mtime.unwrap_or(Time::now()), Time::now());
         commit.set.apply_to(attr);
         attr.change += 3;
         Ok(Reply::Attr(attr.clone()))
@@ -285,7 +283,7 @@ impl ChunkTransport for FakeNamespace {
         })
     }
 
-    fn sync<'a>(&'a self, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+    fn sync<'a>(&'a self, _: &'a FileName, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -41,6 +41,7 @@ impl FileSystem {
     }
 
     fn inode_changed(&self, ino: Ino, contents: bool) {
+        self.removed.remember(self.cache.attr_maybe_touched(ino));
         self.cache.drop_attr(ino);
         if !contents {
             return self.notices.attr(ino);

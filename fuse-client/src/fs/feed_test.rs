@@ -1,12 +1,15 @@
-//! What another mount changes, and what an interruption of the feed hides, must reach each file that this mount has open,
-//! is opening, or has closed with bytes that could not be committed.
+//! What another mount changes, and what an interruption of the feed hides, must reach each file that this mount has
+//! open, is opening, or has closed with bytes that could not be committed.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use chordfs_net::session::SessionEvent;
-use chordfs_types::namespace::{Attr, Change, FeedEvent, FileKind, Ino, SetAttr, Time, Truncate};
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Attr, Change, FeedEvent, FileKind, Ino, SetAttr, Time, Truncate},
+};
 
-use super::{WriteAt, fake_namespace_test::TestMount};
+use super::{Caller, ListedEntry, NewEntry, WriteAt, fake_namespace_test::TestMount};
 use crate::samples_test::name;
 
 const AT_START: WriteAt = WriteAt { offset: 0, append: false };
@@ -106,7 +109,7 @@ async fn a_change_reported_while_a_file_is_being_opened_is_seen() {
     assert_eq!(mount.fs.read(ino, 0, 10).await.expect("read"), b"after");
 }
 
-/// The same window for an interruption of the feed, which lists only files that are attached.
+/// An interruption of the feed in this window went unnoticed as well: it reached only files that were attached.
 #[tokio::test(start_paused = true)]
 async fn an_interruption_while_a_file_is_being_opened_is_noticed() {
     let mount = TestMount::new();
@@ -149,6 +152,56 @@ async fn times_set_after_a_failed_close_stay() {
     mount.fs.flush_all().await.expect("flushed");
     let Attr { size, mtime: set, .. } = mount.namespace.attr(ino);
     assert_eq!((size, set), (3, mtime));
+}
+
+/// Programs that had the directory open, or worked in it, got ESTALE.
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_another_mount_removed_has_no_links_and_no_entries() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("d"), FileKind::Directory);
+    mount.fs.lookup(Ino::ROOT, &name("d")).await.expect("found");
+    let handle = mount.fs.open_directory(ino);
+    mount.namespace.remove(&name("d"));
+    mount.namespace.tell(FeedEvent::Inode { ino, contents: false });
+    settle().await;
+    assert_eq!(mount.fs.attr(ino).await.map(|attr| attr.nlink), Ok(0));
+    let mut entries = 0;
+    let count = |_: ListedEntry<'_>| {
+        entries += 1;
+        true
+    };
+    mount.fs.list(handle, 0, count).await.expect("listed");
+    assert_eq!(entries, 0);
+    let new = NewEntry { kind: FileKind::Directory, mode: 0o755, rdev: 0, target: Vec::new(), exclusive: true };
+    let caller = Caller { uid: 0, gid: 0 };
+    assert_eq!(mount.fs.make(ino, &name("in"), new, caller).await.map(drop), Err(FsError::NoEntry));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_this_mount_removed_has_no_links() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("d"), FileKind::Directory);
+    mount.fs.lookup(Ino::ROOT, &name("d")).await.expect("found");
+    mount.fs.rmdir(Ino::ROOT, &name("d")).await.expect("removed");
+    assert_eq!(mount.fs.attr(ino).await.map(|attr| (attr.nlink, attr.kind)), Ok((0, FileKind::Directory)));
+}
+
+/// The ctime stayed at the previous commit's while the mtime moved, and then became the time of the commit.
+#[tokio::test(start_paused = true)]
+async fn ctime_moves_with_a_write_and_stays_through_the_commit() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("f"), FileKind::File);
+    let opened = mount.fs.open(ino, true).await.expect("opened");
+    let before = mount.fs.attr(ino).await.expect("attributes").ctime;
+    mount.fs.write(ino, AT_START, b"bytes".to_vec()).await.expect("written");
+    let written = mount.fs.attr(ino).await.expect("attributes");
+    assert!(written.ctime > before && written.ctime == written.mtime, "{written:?}");
+    mount.fs.set_attr(ino, SetAttr { mode: Some(0o600), ..SetAttr::default() }).await.expect("deferred");
+    let changed = mount.fs.attr(ino).await.expect("attributes");
+    assert!(changed.ctime >= written.ctime && changed.mode == 0o600, "{changed:?}");
+    std::thread::sleep(Duration::from_millis(5));
+    mount.fs.flush(ino, opened.handle).await.expect("committed");
+    assert_eq!(mount.namespace.attr(ino).ctime, changed.ctime);
 }
 
 /// The attributes cached before a failed close stayed for as long as no other mount changed the file.

@@ -1,7 +1,7 @@
-//! Files without a name that are open here: the namespace keeps their contents while this mount holds them. A single task
-//! sends the holds and releases, in the order in which they were requested and many in one change, and repeats each
-//! until it is answered: a hold that is given up loses the contents of an open file, and a release that is given up
-//! keeps a deleted file on the nodes until this mount ends.
+//! Files without a name that are open here: the namespace keeps their contents while this mount holds them. A single
+//! task sends the holds and releases, in the order in which they were requested and many in one change, and repeats
+//! each until it is answered: a hold that is given up loses the contents of an open file, and a release that is given
+//! up keeps a deleted file on the nodes until this mount ends.
 
 use std::{
     collections::BTreeMap,
@@ -23,8 +23,11 @@ use super::FileSystem;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) enum HoldRequest {
-    /// The receipt of the event that caused the request: until it is dropped, the namespace purges none of these files.
-    Hold(Vec<Ino>, Option<Arc<EventReceipt>>),
+    Hold {
+        inos: Vec<Ino>,
+        /// Belongs to the event that caused the request: until it is dropped, the namespace purges none of the files.
+        _receipt: Option<Arc<EventReceipt>>,
+    },
     Release(Ino),
 }
 
@@ -37,15 +40,15 @@ enum Wish {
 impl FileSystem {
     /// Requests that the namespace keep those of these open files that have no name.
     pub(super) fn hold_at_namespace(&self, inos: Vec<Ino>, receipt: Option<Arc<EventReceipt>>) {
-        self.request(HoldRequest::Hold(inos, receipt));
+        self.request(HoldRequest::Hold { inos, _receipt: receipt });
     }
 
     pub(super) fn release_at_namespace(&self, ino: Ino) {
         self.request(HoldRequest::Release(ino));
     }
 
-    /// Handles the end of a change that was to hold `ino`, and whose outcome is unknown: if it was applied, the hold has
-    /// to be released like any other. Releasing a file that is not held has no effect.
+    /// Handles the end of a change that was to hold `ino`, and whose outcome is unknown: if it was applied, the hold
+    /// has to be released like any other. Releasing a file that is not held has no effect.
     pub(super) fn settle_unknown_hold(&self, ino: Option<Ino>, error: &FsError) {
         let Some(ino) = ino.filter(|_| is_unanswered(error)) else { return };
         if !self.opens.hold(ino) {
@@ -96,12 +99,12 @@ pub(super) async fn send_holds(
     }
 }
 
-/// Of several requests about a file, only the last one counts.
+/// Returns the last request about each file; the earlier ones no longer matter.
 fn latest_wishes(requests: &[HoldRequest]) -> BTreeMap<Ino, Wish> {
     let mut wishes = BTreeMap::new();
     for request in requests {
         match request {
-            HoldRequest::Hold(inos, _) => wishes.extend(inos.iter().map(|ino| (*ino, Wish::Hold))),
+            HoldRequest::Hold { inos, .. } => wishes.extend(inos.iter().map(|ino| (*ino, Wish::Hold))),
             HoldRequest::Release(ino) => drop(wishes.insert(*ino, Wish::Release)),
         }
     }
@@ -139,10 +142,10 @@ mod tests {
     #[test]
     fn the_last_request_about_a_file_counts() {
         let requests = [
-            HoldRequest::Hold(vec![Ino(5), Ino(6)], None),
+            HoldRequest::Hold { inos: vec![Ino(5), Ino(6)], _receipt: None },
             HoldRequest::Release(Ino(6)),
             HoldRequest::Release(Ino(7)),
-            HoldRequest::Hold(vec![Ino(7)], None),
+            HoldRequest::Hold { inos: vec![Ino(7)], _receipt: None },
         ];
         let wishes = latest_wishes(&requests);
         assert_eq!(

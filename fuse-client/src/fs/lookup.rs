@@ -20,6 +20,7 @@ impl FileSystem {
     }
 
     pub async fn lookup(&self, parent: Ino, name: &EntryName) -> Result<Attr, FsError> {
+        let was_removed = self.removed.contains(parent);
         let stamp = self.cache.stamp();
         match self.query_attr(Query::Lookup { parent, name: name.clone() }).await {
             Ok(attr) => {
@@ -30,7 +31,9 @@ impl FileSystem {
                 self.cache.store_name(stamp, parent, name, None);
                 Err(FsError::NoEntry)
             }
-            Err(FsError::Stale { ino }) => Err(self.stale_if_gone(ino, FsError::Stale { ino })),
+            Err(error @ FsError::Stale { ino }) => {
+                Err(self.removed.error_in(parent, was_removed, self.stale_if_gone(ino, error)))
+            }
             Err(error) => Err(error),
         }
     }
@@ -47,10 +50,18 @@ impl FileSystem {
     }
 
     pub async fn attr(&self, ino: Ino) -> Result<Attr, FsError> {
+        if let Some(removed) = self.removed.get(ino) {
+            return Ok(removed);
+        }
         let stamp = self.cache.stamp();
-        let attr = self.query_attr(Query::GetAttr { ino }).await.map_err(|error| self.stale_if_gone(ino, error))?;
-        self.cache.store_attr(stamp, &attr);
-        Ok(self.with_uncommitted(attr))
+        match self.query_attr(Query::GetAttr { ino }).await.map_err(|error| self.stale_if_gone(ino, error)) {
+            Ok(attr) => {
+                self.cache.store_attr(stamp, &attr);
+                Ok(self.with_uncommitted(attr))
+            }
+            Err(error @ FsError::Stale { .. }) => self.removed.mark(ino).ok_or(error),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sets the given attributes and leaves the others unchanged.

@@ -14,6 +14,7 @@ mod handles;
 mod holds;
 mod lookup;
 mod open_table;
+mod removed;
 mod rename;
 mod statfs;
 
@@ -43,7 +44,10 @@ pub use self::{
     rename::EntryLocation,
     statfs::{SpaceSource, SpaceTotals, Statistics},
 };
-use self::{directory::Directories, handle::OpenFile, handles::Handles, holds::HoldRequest, open_table::OpenTable};
+use self::{
+    directory::Directories, handle::OpenFile, handles::Handles, holds::HoldRequest, open_table::OpenTable,
+    removed::RemovedDirectories,
+};
 use crate::{
     cache::{KernelPages, MetaCache, Stamp},
     notify::Notices,
@@ -61,6 +65,7 @@ pub struct FileSystem {
     opens: OpenTable<OpenFile>,
     handles: Handles,
     directories: Directories,
+    removed: RemovedDirectories,
     notices: Notices,
     space: SpaceSource,
     holds: mpsc::UnboundedSender<HoldRequest>,
@@ -89,6 +94,7 @@ impl FileSystem {
             opens: OpenTable::default(),
             handles: Handles::default(),
             directories: Directories::default(),
+            removed: RemovedDirectories::default(),
             next_handle: AtomicU64::new(1),
             namespace,
             transfer,

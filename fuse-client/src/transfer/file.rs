@@ -74,7 +74,8 @@ impl FileData {
 
     /// Defers attributes to the next commit, if one is due; see [`FileState::defer`].
     pub fn defer(&self, set: &SetAttr) -> bool {
-        self.state.lock().defer(set)
+        let set = SetAttr { ctime: set.ctime.or_else(|| Some(Time::now())), ..set.clone() };
+        self.state.lock().defer(&set)
     }
 
     /// The error cursor of a handle that is opened now.

@@ -33,7 +33,8 @@ impl FileData {
     /// Sends the deferred attributes along: sent later, they would undo this change.
     async fn set_without_truncation(&self, set: SetAttr) -> Result<Attr, FsError> {
         let earlier = self.state.lock().take_deferred();
-        let sent = self.send_set_attr(set.over(earlier.clone())).await;
+        // The ctime is this change's.
+        let sent = self.send_set_attr(set.over(SetAttr { ctime: None, ..earlier.clone() })).await;
         let mut state = self.state.lock();
         match &sent {
             Ok(attr) => {
@@ -56,7 +57,7 @@ impl FileData {
         // An upload that failed is discarded with the rest.
         let _ = self.finish_uploads().await;
         // The truncation sets the mtime, so an earlier one no longer matters.
-        let set = set.over(SetAttr { mtime: None, ..self.state.lock().sealed_attributes() });
+        let set = set.over(SetAttr { mtime: None, ctime: None, ..self.state.lock().sealed_attributes() });
         let sent = self.send_set_attr(SetAttr { truncate: Some(Truncate { size: 0, tail: None }), ..set }).await;
         let mut state = self.state.lock();
         match &sent {

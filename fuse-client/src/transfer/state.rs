@@ -198,12 +198,15 @@ impl FileState {
 
     /// Puts uncommitted attributes over the namespace's.
     pub(super) fn overlay_attributes(&self, attr: &mut Attr) {
+        let mut changed = attr.ctime;
         if let Some(commit) = &self.commit {
             commit.attributes().apply_to(attr);
+            changed = changed.max(commit.change_time().unwrap_or(changed));
         }
         self.set.apply_to(attr);
         let (newest, sealed) = self.write_times();
         attr.mtime = newest.or(sealed).unwrap_or(attr.mtime);
+        attr.ctime = changed.max(change_time(self.mtime, &self.set).unwrap_or(changed));
     }
 
     /// The memory that counts under the ceiling.
@@ -377,6 +380,12 @@ impl FileState {
     pub(super) fn failure(&self) -> Option<&FsError> {
         self.failure.as_ref()
     }
+}
+
+/// The ctime of a file whose newest write has this mtime, with these attributes set since: the later of both. An mtime
+/// that a program has set says nothing about it.
+fn change_time(mtime: Option<Time>, set: &SetAttr) -> Option<Time> {
+    mtime.filter(|_| set.mtime.is_none()).max(set.ctime)
 }
 
 /// Clamps values from the namespace to the limits that all arithmetic here relies on.

@@ -121,16 +121,15 @@ impl Session {
     /// expired before the answer came. In these two cases it may have been applied or not.
     pub async fn apply(&self, change: Change) -> Result<Reply, FsError> {
         let mut attempts = OperationAttempts::new(self.0.deadline);
-        let session = attempts.attached(&self.0.link).await?.session;
         let mut request = unsigned(change);
-        match self.apply_under(&session, &mut request, &mut attempts).await {
-            // The leader refused the request at its first arrival, so it was not applied: for example, the machine
-            // slept for longer than the session was kept.
-            Err(FsError::NoSession) if attempts.refused_at_once => {
-                let session = attempts.attached(&self.0.link).await?.session;
-                self.apply_under(&session, &mut request, &mut attempts).await
+        loop {
+            let session = attempts.attached(&self.0.link).await?.session;
+            match self.apply_under(&session, &mut request, &mut attempts).await {
+                // It was not applied, for example because the machine slept for longer than the session was kept: the
+                // new session applies it.
+                Err(FsError::NoSession) if attempts.is_surely_unapplied() => {}
+                outcome => return outcome,
             }
-            outcome => outcome,
         }
     }
 
@@ -261,8 +260,8 @@ struct OperationAttempts {
     backoff: Backoff,
     /// How often the request was sent.
     sent: u32,
-    /// Whether the request reached, at its first attempt, a leader that did not know its session.
-    refused_at_once: bool,
+    /// How often the request reached a leader that did not know its session.
+    refused: u32,
     /// The last failure.
     detail: String,
 }
@@ -275,7 +274,7 @@ impl OperationAttempts {
             attempt_deadline: ATTEMPT_DEADLINE,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             sent: 0,
-            refused_at_once: false,
+            refused: 0,
             detail: "too many operations are waiting".to_owned(),
         }
     }
@@ -307,7 +306,7 @@ impl OperationAttempts {
             Ok(response) => {
                 match response {
                     Response::Applied(Err(FsError::NoSession)) => {
-                        self.refused_at_once = self.sent == 1;
+                        self.refused += 1;
                         attached.note_expired();
                     }
                     _ => attached.note_answered(),
@@ -323,6 +322,11 @@ impl OperationAttempts {
             }
         }
         None
+    }
+
+    /// Whether the request was refused each time it was sent, or never sent: its session ended before.
+    fn is_surely_unapplied(&self) -> bool {
+        self.sent == self.refused
     }
 
     async fn pause(&mut self) -> Result<(), FsError> {

@@ -406,6 +406,32 @@ async fn an_operation_with_unknown_outcome_fails_when_its_session_expires() {
     assert_eq!(apply(&session).await, Ok(Reply::Done));
 }
 
+/// An operation that had waited for its turn while the session expired was taken for one that may have been applied,
+/// and failed, although it was never sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_that_was_never_sent_is_applied_by_the_next_session() {
+    let fake = fake(1).await;
+    let (session, _events) = fake.open(&fake.nodes).await;
+    let former = session.id();
+    let all = session.0.in_flight.acquire_many(MAX_IN_FLIGHT as u32).await.unwrap();
+    let (waiting, operation) = (session.clone(), session.clone());
+    let operation = tokio::spawn(async move { apply(&operation).await });
+    sleep(Duration::from_millis(50)).await;
+    {
+        let mut world = fake.world.lock();
+        world.sessions.clear();
+        world.attached[0].close();
+    }
+    let replaced = async {
+        while waiting.id() == former {
+            sleep(Duration::from_millis(10)).await
+        }
+    };
+    timeout(SOON, replaced).await.unwrap();
+    drop(all);
+    assert_eq!(operation.await.unwrap(), Ok(Reply::Done));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_expired_while_disconnected_is_replaced() {
     let fake = fake(1).await;

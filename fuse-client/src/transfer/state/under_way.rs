@@ -11,7 +11,7 @@ use chordfs_types::{
     namespace::{Attr, ChunkWrite, Commit, Extent, SetAttr, Time},
 };
 
-use super::{Base, FileState, SentTo, UnansweredCommit};
+use super::{Base, FileState, SentTo, UnansweredCommit, change_time};
 use crate::transfer::{
     dirty::DirtyBytes,
     extents::{ExtentMap, KnownExtents},
@@ -55,6 +55,11 @@ impl CommitUnderWay {
 
     pub(super) fn attributes(&self) -> &SetAttr {
         &self.set
+    }
+
+    /// See [`change_time`].
+    pub(super) fn change_time(&self) -> Option<Time> {
+        change_time(self.mtime, &self.set)
     }
 
     pub(super) fn has_attributes(&self) -> bool {
@@ -197,6 +202,8 @@ impl FileState {
         }
         if let Some(last) = commits.last_mut() {
             last.set = under_way.set.clone();
+            // Programs have seen this ctime since the write. An earlier one than before would hide the change.
+            last.set.ctime = under_way.change_time().filter(|changed| *changed > self.attr.ctime);
         }
         Ok((commits, replaced))
     }

@@ -1,0 +1,102 @@
+//! The order in which notices are sent: those of one inode one after the other, those of different inodes beside each
+//! other. Notices that wait are merged, so their number is bounded by what the kernel can have cached. Pure.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+
+use chordfs_types::namespace::{EntryName, Ino};
+use tokio::sync::oneshot;
+
+use super::Notice;
+
+#[derive(Default)]
+pub(super) struct Lanes {
+    waiting: HashMap<Ino, Pending>,
+    /// The inodes in `waiting` that are not busy, in order of arrival.
+    ready: VecDeque<Ino>,
+    busy: HashSet<Ino>,
+}
+
+/// What the kernel has to drop of one inode, a directory for `entries`.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub attr: bool,
+    /// The pages, and with them the attributes.
+    pub pages: bool,
+    /// To be signalled once the attributes are dropped.
+    pub done: Vec<oneshot::Sender<()>>,
+    pub entries: BTreeSet<EntryName>,
+}
+
+impl Lanes {
+    pub(super) fn push(&mut self, notice: Notice) {
+        match notice {
+            Notice::Attr { ino, done } => {
+                let pending = self.pending(ino);
+                pending.attr = true;
+                pending.done.extend(done);
+            }
+            Notice::Pages { ino } => self.pending(ino).pages = true,
+            Notice::Entry { parent, name } => drop(self.pending(parent).entries.insert(name)),
+        }
+    }
+
+    /// Returns the notices of the next inode, which is busy from now on.
+    pub(super) fn next(&mut self) -> Option<(Ino, Pending)> {
+        let ino = self.ready.pop_front()?;
+        self.busy.insert(ino);
+        let pending = self.waiting.remove(&ino).expect("an inode that is ready has notices");
+        Some((ino, pending))
+    }
+
+    /// Ends what `next` began.
+    pub(super) fn done(&mut self, ino: Ino) {
+        self.busy.remove(&ino);
+        if self.waiting.contains_key(&ino) {
+            self.ready.push_back(ino);
+        }
+    }
+
+    fn pending(&mut self, ino: Ino) -> &mut Pending {
+        if !self.waiting.contains_key(&ino) && !self.busy.contains(&ino) {
+            self.ready.push_back(ino);
+        }
+        self.waiting.entry(ino).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples_test::name;
+
+    const A: Ino = Ino(5);
+    const B: Ino = Ino(6);
+
+    /// One thread sent all notices in turn: while one waited for the reader of a page, no other was sent.
+    #[test]
+    fn a_notice_that_waits_delays_only_those_of_its_own_inode() {
+        let mut lanes = Lanes::default();
+        lanes.push(Notice::Pages { ino: A });
+        let (slow, _) = lanes.next().expect("one waits");
+        lanes.push(Notice::Attr { ino: A, done: None });
+        lanes.push(Notice::Entry { parent: B, name: name("f") });
+        assert_eq!(lanes.next().map(|(ino, _)| ino), Some(B));
+        assert!(lanes.next().is_none(), "A is busy");
+        lanes.done(slow);
+        assert_eq!(lanes.next().map(|(ino, pending)| (ino, pending.pages)), Some((A, false)));
+    }
+
+    #[test]
+    fn notices_that_wait_are_merged() {
+        let mut lanes = Lanes::default();
+        let (done, _processed) = oneshot::channel();
+        lanes.push(Notice::Attr { ino: A, done: Some(done) });
+        for _ in 0..100 {
+            lanes.push(Notice::Pages { ino: A });
+            lanes.push(Notice::Entry { parent: A, name: name("f") });
+        }
+        let (_, pending) = lanes.next().expect("all in one");
+        assert_eq!((pending.attr, pending.pages, pending.done.len(), pending.entries.len()), (true, true, 1, 1));
+        assert!(lanes.next().is_none());
+    }
+}
