@@ -1,10 +1,13 @@
 //! Running background tasks until the namespace stops; and the task that keeps the log short.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{raft::handle::RaftHandle, storage::log_store::LogStore};
+use crate::{
+    raft::handle::RaftHandle,
+    storage::{log_store::LogStore, snapshot},
+};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -27,12 +30,12 @@ impl DutyStarter {
     }
 }
 
-/// Makes a snapshot when the log has grown by a number of bytes. Raft itself counts entries, but large entries need a
-/// snapshot earlier, because the log since the last one is in memory.
-pub(crate) async fn bound_log(raft: Arc<RaftHandle>, log: LogStore) {
+/// Makes a snapshot when the log has grown by enough bytes; `dir` has the last one. Raft itself could count entries
+/// only.
+pub(crate) async fn bound_log(raft: Arc<RaftHandle>, log: LogStore, dir: PathBuf) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        if log.take_appended_bytes(raft.settings().snapshot_after_bytes)
+        if log.take_appended_bytes(raft.settings().snapshots.log_bytes(snapshot::current_bytes(&dir)))
             && let Err(error) = raft.openraft().trigger().snapshot().await
         {
             tracing::debug!(%error, "could not begin a snapshot");

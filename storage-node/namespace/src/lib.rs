@@ -46,7 +46,7 @@ use serve::{
     raft_api::{self, RaftApi},
     requests::RequestHandler,
 };
-pub use settings::{NamespaceSettings, RootOwner};
+pub use settings::{NamespaceSettings, RootOwner, SnapshotInterval};
 use state::session_feed::SessionFeed;
 use storage::log_store::LogStore;
 pub use storage::{

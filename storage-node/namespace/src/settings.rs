@@ -8,6 +8,8 @@ use openraft::{Config, SnapshotPolicy};
 const CLUSTER: &str = "chordfs";
 /// How many entries one message to a member carries at most; their bytes are limited too.
 const APPEND_ENTRIES: u64 = 1024;
+/// More entries than a log ever has.
+const MAX_LAG: u64 = 1 << 40;
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug)]
@@ -25,14 +27,37 @@ pub struct NamespaceSettings {
     pub call_deadline: Duration,
     /// How long a session may send nothing before the leader closes it and releases its holds.
     pub session_lease: Duration,
-    /// A snapshot is made after this many log entries, or bytes of them; they are in memory until then.
-    pub snapshot_after_entries: u64,
-    pub snapshot_after_bytes: u64,
+    /// When the next snapshot is made.
+    pub snapshots: SnapshotInterval,
     /// How many entries are kept after a snapshot, for followers that lag.
     pub keep_entries: u64,
     pub log_file_bytes: u64,
     /// Owner of a new namespace's root directory, if this node leads it.
     pub root_owner: RootOwner,
+}
+
+/// A snapshot is made when the log since the last one has grown to half of that one's size. So the disk writes at most
+/// three bytes for each byte of the log however large the namespace is, where a fixed interval would write the whole
+/// namespace again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotInterval {
+    /// A shorter log is replayed within about a second.
+    pub least_log_bytes: u64,
+    /// The log since the last snapshot is in memory, and is replayed at start.
+    pub most_log_bytes: u64,
+}
+
+impl Default for SnapshotInterval {
+    fn default() -> Self {
+        Self { least_log_bytes: 16 << 20, most_log_bytes: 256 << 20 }
+    }
+}
+
+impl SnapshotInterval {
+    /// Returns after how many bytes of the log the next snapshot is made, given the size of the last one.
+    pub(crate) fn log_bytes(&self, snapshot_bytes: u64) -> u64 {
+        (snapshot_bytes / 2).clamp(self.least_log_bytes, self.most_log_bytes)
+    }
 }
 
 /// Numbers of a user and a group.
@@ -52,8 +77,7 @@ impl Default for NamespaceSettings {
             message_deadline: Duration::from_millis(1000),
             call_deadline: Duration::from_secs(10),
             session_lease: Duration::from_secs(60),
-            snapshot_after_entries: 20_000,
-            snapshot_after_bytes: 64 << 20,
+            snapshots: SnapshotInterval::default(),
             keep_entries: 2_000,
             log_file_bytes: 16 << 20,
             root_owner: RootOwner::default(),
@@ -72,10 +96,11 @@ pub(crate) fn raft_config(settings: &NamespaceSettings, enable_elect: bool) -> R
         election_timeout_max: millis(settings.election_timeout_max),
         install_snapshot_timeout: millis(SNAPSHOT_DEADLINE),
         max_payload_entries: APPEND_ENTRIES,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_after_entries),
+        // `duties` makes them, by bytes.
+        snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: settings.keep_entries,
         // A member behind the kept entries needs the snapshot; one within them never does.
-        replication_lag_threshold: settings.snapshot_after_entries.saturating_mul(4),
+        replication_lag_threshold: MAX_LAG,
         purge_batch_size: settings.keep_entries.clamp(1, 256),
         enable_pre_vote: Some(true),
         // The tables are not durable by themselves, so a leader that restarts has to be elected again.
@@ -83,4 +108,28 @@ pub(crate) fn raft_config(settings: &NamespaceSettings, enable_elect: bool) -> R
         ..Config::default()
     };
     config.validate().map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Snapshots used to be made after a number of operations, and filling a namespace wrote it thousands of times.
+    #[test]
+    fn filling_a_namespace_writes_a_few_times_its_size_in_snapshots() {
+        let interval = SnapshotInterval { least_log_bytes: 1 << 20, most_log_bytes: u64::MAX };
+        // A byte of the log adds about as much to the snapshot.
+        let (mut size, mut written) = (0, 0);
+        while size < 10 << 30 {
+            size += interval.log_bytes(size);
+            written += size;
+        }
+        assert!(written < 4 * size, "{written} bytes for {size}");
+    }
+
+    #[test]
+    fn the_interval_has_a_floor_and_a_ceiling() {
+        let interval = SnapshotInterval::default();
+        assert_eq!([0, 64 << 20, 1 << 40].map(|bytes| interval.log_bytes(bytes) >> 20), [16, 32, 256]);
+    }
 }

@@ -146,7 +146,7 @@ impl LocalMember {
         let (tracking, detector) = (leader.clone(), dead_leader.clone());
         duties.start(async move { tracking.follow().await });
         duties.start(async move { detector.watch().await });
-        duties.start(duties::bound_log(raft.clone(), log.clone()));
+        duties.start(duties::bound_log(raft.clone(), log.clone(), self.dir.clone()));
         dead_leader
     }
 

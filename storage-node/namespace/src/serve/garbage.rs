@@ -1,14 +1,9 @@
 //! Garbage collection, on the leader: contents of files with neither a name nor a holder, then versions that no file
 //! references.
 //!
-//! A node that cannot delete, because it fails or is away for a long time, must not block the others for ever: after
-//! some tries its copies are left where they are. They take space there and do no harm, because a version is never used
-//! again.
-//!
 //! Nothing is logged unless there is something to collect; checking costs a query of the tables in memory.
 
 use std::{
-    collections::BTreeSet,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -22,6 +17,7 @@ use chordfs_types::{
     ring_id::NodeRef,
 };
 
+use super::deletions::Deletions;
 use crate::{
     membership::guard::NamespaceGuard,
     raft::handle::RaftHandle,
@@ -35,8 +31,6 @@ const READERS_GRACE: Duration = Duration::from_secs(10);
 const ANSWER_SLACK: Duration = Duration::from_secs(15);
 /// The most items of one round; the next round follows at once.
 const ROUND: u32 = 1024;
-/// How often the deletion of the same runs is tried before they are forgotten.
-const TRIES: u32 = 10;
 
 /// How often the leader checks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -72,37 +66,11 @@ pub struct FailedDeletion {
     pub reason: String,
 }
 
-/// The runs that could not be deleted everywhere, and how often that was tried.
-#[derive(Default)]
-struct FailedDeletions {
-    ids: BTreeSet<u64>,
-    times: u32,
-}
-
-impl FailedDeletions {
-    /// Restricts `dead` to the runs that were tried before, if there are any.
-    fn narrow(&mut self, dead: &mut Vec<(u64, ChunkRun)>) {
-        if dead.iter().any(|(id, _)| self.ids.contains(id)) {
-            dead.retain(|(id, _)| self.ids.contains(id))
-        } else {
-            *self = Self::default()
-        }
-    }
-
-    /// Counts a failed try. Returns true if it was the last.
-    fn give_up(&mut self, ids: &[u64]) -> bool {
-        self.ids = ids.iter().copied().collect();
-        self.times += 1;
-        self.times >= TRIES
-    }
-}
-
 pub(crate) struct GarbageCollector {
     raft: Arc<RaftHandle>,
     guard: Arc<NamespaceGuard>,
     feed: Arc<SessionFeed>,
-    deleter: Deleter,
-    failed: FailedDeletions,
+    deletions: Deletions,
     history: AppliedHistory,
 }
 
@@ -113,8 +81,7 @@ impl GarbageCollector {
         feed: Arc<SessionFeed>,
         deleter: Deleter,
     ) -> Self {
-        let (failed, history) = (FailedDeletions::default(), AppliedHistory::default());
-        Self { raft, guard, feed, deleter, failed, history }
+        Self { raft, guard, feed, deletions: Deletions::new(deleter), history: AppliedHistory::default() }
     }
 
     /// Runs until it is dropped; does nothing while this node does not lead.
@@ -127,7 +94,13 @@ impl GarbageCollector {
             // Every node records this, so that a new leader knows the ages of what it takes over.
             self.history.record(since_boot(), self.raft.state().applied_index());
             // While there is another namespace in the ring, chunks that seem to be garbage may be the other's.
-            more = self.guard.no_rival() && self.raft.has_lease() && self.collect(since_boot(), Time::now()).await;
+            let leads = self.guard.no_rival() && self.raft.has_lease();
+            if leads {
+                self.deletions.retry();
+            } else {
+                self.deletions.stop();
+            }
+            more = leads && self.collect(since_boot(), Time::now()).await;
         }
     }
 
@@ -165,26 +138,16 @@ impl GarbageCollector {
 
     async fn delete_dead(&mut self, before: u64, now: Time) -> usize {
         let query = Query::Dead { before, limit: ROUND };
-        let Ok(Answer::Dead(mut dead)) = self.raft.state().query(&query) else { return 0 };
+        let Ok(Answer::Dead(dead)) = self.raft.state().query(&query) else { return 0 };
         if dead.is_empty() {
             return 0;
         }
-        self.failed.narrow(&mut dead);
         let (ids, runs): (Vec<u64>, Vec<ChunkRun>) = dead.into_iter().unzip();
         let count = ids.len();
-        if let Err(reason) = self.delete_everywhere(runs).await {
-            if !self.failed.give_up(&ids) {
-                tracing::debug!(reason, count, "could not delete dead chunks everywhere; trying again");
-                return 0;
-            }
-            tracing::warn!(
-                reason,
-                count,
-                tries = TRIES,
-                "some nodes do not delete dead chunks; their copies are left there"
-            );
+        if let Err(reason) = self.deletions.delete(runs).await {
+            tracing::debug!(reason, count, "could not delete dead chunks; trying again");
+            return 0;
         }
-        self.failed = FailedDeletions::default();
         match self.raft.propose(Change::ForgetDead { ids }, now).await {
             Ok(_) => count,
             Err(reason) => {
@@ -192,41 +155,5 @@ impl GarbageCollector {
                 0
             }
         }
-    }
-
-    /// The error names all nodes that may not have deleted the chunks.
-    async fn delete_everywhere(&self, runs: Vec<ChunkRun>) -> Result<(), String> {
-        let failed = (self.deleter)(runs, DeletionTargets::AllExcept(Vec::new())).await?;
-        let reasons: Vec<String> = failed.into_iter().map(|failed| failed.reason).collect();
-        if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use chordfs_types::chunk::{FileName, Version};
-
-    use super::*;
-
-    fn dead(ids: std::ops::Range<u64>) -> Vec<(u64, ChunkRun)> {
-        let run = |id| ChunkRun { file: FileName::new("f").unwrap(), first: 1, count: 1, version: Version(id) };
-        ids.map(|id| (id, run(id))).collect()
-    }
-
-    /// One faulty node used to stop all deletion for as long as it was in the ring.
-    #[test]
-    fn the_same_runs_are_given_up_after_some_tries() {
-        let mut failed = FailedDeletions::default();
-        for time in 1..=TRIES {
-            // More runs die meanwhile; they wait, and so do not delay giving up.
-            let mut page = dead(1..3 + u64::from(time));
-            failed.narrow(&mut page);
-            let ids: Vec<u64> = page.iter().map(|(id, _)| *id).collect();
-            assert_eq!(ids, [1, 2, 3]);
-            assert_eq!(failed.give_up(&ids), time == TRIES);
-        }
-        let mut page = dead(4..6);
-        failed.narrow(&mut page);
-        assert_eq!((page.len(), failed.times), (2, 0));
     }
 }

@@ -6,9 +6,11 @@
 //! | `raft_api.rs` | Raft messages of other members |
 //! | `leases.rs` | closing sessions whose lease has expired |
 //! | `pauses.rs` | noticing that this process did not run for a while |
+//! | `deletions.rs` | deleting chunks on all nodes, without waiting for those that fail |
 //! | `garbage.rs` | deleting orphaned files and dead versions |
 //! | `root_owner.rs` | the owner of a new namespace's root directory |
 
+mod deletions;
 pub(crate) mod garbage;
 pub(crate) mod leases;
 mod pauses;

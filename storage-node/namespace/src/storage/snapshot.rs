@@ -105,6 +105,11 @@ pub(crate) fn make_current(dir: &Path, path: &Path) -> io::Result<SnapshotFile> 
     SnapshotFile::open(current)
 }
 
+/// Returns the size of the current snapshot, 0 without one.
+pub(crate) fn current_bytes(dir: &Path) -> u64 {
+    std::fs::metadata(dir.join(NAME)).map_or(0, |file| file.len())
+}
+
 /// Opens the current snapshot; `None` in a new folder. Removes snapshots that were being received when the process
 /// ended.
 pub(crate) fn open_current(dir: &Path) -> io::Result<Option<SnapshotFile>> {

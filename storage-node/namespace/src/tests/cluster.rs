@@ -14,7 +14,7 @@ use chordfs_types::{fs_error::FsError, namespace::*};
 use tokio::sync::{RwLock, mpsc::UnboundedReceiver};
 
 use super::harness::*;
-use crate::{NamespaceSettings, become_only_voter};
+use crate::{NamespaceSettings, SnapshotInterval, become_only_voter};
 
 const KEEP_ALIVE: Request = Request::KeepAlive { answered: 0 };
 
@@ -74,7 +74,7 @@ async fn a_leader_whose_process_has_ended_is_replaced_before_its_lease_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_member_that_lags_far_behind_receives_a_snapshot() {
     let settings = NamespaceSettings {
-        snapshot_after_entries: 50,
+        snapshots: SnapshotInterval { least_log_bytes: 10_000, most_log_bytes: 10_000 },
         keep_entries: 5,
         log_file_bytes: 2000,
         ..NamespaceSettings::default()
@@ -110,7 +110,8 @@ async fn a_new_member_that_lags_far_behind_receives_a_snapshot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_operations_cause_an_early_snapshot() {
-    let settings = NamespaceSettings { snapshot_after_bytes: 10_000, ..NamespaceSettings::default() };
+    let snapshots = SnapshotInterval { least_log_bytes: 10_000, most_log_bytes: 10_000 };
+    let settings = NamespaceSettings { snapshots, ..NamespaceSettings::default() };
     let nodes = [Node::start(1, true, settings).await];
     let session = open_session(&nodes, 1).await;
     for sequence in 0..150 {
