@@ -11,16 +11,18 @@ use chordfs_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Tables, Transaction, entries::check_chunk_bytes, invalid};
+use super::{Tables, Transaction, detached::STEP, entries::check_chunk_bytes, invalid};
 
 /// The first and the last chunk of a range, both included.
 pub(super) type ChunkRange = (u32, u32);
 pub(super) const ALL_CHUNKS: ChunkRange = (1, u32::MAX);
 /// The largest [`Extent::end`], as the last chunk has the number `u32::MAX`.
 const MAX_END: u64 = 1 << 32;
-/// A page of contents ends early when the names in it would grow past this.
+/// A page of contents ends early when the names in it would grow past this, or after this many inodes.
 const CONTENTS_BYTES: usize = 512 * 1024;
+const CONTENTS_INODES: usize = 1 << 14;
 
+/// `ino` is the place of a file's extents, in general its own number; see `detached`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct ExtentKey {
     ino: Ino,
@@ -46,13 +48,6 @@ pub(super) struct DeadRun {
     pub(super) run: ChunkRun,
     /// Its place in the log, which ascends with the ids of the dead list.
     pub(super) since: u64,
-}
-
-#[cfg(test)]
-impl ExtentKey {
-    pub(super) fn ino(self) -> Ino {
-        self.ino
-    }
 }
 
 impl Transaction<'_> {
@@ -97,6 +92,9 @@ impl Transaction<'_> {
 
     /// Removes chunks from a file and puts them on the dead list, except those of version `keep`.
     pub(super) fn remove_chunks(&mut self, ino: Ino, (first, last): ChunkRange, keep: Option<Version>) {
+        if keep.is_none() && last == u32::MAX && self.detach(ino, first, STEP) {
+            return;
+        }
         let covered: Vec<Extent> =
             self.tables.extents_from(ino, first).take_while(|extent| extent.first <= last).collect();
         for extent in covered {
@@ -131,35 +129,47 @@ impl Transaction<'_> {
 impl Tables {
     /// Extents that end at or after chunk `from`, ascending.
     pub(super) fn extents_from(&self, ino: Ino, from: u32) -> impl Iterator<Item = Extent> {
-        let start = self.extent_at(ino, from).map_or(from, |extent| extent.first);
-        let range = ExtentKey { ino, first: start }..=ExtentKey { ino, first: u32::MAX };
+        self.extents_at(self.place_of(ino), (from, u32::MAX))
+    }
+
+    /// Extents at a place that overlap the range.
+    pub(super) fn extents_at(&self, place: Ino, (first, last): ChunkRange) -> impl Iterator<Item = Extent> {
+        let start = self.covering(place, first).map_or(first, |extent| extent.first);
+        let range = ExtentKey { ino: place, first: start }..=ExtentKey { ino: place, first: last };
         self.extents.range::<_, ExtentKey>(range).map(|(at, run)| extent(at, run))
+    }
+
+    fn covering(&self, place: Ino, index: u32) -> Option<Extent> {
+        let (at, run) = self.extents.get_prev(&ExtentKey { ino: place, first: index })?;
+        Some(extent(at, run)).filter(|extent| at.ino == place && extent.contains(index))
     }
 
     /// Returns as many names and extents as fit into one answer, across all files. An extent that covers `first` is
     /// listed whole, even if it starts earlier: it may have been rewritten since the previous page.
     pub(super) fn contents_page(&self, ino: Ino, first: u32) -> Answer {
-        let first = self.extent_at(ino, first).map_or(first, |extent| extent.first);
-        let (mut files, mut left, mut bytes): (Vec<FileContents>, _, _) = (Vec::new(), PAGE_ITEMS, 0);
-        for (at, run) in self.extents.range::<_, ExtentKey>(ExtentKey { ino, first }..) {
-            if left == 0 || bytes > CONTENTS_BYTES {
-                return Answer::Contents { files, next: Some((at.ino, at.first)) };
+        let (mut files, mut left, mut bytes): (Vec<FileContents>, _, _) = (Vec::new(), PAGE_ITEMS as usize, 0);
+        for (number, (&at, inode)) in self.inodes.range::<_, Ino>(ino..).enumerate() {
+            if left == 0 || bytes > CONTENTS_BYTES || number == CONTENTS_INODES {
+                return Answer::Contents { files, next: Some((at, 1)) };
             }
-            left -= 1;
-            if files.last().is_none_or(|last| last.ino != at.ino) {
-                let file = self.inodes[&at.ino].attr.file.clone();
-                bytes += file.as_bytes().len();
-                files.push(FileContents { ino: at.ino, file, extents: Vec::new() });
+            let mut rest = self.extents_from(at, if at == ino { first } else { 1 });
+            let extents: Vec<Extent> = rest.by_ref().take(left).collect();
+            if extents.is_empty() {
+                continue;
             }
-            files.last_mut().expect("it was just made").extents.push(extent(at, run));
+            let file = inode.attr.file.clone();
+            (left, bytes) = (left - extents.len(), bytes + file.as_bytes().len());
+            files.push(FileContents { ino: at, file, extents });
+            if let Some(next) = rest.next() {
+                return Answer::Contents { files, next: Some((at, next.first)) };
+            }
         }
         Answer::Contents { files, next: None }
     }
 
     /// Returns the extent that covers a chunk; `None` is a hole.
     pub(super) fn extent_at(&self, ino: Ino, index: u32) -> Option<Extent> {
-        let (at, run) = self.extents.get_prev(&ExtentKey { ino, first: index })?;
-        Some(extent(at, run)).filter(|extent| at.ino == ino && extent.contains(index))
+        self.covering(self.place_of(ino), index)
     }
 
     pub(super) fn is_referenced(&self, version: Version) -> bool {
@@ -188,8 +198,9 @@ impl Tables {
         if elsewhere || self.retired_versions.contains_key(&run.version) {
             return Err(FsError::Conflict { index: run.first });
         }
-        match self.dead_of(run.version).filter_map(|dead| dead.part(run.first, run.last())).map(|part| part.first).min()
-        {
+        let detached = self.detached_under(ino, run).filter(|extent| extent.version == run.version);
+        let dead = self.dead_of(run.version).chain(detached);
+        match dead.filter_map(|dead| dead.part(run.first, run.last())).map(|part| part.first).min() {
             Some(index) => Err(FsError::Conflict { index }),
             None => Ok(()),
         }
@@ -200,11 +211,18 @@ impl Tables {
         ids.filter_map(|((_, id), ())| self.dead.get(id)).map(|dead| Extent::from(&dead.run))
     }
 
+    /// Returns the existing file that may have chunks of the version. The contents of one that was removed may still be
+    /// waiting to be taken apart.
+    pub(super) fn user_of(&self, version: Version) -> Option<Ino> {
+        let user = self.versions.get(&version)?.ino;
+        self.inodes.contains_key(&user).then_some(user)
+    }
+
     /// Returns whether any chunk of this run is current. A dead run never is, because of [`Tables::check_alive`].
     pub(super) fn is_current(&self, run: &ChunkRun) -> bool {
-        let Some(used) = self.versions.get(&run.version) else { return false };
+        let Some(user) = self.user_of(run.version) else { return false };
         let last = Extent::from(run).last();
-        let mut covered = self.extents_from(used.ino, run.first).take_while(|extent| extent.first <= last);
+        let mut covered = self.extents_from(user, run.first).take_while(|extent| extent.first <= last);
         covered.any(|extent| extent.version == run.version)
     }
 
@@ -262,15 +280,21 @@ impl Tables {
         extent
     }
 
-    fn insert_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
-        self.extents.insert(ExtentKey { ino, first }, ExtentValue { count, version });
+    pub(super) fn insert_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
+        let place = self.place_of(ino);
+        self.extents.insert(ExtentKey { ino: place, first }, ExtentValue { count, version });
         self.versions.entry(version).or_insert(VersionUse { ino, extents: 0 }).extents += 1;
         self.stored_bytes = self.stored_bytes.wrapping_add(self.space(ino, count));
     }
 
-    fn remove_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
-        self.extents.remove(&ExtentKey { ino, first });
-        self.stored_bytes = self.stored_bytes.wrapping_sub(self.space(ino, count));
+    pub(super) fn remove_extent(&mut self, ino: Ino, extent: Extent) {
+        let chunk_bytes = self.inodes[&ino].attr.chunk_bytes;
+        self.remove_at(self.place_of(ino), chunk_bytes, extent);
+    }
+
+    pub(super) fn remove_at(&mut self, place: Ino, chunk_bytes: u32, Extent { first, count, version }: Extent) {
+        self.extents.remove(&ExtentKey { ino: place, first });
+        self.stored_bytes = self.stored_bytes.wrapping_sub(u64::from(count) * u64::from(chunk_bytes));
         match self.versions.get_mut(&version) {
             Some(used) if used.extents > 1 => used.extents -= 1,
             _ => drop(self.versions.remove(&version)),

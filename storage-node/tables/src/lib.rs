@@ -10,6 +10,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod attributes;
+mod detached;
 mod entries;
 mod extents;
 mod id_jump;
@@ -31,6 +32,7 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, Change, EntryName, FeedEvent, FileKind, Ino, NamespaceOp, Reply, SessionId, Time},
 };
+use detached::{DetachedContents, EndedHolds};
 use extents::{DeadRun, ExtentKey, ExtentValue, VersionUse};
 pub use id_jump::IdJump;
 use id_jump::SkippedRange;
@@ -74,6 +76,14 @@ pub struct Tables {
     sessions: OrdMap<SessionId, Arc<SessionRecord>>,
     #[serde(with = "map")]
     nonces: OrdMap<u64, SessionId>,
+    /// The files whose extents are not under their own number.
+    #[serde(with = "map")]
+    places: OrdMap<Ino, Ino>,
+    /// Contents that are still to be taken apart, by the file that had them and their place among the extents.
+    #[serde(with = "map")]
+    detached: OrdMap<(Ino, Ino), DetachedContents>,
+    #[serde(with = "map")]
+    ended: OrdMap<SessionId, EndedHolds>,
     next: Counters,
     /// Space of all current chunks, each counted whole.
     stored_bytes: u64,
@@ -106,7 +116,10 @@ impl Tables {
             retired_versions: OrdMap::new(),
             sessions: OrdMap::new(),
             nonces: OrdMap::new(),
-            next: Counters { ino: Ino::ROOT.0 + 1, session: 1, version: 1, dead: 1 },
+            places: OrdMap::new(),
+            detached: OrdMap::new(),
+            ended: OrdMap::new(),
+            next: Counters { ino: Ino::ROOT.0 + 1, session: 1, version: 1, dead: 1, place: detached::FIRST_PLACE },
             stored_bytes: 0,
             skipped: Vec::new(),
         }
@@ -253,6 +266,7 @@ struct Counters {
     session: u64,
     version: u64,
     dead: u64,
+    place: u64,
 }
 
 /// One operation while it is applied, and the events that it has caused so far.

@@ -105,8 +105,8 @@ impl Tables {
     /// Iterates over the extents in the range of a run, in the one file that has chunks of its version, if any.
     fn extents_under(&self, run: &Extent) -> impl Iterator<Item = Extent> {
         let (first, last) = (run.first, run.last());
-        let used = self.versions.get(&run.version).into_iter();
-        used.flat_map(move |used| self.extents_from(used.ino, first).take_while(move |extent| extent.first <= last))
+        let user = self.user_of(run.version).into_iter();
+        user.flat_map(move |ino| self.extents_from(ino, first).take_while(move |extent| extent.first <= last))
     }
 
     fn may_be_orphaned(&self, version: Version) -> bool {
@@ -119,7 +119,10 @@ impl Tables {
             return Vec::new();
         }
         let current = self.extents_under(run).filter(|extent| extent.version == run.version);
-        let kept = current.chain(self.dead_of(run.version));
+        let user = self.versions.get(&run.version).into_iter();
+        let detached = user.flat_map(|used| self.detached_under(used.ino, run));
+        let detached = detached.filter(|extent| extent.version == run.version);
+        let kept = current.chain(self.dead_of(run.version)).chain(detached);
         kept.fold(vec![*run], |pieces, kept| without(pieces, &kept))
     }
 }

@@ -10,7 +10,7 @@ use chordfs_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Transaction, extents::ALL_CHUNKS};
+use super::{Transaction, detached::STEP, extents::ALL_CHUNKS};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct OrphanInode {
@@ -48,10 +48,16 @@ impl Transaction<'_> {
     pub(super) fn purge_orphans(&mut self, before: u64, limit: u32) -> Result<Reply, FsError> {
         let old = self.tables.unheld.keys().take_while(|(since, _)| *since < before);
         let inos: Vec<Ino> = old.take(limit as usize).map(|(_, ino)| *ino).collect();
+        self.release_ended();
+        let mut left = self.dissolve(STEP);
         for ino in &inos {
-            self.remove_chunks(*ino, ALL_CHUNKS, None);
+            if !self.detach(*ino, 1, left) {
+                left -= self.tables.extents_from(*ino, 1).count();
+                self.remove_chunks(*ino, ALL_CHUNKS, None);
+            }
             self.forget_orphan(*ino);
             self.tables.inodes.remove(ino);
+            self.tables.places.remove(ino);
         }
         Ok(Reply::Purged { count: inos.len() as u32 })
     }
@@ -71,6 +77,7 @@ impl Transaction<'_> {
         let Some(orphan) = self.tables.orphans.remove(&ino) else { return };
         self.tables.unheld.remove(&(orphan.since, ino));
         for holder in orphan.holders {
+            self.tables.forget_hold(holder, ino);
             if let Some(session) = self.tables.session_mut(holder) {
                 session.holds.remove(&ino);
             }

@@ -33,9 +33,9 @@ impl Tables {
         }
     }
 
-    /// Returns whether `PurgeOrphans` with this `before` would purge anything.
+    /// Returns whether `PurgeOrphans` with this `before` would have anything to do.
     pub fn has_purgeable(&self, before: u64) -> bool {
-        self.unheld.get_min().is_some_and(|((since, _), ())| *since < before)
+        self.has_leftovers() || self.unheld.get_min().is_some_and(|((since, _), ())| *since < before)
     }
 
     fn lookup(&self, parent: Ino, name: &EntryName) -> Result<&Inode, FsError> {

@@ -13,7 +13,11 @@ use chordfs_types::{
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::{SESSION_VERSIONS, Tables, Transaction, invalid, map};
+use super::{
+    SESSION_VERSIONS, Tables, Transaction,
+    detached::{EndedHolds, HOLDS_STEP},
+    invalid, map,
+};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct SessionRecord {
@@ -104,8 +108,10 @@ impl Transaction<'_> {
 
     pub(super) fn close_session(&mut self, id: SessionId) -> Result<Reply, FsError> {
         let session = self.tables.sessions.get(&id).cloned().ok_or(FsError::NoSession)?;
-        for ino in session.holds.keys() {
-            self.release(*ino, id);
+        if session.holds.len() > HOLDS_STEP {
+            self.tables.ended.insert(id, EndedHolds(session.holds.clone()));
+        } else {
+            session.holds.keys().for_each(|ino| self.release(*ino, id));
         }
         self.tables.nonces.remove(&session.nonce);
         self.tables.sessions.remove(&id);

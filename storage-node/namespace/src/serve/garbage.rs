@@ -13,7 +13,7 @@ use std::{
 use chordfs_net::boot_clock::since_boot;
 use chordfs_types::{
     chunk::ChunkRun,
-    namespace::{Answer, Change, Query, Reply, Time},
+    namespace::{Answer, Change, Query, Time},
     ring_id::NodeRef,
 };
 
@@ -109,7 +109,7 @@ impl GarbageCollector {
         let purged = self.purge_orphans(self.unneeded_before(since_boot), now).await;
         let dead = self.history.applied_before(since_boot, READERS_GRACE) + 1;
         let deleted = self.delete_dead(dead, now).await;
-        purged.max(deleted) >= ROUND as usize
+        purged || deleted >= ROUND as usize
     }
 
     /// Files that lost their last name or holder before this place in the log are open nowhere: each session that could
@@ -122,16 +122,16 @@ impl GarbageCollector {
         self.feed.answered_by_all(&sessions, Instant::now(), excused).min(applied) + 1
     }
 
-    async fn purge_orphans(&self, before: u64, now: Time) -> usize {
-        if !self.raft.state().tables().has_purgeable(before) {
-            return 0;
+    /// Returns whether there is more to purge at once.
+    async fn purge_orphans(&self, before: u64, now: Time) -> bool {
+        if !self.raft.state().has_purgeable(before) {
+            return false;
         }
         match self.raft.propose(Change::PurgeOrphans { before, limit: ROUND }, now).await {
-            Ok(Reply::Purged { count }) => count as usize,
-            Ok(_) => 0,
+            Ok(_) => self.raft.state().has_purgeable(before),
             Err(reason) => {
                 tracing::debug!(reason, "could not purge files without a name; trying again");
-                0
+                false
             }
         }
     }

@@ -56,12 +56,16 @@ impl NamespaceState {
         fresh: impl Fn(Option<LogId>) -> bool,
         query: &Query,
     ) -> Option<Result<Answer, FsError>> {
-        let applied = self.0.read();
-        fresh(applied.last).then(|| applied.tables.query(query))
+        let is_fresh = fresh(self.0.read().last);
+        is_fresh.then(|| self.query(query))
     }
 
     pub(crate) fn query(&self, query: &Query) -> Result<Answer, FsError> {
-        self.0.read().tables.query(query)
+        match query {
+            // These take milliseconds, and operations must not wait for them.
+            Query::Unreferenced { .. } | Query::Contents { .. } | Query::Dead { .. } => self.tables().query(query),
+            _ => self.0.read().tables.query(query),
+        }
     }
 
     pub(crate) fn sessions(&self) -> Vec<SessionId> {
@@ -77,6 +81,11 @@ impl NamespaceState {
 
     pub(crate) fn has_session(&self, session: SessionId) -> bool {
         self.0.read().tables.has_session(session)
+    }
+
+    /// See [`Tables::has_purgeable`].
+    pub(crate) fn has_purgeable(&self, before: u64) -> bool {
+        self.0.read().tables.has_purgeable(before)
     }
 
     /// Returns a copy of the tables, which shares their structure.

@@ -41,6 +41,7 @@ fn orphans(tables: &Tables) {
         .sessions
         .iter()
         .flat_map(|(id, session)| session.holds.keys().map(|ino| (*id, *ino)).collect::<Vec<_>>())
+        .chain(tables.ended.iter().flat_map(|(id, holds)| holds.0.keys().map(|ino| (*id, *ino)).collect::<Vec<_>>()))
         .collect();
     assert_eq!(by_orphan.len(), by_session.len(), "each hold is recorded twice, at the orphan and at the session");
     assert_eq!(by_orphan.into_iter().collect::<BTreeSet<_>>(), by_session);
@@ -50,10 +51,14 @@ fn extents(tables: &Tables) {
     let mut references: BTreeMap<Version, (Ino, u32)> = BTreeMap::new();
     let mut bytes = 0;
     let mut current = BTreeSet::new();
-    let inos: BTreeSet<Ino> = tables.extents.keys().map(|at| at.ino()).collect();
-    for ino in inos {
+    let mut count_extents = 0;
+    for (ino, _) in tables.inodes.iter() {
+        let (ino, found): (Ino, Vec<Extent>) = (*ino, tables.extents_from(*ino, 1).collect());
+        count_extents += found.len();
+        if found.is_empty() {
+            continue;
+        }
         let attr = tables.file(ino).expect("only files have extents");
-        let found: Vec<Extent> = tables.extents_from(ino, 1).collect();
         for extent in &found {
             let (user, count) = references.entry(extent.version).or_insert((ino, 0));
             assert_eq!(*user, ino, "{extent:?} is in two files");
@@ -68,6 +73,19 @@ fn extents(tables: &Tables) {
         let last = found.last().unwrap().last();
         assert!(u64::from(last - 1) * u64::from(attr.chunk_bytes) < attr.size, "chunk {last} of {attr:?}");
     }
+    let mut gone = BTreeSet::new();
+    for ((ino, place), contents) in tables.detached.iter() {
+        for extent in tables.extents_at(*place, crate::extents::ALL_CHUNKS) {
+            let (user, count) = references.entry(extent.version).or_insert((*ino, 0));
+            assert_eq!(user, ino, "{extent:?} was in two files");
+            *count += 1;
+            count_extents += 1;
+            bytes += u64::from(extent.count) * u64::from(contents.chunk_bytes);
+            assert!(chunks_of(&extent).all(|chunk| gone.insert(chunk) && !current.contains(&chunk)), "{extent:?}");
+        }
+    }
+    assert_eq!(count_extents, tables.extents.len(), "every extent is a file's or detached");
+    assert!(tables.places.keys().all(|ino| tables.inodes.contains_key(ino)));
     let kept = tables.versions.iter().map(|(version, used)| (*version, (used.ino, used.extents)));
     assert_eq!(references, kept.collect());
     let dead: BTreeSet<(Version, u64)> = tables.dead.iter().map(|(id, dead)| (dead.run.version, *id)).collect();
@@ -75,7 +93,10 @@ fn extents(tables: &Tables) {
     assert_eq!(bytes, tables.stored_bytes);
     for dead in tables.dead.values() {
         let run = Extent { first: dead.run.first, count: dead.run.count, version: dead.run.version };
-        assert!(chunks_of(&run).all(|chunk| !current.contains(&chunk)), "{run:?} is dead and current");
+        assert!(
+            chunks_of(&run).all(|chunk| !current.contains(&chunk) && !gone.contains(&chunk)),
+            "{run:?} is dead and current"
+        );
     }
 }
 
