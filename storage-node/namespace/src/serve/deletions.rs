@@ -43,8 +43,8 @@ impl Deletions {
         Self { deleter, failing: Arc::default(), background: JoinSet::new() }
     }
 
-    /// Deletes the runs on all nodes that have not failed lately, and keeps them for the others. An error means that the
-    /// runs should be deleted again.
+    /// Deletes the runs on all nodes that have not failed lately, and keeps them for the others. An error means that
+    /// the runs should be deleted again.
     pub(super) async fn delete(&self, runs: Vec<ChunkRun>) -> Result<(), String> {
         let failing: Vec<NodeRef> = self.failing.lock().keys().copied().collect();
         if self.overdue() >= REPLICAS {
