@@ -188,6 +188,23 @@ impl Index {
         }
     }
 
+    /// Visits the chunks with their keys in `arc`, shard by shard clockwise, in no order within a shard. Ends after the
+    /// first shard for which `visit` returned true at its last chunk. Returns how many entries were examined.
+    pub(crate) fn each_clockwise(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry) -> bool) -> u64 {
+        let mut examined = 0;
+        for (number, first, last) in clockwise_pieces(arc) {
+            let (shard, mut is_enough) = (self.shards[number].read(), false);
+            for (name, location) in shard.locations.iter().filter(|(name, _)| (first..=last).contains(&name.key)) {
+                is_enough = visit(name.entry(*location));
+            }
+            examined += shard.locations.len() as u64;
+            if is_enough {
+                break;
+            }
+        }
+        examined
+    }
+
     /// Visits every chunk with its key in `arc`, in no order. One shard is locked at a time; `visit` must not call back
     /// into the index.
     pub(crate) fn each_in(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
@@ -259,12 +276,20 @@ impl ChunkKey {
     }
 }
 
-/// Cuts an arc at the edges of the shards: each shard with the first and the last key in it, clockwise.
+/// Cuts an arc at the edges of the shards: each shard with the first and the last key in it. The whole circle begins
+/// with the first shard.
 fn pieces(arc: RingArc) -> impl Iterator<Item = (usize, u32, u32)> {
+    match arc.after == arc.upto {
+        true => clockwise_pieces(RingArc::new(RingId(u32::MAX), RingId(u32::MAX))),
+        false => clockwise_pieces(arc),
+    }
+}
+
+/// Like [`pieces`], beginning with the first key of the arc also if the arc is the whole circle.
+fn clockwise_pieces(arc: RingArc) -> impl Iterator<Item = (usize, u32, u32)> {
     let (first, last) = (arc.after.advance(1).0, arc.upto.0);
-    let runs = match arc.after == arc.upto {
-        true => [Some((0, u32::MAX)), None],
-        false if first <= last => [Some((first, last)), None],
+    let runs = match first <= last {
+        true => [Some((first, last)), None],
         false => [Some((first, u32::MAX)), Some((0, last))],
     };
     runs.into_iter().flatten().flat_map(|(first, last)| {

@@ -28,7 +28,7 @@ pub(crate) fn ids(index: &Index, request: &IdsRequest, limit: usize) -> IdsPage 
     for arc in &request.arcs[first.unwrap_or(0)..] {
         let left = limit.max(1) - page.chunks.len();
         // One entry more than fits shows whether there is another page.
-        let mut found = smallest(index, *arc, after.take(), left + 1);
+        let mut found = smallest(index, *arc, after.take(), left + 1).0;
         page.more = found.len() > left;
         found.truncate(left);
         page.chunks.extend(found);
@@ -59,12 +59,14 @@ pub(crate) fn confirm(table: &RecordTable, chunks: &[ChunkAt]) -> Result<Vec<boo
     Ok(chunks.iter().map(|chunk| sound.contains(&(chunk.key.0, chunk.id))).collect())
 }
 
-/// Returns the first `limit` chunks of an arc after `after`, in order. Keeps no more than about twice as many in
-/// memory.
-fn smallest(index: &Index, arc: RingArc, after: Option<ChunkAt>, limit: usize) -> Vec<ChunkAt> {
+/// Returns the first `limit` chunks of an arc after `after`, in order, and how many index entries were examined: those
+/// of the shards from `after` to the last chunk returned. Keeps no more than about twice as many chunks in memory.
+fn smallest(index: &Index, arc: RingArc, after: Option<ChunkAt>, limit: usize) -> (Vec<ChunkAt>, u64) {
     let order = |a: &ChunkAt, b: &ChunkAt| -> Ordering { order_in(arc, a).cmp(&order_in(arc, b)) };
     let mut found: Vec<ChunkAt> = Vec::new();
-    index.each_in_pieces(arc, |IndexEntry { key, id, location }| {
+    // More chunks may have the key of `after`.
+    let rest = after.map_or(arc, |after| RingArc::new(RingId(after.key.0.wrapping_sub(1)), arc.upto));
+    let examined = index.each_clockwise(rest, |IndexEntry { key, id, location }| {
         let chunk = ChunkAt { key, id, bytes: location.bytes };
         if after.is_none_or(|after| order(&chunk, &after).is_gt()) {
             found.push(chunk);
@@ -73,10 +75,11 @@ fn smallest(index: &Index, arc: RingArc, after: Option<ChunkAt>, limit: usize) -
                 found.truncate(limit);
             }
         }
+        found.len() >= limit
     });
     found.sort_unstable_by(order);
     found.truncate(limit);
-    found
+    (found, examined)
 }
 
 fn entries(table: &RecordTable, chunks: &[ChunkAt]) -> Vec<IndexEntry> {
@@ -158,6 +161,27 @@ mod tests {
         let mut count = 0;
         index.each_in_pieces(arc, |_| count += 1);
         count
+    }
+
+    /// Each page used to pass over the whole arc, so that listing it took time in proportion to the square of its chunks.
+    #[test]
+    fn the_pages_of_an_arc_together_examine_each_entry_a_few_times() {
+        const PAGE: usize = 8192;
+        let index = index(0..CHUNKS);
+        for arc in [RingArc::new(RingId(77), RingId(77)), RingArc::new(RingId(0xc000_0123), RingId(0x4000_0456))] {
+            let (mut after, mut listed, mut examined) = (None, 0, 0);
+            loop {
+                let (page, cost) = smallest(&index, arc, after, PAGE);
+                let is_ordered = |pair: &[ChunkAt]| order_in(arc, &pair[0]) < order_in(arc, &pair[1]);
+                assert!(after.into_iter().chain(page.iter().copied()).collect::<Vec<_>>().windows(2).all(is_ordered));
+                (after, listed, examined) = (page.last().copied(), listed + page.len() as u64, examined + cost);
+                if page.len() < PAGE {
+                    break;
+                }
+            }
+            assert_eq!(listed, count_in(&index, arc));
+            assert!(examined < 2 * listed, "{examined} entries examined for {listed} chunks");
+        }
     }
 
     /// A comparison used to need the lists of all chunks of both nodes, with the front of each record read from the
