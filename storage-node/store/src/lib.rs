@@ -34,7 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use chordfs_types::{
-    chunk::{ChunkId, ChunkRef, ChunkRun, VerifiedBatch},
+    chunk::{ChunkId, ChunkRef, ChunkRun, VerifiedBatch, Version},
     chunk_api::{ChunkList, Durability},
     compare_api::{ArcSum, ChunkAt, IdsPage, IdsRequest},
     ring_id::{RingArc, RingId},
@@ -47,7 +47,7 @@ pub use self::{
     maintenance::{
         compaction::Rewritten,
         compaction_policy::CompactionReason,
-        orphan_candidates::{HeldChunk, HeldRun, VersionShare},
+        orphan_candidates::{AgeSpan, HeldChunk, HeldRun, VersionShare},
         scrub::Scrubbed,
     },
     reading::verify::CopyState,
@@ -267,14 +267,25 @@ impl Store {
         self.table.damage.forget(chunks);
     }
 
-    /// Returns the shares of all versions, to be searched for old chunks one by one.
-    pub fn version_shares(&self) -> impl Iterator<Item = VersionShare> + use<> {
-        orphan_candidates::version_shares(&self.table.index)
+    /// Returns shares of the versions with chunks that were stored in `span`, to be searched one by one.
+    pub fn version_shares(&self, span: AgeSpan) -> Result<Vec<VersionShare>, StoreError> {
+        orphan_candidates::version_shares(&self.table, span)
     }
 
-    /// Returns the chunks of those versions of which every chunk here was stored before `before`, ascending.
-    pub fn old_chunks(&self, share: VersionShare, before: SystemTime) -> Result<Vec<HeldChunk>, StoreError> {
-        orphan_candidates::old_chunks(&self.table, share, before)
+    /// Returns the chunks, ascending, of those versions of which every chunk here was stored before the end of `span`
+    /// and at least one in `span`.
+    pub fn old_chunks(&self, share: VersionShare, span: AgeSpan) -> Result<Vec<HeldChunk>, StoreError> {
+        orphan_candidates::old_chunks(&self.table, share, span)
+    }
+
+    /// Like [`Store::old_chunks`], for these versions and those of a share, whenever they were stored.
+    pub fn old_chunks_of(
+        &self,
+        versions: &[Version],
+        share: VersionShare,
+        before: SystemTime,
+    ) -> Result<Vec<HeldChunk>, StoreError> {
+        orphan_candidates::old_chunks_of(&self.table, versions, share, before)
     }
 
     /// Returns these runs with their file names, in no order, without those whose first chunk can no longer be read.

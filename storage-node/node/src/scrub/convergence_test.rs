@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use chordfs_store::{DataFolder, Store, StoreOptions};
+use chordfs_store::{AgeSpan, DataFolder, Store, StoreOptions, VersionShare};
 use chordfs_tables::Tables;
 use chordfs_types::{
     chunk::{ChunkId, FileName, VerifiedBatch, Version, chunk_key, encode_record},
@@ -187,7 +187,8 @@ impl Ring {
     fn scrub(&mut self, node: usize) {
         let Some(store) = &self.nodes[node].store else { return };
         let before = std::time::SystemTime::now() + Duration::from_secs(100);
-        let held: Vec<_> = store.version_shares().flat_map(|share| store.old_chunks(share, before).unwrap()).collect();
+        let (span, all) = (AgeSpan::until(before), VersionShare::new(0, 1));
+        let held = store.old_chunks(all, span).unwrap();
         let found = unreferenced_chunks(&held, &unreferenced(&self.tables, version_spans(&held)));
         let chunks: Vec<ChunkId> = found.iter().map(|found| found.chunk.id).collect();
         let now = Duration::from_secs(self.clock as u64);

@@ -3,7 +3,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `pace`, `orphan_candidates`, `unreferenced` | pure: how fast to read; when a chunk counts as orphaned; which runs are unreferenced |
+//! | `pace`, `unreferenced` | pure: how fast to read; which runs are unreferenced |
+//! | `orphan_candidates`, `look_plan` | pure: when a chunk counts as orphaned; which chunks a look asks about |
 //! | `pass` | reading all records once, and where an interrupted pass continues |
 //! | `repair` | sound copies for damaged records |
 //! | `orphans`, `namespace_marker` | asking the namespace which chunks belong to no file; when its answer does not count |
@@ -15,6 +16,7 @@
 
 #[cfg(test)]
 mod convergence_test;
+mod look_plan;
 mod namespace_marker;
 mod orphan_candidates;
 mod orphans;

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use chordfs_types::chunk::ChunkId;
+use chordfs_types::chunk::{ChunkId, Version};
 
 /// A node with a smaller free share of its capacity is short of room.
 const SHORT_OF_ROOM_DIVISOR: u64 = 10;
@@ -38,6 +38,14 @@ impl OrphanCandidates {
         self.confirm_after = time;
     }
 
+    /// The versions of the candidates, so that the next look asks about them again.
+    pub(super) fn versions(&self) -> Vec<Version> {
+        let mut versions: Vec<Version> = self.since.keys().map(|chunk| chunk.version).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        versions
+    }
+
     /// Forgets all earlier looks.
     pub(super) fn clear(&mut self) {
         self.since.clear();
@@ -55,7 +63,6 @@ pub(super) fn orphan_age(age: Duration, free_bytes: u64, capacity_bytes: u64) ->
 mod tests {
     use std::collections::BTreeSet;
 
-    use chordfs_types::chunk::Version;
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     use super::*;

@@ -18,7 +18,8 @@
 //!   here once it is old again. Each such round ends with the chunk deleted on every node that answers, and only
 //!   another failure of a node can begin a new round (see `convergence_test`).
 //!
-//! The queries make the namespace read the extents in question, page by page. On this node's disk only the first record
+//! A look asks about the chunks that have become old since the last one, about earlier candidates, and about a share of
+//! all others (`look_plan`). The queries make the namespace read the extents in question, page by page. On this node's disk only the first record
 //! of each reported run is read.
 
 use std::{
@@ -43,6 +44,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     ScrubShared,
+    look_plan::LookPlan,
     namespace_marker::MarkerError,
     orphan_candidates::{OrphanCandidates, orphan_age},
     routes::NAMESPACE_PATH,
@@ -69,6 +71,7 @@ const MEMBERS_AT_ONCE: usize = 16;
 pub(super) struct Orphans {
     shared: Arc<ScrubShared>,
     candidates: OrphanCandidates,
+    plan: LookPlan,
     /// The origin of the candidates' clock.
     start: Instant,
     age: Duration,
@@ -93,10 +96,22 @@ enum OrphanDoubt {
     Store(#[from] StoreError),
 }
 
+impl OrphanDoubt {
+    /// Whether earlier candidates may have been found by the answers of another namespace.
+    fn is_about_namespace(&self) -> bool {
+        match self {
+            Self::NoNamespace | Self::NamespaceMarker(_) | Self::OtherNamespace { .. } => true,
+            Self::Ring(_) | Self::NoAnswer { .. } | Self::Namespace(_) | Self::Store(_) => false,
+        }
+    }
+}
+
 impl Orphans {
     pub(super) fn new(shared: Arc<ScrubShared>) -> Self {
         let age = shared.parts.settings.orphan_age;
-        Self { shared, candidates: OrphanCandidates::new(age / CONFIRM_DIVISOR), start: Instant::now(), age }
+        let (candidates, start) = (OrphanCandidates::new(age / CONFIRM_DIVISOR), Instant::now());
+        let plan = LookPlan::new(shared.parts.settings.period, pause(age));
+        Self { shared, candidates, plan, start, age }
     }
 
     pub(super) async fn run(mut self) {
@@ -108,8 +123,10 @@ impl Orphans {
             let (collected, kept) = match looked {
                 Ok(collected) => (collected, None),
                 Err(doubt) => {
-                    // Earlier candidates may have been found by the answers of another namespace.
-                    self.candidates.clear();
+                    if doubt.is_about_namespace() {
+                        self.candidates.clear();
+                        self.plan.start_over();
+                    }
                     log_doubt(&doubt, doubted);
                     (0, Some(doubt.to_string()))
                 }
@@ -146,12 +163,7 @@ impl Orphans {
     async fn look(&mut self) -> Result<u64, OrphanDoubt> {
         let ours = self.agreed_namespace().await?;
         let Some(before) = SystemTime::now().checked_sub(self.age()) else { return Ok(0) };
-        let mut found = Vec::new();
-        for share in self.shared.parts.store.version_shares() {
-            let held = with_store(&self.shared.parts.store, move |store| store.old_chunks(share, before)).await?;
-            self.add_unreferenced(&held, &mut found).await?;
-            found.truncate(MAX_CANDIDATES);
-        }
+        let found = self.find_unreferenced(before).await?;
         let chunks: Vec<ChunkId> = found.iter().map(|found| found.chunk.id).collect();
         let orphans: HashSet<ChunkId> = self.candidates.look(self.start.elapsed(), &chunks).into_iter().collect();
         let mut reported = runs(&found, &orphans);
@@ -164,6 +176,27 @@ impl Orphans {
             return Err(OrphanDoubt::NoNamespace);
         }
         self.collect(runs).await
+    }
+
+    /// Returns the unreferenced chunks, ascending, among those that this look asks about.
+    async fn find_unreferenced(&mut self, before: SystemTime) -> Result<Vec<Unreferenced>, OrphanDoubt> {
+        let (span, store) = (self.plan.newly_old(before), &self.shared.parts.store);
+        let (mut found, mut all_kept) = (Vec::new(), true);
+        for share in with_store(store, move |store| store.version_shares(span)).await? {
+            let held = with_store(store, move |store| store.old_chunks(share, span)).await?;
+            self.add_unreferenced(&held, &mut found).await?;
+            all_kept &= found.len() <= MAX_CANDIDATES;
+            found.truncate(MAX_CANDIDATES);
+        }
+        let (versions, share) = (self.candidates.versions(), self.plan.share());
+        let held = with_store(store, move |store| store.old_chunks_of(&versions, share, before)).await?;
+        self.add_unreferenced(&held, &mut found).await?;
+        found.sort_unstable_by_key(|found| found.chunk.id);
+        found.dedup_by_key(|found| found.chunk.id);
+        all_kept &= found.len() <= MAX_CANDIDATES;
+        found.truncate(MAX_CANDIDATES);
+        self.plan.record(span, all_kept);
+        Ok(found)
     }
 
     /// The namespace to which the chunks of this node and of all other members belong.
@@ -239,6 +272,11 @@ impl Orphans {
         }
         Ok(collected)
     }
+}
+
+/// The time between two looks.
+fn pause(age: Duration) -> Duration {
+    (age / LOOKS_PER_AGE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
 /// Logs a doubt. Most doubts are normal while the ring changes; only chunks of another namespace need a person, and are

@@ -6,7 +6,7 @@
 //! writing.
 //!
 //! A node may have one version per chunk, so the versions are not gathered all at once but in [`VersionShare`]s; each
-//! share costs a pass over the index in memory.
+//! share costs one or two passes over the index in memory. An [`AgeSpan`] leaves out what was old before.
 
 use std::{io, time::SystemTime};
 
@@ -16,12 +16,7 @@ use chordfs_types::{
 };
 use hashbrown::{HashMap, HashSet};
 
-use crate::{
-    error::StoreError,
-    index::{Index, IndexEntry},
-    reading::list::chunks_at,
-    records::RecordTable,
-};
+use crate::{error::StoreError, index::IndexEntry, reading::list::chunks_at, records::RecordTable};
 
 /// About how many chunks one share has: a few dozen megabytes.
 const SHARE_CHUNKS: usize = 1 << 20;
@@ -34,8 +29,26 @@ pub struct VersionShare {
 }
 
 impl VersionShare {
+    /// The versions with the remainder `number` modulo `of`.
+    pub fn new(number: u64, of: u64) -> Self {
+        Self { number, of: of.max(1) }
+    }
+
     fn has(self, version: Version) -> bool {
         version.0 % self.of == self.number
+    }
+}
+
+/// A time at which chunks were stored: from `since` (or ever) to `before`, which is excluded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgeSpan {
+    pub since: Option<SystemTime>,
+    pub before: SystemTime,
+}
+
+impl AgeSpan {
+    pub fn until(before: SystemTime) -> Self {
+        Self { since: None, before }
     }
 }
 
@@ -53,25 +66,58 @@ pub struct HeldRun {
     pub last: u32,
 }
 
-/// Returns shares that together contain every version.
-pub(crate) fn version_shares(index: &Index) -> impl Iterator<Item = VersionShare> + use<> {
-    let of = (index.len() / SHARE_CHUNKS + 1) as u64;
-    (0..of).map(move |number| VersionShare { number, of })
+/// Returns shares that together contain every version with a chunk that was stored in `span`.
+pub(crate) fn version_shares(table: &RecordTable, span: AgeSpan) -> Result<Vec<VersionShare>, StoreError> {
+    let aged = aged_segments(table, span)?;
+    let live = table.segments.all().into_iter().filter(|segment| aged.contains(&segment.number));
+    let chunks: usize = live.map(|segment| segment.live_chunks() as usize).sum();
+    let of = if aged.is_empty() { 0 } else { (chunks / SHARE_CHUNKS + 1) as u64 };
+    Ok((0..of).map(|number| VersionShare { number, of }).collect())
 }
 
-/// Returns the chunks of those versions of which every chunk here was stored before `before`, ascending.
+/// Returns the chunks, ascending, of those versions of which every chunk here was stored before the end of `span` and
+/// at least one in `span`.
 pub(crate) fn old_chunks(
     table: &RecordTable,
     share: VersionShare,
+    span: AgeSpan,
+) -> Result<Vec<HeldChunk>, StoreError> {
+    if span.since.is_none() {
+        return chunks_of_old_versions(table, |version| share.has(version), span.before);
+    }
+    let (aged, mut versions) = (aged_segments(table, span)?, HashSet::new());
+    table.index.each_in(everywhere(), |IndexEntry { id, location, .. }| {
+        if share.has(id.version) && aged.contains(&location.segment) {
+            versions.insert(id.version);
+        }
+    });
+    chunks_of_old_versions(table, |version| versions.contains(&version), span.before)
+}
+
+/// Returns the chunks, ascending, of those of `versions` and of `share` of which every chunk here was stored before
+/// `before`.
+pub(crate) fn old_chunks_of(
+    table: &RecordTable,
+    versions: &[Version],
+    share: VersionShare,
     before: SystemTime,
 ) -> Result<Vec<HeldChunk>, StoreError> {
-    let old = old_segments(table, before)?;
+    let versions: HashSet<Version> = versions.iter().copied().collect();
+    chunks_of_old_versions(table, |version| share.has(version) || versions.contains(&version), before)
+}
+
+fn chunks_of_old_versions(
+    table: &RecordTable,
+    is_wanted: impl Fn(Version) -> bool,
+    before: SystemTime,
+) -> Result<Vec<HeldChunk>, StoreError> {
+    let old = aged_segments(table, AgeSpan::until(before))?;
     if old.is_empty() {
         return Ok(Vec::new());
     }
     let (mut held, mut young) = (Vec::new(), HashSet::new());
     table.index.each_in(everywhere(), |IndexEntry { key, id, location }| match old.contains(&location.segment) {
-        _ if !share.has(id.version) => {}
+        _ if !is_wanted(id.version) => {}
         true => held.push(HeldChunk { id, key }),
         false => drop(young.insert(id.version)),
     });
@@ -95,18 +141,20 @@ pub(crate) fn named(table: &RecordTable, runs: &[HeldRun]) -> Result<Vec<ChunkRu
     Ok(firsts.into_iter().filter_map(|listed| run(listed.chunk.id, listed.chunk.file)).collect())
 }
 
-fn old_segments(table: &RecordTable, before: SystemTime) -> Result<HashSet<u32>, StoreError> {
-    let mut old = HashSet::new();
+/// Returns the segments whose last change was in `span`.
+fn aged_segments(table: &RecordTable, span: AgeSpan) -> Result<HashSet<u32>, StoreError> {
+    let is_aged = |changed| changed < span.before && span.since.is_none_or(|since| changed >= since);
+    let mut aged = HashSet::new();
     for segment in table.segments.all() {
         match std::fs::metadata(segment.path()).and_then(|found| found.modified()) {
-            Ok(changed) if changed < before => drop(old.insert(segment.number)),
+            Ok(changed) if is_aged(changed) => drop(aged.insert(segment.number)),
             Ok(_) => {}
             // The segment was removed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(StoreError::io("read the age of", segment.path(), source)),
         }
     }
-    Ok(old)
+    Ok(aged)
 }
 
 fn everywhere() -> RingArc {

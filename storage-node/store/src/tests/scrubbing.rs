@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::{HeldChunk, HeldRun};
+use crate::{AgeSpan, HeldChunk, HeldRun, VersionShare};
 
 /// Reads all in small steps; how many were found damaged.
 fn scrub(store: &Store) -> u64 {
@@ -20,7 +20,12 @@ fn scrub(store: &Store) -> u64 {
 
 /// All chunks of versions that are wholly older.
 fn old(store: &Store, before: SystemTime) -> Vec<HeldChunk> {
-    let mut all: Vec<_> = store.version_shares().flat_map(|part| store.old_chunks(part, before).unwrap()).collect();
+    stored_in(store, AgeSpan::until(before))
+}
+
+fn stored_in(store: &Store, span: AgeSpan) -> Vec<HeldChunk> {
+    let shares = store.version_shares(span).unwrap();
+    let mut all: Vec<_> = shares.into_iter().flat_map(|part| store.old_chunks(part, span).unwrap()).collect();
     all.sort_by_key(|chunk| chunk.id);
     all
 }
@@ -165,4 +170,33 @@ fn in_random_histories_exactly_the_unreferenced_chunks_are_orphans() {
         assert_eq!(sorted(list_all(store, whole(), 100)), kept, "seed {seed}");
         assert_eq!(scrub(store), 0);
     }
+}
+
+/// Each look used to return everything that was older than an hour, for ever.
+#[test]
+fn chunks_that_were_old_before_are_left_out_unless_their_version_has_grown() {
+    let mut fixture = Fixture::plain();
+    fixture.store().put(&batch(&numbered("a", 1..=3, 7), 20), Durability::Disk).unwrap();
+    fixture.store().put(&batch(&numbered("b", 1..=3, 8), 20), Durability::Disk).unwrap();
+    fixture.reopen();
+    // The second segment has the rest of version 8.
+    fixture.store().put(&batch(&numbered("b", 4..=5, 8), 20), Durability::Disk).unwrap();
+    fixture.store().put(&batch(&numbered("c", 1..=2, 9), 20), Durability::Disk).unwrap();
+    fixture.reopen();
+    let at = |secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+    for (segment, changed) in [("00000001.seg", 100), ("00000002.seg", 200)] {
+        let file = std::fs::OpenOptions::new().write(true).open(fixture.chunks().join(segment)).unwrap();
+        file.set_modified(at(changed)).unwrap();
+    }
+    let store = fixture.store();
+    let versions = |chunks: Vec<HeldChunk>| chunks.iter().map(|chunk| chunk.id.version.0).collect::<Vec<_>>();
+    let stored =
+        |since: Option<u64>, before| versions(stored_in(store, AgeSpan { since: since.map(at), before: at(before) }));
+    assert_eq!(stored(None, 150), [7, 7, 7], "version 8 is young");
+    assert_eq!(stored(Some(150), 250), [8, 8, 8, 8, 8, 9, 9]);
+    assert_eq!(stored(Some(201), 300), []);
+    assert_eq!(stored(None, 300).len(), 10);
+    let share = VersionShare::new(0, 3);
+    assert_eq!(versions(store.old_chunks_of(&[Version(7)], share, at(150)).unwrap()), [7, 7, 7]);
+    assert_eq!(versions(store.old_chunks_of(&[], share, at(300)).unwrap()), [9, 9]);
 }
