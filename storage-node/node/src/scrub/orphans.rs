@@ -19,8 +19,8 @@
 //!   another failure of a node can begin a new round (see `convergence_test`).
 //!
 //! A look asks about the chunks that have become old since the last one, about earlier candidates, and about a share of
-//! all others (`look_plan`). The queries make the namespace read the extents in question, page by page. On this node's disk only the first record
-//! of each reported run is read.
+//! all others (`look_plan`). The queries make the namespace read the extents in question, page by page. On this node's
+//! disk only the first record of each reported run is read.
 
 use std::{
     collections::HashSet,

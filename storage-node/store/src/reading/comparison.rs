@@ -163,7 +163,8 @@ mod tests {
         count
     }
 
-    /// Each page used to pass over the whole arc, so that listing it took time in proportion to the square of its chunks.
+    /// Each page used to pass over the whole arc, so that listing it took time in proportion to the square of its
+    /// chunks.
     #[test]
     fn the_pages_of_an_arc_together_examine_each_entry_a_few_times() {
         const PAGE: usize = 8192;
