@@ -76,6 +76,10 @@ pub struct RunArgs {
     /// no limit
     #[arg(long, value_name = "RATE", default_value_t = RateLimit::default())]
     repair_rate: RateLimit,
+    /// A name by which browsers and programs may call this node over HTTP, besides addresses and names such as
+    /// `node1`, `*.local` and `*.internal`; repeatable
+    #[arg(long, value_name = "NAME")]
+    host_name: Vec<String>,
     /// Let the ring call `kill` end this process
     #[arg(long)]
     allow_kill: bool,
@@ -104,6 +108,7 @@ impl From<RunArgs> for NodeConfig {
         config.scrub.period = args.scrub_period;
         config.scrub.orphan_age = args.orphan_age;
         config.repair_rate = args.repair_rate;
+        config.host_names = args.host_name;
         config.allow_kill = args.allow_kill;
         config.drain_on_term = args.drain_on_term;
         config

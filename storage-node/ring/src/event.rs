@@ -32,7 +32,8 @@ pub enum Event {
         tag: Tag,
         target: RingId,
     },
-    /// Answered with `Action::Joined`. In a ring of more than one it only makes `member` a remembered peer.
+    /// Answered with `Action::Joined`. In a ring of more than one it only makes `member` a remembered peer, once that
+    /// has answered.
     Join {
         tag: Tag,
         member: NodeRef,
@@ -48,6 +49,12 @@ pub enum Event {
         peer: NodeRef,
         predecessor: Option<NodeRef>,
         successors: Vec<NodeRef>,
+    },
+    /// `peer` is a foreign Chord node, or is not. Such nodes may handle one call at a time, so a lookup, which may be
+    /// on behalf of one, does not call them.
+    KindKnown {
+        peer: SocketAddr,
+        is_foreign: bool,
     },
     /// The connection to a peer broke: the peer may be dead, so it is checked at once.
     ConnectionLost {

@@ -11,7 +11,7 @@ use super::{CallId, CallUnderWay, Purpose, Ring};
 impl Ring {
     pub fn digest_into(&self, hasher: &mut impl Hasher) {
         (self.me, self.predecessor, &self.successors, &self.fingers, &self.known, self.left).hash(hasher);
-        for avoided in [&self.dead, &self.unresponsive] {
+        for avoided in [&self.dead, &self.unresponsive, &self.foreign] {
             let lasting = avoided.iter().filter(|(_, until)| self.now < **until).map(|entry| entry.0);
             lasting.collect::<Vec<_>>().hash(hasher);
         }

@@ -22,12 +22,24 @@ impl Ring {
         if self.is_me(member) {
             return self.finish_join(Some(tag), Err(JoinError::Itself { member }));
         }
-        self.known.add(member);
         if self.is_alone() {
+            self.known.add(member);
             self.look_up_through(member, self.id(), LookupPurpose::Join { join: Some(tag), member })
         } else {
-            self.finish_join(Some(tag), Ok(()))
+            self.call(member, RingRequest::Neighbours, Purpose::Introduction { join: tag })
         }
+    }
+
+    /// A peer that this node is to remember while it is in a ring. If that is a member of another ring, the two rings
+    /// find each other through it.
+    pub(super) fn introduction_answered(&mut self, peer: NodeRef, theirs: &Neighbours, join: Tag) {
+        self.known.add(NodeRef { id: theirs.node.id, ..peer });
+        self.finish_join(Some(join), Ok(()))
+    }
+
+    /// A peer that does not answer is not remembered: it would be asked every few seconds from then on.
+    pub(super) fn introduction_failed(&mut self, member: NodeRef, join: Tag) {
+        self.finish_join(Some(join), Err(JoinError::NoAnswer { member }))
     }
 
     /// Searches through remembered peers that are not our neighbours for a node between us and our successor.

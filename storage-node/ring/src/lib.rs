@@ -42,6 +42,9 @@ pub use self::event::{
 };
 use self::{fingers::Fingers, known::KnownPeers, lookup::Lookup};
 
+/// How long a peer is believed to be foreign. The driver reports it with every answer, so neighbours stay known.
+const FOREIGN_BELIEVED: Duration = Duration::from_secs(60);
+
 /// What this node knows of the ring and what it is waiting for.
 ///
 /// An empty successor list means a ring of one. Every ring starts as a ring of one, without contacting any peer;
@@ -61,6 +64,8 @@ pub struct Ring {
     /// Peers that did not answer a lookup in time, and until when lookups try other nodes first. An unresponsive
     /// neighbour stays a neighbour.
     unresponsive: BTreeMap<SocketAddr, Duration>,
+    /// Peers known to be foreign Chord nodes, and until when that is believed without being reported again.
+    foreign: BTreeMap<SocketAddr, Duration>,
     calls: BTreeMap<CallId, CallUnderWay>,
     next_call: CallId,
     lookups: BTreeMap<u64, Box<Lookup>>,
@@ -97,6 +102,8 @@ enum Purpose {
     Owner { lookup: u64 },
     /// Asks for the neighbours of a peer through which a lookup found no successor for us, while we are alone.
     Approach { join: Option<Tag> },
+    /// Checks that the peer to be remembered is a member of a ring.
+    Introduction { join: Tag },
     /// Takes the whole list of the node that was found as our successor in the ring of `through`.
     Adopt { join: Option<Tag>, through: NodeRef },
     /// Checks that the node found by the last lookup of a finger still is that finger.
@@ -119,6 +126,7 @@ impl Ring {
             known: peers,
             dead: BTreeMap::new(),
             unresponsive: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_call: 0,
             lookups: BTreeMap::new(),
@@ -162,6 +170,7 @@ impl Ring {
             Event::Reposition { id } => self.reposition(id),
             Event::Leave => self.leave(),
             Event::PeerLeft { peer, predecessor, successors } => self.peer_left(peer, predecessor, successors),
+            Event::KindKnown { peer, is_foreign } => self.kind_known(peer, is_foreign),
             Event::ConnectionLost { peer } => self.connection_lost(peer),
         }
     }
@@ -203,6 +212,18 @@ impl Ring {
 
     fn is_unresponsive(&self, node: NodeRef) -> bool {
         self.unresponsive.get(&node.ring_address()).is_some_and(|&until| self.now < until)
+    }
+
+    fn is_foreign(&self, node: NodeRef) -> bool {
+        self.foreign.get(&node.ring_address()).is_some_and(|&until| self.now < until)
+    }
+
+    fn kind_known(&mut self, peer: SocketAddr, is_foreign: bool) {
+        if is_foreign {
+            self.foreign.insert(peer, self.now + FOREIGN_BELIEVED);
+        } else {
+            self.foreign.remove(&peer);
+        }
     }
 
     /// True if `node` lies between this node and its current successor.
@@ -249,6 +270,9 @@ impl Ring {
                 self.outsider_answered(to, &theirs, fallback)
             }
             (Purpose::Approach { join }, RingAnswer::Neighbours(theirs)) => self.approach_answered(to, &theirs, join),
+            (Purpose::Introduction { join }, RingAnswer::Neighbours(theirs)) => {
+                self.introduction_answered(to, &theirs, join)
+            }
             (Purpose::Adopt { join, through }, RingAnswer::Neighbours(theirs)) => {
                 self.adopt_answered(to, &theirs, join, through)
             }
@@ -277,6 +301,7 @@ impl Ring {
             Purpose::Successor => self.successor_failed(to),
             Purpose::Predecessor { fallback } | Purpose::Outsider { fallback } => self.predecessor_failed(to, fallback),
             Purpose::Approach { join } | Purpose::Adopt { join, .. } => self.join_failed(to, join),
+            Purpose::Introduction { join } => self.introduction_failed(to, join),
             Purpose::Finger { finger_index } => self.finger_failed(finger_index, to, failure),
             Purpose::Rival => self.rival_failed(to),
         }
@@ -301,6 +326,7 @@ impl Ring {
     fn tick(&mut self) {
         self.dead.retain(|_, until| self.now < *until);
         self.unresponsive.retain(|_, until| self.now < *until);
+        self.foreign.retain(|_, until| self.now < *until);
         self.stabilize();
         self.check_predecessor(None);
         self.check_list();
@@ -335,6 +361,7 @@ fn retry_request(purpose: Purpose) -> Option<RingRequest> {
         | Purpose::Predecessor { .. }
         | Purpose::Outsider { .. }
         | Purpose::Approach { .. }
+        | Purpose::Introduction { .. }
         | Purpose::Adopt { .. } => Some(RingRequest::Neighbours),
     }
 }

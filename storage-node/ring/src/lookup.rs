@@ -1,5 +1,10 @@
 //! Finding the successor of an id hop by hop (Stoica et al. 2001, section 4). Lookups are iterative: this node contacts
 //! each hop itself, so that a dead hop costs one call and another hop, never the whole lookup.
+//!
+//! A foreign Chord node forwards lookups and waits for the result; some handle no other call meanwhile. If such a node
+//! were called within a lookup that it waits for, both would time out, and a live node would count as dead. So a lookup
+//! for another node does not call foreign nodes: a foreign owner is named from the lists of our nodes, which check it
+//! every second, and a foreign hop is contacted only if no list reaches beyond it.
 
 use std::net::SocketAddr;
 
@@ -27,6 +32,9 @@ pub(crate) struct Lookup {
     beyond: Vec<NodeRef>,
     /// Hops that timed out: contacted once more when no other hop is left.
     timed_out: Vec<NodeRef>,
+    /// Foreign hops, in the order of `queue`: contacted only when nothing else leads to the target.
+    foreign: Vec<NodeRef>,
+    asks_foreign: bool,
     /// A hop that timed out before is being contacted again.
     is_second_try: bool,
     /// The nodes after the owner that is being checked: each owns the target if all before it are dead.
@@ -43,6 +51,8 @@ impl Lookup {
             reach: None,
             beyond: Vec::new(),
             timed_out: Vec::new(),
+            foreign: Vec::new(),
+            asks_foreign: false,
             is_second_try: false,
             fallback_owners: Vec::new(),
         })
@@ -79,6 +89,11 @@ impl Lookup {
     /// itself.
     fn is_member_id_unverified(&self) -> bool {
         self.asked.len() <= 1 && matches!(self.purpose, LookupPurpose::Join { .. })
+    }
+
+    /// Lookups of this node for itself may call any node: no node waits for them.
+    fn avoids_foreign(&self) -> bool {
+        !self.asks_foreign && matches!(self.purpose, LookupPurpose::Answer(_))
     }
 
     /// True if `hop` is no nearer to the target than a node that already named the nodes beyond it.
@@ -129,7 +144,9 @@ impl Ring {
         let farthest_first = fingers.chain(self.successors.iter().rev().copied());
         let mut nodes = Vec::with_capacity(self.successors.len() + 2 * PROPOSED);
         nodes.extend(farthest_first.filter(|node| ahead.strictly_contains(node.id) && !self.is_dead(*node)));
-        nodes.sort_unstable_by_key(|node| (self.is_unresponsive(*node), node.id.steps_to(target)));
+        nodes.sort_unstable_by_key(|node| {
+            (self.is_unresponsive(*node), self.is_foreign(*node), node.id.steps_to(target))
+        });
         nodes.dedup();
         nodes.truncate(PROPOSED);
         nodes
@@ -205,7 +222,7 @@ impl Ring {
             return self.ask_next_hop(lookup);
         };
         let owner = owners[place];
-        if self.is_me(owner) || !matches!(lookup.purpose, LookupPurpose::Answer(_)) {
+        if self.is_me(owner) || self.is_foreign(owner) || !matches!(lookup.purpose, LookupPurpose::Answer(_)) {
             return self.finish(lookup, Ok(owner));
         }
         lookup.fallback_owners = owners.split_off(place + 1);
@@ -274,7 +291,14 @@ impl Ring {
                 break;
             }
             let is_first = lookup.asked.is_empty() && lookup.queue.is_empty();
-            if self.is_me(hop) || (self.is_dead(hop) && !is_first) || !lookup.mark_asked(hop.ring_address()) {
+            if self.is_me(hop) || (self.is_dead(hop) && !is_first) {
+                continue;
+            }
+            if self.is_foreign(hop) && lookup.avoids_foreign() {
+                lookup.foreign.push(hop);
+                continue;
+            }
+            if !lookup.mark_asked(hop.ring_address()) {
                 continue;
             }
             if lookup.asked.len() > self.settings.max_hops {
@@ -292,7 +316,8 @@ impl Ring {
     }
 
     /// No hop is left. The owner then lies beyond the nearest hop that answered. If that hop named no such node, the
-    /// hops that timed out are tried once more; then our own list, from which dead nodes have been dropped meanwhile.
+    /// hops that timed out are tried once more; then foreign hops, unless our own list reaches beyond the target; then
+    /// our own list, from which dead nodes have been dropped meanwhile.
     fn exhausted(&mut self, mut lookup: Box<Lookup>) {
         let beyond = std::mem::take(&mut lookup.beyond);
         if !beyond.is_empty() {
@@ -305,6 +330,9 @@ impl Ring {
         if let LookupPurpose::Join { .. } = lookup.purpose {
             let target = lookup.target;
             return self.finish(lookup, Err(NoRoute { target }));
+        }
+        if !lookup.foreign.is_empty() {
+            return self.bypass_foreign(lookup);
         }
         match self.route_from_here(lookup.target) {
             RingRoute::Owner(nodes) => self.confirm_owner(lookup, nodes),
@@ -320,6 +348,18 @@ impl Ring {
                 }
             }
         }
+    }
+
+    /// Only foreign hops are left.
+    fn bypass_foreign(&mut self, mut lookup: Box<Lookup>) {
+        let beyond = self.beyond(lookup.target);
+        if !beyond.is_empty() {
+            return self.confirm_owner(lookup, beyond);
+        }
+        lookup.asks_foreign = true;
+        lookup.queue = std::mem::take(&mut lookup.foreign);
+        lookup.sort_queue();
+        self.ask_next_hop(lookup)
     }
 
     pub(super) fn fail_lookups(&mut self) {

@@ -53,6 +53,8 @@ fn event(ring: &Ring, words: &[&str]) -> Event {
         ["find", id] => Event::FindSuccessor { tag: TAG, target: node(id).id },
         ["join", member] => Event::Join { tag: TAG, member: node(member) },
         ["move", id] => Event::Reposition { id: node(id).id },
+        ["foreign", peer] => Event::KindKnown { peer: node(peer).ring_address(), is_foreign: true },
+        ["ours", peer] => Event::KindKnown { peer: node(peer).ring_address(), is_foreign: false },
         ["lost", peer] => Event::ConnectionLost { peer: node(peer).ring_address() },
         ["left", rest @ ..] => {
             let Neighbours { predecessor, node, successors } = view(rest);
@@ -253,6 +255,22 @@ fn lookups_follow_hops_and_check_the_owner() {
     check("- 40 60 80", &["find 30"], "ask 80 for 30"); // without a predecessor it knows no arc of its own
 }
 
+/// The story: a foreign node with one thread forwarded a lookup and was called within it, so it counted as dead, and
+/// the node after it was named.
+#[test]
+fn a_lookup_does_not_call_foreign_nodes() {
+    check("20 40 60 80", &["foreign 60", "find 50"], "found 60");
+    check("20 40 60 80", &["foreign 60", "find 70"], "ping 80"); // our list reaches beyond the foreign hop
+    check("20 40 60 80", &["foreign 60", "foreign 80", "find 70"], "found 80");
+    check("20 40 60 80", &["foreign 60", "find 95"], "ask 80 for 95");
+    check("20 40 60 80", &["foreign 80", "find 95"], "ask 60 for 95"); // ours first, though farther from the target
+    check("20 40 60 80", &["foreign 80", "find 95", "60 via 80 | 100", "100 is 100"], "found 100");
+    check("20 40 60 80", &["foreign 80", "foreign 100", "find 95", "60 via 80 | 100"], "found 100");
+    check("20 40 60 80", &["foreign 80", "find 95", "60 via 80"], "ask 80 for 95"); // nothing else leads on
+    check("20 40 60 80", &["foreign 60", "ours 60", "find 50"], "ping 60");
+    check("- 40", &["foreign 60", "join 60"], "ask 60 for 40"); // a join may
+}
+
 /// The story: others may still list a restarted node. A joining node that took it for the owner of everything skipped
 /// the whole ring.
 #[test]
@@ -327,19 +345,40 @@ fn a_join_takes_the_successor_with_its_list() {
     check("- 40", &["join 60", "60 owner 40' 60"], "id taken by 40'");
     check("- 40", &["join 60", "60 owner 40 60"], "ask 60"); // the ring still lists us from before a restart
     check("- 40", &["join 40"], "cannot join itself");
-    check("20 40 60", &["join 80"], "joined"); // in a ring already
+    check("20 40 60", &["join 80"], "ask 80"); // in a ring already
+    check("20 40 60", &["join 80", "80 says 60 80 20"], "joined");
     check(
         "20 40 60",
-        &["join 80", "tick"],
+        &["join 80", "80 says 60 80 20", "tick"],
         "ask 60, ask 20, ask 60 for 72, ask 60 for 104, ask 60 for 168, ask 80 for 41",
     );
     check("20 40 60", &["leave", "join 80"], "has left");
 }
 
+/// The story: the call `join` with a dead address at a node in a ring succeeded, and the node asked that address every
+/// few seconds from then on.
+#[test]
+fn a_node_in_a_ring_remembers_no_peer_that_does_not_answer() {
+    let remembered = |script: &[&str]| {
+        let mut ring = ring("20 40 60");
+        for line in script {
+            let event = event(&ring, &line.split(' ').collect::<Vec<_>>());
+            ring.handle(NOW, event);
+        }
+        ring.known().to_vec()
+    };
+    for failure in ["80 closed", "80 refuses"] {
+        check("20 40 60", &["join 80", failure], "no answer from 80");
+        assert_eq!(remembered(&["join 80", failure]), []);
+    }
+    check("20 40 60", &["join 80", "80 timeout", "80 timeout"], "no answer from 80");
+    assert_eq!(remembered(&["join 80", "80 says 60 80 20"]), [node("80")]);
+}
+
 #[test]
 fn rings_are_searched_through_remembered_peers() {
     let remembering = |state: &str, script: &[&str], wanted: &str| {
-        let all = [&["join 200"], script].concat();
+        let all = [&["join 200", "200 says 100 200 210"], script].concat();
         check(state, &all, wanted);
     };
     let found = |owner| ["tick", owner];

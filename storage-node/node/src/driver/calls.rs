@@ -3,7 +3,7 @@
 //! expected.
 
 use chordfs_net::rpc::Value;
-use chordfs_types::ring_id::RingId;
+use chordfs_types::ring_id::{NodeRef, RingId};
 use tracing::warn;
 
 use super::{
@@ -72,7 +72,8 @@ fn kill(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {
 
 async fn route(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {
     let target = id(one(own::ROUTE, "id: uint", params)?)?;
-    handle.route(target).await.map(|route| wire::route_value(&route)).map_err(|error| error.to_string())
+    let is_foreign = |node: &NodeRef| handle.peers().is_foreign(node.ring_address());
+    handle.route(target).await.map(|route| wire::route_value(&route, is_foreign)).map_err(|error| error.to_string())
 }
 
 async fn leave(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {

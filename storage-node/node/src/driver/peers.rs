@@ -108,7 +108,21 @@ impl RingPeers {
     }
 
     fn note(&self, address: SocketAddr, is_foreign: bool) {
-        self.0.foreign.lock().insert(address, is_foreign);
+        let before = self.0.foreign.lock().insert(address, is_foreign);
+        if is_foreign || before == Some(true) {
+            self.report_kind(address, is_foreign);
+        }
+    }
+
+    /// Reports to the ring, before any answer that is delivered later.
+    fn report_kind(&self, peer: SocketAddr, is_foreign: bool) {
+        let _ = self.0.events.send(Event::KindKnown { peer, is_foreign }); // Fails only when the driver has ended.
+    }
+
+    /// Reports to the ring which nodes of a route are foreign, as far as the node that sent it knows. Which calls this
+    /// node sends to them depends only on what it finds out itself.
+    fn note_route(&self, foreign: Vec<NodeRef>) {
+        foreign.iter().for_each(|node| self.report_kind(node.ring_address(), true));
     }
 
     pub(super) async fn send(&self, to: NodeRef, message: Message) {
@@ -191,7 +205,7 @@ impl RingPeers {
     async fn ask_peer(&self, peer: &Arc<RingPeer>, request: &RingRequest) -> Result<RingAnswer, RpcError> {
         let client = self.client(peer).await?;
         if !peer.is_foreign.load(Ordering::Relaxed) {
-            match peer.ask_own(&client, request).await {
+            match self.ask_own(peer, &client, request).await {
                 Err(error @ RpcError::Remote { .. }) if *request != RingRequest::Info => {
                     if !peer.refuses_own_calls(&client).await? {
                         return Err(error);
@@ -208,7 +222,29 @@ impl RingPeers {
                 }
             }
         }
+        self.note(peer.address, true);
         peer.ask_foreign(&client, request).await
+    }
+
+    async fn ask_own(
+        &self,
+        peer: &RingPeer,
+        client: &RpcClient,
+        request: &RingRequest,
+    ) -> Result<RingAnswer, RpcError> {
+        match request {
+            RingRequest::Info => Ok(RingAnswer::Info(peer.info(client).await?)),
+            RingRequest::Neighbours => {
+                let value = peer.call(client, own::NEIGHBOURS, vec![]).await?;
+                Ok(RingAnswer::Neighbours(peer.read(wire::neighbours(&value))?))
+            }
+            RingRequest::Route(target) => {
+                let value = peer.call(client, own::ROUTE, vec![target.0.into()]).await?;
+                let (route, foreign) = peer.read(wire::route(&value))?;
+                self.note_route(foreign);
+                Ok(RingAnswer::Route(route))
+            }
+        }
     }
 }
 
@@ -235,20 +271,6 @@ impl RingPeer {
     /// An answer that cannot be read counts as a refusal.
     fn read<T>(&self, result: Result<T, String>) -> Result<T, RpcError> {
         result.map_err(|error| RpcError::Remote { address: self.address, error: error.into() })
-    }
-
-    async fn ask_own(&self, client: &RpcClient, request: &RingRequest) -> Result<RingAnswer, RpcError> {
-        match request {
-            RingRequest::Info => Ok(RingAnswer::Info(self.info(client).await?)),
-            RingRequest::Neighbours => {
-                let value = self.call(client, own::NEIGHBOURS, vec![]).await?;
-                Ok(RingAnswer::Neighbours(self.read(wire::neighbours(&value))?))
-            }
-            RingRequest::Route(target) => {
-                let value = self.call(client, own::ROUTE, vec![target.0.into()]).await?;
-                Ok(RingAnswer::Route(self.read(wire::route(&value))?))
-            }
-        }
     }
 
     /// Asks with the one call that a storage node answers in any state, even if the answer is unreadable here.

@@ -23,7 +23,7 @@ use tracing::info;
 use super::handle::{RingError, RingHandle};
 
 /// Behind foreign nodes the ring may change without a message to this node.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How many storage nodes after this one are looked for: the other two holders, and two to take their place.
 const LIST_LEN: usize = 4;
 /// The most nodes that are asked in each direction.

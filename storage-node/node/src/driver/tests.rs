@@ -6,7 +6,7 @@ use chordfs_net::rpc::{RpcClient, RpcError, RpcLimits, RpcPeer, RpcService, Valu
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::*;
+use super::{storage_nodes::LOOK_EVERY, *};
 
 const TEST_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -481,5 +481,79 @@ async fn positions_are_given_although_a_foreign_member_owns_the_first_id() {
             "{id} is not opposite the only storage node"
         );
         assert_eq!(Zone::of_id(id), zone);
+    }
+}
+
+/// A foreign node with one thread: while it waits for the result of a lookup that it forwarded, it answers nothing.
+/// As in some implementations, a key of its own arc goes round to its predecessor.
+struct SingleThreaded {
+    ring: RingHandle,
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl SingleThreaded {
+    async fn find_successor(&self, params: Vec<Value>) -> Result<Value, Value> {
+        let target = RingId(params[0].as_u64().expect("an id") as u32);
+        let view = self.ring.neighbours();
+        let me = view.node.id;
+        let head = view.successors[0];
+        if RingArc::new(me, head.id).contains(target) {
+            return Ok(wire::node_value(head));
+        }
+        let before = view.successors.iter().filter(|node| RingArc::new(me, target).strictly_contains(node.id));
+        let next = before.max_by_key(|node| me.steps_to(node.id)).expect("the head lies before it");
+        let client = RpcClient::connect(next.ring_address(), TEST_DEADLINE, None).await.expect("it listens");
+        client.call("find_successor", params, TEST_DEADLINE).await.map_err(|error| error.to_string().into())
+    }
+}
+
+impl RpcService for SingleThreaded {
+    async fn call(&self, _peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
+        let _turn = self.turn.lock().await;
+        match method.as_str() {
+            "find_successor" => self.find_successor(params).await,
+            own if own.starts_with("chordfs_") => Err("no such function".into()),
+            method => ring_call(&self.ring, method, &params).await.expect("it is one of the ten"),
+        }
+    }
+}
+
+async fn start_single_threaded(id: RingId) -> TestNode {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let life = CancellationToken::new();
+    let settings = DriverSettings { id: Some(id), ..settings(&folder) };
+    let handle = start(settings, address, life.clone()).await.expect("the driver starts");
+    let service = SingleThreaded { ring: handle.clone(), turn: tokio::sync::Mutex::default() };
+    let server = tokio::spawn(serve(listener, Arc::new(service), RpcLimits::default(), life.clone()));
+    TestNode { handle, address, folder, life, server }
+}
+
+/// The story: a node on the way of a lookup called the foreign owner before naming it. That node waited for this very
+/// lookup, did not answer, and counted as dead: its successor was named instead, by other nodes as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_node_with_one_thread_finds_the_owner_of_every_key() {
+    let mut nodes = vec![start_new().await];
+    for step in 1..6u32 {
+        let node = match step {
+            2 | 3 | 5 => start_single_threaded(RingId(step.wrapping_mul(0x3777_7777))).await,
+            _ => start_new().await,
+        };
+        node.handle.join_ring(&[nodes[0].address]).await.expect("it is let in");
+        nodes.push(node);
+        wait_for_ring(&nodes).await;
+    }
+    // Until each node knows the kinds of its neighbours.
+    tokio::time::sleep(2 * LOOK_EVERY).await;
+    let mut ids: Vec<RingId> = nodes.iter().map(|node| node.handle.me().id).collect();
+    ids.sort_by_key(|id| id.0);
+    let owner = |key: u32| ids.iter().find(|id| id.0 >= key).or(ids.first()).expect("some node").to_owned();
+    for at in [2, 3, 5, 0] {
+        for key in (0..40u32).map(|step| step.wrapping_mul(0x0666_6667)) {
+            let found = nodes[at].call("find_successor", vec![key.into()]).await;
+            let found = wire::node(&found.expect("an owner is found")).expect("it is a node");
+            assert_eq!(found.id, owner(key), "key {key} at node {at}");
+        }
     }
 }

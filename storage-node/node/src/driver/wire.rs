@@ -1,12 +1,13 @@
 //! The form of the calls that only storage nodes know, and of routes and loads.
 //!
-//! Route = `[is_final, [node, ...], [node beyond, ...]]`. Load = bytes: uint; nil: moving; `"leaving"`.
+//! Route = `[is_final, [node, ...], [node beyond, ...], [node of these that is foreign, ...]]`. Load = bytes: uint; nil: moving; `"leaving"`.
 
 pub(super) use chordfs_net::ring_wire::{
     neighbours, neighbours_value, node, node_value, nodes, nodes_value, optional_node, optional_value, shortened, text,
 };
 use chordfs_net::rpc::Value;
 use chordfs_ring::RingRoute;
+use chordfs_types::ring_id::NodeRef;
 
 /// The calls that only storage nodes know. A foreign node answers them with an error and is then sent only the ten
 /// calls.
@@ -56,29 +57,31 @@ pub(super) fn load(value: &Value) -> Result<Load, String> {
     }
 }
 
-pub(super) fn route_value(route: &RingRoute) -> Value {
+pub(super) fn route_value(route: &RingRoute, is_foreign: impl Fn(&NodeRef) -> bool) -> Value {
     let (is_final, nodes, beyond) = match route {
         RingRoute::Owner(nodes) => (true, nodes, &[][..]),
         RingRoute::NextHops { nodes, beyond } => (false, nodes, &beyond[..]),
     };
-    Value::Array(vec![is_final.into(), nodes_value(nodes), nodes_value(beyond)])
+    let foreign: Vec<NodeRef> = nodes.iter().chain(beyond).filter(|node| is_foreign(node)).copied().collect();
+    Value::Array(vec![is_final.into(), nodes_value(nodes), nodes_value(beyond), nodes_value(&foreign)])
 }
 
-pub(super) fn route(value: &Value) -> Result<RingRoute, String> {
-    let wrong = || format!("expected [is_final: bool, [node, ...], [node, ...]], got {}", shortened(value));
-    match value.as_array().map(Vec::as_slice) {
-        Some([is_final, list, beyond]) => match (is_final.as_bool().ok_or_else(wrong)?, nodes(list)?) {
-            (true, list) if list.is_empty() => Err(wrong()),
-            (true, list) => Ok(RingRoute::Owner(list)),
-            (false, list) => Ok(RingRoute::NextHops { nodes: list, beyond: nodes(beyond)? }),
-        },
-        _ => Err(wrong()),
-    }
+/// The route, and those of its nodes that are foreign.
+pub(super) fn route(value: &Value) -> Result<(RingRoute, Vec<NodeRef>), String> {
+    let wrong =
+        || format!("expected [is_final: bool, [node, ...], [node, ...], [node, ...]], got {}", shortened(value));
+    let Some([is_final, list, beyond, foreign]) = value.as_array().map(Vec::as_slice) else { return Err(wrong()) };
+    let route = match (is_final.as_bool().ok_or_else(wrong)?, nodes(list)?) {
+        (true, list) if list.is_empty() => return Err(wrong()),
+        (true, list) => RingRoute::Owner(list),
+        (false, list) => RingRoute::NextHops { nodes: list, beyond: nodes(beyond)? },
+    };
+    Ok((route, nodes(foreign)?))
 }
 
 #[cfg(test)]
 mod tests {
-    use chordfs_types::ring_id::{NodeRef, RingId};
+    use chordfs_types::ring_id::RingId;
 
     use super::*;
 
@@ -87,8 +90,10 @@ mod tests {
         let node = NodeRef { ip: [10, 0, 0, 7].into(), port: 5057, id: RingId(9) };
         let ask = |nodes, beyond| RingRoute::NextHops { nodes, beyond };
         for way in [RingRoute::Owner(vec![node, node]), ask(vec![node], vec![node, node]), ask(vec![], vec![])] {
-            assert_eq!(route(&route_value(&way)), Ok(way));
+            assert_eq!(route(&route_value(&way, |_| false)), Ok((way, vec![])));
         }
+        let way = ask(vec![node], vec![node]);
+        assert_eq!(route(&route_value(&way, |_| true)), Ok((way, vec![node, node])));
         for held in [Load::Holds(0), Load::Holds(u64::MAX), Load::Moving, Load::Leaving] {
             assert_eq!(load(&load_value(held)), Ok(held));
         }

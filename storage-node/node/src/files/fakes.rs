@@ -9,7 +9,7 @@ use chordfs_net::{
 };
 use chordfs_tables::Tables;
 use chordfs_types::{
-    chunk::{ChunkRef, FileName, Version},
+    chunk::{ChunkRef, ChunkRun, FileName, Version},
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{
@@ -75,6 +75,16 @@ impl FakeNamespace {
     /// Applies this change just before the next commit, like another session's.
     pub(crate) fn overtake(&self, change: Change) {
         self.log.lock().overtaking = Some(change);
+    }
+
+    /// Deletes files without name and holder, and the chunks on the dead list.
+    pub(crate) fn delete_garbage(&self, chunks: &FakeChunks) {
+        let mut log = self.log.lock();
+        log.purge();
+        match log.tables.query(&Query::Dead { before: u64::MAX, limit: u32::MAX }).unwrap() {
+            Answer::Dead(dead) => dead.iter().for_each(|(_, run)| chunks.delete(run)),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The number of inodes that have a name or a holder, without the root.
@@ -222,6 +232,15 @@ impl FakeChunks {
         let mut names: Vec<_> = stored.keys().map(|chunk| format!("{}_chunk_{}", chunk.file, chunk.id.index)).collect();
         names.sort();
         names
+    }
+
+    fn delete(&self, run: &ChunkRun) {
+        let is_of_run = |chunk: &ChunkRef| {
+            let index = u64::from(chunk.id.index);
+            let first = u64::from(run.first);
+            chunk.id.version == run.version && (first..first + u64::from(run.count)).contains(&index)
+        };
+        self.stored.lock().retain(|chunk, _| !is_of_run(chunk));
     }
 
     fn check_get(&self) -> Result<(), FsError> {

@@ -9,6 +9,7 @@ pub mod chunk_upload;
 pub(crate) mod fakes;
 pub mod path;
 pub mod read;
+mod reading;
 pub mod whole_upload;
 
 use chordfs_net::clients::{ChunkTransport, NamespaceClient};
@@ -23,6 +24,7 @@ use chordfs_types::{
     namespace::{Answer, Attr, DirEntry, EntryName, FileKind, Ino, NewNode, Query, Reply},
 };
 pub use read::ReadableFile;
+pub use reading::FilesRead;
 pub use whole_upload::WholeUpload;
 
 /// The attributes of new files.
@@ -54,6 +56,7 @@ pub struct FileService {
     namespace: Arc<dyn NamespaceClient>,
     chunks: Arc<dyn ChunkTransport>,
     defaults: Arc<FileDefaults>,
+    read: Arc<FilesRead>,
 }
 
 /// What a path leads to.
@@ -78,7 +81,12 @@ impl FileService {
 
     /// Uses any namespace and any store of chunks.
     pub fn over(namespace: Arc<dyn NamespaceClient>, chunks: Arc<dyn ChunkTransport>, defaults: FileDefaults) -> Self {
-        Self { namespace, chunks, defaults: Arc::new(defaults) }
+        Self { namespace, chunks, defaults: Arc::new(defaults), read: Arc::default() }
+    }
+
+    /// Shares the list of the files that are being read.
+    pub fn reading(self, read: Arc<FilesRead>) -> Self {
+        Self { read, ..self }
     }
 
     /// Opens what is at `path`, or if there is nothing and the last component is `NAME_chunk_I`, that chunk of NAME.

@@ -1,8 +1,10 @@
 //! Reading a file, or one chunk of it, as a stream of batches with the next one fetched ahead.
 //!
 //! A reader sees the commit that was newest when the file was opened. Chunks are never overwritten, so no lock is
-//! needed; only a file with more extents than one answer carries has to be checked for changes when the next page of
-//! extents is fetched. A reader holds at most three batches in memory: one being sent, one waiting, one being fetched.
+//! needed, and the file is held while it is sent (`reading`): it may be removed, or replaced by another file. If it is
+//! rewritten in place, the chunks that this replaces are deleted some seconds later, and a reader that still needs them
+//! ends with an error; so does one that has to fetch further extents of a changed file. No reader mixes two states.
+//! A reader holds at most three batches in memory: one being sent, one waiting, one being fetched.
 
 use std::ops::Range;
 
@@ -17,7 +19,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{FileService, unexpected};
+use super::{FileService, reading::ReadingHold, unexpected};
 
 /// Bytes fetched at once, rounded down to whole chunks.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -111,6 +113,7 @@ impl FileReader {
 
     fn read_ahead(mut self, mut rest: Range<u64>) -> impl futures_util::Stream<Item = Result<Bytes, FsError>> {
         let (sender, receiver) = mpsc::channel(1);
+        let hold = ReadingHold::new(&self.service, self.attr.ino);
         let task = tokio::spawn(async move {
             while !rest.is_empty() {
                 let batch = self.next_batch(&mut rest).await;
@@ -120,10 +123,10 @@ impl FileReader {
                 }
             }
         });
-        let state = (receiver, AbortOnDropHandle::new(task));
-        stream::unfold(state, |(mut receiver, task)| async move {
+        let state = (receiver, AbortOnDropHandle::new(task), hold);
+        stream::unfold(state, |(mut receiver, task, hold)| async move {
             let batch = receiver.recv().await?;
-            Some((batch, (receiver, task)))
+            Some((batch, (receiver, task, hold)))
         })
     }
 
@@ -136,7 +139,13 @@ impl FileReader {
         let chunks = chunk_number(range.start, chunk_bytes)?..=chunk_number(end - 1, chunk_bytes)?;
         self.load_extents(*chunks.start(), *chunks.end()).await?;
         let wanted = self.chunks_between(*chunks.start(), *chunks.end());
-        let data = self.service.chunks.get(wanted.clone()).await?;
+        let data = match self.service.chunks.get(wanted.clone()).await {
+            Ok(data) => data,
+            Err(error) => {
+                self.check_unchanged().await?; // Names the cause, if that is a change of the file.
+                return Err(error);
+            }
+        };
         rest.start = end;
         Ok(assemble(range, chunk_bytes, &wanted, &data))
     }
@@ -162,7 +171,9 @@ impl FileReader {
 
     async fn check_unchanged(&self) -> Result<(), FsError> {
         match self.service.namespace.query(Query::GetAttr { ino: self.attr.ino }).await? {
-            Answer::Attr(now) if (now.size, now.mtime) == (self.attr.size, self.attr.mtime) => Ok(()),
+            Answer::Attr(now) if now.change == self.attr.change => Ok(()),
+            // Without a name it is not written to from here on; losing the name was the change.
+            Answer::Attr(now) if now.nlink == 0 && (now.size, now.mtime) == (self.attr.size, self.attr.mtime) => Ok(()),
             Answer::Attr(_) => Err(FsError::Conflict { index: self.extents.last().map_or(1, |extent| extent.first) }),
             other => Err(unexpected("GetAttr", &other)),
         }
@@ -198,4 +209,120 @@ fn assemble(range: Range<u64>, chunk_bytes: u64, chunks: &[ChunkRef], data: &[By
         }
     }
     out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use chordfs_types::namespace::{Change, Commit, EntryName};
+
+    use super::*;
+    use crate::files::{
+        FileDefaults, PathTarget,
+        fakes::{FakeChunks, FakeNamespace},
+    };
+
+    struct Fixture {
+        namespace: Arc<FakeNamespace>,
+        chunks: Arc<FakeChunks>,
+        service: FileService,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let (namespace, chunks) = (Arc::<FakeNamespace>::default(), Arc::<FakeChunks>::default());
+            let service = FileService::over(namespace.clone(), chunks.clone(), FileDefaults::default());
+            Self { namespace, chunks, service }
+        }
+
+        async fn upload(&self, data: Vec<u8>) {
+            let mut upload = self.service.begin_upload(name()).await.unwrap();
+            upload.write(data.into()).await.unwrap();
+            upload.publish().await.unwrap();
+        }
+
+        async fn open(&self) -> ReadableFile {
+            match self.service.open(&[name()]).await.unwrap() {
+                PathTarget::File(file) => *file,
+                PathTarget::Directory(_) => panic!("a directory"),
+            }
+        }
+
+        /// Deletes everything that no file needs, as the namespace does after its graces.
+        async fn collect_garbage(&self) {
+            tokio::time::sleep(Duration::from_millis(50)).await; // Until a hold was released by its task.
+            self.namespace.delete_garbage(&self.chunks);
+        }
+    }
+
+    fn name() -> EntryName {
+        EntryName::new("big").unwrap()
+    }
+
+    /// The story: the chunks of a replaced file were deleted after ten seconds, and slow downloads of it broke off.
+    #[tokio::test]
+    async fn a_download_continues_when_its_file_is_replaced_and_deleted() {
+        let fixture = Fixture::new();
+        let old: Vec<u8> = (0..24 << 20).map(|at| (at / 4096) as u8).collect();
+        fixture.upload(old.clone()).await;
+        let file = fixture.open().await;
+        let mut stream = file.stream(0..old.len() as u64).await.unwrap();
+        let mut read = stream.next().await.unwrap().unwrap().to_vec();
+        fixture.upload(b"new".to_vec()).await;
+        fixture.collect_garbage().await;
+        while let Some(batch) = stream.next().await {
+            read.extend_from_slice(&batch.unwrap());
+        }
+        assert!(read == old);
+        drop(stream);
+        fixture.collect_garbage().await;
+        assert_eq!(fixture.chunks.count(), 1, "the replaced file is still held");
+    }
+
+    #[tokio::test]
+    async fn a_download_continues_when_its_file_is_removed_by_others() {
+        let fixture = Fixture::new();
+        fixture.upload(vec![7; 24 << 20]).await;
+        let file = fixture.open().await;
+        let ino = file.attr.ino;
+        let stream = file.stream(0..24 << 20).await.unwrap();
+        let unlink = Change::Unlink { parent: Ino::ROOT, name: name(), hold: false };
+        fixture.service.namespace.apply(unlink).await.unwrap();
+        fixture.service.read.hold_some(&*fixture.service.namespace, [ino]).await;
+        fixture.collect_garbage().await;
+        assert_eq!(stream.map(|batch| batch.unwrap().len()).fold(0, async |sum, len| sum + len).await, 24 << 20);
+    }
+
+    #[tokio::test]
+    async fn a_download_of_a_file_that_is_rewritten_ends_with_an_error() {
+        let fixture = Fixture::new();
+        fixture.upload(vec![7; 24 << 20]).await;
+        let file = fixture.open().await;
+        let ino = file.attr.ino;
+        let mut stream = file.stream(0..24 << 20).await.unwrap();
+        let commit = Commit { restart: Some(4096), ..Commit::default() };
+        fixture.service.namespace.apply(Change::Commit { ino, commit }).await.unwrap();
+        fixture.namespace.delete_garbage(&fixture.chunks);
+        let mut last = None;
+        while let Some(batch) = stream.next().await {
+            last = Some(batch.map(|bytes| bytes.iter().all(|byte| *byte == 7)));
+        }
+        assert!(matches!(last, Some(Err(FsError::Conflict { .. }))), "{last:?}");
+    }
+
+    /// The story: size and time were compared, which programs set back (`touch -r`), and two states were mixed.
+    #[tokio::test]
+    async fn a_change_that_keeps_size_and_time_is_noticed_between_two_pages() {
+        let fixture = Fixture::new();
+        for index in 1..=12 {
+            let chunk = chordfs_types::chunk::ChunkName::parse(format!("big_chunk_{index}").as_bytes()).unwrap();
+            fixture.service.upload_chunk(&chunk, vec![index as u8; 4000].into()).await.unwrap();
+        }
+        let mut reader = fixture.open().await.reader;
+        let commit = Commit { mtime: Some(reader.attr.mtime), ..Commit::default() };
+        fixture.service.namespace.apply(Change::Commit { ino: reader.attr.ino, commit }).await.unwrap();
+        let read = reader.next_batch(&mut (0..12 * 4000)).await;
+        assert!(matches!(read, Err(FsError::Conflict { .. })), "{read:?}");
+    }
 }

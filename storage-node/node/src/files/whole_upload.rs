@@ -59,6 +59,17 @@ impl FileService {
     }
 }
 
+impl FileService {
+    /// The file of this name, if this node is reading it.
+    async fn read_under(&self, name: &EntryName) -> Option<Ino> {
+        if self.read.is_empty() {
+            return None;
+        }
+        let attr = self.lookup(name).await.ok().flatten()?;
+        self.read.contains(attr.ino).then_some(attr.ino)
+    }
+}
+
 impl WholeUpload {
     /// Takes the next bytes, and waits while too many batches are under way. The error may belong to an earlier batch.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), FsError> {
@@ -87,8 +98,11 @@ impl WholeUpload {
     pub async fn publish(mut self) -> Result<(), FsError> {
         self.complete().await?;
         let (ino, name) = (self.attr.ino, self.name.clone());
+        let replaced = self.service.read_under(&name).await;
         self.service.namespace.apply(Change::Publish { ino, parent: Ino::ROOT, name }).await?;
         self.unnamed.ino = None;
+        // The feed does not report this session's own changes.
+        self.service.read.hold_some(&*self.service.namespace, replaced).await;
         Ok(())
     }
 
@@ -148,7 +162,7 @@ impl Drop for UnnamedFile {
     }
 }
 
-async fn release(namespace: Arc<dyn NamespaceClient>, ino: Ino) {
+pub(super) async fn release(namespace: Arc<dyn NamespaceClient>, ino: Ino) {
     if let Err(error) = namespace.apply(Change::Release { inos: vec![ino] }).await {
         warn!(ino = ino.0, %error, "cannot release an unfinished upload; it is deleted when this node's session ends");
     }

@@ -23,12 +23,13 @@ pub(super) async fn list(
     let after = uri::query_value(uri.query(), "after").map(EntryName::new).transpose()?;
     let page = files.service.list(ino, after).await?;
     if wants_json(headers) {
-        return Ok(Json(as_json(path, &page)).into_response());
+        let headers = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+        return Ok((headers, Json(as_json(path, &page))).into_response());
     }
-    Ok(Html(as_page(path, &page).into_string()).into_response())
+    Ok(page_response(as_page(path, &page)))
 }
 
-pub(super) async fn upload_form() -> Html<String> {
+pub(super) async fn upload_form() -> Response {
     let form = html! {
         form method="post" action="/upload" enctype="multipart/form-data" {
             p { input type="file" name="files" multiple required; }
@@ -37,7 +38,19 @@ pub(super) async fn upload_form() -> Html<String> {
         p { "A file of the same name is replaced." }
         p { a href="/" { "All files" } }
     };
-    Html(frame("Upload", form).into_string())
+    page_response(frame("Upload", form))
+}
+
+/// A page without scripts, which no other site may show in a frame: its buttons change files.
+fn page_response(page: Markup) -> Response {
+    const POLICY: &str =
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, Html(page.into_string())).into_response()
 }
 
 #[derive(Serialize)]

@@ -16,6 +16,7 @@ pub mod files;
 mod listing;
 pub mod metrics;
 pub mod open_files;
+mod origin;
 pub mod server;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,12 @@
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -17,6 +22,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
+use super::origin;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
     /// Connections served at a time. Each takes a file descriptor, of which the process has a limited number.
@@ -27,6 +34,8 @@ pub struct ServerOptions {
     pub write_silence: Duration,
     /// How long running requests may continue after the stop.
     pub stop_grace: Duration,
+    /// The names by which browsers and programs may call this server, besides addresses and private names.
+    pub names: Arc<[String]>,
 }
 
 impl Default for ServerOptions {
@@ -36,6 +45,7 @@ impl Default for ServerOptions {
             head_silence: Duration::from_secs(60),
             write_silence: Duration::from_secs(120),
             stop_grace: Duration::from_secs(5),
+            names: Arc::default(),
         }
     }
 }
@@ -47,6 +57,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`, and returns when the running requests have ended or their grace period is over.
 pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, stop: impl Future<Output = ()>) {
+    let router = router.layer(from_fn_with_state(options.names.clone(), admit));
     let stopping = CancellationToken::new();
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(options.max_connections));
@@ -72,6 +83,14 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     connections.close();
     if tokio::time::timeout(options.stop_grace, connections.wait()).await.is_err() {
         warn!(connections = connections.len(), "the stop cut off requests");
+    }
+}
+
+/// Passes a request on to the routes if its head is acceptable.
+async fn admit(State(names): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+    match origin::check(&request, &names) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
     }
 }
 

@@ -28,6 +28,8 @@ pub struct NodeConfig {
     /// Gets the root directory if this node founds a namespace.
     pub root_owner: RootOwner,
     pub store: StoreOptions,
+    /// The names, besides addresses and private names, by which browsers and programs may call this node.
+    pub host_names: Vec<String>,
     pub allow_kill: bool,
     /// The first SIGTERM drains the node instead of stopping it.
     pub drain_on_term: bool,
@@ -58,6 +60,7 @@ impl NodeConfig {
             found_namespace: false,
             root_owner: RootOwner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() },
             store: StoreOptions::default(),
+            host_names: Vec::new(),
             allow_kill: false,
             drain_on_term: false,
             peer_deadline: Duration::from_secs(10),

@@ -45,7 +45,7 @@ impl Planes {
     /// Opens the ports, and lets the node send its first message to the ring.
     pub(super) fn open(self, core: &Core, ports: Ports) -> Result<Drain> {
         let Core { tasks, stop, .. } = core;
-        let options = ServerOptions::default();
+        let options = ServerOptions { names: core.config.host_names.clone().into(), ..ServerOptions::default() };
         let stopped = || stop.clone().cancelled_owned();
         tasks.spawn(rpc::serve(ports.ring.listen()?, Arc::new(self.ring), RpcLimits::default(), stop.clone()));
         tasks.spawn(server::serve(ports.files.listen()?, self.files, options.clone(), stopped()));
@@ -59,7 +59,8 @@ fn files_plane(core: &Core, services: &Services) -> axum::Router {
     let session = Arc::new(services.session.clone());
     let client = ChunkClient::new(core.router(), core.pool.clone(), core.config.operation_deadline);
     client.set_references(session.clone());
-    let files = FileService::over(session, Arc::new(client), FileDefaults::default());
+    let files =
+        FileService::over(session, Arc::new(client), FileDefaults::default()).reading(services.files_read.clone());
     let (store, writer, traffic) = (core.store.clone(), services.writer.clone(), core.traffic.clone());
     chunks::routes(ChunkPlane { store, writer, traffic }).merge(files_router(files, FilesOptions::default()))
 }

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{compaction::compact, core::Core, deleter::deleter};
 use crate::{
+    files::FilesRead,
     node::own_session::{OwnSession, keep_open},
     replica::{repair::Repair, write::Writer},
     scrub::{self, Scrub},
@@ -21,6 +22,7 @@ pub(super) struct Services {
     pub session: OwnSession,
     pub writer: Arc<Writer>,
     pub scrub: Scrub,
+    pub files_read: Arc<FilesRead>,
     repair: Repair,
     opened: watch::Sender<Option<Session>>,
 }
@@ -34,7 +36,7 @@ impl Services {
         let writer = Arc::new(writer(core, namespace.clone(), wake.clone()));
         let scrub = scrub(core, &namespace, &session, wake.clone())?;
         let repair = repair(core, wake);
-        Ok(Self { namespace, session, writer, scrub, repair, opened })
+        Ok(Self { namespace, session, writer, scrub, files_read: Arc::default(), repair, opened })
     }
 
     /// Starts the background tasks, once other nodes can reach this one.
@@ -45,7 +47,7 @@ impl Services {
         let (disk, folder, stopped) = (core.disk.clone(), core.folder.path().to_owned(), stop.clone());
         tasks.spawn(async move { disk.run(folder, stopped).await });
         tasks.spawn(compact(store.clone(), config.compact_period, stop.clone()));
-        tasks.spawn(keep_open(config.address, self.opened, stop.clone()));
+        tasks.spawn(keep_open(config.address, self.opened, self.files_read, stop.clone()));
     }
 }
 

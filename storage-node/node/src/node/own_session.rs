@@ -1,22 +1,24 @@
 //! The node's own session with the namespace: opened in the background and kept open, and used by the parts of the node
 //! that work on files.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use chordfs_net::{
     chunk_client::ChunkReferences,
     clients::NamespaceClient,
-    session::{Session, SessionOptions},
+    session::{Session, SessionEvent, SessionOptions},
 };
 use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
-    namespace::{Answer, Change, Extent, Query, Reply},
+    namespace::{Answer, Change, Extent, FeedEvent, Ino, Query, Reply},
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+
+use crate::files::FilesRead;
 
 /// Waits for the session, up to a deadline: a node serves chunks even before the namespace answers.
 #[derive(Clone)]
@@ -58,18 +60,47 @@ impl ChunkReferences for OwnSession {
     }
 }
 
+/// The node caches nothing, so of the feed it needs only the removal of files that it is reading.
+fn handle_event(session: &Session, read: &Arc<FilesRead>, event: SessionEvent) {
+    let receipt = session.event_receipt();
+    let orphaned = |event: &FeedEvent| match event {
+        FeedEvent::Orphaned { ino } if read.contains(*ino) => Some(*ino),
+        _ => None,
+    };
+    let inos: Option<Vec<Ino>> = match event {
+        SessionEvent::Feed(events) => Some(events.iter().filter_map(orphaned).collect()),
+        SessionEvent::Reset => None,
+    };
+    if inos.as_ref().is_some_and(Vec::is_empty) || read.is_empty() {
+        return;
+    }
+    let (session, read) = (session.clone(), read.clone());
+    tokio::spawn(async move {
+        match inos {
+            Some(inos) => read.hold_some(&session, inos).await,
+            None => read.hold_all(&session).await,
+        }
+        drop(receipt);
+    });
+}
+
 /// Opens the session, and retries until the namespace answers: a node may start long before its peers.
-pub async fn keep_open(own: SocketAddr, opened: watch::Sender<Option<Session>>, stop: CancellationToken) {
+/// Files that lose their names while this node sends them are held.
+pub async fn keep_open(
+    own: SocketAddr,
+    opened: watch::Sender<Option<Session>>,
+    read: Arc<FilesRead>,
+    stop: CancellationToken,
+) {
     loop {
         let options = SessionOptions::new(vec![own], format!("storage-node {own}"));
         let session = tokio::select! { session = Session::open(options) => session, () = stop.cancelled() => return };
         match session {
             Ok((session, mut feed)) => {
                 opened.send_replace(Some(session.clone()));
-                // The node caches nothing and has no file open, so the events of the feed are discarded.
                 while let Some(event) = stop.run_until_cancelled(feed.recv()).await {
                     match event {
-                        Some(_) => drop(session.event_receipt()),
+                        Some(event) => handle_event(&session, &read, event),
                         None => break,
                     }
                 }

@@ -95,6 +95,8 @@ impl Sim {
     /// One of our nodes sends a request to a foreign member.
     pub(super) fn begin_conversation(&mut self, from: usize, call: CallId, to: usize, request: RingRequest) {
         let incarnation = self.nodes[from].incarnation;
+        let peer = self.nodes[to].ring.me().ring_address();
+        self.apply_event(from, Event::KindKnown { peer, is_foreign: true });
         let event = Event::Unanswered { call, failure: timeout_failure(&request) };
         self.queue.push(self.now + self.conditions.call_deadline, Delivery::Event { node: from, incarnation, event });
         self.send_next_call(Caller::Ours {

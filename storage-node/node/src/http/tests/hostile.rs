@@ -252,3 +252,17 @@ async fn a_stop_lets_running_requests_end() {
     tokio::time::timeout(Duration::from_secs(10), task).await.expect("the server ends").unwrap();
     assert!(TcpStream::connect(files.server.address).await.is_err());
 }
+
+#[tokio::test]
+async fn requests_of_other_sites_and_without_a_host_are_refused() {
+    let files = Files::start().await;
+    let form = Form::new().part("files", Part::bytes(&b"x"[..]).file_name("x"));
+    let request = files.server.http.post(files.server.url("/upload")).multipart(form);
+    let answer = request.header("origin", "http://evil.example").send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), files.namespace.inode_count()), (403, 0));
+    assert_eq!(files.server.get_with("/", "host", "evil.example").await.status(), 403);
+    let bare = raw(&files, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", false).await;
+    assert!(bare.starts_with("HTTP/1.1 400 "), "{bare}");
+    let old = raw(&files, b"GET / HTTP/1.0\r\n\r\n", false).await;
+    assert!(old.starts_with("HTTP/1.0 200 "), "{old}");
+}

@@ -62,3 +62,16 @@ async fn the_upload_form_posts_the_field() {
         assert!(page.contains(part), "{page}");
     }
 }
+
+#[tokio::test]
+async fn pages_run_no_scripts_and_stay_out_of_frames() {
+    let files = Files::start().await;
+    for path in ["/", "/upload"] {
+        let response = files.server.get(path).await;
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert!(header("content-security-policy").starts_with("default-src 'none'"), "{path}");
+        assert_eq!((header("x-frame-options"), header("x-content-type-options")), ("DENY".into(), "nosniff".into()));
+    }
+    let json = files.server.get_with("/", "accept", "application/json").await;
+    assert_eq!(json.headers()["x-content-type-options"], "nosniff");
+}
