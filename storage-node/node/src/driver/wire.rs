@@ -1,6 +1,7 @@
 //! The form of the calls that only storage nodes know, and of routes and loads.
 //!
-//! Route = `[is_final, [node, ...], [node beyond, ...], [node of these that is foreign, ...]]`. Load = bytes: uint; nil: moving; `"leaving"`.
+//! Route = `[is_final, [node, ...], [node beyond, ...], [node of these that is foreign, ...]]`. Load = bytes: uint;
+//! nil: moving; `"leaving"`.
 
 pub(super) use chordfs_net::ring_wire::{
     neighbours, neighbours_value, node, node_value, nodes, nodes_value, optional_node, optional_value, shortened, text,
