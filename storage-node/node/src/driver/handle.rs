@@ -151,7 +151,8 @@ impl RingHandle {
         Ok(self.ask(deadline, |caller| Command::FindSuccessor(target, caller)).await??)
     }
 
-    /// Joins the ring of `member` at the present position. A node that is in a ring only remembers `member`, if that answers.
+    /// Joins the ring of `member` at the present position. A node that is in a ring only remembers `member`, if that
+    /// answers.
     pub async fn join(&self, member: NodeRef) -> Result<(), RingError> {
         let deadline = self.settings().call_deadline * DEAD_HOPS;
         Ok(self.ask(deadline, |caller| Command::Join(member, caller)).await??)
