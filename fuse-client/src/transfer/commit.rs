@@ -4,10 +4,12 @@
 //! begin_commit         seals the dirty bytes
 //! resolve_unanswered   finds out whether an earlier commit without an answer was applied
 //! finish_uploads       uploads sealed whole chunks, and waits for all earlier uploads
-//! sync                 on fsync, and where committed chunks are replaced: holders write them to disk
 //! publish              merge_partials   merges partly written chunks with their bases and stores them (`merge`)
+//!                      draft            on fsync, and where committed chunks are replaced, holders first write the
+//!                                       chunks to disk
 //!                      apply_commit     sends Change::Commit
-//!                      on Conflict      re-fetches the extents, then repeats both for the bases that have changed
+//!                      on Conflict      after a pause, re-fetches the extents, stores the refused chunk again under a
+//!                                       fresh version, and repeats all for the bases that have changed
 //! end_commit           makes dirty again what could not be committed
 //! ```
 //!
@@ -19,12 +21,13 @@
 //! ask for while others write the file. Attributes that were to go with discarded data are then sent alone; if that
 //! fails as many times, they are discarded in the same way.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::{Duration, Instant}};
 
+use chordfs_net::backoff::Backoff;
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Attr, Change, Reply},
+    namespace::{Attr, Change, Commit, Extent, Reply},
 };
 
 use super::{
@@ -35,6 +38,9 @@ use super::{
 
 /// Background commits that may fail before the data is discarded.
 const MAX_FAILED_COMMITS: u32 = 3;
+/// The first and the longest pause after a commit was refused with `Conflict`; each attempt is an entry in the log.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Holds the commit lock. Dropping it ends the commit and restores the layers, also when the caller is cancelled.
 pub(super) struct CommitGuard<'a> {
@@ -192,13 +198,6 @@ impl FileData {
         self.state.lock().begin_commit(durability);
         self.resolve_unanswered().await?;
         self.finish_uploads().await?;
-        // The replaced chunks may have been fsynced and are deleted soon, so their replacements must survive a power
-        // cut, too.
-        if durability.is_disk() || self.state.lock().replaces_committed() {
-            let transfer = &self.transfer;
-            let file = self.state.lock().attr().file.clone();
-            transfer.chunks.sync(&file, &|id| transfer.cache.get(id)).await?;
-        }
         self.publish(durability).await
     }
 
@@ -241,18 +240,60 @@ impl FileData {
 
     async fn publish(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
         let give_up_at = Instant::now() + self.transfer.settings.deadline;
+        let mut pauses = conflict_pauses();
         let mut merged = BTreeMap::new();
         loop {
             self.merge_partials(durability, &mut merged).await?;
-            match self.apply_commit(&merged).await {
-                Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => self.refetch().await?,
+            let index = match self.apply_commit(&merged).await {
+                Err(FsError::Conflict { index }) if Instant::now() < give_up_at => index,
                 outcome => return outcome,
+            };
+            tokio::time::sleep(pauses.pause()).await;
+            self.refetch().await?;
+            merged.remove(&index);
+            if self.store_again(index, durability).await? {
+                pauses.reset();
             }
         }
     }
 
+    /// Stores a whole chunk that was refused again under a fresh version, and with it all others of its version: they
+    /// were collected as garbage because the commit came so late. Returns false if it is no whole chunk.
+    async fn store_again(&self, index: u32, durability: Durability) -> Result<bool, FsError> {
+        let (ids, file) = {
+            let state = self.state.lock();
+            (state.stored_like(index), state.attr().file.clone())
+        };
+        if ids.is_empty() {
+            return Ok(false);
+        }
+        let data = self.fetch_chunks(ids.clone()).await?;
+        let chunks: Vec<_> = ids.iter().filter_map(|id| Some((id.index, data.get(id)?.clone()))).collect();
+        let version = self.store(&file, &chunks, durability).await?;
+        self.state.lock().note_stored_again(&ids, version);
+        Ok(true)
+    }
+
+    /// Drafts the operations of a commit. What was stored for it is synced first if it has to be.
+    async fn draft(&self, merged: &BTreeMap<u32, Merged>) -> Result<(Vec<Commit>, Vec<Extent>), FsError> {
+        let mut is_synced = false;
+        loop {
+            {
+                // Under one lock: a reader may learn at any moment of a committed chunk that this commit replaces.
+                let state = self.state.lock();
+                if is_synced || !state.needs_sync() {
+                    return state.draft_commit(merged);
+                }
+            }
+            let transfer = &self.transfer;
+            let file = self.state.lock().attr().file.clone();
+            transfer.chunks.sync(&file, &|id| transfer.cache.get(id)).await?;
+            is_synced = true;
+        }
+    }
+
     async fn apply_commit(&self, merged: &BTreeMap<u32, Merged>) -> Result<Option<Attr>, FsError> {
-        let (commits, replaced) = self.state.lock().draft_commit(merged)?;
+        let (commits, replaced) = self.draft(merged).await?;
         let mut newest = None;
         for commit in commits {
             let sent_to = self.state.lock().sent_to(&commit);
@@ -273,6 +314,10 @@ impl FileData {
         self.account_memory(&state, 0);
         Ok(newest)
     }
+}
+
+pub(super) fn conflict_pauses() -> Backoff {
+    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)
 }
 
 pub(super) fn unexpected(what: &str, reply: &Reply) -> FsError {

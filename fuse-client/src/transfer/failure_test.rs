@@ -478,3 +478,69 @@ fn a_failed_change_of_times_or_size_does_not_discard_the_writers_data() {
         assert!(fresh_read(&world).await == [1; 5000]);
     });
 }
+
+/// Bug: a commit also named chunks whose upload had completed after its sync. They replaced fsynced chunks, which were
+/// deleted, and were on no disk yet.
+#[test]
+fn a_commit_names_only_what_its_sync_covered() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let transfer = world.mount(chunk_by_chunk());
+        let file = world.open(&transfer);
+        // More extents than a page of answers has.
+        for chunk in 0..8 {
+            write(&file, chunk * 8192, &[1; 4096]).await.unwrap();
+            file.commit(Durability::Disk).await.unwrap();
+        }
+        let transfer = world.mount(chunk_by_chunk());
+        let file = world.open(&transfer);
+        write(&file, 7 * 8192, &[2; 100]).await.unwrap();
+        world.answer_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
+        let queries = world.queries.load(SeqCst);
+        let committing = tokio::spawn({
+            let file = file.clone();
+            async move { file.commit(Durability::Memory).await }
+        });
+        until("the query for the base", || world.queries.load(SeqCst) > queries).await;
+        write(&file, 0, &[3; 4096]).await.unwrap();
+        until("the upload", || file.state.lock().is_stored(1)).await;
+        world.answer_gate.add_permits(1000);
+        committing.await.unwrap().unwrap();
+        assert!(world.committed_durably());
+        assert!(read(&file, 0, 4096).await == [3; 4096] && file.is_dirty());
+        file.commit(Durability::Memory).await.unwrap();
+        assert!(world.committed_durably() && fresh_read(&world).await[..4096] == [3; 4096]);
+    });
+}
+
+/// Bug: chunks that waited so long for their commit that they were collected as garbage were committed again and again,
+/// without a pause, until the data was discarded, although the mount still had it in memory.
+#[test]
+fn chunks_that_were_collected_before_their_commit_are_stored_again() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let transfer = world.mount(chunk_by_chunk());
+        let file = world.open(&transfer);
+        write(&file, 0, &[1; 4 * 4096]).await.unwrap();
+        until("the uploads", || (1..=4).all(|chunk| file.state.lock().is_stored(chunk))).await;
+        world.collect_uncommitted();
+        write(&file, 4 * 4096, &[1; 100]).await.unwrap();
+        file.commit(Durability::Disk).await.unwrap();
+        assert!(fresh_read(&world).await == [1; 4 * 4096 + 100]);
+        assert!(world.commits.load(SeqCst) <= 5, "{} commits", world.commits.load(SeqCst));
+    });
+}
+
+#[test]
+fn a_commit_pauses_between_conflicts() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let quick = TransferSettings { deadline: std::time::Duration::from_millis(300), ..settings() };
+        let transfer = world.mount(quick);
+        let file = world.open(&transfer);
+        world.always_conflicts.store(true, SeqCst);
+        write(&file, 0, &[1; 100]).await.unwrap();
+        assert_eq!(file.commit(Durability::Memory).await, Err(FsError::Conflict { index: 1 }));
+        assert!(world.commits.load(SeqCst) < 20, "{} commits", world.commits.load(SeqCst));
+    });
+}

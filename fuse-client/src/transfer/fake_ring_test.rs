@@ -3,10 +3,10 @@
 
 use chordfs_net::clients::{ChunkTransport, NamespaceClient};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
 };
 
@@ -50,6 +50,10 @@ pub(super) struct FakeRing {
     pub change_failures: Mutex<Vec<(FsError, ChangeOutcome)>>,
     /// The reply to the next change is sent when this is notified.
     pub held_reply: Mutex<Option<Arc<Notify>>>,
+    /// Versions of which no chunk may become current, because it was collected as garbage.
+    pub retired: Mutex<HashSet<Version>>,
+    /// Refuses every commit with `Conflict`.
+    pub always_conflicts: AtomicBool,
     /// Each put needs a permit.
     pub put_gate: Semaphore,
     /// Each answer to a query needs a permit. The answer is made before it waits for the permit.
@@ -111,6 +115,8 @@ impl FakeRing {
             put_always_fails: Mutex::default(),
             change_failures: Mutex::default(),
             held_reply: Mutex::default(),
+            retired: Mutex::default(),
+            always_conflicts: AtomicBool::new(false),
             put_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             answer_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             next_version: AtomicU64::new(1),
@@ -147,6 +153,15 @@ impl FakeRing {
         file.extents.insert(Extent { first: 1, count: 1, version: id.version });
         (file.attr.size, file.attr.chunk_bytes) = (data.len() as u64, chunk_bytes);
         file.attr.change += 3;
+    }
+
+    /// Deletes everything that is stored and not committed, as the storage nodes do after an hour.
+    pub(super) fn collect_uncommitted(&self) {
+        let current: Vec<ChunkId> = self.file.lock().chunks().collect();
+        let mut chunks = self.chunks.lock();
+        let garbage = chunks.keys().filter(|id| !current.contains(id));
+        self.retired.lock().extend(garbage.map(|id| id.version));
+        chunks.retain(|id, _| current.contains(id));
     }
 
     pub(super) fn committed_durably(&self) -> bool {
@@ -198,6 +213,12 @@ impl FakeRing {
         let size = u64::from(file.attr.chunk_bytes);
         for write in &commit.partial {
             file.check_base(write)?;
+        }
+        let is_refused = |version| self.retired.lock().contains(&version) || self.always_conflicts.load(SeqCst);
+        let whole = commit.extents.iter().map(|extent| (extent.first, extent.version));
+        let mut written = whole.chain(commit.partial.iter().map(|write| (write.index, write.version)));
+        if let Some((index, _)) = written.find(|(_, version)| is_refused(*version)) {
+            return Err(FsError::Conflict { index });
         }
         let mut named: BTreeMap<u32, Version> = BTreeMap::new();
         let single = |write: &ChunkWrite| Extent { first: write.index, count: 1, version: write.version };

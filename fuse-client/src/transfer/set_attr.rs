@@ -13,7 +13,7 @@ use chordfs_types::{
     namespace::{Attr, Change, ChunkWrite, Extent, Reply, SetAttr, Truncate},
 };
 
-use super::{CommitReason, FileData, commit::unexpected};
+use super::{CommitReason, FileData, commit::{conflict_pauses, unexpected}};
 
 impl FileData {
     /// Does what `Change::SetAttr` does. Only the size of `set.truncate` is used; its tail is made here.
@@ -69,6 +69,7 @@ impl FileData {
 
     async fn truncate_to(&self, size: u64, set: SetAttr) -> Result<Attr, FsError> {
         let give_up_at = Instant::now() + self.transfer.settings.deadline;
+        let mut pauses = conflict_pauses();
         let (mut refetched_for, mut refetched_end) = (None, false);
         loop {
             let tail = match self.store_tail(size).await {
@@ -82,7 +83,10 @@ impl FileData {
             };
             let truncate = Truncate { size, tail };
             match self.send_set_attr(SetAttr { truncate: Some(truncate), ..set.clone() }).await {
-                Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => self.refetch().await?,
+                Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => {
+                    tokio::time::sleep(pauses.pause()).await;
+                    self.refetch().await?;
+                }
                 // The file is longer than known here, so a tail has to be stored.
                 Err(FsError::Invalid { .. }) if tail.is_none() && !std::mem::replace(&mut refetched_end, true) => {
                     self.refetch().await?;

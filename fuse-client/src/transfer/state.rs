@@ -4,7 +4,8 @@
 //! dirty     written bytes
 //! sealed    the bytes that were dirty when the commit under way began
 //! uploads   whole chunks that are being sent to their holders; no chunk is in two uploads
-//! stored    whole chunks that their holders have, not yet committed
+//! newer     whole chunks that were stored since the commit under way began, and do not belong to it
+//! stored    whole chunks that their holders have, not yet committed; the commit under way names exactly these
 //! known     the committed state: extents and attributes, as the namespace last reported them
 //! ```
 //!
@@ -58,6 +59,7 @@ pub(super) struct FileState {
     commit: Option<CommitUnderWay>,
     uploads: BTreeMap<u64, Upload>,
     next_upload: u64,
+    newer: ExtentMap,
     stored: ExtentMap,
     unanswered: Option<UnansweredCommit>,
     /// When the newest byte was written that is in `dirty`, or has left it for an upload.
@@ -113,6 +115,7 @@ impl FileState {
             commit: None,
             uploads: BTreeMap::new(),
             next_upload: 0,
+            newer: ExtentMap::default(),
             stored: ExtentMap::default(),
             unanswered: None,
             mtime: None,
@@ -146,7 +149,8 @@ impl FileState {
     /// The end of the uncommitted data.
     pub(super) fn uncommitted_end(&self) -> u64 {
         let uploading = self.uploads.values().filter_map(Upload::last_index).max();
-        let whole = u64::from(uploading.unwrap_or(0).max(self.stored.last_index())) * self.chunk_bytes();
+        let stored = self.stored.last_index().max(self.newer.last_index());
+        let whole = u64::from(uploading.unwrap_or(0).max(stored)) * self.chunk_bytes();
         whole.max(self.dirty.end()).max(self.sealed().end())
     }
 
@@ -155,7 +159,12 @@ impl FileState {
     }
 
     fn has_data(&self) -> bool {
-        !(self.dirty.is_empty() && self.sealed().is_empty() && self.uploads.is_empty() && self.stored.is_empty())
+        let in_memory = !(self.dirty.is_empty() && self.sealed().is_empty() && self.uploads.is_empty());
+        in_memory || self.has_stored()
+    }
+
+    fn has_stored(&self) -> bool {
+        !(self.stored.is_empty() && self.newer.is_empty())
     }
 
     fn sealed(&self) -> &DirtyBytes {
@@ -238,14 +247,18 @@ impl FileState {
 
     /// Whether the whole chunk is stored and not committed.
     pub(super) fn is_stored(&self, index: u32) -> bool {
-        self.stored.get(index).is_some()
+        self.own_version(index).is_some()
+    }
+
+    fn own_version(&self, index: u32) -> Option<Version> {
+        self.newer.get(index).or_else(|| self.stored.get(index))
     }
 
     pub(super) fn committed_version(&self, index: u32) -> Option<Version> {
         self.known.map.get(index)
     }
 
-    /// Whether a whole chunk that is stored and not committed replaces a committed one, or may do so.
+    /// Whether a whole chunk of the commit under way replaces a committed one, or may do so.
     pub(super) fn replaces_committed(&self) -> bool {
         self.stored.iter().any(|extent| {
             let range = extent.range();
@@ -279,7 +292,7 @@ impl FileState {
     }
 
     pub(super) fn base(&self, index: u32) -> Base {
-        if let Some(version) = self.stored.get(index) {
+        if let Some(version) = self.own_version(index) {
             return Base::Own(version);
         }
         if self.bytes_of(index).start >= self.attr.size {
@@ -317,10 +330,10 @@ impl FileState {
             return false;
         }
         let attr = clamp(attr);
-        if attr.chunk_bytes != self.attr.chunk_bytes && !self.stored.is_empty() {
+        if attr.chunk_bytes != self.attr.chunk_bytes && self.has_stored() {
             // The file was restarted with another chunk size while this mount wrote it, so the stored chunks do not
             // fit.
-            self.stored = ExtentMap::default();
+            (self.stored, self.newer) = Default::default();
             self.errors.add(FsError::Stale { ino: attr.ino });
         }
         self.known.replace(extents, more);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use chordfs_types::{
-    chunk::Version,
+    chunk::{ChunkId, Version},
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{Attr, ChunkWrite, Commit, Extent, SetAttr, Time},
@@ -37,8 +37,6 @@ pub(super) struct CommitUnderWay {
     pub(super) first_later_upload: u64,
     /// The durability of uploads taken from `sealed`.
     pub(super) durability: Durability,
-    /// The part of `stored` that was completed since the commit began and does not belong to it.
-    pub(super) newer: ExtentMap,
 }
 
 /// A partly written chunk that was merged with `base` and stored.
@@ -83,6 +81,7 @@ impl FileState {
 
     /// Begins a commit by sealing the dirty bytes. A second attempt takes over what the first one has left.
     pub(crate) fn begin_commit(&mut self, durability: Durability) {
+        self.merge_newer();
         let carries_data = self.has_data();
         let (older, older_mtime, older_set) = match self.commit.take() {
             Some(commit) => (commit.sealed, commit.mtime, commit.set),
@@ -99,7 +98,6 @@ impl FileState {
             uploads_whole_chunks: true,
             first_later_upload: self.next_upload,
             durability,
-            newer: ExtentMap::default(),
         });
         (self.failure, self.scan_at) = (None, 0);
     }
@@ -107,10 +105,17 @@ impl FileState {
     /// Ends the commit; bytes and attributes that were not committed are dirty again.
     pub(crate) fn end_commit(&mut self) {
         self.scan_at = 0;
+        self.merge_newer();
         let Some(commit) = self.commit.take() else { return };
         self.dirty.merge_under(commit.sealed, self.attr.chunk_bytes);
         self.put_back_deferred(commit.set);
         self.mtime = self.mtime.or(commit.mtime);
+    }
+
+    /// The next commit names what was stored since the last one began.
+    fn merge_newer(&mut self) {
+        let newer = std::mem::take(&mut self.newer);
+        newer.iter().for_each(|extent| self.stored.insert(extent));
     }
 
     /// Notes that all uploads have ended. The rest of `sealed` is merged from now on.
@@ -130,26 +135,14 @@ impl FileState {
     /// program, which would not receive the error. Attributes may still be applied without the data that they were to
     /// go with; they are discarded when they fail alone.
     pub(crate) fn discard_commit(&mut self) {
-        let newer = match &mut self.commit {
-            Some(commit) => {
-                if !commit.carries_data {
-                    commit.set = SetAttr::default();
-                }
-                (commit.sealed, commit.mtime) = (DirtyBytes::default(), commit.set.mtime);
-                std::mem::take(&mut commit.newer)
+        if let Some(commit) = &mut self.commit {
+            if !commit.carries_data {
+                commit.set = SetAttr::default();
             }
-            None => ExtentMap::default(),
-        };
-        self.retain_newer(newer);
+            (commit.sealed, commit.mtime) = (DirtyBytes::default(), commit.set.mtime);
+        }
+        self.stored = ExtentMap::default();
         (self.failure, self.failed_commits) = (None, 0);
-    }
-
-    /// Removes everything from `stored` that is not in `newer`. Chunks of `newer` may have been committed already;
-    /// these are not put back.
-    fn retain_newer(&mut self, newer: ExtentMap) {
-        let (mut committed, older) = (newer.clone(), std::mem::replace(&mut self.stored, newer));
-        older.iter().for_each(|extent| committed.remove_if_same(extent));
-        committed.iter().for_each(|extent| self.stored.remove_if_same(extent));
     }
 
     /// The chunks left in `sealed`: only partly written ones, once all uploads have ended.
@@ -172,6 +165,28 @@ impl FileState {
         whole.resize(whole.len().max((end - range.start) as usize), 0);
         self.sealed().overlay(range.start, &mut whole);
         whole.into()
+    }
+
+    /// Whether the chunks of the commit must be on disk before it is sent: those that it replaces may have been
+    /// fsynced, and are deleted soon.
+    pub(crate) fn needs_sync(&self) -> bool {
+        self.commit.as_ref().is_some_and(|commit| commit.durability.is_disk()) || self.replaces_committed()
+    }
+
+    /// Returns the chunks of the commit that have the version of this one, if it is a whole chunk.
+    pub(crate) fn stored_like(&self, index: u32) -> Vec<ChunkId> {
+        let Some(version) = self.stored.get(index) else { return Vec::new() };
+        let like = self.stored.iter().filter(|extent| extent.version == version);
+        like.flat_map(|extent| extent.range()).map(|index| ChunkId { version, index: index as u32 }).collect()
+    }
+
+    /// Notes that these chunks, the whole of [`Self::stored_like`], were stored again under `version`.
+    pub(crate) fn note_stored_again(&mut self, chunks: &[ChunkId], version: Version) {
+        for chunk in chunks {
+            if self.stored.get(chunk.index) == Some(chunk.version) {
+                self.stored.insert(Extent { first: chunk.index, count: 1, version });
+            }
+        }
     }
 
     /// Returns the operations to send, and the extents of `stored` that were overwritten in part and that these

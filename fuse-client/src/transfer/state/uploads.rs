@@ -105,7 +105,8 @@ impl FileState {
         self.dirty.take_whole(size, min_bytes, max_bytes, is_blocked)
     }
 
-    /// Moves the upload's chunks to `stored`, as `version`.
+    /// Moves the upload's chunks to `stored`, as `version`; to `newer` if the commit under way does not wait for them.
+    /// It has synced its own chunks only, and would otherwise replace chunks on disk with chunks in memory.
     pub(crate) fn complete_upload(&mut self, number: u64, version: Version) {
         let Some(upload) = self.uploads.remove(&number) else { return };
         if upload.chunk_bytes != self.attr.chunk_bytes {
@@ -113,9 +114,10 @@ impl FileState {
         }
         let is_awaited = self.is_awaited(number, &upload);
         for extent in to_extents(upload.chunks.iter().map(|(index, _)| (*index, version))).iter() {
-            self.stored.insert(extent);
-            if let Some(commit) = self.commit.as_mut().filter(|_| !is_awaited) {
-                commit.newer.insert(extent);
+            if is_awaited || self.commit.is_none() {
+                self.stored.insert(extent);
+            } else {
+                self.newer.insert(extent);
             }
         }
     }
