@@ -376,10 +376,25 @@ pub enum Change {
         /// At most [`MAX_HOLDS`]. Those that have a name or do not exist are skipped.
         inos: Vec<Ino>,
     },
+    /// Puts chunks on the dead list that the session has stored and that no commit of it will name. Skips chunks that
+    /// are current or dead already, and versions that were not allocated to the session.
+    Discard {
+        /// One malformed run refuses them all.
+        files: Vec<DiscardedRuns>,
+    },
 }
 
 /// The most files of one `HoldOrphans`, which bounds the time that applying it takes.
 pub const MAX_HOLDS: usize = 4096;
+
+/// Chunks of one file that are not needed; see [`Change::Discard`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscardedRuns {
+    /// NAME from which the keys of the chunks are computed.
+    pub file: FileName,
+    /// In any order.
+    pub runs: Vec<Extent>,
+}
 
 /// Attributes of an inode that is created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@
 //!                      apply_commit     sends Change::Commit
 //!                      on Conflict      after a pause, re-fetches the extents, stores the refused chunk again under a
 //!                                       fresh version, and repeats all for the bases that have changed
+//! commit_what_fits     after ENOSPC: makes the whole chunks current that were stored
 //! end_commit           makes dirty again what could not be committed
 //! ```
 //!
@@ -21,7 +22,11 @@
 //! ask for while others write the file. Attributes that were to go with discarded data are then sent alone; if that
 //! fails as many times, they are discarded in the same way.
 
-use std::{collections::BTreeMap, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chordfs_net::backoff::Backoff;
 use chordfs_types::{
@@ -30,10 +35,12 @@ use chordfs_types::{
     namespace::{Attr, Change, Commit, Extent, Reply},
 };
 
+use parking_lot::MutexGuard;
+
 use super::{
     FileData,
     error_seq::{ErrorCursor, Reporting},
-    state::Merged,
+    state::{FileState, Merged},
 };
 
 /// Background commits that may fail before the data is discarded.
@@ -54,6 +61,10 @@ impl Drop for CommitGuard<'_> {
         state.end_commit();
         self.file.account_memory(&state, 0);
         self.file.note_committed(&state);
+        let discarded = state.take_discarded();
+        if !discarded.is_empty() {
+            self.file.transfer.discards.add(&state.attr().file, discarded);
+        }
     }
 }
 
@@ -197,8 +208,29 @@ impl FileData {
     pub(super) async fn commit_locked(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
         self.state.lock().begin_commit(durability);
         self.resolve_unanswered().await?;
-        self.finish_uploads().await?;
-        self.publish(durability).await
+        let stored = match self.finish_uploads().await {
+            Ok(()) => self.publish(durability).await,
+            Err(error) => Err(error),
+        };
+        if matches!(stored, Err(FsError::NoSpace)) {
+            self.commit_what_fits().await;
+        }
+        stored
+    }
+
+    /// Commits the whole chunks that were stored before the ring was full, as a local disk keeps what fits.
+    async fn commit_what_fits(&self) {
+        let drafted = match self.sync_if_needed().await {
+            Ok(state) => state.draft_stored(),
+            Err(error) => Err(error),
+        };
+        let committed = match drafted {
+            Ok(commits) => self.send_commits(commits, &[]).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = committed {
+            tracing::warn!(ino = self.ino.0, %error, "the part of a file that still fitted could not be committed");
+        }
     }
 
     /// Finds out whether a commit without an answer was applied; see `state::unanswered`.
@@ -239,18 +271,31 @@ impl FileData {
     }
 
     async fn publish(self: &Arc<Self>, durability: Durability) -> Result<Option<Attr>, FsError> {
+        let mut merged = BTreeMap::new();
+        let outcome = self.publish_merged(durability, &mut merged).await;
+        if outcome.is_err() {
+            self.state.lock().discard(merged.iter().map(Merged::extent));
+        }
+        outcome
+    }
+
+    async fn publish_merged(
+        self: &Arc<Self>,
+        durability: Durability,
+        merged: &mut BTreeMap<u32, Merged>,
+    ) -> Result<Option<Attr>, FsError> {
         let give_up_at = Instant::now() + self.transfer.settings.deadline;
         let mut pauses = conflict_pauses();
-        let mut merged = BTreeMap::new();
         loop {
-            self.merge_partials(durability, &mut merged).await?;
-            let index = match self.apply_commit(&merged).await {
+            self.merge_partials(durability, merged).await?;
+            let index = match self.apply_commit(merged).await {
                 Err(FsError::Conflict { index }) if Instant::now() < give_up_at => index,
                 outcome => return outcome,
             };
             tokio::time::sleep(pauses.pause()).await;
             self.refetch().await?;
-            merged.remove(&index);
+            let refused = merged.remove(&index);
+            self.state.lock().discard(refused.map(|merged| Merged::extent((&index, &merged))));
             if self.store_again(index, durability).await? {
                 pauses.reset();
             }
@@ -274,15 +319,15 @@ impl FileData {
         Ok(true)
     }
 
-    /// Drafts the operations of a commit. What was stored for it is synced first if it has to be.
-    async fn draft(&self, merged: &BTreeMap<u32, Merged>) -> Result<(Vec<Commit>, Vec<Extent>), FsError> {
+    /// Syncs what was stored for the commit, if it has to be. Returns the locked state, from which the commit is to be
+    /// drafted: a reader may learn at any moment of a committed chunk that the commit replaces.
+    async fn sync_if_needed(&self) -> Result<MutexGuard<'_, FileState>, FsError> {
         let mut is_synced = false;
         loop {
             {
-                // Under one lock: a reader may learn at any moment of a committed chunk that this commit replaces.
                 let state = self.state.lock();
                 if is_synced || !state.needs_sync() {
-                    return state.draft_commit(merged);
+                    return Ok(state);
                 }
             }
             let transfer = &self.transfer;
@@ -293,7 +338,15 @@ impl FileData {
     }
 
     async fn apply_commit(&self, merged: &BTreeMap<u32, Merged>) -> Result<Option<Attr>, FsError> {
-        let (commits, replaced) = self.draft(merged).await?;
+        let (commits, replaced) = self.sync_if_needed().await?.draft_commit(merged)?;
+        let newest = self.send_commits(commits, &replaced).await?;
+        let mut state = self.state.lock();
+        state.note_committed(&replaced);
+        self.account_memory(&state, 0);
+        Ok(newest)
+    }
+
+    async fn send_commits(&self, commits: Vec<Commit>, replaced: &[Extent]) -> Result<Option<Attr>, FsError> {
         let mut newest = None;
         for commit in commits {
             let sent_to = self.state.lock().sent_to(&commit);
@@ -302,16 +355,13 @@ impl FileData {
                 Ok(Reply::Attr(attr)) => attr,
                 Ok(other) => return Err(unexpected("Commit", &other)),
                 Err(error) => {
-                    self.state.lock().note_unanswered(&commit, &replaced, sent_to, &error);
+                    self.state.lock().note_unanswered(&commit, replaced, sent_to, &error);
                     return Err(error);
                 }
             };
             self.state.lock().adopt_commit(&commit, &attr);
             newest = Some(attr);
         }
-        let mut state = self.state.lock();
-        state.note_committed(&replaced);
-        self.account_memory(&state, 0);
         Ok(newest)
     }
 }

@@ -65,11 +65,11 @@ fn uploads_completed_since_a_failed_commit_began_are_kept() {
         // fails.
         world.put_gate.add_permits(1);
         until("the second upload", || file.state.lock().uploads_started() == 2).await;
-        world.change_failures.lock().push((FsError::NoSpace, NotApplied));
+        world.change_failures.lock().push((FsError::OutOfOrder, NotApplied));
         world.put_gate.add_permits(1);
         until("the end of the second upload", || file.state.lock().is_stored(3)).await;
         world.put_gate.add_permits(1000);
-        assert_eq!(committing.await.unwrap(), Err(FsError::NoSpace));
+        assert_eq!(committing.await.unwrap(), Err(FsError::OutOfOrder));
         assert_eq!(file.commit(Durability::Memory).await.unwrap().unwrap().size, 3 * 4096);
         let mut model = vec![0; 8192];
         model.resize(3 * 4096, 2);

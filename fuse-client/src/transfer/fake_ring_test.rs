@@ -17,7 +17,8 @@ use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{
-        Answer, Attr, Change, ChunkWrite, Commit, Extent, FileKind, Ino, Query, Reply, SetAttr, Time, Truncate,
+        Answer, Attr, Change, ChunkWrite, Commit, DiscardedRuns, Extent, FileKind, Ino, Query, Reply, SetAttr, Time,
+        Truncate,
     },
 };
 use futures_util::future::BoxFuture;
@@ -153,6 +154,23 @@ impl FakeRing {
         file.extents.insert(Extent { first: 1, count: 1, version: id.version });
         (file.attr.size, file.attr.chunk_bytes) = (data.len() as u64, chunk_bytes);
         file.attr.change += 3;
+    }
+
+    /// The number of chunks that are stored and that the file does not have.
+    pub(super) fn orphans(&self) -> usize {
+        let current: HashSet<ChunkId> = self.file.lock().chunks().collect();
+        self.chunks.lock().keys().filter(|id| !current.contains(id)).count()
+    }
+
+    fn discard(&self, files: Vec<DiscardedRuns>) -> Result<Reply, FsError> {
+        let current: HashSet<ChunkId> = self.file.lock().chunks().collect();
+        let mut chunks = self.chunks.lock();
+        for run in files.iter().flat_map(|file| &file.runs) {
+            let ids = run.range().map(|index| ChunkId { version: run.version, index: index as u32 });
+            ids.filter(|id| !current.contains(id)).for_each(|id| drop(chunks.remove(&id)));
+            self.retired.lock().insert(run.version);
+        }
+        Ok(Reply::Collected { runs: 0 })
     }
 
     /// Deletes everything that is stored and not committed, as the storage nodes do after an hour.
@@ -304,6 +322,7 @@ impl NamespaceClient for FakeRing {
             let reply = match change {
                 Change::Commit { ino: INO, commit } => self.commit(commit),
                 Change::SetAttr { ino: INO, set } => self.set_attr(set),
+                Change::Discard { files } => self.discard(files),
                 other => panic!("unexpected {other:?}"),
             };
             self.purge(before);

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use chordfs_types::{chunk::ChunkId, chunk_api::Durability, fs_error::FsError};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use parking_lot::MutexGuard;
 
 use super::{
@@ -59,9 +59,22 @@ impl FileData {
         let run = (self.transfer.settings.flush_run_bytes / self.state.lock().chunk_bytes()).max(1) as usize;
         let batches = split_into_batches(todo, run).into_iter().map(|batch| self.merge_batch(batch, durability));
         let parallel = self.transfer.settings.max_uploads.max(1);
-        let done: Vec<Vec<(u32, Merged)>> = stream::iter(batches).buffer_unordered(parallel).try_collect().await?;
-        merged.extend(done.into_iter().flatten());
-        Ok(())
+        let batches: Vec<Result<Vec<(u32, Merged)>, FsError>> =
+            stream::iter(batches).buffer_unordered(parallel).collect().await;
+        let mut failure = Ok(());
+        for batch in batches {
+            match batch {
+                Ok(batch) => batch.into_iter().for_each(|(index, new)| self.note_merged(merged, index, new)),
+                Err(error) => failure = Err(error),
+            }
+        }
+        failure
+    }
+
+    fn note_merged(&self, merged: &mut BTreeMap<u32, Merged>, index: u32, new: Merged) {
+        if let Some(old) = merged.insert(index, new) {
+            self.state.lock().discard([Merged::extent((&index, &old))]);
+        }
     }
 
     async fn plan_merges(&self, merged: &BTreeMap<u32, Merged>) -> Result<Vec<ToMerge>, FsError> {

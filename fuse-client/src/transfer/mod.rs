@@ -10,6 +10,7 @@
 mod ceiling;
 mod commit;
 mod dirty;
+mod discards;
 mod error_seq;
 mod extents;
 mod fetch;
@@ -21,6 +22,8 @@ mod set_attr;
 mod state;
 mod upload;
 
+#[cfg(test)]
+mod discard_test;
 #[cfg(test)]
 mod failure_test;
 #[cfg(test)]
@@ -50,7 +53,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use self::{ceiling::Ceiling, fetch::Fetcher};
+use self::{ceiling::Ceiling, discards::Discards, fetch::Fetcher};
 pub use self::{commit::CommitReason, error_seq::ErrorCursor, file::FileData};
 use crate::cache::chunks::ChunkCache;
 
@@ -101,6 +104,7 @@ pub struct Transfer {
     files: Mutex<HashMap<Ino, Weak<FileData>>>,
     /// Files with uncommitted data or attributes. They stay alive here after their last handle is closed.
     dirty: Mutex<HashMap<Ino, Arc<FileData>>>,
+    discards: Discards,
     on_data_loss: OnceLock<OnFile>,
     on_background_commit: OnceLock<OnFile>,
 }
@@ -128,6 +132,7 @@ impl Transfer {
             ceiling: Ceiling::new(settings.dirty_bytes),
             files: Mutex::default(),
             dirty: Mutex::default(),
+            discards: Discards::default(),
             on_data_loss: OnceLock::new(),
             on_background_commit: OnceLock::new(),
             cache,
@@ -197,11 +202,16 @@ impl Transfer {
         };
         let files = stream::iter(self.dirty_files()).map(commit);
         let outcomes: Vec<Result<(), FsError>> = files.buffer_unordered(PARALLEL_COMMITS).collect().await;
+        self.discards.report(&*self.namespace).await;
         outcomes.into_iter().collect()
     }
 
     fn dirty_files(&self) -> Vec<Arc<FileData>> {
         self.dirty.lock().values().cloned().collect()
+    }
+
+    async fn report_discards(self: Arc<Self>) {
+        self.discards.report(&*self.namespace).await;
     }
 
     /// Makes room under the ceiling by flushing the file that holds the most memory, unless it is being flushed
@@ -215,7 +225,7 @@ impl Transfer {
     }
 }
 
-/// Commits files whose oldest uncommitted byte is older than `age`. Ends with the mount.
+/// Commits files whose oldest uncommitted byte is older than `age`, and reports discarded chunks. Ends with the mount.
 async fn commit_aged(transfer: Weak<Transfer>, age: Duration) {
     let mut tick = tokio::time::interval((age / 4).max(Duration::from_millis(10)));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -226,6 +236,9 @@ async fn commit_aged(transfer: Weak<Transfer>, age: Duration) {
             if file.is_older_than(age) {
                 transfer.runtime.spawn(file.commit_in_background());
             }
+        }
+        if transfer.discards.are_due() {
+            transfer.runtime.spawn(transfer.clone().report_discards());
         }
     }
 }

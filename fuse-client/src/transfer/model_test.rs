@@ -92,6 +92,7 @@ impl Player {
             }
             Op::Remount => {
                 self.file.commit(Durability::Disk).await.unwrap();
+                self.transfer.flush_all().await.unwrap();
                 self.transfer = self.world.mount(tiny(self.chunk_bytes));
                 self.file = self.world.open(&self.transfer);
             }
@@ -151,6 +152,8 @@ proptest! {
             assert_eq!(fresh_read(&world).await, player.model);
             assert_eq!(player.transfer.ceiling.held_bytes(), 0);
             assert!(player.transfer.dirty.lock().is_empty());
+            player.transfer.flush_all().await.unwrap();
+            assert_eq!(world.orphans(), 0, "chunks that no commit has named");
         });
     }
 

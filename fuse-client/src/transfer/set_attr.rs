@@ -13,7 +13,10 @@ use chordfs_types::{
     namespace::{Attr, Change, ChunkWrite, Extent, Reply, SetAttr, Truncate},
 };
 
-use super::{CommitReason, FileData, commit::{conflict_pauses, unexpected}};
+use super::{
+    CommitReason, FileData,
+    commit::{conflict_pauses, unexpected},
+};
 
 impl FileData {
     /// Does what `Change::SetAttr` does. Only the size of `set.truncate` is used; its tail is made here.
@@ -82,7 +85,11 @@ impl FileData {
                 outcome => outcome?,
             };
             let truncate = Truncate { size, tail };
-            match self.send_set_attr(SetAttr { truncate: Some(truncate), ..set.clone() }).await {
+            let sent = self.send_set_attr(SetAttr { truncate: Some(truncate), ..set.clone() }).await;
+            if let (Err(_), Some(tail)) = (&sent, tail) {
+                self.state.lock().discard([Extent { first: tail.index, count: 1, version: tail.version }]);
+            }
+            match sent {
                 Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => {
                     tokio::time::sleep(pauses.pause()).await;
                     self.refetch().await?;

@@ -18,7 +18,9 @@
 //! | `under_way` | the commit under way: its beginning, its draft, its end |
 //! | `uploads` | whole chunks whose upload starts, completes or fails |
 //! | `unanswered` | a commit that got no answer |
+//! | `discarded` | stored chunks that no commit will name |
 
+mod discarded;
 mod unanswered;
 mod under_way;
 mod uploads;
@@ -33,6 +35,7 @@ use chordfs_types::{
 };
 
 use self::{
+    discarded::DiscardedChunks,
     unanswered::{SentTo, UnansweredCommit},
     under_way::CommitUnderWay,
     uploads::Upload,
@@ -61,6 +64,7 @@ pub(super) struct FileState {
     next_upload: u64,
     newer: ExtentMap,
     stored: ExtentMap,
+    discarded: DiscardedChunks,
     unanswered: Option<UnansweredCommit>,
     /// When the newest byte was written that is in `dirty`, or has left it for an upload.
     mtime: Option<Time>,
@@ -117,6 +121,7 @@ impl FileState {
             next_upload: 0,
             newer: ExtentMap::default(),
             stored: ExtentMap::default(),
+            discarded: DiscardedChunks::default(),
             unanswered: None,
             mtime: None,
             set: SetAttr::default(),
@@ -333,7 +338,8 @@ impl FileState {
         if attr.chunk_bytes != self.attr.chunk_bytes && self.has_stored() {
             // The file was restarted with another chunk size while this mount wrote it, so the stored chunks do not
             // fit.
-            (self.stored, self.newer) = Default::default();
+            self.merge_newer();
+            self.discard_stored();
             self.errors.add(FsError::Stale { ino: attr.ino });
         }
         self.known.replace(extents, more);

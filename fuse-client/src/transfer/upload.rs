@@ -13,6 +13,7 @@ use parking_lot::MutexGuard;
 
 use super::{
     FileData,
+    extents::to_extents,
     state::{FileState, UploadOrder},
 };
 
@@ -66,7 +67,11 @@ impl FileData {
         let id = |index: u32| ChunkId { version, index };
         let batch = chunks.iter();
         let batch = batch.map(|(index, data)| NewChunk { file: file.clone(), id: id(*index), data: data.clone() });
-        self.transfer.chunks.put(batch.collect(), durability).await?;
+        if let Err(error) = self.transfer.chunks.put(batch.collect(), durability).await {
+            // Some nodes may have stored some of them.
+            self.state.lock().discard(to_extents(chunks.iter().map(|(index, _)| (*index, version))).iter());
+            return Err(error);
+        }
         chunks.iter().for_each(|(index, data)| self.transfer.cache.insert(id(*index), data.clone()));
         Ok(version)
     }

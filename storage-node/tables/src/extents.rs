@@ -78,6 +78,8 @@ impl Transaction<'_> {
         for id in ids {
             if let Some(dead) = self.tables.dead.remove(id) {
                 self.tables.dead_versions.remove(&(dead.run.version, *id));
+                // Otherwise a commit that is sent again could bring back a chunk that the nodes have deleted.
+                self.tables.retire(dead.run.version);
             }
         }
         Ok(Reply::Done)
@@ -195,7 +197,7 @@ impl Tables {
     /// again.
     pub(super) fn check_alive(&self, ino: Ino, run: &Extent) -> Result<(), FsError> {
         let elsewhere = self.versions.get(&run.version).is_some_and(|used| used.ino != ino);
-        if elsewhere || self.retired_versions.contains_key(&run.version) {
+        if elsewhere || self.is_retired(run.version) {
             return Err(FsError::Conflict { index: run.first });
         }
         let detached = self.detached_under(ino, run).filter(|extent| extent.version == run.version);

@@ -11,6 +11,7 @@
 
 mod attributes;
 mod detached;
+mod discard;
 mod entries;
 mod extents;
 mod id_jump;
@@ -20,6 +21,7 @@ mod orphan_chunks;
 mod orphan_inodes;
 mod query;
 mod rename;
+mod retired;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -69,9 +71,9 @@ pub struct Tables {
     /// An index of `dead` by version.
     #[serde(with = "map")]
     dead_versions: OrdMap<(Version, u64), ()>,
-    /// Versions of collected orphan chunks, which can never become current again, and when they were collected.
+    /// Ranges of versions that can never become current again, from the first to the last.
     #[serde(with = "map")]
-    retired_versions: OrdMap<Version, Time>,
+    retired_versions: OrdMap<Version, Version>,
     #[serde(with = "map")]
     sessions: OrdMap<SessionId, Arc<SessionRecord>>,
     #[serde(with = "map")]
@@ -284,7 +286,7 @@ impl Transaction<'_> {
         match change {
             Change::OpenSession { nonce, client } => self.open_session(*nonce, client),
             Change::CloseSession { session } => self.close_session(*session),
-            Change::AllocateVersions { count } => self.allocate(*count).map(Reply::Versions),
+            Change::AllocateVersions { count } => self.allocate_to_session(*count),
             Change::Make { parent, name, node, exclusive } => self.make(*parent, name, node, *exclusive),
             Change::MakeUnnamed { file, node } => self.make_unnamed(file, node),
             Change::Publish { ino, parent, name } => self.publish(*ino, *parent, name),
@@ -301,6 +303,7 @@ impl Transaction<'_> {
             Change::PurgeOrphans { before, limit } => self.purge_orphans(*before, *limit),
             Change::ForgetDead { ids } => self.forget_dead(ids),
             Change::CollectOrphans { runs } => self.collect_orphans(runs),
+            Change::Discard { files } => self.discard(files),
             Change::FoundRoot { uid, gid } => self.found_root(*uid, *gid),
             Change::HoldOrphans { inos } => self.hold_orphans(inos),
         }

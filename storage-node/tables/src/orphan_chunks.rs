@@ -29,40 +29,23 @@ use super::{
     invalid,
 };
 
-/// How long a late commit is still recognized after its version was retired. The newest [`RETIRED_AT_LEAST`] stay
-/// longer, because a clock that jumps must not make them all usable again.
-const RETIRED_FOR_SECS: i64 = 30 * 24 * 3600;
-const RETIRED_AT_LEAST: usize = 1 << 14;
 /// How many runs and extents one query examines.
 const MAX_EXAMINED: u32 = 1 << 15;
 
 impl Transaction<'_> {
     pub(super) fn collect_orphans(&mut self, runs: &[ChunkRun]) -> Result<Reply, FsError> {
         runs.iter().try_for_each(check_run)?;
-        self.expire_retired();
+        self.tables.expire_skipped(self.logged);
         let mut collected = 0;
         for run in runs {
             // Pieces of earlier runs are on the dead list by now, so a chunk that is listed twice is added once.
             for Extent { first, count, version } in self.tables.orphaned(&run.into()) {
-                self.tables.retired_versions.insert(version, self.logged);
+                self.tables.retire(version);
                 self.add_dead(ChunkRun { file: run.file.clone(), first, count, version });
                 collected += 1;
             }
         }
         Ok(Reply::Collected { runs: collected })
-    }
-
-    fn expire_retired(&mut self) {
-        let logged = self.logged.secs;
-        let old = |since: i64| since < logged.saturating_sub(RETIRED_FOR_SECS);
-        let most = self.tables.retired_versions.len().saturating_sub(RETIRED_AT_LEAST);
-        let expired = self.tables.retired_versions.iter().filter(|(_, since)| old(since.secs));
-        // The lowest versions were allocated first.
-        let oldest: Vec<_> = expired.map(|(version, _)| *version).take(most).collect();
-        for version in oldest {
-            self.tables.retired_versions.remove(&version);
-        }
-        self.tables.expire_skipped(self.logged);
     }
 }
 
@@ -114,7 +97,7 @@ impl Tables {
     }
 
     /// Returns the parts of a run that are neither current nor already dead.
-    fn orphaned(&self, run: &Extent) -> Vec<Extent> {
+    pub(super) fn orphaned(&self, run: &Extent) -> Vec<Extent> {
         if !self.may_be_orphaned(run.version) {
             return Vec::new();
         }

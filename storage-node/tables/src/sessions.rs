@@ -3,7 +3,7 @@
 //! An operation may arrive twice, because its sender lost the answer or the leader changed; the reply is kept under its
 //! sequence number until the session acknowledges it, and is returned again instead of applying the operation twice.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use chordfs_types::{
     chunk::Version,
@@ -25,6 +25,8 @@ pub(super) struct SessionRecord {
     /// The client's description of itself, for operators.
     client: Arc<str>,
     versions: VersionBlock,
+    /// All versions that were allocated to the session, in ascending order.
+    pub(super) blocks: VecDeque<VersionBlock>,
     answered_below: u64,
     #[serde(with = "map")]
     replies: OrdMap<u64, Result<Reply, FsError>>,
@@ -97,6 +99,7 @@ impl Transaction<'_> {
             nonce,
             client: client.into(),
             versions,
+            blocks: [versions].into(),
             answered_below: 0,
             replies: OrdMap::new(),
             holds: OrdMap::new(),
@@ -118,7 +121,15 @@ impl Transaction<'_> {
         Ok(Reply::Done)
     }
 
-    pub(super) fn allocate(&mut self, count: u32) -> Result<VersionBlock, FsError> {
+    pub(super) fn allocate_to_session(&mut self, count: u32) -> Result<Reply, FsError> {
+        let block = self.allocate(count)?;
+        if let Some(session) = self.session.and_then(|session| self.tables.session_mut(session)) {
+            session.add_block(block);
+        }
+        Ok(Reply::Versions(block))
+    }
+
+    fn allocate(&mut self, count: u32) -> Result<VersionBlock, FsError> {
         if count == 0 {
             return Err(invalid("cannot allocate a block of 0 versions"));
         }

@@ -1,7 +1,8 @@
 //! One test per rule. `model_test.rs` tests the rules together, against the naive model in `model.rs`.
 
 use chordfs_types::namespace::{
-    Answer, ChunkWrite, Commit, Extent, FileContents, NewNode, OpId, PAGE_ITEMS, Query, RenameMode, SetAttr, Truncate,
+    Answer, ChunkWrite, Commit, DiscardedRuns, Extent, FileContents, NewNode, OpId, PAGE_ITEMS, Query, RenameMode,
+    SetAttr, Truncate,
 };
 
 use super::*;

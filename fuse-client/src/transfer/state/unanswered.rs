@@ -119,6 +119,7 @@ impl FileState {
         }
         let before = self.stored.clone();
         unanswered.from_stored.iter().for_each(|extent| self.stored.remove_if_same(*extent));
+        self.discard(unanswered.from_stored.iter().copied());
         if outcome == CommitOutcome::Applied || self.stored == before {
             return None;
         }

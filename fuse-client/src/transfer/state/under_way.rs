@@ -46,6 +46,12 @@ pub(crate) struct Merged {
     pub version: Version,
 }
 
+impl Merged {
+    pub(crate) fn extent((index, merged): (&u32, &Self)) -> Extent {
+        Extent { first: *index, count: 1, version: merged.version }
+    }
+}
+
 impl CommitUnderWay {
     pub(super) fn bytes(&self) -> &DirtyBytes {
         &self.sealed
@@ -113,9 +119,9 @@ impl FileState {
     }
 
     /// The next commit names what was stored since the last one began.
-    fn merge_newer(&mut self) {
+    pub(super) fn merge_newer(&mut self) {
         let newer = std::mem::take(&mut self.newer);
-        newer.iter().for_each(|extent| self.stored.insert(extent));
+        newer.iter().for_each(|extent| self.discarded.insert_over(&mut self.stored, extent));
     }
 
     /// Notes that all uploads have ended. The rest of `sealed` is merged from now on.
@@ -141,7 +147,7 @@ impl FileState {
             }
             (commit.sealed, commit.mtime) = (DirtyBytes::default(), commit.set.mtime);
         }
-        self.stored = ExtentMap::default();
+        self.discard_stored();
         (self.failure, self.failed_commits) = (None, 0);
     }
 
@@ -184,7 +190,7 @@ impl FileState {
     pub(crate) fn note_stored_again(&mut self, chunks: &[ChunkId], version: Version) {
         for chunk in chunks {
             if self.stored.get(chunk.index) == Some(chunk.version) {
-                self.stored.insert(Extent { first: chunk.index, count: 1, version });
+                self.discarded.insert_over(&mut self.stored, Extent { first: chunk.index, count: 1, version });
             }
         }
     }
@@ -192,6 +198,20 @@ impl FileState {
     /// Returns the operations to send, and the extents of `stored` that were overwritten in part and that these
     /// operations replace. `Stale` if the file was restarted with another chunk size since the commit began.
     pub(crate) fn draft_commit(&self, merged: &BTreeMap<u32, Merged>) -> Result<(Vec<Commit>, Vec<Extent>), FsError> {
+        let end = self.sealed().end();
+        self.draft(merged, end)
+    }
+
+    /// Returns operations for the whole chunks that are stored, without the bytes that are still in memory.
+    pub(crate) fn draft_stored(&self) -> Result<Vec<Commit>, FsError> {
+        let (mut commits, _) = self.draft(&BTreeMap::new(), 0)?;
+        commits.iter_mut().for_each(|commit| commit.set = SetAttr::default());
+        commits.retain(|commit| !commit.extents.is_empty());
+        Ok(commits)
+    }
+
+    /// `end`: the end of the bytes that are not whole chunks.
+    fn draft(&self, merged: &BTreeMap<u32, Merged>, end: u64) -> Result<(Vec<Commit>, Vec<Extent>), FsError> {
         let Some(under_way) = &self.commit else { return Ok(Default::default()) };
         if under_way.carries_data && self.attr.chunk_bytes != under_way.chunk_bytes {
             return Err(FsError::Stale { ino: self.attr.ino });
@@ -205,7 +225,7 @@ impl FileState {
                 partial.push(ChunkWrite { index, version, base: base.version() });
             }
         }
-        let end = (u64::from(whole.last_index()) * self.chunk_bytes()).max(under_way.sealed.end());
+        let end = (u64::from(whole.last_index()) * self.chunk_bytes()).max(end);
         let mut commits = split_commit(&whole, partial, self.chunk_bytes(), end);
         // Without a time the namespace would use its clock, and replace a time that a program has set since the write.
         let mtime = Some(under_way.mtime.unwrap_or(self.attr.mtime));
@@ -242,6 +262,7 @@ impl FileState {
     /// Notes that all operations of the commit were applied; `replaced` comes from [`Self::draft_commit`].
     pub(crate) fn note_committed(&mut self, replaced: &[Extent]) {
         replaced.iter().for_each(|extent| self.stored.remove_if_same(*extent));
+        self.discard(replaced.iter().copied());
         if let Some(commit) = &mut self.commit {
             commit.clear();
         }
@@ -280,7 +301,8 @@ impl FileState {
         if let Some(commit) = &mut self.commit {
             commit.clear();
         }
-        (self.stored, self.unanswered) = (ExtentMap::default(), None);
+        self.discard_stored();
+        self.unanswered = None;
         if attr.change < self.attr.change {
             // The reply is late: another mount may have written the file since.
             self.stale = true;

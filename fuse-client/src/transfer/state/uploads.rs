@@ -115,9 +115,9 @@ impl FileState {
         let is_awaited = self.is_awaited(number, &upload);
         for extent in to_extents(upload.chunks.iter().map(|(index, _)| (*index, version))).iter() {
             if is_awaited || self.commit.is_none() {
-                self.stored.insert(extent);
+                self.discarded.insert_over(&mut self.stored, extent);
             } else {
-                self.newer.insert(extent);
+                self.discarded.insert_over(&mut self.newer, extent);
             }
         }
     }

@@ -433,6 +433,55 @@ fn a_clock_that_jumps_makes_no_retired_version_usable() {
     assert_eq!(fixture.commit(ino, late), Err(FsError::Conflict { index: 2 }));
 }
 
+/// The commit of a mount was applied, and its answer was lost. Another mount replaced the chunk, and the nodes deleted
+/// it. The first mount sent its commit again, and the file named a chunk that no node had.
+#[test]
+fn a_version_that_was_deleted_never_becomes_current_again() {
+    let (mut fixture, ino) = file_of(&[(1, 2, 1)]);
+    fixture.write(ino, &[(1, 1, 2)]);
+    forget_all_dead(&mut fixture);
+    for run in [(1, 1, 1), (3, 1, 1)] {
+        let again = Commit { extents: vec![extent(run)], size_at_least: 30, ..Commit::default() };
+        assert_eq!(fixture.commit(ino, again), Err(FsError::Conflict { index: run.0 }));
+    }
+    assert_eq!(fixture.contents(ino), "1+1 v2, 2+1 v1", "its other chunks stay");
+}
+
+fn forget_all_dead(fixture: &mut Fixture) {
+    let ids: Vec<u64> = fixture.tables.dead.keys().copied().collect();
+    fixture.run_without_session(Change::ForgetDead { ids }).unwrap();
+}
+
+fn discard(fixture: &mut Fixture, runs: &[(u32, u32, u64)]) -> Result<Reply, FsError> {
+    let runs = runs.iter().copied().map(extent).collect();
+    fixture.run(Change::Discard { files: vec![DiscardedRuns { file: FileName::new("f").unwrap(), runs }] })
+}
+
+/// Chunks that were written again before their commit stayed on the nodes for an hour and more.
+#[test]
+fn a_session_discards_chunks_that_it_will_not_commit() {
+    let (mut fixture, ino) = file_of(&[(1, 3, 1)]);
+    assert_eq!(discard(&mut fixture, &[(1, 5, 1), (2, 1, 2), (2, 1, 2)]), Ok(Reply::Collected { runs: 2 }));
+    assert_eq!((fixture.contents(ino), fixture.dead()), ("1+3 v1".into(), "4+2 v1, 2+1 v2".into()));
+    assert_eq!(discard(&mut fixture, &[(1, 5, 1), (2, 1, 2)]), Ok(Reply::Collected { runs: 0 }), "sent again");
+    let late = Commit { extents: vec![extent((2, 1, 2))], size_at_least: 30, ..Commit::default() };
+    assert_eq!(fixture.commit(ino, late.clone()), Err(FsError::Conflict { index: 2 }));
+    forget_all_dead(&mut fixture);
+    assert_eq!(fixture.commit(ino, late), Err(FsError::Conflict { index: 2 }));
+    assert!(is_invalid(discard(&mut fixture, &[(0, 1, 5)])));
+}
+
+#[test]
+fn a_session_discards_only_its_own_versions() {
+    let mut fixture = Fixture::new();
+    fixture.open(2);
+    let theirs = u64::from(SESSION_VERSIONS) + 1;
+    assert_eq!(discard(&mut fixture, &[(1, 1, theirs)]), Ok(Reply::Collected { runs: 0 }));
+    let Ok(Reply::Versions(block)) = fixture.run(Change::AllocateVersions { count: 5 }) else { panic!("no versions") };
+    assert_eq!(discard(&mut fixture, &[(1, 1, block.first.0 + 4)]), Ok(Reply::Collected { runs: 1 }));
+    assert!(is_invalid(fixture.run_without_session(Change::Discard { files: Vec::new() })));
+}
+
 /// A part of a write was committed, and the rest an hour later: the second commit fails, and the part stays.
 #[test]
 fn the_rest_of_a_version_is_refused_when_single_chunks_of_it_were_collected() {

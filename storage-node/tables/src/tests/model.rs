@@ -11,8 +11,8 @@ use chordfs_types::{
     chunk::{ChunkRun, FileName, MAX_CHUNK_BYTES, MAX_FILE_NAME_BYTES, NameError, Version},
     fs_error::FsError,
     namespace::{
-        Attr, Change, ChunkWrite, Commit, EntryName, FileKind, Ino, NamespaceOp, NewNode, OpId, RenameMode, Reply,
-        SessionId, SetAttr, Time, Truncate, VersionBlock,
+        Attr, Change, ChunkWrite, Commit, DiscardedRuns, EntryName, Extent, FileKind, Ino, NamespaceOp, NewNode, OpId,
+        RenameMode, Reply, SessionId, SetAttr, Time, Truncate, VersionBlock,
     },
 };
 
@@ -27,6 +27,7 @@ pub(super) struct Model {
     pub dead: HashMap<(Version, u32), FileName>,
     retired_versions: HashSet<Version>,
     sessions: HashMap<SessionId, (u64, VersionBlock)>,
+    blocks: Vec<(SessionId, VersionBlock)>,
     replies: HashMap<(SessionId, u64), Result<Reply, FsError>>,
     answered_below: HashMap<SessionId, u64>,
     next_ino: u64,
@@ -65,6 +66,7 @@ impl Model {
             dead: HashMap::new(),
             retired_versions: HashSet::new(),
             sessions: HashMap::new(),
+            blocks: Vec::new(),
             replies: HashMap::new(),
             answered_below: HashMap::new(),
             next_ino: 1,
@@ -130,6 +132,7 @@ impl Model {
             let file = self.dead.remove(&(run.version, index));
             assert_eq!(file.as_ref(), Some(&run.file), "{run:?} was not dead");
         }
+        self.retired_versions.insert(run.version);
     }
 
     fn change(&mut self, session: Option<SessionId>, now: Time, change: &Change) -> Outcome {
@@ -138,7 +141,11 @@ impl Model {
             Change::OpenSession { nonce, .. } => Ok(self.open_session(*nonce)),
             Change::CloseSession { session } => self.close_session(*session),
             Change::AllocateVersions { count: 0 } => Err(refused()),
-            Change::AllocateVersions { count } => Ok(Reply::Versions(self.allocate(*count))),
+            Change::AllocateVersions { count } => {
+                let block = self.allocate(*count);
+                self.blocks.extend(session.map(|session| (session, block)));
+                Ok(Reply::Versions(block))
+            }
             Change::Make { parent, name, node, exclusive } => self.make(*parent, name, node, *exclusive, now),
             Change::MakeUnnamed { file, node } => self.make_unnamed(issuer()?, file, node, now),
             Change::Publish { ino, parent, name } => self.publish(session, *ino, *parent, name, now),
@@ -174,6 +181,7 @@ impl Model {
             Change::PurgeOrphans { before, limit } => Ok(self.purge(*before, *limit)),
             Change::ForgetDead { .. } => Ok(Reply::Done),
             Change::CollectOrphans { runs } => self.collect_orphans(runs),
+            Change::Discard { files } => self.discard(issuer()?, files),
             Change::FoundRoot { uid, gid } => {
                 let root = &mut self.node_mut(Ino::ROOT).attr;
                 if root.ctime == Time::default() {
@@ -443,11 +451,33 @@ impl Model {
         }
     }
 
+    /// As the collection, but for the session's own versions, which are not retired.
+    fn discard(&mut self, session: SessionId, files: &[DiscardedRuns]) -> Outcome {
+        let run = |file: &FileName, run: &Extent| ChunkRun {
+            file: file.clone(),
+            first: run.first,
+            count: run.count,
+            version: run.version,
+        };
+        let runs: Vec<ChunkRun> =
+            files.iter().flat_map(|file| file.runs.iter().map(|it| run(&file.file, it))).collect();
+        let blocks = self.blocks.iter().filter(|(owner, _)| *owner == session).map(|(_, block)| *block);
+        let blocks: Vec<VersionBlock> = blocks.chain([self.sessions[&session].1]).collect();
+        let is_own = |run: &ChunkRun| {
+            let in_block = |block: &VersionBlock| run.version.0.checked_sub(block.first.0) < Some(block.count.into());
+            blocks.iter().any(|block| run.version >= block.first && in_block(block))
+        };
+        check_runs(&runs)?;
+        let own: Vec<ChunkRun> = runs.iter().filter(|run| is_own(run)).cloned().collect();
+        let retired = self.retired_versions.clone();
+        let reply = self.collect_orphans(&own);
+        self.retired_versions = retired;
+        reply
+    }
+
     /// Collects chunk by chunk; the number of runs is the number of their first chunks.
     fn collect_orphans(&mut self, runs: &[ChunkRun]) -> Outcome {
-        if runs.iter().any(|run| run.first == 0 || run.count == 0 || run.first.checked_add(run.count - 1).is_none()) {
-            return Err(refused());
-        }
+        check_runs(runs)?;
         let mut runs_collected = 0;
         for run in runs {
             let mut follows = false;
@@ -485,6 +515,11 @@ impl Model {
 
 fn refused() -> FsError {
     FsError::Invalid { reason: String::new() }
+}
+
+fn check_runs(runs: &[ChunkRun]) -> Result<(), FsError> {
+    let is_valid = |run: &ChunkRun| run.first > 0 && run.count > 0 && run.first.checked_add(run.count - 1).is_some();
+    if runs.iter().all(is_valid) { Ok(()) } else { Err(refused()) }
 }
 
 fn check_size(size: u64, chunk_bytes: u64) -> Result<(), FsError> {

@@ -69,6 +69,7 @@ fn check_coverage(seen: &ResultCounts) {
         ("PurgeOrphans", "Ok"),
         ("ForgetDead", "Ok"),
         ("CollectOrphans", "Ok Invalid"),
+        ("Discard", "Ok Invalid"),
         ("FoundRoot", "Ok"),
         ("HoldOrphans", "Ok"),
         ("OpenSession", "Ok"),

@@ -2,7 +2,7 @@
 
 use chordfs_types::{
     chunk::{ChunkRun, MAX_CHUNK_BYTES},
-    namespace::{ChunkWrite, Commit, NewNode, RenameMode, SetAttr, Truncate},
+    namespace::{ChunkWrite, Commit, DiscardedRuns, NewNode, RenameMode, SetAttr, Truncate},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
@@ -107,8 +107,10 @@ impl Generator {
             64..72 => Change::SetAttr { ino: self.file(model), set: self.set_attr(model) },
             72..91 => self.commit(model),
             91 => Change::HoldOrphans { inos: vec![self.unnamed(tables, model), self.ino(model), Ino(99)] },
+            92 if self.rng.random_bool(0.2) => Change::Hold { ino: Ino(99) },
             92 => Change::Hold { ino: self.unnamed(tables, model) },
             93..95 => Change::Release { inos: vec![self.unnamed(tables, model), self.ino(model)] },
+            95 if self.rng.random() => self.discard(),
             95 => self.collect_orphans(),
             96 => {
                 let before = self.index.saturating_sub(self.rng.random_range(0..10));
@@ -236,6 +238,13 @@ impl Generator {
     }
 
     /// Collects runs that a node may take for orphans.
+    /// Chunks as for the collection, of which a part belongs to the session.
+    fn discard(&mut self) -> Change {
+        let Change::CollectOrphans { runs } = self.collect_orphans() else { unreachable!("it collects") };
+        let discarded = |run: ChunkRun| DiscardedRuns { runs: vec![Extent::from(&run)], file: run.file };
+        Change::Discard { files: runs.into_iter().map(discarded).collect() }
+    }
+
     fn collect_orphans(&mut self) -> Change {
         let mut run = || ChunkRun {
             file: FileName::new("kept").unwrap(),
