@@ -120,6 +120,10 @@ impl Model {
         self.nodes.values().any(|node| node.chunks.values().any(|current| *current == version))
     }
 
+    pub(super) fn is_retired(&self, version: Version) -> bool {
+        self.retired_versions.contains(&version)
+    }
+
     /// All current chunks, as `(index, version)`.
     pub(super) fn current(&self) -> HashSet<(u32, Version)> {
         let chunks = |node: &Node| node.chunks.clone();

@@ -112,7 +112,12 @@ impl Pair {
         self.index += 1;
         let applied = self.tables.apply(self.index, logged, op);
         let expected = self.model.apply(self.index, op);
-        assert_eq!(without_change(&applied.reply), without_change(&expected), "the reply differs");
+        // Chunks of a removed file that is not taken apart yet make the tables refuse the whole run; the model knows only
+        // the chunks, and may name a later one.
+        let conflict = |reply: &Result<Reply, FsError>| matches!(reply, Err(FsError::Conflict { .. }));
+        if !(conflict(&applied.reply) && conflict(&expected)) {
+            assert_eq!(without_change(&applied.reply), without_change(&expected), "the reply differs");
+        }
         assert_eq!(applied.origin, op.origin.map(|id| id.session));
         if applied.reply.is_err() {
             assert_eq!(without_replies(&self.tables), without_replies(&before), "a refused change changed something");
@@ -146,6 +151,9 @@ impl Pair {
     }
 
     fn compare(&self) {
+        for version in (0..self.tables.next.version + 2).map(Version) {
+            assert_eq!(self.tables.is_retired(version), self.model.is_retired(version), "{version:?} is retired");
+        }
         for ino in (0..self.tables.next.ino + 1).map(Ino) {
             match self.model.nodes.get(&ino) {
                 None => assert_eq!(self.tables.query(&Query::GetAttr { ino }), Err(FsError::Stale { ino })),
