@@ -184,6 +184,7 @@ impl FakeNamespace {
                 Ok(Reply::Held { inos: inos.iter().copied().filter(nameless).collect() })
             }
             Change::Release { .. } => Ok(Reply::Done),
+            Change::Discard { .. } => Ok(Reply::Collected { runs: 0 }),
             other => panic!("unexpected {other:?}"),
         }
     }
