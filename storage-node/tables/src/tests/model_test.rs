@@ -112,8 +112,8 @@ impl Pair {
         self.index += 1;
         let applied = self.tables.apply(self.index, logged, op);
         let expected = self.model.apply(self.index, op);
-        // Chunks of a removed file that is not taken apart yet make the tables refuse the whole run; the model knows only
-        // the chunks, and may name a later one.
+        // Chunks of a removed file that is not taken apart yet make the tables refuse the whole run; the model knows
+        // only the chunks, and may name a later one.
         let conflict = |reply: &Result<Reply, FsError>| matches!(reply, Err(FsError::Conflict { .. }));
         if !(conflict(&applied.reply) && conflict(&expected)) {
             assert_eq!(without_change(&applied.reply), without_change(&expected), "the reply differs");
