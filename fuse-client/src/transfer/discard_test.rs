@@ -1,5 +1,5 @@
-//! Chunks that were stored and that no commit names: they are reported and deleted, and after ENOSPC only those that had
-//! to be given up.
+//! Chunks that were stored and that no commit names: they are reported and deleted, and after ENOSPC only those that
+//! had to be given up.
 
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 

@@ -1,8 +1,8 @@
 //! Retired versions: a chunk of theirs was deleted, or is about to be, so none of their chunks becomes current again.
 //!
 //! A commit may arrive after its chunks are gone: its mount slept, or got no answer and sends it again although it was
-//! applied, and another mount has replaced its chunks since. It gets a `Conflict`, and its mount stores the chunks again
-//! under a fresh version. The whole version is retired, because one chunk of it proves that the writer is late.
+//! applied, and another mount has replaced its chunks since. It gets a `Conflict`, and its mount stores the chunks
+//! again under a fresh version. The whole version is retired, because one chunk of it proves that the writer is late.
 //!
 //! Versions are allocated in ascending order and most die in that order, so they are kept as ranges: their number is
 //! bounded by that of the versions that are current, and they need not expire.

@@ -7,8 +7,8 @@
 /// One knob for each known defect; `true` means that the runs provoke it and check for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Faults {
-    /// DS 1: nameless files are purged as soon as every session has answered that it does not need them. Off: long after
-    /// the sessions' lease.
+    /// DS 1: nameless files are purged as soon as every session has answered that it does not need them. Off: long
+    /// after the sessions' lease.
     pub purge_early: bool,
     /// DS 3: what replaces fsynced chunks must be on disk when it is committed; nodes lose what they have not synced.
     pub power_cuts: bool,

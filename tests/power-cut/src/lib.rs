@@ -5,8 +5,8 @@
 //! this crate take the place of the C library's system calls (`system_calls`). It can also let single operations fail.
 //!
 //! A recording yields a [`Disk`] for each moment of the run: which bytes and names had been synced, and which only
-//! written. [`Disk::power_cut`] then leaves any part of the latter, sector by sector and name by name, in any order that
-//! POSIX allows: a sync of a file covers its bytes but not its name, a sync of a folder covers the names in it.
+//! written. [`Disk::power_cut`] then leaves any part of the latter, sector by sector and name by name, in any order
+//! that POSIX allows: a sync of a file covers its bytes but not its name, a sync of a folder covers the names in it.
 //! [`Disk::materialize`] writes the result into a folder, where the program is started again.
 
 mod disk;

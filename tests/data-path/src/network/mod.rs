@@ -1,7 +1,7 @@
 //! The network between one mount and the nodes: how late a message is, and whether it arrives at all.
 //!
-//! Over a connection nothing is lost and nothing overtakes; a lost packet is a late one. What a client sends again after
-//! its deadline arrives twice, the first time perhaps after the second.
+//! Over a connection nothing is lost and nothing overtakes; a lost packet is a late one. What a client sends again
+//! after its deadline arrives twice, the first time perhaps after the second.
 
 mod dialer;
 mod pipe;
