@@ -119,7 +119,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     #[cfg(feature = "aws")]
     if args.aws {
         let (settings, ip) = (args.aws_args.clone().checked()?, args.ip);
-        return chordfs_aws::run(settings, args.into(), ip).await;
+        return Box::pin(chordfs_aws::run(settings, args.into(), ip)).await;
     }
     lifecycle::run(args.into()).await
 }

@@ -107,9 +107,10 @@ pub(crate) unsafe extern "C" fn close(fd: c_int) -> c_int {
 unsafe fn write_parts(fd: c_int, parts: &[iovec], at: Option<off64_t>) -> ssize_t {
     let write = || {
         let (first, count) = (parts.as_ptr(), parts.len() as c_long);
-        // SAFETY: the arguments are the caller's.
         let written = match at {
+            // SAFETY: the parts are the caller's, who promises that they can be read.
             None => unsafe { libc::syscall(libc::SYS_writev, fd, first, count) },
+            // SAFETY: as above.
             Some(at) => unsafe { libc::syscall(libc::SYS_pwritev, fd, first, count, at, 0) },
         };
         written as ssize_t

@@ -3,13 +3,15 @@
 //! that can be reached. Answers may be as late and as outdated as the order allows; notifications may be lost or arrive
 //! twice.
 //!
-//! # What is assumed As in Zave 2017: a call to a dead node fails and one to a live node never does; nodes crash only
-//! if each member keeps a live successor and r + 1 principals stay (r: the length of a list). In the paper a request
-//! and the use of its answer are one step; here they are not, so two of her conditions must also count lists in flight:
+//! # What is assumed
+//! As in Zave 2017: a call to a dead node fails and one to a live node never does; nodes crash only if each member
+//! keeps a live successor and r + 1 principals stay (r: the length of a list). In the paper a request and the use of
+//! its answer are one step; here they are not, so two of her conditions must also count lists in flight:
+//!
 //! - A crash must leave a live node in each list that will be taken, not only in each list that a member holds
-//! (`CrashRule::ListsAndAnswers`). Only the first r names of an answer count: an answer of r + 1 names loses its last.
-//! With the paper's own rule a member can be left without a live successor (`CrashRule::Lists`; two crashes within one
-//!   call are enough for r = 2).
+//!   (`CrashRule::ListsAndAnswers`). Only the first r names of an answer count: an answer of r + 1 names loses its
+//!   last. With the paper's own rule a member can be left without a live successor (`CrashRule::Lists`; two crashes
+//!   within one call are enough for r = 2).
 //! - A member is *established* when no list skips it, held or in flight. (Two more things count as lists in flight: the
 //!   owners of a position named to a node that is about to take it, and the answer of a lone node, which drops it from
 //!   the list of the node that receives it.) Until then an older answer may skip the member once more.

@@ -374,9 +374,10 @@ fn not_durable(open: &HashMap<ChunkId, DurabilityCheck>, local_copies: LocalCopi
         format!("{file}_chunk_{index}, on disk at {:?}, requested from {:?}", chunk.on_disk, chunk.nodes)
     });
     let (count, example) = (open.len(), example.unwrap_or_default());
-    let error = match is_loss {
-        true => FsError::Lost { detail: format!("{count} chunks, of which no storage node has a copy: {example}") },
-        false => FsError::NoReplica { detail: format!("too few holders have {count} chunks on disk: {example}") },
+    let error = if is_loss {
+        FsError::Lost { detail: format!("{count} chunks, of which no storage node has a copy: {example}") }
+    } else {
+        FsError::NoReplica { detail: format!("too few holders have {count} chunks on disk: {example}") }
     };
     NotDurable { chunks: open.keys().copied().collect(), error }
 }

@@ -106,7 +106,7 @@ fn log_id(term: u64, index: u64) -> LogId {
 }
 
 fn entry(term: u64, index: u64, random: &mut Random) -> LogEntry {
-    let change = Change::AllocateVersions { count: random.next() as u32 };
+    let change = Change::AllocateVersions { count: random.next_u64() as u32 };
     let op = NamespaceOp { origin: None, now: Time { secs: index as i64, nanos: 0 }, change };
     let payload =
         if random.chance(20) { EntryPayload::Blank } else { EntryPayload::Normal(LoggedOp::new(&op, op.now)) };

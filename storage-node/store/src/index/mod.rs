@@ -279,19 +279,14 @@ impl ChunkKey {
 /// Cuts an arc at the edges of the shards: each shard with the first and the last key in it. The whole circle begins
 /// with the first shard.
 fn pieces(arc: RingArc) -> impl Iterator<Item = (usize, u32, u32)> {
-    match arc.after == arc.upto {
-        true => clockwise_pieces(RingArc::new(RingId(u32::MAX), RingId(u32::MAX))),
-        false => clockwise_pieces(arc),
-    }
+    let is_whole_circle = arc.after == arc.upto;
+    clockwise_pieces(if is_whole_circle { RingArc::new(RingId(u32::MAX), RingId(u32::MAX)) } else { arc })
 }
 
 /// Like [`pieces`], beginning with the first key of the arc also if the arc is the whole circle.
 fn clockwise_pieces(arc: RingArc) -> impl Iterator<Item = (usize, u32, u32)> {
     let (first, last) = (arc.after.advance(1).0, arc.upto.0);
-    let runs = match first <= last {
-        true => [Some((first, last)), None],
-        false => [Some((first, u32::MAX)), Some((0, last))],
-    };
+    let runs = if first <= last { [Some((first, last)), None] } else { [Some((first, u32::MAX)), Some((0, last))] };
     runs.into_iter().flatten().flat_map(|(first, last)| {
         (first / SHARD_KEYS..=last / SHARD_KEYS).map(move |shard| {
             let start = shard * SHARD_KEYS;

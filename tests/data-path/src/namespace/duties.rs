@@ -86,10 +86,8 @@ impl Namespace {
         let mut leader = self.leader.lock();
         let record = (Instant::now(), leader.index);
         leader.history.push(record);
-        let unneeded = match self.world.faults.purge_early {
-            true => leader.answered_by_all(),
-            false => leader.index_before(CURED_GRACE),
-        };
+        let unneeded =
+            if self.world.faults.purge_early { leader.answered_by_all() } else { leader.index_before(CURED_GRACE) };
         (unneeded + 1, leader.index_before(READERS_GRACE) + 1)
     }
 
