@@ -61,7 +61,7 @@ class Drains:
         while not self._over.wait(0.3):
             for instance in self._lab.serving()[:1]:
                 status = self._lab.storage_node("status", "--node", instance.ip, "--json", seconds=30.0)
-                if status.returncode == 0:
+                if status.stdout.strip():
                     nodes = json.loads(status.stdout)["nodes"]
                     shown = [node["address"] for node in nodes if node["state"] == "draining"]
                     at_once = sum(self._drains(address) for address in shown) if len(shown) > 1 else len(shown)
@@ -71,5 +71,5 @@ class Drains:
         """Asks for the phase: a node that has left is shown as draining until its process ends, which waits for the
         hook."""
         status = self._lab.storage_node("status", "--one", "--node", address, "--json", seconds=30.0)
-        drain = json.loads(status.stdout).get("drain") if status.returncode == 0 else None
+        drain = json.loads(status.stdout).get("drain") if status.stdout.strip() else None
         return drain is not None and drain["phase"] in ("copying", "voting", "leaving")
