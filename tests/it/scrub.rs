@@ -205,7 +205,7 @@ fn garbage_of_a_node_that_was_away_is_deleted() {
         let lens = [0, 1, 2].map(|node| counts(&cluster, node));
         if lens == [(0, 98); 3] { Ok(()) } else { Err(format!("{lens:?}; {}", scrub_status(&cluster, 2))) }
     });
-    let found = "chunks that no file has were handed to the namespace";
+    let found = "reported orphans to the namespace";
     assert!((0..3).any(|node| cluster.log(node).contains(found)), "it came back with its old chunks");
     assert!(fs::read(mount.join("stays")).unwrap() == stays);
 }
