@@ -124,6 +124,9 @@ impl NamespaceClient for WatchedSession {
                 Change::Commit { ino, .. } | Change::SetAttr { ino, .. } => Some(*ino),
                 _ => None,
             };
+            if let Some(ino) = subject {
+                self.oracle.begin_commit(self.mount, ino);
+            }
             let outcome = self.session.apply(change).await;
             if let Some(ino) = subject {
                 match &outcome {
@@ -144,7 +147,7 @@ impl NamespaceClient for WatchedSession {
             };
             let outcome = self.session.query(query).await;
             if let (Some(ino), Err(error)) = (subject, &outcome) {
-                self.trouble(ino, error);
+                self.oracle.trouble_with(self.mount, ino, matches!(error, FsError::Stale { .. }));
             }
             outcome
         })
@@ -162,8 +165,16 @@ impl NamespaceClient for WatchedSession {
 }
 
 impl WatchedSession {
+    /// Without an answer to a commit its data may have to be given up: other mounts may have replaced all of it.
     fn trouble(&self, ino: Ino, error: &FsError) {
-        let is_final = matches!(error, FsError::Stale { .. } | FsError::NoEntry | FsError::Invalid { .. });
+        let is_final = matches!(
+            error,
+            FsError::Stale { .. }
+                | FsError::NoEntry
+                | FsError::Invalid { .. }
+                | FsError::NoQuorum { .. }
+                | FsError::NoSession
+        );
         self.oracle.trouble_with(self.mount, ino, is_final);
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Program {
     open: Vec<OpenFile>,
     stop: watch::Receiver<bool>,
     operations: u64,
+    /// Out of a hundred operations, those that set sizes.
+    truncations: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -45,8 +47,9 @@ fn entry_name(name: &'static str) -> EntryName {
 
 impl Program {
     pub(crate) fn new(mount: Arc<Mount>, stream: u64, stop: watch::Receiver<bool>) -> Self {
-        let random = Random::new(mount.world.seed, stream);
-        Self { mount, random, open: Vec::new(), stop, operations: 0 }
+        let mut random = Random::new(mount.world.seed, stream);
+        let truncations = if random.chance(25) { 25 } else { 6 };
+        Self { mount, random, open: Vec::new(), stop, operations: 0, truncations }
     }
 
     /// Runs until it is told to stop, closes what it has open, and returns how many operations it made.
@@ -70,19 +73,21 @@ impl Program {
         }
         let at = self.random.below(self.open.len() as u64) as usize;
         let file = self.open[at];
+        if self.random.chance(self.truncations) {
+            return self.truncate(file).await;
+        }
         match self.random.below(100) {
-            0..36 => self.write(file).await,
-            36..62 => self.read(file).await,
-            62..72 => self.fsync(file).await,
-            72..82 => {
+            0..40 => self.write(file).await,
+            40..66 => self.read(file).await,
+            66..76 => self.fsync(file).await,
+            76..86 => {
                 self.open.swap_remove(at);
                 self.close(file).await;
             }
-            82..88 => self.truncate(file).await,
-            88..91 => self.set_times(file).await,
-            91..93 => self.allocate(file).await,
-            93..95 => self.unlink().await,
-            95..97 => self.rename().await,
+            86..90 => self.set_times(file).await,
+            90..92 => self.allocate(file).await,
+            92..94 => self.unlink().await,
+            94..96 => self.rename().await,
             _ => sleep(Duration::from_secs(self.random.between(2, 6))).await,
         }
     }

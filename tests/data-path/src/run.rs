@@ -30,6 +30,8 @@ const PROGRAMS: u64 = 2;
 const LONGEST_END: Duration = Duration::from_secs(700);
 /// Long enough for every grace, for two looks at orphans, and for repair.
 const SETTLED_AFTER: Duration = Duration::from_secs(90);
+/// Files without a name are kept for longer while DS 1 is not cured.
+const PURGED_AFTER: Duration = Duration::from_secs(110);
 
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -139,7 +141,7 @@ async fn check_the_end(weather: &Weather) {
         // What an earlier close could not commit is reported here, once.
         let _ = mount.fs.flush_all().await;
     }
-    sleep(SETTLED_AFTER).await;
+    sleep(SETTLED_AFTER + if world.faults.purge_early { Duration::ZERO } else { PURGED_AFTER }).await;
     for mount in mounts {
         for name in names() {
             if let Ok(attr) = mount.fs.lookup(Ino::ROOT, &name).await {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     mount::Mount,
@@ -16,6 +16,8 @@ use crate::{
 /// Operations wait this long; an outage that is longer makes them fail.
 const LONGER_THAN_OPERATIONS: u64 = 70_000;
 const SHORTER_THAN_OPERATIONS: u64 = 20_000;
+/// How long a lost answer waits for an answer to lose.
+const TRAP_LASTS: Duration = Duration::from_secs(20);
 
 pub(crate) struct Weather {
     pub world: Arc<World>,
@@ -43,7 +45,8 @@ impl Weather {
     async fn fault(self: Arc<Self>, mut random: Random) {
         let mount = random.pick(&self.mounts).expect("there are mounts").clone();
         match random.below(100) {
-            0..22 => self.outage(&mount, &mut random).await,
+            0..12 => self.outage(&mount, &mut random).await,
+            12..22 => self.lost_answer(&mount, &mut random).await,
             22..34 => self.sleep(&mount, &mut random).await,
             34..46 => self.cut(&mount),
             46..60 => self.slow_link(&mount, &mut random).await,
@@ -69,6 +72,28 @@ impl Weather {
         }
         mount.link.set_up(true);
         self.world.note(format!("mount {} is connected again", mount.number));
+    }
+
+    /// The answer to a change is lost; the outage is short, about as long as the mount waits, or anything.
+    async fn lost_answer(&self, mount: &Mount, random: &mut Random) {
+        let lengths = [(50, 4000), (28_000, 30_500), (300, LONGER_THAN_OPERATIONS)];
+        let (low, high) = *random.pick(&lengths).expect("there are three");
+        let length = random.spread(low, high).min(self.longest_outage());
+        if timeout(TRAP_LASTS, mount.link.set_trap()).await.is_err() {
+            return;
+        }
+        self.world.note(format!("mount {} is cut off for {length} ms, before an answer", mount.number));
+        if random.chance(50) {
+            mount.link.cut();
+        }
+        // On a slow link what is asked first may be answered last.
+        let delay = if random.chance(50) { 12 } else { random.spread(50, 1500) };
+        mount.link.set_delays(delay, 0);
+        sleep(Duration::from_millis(length)).await;
+        mount.link.set_up(true);
+        self.world.note(format!("mount {} is connected again", mount.number));
+        sleep(Duration::from_secs(3)).await;
+        mount.link.set_delays(12, 0);
     }
 
     async fn sleep(&self, mount: &Mount, random: &mut Random) {

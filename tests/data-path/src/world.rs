@@ -91,8 +91,12 @@ impl World {
     /// Ends the run; only the first failure counts.
     pub(crate) fn fail(&self, what: impl Into<String>) {
         let what = what.into();
+        let mut failure = self.failure.lock();
+        if failure.is_some() {
+            return;
+        }
         self.note(format!("VIOLATION: {what}"));
-        self.failure.lock().get_or_insert(what);
+        *failure = Some(what);
         self.failed.notify_one();
     }
 

@@ -10,11 +10,12 @@ use chordfs_types::{
 use tokio::time::{Instant, sleep};
 
 use super::{Connection, Leader, Lease, Namespace, voter_address};
+use crate::network::Link;
 
 pub(crate) struct Voter {
     pub number: usize,
-    /// The mount at the other end of its connections.
-    pub mount: usize,
+    /// To the mount at the other end of its connections.
+    pub(crate) link: Arc<Link>,
     pub namespace: Arc<Namespace>,
 }
 
@@ -55,9 +56,9 @@ impl Voter {
             if !leader.has_session(session) {
                 return Response::Answered(Err(FsError::NoSession));
             }
-            leader.connections.insert(id, Connection { session, mount: self.mount, peer: peer.clone() });
+            leader.connections.insert(id, Connection { session, mount: self.link.mount, peer: peer.clone() });
             leader.renew(id);
-            self.namespace.oracle.attached(self.mount, id);
+            self.namespace.oracle.attached(self.link.mount, id);
             Response::Attached
         });
         attached.unwrap_or_else(|| self.not_leader())
@@ -93,6 +94,9 @@ impl Voter {
                 leader.voter == Some(self.number) || self.namespace.world.random(|random| random.chance(50));
             is_logged.then(|| self.namespace.apply(&mut leader, op).reply)
         };
+        if matches!((&op.change, &reply), (Change::Commit { .. } | Change::SetAttr { .. }, Some(Ok(_)))) {
+            self.link.spring_trap();
+        }
         self.pause(4).await;
         match reply {
             Some(reply) if self.as_leader(peer, |_| ()).is_some() => Response::Applied(reply),

@@ -28,7 +28,7 @@ impl Dialer for SimDialer {
             self.link.up().await;
             let Some(voter) = voter_at(address) else { return Err(io::ErrorKind::ConnectionRefused.into()) };
             let (ours, theirs) = connection(&self.link, &self.link.connections());
-            let service = Arc::new(Voter { number: voter, mount: self.link.mount, namespace: self.namespace.clone() });
+            let service = Arc::new(Voter { number: voter, link: self.link.clone(), namespace: self.namespace.clone() });
             tokio::spawn(serve_stream(theirs, address, service, RpcLimits::default(), CancellationToken::new()));
             sleep(self.link.delay()).await;
             Ok(ours)

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,8 @@ pub(crate) struct Link {
     pub mount: usize,
     world: Arc<World>,
     is_up: watch::Sender<bool>,
+    /// The link goes down when the namespace has carried out a change of contents, before its answer leaves.
+    trap: Mutex<Option<oneshot::Sender<()>>>,
     weather: Mutex<Weather>,
     /// Ends the connections there are.
     cut: Mutex<CancellationToken>,
@@ -42,6 +44,7 @@ impl Link {
             mount,
             world,
             is_up: watch::Sender::new(true),
+            trap: Mutex::default(),
             weather: Mutex::new(CALM),
             cut: Mutex::new(CancellationToken::new()),
         })
@@ -49,6 +52,21 @@ impl Link {
 
     pub(crate) fn set_up(&self, up: bool) {
         self.is_up.send_replace(up);
+    }
+
+    /// The link goes down after the next change of contents that is carried out for the mount. Resolves when it has.
+    pub(crate) fn set_trap(&self) -> oneshot::Receiver<()> {
+        let (sprung, is_sprung) = oneshot::channel();
+        *self.trap.lock() = Some(sprung);
+        is_sprung
+    }
+
+    pub(crate) fn spring_trap(&self) {
+        if let Some(sprung) = self.trap.lock().take()
+            && sprung.send(()).is_ok()
+        {
+            self.set_up(false);
+        }
     }
 
     /// From now on messages take up to `longest_delay` milliseconds, and some per cent are sent again by TCP.

@@ -20,6 +20,8 @@ pub(super) struct FileModel {
     pub chunks: BTreeMap<u32, Version>,
     /// A chunk of it was lost with the nodes that had it.
     pub damaged: bool,
+    /// A truncation has removed chunks of it.
+    pub(super) was_cut: bool,
     own: BTreeMap<usize, OwnCells>,
 }
 
@@ -27,14 +29,23 @@ pub(super) struct FileModel {
 pub(super) struct Cell {
     /// Place in the log, and the value from then on.
     history: Vec<(u64, u64)>,
-    /// An fsync has promised it.
-    pub is_promised: bool,
+    /// Fsyncs that have promised it.
+    pub promises: Vec<FsyncPromise>,
+}
+
+/// What a cell held at this place in the log was brought to disk by this mount.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FsyncPromise {
+    pub mount: usize,
+    pub index: u64,
 }
 
 /// A mount's own writes to a file.
 pub(super) struct OwnCells {
     pub cells: Vec<Vec<OwnValue>>,
     trouble: u32,
+    /// A loss may have to be reported.
+    was_doubted: bool,
 }
 
 /// One cell of one write, or of a truncation, which writes zeros.
@@ -53,8 +64,16 @@ pub(super) struct OwnValue {
 
 impl FileModel {
     pub(super) fn new(ino: Ino, name: FileName, index: u64) -> Self {
-        let cell = Cell { history: vec![(index, 0)], is_promised: false };
-        Self { ino, name, cells: vec![cell; FILE_CELLS], chunks: BTreeMap::new(), damaged: false, own: BTreeMap::new() }
+        let cell = Cell { history: vec![(index, 0)], promises: Vec::new() };
+        Self {
+            ino,
+            name,
+            cells: vec![cell; FILE_CELLS],
+            chunks: BTreeMap::new(),
+            damaged: false,
+            was_cut: false,
+            own: BTreeMap::new(),
+        }
     }
 
     pub(super) fn own(&mut self, mount: usize) -> &mut OwnCells {
@@ -86,7 +105,7 @@ impl Cell {
 
 impl OwnCells {
     fn new() -> Self {
-        Self { cells: vec![Vec::new(); FILE_CELLS], trouble: 0 }
+        Self { cells: vec![Vec::new(); FILE_CELLS], trouble: 0, was_doubted: false }
     }
 
     pub(super) fn note_trouble(&mut self) {
@@ -102,13 +121,14 @@ impl OwnCells {
 
     /// Whatever is not committed may have been given up.
     pub(super) fn doubt(&mut self) {
+        self.was_doubted = true;
         for own in self.cells.iter_mut().flatten().filter(|own| own.committed.is_none()) {
             own.is_doubtful = true;
         }
     }
 
     pub(super) fn has_doubts(&self) -> bool {
-        self.cells.iter().flatten().any(|own| own.is_doubtful)
+        self.was_doubted || self.cells.iter().flatten().any(|own| own.is_doubtful)
     }
 
     /// The mount knows that what was committed is.

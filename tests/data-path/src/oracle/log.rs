@@ -7,7 +7,10 @@ use chordfs_types::{
     namespace::{Answer, Change, Ino, NamespaceOp, Query, Reply},
 };
 
-use super::{CELL_BYTES, CHUNK_CELLS, FILE_CHUNKS, Oracle, OracleState, file::FileModel};
+use super::{
+    CELL_BYTES, CHUNK_CELLS, FILE_CHUNKS, Oracle, OracleState,
+    file::{FileModel, FsyncPromise, OwnValue},
+};
 use crate::{
     plane::{Plane, QUORUM},
     world::World,
@@ -46,7 +49,8 @@ impl Oracle {
         self.count_conflicts(&mut state, mount, ino, &applied.reply);
         if applied.reply.is_ok() && !applied.feed.is_empty() {
             let is_commit = matches!(op.change, Change::Commit { .. });
-            Contents { world: &self.world, plane, index, mount, is_commit }.take(&mut state, ino, tables);
+            let heard = state.mounts.get(&mount).and_then(|view| view.heard_at_commit.get(&ino)).copied().unwrap_or(0);
+            Contents { world: &self.world, plane, index, mount, heard, is_commit }.take(&mut state, ino, tables);
         }
     }
 
@@ -98,6 +102,8 @@ struct Contents<'a> {
     plane: &'a Plane,
     index: u64,
     mount: usize,
+    /// What the mount had heard of the log when it sent the commit.
+    heard: u64,
     is_commit: bool,
 }
 
@@ -113,6 +119,7 @@ impl Contents<'_> {
             if version != before {
                 if let Some(version) = before {
                     replaced.insert((ino, ChunkId { version, index }));
+                    file.was_cut |= !self.is_commit;
                     file.chunks.remove(&index);
                 }
                 if let Some(version) = version {
@@ -127,6 +134,10 @@ impl Contents<'_> {
     fn check_chunk(&self, file: &mut FileModel, was_replaced: bool, version: Version, index: u32) {
         let id = ChunkId { version, index };
         let what = format!("mount {} commits chunk {index}@{} of inode {}", self.mount, version.0, file.ino.0);
+        if was_replaced && file.was_cut && !self.world.faults.lost_answers_and_truncation {
+            file.damaged = true;
+            return;
+        }
         if was_replaced {
             self.world.fail(format!("{what}, which was replaced before"));
         }
@@ -136,10 +147,18 @@ impl Contents<'_> {
             self.world.fail(format!("{what}, which no node has"));
         }
         let first = (index as usize - 1) * CHUNK_CELLS;
-        let is_promised = file.cells[first..first + CHUNK_CELLS].iter().any(|cell| cell.is_promised);
+        let cells = &mut file.cells[first..first + CHUNK_CELLS];
+        let knows = |promise: &FsyncPromise| promise.mount == self.mount || promise.index <= self.heard;
+        let is_known = cells.iter().flat_map(|cell| &cell.promises).any(knows);
         let disks = self.plane.on_disks(id);
-        if is_promised && disks < QUORUM && self.world.faults.power_cuts {
+        if disks >= QUORUM || !self.world.faults.power_cuts {
+            return;
+        }
+        if is_known || (self.world.faults.unheard_fsync && cells.iter().any(|cell| !cell.promises.is_empty())) {
             self.world.fail(format!("{what}: it replaces what was fsynced and is on {disks} disks"));
+        } else {
+            // A known defect: from now on nothing is promised.
+            cells.iter_mut().for_each(|cell| cell.promises.clear());
         }
     }
 
@@ -161,7 +180,10 @@ impl Contents<'_> {
         let before = file.cells[cell].current();
         let (ino, index) = (file.ino, self.index);
         let own = &mut file.own(self.mount).cells[cell];
-        let written = own.iter().rposition(|own| own.value == value);
+        // Truncations of one cell are carried out in their order.
+        let open = |own: &OwnValue| own.value == value && own.committed.is_none() && !own.is_doubtful;
+        let last = || own.iter().rposition(|own| own.value == value);
+        let written = own.iter().position(open).or_else(last);
         if value != before
             && is_within
             && let Some(problem) = objection(own, written, self.is_commit)
@@ -169,7 +191,9 @@ impl Contents<'_> {
             let what = format!("the {} of mount {}", if self.is_commit { "commit" } else { "truncation" }, self.mount);
             self.world.fail(format!("{what} makes cell {cell} of inode {} {value}, was {before}: {problem}", ino.0));
         }
+        // Zeros come from truncations alone, and a cell may be a hole without one.
         if let Some(written) = written
+            && self.is_commit == (value != 0)
             && (value != before || own[written].committed.is_none())
         {
             own[written].committed = Some(index);
@@ -178,18 +202,18 @@ impl Contents<'_> {
             file.cells[cell].set(index, value);
         }
         if !is_within {
-            file.cells[cell].is_promised = false;
+            file.cells[cell].promises.clear();
         }
     }
 }
 
 /// Why the mount whose own values of a cell these are may not bring in the one at `written`.
-fn objection(own: &[super::file::OwnValue], written: Option<usize>, is_commit: bool) -> Option<&'static str> {
+fn objection(own: &[OwnValue], written: Option<usize>, is_commit: bool) -> Option<&'static str> {
     if !is_commit {
         return Some("a truncation changes no bytes before the new end");
     }
     let Some(written) = written else { return Some("this mount never wrote it: another's write is undone") };
-    let is_later = |later: &super::file::OwnValue| later.committed.is_some() && own[written].is_before(later);
+    let is_later = |later: &OwnValue| later.committed.is_some() && !later.is_doubtful && own[written].is_before(later);
     own.iter().any(is_later).then_some("this mount has committed a later write there before")
 }
 
@@ -211,9 +235,11 @@ fn chunks_of(ino: Ino, tables: &Tables) -> Option<(u64, Vec<(Version, u32)>)> {
     Some((attr.size, chunks.collect()))
 }
 
+/// The file whose contents the change may change.
 fn subject(change: &Change) -> Option<Ino> {
     match change {
-        Change::Commit { ino, .. } | Change::SetAttr { ino, .. } => Some(*ino),
+        Change::Commit { ino, .. } => Some(*ino),
+        Change::SetAttr { ino, set } => set.truncate.is_some().then_some(*ino),
         _ => None,
     }
 }

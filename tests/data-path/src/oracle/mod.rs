@@ -57,10 +57,14 @@ struct OracleState {
 /// What a mount must know of the log.
 #[derive(Default)]
 struct MountView {
-    /// The state of a file that its reads must show at least.
-    seen: BTreeMap<Ino, u64>,
-    /// As `seen`, of all files.
-    all_seen: u64,
+    /// The state of a file that an open of it has brought.
+    opened: BTreeMap<Ino, u64>,
+    /// The state of a file that the feed has reported.
+    heard: BTreeMap<Ino, u64>,
+    /// As `heard`, of all files.
+    all_heard: u64,
+    /// What it had heard of a file when it sent the commit that is under way.
+    heard_at_commit: BTreeMap<Ino, u64>,
     /// News that has just been delivered: it counts from the next moment on.
     news: Vec<(Instant, Option<Ino>, u64)>,
     connection: u64,
@@ -99,9 +103,6 @@ impl Oracle {
 
     /// The mount's session has delivered an event.
     pub(crate) fn delivered(&self, mount: usize, event: &SessionEvent) {
-        if !self.world.faults.feed_is_binding {
-            return;
-        }
         let mut state = self.state.lock();
         let index = state.index;
         let view = state.mounts.entry(mount).or_default();
@@ -127,7 +128,7 @@ impl Oracle {
     pub(crate) fn opened(&self, mount: usize, ino: Ino, index: u64, session: SessionId) {
         let mut state = self.state.lock();
         let view = state.mounts.entry(mount).or_default();
-        let seen = view.seen.entry(ino).or_default();
+        let seen = view.opened.entry(ino).or_default();
         *seen = index.max(*seen);
         let open = view.opens.entry(ino).or_insert((0, session));
         open.0 += 1;
@@ -142,6 +143,14 @@ impl Oracle {
                 view.opens.remove(&ino);
             }
         }
+    }
+
+    /// The mount sends a commit: what it has heard of by now it must have considered.
+    pub(crate) fn begin_commit(&self, mount: usize, ino: Ino) {
+        let mut state = self.state.lock();
+        let view = state.mounts.entry(mount).or_default();
+        let heard = view.must_show(ino, true);
+        view.heard_at_commit.insert(ino, heard);
     }
 
     /// A request of the mount has failed below the data path: for a file, or for any.
@@ -171,19 +180,25 @@ impl OracleState {
 
 impl MountView {
     /// What a read that begins now must show at least.
-    fn must_show(&mut self, ino: Ino) -> u64 {
+    fn must_show(&mut self, ino: Ino, feed_is_binding: bool) -> u64 {
+        let opened = self.opened.get(&ino).copied().unwrap_or(0);
+        if feed_is_binding { opened.max(self.heard(ino)) } else { opened }
+    }
+
+    /// What the feed has reported of a file before this moment.
+    fn heard(&mut self, ino: Ino) -> u64 {
         let now = Instant::now();
         let (old, new): (Vec<_>, Vec<_>) = self.news.drain(..).partition(|(at, _, _)| *at < now);
         self.news = new;
         for (_, about, index) in old {
             match about {
                 Some(ino) => {
-                    let seen = self.seen.entry(ino).or_default();
-                    *seen = index.max(*seen);
+                    let heard = self.heard.entry(ino).or_default();
+                    *heard = index.max(*heard);
                 }
-                None => self.all_seen = self.all_seen.max(index),
+                None => self.all_heard = self.all_heard.max(index),
             }
         }
-        self.seen.get(&ino).copied().unwrap_or(0).max(self.all_seen)
+        self.heard.get(&ino).copied().unwrap_or(0).max(self.all_heard)
     }
 }

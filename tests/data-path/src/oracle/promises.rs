@@ -10,7 +10,7 @@ use chordfs_types::{
 
 use super::{
     CHUNK_CELLS, Oracle,
-    file::{OwnValue, newest},
+    file::{FsyncPromise, OwnValue, newest},
 };
 use crate::{
     namespace::Namespace,
@@ -91,7 +91,8 @@ impl Oracle {
         let own = file.own(mount).cells.clone();
         for (cell, own) in own.iter().enumerate() {
             for value in newest(own, begun).filter(|value| !value.is_doubtful) {
-                let is_replaced = own.iter().any(|later| value.is_before(later));
+                // Of two at the same time either may be the later one.
+                let is_replaced = own.iter().any(|other| other.begun != value.begun && !other.is_before(value));
                 if value.committed.is_none() && !is_replaced {
                     let what = if is_fsync { "fsync" } else { "close" };
                     self.world.fail(format!(
@@ -100,12 +101,12 @@ impl Oracle {
                     ));
                 }
                 let is_current = file.cells[cell].current() == value.value && value.value != 0;
-                if is_fsync && value.committed.is_some() && is_current {
-                    file.cells[cell].is_promised = true;
+                if let Some(committed) = value.committed.filter(|_| is_fsync && is_current) {
+                    file.cells[cell].promises.push(FsyncPromise { mount, index: committed });
                     let index = (cell / CHUNK_CELLS) as u32 + 1;
                     let Some(&version) = file.chunks.get(&index) else { continue };
                     let disks = plane.on_disks(ChunkId { version, index });
-                    if disks < QUORUM {
+                    if disks < QUORUM && !file.damaged {
                         self.world.fail(format!(
                             "fsync of inode {} on mount {mount} succeeded; chunk {index}@{} is on {disks} disks",
                             ino.0, version.0
@@ -151,7 +152,7 @@ impl Oracle {
             for index in lost_chunks {
                 file.damaged = true;
                 let first = (index as usize - 1) * CHUNK_CELLS;
-                if file.cells[first..first + CHUNK_CELLS].iter().any(|cell| cell.is_promised) {
+                if file.cells[first..first + CHUNK_CELLS].iter().any(|cell| !cell.promises.is_empty()) {
                     self.world.fail(format!("chunk {index} of inode {} was fsynced, and is lost", file.ino.0));
                 }
             }

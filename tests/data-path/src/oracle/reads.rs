@@ -19,7 +19,8 @@ impl Oracle {
     pub(crate) fn begin_read(&self, mount: usize, ino: Ino) -> ReadTicket {
         let mut state = self.state.lock();
         let begun = state.next_moment();
-        let must_show = state.mounts.entry(mount).or_default().must_show(ino);
+        let binding = self.world.faults.feed_is_binding;
+        let must_show = state.mounts.entry(mount).or_default().must_show(ino, binding);
         ReadTicket { mount, ino, begun, must_show }
     }
 
@@ -69,6 +70,11 @@ impl Oracle {
         }
         if before.is_empty() {
             allowed.extend(committed.since(ticket.must_show));
+        }
+        if !self.world.faults.reads_while_emptying
+            && own.iter().any(|own| own.value == 0 && !own.was_done_by(ticket.begun))
+        {
+            return;
         }
         // Written while the read was under way.
         allowed.extend(own.iter().filter(|own| !own.was_done_by(ticket.begun)).map(|own| own.value));
