@@ -87,6 +87,12 @@ impl Faults {
 impl Default for Faults {
     /// What the checks run with.
     fn default() -> Self {
-        Self::NONE
+        Self {
+            purge_early: true,
+            long_outages: true,
+            truncate_to_nothing: true,
+            attributes_while_writing: true,
+            ..Self::NONE
+        }
     }
 }

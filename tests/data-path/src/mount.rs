@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chordfs_net::{
     clients::NamespaceClient,
-    session::{Session, SessionOptions},
+    session::{EventReceipt, Session, SessionOptions},
 };
 use chordfs_types::{
     chunk::Version,
@@ -151,6 +151,10 @@ impl NamespaceClient for WatchedSession {
             }
             outcome
         })
+    }
+
+    fn event_receipt(&self) -> EventReceipt {
+        self.session.event_receipt()
     }
 
     fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
