@@ -191,9 +191,10 @@ impl Contents<'_> {
             let what = format!("the {} of mount {}", if self.is_commit { "commit" } else { "truncation" }, self.mount);
             self.world.fail(format!("{what} makes cell {cell} of inode {} {value}, was {before}: {problem}", ino.0));
         }
-        // Zeros come from truncations alone, and a cell may be a hole without one.
+        // Zeros come from truncations to before this cell alone; a cell may be a hole without one.
+        let is_from = if self.is_commit { value != 0 } else { !is_within };
         if let Some(written) = written
-            && self.is_commit == (value != 0)
+            && is_from
             && (value != before || own[written].committed.is_none())
         {
             own[written].committed = Some(index);

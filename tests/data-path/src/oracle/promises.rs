@@ -91,7 +91,7 @@ impl Oracle {
         let own = file.own(mount).cells.clone();
         for (cell, own) in own.iter().enumerate() {
             for value in newest(own, begun).filter(|value| !value.is_doubtful) {
-                // Of two at the same time either may be the later one.
+                // If two writes overlap in time, either may be the later one.
                 let is_replaced = own.iter().any(|other| other.begun != value.begun && !other.is_before(value));
                 if value.committed.is_none() && !is_replaced {
                     let what = if is_fsync { "fsync" } else { "close" };
