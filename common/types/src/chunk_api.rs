@@ -253,15 +253,6 @@ pub struct ChunkList {
     pub next: Option<u64>,
 }
 
-/// The space for chunks on a node's disk, in bytes of records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Space {
-    /// What the segments take now, live or dead, plus `free_bytes`.
-    pub capacity_bytes: u64,
-    /// What puts may still take before they are refused with 507.
-    pub free_bytes: u64,
-}
-
 /// How many of `holders` must have a batch before it is acknowledged: two, or all of fewer than two.
 pub fn write_quorum(holders: usize) -> usize {
     holders.min(2)

@@ -10,6 +10,7 @@ pub mod byte_size;
 pub mod chunk;
 pub mod chunk_api;
 pub mod compare_api;
+pub mod disk_space;
 pub mod duration;
 pub mod fs_error;
 pub mod ino;

@@ -20,6 +20,9 @@ pub(crate) fn table(status: &RingStatus) -> String {
         "under-replicated",
         status.under_replicated.map_or("not known yet".into(), |copies| format!("{copies} copies")),
     );
+    if let Some(space) = status.space {
+        line("room for files", format!("{} free of {}", human(space.free_bytes), human(space.capacity_bytes)));
+    }
     let leader = status.namespace.leader.map_or("none".into(), |leader| leader.to_string());
     line("namespace leader", leader);
     let voters: Vec<String> = status.namespace.voters.iter().map(|voter| voter_text(*voter, status)).collect();
@@ -109,7 +112,10 @@ fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chordfs_types::admin::{Health, NamespaceStatus, VoterLag};
+    use chordfs_types::{
+        admin::{Health, NamespaceStatus, VoterLag},
+        disk_space::RingSpace,
+    };
 
     use super::*;
 
@@ -126,6 +132,7 @@ mod tests {
             data_bytes: None,
             free_bytes: None,
             capacity_bytes: None,
+            disk: None,
             problem: None,
             voter: true,
             leader: false,
@@ -139,7 +146,9 @@ mod tests {
         };
         let nodes = vec![line(1, RingNodeState::Up), line(2, RingNodeState::Up), line(3, RingNodeState::Unreachable)];
         let (asked, health) = (voter(1), Health::default());
-        let shown = table(&RingStatus { asked, nodes, under_replicated: Some(0), namespace, health });
+        let space = Some(RingSpace { capacity_bytes: 3 << 30, free_bytes: 2 << 30 });
+        let shown = table(&RingStatus { asked, nodes, under_replicated: Some(0), space, namespace, health });
+        assert!(shown.contains("room for files    2.00 GiB free of 3.00 GiB\n"), "{shown}");
         let wanted = "namespace voters  10.0.0.1:5057, 10.0.0.2:5057 (lags by 5000 entries), \
                       10.0.0.3:5057 (no answer, lags by 70 entries)\nhealth            OK\n";
         assert!(shown.ends_with(wanted), "{shown}");

@@ -12,6 +12,7 @@ use chordfs_types::{
         Health, HealthFacts, NamespaceStatus, NodeLine, NodeState, NodeStatus, RingNodeState, RingStatus, Work,
         lacking_copies,
     },
+    disk_space::{RingSpace, Space},
     ring_id::{RingArc, RingId},
 };
 use futures_util::{StreamExt, stream};
@@ -93,9 +94,22 @@ fn assemble(asked: SocketAddr, surveyed: &[SurveyedNode], answers: &HashMap<Sock
     let members = nodes.iter().filter(|node| node.state != RingNodeState::Foreign && node.arc.is_some());
     let chunks: Vec<Option<u64>> = members.map(|node| node.chunks).collect();
     let under_replicated = lacking_copies(&chunks, compared);
-    let mut status = RingStatus { asked, nodes, under_replicated, namespace, health: Health::default() };
+    let space = space(&nodes);
+    let mut status = RingStatus { asked, nodes, under_replicated, space, namespace, health: Health::default() };
     status.health = Health::judge(&HealthFacts::of_ring(&status));
     status
+}
+
+/// The space of the nodes that reported theirs, in a ring of all that have an arc and store chunks.
+fn space(nodes: &[NodeLine]) -> Option<RingSpace> {
+    let members = nodes.iter().filter(|node| node.state != RingNodeState::Foreign && node.arc.is_some());
+    let reported: Vec<Space> = members.clone().filter_map(space_of).collect();
+    (!reported.is_empty()).then(|| RingSpace::total(&reported, members.count()))
+}
+
+fn space_of(node: &NodeLine) -> Option<Space> {
+    let (data, free_bytes) = (node.data_bytes?, node.free_bytes?);
+    Some(Space { capacity_bytes: data.saturating_add(free_bytes), free_bytes, disk: node.disk })
 }
 
 /// The namespace as its leader reports it. Without a leader that a majority follows, as the asked node knows it, or
@@ -129,6 +143,7 @@ fn line(
         data_bytes: store.map(|store| store.data_bytes),
         free_bytes: store.map(|store| store.free_bytes),
         capacity_bytes: store.map(|store| store.capacity_bytes),
+        disk: store.and_then(|store| store.disk),
         problem: store.and_then(|store| store.problem.clone()),
         voter: namespace.voters.contains(&address),
         leader: namespace.leader == Some(address),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chordfs_types::{
     chunk_api::REPLICAS,
+    disk_space::Disk,
     placement,
     ring_id::{Neighbours, NodeRef, RingArc, RingId},
 };
@@ -53,6 +54,8 @@ pub struct RemainingPeer {
     /// Whether it leaves as well, so that it cannot take over chunks.
     pub draining: bool,
     pub free_bytes: u64,
+    /// The file system of its chunks, which other nodes may share; `None` if it does not say.
+    pub disk: Option<Disk>,
 }
 
 /// The nodes that stay, in the order of the ring: the ring as it will be after the drain.
@@ -103,17 +106,28 @@ pub struct Need {
     pub bytes: u64,
 }
 
-/// Checks that every node has enough space for the chunks that it takes over.
+/// Checks that every node has enough space for the chunks that it takes over, and every disk for those of its nodes.
 pub fn check_room(needs: &[Need], peers: &[RemainingPeer]) -> Result<(), DrainError> {
-    const MIB: u64 = 1 << 20;
     for peer in peers {
-        let needed: u64 = needs.iter().filter(|need| need.node == peer.node).map(|need| need.bytes).sum();
-        if needed > peer.free_bytes {
-            let (needed_mib, free_mib) = (needed.div_ceil(MIB), peer.free_bytes / MIB);
-            return Err(DrainError::NoSpace { node: peer.node, needed_mib, free_mib });
-        }
+        check_free(peer, needed_by(needs, |node| *node == peer.node), peer.free_bytes)?;
+        let Some(disk) = peer.disk else { continue };
+        let shares = |other: &RemainingPeer| other.disk.is_some_and(|other| other.id == disk.id);
+        let on_disk = |node: &NodeRef| peers.iter().any(|other| other.node == *node && shares(other));
+        check_free(peer, needed_by(needs, on_disk), disk.free_bytes)?;
     }
     Ok(())
+}
+
+fn needed_by(needs: &[Need], is_counted: impl Fn(&NodeRef) -> bool) -> u64 {
+    needs.iter().filter(|need| is_counted(&need.node)).map(|need| need.bytes).sum()
+}
+
+fn check_free(peer: &RemainingPeer, needed: u64, free: u64) -> Result<(), DrainError> {
+    const MIB: u64 = 1 << 20;
+    if needed <= free {
+        return Ok(());
+    }
+    Err(DrainError::NoSpace { node: peer.node, needed_mib: needed.div_ceil(MIB), free_mib: free / MIB })
 }
 
 /// To how many of the next nodes an owner forwards a batch, so that the batch has its full set of holders among the
@@ -136,6 +150,8 @@ pub fn view_of_successor(view: &Neighbours) -> Option<Neighbours> {
 
 #[cfg(test)]
 mod tests {
+    use chordfs_types::disk_space::DiskId;
+
     use super::*;
 
     fn node(id: u32) -> NodeRef {
@@ -143,7 +159,7 @@ mod tests {
     }
 
     fn peer(id: u32, draining: bool) -> RemainingPeer {
-        RemainingPeer { node: node(id), draining, free_bytes: 10 << 20 }
+        RemainingPeer { node: node(id), draining, free_bytes: 10 << 20, disk: None }
     }
 
     fn staying(ids: &[u32]) -> RemainingNodes {
@@ -205,6 +221,16 @@ mod tests {
         assert_eq!(check_room(&[need(10, 6), need(20, 10), need(10, 4)], &peers), Ok(()));
         let full = DrainError::NoSpace { node: node(10), needed_mib: 11, free_mib: 10 };
         assert_eq!(check_room(&[need(10, 6), need(10, 5)], &peers), Err(full));
+    }
+
+    #[test]
+    fn nodes_on_one_disk_share_its_room() {
+        let disk = Some(Disk { id: DiskId(1), free_bytes: 10 << 20 });
+        let peers = [10, 20, 30].map(|id| RemainingPeer { disk: disk.filter(|_| id != 30), ..peer(id, false) });
+        let need = |id, mib: u64| Need { node: node(id), bytes: mib << 20 };
+        assert_eq!(check_room(&[need(10, 5), need(20, 5), need(30, 10)], &peers), Ok(()));
+        let full = DrainError::NoSpace { node: node(10), needed_mib: 11, free_mib: 10 };
+        assert_eq!(check_room(&[need(10, 5), need(20, 6)], &peers), Err(full));
     }
 
     #[test]

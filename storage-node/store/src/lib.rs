@@ -37,6 +37,7 @@ use chordfs_types::{
     chunk::{ChunkId, ChunkRef, ChunkRun, VerifiedBatch, Version},
     chunk_api::{ChunkList, Durability},
     compare_api::{ArcSum, ChunkAt, IdsPage, IdsRequest},
+    disk_space::Disk,
     ring_id::{RingArc, RingId},
 };
 use parking_lot::Mutex;
@@ -66,7 +67,7 @@ use self::{
     writing::{
         put,
         segment_writer::{FilledSegment, SegmentWriters},
-        space::SpaceLimits,
+        space::{SpaceLimits, disk_id},
     },
 };
 
@@ -112,6 +113,8 @@ pub struct StoreStats {
     pub segments: u64,
     /// How many bytes puts may still add.
     pub free_bytes: u64,
+    /// The file system of the folder. `None` if it cannot be read.
+    pub disk: Option<Disk>,
     /// Damaged records found since the open, including those found by the open itself.
     pub damaged: u64,
 }
@@ -152,7 +155,11 @@ impl Store {
             table,
             catalog: Catalog::default(),
             writers: SegmentWriters::new(options.segment_writers.max(1)),
-            space: SpaceLimits { reserve_bytes: options.reserve_bytes, capacity_bytes: options.capacity_bytes },
+            space: SpaceLimits {
+                reserve_bytes: options.reserve_bytes,
+                capacity_bytes: options.capacity_bytes,
+                disk: disk_id(folder.path()),
+            },
             limits: CompactionLimits {
                 dead_percent: options.compact_dead_percent,
                 segment_bytes,
@@ -296,6 +303,7 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         let mut stats = StoreStats {
             free_bytes: self.space.free_bytes(&self.table.segments),
+            disk: self.space.disk(&self.table.segments),
             damaged: self.table.damage.count(),
             ..StoreStats::default()
         };

@@ -20,7 +20,8 @@ use std::{
 use bytes::Bytes;
 use chordfs_types::{
     chunk::{ChunkId, FileName},
-    chunk_api::{REPLICAS, Space, calls},
+    chunk_api::calls,
+    disk_space::{RingSpace, Space},
     fs_error::FsError,
     namespace::Extent,
     ring_id::{Neighbours, NodeRef, RingId},
@@ -105,22 +106,17 @@ impl ChunkClient {
         &self.router
     }
 
-    /// The ring's space for file contents. Each byte counts once, although several nodes store it.
-    pub async fn space(&self) -> Result<Space, FsError> {
-        if self.router.members().is_empty() {
-            self.router.route(RingId(0)).await.map_err(|error| FsError::NoReplica { detail: error.to_string() })?;
-        }
-        let members = self.router.members();
+    /// The ring's space for file contents. Each byte counts once, although several nodes store it, and each disk
+    /// counts once, although several nodes share it.
+    pub async fn space(&self) -> Result<RingSpace, FsError> {
+        let members = self.router.all_members().await;
+        let members = members.map_err(|error| FsError::NoReplica { detail: error.to_string() })?;
         let answers = join_all(members.iter().map(|node| self.space_of(node))).await;
         let reported: Vec<Space> = answers.into_iter().flatten().collect();
         if reported.is_empty() {
             return Err(FsError::NoReplica { detail: "no node reported its space".into() });
         }
-        let copies = members.len().min(REPLICAS) as u64;
-        Ok(Space {
-            capacity_bytes: reported.iter().map(|space| space.capacity_bytes).sum::<u64>() / copies,
-            free_bytes: reported.iter().map(|space| space.free_bytes).sum::<u64>() / copies,
-        })
+        Ok(RingSpace::total(&reported, members.len()))
     }
 
     async fn space_of(&self, node: &NodeRef) -> Option<Space> {

@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{DrainStatus, RepairStatus, Work};
-use crate::ring_id::Neighbours;
+use crate::{disk_space::Disk, ring_id::Neighbours};
 
 /// Where a node is in its life. It passes through these in order, except that a drain that fails leads back to
 /// `Serving`.
@@ -68,6 +68,9 @@ pub struct StoreStatus {
     pub free_bytes: u64,
     /// The configured capacity; without one, the size of the segments plus `free_bytes`.
     pub capacity_bytes: u64,
+    /// The file system of the data folder; `None` from a node that does not know it.
+    #[serde(default)]
+    pub disk: Option<Disk>,
     /// Why the data folder cannot be used: a read-only file system, a broken disk.
     #[serde(default)]
     pub problem: Option<String>,

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{Health, NamespaceStatus, Work};
-use crate::ring_id::{RingArc, RingId};
+use crate::{
+    disk_space::{Disk, RingSpace},
+    ring_id::{RingArc, RingId},
+};
 
 /// One node's survey of the ring, in which it requested every node's status.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,6 +19,9 @@ pub struct RingStatus {
     pub nodes: Vec<NodeLine>,
     /// Copies that holders lack, those of dead holders included; `None` while no node has compared its arcs.
     pub under_replicated: Option<u64>,
+    /// The space for file contents; `None` while no node has reported its own.
+    #[serde(default)]
+    pub space: Option<RingSpace>,
     /// As the gathering node reports it, or another node if the first knows no leader.
     pub namespace: NamespaceStatus,
     /// The verdict on all of this.
@@ -44,6 +50,9 @@ pub struct NodeLine {
     pub free_bytes: Option<u64>,
     /// [`StoreStatus::capacity_bytes`](super::StoreStatus::capacity_bytes).
     pub capacity_bytes: Option<u64>,
+    /// [`StoreStatus::disk`](super::StoreStatus::disk). Nodes with the same one share its free bytes.
+    #[serde(default)]
+    pub disk: Option<Disk>,
     /// [`StoreStatus::problem`](super::StoreStatus::problem).
     #[serde(default)]
     pub problem: Option<String>,

@@ -3,7 +3,7 @@
 //! ```text
 //! POST /drain/peer   {"ip", "port", "draining"}            the sender drains (repeated every few seconds), or
 //!                    answer {"draining", "free_bytes",     it serves again; the answer describes the receiver, and its
-//!                            "bid"}                        `bid` orders the nodes that wait, see `mutual_exclusion`
+//!                            "disk", "bid"}                `bid` orders the nodes that wait, see `mutual_exclusion`
 //! ```
 //! A foreign node does not implement this call. It stores no chunks, so none can be handed over to it.
 
@@ -15,7 +15,7 @@ use std::{
 
 use chordfs_net::{admin_client::AdminClient, http_pool::HttpPool};
 use chordfs_replication::drain::RemainingPeer;
-use chordfs_types::ring_id::NodeRef;
+use chordfs_types::{disk_space::Disk, ring_id::NodeRef};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
@@ -45,6 +45,8 @@ impl Announcement {
 pub(super) struct Acknowledgement {
     pub draining: bool,
     pub free_bytes: u64,
+    #[serde(default)]
+    pub disk: Option<Disk>,
     #[serde(default, rename = "bid")]
     pub claim: Claim,
 }
@@ -66,8 +68,8 @@ pub(super) async fn announce_to_all(
 
 /// Returns `None` if the node does not answer, or if its answer is not that of a storage node.
 async fn announce(pool: &Arc<HttpPool>, to: NodeRef, me: NodeRef, state: DrainState) -> Option<RemainingPeer> {
-    let Acknowledgement { draining, free_bytes, .. } = send(pool, to, me, state).await?;
-    Some(RemainingPeer { node: to, draining, free_bytes })
+    let Acknowledgement { draining, free_bytes, disk, .. } = send(pool, to, me, state).await?;
+    Some(RemainingPeer { node: to, draining, free_bytes, disk })
 }
 
 /// Requests another node's claim to drain, on behalf of a node that does not drain itself. Returns `None` as `announce`

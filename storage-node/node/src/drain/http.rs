@@ -91,7 +91,8 @@ async fn receive_announcement(
     let draining = matches!(context.stage.get(), NodeState::Draining | NodeState::Gone);
     let stats = with_store(&context.store, |store| Ok(store.stats())).await;
     let stats = stats.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok(Json(Acknowledgement { draining, free_bytes: stats.free_bytes, claim: context.departure.claim() }))
+    let (free_bytes, disk) = (stats.free_bytes, stats.disk);
+    Ok(Json(Acknowledgement { draining, free_bytes, disk, claim: context.departure.claim() }))
 }
 
 #[cfg(test)]

@@ -21,8 +21,9 @@ use chordfs_types::{
     chunk::{ChunkRef, ChunkRun, VerifiedBatch},
     chunk_api::{
         ABSENT, ArcDigest, DELETED, DigestQuery, Durability, HasQuery, ListQuery, MAX_BATCH_BYTES, MAX_BATCH_CHUNKS,
-        NEIGHBOURS_HEADER, ON_DISK, OfferQuery, PutQuery, STORED_HEADER, Space, Synced, calls, decode_batch,
+        NEIGHBOURS_HEADER, ON_DISK, OfferQuery, PutQuery, STORED_HEADER, Synced, calls, decode_batch,
     },
+    disk_space::Space,
 };
 use futures_util::StreamExt;
 use serde::Serialize;
@@ -169,6 +170,7 @@ async fn space(State(plane): State<ChunkPlane>) -> Result<Bytes, ChunkApiError> 
     encode(&Space {
         capacity_bytes: stats.live_bytes + stats.dead_bytes + stats.free_bytes,
         free_bytes: stats.free_bytes,
+        disk: stats.disk,
     })
 }
 

@@ -53,6 +53,7 @@ impl NodeAdmin for LocalAdmin {
                 data_bytes: store.live_bytes,
                 free_bytes: store.free_bytes,
                 capacity_bytes: self.capacity_bytes.unwrap_or(store.live_bytes + store.dead_bytes + store.free_bytes),
+                disk: store.disk,
                 problem: self.disk.problem(),
             },
             namespace: NamespaceStatus {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::writing::space::disk_id;
 
 #[test]
 fn a_full_store_refuses_and_stays_whole() {
@@ -46,6 +47,17 @@ fn the_reserve_is_kept() {
     assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
     assert_eq!(fixture.files(), [""; 0]);
     assert_eq!(fixture.store().stats().free_bytes, 0);
+}
+
+#[test]
+fn stores_on_one_file_system_name_the_same_disk() {
+    let (one, two) = (Fixture::new(plain_options()), Fixture::new(plain_options()));
+    let disk = |fixture: &Fixture| fixture.store().stats().disk.expect("the disk can be read");
+    assert_eq!(disk(&one).id, disk(&two).id);
+    let limited = Fixture::new(StoreOptions { capacity_bytes: Some(1), ..plain_options() });
+    assert!(disk(&limited).free_bytes > 1, "the store's own limit does not shrink the disk");
+    assert_ne!(disk_id(Path::new("/proc")), disk_id(Path::new("/tmp")));
+    assert_eq!(disk_id(Path::new("/no/such/folder")), None);
 }
 
 #[test]

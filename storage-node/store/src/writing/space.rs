@@ -1,5 +1,8 @@
 //! The space for puts: the free space of the disk, the reserve, and the configured limit of the store.
 
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use chordfs_types::disk_space::{Disk, DiskId};
 use nix::sys::statvfs::statvfs;
 
 use crate::{error::StoreError, segment::set::SegmentSet};
@@ -10,6 +13,8 @@ pub(crate) struct SpaceLimits {
     pub reserve_bytes: u64,
     /// The most bytes that all segments may take together.
     pub capacity_bytes: Option<u64>,
+    /// The file system of the segments, read at the open: a folder does not move to another one while it is in use.
+    pub disk: Option<DiskId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +28,15 @@ impl SpaceLimits {
     /// Bytes that puts may still take.
     pub(crate) fn free_bytes(&self, segments: &SegmentSet) -> u64 {
         let left = self.capacity_bytes.map(|limit| limit.saturating_sub(segments.used_bytes()));
-        let disk = disk_free_bytes(segments).map(|free| free.saturating_sub(self.reserve_bytes));
-        disk.unwrap_or(0).min(left.unwrap_or(u64::MAX))
+        self.beyond_reserve(segments).unwrap_or(0).min(left.unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn disk(&self, segments: &SegmentSet) -> Option<Disk> {
+        Some(Disk { id: self.disk?, free_bytes: self.beyond_reserve(segments).ok()? })
+    }
+
+    fn beyond_reserve(&self, segments: &SegmentSet) -> std::io::Result<u64> {
+        disk_free_bytes(segments).map(|free| free.saturating_sub(self.reserve_bytes))
     }
 
     /// Counts `bytes` as used. Errors: `NoSpace` if there is not enough space for them.
@@ -58,6 +70,15 @@ impl SpaceLimits {
             free_bytes: disk.blocks_available().saturating_mul(disk.fragment_size()),
         })
     }
+}
+
+/// Device numbers are unique on one machine, so the kernel's boot id goes into the name.
+pub(crate) fn disk_id(folder: &Path) -> Option<DiskId> {
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let device = fs::metadata(folder).ok()?.dev();
+    let half = |bytes: &[u8]| u64::from(crc32c::crc32c(bytes));
+    let (machine, disk) = (half(boot_id.trim().as_bytes()), half(format!("{} {device}", boot_id.trim()).as_bytes()));
+    Some(DiskId(machine << 32 | disk))
 }
 
 fn disk_free_bytes(segments: &SegmentSet) -> std::io::Result<u64> {

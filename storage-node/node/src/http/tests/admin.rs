@@ -49,6 +49,7 @@ impl NodeAdmin for FakeNode {
                 data_bytes: 12000,
                 free_bytes: 5,
                 capacity_bytes: 20000,
+                disk: None,
                 problem: self.problem.lock().clone(),
             },
             namespace: NamespaceStatus {
