@@ -4,12 +4,18 @@ use std::{
     fs,
     io::{ErrorKind, Read, Write},
     net::TcpStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use harness::{Cluster, TempMount, binary, programs::run_command, raw_rpc::RawRpc, tree};
+use harness::{
+    Cluster, TempMount, binary,
+    disk::{self, Disk},
+    programs::run_command,
+    raw_rpc::RawRpc,
+    tree,
+};
 use rmpv::Value;
 
 #[test]
@@ -193,30 +199,21 @@ fn a_read_only_mount_refuses_changes() {
     assert_eq!(fs::create_dir(mount.join("d")).unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
 }
 
-/// A data folder of limited size. Requires root.
-struct SmallDisk(std::path::PathBuf);
+/// A node's disk that is detached when the test ends, also when it fails.
+struct Attached(PathBuf);
 
-impl SmallDisk {
-    fn new(path: std::path::PathBuf, megabytes: u32) -> Self {
-        fs::create_dir_all(&path).unwrap();
-        let options = format!("size={megabytes}m");
-        nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(options.as_str()))
-            .expect("mounting a small tmpfs, which needs root");
-        Self(path)
-    }
-}
-
-impl Drop for SmallDisk {
+impl Drop for Attached {
     fn drop(&mut self) {
-        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+        disk::detach(&self.0);
     }
 }
 
 #[test]
 fn a_full_disk_is_enospc_and_deleting_still_works() {
     let mut cluster = Cluster::empty();
-    let disk = SmallDisk::new(cluster.folder().join("small"), 192);
-    cluster.add_with_data(disk.0.clone());
+    let small = Attached(cluster.folder().join("small"));
+    Disk::Memory(192).attach(&small.0);
+    cluster.add_with_data(small.0.clone());
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("kept"), tree::bytes(3, 1 << 20)).unwrap();
     let fill = || -> std::io::Result<()> {

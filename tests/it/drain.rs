@@ -202,12 +202,12 @@ fn a_drain_is_cancelled_under_way_and_the_node_serves_as_before() {
     let interrupted = ended(watcher);
     let said = String::from_utf8_lossy(&interrupted.stderr);
     assert_eq!(interrupted.status.signal(), Some(Signal::SIGINT as i32), "{:?}: {said}", interrupted.status);
-    assert!(said.contains("goes on") && said.contains(&format!("drain --cancel --node {address}")), "{said}");
+    assert!(said.contains("continues") && said.contains(&format!("drain --cancel --node {address}")), "{said}");
     assert_eq!(cluster.status(NODE)["state"], "draining");
 
     let watcher = watch_drain(&cluster, NODE, &[]);
     let cancelled = drain(&cluster, NODE, &["--cancel"]).ok();
-    assert!(cancelled.contains("goes on serving"), "{cancelled}");
+    assert!(cancelled.contains("continues to serve"), "{cancelled}");
     let status = cluster.status(NODE);
     assert_eq!((&status["state"], &status["drain"]["phase"]), (&"serving".into(), &"cancelled".into()), "{status}");
     let watched = ended(watcher);

@@ -12,18 +12,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use harness::{Cluster, TempMount, programs::shell, tree};
+use harness::{Cluster, TempMount, programs::shell, tree, wait::wait_for};
 
 /// A folder for one test, on a ring and a mount that concurrent tests share; the last test to end stops them.
 struct Folder {
     path: PathBuf,
-    _shared: Arc<SharedMount>,
+    shared: Arc<SharedMount>,
 }
 
 struct SharedMount {
     // Dropped first: a mount without its ring could not flush.
     mount: TempMount,
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 fn folder(name: &str) -> Folder {
@@ -31,12 +31,12 @@ fn folder(name: &str) -> Folder {
     let mut known = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     let shared = known.upgrade().unwrap_or_else(|| {
         let cluster = Cluster::start(3);
-        Arc::new(SharedMount { mount: TempMount::with_options(&cluster, &["allow_other"]), _cluster: cluster })
+        Arc::new(SharedMount { mount: TempMount::with_options(&cluster, &["allow_other"]), cluster })
     });
     *known = Arc::downgrade(&shared);
     let path = shared.mount.join(name);
     fs::create_dir(&path).unwrap();
-    Folder { path, _shared: shared }
+    Folder { path, shared }
 }
 
 impl Deref for Folder {
@@ -246,4 +246,19 @@ fn statfs_reports_free_space() {
     let path = CString::new(folder.to_str().unwrap()).unwrap();
     let found = nix::sys::statvfs::statvfs(path.as_c_str()).unwrap();
     assert!(found.blocks() > 0 && found.blocks_available() > 0 && found.name_max() == 255, "{found:?}");
+}
+
+#[test]
+fn nodes_that_share_a_disk_count_it_once() {
+    let folder = folder("shared-disk");
+    let free = |path: &Path| {
+        let found = nix::sys::statvfs::statvfs(path).unwrap();
+        found.blocks_available() * found.fragment_size()
+    };
+    // Three copies of each byte go to one disk. Other tests write there at the same time.
+    wait_for("the mount reports a third of the disk", Duration::from_secs(30), || {
+        let (disk, mount) = (free(folder.shared.cluster.folder()), free(&folder));
+        let close = mount > disk / 4 && mount < disk / 5 * 2;
+        close.then_some(()).ok_or_else(|| format!("{mount} bytes of {disk}"))
+    });
 }

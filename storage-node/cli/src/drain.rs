@@ -54,7 +54,7 @@ pub fn run(args: DrainArgs) -> anyhow::Result<()> {
         return write_out(&runtime()?.block_on(cancel(node))?);
     }
     let farewell = format!(
-        "no longer watched: the drain of {node} goes on. `storage-node status --node {node}` shows it, \
+        "no longer watched: the drain of {node} continues. `storage-node status --node {node}` shows it, \
          `storage-node drain --cancel --node {node}` cancels it"
     );
     report_on_interrupt(farewell).context("cannot wait for Ctrl-C")?;
@@ -75,7 +75,7 @@ async fn drain(node: NodeAddress, request: DrainRequest) -> anyhow::Result<()> {
 /// Returns the text to print once the node serves as before.
 async fn cancel(node: NodeAddress) -> anyhow::Result<String> {
     match admin_client().cancel_drain(node).await {
-        Ok(_) => Ok(format!("the drain of {node} was cancelled; it goes on serving\n")),
+        Ok(_) => Ok(format!("the drain of {node} was cancelled; it continues to serve\n")),
         Err(AdminError::Refused { text, .. }) => bail!("the drain of {node} was not cancelled: {text}"),
         Err(error) => Err(error.into()),
     }
@@ -93,7 +93,7 @@ async fn watch(client: &AdminClient, node: NodeAddress) -> anyhow::Result<()> {
                     last_phase = Some(status.phase);
                     if matches!(status.phase, DrainPhase::Refused | DrainPhase::Cancelled) {
                         let reason = status.reason.as_deref().unwrap_or("no reason given");
-                        bail!("{node} is not drained and goes on serving: {reason}");
+                        bail!("{node} is not drained and continues to serve: {reason}");
                     }
                     display.show(&status);
                 }
