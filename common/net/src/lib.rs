@@ -7,6 +7,7 @@ pub mod boot_clock;
 pub mod chunk_client;
 pub mod clients;
 pub mod http_pool;
+pub mod limits;
 pub mod ring_wire;
 pub mod router;
 pub mod rpc;

@@ -80,6 +80,9 @@ pub struct RunArgs {
     /// `node1`, `*.local` and `*.internal`; repeatable
     #[arg(long, value_name = "NAME")]
     host_name: Vec<String>,
+    /// The most memory for what is arriving from mounts, other nodes and programs, in MiB; beyond it they wait
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(128..=1 << 20))]
+    peer_memory: u64,
     /// Let the ring call `kill` end this process
     #[arg(long)]
     allow_kill: bool,
@@ -109,6 +112,7 @@ impl From<RunArgs> for NodeConfig {
         config.scrub.orphan_age = args.orphan_age;
         config.repair_rate = args.repair_rate;
         config.host_names = args.host_name;
+        config.peer_memory_bytes = (args.peer_memory << 20) as usize;
         config.allow_kill = args.allow_kill;
         config.drain_on_term = args.drain_on_term;
         config

@@ -229,7 +229,7 @@ async fn read_messages(
     stream: impl AsyncRead + Unpin,
     mut sink: NotificationSink,
 ) -> Result<(), StreamError> {
-    let mut reader = MessageReader::new(stream, &RpcLimits::default());
+    let mut reader = MessageReader::new(stream, &RpcLimits::default(), None);
     while let Some(message) = reader.next().await? {
         match message {
             RpcMessage::Response { id, result } => shared.deliver(id, result),

@@ -131,6 +131,11 @@ impl MessageDecoder {
         let RpcLimits { max_frame_bytes, max_depth, .. } = *limits;
         Self { max_frame_bytes, max_depth, skipper: Skipper::default(), frame_bytes: 0 }
     }
+
+    /// The least length of the frame that has begun.
+    pub(super) fn announced_bytes(&self) -> usize {
+        self.skipper.announced_bytes()
+    }
 }
 
 /// The reasons for which a connection's stream of messages ends early.
@@ -144,6 +149,9 @@ pub(super) enum StreamError {
     Stalled(std::time::Duration),
     #[error("the connection ended inside a frame")]
     Torn,
+    /// The frame found no room in the process's budget of bytes, or had to give way to others.
+    #[error("a frame of {0} bytes or more found no room: this process holds as much of its peers as it may")]
+    Overloaded(usize),
 }
 
 impl Decoder for MessageDecoder {

@@ -21,7 +21,7 @@ mod tests;
 
 pub use client::RpcClient;
 pub use dialer::{DialedStream, Dialer, TcpDialer};
-pub use server::{RpcPeer, RpcService, serve, serve_stream};
+pub use server::{RpcPeer, RpcService, serve, serve_stream, serve_within};
 
 #[derive(Clone, Debug, Error)]
 pub enum RpcError {

@@ -31,6 +31,7 @@ use super::{
     dialer::DialedStream,
     wire::{MessageReader, Outgoing, configure_socket, write_queued},
 };
+use crate::limits::{ByteBudget, ByteClass, ByteReservation};
 
 /// Notifications that may be queued for a peer that reads slowly.
 const QUEUE_NOTIFICATIONS: usize = 1024;
@@ -38,8 +39,6 @@ const QUEUE_NOTIFICATIONS: usize = 1024;
 const FINISH_DEADLINE: Duration = Duration::from_secs(3);
 /// Pause after a failure to accept, which is most likely a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Size of all requests in flight on all connections, in KiB; at least four frames.
-const REQUESTS_KIB: usize = 256 << 10;
 
 static LAST_CONNECTION_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -67,7 +66,7 @@ struct PeerConnection {
 /// The permits that a call holds until its answer is sent, so that a peer that does not read cannot accumulate answers.
 struct CallReservation {
     _call: OwnedSemaphorePermit,
-    _memory: OwnedSemaphorePermit,
+    _memory: Vec<ByteReservation>,
     _connection: Arc<OwnedSemaphorePermit>,
 }
 
@@ -124,15 +123,27 @@ impl RpcPeer {
     }
 }
 
-/// Serves until `shutdown`. Returns when the requests under way are answered, at the latest after a few seconds.
+/// Like [`serve_within`], with a budget of its own.
 pub async fn serve<S: RpcService>(
     listener: TcpListener,
     service: Arc<S>,
     limits: RpcLimits,
     shutdown: CancellationToken,
 ) {
+    serve_within(listener, service, limits, ByteBudget::default(), shutdown).await;
+}
+
+/// Serves until `shutdown`; requests take their memory from `budget`. Returns when the requests under way are answered,
+/// at the latest after a few seconds.
+pub async fn serve_within<S: RpcService>(
+    listener: TcpListener,
+    service: Arc<S>,
+    limits: RpcLimits,
+    budget: ByteBudget,
+    shutdown: CancellationToken,
+) {
     let tasks = TaskTracker::new();
-    let server = Arc::new(RpcServer::new(service, limits, shutdown.clone()));
+    let server = Arc::new(RpcServer::new(service, limits, budget, shutdown.clone()));
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, address)) => server.admit(stream, address, &tasks),
@@ -155,7 +166,7 @@ pub async fn serve_stream<S: RpcService>(
     limits: RpcLimits,
     shutdown: CancellationToken,
 ) {
-    let server = Arc::new(RpcServer::new(service, limits, shutdown));
+    let server = Arc::new(RpcServer::new(service, limits, ByteBudget::default(), shutdown));
     let permit = server.connections.clone().try_acquire_owned().expect("it is the first connection");
     let (connection, writer) = RpcConnection::new(server, address, stream.write, permit);
     connection.run(stream.read, writer).await;
@@ -165,19 +176,14 @@ struct RpcServer<S> {
     service: Arc<S>,
     limits: RpcLimits,
     connections: Arc<Semaphore>,
-    memory_kib: Arc<Semaphore>,
+    budget: ByteBudget,
     shutdown: CancellationToken,
 }
 
 impl<S: RpcService> RpcServer<S> {
-    fn new(service: Arc<S>, limits: RpcLimits, shutdown: CancellationToken) -> Self {
-        Self {
-            service,
-            limits,
-            connections: Arc::new(Semaphore::new(limits.max_connections)),
-            memory_kib: Arc::new(Semaphore::new(REQUESTS_KIB.max(4 * kib(limits.max_frame_bytes)))),
-            shutdown,
-        }
+    fn new(service: Arc<S>, limits: RpcLimits, budget: ByteBudget, shutdown: CancellationToken) -> Self {
+        let connections = Arc::new(Semaphore::new(limits.max_connections));
+        Self { service, limits, connections, budget, shutdown }
     }
 
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, tasks: &TaskTracker) {
@@ -243,14 +249,16 @@ impl<S: RpcService> RpcConnection<S> {
     }
 
     async fn read_messages(&self, stream: impl AsyncRead + Unpin) -> Result<(), StreamError> {
-        let mut reader = MessageReader::new(stream, &self.server.limits);
+        let mut reader = MessageReader::new(stream, &self.server.limits, Some(self.server.budget.clone()));
         while let Some(message) = reader.next().await? {
             match message {
                 RpcMessage::Request { id, method, params } => {
-                    self.begin(Some(id), method, params, reader.frame_bytes()).await;
+                    let memory = self.memory_of(&mut reader).await;
+                    self.begin(Some(id), method, params, memory).await;
                 }
                 RpcMessage::Notification { method, params } => {
-                    self.begin(None, method, params, reader.frame_bytes()).await;
+                    let memory = self.memory_of(&mut reader).await;
+                    self.begin(None, method, params, memory).await;
                 }
                 RpcMessage::BadRequest { .. } => {
                     let _ = self.peer.0.queue.send(QueuedFrame { frame: message.encode(), _reservation: None }).await;
@@ -263,15 +271,20 @@ impl<S: RpcService> RpcConnection<S> {
         Ok(())
     }
 
+    /// Returns the room that the last message has in the budget. A small frame, such as those of the ring, gets it only
+    /// now, and in a class that long frames cannot fill.
+    async fn memory_of<R: AsyncRead + Unpin>(&self, reader: &mut MessageReader<R>) -> Vec<ByteReservation> {
+        let reserved = reader.take_reservation();
+        if !reserved.is_empty() {
+            return reserved;
+        }
+        vec![self.server.budget.reserve_patiently(ByteClass::Copy, reader.frame_bytes()).await]
+    }
+
     /// Waits until the limits admit the call, then spawns it. A call without an id gets no answer.
-    async fn begin(&self, id: Option<u64>, method: String, params: Vec<Value>, frame_bytes: usize) {
-        let never_closed = "the semaphore is never closed";
-        let memory = self.server.memory_kib.clone();
-        let reservation = CallReservation {
-            _call: self.calls.clone().acquire_owned().await.expect(never_closed),
-            _memory: memory.acquire_many_owned(kib(frame_bytes) as u32).await.expect(never_closed),
-            _connection: self.permit.clone(),
-        };
+    async fn begin(&self, id: Option<u64>, method: String, params: Vec<Value>, memory: Vec<ByteReservation>) {
+        let call = self.calls.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let reservation = CallReservation { _call: call, _memory: memory, _connection: self.permit.clone() };
         let (server, peer) = (self.server.clone(), self.peer.clone());
         tokio::spawn(async move {
             let result = execute(&*server.service, &peer, method, params).await;
@@ -323,8 +336,4 @@ async fn run_writer(peer: RpcPeer, writer: impl Future<Output = std::io::Result<
         debug!(peer = %peer.address(), %error, "cannot send");
     }
     peer.0.closed.cancel();
-}
-
-fn kib(bytes: usize) -> usize {
-    bytes.div_ceil(1024)
 }

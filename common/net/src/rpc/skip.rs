@@ -59,12 +59,22 @@ impl Skipper {
             };
             let Some(header) = read_header(rest)? else { return Ok(None) };
             self.step(header, max_depth)?;
-            // Each missing value takes at least one byte.
-            if self.position.saturating_add(self.open.iter().sum()) > max_bytes as u64 {
+            if self.lower_bound() > max_bytes as u64 {
                 return Err(FrameError::TooLarge { limit: max_bytes });
             }
         }
         Ok(Some(self.position as usize).filter(|&end| end <= bytes.len()))
+    }
+
+    /// A lower bound of the value's length, as far as its headers were scanned. It is the length for a value whose long
+    /// part is one string.
+    pub(super) fn announced_bytes(&self) -> usize {
+        self.lower_bound() as usize
+    }
+
+    /// Each missing value takes at least one byte.
+    fn lower_bound(&self) -> u64 {
+        self.position.saturating_add(self.open.iter().sum())
     }
 
     fn done(&self) -> bool {

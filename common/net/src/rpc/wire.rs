@@ -16,6 +16,7 @@ use super::{
     RpcLimits,
     codec::{MessageDecoder, RpcMessage, StreamError},
 };
+use crate::limits::{ByteBudget, ByteClass, ByteReservation};
 
 /// A peer that reads nothing for this long is dead.
 const WRITE_DEADLINE: Duration = Duration::from_secs(20);
@@ -24,23 +25,40 @@ const WRITE_BATCH: usize = 128;
 /// Larger messages are written by themselves rather than copied together with others.
 const LARGE_BYTES: usize = 64 << 10;
 const READ_BYTES: usize = 16 << 10;
+/// A frame up to this length needs no room in the budget while it arrives.
+const SMALL_FRAME_BYTES: usize = READ_BYTES;
+/// While others wait for room in the budget, a frame that holds some and of which no bytes arrive for this long is
+/// given up.
+const STALL_UNDER_PRESSURE: Duration = Duration::from_secs(1);
 
 pub(super) struct MessageReader<R> {
     stream: R,
     buffer: BytesMut,
     decoder: MessageDecoder,
     frame_deadline: Duration,
+    /// Has room for the frames that arrive; `None` on the client's side, which chooses its peers.
+    budget: Option<ByteBudget>,
+    /// The room of the frame that is arriving or was returned last.
+    reserved: Vec<ByteReservation>,
+    reserved_bytes: usize,
 }
 
 impl<R: AsyncRead + Unpin> MessageReader<R> {
-    pub(super) fn new(stream: R, limits: &RpcLimits) -> Self {
+    pub(super) fn new(stream: R, limits: &RpcLimits, budget: Option<ByteBudget>) -> Self {
         let (buffer, decoder) = (BytesMut::new(), MessageDecoder::new(limits));
-        Self { stream, buffer, decoder, frame_deadline: limits.frame_deadline }
+        let frame_deadline = limits.frame_deadline;
+        Self { stream, buffer, decoder, frame_deadline, budget, reserved: Vec::new(), reserved_bytes: 0 }
     }
 
     /// The length of the message that `next` returned last.
     pub(super) fn frame_bytes(&self) -> usize {
         self.decoder.frame_bytes
+    }
+
+    /// Hands over the room that the message which `next` returned last has in the budget.
+    pub(super) fn take_reservation(&mut self) -> Vec<ByteReservation> {
+        self.reserved_bytes = 0;
+        std::mem::take(&mut self.reserved)
     }
 
     /// Returns the next message; `None` at the end of the stream. Waits without limit between frames, but not within
@@ -49,10 +67,14 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
         let mut deadline = None;
         loop {
             if let Some(message) = self.decoder.decode(&mut self.buffer)? {
+                if self.frame_bytes() > LARGE_BYTES {
+                    self.buffer = BytesMut::from(&self.buffer[..]); // Frees the memory of the large frame.
+                }
                 return Ok(Some(message));
             }
             if !self.buffer.is_empty() {
-                deadline.get_or_insert_with(|| Instant::now() + self.frame_deadline);
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.frame_deadline);
+                self.reserve_room(deadline).await?;
             }
             if self.read_more(deadline).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(StreamError::Torn) };
@@ -66,13 +88,47 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
         }
         // The buffer grows by doubling, so the beginning of a long frame is moved a bounded number of times.
         self.buffer.reserve(READ_BYTES);
-        let read = self.stream.read_buf(&mut self.buffer);
-        Ok(match deadline {
-            None => read.await?,
-            Some(deadline) => {
-                timeout_at(deadline, read).await.map_err(|_| StreamError::Stalled(self.frame_deadline))??
+        match deadline {
+            None => Ok(self.stream.read_buf(&mut self.buffer).await?),
+            Some(deadline) => self.read_within(deadline).await,
+        }
+    }
+
+    async fn read_within(&mut self, deadline: Instant) -> Result<usize, StreamError> {
+        let began = Instant::now();
+        loop {
+            let next_check = deadline.min(Instant::now() + STALL_UNDER_PRESSURE);
+            match timeout_at(next_check, self.stream.read_buf(&mut self.buffer)).await {
+                Ok(read) => return Ok(read?),
+                Err(_) if Instant::now() >= deadline => return Err(StreamError::Stalled(self.frame_deadline)),
+                Err(_) if self.must_give_way(began) => return Err(StreamError::Overloaded(self.reserved_bytes)),
+                Err(_) => {}
             }
-        })
+        }
+    }
+
+    fn must_give_way(&self, stalled_since: Instant) -> bool {
+        let pressed = self.budget.as_ref().is_some_and(ByteBudget::is_pressed);
+        pressed && !self.reserved.is_empty() && stalled_since.elapsed() >= STALL_UNDER_PRESSURE
+    }
+
+    /// Makes sure that a long frame has room in the budget before more of it is read. Its first reservation waits until
+    /// `deadline`; a frame whose length becomes known bit by bit must find further room at once, because nothing may
+    /// wait for room while it holds some.
+    async fn reserve_room(&mut self, deadline: Instant) -> Result<(), StreamError> {
+        let Some(budget) = &self.budget else { return Ok(()) };
+        let needed = self.decoder.announced_bytes().max(self.buffer.len());
+        if needed <= SMALL_FRAME_BYTES.max(self.reserved_bytes) {
+            return Ok(());
+        }
+        let more = needed.max(2 * self.reserved_bytes) - self.reserved_bytes;
+        let reserved = match self.reserved.is_empty() {
+            true => budget.reserve(ByteClass::Call, more, deadline.saturating_duration_since(Instant::now())).await,
+            false => budget.try_reserve(ByteClass::Call, more),
+        };
+        self.reserved.push(reserved.ok_or(StreamError::Overloaded(needed))?);
+        self.reserved_bytes += more;
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    body::{Body, BodyDataStream},
+    body::{Body, BodyDataStream, HttpBody},
     extract::{DefaultBodyLimit, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -34,6 +34,8 @@ use crate::{
 
 /// An append carries about a MiB of operations, or one larger one.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Allocated at once for a message of known length. The buffer of a longer one grows as bytes arrive.
+const FIRST_MESSAGE_BYTES: usize = 8 << 20;
 const MAX_SNAPSHOT_HEAD_BYTES: usize = 1 << 20;
 
 pub(crate) struct RaftApi {
@@ -53,7 +55,6 @@ pub(crate) fn routes(api: Arc<RaftApi>) -> Router {
         .route("/raft/vote", post(vote))
         .route("/raft/prevote", post(prevote))
         .route("/raft/transfer", post(transfer))
-        .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
         .route("/raft/snapshot", post(install_snapshot).layer(DefaultBodyLimit::disable()))
         .route("/raft/identity", get(identity))
         .route("/raft/leave", post(leave))
@@ -101,8 +102,9 @@ impl RaftRefusal {
 
 type RaftResponse = Result<Bytes, RaftRefusal>;
 
-async fn append(State(api): State<Arc<RaftApi>>, Query(to): Query<Destination>, body: Bytes) -> RaftResponse {
+async fn append(State(api): State<Arc<RaftApi>>, Query(to): Query<Destination>, body: Body) -> RaftResponse {
     check(&api, &to)?;
+    let body = read_message(body).await?;
     let request: AppendEntriesRequest<TypeConfig> = unpack(&body).map_err(RaftRefusal::bad)?;
     check_leader(&api, &request.vote)?;
     answer(api.raft.openraft().append_entries(request).await)
@@ -118,22 +120,25 @@ fn check_leader(api: &RaftApi, vote: &Vote) -> Result<(), RaftRefusal> {
     }
 }
 
-async fn vote(State(api): State<Arc<RaftApi>>, Query(to): Query<Destination>, body: Bytes) -> RaftResponse {
+async fn vote(State(api): State<Arc<RaftApi>>, Query(to): Query<Destination>, body: Body) -> RaftResponse {
     check(&api, &to)?;
+    let body = read_message(body).await?;
     check_lease(&api)?;
     let request = unpack(&body).map_err(RaftRefusal::bad)?;
     answer(api.raft.openraft().vote(request).await)
 }
 
-async fn prevote(State(api): State<Arc<RaftApi>>, Query(to): Query<Destination>, body: Bytes) -> RaftResponse {
+async fn prevote(State(api): State<Arc<RaftApi>>, Query(to): Query<Destination>, body: Body) -> RaftResponse {
     check(&api, &to)?;
+    let body = read_message(body).await?;
     check_lease(&api)?;
     let request = unpack(&body).map_err(RaftRefusal::bad)?;
     answer(api.raft.openraft().pre_vote(request).await)
 }
 
-async fn transfer(State(api): State<Arc<RaftApi>>, Query(to): Query<Destination>, body: Bytes) -> RaftResponse {
+async fn transfer(State(api): State<Arc<RaftApi>>, Query(to): Query<Destination>, body: Body) -> RaftResponse {
     check(&api, &to)?;
+    let body = read_message(body).await?;
     let request = unpack(&body).map_err(RaftRefusal::bad)?;
     answer(api.raft.openraft().handle_transfer_leader(request).await)
 }
@@ -215,6 +220,28 @@ fn check_lease(api: &RaftApi) -> Result<(), RaftRefusal> {
 
 fn answer<A: Serialize, E: std::fmt::Display>(result: Result<A, E>) -> RaftResponse {
     result.map(|answer| pack(&answer)).map_err(RaftRefusal::stopped)
+}
+
+/// Reads a message into one buffer. A message that arrives in one piece, as most do, is not copied.
+async fn read_message(body: Body) -> Result<Bytes, RaftRefusal> {
+    let announced = body.size_hint().lower() as usize;
+    let mut body = body.into_data_stream();
+    let Some(first) = body.next().await else { return Ok(Bytes::new()) };
+    let first = first.map_err(RaftRefusal::bad)?;
+    if first.len() >= announced && body.is_end_stream() {
+        return Ok(first);
+    }
+    let mut message = BytesMut::with_capacity(announced.min(FIRST_MESSAGE_BYTES).max(first.len()));
+    message.extend_from_slice(&first);
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(RaftRefusal::bad)?;
+        if message.len() + piece.len() > MAX_MESSAGE_BYTES {
+            let text = format!("a message has at most {MAX_MESSAGE_BYTES} bytes");
+            return Err(RaftRefusal(StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
+        message.extend_from_slice(&piece);
+    }
+    Ok(message.freeze())
 }
 
 /// Reads the head, and returns it with the part of the file that came with it.

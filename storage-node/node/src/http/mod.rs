@@ -5,6 +5,7 @@
 //! are plain axum routers, which can be merged with other routes of the same port.
 
 pub mod admin;
+pub mod admission;
 mod body;
 pub mod chunks;
 mod compare;

@@ -4,12 +4,7 @@
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::{Request, State},
-    middleware::{Next, from_fn_with_state},
-    response::{IntoResponse, Response},
-};
+use axum::{Router, middleware::from_fn_with_state};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -22,9 +17,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::origin;
+use super::admission::{Admission, BodyLimits, admit};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// Connections served at a time. Each takes a file descriptor, of which the process has a limited number.
     pub max_connections: usize,
@@ -36,6 +31,8 @@ pub struct ServerOptions {
     pub stop_grace: Duration,
     /// The names by which browsers and programs may call this server, besides addresses and private names.
     pub names: Arc<[String]>,
+    /// The limits of the requests' bodies.
+    pub bodies: BodyLimits,
 }
 
 impl Default for ServerOptions {
@@ -46,6 +43,7 @@ impl Default for ServerOptions {
             write_silence: Duration::from_secs(120),
             stop_grace: Duration::from_secs(5),
             names: Arc::default(),
+            bodies: BodyLimits::default(),
         }
     }
 }
@@ -57,7 +55,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`, and returns when the running requests have ended or their grace period is over.
 pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, stop: impl Future<Output = ()>) {
-    let router = router.layer(from_fn_with_state(options.names.clone(), admit));
+    let admission = Admission { names: options.names.clone(), limits: options.bodies.clone() };
+    let router = router.layer(from_fn_with_state(admission, admit));
     let stopping = CancellationToken::new();
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(options.max_connections));
@@ -83,14 +82,6 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     connections.close();
     if tokio::time::timeout(options.stop_grace, connections.wait()).await.is_err() {
         warn!(connections = connections.len(), "the stop cut off requests");
-    }
-}
-
-/// Passes a request on to the routes if its head is acceptable.
-async fn admit(State(names): State<Arc<[String]>>, request: Request, next: Next) -> Response {
-    match origin::check(&request, &names) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
     }
 }
 

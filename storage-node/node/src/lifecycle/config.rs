@@ -7,6 +7,7 @@ use std::{
 };
 
 use chordfs_namespace::RootOwner;
+use chordfs_net::limits::ByteBudget;
 use chordfs_store::StoreOptions;
 use chordfs_types::rate_limit::RateLimit;
 
@@ -30,6 +31,8 @@ pub struct NodeConfig {
     pub store: StoreOptions,
     /// The names, besides addresses and private names, by which browsers and programs may call this node.
     pub host_names: Vec<String>,
+    /// The most bytes that the node holds of what is arriving from mounts, other nodes and programs.
+    pub peer_memory_bytes: usize,
     pub allow_kill: bool,
     /// The first SIGTERM drains the node instead of stopping it.
     pub drain_on_term: bool,
@@ -61,6 +64,7 @@ impl NodeConfig {
             root_owner: RootOwner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() },
             store: StoreOptions::default(),
             host_names: Vec::new(),
+            peer_memory_bytes: ByteBudget::DEFAULT_BYTES,
             allow_kill: false,
             drain_on_term: false,
             peer_deadline: Duration::from_secs(10),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use chordfs_net::{
     chunk_client::ChunkClient,
+    limits::ByteBudget,
     rpc::{self, RpcLimits},
 };
 
@@ -14,6 +15,7 @@ use crate::{
     files::{FileDefaults, FileService},
     http::{
         admin::{AdminOptions, HealthSource, NodeAdmin, admin_router},
+        admission::BodyLimits,
         chunks::{self, ChunkPlane},
         files::{FilesOptions, files_router},
         metrics::install_recorder,
@@ -45,9 +47,13 @@ impl Planes {
     /// Opens the ports, and lets the node send its first message to the ring.
     pub(super) fn open(self, core: &Core, ports: Ports) -> Result<Drain> {
         let Core { tasks, stop, .. } = core;
-        let options = ServerOptions { names: core.config.host_names.clone().into(), ..ServerOptions::default() };
+        let budget = ByteBudget::new(core.config.peer_memory_bytes);
+        let bodies = BodyLimits { budget: budget.clone(), ..BodyLimits::default() };
+        let names = core.config.host_names.clone().into();
+        let options = ServerOptions { names, bodies, ..ServerOptions::default() };
         let stopped = || stop.clone().cancelled_owned();
-        tasks.spawn(rpc::serve(ports.ring.listen()?, Arc::new(self.ring), RpcLimits::default(), stop.clone()));
+        let (ring, limits) = (Arc::new(self.ring), RpcLimits::default());
+        tasks.spawn(rpc::serve_within(ports.ring.listen()?, ring, limits, budget, stop.clone()));
         tasks.spawn(server::serve(ports.files.listen()?, self.files, options.clone(), stopped()));
         tasks.spawn(server::serve(ports.admin.listen()?, self.admin, options, stopped()));
         core.answering.cancel();

@@ -4,6 +4,7 @@ mod admin;
 mod download;
 mod hostile;
 mod listing;
+mod overload;
 mod upload;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
