@@ -122,9 +122,10 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
             return Ok(());
         }
         let more = needed.max(2 * self.reserved_bytes) - self.reserved_bytes;
-        let reserved = match self.reserved.is_empty() {
-            true => budget.reserve(ByteClass::Call, more, deadline.saturating_duration_since(Instant::now())).await,
-            false => budget.try_reserve(ByteClass::Call, more),
+        let reserved = if self.reserved.is_empty() {
+            budget.reserve(ByteClass::Call, more, deadline.saturating_duration_since(Instant::now())).await
+        } else {
+            budget.try_reserve(ByteClass::Call, more)
         };
         self.reserved.push(reserved.ok_or(StreamError::Overloaded(needed))?);
         self.reserved_bytes += more;
