@@ -47,14 +47,14 @@ pub struct BodyLimits {
     pub room_deadline: Duration,
     /// How long an upload waits for room.
     pub upload_room_deadline: Duration,
-    pub pace: Pace,
+    pub pace: ArrivalPace,
     /// The pace of bodies that hold room while others wait for it.
-    pub pace_under_pressure: Pace,
+    pub pace_under_pressure: ArrivalPace,
 }
 
 /// While a body is waited for, at least `bytes` must arrive in each `period`.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct ArrivalPace {
     pub bytes: usize,
     pub period: Duration,
 }
@@ -65,8 +65,8 @@ impl Default for BodyLimits {
             budget: ByteBudget::default(),
             room_deadline: Duration::from_secs(5),
             upload_room_deadline: Duration::from_secs(30),
-            pace: Pace { bytes: 8 << 10, period: Duration::from_secs(30) },
-            pace_under_pressure: Pace { bytes: 64 << 10, period: Duration::from_secs(1) },
+            pace: ArrivalPace { bytes: 8 << 10, period: Duration::from_secs(30) },
+            pace_under_pressure: ArrivalPace { bytes: 64 << 10, period: Duration::from_secs(1) },
         }
     }
 }
@@ -188,7 +188,7 @@ struct PaceMeter {
 }
 
 impl PaceMeter {
-    fn add(&mut self, pace: Pace, waited: Duration, bytes: usize) {
+    fn add(&mut self, pace: ArrivalPace, waited: Duration, bytes: usize) {
         self.waited += waited;
         self.bytes += bytes;
         if self.bytes >= pace.bytes {
@@ -196,7 +196,7 @@ impl PaceMeter {
         }
     }
 
-    fn is_too_slow(&self, pace: Pace, waiting: Duration) -> bool {
+    fn is_too_slow(&self, pace: ArrivalPace, waiting: Duration) -> bool {
         self.waited + waiting >= pace.period
     }
 }

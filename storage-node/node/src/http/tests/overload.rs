@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{Server, ServerOptions, eventually, pattern};
 use crate::http::{
-    admission::{BodyLimits, Pace},
+    admission::{ArrivalPace, BodyLimits},
     chunks::{ChunkApiError, read_body_up_to},
 };
 
@@ -46,7 +46,7 @@ async fn send_a_part(address: std::net::SocketAddr, announced: usize, sent: usiz
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_bodies_stay_within_the_budget_and_give_way_to_an_honest_put() {
     let budget = ByteBudget::new(8 * MIB);
-    let pace = Pace { bytes: 8 << 10, period: Duration::from_secs(4) };
+    let pace = ArrivalPace { bytes: 8 << 10, period: Duration::from_secs(4) };
     let server = start(BodyLimits { budget: budget.clone(), pace, ..BodyLimits::default() }).await;
     let mut hostile = JoinSet::new();
     for _ in 0..20 {
@@ -77,7 +77,7 @@ async fn half_bodies_stay_within_the_budget_and_give_way_to_an_honest_put() {
 /// A body of one byte per eight seconds kept its connection for ever.
 #[tokio::test]
 async fn a_body_that_only_drips_is_ended() {
-    let pace = Pace { bytes: 100, period: Duration::from_millis(500) };
+    let pace = ArrivalPace { bytes: 100, period: Duration::from_millis(500) };
     let server = start(BodyLimits { pace, ..BodyLimits::default() }).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(head(10_000).as_bytes()).await.unwrap();
