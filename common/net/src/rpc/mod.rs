@@ -49,9 +49,14 @@ pub struct RpcLimits {
     pub max_depth: usize,
     /// A connection is not read while this many of its requests are unanswered.
     pub max_calls_in_flight: usize,
-    /// A connection beyond this number is closed at once.
+    /// A connection beyond this number takes the place of an idle one, or is closed if there is none.
     pub max_connections: usize,
-    /// How long a frame may take to arrive once it has begun. Between frames a connection may be idle without limit.
+    /// Likewise for the connections of one address, which is neither this machine's own nor a neighbour's.
+    pub max_per_address: usize,
+    /// A connection without a request for this long is closed. Sessions send a request every few seconds; other clients
+    /// connect again.
+    pub idle_timeout: Duration,
+    /// How long a frame may take to arrive once it has begun.
     pub frame_deadline: Duration,
 }
 
@@ -62,6 +67,8 @@ impl Default for RpcLimits {
             max_depth: 16,
             max_calls_in_flight: 256,
             max_connections: 1024,
+            max_per_address: 128,
+            idle_timeout: Duration::from_secs(600),
             frame_deadline: Duration::from_secs(10),
         }
     }

@@ -1,11 +1,12 @@
 //! The server end: requests of one connection are executed concurrently, up to a bound, and answered as they finish.
 //!
-//! A connection stays open until the peer closes it, violates the protocol or does not read its answers. It counts
-//! against the limit of connections until all its calls have ended, so a peer cannot evade the limit by reconnecting.
+//! A connection stays open until the peer closes it, violates the protocol or does not read its answers, or until it
+//! has been idle for long or has to make room for another. It counts against the limit of connections until all its
+//! calls have ended, so a peer cannot evade the limit by reconnecting.
 
 use std::{
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -31,12 +32,16 @@ use super::{
     dialer::DialedStream,
     wire::{MessageReader, Outgoing, configure_socket, write_queued},
 };
-use crate::limits::{ByteBudget, ByteClass, ByteReservation};
+use crate::limits::{
+    ByteBudget, ByteClass, ByteReservation, ConnectionLimiter, ConnectionLimits, ConnectionPlace, RequestMark,
+};
 
 /// Notifications that may be queued for a peer that reads slowly.
 const QUEUE_NOTIFICATIONS: usize = 1024;
 /// How long the server waits for requests under way when the peer has closed its side or the server stops.
 const FINISH_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a connection has been idle before another may take its place.
+const MIN_IDLE: Duration = Duration::from_secs(1);
 /// Pause after a failure to accept, which is most likely a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,6 +55,11 @@ pub trait RpcService: Send + Sync + 'static {
         method: String,
         params: Vec<Value>,
     ) -> impl Future<Output = Result<Value, Value>> + Send;
+
+    /// Whether a neighbour in the ring has this address, so that the number of its connections is not limited.
+    fn is_neighbour(&self, _address: IpAddr) -> bool {
+        false
+    }
 }
 
 /// The peer of a served connection, to which notifications can be sent. Cheap to clone.
@@ -67,7 +77,7 @@ struct PeerConnection {
 struct CallReservation {
     _call: OwnedSemaphorePermit,
     _memory: Vec<ByteReservation>,
-    _connection: Arc<OwnedSemaphorePermit>,
+    _request: RequestMark,
 }
 
 struct QueuedFrame {
@@ -167,36 +177,42 @@ pub async fn serve_stream<S: RpcService>(
     shutdown: CancellationToken,
 ) {
     let server = Arc::new(RpcServer::new(service, limits, ByteBudget::default(), shutdown));
-    let permit = server.connections.clone().try_acquire_owned().expect("it is the first connection");
-    let (connection, writer) = RpcConnection::new(server, address, stream.write, permit);
+    let place = server.connections.admit(address.ip(), true).expect("it is the first connection");
+    let (connection, writer) = RpcConnection::new(server, address, stream.write, place);
     connection.run(stream.read, writer).await;
 }
 
 struct RpcServer<S> {
     service: Arc<S>,
     limits: RpcLimits,
-    connections: Arc<Semaphore>,
+    connections: ConnectionLimiter,
     budget: ByteBudget,
     shutdown: CancellationToken,
 }
 
 impl<S: RpcService> RpcServer<S> {
     fn new(service: Arc<S>, limits: RpcLimits, budget: ByteBudget, shutdown: CancellationToken) -> Self {
-        let connections = Arc::new(Semaphore::new(limits.max_connections));
+        let RpcLimits { max_connections, max_per_address, .. } = limits;
+        let connections =
+            ConnectionLimiter::new(ConnectionLimits { max_connections, max_per_address, min_idle: MIN_IDLE });
         Self { service, limits, connections, budget, shutdown }
     }
 
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, tasks: &TaskTracker) {
-        let Ok(permit) = self.connections.clone().try_acquire_owned() else {
-            warn!(peer = %address, limit = self.limits.max_connections, "refusing a connection: too many are open");
-            return;
+        let is_trusted = address.ip().is_loopback() || self.service.is_neighbour(address.ip());
+        let place = match self.connections.admit(address.ip(), is_trusted) {
+            Ok(place) => place,
+            Err(refusal) => {
+                warn!(peer = %address, %refusal, "refusing a connection: too many are open");
+                return;
+            }
         };
         if let Err(error) = configure_socket(&stream) {
             debug!(peer = %address, %error, "connection lost");
             return;
         }
         let (read, write) = stream.into_split();
-        let (connection, writer) = RpcConnection::new(self.clone(), address, write, permit);
+        let (connection, writer) = RpcConnection::new(self.clone(), address, write, place);
         tasks.spawn(connection.run(read, writer));
     }
 }
@@ -205,7 +221,7 @@ struct RpcConnection<S> {
     server: Arc<RpcServer<S>>,
     peer: RpcPeer,
     calls: Arc<Semaphore>,
-    permit: Arc<OwnedSemaphorePermit>,
+    place: Arc<ConnectionPlace>,
     /// Makes the writer stop after it has sent the queued messages.
     finish: CancellationToken,
 }
@@ -215,7 +231,7 @@ impl<S: RpcService> RpcConnection<S> {
         server: Arc<RpcServer<S>>,
         address: SocketAddr,
         stream: impl AsyncWrite + Send + Unpin,
-        permit: OwnedSemaphorePermit,
+        place: Arc<ConnectionPlace>,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(server.limits.max_calls_in_flight + QUEUE_NOTIFICATIONS);
         let connection_id = LAST_CONNECTION_ID.fetch_add(1, Ordering::Relaxed) + 1;
@@ -224,7 +240,7 @@ impl<S: RpcService> RpcConnection<S> {
         let finish = CancellationToken::new();
         let writer = run_writer(peer.clone(), write_queued(stream, waiting, finish.clone()));
         let calls = Arc::new(Semaphore::new(server.limits.max_calls_in_flight));
-        (Self { server, peer, calls, permit: Arc::new(permit), finish }, writer)
+        (Self { server, peer, calls, place, finish }, writer)
     }
 
     async fn run(self, stream: impl AsyncRead + Unpin, writer: impl Future<Output = ()> + Send) {
@@ -234,6 +250,10 @@ impl<S: RpcService> RpcConnection<S> {
             let result = tokio::select! {
                 () = self.peer.closed() => Ok(()),
                 () = self.server.shutdown.cancelled() => Ok(()),
+                () = self.place.lost(self.server.limits.idle_timeout) => {
+                    debug!(peer = %self.peer.address(), "closing an idle connection");
+                    Ok(())
+                }
                 result = self.read_messages(stream) => result,
             };
             match result {
@@ -284,7 +304,7 @@ impl<S: RpcService> RpcConnection<S> {
     /// Waits until the limits admit the call, then spawns it. A call without an id gets no answer.
     async fn begin(&self, id: Option<u64>, method: String, params: Vec<Value>, memory: Vec<ByteReservation>) {
         let call = self.calls.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let reservation = CallReservation { _call: call, _memory: memory, _connection: self.permit.clone() };
+        let reservation = CallReservation { _call: call, _memory: memory, _request: self.place.begin_request() };
         let (server, peer) = (self.server.clone(), self.peer.clone());
         tokio::spawn(async move {
             let result = execute(&*server.service, &peer, method, params).await;

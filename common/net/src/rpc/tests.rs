@@ -280,6 +280,36 @@ async fn a_connection_beyond_the_limit_is_closed() {
     timeout(SOON, regained).await.expect("a closed connection releases its permit");
 }
 
+/// 1024 idle connections locked every newcomer out, without an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_takes_the_place_of_an_idle_connection_and_of_no_busy_one() {
+    let served = served(RpcLimits { max_connections: 3, ..RpcLimits::default() }).await;
+    let busy = served.client().await;
+    let waiting = tokio::spawn(async move { busy.call("wait", vec![7.into()], 2 * SOON).await });
+    let (mut first, mut second) = (served.raw().await, served.raw().await);
+    while served.fake.begun.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    served.assert_serving().await;
+    assert!(until_closed(&mut first).await.is_empty());
+    second.write_all(&request(1, "echo", 1)).await.unwrap();
+    assert_eq!(read_value(&mut second).await, success(1, 1));
+    served.fake.gate.add_permits(1);
+    assert_eq!(waiting.await.unwrap().unwrap(), 7.into());
+}
+
+#[tokio::test]
+async fn a_connection_that_is_idle_for_long_is_closed() {
+    let served = served(RpcLimits { idle_timeout: Duration::from_millis(300), ..RpcLimits::default() }).await;
+    let client = served.client().await;
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.call("echo", vec![], SOON).await.unwrap();
+    }
+    timeout(SOON, client.closed()).await.expect("an idle connection is kept");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_too_large_to_send_is_an_error() {
     let served = served(small()).await;

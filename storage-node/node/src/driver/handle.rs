@@ -1,6 +1,11 @@
 //! The ring's interface for the rest of the process: cheap to clone, and every wait has a deadline.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use chordfs_net::rpc::{RpcError, Value};
 use chordfs_ring::{Event, JoinError, NoRoute, RingAnswer, RingRequest, RingRoute};
@@ -116,6 +121,12 @@ impl RingHandle {
     /// The neighbours as this node knows them now.
     pub fn neighbours(&self) -> Neighbours {
         self.0.views.ring.borrow().clone()
+    }
+
+    /// Whether a neighbour has this address.
+    pub fn is_neighbour(&self, address: IpAddr) -> bool {
+        let view = self.0.views.ring.borrow();
+        view.successors.iter().chain(&view.predecessor).any(|node| node.ip == address)
     }
 
     /// Follows every change of the neighbours.

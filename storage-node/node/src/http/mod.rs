@@ -21,5 +21,6 @@ mod origin;
 pub mod server;
 #[cfg(test)]
 mod tests;
+mod tracked;
 mod upload;
 mod uri;

@@ -1,28 +1,35 @@
 //! Serves a router on a listener, with the limits that a plain `axum::serve` does not set: a client that sends half a
 //! request head is cut off, a stop lets running requests end, and buffers are large enough for batches of chunks. The
-//! number of connections is limited: further ones wait, and idle ones are closed after a while.
+//! number of connections is limited: a further one takes the place of the idlest, or waits if all have requests.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{Router, middleware::from_fn_with_state};
+use chordfs_net::limits::{ConnectionLimiter, ConnectionLimits, ConnectionPlace, ConnectionRefusal};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::admission::{Admission, BodyLimits, admit};
+use super::{
+    admission::{Admission, BodyLimits, admit},
+    tracked::TrackedService,
+};
 
-#[derive(Clone, Debug)]
+/// Whether an address is one of a neighbour in the ring.
+pub type IsNeighbour = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+#[derive(Clone)]
 pub struct ServerOptions {
     /// Connections served at a time. Each takes a file descriptor, of which the process has a limited number.
     pub max_connections: usize,
+    /// Connections of one address, which is neither this machine's own nor a neighbour's.
+    pub max_per_address: usize,
+    pub is_neighbour: IsNeighbour,
     /// A connection on which no whole request head arrives for this long is closed; this includes idle ones.
     pub head_silence: Duration,
     /// A client that accepts no bytes for this long is cut off.
@@ -39,6 +46,8 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            max_per_address: 512,
+            is_neighbour: Arc::new(|_| false),
             head_silence: Duration::from_secs(60),
             write_silence: Duration::from_secs(120),
             stop_grace: Duration::from_secs(5),
@@ -50,6 +59,10 @@ impl Default for ServerOptions {
 
 /// The largest buffer of a connection. Measured: a smaller one slows batches of several MiB.
 const MAX_BUFFER_BYTES: usize = 1 << 20;
+/// How long a connection has been idle before another may take its place.
+const MIN_IDLE: Duration = Duration::from_secs(1);
+/// The pause before the next look for a free place, while all connections have requests.
+const PLACE_PAUSE: Duration = Duration::from_millis(50);
 /// The pause after a failed accept, until the process may have file descriptors again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -59,19 +72,24 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     let router = router.layer(from_fn_with_state(admission, admit));
     let stopping = CancellationToken::new();
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(options.max_connections));
+    let ServerOptions { max_connections, max_per_address, .. } = options;
+    let places = ConnectionLimiter::new(ConnectionLimits { max_connections, max_per_address, min_idle: MIN_IDLE });
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &places, &options) => accepted,
         };
         match accepted {
             Ok((stream, place)) => {
-                let connection = serve_connection(stream, router.clone(), options.clone(), stopping.clone());
+                let service = TrackedService::new(TowerToHyperService::new(router.clone()), place.clone());
+                let connection = serve_connection(stream, service, options.clone(), stopping.clone());
+                let idle_timeout = options.head_silence + MIN_IDLE;
                 connections.spawn(async move {
-                    connection.await;
-                    drop(place);
+                    tokio::select! {
+                        () = connection => {}
+                        () = place.lost(idle_timeout) => debug!("closing an idle connection"),
+                    }
                 });
             }
             Err(error) => pause_after(error).await,
@@ -85,17 +103,41 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     }
 }
 
-/// Accepts the next connection once a place is free. Until then connections wait in the kernel's queue.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    if places.available_permits() == 0 {
-        debug!("all connections are in use; the next one is accepted when one ends");
+/// Accepts the next connection, and waits until it has a place. Meanwhile others wait in the kernel's queue.
+async fn accept(
+    listener: &TcpListener,
+    places: &ConnectionLimiter,
+    options: &ServerOptions,
+) -> io::Result<(TcpStream, Arc<ConnectionPlace>)> {
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        match find_place(places, peer.ip(), options).await {
+            Ok(place) => return Ok((stream, place)),
+            Err(refusal) => warn!(%peer, %refusal, "refusing a connection: too many are open"),
+        }
     }
-    let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, options: ServerOptions, stopping: CancellationToken) {
+async fn find_place(
+    places: &ConnectionLimiter,
+    address: IpAddr,
+    options: &ServerOptions,
+) -> Result<Arc<ConnectionPlace>, ConnectionRefusal> {
+    let is_trusted = address.is_loopback() || (options.is_neighbour)(address);
+    loop {
+        match places.admit(address, is_trusted) {
+            Err(ConnectionRefusal::Full(_)) => tokio::time::sleep(PLACE_PAUSE).await,
+            result => return result,
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    service: TrackedService<TowerToHyperService<Router>>,
+    options: ServerOptions,
+    stopping: CancellationToken,
+) {
     if let Err(error) = set_options(&stream, options.write_silence) {
         debug!(%error, "cannot set the options of a connection");
     }
@@ -103,7 +145,7 @@ async fn serve_connection(stream: TcpStream, router: Router, options: ServerOpti
         .timer(TokioTimer::new())
         .header_read_timeout(options.head_silence)
         .max_buf_size(MAX_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

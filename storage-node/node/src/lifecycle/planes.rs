@@ -19,7 +19,7 @@ use crate::{
         chunks::{self, ChunkPlane},
         files::{FilesOptions, files_router},
         metrics::install_recorder,
-        server::{self, ServerOptions},
+        server::{self, IsNeighbour, ServerOptions},
     },
     node::{admin::LocalAdmin, arc_hand_over::ArcHandOver, ring_port::RingPort},
     status,
@@ -50,7 +50,9 @@ impl Planes {
         let budget = ByteBudget::new(core.config.peer_memory_bytes);
         let bodies = BodyLimits { budget: budget.clone(), ..BodyLimits::default() };
         let names = core.config.host_names.clone().into();
-        let options = ServerOptions { names, bodies, ..ServerOptions::default() };
+        let ring = core.ring.clone();
+        let is_neighbour: IsNeighbour = Arc::new(move |address| ring.is_neighbour(address));
+        let options = ServerOptions { names, bodies, is_neighbour, ..ServerOptions::default() };
         let stopped = || stop.clone().cancelled_owned();
         let (ring, limits) = (Arc::new(self.ring), RpcLimits::default());
         tasks.spawn(rpc::serve_within(ports.ring.listen()?, ring, limits, budget, stop.clone()));

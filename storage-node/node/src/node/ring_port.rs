@@ -1,6 +1,6 @@
 //! The calls on 5057: the ring's, and the namespace's.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use chordfs_namespace::Namespace;
 use chordfs_net::rpc::{RpcPeer, RpcService, Value};
@@ -45,5 +45,9 @@ impl RpcService for RingPort {
             Some(answer) => answer,
             None => Err(format!("there is no call {method:?} here").into()),
         }
+    }
+
+    fn is_neighbour(&self, address: IpAddr) -> bool {
+        self.ring.is_neighbour(address)
     }
 }

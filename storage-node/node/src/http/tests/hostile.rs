@@ -217,6 +217,28 @@ async fn a_head_that_stalls_is_ended() {
     raw(&files, b"", false).await;
 }
 
+/// 4096 idle connections kept newcomers waiting for a minute.
+#[tokio::test]
+async fn a_newcomer_takes_the_place_of_an_idle_connection() {
+    let options = ServerOptions { max_connections: 20, ..ServerOptions::default() };
+    let server = Server::start_with(Router::new(), options).await;
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let start = Instant::now();
+    assert_eq!(server.get("/").await.status(), 404);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let mut closed = 0;
+    for stream in &mut idle {
+        let mut byte = [0];
+        closed += usize::from(
+            tokio::time::timeout(Duration::from_millis(20), stream.read(&mut byte)).await.is_ok_and(|r| r.is_ok()),
+        );
+    }
+    assert_eq!(closed, 1, "only one place was needed");
+}
+
 /// A client that kept opening connections left the process without a file descriptor for anything else.
 #[tokio::test]
 async fn a_connection_beyond_the_limit_waits_until_an_idle_one_is_closed() {
