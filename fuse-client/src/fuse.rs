@@ -6,6 +6,7 @@
 //! implemented here (extended attributes, locks, lseek's data and holes, copy_file_range) return ENOSYS: the kernel
 //! then emulates them or reports them to programs as unsupported, and sends no further requests of that kind.
 
+mod callers;
 mod convert;
 mod replies;
 
@@ -17,19 +18,22 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use chordfs_types::namespace::{FileKind, RenameMode};
+use chordfs_net::{boot_clock::since_boot, operation};
+use chordfs_types::namespace::{FileKind, Ino, RenameMode};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
     ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
+use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::{debug, error};
 
 use self::{
+    callers::{Callers, thread_start},
     convert::{Times, entry_name, errno, file_type, mode_bits, set_attr, special_kind},
     replies::Replies,
 };
@@ -43,6 +47,11 @@ use crate::{
 const MAX_WRITE_BYTES: u32 = 1 << 20;
 /// How many background requests, mainly read-ahead, the kernel may have in flight.
 const MAX_BACKGROUND: u16 = 64;
+
+/// A request whose call has no time left gets this long: the ring may have returned in this moment.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+/// How long before its deadline an operation may fail: it does not begin a pause that would end later.
+const EARLY_FAILURE: Duration = Duration::from_secs(1);
 
 /// What is asked of the kernel. Not FUSE_ASYNC_DIO: with it, a direct write by libaio completes without dropping the
 /// pages that a buffered reader has filled meanwhile, and they stay stale (xfstests generic/451; libfuse's own example
@@ -61,6 +70,9 @@ pub struct Mount {
     runtime: Handle,
     root: RootMap,
     timeouts: KernelTimeouts,
+    /// A system call fails after this long without an answer.
+    deadline: Duration,
+    callers: Arc<Mutex<Callers>>,
     /// Signalled when the kernel has ended the mount.
     ended: Option<oneshot::Sender<()>>,
 }
@@ -72,9 +84,10 @@ impl Mount {
         runtime: Handle,
         root: RootMap,
         timeouts: KernelTimeouts,
+        deadline: Duration,
     ) -> (Self, oneshot::Receiver<()>) {
         let (ended, end) = oneshot::channel();
-        (Self { fs, runtime, root, timeouts, ended: Some(ended) }, end)
+        (Self { fs, runtime, root, timeouts, deadline, callers: Arc::default(), ended: Some(ended) }, end)
     }
 
     /// Keeps a panic in a handler from ending the thread that serves the kernel.
@@ -84,8 +97,25 @@ impl Mount {
         }
     }
 
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(work);
+    /// Runs a request that needs the ring. The deadline counts from the beginning of its system call; see [`callers`].
+    /// `inodes` are those whose locks the kernel holds for it.
+    fn spawn(&self, req: &Request, inodes: [Ino; 2], work: impl Future<Output = ()> + Send + 'static) {
+        let (thread, arrived, callers) = (req.pid(), since_boot(), self.callers.clone());
+        let times = callers.lock().begin(thread, &inodes, arrived, thread_start);
+        let left = (times.begun + self.deadline).saturating_sub(arrived).max(SHORTEST_WAIT);
+        let on_failure = move || {
+            let now = since_boot();
+            if now + EARLY_FAILURE >= arrived + left {
+                callers.lock().note_failure(thread, &inodes, times, now);
+            }
+        };
+        self.runtime.spawn(operation::run(left, self.deadline, on_failure, work));
+    }
+
+    /// Runs a request that may store written data. It has the whole deadline in any case: it is a system call of its
+    /// own, and data that cannot be stored may be discarded.
+    fn spawn_commit(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(operation::run(self.deadline, self.deadline, || {}, work));
     }
 
     fn replies(&self) -> Replies {
@@ -98,7 +128,7 @@ impl Mount {
             Ok(name) => name,
             Err(failure) => return reply.error(errno(op, parent, &failure)),
         };
-        self.spawn(async move {
+        self.spawn(req, [parent; 2], async move {
             let made = fs.make(parent, &name, new, caller).await.map(|(attr, _)| attr);
             replies.entry(op, parent, made, reply);
         });
@@ -132,7 +162,7 @@ impl Filesystem for Mount {
         }
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.guarded("lookup", || {
             let (replies, parent) = (self.replies(), self.root.inward(parent));
             let name = match entry_name(name) {
@@ -143,7 +173,7 @@ impl Filesystem for Mount {
                 return replies.entry("lookup", parent, known, reply);
             }
             let fs = self.fs.clone();
-            self.spawn(async move {
+            self.spawn(req, [parent; 2], async move {
                 let found = fs.lookup(parent, &name).await;
                 replies.entry("lookup", parent, found, reply);
             });
@@ -154,14 +184,14 @@ impl Filesystem for Mount {
         // Inode numbers are the namespace's own, so there is no table of numbers to shrink.
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         self.guarded("getattr", || {
             let (replies, ino) = (self.replies(), self.root.inward(ino));
             if let Some(attr) = self.fs.cached_attr(ino) {
                 return replies.attr("getattr", ino, Ok(attr), reply);
             }
             let fs = self.fs.clone();
-            self.spawn(async move { replies.attr("getattr", ino, fs.attr(ino).await, reply) });
+            self.spawn(req, [ino; 2], async move { replies.attr("getattr", ino, fs.attr(ino).await, reply) });
         });
     }
 
@@ -186,14 +216,14 @@ impl Filesystem for Mount {
         self.guarded("setattr", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             let set = set_attr(mode, uid, gid, size, Times { atime, mtime, ctime }, SystemTime::now());
-            self.spawn(async move { replies.attr("setattr", ino, fs.set_attr(ino, set).await, reply) });
+            self.spawn_commit(async move { replies.attr("setattr", ino, fs.set_attr(ino, set).await, reply) });
         });
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
         self.guarded("readlink", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
-            self.spawn(async move { replies.data("readlink", ino, fs.read_link(ino).await, reply) });
+            self.spawn(req, [ino; 2], async move { replies.data("readlink", ino, fs.read_link(ino).await, reply) });
         });
     }
 
@@ -232,11 +262,11 @@ impl Filesystem for Mount {
         });
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guarded("unlink", || {
             let (fs, replies, parent) = (self.fs.clone(), self.replies(), self.root.inward(parent));
             match entry_name(name) {
-                Ok(name) => self.spawn(async move {
+                Ok(name) => self.spawn(req, [parent; 2], async move {
                     replies.empty("unlink", parent, fs.unlink(parent, &name).await, reply);
                 }),
                 Err(failure) => reply.error(errno("unlink", parent, &failure)),
@@ -244,11 +274,11 @@ impl Filesystem for Mount {
         });
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guarded("rmdir", || {
             let (fs, replies, parent) = (self.fs.clone(), self.replies(), self.root.inward(parent));
             match entry_name(name) {
-                Ok(name) => self.spawn(async move {
+                Ok(name) => self.spawn(req, [parent; 2], async move {
                     replies.empty("rmdir", parent, fs.rmdir(parent, &name).await, reply);
                 }),
                 Err(failure) => reply.error(errno("rmdir", parent, &failure)),
@@ -258,7 +288,7 @@ impl Filesystem for Mount {
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -274,7 +304,7 @@ impl Filesystem for Mount {
                 Ok((EntryLocation { parent, name }, to))
             });
             match places {
-                Ok((from, to)) => self.spawn(async move {
+                Ok((from, to)) => self.spawn(req, [from.parent, to.parent], async move {
                     replies.empty("rename", parent, fs.rename(&from, &to, mode).await, reply);
                 }),
                 Err(failure) => reply.error(errno("rename", parent, &failure)),
@@ -282,12 +312,12 @@ impl Filesystem for Mount {
         });
     }
 
-    fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+    fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         self.guarded("link", || {
             let (fs, replies) = (self.fs.clone(), self.replies());
             let (ino, parent) = (self.root.inward(ino), self.root.inward(newparent));
             match entry_name(newname) {
-                Ok(name) => self.spawn(async move {
+                Ok(name) => self.spawn(req, [parent, ino], async move {
                     replies.entry("link", parent, fs.link(ino, parent, &name).await, reply);
                 }),
                 Err(failure) => reply.error(errno("link", parent, &failure)),
@@ -312,24 +342,24 @@ impl Filesystem for Mount {
                 Ok(name) => name,
                 Err(failure) => return reply.error(errno("create", parent, &failure)),
             };
-            self.spawn(async move {
+            self.spawn(req, [parent; 2], async move {
                 let made = fs.create(parent, &name, mode_bits(mode), exclusive, caller).await;
                 replies.created(parent, made, reply);
             });
         });
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.guarded("open", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             let can_write = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
-            self.spawn(async move { replies.opened(ino, fs.open(ino, can_write).await, reply) });
+            self.spawn(req, [ino; 2], async move { replies.opened(ino, fs.open(ino, can_write).await, reply) });
         });
     }
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -344,7 +374,11 @@ impl Filesystem for Mount {
                 return replies.data("read", ino, read, reply);
             }
             let fs = self.fs.clone();
-            self.spawn(async move { replies.data("read", ino, fs.read(ino, offset, size).await, reply) });
+            self.spawn(
+                req,
+                [ino; 2],
+                async move { replies.data("read", ino, fs.read(ino, offset, size).await, reply) },
+            );
         });
     }
 
@@ -369,7 +403,7 @@ impl Filesystem for Mount {
                 return replies.written(ino, len, written, reply);
             }
             let (fs, bytes) = (self.fs.clone(), data.to_vec());
-            self.spawn(async move { replies.written(ino, len, fs.write(ino, at, bytes).await, reply) });
+            self.spawn_commit(async move { replies.written(ino, len, fs.write(ino, at, bytes).await, reply) });
         });
     }
 
@@ -379,14 +413,14 @@ impl Filesystem for Mount {
             if fs.try_flush(ino, fh.0) {
                 return reply.ok();
             }
-            self.spawn(async move { replies.empty("flush", ino, fs.flush(ino, fh.0).await, reply) });
+            self.spawn_commit(async move { replies.empty("flush", ino, fs.flush(ino, fh.0).await, reply) });
         });
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         self.guarded("fsync", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
-            self.spawn(async move { replies.empty("fsync", ino, fs.fsync(ino, fh.0).await, reply) });
+            self.spawn_commit(async move { replies.empty("fsync", ino, fs.fsync(ino, fh.0).await, reply) });
         });
     }
 
@@ -405,7 +439,8 @@ impl Filesystem for Mount {
             if fs.try_release(ino, fh.0) {
                 return reply.ok();
             }
-            self.spawn(async move {
+            // No program waits for it.
+            self.runtime.spawn(async move {
                 fs.release(ino, fh.0).await;
                 reply.ok();
             });
@@ -419,10 +454,10 @@ impl Filesystem for Mount {
         });
     }
 
-    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         self.guarded("readdir", || {
             let (fs, root, ino) = (self.fs.clone(), self.root, self.root.inward(ino));
-            self.spawn(async move {
+            self.spawn(req, [ino; 2], async move {
                 let take = |entry: ListedEntry<'_>| {
                     let kind = file_type(entry.kind);
                     !reply.add(root.outward(entry.ino), entry.next, kind, OsStr::from_bytes(entry.name))
@@ -435,10 +470,10 @@ impl Filesystem for Mount {
         });
     }
 
-    fn readdirplus(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         self.guarded("readdirplus", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
-            self.spawn(async move {
+            self.spawn(req, [ino; 2], async move {
                 match fs.list(fh.0, offset, |entry| replies.add_plus(&mut reply, &entry)).await {
                     Ok(()) => reply.ok(),
                     Err(failure) => reply.error(errno("readdirplus", ino, &failure)),
@@ -474,7 +509,9 @@ impl Filesystem for Mount {
             if mode != 0 {
                 return reply.error(Errno::from_i32(libc::EOPNOTSUPP));
             }
-            self.spawn(async move { replies.empty("fallocate", ino, fs.allocate(ino, offset, length).await, reply) });
+            self.spawn_commit(
+                async move { replies.empty("fallocate", ino, fs.allocate(ino, offset, length).await, reply) },
+            );
         });
     }
 
@@ -493,10 +530,10 @@ impl Filesystem for Mount {
         reply.error(Errno::ENOTTY);
     }
 
-    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
         self.guarded("statfs", || {
-            let (fs, replies) = (self.fs.clone(), self.replies());
-            self.spawn(async move { replies.statistics(fs.statistics().await, reply) });
+            let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
+            self.spawn(req, [ino; 2], async move { replies.statistics(fs.statistics().await, reply) });
         });
     }
 }

@@ -159,7 +159,8 @@ fn space_source(chunks: Arc<ChunkClient>) -> SpaceSource {
 impl Connected {
     /// Returns when the mount is ready. Dropping the returned value does not unmount: see [`Mounted::detach`].
     async fn mount(&self, config: &Config, target: &Path) -> Result<Mounted, MountError> {
-        let (mount, ended) = Mount::new(self.fs.clone(), Handle::current(), self.root, config.options.timeouts);
+        let (timeouts, deadline) = (config.options.timeouts, config.options.deadline);
+        let (mount, ended) = Mount::new(self.fs.clone(), Handle::current(), self.root, timeouts, deadline);
         let (kernel_config, path) = (kernel_config(config), target.to_owned());
         let session = tokio::task::spawn_blocking(move || fuser::Session::new(mount, path, &kernel_config))
             .await

@@ -8,6 +8,7 @@ pub mod chunk_client;
 pub mod clients;
 pub mod http_pool;
 pub mod limits;
+pub mod operation;
 pub mod ring_wire;
 pub mod router;
 pub mod rpc;

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use chordfs_net::operation;
 use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, EntryName, FileKind, Ino, SetAttr, Time, Truncate},
@@ -54,6 +55,9 @@ pub(super) fn entry_name(name: &OsStr) -> Result<EntryName, FsError> {
 /// Converts an error to the errno for the kernel. Errors of requests are logged here and nowhere else.
 pub(super) fn errno(op: &'static str, ino: Ino, error: &FsError) -> Errno {
     let code = error.errno();
+    if code == libc::EIO {
+        operation::note_failure();
+    }
     if matches!(code, libc::EIO | libc::ENOSPC) {
         warn!(op, ino = ino.0, "{error}");
     } else {

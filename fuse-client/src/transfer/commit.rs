@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chordfs_net::backoff::Backoff;
+use chordfs_net::{backoff::Backoff, operation};
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
@@ -267,6 +267,7 @@ impl FileData {
             if tokio::time::timeout(stall_timeout, upload_ended.changed()).await.is_err() {
                 return Err(FsError::NoReplica { detail: format!("no upload ended within {stall_timeout:?}") });
             }
+            operation::note_progress();
         }
     }
 
@@ -333,6 +334,7 @@ impl FileData {
             let transfer = &self.transfer;
             let file = self.state.lock().attr().file.clone();
             transfer.chunks.sync(&file, &|id| transfer.cache.get(id)).await?;
+            operation::note_progress();
             is_synced = true;
         }
     }

@@ -544,3 +544,22 @@ fn a_commit_pauses_between_conflicts() {
         assert!(world.commits.load(SeqCst) < 20, "{} commits", world.commits.load(SeqCst));
     });
 }
+
+/// The readers that waited for the batch of a task that had panicked waited for ever.
+#[test]
+fn a_batch_whose_task_panics_fails_its_readers_and_is_fetched_again() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        write(&file, 0, &[1; 4096]).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
+        drop((file, transfer));
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        world.get_panics.store(true, SeqCst);
+        let outcome = tokio::time::timeout(std::time::Duration::from_secs(20), file.read(0, 4096)).await;
+        assert!(matches!(outcome.expect("it waits for ever"), Err(FsError::Internal { .. })));
+        assert!(file.read(0, 4096).await.unwrap() == vec![1; 4096]);
+    });
+}

@@ -55,6 +55,8 @@ pub(super) struct FakeRing {
     pub retired: Mutex<HashSet<Version>>,
     /// Refuses every commit with `Conflict`.
     pub always_conflicts: AtomicBool,
+    /// The next get panics.
+    pub get_panics: AtomicBool,
     /// Each put needs a permit.
     pub put_gate: Semaphore,
     /// Each answer to a query needs a permit. The answer is made before it waits for the permit.
@@ -118,6 +120,7 @@ impl FakeRing {
             held_reply: Mutex::default(),
             retired: Mutex::default(),
             always_conflicts: AtomicBool::new(false),
+            get_panics: AtomicBool::new(false),
             put_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             answer_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             next_version: AtomicU64::new(1),
@@ -375,6 +378,7 @@ impl ChunkTransport for FakeRing {
     fn get(&self, chunks: Vec<ChunkRef>) -> BoxFuture<'_, Result<Vec<Bytes>, FsError>> {
         Box::pin(async move {
             self.delay().await;
+            assert!(!self.get_panics.swap(false, SeqCst), "a panic for the test");
             self.gets.fetch_add(1, SeqCst);
             self.got_chunks.fetch_add(chunks.len() as u64, SeqCst);
             let found = {

@@ -2,7 +2,7 @@
 //!
 //! A batch runs as a task of its own, so a reader that is cancelled does not disturb the others that wait for it.
 
-use chordfs_net::clients::ChunkTransport;
+use chordfs_net::{clients::ChunkTransport, operation};
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -62,6 +62,7 @@ impl Fetcher {
     }
 
     async fn run(self: Arc<Self>, file: FileName, batch: Arc<FetchBatch>) {
+        let _running = RunningBatch { fetcher: &self, batch: &batch };
         let refs = batch.ids.iter().map(|&id| ChunkRef { file: file.clone(), id }).collect();
         let outcome = match self.chunks.get(refs).await {
             Ok(found) if found.len() != batch.ids.len() => {
@@ -73,10 +74,23 @@ impl Fetcher {
             self.cache.insert(*id, data.clone());
         }
         let _ = batch.outcome.set(outcome);
-        let mut under_way = self.under_way.lock();
-        batch.ids.iter().for_each(|id| drop(under_way.remove(id)));
+    }
+}
+
+/// A batch whose task runs. Dropping it ends the batch, also when the task panics.
+struct RunningBatch<'a> {
+    fetcher: &'a Fetcher,
+    batch: &'a FetchBatch,
+}
+
+impl Drop for RunningBatch<'_> {
+    fn drop(&mut self) {
+        let without_outcome = || Err(FsError::Internal { detail: "fetching chunks ended without an outcome".into() });
+        self.batch.outcome.get_or_init(without_outcome);
+        let mut under_way = self.fetcher.under_way.lock();
+        self.batch.ids.iter().for_each(|id| drop(under_way.remove(id)));
         drop(under_way);
-        batch.done.send_replace(true);
+        self.batch.done.send_replace(true);
     }
 }
 
@@ -123,14 +137,16 @@ impl PendingFetch {
 impl FetchBatch {
     async fn get(&self, id: ChunkId) -> Result<Bytes, FsError> {
         if self.outcome.get().is_none() {
+            let mut done = self.done.subscribe();
             // Cannot fail: `self` holds the sender.
-            let _ = self.done.subscribe().wait_for(|done| *done).await;
+            let waited = operation::within(done.wait_for(|done| *done)).await.map(drop);
+            waited.ok_or_else(|| FsError::NoReplica { detail: "no holder has sent the chunks in time".into() })?;
         }
         let at = self.ids.binary_search_by_key(&id.index, |id| id.index).expect("the batch was made for this chunk");
         match self.outcome.get() {
             Some(Ok(found)) => Ok(found[at].clone()),
             Some(Err(error)) => Err(error.clone()),
-            None => Err(FsError::Internal { detail: "a batch ended without an outcome".into() }),
+            None => Err(FsError::Internal { detail: "a batch is done and has no outcome".into() }),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chordfs_net::chunk_client::NewChunk;
+use chordfs_net::{chunk_client::NewChunk, operation};
 use chordfs_types::{
     chunk::{ChunkId, FileName, Version},
     chunk_api::Durability,
@@ -72,6 +72,7 @@ impl FileData {
             self.state.lock().discard(to_extents(chunks.iter().map(|(index, _)| (*index, version))).iter());
             return Err(error);
         }
+        operation::note_progress();
         chunks.iter().for_each(|(index, data)| self.transfer.cache.insert(id(*index), data.clone()));
         Ok(version)
     }

@@ -36,7 +36,7 @@ use tokio::{
 use tracing::debug;
 
 use self::sync::UnsyncedBatches;
-use crate::{backoff::Backoff, http_pool::HttpPool, router::Router};
+use crate::{backoff::Backoff, http_pool::HttpPool, operation, router::Router};
 
 /// A chunk that no file references this long after it was put will never be referenced: a writer commits within
 /// seconds, and gives up within minutes. For this long the nodes remember the chunks that they have deleted.
@@ -170,7 +170,7 @@ struct ChunkAttempts {
 
 impl ChunkAttempts {
     fn new(deadline: Duration) -> Self {
-        Self { end: Instant::now() + deadline, backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) }
+        Self { end: operation::end_of_wait(deadline), backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) }
     }
 
     async fn pause(&mut self, detail: impl FnOnce() -> String) -> Result<(), FsError> {

@@ -16,7 +16,7 @@ use futures_util::future::{BoxFuture, join_all};
 use hyper::StatusCode;
 use tokio::{
     select,
-    time::{Instant, timeout, timeout_at},
+    time::{timeout, timeout_at},
 };
 use tracing::debug;
 
@@ -25,7 +25,7 @@ use super::{
     batch::{KeyedChunk, OwnerBatch},
     sync::{UnsyncedBatch, runs_by_file},
 };
-use crate::{boot_clock::since_boot, http_pool::HttpAnswer};
+use crate::{boot_clock::since_boot, http_pool::HttpAnswer, operation};
 
 /// An owner gets time for the batch's bytes at this rate before the put is hedged: the network may just be busy.
 const HEDGE_BYTES_PER_SECOND: usize = 8 << 20;
@@ -35,7 +35,7 @@ impl ChunkClient {
     /// of one attempt if that is longer.
     pub async fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> Result<(), FsError> {
         let bytes = chunks.iter().map(|chunk| chunk.data.len()).sum();
-        let (end, count) = (Instant::now() + self.deadline.max(attempt_deadline(bytes)), chunks.len());
+        let (end, count) = (operation::end_of_wait(self.deadline.max(attempt_deadline(bytes))), chunks.len());
         let files = if durability.is_disk() { Vec::new() } else { runs_by_file(&chunks) };
         let stored = timeout_at(end, self.put_all(chunks, durability)).await;
         let stored =

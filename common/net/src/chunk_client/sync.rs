@@ -34,7 +34,7 @@ use super::{
     durability_check::{DurabilityCheck, NotDurable},
     put::StoredBatch,
 };
-use crate::boot_clock::since_boot;
+use crate::{boot_clock::since_boot, operation};
 
 /// Beyond this many unsynced batches a put syncs them: some programs never call fsync, and memory is bounded.
 const MAX_BATCHES: usize = 1 << 16;
@@ -174,7 +174,7 @@ impl ChunkClient {
     /// reported that they lack the chunks in question. Such a loss is reported once.
     pub async fn sync(&self, file: &FileName, local_copies: LocalCopies<'_>) -> Result<(), FsError> {
         let batches = self.unsynced.batches.lock().by_file.get(file).cloned().unwrap_or_default();
-        let synced = self.sync_batches(&batches, Instant::now() + self.deadline, local_copies).await;
+        let synced = self.sync_batches(&batches, operation::end_of_wait(self.deadline), local_copies).await;
         if synced.as_ref().map_or_else(NotDurable::is_loss, |()| true) {
             self.unsynced.batches.lock().remove_of(file, &batches);
         }

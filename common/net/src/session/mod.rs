@@ -24,6 +24,7 @@ use tokio::{
 use crate::{
     backoff::Backoff,
     chunk_client::ChunkReferences,
+    operation,
     rpc::{Dialer, RpcError, TcpDialer},
 };
 
@@ -254,7 +255,7 @@ impl ChunkReferences for Session {
 
 /// The attempts of one operation.
 struct OperationAttempts {
-    total: Duration,
+    begun: Instant,
     end: Instant,
     attempt_deadline: Duration,
     backoff: Backoff,
@@ -269,8 +270,8 @@ struct OperationAttempts {
 impl OperationAttempts {
     fn new(total: Duration) -> Self {
         Self {
-            total,
-            end: Instant::now() + total,
+            begun: Instant::now(),
+            end: operation::end_of_wait(total),
             attempt_deadline: ATTEMPT_DEADLINE,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             sent: 0,
@@ -339,7 +340,7 @@ impl OperationAttempts {
     }
 
     fn no_quorum(&self) -> FsError {
-        FsError::NoQuorum { detail: format!("{} (gave up after {:?})", self.detail, self.total) }
+        FsError::NoQuorum { detail: format!("{} (gave up after {:?})", self.detail, self.begun.elapsed()) }
     }
 }
 

@@ -486,6 +486,24 @@ async fn dropping_the_last_clone_closes_the_connection() {
     timeout(SOON, peer.closed()).await.expect("the connection outlives the session");
 }
 
+/// Each request waited for the whole deadline, so that an operation of several requests took a multiple of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_of_several_requests_fails_at_its_deadline() {
+    let fake = fake(1).await;
+    let deadline = Duration::from_millis(1000);
+    let options = SessionOptions { deadline, ..SessionOptions::new(fake.nodes.clone(), "host:/mnt") };
+    let (session, _events) = Session::open(options).await.unwrap();
+    fake.world.lock().leader = None;
+    let requests = async {
+        assert!(session.query(Query::StatFs).await.is_err());
+        assert!(session.apply(Change::Hold { ino: Ino(5) }).await.is_err());
+        assert!(session.query(Query::StatFs).await.is_err());
+    };
+    let begun = Instant::now();
+    operation::run(deadline, deadline, || {}, requests).await;
+    assert!(begun.elapsed() < 2 * deadline, "{:?}", begun.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unanswered_operation_fails_at_its_deadline() {
     let fake = fake(2).await;
