@@ -1,5 +1,5 @@
-//! Reading directories. A directory handle keeps the pages of the listing that it has read, so that an offset from the
-//! kernel denotes the same entry for as long as the directory is open. Reading from offset 0 starts a new listing.
+//! Reading directories. An offset from the kernel denotes the same entry for as long as the directory is open; see
+//! [`listing`](super::listing). Reading from offset 0 starts a new listing.
 
 use std::{
     collections::HashMap,
@@ -8,12 +8,16 @@ use std::{
 
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Answer, Attr, DirEntry, FileKind, Ino, Query},
+    namespace::{Answer, Attr, DirEntry, EntryName, FileKind, Ino, Query},
 };
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
-use super::{FileSystem, unexpected};
+use super::{
+    FileSystem,
+    listing::{Listing, PageBounds, Position},
+    unexpected,
+};
 use crate::cache::Stamp;
 
 /// The number of offsets before the entries: `.` and `..`.
@@ -39,17 +43,14 @@ pub(super) struct Directories {
 
 struct Directory {
     ino: Ino,
-    listing: Mutex<Listing>,
+    listing: Mutex<OpenListing>,
 }
 
 #[derive(Default)]
-struct Listing {
+struct OpenListing {
     /// Set when the first page has been read.
     parent: Option<Ino>,
-    entries: Vec<DirEntry>,
-    complete: bool,
-    /// Taken before the last page was queried.
-    stamp: Option<Stamp>,
+    entries: Listing,
 }
 
 impl FileSystem {
@@ -78,15 +79,20 @@ impl FileSystem {
         };
         let mut listing = directory.listing.lock().await;
         if offset == 0 {
-            *listing = Listing::default();
+            *listing = OpenListing::default();
         }
-        match self.load_up_to(directory.ino, &mut listing, offset).await {
+        match self.load(directory.ino, &mut listing, offset).await {
             // A removed directory has no entries, not even the dots.
             Err(FsError::Stale { .. }) if self.removed.mark(directory.ino).is_some() => return Ok(()),
             other => other?,
         }
         for at in offset.. {
-            let Some(entry) = self.listed(directory.ino, &listing, at) else { break };
+            let entry = match at.checked_sub(DOTS).map(|number| listing.entries.at(number)) {
+                None => dot(directory.ino, &listing, at),
+                Some(Position::Entry(entry, stamp)) => self.listed_entry(entry, stamp, at),
+                Some(Position::Removed) => continue,
+                Some(Position::Missing(_) | Position::End) => break,
+            };
             if !take(entry) {
                 break;
             }
@@ -94,21 +100,47 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Reads pages until the entry at `offset` is in the listing, or the directory ends.
-    async fn load_up_to(&self, ino: Ino, listing: &mut Listing, offset: u64) -> Result<(), FsError> {
-        while !listing.complete && (listing.parent.is_none() || listing.entries.len() as u64 + DOTS <= offset) {
-            let stamp = self.cache.stamp();
-            let after = listing.entries.last().map(|entry| entry.name.clone());
-            let answer = self.namespace.query(Query::ReadDir { ino, after }).await;
-            match answer.map_err(|error| self.stale_if_gone(ino, error))? {
-                Answer::Entries { parent, entries, more } => {
-                    self.cache_page(stamp, ino, &entries);
-                    listing.add_page(stamp, parent, entries, more);
-                }
-                other => return Err(unexpected("reading a directory", &other)),
+    /// Reads pages until there is an entry at `offset` or behind it, or the directory ends.
+    async fn load(&self, ino: Ino, listing: &mut OpenListing, offset: u64) -> Result<(), FsError> {
+        let mut number = offset.saturating_sub(DOTS);
+        loop {
+            match listing.entries.at(number) {
+                Position::Removed => number += 1,
+                Position::Missing(bounds) => self.load_page(ino, listing, number, bounds).await?,
+                Position::Entry(..) | Position::End => return Ok(()),
             }
         }
+    }
+
+    async fn load_page(
+        &self,
+        ino: Ino,
+        listing: &mut OpenListing,
+        number: u64,
+        bounds: PageBounds,
+    ) -> Result<(), FsError> {
+        let stamp = self.cache.stamp();
+        let (parent, mut entries, mut more) = self.query_page(ino, bounds.after).await?;
+        // Names created since may have pushed the last ones out of the page.
+        while let (true, Some(upto), Some(last)) = (more, &bounds.last, entries.last())
+            && last.name < *upto
+        {
+            let (_, next, more_after) = self.query_page(ino, Some(last.name.clone())).await?;
+            more = more_after && !next.is_empty();
+            entries.extend(next);
+        }
+        self.cache_page(stamp, ino, &entries);
+        listing.parent = Some(parent);
+        listing.entries.add_page(number, entries, more, stamp);
         Ok(())
+    }
+
+    async fn query_page(&self, ino: Ino, after: Option<EntryName>) -> Result<(Ino, Vec<DirEntry>, bool), FsError> {
+        let answer = self.namespace.query(Query::ReadDir { ino, after }).await;
+        match answer.map_err(|error| self.stale_if_gone(ino, error))? {
+            Answer::Entries { parent, entries, more } => Ok((parent, entries, more)),
+            other => Err(unexpected("reading a directory", &other)),
+        }
     }
 
     fn cache_page(&self, stamp: Stamp, parent: Ino, entries: &[DirEntry]) {
@@ -117,41 +149,23 @@ impl FileSystem {
         }
     }
 
-    fn listed<'a>(&self, ino: Ino, listing: &'a Listing, at: u64) -> Option<ListedEntry<'a>> {
-        let dot =
-            |ino, name| ListedEntry { ino, kind: FileKind::Directory, name, next: at + 1, attr: None, fresh: false };
-        match at {
-            0 => Some(dot(ino, b".")),
-            1 => Some(dot(listing.parent.unwrap_or(ino), b"..")),
-            _ => {
-                let entry = listing.entries.get(usize::try_from(at - DOTS).ok()?)?;
-                Some(self.listed_entry(entry, listing, at))
-            }
-        }
-    }
-
     /// An entry with its attributes. A page read a while ago may be outdated: the attributes then come from the cache,
     /// or are marked as not fresh.
-    fn listed_entry<'a>(&self, entry: &'a DirEntry, listing: &Listing, at: u64) -> ListedEntry<'a> {
+    fn listed_entry<'a>(&self, entry: &'a DirEntry, stamp: Stamp, at: u64) -> ListedEntry<'a> {
         let cached = self.cached_attr(entry.attr.ino);
-        let current = listing.stamp.is_some_and(|stamp| self.cache.is_current(stamp));
         let open = self.opens.is_open(entry.attr.ino);
         ListedEntry {
             ino: entry.attr.ino,
             kind: entry.attr.kind,
             name: entry.name.as_bytes(),
             next: at + 1,
-            fresh: cached.is_some() || (current && !open),
+            fresh: cached.is_some() || (self.cache.is_current(stamp) && !open),
             attr: Some(cached.unwrap_or_else(|| self.with_uncommitted(entry.attr.clone()))),
         }
     }
 }
 
-impl Listing {
-    fn add_page(&mut self, stamp: Stamp, parent: Ino, entries: Vec<DirEntry>, more: bool) {
-        self.parent = Some(parent);
-        self.complete = !more || entries.is_empty();
-        self.stamp = Some(stamp);
-        self.entries.extend(entries);
-    }
+fn dot(ino: Ino, listing: &OpenListing, at: u64) -> ListedEntry<'static> {
+    let (ino, name): (Ino, &[u8]) = if at == 0 { (ino, b".") } else { (listing.parent.unwrap_or(ino), b"..") };
+    ListedEntry { ino, kind: FileKind::Directory, name, next: at + 1, attr: None, fresh: false }
 }

@@ -12,6 +12,7 @@ mod feed;
 mod handle;
 mod handles;
 mod holds;
+mod listing;
 mod lookup;
 mod open_table;
 mod removed;
