@@ -13,6 +13,7 @@
 //! | `notify` | cache invalidations sent to the kernel |
 //! | `fs` | POSIX semantics, one file per family of operations |
 //! | `fuse` | one kernel request, one call into `fs`, one reply |
+//! | `space_reports` | the free space that the nodes report |
 //! | `mount` | one mount from start to end |
 //!
 //! `main` parses, checks and starts.
@@ -33,3 +34,4 @@ pub mod transfer;
 
 #[cfg(test)]
 mod samples_test;
+pub mod space_reports;

@@ -23,21 +23,22 @@ use fuser::{BackgroundSession, MountOption, SessionACL};
 use tokio::{
     runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     time::timeout,
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     daemon::Reporter,
     exit::MountError,
-    fs::{FileSystem, SpaceSource, SpaceTotals},
+    fs::FileSystem,
     fuse::Mount,
     mountpoint::{self, Device},
     notify::{self, Notices},
     options::{Config, Options},
     root_map::RootMap,
     source::MountSource,
+    space_reports::SpaceReports,
     transfer::{Transfer, TransferSettings},
 };
 
@@ -45,8 +46,6 @@ use crate::{
 const DETACH_GRACE: Duration = Duration::from_secs(5);
 /// The deadline of a single look-up in the ring; an operation retries look-ups until its own deadline.
 const LOOK_UP_DEADLINE: Duration = Duration::from_secs(2);
-/// How often the nodes are queried for their free space.
-const SPACE_PERIOD: Duration = Duration::from_secs(10);
 /// How long closing the session may take; a session that was not closed ends when its lease expires.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -100,7 +99,8 @@ async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), 
     let chunks = chunk_client(nodes, &config.options);
     chunks.set_references(Arc::new(session.clone()));
     let transfer = transfer(&session, chunks.clone(), &config.options);
-    let fs = FileSystem::new(session.clone(), transfer, notices, space_source(chunks));
+    let space = SpaceReports::start(chunks);
+    let fs = FileSystem::new(session.clone(), transfer, notices, Arc::new(move || Box::pin(space.clone().current())));
     let queue = parking_lot::Mutex::new(Some(queue));
     Ok((Connected { session, fs, root: RootMap::new(root), queue }, events))
 }
@@ -136,24 +136,6 @@ fn transfer(session: &Session, chunks: Arc<ChunkClient>, options: &Options) -> A
         ..TransferSettings::default()
     };
     Transfer::new(session.clone(), chunks, Handle::current(), settings)
-}
-
-/// The space last reported by the nodes, queried in the background because `statfs` must not wait for disks.
-fn space_source(chunks: Arc<ChunkClient>) -> SpaceSource {
-    let (sender, receiver) = watch::channel(None);
-    tokio::spawn(async move {
-        while !sender.is_closed() {
-            match chunks.space().await {
-                Ok(space) => {
-                    let totals = SpaceTotals { total_bytes: space.capacity_bytes, free_bytes: space.free_bytes };
-                    sender.send_replace(Some(totals));
-                }
-                Err(error) => debug!(%error, "cannot query the nodes for their space"),
-            }
-            tokio::time::sleep(SPACE_PERIOD).await;
-        }
-    });
-    Arc::new(move || *receiver.borrow())
 }
 
 impl Connected {

@@ -55,9 +55,16 @@ impl FileSystem {
     }
 
     /// Makes the file at least `offset + len` bytes long, as posix_fallocate(3) does, but reserves no space.
+    ///
+    /// Errors: `NoSpace` if the file would grow by more than what is free now.
     pub async fn allocate(&self, ino: Ino, offset: u64, len: u64) -> Result<(), FsError> {
         let end = offset.checked_add(len).ok_or(FsError::FileTooLarge)?;
         let file = self.open_data(ino)?;
+        // Bytes below the present end have their space, apart from holes.
+        let added = end.saturating_sub(offset.max(file.size()));
+        if self.free_bytes().await.is_some_and(|free| added > free) {
+            return Err(FsError::NoSpace);
+        }
         let stamp = self.cache.stamp();
         self.commit(ino, Durability::Memory).await?;
         let commit = Commit { size_at_least: end, ..Commit::default() };

@@ -94,12 +94,18 @@ impl TestMount {
         // Without a receiver no notice is waited for.
         let (notices, _) = Notices::new();
         let (epoch, space) = (namespace.clone(), namespace.clone());
+        let space = move || {
+            let free_bytes = space.free_bytes.load(SeqCst);
+            let reported: BoxFuture<'static, _> =
+                Box::pin(async move { Some(SpaceTotals { total_bytes: 1 << 30, free_bytes }) });
+            reported
+        };
         let fs = FileSystem::with_namespace(
             namespace.clone(),
             move || epoch.epoch.load(SeqCst),
             transfer,
             notices,
-            Arc::new(move || Some(SpaceTotals { total_bytes: 1 << 30, free_bytes: space.free_bytes.load(SeqCst) })),
+            Arc::new(space),
         );
         tokio::spawn(fs.clone().follow_feed(events));
         Self { fs, namespace }

@@ -186,6 +186,32 @@ async fn a_directory_that_this_mount_removed_has_no_links() {
     assert_eq!(mount.fs.attr(ino).await.map(|attr| (attr.nlink, attr.kind)), Ok((0, FileKind::Directory)));
 }
 
+/// A terabyte was "allocated" in a ring of eight gigabytes.
+#[tokio::test(start_paused = true)]
+async fn allocating_more_than_is_free_is_refused() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("f"), FileKind::File);
+    mount.fs.open(ino, true).await.expect("opened");
+    mount.namespace.free_bytes.store(1 << 20, SeqCst);
+    assert_eq!(mount.fs.allocate(ino, 0, 1 << 21).await, Err(FsError::NoSpace));
+    assert_eq!(mount.fs.allocate(ino, 1 << 30, 1 << 20).await, Ok(()), "a hole takes no space");
+    mount.namespace.free_bytes.store(0, SeqCst);
+    assert_eq!(mount.fs.allocate(ino, 0, 1 << 20).await, Ok(()), "nothing is added");
+}
+
+/// Bytes that were written and not stored yet did not count as used.
+#[tokio::test(start_paused = true)]
+async fn bytes_in_the_mounts_memory_count_as_used() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("f"), FileKind::File);
+    mount.fs.open(ino, true).await.expect("opened");
+    let before = mount.fs.statistics().await.expect("statistics");
+    mount.fs.write(ino, AT_START, vec![1; 100_000]).await.expect("written");
+    let after = mount.fs.statistics().await.expect("statistics");
+    assert_eq!(before.total_bytes, after.total_bytes);
+    assert!(after.free_bytes + 100_000 <= before.free_bytes, "{before:?}, then {after:?}");
+}
+
 /// The ctime stayed at the previous commit's while the mtime moved, and then became the time of the commit.
 #[tokio::test(start_paused = true)]
 async fn ctime_moves_with_a_write_and_stays_through_the_commit() {

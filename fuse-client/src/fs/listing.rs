@@ -1,8 +1,8 @@
-//! The listing of an open directory as numbered entries: an offset that a program has seen denotes the same entry for as
-//! long as the directory is open, also after `seekdir`. Only the last few pages are in memory, so that a folder with a
-//! million names does not fill it. Of each earlier page remain the name before it, with which it is fetched again, and
-//! a hash of each of its names, which finds the entries that still exist among those fetched. Pure: pages come from the
-//! caller.
+//! The listing of an open directory as numbered entries: an offset that a program has seen denotes the same entry for
+//! as long as the directory is open, also after `seekdir`. Only the last few pages are in memory, so that a folder with
+//! a million names does not fill it. Of each earlier page remain the name before it, with which it is fetched again,
+//! and a hash of each of its names, which finds the entries that still exist among those fetched. Pure: pages come from
+//! the caller.
 //!
 //! ```text
 //! entries   0 .. 1023       1024 .. 2047     2048 .. 3071     3072 .. 4095
@@ -37,7 +37,7 @@ struct Page {
     after: Option<EntryName>,
     last: Option<EntryName>,
     entries: Option<FetchedEntries>,
-    /// Of the names, in their order. Empty until the entries leave the memory, and when there are too many.
+    /// A hash of each name, in their order. Empty until the entries leave the memory, and when there are too many.
     hashes: Vec<u32>,
 }
 

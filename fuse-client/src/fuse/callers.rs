@@ -48,8 +48,8 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    /// Notes that a request arrives `now`. `inodes` are those whose locks it may have waited for. `started` returns when a
-    /// thread was started. All times are since boot.
+    /// Notes that a request arrives `now`. `inodes` are those whose locks it may have waited for. `started` returns
+    /// when a thread was started. All times are since boot.
     pub(super) fn begin(
         &self,
         thread: ThreadId,
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(callers.begin(1, &[FOLDER], secs(75.0), |_| None).begun, secs(75.0), "much later");
     }
 
-    /// Of five programs that created files in one folder, the last one waited for 5 times 30 s.
+    /// When five programs created files in one folder, the last one waited for 5 times 30 s.
     #[test]
     fn calls_that_waited_for_the_folder_share_the_beginning_of_the_first() {
         let mut callers = Callers::default();

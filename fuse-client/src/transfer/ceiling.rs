@@ -37,7 +37,6 @@ impl Ceiling {
         self.freed.subscribe()
     }
 
-    #[cfg(test)]
     pub(super) fn held_bytes(&self) -> u64 {
         self.held.load(Ordering::Acquire)
     }

@@ -160,6 +160,11 @@ impl Transfer {
         self.dirty.lock().get(&ino).cloned()
     }
 
+    /// The bytes that are written and that no node has stored yet, over all files.
+    pub fn unstored_bytes(&self) -> u64 {
+        self.ceiling.held_bytes()
+    }
+
     /// Handles a feed event about contents changed by another mount.
     pub fn invalidate(&self, ino: Ino) {
         let live = self.files.lock().get(&ino).and_then(Weak::upgrade);

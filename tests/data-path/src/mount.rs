@@ -73,7 +73,8 @@ impl Mount {
         let epoch = session.clone();
         // There is no kernel: nothing waits for its notices.
         let (notices, _) = Notices::new();
-        let fs = FileSystem::with_namespace(client, move || epoch.feed_epoch(), transfer, notices, Arc::new(|| None));
+        let space = Arc::new(|| -> BoxFuture<'static, _> { Box::pin(async { None }) });
+        let fs = FileSystem::with_namespace(client, move || epoch.feed_epoch(), transfer, notices, space);
         let (deliver, delivered) = mpsc::unbounded_channel();
         tokio::spawn(fs.clone().follow_feed(delivered));
         let (watcher, watched) = (oracle.clone(), world.clone());
