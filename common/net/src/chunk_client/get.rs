@@ -19,9 +19,10 @@ use tokio::{
     select,
     time::{timeout, timeout_at},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{ChunkAttempts, ChunkClient, HEDGE_AFTER, attempt_deadline, batch::KeyedRef};
+use crate::warn_limited;
 
 /// Consecutive attempts in which every member lacks a chunk before the chunk is reported missing.
 const ABSENT_ATTEMPTS: u32 = 3;
@@ -209,7 +210,7 @@ fn read_records(node: &NodeRef, mut body: Bytes) -> FoundChunks {
         match take_record(&mut body) {
             Ok(record) => drop(records.insert(record.id, record.data)),
             Err(error) => {
-                warn!(%node, %error, "cannot decode the records of an answer");
+                warn_limited!(%node, %error, "cannot decode the records of an answer");
                 break;
             }
         }

@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, trace, warn};
+use tracing::{debug, trace};
 
 use super::{
     Notification, RpcError, RpcLimits, Value,
@@ -28,6 +28,7 @@ use super::{
     dialer::{DialedStream, Dialer, TcpDialer},
     wire::{MessageReader, write_queued},
 };
+use crate::warn_limited;
 
 /// Messages that may wait for the writer. A call beyond this number waits, within its deadline.
 const QUEUE_MESSAGES: usize = 1024;
@@ -218,7 +219,7 @@ async fn run_reader(shared: Arc<ClientConnection>, stream: impl AsyncRead + Unpi
         Ok(()) => {}
         Err(StreamError::Io(error)) => debug!(peer = %shared.address, %error, "connection lost"),
         Err(error) => {
-            warn!(peer = %shared.address, %error, "closing the connection to a peer that breaks the protocol")
+            warn_limited!(peer = %shared.address, %error, "closing the connection to a peer that breaks the protocol")
         }
     }
     shared.end();

@@ -24,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::{
     RpcLimits, Value,
@@ -35,6 +35,7 @@ use super::{
 use crate::limits::{
     ByteBudget, ByteClass, ByteReservation, ConnectionLimiter, ConnectionLimits, ConnectionPlace, RequestMark,
 };
+use crate::warn_limited;
 
 /// Notifications that may be queued for a peer that reads slowly.
 const QUEUE_NOTIFICATIONS: usize = 1024;
@@ -111,7 +112,10 @@ impl RpcPeer {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                warn!(peer = %self.0.address, method, "closing a connection whose peer does not read its notifications");
+                warn_limited!(
+                    peer = %self.0.address, method,
+                    "closing a connection whose peer does not read its notifications"
+                );
                 self.0.closed.cancel();
                 false
             }
@@ -158,7 +162,7 @@ pub async fn serve_within<S: RpcService>(
         match accepted {
             Ok((stream, address)) => server.admit(stream, address, &tasks),
             Err(error) => {
-                warn!(%error, "cannot accept a connection");
+                warn_limited!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -203,7 +207,7 @@ impl<S: RpcService> RpcServer<S> {
         let place = match self.connections.admit(address.ip(), is_trusted) {
             Ok(place) => place,
             Err(refusal) => {
-                warn!(peer = %address, %refusal, "refusing a connection: too many are open");
+                warn_limited!(peer = %address, %refusal, "refusing a connection: too many are open");
                 return;
             }
         };
@@ -261,7 +265,10 @@ impl<S: RpcService> RpcConnection<S> {
                 Err(StreamError::Io(error)) => debug!(peer = %self.peer.address(), %error, "connection lost"),
                 Err(StreamError::Torn) => debug!(peer = %self.peer.address(), "connection lost inside a message"),
                 Err(error) => {
-                    warn!(peer = %self.peer.address(), %error, "closing a connection that violates the protocol")
+                    warn_limited!(
+                        peer = %self.peer.address(), %error,
+                        "closing a connection that violates the protocol"
+                    )
                 }
             }
         });

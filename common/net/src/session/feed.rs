@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use chordfs_types::namespace::{FeedEvent, calls, decode};
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     SessionEvent,
     receipts::{EventReceipt, FeedReceipts},
 };
 use crate::rpc::{Notification, Value};
+use crate::warn_limited;
 
 pub(super) struct ChangeFeed {
     epoch: AtomicU64,
@@ -53,7 +54,7 @@ impl ChangeFeed {
         match events(&notification.params) {
             Ok(events) => self.push(SessionEvent::Feed(events)),
             Err(error) => {
-                warn!(error, "cannot decode the change feed; all cached entries are dropped");
+                warn_limited!(error, "cannot decode the change feed; all cached entries are dropped");
                 self.interrupt();
             }
         }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chordfs_net::warn_limited;
 use chordfs_types::ring_id::Neighbours;
 use openraft::{ChangeMembers, Instant as _, RaftMetrics};
 use parking_lot::Mutex;
@@ -132,8 +133,8 @@ impl VoterManager {
         tracing::info!(%change, "changing the voters of the namespace");
         match tokio::time::timeout(CHANGE_DEADLINE, self.carry_out(&view, &change)).await {
             Ok(Ok(())) => {}
-            Ok(Err(reason)) => tracing::warn!(%change, reason, "could not change the voters; trying again"),
-            Err(_) => tracing::warn!(%change, "the change of voters is not done yet; checking again"),
+            Ok(Err(reason)) => warn_limited!(%change, reason, "could not change the voters; trying again"),
+            Err(_) => warn_limited!(%change, "the change of voters is not done yet; checking again"),
         }
     }
 

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use chordfs_net::warn_limited;
 use chordfs_types::{chunk::ChunkRun, chunk_api::REPLICAS, ring_id::NodeRef};
 use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
@@ -53,7 +54,7 @@ impl Deletions {
         let failed = (self.deleter)(runs.clone(), DeletionTargets::AllExcept(failing)).await?;
         let mut failing = self.failing.lock();
         failed.into_iter().for_each(|FailedDeletion { node, reason }| {
-            tracing::warn!(%reason, "a node does not delete dead chunks; the others no longer wait for it");
+            warn_limited!(%reason, "a node does not delete dead chunks; the others no longer wait for it");
             failing.insert(node, FailingNode::new());
         });
         failing.values_mut().for_each(|node| node.add(&runs));

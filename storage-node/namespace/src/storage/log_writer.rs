@@ -18,6 +18,7 @@ use std::{
 };
 
 use chordfs_files::sync_folder;
+use chordfs_net::warn_limited;
 use openraft::storage::IOFlushed;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -210,7 +211,10 @@ impl LogWriter {
             match work(self) {
                 Err(error) if is_full(&error) && !self.disk_space.is_closing() => {
                     if self.disk_space.record(true) {
-                        tracing::warn!(dir = %self.dir.display(), %error, "no space for the namespace's log; waiting for space");
+                        warn_limited!(
+                            dir = %self.dir.display(), %error,
+                            "no space for the namespace's log; waiting for space"
+                        );
                     }
                     sleep(FULL_PAUSE);
                 }
@@ -255,7 +259,7 @@ impl LogWriter {
         if self.progress_since.take().is_some()
             && let Err(error) = small_file::write_lazily(&self.dir, PROGRESS, &self.progress)
         {
-            tracing::warn!(%error, "cannot write how far the log has come; a restart replays more of it");
+            warn_limited!(%error, "cannot write how far the log has come; a restart replays more of it");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use chordfs_net::rpc::{RpcError, Value};
+use chordfs_net::warn_limited;
 use chordfs_ring::{Event, JoinError, NoRoute, RingAnswer, RingRequest, RingRoute};
 use chordfs_types::{
     placement,
@@ -20,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     Command, DriverSettings,
@@ -273,7 +274,7 @@ impl RingHandle {
             tried += 1;
             match self.join(member).await {
                 Err(RingError::Join(JoinError::IdTaken { by })) if tried < POSITIONS_TRIED => {
-                    warn!(node = %self.me(), peer = %by, "the position is taken; choosing another");
+                    warn_limited!(node = %self.me(), peer = %by, "the position is taken; choosing another");
                     keeps_id = false;
                 }
                 outcome => return outcome,

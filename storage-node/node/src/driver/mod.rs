@@ -24,6 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chordfs_net::warn_limited;
 use chordfs_ring::{Action, Event, JoinError, NoRoute, Ring, RingRoute, RingSettings, Tag};
 use chordfs_types::{
     placement::Zone,
@@ -315,12 +316,12 @@ impl Driver {
     }
 
     fn take_another_position(&mut self, by: NodeRef) {
-        warn!(node = %self.ring.me(), peer = %by, "another member has this id; choosing another position");
+        warn_limited!(node = %self.ring.me(), peer = %by, "another member has this id; choosing another position");
         let handle = self.handle.clone();
         tokio::spawn(async move {
             for _ in 0..POSITION_TRIES {
                 let Err(error) = handle.join_at_new_position(&[by.ring_address()]).await else { return };
-                warn!(%error, "not joined again at another position yet");
+                warn_limited!(%error, "not joined again at another position yet");
                 tokio::time::sleep(POSITION_PAUSE).await;
             }
             warn!("cannot join again at another position; the ring keeps asking the remembered peers");

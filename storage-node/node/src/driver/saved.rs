@@ -9,11 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use chordfs_net::warn_limited;
 use chordfs_types::ring_id::{NodeRef, RingId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
-use tracing::warn;
 
 const FILE: &str = "ring.json";
 const FORMAT: u32 = 1;
@@ -102,7 +102,7 @@ impl Saver {
             while changes.changed().await.is_ok() {
                 let saved = changes.borrow_and_update().clone();
                 if let Err(error) = saved.write(&folder).await {
-                    warn!(%error, "the id and the known peers were not saved");
+                    warn_limited!(%error, "the id and the known peers were not saved");
                 }
             }
         });

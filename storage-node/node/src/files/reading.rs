@@ -7,10 +7,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use chordfs_net::clients::NamespaceClient;
+use chordfs_net::warn_limited;
 use chordfs_types::namespace::{Change, Ino, MAX_HOLDS};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tracing::warn;
 
 use super::{FileService, whole_upload::release};
 
@@ -67,7 +67,10 @@ impl FilesRead {
 async fn hold(namespace: &dyn NamespaceClient, inos: Vec<Ino>) {
     for some in inos.chunks(MAX_HOLDS) {
         if let Err(error) = namespace.apply(Change::HoldOrphans { inos: some.to_vec() }).await {
-            warn!(%error, files = some.len(), "cannot hold removed files that are being downloaded; downloads may break off");
+            warn_limited!(
+                %error, files = some.len(),
+                "cannot hold removed files that are being downloaded; downloads may break off"
+            );
         }
     }
 }

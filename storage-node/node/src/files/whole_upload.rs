@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use chordfs_net::chunk_client::NewChunk;
+use chordfs_net::warn_limited;
 use chordfs_types::{
     chunk::{CHUNK_BYTES, ChunkId, FileName},
     chunk_api::Durability,
@@ -18,7 +19,6 @@ use chordfs_types::{
     namespace::{Attr, Change, Commit, EntryName, Extent, FileKind, Ino},
 };
 use tokio::task::JoinSet;
-use tracing::warn;
 
 use super::{FileService, entry_attr};
 
@@ -164,6 +164,9 @@ impl Drop for UnnamedFile {
 
 pub(super) async fn release(namespace: Arc<dyn NamespaceClient>, ino: Ino) {
     if let Err(error) = namespace.apply(Change::Release { inos: vec![ino] }).await {
-        warn!(ino = ino.0, %error, "cannot release an unfinished upload; it is deleted when this node's session ends");
+        warn_limited!(
+            ino = ino.0, %error,
+            "cannot release an unfinished upload; it is deleted when this node's session ends"
+        );
     }
 }

@@ -21,6 +21,7 @@ use axum::{
     routing::{get, post},
 };
 use bytes::{BufMut, Bytes, BytesMut};
+use chordfs_net::warn_limited;
 use chordfs_types::{
     admin::{Health, HealthCode, HealthFacts, NodeState, NodeStatus},
     chunk::ChunkName,
@@ -32,7 +33,6 @@ use futures_util::{Stream, future::BoxFuture, stream};
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 
 use super::{body::read_small, error::HttpError, metrics::count_admin};
 
@@ -195,7 +195,7 @@ fn lines_of_pages(node: Arc<dyn NodeAdmin>, first: ChunkList) -> impl Stream<Ite
         let Some(page) = page else { return Ok(None) };
         let next = match page.next {
             Some(token) => {
-                Some(node.local_chunks(Some(token)).await.inspect_err(|error| warn!(%error, "list chunks"))?)
+                Some(node.local_chunks(Some(token)).await.inspect_err(|error| warn_limited!(%error, "list chunks"))?)
             }
             None => None,
         };

@@ -5,9 +5,9 @@ use axum::{
     http::{HeaderMap, Response as HttpResponse, StatusCode, header, response::Builder},
     response::Response,
 };
+use chordfs_net::warn_limited;
 use chordfs_types::namespace::{EntryName, Time};
 use futures_util::StreamExt;
-use tracing::warn;
 
 use super::{
     conditions::{RangeSelection, select_range},
@@ -51,7 +51,7 @@ pub(super) async fn download(
     let shown = uri::encode_path(path);
     let bytes = file.stream(range).await?.inspect(move |batch| {
         if let Err(error) = batch {
-            warn!(path = shown, %error, "a download was cut off");
+            warn_limited!(path = shown, %error, "a download was cut off");
         }
     });
     finish(answer, Body::from_stream(bytes))

@@ -5,8 +5,9 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use chordfs_net::warn_limited;
 use chordfs_types::{chunk::NameError, fs_error::FsError};
-use tracing::{debug, warn};
+use tracing::debug;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpError {
@@ -67,7 +68,7 @@ impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let text = one_line(&self.text);
         if self.status.is_server_error() {
-            warn!(status = self.status.as_u16(), error = text, "a request failed");
+            warn_limited!(status = self.status.as_u16(), error = text, "a request failed");
         } else {
             debug!(status = self.status.as_u16(), error = text, "a request was refused");
         }

@@ -6,6 +6,7 @@ use std::{future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{Router, middleware::from_fn_with_state};
 use chordfs_net::limits::{ConnectionLimiter, ConnectionLimits, ConnectionPlace, ConnectionRefusal};
+use chordfs_net::warn_limited;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -113,7 +114,7 @@ async fn accept(
         let (stream, peer) = listener.accept().await?;
         match find_place(places, peer.ip(), options).await {
             Ok(place) => return Ok((stream, place)),
-            Err(refusal) => warn!(%peer, %refusal, "refusing a connection: too many are open"),
+            Err(refusal) => warn_limited!(%peer, %refusal, "refusing a connection: too many are open"),
         }
     }
 }
@@ -171,7 +172,7 @@ fn set_options(stream: &TcpStream, write_silence: Duration) -> io::Result<()> {
 async fn pause_after(error: io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
-        warn!(%error, "cannot accept a connection");
+        warn_limited!(%error, "cannot accept a connection");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }

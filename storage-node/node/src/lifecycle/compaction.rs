@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chordfs_net::warn_limited;
 use chordfs_store::Store;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::blocking::with_store;
 
@@ -17,7 +17,7 @@ pub(super) async fn compact(store: Arc<Store>, period: Duration, stop: Cancellat
             Ok(Some(moved)) => moved.reason.pause(moved.bytes, began.elapsed()),
             Ok(None) => period,
             Err(error) => {
-                warn!(%error, "cannot rewrite a segment");
+                warn_limited!(%error, "cannot rewrite a segment");
                 period
             }
         };

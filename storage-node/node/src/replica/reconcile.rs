@@ -7,6 +7,7 @@
 //! A chunk that one of the two has deleted recently is not copied back: the other was away during the deletion, and
 //! deletes the chunk now.
 
+use chordfs_net::warn_limited;
 use chordfs_replication::{
     arc_comparison::{ArcComparison, ComparisonStep, CopyAmount, Difference, compare},
     repair_progress::Direction,
@@ -17,7 +18,7 @@ use chordfs_types::{
     compare_api::{ArcSum, ChunkAt, GONE, IdsRequest, SEND},
     ring_id::{Neighbours, NodeRef, RingArc},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{
     peer::{PeerError, Sender},
@@ -148,7 +149,7 @@ impl Repair {
         let count = gone.len();
         match with_store(&self.store, move |store| Ok(store.delete_at(&gone))).await {
             Ok(deleted) => info!(%peer, deleted, count, "deleted chunks that were deleted elsewhere"),
-            Err(error) => warn!(%peer, %error, count, "cannot delete chunks that were deleted elsewhere"),
+            Err(error) => warn_limited!(%peer, %error, count, "cannot delete chunks that were deleted elsewhere"),
         }
     }
 

@@ -14,6 +14,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chordfs_net::router::Router;
+use chordfs_net::warn_limited;
 use chordfs_replication::{arc_comparison::CopyAmount, plan::holds};
 use chordfs_store::{Store, StoreError};
 use chordfs_types::{
@@ -30,7 +31,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{
     copy_traffic::CopyTraffic,
@@ -257,7 +258,7 @@ impl Complaints {
         self.in_a_row += 1;
         match self.in_a_row {
             Self::FAILURES_BEFORE_WARNING => {
-                warn!(%error, "some chunks have fewer holders than they should; repair keeps trying")
+                warn_limited!(%error, "some chunks have fewer holders than they should; repair keeps trying")
             }
             _ => debug!(%error, "repair continues in the next round"),
         }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use chordfs_net::warn_limited;
 use chordfs_replication::{
     drain::forward_count,
     plan::{PutVerdict, judge_put},
@@ -26,7 +27,7 @@ use tokio::{
     task::AbortHandle,
     time::{Instant, timeout_at},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     copy_traffic::{CopyTraffic, ReplicaWrite},
@@ -225,7 +226,7 @@ impl PutProgress {
         if self.full > 0 && stored + self.failed < required {
             return PutError::NoSpace;
         }
-        warn!(stored, required, reason = self.reason, "a batch has too few copies");
+        warn_limited!(stored, required, reason = self.reason, "a batch has too few copies");
         PutError::NoQuorum { stored, required, reason: self.reason }
     }
 }

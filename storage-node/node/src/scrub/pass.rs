@@ -10,10 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chordfs_net::warn_limited;
 use chordfs_types::admin::PassReport;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::sleep};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{
     ScrubShared,
@@ -96,7 +97,7 @@ impl PassReader {
         let read = match read {
             Ok(read) => read,
             Err(error) => {
-                warn!(%error, "the scrub cannot read the store; it tries again");
+                warn_limited!(%error, "the scrub cannot read the store; it tries again");
                 return FAILURE_PAUSE;
             }
         };

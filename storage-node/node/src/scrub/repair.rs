@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chordfs_net::warn_limited;
 use chordfs_store::DamagedChunk;
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, VerifiedBatch},
@@ -20,7 +21,7 @@ use chordfs_types::{
 };
 use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use super::ScrubShared;
 use crate::{blocking::with_store, replica::peer::PeerError};
@@ -181,7 +182,7 @@ async fn replace_from(shared: &ScrubShared, node: &NodeRef, damaged: &DamagedChu
         Err(error) => return Err(PeerError::Answer { node: *node, reason: error.to_string() }),
     };
     if let Err(error) = with_store(&shared.parts.store, move |store| store.put(&batch, Durability::Disk)).await {
-        warn!(%error, chunk = %shown(&chunk), "cannot store the sound copy of a damaged chunk");
+        warn_limited!(%error, chunk = %shown(&chunk), "cannot store the sound copy of a damaged chunk");
         let reason = format!("the copy was not stored here: {error}");
         return Err(PeerError::Answer { node: *node, reason });
     }
