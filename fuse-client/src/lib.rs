@@ -4,6 +4,7 @@
 //!
 //! | room | contents |
 //! |---|---|
+//! | `allocator` | settings of the C library's allocator |
 //! | `exit` | the failure of a mount: message and exit code |
 //! | `root_map` | translation between inode numbers of the kernel and of the namespace |
 //! | `source`, `config_file`, `options` | SOURCE, the configuration file, the command line: all become a `Config` |
@@ -18,6 +19,7 @@
 //!
 //! `main` parses, checks and starts.
 
+pub mod allocator;
 pub mod cache;
 pub mod config_file;
 pub mod daemon;
@@ -30,8 +32,8 @@ pub mod notify;
 pub mod options;
 pub mod root_map;
 pub mod source;
+pub mod space_reports;
 pub mod transfer;
 
 #[cfg(test)]
 mod samples_test;
-pub mod space_reports;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fuse_client::{
-    config_file,
+    allocator, config_file,
     daemon::{self, ForkSide, Reporter},
     exit::MountError,
     mount, mountpoint,
@@ -21,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
 fn main() {
+    allocator::limit();
     let nodes = std::env::var(options::NODES_VARIABLE).ok();
     let code = match options::parse(std::env::args_os(), nodes, configured_ring) {
         Ok(MountCommand::Print(text)) => print(&text),

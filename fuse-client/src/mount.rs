@@ -29,6 +29,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
+    allocator,
     daemon::Reporter,
     exit::MountError,
     fs::FileSystem,
@@ -62,6 +63,7 @@ pub async fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Res
         return reporter.ready().map_err(|_| MountError::interrupted());
     }
     tokio::spawn(connected.fs.clone().follow_feed(events));
+    tokio::spawn(allocator::trim_regularly());
     let mounted = match connected.mount(config, target).await {
         Ok(mounted) => mounted,
         Err(failure) => {

@@ -8,6 +8,7 @@ mod experiment;
 mod faults;
 mod foreign;
 mod local_user;
+mod memory;
 mod pool;
 mod posix;
 mod programs;

@@ -33,6 +33,9 @@ const IDLE_PER_PEER: usize = 8;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// An answer longer than this is refused: the largest batch and its headers fit.
 const MAX_ANSWER_BYTES: usize = 128 << 20;
+/// A shorter answer gets a buffer of its own. Otherwise it would keep the connection's read buffer in memory, up to
+/// 1 MiB of it, for as long as a cache has a part of the answer.
+const COPIED_BELOW_BYTES: usize = 256 << 10;
 
 #[derive(Clone, Debug, Error)]
 pub enum HttpClientError {
@@ -216,7 +219,13 @@ async fn gather_body(mut body: Incoming, max_bytes: usize) -> Result<Bytes, Stri
         }
         gathered.extend_from_slice(&data);
     }
-    Ok(if gathered.is_empty() { first } else { gathered.freeze() })
+    Ok(if !gathered.is_empty() {
+        gathered.freeze()
+    } else if first.len() < COPIED_BELOW_BYTES {
+        Bytes::copy_from_slice(&first)
+    } else {
+        first
+    })
 }
 
 /// An error with its causes, on one line.

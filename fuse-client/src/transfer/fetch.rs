@@ -18,6 +18,8 @@ use tokio::{runtime::Handle, sync::watch};
 
 use crate::cache::chunks::ChunkCache;
 
+/// Nothing is read ahead while so many bytes are being fetched.
+const MAX_FETCHING_BYTES: u64 = 24 << 20;
 /// Size of one get, give or take a half.
 const BATCH_BYTES: u64 = 2 << 20;
 
@@ -45,6 +47,11 @@ struct FetchBatch {
 impl Fetcher {
     pub(super) fn new(chunks: Arc<dyn ChunkTransport>, cache: Arc<ChunkCache>, runtime: Handle) -> Arc<Self> {
         Arc::new(Self { chunks, cache, runtime, under_way: Mutex::default() })
+    }
+
+    /// Whether chunks may be fetched ahead of their readers: what is on its way is in memory beside the cache.
+    pub(super) fn has_room(&self, chunks: usize, chunk_bytes: u64) -> bool {
+        (self.under_way.lock().len() + chunks) as u64 * chunk_bytes <= MAX_FETCHING_BYTES
     }
 
     /// Starts fetching the chunks `ids` (ascending) of `file`, except those that are being fetched already.

@@ -51,7 +51,7 @@ use chordfs_types::{
 };
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use self::{ceiling::Ceiling, discards::Discards, fetch::Fetcher};
 pub use self::{commit::CommitReason, error_seq::ErrorCursor, file::FileData};
@@ -59,6 +59,8 @@ use crate::cache::chunks::ChunkCache;
 
 /// Files committed in parallel before unmounting.
 const PARALLEL_COMMITS: usize = 16;
+/// Chunks that are sent at a time, over all files, in KiB: more than the uploads of one file.
+const MAX_SENDING_KIB: usize = 24 << 10;
 
 #[derive(Clone, Debug)]
 pub struct TransferSettings {
@@ -101,6 +103,8 @@ pub struct Transfer {
     cache: Arc<ChunkCache>,
     fetcher: Arc<Fetcher>,
     ceiling: Ceiling,
+    /// A permit for each KiB that is being sent. A request is a copy of its chunks.
+    sending: Semaphore,
     files: Mutex<HashMap<Ino, Weak<FileData>>>,
     /// Files with uncommitted data or attributes. They stay alive here after their last handle is closed.
     dirty: Mutex<HashMap<Ino, Arc<FileData>>>,
@@ -130,6 +134,7 @@ impl Transfer {
             namespace,
             chunks,
             ceiling: Ceiling::new(settings.dirty_bytes),
+            sending: Semaphore::new(MAX_SENDING_KIB),
             files: Mutex::default(),
             dirty: Mutex::default(),
             discards: Discards::default(),

@@ -208,8 +208,9 @@ impl FileData {
                 ids.push(id);
             }
         }
-        if !ids.is_empty() {
-            self.transfer.fetcher.start(&state.attr().file, &ids, state.chunk_bytes());
+        let size = state.chunk_bytes();
+        if !ids.is_empty() && self.transfer.fetcher.has_room(ids.len(), size) {
+            self.transfer.fetcher.start(&state.attr().file, &ids, size);
         }
     }
 }

@@ -10,9 +10,10 @@ use chordfs_types::{
     fs_error::FsError,
 };
 use parking_lot::MutexGuard;
+use tokio::sync::SemaphorePermit;
 
 use super::{
-    FileData,
+    FileData, MAX_SENDING_KIB,
     extents::to_extents,
     state::{FileState, UploadOrder},
 };
@@ -40,7 +41,9 @@ impl FileData {
 
     async fn run_upload(self: Arc<Self>, order: UploadOrder) {
         let UploadOrder { number, file, chunks, durability } = order;
-        let outcome = self.store(&file, &chunks, durability).await;
+        // The wait to send counts as well: many uploads that fail in turn must not take a deadline each.
+        let deadline = self.transfer.settings.deadline;
+        let outcome = operation::run(deadline, deadline, || {}, self.store(&file, &chunks, durability)).await;
         let mut state = self.state.lock();
         match outcome {
             Ok(version) => state.complete_upload(number, version),
@@ -56,6 +59,14 @@ impl FileData {
         self.upload_ended.send_modify(|count| *count += 1);
     }
 
+    async fn wait_to_send(&self, chunks: &[(u32, Bytes)]) -> Result<SemaphorePermit<'_>, FsError> {
+        let kib = chunks.iter().map(|(_, data)| data.len()).sum::<usize>().div_ceil(1024).min(MAX_SENDING_KIB);
+        let Some(permit) = operation::within(self.transfer.sending.acquire_many(kib as u32)).await else {
+            return Err(FsError::NoReplica { detail: "other uploads have not ended in time".into() });
+        };
+        Ok(permit.expect("the semaphore is never closed"))
+    }
+
     /// Stores chunks (ascending, at most a run) under one fresh version and keeps them in the cache.
     pub(super) async fn store(
         &self,
@@ -63,6 +74,7 @@ impl FileData {
         chunks: &[(u32, Bytes)],
         durability: Durability,
     ) -> Result<Version, FsError> {
+        let _sending = self.wait_to_send(chunks).await?;
         let version = self.transfer.namespace.next_version().await?;
         let id = |index: u32| ChunkId { version, index };
         let batch = chunks.iter();
