@@ -167,7 +167,7 @@ impl FileData {
         self.discard_data(error);
     }
 
-    fn discard_data(&self, error: FsError) {
+    pub(super) fn discard_data(&self, error: FsError) {
         {
             let mut state = self.state.lock();
             state.discard_commit();
@@ -333,7 +333,12 @@ impl FileData {
             }
             let transfer = &self.transfer;
             let file = self.state.lock().attr().file.clone();
-            transfer.chunks.sync(&file, &|id| transfer.cache.get(id)).await?;
+            if let Err(error) = transfer.chunks.sync(&file, &|id| transfer.cache.get(id)).await {
+                if matches!(error, FsError::Lost { .. }) {
+                    transfer.discard_lost(&file, &error);
+                }
+                return Err(error);
+            }
             operation::note_progress();
             is_synced = true;
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, atomic::Ordering::SeqCst};
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{SetAttr, Time, Truncate},
+    namespace::{Attr, Ino, SetAttr, Time, Truncate},
 };
 use tokio::sync::Notify;
 
@@ -74,6 +74,42 @@ fn uploads_completed_since_a_failed_commit_began_are_kept() {
         let mut model = vec![0; 8192];
         model.resize(3 * 4096, 2);
         assert!(fresh_read(&world).await == model);
+    });
+}
+
+/// Bug: a file that was replaced by a rename, and was open, took the report about lost chunks of the new file of its
+/// name. The new file's next commit named a chunk that no node had.
+#[test]
+fn lost_chunks_are_discarded_in_all_files_of_their_name() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let transfer = world.mount(chunk_by_chunk());
+        let file = world.open(&transfer);
+        let other = transfer.open_file(&Attr { ino: Ino(8), ..world.attr() }, vec![], false);
+        write(&other, 0, &[1; 4096]).await.unwrap();
+        until("the upload", || other.state.lock().is_stored(1)).await;
+        let lost = FsError::Lost { detail: "chunk 1".into() };
+        world.sync_failures.lock().push(lost.clone());
+        let cursor = other.error_cursor();
+        assert_eq!(file.commit(Durability::Disk).await, Err(lost));
+        assert!(!other.state.lock().is_stored(1) && other.has_unreported_error(&cursor));
+    });
+}
+
+/// Bug: another mount's fsynced chunk was replaced by one on no disk, because the extents were known from before it.
+#[test]
+fn chunks_are_on_disk_before_they_replace_those_of_a_stale_state() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let (here, there) = (world.mount(chunk_by_chunk()), world.mount(chunk_by_chunk()));
+        let file = world.open(&here);
+        let other = world.open(&there);
+        write(&other, 0, &[1; 4096]).await.unwrap();
+        other.commit(Durability::Disk).await.unwrap();
+        file.invalidate();
+        write(&file, 0, &[2; 4096]).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
+        assert!(world.committed_durably());
     });
 }
 

@@ -47,6 +47,8 @@ pub(super) struct FakeRing {
     /// Failures of the next puts; the last one comes first.
     pub put_failures: Mutex<Vec<FsError>>,
     pub put_always_fails: Mutex<Option<FsError>>,
+    /// Failures of the next syncs; the last one comes first.
+    pub sync_failures: Mutex<Vec<FsError>>,
     /// Failures of the next changes; the last one comes first.
     pub change_failures: Mutex<Vec<(FsError, ChangeOutcome)>>,
     /// The reply to the next change is sent when this is notified.
@@ -116,6 +118,7 @@ impl FakeRing {
             queries: AtomicU64::new(0),
             put_failures: Mutex::default(),
             put_always_fails: Mutex::default(),
+            sync_failures: Mutex::default(),
             change_failures: Mutex::default(),
             held_reply: Mutex::default(),
             retired: Mutex::default(),
@@ -399,6 +402,9 @@ impl ChunkTransport for FakeRing {
             }
             self.delay().await;
             self.syncs.fetch_add(1, SeqCst);
+            if let Some(failure) = self.sync_failures.lock().pop() {
+                return Err(failure);
+            }
             self.chunks.lock().values_mut().for_each(|stored| stored.durable = true);
             Ok(())
         })

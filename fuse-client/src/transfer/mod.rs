@@ -15,6 +15,7 @@ mod error_seq;
 mod extents;
 mod fetch;
 mod file;
+mod loss;
 mod merge;
 mod read;
 mod read_ahead;

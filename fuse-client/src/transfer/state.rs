@@ -263,11 +263,12 @@ impl FileState {
         self.known.map.get(index)
     }
 
-    /// Whether a whole chunk of the commit under way replaces a committed one, or may do so.
+    /// Whether a whole chunk of the commit under way replaces a committed one, or may do so: in a stale state any chunk
+    /// may be one that another mount has written and fsynced.
     pub(super) fn replaces_committed(&self) -> bool {
         self.stored.iter().any(|extent| {
             let range = extent.range();
-            self.known.map.overlaps(range.clone()) || self.first_unknown(range).is_some()
+            self.stale || self.known.map.overlaps(range.clone()) || self.first_unknown(range).is_some()
         })
     }
 

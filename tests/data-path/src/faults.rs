@@ -90,6 +90,7 @@ impl Default for Faults {
         Self {
             // Seed 736 finds a file that is purged while a mount with a living session has it open.
             purge_early: false,
+            power_cuts: true,
             long_outages: true,
             truncate_to_nothing: true,
             attributes_while_writing: true,

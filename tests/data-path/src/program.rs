@@ -209,7 +209,8 @@ impl Program {
         let began = Operation::begin(&self.mount, &format!("truncation to {cells} cells"), file.ino);
         let cut = self.mount.oracle.begin_write(self.mount.number, file.ino, cells..FILE_CELLS, 0);
         let truncate = Some(Truncate { size: cells as u64 * CELL_BYTES, tail: None });
-        let done = self.mount.fs.set_attr(file.ino, SetAttr { truncate, ..SetAttr::default() }).await;
+        let set = SetAttr { truncate, atime: Some(cut.mark()), ..SetAttr::default() };
+        let done = self.mount.fs.set_attr(file.ino, set).await;
         self.mount.oracle.end_write(&cut, done.is_ok());
         if let Err(error) = done {
             began.failed(&error);

@@ -7,7 +7,10 @@
 
 use std::collections::HashSet;
 
-use chordfs_types::{chunk::Version, namespace::Extent};
+use chordfs_types::{
+    chunk::{FileName, Version},
+    namespace::Extent,
+};
 
 use super::FileState;
 use crate::transfer::extents::ExtentMap;
@@ -37,6 +40,16 @@ impl DiscardedChunks {
 impl FileState {
     pub(crate) fn discard(&mut self, extents: impl IntoIterator<Item = Extent>) {
         extents.into_iter().for_each(|extent| self.discarded.add(extent));
+    }
+
+    /// Whether a report of lost chunks of this name may be about chunks that this file has stored and not committed.
+    /// They all belong to the next commit then, or to the one under way.
+    pub(crate) fn may_have_lost(&mut self, name: &FileName) -> bool {
+        let may = self.attr.file == *name && self.has_stored();
+        if may {
+            self.merge_newer();
+        }
+        may
     }
 
     /// Takes everything out of `stored`.

@@ -48,9 +48,9 @@ impl Oracle {
         };
         self.count_conflicts(&mut state, mount, ino, &applied.reply);
         if applied.reply.is_ok() && !applied.feed.is_empty() {
-            let is_commit = matches!(op.change, Change::Commit { .. });
+            let truncation = truncation(&op.change);
             let heard = state.mounts.get(&mount).and_then(|view| view.heard_at_commit.get(&ino)).copied().unwrap_or(0);
-            Contents { world: &self.world, plane, index, mount, heard, is_commit }.take(&mut state, ino, tables);
+            Contents { world: &self.world, plane, index, mount, heard, truncation }.take(&mut state, ino, tables);
         }
     }
 
@@ -104,10 +104,15 @@ struct Contents<'a> {
     mount: usize,
     /// What the mount had heard of the log when it sent the commit.
     heard: u64,
-    is_commit: bool,
+    /// When the truncation began that this is, as the model counts; `None` for a commit.
+    truncation: Option<u64>,
 }
 
 impl Contents<'_> {
+    fn is_commit(&self) -> bool {
+        self.truncation.is_none()
+    }
+
     fn take(&self, state: &mut OracleState, ino: Ino, tables: &Tables) {
         let Some((size, chunks)) = chunks_of(ino, tables) else { return };
         let OracleState { files, replaced, .. } = state;
@@ -119,7 +124,7 @@ impl Contents<'_> {
             if version != before {
                 if let Some(version) = before {
                     replaced.insert((ino, ChunkId { version, index }));
-                    file.was_cut |= !self.is_commit;
+                    file.was_cut |= !self.is_commit();
                     file.chunks.remove(&index);
                 }
                 if let Some(version) = version {
@@ -180,21 +185,23 @@ impl Contents<'_> {
         let before = file.cells[cell].current();
         let (ino, index) = (file.ino, self.index);
         let own = &mut file.own(self.mount).cells[cell];
-        // Truncations of one cell are carried out in their order.
-        let open = |own: &OwnValue| own.value == value && own.committed.is_none() && !own.is_doubtful;
-        let last = || own.iter().rposition(|own| own.value == value);
-        let written = own.iter().position(open).or_else(last);
+        let is_source = |own: &OwnValue| match self.truncation {
+            Some(begun) => own.begun == begun,
+            None => own.value == value,
+        };
+        let written = own.iter().rposition(is_source);
         if value != before
             && is_within
-            && let Some(problem) = objection(own, written, self.is_commit)
+            && let Some(problem) = objection(own, written, self.is_commit())
         {
-            let what = format!("the {} of mount {}", if self.is_commit { "commit" } else { "truncation" }, self.mount);
+            let what =
+                format!("the {} of mount {}", if self.is_commit() { "commit" } else { "truncation" }, self.mount);
             self.world.fail(format!("{what} makes cell {cell} of inode {} {value}, was {before}: {problem}", ino.0));
         }
         // Zeros come from truncations to before this cell alone; a cell may be a hole without one.
-        let is_from = if self.is_commit { value != 0 } else { !is_within };
+        let is_from_it = if self.is_commit() { value != 0 } else { !is_within };
         if let Some(written) = written
-            && is_from
+            && is_from_it
             && (value != before || own[written].committed.is_none())
         {
             own[written].committed = Some(index);
@@ -234,6 +241,14 @@ fn chunks_of(ino: Ino, tables: &Tables) -> Option<(u64, Vec<(Version, u32)>)> {
     let Ok(Answer::Open { attr, extents, .. }) = tables.query(&Query::Open { ino }) else { return None };
     let chunks = extents.iter().flat_map(|extent| (0..extent.count).map(|step| (extent.version, extent.first + step)));
     Some((attr.size, chunks.collect()))
+}
+
+/// When the truncation began, as the model counts; `None` for another change.
+fn truncation(change: &Change) -> Option<u64> {
+    match change {
+        Change::SetAttr { set, .. } => Some(u64::from(set.atime?.nanos)),
+        _ => None,
+    }
 }
 
 /// The file whose contents the change may change.

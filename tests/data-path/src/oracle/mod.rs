@@ -161,6 +161,12 @@ impl Oracle {
         }
     }
 
+    /// A sync of the file has reported lost chunks to the mount, which gives up what it has not committed.
+    pub(crate) fn loss(&self, mount: usize, name: &FileName) {
+        let mut state = self.state.lock();
+        state.files.values_mut().filter(|file| file.name == *name).for_each(|file| file.own(mount).doubt());
+    }
+
     pub(crate) fn trouble_with(&self, mount: usize, ino: Ino, is_final: bool) {
         let mut state = self.state.lock();
         let Some(file) = state.files.get_mut(&ino) else { return };

@@ -1,5 +1,6 @@
 //! A mount's client of the chunk plane, with the promises of `chordfs_net::chunk_client`: a put ends when two holders
-//! have the chunks, a get when one has answered, a sync when what was put is on two disks; each by its deadline.
+//! have the chunks, a get when one has answered, a sync when what was put is on two disks; each by its deadline. A sync
+//! that finds no copy of a chunk reports the loss, once.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -118,7 +119,13 @@ impl SimChunks {
                 (open.count() == 0).then_some(Ok(()))
             })
             .await;
-        if synced.is_ok() {
+        let is_done = |chunk: &ChunkRef| self.plane.is_settled_or_lost(chunk.id, kept(chunk.id).is_some());
+        let is_loss = || taken.iter().all(is_done);
+        let synced = match synced {
+            Err(FsError::NoReplica { detail }) if is_loss() => Err(FsError::Lost { detail }),
+            synced => synced,
+        };
+        if matches!(synced, Ok(()) | Err(FsError::Lost { .. })) {
             self.unsynced.lock().retain(|chunk| !taken.contains(chunk));
         }
         synced
@@ -147,8 +154,7 @@ impl Plane {
         }
     }
 
-    /// Syncs the nodes that are up. True if the chunk needs no more: it is on two disks, deleted, or lost by all, which
-    /// is a loss of its file alone (DS 2 as it should be).
+    /// Syncs the nodes that are up. True if the chunk needs no more: it is on two disks, or deleted.
     fn bring_to_disk(&self, chunk: &ChunkRef, is_kept: bool) -> bool {
         let mut state = self.state.lock();
         state.nodes.iter_mut().for_each(|node| node.sync());
@@ -157,10 +163,16 @@ impl Plane {
         if state.on_disks(chunk.id) < QUORUM && (is_kept || is_found) {
             for node in state.up_holders(&chunk.file, chunk.id.index) {
                 state.nodes[node].store(chunk.id, true);
+                state.known.get_mut(&chunk.id).into_iter().for_each(|known| known.lost = false);
             }
         }
-        let is_lost = !is_kept && !state.has_copy(chunk.id);
-        state.on_disks(chunk.id) >= QUORUM || state.is_deleted(chunk.id) || is_lost
+        state.on_disks(chunk.id) >= QUORUM || state.is_deleted(chunk.id)
+    }
+
+    /// Whether a sync can do no more for the chunk.
+    fn is_settled_or_lost(&self, id: ChunkId, is_kept: bool) -> bool {
+        let state = self.state.lock();
+        state.on_disks(id) >= QUORUM || state.is_deleted(id) || !(is_kept || state.has_copy(id))
     }
 }
 
@@ -194,6 +206,9 @@ impl ChunkTransport for SimChunks {
             if let Err(error) = &outcome {
                 self.world.note(format!("mount {}: sync of {file} fails: {error}", self.link.mount));
                 self.oracle.trouble(self.link.mount, Some(file));
+                if matches!(error, FsError::Lost { .. }) {
+                    self.oracle.loss(self.link.mount, file);
+                }
             }
             outcome
         })
