@@ -1,7 +1,7 @@
 //! Chunks that every holder has lost before they were on disk. A sync reports them once, by the name of their file, and
-//! from then on they count as synced. Several inodes may have chunks of one name: a file that lost its name while it was
-//! open, and the one that has taken its place. So whichever of them receives the report, all of them discard what they
-//! have stored and not committed; otherwise the next commit would name a chunk that no node has.
+//! from then on they count as synced. Several inodes may have chunks of one name: a file that lost its name while it
+//! was open, and the one that has taken its place. So whichever of them receives the report, all of them discard what
+//! they have stored and not committed; otherwise the next commit would name a chunk that no node has.
 
 use std::sync::{Arc, Weak};
 

@@ -31,8 +31,6 @@ pub struct Faults {
     pub attributes_while_writing: bool,
     /// DS 8: nodes collect chunks that have been in no file for long.
     pub orphan_scrub: bool,
-    /// DS 11: programs truncate a file by its path after a close of it has failed.
-    pub truncate_by_path: bool,
 }
 
 impl Faults {
@@ -47,7 +45,6 @@ impl Faults {
         reads_while_emptying: true,
         attributes_while_writing: true,
         orphan_scrub: true,
-        truncate_by_path: true,
     };
     /// Turns the knob of this name on.
     pub fn with(mut self, name: &str) -> Self {
@@ -62,7 +59,6 @@ impl Faults {
             "reads_while_emptying" => &mut self.reads_while_emptying,
             "attributes_while_writing" => &mut self.attributes_while_writing,
             "orphan_scrub" => &mut self.orphan_scrub,
-            "truncate_by_path" => &mut self.truncate_by_path,
             other => panic!("there is no knob {other}"),
         };
         *knob = true;
@@ -80,7 +76,6 @@ impl Faults {
         reads_while_emptying: false,
         attributes_while_writing: false,
         orphan_scrub: false,
-        truncate_by_path: false,
     };
 }
 
@@ -92,6 +87,9 @@ impl Default for Faults {
             purge_early: false,
             power_cuts: true,
             long_outages: true,
+            lost_answers_and_truncation: true,
+            feed_is_binding: true,
+            orphan_scrub: true,
             truncate_to_nothing: true,
             attributes_while_writing: true,
             ..Self::NONE
