@@ -54,7 +54,7 @@ pub(super) struct FakeNamespace {
     /// So many of the next changes are applied and get no answer.
     pub lost_replies: AtomicU64,
     pub queries: AtomicU64,
-    /// Each answer to `Open` needs a permit. The answer is made before it waits for the permit.
+    /// Each answer to `Open` or `Make` needs a permit. The answer is made before it waits for the permit.
     pub open_gate: Semaphore,
     pub puts_fail: AtomicBool,
     pub free_bytes: AtomicU64,
@@ -144,6 +144,10 @@ impl FakeNamespace {
         attr.change += 3;
     }
 
+    pub(super) fn ino(&self, name: &EntryName) -> Ino {
+        self.tree.lock().names[name]
+    }
+
     pub(super) fn attr(&self, ino: Ino) -> Attr {
         self.tree.lock().inodes[&ino].clone()
     }
@@ -185,6 +189,13 @@ impl FakeNamespace {
                 Ok(Reply::Done)
             }
             Change::Make { parent, .. } if !tree.inodes.contains_key(parent) => Err(FsError::Stale { ino: *parent }),
+            Change::Make { name, node, .. } => {
+                let ino = Ino(tree.inodes.len() as u64 + 100);
+                let attr = Attr { kind: node.kind, size: 0, ..attr(ino.0, 1) };
+                tree.inodes.insert(ino, attr.clone());
+                tree.names.insert(name.clone(), ino);
+                Ok(Reply::Entry { attr, created: true })
+            }
             Change::HoldOrphans { inos } => {
                 let nameless = |ino: &Ino| tree.inodes.get(ino).is_some_and(|attr| attr.nlink == 0);
                 Ok(Reply::Held { inos: inos.iter().copied().filter(nameless).collect() })
@@ -249,7 +260,11 @@ impl NamespaceClient for FakeNamespace {
     fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
         Box::pin(async move {
             let reply = self.change(&change);
+            let is_make = matches!(change, Change::Make { .. });
             self.changes.lock().push(change);
+            if is_make {
+                self.open_gate.acquire().await.expect("never closed").forget();
+            }
             let lost = self.lost_replies.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
             if lost { Err(FsError::NoQuorum { detail: "no answer".into() }) } else { reply }
         })

@@ -20,6 +20,7 @@ impl FileSystem {
                 SessionEvent::Feed(events) => events.into_iter().for_each(|event| self.handle_event(event, &receipt)),
                 SessionEvent::Reset => {
                     self.forget_everything();
+                    self.creations.note_event(None, &receipt);
                     // Any of them may have lost its last name meanwhile.
                     self.hold_at_namespace(self.opens.inos(), Some(receipt));
                 }
@@ -54,6 +55,7 @@ impl FileSystem {
     fn orphaned(&self, ino: Ino, receipt: Arc<EventReceipt>) {
         self.cache.drop_attr(ino);
         self.notices.attr(ino);
+        self.creations.note_event(Some(ino), &receipt);
         if self.opens.is_open(ino) {
             self.hold_at_namespace(vec![ino], Some(receipt));
         }

@@ -64,11 +64,15 @@ impl FileSystem {
         caller: Caller,
     ) -> Result<(Attr, u64), FsError> {
         let new = NewEntry { kind: FileKind::File, mode, rdev: 0, target: Vec::new(), exclusive };
+        let creation = self.creations.begin();
         let (attr, created) = self.make(parent, name, new, caller).await?;
         if !created {
             return Err(FsError::Stale { ino: attr.ino });
         }
         let opening = Opening::acquire(self, attr.ino);
+        if let Some(receipt) = creation.event_about(attr.ino) {
+            self.hold_at_namespace(vec![attr.ino], Some(receipt));
+        }
         self.attach(&attr, Vec::new(), false, opening.changes);
         self.pages.opened(attr.ino, attr.change);
         let handle = self.handles.open(true, opening.file().data.error_cursor());

@@ -5,6 +5,7 @@
 //! counterparts query the namespace or the nodes. File contents are left to `transfer`, caching to `cache`. Permissions
 //! are checked by the kernel (`default_permissions`), using the modes and owners returned here.
 
+mod creations;
 mod data;
 mod directory;
 mod entries;
@@ -37,6 +38,10 @@ use chordfs_types::{
 };
 use tokio::sync::mpsc;
 
+use self::{
+    creations::Creations, directory::Directories, handle::OpenFile, handles::Handles, holds::HoldRequest,
+    open_table::OpenTable, removed::RemovedDirectories,
+};
 pub use self::{
     data::WriteAt,
     directory::ListedEntry,
@@ -44,10 +49,6 @@ pub use self::{
     handle::OpenReply,
     rename::EntryLocation,
     statfs::{SpaceSource, SpaceTotals, Statistics},
-};
-use self::{
-    directory::Directories, handle::OpenFile, handles::Handles, holds::HoldRequest, open_table::OpenTable,
-    removed::RemovedDirectories,
 };
 use crate::{
     cache::{KernelPages, MetaCache, Stamp},
@@ -70,6 +71,7 @@ pub struct FileSystem {
     notices: Notices,
     space: SpaceSource,
     holds: mpsc::UnboundedSender<HoldRequest>,
+    creations: Creations,
     next_handle: AtomicU64,
 }
 
@@ -102,6 +104,7 @@ impl FileSystem {
             notices,
             space,
             holds,
+            creations: Creations::default(),
         });
         let weak = Arc::downgrade(&fs);
         fs.transfer.on_data_loss(move |ino| weak.upgrade().into_iter().for_each(|fs| fs.invalidate_contents(ino)));

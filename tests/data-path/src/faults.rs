@@ -83,8 +83,7 @@ impl Default for Faults {
     /// What the checks run with.
     fn default() -> Self {
         Self {
-            // Seed 736 finds a file that is purged while a mount with a living session has it open.
-            purge_early: false,
+            purge_early: true,
             power_cuts: true,
             long_outages: true,
             lost_answers_and_truncation: true,

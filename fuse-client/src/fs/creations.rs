@@ -1,0 +1,107 @@
+//! Files that this mount is creating. Until the answer comes their inodes are unknown here, so an event about a file
+//! that lost its last name may be about one of them: another mount can remove it before this one has the answer. The
+//! receipts of such events are kept until every creation that was under way has ended.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use chordfs_net::session::EventReceipt;
+use chordfs_types::namespace::Ino;
+use parking_lot::Mutex;
+
+#[derive(Default)]
+pub(super) struct Creations(Mutex<CreationsUnderWay>);
+
+#[derive(Default)]
+struct CreationsUnderWay {
+    /// Counts creations and events.
+    last_number: u64,
+    numbers: BTreeSet<u64>,
+    /// Events since the oldest creation, ascending.
+    events: VecDeque<NumberedEvent>,
+}
+
+struct NumberedEvent {
+    number: u64,
+    /// The file that lost its last name; `None` if any file may have.
+    about: Option<Ino>,
+    receipt: Arc<EventReceipt>,
+}
+
+/// One creation, under way until this is dropped.
+pub(super) struct Creation<'a> {
+    all: &'a Creations,
+    number: u64,
+}
+
+impl Creations {
+    pub(super) fn begin(&self) -> Creation<'_> {
+        let mut all = self.0.lock();
+        let number = all.next_number();
+        all.numbers.insert(number);
+        Creation { all: self, number }
+    }
+
+    /// Notes that the file has lost its last name, or that any file may have.
+    pub(super) fn note_event(&self, about: Option<Ino>, receipt: &Arc<EventReceipt>) {
+        let mut all = self.0.lock();
+        if !all.numbers.is_empty() {
+            let number = all.next_number();
+            all.events.push_back(NumberedEvent { number, about, receipt: receipt.clone() });
+        }
+    }
+}
+
+impl CreationsUnderWay {
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+}
+
+impl Creation<'_> {
+    /// The receipt of an event since the creation began by which its file may have lost its name.
+    pub(super) fn event_about(&self, ino: Ino) -> Option<Arc<EventReceipt>> {
+        let all = self.all.0.lock();
+        let is_about = |event: &&NumberedEvent| event.number > self.number && event.about.is_none_or(|it| it == ino);
+        all.events.iter().find(is_about).map(|event| event.receipt.clone())
+    }
+}
+
+impl Drop for Creation<'_> {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock();
+        all.numbers.remove(&self.number);
+        let oldest = all.numbers.first().copied().unwrap_or(u64::MAX);
+        while all.events.front().is_some_and(|event| event.number < oldest) {
+            all.events.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt() -> Arc<EventReceipt> {
+        Arc::new(EventReceipt::none())
+    }
+
+    #[test]
+    fn events_are_kept_while_a_creation_that_is_older_is_under_way() {
+        let (creations, event) = (Creations::default(), receipt());
+        creations.note_event(Some(Ino(5)), &event);
+        assert_eq!(Arc::strong_count(&event), 1, "no creation is under way");
+        let first = creations.begin();
+        creations.note_event(Some(Ino(5)), &event);
+        let second = creations.begin();
+        assert!(first.event_about(Ino(5)).is_some() && first.event_about(Ino(6)).is_none());
+        assert!(second.event_about(Ino(5)).is_none(), "the event is older");
+        drop(first);
+        assert_eq!(Arc::strong_count(&event), 1);
+        creations.note_event(None, &event);
+        assert!(second.event_about(Ino(6)).is_some(), "any file may have lost its name");
+    }
+}
