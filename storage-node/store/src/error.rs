@@ -16,6 +16,9 @@ pub enum StoreError {
     NoSpace { path: PathBuf, why: String },
     #[error("{step} {}: {source}", path.display())]
     Io { step: &'static str, path: PathBuf, source: io::Error },
+    /// The call may have stored other chunks.
+    #[error("chunk {index} of version {version} is stored here with other bytes, and a chunk never changes")]
+    Conflict { version: u64, index: u32 },
     /// The call did not complete: it panicked, or the process is stopping.
     #[error("the store failed: {reason}")]
     Aborted { reason: String },

@@ -149,7 +149,8 @@ impl ChunkClient {
                 Err(BatchError::Retry(format!("{owner} is not the owner")))
             }
             StatusCode::INSUFFICIENT_STORAGE => Err(BatchError::Final(FsError::NoSpace)),
-            StatusCode::BAD_REQUEST => Err(BatchError::Final(refusal_error(owner, &answer))),
+            // With a conflict, a retry under the same version is useless; the caller stores the data under a fresh one.
+            StatusCode::BAD_REQUEST | StatusCode::CONFLICT => Err(BatchError::Final(refusal_error(owner, &answer))),
             _ => {
                 self.router.invalidate(owner);
                 self.router.note_responsive(owner);

@@ -200,6 +200,7 @@ impl From<StoreError> for ChunkApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NoSpace { .. } => Self { status: StatusCode::INSUFFICIENT_STORAGE, body: error.to_string() },
+            StoreError::Conflict { .. } => Self { status: StatusCode::CONFLICT, body: error.to_string() },
             other => Self::internal(other.to_string()),
         }
     }
@@ -214,6 +215,7 @@ impl From<PutError> for ChunkApiError {
             }
             PutError::Store(error) => return error.into(),
             PutError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+            PutError::Conflict { .. } => StatusCode::CONFLICT,
             PutError::NoQuorum { .. } => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self { status, body: error.to_string() }

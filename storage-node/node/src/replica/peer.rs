@@ -23,6 +23,9 @@ pub enum PeerError {
     Http(#[from] HttpClientError),
     #[error("{node} has no space left")]
     NoSpace { node: NodeRef },
+    /// The node stores other bytes under the id of a chunk.
+    #[error("{node} refused a chunk: {text}")]
+    Conflict { node: NodeRef, text: String },
     #[error("{node} answered {status}: {text}")]
     Refused { node: NodeRef, status: StatusCode, text: String },
     #[error("{node} sent an answer that does not decode: {reason}")]
@@ -166,6 +169,7 @@ fn check(node: &NodeRef, answer: HttpAnswer) -> Result<HttpAnswer, PeerError> {
     match answer.status {
         status if status.is_success() => Ok(answer),
         StatusCode::INSUFFICIENT_STORAGE => Err(PeerError::NoSpace { node: *node }),
+        StatusCode::CONFLICT => Err(PeerError::Conflict { node: *node, text: answer.text() }),
         status => Err(PeerError::Refused { node: *node, status, text: answer.text() }),
     }
 }

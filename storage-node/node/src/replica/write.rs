@@ -41,6 +41,9 @@ pub enum PutError {
     Misdirected { neighbours: Neighbours },
     #[error("no space left on enough holders")]
     NoSpace,
+    /// A holder stores other bytes under the id of a chunk, and may give them to readers.
+    #[error("{reason}")]
+    Conflict { reason: String },
     #[error("only {stored} of {required} holders have the batch: {reason}")]
     NoQuorum { stored: usize, required: usize, reason: String },
     #[error(transparent)]
@@ -119,6 +122,7 @@ impl Writer {
         }
         match self.store_here(batch.clone(), durability).await {
             Ok(()) => progress.stored.push(me),
+            Err(error @ StoreError::Conflict { .. }) => return Err(error.into()),
             Err(error) => {
                 debug!(%error, "the owner cannot store a batch; the next node takes its place");
                 let no_space = matches!(error, StoreError::NoSpace { .. });
@@ -139,6 +143,9 @@ impl Writer {
                 self.forward(&mut progress, node, batch.clone(), durability);
             }
             match timeout_at(end, progress.arrived.recv()).await {
+                Ok(Some(Err(error @ PeerError::Conflict { .. }))) => {
+                    return Err(PutError::Conflict { reason: error.to_string() });
+                }
                 Ok(Some(result)) => progress.count(result),
                 _ => {
                     progress.record_failure(CopyFailure::Other, format!("no answer within {:?}", self.deadline));

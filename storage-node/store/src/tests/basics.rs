@@ -46,6 +46,53 @@ fn a_put_skips_what_is_here() {
     assert_eq!(store.stats().chunks, 19);
 }
 
+/// A put of other bytes under the id of a stored chunk was acknowledged, and not stored.
+#[test]
+fn other_bytes_under_the_id_of_a_stored_chunk_are_a_conflict() {
+    let mut fixture = Fixture::plain();
+    let chunks = numbered("a", 1..=10, 1);
+    let sent = batch(&chunks, 100);
+    fixture.store().put(&sent, Durability::Disk).unwrap();
+    for _ in 0..2 {
+        let store = fixture.store();
+        assert_eq!(store.put(&sent, Durability::Disk).unwrap(), PutOutcome { stored: 0, already: 10 });
+        for len in [99, 101] {
+            let refused = store.put(&batch(&numbered("a", 10..=12, 1), len), Durability::Memory);
+            assert!(matches!(refused, Err(StoreError::Conflict { version: 1, index: 10 })), "{refused:?}");
+        }
+        assert_eq!(store.has(&numbered("a", 10..=12, 1)), [true, false, false], "a refused batch was stored in part");
+        let (mut same_len, chunk) = (BytesMut::new(), &chunks[3]);
+        encode_record(&mut same_len, &chunk.file, chunk.id, chunk.key(), &[7; 100]);
+        let refused = store.put(&VerifiedBatch::verify(same_len.freeze()).unwrap(), Durability::Memory);
+        assert!(matches!(refused, Err(StoreError::Conflict { version: 1, index: 4 })), "{refused:?}");
+        assert!(present(store, &chunks).iter().all(|here| *here));
+        fixture.reopen();
+    }
+    let mut both = BytesMut::new();
+    let twice = chunk("b", 1, 2);
+    for data in [&[1; 10], &[2; 10]] {
+        encode_record(&mut both, &twice.file, twice.id, twice.key(), data);
+    }
+    let refused = fixture.store().put(&VerifiedBatch::verify(both.freeze()).unwrap(), Durability::Memory);
+    assert!(matches!(refused, Err(StoreError::Conflict { version: 2, index: 1 })), "{refused:?}");
+}
+
+/// A damaged record differs from what is sent, too, and is left to repair.
+#[test]
+fn a_damaged_record_is_no_conflict() {
+    let mut fixture = Fixture::plain();
+    let sent = batch(&numbered("a", 1..=2, 1), 100);
+    fixture.store().put(&sent, Durability::Disk).unwrap();
+    let path = fixture.chunks().join(fixture.files().into_iter().find(|name| name.ends_with(".seg")).unwrap());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(4).position(|window| window == b"CFc1").unwrap();
+    bytes[at + 4] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let outcome = fixture.store().put(&sent, Durability::Memory).unwrap();
+    assert_eq!(outcome.already, 2);
+    fixture.close();
+}
+
 #[test]
 fn another_name_or_version_is_another_chunk() {
     let fixture = Fixture::plain();

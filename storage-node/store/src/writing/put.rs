@@ -7,10 +7,14 @@ use chordfs_types::{
     chunk_api::Durability,
 };
 
-use super::{segment_writer::SegmentWriters, space::SpaceLimits};
+use super::{
+    same_bytes::{self, StoredAgain},
+    segment_writer::SegmentWriters,
+    space::SpaceLimits,
+};
 use crate::{
     error::StoreError,
-    index::{IndexEntry, RecordLocation},
+    index::IndexEntry,
     records::{RecordTable, removal::mark_records_dead},
     segment::Segment,
 };
@@ -34,29 +38,33 @@ pub(crate) fn put(
         match table.index.get(record.0.key, record.0.id) {
             None if table.tombstones.holds(record.0.id) => {}
             None => fresh.push(*record),
-            Some(location) => here.push(location),
+            Some(location) => here.push((record.0, location)),
         }
     }
+    same_bytes::check(table, &here)?;
+    let checked = here.len();
     let mut stored = 0;
     if !fresh.is_empty() {
         space.take(&table.segments, record_bytes(&fresh))?;
         stored = append(table, writers, batch, &fresh, durability, &mut here)?;
     }
+    same_bytes::check(table, &here[checked..])?;
     if durability.is_disk() {
-        table.segments.wait_durable(here)?;
+        table.segments.wait_durable(here.into_iter().map(|(_, location)| location).collect())?;
     }
     Ok(PutOutcome { stored, already: batch.records.len() - stored })
 }
 
 /// Writes the `fresh` records of `batch`, for which space is already reserved, and enters them in the index. Returns
-/// how many were new. The locations of chunks that another put has stored meanwhile are added to `here`.
+/// how many were new. Chunks that another put has stored meanwhile, or that are twice in the batch, are added to
+/// `here`.
 fn append(
     table: &RecordTable,
     writers: &SegmentWriters,
     batch: &VerifiedBatch,
     fresh: &[(RecordHeader, u32)],
     durability: Durability,
-    here: &mut Vec<RecordLocation>,
+    here: &mut Vec<StoredAgain>,
 ) -> Result<usize, StoreError> {
     let bytes = record_bytes(fresh);
     let mut slices = slices(batch, fresh);
@@ -70,7 +78,7 @@ fn append(
     };
     let entries = entries(fresh, appended.segment.number, appended.start);
     appended.segment.note(&entries);
-    let twice = enter(table, &appended.segment, &entries, here);
+    let twice = enter(table, &appended.segment, fresh, &entries, here);
     drop(writer);
     // A chunk may have been deleted since the first lookup. Either the deletion has found the entry, or it is found
     // here.
@@ -122,16 +130,22 @@ fn entries(fresh: &[(RecordHeader, u32)], segment: u32, start: u64) -> Vec<Index
 
 /// Enters the written records in the index. Returns the offsets of those whose chunks are here already, by another put
 /// or because they are twice in the batch.
-fn enter(table: &RecordTable, segment: &Segment, entries: &[IndexEntry], here: &mut Vec<RecordLocation>) -> Vec<u32> {
+fn enter(
+    table: &RecordTable,
+    segment: &Segment,
+    fresh: &[(RecordHeader, u32)],
+    entries: &[IndexEntry],
+    here: &mut Vec<StoredAgain>,
+) -> Vec<u32> {
     let mut twice = Vec::new();
-    for entry in entries {
+    for (entry, (header, _)) in entries.iter().zip(fresh) {
         // Counted before it can be found, as a deletion that finds it discounts it.
         segment.count_live(&entry.location);
         match table.index.insert(entry) {
             Ok(()) => {}
             Err(location) => {
                 segment.discount_live(&entry.location);
-                here.push(location);
+                here.push((*header, location));
                 twice.push(entry.location.offset);
             }
         }
