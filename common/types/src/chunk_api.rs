@@ -18,8 +18,8 @@
 //! `copies=3` goes to the owner, which passes the batch on; `copies=1` is stored on the receiving node only. A node
 //! that does not own a key of a `copies=3` batch answers 421 and stores nothing. The body of 421, and the header
 //! `x-chordfs-neighbours` of a get that missed a chunk, are JSON of `Neighbours`. Other errors: 400 a damaged or
-//! malformed batch, 409 other bytes than those stored under the same id, 503 no quorum of holders or too much under way,
-//! 507 no space; their bodies are one line of text.
+//! malformed batch, 409 other bytes than those stored under the same id, 503 no quorum of holders or too much under
+//! way, 507 no space; their bodies are one line of text.
 
 use std::{fmt, time::Duration};
 
