@@ -340,7 +340,7 @@ pub enum Change {
     },
     /// Ends holds of the session; files that no session holds are purged after a grace period.
     Release {
-        /// Those that the session does not hold are skipped.
+        /// At most [`MAX_HOLDS`]. Those that the session does not hold are skipped.
         inos: Vec<Ino>,
     },
     /// Deletes files that have had neither a name nor a holder since before `before`, at most `limit` of them.
@@ -359,7 +359,7 @@ pub enum Change {
     /// that are current or dead already, or whose version was never allocated. The versions of the others never become
     /// current again.
     CollectOrphans {
-        /// One malformed run refuses them all.
+        /// At most [`MAX_COLLECTED_RUNS`]. One malformed run refuses them all.
         runs: Vec<ChunkRun>,
     },
     /// Gives the root directory to the user for whom the namespace was founded. Once the root has been changed, this
@@ -379,13 +379,17 @@ pub enum Change {
     /// Puts chunks on the dead list that the session has stored and that no commit of it will name. Skips chunks that
     /// are current or dead already, and versions that were not allocated to the session.
     Discard {
-        /// One malformed run refuses them all.
+        /// At most [`MAX_COLLECTED_RUNS`] in all. One malformed run refuses them all.
         files: Vec<DiscardedRuns>,
     },
 }
 
-/// The most files of one `HoldOrphans`, which bounds the time that applying it takes.
+/// The most files of one `HoldOrphans` or `Release`, which bounds the time that applying it takes.
 pub const MAX_HOLDS: usize = 4096;
+/// The most runs of one `Commit`, `extents` and `partial` together. A mount that has more sends several.
+pub const MAX_COMMIT_RUNS: usize = 1024;
+/// The most runs of one `CollectOrphans` or `Discard`.
+pub const MAX_COLLECTED_RUNS: usize = 1024;
 
 /// Chunks of one file that are not needed; see [`Change::Discard`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,12 +6,10 @@ use std::collections::VecDeque;
 use chordfs_net::clients::NamespaceClient;
 use chordfs_types::{
     chunk::FileName,
-    namespace::{Change, DiscardedRuns, Extent},
+    namespace::{Change, DiscardedRuns, Extent, MAX_COLLECTED_RUNS},
 };
 use parking_lot::Mutex;
 
-/// The most runs of one report, which bounds the time that applying it takes.
-const REPORT_RUNS: usize = 1024;
 /// The most bytes that the names of files take in one report.
 const REPORT_NAME_BYTES: usize = 256 << 10;
 /// The most runs that wait. Beyond this, the oldest are left to the nodes.
@@ -56,7 +54,7 @@ impl Discards {
     fn take_report(&self) -> Vec<DiscardedRuns> {
         let mut waiting = self.waiting.lock();
         let (mut files, mut name_bytes): (Vec<DiscardedRuns>, usize) = (Vec::new(), 0);
-        for _ in 0..REPORT_RUNS {
+        for _ in 0..MAX_COLLECTED_RUNS {
             let Some((file, run)) = waiting.pop_front() else { break };
             match files.last_mut().filter(|last| last.file == file) {
                 Some(last) => last.runs.push(run),

@@ -84,6 +84,14 @@ impl Recovery {
         Ok(Self { uid, log, machine, last, members })
     }
 
+    /// Replaces the tables by others and saves them as of the last entry; the members stay.
+    #[cfg(test)]
+    pub(crate) async fn save_tables(self, tables: chordfs_tables::Tables) -> io::Result<()> {
+        self.machine.replace_tables(tables);
+        self.machine.save_with(self.members)?;
+        self.log.close().await
+    }
+
     pub fn outlook(&self) -> Recovered {
         let former = |voter: u64| self.members.get_node(&voter).map(|member| (voter, member.ring));
         let former_voters: BTreeMap<u64, SocketAddr> = self.members.voter_ids().filter_map(former).collect();

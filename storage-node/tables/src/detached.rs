@@ -1,6 +1,6 @@
-//! Contents of very many extents that a file has lost at once: it was removed, or truncated to (nearly) nothing. Taking
-//! them apart in the log entry that removed them would stop every voter for seconds. So the file gets an empty place
-//! for its extents, and the old place is dissolved by later entries, a bounded number of extents at a time.
+//! Contents of very many extents that a file has lost at once: it was removed or truncated, or one commit covered them.
+//! Their range of the file has got another place for its extents (`segments`), and what is at the old place is taken
+//! apart by later log entries, a bounded number of extents at a time.
 //!
 //! Until then these chunks are neither current nor on the dead list. They never become current again either.
 
@@ -13,22 +13,26 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Tables, Transaction,
-    extents::{ALL_CHUNKS, ExtentMath},
+    extents::{ChunkRange, ExtentMath},
     map,
+    segments::FileSegment,
+    work,
 };
 
 /// How many extents or holds one log entry takes apart; some microseconds each.
 pub(super) const STEP: usize = if cfg!(test) { 3 } else { 1024 };
-/// Places other than inodes' own numbers begin here, far beyond any inode.
-pub(super) const FIRST_PLACE: u64 = 1 << 63;
 /// How many holds of a closing session one log entry releases.
 pub(super) const HOLDS_STEP: usize = 1024;
 
-/// What the runs of detached contents need in order to be deleted.
+/// Where detached contents are: the file that had them, their place among the extents, and their first chunk.
+pub(super) type DetachedKey = (Ino, Ino, u32);
+
+/// What the runs of detached contents need in order to be deleted, and their last chunk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct DetachedContents {
     pub(super) file: FileName,
     pub(super) chunk_bytes: u32,
+    pub(super) last: u32,
 }
 
 /// The holds of a session that has ended and had very many.
@@ -36,31 +40,24 @@ pub(super) struct DetachedContents {
 pub(super) struct EndedHolds(#[serde(with = "map")] pub(super) OrdMap<Ino, ()>);
 
 impl Transaction<'_> {
-    /// Detaches the contents from chunk `first` on, if they are many and those before it few. Returns whether it did.
-    pub(super) fn detach(&mut self, ino: Ino, first: u32, at_once: usize) -> bool {
-        if self.tables.extents_from(ino, first).take(at_once + 1).count() <= at_once {
+    /// Detaches a range of a file if more than `at_once` extents are in it. Returns whether it did.
+    pub(super) fn detach(&mut self, ino: Ino, range: ChunkRange, at_once: usize) -> bool {
+        let (first, last) = range;
+        let covered = self.tables.extents_from(ino, first).take_while(|extent| extent.first <= last);
+        let found = covered.take(at_once.saturating_add(1)).count();
+        work::count(found);
+        if found <= at_once {
             return false;
         }
-        let kept: Vec<Extent> =
-            self.tables.extents_from(ino, 1).take_while(|extent| extent.first < first).take(STEP + 1).collect();
-        if kept.len() > STEP {
-            return false;
-        }
-        for extent in &kept {
-            self.tables.remove_extent(ino, *extent);
-            // The part of an extent behind the cut stays with the others.
-            if let Some(lost) = extent.part(first, u32::MAX) {
-                self.tables.insert_extent(ino, lost);
-            }
+        self.tables.split_extent(ino, first);
+        if let Some(next) = last.checked_add(1) {
+            self.tables.split_extent(ino, next);
         }
         let attr = &self.tables.inodes[&ino].attr;
-        let detached = DetachedContents { file: attr.file.clone(), chunk_bytes: attr.chunk_bytes };
-        let old = self.tables.place_of(ino);
-        self.tables.detached.insert((ino, old), detached);
-        self.tables.places.insert(ino, Ino(self.tables.next.place));
-        self.tables.next.place += 1;
-        for extent in kept {
-            self.tables.insert_extent(ino, extent.part(1, first - 1).expect("it begins before the cut"));
+        let (file, chunk_bytes) = (attr.file.clone(), attr.chunk_bytes);
+        for FileSegment { place, first, last } in self.tables.move_to_empty_place(ino, range) {
+            let contents = DetachedContents { file: file.clone(), chunk_bytes, last };
+            self.tables.detached.insert((ino, place, first), contents);
         }
         true
     }
@@ -69,18 +66,20 @@ impl Transaction<'_> {
     pub(super) fn dissolve(&mut self, budget: usize) -> usize {
         let mut left = budget;
         while left > 0
-            && let Some(((ino, place), contents)) = self.tables.detached.get_min().cloned()
+            && let Some(((ino, place, first), contents)) = self.tables.detached.get_min().cloned()
         {
-            let extents: Vec<Extent> = self.tables.extents_at(place, ALL_CHUNKS).take(left).collect();
+            let range = (first, contents.last);
+            let extents: Vec<Extent> = self.tables.extents_at(place, range).take(left).collect();
             left -= extents.len();
             for extent in &extents {
                 self.tables.remove_at(place, contents.chunk_bytes, *extent);
                 let Extent { first, count, version } = *extent;
                 self.add_dead(ChunkRun { file: contents.file.clone(), first, count, version });
             }
-            if self.tables.extents_at(place, ALL_CHUNKS).next().is_none() {
-                self.tables.detached.remove(&(ino, place));
+            if self.tables.extents_at(place, range).next().is_none() {
+                self.tables.detached.remove(&(ino, place, first));
             }
+            work::count(1);
         }
         left
     }
@@ -102,17 +101,13 @@ impl Tables {
         !self.detached.is_empty() || !self.ended.is_empty()
     }
 
-    /// Where the extents of a file are: under its own number unless it has been given another place.
-    pub(super) fn place_of(&self, ino: Ino) -> Ino {
-        self.places.get(&ino).copied().unwrap_or(ino)
-    }
-
     /// Iterates over the detached extents of a file that overlap `run`.
     pub(super) fn detached_under(&self, ino: Ino, run: &Extent) -> impl Iterator<Item = Extent> {
         let (first, last) = (run.first, run.last());
-        let places = self.detached.range::<_, (Ino, Ino)>((ino, Ino(0))..=(ino, Ino(u64::MAX)));
-        places.flat_map(move |((_, place), _)| {
-            self.extents_at(*place, (first, last)).take_while(move |extent| extent.first <= last)
+        let of_file = self.detached.range::<_, DetachedKey>((ino, Ino(0), 0)..=(ino, Ino(u64::MAX), u32::MAX));
+        let overlap = of_file.filter(move |((_, _, from), contents)| *from <= last && contents.last >= first);
+        overlap.flat_map(move |((_, place, from), contents)| {
+            self.extents_at(*place, (first.max(*from), last.min(contents.last)))
         })
     }
 

@@ -11,7 +11,12 @@ use chordfs_types::{
     namespace::{DiscardedRuns, Extent, Reply, SessionId, VersionBlock},
 };
 
-use super::{Tables, Transaction, extents::check_range, sessions::SessionRecord};
+use super::{
+    Tables, Transaction,
+    extents::check_range,
+    orphan_chunks::{MAX_EXAMINED_TO_COLLECT, check_count},
+    sessions::SessionRecord,
+};
 
 /// The most blocks of versions that a session is known to have; its oldest ones are forgotten.
 const MAX_BLOCKS: usize = 4096;
@@ -19,13 +24,14 @@ const MAX_BLOCKS: usize = 4096;
 impl Transaction<'_> {
     pub(super) fn discard(&mut self, files: &[DiscardedRuns]) -> Result<Reply, FsError> {
         let session = self.require_session()?;
+        check_count(files.iter().map(|file| file.runs.len()).sum())?;
         files.iter().flat_map(|file| &file.runs).try_for_each(check_range)?;
-        let mut discarded = 0;
+        let (mut discarded, mut left) = (0, MAX_EXAMINED_TO_COLLECT);
         for (file, run) in files.iter().flat_map(|file| file.runs.iter().map(move |run| (&file.file, run))) {
             if !self.tables.owns(session, run.version) {
                 continue;
             }
-            for Extent { first, count, version } in self.tables.orphaned(run) {
+            for Extent { first, count, version } in self.tables.orphaned(run, &mut left) {
                 self.add_dead(ChunkRun { file: file.clone(), first, count, version });
                 discarded += 1;
             }

@@ -7,11 +7,11 @@
 use chordfs_types::{
     chunk::{ChunkRun, Version},
     fs_error::FsError,
-    namespace::{Answer, Attr, ChunkWrite, Commit, Extent, FileContents, Ino, PAGE_ITEMS, Reply},
+    namespace::{Answer, Attr, ChunkWrite, Commit, Extent, FileContents, Ino, MAX_COMMIT_RUNS, PAGE_ITEMS, Reply},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Tables, Transaction, detached::STEP, entries::check_chunk_bytes, invalid};
+use super::{Tables, Transaction, entries::check_chunk_bytes, invalid, segments::FileSegment, work};
 
 /// The first and the last chunk of a range, both included.
 pub(super) type ChunkRange = (u32, u32);
@@ -22,7 +22,11 @@ const MAX_END: u64 = 1 << 32;
 const CONTENTS_BYTES: usize = 512 * 1024;
 const CONTENTS_INODES: usize = 1 << 14;
 
-/// `ino` is the place of a file's extents, in general its own number; see `detached`.
+/// An extent is removed at once, rather than detached, if an operation removes no more than this many at its place,
+/// even if the operation has removed very many already: a file in many segments would be slow for ever.
+const FEW: usize = if cfg!(test) { 1 } else { 4 };
+
+/// `ino` is the place of a file's extents, in general its own number; see `segments`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct ExtentKey {
     ino: Ino,
@@ -77,7 +81,8 @@ impl Transaction<'_> {
     pub(super) fn forget_dead(&mut self, ids: &[u64]) -> Result<Reply, FsError> {
         for id in ids {
             if let Some(dead) = self.tables.dead.remove(id) {
-                self.tables.dead_versions.remove(&(dead.run.version, *id));
+                self.tables.dead_versions.remove(&(dead.run.version, dead.run.first));
+                work::count(1);
                 // Otherwise a commit that is sent again could bring back a chunk that the nodes have deleted.
                 self.tables.retire(dead.run.version);
             }
@@ -92,13 +97,17 @@ impl Transaction<'_> {
         self.tables.insert_extent(ino, extent);
     }
 
-    /// Removes chunks from a file and puts them on the dead list, except those of version `keep`.
+    /// Removes chunks from a file and puts them on the dead list, except those of version `keep`. Very many are
+    /// detached instead, and reach the dead list later.
     pub(super) fn remove_chunks(&mut self, ino: Ino, (first, last): ChunkRange, keep: Option<Version>) {
-        if keep.is_none() && last == u32::MAX && self.detach(ino, first, STEP) {
+        // A run that is committed again may be among what it covers. It is no longer than one upload.
+        let may_keep = keep.is_some_and(|version| self.tables.is_referenced(version));
+        if !may_keep && self.detach(ino, (first, last), self.removals_left.max(FEW)) {
             return;
         }
         let covered: Vec<Extent> =
             self.tables.extents_from(ino, first).take_while(|extent| extent.first <= last).collect();
+        self.removals_left = self.removals_left.saturating_sub(covered.len());
         for extent in covered {
             self.tables.remove_extent(ino, extent);
             if let Some(left) = extent.part(1, first - 1) {
@@ -123,15 +132,17 @@ impl Transaction<'_> {
     pub(super) fn add_dead(&mut self, run: ChunkRun) {
         let id = self.tables.next.dead;
         self.tables.next.dead += 1;
-        self.tables.dead_versions.insert((run.version, id), ());
+        self.tables.dead_versions.insert((run.version, run.first), id);
         self.tables.dead.insert(id, DeadRun { run, since: self.index });
+        work::count(1);
     }
 }
 
 impl Tables {
     /// Extents that end at or after chunk `from`, ascending.
     pub(super) fn extents_from(&self, ino: Ino, from: u32) -> impl Iterator<Item = Extent> {
-        self.extents_at(self.place_of(ino), (from, u32::MAX))
+        let segments = self.segments(ino, (from, u32::MAX));
+        segments.flat_map(move |it| self.extents_at(it.place, (from.max(it.first), it.last)))
     }
 
     /// Extents at a place that overlap the range.
@@ -171,7 +182,7 @@ impl Tables {
 
     /// Returns the extent that covers a chunk; `None` is a hole.
     pub(super) fn extent_at(&self, ino: Ino, index: u32) -> Option<Extent> {
-        self.covering(self.place_of(ino), index)
+        self.covering(self.segment(ino, index).place, index)
     }
 
     pub(super) fn is_referenced(&self, version: Version) -> bool {
@@ -201,16 +212,22 @@ impl Tables {
             return Err(FsError::Conflict { index: run.first });
         }
         let detached = self.detached_under(ino, run).filter(|extent| extent.version == run.version);
-        let dead = self.dead_of(run.version).chain(detached);
+        let dead = self.dead_under(run).chain(detached);
         match dead.filter_map(|dead| dead.part(run.first, run.last())).map(|part| part.first).min() {
             Some(index) => Err(FsError::Conflict { index }),
             None => Ok(()),
         }
     }
 
-    pub(super) fn dead_of(&self, version: Version) -> impl Iterator<Item = Extent> {
-        let ids = self.dead_versions.range::<_, (Version, u64)>((version, 0)..=(version, u64::MAX));
-        ids.filter_map(|((_, id), ())| self.dead.get(id)).map(|dead| Extent::from(&dead.run))
+    /// Iterates over the dead chunks of a run's version that overlap it. Dead runs of one version have no chunk in
+    /// common.
+    pub(super) fn dead_under(&self, run: &Extent) -> impl Iterator<Item = Extent> {
+        let (version, first, last) = (run.version, run.first, run.last());
+        let before = self.dead_versions.get_prev(&(version, first)).filter(|((of, _), _)| *of == version);
+        let start = before.map_or(first, |((_, at), _)| *at);
+        let ids = self.dead_versions.range::<_, (Version, u32)>((version, start)..=(version, last));
+        let dead = ids.filter_map(|(_, id)| self.dead.get(id)).map(|dead| Extent::from(&dead.run));
+        dead.filter(move |dead| dead.last() >= first)
     }
 
     /// Returns the existing file that may have chunks of the version. The contents of one that was removed may still be
@@ -282,19 +299,27 @@ impl Tables {
         extent
     }
 
-    pub(super) fn insert_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
-        let place = self.place_of(ino);
-        self.extents.insert(ExtentKey { ino: place, first }, ExtentValue { count, version });
-        self.versions.entry(version).or_insert(VersionUse { ino, extents: 0 }).extents += 1;
-        self.stored_bytes = self.stored_bytes.wrapping_add(self.space(ino, count));
+    /// Inserts an extent, cut where the file's segments meet.
+    pub(super) fn insert_extent(&mut self, ino: Ino, extent: Extent) {
+        let mut rest = Some(extent);
+        while let Some(extent) = rest {
+            let FileSegment { place, last, .. } = self.segment(ino, extent.first);
+            rest = last.checked_add(1).and_then(|next| extent.part(next, u32::MAX));
+            let Extent { first, count, version } = extent.part(1, last).expect("it begins in this segment");
+            self.extents.insert(ExtentKey { ino: place, first }, ExtentValue { count, version });
+            self.versions.entry(version).or_insert(VersionUse { ino, extents: 0 }).extents += 1;
+            self.stored_bytes = self.stored_bytes.wrapping_add(self.space(ino, count));
+            work::count(1);
+        }
     }
 
     pub(super) fn remove_extent(&mut self, ino: Ino, extent: Extent) {
         let chunk_bytes = self.inodes[&ino].attr.chunk_bytes;
-        self.remove_at(self.place_of(ino), chunk_bytes, extent);
+        self.remove_at(self.segment(ino, extent.first).place, chunk_bytes, extent);
     }
 
     pub(super) fn remove_at(&mut self, place: Ino, chunk_bytes: u32, Extent { first, count, version }: Extent) {
+        work::count(1);
         self.extents.remove(&ExtentKey { ino: place, first });
         self.stored_bytes = self.stored_bytes.wrapping_sub(u64::from(count) * u64::from(chunk_bytes));
         match self.versions.get_mut(&version) {
@@ -349,6 +374,10 @@ fn extent(at: &ExtentKey, run: &ExtentValue) -> Extent {
 /// Returns all runs that a commit writes, ascending. Refuses runs that are empty, out of range, out of order or written
 /// twice.
 fn sorted_runs(commit: &Commit) -> Result<Vec<Extent>, FsError> {
+    let count = commit.extents.len() + commit.partial.len();
+    if count > MAX_COMMIT_RUNS {
+        return Err(invalid(format!("a commit of {count} runs; at most {MAX_COMMIT_RUNS} are allowed")));
+    }
     if !commit.extents.is_sorted_by_key(|extent| extent.first) {
         return Err(invalid("the extents of a commit must ascend"));
     }

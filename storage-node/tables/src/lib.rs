@@ -22,9 +22,11 @@ mod orphan_inodes;
 mod query;
 mod rename;
 mod retired;
+mod segments;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::sync::Arc;
 
@@ -34,7 +36,7 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, Change, EntryName, FeedEvent, FileKind, Ino, NamespaceOp, Reply, SessionId, Time},
 };
-use detached::{DetachedContents, EndedHolds};
+use detached::{DetachedContents, DetachedKey, EndedHolds};
 use extents::{DeadRun, ExtentKey, ExtentValue, VersionUse};
 pub use id_jump::IdJump;
 use id_jump::SkippedRange;
@@ -68,9 +70,9 @@ pub struct Tables {
     unheld: OrdMap<(u64, Ino), ()>,
     #[serde(with = "map")]
     dead: OrdMap<u64, DeadRun>,
-    /// An index of `dead` by version.
+    /// An index of `dead` by version and first chunk.
     #[serde(with = "map")]
-    dead_versions: OrdMap<(Version, u64), ()>,
+    dead_versions: OrdMap<(Version, u32), u64>,
     /// Ranges of versions that can never become current again, from the first to the last.
     #[serde(with = "map")]
     retired_versions: OrdMap<Version, Version>,
@@ -78,12 +80,12 @@ pub struct Tables {
     sessions: OrdMap<SessionId, Arc<SessionRecord>>,
     #[serde(with = "map")]
     nonces: OrdMap<u64, SessionId>,
-    /// The files whose extents are not under their own number.
+    /// The segments of files whose extents are not all under the file's own number: from which chunk on they are where.
     #[serde(with = "map")]
-    places: OrdMap<Ino, Ino>,
-    /// Contents that are still to be taken apart, by the file that had them and their place among the extents.
+    places: OrdMap<(Ino, u32), Ino>,
+    /// Contents that are still to be taken apart.
     #[serde(with = "map")]
-    detached: OrdMap<(Ino, Ino), DetachedContents>,
+    detached: OrdMap<DetachedKey, DetachedContents>,
     #[serde(with = "map")]
     ended: OrdMap<SessionId, EndedHolds>,
     next: Counters,
@@ -121,7 +123,7 @@ impl Tables {
             places: OrdMap::new(),
             detached: OrdMap::new(),
             ended: OrdMap::new(),
-            next: Counters { ino: Ino::ROOT.0 + 1, session: 1, version: 1, dead: 1, place: detached::FIRST_PLACE },
+            next: Counters { ino: Ino::ROOT.0 + 1, session: 1, version: 1, dead: 1, place: segments::FIRST_PLACE },
             stored_bytes: 0,
             skipped: Vec::new(),
         }
@@ -139,8 +141,15 @@ impl Tables {
         if let Some(reply) = op.origin.and_then(|id| self.answered(id)) {
             return AppliedOp { reply, feed: Vec::new(), origin };
         }
-        let mut transaction =
-            Transaction { tables: self, index, logged, now: op.now, session: origin, feed: Vec::new() };
+        let mut transaction = Transaction {
+            tables: self,
+            index,
+            logged,
+            now: op.now,
+            session: origin,
+            feed: Vec::new(),
+            removals_left: detached::STEP,
+        };
         let reply = transaction.change(&op.change);
         let feed = transaction.feed;
         if let Some(id) = op.origin {
@@ -279,6 +288,8 @@ struct Transaction<'a> {
     now: Time,
     session: Option<SessionId>,
     feed: Vec<FeedEvent>,
+    /// How many more extents it may remove one by one; beyond that they are detached.
+    removals_left: usize,
 }
 
 impl Transaction<'_> {

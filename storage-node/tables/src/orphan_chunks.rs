@@ -20,26 +20,29 @@
 use chordfs_types::{
     chunk::{ChunkRun, Version},
     fs_error::FsError,
-    namespace::{Answer, Extent, Reply},
+    namespace::{Answer, Extent, MAX_COLLECTED_RUNS, Reply},
 };
 
 use super::{
     Tables, Transaction,
     extents::{ExtentMath, check_range},
-    invalid,
+    invalid, work,
 };
 
 /// How many runs and extents one query examines.
 const MAX_EXAMINED: u32 = 1 << 15;
+/// How many extents one log entry examines. Runs beyond that are left out, and found again at the next look.
+pub(super) const MAX_EXAMINED_TO_COLLECT: usize = 4096;
 
 impl Transaction<'_> {
     pub(super) fn collect_orphans(&mut self, runs: &[ChunkRun]) -> Result<Reply, FsError> {
+        check_count(runs.len())?;
         runs.iter().try_for_each(check_run)?;
         self.tables.expire_skipped(self.logged);
-        let mut collected = 0;
+        let (mut collected, mut left) = (0, MAX_EXAMINED_TO_COLLECT);
         for run in runs {
             // Pieces of earlier runs are on the dead list by now, so a chunk that is listed twice is added once.
-            for Extent { first, count, version } in self.tables.orphaned(&run.into()) {
+            for Extent { first, count, version } in self.tables.orphaned(&run.into(), &mut left) {
                 self.tables.retire(version);
                 self.add_dead(ChunkRun { file: run.file.clone(), first, count, version });
                 collected += 1;
@@ -96,27 +99,45 @@ impl Tables {
         self.check_version(version).is_ok() && !self.is_skipped(version)
     }
 
-    /// Returns the parts of a run that are neither current nor already dead.
-    pub(super) fn orphaned(&self, run: &Extent) -> Vec<Extent> {
+    /// Returns the parts of a run that are neither current nor already dead. Examines at most `left` extents, and
+    /// returns nothing if they are not enough.
+    pub(super) fn orphaned(&self, run: &Extent, left: &mut usize) -> Vec<Extent> {
         if !self.may_be_orphaned(run.version) {
             return Vec::new();
         }
-        let current = self.extents_under(run).filter(|extent| extent.version == run.version);
         let user = self.versions.get(&run.version).into_iter();
         let detached = user.flat_map(|used| self.detached_under(used.ino, run));
-        let detached = detached.filter(|extent| extent.version == run.version);
-        let kept = current.chain(self.dead_of(run.version)).chain(detached);
-        kept.fold(vec![*run], |pieces, kept| without(pieces, &kept))
+        let existing = self.extents_under(run).chain(detached).chain(self.dead_under(run));
+        let mut kept: Vec<Extent> = existing.take(*left).collect();
+        work::count(kept.len());
+        *left -= kept.len();
+        if *left == 0 {
+            return Vec::new();
+        }
+        kept.retain(|extent| extent.version == run.version);
+        kept.sort_by_key(|extent| extent.first);
+        without(run, &kept)
     }
 }
 
-fn without(pieces: Vec<Extent>, kept: &Extent) -> Vec<Extent> {
-    let cut = |piece: Extent| {
-        let before = piece.part(1, kept.first - 1);
-        let after = kept.last().checked_add(1).and_then(|next| piece.part(next, u32::MAX));
-        before.into_iter().chain(after)
-    };
-    pieces.into_iter().flat_map(cut).collect()
+/// Returns the parts of a run that are in none of `kept`, which ascend.
+fn without(run: &Extent, kept: &[Extent]) -> Vec<Extent> {
+    let (mut parts, mut from) = (Vec::new(), Some(run.first));
+    for kept in kept {
+        let Some(start) = from else { break };
+        parts.extend(run.part(start, kept.first - 1));
+        from = kept.last().checked_add(1).map(|next| next.max(start));
+    }
+    parts.extend(from.and_then(|start| run.part(start, u32::MAX)));
+    parts
+}
+
+/// Refuses very many runs at once, because each takes time.
+pub(super) fn check_count(runs: usize) -> Result<(), FsError> {
+    if runs > MAX_COLLECTED_RUNS {
+        return Err(invalid(format!("{runs} runs to collect; at most {MAX_COLLECTED_RUNS} are allowed")));
+    }
+    Ok(())
 }
 
 fn check_run(run: &ChunkRun) -> Result<(), FsError> {

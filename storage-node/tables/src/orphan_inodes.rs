@@ -10,7 +10,7 @@ use chordfs_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Transaction, detached::STEP, extents::ALL_CHUNKS};
+use super::{Transaction, detached::STEP, extents::ALL_CHUNKS, invalid, work};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct OrphanInode {
@@ -29,9 +29,7 @@ impl Transaction<'_> {
 
     pub(super) fn hold_orphans(&mut self, inos: &[Ino]) -> Result<Reply, FsError> {
         let session = self.require_session()?;
-        if inos.len() > MAX_HOLDS {
-            return Err(FsError::Invalid { reason: format!("{} files to hold, at most {MAX_HOLDS}", inos.len()) });
-        }
+        check_count(inos)?;
         inos.iter().for_each(|ino| self.hold(*ino, session));
         let held = inos.iter().filter(|ino| self.holds(**ino)).copied();
         Ok(Reply::Held { inos: held.collect() })
@@ -39,6 +37,7 @@ impl Transaction<'_> {
 
     pub(super) fn release_orphans(&mut self, inos: &[Ino]) -> Result<Reply, FsError> {
         let session = self.require_session()?;
+        check_count(inos)?;
         for ino in inos {
             self.release(*ino, session);
         }
@@ -50,14 +49,15 @@ impl Transaction<'_> {
         let inos: Vec<Ino> = old.take(limit as usize).map(|(_, ino)| *ino).collect();
         self.release_ended();
         let mut left = self.dissolve(STEP);
+        work::count(inos.len());
         for ino in &inos {
-            if !self.detach(*ino, 1, left) {
+            if !self.detach(*ino, ALL_CHUNKS, left) {
                 left -= self.tables.extents_from(*ino, 1).count();
                 self.remove_chunks(*ino, ALL_CHUNKS, None);
             }
             self.forget_orphan(*ino);
             self.tables.inodes.remove(ino);
-            self.tables.places.remove(ino);
+            self.tables.forget_places(*ino);
         }
         Ok(Reply::Purged { count: inos.len() as u32 })
     }
@@ -92,6 +92,7 @@ impl Transaction<'_> {
 
     /// Adds a holder. Does nothing for a file that has a name, because its contents stay anyway.
     fn hold(&mut self, ino: Ino, session: SessionId) {
+        work::count(1);
         let Some(orphan) = self.tables.orphans.get_mut(&ino) else { return };
         if orphan.holders.contains(&session) {
             return;
@@ -104,6 +105,7 @@ impl Transaction<'_> {
     }
 
     pub(super) fn release(&mut self, ino: Ino, session: SessionId) {
+        work::count(1);
         let Some(orphan) = self.tables.orphans.get_mut(&ino) else { return };
         let Some(at) = orphan.holders.iter().position(|holder| *holder == session) else { return };
         orphan.holders.remove(at);
@@ -115,4 +117,12 @@ impl Transaction<'_> {
             session.holds.remove(&ino);
         }
     }
+}
+
+/// Refuses very many files at once, because each takes time.
+fn check_count(inos: &[Ino]) -> Result<(), FsError> {
+    if inos.len() > MAX_HOLDS {
+        return Err(invalid(format!("{} files to hold or to release; at most {MAX_HOLDS} are allowed", inos.len())));
+    }
+    Ok(())
 }

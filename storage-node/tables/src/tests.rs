@@ -1,8 +1,8 @@
 //! One test per rule. `model_test.rs` tests the rules together, against the naive model in `model.rs`.
 
 use chordfs_types::namespace::{
-    Answer, ChunkWrite, Commit, DiscardedRuns, Extent, FileContents, NewNode, OpId, PAGE_ITEMS, Query, RenameMode,
-    SetAttr, Truncate,
+    Answer, ChunkWrite, Commit, DiscardedRuns, Extent, FileContents, MAX_COMMIT_RUNS, NewNode, OpId, PAGE_ITEMS, Query,
+    RenameMode, SetAttr, Truncate,
 };
 
 use super::*;
@@ -94,8 +94,10 @@ impl Fixture {
     /// Commits whole runs `(first, count, version)` of ten-byte chunks; the file ends with the last one.
     fn write(&mut self, ino: Ino, runs: &[(u32, u32, u64)]) {
         let extents: Vec<Extent> = runs.iter().copied().map(extent).collect();
-        let size_at_least = extents.last().map_or(0, |last| (last.end() - 1) * 10);
-        self.commit(ino, Commit { extents, size_at_least, ..Commit::default() }).unwrap();
+        for part in extents.chunks(MAX_COMMIT_RUNS) {
+            let size_at_least = part.last().map_or(0, |last| (last.end() - 1) * 10);
+            self.commit(ino, Commit { extents: part.to_vec(), size_at_least, ..Commit::default() }).unwrap();
+        }
     }
 
     fn truncate(&mut self, ino: Ino, size: u64, tail: Option<ChunkWrite>) -> Result<Reply, FsError> {

@@ -8,7 +8,7 @@ use chordfs_types::{
     chunk::{ChunkId, Version},
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Attr, ChunkWrite, Commit, Extent, SetAttr, Time},
+    namespace::{Attr, ChunkWrite, Commit, Extent, MAX_COMMIT_RUNS, SetAttr, Time},
 };
 
 use super::{Base, FileState, SentTo, UnansweredCommit, change_time};
@@ -16,9 +16,6 @@ use crate::transfer::{
     dirty::DirtyBytes,
     extents::{ExtentMap, KnownExtents},
 };
-
-/// The most extents and single chunks that one operation names.
-const COMMIT_ITEMS: usize = 4096;
 
 pub(super) struct CommitUnderWay {
     pub(super) sealed: DirtyBytes,
@@ -327,16 +324,16 @@ fn split_commit(whole: &ExtentMap, partial: Vec<ChunkWrite>, chunk_bytes: u64, e
     if extents.is_empty() && partial.is_empty() {
         return Vec::new();
     }
-    if extents.len() + partial.len() <= COMMIT_ITEMS {
+    if extents.len() + partial.len() <= MAX_COMMIT_RUNS {
         return vec![Commit { extents, partial, size_at_least: end, ..Commit::default() }];
     }
     let end_of_chunk = |index: u64| (index * chunk_bytes).min(end);
-    let of_extents = extents.chunks(COMMIT_ITEMS).map(|part| Commit {
+    let of_extents = extents.chunks(MAX_COMMIT_RUNS).map(|part| Commit {
         size_at_least: part.last().map_or(0, |last| end_of_chunk(last.end() - 1)),
         extents: part.to_vec(),
         ..Commit::default()
     });
-    let of_partial = partial.chunks(COMMIT_ITEMS).map(|part| Commit {
+    let of_partial = partial.chunks(MAX_COMMIT_RUNS).map(|part| Commit {
         size_at_least: part.last().map_or(0, |last| end_of_chunk(u64::from(last.index))),
         partial: part.to_vec(),
         ..Commit::default()

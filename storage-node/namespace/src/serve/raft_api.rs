@@ -167,7 +167,7 @@ async fn install_snapshot(State(api): State<Arc<RaftApi>>, Query(to): Query<Dest
         RaftRefusal(StatusCode::INSUFFICIENT_STORAGE, format!("receiving the snapshot failed: {error}"))
     })?;
     // The snapshot is checked here, so that a damaged one fails this message and does not stop Raft.
-    let checked = tokio::task::spawn_blocking(move || snapshot::load(&received).map(|_| received)).await;
+    let checked = tokio::task::spawn_blocking(move || snapshot::verify(&received).map(|()| received)).await;
     let file = checked.map_err(RaftRefusal::stopped)?.map_err(RaftRefusal::bad)?;
     answer(api.raft.openraft().install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await)
 }

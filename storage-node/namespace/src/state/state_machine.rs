@@ -7,8 +7,11 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use chordfs_tables::{IdJump, Tables};
@@ -38,9 +41,19 @@ pub(crate) type Snapshot = alias::SmSnapshotOf<TypeConfig, StateMachine>;
 /// How often a snapshot is tried again on a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
+/// An entry that takes longer delays every other operation and every query noticeably.
+const LONG_APPLY: Duration = Duration::from_millis(100);
+
 /// The tables as of the last applied entry. Cheap to clone; the clones share one state.
 #[derive(Clone, Default)]
-pub(crate) struct NamespaceState(Arc<RwLock<AppliedState>>);
+pub(crate) struct NamespaceState(Arc<SharedState>);
+
+#[derive(Default)]
+struct SharedState {
+    applied: RwLock<AppliedState>,
+    /// The longest time that the lock was held for one entry, in microseconds.
+    longest_hold: AtomicU64,
+}
 
 #[derive(Clone, Default)]
 struct AppliedState {
@@ -56,7 +69,7 @@ impl NamespaceState {
         fresh: impl Fn(Option<LogId>) -> bool,
         query: &Query,
     ) -> Option<Result<Answer, FsError>> {
-        let is_fresh = fresh(self.0.read().last);
+        let is_fresh = fresh(self.0.applied.read().last);
         is_fresh.then(|| self.query(query))
     }
 
@@ -64,33 +77,33 @@ impl NamespaceState {
         match query {
             // These take milliseconds, and operations must not wait for them.
             Query::Unreferenced { .. } | Query::Contents { .. } | Query::Dead { .. } => self.tables().query(query),
-            _ => self.0.read().tables.query(query),
+            _ => self.0.applied.read().tables.query(query),
         }
     }
 
     pub(crate) fn sessions(&self) -> Vec<SessionId> {
-        self.0.read().tables.sessions().map(|(id, _)| id).collect()
+        self.0.applied.read().tables.sessions().map(|(id, _)| id).collect()
     }
 
     /// The place of the last applied entry in the log, and the open sessions as of that entry.
     pub(crate) fn applied_and_sessions(&self) -> (u64, Vec<SessionId>) {
-        let applied = self.0.read();
+        let applied = self.0.applied.read();
         let sessions = applied.tables.sessions().map(|(id, _)| id).collect();
         (applied.last.map_or(0, |log_id| log_id.index), sessions)
     }
 
     pub(crate) fn has_session(&self, session: SessionId) -> bool {
-        self.0.read().tables.has_session(session)
+        self.0.applied.read().tables.has_session(session)
     }
 
     /// See [`Tables::has_purgeable`].
     pub(crate) fn has_purgeable(&self, before: u64) -> bool {
-        self.0.read().tables.has_purgeable(before)
+        self.0.applied.read().tables.has_purgeable(before)
     }
 
     /// Returns a copy of the tables, which shares their structure.
     pub(crate) fn tables(&self) -> Tables {
-        self.0.read().tables.clone()
+        self.0.applied.read().tables.clone()
     }
 
     /// The place of the last applied entry in the log; 0 if there is none.
@@ -99,7 +112,7 @@ impl NamespaceState {
     }
 
     pub(crate) fn last_applied(&self) -> Option<LogId> {
-        self.0.read().last
+        self.0.applied.read().last
     }
 }
 
@@ -131,20 +144,39 @@ impl StateMachine {
 impl NamespaceState {
     fn replace(&self, meta: &SnapshotMeta, tables: Tables) {
         let membership = meta.last_membership.clone();
-        *self.0.write() = AppliedState { tables, last: meta.last_log_id, membership };
+        let replacement = AppliedState { tables, last: meta.last_log_id, membership };
+        let former = std::mem::replace(&mut *self.0.applied.write(), replacement);
+        // Freeing a large namespace takes seconds: not under the lock, nor on a thread that runs tasks.
+        std::thread::spawn(move || drop(former));
     }
 
     /// Applies one operation and pushes its events before any reader can see its effect.
     fn apply(&self, log_id: LogId, at: Time, op: &NamespaceOp, feed: &SessionFeed) -> EntryResult {
-        let mut applied = self.0.write();
+        let mut applied = self.0.applied.write();
+        let start = Instant::now();
         let result = applied.tables.apply(log_id.index, at, op);
         applied.last = Some(log_id);
         feed.push(result.origin, &result.feed);
+        drop(applied);
+        self.record_hold(log_id, start.elapsed());
         EntryResult(Some(result.reply))
     }
 
+    fn record_hold(&self, log_id: LogId, held: Duration) {
+        self.0.longest_hold.fetch_max(held.as_micros() as u64, Relaxed);
+        if held > LONG_APPLY {
+            tracing::warn!(%log_id, ?held, "applying one operation took long; all others waited for it");
+        }
+    }
+
+    /// Returns the longest time that one entry held the lock since the last call.
+    #[cfg(test)]
+    pub(crate) fn take_longest_hold(&self) -> Duration {
+        Duration::from_micros(self.0.longest_hold.swap(0, Relaxed))
+    }
+
     fn record(&self, log_id: LogId, membership: Option<StoredMembership>) -> EntryResult {
-        let mut applied = self.0.write();
+        let mut applied = self.0.applied.write();
         applied.last = Some(log_id);
         if let Some(membership) = membership {
             applied.membership = membership;
@@ -167,7 +199,7 @@ impl StateMachine {
 
     /// Marks the state as applied up to `last`, and makes the counters jump.
     pub(crate) fn jump_ids(&self, jump: IdJump, last: LogId, now: Time) -> io::Result<()> {
-        let mut applied = self.state.0.write();
+        let mut applied = self.state.0.applied.write();
         if !applied.tables.jump_ids(jump, now) {
             return Err(out_of_numbers());
         }
@@ -175,9 +207,14 @@ impl StateMachine {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn replace_tables(&self, tables: Tables) {
+        self.state.0.applied.write().tables = tables;
+    }
+
     /// Saves the applied state as a snapshot with the membership `membership`.
     pub(crate) fn save_with(&self, membership: StoredMembership) -> io::Result<()> {
-        let applied = self.state.0.read().clone();
+        let applied = self.state.0.applied.read().clone();
         let meta = SnapshotMeta { last_log_id: applied.last, last_membership: membership };
         self.snapshots.save(meta, &applied.tables).map(drop)
     }
@@ -188,7 +225,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        let applied = self.state.0.read();
+        let applied = self.state.0.applied.read();
         Ok((applied.last, applied.membership.clone()))
     }
 
@@ -206,7 +243,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { applied: self.state.0.read().clone(), snapshots: self.snapshots.clone() }
+        SnapshotBuilder { applied: self.state.0.applied.read().clone(), snapshots: self.snapshots.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: SnapshotFile) -> io::Result<()> {

@@ -21,10 +21,11 @@ use super::log_file::{damaged, too_new};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 6;
+const SNAPSHOT_FORMAT: u32 = 7;
 const HEAD_BYTES: usize = 12;
 const NAME: &str = "snapshot";
 const INCOMING: &str = "snapshot.incoming";
+const CHECKSUM_DIFFERS: &str = "its checksum does not match";
 
 /// A snapshot's file, open for reading. It stays readable when a newer one takes its name.
 #[derive(Clone, Debug)]
@@ -137,17 +138,11 @@ pub(crate) fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)
     let Some((head, rest)) = body.split_first_chunk::<HEAD_BYTES>() else {
         return Err(damaged(path, "it is cut off"));
     };
-    let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
-    if head[..4] != MAGIC {
-        return Err(damaged(path, "it has the wrong magic bytes for a snapshot"));
-    }
-    if number(4) != SNAPSHOT_FORMAT {
-        return Err(too_new(path, number(4), SNAPSHOT_FORMAT));
-    }
+    let meta_bytes = check_head(path, head)?;
     if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
-        return Err(damaged(path, "its checksum does not match"));
+        return Err(damaged(path, CHECKSUM_DIFFERS));
     }
-    let Some((meta, tables)) = rest.split_at_checked(number(8) as usize) else {
+    let Some((meta, tables)) = rest.split_at_checked(meta_bytes) else {
         return Err(damaged(path, "its meta is longer than the file"));
     };
     let undecodable = |error: postcard::Error| damaged(path, &error.to_string());
@@ -155,6 +150,41 @@ pub(crate) fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)
         postcard::from_bytes(meta).map_err(undecodable)?;
     let tables = postcard::from_bytes(tables).map_err(undecodable)?;
     Ok((SnapshotMeta { last_log_id, last_membership }, tables))
+}
+
+/// Checks the format and the checksum of a received snapshot, piece by piece: the memory for its tables is needed only
+/// once, when they are installed.
+pub(crate) fn verify(snapshot: &SnapshotFile) -> io::Result<()> {
+    let path = &snapshot.path;
+    let mut read = ReadAt { file: &snapshot.file, at: 0 };
+    let mut head = [0; HEAD_BYTES];
+    let Some(mut left) = snapshot.bytes.checked_sub(HEAD_BYTES as u64 + 4) else {
+        return Err(damaged(path, "it is cut off"));
+    };
+    read.read_exact(&mut head)?;
+    check_head(path, &head)?;
+    let (mut checksum, mut piece) = (crc32c::crc32c(&head), vec![0; 1 << 20]);
+    while left > 0 {
+        let len = left.min(piece.len() as u64) as usize;
+        read.read_exact(&mut piece[..len])?;
+        checksum = crc32c::crc32c_append(checksum, &piece[..len]);
+        left -= len as u64;
+    }
+    let mut expected = [0; 4];
+    read.read_exact(&mut expected)?;
+    if checksum == u32::from_le_bytes(expected) { Ok(()) } else { Err(damaged(path, CHECKSUM_DIFFERS)) }
+}
+
+/// Returns the length of the meta.
+fn check_head(path: &Path, head: &[u8; HEAD_BYTES]) -> io::Result<usize> {
+    let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
+    if head[..4] != MAGIC {
+        return Err(damaged(path, "it has the wrong magic bytes for a snapshot"));
+    }
+    if number(4) != SNAPSHOT_FORMAT {
+        return Err(too_new(path, number(4), SNAPSHOT_FORMAT));
+    }
+    Ok(number(8) as usize)
 }
 
 /// A file and the CRC32C of all bytes written to it.
@@ -195,6 +225,26 @@ impl Read for ReadAt<'_> {
 mod tests {
     use super::*;
     use crate::storage::disk_space::is_full;
+
+    #[test]
+    fn a_damaged_or_cut_snapshot_is_neither_loaded_nor_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
+        let path = write(dir.path(), &meta, &Tables::default()).unwrap();
+        let sound = std::fs::read(&path).unwrap();
+        let check = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let file = SnapshotFile::open(path.clone()).unwrap();
+            (verify(&file).is_ok(), load(&file).is_ok())
+        };
+        assert_eq!(check(&sound), (true, true));
+        for at in 0..sound.len() {
+            let mut damaged = sound.clone();
+            damaged[at] ^= 1;
+            assert_eq!(check(&damaged), (false, false), "a flipped bit in byte {at}");
+            assert_eq!(check(&sound[..at]), (false, false), "cut after {at} bytes");
+        }
+    }
 
     #[test]
     fn a_full_disk_is_distinguished_from_other_errors() {

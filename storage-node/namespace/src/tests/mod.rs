@@ -5,3 +5,4 @@ mod harness;
 mod log;
 mod power_cut;
 mod rivals;
+mod scale;

@@ -1,7 +1,16 @@
 //! Work that one log entry leaves to later ones.
 
+use chordfs_types::{
+    chunk::ChunkRun,
+    namespace::{MAX_COLLECTED_RUNS, MAX_HOLDS},
+};
+
 use super::*;
-use crate::detached::{HOLDS_STEP, STEP};
+use crate::{
+    detached::{HOLDS_STEP, STEP},
+    orphan_chunks::MAX_EXAMINED_TO_COLLECT,
+    work,
+};
 
 /// A file whose every second chunk is written, so that it has `count` extents.
 fn fragmented(fixture: &mut Fixture, name: &str, count: u32, version: u64) -> Ino {
@@ -91,4 +100,99 @@ fn a_session_with_many_holds_ends_at_once_and_releases_them_in_steps() {
     fixture.run_without_session(Change::PurgeOrphans { before: 0, limit: 0 }).unwrap();
     assert_eq!(fixture.tables.unheld.len(), count);
     assert!(!fixture.tables.has_leftovers());
+}
+
+/// A database that is vacuumed in the middle used to stop all voters, because both sides of the cut were long.
+#[test]
+fn a_truncation_in_the_middle_of_many_extents_takes_effect_at_once() {
+    let mut fixture = Fixture::new();
+    let ino = fragmented(&mut fixture, "f", 20, 1);
+    fixture.truncate(ino, 200, None).unwrap();
+    let kept = fixture.contents(ino);
+    assert_eq!((kept.matches('v').count(), fixture.dead(), fixture.attr(ino).size), (10, "".into(), 200));
+    fixture.write(ino, &[(20, 3, 2)]);
+    // An extent is cut where two segments meet.
+    let written = format!("{kept}, 20+1 v2, 21+2 v2");
+    assert_eq!(fixture.contents(ino), written);
+    purge_in_steps(&mut fixture);
+    assert_eq!(fixture.contents(ino), written);
+    assert_eq!(fixture.dead().matches('v').count(), 10);
+    fixture.truncate(ino, 0, None).unwrap();
+    purge_in_steps(&mut fixture);
+    assert_eq!((fixture.contents(ino), fixture.tables.extents.len()), ("".into(), 0));
+}
+
+#[test]
+fn a_commit_that_covers_many_extents_takes_effect_at_once() {
+    let mut fixture = Fixture::new();
+    let ino = fragmented(&mut fixture, "f", 20, 1);
+    fixture.write(ino, &[(4, 29, 2)]);
+    assert_eq!(fixture.contents(ino), "1+1 v1, 3+1 v1, 4+29 v2, 33+1 v1, 35+1 v1, 37+1 v1, 39+1 v1");
+    assert_eq!(fixture.dead(), "");
+    fixture.write(ino, &[(2, 40, 3)]);
+    purge_in_steps(&mut fixture);
+    assert_eq!(fixture.contents(ino), "1+1 v1, 2+40 v3");
+    assert_eq!(fixture.dead().matches('v').count(), 20);
+}
+
+#[test]
+fn a_file_that_is_rewritten_in_order_remains_in_few_segments() {
+    let mut fixture = Fixture::new();
+    let ino = fragmented(&mut fixture, "f", 100, 1);
+    for number in 0..20 {
+        fixture.write(ino, &[(10 * number + 1, 10, 2 + u64::from(number))]);
+    }
+    assert!(fixture.tables.places.len() <= 2, "{:?}", fixture.tables.places);
+    purge_in_steps(&mut fixture);
+    assert_eq!(fixture.tables.extents.len(), 20);
+}
+
+/// The rows that one entry touches are bounded, whatever is in the tables and in the entry.
+#[test]
+fn no_entry_touches_more_rows_than_its_own_and_a_bounded_number() {
+    const FRAGMENTS: u32 = 50_000;
+    let mut fixture = Fixture::new();
+    let ino = fragmented(&mut fixture, "f", 0, 1);
+    for at in (0..FRAGMENTS).step_by(1000) {
+        let runs: Vec<_> = (at..at + 1000).map(|number| (2 * number + 1, 1, 1)).collect();
+        fixture.write(ino, &runs);
+    }
+    let mut rows = |what: &str, limit: usize, entry: &dyn Fn(&mut Fixture)| {
+        work::take();
+        entry(&mut fixture);
+        let touched = work::take();
+        assert!(touched <= limit, "{what} touched {touched} rows, more than {limit}");
+    };
+    let bound = 10 * STEP;
+    rows("a truncation in the middle", bound, &|it| _ = it.truncate(ino, 10 * 70_000, None).unwrap());
+    rows("a commit that covers most of it", bound, &|it| it.write(ino, &[(1000, 50_000, 2)]));
+    let runs: Vec<_> = (0..MAX_COMMIT_RUNS as u32).map(|number| (52_001 + 8 * number, 7, 3)).collect();
+    let own = 10 * MAX_COMMIT_RUNS;
+    rows("a commit of many runs", bound + own, &|it| it.write(ino, &runs));
+    rows("a step of the purge", bound, &|it| _ = it.purge(0));
+    let run = ChunkRun { file: FileName::new("f").unwrap(), first: 1, count: u32::MAX - 1, version: Version(1) };
+    let runs = vec![run; 100];
+    let collect = Change::CollectOrphans { runs };
+    rows("orphans to collect", MAX_EXAMINED_TO_COLLECT, &|it| _ = it.run_without_session(collect.clone()).unwrap());
+    let discard = DiscardedRuns { file: FileName::new("f").unwrap(), runs: vec![extent((1, u32::MAX - 1, 1)); 100] };
+    rows("discarded runs", MAX_EXAMINED_TO_COLLECT, &|it| {
+        _ = it.run(Change::Discard { files: vec![discard.clone()] }).unwrap();
+    });
+    rows("an unlink", bound, &|it| _ = it.unlink("f", false).unwrap());
+    rows("a purge", bound, &|it| _ = it.purge(i64::MAX));
+}
+
+#[test]
+fn requests_of_very_many_items_are_refused() {
+    let mut fixture = Fixture::new();
+    let ino = fixture.file("f");
+    let runs = |count: usize| (0..count as u32).map(|number| extent((2 * number + 1, 1, 1))).collect::<Vec<_>>();
+    let extents = runs(MAX_COMMIT_RUNS + 1);
+    assert!(is_invalid(fixture.commit(ino, Commit { extents, size_at_least: 1 << 20, ..Commit::default() })));
+    assert!(is_invalid(fixture.run(Change::Release { inos: vec![ino; MAX_HOLDS + 1] })));
+    let file = FileName::new("f").unwrap();
+    let files = vec![DiscardedRuns { file: file.clone(), runs: runs(MAX_COLLECTED_RUNS + 1) }];
+    assert!(is_invalid(fixture.run(Change::Discard { files })));
+    let run = ChunkRun { file, first: 1, count: 1, version: Version(1) };
+    assert!(is_invalid(fixture.run(Change::CollectOrphans { runs: vec![run; MAX_COLLECTED_RUNS + 1] })));
 }

@@ -229,8 +229,8 @@ impl Pair {
         let chunks = dead.iter().flat_map(|(_, run)| {
             (run.first..=run.first + (run.count - 1)).map(|index| ((run.version, index), run.file.clone()))
         });
-        let detached = self.tables.detached.iter().flat_map(|((_, place), contents)| {
-            let extents = self.tables.extents_at(*place, crate::extents::ALL_CHUNKS);
+        let detached = self.tables.detached.iter().flat_map(|((_, place, first), contents)| {
+            let extents = self.tables.extents_at(*place, (*first, contents.last));
             let chunks = extents.flat_map(|extent| chunks_of(&extent).collect::<Vec<_>>());
             chunks.map(|(index, version)| ((version, index), contents.file.clone()))
         });
