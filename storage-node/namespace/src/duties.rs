@@ -35,7 +35,12 @@ impl DutyStarter {
 pub(crate) async fn bound_log(raft: Arc<RaftHandle>, log: LogStore, dir: PathBuf) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        if log.take_appended_bytes(raft.settings().snapshots.log_bytes(snapshot::current_bytes(&dir)))
+        let snapshots = raft.settings().snapshots;
+        // On a full disk a snapshot, whose space is reserved, makes room for the log.
+        let is_full = !log.disk_space().full_for().is_zero();
+        let limit =
+            if is_full { snapshots.least_log_bytes } else { snapshots.log_bytes(snapshot::current_bytes(&dir)) };
+        if log.take_appended_bytes(limit)
             && let Err(error) = raft.openraft().trigger().snapshot().await
         {
             tracing::debug!(%error, "could not begin a snapshot");

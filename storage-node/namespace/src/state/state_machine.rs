@@ -300,12 +300,19 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (applied, snapshots) = (self.applied.clone(), self.snapshots.clone());
         let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership };
+        let mut has_warned = false;
         loop {
             let (applied, snapshots, meta) = (applied.tables.clone(), snapshots.clone(), meta.clone());
             match blocking(move || snapshots.save(meta, &applied)).await {
                 // Raft stops for ever at an error. Until there is space the log grows instead.
                 Err(error) if is_full(&error) => {
-                    tracing::debug!(%error, "no space for a snapshot");
+                    if !std::mem::replace(&mut has_warned, true) {
+                        let dir = self.snapshots.dir.display();
+                        tracing::warn!(
+                            %error, %dir,
+                            "no space for a snapshot of the namespace, so its log is not cut: free space on this disk"
+                        );
+                    }
                     tokio::time::sleep(FULL_PAUSE).await;
                 }
                 done => return done,

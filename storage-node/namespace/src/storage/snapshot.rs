@@ -5,16 +5,20 @@
 //! ```
 //! Meta and tables are postcard, numbers little-endian. A new snapshot is written beside the old one and renamed over
 //! it when it is durable, so there is always a complete one. A reader of the old one keeps its open file.
+//!
+//! The file of the next snapshot exists as soon as the last one is complete, without contents but with the space that
+//! it needs. So a snapshot can be written on a full disk, which frees the space of the log before it.
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Read, Write},
+    io::{self, BufWriter, Read, Seek, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use chordfs_files::rename_durably;
 use chordfs_tables::Tables;
+use nix::fcntl::{FallocateFlags, fallocate};
 use openraft::StoredMembership;
 
 use super::log_file::{damaged, too_new};
@@ -25,6 +29,8 @@ const SNAPSHOT_FORMAT: u32 = 7;
 const HEAD_BYTES: usize = 12;
 const NAME: &str = "snapshot";
 const INCOMING: &str = "snapshot.incoming";
+/// What is reserved for the next snapshot beside the size of the last one.
+const MIN_RESERVE_BYTES: u64 = 1 << 20;
 const CHECKSUM_DIFFERS: &str = "its checksum does not match";
 
 /// A snapshot's file, open for reading. It stays readable when a newer one takes its name.
@@ -70,22 +76,45 @@ pub(crate) fn incoming_path(dir: &Path, nonce: u64) -> PathBuf {
 /// Writes a snapshot durably under a temporary name; [`make_current`] then makes it the current one. An incomplete one
 /// is removed, because it may be what fills the disk.
 pub(crate) fn write(dir: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<PathBuf> {
-    let temporary = dir.join(format!("{NAME}.new"));
+    let temporary = next_path(dir);
     match write_to(&temporary, meta, tables) {
         Ok(()) => Ok(temporary),
         Err(error) => {
             let _ = std::fs::remove_file(&temporary);
+            reserve_space(dir);
             Err(error)
         }
     }
 }
 
+fn next_path(dir: &Path) -> PathBuf {
+    dir.join(format!("{NAME}.new"))
+}
+
+/// Reserves the space of the next snapshot, as far as the disk has it: somewhat more than that of the current one.
+pub(crate) fn reserve_space(dir: &Path) {
+    let current = current_bytes(dir);
+    let bytes = current + current / 4 + MIN_RESERVE_BYTES;
+    let reserve = || {
+        let file = File::options().write(true).create(true).truncate(false).open(next_path(dir))?;
+        // The length stays, so that a reader never takes the space for contents.
+        fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes as i64).map_err(io::Error::from)
+    };
+    if let Err(error) = reserve() {
+        tracing::debug!(%error, bytes, "cannot reserve the space of the next snapshot");
+    }
+}
+
 fn write_to(path: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<()> {
-    let mut file = Summing { file: File::create(path)?, checksum: 0, failure: None };
+    // What an interrupted process left is overwritten and cut off: truncating it first would give the space away.
+    let file = File::options().write(true).create(true).truncate(false).open(path)?;
+    let mut file = Summing { file, checksum: 0, failure: None };
     let written = write_body(BufWriter::with_capacity(1 << 20, &mut file), meta, tables);
     // The error of the disk; postcard reports only that it failed.
     file.failure.take().filter(|_| written.is_err()).map_or(written, Err)?;
     file.file.write_all(&file.checksum.to_le_bytes())?;
+    let len = file.file.stream_position()?;
+    file.file.set_len(len)?;
     file.file.sync_all()
 }
 
@@ -103,6 +132,7 @@ fn write_body(mut out: BufWriter<&mut Summing>, meta: &SnapshotMeta, tables: &Ta
 pub(crate) fn make_current(dir: &Path, path: &Path) -> io::Result<SnapshotFile> {
     let current = dir.join(NAME);
     rename_durably(path, &current)?;
+    reserve_space(dir);
     SnapshotFile::open(current)
 }
 
@@ -120,6 +150,7 @@ pub(crate) fn open_current(dir: &Path) -> io::Result<Option<SnapshotFile>> {
             std::fs::remove_file(entry.path())?;
         }
     }
+    reserve_space(dir);
     match SnapshotFile::open(dir.join(NAME)) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -244,6 +275,19 @@ mod tests {
             assert_eq!(check(&damaged), (false, false), "a flipped bit in byte {at}");
             assert_eq!(check(&sound[..at]), (false, false), "cut after {at} bytes");
         }
+    }
+
+    #[test]
+    fn the_space_of_the_next_snapshot_is_reserved_and_an_old_remainder_of_it_does_no_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
+        std::fs::write(next_path(dir.path()), vec![7; 100_000]).unwrap();
+        let written = write(dir.path(), &meta, &Tables::default()).unwrap();
+        let current = make_current(dir.path(), &written).unwrap();
+        assert!(load(&current).is_ok() && current.bytes < 1000);
+        let reserved = std::fs::metadata(next_path(dir.path())).unwrap();
+        assert_eq!(reserved.len(), 0);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&reserved) * 512 >= MIN_RESERVE_BYTES);
     }
 
     #[test]
