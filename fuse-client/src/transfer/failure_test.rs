@@ -496,6 +496,31 @@ fn a_late_reply_to_a_truncation_does_not_hide_what_was_written_since() {
     });
 }
 
+/// Bug: while a truncation to zero waited for its answer, reads returned the committed bytes below newer ones.
+#[test]
+fn bytes_are_read_until_the_truncation_that_discards_them_is_applied() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let transfer = world.mount(settings());
+        let file = world.open(&transfer);
+        write(&file, 0, &[1; 4096]).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
+        write(&file, 0, &[2; 4096]).await.unwrap();
+        let held = Arc::new(Notify::new());
+        *world.held_reply.lock() = Some(held.clone());
+        let truncating = tokio::spawn({
+            let file = file.clone();
+            let truncate = Some(Truncate { size: 0, tail: None });
+            async move { file.set_attr(SetAttr { truncate, ..SetAttr::default() }).await.map(drop) }
+        });
+        until("the truncation", || world.held_reply.lock().is_none()).await;
+        assert!(file.try_read(0, 4096) == Some(vec![2; 4096]));
+        held.notify_one();
+        truncating.await.unwrap().unwrap();
+        assert!(read(&file, 0, 4096).await.is_empty());
+    });
+}
+
 /// Bug: `touch` or `truncate` by any program, during an outage, discarded what all other programs had written to the
 /// file.
 #[test]

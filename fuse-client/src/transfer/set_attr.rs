@@ -52,20 +52,19 @@ impl FileData {
     }
 
     async fn truncate_to_zero(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
-        let unstored = {
+        {
             let mut state = self.state.lock();
             state.begin_commit(Durability::Memory);
-            state.take_sealed_bytes()
-        };
+            // The sealed bytes are not stored any more, but they can be read until the truncation is applied.
+            state.end_uploads();
+        }
         // An upload that failed is discarded with the rest.
         let _ = self.finish_uploads().await;
         // The truncation sets the mtime, so an earlier one no longer matters.
         let set = set.over(SetAttr { mtime: None, ctime: None, ..self.state.lock().sealed_attributes() });
         let sent = self.send_set_attr(SetAttr { truncate: Some(Truncate { size: 0, tail: None }), ..set }).await;
-        let mut state = self.state.lock();
-        match &sent {
-            Ok(attr) => state.adopt_truncation_to_zero(attr),
-            Err(_) => state.put_back_sealed_bytes(unstored),
+        if let Ok(attr) = &sent {
+            self.state.lock().adopt_truncation_to_zero(attr);
         }
         sent
     }

@@ -90,6 +90,7 @@ impl Default for Faults {
             feed_is_binding: true,
             orphan_scrub: true,
             truncate_to_nothing: true,
+            reads_while_emptying: true,
             attributes_while_writing: true,
             ..Self::NONE
         }

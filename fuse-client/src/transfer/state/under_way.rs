@@ -275,19 +275,6 @@ impl FileState {
         }
     }
 
-    /// Takes out the bytes of the commit under way, which a truncation to zero discards.
-    pub(crate) fn take_sealed_bytes(&mut self) -> DirtyBytes {
-        self.commit.as_mut().map(|commit| std::mem::take(&mut commit.sealed)).unwrap_or_default()
-    }
-
-    /// Puts the bytes back after the truncation failed.
-    pub(crate) fn put_back_sealed_bytes(&mut self, bytes: DirtyBytes) {
-        match &mut self.commit {
-            Some(commit) => commit.sealed.merge_under(bytes, self.attr.chunk_bytes),
-            None => self.dirty.merge_under(bytes, self.attr.chunk_bytes),
-        }
-    }
-
     /// The attributes that go with the commit under way.
     pub(crate) fn sealed_attributes(&self) -> SetAttr {
         self.commit.as_ref().map(|commit| commit.set.clone()).unwrap_or_default()
