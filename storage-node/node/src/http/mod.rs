@@ -14,6 +14,7 @@ mod disposition;
 mod download;
 pub mod error;
 pub mod files;
+mod head_limit;
 mod listing;
 pub mod metrics;
 pub mod open_files;

@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 
 use super::{
     admission::{Admission, BodyLimits, admit},
+    head_limit::HeadLimitedStream,
     tracked::TrackedService,
 };
 
@@ -146,7 +147,7 @@ async fn serve_connection(
         .timer(TokioTimer::new())
         .header_read_timeout(options.head_silence)
         .max_buf_size(MAX_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(HeadLimitedStream::new(stream, service.requests())), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

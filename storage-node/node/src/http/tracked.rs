@@ -1,5 +1,5 @@
-//! Tells the server's table of connections from when to when a request is under way on a connection: from its head to
-//! the last byte of its answer.
+//! Records from when to when a request is under way on a connection, from its head to the last byte of its answer: for
+//! the server's table of connections, and for the limit on heads.
 
 use std::{
     pin::Pin,
@@ -17,15 +17,23 @@ use hyper::{
     service::Service,
 };
 
+use super::head_limit::{CountedRequest, RequestCount};
+
 #[derive(Clone)]
 pub(super) struct TrackedService<S> {
     service: S,
     place: Arc<ConnectionPlace>,
+    requests: RequestCount,
 }
 
 impl<S> TrackedService<S> {
     pub(super) fn new(service: S, place: Arc<ConnectionPlace>) -> Self {
-        Self { service, place }
+        Self { service, place, requests: RequestCount::default() }
+    }
+
+    /// The number of requests under way.
+    pub(super) fn requests(&self) -> RequestCount {
+        self.requests.clone()
     }
 }
 
@@ -40,16 +48,16 @@ where
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mark = self.place.begin_request();
+        let marks = (self.place.begin_request(), self.requests.begin());
         let response = self.service.call(request);
-        Box::pin(async move { Ok(response.await?.map(|body| TrackedBody { body, _mark: mark })) })
+        Box::pin(async move { Ok(response.await?.map(|body| TrackedBody { body, _marks: marks })) })
     }
 }
 
 /// The body of an answer, which is dropped when it was sent or its connection ended.
 pub(super) struct TrackedBody {
     body: Body,
-    _mark: RequestMark,
+    _marks: (RequestMark, CountedRequest),
 }
 
 impl HttpBody for TrackedBody {

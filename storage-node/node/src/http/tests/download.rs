@@ -136,12 +136,14 @@ async fn a_file_with_more_extents_than_one_answer_holds_is_read_whole() {
 
 #[tokio::test]
 async fn a_missing_chunk_is_an_error_or_cuts_off_the_body() {
+    // Made first: a connection that waits for it would be closed as idle.
+    let long = pattern(20 << 20);
     let files = Files::start().await;
     files.put("m", b"x").await;
     files.chunks.fail(Some(FsError::NoReplica { detail: "gone".into() }));
     assert_eq!(files.body("/m").await.0, 503);
     files.chunks.fail(None);
-    files.put("long", &pattern(20 << 20)).await;
+    files.put("long", &long).await;
     files.chunks.fail_after(2);
     let response = files.server.get("/long").await;
     assert_eq!(response.status(), 200);

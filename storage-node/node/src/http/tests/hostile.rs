@@ -265,6 +265,23 @@ async fn paths_to_nothing_are_not_found() {
     assert_eq!(delete.status(), 405);
 }
 
+/// Heads of 2 MB were accepted, and heads of almost a MiB kept for a minute.
+#[tokio::test]
+async fn a_head_without_an_end_is_refused_before_the_node_holds_much_of_it() {
+    let files = Files::start().await;
+    for bytes in [100 << 10, 2 << 20] {
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", "x".repeat(bytes));
+        let answer = raw(&files, head.as_bytes(), true).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+    let accepted =
+        format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: {}\r\n\r\n", "x".repeat(60 << 10));
+    assert!(raw(&files, accepted.as_bytes(), false).await.starts_with("HTTP/1.1 200 "));
+    let two = "GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3000) + "GET / HTTP/1.0\r\n\r\n";
+    let answers = raw(&files, two.as_bytes(), false).await;
+    assert_eq!(answers.matches(" 200 OK").count(), 3001, "requests in a row are no head without an end");
+}
+
 #[tokio::test]
 async fn a_stop_lets_running_requests_end() {
     let mut files = Files::start().await;
