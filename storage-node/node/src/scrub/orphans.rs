@@ -162,6 +162,7 @@ impl Orphans {
     /// Looks once. Returns the number of runs that the namespace accepted as orphans.
     async fn look(&mut self) -> Result<u64, OrphanDoubt> {
         let ours = self.agreed_namespace().await?;
+        self.plan.follow_leader(self.shared.parts.namespace.leader());
         let Some(before) = SystemTime::now().checked_sub(self.age()) else { return Ok(0) };
         let found = self.find_unreferenced(before).await?;
         let chunks: Vec<ChunkId> = found.iter().map(|found| found.chunk.id).collect();
