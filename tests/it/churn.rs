@@ -1,9 +1,10 @@
 //! The ring grows, breaks and heals under load in two mounts, without a visible effect there: no operation fails, every
 //! byte is right. `slow` has the long forms: `SLOW_TESTS=1 tests/check.sh` runs these and the other ignored tests.
-//! `drains`, `joins` and `disks` are families of their own.
+//! `drains`, `joins` and `disks` are families of their own, and `endurance` is everything at random.
 
 mod disks;
 mod drains;
+mod endurance;
 mod joins;
 mod slow;
 

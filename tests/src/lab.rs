@@ -163,6 +163,10 @@ impl Lab {
         (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_live()).collect()
     }
 
+    pub fn pid(&self, index: usize) -> u32 {
+        self.nodes[index].process.pid()
+    }
+
     pub fn signal(&self, index: usize, signal: Signal) {
         self.nodes[index].process.signal(signal);
     }
@@ -329,9 +333,14 @@ impl Lab {
     /// Runs a subcommand of `storage-node` about a node, on the node's own machine.
     #[track_caller]
     fn storage_node(&self, index: usize, subcommand: &[&str], options: &[&str]) -> Outcome {
+        self.storage_node_within(OPERATOR_DEADLINE, index, subcommand, options)
+    }
+
+    #[track_caller]
+    fn storage_node_within(&self, deadline: Duration, index: usize, subcommand: &[&str], options: &[&str]) -> Outcome {
         let mut command = Command::new(binary("storage-node"));
         command.args(subcommand).args(["--node", &self.ring_address(index)]).args(options);
-        self.nodes[index].namespace.run(|| run_command(&mut command, OPERATOR_DEADLINE))
+        self.nodes[index].namespace.run(|| run_command(&mut command, deadline))
     }
 
     /// Waits until `storage-node check` finds no fault: every chunk of a file is at its holders and nowhere else.
@@ -344,6 +353,16 @@ impl Lab {
     #[track_caller]
     pub fn wait_clean_verified(&self) {
         self.wait_clean_with(&["--verify"]);
+    }
+
+    /// Checks that every chunk that belongs to no file is deleted within `grace`.
+    #[track_caller]
+    pub fn assert_no_orphans(&self, grace: Duration) {
+        let seconds = grace.as_secs().to_string();
+        let (subcommand, options) = (["check"], ["--json", "--grace", &seconds]);
+        let outcome = self.storage_node_within(OPERATOR_DEADLINE + grace, self.live()[0], &subcommand, &options);
+        let report: Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|_| panic!("{}", outcome.stderr));
+        assert_eq!(report["orphaned"]["count"], 0, "{report}");
     }
 
     #[track_caller]

@@ -21,14 +21,14 @@ use super::{
 };
 
 /// Leaves no space for any file of the node. (Chunks never take the last 64 MiB of a disk.)
-const ALL: u64 = 0;
+pub(super) const ALL: u64 = 0;
 /// Leaves no space for chunks, but some for the node's other files.
-const CHUNKS_ALONE: u64 = 48 << 20;
+pub(super) const CHUNKS_ALONE: u64 = 48 << 20;
 
 impl Scene {
     /// Keeps the node's disk full for `time`, then frees it.
     #[track_caller]
-    fn full_disk(&mut self, node: usize, leave: u64, time: Duration) {
+    pub(super) fn full_disk(&mut self, node: usize, leave: u64, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
             self.lab.fill_disk(node, leave);

@@ -20,13 +20,17 @@ pub(super) fn random() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
+/// How many minutes a test of random faults takes.
+pub(super) fn minutes(default: u64) -> u64 {
+    std::env::var("CHORDFS_TEST_MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(default)
+}
+
 /// Kills (`kill -9`) and restarts random nodes for ten minutes.
 #[test]
 #[ignore = "slow: ten minutes of random crashes; SLOW_TESTS=1 tests/check.sh runs it"]
 fn random_crashes_for_ten_minutes() {
     let (mut random, mut scene) = (random(), Scene::start(5));
-    let minutes = std::env::var("CHORDFS_TEST_MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(10);
-    let end = Instant::now() + SECONDS(60 * minutes);
+    let end = Instant::now() + SECONDS(60 * minutes(10));
     let mut crashes = 0;
     while Instant::now() < end {
         let victim = random.random_range(0..5);

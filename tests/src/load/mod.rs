@@ -2,13 +2,14 @@
 //! and record each operation that fails, while a test disturbs the ring.
 //!
 //! Each worker is a file: `overwrites` (one big file, random ranges, fsync), `fio` (random writes by an independent
-//! program), `trees` (a tree copied and compared) and `names` (exclusive creation and renames, from both mounts at
-//! once). A worker continues after a failure, with new files if the contents of the old ones are uncertain; so a report
+//! program), `trees` (a tree copied and compared), `names` (exclusive creation and renames, from both mounts at once)
+//! and, where a test asks for them, `programs` (tar and git). A worker continues after a failure, with new files if the contents of the old ones are uncertain; so a report
 //! counts all failures, not only the first.
 
 mod fio;
 mod names;
 mod overwrites;
+mod programs;
 mod record;
 mod trees;
 
@@ -22,7 +23,7 @@ use std::{
 use crate::wait::wait_for;
 
 pub use self::record::{Failure, Record, Report};
-use self::{fio::Fio, names::Names, overwrites::Overwrites, record::Log, trees::Trees};
+use self::{fio::Fio, names::Names, overwrites::Overwrites, programs::Programs, record::Log, trees::Trees};
 
 /// Two mounts of one ring, and which of them is a worker's own.
 #[derive(Clone)]
@@ -59,6 +60,14 @@ impl Load {
             workers.push(start(&log, "trees", move |record| Trees::new(mounts, seed).run(record)));
         }
         Self { log, workers }
+    }
+
+    /// Starts the workers that run tar and git, too.
+    pub fn add_programs(&mut self, one: &Path, two: &Path) {
+        for (label, own, other) in [('a', one, two), ('b', two, one)] {
+            let mounts = Mounts { own: own.to_owned(), other: other.to_owned(), label };
+            self.workers.push(start(&self.log, "programs", move |record| Programs::new(mounts).run(record)));
+        }
     }
 
     /// Waits until each worker has done `count` more operations; panics if one fails or stops.
