@@ -4,7 +4,6 @@
 //!
 //! | room | contents |
 //! |---|---|
-//! | `allocator` | settings of the C library's allocator |
 //! | `exit` | the failure of a mount: message and exit code |
 //! | `root_map` | translation between inode numbers of the kernel and of the namespace |
 //! | `source`, `config_file`, `options` | SOURCE, the configuration file, the command line: all become a `Config` |
@@ -19,7 +18,6 @@
 //!
 //! `main` parses, checks and starts.
 
-pub mod allocator;
 pub mod cache;
 pub mod config_file;
 pub mod daemon;

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use chordfs_net::allocator;
 use fuse_client::{
-    allocator, config_file,
+    config_file,
     daemon::{self, ForkSide, Reporter},
     exit::MountError,
     mount, mountpoint,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use chordfs_net::{
+    allocator::{self, TrimSchedule},
     chunk_client::ChunkClient,
     http_pool::HttpPool,
     router::Router,
@@ -29,7 +30,6 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    allocator,
     daemon::Reporter,
     exit::MountError,
     fs::FileSystem,
@@ -63,7 +63,7 @@ pub async fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Res
         return reporter.ready().map_err(|_| MountError::interrupted());
     }
     tokio::spawn(connected.fs.clone().follow_feed(events));
-    tokio::spawn(allocator::trim_regularly());
+    tokio::spawn(allocator::trim_regularly(TrimSchedule::MOUNT));
     let mounted = match connected.mount(config, target).await {
         Ok(mounted) => mounted,
         Err(failure) => {

@@ -2,6 +2,7 @@
 //! batches of chunks, and sessions with the namespace.
 
 pub mod admin_client;
+pub mod allocator;
 pub mod backoff;
 pub mod boot_clock;
 pub mod chunk_client;

@@ -9,6 +9,7 @@ use std::{
 #[cfg(feature = "aws")]
 use chordfs_aws::args::AwsArgs;
 use chordfs_namespace::RootOwner;
+use chordfs_net::allocator::{self, TrimSchedule};
 use chordfs_node::lifecycle::{self, NodeConfig};
 use chordfs_types::{duration, rate_limit::RateLimit};
 use clap::Args;
@@ -120,6 +121,7 @@ impl From<RunArgs> for NodeConfig {
 }
 
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    tokio::spawn(allocator::trim_regularly(TrimSchedule::NODE));
     #[cfg(feature = "aws")]
     if args.aws {
         let (settings, ip) = (args.aws_args.clone().checked()?, args.ip);

@@ -264,6 +264,9 @@ impl<S: RpcService> RpcConnection<S> {
                 Ok(()) => self.wait_for_calls().await,
                 Err(StreamError::Io(error)) => debug!(peer = %self.peer.address(), %error, "connection lost"),
                 Err(StreamError::Torn) => debug!(peer = %self.peer.address(), "connection lost inside a message"),
+                Err(error @ (StreamError::Overloaded(_) | StreamError::Stalled(_))) => {
+                    warn_limited!(peer = %self.peer.address(), %error, "closing a connection whose frame does not arrive")
+                }
                 Err(error) => {
                     warn_limited!(
                         peer = %self.peer.address(), %error,

@@ -9,10 +9,21 @@ const POOLS: i32 = 2;
 /// Buffers from this size on are mapped by themselves, and given back when they are freed. Setting it also keeps the
 /// allocator from raising it.
 const MAPPED_FROM_BYTES: i32 = 64 << 10;
-/// How often free memory within the pools is given back.
-const TRIM_PERIOD: Duration = Duration::from_secs(5);
-/// Less free memory than this stays in the pools.
-const TRIMMED_FROM_BYTES: usize = 16 << 20;
+
+/// When free memory within the pools is given back.
+#[derive(Clone, Copy, Debug)]
+pub struct TrimSchedule {
+    pub period: Duration,
+    /// Less free memory than this stays in the pools.
+    pub from_bytes: usize,
+}
+
+impl TrimSchedule {
+    /// For a mount, which shares its machine with the programs that use it.
+    pub const MOUNT: Self = Self { period: Duration::from_secs(5), from_bytes: 16 << 20 };
+    /// For a node, which would soon take the memory of its bodies again: what is left after a peak is given back.
+    pub const NODE: Self = Self { period: Duration::from_secs(30), from_bytes: 64 << 20 };
+}
 
 /// Called once, before there is a second thread.
 #[cfg(target_env = "gnu")]
@@ -25,22 +36,22 @@ pub fn limit() {
 }
 
 /// Gives free memory back from time to time, for ever. It takes some milliseconds, in a thread of its own.
-pub async fn trim_regularly() {
-    let mut tick = tokio::time::interval(TRIM_PERIOD);
+pub async fn trim_regularly(schedule: TrimSchedule) {
+    let mut tick = tokio::time::interval(schedule.period);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        if tokio::task::spawn_blocking(trim).await.is_err() {
+        if tokio::task::spawn_blocking(move || trim(schedule.from_bytes)).await.is_err() {
             return;
         }
     }
 }
 
 #[cfg(target_env = "gnu")]
-fn trim() {
+fn trim(from_bytes: usize) {
     // SAFETY: both take or return numbers, are safe to call from any thread, and free nothing that is in use.
     unsafe {
-        if libc::mallinfo2().fordblks > TRIMMED_FROM_BYTES {
+        if libc::mallinfo2().fordblks > from_bytes {
             libc::malloc_trim(0);
         }
     }
@@ -51,4 +62,4 @@ fn trim() {
 pub fn limit() {}
 
 #[cfg(not(target_env = "gnu"))]
-fn trim() {}
+fn trim(_from_bytes: usize) {}
