@@ -28,7 +28,7 @@ use crate::{
     state::state_machine::Snapshot,
     storage::{
         namespace_id::NamespaceId,
-        snapshot::{self, SnapshotFile, incoming_path},
+        snapshot::{self, SYNC_EVERY_BYTES, SnapshotFile, incoming_path},
     },
 };
 
@@ -268,8 +268,16 @@ async fn read_head(body: &mut BodyDataStream) -> Result<(Bytes, Bytes), RaftRefu
 async fn receive(path: &Path, first: Bytes, mut rest: BodyDataStream) -> io::Result<SnapshotFile> {
     let mut file = tokio::fs::File::create(path).await?;
     file.write_all(&first).await?;
+    let mut unsynced = first.len();
     while let Some(piece) = rest.next().await {
-        file.write_all(&piece.map_err(io::Error::other)?).await?;
+        let piece = piece.map_err(io::Error::other)?;
+        file.write_all(&piece).await?;
+        unsynced += piece.len();
+        if unsynced >= SYNC_EVERY_BYTES {
+            file.flush().await?;
+            file.sync_data().await?;
+            unsynced = 0;
+        }
     }
     file.flush().await?;
     file.sync_all().await?;

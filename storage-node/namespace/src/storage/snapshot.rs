@@ -31,6 +31,8 @@ const NAME: &str = "snapshot";
 const INCOMING: &str = "snapshot.incoming";
 /// What is reserved for the next snapshot beside the size of the last one.
 const MIN_RESERVE_BYTES: u64 = 1 << 20;
+/// A snapshot is synced in pieces: the log's own syncs, and with them all operations, wait behind each of them.
+pub(crate) const SYNC_EVERY_BYTES: usize = 16 << 20;
 const CHECKSUM_DIFFERS: &str = "its checksum does not match";
 
 /// A snapshot's file, open for reading. It stays readable when a newer one takes its name.
@@ -108,7 +110,7 @@ pub(crate) fn reserve_space(dir: &Path) {
 fn write_to(path: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<()> {
     // What an interrupted process left is overwritten and cut off: truncating it first would give the space away.
     let file = File::options().write(true).create(true).truncate(false).open(path)?;
-    let mut file = Summing { file, checksum: 0, failure: None };
+    let mut file = Summing { file, checksum: 0, unsynced: 0, failure: None };
     let written = write_body(BufWriter::with_capacity(1 << 20, &mut file), meta, tables);
     // The error of the disk; postcard reports only that it failed.
     file.failure.take().filter(|_| written.is_err()).map_or(written, Err)?;
@@ -222,6 +224,7 @@ fn check_head(path: &Path, head: &[u8; HEAD_BYTES]) -> io::Result<usize> {
 struct Summing {
     file: File,
     checksum: u32,
+    unsynced: usize,
     failure: Option<io::Error>,
 }
 
@@ -230,6 +233,11 @@ impl Write for Summing {
         let failed = |error: &io::Error| self.failure = Some(error.kind().into());
         let written = self.file.write(bytes).inspect_err(failed)?;
         self.checksum = crc32c::crc32c_append(self.checksum, &bytes[..written]);
+        self.unsynced += written;
+        if self.unsynced >= SYNC_EVERY_BYTES {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
         Ok(written)
     }
 

@@ -72,9 +72,9 @@ async fn a_namespace_of_many_files_is_served_snapshotted_restarted_and_joined_by
     println!("{} bytes of memory for each file on two nodes", resident_bytes().saturating_sub(empty) / files);
 }
 
-/// A snapshot is not repeated for the few operations of this test.
+/// A joining node needs the snapshot, and the session needs no keepalives.
 fn settings() -> NamespaceSettings {
-    NamespaceSettings { keep_entries: 100, ..NamespaceSettings::default() }
+    NamespaceSettings { keep_entries: 100, session_lease: STEP_LIMIT, ..NamespaceSettings::default() }
 }
 
 /// Makes tables by applying operations, as a mount sends them: each file is made, and then written once.
