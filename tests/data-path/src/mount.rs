@@ -132,7 +132,7 @@ impl NamespaceClient for WatchedSession {
             if let Some(ino) = subject {
                 match &outcome {
                     Ok(_) => self.oracle.commit_answered(self.mount, ino),
-                    Err(FsError::Conflict { .. }) => {}
+                    Err(FsError::Conflict { .. }) => self.oracle.conflict(self.mount, ino),
                     Err(error) => self.trouble(ino, error),
                 }
             }

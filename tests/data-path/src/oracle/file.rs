@@ -115,6 +115,13 @@ impl OwnCells {
         }
     }
 
+    /// It may be one failure more.
+    pub(super) fn note_conflict(&mut self) {
+        if self.trouble + 1 >= TROUBLE_THAT_COSTS {
+            self.doubt();
+        }
+    }
+
     pub(super) fn forget_trouble(&mut self) {
         self.trouble = 0;
     }

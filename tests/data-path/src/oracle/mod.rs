@@ -161,6 +161,12 @@ impl Oracle {
         }
     }
 
+    /// A commit of the mount was refused with a conflict. If its time was up, it counts as failed.
+    pub(crate) fn conflict(&self, mount: usize, ino: Ino) {
+        let mut state = self.state.lock();
+        state.files.get_mut(&ino).into_iter().for_each(|file| file.own(mount).note_conflict());
+    }
+
     /// A sync of the file has reported lost chunks to the mount, which gives up what it has not committed.
     pub(crate) fn loss(&self, mount: usize, name: &FileName) {
         let mut state = self.state.lock();
