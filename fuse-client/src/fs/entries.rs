@@ -1,5 +1,8 @@
 //! Creating and removing names: files, directories, symlinks, links, special files.
 
+use std::sync::Arc;
+
+use chordfs_net::session::EventReceipt;
 use chordfs_types::{
     chunk::CHUNK_BYTES,
     fs_error::FsError,
@@ -129,7 +132,9 @@ impl FileSystem {
         match (hold, self.opens.hold(ino)) {
             (true, false) => self.release_at_namespace(ino),
             (false, true) => self.hold_at_namespace(vec![ino], None),
-            (true, true) | (false, false) => {}
+            // A program of this mount may be creating it: the answer to that may be on its way still.
+            (false, false) => self.creations.note_event(Some(ino), &Arc::new(EventReceipt::none())),
+            (true, true) => {}
         }
     }
 

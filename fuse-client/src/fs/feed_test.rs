@@ -64,11 +64,11 @@ async fn after_an_interruption_all_open_files_are_held_by_one_change() {
     assert_eq!(mount.namespace.queries.load(SeqCst), queries, "no file is asked about by itself");
 }
 
-/// A new file that another mount removed before the creator had the answer was in no list of open files: nothing held
-/// it, and its contents were purged while it was open.
+/// A new file that was removed before its creator had the answer was in no list of open files: nothing held it, and its
+/// contents were purged while it was open.
 #[tokio::test(start_paused = true)]
 async fn a_file_that_is_removed_before_its_creation_is_answered_is_held() {
-    for reset in [false, true] {
+    for remover in ["another mount", "another mount, unnoticed", "this mount"] {
         let mount = TestMount::new();
         mount.namespace.open_gate.forget_permits(usize::MAX);
         let fs = mount.fs.clone();
@@ -76,14 +76,18 @@ async fn a_file_that_is_removed_before_its_creation_is_answered_is_held() {
         let creating = tokio::spawn(async move { fs.create(Ino::ROOT, &name("f"), 0o644, false, caller).await });
         settle().await;
         let ino = mount.namespace.ino(&name("f"));
-        mount.namespace.remove(&name("f"));
-        let event = FeedEvent::Orphaned { ino };
-        mount.namespace.send_feed(if reset { SessionEvent::Reset } else { SessionEvent::Feed(vec![event]) });
+        if remover == "this mount" {
+            mount.fs.unlink(Ino::ROOT, &name("f")).await.expect("removed");
+        } else {
+            mount.namespace.remove(&name("f"));
+            let event = SessionEvent::Feed(vec![FeedEvent::Orphaned { ino }]);
+            mount.namespace.send_feed(if remover == "another mount" { event } else { SessionEvent::Reset });
+        }
         settle().await;
         mount.namespace.open_gate.add_permits(1);
         creating.await.expect("no panic").expect("created");
         settle().await;
-        assert_eq!(holds(&mount), [vec![ino]], "after an interruption: {reset}");
+        assert_eq!(holds(&mount), [vec![ino]], "removed by {remover}");
     }
 }
 
