@@ -107,18 +107,28 @@ pub(crate) fn in_child(work: impl FnOnce() -> Vec<u8>) -> Option<Vec<u8>> {
     match unsafe { libc::fork() } {
         -1 => None,
         0 => {
-            let written = write.write_all(&work());
+            let answer = work();
+            let written = write.write_all(&answer.len().to_le_bytes()).and_then(|()| write.write_all(&answer));
             // SAFETY: it ends the child without running what is registered for the parent's end.
             unsafe { libc::_exit(written.is_err().into()) }
         }
         child => {
             drop(write);
-            let mut answer = Vec::new();
-            let received = read.read_to_end(&mut answer);
+            let answer = read_answer(&mut read);
             let mut status = 0;
             // SAFETY: the status may be written, and the child is ours.
             unsafe { libc::waitpid(child, &mut status, 0) };
-            (received.is_ok() && status == 0).then_some(answer)
+            answer.ok().filter(|_| status == 0)
         }
     }
+}
+
+/// The answer begins with its length: the end of the pipe would come late, as a child that another thread forks in this
+/// moment has it open, too.
+fn read_answer(read: &mut File) -> std::io::Result<Vec<u8>> {
+    let mut len = [0; size_of::<usize>()];
+    read.read_exact(&mut len)?;
+    let mut answer = vec![0; usize::from_le_bytes(len)];
+    read.read_exact(&mut answer)?;
+    Ok(answer)
 }
