@@ -1,7 +1,7 @@
 //! Files that this mount is creating. Until the answer comes their inodes are unknown here, so an event about a file
 //! that lost its last name may be about one of them: another mount can remove it before this one has the answer. The
-//! receipts of such events are kept until every creation that was under way has ended. A removal by this mount counts as
-//! such an event, too.
+//! receipts of such events are kept until every creation that was under way has ended. A removal by this mount counts
+//! as such an event, too.
 
 use std::{
     collections::{BTreeSet, VecDeque},
