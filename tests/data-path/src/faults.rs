@@ -1,10 +1,25 @@
-//! What may go wrong in a simulation, and which of it today's code is known not to survive.
+//! What may go wrong in a simulation.
 //!
-//! A known defect is kept out of the runs by a knob: off, the simulation behaves as if the defect were cured, or does
-//! not make what triggers it. Whoever cures one turns its knob on in [`Faults::default`]; the runs then show that the
-//! cure holds. "DS n" are the findings of the data safety review.
+//! Each kind of fault that has found a defect has a knob. With [`Faults::default`] all are on but one, which is a
+//! stated limit; off, the simulation does not make the fault, or does not check what it breaks. "DS n" are the findings
+//! of a review of the data path. These were found again after their cures had been taken out:
+//!
+//! | finding | taken out | first seed | message |
+//! |---|---|---|---|
+//! | DS 1 | the namespace waits for the answers of all sessions (the model of it here) | 7 | inode was purged while a mount has it open |
+//! | DS 3 | a stale state brings chunks to disk before a commit | 1 | it replaces what was fsynced and is on 1 disks |
+//! | DS 3 | what is stored since the commit began stays out of it | 174 | the same |
+//! | DS 4 | retired versions (`tables`) | 8 | a chunk which was replaced before is committed |
+//! | DS 5 | a change reported during an open makes the file stale | 603 | a read shows less than the feed has reported |
+//! | DS 7 | a failed change of attributes keeps the data | 35 | a read lacks the mount's own write |
+//! | DS 8 | the refused chunk is stored again | 75 | close began while nothing was wrong, and failed |
+//! | DS 8 | the same, and the pause after a conflict | 8 | 150 commits in a row met a conflict |
+//!
+//! Seeds shift when a workload changes. Not found so far, and checked by unit tests alone: an answer to a truncation
+//! that is older than the known state (DS 6, in 100 s of two cores), the receipts of the feed (DS 1, in 600 seeds), and
+//! the state to which a commit was sent (DS 4, in 500 seeds), which retired versions make harmless.
 
-/// One knob for each known defect; `true` means that the runs provoke it and check for it.
+/// One knob for each kind of fault; `true` means that the runs provoke it and check for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Faults {
     /// DS 1: nameless files are purged as soon as every session has answered that it does not need them. Off: long
@@ -12,20 +27,20 @@ pub struct Faults {
     pub purge_early: bool,
     /// DS 3: what replaces fsynced chunks must be on disk when it is committed; nodes lose what they have not synced.
     pub power_cuts: bool,
-    /// New: a commit replaces what another mount has fsynced so shortly before that the feed has not reported it, with
+    /// A commit replaces what another mount has fsynced so shortly before that the feed has not reported it, with
     /// chunks that are on no disk.
     pub unheard_fsync: bool,
     /// DS 4: a link is down for longer than an operation waits, so that answers to commits never come.
     pub long_outages: bool,
-    /// New, beside DS 4: a mount that has no answer to a commit takes a hole for the hole that was there before, although
-    /// another mount has cut the chunk off since.
+    /// A mount that has no answer to a commit takes a hole for the hole that was there before, although another mount
+    /// has cut the chunk off since.
     pub lost_answers_and_truncation: bool,
     /// DS 5: what the feed has reported must be seen by reads, also when the report came during an open.
     pub feed_is_binding: bool,
     /// DS 6: programs truncate to nothing.
     pub truncate_to_nothing: bool,
-    /// New: a read while a truncation to nothing is under way finds what was committed before, without this mount's
-    /// own later writes.
+    /// A read while a truncation to nothing is under way finds what was committed before, without this mount's own
+    /// later writes.
     pub reads_while_emptying: bool,
     /// DS 7: programs set times and sizes of files that are being written.
     pub attributes_while_writing: bool,
@@ -80,19 +95,8 @@ impl Faults {
 }
 
 impl Default for Faults {
-    /// What the checks run with.
+    /// What the checks run with: everything but a stated limit of mounts that write one chunk at the same time.
     fn default() -> Self {
-        Self {
-            purge_early: true,
-            power_cuts: true,
-            long_outages: true,
-            lost_answers_and_truncation: true,
-            feed_is_binding: true,
-            orphan_scrub: true,
-            truncate_to_nothing: true,
-            reads_while_emptying: true,
-            attributes_while_writing: true,
-            ..Self::NONE
-        }
+        Self { unheard_fsync: false, ..Self::ALL }
     }
 }
