@@ -148,6 +148,7 @@ impl Namespace {
         duties.stop.cancel();
         duties.tasks.close();
         duties.tasks.wait().await;
+        log.end_waits_for_space();
         if let Err(error) = raft.openraft().shutdown().await {
             tracing::warn!(%error, "the namespace's Raft did not stop cleanly");
         }

@@ -107,9 +107,15 @@ impl LogStore {
         &self.disk_space
     }
 
+    /// Writes that find the disk full fail from now on, instead of waiting for space: Raft waits for its writes when it
+    /// stops, and a node with a full disk must stop all the same.
+    pub(crate) fn end_waits_for_space(&self) {
+        self.disk_space.close();
+    }
+
     /// Finishes the queued writes, as far as there is space; afterwards another process may open the folder.
     pub(crate) async fn close(&self) -> io::Result<()> {
-        self.disk_space.close();
+        self.end_waits_for_space();
         self.wait(WriterCommand::Close).await
     }
 
