@@ -1,6 +1,6 @@
 //! Checks that a chunk which is sent again has the bytes that are stored under its id.
 //!
-//! Whoever can reach a node could otherwise store bytes under the ids that a writer is going to use, and the writer's
+//! A peer that reaches a node could otherwise store bytes under the ids that a writer is going to use, and the writer's
 //! own put would be acknowledged and not stored. Only chunks that are here already cost a read: of their headers,
 //! whose checksum covers name and data. That is usually served from the page cache.
 
