@@ -43,20 +43,6 @@ impl Scene {
     }
 }
 
-impl Scene {
-    /// Stops the leader while its log waits for space: SIGTERM ended no such node before.
-    #[track_caller]
-    fn stop_with_full_disk(&mut self) {
-        let leader = self.lab.leader();
-        self.lab.fill_disk(leader, ALL);
-        self.load.run_for(SECONDS(3));
-        self.lab.fill_disk(leader, ALL);
-        self.lab.stop(leader);
-        self.lab.empty_disk(leader);
-        self.restart(leader);
-    }
-}
-
 #[test]
 fn the_leaders_disk_is_full() {
     let mut scene = Scene::in_lab(Lab::start_on_disks(4, Disk::Memory(1024)));
@@ -64,7 +50,6 @@ fn the_leaders_disk_is_full() {
     scene.full_disk(leader, CHUNKS_ALONE, SECONDS(5));
     let leader = scene.lab.leader();
     scene.full_disk(leader, ALL, SECONDS(10));
-    scene.stop_with_full_disk();
     scene.finish();
 }
 
