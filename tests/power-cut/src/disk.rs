@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -48,6 +49,8 @@ pub(crate) enum Operation {
     SyncFolder {
         path: PathBuf,
     },
+    /// The kernel needs memory and drops the pages that a failed sync left clean: they read as the disk has them.
+    Evict,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -69,6 +72,8 @@ struct FileState {
     bytes: Vec<u8>,
     synced: Vec<u8>,
     pending: Vec<ByteChange>,
+    /// What a failed sync did not write: still in the page cache, but no later sync writes it.
+    cache_only: Vec<Range<usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -100,7 +105,7 @@ impl Disk {
             let is_folder = whole.is_dir();
             let bytes = if is_folder { Vec::new() } else { fs::read(&whole).expect("a file can be read") };
             self.names.insert(path.clone(), self.files.len());
-            self.files.push(FileState { is_folder, synced: bytes.clone(), bytes, pending: Vec::new() });
+            self.files.push(FileState { is_folder, synced: bytes.clone(), bytes, ..FileState::default() });
             if is_folder {
                 self.read(root, &path);
             }
@@ -135,7 +140,14 @@ impl Disk {
             Operation::Sync { file } => self.files[*file].sync(),
             Operation::FailedSync { file } => self.files[*file].fail_sync(),
             Operation::SyncFolder { path } => self.sync_folder(path),
+            Operation::Evict => self.files.iter_mut().for_each(FileState::evict),
         }
+    }
+
+    /// The paths of the files with pages that [`Operation::Evict`] changes, and their contents after it.
+    pub(crate) fn evicted(&self) -> Vec<(&Path, Vec<u8>)> {
+        let with_lost_pages = self.names().filter(|(_, file)| !self.files[*file].cache_only.is_empty());
+        with_lost_pages.map(|(path, file)| (path, self.files[file].bytes_after_evict())).collect()
     }
 
     fn change_name(&mut self, change: NameChange) {
@@ -187,6 +199,13 @@ impl Disk {
 impl FileState {
     fn change(&mut self, change: ByteChange) {
         change.apply(&mut self.bytes);
+        // A page that is written again is written to the disk by the next sync.
+        let again = match &change {
+            ByteChange::Write { at, bytes, .. } => *at as usize..*at as usize + bytes.len(),
+            ByteChange::SetLen(len) => *len as usize..usize::MAX,
+        };
+        let parts = |lost: Range<usize>| [lost.start..lost.end.min(again.start), lost.start.max(again.end)..lost.end];
+        self.cache_only = self.cache_only.drain(..).flat_map(parts).filter(|part| !part.is_empty()).collect();
         self.pending.push(change);
     }
 
@@ -199,10 +218,30 @@ impl FileState {
 
     fn fail_sync(&mut self) {
         for change in &mut self.pending {
-            if let ByteChange::Write { lost, .. } = change {
+            if let ByteChange::Write { lost, at, bytes } = change
+                && !*lost
+            {
                 *lost = true;
+                self.cache_only.push(*at as usize..*at as usize + bytes.len());
             }
         }
+    }
+
+    fn evict(&mut self) {
+        self.bytes = self.bytes_after_evict();
+        self.cache_only.clear();
+        self.pending.retain(|change| !change.is_lost());
+    }
+
+    fn bytes_after_evict(&self) -> Vec<u8> {
+        let (mut on_disk, mut bytes) = (self.synced.clone(), self.bytes.clone());
+        self.pending.iter().filter(|change| !change.is_lost()).for_each(|change| change.apply(&mut on_disk));
+        on_disk.resize(bytes.len(), 0);
+        for lost in &self.cache_only {
+            let lost = lost.start.min(bytes.len())..lost.end.min(bytes.len());
+            bytes[lost.clone()].copy_from_slice(&on_disk[lost]);
+        }
+        bytes
     }
 
     fn power_cut(&self, random: &mut Random) -> Self {
@@ -222,7 +261,7 @@ impl FileState {
         if random.chance(30) && self.bytes.len() > bytes.len() && !self.pending.is_empty() {
             bytes.resize(self.bytes.len(), 0);
         }
-        Self { is_folder: self.is_folder, synced: bytes.clone(), bytes, pending: Vec::new() }
+        Self { is_folder: self.is_folder, synced: bytes.clone(), bytes, ..Self::default() }
     }
 }
 
@@ -231,8 +270,14 @@ fn write_sectors(bytes: &mut Vec<u8>, at: u64, new: &[u8], sector: usize, random
     let end = from + new.len();
     while from < end {
         let next = (from / sector * sector + sector).min(end);
-        if random.chance(percent) {
-            write_at(bytes, from, &new[from - at as usize..next - at as usize]);
+        // A sector may be torn: its front is written, its end is as before.
+        let written = match random.chance(percent) {
+            true => next,
+            false if random.chance(5) => from + random.below((next - from) as u64) as usize,
+            false => from,
+        };
+        if written > from {
+            write_at(bytes, from, &new[from - at as usize..written - at as usize]);
         }
         from = next;
     }

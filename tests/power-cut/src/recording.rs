@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use crate::disk::{Disk, FileId, Operation};
+use crate::{
+    disk::{Disk, FileId, Operation},
+    system_calls,
+};
 
 /// How many recordings run, so that a process without one pays nothing.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
@@ -147,6 +150,15 @@ impl Recording {
     /// Lets the attempts from `from` up to, but not including, `to` fail with `errno`.
     pub fn fail(&self, from: usize, to: usize, errno: i32) {
         self.with(|journal| journal.failing = Some((from, to, errno)));
+    }
+
+    /// Drops from the page cache what failed syncs did not write, as the kernel does when it needs memory.
+    pub fn evict(&self) {
+        let disk = self.disk();
+        self.with(|journal| journal.record(Operation::Evict));
+        for (path, bytes) in disk.evicted() {
+            system_calls::overwrite(&self.root.join(path), &bytes);
+        }
     }
 
     /// The disk after so many operations.

@@ -4,7 +4,7 @@
 //! In a recorded folder nothing is really synced: the recording alone decides what a power cut leaves.
 
 use std::{
-    ffi::{CStr, OsStr},
+    ffi::{CStr, CString, OsStr},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -27,6 +27,19 @@ fn fail(errno: c_int) -> c_int {
 unsafe fn path_of(path: *const c_char) -> PathBuf {
     // SAFETY: the caller passes a C string.
     Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes())).to_owned()
+}
+
+/// Overwrites the contents of a recorded file without recording that.
+pub(crate) fn overwrite(path: &Path, bytes: &[u8]) {
+    let name = CString::new(path.as_os_str().as_bytes()).expect("a path has no zero byte");
+    // SAFETY: the name is a C string, and the slice can be read.
+    let written = unsafe {
+        let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, name.as_ptr(), libc::O_WRONLY, 0);
+        let written = libc::syscall(libc::SYS_pwrite64, fd, bytes.as_ptr(), bytes.len(), 0);
+        libc::syscall(libc::SYS_close, fd);
+        written
+    };
+    assert_eq!(written, bytes.len() as i64, "{} can be overwritten", path.display());
 }
 
 /// Runs `work` on the recording of a file's bytes if `fd` is a recorded file.

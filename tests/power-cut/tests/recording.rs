@@ -81,3 +81,25 @@ fn any_single_operation_can_fail_and_a_failed_sync_loses_bytes() {
     work(folder.path()).unwrap();
     assert_eq!((recording.steps(), recording.attempts()), (6, 6));
 }
+
+#[test]
+fn pages_that_a_failed_sync_left_in_the_cache_are_readable_until_they_are_evicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = Recording::start(folder.path());
+    let path = folder.path().join("file");
+    let file = File::create(&path).unwrap();
+    file.write_all_at(&[1; 100], 0).unwrap();
+    file.sync_all().unwrap();
+    File::open(folder.path()).unwrap().sync_all().unwrap();
+    file.write_all_at(&[2; 100], 50).unwrap();
+    recording.fail(recording.attempts(), recording.attempts() + 1, 5);
+    file.sync_all().unwrap_err();
+    file.write_all_at(&[2; 30], 120).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), [vec![1; 50], vec![2; 100]].concat(), "the cache has all of it");
+    let on_disk = [vec![1; 100], vec![0; 20], vec![2; 30]].concat();
+    assert!(left(&recording, "file").iter().all(|found| *found == Some(on_disk.clone())), "the disk does not");
+    recording.evict();
+    assert_eq!(fs::read(&path).unwrap(), on_disk);
+    assert!(left(&recording, "file").iter().all(|found| *found == Some(on_disk.clone())));
+}
