@@ -1,13 +1,19 @@
-//! Replacing a small file as a whole, so that a crash leaves its old or its new contents and never a mixture.
+//! Durable files and names: replacing a small file as a whole, so that a crash leaves its old or its new contents and
+//! never a mixture; new folders; bytes whose sync has failed.
 //!
-//! The new contents are written to `PATH.new`, which is then renamed to `PATH`. All calls block.
+//! New contents are written to `PATH.new`, which is then renamed to `PATH`. All calls block.
 
 use std::{
     ffi::OsString,
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Write},
+    ops::Range,
+    os::unix::fs::{DirBuilderExt, FileExt},
     path::{Path, PathBuf},
 };
+
+/// How much [`write_again`] reads and writes at a time.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// Replaces the file at `path`. When this returns, the new contents are on disk under that name.
 pub fn replace_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
@@ -44,6 +50,44 @@ pub fn sync_name(path: &Path) -> io::Result<()> {
 /// has been synced too.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Creates the folder at `path`, and those above it that are missing, with `mode`, unless they exist. When this
+/// returns, their names are on disk, also if a killed process had created them.
+pub fn create_folder_durably(path: &Path, mode: u32) -> io::Result<()> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    if let Some(above) = above.filter(|above| !above.exists()) {
+        create_folder_durably(above, mode)?;
+    }
+    match DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => above.map_or(Ok(()), sync_own_name)?,
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => return Err(error),
+        Err(_) => {}
+    }
+    sync_own_name(path)
+}
+
+/// Like [`sync_name`], unless this user may not read the parent folder: someone else has then made `path`.
+fn sync_own_name(path: &Path) -> io::Result<()> {
+    match sync_name(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Writes bytes of a file to where they are. After a failed sync, or one of a killed process of which nobody knows, the
+/// kernel may take bytes for written that are only in its memory; only written again do they reach the disk with the
+/// next sync.
+pub fn write_again(file: &File, range: Range<u64>) -> io::Result<()> {
+    let mut piece = vec![0; PIECE_BYTES.min(range.end - range.start) as usize];
+    let mut at = range.start;
+    while at < range.end {
+        let piece = &mut piece[..PIECE_BYTES.min(range.end - at) as usize];
+        file.read_exact_at(piece, at)?;
+        file.write_all_at(piece, at)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
 }
 
 fn temporary_path(path: &Path) -> PathBuf {

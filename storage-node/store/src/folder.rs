@@ -11,14 +11,14 @@
 //! ```
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use chordfs_files::{replace_durably, sync_folder};
+use chordfs_files::{create_folder_durably, replace_durably};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -100,13 +100,12 @@ impl DataFolder {
     pub fn subfolder(&self, name: &str) -> Result<PathBuf, FolderError> {
         let path = self.inner.path.join(name);
         make_folder(&path)?;
-        sync_folder(&self.inner.path).map_err(io_error("sync", &self.inner.path))?;
         Ok(path)
     }
 }
 
 fn make_folder(path: &Path) -> Result<(), FolderError> {
-    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+    match create_folder_durably(path, 0o700) {
         Ok(()) => Ok(()),
         Err(_) if fs::metadata(path).is_ok_and(|found| !found.is_dir()) => {
             Err(FolderError::NotAFolder { path: path.to_owned() })

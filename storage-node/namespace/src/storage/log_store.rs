@@ -57,9 +57,7 @@ impl LogStore {
     }
 
     pub(crate) fn open_with(dir: &Path, uid: u64, file_bytes: u64, policy: DamagePolicy) -> io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        // Otherwise a power cut may take the new folder with all that was synced inside it.
-        chordfs_files::sync_name(dir)?;
+        chordfs_files::create_folder_durably(dir, 0o700)?;
         // A killed process leaves names that it did not sync, and what is done below relies on what is read here.
         chordfs_files::sync_folder(dir)?;
         check_identity(dir, uid)?;

@@ -58,7 +58,8 @@ pub(super) struct StateFile {
 impl StateFile {
     /// Opens the file in the folder, which is created if it is missing. Returns the nodes sorted by their numbers.
     pub(super) fn open(folder: &Path) -> Result<(Self, Vec<SavedNode>)> {
-        fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
+        chordfs_files::create_folder_durably(folder, 0o755)
+            .with_context(|| format!("make the folder {}", folder.display()))?;
         let lock = lock(folder)?;
         let path = folder.join("pool.json");
         let mut nodes = read(&path)?;
