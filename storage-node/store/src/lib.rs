@@ -301,12 +301,8 @@ impl Store {
     }
 
     pub fn stats(&self) -> StoreStats {
-        let mut stats = StoreStats {
-            free_bytes: self.space.free_bytes(&self.table.segments),
-            disk: self.space.disk(&self.table.segments),
-            damaged: self.table.damage.count(),
-            ..StoreStats::default()
-        };
+        let (free_bytes, disk) = self.space.free_bytes_and_disk(&self.table.segments);
+        let mut stats = StoreStats { free_bytes, disk, damaged: self.table.damage.count(), ..StoreStats::default() };
         for segment in self.table.segments.all() {
             stats.chunks += segment.live_chunks();
             stats.live_bytes += segment.live_bytes();
@@ -334,10 +330,16 @@ impl Store {
             None if self.table.tombstones.holds(chunk.id) => Secured::Deleted,
             None => Secured::Absent,
         };
-        // The lookup precedes the sync, so that the sync covers every chunk that is reported as on the disk.
-        let here = wanted.iter().map(look).collect();
+        // The lookup precedes the sync, so that the sync covers every chunk that is reported as on the disk. It is
+        // repeated after it, as records that an earlier sync failed to write may have been found damaged meanwhile.
+        let before: Vec<Secured> = wanted.iter().map(look).collect();
         self.sync()?;
-        Ok(here)
+        let after = wanted.iter().map(look);
+        Ok(before
+            .into_iter()
+            .zip(after)
+            .map(|(before, after)| if before == Secured::OnDisk { after } else { before })
+            .collect())
     }
 
     /// Rewrites a piece of a segment that is worth rewriting, and removes wholly dead segments. Returns `None` if there

@@ -105,9 +105,10 @@ pub(crate) fn worth_sealing(usage: &SegmentUsage, disk: DiskUsage, limits: Compa
     usage.failed || (dead_bytes >= WORTH_SEALING_BYTES && worth(usage, disk, limits).is_some())
 }
 
-/// Whether a rewrite gains anything: it frees space, or moves live records to where they are safe.
+/// Whether a rewrite gains anything: it frees space, or moves live records to where they are safe. A segment without
+/// live records is not rewritten: it is here only because it could not be removed yet.
 fn gains(usage: &SegmentUsage) -> bool {
-    !usage.unreadable || (usage.failed && usage.live_bytes > 0)
+    usage.live_bytes > 0 && (!usage.unreadable || usage.failed)
 }
 
 fn worth(usage: &SegmentUsage, disk: DiskUsage, limits: CompactionLimits) -> Option<CompactionReason> {

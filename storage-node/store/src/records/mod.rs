@@ -38,15 +38,16 @@ impl RecordTable {
 
     /// Returns when everything that was put or deleted before the call is on the disk.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        let mut new_names = false;
+        self.segments.wait_for_removals();
         for segment in self.segments.all() {
             match segment.sync() {
-                Ok(new) => new_names |= new,
-                // A segment that was removed meanwhile, or is wholly dead, need not be synced.
-                Err(_) if segment.live_chunks() == 0 || self.segments.get(segment.number).is_none() => {}
+                Ok(true) => self.segments.note_name_change(),
+                Ok(false) => {}
+                // A segment that was removed meanwhile need not be synced.
+                Err(_) if self.segments.get(segment.number).is_none() => {}
                 Err(error) => return Err(error),
             }
         }
-        if new_names { self.segments.sync_folder() } else { Ok(()) }
+        self.segments.sync_names()
     }
 }

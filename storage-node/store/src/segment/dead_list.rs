@@ -7,7 +7,8 @@
 //! ```
 //! A torn tail and entries with a wrong checksum are ignored: the record is then live again, which only costs space, as
 //! a stored chunk never changes. For the same reason an entry that cannot be written to a full disk is kept in memory
-//! and written later, so that deleting still works.
+//! and written later, so that deleting still works. Likewise, a list that could not be synced is written again, but the
+//! next process does not know of it: a power cut may then undo deletions, and their chunks are orphans, collected later.
 
 use std::{
     fs::{File, OpenOptions},
@@ -16,6 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use chordfs_files::write_again;
 use hashbrown::HashSet;
 
 const ENTRY_BYTES: usize = 8;
@@ -27,13 +29,16 @@ pub(crate) struct DeadList {
     file_bytes: u64,
     /// Dead, but not in the file yet.
     unwritten: Vec<u32>,
-    unsynced: bool,
+    /// In the file, but not synced yet: its last entries.
+    unsynced: Vec<u32>,
+    /// Bytes of the entries that were found at the open. A killed process may not have synced them.
+    unsynced_found: u64,
 }
 
 impl DeadList {
     /// The empty list of a new segment.
     pub(crate) fn new(path: PathBuf, segment: u32) -> Self {
-        Self { path, segment, file_bytes: 0, unwritten: Vec::new(), unsynced: false }
+        Self { path, segment, file_bytes: 0, unwritten: Vec::new(), unsynced: Vec::new(), unsynced_found: 0 }
     }
 
     /// Reads the list of a segment found at the open. A missing file is an empty list.
@@ -45,8 +50,7 @@ impl DeadList {
         let (entries, _torn) = bytes.as_chunks::<ENTRY_BYTES>();
         let offsets = entries.iter().filter_map(|entry| decode(segment, entry)).collect();
         let file_bytes = (entries.len() * ENTRY_BYTES) as u64;
-        // A killed process leaves entries that it did not sync.
-        Ok((Self { file_bytes, unsynced: file_bytes > 0, ..Self::new(path, segment) }, offsets))
+        Ok((Self { file_bytes, unsynced_found: file_bytes, ..Self::new(path, segment) }, offsets))
     }
 
     /// Adds entries. After an error they stay queued for the next call, whose `offsets` may be empty.
@@ -59,20 +63,32 @@ impl DeadList {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&self.path)?;
         file.write_all_at(&bytes, self.file_bytes)?;
         self.file_bytes += bytes.len() as u64;
-        self.unwritten.clear();
-        self.unsynced = true;
+        self.unsynced.append(&mut self.unwritten);
         Ok(())
     }
 
     /// Syncs the added entries. Returns true if the file may be new, so that its folder has to be synced as well.
     pub(crate) fn sync(&mut self) -> io::Result<bool> {
         self.add(&[])?;
-        if !self.unsynced {
+        if self.unsynced.is_empty() && self.unsynced_found == 0 {
             return Ok(false);
         }
-        File::open(&self.path)?.sync_data()?;
-        self.unsynced = false;
+        let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+        file.sync_data().inspect_err(|_| self.write_again(&file))?;
+        (self.unsynced, self.unsynced_found) = (Vec::new(), 0);
         Ok(true)
+    }
+
+    /// After a failed sync: the kernel takes the entries for written, so a later sync, also one of the next process,
+    /// covers only what is written again.
+    fn write_again(&mut self, file: &File) {
+        self.file_bytes -= (self.unsynced.len() * ENTRY_BYTES) as u64;
+        self.unsynced.append(&mut self.unwritten);
+        std::mem::swap(&mut self.unsynced, &mut self.unwritten);
+        let written = write_again(file, 0..self.unsynced_found).and_then(|()| self.add(&[]));
+        if let Err(error) = written {
+            tracing::debug!(path = %self.path.display(), %error, "dead records will be written again later");
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -307,10 +307,13 @@ impl Segment {
         self.progress.lock().failed = Some(io::ErrorKind::Other);
     }
 
-    /// Syncs all records, and the list of dead records if there is space for it. Returns true if the folder has to be
-    /// synced as well.
+    /// Syncs all records, unless all of them are dead, and the list of dead records if there is space for it. Returns
+    /// true if the folder has to be synced as well.
     pub(crate) fn sync(&self) -> Result<bool, StoreError> {
-        self.wait_durable(self.written_bytes())?;
+        let synced = self.wait_durable(self.written_bytes());
+        if self.live_chunks() > 0 {
+            synced?;
+        }
         let mut dead = self.dead.lock();
         // A dead record that becomes live again only costs space; that must not make an fsync fail.
         let new = dead.sync().inspect_err(|error| {
@@ -322,7 +325,7 @@ impl Segment {
     /// Removes the files. The records go first, on the disk too: if a power cut brought them back without their list of
     /// dead records, deleted chunks would return.
     pub(crate) fn unlink(&self) -> io::Result<()> {
-        fs::remove_file(&self.files.records)?;
+        remove_if_there(&self.files.records)?;
         if self.files.dead.exists() {
             chordfs_files::sync_name(&self.files.records)?;
         }

@@ -3,7 +3,6 @@
 //! Numbers only grow, so a later segment has a greater number. A sealed segment's file is opened when it is read, and
 //! closed again when too many are open, so the process's limit on open files does not bound the size of a store.
 
-use chordfs_files::sync_folder;
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,
@@ -11,10 +10,14 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU32, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed},
+        },
     },
 };
 
+use chordfs_files::sync_folder;
 use parking_lot::{Mutex, RwLock};
 
 use super::Segment;
@@ -31,6 +34,11 @@ pub(crate) struct SegmentSet {
     max_open_files: usize,
     /// Bytes of all segments, and bytes reserved by puts under way.
     used_bytes: AtomicU64,
+    /// Held while a segment is removed.
+    removing: Mutex<()>,
+    /// How often segments were removed or lists of dead records created, and how many of these changes are on the disk.
+    name_changes: AtomicU64,
+    synced_name_changes: AtomicU64,
 }
 
 impl SegmentSet {
@@ -43,6 +51,9 @@ impl SegmentSet {
             segment_bytes,
             max_open_files,
             used_bytes: AtomicU64::new(0),
+            removing: Mutex::default(),
+            name_changes: AtomicU64::new(0),
+            synced_name_changes: AtomicU64::new(0),
         }
     }
 
@@ -79,19 +90,45 @@ impl SegmentSet {
     }
 
     pub(crate) fn sync_folder(&self) -> Result<(), StoreError> {
-        sync_folder(&self.folder).map_err(|source| StoreError::io("sync", &self.folder, source))
+        let changes = self.name_changes.load(Acquire);
+        sync_folder(&self.folder).map_err(|source| StoreError::io("sync", &self.folder, source))?;
+        self.synced_name_changes.fetch_max(changes, AcqRel);
+        Ok(())
     }
 
-    /// Unlinks a sealed segment without live records, unless it has unreadable ones that may become readable again.
-    pub(crate) fn drop_if_dead(&self, segment: &Segment) {
+    /// Records that the folder has to be synced: a file was created or removed.
+    pub(crate) fn note_name_change(&self) {
+        self.name_changes.fetch_add(1, AcqRel);
+    }
+
+    /// Waits until a segment that is neither in the set nor removed is one of the two.
+    pub(crate) fn wait_for_removals(&self) {
+        drop(self.removing.lock());
+    }
+
+    /// Syncs the folder if a power cut might bring a removed segment back, or lose a list of dead records.
+    pub(crate) fn sync_names(&self) -> Result<(), StoreError> {
+        self.wait_for_removals();
+        let is_synced = self.synced_name_changes.load(Acquire) >= self.name_changes.load(Acquire);
+        if is_synced { Ok(()) } else { self.sync_folder() }
+    }
+
+    /// Unlinks a sealed segment without live records, unless it has unreadable ones that may become readable again. If
+    /// that fails, compaction tries again.
+    pub(crate) fn drop_if_dead(&self, segment: &Arc<Segment>) {
+        let _removing = self.removing.lock();
         let needed = !segment.is_sealed() || segment.live_chunks() > 0 || segment.has_unreadable();
         if needed || self.table.write().remove(&segment.number).is_none() {
             return;
         }
         self.opened.lock().retain(|open| open.number != segment.number);
         self.used_bytes.fetch_sub(segment.written_bytes(), Relaxed);
-        if let Err(error) = segment.unlink() {
-            tracing::error!(path = %segment.path().display(), %error, "dead segment not removed; the next start tries again");
+        let unlinked = segment.unlink();
+        self.note_name_change();
+        if let Err(error) = unlinked {
+            tracing::warn!(path = %segment.path().display(), %error, "dead segment not removed; compaction tries again");
+            self.used_bytes.fetch_add(segment.written_bytes(), Relaxed);
+            self.table.write().insert(segment.number, segment.clone());
         }
     }
 

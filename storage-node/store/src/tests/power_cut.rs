@@ -1,5 +1,6 @@
 //! The power is cut, or the process killed, at every step of a random run: afterwards the store opens, holds what was
-//! put durably, and does not hold what was deleted before a sync.
+//! put durably, and does not hold what was deleted before a sync. The same holds when any operation on the disk fails;
+//! the store goes on when the disk works again.
 
 use std::collections::BTreeSet;
 
@@ -24,6 +25,8 @@ struct Promised {
     /// Put, or deleted, and not synced since.
     put: BTreeSet<(u64, u32)>,
     deleted: BTreeSet<(u64, u32)>,
+    /// Their put failed: they may be there or not.
+    uncertain: BTreeSet<(u64, u32)>,
 }
 
 fn id(chunk: &ChunkRef) -> (u64, u32) {
@@ -40,6 +43,7 @@ impl Promised {
             chunks.iter().map(id).for_each(|id| {
                 self.here.remove(&id);
                 self.put.remove(&id);
+                self.uncertain.remove(&id);
                 self.deleted.insert(id);
             });
         }
@@ -50,14 +54,32 @@ impl Promised {
             Action::Put(chunks, Durability::Disk) => {
                 self.here.extend(chunks.iter().map(id));
                 self.put.retain(|put| !self.here.contains(put));
+                self.uncertain.retain(|uncertain| !self.here.contains(uncertain));
             }
-            Action::Put(chunks, Durability::Memory) => self.put.extend(chunks.iter().map(id)),
+            Action::Put(chunks, Durability::Memory) => {
+                self.put.extend(chunks.iter().map(id));
+                self.uncertain.retain(|uncertain| !self.put.contains(uncertain));
+            }
             Action::Sync => {
                 self.here.append(&mut self.put);
                 self.gone.append(&mut self.deleted);
             }
             Action::Delete(_) | Action::Compact | Action::Reopen => {}
         }
+    }
+
+    fn fail(&mut self, action: &Action) {
+        if let Action::Put(chunks, _) = action {
+            let new = |id: &(u64, u32)| !self.here.contains(id) && !self.put.contains(id);
+            let new: Vec<_> = chunks.iter().map(id).filter(new).collect();
+            self.uncertain.extend(new);
+        }
+    }
+
+    /// A deletion that could not be listed, or whose list could not be synced, is known only to the process.
+    fn accept_undone_deletions(&mut self, store: &Store) {
+        let back = |id: &(u64, u32)| store.has(&[chunk_of(id)])[0];
+        self.uncertain.extend(std::mem::take(&mut self.deleted).into_iter().filter(back));
     }
 
     fn check(&self, store: &Store) {
@@ -71,7 +93,7 @@ impl Promised {
 
     /// Chunks that may be in the store.
     fn known(&self) -> Vec<(u64, u32)> {
-        self.here.union(&self.put).copied().collect()
+        [&self.here, &self.put, &self.uncertain].into_iter().flatten().copied().collect()
     }
 }
 
@@ -105,16 +127,37 @@ struct Node {
     store: Option<Store>,
 }
 
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let steps = self.recording.steps();
+            eprintln!("last steps:\n{}", self.recording.describe(steps.saturating_sub(40), steps));
+        }
+    }
+}
+
 impl Node {
-    fn start(disk: Option<Disk>) -> Self {
+    fn new(disk: Option<Disk>) -> Self {
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let recording = match disk {
             Some(disk) => Recording::resume(disk, dir.path()),
             None => Recording::start(dir.path()),
         };
-        let store = Some(open(dir.path(), &options()));
-        Self { dir, recording, store }
+        Self { dir, recording, store: None }
+    }
+
+    fn start(disk: Option<Disk>) -> Self {
+        let mut node = Self::new(disk);
+        node.open().unwrap();
+        node
+    }
+
+    /// The data folder and the folder that contains it are made by the first open.
+    fn open(&mut self) -> Result<(), StoreError> {
+        self.store = None;
+        self.store = Some(Store::open(&DataFolder::open(self.dir.path().join("deep/data"))?, options())?);
+        Ok(())
     }
 
     fn store(&self) -> &Store {
@@ -134,11 +177,7 @@ impl Node {
             }
             Action::Sync => self.store().sync(),
             Action::Compact => self.store().compact().map(drop),
-            Action::Reopen => {
-                self.store = None;
-                self.store = Some(Store::open(&DataFolder::open(self.dir.path()).unwrap(), options())?);
-                Ok(())
-            }
+            Action::Reopen => self.open(),
         }
     }
 }
@@ -215,6 +254,122 @@ fn sweep(seed: u64, actions: usize, images: usize) {
     }
 }
 
+/// How the disk fails in a run: the operations from `from` up to, but not including, `to` fail with `errno`.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    from: usize,
+    to: usize,
+    errno: i32,
+    /// After the failure the kernel drops what it could not write.
+    evicts: bool,
+}
+
+impl Failure {
+    /// Whether it hits one of these attempts.
+    fn hits(self, attempts: std::ops::Range<usize>) -> bool {
+        self.from < attempts.end && attempts.start < self.to
+    }
+}
+
+/// A run in which the disk fails for a while. Returns false if the run ended before.
+fn run_with_failure(seed: u64, actions: usize, failure: Failure) -> bool {
+    let (mut random, mut next) = (Random::new(seed), 0);
+    let mut node = Node::new(None);
+    node.recording.fail(failure.from, failure.to, failure.errno);
+    let mut promised = Promised::default();
+    open_again(&mut node, &promised);
+    let mut evicts = failure.evicts;
+    for _ in 0..actions {
+        let action = choose(&promised, &mut next, &mut random);
+        let before = node.recording.attempts();
+        promised.begin(&action);
+        let done = node.act(&action);
+        let hit = failure.hits(before..node.recording.attempts());
+        match (done, &action) {
+            // The lists of dead records may follow later.
+            (Ok(()), Action::Sync) if hit => promised.here.append(&mut promised.put),
+            (Ok(()), _) => promised.complete(&action),
+            (Err(error), _) => {
+                assert!(hit || !matches!(action, Action::Reopen), "{action:?}: {error}");
+                promised.fail(&action);
+            }
+        }
+        if node.store.is_none() {
+            open_again(&mut node, &promised);
+        }
+        if matches!(action, Action::Reopen) && node.recording.attempts() > failure.from {
+            promised.accept_undone_deletions(node.store());
+        }
+        if hit && std::mem::take(&mut evicts) {
+            node.recording.evict();
+            promised.uncertain.append(&mut promised.put);
+        }
+        promised.check(node.store());
+    }
+    let (disk, attempts) = (node.recording.disk(), node.recording.attempts());
+    node.recording.fail(0, 0, 0);
+    settle(&node, &mut promised.clone());
+    crash(disk, &promised, &mut random);
+    attempts > failure.from
+}
+
+/// Opens the store as often as the disk fails.
+fn open_again(node: &mut Node, promised: &Promised) {
+    let opened = (0..100).find_map(|_| node.open().ok());
+    opened.expect("the store opens when the disk works again");
+    promised.check(node.store());
+}
+
+/// The disk works again: the store is as good as new.
+fn settle(node: &Node, promised: &mut Promised) {
+    let idle = (0..1000).any(|_| matches!(node.store().compact(), Ok(None)));
+    assert!(idle, "compaction does not end");
+    node.store().sync().expect("a sync succeeds");
+    let chunks: Vec<_> = promised.known().iter().map(chunk_of).chain(numbered("name", 1..=3, u64::MAX)).collect();
+    node.store().put(&batch(&chunks, 200), Durability::Disk).expect("a put succeeds");
+    promised.complete(&Action::Put(chunks, Durability::Disk));
+    promised.check(node.store());
+    let disk = node.recording.disk().power_cut(&mut Random::new(node.recording.steps() as u64));
+    promised.check(Node::start(Some(disk)).store());
+}
+
+/// Counts the runs: every operation is the first that fails in one of them.
+fn fail_each_operation(seed: u64, actions: usize, count: usize, errno: i32) {
+    let failure = |from| Failure { from, to: from + count, errno, evicts: (from + seed as usize).is_multiple_of(3) };
+    let failing = |from: &usize| {
+        let failure = failure(*from);
+        let _whereabouts = FailureWhereabouts(seed, failure);
+        run_with_failure(seed, actions, failure)
+    };
+    let runs = (0..).take_while(failing).count();
+    assert!(runs > actions, "{runs} operations");
+}
+
+/// Says in which run an assertion failed.
+struct FailureWhereabouts(u64, Failure);
+
+impl Drop for FailureWhereabouts {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {}, {:?}", self.0, self.1);
+        }
+    }
+}
+
+#[test]
+fn an_operation_that_fails_is_never_acknowledged_and_the_store_goes_on() {
+    for seed in 0..2 {
+        fail_each_operation(seed, 30, 1, libc::EIO);
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_for_a_while_does_no_harm() {
+    for (seed, count) in [(0, 2), (1, 7), (2, 40)] {
+        fail_each_operation(seed, 30, count, libc::ENOSPC);
+    }
+}
+
 #[test]
 fn a_power_cut_at_any_step_loses_nothing_durable() {
     for seed in 0..3 {
@@ -230,5 +385,7 @@ fn power_cuts_in_many_runs() {
     println!("SEED={base}");
     for seed in base..base + 100 {
         sweep(seed, 80, 2);
+        fail_each_operation(seed, 40, 1, libc::EIO);
+        fail_each_operation(seed, 40, 1 + seed as usize % 20, [libc::EIO, libc::ENOSPC][seed as usize % 2]);
     }
 }

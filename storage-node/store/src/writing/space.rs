@@ -25,18 +25,12 @@ pub(crate) struct DiskUsage {
 }
 
 impl SpaceLimits {
-    /// Bytes that puts may still take.
-    pub(crate) fn free_bytes(&self, segments: &SegmentSet) -> u64 {
+    /// Returns how many bytes puts may still take, and the file system of the segments. Asks the file system once.
+    pub(crate) fn free_bytes_and_disk(&self, segments: &SegmentSet) -> (u64, Option<Disk>) {
+        let beyond_reserve = disk_free_bytes(segments).ok().map(|free| free.saturating_sub(self.reserve_bytes));
         let left = self.capacity_bytes.map(|limit| limit.saturating_sub(segments.used_bytes()));
-        self.beyond_reserve(segments).unwrap_or(0).min(left.unwrap_or(u64::MAX))
-    }
-
-    pub(crate) fn disk(&self, segments: &SegmentSet) -> Option<Disk> {
-        Some(Disk { id: self.disk?, free_bytes: self.beyond_reserve(segments).ok()? })
-    }
-
-    fn beyond_reserve(&self, segments: &SegmentSet) -> std::io::Result<u64> {
-        disk_free_bytes(segments).map(|free| free.saturating_sub(self.reserve_bytes))
+        let disk = self.disk.zip(beyond_reserve).map(|(id, free_bytes)| Disk { id, free_bytes });
+        (beyond_reserve.unwrap_or(0).min(left.unwrap_or(u64::MAX)), disk)
     }
 
     /// Counts `bytes` as used. Errors: `NoSpace` if there is not enough space for them.
