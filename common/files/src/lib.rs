@@ -98,6 +98,8 @@ fn temporary_path(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use chordfs_power_cut::{Random, Recording};
+
     use super::*;
 
     #[test]
@@ -112,6 +114,30 @@ mod tests {
             replace(&path, contents).unwrap();
             assert_eq!(fs::read(&path).unwrap(), contents);
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+
+    /// Also a file of a node's id, address or namespace, or the state of a pool.
+    #[test]
+    fn a_power_cut_at_any_step_leaves_the_old_or_the_new_contents() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er/uid");
+        let recording = Recording::start(folder.path());
+        create_folder_durably(path.parent().unwrap(), 0o700).unwrap();
+        let mut moments = vec![recording.steps()];
+        for contents in ["first", "second, and longer", "third"] {
+            replace_durably(&path, contents.as_bytes()).unwrap();
+            moments.push(recording.steps());
+        }
+        for step in 0..=recording.steps() {
+            for seed in 0..6 {
+                let after = tempfile::tempdir().unwrap();
+                recording.disk_after(step).power_cut(&mut Random::new(seed)).materialize(after.path());
+                let found = fs::read_to_string(after.path().join("deep/er/uid")).ok();
+                let done = moments.iter().filter(|moment| **moment <= step).count();
+                let expected = [None, None, Some("first"), Some("second, and longer"), Some("third"), Some("third")];
+                assert!(expected[done..=done + 1].contains(&found.as_deref()), "step {step}, seed {seed}: {found:?}");
+            }
         }
     }
 

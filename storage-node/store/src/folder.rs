@@ -213,6 +213,8 @@ fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Folder
 
 #[cfg(test)]
 mod tests {
+    use chordfs_power_cut::{Random, Recording};
+
     use super::*;
 
     #[test]
@@ -224,6 +226,24 @@ mod tests {
         let renewed = DataFolder::open(one.path().join("deep/er")).unwrap().renew_uid().unwrap().node_uid();
         assert_ne!(renewed, uid);
         assert_eq!(DataFolder::open(one.path().join("deep/er")).unwrap().node_uid(), renewed);
+    }
+
+    #[test]
+    fn the_uid_is_the_former_or_the_new_one_whenever_the_power_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let recording = Recording::start(dir.path());
+        let former = DataFolder::open(dir.path().join("data")).unwrap().node_uid();
+        let opened = recording.steps();
+        let renewed = DataFolder::open(dir.path().join("data")).unwrap().renew_uid().unwrap().node_uid();
+        for step in 0..=recording.steps() {
+            for seed in 0..8 {
+                let after = tempfile::tempdir().unwrap();
+                recording.disk_after(step).power_cut(&mut Random::new(seed)).materialize(after.path());
+                let found = DataFolder::open(after.path().join("data")).unwrap();
+                let is_known = [former, renewed].contains(&found.node_uid());
+                assert!(is_known || (step < opened && found.is_new()), "step {step}, seed {seed}");
+            }
+        }
     }
 
     /// Earlier versions left 0755 and 0644 behind: every user of the machine could read every file of the ring.

@@ -290,6 +290,17 @@ fn write_at(bytes: &mut Vec<u8>, at: usize, new: &[u8]) {
     bytes[at..at + new.len()].copy_from_slice(new);
 }
 
+/// Moves what is in the folder `from`, if it is one, to the folder `to`.
+pub(crate) fn move_contents<T>(names: &mut BTreeMap<PathBuf, T>, from: &Path, to: &Path) {
+    let inside: Vec<PathBuf> = names.keys().filter(|path| path.starts_with(from)).cloned().collect();
+    for path in inside {
+        let below = path.strip_prefix(from).expect("it starts with it").to_owned();
+        if let Some(value) = names.remove(&path) {
+            names.insert(to.join(below), value);
+        }
+    }
+}
+
 impl ByteChange {
     fn is_lost(&self) -> bool {
         matches!(self, Self::Write { lost: true, .. })
@@ -317,6 +328,7 @@ impl NameChange {
             Self::Rename(from, to, file) => {
                 if names.get(from) == Some(file) {
                     names.remove(from);
+                    move_contents(names, from, to);
                 }
                 names.insert(to.clone(), *file);
             }

@@ -1,7 +1,7 @@
 //! Recordings: which folders are recorded, and the operations below them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    disk::{Disk, FileId, Operation},
+    disk::{Disk, FileId, Operation, move_contents},
     system_calls,
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Journal {
     /// Attempted operations, failed ones included.
     attempts: usize,
     failing: Option<(usize, usize, libc::c_int)>,
-    files: HashMap<PathBuf, FileId>,
+    files: BTreeMap<PathBuf, FileId>,
     next_file: FileId,
 }
 
@@ -82,6 +82,7 @@ impl Journal {
 
     pub(crate) fn rename(&mut self, from: &Path, to: &Path) {
         if let Some(file) = self.files.remove(from) {
+            move_contents(&mut self.files, from, to);
             self.files.insert(to.to_owned(), file);
             self.record(Operation::Rename { from: from.to_owned(), to: to.to_owned() });
         }

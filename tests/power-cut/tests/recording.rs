@@ -42,6 +42,16 @@ fn only_what_was_synced_is_sure_to_be_there() {
     file.set_len(10).unwrap();
     assert!(left(&recording, "file").iter().flatten().any(|bytes| bytes.len() == 1500));
 
+    fs::create_dir(folder.path().join("inner")).unwrap();
+    fs::write(folder.path().join("inner/file"), "inside").unwrap();
+    File::open(folder.path().join("inner/file")).unwrap().sync_all().unwrap();
+    File::open(folder.path().join("inner")).unwrap().sync_all().unwrap();
+    File::open(folder.path()).unwrap().sync_all().unwrap();
+    fs::rename(folder.path().join("inner"), folder.path().join("moved")).unwrap();
+    let (old, new) = (left(&recording, "inner/file"), left(&recording, "moved/file"));
+    assert!(old.iter().zip(&new).all(|(old, new)| old.is_some() != new.is_some()), "a folder keeps its contents");
+    assert!(old.iter().any(Option::is_some) && new.iter().any(Option::is_some));
+
     fs::rename(&path, folder.path().join("other")).unwrap();
     let (old, new) = (left(&recording, "file"), left(&recording, "other"));
     assert!(old.iter().zip(&new).all(|(old, new)| old.is_some() != new.is_some()), "a rename is atomic");

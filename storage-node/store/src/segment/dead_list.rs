@@ -17,7 +17,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chordfs_files::write_again;
 use hashbrown::HashSet;
 
 const ENTRY_BYTES: usize = 8;
@@ -83,10 +82,17 @@ impl DeadList {
     /// covers only what is written again.
     fn write_again(&mut self, file: &File) {
         self.file_bytes -= (self.unsynced.len() * ENTRY_BYTES) as u64;
+        let mut found = vec![0; self.unsynced_found as usize];
+        // As long as some were found and not synced, none of the others is synced.
+        if file.read_exact_at(&mut found, 0).is_ok() {
+            let (entries, _) = found.as_chunks::<ENTRY_BYTES>();
+            let offsets = entries.iter().filter_map(|entry| decode(self.segment, entry));
+            self.unsynced.splice(..0, offsets);
+            self.file_bytes -= std::mem::take(&mut self.unsynced_found);
+        }
         self.unsynced.append(&mut self.unwritten);
         std::mem::swap(&mut self.unsynced, &mut self.unwritten);
-        let written = write_again(file, 0..self.unsynced_found).and_then(|()| self.add(&[]));
-        if let Err(error) = written {
+        if let Err(error) = self.add(&[]) {
             tracing::debug!(path = %self.path.display(), %error, "dead records will be written again later");
         }
     }
