@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -53,6 +53,7 @@ pub struct Recovered {
 
 /// A recovery that is prepared; nothing is changed yet.
 pub struct Recovery {
+    dir: PathBuf,
     uid: u64,
     log: LogStore,
     machine: StateMachine,
@@ -81,7 +82,7 @@ impl Recovery {
         let Some(last) = last.filter(|_| members.voter_ids().any(|voter| voter == uid)) else {
             return Err(io::Error::other("this node is not a voter of a namespace: recover on a node that is"));
         };
-        Ok(Self { uid, log, machine, last, members })
+        Ok(Self { dir, uid, log, machine, last, members })
     }
 
     /// Replaces the tables by others and saves them as of the last entry; the members stay.
@@ -115,6 +116,7 @@ impl Recovery {
         self.log.purge(last).await?;
         self.log.save_committed(Some(last)).await?;
         self.log.close().await?;
+        LogStore::end_cut(&self.dir)?;
         Ok(outlook)
     }
 

@@ -13,7 +13,7 @@
 //! - A later write follows: the disk has lost what it had. These bytes are evidence, and entries behind them are sound,
 //!   so the file is left alone and an error explains what to do.
 
-use chordfs_files::sync_folder;
+use chordfs_files::{replace_durably, sync_folder};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
@@ -106,7 +106,7 @@ impl LogFile {
                 DamagePolicy::Refuse if was_damaged => {
                     return Err(damaged(&path, &format!("entry {next} at byte {end} does not match its checksum")));
                 }
-                DamagePolicy::Cut if was_damaged => keep_copy(&path)?,
+                DamagePolicy::Cut if was_damaged => keep_copy(&path, &bytes)?,
                 _ => {}
             }
             tracing::warn!(path = %path.display(), at = end, cut = bytes.len() as u64 - end, "cut the end of a log file");
@@ -275,11 +275,16 @@ fn later_write_follows(bytes: &[u8], end: usize) -> bool {
     (end + 1..bytes.len()).any(|at| sound_frame(bytes, at).is_some_and(|(write, _)| write as usize > end))
 }
 
-/// Keeps the file at `path`, as it is, under the first free name `PATH.damaged-N`.
-pub(super) fn keep_copy(path: &Path) -> io::Result<()> {
-    let copy = free_name(path);
-    std::fs::copy(path, &copy)?;
-    File::open(&copy)?.sync_all()
+/// Keeps `bytes`, the contents of the file at `path`, under the first free name `PATH.damaged-N`.
+fn keep_copy(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    super::damage_cut::begin(path.parent().expect("a log file is in a folder"))?;
+    replace_durably(&free_name(path), bytes)
+}
+
+/// Gives the file at `path` the first free name `PATH.damaged-N`.
+pub(super) fn put_aside(path: &Path) -> io::Result<()> {
+    super::damage_cut::begin(path.parent().expect("a log file is in a folder"))?;
+    std::fs::rename(path, free_name(path))
 }
 
 pub(super) fn free_name(path: &Path) -> PathBuf {

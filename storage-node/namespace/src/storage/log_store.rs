@@ -8,7 +8,7 @@ use std::{
     fmt::Debug,
     io,
     ops::{Bound, RangeBounds},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
 };
 
@@ -19,6 +19,7 @@ use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
 use super::{
+    damage_cut,
     disk_space::DiskSpace,
     log_file::{self, DamagePolicy, LogFile, OpenedLogFile, damaged},
     log_writer::{DoneSender, LogProgress, LogWriter, PROGRESS, PURGED, VOTE, WriterCommand},
@@ -61,6 +62,9 @@ impl LogStore {
         // A killed process leaves names that it did not sync, and what is done below relies on what is read here.
         chordfs_files::sync_folder(dir)?;
         check_identity(dir, uid)?;
+        if policy == DamagePolicy::Refuse {
+            damage_cut::refuse_if_under_way(dir)?;
+        }
         let purged: Option<LogId> = small_file::read(dir, PURGED)?;
         // It is written lazily, and a crash of the machine may damage it.
         let progress: LogProgress = small_file::read(dir, PROGRESS).unwrap_or_default().unwrap_or_default();
@@ -82,6 +86,11 @@ impl LogStore {
         let thread = LogWriter::new(dir.to_path_buf(), files, file_bytes, disk_space.clone());
         std::thread::Builder::new().name("namespace-log".into()).spawn(move || thread.run(commands))?;
         Ok(Self { memory: Arc::new(RwLock::new(memory)), writer, disk_space })
+    }
+
+    /// Ends the cut of damage that an open with [`DamagePolicy::Cut`] has begun in `dir`: the log is what it is now.
+    pub(crate) fn end_cut(dir: &Path) -> io::Result<()> {
+        damage_cut::end(dir)
     }
 
     /// Returns whether nothing was ever logged or voted here.
@@ -293,9 +302,17 @@ fn open_files(
     let (mut files, mut entries) = (Vec::new(), VecDeque::new());
     let mut paths = paths.iter().peekable();
     while let Some(path) = paths.next() {
-        let Some(opened) = LogFile::open(path.clone(), paths.peek().is_none(), synced, policy)? else {
-            std::fs::remove_file(path)?;
-            continue;
+        let opened = match LogFile::open(path.clone(), paths.peek().is_none(), synced, policy) {
+            Ok(Some(opened)) => opened,
+            Ok(None) => {
+                std::fs::remove_file(path)?;
+                continue;
+            }
+            Err(error) if policy == DamagePolicy::Cut && error.kind() == io::ErrorKind::InvalidData => {
+                put_aside_from(path, &mut paths)?;
+                break;
+            }
+            Err(error) => return Err(error),
         };
         let OpenedLogFile { file, entries: mut read, was_damaged } = opened;
         if file.next() <= first && !was_damaged {
@@ -305,17 +322,28 @@ fn open_files(
         read.retain(|entry| entry.index() >= first);
         let expected = first + entries.len() as u64;
         if read.first().is_some_and(|entry| entry.index() != expected) || file.first() > expected {
+            // Also what an interrupted cut has left.
+            if policy == DamagePolicy::Cut {
+                put_aside_from(path, &mut paths)?;
+                break;
+            }
             return Err(damaged(path, &format!("entry {expected} is missing before it")));
         }
         entries.extend(read);
         files.push(file);
         if was_damaged {
             // What follows the damage does not follow the entries before it.
-            paths.by_ref().try_for_each(|later| std::fs::rename(later, log_file::free_name(later)))?;
+            paths.by_ref().try_for_each(|later| log_file::put_aside(later))?;
         }
     }
     chordfs_files::sync_folder(dir)?;
     Ok((files, entries))
+}
+
+/// Puts a file without a sound beginning, or without the entries before it, aside, and all later ones.
+fn put_aside_from<'a>(path: &Path, later: &mut impl Iterator<Item = &'a PathBuf>) -> io::Result<()> {
+    log_file::put_aside(path)?;
+    later.try_for_each(|later| log_file::put_aside(later))
 }
 
 fn closed() -> io::Error {

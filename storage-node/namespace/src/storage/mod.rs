@@ -7,8 +7,10 @@
 //! | `snapshot.rs` | the snapshot file |
 //! | `small_file.rs`, `namespace_id.rs` | small values that are replaced whole, among them the namespace's id |
 //! | `set_aside.rs` | putting the whole folder aside, so that the node joins anew |
+//! | `damage_cut.rs` | whether a recovery that cuts damage off the log is under way |
 //! | `disk_space.rs` | whether the disk is full |
 
+mod damage_cut;
 pub(crate) mod disk_space;
 pub(crate) mod log_file;
 pub(crate) mod log_store;

@@ -187,6 +187,9 @@ async fn an_operator_without_another_copy_cuts_the_damage_and_keeps_what_was_the
     assert_eq!(kept, (0..kept.len() as u64).map(|index| entry(1, index)).collect::<Vec<_>>());
     log.blocking_append([entry(2, kept.len() as u64)]).await.unwrap();
     log.close().await.unwrap();
+    let refused = open(dir.path(), 200).err().expect("the cut is under way").to_string();
+    assert!(refused.contains("recover --sole-survivor --cut-damage"), "{refused}");
+    LogStore::end_cut(dir.path()).unwrap();
     let mut log = open(dir.path(), 200).unwrap();
     assert_eq!(all(&mut log).await.len(), kept.len() + 1);
     let copies: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -4,5 +4,6 @@ mod cluster;
 mod harness;
 mod log;
 mod power_cut;
+mod recovery_power_cut;
 mod rivals;
 mod scale;

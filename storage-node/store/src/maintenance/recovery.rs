@@ -1,11 +1,11 @@
 //! Opening the store: what the files in the folder say, and which of them are trusted.
 //!
 //! If a segment has a sound hint for its length, the hint is trusted; the records are checked when they are read. Any
-//! other segment is read from end to end, its torn tail is cut, it is written again in place and synced, and it is given
-//! a hint. It is written again because an earlier process may have failed to sync it: the records can then be read from
-//! the page cache without being on the disk. No segment found at an open is appended to again: its list of dead records
-//! may be on the disk without the records that it lists, and an offset in the list must never come to denote another
-//! record.
+//! other segment is read from end to end, its torn tail is cut, it is written again in place and synced, and it is
+//! given a hint. It is written again because an earlier process may have failed to sync it: the records can then be
+//! read from the page cache without being on the disk. No segment found at an open is appended to again: its list of
+//! dead records may be on the disk without the records that it lists, and an offset in the list must never come to
+//! denote another record.
 //!
 //! A chunk may be found twice if compaction was interrupted. The later copy is kept, and the other one is listed as
 //! dead. A doubtful copy (see `scan`) gives way to any other.

@@ -7,8 +7,9 @@
 //! ```
 //! A torn tail and entries with a wrong checksum are ignored: the record is then live again, which only costs space, as
 //! a stored chunk never changes. For the same reason an entry that cannot be written to a full disk is kept in memory
-//! and written later, so that deleting still works. Likewise, a list that could not be synced is written again, but the
-//! next process does not know of it: a power cut may then undo deletions, and their chunks are orphans, collected later.
+//! and written later, so that deleting still works. Likewise, a list that could not be synced is written again, but
+//! the next process does not know of it: a power cut may then undo deletions, and their chunks are orphans, which are
+//! collected later.
 
 use std::{
     fs::{File, OpenOptions},
