@@ -10,6 +10,7 @@ use std::{
 };
 
 use chordfs_net::session::{Session, SessionEvent, SessionOptions};
+use chordfs_power_cut::Recording;
 use chordfs_types::{fs_error::FsError, namespace::*};
 use tokio::sync::{RwLock, mpsc::UnboundedReceiver};
 
@@ -69,6 +70,23 @@ async fn a_leader_whose_process_has_ended_is_replaced_before_its_lease_ends() {
     let start = Instant::now();
     eventually("another leads", || async { leader_at(&nodes) }).await;
     assert!(start.elapsed() < Duration::from_secs(20), "it took {:?}", start.elapsed());
+}
+
+/// Raft waits for its vote to be written when it stops, and the vote waited for space until the log was closed, which
+/// came after: such a node never ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_vote_waits_for_space_stops() {
+    let mut nodes = cluster(3, NamespaceSettings::default()).await;
+    let leader = nodes.remove(leader_at(&nodes).unwrap());
+    let stopped = nodes.remove(0).stop().await;
+    let disk = Recording::start(stopped.dir.path());
+    let node = stopped.restart().await;
+    eventually("it follows the leader", || async { node.namespace.status().leader_confirmed.then_some(()) }).await;
+    disk.fail(0, usize::MAX, libc::ENOSPC);
+    leader.stop().await;
+    let log = node.namespace.services.log.clone();
+    eventually("its vote waits for space", || async { (!log.disk_space().full_for().is_zero()).then_some(()) }).await;
+    tokio::time::timeout(Duration::from_secs(10), node.stop()).await.expect("it stops although there is no space");
 }
 
 #[tokio::test(flavor = "multi_thread")]
