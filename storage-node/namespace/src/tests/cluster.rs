@@ -354,6 +354,30 @@ async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothi
     .await;
 }
 
+/// A removed file was purged ten seconds after its removal, also if a mount that had it open had not learned of that yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_file_stays_until_every_session_has_answered() {
+    let nodes = [Node::start(1, true, NamespaceSettings::default()).await];
+    let (own, other) = (open_session(&nodes, 1).await, open_session(&nodes, 2).await);
+    let peers = [Peer::new(), Peer::new()];
+    for (peer, session) in peers.iter().zip([own, other]) {
+        nodes[0].ask(peer, Request::Attach { session }).await;
+    }
+    let Ok(Reply::Entry { attr, .. }) = apply(&nodes, &make(own, 1, "file")).await else { panic!() };
+    let unlink = Change::Unlink { parent: Ino::ROOT, name: name("file"), hold: false };
+    apply(&nodes, &by(own, 2, unlink)).await.unwrap();
+    let Response::Alive { applied } = nodes[0].ask(&peers[0], KEEP_ALIVE).await else { panic!() };
+    let removed = Instant::now();
+    while removed.elapsed() < Duration::from_secs(15) {
+        nodes[0].ask(&peers[0], Request::KeepAlive { answered: applied }).await;
+        nodes[0].ask(&peers[1], KEEP_ALIVE).await;
+        assert!(query(&nodes, Query::GetAttr { ino: attr.ino }).await.is_ok(), "after {:?}", removed.elapsed());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    nodes[0].ask(&peers[1], Request::KeepAlive { answered: applied }).await;
+    eventually("it is purged", || async { query(&nodes, Query::GetAttr { ino: attr.ino }).await.err() }).await;
+}
+
 /// Writers work without pause, while each leader in turn stops and is restarted. At the end every answered operation is
 /// there, with the inode of its answer, and none was applied twice.
 #[tokio::test(flavor = "multi_thread")]
