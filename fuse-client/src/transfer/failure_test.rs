@@ -1,14 +1,18 @@
 //! Which data and attributes survive a failed commit, and which are discarded: data of other programs, acknowledged
 //! attributes, and commits that may or may not have been applied.
 
-use std::sync::{Arc, atomic::Ordering::SeqCst};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
+use chordfs_net::operation;
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{Attr, Ino, SetAttr, Time, Truncate},
 };
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 
 use super::{
     CommitReason, FileData, TransferSettings,
@@ -35,6 +39,14 @@ fn chunk_by_chunk() -> TransferSettings {
     TransferSettings { flush_run_bytes: 4096, max_uploads: 1, ..settings() }
 }
 
+/// A ring with an empty file, which one mount has open.
+fn open_file(settings: TransferSettings) -> (Arc<FakeRing>, Arc<FileData>) {
+    let world = FakeRing::new(4096, 1);
+    let transfer = world.mount(settings);
+    let file = world.open(&transfer);
+    (world, file)
+}
+
 async fn overwrite(file: &Arc<FileData>, offset: u64) {
     write(file, offset, &[2; 4096]).await.unwrap();
     file.commit(Durability::Memory).await.unwrap();
@@ -50,7 +62,7 @@ async fn commit_in_background(file: &Arc<FileData>) {
 fn uploads_completed_since_a_failed_commit_began_are_kept() {
     run(async {
         let world = FakeRing::new(4096, 1);
-        world.put_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
+        world.put_gate.forget_permits(Semaphore::MAX_PERMITS);
         let transfer = world.mount(chunk_by_chunk());
         let file = world.open(&transfer);
         write(&file, 0, &[1; 4096]).await.unwrap();
@@ -82,10 +94,8 @@ fn uploads_completed_since_a_failed_commit_began_are_kept() {
 #[test]
 fn lost_chunks_are_discarded_in_all_files_of_their_name() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(chunk_by_chunk());
-        let file = world.open(&transfer);
-        let other = transfer.open_file(&Attr { ino: Ino(8), ..world.attr() }, vec![], false);
+        let (world, file) = open_file(chunk_by_chunk());
+        let other = file.transfer.open_file(&Attr { ino: Ino(8), ..world.attr() }, vec![], false);
         write(&other, 0, &[1; 4096]).await.unwrap();
         until("the upload", || other.state.lock().is_stored(1)).await;
         let lost = FsError::Lost { detail: "chunk 1".into() };
@@ -116,9 +126,7 @@ fn chunks_are_on_disk_before_they_replace_those_of_a_stale_state() {
 #[test]
 fn attributes_survive_when_the_data_of_their_commit_is_discarded() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(settings());
         write(&file, 0, &[1; 100]).await.unwrap();
         assert!(file.defer(&SetAttr { mtime: Some(THEN), ..mode(0o600) }));
         world.put_failures.lock().push(FsError::NoSpace);
@@ -132,7 +140,7 @@ fn attributes_survive_when_the_data_of_their_commit_is_discarded() {
         );
         commit_in_background(&file).await;
         assert_eq!((world.attr().mode, world.attr().mtime, world.attr().size), (0o600, THEN, 0));
-        assert!(!file.is_dirty() && transfer.dirty.lock().is_empty());
+        assert!(!file.is_dirty() && file.transfer.dirty.lock().is_empty());
         assert_eq!(file.commit(Durability::Memory).await, Ok(None));
     });
 }
@@ -140,13 +148,11 @@ fn attributes_survive_when_the_data_of_their_commit_is_discarded() {
 #[test]
 fn unmounting_sends_the_attributes_of_discarded_data() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(settings());
         write(&file, 0, &[1; 100]).await.unwrap();
         assert!(file.defer(&mode(0o600)));
         world.put_failures.lock().push(FsError::NoSpace);
-        assert_eq!(transfer.flush_all().await, Err(FsError::NoSpace));
+        assert_eq!(file.transfer.flush_all().await, Err(FsError::NoSpace));
         assert_eq!(world.attr().mode, 0o600);
     });
 }
@@ -154,9 +160,7 @@ fn unmounting_sends_the_attributes_of_discarded_data() {
 #[test]
 fn attributes_that_fail_alone_are_discarded_and_reported_once() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(settings());
         write(&file, 0, &[1; 100]).await.unwrap();
         assert!(file.defer(&mode(0o600)));
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
@@ -169,7 +173,7 @@ fn attributes_that_fail_alone_are_discarded_and_reported_once() {
             commit_in_background(&file).await;
         }
         assert_eq!(tries, 3);
-        assert!(transfer.dirty.lock().is_empty());
+        assert!(file.transfer.dirty.lock().is_empty());
         world.change_failures.lock().clear();
         assert!(file.has_unreported_error(&file.own_cursor));
         assert_eq!(file.commit(Durability::Memory).await, Err(no_answer()));
@@ -182,9 +186,7 @@ fn attributes_that_fail_alone_are_discarded_and_reported_once() {
 #[test]
 fn a_failed_change_of_attributes_does_not_lose_earlier_deferred_ones() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(settings());
         write(&file, 0, &[1; 100]).await.unwrap();
         assert!(file.defer(&mode(0o600)));
         world.change_failures.lock().push((no_answer(), NotApplied));
@@ -199,9 +201,7 @@ fn a_failed_change_of_attributes_does_not_lose_earlier_deferred_ones() {
 #[test]
 fn a_later_write_replaces_a_deferred_mtime() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(settings());
         write(&file, 0, &[1; 100]).await.unwrap();
         assert!(file.defer(&SetAttr { mtime: Some(THEN), ..mode(0o600) }));
         world.change_failures.lock().push((no_answer(), NotApplied));
@@ -247,9 +247,8 @@ fn chunks_of_another_size_are_not_committed() {
 #[test]
 fn an_unanswered_commit_that_was_applied_is_not_sent_again() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
-        let file = world.open(&ours);
+        let (world, file) = open_file(settings());
+        let theirs = world.mount(settings());
         write(&file, 0, &[1; 8192]).await.unwrap();
         world.change_failures.lock().push((no_answer(), Applied));
         commit_in_background(&file).await;
@@ -266,9 +265,8 @@ fn an_unanswered_commit_that_was_applied_is_not_sent_again() {
 #[test]
 fn an_unanswered_commit_that_was_not_applied_is_sent_again() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
-        let file = world.open(&ours);
+        let (world, file) = open_file(settings());
+        let theirs = world.mount(settings());
         write(&file, 0, &[1; 8192]).await.unwrap();
         world.change_failures.lock().push((no_answer(), NotApplied));
         commit_in_background(&file).await;
@@ -283,9 +281,8 @@ fn an_unanswered_commit_that_was_not_applied_is_sent_again() {
 #[test]
 fn an_unanswered_commit_with_unknown_outcome_is_reported_once() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
-        let file = world.open(&ours);
+        let (world, file) = open_file(settings());
+        let theirs = world.mount(settings());
         write(&file, 0, &[1; 4096]).await.unwrap();
         world.change_failures.lock().push((no_answer(), Applied));
         commit_in_background(&file).await;
@@ -301,9 +298,7 @@ fn an_unanswered_commit_with_unknown_outcome_is_reported_once() {
 #[test]
 fn a_failed_close_of_another_handle_does_not_discard_the_writers_data() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(settings());
         let (writer, other) = (file.error_cursor(), file.error_cursor());
         write(&file, 0, &[1; 8192]).await.unwrap();
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
@@ -317,9 +312,7 @@ fn a_failed_close_of_another_handle_does_not_discard_the_writers_data() {
 #[test]
 fn every_handle_receives_the_error_of_discarded_data_once() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(settings());
         let (one, other) = (file.error_cursor(), file.error_cursor());
         write(&file, 0, &[1; 100]).await.unwrap();
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
@@ -348,14 +341,12 @@ fn every_handle_receives_the_error_of_discarded_data_once() {
 #[test]
 fn the_data_loss_callback_runs_when_data_is_discarded() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
+        let (world, file) = open_file(settings());
         let reported = Arc::new(std::sync::atomic::AtomicU64::new(0));
         let count = reported.clone();
-        transfer.on_data_loss(move |ino| {
+        file.transfer.on_data_loss(move |ino| {
             count.fetch_add(ino.0, SeqCst);
         });
-        let file = world.open(&transfer);
         *world.put_always_fails.lock() = Some(FsError::NoSpace);
         write(&file, 0, &[1; 100]).await.unwrap();
         file.commit(Durability::Disk).await.unwrap_err();
@@ -373,9 +364,7 @@ fn the_data_loss_callback_runs_when_data_is_discarded() {
 fn an_expired_session_does_not_lose_data() {
     run(async {
         for (outcome, by_age) in [(NotApplied, false), (Applied, false), (NotApplied, true), (Applied, true)] {
-            let world = FakeRing::new(4096, 1);
-            let transfer = world.mount(settings());
-            let file = world.open(&transfer);
+            let (world, file) = open_file(settings());
             write(&file, 0, &[1; 8292]).await.unwrap();
             world.change_failures.lock().push((FsError::NoSession, outcome));
             if by_age {
@@ -393,9 +382,7 @@ fn an_expired_session_does_not_lose_data() {
 #[test]
 fn replacements_of_committed_chunks_are_on_disk_before_the_commit() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(settings());
         write(&file, 0, &[1; 10_000]).await.unwrap();
         file.commit(Durability::Memory).await.unwrap();
         assert!(!world.committed_durably(), "new chunks do not wait for disks");
@@ -416,12 +403,10 @@ fn replacements_of_committed_chunks_are_on_disk_before_the_commit() {
 #[test]
 fn a_late_reply_to_a_commit_does_not_bring_back_replaced_chunks() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
-        let file = world.open(&ours);
+        let (world, file) = open_file(settings());
+        let theirs = world.mount(settings());
         write(&file, 0, &[1; 4096]).await.unwrap();
-        let held = Arc::new(Notify::new());
-        *world.held_reply.lock() = Some(held.clone());
+        let held = world.hold_reply();
         let committing = tokio::spawn({
             let file = file.clone();
             async move { file.commit(Durability::Memory).await }
@@ -442,13 +427,11 @@ fn a_late_reply_to_a_commit_does_not_bring_back_replaced_chunks() {
 #[test]
 fn an_unanswered_commit_is_judged_by_the_state_that_it_was_sent_to() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
-        let file = world.open(&ours);
+        let (world, file) = open_file(settings());
+        let theirs = world.mount(settings());
         write(&file, 0, &[1; 4096]).await.unwrap();
         world.change_failures.lock().push((no_answer(), Applied));
-        let held = Arc::new(Notify::new());
-        *world.held_reply.lock() = Some(held.clone());
+        let held = world.hold_reply();
         let committing = tokio::spawn(file.clone().commit_in_background());
         until("the commit", || world.attr().size == 4096 && world.held_reply.lock().is_none()).await;
         overwrite(&world.open(&theirs), 0).await;
@@ -468,13 +451,11 @@ fn an_unanswered_commit_is_judged_by_the_state_that_it_was_sent_to() {
 fn a_late_reply_to_a_truncation_does_not_hide_what_was_written_since() {
     run(async {
         for outcome in [Ok(()), Err(no_answer())] {
-            let world = FakeRing::new(4096, 1);
-            let (ours, theirs) = (world.mount(settings()), world.mount(settings()));
-            let file = world.open(&ours);
+            let (world, file) = open_file(settings());
+            let theirs = world.mount(settings());
             write(&file, 0, &[1; 8192]).await.unwrap();
             file.commit(Durability::Memory).await.unwrap();
-            let held = Arc::new(Notify::new());
-            *world.held_reply.lock() = Some(held.clone());
+            let held = world.hold_reply();
             if let Err(error) = &outcome {
                 world.change_failures.lock().push((error.clone(), Applied));
             }
@@ -500,14 +481,11 @@ fn a_late_reply_to_a_truncation_does_not_hide_what_was_written_since() {
 #[test]
 fn bytes_are_read_until_the_truncation_that_discards_them_is_applied() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(settings());
         write(&file, 0, &[1; 4096]).await.unwrap();
         file.commit(Durability::Memory).await.unwrap();
         write(&file, 0, &[2; 4096]).await.unwrap();
-        let held = Arc::new(Notify::new());
-        *world.held_reply.lock() = Some(held.clone());
+        let held = world.hold_reply();
         let truncating = tokio::spawn({
             let file = file.clone();
             let truncate = Some(Truncate { size: 0, tail: None });
@@ -526,9 +504,7 @@ fn bytes_are_read_until_the_truncation_that_discards_them_is_applied() {
 #[test]
 fn a_failed_change_of_times_or_size_does_not_discard_the_writers_data() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(settings());
         let writer = file.error_cursor();
         write(&file, 0, &[1; 5000]).await.unwrap();
         world.change_failures.lock().extend([(); 2].map(|()| (no_answer(), NotApplied)));
@@ -545,9 +521,7 @@ fn a_failed_change_of_times_or_size_does_not_discard_the_writers_data() {
 #[test]
 fn a_commit_names_only_what_its_sync_covered() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(chunk_by_chunk());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(chunk_by_chunk());
         // More extents than a page of answers has.
         for chunk in 0..8 {
             write(&file, chunk * 8192, &[1; 4096]).await.unwrap();
@@ -556,7 +530,7 @@ fn a_commit_names_only_what_its_sync_covered() {
         let transfer = world.mount(chunk_by_chunk());
         let file = world.open(&transfer);
         write(&file, 7 * 8192, &[2; 100]).await.unwrap();
-        world.answer_gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
+        world.answer_gate.forget_permits(Semaphore::MAX_PERMITS);
         let queries = world.queries.load(SeqCst);
         let committing = tokio::spawn({
             let file = file.clone();
@@ -579,9 +553,7 @@ fn a_commit_names_only_what_its_sync_covered() {
 #[test]
 fn chunks_that_were_collected_before_their_commit_are_stored_again() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(chunk_by_chunk());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(chunk_by_chunk());
         write(&file, 0, &[1; 4 * 4096]).await.unwrap();
         until("the uploads", || (1..=4).all(|chunk| file.state.lock().is_stored(chunk))).await;
         world.collect_uncommitted();
@@ -595,10 +567,8 @@ fn chunks_that_were_collected_before_their_commit_are_stored_again() {
 #[test]
 fn a_commit_pauses_between_conflicts() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let quick = TransferSettings { deadline: std::time::Duration::from_millis(300), ..settings() };
-        let transfer = world.mount(quick);
-        let file = world.open(&transfer);
+        let quick = TransferSettings { deadline: Duration::from_millis(300), ..settings() };
+        let (world, file) = open_file(quick);
         world.always_conflicts.store(true, SeqCst);
         write(&file, 0, &[1; 100]).await.unwrap();
         assert_eq!(file.commit(Durability::Memory).await, Err(FsError::Conflict { index: 1 }));
@@ -610,17 +580,52 @@ fn a_commit_pauses_between_conflicts() {
 #[test]
 fn a_batch_whose_task_panics_fails_its_readers_and_is_fetched_again() {
     run(async {
-        let world = FakeRing::new(4096, 1);
-        let transfer = world.mount(settings());
-        let file = world.open(&transfer);
+        let (world, file) = open_file(settings());
         write(&file, 0, &[1; 4096]).await.unwrap();
         file.commit(Durability::Memory).await.unwrap();
-        drop((file, transfer));
+        drop(file);
         let transfer = world.mount(settings());
         let file = world.open(&transfer);
         world.get_panics.store(true, SeqCst);
-        let outcome = tokio::time::timeout(std::time::Duration::from_secs(20), file.read(0, 4096)).await;
+        let outcome = tokio::time::timeout(Duration::from_secs(20), file.read(0, 4096)).await;
         assert!(matches!(outcome.expect("it waits for ever"), Err(FsError::Internal { .. })));
         assert!(file.read(0, 4096).await.unwrap() == vec![1; 4096]);
+    });
+}
+
+/// A reader waited for the batch of another for as long as the requests of that one took.
+#[test]
+fn a_read_ends_with_its_operation_and_leaves_the_batch_to_later_readers() {
+    run(async {
+        let (world, file) = open_file(settings());
+        write(&file, 0, &[1; 4096]).await.unwrap();
+        file.commit(Durability::Memory).await.unwrap();
+        let file = world.open(&world.mount(settings()));
+        world.get_gate.forget_permits(Semaphore::MAX_PERMITS);
+        let deadline = Duration::from_millis(100);
+        let read = operation::run(deadline, deadline, || {}, file.read(0, 4096));
+        let outcome = tokio::time::timeout(Duration::from_secs(20), read).await;
+        assert!(matches!(outcome.expect("it waits for ever"), Err(FsError::NoReplica { .. })));
+        world.get_gate.add_permits(1);
+        assert!(file.read(0, 4096).await.unwrap() == vec![1; 4096]);
+    });
+}
+
+/// Many uploads that failed in turn took a deadline each.
+#[test]
+fn an_upload_that_waits_for_others_ends_at_the_deadline() {
+    const MIB: usize = 1 << 20;
+    run(async {
+        let quick = TransferSettings { deadline: Duration::from_millis(300), max_uploads: 8, ..settings() };
+        let (world, file) = open_file(quick);
+        world.put_gate.forget_permits(Semaphore::MAX_PERMITS);
+        write(&file, 0, &vec![1; 32 * MIB]).await.unwrap();
+        let others_end = async {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            world.put_gate.add_permits(1000);
+        };
+        let (outcome, ()) = tokio::join!(file.commit(Durability::Memory), others_end);
+        let waited = |detail: &str| detail.contains("other uploads have not ended");
+        assert!(matches!(&outcome, Err(FsError::NoReplica { detail }) if waited(detail)), "{outcome:?}");
     });
 }

@@ -61,6 +61,8 @@ pub(super) struct FakeRing {
     pub get_panics: AtomicBool,
     /// Each put needs a permit.
     pub put_gate: Semaphore,
+    /// Each get needs a permit.
+    pub get_gate: Semaphore,
     /// Each answer to a query needs a permit. The answer is made before it waits for the permit.
     pub answer_gate: Semaphore,
     next_version: AtomicU64,
@@ -125,6 +127,7 @@ impl FakeRing {
             always_conflicts: AtomicBool::new(false),
             get_panics: AtomicBool::new(false),
             put_gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            get_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             answer_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             next_version: AtomicU64::new(1),
             largest_chunk_bytes: chunk_bytes,
@@ -134,6 +137,13 @@ impl FakeRing {
 
     pub(super) fn mount(self: &Arc<Self>, settings: TransferSettings) -> Arc<Transfer> {
         Transfer::with_clients(self.clone(), self.clone(), tokio::runtime::Handle::current(), settings)
+    }
+
+    /// Holds the reply to the next change back until the returned value is notified.
+    pub(super) fn hold_reply(&self) -> Arc<Notify> {
+        let held = Arc::new(Notify::new());
+        *self.held_reply.lock() = Some(held.clone());
+        held
     }
 
     pub(super) fn open(&self, transfer: &Arc<Transfer>) -> Arc<FileData> {
@@ -382,6 +392,7 @@ impl ChunkTransport for FakeRing {
         Box::pin(async move {
             self.delay().await;
             assert!(!self.get_panics.swap(false, SeqCst), "a panic for the test");
+            self.get_gate.acquire().await.unwrap().forget();
             self.gets.fetch_add(1, SeqCst);
             self.got_chunks.fetch_add(chunks.len() as u64, SeqCst);
             let found = {
