@@ -23,6 +23,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// A thread of a program, by the number that the kernel sends with each request.
 pub(super) type ThreadId = u32;
 
+/// The number of every thread that the mount's process cannot see: a kernel thread, or one outside of its container.
+const UNSEEN: ThreadId = 0;
+
 /// A request that the ring did not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FailedRequest {
@@ -76,7 +79,9 @@ impl Callers {
         self.by_thread.retain(|_, request| is_recent(request));
         self.by_inode.retain(|_, request| is_recent(request));
         let request = FailedRequest { begun: times.begun, failed: now, continued: times.continues };
-        self.by_thread.insert(thread, request);
+        if thread != UNSEEN {
+            self.by_thread.insert(thread, request);
+        }
         self.by_inode.extend(inodes.iter().map(|ino| (*ino, request)));
     }
 }
@@ -131,6 +136,13 @@ mod tests {
         assert_eq!(callers.begin(4, &[OTHER], secs(40.3), |_| Some(secs(1.0))).begun, secs(40.3), "another folder");
         assert_eq!(callers.begin(4, &[FOLDER], secs(40.3), |_| Some(secs(40.2))).begun, secs(40.2), "a new thread");
         assert_eq!(callers.begin(4, &[FOLDER], secs(60.0), |_| Some(secs(1.0))).begun, secs(60.0), "much later");
+    }
+
+    #[test]
+    fn threads_that_cannot_be_told_apart_keep_their_full_deadlines() {
+        let mut callers = Callers::default();
+        fail(&mut callers, UNSEEN, FOLDER, 10.0, 40.0);
+        assert_eq!(callers.begin(UNSEEN, &[OTHER], secs(40.01), |_| None).begun, secs(40.01));
     }
 
     #[test]
