@@ -157,12 +157,8 @@ fn no_entry_touches_more_rows_than_its_own_and_a_bounded_number() {
         let runs: Vec<_> = (at..at + 1000).map(|number| (2 * number + 1, 1, 1)).collect();
         fixture.write(ino, &runs);
     }
-    let mut rows = |what: &str, limit: usize, entry: &dyn Fn(&mut Fixture)| {
-        work::take();
-        entry(&mut fixture);
-        let touched = work::take();
-        assert!(touched <= limit, "{what} touched {touched} rows, more than {limit}");
-    };
+    let mut rows =
+        |what: &str, limit: usize, entry: &dyn Fn(&mut Fixture)| check_rows(&mut fixture, what, limit, entry);
     let bound = 10 * STEP;
     rows("a truncation in the middle", bound, &|it| _ = it.truncate(ino, 10 * 70_000, None).unwrap());
     rows("a commit that covers most of it", bound, &|it| it.write(ino, &[(1000, 50_000, 2)]));
@@ -180,6 +176,29 @@ fn no_entry_touches_more_rows_than_its_own_and_a_bounded_number() {
     });
     rows("an unlink", bound, &|it| _ = it.unlink("f", false).unwrap());
     rows("a purge", bound, &|it| _ = it.purge(i64::MAX));
+}
+
+#[test]
+fn holding_and_releasing_many_files_touches_a_row_for_each() {
+    let mut fixture = Fixture::new();
+    let mut inos = vec![fragmented(&mut fixture, "f0", 100, 1)];
+    inos.extend((1..MAX_HOLDS).map(|number| fixture.file(&format!("f{number}"))));
+    for number in 0..MAX_HOLDS {
+        fixture.unlink(&format!("f{number}"), false).unwrap();
+    }
+    let held = |inos: &[Ino]| Ok(Reply::Held { inos: inos.to_vec() });
+    let (hold, release) = (Change::HoldOrphans { inos: inos.clone() }, Change::Release { inos: inos.clone() });
+    check_rows(&mut fixture, "holding", MAX_HOLDS, &|it| assert_eq!(it.run(hold.clone()), held(&inos)));
+    check_rows(&mut fixture, "releasing", MAX_HOLDS, &|it| assert_eq!(it.run(release.clone()), Ok(Reply::Done)));
+    assert_eq!(fixture.tables.unheld.len(), MAX_HOLDS);
+}
+
+#[track_caller]
+fn check_rows(fixture: &mut Fixture, what: &str, limit: usize, entry: &dyn Fn(&mut Fixture)) {
+    work::take();
+    entry(fixture);
+    let touched = work::take();
+    assert!(touched <= limit, "{what} touched {touched} rows, more than {limit}");
 }
 
 #[test]
