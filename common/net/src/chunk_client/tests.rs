@@ -327,6 +327,23 @@ async fn a_put_ends_by_its_deadline_when_all_nodes_are_unresponsive() {
     assert!(began.elapsed() < Duration::from_millis(6500), "it took {:?}", began.elapsed());
 }
 
+/// Bug: each request of an operation waited for the whole deadline.
+#[tokio::test]
+async fn a_put_a_sync_and_a_get_share_the_deadline_of_their_operation() {
+    let world = world().await;
+    let written = chunks(3);
+    world.client.put(written.clone(), Durability::Memory).await.expect("stored");
+    (0..3).for_each(|node| world.make_unresponsive(node));
+    let (began, deadline) = (Instant::now(), Duration::from_secs(1));
+    let requests = async {
+        world.client.put(chunks(3), Durability::Disk).await.expect_err("no node answers");
+        world.client.sync(&file("f"), &|_| None).await.expect_err("no node answers");
+        world.client.get(&refs(&written)).await.expect_err("no node answers");
+    };
+    operation::run(deadline, deadline, || {}, requests).await;
+    assert!(began.elapsed() < 2 * deadline, "it took {:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn a_put_to_a_full_owner_fails_with_no_space() {
     let world = world().await;
