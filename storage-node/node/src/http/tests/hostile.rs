@@ -241,6 +241,23 @@ async fn a_newcomer_takes_the_place_of_an_idle_connection() {
 
 /// A client that kept opening connections left the process without a file descriptor for anything else.
 #[tokio::test]
+async fn a_connection_with_a_request_keeps_its_place() {
+    let slow = axum::routing::get(|| async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        "done"
+    });
+    let options = ServerOptions { max_connections: 1, ..ServerOptions::default() };
+    let server = Server::start_with(Router::new().route("/slow", slow), options).await;
+    let newcomer = async {
+        // For longer than a connection has to be idle before it loses its place.
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        server.get("/slow").await
+    };
+    let (first, newcomer) = tokio::join!(server.get("/slow"), newcomer);
+    assert_eq!((first.status().as_u16(), newcomer.status().as_u16()), (200, 200));
+}
+
+#[tokio::test]
 async fn a_connection_beyond_the_limit_waits_until_an_idle_one_is_closed() {
     let options = ServerOptions { max_connections: 1, head_silence: SILENCE, ..ServerOptions::default() };
     let server = Server::start_with(Router::new(), options).await;
