@@ -138,6 +138,29 @@ async fn large_operations_cause_an_early_snapshot() {
     eventually("there is a snapshot", || async { nodes[0].namespace.status().snapshot_index }).await;
 }
 
+/// The whole namespace was written after a fixed number of operations, however large it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_larger_namespace_is_written_after_more_operations() {
+    let snapshots = SnapshotInterval { least_log_bytes: 500, most_log_bytes: u64::MAX };
+    let nodes = [Node::start(1, true, NamespaceSettings { snapshots, ..NamespaceSettings::default() }).await];
+    let session = open_session(&nodes, 1).await;
+    let file = |sequence: u64| make(session, sequence, &format!("{sequence:0>250}"));
+    for sequence in 0..200 {
+        apply(&nodes, &file(sequence)).await.unwrap();
+    }
+    let written = || nodes[0].namespace.status().snapshot_index;
+    eventually("there is a snapshot", || async { written().filter(|index| *index > 50) }).await;
+    let mut snapshots = BTreeSet::new();
+    for round in 0..5 {
+        for sequence in 0..3 {
+            apply(&nodes, &file(1000 + 3 * round + sequence)).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(1300)).await;
+        snapshots.insert(written());
+    }
+    assert!(snapshots.len() <= 2, "{snapshots:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_voter_is_replaced_and_nodes_without_a_vote_redirect_to_the_leader() {
     let mut nodes = cluster(4, with_short_member_timeout()).await;
