@@ -377,7 +377,7 @@ async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothi
     .await;
 }
 
-/// A removed file was purged ten seconds after its removal, also if a mount that had it open had not learned of that yet.
+/// A removed file was purged after ten seconds, also if a mount that had it open had not learned of its removal yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_file_stays_until_every_session_has_answered() {
     let nodes = [Node::start(1, true, NamespaceSettings::default()).await];
