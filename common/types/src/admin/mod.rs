@@ -3,6 +3,7 @@
 
 mod drain;
 mod health;
+mod health_facts;
 mod node;
 mod repair;
 mod ring;
@@ -11,9 +12,8 @@ mod work;
 
 pub use self::{
     drain::{DrainPhase, DrainStatus},
-    health::{
-        DiskFacts, Health, HealthCode, HealthFacts, HealthLevel, HealthReason, NodeFacts, VoterFacts, lacking_copies,
-    },
+    health::{Health, HealthCode, HealthLevel, HealthReason},
+    health_facts::{DiskFacts, HealthFacts, NodeFacts, VoterFacts, lacking_copies},
     node::{NamespaceStatus, NodeState, NodeStatus, StoreStatus, VoterLag},
     repair::{RepairStatus, TransferProgress},
     ring::{NodeLine, RingNodeState, RingStatus},

@@ -1,0 +1,22 @@
+//! The messages between a mount (or a node acting for a script) and the namespace: changes, queries, their answers, and
+//! the change feed. `chordfs-tables` applies them.
+//!
+//! Everything here is plain data, encoded with postcard: a change is logged, sent again after a leader change, and
+//! replayed on a reference model, always as the same bytes. [`WIRE_VERSION`] is the first byte of every message and log
+//! entry.
+
+mod change;
+mod messages;
+mod query;
+mod values;
+
+pub use self::{
+    change::{
+        Change, ChunkWrite, Commit, DiscardedRuns, MAX_COLLECTED_RUNS, MAX_COMMIT_RUNS, MAX_HOLDS, NamespaceOp,
+        NewNode, OpId, RenameMode, Reply, SetAttr, Truncate,
+    },
+    messages::{DecodeError, FeedEvent, Request, Response, WIRE_VERSION, calls, decode, encode},
+    query::{Answer, DirEntry, FileContents, PAGE_ITEMS, Query},
+    values::{Attr, EntryName, Extent, FileKind, MAX_ENTRY_NAME_BYTES, SessionId, Time, VersionBlock},
+};
+pub use crate::ino::Ino;

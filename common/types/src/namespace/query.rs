@@ -1,0 +1,159 @@
+//! The queries to the namespace, and the answers to them.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::values::{Attr, EntryName, Extent};
+use crate::{
+    chunk::{ChunkRun, FileName},
+    ino::Ino,
+};
+
+/// How many directory entries or extents one answer carries at most.
+pub const PAGE_ITEMS: u32 = 1024;
+
+/// Everything that mounts and nodes read. Postcard encodes variants by position: add new ones at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// Answered with `Attr`.
+    Lookup {
+        /// Must be a directory.
+        parent: Ino,
+        /// `NoEntry` if it does not exist.
+        name: EntryName,
+    },
+    /// Answered with `Attr`.
+    GetAttr {
+        /// `Stale` if it does not exist.
+        ino: Ino,
+    },
+    /// Attributes and the first page of extents, in one round trip.
+    Open {
+        /// `Stale` if it does not exist.
+        ino: Ino,
+    },
+    /// Extents that end at or after chunk `from`.
+    Extents {
+        /// `Stale` if it does not exist.
+        ino: Ino,
+        /// Counts from 1; the first extent may begin before it.
+        from: u32,
+    },
+    /// Entries after the name `after` (from the start without one), in the order of their bytes.
+    ReadDir {
+        /// Must be a directory.
+        ino: Ino,
+        /// Need not exist any more.
+        after: Option<EntryName>,
+    },
+    /// Answered with `Target`.
+    ReadLink {
+        /// Must be a symlink.
+        ino: Ino,
+    },
+    /// Resolves a path from the root without following symlinks. An empty path is the root.
+    Resolve {
+        /// Names from the root down.
+        path: Vec<EntryName>,
+    },
+    /// Totals of the namespace, not of the disks.
+    StatFs,
+    /// Answered with dead runs, oldest first, and the ids under which to forget them.
+    Dead {
+        /// Only runs that became dead before this place in the log.
+        before: u64,
+        /// Runs in the answer at most.
+        limit: u32,
+    },
+    /// Answered with the chunks of these runs that no file has and that may therefore be collected (`CollectOrphans`).
+    Unreferenced {
+        /// Single chunks or runs, in any order.
+        runs: Vec<Extent>,
+    },
+    /// Answered with the contents of all files, by inode and chunk, from chunk `first` of `ino` on. This includes files
+    /// that have lost their last name and are held open.
+    Contents {
+        /// The first inode of the page; it need not exist any more.
+        ino: Ino,
+        /// Counts from 1; an extent that covers it is listed whole.
+        first: u32,
+    },
+}
+
+/// The result of a [`Query`] that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To `Lookup`, `GetAttr` and `Resolve`.
+    Attr(Attr),
+    /// To `Open`.
+    Open {
+        /// As of the same operation as the extents.
+        attr: Attr,
+        /// From the first chunk on, at most [`PAGE_ITEMS`].
+        extents: Vec<Extent>,
+        /// Query the rest with `Extents`.
+        more: bool,
+    },
+    /// To `Extents`.
+    Extents {
+        /// Ascending, at most [`PAGE_ITEMS`].
+        extents: Vec<Extent>,
+        /// Query again from the chunk after the last extent.
+        more: bool,
+    },
+    /// `parent` is the inode that `..` refers to.
+    Entries {
+        /// The root is its own parent.
+        parent: Ino,
+        /// At most [`PAGE_ITEMS`], without `.` and `..`.
+        entries: Vec<DirEntry>,
+        /// Query again after the last name.
+        more: bool,
+    },
+    /// To `ReadLink`: bytes without a NUL, not necessarily UTF-8.
+    Target(Bytes),
+    /// To `StatFs`.
+    StatFs {
+        /// All inodes, those without a name included.
+        inodes: u64,
+        /// Chunks that are current, each counted with the file's full chunk size, without replicas.
+        bytes: u64,
+    },
+    /// To `Dead`.
+    Dead(Vec<(u64, ChunkRun)>),
+    /// Pieces of the queried runs, in their order. `next` is the number of the run, and its chunk, from which to query
+    /// again.
+    Unreferenced {
+        /// Chunks that no file has; a piece never spans two runs.
+        pieces: Vec<Extent>,
+        /// `None` if all runs were looked up.
+        next: Option<(u32, u32)>,
+    },
+    /// `next` is where the next query starts.
+    Contents {
+        /// By inode; a long file may continue on the next page.
+        files: Vec<FileContents>,
+        /// `None` at the end.
+        next: Option<(Ino, u32)>,
+    },
+}
+
+/// A file's extents, ascending; one page of them for a long file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileContents {
+    /// May have no name any more.
+    pub ino: Ino,
+    /// NAME from which the keys of its chunks are computed.
+    pub file: FileName,
+    /// The first may begin before the chunk that was queried.
+    pub extents: Vec<Extent>,
+}
+
+/// A name with its attributes, so that listing needs no further queries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirEntry {
+    /// Unique in its directory.
+    pub name: EntryName,
+    /// As of the query; the mount may cache it.
+    pub attr: Attr,
+}

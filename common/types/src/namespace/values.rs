@@ -1,0 +1,223 @@
+//! What changes, queries and answers are made of: names, times, attributes, extents, and the ids that the namespace
+//! gives out.
+
+use std::{
+    fmt,
+    ops::Range,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    chunk::{ChunkRun, FileName, NameError, Version},
+    ino::Ino,
+};
+
+/// The longest name of one directory entry, in bytes.
+pub const MAX_ENTRY_NAME_BYTES: usize = 255;
+
+/// One name in a directory: not empty, no slash, no NUL, neither `.` nor `..`. Its constructor is the only check.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Bytes", into = "Bytes")]
+pub struct EntryName(Bytes);
+
+impl EntryName {
+    /// Takes 1 to [`MAX_ENTRY_NAME_BYTES`] bytes.
+    pub fn new(name: impl Into<Bytes>) -> Result<Self, NameError> {
+        let name = name.into();
+        match &name[..] {
+            [] => Err(NameError::Empty),
+            b"." | b".." => Err(NameError::Dots),
+            long if long.len() > MAX_ENTRY_NAME_BYTES => {
+                Err(NameError::TooLong { len: long.len(), limit: MAX_ENTRY_NAME_BYTES })
+            }
+            bytes if bytes.contains(&b'/') => Err(NameError::Slash),
+            bytes if bytes.contains(&0) => Err(NameError::Nul),
+            _ => Ok(Self(name)),
+        }
+    }
+
+    /// The bytes need not be UTF-8.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<Bytes> for EntryName {
+    type Error = NameError;
+
+    fn try_from(name: Bytes) -> Result<Self, NameError> {
+        Self::new(name)
+    }
+}
+
+impl From<EntryName> for Bytes {
+    fn from(name: EntryName) -> Bytes {
+        name.0
+    }
+}
+
+impl fmt::Display for EntryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for EntryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Fixed when the inode is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FileKind {
+    /// The only kind with extents, and the only one that can be without a name.
+    File,
+    /// Has one name, and a link count of 2 and one more for each subdirectory.
+    Directory,
+    /// Its target is stored in the namespace and cannot be changed.
+    Symlink,
+    /// The kernel of each mount implements it, so it connects only processes of one mount.
+    Fifo,
+    /// Like a FIFO, it connects only processes of one mount.
+    Socket,
+    /// `rdev` is the device.
+    CharDevice,
+    /// `rdev` is the device.
+    BlockDevice,
+}
+
+/// A point in time, seconds and nanoseconds since 1970; before 1970 the seconds are negative, the nanoseconds never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Time {
+    /// Rounded towards the past.
+    pub secs: i64,
+    /// 0 to 999,999,999; counts forward from `secs`.
+    pub nanos: u32,
+}
+
+impl Time {
+    /// The wall clock's time. Pure code takes the time as an argument instead.
+    pub fn now() -> Self {
+        SystemTime::now().into()
+    }
+}
+
+impl From<SystemTime> for Time {
+    fn from(time: SystemTime) -> Self {
+        let whole = |secs: u64| i64::try_from(secs).unwrap_or(i64::MAX);
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Self { secs: whole(since.as_secs()), nanos: since.subsec_nanos() },
+            Err(before) => match (before.duration().as_secs(), before.duration().subsec_nanos()) {
+                (secs, 0) => Self { secs: -whole(secs), nanos: 0 },
+                (secs, nanos) => Self { secs: -whole(secs) - 1, nanos: 1_000_000_000 - nanos },
+            },
+        }
+    }
+}
+
+/// What `stat` shows of an inode, and what a mount needs to read and write its chunks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attr {
+    /// Never reused, so that it identifies the inode for ever.
+    pub ino: Ino,
+    /// Decides which of the other fields mean something.
+    pub kind: FileKind,
+    /// Permission bits, set-id bits and sticky bit: 0..=0o7777.
+    pub mode: u16,
+    /// Names of the inode, 0 for one that is only held open; of a directory 2 and its subdirectories.
+    pub nlink: u32,
+    /// As on the host that set it; hosts share no table of users.
+    pub uid: u32,
+    /// Taken from the parent directory if that has the set-gid bit.
+    pub gid: u32,
+    /// 0 except for devices.
+    pub rdev: u32,
+    /// Bytes of a file or of a symlink's target; 0 for all other kinds.
+    pub size: u64,
+    /// 1 to `MAX_CHUNK_BYTES` for a file, 0 for all other kinds. Only a restart changes it.
+    pub chunk_bytes: u32,
+    /// Set at creation and by `SetAttr`; reading does not change it.
+    pub atime: Time,
+    /// The time of the last change of a file's contents or a directory's entries, unless `SetAttr` has set it.
+    pub mtime: Time,
+    /// The time of the last change, on the clock of the mount that sent it, unless `SetAttr` has set it.
+    pub ctime: Time,
+    /// Grows with every change of contents or attributes: an equal value means that nothing changed in between.
+    pub change: u64,
+    /// NAME of the file's chunks: its path at creation.
+    pub file: FileName,
+}
+
+/// A run of chunks with one version. Chunks that no extent covers are holes and read as zeros; so does the rest of a
+/// chunk stored shorter than the chunk size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Counts from 1.
+    pub first: u32,
+    /// At least 1.
+    pub count: u32,
+    /// Its chunks may also be only a part of those with this version.
+    pub version: Version,
+}
+
+impl Extent {
+    /// The number of its last chunk plus 1, at most 2^32.
+    pub fn end(&self) -> u64 {
+        u64::from(self.first) + u64::from(self.count)
+    }
+
+    /// The numbers of its chunks.
+    pub fn range(&self) -> Range<u64> {
+        u64::from(self.first)..self.end()
+    }
+
+    /// Whether chunk `index` belongs to it.
+    pub fn contains(&self, index: u32) -> bool {
+        self.range().contains(&u64::from(index))
+    }
+}
+
+impl From<&ChunkRun> for Extent {
+    fn from(run: &ChunkRun) -> Self {
+        Self { first: run.first, count: run.count, version: run.version }
+    }
+}
+
+/// Counts up from 1; never reused, even after a recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// Versions `first..first + count`, for the session that allocated them only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionBlock {
+    /// Greater than 0; blocks are allocated in ascending order.
+    pub first: Version,
+    /// At least 1.
+    pub count: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_before_1970_have_nanoseconds_that_count_forwards() {
+        let before = |secs, nanos| Time::from(UNIX_EPOCH - Duration::new(secs, nanos));
+        assert_eq!(before(3, 0), Time { secs: -3, nanos: 0 });
+        assert_eq!(before(1, 250_000_000), Time { secs: -2, nanos: 750_000_000 });
+        assert_eq!(Time::from(UNIX_EPOCH + Duration::new(5, 6)), Time { secs: 5, nanos: 6 });
+    }
+
+    #[test]
+    fn an_extent_may_end_with_the_last_chunk() {
+        let extent = Extent { first: u32::MAX, count: 1, version: Version(1) };
+        assert_eq!(extent.range(), u64::from(u32::MAX)..1 << 32);
+        assert!(extent.contains(u32::MAX) && !extent.contains(u32::MAX - 1));
+    }
+}
