@@ -291,6 +291,9 @@ async fn a_head_without_an_end_is_refused_before_the_node_holds_much_of_it() {
         let answer = raw(&files, head.as_bytes(), true).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     }
+    let endless = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {}", "x".repeat(100 << 10));
+    let answer = raw(&files, endless.as_bytes(), true).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     let accepted =
         format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: {}\r\n\r\n", "x".repeat(60 << 10));
     assert!(raw(&files, accepted.as_bytes(), false).await.starts_with("HTTP/1.1 200 "));

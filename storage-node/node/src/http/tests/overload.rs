@@ -46,7 +46,8 @@ async fn send_a_part(address: std::net::SocketAddr, announced: usize, sent: usiz
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_bodies_stay_within_the_budget_and_give_way_to_an_honest_put() {
     let budget = ByteBudget::new(8 * MIB);
-    let pace = ArrivalPace { bytes: 8 << 10, period: Duration::from_secs(4) };
+    // Only because an honest put waits do they end.
+    let pace = ArrivalPace { bytes: 8 << 10, period: Duration::from_secs(600) };
     let server = start(BodyLimits { budget: budget.clone(), pace, ..BodyLimits::default() }).await;
     let mut hostile = JoinSet::new();
     for _ in 0..20 {
@@ -65,12 +66,12 @@ async fn half_bodies_stay_within_the_budget_and_give_way_to_an_honest_put() {
     };
     let took = honest.await;
     assert!(budget.used_bytes() <= 6 * MIB);
-    assert!(took < Duration::from_secs(10), "{took:?}");
-    while let Some(answer) = hostile.join_next().await {
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    while let Some(answer) = hostile.try_join_next() {
         let answer = answer.unwrap();
-        let refused = ["HTTP/1.1 503 ", "HTTP/1.1 408 "].iter().any(|head| answer.starts_with(head));
-        assert!(refused || answer.is_empty(), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 503 ") || answer.is_empty(), "{answer}");
     }
+    hostile.shutdown().await;
     eventually("all room is free again", || budget.used_bytes() == 0).await;
 }
 
