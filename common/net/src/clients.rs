@@ -30,6 +30,10 @@ pub trait NamespaceClient: Send + Sync {
     fn event_receipt(&self) -> EventReceipt {
         EventReceipt::none()
     }
+    /// See [`Session::own_change_receipt`].
+    fn own_change_receipt(&self) -> EventReceipt {
+        EventReceipt::none()
+    }
 }
 
 /// The chunks of all storage nodes, as a [`ChunkClient`] offers them.
@@ -57,6 +61,10 @@ impl NamespaceClient for Session {
 
     fn event_receipt(&self) -> EventReceipt {
         Session::event_receipt(self)
+    }
+
+    fn own_change_receipt(&self) -> EventReceipt {
+        Session::own_change_receipt(self)
     }
 }
 

@@ -14,3 +14,4 @@ pub mod ring_wire;
 pub mod router;
 pub mod rpc;
 pub mod session;
+pub mod tasks;

@@ -2,6 +2,9 @@
 //! that lost its last name may be about one of them: another mount can remove it before this one has the answer. The
 //! receipts of such events are kept until every creation that was under way has ended. A removal by this mount counts
 //! as such an event, too.
+//!
+//! Another mount, or another program of this one, can also write the file before. So changes of contents are kept in
+//! the same way: a created file is empty only if there was none.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -28,7 +31,12 @@ struct NumberedEvent {
     number: u64,
     /// The file that lost its last name; `None` if any file may have.
     about: Option<Ino>,
-    receipt: Arc<EventReceipt>,
+    kind: EventKind,
+}
+
+enum EventKind {
+    Removed(Arc<EventReceipt>),
+    Changed,
 }
 
 /// One creation, under way until this is dropped.
@@ -47,11 +55,12 @@ impl Creations {
 
     /// Notes that the file has lost its last name, or that any file may have.
     pub(super) fn note_event(&self, about: Option<Ino>, receipt: &Arc<EventReceipt>) {
-        let mut all = self.0.lock();
-        if !all.numbers.is_empty() {
-            let number = all.next_number();
-            all.events.push_back(NumberedEvent { number, about, receipt: receipt.clone() });
-        }
+        self.0.lock().note(about, || EventKind::Removed(receipt.clone()));
+    }
+
+    /// Notes that the contents of the file may have changed.
+    pub(super) fn note_change(&self, ino: Ino) {
+        self.0.lock().note(Some(ino), || EventKind::Changed);
     }
 }
 
@@ -60,14 +69,33 @@ impl CreationsUnderWay {
         self.last_number += 1;
         self.last_number
     }
+
+    fn note(&mut self, about: Option<Ino>, kind: impl FnOnce() -> EventKind) {
+        if !self.numbers.is_empty() {
+            let number = self.next_number();
+            self.events.push_back(NumberedEvent { number, about, kind: kind() });
+        }
+    }
+
+    /// The events since this creation that may be about the file.
+    fn since(&self, creation: u64, ino: Ino) -> impl Iterator<Item = &NumberedEvent> {
+        let is_about = move |event: &&NumberedEvent| event.number > creation && event.about.is_none_or(|it| it == ino);
+        self.events.iter().filter(is_about)
+    }
 }
 
 impl Creation<'_> {
     /// The receipt of an event since the creation began by which its file may have lost its name.
     pub(super) fn event_about(&self, ino: Ino) -> Option<Arc<EventReceipt>> {
-        let all = self.all.0.lock();
-        let is_about = |event: &&NumberedEvent| event.number > self.number && event.about.is_none_or(|it| it == ino);
-        all.events.iter().find(is_about).map(|event| event.receipt.clone())
+        self.all.0.lock().since(self.number, ino).find_map(|event| match &event.kind {
+            EventKind::Removed(receipt) => Some(receipt.clone()),
+            EventKind::Changed => None,
+        })
+    }
+
+    /// Whether the file may not be empty any more, as it was when it was created.
+    pub(super) fn may_have_changed(&self, ino: Ino) -> bool {
+        self.all.0.lock().since(self.number, ino).next().is_some()
     }
 }
 

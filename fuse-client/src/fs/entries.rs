@@ -1,15 +1,12 @@
 //! Creating and removing names: files, directories, symlinks, links, special files.
 
-use std::sync::Arc;
-
-use chordfs_net::session::EventReceipt;
 use chordfs_types::{
     chunk::CHUNK_BYTES,
     fs_error::FsError,
     namespace::{Attr, Change, EntryName, FileKind, Ino, NewNode, Reply},
 };
 
-use super::{FileSystem, unexpected};
+use super::{FileSystem, holds::Removal, unexpected};
 use crate::cache::{Dentry, DirectoryUpdate, Stamp};
 
 const SET_GROUP_ID: u16 = 0o2000;
@@ -69,16 +66,16 @@ impl FileSystem {
     pub async fn unlink(&self, parent: Ino, name: &EntryName) -> Result<(), FsError> {
         let stamp = self.cache.stamp();
         let open = self.open_inode(parent, name).await;
-        let hold = open.is_some();
-        let change = Change::Unlink { parent, name: name.clone(), hold };
+        let removal = self.begin_removal(open);
+        let change = Change::Unlink { parent, name: name.clone(), hold: removal.holds() };
         let reply = self.namespace.apply(change).await.inspect_err(|error| {
             self.cache.drop_name(parent, name);
-            self.settle_unknown_hold(open, error);
+            self.removal_failed(&removal, error);
         })?;
         let Reply::Removed { attr } = reply else { return Err(unexpected("removing a name", &reply)) };
         let update = attr.as_ref().map(|attr| DirectoryUpdate { at: attr.ctime, links: 0 });
         self.cache.changed_name(stamp, parent, name, None, update);
-        self.name_removed(stamp, attr, hold);
+        self.name_removed(stamp, attr, &removal);
         Ok(())
     }
 
@@ -117,9 +114,8 @@ impl FileSystem {
         self.opens.is_open(ino).then_some(ino)
     }
 
-    /// Handles an inode that lost a name through a change by this mount. `hold` is whether that change made the
-    /// namespace keep the contents.
-    pub(super) fn name_removed(&self, stamp: Stamp, attr: Option<Attr>, hold: bool) {
+    /// Handles an inode that lost a name through a change by this mount.
+    pub(super) fn name_removed(&self, stamp: Stamp, attr: Option<Attr>, removal: &Removal) {
         let Some(attr) = attr else { return };
         let ino = attr.ino;
         self.record_change(stamp, &attr);
@@ -129,12 +125,12 @@ impl FileSystem {
         if attr.kind == FileKind::Directory {
             return self.note_removed_directory(attr);
         }
-        match (hold, self.opens.hold(ino)) {
-            (true, false) => self.release_at_namespace(ino),
-            (false, true) => self.hold_at_namespace(vec![ino], None),
+        match (&removal.receipt, self.opens.hold(ino)) {
+            (None, false) => self.release_at_namespace(ino),
+            (Some(receipt), true) => self.hold_at_namespace(vec![ino], Some(receipt.clone())),
             // A program of this mount may be creating it: the answer to that may be on its way still.
-            (false, false) => self.creations.note_event(Some(ino), &Arc::new(EventReceipt::none())),
-            (true, true) => {}
+            (Some(receipt), false) => self.creations.note_event(Some(ino), receipt),
+            (None, true) => {}
         }
     }
 

@@ -136,6 +136,28 @@ async fn a_change_reported_while_a_file_is_being_opened_is_seen() {
     assert_eq!(mount.fs.read(ino, 0, 10).await.expect("read"), b"after");
 }
 
+/// Bug: the answer to a creation came after the report of what another mount had written to the file. The file stayed
+/// empty here, and what was written here replaced the other mount's bytes without a sync.
+#[tokio::test(start_paused = true)]
+async fn a_change_reported_while_a_file_is_being_created_is_seen() {
+    for event in ["a change", "an interruption"] {
+        let mount = TestMount::new();
+        mount.namespace.open_gate.forget_permits(usize::MAX);
+        let fs = mount.fs.clone();
+        let caller = Caller { uid: 0, gid: 0 };
+        let creating = tokio::spawn(async move { fs.create(Ino::ROOT, &name("f"), 0o644, false, caller).await });
+        settle().await;
+        let ino = mount.namespace.ino(&name("f"));
+        mount.namespace.overwrite(ino, b"after");
+        let change = SessionEvent::Feed(vec![FeedEvent::Inode { ino, contents: true }]);
+        mount.namespace.send_feed(if event == "a change" { change } else { SessionEvent::Reset });
+        settle().await;
+        mount.namespace.open_gate.add_permits(100);
+        creating.await.expect("no panic").expect("created");
+        assert_eq!(mount.fs.read(ino, 0, 10).await.expect("read"), b"after", "{event}");
+    }
+}
+
 /// An interruption of the feed in this window went unnoticed as well: it reached only files that were attached.
 #[tokio::test(start_paused = true)]
 async fn an_interruption_while_a_file_is_being_opened_is_noticed() {

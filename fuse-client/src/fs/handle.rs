@@ -74,6 +74,9 @@ impl FileSystem {
             self.hold_at_namespace(vec![attr.ino], Some(receipt));
         }
         self.attach(&attr, Vec::new(), false, opening.changes);
+        if creation.may_have_changed(attr.ino) {
+            opening.file().invalidate();
+        }
         self.pages.opened(attr.ino, attr.change);
         let handle = self.handles.open(true, opening.file().data.error_cursor());
         opening.keep_open();
@@ -216,7 +219,10 @@ impl FileSystem {
     }
 
     fn release_inode(&self, ino: Ino) {
-        if self.opens.release(ino) == (CloseOutcome::Last { held: true }) {
+        let CloseOutcome::Last { held } = self.opens.release(ino) else { return };
+        // If it is being created as well, the answer to that is older than what was written meanwhile.
+        self.creations.note_change(ino);
+        if held {
             self.release_at_namespace(ino);
         }
     }

@@ -31,6 +31,22 @@ pub(super) enum HoldRequest {
     Release(Ino),
 }
 
+/// A change of this mount that removes a name.
+pub(super) struct Removal {
+    /// The file that the name stands for, if it was open here before: the change itself then holds it.
+    open: Option<Ino>,
+    /// Otherwise, until this is dropped, the namespace purges no file. Another program of this mount may open or create
+    /// the file while the change is under way.
+    pub receipt: Option<Arc<EventReceipt>>,
+}
+
+impl Removal {
+    /// Whether the change makes the namespace keep the contents.
+    pub(super) fn holds(&self) -> bool {
+        self.open.is_some()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
     Hold,
@@ -47,12 +63,24 @@ impl FileSystem {
         self.request(HoldRequest::Release(ino));
     }
 
-    /// Handles the end of a change that was to hold `ino`, and whose outcome is unknown: if it was applied, the hold
-    /// has to be released like any other. Releasing a file that is not held has no effect.
-    pub(super) fn settle_unknown_hold(&self, ino: Option<Ino>, error: &FsError) {
-        let Some(ino) = ino.filter(|_| is_unanswered(error)) else { return };
-        if !self.opens.hold(ino) {
-            self.release_at_namespace(ino);
+    pub(super) fn begin_removal(&self, open: Option<Ino>) -> Removal {
+        let receipt = open.is_none().then(|| Arc::new(self.namespace.own_change_receipt()));
+        Removal { open, receipt }
+    }
+
+    /// If the outcome is unknown, the name may be gone. A hold then has to be released like any other; releasing a file
+    /// that is not held has no effect. Without one, any file that is open or being created here may have lost its name.
+    pub(super) fn removal_failed(&self, removal: &Removal, error: &FsError) {
+        if !is_unanswered(error) {
+            return;
+        }
+        match (removal.open, &removal.receipt) {
+            (Some(ino), _) if !self.opens.hold(ino) => self.release_at_namespace(ino),
+            (None, Some(receipt)) => {
+                self.creations.note_event(None, receipt);
+                self.hold_at_namespace(self.opens.inos(), Some(receipt.clone()));
+            }
+            _ => {}
         }
     }
 

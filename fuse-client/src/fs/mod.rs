@@ -25,7 +25,7 @@ mod fake_namespace_test;
 #[cfg(test)]
 mod feed_test;
 
-use chordfs_net::clients::NamespaceClient;
+use chordfs_net::{clients::NamespaceClient, tasks};
 use std::{
     num::NonZeroUsize,
     sync::{Arc, atomic::AtomicU64},
@@ -111,7 +111,7 @@ impl FileSystem {
         let weak = Arc::downgrade(&fs);
         fs.transfer
             .on_background_commit(move |ino| weak.upgrade().into_iter().for_each(|fs| fs.cache.forget_attr(ino)));
-        tokio::spawn(holds::send_holds(Arc::downgrade(&fs), fs.namespace.clone(), requests));
+        tasks::spawn(holds::send_holds(Arc::downgrade(&fs), fs.namespace.clone(), requests));
         fs
     }
 
@@ -165,6 +165,7 @@ impl FileSystem {
     /// Marks the contents of a file as changed elsewhere, whether it is open, about to be opened, or closed with bytes
     /// that could not be committed.
     fn invalidate_data(&self, ino: Ino) {
+        self.creations.note_change(ino);
         match self.opens.note_changed(ino) {
             Some(file) => file.invalidate(),
             None => self.transfer.invalidate(ino),

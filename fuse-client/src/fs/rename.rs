@@ -21,22 +21,22 @@ impl FileSystem {
             RenameMode::Replace => self.open_inode(to.parent, &to.name).await,
             RenameMode::NoReplace | RenameMode::Exchange => None,
         };
-        let hold = replaced.is_some();
+        let removal = self.begin_removal(replaced);
         let change = Change::Rename {
             parent: from.parent,
             name: from.name.clone(),
             new_parent: to.parent,
             new_name: to.name.clone(),
             mode,
-            hold,
+            hold: removal.holds(),
         };
         let reply = self.namespace.apply(change).await.inspect_err(|error| {
             self.drop_both_names(from, to);
-            self.settle_unknown_hold(replaced, error);
+            self.removal_failed(&removal, error);
         })?;
         self.cache.renamed(stamp, (from.parent, &from.name), (to.parent, &to.name), mode == RenameMode::Exchange);
         match reply {
-            Reply::Removed { attr } => self.name_removed(stamp, attr, hold),
+            Reply::Removed { attr } => self.name_removed(stamp, attr, &removal),
             Reply::Done => {}
             other => return Err(unexpected("renaming", &other)),
         }

@@ -287,12 +287,15 @@ impl FileData {
     ) -> Result<Option<Attr>, FsError> {
         let give_up_at = Instant::now() + self.transfer.settings.deadline;
         let mut pauses = conflict_pauses();
+        let mut last_attempt = false;
         loop {
             self.merge_partials(durability, merged).await?;
             let index = match self.apply_commit(merged).await {
-                Err(FsError::Conflict { index }) if Instant::now() < give_up_at => index,
+                Err(FsError::Conflict { index }) if !last_attempt => index,
                 outcome => return outcome,
             };
+            // Storing may have taken all the time. One attempt with the present state costs little then.
+            last_attempt = Instant::now() >= give_up_at;
             tokio::time::sleep(pauses.pause()).await;
             self.refetch().await?;
             let refused = merged.remove(&index);
@@ -333,7 +336,7 @@ impl FileData {
             }
             let transfer = &self.transfer;
             let file = self.state.lock().attr().file.clone();
-            if let Err(error) = transfer.chunks.sync(&file, &|id| transfer.cache.get(id)).await {
+            if let Err(error) = transfer.chunks.sync(&file, self).await {
                 if matches!(error, FsError::Lost { .. }) {
                     transfer.discard_lost(&file, &error);
                 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use chordfs_net::clients::NamespaceClient;
 use chordfs_types::{
-    chunk::FileName,
+    chunk::{ChunkId, FileName},
     namespace::{Change, DiscardedRuns, Extent, MAX_COLLECTED_RUNS},
 };
 use parking_lot::Mutex;
@@ -27,6 +27,12 @@ impl Discards {
         waiting.extend(runs.into_iter().map(|run| (file.clone(), run)));
         let excess = waiting.len().saturating_sub(MAX_WAITING);
         waiting.drain(..excess);
+    }
+
+    /// Whether this chunk of the file waits for its report.
+    pub(super) fn contains(&self, file: &FileName, id: ChunkId) -> bool {
+        let has = |run: &Extent| run.version == id.version && run.range().contains(&u64::from(id.index));
+        self.waiting.lock().iter().any(|(name, run)| has(run) && name == file)
     }
 
     /// Whether something waits and is not being reported.

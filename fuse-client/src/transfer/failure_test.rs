@@ -629,3 +629,59 @@ fn an_upload_that_waits_for_others_ends_at_the_deadline() {
         assert!(matches!(&outcome, Err(FsError::NoReplica { detail }) if waited(detail)), "{outcome:?}");
     });
 }
+
+/// Bug: the sync of such a file reported the loss, and what had replaced the lost bytes was discarded.
+#[test]
+fn a_lost_chunk_that_was_written_again_is_no_loss() {
+    run(async {
+        for is_committed in [true, false] {
+            let world = FakeRing::new(4096, 1);
+            let transfer = world.mount(chunk_by_chunk());
+            let file = world.open(&transfer);
+            write(&file, 0, &[1; 4096]).await.unwrap();
+            if is_committed {
+                file.commit(Durability::Memory).await.unwrap();
+            } else {
+                until("the upload", || file.state.lock().is_stored(1)).await;
+            }
+            world.lost.lock().extend(world.chunks.lock().keys());
+            write(&file, 0, &[2; 4096]).await.unwrap();
+            write(&file, 4096, &[2; 100]).await.unwrap();
+            file.commit(Durability::Disk).await.unwrap();
+            assert!(fresh_read(&world).await == [2; 4196]);
+        }
+    });
+}
+
+#[test]
+fn a_loss_of_what_is_to_be_committed_is_reported() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let transfer = world.mount(chunk_by_chunk());
+        let file = world.open(&transfer);
+        write(&file, 0, &[1; 4096]).await.unwrap();
+        until("the upload", || file.state.lock().is_stored(1)).await;
+        world.lost.lock().extend(world.chunks.lock().keys());
+        assert!(matches!(file.commit(Durability::Disk).await, Err(FsError::Lost { .. })));
+    });
+}
+
+/// Bug: data whose storing had taken all the time of its commit was discarded when another mount had changed the file
+/// meanwhile.
+#[test]
+fn a_conflict_that_comes_when_the_time_is_up_is_resolved_once() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let slow = TransferSettings { deadline: std::time::Duration::ZERO, ..settings() };
+        let (ours, theirs) = (world.mount(slow), world.mount(settings()));
+        let other = world.open(&theirs);
+        write(&other, 0, &[1; 4096]).await.unwrap();
+        other.commit(Durability::Memory).await.unwrap();
+        let file = world.open(&ours);
+        read(&file, 0, 4096).await;
+        overwrite(&other, 0).await;
+        write(&file, 0, &[3; 100]).await.unwrap();
+        file.commit(Durability::Disk).await.unwrap();
+        assert!(fresh_read(&world).await[..101] == [&[3; 100][..], &[2]].concat());
+    });
+}

@@ -47,6 +47,8 @@ pub(super) struct FakeRing {
     /// Failures of the next puts; the last one comes first.
     pub put_failures: Mutex<Vec<FsError>>,
     pub put_always_fails: Mutex<Option<FsError>>,
+    /// Chunks that no node has. A sync fails if it needs one of them.
+    pub lost: Mutex<Vec<ChunkId>>,
     /// Failures of the next syncs; the last one comes first.
     pub sync_failures: Mutex<Vec<FsError>>,
     /// Failures of the next changes; the last one comes first.
@@ -120,6 +122,7 @@ impl FakeRing {
             queries: AtomicU64::new(0),
             put_failures: Mutex::default(),
             put_always_fails: Mutex::default(),
+            lost: Mutex::default(),
             sync_failures: Mutex::default(),
             change_failures: Mutex::default(),
             held_reply: Mutex::default(),
@@ -406,13 +409,16 @@ impl ChunkTransport for FakeRing {
     }
 
     /// Costs a request only if there is an unsynced chunk, like the real client.
-    fn sync<'a>(&'a self, _: &'a FileName, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+    fn sync<'a>(&'a self, _: &'a FileName, local: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(async move {
             if self.chunks.lock().values().all(|stored| stored.durable) {
                 return Ok(());
             }
             self.delay().await;
             self.syncs.fetch_add(1, SeqCst);
+            if let Some(lost) = self.lost.lock().iter().find(|id| !local.is_superseded(**id)) {
+                return Err(FsError::Lost { detail: format!("{lost:?}") });
+            }
             if let Some(failure) = self.sync_failures.lock().pop() {
                 return Err(failure);
             }

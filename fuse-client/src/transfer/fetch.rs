@@ -2,7 +2,7 @@
 //!
 //! A batch runs as a task of its own, so a reader that is cancelled does not disturb the others that wait for it.
 
-use chordfs_net::{clients::ChunkTransport, operation};
+use chordfs_net::{clients::ChunkTransport, operation, tasks};
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -62,7 +62,7 @@ impl Fetcher {
             let batch =
                 Arc::new(FetchBatch { ids: part.to_vec(), outcome: OnceLock::new(), done: watch::Sender::new(false) });
             under_way.extend(part.iter().map(|id| (*id, batch.clone())));
-            self.runtime.spawn(self.clone().run(file.clone(), batch));
+            tasks::spawn_on(&self.runtime, self.clone().run(file.clone(), batch));
         }
         let requested = ids.iter().filter_map(|id| Some((*id, under_way.get(id)?.clone()))).collect();
         PendingFetch { fetcher: self.clone(), file: file.clone(), requested }

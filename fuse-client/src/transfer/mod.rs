@@ -44,6 +44,7 @@ use chordfs_net::{
     chunk_client::ChunkClient,
     clients::{ChunkTransport, NamespaceClient},
     session::Session,
+    tasks,
 };
 use chordfs_types::{
     chunk_api::Durability,
@@ -145,7 +146,7 @@ impl Transfer {
             settings,
             runtime,
         });
-        transfer.runtime.spawn(commit_aged(Arc::downgrade(&transfer), transfer.settings.flush_age));
+        tasks::spawn_on(&transfer.runtime, commit_aged(Arc::downgrade(&transfer), transfer.settings.flush_age));
         transfer
     }
 
@@ -245,11 +246,11 @@ async fn commit_aged(transfer: Weak<Transfer>, age: Duration) {
         let Some(transfer) = transfer.upgrade() else { return };
         for file in transfer.dirty_files() {
             if file.is_older_than(age) {
-                transfer.runtime.spawn(file.commit_in_background());
+                tasks::spawn_on(&transfer.runtime, file.commit_in_background());
             }
         }
         if transfer.discards.are_due() {
-            transfer.runtime.spawn(transfer.clone().report_discards());
+            tasks::spawn_on(&transfer.runtime, transfer.clone().report_discards());
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use chordfs_net::tasks;
 use chordfs_types::{
     chunk::ChunkId,
     fs_error::FsError,
@@ -190,7 +191,7 @@ impl FileData {
             return self.fetch_known(&state, chunks);
         }
         let file = self.clone();
-        self.transfer.runtime.spawn(async move {
+        tasks::spawn_on(&self.transfer.runtime, async move {
             match file.load_extents(chunks.clone()).await {
                 Ok(()) => file.fetch_known(&file.state.lock(), chunks),
                 Err(error) => tracing::debug!(ino = file.ino.0, %error, "cannot fetch extents for read-ahead"),

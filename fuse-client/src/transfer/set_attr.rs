@@ -72,7 +72,7 @@ impl FileData {
     async fn truncate_to(&self, size: u64, set: SetAttr) -> Result<Attr, FsError> {
         let give_up_at = Instant::now() + self.transfer.settings.deadline;
         let mut pauses = conflict_pauses();
-        let (mut refetched_for, mut refetched_end) = (None, false);
+        let (mut refetched_for, mut refetched_end, mut last_attempt) = (None, false, false);
         loop {
             let tail = match self.store_tail(size).await {
                 // The chunk may have been replaced and purged meanwhile. If it was not, the error is final.
@@ -89,7 +89,8 @@ impl FileData {
                 self.state.lock().discard([Extent { first: tail.index, count: 1, version: tail.version }]);
             }
             match sent {
-                Err(FsError::Conflict { .. }) if Instant::now() < give_up_at => {
+                Err(FsError::Conflict { .. }) if !last_attempt => {
+                    last_attempt = Instant::now() >= give_up_at;
                     tokio::time::sleep(pauses.pause()).await;
                     self.refetch().await?;
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chordfs_net::{chunk_client::NewChunk, operation};
+use chordfs_net::{chunk_client::NewChunk, operation, tasks};
 use chordfs_types::{
     chunk::{ChunkId, FileName, Version},
     chunk_api::Durability,
@@ -25,7 +25,7 @@ impl FileData {
         let settings = &self.transfer.settings;
         while state.upload_count() < settings.max_uploads {
             let Some(order) = state.take_upload(min_bytes, settings.flush_run_bytes) else { return };
-            self.transfer.runtime.spawn(self.clone().run_upload(order));
+            tasks::spawn_on(&self.transfer.runtime, self.clone().run_upload(order));
         }
     }
 
@@ -35,7 +35,7 @@ impl FileData {
         self.start_uploads(&mut state, 1);
         if state.upload_count() == 0 && !state.is_committing() {
             drop(state);
-            self.transfer.runtime.spawn(self.clone().commit_in_background());
+            tasks::spawn_on(&self.transfer.runtime, self.clone().commit_in_background());
         }
     }
 

@@ -7,7 +7,8 @@
 //!
 //! If all nodes report that they lack a chunk, it may have been deleted so long ago that they have forgotten it. Then
 //! the namespace is asked whether any file references it, but not before every commit that could still name it has been
-//! applied or given up. All members of the ring are asked, too. A chunk that none of them has by the end is lost.
+//! applied or given up. All members of the ring are asked, too. A chunk that none of them has by the end is lost. The
+//! check does not wait for the end if the writer has replaced the lost chunk, and does not report it then.
 //!
 //! Each node has one request at a time, independently of the others, so an unresponsive node delays no other. The
 //! current holders are looked up concurrently. A node is not asked again about a chunk that it has reported on its
@@ -98,7 +99,7 @@ impl DurabilityCheck {
         let lack = |(members, since): &(Arc<[NodeRef]>, Instant)| {
             since.elapsed() >= LOST_AFTER && members.iter().all(|node| self.absent.contains(node))
         };
-        self.on_disk.is_empty() && self.members.as_ref().is_some_and(lack) && local_copies(self.chunk.id).is_none()
+        self.on_disk.is_empty() && self.members.as_ref().is_some_and(lack) && local_copies.copy(self.chunk.id).is_none()
     }
 
     fn learn_members(&mut self, members: &Arc<[NodeRef]>) {
@@ -118,7 +119,7 @@ impl DurabilityCheck {
         if !self.holders.contains(node) || !self.absent.contains(node) {
             return None;
         }
-        let here = || local_copies(self.chunk.id).map(|_| CopySource::Memory);
+        let here = || local_copies.copy(self.chunk.id).map(|_| CopySource::Memory);
         self.on_disk.first().map(|node| CopySource::Disk(*node)).or_else(here)
     }
 
@@ -191,7 +192,9 @@ impl ChunkClient {
                     if let Some(members) = found.members {
                         open.values_mut().filter(|chunk| chunk.is_nowhere()).for_each(|chunk| chunk.learn_members(&members));
                     }
-                    open.retain(|_, chunk| !chunk.is_safe());
+                    open.retain(|id, chunk| {
+                        !chunk.is_safe() && !(chunk.is_lost(local_copies) && local_copies.is_superseded(*id))
+                    });
                     if reference_query.is_none() {
                         reference_query = self.query_unreferenced(&open, local_copies).map(Box::pin);
                     }
@@ -230,7 +233,7 @@ impl ChunkClient {
         let (references, now) = (self.references.get()?, since_boot());
         let is_old = |chunk: &DurabilityCheck| now.saturating_sub(chunk.sent) >= self.settled_after;
         let nowhere = open.values().filter(|chunk| chunk.is_nowhere() && is_old(chunk));
-        let ids = nowhere.map(|chunk| chunk.chunk.id).filter(|id| local_copies(*id).is_none());
+        let ids = nowhere.map(|chunk| chunk.chunk.id).filter(|id| local_copies.copy(*id).is_none());
         let runs: Vec<Extent> =
             ids.take(QUERIED_CHUNKS).map(|id| Extent { first: id.index, count: 1, version: id.version }).collect();
         if runs.is_empty() {
@@ -283,7 +286,7 @@ impl ChunkClient {
             CopySource::Disk(node) => self.get_group(node, requested.clone()).await.records,
             CopySource::Memory => requested
                 .iter()
-                .filter_map(|(_, chunk)| Some((chunk.id, local_copies(chunk.id)?)))
+                .filter_map(|(_, chunk)| Some((chunk.id, local_copies.copy(chunk.id)?)))
                 .collect::<FoundChunks>(),
         };
         let mut body = BytesMut::new();

@@ -62,8 +62,28 @@ pub struct NewChunk {
     pub data: Bytes,
 }
 
-/// Returns the data of a chunk that this client has stored, if it is still in memory.
-pub type LocalCopies<'a> = &'a (dyn Fn(ChunkId) -> Option<Bytes> + Sync);
+/// What the writer of a file knows of the chunks that it has stored.
+pub trait LocalChunks: Sync {
+    /// Returns the data of a chunk, if it is still in memory.
+    fn copy(&self, id: ChunkId) -> Option<Bytes>;
+    /// Whether the chunk belongs to the file no more, or the commit under way replaces it: then its loss is none.
+    fn is_superseded(&self, id: ChunkId) -> bool;
+}
+
+pub type LocalCopies<'a> = &'a dyn LocalChunks;
+
+/// Nothing is known of any chunk.
+pub struct NoLocalChunks;
+
+impl LocalChunks for NoLocalChunks {
+    fn copy(&self, _: ChunkId) -> Option<Bytes> {
+        None
+    }
+
+    fn is_superseded(&self, _: ChunkId) -> bool {
+        false
+    }
+}
 
 /// The namespace's references to chunks.
 pub trait ChunkReferences: Send + Sync {

@@ -30,7 +30,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    ChunkClient, HEDGE_AFTER, LocalCopies, NewChunk,
+    ChunkClient, HEDGE_AFTER, LocalCopies, NewChunk, NoLocalChunks,
     durability_check::{DurabilityCheck, NotDurable},
     put::StoredBatch,
 };
@@ -158,7 +158,7 @@ impl ChunkClient {
             return;
         }
         let mut batches = self.unsynced.batches.lock().all();
-        let synced = self.sync_batches(&batches, Instant::now() + self.deadline, &|_| None).await;
+        let synced = self.sync_batches(&batches, Instant::now() + self.deadline, &NoLocalChunks).await;
         *failed_at = synced.is_err().then(Instant::now);
         if let Err(NotDurable { chunks, error, .. }) = synced {
             debug!(%error, "cannot sync all unsynced chunks; a later put tries again");

@@ -243,6 +243,32 @@ fn chunks(count: u32) -> Vec<NewChunk> {
     chunks_of("f", 1, count)
 }
 
+/// Chunks that the writer has in memory.
+struct Kept(HashMap<ChunkId, Bytes>);
+
+impl LocalChunks for Kept {
+    fn copy(&self, id: ChunkId) -> Option<Bytes> {
+        self.0.get(&id).cloned()
+    }
+
+    fn is_superseded(&self, _: ChunkId) -> bool {
+        false
+    }
+}
+
+/// The writer has replaced all chunks of this version.
+struct Replaced(Version);
+
+impl LocalChunks for Replaced {
+    fn copy(&self, _: ChunkId) -> Option<Bytes> {
+        None
+    }
+
+    fn is_superseded(&self, id: ChunkId) -> bool {
+        id.version == self.0
+    }
+}
+
 fn chunks_of(name: &'static str, version: u64, count: u32) -> Vec<NewChunk> {
     let chunk = |index| NewChunk {
         file: file(name),
@@ -337,7 +363,7 @@ async fn a_put_a_sync_and_a_get_share_the_deadline_of_their_operation() {
     let (began, deadline) = (Instant::now(), Duration::from_secs(1));
     let requests = async {
         world.client.put(chunks(3), Durability::Disk).await.expect_err("no node answers");
-        world.client.sync(&file("f"), &|_| None).await.expect_err("no node answers");
+        world.client.sync(&file("f"), &NoLocalChunks).await.expect_err("no node answers");
         world.client.get(&refs(&written)).await.expect_err("no node answers");
     };
     operation::run(deadline, deadline, || {}, requests).await;
@@ -357,12 +383,12 @@ async fn each_put_is_synced_once_by_the_next_sync() {
     let world = world().await;
     let syncs = || world.nodes.iter().map(|node| node.syncs.load(SeqCst)).collect::<Vec<_>>();
     world.client.put(chunks(50), Durability::Disk).await.expect("stored");
-    world.client.sync(&file("f"), &|_| None).await.expect("synced");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect("synced");
     assert_eq!(syncs(), [0, 0, 0], "a durable put needs no sync");
     world.client.put(chunks(50), Durability::Memory).await.expect("stored");
-    world.client.sync(&file("f"), &|_| None).await.expect("synced");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect("synced");
     assert_eq!(syncs(), [1, 1, 1]);
-    world.client.sync(&file("f"), &|_| None).await.expect("synced");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect("synced");
     assert_eq!(syncs(), [1, 1, 1], "there is no new put");
 }
 
@@ -373,7 +399,7 @@ async fn a_sync_succeeds_while_one_holder_is_unresponsive() {
     world.client.put(chunks(50), Durability::Memory).await.expect("stored");
     world.make_unresponsive(1);
     let began = Instant::now();
-    world.client.sync(&file("f"), &|_| None).await.expect("two of three have it on disk");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect("two of three have it on disk");
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
 }
 
@@ -387,7 +413,7 @@ async fn a_holder_without_the_chunks_does_not_count_as_synced() {
     world.make_unresponsive(1);
     *world.nodes[2].health.lock() = FakeHealth::Full;
     let lost = world.nodes[2].power_cut();
-    let error = world.client.sync(&file("f"), &|_| None).await.expect_err("one disk of three is too few");
+    let error = world.client.sync(&file("f"), &NoLocalChunks).await.expect_err("one disk of three is too few");
     assert!(matches!(&error, FsError::NoReplica { detail } if detail.contains("f_chunk_")), "{error}");
     let all: Vec<_> = lost.into_keys().collect();
     // The first node gets the chunks of the unresponsive one.
@@ -395,7 +421,7 @@ async fn a_holder_without_the_chunks_does_not_count_as_synced() {
     *world.nodes[2].health.lock() = FakeHealth::Healthy;
     world
         .client
-        .sync(&file("f"), &|_| None)
+        .sync(&file("f"), &NoLocalChunks)
         .await
         .expect("the next sync completes the failed one, even without repair");
     assert!(all.iter().all(|id| world.nodes[2].chunks.lock().contains_key(id)));
@@ -407,9 +433,9 @@ async fn chunks_of_a_restarted_holder_are_checked_one_by_one() {
     let world = world_of(3, Duration::from_secs(2)).await;
     world.client.put(chunks(50), Durability::Memory).await.expect("stored");
     let lost = [0, 1, 2].map(|node| world.nodes[node].power_cut());
-    world.client.sync(&file("f"), &|_| None).await.expect_err("no node has them now");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect_err("no node has them now");
     world.nodes[0].chunks.lock().extend(lost[0].clone());
-    world.client.sync(&file("f"), &|_| None).await.expect("one node has them, and another one gets them from it");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect("one node has them, and another one gets them from it");
     let copies: usize = world.nodes.iter().map(|node| node.chunks.lock().len()).sum();
     assert!(copies >= 100, "{copies} copies of 50 chunks");
 }
@@ -423,7 +449,7 @@ async fn chunks_that_all_holders_have_lost_are_sent_again_by_the_writer() {
     world.client.put(written.clone(), Durability::Memory).await.expect("stored");
     world.nodes.iter().for_each(|node| drop(node.power_cut()));
     let kept: HashMap<_, _> = written.iter().map(|chunk| (chunk.id, chunk.data.clone())).collect();
-    world.client.sync(&file("f"), &|id| kept.get(&id).cloned()).await.expect("the writer has them");
+    world.client.sync(&file("f"), &Kept(kept)).await.expect("the writer has them");
     let on_disks = |id: &ChunkId| world.nodes.iter().filter(|node| node.chunks.lock().contains_key(id)).count();
     assert!(written.iter().all(|chunk| on_disks(&chunk.id) >= 2));
 }
@@ -438,14 +464,26 @@ async fn a_lost_chunk_is_reported_once_to_its_own_file() {
     world.client.put(chunks_of("g", 2, 50), Durability::Memory).await.expect("stored");
     let began = Instant::now();
     let f = file("f");
-    let (lost, ()) = tokio::join!(world.client.sync(&f, &|_| None), async {
+    let (lost, ()) = tokio::join!(world.client.sync(&f, &NoLocalChunks), async {
         sleep(Duration::from_millis(100)).await;
-        world.client.sync(&file("g"), &|_| None).await.expect("all of this file is there");
+        world.client.sync(&file("g"), &NoLocalChunks).await.expect("all of this file is there");
         assert!(began.elapsed() < Duration::from_secs(1), "it waited for the other file: {:?}", began.elapsed());
     });
     let lost = lost.expect_err("no node has its chunks");
     assert!(matches!(&lost, FsError::Lost { detail } if detail.contains("f_chunk_")), "{lost}");
-    world.client.sync(&file("f"), &|_| None).await.expect("it was reported");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect("it was reported");
+}
+
+/// Bug: such a chunk failed the fsync of its file, which then discarded the chunks that had replaced it.
+#[tokio::test]
+async fn a_lost_chunk_that_was_replaced_fails_no_sync() {
+    let world = world_of(3, Duration::from_secs(10)).await;
+    world.client.put(chunks(50), Durability::Memory).await.expect("stored");
+    world.nodes.iter().for_each(|node| drop(node.power_cut()));
+    world.client.put(chunks_of("f", 2, 50), Durability::Memory).await.expect("stored");
+    let begun = Instant::now();
+    world.client.sync(&file("f"), &Replaced(Version(1))).await.expect("no chunk that is needed is lost");
+    assert!(begun.elapsed() < Duration::from_secs(8), "it waited for all its time: {:?}", begun.elapsed());
 }
 
 /// A node that may come back with the chunks must not be taken for one that lacks them.
@@ -455,11 +493,11 @@ async fn a_chunk_is_not_lost_while_a_member_is_unresponsive() {
     world.client.put(chunks(50), Durability::Memory).await.expect("stored");
     let [saved, ..] = [0, 1, 2].map(|node| world.nodes[node].power_cut());
     world.make_unresponsive(0);
-    let error = world.client.sync(&file("f"), &|_| None).await.expect_err("two members lack it");
+    let error = world.client.sync(&file("f"), &NoLocalChunks).await.expect_err("two members lack it");
     assert!(matches!(error, FsError::NoReplica { .. }), "{error}");
     *world.nodes[0].health.lock() = FakeHealth::Healthy;
     world.nodes[0].chunks.lock().extend(saved);
-    world.client.sync(&file("f"), &|_| None).await.expect("the chunks are back");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect("the chunks are back");
 }
 
 #[tokio::test]
@@ -471,7 +509,7 @@ async fn chunks_deleted_meanwhile_need_no_sync() {
         *node.has_deleted.lock() = true;
         node.chunks.lock().clear();
     }
-    world.client.sync(&file("f"), &|_| None).await.expect("no file references these chunks");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect("no file references these chunks");
 }
 
 /// Bug: nodes remember deleted chunks only for a while, and only in memory. After a restart of all nodes, or of one
@@ -485,14 +523,14 @@ async fn the_namespace_is_asked_about_chunks_deleted_long_ago() {
     world.client.set_references(Arc::new(UnreferencedChunks(deleted)));
     world
         .client
-        .sync(&file("f"), &|_| None)
+        .sync(&file("f"), &NoLocalChunks)
         .await
         .expect_err("they were put a moment ago: a commit may still reference them");
     world.client.settled_after = Duration::ZERO;
-    world.client.sync(&file("f"), &|_| None).await.expect("no file references them");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect("no file references them");
     world.client.put(chunks(lost), Durability::Memory).await.expect("stored");
     world.nodes.iter().for_each(|node| drop(node.power_cut()));
-    let error = world.client.sync(&file("f"), &|_| None).await.expect_err("a file references one of them");
+    let error = world.client.sync(&file("f"), &NoLocalChunks).await.expect_err("a file references one of them");
     assert!(error.to_string().contains("f_chunk_51"), "{error}");
 }
 
@@ -516,7 +554,7 @@ async fn a_sync_finds_the_chunks_at_their_new_holders() {
     world.make_unresponsive(2);
     let began = Instant::now();
     let f = file("f");
-    let (synced, ()) = tokio::join!(world.client.sync(&f, &|_| None), async {
+    let (synced, ()) = tokio::join!(world.client.sync(&f, &NoLocalChunks), async {
         sleep(Duration::from_secs(3)).await;
         let rest = [0, 3, 4].map(|node| world.nodes[node].clone());
         let all: Vec<_> = rest.iter().flat_map(|node| node.chunks.lock().clone()).collect();
@@ -572,7 +610,7 @@ async fn no_request_is_hedged_while_all_nodes_are_responsive() {
     let world = world().await;
     let written = chunks(300);
     world.client.put(written.clone(), Durability::Memory).await.expect("stored");
-    world.client.sync(&file("f"), &|_| None).await.expect("synced");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect("synced");
     world.client.get(&refs(&written)).await.expect("found");
     let counts = |node: &Arc<FakeNode>| (node.puts.load(SeqCst), node.syncs.load(SeqCst), node.secures.load(SeqCst));
     assert!(world.nodes.iter().all(|node| counts(node) == (1, 1, 0)));

@@ -28,7 +28,7 @@ use super::{
     dialer::{DialedStream, Dialer, TcpDialer},
     wire::{MessageReader, write_queued},
 };
-use crate::warn_limited;
+use crate::{tasks, warn_limited};
 
 /// Messages that may wait for the writer. A call beyond this number waits, within its deadline.
 const QUEUE_MESSAGES: usize = 1024;
@@ -116,9 +116,9 @@ impl RpcClient {
             closed: closed.clone(),
         });
         let (queue, waiting) = mpsc::channel(QUEUE_MESSAGES);
-        tokio::spawn(run_reader(shared.clone(), stream.read, sink));
+        tasks::spawn(run_reader(shared.clone(), stream.read, sink));
         let writer = write_queued(stream.write, waiting, CancellationToken::new());
-        tokio::spawn(run_writer(shared.clone(), writer));
+        tasks::spawn(run_writer(shared.clone(), writer));
         Self { shared, queue, _close_on_drop: Arc::new(closed.drop_guard()) }
     }
 

@@ -34,10 +34,15 @@ impl ChangeFeed {
         self.receipts.next()
     }
 
+    /// For a change of this session that is about to be sent.
+    pub(super) fn own_change_receipt(&self) -> EventReceipt {
+        self.receipts.own_change()
+    }
+
     /// Returns whether everything that was received up to this epoch has been handled.
     pub(super) fn has_handled(&self, epoch: u64) -> bool {
         // Without a receiver, nothing is cached and nothing is open.
-        self.events.is_closed() || self.receipts.handled() >= epoch
+        self.events.is_closed() || self.receipts.have_handled(epoch)
     }
 
     /// Reports that events may have been missed.

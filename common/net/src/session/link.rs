@@ -31,6 +31,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     rpc::{Dialer, RpcClient},
+    tasks,
 };
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
@@ -133,7 +134,7 @@ impl LeaderLink {
             session: None,
             publish,
         };
-        tokio::spawn(async move { stop.run_until_cancelled_owned(task.run()).await });
+        tasks::spawn(async move { stop.run_until_cancelled_owned(task.run()).await });
         let _stop = shared.stop.clone().drop_guard();
         Self { shared, attached, _stop }
     }

@@ -26,6 +26,7 @@ use crate::{
     chunk_client::ChunkReferences,
     operation,
     rpc::{Dialer, RpcError, TcpDialer},
+    tasks,
 };
 
 mod candidates;
@@ -149,7 +150,7 @@ impl Session {
             match session.take_version() {
                 Some(taken) => {
                     if taken.fetch {
-                        tokio::spawn(self.clone().refill(session));
+                        tasks::spawn(self.clone().refill(session));
                     }
                     return Ok(taken.version);
                 }
@@ -173,6 +174,12 @@ impl Session {
     /// here and lost its last name by that event is held.
     pub fn event_receipt(&self) -> EventReceipt {
         self.0.feed.receipt()
+    }
+
+    /// Taken before a change is sent by which a file may lose its last name, and dropped when that file is held if it is
+    /// open here: the feed reports no changes of this session.
+    pub fn own_change_receipt(&self) -> EventReceipt {
+        self.0.feed.own_change_receipt()
     }
 
     /// Ends the session at the namespace.

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use chordfs_types::{
-    chunk::{FileName, Version},
+    chunk::{ChunkId, FileName, Version},
     namespace::Extent,
 };
 
@@ -24,6 +24,10 @@ impl DiscardedChunks {
             Some(last) => last.count += extent.count,
             None => self.0.push(extent),
         }
+    }
+
+    fn contains(&self, id: ChunkId) -> bool {
+        self.0.iter().any(|extent| extent.version == id.version && extent.range().contains(&u64::from(id.index)))
     }
 
     /// Inserts a run, and adds what it replaces.
@@ -50,6 +54,13 @@ impl FileState {
             self.merge_newer();
         }
         may
+    }
+
+    /// Whether this file had the chunk and needs it no more: it was discarded, or the next commit replaces it.
+    pub(crate) fn is_superseded(&self, id: ChunkId) -> bool {
+        let is_committed = self.committed_version(id.index) == Some(id.version);
+        let is_replaced = self.stored.get(id.index).is_some_and(|version| version != id.version);
+        is_committed && is_replaced || self.discarded.contains(id)
     }
 
     /// Takes everything out of `stored`.

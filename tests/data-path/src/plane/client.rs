@@ -115,11 +115,14 @@ impl SimChunks {
         let synced = self
             .until_answered("sync", || async {
                 self.plane.work().await;
-                let open = taken.iter().filter(|chunk| !self.plane.bring_to_disk(chunk, kept(chunk.id).is_some()));
+                let is_no_loss = |id| kept.is_superseded(id) && !self.plane.has_copy(id);
+                let open = taken.iter().filter(|chunk| {
+                    !self.plane.bring_to_disk(chunk, kept.copy(chunk.id).is_some()) && !is_no_loss(chunk.id)
+                });
                 (open.count() == 0).then_some(Ok(()))
             })
             .await;
-        let is_done = |chunk: &ChunkRef| self.plane.is_settled_or_lost(chunk.id, kept(chunk.id).is_some());
+        let is_done = |chunk: &ChunkRef| self.plane.is_settled_or_lost(chunk.id, kept.copy(chunk.id).is_some());
         let is_loss = || taken.iter().all(is_done);
         let synced = match synced {
             Err(FsError::NoReplica { detail }) if is_loss() => Err(FsError::Lost { detail }),
