@@ -25,5 +25,6 @@ mod plane;
 mod program;
 mod random;
 pub mod run;
+mod sleep;
 mod weather;
 mod world;

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chordfs_net::{
     clients::NamespaceClient,
     session::{EventReceipt, Session, SessionOptions},
+    tasks,
 };
 use chordfs_types::{
     chunk::Version,
@@ -17,16 +18,15 @@ use fuse_client::{
     transfer::{Transfer, TransferSettings},
 };
 use futures_util::future::BoxFuture;
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, watch},
-};
+use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
     namespace::{Namespace, VOTERS, client_name, voter_address},
     network::{Link, SimDialer},
     oracle::Oracle,
     plane::{Plane, SimChunks},
+    random::Random,
+    sleep::SleepGate,
     world::World,
 };
 
@@ -39,7 +39,7 @@ pub(crate) struct Mount {
     pub link: Arc<Link>,
     pub session: Session,
     pub fs: Arc<FileSystem>,
-    asleep: watch::Sender<bool>,
+    pub gate: Arc<SleepGate>,
 }
 
 /// Small, so that a file of a few chunks meets every limit.
@@ -55,8 +55,26 @@ fn settings(world: &World) -> TransferSettings {
     })
 }
 
+/// Most clocks are nearly right; some are a day or years off.
+fn clock_offset(random: &mut Random) -> i64 {
+    let size = [0, 3, 86_400, 100_000_000][random.below(4) as usize];
+    if random.chance(50) { size } else { -size }
+}
+
 impl Mount {
     pub(crate) async fn start(
+        number: usize,
+        world: &Arc<World>,
+        oracle: &Arc<Oracle>,
+        plane: &Arc<Plane>,
+        namespace: &Arc<Namespace>,
+    ) -> Result<Arc<Self>, FsError> {
+        let gate = Arc::new(SleepGate::new(world.random(clock_offset)));
+        tasks::behind(gate.clone(), Self::start_at(gate, number, world, oracle, plane, namespace)).await
+    }
+
+    async fn start_at(
+        gate: Arc<SleepGate>,
         number: usize,
         world: &Arc<World>,
         oracle: &Arc<Oracle>,
@@ -76,9 +94,9 @@ impl Mount {
         let space = Arc::new(|| -> BoxFuture<'static, _> { Box::pin(async { None }) });
         let fs = FileSystem::with_namespace(client, move || epoch.feed_epoch(), transfer, notices, space);
         let (deliver, delivered) = mpsc::unbounded_channel();
-        tokio::spawn(fs.clone().follow_feed(delivered));
+        tasks::spawn(fs.clone().follow_feed(delivered));
         let (watcher, watched) = (oracle.clone(), world.clone());
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             while let Some(event) = events.recv().await {
                 watched.note(format!("mount {number}: {event:?}"));
                 watcher.delivered(number, &event);
@@ -94,20 +112,8 @@ impl Mount {
             link,
             session,
             fs,
-            asleep: watch::Sender::new(false),
+            gate,
         }))
-    }
-
-    /// Its programs stop, and no message comes or goes.
-    pub(crate) fn set_asleep(&self, asleep: bool) {
-        self.asleep.send_replace(asleep);
-        self.link.set_up(!asleep);
-    }
-
-    /// Waits while the mount is asleep.
-    pub(crate) async fn awake(&self) {
-        let mut asleep = self.asleep.subscribe();
-        let _ = asleep.wait_for(|asleep| !asleep).await;
     }
 }
 
@@ -156,6 +162,10 @@ impl NamespaceClient for WatchedSession {
 
     fn event_receipt(&self) -> EventReceipt {
         self.session.event_receipt()
+    }
+
+    fn own_change_receipt(&self) -> EventReceipt {
+        self.session.own_change_receipt()
     }
 
     fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {

@@ -25,6 +25,8 @@ const WALL_SECS: i64 = 1_900_000_000;
 thread_local! {
     static START: Cell<Option<Instant>> = const { Cell::new(None) };
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+    /// How far the wall clock is off for the code that runs now, in seconds.
+    static CLOCK_OFFSET: Cell<i64> = const { Cell::new(0) };
     /// Set while the time is being asked for, as tokio may ask for the real one.
     static ASKING: Cell<bool> = const { Cell::new(false) };
 }
@@ -39,6 +41,13 @@ pub(crate) fn follow_virtual_time() {
     START.set(Some(Instant::now()));
 }
 
+/// Runs `work` with a wall clock that is off by this many seconds.
+pub(crate) fn with_clock_offset(secs: i64, work: impl FnOnce()) {
+    let before = CLOCK_OFFSET.replace(secs);
+    work();
+    CLOCK_OFFSET.set(before);
+}
+
 /// Clocks in this thread are real again.
 pub(crate) fn leave_virtual_time() {
     START.set(None);
@@ -51,7 +60,7 @@ fn virtual_time(clock: libc::clockid_t) -> Option<libc::timespec> {
     }
     let elapsed = Instant::now().saturating_duration_since(start);
     ASKING.set(false);
-    let base = if clock == libc::CLOCK_REALTIME { WALL_SECS } else { START_SECS };
+    let base = if clock == libc::CLOCK_REALTIME { WALL_SECS + CLOCK_OFFSET.get() } else { START_SECS };
     Some(libc::timespec { tv_sec: base + elapsed.as_secs() as i64, tv_nsec: i64::from(elapsed.subsec_nanos()) })
 }
 

@@ -18,6 +18,8 @@ use crate::{
 };
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
+/// In some runs all programs work on one file most of the time: some empty it again and again, others follow it.
+const RIVALRY_PERCENT: u64 = 90;
 const OWNER: Caller = Caller { uid: 0, gid: 0 };
 const MOST_OPEN: usize = 3;
 
@@ -27,8 +29,10 @@ pub(crate) struct Program {
     open: Vec<OpenFile>,
     stop: watch::Receiver<bool>,
     operations: u64,
-    /// Out of a hundred operations, those that set sizes.
+    /// Out of a hundred operations, those that set sizes, and those that remove or replace names.
     truncations: u64,
+    removals: u64,
+    is_rival: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -48,8 +52,10 @@ fn entry_name(name: &'static str) -> EntryName {
 impl Program {
     pub(crate) fn new(mount: Arc<Mount>, stream: u64, stop: watch::Receiver<bool>) -> Self {
         let mut random = Random::new(mount.world.seed, stream);
-        let truncations = if random.chance(25) { 25 } else { 6 };
-        Self { mount, random, open: Vec::new(), stop, operations: 0, truncations }
+        let removals = if random.chance(25) { 20 } else { 4 };
+        let is_rival = Random::new(mount.world.seed, 4).chance(35);
+        let truncations = if is_rival || random.chance(25) { 25 } else { 6 };
+        Self { mount, random, open: Vec::new(), stop, operations: 0, truncations, removals, is_rival }
     }
 
     /// Runs until it is told to stop, closes what it has open, and returns how many operations it made.
@@ -57,7 +63,6 @@ impl Program {
         while !*self.stop.borrow() {
             let pause = self.random.spread(1, 3000);
             let _ = tokio::time::timeout(Duration::from_millis(pause), self.stop.changed()).await;
-            self.mount.awake().await;
             self.step().await;
         }
         while let Some(file) = self.open.pop() {
@@ -76,6 +81,12 @@ impl Program {
         if self.random.chance(self.truncations) {
             return self.truncate(file).await;
         }
+        if self.random.chance(self.removals) {
+            return if self.random.chance(50) { self.unlink().await } else { self.rename().await };
+        }
+        if self.is_rival && self.random.chance(15) {
+            return self.follow(file).await;
+        }
         match self.random.below(100) {
             0..40 => self.write(file).await,
             40..66 => self.read(file).await,
@@ -86,14 +97,20 @@ impl Program {
             }
             86..90 => self.set_times(file).await,
             90..92 => self.allocate(file).await,
-            92..94 => self.unlink().await,
-            94..96 => self.rename().await,
+            92..97 => self.follow(file).await,
             _ => sleep(Duration::from_secs(self.random.between(2, 6))).await,
         }
     }
 
+    fn some_name(&mut self) -> EntryName {
+        if self.is_rival && self.random.chance(RIVALRY_PERCENT) {
+            return entry_name(NAMES[0]);
+        }
+        entry_name(NAMES[self.random.below(NAMES.len() as u64) as usize])
+    }
+
     async fn open_or_create(&mut self) {
-        let name = entry_name(NAMES[self.random.below(NAMES.len() as u64) as usize]);
+        let name = self.some_name();
         let fs = &self.mount.fs;
         let looked_up = match fs.cached_lookup(Ino::ROOT, &name) {
             Some(known) => known,
@@ -199,9 +216,20 @@ impl Program {
         began.ended();
     }
 
+    /// Reads again and again, as a program that waits for news in a file.
+    async fn follow(&mut self, file: OpenFile) {
+        for _ in 0..self.random.between(5, 40) {
+            if *self.stop.borrow() {
+                return;
+            }
+            self.read(file).await;
+            sleep(Duration::from_millis(self.random.spread(2, 500))).await;
+        }
+    }
+
     async fn truncate(&mut self, file: OpenFile) {
         let faults = self.mount.world.faults;
-        let to_nothing = self.random.chance(40);
+        let to_nothing = self.random.chance(if self.is_rival { 80 } else { 40 });
         let cells = if to_nothing { 0 } else { self.random.below(FILE_CELLS as u64) as usize };
         if !(if to_nothing { faults.truncate_to_nothing } else { faults.attributes_while_writing }) {
             return;
@@ -243,13 +271,12 @@ impl Program {
     }
 
     async fn unlink(&mut self) {
-        let name = entry_name(NAMES[self.random.below(NAMES.len() as u64) as usize]);
+        let name = self.some_name();
         let _ = self.mount.fs.unlink(Ino::ROOT, &name).await;
     }
 
     async fn rename(&mut self) {
-        let (from, to) = (self.random.below(NAMES.len() as u64), self.random.below(NAMES.len() as u64));
-        let (from, to) = (entry_name(NAMES[from as usize]), entry_name(NAMES[to as usize]));
+        let (from, to) = (self.some_name(), self.some_name());
         let from = EntryLocation { parent: Ino::ROOT, name: from };
         let to = EntryLocation { parent: Ino::ROOT, name: to };
         let _ = self.mount.fs.rename(&from, &to, RenameMode::Replace).await;

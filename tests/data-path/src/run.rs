@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, collections::BTreeSet, sync::Arc, time::Duration};
 
+use chordfs_net::tasks;
 use chordfs_types::{
     chunk::ChunkId,
     namespace::{Answer, Ino, Query},
@@ -116,7 +117,8 @@ async fn whole_life(world: &Arc<World>, operations: &mut u64) {
     for mount in &mounts {
         for program in 0..PROGRAMS {
             let stream = 100 + mount.number as u64 * PROGRAMS + program;
-            programs.spawn(Program::new(mount.clone(), stream, stopped.clone()).run());
+            let program = Program::new(mount.clone(), stream, stopped.clone());
+            programs.spawn(tasks::behind(mount.gate.clone(), program.run()));
         }
     }
     let length = Duration::from_secs(world.random(|random| random.between(20, 70)));

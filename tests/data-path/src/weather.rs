@@ -16,8 +16,12 @@ use crate::{
 /// Operations wait this long; an outage that is longer makes them fail.
 const LONGER_THAN_OPERATIONS: u64 = 70_000;
 const SHORTER_THAN_OPERATIONS: u64 = 20_000;
+const LONGER_THAN_SESSIONS: u64 = 130_000;
 /// How long a lost answer waits for an answer to lose.
 const TRAP_LASTS: Duration = Duration::from_secs(20);
+
+/// How many operations the leader may log or answer late, of a hundred.
+const LATE_PERCENTS: [u64; 3] = [0, 5, 25];
 
 pub(crate) struct Weather {
     pub world: Arc<World>,
@@ -32,6 +36,7 @@ impl Weather {
     pub(crate) async fn storm(self: &Arc<Self>, length: Duration) {
         let mut random = Random::new(self.world.seed, 2);
         let end = self.world.now() + length;
+        self.namespace.set_late(*random.pick(&LATE_PERCENTS).expect("there are three"));
         let mut under_way = tokio::task::JoinSet::new();
         while self.world.now() < end {
             sleep(Duration::from_millis(random.spread(200, 9000))).await;
@@ -39,6 +44,7 @@ impl Weather {
             under_way.spawn(self.clone().fault(fault));
         }
         under_way.join_all().await;
+        self.namespace.set_late(0);
         self.world.note("nothing is wrong any more");
     }
 
@@ -97,11 +103,20 @@ impl Weather {
     }
 
     async fn sleep(&self, mount: &Mount, random: &mut Random) {
-        let length = Duration::from_millis(random.spread(2000, self.longest_outage()));
-        self.world.note(format!("mount {} sleeps for {length:?}", mount.number));
-        mount.set_asleep(true);
+        if !self.world.faults.stopped_mounts {
+            return;
+        }
+        let longest = if self.world.faults.long_outages { LONGER_THAN_SESSIONS } else { SHORTER_THAN_OPERATIONS };
+        let length = Duration::from_millis(random.spread(2000, longest));
+        let is_suspended = random.chance(50);
+        self.world.note(format!("mount {} sleeps for {length:?}, its machine as well: {is_suspended}", mount.number));
+        mount.gate.sleep();
+        if is_suspended {
+            mount.link.set_up(false);
+        }
         sleep(length).await;
-        mount.set_asleep(false);
+        mount.link.set_up(true);
+        mount.gate.wake();
         self.world.note(format!("mount {} is awake", mount.number));
     }
 

@@ -42,6 +42,8 @@ struct Leader {
     clock_offset: i64,
     sessions: BTreeMap<SessionId, Lease>,
     connections: BTreeMap<u64, Connection>,
+    /// Out of a hundred operations, those that are late.
+    late_percent: u64,
     /// When the log was how long.
     history: Vec<(Instant, u64)>,
 }
@@ -76,6 +78,7 @@ impl Namespace {
             clock_offset: 0,
             sessions: BTreeMap::new(),
             connections: BTreeMap::new(),
+            late_percent: 0,
             history: Vec::new(),
         };
         Arc::new(Self { world, oracle, plane, leader: Mutex::new(leader) })
@@ -122,6 +125,11 @@ impl Namespace {
         // A new leader has heard no answers.
         leader.sessions.values_mut().for_each(|lease| *lease = Lease { last_heard: now, answered: 0 });
         self.world.note(format!("voter {next} leads, its clock is {clock_offset} s off"));
+    }
+
+    /// From now on so many operations out of a hundred are logged or answered late, while others overtake them.
+    pub(crate) fn set_late(&self, percent: u64) {
+        self.leader.lock().late_percent = percent;
     }
 
     pub(crate) fn has_leader(&self) -> bool {

@@ -12,6 +12,9 @@ use tokio::time::{Instant, sleep};
 use super::{Connection, Leader, Lease, Namespace, voter_address};
 use crate::network::Link;
 
+/// Longer than a mount waits before it sends an operation again; in milliseconds.
+const LATEST: u64 = 8000;
+
 pub(crate) struct Voter {
     pub number: usize,
     /// To the mount at the other end of its connections.
@@ -87,7 +90,7 @@ impl Voter {
         if matches!(op.change, Change::PurgeOrphans { .. } | Change::ForgetDead { .. }) {
             return Response::Applied(Err(FsError::Invalid { reason: "only the namespace itself may do this".into() }));
         }
-        self.pause(4).await;
+        self.wait_for_log().await;
         let reply = {
             let mut leader = self.namespace.leader.lock();
             let is_logged =
@@ -97,7 +100,7 @@ impl Voter {
         if matches!((&op.change, &reply), (Change::Commit { .. } | Change::SetAttr { .. }, Some(Ok(_)))) {
             self.link.spring_trap();
         }
-        self.pause(4).await;
+        self.wait_for_log().await;
         match reply {
             Some(reply) if self.as_leader(peer, |_| ()).is_some() => Response::Applied(reply),
             _ => Response::Unavailable { reason: "the leader was lost".into() },
@@ -109,6 +112,12 @@ impl Voter {
         let Some(answer) = self.as_leader(peer, |leader| leader.tables.query(query)) else { return self.not_leader() };
         self.pause(6).await;
         Response::Answered(answer)
+    }
+
+    async fn wait_for_log(&self) {
+        let late_percent = self.namespace.leader.lock().late_percent;
+        let is_late = self.namespace.world.random(|random| random.chance(late_percent));
+        self.pause(if is_late { LATEST } else { 4 }).await;
     }
 
     async fn pause(&self, most_millis: u64) {

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Takes each cure of the data path out and shows which seed of the simulation finds that.
+#
+#   tests/data-path/mutations.sh [SEEDS [MUTATION ...]]
+#
+# Each patch in mutations/ begins with a line that says what it takes out, and takes it out while the environment
+# variable MUTATION has the patch's name. So all patches are applied to one copy of the working tree, which is built once.
+# Fails if a patch does not apply any more or a mutation is not found. Not a part of tests/check.sh: it runs for a long time.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+seeds=${1:-1000}
+shift || true
+patches=("$here"/mutations/*.patch)
+if (($#)); then patches=("${@/#/$here/mutations/}"); patches=("${patches[@]/%/.patch}"); fi
+
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+git -C "$top" ls-files -z | (cd "$top" && tar --null --create --files-from=- --ignore-failed-read) | tar --extract -C "$copy"
+for patch in "${patches[@]}"; do
+    patch --quiet --forward --strip=1 --directory="$copy" <"$patch" || { echo "does not apply any more: $patch"; exit 1; }
+done
+
+# The target folder of the working tree has the crates of others built already.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target}
+built=$(cargo test --manifest-path "$copy/Cargo.toml" -p chordfs-data-path-tests --no-run 2>&1) || { echo "$built"; exit 1; }
+checks=$(sed -n 's/.*Executable.*(\(.*\))/\1/p' <<<"$built")
+
+missed=0
+printf '%-22s %-6s %s\n' mutation seed message
+for patch in "${patches[@]}"; do
+    name=$(basename "$patch" .patch)
+    output=$(cd "$copy/tests/data-path" && MUTATION=$name DATA_PATH_SEEDS=$seeds "$checks" promises_hold_in_every_run --nocapture 2>&1) || true
+    found=$(grep -m1 -E '^seed [0-9]+: ' <<<"$output" || true)
+    if [ -z "$found" ]; then missed=$((missed + 1)); found="seed none: not found by $seeds seeds"; fi
+    message=${found#seed *: }
+    printf '%-22s %-6s %s\n' "$name" "$(cut -d' ' -f2 <<<"$found" | tr -d :)" "${message:0:120}"
+done
+exit $((missed > 0))
