@@ -24,6 +24,7 @@ mod os;
 mod plane;
 mod program;
 mod random;
+mod rivalry;
 pub mod run;
 mod sleep;
 mod weather;

@@ -15,11 +15,10 @@ use crate::{
     operation::Operation,
     oracle::{CELL_BYTES, CHUNK_CELLS, FILE_CELLS},
     random::Random,
+    rivalry::{self, Rivalry},
 };
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-/// In some runs all programs work on one file most of the time: some empty it again and again, others follow it.
-const RIVALRY_PERCENT: u64 = 90;
 const OWNER: Caller = Caller { uid: 0, gid: 0 };
 const MOST_OPEN: usize = 3;
 
@@ -32,7 +31,7 @@ pub(crate) struct Program {
     /// Out of a hundred operations, those that set sizes, and those that remove or replace names.
     truncations: u64,
     removals: u64,
-    is_rival: bool,
+    rivalry: Option<Rivalry>,
 }
 
 #[derive(Clone, Copy)]
@@ -53,9 +52,14 @@ impl Program {
     pub(crate) fn new(mount: Arc<Mount>, stream: u64, stop: watch::Receiver<bool>) -> Self {
         let mut random = Random::new(mount.world.seed, stream);
         let removals = if random.chance(25) { 20 } else { 4 };
-        let is_rival = Random::new(mount.world.seed, 4).chance(35);
-        let truncations = if is_rival || random.chance(25) { 25 } else { 6 };
-        Self { mount, random, open: Vec::new(), stop, operations: 0, truncations, removals, is_rival }
+        let truncations = if random.chance(25) { 25 } else { 6 };
+        let rivalry = Rivalry::of(&mount, stream);
+        let (truncations, removals) = match rivalry {
+            None => (truncations, removals),
+            Some(Rivalry::Empties) => (30, 1),
+            Some(Rivalry::Follows | Rivalry::Writes) => (1, 1),
+        };
+        Self { mount, random, open: Vec::new(), stop, operations: 0, truncations, removals, rivalry }
     }
 
     /// Runs until it is told to stop, closes what it has open, and returns how many operations it made.
@@ -84,8 +88,10 @@ impl Program {
         if self.random.chance(self.removals) {
             return if self.random.chance(50) { self.unlink().await } else { self.rename().await };
         }
-        if self.is_rival && self.random.chance(15) {
-            return self.follow(file).await;
+        match self.rivalry {
+            Some(Rivalry::Follows) if self.random.chance(70) => return self.follow(file).await,
+            Some(Rivalry::Writes) if self.random.chance(30) => return self.fsync(file).await,
+            _ => {}
         }
         match self.random.below(100) {
             0..40 => self.write(file).await,
@@ -103,7 +109,7 @@ impl Program {
     }
 
     fn some_name(&mut self) -> EntryName {
-        if self.is_rival && self.random.chance(RIVALRY_PERCENT) {
+        if self.rivalry.is_some() && self.random.chance(rivalry::PERCENT) {
             return entry_name(NAMES[0]);
         }
         entry_name(NAMES[self.random.below(NAMES.len() as u64) as usize])
@@ -229,7 +235,7 @@ impl Program {
 
     async fn truncate(&mut self, file: OpenFile) {
         let faults = self.mount.world.faults;
-        let to_nothing = self.random.chance(if self.is_rival { 80 } else { 40 });
+        let to_nothing = self.random.chance(if self.rivalry.is_some() { 90 } else { 40 });
         let cells = if to_nothing { 0 } else { self.random.below(FILE_CELLS as u64) as usize };
         if !(if to_nothing { faults.truncate_to_nothing } else { faults.attributes_while_writing }) {
             return;

@@ -10,6 +10,7 @@ use crate::{
     oracle::Oracle,
     plane::{NODES, Plane},
     random::Random,
+    rivalry,
     world::World,
 };
 
@@ -21,7 +22,8 @@ const LONGER_THAN_SESSIONS: u64 = 130_000;
 const TRAP_LASTS: Duration = Duration::from_secs(20);
 
 /// How many operations the leader may log or answer late, of a hundred.
-const LATE_PERCENTS: [u64; 3] = [0, 5, 25];
+const LATE_PERCENTS: [u64; 3] = [0, 5, MOST_LATE_PERCENT];
+const MOST_LATE_PERCENT: u64 = 25;
 
 pub(crate) struct Weather {
     pub world: Arc<World>,
@@ -36,7 +38,8 @@ impl Weather {
     pub(crate) async fn storm(self: &Arc<Self>, length: Duration) {
         let mut random = Random::new(self.world.seed, 2);
         let end = self.world.now() + length;
-        self.namespace.set_late(*random.pick(&LATE_PERCENTS).expect("there are three"));
+        let late = *random.pick(&LATE_PERCENTS).expect("there are three");
+        self.namespace.set_late(if rivalry::is_on(self.world.seed) { MOST_LATE_PERCENT } else { late });
         let mut under_way = tokio::task::JoinSet::new();
         while self.world.now() < end {
             sleep(Duration::from_millis(random.spread(200, 9000))).await;
