@@ -15,12 +15,13 @@
 //! | DS 8 | the refused chunk is stored again | 75 | close began while nothing was wrong, and failed |
 //! | DS 8 | the same, and the pause after a conflict | 8 | 150 commits in a row met a conflict |
 //!
-//! | DS 1 | a mount's receipts of the feed | 56 | inode was purged while a mount has it open |
-//! | - | a mount's receipts of its own removals | 56 | the same |
+//! | DS 6 | a late answer to a truncation to zero is recognized | 4 | a read shows less than the feed has reported |
+//! | DS 1 | a mount's receipts of the feed | 8 | inode was purged while a mount has it open |
+//! | - | a mount's receipts of its own removals | 248 | the same |
 //!
 //! `mutations.sh` takes them out one by one and shows the seeds of today: they shift when a workload changes. Not found
-//! so far, and checked by unit tests alone: an answer to a truncation that is older than the known state (DS 6), and the
-//! state to which a commit was sent (DS 4, in 500 seeds), which retired versions make harmless.
+//! so far, and checked by unit tests alone: the state to which a commit was sent (DS 4, in 500 seeds), which retired
+//! versions make harmless.
 
 /// One knob for each kind of fault; `true` means that the runs provoke it and check for it.
 #[derive(Clone, Copy, Debug)]
