@@ -79,10 +79,11 @@ mod tests {
     async fn a_task_begun_behind_a_gate_stands_still_with_the_one_that_began_it() {
         let door = Arc::new(Door { is_open: Mutex::new(true), ..Door::default() });
         let (go, gone) = oneshot::channel::<()>();
-        let task = behind(door.clone(), async { spawn(gone) }).await;
+        let mut begun = None;
+        behind(door.clone(), async { begun = Some(spawn(gone)) }).await;
+        let mut task = begun.expect("it was begun");
         *door.is_open.lock().unwrap() = false;
         go.send(()).unwrap();
-        let mut task = task;
         timeout(Duration::from_secs(60), &mut task).await.expect_err("the gate is shut");
         *door.is_open.lock().unwrap() = true;
         door.waiting.lock().unwrap().drain(..).for_each(Waker::wake);

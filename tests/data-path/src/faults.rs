@@ -14,7 +14,6 @@
 //! | DS 7 | a failed change of attributes keeps the data | 35 | a read lacks the mount's own write |
 //! | DS 8 | the refused chunk is stored again | 75 | close began while nothing was wrong, and failed |
 //! | DS 8 | the same, and the pause after a conflict | 8 | 150 commits in a row met a conflict |
-//!
 //! | DS 6 | a late answer to a truncation to zero is recognized | 4 | a read shows less than the feed has reported |
 //! | DS 1 | a mount's receipts of the feed | 8 | inode was purged while a mount has it open |
 //! | - | a mount's receipts of its own removals | 248 | the same |

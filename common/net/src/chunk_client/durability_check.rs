@@ -193,7 +193,8 @@ impl ChunkClient {
                         open.values_mut().filter(|chunk| chunk.is_nowhere()).for_each(|chunk| chunk.learn_members(&members));
                     }
                     open.retain(|id, chunk| {
-                        !chunk.is_safe() && !(chunk.is_lost(local_copies) && local_copies.is_superseded(*id))
+                        let is_no_loss = chunk.is_lost(local_copies) && local_copies.is_superseded(*id);
+                        !(chunk.is_safe() || is_no_loss)
                     });
                     if reference_query.is_none() {
                         reference_query = self.query_unreferenced(&open, local_copies).map(Box::pin);
