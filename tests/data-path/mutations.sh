@@ -4,8 +4,8 @@
 #   tests/data-path/mutations.sh [SEEDS [MUTATION ...]]
 #
 # Each patch in mutations/ begins with a line that says what it takes out, and takes it out while the environment
-# variable MUTATION has the patch's name. So all patches are applied to one copy of the working tree, which is built once.
-# Fails if a patch does not apply any more or a mutation is not found. Not a part of tests/check.sh: it runs for a long time.
+# variable MUTATION has the patch's name. So all patches are applied to one copy of the working tree, built once.
+# Fails if a patch does not apply any more or a mutation is not found. Not a part of tests/check.sh, as it takes long.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -1,4 +1,4 @@
-//! Runs in which all programs work on one file most of the time: one mount empties it and follows what the others write.
+//! Runs in which all programs work on one file most of the time: one mount empties it and follows what others write.
 //! An answer to a truncation that comes late must not hide what was written since, which takes all three at once.
 
 use crate::{mount::Mount, random::Random};

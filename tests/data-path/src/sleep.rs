@@ -1,5 +1,5 @@
-//! The sleep of a mount, and its wall clock. While a mount sleeps none of its tasks runs, and the time of all others goes
-//! on, as when a process is stopped or its machine suspended. When it wakes, every timer that has become due fires at
+//! The sleep of a mount, and its wall clock. While a mount sleeps none of its tasks runs, and the time of all others
+//! goes on, as when a process is stopped or its machine suspended. When it wakes, every timer that has become due fires at
 //! once, its session may have expired, and what has arrived meanwhile is there.
 
 use std::task::{Context, Waker};

@@ -176,8 +176,8 @@ impl Session {
         self.0.feed.receipt()
     }
 
-    /// Taken before a change is sent by which a file may lose its last name, and dropped when that file is held if it is
-    /// open here: the feed reports no changes of this session.
+    /// Taken before a change is sent by which a file may lose its last name, and dropped when that file is held if it
+    /// is open here: the feed reports no changes of this session.
     pub fn own_change_receipt(&self) -> EventReceipt {
         self.0.feed.own_change_receipt()
     }
