@@ -1,6 +1,6 @@
 //! Every kind of fault in random order, for as long as one has patience: `CHORDFS_TEST_MINUTES=60` is the form in which
-//! a release is tried. Afterwards everything is as it was before: no file is wrong, no chunk is left, no process has
-//! grown.
+//! a release is tried. Afterwards everything is as it was before: no file is wrong, no chunk is left, no node has
+//! grown, and no mount has more memory than it promises.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Lab, TempMount, disk::Disk, wait_for};
+use harness::{Lab, disk::Disk, wait_for};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -28,8 +28,10 @@ use super::{
 const NODES: usize = 5;
 /// Chunks that no file has named for this long count as left behind.
 const ORPHAN_GRACE: Duration = Duration::from_secs(180);
-/// What a process may have grown by between the first minute and the end.
-const GROWTH_MIB: u64 = 150;
+/// What a node may have grown by between the first half minute and the end, when all files are removed.
+const NODE_GROWTH_MIB: u64 = 150;
+/// What a mount promises: the defaults of its options `cache` and `dirty`, and 100 MiB.
+const MOUNT_MIB: u64 = 256 + 64 + 100;
 
 #[test]
 #[ignore = "slow: ten minutes of every fault; SLOW_TESTS=1 tests/check.sh runs it"]
@@ -37,7 +39,7 @@ fn every_fault_in_random_order_leaves_nothing_behind() {
     let (mut random, mut scene) = (random(), Scene::in_lab(Lab::start_on_disks(NODES, Disk::Memory(1024))));
     scene.load.add_programs(scene.mounts[0].path(), scene.mounts[1].path());
     scene.load.run_for(SECONDS(30));
-    let before = memory(&scene.mounts, &scene.lab);
+    let before = nodes_memory(&scene.lab);
     let pauses = MountPauses::start(&scene, random.random());
     let end = Instant::now() + SECONDS(60 * minutes(10));
     let mut faults = 0;
@@ -78,7 +80,7 @@ impl Scene {
 
     /// Checks every file and every copy, then removes all files, and waits until the nodes have removed all chunks.
     #[track_caller]
-    fn finish_empty(mut self, before: &[(String, u64)]) {
+    fn finish_empty(mut self, before: &[u64]) {
         let fresh = self.lab.mount();
         let report = self.load.finish(fresh.path());
         eprintln!("{report}");
@@ -86,25 +88,26 @@ impl Scene {
         self.lab.wait_settled();
         self.lab.assert_no_orphans(ORPHAN_GRACE);
         self.lab.wait_clean_verified();
-        let after = memory(&self.mounts, &self.lab);
-        eprintln!("resident MiB before {before:?}\nand after {after:?}");
-        for ((name, before), (_, after)) in before.iter().zip(&after) {
-            assert!(*after < before + GROWTH_MIB, "{name} grew from {before} to {after} MiB");
-        }
+        let mounts: Vec<u64> = self.mounts.iter().map(|mount| resident_mib(mount.pid())).collect();
+        eprintln!("the mounts have {mounts:?} MiB");
+        assert!(mounts.iter().all(|mib| *mib < MOUNT_MIB), "a mount has more than {MOUNT_MIB} MiB");
         remove_everything(fresh.path());
         wait_for("all chunks are gone", SECONDS(300), || {
             let left = self.lab.loads()?;
             if left.iter().all(|bytes| *bytes == 0.0) { Ok(()) } else { Err(format!("{left:.0?}")) }
         });
+        let after = nodes_memory(&self.lab);
+        eprintln!("the nodes had {before:?} MiB and have {after:?}");
+        for (before, after) in before.iter().zip(&after) {
+            assert!(*after < before + NODE_GROWTH_MIB, "a node grew from {before} to {after} MiB");
+        }
         drop(self.mounts);
     }
 }
 
-/// The resident memory of the mounts and of the nodes, in MiB.
-fn memory(mounts: &[TempMount], lab: &Lab) -> Vec<(String, u64)> {
-    let mounts = mounts.iter().enumerate().map(|(at, mount)| (format!("mount {}", at + 1), mount.pid()));
-    let nodes = lab.live().into_iter().map(|at| (format!("node {}", at + 1), lab.pid(at)));
-    mounts.chain(nodes).map(|(name, pid)| (name, resident_mib(pid))).collect()
+/// The resident memory of each node, in MiB.
+fn nodes_memory(lab: &Lab) -> Vec<u64> {
+    lab.live().into_iter().map(|at| resident_mib(lab.pid(at))).collect()
 }
 
 fn remove_everything(mount: &std::path::Path) {
