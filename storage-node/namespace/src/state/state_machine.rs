@@ -20,6 +20,7 @@ use chordfs_types::{
     namespace::{Answer, NamespaceOp, Query, SessionId, Time},
 };
 use futures_util::{Stream, TryStreamExt};
+use nix::time::{ClockId, clock_gettime};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine},
@@ -51,8 +52,9 @@ pub(crate) struct NamespaceState(Arc<SharedState>);
 #[derive(Default)]
 struct SharedState {
     applied: RwLock<AppliedState>,
-    /// The longest time that the lock was held for one entry, in microseconds.
+    /// The longest time that the lock was held for one entry, and the most CPU time of one entry, in microseconds.
     longest_hold: AtomicU64,
+    longest_work: AtomicU64,
 }
 
 #[derive(Clone, Default)]
@@ -116,6 +118,11 @@ impl NamespaceState {
     }
 }
 
+/// Zero if the clock cannot be read, which Linux excludes for the calling thread.
+fn thread_cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
 pub(crate) struct StateMachine {
     state: NamespaceState,
     feed: Arc<SessionFeed>,
@@ -153,26 +160,29 @@ impl NamespaceState {
     /// Applies one operation and pushes its events before any reader can see its effect.
     fn apply(&self, log_id: LogId, at: Time, op: &NamespaceOp, feed: &SessionFeed) -> EntryResult {
         let mut applied = self.0.applied.write();
-        let start = Instant::now();
+        let (start, cpu_start) = (Instant::now(), thread_cpu_time());
         let result = applied.tables.apply(log_id.index, at, op);
         applied.last = Some(log_id);
         feed.push(result.origin, &result.feed);
         drop(applied);
-        self.record_hold(log_id, start.elapsed());
+        self.record_hold(log_id, start.elapsed(), thread_cpu_time().saturating_sub(cpu_start));
         EntryResult(Some(result.reply))
     }
 
-    fn record_hold(&self, log_id: LogId, held: Duration) {
+    /// `held` is longer than `work` when the machine did not let the thread run, or a page of memory was missing.
+    fn record_hold(&self, log_id: LogId, held: Duration, work: Duration) {
         self.0.longest_hold.fetch_max(held.as_micros() as u64, Relaxed);
+        self.0.longest_work.fetch_max(work.as_micros() as u64, Relaxed);
         if held > LONG_APPLY {
-            tracing::warn!(%log_id, ?held, "applying one operation took long; all others waited for it");
+            tracing::warn!(%log_id, ?held, cpu = ?work, "applying one operation took long; all others waited for it");
         }
     }
 
-    /// Returns the longest time that one entry held the lock since the last call.
+    /// Returns the longest time that one entry held the lock since the last call, and the most CPU time of one entry.
     #[cfg(test)]
-    pub(crate) fn take_longest_hold(&self) -> Duration {
-        Duration::from_micros(self.0.longest_hold.swap(0, Relaxed))
+    pub(crate) fn take_longest_hold(&self) -> (Duration, Duration) {
+        let take = |longest: &AtomicU64| Duration::from_micros(longest.swap(0, Relaxed));
+        (take(&self.0.longest_hold), take(&self.0.longest_work))
     }
 
     fn record(&self, log_id: LogId, membership: Option<StoredMembership>) -> EntryResult {

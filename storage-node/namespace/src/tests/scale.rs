@@ -181,11 +181,10 @@ impl Load {
         let (load, mut waits) = sending.await.unwrap();
         waits.sort();
         let [median, longest] = [waits[waits.len() / 2], waits[waits.len() - 1]];
-        let hold = state.take_longest_hold();
-        println!(
-            "    {} operations meanwhile: median {median:.1?}, longest {longest:.1?}; the longest apply {hold:.1?}",
-            waits.len()
-        );
+        let (hold, work) = state.take_longest_hold();
+        let count = waits.len();
+        println!("    {count} operations meanwhile: median {median:.1?}, longest {longest:.1?}");
+        println!("    the longest apply {hold:.1?}; the most CPU time of one {work:.1?}");
         load
     }
 
