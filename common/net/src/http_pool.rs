@@ -33,8 +33,11 @@ const IDLE_PER_PEER: usize = 8;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// An answer longer than this is refused: the largest batch and its headers fit.
 const MAX_ANSWER_BYTES: usize = 128 << 20;
+/// The read buffer of a connection. Below the size from which the mount's allocator maps buffers by themselves, because
+/// hyper takes a new one whenever a part of the last is still being copied.
+const READ_BUFFER_BYTES: usize = 512 << 10;
 /// A shorter answer gets a buffer of its own. Otherwise it would keep the connection's read buffer in memory, up to
-/// 1 MiB of it, for as long as a cache has a part of the answer.
+/// 512 KiB of it, for as long as a cache has a part of the answer.
 const COPIED_BELOW_BYTES: usize = 256 << 10;
 
 #[derive(Clone, Debug, Error)]
@@ -172,7 +175,8 @@ async fn connect(address: SocketAddr) -> Result<SendRequest<PieceBody>, HttpClie
         stream.map_err(|_| failed(io::ErrorKind::TimedOut, format!("no answer within {CONNECT_DEADLINE:?}")))?;
     let stream = stream.map_err(|error| broken(&error))?;
     stream.set_nodelay(true).map_err(|error| broken(&error))?;
-    let handshake = http1::Builder::new().max_buf_size(1 << 20).writev(true).handshake(TokioIo::new(stream)).await;
+    let handshake =
+        http1::Builder::new().max_buf_size(READ_BUFFER_BYTES).writev(true).handshake(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| failed(io::ErrorKind::Other, error_chain(&error)))?;
     // Ends by itself when the sender is dropped or the peer closes.
     tokio::spawn(connection);
@@ -201,18 +205,20 @@ async fn gather_body(mut body: Incoming, max_bytes: usize) -> Result<Bytes, Stri
     if expected > max_bytes {
         return Err(format!("an answer of {expected} bytes, at most {max_bytes} are accepted"));
     }
+    // A body in one frame is not copied. Every other frame is copied and dropped at once, because the connection reads
+    // into the same buffer again only if nobody holds a part of it.
     let mut first = Bytes::new();
     let mut gathered = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| error_chain(&error))?;
         let Ok(data) = frame.into_data() else { continue };
-        if first.is_empty() && gathered.is_empty() {
+        if first.is_empty() && gathered.is_empty() && data.len() >= expected {
             first = data;
             continue;
         }
         if gathered.is_empty() {
             gathered.reserve(expected.max(first.len() + data.len()));
-            gathered.extend_from_slice(&first);
+            gathered.extend_from_slice(&std::mem::take(&mut first));
         }
         if gathered.len() + data.len() > max_bytes {
             return Err(format!("an answer of more than {max_bytes} bytes"));

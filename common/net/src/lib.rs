@@ -5,6 +5,7 @@ pub mod admin_client;
 pub mod allocator;
 pub mod backoff;
 pub mod boot_clock;
+mod buffer_pool;
 pub mod chunk_client;
 pub mod clients;
 pub mod http_pool;

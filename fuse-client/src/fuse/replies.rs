@@ -16,6 +16,7 @@ use crate::{
     fs::{ListedEntry, OpenReply, Statistics},
     options::KernelTimeouts,
     root_map::RootMap,
+    transfer::read_buffer,
 };
 
 /// Inode numbers are never reused, so one generation suffices.
@@ -79,7 +80,10 @@ impl Replies {
 
     pub(super) fn data(self, op: &'static str, ino: Ino, result: Result<Vec<u8>, FsError>, reply: ReplyData) {
         match result {
-            Ok(bytes) => reply.data(&bytes),
+            Ok(bytes) => {
+                reply.data(&bytes);
+                read_buffer::give_back(bytes);
+            }
             Err(failure) => reply.error(errno(op, ino, &failure)),
         }
     }

@@ -19,6 +19,7 @@ mod loss;
 mod merge;
 mod read;
 mod read_ahead;
+pub mod read_buffer;
 mod set_attr;
 mod state;
 mod upload;

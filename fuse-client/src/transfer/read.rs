@@ -15,7 +15,7 @@ use chordfs_types::{
 use parking_lot::MutexGuard;
 
 use super::{
-    FileData,
+    FileData, read_buffer,
     state::{ChunkContent, FileState},
 };
 
@@ -237,7 +237,7 @@ fn assemble_with_dirty(plan: Plan, state: MutexGuard<'_, FileState>) -> Vec<u8> 
 impl Plan {
     fn assemble(self) -> Vec<u8> {
         let total = (self.range.end - self.range.start) as usize;
-        let mut bytes = Vec::with_capacity(total);
+        let mut bytes = read_buffer::take(total);
         let mut skip = (self.range.start % self.chunk_bytes) as usize;
         for part in self.parts {
             let want = (self.chunk_bytes as usize - skip).min(total - bytes.len());

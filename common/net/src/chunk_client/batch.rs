@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chordfs_types::{
     chunk::{ChunkRef, encode_record, record_bytes},
     chunk_api::MAX_BATCH_CHUNKS,
@@ -11,10 +11,14 @@ use chordfs_types::{
 };
 
 use super::{ChunkClient, NewChunk};
+use crate::buffer_pool::BufferPool;
 
 /// Size at which a batch to one owner is cut: large enough that its round trip does not matter, and small enough that
 /// several are in flight.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// Bodies of batches. About as many bytes are on their way at the same time when one large file is written.
+static BODIES: BufferPool = BufferPool::new(8 << 20);
 
 pub(super) type KeyedChunk = (RingId, NewChunk);
 pub(super) type KeyedRef = (RingId, ChunkRef);
@@ -43,11 +47,11 @@ impl OwnerBatch {
     }
 
     pub(super) fn encode(&self) -> Bytes {
-        let mut body = BytesMut::with_capacity(self.bytes);
-        for (key, chunk) in &self.chunks {
-            encode_record(&mut body, &chunk.file, chunk.id, *key, &chunk.data);
-        }
-        body.freeze()
+        BODIES.fill(self.bytes, |body| {
+            for (key, chunk) in &self.chunks {
+                encode_record(body, &chunk.file, chunk.id, *key, &chunk.data);
+            }
+        })
     }
 }
 
