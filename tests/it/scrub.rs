@@ -189,7 +189,7 @@ fn garbage_of_a_node_that_was_away_is_deleted() {
     file.sync_all().unwrap();
     drop(file);
     let counts = |cluster: &Cluster, node| (count(cluster, node, "goes"), count(cluster, node, "stays"));
-    // The session of the killed node has to end first: it might have the file open.
+    // The killed node had nothing open, so the deletion waits for the end of its session only if it led the namespace.
     wait_for("the others have deleted it", 2 * MINUTE, || {
         let lens = [0, 1].map(|node| counts(&cluster, node));
         if lens == [(0, 98); 2] { Ok(()) } else { Err(format!("{lens:?}")) }

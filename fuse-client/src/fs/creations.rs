@@ -53,6 +53,10 @@ impl Creations {
         Creation { all: self, number }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().numbers.is_empty()
+    }
+
     /// Notes that the file has lost its last name, or that any file may have.
     pub(super) fn note_event(&self, about: Option<Ino>, receipt: &Arc<EventReceipt>) {
         self.0.lock().note(about, || EventKind::Removed(receipt.clone()));

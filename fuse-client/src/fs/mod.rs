@@ -79,7 +79,10 @@ impl FileSystem {
     /// Must be called on the runtime that is to run its background tasks.
     pub fn new(session: Session, transfer: Arc<Transfer>, notices: Notices, space: SpaceSource) -> Arc<Self> {
         let epoch = session.clone();
-        Self::with_namespace(Arc::new(session), move || epoch.feed_epoch(), transfer, notices, space)
+        let fs = Self::with_namespace(Arc::new(session.clone()), move || epoch.feed_epoch(), transfer, notices, space);
+        let weak = Arc::downgrade(&fs);
+        session.report_nothing_open(move || weak.upgrade().is_some_and(|fs| fs.has_nothing_open()));
+        fs
     }
 
     /// Like [`Self::new`], with any namespace client. `feed_epoch`: see [`Session::feed_epoch`].
@@ -120,6 +123,12 @@ impl FileSystem {
         self.pages.invalidate(ino);
         self.cache.drop_attr(ino);
         self.notices.pages(ino);
+    }
+
+    /// Whether this mount has no file open and opens none now.
+    fn has_nothing_open(&self) -> bool {
+        // A file that is being created is counted as open before its creation ends.
+        self.creations.is_empty() && self.opens.is_empty()
     }
 
     /// Commits everything written so far.

@@ -7,7 +7,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use std::{
 
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Change, NamespaceOp, Reply, Request, Response, SessionId, Time, encode},
+    namespace::{Change, NamespaceOp, Reply, Request, RequestCount, Response, SessionId, Time, encode},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -109,8 +109,11 @@ struct LinkState {
     /// The reason why there is no connection, for the errors of operations.
     failure: Mutex<String>,
     closing: AtomicBool,
+    nothing_open: OnceLock<NothingOpen>,
     stop: CancellationToken,
 }
+
+type NothingOpen = Box<dyn Fn() -> bool + Send + Sync>;
 
 impl LeaderLink {
     /// `options.nodes` must not be empty.
@@ -121,6 +124,7 @@ impl LeaderLink {
             session: Mutex::default(),
             failure: Mutex::new("no node was asked yet".to_owned()),
             closing: AtomicBool::new(false),
+            nothing_open: OnceLock::new(),
             stop: stop.clone(),
         });
         let (publish, attached) = watch::channel(None);
@@ -153,6 +157,11 @@ impl LeaderLink {
 
     pub(super) fn failure(&self) -> String {
         self.shared.failure.lock().clone()
+    }
+
+    /// Only the first function counts.
+    pub(super) fn report_nothing_open(&self, nothing_open: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.shared.nothing_open.set(Box::new(nothing_open));
     }
 
     /// Prevents that an expired session is replaced from now on.
@@ -298,7 +307,7 @@ impl ConnectionTask {
     async fn monitor(&self, attached: &LeaderConnection) {
         let mut tick = interval_at(Instant::now() + KEEPALIVE_EVERY, KEEPALIVE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut answers = FeedAnswers::default();
+        let (mut answers, mut requests) = (FeedAnswers::default(), None);
         loop {
             tokio::select! {
                 () = attached.client.closed() => return,
@@ -306,9 +315,12 @@ impl ConnectionTask {
                 _ = tick.tick() => {}
             }
             let answered = answers.current(&self.shared.feed);
-            let keepalive = encode(&Request::KeepAlive { answered });
+            let keepalive = encode(&Request::KeepAlive { answered, nothing_open: self.nothing_open_at(requests) });
             match send_request(&attached.client, &keepalive, KEEPALIVE_DEADLINE).await {
-                Ok(Response::Alive { applied }) => answers.note(applied, &self.shared.feed),
+                Ok(Response::Alive { applied, requests: count }) => {
+                    answers.note(applied, &self.shared.feed);
+                    requests = Some(count);
+                }
                 Ok(Response::NotLeader { leader }) => attached.note_moved(leader),
                 Ok(Response::Unavailable { .. }) => attached.note_unavailable(),
                 Ok(response) if is_no_session(&response) => attached.note_expired(),
@@ -316,6 +328,11 @@ impl ConnectionTask {
                 Err(error) => self.drop_connection(attached, error.to_string()),
             }
         }
+    }
+
+    /// Returns the count of requests that the leader has sent, if the session has nothing open after all of them.
+    fn nothing_open_at(&self, requests: Option<RequestCount>) -> Option<RequestCount> {
+        requests.filter(|_| self.shared.nothing_open.get().is_some_and(|nothing_open| nothing_open()))
     }
 
     fn drop_connection(&self, attached: &LeaderConnection, reason: String) {

@@ -182,6 +182,14 @@ impl Session {
         self.0.feed.own_change_receipt()
     }
 
+    /// From now on the keepalives report when `nothing_open` returns true. A session that has sent nothing else since
+    /// then delays no deletion of removed files when it falls silent.
+    ///
+    /// It must return false from before the first request by which a file may be opened until the file is closed.
+    pub fn report_nothing_open(&self, nothing_open: impl Fn() -> bool + Send + Sync + 'static) {
+        self.0.link.report_nothing_open(nothing_open);
+    }
+
     /// Ends the session at the namespace.
     pub async fn close(&self) -> Result<(), FsError> {
         self.0.link.set_closing();

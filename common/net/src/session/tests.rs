@@ -4,9 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::pending,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use chordfs_types::namespace::{Ino, OpId, calls, decode};
+use chordfs_types::namespace::{Ino, OpId, RequestCount, calls, decode};
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -53,6 +54,9 @@ struct World {
     /// Reported in answers to keepalives, and how much of the feed the keepalives reported as answered.
     log_applied: u64,
     answered: Vec<u64>,
+    /// Also in answers to keepalives, and what the last keepalive reported.
+    requests: RequestCount,
+    nothing_open: Option<RequestCount>,
 }
 
 impl World {
@@ -112,9 +116,10 @@ impl World {
                 self.attached.push(peer.clone());
                 Response::Attached
             }
-            Request::KeepAlive { answered } => {
+            Request::KeepAlive { answered, nothing_open } => {
                 self.answered.push(answered);
-                Response::Alive { applied: self.log_applied }
+                self.nothing_open = nothing_open;
+                Response::Alive { applied: self.log_applied, requests: self.requests }
             }
             Request::Apply(op) => Response::Applied(self.apply(op)),
             Request::Query(_) => {
@@ -312,6 +317,31 @@ async fn keepalives_report_only_events_that_have_been_handled() {
     assert_eq!(timeout(SOON, three()).await.unwrap(), 0, "the event is still being handled");
     drop(receipt);
     assert_eq!(timeout(SOON, three()).await.unwrap(), 70);
+}
+
+/// A count is repeated only by a keepalive that is made after it was received: an opening that it includes has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keepalives_report_that_nothing_is_open_after_the_requests_that_the_leader_counted() {
+    let fake = fake(1).await;
+    let (session, _events) = fake.open(&fake.nodes).await;
+    let open = Arc::new(AtomicBool::new(false));
+    let next = async || {
+        let count = fake.world.lock().answered.len() + 1;
+        while fake.world.lock().answered.len() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        fake.world.lock().nothing_open
+    };
+    let next = async || timeout(SOON, next()).await.expect("no keepalive");
+    assert_eq!([next().await, next().await], [None, None], "the session does not know what is open");
+    let files = open.clone();
+    session.report_nothing_open(move || !files.load(Ordering::SeqCst));
+    let counted = |count| RequestCount { term: 4, count };
+    fake.world.lock().requests = counted(8);
+    next().await;
+    assert_eq!(next().await, Some(counted(8)));
+    open.store(true, Ordering::SeqCst);
+    assert_eq!(next().await, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

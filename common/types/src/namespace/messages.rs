@@ -13,7 +13,7 @@ use super::{
 use crate::{fs_error::FsError, ino::Ino};
 
 /// Raised when any type in a message changes its encoding.
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 3;
 
 /// A change by an applied operation, sent to the other sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,11 +69,24 @@ pub enum Request {
         /// The session holds every file that it has open and that lost its last name at or before this place in the
         /// log; 0 if it cannot say.
         answered: u64,
+        /// From the last [`Response::Alive`], if the session has nothing open and opens nothing now: an opening whose
+        /// request this count includes has ended.
+        nothing_open: Option<RequestCount>,
     },
     /// Answered by the leader once the operation is committed and applied.
     Apply(NamespaceOp),
     /// The answer includes every operation that any node answered before.
     Query(Query),
+}
+
+/// How many operations and queries of a session one leader has received. Opening a file takes one of them, so while the
+/// count stays the same the session opens nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestCount {
+    /// The leader's; another leader counts anew.
+    pub term: u64,
+    /// Never decreases in a term.
+    pub count: u64,
 }
 
 /// What the node sends back for a [`Request`].
@@ -95,6 +108,8 @@ pub enum Response {
     Alive {
         /// A place in the log. All events of the feed up to it were sent before this response, on this connection.
         applied: u64,
+        /// The session's operations and queries so far.
+        requests: RequestCount,
     },
     /// The operation was applied, or refused without any effect.
     Applied(Result<Reply, FsError>),

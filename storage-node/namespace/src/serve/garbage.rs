@@ -113,13 +113,14 @@ impl GarbageCollector {
     }
 
     /// Files that lost their last name or holder before this place in the log are open nowhere: each session that could
-    /// have one open holds it, has answered that it does not, or has ended.
+    /// have one open holds it, has answered that it does not, had nothing open, or has ended.
     fn unneeded_before(&self, since_boot: Duration) -> u64 {
         let state = self.raft.state();
         let (applied, sessions) = state.applied_and_sessions();
         let age = self.raft.settings().session_lease + ANSWER_SLACK;
         let excused = (self.history.applied_before(since_boot, age), age);
-        self.feed.answered_by_all(&sessions, Instant::now(), excused).min(applied) + 1
+        let term = self.raft.holds_term().map_or(0, |leader| leader.term);
+        self.feed.answered_by_all(&sessions, Instant::now(), term, excused).min(applied) + 1
     }
 
     /// Returns whether there is more to purge at once.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use bytes::Bytes;
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Change, NamespaceOp, OpId, Query, Request, Response, SessionId, Time, decode, encode},
+    namespace::{Change, NamespaceOp, OpId, Query, Request, RequestCount, Response, SessionId, Time, decode, encode},
 };
 use openraft::{
     ReadPolicy,
@@ -37,11 +37,17 @@ pub(crate) struct RequestHandler {
 impl RequestHandler {
     pub(crate) async fn handle<C: FeedConnection + Clone>(&self, peer: &C, request: &[u8]) -> Bytes {
         self.feed.renew(peer.id(), Instant::now());
-        let response = match decode(request) {
+        let request = decode(request);
+        if matches!(request, Ok(Request::Apply(_) | Request::Query(_))) {
+            self.feed.count_request(peer.id());
+        }
+        let response = match request {
             Err(error) => Response::Answered(Err(FsError::Invalid { reason: format!("the request: {error}") })),
             Ok(Request::Leader) => Response::NotLeader { leader: self.leader.leader() },
             Ok(Request::Attach { session }) => self.attach(session, peer).await,
-            Ok(Request::KeepAlive { answered }) => self.keep_alive(peer.id(), answered).await,
+            Ok(Request::KeepAlive { answered, nothing_open }) => {
+                self.keep_alive(peer.id(), answered, nothing_open).await
+            }
             Ok(Request::Apply(op)) => self.apply(op).await,
             Ok(Request::Query(query)) => self.query(&query).await,
         };
@@ -69,14 +75,16 @@ impl RequestHandler {
         Response::Attached
     }
 
-    async fn keep_alive(&self, connection: u64, answered: u64) -> Response {
+    async fn keep_alive(&self, connection: u64, answered: u64, nothing_open: Option<RequestCount>) -> Response {
         if let Err(response) = self.ensure_current().await {
             return response;
         }
         match self.feed.renew(connection, Instant::now()) {
             Some(session) if self.raft.state().has_session(session) => {
-                self.feed.answer(session, answered, Instant::now());
-                Response::Alive { applied: self.raft.state().applied_index() }
+                let term = self.raft.holds_term().map_or(0, |leader| leader.term);
+                let count = self.feed.answer(session, answered, nothing_open, Instant::now());
+                let requests = RequestCount { term, count };
+                Response::Alive { applied: self.raft.state().applied_index(), requests }
             }
             Some(_) => Response::Answered(Err(FsError::NoSession)),
             None => unavailable("this connection is not attached to a session"),

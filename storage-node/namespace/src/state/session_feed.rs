@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use chordfs_net::rpc::{RpcPeer, Value};
-use chordfs_types::namespace::{FeedEvent, SessionId, calls, encode};
+use chordfs_types::namespace::{FeedEvent, RequestCount, SessionId, calls, encode};
 use parking_lot::Mutex;
 
 /// The part of a connection that the feed needs.
@@ -67,11 +67,16 @@ struct SessionConnections {
     heard_since: Instant,
     /// The session holds all files that it has open and that lost their names up to this place in the log.
     answered: u64,
+    /// The operations and queries that were received.
+    requests: u64,
+    /// The session had nothing open when it had sent exactly these requests.
+    nothing_open: Option<RequestCount>,
 }
 
 impl SessionConnections {
     fn new(now: Instant) -> Self {
-        Self { connections: HashMap::new(), last_request: now, heard_since: now, answered: 0 }
+        let connections = HashMap::new();
+        Self { connections, last_request: now, heard_since: now, answered: 0, requests: 0, nothing_open: None }
     }
 
     fn renew(&mut self, now: Instant) {
@@ -79,6 +84,12 @@ impl SessionConnections {
             self.heard_since = now;
         }
         self.last_request = now;
+    }
+
+    /// Whether the session has nothing open and is opening nothing, although it may be gone: since it had nothing open
+    /// it has sent no request in this term, and the opening of a file takes one.
+    fn has_nothing_open(&self, term: u64) -> bool {
+        self.nothing_open == Some(RequestCount { term, count: self.requests })
     }
 
     /// Whether the session could have answered for at least `time`.
@@ -114,21 +125,51 @@ impl SessionFeed {
         Some(session)
     }
 
-    /// Records that the session holds all files that it has open and that lost their names up to `answered`.
-    pub(crate) fn answer(&self, session: SessionId, answered: u64, now: Instant) {
+    /// Counts an operation or query of the session that `connection` is attached to. Called before it is carried out.
+    pub(crate) fn count_request(&self, connection: u64) {
+        let mut attached = self.attached.lock();
+        if let Some(session) = attached.by_connection.get(&connection).copied()
+            && let Some(entry) = attached.sessions.get_mut(&session)
+        {
+            entry.requests += 1;
+        }
+    }
+
+    /// Records what a keepalive reports: the session holds all files that it has open and that lost their names up to
+    /// `answered`, and it had nothing open when it had sent the requests `nothing_open`. Returns how many it has sent.
+    pub(crate) fn answer(
+        &self,
+        session: SessionId,
+        answered: u64,
+        nothing_open: Option<RequestCount>,
+        now: Instant,
+    ) -> u64 {
         let mut attached = self.attached.lock();
         let entry = attached.session(session, now);
         entry.answered = entry.answered.max(answered);
+        entry.nothing_open = nothing_open;
+        entry.requests
     }
 
     /// Returns the place in the log up to which each of the open `sessions` holds what it has open. `excused` is a
-    /// place and how long ago it was applied here: a session that could have answered for that long is not waited for.
-    pub(crate) fn answered_by_all(&self, sessions: &[SessionId], now: Instant, excused: (u64, Duration)) -> u64 {
+    /// place and how long ago it was applied here: a session that could have answered for that long is not waited for,
+    /// nor is one that has nothing open in this `term`.
+    pub(crate) fn answered_by_all(
+        &self,
+        sessions: &[SessionId],
+        now: Instant,
+        term: u64,
+        excused: (u64, Duration),
+    ) -> u64 {
         let (index, age) = excused;
         let mut attached = self.attached.lock();
         let answered = sessions.iter().map(|id| {
             let entry = attached.session(*id, now);
-            if entry.heard_for(age, now) { entry.answered.max(index) } else { entry.answered }
+            match () {
+                () if entry.has_nothing_open(term) => u64::MAX,
+                () if entry.heard_for(age, now) => entry.answered.max(index),
+                () => entry.answered,
+            }
         });
         answered.min().unwrap_or(u64::MAX)
     }
@@ -200,6 +241,8 @@ mod tests {
     use chordfs_types::namespace::{Ino, decode};
 
     use super::*;
+
+    const TERM: u64 = 5;
 
     struct FakeConnection {
         id: u64,
@@ -273,16 +316,43 @@ mod tests {
         let (busy, silent) = (SessionId(1), SessionId(2));
         feed.attach(busy, connection(1, true), start);
         feed.attach(silent, connection(2, true), start);
-        feed.answer(busy, 9, start);
-        let all =
-            |sessions: &[SessionId], at: u32| feed.answered_by_all(sessions, start + at * second, (7, 75 * second));
+        feed.answer(busy, 9, None, start);
+        let all = |sessions: &[SessionId], at: u32| {
+            feed.answered_by_all(sessions, start + at * second, TERM, (7, 75 * second))
+        };
         assert_eq!(all(&[busy, silent], 15), 0);
         assert_eq!(all(&[busy, silent], 50), 0);
         assert_eq!((all(&[busy], 50), all(&[], 50)), (9, u64::MAX), "once the silent one has ended");
         feed.renew(2, start + 59 * second);
         assert_eq!(all(&[busy, silent], 110), 0, "it is silent again, and its lease not over");
-        feed.answer(silent, 8, start + 111 * second);
+        feed.answer(silent, 8, None, start + 111 * second);
         assert_eq!(all(&[busy, silent], 112), 8);
+    }
+
+    /// The death of a storage node, which has a session for its downloads, used to delay the deletion of all removed
+    /// files by a minute.
+    #[test]
+    fn a_silent_session_that_had_nothing_open_delays_no_answer() {
+        let (feed, now) = (SessionFeed::default(), Instant::now());
+        let (busy, node) = (SessionId(1), SessionId(2));
+        feed.attach(busy, connection(1, true), now);
+        feed.attach(node, connection(2, true), now);
+        feed.answer(busy, 9, None, now);
+        let all = |term: u64| feed.answered_by_all(&[busy, node], now, term, (7, Duration::from_secs(75)));
+        let counted = |count: u64| Some(RequestCount { term: TERM, count });
+        assert_eq!(feed.answer(node, 3, counted(0), now), 0);
+        feed.detach(2);
+        assert_eq!(all(TERM), 9, "its connection was lost, and nothing else has changed");
+        assert_eq!(all(TERM + 2), 3, "it may have opened a file at the leader in between");
+        feed.attach(node, connection(3, true), now);
+        feed.count_request(3);
+        assert_eq!(all(TERM), 3, "the request may open a file");
+        assert_eq!(feed.answer(node, 3, counted(0), now), 1);
+        assert_eq!(all(TERM), 3, "the report is older than the request");
+        assert_eq!(feed.answer(node, 3, counted(1), now), 1);
+        assert_eq!(all(TERM), 9);
+        feed.answer(node, 3, None, now);
+        assert_eq!(all(TERM), 3, "it has something open");
     }
 
     #[test]
@@ -291,7 +361,7 @@ mod tests {
         feed.attach(SessionId(1), connection(1, true), start);
         let answered = |at: u32| {
             feed.renew(1, start + at * second);
-            feed.answered_by_all(&[SessionId(1)], start + at * second, (7, 20 * second))
+            feed.answered_by_all(&[SessionId(1)], start + at * second, TERM, (7, 20 * second))
         };
         assert_eq!([5, 10, 15, 19, 20].map(answered), [0, 0, 0, 0, 7]);
         assert_eq!([40, 45].map(answered), [0, 0], "it was silent in between");

@@ -17,7 +17,7 @@ use tokio::sync::{RwLock, mpsc::UnboundedReceiver};
 use super::harness::*;
 use crate::{NamespaceSettings, SnapshotInterval, become_only_voter};
 
-const KEEP_ALIVE: Request = Request::KeepAlive { answered: 0 };
+const KEEP_ALIVE: Request = Request::KeepAlive { answered: 0, nothing_open: None };
 
 fn with_short_member_timeout() -> NamespaceSettings {
     NamespaceSettings { member_timeout: Duration::from_secs(3), ..NamespaceSettings::default() }

@@ -90,6 +90,7 @@ impl std::fmt::Debug for ReadableFile {
 struct FileReader {
     service: FileService,
     attr: Attr,
+    _hold: ReadingHold,
     /// Ascending, from the first chunk that is still to be read.
     extents: Vec<Extent>,
     /// True if the namespace has more extents.
@@ -97,23 +98,28 @@ struct FileReader {
 }
 
 impl FileReader {
+    /// Counts the file as being read before the namespace is queried: if it loses its last name meanwhile, it is either
+    /// refused here or held. Errors: `NoEntry` if it has lost it already.
     async fn open(service: &FileService, ino: Ino) -> Result<Self, FsError> {
+        let _hold = ReadingHold::new(service, ino);
         let (attr, extents, more) = match service.namespace.query(Query::Open { ino }).await? {
             Answer::Open { attr, extents, more } => (attr, extents, more),
             other => return Err(unexpected("Open", &other)),
         };
+        if attr.nlink == 0 {
+            return Err(FsError::NoEntry);
+        }
         if attr.kind != FileKind::File {
             return Err(FsError::Unsupported { what: format!("reading a {:?} over HTTP", attr.kind) });
         }
         if attr.chunk_bytes == 0 {
             return Err(FsError::Internal { detail: format!("inode {} has chunks of 0 bytes", ino.0) });
         }
-        Ok(Self { service: service.clone(), attr, extents, more })
+        Ok(Self { service: service.clone(), attr, _hold, extents, more })
     }
 
     fn read_ahead(mut self, mut rest: Range<u64>) -> impl futures_util::Stream<Item = Result<Bytes, FsError>> {
         let (sender, receiver) = mpsc::channel(1);
-        let hold = ReadingHold::new(&self.service, self.attr.ino);
         let task = tokio::spawn(async move {
             while !rest.is_empty() {
                 let batch = self.next_batch(&mut rest).await;
@@ -123,10 +129,10 @@ impl FileReader {
                 }
             }
         });
-        let state = (receiver, AbortOnDropHandle::new(task), hold);
-        stream::unfold(state, |(mut receiver, task, hold)| async move {
+        let state = (receiver, AbortOnDropHandle::new(task));
+        stream::unfold(state, |(mut receiver, task)| async move {
             let batch = receiver.recv().await?;
-            Some((batch, (receiver, task, hold)))
+            Some((batch, (receiver, task)))
         })
     }
 
@@ -292,6 +298,19 @@ mod tests {
         fixture.service.read.hold_some(&*fixture.service.namespace, [ino]).await;
         fixture.collect_garbage().await;
         assert_eq!(stream.map(|batch| batch.unwrap().len()).fold(0, async |sum, len| sum + len).await, 24 << 20);
+    }
+
+    #[tokio::test]
+    async fn a_file_counts_as_read_from_its_opening_on() {
+        let fixture = Fixture::new();
+        fixture.upload(vec![7; 24 << 20]).await;
+        let file = fixture.open().await;
+        assert!(!fixture.service.read.is_empty(), "a keepalive would report that nothing is open");
+        fixture.upload(b"new".to_vec()).await;
+        fixture.collect_garbage().await;
+        let stream = file.stream(0..24 << 20).await.unwrap();
+        assert_eq!(stream.map(|batch| batch.unwrap().len()).fold(0, async |sum, len| sum + len).await, 24 << 20);
+        assert!(fixture.service.read.is_empty());
     }
 
     #[tokio::test]

@@ -97,6 +97,8 @@ pub async fn keep_open(
         let session = tokio::select! { session = Session::open(options) => session, () = stop.cancelled() => return };
         match session {
             Ok((session, mut feed)) => {
+                let files = read.clone();
+                session.report_nothing_open(move || files.is_empty());
                 opened.send_replace(Some(session.clone()));
                 while let Some(event) = stop.run_until_cancelled(feed.recv()).await {
                     match event {
