@@ -77,6 +77,10 @@ pub struct RunArgs {
     /// no limit
     #[arg(long, value_name = "RATE", default_value_t = RateLimit::default())]
     repair_rate: RateLimit,
+    /// How long a node that has gone is expected back, before its chunks are copied to another one in its place [a
+    /// number and ms, s, m, h or d]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse_positive)]
+    restart_grace: Duration,
     /// A name by which browsers and programs may call this node over HTTP, besides addresses and names such as
     /// `node1`, `*.local` and `*.internal`; repeatable
     #[arg(long, value_name = "NAME")]
@@ -112,6 +116,7 @@ impl From<RunArgs> for NodeConfig {
         config.scrub.period = args.scrub_period;
         config.scrub.orphan_age = args.orphan_age;
         config.repair_rate = args.repair_rate;
+        config.restart_grace = args.restart_grace;
         config.host_names = args.host_name;
         config.peer_memory_bytes = (args.peer_memory << 20) as usize;
         config.allow_kill = args.allow_kill;

@@ -8,6 +8,7 @@
 //! | `incoming_claims` | which peer sends which chunk here, so that no two send the same one |
 //! | `rate` | how fast chunks may be copied: a token bucket |
 //! | `repair_progress` | how much repair has left to copy, how fast it is, and when it will be done |
+//! | `restart_grace` | that a node which is away for less than a minute is not replaced |
 //! | `drain`, `drain_progress` | which nodes take over the chunks of a node that leaves; how far the drain has got |
 #![deny(clippy::disallowed_methods)]
 
@@ -18,3 +19,4 @@ pub mod incoming_claims;
 pub mod plan;
 pub mod rate;
 pub mod repair_progress;
+pub mod restart_grace;

@@ -45,6 +45,8 @@ pub struct NodeConfig {
     /// How long to keep asking the members named in `join`.
     pub join_deadline: Duration,
     pub repair_period: Duration,
+    /// How long a lost neighbour is expected back before another node is filled in its place.
+    pub restart_grace: Duration,
     /// The rate limit of repair and filling.
     pub repair_rate: RateLimit,
     pub compact_period: Duration,
@@ -72,6 +74,7 @@ impl NodeConfig {
             operation_deadline: Duration::from_secs(30),
             join_deadline: Duration::from_secs(60),
             repair_period: Duration::from_secs(8),
+            restart_grace: Duration::from_secs(60),
             repair_rate: RateLimit::default(),
             compact_period: Duration::from_secs(2),
             scrub: scrub::ScrubSettings::default(),

@@ -89,6 +89,7 @@ fn repair(core: &Core, wake: Arc<Notify>) -> Repair {
         wake,
         traffic: core.traffic.clone(),
         period: core.config.repair_period,
+        restart_grace: core.config.restart_grace,
         departure: core.departure.clone(),
     }
 }

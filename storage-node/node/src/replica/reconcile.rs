@@ -46,6 +46,13 @@ impl CopyCounts {
 }
 
 impl Repair {
+    /// Counts what the holder lacks of the arc that this node owns, for the status, and copies nothing.
+    pub(super) async fn compare_only(&self, view: &Neighbours, holder: &NodeRef) -> Result<CopyCounts, RepairError> {
+        let (ours, theirs) = self.both_sums(holder, &[view.arc()]).await?;
+        self.traffic.compared_with(holder, ArcComparison::new(view.arc(), ours[0], theirs[0]).left());
+        Ok(CopyCounts::default())
+    }
+
     /// Copies until the holder and this node have the same chunks in the arc that this node owns.
     pub async fn reconcile(&self, view: &Neighbours, holder: &NodeRef) -> Result<CopyCounts, RepairError> {
         let arc = view.arc();

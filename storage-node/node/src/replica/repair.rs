@@ -15,13 +15,13 @@ use std::{sync::Arc, time::Duration};
 
 use chordfs_net::router::Router;
 use chordfs_net::warn_limited;
-use chordfs_replication::{arc_comparison::CopyAmount, plan::holds};
+use chordfs_replication::{arc_comparison::CopyAmount, plan::holds, restart_grace::RestartGrace};
 use chordfs_store::{Store, StoreError};
 use chordfs_types::{
     chunk_api::REPLICAS,
     compare_api::{ChunkAt, IdsRequest},
     placement,
-    ring_id::Neighbours,
+    ring_id::{Neighbours, NodeRef},
     route_table::Route,
 };
 use futures_util::future::join_all;
@@ -81,6 +81,8 @@ pub struct Repair {
     pub wake: Arc<Notify>,
     pub traffic: Arc<CopyTraffic>,
     pub period: Duration,
+    /// How long a lost neighbour is expected back before another node is filled in its place.
+    pub restart_grace: Duration,
     /// No copy counts as surplus while another node drains: that node may have just sent it here.
     pub departure: Arc<Departure>,
 }
@@ -89,13 +91,17 @@ impl Repair {
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut surplus = Surplus::new(Instant::now());
+        let mut grace = RestartGrace::new(self.restart_grace);
         let mut complaints = Complaints::default();
         let mut changes = self.neighbours.clone();
         loop {
             let view = self.neighbours.borrow_and_update().clone();
+            let now = std::time::Instant::now();
+            grace.observe(&view, now);
+            let stand_ins = grace.stand_ins(now);
             let due = surplus.is_due(&view, Instant::now()) && !self.departure.any_peer_drains();
             let done = tokio::select! {
-                done = self.round(&view, due) => done,
+                done = self.round(&view, &stand_ins, due) => done,
                 () = has_other_duties(&mut changes, &view) => {
                     self.traffic.neighbours_changed();
                     continue;
@@ -130,13 +136,20 @@ impl Repair {
         }
     }
 
-    /// Runs one round. With `surplus` it also hands on surplus copies, which is only done now and then, and after a
+    /// Runs one round, in which the holders in `stand_ins` are compared with this node but not filled. With `surplus` it also hands on surplus copies, which is only done now and then, and after a
     /// change of the ring until it has succeeded once.
-    async fn round(&self, view: &Neighbours, surplus: bool) -> Result<CopyCounts, RepairError> {
+    async fn round(&self, view: &Neighbours, stand_ins: &[NodeRef], surplus: bool) -> Result<CopyCounts, RepairError> {
         let holders = placement::holders(&view.onwards()).split_off(1);
         self.traffic.set_holders(&holders);
         // A holder that is full or unresponsive must not keep the others from getting their copies.
-        let made = join_all(holders.iter().map(|holder| self.reconcile(view, holder))).await;
+        let made = join_all(holders.iter().map(async |holder| {
+            if stand_ins.contains(holder) {
+                self.compare_only(view, holder).await
+            } else {
+                self.reconcile(view, holder).await
+            }
+        }))
+        .await;
         let moved =
             made.into_iter().try_fold(CopyCounts::default(), |sum, moved| Ok::<_, RepairError>(sum.plus(moved?)));
         let handed_on = if surplus { self.hand_on_surplus(view).await } else { Ok(()) };

@@ -125,6 +125,7 @@ impl TestNode {
             wake: Arc::new(Notify::new()),
             traffic: self.traffic.clone(),
             period: DEADLINE,
+            restart_grace: DEADLINE,
             departure: Arc::default(),
         }
     }

@@ -215,3 +215,40 @@ async fn a_long_round_is_interrupted_when_the_duties_of_the_node_change() {
     stop.cancel();
     running.await.expect("repair ends");
 }
+
+/// A restart of a node made its neighbours copy all that it held to the next node, and drop it again.
+#[tokio::test]
+async fn a_node_that_may_only_be_restarting_is_not_replaced() {
+    for (restart_grace, is_replaced) in [(DEADLINE, false), (Duration::ZERO, true)] {
+        let [owner, second, third, next] = [9, 20, 30, 40].map(TestNode::start);
+        let (owner, second, third, next) = tokio::join!(owner, second, third, next);
+        for node in [&owner, &second, &third] {
+            node.put(&chunks(1..=500));
+        }
+        let view = |successors: &[&TestNode]| Neighbours {
+            predecessor: Some(NodeRef { id: RingId(0), ..next.node }),
+            node: owner.node,
+            successors: successors.iter().map(|node| node.node).collect(),
+        };
+        let (views, neighbours) = watch::channel(view(&[&second, &third, &next]));
+        let repair = Repair { neighbours, restart_grace, period: Duration::from_millis(50), ..owner.repair() };
+        let _repair = AbortOnDropHandle::new(tokio::spawn(repair.run(CancellationToken::new())));
+        eventually(|| owner.traffic.status().compared).await;
+        views.send_replace(view(&[&second, &next]));
+        eventually(|| next.asked.count("/chunks/digests") > 1).await;
+        if is_replaced {
+            eventually(|| next.all() == owner.all()).await;
+        } else {
+            eventually(|| owner.traffic.status().outgoing.chunks_left == 500).await;
+            assert_eq!(next.all(), []);
+        }
+    }
+}
+
+async fn eventually(is_so: impl Fn() -> bool) {
+    let end = tokio::time::Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < end, "not within {DEADLINE:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
