@@ -1,17 +1,20 @@
 //! The location of each chunk: a hash table in memory, rebuilt from the segments at every open.
 //!
 //! It is sharded by the top bits of the chunk's key. That spreads the locks, and lets the tables grow one small shard
-//! at a time. As an arc of the ring is a range of keys, a query about an arc (digest, list) uses the running sums of
+//! at a time (`table`). As an arc of the ring is a range of keys, a query about an arc (digest, list) uses the running sums of
 //! whole shards, and examines the entries of at most two. A slot takes 33 bytes, so a chunk costs 38 to 75 bytes, about
 //! 50 on average. Other modules read and write the segments.
+
+mod table;
 
 use chordfs_types::{
     chunk::{ChunkId, RecordHeader, Version},
     compare_api::ArcSum,
     ring_id::{RingArc, RingId},
 };
-use hashbrown::{HashMap, hash_map::Entry as Slot};
 use parking_lot::RwLock;
+
+use self::table::LocationTable;
 
 const SHARD_BITS: u32 = 12;
 const SHARD_KEYS: u32 = 1 << (32 - SHARD_BITS);
@@ -56,7 +59,7 @@ pub(crate) struct Index {
 
 #[derive(Default)]
 struct IndexShard {
-    locations: HashMap<ChunkKey, RecordLocation>,
+    locations: LocationTable,
     /// Wrapping sum of [`fingerprint`] over all entries.
     sum: u64,
     /// Sum over all records.
@@ -93,15 +96,10 @@ impl Index {
     /// Adds an entry. If the chunk is here already, returns its location as `Err` and changes nothing.
     pub(crate) fn insert(&self, entry: &IndexEntry) -> Result<(), RecordLocation> {
         let mut shard = self.shard(entry.key).write();
-        match shard.locations.entry(ChunkKey::new(entry.key, entry.id)) {
-            Slot::Occupied(slot) => Err(*slot.get()),
-            Slot::Vacant(slot) => {
-                slot.insert(entry.location);
-                shard.sum = shard.sum.wrapping_add(fingerprint(entry.key, entry.id));
-                shard.bytes = shard.bytes.wrapping_add(u64::from(entry.location.bytes));
-                Ok(())
-            }
-        }
+        shard.locations.insert(ChunkKey::new(entry.key, entry.id), entry.location)?;
+        shard.sum = shard.sum.wrapping_add(fingerprint(entry.key, entry.id));
+        shard.bytes = shard.bytes.wrapping_add(u64::from(entry.location.bytes));
+        Ok(())
     }
 
     /// Points `entry` at `to`. Returns false if the entry is gone or has another location by now.
@@ -180,11 +178,11 @@ impl Index {
     /// Visits every chunk with its key in `arc`, like [`Index::each_in`], but only visits the shards of the arc.
     pub(crate) fn each_in_pieces(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
         for (number, first, last) in pieces(arc) {
-            for (name, location) in &self.shards[number].read().locations {
+            self.shards[number].read().locations.each(|name, location| {
                 if (first..=last).contains(&name.key) {
                     visit(name.entry(*location));
                 }
-            }
+            });
         }
     }
 
@@ -194,9 +192,11 @@ impl Index {
         let mut examined = 0;
         for (number, first, last) in clockwise_pieces(arc) {
             let (shard, mut is_enough) = (self.shards[number].read(), false);
-            for (name, location) in shard.locations.iter().filter(|(name, _)| (first..=last).contains(&name.key)) {
-                is_enough = visit(name.entry(*location));
-            }
+            shard.locations.each(|name, location| {
+                if (first..=last).contains(&name.key) {
+                    is_enough = visit(name.entry(*location));
+                }
+            });
             examined += shard.locations.len() as u64;
             if is_enough {
                 break;
@@ -242,23 +242,23 @@ impl IndexShard {
     /// Adds up all parts of this shard in one pass; they are sorted and do not overlap. Returns how many entries were
     /// examined.
     fn add_parts(&self, parts: &[ShardRange], sums: &mut [ArcSum]) -> u64 {
-        for (name, location) in &self.locations {
+        self.locations.each(|name, location| {
             let next = parts.partition_point(|part| part.first <= name.key);
-            let Some(part) = parts[..next].last().filter(|part| name.key <= part.last) else { continue };
-            let (sum, entry) = (&mut sums[part.number], name.entry(*location));
+            let Some(part) = parts[..next].last().filter(|part| name.key <= part.last) else { return };
+            let sum = &mut sums[part.number];
             sum.count += 1;
             sum.bytes += u64::from(location.bytes);
-            sum.digest = sum.digest.wrapping_add(fingerprint(entry.key, entry.id));
-        }
+            sum.digest = sum.digest.wrapping_add(name.fingerprint());
+        });
         self.locations.len() as u64
     }
 
     fn each_in(&self, arc: RingArc, mut visit: impl FnMut(IndexEntry)) {
-        for (name, location) in &self.locations {
+        self.locations.each(|name, location| {
             if arc.contains(RingId(name.key)) {
                 visit(name.entry(*location));
             }
-        }
+        });
     }
 }
 
@@ -268,11 +268,15 @@ impl ChunkKey {
     }
 
     fn entry(&self, location: RecordLocation) -> IndexEntry {
-        IndexEntry {
-            key: RingId(self.key),
-            id: ChunkId { version: Version(self.version), index: self.index },
-            location,
-        }
+        IndexEntry { key: RingId(self.key), id: self.id(), location }
+    }
+
+    fn id(&self) -> ChunkId {
+        ChunkId { version: Version(self.version), index: self.index }
+    }
+
+    fn fingerprint(&self) -> u64 {
+        fingerprint(RingId(self.key), self.id())
     }
 }
 
