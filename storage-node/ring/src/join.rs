@@ -23,7 +23,7 @@ impl Ring {
             return self.finish_join(Some(tag), Err(JoinError::Itself { member }));
         }
         if self.is_alone() {
-            self.known.add(member);
+            self.known.add_named(member);
             self.look_up_through(member, self.id(), LookupPurpose::Join { join: Some(tag), member })
         } else {
             self.call(member, RingRequest::Neighbours, Purpose::Introduction { join: tag })
@@ -163,7 +163,7 @@ impl Ring {
     }
 
     fn give_up_position(&mut self, by: NodeRef) {
-        self.known.add(by);
+        self.known.add_named(by);
         self.forget_ring();
         self.actions.push(Action::IdTaken { by });
     }

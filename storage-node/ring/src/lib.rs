@@ -258,6 +258,14 @@ impl Ring {
         let Some(CallUnderWay { to, purpose, .. }) = self.calls.remove(&call) else { return };
         self.dead.remove(&to.ring_address());
         self.unresponsive.remove(&to.ring_address());
+        self.known.note_answer(to.ring_address());
+        self.use_answer(to, purpose, answer);
+        if self.predecessor == Some(to) || self.successors.contains(&to) {
+            self.known.add(to);
+        }
+    }
+
+    fn use_answer(&mut self, to: NodeRef, purpose: Purpose, answer: RingAnswer) {
         match (purpose, answer) {
             (Purpose::Hop { lookup }, RingAnswer::Route(route)) => self.hop_answered(lookup, to, route),
             (Purpose::Owner { lookup }, RingAnswer::Info(node)) => self.owner_answered(lookup, to, node),
@@ -294,6 +302,7 @@ impl Ring {
     }
 
     fn failed(&mut self, to: NodeRef, purpose: Purpose, failure: CallFailure) {
+        self.known.note_failure(to);
         match purpose {
             Purpose::Hop { lookup } => self.hop_failed(lookup, to, failure),
             Purpose::Owner { lookup } => self.owner_failed(lookup, to, failure),
@@ -335,7 +344,7 @@ impl Ring {
     }
 
     fn remember_neighbours(&mut self) {
-        self.predecessor.iter().chain(&self.successors).for_each(|&node| self.known.add(node));
+        self.predecessor.iter().chain(&self.successors).for_each(|&node| self.known.add_named(node));
     }
 
     /// Becomes a ring of one, before a change of position or after leaving. Answers still in flight must not lead back

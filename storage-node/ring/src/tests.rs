@@ -355,6 +355,29 @@ fn a_join_takes_the_successor_with_its_list() {
     check("20 40 60", &["leave", "join 80"], "has left");
 }
 
+/// The story: the call `notify` with a dead address left it in `ring.json`, up to 64 of them, and the node asked each
+/// every few seconds. A founder that was alone named no owner of anything from then on.
+#[test]
+fn a_peer_that_only_announced_itself_is_forgotten_when_it_fails() {
+    let run = |state: &str, script: &[&str]| {
+        let mut ring = ring(state);
+        for line in script {
+            let event = event(&ring, &line.split(' ').collect::<Vec<_>>());
+            ring.handle(NOW, event);
+        }
+        (ring.known().to_vec(), ring)
+    };
+    let known = |state: &str, script: &[&str]| run(state, script).0;
+    let notified = ["notified 30"];
+    assert_eq!(known("20 40 60", &notified), nodes(&["30", "60"]));
+    assert_eq!(known("20 40 60", &[&notified[..], &["30 closed"]].concat()), nodes(&["60", "20"]));
+    let answered = [&notified[..], &["30 says 20 30 40", "check"]].concat();
+    assert!(known("20 40 60", &[&answered[..], &["30 closed"]].concat()).contains(&node("30")), "a divided ring");
+    let (known, founder) = run("- 40", &["notified 30", "30 closed", "30 closed"]);
+    assert_eq!(known, []);
+    assert_eq!(founder.route(RingId(50)), RingRoute::Owner(vec![node("40")]));
+}
+
 /// The story: the call `join` with a dead address at a node in a ring succeeded, and the node asked that address every
 /// few seconds from then on.
 #[test]
@@ -484,5 +507,9 @@ fn remembered_peers_are_bounded_and_tried_in_turn() {
     let turns: Vec<NodeRef> = (0..4).filter_map(|_| known.next(|peer| peer != node("3"))).collect();
     assert_eq!(turns, nodes(&["2", "4", "2", "4"]));
     known.remove(node("2"));
+    known.add_named(node("3"));
+    known.add_named(node("5"));
+    ["3", "4", "5"].into_iter().for_each(|peer| known.note_failure(node(peer)));
+    assert_eq!(known.all(), nodes(&["3", "4"]), "those that have answered stay");
     assert_eq!(known.next(|peer| peer == node("2")), None);
 }
