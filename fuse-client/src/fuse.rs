@@ -10,6 +10,7 @@ mod callers;
 mod convert;
 mod replies;
 
+use chordfs_net::error_limited;
 use std::{
     ffi::OsStr,
     future::Future,
@@ -30,7 +31,7 @@ use fuser::{
 };
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::oneshot};
-use tracing::{debug, error};
+use tracing::debug;
 
 use self::{
     callers::{Callers, thread_start},
@@ -93,7 +94,7 @@ impl Mount {
     /// Keeps a panic in a handler from ending the thread that serves the kernel.
     fn guarded(&self, op: &'static str, handle: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(handle)).is_err() {
-            error!(op, "a request ended in a panic; the calling program received EIO");
+            error_limited!(op, "a request ended in a panic; the calling program received EIO");
         }
     }
 

@@ -8,13 +8,14 @@
 
 mod lanes;
 
+use chordfs_net::warn_limited;
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::Arc, thread};
 
 use chordfs_types::namespace::{EntryName, Ino};
 use fuser::Notifier;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use self::lanes::{Lanes, Pending};
 use crate::root_map::RootMap;
@@ -122,7 +123,7 @@ impl Worker {
             let (ino, pending, is_last) = self.next();
             if is_last && let Err(error) = start_worker(self.clone()) {
                 self.queue.shared.state.lock().workers -= 1;
-                warn!("cannot start another thread that notifies the kernel: {error}");
+                warn_limited!("cannot start another thread that notifies the kernel: {error}");
             }
             self.send(ino, pending);
             self.queue.shared.state.lock().lanes.done(ino);
@@ -151,7 +152,7 @@ impl Worker {
         let inode = self.root.outward(ino);
         // An inode that the kernel does not know needs no invalidation; fuser reports that case as success.
         let refused =
-            |what: &str, error: io::Error| warn!(ino = ino.0, "the kernel refused a notice of {what}: {error}");
+            |what: &str, error: io::Error| warn_limited!(ino = ino.0, "the kernel refused a notice of {what}: {error}");
         if pending.pages || pending.attr {
             let offset = if pending.pages { 0 } else { ATTRIBUTES_ONLY };
             let sent = self.kernel.inval_inode(inode, offset, 0);

@@ -1,12 +1,13 @@
 //! Changes by other mounts. An event first removes the affected entries of this mount's caches; only then is the kernel
 //! notified, by a separate thread. So a request that follows the notice cannot find the old state here.
 
+use chordfs_net::info_limited;
 use std::sync::Arc;
 
 use chordfs_net::session::{EventReceipt, SessionEvent};
 use chordfs_types::namespace::{FeedEvent, Ino};
 use tokio::sync::mpsc;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::FileSystem;
 
@@ -64,7 +65,7 @@ impl FileSystem {
     /// Clears the caches after events may have been missed. The kernel's names and attributes expire by themselves; its
     /// pages of files that are not open are dropped at the next `open`.
     fn forget_everything(&self) {
-        info!("the change feed was interrupted: clearing cached attributes and names");
+        info_limited!("the change feed was interrupted: clearing cached attributes and names");
         self.cache.clear();
         self.pages.clear();
         self.opens.note_all_changed();

@@ -1,6 +1,8 @@
 //! Opening and closing. `open` always queries the namespace, so it sees all data of mounts that closed the file before;
 //! `flush` (at each close) commits, `fsync` also waits for the holders' disks, and the last `release` drops the inode.
 
+use chordfs_net::error_limited;
+use chordfs_net::warn_limited;
 use std::{
     sync::{
         Arc,
@@ -15,7 +17,6 @@ use chordfs_types::{
     namespace::{Answer, Attr, EntryName, Extent, FileKind, Ino, Query},
 };
 use parking_lot::Mutex;
-use tracing::{error, warn};
 
 use super::{Caller, FileSystem, NewEntry, open_table::CloseOutcome, unexpected};
 use crate::transfer::{CommitReason, FileData};
@@ -107,7 +108,7 @@ impl FileSystem {
         if !self.try_flush(ino, handle)
             && let Err(failure) = self.flush(ino, handle).await
         {
-            error!(ino = ino.0, op = "release", "data written to a file may be lost: {failure}");
+            error_limited!(ino = ino.0, op = "release", "data written to a file may be lost: {failure}");
         }
         self.close(ino, handle);
     }
@@ -183,7 +184,7 @@ impl FileSystem {
     /// Invalidates the attributes that the kernel has cached; otherwise it would use an old size until they expire.
     async fn invalidate_kernel_attr(&self, ino: Ino) {
         if tokio::time::timeout(NOTICE_DEADLINE, self.notices.attr_and_wait(ino)).await.is_err() {
-            warn!(ino = ino.0, "the kernel did not process a notice within {NOTICE_DEADLINE:?}");
+            warn_limited!(ino = ino.0, "the kernel did not process a notice within {NOTICE_DEADLINE:?}");
         }
     }
 

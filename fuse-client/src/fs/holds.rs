@@ -3,6 +3,7 @@
 //! each until it is answered: a hold that is given up loses the contents of an open file, and a release that is given
 //! up keeps a deleted file on the nodes until this mount ends.
 
+use chordfs_net::warn_limited;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
@@ -15,7 +16,7 @@ use chordfs_types::{
     namespace::{Change, Ino, MAX_HOLDS, Reply},
 };
 use tokio::{sync::mpsc, time::sleep};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::FileSystem;
 
@@ -147,11 +148,11 @@ async fn send_until_answered(namespace: &dyn NamespaceClient, change: Change) ->
             Ok(reply) => return Some(reply),
             Err(FsError::NoSession) => return None,
             Err(failure) if is_unanswered(&failure) => {
-                warn!("deleted files that are open here are not held or released yet, trying again: {failure}");
+                warn_limited!("deleted files that are open here are not held or released yet, trying again: {failure}");
                 sleep(RETRY_PAUSE).await;
             }
             Err(failure) => {
-                warn!("the namespace refused to hold or release deleted files: {failure}");
+                warn_limited!("the namespace refused to hold or release deleted files: {failure}");
                 return None;
             }
         }

@@ -1,5 +1,6 @@
 //! Conversion between the kernel's types and chordfs's: attributes, times, inode numbers, names, errors.
 
+use chordfs_net::warn_limited;
 use std::{
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
@@ -12,7 +13,7 @@ use chordfs_types::{
     namespace::{Attr, EntryName, FileKind, Ino, SetAttr, Time, Truncate},
 };
 use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::root_map::RootMap;
 
@@ -59,7 +60,7 @@ pub(super) fn errno(op: &'static str, ino: Ino, error: &FsError) -> Errno {
         operation::note_failure();
     }
     if matches!(code, libc::EIO | libc::ENOSPC) {
-        warn!(op, ino = ino.0, "{error}");
+        warn_limited!(op, ino = ino.0, "{error}");
     } else {
         debug!(op, ino = ino.0, "{error}");
     }

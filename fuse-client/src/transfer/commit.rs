@@ -22,6 +22,8 @@
 //! ask for while others write the file. Attributes that were to go with discarded data are then sent alone; if that
 //! fails as many times, they are discarded in the same way.
 
+use chordfs_net::error_limited;
+use chordfs_net::warn_limited;
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -159,11 +161,11 @@ impl FileData {
         {
             let failed_commits = self.state.lock().note_failed_commit();
             if failed_commits < MAX_FAILED_COMMITS && is_transient(&error) {
-                tracing::warn!(ino = self.ino.0, %error, "written data is not committed yet, trying again");
+                warn_limited!(ino = self.ino.0, %error, "written data is not committed yet, trying again");
                 return;
             }
         }
-        tracing::error!(ino = self.ino.0, %error, "written data is discarded; the next fsync or close reports it");
+        error_limited!(ino = self.ino.0, %error, "written data is discarded; the next fsync or close reports it");
         self.discard_data(error);
     }
 
@@ -194,7 +196,7 @@ impl FileData {
             (Ok(_), _) => {}
             (Err(error), CommitReason::Close(_) | CommitReason::SetAttr(_)) => self.note_failure(error.clone()),
             (Err(error), CommitReason::Fsync(_)) => {
-                tracing::error!(ino = self.ino.0, %error, "written data could not be committed and is discarded");
+                error_limited!(ino = self.ino.0, %error, "written data could not be committed and is discarded");
                 self.discard_data(error.clone());
             }
         }
@@ -229,7 +231,7 @@ impl FileData {
             Err(error) => Err(error),
         };
         if let Err(error) = committed {
-            tracing::warn!(ino = self.ino.0, %error, "the part of a file that still fitted could not be committed");
+            warn_limited!(ino = self.ino.0, %error, "the part of a file that still fitted could not be committed");
         }
     }
 
@@ -244,7 +246,7 @@ impl FileData {
                 continue;
             }
             if let Some(error) = state.resolve_unanswered() {
-                tracing::error!(ino = self.ino.0, %error, "written data was overwritten by another mount, or never arrived");
+                error_limited!(ino = self.ino.0, %error, "written data was overwritten by another mount, or never arrived");
             }
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! Uploads: runs of whole chunks that are sent to their holders, each under a version of its own, several at a time.
 
+use chordfs_net::warn_limited;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,7 +50,7 @@ impl FileData {
             Ok(version) => state.complete_upload(number, version),
             Err(error) => {
                 let (ino, chunks) = (self.ino.0, chunks.len());
-                tracing::warn!(ino, chunks, %error, "written data could not be stored yet");
+                warn_limited!(ino, chunks, %error, "written data could not be stored yet");
                 state.fail_upload(number, error);
             }
         }

@@ -59,16 +59,34 @@ impl LineCounter {
     }
 }
 
+/// Like [`tracing::error!`], limited as [`warn_limited`] is.
+#[macro_export]
+macro_rules! error_limited {
+    ($($line:tt)+) => { $crate::log_limited!(error, $($line)+) };
+}
+
 /// Like [`tracing::warn!`], at most five times a minute at each place in the source. The first line of a later minute
 /// says how many were left out.
 #[macro_export]
 macro_rules! warn_limited {
-    ($($line:tt)+) => {{
+    ($($line:tt)+) => { $crate::log_limited!(warn, $($line)+) };
+}
+
+/// Like [`tracing::info!`], limited as [`warn_limited`] is.
+#[macro_export]
+macro_rules! info_limited {
+    ($($line:tt)+) => { $crate::log_limited!(info, $($line)+) };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! log_limited {
+    ($level:ident, $($line:tt)+) => {{
         static LIMITER: $crate::limits::LogLimiter = $crate::limits::LogLimiter::new();
         if let Some(permit) = LIMITER.permit() {
-            ::tracing::warn!(suppressed = permit.suppressed, $($line)+);
+            ::tracing::$level!(suppressed = permit.suppressed, $($line)+);
             if permit.is_last {
-                ::tracing::warn!("further lines like the one before are counted, and not logged, until a minute is over");
+                ::tracing::$level!("further lines like the one before are counted, and not logged, until a minute is over");
             }
         }
     }};

@@ -4,6 +4,7 @@
 //! has been idle for long or has to make room for another. It counts against the limit of connections until all its
 //! calls have ended, so a peer cannot evade the limit by reconnecting.
 
+use crate::error_limited;
 use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
@@ -24,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, error};
+use tracing::debug;
 
 use super::{
     RpcLimits, Value,
@@ -342,7 +343,7 @@ async fn execute<S: RpcService>(
 ) -> Result<Value, Value> {
     let name = method.clone();
     AssertUnwindSafe(async { service.call(peer, method, params).await }).catch_unwind().await.unwrap_or_else(|_| {
-        error!(peer = %peer.address(), method = name, "a call panicked");
+        error_limited!(peer = %peer.address(), method = name, "a call panicked");
         Err("internal error".into())
     })
 }

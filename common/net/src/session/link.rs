@@ -4,6 +4,7 @@
 //! Operations never look for the leader themselves. They wait for a [`LeaderConnection`] and report failures to it; the
 //! task decides what follows.
 
+use crate::info_limited;
 use std::{
     net::SocketAddr,
     sync::{
@@ -23,7 +24,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::{
     SessionOptions, candidates::LeaderCandidates, feed::ChangeFeed, open_session::OpenSession, request::send_request,
@@ -195,10 +196,10 @@ impl ConnectionTask {
     /// Runs until the session is closed.
     async fn run(mut self) {
         while let Some(attached) = self.attach().await {
-            info!(leader = %attached.client.address(), session = attached.session.id.0, "attached to the namespace");
+            info_limited!(leader = %attached.client.address(), session = attached.session.id.0, "attached to the namespace");
             self.publish.send_replace(Some(attached.clone()));
             self.monitor(&attached).await;
-            info!(leader = %attached.client.address(), "the connection to the namespace is lost");
+            info_limited!(leader = %attached.client.address(), "the connection to the namespace is lost");
             self.publish.send_replace(None);
             self.learn_from(&attached);
             self.shared.feed.interrupt();
@@ -276,7 +277,7 @@ impl ConnectionTask {
         self.session = Some(session.clone());
         let former = self.shared.session.lock().replace(session.clone());
         if let Some(SessionId(former)) = former.map(|former| former.id) {
-            info!(former, session = session.id.0, "the session has expired; a new one takes its place");
+            info_limited!(former, session = session.id.0, "the session has expired; a new one takes its place");
             self.shared.feed.interrupt();
         }
         session

@@ -1,6 +1,7 @@
 //! A node whose disk has been full for some time gives up leadership and then its vote, in the same way as for a drain;
 //! with space again it may be chosen as before. Entries that wait for the disk stay in memory until then.
 
+use chordfs_net::warn_limited;
 use std::{sync::Arc, time::Duration};
 
 use super::resignation::VoterResignation;
@@ -18,7 +19,7 @@ pub(crate) async fn step_down_while_full(disk: Arc<DiskSpace>, resignation: Arc<
         let full_for = disk.full_for();
         if full_for >= KEEP_VOTE_FOR && resignation.is_voter() {
             if !stepping_down {
-                tracing::warn!("the disk is full: this node gives up its vote on the namespace until there is space");
+                warn_limited!("the disk is full: this node gives up its vote on the namespace until there is space");
             }
             stepping_down = true;
             resignation.step_down().await;

@@ -1,6 +1,7 @@
 //! The leader's management of the voters: once a second it collects its view, [`super::voters`] decides on one change,
 //! and the leader carries it out.
 
+use chordfs_net::info_limited;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
@@ -130,7 +131,7 @@ impl VoterManager {
         if change == VoterChange::Keep || (self.contested && view.voters.len() <= 1) {
             return;
         }
-        tracing::info!(%change, "changing the voters of the namespace");
+        info_limited!(%change, "changing the voters of the namespace");
         match tokio::time::timeout(CHANGE_DEADLINE, self.carry_out(&view, &change)).await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => warn_limited!(%change, reason, "could not change the voters; trying again"),
@@ -243,7 +244,7 @@ impl VoterManager {
         let Some(theirs) = identity.namespace.filter(|theirs| Some(*theirs) != ours) else { return false };
         self.contested = true;
         if self.foreign_nodes.insert(identity.uid) {
-            tracing::warn!(
+            warn_limited!(
                 peer = %identity.ring,
                 "this node of the ring belongs to another namespace ({theirs:016x}, not {:016x}) and cannot take part \
                  in this one: stop it, run `storage-node rejoin` there, start it with --join",

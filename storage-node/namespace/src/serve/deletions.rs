@@ -5,6 +5,7 @@
 //! garbage of all nodes grew. What a node does not delete for very long is left there: it takes space and does no harm,
 //! because a version is never used again, and the node's own scrub finds it.
 
+use chordfs_net::info_limited;
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -75,7 +76,7 @@ impl Deletions {
                 let mut failing = failing.lock();
                 if failing.get_mut(&node).is_some_and(|state| state.answered(deleted, count)) {
                     failing.remove(&node);
-                    tracing::info!(address = %node.ring_address(), "the node deletes dead chunks again");
+                    info_limited!(address = %node.ring_address(), "the node deletes dead chunks again");
                 }
             });
         }

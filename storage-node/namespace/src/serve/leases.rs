@@ -1,6 +1,7 @@
 //! The sessions' leases: the leader closes sessions that have sent nothing for too long. After a pause of this process
 //! all leases begin anew, because requests that arrived meanwhile were not read.
 
+use chordfs_net::info_limited;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -38,7 +39,7 @@ impl SessionLeases {
         let sessions = self.raft.state().sessions();
         for session in self.feed.expired(&sessions, Instant::now(), self.raft.settings().session_lease) {
             match self.raft.propose(Change::CloseSession { session }, Time::now()).await {
-                Ok(_) => tracing::info!(session = session.0, "closed a session whose lease has expired"),
+                Ok(_) => info_limited!(session = session.0, "closed a session whose lease has expired"),
                 Err(reason) => tracing::debug!(session = session.0, reason, "could not close an expired session"),
             }
         }

@@ -4,6 +4,7 @@
 //! through a lock that is held for one operation at a time. An operation's feed is pushed before that lock is released,
 //! so no reader can see an operation's effect before its feed event is queued on the reader's connection.
 
+use chordfs_net::warn_limited;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -174,7 +175,7 @@ impl NamespaceState {
         self.0.longest_hold.fetch_max(held.as_micros() as u64, Relaxed);
         self.0.longest_work.fetch_max(work.as_micros() as u64, Relaxed);
         if held > LONG_APPLY {
-            tracing::warn!(%log_id, ?held, cpu = ?work, "applying one operation took long; all others waited for it");
+            warn_limited!(%log_id, ?held, cpu = ?work, "applying one operation took long; all others waited for it");
         }
     }
 
@@ -318,7 +319,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 Err(error) if is_full(&error) => {
                     if !std::mem::replace(&mut has_warned, true) {
                         let dir = self.snapshots.dir.display();
-                        tracing::warn!(
+                        warn_limited!(
                             %error, %dir,
                             "no space for a snapshot of the namespace, so its log is not cut: free space on this disk"
                         );

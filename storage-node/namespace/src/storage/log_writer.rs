@@ -6,6 +6,7 @@
 //! On a full disk this thread waits for space. It acknowledges nothing meanwhile, which looks like a slow disk to the
 //! other voters, and loses nothing. Any other error ends this log.
 
+use chordfs_net::info_limited;
 use std::{
     io,
     path::PathBuf,
@@ -220,7 +221,7 @@ impl LogWriter {
                 }
                 result => {
                     if result.is_ok() && self.disk_space.record(false) {
-                        tracing::info!("there is space for the namespace's log again");
+                        info_limited!("there is space for the namespace's log again");
                     }
                     return result;
                 }

@@ -1,5 +1,6 @@
 //! The handle to this node's drain: begins it, cancels it, waits for its end.
 
+use chordfs_net::info_limited;
 use std::{sync::Arc, time::Duration};
 
 use chordfs_replication::{drain::DrainError, drain_progress::DrainProgress};
@@ -7,7 +8,6 @@ use chordfs_types::{
     admin::{DrainPhase, DrainStatus, NodeState},
     rate_limit::RateLimit,
 };
-use tracing::info;
 
 use super::{
     context::DrainContext,
@@ -77,7 +77,7 @@ impl Drain {
                 context.stage.set(NodeState::Draining);
                 context.departure.set_progress(DrainProgress::begin(limit));
                 context.departure.begin();
-                info!(allow_fewer_copies = options.allow_fewer_copies, %limit, "draining");
+                info_limited!(allow_fewer_copies = options.allow_fewer_copies, %limit, "draining");
                 tokio::spawn(self.0.clone().run(options, run));
             }
         }

@@ -3,6 +3,7 @@
 //! Every step before the moment of leaving can be undone: a drain that fails or is cancelled stops wherever it is, and
 //! leaves a node that serves as before.
 
+use chordfs_net::info_limited;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chordfs_replication::{
@@ -82,7 +83,7 @@ impl DrainTask {
                 Ok(LeaveOutcome::RingChanged) => stall.reset(),
                 Err(StepError::Final(error)) => return Err(error),
                 Err(StepError::Retry(reason)) => {
-                    info!(reason, "a step of the drain failed and is retried");
+                    info_limited!(reason, "a step of the drain failed and is retried");
                     let sent = self.context.departure.status().map_or(0, |status| status.chunks_sent);
                     stall.record_failure(sent, &reason, Instant::now())?;
                 }
@@ -211,7 +212,7 @@ impl DrainTask {
     pub(super) fn phase(&self, phase: DrainPhase) {
         self.context.departure.change_progress(|progress| {
             if progress.phase() != phase {
-                info!("the drain enters the phase `{}`", phase.label());
+                info_limited!("the drain enters the phase `{}`", phase.label());
             }
             progress.enter(phase);
         });

@@ -16,6 +16,7 @@ mod survey;
 mod tests;
 mod wire;
 
+use chordfs_net::info_limited;
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -294,7 +295,7 @@ impl Driver {
         let predecessor = view.predecessor.as_ref().map_or("none".to_owned(), name);
         let successors: Vec<String> = view.successors.iter().map(name).collect();
         let successors = if successors.is_empty() { "none".to_owned() } else { successors.join(", ") };
-        info!(node = %view.node, predecessor, successors, "neighbours changed");
+        info_limited!(node = %view.node, predecessor, successors, "neighbours changed");
         let is_member = !view.successors.is_empty();
         self.handle.saver().change(|saved| {
             saved.id = view.node.id;

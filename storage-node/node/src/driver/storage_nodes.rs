@@ -8,6 +8,7 @@
 //!
 //! A node counts as a storage node until it has refused a call that no storage node refuses.
 
+use chordfs_net::info_limited;
 use std::{future::Future, time::Duration};
 
 use chordfs_ring::{RingAnswer, RingRequest};
@@ -18,7 +19,6 @@ use chordfs_types::{
 use futures_util::future::join_all;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use super::handle::{RingError, RingHandle};
 
@@ -74,7 +74,7 @@ impl RingHandle {
         let asked = unknown.map(|&node| async move {
             self.peers().ask(node, RingRequest::Neighbours).await.ok();
             if self.peers().is_foreign(node.ring_address()) {
-                info!(peer = %node, "this member of the ring is a foreign Chord node and keeps no chunks");
+                info_limited!(peer = %node, "this member of the ring is a foreign Chord node and keeps no chunks");
             }
         });
         join_all(asked.collect::<Vec<_>>()).await;

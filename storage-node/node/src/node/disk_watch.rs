@@ -2,6 +2,8 @@
 //! no longer answers, shows in the node's status within seconds, and not only at the next write. A full disk is no
 //! problem here: it shows in the free space.
 
+use chordfs_net::info_limited;
+use chordfs_net::warn_limited;
 use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
@@ -14,7 +16,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A disk that takes longer for one small file does not work.
@@ -48,9 +49,9 @@ impl DiskWatch {
             match &problem {
                 Some(problem) if changed || reminded.elapsed() >= REMIND_EVERY => {
                     reminded = Instant::now();
-                    warn!("the disk of this node cannot be used: {problem}");
+                    warn_limited!("the disk of this node cannot be used: {problem}");
                 }
-                None if changed => info!("the disk of this node can be used again"),
+                None if changed => info_limited!("the disk of this node can be used again"),
                 _ => {}
             }
             *self.problem.lock() = problem;

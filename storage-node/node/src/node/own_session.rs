@@ -1,6 +1,7 @@
 //! The node's own session with the namespace: opened in the background and kept open, and used by the parts of the node
 //! that work on files.
 
+use chordfs_net::info_limited;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use chordfs_net::{
@@ -16,7 +17,6 @@ use chordfs_types::{
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use crate::files::FilesRead;
 
@@ -110,7 +110,7 @@ pub async fn keep_open(
                     return;
                 }
             }
-            Err(error) => info!(%error, "the namespace does not answer yet"),
+            Err(error) => info_limited!(%error, "the namespace does not answer yet"),
         }
     }
 }

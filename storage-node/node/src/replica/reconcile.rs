@@ -7,6 +7,7 @@
 //! A chunk that one of the two has deleted recently is not copied back: the other was away during the deletion, and
 //! deletes the chunk now.
 
+use chordfs_net::info_limited;
 use chordfs_net::warn_limited;
 use chordfs_replication::{
     arc_comparison::{ArcComparison, ComparisonStep, CopyAmount, Difference, compare},
@@ -18,7 +19,7 @@ use chordfs_types::{
     compare_api::{ArcSum, ChunkAt, GONE, IdsRequest, SEND},
     ring_id::{Neighbours, NodeRef, RingArc},
 };
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::{
     peer::{PeerError, Sender},
@@ -81,7 +82,7 @@ impl Repair {
             }
         }
         if moved != CopyCounts::default() {
-            info!(peer = %holder, pushed = moved.pushed, pulled = moved.pulled, "reconciled with a holder");
+            info_limited!(peer = %holder, pushed = moved.pushed, pulled = moved.pulled, "reconciled with a holder");
         }
         outcome?;
         if self.traffic.expecting_peers().contains(holder) {
@@ -155,7 +156,7 @@ impl Repair {
         }
         let count = gone.len();
         match with_store(&self.store, move |store| Ok(store.delete_at(&gone))).await {
-            Ok(deleted) => info!(%peer, deleted, count, "deleted chunks that were deleted elsewhere"),
+            Ok(deleted) => info_limited!(%peer, deleted, count, "deleted chunks that were deleted elsewhere"),
             Err(error) => warn_limited!(%peer, %error, count, "cannot delete chunks that were deleted elsewhere"),
         }
     }

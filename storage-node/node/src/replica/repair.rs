@@ -11,6 +11,7 @@
 //! can be interrupted when this node owns another arc or has other holders: filling one holder may take hours, in which
 //! the chunks of a dead neighbour would have only two copies. No acknowledgement of a write waits for repair.
 
+use chordfs_net::info_limited;
 use std::{sync::Arc, time::Duration};
 
 use chordfs_net::router::Router;
@@ -31,7 +32,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::{
     copy_traffic::CopyTraffic,
@@ -201,7 +202,7 @@ impl Repair {
             request.after = page.chunks.last().copied();
         }
         if dropped > 0 {
-            info!(after = %route.arc.after, upto = %route.arc.upto, chunks = dropped, "dropped copies beyond the third");
+            info_limited!(after = %route.arc.after, upto = %route.arc.upto, chunks = dropped, "dropped copies beyond the third");
         }
         if kept == 0 { Ok(()) } else { Err(RepairError::Unconfirmed { count: kept }) }
     }

@@ -22,6 +22,8 @@
 //! all others (`look_plan`). The queries make the namespace read the extents in question, page by page. On this node's
 //! disk only the first record of each reported run is read.
 
+use chordfs_net::info_limited;
+use chordfs_net::warn_limited;
 use std::{
     collections::HashSet,
     sync::Arc,
@@ -40,7 +42,7 @@ use futures_util::{StreamExt, stream};
 use hyper::{HeaderMap, Method};
 use thiserror::Error;
 use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::{
     ScrubShared,
@@ -133,7 +135,7 @@ impl Orphans {
             };
             doubted = kept.is_some();
             if collected > 0 {
-                info!(runs = collected, "reported orphans to the namespace, which deletes them");
+                info_limited!(runs = collected, "reported orphans to the namespace, which deletes them");
             }
             self.shared.report.lock().orphans(collected, kept);
         }
@@ -285,7 +287,7 @@ fn pause(age: Duration) -> Duration {
 fn log_doubt(doubt: &OrphanDoubt, again: bool) {
     match doubt {
         OrphanDoubt::NamespaceMarker(_) | OrphanDoubt::OtherNamespace { .. } if !again => {
-            warn!(%doubt, "no orphans are collected")
+            warn_limited!(%doubt, "no orphans are collected")
         }
         _ => debug!(%doubt, "no orphans are collected"),
     }

@@ -5,6 +5,8 @@
 //! peer. If all nodes have answered and none has the chunk, it is either obsolete, which the namespace knows, or
 //! unrecoverable. An unrecoverable chunk is re-fetched again later, because a node that is away may have a copy.
 
+use chordfs_net::error_limited;
+use chordfs_net::info_limited;
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -21,7 +23,7 @@ use chordfs_types::{
 };
 use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
-use tracing::{debug, error, info};
+use tracing::debug;
 
 use super::ScrubShared;
 use crate::{blocking::with_store, replica::peer::PeerError};
@@ -113,7 +115,7 @@ impl DamageRepair {
         let before = self.failed.insert(address_of(damaged), failure);
         if unrecoverable && !before.is_some_and(|before| before.unrecoverable) {
             let DamagedChunk { key, id, segment, offset } = *damaged;
-            error!(%key, version = id.version.0, index = id.index, segment, offset,
+            error_limited!(%key, version = id.version.0, index = id.index, segment, offset,
                 "a damaged chunk has no sound copy on any node; bring back a node that is away, or restore the file");
         }
     }
@@ -186,7 +188,7 @@ async fn replace_from(shared: &ScrubShared, node: &NodeRef, damaged: &DamagedChu
         let reason = format!("the copy was not stored here: {error}");
         return Err(PeerError::Answer { node: *node, reason });
     }
-    info!(chunk = %shown(&chunk), version = chunk.id.version.0, segment = damaged.segment, offset = damaged.offset,
+    info_limited!(chunk = %shown(&chunk), version = chunk.id.version.0, segment = damaged.segment, offset = damaged.offset,
         peer = %node, "damaged chunk replaced from another holder");
     Ok(true)
 }
