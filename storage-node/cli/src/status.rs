@@ -112,6 +112,13 @@ fn remaining(flow: &TransferProgress) -> String {
     if flow.chunks_left == 0 {
         return "nothing left".to_owned();
     }
+    if flow.bytes_per_second == 0 {
+        return format!(
+            "{} chunks, {} left, of which nothing moves at the moment",
+            flow.chunks_left,
+            mib_rounded_up(flow.bytes_left)
+        );
+    }
     let end = flow.seconds_left.map_or("no estimate yet".to_owned(), |seconds| format!("{seconds} s"));
     let (left, rate) = (mib_rounded_up(flow.bytes_left), mib_tenths(flow.bytes_per_second));
     format!("{} chunks, {left} left, {rate} MiB/s, {end}", flow.chunks_left)
@@ -153,5 +160,7 @@ mod tests {
                         voters       10.0.0.2:5057, 10.0.0.2:5058\n\
                         health       OK\n";
         assert_eq!(describe(node, &status, &Health::default()).unwrap(), expected);
+        let stuck = TransferProgress { bytes_per_second: 0, ..incoming };
+        assert_eq!(remaining(&stuck), "1200 chunks, 4 MiB left, of which nothing moves at the moment");
     }
 }

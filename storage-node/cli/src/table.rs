@@ -75,11 +75,13 @@ fn work(work: &Work) -> String {
 }
 
 fn progress(moving: &TransferWork) -> String {
+    let is_stuck = moving.chunks_left.is_some() && moving.bytes_per_second.is_none() && moving.problem.is_none();
     let parts = [
         moving.chunks_left.map(|chunks| format!("{chunks} chunks left")),
         moving.bytes_left.map(|bytes| format!("{} left", human(bytes))),
         moving.bytes_per_second.map(|rate| format!("{}/s", human(rate))),
         moving.seconds_left.map(|seconds| format!("about {seconds} s")),
+        is_stuck.then(|| "nothing moves at the moment".to_owned()),
         moving.problem.clone(),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -161,5 +163,8 @@ mod tests {
         let all = Work { drain: Some(drain), scrub: Some(scrub), ..Work::default() };
         assert_eq!(work(&all), "drain: 3.00 MiB left, about 9 s; scrub: 25%");
         assert_eq!(work(&Work::default()), UNKNOWN);
+        let stuck = TransferWork { chunks_left: Some(7), ..TransferWork::default() };
+        let filling = Work { filling: Some(stuck), ..Work::default() };
+        assert_eq!(work(&filling), "filling: 7 chunks left, nothing moves at the moment");
     }
 }

@@ -141,7 +141,8 @@ async fn refuse(body: Body, waited: Duration) -> Response {
     overloaded(format!("this node found no room for the request within {waited}: too many bytes are under way"))
 }
 
-fn overloaded(text: String) -> Response {
+fn overloaded(reason: String) -> Response {
+    let text = format!("{reason}; send the request again in a second, or to another node");
     let retry = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
     (retry, HttpError::new(StatusCode::SERVICE_UNAVAILABLE, text)).into_response()
 }
@@ -158,10 +159,12 @@ impl BodyFailure {
     fn response(&self) -> Option<Response> {
         match self.0.load(Relaxed) {
             Self::SLOW => {
-                let text = "the request's body stopped arriving, or arrived too slowly";
+                let text = "the request's body stopped arriving, or arrived too slowly; send the request again";
                 Some(HttpError::new(StatusCode::REQUEST_TIMEOUT, text).into_response())
             }
-            Self::GAVE_WAY => Some(overloaded("the request's body arrived too slowly for a node under load".into())),
+            Self::GAVE_WAY => {
+                Some(overloaded("the request's body arrived too slowly for a node on whose memory others wait".into()))
+            }
             _ => None,
         }
     }

@@ -165,7 +165,9 @@ impl Writer {
         let task = tokio::spawn(async move {
             let result = peers.put(&node, vec![replica_write.bytes()], durability).await;
             drop(replica_write);
-            if let Err(error) = &result {
+            if let Err(error @ PeerError::Conflict { .. }) = &result {
+                warn_limited!(%error, "a holder has other bytes under the id of a chunk; `check --verify` finds the wrong copy");
+            } else if let Err(error) = &result {
                 debug!(peer = %node, %error, "a holder has not stored its copy; repair will send it");
                 // An immediate retry would not help a full disk.
                 if !matches!(error, PeerError::NoSpace { .. }) {

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{SILENCE, Server};
+use super::{PATIENCE, SILENCE, Server};
 use crate::http::{
     admin::{AdminOptions, NodeAdmin, admin_router},
     metrics::install_recorder,
@@ -100,7 +100,7 @@ async fn start() -> (Server, Arc<FakeNode>) {
     });
     let options = AdminOptions { body_silence: SILENCE, ready_deadline: SILENCE, health: None };
     let router = admin_router(node.clone(), install_recorder().unwrap(), options);
-    (Server::start(router).await, node)
+    (Server::start(router, PATIENCE).await, node)
 }
 
 async fn notify(server: &Server, body: impl Into<reqwest::Body>) -> (u16, String) {

@@ -136,7 +136,6 @@ async fn a_file_with_more_extents_than_one_answer_holds_is_read_whole() {
 
 #[tokio::test]
 async fn a_missing_chunk_is_an_error_or_cuts_off_the_body() {
-    // Made first: a connection that waits for it would be closed as idle.
     let long = pattern(20 << 20);
     let files = Files::start().await;
     files.put("m", b"x").await;

@@ -174,7 +174,7 @@ async fn a_flood_without_a_boundary_is_not_collected() {
 
 #[tokio::test]
 async fn a_body_that_stalls_is_ended() {
-    let files = Files::start().await;
+    let files = Files::start_with(SILENCE).await;
     let body = b"--B\r\nContent-Disposition: form-data; name=\"files\"; filename=\"x\"\r\n\r\nDATA";
     let start = Instant::now();
     check_raw(&files, &post("multipart/form-data; boundary=B", 1000, body), 408, "stopped arriving").await;
@@ -198,7 +198,7 @@ async fn a_sender_that_disconnects_leaves_nothing() {
 
 #[tokio::test]
 async fn a_reader_that_stops_reading_is_cut_off() {
-    let files = Files::start().await;
+    let files = Files::start_with(SILENCE).await;
     files.put("big", &pattern(32 << 20)).await;
     let mut stream = TcpStream::connect(files.server.address).await.unwrap();
     stream.write_all(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -212,7 +212,7 @@ async fn a_reader_that_stops_reading_is_cut_off() {
 
 #[tokio::test]
 async fn a_head_that_stalls_is_ended() {
-    let files = Files::start().await;
+    let files = Files::start_with(SILENCE).await;
     raw(&files, b"GET /a HTTP/1.1\r\nHos", false).await;
     raw(&files, b"", false).await;
 }

@@ -70,6 +70,10 @@ async fn half_bodies_stay_within_the_budget_and_give_way_to_an_honest_put() {
     while let Some(answer) = hostile.try_join_next() {
         let answer = answer.unwrap();
         assert!(answer.starts_with("HTTP/1.1 503 ") || answer.is_empty(), "{answer}");
+        if !answer.is_empty() {
+            assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
+            assert!(answer.contains("send the request again in a second, or to another node"), "{answer}");
+        }
     }
     hostile.shutdown().await;
     eventually("all room is free again", || budget.used_bytes() == 0).await;
