@@ -15,20 +15,22 @@ use std::{
 };
 
 use axum::{
-    body::{Body, BodyDataStream, HttpBody},
+    body::{Body, HttpBody},
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use chordfs_net::limits::{ByteBudget, ByteClass};
 use chordfs_types::chunk_api::{MAX_BATCH_BYTES, calls};
-use futures_util::{Stream, StreamExt};
-use hyper::body::SizeHint;
+use futures_util::StreamExt;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{error::HttpError, origin};
+use super::{
+    error::HttpError,
+    observed::{BodyObserver, ObservedBody, PolledFrame},
+    origin,
+};
 
 /// A body up to this length needs no room.
 const SMALL_BODY_BYTES: u64 = 8 << 10;
@@ -107,8 +109,9 @@ pub(super) async fn admit(State(admission): State<Admission>, request: Request, 
         }
     };
     let failure = BodyFailure::default();
-    let paced = PacedBody::new(body, limits, reservation.is_some(), failure.clone());
-    let response = next.run(Request::from_parts(parts, Body::new(paced))).await;
+    let arrival = ArrivalWatch::new(limits, reservation.is_some(), failure.clone());
+    let body = Body::new(ObservedBody::new(body, arrival));
+    let response = next.run(Request::from_parts(parts, body)).await;
     drop(reservation);
     failure.response().unwrap_or(response)
 }
@@ -170,9 +173,8 @@ impl BodyFailure {
     }
 }
 
-/// A body that ends with an error when it arrives too slowly. Only the time counts in which the route waits for it.
-struct PacedBody {
-    body: BodyDataStream,
+/// Ends a body with an error when it arrives too slowly. Only the time counts in which the route waits for it.
+struct ArrivalWatch {
     limits: BodyLimits,
     holds_room: bool,
     failure: BodyFailure,
@@ -204,11 +206,10 @@ impl PaceMeter {
     }
 }
 
-impl PacedBody {
-    fn new(body: Body, limits: &BodyLimits, holds_room: bool, failure: BodyFailure) -> Self {
+impl ArrivalWatch {
+    fn new(limits: &BodyLimits, holds_room: bool, failure: BodyFailure) -> Self {
         let check = Box::pin(sleep(limits.check_period()));
         Self {
-            body: body.into_data_stream(),
             limits: limits.clone(),
             holds_room,
             failure,
@@ -252,31 +253,14 @@ impl PacedBody {
     }
 }
 
-impl HttpBody for PacedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
-        match Pin::new(&mut self.body).poll_next(context) {
-            Poll::Ready(Some(Ok(bytes))) => {
-                self.arrived(bytes.len());
-                Poll::Ready(Some(Ok(hyper::body::Frame::data(bytes))))
-            }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => self.poll_check(context).map(|error| Some(Err(error))),
+impl BodyObserver for ArrivalWatch {
+    fn observe(&mut self, polled: PolledFrame, context: &mut Context<'_>) -> PolledFrame {
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.arrived(frame.data_ref().map_or(0, |data| data.len())),
+            Poll::Ready(_) => {}
+            Poll::Pending => return self.poll_check(context).map(|error| Some(Err(error))),
         }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        HttpBody::size_hint(&self.body)
+        polled
     }
 }
 

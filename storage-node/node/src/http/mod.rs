@@ -17,6 +17,7 @@ pub mod files;
 mod head_limit;
 mod listing;
 pub mod metrics;
+mod observed;
 pub mod open_files;
 mod origin;
 pub mod server;

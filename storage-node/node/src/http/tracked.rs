@@ -1,23 +1,17 @@
 //! Records from when to when a request is under way on a connection, from its head to the last byte of its answer: for
 //! the server's table of connections, and for the limit on heads.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use axum::body::{Body, HttpBody};
-use bytes::Bytes;
+use axum::body::Body;
 use chordfs_net::limits::{ConnectionPlace, RequestMark};
 use futures_util::future::BoxFuture;
-use hyper::{
-    Request, Response,
-    body::{Frame, Incoming, SizeHint},
-    service::Service,
-};
+use hyper::{Request, Response, body::Incoming, service::Service};
 
-use super::head_limit::{CountedRequest, RequestCount};
+use super::{
+    head_limit::{CountedRequest, RequestCount},
+    observed::{BodyObserver, ObservedBody},
+};
 
 #[derive(Clone)]
 pub(super) struct TrackedService<S> {
@@ -43,39 +37,18 @@ where
     S::Future: Send + 'static,
     S::Error: Send,
 {
-    type Response = Response<TrackedBody>;
+    type Response = Response<ObservedBody<RequestMarks>>;
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let marks = (self.place.begin_request(), self.requests.begin());
+        let marks = RequestMarks((self.place.begin_request(), self.requests.begin()));
         let response = self.service.call(request);
-        Box::pin(async move { Ok(response.await?.map(|body| TrackedBody { body, _marks: marks })) })
+        Box::pin(async move { Ok(response.await?.map(|body| ObservedBody::new(body, marks))) })
     }
 }
 
-/// The body of an answer, which is dropped when it was sent or its connection ended.
-pub(super) struct TrackedBody {
-    body: Body,
-    _marks: (RequestMark, CountedRequest),
-}
+/// The marks of a request, dropped with the body of its answer.
+pub(super) struct RequestMarks(#[allow(dead_code, reason = "held for their drop")] (RequestMark, CountedRequest));
 
-impl HttpBody for TrackedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
+impl BodyObserver for RequestMarks {}
