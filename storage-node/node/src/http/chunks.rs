@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::{Query, State},
     http::{HeaderValue, StatusCode, header},
@@ -29,7 +29,10 @@ use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::time::{Duration, timeout};
 
-use super::compare::{self, remaining};
+use super::{
+    answer_room::AnswerRoom,
+    compare::{self, remaining},
+};
 use crate::{
     blocking::with_store,
     replica::{
@@ -42,6 +45,8 @@ use crate::{
 const BODY_STALL: Duration = Duration::from_secs(30);
 /// Chunks read from the store at a time. An answer may exceed its limit by at most this many.
 const READ_CHUNKS: usize = 256;
+/// A full chunk with its header and name. Most chunks have this size, and only old scripts store larger ones.
+const LIKELY_RECORD_BYTES: usize = 4096 + 256;
 /// Allocated at once for a body of known length. The buffer of a longer body grows as bytes arrive.
 const FIRST_BODY_BYTES: usize = 8 << 20;
 /// Chunks in one page of a list.
@@ -103,20 +108,30 @@ async fn put_offered(
     stored
 }
 
-async fn get_chunks(State(plane): State<ChunkPlane>, body: Body) -> Result<Response, ChunkApiError> {
+async fn get_chunks(
+    State(plane): State<ChunkPlane>,
+    Extension(answers): Extension<AnswerRoom>,
+    body: Body,
+) -> Result<Response, ChunkApiError> {
     let wanted: Vec<ChunkRef> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
+    let likely = wanted.len().saturating_mul(LIKELY_RECORD_BYTES).min(MAX_BATCH_BYTES);
+    let mut room = answers.reserve(likely).await.ok_or_else(ChunkApiError::overloaded)?;
     let (asked, pieces, found) = with_store(&plane.store, move |store| {
         let pieces = read_up_to_limit(store, &wanted)?;
         let found = count_records(&pieces);
         Ok((wanted.len(), pieces, found))
     })
     .await?;
-    let mut answer = Response::builder().header(header::CONTENT_LENGTH, pieces.iter().map(Bytes::len).sum::<usize>());
+    let bytes = pieces.iter().map(Bytes::len).sum::<usize>();
+    if !answers.extend(&mut room, bytes) {
+        return Err(ChunkApiError::overloaded());
+    }
+    let mut answer = Response::builder().header(header::CONTENT_LENGTH, bytes);
     if found < asked {
         answer = answer.header(NEIGHBOURS_HEADER, json_header(&plane.writer.neighbours()));
     }
     let stream = futures_util::stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>));
-    answer.body(Body::from_stream(stream)).map_err(|error| ChunkApiError::internal(error.to_string()))
+    answer.body(room.around(Body::from_stream(stream))).map_err(|error| ChunkApiError::internal(error.to_string()))
 }
 
 async fn has(
@@ -183,6 +198,11 @@ pub struct ChunkApiError {
 impl ChunkApiError {
     pub(super) fn bad(text: String) -> Self {
         Self { status: StatusCode::BAD_REQUEST, body: text }
+    }
+
+    pub(super) fn overloaded() -> Self {
+        let body = "too many bytes of answers are waiting for their readers; ask another node, or again in a second";
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, body: body.into() }
     }
 
     fn internal(text: String) -> Self {

@@ -1,7 +1,7 @@
 //! The calls of [`chordfs_types::compare_api`] on 5058, by which two nodes find their differences and become equal.
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::{Query, State},
     http::StatusCode,
@@ -15,7 +15,10 @@ use chordfs_types::{
     compare_api::{MAX_QUESTION_BYTES, calls, decode_arcs, decode_chunks, decode_ids_request, encode},
 };
 
-use super::chunks::{ChunkApiError, ChunkPlane, read_body_up_to};
+use super::{
+    answer_room::AnswerRoom,
+    chunks::{ChunkApiError, ChunkPlane, read_body_up_to},
+};
 use crate::blocking::with_store;
 
 pub(super) fn routes() -> Router<ChunkPlane> {
@@ -54,11 +57,17 @@ async fn offer(
     Ok(plane.traffic.answer_offer(&plane.store, offer.from, remaining(&offer), &chunks).into())
 }
 
-async fn fetch(State(plane): State<ChunkPlane>, body: Body) -> Result<Response, ChunkApiError> {
+async fn fetch(
+    State(plane): State<ChunkPlane>,
+    Extension(answers): Extension<AnswerRoom>,
+    body: Body,
+) -> Result<Response, ChunkApiError> {
     let chunks = decode_chunks(&read_question(body).await?).map_err(ChunkApiError::bad)?;
+    let bytes = chunks.iter().map(|chunk| chunk.bytes as usize).sum::<usize>().min(MAX_BATCH_BYTES);
+    let room = answers.reserve(bytes).await.ok_or_else(ChunkApiError::overloaded)?;
     let records = with_store(&plane.store, move |store| store.records_at(&chunks, MAX_BATCH_BYTES as u64)).await?;
     let stream = futures_util::stream::iter(records.into_iter().map(Ok::<_, std::convert::Infallible>));
-    Ok(Response::new(Body::from_stream(stream)))
+    Ok(Response::new(room.around(Body::from_stream(stream))))
 }
 
 async fn confirm(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, ChunkApiError> {

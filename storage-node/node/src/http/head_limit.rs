@@ -19,6 +19,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::answer_room::AnswerRoom;
+
 /// More than the largest head that [`super::origin`] accepts, which answers heads of up to this size in words.
 const MAX_READ_BYTES: usize = 96 << 10;
 /// Between requests at most this much is read at once, because the memory for it is cleared before.
@@ -56,14 +58,15 @@ impl Drop for CountedRequest {
 pub(super) struct HeadLimitedStream {
     stream: TcpStream,
     requests: RequestCount,
+    answers: AnswerRoom,
     /// Bytes that were read since the last request.
     read_bytes: usize,
     discarded_bytes: Option<usize>,
 }
 
 impl HeadLimitedStream {
-    pub(super) fn new(stream: TcpStream, requests: RequestCount) -> Self {
-        Self { stream, requests, read_bytes: 0, discarded_bytes: None }
+    pub(super) fn new(stream: TcpStream, requests: RequestCount, answers: AnswerRoom) -> Self {
+        Self { stream, requests, answers, read_bytes: 0, discarded_bytes: None }
     }
 
     /// Reads and drops what arrives, to its end or its limit.
@@ -114,7 +117,9 @@ impl AsyncRead for HeadLimitedStream {
 
 impl AsyncWrite for HeadLimitedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
+        self.answers.count_written(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -122,7 +127,9 @@ impl AsyncWrite for HeadLimitedStream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
+        self.answers.count_written(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -130,7 +137,9 @@ impl AsyncWrite for HeadLimitedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.answers.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod admission;
+pub mod answer_room;
 mod body;
 pub mod chunks;
 mod compare;

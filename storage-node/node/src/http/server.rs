@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 
 use super::{
     admission::{Admission, BodyLimits, admit},
+    answer_room::{AnswerLimits, AnswerRoom},
     head_limit::HeadLimitedStream,
     tracked::TrackedService,
 };
@@ -42,6 +43,7 @@ pub struct ServerOptions {
     pub names: Arc<[String]>,
     /// The limits of the requests' bodies.
     pub bodies: BodyLimits,
+    pub answers: AnswerLimits,
 }
 
 impl Default for ServerOptions {
@@ -55,6 +57,7 @@ impl Default for ServerOptions {
             stop_grace: Duration::from_secs(5),
             names: Arc::default(),
             bodies: BodyLimits::default(),
+            answers: AnswerLimits::default(),
         }
     }
 }
@@ -84,13 +87,16 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
         };
         match accepted {
             Ok((stream, place)) => {
-                let service = TrackedService::new(TowerToHyperService::new(router.clone()), place.clone());
+                let answers = AnswerRoom::new(options.answers.clone());
+                let router = TowerToHyperService::new(router.clone());
+                let service = TrackedService::new(router, place.clone(), answers.clone());
                 let connection = serve_connection(stream, service, options.clone(), stopping.clone());
                 let idle_timeout = options.head_silence + MIN_IDLE;
                 connections.spawn(async move {
                     tokio::select! {
                         () = connection => {}
                         () = place.lost(idle_timeout) => debug!("closing an idle connection"),
+                        () = answers.must_give_way() => debug!("closing a connection whose peer reads too slowly"),
                     }
                 });
             }
@@ -147,7 +153,7 @@ async fn serve_connection(
         .timer(TokioTimer::new())
         .header_read_timeout(options.head_silence)
         .max_buf_size(MAX_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(HeadLimitedStream::new(stream, service.requests())), service);
+        .serve_connection(TokioIo::new(HeadLimitedStream::new(stream, service.requests(), service.answers())), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use hyper::{Request, Response, body::Incoming, service::Service};
 
 use super::{
+    answer_room::AnswerRoom,
     head_limit::{CountedRequest, RequestCount},
     observed::{BodyObserver, ObservedBody},
 };
@@ -16,13 +17,18 @@ use super::{
 #[derive(Clone)]
 pub(super) struct TrackedService<S> {
     service: S,
+    answers: AnswerRoom,
     place: Arc<ConnectionPlace>,
     requests: RequestCount,
 }
 
 impl<S> TrackedService<S> {
-    pub(super) fn new(service: S, place: Arc<ConnectionPlace>) -> Self {
-        Self { service, place, requests: RequestCount::default() }
+    pub(super) fn new(service: S, place: Arc<ConnectionPlace>, answers: AnswerRoom) -> Self {
+        Self { service, answers, place, requests: RequestCount::default() }
+    }
+
+    pub(super) fn answers(&self) -> AnswerRoom {
+        self.answers.clone()
     }
 
     /// The number of requests under way.
@@ -41,7 +47,8 @@ where
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.answers.clone());
         let marks = RequestMarks((self.place.begin_request(), self.requests.begin()));
         let response = self.service.call(request);
         Box::pin(async move { Ok(response.await?.map(|body| ObservedBody::new(body, marks))) })

@@ -16,6 +16,7 @@ use crate::{
     http::{
         admin::{AdminOptions, HealthSource, NodeAdmin, admin_router},
         admission::BodyLimits,
+        answer_room::AnswerLimits,
         chunks::{self, ChunkPlane},
         files::{FilesOptions, files_router},
         metrics::install_recorder,
@@ -47,12 +48,14 @@ impl Planes {
     /// Opens the ports, and lets the node send its first message to the ring.
     pub(super) fn open(self, core: &Core, ports: Ports) -> Result<Drain> {
         let Core { tasks, stop, .. } = core;
-        let budget = ByteBudget::new(core.config.peer_memory_bytes);
+        let answer_bytes = core.config.peer_memory_bytes / 4;
+        let budget = ByteBudget::new(core.config.peer_memory_bytes - answer_bytes);
         let bodies = BodyLimits { budget: budget.clone(), ..BodyLimits::default() };
+        let answers = AnswerLimits { budget: ByteBudget::new(answer_bytes), ..AnswerLimits::default() };
         let names = core.config.host_names.clone().into();
         let ring = core.ring.clone();
         let is_neighbour: IsNeighbour = Arc::new(move |address| ring.is_neighbour(address));
-        let options = ServerOptions { names, bodies, is_neighbour, ..ServerOptions::default() };
+        let options = ServerOptions { names, bodies, answers, is_neighbour, ..ServerOptions::default() };
         let stopped = || stop.clone().cancelled_owned();
         let (ring, limits) = (Arc::new(self.ring), RpcLimits::default());
         tasks.spawn(rpc::serve_within(ports.ring.listen()?, ring, limits, budget, stop.clone()));

@@ -2,8 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use axum::{Router, body::Body, routing::post};
+use axum::{
+    Extension, Router,
+    body::Body,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bytes::Bytes;
 use chordfs_net::limits::ByteBudget;
+use futures_util::stream;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -13,6 +21,7 @@ use tokio::{
 use super::{Server, ServerOptions, eventually, pattern};
 use crate::http::{
     admission::{ArrivalPace, BodyLimits},
+    answer_room::{AnswerLimits, AnswerRoom},
     chunks::{ChunkApiError, read_body_up_to},
 };
 
@@ -117,4 +126,32 @@ async fn a_slow_body_is_kept_while_nothing_waits_for_its_room() {
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+/// An answer of 24 MiB, more than sockets take, in pieces, as the route of batches makes it.
+async fn send_much(Extension(answers): Extension<AnswerRoom>) -> Response {
+    let Some(room) = answers.reserve(24 * MIB).await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+    let pieces = (0..24).map(|_| Ok::<_, std::convert::Infallible>(Bytes::from(vec![7; MIB])));
+    Response::new(room.around(Body::from_stream(stream::iter(pieces))))
+}
+
+/// Answers were in no budget: each reader that stopped cost up to 64 MiB, for two minutes and more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_stop_stay_within_the_budget_and_give_way_to_an_honest_get() {
+    let budget = ByteBudget::new(96 * MIB);
+    let answers = AnswerLimits { budget: budget.clone(), room_deadline: Duration::from_secs(20) };
+    let router = Router::new().route("/much", get(send_much));
+    let server = Server::start_with(router, ServerOptions { answers, ..ServerOptions::default() }).await;
+    let mut stopped = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stopped.push(stream);
+    }
+    eventually("the budget is used", || budget.used_bytes() == 96 * MIB).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(budget.used_bytes(), 96 * MIB, "slow readers are kept while nothing waits for their room");
+    assert_eq!(server.get("/much").await.bytes().await.unwrap().len(), 24 * MIB);
+    drop(stopped);
+    eventually("all room is free again", || budget.used_bytes() == 0).await;
 }

@@ -226,7 +226,7 @@ async fn a_node_that_may_only_be_restarting_is_not_replaced() {
             node.put(&chunks(1..=500));
         }
         let view = |successors: &[&TestNode]| Neighbours {
-            predecessor: Some(NodeRef { id: RingId(0), ..next.node }),
+            predecessor: Some(NodeRef { id: RingId(10), ..next.node }), // It owns nearly all keys.
             node: owner.node,
             successors: successors.iter().map(|node| node.node).collect(),
         };
