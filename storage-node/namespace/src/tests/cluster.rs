@@ -389,15 +389,15 @@ async fn a_removed_file_stays_until_every_session_has_answered() {
     let Ok(Reply::Entry { attr, .. }) = apply(&nodes, &make(own, 1, "file")).await else { panic!() };
     let unlink = Change::Unlink { parent: Ino::ROOT, name: name("file"), hold: false };
     apply(&nodes, &by(own, 2, unlink)).await.unwrap();
-    let Response::Alive { applied } = nodes[0].ask(&peers[0], KEEP_ALIVE).await else { panic!() };
+    let Response::Alive { applied, .. } = nodes[0].ask(&peers[0], KEEP_ALIVE).await else { panic!() };
     let removed = Instant::now();
     while removed.elapsed() < Duration::from_secs(15) {
-        nodes[0].ask(&peers[0], Request::KeepAlive { answered: applied }).await;
+        nodes[0].ask(&peers[0], Request::KeepAlive { answered: applied, nothing_open: None }).await;
         nodes[0].ask(&peers[1], KEEP_ALIVE).await;
         assert!(query(&nodes, Query::GetAttr { ino: attr.ino }).await.is_ok(), "after {:?}", removed.elapsed());
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    nodes[0].ask(&peers[1], Request::KeepAlive { answered: applied }).await;
+    nodes[0].ask(&peers[1], Request::KeepAlive { answered: applied, nothing_open: None }).await;
     eventually("it is purged", || async { query(&nodes, Query::GetAttr { ino: attr.ino }).await.err() }).await;
 }
 
