@@ -44,8 +44,8 @@ impl RestartGrace {
         self.predecessor = view.predecessor.or(self.predecessor);
     }
 
-    /// The holders, in the observed view, that only take the place of a neighbour that may come back. They are not to be
-    /// filled now.
+    /// The holders, in the observed view, that only take the place of a neighbour that may come back. They are not to
+    /// be filled now.
     pub fn stand_ins(&self, now: Instant) -> Vec<NodeRef> {
         let (Some(view), [(node, since)]) = (&self.view, &self.away[..]) else { return Vec::new() };
         if now.saturating_duration_since(*since) >= self.grace {

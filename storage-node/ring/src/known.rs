@@ -1,7 +1,7 @@
 //! The peers that a node remembers, within a bound, so that it finds its ring again after a restart or a partition.
 //!
-//! A peer that has answered stays although it fails: it may be in another part of a divided ring. One that has only been
-//! named, by itself or by others, is forgotten at its first failure.
+//! A peer that has answered stays although it fails: it may be in another part of a divided ring. One that has only
+//! been named, by itself or by others, is forgotten at its first failure.
 
 use std::{
     collections::BTreeSet,

@@ -16,7 +16,7 @@ use std::{
 
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Change, NamespaceOp, Reply, Request, RequestCount, Response, SessionId, Time, encode},
+    namespace::{Change, NamespaceOp, Reply, Request, Response, SessionId, SessionRequests, Time, encode},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -332,7 +332,7 @@ impl ConnectionTask {
     }
 
     /// Returns the count of requests that the leader has sent, if the session has nothing open after all of them.
-    fn nothing_open_at(&self, requests: Option<RequestCount>) -> Option<RequestCount> {
+    fn nothing_open_at(&self, requests: Option<SessionRequests>) -> Option<SessionRequests> {
         requests.filter(|_| self.shared.nothing_open.get().is_some_and(|nothing_open| nothing_open()))
     }
 

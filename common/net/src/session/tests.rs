@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use chordfs_types::namespace::{Ino, OpId, RequestCount, calls, decode};
+use chordfs_types::namespace::{Ino, OpId, SessionRequests, calls, decode};
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -55,8 +55,8 @@ struct World {
     log_applied: u64,
     answered: Vec<u64>,
     /// Also in answers to keepalives, and what the last keepalive reported.
-    requests: RequestCount,
-    nothing_open: Option<RequestCount>,
+    requests: SessionRequests,
+    nothing_open: Option<SessionRequests>,
 }
 
 impl World {
@@ -336,7 +336,7 @@ async fn keepalives_report_that_nothing_is_open_after_the_requests_that_the_lead
     assert_eq!([next().await, next().await], [None, None], "the session does not know what is open");
     let files = open.clone();
     session.report_nothing_open(move || !files.load(Ordering::SeqCst));
-    let counted = |count| RequestCount { term: 4, count };
+    let counted = |count| SessionRequests { term: 4, count };
     fake.world.lock().requests = counted(8);
     next().await;
     assert_eq!(next().await, Some(counted(8)));

@@ -71,7 +71,7 @@ pub enum Request {
         answered: u64,
         /// From the last [`Response::Alive`], if the session has nothing open and opens nothing now: an opening whose
         /// request this count includes has ended.
-        nothing_open: Option<RequestCount>,
+        nothing_open: Option<SessionRequests>,
     },
     /// Answered by the leader once the operation is committed and applied.
     Apply(NamespaceOp),
@@ -82,7 +82,7 @@ pub enum Request {
 /// How many operations and queries of a session one leader has received. Opening a file takes one of them, so while the
 /// count stays the same the session opens nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequestCount {
+pub struct SessionRequests {
     /// The leader's; another leader counts anew.
     pub term: u64,
     /// Never decreases in a term.
@@ -109,7 +109,7 @@ pub enum Response {
         /// A place in the log. All events of the feed up to it were sent before this response, on this connection.
         applied: u64,
         /// The session's operations and queries so far.
-        requests: RequestCount,
+        requests: SessionRequests,
     },
     /// The operation was applied, or refused without any effect.
     Applied(Result<Reply, FsError>),

@@ -5,7 +5,9 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use bytes::Bytes;
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Change, NamespaceOp, OpId, Query, Request, RequestCount, Response, SessionId, Time, decode, encode},
+    namespace::{
+        Change, NamespaceOp, OpId, Query, Request, Response, SessionId, SessionRequests, Time, decode, encode,
+    },
 };
 use openraft::{
     ReadPolicy,
@@ -75,7 +77,7 @@ impl RequestHandler {
         Response::Attached
     }
 
-    async fn keep_alive(&self, connection: u64, answered: u64, nothing_open: Option<RequestCount>) -> Response {
+    async fn keep_alive(&self, connection: u64, answered: u64, nothing_open: Option<SessionRequests>) -> Response {
         if let Err(response) = self.ensure_current().await {
             return response;
         }
@@ -83,7 +85,7 @@ impl RequestHandler {
             Some(session) if self.raft.state().has_session(session) => {
                 let term = self.raft.holds_term().map_or(0, |leader| leader.term);
                 let count = self.feed.answer(session, answered, nothing_open, Instant::now());
-                let requests = RequestCount { term, count };
+                let requests = SessionRequests { term, count };
                 Response::Alive { applied: self.raft.state().applied_index(), requests }
             }
             Some(_) => Response::Answered(Err(FsError::NoSession)),

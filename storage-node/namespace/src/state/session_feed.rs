@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use chordfs_net::rpc::{RpcPeer, Value};
-use chordfs_types::namespace::{FeedEvent, RequestCount, SessionId, calls, encode};
+use chordfs_types::namespace::{FeedEvent, SessionId, SessionRequests, calls, encode};
 use parking_lot::Mutex;
 
 /// The part of a connection that the feed needs.
@@ -70,7 +70,7 @@ struct SessionConnections {
     /// The operations and queries that were received.
     requests: u64,
     /// The session had nothing open when it had sent exactly these requests.
-    nothing_open: Option<RequestCount>,
+    nothing_open: Option<SessionRequests>,
 }
 
 impl SessionConnections {
@@ -89,7 +89,7 @@ impl SessionConnections {
     /// Whether the session has nothing open and is opening nothing, although it may be gone: since it had nothing open
     /// it has sent no request in this term, and the opening of a file takes one.
     fn has_nothing_open(&self, term: u64) -> bool {
-        self.nothing_open == Some(RequestCount { term, count: self.requests })
+        self.nothing_open == Some(SessionRequests { term, count: self.requests })
     }
 
     /// Whether the session could have answered for at least `time`.
@@ -141,7 +141,7 @@ impl SessionFeed {
         &self,
         session: SessionId,
         answered: u64,
-        nothing_open: Option<RequestCount>,
+        nothing_open: Option<SessionRequests>,
         now: Instant,
     ) -> u64 {
         let mut attached = self.attached.lock();
@@ -339,7 +339,7 @@ mod tests {
         feed.attach(node, connection(2, true), now);
         feed.answer(busy, 9, None, now);
         let all = |term: u64| feed.answered_by_all(&[busy, node], now, term, (7, Duration::from_secs(75)));
-        let counted = |count: u64| Some(RequestCount { term: TERM, count });
+        let counted = |count: u64| Some(SessionRequests { term: TERM, count });
         assert_eq!(feed.answer(node, 3, counted(0), now), 0);
         feed.detach(2);
         assert_eq!(all(TERM), 9, "its connection was lost, and nothing else has changed");

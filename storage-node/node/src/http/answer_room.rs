@@ -1,7 +1,7 @@
 //! Room for large answers: chunks that were read from the disk and wait in memory until their reader takes them.
 //!
-//! The room of an answer is free again when the socket has taken its last byte: the HTTP library drops the body earlier,
-//! and holds up to a MiB itself.
+//! The room of an answer is free again when the socket has taken its last byte: the HTTP library drops the body
+//! earlier, and holds up to a MiB itself.
 //!
 //! Answers have a budget of their own, beside that of arriving bodies. A request may therefore wait for the room of its
 //! answer while its body holds room: what answers hold is waited for by nothing but their readers. While an answer

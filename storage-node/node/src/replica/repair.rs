@@ -137,8 +137,9 @@ impl Repair {
         }
     }
 
-    /// Runs one round, in which the holders in `stand_ins` are compared with this node but not filled. With `surplus` it also hands on surplus copies, which is only done now and then, and after a
-    /// change of the ring until it has succeeded once.
+    /// Runs one round, in which the holders in `stand_ins` are compared with this node but not filled. With `surplus`
+    /// it also hands on surplus copies, which is only done now and then, and after a change of the ring until it has
+    /// succeeded once.
     async fn round(&self, view: &Neighbours, stand_ins: &[NodeRef], surplus: bool) -> Result<CopyCounts, RepairError> {
         let holders = placement::holders(&view.onwards()).split_off(1);
         self.traffic.set_holders(&holders);

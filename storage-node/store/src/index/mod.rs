@@ -1,9 +1,9 @@
 //! The location of each chunk: a hash table in memory, rebuilt from the segments at every open.
 //!
 //! It is sharded by the top bits of the chunk's key. That spreads the locks, and lets the tables grow one small shard
-//! at a time (`table`). As an arc of the ring is a range of keys, a query about an arc (digest, list) uses the running sums of
-//! whole shards, and examines the entries of at most two. A slot takes 33 bytes, so a chunk costs 38 to 75 bytes, about
-//! 50 on average. Other modules read and write the segments.
+//! at a time (`table`). As an arc of the ring is a range of keys, a query about an arc (digest, list) uses the running
+//! sums of whole shards, and examines the entries of at most two. A slot takes 33 bytes, so a chunk costs 38 to 75
+//! bytes, about 50 on average. Other modules read and write the segments.
 
 mod table;
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chordfs_net::rpc::{RpcPeer, RpcService, Value};
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Change, NamespaceOp, Query, Request, RequestCount, Response, SessionId, decode, encode},
+    namespace::{Change, NamespaceOp, Query, Request, Response, SessionId, SessionRequests, decode, encode},
 };
 use tokio::time::{Instant, sleep};
 
@@ -73,7 +73,7 @@ impl Voter {
                 if let Some(lease) = leader.sessions.get_mut(&connection.session) {
                     lease.answered = lease.answered.max(answered);
                 }
-                Response::Alive { applied: leader.index, requests: RequestCount::default() }
+                Response::Alive { applied: leader.index, requests: SessionRequests::default() }
             }
             Some(_) => Response::Answered(Err(FsError::NoSession)),
             None => Response::Unavailable { reason: "this connection is not attached to a session".into() },

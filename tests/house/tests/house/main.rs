@@ -1,5 +1,6 @@
 //! The rules that keep the house in order, as tests over the sources: who may import whom (`rooms`, `crates`), how we
-//! write (`language`), that the log cannot be flooded (`logs`), and that documents name things that exist (`documents`).
+//! write (`language`), that the log cannot be flooded (`logs`), and that documents name things that exist
+//! (`documents`).
 //!
 //! They read files and never build anything, so a broken rule costs seconds to find.
 
