@@ -43,9 +43,10 @@ impl Transaction<'_> {
 impl Tables {
     /// Whether the version was allocated to this session.
     fn owns(&self, session: SessionId, version: Version) -> bool {
-        self.sessions
-            .get(&session)
-            .is_some_and(|session| session.blocks.iter().rev().any(|block| contains(block, version)))
+        let Some(session) = self.sessions.get(&session) else { return false };
+        // Versions are allocated in ascending order.
+        let later = session.blocks.partition_point(|block| block.first <= version);
+        later.checked_sub(1).is_some_and(|at| contains(&session.blocks[at], version))
     }
 }
 
