@@ -10,7 +10,6 @@ mod callers;
 mod convert;
 mod replies;
 
-use chordfs_net::error_limited;
 use std::{
     ffi::OsStr,
     future::Future,
@@ -22,6 +21,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use chordfs_log::error_limited;
 use chordfs_net::{boot_clock::since_boot, operation};
 use chordfs_types::namespace::{FileKind, Ino, RenameMode};
 use fuser::{

@@ -8,9 +8,9 @@
 
 mod lanes;
 
-use chordfs_net::warn_limited;
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::Arc, thread};
 
+use chordfs_log::warn_limited;
 use chordfs_types::namespace::{EntryName, Ino};
 use fuser::Notifier;
 use parking_lot::{Condvar, Mutex};

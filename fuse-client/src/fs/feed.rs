@@ -1,9 +1,9 @@
 //! Changes by other mounts. An event first removes the affected entries of this mount's caches; only then is the kernel
 //! notified, by a separate thread. So a request that follows the notice cannot find the old state here.
 
-use chordfs_net::info_limited;
 use std::sync::Arc;
 
+use chordfs_log::info_limited;
 use chordfs_net::session::{EventReceipt, SessionEvent};
 use chordfs_types::namespace::{FeedEvent, Ino};
 use tokio::sync::mpsc;

@@ -1,8 +1,6 @@
 //! Opening and closing. `open` always queries the namespace, so it sees all data of mounts that closed the file before;
 //! `flush` (at each close) commits, `fsync` also waits for the holders' disks, and the last `release` drops the inode.
 
-use chordfs_net::error_limited;
-use chordfs_net::warn_limited;
 use std::{
     sync::{
         Arc,
@@ -11,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use chordfs_log::{error_limited, warn_limited};
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,

@@ -3,13 +3,13 @@
 //! each until it is answered: a hold that is given up loses the contents of an open file, and a release that is given
 //! up keeps a deleted file on the nodes until this mount ends.
 
-use chordfs_net::warn_limited;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
     time::Duration,
 };
 
+use chordfs_log::warn_limited;
 use chordfs_net::{clients::NamespaceClient, session::EventReceipt};
 use chordfs_types::{
     fs_error::FsError,

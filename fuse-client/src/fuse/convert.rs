@@ -1,12 +1,12 @@
 //! Conversion between the kernel's types and chordfs's: attributes, times, inode numbers, names, errors.
 
-use chordfs_net::warn_limited;
 use std::{
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use chordfs_log::warn_limited;
 use chordfs_net::operation;
 use chordfs_types::{
     fs_error::FsError,

@@ -22,14 +22,13 @@
 //! ask for while others write the file. Attributes that were to go with discarded data are then sent alone; if that
 //! fails as many times, they are discarded in the same way.
 
-use chordfs_net::error_limited;
-use chordfs_net::warn_limited;
 use std::{
     collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use chordfs_log::{error_limited, warn_limited};
 use chordfs_net::{backoff::Backoff, operation};
 use chordfs_types::{
     chunk_api::Durability,

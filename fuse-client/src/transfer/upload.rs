@@ -1,9 +1,9 @@
 //! Uploads: runs of whole chunks that are sent to their holders, each under a version of its own, several at a time.
 
-use chordfs_net::warn_limited;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chordfs_log::warn_limited;
 use chordfs_net::{chunk_client::NewChunk, operation, tasks};
 use chordfs_types::{
     chunk::{ChunkId, FileName, Version},

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use chordfs_log::warn_limited;
 use chordfs_types::{
     chunk::{CHUNK_BYTES, ChunkId, ChunkRef, take_record},
     chunk_api::{NEIGHBOURS_HEADER, REPLICAS, calls, encode_refs},
@@ -22,7 +23,6 @@ use tokio::{
 use tracing::debug;
 
 use super::{ChunkAttempts, ChunkClient, HEDGE_AFTER, attempt_deadline, batch::KeyedRef};
-use crate::warn_limited;
 
 /// Consecutive attempts in which every member lacks a chunk before the chunk is reported missing.
 const ABSENT_ATTEMPTS: u32 = 3;

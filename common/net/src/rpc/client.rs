@@ -3,6 +3,7 @@
 //! One task reads and one writes. Calls wait in the table `pending`, by id; the end of the connection empties that
 //! table, so no call outlives it. The caller decides whether to reconnect or to use another node.
 
+use chordfs_log::warn_limited;
 use std::{
     collections::{HashMap, hash_map::Entry},
     future::Future,
@@ -28,7 +29,7 @@ use super::{
     dialer::{DialedStream, Dialer, TcpDialer},
     wire::{MessageReader, write_queued},
 };
-use crate::{tasks, warn_limited};
+use crate::tasks;
 
 /// Messages that may wait for the writer. A call beyond this number waits, within its deadline.
 const QUEUE_MESSAGES: usize = 1024;

@@ -4,7 +4,7 @@
 //! has been idle for long or has to make room for another. It counts against the limit of connections until all its
 //! calls have ended, so a peer cannot evade the limit by reconnecting.
 
-use crate::error_limited;
+use chordfs_log::{error_limited, warn_limited};
 use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
@@ -36,7 +36,6 @@ use super::{
 use crate::limits::{
     ByteBudget, ByteClass, ByteReservation, ConnectionLimiter, ConnectionLimits, ConnectionPlace, RequestMark,
 };
-use crate::warn_limited;
 
 /// Notifications that may be queued for a peer that reads slowly.
 const QUEUE_NOTIFICATIONS: usize = 1024;

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use chordfs_log::warn_limited;
 use chordfs_types::namespace::{FeedEvent, calls, decode};
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -12,7 +13,6 @@ use super::{
     receipts::{EventReceipt, FeedReceipts},
 };
 use crate::rpc::{Notification, Value};
-use crate::warn_limited;
 
 pub(super) struct ChangeFeed {
     epoch: AtomicU64,

@@ -4,7 +4,6 @@
 //! Operations never look for the leader themselves. They wait for a [`LeaderConnection`] and report failures to it; the
 //! task decides what follows.
 
-use crate::info_limited;
 use std::{
     net::SocketAddr,
     sync::{
@@ -14,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use chordfs_log::info_limited;
 use chordfs_types::{
     fs_error::FsError,
     namespace::{Change, NamespaceOp, Reply, Request, Response, SessionId, SessionRequests, Time, encode},

@@ -1,7 +1,7 @@
 //! A node whose disk has been full for some time gives up leadership and then its vote, in the same way as for a drain;
 //! with space again it may be chosen as before. Entries that wait for the disk stay in memory until then.
 
-use chordfs_net::warn_limited;
+use chordfs_log::warn_limited;
 use std::{sync::Arc, time::Duration};
 
 use super::resignation::VoterResignation;

@@ -1,7 +1,6 @@
 //! The leader's management of the voters: once a second it collects its view, [`super::voters`] decides on one change,
 //! and the leader carries it out.
 
-use chordfs_net::info_limited;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
@@ -9,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chordfs_net::warn_limited;
+use chordfs_log::{info_limited, warn_limited};
 use chordfs_types::ring_id::Neighbours;
 use openraft::{ChangeMembers, Instant as _, RaftMetrics};
 use parking_lot::Mutex;

@@ -5,14 +5,13 @@
 //! garbage of all nodes grew. What a node does not delete for very long is left there: it takes space and does no harm,
 //! because a version is never used again, and the node's own scrub finds it.
 
-use chordfs_net::info_limited;
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use chordfs_net::warn_limited;
+use chordfs_log::{info_limited, warn_limited};
 use chordfs_types::{chunk::ChunkRun, chunk_api::REPLICAS, ring_id::NodeRef};
 use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};

@@ -1,12 +1,12 @@
 //! The sessions' leases: the leader closes sessions that have sent nothing for too long. After a pause of this process
 //! all leases begin anew, because requests that arrived meanwhile were not read.
 
-use chordfs_net::info_limited;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use chordfs_log::info_limited;
 use chordfs_net::boot_clock::since_boot;
 use chordfs_types::namespace::{Change, Time};
 

@@ -4,7 +4,6 @@
 //! through a lock that is held for one operation at a time. An operation's feed is pushed before that lock is released,
 //! so no reader can see an operation's effect before its feed event is queued on the reader's connection.
 
-use chordfs_net::warn_limited;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -15,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chordfs_log::warn_limited;
 use chordfs_tables::{IdJump, Tables};
 use chordfs_types::{
     fs_error::FsError,

@@ -6,7 +6,6 @@
 //! On a full disk this thread waits for space. It acknowledges nothing meanwhile, which looks like a slow disk to the
 //! other voters, and loses nothing. Any other error ends this log.
 
-use chordfs_net::info_limited;
 use std::{
     io,
     path::PathBuf,
@@ -19,7 +18,7 @@ use std::{
 };
 
 use chordfs_files::sync_folder;
-use chordfs_net::warn_limited;
+use chordfs_log::{info_limited, warn_limited};
 use openraft::storage::IOFlushed;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;

@@ -1,8 +1,8 @@
 //! The handle to this node's drain: begins it, cancels it, waits for its end.
 
-use chordfs_net::info_limited;
 use std::{sync::Arc, time::Duration};
 
+use chordfs_log::info_limited;
 use chordfs_replication::{drain::DrainError, drain_progress::DrainProgress};
 use chordfs_types::{
     admin::{DrainPhase, DrainStatus, NodeState},

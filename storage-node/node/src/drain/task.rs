@@ -3,9 +3,9 @@
 //! Every step before the moment of leaving can be undone: a drain that fails or is cancelled stops wherever it is, and
 //! leaves a node that serves as before.
 
-use chordfs_net::info_limited;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use chordfs_log::info_limited;
 use chordfs_replication::{
     arc_comparison::CopyAmount,
     drain as plan,

@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
+use chordfs_log::warn_limited;
 use chordfs_net::rpc::{RpcError, Value};
-use chordfs_net::warn_limited;
 use chordfs_ring::{Event, JoinError, NoRoute, RingAnswer, RingRequest, RingRoute};
 use chordfs_types::{
     placement,

@@ -16,7 +16,6 @@ mod survey;
 mod tests;
 mod wire;
 
-use chordfs_net::info_limited;
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -25,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chordfs_net::warn_limited;
+use chordfs_log::{info_limited, warn_limited};
 use chordfs_ring::{Action, Event, JoinError, NoRoute, Ring, RingRoute, RingSettings, Tag};
 use chordfs_types::{
     placement::Zone,

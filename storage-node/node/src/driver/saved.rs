@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chordfs_net::warn_limited;
+use chordfs_log::warn_limited;
 use chordfs_types::ring_id::{NodeRef, RingId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

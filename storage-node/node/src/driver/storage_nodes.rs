@@ -8,9 +8,9 @@
 //!
 //! A node counts as a storage node until it has refused a call that no storage node refuses.
 
-use chordfs_net::info_limited;
 use std::{future::Future, time::Duration};
 
+use chordfs_log::info_limited;
 use chordfs_ring::{RingAnswer, RingRequest};
 use chordfs_types::{
     placement,

@@ -6,8 +6,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use chordfs_log::warn_limited;
 use chordfs_net::clients::NamespaceClient;
-use chordfs_net::warn_limited;
 use chordfs_types::namespace::{Change, Ino, MAX_HOLDS};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;

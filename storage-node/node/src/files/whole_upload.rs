@@ -6,12 +6,12 @@
 //! name. A sender that disconnects, or a ring that fails, leaves nothing behind: dropping the upload releases the
 //! unnamed file, and the namespace deletes it.
 
+use chordfs_log::warn_limited;
 use chordfs_net::clients::NamespaceClient;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use chordfs_net::chunk_client::NewChunk;
-use chordfs_net::warn_limited;
 use chordfs_types::{
     chunk::{CHUNK_BYTES, ChunkId, FileName},
     chunk_api::Durability,

@@ -21,7 +21,7 @@ use axum::{
     routing::{get, post},
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use chordfs_net::warn_limited;
+use chordfs_log::warn_limited;
 use chordfs_types::{
     admin::{Health, HealthCode, HealthFacts, NodeState, NodeStatus},
     chunk::ChunkName,

@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderMap, Response as HttpResponse, StatusCode, header, response::Builder},
     response::Response,
 };
-use chordfs_net::warn_limited;
+use chordfs_log::warn_limited;
 use chordfs_types::namespace::{EntryName, Time};
 use futures_util::StreamExt;
 

@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use chordfs_net::warn_limited;
+use chordfs_log::warn_limited;
 use chordfs_types::{chunk::NameError, fs_error::FsError};
 use tracing::debug;
 

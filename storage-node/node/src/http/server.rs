@@ -5,8 +5,8 @@
 use std::{future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{Router, middleware::from_fn_with_state};
+use chordfs_log::warn_limited;
 use chordfs_net::limits::{ConnectionLimiter, ConnectionLimits, ConnectionPlace, ConnectionRefusal};
-use chordfs_net::warn_limited;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},

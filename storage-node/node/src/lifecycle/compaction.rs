@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chordfs_net::warn_limited;
+use chordfs_log::warn_limited;
 use chordfs_store::Store;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;

@@ -2,8 +2,7 @@
 //! no longer answers, shows in the node's status within seconds, and not only at the next write. A full disk is no
 //! problem here: it shows in the free space.
 
-use chordfs_net::info_limited;
-use chordfs_net::warn_limited;
+use chordfs_log::{info_limited, warn_limited};
 use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},

@@ -1,9 +1,9 @@
 //! The node's own session with the namespace: opened in the background and kept open, and used by the parts of the node
 //! that work on files.
 
-use chordfs_net::info_limited;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use chordfs_log::info_limited;
 use chordfs_net::{
     chunk_client::ChunkReferences,
     clients::NamespaceClient,

@@ -7,8 +7,7 @@
 //! A chunk that one of the two has deleted recently is not copied back: the other was away during the deletion, and
 //! deletes the chunk now.
 
-use chordfs_net::info_limited;
-use chordfs_net::warn_limited;
+use chordfs_log::{info_limited, warn_limited};
 use chordfs_replication::{
     arc_comparison::{ArcComparison, ComparisonStep, CopyAmount, Difference, compare},
     repair_progress::Direction,

@@ -11,11 +11,10 @@
 //! can be interrupted when this node owns another arc or has other holders: filling one holder may take hours, in which
 //! the chunks of a dead neighbour would have only two copies. No acknowledgement of a write waits for repair.
 
-use chordfs_net::info_limited;
 use std::{sync::Arc, time::Duration};
 
+use chordfs_log::{info_limited, warn_limited};
 use chordfs_net::router::Router;
-use chordfs_net::warn_limited;
 use chordfs_replication::{arc_comparison::CopyAmount, plan::holds, restart_grace::RestartGrace};
 use chordfs_store::{Store, StoreError};
 use chordfs_types::{

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use chordfs_net::warn_limited;
+use chordfs_log::warn_limited;
 use chordfs_replication::{
     drain::forward_count,
     plan::{PutVerdict, judge_put},

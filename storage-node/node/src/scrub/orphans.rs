@@ -22,14 +22,13 @@
 //! all others (`look_plan`). The queries make the namespace read the extents in question, page by page. On this node's
 //! disk only the first record of each reported run is read.
 
-use chordfs_net::info_limited;
-use chordfs_net::warn_limited;
 use std::{
     collections::HashSet,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use chordfs_log::{info_limited, warn_limited};
 use chordfs_net::rpc::RpcError;
 use chordfs_store::{HeldChunk, StoreError};
 use chordfs_types::{

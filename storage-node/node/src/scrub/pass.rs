@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chordfs_net::warn_limited;
+use chordfs_log::warn_limited;
 use chordfs_types::admin::PassReport;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::sleep};

@@ -5,15 +5,13 @@
 //! peer. If all nodes have answered and none has the chunk, it is either obsolete, which the namespace knows, or
 //! unrecoverable. An unrecoverable chunk is re-fetched again later, because a node that is away may have a copy.
 
-use chordfs_net::error_limited;
-use chordfs_net::info_limited;
 use std::{
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use chordfs_net::warn_limited;
+use chordfs_log::{error_limited, info_limited, warn_limited};
 use chordfs_store::DamagedChunk;
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, VerifiedBatch},

@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use chordfs_log::warn_limited;
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, ChunkRun, chunk_key},
     compare_api::ChunkAt,
@@ -117,7 +118,7 @@ pub(crate) fn drop_damaged(table: &RecordTable, entry: &IndexEntry, fault: Fault
     }
     table.damage.add(entry);
     let IndexEntry { key, id, location } = entry;
-    tracing::warn!(%key, version = id.version.0, index = id.index, segment = location.segment, offset = location.offset,
+    warn_limited!(%key, version = id.version.0, index = id.index, segment = location.segment, offset = location.offset,
         fault = fault.label(), "damaged chunk dropped; it counts as absent until it is repaired");
     match fault {
         Fault::Contents => drop(mark_records_dead(table, vec![*location])),

@@ -11,6 +11,7 @@ pub(crate) mod hint;
 pub(crate) mod scan;
 pub(crate) mod set;
 
+use chordfs_log::{error_limited, warn_limited};
 use std::{
     fs::{self, File, OpenOptions},
     io,
@@ -261,7 +262,7 @@ impl Segment {
         }
         let mut dead = self.dead.lock();
         if let Err(error) = dead.add(offsets) {
-            tracing::warn!(path = %dead.path().display(), %error, "dead records will be listed later");
+            warn_limited!(path = %dead.path().display(), %error, "dead records will be listed later");
         }
     }
 
@@ -289,7 +290,7 @@ impl Segment {
         match result {
             Ok(()) => progress.synced_bytes = end,
             Err(error) => {
-                tracing::error!(path = %self.path().display(), %error, "the segment cannot be synced; its live records will be moved to another segment");
+                error_limited!(path = %self.path().display(), %error, "the segment cannot be synced; its live records will be moved to another segment");
                 progress.failed = Some(error.kind());
             }
         }
@@ -317,7 +318,7 @@ impl Segment {
         let mut dead = self.dead.lock();
         // A dead record that becomes live again only costs space; that must not make an fsync fail.
         let new = dead.sync().inspect_err(|error| {
-            tracing::warn!(path = %dead.path().display(), %error, "dead records will be listed later");
+            warn_limited!(path = %dead.path().display(), %error, "dead records will be listed later");
         });
         Ok(new.unwrap_or(false))
     }

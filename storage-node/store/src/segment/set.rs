@@ -18,6 +18,7 @@ use std::{
 };
 
 use chordfs_files::sync_folder;
+use chordfs_log::warn_limited;
 use parking_lot::{Mutex, RwLock};
 
 use super::Segment;
@@ -126,7 +127,7 @@ impl SegmentSet {
         let unlinked = segment.unlink();
         self.note_name_change();
         if let Err(error) = unlinked {
-            tracing::warn!(path = %segment.path().display(), %error, "dead segment not removed; compaction tries again");
+            warn_limited!(path = %segment.path().display(), %error, "dead segment not removed; compaction tries again");
             self.used_bytes.fetch_add(segment.written_bytes(), Relaxed);
             self.table.write().insert(segment.number, segment.clone());
         }

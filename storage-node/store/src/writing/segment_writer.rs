@@ -4,6 +4,7 @@
 //! with one call and entered in the index; syncing and sealing happen after the lock is released. A failed write is cut
 //! off again, so a segment in use ends with its last whole record.
 
+use chordfs_log::{error_limited, warn_limited};
 use std::{
     fs::File,
     io::{self, IoSlice},
@@ -138,7 +139,7 @@ impl SegmentWriter {
     fn cut_back(&mut self) {
         let Some(open) = &self.open else { return };
         if let Err(error) = open.file.set_len(open.end) {
-            tracing::error!(path = %open.segment.path().display(), %error, "a partial write could not be cut off; the segment is sealed, and the next start cuts it");
+            error_limited!(path = %open.segment.path().display(), %error, "a partial write could not be cut off; the segment is sealed, and the next start cuts it");
             open.segment.set_sealed();
             self.open = None;
         }
@@ -159,7 +160,7 @@ impl FilledSegment {
         let OpenSegment { segment, end, .. } = self.0;
         let written = segment.wait_durable(end).and_then(|()| segment.write_hint(end));
         if let Err(error) = written {
-            tracing::warn!(%error, "segment sealed without a hint");
+            warn_limited!(%error, "segment sealed without a hint");
         }
         segment.set_sealed();
         segment.close(); // from now on readers open it, and it counts as an open file

@@ -22,9 +22,10 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// Every package of the workspace that holds production code.
-pub(crate) const PRODUCTION: [&str; 14] = [
+pub(crate) const PRODUCTION: [&str; 15] = [
     "common/asg",
     "common/files",
+    "common/log",
     "common/net",
     "common/types",
     "fuse-client",

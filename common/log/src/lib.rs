@@ -1,10 +1,9 @@
-//! A limit on the log lines that a peer or a timer can cause: a few of each kind in a minute; the others are counted.
+//! A limit on the log lines that a peer, a disk or a timer can cause: a few of each kind in a minute; the others are
+//! counted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-
-use crate::boot_clock::since_boot;
 
 /// Lines of one kind that are written in a minute.
 const LINES: u32 = 5;
@@ -25,7 +24,7 @@ pub struct LogLimiter(Mutex<LineCounter>);
 
 #[derive(Debug)]
 struct LineCounter {
-    period_start: Option<Duration>,
+    period_start: Option<Instant>,
     lines: u32,
     suppressed: u64,
 }
@@ -39,13 +38,13 @@ impl LogLimiter {
 
     /// Returns `None` if the line is only counted.
     pub fn permit(&self) -> Option<LogPermit> {
-        self.0.lock().permit(since_boot())
+        self.0.lock().permit(Instant::now())
     }
 }
 
 impl LineCounter {
-    fn permit(&mut self, now: Duration) -> Option<LogPermit> {
-        if self.period_start.is_none_or(|start| now.saturating_sub(start) >= PERIOD) {
+    fn permit(&mut self, now: Instant) -> Option<LogPermit> {
+        if self.period_start.is_none_or(|start| now.duration_since(start) >= PERIOD) {
             self.period_start = Some(now);
             self.lines = 0;
         }
@@ -82,7 +81,7 @@ macro_rules! info_limited {
 #[macro_export]
 macro_rules! log_limited {
     ($level:ident, $($line:tt)+) => {{
-        static LIMITER: $crate::limits::LogLimiter = $crate::limits::LogLimiter::new();
+        static LIMITER: $crate::LogLimiter = $crate::LogLimiter::new();
         if let Some(permit) = LIMITER.permit() {
             ::tracing::$level!(suppressed = permit.suppressed, $($line)+);
             if permit.is_last {
@@ -99,8 +98,9 @@ mod tests {
     #[test]
     fn a_kind_writes_a_few_lines_a_minute_and_says_how_many_it_left_out() {
         let mut counter = LineCounter { period_start: None, lines: 0, suppressed: 0 };
+        let epoch = Instant::now();
         let mut minute = |start: u64, lines: u64| -> Vec<(Option<u64>, bool)> {
-            let at = |line| Duration::from_millis(start * 1000 + line);
+            let at = |line| epoch + Duration::from_millis(start * 1000 + line);
             let permits = (0..lines).filter_map(|line| counter.permit(at(line)));
             permits.map(|permit| (permit.suppressed, permit.is_last)).collect()
         };
