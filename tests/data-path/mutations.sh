@@ -22,9 +22,9 @@ for patch in "${patches[@]}"; do
     patch --quiet --forward --strip=1 --directory="$copy" <"$patch" || { echo "does not apply any more: $patch"; exit 1; }
 done
 
-# The target folder of the working tree has the crates of others built already.
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target}
-built=$(cargo test --manifest-path "$copy/Cargo.toml" -p chordfs-data-path-tests --no-run 2>&1) || { echo "$built"; exit 1; }
+# A folder of its own: cargo would take the crates of the copy for those of the working tree.
+export CARGO_TARGET_DIR=$top/target/mutations
+built=$(cd "$copy" && cargo test -p chordfs-data-path-tests --no-run 2>&1) || { echo "$built"; exit 1; }
 checks=$(sed -n 's/.*Executable.*(\(.*\))/\1/p' <<<"$built")
 
 missed=0
@@ -32,6 +32,7 @@ printf '%-22s %-6s %s\n' mutation seed message
 for patch in "${patches[@]}"; do
     name=$(basename "$patch" .patch)
     output=$(cd "$copy/tests/data-path" && MUTATION=$name DATA_PATH_SEEDS=$seeds "$checks" promises_hold_in_every_run --nocapture 2>&1) || true
+    grep -q '^[0-9]* seeds from' <<<"$output" || { echo "$output"; exit 1; }
     found=$(grep -m1 -E '^seed [0-9]+: ' <<<"$output" || true)
     if [ -z "$found" ]; then missed=$((missed + 1)); found="seed none: not found by $seeds seeds"; fi
     message=${found#seed *: }

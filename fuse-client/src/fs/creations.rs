@@ -4,7 +4,8 @@
 //! as such an event, too.
 //!
 //! Another mount, or another program of this one, can also write the file before. So changes of contents are kept in
-//! the same way: a created file is empty only if there was none.
+//! the same way: a created file is empty only if there was none. A nameless file that another program of this mount
+//! has opened and closed again stays held until then.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -25,6 +26,8 @@ struct CreationsUnderWay {
     numbers: BTreeSet<u64>,
     /// Events since the oldest creation, ascending.
     events: VecDeque<NumberedEvent>,
+    /// Files that are to be released when no creation is under way any more.
+    releases: Vec<Ino>,
 }
 
 struct NumberedEvent {
@@ -60,6 +63,22 @@ impl Creations {
     /// Notes that the file has lost its last name, or that any file may have.
     pub(super) fn note_event(&self, about: Option<Ino>, receipt: &Arc<EventReceipt>) {
         self.0.lock().note(about, || EventKind::Removed(receipt.clone()));
+    }
+
+    /// Puts the release of a nameless file off while it may be one that is being created. Returns false if none is.
+    pub(super) fn put_off_release(&self, ino: Ino) -> bool {
+        let mut all = self.0.lock();
+        let is_put_off = !all.numbers.is_empty();
+        if is_put_off {
+            all.releases.push(ino);
+        }
+        is_put_off
+    }
+
+    /// Takes the files out whose release was put off, when no creation is under way.
+    pub(super) fn take_releases(&self) -> Vec<Ino> {
+        let mut all = self.0.lock();
+        if all.numbers.is_empty() { std::mem::take(&mut all.releases) } else { Vec::new() }
     }
 
     /// Notes that the contents of the file may have changed.
@@ -136,5 +155,15 @@ mod tests {
         assert_eq!(Arc::strong_count(&event), 1);
         creations.note_event(None, &event);
         assert!(second.event_about(Ino(6)).is_some(), "any file may have lost its name");
+    }
+
+    #[test]
+    fn a_release_waits_for_the_creations_under_way() {
+        let creations = Creations::default();
+        assert!(!creations.put_off_release(Ino(5)), "no creation is under way");
+        let creation = creations.begin();
+        assert!(creations.put_off_release(Ino(5)) && creations.take_releases().is_empty());
+        drop(creation);
+        assert_eq!(creations.take_releases(), [Ino(5)]);
     }
 }

@@ -64,6 +64,21 @@ impl FileSystem {
         caller: Caller,
     ) -> Result<(Attr, u64), FsError> {
         let new = NewEntry { kind: FileKind::File, mode, rdev: 0, target: Vec::new(), exclusive };
+        let created = self.create_new(parent, name, new, caller).await;
+        // One of them may be the file that is open now.
+        for ino in self.creations.take_releases().into_iter().filter(|ino| !self.opens.hold(*ino)) {
+            self.release_at_namespace(ino);
+        }
+        created
+    }
+
+    async fn create_new(
+        &self,
+        parent: Ino,
+        name: &EntryName,
+        new: NewEntry,
+        caller: Caller,
+    ) -> Result<(Attr, u64), FsError> {
         let creation = self.creations.begin();
         let (attr, created) = self.make(parent, name, new, caller).await?;
         if !created {
@@ -222,7 +237,7 @@ impl FileSystem {
         let CloseOutcome::Last { held } = self.opens.release(ino) else { return };
         // If it is being created as well, the answer to that is older than what was written meanwhile.
         self.creations.note_change(ino);
-        if held {
+        if held && !self.creations.put_off_release(ino) {
             self.release_at_namespace(ino);
         }
     }

@@ -137,7 +137,8 @@ impl NamespaceClient for WatchedSession {
             let outcome = self.session.apply(change).await;
             if let Some(ino) = subject {
                 match &outcome {
-                    Ok(_) => self.oracle.commit_answered(self.mount, ino),
+                    Ok(Reply::Attr(attr)) => self.oracle.commit_answered(self.mount, ino, attr.change),
+                    Ok(_) => {}
                     Err(FsError::Conflict { .. }) => self.oracle.conflict(self.mount, ino),
                     Err(error) => self.trouble(ino, error),
                 }

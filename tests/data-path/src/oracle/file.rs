@@ -56,8 +56,8 @@ pub(super) struct OwnValue {
     pub done: Option<u64>,
     /// Where in the log it was committed.
     pub committed: Option<u64>,
-    /// The mount has the answer to that commit.
-    pub is_settled: bool,
+    /// When the mount got the answer to that commit.
+    pub settled: Option<u64>,
     /// It may have been given up, or never taken.
     pub is_doubtful: bool,
 }
@@ -138,10 +138,10 @@ impl OwnCells {
         self.was_doubted || self.cells.iter().flatten().any(|own| own.is_doubtful)
     }
 
-    /// The mount knows that what was committed is.
-    pub(super) fn settle(&mut self) {
-        for own in self.cells.iter_mut().flatten().filter(|own| own.committed.is_some()) {
-            own.is_settled = true;
+    /// The mount knows that what was committed at these places in the log is.
+    pub(super) fn settle(&mut self, moment: u64, is_answered: impl Fn(u64) -> bool) {
+        for own in self.cells.iter_mut().flatten().filter(|own| own.committed.is_some_and(&is_answered)) {
+            own.settled.get_or_insert(moment);
         }
     }
 }
@@ -149,6 +149,10 @@ impl OwnCells {
 impl OwnValue {
     pub(super) fn is_before(&self, other: &Self) -> bool {
         self.done.is_some_and(|done| done < other.begun)
+    }
+
+    pub(super) fn was_settled_by(&self, moment: u64) -> bool {
+        self.settled.is_some_and(|settled| settled <= moment)
     }
 
     pub(super) fn was_done_by(&self, moment: u64) -> bool {

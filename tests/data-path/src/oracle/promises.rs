@@ -44,7 +44,7 @@ impl Oracle {
                     begun,
                     done: None,
                     committed: None,
-                    is_settled: false,
+                    settled: None,
                     is_doubtful: false,
                 });
             }
@@ -69,11 +69,12 @@ impl Oracle {
         self.state.lock().next_moment()
     }
 
-    /// The mount has the answer to a commit of its own.
-    pub(crate) fn commit_answered(&self, mount: usize, ino: Ino) {
+    /// The mount has the answer to a commit of its own, which is at this place in the log. Others may be unanswered.
+    pub(crate) fn commit_answered(&self, mount: usize, ino: Ino, index: u64) {
         let mut state = self.state.lock();
+        let moment = state.next_moment();
         if let Some(file) = state.files.get_mut(&ino) {
-            file.own(mount).settle();
+            file.own(mount).settle(moment, |committed| committed == index);
         }
     }
 
@@ -92,9 +93,10 @@ impl Oracle {
             return;
         }
         let mut state = self.state.lock();
+        let moment = state.next_moment();
         let Some(file) = state.files.get_mut(&ino) else { return };
         file.own(mount).forget_trouble();
-        file.own(mount).settle();
+        file.own(mount).settle(moment, |_| true);
         let own = file.own(mount).cells.clone();
         for (cell, own) in own.iter().enumerate() {
             for value in newest(own, begun).filter(|value| !value.is_doubtful) {

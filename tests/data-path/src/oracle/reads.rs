@@ -63,7 +63,7 @@ impl Oracle {
                 allowed.extend(committed.since(ticket.must_show));
             } else if let Some(index) = value.committed {
                 allowed.extend(committed.since(index.max(ticket.must_show)));
-                allowed.extend((!value.is_settled).then_some(value.value));
+                allowed.extend((!value.was_settled_by(ticket.begun)).then_some(value.value));
             } else {
                 allowed.insert(value.value);
             }
@@ -77,7 +77,11 @@ impl Oracle {
             return;
         }
         // Written while the read was under way.
-        allowed.extend(own.iter().filter(|own| !own.was_done_by(ticket.begun)).map(|own| own.value));
+        for own in own.iter().filter(|own| !own.was_done_by(ticket.begun)) {
+            allowed.insert(own.value);
+            // Others may have replaced it since it was applied.
+            allowed.extend(own.committed.into_iter().flat_map(|index| committed.since(index.max(ticket.must_show))));
+        }
         if !allowed.contains(&value) {
             before.sort_by_key(|own| own.begun);
             let ReadTicket { mount, ino, must_show, .. } = ticket;
