@@ -2,7 +2,7 @@
 //!
 //! Each kind of fault that has found a defect has a knob. With [`Faults::default`] all are on but one, which is a
 //! stated limit; off, the simulation does not make the fault, or does not check what it breaks. "DS n" are the findings
-//! of a review of the data path. These were found again after their cures had been taken out:
+//! of a review of the data path. This is what the runs find after a cure has been taken out:
 //!
 //! | finding | taken out: a patch in `mutations/` | first seed | message |
 //! |---|---|---|---|
@@ -20,7 +20,7 @@
 //! | DS 8 | `stored-again` | 59 | the same |
 //! | DS 8 | `conflict-pause`, and the former | 14 | 150 commits in a row met a conflict |
 //!
-//! These are the results of `mutations.sh 500`; seeds shift when a workload changes. Each cure has a unit test as well.
+//! These are the results of `mutations.sh 500`; seeds shift when a workload changes.
 
 /// One knob for each kind of fault; `true` means that the runs provoke it and check for it.
 #[derive(Clone, Copy, Debug)]
