@@ -101,6 +101,9 @@ pub(crate) unsafe extern "C" fn getrandom(bytes: *mut u8, len: libc::size_t, fla
     len as libc::ssize_t
 }
 
+/// A run takes about a second; a child that takes so long hangs.
+const LONGEST_CHILD_SECONDS: u32 = 300;
+
 /// Runs `work` in a child process and returns what it returns; `None` if the child dies. The child begins with the
 /// state that this process has, so what a run leaves behind (tokio counts its runtimes, and seeds its own random
 /// numbers by that) touches no other.
@@ -116,6 +119,8 @@ pub(crate) fn in_child(work: impl FnOnce() -> Vec<u8>) -> Option<Vec<u8>> {
     match unsafe { libc::fork() } {
         -1 => None,
         0 => {
+            // SAFETY: it only makes the kernel end this child if it hangs.
+            unsafe { libc::alarm(LONGEST_CHILD_SECONDS) };
             let answer = work();
             let written = write.write_all(&answer.len().to_le_bytes()).and_then(|()| write.write_all(&answer));
             // SAFETY: it ends the child without running what is registered for the parent's end.

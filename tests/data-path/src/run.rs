@@ -1,6 +1,11 @@
 //! One run: a few mounts and their programs in a storm, then in calm weather, then the last checks.
 
-use std::{cell::RefCell, collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use chordfs_net::tasks;
 use chordfs_types::{
@@ -35,6 +40,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(90);
 const PURGED_AFTER: Duration = Duration::from_secs(110);
 
 thread_local! {
+    static IS_RUN: Cell<bool> = const { Cell::new(false) };
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -48,13 +54,25 @@ pub struct RunReport {
     pub operations: u64,
 }
 
-/// Panics of tasks, which tokio catches, are failures of the run.
+/// Panics of tasks, which tokio catches, are failures of the run. The hook is set before a process is forked: a child
+/// that is forked while another test panics would wait for that test's lock of the hook for ever.
 fn report_panics() {
-    std::panic::set_hook(Box::new(|info| PANIC.with(|panic| *panic.borrow_mut() = Some(info.to_string()))));
+    static SET: Once = Once::new();
+    SET.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if IS_RUN.get() {
+                PANIC.set(Some(info.to_string()));
+            } else {
+                default(info);
+            }
+        }));
+    });
 }
 
 /// Runs one seed in a process of its own, so that nothing is left of an earlier one.
 pub fn run(seed: u64, faults: Faults) -> RunReport {
+    report_panics();
     let encoded = os::in_child(|| postcard::to_stdvec(&run_here(seed, faults)).expect("plain data always encodes"));
     let report = encoded.and_then(|encoded| postcard::from_bytes(&encoded).ok());
     report.unwrap_or_else(|| RunReport { seed, failure: Some("the run died".into()), ..RunReport::default() })
@@ -63,7 +81,7 @@ pub fn run(seed: u64, faults: Faults) -> RunReport {
 /// In a fresh thread: hash tables draw their seeds once in each.
 fn run_here(seed: u64, faults: Faults) -> RunReport {
     let thread = std::thread::spawn(move || {
-        report_panics();
+        IS_RUN.set(true);
         os::seed_randomness(seed);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without sockets can be made");
