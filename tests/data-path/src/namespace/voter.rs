@@ -90,7 +90,7 @@ impl Voter {
         if matches!(op.change, Change::PurgeOrphans { .. } | Change::ForgetDead { .. }) {
             return Response::Applied(Err(FsError::Invalid { reason: "only the namespace itself may do this".into() }));
         }
-        self.wait_for_log().await;
+        self.wait(4).await;
         let reply = {
             let mut leader = self.namespace.leader.lock();
             let is_logged =
@@ -100,24 +100,25 @@ impl Voter {
         if matches!((&op.change, &reply), (Change::Commit { .. } | Change::SetAttr { .. }, Some(Ok(_)))) {
             self.link.spring_trap();
         }
-        self.wait_for_log().await;
+        self.wait(4).await;
         match reply {
             Some(reply) if self.as_leader(peer, |_| ()).is_some() => Response::Applied(reply),
             _ => Response::Unavailable { reason: "the leader was lost".into() },
         }
     }
 
-    /// The answer is as of now and is sent a little later: news may overtake it.
+    /// The answer is as of now and is sent later: news may overtake it.
     async fn query(&self, peer: &RpcPeer, query: &Query) -> Response {
         let Some(answer) = self.as_leader(peer, |leader| leader.tables.query(query)) else { return self.not_leader() };
-        self.pause(6).await;
+        self.wait(6).await;
         Response::Answered(answer)
     }
 
-    async fn wait_for_log(&self) {
+    /// Waits for up to `most_millis`; in some runs now and then for much longer.
+    async fn wait(&self, most_millis: u64) {
         let late_percent = self.namespace.leader.lock().late_percent;
         let is_late = self.namespace.world.random(|random| random.chance(late_percent));
-        self.pause(if is_late { LATEST } else { 4 }).await;
+        self.pause(if is_late { LATEST } else { most_millis }).await;
     }
 
     async fn pause(&self, most_millis: u64) {
