@@ -24,7 +24,7 @@ def run(setup: Setup) -> None:
         load = Churn(files)
         lab.set_desired(2)
         leaving = lab.hypervisor.get(lab.journal.wait("hook-waits", 10).details["instance"])
-        lab.wait("/healthz gives the reason why it is not drained", 30, lambda: "is not drained" in health(leaving)[1])
+        lab.wait("/healthz gives the reason why it cannot drain", 30, lambda: "cannot drain" in health(leaving)[1])
         lab.wait("heartbeats prolong the hook", 60, lambda: len(heartbeats(lab, leaving.id)) >= HEARTBEATS)
         expect(not lab.journal.events("leaves"), "the hook has lasted longer than one heartbeat timeout")
         expect(leaving.serves(), "it continues to serve")
