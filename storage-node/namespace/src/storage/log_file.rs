@@ -193,9 +193,14 @@ pub(super) fn damaged(path: &Path, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {what}. {advice}", path.display()))
 }
 
-pub(super) fn too_new(path: &Path, found: u32, known: u32) -> io::Error {
+/// The error for a file whose format is not the one that this program reads. Formats count from 1.
+pub(super) fn other_format(path: &Path, found: u32, known: u32) -> io::Error {
+    if found == 0 {
+        return damaged(path, "its format is 0, which no program writes");
+    }
+    let age = if found < known { "older" } else { "newer" };
     let text = format!(
-        "{} has format {found}, this program supports {known}: run the newer program that wrote it",
+        "{} has format {found}, this program reads {known}: run the {age} program that wrote it",
         path.display()
     );
     io::Error::new(io::ErrorKind::Unsupported, text)
@@ -219,8 +224,11 @@ fn read_header(path: &Path, bytes: &[u8], newest: bool) -> io::Result<Option<u64
         return unsound("it has the wrong magic bytes for a log file");
     }
     let format = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
+    if format == 0 {
+        return unsound("its header is torn");
+    }
     if format != LOG_FORMAT {
-        return Err(too_new(path, format, LOG_FORMAT));
+        return Err(other_format(path, format, LOG_FORMAT));
     }
     let first = u64::from_le_bytes(header[8..16].try_into().expect("eight bytes"));
     let named = path.file_name().is_some_and(|name| *name == *file_name(first));

@@ -9,7 +9,7 @@ use std::{io, path::Path};
 use chordfs_files::{replace_durably, replace_without_sync};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::log_file::{damaged, too_new};
+use super::log_file::{damaged, other_format};
 
 const MAGIC: [u8; 4] = *b"CFrv";
 const VALUE_FORMAT: u32 = 1;
@@ -40,7 +40,7 @@ pub(super) fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Op
         return Err(damaged(&path, "it has the wrong magic bytes"));
     }
     if number(4) != VALUE_FORMAT {
-        return Err(too_new(&path, number(4), VALUE_FORMAT));
+        return Err(other_format(&path, number(4), VALUE_FORMAT));
     }
     if crc32c::crc32c(value) != number(8) {
         return Err(damaged(&path, "its checksum does not match"));

@@ -21,7 +21,7 @@ use chordfs_tables::Tables;
 use nix::fcntl::{FallocateFlags, fallocate};
 use openraft::StoredMembership;
 
-use super::log_file::{damaged, too_new};
+use super::log_file::{damaged, other_format};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
@@ -215,7 +215,7 @@ fn check_head(path: &Path, head: &[u8; HEAD_BYTES]) -> io::Result<usize> {
         return Err(damaged(path, "it has the wrong magic bytes for a snapshot"));
     }
     if number(4) != SNAPSHOT_FORMAT {
-        return Err(too_new(path, number(4), SNAPSHOT_FORMAT));
+        return Err(other_format(path, number(4), SNAPSHOT_FORMAT));
     }
     Ok(number(8) as usize)
 }

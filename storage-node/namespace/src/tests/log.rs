@@ -146,6 +146,23 @@ async fn check_tail_is_cut(dir: &Path) {
     log.close().await.unwrap();
 }
 
+/// A header of which only the magic bytes had reached the disk was taken for a format of the future.
+#[tokio::test]
+async fn the_creation_of_a_file_may_be_torn_at_any_byte() {
+    for torn in 0..16 {
+        for len in [torn, 16] {
+            let dir = tempfile::tempdir().unwrap();
+            log_of(dir.path(), 0..5).await.close().await.unwrap();
+            let mut header = std::fs::read(dir.path().join(&names(dir.path())[0])).unwrap();
+            header[8..16].copy_from_slice(&5_u64.to_le_bytes());
+            header.truncate(torn);
+            header.resize(len, 0);
+            std::fs::write(dir.path().join(format!("log-{:020}.seg", 5)), &header).unwrap();
+            check_tail_is_cut(dir.path()).await;
+        }
+    }
+}
+
 /// One flipped byte cut off everything behind it, acknowledged entries included, as if it had been torn.
 #[tokio::test]
 async fn bytes_that_were_on_the_disk_are_never_cut_as_a_torn_tail() {
