@@ -1,6 +1,7 @@
 //! The system from its users' view: real nodes, real mounts, real programs. One module for each promise or kind of
 //! user.
 
+mod api;
 mod bad_input;
 mod churn;
 mod drain;

@@ -39,7 +39,7 @@ impl FileService {
     /// The chunk that an upload with this name means. `None` if a file with exactly this name exists.
     pub async fn as_chunk(&self, name: &EntryName) -> Result<Option<ChunkName>, FsError> {
         match ChunkName::parse(name.as_bytes()) {
-            Some(chunk) if self.lookup(name).await?.is_none() => Ok(Some(chunk)),
+            Some(chunk) if self.lookup(Ino::ROOT, name).await?.is_none() => Ok(Some(chunk)),
             _ => Ok(None),
         }
     }
@@ -47,7 +47,7 @@ impl FileService {
     /// Fails if a chunk of `len` bytes would be refused. Changes nothing.
     pub async fn check_chunk(&self, chunk: &ChunkName, len: usize) -> Result<(), FsError> {
         let file = file_entry(chunk)?;
-        let existing = self.lookup(&file).await?;
+        let existing = self.lookup(Ino::ROOT, &file).await?;
         let (size, chunk_bytes) = match &existing {
             Some(attr) => (attr.size, regular(attr)?.chunk_bytes),
             None => (0, SCRIPT_CHUNK_BYTES),

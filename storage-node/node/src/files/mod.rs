@@ -8,8 +8,10 @@ pub mod chunk_upload;
 #[cfg(test)]
 pub(crate) mod fakes;
 pub mod path;
+mod place;
 pub mod read;
 mod reading;
+pub mod walk;
 pub mod whole_upload;
 
 use chordfs_net::clients::{ChunkTransport, NamespaceClient};
@@ -25,7 +27,8 @@ use chordfs_types::{
 };
 pub use read::ReadableFile;
 pub use reading::FilesRead;
-pub use whole_upload::WholeUpload;
+pub use walk::FileWalk;
+pub use whole_upload::{PublishMode, WholeUpload};
 
 /// The attributes of new files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,9 +130,9 @@ impl FileService {
         ReadableFile::chunk(self, attr.ino, chunk.index).await
     }
 
-    /// The attributes at a name of the root directory. Follows no symlink.
-    async fn lookup(&self, name: &EntryName) -> Result<Option<Attr>, FsError> {
-        match self.namespace.query(Query::Lookup { parent: Ino::ROOT, name: name.clone() }).await {
+    /// The attributes at a name of a directory. Follows no symlink.
+    async fn lookup(&self, parent: Ino, name: &EntryName) -> Result<Option<Attr>, FsError> {
+        match self.namespace.query(Query::Lookup { parent, name: name.clone() }).await {
             Ok(Answer::Attr(attr)) => Ok(Some(attr)),
             Ok(other) => Err(unexpected("Lookup", &other)),
             Err(FsError::NoEntry) => Ok(None),

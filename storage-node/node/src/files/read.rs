@@ -62,7 +62,7 @@ impl ReadableFile {
     /// An entity tag, which changes whenever the bytes or the attributes change.
     pub fn tag(&self) -> String {
         let chunk = self.chunk.map(|index| format!("-{index}")).unwrap_or_default();
-        format!("\"{:x}-{:x}{chunk}\"", self.attr.ino.0, self.attr.change)
+        entity_tag(&self.attr, &chunk)
     }
 
     /// The bytes of `range`, which counts from 0 and lies within [`Self::size`]. Holes and the missing rest of short
@@ -79,6 +79,11 @@ impl ReadableFile {
         }
         Ok(first.chain(self.reader.read_ahead(rest)).boxed())
     }
+}
+
+/// The entity tag of an entry: of a whole file without a suffix.
+pub fn entity_tag(attr: &Attr, suffix: &str) -> String {
+    format!("\"{:x}-{:x}{suffix}\"", attr.ino.0, attr.change)
 }
 
 impl std::fmt::Debug for ReadableFile {
@@ -225,7 +230,7 @@ mod tests {
 
     use super::*;
     use crate::files::{
-        FileDefaults, PathTarget,
+        FileDefaults, PathTarget, PublishMode,
         fakes::{FakeChunks, FakeNamespace},
     };
 
@@ -243,9 +248,9 @@ mod tests {
         }
 
         async fn upload(&self, data: Vec<u8>) {
-            let mut upload = self.service.begin_upload(name()).await.unwrap();
+            let mut upload = self.service.begin_upload(&[name()]).await.unwrap();
             upload.write(data.into()).await.unwrap();
-            upload.publish().await.unwrap();
+            upload.publish(&[name()], PublishMode::Replace).await.unwrap();
         }
 
         async fn open(&self) -> ReadableFile {

@@ -16,24 +16,37 @@ use chordfs_types::{
     chunk::{CHUNK_BYTES, ChunkId, FileName},
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Attr, Change, Commit, EntryName, Extent, FileKind, Ino},
+    namespace::{Attr, Change, Commit, EntryName, Extent, FileKind, Ino, Reply, SetAttr},
 };
 use tokio::task::JoinSet;
 
-use super::{FileService, entry_attr};
+use super::{FileService, entry_attr, place::split};
 
 /// Bytes that are put and committed at once. One upload uses [`MAX_IN_FLIGHT`] + 1 times this much memory.
 const BATCH_BYTES: usize = 4 << 20;
 const MAX_IN_FLIGHT: usize = 2;
 
+/// How often publishing is tried again after others have removed the folder meanwhile.
+const PUBLISH_ATTEMPTS: u32 = 4;
+
+/// What becomes of an entry that has the upload's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishMode {
+    /// It is replaced, unless it is a directory.
+    Replace,
+    /// The upload is refused with `Exists`.
+    CreateOnly,
+}
+
 /// An upload under way.
 pub struct WholeUpload {
     service: FileService,
-    name: EntryName,
     attr: Attr,
     unnamed: UnnamedFile,
     /// What it replaces may have been synced, and is deleted: then its own bytes are on disk first.
     durability: Durability,
+    /// False until the attributes of the file that it replaces were looked up.
+    is_placed: bool,
     filling: BytesMut,
     /// Chunks handed to `in_flight` so far.
     sent_chunks: u32,
@@ -41,33 +54,53 @@ pub struct WholeUpload {
 }
 
 impl FileService {
-    /// Begins the upload of a file to `name` in the root directory.
+    /// Begins the upload of a file to `path`. The folders above it may be missing.
     ///
-    /// Errors: `IsDirectory` if a directory has that name; this is checked again when the file is published.
-    pub async fn begin_upload(&self, name: EntryName) -> Result<WholeUpload, FsError> {
-        let replaced = self.lookup(&name).await?;
+    /// Errors: `IsDirectory` if a directory has that name, `NotDirectory` if a file lies above it; both are checked
+    /// again when the file is published.
+    pub async fn begin_upload(&self, path: &[EntryName]) -> Result<WholeUpload, FsError> {
+        let replaced = self.entry(path).await?;
         if replaced.as_ref().is_some_and(|attr| attr.kind == FileKind::Directory) {
             return Err(FsError::IsDirectory);
         }
-        let file = FileName::new(Bytes::from(name.clone())).map_err(FsError::Name)?;
-        let make = Change::MakeUnnamed { file, node: self.new_node_like(replaced.as_ref()) };
+        let file = file_name(path)?;
+        let durability = if replaced.is_some() { Durability::Disk } else { self.defaults.durability };
+        self.begin(file, replaced.as_ref(), durability, true).await
+    }
+
+    /// Begins an upload whose path arrives after its bytes. `label` becomes the NAME of its chunks.
+    pub async fn begin_unplaced_upload(&self, label: FileName) -> Result<WholeUpload, FsError> {
+        self.begin(label, None, Durability::Disk, false).await
+    }
+
+    async fn begin(
+        &self,
+        file: FileName,
+        replaced: Option<&Attr>,
+        durability: Durability,
+        is_placed: bool,
+    ) -> Result<WholeUpload, FsError> {
+        let make = Change::MakeUnnamed { file, node: self.new_node_like(replaced) };
         let (attr, _) = entry_attr(self.namespace.apply(make).await?)?;
         let unnamed = UnnamedFile { namespace: self.namespace.clone(), ino: Some(attr.ino) };
-        let durability = if replaced.is_some() { Durability::Disk } else { self.defaults.durability };
-        let (filling, in_flight) = (BytesMut::new(), JoinSet::new());
-        Ok(WholeUpload { service: self.clone(), name, attr, unnamed, durability, filling, sent_chunks: 0, in_flight })
+        let (service, filling, in_flight) = (self.clone(), BytesMut::new(), JoinSet::new());
+        Ok(WholeUpload { service, attr, unnamed, durability, is_placed, filling, sent_chunks: 0, in_flight })
     }
-}
 
-impl FileService {
     /// The file of this name, if this node is reading it.
-    async fn read_under(&self, name: &EntryName) -> Option<Ino> {
+    async fn read_under(&self, parent: Ino, name: &EntryName) -> Option<Ino> {
         if self.read.is_empty() {
             return None;
         }
-        let attr = self.lookup(name).await.ok().flatten()?;
+        let attr = self.lookup(parent, name).await.ok().flatten()?;
         self.read.contains(attr.ino).then_some(attr.ino)
     }
+}
+
+/// The NAME of a file at `path`.
+fn file_name(path: &[EntryName]) -> Result<FileName, FsError> {
+    let joined = path.iter().map(EntryName::as_bytes).collect::<Vec<_>>().join(&b'/');
+    FileName::new(joined).map_err(FsError::Name)
 }
 
 impl WholeUpload {
@@ -94,16 +127,49 @@ impl WholeUpload {
         Ok(())
     }
 
-    /// Gives the completed file its name, and atomically replaces an earlier entry unless that is a directory.
-    pub async fn publish(mut self) -> Result<(), FsError> {
+    /// Gives the completed file its name, after the missing folders above it were made. An earlier entry is replaced in
+    /// one step. Returns whether there was one.
+    pub async fn publish(mut self, path: &[EntryName], mode: PublishMode) -> Result<bool, FsError> {
         self.complete().await?;
-        let (ino, name) = (self.attr.ino, self.name.clone());
-        let replaced = self.service.read_under(&name).await;
-        self.service.namespace.apply(Change::Publish { ino, parent: Ino::ROOT, name }).await?;
+        let (name, _) = split(path)?;
+        self.adopt_attributes(path).await?;
+        for _ in 1..PUBLISH_ATTEMPTS {
+            let parent = self.service.make_folder_of(path).await?;
+            match self.name_in(parent, name, mode).await {
+                // The folder was removed meanwhile.
+                Err(FsError::NoEntry | FsError::Stale { .. }) => {}
+                result => return result,
+            }
+        }
+        let parent = self.service.make_folder_of(path).await?;
+        self.name_in(parent, name, mode).await
+    }
+
+    async fn name_in(&mut self, parent: Ino, name: &EntryName, mode: PublishMode) -> Result<bool, FsError> {
+        let (ino, name) = (self.attr.ino, name.clone());
+        let namespace = &self.service.namespace;
+        if mode == PublishMode::CreateOnly {
+            // The hold on the unnamed file is released when `self` is dropped.
+            return namespace.apply(Change::Link { ino, parent, name }).await.map(|_| false);
+        }
+        let replaced = self.service.read_under(parent, &name).await;
+        let reply = namespace.apply(Change::Publish { ino, parent, name }).await?;
         self.unnamed.ino = None;
         // The feed does not report this session's own changes.
-        self.service.read.hold_some(&*self.service.namespace, replaced).await;
-        Ok(())
+        self.service.read.hold_some(&**namespace, replaced).await;
+        Ok(matches!(reply, Reply::Removed { attr: Some(_) }))
+    }
+
+    /// Takes over owner and mode of the file that an upload without a place will replace.
+    async fn adopt_attributes(&mut self, path: &[EntryName]) -> Result<(), FsError> {
+        if std::mem::replace(&mut self.is_placed, true) {
+            return Ok(());
+        }
+        let Some(Attr { kind: FileKind::File, mode, uid, gid, .. }) = self.service.entry(path).await? else {
+            return Ok(());
+        };
+        let set = SetAttr { mode: Some(mode), uid: Some(uid), gid: Some(gid), ..SetAttr::default() };
+        self.service.namespace.apply(Change::SetAttr { ino: self.attr.ino, set }).await.map(drop)
     }
 
     async fn send_batch(&mut self) -> Result<(), FsError> {

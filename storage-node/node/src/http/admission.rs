@@ -17,7 +17,7 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -121,11 +121,12 @@ pub(super) async fn admit(State(admission): State<Admission>, request: Request, 
 fn demand(head: &Parts, length: Option<u64>) -> Option<(ByteClass, usize)> {
     let path = head.uri.path();
     let (class, at_most) = match path {
-        "/upload" => (ByteClass::Upload, UPLOAD_BYTES),
+        "/upload" | "/api/upload" => (ByteClass::Upload, UPLOAD_BYTES),
         "/raft/snapshot" => (ByteClass::Raft, SNAPSHOT_BYTES),
         _ if path.starts_with("/raft/") => (ByteClass::Raft, MAX_BATCH_BYTES as u64),
         calls::PUT if is_local(head) => (ByteClass::Copy, MAX_BATCH_BYTES as u64),
         calls::PUT => (ByteClass::Put, MAX_BATCH_BYTES as u64),
+        _ if head.method == Method::PUT => (ByteClass::Upload, UPLOAD_BYTES),
         _ => (ByteClass::Copy, MAX_BATCH_BYTES as u64),
     };
     let bytes = length.unwrap_or(at_most);
@@ -266,8 +267,6 @@ impl BodyObserver for ArrivalWatch {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::Method;
-
     use super::*;
 
     #[track_caller]
@@ -284,6 +283,8 @@ mod tests {
         check(Method::POST, "/upload", mib(1), Some((ByteClass::Upload, MIB)));
         check(Method::PUT, "/upload", mib(1000), Some((ByteClass::Upload, 16 * MIB)));
         check(Method::POST, "/upload", None, Some((ByteClass::Upload, 16 * MIB)));
+        check(Method::POST, "/api/upload", mib(5000), Some((ByteClass::Upload, 16 * MIB)));
+        check(Method::PUT, "/a/b.txt", mib(5000), Some((ByteClass::Upload, 16 * MIB)));
         check(Method::POST, "/chunks/put?copies=3", mib(4), Some((ByteClass::Put, 4 * MIB)));
         check(Method::POST, "/chunks/put?durability=disk&copies=1", mib(4), Some((ByteClass::Copy, 4 * MIB)));
         check(Method::POST, "/chunks/get", mib(100), Some((ByteClass::Copy, 64 * MIB)));

@@ -1,4 +1,5 @@
-//! `Range`, `If-Range` and `If-None-Match` (RFC 9110): which part of a file is requested, if any.
+//! `Range`, `If-Range`, `If-None-Match` and `If-Match` (RFC 9110): which part of a file is requested, if any, and whether
+//! it may be changed.
 
 use std::ops::Range;
 
@@ -23,6 +24,14 @@ pub(super) fn select_range(headers: &HeaderMap, size: u64, etag: &str, last_modi
         return RangeSelection::Whole;
     }
     text(headers, header::RANGE).and_then(|range| parse_range(range, size)).unwrap_or(RangeSelection::Whole)
+}
+
+/// Whether `If-Match` and `If-None-Match` allow a change of what has the tag `current`; `None` if there is nothing.
+pub(super) fn check_write(headers: &HeaderMap, current: Option<&str>) -> bool {
+    let matches = |tags: &str| current.is_some_and(|etag| matches_tag(tags, etag));
+    let if_match = headers.get(header::IF_MATCH).map(|_| text(headers, header::IF_MATCH).is_some_and(matches));
+    let if_none_match = text(headers, header::IF_NONE_MATCH).map(|tags| !matches(tags));
+    if_match.unwrap_or(true) && if_none_match.unwrap_or(true)
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -80,5 +89,24 @@ mod tests {
             assert_eq!(parse_range(range, 10), expected, "{range}");
         }
         assert_eq!(parse_range("bytes=0-", 0), Some(RangeSelection::Unsatisfiable));
+    }
+
+    #[test]
+    fn a_write_depends_on_the_present_tag() {
+        let check = |name: HeaderName, tags: &'static str, current: Option<&str>| {
+            check_write(&HeaderMap::from_iter([(name, tags.parse().unwrap())]), current)
+        };
+        for (tags, current, matches) in [
+            ("\"1\"", Some("\"1\""), true),
+            ("\"0\", \"1\"", Some("\"1\""), true),
+            ("\"2\"", Some("\"1\""), false),
+            ("*", Some("\"1\""), true),
+            ("*", None, false),
+            ("\"1\"", None, false),
+        ] {
+            assert_eq!(check(header::IF_MATCH, tags, current), matches, "{tags} {current:?}");
+            assert_eq!(check(header::IF_NONE_MATCH, tags, current), !matches, "{tags} {current:?}");
+        }
+        assert!(check_write(&HeaderMap::new(), None));
     }
 }

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use super::{
     conditions::{RangeSelection, select_range},
     error::HttpError,
-    uri,
+    stored_content, uri,
 };
 use crate::files::ReadableFile;
 
@@ -41,10 +41,9 @@ pub(super) async fn download(
             (answer.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, content_range), range)
         }
     };
-    let answer = answer
-        .header(header::CONTENT_TYPE, content_type(path))
-        .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
-        .header(header::CONTENT_LENGTH, range.end - range.start);
+    let answer = answer.header(header::CONTENT_LENGTH, range.end - range.start);
+    let answer =
+        stored_content::headers(path).into_iter().fold(answer, |answer, (name, value)| answer.header(name, value));
     if head_only {
         return finish(answer, Body::empty());
     }
@@ -66,19 +65,4 @@ fn http_date(time: Time) -> String {
     const YEAR_9999: u64 = 253_402_300_799;
     let secs = u64::try_from(time.secs).unwrap_or(0).min(YEAR_9999);
     httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_secs(secs))
-}
-
-/// The types that a browser may display. No type that can contain a script: files come from anyone.
-fn content_type(path: &[EntryName]) -> &'static str {
-    let name = path.last().map_or(&[][..], EntryName::as_bytes);
-    let extension = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
-    match &extension.to_ascii_lowercase()[..] {
-        b"txt" | b"md" | b"log" | b"csv" => "text/plain",
-        b"json" => "application/json",
-        b"png" => "image/png",
-        b"jpg" | b"jpeg" => "image/jpeg",
-        b"gif" => "image/gif",
-        b"pdf" => "application/pdf",
-        _ => "application/octet-stream",
-    }
 }

@@ -2,6 +2,7 @@
 //! of every error: one logged line of text. The chunk API between nodes has its own, `chunks::ChunkApiError`.
 
 use axum::{
+    Extension,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -14,6 +15,10 @@ pub struct HttpError {
     pub status: StatusCode,
     pub text: String,
 }
+
+/// The text of a failed request, which its answer carries along for those who put it into another form.
+#[derive(Clone)]
+pub(super) struct FailureText(pub String);
 
 impl HttpError {
     pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
@@ -73,7 +78,9 @@ impl IntoResponse for HttpError {
             debug!(status = self.status.as_u16(), error = text, "a request was refused");
         }
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        (self.status, [(header::CONTENT_TYPE, plain)], text + "\n").into_response()
+        let nosniff = HeaderValue::from_static("nosniff");
+        let headers = [(header::CONTENT_TYPE, plain), (header::X_CONTENT_TYPE_OPTIONS, nosniff)];
+        (self.status, headers, Extension(FailureText(text.clone())), text + "\n").into_response()
     }
 }
 

@@ -5,11 +5,15 @@
 //! | `POST` or `PUT /upload`, multipart, field `files`, repeatable | 204; a file of that name is replaced |
 //! | `GET /upload` | a page with a form |
 //! | `GET /` or a directory | its entries, as a page or (`Accept: application/json`) as JSON |
+//! | `PUT /PATH` | 201 for a new file, 204 for a replaced one; missing folders are made |
+//! | `DELETE /PATH` | 204; a file or an empty folder is gone |
+//! | `/api/...` | the calls for programs, see `api` |
 //! | `GET /PATH` | the file, or a range of it; without such a file and with a last name `NAME_chunk_I`: that chunk |
 //!
-//! A file in the root whose name is a route of this port, such as `upload`, cannot be read here; the mount reads it.
+//! A file in the root whose name is a route of this port, such as `upload`, is read as `/%75pload`: no route is matched by
+//! an encoded path, and the links in listings are written so.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -19,7 +23,7 @@ use axum::{
     routing::get,
 };
 
-use super::{download, error::HttpError, listing, metrics, upload, uri};
+use super::{api, download, error::HttpError, listing, metrics, pool_events::PoolEvents, upload, uri, write};
 use crate::files::{FileService, PathTarget};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,17 +42,19 @@ impl Default for FilesOptions {
 pub struct FilesState {
     pub service: FileService,
     pub options: FilesOptions,
+    pub events: Arc<PoolEvents>,
 }
 
 /// Has no fallback, so it can be merged with other routers; `/{*path}` takes every GET that matches no other route.
-pub fn files_router(service: FileService, options: FilesOptions) -> Router {
+pub fn files_router(service: FileService, options: FilesOptions, events: Arc<PoolEvents>) -> Router {
     let upload = get(listing::upload_form).post(upload::upload).put(upload::upload);
     Router::new()
         .route("/upload", upload.layer(DefaultBodyLimit::disable()))
         .route("/", get(by_path))
-        .route("/{*path}", get(by_path))
+        .route("/{*path}", get(by_path).put(write::put).delete(write::delete).layer(DefaultBodyLimit::disable()))
+        .merge(api::routes())
         .layer(axum::middleware::from_fn(metrics::count_files))
-        .with_state(FilesState { service, options })
+        .with_state(FilesState { service, options, events })
 }
 
 async fn by_path(

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod admission;
 pub mod answer_room;
+mod api;
 mod body;
 pub mod chunks;
 mod compare;
@@ -15,15 +16,19 @@ mod disposition;
 mod download;
 pub mod error;
 pub mod files;
+mod form;
 mod head_limit;
 mod listing;
 pub mod metrics;
 mod observed;
 pub mod open_files;
 mod origin;
+pub mod pool_events;
 pub mod server;
+mod stored_content;
 #[cfg(test)]
 mod tests;
 mod tracked;
 mod upload;
 mod uri;
+mod write;

@@ -4,7 +4,10 @@
 
 use std::{future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
-use axum::{Router, middleware::from_fn_with_state};
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+};
 use chordfs_log::warn_limited;
 use chordfs_net::limits::{ConnectionLimiter, ConnectionLimits, ConnectionPlace, ConnectionRefusal};
 use hyper::server::conn::http1;
@@ -19,6 +22,7 @@ use tracing::{debug, warn};
 use super::{
     admission::{Admission, BodyLimits, admit},
     answer_room::{AnswerLimits, AnswerRoom},
+    api::failure::failures_as_json,
     head_limit::HeadLimitedStream,
     tracked::TrackedService,
 };
@@ -74,7 +78,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until `stop`, and returns when the running requests have ended or their grace period is over.
 pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, stop: impl Future<Output = ()>) {
     let admission = Admission { names: options.names.clone(), limits: options.bodies.clone() };
-    let router = router.layer(from_fn_with_state(admission, admit));
+    let router = router.layer(from_fn_with_state(admission, admit)).layer(from_fn(failures_as_json));
     let stopping = CancellationToken::new();
     let connections = TaskTracker::new();
     let ServerOptions { max_connections, max_per_address, .. } = options;

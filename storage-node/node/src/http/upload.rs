@@ -6,9 +6,8 @@
 use std::collections::HashSet;
 
 use axum::{
-    body::Body,
-    extract::{FromRequest, Multipart, Request, State, multipart::Field},
-    http::{StatusCode, header},
+    extract::{Multipart, Request, State, multipart::Field},
+    http::StatusCode,
 };
 use bytes::{Bytes, BytesMut};
 use chordfs_types::{
@@ -16,24 +15,27 @@ use chordfs_types::{
     namespace::EntryName,
 };
 
-use super::{body::BodyWatch, disposition::Disposition, error::HttpError, files::FilesState};
-use crate::files::WholeUpload;
+use super::{
+    body::BodyWatch,
+    error::HttpError,
+    files::FilesState,
+    form::{self, next_bytes},
+};
+use crate::files::{PublishMode, WholeUpload};
 
 /// The field whose parts are files; others are ignored.
 const FIELD: &[u8] = b"files";
 /// Bytes of chunks that may wait for the end of their form.
 const MAX_WAITING_BYTES: usize = 16 << 20;
-/// After an error at most this much of the rest is read, so that the client reaches the answer.
-const MAX_DRAINED_BYTES: usize = 64 << 20;
 
 pub(super) async fn upload(State(files): State<FilesState>, request: Request) -> Result<StatusCode, HttpError> {
     let (parts, body) = request.into_parts();
     let (body, watch) = BodyWatch::over(body, files.options.body_silence);
-    let mut form = open_form(Request::from_parts(parts, body)).await?;
+    let mut form = form::open(Request::from_parts(parts, body)).await?;
     let mut staged = StagedForm { files: &files, items: Vec::new(), waiting_bytes: 0, count: 0 };
     if let Err(error) = receive(&mut form, &watch, &mut staged).await {
         drop(staged);
-        drain(form, &watch).await;
+        form::drain(form, &watch).await;
         return Err(error);
     }
     if staged.count == 0 {
@@ -43,26 +45,11 @@ pub(super) async fn upload(State(files): State<FilesState>, request: Request) ->
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn open_form(request: Request<Body>) -> Result<Multipart, HttpError> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if !content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("multipart/form-data")) {
-        return Err(HttpError::bad_request("an upload is a form: Content-Type must be multipart/form-data"));
-    }
-    let no_boundary = |_| HttpError::bad_request("the Content-Type multipart/form-data has no valid boundary");
-    Multipart::from_request(request, &()).await.map_err(no_boundary)
-}
-
 async fn receive(form: &mut Multipart, watch: &BodyWatch, staged: &mut StagedForm<'_>) -> Result<(), HttpError> {
     loop {
-        let next = form.next_field().await;
-        let Some(mut field) = next.map_err(|error| watch.explain(error.body_text()))? else {
-            return Ok(());
-        };
-        watch.used();
-        let disposition = field.headers().get(header::CONTENT_DISPOSITION);
-        let disposition = Disposition::parse(disposition.map_or(&[][..], |value| value.as_bytes()));
+        let Some((disposition, field)) = form::next_field(form, watch).await? else { return Ok(()) };
         if disposition.name.as_deref() != Some(FIELD) {
-            while next_bytes(&mut field, watch).await?.is_some() {}
+            form::skip(field, watch).await?;
             continue;
         }
         let name = disposition.file_name.ok_or_else(no_file_name)?;
@@ -94,26 +81,6 @@ fn has_bad_chunk_number(name: &[u8]) -> bool {
     let Some(at) = name.windows(MARK.len()).rposition(|window| window == MARK) else { return false };
     let digits = &name[at + MARK.len()..];
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && ChunkName::parse(name).is_none()
-}
-
-async fn next_bytes(field: &mut Field<'_>, watch: &BodyWatch) -> Result<Option<Bytes>, HttpError> {
-    let bytes = field.chunk().await.map_err(|error| watch.explain(error.body_text()))?;
-    watch.used();
-    Ok(bytes)
-}
-
-/// Reads the rest of the form after an error, within limits. Stops if the client stalls or the form is malformed.
-async fn drain(mut form: Multipart, watch: &BodyWatch) {
-    let mut drained = 0;
-    while let Ok(Some(mut field)) = form.next_field().await {
-        watch.used();
-        while let Ok(Some(bytes)) = next_bytes(&mut field, watch).await {
-            drained += bytes.len();
-            if drained > MAX_DRAINED_BYTES {
-                return;
-            }
-        }
-    }
 }
 
 enum StagedItem {
@@ -152,7 +119,7 @@ impl StagedForm<'_> {
         watch: &BodyWatch,
     ) -> Result<StagedItem, HttpError> {
         let about = |error| HttpError::from(error).about(&name.to_string());
-        let mut whole = self.files.service.begin_upload(name.clone()).await.map_err(about)?;
+        let mut whole = self.files.service.begin_upload(std::slice::from_ref(name)).await.map_err(about)?;
         while let Some(bytes) = next_bytes(&mut field, watch).await? {
             whole.write(bytes).await.map_err(about)?;
         }
@@ -185,7 +152,10 @@ impl StagedForm<'_> {
         self.check_chunks(&items).await?;
         for item in items {
             let (name, stored) = match item {
-                StagedItem::Whole(name, whole) => (name.to_string(), whole.publish().await),
+                StagedItem::Whole(name, whole) => {
+                    let stored = whole.publish(std::slice::from_ref(&name), PublishMode::Replace).await;
+                    (name.to_string(), stored.map(drop))
+                }
                 StagedItem::Chunk(chunk, data) => {
                     (chunk.to_string(), self.files.service.upload_chunk(&chunk, data).await)
                 }

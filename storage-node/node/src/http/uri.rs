@@ -12,9 +12,17 @@ pub(super) fn decode_path(path: &str) -> Result<Vec<EntryName>, NameError> {
     parts.map(|part| EntryName::new(decode(part))).collect()
 }
 
-/// The path of an entry, with a leading slash.
+/// First names of paths that have a meaning of their own on this port.
+const ROUTES: [&[u8]; 3] = [b"api", b"chunks", b"upload"];
+
+/// The path of an entry, with a leading slash. It is one that matches no route but that of files.
 pub(super) fn encode_path<'a>(names: impl IntoIterator<Item = &'a EntryName>) -> String {
-    names.into_iter().map(|name| format!("/{}", encode(name.as_bytes()))).collect()
+    let path: String = names.into_iter().map(|name| format!("/{}", encode(name.as_bytes()))).collect();
+    let first = path.split('/').nth(1).unwrap_or_default();
+    if ROUTES.contains(&first.as_bytes()) {
+        return format!("/%{:02x}{}", first.as_bytes()[0], &path[2..]);
+    }
+    path
 }
 
 pub(super) fn encode(name: &[u8]) -> String {

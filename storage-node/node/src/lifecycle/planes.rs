@@ -20,6 +20,7 @@ use crate::{
         chunks::{self, ChunkPlane},
         files::{FilesOptions, files_router},
         metrics::install_recorder,
+        pool_events::PoolEvents,
         server::{self, IsNeighbour, ServerOptions},
     },
     node::{admin::LocalAdmin, arc_hand_over::ArcHandOver, ring_port::RingPort},
@@ -72,8 +73,10 @@ fn files_plane(core: &Core, services: &Services) -> axum::Router {
     client.set_references(session.clone());
     let files =
         FileService::over(session, Arc::new(client), FileDefaults::default()).reading(services.files_read.clone());
+    let events = PoolEvents::new(Arc::new(core.ring.clone()), core.stop.clone());
+    core.tasks.spawn(events.clone().run());
     let (store, writer, traffic) = (core.store.clone(), services.writer.clone(), core.traffic.clone());
-    chunks::routes(ChunkPlane { store, writer, traffic }).merge(files_router(files, FilesOptions::default()))
+    chunks::routes(ChunkPlane { store, writer, traffic }).merge(files_router(files, FilesOptions::default(), events))
 }
 
 fn admin_plane(

@@ -25,6 +25,36 @@ async fn a_file_has_its_headers() {
 }
 
 #[tokio::test]
+async fn stored_pages_and_scripts_cannot_run() {
+    let files = Files::start().await;
+    for (name, disposition) in [
+        ("x.html", "attachment"),
+        ("x.svg", "attachment"),
+        ("x.xml", "attachment"),
+        ("x.js", "attachment"),
+        ("x.png", "inline"),
+    ] {
+        files.put(name, b"<script>alert(1)</script>").await;
+        for range in ["", "bytes=0-7"] {
+            let response = files.server.get_with(&format!("/{name}"), "range", range).await;
+            let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+            assert_eq!(
+                (header("x-content-type-options"), header("content-disposition")),
+                ("nosniff".into(), disposition.into())
+            );
+            assert!(header("content-security-policy").contains("sandbox"), "{name}");
+            assert!(!header("content-type").contains("javascript"), "{name}");
+        }
+    }
+    let refused = files.server.get("/<script>").await;
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()["x-content-type-options"]),
+        (404, &"nosniff".parse().unwrap())
+    );
+    assert_eq!(refused.headers()["content-type"], "text/plain; charset=utf-8");
+}
+
+#[tokio::test]
 async fn every_kind_of_range_is_answered() {
     let files = Files::start().await;
     let data = pattern((9 << 20) + 5);

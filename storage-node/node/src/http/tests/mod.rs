@@ -1,6 +1,7 @@
 //! The planes over real sockets, above a namespace and chunks in memory.
 
 mod admin;
+mod api;
 mod download;
 mod hostile;
 mod listing;
@@ -10,6 +11,9 @@ mod upload;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
+use chordfs_types::ring_id::{NodeRef, RingId};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use reqwest::{
     Client, Response,
     multipart::{Form, Part},
@@ -19,11 +23,15 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     files::{FilesOptions, files_router},
+    pool_events::{MemberSource, PoolEvents, PoolMember},
     server::{ServerOptions, serve},
 };
-use crate::files::{
-    FileDefaults, FileService,
-    fakes::{FakeChunks, FakeNamespace},
+use crate::{
+    driver::{NodeKind, SurveyedNode},
+    files::{
+        FileDefaults, FileService,
+        fakes::{FakeChunks, FakeNamespace},
+    },
 };
 
 /// The stall timeout in the tests of stalls.
@@ -73,7 +81,29 @@ impl Server {
     }
 }
 
+/// A ring whose members are set.
+#[derive(Default)]
+struct FakeMembers(Mutex<Vec<PoolMember>>);
+
+impl FakeMembers {
+    /// Sets the members to nodes with these positions and ring ports.
+    fn set(&self, members: &[(u32, u16)]) {
+        let member = |&(id, port)| {
+            let node = NodeRef { id: RingId(id), ip: [127, 0, 0, 1].into(), port };
+            PoolMember::from(SurveyedNode { node, kind: NodeKind::Storage })
+        };
+        *self.0.lock() = members.iter().map(member).collect();
+    }
+}
+
+impl MemberSource for FakeMembers {
+    fn members(&self) -> BoxFuture<'_, Vec<PoolMember>> {
+        Box::pin(async { self.0.lock().clone() })
+    }
+}
+
 struct Files {
+    members: Arc<FakeMembers>,
     server: Server,
     namespace: Arc<FakeNamespace>,
     chunks: Arc<FakeChunks>,
@@ -87,8 +117,18 @@ impl Files {
     async fn start_with(silence: Duration) -> Self {
         let (namespace, chunks) = (Arc::<FakeNamespace>::default(), Arc::<FakeChunks>::default());
         let service = FileService::over(namespace.clone(), chunks.clone(), FileDefaults::default());
-        let server = Server::start(files_router(service, FilesOptions { body_silence: silence }), silence).await;
-        Self { server, namespace, chunks }
+        let members = Arc::<FakeMembers>::default();
+        let stop = CancellationToken::new();
+        let events = PoolEvents::new(members.clone(), stop.clone());
+        tokio::spawn(events.clone().run());
+        let server =
+            Server::start(files_router(service, FilesOptions { body_silence: silence }, events), silence).await;
+        let server_stop = server.stop.clone();
+        tokio::spawn(async move {
+            server_stop.cancelled().await;
+            stop.cancel();
+        });
+        Self { members, server, namespace, chunks }
     }
 
     /// Uploads the files in one form and returns status and text.
