@@ -24,7 +24,8 @@ impl FileService {
         }
     }
 
-    /// Removes a file, or an empty folder, and returns what it was. A file that this node is sending is sent to its end.
+    /// Removes a file, or an empty folder, and returns what it was. A file that this node is sending is sent to its
+    /// end.
     pub async fn remove(&self, path: &[EntryName]) -> Result<Attr, FsError> {
         let (name, folders) = split(path)?;
         let parent = self.folder(folders).await?;

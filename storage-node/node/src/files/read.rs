@@ -306,6 +306,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_download_continues_when_its_file_is_removed_through_this_node() {
+        let fixture = Fixture::new();
+        fixture.upload(vec![7; 24 << 20]).await;
+        let stream = fixture.open().await.stream(0..24 << 20).await.unwrap();
+        fixture.service.remove(&[name()]).await.unwrap();
+        fixture.collect_garbage().await;
+        assert_eq!(stream.map(|batch| batch.unwrap().len()).fold(0, async |sum, len| sum + len).await, 24 << 20);
+    }
+
+    #[tokio::test]
     async fn a_file_counts_as_read_from_its_opening_on() {
         let fixture = Fixture::new();
         fixture.upload(vec![7; 24 << 20]).await;

@@ -43,8 +43,8 @@ impl FileService {
 }
 
 impl FileWalk {
-    /// Reads one page of a folder, and returns the paths of files up to the next page; `None` at the end. A batch may be
-    /// empty.
+    /// Reads one page of a folder, and returns the paths of files up to the next page; `None` at the end. A batch may
+    /// be empty.
     pub async fn next_batch(&mut self) -> Result<Option<Vec<Vec<u8>>>, FsError> {
         let Some(level) = self.levels.last_mut() else { return Ok(None) };
         if level.entries.is_empty() && level.more {

@@ -1,5 +1,5 @@
-//! `Range`, `If-Range`, `If-None-Match` and `If-Match` (RFC 9110): which part of a file is requested, if any, and whether
-//! it may be changed.
+//! `Range`, `If-Range`, `If-None-Match` and `If-Match` (RFC 9110): which part of a file is requested, if any, and
+//! whether it may be changed.
 
 use std::ops::Range;
 

@@ -10,8 +10,8 @@
 //! | `/api/...` | the calls for programs, see `api` |
 //! | `GET /PATH` | the file, or a range of it; without such a file and with a last name `NAME_chunk_I`: that chunk |
 //!
-//! A file in the root whose name is a route of this port, such as `upload`, is read as `/%75pload`: no route is matched by
-//! an encoded path, and the links in listings are written so.
+//! A file in the root whose name is a route of this port, such as `upload`, is read as `/%75pload`: no route is matched
+//! by an encoded path, and the links in listings are written so.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use axum::{
     routing::get,
 };
 
-use super::{api, download, error::HttpError, listing, metrics, pool_events::PoolEvents, upload, uri, write};
+use super::{api, download, error::HttpError, listing, metrics, page, pool_events::PoolEvents, upload, uri, write};
 use crate::files::{FileService, PathTarget};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct FilesState {
 
 /// Has no fallback, so it can be merged with other routers; `/{*path}` takes every GET that matches no other route.
 pub fn files_router(service: FileService, options: FilesOptions, events: Arc<PoolEvents>) -> Router {
-    let upload = get(listing::upload_form).post(upload::upload).put(upload::upload);
+    let upload = get(page::upload_form).post(upload::upload).put(upload::upload);
     Router::new()
         .route("/upload", upload.layer(DefaultBodyLimit::disable()))
         .route("/", get(by_path))

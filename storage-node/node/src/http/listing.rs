@@ -1,16 +1,31 @@
-//! A directory as a page for people or as JSON for programs, and the page with the upload form.
+//! A directory as a page for people or as JSON for programs, whole or with the names that contain a word.
 
 use axum::{
     Json,
     http::{HeaderMap, Uri, header},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
 };
-use chordfs_types::namespace::{DirEntry, EntryName, FileKind, Ino};
-use maud::{DOCTYPE, Markup, html};
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{DirEntry, EntryName, FileKind, Ino},
+};
 use serde::Serialize;
 
-use super::{error::HttpError, files::FilesState, uri};
-use crate::files::ListingPage;
+use super::{error::HttpError, files::FilesState, page, uri};
+use crate::files::{FileService, ListingPage};
+
+/// A search looks at this many pages of the directory at most; the next page continues it.
+const SEARCHED_PAGES: usize = 16;
+/// A search returns when it has found this many.
+const ENOUGH_FOUND: usize = 1000;
+
+/// A page of a directory's entries.
+pub(super) struct FolderPage<'a> {
+    pub path: &'a [EntryName],
+    /// Only names that contain this are listed.
+    pub search: Option<&'a str>,
+    pub page: ListingPage,
+}
 
 /// One page of the directory `ino` at `path`, beginning after the name in the query's `after`.
 pub(super) async fn list(
@@ -21,36 +36,37 @@ pub(super) async fn list(
     headers: &HeaderMap,
 ) -> Result<Response, HttpError> {
     let after = uri::query_value(uri.query(), "after").map(EntryName::new).transpose()?;
-    let page = files.service.list(ino, after).await?;
+    let search = uri::form_value(uri.query(), "search").filter(|word| !word.is_empty());
+    let page = match &search {
+        Some(word) => find(&files.service, ino, after, word).await?,
+        None => files.service.list(ino, after).await?,
+    };
+    let listing = FolderPage { path, search: search.as_deref(), page };
     if wants_json(headers) {
         let headers = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-        return Ok((headers, Json(as_json(path, &page))).into_response());
+        return Ok((headers, Json(listing.as_json())).into_response());
     }
-    Ok(page_response(as_page(path, &page)))
+    Ok(page::folder(&listing))
 }
 
-pub(super) async fn upload_form() -> Response {
-    let form = html! {
-        form method="post" action="/upload" enctype="multipart/form-data" {
-            p { input type="file" name="files" multiple required; }
-            p { button { "Upload" } }
+/// The entries whose names contain `word`; upper and lower case are alike.
+async fn find(
+    service: &FileService,
+    ino: Ino,
+    mut after: Option<EntryName>,
+    word: &str,
+) -> Result<ListingPage, FsError> {
+    let word = word.to_lowercase();
+    let mut entries = Vec::new();
+    for _ in 0..SEARCHED_PAGES {
+        let page = service.list(ino, after.take()).await?;
+        entries.extend(page.entries.into_iter().filter(|entry| entry.name.to_string().to_lowercase().contains(&word)));
+        after = page.next;
+        if after.is_none() || entries.len() >= ENOUGH_FOUND {
+            break;
         }
-        p { "A file of the same name is replaced." }
-        p { a href="/" { "All files" } }
-    };
-    page_response(frame("Upload", form))
-}
-
-/// A page without scripts, which no other site may show in a frame: its buttons change files.
-fn page_response(page: Markup) -> Response {
-    const POLICY: &str =
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
-    let headers = [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (headers, Html(page.into_string())).into_response()
+    }
+    Ok(ListingPage { entries, next: after })
 }
 
 #[derive(Serialize)]
@@ -73,80 +89,29 @@ struct JsonEntry {
     mtime: i64,
 }
 
-fn as_json(path: &[EntryName], page: &ListingPage) -> JsonListing {
-    let entry = |entry: &DirEntry| JsonEntry {
-        name: entry.name.to_string(),
-        href: href(path, entry),
-        kind: kind(entry.attr.kind),
-        size: entry.attr.size,
-        mtime: entry.attr.mtime.secs,
-    };
-    JsonListing { path: shown(path), entries: page.entries.iter().map(entry).collect(), next: next_page(path, page) }
-}
+impl FolderPage<'_> {
+    /// The path and query of the next page.
+    pub(super) fn next_href(&self) -> Option<String> {
+        let next = self.page.next.as_ref()?;
+        let search = self.search.map(|word| format!("&search={}", uri::encode(word.as_bytes()))).unwrap_or_default();
+        Some(format!("{}?after={}{search}", uri::folder_href(self.path), uri::encode(next.as_bytes())))
+    }
 
-fn as_page(path: &[EntryName], page: &ListingPage) -> Markup {
-    let body = html! {
-        table {
-            tr { th { "Name" } th { "Bytes" } th { "Kind" } }
-            @if let Some((_, parents)) = path.split_last() {
-                tr { td { a href=(directory_href(parents)) { ".." } } td {} td { "directory" } }
-            }
-            @for entry in &page.entries {
-                tr {
-                    td { a href=(href(path, entry)) { (entry.name) } }
-                    td { @if entry.attr.kind == FileKind::File { (entry.attr.size) } }
-                    td { (kind(entry.attr.kind)) }
-                }
-            }
-        }
-        @if let Some(next) = next_page(path, page) { p { a href=(next) { "More" } } }
-        p { a href="/upload" { "Upload" } }
-    };
-    frame(&shown(path), body)
-}
-
-fn frame(title: &str, body: Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width";
-                title { (title) " – chordfs" }
-                style { "body{font-family:sans-serif;margin:2em}td,th{text-align:left;padding-right:2em}" }
-            }
-            body { h1 { (title) } (body) }
-        }
+    fn as_json(&self) -> JsonListing {
+        let entry = |entry: &DirEntry| JsonEntry {
+            name: entry.name.to_string(),
+            href: uri::entry_href(self.path, entry),
+            kind: kind(entry.attr.kind),
+            size: entry.attr.size,
+            mtime: entry.attr.mtime.secs,
+        };
+        let entries = self.page.entries.iter().map(entry).collect();
+        JsonListing { path: uri::shown(self.path), entries, next: self.next_href() }
     }
 }
 
-fn wants_json(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    accept.contains("application/json")
-}
-
-fn shown(path: &[EntryName]) -> String {
-    if path.is_empty() {
-        return "/".into();
-    }
-    path.iter().map(|name| format!("/{name}")).collect()
-}
-
-fn directory_href(path: &[EntryName]) -> String {
-    uri::encode_path(path) + "/"
-}
-
-fn href(path: &[EntryName], entry: &DirEntry) -> String {
-    let href = uri::encode_path(path.iter().chain([&entry.name]));
-    if entry.attr.kind == FileKind::Directory { href + "/" } else { href }
-}
-
-fn next_page(path: &[EntryName], page: &ListingPage) -> Option<String> {
-    let next = page.next.as_ref()?;
-    Some(format!("{}?after={}", directory_href(path), uri::encode(next.as_bytes())))
-}
-
-fn kind(kind: FileKind) -> &'static str {
+/// What a kind of entry is called.
+pub(super) fn kind(kind: FileKind) -> &'static str {
     match kind {
         FileKind::File => "file",
         FileKind::Directory => "directory",
@@ -156,4 +121,9 @@ fn kind(kind: FileKind) -> &'static str {
         FileKind::CharDevice => "character device",
         FileKind::BlockDevice => "block device",
     }
+}
+
+fn wants_json(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accept.contains("application/json")
 }

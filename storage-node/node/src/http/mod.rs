@@ -23,6 +23,7 @@ pub mod metrics;
 mod observed;
 pub mod open_files;
 mod origin;
+mod page;
 pub mod pool_events;
 pub mod server;
 mod stored_content;

@@ -1,8 +1,8 @@
 //! Headers of stored content, which comes from anyone and must not run as script where the node's own pages live.
 //!
-//! Only types that contain no scripts are displayed; everything else is saved (`attachment`). A browser keeps to the type
-//! (`nosniff`), so no stored file is a script or a style sheet either, and should it display one as a page nevertheless,
-//! that page has no origin, no scripts and no requests (`sandbox`).
+//! Only types that contain no scripts are displayed; everything else is saved (`attachment`). A browser keeps to the
+//! type (`nosniff`), so no stored file is a script or a style sheet either, and should it display one as a page
+//! nevertheless, that page has no origin, no scripts and no requests (`sandbox`).
 
 use axum::http::{HeaderName, header};
 use chordfs_types::namespace::EntryName;
@@ -32,6 +32,12 @@ pub(super) fn headers(path: &[EntryName]) -> Vec<(HeaderName, &'static str)> {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, policy),
     ]
+}
+
+/// Whether a browser can show the file of this name within a page.
+pub(super) fn is_image(name: &EntryName) -> bool {
+    let (Treatment::Display(content_type) | Treatment::Save(content_type)) = treatment(name.as_bytes());
+    content_type.starts_with("image/")
 }
 
 fn treatment(name: &[u8]) -> Treatment {

@@ -1,7 +1,10 @@
 //! Paths and names in URIs, decoded and encoded. Names are bytes, so UTF-8 is not required.
 
 use bytes::Bytes;
-use chordfs_types::{chunk::NameError, namespace::EntryName};
+use chordfs_types::{
+    chunk::NameError,
+    namespace::{DirEntry, EntryName, FileKind},
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -27,6 +30,30 @@ pub(super) fn encode_path<'a>(names: impl IntoIterator<Item = &'a EntryName>) ->
 
 pub(super) fn encode(name: &[u8]) -> String {
     percent_encode(name, KEPT).to_string()
+}
+
+/// A path as people read it.
+pub(super) fn shown(path: &[EntryName]) -> String {
+    if path.is_empty() {
+        return "/".into();
+    }
+    path.iter().map(|name| format!("/{name}")).collect()
+}
+
+pub(super) fn folder_href(path: &[EntryName]) -> String {
+    encode_path(path) + "/"
+}
+
+/// The path of an entry of the folder at `path`; that of a directory ends with a slash.
+pub(super) fn entry_href(path: &[EntryName], entry: &DirEntry) -> String {
+    let href = encode_path(path.iter().chain([&entry.name]));
+    if entry.attr.kind == FileKind::Directory { href + "/" } else { href }
+}
+
+/// The value of `key` in the query that a form makes, where a plus is a space.
+pub(super) fn form_value(query: Option<&str>, key: &str) -> Option<String> {
+    let query = query?.replace('+', " ");
+    query_value(Some(&query), key).map(|value| String::from_utf8_lossy(&value).into_owned())
 }
 
 /// The decoded value of `key` in a query.

@@ -12,8 +12,8 @@ use crate::files::{PublishMode, read::entity_tag};
 
 /// Stores the body under the path; missing folders are made. Returns 201 for a new file and 204 for a replaced one.
 ///
-/// `If-None-Match: *` is exact: of two clients one fails. `If-Match` is checked before the body is read and again before
-/// the file is replaced; a change between that look and the replacement goes unnoticed.
+/// `If-None-Match: *` is exact: of two clients one fails. `If-Match` is checked before the body is read and again
+/// before the file is replaced; a change between that look and the replacement goes unnoticed.
 pub(super) async fn put(State(files): State<FilesState>, request: Request) -> Result<StatusCode, HttpError> {
     let (head, body) = request.into_parts();
     let path = target(&head.uri)?;

@@ -1,8 +1,8 @@
 //! `POST /api/list_keys`: the paths of all regular files as one JSON list, which is sent while the tree is walked.
 //!
-//! A namespace may have ten million files. A stream keeps the exact form of the answer, and the node holds some pages of
-//! it whatever its length. If the walk fails in between, the connection is cut off, so no program takes a part for the
-//! whole. Bytes of names that are not UTF-8 are replaced; the listings of `GET /PATH` have links to such files.
+//! A namespace may have ten million files. A stream keeps the exact form of the answer, and the node holds some pages
+//! of it whatever its length. If the walk fails in between, the connection is cut off, so no program takes a part for
+//! the whole. Bytes of names that are not UTF-8 are replaced; the listings of `GET /PATH` have links to such files.
 
 use axum::{
     body::Body,

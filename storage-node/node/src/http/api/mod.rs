@@ -21,7 +21,7 @@ mod upload;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{MethodRouter, any, get, post},
@@ -65,7 +65,11 @@ async fn description() -> Response {
     (headers, DESCRIPTION).into_response()
 }
 
-async fn events(State(files): State<FilesState>) -> Result<Response, HttpError> {
+async fn events(State(files): State<FilesState>, headers: HeaderMap) -> Result<Response, HttpError> {
+    // The page could not read the events, and would take the places of those who can.
+    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
+        return Err(HttpError::new(StatusCode::FORBIDDEN, "a page of another site cannot follow the ring"));
+    }
     files.events.listen()
 }
 

@@ -191,6 +191,8 @@ async fn pages_of_other_sites_upload_nothing() {
         let request = files.server.http.request(method, files.server.url(path)).header("sec-fetch-site", "cross-site");
         assert_eq!(request.send().await.unwrap().status(), 403);
     }
+    let listen = files.server.get_with("/api/events", "sec-fetch-site", "cross-site").await;
+    assert_eq!(listen.status(), 403);
     assert_eq!(files.namespace.inode_count(), 0);
 }
 
