@@ -15,10 +15,11 @@ export PATH=$PATH:/usr/sbin:/sbin
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 step() { printf -- '-- %s (%d min %d s)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 
-# Installs what the tests need: real mounts, Python for the old scripts, and programs that run in a mount.
+# Installs what the tests need: real mounts, Python for the old scripts, programs that run in a mount, and a browser.
 install_packages() {
   local missing=() pair
-  for pair in fusermount3:fuse3 git:git rsync:rsync sqlite3:sqlite3 curl:curl cc:gcc tar:tar bridge:iproute2 nft:nftables fio:fio; do
+  for pair in fusermount3:fuse3 git:git rsync:rsync sqlite3:sqlite3 curl:curl cc:gcc tar:tar bridge:iproute2 nft:nftables fio:fio \
+    chromium:chromium; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
   done
   command -v python3 >/dev/null || missing+=(python3)
@@ -30,15 +31,16 @@ install_packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 }
 
-# Makes an environment with the old scripts' packages, in versions that work with current Python.
+# Makes an environment with the old scripts' packages, in versions that work with current Python, and with what drives
+# the browser.
 make_venv() {
   local venv=target/test-venv
   export CHORDFS_TEST_PYTHON=$PWD/$venv/bin/python
-  [ -x "$CHORDFS_TEST_PYTHON" ] && "$CHORDFS_TEST_PYTHON" -c 'import msgpackrpc, requests' 2>/dev/null && return
+  [ -x "$CHORDFS_TEST_PYTHON" ] && "$CHORDFS_TEST_PYTHON" -c 'import msgpackrpc, playwright, requests' 2>/dev/null && return
   mkdir -p target
   python3 -m venv --clear "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    tornado==4.5.3 msgpack-python==0.5.6 msgpack-rpc-python==0.4.1 requests
+    tornado==4.5.3 msgpack-python==0.5.6 msgpack-rpc-python==0.4.1 playwright requests
 }
 
 # Compiles our own crates with Clippy; any warning is an error. Cargo keeps the results apart from those of a plain

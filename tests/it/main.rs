@@ -3,6 +3,7 @@
 
 mod api;
 mod bad_input;
+mod browser;
 mod churn;
 mod drain;
 mod experiment;

@@ -21,7 +21,7 @@ pub use self::{
     lab::Lab,
     load::Load,
     mount::TempMount,
-    programs::{Outcome, binary, python, run},
+    programs::{Outcome, binary, browser, python, run},
     raw_rpc::RawRpc,
     wait::wait_for,
 };

@@ -50,7 +50,18 @@ pub fn shell(script: &str, folder: &Path) -> Outcome {
 /// Runs a Python script of `tests/scripts`, in the environment with the old scripts' packages.
 #[track_caller]
 pub fn python(script: &str, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(script);
+    run_python("scripts", script, args, folder)
+}
+
+/// Runs a Python script of `tests/browser`, which drives a browser.
+#[track_caller]
+pub fn browser(script: &str, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {
+    run_python("browser", script, args, folder)
+}
+
+#[track_caller]
+fn run_python(room: &str, script: &str, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(room).join(script);
     let mut all: Vec<&dyn AsRef<OsStr>> = vec![&path];
     all.extend(args);
     run(interpreter(), &all, folder)

@@ -198,6 +198,8 @@ impl NamespaceClient for FakeNamespace {
 pub(crate) struct FakeChunks {
     stored: Mutex<HashMap<ChunkRef, Bytes>>,
     failure: Mutex<Option<FsError>>,
+    /// True if puts store and are not answered.
+    silent: Mutex<bool>,
     /// The number of gets that still succeed.
     gets_left: Mutex<Option<usize>>,
     largest_batch: Mutex<usize>,
@@ -208,6 +210,11 @@ pub(crate) struct FakeChunks {
 impl FakeChunks {
     pub(crate) fn fail(&self, failure: Option<FsError>) {
         *self.failure.lock() = failure;
+    }
+
+    /// From now on puts store everything and are never answered.
+    pub(crate) fn stop_answering_puts(&self) {
+        *self.silent.lock() = true;
     }
 
     /// Makes every get after the next `gets` fail.
@@ -261,10 +268,15 @@ impl ChunkTransport for FakeChunks {
             *self.durability.lock() = durability;
             self.failure.lock().clone().map_or(Ok(()), Err)?;
             let bytes = chunks.iter().map(|chunk| chunk.data.len()).sum();
-            let mut largest = self.largest_batch.lock();
-            *largest = largest.max(bytes);
+            {
+                let mut largest = self.largest_batch.lock();
+                *largest = largest.max(bytes);
+            }
             let chunks = chunks.into_iter().map(|chunk| (ChunkRef { file: chunk.file, id: chunk.id }, chunk.data));
             self.stored.lock().extend(chunks);
+            if *self.silent.lock() {
+                std::future::pending::<()>().await;
+            }
             Ok(())
         })
     }

@@ -4,7 +4,7 @@
 //! The file is written without a name, batch by batch: one version, one put and one commit each, while the next batch
 //! is received. [`WholeUpload::publish`] then gives it its name in one step, and so replaces an earlier file of that
 //! name. A sender that disconnects, or a ring that fails, leaves nothing behind: dropping the upload releases the
-//! unnamed file, and the namespace deletes it.
+//! unnamed file and discards the batches under way, and the namespace deletes both.
 
 use chordfs_log::warn_limited;
 use chordfs_net::clients::NamespaceClient;
@@ -16,7 +16,7 @@ use chordfs_types::{
     chunk::{CHUNK_BYTES, ChunkId, FileName},
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Attr, Change, Commit, EntryName, Extent, FileKind, Ino, Reply, SetAttr},
+    namespace::{Attr, Change, Commit, DiscardedRuns, EntryName, Extent, FileKind, Ino, Reply, SetAttr},
 };
 use tokio::task::JoinSet;
 
@@ -204,13 +204,46 @@ async fn store_batch(
         chunks.push(NewChunk { file: attr.file.clone(), id: ChunkId { version, index }, data });
     }
     let extent = Extent { first, count: chunks.len() as u32, version };
+    let mut uncommitted = UncommittedRun::new(&service.namespace, &attr.file, extent);
     service.chunks.put(chunks, durability).await?;
     let commit = Commit { extents: vec![extent], size_at_least: size, ..Commit::default() };
-    service.namespace.apply(Change::Commit { ino: attr.ino, commit }).await.map(drop)
+    service.namespace.apply(Change::Commit { ino: attr.ino, commit }).await?;
+    uncommitted.run = None;
+    Ok(())
 }
 
 fn finished(batch: Result<Result<(), FsError>, tokio::task::JoinError>) -> Result<(), FsError> {
     batch.unwrap_or_else(|error| Err(FsError::Internal { detail: format!("storing a batch: {error}") }))
+}
+
+/// Chunks that are stored, or about to be, and that no file has yet. Dropped before their commit, they are deleted;
+/// otherwise the nodes would keep them until they are found to be orphans.
+struct UncommittedRun {
+    namespace: Arc<dyn NamespaceClient>,
+    /// `None` once the run is committed.
+    run: Option<DiscardedRuns>,
+}
+
+impl UncommittedRun {
+    fn new(namespace: &Arc<dyn NamespaceClient>, file: &FileName, extent: Extent) -> Self {
+        let run = DiscardedRuns { file: file.clone(), runs: vec![extent] };
+        Self { namespace: namespace.clone(), run: Some(run) }
+    }
+}
+
+impl Drop for UncommittedRun {
+    fn drop(&mut self) {
+        if let (Some(run), Ok(runtime)) = (self.run.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(discard(self.namespace.clone(), run));
+        }
+    }
+}
+
+async fn discard(namespace: Arc<dyn NamespaceClient>, run: DiscardedRuns) {
+    let file = run.file.clone();
+    if let Err(error) = namespace.apply(Change::Discard { files: vec![run] }).await {
+        warn_limited!(%file, %error, "cannot discard a part of an unfinished upload; it is deleted when it is an hour old");
+    }
 }
 
 /// Releases an unnamed file when dropped, so that the namespace deletes it. `ino` is `None` once the file has its name.

@@ -17,7 +17,7 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{Method, StatusCode, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -147,8 +147,7 @@ async fn refuse(body: Body, waited: Duration) -> Response {
 
 fn overloaded(reason: String) -> Response {
     let text = format!("{reason}; send the request again in a second, or to another node");
-    let retry = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
-    (retry, HttpError::new(StatusCode::SERVICE_UNAVAILABLE, text)).into_response()
+    HttpError::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
 /// Why a body was ended before its last byte.

@@ -10,6 +10,9 @@ use chordfs_log::warn_limited;
 use chordfs_types::{chunk::NameError, fs_error::FsError};
 use tracing::debug;
 
+/// When a request that found no room or no quorum may be sent again.
+const RETRY_AFTER_SECS: &str = "1";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpError {
     pub status: StatusCode,
@@ -80,7 +83,11 @@ impl IntoResponse for HttpError {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         let nosniff = HeaderValue::from_static("nosniff");
         let headers = [(header::CONTENT_TYPE, plain), (header::X_CONTENT_TYPE_OPTIONS, nosniff)];
-        (self.status, headers, Extension(FailureText(text.clone())), text + "\n").into_response()
+        let mut response = (self.status, headers, Extension(FailureText(text.clone())), text + "\n").into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS));
+        }
+        response
     }
 }
 

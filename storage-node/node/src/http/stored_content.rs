@@ -44,7 +44,7 @@ fn treatment(name: &[u8]) -> Treatment {
     use Treatment::{Display, Save};
     let extension = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
     match &extension.to_ascii_lowercase()[..] {
-        b"txt" | b"md" | b"log" | b"csv" => Display("text/plain"),
+        b"txt" | b"md" | b"log" | b"csv" => Display("text/plain; charset=utf-8"),
         b"json" => Display("application/json"),
         b"png" => Display("image/png"),
         b"jpg" | b"jpeg" => Display("image/jpeg"),

@@ -66,8 +66,8 @@ pub(super) async fn upload_form() -> Response {
 /// The path as a heading, in which each folder above is a link.
 fn breadcrumbs(path: &[EntryName]) -> Markup {
     html! {
-        h1 {
-            nav aria-label="Folders" {
+        nav aria-label="Folders" {
+            h1 {
                 @if path.is_empty() { "All files" } @else { a href="/" { "All files" } }
                 @for depth in 1..=path.len() {
                     " / "
@@ -134,6 +134,8 @@ fn respond(title: &str, folder: &str, body: Markup) -> Response {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title) " – chordfs" }
+                // Without an icon the browser would look for a file `favicon.ico`.
+                link rel="icon" href="data:,";
                 style nonce=(nonce) { (PreEscaped(STYLE)) }
             }
             body data-folder=(folder) {
@@ -143,7 +145,7 @@ fn respond(title: &str, folder: &str, body: Markup) -> Response {
         }
     };
     let policy = format!(
-        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self'; connect-src 'self'; \
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; connect-src 'self'; \
          form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     );
     let headers = [

@@ -13,7 +13,8 @@
 
   for (const element of document.querySelectorAll("[data-script]")) element.hidden = false;
 
-  function add(files) {
+  function add(files, folders = new Set()) {
+    if (files.length === 0) return;
     for (const file of files) {
       const line = document.createElement("li");
       const label = document.createElement("label");
@@ -25,6 +26,11 @@
       label.append(file.name + " ", bar);
       line.append(label, text);
       uploads.append(line);
+      if (folders.has(file.name)) {
+        text.textContent = " not uploaded: it is a folder; open it and drop its files";
+        failed += 1;
+        continue;
+      }
       waiting.push({ file, bar, text });
     }
     next();
@@ -76,7 +82,7 @@
     try {
       const response = await fetch(button.dataset.href, { method: "DELETE" });
       if (response.ok) {
-        button.closest("tr").remove();
+        removeRow(button.closest("tr"));
         status.textContent = name + " is deleted.";
         return;
       }
@@ -85,6 +91,20 @@
       status.textContent = name + " was not deleted: the node does not answer.";
     }
     button.disabled = false;
+  }
+
+  // The focus stays near the row, for those who use the keyboard.
+  function removeRow(row) {
+    const next = row.nextElementSibling || row.previousElementSibling;
+    row.remove();
+    const target = next ? next.querySelector("button.delete") : picker;
+    if (target) target.focus();
+  }
+
+  // A browser gives a folder as a file that cannot be read.
+  function folderNames(items) {
+    const entries = Array.from(items, (item) => item.webkitGetAsEntry && item.webkitGetAsEntry());
+    return new Set(entries.filter((entry) => entry && entry.isDirectory).map((entry) => entry.name));
   }
 
   document.addEventListener("click", (event) => {
@@ -100,6 +120,6 @@
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    add(event.dataTransfer.files);
+    add(event.dataTransfer.files, folderNames(event.dataTransfer.items));
   });
 })();

@@ -16,7 +16,7 @@ async fn a_file_has_its_headers() {
     let headers = response.headers();
     assert_eq!(headers[header::CONTENT_LENGTH], "5");
     assert_eq!(headers[header::ACCEPT_RANGES], "bytes");
-    assert_eq!(headers[header::CONTENT_TYPE], "text/plain");
+    assert_eq!(headers[header::CONTENT_TYPE], "text/plain; charset=utf-8");
     assert!(headers[header::LAST_MODIFIED].to_str().unwrap().starts_with("Sun, 09 Sep 2001 01:46:4"));
     let head = files.server.http.head(files.server.url("/a.txt")).send().await.unwrap();
     assert_eq!((head.status().as_u16(), head.headers()[header::CONTENT_LENGTH].to_str().unwrap()), (200, "5"));
