@@ -31,16 +31,17 @@ install_packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 }
 
-# Makes an environment with the old scripts' packages, in versions that work with current Python, and with what drives
-# the browser.
+# Makes an environment with the old scripts' packages, in versions that work with current Python, and with what
+# drives the browser and reads the API's description.
 make_venv() {
   local venv=target/test-venv
   export CHORDFS_TEST_PYTHON=$PWD/$venv/bin/python
-  [ -x "$CHORDFS_TEST_PYTHON" ] && "$CHORDFS_TEST_PYTHON" -c 'import msgpackrpc, playwright, requests' 2>/dev/null && return
+  [ -x "$CHORDFS_TEST_PYTHON" ] && "$CHORDFS_TEST_PYTHON" -c 'import msgpackrpc, playwright, requests, schemathesis' \
+    2>/dev/null && return
   mkdir -p target
   python3 -m venv --clear "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    tornado==4.5.3 msgpack-python==0.5.6 msgpack-rpc-python==0.4.1 playwright requests
+    tornado==4.5.3 msgpack-python==0.5.6 msgpack-rpc-python==0.4.1 requests playwright schemathesis
 }
 
 # Compiles our own crates with Clippy; any warning is an error. Cargo keeps the results apart from those of a plain

@@ -1,9 +1,11 @@
 """api.py NODE OTHER MOUNT: uses the API for programs at two nodes, beside a mount of the same ring, and checks every answer."""
+import asyncio
 import base64
 import json
 import os
 import socket
 import sys
+import threading
 import time
 from urllib.parse import quote
 
@@ -20,6 +22,8 @@ def main():
     bad_input(node)
     cut_off(sys.argv[1], node, mount)
     plain_http(node, other, mount)
+    lists_while_folders_change(node, mount)
+    uploads_at_once(sys.argv[1], node)
     members(node)
     print("ok")
 
@@ -101,9 +105,13 @@ def cut_off(ip, node, mount):
             b'--B\r\nContent-Disposition: form-data; name="key"\r\n\r\ncut/off\r\n'
             b'--B\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n' + bytes(9 * MIB)
         )
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
+        chunks = "http://%s:5059/chunks" % ip
+        while "cut/off_chunk_" not in requests.get(chunks, timeout=TIMEOUT).text:
+            time.sleep(0.05)
+    deadline = time.monotonic() + 60
+    while "cut/off_chunk_" in requests.get(chunks, timeout=TIMEOUT).text:
         assert "cut/off" not in keys(node) and not os.path.exists(os.path.join(mount, "cut"))
+        assert time.monotonic() < deadline, "chunks of the upload are still stored"
         time.sleep(0.2)
 
 
@@ -127,6 +135,67 @@ def plain_http(node, other, mount):
         assert requests.delete(node + "/p/" + name, timeout=TIMEOUT).status_code == 204
     assert requests.get(other + "/p/q.bin", timeout=TIMEOUT).status_code == 404
     assert not os.path.exists(os.path.join(mount, "p/q.bin"))
+
+
+def lists_while_folders_change(node, mount):
+    """A list is whole whatever happens to other folders meanwhile."""
+    for at in range(40):
+        os.makedirs(os.path.join(mount, "list/%02d" % at))
+        with open(os.path.join(mount, "list/%02d/kept" % at), "w"):
+            pass
+    ended = threading.Event()
+    changing = threading.Thread(target=change_folders, args=(os.path.join(mount, "list"), ended))
+    changing.start()
+    try:
+        for _ in range(10):
+            kept = [key for key in keys(node) if key.startswith("list/") and key.endswith("/kept")]
+            assert kept == ["list/%02d/kept" % at for at in range(40)], kept
+    finally:
+        ended.set()
+        changing.join()
+
+
+def change_folders(folder, ended):
+    at = 0
+    while not ended.is_set():
+        new = os.path.join(folder, "%02d-new" % (at % 40))
+        os.mkdir(new)
+        with open(os.path.join(new, "file"), "w"):
+            pass
+        os.rename(new, new + "er")
+        os.remove(os.path.join(new + "er", "file"))
+        os.rmdir(new + "er")
+        at += 1
+
+
+def uploads_at_once(ip, node):
+    """Of a thousand uploads at once each is stored, or is told when to try again."""
+    statuses = asyncio.run(send_at_once(ip, 1000))
+    stored = {"at-once/%d" % at for at, status in enumerate(statuses) if status == 200}
+    assert len(stored) > 100 and set(statuses) <= {200, 503}, sorted(set(statuses))
+    assert {key for key in keys(node) if key.startswith("at-once/")} == stored
+
+
+async def send_at_once(ip, count):
+    return await asyncio.gather(*[send_one(ip, "at-once/%d" % at) for at in range(count)])
+
+
+async def send_one(ip, key):
+    form = (
+        b'--B\r\nContent-Disposition: form-data; name="key"\r\n\r\n%s\r\n'
+        b'--B\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n%s\r\n--B--\r\n'
+    ) % (key.encode(), bytes(20_000))
+    head = (
+        "POST /api/upload HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n"
+        "Content-Type: multipart/form-data; boundary=B\r\n\r\n"
+    ) % len(form)
+    reader, writer = await asyncio.open_connection(ip, 5058)
+    writer.write(head.encode() + form)
+    answer = (await asyncio.wait_for(reader.read(), 120)).decode()
+    writer.close()
+    status = int(answer.split()[1])
+    assert status != 503 or "retry-after: " in answer.lower(), answer
+    return status
 
 
 def members(node):

@@ -59,6 +59,14 @@ pub fn browser(script: &str, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outco
     run_python("browser", script, args, folder)
 }
 
+/// Runs a module of that environment as a program.
+#[track_caller]
+pub fn python_module(module: &str, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {
+    let mut all: Vec<&dyn AsRef<OsStr>> = vec![&"-m", &module];
+    all.extend(args);
+    run(interpreter(), &all, folder)
+}
+
 #[track_caller]
 fn run_python(room: &str, script: &str, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(room).join(script);
