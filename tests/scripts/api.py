@@ -169,7 +169,7 @@ def change_folders(folder, ended):
 
 
 def uploads_at_once(ip, node):
-    """Of a thousand uploads at once each is stored, or is told when to try again."""
+    """A thousand uploads at once are stored, or get 503 with the time of the next attempt."""
     statuses = asyncio.run(send_at_once(ip, 1000))
     stored = {"at-once/%d" % at for at, status in enumerate(statuses) if status == 200}
     assert len(stored) > 100 and set(statuses) <= {200, 503}, sorted(set(statuses))
