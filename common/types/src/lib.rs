@@ -17,5 +17,6 @@ pub mod ino;
 pub mod namespace;
 pub mod placement;
 pub mod rate_limit;
+pub mod ring_config;
 pub mod ring_id;
 pub mod route_table;

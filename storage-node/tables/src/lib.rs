@@ -10,6 +10,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod attributes;
+mod config;
 mod detached;
 mod discard;
 mod entries;
@@ -35,6 +36,7 @@ use chordfs_types::{
     chunk::{FileName, MAX_FILE_NAME_BYTES, NameError, Version},
     fs_error::FsError,
     namespace::{Attr, Change, EntryName, FeedEvent, FileKind, Ino, NamespaceOp, Reply, SessionId, Time},
+    ring_config::RingConfig,
 };
 use detached::{DetachedContents, DetachedKey, EndedHolds};
 use extents::{DeadRun, ExtentKey, ExtentValue, VersionUse};
@@ -92,6 +94,7 @@ pub struct Tables {
     /// Space of all current chunks, each counted whole.
     stored_bytes: u64,
     skipped: Vec<SkippedRange>,
+    config: RingConfig,
 }
 
 /// The result of applying one operation.
@@ -126,6 +129,7 @@ impl Tables {
             next: Counters { ino: Ino::ROOT.0 + 1, session: 1, version: 1, dead: 1, place: segments::FIRST_PLACE },
             stored_bytes: 0,
             skipped: Vec::new(),
+            config: RingConfig::default(),
         }
     }
 
@@ -317,6 +321,7 @@ impl Transaction<'_> {
             Change::Discard { files } => self.discard(files),
             Change::FoundRoot { uid, gid } => self.found_root(*uid, *gid),
             Change::HoldOrphans { inos } => self.hold_orphans(inos),
+            Change::Configure { config } => self.configure(config),
         }
     }
 

@@ -30,6 +30,7 @@ impl Tables {
             Query::Dead { before, limit } => Ok(self.dead_page(*before, *limit)),
             Query::Contents { ino, first } => Ok(self.contents_page(*ino, *first)),
             Query::Unreferenced { runs } => self.unreferenced(runs),
+            Query::RingConfig => Ok(Answer::RingConfig(self.config)),
         }
     }
 

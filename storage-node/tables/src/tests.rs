@@ -7,6 +7,7 @@ use chordfs_types::namespace::{
 
 use super::*;
 
+mod config;
 mod contents;
 mod detached;
 mod id_jump;

@@ -7,6 +7,7 @@ use super::values::{Attr, EntryName, Extent, FileKind, SessionId, Time, VersionB
 use crate::{
     chunk::{ChunkRun, FileName, Version},
     ino::Ino,
+    ring_config::RingConfig,
 };
 
 /// One change as it is logged.
@@ -180,6 +181,12 @@ pub enum Change {
     Discard {
         /// At most [`MAX_COLLECTED_RUNS`] in all. One malformed run refuses them all.
         files: Vec<DiscardedRuns>,
+    },
+    /// Replaces the configuration of the ring. Answered with `Configured`.
+    Configure {
+        /// Its version is that of the configuration from which it was made; if that is no longer the current one,
+        /// nothing changes.
+        config: RingConfig,
     },
 }
 
@@ -363,5 +370,12 @@ pub enum Reply {
     Held {
         /// Those of the given files that have no name; the session holds them.
         inos: Vec<Ino>,
+    },
+    /// To `Configure`.
+    Configured {
+        /// The configuration after the change.
+        config: RingConfig,
+        /// False if another change came first.
+        changed: bool,
     },
 }

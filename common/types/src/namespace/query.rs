@@ -7,6 +7,7 @@ use super::values::{Attr, EntryName, Extent};
 use crate::{
     chunk::{ChunkRun, FileName},
     ino::Ino,
+    ring_config::RingConfig,
 };
 
 /// How many directory entries or extents one answer carries at most.
@@ -78,6 +79,8 @@ pub enum Query {
         /// Counts from 1; an extent that covers it is listed whole.
         first: u32,
     },
+    /// The configuration of the ring.
+    RingConfig,
 }
 
 /// The result of a [`Query`] that was not refused.
@@ -136,6 +139,8 @@ pub enum Answer {
         /// `None` at the end.
         next: Option<(Ino, u32)>,
     },
+    /// To `RingConfig`.
+    RingConfig(RingConfig),
 }
 
 /// A file's extents, ascending; one page of them for a long file.

@@ -25,7 +25,7 @@ use super::log_file::{damaged, other_format};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 7;
+const SNAPSHOT_FORMAT: u32 = 8;
 const HEAD_BYTES: usize = 12;
 const NAME: &str = "snapshot";
 const INCOMING: &str = "snapshot.incoming";
