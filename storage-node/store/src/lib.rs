@@ -13,12 +13,14 @@
 //! | `index` | key and id to location; digests of arcs |
 //! | `segment` | one segment's files and accounts; the set of all; list of dead records, hint, full scan |
 //! | `records` | segments and index together; removal, damage, tombstones |
+//! | `cache` | hot records in memory |
 //! | `reading` | records by their locations; the catalog of each segment; lists, verification, comparison with another node |
 //! | `writing` | adding a batch; the segments being filled; the space limits |
 //! | `maintenance` | recovery at the open, compaction and its policy, scrub, orphan candidates |
 //!
 //! All calls block and are meant for `spawn_blocking`. No lock is held across all of the I/O of a call.
 
+mod cache;
 mod error;
 pub mod folder;
 mod index;
@@ -38,11 +40,13 @@ use chordfs_types::{
     chunk_api::{ChunkList, Durability},
     compare_api::{ArcSum, ChunkAt, IdsPage, IdsRequest},
     disk_space::Disk,
+    ring_config::CachePolicy,
     ring_id::{RingArc, RingId},
 };
 use parking_lot::Mutex;
 
 pub use self::{
+    cache::CacheStats,
     error::StoreError,
     folder::{DataFolder, FolderError},
     maintenance::{
@@ -56,6 +60,7 @@ pub use self::{
     writing::put::PutOutcome,
 };
 use self::{
+    cache::RecordCache,
     maintenance::{
         compaction::{self, Compaction},
         compaction_policy::{CompactionLimits, worth_sealing},
@@ -122,6 +127,7 @@ pub struct StoreStats {
 /// The chunk store, see the module. `Send + Sync`; used behind an `Arc`.
 pub struct Store {
     table: RecordTable,
+    cache: RecordCache,
     catalog: Catalog,
     writers: SegmentWriters,
     space: SpaceLimits,
@@ -153,6 +159,7 @@ impl Store {
         recovery::recover(&table)?;
         Ok(Self {
             table,
+            cache: RecordCache::default(),
             catalog: Catalog::default(),
             writers: SegmentWriters::new(options.segment_writers.max(1)),
             space: SpaceLimits {
@@ -179,9 +186,36 @@ impl Store {
     }
 
     /// Returns the records of the wanted chunks that are here and sound: pieces of one or more whole records, in no
-    /// order.
+    /// order. Reads the disk and leaves the cache as it is, for copies that are made for other nodes.
     pub fn get(&self, wanted: &[ChunkRef]) -> Result<Vec<Bytes>, StoreError> {
-        spans::get(&self.table, wanted)
+        spans::get(&self.table, wanted, |_, _| ())
+    }
+
+    /// Returns the records of those wanted chunks that the cache has, and removes these from `wanted`. Never waits for
+    /// the disk.
+    pub fn take_cached(&self, wanted: &mut Vec<ChunkRef>) -> Vec<Bytes> {
+        if !self.cache.is_on() {
+            return Vec::new();
+        }
+        spans::take_cached(&self.table, &self.cache, wanted)
+    }
+
+    /// Like [`Store::get`], for readers of files: what is read may enter the cache.
+    pub fn read(&self, wanted: &[ChunkRef]) -> Result<Vec<Bytes>, StoreError> {
+        spans::get(&self.table, wanted, |entry, record| self.cache.offer(entry, record))
+    }
+
+    /// Changes the cache, which is off at first; records that fit stay in it. A capacity of 0 switches it off.
+    pub fn configure_cache(&self, capacity_bytes: u64, policy: CachePolicy) {
+        self.cache.configure(capacity_bytes, policy);
+    }
+
+    pub fn clear_cache(&self) {
+        self.cache.clear();
+    }
+
+    pub fn cache_stats(&self) -> CacheStats {
+        self.cache.stats()
     }
 
     /// Returns for each chunk whether it is here. Only the index is consulted, so damage is not noticed.

@@ -17,6 +17,7 @@ use chordfs_types::chunk::{ChunkRef, RECORD_HEADER_BYTES, RecordHeader};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::{
+    cache::RecordCache,
     error::StoreError,
     index::IndexEntry,
     records::{
@@ -82,19 +83,46 @@ impl ReadSpan<'_> {
     }
 }
 
-pub(crate) fn get(table: &RecordTable, wanted: &[ChunkRef]) -> Result<Vec<Bytes>, StoreError> {
+/// Passes each record that is returned to `found` as well.
+pub(crate) fn get(
+    table: &RecordTable,
+    wanted: &[ChunkRef],
+    mut found: impl FnMut(&IndexEntry, &[u8]),
+) -> Result<Vec<Bytes>, StoreError> {
     let here = |(asked, chunk): (usize, &ChunkRef)| {
         let (key, id) = (chunk.key(), chunk.id);
         Some(ReadItem::whole(IndexEntry { key, id, location: table.index.get(key, id)? }, asked))
     };
     let items = wanted.iter().enumerate().filter_map(here).collect();
     let mut pieces = Vec::new();
-    read_spans(table, items, |span| collect(table, span, wanted, &mut pieces))?;
+    read_spans(table, items, |span| collect(table, span, wanted, &mut pieces, &mut found))?;
     Ok(pieces)
 }
 
+/// Returns the records that are in the cache and, by the index, still where they were read; removes their chunks from
+/// `wanted`.
+pub(crate) fn take_cached(table: &RecordTable, cache: &RecordCache, wanted: &mut Vec<ChunkRef>) -> Vec<Bytes> {
+    let mut records = Vec::new();
+    wanted.retain(|chunk| {
+        let (key, id) = (chunk.key(), chunk.id);
+        let entry = table.index.get(key, id).map(|location| IndexEntry { key, id, location });
+        let record = entry.and_then(|entry| cache.get(&entry));
+        let record = record.filter(|record| name_of(record) == Some(chunk.file.as_bytes()));
+        let is_missing = record.is_none();
+        records.extend(record);
+        is_missing
+    });
+    records
+}
+
 /// Collects the records of the span that are sound and have the wanted name, adjacent ones as one piece.
-fn collect(table: &RecordTable, span: &ReadSpan<'_>, wanted: &[ChunkRef], pieces: &mut Vec<Bytes>) {
+fn collect(
+    table: &RecordTable,
+    span: &ReadSpan<'_>,
+    wanted: &[ChunkRef],
+    pieces: &mut Vec<Bytes>,
+    found: &mut impl FnMut(&IndexEntry, &[u8]),
+) {
     let named = |item: &ReadItem, record: &[u8]| name_of(record) == Some(wanted[item.asked].file.as_bytes());
     let mut run = 0..0;
     for item in span.items {
@@ -106,10 +134,12 @@ fn collect(table: &RecordTable, span: &ReadSpan<'_>, wanted: &[ChunkRef], pieces
                 run = range.start..range.start;
             }
             run.end = range.end;
+            found(&item.entry, record);
         } else if !is_sound(&item.entry, record)
             && let Some(record) = second_look(table, span, item)
             && named(item, &record)
         {
+            found(&item.entry, &record);
             pieces.push(record);
         }
     }

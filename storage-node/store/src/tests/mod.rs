@@ -1,6 +1,7 @@
 //! The store as a whole, from its public calls and from the files it leaves.
 
 mod basics;
+mod cache;
 mod crash;
 mod damage;
 mod model;

@@ -194,7 +194,7 @@ fn chunks_that_were_old_before_are_left_out_unless_their_version_has_grown() {
         |since: Option<u64>, before| versions(stored_in(store, AgeSpan { since: since.map(at), before: at(before) }));
     assert_eq!(stored(None, 150), [7, 7, 7], "version 8 is young");
     assert_eq!(stored(Some(150), 250), [8, 8, 8, 8, 8, 9, 9]);
-    assert_eq!(stored(Some(201), 300), []);
+    assert!(stored(Some(201), 300).is_empty());
     assert_eq!(stored(None, 300).len(), 10);
     let share = VersionShare::new(0, 3);
     assert_eq!(versions(store.old_chunks_of(&[Version(7)], share, at(150)).unwrap()), [7, 7, 7]);
