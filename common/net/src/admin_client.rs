@@ -13,6 +13,7 @@ use chordfs_types::{
 };
 use hyper::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::http_pool::{HttpClientError, HttpPool};
@@ -135,6 +136,21 @@ impl AdminClient {
     ) -> Result<A, AdminError> {
         let body = serde_json::to_vec(announcement).expect("plain data always encodes");
         self.call(node, Method::POST, "/drain/peer", vec![body.into()]).await
+    }
+
+    /// The ring's configuration, in the form of [`chordfs_types::ring_config::RingConfig::to_json`].
+    pub async fn config(&self, node: NodeAddress) -> Result<Value, AdminError> {
+        self.get(node, "/config").await
+    }
+
+    /// Changes the settings in `settings`, all or none; returns the new configuration.
+    pub async fn set_config(&self, node: NodeAddress, settings: &Value) -> Result<Value, AdminError> {
+        self.call(node, Method::PUT, "/config", vec![settings.to_string().into()]).await
+    }
+
+    /// Empties the caches of all nodes; returns the configuration.
+    pub async fn clear_cache(&self, node: NodeAddress) -> Result<Value, AdminError> {
+        self.call(node, Method::POST, "/cache/clear", Vec::new()).await
     }
 
     pub async fn scrub(&self, node: NodeAddress) -> Result<ScrubStatus, AdminError> {

@@ -1,6 +1,7 @@
 //! The commands of `storage-node`, one file each: running a node, controlling a running one, recovering a stopped one.
 
 pub mod check;
+pub mod config;
 pub mod drain;
 mod interrupt;
 pub mod ls;

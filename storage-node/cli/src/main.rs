@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use nix::sys::stat::{Mode, umask};
 use storage_node::{
     check::{self, CheckArgs},
+    config::{self, ConfigArgs},
     drain::{self, DrainArgs},
     ls,
     node_arg::NodeArg,
@@ -58,6 +59,8 @@ enum NodeCommand {
     Check(CheckArgs),
     /// Check every chunk that a node keeps against its checksum, have damaged ones replaced, and report the result
     Scrub(NodeArg),
+    /// Show or change the configuration of all nodes: their caches and the size of the pool
+    Config(ConfigArgs),
     /// Take a node out of the ring: it hands over its chunks, serves until that is done, then ends. Ctrl-C only stops
     /// watching the drain
     Drain(DrainArgs),
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         NodeCommand::Status { node, json, one } => return status::run(node.address(), json, one),
         NodeCommand::Check(args) => return check::run(args),
         NodeCommand::Scrub(node) => print(scrub::scrub(node.address())),
+        NodeCommand::Config(args) => print(config::run(args)),
         NodeCommand::Drain(args) => drain::run(args),
         NodeCommand::Recover(args) => recover::run(args),
         NodeCommand::Rejoin(args) => rejoin::run(&args),

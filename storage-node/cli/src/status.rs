@@ -16,7 +16,7 @@ use chordfs_types::{
 use crate::{
     node_arg::admin_client_with,
     output::{complain, runtime, write_out},
-    table::table,
+    table::{cache_text, table},
     units::{mib, mib_rounded_up, mib_tenths},
 };
 
@@ -56,7 +56,7 @@ async fn one_node(node: NodeAddress, json: bool) -> anyhow::Result<(String, Heal
 
 /// The labels must not change: scripts look for them at the beginnings of lines.
 fn describe(node: NodeAddress, status: &NodeStatus, health: &Health) -> Result<String, std::fmt::Error> {
-    let NodeStatus { neighbours, store, namespace, repair, drain, .. } = status;
+    let NodeStatus { neighbours, store, namespace, repair, drain, cache, .. } = status;
     let (mut position, mut predecessor, mut successors) = (None, None, Vec::new());
     if let Some(neighbours) = neighbours {
         position = Some(neighbours.node.id);
@@ -71,6 +71,7 @@ fn describe(node: NodeAddress, status: &NodeStatus, health: &Health) -> Result<S
     line("successors", list(&successors))?;
     line("chunks", format!("{}, {}", store.chunks, mib(store.data_bytes)))?;
     line("free", mib(store.free_bytes))?;
+    line("cache", cache_text(cache))?;
     line("filling", remaining(&repair.incoming))?;
     line("repairing", remaining(&repair.outgoing))?;
     if let Some(drain) = drain.as_ref().filter(|drain| drain.phase == DrainPhase::Copying) {
@@ -126,7 +127,7 @@ fn remaining(flow: &TransferProgress) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chordfs_types::admin::{NamespaceStatus, NodeState, RepairStatus, StoreStatus, Work};
+    use chordfs_types::admin::{CacheStatus, NamespaceStatus, NodeState, RepairStatus, StoreStatus, Work};
 
     use super::*;
 
@@ -147,6 +148,14 @@ mod tests {
             work: Work::default(),
             repair: RepairStatus { incoming, ..RepairStatus::default() },
             drain: None,
+            cache: CacheStatus {
+                hits: 3,
+                misses: 1,
+                items: 7,
+                bytes: 3 << 20,
+                capacity_bytes: 8 << 20,
+                ..CacheStatus::default()
+            },
         };
         let expected = "node         10.0.0.2:5057, serving\n\
                         position     none\n\
@@ -154,6 +163,7 @@ mod tests {
                         successors   none\n\
                         chunks       5, 1 MiB\n\
                         free         0 MiB\n\
+                        cache        7 chunks, 3.00 MiB of 8.00 MiB, lru; 75.0% of 4 reads\n\
                         filling      1200 chunks, 4 MiB left, 64.0 MiB/s, no estimate yet\n\
                         repairing    nothing left\n\
                         leader       none\n\

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, net::SocketAddr};
 
-use chordfs_types::admin::{NodeLine, RingNodeState, RingStatus, ScrubWork, TransferWork, Work};
+use chordfs_types::admin::{CacheStatus, NodeLine, RingNodeState, RingStatus, ScrubWork, TransferWork, Work};
 
 use crate::{units::human, verdict::verdict};
 
@@ -23,11 +23,33 @@ pub(crate) fn table(status: &RingStatus) -> String {
     if let Some(space) = status.space {
         line("room for files", format!("{} free of {}", human(space.free_bytes), human(space.capacity_bytes)));
     }
+    line("cache", cache_text(&cache_of_all(&status.nodes)));
     let leader = status.namespace.leader.map_or("none".into(), |leader| leader.to_string());
     line("namespace leader", leader);
     let voters: Vec<String> = status.namespace.voters.iter().map(|voter| voter_text(*voter, status)).collect();
     line("namespace voters", if voters.is_empty() { "none".into() } else { voters.join(", ") });
     out + &verdict(&status.health)
+}
+
+/// Sums over the nodes that report their caches.
+fn cache_of_all(nodes: &[NodeLine]) -> CacheStatus {
+    let mut reported = nodes.iter().filter_map(|node| node.cache);
+    let first = reported.next().unwrap_or_default();
+    reported.fold(first, |mut all, cache| {
+        all.add(&cache);
+        all
+    })
+}
+
+/// `1200 chunks, 4.90 MiB of 1.50 GiB, lru; 83.0% of 5120 reads`.
+pub(crate) fn cache_text(cache: &CacheStatus) -> String {
+    if cache.capacity_bytes == 0 {
+        return "off".into();
+    }
+    let reads = cache.hits + cache.misses;
+    let rate = cache.hit_rate().map_or("no reads yet".into(), |rate| format!("{:.1}% of {reads} reads", rate * 100.0));
+    let (bytes, capacity) = (human(cache.bytes), human(cache.capacity_bytes));
+    format!("{} chunks, {bytes} of {capacity}, {}; {rate}", cache.items, cache.policy)
 }
 
 /// The voter, and how far it is behind the leader's log.
@@ -139,6 +161,7 @@ mod tests {
             voter: true,
             leader: false,
             work: Work::default(),
+            cache: None,
         };
         let lag = |number, entries| VoterLag { voter: voter(number), entries, unresponsive: false };
         let namespace = NamespaceStatus {

@@ -9,12 +9,14 @@
 //! | `files` | whole files and chunks of files, for scripts and browsers |
 //! | `http` | the servers on 5058 and 5059 |
 //! | `scrub` | damaged records and orphans |
+//! | `config` | the ring's configuration on this node, and its cache of chunks |
 //! | `node` | the calls on 5057, and the status of this node |
 //! | `status` | the status of the whole ring |
 //! | `drain` | leaving the ring while still serving |
 //! | `lifecycle` | assembles the node: start, join, serve, stop |
 
 mod blocking;
+pub mod config;
 pub mod drain;
 pub mod driver;
 pub mod files;

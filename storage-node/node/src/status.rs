@@ -148,6 +148,7 @@ fn line(
         voter: namespace.voters.contains(&address),
         leader: namespace.leader == Some(address),
         work: status.map_or_else(Work::default, |status| status.work.clone()),
+        cache: status.map(|status| status.cache),
     }
 }
 
@@ -188,6 +189,7 @@ mod tests {
             work,
             repair: Default::default(),
             drain: None,
+            cache: Default::default(),
         }
     }
 

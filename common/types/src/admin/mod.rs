@@ -1,6 +1,7 @@
 //! Status values that nodes report on the plane of administration (5059), as JSON: fields are added, never renamed, and
 //! may be missing in what an older node sends.
 
+mod cache;
 mod drain;
 mod health;
 mod health_facts;
@@ -11,6 +12,7 @@ mod scrub;
 mod work;
 
 pub use self::{
+    cache::CacheStatus,
     drain::{DrainPhase, DrainStatus},
     health::{Health, HealthCode, HealthLevel, HealthReason},
     health_facts::{DiskFacts, HealthFacts, NodeFacts, VoterFacts, lacking_copies},

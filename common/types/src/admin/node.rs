@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DrainStatus, RepairStatus, Work};
+use super::{CacheStatus, DrainStatus, RepairStatus, Work};
 use crate::{disk_space::Disk, ring_id::Neighbours};
 
 /// Where a node is in its life. It passes through these in order, except that a drain that fails leads back to
@@ -55,6 +55,9 @@ pub struct NodeStatus {
     /// The drain that is under way, or the last one that was tried.
     #[serde(default)]
     pub drain: Option<DrainStatus>,
+    /// The chunks that the node keeps in memory.
+    #[serde(default)]
+    pub cache: CacheStatus,
 }
 
 /// How full a node's disk is.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Health, NamespaceStatus, Work};
+use super::{CacheStatus, Health, NamespaceStatus, Work};
 use crate::{
     disk_space::{Disk, RingSpace},
     ring_id::{RingArc, RingId},
@@ -63,6 +63,9 @@ pub struct NodeLine {
     /// Empty if the node sent no status.
     #[serde(default)]
     pub work: Work,
+    /// [`NodeStatus::cache`](super::NodeStatus::cache).
+    #[serde(default)]
+    pub cache: Option<CacheStatus>,
 }
 
 /// A node's state as the whole ring sees it.

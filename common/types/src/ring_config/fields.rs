@@ -1,7 +1,7 @@
 //! Every setting by its name. The command line, JSON and forms all use this one list, so that a value which one of them
 //! refuses is refused by all, with the same text.
 
-use std::{fmt::Display, str::FromStr};
+use std::str::FromStr;
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -137,7 +137,7 @@ impl RingConfig {
     }
 
     /// Returns this configuration with the settings of a JSON object in the form of [`RingConfig::to_json`] changed;
-    /// settings that the object leaves out are kept. If it names a version, that must be this one.
+    /// settings that the object leaves out are kept, and so is the version.
     pub fn with_json(&self, json: &Value) -> Result<RingConfig, ConfigError> {
         let groups = json.as_object().ok_or_else(|| wrong("the body", "it must be an object of JSON"))?;
         let mut settings = Vec::new();
@@ -146,7 +146,7 @@ impl RingConfig {
                 Value::Object(group_settings) => {
                     settings.extend(group_settings.iter().map(|(name, value)| (format!("{group}.{name}"), value)));
                 }
-                version if group == "version" => self.require_version(version)?,
+                _ if group == "version" => {}
                 value => settings.push((group.clone(), value)),
             }
         }
@@ -157,15 +157,11 @@ impl RingConfig {
         self.with(texts.iter().map(|(name, text)| (*name, text.as_str())))
     }
 
-    fn require_version(&self, version: &Value) -> Result<(), ConfigError> {
-        let current = self.version;
-        if version.as_u64() == Some(current) { Ok(()) } else { Err(stale(version, current)) }
+    /// Returns the version that such an object names as the one from which it was made.
+    pub fn base_version(json: &Value) -> Result<Option<u64>, ConfigError> {
+        let Some(version) = json.get("version") else { return Ok(None) };
+        version.as_u64().map(Some).ok_or_else(|| wrong("version", format!("{version} is no version: 0, 1, 2 ...")))
     }
-}
-
-/// The configuration has changed since the version that a change was made from.
-fn stale(base: impl Display, current: u64) -> ConfigError {
-    wrong("version", format!("the change was made from version {base}, and the current one is {current}; look again"))
 }
 
 fn text_of(name: &str, value: &Value) -> Result<String, ConfigError> {
@@ -200,6 +196,6 @@ mod tests {
         assert!(refused(json!({"pool": {"shape": "round"}})).starts_with("pool.shape: no such setting"));
         assert!(refused(json!({"colour": 1})).starts_with("colour: no such setting"));
         assert!(refused(json!([])).contains("object"));
-        assert!(refused(json!({"version": 5})).contains("version 5"));
+        RingConfig::base_version(&json!({"version": -5})).unwrap_err();
     }
 }

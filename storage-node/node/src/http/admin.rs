@@ -179,6 +179,7 @@ async fn render_metrics(State(admin): State<AdminState>) -> Response {
     gauge!("chordfs_namespace_voter").set(f64::from(u8::from(status.namespace.voter)));
     super::metrics::record_health(&health(&status));
     super::metrics::record_repair(&status.repair);
+    super::metrics::record_cache(&status.cache);
     let successors = status.neighbours.map_or(0, |neighbours| neighbours.successors.len());
     gauge!("chordfs_ring_successors").set(successors as f64);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()

@@ -86,7 +86,7 @@ impl BodyWatch {
 }
 
 /// Reads a whole small body. Errors: 408 after `stall_timeout`, 413 beyond `limit` bytes.
-pub(super) async fn read_small(body: Body, limit: usize, stall_timeout: Duration) -> Result<Bytes, HttpError> {
+pub(crate) async fn read_small(body: Body, limit: usize, stall_timeout: Duration) -> Result<Bytes, HttpError> {
     let (body, watch) = BodyWatch::over(body, stall_timeout);
     let mut body = body.into_data_stream();
     let mut all = BytesMut::new();

@@ -45,6 +45,8 @@ use crate::{
 const BODY_STALL: Duration = Duration::from_secs(30);
 /// Chunks read from the store at a time. An answer may exceed its limit by at most this many.
 const READ_CHUNKS: usize = 256;
+/// As many chunks are looked up in the cache by the thread that serves the connection: some microseconds of work.
+const CHUNKS_AT_ONCE: usize = 32;
 /// A full chunk with its header and name. Most chunks have this size, and only old scripts store larger ones.
 const LIKELY_RECORD_BYTES: usize = 4096 + 256;
 /// Allocated at once for a body of known length. The buffer of a longer body grows as bytes arrive.
@@ -114,14 +116,10 @@ async fn get_chunks(
     body: Body,
 ) -> Result<Response, ChunkApiError> {
     let wanted: Vec<ChunkRef> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
-    let likely = wanted.len().saturating_mul(LIKELY_RECORD_BYTES).min(MAX_BATCH_BYTES);
+    let asked = wanted.len();
+    let likely = asked.saturating_mul(LIKELY_RECORD_BYTES).min(MAX_BATCH_BYTES);
     let mut room = answers.reserve(likely).await.ok_or_else(ChunkApiError::overloaded)?;
-    let (asked, pieces, found) = with_store(&plane.store, move |store| {
-        let pieces = read_up_to_limit(store, &wanted)?;
-        let found = count_records(&pieces);
-        Ok((wanted.len(), pieces, found))
-    })
-    .await?;
+    let (pieces, found) = read_chunks(&plane.store, wanted).await?;
     let bytes = pieces.iter().map(Bytes::len).sum::<usize>();
     if !answers.extend(&mut room, bytes) {
         return Err(ChunkApiError::overloaded());
@@ -269,11 +267,32 @@ fn stream_hint(stream: &axum::body::BodyDataStream) -> usize {
     (hint.exact().unwrap_or(0) as usize).min(FIRST_BODY_BYTES)
 }
 
+/// Returns the pieces and the number of records in them. A few chunks that are all in the cache are answered at once:
+/// a hop to another thread costs more than they do.
+async fn read_chunks(store: &Arc<Store>, mut wanted: Vec<ChunkRef>) -> Result<(Vec<Bytes>, usize), StoreError> {
+    if wanted.len() > CHUNKS_AT_ONCE {
+        return with_store(store, move |store| {
+            let pieces = read_up_to_limit(store, &wanted)?;
+            let found = count_records(&pieces);
+            Ok((pieces, found))
+        })
+        .await;
+    }
+    let mut pieces = store.take_cached(&mut wanted);
+    if !wanted.is_empty() {
+        pieces.extend(with_store(store, move |store| store.read(&wanted)).await?);
+    }
+    let found = count_records(&pieces);
+    Ok((pieces, found))
+}
+
 /// Chunks that do not fit into one answer are left out like missing ones; the client asks for them again.
 fn read_up_to_limit(store: &Store, wanted: &[ChunkRef]) -> Result<Vec<Bytes>, StoreError> {
     let (mut pieces, mut bytes) = (Vec::new(), 0);
     for group in wanted.chunks(READ_CHUNKS) {
-        let read = store.get(group)?;
+        let mut missing = group.to_vec();
+        let mut read = store.take_cached(&mut missing);
+        read.extend(store.read(&missing)?);
         bytes += read.iter().map(Bytes::len).sum::<usize>();
         pieces.extend(read);
         if bytes >= MAX_BATCH_BYTES {

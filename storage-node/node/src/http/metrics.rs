@@ -5,7 +5,7 @@
 use std::sync::OnceLock;
 
 use axum::{extract::Request, http::Method, middleware::Next, response::Response};
-use chordfs_types::admin::{Health, HealthCode, RepairStatus};
+use chordfs_types::admin::{CacheStatus, Health, HealthCode, RepairStatus};
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
@@ -46,6 +46,17 @@ pub fn record_repair(status: &RepairStatus) {
         counter!("chordfs_repair_chunks_total", "way" => way).absolute(flow.chunks_moved);
         counter!("chordfs_repair_bytes_total", "way" => way).absolute(flow.bytes_moved);
     }
+}
+
+/// Records the cache of chunks.
+pub fn record_cache(status: &CacheStatus) {
+    counter!("chordfs_cache_hits_total").absolute(status.hits);
+    counter!("chordfs_cache_misses_total").absolute(status.misses);
+    counter!("chordfs_cache_evictions_total").absolute(status.evictions);
+    gauge!("chordfs_cache_items").set(status.items as f64);
+    gauge!("chordfs_cache_bytes").set(status.bytes as f64);
+    gauge!("chordfs_cache_capacity_bytes").set(status.capacity_bytes as f64);
+    gauge!("chordfs_config_version").set(status.config_version as f64);
 }
 
 async fn count(plane: &'static str, request: Request, next: Next) -> Response {

@@ -8,7 +8,7 @@ pub mod admin;
 pub mod admission;
 pub mod answer_room;
 mod api;
-mod body;
+pub(crate) mod body;
 pub mod chunks;
 mod compare;
 mod conditions;

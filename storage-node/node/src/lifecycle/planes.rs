@@ -11,6 +11,7 @@ use chordfs_net::{
 
 use super::{core::Core, host::HostEnvironment, ports::Ports, services::Services};
 use crate::{
+    config,
     drain::{self, Drain, DrainContext, DrainSettings},
     files::{FileDefaults, FileService},
     http::{
@@ -94,6 +95,7 @@ fn admin_plane(
         .merge(services.namespace.routes())
         .merge(status::routes(core.ring.clone(), node, core.pool.clone()))
         .merge(services.scrub.routes())
+        .merge(config::routes(Arc::new(services.session.clone()), services.config.clone()))
         .merge(drain::routes(drain.clone()));
     Ok(router)
 }
@@ -110,6 +112,7 @@ fn local_admin(core: &Core, services: &Services) -> LocalAdmin {
         namespace: services.namespace.clone(),
         session: services.session.clone(),
         scrub: services.scrub.clone(),
+        config: services.config.clone(),
         arcs: ArcHandOver { ring: core.ring.clone(), store: core.store.clone(), peers: core.peers.clone() },
     }
 }

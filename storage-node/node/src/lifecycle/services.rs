@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{compaction::compact, core::Core, deleter::deleter};
 use crate::{
+    config::ConfigFollower,
     files::FilesRead,
     node::own_session::{OwnSession, keep_open},
     replica::{repair::Repair, write::Writer},
@@ -23,6 +24,7 @@ pub(super) struct Services {
     pub writer: Arc<Writer>,
     pub scrub: Scrub,
     pub files_read: Arc<FilesRead>,
+    pub config: ConfigFollower,
     repair: Repair,
     opened: watch::Sender<Option<Session>>,
 }
@@ -36,7 +38,8 @@ impl Services {
         let writer = Arc::new(writer(core, namespace.clone(), wake.clone()));
         let scrub = scrub(core, &namespace, &session, wake.clone())?;
         let repair = repair(core, wake);
-        Ok(Self { namespace, session, writer, scrub, files_read: Arc::default(), repair, opened })
+        let config = ConfigFollower::start(&core.folder, core.store.clone());
+        Ok(Self { namespace, session, writer, scrub, files_read: Arc::default(), config, repair, opened })
     }
 
     /// Starts the background tasks, once other nodes can reach this one.
@@ -47,6 +50,7 @@ impl Services {
         let (disk, folder, stopped) = (core.disk.clone(), core.folder.path().to_owned(), stop.clone());
         tasks.spawn(async move { disk.run(folder, stopped).await });
         tasks.spawn(compact(store.clone(), config.compact_period, stop.clone()));
+        tasks.spawn(self.config.run(Arc::new(self.session), stop.clone()));
         tasks.spawn(keep_open(config.address, self.opened, self.files_read, stop.clone()));
     }
 }

@@ -4,9 +4,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use chordfs_namespace::{NO_NAMESPACE, Namespace};
 use chordfs_net::clients::NamespaceClient;
-use chordfs_store::Store;
+use chordfs_store::{CacheStats, Store};
 use chordfs_types::{
-    admin::{NamespaceStatus, NodeState, NodeStatus, StoreStatus, VoterLag, Work},
+    admin::{CacheStatus, NamespaceStatus, NodeState, NodeStatus, StoreStatus, VoterLag, Work},
     chunk::ChunkName,
     chunk_api::ChunkList,
     fs_error::FsError,
@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 
 use super::{arc_hand_over::ArcHandOver, disk_watch::DiskWatch, own_session::OwnSession, stage::Stage};
 use crate::{
+    config::ConfigFollower,
     driver::RingHandle,
     http::admin::NodeAdmin,
     replica::{copy_traffic::CopyTraffic, departure::Departure},
@@ -39,6 +40,7 @@ pub struct LocalAdmin {
     pub session: OwnSession,
     pub scrub: Scrub,
     pub arcs: ArcHandOver,
+    pub config: ConfigFollower,
 }
 
 impl NodeAdmin for LocalAdmin {
@@ -68,6 +70,7 @@ impl NodeAdmin for LocalAdmin {
             work: Work::of(&repair, self.departure.shown_drain().as_ref(), &self.scrub.status(), unix_now_secs()),
             repair,
             drain,
+            cache: cache_status(&self.store.cache_stats(), self.config.current().version),
         }
     }
 
@@ -95,6 +98,11 @@ impl NodeAdmin for LocalAdmin {
     fn hand_over(&self, to: NodeRef) -> BoxFuture<'_, Result<Vec<ChunkName>, FsError>> {
         Box::pin(self.arcs.give_arc(to))
     }
+}
+
+fn cache_status(stats: &CacheStats, config_version: u64) -> CacheStatus {
+    let CacheStats { hits, misses, evictions, items, bytes, capacity_bytes, policy } = *stats;
+    CacheStatus { hits, misses, evictions, items, bytes, capacity_bytes, policy, config_version }
 }
 
 fn voter_lag((voter, entries, silent_for): (SocketAddr, u64, Duration)) -> VoterLag {

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use chordfs_types::{
-    admin::{NamespaceStatus, NodeState, NodeStatus, StoreStatus},
+    admin::{CacheStatus, NamespaceStatus, NodeState, NodeStatus, StoreStatus},
     chunk::{ChunkId, ChunkName, ChunkRef, FileName, Version},
     chunk_api::{ChunkList, ListedChunk},
     fs_error::FsError,
@@ -62,6 +62,7 @@ impl NodeAdmin for FakeNode {
             work: Default::default(),
             repair: Default::default(),
             drain: None,
+            cache: CacheStatus { hits: 30, misses: 10, items: 4, capacity_bytes: 9, ..CacheStatus::default() },
         }
     }
 
@@ -200,6 +201,10 @@ async fn status_and_metrics_show_the_node() {
     for line in [
         "chordfs_store_chunks 3",
         "chordfs_store_free_bytes 5",
+        "chordfs_cache_hits_total 30",
+        "chordfs_cache_misses_total 10",
+        "chordfs_cache_items 4",
+        "chordfs_cache_capacity_bytes 9",
         "chordfs_http_requests_total{plane=\"admin\",method=\"GET\",status=\"200\"}",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");

@@ -1,0 +1,244 @@
+//! The calls on 5059 about the ring's configuration.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /config` | the configuration as JSON, as the namespace has it now; 503 if it does not answer |
+//! | `PUT /config`, JSON in the same form | the new configuration. Settings that are left out are kept. With a `version`, 409 if that is no longer the current one. 400 names the wrong setting; then nothing has changed |
+//! | `POST /cache/clear` | the configuration, once every node is about to empty its cache |
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::State,
+    http::StatusCode,
+    routing::{get, post},
+};
+use chordfs_net::clients::NamespaceClient;
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Change, Reply},
+    ring_config::{CacheCapacity, ConfigError, RingConfig},
+};
+use serde_json::Value;
+
+use super::{
+    follower::{ConfigFollower, ask},
+    memory::NodeMemory,
+};
+use crate::http::{body::read_small, error::HttpError};
+
+const MAX_BODY_BYTES: usize = 64 << 10;
+const BODY_SILENCE: Duration = Duration::from_secs(30);
+/// How often a change without a version is made again because another one came first.
+const ATTEMPTS: usize = 5;
+
+#[derive(Clone)]
+struct ConfigPlane {
+    namespace: Arc<dyn NamespaceClient>,
+    follower: ConfigFollower,
+}
+
+/// The router has no fallback.
+pub(crate) fn routes(namespace: Arc<dyn NamespaceClient>, follower: ConfigFollower) -> Router {
+    Router::new()
+        .route("/config", get(show).put(change))
+        .route("/cache/clear", post(clear_cache))
+        .with_state(ConfigPlane { namespace, follower })
+}
+
+async fn show(State(plane): State<ConfigPlane>) -> Result<Json<Value>, HttpError> {
+    Ok(Json(ask(&*plane.namespace).await?.to_json()))
+}
+
+async fn change(State(plane): State<ConfigPlane>, body: Body) -> Result<Json<Value>, HttpError> {
+    let body = read_small(body, MAX_BODY_BYTES, BODY_SILENCE).await?;
+    let wanted: Value = serde_json::from_slice(&body).map_err(|error| {
+        let expected = r#"the body must be JSON like {"cache": {"capacity": "512M", "policy": "lru"}}"#;
+        HttpError::bad_request(format!("{expected}: {error}"))
+    })?;
+    let base = RingConfig::base_version(&wanted)?;
+    let memory = NodeMemory::read();
+    plane.replace(base, |current| checked_change(current, &wanted, &memory)).await
+}
+
+async fn clear_cache(State(plane): State<ConfigPlane>) -> Result<Json<Value>, HttpError> {
+    let one_more = |current: &RingConfig| {
+        let mut changed = *current;
+        changed.cache.clears += 1;
+        Ok(changed)
+    };
+    plane.replace(None, one_more).await
+}
+
+impl ConfigPlane {
+    /// Replaces the configuration by what `edit` makes of the current one, which has to have the version `base` if one
+    /// is given.
+    async fn replace(
+        &self,
+        base: Option<u64>,
+        edit: impl Fn(&RingConfig) -> Result<RingConfig, ConfigError>,
+    ) -> Result<Json<Value>, HttpError> {
+        for _ in 0..ATTEMPTS {
+            let current = ask(&*self.namespace).await?;
+            if base.is_some_and(|base| base != current.version) {
+                break;
+            }
+            let config = edit(&current)?;
+            if let Some(changed) = self.configure(config).await? {
+                self.follower.apply(changed).await;
+                return Ok(Json(changed.to_json()));
+            }
+        }
+        Err(HttpError::new(
+            StatusCode::CONFLICT,
+            "somebody else has changed the configuration meanwhile, and nothing was changed now; look at it again",
+        ))
+    }
+
+    /// Returns the new configuration; `None` if another change came first.
+    async fn configure(&self, config: RingConfig) -> Result<Option<RingConfig>, FsError> {
+        match self.namespace.apply(Change::Configure { config }).await? {
+            Reply::Configured { config, changed } => Ok(changed.then_some(config)),
+            other => Err(FsError::Internal { detail: format!("a reply to another change: {other:?}") }),
+        }
+    }
+}
+
+impl From<ConfigError> for HttpError {
+    fn from(error: ConfigError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+fn checked_change(current: &RingConfig, wanted: &Value, memory: &NodeMemory) -> Result<RingConfig, ConfigError> {
+    let changed = current.with_json(wanted)?;
+    let most = CacheCapacity::Bytes(memory.largest_cache());
+    match changed.cache.capacity {
+        CacheCapacity::Bytes(bytes) if bytes > memory.largest_cache() => Err(ConfigError {
+            field: "cache.capacity".into(),
+            reason: format!(
+                "{bytes} bytes are more than this node can give: {most} is three quarters of its memory, and the most"
+            ),
+        }),
+        _ => Ok(changed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chordfs_store::{DataFolder, Store, StoreOptions};
+    use chordfs_tables::Tables;
+    use chordfs_types::{
+        chunk::Version,
+        namespace::{Answer, NamespaceOp, Query, Time},
+    };
+    use futures_util::future::BoxFuture;
+    use parking_lot::Mutex;
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A namespace of tables alone.
+    #[derive(Default)]
+    struct TablesAlone(Mutex<Tables>);
+
+    impl NamespaceClient for TablesAlone {
+        fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
+            let op = NamespaceOp { origin: None, now: Time::default(), change };
+            let reply = self.0.lock().apply(1, Time::default(), &op).reply;
+            Box::pin(std::future::ready(reply))
+        }
+
+        fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
+            let answer = self.0.lock().query(&query);
+            Box::pin(std::future::ready(answer))
+        }
+
+        fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
+            unreachable!("no file is written")
+        }
+    }
+
+    struct Fixture {
+        dir: TempDir,
+        namespace: Arc<TablesAlone>,
+        store: Arc<Store>,
+        follower: ConfigFollower,
+        plane: ConfigPlane,
+    }
+
+    fn start() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(dir.path()).unwrap();
+        let store = Arc::new(Store::open(&folder, StoreOptions::default()).unwrap());
+        let namespace = Arc::new(TablesAlone::default());
+        let follower = ConfigFollower::start(&folder, store.clone());
+        let plane = ConfigPlane { namespace: namespace.clone(), follower: follower.clone() };
+        Fixture { dir, namespace, store, follower, plane }
+    }
+
+    impl Fixture {
+        async fn put(&self, body: impl ToString) -> Result<Value, HttpError> {
+            change(State(self.plane.clone()), Body::from(body.to_string())).await.map(|Json(value)| value)
+        }
+
+        async fn config(&self) -> Value {
+            show(State(self.plane.clone())).await.unwrap().0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_takes_effect_on_this_node_and_in_the_namespace() {
+        let fixture = start();
+        assert!(fixture.store.cache_stats().capacity_bytes > 0, "the default share");
+        let body = json!({"cache": {"capacity": "2M", "policy": "random"}});
+        fixture.put(body).await.unwrap();
+        let config = fixture.config().await;
+        assert_eq!((&config["version"], &config["cache"]["capacity"]), (&json!(1), &json!("2M")));
+        assert_eq!(fixture.store.cache_stats().capacity_bytes, 2 << 20);
+        let again = ConfigFollower::start(&DataFolder::open(fixture.dir.path()).unwrap(), fixture.store.clone());
+        assert_eq!(again.current(), fixture.follower.current(), "it is kept for a start without a namespace");
+        _ = clear_cache(State(fixture.plane.clone())).await.unwrap();
+        assert_eq!(fixture.follower.current().cache.clears, 1);
+    }
+
+    #[tokio::test]
+    async fn another_node_follows_and_a_new_namespace_counts_more_than_what_was_kept() {
+        let (one, other) = (start(), start());
+        let stop = tokio_util::sync::CancellationToken::new();
+        let following = tokio::spawn(other.follower.clone().run(one.namespace.clone(), stop.clone()));
+        one.put(json!({"cache": {"capacity": "off"}})).await.unwrap();
+        let end = tokio::time::Instant::now() + Duration::from_secs(20);
+        while other.store.cache_stats().capacity_bytes > 0 && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!((other.store.cache_stats().capacity_bytes, other.follower.current().version), (0, 1));
+        stop.cancel();
+        following.await.unwrap();
+        other.follower.apply(RingConfig::default()).await;
+        assert!(other.store.cache_stats().capacity_bytes > 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_changes_nothing_and_is_named() {
+        let fixture = start();
+        let before = fixture.config().await;
+        for (body, status, text) in [
+            (json!({"cache": {"policy": "random", "capacity": 0}}), 400, "cache.capacity: 0 bytes"),
+            (json!({"cache": {"capacity": "8000T"}}), 400, "cache.capacity: 8796093022208000 bytes are more than"),
+            (json!({"pool": {"expand_ratio": 1}}), 400, "pool.expand_ratio: 1 would not grow"),
+            (json!({"pool": {"min_miss_rate": 0.9}}), 400, "pool.min_miss_rate: 0.9 must be below"),
+            (json!({"version": 7, "pool": {"largest": 3}}), 409, "look at it again"),
+            (json!({"version": "x"}), 400, "version"),
+            (json!(7), 400, "an object"),
+        ] {
+            let error = fixture.put(&body).await.unwrap_err();
+            assert!(error.status == status && error.text.contains(text), "{body}: {error:?}");
+        }
+        assert_eq!(fixture.put("{pool:").await.unwrap_err().status, 400);
+        assert_eq!(fixture.config().await, before);
+    }
+}
