@@ -163,7 +163,8 @@ mod tests {
     }
 
     struct Fixture {
-        dir: TempDir,
+        folder: DataFolder,
+        _dir: TempDir,
         namespace: Arc<TablesAlone>,
         store: Arc<Store>,
         follower: ConfigFollower,
@@ -177,7 +178,7 @@ mod tests {
         let namespace = Arc::new(TablesAlone::default());
         let follower = ConfigFollower::start(&folder, store.clone());
         let plane = ConfigPlane { namespace: namespace.clone(), follower: follower.clone() };
-        Fixture { dir, namespace, store, follower, plane }
+        Fixture { folder, _dir: dir, namespace, store, follower, plane }
     }
 
     impl Fixture {
@@ -199,7 +200,7 @@ mod tests {
         let config = fixture.config().await;
         assert_eq!((&config["version"], &config["cache"]["capacity"]), (&json!(1), &json!("2M")));
         assert_eq!(fixture.store.cache_stats().capacity_bytes, 2 << 20);
-        let again = ConfigFollower::start(&DataFolder::open(fixture.dir.path()).unwrap(), fixture.store.clone());
+        let again = ConfigFollower::start(&fixture.folder, fixture.store.clone());
         assert_eq!(again.current(), fixture.follower.current(), "it is kept for a start without a namespace");
         _ = clear_cache(State(fixture.plane.clone())).await.unwrap();
         assert_eq!(fixture.follower.current().cache.clears, 1);
