@@ -12,7 +12,7 @@ pub const MAX_POOL_NODES: u32 = 1000;
 /// How the number of nodes is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolConfig {
-    /// Who chooses it.
+    /// The one that chooses it: an operator or the scaler.
     pub mode: PoolMode,
     /// The pool never shrinks below this.
     pub smallest: u32,
@@ -90,7 +90,7 @@ impl PoolConfig {
     }
 }
 
-/// Who chooses the number of nodes.
+/// The one that chooses the number of nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PoolMode {
     /// An operator, one node at a time.

@@ -1,9 +1,9 @@
 //! Follows the configuration of the ring.
 //!
-//! Every node asks the namespace every two seconds, which the leader answers from memory. That covers every way in which
-//! a node can miss a change (another leader, a broken connection, a snapshot, a start) with one mechanism. The last
-//! configuration is kept in the data folder: a node that starts while no majority of the namespace answers, as after a
-//! power failure of all, works as it was last told to.
+//! Every node asks the namespace every two seconds, which the leader answers from memory. That covers every way in
+//! which a node can miss a change (another leader, a broken connection, a snapshot, a start) with one mechanism. The
+//! last configuration is kept in the data folder: a node that starts while no majority of the namespace answers, as
+//! after a power failure of all, works with that one.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -62,8 +62,8 @@ impl ConfigFollower {
         stop.run_until_cancelled(follow).await;
     }
 
-    /// Applies a configuration of the namespace unless it is the current one. The namespace is right even if its version
-    /// is lower: it may have been recovered, or founded anew.
+    /// Applies a configuration of the namespace unless it is the current one. The namespace is right even if its
+    /// version is lower: it may have been recovered, or founded anew.
     pub async fn apply(&self, config: RingConfig) {
         let former = {
             let mut current = self.current.lock();

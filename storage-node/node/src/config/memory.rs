@@ -1,8 +1,8 @@
 //! How much memory this node may use, and how much of it goes to the cache of chunks.
 //!
-//! By default a sixteenth: three nodes on one laptop take less than a fifth of it together, and the kernel's page cache,
-//! which also serves chunks, keeps most. A cache of a sixteenth never takes more than a quarter of what is available at
-//! that moment, so that a node on a busy machine starts small.
+//! By default a sixteenth: three nodes on one laptop take less than a fifth of it together, and the kernel's page
+//! cache, which also serves chunks, keeps most. This default never exceeds a quarter of what is available when it is
+//! applied, so that a node on a busy machine starts small.
 
 use std::{fs, path::Path};
 

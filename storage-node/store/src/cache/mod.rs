@@ -26,7 +26,7 @@ use bytes::Bytes;
 use chordfs_types::{chunk::ChunkId, ring_config::CachePolicy, ring_id::RingId};
 use parking_lot::Mutex;
 
-use self::shard::CacheShard;
+use self::shard::RecordCacheShard;
 use crate::index::{IndexEntry, RecordLocation};
 
 /// Each part has a lock of its own.
@@ -61,7 +61,7 @@ pub struct CacheStats {
 
 /// The cache, see the module. It is off until it is given a capacity.
 pub(crate) struct RecordCache {
-    shards: Box<[Mutex<CacheShard>]>,
+    shards: Box<[Mutex<RecordCacheShard>]>,
     capacity_bytes: AtomicU64,
     /// The policy, for readers of the figures.
     policy: Mutex<CachePolicy>,
@@ -73,7 +73,7 @@ pub(crate) struct RecordCache {
 impl Default for RecordCache {
     fn default() -> Self {
         Self {
-            shards: (0..SHARDS).map(|number| Mutex::new(CacheShard::new(number as u64))).collect(),
+            shards: (0..SHARDS).map(|number| Mutex::new(RecordCacheShard::new(number as u64))).collect(),
             capacity_bytes: AtomicU64::new(0),
             policy: Mutex::default(),
             hits: AtomicU64::new(0),
@@ -145,7 +145,7 @@ impl RecordCache {
     }
 
     /// Keys are hashes, so their low bits spread evenly, also within the arc of one node.
-    fn shard(&self, key: RingId) -> &Mutex<CacheShard> {
+    fn shard(&self, key: RingId) -> &Mutex<RecordCacheShard> {
         &self.shards[key.0 as usize % SHARDS]
     }
 }

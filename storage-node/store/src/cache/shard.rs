@@ -10,7 +10,7 @@ use crate::index::RecordLocation;
 /// the counter of its buffer, and what the allocator adds to each of these.
 pub(super) const ENTRY_BYTES: usize = 240;
 
-pub(super) struct CacheShard {
+pub(super) struct RecordCacheShard {
     seed: u64,
     records: CachedRecords,
     /// Memory of all records, [`ENTRY_BYTES`] for each included.
@@ -20,7 +20,7 @@ pub(super) struct CacheShard {
     first_reads: FirstReads,
 }
 
-impl CacheShard {
+impl RecordCacheShard {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -121,17 +121,17 @@ mod tests {
     }
 
     /// With room for [`HELD`] records.
-    fn shard(policy: CachePolicy) -> CacheShard {
-        let mut shard = CacheShard::new(1);
+    fn shard(policy: CachePolicy) -> RecordCacheShard {
+        let mut shard = RecordCacheShard::new(1);
         shard.configure(HELD * cost(RECORD.len()) + 64 * 8, policy);
         shard
     }
 
-    fn offer(shard: &mut CacheShard, number: u32) -> usize {
+    fn offer(shard: &mut RecordCacheShard, number: u32) -> usize {
         shard.offer(key(number), location(number), &RECORD)
     }
 
-    fn has(shard: &mut CacheShard, number: u32) -> bool {
+    fn has(shard: &mut RecordCacheShard, number: u32) -> bool {
         shard.get(&key(number), location(number)).is_some()
     }
 
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_record_larger_than_the_bound_is_not_taken() {
-        let mut shard = CacheShard::new(1);
+        let mut shard = RecordCacheShard::new(1);
         shard.configure(4000, CachePolicy::Lru);
         assert_eq!((offer(&mut shard, 1), shard.items()), (0, 0));
     }
