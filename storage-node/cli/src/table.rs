@@ -41,7 +41,7 @@ fn cache_of_all(nodes: &[NodeLine]) -> CacheStatus {
     })
 }
 
-/// `1200 chunks, 4.90 MiB of 1.50 GiB, lru; 83.0% of 5120 reads`.
+/// `1200 chunks, 4.90 MiB of 1.50 GiB, lru; 83.0% of 5120 reads`, and a remark if the memory is too small.
 pub(crate) fn cache_text(cache: &CacheStatus) -> String {
     if cache.capacity_bytes == 0 {
         return "off".into();
@@ -49,7 +49,10 @@ pub(crate) fn cache_text(cache: &CacheStatus) -> String {
     let reads = cache.hits + cache.misses;
     let rate = cache.hit_rate().map_or("no reads yet".into(), |rate| format!("{:.1}% of {reads} reads", rate * 100.0));
     let (bytes, capacity) = (human(cache.bytes), human(cache.capacity_bytes));
-    format!("{} chunks, {bytes} of {capacity}, {}; {rate}", cache.items, cache.policy)
+    let reduced = cache.reduced_from_bytes.map_or(String::new(), |configured| {
+        format!("; too little memory for the configured {} on each node", human(configured))
+    });
+    format!("{} chunks, {bytes} of {capacity}, {}; {rate}{reduced}", cache.items, cache.policy)
 }
 
 /// The voter, and how far it is behind the leader's log.
@@ -142,6 +145,17 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn too_little_memory_for_the_configured_cache_is_shown() {
+        let small =
+            CacheStatus { capacity_bytes: 3 << 30, reduced_from_bytes: Some(4 << 30), ..CacheStatus::default() };
+        let mut all = CacheStatus { capacity_bytes: 4 << 30, ..CacheStatus::default() };
+        assert_eq!(cache_text(&all), "0 chunks, 0 B of 4.00 GiB, lru; no reads yet");
+        all.add(&small);
+        let text = cache_text(&all);
+        assert!(text.contains("of 7.00 GiB") && text.ends_with("for the configured 4.00 GiB on each node"), "{text}");
+    }
 
     #[test]
     fn a_voter_that_lags_or_does_not_answer_is_named() {

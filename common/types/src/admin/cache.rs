@@ -11,6 +11,9 @@ pub struct CacheStatus {
     pub hits: u64,
     /// Chunks that were read from the disk because they were not in memory. Neither counts while the cache is off.
     pub misses: u64,
+    /// Chunks that entered the cache.
+    #[serde(default)]
+    pub inserts: u64,
     /// Chunks that gave way to others or to a smaller capacity.
     pub evictions: u64,
     /// Chunks that are in memory.
@@ -19,6 +22,9 @@ pub struct CacheStatus {
     pub bytes: u64,
     /// 0: the cache is off.
     pub capacity_bytes: u64,
+    /// The capacity that is configured, if the node has too little memory for it and has taken less.
+    #[serde(default)]
+    pub reduced_from_bytes: Option<u64>,
     /// Which chunk gives way.
     pub policy: CachePolicy,
     /// Version of the ring's configuration that the node follows.
@@ -30,10 +36,12 @@ impl CacheStatus {
     pub fn add(&mut self, other: &Self) {
         self.hits += other.hits;
         self.misses += other.misses;
+        self.inserts += other.inserts;
         self.evictions += other.evictions;
         self.items += other.items;
         self.bytes += other.bytes;
         self.capacity_bytes += other.capacity_bytes;
+        self.reduced_from_bytes = self.reduced_from_bytes.or(other.reduced_from_bytes);
     }
 
     /// Returns the hits among all reads, 0 to 1; `None` before the first read.

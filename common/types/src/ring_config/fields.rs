@@ -71,13 +71,13 @@ pub const CONFIG_FIELDS: [ConfigField; 9] = [
     },
     ConfigField {
         name: "pool.smallest",
-        help: "The fewest nodes",
+        help: "The fewest nodes, 1 to 1000 (1 at first)",
         get: |config| config.pool.smallest.to_string(),
         set: |config, text| put_nodes(&mut config.pool.smallest, text),
     },
     ConfigField {
         name: "pool.largest",
-        help: "The most nodes",
+        help: "The most nodes, 1 to 1000 (8 at first)",
         get: |config| config.pool.largest.to_string(),
         set: |config, text| put_nodes(&mut config.pool.largest, text),
     },

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Decimal, fields::wrong};
 
-/// The most nodes that a pool may be configured to have.
+/// The most nodes that a pool may be configured to have. The default range, 1 to 8, is what one operator watches on one
+/// page; larger pools are configured by whoever pays for them, and a typing error still does not start a million nodes.
 pub const MAX_POOL_NODES: u32 = 1000;
 
 /// How the number of nodes is chosen.

@@ -17,7 +17,10 @@ use chordfs_types::{
     ring_config::{CacheCapacity, RingConfig},
 };
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::{
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::memory::NodeMemory;
@@ -32,6 +35,9 @@ pub struct ConfigFollower {
     store: Arc<Store>,
     path: PathBuf,
     current: Arc<Mutex<RingConfig>>,
+    /// Held from the question to the namespace until its answer is applied, so that an older answer is never applied
+    /// after a newer one.
+    turn: Arc<AsyncMutex<()>>,
 }
 
 impl ConfigFollower {
@@ -39,11 +45,12 @@ impl ConfigFollower {
     pub fn start(folder: &DataFolder, store: Arc<Store>) -> Self {
         let path = folder.path().join(FILE);
         let kept = std::fs::read(&path).ok().and_then(|bytes| read_kept(&bytes)).unwrap_or_default();
-        let follower = Self { store, path, current: Arc::new(Mutex::new(kept)) };
+        let follower = Self { store, path, current: Arc::new(Mutex::new(kept)), turn: Arc::default() };
         follower.configure_cache(&kept);
         follower
     }
 
+    /// The configuration that this node has applied.
     pub fn current(&self) -> RingConfig {
         *self.current.lock()
     }
@@ -52,36 +59,45 @@ impl ConfigFollower {
     pub async fn run(self, namespace: Arc<dyn NamespaceClient>, stop: CancellationToken) {
         let follow = async {
             loop {
-                match ask(&*namespace).await {
-                    Ok(config) => self.apply(config).await,
-                    Err(error) => tracing::debug!(%error, "the ring's configuration is not known at present"),
-                }
+                self.follow_once(&*namespace).await;
                 sleep(ASK_EVERY).await;
             }
         };
         stop.run_until_cancelled(follow).await;
     }
 
+    async fn follow_once(&self, namespace: &dyn NamespaceClient) {
+        let turn = self.turn.clone().lock_owned().await;
+        match ask(namespace).await {
+            Ok(config) => self.apply_in_turn(turn, config).await,
+            Err(error) => tracing::debug!(%error, "the ring's configuration is not known at present"),
+        }
+    }
+
     /// Applies a configuration of the namespace unless it is the current one. The namespace is right even if its
     /// version is lower: it may have been recovered, or founded anew.
     pub async fn apply(&self, config: RingConfig) {
-        let former = {
-            let mut current = self.current.lock();
-            if config == *current {
-                return;
-            }
-            std::mem::replace(&mut *current, config)
-        };
-        info_limited!(version = config.version, "this node has another configuration of the ring now");
+        let turn = self.turn.clone().lock_owned().await;
+        self.apply_in_turn(turn, config).await;
+    }
+
+    async fn apply_in_turn(&self, turn: OwnedMutexGuard<()>, config: RingConfig) {
+        let former = self.current();
+        if config == former {
+            return;
+        }
         let this = self.clone();
         // Emptying a large cache takes a while, and the disk may be slow.
         let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             if former.cache.clears != config.cache.clears {
                 this.store.clear_cache();
             }
             if (former.cache.capacity, former.cache.policy) != (config.cache.capacity, config.cache.policy) {
                 this.configure_cache(&config);
             }
+            *this.current.lock() = config;
+            info_limited!(version = config.version, "this node follows another configuration of the ring now");
             this.keep(&config);
         });
         if done.await.is_err() {
@@ -94,7 +110,7 @@ impl ConfigFollower {
         if let CacheCapacity::Bytes(configured) = config.cache.capacity
             && bytes < configured
         {
-            warn_limited!(configured, bytes, "this node has too little memory for the configured cache; it is smaller");
+            warn_limited!(configured, bytes, "this node has too little memory for the configured cache and takes less");
         }
         self.store.configure_cache(bytes, config.cache.policy);
         info_limited!(bytes, policy = %config.cache.policy, "the cache of chunks has this capacity");

@@ -112,16 +112,22 @@ impl From<ConfigError> for HttpError {
     }
 }
 
+/// A capacity that stays is not checked: a node with less memory than the others takes less, and other settings can be
+/// changed through it.
 fn checked_change(current: &RingConfig, wanted: &Value, memory: &NodeMemory) -> Result<RingConfig, ConfigError> {
     let changed = current.with_json(wanted)?;
     let most = CacheCapacity::Bytes(memory.largest_cache());
     match changed.cache.capacity {
-        CacheCapacity::Bytes(bytes) if bytes > memory.largest_cache() => Err(ConfigError {
-            field: "cache.capacity".into(),
-            reason: format!(
-                "{bytes} bytes are more than this node can give: {most} is three quarters of its memory, and the most"
-            ),
-        }),
+        CacheCapacity::Bytes(bytes)
+            if bytes > memory.largest_cache() && changed.cache.capacity != current.cache.capacity =>
+        {
+            Err(ConfigError {
+                field: "cache.capacity".into(),
+                reason: format!(
+                    "{bytes} bytes are more than this node can give: at most {most}, three quarters of its memory"
+                ),
+            })
+        }
         _ => Ok(changed),
     }
 }
@@ -221,6 +227,18 @@ mod tests {
         following.await.unwrap();
         other.follower.apply(RingConfig::default()).await;
         assert!(other.store.cache_stats().capacity_bytes > 0);
+    }
+
+    #[tokio::test]
+    async fn a_node_with_less_memory_than_the_others_takes_less_and_accepts_other_changes() {
+        let fixture = start();
+        let huge = RingConfig::default().with([("cache.capacity", "8000T")]).unwrap();
+        fixture.namespace.apply(Change::Configure { config: huge }).await.unwrap();
+        fixture.put(json!({"cache": {"policy": "random"}})).await.unwrap();
+        let config = fixture.follower.current();
+        assert_eq!((config.version, config.cache.capacity), (2, huge.cache.capacity));
+        let taken = fixture.store.cache_stats().capacity_bytes;
+        assert!(0 < taken && taken < 8000 << 40, "{taken}");
     }
 
     #[tokio::test]

@@ -52,6 +52,7 @@ pub fn record_repair(status: &RepairStatus) {
 pub fn record_cache(status: &CacheStatus) {
     counter!("chordfs_cache_hits_total").absolute(status.hits);
     counter!("chordfs_cache_misses_total").absolute(status.misses);
+    counter!("chordfs_cache_inserts_total").absolute(status.inserts);
     counter!("chordfs_cache_evictions_total").absolute(status.evictions);
     gauge!("chordfs_cache_items").set(status.items as f64);
     gauge!("chordfs_cache_bytes").set(status.bytes as f64);

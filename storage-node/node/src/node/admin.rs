@@ -11,6 +11,7 @@ use chordfs_types::{
     chunk_api::ChunkList,
     fs_error::FsError,
     namespace::Query,
+    ring_config::{CacheCapacity, RingConfig},
     ring_id::{NodeRef, RingArc},
 };
 use futures_util::future::BoxFuture;
@@ -70,7 +71,7 @@ impl NodeAdmin for LocalAdmin {
             work: Work::of(&repair, self.departure.shown_drain().as_ref(), &self.scrub.status(), unix_now_secs()),
             repair,
             drain,
-            cache: cache_status(&self.store.cache_stats(), self.config.current().version),
+            cache: cache_status(&self.store.cache_stats(), &self.config.current()),
         }
     }
 
@@ -100,9 +101,24 @@ impl NodeAdmin for LocalAdmin {
     }
 }
 
-fn cache_status(stats: &CacheStats, config_version: u64) -> CacheStatus {
-    let CacheStats { hits, misses, evictions, items, bytes, capacity_bytes, policy } = *stats;
-    CacheStatus { hits, misses, evictions, items, bytes, capacity_bytes, policy, config_version }
+fn cache_status(stats: &CacheStats, config: &RingConfig) -> CacheStatus {
+    let CacheStats { hits, misses, inserts, evictions, items, bytes, capacity_bytes, policy } = *stats;
+    let reduced_from_bytes = match config.cache.capacity {
+        CacheCapacity::Bytes(configured) if configured > capacity_bytes => Some(configured),
+        _ => None,
+    };
+    CacheStatus {
+        hits,
+        misses,
+        inserts,
+        evictions,
+        items,
+        bytes,
+        capacity_bytes,
+        reduced_from_bytes,
+        policy,
+        config_version: config.version,
+    }
 }
 
 fn voter_lag((voter, entries, silent_for): (SocketAddr, u64, Duration)) -> VoterLag {

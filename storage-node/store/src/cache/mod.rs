@@ -19,7 +19,7 @@ mod shard;
 
 use std::sync::atomic::{
     AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 use bytes::Bytes;
@@ -49,6 +49,8 @@ pub struct CacheStats {
     pub hits: u64,
     /// Chunks that were read from the disk because the cache did not have them. Neither counts while it is off.
     pub misses: u64,
+    /// Records that entered the cache.
+    pub inserts: u64,
     /// Records that gave way to others or to a smaller capacity.
     pub evictions: u64,
     pub items: u64,
@@ -67,6 +69,7 @@ pub(crate) struct RecordCache {
     policy: Mutex<CachePolicy>,
     hits: AtomicU64,
     misses: AtomicU64,
+    inserts: AtomicU64,
     evictions: AtomicU64,
 }
 
@@ -78,6 +81,7 @@ impl Default for RecordCache {
             policy: Mutex::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            inserts: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
         }
     }
@@ -95,29 +99,39 @@ impl RecordCache {
         self.capacity_bytes.store(capacity_bytes, Release);
         let share = usize::try_from(capacity_bytes).unwrap_or(usize::MAX) / SHARDS;
         for shard in &self.shards {
-            self.count_evictions(shard.lock().configure(share, policy));
+            let evicted = shard.lock().configure(share, policy);
+            self.count_evictions(evicted);
         }
         *current = policy;
     }
 
     /// Empties the cache. These records do not count as evicted.
     pub(crate) fn clear(&self) {
-        self.shards.iter().for_each(|shard| shard.lock().clear());
+        for shard in &self.shards {
+            let records = shard.lock().take_all();
+            // Without the lock: to free many buffers takes a while.
+            drop(records);
+        }
     }
 
-    /// Returns the record if it was read from the location of `entry`, and counts a hit.
+    /// Returns the record if it was read from the location of `entry`. The caller counts the hits.
     pub(crate) fn get(&self, entry: &IndexEntry) -> Option<Bytes> {
-        let bytes = self.shard(entry.key).lock().get(&(entry.key, entry.id), entry.location)?;
-        self.hits.fetch_add(1, Relaxed);
-        Some(bytes)
+        self.shard(entry.key).lock().get(&(entry.key, entry.id), entry.location)
+    }
+
+    pub(crate) fn count_hits(&self, hits: usize) {
+        self.hits.fetch_add(hits as u64, Relaxed);
     }
 
     /// Counts a miss, and takes a sound record that was read from the disk, or not, as the admission decides.
     pub(crate) fn offer(&self, entry: &IndexEntry, record: &[u8]) {
         if self.is_on() {
             self.misses.fetch_add(1, Relaxed);
-            let evicted = self.shard(entry.key).lock().offer((entry.key, entry.id), entry.location, record);
-            self.count_evictions(evicted);
+            let offered = self.shard(entry.key).lock().offer((entry.key, entry.id), entry.location, record);
+            if let Some(evicted) = offered {
+                self.inserts.fetch_add(1, Relaxed);
+                self.count_evictions(evicted);
+            }
         }
     }
 
@@ -125,6 +139,7 @@ impl RecordCache {
         let mut stats = CacheStats {
             hits: self.hits.load(Relaxed),
             misses: self.misses.load(Relaxed),
+            inserts: self.inserts.load(Relaxed),
             evictions: self.evictions.load(Relaxed),
             capacity_bytes: self.capacity_bytes.load(Acquire),
             policy: *self.policy.lock(),
@@ -140,7 +155,7 @@ impl RecordCache {
 
     fn count_evictions(&self, evicted: usize) {
         if evicted > 0 {
-            self.evictions.fetch_add(evicted as u64, AcqRel);
+            self.evictions.fetch_add(evicted as u64, Relaxed);
         }
     }
 

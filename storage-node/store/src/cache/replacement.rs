@@ -10,22 +10,26 @@ use super::{CachedRecord, RecordKey};
 /// Records under one replacement policy. The random one reads no randomness from outside: it is seeded.
 pub(super) enum CachedRecords {
     Lru(LruCache<RecordKey, CachedRecord>),
-    Random { records: IndexMap<RecordKey, CachedRecord>, random: StdRng },
+    Random { records: IndexMap<RecordKey, CachedRecord>, random: Box<StdRng> },
 }
 
 impl CachedRecords {
     pub(super) fn new(policy: CachePolicy, seed: u64) -> Self {
         match policy {
             CachePolicy::Lru => Self::Lru(LruCache::unbounded()),
-            CachePolicy::Random => Self::Random { records: IndexMap::new(), random: StdRng::seed_from_u64(seed) },
+            CachePolicy::Random => {
+                Self::Random { records: IndexMap::new(), random: Box::new(StdRng::seed_from_u64(seed)) }
+            }
         }
     }
 
-    /// Puts the same records under another policy. From LRU to LRU nothing changes.
+    /// Puts the same records under another policy. Under the policy that they have, they stay as they are.
     pub(super) fn under(self, policy: CachePolicy, seed: u64) -> Self {
-        if self.policy() == policy {
-            return self;
-        }
+        if self.policy() == policy { self } else { self.rebuilt(policy, seed) }
+    }
+
+    /// Moves the records into new tables of their number, in their order.
+    pub(super) fn rebuilt(self, policy: CachePolicy, seed: u64) -> Self {
         let mut changed = Self::new(policy, seed);
         match self {
             Self::Lru(mut records) => {
@@ -42,7 +46,7 @@ impl CachedRecords {
         changed
     }
 
-    fn policy(&self) -> CachePolicy {
+    pub(super) fn policy(&self) -> CachePolicy {
         match self {
             Self::Lru(_) => CachePolicy::Lru,
             Self::Random { .. } => CachePolicy::Random,

@@ -39,18 +39,26 @@ impl RecordCacheShard {
         self.record_bytes + self.first_reads.bytes()
     }
 
-    /// Changes the capacity and the policy; returns how many records had to go.
+    /// Changes the capacity and the policy; returns how many records had to go. The tables of the others are made
+    /// anew if there were any, because a table keeps the memory of its largest size.
     pub(super) fn configure(&mut self, capacity_bytes: usize, policy: CachePolicy) -> usize {
         self.first_reads = FirstReads::new(capacity_bytes);
         self.limit_bytes = capacity_bytes.saturating_sub(self.first_reads.bytes());
         let records = std::mem::replace(&mut self.records, CachedRecords::new(policy, self.seed));
         self.records = records.under(policy, self.seed);
-        self.shrink_to(self.limit_bytes)
+        let evicted = self.shrink_to(self.limit_bytes);
+        if evicted > 0 {
+            let records = std::mem::replace(&mut self.records, CachedRecords::new(policy, self.seed));
+            self.records = records.rebuilt(policy, self.seed);
+        }
+        evicted
     }
 
-    pub(super) fn clear(&mut self) {
-        while self.records.evict().is_some() {}
+    /// Empties the shard; returns its records for the caller to drop.
+    pub(super) fn take_all(&mut self) -> CachedRecords {
         self.record_bytes = 0;
+        let empty = CachedRecords::new(self.records.policy(), self.seed);
+        std::mem::replace(&mut self.records, empty)
     }
 
     /// Returns the record if it was read from this location. One from another location can never be read again, and is
@@ -66,22 +74,22 @@ impl RecordCacheShard {
     }
 
     /// Takes a copy of the record while there is room, and afterwards if it was read before; returns how many others
-    /// had to go.
-    pub(super) fn offer(&mut self, key: RecordKey, location: RecordLocation, record: &[u8]) -> usize {
+    /// had to go, `None` if the record was not taken.
+    pub(super) fn offer(&mut self, key: RecordKey, location: RecordLocation, record: &[u8]) -> Option<usize> {
         let bytes = cost(record.len());
         if bytes > self.limit_bytes {
-            return 0;
+            return None;
         }
         let is_second = self.first_reads.is_second(&key);
         let has_room = self.record_bytes + bytes <= self.limit_bytes;
         if !has_room && !is_second {
-            return 0;
+            return None;
         }
         let evicted = self.shrink_to(self.limit_bytes - bytes);
         let former = self.records.insert(key, CachedRecord { location, bytes: Bytes::copy_from_slice(record) });
         self.record_bytes += bytes;
         self.record_bytes -= former.map_or(0, |former| cost(former.bytes.len()));
-        evicted
+        Some(evicted)
     }
 
     fn shrink_to(&mut self, limit_bytes: usize) -> usize {
@@ -127,8 +135,9 @@ mod tests {
         shard
     }
 
+    /// The number of evicted records; 0 also if the record was not taken.
     fn offer(shard: &mut RecordCacheShard, number: u32) -> usize {
-        shard.offer(key(number), location(number), &RECORD)
+        shard.offer(key(number), location(number), &RECORD).unwrap_or(0)
     }
 
     fn has(shard: &mut RecordCacheShard, number: u32) -> bool {

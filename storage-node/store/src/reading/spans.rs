@@ -112,6 +112,7 @@ pub(crate) fn take_cached(table: &RecordTable, cache: &RecordCache, wanted: &mut
         records.extend(record);
         is_missing
     });
+    cache.count_hits(records.len());
     records
 }
 

@@ -124,8 +124,10 @@ fn a_cache_that_is_off_holds_and_counts_nothing() {
     let (fixture, chunks) = warm();
     let store = fixture.store();
     let before = counts(store);
+    assert_eq!((store.cache_stats().inserts, store.cache_stats().evictions), (20, 0));
     store.configure_cache(0, CachePolicy::Lru);
     store.read(&chunks).unwrap();
     assert_eq!(cached(store, &chunks), []);
     assert_eq!((counts(store).0, counts(store).1, counts(store).2), (before.0, before.1, 0));
+    assert_eq!((store.cache_stats().inserts, store.cache_stats().evictions, store.cache_stats().bytes), (20, 20, 0));
 }
