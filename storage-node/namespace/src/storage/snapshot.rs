@@ -3,7 +3,7 @@
 //! ```text
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
-//! Meta and tables are postcard, numbers little-endian. A new snapshot is written beside the old one and renamed over
+//! Meta and tables are postcard, numbers little-endian; in format 7 the tables lack their last field. A new snapshot is written beside the old one and renamed over
 //! it when it is durable, so there is always a complete one. A reader of the old one keeps its open file.
 //!
 //! The file of the next snapshot exists as soon as the last one is complete, without contents but with the space that
@@ -18,6 +18,7 @@ use std::{
 
 use chordfs_files::rename_durably;
 use chordfs_tables::Tables;
+use chordfs_types::ring_config::RingConfig;
 use nix::fcntl::{FallocateFlags, fallocate};
 use openraft::StoredMembership;
 
@@ -26,6 +27,8 @@ use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
 const SNAPSHOT_FORMAT: u32 = 8;
+/// Format 7 is read too: its tables end before the configuration of the ring.
+const FORMAT_WITHOUT_CONFIG: u32 = 7;
 const HEAD_BYTES: usize = 12;
 const NAME: &str = "snapshot";
 const INCOMING: &str = "snapshot.incoming";
@@ -171,18 +174,27 @@ pub(crate) fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)
     let Some((head, rest)) = body.split_first_chunk::<HEAD_BYTES>() else {
         return Err(damaged(path, "it is cut off"));
     };
-    let meta_bytes = check_head(path, head)?;
+    let head = check_head(path, head)?;
     if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
         return Err(damaged(path, CHECKSUM_DIFFERS));
     }
-    let Some((meta, tables)) = rest.split_at_checked(meta_bytes) else {
+    let Some((meta, tables)) = rest.split_at_checked(head.meta_bytes) else {
         return Err(damaged(path, "its meta is longer than the file"));
     };
     let undecodable = |error: postcard::Error| damaged(path, &error.to_string());
     let (last_log_id, last_membership): (Option<LogId>, StoredMembership<_, _, _>) =
         postcard::from_bytes(meta).map_err(undecodable)?;
-    let tables = postcard::from_bytes(tables).map_err(undecodable)?;
-    Ok((SnapshotMeta { last_log_id, last_membership }, tables))
+    let tables = if head.format == FORMAT_WITHOUT_CONFIG {
+        postcard::from_bytes(&with_default_config(tables))
+    } else {
+        postcard::from_bytes(tables)
+    };
+    Ok((SnapshotMeta { last_log_id, last_membership }, tables.map_err(undecodable)?))
+}
+
+/// Completes tables of format 7.
+fn with_default_config(tables: &[u8]) -> Vec<u8> {
+    postcard::to_extend(&RingConfig::default(), tables.to_vec()).expect("plain data always encodes")
 }
 
 /// Checks the format and the checksum of a received snapshot, piece by piece: the memory for its tables is needed only
@@ -208,16 +220,21 @@ pub(crate) fn verify(snapshot: &SnapshotFile) -> io::Result<()> {
     if checksum == u32::from_le_bytes(expected) { Ok(()) } else { Err(damaged(path, CHECKSUM_DIFFERS)) }
 }
 
-/// Returns the length of the meta.
-fn check_head(path: &Path, head: &[u8; HEAD_BYTES]) -> io::Result<usize> {
+struct SnapshotHead {
+    format: u32,
+    meta_bytes: usize,
+}
+
+fn check_head(path: &Path, head: &[u8; HEAD_BYTES]) -> io::Result<SnapshotHead> {
     let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
     if head[..4] != MAGIC {
         return Err(damaged(path, "it has the wrong magic bytes for a snapshot"));
     }
-    if number(4) != SNAPSHOT_FORMAT {
-        return Err(other_format(path, number(4), SNAPSHOT_FORMAT));
+    let format = number(4);
+    if format != SNAPSHOT_FORMAT && format != FORMAT_WITHOUT_CONFIG {
+        return Err(other_format(path, format, SNAPSHOT_FORMAT));
     }
-    Ok(number(8) as usize)
+    Ok(SnapshotHead { format, meta_bytes: number(8) as usize })
 }
 
 /// A file and the CRC32C of all bytes written to it.
@@ -283,6 +300,27 @@ mod tests {
             assert_eq!(check(&damaged), (false, false), "a flipped bit in byte {at}");
             assert_eq!(check(&sound[..at]), (false, false), "cut after {at} bytes");
         }
+    }
+
+    #[test]
+    fn a_snapshot_of_format_7_is_read_with_the_configuration_of_a_new_ring() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
+        let path = write(dir.path(), &meta, &Tables::default()).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let config_bytes = postcard::to_stdvec(&RingConfig::default()).unwrap().len();
+        bytes.truncate(bytes.len() - 4 - config_bytes);
+        let mut check = |format: u32| {
+            bytes[4..8].copy_from_slice(&format.to_le_bytes());
+            let checksum = crc32c::crc32c(&bytes);
+            std::fs::write(&path, [&bytes[..], &checksum.to_le_bytes()].concat()).unwrap();
+            let file = SnapshotFile::open(path.clone()).unwrap();
+            (verify(&file).is_ok(), load(&file).ok().map(|(_, tables)| tables))
+        };
+        assert_eq!(check(7), (true, Some(Tables::default())));
+        assert_eq!(check(8), (true, None), "its tables are cut off");
+        assert_eq!(check(6), (false, None));
+        assert_eq!(check(9), (false, None));
     }
 
     #[test]
