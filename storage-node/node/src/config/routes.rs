@@ -144,6 +144,7 @@ mod tests {
     use parking_lot::Mutex;
     use serde_json::json;
     use tempfile::TempDir;
+    use tokio::sync::Notify;
 
     use super::*;
 
@@ -227,6 +228,58 @@ mod tests {
         following.await.unwrap();
         other.follower.apply(RingConfig::default()).await;
         assert!(other.store.cache_stats().capacity_bytes > 0);
+    }
+
+    /// A namespace whose answers to queries arrive late.
+    #[derive(Default)]
+    struct LateAnswers {
+        tables: Arc<TablesAlone>,
+        asked: Notify,
+        arrive: Notify,
+    }
+
+    impl NamespaceClient for LateAnswers {
+        fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
+            self.tables.apply(change)
+        }
+
+        fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
+            Box::pin(async move {
+                let answer = self.tables.query(query).await;
+                self.asked.notify_one();
+                self.arrive.notified().await;
+                answer
+            })
+        }
+
+        fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
+            unreachable!("no file is written")
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_from_before_a_change_is_not_applied_after_the_change() {
+        let fixture = start();
+        let late = Arc::new(LateAnswers { tables: fixture.namespace.clone(), ..LateAnswers::default() });
+        let stop = tokio_util::sync::CancellationToken::new();
+        let following = tokio::spawn(fixture.follower.clone().run(late.clone(), stop.clone()));
+        late.asked.notified().await;
+        let changed = async {
+            fixture.put(json!({"cache": {"capacity": "off"}})).await.unwrap();
+        };
+        let arrives = async {
+            while fixture.config().await["version"] == 0 {
+                tokio::task::yield_now().await;
+            }
+            late.arrive.notify_one();
+        };
+        tokio::join!(changed, arrives);
+        // The next question is asked once the first answer has been dealt with.
+        late.asked.notified().await;
+        let stats = fixture.store.cache_stats();
+        assert_eq!((fixture.follower.current().version, stats.capacity_bytes), (1, 0));
+        stop.cancel();
+        following.await.unwrap();
     }
 
     #[tokio::test]

@@ -212,6 +212,17 @@ mod tests {
         assert_eq!(shard.items(), 0, "a cache that is off takes nothing");
     }
 
+    /// The tables of a cache that had been large kept their memory, beyond the bound of the smaller one.
+    #[test]
+    fn a_smaller_capacity_gives_the_memory_of_the_tables_back() {
+        let mut shard = RecordCacheShard::new(1);
+        shard.configure(5000 * cost(1), CachePolicy::Random);
+        (0..4000).for_each(|number| _ = shard.offer(key(number), location(number), &[7]));
+        shard.configure(100 * cost(1), CachePolicy::Random);
+        let CachedRecords::Random { records, .. } = &shard.records else { unreachable!("it was configured") };
+        assert!(records.len() > 50 && records.capacity() < 500, "{} for {}", records.capacity(), records.len());
+    }
+
     #[test]
     fn a_record_larger_than_the_bound_is_not_taken() {
         let mut shard = RecordCacheShard::new(1);
