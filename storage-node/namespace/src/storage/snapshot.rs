@@ -3,8 +3,9 @@
 //! ```text
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
-//! Meta and tables are postcard, numbers little-endian; in format 7 the tables lack their last field. A new snapshot is written beside the old one and renamed over
-//! it when it is durable, so there is always a complete one. A reader of the old one keeps its open file.
+//! Meta and tables are postcard, numbers little-endian; in format 7 the tables lack their last field. A new snapshot is
+//! written beside the old one and renamed over it when it is durable, so there is always a complete one. A reader of
+//! the old one keeps its open file.
 //!
 //! The file of the next snapshot exists as soon as the last one is complete, without contents but with the space that
 //! it needs. So a snapshot can be written on a full disk, which frees the space of the log before it.
