@@ -3,8 +3,8 @@
 # hardly anything in memory itself, with the cache and without it, in turns on the same ring. Prints a line for each
 # turn, and the means at the end. The data lie in memory, so that the disk does not count.
 #
-# Before each measurement the same reads run once uncounted, with the cache and without it alike: they fill the caches of
-# the nodes. A new mount then makes the measured reads.
+# Before each measurement the same reads run once uncounted, with the cache and without it alike: they fill the caches
+# of the nodes. A new mount then makes the measured reads.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$here/../..
