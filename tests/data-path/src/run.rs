@@ -185,7 +185,7 @@ async fn read_whole(mount: &Mount, ino: Ino) {
     match fs.read(ino, 0, (FILE_CELLS as u64 * CELL_BYTES) as u32).await {
         Ok(bytes) => {
             mount.oracle.end_read(&ticket, 0, FILE_CELLS, &bytes);
-            mount.oracle.check_same(number, ino, &bytes);
+            mount.oracle.check_same(number, ino, &bytes, &mount.plane);
         }
         Err(error) => mount.oracle.check_error(number, ino, "the last read", &error),
     }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use chordfs_types::{
-    chunk::{FileName, Version},
+    chunk::{ChunkId, FileName, Version},
     namespace::Ino,
 };
 
 use super::{CHUNK_CELLS, FILE_CELLS};
+use crate::plane::Plane;
 
 /// After this many failed requests a mount may have given up what it had not committed: it tries three times.
 const TROUBLE_THAT_COSTS: u32 = 3;
@@ -18,8 +19,10 @@ pub(super) struct FileModel {
     pub cells: Vec<Cell>,
     /// The versions of its chunks, by their index from 1.
     pub chunks: BTreeMap<u32, Version>,
-    /// A chunk of it was lost with the nodes that had it.
-    pub damaged: bool,
+    /// A chunk of it was lost with the nodes that had it, and a mount may report that at any later time.
+    pub had_losses: bool,
+    /// A chunk that was replaced before is current again, which a knob allows; its copies may be deleted.
+    pub has_replaced_chunk: bool,
     /// A truncation has removed chunks of it.
     pub(super) was_cut: bool,
     own: BTreeMap<usize, OwnCells>,
@@ -70,7 +73,8 @@ impl FileModel {
             name,
             cells: vec![cell; FILE_CELLS],
             chunks: BTreeMap::new(),
-            damaged: false,
+            had_losses: false,
+            has_replaced_chunk: false,
             was_cut: false,
             own: BTreeMap::new(),
         }
@@ -78,6 +82,11 @@ impl FileModel {
 
     pub(super) fn own(&mut self, mount: usize) -> &mut OwnCells {
         self.own.entry(mount).or_insert_with(OwnCells::new)
+    }
+
+    /// Whether a chunk that it has now is lost.
+    pub(super) fn is_damaged(&self, plane: &Plane) -> bool {
+        self.chunks.iter().any(|(index, version)| plane.is_lost(ChunkId { version: *version, index: *index }))
     }
 
     pub(super) fn describe(&self) -> String {

@@ -140,14 +140,14 @@ impl Contents<'_> {
         let id = ChunkId { version, index };
         let what = format!("mount {} commits chunk {index}@{} of inode {}", self.mount, version.0, file.ino.0);
         if was_replaced && file.was_cut && !self.world.faults.lost_answers_and_truncation {
-            file.damaged = true;
+            file.has_replaced_chunk = true;
             return;
         }
         if was_replaced {
             self.world.fail(format!("{what}, which was replaced before"));
         }
         if self.plane.is_lost(id) {
-            file.damaged = true;
+            file.had_losses = true;
         } else if !self.plane.has_copy(id) {
             self.world.fail(format!("{what}, which no node has"));
         }

@@ -113,10 +113,13 @@ impl Oracle {
                 if let Some(committed) = value.committed.filter(|_| is_fsync && is_current) {
                     let index = (cell / CHUNK_CELLS) as u32 + 1;
                     let id = file.chunks.get(&index).map(|version| ChunkId { version: *version, index });
-                    let Some(id) = id.filter(|id| !plane.is_lost(*id)) else { continue };
+                    let Some(id) = id else { continue };
+                    if plane.is_lost(id) && file.own(mount).has_doubts() {
+                        continue; // An earlier operation has reported the loss.
+                    }
                     file.cells[cell].promises.push(FsyncPromise { mount, index: committed });
                     let disks = plane.on_disks(id);
-                    if disks < QUORUM && !file.damaged {
+                    if disks < QUORUM && !file.has_replaced_chunk {
                         self.world.fail(format!(
                             "fsync of inode {} on mount {mount} succeeded; chunk {index}@{} is on {disks} disks",
                             ino.0, id.version.0
@@ -140,7 +143,7 @@ impl Oracle {
     pub(crate) fn check_error(&self, mount: usize, ino: Ino, what: &str, error: &FsError) {
         let mut state = self.state.lock();
         let is_excused = match state.files.get_mut(&ino) {
-            Some(file) => file.damaged || file.own(mount).has_doubts(),
+            Some(file) => file.had_losses || file.has_replaced_chunk || file.own(mount).has_doubts(),
             None => true,
         };
         let is_about_names = matches!(error, FsError::NoEntry | FsError::Exists | FsError::Stale { .. });
@@ -160,7 +163,7 @@ impl Oracle {
             let lost_chunks: Vec<u32> =
                 file.chunks.iter().filter(|chunk| lost(*chunk)).map(|(index, _)| *index).collect();
             for index in lost_chunks {
-                file.damaged = true;
+                file.had_losses = true;
                 let first = (index as usize - 1) * CHUNK_CELLS;
                 if file.cells[first..first + CHUNK_CELLS].iter().any(|cell| !cell.promises.is_empty()) {
                     self.world.fail(format!("chunk {index} of inode {} was fsynced, and is lost", file.ino.0));

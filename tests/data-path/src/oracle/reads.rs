@@ -5,7 +5,12 @@ use std::collections::BTreeSet;
 
 use chordfs_types::namespace::Ino;
 
-use super::{CELL_BYTES, Oracle, file::newest, log::cell_value};
+use super::{
+    CELL_BYTES, Oracle,
+    file::{FileModel, newest},
+    log::cell_value,
+};
+use crate::plane::Plane;
 
 /// A read under way.
 pub(crate) struct ReadTicket {
@@ -39,9 +44,10 @@ impl Oracle {
     }
 
     /// Nothing is under way any more: what a mount reads is what the namespace has.
-    pub(crate) fn check_same(&self, mount: usize, ino: Ino, bytes: &[u8]) {
+    pub(crate) fn check_same(&self, mount: usize, ino: Ino, bytes: &[u8], plane: &Plane) {
         let state = self.state.lock();
-        let Some(file) = state.files.get(&ino).filter(|file| !file.damaged) else { return };
+        let is_checked = |file: &&FileModel| !file.has_replaced_chunk && !file.is_damaged(plane);
+        let Some(file) = state.files.get(&ino).filter(is_checked) else { return };
         let read: Vec<Option<u64>> = bytes.chunks(CELL_BYTES as usize).map(cell_value).collect();
         let wrong = |(at, value): (usize, &Option<u64>)| *value != Some(file.cells[at].current());
         if let Some(cell) = read.iter().enumerate().position(wrong) {

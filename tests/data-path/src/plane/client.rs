@@ -83,12 +83,7 @@ impl SimChunks {
         let (plane, id) = (self.plane.clone(), chunk.id);
         tokio::spawn(async move {
             plane.work().await;
-            let mut state = plane.state.lock();
-            for node in later {
-                if state.nodes[node].is_up() {
-                    state.nodes[node].store(id, durability.is_disk());
-                }
-            }
+            plane.store_late(&later, id, durability);
         });
         true
     }
@@ -165,8 +160,7 @@ impl Plane {
         let is_found = state.nodes.iter().any(is_up);
         if state.on_disks(chunk.id) < QUORUM && (is_kept || is_found) {
             for node in state.up_holders(&chunk.file, chunk.id.index) {
-                state.nodes[node].store(chunk.id, true);
-                state.known.get_mut(&chunk.id).into_iter().for_each(|known| known.lost = false);
+                state.store_at(node, chunk.id, true);
             }
         }
         state.on_disks(chunk.id) >= QUORUM || state.is_deleted(chunk.id)

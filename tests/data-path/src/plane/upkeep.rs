@@ -39,15 +39,9 @@ impl Plane {
         let mut state = self.state.lock();
         state.nodes[node].down_since.get_or_insert_with(Instant::now);
         let gone = if loses { state.nodes[node].lose_unsynced() } else { Vec::new() };
-        let lost: Vec<ChunkId> =
-            gone.iter().copied().filter(|id| !state.has_copy(*id) && !state.is_deleted(*id)).collect();
-        for id in &lost {
-            if let Some(known) = state.known.get_mut(id) {
-                known.lost = true;
-            }
-        }
+        let lost = gone.iter().filter(|id| state.is_lost(**id));
+        let lost: Vec<String> = lost.map(|id| format!("{}@{}", id.index, id.version.0)).collect();
         drop(state);
-        let lost: Vec<String> = lost.iter().map(|id| format!("{}@{}", id.index, id.version.0)).collect();
         self.world.note(format!("node {node} crashes, loses {} copies; lost with it: {}", gone.len(), lost.join(" ")));
     }
 
@@ -101,7 +95,7 @@ impl PlaneState {
             }
         }
         for (node, id) in missing {
-            self.nodes[node].store(id, false);
+            self.store_at(node, id, false);
         }
     }
 }
