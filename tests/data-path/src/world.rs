@@ -1,6 +1,10 @@
 //! What all parts of one simulation share: the time, the trace, the first failure, and random numbers.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt::{self, Display, Formatter},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -35,6 +39,12 @@ struct Trace {
 pub struct TraceDigest {
     pub events: u64,
     hash: u64,
+}
+
+impl Display for TraceDigest {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} events, {:016x}", self.events, self.hash)
+    }
 }
 
 impl World {

@@ -1,5 +1,6 @@
 //! Runs of many seeds. A failure prints its seed; `DATA_PATH_SEED=n` runs that one alone, `DATA_PATH_SEEDS=n` the first
-//! n. `DATA_PATH_SURVEY=1` lists the failures of all instead of ending at the first one.
+//! n. `DATA_PATH_SURVEY=1` lists the failures of all instead of ending at the first one, `DATA_PATH_DIGESTS=1` the digest
+//! of each run, by which two machines can be compared, and `DATA_PATH_EVENTS=1000000` shows all events of a run.
 
 use std::{
     env::var,
@@ -33,20 +34,49 @@ fn faults() -> Faults {
     }
 }
 
-fn assert_holds(report: &RunReport) {
+fn assert_holds(report: &RunReport, faults: Faults) {
     if let Some(failure) = &report.failure {
+        let seed = report.seed;
         panic!(
-            "seed {}: {failure}\n\nThe last events:\n{}\n\nDATA_PATH_SEED={} cargo test -p chordfs-data-path-tests",
-            report.seed, report.last_events, report.seed
+            "seed {seed}: {failure}\n\nThe last events:\n{}\n\n{}\n\n\
+             DATA_PATH_SEED={seed} cargo test -p chordfs-data-path-tests promises_hold_in_every_run",
+            report.last_events,
+            compare(report, &run(seed, faults))
         );
     }
+}
+
+/// Whether a second run of the seed was the same. If not, something besides the seed decides what a run does.
+fn compare(one: &RunReport, other: &RunReport) -> String {
+    if one.digest == other.digest {
+        return format!("The run has {}; a second run of the seed has the same.", one.digest);
+    }
+    let outcome = other.failure.as_ref().map_or("holds".into(), |failure| format!("fails: {failure}"));
+    let difference = match first_difference(one, other) {
+        Some((event, other)) => format!("The first has\n{event}\nwhere the second has\n{other}"),
+        None => "The events that differ are not among the last ones; DATA_PATH_EVENTS=1000000 keeps all".into(),
+    };
+    format!(
+        "The run has {}; A SECOND RUN OF THE SEED DIFFERS: it has {}, and {outcome}. {difference}",
+        one.digest, other.digest
+    )
+}
+
+/// The first events of two runs, of those that both reports keep, that differ.
+fn first_difference<'a>(one: &'a RunReport, other: &'a RunReport) -> Option<(&'a str, &'a str)> {
+    let begin = |report: &RunReport| report.digest.events as usize - report.last_events.lines().count();
+    let both = begin(one).max(begin(other));
+    let (events, others) =
+        (one.last_events.lines().skip(both - begin(one)), other.last_events.lines().skip(both - begin(other)));
+    events.zip(others).find(|(event, other)| event != other)
 }
 
 fn run_seeds(first: u64, budget: Duration) {
     if let Some(seed) = number("DATA_PATH_SEED") {
         let report = run(seed, faults());
         println!("{}", report.last_events);
-        return assert_holds(&report);
+        println!("{}", report.digest);
+        return assert_holds(&report, faults());
     }
     let seeds = Seeds {
         next: AtomicU64::new(first),
@@ -70,12 +100,15 @@ fn run_seeds(first: u64, budget: Duration) {
         reports.len(),
         start.elapsed()
     );
+    if var("DATA_PATH_DIGESTS").is_ok() {
+        reports.iter().for_each(|it| println!("digest of {}: {}", it.seed, it.digest));
+    }
     let mut failed: Vec<&RunReport> = reports.iter().filter(|report| report.failure.is_some()).collect();
     failed.sort_by_key(|report| report.seed);
     if seeds.goes_on {
         failed.iter().for_each(|it| println!("seed {}: {}", it.seed, it.failure.as_deref().unwrap_or_default()));
     } else {
-        failed.into_iter().for_each(assert_holds);
+        failed.into_iter().for_each(|report| assert_holds(report, seeds.faults));
     }
 }
 
@@ -122,15 +155,15 @@ fn promises_hold_in_many_more_runs() {
 fn a_seed_is_always_the_same_run() {
     for seed in 1..=5 {
         let (one, other) = (run(seed, Faults::ALL), run(seed, Faults::ALL));
-        if one.digest != other.digest {
-            let (one, other) = (one.last_events.lines(), other.last_events.lines());
-            let at = one.clone().zip(other.clone()).position(|(one, other)| one != other);
-            panic!(
-                "seed {seed}: after {at:?} events one run has\n{:?}\nand the other\n{:?}",
-                one.skip(at.unwrap_or(0)).take(12).collect::<Vec<_>>(),
-                other.skip(at.unwrap_or(0)).take(12).collect::<Vec<_>>()
-            );
-        }
+        assert!(one.digest == other.digest, "seed {seed}: {}", compare(&one, &other));
         assert_eq!(one.failure, other.failure, "seed {seed}");
     }
+}
+
+#[test]
+fn a_report_says_whether_a_second_run_is_the_same() {
+    let (one, other) = (run(1, Faults::NONE), run(2, Faults::NONE));
+    assert!(compare(&one, &one).ends_with("a second run of the seed has the same."));
+    let difference = compare(&one, &other);
+    assert!(difference.contains("DIFFERS") && difference.contains(&other.digest.to_string()), "{difference}");
 }
