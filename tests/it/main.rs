@@ -11,6 +11,7 @@ mod faults;
 mod foreign;
 mod local_user;
 mod memory;
+mod operator;
 mod pool;
 mod posix;
 mod programs;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::{
     kept_logs,
-    process::NodeProcess,
+    process::{NodeProcess, operator_token},
     programs::binary,
     raw_rpc::{RawNode, RawRpc},
     wait::wait_for,
@@ -88,6 +88,12 @@ impl Cluster {
         self.start_node(index);
         self.wait_ready(index);
         index
+    }
+
+    /// The operator's token of a node that has started.
+    #[track_caller]
+    pub fn operator_token(&self, index: usize) -> String {
+        operator_token(&self.nodes[index].data)
     }
 
     /// Starts a node, new or with its old data, without waiting.

@@ -23,7 +23,7 @@ use crate::{
     kept_logs,
     mount::TempMount,
     netns::{Namespace, Network, Side},
-    process::NodeProcess,
+    process::{NodeProcess, operator_token},
     programs::{Outcome, binary, run_command},
     raw_rpc::{RawNode, RawRpc},
     wait::wait_for,
@@ -186,7 +186,8 @@ impl Lab {
     /// Begins a drain, and does not wait for it.
     #[track_caller]
     pub fn begin_drain(&self, index: usize) {
-        let answer = self.admin(index, |client, url| client.post(url), "drain");
+        let token = operator_token(&self.data(index));
+        let answer = self.admin(index, |client, url| client.post(url).bearer_auth(token), "drain");
         answer.unwrap_or_else(|error| panic!("node {} does not begin to drain: {error}", index + 1));
     }
 
@@ -340,6 +341,8 @@ impl Lab {
     fn storage_node_within(&self, deadline: Duration, index: usize, subcommand: &[&str], options: &[&str]) -> Outcome {
         let mut command = Command::new(binary("storage-node"));
         command.args(subcommand).args(["--node", &self.ring_address(index)]).args(options);
+        // Several labs on one machine have the same addresses, so the node's runtime link may lead to another lab.
+        command.env("CHORDFS_TOKEN_FILE", self.data(index).join("operator-token"));
         self.nodes[index].namespace.run(|| run_command(&mut command, deadline))
     }
 

@@ -108,3 +108,10 @@ impl NodeProcess {
         kept_logs::show(what, &self.log, name);
     }
 }
+
+/// The operator's token of the node with this data folder.
+#[track_caller]
+pub(crate) fn operator_token(data: &Path) -> String {
+    let text = fs::read_to_string(data.join("operator-token")).expect("a node that has started has a token");
+    text.trim().to_owned()
+}

@@ -8,10 +8,14 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::Bytes;
 use chordfs_types::{
     admin::{DrainStatus, NodeStatus, RingStatus, ScrubStatus},
+    operator::OperatorToken,
     rate_limit::RateLimit,
     ring_id::NodeAddress,
 };
-use hyper::{HeaderMap, Method, StatusCode};
+use hyper::{
+    HeaderMap, Method, StatusCode,
+    header::{self, HeaderValue},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
@@ -71,11 +75,18 @@ pub struct ScrubPass {
 pub struct AdminClient {
     pool: Arc<HttpPool>,
     deadline: Duration,
+    /// Goes with every call that changes something.
+    token: Option<OperatorToken>,
 }
 
 impl AdminClient {
     pub fn new(pool: Arc<HttpPool>, deadline: Duration) -> Self {
-        Self { pool, deadline }
+        Self { pool, deadline, token: None }
+    }
+
+    /// Sends an operator's token with every call that changes something.
+    pub fn with_token(self, token: Option<OperatorToken>) -> Self {
+        Self { token, ..self }
     }
 
     pub async fn status(&self, node: NodeAddress) -> Result<NodeStatus, AdminError> {
@@ -153,6 +164,16 @@ impl AdminClient {
         self.call(node, Method::POST, "/cache/clear", Vec::new()).await
     }
 
+    /// The operators' tokens that the ring lists: objects as `GET /tokens` describes them.
+    pub async fn tokens(&self, node: NodeAddress) -> Result<Vec<Value>, AdminError> {
+        self.get(node, "/tokens").await
+    }
+
+    /// Revokes the token of the node with this uid.
+    pub async fn revoke_token(&self, node: NodeAddress, node_uid: &str) -> Result<(), AdminError> {
+        self.send(node, Method::DELETE, &format!("/tokens/{node_uid}"), Vec::new()).await.map(drop)
+    }
+
     pub async fn scrub(&self, node: NodeAddress) -> Result<ScrubStatus, AdminError> {
         self.get(node, "/scrub").await
     }
@@ -187,9 +208,14 @@ impl AdminClient {
         serde_json::from_slice(&answer).map_err(|error| unreadable(error.to_string()))
     }
 
+    fn authorization(&self) -> HeaderMap {
+        self.token.iter().map(|token| (header::AUTHORIZATION, bearer(token))).collect()
+    }
+
     /// Returns the body of a successful answer.
     async fn send(&self, node: NodeAddress, method: Method, path: &str, body: Vec<Bytes>) -> Result<Bytes, AdminError> {
-        let answer = self.pool.request(node.admin(), method, path, HeaderMap::new(), body, self.deadline).await;
+        let headers = if method == Method::GET { HeaderMap::new() } else { self.authorization() };
+        let answer = self.pool.request(node.admin(), method, path, headers, body, self.deadline).await;
         let answer = answer.map_err(|error| AdminError::Unreachable { node, error })?;
         if answer.status.is_success() {
             Ok(answer.body)
@@ -198,6 +224,13 @@ impl AdminClient {
             Err(AdminError::Refused { node, path, status, text })
         }
     }
+}
+
+fn bearer(token: &OperatorToken) -> HeaderValue {
+    let text = format!("Bearer {}", token.reveal());
+    let mut value = HeaderValue::from_str(&text).expect("a token has only letters, digits and hyphens");
+    value.set_sensitive(true);
+    value
 }
 
 fn without_query(path: &str) -> String {

@@ -11,6 +11,7 @@ pub mod clients;
 pub mod http_pool;
 pub mod limits;
 pub mod operation;
+pub mod operator_token;
 pub mod ring_wire;
 pub mod router;
 pub mod rpc;

@@ -15,6 +15,7 @@ pub mod duration;
 pub mod fs_error;
 pub mod ino;
 pub mod namespace;
+pub mod operator;
 pub mod placement;
 pub mod rate_limit;
 pub mod ring_config;

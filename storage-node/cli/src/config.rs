@@ -8,7 +8,7 @@ use chordfs_types::ring_config::{CONFIG_FIELDS, RingConfig};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
-use crate::node_arg::{NodeArg, admin_client};
+use crate::node_arg::{NodeArg, OperatorArg, admin_client};
 
 #[derive(Args)]
 pub struct ConfigArgs {
@@ -30,13 +30,13 @@ enum ConfigCommand {
     #[command(after_help = settings_help())]
     Set {
         #[command(flatten)]
-        node: NodeArg,
+        node: OperatorArg,
         /// As in cache.capacity=512M cache.policy=random
         #[arg(value_name = "NAME=VALUE", required = true, value_parser = setting)]
         settings: Vec<(String, String)>,
     },
     /// Empty the caches of all nodes. No file is changed
-    ClearCache(NodeArg),
+    ClearCache(OperatorArg),
 }
 
 /// Returns the text to print.
@@ -45,7 +45,7 @@ pub async fn run(args: ConfigArgs) -> anyhow::Result<String> {
         ConfigCommand::Show { node, json } => show(node, json).await,
         ConfigCommand::Set { node, settings } => set(node, &settings).await,
         ConfigCommand::ClearCache(node) => {
-            explained(admin_client().clear_cache(node.address()).await)?;
+            explained(node.client()?.clear_cache(node.address()).await)?;
             Ok("the nodes empty their caches within seconds\n".into())
         }
     }
@@ -56,9 +56,9 @@ async fn show(node: NodeArg, json: bool) -> anyhow::Result<String> {
     if json { Ok(serde_json::to_string_pretty(&config)? + "\n") } else { described(&config) }
 }
 
-async fn set(node: NodeArg, settings: &[(String, String)]) -> anyhow::Result<String> {
+async fn set(node: OperatorArg, settings: &[(String, String)]) -> anyhow::Result<String> {
     let body = to_json(settings);
-    described(&explained(admin_client().set_config(node.address(), &body).await)?)
+    described(&explained(node.client()?.set_config(node.address(), &body).await)?)
 }
 
 /// The reason alone, if the node gave one.

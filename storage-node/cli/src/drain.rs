@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::interrupt::report_on_interrupt;
 use crate::{
-    node_arg::{NodeArg, admin_client},
+    node_arg::OperatorArg,
     output::{runtime, write_out},
     progress::{self, ProgressBar},
     units::{mib_rounded_up, mib_tenths},
@@ -34,7 +34,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Args)]
 pub struct DrainArgs {
     #[command(flatten)]
-    node: NodeArg,
+    node: OperatorArg,
     /// Drain even if fewer than three nodes stay: each chunk is then kept by as many as there are
     #[arg(long)]
     allow_fewer_copies: bool,
@@ -49,9 +49,9 @@ pub struct DrainArgs {
 
 /// Runs without a runtime: see [`report_on_interrupt`].
 pub fn run(args: DrainArgs) -> anyhow::Result<()> {
-    let node = args.node.address();
+    let (node, client) = (args.node.address(), args.node.client()?);
     if args.cancel {
-        return write_out(&runtime()?.block_on(cancel(node))?);
+        return write_out(&runtime()?.block_on(cancel(&client, node))?);
     }
     let farewell = format!(
         "no longer watched: the drain of {node} continues. `storage-node status --node {node}` shows it, \
@@ -59,22 +59,21 @@ pub fn run(args: DrainArgs) -> anyhow::Result<()> {
     );
     report_on_interrupt(farewell).context("cannot wait for Ctrl-C")?;
     let request = DrainRequest { allow_fewer_copies: args.allow_fewer_copies, rate: args.rate };
-    runtime()?.block_on(drain(node, request))
+    runtime()?.block_on(drain(&client, node, request))
 }
 
 /// Returns when the node has left the ring and its process has ended.
-async fn drain(node: NodeAddress, request: DrainRequest) -> anyhow::Result<()> {
-    let client = admin_client();
+async fn drain(client: &AdminClient, node: NodeAddress, request: DrainRequest) -> anyhow::Result<()> {
     match client.begin_drain(node, request).await {
-        Ok(_) => watch(&client, node).await,
+        Ok(_) => watch(client, node).await,
         Err(AdminError::Refused { text, .. }) => bail!("{node} cannot be drained: {text}"),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Returns the text to print once the node serves as before.
-async fn cancel(node: NodeAddress) -> anyhow::Result<String> {
-    match admin_client().cancel_drain(node).await {
+async fn cancel(client: &AdminClient, node: NodeAddress) -> anyhow::Result<String> {
+    match client.cancel_drain(node).await {
         Ok(_) => Ok(format!("the drain of {node} was cancelled; it continues to serve\n")),
         Err(AdminError::Refused { text, .. }) => bail!("the drain of {node} was not cancelled: {text}"),
         Err(error) => Err(error.into()),

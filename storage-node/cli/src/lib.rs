@@ -15,5 +15,6 @@ pub mod run;
 pub mod scrub;
 pub mod status;
 mod table;
+pub mod token;
 mod units;
 mod verdict;

@@ -13,12 +13,13 @@ use storage_node::{
     config::{self, ConfigArgs},
     drain::{self, DrainArgs},
     ls,
-    node_arg::NodeArg,
+    node_arg::{NodeArg, OperatorArg},
     output::{complain, runtime, write_out},
     recover::{self, RecoverArgs},
     rejoin::{self, RejoinArgs},
     run::{self, RunArgs},
     scrub, status,
+    token::{self, TokenArgs},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -58,9 +59,11 @@ enum NodeCommand {
     /// state ERROR or the check was incomplete
     Check(CheckArgs),
     /// Check every chunk that a node keeps against its checksum, have damaged ones replaced, and report the result
-    Scrub(NodeArg),
+    Scrub(OperatorArg),
     /// Show or change the configuration of all nodes: their caches and the size of the pool
     Config(ConfigArgs),
+    /// Show the operator's token of this machine's node: with it one may change the ring, in a browser or by commands
+    Token(TokenArgs),
     /// Take a node out of the ring: it hands over its chunks, serves until that is done, then ends. Ctrl-C only stops
     /// watching the drain
     Drain(DrainArgs),
@@ -86,8 +89,9 @@ fn main() -> ExitCode {
         NodeCommand::Ls(node) => print(ls::chunks(node.address())),
         NodeCommand::Status { node, json, one } => return status::run(node.address(), json, one),
         NodeCommand::Check(args) => return check::run(args),
-        NodeCommand::Scrub(node) => print(scrub::scrub(node.address())),
+        NodeCommand::Scrub(node) => print(scrub::scrub(node)),
         NodeCommand::Config(args) => print(config::run(args)),
+        NodeCommand::Token(args) => print(token::run(args)),
         NodeCommand::Drain(args) => drain::run(args),
         NodeCommand::Recover(args) => recover::run(args),
         NodeCommand::Rejoin(args) => rejoin::run(&args),

@@ -1,12 +1,19 @@
-//! The command-line option that names a node, and the client for the node's administration plane.
+//! The command-line options that name a node and an operator's token, and the client for the node's administration
+//! plane.
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use chordfs_net::{admin_client::AdminClient, http_pool::HttpPool};
+use anyhow::Context;
+use chordfs_net::{
+    admin_client::AdminClient,
+    http_pool::HttpPool,
+    operator_token::{find_token, read_token},
+};
 use chordfs_types::ring_id::NodeAddress;
 use clap::Args;
 
@@ -22,6 +29,32 @@ pub struct NodeArg {
 impl NodeArg {
     pub fn address(self) -> NodeAddress {
         NodeAddress(self.node)
+    }
+}
+
+/// The options of a command that changes something, and so needs the operator's token.
+#[derive(Args, Clone, Debug)]
+pub struct OperatorArg {
+    #[command(flatten)]
+    node: NodeArg,
+    /// The file with the operator's token, which lies in the data folder of any node of the ring [default: that of the
+    /// node, if it runs on this machine and you may read it]
+    #[arg(long, value_name = "FILE", env = "CHORDFS_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl OperatorArg {
+    pub fn address(&self) -> NodeAddress {
+        self.node.address()
+    }
+
+    /// A client that sends the token, if there is one: a node that needs it says so.
+    pub(crate) fn client(&self) -> anyhow::Result<AdminClient> {
+        let token = match &self.token_file {
+            Some(file) => Some(read_token(file).context("the operator's token")?),
+            None => find_token(self.node.node),
+        };
+        Ok(admin_client().with_token(token))
     }
 }
 

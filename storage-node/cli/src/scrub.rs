@@ -11,7 +11,7 @@ use chordfs_types::{admin::ScrubStatus, ring_id::NodeAddress};
 use tokio::time::sleep;
 
 use crate::{
-    node_arg::admin_client,
+    node_arg::OperatorArg,
     progress::{self, ProgressBar},
     units::mib,
 };
@@ -23,8 +23,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 const REPAIR_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Scrubs the node and returns the report. Errors: also if damaged chunks remain, with the report as text.
-pub async fn scrub(node: NodeAddress) -> anyhow::Result<String> {
-    let client = admin_client();
+pub async fn scrub(args: OperatorArg) -> anyhow::Result<String> {
+    let (node, client) = (args.address(), args.client()?);
     let bar = progress::of_bytes("scrub");
     let begun = client.begin_scrub(node).await?;
     let status = wait_for_pass(&client, node, begun.pass, &bar).await?;

@@ -10,6 +10,7 @@
 //! | `http` | the servers on 5058 and 5059 |
 //! | `scrub` | damaged records and orphans |
 //! | `config` | the ring's configuration on this node, and its cache of chunks |
+//! | `operator` | who may change the ring: tokens, the check of requests, log-in |
 //! | `node` | the calls on 5057, and the status of this node |
 //! | `status` | the status of the whole ring |
 //! | `drain` | leaving the ring while still serving |
@@ -24,6 +25,7 @@ pub mod http;
 pub mod lifecycle;
 pub mod mutual_exclusion;
 pub mod node;
+mod operator;
 pub mod replica;
 pub mod scrub;
 pub mod status;

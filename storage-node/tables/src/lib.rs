@@ -18,6 +18,7 @@ mod extents;
 mod id_jump;
 mod links;
 mod map;
+mod operator_tokens;
 mod orphan_chunks;
 mod orphan_inodes;
 mod query;
@@ -35,7 +36,9 @@ use bytes::Bytes;
 use chordfs_types::{
     chunk::{FileName, MAX_FILE_NAME_BYTES, NameError, Version},
     fs_error::FsError,
-    namespace::{Attr, Change, EntryName, FeedEvent, FileKind, Ino, NamespaceOp, Reply, SessionId, Time},
+    namespace::{
+        AcceptedToken, Attr, Change, EntryName, FeedEvent, FileKind, Ino, NamespaceOp, Reply, SessionId, Time,
+    },
     ring_config::RingConfig,
 };
 use detached::{DetachedContents, DetachedKey, EndedHolds};
@@ -95,6 +98,8 @@ pub struct Tables {
     stored_bytes: u64,
     skipped: Vec<SkippedRange>,
     config: RingConfig,
+    #[serde(with = "map")]
+    operator_tokens: OrdMap<u64, AcceptedToken>,
 }
 
 /// The result of applying one operation.
@@ -130,6 +135,7 @@ impl Tables {
             stored_bytes: 0,
             skipped: Vec::new(),
             config: RingConfig::default(),
+            operator_tokens: OrdMap::new(),
         }
     }
 
@@ -322,6 +328,8 @@ impl Transaction<'_> {
             Change::FoundRoot { uid, gid } => self.found_root(*uid, *gid),
             Change::HoldOrphans { inos } => self.hold_orphans(inos),
             Change::Configure { config } => self.configure(config),
+            Change::AcceptOperatorToken { node_uid, node, hash } => self.accept_operator_token(*node_uid, *node, *hash),
+            Change::RevokeOperatorToken { node_uid, forget } => self.revoke_operator_token(*node_uid, *forget),
         }
     }
 

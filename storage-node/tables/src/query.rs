@@ -31,6 +31,7 @@ impl Tables {
             Query::Contents { ino, first } => Ok(self.contents_page(*ino, *first)),
             Query::Unreferenced { runs } => self.unreferenced(runs),
             Query::RingConfig => Ok(Answer::RingConfig(self.config)),
+            Query::OperatorTokens => Ok(Answer::OperatorTokens(self.operator_tokens())),
         }
     }
 

@@ -14,6 +14,7 @@ mod id_jump;
 mod model;
 mod model_test;
 mod names;
+mod operator_tokens;
 mod sessions;
 
 /// Tables with one open session, and short helpers. Every change has a second and a log index of its own.

@@ -1,5 +1,7 @@
 //! The changes of the namespace, and the replies to them.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +9,7 @@ use super::values::{Attr, EntryName, Extent, FileKind, SessionId, Time, VersionB
 use crate::{
     chunk::{ChunkRun, FileName, Version},
     ino::Ino,
+    operator::TokenHash,
     ring_config::RingConfig,
 };
 
@@ -187,6 +190,22 @@ pub enum Change {
         /// Its version is that of the configuration from which it was made; if that is no longer the current one,
         /// nothing changes.
         config: RingConfig,
+    },
+    /// Accepts a node's token from now on, instead of the one that it had before. Answered with `Done`.
+    AcceptOperatorToken {
+        /// Identifies the node's data folder.
+        node_uid: u64,
+        /// The address of its ring plane.
+        node: SocketAddr,
+        /// What the token hashes to.
+        hash: TokenHash,
+    },
+    /// Makes all nodes refuse a node's token. Answered with `Done`, also if there is none.
+    RevokeOperatorToken {
+        /// The node whose token is refused.
+        node_uid: u64,
+        /// The node has left the ring for good, and so nothing has to remember that its token was revoked.
+        forget: bool,
     },
 }
 

@@ -17,6 +17,6 @@ pub use self::{
     },
     messages::{DecodeError, FeedEvent, Request, Response, SessionRequests, WIRE_VERSION, calls, decode, encode},
     query::{Answer, DirEntry, FileContents, PAGE_ITEMS, Query},
-    values::{Attr, EntryName, Extent, FileKind, MAX_ENTRY_NAME_BYTES, SessionId, Time, VersionBlock},
+    values::{AcceptedToken, Attr, EntryName, Extent, FileKind, MAX_ENTRY_NAME_BYTES, SessionId, Time, VersionBlock},
 };
 pub use crate::ino::Ino;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Attr, EntryName, Extent};
+use super::values::{AcceptedToken, Attr, EntryName, Extent};
 use crate::{
     chunk::{ChunkRun, FileName},
     ino::Ino,
@@ -81,6 +81,8 @@ pub enum Query {
     },
     /// The configuration of the ring.
     RingConfig,
+    /// The operators' tokens that nodes accept, and those that were revoked.
+    OperatorTokens,
 }
 
 /// The result of a [`Query`] that was not refused.
@@ -141,6 +143,9 @@ pub enum Answer {
     },
     /// To `RingConfig`.
     RingConfig(RingConfig),
+    /// To `OperatorTokens`: by the uids of their nodes, at most
+    /// [`MAX_ACCEPTED_TOKENS`](crate::operator::MAX_ACCEPTED_TOKENS).
+    OperatorTokens(Vec<AcceptedToken>),
 }
 
 /// A file's extents, ascending; one page of them for a long file.

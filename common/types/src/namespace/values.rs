@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     ops::Range,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     chunk::{ChunkRun, FileName, NameError, Version},
     ino::Ino,
+    operator::TokenHash,
 };
 
 /// The longest name of one directory entry, in bytes.
@@ -220,4 +222,19 @@ mod tests {
         assert_eq!(extent.range(), u64::from(u32::MAX)..1 << 32);
         assert!(extent.contains(u32::MAX) && !extent.contains(u32::MAX - 1));
     }
+}
+
+/// A token that all nodes accept, or accepted until it was revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedToken {
+    /// The node whose token it is; each has at most one.
+    pub node_uid: u64,
+    /// The address of that node's ring plane.
+    pub node: SocketAddr,
+    /// What the node's token hashes to.
+    pub hash: TokenHash,
+    /// When the namespace began to list it.
+    pub since: Time,
+    /// No node accepts it any longer. Its own node makes a new one as soon as it sees this.
+    pub revoked: bool,
 }

@@ -162,9 +162,12 @@ impl RequestHandler {
     }
 }
 
-/// A node asks for the ring's configuration every few seconds, which must not make it look as if it opened files.
+/// A node asks for the ring's settings every few seconds, which must not make it look as if it opened files.
 fn may_open_a_file(request: &Request) -> bool {
-    matches!(request, Request::Apply(_) | Request::Query(_)) && *request != Request::Query(Query::RingConfig)
+    match request {
+        Request::Query(query) => !matches!(query, Query::RingConfig | Query::OperatorTokens),
+        request => matches!(request, Request::Apply(_)),
+    }
 }
 
 /// Checks that a mount may send the change: some are reserved to the namespace, and all others except opening and

@@ -30,8 +30,12 @@ type DrainHttpError = (StatusCode, String);
 
 /// The router has no fallback.
 pub fn routes(drain: Drain) -> Router {
-    let own = Router::new().route("/drain", get(status).post(begin).delete(cancel));
-    own.route("/drain/peer", post(receive_announcement)).with_state(drain)
+    Router::new().route("/drain", get(status).post(begin).delete(cancel)).with_state(drain)
+}
+
+/// The call by which other nodes announce their drains. The router has no fallback.
+pub fn peer_routes(drain: Drain) -> Router {
+    Router::new().route("/drain/peer", post(receive_announcement)).with_state(drain)
 }
 
 #[derive(Deserialize)]

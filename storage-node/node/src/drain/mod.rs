@@ -33,6 +33,6 @@ pub use self::{
     control::CancelDrainError,
     exclusive::ExclusiveStart,
     handle::{Drain, DrainOptions, DrainSettings},
-    http::routes,
+    http::{peer_routes, routes},
     signals::shutdown_requested,
 };

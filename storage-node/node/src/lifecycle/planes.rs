@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use axum::Router;
 use chordfs_net::{
     chunk_client::ChunkClient,
     limits::ByteBudget,
@@ -25,14 +26,14 @@ use crate::{
         server::{self, IsNeighbour, ServerOptions},
     },
     node::{admin::LocalAdmin, arc_hand_over::ArcHandOver, ring_port::RingPort},
-    status,
+    operator, status,
 };
 
 /// The planes are built before a port is opened, so that a call finds everything that it needs.
 pub(super) struct Planes {
     ring: RingPort,
-    files: axum::Router,
-    admin: axum::Router,
+    files: Router,
+    admin: Router,
     /// The drain that the administration port offers, for signals and the hosting platform.
     pub drain: Drain,
 }
@@ -68,7 +69,7 @@ impl Planes {
     }
 }
 
-fn files_plane(core: &Core, services: &Services) -> axum::Router {
+fn files_plane(core: &Core, services: &Services) -> Router {
     let session = Arc::new(services.session.clone());
     let client = ChunkClient::new(core.router(), core.pool.clone(), core.config.operation_deadline);
     client.set_references(session.clone());
@@ -85,18 +86,24 @@ fn admin_plane(
     services: &Services,
     drain: &Drain,
     host: Option<Arc<dyn HostEnvironment>>,
-) -> Result<axum::Router> {
+) -> Result<Router> {
     let node: Arc<dyn NodeAdmin> = Arc::new(local_admin(core, services));
     let metrics = install_recorder().map_err(anyhow::Error::msg)?;
-    let host_routes = host.as_ref().map_or_else(axum::Router::new, |host| host.routes());
+    let host_routes = host.as_ref().map_or_else(Router::new, |host| host.routes());
     let health = host.map(|host| -> HealthSource { Arc::new(move || host.health()) });
+    let session = Arc::new(services.session.clone());
+    let of_operators = Router::new()
+        .merge(services.scrub.routes())
+        .merge(config::routes(session.clone(), services.config.clone()))
+        .merge(drain::routes(drain.clone()))
+        .merge(operator::routes(session));
     let router = admin_router(node.clone(), metrics, AdminOptions { health, ..AdminOptions::default() })
         .merge(host_routes)
         .merge(services.namespace.routes())
         .merge(status::routes(core.ring.clone(), node, core.pool.clone()))
-        .merge(services.scrub.routes())
-        .merge(config::routes(Arc::new(services.session.clone()), services.config.clone()))
-        .merge(drain::routes(drain.clone()));
+        .merge(drain::peer_routes(drain.clone()))
+        .merge(operator::login_routes(services.operators.clone()))
+        .merge(operator::guarded(of_operators, &services.operators));
     Ok(router)
 }
 

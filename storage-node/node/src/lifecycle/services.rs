@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use chordfs_namespace::{Namespace, NamespaceConfig, NamespaceSettings};
-use chordfs_net::session::Session;
+use chordfs_net::{operator_token::link_token, session::Session};
 use chordfs_types::chunk_api::REPLICAS;
 use tokio::sync::{Notify, watch};
+use tracing::warn;
 
 use super::{compaction::compact, core::Core, deleter::deleter};
 use crate::{
     config::ConfigFollower,
     files::FilesRead,
     node::own_session::{OwnSession, keep_open},
+    operator::AcceptedTokens,
     replica::{repair::Repair, write::Writer},
     scrub::{self, Scrub},
 };
@@ -25,6 +27,7 @@ pub(super) struct Services {
     pub scrub: Scrub,
     pub files_read: Arc<FilesRead>,
     pub config: ConfigFollower,
+    pub operators: AcceptedTokens,
     repair: Repair,
     opened: watch::Sender<Option<Session>>,
 }
@@ -39,7 +42,9 @@ impl Services {
         let scrub = scrub(core, &namespace, &session, wake.clone())?;
         let repair = repair(core, wake);
         let config = ConfigFollower::start(&core.folder, core.store.clone());
-        Ok(Self { namespace, session, writer, scrub, files_read: Arc::default(), config, repair, opened })
+        let operators = operators(core)?;
+        let files_read = Arc::default();
+        Ok(Self { namespace, session, writer, scrub, files_read, config, operators, repair, opened })
     }
 
     /// Starts the background tasks, once other nodes can reach this one.
@@ -50,9 +55,21 @@ impl Services {
         let (disk, folder, stopped) = (core.disk.clone(), core.folder.path().to_owned(), stop.clone());
         tasks.spawn(async move { disk.run(folder, stopped).await });
         tasks.spawn(compact(store.clone(), config.compact_period, stop.clone()));
-        tasks.spawn(self.config.run(Arc::new(self.session), stop.clone()));
+        let session = Arc::new(self.session);
+        tasks.spawn(self.config.run(session.clone(), stop.clone()));
+        tasks.spawn(self.operators.run(session, stop.clone()));
         tasks.spawn(keep_open(config.address, self.opened, self.files_read, stop.clone()));
     }
+}
+
+fn operators(core: &Core) -> Result<AcceptedTokens> {
+    let (folder, address) = (core.folder.path(), core.config.address);
+    let tokens = AcceptedTokens::start(folder.to_owned(), core.folder.node_uid(), address);
+    let tokens = tokens.context("the operator's token")?;
+    if let Err(error) = link_token(folder, address) {
+        warn!(%error, "`storage-node` on this machine has to be told where the operator's token is (--token-file)");
+    }
+    Ok(tokens)
 }
 
 async fn start_namespace(core: &Core) -> Result<Namespace> {

@@ -16,7 +16,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use chordfs_net::admin_client::AdminClient;
+use chordfs_net::{
+    admin_client::AdminClient,
+    operator_token::{read_token, token_path},
+};
 use chordfs_types::{admin::DrainPhase, ring_id::NodeAddress};
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
@@ -210,7 +213,7 @@ impl Pool {
         let last = self.nodes.iter().rfind(|node| node.leaving == LeaveStage::No).map(|node| node.number);
         let Some(number) = last else { return Ok(()) };
         let fewer = Policy::leaves_fewer_copies(now.nodes);
-        match begin_drain(&self.client, self.address(number), fewer).await {
+        match begin_drain(&self.operator(number), self.address(number), fewer).await {
             Ok(()) => {
                 info!(node = number, nodes = now.nodes - 1, "shrinks: a node drains");
                 self.node(number).leaving = LeaveStage::Draining;
@@ -327,6 +330,12 @@ impl Pool {
     fn node(&mut self, number: u16) -> &mut PoolNode {
         let found = self.nodes.iter_mut().find(|node| node.number == number);
         found.expect("numbers come from the list, which only this loop changes")
+    }
+
+    /// A client that may change what the node does. A node that has not made its token yet cannot be changed.
+    fn operator(&self, number: u16) -> AdminClient {
+        let token = read_token(&token_path(&self.folder(number)));
+        self.client.clone().with_token(token.ok())
     }
 
     fn folder(&self, number: u16) -> PathBuf {
