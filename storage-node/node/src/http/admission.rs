@@ -17,17 +17,17 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::{Request, State},
-    http::{Method, StatusCode, request::Parts},
+    http::{Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use chordfs_net::limits::{ByteBudget, ByteClass};
 use chordfs_types::chunk_api::{MAX_BATCH_BYTES, calls};
-use futures_util::StreamExt;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     error::HttpError,
+    lent_body::LentBody,
     observed::{BodyObserver, ObservedBody, PolledFrame},
     origin,
 };
@@ -38,8 +38,6 @@ const SMALL_BODY_BYTES: u64 = 8 << 10;
 const UPLOAD_BYTES: u64 = 16 << 20;
 /// What a snapshot holds at a time: it is written to a file while it arrives.
 const SNAPSHOT_BYTES: u64 = 1 << 20;
-/// How long an unread body is discarded, so that its sender reads the refusal.
-const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// The limits of the bodies that one server accepts.
 #[derive(Clone, Debug)]
@@ -103,17 +101,27 @@ pub(super) async fn admit(State(admission): State<Admission>, request: Request, 
             let upload = class == ByteClass::Upload;
             let deadline = if upload { limits.upload_room_deadline } else { limits.room_deadline };
             match limits.budget.reserve(class, bytes, deadline).await {
-                None => return refuse(body, deadline).await,
+                None => {
+                    LentBody::lend(body).1.discard_rest().await;
+                    return refusal(deadline);
+                }
                 reservation => reservation,
             }
         }
     };
     let failure = BodyFailure::default();
     let arrival = ArrivalWatch::new(limits, reservation.is_some(), failure.clone());
+    let (body, lent) = LentBody::lend(body);
+    let waits_for_go = parts.headers.contains_key(header::EXPECT);
     let body = Body::new(ObservedBody::new(body, arrival));
     let response = next.run(Request::from_parts(parts, body)).await;
     drop(reservation);
-    failure.response().unwrap_or(response)
+    let response = failure.response().unwrap_or(response);
+    let is_refusal = response.status().is_client_error() || response.status().is_server_error();
+    if is_refusal && (lent.is_begun() || !waits_for_go) {
+        lent.discard_rest().await;
+    }
+    response
 }
 
 /// Returns the room that the body of a request needs; `None` for a small one. `length` is `None` if it is not
@@ -138,9 +146,7 @@ fn is_local(head: &Parts) -> bool {
     head.uri.query().is_some_and(|query| query.split('&').any(|part| part == "copies=1"))
 }
 
-async fn refuse(body: Body, waited: Duration) -> Response {
-    let mut body = body.into_data_stream();
-    let _ = tokio::time::timeout(DISCARD_TIME, async { while let Some(Ok(_)) = body.next().await {} }).await;
+fn refusal(waited: Duration) -> Response {
     let waited = humantime::format_duration(waited);
     overloaded(format!("this node found no room for the request within {waited}: too many bytes are under way"))
 }

@@ -18,6 +18,7 @@ pub mod error;
 pub mod files;
 mod form;
 mod head_limit;
+mod lent_body;
 mod listing;
 pub mod metrics;
 mod observed;

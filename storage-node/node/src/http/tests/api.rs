@@ -10,7 +10,10 @@ use reqwest::{
     multipart::{Form, Part},
 };
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::{Files, eventually, pattern};
 
@@ -285,6 +288,20 @@ async fn a_put_that_is_cut_off_keeps_the_file() {
     assert!(request.send().await.is_err());
     eventually("only a is left", || files.namespace.inode_count() == 1).await;
     assert_eq!(files.body("/a").await, (200, b"old".to_vec()));
+}
+
+/// The story: the answer was lost, because the connection was closed on a client that was still sending.
+#[tokio::test]
+async fn a_client_that_sends_much_reads_why_it_is_refused() {
+    let files = Files::start().await;
+    files.namespace.make(Ino::ROOT, "folder", FileKind::Directory, "");
+    let mut stream = TcpStream::connect(files.server.address).await.unwrap();
+    let head = "PUT /folder HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 33554432\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&pattern(32 << 20)).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 409"), "{answer}");
 }
 
 /// Each call of the router is in the description, and each path of it is served with exactly its methods.
