@@ -5,6 +5,7 @@ mod api;
 mod bad_input;
 mod browser;
 mod churn;
+mod config;
 mod drain;
 mod experiment;
 mod faults;
