@@ -30,7 +30,8 @@ fn shown(cluster: &Cluster, node: usize) -> Value {
 /// Returns the status and the answer of a request that changes the configuration.
 fn put(cluster: &Cluster, node: usize, body: &str) -> (u16, String) {
     let url = format!("http://{}:5059/config", cluster.ip(node));
-    let answer = reqwest::blocking::Client::new().put(url).body(body.to_owned()).send().expect("the node answers");
+    let request = reqwest::blocking::Client::new().put(url).bearer_auth(cluster.operator_token(node));
+    let answer = request.body(body.to_owned()).send().expect("the node answers");
     (answer.status().as_u16(), answer.text().expect("a text"))
 }
 
