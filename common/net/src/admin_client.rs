@@ -7,7 +7,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chordfs_types::{
-    admin::{DrainStatus, NodeStatus, RingStatus, ScrubStatus},
+    admin::{DrainStatus, NodeHistory, NodeStatus, RingStatus, ScrubStatus, SessionStatus},
     operator::OperatorToken,
     rate_limit::RateLimit,
     ring_id::NodeAddress,
@@ -172,6 +172,17 @@ impl AdminClient {
     /// Revokes the token of the node with this uid.
     pub async fn revoke_token(&self, node: NodeAddress, node_uid: &str) -> Result<(), AdminError> {
         self.send(node, Method::DELETE, &format!("/tokens/{node_uid}"), Vec::new()).await.map(drop)
+    }
+
+    /// The node's points after `after`, in seconds since 1970; all without it.
+    pub async fn history(&self, node: NodeAddress, after: Option<u64>) -> Result<NodeHistory, AdminError> {
+        let query = after.map_or(String::new(), |after| format!("?after={after}"));
+        self.get(node, &format!("/history{query}")).await
+    }
+
+    /// The open sessions, if the node leads the namespace.
+    pub async fn own_sessions(&self, node: NodeAddress) -> Result<Vec<SessionStatus>, AdminError> {
+        self.get(node, "/sessions?own=true").await
     }
 
     pub async fn scrub(&self, node: NodeAddress) -> Result<ScrubStatus, AdminError> {

@@ -88,6 +88,10 @@ pub struct RunArgs {
     /// The most memory for what is arriving from mounts, other nodes and programs, in MiB; beyond it they wait
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(128..=1 << 20))]
     peer_memory: u64,
+    /// For tests: the length of a minute in the node's history
+    #[arg(long, value_name = "TIME", env = "CHORDFS_HISTORY_PERIOD", default_value = "60s", hide = true)]
+    #[arg(value_parser = duration::parse_positive)]
+    history_period: Duration,
     /// Let the ring call `kill` end this process
     #[arg(long)]
     allow_kill: bool,
@@ -119,6 +123,7 @@ impl From<RunArgs> for NodeConfig {
         config.restart_grace = args.restart_grace;
         config.host_names = args.host_name;
         config.peer_memory_bytes = (args.peer_memory << 20) as usize;
+        config.history_period = args.history_period;
         config.allow_kill = args.allow_kill;
         config.drain_on_term = args.drain_on_term;
         config

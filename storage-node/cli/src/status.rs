@@ -156,6 +156,7 @@ mod tests {
                 capacity_bytes: 8 << 20,
                 ..CacheStatus::default()
             },
+            zone: None,
         };
         let expected = "node         10.0.0.2:5057, serving\n\
                         position     none\n\

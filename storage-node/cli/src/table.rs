@@ -176,6 +176,7 @@ mod tests {
             leader: false,
             work: Work::default(),
             cache: None,
+            zone: None,
         };
         let lag = |number, entries| VoterLag { voter: voter(number), entries, unresponsive: false };
         let namespace = NamespaceStatus {

@@ -32,10 +32,19 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use chordfs_history::latency::LatencyMeter;
 use chordfs_net::{http_pool::HttpPool, rpc::RpcPeer};
-use chordfs_types::ring_id::Neighbours;
+use chordfs_tables::SessionDescription;
+use chordfs_types::{admin::SessionStatus, namespace::SessionId, ring_id::Neighbours};
 use duties::DutyStarter;
 pub use membership::missing::NO_NAMESPACE;
 use membership::resignation::VoterResignation;
@@ -55,6 +64,9 @@ pub use storage::{
 };
 use thiserror::Error;
 use tokio::sync::watch;
+
+/// Operators are shown as many sessions at most.
+pub const MAX_LISTED_SESSIONS: usize = 1000;
 
 pub struct NamespaceConfig {
     /// The node's permanent id: random, one for each data folder, never reused.
@@ -206,6 +218,38 @@ impl Namespace {
     /// Ring addresses of the voters, as far as this node knows.
     pub fn voters(&self) -> Vec<SocketAddr> {
         self.services.leader.voters()
+    }
+
+    /// How long the operations and queries took that this node has carried out.
+    pub fn operation_latency(&self) -> &Arc<LatencyMeter> {
+        &self.services.requests.latency
+    }
+
+    /// How long appends to the log of this node took until they were on the disk.
+    pub fn append_latency(&self) -> &Arc<LatencyMeter> {
+        self.services.log.append_latency()
+    }
+
+    /// The open sessions, at most [`MAX_LISTED_SESSIONS`]; `None` unless this node leads, because mounts are connected
+    /// to the leader only.
+    pub fn sessions(&self) -> Option<Vec<SessionStatus>> {
+        let NamespaceServices { raft, feed, .. } = &*self.services;
+        if !raft.has_lease() {
+            return None;
+        }
+        let sessions = raft.state().session_descriptions(MAX_LISTED_SESSIONS);
+        let ids: Vec<SessionId> = sessions.iter().map(|session| session.id).collect();
+        let lease = raft.settings().session_lease;
+        let status =
+            |(session, (addresses, silent)): (SessionDescription, (Vec<SocketAddr>, Duration))| SessionStatus {
+                id: session.id.0,
+                client: session.client.to_string(),
+                addresses,
+                silent_seconds: silent.as_secs(),
+                lease_seconds_left: lease.saturating_sub(silent).as_secs(),
+                held_files: session.held_inodes as u64,
+            };
+        Some(sessions.into_iter().zip(feed.contacts(&ids, Instant::now())).map(status).collect())
     }
 
     pub fn status(&self) -> MemberStatus {

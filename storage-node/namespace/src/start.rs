@@ -193,6 +193,7 @@ impl LocalMember {
             raft: raft.clone(),
             leader: leader.clone(),
             feed: feed.clone(),
+            latency: Arc::default(),
             stop: duties.stop.clone(),
             tasks: duties.tasks.clone(),
         };

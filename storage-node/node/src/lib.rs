@@ -13,6 +13,8 @@
 //! | `operator` | who may change the ring: tokens, the check of requests, log-in |
 //! | `node` | the calls on 5057, and the status of this node |
 //! | `status` | the status of the whole ring |
+//! | `sessions` | the open sessions of mounts and nodes |
+//! | `history` | the last half hour of this node and of the ring |
 //! | `drain` | leaving the ring while still serving |
 //! | `lifecycle` | assembles the node: start, join, serve, stop |
 
@@ -21,6 +23,7 @@ pub mod config;
 pub mod drain;
 pub mod driver;
 pub mod files;
+pub mod history;
 pub mod http;
 pub mod lifecycle;
 pub mod mutual_exclusion;
@@ -28,4 +31,5 @@ pub mod node;
 mod operator;
 pub mod replica;
 pub mod scrub;
+pub mod sessions;
 pub mod status;

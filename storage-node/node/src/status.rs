@@ -29,20 +29,17 @@ const DEADLINE: Duration = Duration::from_millis(1200);
 const SURVEY_DEADLINE: Duration = Duration::from_millis(1200);
 const ASKED_AT_ONCE: usize = 64;
 
+/// Gathers the status of the ring. Cheap to clone.
 #[derive(Clone)]
-struct RingSurvey {
+pub struct RingSurvey {
     ring: RingHandle,
     own: Arc<dyn NodeAdmin>,
     client: AdminClient,
 }
 
 /// `GET /ring`: JSON of [`RingStatus`].
-pub fn routes(ring: RingHandle, own: Arc<dyn NodeAdmin>, pool: Arc<HttpPool>) -> Router {
-    Router::new().route("/ring", get(ring_status)).with_state(RingSurvey {
-        ring,
-        own,
-        client: AdminClient::new(pool, DEADLINE),
-    })
+pub fn routes(survey: RingSurvey) -> Router {
+    Router::new().route("/ring", get(ring_status)).with_state(survey)
 }
 
 async fn ring_status(extract::State(survey): extract::State<RingSurvey>) -> Json<RingStatus> {
@@ -50,7 +47,12 @@ async fn ring_status(extract::State(survey): extract::State<RingSurvey>) -> Json
 }
 
 impl RingSurvey {
-    async fn gather(&self) -> RingStatus {
+    pub fn new(ring: RingHandle, own: Arc<dyn NodeAdmin>, pool: Arc<HttpPool>) -> Self {
+        Self { ring, own, client: AdminClient::new(pool, DEADLINE) }
+    }
+
+    /// Asks all nodes at once. Takes no longer than the two deadlines, whoever does not answer.
+    pub async fn gather(&self) -> RingStatus {
         let asked = self.ring.me().ring_address();
         let own = self.own.status();
         let surveyed = self.ring.survey(SURVEY_DEADLINE).await;
@@ -149,6 +151,7 @@ fn line(
         leader: namespace.leader == Some(address),
         work: status.map_or_else(Work::default, |status| status.work.clone()),
         cache: status.map(|status| status.cache),
+        zone: status.and_then(|status| status.zone.clone()),
     }
 }
 
@@ -190,6 +193,7 @@ mod tests {
             repair: Default::default(),
             drain: None,
             cache: Default::default(),
+            zone: None,
         }
     }
 

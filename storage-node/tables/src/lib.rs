@@ -48,6 +48,7 @@ use id_jump::SkippedRange;
 use imbl::OrdMap;
 use orphan_inodes::OrphanInode;
 use serde::{Deserialize, Serialize};
+pub use sessions::SessionDescription;
 use sessions::SessionRecord;
 
 /// How many versions a new session is given.

@@ -47,7 +47,27 @@ impl SessionRecord {
     }
 }
 
+/// An open session, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionDescription {
+    pub id: SessionId,
+    /// The client's description of itself.
+    pub client: Arc<str>,
+    /// Inodes without a name that it has open.
+    pub held_inodes: usize,
+}
+
 impl Tables {
+    /// The open sessions in the order of their ids.
+    pub fn session_descriptions(&self) -> impl Iterator<Item = SessionDescription> {
+        let describe = |(id, session): (&SessionId, &Arc<SessionRecord>)| SessionDescription {
+            id: *id,
+            client: session.client.clone(),
+            held_inodes: session.holds.len(),
+        };
+        self.sessions.iter().map(describe)
+    }
+
     /// Every open session with its client's description, for the session leases and for operators.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &str)> {
         self.sessions.iter().map(|(id, session)| (*id, session.client.as_ref()))

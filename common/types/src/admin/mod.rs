@@ -5,10 +5,12 @@ mod cache;
 mod drain;
 mod health;
 mod health_facts;
+mod history;
 mod node;
 mod repair;
 mod ring;
 mod scrub;
+mod sessions;
 mod work;
 
 pub use self::{
@@ -16,9 +18,14 @@ pub use self::{
     drain::{DrainPhase, DrainStatus},
     health::{Health, HealthCode, HealthLevel, HealthReason},
     health_facts::{DiskFacts, HealthFacts, NodeFacts, VoterFacts, lacking_copies},
+    history::{
+        BacklogMinute, CacheMinute, DiskMinute, HISTORY_POINTS, HistoryPoint, HistorySource, LatencySummary,
+        NodeHistory, RingHistory, RingNodeHistory,
+    },
     node::{NamespaceStatus, NodeState, NodeStatus, StoreStatus, VoterLag},
     repair::{RepairStatus, TransferProgress},
     ring::{NodeLine, RingNodeState, RingStatus},
     scrub::{PassReport, ScrubStatus},
+    sessions::SessionStatus,
     work::{ScrubWork, TransferWork, Work},
 };

@@ -58,6 +58,9 @@ pub struct NodeStatus {
     /// The chunks that the node keeps in memory.
     #[serde(default)]
     pub cache: CacheStatus,
+    /// The name of the node's failure domain, if it was given one.
+    #[serde(default)]
+    pub zone: Option<String>,
 }
 
 /// How full a node's disk is.

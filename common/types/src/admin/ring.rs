@@ -66,6 +66,9 @@ pub struct NodeLine {
     /// [`NodeStatus::cache`](super::NodeStatus::cache).
     #[serde(default)]
     pub cache: Option<CacheStatus>,
+    /// [`NodeStatus::zone`](super::NodeStatus::zone).
+    #[serde(default)]
+    pub zone: Option<String>,
 }
 
 /// A node's state as the whole ring sees it.

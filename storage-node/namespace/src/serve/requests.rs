@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use chordfs_history::latency::LatencyMeter;
 use chordfs_types::{
     fs_error::FsError,
     namespace::{
@@ -32,15 +33,19 @@ pub(crate) struct RequestHandler {
     pub raft: Arc<RaftHandle>,
     pub leader: Arc<LeaderTracking>,
     pub feed: Arc<SessionFeed>,
+    /// The operations and queries that this node has carried out.
+    pub latency: Arc<LatencyMeter>,
     pub stop: CancellationToken,
     pub tasks: TaskTracker,
 }
 
 impl RequestHandler {
     pub(crate) async fn handle<C: FeedConnection + Clone>(&self, peer: &C, request: &[u8]) -> Bytes {
-        self.feed.renew(peer.id(), Instant::now());
+        let began = Instant::now();
+        self.feed.renew(peer.id(), began);
         let request = decode(request);
-        if request.as_ref().is_ok_and(may_open_a_file) {
+        let is_operation = request.as_ref().is_ok_and(may_open_a_file);
+        if is_operation {
             self.feed.count_request(peer.id());
         }
         let response = match request {
@@ -53,6 +58,9 @@ impl RequestHandler {
             Ok(Request::Apply(op)) => self.apply(op).await,
             Ok(Request::Query(query)) => self.query(&query).await,
         };
+        if is_operation && matches!(response, Response::Applied(_) | Response::Answered(_)) {
+            self.latency.record(began.elapsed());
+        }
         encode(&response)
     }
 

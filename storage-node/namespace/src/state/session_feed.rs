@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -20,6 +21,8 @@ use parking_lot::Mutex;
 pub(crate) trait FeedConnection: Send + Sync + 'static {
     /// An id that is unique within this process.
     fn id(&self) -> u64;
+    /// The address of the other end.
+    fn address(&self) -> SocketAddr;
     /// Queues encoded feed events; returns false when the connection is gone.
     fn push(&self, events: Bytes) -> bool;
     /// Closes the connection; the session attaches again and drops everything that it has cached.
@@ -31,6 +34,10 @@ pub(crate) trait FeedConnection: Send + Sync + 'static {
 impl FeedConnection for RpcPeer {
     fn id(&self) -> u64 {
         self.connection_id()
+    }
+
+    fn address(&self) -> SocketAddr {
+        RpcPeer::address(self)
     }
 
     fn push(&self, events: Bytes) -> bool {
@@ -215,6 +222,19 @@ impl SessionFeed {
         attached.by_connection.clear();
     }
 
+    /// Of each of the `sessions` the addresses of its connections, and how long it has been silent.
+    pub(crate) fn contacts(&self, sessions: &[SessionId], now: Instant) -> Vec<(Vec<SocketAddr>, Duration)> {
+        let attached = self.attached.lock();
+        let contact = |id: &SessionId| match attached.sessions.get(id) {
+            Some(entry) => {
+                let addresses = entry.connections.values().map(|peer| peer.address()).collect();
+                (addresses, now.saturating_duration_since(entry.last_request))
+            }
+            None => (Vec::new(), Duration::ZERO),
+        };
+        sessions.iter().map(contact).collect()
+    }
+
     pub(crate) fn attached_sessions(&self) -> usize {
         self.attached.lock().sessions.values().filter(|entry| !entry.connections.is_empty()).count()
     }
@@ -254,6 +274,10 @@ mod tests {
     impl FeedConnection for FakeConnection {
         fn id(&self) -> u64 {
             self.id
+        }
+
+        fn address(&self) -> SocketAddr {
+            SocketAddr::from(([10, 0, 0, 1], self.id as u16))
         }
 
         fn push(&self, events: Bytes) -> bool {
@@ -302,6 +326,9 @@ mod tests {
         let sessions = [SessionId(1), SessionId(2)];
         feed.attach(SessionId(1), connection(1, true), start);
         assert_eq!(feed.expired(&sessions, start + lease / 2, lease), []);
+        let own_end = SocketAddr::from(([10, 0, 0, 1], 1));
+        let contacts = feed.contacts(&sessions, start + lease / 2);
+        assert_eq!(contacts, [(vec![own_end], lease / 2), (vec![], Duration::ZERO)]);
         assert_eq!(feed.renew(1, start + lease / 2), Some(SessionId(1)));
         assert_eq!(feed.expired(&sessions, start + lease, lease), []);
         assert_eq!(feed.expired(&sessions, start + lease * 3 / 2, lease), sessions);

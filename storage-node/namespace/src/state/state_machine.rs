@@ -15,7 +15,7 @@ use std::{
 };
 
 use chordfs_log::warn_limited;
-use chordfs_tables::{IdJump, Tables};
+use chordfs_tables::{IdJump, SessionDescription, Tables};
 use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, NamespaceOp, Query, SessionId, Time},
@@ -86,6 +86,11 @@ impl NamespaceState {
 
     pub(crate) fn sessions(&self) -> Vec<SessionId> {
         self.0.applied.read().tables.sessions().map(|(id, _)| id).collect()
+    }
+
+    /// The open sessions in the order of their ids, at most `limit`.
+    pub(crate) fn session_descriptions(&self, limit: usize) -> Vec<SessionDescription> {
+        self.0.applied.read().tables.session_descriptions().take(limit).collect()
     }
 
     /// The place of the last applied entry in the log, and the open sessions as of that entry.

@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, mpsc},
 };
 
+use chordfs_history::latency::LatencyMeter;
 use openraft::{
     EntryPayload, LogState, OptionalSend, RaftLogReader, entry::RaftEntry, storage::IOFlushed, storage::RaftLogStorage,
 };
@@ -37,6 +38,7 @@ pub(crate) struct LogStore {
     memory: Arc<RwLock<Memory>>,
     writer: mpsc::Sender<WriterCommand>,
     disk_space: Arc<DiskSpace>,
+    append_latency: Arc<LatencyMeter>,
 }
 
 #[derive(Default)]
@@ -82,10 +84,10 @@ impl LogStore {
         // A snapshot that was being installed may be committed further than this log reaches.
         memory.committed = memory.committed.min(memory.last());
         let (writer, commands) = mpsc::channel();
-        let disk_space = Arc::new(DiskSpace::default());
-        let thread = LogWriter::new(dir.to_path_buf(), files, file_bytes, disk_space.clone());
+        let (disk_space, append_latency) = (Arc::new(DiskSpace::default()), Arc::<LatencyMeter>::default());
+        let thread = LogWriter::new(dir.to_path_buf(), files, file_bytes, disk_space.clone(), append_latency.clone());
         std::thread::Builder::new().name("namespace-log".into()).spawn(move || thread.run(commands))?;
-        Ok(Self { memory: Arc::new(RwLock::new(memory)), writer, disk_space })
+        Ok(Self { memory: Arc::new(RwLock::new(memory)), writer, disk_space, append_latency })
     }
 
     /// Ends the cut of damage that an open with [`DamagePolicy::Cut`] has begun in `dir`: the log is what it is now.
@@ -112,6 +114,11 @@ impl LogStore {
     /// Whether the disk has space for the log.
     pub(crate) fn disk_space(&self) -> &Arc<DiskSpace> {
         &self.disk_space
+    }
+
+    /// How long appends take until they are on the disk.
+    pub(crate) fn append_latency(&self) -> &Arc<LatencyMeter> {
+        &self.append_latency
     }
 
     /// Writes that find the disk full fail from now on, instead of waiting for space: Raft waits for its writes when it

@@ -18,6 +18,7 @@ use std::{
 };
 
 use chordfs_files::sync_folder;
+use chordfs_history::latency::LatencyMeter;
 use chordfs_log::{info_limited, warn_limited};
 use openraft::storage::IOFlushed;
 use serde::{Deserialize, Serialize};
@@ -74,10 +75,17 @@ pub(super) struct LogWriter {
     /// Why a write failed. Nothing may be written after it, because it is unknown whether the disk holds the bytes.
     failed: Option<String>,
     disk_space: Arc<DiskSpace>,
+    append_latency: Arc<LatencyMeter>,
 }
 
 impl LogWriter {
-    pub(super) fn new(dir: PathBuf, files: Vec<LogFile>, file_bytes: u64, disk_space: Arc<DiskSpace>) -> Self {
+    pub(super) fn new(
+        dir: PathBuf,
+        files: Vec<LogFile>,
+        file_bytes: u64,
+        disk_space: Arc<DiskSpace>,
+        append_latency: Arc<LatencyMeter>,
+    ) -> Self {
         Self {
             dir,
             files,
@@ -86,6 +94,7 @@ impl LogWriter {
             progress_since: None,
             failed: None,
             disk_space,
+            append_latency,
         }
     }
 
@@ -156,7 +165,11 @@ impl LogWriter {
     }
 
     fn append(&mut self, batch: AppendBatch) {
+        let began = Instant::now();
         let result = self.unless_failed(|writer| writer.write_entries(&batch.entries));
+        if result.is_ok() {
+            self.append_latency.record(began.elapsed());
+        }
         for callback in batch.callbacks {
             callback.io_completed(match &result {
                 Ok(()) => Ok(()),
@@ -303,7 +316,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_waited_for_and_other_errors_are_not() {
         let disk_space = Arc::new(DiskSpace::default());
-        let mut writer = LogWriter::new(PathBuf::new(), Vec::new(), 1, disk_space.clone());
+        let mut writer = LogWriter::new(PathBuf::new(), Vec::new(), 1, disk_space.clone(), Arc::default());
         let mut tries = 0;
         let done = writer.when_space(|writer| {
             tries += 1;

@@ -241,6 +241,10 @@ impl FeedConnection for Peer {
         self.id
     }
 
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 1))
+    }
+
     fn push(&self, events: Bytes) -> bool {
         self.received.lock().extend(decode::<Vec<FeedEvent>>(&events).unwrap());
         true

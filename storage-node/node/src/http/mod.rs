@@ -20,6 +20,7 @@ mod form;
 mod head_limit;
 mod lent_body;
 mod listing;
+pub mod measured;
 pub mod metrics;
 mod observed;
 pub mod open_files;

@@ -51,6 +51,8 @@ pub struct NodeConfig {
     pub repair_rate: RateLimit,
     pub compact_period: Duration,
     pub scrub: scrub::ScrubSettings,
+    /// The length of a minute in the node's history; others than 60 s are for tests.
+    pub history_period: Duration,
 }
 
 impl NodeConfig {
@@ -78,6 +80,7 @@ impl NodeConfig {
             repair_rate: RateLimit::default(),
             compact_period: Duration::from_secs(2),
             scrub: scrub::ScrubSettings::default(),
+            history_period: Duration::from_secs(60),
         }
     }
 

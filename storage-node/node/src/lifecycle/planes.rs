@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use axum::Router;
+use axum::{Router, middleware::from_fn_with_state};
+use chordfs_history::recorder::LatencyMeters;
 use chordfs_net::{
     chunk_client::ChunkClient,
     limits::ByteBudget,
@@ -15,18 +16,22 @@ use crate::{
     config,
     drain::{self, Drain, DrainContext, DrainSettings},
     files::{FileDefaults, FileService},
+    history::{self, HistorySampler, OwnHistory, RingHistories},
     http::{
         admin::{AdminOptions, HealthSource, NodeAdmin, admin_router},
         admission::BodyLimits,
         answer_room::AnswerLimits,
         chunks::{self, ChunkPlane},
         files::{FilesOptions, files_router},
+        measured::{RequestMeters, measure},
         metrics::install_recorder,
         pool_events::PoolEvents,
         server::{self, IsNeighbour, ServerOptions},
     },
     node::{admin::LocalAdmin, arc_hand_over::ArcHandOver, ring_port::RingPort},
-    operator, status,
+    operator,
+    sessions::{self, SessionList},
+    status::{self, RingSurvey},
 };
 
 /// The planes are built before a port is opened, so that a call finds everything that it needs.
@@ -43,8 +48,9 @@ impl Planes {
         let (namespace, departure) = (services.namespace.clone(), core.departure.clone());
         let ring = RingPort { ring: core.ring.clone(), namespace, departure };
         let drain = Drain::new(drain_context(core, services), DrainSettings::default());
-        let files = files_plane(core, services);
-        let admin = admin_plane(core, services, &drain, host)?;
+        let requests = Arc::<RequestMeters>::default();
+        let files = files_plane(core, services).layer(from_fn_with_state(requests.clone(), measure));
+        let admin = admin_plane(core, services, requests, &drain, host)?;
         Ok(Self { ring, files, admin, drain })
     }
 
@@ -84,10 +90,15 @@ fn files_plane(core: &Core, services: &Services) -> Router {
 fn admin_plane(
     core: &Core,
     services: &Services,
+    requests: Arc<RequestMeters>,
     drain: &Drain,
     host: Option<Arc<dyn HostEnvironment>>,
 ) -> Result<Router> {
     let node: Arc<dyn NodeAdmin> = Arc::new(local_admin(core, services));
+    let survey = RingSurvey::new(core.ring.clone(), node.clone(), core.pool.clone());
+    let own = own_history(core, services, node.clone(), requests);
+    let histories = RingHistories::new(own.clone(), core.pool.clone());
+    let sessions = SessionList::new(services.namespace.clone(), core.pool.clone());
     let metrics = install_recorder().map_err(anyhow::Error::msg)?;
     let host_routes = host.as_ref().map_or_else(Router::new, |host| host.routes());
     let health = host.map(|host| -> HealthSource { Arc::new(move || host.health()) });
@@ -97,14 +108,34 @@ fn admin_plane(
         .merge(config::routes(session.clone(), services.config.clone()))
         .merge(drain::routes(drain.clone()))
         .merge(operator::routes(session));
-    let router = admin_router(node.clone(), metrics, AdminOptions { health, ..AdminOptions::default() })
+    let router = admin_router(node, metrics, AdminOptions { health, ..AdminOptions::default() })
         .merge(host_routes)
         .merge(services.namespace.routes())
-        .merge(status::routes(core.ring.clone(), node, core.pool.clone()))
+        .merge(status::routes(survey.clone()))
+        .merge(sessions::routes(sessions))
+        .merge(history::routes(own, histories, survey))
         .merge(drain::peer_routes(drain.clone()))
         .merge(operator::login_routes(services.operators.clone()))
         .merge(operator::guarded(of_operators, &services.operators));
     Ok(router)
+}
+
+/// Starts the task that fills this node's history.
+fn own_history(core: &Core, services: &Services, node: Arc<dyn NodeAdmin>, requests: Arc<RequestMeters>) -> OwnHistory {
+    let meters = LatencyMeters {
+        reads: requests.reads.clone(),
+        writes: requests.writes.clone(),
+        names: services.namespace.operation_latency().clone(),
+        log: services.namespace.append_latency().clone(),
+    };
+    let history = OwnHistory::new(core.config.history_period, meters);
+    let sampler = HistorySampler { history: history.clone(), node, ring: core.ring.clone(), requests };
+    let (answering, stop) = (core.answering.clone(), core.stop.clone());
+    core.tasks.spawn(async move {
+        answering.cancelled().await;
+        sampler.run(stop).await;
+    });
+    history
 }
 
 fn local_admin(core: &Core, services: &Services) -> LocalAdmin {
@@ -120,6 +151,7 @@ fn local_admin(core: &Core, services: &Services) -> LocalAdmin {
         session: services.session.clone(),
         scrub: services.scrub.clone(),
         config: services.config.clone(),
+        zone: core.config.zone.clone(),
         arcs: ArcHandOver { ring: core.ring.clone(), store: core.store.clone(), peers: core.peers.clone() },
     }
 }

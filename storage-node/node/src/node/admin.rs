@@ -42,6 +42,7 @@ pub struct LocalAdmin {
     pub scrub: Scrub,
     pub arcs: ArcHandOver,
     pub config: ConfigFollower,
+    pub zone: Option<String>,
 }
 
 impl NodeAdmin for LocalAdmin {
@@ -72,6 +73,7 @@ impl NodeAdmin for LocalAdmin {
             repair,
             drain,
             cache: cache_status(&self.store.cache_stats(), &self.config.current()),
+            zone: self.zone.clone(),
         }
     }
 

@@ -38,17 +38,17 @@ use crate::{
 const SILENCE: Duration = Duration::from_millis(400);
 /// The stall timeout in all other tests: on a busy machine client and server, which share a thread, may both do nothing
 /// for a second, and a connection that was closed as idle is no fault of the request that comes next.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Server {
+pub(super) struct Server {
     address: SocketAddr,
-    http: Client,
+    pub http: Client,
     stop: CancellationToken,
     task: Option<AbortOnDropHandle<()>>,
 }
 
 impl Server {
-    async fn start(router: Router, silence: Duration) -> Self {
+    pub(super) async fn start(router: Router, silence: Duration) -> Self {
         let options = ServerOptions {
             head_silence: silence,
             write_silence: silence,
@@ -68,7 +68,7 @@ impl Server {
         Self { address, http, stop, task: Some(task) }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(super) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
