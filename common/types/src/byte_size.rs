@@ -1,4 +1,4 @@
-//! Sizes as people type them: `64M`, `20G`, `512KiB`, `1.5G`.
+//! Sizes as people type them, `64M`, `20G`, `512KiB`, `1.5G`, and as they read them, `1.50 GiB`.
 
 use parse_size::Config;
 
@@ -7,9 +7,45 @@ pub fn parse(text: &str) -> Result<u64, parse_size::Error> {
     Config::new().with_binary().parse_size(text)
 }
 
+/// Three digits and a unit: `512 B`, `4.00 KiB`, `12.3 GiB`.
+pub fn human(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        if value < 999.5 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    let digits = match value {
+        _ if unit == "B" => 0,
+        small if small < 9.995 => 2,
+        middle if middle < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (512, "512 B"),
+            (1000, "0.98 KiB"),
+            (4096, "4.00 KiB"),
+            (10 << 20, "10.0 MiB"),
+            (123 << 30, "123 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(human(bytes), expected);
+        }
+    }
 
     #[test]
     fn units_are_powers_of_1024() {

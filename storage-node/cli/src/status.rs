@@ -16,7 +16,7 @@ use chordfs_types::{
 use crate::{
     node_arg::admin_client_with,
     output::{complain, runtime, write_out},
-    table::{cache_text, table},
+    table::table,
     units::{mib, mib_rounded_up, mib_tenths},
 };
 
@@ -71,7 +71,7 @@ fn describe(node: NodeAddress, status: &NodeStatus, health: &Health) -> Result<S
     line("successors", list(&successors))?;
     line("chunks", format!("{}, {}", store.chunks, mib(store.data_bytes)))?;
     line("free", mib(store.free_bytes))?;
-    line("cache", cache_text(cache))?;
+    line("cache", cache.text())?;
     line("filling", remaining(&repair.incoming))?;
     line("repairing", remaining(&repair.outgoing))?;
     if let Some(drain) = drain.as_ref().filter(|drain| drain.phase == DrainPhase::Copying) {

@@ -11,6 +11,7 @@ mod repair;
 mod ring;
 mod scrub;
 mod sessions;
+mod text;
 mod work;
 
 pub use self::{
