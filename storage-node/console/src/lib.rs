@@ -1,1 +1,35 @@
+//! The console: from what a node knows of its ring to the page that people see. Values go in, HTML comes out; nothing
+//! here reads a clock, waits or opens a socket.
+//!
+//! The page is complete as it is sent. The script only replaces its [`Fragment`]s by newer ones, sorts the table without
+//! loading the page again, and shows a chart's values below it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `view` | what is shown, and what of it was asked for |
+//! | `page` | the skeleton: head, navigation, sections; further sections plug in here |
+//! | `health`, `ring_picture`, `node_table`, `sessions` | a section each |
+//! | `charts/` | which charts there are, their values, and how they are drawn |
+//! | `console.css`, `console.js` | style and script, which the node serves beside the page |
+#![deny(clippy::disallowed_methods)]
 
+mod charts;
+mod health;
+mod node_table;
+mod page;
+mod ring_picture;
+mod sessions;
+#[cfg(test)]
+mod tests;
+mod time;
+mod view;
+
+pub use self::{
+    page::{Fragment, Section, fragments, page, section},
+    view::{ConsoleQuery, RingView},
+};
+
+/// The style of the page.
+pub const STYLE: &str = include_str!("console.css");
+/// The script of the page.
+pub const SCRIPT: &str = include_str!("console.js");

@@ -15,11 +15,13 @@
 //! | `status` | the status of the whole ring |
 //! | `sessions` | the open sessions of mounts and nodes |
 //! | `history` | the last half hour of this node and of the ring |
+//! | `console` | the console: what its page shows, and its live events |
 //! | `drain` | leaving the ring while still serving |
 //! | `lifecycle` | assembles the node: start, join, serve, stop |
 
 mod blocking;
 pub mod config;
+pub mod console;
 pub mod drain;
 pub mod driver;
 pub mod files;

@@ -26,11 +26,12 @@ mod observed;
 pub mod open_files;
 mod origin;
 mod page;
+pub(crate) mod page_headers;
 pub mod pool_events;
 pub mod server;
 mod stored_content;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tracked;
 mod upload;
 mod uri;

@@ -14,6 +14,7 @@ use chordfs_net::{
 use super::{core::Core, host::HostEnvironment, ports::Ports, services::Services};
 use crate::{
     config,
+    console::{self, ConsoleOptions, MoreSections, RingSource},
     drain::{self, Drain, DrainContext, DrainSettings},
     files::{FileDefaults, FileService},
     history::{self, HistorySampler, OwnHistory, RingHistories},
@@ -112,12 +113,18 @@ fn admin_plane(
         .merge(host_routes)
         .merge(services.namespace.routes())
         .merge(status::routes(survey.clone()))
-        .merge(sessions::routes(sessions))
-        .merge(history::routes(own, histories, survey))
+        .merge(sessions::routes(sessions.clone()))
+        .merge(history::routes(own, histories.clone(), survey.clone()))
+        .merge(console_plane(core, RingSource { survey, histories, sessions }))
         .merge(drain::peer_routes(drain.clone()))
         .merge(operator::login_routes(services.operators.clone()))
         .merge(operator::guarded(of_operators, &services.operators));
     Ok(router)
+}
+
+fn console_plane(core: &Core, source: RingSource) -> axum::Router {
+    let none: MoreSections = Arc::new(Vec::new);
+    console::routes(Arc::new(source), none, ConsoleOptions::default(), core.stop.clone())
 }
 
 /// Starts the task that fills this node's history.

@@ -38,9 +38,9 @@ use crate::{
 const SILENCE: Duration = Duration::from_millis(400);
 /// The stall timeout in all other tests: on a busy machine client and server, which share a thread, may both do nothing
 /// for a second, and a connection that was closed as idle is no fault of the request that comes next.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     pub http: Client,
     stop: CancellationToken,
@@ -48,7 +48,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn start(router: Router, silence: Duration) -> Self {
+    pub(crate) async fn start(router: Router, silence: Duration) -> Self {
         let options = ServerOptions {
             head_silence: silence,
             write_silence: silence,
@@ -68,11 +68,11 @@ impl Server {
         Self { address, http, stop, task: Some(task) }
     }
 
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    async fn get(&self, path: &str) -> Response {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         self.http.get(self.url(path)).send().await.unwrap()
     }
 

@@ -1,0 +1,48 @@
+//! The sessions of mounts and nodes with the namespace.
+
+use chordfs_types::admin::SessionStatus;
+use maud::{Markup, html};
+
+pub(crate) fn body(sessions: &Result<Vec<SessionStatus>, String>) -> Markup {
+    match sessions {
+        Err(reason) => html! { p { "The sessions are not known at present: " (reason) "." } },
+        Ok(sessions) if sessions.is_empty() => html! { p { "No mount and no node has a session." } },
+        Ok(sessions) => table(sessions),
+    }
+}
+
+fn table(sessions: &[SessionStatus]) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Table of the sessions" {
+            table {
+                caption { "Mounts and nodes that use the namespace, as its leader knows them" }
+                thead {
+                    tr {
+                        th scope="col" { "Client" }
+                        th scope="col" { "Address" }
+                        th.number scope="col" { "Session" }
+                        th.number scope="col" { "Last heard" }
+                        th.number scope="col" { "Lease left" }
+                        th.number scope="col" { "Removed files held open" }
+                    }
+                }
+                tbody { @for session in sessions { (row(session)) } }
+            }
+        }
+        p.note { "What a mount has not stored yet (dirty bytes) and which files it has open, only the mount itself knows." }
+    }
+}
+
+fn row(session: &SessionStatus) -> Markup {
+    let addresses: Vec<String> = session.addresses.iter().map(ToString::to_string).collect();
+    html! {
+        tr {
+            th scope="row" { (session.client) }
+            td { @if addresses.is_empty() { "not connected" } @else { (addresses.join(", ")) } }
+            td.number { (session.id) }
+            td.number { (session.silent_seconds) " s ago" }
+            td.number { (session.lease_seconds_left) " s" }
+            td.number { (session.held_files) }
+        }
+    }
+}
