@@ -1,12 +1,12 @@
 //! The console: from what a node knows of its ring to the page that people see. Values go in, HTML comes out; nothing
 //! here reads a clock, waits or opens a socket.
 //!
-//! The page is complete as it is sent. The script only replaces its [`Fragment`]s by newer ones, sorts the table without
-//! loading the page again, and shows a chart's values below it.
+//! The page is complete as it is sent. The script only replaces its [`Fragment`]s by newer ones, sorts the table
+//! without loading the page again, and shows a chart's values below it.
 //!
 //! | file | what |
 //! |---|---|
-//! | `view` | what is shown, and what of it was asked for |
+//! | `view`, `order` | what is shown, and what of it was asked for |
 //! | `page` | the skeleton: head, navigation, sections; further sections plug in here |
 //! | `health`, `ring_picture`, `node_table`, `sessions` | a section each |
 //! | `charts/` | which charts there are, their values, and how they are drawn |
@@ -16,6 +16,7 @@
 mod charts;
 mod health;
 mod node_table;
+mod order;
 mod page;
 mod ring_picture;
 mod sessions;

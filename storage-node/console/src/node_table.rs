@@ -8,15 +8,10 @@ use chordfs_types::{
 };
 use maud::{Markup, html};
 
-use crate::view::ConsoleQuery;
-
-/// The order of the rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct NodeOrder {
-    /// The number of a column of [`COLUMNS`].
-    pub(crate) column: usize,
-    pub(crate) descending: bool,
-}
+use crate::{
+    order::{COLUMN_NAMES, NodeOrder},
+    view::ConsoleQuery,
+};
 
 /// A cell: what is shown, and what it is sorted by.
 struct NodeCell {
@@ -33,62 +28,29 @@ enum SortKey {
 }
 
 struct NodeColumn {
-    /// In the address of the page.
-    name: &'static str,
     title: &'static str,
     is_number: bool,
     cell: fn(usize, &NodeLine) -> NodeCell,
 }
 
 /// The number of a node is its number in the picture of the ring.
-const COLUMNS: [NodeColumn; 11] = [
+const COLUMNS: [NodeColumn; COLUMN_NAMES.len()] = [
+    NodeColumn { title: "No.", is_number: true, cell: |at, _| number(Some(at + 1), |at| at.to_string()) },
+    NodeColumn { title: "Node", is_number: false, cell: |_, node| text(Some(node.address.to_string())) },
+    NodeColumn { title: "Zone", is_number: false, cell: |_, node| text(node.zone.clone()) },
+    NodeColumn { title: "Id", is_number: true, cell: |_, node| number(node.id.map(|id| id.0), |id| id.to_string()) },
+    NodeColumn { title: "State", is_number: false, cell: |_, node| text(Some(node.state.label().into())) },
     NodeColumn {
-        name: "number",
-        title: "No.",
-        is_number: true,
-        cell: |at, _| number(Some(at + 1), |at| at.to_string()),
-    },
-    NodeColumn { name: "node", title: "Node", is_number: false, cell: |_, node| text(Some(node.address.to_string())) },
-    NodeColumn { name: "zone", title: "Zone", is_number: false, cell: |_, node| text(node.zone.clone()) },
-    NodeColumn {
-        name: "id",
-        title: "Id",
-        is_number: true,
-        cell: |_, node| number(node.id.map(|id| id.0), |id| id.to_string()),
-    },
-    NodeColumn {
-        name: "state",
-        title: "State",
-        is_number: false,
-        cell: |_, node| text(Some(node.state.label().into())),
-    },
-    NodeColumn {
-        name: "share",
         title: "Share",
         is_number: true,
         cell: |_, node| number(node.share, |share| format!("{:.1}%", share * 100.0)),
     },
-    NodeColumn {
-        name: "chunks",
-        title: "Chunks",
-        is_number: true,
-        cell: |_, node| number(node.chunks, |it| it.to_string()),
-    },
-    NodeColumn { name: "data", title: "Data", is_number: true, cell: |_, node| number(node.data_bytes, human) },
-    NodeColumn { name: "free", title: "Free", is_number: true, cell: |_, node| number(node.free_bytes, human) },
-    NodeColumn { name: "votes", title: "Votes", is_number: false, cell: |_, node| text(Some(votes(node).into())) },
-    NodeColumn { name: "work", title: "Work", is_number: false, cell: |_, node| text(node.work.text()) },
+    NodeColumn { title: "Chunks", is_number: true, cell: |_, node| number(node.chunks, |it| it.to_string()) },
+    NodeColumn { title: "Data", is_number: true, cell: |_, node| number(node.data_bytes, human) },
+    NodeColumn { title: "Free", is_number: true, cell: |_, node| number(node.free_bytes, human) },
+    NodeColumn { title: "Votes", is_number: false, cell: |_, node| text(Some(votes(node).into())) },
+    NodeColumn { title: "Work", is_number: false, cell: |_, node| text(node.work.text()) },
 ];
-
-impl NodeOrder {
-    pub(crate) fn column_of(name: &str) -> usize {
-        COLUMNS.iter().position(|column| column.name == name).unwrap_or_default()
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        COLUMNS[self.column].name
-    }
-}
 
 pub(crate) fn body(status: &RingStatus, query: &ConsoleQuery) -> Markup {
     html! {
@@ -111,7 +73,7 @@ fn head(at: usize, column: &NodeColumn, query: &ConsoleQuery) -> Markup {
     };
     let next = NodeOrder { column: at, descending: is_current && !query.order.descending };
     html! {
-        th.number[column.is_number] scope="col" aria-sort=[direction] data-column=(column.name) {
+        th.number[column.is_number] scope="col" aria-sort=[direction] data-column=(COLUMN_NAMES[at]) {
             a href={ (query.href_sorted(next)) "#nodes" } { (column.title) }
             span aria-hidden="true" { (mark) }
         }
@@ -121,9 +83,9 @@ fn head(at: usize, column: &NodeColumn, query: &ConsoleQuery) -> Markup {
 fn row(at: usize, node: &NodeLine, query: &ConsoleQuery) -> Markup {
     html! {
         tr data-state=(node.state.label()) {
-            @for column in &COLUMNS {
+            @for (name, column) in COLUMN_NAMES.into_iter().zip(&COLUMNS) {
                 @let cell = (column.cell)(at, node);
-                @if column.name == "node" {
+                @if name == "node" {
                     th scope="row" data-key=[cell.key.attribute()] {
                         a href={ (query.href_of(Some(node.address))) "#charts" } { (cell.text) }
                     }

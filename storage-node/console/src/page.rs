@@ -1,7 +1,7 @@
 //! The skeleton of the page: a head, a navigation, and sections.
 //!
-//! Whoever adds a section to the console makes a [`Section`] and gives it to [`page`]: the navigation follows. A section
-//! of this crate consists of a heading and a live part, which is replaced by a [`Fragment`] of the same name.
+//! To add a section to the console, make a [`Section`] and give it to [`page`]: the navigation follows. A section of
+//! this file consists of a heading and a live part, which is replaced by a [`Fragment`] of the same name.
 
 use maud::{DOCTYPE, Markup, html};
 

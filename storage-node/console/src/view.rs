@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use chordfs_types::admin::{RingHistory, RingStatus, SessionStatus};
 
-use crate::node_table::NodeOrder;
+use crate::order::NodeOrder;
 
 /// All that one node knows of its ring at one moment.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ pub(crate) struct Slots<'a> {
     /// Beginnings of the minutes, ascending.
     pub times: Vec<u64>,
     pub period_seconds: u64,
-    /// Of each minute the points of those nodes that have one.
+    /// The points of each minute, of those nodes that have one.
     points: Vec<Vec<&'a HistoryPoint>>,
     is_ring: bool,
 }

@@ -222,7 +222,7 @@ impl SessionFeed {
         attached.by_connection.clear();
     }
 
-    /// Of each of the `sessions` the addresses of its connections, and how long it has been silent.
+    /// Returns the addresses of the connections of each of the `sessions`, and how long it has been silent.
     pub(crate) fn contacts(&self, sessions: &[SessionId], now: Instant) -> Vec<(Vec<SocketAddr>, Duration)> {
         let attached = self.attached.lock();
         let contact = |id: &SessionId| match attached.sessions.get(id) {

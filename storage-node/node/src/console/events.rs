@@ -1,4 +1,4 @@
-//! `GET /console/events`: the parts of the page that have changed, as server-sent events, for as long as somebody looks.
+//! `GET /console/events`: the parts of the page that have changed, as server-sent events, while somebody looks.
 //!
 //! An event is named as its part, and its data are the HTML. After each look at the ring comes a `beat` with the time,
 //! so that a page knows that it is up to date. The number of viewers is limited; a viewer that reads slowly gets fewer
@@ -48,7 +48,7 @@ pub(super) async fn events(State(plane): State<ConsolePlane>, RawQuery(query): R
 struct Viewer {
     plane: ConsolePlane,
     query: ConsoleQuery,
-    /// Of each part that was sent a hash.
+    /// A hash of each part that was sent.
     sent: HashMap<&'static str, u64>,
     /// What remains of the last look.
     waiting: VecDeque<Event>,

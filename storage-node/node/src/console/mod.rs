@@ -29,7 +29,7 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::snapshots::Snapshots;
+use self::snapshots::RingSnapshots;
 pub use self::source::{ConsoleSource, RingSource};
 use crate::http::page_headers::page_headers;
 
@@ -55,7 +55,7 @@ pub type MoreSections = Arc<dyn Fn() -> Vec<Section> + Send + Sync>;
 
 #[derive(Clone)]
 struct ConsolePlane {
-    snapshots: Arc<Snapshots>,
+    snapshots: Arc<RingSnapshots>,
     more: MoreSections,
     viewers: Arc<Semaphore>,
     update_every: Duration,
@@ -70,7 +70,7 @@ pub fn routes(
     stop: CancellationToken,
 ) -> Router {
     let plane = ConsolePlane {
-        snapshots: Arc::new(Snapshots::new(source, options.update_every)),
+        snapshots: Arc::new(RingSnapshots::new(source, options.update_every)),
         more,
         viewers: Arc::new(Semaphore::new(options.max_viewers)),
         update_every: options.update_every,

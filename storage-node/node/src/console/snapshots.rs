@@ -18,36 +18,36 @@ use super::source::ConsoleSource;
 /// for all of them; further ones are rendered for each viewer.
 const MAX_RENDERED: usize = 64;
 
-pub(super) struct Snapshots {
+pub(super) struct RingSnapshots {
     source: Arc<dyn ConsoleSource>,
     max_age: Duration,
-    last: tokio::sync::Mutex<Option<(Instant, Arc<Snapshot>)>>,
+    last: tokio::sync::Mutex<Option<(Instant, Arc<RingSnapshot>)>>,
 }
 
-pub(super) struct Snapshot {
+pub(super) struct RingSnapshot {
     view: RingView,
     rendered: Mutex<HashMap<ConsoleQuery, Arc<[Fragment]>>>,
 }
 
-impl Snapshots {
+impl RingSnapshots {
     pub(super) fn new(source: Arc<dyn ConsoleSource>, max_age: Duration) -> Self {
         Self { source, max_age, last: tokio::sync::Mutex::default() }
     }
 
-    pub(super) async fn current(&self) -> Arc<Snapshot> {
+    pub(super) async fn current(&self) -> Arc<RingSnapshot> {
         let mut last = self.last.lock().await;
         if let Some((gathered, snapshot)) = &*last
             && gathered.elapsed() < self.max_age
         {
             return snapshot.clone();
         }
-        let snapshot = Arc::new(Snapshot { view: self.source.view().await, rendered: Mutex::default() });
+        let snapshot = Arc::new(RingSnapshot { view: self.source.view().await, rendered: Mutex::default() });
         *last = Some((Instant::now(), snapshot.clone()));
         snapshot
     }
 }
 
-impl Snapshot {
+impl RingSnapshot {
     pub(super) fn view(&self) -> &RingView {
         &self.view
     }

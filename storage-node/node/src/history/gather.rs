@@ -1,7 +1,7 @@
 //! The histories of all nodes, put together by the node that is asked.
 //!
-//! What a node has sent is kept, and it is asked only for what is new: once a minute while somebody looks. All nodes are
-//! asked at once, each with a deadline, and one that does not answer has a gap.
+//! What a node has sent is kept, and it is asked only for what is new: once a minute while somebody looks. All nodes
+//! are asked at once, each with a deadline, and one that does not answer has a gap.
 
 use std::{
     net::SocketAddr,

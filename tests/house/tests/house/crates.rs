@@ -12,7 +12,8 @@ use serde_json::Value;
 use crate::sources::{PRODUCTION, root};
 
 /// Crates without clock, socket or task: their tests build in seconds, and their simulations decide everything.
-const PURE: [&str; 4] = ["chordfs-types", "chordfs-ring", "chordfs-tables", "chordfs-replication"];
+const PURE: [&str; 6] =
+    ["chordfs-types", "chordfs-ring", "chordfs-tables", "chordfs-replication", "chordfs-history", "chordfs-console"];
 /// Crates that may use the disk and threads of their own, and no runtime.
 const WITHOUT_RUNTIME: [&str; 1] = ["chordfs-store"];
 const RUNTIMES: [&str; 7] = ["tokio", "axum", "hyper", "openraft", "reqwest", "fuser", "socket2"];

@@ -22,7 +22,7 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// Every package of the workspace that holds production code.
-pub(crate) const PRODUCTION: [&str; 15] = [
+pub(crate) const PRODUCTION: [&str; 17] = [
     "common/asg",
     "common/files",
     "common/log",
@@ -31,6 +31,8 @@ pub(crate) const PRODUCTION: [&str; 15] = [
     "fuse-client",
     "storage-node/aws",
     "storage-node/cli",
+    "storage-node/console",
+    "storage-node/history",
     "storage-node/namespace",
     "storage-node/node",
     "storage-node/pool",
