@@ -16,7 +16,7 @@ use crate::node_table::votes;
 const SIZE: f64 = 360.0;
 const RADIUS: f64 = 118.0;
 /// Where the zones are named.
-const ZONE_RADIUS: f64 = 150.0;
+const ZONE_RADIUS: f64 = 138.0;
 /// Arcs end a little early, so that neighbours are told apart.
 const GAP: f64 = 0.012;
 /// Longer names of zones are cut; the table has them whole.
@@ -40,8 +40,9 @@ pub(crate) fn body(status: &RingStatus) -> Markup {
                 title #ring-title { "The ring: " (in_ring().count()) " nodes by their positions" }
                 desc #ring-text { @for (at, node, _) in in_ring() { (describe(at, node)) ". " } }
                 @for (_, node, arc) in in_ring() { (piece(node, arc)) }
-                text.zero x=(SIZE / 2.0) y=(SIZE / 2.0 - RADIUS + 24.0) { "0" }
-                text.zero x=(SIZE / 2.0) y=(SIZE / 2.0) { (in_ring().count()) " nodes" }
+                path.zero d={ "M" (SIZE / 2.0) " " (SIZE / 2.0 - RADIUS + 5.0) "v12" } {}
+                text x=(SIZE / 2.0) y=(SIZE / 2.0 - RADIUS + 26.0) { "position 0" }
+                text x=(SIZE / 2.0) y=(SIZE / 2.0) { (in_ring().count()) " nodes" }
                 @for (at, node, arc) in in_ring() { (dot(at, node, arc)) }
             }
             figcaption { (legend()) }
@@ -87,8 +88,19 @@ fn dot(at: usize, node: &NodeLine, arc: RingArc) -> Markup {
             circle.dot cx=(coordinate(x)) cy=(coordinate(y)) r="12" {}
             text x=(coordinate(x)) y=(coordinate(y)) { (at + 1) }
             @if node.leader { text.star x=(coordinate(x + 17.0)) y=(coordinate(y - 15.0)) { "★" } }
-            @if let Some(zone) = zone { text.zone x=(coordinate(zone_x)) y=(coordinate(zone_y)) { (zone) } }
+            @if let Some(zone) = zone {
+                text.zone data-side=(side(zone_x)) x=(coordinate(zone_x)) y=(coordinate(zone_y)) { (zone) }
+            }
         }
+    }
+}
+
+/// Names grow away from the circle.
+fn side(x: f64) -> &'static str {
+    match x - SIZE / 2.0 {
+        left if left < -20.0 => "left",
+        right if right > 20.0 => "right",
+        _ => "middle",
     }
 }
 

@@ -66,9 +66,11 @@ fn draw(out: &mut String, chart: &Chart, scale: AxisScale, end: f64) -> Result<P
     let minute = |at: &f64| chart.minutes.get(at.round() as usize).map(|it| it.label.clone()).unwrap_or_default();
     let is_whole = chart.unit.is_whole();
     let value = |value: &f64| if is_whole && value.fract() != 0.0 { String::new() } else { unit::short(*value) };
-    context
-        .configure_mesh()
-        .disable_x_mesh()
+    let mut mesh = context.configure_mesh();
+    if !scale.name.is_empty() {
+        mesh.y_desc(scale.name);
+    }
+    mesh.disable_x_mesh()
         .light_line_style(TRANSPARENT)
         .bold_line_style(GRID)
         .axis_style(AXIS)
@@ -77,7 +79,6 @@ fn draw(out: &mut String, chart: &Chart, scale: AxisScale, end: f64) -> Result<P
         .y_labels(5)
         .x_label_formatter(&minute)
         .y_label_formatter(&value)
-        .y_desc(scale.name)
         .draw()?;
     for (at, series) in chart.series.iter().enumerate() {
         for run in runs(series, scale.divisor) {

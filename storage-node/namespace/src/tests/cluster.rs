@@ -503,6 +503,29 @@ async fn sessions_of_mounts_survive_a_change_of_leader() {
     reader.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_lists_the_sessions_and_measures_what_it_does() {
+    let nodes = cluster(3, NamespaceSettings::default()).await;
+    let addresses: Vec<_> = nodes.iter().map(|node| node.ring).collect();
+    let options = SessionOptions { nodes: addresses, client: "host:/mnt".into(), deadline: LONG };
+    let (session, _feed) = Session::open(options).await.unwrap();
+    session.apply(make_change("file")).await.unwrap();
+    let listed = eventually("the leader lists it", || async {
+        let leader = &nodes[leader_at(&nodes)?].namespace;
+        leader.sessions()?.into_iter().find(|listed| !listed.addresses.is_empty())
+    });
+    let listed = listed.await;
+    assert_eq!((listed.id, listed.client.as_str(), listed.held_files), (session.id().0, "host:/mnt", 0));
+    assert!((1..=60).contains(&listed.lease_seconds_left), "{listed:?}");
+    for node in &nodes {
+        assert!(node.namespace.append_latency().take().count > 0, "every voter keeps the log");
+        let is_leader = node.namespace.is_leader();
+        assert_eq!(node.namespace.sessions().is_some(), is_leader);
+        assert_eq!(node.namespace.operation_latency().take().count > 0, is_leader);
+    }
+    session.close().await.unwrap();
+}
+
 fn make_change(file: &str) -> Change {
     make(SessionId(0), 0, file).change
 }
