@@ -11,6 +11,7 @@
 //! | `health`, `ring_picture`, `node_table`, `sessions` | a section each |
 //! | `charts/` | which charts there are, their values, and how they are drawn |
 //! | `console.css`, `console.js` | style and script, which the node serves beside the page |
+//! | `base.css` | what all pages of a node look like, the one of files on 5058 included |
 #![deny(clippy::disallowed_methods)]
 
 mod charts;
@@ -30,7 +31,9 @@ pub use self::{
     view::{ConsoleQuery, RingView},
 };
 
-/// The style of the page.
-pub const STYLE: &str = include_str!("console.css");
+/// The look that all pages of a node share.
+pub const BASE_STYLE: &str = include_str!("base.css");
+/// The style of the console.
+pub const STYLE: &str = concat!(include_str!("base.css"), include_str!("console.css"));
 /// The script of the page.
 pub const SCRIPT: &str = include_str!("console.js");

@@ -56,6 +56,8 @@ pub fn page(view: &RingView, sections: &[Section]) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { "Console of " (asked) " – chordfs" }
+                // Without an icon the browser would look for a file `favicon.ico`.
+                link rel="icon" href="data:,";
                 link rel="stylesheet" href="/console.css";
                 script src="/console.js" defer {}
                 noscript { meta http-equiv="refresh" content="10"; }

@@ -34,7 +34,7 @@ pub use self::source::{ConsoleSource, RingSource};
 use crate::http::page_headers::page_headers;
 
 /// Where the page may take things from: this node only.
-const SOURCES: &str = "script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'";
+const SOURCES: &str = "script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'";
 
 #[derive(Clone, Copy, Debug)]
 pub struct ConsoleOptions {

@@ -5,15 +5,14 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use axum::{
-    http::header,
-    response::{Html, IntoResponse, Response},
-};
+use axum::response::{Html, IntoResponse, Response};
+use chordfs_console::BASE_STYLE;
 use chordfs_types::namespace::{DirEntry, EntryName, FileKind, Time};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
     listing::{FolderPage, kind},
+    page_headers::page_headers,
     stored_content, uri,
 };
 
@@ -136,7 +135,7 @@ fn respond(title: &str, folder: &str, body: Markup) -> Response {
                 title { (title) " – chordfs" }
                 // Without an icon the browser would look for a file `favicon.ico`.
                 link rel="icon" href="data:,";
-                style nonce=(nonce) { (PreEscaped(STYLE)) }
+                style nonce=(nonce) { (PreEscaped(BASE_STYLE)) (PreEscaped(STYLE)) }
             }
             body data-folder=(folder) {
                 main { (body) }
@@ -144,17 +143,9 @@ fn respond(title: &str, folder: &str, body: Markup) -> Response {
             }
         }
     };
-    let policy = format!(
-        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; connect-src 'self'; \
-         form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-    );
-    let headers = [
-        (header::CONTENT_SECURITY_POLICY, policy),
-        (header::X_FRAME_OPTIONS, "DENY".to_owned()),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        (header::CACHE_CONTROL, "no-cache".to_owned()),
-    ];
-    (headers, Html(page.into_string())).into_response()
+    let sources =
+        format!("script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; connect-src 'self'");
+    (page_headers(&sources), Html(page.into_string())).into_response()
 }
 
 fn size(bytes: u64) -> String {
@@ -195,6 +186,8 @@ mod tests {
     /// The page puts them between tags as they are.
     #[test]
     fn script_and_style_end_no_tag() {
-        assert!(!SCRIPT.contains("</") && !SCRIPT.contains("<!--") && !STYLE.contains('<'));
+        assert!(
+            !SCRIPT.contains("</") && !SCRIPT.contains("<!--") && !STYLE.contains('<') && !BASE_STYLE.contains('<')
+        );
     }
 }
