@@ -122,7 +122,7 @@ fn admin_plane(
     Ok(router)
 }
 
-fn console_plane(core: &Core, source: RingSource) -> axum::Router {
+fn console_plane(core: &Core, source: RingSource) -> Router {
     let none: MoreSections = Arc::new(Vec::new);
     console::routes(Arc::new(source), none, ConsoleOptions::default(), core.stop.clone())
 }
