@@ -71,9 +71,9 @@ impl KnownHistories {
         let points = |node: &SocketAddr| self.nodes.get(node).into_iter().flat_map(|points| points.values().cloned());
         let entry =
             |address: SocketAddr, source| RingNodeHistory { address, source, points: points(&address).collect() };
-        let present = ring.iter().map(|(address, answered)| match answered {
-            true => entry(*address, HistorySource::Answered),
-            false => entry(*address, HistorySource::Unresponsive),
+        let present = ring.iter().map(|(address, answered)| {
+            let source = if *answered { HistorySource::Answered } else { HistorySource::Unresponsive };
+            entry(*address, source)
         });
         let left = self.nodes.keys().filter(|node| !ring.iter().any(|(address, _)| address == *node));
         let left = left.map(|address| entry(*address, HistorySource::Left));

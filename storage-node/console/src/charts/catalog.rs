@@ -72,7 +72,7 @@ impl Plotter<'_> {
         Series { name, values: self.slots.values(value) }
     }
 
-    fn latency<'p>(&self, id: &'static str, title: &str, of: fn(&HistoryPoint) -> Option<&LatencySummary>) -> Chart {
+    fn latency(&self, id: &'static str, title: &str, of: fn(&HistoryPoint) -> Option<&LatencySummary>) -> Chart {
         let quantile = |points: &Points<'_>, pick: fn(&LatencySummary) -> Option<u64>| {
             pick(&merge(points.iter().filter_map(|point| of(point)))).map(|micros| micros as f64)
         };
@@ -93,9 +93,10 @@ fn disk(plotter: &Plotter<'_>, is_node: bool) -> Vec<Series> {
         let shares: Vec<f64> = points.iter().filter_map(percent).collect();
         (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
     };
-    match is_node {
-        true => vec![plotter.series("used", fullest)],
-        false => vec![plotter.series("fullest node", fullest), plotter.series("mean of all", mean)],
+    if is_node {
+        vec![plotter.series("used", fullest)]
+    } else {
+        vec![plotter.series("fullest node", fullest), plotter.series("mean of all", mean)]
     }
 }
 
