@@ -33,7 +33,10 @@ pub(super) async fn download(
         RangeSelection::Unsatisfiable => {
             let answer = answer.status(StatusCode::RANGE_NOT_SATISFIABLE);
             let text = format!("the range lies outside of the file's {size} bytes\n");
-            return finish(answer.header(header::CONTENT_RANGE, format!("bytes */{size}")), Body::from(text));
+            let answer = answer
+                .header(header::CONTENT_TYPE, "text/plain; charset=utf-8")
+                .header(header::CONTENT_RANGE, format!("bytes */{size}"));
+            return finish(answer, Body::from(text));
         }
         RangeSelection::Whole => (answer, 0..size),
         RangeSelection::Part(range) => {
