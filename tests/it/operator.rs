@@ -12,13 +12,18 @@ use reqwest::{
 const SOON: Duration = Duration::from_secs(30);
 
 /// Every call of 5059 that is for operators and changes something.
-const CHANGING: [(&str, &str); 6] = [
+const CHANGING: [(&str, &str); 11] = [
     ("POST", "/drain?allow_fewer_copies=true"),
     ("DELETE", "/drain"),
     ("POST", "/scrub"),
     ("PUT", "/config"),
     ("POST", "/cache/clear"),
     ("DELETE", "/tokens/0123456789abcdef"),
+    ("POST", "/console/settings"),
+    ("POST", "/console/clear-cache"),
+    ("POST", "/console/delete-all"),
+    ("POST", "/console/node"),
+    ("POST", "/delete-all"),
 ];
 
 struct Scene {
@@ -148,4 +153,90 @@ fn commands_find_list_and_revoke(scene: &Scene, tokens: &[String; 2]) {
     std::fs::write(&file, "secret").unwrap();
     let refused = scene.storage_node(&["scrub", "--token-file", file.to_str().unwrap()]);
     assert!(refused.code != Some(0) && refused.stderr.contains("40 hexadecimal digits"), "{}", refused.stderr);
+}
+
+/// A logged-in browser.
+struct Browser<'a> {
+    scene: &'a Scene,
+    cookie: String,
+}
+
+impl Browser<'_> {
+    fn post(&self, path: &str, form: &str) -> (u16, String) {
+        let request = self.scene.client.post(self.scene.url(0, path)).header("cookie", &self.cookie);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let answer = request.header("origin", self.scene.own_origin()).body(form.to_owned()).send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    }
+
+    #[track_caller]
+    fn assert_post(&self, path: &str, form: &str, status: u16, text: &str) {
+        let (found, page) = self.post(path, form);
+        assert!(found == status && page.contains(text), "{path} {form}: {found} {page}");
+    }
+}
+
+#[test]
+fn the_consoles_forms_work_without_a_script() {
+    let client = Client::builder().redirect(Policy::none()).timeout(SOON).build().unwrap();
+    let scene = Scene { cluster: Cluster::start(2), client };
+    assert!(scene.get("/").contains("href=\"/login\""), "strangers see where to log in");
+    let answer = scene.log_in(&scene.cluster.operator_token(0));
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let browser = Browser { scene: &scene, cookie };
+    let page = scene.client.get(scene.url(0, "/")).header("cookie", &browser.cookie).send().unwrap().text().unwrap();
+    assert!(page.contains("action=\"/console/settings\"") && page.contains("Delete all data"));
+    settings_change_as_a_whole(&browser);
+    other_nodes_are_reached(&browser);
+    all_data_is_deleted_once_the_name_is_typed(&browser);
+}
+
+fn settings_change_as_a_whole(browser: &Browser) {
+    let before = browser.scene.get("/config");
+    for (form, status, text) in [
+        ("version=0&cache.capacity=0&cache.policy=random", 400, "cache.capacity"),
+        ("version=0&pool.shrink_ratio=NaN", 400, "pool.shrink_ratio"),
+        ("version=0&pool.min_miss_rate=.9", 400, "below pool.max_miss_rate"),
+        ("version=9&cache.policy=random", 409, "look at it again"),
+        ("version=0&colour=red", 400, "is no setting"),
+        ("%ff=%ff&=", 400, "Nothing was changed"),
+    ] {
+        browser.assert_post("/console/settings", form, status, text);
+    }
+    assert_eq!(browser.scene.get("/config"), before);
+    browser.assert_post("/console/settings", "version=0&ring.name=prod-7&cache.policy=random", 200, "version 1 now");
+    let config: serde_json::Value = serde_json::from_str(&browser.scene.get("/config")).unwrap();
+    assert_eq!((&config["ring"]["name"], &config["cache"]["policy"]), (&"prod-7".into(), &"random".into()));
+}
+
+fn other_nodes_are_reached(browser: &Browser) {
+    let other = browser.scene.cluster.ip(1);
+    wait_for("node 2 scrubs at the request of a form of node 1", SOON, || {
+        match browser.post("/console/node", &format!("node={other}:5057&action=scrub")) {
+            (200, page) if page.contains("checks every chunk") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    browser.assert_post("/console/node", "node=127.0.0.9:9&action=scrub", 404, "no storage node of this ring");
+    browser.assert_post("/console/node", &format!("node={other}:5057&action=cancel"), 409, "no drain is under way");
+    browser.assert_post("/console/node", &format!("node={other}:5057&action=explode"), 400, "is no work");
+}
+
+fn all_data_is_deleted_once_the_name_is_typed(browser: &Browser) {
+    let files = |path: &str| format!("http://{}:5058/{path}", browser.scene.cluster.ip(0));
+    for number in 0..20 {
+        let put = browser.scene.client.put(files(&format!("a/b{}/f{number}", number % 3))).body("x").send().unwrap();
+        assert_eq!(put.status().as_u16(), 201);
+    }
+    let listed = || browser.scene.client.post(files("api/list_keys")).send().unwrap().text().unwrap();
+    browser.assert_post("/console/delete-all", "ring=prod", 400, "not the name of this ring");
+    browser.assert_post("/console/delete-all", "", 400, "type the name");
+    browser.assert_post("/console/clear-cache", "ring=prod", 400, "not the name of this ring");
+    browser.assert_post("/console/clear-cache", "ring=prod-7", 200, "empty their caches");
+    assert_eq!(listed().matches("a/b").count(), 20);
+    browser.assert_post("/console/delete-all", "ring=prod-7", 200, "has begun");
+    wait_for("nothing is left", SOON, || {
+        let status = browser.scene.get("/delete-all");
+        if listed().contains("\"keys\":[]") && status.contains("\"removed\":24") { Ok(()) } else { Err(status) }
+    });
 }

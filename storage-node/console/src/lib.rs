@@ -10,6 +10,7 @@
 //! | `page` | the skeleton: head, navigation, sections; further sections plug in here |
 //! | `health`, `ring_picture`, `node_table`, `sessions` | a section each |
 //! | `charts/` | which charts there are, their values, and how they are drawn |
+//! | `operator/` | the forms by which operators change something |
 //! | `console.css`, `console.js` | style and script, which the node serves beside the page |
 //! | `base.css` | what all pages of a node look like, the one of files on 5058 included |
 #![deny(clippy::disallowed_methods)]
@@ -17,6 +18,7 @@
 mod charts;
 mod health;
 mod node_table;
+mod operator;
 mod order;
 mod page;
 mod ring_picture;
@@ -27,6 +29,7 @@ mod time;
 mod view;
 
 pub use self::{
+    operator::{OperatorView, log_in_section, operator_sections, outcome_page},
     page::{Fragment, Section, fragments, page, section},
     view::{ConsoleQuery, RingView},
 };

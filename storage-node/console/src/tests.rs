@@ -8,10 +8,14 @@ use chordfs_types::{
         CacheMinute, DiskMinute, Health, HealthFacts, HistoryPoint, HistorySource, LatencySummary, NamespaceStatus,
         NodeLine, RingHistory, RingNodeHistory, RingNodeState, RingStatus, SessionStatus, Work,
     },
+    ring_config::{CONFIG_FIELDS, RingConfig},
     ring_id::{RingArc, RingId},
 };
 
-use crate::{ConsoleQuery, Fragment, RingView, SCRIPT, STYLE, fragments, page, section};
+use crate::{
+    ConsoleQuery, Fragment, OperatorView, RingView, SCRIPT, STYLE, fragments, log_in_section, operator_sections,
+    outcome_page, page, section,
+};
 
 const CHARTS: [&str; 14] = [
     "nodes",
@@ -240,4 +244,33 @@ fn headings_captions_and_labels_lead_through_the_page() {
     assert_eq!(html.matches("<table").count(), html.matches("<caption").count());
     assert_eq!(html.matches("role=\"img\"").count(), html.matches("<desc id=").count());
     assert!(html.contains("<noscript><meta http-equiv=\"refresh\""));
+}
+
+fn operator_page(deletion: Option<&str>) -> String {
+    let config = RingConfig::default().with([("ring.name", "prod-7"), ("cache.policy", "random")]).unwrap();
+    let view = OperatorView { config, nodes: vec![address(0), address(1)], deletion: deletion.map(str::to_owned) };
+    operator_sections(&view).into_iter().map(|section| section.body.into_string()).collect()
+}
+
+#[test]
+fn every_setting_has_a_labelled_field_with_its_value() {
+    let page = operator_page(None);
+    for field in &CONFIG_FIELDS {
+        let name = field.name;
+        assert!(page.contains(&format!("<label for=\"{name}\">")), "{name}");
+        assert!(page.contains(&format!("id=\"{name}\" name=\"{name}\"")), "{name}");
+    }
+    assert!(page.contains("<option value=\"random\" selected>"));
+    assert!(page.contains("name=\"ring.name\" value=\"prod-7\""));
+    assert_eq!(page.matches("type=\"hidden\" name=\"version\" value=\"0\"").count(), 3, "one in each group");
+}
+
+#[test]
+fn what_cannot_be_undone_asks_for_the_rings_name() {
+    let page = operator_page(Some("7 <files>"));
+    assert_eq!(page.matches("<strong>prod-7</strong>").count(), 2);
+    assert!(page.contains("7 &lt;files&gt;"));
+    assert!(log_in_section().body.into_string().contains("href=\"/login\""));
+    let refused = outcome_page(false, "\"<b>\" is not the name", "maintenance").into_string();
+    assert!(refused.contains("&lt;b&gt;") && refused.contains("href=\"/#maintenance\"") && refused.contains("alert"));
 }

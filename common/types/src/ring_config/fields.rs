@@ -50,7 +50,13 @@ impl ConfigField {
 }
 
 /// All settings, in the order in which they are shown.
-pub const CONFIG_FIELDS: [ConfigField; 9] = [
+pub const CONFIG_FIELDS: [ConfigField; 10] = [
+    ConfigField {
+        name: "ring.name",
+        help: "Name of the ring, which operators type before they delete everything: 1 to 32 letters, digits and -._",
+        get: |config| config.name.to_string(),
+        set: |config, text| put(&mut config.name, text),
+    },
     ConfigField {
         name: "cache.capacity",
         help: "Memory of each node for chunks: bytes as in 512M, \"default\" for a share of the memory, or \"off\"",

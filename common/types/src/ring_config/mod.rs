@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `cache` | capacity and replacement policy of the cache of chunks |
 //! | `pool` | the number of nodes: who chooses it, and by which rules |
+//! | `name` | the name of the ring |
 //! | `decimal` | rates and ratios, exact, so that every replica of the namespace compares them alike |
 //! | `fields` | every setting by its name, for the command line, JSON and forms; what people type is checked here |
 //!
@@ -13,6 +14,7 @@
 mod cache;
 mod decimal;
 mod fields;
+mod name;
 mod pool;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,7 @@ pub use self::{
     cache::{CacheCapacity, CacheConfig, CachePolicy, MIN_CACHE_BYTES},
     decimal::Decimal,
     fields::{CONFIG_FIELDS, ConfigError, ConfigField},
+    name::{MAX_RING_NAME_BYTES, RingName},
     pool::{MAX_POOL_NODES, PoolConfig, PoolMode},
 };
 
@@ -30,6 +33,8 @@ pub struct RingConfig {
     /// Grows by one with each change; 0 is the configuration of a new ring. A change names the version that it was made
     /// from, and is refused if that is no longer the current one.
     pub version: u64,
+    /// By which people tell the ring from others.
+    pub name: RingName,
     /// The cache of chunks of each node.
     pub cache: CacheConfig,
     /// How many nodes there should be.
@@ -115,6 +120,19 @@ mod tests {
         refused(&[("pool.smallest", "0")], "from 1 to");
         refused(&[("pool.largest", "-3")], "from 1 to");
         refused(&[("pool.mode", "both")], "manual or automatic");
+    }
+
+    #[test]
+    fn a_ring_has_a_name_that_one_can_type() {
+        assert_eq!(RingConfig::default().name.as_str(), "chordfs");
+        let longest = "a".repeat(MAX_RING_NAME_BYTES);
+        for name in ["prod-2.eu_1", "x", &longest] {
+            let config = RingConfig::default().with([("ring.name", name)]).unwrap();
+            assert_eq!((config.name.as_str(), &config.to_json()["ring"]["name"]), (name, &name.into()));
+        }
+        for name in ["", "a b", "ö", "a/b", &format!("{longest}a")] {
+            refused(&[("ring.name", name)], "no name of a ring");
+        }
     }
 
     #[test]

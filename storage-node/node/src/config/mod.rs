@@ -6,9 +6,10 @@
 //! | `memory` | the memory of this machine, and how much of it the cache may take |
 //! | `routes` | the calls on the administration plane |
 
+mod editor;
 mod follower;
 mod memory;
 mod routes;
 
 pub use self::follower::ConfigFollower;
-pub(crate) use self::routes::routes;
+pub(crate) use self::{editor::ConfigEditor, routes::routes};

@@ -6,139 +6,56 @@
 //! | `PUT /config`, JSON in the same form | the new configuration. Settings that are left out are kept. With a `version`, 409 if that is no longer the current one. 400 names the wrong setting; then nothing has changed |
 //! | `POST /cache/clear` | the configuration, once every node is about to empty its cache |
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json, Router,
     body::Body,
     extract::State,
-    http::StatusCode,
     routing::{get, post},
-};
-use chordfs_net::clients::NamespaceClient;
-use chordfs_types::{
-    fs_error::FsError,
-    namespace::{Change, Reply},
-    ring_config::{CacheCapacity, ConfigError, RingConfig},
 };
 use serde_json::Value;
 
-use super::{
-    follower::{ConfigFollower, ask},
-    memory::NodeMemory,
-};
+use super::editor::ConfigEditor;
 use crate::http::{body::read_small, error::HttpError};
 
 const MAX_BODY_BYTES: usize = 64 << 10;
 const BODY_SILENCE: Duration = Duration::from_secs(30);
-/// How often a change without a version is made again because another one came first.
-const ATTEMPTS: usize = 5;
-
-#[derive(Clone)]
-struct ConfigPlane {
-    namespace: Arc<dyn NamespaceClient>,
-    follower: ConfigFollower,
-}
 
 /// The router has no fallback.
-pub(crate) fn routes(namespace: Arc<dyn NamespaceClient>, follower: ConfigFollower) -> Router {
-    Router::new()
-        .route("/config", get(show).put(change))
-        .route("/cache/clear", post(clear_cache))
-        .with_state(ConfigPlane { namespace, follower })
+pub(crate) fn routes(editor: ConfigEditor) -> Router {
+    Router::new().route("/config", get(show).put(change)).route("/cache/clear", post(clear_cache)).with_state(editor)
 }
 
-async fn show(State(plane): State<ConfigPlane>) -> Result<Json<Value>, HttpError> {
-    Ok(Json(ask(&*plane.namespace).await?.to_json()))
+async fn show(State(editor): State<ConfigEditor>) -> Result<Json<Value>, HttpError> {
+    Ok(Json(editor.current().await?.to_json()))
 }
 
-async fn change(State(plane): State<ConfigPlane>, body: Body) -> Result<Json<Value>, HttpError> {
+async fn change(State(editor): State<ConfigEditor>, body: Body) -> Result<Json<Value>, HttpError> {
     let body = read_small(body, MAX_BODY_BYTES, BODY_SILENCE).await?;
     let wanted: Value = serde_json::from_slice(&body).map_err(|error| {
         let expected = r#"the body must be JSON like {"cache": {"capacity": "512M", "policy": "lru"}}"#;
         HttpError::bad_request(format!("{expected}: {error}"))
     })?;
-    let base = RingConfig::base_version(&wanted)?;
-    let memory = NodeMemory::read();
-    plane.replace(base, |current| checked_change(current, &wanted, &memory)).await
+    Ok(Json(editor.change(&wanted).await?.to_json()))
 }
 
-async fn clear_cache(State(plane): State<ConfigPlane>) -> Result<Json<Value>, HttpError> {
-    let one_more = |current: &RingConfig| {
-        let mut changed = *current;
-        changed.cache.clears += 1;
-        Ok(changed)
-    };
-    plane.replace(None, one_more).await
-}
-
-impl ConfigPlane {
-    /// Replaces the configuration by what `edit` makes of the current one, which has to have the version `base` if one
-    /// is given.
-    async fn replace(
-        &self,
-        base: Option<u64>,
-        edit: impl Fn(&RingConfig) -> Result<RingConfig, ConfigError>,
-    ) -> Result<Json<Value>, HttpError> {
-        for _ in 0..ATTEMPTS {
-            let current = ask(&*self.namespace).await?;
-            if base.is_some_and(|base| base != current.version) {
-                break;
-            }
-            let config = edit(&current)?;
-            if let Some(changed) = self.configure(config).await? {
-                self.follower.apply(changed).await;
-                return Ok(Json(changed.to_json()));
-            }
-        }
-        Err(HttpError::new(
-            StatusCode::CONFLICT,
-            "somebody else has changed the configuration meanwhile, and nothing was changed now; look at it again",
-        ))
-    }
-
-    /// Returns the new configuration; `None` if another change came first.
-    async fn configure(&self, config: RingConfig) -> Result<Option<RingConfig>, FsError> {
-        match self.namespace.apply(Change::Configure { config }).await? {
-            Reply::Configured { config, changed } => Ok(changed.then_some(config)),
-            other => Err(FsError::Internal { detail: format!("a reply to another change: {other:?}") }),
-        }
-    }
-}
-
-impl From<ConfigError> for HttpError {
-    fn from(error: ConfigError) -> Self {
-        Self::bad_request(error.to_string())
-    }
-}
-
-/// A capacity that stays is not checked: a node with less memory than the others takes less, and other settings can be
-/// changed through it.
-fn checked_change(current: &RingConfig, wanted: &Value, memory: &NodeMemory) -> Result<RingConfig, ConfigError> {
-    let changed = current.with_json(wanted)?;
-    let most = CacheCapacity::Bytes(memory.largest_cache());
-    match changed.cache.capacity {
-        CacheCapacity::Bytes(bytes)
-            if bytes > memory.largest_cache() && changed.cache.capacity != current.cache.capacity =>
-        {
-            Err(ConfigError {
-                field: "cache.capacity".into(),
-                reason: format!(
-                    "{bytes} bytes are more than this node can give: at most {most}, three quarters of its memory"
-                ),
-            })
-        }
-        _ => Ok(changed),
-    }
+async fn clear_cache(State(editor): State<ConfigEditor>) -> Result<Json<Value>, HttpError> {
+    Ok(Json(editor.clear_caches().await?.to_json()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use chordfs_net::clients::NamespaceClient;
     use chordfs_store::{DataFolder, Store, StoreOptions};
     use chordfs_tables::Tables;
     use chordfs_types::{
         chunk::Version,
-        namespace::{Answer, NamespaceOp, Query, Time},
+        fs_error::FsError,
+        namespace::{Answer, Change, NamespaceOp, Query, Reply, Time},
+        ring_config::RingConfig,
     };
     use futures_util::future::BoxFuture;
     use parking_lot::Mutex;
@@ -147,6 +64,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::config::ConfigFollower;
 
     /// A namespace of tables alone.
     #[derive(Default)]
@@ -175,7 +93,7 @@ mod tests {
         namespace: Arc<TablesAlone>,
         store: Arc<Store>,
         follower: ConfigFollower,
-        plane: ConfigPlane,
+        editor: ConfigEditor,
     }
 
     fn start() -> Fixture {
@@ -184,17 +102,17 @@ mod tests {
         let store = Arc::new(Store::open(&folder, StoreOptions::default()).unwrap());
         let namespace = Arc::new(TablesAlone::default());
         let follower = ConfigFollower::start(&folder, store.clone());
-        let plane = ConfigPlane { namespace: namespace.clone(), follower: follower.clone() };
-        Fixture { folder, _dir: dir, namespace, store, follower, plane }
+        let editor = ConfigEditor::new(namespace.clone(), follower.clone());
+        Fixture { folder, _dir: dir, namespace, store, follower, editor }
     }
 
     impl Fixture {
         async fn put(&self, body: impl ToString) -> Result<Value, HttpError> {
-            change(State(self.plane.clone()), Body::from(body.to_string())).await.map(|Json(value)| value)
+            change(State(self.editor.clone()), Body::from(body.to_string())).await.map(|Json(value)| value)
         }
 
         async fn config(&self) -> Value {
-            show(State(self.plane.clone())).await.unwrap().0
+            show(State(self.editor.clone())).await.unwrap().0
         }
     }
 
@@ -209,7 +127,7 @@ mod tests {
         assert_eq!(fixture.store.cache_stats().capacity_bytes, 2 << 20);
         let again = ConfigFollower::start(&fixture.folder, fixture.store.clone());
         assert_eq!(again.current(), fixture.follower.current(), "it is kept for a start without a namespace");
-        _ = clear_cache(State(fixture.plane.clone())).await.unwrap();
+        _ = clear_cache(State(fixture.editor.clone())).await.unwrap();
         assert_eq!(fixture.follower.current().cache.clears, 1);
     }
 

@@ -10,6 +10,7 @@
 //! all viewers (`snapshots`).
 
 mod events;
+mod forms;
 mod snapshots;
 mod source;
 #[cfg(test)]
@@ -20,18 +21,27 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{RawQuery, State},
-    http::header,
+    http::{HeaderMap, header},
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use chordfs_console::{ConsoleQuery, Section};
+use chordfs_console::{ConsoleQuery, OperatorView, RingView, Section};
+use chordfs_types::admin::RingNodeState;
 use percent_encoding::percent_decode_str;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::forms::{OperatorForms, form_routes};
 use self::snapshots::RingSnapshots;
-pub use self::source::{ConsoleSource, RingSource};
-use crate::http::page_headers::page_headers;
+pub use self::{
+    forms::RingMembers,
+    source::{ConsoleSource, RingSource},
+};
+use crate::{
+    config::ConfigFollower,
+    http::page_headers::page_headers,
+    operator::{AcceptedTokens, is_operator},
+};
 
 /// Where the page may take things from: this node only.
 const SOURCES: &str = "script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'";
@@ -50,8 +60,21 @@ impl Default for ConsoleOptions {
     }
 }
 
-/// Makes sections that follow those of this file on every page. They are not live.
-pub type MoreSections = Arc<dyn Fn() -> Vec<Section> + Send + Sync>;
+/// Makes the sections that follow the live ones, from the headers of the request and the ring.
+pub type MoreSections = Arc<dyn Fn(&HeaderMap, &RingView) -> Vec<Section> + Send + Sync>;
+
+/// The forms for those who are logged in, and a link to the log-in page for all others.
+pub(crate) fn operator_sections(forms: OperatorForms, config: ConfigFollower, tokens: AcceptedTokens) -> MoreSections {
+    Arc::new(move |headers, view| {
+        if !is_operator(headers, &tokens) {
+            return vec![chordfs_console::log_in_section()];
+        }
+        let nodes = view.status.nodes.iter().filter(|node| node.state != RingNodeState::Foreign && node.arc.is_some());
+        let nodes = nodes.map(|node| node.address).collect();
+        let (config, deletion) = (config.current(), forms.deletion_text());
+        chordfs_console::operator_sections(&OperatorView { config, nodes, deletion })
+    })
+}
 
 #[derive(Clone)]
 struct ConsolePlane {
@@ -84,10 +107,11 @@ pub fn routes(
         .with_state(plane)
 }
 
-async fn page(State(plane): State<ConsolePlane>, RawQuery(query): RawQuery) -> Response {
+async fn page(State(plane): State<ConsolePlane>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let snapshot = plane.snapshots.current().await;
     let fragments = snapshot.fragments(&parse_query(query));
-    let sections: Vec<Section> = fragments.iter().map(chordfs_console::section).chain((plane.more)()).collect();
+    let more = (plane.more)(&headers, snapshot.view());
+    let sections: Vec<Section> = fragments.iter().map(chordfs_console::section).chain(more).collect();
     let page = chordfs_console::page(snapshot.view(), &sections);
     (page_headers(SOURCES), Html(page.into_string())).into_response()
 }

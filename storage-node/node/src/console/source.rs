@@ -1,8 +1,12 @@
 //! Where the console takes what it shows from.
 
+use std::net::SocketAddr;
+
 use chordfs_console::RingView;
+use chordfs_types::admin::{NodeLine, RingNodeState};
 use futures_util::future::BoxFuture;
 
+use super::forms::RingMembers;
 use crate::{history::RingHistories, sessions::SessionList, status::RingSurvey};
 
 pub trait ConsoleSource: Send + Sync + 'static {
@@ -24,6 +28,16 @@ impl ConsoleSource for RingSource {
             let leader = status.namespace.leader;
             let (history, sessions) = tokio::join!(self.histories.gather(&status), self.sessions.of_leader(leader));
             RingView { status, history, sessions }
+        })
+    }
+}
+
+impl RingMembers for RingSurvey {
+    fn members(&self) -> BoxFuture<'_, Vec<SocketAddr>> {
+        Box::pin(async move {
+            let answering =
+                |line: &&NodeLine| !matches!(line.state, RingNodeState::Foreign | RingNodeState::Unreachable);
+            self.gather().await.nodes.iter().filter(answering).map(|line| line.address).collect()
         })
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use axum::http::HeaderMap;
 use chordfs_console::{RingView, Section};
 use chordfs_types::{
     admin::{
@@ -113,7 +114,7 @@ async fn start(ring: ScriptedRing) -> (Server, Arc<ScriptedRing>, CancellationTo
 
 async fn start_with(ring: ScriptedRing, update_every: Duration) -> (Server, Arc<ScriptedRing>, CancellationToken) {
     let (ring, stop) = (Arc::new(ring), CancellationToken::new());
-    let more = || vec![Section { id: "more", title: "More", body: Default::default() }];
+    let more = |_: &HeaderMap, _: &RingView| vec![Section { id: "more", title: "More", body: Default::default() }];
     let options = ConsoleOptions { max_viewers: MAX_VIEWERS, update_every };
     let router = routes(Arc::new(ring.clone()), Arc::new(more), options, stop.clone());
     (Server::start(router, PATIENCE).await, ring, stop)

@@ -5,6 +5,7 @@
 //! namespace before it is complete. POSIX rules and caching are left to the mount.
 
 pub mod chunk_upload;
+pub mod delete_all;
 #[cfg(test)]
 pub(crate) mod fakes;
 pub mod path;
@@ -25,6 +26,7 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, Attr, DirEntry, EntryName, FileKind, Ino, NewNode, Query, Reply},
 };
+pub use delete_all::DeleteAll;
 pub use read::ReadableFile;
 pub use reading::FilesRead;
 pub use walk::FileWalk;

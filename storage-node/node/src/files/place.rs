@@ -34,12 +34,17 @@ impl FileService {
             self.namespace.apply(Change::Rmdir { parent, name: name.clone() }).await?;
             return Ok(attr);
         }
-        let unlink = Change::Unlink { parent, name: name.clone(), hold: false };
-        match self.namespace.apply(unlink).await? {
+        self.unlink(parent, name).await?;
+        Ok(attr)
+    }
+
+    /// Removes a name that is no folder's. A file that this node is sending is sent to its end.
+    pub(super) async fn unlink(&self, parent: Ino, name: &EntryName) -> Result<(), FsError> {
+        match self.namespace.apply(Change::Unlink { parent, name: name.clone(), hold: false }).await? {
             Reply::Removed { attr: removed } => {
                 // The feed does not report this session's own changes.
                 self.read.hold_some(&*self.namespace, removed.map(|removed| removed.ino)).await;
-                Ok(attr)
+                Ok(())
             }
             other => Err(unexpected("Unlink", &other)),
         }

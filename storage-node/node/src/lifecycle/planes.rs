@@ -6,6 +6,7 @@ use anyhow::Result;
 use axum::{Router, middleware::from_fn_with_state};
 use chordfs_history::recorder::LatencyMeters;
 use chordfs_net::{
+    admin_client::AdminClient,
     chunk_client::ChunkClient,
     limits::ByteBudget,
     rpc::{self, RpcLimits},
@@ -13,10 +14,10 @@ use chordfs_net::{
 
 use super::{core::Core, host::HostEnvironment, ports::Ports, services::Services};
 use crate::{
-    config,
-    console::{self, ConsoleOptions, MoreSections, RingSource},
+    config::{self, ConfigEditor},
+    console::{self, ConsoleOptions, OperatorForms, RingSource},
     drain::{self, Drain, DrainContext, DrainSettings},
-    files::{FileDefaults, FileService},
+    files::{DeleteAll, FileDefaults, FileService},
     history::{self, HistorySampler, OwnHistory, RingHistories},
     http::{
         admin::{AdminOptions, HealthSource, NodeAdmin, admin_router},
@@ -50,8 +51,9 @@ impl Planes {
         let ring = RingPort { ring: core.ring.clone(), namespace, departure };
         let drain = Drain::new(drain_context(core, services), DrainSettings::default());
         let requests = Arc::<RequestMeters>::default();
-        let files = files_plane(core, services).layer(from_fn_with_state(requests.clone(), measure));
-        let admin = admin_plane(core, services, requests, &drain, host)?;
+        let service = file_service(core, services);
+        let files = files_plane(core, services, service.clone()).layer(from_fn_with_state(requests.clone(), measure));
+        let admin = admin_plane(core, services, service, requests, &drain, host)?;
         Ok(Self { ring, files, admin, drain })
     }
 
@@ -76,12 +78,14 @@ impl Planes {
     }
 }
 
-fn files_plane(core: &Core, services: &Services) -> Router {
+fn file_service(core: &Core, services: &Services) -> FileService {
     let session = Arc::new(services.session.clone());
     let client = ChunkClient::new(core.router(), core.pool.clone(), core.config.operation_deadline);
     client.set_references(session.clone());
-    let files =
-        FileService::over(session, Arc::new(client), FileDefaults::default()).reading(services.files_read.clone());
+    FileService::over(session, Arc::new(client), FileDefaults::default()).reading(services.files_read.clone())
+}
+
+fn files_plane(core: &Core, services: &Services, files: FileService) -> Router {
     let events = PoolEvents::new(Arc::new(core.ring.clone()), core.stop.clone());
     core.tasks.spawn(events.clone().run());
     let (store, writer, traffic) = (core.store.clone(), services.writer.clone(), core.traffic.clone());
@@ -91,6 +95,7 @@ fn files_plane(core: &Core, services: &Services) -> Router {
 fn admin_plane(
     core: &Core,
     services: &Services,
+    files: FileService,
     requests: Arc<RequestMeters>,
     drain: &Drain,
     host: Option<Arc<dyn HostEnvironment>>,
@@ -104,9 +109,11 @@ fn admin_plane(
     let host_routes = host.as_ref().map_or_else(Router::new, |host| host.routes());
     let health = host.map(|host| -> HealthSource { Arc::new(move || host.health()) });
     let session = Arc::new(services.session.clone());
+    let forms = operator_forms(core, services, files, survey.clone());
     let of_operators = Router::new()
         .merge(services.scrub.routes())
-        .merge(config::routes(session.clone(), services.config.clone()))
+        .merge(config::routes(forms.editor.clone()))
+        .merge(console::form_routes(forms.clone()))
         .merge(drain::routes(drain.clone()))
         .merge(operator::routes(session));
     let router = admin_router(node, metrics, AdminOptions { health, ..AdminOptions::default() })
@@ -115,16 +122,25 @@ fn admin_plane(
         .merge(status::routes(survey.clone()))
         .merge(sessions::routes(sessions.clone()))
         .merge(history::routes(own, histories.clone(), survey.clone()))
-        .merge(console_plane(core, RingSource { survey, histories, sessions }))
+        .merge(console::routes(
+            Arc::new(RingSource { survey, histories, sessions }),
+            console::operator_sections(forms, services.config.clone(), services.operators.clone()),
+            ConsoleOptions::default(),
+            core.stop.clone(),
+        ))
         .merge(drain::peer_routes(drain.clone()))
         .merge(operator::login_routes(services.operators.clone()))
         .merge(operator::guarded(of_operators, &services.operators));
     Ok(router)
 }
 
-fn console_plane(core: &Core, source: RingSource) -> Router {
-    let none: MoreSections = Arc::new(Vec::new);
-    console::routes(Arc::new(source), none, ConsoleOptions::default(), core.stop.clone())
+fn operator_forms(core: &Core, services: &Services, files: FileService, survey: RingSurvey) -> OperatorForms {
+    OperatorForms {
+        editor: ConfigEditor::new(Arc::new(services.session.clone()), services.config.clone()),
+        deletion: DeleteAll::new(files, core.stop.clone()),
+        members: Arc::new(survey),
+        client: AdminClient::new(core.pool.clone(), core.config.operation_deadline),
+    }
 }
 
 /// Starts the task that fills this node's history.

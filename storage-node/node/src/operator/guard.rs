@@ -44,6 +44,11 @@ pub(crate) fn is_operator(headers: &HeaderMap, tokens: &AcceptedTokens) -> bool 
     token(headers).is_some_and(|(token, _)| tokens.accepts(&token))
 }
 
+/// The token that a request carries, whether or not it is accepted.
+pub(crate) fn request_token(headers: &HeaderMap) -> Option<OperatorToken> {
+    token(headers).map(|(token, _)| token)
+}
+
 fn may_change(headers: &HeaderMap, tokens: &AcceptedTokens) -> Result<(), HttpError> {
     let unauthorized = |what: &str| {
         let text = format!(

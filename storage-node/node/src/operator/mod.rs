@@ -18,4 +18,9 @@ mod login;
 mod routes;
 mod token_file;
 
-pub(crate) use self::{accepted::AcceptedTokens, guard::guarded, login::routes as login_routes, routes::routes};
+pub(crate) use self::{
+    accepted::AcceptedTokens,
+    guard::{guarded, is_operator, request_token},
+    login::routes as login_routes,
+    routes::routes,
+};
