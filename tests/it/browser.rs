@@ -24,3 +24,11 @@ fn people_watch_the_console_while_nodes_fail() {
     let args: [&dyn AsRef<OsStr>; 4] = [&node, &pid, &dying, &dying_pid];
     assert_eq!(harness::browser("console_page.py", &args, cluster.folder()).ok().trim(), "ok");
 }
+
+#[test]
+fn operators_change_the_ring_in_the_console() {
+    let cluster = Cluster::start(2);
+    let (node, other) = (cluster.ip(0).to_string(), cluster.ip(1).to_string());
+    let args: [&dyn AsRef<OsStr>; 3] = [&node, &cluster.operator_token(0), &other];
+    assert_eq!(harness::browser("operator_forms.py", &args, cluster.folder()).ok().trim(), "ok");
+}

@@ -1,5 +1,5 @@
-//! A form for the settings of one group. Fields and explanations come from the list of settings, so a new setting has its
-//! field at once.
+//! A form for the settings of one group. Fields and explanations come from the list of settings, so a new setting has
+//! its field at once.
 
 use chordfs_types::ring_config::{CONFIG_FIELDS, CachePolicy, ConfigField, PoolMode, RingConfig};
 use maud::{Markup, html};

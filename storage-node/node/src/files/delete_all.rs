@@ -43,7 +43,7 @@ pub struct DeleteAll {
 }
 
 /// A folder whose entries are being removed.
-struct OpenFolder {
+struct FolderInDeletion {
     ino: Ino,
     /// Its own name in its parent; `None` for the root.
     place: Option<(Ino, EntryName)>,
@@ -92,7 +92,7 @@ impl DeleteAll {
     }
 
     async fn remove_everything(&self) -> Result<(), FsError> {
-        let mut open = vec![OpenFolder { ino: Ino::ROOT, place: None, after: None, is_read: false }];
+        let mut open = vec![FolderInDeletion { ino: Ino::ROOT, place: None, after: None, is_read: false }];
         while let Some(folder) = open.last_mut() {
             if folder.is_read {
                 self.remove_folder(open.pop().and_then(|folder| folder.place)).await?;
@@ -103,7 +103,7 @@ impl DeleteAll {
             let (folders, files): (Vec<DirEntry>, Vec<DirEntry>) =
                 page.into_iter().partition(|entry| entry.attr.kind == FileKind::Directory);
             self.remove_files(parent, files).await?;
-            open.extend(folders.into_iter().map(|entry| OpenFolder {
+            open.extend(folders.into_iter().map(|entry| FolderInDeletion {
                 ino: entry.attr.ino,
                 place: Some((parent, entry.name)),
                 after: None,
@@ -114,7 +114,7 @@ impl DeleteAll {
     }
 
     /// The next entries of the folder. One that was removed meanwhile has none.
-    async fn page(&self, folder: &mut OpenFolder) -> Result<Vec<DirEntry>, FsError> {
+    async fn page(&self, folder: &mut FolderInDeletion) -> Result<Vec<DirEntry>, FsError> {
         match self.files.list(folder.ino, folder.after.take()).await {
             Ok(page) => {
                 folder.is_read = page.next.is_none();
@@ -133,7 +133,7 @@ impl DeleteAll {
         let removals = files.into_iter().map(|entry| async move {
             match self.files.unlink(parent, &entry.name).await {
                 Ok(()) => self.status.lock().removed += 1,
-                // Somebody else has removed it, or has put a folder in its place.
+                // Another client has removed it, or has put a folder in its place.
                 Err(FsError::NoEntry | FsError::Stale { .. } | FsError::IsDirectory) => {}
                 Err(error) => return Err(error),
             }

@@ -27,7 +27,7 @@ use super::{
     accepted::AcceptedTokens,
     guard::{COOKIE, is_operator},
 };
-use crate::http::{body::read_small, error::HttpError};
+use crate::http::{body::read_small, error::HttpError, page_headers::page_headers};
 
 const MAX_FORM_BYTES: usize = 4 << 10;
 const BODY_SILENCE: Duration = Duration::from_secs(10);
@@ -72,6 +72,8 @@ fn with_cookie(value: &str, seconds: u32, to: &str) -> Response {
     ([(header::SET_COOKIE, cookie)], Redirect::to(to)).into_response()
 }
 
+/// The page sets no `Referrer-Policy` of `no-referrer`: with it browsers send forms with `Origin: null`, which the
+/// server refuses.
 fn page(problem: Option<&str>, logged_in: bool) -> Response {
     let content = html! {
         (DOCTYPE)
@@ -79,28 +81,21 @@ fn page(problem: Option<&str>, logged_in: bool) -> Response {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "chordfs: log in" }
-                style { (maud::PreEscaped(STYLE)) }
+                title { "Log in – chordfs" }
+                link rel="icon" href="data:,";
+                link rel="stylesheet" href="/console.css";
             }
-            body { main { h1 { "chordfs" } @if let Some(problem) = problem { p role="alert" { (problem) } } (form(logged_in)) } }
+            body {
+                main.log-in {
+                    h1 { "chordfs console" }
+                    @if let Some(problem) = problem { p role="alert" { (problem) } }
+                    (form(logged_in))
+                }
+            }
         }
     };
-    let headers = [
-        (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    (headers, Html(content.into_string())).into_response()
+    (page_headers("style-src 'self'; img-src data:"), Html(content.into_string())).into_response()
 }
-
-const CONTENT_POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
-const STYLE: &str = "
-:root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
-main { max-width: 34rem; margin: 10vh auto; padding: 0 1rem }
-input, button { font: inherit; padding: .4rem .6rem; width: 100%; box-sizing: border-box; margin: .3rem 0 }
-[role=alert] { color: light-dark(#a00, #f99) }";
 
 fn form(logged_in: bool) -> Markup {
     html! {
