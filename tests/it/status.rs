@@ -137,3 +137,29 @@ fn damage(cluster: &Cluster, node: usize) {
         }
     }
 }
+
+#[test]
+fn the_sessions_show_what_a_mount_has_open_and_not_stored() {
+    let cluster = Cluster::start(1);
+    let mount = TempMount::new(&cluster);
+    let file = fs::File::create(mount.join("file")).unwrap();
+    let mut written = 0;
+    wait_for("the session of the mount is listed", Duration::from_secs(60), || {
+        // The mount stores what is some seconds old.
+        file.write_all_at(b"not stored yet", written).unwrap();
+        written += 1 << 16;
+        let url = format!("http://{}:5059/sessions", cluster.ip(0));
+        let sessions: Value = serde_json::from_str(&run("curl", &[&"-sf", &url], cluster.folder()).stdout).unwrap();
+        let all = sessions.as_array().unwrap();
+        let mount = all.iter().find(|session| session["open_files"] == 1 && session["dirty_bytes"].as_u64() > Some(0));
+        let node = all.iter().find(|session| session["client"].as_str().unwrap().starts_with("storage-node"));
+        let is_told = mount.is_some_and(|mount| mount["addresses"].as_array().unwrap().len() == 1);
+        if is_told && node.is_some_and(|node| node["open_files"].is_null()) {
+            Ok(())
+        } else {
+            Err(sessions.to_string())
+        }
+    });
+    drop(file);
+    mount.unmount();
+}

@@ -34,7 +34,7 @@ use std::{
 use chordfs_net::session::Session;
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Answer, Attr, Change, Ino, Query, Reply},
+    namespace::{Answer, Attr, Change, ClientReport, Ino, Query, Reply},
 };
 use tokio::sync::mpsc;
 
@@ -82,6 +82,8 @@ impl FileSystem {
         let fs = Self::with_namespace(Arc::new(session.clone()), move || epoch.feed_epoch(), transfer, notices, space);
         let weak = Arc::downgrade(&fs);
         session.report_nothing_open(move || weak.upgrade().is_some_and(|fs| fs.has_nothing_open()));
+        let weak = Arc::downgrade(&fs);
+        session.report_state(move || weak.upgrade().map_or_else(ClientReport::default, |fs| fs.report()));
         fs
     }
 
@@ -123,6 +125,11 @@ impl FileSystem {
         self.pages.invalidate(ino);
         self.cache.drop_attr(ino);
         self.notices.pages(ino);
+    }
+
+    /// For operators.
+    fn report(&self) -> ClientReport {
+        ClientReport { dirty_bytes: self.transfer.dirty_bytes(), open_files: self.opens.count() as u64 }
     }
 
     /// Whether this mount has no file open and opens none now.

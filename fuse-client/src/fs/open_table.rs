@@ -111,6 +111,10 @@ impl<F> OpenTable<F> {
         self.entries.read().is_empty()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.entries.read().len()
+    }
+
     /// All inodes, also those that are being opened and have no data yet.
     pub(super) fn inos(&self) -> Vec<Ino> {
         self.entries.read().keys().copied().collect()

@@ -219,6 +219,11 @@ impl Transfer {
         outcomes.into_iter().collect()
     }
 
+    /// Bytes that are written and not yet stored.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.ceiling.held_bytes()
+    }
+
     fn dirty_files(&self) -> Vec<Arc<FileData>> {
         self.dirty.lock().values().cloned().collect()
     }

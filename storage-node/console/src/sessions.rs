@@ -1,7 +1,9 @@
 //! The sessions of mounts and nodes with the namespace.
 
-use chordfs_types::admin::SessionStatus;
+use chordfs_types::{admin::SessionStatus, byte_size::human};
 use maud::{Markup, html};
+
+const UNKNOWN: &str = "-";
 
 pub(crate) fn body(sessions: &Result<Vec<SessionStatus>, String>) -> Markup {
     match sessions {
@@ -23,13 +25,15 @@ fn table(sessions: &[SessionStatus]) -> Markup {
                         th.number scope="col" { "Session" }
                         th.number scope="col" { "Last heard" }
                         th.number scope="col" { "Lease left" }
+                        th.number scope="col" { "Not stored yet" }
+                        th.number scope="col" { "Open files" }
                         th.number scope="col" { "Removed files held open" }
                     }
                 }
                 tbody { @for session in sessions { (row(session)) } }
             }
         }
-        p.note { "What a mount has not stored yet (dirty bytes) and which files it has open, only the mount itself knows." }
+        p.note { "Mounts report what they have not stored yet (dirty bytes) and how much they have open; nodes do not." }
     }
 }
 
@@ -42,6 +46,8 @@ fn row(session: &SessionStatus) -> Markup {
             td.number { (session.id) }
             td.number { (session.silent_seconds) " s ago" }
             td.number { (session.lease_seconds_left) " s" }
+            td.number { (session.dirty_bytes.map_or(UNKNOWN.into(), human)) }
+            td.number { (session.open_files.map_or(UNKNOWN.into(), |files| files.to_string())) }
             td.number { (session.held_files) }
         }
     }

@@ -115,6 +115,8 @@ fn view(count: u8, silent: &[u8]) -> RingView {
         silent_seconds: 2,
         lease_seconds_left: 58,
         held_files: 0,
+        dirty_bytes: Some(3 << 20),
+        open_files: None,
     };
     let nodes = (0..count).map(history).collect();
     let history = RingHistory { asked: address(0), time: NOW, period_seconds: 60, nodes };
@@ -219,6 +221,7 @@ fn the_table_is_sorted_as_the_address_of_the_page_says() {
 fn what_clients_send_is_escaped_and_nothing_comes_from_elsewhere() {
     let html = render(&view(8, &[]), &ConsoleQuery::default());
     assert!(html.contains("&lt;b&gt;host&lt;/b&gt;") && !html.contains("<b>"));
+    assert!(html.contains("<td class=\"number\">3.00 MiB</td><td class=\"number\">-</td>"), "of the session");
     assert!(!html.contains("http://") && !html.contains("https://") && !html.contains(" style="));
     assert!(!STYLE.contains("url(") && !SCRIPT.contains("http"));
 }

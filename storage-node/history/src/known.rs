@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use chordfs_types::admin::{HISTORY_POINTS, HistoryPoint, HistorySource, RingHistory, RingNodeHistory};
 
+use crate::latency::bound;
+
 /// Nodes that are remembered, at most: as many as a survey of the ring finds.
 const MAX_NODES: usize = 4096;
 
@@ -45,7 +47,7 @@ impl KnownHistories {
     pub fn add(&mut self, node: SocketAddr, points: Vec<HistoryPoint>) {
         if self.nodes.len() < MAX_NODES || self.nodes.contains_key(&node) {
             // A stranger may send more than it should, and in any order.
-            let points = points.into_iter().rev().take(HISTORY_POINTS).map(|point| (point.time, point));
+            let points = points.into_iter().rev().take(HISTORY_POINTS).map(bounded).map(|point| (point.time, point));
             self.nodes.entry(node).or_default().extend(points);
         }
     }
@@ -86,8 +88,16 @@ impl KnownHistories {
     }
 }
 
+fn bounded(mut point: HistoryPoint) -> HistoryPoint {
+    let HistoryPoint { reads, writes, names, log, .. } = &mut point;
+    [reads, writes, names].into_iter().chain(log).for_each(bound);
+    point
+}
+
 #[cfg(test)]
 mod tests {
+    use chordfs_types::admin::LatencySummary;
+
     use super::*;
 
     const MINUTES: Minutes = Minutes { now: 6030, period_seconds: 60 };
@@ -129,7 +139,11 @@ mod tests {
     #[test]
     fn a_stranger_that_sends_too_many_points_takes_the_room_of_thirty() {
         let mut known = KnownHistories::default();
-        known.add(node(1), points(0..10_000));
+        let mut sent = points(0..10_000);
+        sent[9999].log = Some(LatencySummary { buckets: vec![(1, 1); 1_000_000], ..LatencySummary::default() });
+        known.add(node(1), sent);
+        let log = known.nodes[&node(1)][&9999].log.as_ref().unwrap();
+        assert!(log.buckets.capacity() < 1000);
         assert_eq!((known.nodes[&node(1)].len(), known.newest(node(1))), (HISTORY_POINTS, Some(9999)));
     }
 }

@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 
 /// Longer operations count as this long: every call has a deadline below it.
 const LONGEST_US: u64 = 120_000_000;
+/// More than the histogram has.
+const MAX_BUCKETS: usize = 512;
 /// One decimal digit: sixteen buckets for each power of two, and 400 buckets in all.
 const DIGITS: u8 = 1;
 
@@ -47,6 +49,12 @@ pub fn merge<'a>(summaries: impl IntoIterator<Item = &'a LatencySummary>) -> Lat
         all.saturating_record_n((*micros).clamp(1, LONGEST_US), *count);
     }
     summarize(&all)
+}
+
+/// Cuts what a stranger may have sent to as many buckets as there are.
+pub(crate) fn bound(summary: &mut LatencySummary) {
+    summary.buckets.truncate(MAX_BUCKETS);
+    summary.buckets.shrink_to_fit();
 }
 
 fn empty() -> Histogram<u64> {

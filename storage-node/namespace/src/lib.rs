@@ -56,7 +56,7 @@ use serve::{
     requests::RequestHandler,
 };
 pub use settings::{NamespaceSettings, RootOwner, SnapshotInterval};
-use state::session_feed::SessionFeed;
+use state::session_feed::{SessionContact, SessionFeed};
 use storage::log_store::LogStore;
 pub use storage::{
     log_file::DamagePolicy,
@@ -240,15 +240,16 @@ impl Namespace {
         let sessions = raft.state().session_descriptions(MAX_LISTED_SESSIONS);
         let ids: Vec<SessionId> = sessions.iter().map(|session| session.id).collect();
         let lease = raft.settings().session_lease;
-        let status =
-            |(session, (addresses, silent)): (SessionDescription, (Vec<SocketAddr>, Duration))| SessionStatus {
-                id: session.id.0,
-                client: session.client.to_string(),
-                addresses,
-                silent_seconds: silent.as_secs(),
-                lease_seconds_left: lease.saturating_sub(silent).as_secs(),
-                held_files: session.held_inodes as u64,
-            };
+        let status = |(session, contact): (SessionDescription, SessionContact)| SessionStatus {
+            id: session.id.0,
+            client: session.client.to_string(),
+            addresses: contact.addresses,
+            silent_seconds: contact.silent.as_secs(),
+            lease_seconds_left: lease.saturating_sub(contact.silent).as_secs(),
+            held_files: session.held_inodes as u64,
+            dirty_bytes: contact.report.map(|report| report.dirty_bytes),
+            open_files: contact.report.map(|report| report.open_files),
+        };
         Some(sessions.into_iter().zip(feed.contacts(&ids, Instant::now())).map(status).collect())
     }
 

@@ -16,7 +16,9 @@ use std::{
 use chordfs_log::info_limited;
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Change, NamespaceOp, Reply, Request, Response, SessionId, SessionRequests, Time, encode},
+    namespace::{
+        Change, ClientReport, NamespaceOp, Reply, Request, Response, SessionId, SessionRequests, Time, encode,
+    },
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -111,10 +113,12 @@ struct LinkState {
     failure: Mutex<String>,
     closing: AtomicBool,
     nothing_open: OnceLock<NothingOpen>,
+    report: OnceLock<ReportSource>,
     stop: CancellationToken,
 }
 
 type NothingOpen = Box<dyn Fn() -> bool + Send + Sync>;
+type ReportSource = Box<dyn Fn() -> ClientReport + Send + Sync>;
 
 impl LeaderLink {
     /// `options.nodes` must not be empty.
@@ -126,6 +130,7 @@ impl LeaderLink {
             failure: Mutex::new("no node was asked yet".to_owned()),
             closing: AtomicBool::new(false),
             nothing_open: OnceLock::new(),
+            report: OnceLock::new(),
             stop: stop.clone(),
         });
         let (publish, attached) = watch::channel(None);
@@ -163,6 +168,11 @@ impl LeaderLink {
     /// Only the first function counts.
     pub(super) fn report_nothing_open(&self, nothing_open: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.shared.nothing_open.set(Box::new(nothing_open));
+    }
+
+    /// Only the first function counts.
+    pub(super) fn report_state(&self, state: impl Fn() -> ClientReport + Send + Sync + 'static) {
+        let _ = self.shared.report.set(Box::new(state));
     }
 
     /// Prevents that an expired session is replaced from now on.
@@ -309,12 +319,14 @@ impl ConnectionTask {
         let mut tick = interval_at(Instant::now() + KEEPALIVE_EVERY, KEEPALIVE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut answers, mut requests) = (FeedAnswers::default(), None);
+        let reported = Arc::<Mutex<Option<ClientReport>>>::default();
         loop {
             tokio::select! {
                 () = attached.client.closed() => return,
                 () = attached.health.check.notified() => {}
                 _ = tick.tick() => {}
             }
+            self.report_changes(&attached.client, &reported);
             let answered = answers.current(&self.shared.feed);
             let keepalive = encode(&Request::KeepAlive { answered, nothing_open: self.nothing_open_at(requests) });
             match send_request(&attached.client, &keepalive, KEEPALIVE_DEADLINE).await {
@@ -329,6 +341,22 @@ impl ConnectionTask {
                 Err(error) => self.drop_connection(attached, error.to_string()),
             }
         }
+    }
+
+    /// Sends the client's report beside the keepalive, unless the leader has received the same one on this connection.
+    /// Its loss does no harm, so nothing waits for it.
+    fn report_changes(&self, client: &RpcClient, reported: &Arc<Mutex<Option<ClientReport>>>) {
+        let Some(report) = self.shared.report.get().map(|report| report()) else { return };
+        if *reported.lock() == Some(report) {
+            return;
+        }
+        let (client, reported) = (client.clone(), reported.clone());
+        tasks::spawn(async move {
+            let sent = send_request(&client, &encode(&Request::Report(report)), KEEPALIVE_DEADLINE).await;
+            if matches!(sent, Ok(Response::Reported)) {
+                *reported.lock() = Some(report);
+            }
+        });
     }
 
     /// Returns the count of requests that the leader has sent, if the session has nothing open after all of them.

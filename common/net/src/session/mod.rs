@@ -11,8 +11,8 @@ use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
     namespace::{
-        Answer, Change, Extent, FeedEvent, NamespaceOp, Query, Reply, Request, Response, SessionId, Time, VersionBlock,
-        encode,
+        Answer, Change, ClientReport, Extent, FeedEvent, NamespaceOp, Query, Reply, Request, Response, SessionId, Time,
+        VersionBlock, encode,
     },
 };
 use futures_util::future::BoxFuture;
@@ -188,6 +188,11 @@ impl Session {
     /// It must return false from before the first request by which a file may be opened until the file is closed.
     pub fn report_nothing_open(&self, nothing_open: impl Fn() -> bool + Send + Sync + 'static) {
         self.0.link.report_nothing_open(nothing_open);
+    }
+
+    /// From now on the leader receives what `state` returns, for operators, soon after it has changed.
+    pub fn report_state(&self, state: impl Fn() -> ClientReport + Send + Sync + 'static) {
+        self.0.link.report_state(state);
     }
 
     /// Ends the session at the namespace.

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::pending,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use chordfs_types::namespace::{Ino, OpId, SessionRequests, calls, decode};
@@ -57,6 +57,7 @@ struct World {
     /// Also in answers to keepalives, and what the last keepalive reported.
     requests: SessionRequests,
     nothing_open: Option<SessionRequests>,
+    reports: Vec<ClientReport>,
 }
 
 impl World {
@@ -120,6 +121,10 @@ impl World {
                 self.answered.push(answered);
                 self.nothing_open = nothing_open;
                 Response::Alive { applied: self.log_applied, requests: self.requests }
+            }
+            Request::Report(report) => {
+                self.reports.push(report);
+                Response::Reported
             }
             Request::Apply(op) => Response::Applied(self.apply(op)),
             Request::Query(_) => {
@@ -342,6 +347,32 @@ async fn keepalives_report_that_nothing_is_open_after_the_requests_that_the_lead
     assert_eq!(next().await, Some(counted(8)));
     open.store(true, Ordering::SeqCst);
     assert_eq!(next().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_receives_the_clients_report_once_for_each_change() {
+    let fake = fake(1).await;
+    let (session, _events) = fake.open(&fake.nodes).await;
+    let dirty = Arc::new(AtomicU64::new(5));
+    let bytes = dirty.clone();
+    session.report_state(move || ClientReport { dirty_bytes: bytes.load(Ordering::SeqCst), open_files: 1 });
+    let received = async |count: usize| {
+        while fake.world.lock().reports.len() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, received(1)).await.expect("no report");
+    let keepalives = fake.world.lock().answered.len() + 2;
+    let two_more = async || {
+        while fake.world.lock().answered.len() < keepalives {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, two_more()).await.expect("no keepalive");
+    dirty.store(7, Ordering::SeqCst);
+    timeout(SOON, received(2)).await.expect("no second report");
+    let reported: Vec<u64> = fake.world.lock().reports.iter().map(|report| report.dirty_bytes).collect();
+    assert_eq!(reported, [5, 7]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

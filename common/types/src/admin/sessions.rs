@@ -19,4 +19,10 @@ pub struct SessionStatus {
     pub lease_seconds_left: u64,
     /// Files without a name that it holds open.
     pub held_files: u64,
+    /// Bytes that it has not stored yet; `None` from a node, and from a mount that has not reported them.
+    #[serde(default)]
+    pub dirty_bytes: Option<u64>,
+    /// Files and directories that programs have open there.
+    #[serde(default)]
+    pub open_files: Option<u64>,
 }

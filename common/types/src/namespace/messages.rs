@@ -77,6 +77,17 @@ pub enum Request {
     Apply(NamespaceOp),
     /// The answer includes every operation that any node answered before.
     Query(Query),
+    /// Answered with `Reported` by the leader. Only operators read it.
+    Report(ClientReport),
+}
+
+/// What a mount tells operators about itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientReport {
+    /// Bytes that programs have written and the mount has not stored yet.
+    pub dirty_bytes: u64,
+    /// Files and directories that programs have open.
+    pub open_files: u64,
 }
 
 /// How many operations and queries of a session one leader has received. Opening a file takes one of them, so while the
@@ -115,6 +126,8 @@ pub enum Response {
     Applied(Result<Reply, FsError>),
     /// Also carries the error of a request that is neither an operation nor a query.
     Answered(Result<Answer, FsError>),
+    /// To [`Request::Report`].
+    Reported,
 }
 
 /// Encodes a message, with the version byte in front.

@@ -15,7 +15,9 @@ pub use self::{
         Change, ChunkWrite, Commit, DiscardedRuns, MAX_COLLECTED_RUNS, MAX_COMMIT_RUNS, MAX_HOLDS, NamespaceOp,
         NewNode, OpId, RenameMode, Reply, SetAttr, Truncate,
     },
-    messages::{DecodeError, FeedEvent, Request, Response, SessionRequests, WIRE_VERSION, calls, decode, encode},
+    messages::{
+        ClientReport, DecodeError, FeedEvent, Request, Response, SessionRequests, WIRE_VERSION, calls, decode, encode,
+    },
     query::{Answer, DirEntry, FileContents, PAGE_ITEMS, Query},
     values::{AcceptedToken, Attr, EntryName, Extent, FileKind, MAX_ENTRY_NAME_BYTES, SessionId, Time, VersionBlock},
 };

@@ -55,6 +55,11 @@ impl RequestHandler {
             Ok(Request::KeepAlive { answered, nothing_open }) => {
                 self.keep_alive(peer.id(), answered, nothing_open).await
             }
+            Ok(Request::Report(report)) if self.raft.holds_term().is_some() => {
+                self.feed.note_report(peer.id(), report);
+                Response::Reported
+            }
+            Ok(Request::Report(_)) => self.not_leader(self.leader.leader()),
             Ok(Request::Apply(op)) => self.apply(op).await,
             Ok(Request::Query(query)) => self.query(&query).await,
         };

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use chordfs_net::rpc::{RpcPeer, Value};
-use chordfs_types::namespace::{FeedEvent, SessionId, SessionRequests, calls, encode};
+use chordfs_types::namespace::{ClientReport, FeedEvent, SessionId, SessionRequests, calls, encode};
 use parking_lot::Mutex;
 
 /// The part of a connection that the feed needs.
@@ -78,12 +78,31 @@ struct SessionConnections {
     requests: u64,
     /// The session had nothing open when it had sent exactly these requests.
     nothing_open: Option<SessionRequests>,
+    report: Option<ClientReport>,
+}
+
+/// What is known of a session beside the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SessionContact {
+    /// The other ends of its connections.
+    pub addresses: Vec<SocketAddr>,
+    /// The time since its last message.
+    pub silent: Duration,
+    pub report: Option<ClientReport>,
 }
 
 impl SessionConnections {
     fn new(now: Instant) -> Self {
         let connections = HashMap::new();
-        Self { connections, last_request: now, heard_since: now, answered: 0, requests: 0, nothing_open: None }
+        Self {
+            connections,
+            last_request: now,
+            heard_since: now,
+            answered: 0,
+            requests: 0,
+            nothing_open: None,
+            report: None,
+        }
     }
 
     fn renew(&mut self, now: Instant) {
@@ -222,15 +241,26 @@ impl SessionFeed {
         attached.by_connection.clear();
     }
 
-    /// Returns the addresses of the connections of each of the `sessions`, and how long it has been silent.
-    pub(crate) fn contacts(&self, sessions: &[SessionId], now: Instant) -> Vec<(Vec<SocketAddr>, Duration)> {
+    /// Keeps the report of the session that `connection` is attached to.
+    pub(crate) fn note_report(&self, connection: u64, report: ClientReport) {
+        let mut attached = self.attached.lock();
+        if let Some(session) = attached.by_connection.get(&connection).copied()
+            && let Some(entry) = attached.sessions.get_mut(&session)
+        {
+            entry.report = Some(report);
+        }
+    }
+
+    /// Returns what is known of each of the `sessions`, in their order.
+    pub(crate) fn contacts(&self, sessions: &[SessionId], now: Instant) -> Vec<SessionContact> {
         let attached = self.attached.lock();
-        let contact = |id: &SessionId| match attached.sessions.get(id) {
-            Some(entry) => {
-                let addresses = entry.connections.values().map(|peer| peer.address()).collect();
-                (addresses, now.saturating_duration_since(entry.last_request))
+        let contact = |id: &SessionId| {
+            let Some(entry) = attached.sessions.get(id) else { return SessionContact::default() };
+            SessionContact {
+                addresses: entry.connections.values().map(|peer| peer.address()).collect(),
+                silent: now.saturating_duration_since(entry.last_request),
+                report: entry.report,
             }
-            None => (Vec::new(), Duration::ZERO),
         };
         sessions.iter().map(contact).collect()
     }
@@ -326,9 +356,13 @@ mod tests {
         let sessions = [SessionId(1), SessionId(2)];
         feed.attach(SessionId(1), connection(1, true), start);
         assert_eq!(feed.expired(&sessions, start + lease / 2, lease), []);
-        let own_end = SocketAddr::from(([10, 0, 0, 1], 1));
+        let report = ClientReport { dirty_bytes: 7, open_files: 1 };
+        feed.note_report(1, report);
+        feed.note_report(9, ClientReport::default());
         let contacts = feed.contacts(&sessions, start + lease / 2);
-        assert_eq!(contacts, [(vec![own_end], lease / 2), (vec![], Duration::ZERO)]);
+        let addresses = vec![SocketAddr::from(([10, 0, 0, 1], 1))];
+        let known = SessionContact { addresses, silent: lease / 2, report: Some(report) };
+        assert_eq!(contacts, [known, SessionContact::default()]);
         assert_eq!(feed.renew(1, start + lease / 2), Some(SessionId(1)));
         assert_eq!(feed.expired(&sessions, start + lease, lease), []);
         assert_eq!(feed.expired(&sessions, start + lease * 3 / 2, lease), sessions);

@@ -30,6 +30,7 @@ impl RpcService for Voter {
             Request::Leader => self.not_leader(),
             Request::Attach { session } => self.attach(session, peer),
             Request::KeepAlive { answered, .. } => self.keep_alive(peer, answered),
+            Request::Report(_) => self.as_leader(peer, |_| Response::Reported).unwrap_or_else(|| self.not_leader()),
             Request::Apply(op) => self.apply(peer, &op).await,
             Request::Query(query) => self.query(peer, &query).await,
         };
