@@ -31,6 +31,7 @@ def main():
         keyboard(browser, console)
         phone_and_dark(browser, console)
         without_scripts(browser, console)
+        a_page_that_nobody_sees(browser, console)
         stale_while_the_node_stands_still(browser, console, pid)
         a_node_dies(browser, console, dying_node, dying_pid)
     print("ok")
@@ -137,6 +138,27 @@ def without_scripts(browser, console):
         expect(page.locator("meta[http-equiv=refresh]")).to_have_count(1)
         link(page, "Data").click()
         expect(page.locator("#node-table th[data-column=data]")).to_have_attribute("aria-sort", "ascending")
+
+
+def a_page_that_nobody_sees(browser, console):
+    with open_page(browser, console) as page:
+        page.goto(console)
+        expect(page.locator("#live")).to_have_text("Live.")
+        hide(page, True)
+        before = page.locator("#as-of").inner_text()
+        with page.expect_request("**/console/events*"):
+            hide(page, False)
+        eventually("it goes on", page, lambda: page.locator("#as-of").inner_text() != before)
+
+
+def hide(page, hidden):
+    page.evaluate(
+        """(hidden) => {
+          Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
 
 
 def stale_while_the_node_stands_still(browser, console, pid):

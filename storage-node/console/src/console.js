@@ -26,7 +26,7 @@
   }
 
   function look() {
-    if (Date.now() - lastEvent < STALE_AFTER_MS) return;
+    if (document.hidden || Date.now() - lastEvent < STALE_AFTER_MS) return;
     if (stale.hidden) {
       stale.textContent =
         "Not live since " + clock(lastEvent) + " UTC: the node does not answer. What you see may be out of date.";
@@ -44,7 +44,7 @@
     }
     // After a lost connection the browser tries again by itself, but not after a refusal.
     source.onerror = () => {
-      if (source.readyState === EventSource.CLOSED) setTimeout(connect, RETRY_MS);
+      if (source.readyState === EventSource.CLOSED && !document.hidden) setTimeout(connect, RETRY_MS);
     };
   }
 
@@ -115,6 +115,13 @@
     if (!figure) return;
     const minute = event.target.closest(".minute");
     figure.querySelector(".readout").textContent = minute ? minute.textContent : "";
+  });
+
+  // A browser has six connections to a node at most, for all of its tabs together: those that nobody sees give theirs up.
+  document.addEventListener("visibilitychange", () => {
+    lastEvent = Date.now();
+    if (document.hidden) source.close();
+    else connect();
   });
 
   connect();
