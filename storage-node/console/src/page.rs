@@ -60,7 +60,7 @@ pub fn page(view: &RingView, sections: &[Section]) -> Markup {
                 link rel="icon" href="data:,";
                 link rel="stylesheet" href="/console.css";
                 script src="/console.js" defer {}
-                noscript { meta http-equiv="refresh" content="10"; }
+                @if !has_form(sections) { noscript { meta http-equiv="refresh" content="10"; } }
             }
             body {
                 a.skip href="#main" { "Skip to the content" }
@@ -84,4 +84,9 @@ pub fn page(view: &RingView, sections: &[Section]) -> Markup {
             }
         }
     }
+}
+
+/// A page that loads itself anew would take away what somebody is typing.
+fn has_form(sections: &[Section]) -> bool {
+    sections.iter().any(|section| section.body.0.contains("<form"))
 }

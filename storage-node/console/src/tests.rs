@@ -268,6 +268,14 @@ fn every_setting_has_a_labelled_field_with_its_value() {
     assert_eq!(page.matches("type=\"hidden\" name=\"version\" value=\"0\"").count(), 3, "one in each group");
 }
 
+/// Without a script the page loads itself anew, and took away what somebody was typing into it.
+#[test]
+fn a_page_with_forms_is_not_loaded_anew() {
+    let operator = OperatorView { config: RingConfig::default(), nodes: vec![address(0)], deletion: None };
+    let html = page(&view(1, &[]), &operator_sections(&operator)).into_string();
+    assert!(html.contains("<form") && !html.contains("http-equiv=\"refresh\""));
+}
+
 #[test]
 fn what_cannot_be_undone_asks_for_the_rings_name() {
     let page = operator_page(Some("7 <files>"));
