@@ -35,11 +35,20 @@ struct Log {
     failure: Option<FsError>,
     /// Applied before the next commit.
     overtaking: Option<Change>,
+    /// Applied before the next file is opened.
+    overtaking_open: Option<Change>,
 }
 
 impl Default for FakeNamespace {
     fn default() -> Self {
-        let mut log = Log { tables: Tables::new(), session: SessionId(0), index: 0, failure: None, overtaking: None };
+        let mut log = Log {
+            tables: Tables::new(),
+            session: SessionId(0),
+            index: 0,
+            failure: None,
+            overtaking: None,
+            overtaking_open: None,
+        };
         match log.apply_as(None, Change::OpenSession { nonce: 1, client: "test".into() }) {
             Ok(Reply::Session { session, .. }) => log.session = session,
             other => panic!("{other:?}"),
@@ -75,6 +84,11 @@ impl FakeNamespace {
     /// Applies this change just before the next commit, like another session's.
     pub(crate) fn overtake(&self, change: Change) {
         self.log.lock().overtaking = Some(change);
+    }
+
+    /// Applies this change just before the next file is opened, when its path is resolved already.
+    pub(crate) fn overtake_open(&self, change: Change) {
+        self.log.lock().overtaking_open = Some(change);
     }
 
     /// Deletes files without name and holder, and the chunks on the dead list.
@@ -178,8 +192,13 @@ impl NamespaceClient for FakeNamespace {
 
     fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
         Box::pin(async move {
-            let log = self.log.lock();
+            let mut log = self.log.lock();
             log.failure.clone().map_or(Ok(()), Err)?;
+            if matches!(query, Query::Open { .. })
+                && let Some(overtaking) = log.overtaking_open.take()
+            {
+                log.apply(overtaking).unwrap();
+            }
             log.tables.query(&query).map(short_page)
         })
     }

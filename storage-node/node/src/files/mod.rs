@@ -32,6 +32,9 @@ pub use reading::FilesRead;
 pub use walk::FileWalk;
 pub use whole_upload::{PublishMode, WholeUpload};
 
+/// How often a path is resolved whose file is replaced each time before it is open.
+const OPEN_ATTEMPTS: u32 = 8;
+
 /// The attributes of new files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileDefaults {
@@ -96,11 +99,26 @@ impl FileService {
 
     /// Opens what is at `path`, or if there is nothing and the last component is `NAME_chunk_I`, that chunk of NAME.
     pub async fn open(&self, path: &[EntryName]) -> Result<PathTarget, FsError> {
-        match path::resolve(&*self.namespace, path).await {
-            Ok(attr) if attr.kind == FileKind::Directory => Ok(PathTarget::Directory(attr)),
-            Ok(attr) => Ok(PathTarget::File(Box::new(ReadableFile::whole(self, attr.ino).await?))),
-            Err(FsError::NoEntry) => Ok(PathTarget::File(Box::new(self.open_chunk(path).await?))),
-            Err(error) => Err(error),
+        for _ in 0..OPEN_ATTEMPTS {
+            if let Some(target) = self.open_once(path).await? {
+                return Ok(target);
+            }
+        }
+        Err(FsError::NoEntry)
+    }
+
+    /// `None` if the file lost its last name after the path was resolved: if it was replaced, the path leads to another
+    /// one by now.
+    async fn open_once(&self, path: &[EntryName]) -> Result<Option<PathTarget>, FsError> {
+        let opened = match path::resolve(&*self.namespace, path).await {
+            Ok(attr) if attr.kind == FileKind::Directory => return Ok(Some(PathTarget::Directory(attr))),
+            Ok(attr) => ReadableFile::whole(self, attr.ino).await,
+            Err(FsError::NoEntry) => return Ok(Some(PathTarget::File(Box::new(self.open_chunk(path).await?)))),
+            Err(error) => return Err(error),
+        };
+        match opened {
+            Err(FsError::NoEntry | FsError::Stale { .. }) => Ok(None),
+            file => Ok(Some(PathTarget::File(Box::new(file?)))),
         }
     }
 

@@ -226,7 +226,7 @@ fn assemble(range: Range<u64>, chunk_bytes: u64, chunks: &[ChunkRef], data: &[By
 mod tests {
     use std::{sync::Arc, time::Duration};
 
-    use chordfs_types::namespace::{Change, Commit, EntryName};
+    use chordfs_types::namespace::{Change, Commit, EntryName, RenameMode};
 
     use super::*;
     use crate::files::{
@@ -326,6 +326,22 @@ mod tests {
         let stream = file.stream(0..24 << 20).await.unwrap();
         assert_eq!(stream.map(|batch| batch.unwrap().len()).fold(0, async |sum, len| sum + len).await, 24 << 20);
         assert!(fixture.service.read.is_empty());
+    }
+
+    /// The story: five clients read and replaced ten keys, and some reads were answered with 404.
+    #[tokio::test]
+    async fn a_file_that_is_replaced_while_it_is_opened_is_the_new_one() {
+        let fixture = Fixture::new();
+        let other = || EntryName::new("other").unwrap();
+        fixture.upload(b"new".to_vec()).await;
+        fixture.namespace.rename("big", "other");
+        fixture.upload(b"before".to_vec()).await;
+        let (parent, new_parent, mode) = (Ino::ROOT, Ino::ROOT, RenameMode::Replace);
+        let replace = Change::Rename { parent, name: other(), new_parent, new_name: name(), mode, hold: false };
+        fixture.namespace.overtake_open(replace);
+        assert_eq!(fixture.open().await.size(), 3);
+        fixture.namespace.overtake_open(Change::Unlink { parent, name: name(), hold: false });
+        assert!(matches!(fixture.service.open(&[name()]).await, Err(FsError::NoEntry)), "removed and not replaced");
     }
 
     #[tokio::test]
