@@ -98,6 +98,8 @@ cargo build --quiet "${everything[@]}"
 step "the files of deploy/; licences"
 deploy/check.sh
 check_dependencies
+step "the arithmetic of the experiments; their short forms are among the tests with real nodes"
+tests/experiments.sh --self
 step "unit tests, and at the same time the cloud on one machine"
 drive_cloud >"$logs/cloud" 2>&1 &
 cloud=$!

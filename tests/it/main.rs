@@ -19,5 +19,6 @@ mod programs;
 mod scripts;
 mod scrub;
 mod seeds;
+mod short_experiments;
 mod status;
 mod two_mounts;

@@ -1,0 +1,153 @@
+"""Tests of the arithmetic, as plain assertions: `tests/experiments.sh --self`."""
+
+from __future__ import annotations
+
+import math
+
+from . import measuring, placement, plans, voters
+from .tables import Table
+
+
+def quantiles_are_values_that_occurred() -> None:
+    ordered = [float(value) for value in range(1, 101)]
+    assert measuring.quantile(ordered, 0.5) == 50
+    assert measuring.quantile(ordered, 0.99) == 99
+    assert measuring.quantile([7.0], 0.99) == 7
+    assert measuring.quantile([1.0, 2.0], 0.99) == 2
+
+
+def a_summary_is_in_milliseconds_and_needs_a_value() -> None:
+    latencies = measuring.summarize([0.003, 0.001, 0.002])
+    assert (latencies.count, latencies.p50_ms, latencies.p99_ms) == (3, 2, 3)
+    assert math.isclose(latencies.mean_ms, 2)
+    assert refuses(lambda: measuring.summarize([]))
+
+
+def a_spread_is_that_of_a_sample() -> None:
+    assert measuring.spread([5.0]) == measuring.Spread(5, 0)
+    spread = measuring.spread([1.0, 3.0])
+    assert spread.mean == 2 and math.isclose(spread.deviation, math.sqrt(2))
+    assert spread.text(1) == "2.0 ± 1.4"
+
+
+def a_gain_is_what_is_saved() -> None:
+    assert measuring.gain_percent(75, 100) == 25
+    assert measuring.gain_percent(110, 100) < 0
+
+
+def keys_are_those_of_the_ring() -> None:
+    # `md5sum` of this name ends with these eight digits.
+    assert placement.key_of("seven_chunk_1") == 0x4f4908f3
+
+
+def holders_follow_the_key_clockwise() -> None:
+    positions = {"a": 10, "b": 20, "c": 30, "d": 40}
+    assert placement.holders(15, positions) == ["b", "c", "d"]
+    assert placement.holders(20, positions) == ["b", "c", "d"], "a node owns its own position"
+    assert placement.holders(35, positions) == ["d", "a", "b"], "across zero"
+    assert placement.holders(41, positions) == ["a", "b", "c"]
+    assert placement.holders(15, {"a": 10}) == ["a"]
+
+
+def copies_in_wrong_places_and_of_other_lengths_are_found() -> None:
+    positions = {"a": 1 << 30, "b": 2 << 30, "c": 3 << 30, "d": 4 << 30}
+    here = placement.holders(placement.key_of("x_chunk_1"), positions)
+    right = {node: {"x_chunk_1": 9} if node in here else {} for node in positions}
+    assert placement.differences(["x_chunk_1"], positions, right) == []
+    surplus = {node: {"x_chunk_1": 9} for node in positions}
+    assert len(placement.differences(["x_chunk_1"], positions, surplus)) == 1
+    assert len(placement.differences(["x_chunk_1"], positions, {**right, here[0]: {}})) == 1
+    assert len(placement.differences(["x_chunk_1"], positions, {**right, here[0]: {"x_chunk_1": 8}})) == 1
+
+
+def listings_may_have_names_with_spaces() -> None:
+    assert placement.stored("a b_chunk_1 4096 7\nc_chunk_2 5 1\n") == {"a b_chunk_1": 4096, "c_chunk_2": 5}
+
+
+def pauses_double_up_to_the_longest() -> None:
+    rule = plans.RetryRule(first_pause_seconds=0.1, longest_pause_seconds=1.0)
+    assert [rule.pause(failures) for failures in (1, 2, 3, 9, 10_000)] == [0.1, 0.2, 0.4, 1.0, 1.0]
+
+
+def a_seed_decides_everything() -> None:
+    order = plans.shuffled_kinds(("read", "write"), 50, seed=1)
+    assert order == plans.shuffled_kinds(("read", "write"), 50, seed=1)
+    assert order != plans.shuffled_kinds(("read", "write"), 50, seed=2)
+    assert (order.count("read"), order.count("write")) == (50, 50)
+    assert plans.follow_ups(9, 0.5, seed=1) == plans.follow_ups(9, 0.5, seed=1)
+
+
+def probabilities_of_follow_ups_are_kept() -> None:
+    assert not any(plans.follow_ups(1000, 0.0, seed=3))
+    assert all(plans.follow_ups(1000, 1.0, seed=3))
+    assert 700 < sum(plans.follow_ups(1000, 0.8, seed=3)) < 900
+
+
+def sides_take_turns() -> None:
+    assert {plans.turns(0), plans.turns(1)} == {("on", "off"), ("off", "on")}
+    assert plans.turns(2) == plans.turns(0)
+
+
+def a_follower_dies_and_is_back_before_the_leader_dies() -> None:
+    steps = plans.fault_steps(1000)
+    assert [(step.operation, step.text()) for step in steps] == [
+        (150, "follower killed"), (350, "follower back"), (550, "leader killed"), (750, "leader back"),
+    ]
+
+
+def namespaces_that_differ_are_found() -> None:
+    one, two = {"k": ("1", "tag")}, {"k": ("1", "other")}
+    assert voters.equal_names({"a": one, "b": dict(one)}, 1) == []
+    assert len(voters.equal_names({"a": one, "b": two}, 1)) == 1
+    assert len(voters.equal_names({"a": one, "b": {}}, 1)) == 1
+    assert len(voters.equal_names({"a": {}, "b": {}}, 1)) == 1, "equal and incomplete"
+
+
+def change_counters_are_compared_from_their_least_one() -> None:
+    before = {"a": ("1", '"2-12"', "now"), "b": ("1", '"4-15"', "now")}
+    moved = {"a": ("1", '"2-1be87602b12"', "now"), "b": ("1", '"4-1be87602b15"', "now")}
+    other = {"a": ("1", '"2-1be87602b12"', "now"), "b": ("1", '"4-1be87602b16"', "now")}
+    assert voters.relative(before) == voters.relative(moved)
+    assert voters.relative(before) != voters.relative(other)
+    assert voters.relative({}) == {}
+
+
+def tables_are_aligned_and_rows_are_whole() -> None:
+    table = Table(("what", "ms"))
+    table.add("read, cold", 1.5)
+    assert table.text() == "what        ms\nread, cold  1.50\n"
+    assert table.csv() == 'what,ms\n"read, cold",1.50\n'
+    assert refuses(lambda: table.add("one cell"))
+
+
+def refuses(action: object) -> bool:
+    try:
+        action()
+    except ValueError:
+        return True
+    return False
+
+
+def run() -> int:
+    tests = [
+        quantiles_are_values_that_occurred,
+        a_summary_is_in_milliseconds_and_needs_a_value,
+        a_spread_is_that_of_a_sample,
+        a_gain_is_what_is_saved,
+        keys_are_those_of_the_ring,
+        holders_follow_the_key_clockwise,
+        copies_in_wrong_places_and_of_other_lengths_are_found,
+        listings_may_have_names_with_spaces,
+        pauses_double_up_to_the_longest,
+        a_seed_decides_everything,
+        probabilities_of_follow_ups_are_kept,
+        sides_take_turns,
+        a_follower_dies_and_is_back_before_the_leader_dies,
+        namespaces_that_differ_are_found,
+        change_counters_are_compared_from_their_least_one,
+        tables_are_aligned_and_rows_are_whole,
+    ]
+    for test in tests:
+        test()
+    print(f"{len(tests)} tests of the experiments' arithmetic passed")
+    return 0
