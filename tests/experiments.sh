@@ -36,7 +36,7 @@ uses_release() {
 }
 
 [ "$(uname -s)" = Linux ] || fail "this needs Linux: every address 127.x.x.x is this machine's"
-command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null ||
+python3 -c 'import ensurepip, venv' 2>/dev/null ||
   fail "python3 with venv is missing: install the packages python3 and python3-venv"
 make_venv
 if uses_release "$@" && [ ! -x "${CARGO_TARGET_DIR:-$top/target}/release/storage-node" ]; then
