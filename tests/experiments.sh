@@ -27,20 +27,9 @@ make_venv() {
   exec 9>&-
 }
 
-# uses_release ARGUMENT...: whether the release programs are needed.
-uses_release() {
-  local argument
-  for argument in "$@"; do
-    case $argument in -h | --help | --self | --programs | --programs=*) return 1 ;; esac
-  done
-}
-
 [ "$(uname -s)" = Linux ] || fail "this needs Linux: every address 127.x.x.x is this machine's"
 python3 -c 'import ensurepip, venv' 2>/dev/null ||
   fail "python3 with venv is missing: install the packages python3 and python3-venv"
 make_venv
-if uses_release "$@" && [ ! -x "${CARGO_TARGET_DIR:-$top/target}/release/storage-node" ]; then
-  cargo build --release --manifest-path "$top/Cargo.toml" -p storage-node
-fi
 export PYTHONPATH=$top/tests PYTHONDONTWRITEBYTECODE=1
 exec "$venv/bin/python" -m experiments "$@"

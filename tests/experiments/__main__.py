@@ -7,6 +7,7 @@ import argparse
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +22,8 @@ MISSING = {
     "resizing": "latency and throughput of a pool that stays, grows and shrinks",
     "scaler": "miss rate against number of nodes while the scaler works",
 }
-SELF_TEST = "self-test"
+BUILT = Path(os.environ.get("CARGO_TARGET_DIR") or conditions.ROOT / "target")
+RELEASE, OUT = BUILT / "release", BUILT / "experiments"
 
 
 def main() -> int:
@@ -30,6 +32,8 @@ def main() -> int:
     options = parse()
     if options.self:
         return self_test.run()
+    if options.programs is None:
+        options.programs = built_release()
     if not os.access(options.programs / "storage-node", os.X_OK):
         sys.exit(f"error: {options.programs} has no program storage-node: build it, or name another folder by --programs")
     return run(options)
@@ -50,8 +54,16 @@ def run(options: argparse.Namespace) -> int:
     return 1 if report.problems else 0
 
 
+def built_release() -> Path:
+    """The folder of the release programs, which are built if they are missing."""
+    if not (RELEASE / "storage-node").exists():
+        manifest = str(conditions.ROOT / "Cargo.toml")
+        if subprocess.run(["cargo", "build", "--release", "--manifest-path", manifest, "-p", "storage-node"]).returncode:
+            sys.exit("error: storage-node does not build, see above; --programs FOLDER takes programs that exist")
+    return RELEASE
+
+
 def parse() -> argparse.Namespace:
-    built = Path(os.environ.get("CARGO_TARGET_DIR") or conditions.ROOT / "target")
     missing = "\n".join(f"  {name:9}{text}" for name, text in MISSING.items())
     there = "\n".join(f"  {name:9}{module.SUMMARY}" for name, module in EXPERIMENTS.items())
     parser = argparse.ArgumentParser(
@@ -62,8 +74,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(EXPERIMENTS))
     parser.add_argument("--short", action="store_true", help="a form of seconds that shows that it works, without meaning")
-    parser.add_argument("--out", type=Path, default=built / "experiments", metavar="FOLDER", help="where the files go [%(default)s]")
-    parser.add_argument("--programs", type=Path, default=built / "release", metavar="FOLDER", help="where storage-node is [%(default)s]")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="where the files go [%(default)s]")
+    programs = f"where storage-node is [{RELEASE}, where it is built if it is missing]"
+    parser.add_argument("--programs", type=Path, metavar="FOLDER", help=programs)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of all random numbers [a new one, which is printed]")
     parser.add_argument("--self", action="store_true", help="test the arithmetic instead")
     options = parser.parse_args()
