@@ -40,7 +40,7 @@ fn chunk_by_chunk() -> TransferSettings {
 }
 
 /// A ring with an empty file, which one mount has open.
-fn open_file(settings: TransferSettings) -> (Arc<FakeRing>, Arc<FileData>) {
+pub(super) fn open_file(settings: TransferSettings) -> (Arc<FakeRing>, Arc<FileData>) {
     let world = FakeRing::new(4096, 1);
     let transfer = world.mount(settings);
     let file = world.open(&transfer);

@@ -177,6 +177,10 @@ impl FileState {
     }
 
     pub(super) fn write(&mut self, offset: u64, data: &[u8], now: Time) {
+        if !self.is_dirty() {
+            // The commits that failed were those of other data, which is gone.
+            self.failed_commits = 0;
+        }
         self.dirty.write(offset, data, self.attr.chunk_bytes);
         (self.mtime, self.set.mtime) = (Some(now), None);
     }
