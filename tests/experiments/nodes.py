@@ -21,6 +21,7 @@ from .waiting import wait_for
 
 SETTLE_SECONDS = 120.0
 END_SECONDS = 60.0
+DRAIN_SECONDS = 300.0
 ANSWER_SECONDS = 10.0
 # prctl(2): the kernel sends the signal when the thread that started the process ends, so only the main thread starts.
 PR_SET_PDEATHSIG = 1
@@ -79,6 +80,8 @@ class Ring:
         self.folder = Path(tempfile.mkdtemp(prefix="chordfs-experiment-"))
         self.network = free_network()
         self.nodes: list[Node] = []
+        # Counts those that left too: no address is given twice.
+        self.made = 0
 
     def __enter__(self) -> Ring:
         return self
@@ -91,12 +94,29 @@ class Ring:
     def grow(self, count: int) -> None:
         """Adds nodes until there are so many; returns when they form one ring."""
         while len(self.nodes) < count:
-            number = len(self.nodes) + 1
-            node = Node(f"127.{self.network[0]}.{self.network[1]}.{number}", self.folder / f"node-{number}")
+            self.made += 1
+            node = Node(f"127.{self.network[0]}.{self.network[1]}.{self.made}", self.folder / f"node-{self.made}")
             self.nodes.append(node)
             self.start(node)
             self.wait_ready(node)
         wait_for("the nodes form one ring", SETTLE_SECONDS, self.is_whole)
+
+    def shrink(self, count: int) -> None:
+        """Drains the youngest nodes until so many are left; returns when these form one ring."""
+        while len(self.nodes) > count:
+            self.drain(self.nodes[-1])
+        wait_for("the nodes form one ring", SETTLE_SECONDS, self.is_whole)
+
+    def drain(self, node: Node) -> None:
+        """Takes a node out by `storage-node drain`, also if fewer than three stay."""
+        token = str(node.data / "operator-token")
+        options = ("--allow-fewer-copies", "--node", node.address, "--token-file", token)
+        done = self.command("drain", *options, seconds=DRAIN_SECONDS)
+        if done.returncode != 0:
+            raise RuntimeError(f"storage-node drain --node {node.address}: {done.stderr.strip()}")
+        node.process.wait(END_SECONDS)
+        node.process = None
+        self.nodes.remove(node)
 
     def start(self, node: Node, alone: bool = False) -> None:
         """Starts a node, new or with its old data, without waiting."""

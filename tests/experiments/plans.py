@@ -61,3 +61,9 @@ def fault_steps(operations: int) -> list[FaultStep]:
     """First a follower of the namespace dies and comes back, then its leader."""
     moments = ((0.15, "follower", True), (0.35, "follower", False), (0.55, "leader", True), (0.75, "leader", False))
     return [FaultStep(round(share * operations), role, killed) for share, role, killed in moments]
+
+
+def pool_sizes(stays: int, largest: int) -> dict[str, tuple[int, ...]]:
+    """The numbers of nodes that each pool has, one after the other; in all of them equally many."""
+    rising = tuple(range(1, largest + 1))
+    return {"stays": (stays,) * largest, "grows": rising, "shrinks": rising[::-1]}

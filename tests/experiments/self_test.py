@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from . import measuring, placement, plans, voters
+from . import measuring, placement, plans, pool_clients, stages, voters
 from .tables import Table
 
 
@@ -120,6 +120,47 @@ def tables_are_aligned_and_rows_are_whole() -> None:
     assert refuses(lambda: table.add("one cell"))
 
 
+def pools_have_equally_many_sizes_and_change_by_one() -> None:
+    sizes = plans.pool_sizes(stays=4, largest=3)
+    assert sizes == {"stays": (4, 4, 4), "grows": (1, 2, 3), "shrinks": (3, 2, 1)}
+
+
+def stages_follow_each_other_without_gaps() -> None:
+    found = stages.stages(1, 0.0, 10.0, [stages.Change(1, 2, 3.0, 4.0), stages.Change(2, 3, 6.0, 9.0)])
+    assert [stage.name for stage in found] == ["1", "1 to 2", "2", "2 to 3", "3"]
+    assert [stage.ended for stage in found[:-1]] == [stage.begun for stage in found[1:]]
+    assert (found[0].begun, found[-1].ended) == (0, 10)
+    assert [stage.name for stage in stages.stages(4, 0.0, 1.0, [])] == ["4"]
+
+
+def every_operation_is_of_one_stage() -> None:
+    found = stages.stages(1, 0.0, 10.0, [stages.Change(1, 2, 3.0, 4.0)])
+    samples = [stages.Sample(time, 0.1, 0, "") for time in (0.1, 3.0, 3.1, 4.0, 10.0)]
+    assert [len(stage.of(samples)) for stage in found] == [2, 2, 1]
+
+
+def rates_are_per_second_and_of_whole_intervals() -> None:
+    ended = [10.1, 10.2, 10.6, 11.9]
+    assert stages.rates(ended, begun=10.0, width=0.5) == [(0.25, 4.0), (0.75, 2.0), (1.25, 0.0)]
+    assert stages.rates([], begun=10.0, width=0.5) == []
+
+
+def a_moving_mean_looks_back_only() -> None:
+    assert stages.moving_mean([4.0, 2.0, 6.0, 0.0], window=2) == [4, 3, 4, 3]
+
+
+def members_that_serve_are_read_from_events() -> None:
+    member = '{"id":%d,"ring":"10.0.0.%d:5057","files":%s,"state":"%s"}'
+    members = [
+        member % (1, 1, '"10.0.0.1:5058"', "up"), member % (2, 2, '"10.0.0.2:5058"', "unresponsive"),
+        member % (3, 3, "null", "foreign"), member % (4, 4, '"10.0.0.4:5058"', "up"),
+    ]
+    line = f'data: {{"members":[{",".join(members)}]}}\n'.encode()
+    assert pool_clients.serving(line) == ("10.0.0.1", "10.0.0.4")
+    assert pool_clients.serving(b"event: members\n") == ()
+    assert pool_clients.serving(b": keep-alive\n") == ()
+
+
 def refuses(action: object) -> bool:
     try:
         action()
@@ -146,6 +187,12 @@ def run() -> int:
         namespaces_that_differ_are_found,
         change_counters_are_compared_from_their_least_one,
         tables_are_aligned_and_rows_are_whole,
+        pools_have_equally_many_sizes_and_change_by_one,
+        stages_follow_each_other_without_gaps,
+        every_operation_is_of_one_stage,
+        rates_are_per_second_and_of_whole_intervals,
+        a_moving_mean_looks_back_only,
+        members_that_serve_are_read_from_events,
     ]
     for test in tests:
         test()

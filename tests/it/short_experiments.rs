@@ -41,6 +41,21 @@ fn faults_lose_no_operation_and_leave_equal_voters_and_three_holders() {
 }
 
 #[test]
+fn resizing_fails_no_operation_while_nodes_join_and_leave() {
+    let outcome = Outcome::of("resizing");
+    let (pools, nodes) = (outcome.column("pool"), outcome.column("nodes"));
+    let of = |pool| (0..pools.len()).filter(move |&row| pools[row] == pool).map(|row| nodes[row]).collect::<Vec<_>>();
+    assert_eq!(of("stays"), ["2", "all"]);
+    assert_eq!(of("grows"), ["1", "1 to 2", "2", "2 to 3", "3", "all"]);
+    assert_eq!(of("shrinks"), ["3", "3 to 2", "2", "2 to 1", "1", "all"]);
+    assert_eq!(outcome.column("failed operations"), ["0"; 14]);
+    for (requests, nodes) in outcome.column("requests").iter().zip(&nodes).filter(|(_, nodes)| nodes.len() == 1) {
+        assert!(requests.parse::<u64>().is_ok_and(|requests| requests >= 60), "{requests} with {nodes}");
+    }
+    assert!(outcome.text.contains("every read is compared with what was last written"), "{}", outcome.text);
+}
+
+#[test]
 fn a_ring_that_grows_holds_each_chunk_as_often_as_it_can() {
     let outcome = Outcome::of("ring");
     let (nodes, holders) = (outcome.column("nodes"), outcome.column("holders"));
