@@ -20,6 +20,7 @@ from .plans import RetryRule
 
 # With `fork` a client gets its arguments without copying them into a message.
 CONTEXT = multiprocessing.get_context("fork")
+FILES_PORT = 5058
 BOUNDARY = "chordfs-experiment-7e2c41"
 
 
@@ -86,7 +87,7 @@ class Client:
 
     def attempt(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Reply:
         if self.connection is None:
-            self.connection = http.client.HTTPConnection(self.nodes[self.at], 5058, timeout=self.rule.attempt_seconds)
+            self.connection = connect(self.nodes[self.at], self.rule.attempt_seconds)
         self.connection.request(method, path, body, headers)
         answer = self.connection.getresponse()
         content = answer.read()
@@ -102,6 +103,12 @@ class Client:
             self.connection.close()
         self.connection = None
         self.at = (self.at + 1) % len(self.nodes)
+
+
+def connect(node: str, seconds: float) -> http.client.HTTPConnection:
+    """A connection to the files of a node, IP or IP:PORT, whose waits end after so many seconds."""
+    ip, _, port = node.partition(":")
+    return http.client.HTTPConnection(ip, int(port or FILES_PORT), timeout=seconds)
 
 
 class Crowd:

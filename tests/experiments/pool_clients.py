@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from .clients import Client, Reply
+from .clients import Client, Reply, connect
 from .plans import RetryRule
 
 # Longer than the pause between two signs of life of a node's events.
@@ -38,7 +38,7 @@ class Membership:
             time.sleep(LISTEN_AGAIN_SECONDS)
 
     def listen(self, node: str) -> None:
-        connection = http.client.HTTPConnection(node, 5058, timeout=LISTEN_SECONDS)
+        connection = connect(node, LISTEN_SECONDS)
         try:
             connection.request("GET", "/api/events")
             answer = connection.getresponse()
@@ -53,7 +53,7 @@ def serving(line: bytes) -> tuple[str, ...]:
     if not line.startswith(b"data:"):
         return ()
     members = json.loads(line.removeprefix(b"data:"))["members"]
-    return tuple(member["files"].rsplit(":", 1)[0] for member in members if member["state"] == "up")
+    return tuple(member["files"] for member in members if member["state"] == "up")
 
 
 class RovingClient(Client):

@@ -23,7 +23,7 @@ from .plans import RetryRule, pool_sizes
 from .pool_clients import Membership, RovingClient
 from .report import Report, Setup
 from .stages import Change, Sample, Stage, moving_mean, rates, stages
-from .voters import wait_for_three_holders
+from .voters import wait_for_every_holder
 
 SUMMARY = "latency and throughput while nodes join and leave: a pool that stays, grows and shrinks"
 RULE = RetryRule()
@@ -47,7 +47,7 @@ class Plan:
 
 
 LONG = Plan(stays=4, largest=8, clients=5, each=1000, keys=20, key_bytes=8192, pause_ms=0, repetitions=3)
-SHORT = Plan(stays=2, largest=3, clients=3, each=60, keys=4, key_bytes=8192, pause_ms=10, repetitions=1)
+SHORT = Plan(stays=2, largest=3, clients=3, each=30, keys=4, key_bytes=8192, pause_ms=10, repetitions=1)
 
 
 @dataclass
@@ -112,7 +112,7 @@ def one_run(setup: Setup, plan: Plan, sizes: tuple[int, ...], seed: int) -> Run:
         stop.set()
         done: list[Work] = crowd.results(setup.deadline_seconds)
         lost = [text for one in done for text in one.lost]
-        wait_for_three_holders(ring)
+        wait_for_every_holder(ring)
     samples = sorted(sample for one in done for sample in one.samples)
     begun = min(sample.ended - sample.seconds for sample in samples)
     return Run(samples, stages(sizes[0], begun, samples[-1].ended, changes), lost)
@@ -219,15 +219,15 @@ def report_failures(report: Report, runs: Runs) -> None:
 
 def draw(runs: Runs) -> drawing.Figure:
     figure, panels = drawing.sheet(len(runs), rows=2, width=14, height=8)
+    latencies, throughputs = panels[: len(runs)], panels[len(runs) :]
+    for row in (latencies, throughputs):
+        # One scale for all pools. It is set before anything is drawn, so that it fits all of them.
+        for axes in row[1:]:
+            axes.sharey(row[0])
     for at, (name, of_pool) in enumerate(runs.items()):
-        latency, throughput = panels[at], panels[len(runs) + at]
-        draw_latency(latency, name, of_pool[0])
-        draw_throughput(throughput, of_pool)
-        # One scale for all pools.
-        if at:
-            latency.sharey(panels[0])
-            throughput.sharey(panels[len(runs)])
-    panels[len(runs)].set_ylim(bottom=0)
+        draw_latency(latencies[at], name, of_pool[0])
+        draw_throughput(throughputs[at], of_pool)
+    throughputs[0].set_ylim(bottom=0)
     return figure
 
 

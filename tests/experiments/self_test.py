@@ -112,6 +112,18 @@ def change_counters_are_compared_from_their_least_one() -> None:
     assert voters.relative({}) == {}
 
 
+def a_small_ring_is_whole_if_no_holder_lacks_a_copy() -> None:
+    none, held = {"count": 0, "first": []}, {"count": 1, "first": [{"chunk": "k", "nodes": []}]}
+    lacking = {"count": 1, "first": [{"chunk": "k", "nodes": ["10.0.0.1:5057"]}]}
+    found = {"verified": True, "nodes": 2, "surplus_copies": 0, "under_replicated": held}
+    found |= {kind: none for kind in ("missing", "damaged", "unreachable")}
+    assert voters.unlike_whole(found, 2) == ""
+    assert voters.unlike_whole(found, 1) == "2 of 1 nodes were checked"
+    assert voters.unlike_whole(found | {"nodes": 3}, 3) == "1 without a copy"
+    assert voters.unlike_whole(found | {"under_replicated": lacking}, 2) == "1 without a copy"
+    assert voters.unlike_whole(found | {"missing": lacking, "surplus_copies": 4}, 2) == "1 missing, 4 surplus"
+
+
 def tables_are_aligned_and_rows_are_whole() -> None:
     table = Table(("what", "ms"))
     table.add("read, cold", 1.5)
@@ -156,7 +168,7 @@ def members_that_serve_are_read_from_events() -> None:
         member % (3, 3, "null", "foreign"), member % (4, 4, '"10.0.0.4:5058"', "up"),
     ]
     line = f'data: {{"members":[{",".join(members)}]}}\n'.encode()
-    assert pool_clients.serving(line) == ("10.0.0.1", "10.0.0.4")
+    assert pool_clients.serving(line) == ("10.0.0.1:5058", "10.0.0.4:5058")
     assert pool_clients.serving(b"event: members\n") == ()
     assert pool_clients.serving(b": keep-alive\n") == ()
 
@@ -186,6 +198,7 @@ def run() -> int:
         a_follower_dies_and_is_back_before_the_leader_dies,
         namespaces_that_differ_are_found,
         change_counters_are_compared_from_their_least_one,
+        a_small_ring_is_whole_if_no_holder_lacks_a_copy,
         tables_are_aligned_and_rows_are_whole,
         pools_have_equally_many_sizes_and_change_by_one,
         stages_follow_each_other_without_gaps,

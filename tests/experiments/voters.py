@@ -1,13 +1,15 @@
-"""Whether all voters have the same namespace, and all chunks three equal holders."""
+"""Whether all voters have the same namespace, and all chunks their equal holders."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Mapping
 
 from .clients import Client
 from .nodes import Node, Ring
+from .placement import COPIES
 from .waiting import wait_for
 
 THREE_HOLDERS_SECONDS = 180.0
@@ -84,7 +86,7 @@ def wait_for_three_holders(ring: Ring) -> float:
     begun = time.monotonic()
 
     def all_right() -> bool:
-        done = ring.command("check", "--verify", "--json", "--node", ring.live()[0].address, seconds=COMMAND_SECONDS)
+        done = check(ring)
         if done.returncode != 0:
             raise ConnectionError(f"storage-node check ended with {done.returncode}: {done.stdout.strip()} {done.stderr.strip()}")
         found = json.loads(done.stdout)
@@ -92,3 +94,34 @@ def wait_for_three_holders(ring: Ring) -> float:
 
     wait_for("every chunk has three equal holders", THREE_HOLDERS_SECONDS, all_right)
     return time.monotonic() - begun
+
+
+def wait_for_every_holder(ring: Ring) -> None:
+    """Returns when each chunk is on all of its holders; with fewer than three nodes these are all nodes."""
+
+    def all_right() -> bool:
+        # What belongs to no file any more is not judged here, so it needs no second look.
+        done = check(ring, "--grace", "0")
+        if not done.stdout:
+            raise ConnectionError(f"storage-node check ended with {done.returncode}: {done.stderr.strip()}")
+        if wrong := unlike_whole(json.loads(done.stdout), len(ring.nodes)):
+            raise ConnectionError(wrong)
+        return True
+
+    wait_for("every chunk is on all of its holders", THREE_HOLDERS_SECONDS, all_right)
+
+
+def check(ring: Ring, *options: str) -> subprocess.CompletedProcess:
+    return ring.command("check", "--verify", "--json", "--node", ring.live()[0].address, *options, seconds=COMMAND_SECONDS)
+
+
+def unlike_whole(found: dict, nodes: int) -> str:
+    """In words, what a check of so many nodes found to be wrong; empty if nothing. A ring of one or two nodes reports every
+    chunk as one with too few copies, and names no holder that lacks it. Pure."""
+    if not found["verified"] or found["nodes"] != nodes:
+        return f"{found['nodes']} of {nodes} nodes were checked"
+    counts = {kind: found[kind]["count"] for kind in ("missing", "damaged", "unreachable")}
+    few = found["under_replicated"]
+    at_fault = few["count"] if nodes >= COPIES else few["count"] - sum(not chunk["nodes"] for chunk in few["first"])
+    counts |= {"without a copy": at_fault, "surplus": found["surplus_copies"]}
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
