@@ -12,7 +12,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.sharedctypes import Synchronized, SynchronizedArray
 from multiprocessing.synchronize import Event
 
 from . import drawing
@@ -24,12 +24,14 @@ from .pool_clients import Membership, RovingClient
 from .report import Report, Setup
 from .stages import Change, Sample, Stage, moving_mean, rates, stages
 from .voters import wait_for_every_holder
+from .waiting import wait_for
 
 SUMMARY = "latency and throughput while nodes join and leave: a pool that stays, grows and shrinks"
 RULE = RetryRule()
 WINDOW = 100
 INTERVAL_SECONDS = 1.0
 SHOWN_FAILURES = 5
+KNOWN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Plan:
 
 
 LONG = Plan(stays=4, largest=8, clients=5, each=1000, keys=20, key_bytes=8192, pause_ms=0, repetitions=3)
-SHORT = Plan(stays=2, largest=3, clients=3, each=30, keys=4, key_bytes=8192, pause_ms=10, repetitions=1)
+SHORT = Plan(stays=2, largest=3, clients=3, each=20, keys=4, key_bytes=8192, pause_ms=10, repetitions=1)
 
 
 @dataclass
@@ -82,12 +84,14 @@ def run(setup: Setup, plan: Plan) -> Report:
     for repetition in range(plan.repetitions):
         for name in turned(list(pools), repetition):
             runs[name].append(one_run(setup, plan, pools[name], setup.seed + 1000 * repetition))
+    pause = f", {plan.pause_ms} ms of pause after each" if plan.pause_ms else ""
     report.conditions = [
-        f"{plan.clients} clients, one operation at a time{f', {plan.pause_ms} ms of pause after each' if plan.pause_ms else ''}: half"
-        f" reads, half writes of {plan.keys} keys each of {plan.key_bytes} random bytes; each operation goes to the next node of those"
-        f" that /api/events names; {plan.each} requests at each number of nodes, more during a change",
-        "a node joins by being started and leaves by storage-node drain, the youngest first; the next change begins when the ring is"
-        " whole. All nodes share the cores of one machine, so more nodes mean more copies (up to three) and not more speed",
+        f"{plan.clients} clients, one operation at a time{pause}: half reads, half writes of {plan.keys} keys each of"
+        f" {plan.key_bytes} random bytes; each operation goes to the next node of those that /api/events names;"
+        f" {plan.each} requests at each number of nodes, and those during a change",
+        "a node joins by being started and leaves by storage-node drain, the youngest first; a change has ended when the ring"
+        " is whole and every client knows the new size. All nodes share the cores of one machine, so more nodes mean more"
+        " copies (up to three) and not more speed",
         f"checked: every read is compared with what was last written, and afterwards every key; {RULE.text()}",
     ]
     fill_table(report, runs)
@@ -105,12 +109,9 @@ def turned(names: list[str], repetition: int) -> list[str]:
 def one_run(setup: Setup, plan: Plan, sizes: tuple[int, ...], seed: int) -> Run:
     with Ring(setup.programs) as ring:
         ring.grow(sizes[0])
-        counter, stop = CONTEXT.Value("q", 0), CONTEXT.Event()
-        nodes = [node.ip for node in ring.nodes]
-        crowd = Crowd(work, [(nodes, plan, at, seed, counter, stop) for at in range(plan.clients)])
-        changes = resize(ring, sizes, requests_after(counter, crowd, plan, setup))
-        stop.set()
-        done: list[Work] = crowd.results(setup.deadline_seconds)
+        clients = Clients(ring, plan, seed, setup.deadline_seconds)
+        changes = resize(ring, sizes, clients)
+        done = clients.end()
         lost = [text for one in done for text in one.lost]
         wait_for_every_holder(ring)
     samples = sorted(sample for one in done for sample in one.samples)
@@ -118,33 +119,53 @@ def one_run(setup: Setup, plan: Plan, sizes: tuple[int, ...], seed: int) -> Run:
     return Run(samples, stages(sizes[0], begun, samples[-1].ended, changes), lost)
 
 
-def requests_after(counter: Synchronized, crowd: Crowd, plan: Plan, setup: Setup) -> Callable[[], None]:
-    """Gives a function that returns when the clients have done so many more requests."""
+class Clients:
+    """The clients of a run, each a process, and what they share with it."""
 
-    def wait() -> None:
-        target, deadline = counter.value + plan.each, time.monotonic() + setup.deadline_seconds
-        while counter.value < target and not crowd.is_done():
+    def __init__(self, ring: Ring, plan: Plan, seed: int, deadline_seconds: float):
+        self.each, self.deadline_seconds = plan.each, deadline_seconds
+        self.requests, self.stop = CONTEXT.Value("q", 0), CONTEXT.Event()
+        # How many nodes each client knows.
+        self.known = CONTEXT.Array("i", plan.clients)
+        nodes, shared = [node.ip for node in ring.nodes], (self.requests, self.known, self.stop)
+        self.crowd = Crowd(work, [(nodes, plan, at, seed, *shared) for at in range(plan.clients)])
+
+    def work_on(self) -> None:
+        """Returns when they have done so many more requests as belong to one number of nodes."""
+        target, deadline = self.requests.value + self.each, time.monotonic() + self.deadline_seconds
+        while self.requests.value < target and not self.crowd.is_done():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the clients have done {counter.value} requests in time, not {target}")
+                raise TimeoutError(f"the clients have done {self.requests.value} requests in time, not {target}")
             time.sleep(0.005)
 
-    return wait
+    def wait_until_all_know(self, nodes: int) -> None:
+        def all_know() -> bool:
+            return self.crowd.is_done() or all(known == nodes for known in self.known)
+
+        wait_for(f"every client knows by events that there are {nodes} nodes", KNOWN_SECONDS, all_know)
+
+    def end(self) -> list[Work]:
+        self.stop.set()
+        return self.crowd.results(self.deadline_seconds)
 
 
-def resize(ring: Ring, sizes: tuple[int, ...], requests: Callable[[], None]) -> list[Change]:
+def resize(ring: Ring, sizes: tuple[int, ...], clients: Clients) -> list[Change]:
     """Brings the ring to one size after the other, each after some requests; returns after those at the last size."""
     changes = []
     for before, after in zip(sizes, sizes[1:]):
-        requests()
+        clients.work_on()
         if before != after:
             begun = time.monotonic()
             ring.grow(after) if after > before else ring.shrink(after)
+            clients.wait_until_all_know(after)
             changes.append(Change(before, after, begun, time.monotonic()))
-    requests()
+    clients.work_on()
     return changes
 
 
-def work(nodes: list[str], plan: Plan, at: int, seed: int, counter: Synchronized, stop: Event) -> Work:
+def work(
+    nodes: list[str], plan: Plan, at: int, seed: int, requests: Synchronized, known: SynchronizedArray, stop: Event
+) -> Work:
     """Reads and writes keys of its own until it is stopped."""
     client, source = RovingClient(Membership(nodes), first=at, rule=RULE), random.Random(seed + at)
     stored = {f"client-{at}/key-{number}": source.randbytes(plan.key_bytes) for number in range(plan.keys)}
@@ -154,8 +175,9 @@ def work(nodes: list[str], plan: Plan, at: int, seed: int, counter: Synchronized
     while not stop.is_set():
         key, content = source.choice(names), source.randbytes(plan.key_bytes) if source.random() < 0.5 else None
         done.samples.append(measured(client, key, content, stored))
-        with counter.get_lock():
-            counter.value += 1
+        known[at] = len(client.nodes)
+        with requests.get_lock():
+            requests.value += 1
         time.sleep(plan.pause_ms / 1000)
     done.lost = [text for key in names if (text := once(client, key, None, stored))]
     return done
@@ -184,9 +206,8 @@ def once(client: Client, key: str, content: bytes | None, stored: dict[str, byte
 
 
 def fill_table(report: Report, runs: Runs) -> None:
-    report.columns(
-        "pool", "nodes", "requests", "mean ms", "± ms", "p99 ms", "requests/s", "seconds", "failed attempts", "failed operations"
-    )
+    latencies = ("mean ms", "± ms", "p99 ms")
+    report.columns("pool", "nodes", "requests", *latencies, "requests/s", "seconds", "failed attempts", "failed operations")
     for name, of_pool in runs.items():
         for at, stage in enumerate(of_pool[0].stages):
             fill_row(report, name, stage.name, [(one.stages[at], one.stages[at].of(one.samples)) for one in of_pool])
