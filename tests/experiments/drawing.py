@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -25,6 +26,15 @@ def sheet(columns: int, rows: int = 1, width: float = 10, height: float = 4.8) -
     plt.rcParams.update({"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     return figure, list(axes.flat)
+
+
+def draw_counts(axes: object, times: Sequence[float], counts: Sequence[int], label: str) -> None:
+    """Whole numbers, each from its time on, on an axis of their own at the right."""
+    beside = axes.twinx()
+    beside.step(times, counts, where="post", color=COLOURS[2], linewidth=1, linestyle="--")
+    beside.set_ylim(0, max(counts) + 2)
+    beside.set_yticks(range(0, max(counts) + 1))
+    beside.set_ylabel(label, color=COLOURS[2], fontsize=8)
 
 
 def save(figure: Figure, title: str, conditions: list[str], out: Path, name: str) -> list[Path]:

@@ -288,10 +288,6 @@ def draw_nodes(axes: object, one: Run, place: Callable[[float], float]) -> None:
     for stage in one.stages:
         if stage.is_change:
             axes.axvspan(place(stage.begun), place(stage.ended), color=drawing.GREY, alpha=0.15, linewidth=0)
-    counts = axes.twinx()
     times = [place(stage.begun) for stage in settled] + [place(one.stages[-1].ended)]
     sizes = [int(stage.name) for stage in settled]
-    counts.step(times, sizes + sizes[-1:], where="post", color=drawing.COLOURS[2], linewidth=1, linestyle="--")
-    counts.set_ylim(0, max(sizes) + 2)
-    counts.set_yticks(range(0, max(sizes) + 1))
-    counts.set_ylabel("nodes (dashed; shaded: while it changes)", color=drawing.COLOURS[2], fontsize=8)
+    drawing.draw_counts(axes, times, sizes + sizes[-1:], "nodes (dashed; shaded: while it changes)")

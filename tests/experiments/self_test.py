@@ -118,6 +118,7 @@ def a_small_ring_is_whole_if_no_holder_lacks_a_copy() -> None:
     found = {"verified": True, "nodes": 2, "surplus_copies": 0, "under_replicated": held}
     found |= {kind: none for kind in ("missing", "damaged", "unreachable")}
     assert voters.unlike_whole(found, 2) == ""
+    assert voters.unlike_whole(found | {"under_replicated": held | {"count": 1002}}, 2) == "", "most are only counted"
     assert voters.unlike_whole(found, 1) == "2 of 1 nodes were checked"
     assert voters.unlike_whole(found | {"nodes": 3}, 3) == "1 without a copy"
     assert voters.unlike_whole(found | {"under_replicated": lacking}, 2) == "1 without a copy"

@@ -117,11 +117,11 @@ def check(ring: Ring, *options: str) -> subprocess.CompletedProcess:
 
 def unlike_whole(found: dict, nodes: int) -> str:
     """In words, what a check of so many nodes found to be wrong; empty if nothing. A ring of one or two nodes reports every
-    chunk as one with too few copies, and names no holder that lacks it. Pure."""
+    chunk as one with too few copies, names a thousand of them, and beside each the holders that lack it. Pure."""
     if not found["verified"] or found["nodes"] != nodes:
         return f"{found['nodes']} of {nodes} nodes were checked"
     counts = {kind: found[kind]["count"] for kind in ("missing", "damaged", "unreachable")}
     few = found["under_replicated"]
-    at_fault = few["count"] if nodes >= COPIES else few["count"] - sum(not chunk["nodes"] for chunk in few["first"])
+    at_fault = few["count"] if nodes >= COPIES else sum(bool(chunk["nodes"]) for chunk in few["first"])
     counts |= {"without a copy": at_fault, "surplus": found["surplus_copies"]}
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)

@@ -44,7 +44,8 @@ fn faults_lose_no_operation_and_leave_equal_voters_and_three_holders() {
 fn resizing_fails_no_operation_while_nodes_join_and_leave() {
     let outcome = Outcome::of("resizing");
     let (pools, nodes) = (outcome.column("pool"), outcome.column("nodes"));
-    let of = |pool| (0..pools.len()).filter(move |&row| pools[row] == pool).map(|row| nodes[row]).collect::<Vec<_>>();
+    let rows = || pools.iter().zip(&nodes);
+    let of = |pool: &str| rows().filter(|row| *row.0 == pool).map(|row| *row.1).collect::<Vec<_>>();
     assert_eq!(of("stays"), ["2", "all"]);
     assert_eq!(of("grows"), ["1", "1 to 2", "2", "2 to 3", "3", "all"]);
     assert_eq!(of("shrinks"), ["3", "3 to 2", "2", "2 to 1", "1", "all"]);
