@@ -12,12 +12,16 @@ use reqwest::{
 const SOON: Duration = Duration::from_secs(30);
 
 /// Every call of 5059 that is for operators and changes something.
-const CHANGING: [(&str, &str); 11] = [
+const CHANGING: [(&str, &str); 15] = [
     ("POST", "/drain?allow_fewer_copies=true"),
     ("DELETE", "/drain"),
     ("POST", "/scrub"),
     ("PUT", "/config"),
     ("POST", "/cache/clear"),
+    ("POST", "/pool/grow"),
+    ("POST", "/pool/shrink"),
+    ("POST", "/pool/release"),
+    ("POST", "/pool/decision"),
     ("DELETE", "/tokens/0123456789abcdef"),
     ("POST", "/console/settings"),
     ("POST", "/console/clear-cache"),

@@ -7,7 +7,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chordfs_types::{
-    admin::{DrainStatus, NodeHistory, NodeStatus, RingStatus, ScrubStatus, SessionStatus},
+    admin::{
+        DrainStatus, NodeHistory, NodeStatus, PoolDecided, PoolTarget, RingStatus, ScalerDecision, ScrubStatus,
+        SessionStatus,
+    },
     operator::OperatorToken,
     rate_limit::RateLimit,
     ring_id::NodeAddress,
@@ -63,6 +66,27 @@ pub struct DrainRequest {
     pub allow_fewer_copies: bool,
     /// `None` keeps the rate of the drain under way, or else uses the node's configured one.
     pub rate: Option<RateLimit>,
+}
+
+/// What an operator asks of the size of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolRequest {
+    /// One more node.
+    Grow,
+    /// One node less.
+    Shrink,
+    /// Each pool follows its own settings again.
+    Release,
+}
+
+impl PoolRequest {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Grow => "/pool/grow",
+            Self::Shrink => "/pool/shrink",
+            Self::Release => "/pool/release",
+        }
+    }
 }
 
 /// The answer to `POST /scrub`: the pass is done once the status's `asked_done` has reached `pass`.
@@ -162,6 +186,31 @@ impl AdminClient {
     /// Empties the caches of all nodes; returns the configuration.
     pub async fn clear_cache(&self, node: NodeAddress) -> Result<Value, AdminError> {
         self.call(node, Method::POST, "/cache/clear", Vec::new()).await
+    }
+
+    /// The JSON of [`PoolStatus`](chordfs_types::admin::PoolStatus), including fields that this version does not know.
+    pub async fn pool_json(&self, node: NodeAddress) -> Result<String, AdminError> {
+        self.text(node, "/pool").await
+    }
+
+    /// The size that the pool shall have. No other node is asked for it but the namespace's leader.
+    pub async fn pool_target(&self, node: NodeAddress) -> Result<PoolTarget, AdminError> {
+        self.get(node, "/pool/wanted").await
+    }
+
+    /// Changes the size of the pool for an operator.
+    pub async fn resize_pool(&self, node: NodeAddress, request: PoolRequest) -> Result<PoolDecided, AdminError> {
+        self.call(node, Method::POST, request.path(), Vec::new()).await
+    }
+
+    /// Changes the size of the pool for a scaler. It is refused with 409 if another decision came first.
+    pub async fn decide_pool_size(
+        &self,
+        node: NodeAddress,
+        decision: &ScalerDecision,
+    ) -> Result<PoolDecided, AdminError> {
+        let body = serde_json::to_vec(decision).expect("plain data always encodes");
+        self.call(node, Method::POST, "/pool/decision", vec![body.into()]).await
     }
 
     /// The operators' tokens that the ring lists: objects as `GET /tokens` describes them.

@@ -7,6 +7,7 @@ mod interrupt;
 pub mod ls;
 pub mod node_arg;
 pub mod output;
+pub mod pool_size;
 mod progress;
 pub mod recover;
 pub mod rejoin;

@@ -15,6 +15,7 @@ use storage_node::{
     ls,
     node_arg::{NodeArg, OperatorArg},
     output::{complain, runtime, write_out},
+    pool_size::{self, PoolSizeArgs},
     recover::{self, RecoverArgs},
     rejoin::{self, RejoinArgs},
     run::{self, RunArgs},
@@ -62,6 +63,8 @@ enum NodeCommand {
     Scrub(OperatorArg),
     /// Show or change the configuration of all nodes: their caches and the size of the pool
     Config(ConfigArgs),
+    /// Show how many nodes the pool shall have, and the last decisions with their reasons; or grow, shrink or release it
+    PoolSize(PoolSizeArgs),
     /// Show the operator's token of this machine's node: with it one may change the ring, in a browser or by commands
     Token(TokenArgs),
     /// Take a node out of the ring: it hands over its chunks, serves until that is done, then ends. Ctrl-C only stops
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         NodeCommand::Check(args) => return check::run(args),
         NodeCommand::Scrub(node) => print(scrub::scrub(node)),
         NodeCommand::Config(args) => print(config::run(args)),
+        NodeCommand::PoolSize(args) => print(pool_size::run(args)),
         NodeCommand::Token(args) => print(token::run(args)),
         NodeCommand::Drain(args) => drain::run(args),
         NodeCommand::Recover(args) => recover::run(args),

@@ -48,7 +48,7 @@ fn row(node: &NodeLine) -> [String; 9] {
 }
 
 /// Columns as wide as their widest cell; the last one ends where its text does.
-fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+pub(crate) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut out = String::new();

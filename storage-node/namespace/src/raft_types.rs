@@ -11,7 +11,8 @@ use std::{
 use bytes::Bytes;
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{DecodeError, NamespaceOp, Reply, Time, decode, encode},
+    namespace::{DecodeError, NamespaceOp, Reply, Time, WIRE_VERSION, decode, encode},
+    ring_config::PoolConfig,
 };
 use openraft::{declare_raft_types, type_config::alias};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -19,6 +20,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// Raised when a Raft message, a log entry or a snapshot changes its encoding. Nodes of different formats refuse each
 /// other's messages rather than guess.
 pub const FORMAT: u8 = 2;
+
+/// The version of logged operations before [`WIRE_VERSION`] 4.
+const VERSION_WITHOUT_DISK_USE: u8 = 3;
 
 declare_raft_types!(
     /// What Raft replicates here, and between which nodes.
@@ -78,14 +82,27 @@ impl LoggedOp {
         Self { at, op: encode(op) }
     }
 
+    /// Reads an entry of this release or of the one before: a log outlives the program that wrote it.
     pub fn decode(&self) -> Result<NamespaceOp, DecodeError> {
-        decode(&self.op)
+        match self.op.split_first() {
+            Some((&VERSION_WITHOUT_DISK_USE, rest)) => decode(&with_default_disk_use(rest)),
+            _ => decode(&self.op),
+        }
     }
 
     /// Its length in the log, without the time.
     pub fn bytes(&self) -> usize {
         self.op.len()
     }
+}
+
+/// Completes an operation of the former version, in which the settings of the pool end before the thresholds of the
+/// disks. They are the very end of the only operation that carries settings (`Change::Configure`), and bytes behind
+/// other operations are ignored.
+fn with_default_disk_use(op: &[u8]) -> Vec<u8> {
+    let PoolConfig { max_disk_use, min_disk_use, .. } = PoolConfig::default();
+    let completed = [&[WIRE_VERSION], op].concat();
+    postcard::to_extend(&(max_disk_use, min_disk_use), completed).expect("plain data always encodes")
 }
 
 impl fmt::Debug for LoggedOp {
@@ -114,5 +131,34 @@ pub fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
         None => Err("the message is empty".into()),
         Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|error| format!("it does not decode: {error}")),
         Some((other, _)) => Err(format!("it has format {other}, this node supports {FORMAT}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chordfs_types::{namespace::Change, ring_config::RingConfig};
+
+    use super::*;
+
+    /// `op` as the former release has logged it.
+    fn logged_before(op: &NamespaceOp, lacking_bytes: usize) -> LoggedOp {
+        let bytes = encode(op);
+        let former = [&[VERSION_WITHOUT_DISK_USE], &bytes[1..bytes.len() - lacking_bytes]].concat();
+        LoggedOp { at: Time::default(), op: former.into() }
+    }
+
+    #[test]
+    fn operations_that_the_former_release_has_logged_are_read() {
+        let op = |change| NamespaceOp { origin: None, now: Time::default(), change };
+        let config = RingConfig::default().with([("pool.largest", "5")]).unwrap();
+        let configure = op(Change::Configure { config });
+        let PoolConfig { max_disk_use, min_disk_use, .. } = config.pool;
+        let lacking_bytes = postcard::to_stdvec(&(max_disk_use, min_disk_use)).unwrap().len();
+        assert_eq!(logged_before(&configure, lacking_bytes).decode(), Ok(configure));
+        let open = op(Change::OpenSession { nonce: 7, client: "here".into() });
+        assert_eq!(logged_before(&open, 0).decode(), Ok(open.clone()));
+        assert_eq!(LoggedOp::new(&open, Time::default()).decode(), Ok(open));
+        let other = LoggedOp { at: Time::default(), op: Bytes::from_static(&[2, 0]) };
+        assert_eq!(other.decode(), Err(DecodeError::Version { found: 2 }));
     }
 }

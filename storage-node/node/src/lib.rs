@@ -13,6 +13,7 @@
 //! | `operator` | who may change the ring: tokens, the check of requests, log-in |
 //! | `node` | the calls on 5057, and the status of this node |
 //! | `status` | the status of the whole ring |
+//! | `pool_size` | how many nodes there shall be: deciding it, and showing it beside those that there are |
 //! | `sessions` | the open sessions of mounts and nodes |
 //! | `history` | the last half hour of this node and of the ring |
 //! | `console` | the console: what its page shows, and its live events |
@@ -31,6 +32,7 @@ pub mod lifecycle;
 pub mod mutual_exclusion;
 pub mod node;
 mod operator;
+pub(crate) mod pool_size;
 pub mod replica;
 pub mod scrub;
 pub mod sessions;

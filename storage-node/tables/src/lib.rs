@@ -15,12 +15,14 @@ mod detached;
 mod discard;
 mod entries;
 mod extents;
+mod format_8;
 mod id_jump;
 mod links;
 mod map;
 mod operator_tokens;
 mod orphan_chunks;
 mod orphan_inodes;
+mod pool_size;
 mod query;
 mod rename;
 mod retired;
@@ -37,12 +39,13 @@ use chordfs_types::{
     chunk::{FileName, MAX_FILE_NAME_BYTES, NameError, Version},
     fs_error::FsError,
     namespace::{
-        AcceptedToken, Attr, Change, EntryName, FeedEvent, FileKind, Ino, NamespaceOp, Reply, SessionId, Time,
+        AcceptedToken, Attr, Change, EntryName, FeedEvent, FileKind, Ino, NamespaceOp, PoolSize, Reply, SessionId, Time,
     },
     ring_config::RingConfig,
 };
 use detached::{DetachedContents, DetachedKey, EndedHolds};
 use extents::{DeadRun, ExtentKey, ExtentValue, VersionUse};
+pub use format_8::{ConfigOfFormat8, TablesOfFormat8};
 pub use id_jump::IdJump;
 use id_jump::SkippedRange;
 use imbl::OrdMap;
@@ -101,6 +104,7 @@ pub struct Tables {
     config: RingConfig,
     #[serde(with = "map")]
     operator_tokens: OrdMap<u64, AcceptedToken>,
+    pool_size: Arc<PoolSize>,
 }
 
 /// The result of applying one operation.
@@ -137,6 +141,7 @@ impl Tables {
             skipped: Vec::new(),
             config: RingConfig::default(),
             operator_tokens: OrdMap::new(),
+            pool_size: Arc::default(),
         }
     }
 
@@ -331,6 +336,7 @@ impl Transaction<'_> {
             Change::Configure { config } => self.configure(config),
             Change::AcceptOperatorToken { node_uid, node, hash } => self.accept_operator_token(*node_uid, *node, *hash),
             Change::RevokeOperatorToken { node_uid, forget } => self.revoke_operator_token(*node_uid, *forget),
+            Change::ResizePool { expected, step } => self.resize_pool(*expected, step),
         }
     }
 

@@ -32,6 +32,7 @@ impl Tables {
             Query::Unreferenced { runs } => self.unreferenced(runs),
             Query::RingConfig => Ok(Answer::RingConfig(self.config)),
             Query::OperatorTokens => Ok(Answer::OperatorTokens(self.operator_tokens())),
+            Query::PoolSize => Ok(Answer::PoolSize((*self.pool_size).clone())),
         }
     }
 

@@ -15,6 +15,7 @@ mod model;
 mod model_test;
 mod names;
 mod operator_tokens;
+mod pool_size;
 mod sessions;
 
 /// Tables with one open session, and short helpers. Every change has a second and a log index of its own.

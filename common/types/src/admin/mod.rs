@@ -7,6 +7,7 @@ mod health;
 mod health_facts;
 mod history;
 mod node;
+mod pool;
 mod repair;
 mod ring;
 mod scrub;
@@ -24,6 +25,7 @@ pub use self::{
         NodeHistory, RingHistory, RingNodeHistory,
     },
     node::{NamespaceStatus, NodeState, NodeStatus, StoreStatus, VoterLag},
+    pool::{PoolDecided, PoolDecisionLine, PoolNodes, PoolStatus, PoolTarget, ScalerDecision},
     repair::{RepairStatus, TransferProgress},
     ring::{NodeLine, RingNodeState, RingStatus},
     scrub::{PassReport, ScrubStatus},

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Attr, EntryName, Extent, FileKind, SessionId, Time, VersionBlock};
+use super::{
+    pool_size::PoolStep,
+    values::{Attr, EntryName, Extent, FileKind, SessionId, Time, VersionBlock},
+};
 use crate::{
     chunk::{ChunkRun, FileName, Version},
     ino::Ino,
@@ -207,6 +210,15 @@ pub enum Change {
         /// The node has left the ring for good, and so nothing has to remember that its token was revoked.
         forget: bool,
     },
+    /// Decides how many nodes the pool shall have. Answered with `PoolResized`; refused if the decision breaks a
+    /// setting of the pool.
+    ResizePool {
+        /// The [`PoolSize::serial`](super::PoolSize::serial) from which the decision was made; if another decision came
+        /// first, nothing changes.
+        expected: u64,
+        /// What is decided, and why.
+        step: PoolStep,
+    },
 }
 
 /// The most files of one `HoldOrphans` or `Release`, which bounds the time that applying it takes.
@@ -395,6 +407,15 @@ pub enum Reply {
         /// The configuration after the change.
         config: RingConfig,
         /// False if another change came first.
+        changed: bool,
+    },
+    /// To `ResizePool`.
+    PoolResized {
+        /// The serial after the change.
+        serial: u64,
+        /// The size that is wanted after the change.
+        wanted: Option<u32>,
+        /// False if another decision came first.
         changed: bool,
     },
 }

@@ -7,6 +7,7 @@
 
 mod change;
 mod messages;
+mod pool_size;
 mod query;
 mod values;
 
@@ -18,6 +19,7 @@ pub use self::{
     messages::{
         ClientReport, DecodeError, FeedEvent, Request, Response, SessionRequests, WIRE_VERSION, calls, decode, encode,
     },
+    pool_size::{MAX_POOL_REASON_BYTES, PoolDecider, PoolDecision, PoolSize, PoolStep, REMEMBERED_POOL_DECISIONS},
     query::{Answer, DirEntry, FileContents, PAGE_ITEMS, Query},
     values::{AcceptedToken, Attr, EntryName, Extent, FileKind, MAX_ENTRY_NAME_BYTES, SessionId, Time, VersionBlock},
 };

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::values::{AcceptedToken, Attr, EntryName, Extent};
+use super::{
+    pool_size::PoolSize,
+    values::{AcceptedToken, Attr, EntryName, Extent},
+};
 use crate::{
     chunk::{ChunkRun, FileName},
     ino::Ino,
@@ -83,6 +86,8 @@ pub enum Query {
     RingConfig,
     /// The operators' tokens that nodes accept, and those that were revoked.
     OperatorTokens,
+    /// How many nodes the pool shall have, and the last decisions.
+    PoolSize,
 }
 
 /// The result of a [`Query`] that was not refused.
@@ -146,6 +151,8 @@ pub enum Answer {
     /// To `OperatorTokens`: by the uids of their nodes, at most
     /// [`MAX_ACCEPTED_TOKENS`](crate::operator::MAX_ACCEPTED_TOKENS).
     OperatorTokens(Vec<AcceptedToken>),
+    /// To `PoolSize`.
+    PoolSize(PoolSize),
 }
 
 /// A file's extents, ascending; one page of them for a long file.

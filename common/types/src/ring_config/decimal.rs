@@ -21,6 +21,17 @@ impl Decimal {
         Self(millionths)
     }
 
+    /// The number, multiplied by 1,000,000.
+    pub const fn millionths(self) -> u32 {
+        self.0
+    }
+
+    /// The nearest number with six decimals; `None` for a negative number, for one above 1000, and for NaN.
+    pub fn from_f64(number: f64) -> Option<Self> {
+        let millionths = || (number * f64::from(ONE)).round() as u32;
+        (0.0..=MAX).contains(&number).then(millionths).map(Self)
+    }
+
     /// The nearest floating-point number.
     pub fn as_f64(self) -> f64 {
         f64::from(self.0) / f64::from(ONE)
@@ -38,9 +49,8 @@ impl FromStr for Decimal {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.parse::<f64>().ok().filter(|number| (0.0..=MAX).contains(number));
-        let number = number.ok_or_else(|| format!("{text:?} is no number from 0 to {MAX}, as in 0.05 or 2"))?;
-        Ok(Self((number * f64::from(ONE)).round() as u32))
+        let number = text.parse::<f64>().ok().and_then(Self::from_f64);
+        number.ok_or_else(|| format!("{text:?} is no number from 0 to {MAX}, as in 0.05 or 2"))
     }
 }
 

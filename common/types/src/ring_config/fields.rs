@@ -50,7 +50,7 @@ impl ConfigField {
 }
 
 /// All settings, in the order in which they are shown.
-pub const CONFIG_FIELDS: [ConfigField; 10] = [
+pub const CONFIG_FIELDS: [ConfigField; 12] = [
     ConfigField {
         name: "ring.name",
         help: "Name of the ring, which operators type before they delete everything: 1 to 32 letters, digits and -._",
@@ -110,6 +110,18 @@ pub const CONFIG_FIELDS: [ConfigField; 10] = [
         help: "Shrinking multiplies the number of nodes by this, between 0 and 1",
         get: |config| config.pool.shrink_ratio.to_string(),
         set: |config, text| put(&mut config.pool.shrink_ratio, text),
+    },
+    ConfigField {
+        name: "pool.max_disk_use",
+        help: "In automatic mode the pool grows while the fullest disk is used by more than this share, 0 to 1",
+        get: |config| config.pool.max_disk_use.to_string(),
+        set: |config, text| put(&mut config.pool.max_disk_use, text),
+    },
+    ConfigField {
+        name: "pool.min_disk_use",
+        help: "In automatic mode without reads the pool shrinks while all disks are used by less than this, 0 to 1",
+        get: |config| config.pool.min_disk_use.to_string(),
+        set: |config, text| put(&mut config.pool.min_disk_use, text),
     },
 ];
 

@@ -116,6 +116,9 @@ mod tests {
         refused(&[("pool.min_miss_rate", "0.5"), ("pool.max_miss_rate", "0.2")], "below pool.max_miss_rate");
         refused(&[("pool.min_miss_rate", "0.5"), ("pool.max_miss_rate", "0.5")], "below pool.max_miss_rate");
         refused(&[("pool.max_miss_rate", "1.5")], "between 0 and 1");
+        refused(&[("pool.max_disk_use", "1.5")], "between 0 and 1");
+        refused(&[("pool.min_disk_use", "0.61")], "at least 0.1 below pool.max_disk_use, which is 0.7");
+        RingConfig::default().with([("pool.min_disk_use", "0.6")]).unwrap();
         refused(&[("pool.smallest", "5"), ("pool.largest", "4")], "pool.largest is 4");
         refused(&[("pool.smallest", "0")], "from 1 to");
         refused(&[("pool.largest", "-3")], "from 1 to");
@@ -133,6 +136,16 @@ mod tests {
         for name in ["", "a b", "ö", "a/b", &format!("{longest}a")] {
             refused(&[("ring.name", name)], "no name of a ring");
         }
+    }
+
+    /// Nodes keep their last configuration as JSON, also through an upgrade.
+    #[test]
+    fn the_json_of_a_release_without_disk_thresholds_is_read() {
+        let mut kept = serde_json::to_value(RingConfig::default()).unwrap();
+        let pool = kept["pool"].as_object_mut().unwrap();
+        assert!(pool.remove("max_disk_use").is_some() && pool.remove("min_disk_use").is_some());
+        pool.insert("mode".into(), "Manual".into());
+        assert_eq!(serde_json::from_value::<RingConfig>(kept).unwrap(), RingConfig::default());
     }
 
     #[test]

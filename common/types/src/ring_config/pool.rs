@@ -10,6 +10,9 @@ use super::{ConfigError, Decimal, fields::wrong};
 /// page; larger pools are configured by whoever pays for them, and a typing error still does not start a million nodes.
 pub const MAX_POOL_NODES: u32 = 1000;
 
+/// The smallest distance between the thresholds of the disks: closer ones would undo each other's steps.
+const MIN_DISK_GAP: Decimal = Decimal::from_millionths(100_000);
+
 /// How the number of nodes is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolConfig {
@@ -27,6 +30,20 @@ pub struct PoolConfig {
     pub expand_ratio: Decimal,
     /// The number of nodes is multiplied by this to shrink.
     pub shrink_ratio: Decimal,
+    /// Grow while the fullest disk is used by more than this; 0 to 1.
+    #[serde(default = "default_max_disk_use")]
+    pub max_disk_use: Decimal,
+    /// Without reads, shrink while the fullest disk is used by less than this; 0 to 1.
+    #[serde(default = "default_min_disk_use")]
+    pub min_disk_use: Decimal,
+}
+
+fn default_max_disk_use() -> Decimal {
+    Decimal::from_millionths(700_000)
+}
+
+fn default_min_disk_use() -> Decimal {
+    Decimal::from_millionths(300_000)
 }
 
 impl Default for PoolConfig {
@@ -39,6 +56,8 @@ impl Default for PoolConfig {
             min_miss_rate: Decimal::from_millionths(100_000),
             expand_ratio: Decimal::from_millionths(2_000_000),
             shrink_ratio: Decimal::from_millionths(500_000),
+            max_disk_use: default_max_disk_use(),
+            min_disk_use: default_min_disk_use(),
         }
     }
 }
@@ -47,7 +66,8 @@ impl PoolConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.check_sizes()?;
         self.check_miss_rates()?;
-        self.check_ratios()
+        self.check_ratios()?;
+        self.check_disk_use()
     }
 
     fn check_sizes(&self) -> Result<(), ConfigError> {
@@ -89,15 +109,32 @@ impl PoolConfig {
         }
         Ok(())
     }
+
+    fn check_disk_use(&self) -> Result<(), ConfigError> {
+        let (min, max) = (self.min_disk_use, self.max_disk_use);
+        for (field, share) in [("pool.max_disk_use", max), ("pool.min_disk_use", min)] {
+            if share > Decimal::ONE {
+                return Err(wrong(field, format!("{share} is no share of a disk: between 0 and 1, as in 0.7")));
+            }
+        }
+        if min.millionths() + MIN_DISK_GAP.millionths() > max.millionths() {
+            let reason = format!("{min} must be at least {MIN_DISK_GAP} below pool.max_disk_use, which is {max}");
+            return Err(wrong("pool.min_disk_use", reason));
+        }
+        Ok(())
+    }
 }
 
 /// The one that chooses the number of nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PoolMode {
     /// An operator, one node at a time.
     #[default]
+    #[serde(alias = "Manual")]
     Manual,
     /// The scaler, by the miss rate and by the space on the disks.
+    #[serde(alias = "Automatic")]
     Automatic,
 }
 

@@ -178,7 +178,7 @@ impl RequestHandler {
 /// A node asks for the ring's settings every few seconds, which must not make it look as if it opened files.
 fn may_open_a_file(request: &Request) -> bool {
     match request {
-        Request::Query(query) => !matches!(query, Query::RingConfig | Query::OperatorTokens),
+        Request::Query(query) => !matches!(query, Query::RingConfig | Query::OperatorTokens | Query::PoolSize),
         request => matches!(request, Request::Apply(_)),
     }
 }

@@ -3,9 +3,10 @@
 //! ```text
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
-//! Meta and tables are postcard, numbers little-endian; in format 7 the tables lack their last field. A new snapshot is
-//! written beside the old one and renamed over it when it is durable, so there is always a complete one. A reader of
-//! the old one keeps its open file.
+//! Meta and tables are postcard, numbers little-endian. Formats 7 and 8 are read too: in format 8 the tables lack the
+//! size of the pool and some of its settings, and in format 7 the whole configuration of the ring and the operators'
+//! tokens. A new snapshot is written beside the old one and renamed over it when it is durable, so there is always a
+//! complete one. A reader of the old one keeps its open file.
 //!
 //! The file of the next snapshot exists as soon as the last one is complete, without contents but with the space that
 //! it needs. So a snapshot can be written on a full disk, which frees the space of the log before it.
@@ -18,7 +19,7 @@ use std::{
 };
 
 use chordfs_files::rename_durably;
-use chordfs_tables::Tables;
+use chordfs_tables::{ConfigOfFormat8, Tables, TablesOfFormat8};
 use chordfs_types::ring_config::RingConfig;
 use nix::fcntl::{FallocateFlags, fallocate};
 use openraft::StoredMembership;
@@ -27,8 +28,10 @@ use super::log_file::{damaged, other_format};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 8;
-/// Format 7 is read too: its tables end before the configuration of the ring.
+const SNAPSHOT_FORMAT: u32 = 9;
+/// Its tables end before the size of the pool.
+const FORMAT_WITHOUT_POOL_SIZE: u32 = 8;
+/// Its tables end before the configuration of the ring.
 const FORMAT_WITHOUT_CONFIG: u32 = 7;
 const HEAD_BYTES: usize = 12;
 const NAME: &str = "snapshot";
@@ -185,18 +188,22 @@ pub(crate) fn load(snapshot: &SnapshotFile) -> io::Result<(SnapshotMeta, Tables)
     let undecodable = |error: postcard::Error| damaged(path, &error.to_string());
     let (last_log_id, last_membership): (Option<LogId>, StoredMembership<_, _, _>) =
         postcard::from_bytes(meta).map_err(undecodable)?;
-    let tables = if head.format == FORMAT_WITHOUT_CONFIG {
-        postcard::from_bytes(&with_default_config(tables))
-    } else {
-        postcard::from_bytes(tables)
-    };
-    Ok((SnapshotMeta { last_log_id, last_membership }, tables.map_err(undecodable)?))
+    Ok((SnapshotMeta { last_log_id, last_membership }, read_tables(head.format, tables).map_err(undecodable)?))
 }
 
-/// Completes tables of format 7.
+fn read_tables(format: u32, tables: &[u8]) -> Result<Tables, postcard::Error> {
+    let format_8 = |tables: &[u8]| postcard::from_bytes::<TablesOfFormat8>(tables).map(Tables::from);
+    match format {
+        FORMAT_WITHOUT_CONFIG => format_8(&with_default_config(tables)),
+        FORMAT_WITHOUT_POOL_SIZE => format_8(tables),
+        _ => postcard::from_bytes(tables),
+    }
+}
+
+/// Completes tables of format 7 to those of format 8.
 fn with_default_config(tables: &[u8]) -> Vec<u8> {
     let no_operator_tokens: [(); 0] = [];
-    let lacking = (RingConfig::default(), &no_operator_tokens[..]);
+    let lacking = (ConfigOfFormat8::from(RingConfig::default()), &no_operator_tokens[..]);
     postcard::to_extend(&lacking, tables.to_vec()).expect("plain data always encodes")
 }
 
@@ -234,7 +241,7 @@ fn check_head(path: &Path, head: &[u8; HEAD_BYTES]) -> io::Result<SnapshotHead> 
         return Err(damaged(path, "it has the wrong magic bytes for a snapshot"));
     }
     let format = number(4);
-    if format != SNAPSHOT_FORMAT && format != FORMAT_WITHOUT_CONFIG {
+    if !(FORMAT_WITHOUT_CONFIG..=SNAPSHOT_FORMAT).contains(&format) {
         return Err(other_format(path, format, SNAPSHOT_FORMAT));
     }
     Ok(SnapshotHead { format, meta_bytes: number(8) as usize })
@@ -282,6 +289,8 @@ impl Read for ReadAt<'_> {
 
 #[cfg(test)]
 mod tests {
+    use chordfs_types::namespace::{Answer, Change, NamespaceOp, Query, Time};
+
     use super::*;
     use crate::storage::disk_space::is_full;
 
@@ -305,26 +314,58 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_snapshot_of_format_7_is_read_with_the_configuration_of_a_new_ring() {
+    /// Tables whose configuration is not that of a new ring.
+    fn configured_tables() -> Tables {
+        let mut tables = Tables::default();
+        let config = RingConfig::default().with([("cache.capacity", "off"), ("pool.largest", "5")]).unwrap();
+        let op = NamespaceOp { origin: None, now: Time::default(), change: Change::Configure { config } };
+        _ = tables.apply(1, Time::default(), &op).reply.unwrap();
+        tables
+    }
+
+    fn config_of(tables: &Tables) -> RingConfig {
+        match tables.query(&Query::RingConfig) {
+            Ok(Answer::RingConfig(config)) => config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads a snapshot whose tables have the bytes `tables`: whether it is sound, and what it holds.
+    fn read(format: u32, tables: &[u8]) -> (bool, Option<Tables>) {
         let dir = tempfile::tempdir().unwrap();
         let meta = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
         let path = write(dir.path(), &meta, &Tables::default()).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
-        let config_bytes = postcard::to_stdvec(&RingConfig::default()).unwrap().len();
-        // The empty list of tokens takes one byte.
-        bytes.truncate(bytes.len() - 4 - config_bytes - 1);
-        let mut check = |format: u32| {
-            bytes[4..8].copy_from_slice(&format.to_le_bytes());
-            let checksum = crc32c::crc32c(&bytes);
-            std::fs::write(&path, [&bytes[..], &checksum.to_le_bytes()].concat()).unwrap();
-            let file = SnapshotFile::open(path.clone()).unwrap();
-            (verify(&file).is_ok(), load(&file).ok().map(|(_, tables)| tables))
-        };
-        assert_eq!(check(7), (true, Some(Tables::default())));
-        assert_eq!(check(8), (true, None), "its tables are cut off");
-        assert_eq!(check(6), (false, None));
-        assert_eq!(check(9), (false, None));
+        let default_bytes = postcard::to_stdvec(&Tables::default()).unwrap().len();
+        bytes.truncate(bytes.len() - 4 - default_bytes);
+        bytes[4..8].copy_from_slice(&format.to_le_bytes());
+        bytes.extend_from_slice(tables);
+        let checksum = crc32c::crc32c(&bytes);
+        std::fs::write(&path, [&bytes[..], &checksum.to_le_bytes()].concat()).unwrap();
+        let file = SnapshotFile::open(path).unwrap();
+        (verify(&file).is_ok(), load(&file).ok().map(|(_, tables)| tables))
+    }
+
+    #[test]
+    fn snapshots_of_formats_7_and_8_are_read_and_what_they_lack_is_that_of_a_new_ring() {
+        let tables = configured_tables();
+        let config = config_of(&tables);
+        let bytes = |tables: &Tables| postcard::to_stdvec(tables).unwrap();
+        assert_eq!(read(9, &bytes(&tables)), (true, Some(tables.clone())));
+        // No token, serial 0, no wanted size, no decision: a byte each.
+        let ending = postcard::to_stdvec(&config).unwrap().len() + 4;
+        let without_config = |tables: &Tables| bytes(tables)[..bytes(tables).len() - ending].to_vec();
+        let no_operator_tokens = [0];
+        let of_format_8 = postcard::to_stdvec(&ConfigOfFormat8::from(config)).unwrap();
+        let of_format_8 = [without_config(&tables), of_format_8, no_operator_tokens.to_vec()].concat();
+        assert_eq!(read(8, &of_format_8), (true, Some(tables.clone())));
+        assert_eq!(read(9, &of_format_8), (true, None), "its tables are cut off");
+        let of_format_7 = without_config(&tables);
+        let (sound, read_tables) = read(7, &of_format_7);
+        assert_eq!((sound, read_tables.map(|tables| config_of(&tables))), (true, Some(RingConfig::default())));
+        assert_eq!(read(8, &of_format_7), (true, None), "its tables are cut off");
+        assert_eq!(read(6, &of_format_7), (false, None));
+        assert_eq!(read(10, &bytes(&tables)), (false, None));
     }
 
     #[test]

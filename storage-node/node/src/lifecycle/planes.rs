@@ -32,6 +32,7 @@ use crate::{
     },
     node::{admin::LocalAdmin, arc_hand_over::ArcHandOver, ring_port::RingPort},
     operator,
+    pool_size::{self, PoolEditor},
     sessions::{self, SessionList},
     status::{self, RingSurvey},
 };
@@ -113,6 +114,7 @@ fn admin_plane(
     let of_operators = Router::new()
         .merge(services.scrub.routes())
         .merge(config::routes(forms.editor.clone()))
+        .merge(pool_size::routes(PoolEditor::new(session.clone(), Arc::new(survey.clone()))))
         .merge(console::form_routes(forms.clone()))
         .merge(drain::routes(drain.clone()))
         .merge(operator::routes(session));

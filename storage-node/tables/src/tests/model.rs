@@ -186,7 +186,10 @@ impl Model {
             Change::ForgetDead { .. } => Ok(Reply::Done),
             Change::CollectOrphans { runs } => self.collect_orphans(runs),
             Change::Discard { files } => self.discard(issuer()?, files),
-            Change::Configure { .. } | Change::AcceptOperatorToken { .. } | Change::RevokeOperatorToken { .. } => {
+            Change::Configure { .. }
+            | Change::AcceptOperatorToken { .. }
+            | Change::RevokeOperatorToken { .. }
+            | Change::ResizePool { .. } => {
                 unreachable!("tests of their own test these; they touch no other table")
             }
             Change::FoundRoot { uid, gid } => {
