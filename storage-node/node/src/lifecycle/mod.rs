@@ -54,7 +54,8 @@ pub async fn run_with_host(config: NodeConfig, host: Option<Arc<dyn HostEnvironm
     let ports = Ports::take(config.listens_at())?;
     let core = Core::open(config, folder).await?;
     let services = Services::start(&core).await?;
-    let namespace = services.namespace.clone();
+    let (namespace, operators, session) =
+        (services.namespace.clone(), services.operators.clone(), services.session.clone());
     let drain = Planes::build(&core, &services, host.clone())?.open(&core, ports)?;
     services.begin(&core);
     let host_task = host.clone().map(|host| tokio::spawn(host.attend(drain.clone(), core.stop.clone())));
@@ -69,6 +70,9 @@ pub async fn run_with_host(config: NodeConfig, host: Option<Arc<dyn HostEnvironm
         Ok(()) => serve(&core, &namespace, &drain).await,
         failed => failed,
     };
+    if core.departure.successor().is_some() {
+        operators.forget_own(&session).await;
+    }
     stop(core, namespace).await;
     // This comes last: the platform may take long to release the machine, and the node no longer needs it.
     if let Some(Err(error)) = OptionFuture::from(host_task).await {

@@ -13,12 +13,13 @@ use chordfs_types::{
     operator::{OperatorToken, TokenHash},
 };
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::token_file;
 
 const ASK_EVERY: Duration = Duration::from_secs(2);
+const FORGET_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Cheap to clone; the clones share the tokens.
 #[derive(Clone)]
@@ -31,26 +32,30 @@ struct SharedTokens {
     node_uid: u64,
     node: SocketAddr,
     tokens: Mutex<Tokens>,
+    /// Held while the node's own entry in the list is changed, so that one that is on its way does not arrive after the
+    /// node has taken it out.
+    own_entry: tokio::sync::Mutex<()>,
 }
 
 struct Tokens {
-    own: TokenHash,
+    /// `None` once the node has left the ring for good.
+    own: Option<TokenHash>,
     of_ring: HashSet<TokenHash>,
 }
 
 impl AcceptedTokens {
     /// Loads this node's token from its data folder, or makes it.
     pub(crate) fn start(data: PathBuf, node_uid: u64, node: SocketAddr) -> io::Result<Self> {
-        let own = token_file::load_or_make(&data)?.hash();
+        let own = Some(token_file::load_or_make(&data)?.hash());
         let tokens = Mutex::new(Tokens { own, of_ring: HashSet::new() });
-        Ok(Self { shared: Arc::new(SharedTokens { data, node_uid, node, tokens }) })
+        Ok(Self { shared: Arc::new(SharedTokens { data, node_uid, node, tokens, own_entry: Default::default() }) })
     }
 
     /// Hashes are compared, so the time that this takes tells nothing about a token.
     pub(crate) fn accepts(&self, token: &OperatorToken) -> bool {
         let hash = token.hash();
         let tokens = self.shared.tokens.lock();
-        tokens.own == hash || tokens.of_ring.contains(&hash)
+        tokens.own == Some(hash) || tokens.of_ring.contains(&hash)
     }
 
     /// Follows the namespace until the node stops.
@@ -71,7 +76,8 @@ impl AcceptedTokens {
     pub(super) async fn follow(&self, namespace: &dyn NamespaceClient) -> Result<(), FsError> {
         let listed = list(namespace).await?;
         let own = listed.iter().find(|token| token.node_uid == self.shared.node_uid);
-        let hash = self.shared.tokens.lock().own;
+        let _own_entry = self.shared.own_entry.lock().await;
+        let Some(hash) = self.shared.tokens.lock().own else { return Ok(()) };
         match own {
             Some(token) if token.hash == hash && token.revoked => self.renew().await,
             Some(token) if token.hash == hash && token.node == self.shared.node => {}
@@ -85,13 +91,31 @@ impl AcceptedTokens {
         Ok(())
     }
 
+    /// Takes this node's token out of the list, for a node that has left the ring for good: its data folder may go
+    /// anywhere, and the token in it must not change the ring any more.
+    pub(crate) async fn forget_own(&self, namespace: &dyn NamespaceClient) {
+        self.shared.tokens.lock().own = None;
+        let _own_entry = self.shared.own_entry.lock().await;
+        let change = Change::RevokeOperatorToken { node_uid: self.shared.node_uid, forget: true };
+        let refused = match timeout(FORGET_DEADLINE, namespace.apply(change)).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the namespace does not answer".to_owned(),
+        };
+        let uid = format!("{:016x}", self.shared.node_uid);
+        warn_limited!(
+            refused,
+            "this node has left, and its operator's token is still accepted: revoke the one of {uid} by `storage-node token revoke`"
+        );
+    }
+
     /// Makes a new token after the old one was revoked. The next look at the namespace adds it to the list.
     async fn renew(&self) {
         let this = self.clone();
         let made = tokio::task::spawn_blocking(move || token_file::make(&this.shared.data)).await;
         match made.map_err(io::Error::other).flatten() {
             Ok(token) => {
-                self.shared.tokens.lock().own = token.hash();
+                self.shared.tokens.lock().own = Some(token.hash());
                 info_limited!("this node's operator's token was revoked; it has made another");
             }
             Err(error) => {
@@ -171,6 +195,22 @@ mod tests {
         assert!(!one.1.accepts(&other.2) && !other.1.accepts(&other.2), "also its own node refuses it");
         let renewed = read_token(&token_path(other.0.path())).unwrap();
         assert!(one.1.accepts(&renewed) && other.1.accepts(&renewed) && one.1.accepts(&one.2));
+    }
+
+    /// A drained node's token was accepted for ever: whoever got its old data folder could change the ring.
+    #[tokio::test]
+    async fn the_token_of_a_node_that_has_left_is_no_longer_accepted() {
+        let namespace = CountingTables::default();
+        let (one, other) = (node(1), node(2));
+        for tokens in [&one.1, &other.1, &one.1] {
+            tokens.follow(&namespace).await.unwrap();
+        }
+        other.1.forget_own(&namespace).await;
+        for tokens in [&other.1, &one.1] {
+            tokens.follow(&namespace).await.unwrap();
+        }
+        assert!(!one.1.accepts(&other.2) && !other.1.accepts(&other.2) && other.1.accepts(&one.2));
+        assert_eq!(list(&namespace).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
