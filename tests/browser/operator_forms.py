@@ -31,6 +31,7 @@ def people_operate(browser, console, files, token, other):
         log_in(page, token)
         change_the_cache(page, console)
         refuse_what_is_wrong(page, console)
+        choose_a_size(page, console)
         work_on_a_node(page, other)
         delete_all_data(page, files)
         phone_and_dark(page)
@@ -78,10 +79,36 @@ def change_the_cache(page, console):
 
 def refuse_what_is_wrong(page, console):
     before = config(console)
-    pool = section(page, "Size of the pool")
+    pool = section(page, POOL)
     pool.get_by_label("pool.expand_ratio").fill("-1")
-    submit(page, "Size of the pool", "Apply to all nodes", "pool.expand_ratio", role="alert")
+    submit(page, POOL, "Apply to all nodes", "pool.expand_ratio", role="alert")
     assert config(console) == before
+
+
+POOL = "Change the size of the pool"
+
+
+def choose_a_size(page, console):
+    """No process follows the wanted size here: it stays wanted."""
+    size = section(page, "Size of the pool")
+    expect(size).to_contain_text("No decision so far")
+    submit(page, POOL, "Grow by one node", "The pool is to have 3 nodes")
+    expect(size.locator("#wanted")).to_have_text("3")
+    expect(size.get_by_role("row").nth(1)).to_contain_text("2 → 3")
+    submit(page, POOL, "Shrink by one node", "The pool is to have 2 nodes")
+    set_pool_mode(page, "automatic")
+    expect(section(page, POOL).get_by_role("button", name="Grow by one node")).to_have_count(0)
+    expect(size).to_contain_text("rounds up")
+    set_pool_mode(page, "manual")
+    submit(page, POOL, "Let the pool follow its own settings", "its own settings again")
+    expect(size.locator("#wanted")).to_have_text("nobody has chosen a size")
+    decisions = requests.get(console + "/pool", timeout=TIMEOUT).json()["decisions"]
+    assert [one["to"] for one in decisions] == [None, 2, 3], decisions
+
+
+def set_pool_mode(page, mode):
+    section(page, POOL).get_by_label("pool.mode").select_option(mode)
+    submit(page, POOL, "Apply to all nodes", "All nodes follow within seconds")
 
 
 def work_on_a_node(page, other):

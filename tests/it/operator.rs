@@ -12,7 +12,7 @@ use reqwest::{
 const SOON: Duration = Duration::from_secs(30);
 
 /// Every call of 5059 that is for operators and changes something.
-const CHANGING: [(&str, &str); 15] = [
+const CHANGING: [(&str, &str); 16] = [
     ("POST", "/drain?allow_fewer_copies=true"),
     ("DELETE", "/drain"),
     ("POST", "/scrub"),
@@ -26,6 +26,7 @@ const CHANGING: [(&str, &str); 15] = [
     ("POST", "/console/settings"),
     ("POST", "/console/clear-cache"),
     ("POST", "/console/delete-all"),
+    ("POST", "/console/pool"),
     ("POST", "/console/node"),
     ("POST", "/delete-all"),
 ];
@@ -97,6 +98,20 @@ fn only_operators_change_the_ring() {
     }
     browsers_log_in(&scene, &tokens[0]);
     commands_find_list_and_revoke(&scene, &tokens);
+    a_drained_node_takes_its_token_along(scene);
+}
+
+fn a_drained_node_takes_its_token_along(mut scene: Scene) {
+    let (token, address) = (scene.cluster.operator_token(1), scene.cluster.ip(1).to_string());
+    let args = ["drain", "--node", &address, "--allow-fewer-copies"];
+    run_command(Command::new(binary("storage-node")).args(args), Duration::from_secs(120)).ok();
+    scene.cluster.wait_ended(1);
+    wait_for("its token is accepted no longer", SOON, || match scene.clear_cache(0, &token) {
+        StatusCode::UNAUTHORIZED => Ok(()),
+        other => Err(other.to_string()),
+    });
+    let list = scene.storage_node(&["token", "list"]).ok();
+    assert!(!list.contains(&address), "{list}");
 }
 
 fn strangers_change_nothing(scene: &Scene, token: &str) {

@@ -8,8 +8,8 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::Bytes;
 use chordfs_types::{
     admin::{
-        DrainStatus, NodeHistory, NodeStatus, PoolDecided, PoolTarget, RingStatus, ScalerDecision, ScrubStatus,
-        SessionStatus,
+        DrainStatus, NodeHistory, NodeStatus, PoolDecided, PoolStatus, PoolTarget, RingStatus, ScalerDecision,
+        ScrubStatus, SessionStatus,
     },
     operator::OperatorToken,
     rate_limit::RateLimit,
@@ -191,6 +191,11 @@ impl AdminClient {
     /// The JSON of [`PoolStatus`](chordfs_types::admin::PoolStatus), including fields that this version does not know.
     pub async fn pool_json(&self, node: NodeAddress) -> Result<String, AdminError> {
         self.text(node, "/pool").await
+    }
+
+    /// All that is known of the pool. The node asks all others.
+    pub async fn pool(&self, node: NodeAddress) -> Result<PoolStatus, AdminError> {
+        self.get(node, "/pool").await
     }
 
     /// The size that the pool shall have. No other node is asked for it but the namespace's leader.

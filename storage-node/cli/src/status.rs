@@ -157,6 +157,7 @@ mod tests {
                 ..CacheStatus::default()
             },
             zone: None,
+            requests: 0,
         };
         let expected = "node         10.0.0.2:5057, serving\n\
                         position     none\n\

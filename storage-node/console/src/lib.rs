@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `view`, `order` | what is shown, and what of it was asked for |
 //! | `page` | the skeleton: head, navigation, sections; further sections plug in here |
-//! | `health`, `ring_picture`, `node_table`, `sessions` | a section each |
+//! | `health`, `ring_picture`, `node_table`, `pool`, `sessions` | a section each |
 //! | `charts/` | which charts there are, their values, and how they are drawn |
 //! | `operator/` | the forms by which operators change something |
 //! | `console.css`, `console.js` | style and script, which the node serves beside the page |
@@ -21,6 +21,7 @@ mod node_table;
 mod operator;
 mod order;
 mod page;
+mod pool;
 mod ring_picture;
 mod sessions;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use crate::{
-    charts, health, node_table, ring_picture, sessions, time,
+    charts, health, node_table, pool, ring_picture, sessions, time,
     view::{ConsoleQuery, RingView},
 };
 
@@ -34,6 +34,7 @@ pub fn fragments(view: &RingView, query: &ConsoleQuery) -> Vec<Fragment> {
         fragment("health", "Health", health::body(&view.status)),
         fragment("ring", "The ring", ring_picture::body(&view.status)),
         fragment("nodes", "Nodes", node_table::body(&view.status, query)),
+        fragment("pool", "Size of the pool", pool::body(&view.pool, &view.config.pool)),
         fragment("charts", "The last 30 minutes", charts::body(&view.history, query)),
         fragment("sessions", "Sessions", sessions::body(&view.sessions)),
     ]

@@ -6,8 +6,10 @@ use chordfs_history::known::Minutes;
 use chordfs_types::{
     admin::{
         CacheMinute, DiskMinute, Health, HealthFacts, HistoryPoint, HistorySource, LatencySummary, NamespaceStatus,
-        NodeLine, RingHistory, RingNodeHistory, RingNodeState, RingStatus, SessionStatus, Work,
+        NodeLine, PoolDecisionLine, PoolNodes, PoolStatus, PoolTarget, RingHistory, RingNodeHistory, RingNodeState,
+        RingStatus, SessionStatus, Work,
     },
+    namespace::{PoolDecider, PoolSize, Time},
     ring_config::{CONFIG_FIELDS, RingConfig},
     ring_id::{RingArc, RingId},
 };
@@ -120,7 +122,28 @@ fn view(count: u8, silent: &[u8]) -> RingView {
     };
     let nodes = (0..count).map(history).collect();
     let history = RingHistory { asked: address(0), time: NOW, period_seconds: 60, nodes };
-    RingView { status, history, sessions: Ok(vec![session]) }
+    RingView { status, history, sessions: Ok(vec![session]), pool: Ok(pool(count)), config: RingConfig::default() }
+}
+
+/// A pool that has grown by one node twelve times; the last decision is the scaler's.
+fn pool(count: u8) -> PoolStatus {
+    let decisions = (1..=12).rev().map(|serial| PoolDecisionLine {
+        serial,
+        time: NOW as i64 - 3600,
+        from: serial as u32 - 1,
+        to: Some(serial as u32),
+        by: if serial == 12 { PoolDecider::Scaler } else { PoolDecider::Operator },
+        reason: format!("decision <{serial}>"),
+        miss_rate: (serial == 12).then_some(0.625),
+        fullest_disk: None,
+    });
+    let config = RingConfig::default();
+    let size = PoolSize { serial: 12, wanted: Some(5), ..PoolSize::default() };
+    PoolStatus {
+        target: PoolTarget::new(&config.pool, &size, Time::default()),
+        nodes: PoolNodes { serving: count.into(), draining: 1, ..PoolNodes::default() },
+        decisions: decisions.collect(),
+    }
 }
 
 fn render(view: &RingView, query: &ConsoleQuery) -> String {
@@ -239,7 +262,7 @@ fn every_code_of_a_colour_has_its_colour() {
 #[test]
 fn headings_captions_and_labels_lead_through_the_page() {
     let html = render(&view(3, &[]), &ConsoleQuery::default());
-    for id in ["health", "ring", "nodes", "charts", "sessions"] {
+    for id in ["health", "ring", "nodes", "pool", "charts", "sessions"] {
         assert!(html.contains(&format!("href=\"#{id}\"")), "the navigation leads to {id}");
         assert!(html.contains(&format!("<section id=\"{id}\" aria-labelledby=\"{id}-heading\">")), "{id}");
         assert!(html.contains(&format!("data-live=\"{id}\"")), "{id}");
@@ -247,6 +270,54 @@ fn headings_captions_and_labels_lead_through_the_page() {
     assert_eq!(html.matches("<table").count(), html.matches("<caption").count());
     assert_eq!(html.matches("role=\"img\"").count(), html.matches("<desc id=").count());
     assert!(html.contains("<noscript><meta http-equiv=\"refresh\""));
+}
+
+#[test]
+fn the_decisions_about_the_size_are_told_with_their_reasons() {
+    let mut view = view(3, &[]);
+    let html = fragment(&view, &ConsoleQuery::default(), "pool");
+    for text in [
+        "<dd id=\"wanted\">5</dd>",
+        "<dd id=\"serving\">3</dd>",
+        "<dt>Draining</dt><dd>1</dd>",
+        "an operator grows and shrinks the pool, between 1 and 8 nodes",
+        "<td>2027-01-15 07:00:30</td><td>11 → 12</td><td>scaler</td><td>decision &lt;12&gt;</td><td class=\"number\">0.62</td>",
+    ] {
+        assert!(html.contains(text), "{text} is not in {html}");
+    }
+    let (shown, older) = html.split_once("<details>").expect("two decisions unfold");
+    assert_eq!((shown.matches("decision &lt;").count(), older.matches("decision &lt;").count()), (10, 2));
+    view.config = RingConfig::default().with([("pool.mode", "automatic")]).unwrap();
+    if let Ok(pool) = &mut view.pool {
+        (pool.target.mode, pool.target.wanted) = (view.config.pool.mode, None);
+        pool.decisions.clear();
+    }
+    let html = fragment(&view, &ConsoleQuery::default(), "pool");
+    for text in [
+        "multiplies the number of nodes by 2 and rounds up",
+        "by 0.5 and rounds down",
+        "No decision so far",
+        "its alarms",
+    ] {
+        assert!(html.contains(text), "{text} is not in {html}");
+    }
+    view.pool = Err("no <leader> is known".into());
+    assert!(fragment(&view, &ConsoleQuery::default(), "pool").contains("no &lt;leader&gt; is known"));
+}
+
+#[test]
+fn only_a_manual_pool_has_buttons() {
+    let page = |mode: &str| {
+        let config = RingConfig::default().with([("pool.mode", mode)]).unwrap();
+        let view = OperatorView { config, nodes: Vec::new(), deletion: None };
+        operator_sections(&view).into_iter().map(|section| section.body.into_string()).collect::<String>()
+    };
+    let (manual, automatic) = (page("manual"), page("automatic"));
+    for action in ["grow", "shrink", "release"] {
+        let button = format!("<button name=\"action\" value=\"{action}\">");
+        assert!(manual.contains(&button) && !automatic.contains(&button), "{action}");
+    }
+    assert!(automatic.contains("Set pool.mode to manual"));
 }
 
 fn operator_page(deletion: Option<&str>) -> String {

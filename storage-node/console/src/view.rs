@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use chordfs_types::admin::{RingHistory, RingStatus, SessionStatus};
+use chordfs_types::{
+    admin::{PoolStatus, RingHistory, RingStatus, SessionStatus},
+    ring_config::RingConfig,
+};
 
 use crate::order::NodeOrder;
 
@@ -13,6 +16,10 @@ pub struct RingView {
     pub history: RingHistory,
     /// The error says why they are not known.
     pub sessions: Result<Vec<SessionStatus>, String>,
+    /// The error says why it is not known.
+    pub pool: Result<PoolStatus, String>,
+    /// The configuration that the node follows.
+    pub config: RingConfig,
 }
 
 /// The query of the page's address.

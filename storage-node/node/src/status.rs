@@ -194,6 +194,7 @@ mod tests {
             drain: None,
             cache: Default::default(),
             zone: None,
+            requests: 0,
         }
     }
 

@@ -61,6 +61,9 @@ pub struct NodeStatus {
     /// The name of the node's failure domain, if it was given one.
     #[serde(default)]
     pub zone: Option<String>,
+    /// HTTP requests that were answered on 5058 since the process started, those of other nodes included.
+    #[serde(default)]
+    pub requests: u64,
 }
 
 /// How full a node's disk is.

@@ -3,11 +3,13 @@
 //! | file | its forms |
 //! |---|---|
 //! | `settings` | the configuration of the ring, a form for each group of settings |
+//! | `pool_size` | grow and shrink by one node |
 //! | `maintenance` | one node: drain, cancel, scrub. All: clear the caches, delete all data |
 //! | `outcome` | the page that answers a form |
 
 mod maintenance;
 mod outcome;
+mod pool_size;
 mod settings;
 
 use std::net::SocketAddr;
@@ -33,7 +35,7 @@ pub fn operator_sections(view: &OperatorView) -> Vec<Section> {
     let settings = |id, title, group| Section { id, title, body: settings::form(&view.config, group) };
     vec![
         settings("cache-settings", "Cache of all nodes", "cache"),
-        settings("pool-settings", "Size of the pool", "pool"),
+        Section { id: "pool-settings", title: "Change the size of the pool", body: pool_size::body(view) },
         settings("ring-settings", "Name of the ring", "ring"),
         Section { id: "maintenance", title: "Maintenance", body: maintenance::body(view) },
     ]

@@ -5,6 +5,7 @@
 //! | `POST /console/settings`, settings by their names and `version` | changes the configuration of the ring |
 //! | `POST /console/clear-cache`, `ring` | empties the caches of all nodes |
 //! | `POST /console/delete-all`, `ring` | begins to delete all files, on this node |
+//! | `POST /console/pool`, `action`: `grow`, `shrink` or `release` | chooses the size of the pool |
 //! | `POST /console/node`, `node` and `action`: `scrub`, `drain`, `drain-fewer` or `cancel` | passes the work on to that node |
 //! | `GET /delete-all` | JSON of [`DeletionStatus`] of this node |
 //! | `POST /delete-all`, JSON `{"ring": NAME}` | the same for programs: 202 and the status |
@@ -38,6 +39,7 @@ use crate::{
     files::{DeleteAll, delete_all::DeletionStatus},
     http::{body::read_small, error::HttpError, page_headers::page_headers},
     operator::request_token,
+    pool_size::PoolEditor,
 };
 
 const MAX_FORM_BYTES: usize = 16 << 10;
@@ -53,6 +55,7 @@ pub trait RingMembers: Send + Sync + 'static {
 #[derive(Clone)]
 pub(crate) struct OperatorForms {
     pub editor: ConfigEditor,
+    pub pool: PoolEditor,
     pub deletion: DeleteAll,
     pub members: Arc<dyn RingMembers>,
     /// Without a token.
@@ -70,6 +73,7 @@ pub(crate) fn form_routes(forms: OperatorForms) -> Router {
         .route("/console/settings", post(change_settings))
         .route("/console/clear-cache", post(clear_caches))
         .route("/console/delete-all", post(delete_all))
+        .route("/console/pool", post(choose_size))
         .route("/console/node", post(work_on_node))
         .route("/delete-all", get(deletion_status).post(delete_all_for_program))
         .with_state(forms)
@@ -82,6 +86,18 @@ async fn change_settings(State(forms): State<OperatorForms>, body: Body) -> Resp
         Ok(format!("All nodes follow within seconds. The configuration has version {} now.", config.version))
     };
     answer(changed.await, "cache-settings")
+}
+
+async fn choose_size(State(forms): State<OperatorForms>, body: Body) -> Response {
+    let decided = async {
+        match read_form(body).await?.get("action").map(String::as_str) {
+            Some("grow") => forms.pool.grow().await,
+            Some("shrink") => forms.pool.shrink().await,
+            Some("release") => forms.pool.release().await,
+            other => Err(HttpError::bad_request(format!("{other:?} is no action: grow, shrink or release"))),
+        }
+    };
+    answer(decided.await.map(|decided| decided.text), "pool-settings")
 }
 
 async fn clear_caches(State(forms): State<OperatorForms>, body: Body) -> Response {

@@ -31,11 +31,11 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::forms::{OperatorForms, form_routes};
 use self::snapshots::RingSnapshots;
-pub use self::{
-    forms::RingMembers,
-    source::{ConsoleSource, RingSource},
+pub use self::{forms::RingMembers, source::ConsoleSource};
+pub(crate) use self::{
+    forms::{OperatorForms, form_routes},
+    source::RingSource,
 };
 use crate::{
     config::ConfigFollower,

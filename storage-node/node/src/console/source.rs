@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 
 use chordfs_console::RingView;
-use chordfs_types::admin::{NodeLine, RingNodeState};
+use chordfs_types::admin::{NodeLine, PoolNodes, RingNodeState};
 use futures_util::future::BoxFuture;
 
 use super::forms::RingMembers;
-use crate::{history::RingHistories, sessions::SessionList, status::RingSurvey};
+use crate::{
+    config::ConfigFollower, history::RingHistories, pool_size::PoolEditor, sessions::SessionList, status::RingSurvey,
+};
 
 pub trait ConsoleSource: Send + Sync + 'static {
     /// All that is known of the ring now. Every wait in it has a deadline.
@@ -15,10 +17,12 @@ pub trait ConsoleSource: Send + Sync + 'static {
 }
 
 /// The ring as this node sees it.
-pub struct RingSource {
+pub(crate) struct RingSource {
     pub survey: RingSurvey,
     pub histories: RingHistories,
     pub sessions: SessionList,
+    pub pool: PoolEditor,
+    pub config: ConfigFollower,
 }
 
 impl ConsoleSource for RingSource {
@@ -26,8 +30,10 @@ impl ConsoleSource for RingSource {
         Box::pin(async move {
             let status = self.survey.gather().await;
             let leader = status.namespace.leader;
-            let (history, sessions) = tokio::join!(self.histories.gather(&status), self.sessions.of_leader(leader));
-            RingView { status, history, sessions }
+            let pool = async { self.pool.status_of(PoolNodes::of(&status)).await.map_err(|error| error.text) };
+            let (history, sessions, pool) =
+                tokio::join!(self.histories.gather(&status), self.sessions.of_leader(leader), pool);
+            RingView { status, history, sessions, pool, config: self.config.current() }
         })
     }
 }

@@ -16,6 +16,7 @@ use chordfs_types::{
         Health, HealthFacts, HistoryPoint, HistorySource, NamespaceStatus, NodeLine, RingHistory, RingNodeHistory,
         RingNodeState, RingStatus, Work,
     },
+    ring_config::RingConfig,
     ring_id::{RingArc, RingId},
 };
 use futures_util::{StreamExt, future::BoxFuture, future::join_all};
@@ -90,6 +91,8 @@ impl ScriptedRing {
             status,
             history: RingHistory { asked: address(0), time: NOW, period_seconds: 60, nodes },
             sessions: Err("no leader".into()),
+            pool: Err("no leader".into()),
+            config: RingConfig::default(),
         }
     }
 }

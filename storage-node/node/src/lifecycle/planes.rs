@@ -101,7 +101,7 @@ fn admin_plane(
     drain: &Drain,
     host: Option<Arc<dyn HostEnvironment>>,
 ) -> Result<Router> {
-    let node: Arc<dyn NodeAdmin> = Arc::new(local_admin(core, services));
+    let node: Arc<dyn NodeAdmin> = Arc::new(local_admin(core, services, requests.clone()));
     let survey = RingSurvey::new(core.ring.clone(), node.clone(), core.pool.clone());
     let own = own_history(core, services, node.clone(), requests);
     let histories = RingHistories::new(own.clone(), core.pool.clone());
@@ -114,7 +114,7 @@ fn admin_plane(
     let of_operators = Router::new()
         .merge(services.scrub.routes())
         .merge(config::routes(forms.editor.clone()))
-        .merge(pool_size::routes(PoolEditor::new(session.clone(), Arc::new(survey.clone()))))
+        .merge(pool_size::routes(forms.pool.clone()))
         .merge(console::form_routes(forms.clone()))
         .merge(drain::routes(drain.clone()))
         .merge(operator::routes(session));
@@ -125,7 +125,13 @@ fn admin_plane(
         .merge(sessions::routes(sessions.clone()))
         .merge(history::routes(own, histories.clone(), survey.clone()))
         .merge(console::routes(
-            Arc::new(RingSource { survey, histories, sessions }),
+            Arc::new(RingSource {
+                survey,
+                histories,
+                sessions,
+                pool: forms.pool.clone(),
+                config: services.config.clone(),
+            }),
             console::operator_sections(forms, services.config.clone(), services.operators.clone()),
             ConsoleOptions::default(),
             core.stop.clone(),
@@ -137,8 +143,10 @@ fn admin_plane(
 }
 
 fn operator_forms(core: &Core, services: &Services, files: FileService, survey: RingSurvey) -> OperatorForms {
+    let session = Arc::new(services.session.clone());
     OperatorForms {
-        editor: ConfigEditor::new(Arc::new(services.session.clone()), services.config.clone()),
+        editor: ConfigEditor::new(session.clone(), services.config.clone()),
+        pool: PoolEditor::new(session, Arc::new(survey.clone())),
         deletion: DeleteAll::new(files, core.stop.clone()),
         members: Arc::new(survey),
         client: AdminClient::new(core.pool.clone(), core.config.operation_deadline),
@@ -163,7 +171,7 @@ fn own_history(core: &Core, services: &Services, node: Arc<dyn NodeAdmin>, reque
     history
 }
 
-fn local_admin(core: &Core, services: &Services) -> LocalAdmin {
+fn local_admin(core: &Core, services: &Services, requests: Arc<RequestMeters>) -> LocalAdmin {
     LocalAdmin {
         stage: core.stage.clone(),
         ring: core.ring.clone(),
@@ -177,6 +185,7 @@ fn local_admin(core: &Core, services: &Services) -> LocalAdmin {
         scrub: services.scrub.clone(),
         config: services.config.clone(),
         zone: core.config.zone.clone(),
+        requests,
         arcs: ArcHandOver { ring: core.ring.clone(), store: core.store.clone(), peers: core.peers.clone() },
     }
 }

@@ -1,6 +1,10 @@
 //! This node's side of the administration plane: its status and the calls that act on it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use chordfs_namespace::{NO_NAMESPACE, Namespace};
 use chordfs_net::clients::NamespaceClient;
@@ -20,7 +24,7 @@ use super::{arc_hand_over::ArcHandOver, disk_watch::DiskWatch, own_session::OwnS
 use crate::{
     config::ConfigFollower,
     driver::RingHandle,
-    http::admin::NodeAdmin,
+    http::{admin::NodeAdmin, measured::RequestMeters},
     replica::{copy_traffic::CopyTraffic, departure::Departure},
     scrub::{Scrub, unix_now_secs},
 };
@@ -43,6 +47,7 @@ pub struct LocalAdmin {
     pub arcs: ArcHandOver,
     pub config: ConfigFollower,
     pub zone: Option<String>,
+    pub requests: Arc<RequestMeters>,
 }
 
 impl NodeAdmin for LocalAdmin {
@@ -74,6 +79,7 @@ impl NodeAdmin for LocalAdmin {
             drain,
             cache: cache_status(&self.store.cache_stats(), &self.config.current()),
             zone: self.zone.clone(),
+            requests: self.requests.requests.load(Relaxed),
         }
     }
 

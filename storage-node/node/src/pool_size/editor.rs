@@ -43,10 +43,15 @@ impl PoolEditor {
 
     /// What is wanted, what there is, and the last decisions.
     pub(crate) async fn status(&self) -> Result<PoolStatus, HttpError> {
+        self.status_of(self.census.count().await).await
+    }
+
+    /// Like [`status`](Self::status), for nodes that were counted already.
+    pub(crate) async fn status_of(&self, nodes: PoolNodes) -> Result<PoolStatus, HttpError> {
         let (config, size) = self.ask().await?;
         let target = PoolTarget::new(&config, &size, Time::now());
         let decisions = size.decisions.iter().rev().map(PoolDecisionLine::from).collect();
-        Ok(PoolStatus { target, nodes: self.census.count().await, decisions })
+        Ok(PoolStatus { target, nodes, decisions })
     }
 
     /// What is wanted.
