@@ -19,6 +19,7 @@ from .scenarios import (
     advertise,
     average,
     bad_input,
+    chosen_size,
     crash,
     first_boot,
     five_at_once,
@@ -44,6 +45,7 @@ SCENARIOS: dict[str, Callable[[Setup], None]] = {
     "spot": spot.run,
     "heartbeat": heartbeat.run,
     "floor": floor.run,
+    "chosen-size": chosen_size.run,
     "bad-input": bad_input.run,
 }
 # One boot, many at once, a drain and a crash: what a change is most likely to break, in less than two minutes.

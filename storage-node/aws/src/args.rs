@@ -19,12 +19,16 @@ pub struct AwsArgs {
     /// The address to advertise to other nodes and mounts: private, public, or an IP address of your choice
     #[arg(long, value_name = "WHICH", env = "CHORDFS_ADVERTISE", default_value = "private")]
     pub advertise: Advertise,
-    /// CloudWatch namespace of the metric disk_used_percent
+    /// CloudWatch namespace of all metrics
     #[arg(long, value_name = "NAME", env = "CHORDFS_METRIC_NAMESPACE", default_value = "ChordFS")]
     pub metric_namespace: String,
-    /// Interval at which the metric is published [a number and ms, s, m, h or d]
+    /// Interval at which the metric disk_used_percent is published [a number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", env = "CHORDFS_METRIC_PERIOD", default_value = "60s", value_parser = duration::parse_positive)]
     pub metric_period: Duration,
+    /// Interval at which the statistics of the cache and the requests are published, below 60s in high resolution [a
+    /// number and ms, s, m, h or d]
+    #[arg(long, value_name = "TIME", env = "CHORDFS_STATISTICS_PERIOD", default_value = "5s", value_parser = duration::parse_positive)]
+    pub statistics_period: Duration,
     /// What the alarms watch: max (the fullest disk of the group) or avg (the mean of its disks)
     #[arg(long, value_name = "HOW", env = "CHORDFS_SCALE_ON", default_value_t = ScaleOn::Max)]
     pub scale_on: ScaleOn,
@@ -77,6 +81,7 @@ pub struct AwsSettings {
     pub advertise: Advertise,
     pub hook: Option<String>,
     pub metric_period: Duration,
+    pub statistics_period: Duration,
     pub scaling: ScalingSettings,
 }
 
@@ -135,6 +140,7 @@ impl AwsArgs {
             advertise: self.advertise,
             hook: self.hook,
             metric_period: self.metric_period,
+            statistics_period: self.statistics_period,
             scaling,
         })
     }
@@ -202,9 +208,9 @@ pub mod tests {
 
     #[test]
     fn the_defaults_are_the_documented_ones() {
-        let AwsSettings { asg, advertise, hook, metric_period, scaling } = settings("").unwrap();
+        let AwsSettings { asg, advertise, hook, metric_period, statistics_period, scaling } = settings("").unwrap();
         assert_eq!((asg, advertise, hook), (None, Advertise::Private, None));
-        assert_eq!(metric_period, Duration::from_secs(60));
+        assert_eq!((metric_period.as_secs(), statistics_period.as_secs()), (60, 5));
         assert_eq!((scaling.namespace.as_str(), scaling.policy.scale_on), ("ChordFS", ScaleOn::Max));
         assert_eq!((scaling.policy.grow_above, scaling.policy.shrink_below), (70.0, Some(30.0)));
         assert_eq!((scaling.policy.periods, scaling.policy.period.as_secs()), (2, 60));

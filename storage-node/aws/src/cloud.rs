@@ -24,6 +24,8 @@ pub trait Cloud: Send + Sync + 'static {
     fn alarms(&self, names: Vec<String>) -> CloudFuture<'_, Vec<FoundAlarm>>;
     fn put_alarm<'a>(&'a self, alarm: &'a AlarmSpec) -> CloudFuture<'a, ()>;
     fn put_metrics<'a>(&'a self, namespace: &'a str, data: Vec<Datum>) -> CloudFuture<'a, ()>;
+    /// Changes the size that the group brings about by itself. Fails outside its minimum and maximum.
+    fn set_desired<'a>(&'a self, group: &'a str, desired: i32) -> CloudFuture<'a, ()>;
 
     fn heartbeat<'a>(&'a self, hold: &'a HeldInstance) -> CloudFuture<'a, ()>;
     /// Completes the hook with `CONTINUE`. There is no call to abandon data.
@@ -96,6 +98,8 @@ pub struct AlarmSpec {
     pub period_secs: i32,
     /// The policy's ARN.
     pub action: String,
+    /// Whether the alarm triggers its policy. It still changes its state if not.
+    pub enabled: bool,
 }
 
 /// An existing alarm.
@@ -108,12 +112,20 @@ pub enum FoundAlarm {
     Other { name: String, metrics: usize, groups: Vec<String> },
 }
 
-/// One measurement in percent.
+/// One measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Datum {
     pub metric: &'static str,
     pub dimensions: Vec<(&'static str, String)>,
-    pub percent: f64,
+    pub value: f64,
+    pub unit: MetricUnit,
     /// Stored with a resolution of one second, which alarms with periods below a minute need.
     pub is_high_resolution: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricUnit {
+    Percent,
+    Count,
+    Bytes,
 }

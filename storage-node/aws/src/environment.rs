@@ -15,21 +15,23 @@ use axum::Router;
 use chordfs_net::backoff::Backoff;
 use chordfs_node::{drain::Drain, lifecycle::HostEnvironment, mutual_exclusion::Claim};
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     AwsContext, AwsContextInner,
     args::AwsSettings,
+    capacity,
     cloud::{CallError, CallErrorKind, SharedCloud},
     founding::{self, FoundingState, FoundingStatus},
     health::{AwsHealth, Topic},
     identity::{self, InstanceIdentity},
     metric,
-    scaling::{self, ScalingWrites},
+    scaling::{self, AlarmSwitch, ScalingWrites},
     sdk::Sdk,
-    termination,
+    statistics, termination,
 };
 
 /// Pauses between attempts that fail for reasons outside this node.
@@ -96,6 +98,7 @@ impl AwsEnvironment {
                 settings: self.settings.clone(),
                 address: self.address,
                 data: self.data.clone(),
+                chosen_size: Mutex::default(),
             })
         })
     }
@@ -172,31 +175,40 @@ impl HostEnvironment for AwsEnvironment {
                 context = self.context() => context,
                 () = stop.cancelled() => return,
             };
-            let disk_metric = metric::DiskMetric {
-                folder: &aws.data,
-                namespace: &aws.settings.scaling.namespace,
-                instance: &aws.identity.instance,
-                group: &aws.group,
-                period: aws.settings.metric_period,
-            };
-            let beside = async {
-                tokio::select! {
-                    _ = async { tokio::join!(keep_scaling(aws), metric::publish(&*aws.cloud, &aws.health, disk_metric)) } => {}
-                    () = stop.cancelled() => {}
-                }
-            };
+            let beside = stop.run_until_cancelled(beside_the_node(aws));
             tokio::join!(beside, termination::watch(aws, &drain, &stop));
         })
     }
 }
 
-/// Maintains policies and alarms, without end: retries soon after a failure, otherwise checks every few minutes.
-async fn keep_scaling(aws: &AwsContext) {
+/// Publishes metrics, maintains alarms and the size of the group, without end.
+async fn beside_the_node(aws: &AwsContext) {
+    let (cloud, health) = (&*aws.cloud, &*aws.health);
+    let series = |period| metric::Series {
+        namespace: &aws.settings.scaling.namespace,
+        instance: &aws.identity.instance,
+        group: &aws.group,
+        period,
+    };
+    let (switch, switched) = watch::channel(AlarmSwitch::AsFound);
+    tokio::join!(
+        keep_scaling(aws, switched),
+        capacity::follow(aws, switch),
+        metric::publish(cloud, health, &aws.data, series(aws.settings.metric_period)),
+        statistics::publish(cloud, health, aws.node(), series(aws.settings.statistics_period)),
+    );
+}
+
+/// Maintains policies and alarms, without end: retries soon after a failure, otherwise checks every few minutes, and
+/// whenever the alarms are to be switched on or off.
+async fn keep_scaling(aws: &AwsContext, mut switched: watch::Receiver<AlarmSwitch>) {
     let mut backoff = Backoff::new(FIRST_RETRY, SCALING_RETRY_LIMIT);
     let mut checks = Backoff::new(SCALING_CHECK_INTERVAL, SCALING_CHECK_INTERVAL);
     let mut writes = ScalingWrites::Differences;
     loop {
-        let in_order = scaling::ensure(&*aws.cloud, &aws.health, &aws.settings.scaling, &aws.group, writes).await;
+        let switch = *switched.borrow_and_update();
+        let settings = &aws.settings.scaling;
+        let in_order = scaling::ensure(&*aws.cloud, &aws.health, settings, &aws.group, writes, switch).await;
         let pause = if in_order {
             writes = ScalingWrites::Repairs;
             backoff.reset();
@@ -204,6 +216,9 @@ async fn keep_scaling(aws: &AwsContext) {
         } else {
             backoff.pause()
         };
-        sleep(pause).await;
+        tokio::select! {
+            () = sleep(pause) => {}
+            Ok(()) = switched.changed() => {}
+        }
     }
 }

@@ -107,6 +107,14 @@ impl Cloud for FakeCloud {
         self.answer("put_metrics", || self.data.lock().extend(data))
     }
 
+    fn set_desired<'a>(&'a self, _: &'a str, desired: i32) -> CloudFuture<'a, ()> {
+        self.answer("set_desired", || {
+            if let Some(group) = self.group.lock().as_mut() {
+                group.desired = desired;
+            }
+        })
+    }
+
     fn heartbeat<'a>(&'a self, _: &'a HeldInstance) -> CloudFuture<'a, ()> {
         self.answer("heartbeat", || ())
     }

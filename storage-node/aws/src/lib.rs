@@ -13,11 +13,14 @@
 //! | `identity.rs` | instance, zone, addresses |
 //! | `founding/` | exactly one ring for the group, however its nodes start |
 //! | `scaling.rs`, `metric.rs` | policies and alarms; the metric that they watch |
+//! | `capacity.rs` | the size that somebody has chosen, which the group follows instead of its alarms |
+//! | `statistics.rs` | what a manager watches, every few seconds |
 //! | `termination.rs` | termination and spot notices: drain in turn, heartbeats, `CONTINUE` |
 //! | `health.rs` | the current problems, for `/healthz` |
 //! | `plan.rs` | `storage-node aws plan` |
 
 pub mod args;
+mod capacity;
 pub mod cloud;
 mod environment;
 #[cfg(test)]
@@ -30,6 +33,7 @@ mod plan;
 mod scaling;
 mod sdk;
 mod start;
+mod statistics;
 mod termination;
 
 use std::{
@@ -40,6 +44,7 @@ use std::{
 };
 
 use chordfs_types::ring_id::NodeAddress;
+use parking_lot::Mutex;
 
 use self::{
     args::{Advertise, AwsSettings},
@@ -63,6 +68,8 @@ pub struct AwsContextInner {
     /// The ring address that this node advertises.
     address: SocketAddr,
     data: PathBuf,
+    /// The number of nodes that somebody has chosen, as far as this node knows.
+    chosen_size: Mutex<Option<u32>>,
 }
 
 impl AwsContext {

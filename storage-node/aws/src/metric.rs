@@ -8,13 +8,15 @@ use nix::sys::statvfs::statvfs;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    cloud::{Cloud, Datum},
+    cloud::{Cloud, Datum, MetricUnit},
     health::{AwsHealth, Topic},
 };
 
 pub(crate) const METRIC: &str = "disk_used_percent";
 const INSTANCE: &str = "InstanceId";
 const GROUP: &str = "AutoScalingGroupName";
+/// CloudWatch keeps values by the minute unless they are published in high resolution.
+pub(crate) const HIGH_RESOLUTION_BELOW: Duration = Duration::from_secs(60);
 
 /// Returns what `df` shows: the used share of the space that this process may use.
 pub(crate) fn used_percent(folder: &Path) -> io::Result<f64> {
@@ -30,40 +32,48 @@ fn percent(used: u64, available: u64) -> f64 {
     }
 }
 
-fn datums(metric: &DiskMetric<'_>, percent: f64) -> Vec<Datum> {
-    let is_high_resolution = metric.period < Duration::from_secs(60);
-    let of_group = || (GROUP, metric.group.to_owned());
-    let of_instance = (INSTANCE, metric.instance.to_owned());
-    let datum = |dimensions| Datum { metric: METRIC, dimensions, percent, is_high_resolution };
-    vec![datum(vec![of_instance, of_group()]), datum(vec![of_group()])]
+fn datums(series: &Series<'_>, percent: f64) -> Vec<Datum> {
+    let is_high_resolution = series.period < HIGH_RESOLUTION_BELOW;
+    let unit = MetricUnit::Percent;
+    let datum = |dimensions| Datum { metric: METRIC, dimensions, value: percent, unit, is_high_resolution };
+    vec![datum(series.of_instance()), datum(series.of_group())]
 }
 
-/// Publishes the metric at once and then every period, without end.
-pub(crate) async fn publish(cloud: &dyn Cloud, health: &AwsHealth, metric: DiskMetric<'_>) {
-    let mut periods = interval(metric.period);
+/// Publishes the disk usage of `folder` at once and then every period, without end.
+pub(crate) async fn publish(cloud: &dyn Cloud, health: &AwsHealth, folder: &Path, series: Series<'_>) {
+    let mut periods = interval(series.period);
     periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         periods.tick().await;
-        match used_percent(metric.folder) {
+        match used_percent(folder) {
             Ok(percent) => {
-                let put = cloud.put_metrics(metric.namespace, datums(&metric, percent)).await;
+                let put = cloud.put_metrics(series.namespace, datums(&series, percent)).await;
                 health.record(Topic::Metric, put);
             }
             Err(error) => {
-                health
-                    .set(Topic::Metric, &format!("cannot read the disk usage of {}: {error}", metric.folder.display()));
+                health.set(Topic::Metric, &format!("cannot read the disk usage of {}: {error}", folder.display()));
             }
         }
     }
 }
 
-/// Where and how the disk usage is published.
-pub(crate) struct DiskMetric<'a> {
-    pub folder: &'a Path,
+/// Where and how often an instance publishes.
+#[derive(Clone, Copy)]
+pub(crate) struct Series<'a> {
     pub namespace: &'a str,
     pub instance: &'a str,
     pub group: &'a str,
     pub period: Duration,
+}
+
+impl Series<'_> {
+    pub(crate) fn of_instance(&self) -> Vec<(&'static str, String)> {
+        [vec![(INSTANCE, self.instance.to_owned())], self.of_group()].concat()
+    }
+
+    pub(crate) fn of_group(&self) -> Vec<(&'static str, String)> {
+        vec![(GROUP, self.group.to_owned())]
+    }
 }
 
 #[cfg(test)]
@@ -82,13 +92,13 @@ mod tests {
     #[test]
     fn the_group_has_its_own_series() {
         let period = Duration::from_secs(60);
-        let metric = DiskMetric { folder: Path::new("/"), namespace: "N", instance: "i-1", group: "G", period };
-        let published = datums(&metric, 42.0);
+        let series = Series { namespace: "N", instance: "i-1", group: "G", period };
+        let published = datums(&series, 42.0);
         assert_eq!(published[0].dimensions, [("InstanceId", "i-1".into()), ("AutoScalingGroupName", "G".to_owned())]);
         assert_eq!(published[1].dimensions, [("AutoScalingGroupName", "G".to_owned())]);
-        assert!(published.iter().all(|datum| datum.metric == "disk_used_percent" && datum.percent == 42.0));
+        assert!(published.iter().all(|datum| datum.metric == "disk_used_percent" && datum.value == 42.0));
         assert!(published.iter().all(|datum| !datum.is_high_resolution), "by the minute, as the agent does");
-        let often = DiskMetric { period: Duration::from_secs(10), ..metric };
+        let often = Series { period: Duration::from_secs(10), ..series };
         assert!(datums(&often, 42.0).iter().all(|datum| datum.is_high_resolution));
     }
 }

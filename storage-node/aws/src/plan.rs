@@ -9,7 +9,7 @@ use super::{
     args::AwsSettings,
     cloud::{CallError, Cloud, Group, Hook},
     identity::InstanceIdentity,
-    scaling::{self, ScalingChange, ScalingComparison},
+    scaling::{self, AlarmSwitch, ScalingChange, ScalingComparison},
     sdk::Sdk,
     termination::own_hooks,
 };
@@ -60,15 +60,15 @@ async fn plan(cloud: &dyn Cloud, settings: &AwsSettings, identity: Option<&Insta
         Ok(hooks) => show_hooks(&mut out, own_hooks(hooks, settings.hook.as_deref())),
         Err(error) => out.line("hook", error),
     }
-    match scaling::compare(cloud, &settings.scaling, group).await {
+    match scaling::compare(cloud, &settings.scaling, group, AlarmSwitch::AsFound).await {
         Ok(compared) => compared.iter().for_each(|one| show_compared(&mut out, one)),
         Err(error) => out.line("scaling", error),
     }
     out.line(
         "metric",
         format!(
-            "would publish disk_used_percent in {} every {:?}, for the instance and for the group",
-            settings.scaling.namespace, settings.metric_period
+            "would publish disk_used_percent in {} every {:?}, and statistics every {:?}, for the instance and for the group",
+            settings.scaling.namespace, settings.metric_period, settings.statistics_period
         ),
     );
     out.0
@@ -137,6 +137,7 @@ fn change_text(change: &ScalingChange) -> String {
         ScalingChange::None => "in place".to_owned(),
         ScalingChange::Create => "would be created".to_owned(),
         ScalingChange::Replace(why) | ScalingChange::Adjust(why) => format!("would be replaced: {why}"),
+        ScalingChange::Switch => "would be switched".to_owned(),
         ScalingChange::Leave(why) => format!("would not be changed: {why}"),
     }
 }

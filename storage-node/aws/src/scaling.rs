@@ -34,6 +34,8 @@ pub(crate) enum ScalingChange {
     Replace(String),
     /// It works, but with other settings, which are given.
     Adjust(String),
+    /// The alarm triggers its policy and must not, or the other way round.
+    Switch,
     /// It must not be changed, for the reason given.
     Leave(String),
 }
@@ -58,6 +60,7 @@ pub(crate) fn desired_scaling(settings: &ScalingSettings, group: &str) -> Vec<De
             periods: i32::try_from(policy.periods).unwrap_or(i32::MAX),
             period_secs: secs(policy.period),
             action: String::new(),
+            enabled: true,
         },
     };
     let growing = i32::try_from(policy.grow_by).unwrap_or(1);
@@ -98,6 +101,7 @@ pub(crate) fn alarm_change(wanted: &AlarmSpec, found: Option<&FoundAlarm>) -> Sc
         Some(FoundAlarm::Plain(found)) if found.action != wanted.action => {
             ScalingChange::Replace("it triggers another policy than the group's".to_owned())
         }
+        Some(FoundAlarm::Plain(found)) if found.enabled != wanted.enabled => ScalingChange::Switch,
         Some(FoundAlarm::Plain(found)) => ScalingChange::Adjust(difference(wanted, found)),
         Some(FoundAlarm::Other { groups, .. }) if foreign(groups).is_some() => {
             watches_another_group(&foreign(groups).unwrap_or_default())
@@ -138,6 +142,44 @@ pub(crate) struct ScalingComparison {
     pub policy: ScalingChange,
     pub policy_arn: String,
     pub alarm: ScalingChange,
+    /// The alarm as it is, if it has the structure of those that nodes write.
+    found: Option<AlarmSpec>,
+}
+
+impl ScalingComparison {
+    /// The alarm to write. Only its switch differs from the existing one if the others of its settings may be newer
+    /// than ours.
+    fn alarm_to_write(&self, writes: ScalingWrites) -> AlarmSpec {
+        let wanted = self.wanted.alarm(&self.policy_arn);
+        match (&self.alarm, &self.found) {
+            (ScalingChange::Switch, Some(found)) if writes == ScalingWrites::Repairs => {
+                AlarmSpec { enabled: wanted.enabled, ..found.clone() }
+            }
+            _ => wanted,
+        }
+    }
+}
+
+/// Which alarms trigger their policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AlarmSwitch {
+    /// Every one: the group sizes itself.
+    On,
+    /// None: somebody has chosen the size.
+    Off,
+    /// Those that do so already: whether somebody has chosen the size is not known.
+    AsFound,
+}
+
+impl AlarmSwitch {
+    fn enables(self, found: Option<&FoundAlarm>) -> bool {
+        match (self, found) {
+            (Self::On, _) => true,
+            (Self::Off, _) => false,
+            (Self::AsFound, Some(FoundAlarm::Plain(found))) => found.enabled,
+            (Self::AsFound, _) => true,
+        }
+    }
 }
 
 /// Compares the existing policies and alarms with the desired ones.
@@ -145,15 +187,18 @@ pub(crate) async fn compare(
     cloud: &dyn Cloud,
     settings: &ScalingSettings,
     group: &str,
+    switch: AlarmSwitch,
 ) -> Result<Vec<ScalingComparison>, CallError> {
     let wanted = desired_scaling(settings, group);
     let policies = cloud.policies(group, wanted.iter().map(|one| one.policy.name.clone()).collect()).await?;
     let alarms = cloud.alarms(wanted.iter().map(|one| one.alarm.name.clone()).collect()).await?;
-    let compare = |wanted: DesiredScaling| {
+    let compare = |mut wanted: DesiredScaling| {
         let policy = policies.iter().find(|found| found.name == wanted.policy.name);
         let policy_arn = policy.map(|found| found.arn.clone()).unwrap_or_default();
         let alarm = alarms.iter().find(|found| found.name() == wanted.alarm.name);
+        wanted.alarm.enabled = switch.enables(alarm);
         ScalingComparison {
+            found: alarm.and_then(FoundAlarm::plain).cloned(),
             policy: policy_change(&wanted.policy, policy),
             alarm: alarm_change(&wanted.alarm(&policy_arn), alarm),
             policy_arn,
@@ -176,7 +221,7 @@ impl ScalingWrites {
         match change {
             ScalingChange::None => false,
             ScalingChange::Adjust(_) => self == Self::Differences,
-            ScalingChange::Create | ScalingChange::Replace(_) | ScalingChange::Leave(_) => true,
+            ScalingChange::Create | ScalingChange::Replace(_) | ScalingChange::Switch | ScalingChange::Leave(_) => true,
         }
     }
 }
@@ -188,8 +233,9 @@ pub(crate) async fn ensure(
     settings: &ScalingSettings,
     group: &str,
     writes: ScalingWrites,
+    switch: AlarmSwitch,
 ) -> bool {
-    let mut update = ScalingUpdate { cloud, settings, group, writes, problems: Vec::new() };
+    let mut update = ScalingUpdate { cloud, settings, group, writes, switch, problems: Vec::new() };
     update.put_policies().await;
     report_problems(health, Topic::Policy, &update.problems);
     if !update.problems.is_empty() {
@@ -209,13 +255,14 @@ struct ScalingUpdate<'a> {
     settings: &'a ScalingSettings,
     group: &'a str,
     writes: ScalingWrites,
+    switch: AlarmSwitch,
     problems: Vec<String>,
 }
 
 impl ScalingUpdate<'_> {
     /// Returns nothing and adds a problem if the comparison fails.
     async fn compared(&mut self) -> Vec<ScalingComparison> {
-        let compared = compare(self.cloud, self.settings, self.group).await;
+        let compared = compare(self.cloud, self.settings, self.group, self.switch).await;
         compared.unwrap_or_else(|error| {
             self.problems.push(error.to_string());
             Vec::new()
@@ -250,13 +297,20 @@ impl ScalingUpdate<'_> {
                 continue;
             }
             info!(alarm, change = ?one.alarm, "writing the alarm");
-            let put = self.cloud.put_alarm(&one.wanted.alarm(&one.policy_arn)).await;
+            let put = self.cloud.put_alarm(&one.alarm_to_write(self.writes)).await;
             self.problems.extend(put.err().map(|error| error.to_string()));
         }
     }
 }
 
 impl FoundAlarm {
+    fn plain(&self) -> Option<&AlarmSpec> {
+        match self {
+            Self::Plain(alarm) => Some(alarm),
+            Self::Other { .. } => None,
+        }
+    }
+
     pub fn name(&self) -> &str {
         match self {
             Self::Plain(alarm) => &alarm.name,
@@ -331,14 +385,17 @@ mod tests {
     async fn ensuring_twice_writes_once() {
         let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
         for _ in 0..2 {
-            assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
+            assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences, AlarmSwitch::On).await);
         }
         assert_eq!(cloud.calls("put_policy"), 2);
         assert_eq!(cloud.calls("put_alarm"), 2);
         assert_eq!(health.to_json()["state"], "ok");
         let actions: Vec<String> = cloud.alarms.lock().iter().map(|alarm| alarm.action.clone()).collect();
         assert_eq!(actions, ["arn:MyChordFileSystemASGPolicy", "arn:MyChordFileSystemASGPolicy-ScaleIn"]);
-        assert!(ensure(&cloud, &health, &scaling("--scale-out-above 50"), "G", ScalingWrites::Differences).await);
+        assert!(
+            ensure(&cloud, &health, &scaling("--scale-out-above 50"), "G", ScalingWrites::Differences, AlarmSwitch::On)
+                .await
+        );
         assert_eq!(cloud.calls("put_alarm"), 3);
     }
 
@@ -346,37 +403,71 @@ mod tests {
     async fn a_denied_call_is_reported() {
         let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
         cloud.deny("put_policy");
-        assert!(!ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
+        assert!(!ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences, AlarmSwitch::On).await);
         let shown = health.to_json().to_string();
         assert!(shown.contains("degraded") && shown.contains("put_policy"), "{shown}");
         cloud.allow();
-        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
+        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences, AlarmSwitch::On).await);
         assert_eq!(health.to_json()["state"], "ok");
     }
 
     #[tokio::test]
     async fn two_groups_do_not_take_each_others_alarm() {
         let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
-        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
-        assert!(!ensure(&cloud, &health, &scaling(""), "H", ScalingWrites::Differences).await);
+        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences, AlarmSwitch::On).await);
+        assert!(!ensure(&cloud, &health, &scaling(""), "H", ScalingWrites::Differences, AlarmSwitch::On).await);
         assert!(health.to_json().to_string().contains("--alarm-name"), "{}", health.to_json());
         assert!(cloud.alarms.lock().iter().all(|alarm| alarm.group == "G"));
         // One of the two alarms is this group's own; the other one is still reported.
-        assert!(!ensure(&cloud, &health, &scaling("--scale-in-alarm-name J"), "J", ScalingWrites::Differences).await);
+        assert!(
+            !ensure(
+                &cloud,
+                &health,
+                &scaling("--scale-in-alarm-name J"),
+                "J",
+                ScalingWrites::Differences,
+                AlarmSwitch::On
+            )
+            .await
+        );
         assert_eq!(health.to_json()["state"], "degraded");
-        assert!(ensure(&cloud, &health, &scaling("--alarm-name H"), "H", ScalingWrites::Differences).await);
+        assert!(
+            ensure(&cloud, &health, &scaling("--alarm-name H"), "H", ScalingWrites::Differences, AlarmSwitch::On).await
+        );
         assert_eq!(cloud.alarms.lock().len(), 5);
+    }
+
+    #[tokio::test]
+    async fn the_alarms_trigger_nothing_while_somebody_has_chosen_the_size() {
+        let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
+        let (old, new) = (scaling(""), scaling("--scale-out-above 50"));
+        let repair = |switch| ensure(&cloud, &health, &old, "G", ScalingWrites::Repairs, switch);
+        let enabled = || cloud.alarms.lock().iter().map(|alarm| alarm.enabled).collect::<Vec<_>>();
+        assert!(ensure(&cloud, &health, &new, "G", ScalingWrites::Differences, AlarmSwitch::AsFound).await);
+        assert_eq!(enabled(), [true, true]);
+        for (switch, expected) in [
+            (AlarmSwitch::Off, false),
+            (AlarmSwitch::AsFound, false),
+            (AlarmSwitch::Off, false),
+            (AlarmSwitch::On, true),
+        ] {
+            assert!(repair(switch).await);
+            assert_eq!(enabled(), [expected; 2], "{switch:?}");
+        }
+        assert_eq!(cloud.calls("put_alarm"), 6, "only what differs is written");
+        let threshold = cloud.alarms.lock().iter().map(|alarm| alarm.threshold).reduce(f64::max);
+        assert_eq!(threshold, Some(50.0), "the newer settings of another node stay");
     }
 
     /// Two groups found no alarm of that name, and both wrote theirs: the first one now has none, and must report that.
     #[tokio::test]
     async fn a_later_check_finds_an_alarm_that_another_group_has_overwritten() {
         let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
-        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
+        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences, AlarmSwitch::On).await);
         for alarm in cloud.alarms.lock().iter_mut() {
             alarm.group = "H".into();
         }
-        assert!(!ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Repairs).await);
+        assert!(!ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Repairs, AlarmSwitch::On).await);
         assert!(health.to_json().to_string().contains("it watches the group H"), "{}", health.to_json());
         assert_eq!(cloud.calls("put_alarm"), 2);
     }
@@ -386,30 +477,30 @@ mod tests {
         let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
         let (old, new) = (scaling(""), scaling("--scale-out-above 50 --scale-cooldown 60s"));
         for settings in [&old, &new] {
-            assert!(ensure(&cloud, &health, settings, "G", ScalingWrites::Differences).await);
+            assert!(ensure(&cloud, &health, settings, "G", ScalingWrites::Differences, AlarmSwitch::On).await);
         }
         let put = || (cloud.calls("put_policy"), cloud.calls("put_alarm"));
         let before = put();
-        assert!(ensure(&cloud, &health, &old, "G", ScalingWrites::Repairs).await);
+        assert!(ensure(&cloud, &health, &old, "G", ScalingWrites::Repairs, AlarmSwitch::On).await);
         assert_eq!((put(), health.to_json()["state"].as_str()), (before, Some("ok")));
         cloud.alarms.lock().pop();
-        assert!(ensure(&cloud, &health, &old, "G", ScalingWrites::Repairs).await);
+        assert!(ensure(&cloud, &health, &old, "G", ScalingWrites::Repairs, AlarmSwitch::On).await);
         assert_eq!((put(), cloud.alarms.lock().len()), ((before.0, before.1 + 1), 2));
     }
 
     #[tokio::test]
     async fn an_alarm_triggers_the_restored_policy() {
         let (cloud, health) = (FakeCloud::default(), AwsHealth::default());
-        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences).await);
+        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Differences, AlarmSwitch::On).await);
         cloud.policies.lock().clear();
         for alarm in cloud.alarms.lock().iter_mut() {
             alarm.action = "arn:gone".into();
         }
         // The next attempt completes what the first one left undone.
         cloud.deny("put_alarm");
-        assert!(!ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Repairs).await);
+        assert!(!ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Repairs, AlarmSwitch::On).await);
         cloud.allow();
-        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Repairs).await);
+        assert!(ensure(&cloud, &health, &scaling(""), "G", ScalingWrites::Repairs, AlarmSwitch::On).await);
         assert!(cloud.alarms.lock().iter().all(|alarm| alarm.action != "arn:gone"));
     }
 }

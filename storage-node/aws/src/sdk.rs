@@ -14,7 +14,7 @@ use cloudwatch::types::{
 
 use super::cloud::{
     AlarmSpec, CallError, CallErrorKind, Cloud, CloudFuture, Datum, FoundAlarm, FoundPolicy, Group, HeldInstance, Hook,
-    Membership, PolicySpec, Statistic,
+    Membership, MetricUnit, PolicySpec, Statistic,
 };
 
 const METADATA_TRY: Duration = Duration::from_secs(1);
@@ -158,7 +158,7 @@ impl Cloud for Sdk {
                 .datapoints_to_alarm(alarm.periods)
                 .period(alarm.period_secs)
                 .treat_missing_data(MISSING)
-                .actions_enabled(true)
+                .actions_enabled(alarm.enabled)
                 .alarm_actions(&alarm.action)
                 .send()
                 .await;
@@ -173,6 +173,15 @@ impl Cloud for Sdk {
                 self.cloudwatch.put_metric_data().namespace(namespace).set_metric_data(Some(data)).send().await;
             let resource = || format!("namespace {namespace}");
             answer.map(drop).map_err(|error| CallError::new("cloudwatch:PutMetricData", resource(), &error))
+        })
+    }
+
+    fn set_desired<'a>(&'a self, group: &'a str, desired: i32) -> CloudFuture<'a, ()> {
+        Box::pin(async move {
+            let request = self.autoscaling.set_desired_capacity().auto_scaling_group_name(group);
+            // The cooldown belongs to simple policies; whoever has chosen a size has waited as long as necessary.
+            let answer = request.desired_capacity(desired).honor_cooldown(false).send().await;
+            answer.map(drop).map_err(|error| CallError::new("autoscaling:SetDesiredCapacity", group, &error))
         })
     }
 
@@ -257,7 +266,6 @@ fn plain_alarm(found: &MetricAlarm) -> Option<AlarmSpec> {
     let [action] = found.alarm_actions() else { return None };
     let as_we_write = found.metrics().is_empty()
         && found.unit().is_none_or(|unit| *unit == StandardUnit::Percent)
-        && found.actions_enabled().unwrap_or(true)
         && found.treat_missing_data().is_none_or(|how| how == MISSING)
         && found.datapoints_to_alarm().is_none_or(|points| Some(points) == found.evaluation_periods())
         && dimension.name() == Some(GROUP_DIMENSION);
@@ -282,6 +290,7 @@ fn plain_alarm(found: &MetricAlarm) -> Option<AlarmSpec> {
         periods: found.evaluation_periods()?,
         period_secs: found.period()?,
         action: action.clone(),
+        enabled: found.actions_enabled().unwrap_or(true),
     })
 }
 
@@ -308,8 +317,12 @@ fn datum(datum: Datum) -> MetricDatum {
     MetricDatum::builder()
         .metric_name(datum.metric)
         .set_dimensions(Some(dimensions.collect()))
-        .unit(StandardUnit::Percent)
-        .value(datum.percent)
+        .unit(match datum.unit {
+            MetricUnit::Percent => StandardUnit::Percent,
+            MetricUnit::Count => StandardUnit::Count,
+            MetricUnit::Bytes => StandardUnit::Bytes,
+        })
+        .value(datum.value)
         .storage_resolution(resolution)
         .build()
 }

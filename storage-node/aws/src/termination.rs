@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use chordfs_net::backoff::Backoff;
 use chordfs_node::drain::{Drain, DrainOptions, ExclusiveStart};
 use chordfs_replication::drain::DrainError;
-use chordfs_types::{admin::DrainPhase, rate_limit::RateLimit};
+use chordfs_types::{admin::DrainPhase, chunk_api::REPLICAS, rate_limit::RateLimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
@@ -75,13 +75,14 @@ pub(crate) fn is_urgent(signals: &TerminationSignals, hooks: &[Hook]) -> bool {
     signals.spot || (termination_reason(signals) == Some(TerminationReason::GroupTermination) && hooks.is_empty())
 }
 
-/// Returns the options for the drain. An operator may cancel a drain that was begun for a rebalance recommendation.
-pub(crate) fn drain_options(signals: &TerminationSignals, hooks: &[Hook]) -> DrainOptions {
+/// Returns the options for the drain. An operator may cancel a drain that was begun for a rebalance recommendation. Fewer
+/// than three nodes stay only if somebody has chosen such a size: the group's own limits do not know of copies.
+pub(crate) fn drain_options(signals: &TerminationSignals, hooks: &[Hook], chosen_size: Option<u32>) -> DrainOptions {
     let rate = is_urgent(signals, hooks).then_some(RateLimit(None));
     DrainOptions {
         rate,
         must_go: termination_reason(signals) != Some(TerminationReason::RebalanceRecommendation),
-        ..DrainOptions::default()
+        allow_fewer_copies: chosen_size.is_some_and(|nodes| (nodes as usize) < REPLICAS),
     }
 }
 
@@ -284,7 +285,7 @@ impl<'a> InstanceTermination<'a> {
 
     /// Begins the drain once it is this node's turn, and updates a drain that is under way.
     async fn advance_drain(&mut self) {
-        let options = drain_options(&self.watcher.signals, &self.hooks);
+        let options = drain_options(&self.watcher.signals, &self.hooks, *self.aws.chosen_size.lock());
         match self.phase() {
             Some(DrainPhase::Left) => return self.aws.health.clear(Topic::Drain),
             Some(phase) if phase.is_under_way() => return self.update_drain(options),
@@ -442,17 +443,28 @@ mod tests {
     }
 
     #[test]
+    fn fewer_than_three_nodes_stay_only_if_somebody_has_chosen_that() {
+        let held = signals(Some("Terminated"), Some("Terminating:Wait"));
+        let allows = |chosen| drain_options(&held, &[], chosen).allow_fewer_copies;
+        assert_eq!([None, Some(1), Some(2), Some(3), Some(8)].map(allows), [false, true, true, false, false]);
+    }
+
+    #[test]
     fn an_instance_that_ends_within_minutes_drains_without_a_rate_limit() {
         let hook = |name: &str| Hook { name: name.into(), heartbeat_secs: 60, global_secs: 6000 };
         let held = signals(Some("Terminated"), Some("Terminating:Wait"));
-        assert_eq!(drain_options(&held, &[hook("drain")]).rate, None, "the hook waits");
-        assert_eq!(drain_options(&held, &[]).rate, Some(RateLimit(None)), "no hook waits");
+        assert_eq!(drain_options(&held, &[hook("drain")], None).rate, None, "the hook waits");
+        assert_eq!(drain_options(&held, &[], None).rate, Some(RateLimit(None)), "no hook waits");
         let spot = TerminationSignals { spot: true, ..held.clone() };
-        assert_eq!(drain_options(&spot, &[hook("drain")]).rate, Some(RateLimit(None)), "EC2 does not wait for hooks");
+        assert_eq!(
+            drain_options(&spot, &[hook("drain")], None).rate,
+            Some(RateLimit(None)),
+            "EC2 does not wait for hooks"
+        );
         let rebalance = TerminationSignals { rebalance: true, ..TerminationSignals::default() };
-        assert_eq!(drain_options(&rebalance, &[]).rate, None);
+        assert_eq!(drain_options(&rebalance, &[], None).rate, None);
         for (signals, must_go) in [(held, true), (spot, true), (rebalance, false)] {
-            assert_eq!(drain_options(&signals, &[]).must_go, must_go, "{signals:?}");
+            assert_eq!(drain_options(&signals, &[], None).must_go, must_go, "{signals:?}");
         }
     }
 

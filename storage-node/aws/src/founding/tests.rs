@@ -47,6 +47,7 @@ fn node(own: Ipv4Addr, members: &[GroupMember]) -> AwsContext {
         settings: settings("").unwrap(),
         address: SocketAddr::from((own, 5057)),
         data: "/nowhere".into(),
+        chosen_size: parking_lot::Mutex::default(),
     })
 }
 
