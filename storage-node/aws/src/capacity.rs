@@ -74,7 +74,8 @@ pub(crate) async fn follow(aws: &AwsContextInner, alarms: watch::Sender<AlarmSwi
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         checks.tick().await;
-        // A node that starts or ends, or whose namespace has no leader, does not know: then the alarms stay as they are.
+        // A node that starts or ends, or whose namespace has no leader, does not know. Then the alarms stay as they
+        // are.
         let chosen = match client.pool_target(aws.node()).await {
             Ok(target) => target.nodes(),
             Err(error) => {

@@ -184,7 +184,7 @@ impl HostEnvironment for AwsEnvironment {
 /// Publishes metrics, maintains alarms and the size of the group, without end.
 async fn beside_the_node(aws: &AwsContext) {
     let (cloud, health) = (&*aws.cloud, &*aws.health);
-    let series = |period| metric::Series {
+    let series = |period| metric::MetricSeries {
         namespace: &aws.settings.scaling.namespace,
         instance: &aws.identity.instance,
         group: &aws.group,

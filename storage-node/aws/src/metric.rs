@@ -32,7 +32,7 @@ fn percent(used: u64, available: u64) -> f64 {
     }
 }
 
-fn datums(series: &Series<'_>, percent: f64) -> Vec<Datum> {
+fn datums(series: &MetricSeries<'_>, percent: f64) -> Vec<Datum> {
     let is_high_resolution = series.period < HIGH_RESOLUTION_BELOW;
     let unit = MetricUnit::Percent;
     let datum = |dimensions| Datum { metric: METRIC, dimensions, value: percent, unit, is_high_resolution };
@@ -40,7 +40,7 @@ fn datums(series: &Series<'_>, percent: f64) -> Vec<Datum> {
 }
 
 /// Publishes the disk usage of `folder` at once and then every period, without end.
-pub(crate) async fn publish(cloud: &dyn Cloud, health: &AwsHealth, folder: &Path, series: Series<'_>) {
+pub(crate) async fn publish(cloud: &dyn Cloud, health: &AwsHealth, folder: &Path, series: MetricSeries<'_>) {
     let mut periods = interval(series.period);
     periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -59,14 +59,14 @@ pub(crate) async fn publish(cloud: &dyn Cloud, health: &AwsHealth, folder: &Path
 
 /// Where and how often an instance publishes.
 #[derive(Clone, Copy)]
-pub(crate) struct Series<'a> {
+pub(crate) struct MetricSeries<'a> {
     pub namespace: &'a str,
     pub instance: &'a str,
     pub group: &'a str,
     pub period: Duration,
 }
 
-impl Series<'_> {
+impl MetricSeries<'_> {
     pub(crate) fn of_instance(&self) -> Vec<(&'static str, String)> {
         [vec![(INSTANCE, self.instance.to_owned())], self.of_group()].concat()
     }
@@ -92,13 +92,13 @@ mod tests {
     #[test]
     fn the_group_has_its_own_series() {
         let period = Duration::from_secs(60);
-        let series = Series { namespace: "N", instance: "i-1", group: "G", period };
+        let series = MetricSeries { namespace: "N", instance: "i-1", group: "G", period };
         let published = datums(&series, 42.0);
         assert_eq!(published[0].dimensions, [("InstanceId", "i-1".into()), ("AutoScalingGroupName", "G".to_owned())]);
         assert_eq!(published[1].dimensions, [("AutoScalingGroupName", "G".to_owned())]);
         assert!(published.iter().all(|datum| datum.metric == "disk_used_percent" && datum.value == 42.0));
         assert!(published.iter().all(|datum| !datum.is_high_resolution), "by the minute, as the agent does");
-        let often = Series { period: Duration::from_secs(10), ..series };
+        let often = MetricSeries { period: Duration::from_secs(10), ..series };
         assert!(datums(&often, 42.0).iter().all(|datum| datum.is_high_resolution));
     }
 }

@@ -20,7 +20,7 @@ use tracing::debug;
 use super::{
     cloud::{Cloud, Datum, MetricUnit},
     health::{AwsHealth, Topic},
-    metric::{HIGH_RESOLUTION_BELOW, Series},
+    metric::{HIGH_RESOLUTION_BELOW, MetricSeries},
 };
 
 pub(crate) const MISS_PERCENT: &str = "cache_miss_percent";
@@ -28,9 +28,9 @@ pub(crate) const MISS_PERCENT: &str = "cache_miss_percent";
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Publishes the statistics every period, without end.
-pub(crate) async fn publish(cloud: &dyn Cloud, health: &AwsHealth, node: NodeAddress, series: Series<'_>) {
+pub(crate) async fn publish(cloud: &dyn Cloud, health: &AwsHealth, node: NodeAddress, series: MetricSeries<'_>) {
     let client = AdminClient::new(Arc::new(HttpPool::new()), DEADLINE);
-    let mut statistics = Statistics::default();
+    let mut statistics = CacheStatistics::default();
     let mut periods = interval(series.period);
     periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -56,7 +56,7 @@ pub(crate) struct Value {
 
 /// Turns totals into those of a period.
 #[derive(Default)]
-struct Statistics {
+struct CacheStatistics {
     before: Option<Totals>,
 }
 
@@ -67,7 +67,7 @@ struct Totals {
     requests: u64,
 }
 
-impl Statistics {
+impl CacheStatistics {
     /// Takes the node's counters at the end of a period. The first period has no counts.
     fn next(&mut self, cache: &CacheStatus, requests: u64) -> Vec<Value> {
         let CacheStatus { hits, misses, items, bytes, .. } = *cache;
@@ -97,7 +97,7 @@ impl Totals {
     }
 }
 
-impl Series<'_> {
+impl MetricSeries<'_> {
     fn datums(&self, values: &[Value]) -> Vec<Datum> {
         let is_high_resolution = self.period < HIGH_RESOLUTION_BELOW;
         let datum = |one: &Value, dimensions| Datum {
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn counts_are_those_of_the_period() {
-        let mut statistics = Statistics::default();
+        let mut statistics = CacheStatistics::default();
         let held = [("cache_items", 4.0), ("cache_bytes", 9000.0)];
         assert_eq!(shown(&statistics.next(&cache(1000, 500), 70)), held, "no period has passed yet");
         let second = shown(&statistics.next(&cache(1003, 501), 75));
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_period_without_reads_has_no_rate() {
-        let mut statistics = Statistics::default();
+        let mut statistics = CacheStatistics::default();
         statistics.next(&cache(5, 5), 1);
         let names: Vec<_> = statistics.next(&cache(5, 5), 2).iter().map(|one| one.metric).collect();
         assert_eq!(names, ["cache_items", "cache_bytes", "requests"], "0 of 0 is no rate");
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_group_has_its_own_series_in_high_resolution() {
-        let series = Series { namespace: "N", instance: "i-1", group: "G", period: Duration::from_secs(5) };
+        let series = MetricSeries { namespace: "N", instance: "i-1", group: "G", period: Duration::from_secs(5) };
         let data = series.datums(&[Value { metric: MISS_PERCENT, value: 25.0, unit: MetricUnit::Percent }]);
         let dimensions: Vec<usize> = data.iter().map(|datum| datum.dimensions.len()).collect();
         assert_eq!(dimensions, [2, 1]);

@@ -75,8 +75,8 @@ pub(crate) fn is_urgent(signals: &TerminationSignals, hooks: &[Hook]) -> bool {
     signals.spot || (termination_reason(signals) == Some(TerminationReason::GroupTermination) && hooks.is_empty())
 }
 
-/// Returns the options for the drain. An operator may cancel a drain that was begun for a rebalance recommendation. Fewer
-/// than three nodes stay only if somebody has chosen such a size: the group's own limits do not know of copies.
+/// Returns the options for the drain. An operator may cancel a drain that was begun for a rebalance recommendation.
+/// Fewer than three nodes stay only if somebody has chosen such a size: the group's own limits do not know of copies.
 pub(crate) fn drain_options(signals: &TerminationSignals, hooks: &[Hook], chosen_size: Option<u32>) -> DrainOptions {
     let rate = is_urgent(signals, hooks).then_some(RateLimit(None));
     DrainOptions {

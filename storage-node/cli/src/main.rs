@@ -63,7 +63,8 @@ enum NodeCommand {
     Scrub(OperatorArg),
     /// Show or change the configuration of all nodes: their caches and the size of the pool
     Config(ConfigArgs),
-    /// Show how many nodes the pool shall have, and the last decisions with their reasons; or grow, shrink or release it
+    /// Show how many nodes the pool shall have, and the last decisions with their reasons; or grow, shrink or release
+    /// it
     PoolSize(PoolSizeArgs),
     /// Show the operator's token of this machine's node: with it one may change the ring, in a browser or by commands
     Token(TokenArgs),

@@ -37,7 +37,7 @@ enum PoolSizeRequest {
     Grow,
     /// One node less: it drains
     Shrink,
-    /// Nobody chooses: each pool follows its own settings again, as at first
+    /// Give the choice back: each pool follows its own settings again, as at first
     Release,
 }
 

@@ -11,7 +11,7 @@ use crate::{
 /// The size that the pool shall have: `GET /pool/wanted`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolTarget {
-    /// Who may decide.
+    /// The one that decides.
     pub mode: PoolMode,
     /// [`PoolConfig::smallest`].
     pub smallest: u32,

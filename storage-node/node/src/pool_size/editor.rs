@@ -81,7 +81,7 @@ impl PoolEditor {
         self.resize(expected, scaler_step(decision)?).await
     }
 
-    /// Of two operators who act at the same time, the second one has to look again: one press of a button is one node.
+    /// The second of two operators who act at the same time has to look again: one press of a button is one node.
     async fn operate(&self, make_step: OperatorStep) -> Result<PoolDecided, HttpError> {
         let target = self.target().await?;
         let step = make_step(&target, &self.census.count().await).map_err(conflict)?;
