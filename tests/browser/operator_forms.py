@@ -54,7 +54,7 @@ def log_in(page, token):
 
 
 def section(page, title):
-    return page.get_by_role("region", name=title)
+    return page.get_by_role("region", name=title, exact=True)
 
 
 def submit(page, title, button, text, role="status"):

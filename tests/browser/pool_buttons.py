@@ -27,7 +27,7 @@ def main():
         log_in(page, console, token)
         for size in range(2, largest + 1):
             press(page, console, "Grow by one node", size)
-        expect(page.get_by_role("region", name="The ring").locator(".node")).to_have_count(largest)
+        expect(page.get_by_role("region", name="The ring", exact=True).locator(".node")).to_have_count(largest)
         refuse_beyond_the_limit(page)
         for size in range(largest - 1, 0, -1):
             press(page, console, "Shrink by one node", size)
@@ -52,7 +52,7 @@ def press(page, console, button, size):
 
 
 def submit(page, button, text, role="status"):
-    page.get_by_role("region", name=POOL).get_by_role("button", name=button, exact=True).click()
+    page.get_by_role("region", name=POOL, exact=True).get_by_role("button", name=button, exact=True).click()
     expect(page.get_by_role(role)).to_contain_text(text)
     page.get_by_role("link", name="Back to the console").click()
 
