@@ -1,7 +1,8 @@
 //! Makes the group follow the size of the pool that somebody has chosen: a button, a command or the scaler.
 //!
 //! Every node watches the choice, because the group's alarms must trigger nothing while there is one, and every node
-//! maintains the alarms. Only the leader of the namespace changes the group's desired capacity, so a node with an old
+//! maintains the alarms. The group's size is not touched before the alarms are off, as one that is on would change it
+//! back. Only the leader of the namespace changes the group's desired capacity, so a node with an old
 //! view does not undo the change. It grows at once, and shrinks by one instance at a time: each of them drains, and the
 //! next one leaves when no copy is missing.
 
@@ -66,8 +67,38 @@ fn limit_problem(group: &Group, wanted: u32) -> Option<String> {
     })
 }
 
+/// What this node wants of the alarms, and what it last found to be so.
+pub(crate) struct AlarmSwitches {
+    wanted: watch::Sender<AlarmSwitch>,
+    reached: watch::Sender<AlarmSwitch>,
+}
+
+impl AlarmSwitches {
+    pub(crate) fn new() -> Self {
+        let channel = || watch::channel(AlarmSwitch::AsFound).0;
+        Self { wanted: channel(), reached: channel() }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<AlarmSwitch> {
+        self.wanted.subscribe()
+    }
+
+    /// To be called when all alarms are as wanted.
+    pub(crate) fn note_reached(&self, switch: AlarmSwitch) {
+        self.reached.send_replace(switch);
+    }
+
+    fn want(&self, switch: AlarmSwitch) {
+        self.wanted.send_if_modified(|current| std::mem::replace(current, switch) != switch);
+    }
+
+    fn are_off(&self) -> bool {
+        [&self.wanted, &self.reached].iter().all(|switch| *switch.borrow() == AlarmSwitch::Off)
+    }
+}
+
 /// Follows the choice, without end.
-pub(crate) async fn follow(aws: &AwsContextInner, alarms: watch::Sender<AlarmSwitch>) {
+pub(crate) async fn follow(aws: &AwsContextInner, alarms: &AlarmSwitches) {
     let (cloud, health) = (&*aws.cloud, &*aws.health);
     let client = AdminClient::new(Arc::new(HttpPool::new()), DEADLINE);
     let mut checks = interval(CHECK_INTERVAL);
@@ -85,8 +116,9 @@ pub(crate) async fn follow(aws: &AwsContextInner, alarms: watch::Sender<AlarmSwi
         };
         *aws.chosen_size.lock() = chosen;
         let switch = if chosen.is_some() { AlarmSwitch::Off } else { AlarmSwitch::On };
-        alarms.send_if_modified(|current| std::mem::replace(current, switch) != switch);
+        alarms.want(switch);
         if let Some(wanted) = chosen
+            && alarms.are_off()
             && let Some(nodes) = nodes_if_leading(&client, aws.node()).await
         {
             health.record(Topic::Capacity, step(cloud, health, &aws.group, &nodes, wanted).await);
@@ -144,6 +176,22 @@ mod tests {
         let members = std::iter::repeat_n(member("InService"), desired.unsigned_abs() as usize)
             .chain(std::iter::repeat_n(member("Terminating:Wait"), leaving));
         Group { name: "G".into(), min: 2, max: 6, desired, members: members.collect() }
+    }
+
+    /// The desired capacity was raised while an alarm was still on, which took the instance away again.
+    #[test]
+    fn the_size_is_not_touched_before_the_alarms_are_off() {
+        let alarms = AlarmSwitches::new();
+        assert!(!alarms.are_off());
+        alarms.want(AlarmSwitch::Off);
+        assert!(!alarms.are_off(), "they are only about to be");
+        alarms.note_reached(AlarmSwitch::Off);
+        assert!(alarms.are_off());
+        alarms.want(AlarmSwitch::On);
+        assert!(!alarms.are_off(), "they are about to be on");
+        alarms.want(AlarmSwitch::Off);
+        alarms.note_reached(AlarmSwitch::On);
+        assert!(!alarms.are_off(), "they were switched on meanwhile");
     }
 
     #[test]

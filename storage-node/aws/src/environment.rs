@@ -17,19 +17,19 @@ use chordfs_node::{drain::Drain, lifecycle::HostEnvironment, mutual_exclusion::C
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     AwsContext, AwsContextInner,
     args::AwsSettings,
-    capacity,
+    capacity::{self, AlarmSwitches},
     cloud::{CallError, CallErrorKind, SharedCloud},
     founding::{self, FoundingState, FoundingStatus},
     health::{AwsHealth, Topic},
     identity::{self, InstanceIdentity},
     metric,
-    scaling::{self, AlarmSwitch, ScalingWrites},
+    scaling::{self, ScalingWrites},
     sdk::Sdk,
     statistics, termination,
 };
@@ -190,10 +190,10 @@ async fn beside_the_node(aws: &AwsContext) {
         group: &aws.group,
         period,
     };
-    let (switch, switched) = watch::channel(AlarmSwitch::AsFound);
+    let alarms = AlarmSwitches::new();
     tokio::join!(
-        keep_scaling(aws, switched),
-        capacity::follow(aws, switch),
+        keep_scaling(aws, &alarms),
+        capacity::follow(aws, &alarms),
         metric::publish(cloud, health, &aws.data, series(aws.settings.metric_period)),
         statistics::publish(cloud, health, aws.node(), series(aws.settings.statistics_period)),
     );
@@ -201,7 +201,8 @@ async fn beside_the_node(aws: &AwsContext) {
 
 /// Maintains policies and alarms, without end: retries soon after a failure, otherwise checks every few minutes, and
 /// whenever the alarms are to be switched on or off.
-async fn keep_scaling(aws: &AwsContext, mut switched: watch::Receiver<AlarmSwitch>) {
+async fn keep_scaling(aws: &AwsContext, alarms: &AlarmSwitches) {
+    let mut switched = alarms.subscribe();
     let mut backoff = Backoff::new(FIRST_RETRY, SCALING_RETRY_LIMIT);
     let mut checks = Backoff::new(SCALING_CHECK_INTERVAL, SCALING_CHECK_INTERVAL);
     let mut writes = ScalingWrites::Differences;
@@ -210,6 +211,7 @@ async fn keep_scaling(aws: &AwsContext, mut switched: watch::Receiver<AlarmSwitc
         let settings = &aws.settings.scaling;
         let in_order = scaling::ensure(&*aws.cloud, &aws.health, settings, &aws.group, writes, switch).await;
         let pause = if in_order {
+            alarms.note_reached(switch);
             writes = ScalingWrites::Repairs;
             backoff.reset();
             checks.pause()
