@@ -98,7 +98,7 @@ async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), 
     let (session, events) = open_session(config, target, nodes.clone()).await?;
     let root = root_inode(&session, &config.source).await?;
     let (notices, queue) = Notices::new();
-    let chunks = chunk_client(nodes, &config.options);
+    let chunks = chunk_client(nodes, &session, &config.options);
     chunks.set_references(Arc::new(session.clone()));
     let transfer = transfer(&session, chunks.clone(), &config.options);
     let space = SpaceReports::start(chunks);
@@ -125,8 +125,10 @@ async fn root_inode(session: &Session, source: &MountSource) -> Result<Ino, Moun
     }
 }
 
-fn chunk_client(nodes: Vec<SocketAddr>, options: &Options) -> Arc<ChunkClient> {
+fn chunk_client(nodes: Vec<SocketAddr>, session: &Session, options: &Options) -> Arc<ChunkClient> {
     let router = Arc::new(Router::new(nodes, LOOK_UP_DEADLINE));
+    let session = session.clone();
+    router.also_begin_with(move || session.leader());
     Arc::new(ChunkClient::new(router, Arc::new(HttpPool::new()), options.deadline))
 }
 

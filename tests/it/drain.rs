@@ -177,6 +177,27 @@ fn with_too_few_nodes_a_drain_is_refused_unless_it_may_leave_fewer_copies() {
     }
 }
 
+/// Bug: the mount knew only the node that it was given and what that node had told of the ring. It stored and read
+/// nothing while other nodes came and this one left, and then failed every write, although its session with the
+/// namespace had followed the ring.
+#[test]
+fn a_mount_that_was_idle_while_every_node_that_it_knew_left_goes_on() {
+    let mut cluster = Cluster::start(1);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("before"), tree::bytes(1, 300_000)).unwrap();
+    cluster.add();
+    cluster.add();
+    cluster.wait_settled();
+    wait_for_copies(&cluster, 3);
+    drain(&cluster, 0, &["--allow-fewer-copies"]).ok();
+    cluster.wait_ended(0);
+    fs::write(mount.join("after"), tree::bytes(2, 300_000)).unwrap();
+    let fresh = TempMount::new(&cluster);
+    for (name, seed) in [("before", 1), ("after", 2)] {
+        assert!(fs::read(fresh.join(name)).unwrap() == tree::bytes(seed, 300_000), "{name}");
+    }
+}
+
 /// A rate at which the drain would take days keeps it under way.
 #[test]
 fn a_drain_is_cancelled_under_way_and_the_node_serves_as_before() {

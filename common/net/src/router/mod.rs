@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -50,9 +50,12 @@ pub enum RouteError {
     Answer { from: SocketAddr, reason: String },
 }
 
+type KnownMember = Box<dyn Fn() -> Option<SocketAddr> + Send + Sync>;
+
 pub struct Router {
     table: Mutex<RouteTable>,
     nodes: Vec<SocketAddr>,
+    member: OnceLock<KnownMember>,
     /// Selects the node to ask next: a different one each time, so that a dead node costs one attempt.
     next_index: AtomicUsize,
     connections: Mutex<HashMap<SocketAddr, RpcClient>>,
@@ -66,11 +69,19 @@ impl Router {
         Self {
             table: Mutex::default(),
             nodes,
+            member: OnceLock::new(),
             next_index: AtomicUsize::new(0),
             connections: Mutex::default(),
             unresponsive: Mutex::default(),
             deadline,
         }
+    }
+
+    /// From now on `member` is asked at each look-up for the ring address of one more node to begin with. Without it, a
+    /// client that looks nothing up while all nodes that it knows leave the ring never finds the ring again. Only the
+    /// first function counts.
+    pub fn also_begin_with(&self, member: impl Fn() -> Option<SocketAddr> + Send + Sync + 'static) {
+        let _ = self.member.set(Box::new(member));
     }
 
     /// Adds the routes that follow from a node's neighbours.
@@ -196,11 +207,13 @@ impl Router {
             .ok_or_else(|| RouteError::Answer { from, reason: "it knows no owner of the key".into() })
     }
 
-    /// Selects a node to ask: one of those given at the start, which may all be dead, or of the members learnt since.
+    /// Selects a node to ask: one of those given at the start, which may all be dead, or of the members known since.
     /// Unresponsive nodes are selected only if all are unresponsive.
     fn next_node(&self) -> Result<SocketAddr, RouteError> {
         let members = self.table.lock().members();
-        let all: Vec<_> = self.nodes.iter().copied().chain(members.iter().map(NodeRef::ring_address)).collect();
+        let member = self.member.get().and_then(|member| member());
+        let learnt = members.iter().map(NodeRef::ring_address);
+        let all: Vec<_> = self.nodes.iter().copied().chain(member).chain(learnt).collect();
         let (unresponsive, now) = (self.unresponsive.lock(), Instant::now());
         let responsive: Vec<_> = all.iter().copied().filter(|node| !unresponsive.contains(*node, now)).collect();
         let known = if responsive.is_empty() { all } else { responsive };

@@ -149,6 +149,11 @@ impl LeaderLink {
         Self { shared, attached, _stop }
     }
 
+    /// Ring address of the node that was connected last, if any.
+    pub(super) fn leader(&self) -> Option<SocketAddr> {
+        self.attached.borrow().as_ref().map(|attached| attached.client.address())
+    }
+
     /// Waits for a connection; `None` if the session is closed.
     pub(super) async fn attached(&self) -> Option<LeaderConnection> {
         let mut attached = self.attached.clone();

@@ -117,6 +117,11 @@ impl Session {
         self.0.link.session().id
     }
 
+    /// Ring address of the namespace's leader, as far as the session knows: a member of the ring.
+    pub fn leader(&self) -> Option<SocketAddr> {
+        self.0.link.leader()
+    }
+
     /// Applies a change exactly once, even if connections and leaders fail in between.
     ///
     /// Errors: those of the change; `NoQuorum` if it was not answered by the deadline, and `NoSession` if the session
