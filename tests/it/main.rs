@@ -14,6 +14,7 @@ mod local_user;
 mod memory;
 mod operator;
 mod pool;
+mod pool_size;
 mod posix;
 mod programs;
 mod scripts;

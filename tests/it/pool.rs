@@ -3,102 +3,35 @@
 use std::{
     fs::{self, File},
     io::Write,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
     time::Duration,
 };
 
-use harness::{mount::TempMount, programs::binary, tree, wait::wait_for};
+use harness::{LocalPool, local_pool::is_alive, mount::TempMount, tree, wait::wait_for};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
-use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 const FILE_BYTES: usize = 2 << 20;
 
-struct Pool {
-    folder: TempDir,
-    ip: Ipv4Addr,
-    child: Option<Child>,
-}
-
-impl Pool {
-    fn start() -> Self {
-        let ip = Ipv4Addr::new(127, 19, (std::process::id() % 250) as u8, 1);
-        let mut pool = Self { folder: TempDir::with_prefix("chordfs-pool-").unwrap(), ip, child: None };
-        pool.launch();
-        pool
-    }
-
-    fn launch(&mut self) {
-        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new(binary("storage-node"));
-        command.args(["pool", "--local", "--min", "1", "--max", "4", "--capacity", "32M", "--period", "1s"]);
-        command.args(["--cooldown", "3s", "--threshold", "60", "--scale-in-below", "20"]);
-        command.arg("--data").arg(self.data()).args(["--ip", &self.ip.to_string()]);
-        self.child = Some(command.stdin(Stdio::null()).stderr(log).spawn().expect("the pool starts"));
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.folder.path().join("log")
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
-    }
-
-    /// Number, pid, and whether it stays, for each node in the pool's file.
-    fn nodes(&self) -> Vec<(u64, i32, bool)> {
-        let text = fs::read(self.data().join("pool.json")).unwrap_or_default();
-        let saved: Value = serde_json::from_slice(&text).unwrap_or_default();
-        let node = |node: &Value| {
-            (node["number"].as_u64().unwrap(), node["pid"].as_i64().unwrap() as i32, node["leaving"] == "no")
-        };
-        saved["nodes"].as_array().into_iter().flatten().map(node).collect()
-    }
-
-    #[track_caller]
-    fn wait_for_nodes(&self, what: &str, enough: impl Fn(usize) -> bool) {
-        wait_for(what, DEADLINE, || match self.nodes() {
-            nodes if enough(nodes.len()) && nodes.iter().all(|node| node.2) => Ok(()),
-            nodes => Err(format!("{nodes:?}; its log:\n{}", self.log())),
-        });
-    }
-
-    #[track_caller]
-    fn wait_ready(&self) {
-        let url = format!("http://{}:5059/readyz", self.ip);
-        wait_for("the first node is ready", DEADLINE, || {
-            let answer = reqwest::blocking::get(&url).map_err(|error| error.to_string())?;
-            if answer.status().is_success() { Ok(()) } else { Err(self.log()) }
-        });
-    }
-
-    fn signal(&mut self, signal: Signal) {
-        let mut child = self.child.take().expect("the pool runs");
-        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
-        child.wait().unwrap();
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = (child.kill(), child.wait());
-        }
-        for (_, pid, _) in self.nodes().into_iter().filter(|node| node.1 > 0) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
-}
+const ARGUMENTS: [&str; 14] = [
+    "--min",
+    "1",
+    "--max",
+    "4",
+    "--capacity",
+    "32M",
+    "--period",
+    "1s",
+    "--cooldown",
+    "3s",
+    "--threshold",
+    "60",
+    "--scale-in-below",
+    "20",
+];
 
 fn write(folder: &Path, number: u64) {
     let mut file = File::create(folder.join(format!("f{number}"))).unwrap();
@@ -114,17 +47,12 @@ fn check(folder: &Path, numbers: impl Iterator<Item = u64>) {
     }
 }
 
-fn is_alive(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
-}
-
 #[test]
 fn a_local_pool_grows_and_shrinks_and_no_operation_fails() {
-    let mut pool = Pool::start();
+    let mut pool = LocalPool::start(&ARGUMENTS);
     pool.wait_ready();
     pool.wait_for_nodes("one node", |count| count == 1);
-    let mount = TempMount::of(&pool.ip.to_string(), &[], &std::env::temp_dir());
+    let mount = TempMount::of(&pool.ip().to_string(), &[], &std::env::temp_dir());
 
     // With up to three nodes each keeps everything, so only the fourth one relieves them.
     let mut files = 0;

@@ -7,6 +7,7 @@ pub mod foreign;
 mod kept_logs;
 pub mod lab;
 pub mod load;
+pub mod local_pool;
 pub mod mount;
 pub mod netns;
 mod process;
@@ -20,6 +21,7 @@ pub use self::{
     foreign::ForeignNode,
     lab::Lab,
     load::Load,
+    local_pool::LocalPool,
     mount::TempMount,
     programs::{Outcome, binary, browser, python, run},
     raw_rpc::RawRpc,

@@ -5,7 +5,7 @@
 //! | `policy.rs` | the rules, pure: thresholds, steps, limits, and what holds a step back |
 //! | `alarm.rs` | a threshold watched over several periods, pure |
 //! | `scaler.rs` | both over time, pure: takes measurements, returns steps |
-//! | `local/` | `storage-node pool --local`: the rules applied to processes |
+//! | `local/` | `storage-node pool --local`: processes that follow the size chosen for the ring, or else these rules |
 //!
 //! An Auto Scaling group follows the same [`Policy`]: there CloudWatch watches the thresholds and the group takes the
 //! steps; `aws/` translates the policy for both.

@@ -1,10 +1,13 @@
-//! `storage-node pool --local`: nodes as processes on this machine, whose number follows the policy.
+//! `storage-node pool --local`: nodes as processes on this machine, whose number follows the size that was chosen for
+//! the ring, or else the pool's own policy.
 //!
 //! One loop owns everything. Every quarter of a second it supervises the processes (a process that has ended is started
-//! again with its folder; a drained node is forgotten and its folder removed), and once a period it measures and takes
+//! again with its folder; a drained node is forgotten and its folder removed). Every second it asks a node for the
+//! wanted size and takes a step towards it (`follow`); while nobody has chosen one, it measures once a period and takes
 //! the step that the policy requests. A pool that was killed leaves its nodes running; the next pool finds them.
 
 mod ask;
+mod follow;
 mod process;
 mod state;
 
@@ -31,6 +34,7 @@ use tracing::{info, warn};
 
 use self::{
     ask::{begin_drain, usage},
+    follow::{Authority, FollowStep, WantedSize, next_step},
     process::{NodeProcess, ProcessArgs},
     state::{LeaveStage, SavedNode, StateFile},
 };
@@ -40,6 +44,7 @@ use super::{
 };
 
 const SUPERVISE_INTERVAL: Duration = Duration::from_millis(250);
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// A node that does not serve after this time counts as unresponsive, and no longer as arriving.
 const STARTUP_DEADLINE: Duration = Duration::from_secs(60);
 /// The longest pause between the starts of a node that keeps ending. After its first end it is started at once.
@@ -83,8 +88,10 @@ struct Pool {
     scaler: Scaler,
     nodes: Vec<PoolNode>,
     client: AdminClient,
-    /// The last step, so that a reason is logged when it changes and not once a period.
+    wanted: WantedSize,
+    /// The last steps, so that a reason is logged when it changes and not every time.
     last_step: ScalingStep,
+    last_follow: FollowStep,
 }
 
 struct PoolNode {
@@ -139,7 +146,16 @@ impl Pool {
     fn new(config: LocalPool, file: StateFile, remembered: Vec<SavedNode>) -> Self {
         let nodes = remembered.iter().map(PoolNode::restore).collect();
         let scaler = Scaler::new(config.policy.clone());
-        Self { config, file, scaler, nodes, client: ask::client(), last_step: ScalingStep::Hold(None) }
+        Self {
+            config,
+            file,
+            scaler,
+            nodes,
+            client: ask::client(),
+            wanted: WantedSize::default(),
+            last_step: ScalingStep::Hold(None),
+            last_follow: FollowStep::Done,
+        }
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -147,7 +163,8 @@ impl Pool {
         let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
         let mut ticks = interval(SUPERVISE_INTERVAL);
         let mut periods = interval(self.config.policy.period);
-        for timer in [&mut ticks, &mut periods] {
+        let mut follows = interval(FOLLOW_INTERVAL);
+        for timer in [&mut ticks, &mut periods, &mut follows] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         loop {
@@ -156,11 +173,78 @@ impl Pool {
                 _ = interrupt.recv() => return Ok(()),
                 _ = ticks.tick() => self.supervise().await?,
                 _ = periods.tick() => self.measure_and_act().await?,
+                _ = follows.tick() => self.follow().await?,
             }
         }
     }
 
+    /// Asks for the wanted size, and takes the next step towards it if there is one.
+    async fn follow(&mut self) -> Result<()> {
+        let before = self.wanted.authority();
+        let nodes: Vec<NodeAddress> = self.nodes.iter().map(|node| self.address(node.number)).collect();
+        self.wanted.ask(&self.client, &nodes).await;
+        match self.wanted.authority() {
+            Authority::Chosen(wanted) => self.step_towards(wanted).await,
+            Authority::OwnRules if before != Authority::OwnRules => {
+                self.scaler = Scaler::new(self.config.policy.clone());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn step_towards(&mut self, wanted: usize) -> Result<()> {
+        let goal = self.wanted.within_ports(wanted, self.config.policy.max);
+        if self.nodes.len() == goal {
+            self.last_follow = FollowStep::Done;
+            return Ok(());
+        }
+        let now = self.measure().await;
+        let step = next_step(goal, &now);
+        let is_new = self.last_follow != step;
+        self.last_follow = step;
+        match step {
+            FollowStep::Add(count) => self.add_for_decision(count),
+            FollowStep::DrainOne if self.wanted.is_paused(Instant::now()) => Ok(()),
+            FollowStep::DrainOne => self.shrink(&now).await,
+            FollowStep::Wait(reason) if is_new => {
+                info!(nodes = now.nodes, goal, "no step now: {reason}");
+                Ok(())
+            }
+            FollowStep::Wait(_) | FollowStep::Done => Ok(()),
+        }
+    }
+
+    /// Adds nodes as far as the machine has ports: one that drains still has its own.
+    fn add_for_decision(&mut self, count: usize) -> Result<()> {
+        let count = count.min(self.config.policy.max.saturating_sub(self.nodes.len()));
+        if count == 0 {
+            return Ok(());
+        }
+        let reason = self.wanted.reason();
+        info!(nodes = self.nodes.len() + count, reason, "grows");
+        self.add_nodes(count)
+    }
+
     async fn measure_and_act(&mut self) -> Result<()> {
+        match self.wanted.authority() {
+            Authority::Chosen(_) => Ok(()),
+            Authority::Unknown => self.keep_minimum(),
+            Authority::OwnRules => self.follow_own_rules().await,
+        }
+    }
+
+    fn keep_minimum(&mut self) -> Result<()> {
+        match self.config.policy.missing(self.nodes.len()) {
+            0 => Ok(()),
+            by => {
+                info!(nodes = self.nodes.len() + by, "grows to its minimum");
+                self.add_nodes(by)
+            }
+        }
+    }
+
+    async fn follow_own_rules(&mut self) -> Result<()> {
         let now = self.measure().await;
         let step = self.scaler.next(Instant::now(), &now);
         match &step {
@@ -196,11 +280,15 @@ impl Pool {
     }
 
     fn grow(&mut self, by: usize, now: &PoolUsage) -> Result<()> {
-        for _ in 0..by {
+        let measured = self.config.policy.measure(&now.used_percent).map(|percent| percent.round());
+        info!(nodes = self.nodes.len() + by, used_percent = measured, "grows");
+        self.add_nodes(by)
+    }
+
+    fn add_nodes(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
             let number = (1..).find(|number| self.nodes.iter().all(|node| node.number != *number));
             let number = number.context("all node numbers are in use")?;
-            let measured = self.config.policy.measure(&now.used_percent).map(|percent| percent.round());
-            info!(node = number, nodes = self.nodes.len() + 1, used_percent = measured, "grows");
             self.nodes.push(PoolNode::new(number));
             self.nodes.sort_by_key(|node| node.number);
         }
@@ -221,6 +309,7 @@ impl Pool {
             }
             Err(reason) => {
                 warn!(node = number, reason, "does not shrink: the node cannot be drained");
+                self.wanted.pause(Instant::now());
                 Ok(())
             }
         }
@@ -253,6 +342,7 @@ impl Pool {
                 warn!(node = number, reason, "does not shrink: the node was not drained and continues to serve");
                 self.node(number).leaving = LeaveStage::No;
                 self.scaler.step_ended(Instant::now());
+                self.wanted.pause(Instant::now());
             }
             DrainPhase::Copying | DrainPhase::Voting | DrainPhase::Leaving => return Ok(()),
         }
