@@ -1,5 +1,6 @@
 //! The commands of `storage-node`, one file each: running a node, controlling a running one, recovering a stopped one.
 
+pub mod autoscaler;
 pub mod check;
 pub mod config;
 pub mod drain;

@@ -9,6 +9,7 @@ use chordfs_pool::args::PoolArgs;
 use clap::{Parser, Subcommand};
 use nix::sys::stat::{Mode, umask};
 use storage_node::{
+    autoscaler::{self, AutoscalerArgs},
     check::{self, CheckArgs},
     config::{self, ConfigArgs},
     drain::{self, DrainArgs},
@@ -37,6 +38,9 @@ enum NodeCommand {
     Run(Box<RunArgs>),
     /// Run a pool of nodes that grows as they fill and shrinks as they empty
     Pool(PoolArgs),
+    /// Choose the size of the pool by miss rates and disks while pool.mode is automatic, until SIGTERM. It may run
+    /// anywhere, and more than once
+    Autoscaler(AutoscalerArgs),
     /// Inspect what a node sets up in its Auto Scaling group
     #[cfg(feature = "aws")]
     #[command(subcommand)]
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
     let done = match StorageNodeCli::parse_from(arguments()).command {
         NodeCommand::Run(args) => serve(async { Box::pin(run::run(*args)).await }),
         NodeCommand::Pool(args) => serve(async { chordfs_pool::local::run(args.checked()?).await }),
+        NodeCommand::Autoscaler(args) => serve(autoscaler::run(args)),
         #[cfg(feature = "aws")]
         NodeCommand::Aws(AwsCommand::Plan(args)) => print(async { chordfs_aws::plan(args.checked()?).await }),
         NodeCommand::Ls(node) => print(ls::chunks(node.address())),
