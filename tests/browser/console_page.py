@@ -10,11 +10,8 @@ import requests
 from playwright.sync_api import expect
 
 from browser import chromium, contrast, eventually, is_wider_than_its_window, open_page
+from charts import CHARTS, chart, every_chart_has_a_value
 
-CHARTS = [
-    "nodes", "hit-rate", "items", "cache-bytes", "requests", "disk", "bytes", "repair-chunks", "repair-bytes",
-    "operations", "read-latency", "write-latency", "name-latency", "log-latency",
-]
 # A page is stale after twelve seconds without news.
 STALE_MS = 40_000
 TIMEOUT = 60
@@ -46,21 +43,12 @@ def store_and_read(files):
             assert requests.get("%s/file-%d" % (files, number), timeout=TIMEOUT).status_code == 200
 
 
-def chart(page, name):
-    return page.locator("figure[data-chart=%s]" % name)
-
-
 def every_chart_has_values(browser, console):
     with open_page(browser, console) as page:
         page.goto(console)
         # The page goes on by itself: nothing loads it again.
         page.evaluate("window.isTheSamePage = true")
-        for name in CHARTS:
-            figure = chart(page, name)
-            expect(figure.get_by_role("img")).to_have_count(1)
-            eventually(name + " has a value", page, lambda: figure.locator(".minute").count() > 0)
-            figure.locator(".minute").last.hover()
-            expect(figure.locator(".readout")).to_contain_text("UTC: ")
+        every_chart_has_a_value(page)
         expect(chart(page, "nodes").locator(".value")).to_have_text("3")
         before = chart(page, "requests").locator(".minute title").last.text_content()
         eventually("the next minute appears", page,

@@ -1,8 +1,12 @@
-"""pool_buttons.py NODE TOKEN LARGEST: grows the pool of NODE from one node to LARGEST, its largest size, and shrinks it back, by
-the buttons of the console on port 5059, while files are written and read.
+"""pool_buttons.py NODE TOKEN LARGEST DATA: grows the pool of NODE from one node to LARGEST, its largest size, and shrinks it
+back, by the buttons of the console on port 5059, while files are written and read. With one node and with all of them every
+chart is read, and with all of them the node in DATA, the pool's folder, that came last is killed and comes back.
 """
 import itertools
+import json
 import os
+import pathlib
+import signal
 import sys
 import threading
 import time
@@ -11,6 +15,7 @@ import requests
 from playwright.sync_api import expect
 
 from browser import chromium, open_page
+from charts import every_chart_has_a_value
 
 POOL = "Change the size of the pool"
 TIMEOUT = 60
@@ -19,16 +24,19 @@ STEP_MS = 150_000
 
 
 def main():
-    node, token, largest = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    node, token, largest, data = sys.argv[1], sys.argv[2], int(sys.argv[3]), pathlib.Path(sys.argv[4])
     console = "http://%s:5059" % node
     with chromium(seconds=2400) as browser, Load("http://%s:5058" % node), open_page(
         browser, console, expected_errors=["409 (Conflict)"]
     ) as page:
         log_in(page, console, token)
+        every_chart_has_a_value(page)
         for size in range(2, largest + 1):
             press(page, console, "Grow by one node", size)
         expect(page.get_by_role("region", name="The ring", exact=True).locator(".node")).to_have_count(largest)
+        every_chart_has_a_value(page)
         refuse_beyond_the_limit(page)
+        a_node_dies_and_comes_back(page, console, data, largest)
         for size in range(largest - 1, 0, -1):
             press(page, console, "Shrink by one node", size)
         decisions = requests.get(console + "/pool", timeout=TIMEOUT).json()["decisions"]
@@ -59,6 +67,16 @@ def submit(page, button, text, role="status"):
 
 def refuse_beyond_the_limit(page):
     submit(page, "Grow by one node", "largest size", role="alert")
+
+
+def a_node_dies_and_comes_back(page, console, data, largest):
+    last = max(json.loads((data / "pool.json").read_text())["nodes"], key=lambda node: node["number"])
+    row = page.locator("#node-table tbody tr").nth(largest - 1)
+    expect(row).to_have_count(1)
+    os.kill(last["pid"], signal.SIGKILL)
+    expect(page.locator("#node-table tr[data-state=up]")).not_to_have_count(largest, timeout=STEP_MS)
+    expect(page.locator("#serving")).to_have_text(str(largest), timeout=STEP_MS)
+    wait_until_settled(console)
 
 
 def wait_until_settled(console):

@@ -1,8 +1,8 @@
 //! The pages that nodes serve, in a real browser.
 
-use std::ffi::OsStr;
+use std::{ffi::OsStr, fs, process::Command, time::Duration};
 
-use harness::Cluster;
+use harness::{Cluster, LocalPool, binary, programs::run_command};
 
 #[test]
 fn people_use_the_page_of_files() {
@@ -31,4 +31,29 @@ fn operators_change_the_ring_in_the_console() {
     let (node, other) = (cluster.ip(0).to_string(), cluster.ip(1).to_string());
     let args: [&dyn AsRef<OsStr>; 3] = [&node, &cluster.operator_token(0), &other];
     assert_eq!(harness::browser("operator_forms.py", &args, cluster.folder()).ok().trim(), "ok");
+}
+
+/// From one node to `largest` and back.
+fn resize_by_buttons(largest: usize) {
+    let pool = LocalPool::start(&["--min", "1", "--max", "8", "--capacity", "64M", "--", "--history-period", "3s"]);
+    pool.wait_ready();
+    let node = pool.ip().to_string();
+    let mut limit = Command::new(binary("storage-node"));
+    limit.args(["config", "set", &format!("pool.largest={largest}"), "--node", &node]);
+    run_command(&mut limit, Duration::from_secs(30)).ok();
+    let token = fs::read_to_string(pool.data().join("1/operator-token")).unwrap();
+    let args: [&dyn AsRef<OsStr>; 4] = [&node, &token.trim(), &largest.to_string(), &pool.data()];
+    let shown = harness::browser("pool_buttons.py", &args, &pool.data());
+    assert_eq!(shown.ok().trim(), "ok", "{}", pool.log());
+}
+
+#[test]
+fn people_grow_and_shrink_the_pool_by_buttons() {
+    resize_by_buttons(3);
+}
+
+#[test]
+#[ignore = "slow: eight nodes come and go one by one; SLOW_TESTS=1 tests/check.sh runs it"]
+fn people_grow_the_pool_to_eight_nodes_and_shrink_it_by_buttons() {
+    resize_by_buttons(8);
 }

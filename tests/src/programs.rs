@@ -33,12 +33,21 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+const DEADLINE: Duration = Duration::from_secs(300);
+/// The scripts that drive a browser have shorter limits of their own, and show where they stood.
+const BROWSER_DEADLINE: Duration = Duration::from_secs(3000);
+
 /// Runs a program to its end; it is killed after five minutes.
 #[track_caller]
 pub fn run(program: impl AsRef<OsStr>, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {
+    run_within(DEADLINE, program, args, folder)
+}
+
+#[track_caller]
+fn run_within(deadline: Duration, program: impl AsRef<OsStr>, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {
     let mut command = Command::new(program);
     command.args(args.iter().map(|arg| arg.as_ref())).current_dir(folder);
-    run_command(&mut command, Duration::from_secs(300))
+    run_command(&mut command, deadline)
 }
 
 /// Runs a shell script with `set -e`.
@@ -50,13 +59,13 @@ pub fn shell(script: &str, folder: &Path) -> Outcome {
 /// Runs a Python script of `tests/scripts`, in the environment with the old scripts' packages.
 #[track_caller]
 pub fn python(script: &str, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {
-    run_python("scripts", script, args, folder)
+    run_python(DEADLINE, "scripts", script, args, folder)
 }
 
 /// Runs a Python script of `tests/browser`, which drives a browser.
 #[track_caller]
 pub fn browser(script: &str, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {
-    run_python("browser", script, args, folder)
+    run_python(BROWSER_DEADLINE, "browser", script, args, folder)
 }
 
 /// Runs a module of that environment as a program.
@@ -68,11 +77,11 @@ pub fn python_module(module: &str, args: &[&dyn AsRef<OsStr>], folder: &Path) ->
 }
 
 #[track_caller]
-fn run_python(room: &str, script: &str, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {
+fn run_python(deadline: Duration, room: &str, script: &str, args: &[&dyn AsRef<OsStr>], folder: &Path) -> Outcome {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(room).join(script);
     let mut all: Vec<&dyn AsRef<OsStr>> = vec![&path];
     all.extend(args);
-    run(interpreter(), &all, folder)
+    run_within(deadline, interpreter(), &all, folder)
 }
 
 fn interpreter() -> PathBuf {
