@@ -54,15 +54,17 @@ for rule in rules:
 EOT
 }
 
-# Verifies the unit against a folder that stands for a machine's root: the programs that it starts must exist there.
+# Verifies the units against a folder that stands for a machine's root: the programs that they start must exist there.
 check_units() {
-  command -v systemd-analyze >/dev/null || { echo "systemd-analyze is missing: the unit was not checked"; return; }
-  local root
+  command -v systemd-analyze >/dev/null || { echo "systemd-analyze is missing: the units were not checked"; return; }
+  local root unit
   root=$(mktemp -d)
   install -D -m 755 /dev/null "$root/usr/local/bin/storage-node"
   install -D -m 755 deploy/node/prepare-disk "$root/usr/local/lib/chordfs/prepare-disk"
-  sed "s,/usr/local/,$root/usr/local/," deploy/node/chordfs-node.service >"$root/chordfs-node.service"
-  systemd-analyze verify "$root/chordfs-node.service"
+  for unit in chordfs-node.service chordfs-autoscaler.service; do
+    sed "s,/usr/local/,$root/usr/local/," "deploy/node/$unit" >"$root/$unit"
+  done
+  systemd-analyze verify "$root/chordfs-node.service" "$root/chordfs-autoscaler.service"
   rm -r "$root"
 }
 
@@ -91,7 +93,7 @@ done
 export PATH=$work/bin:$PATH
 for _ in 1 2; do sh "$work/package/node/install.sh"; done
 for file in /usr/local/bin/storage-node /sbin/mount.chordfs /usr/local/lib/chordfs/prepare-disk; do [ -x "$file" ]; done
-[ -f /etc/systemd/system/chordfs-node.service ] && [ -d /etc/chordfs ] && id -u chordfs >/dev/null
+[ -f /etc/systemd/system/chordfs-node.service ] && [ -f /etc/systemd/system/chordfs-autoscaler.service ] && [ -d /etc/chordfs ] && id -u chordfs >/dev/null
 EOT
   rm -r "$work"
 }

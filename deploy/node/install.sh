@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs chordfs on a machine with systemd: programs, unit, user. Run again, it replaces them. It starts nothing: write
-# the settings (/etc/chordfs/node.env) first, then run `systemctl enable --now chordfs-node`.
+# Installs chordfs on a machine with systemd: programs, units, user. Run again, it replaces them. It starts nothing: write
+# the settings (/etc/chordfs/node.env) first, then run `systemctl enable --now chordfs-node`, and in an Auto Scaling group
+# `systemctl enable --now chordfs-autoscaler` too.
 #
 #   install.sh [--with-agent]      from an unpacked package: ../bin and this folder
 #
@@ -15,7 +16,8 @@ case ${1:-} in
   "" | --with-agent) ;;
   *) fail "usage: install.sh [--with-agent]" ;;
 esac
-for file in "$here/../bin/storage-node" "$here/../bin/mount.chordfs" "$here/prepare-disk" "$here/chordfs-node.service"; do
+for file in "$here/../bin/storage-node" "$here/../bin/mount.chordfs" "$here/prepare-disk" "$here/chordfs-node.service" \
+  "$here/chordfs-autoscaler.service"; do
   [ -f "$file" ] || fail "the package is incomplete: $file is missing"
 done
 
@@ -44,6 +46,7 @@ install -m 755 "$here/../bin/mount.chordfs" /usr/local/bin/mount.chordfs
 ln -sf /usr/local/bin/mount.chordfs /sbin/mount.chordfs
 install -D -m 755 "$here/prepare-disk" /usr/local/lib/chordfs/prepare-disk
 install -D -m 644 "$here/chordfs-node.service" /etc/systemd/system/chordfs-node.service
+install -D -m 644 "$here/chordfs-autoscaler.service" /etc/systemd/system/chordfs-autoscaler.service
 id -u chordfs >/dev/null 2>&1 ||
   useradd --system --user-group --no-create-home --home-dir /srv/chordfs --shell /sbin/nologin chordfs
 install -d -m 755 /etc/chordfs

@@ -27,6 +27,7 @@ from .scenarios import (
     growth,
     heartbeat,
     scale_in,
+    scaler,
     spot,
     zones,
 )
@@ -46,6 +47,7 @@ SCENARIOS: dict[str, Callable[[Setup], None]] = {
     "heartbeat": heartbeat.run,
     "floor": floor.run,
     "chosen-size": chosen_size.run,
+    "scaler": scaler.run,
     "bad-input": bad_input.run,
 }
 # One boot, many at once, a drain and a crash: what a change is most likely to break, in less than two minutes.

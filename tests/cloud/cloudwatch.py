@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from .clock import Clock
 from .journal import Journal
@@ -60,6 +60,22 @@ class CloudWatch:
             for metric, sample in parsed:
                 self.store.put(metric, sample)
         return None
+
+    def get_metric_statistics(self, request: Request) -> str:
+        """The XML of the data points of one metric, for the periods that begin in the time asked for."""
+        metric = Metric.of(request.get("Namespace"), request.get("MetricName"), _dimensions(request))
+        now, period = self._clock.now(), float(request.get("Period"))
+        start, end = (_timestamp(request.optional(name), now) for name in ("StartTime", "EndTime"))
+        points = []
+        at = math.floor(start / period) * period
+        while at < end:
+            with self._lock:
+                found = {
+                    name: self.store.statistic(metric, name, at, at + period) for name in request.values("Statistics")
+                }
+            points += [_data_point(at, {name: value for name, value in found.items() if value is not None})]
+            at += period
+        return f"<Label>{metric.name}</Label><Datapoints>{''.join(points)}</Datapoints>"
 
     def put_alarm(self, request: Request) -> Error | None:
         """Stores a definition. It replaces the alarm of that name and keeps its state."""
@@ -157,6 +173,14 @@ def alarm_of(request: Request) -> Alarm:
         ok_actions=tuple(request.values("OKActions")),
         insufficient_actions=tuple(request.values("InsufficientDataActions")),
     )
+
+
+def _data_point(time: float, values: dict[str, float]) -> str:
+    if not values:
+        return ""
+    stamp = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    statistics = "".join(f"<{name}>{value}</{name}>" for name, value in values.items())
+    return f"<member><Timestamp>{stamp}</Timestamp>{statistics}</member>"
 
 
 def _dimensions(request: Request) -> list[tuple[str, str]]:

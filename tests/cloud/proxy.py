@@ -170,6 +170,9 @@ class Proxy:
     def _monitoring_PutMetricData(self, http: HttpRequest, request: Request) -> HttpResponse:
         return self._unless(self._cloudwatch.put_metric_data(request), http)
 
+    def _monitoring_GetMetricStatistics(self, http: HttpRequest, request: Request) -> HttpResponse:
+        return _done(request, self._cloudwatch.get_metric_statistics(request))
+
     def _monitoring_PutMetricAlarm(self, http: HttpRequest, request: Request) -> HttpResponse:
         made = self._forward(http)
         wrong = self._cloudwatch.put_alarm(request) if made.status == 200 else None

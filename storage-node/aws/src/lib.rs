@@ -15,6 +15,7 @@
 //! | `scaling.rs`, `metric.rs` | policies and alarms; the metric that they watch |
 //! | `capacity.rs` | the size that somebody has chosen, which the group follows instead of its alarms |
 //! | `statistics.rs` | what a manager watches, every few seconds |
+//! | `miss_rate.rs`, `group_nodes.rs` | what `storage-node autoscaler` takes from AWS |
 //! | `termination.rs` | termination and spot notices: drain in turn, heartbeats, `CONTINUE` |
 //! | `health.rs` | the current problems, for `/healthz` |
 //! | `plan.rs` | `storage-node aws plan` |
@@ -26,9 +27,11 @@ mod environment;
 #[cfg(test)]
 mod fake_cloud;
 mod founding;
+mod group_nodes;
 mod health;
 mod identity;
 mod metric;
+mod miss_rate;
 mod plan;
 mod scaling;
 mod sdk;
@@ -52,7 +55,10 @@ use self::{
     founding::FoundingState,
     health::AwsHealth,
 };
-pub use self::{identity::InstanceIdentity, plan::of_this_machine as plan, start::run};
+pub use self::{
+    group_nodes::nodes_of_group, identity::InstanceIdentity, miss_rate::CloudWatchMisses,
+    plan::of_this_machine as plan, start::run,
+};
 
 /// The state that all modules of this crate share. Cheap to clone.
 #[derive(Clone)]

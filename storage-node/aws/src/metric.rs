@@ -14,7 +14,7 @@ use super::{
 
 pub(crate) const METRIC: &str = "disk_used_percent";
 const INSTANCE: &str = "InstanceId";
-const GROUP: &str = "AutoScalingGroupName";
+pub(crate) const GROUP: &str = "AutoScalingGroupName";
 /// CloudWatch keeps values by the minute unless they are published in high resolution.
 pub(crate) const HIGH_RESOLUTION_BELOW: Duration = Duration::from_secs(60);
 

@@ -23,6 +23,7 @@ use super::{
     metric::{HIGH_RESOLUTION_BELOW, MetricSeries},
 };
 
+pub(crate) const ITEMS: &str = "cache_items";
 pub(crate) const MISS_PERCENT: &str = "cache_miss_percent";
 /// The node answers from memory.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -74,10 +75,8 @@ impl CacheStatistics {
         let now = Totals { hits, misses, requests };
         let of_period = self.before.replace(now).map(|before| now.since(before)).unwrap_or_default();
         let value = |metric, value, unit| Value { metric, value, unit };
-        let held = [
-            value("cache_items", items as f64, MetricUnit::Count),
-            value("cache_bytes", bytes as f64, MetricUnit::Bytes),
-        ];
+        let held =
+            [value(ITEMS, items as f64, MetricUnit::Count), value("cache_bytes", bytes as f64, MetricUnit::Bytes)];
         held.into_iter().chain(of_period).collect()
     }
 }

@@ -12,13 +12,24 @@ use crate::node_arg::ring_address;
 pub struct AutoscalerArgs {
     /// Nodes of the ring [IP:PORT of the ring plane, or IP for port 5057]. One that answers is enough; the others are
     /// learnt from it
-    #[arg(long, value_name = "ADDRESS", required = true, num_args = 1.., value_parser = ring_address)]
+    #[arg(long, value_name = "ADDRESS", num_args = 1.., value_parser = ring_address)]
+    #[cfg_attr(not(feature = "aws"), arg(required = true))]
+    #[cfg_attr(feature = "aws", arg(required_unless_present = "asg"))]
     join: Vec<SocketAddr>,
+    /// The Auto Scaling group of the nodes, which are asked if --join names none. The miss rate is then the one that
+    /// CloudWatch has, not the one that the nodes report
+    #[cfg(feature = "aws")]
+    #[arg(long, value_name = "NAME", env = "CHORDFS_ASG")]
+    asg: Option<String>,
+    /// CloudWatch namespace of the metrics, with --asg
+    #[cfg(feature = "aws")]
+    #[arg(long, value_name = "NAME", env = "CHORDFS_METRIC_NAMESPACE", default_value = "ChordFS")]
+    metric_namespace: String,
     /// How often the miss rate of the time since then is measured [a number and ms, s, m, h or d]
-    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration::parse_positive)]
+    #[arg(long, value_name = "TIME", env = "CHORDFS_SCALER_PERIOD", default_value = "1m", value_parser = duration::parse_positive)]
     period: Duration,
     /// Time after a decision in which no other is made [a number and ms, s, m, h or d]
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", env = "CHORDFS_SCALER_COOLDOWN", default_value = "2m", value_parser = duration::parse)]
     cooldown: Duration,
     /// The file with the operator's token, which lies in the data folder of any node of the ring [default: that of a
     /// node of the ring that runs on this machine, if you may read it]
@@ -28,10 +39,21 @@ pub struct AutoscalerArgs {
 
 /// Runs until SIGTERM.
 pub async fn run(args: AutoscalerArgs) -> anyhow::Result<()> {
-    let AutoscalerArgs { join, period, cooldown, token_file } = args;
-    let join = join.into_iter().map(NodeAddress).collect();
-    let scaler = Autoscaler { join, period, cooldown, token_file };
-    chordfs_pool::autoscaler::run(scaler, Box::new(RingMissRate::default())).await
+    let join: Vec<NodeAddress> = args.join.iter().copied().map(NodeAddress).collect();
+    #[cfg(feature = "aws")]
+    if let Some(group) = &args.asg {
+        let source =
+            chordfs_aws::CloudWatchMisses::new(args.metric_namespace.clone(), group.clone(), args.period).await;
+        let join = if join.is_empty() { chordfs_aws::nodes_of_group(group).await } else { join };
+        return chordfs_pool::autoscaler::run(args.scaler(join), Box::new(source)).await;
+    }
+    chordfs_pool::autoscaler::run(args.scaler(join), Box::new(RingMissRate::default())).await
+}
+
+impl AutoscalerArgs {
+    fn scaler(self, join: Vec<NodeAddress>) -> Autoscaler {
+        Autoscaler { join, period: self.period, cooldown: self.cooldown, token_file: self.token_file }
+    }
 }
 
 #[cfg(test)]

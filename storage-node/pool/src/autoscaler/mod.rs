@@ -32,6 +32,7 @@ use chordfs_net::{
 use chordfs_types::{
     admin::{NodeLine, PoolNodes, RingNodeState, RingStatus, ScalerDecision},
     operator::OperatorToken,
+    ring_config::PoolMode,
     ring_id::NodeAddress,
 };
 use tokio::{
@@ -113,7 +114,11 @@ impl ScalerProcess {
 
     async fn look(&mut self) -> Result<(), String> {
         let report = self.members.report().await?;
-        let misses = self.source.measure(&report.ring).await;
+        // In manual mode nothing rests on the misses, and CloudWatch charges for each question.
+        let misses = match report.config.mode {
+            PoolMode::Automatic => self.source.measure(&report.ring).await,
+            PoolMode::Manual => Misses::NotMeasured,
+        };
         let nodes = PoolNodes::of(&report.ring);
         let action = decide(&Situation {
             config: &report.config,
