@@ -13,14 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import caching, conditions, faults, load, resizing, ring, self_test
+from . import caching, conditions, faults, load, resizing, ring, scaler, self_test
 from .report import Setup
 
-EXPERIMENTS = {"load": load, "caching": caching, "faults": faults, "resizing": resizing, "ring": ring}
-# Planned, and not there yet: it needs a pool that resizes itself.
-MISSING = {
-    "scaler": "miss rate against number of nodes while the scaler works",
-}
+EXPERIMENTS = {"load": load, "caching": caching, "faults": faults, "resizing": resizing, "ring": ring, "scaler": scaler}
 BUILT = Path(os.environ.get("CARGO_TARGET_DIR") or conditions.ROOT / "target")
 RELEASE, OUT = BUILT / "release", BUILT / "experiments"
 
@@ -63,12 +59,11 @@ def built_release() -> Path:
 
 
 def parse() -> argparse.Namespace:
-    missing = "\n".join(f"  {name:9}{text}" for name, text in MISSING.items())
     there = "\n".join(f"  {name:9}{module.SUMMARY}" for name, module in EXPERIMENTS.items())
     parser = argparse.ArgumentParser(
         prog="tests/experiments.sh",
         description=__doc__,
-        epilog=f"experiments:\n{there}\n\nnot there yet, as it needs a pool that resizes itself:\n{missing}",
+        epilog=f"experiments:\n{there}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(EXPERIMENTS))
@@ -79,8 +74,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, metavar="N", help="seed of all random numbers [a new one, which is printed]")
     parser.add_argument("--self", action="store_true", help="test the arithmetic instead")
     options = parser.parse_args()
-    if options.name in MISSING:
-        parser.error(f"{options.name} is not there yet: it needs a pool that resizes itself")
     if not options.self and options.name not in EXPERIMENTS:
         parser.error(f"name an experiment: {', '.join(EXPERIMENTS)}")
     return options

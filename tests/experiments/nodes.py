@@ -217,5 +217,5 @@ def free_network() -> tuple[int, int]:
     raise RuntimeError(f"every network 127.{first}.128 to 127.{first}.254 is in use: end the nodes that use them")
 
 
-def end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def end_with_parent(how: signal.Signals = signal.SIGKILL) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, how)

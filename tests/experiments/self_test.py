@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from . import measuring, placement, plans, pool_clients, stages, voters
+from . import measuring, miss_rates, placement, plans, pool_clients, stages, voters
 from .tables import Table
 
 
@@ -174,6 +174,37 @@ def members_that_serve_are_read_from_events() -> None:
     assert pool_clients.serving(b": keep-alive\n") == ()
 
 
+def miss_rates_are_means_of_nodes_that_were_read_from() -> None:
+    before = {"a": (10, 10), "b": (5, 5), "c": (100, 100)}
+    after = {"a": (10, 20), "b": (8, 6), "c": (100, 100), "new": (0, 4)}
+    assert math.isclose(miss_rates.miss_rate(before, after), (1 + 0.25 + 1) / 3)
+    assert miss_rates.miss_rate(after, after) is None
+    assert miss_rates.miss_rate({"a": (10, 20)}, {"a": (1, 1)}) == 0.5, "it was started again"
+
+
+def counters_are_those_of_nodes_that_answer() -> None:
+    ring = {"nodes": [{"address": "a", "cache": {"hits": 1, "misses": 2}}, {"address": "b", "cache": None}, {"address": "c"}]}
+    assert miss_rates.counters(ring) == {"a": (1, 2)}
+
+
+def a_pool_rests_after_settled_periods_of_one_size() -> None:
+    period = lambda nodes, settled=True, rate=0.3: miss_rates.Period(1.0, nodes, settled, rate)  # noqa: E731
+    assert miss_rates.is_at_rest([period(1), period(2), period(2)], 2, 2)
+    assert not miss_rates.is_at_rest([period(2)], 2, 2)
+    assert not miss_rates.is_at_rest([period(2), period(1)], 2, 2)
+    assert not miss_rates.is_at_rest([period(2), period(2, settled=False)], 2, 2)
+    assert not miss_rates.is_at_rest([period(2), period(2, rate=None)], 2, 2)
+
+
+def decisions_beyond_thresholds_and_limits_are_found() -> None:
+    limits = miss_rates.Limits(smallest=1, largest=4, min_miss_rate=0.1, max_miss_rate=0.5)
+    decision = lambda before, after, rate: miss_rates.Decision(0.0, before, after, rate, "why")  # noqa: E731
+    right = [decision(1, 1, None), decision(1, 2, 0.6), decision(2, 4, 0.51), decision(4, 2, 0.09)]
+    assert miss_rates.wrong_decisions(right, limits) == []
+    for wrong in (decision(1, 2, 0.5), decision(2, 1, 0.1), decision(1, 2, None), decision(2, 1, None), decision(4, 8, 0.9)):
+        assert len(miss_rates.wrong_decisions([wrong], limits)) == 1, wrong
+
+
 def refuses(action: object) -> bool:
     try:
         action()
@@ -207,6 +238,10 @@ def run() -> int:
         rates_are_per_second_and_of_whole_intervals,
         a_moving_mean_looks_back_only,
         members_that_serve_are_read_from_events,
+        miss_rates_are_means_of_nodes_that_were_read_from,
+        counters_are_those_of_nodes_that_answer,
+        a_pool_rests_after_settled_periods_of_one_size,
+        decisions_beyond_thresholds_and_limits_are_found,
     ]
     for test in tests:
         test()

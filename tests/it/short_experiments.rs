@@ -69,6 +69,17 @@ fn a_ring_that_grows_holds_each_chunk_as_often_as_it_can() {
     }
 }
 
+#[test]
+fn the_scaler_grows_a_pool_that_misses_and_shrinks_one_that_hits() {
+    let outcome = Outcome::of("scaler");
+    let (what, nodes) = (outcome.column("what"), outcome.column("nodes"));
+    let of = |kind: &str| what.iter().zip(&nodes).filter(|row| *row.0 == kind).map(|row| *row.1).collect::<Vec<_>>();
+    let changes: Vec<_> = of("decision").into_iter().filter(|change| *change != "1 → 1").collect();
+    assert_eq!(changes, ["1 → 2", "2 → 1"], "{}", outcome.text);
+    assert!(of("reads of much").contains(&"2") && of("reads of little").contains(&"1"), "{}", outcome.text);
+    assert_eq!(outcome.column("failed reads").last(), Some(&"0"), "{}", outcome.text);
+}
+
 /// The files that an experiment has written.
 struct Outcome {
     text: String,
