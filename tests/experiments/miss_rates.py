@@ -39,9 +39,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Period:
-    """One measurement. A settled pool has the wanted number of nodes, and none that arrives, is filled or drains."""
+    """One measurement, at a time since the run began. The nodes are those that served at its beginning and at its end. A
+    settled pool has the wanted number of nodes, and none that arrives, is filled or drains."""
 
     seconds: float
+    nodes_before: int
     nodes: int
     is_settled: bool
     rate: float | None
@@ -59,6 +61,15 @@ class Decision:
 
     def text(self) -> str:
         return f"{self.before} → {self.after}"
+
+
+def rates_by_nodes(periods: Sequence[Period]) -> dict[int, list[float]]:
+    """The miss rates of the periods in which the number of nodes did not change, by this number, in the order of time."""
+    found: dict[int, list[float]] = {}
+    for one in periods:
+        if one.nodes_before == one.nodes and one.rate is not None:
+            found.setdefault(one.nodes, []).append(one.rate)
+    return found
 
 
 def is_at_rest(periods: Sequence[Period], count: int, nodes: int) -> bool:

@@ -17,7 +17,7 @@ from multiprocessing.synchronize import Event
 from . import drawing
 from .clients import CONTEXT, Client, Crowd, OperationFailed
 from .measuring import spread
-from .miss_rates import Decision, Limits, Period, counters, is_at_rest, miss_rate, wrong_decisions
+from .miss_rates import Decision, Limits, Period, counters, is_at_rest, miss_rate, rates_by_nodes, wrong_decisions
 from .plans import RetryRule
 from .pool_clients import Membership, RovingClient
 from .pools import LocalPool
@@ -49,7 +49,7 @@ class Plan:
 
 
 LONG = Plan(
-    largest=8, period_seconds=10, cooldown_seconds=10, clients=5, keys=128, few_keys=8, key_bytes=65536, rest_periods=4,
+    largest=8, period_seconds=10, cooldown_seconds=25, clients=5, keys=128, few_keys=8, key_bytes=65536, rest_periods=4,
     repetitions=2,
 )
 SHORT = Plan(
@@ -162,7 +162,7 @@ def watch(pool: LocalPool, plan: Plan, begun: float, nodes: int, setup: Setup) -
     """Measures once a period, until the pool is at rest with so many nodes."""
     periods: list[Period] = []
     deadline, next_at = time.monotonic() + setup.deadline_seconds, time.monotonic()
-    before = counters(pool.first.admin("/ring"))
+    before, nodes_before = counters(pool.first.admin("/ring")), pool.first.admin("/pool")["serving"]
     while not is_at_rest(periods, plan.rest_periods, nodes):
         pool.check_runs()
         if time.monotonic() > deadline:
@@ -170,10 +170,14 @@ def watch(pool: LocalPool, plan: Plan, begun: float, nodes: int, setup: Setup) -
         next_at += plan.period_seconds
         time.sleep(max(0.0, next_at - time.monotonic()))
         after, status = counters(pool.first.admin("/ring")), pool.first.admin("/pool")
-        is_settled = status["serving"] == status["wanted"] and not any(status[what] for what in ("arriving", "filling", "draining"))
-        periods.append(Period(time.monotonic() - begun, status["serving"], is_settled, miss_rate(before, after)))
-        before = after
+        seconds, rate = time.monotonic() - begun, miss_rate(before, after)
+        periods.append(Period(seconds, nodes_before, status["serving"], is_settled(status), rate))
+        before, nodes_before = after, status["serving"]
     return periods
+
+
+def is_settled(status: dict) -> bool:
+    return status["serving"] == status["wanted"] and not any(status[what] for what in ("arriving", "filling", "draining"))
 
 
 def decisions_of(status: dict, begun_at: float) -> list[Decision]:
@@ -185,14 +189,14 @@ def decisions_of(status: dict, begun_at: float) -> list[Decision]:
 
 
 def fill_table(report: Report, runs: Sequence[Run]) -> None:
-    """The decisions of each repetition; then the settled periods of all repetitions, by phase and number of nodes."""
+    """The decisions of each repetition; then the periods of all repetitions, by phase and number of nodes."""
     report.columns("repetition", "what", "at s", "nodes", "miss rate", "±", "periods", "failed reads", "reason")
     for repetition, one in enumerate(runs, 1):
         for decision in one.decisions:
             rate = f"{decision.rate:.3f}" if decision.rate is not None else "-"
             report.row(repetition, "decision", f"{decision.seconds:.0f}", decision.text(), rate, "-", "-", "-", decision.reason)
     for phase in (GROWING, SHRINKING):
-        for nodes, rates in settled_rates(runs, phase).items():
+        for nodes, rates in rates_of(runs, phase).items():
             mean = spread(rates)
             report.row("all", phase, "-", nodes, f"{mean.mean:.3f}", f"{mean.deviation:.3f}", len(rates), "-", "-")
     failed = sum(len(reads.failures) for one in runs for reads in one.reads)
@@ -201,14 +205,8 @@ def fill_table(report: Report, runs: Sequence[Run]) -> None:
     report.row("all", "all reads", "-", "-", "-", "-", "-", failed, f"{count} reads; {attempts} failed attempts")
 
 
-def settled_rates(runs: Sequence[Run], phase: str) -> dict[int, list[float]]:
-    """The miss rates of the settled periods of a phase, by number of nodes in the order in which these came."""
-    found: dict[int, list[float]] = {}
-    for one in runs:
-        for period in one.periods[phase]:
-            if period.is_settled and period.rate is not None:
-                found.setdefault(period.nodes, []).append(period.rate)
-    return found
+def rates_of(runs: Sequence[Run], phase: str) -> dict[int, list[float]]:
+    return rates_by_nodes([period for one in runs for period in one.periods[phase]])
 
 
 def find_problems(report: Report, plan: Plan, runs: Sequence[Run]) -> None:
@@ -222,7 +220,7 @@ def find_problems(report: Report, plan: Plan, runs: Sequence[Run]) -> None:
 
 def draw(plan: Plan, runs: Sequence[Run]) -> drawing.Figure:
     figure, (over_time, against_nodes) = drawing.sheet(2, width=14, height=5.2)
-    draw_over_time(over_time, plan, runs[0])
+    draw_over_time(over_time, runs[0])
     draw_against_nodes(against_nodes, plan, runs)
     for axes in (over_time, against_nodes):
         draw_thresholds(axes, plan.limits())
@@ -239,7 +237,7 @@ def draw_thresholds(axes: object, limits: Limits) -> None:
                       va="bottom")
 
 
-def draw_over_time(axes: object, plan: Plan, one: Run) -> None:
+def draw_over_time(axes: object, one: Run) -> None:
     periods = one.periods[GROWING] + one.periods[SHRINKING]
     rates = [float("nan") if period.rate is None else period.rate for period in periods]
     axes.plot([period.seconds for period in periods], rates, ".-", color=drawing.COLOURS[0], label="miss rate of a period")
@@ -256,9 +254,9 @@ def draw_over_time(axes: object, plan: Plan, one: Run) -> None:
 
 
 def draw_against_nodes(axes: object, plan: Plan, runs: Sequence[Run]) -> None:
-    """Settled periods, the means of both phases in the order of time, and what follows from the sizes alone."""
+    """Periods without a change, their means in the order of time, and what follows from the sizes alone."""
     for colour, phase, shift in ((drawing.COLOURS[0], GROWING, -0.06), (drawing.COLOURS[4], SHRINKING, 0.06)):
-        rates = settled_rates(runs, phase)
+        rates = rates_of(runs, phase)
         points = [(nodes + shift, rate) for nodes, some in rates.items() for rate in some]
         axes.plot([x for x, _ in points], [y for _, y in points], ".", color=colour, alpha=0.4)
         means = [(nodes + shift, spread(some).mean) for nodes, some in rates.items()]
@@ -268,5 +266,5 @@ def draw_against_nodes(axes: object, plan: Plan, runs: Sequence[Run]) -> None:
     axes.plot(sizes, [max(0.0, 1 - nodes * share) for nodes in sizes], "--", color=drawing.GREY,
               label=f"share of {mib(plan.keys, plan):g} MiB beyond the caches")
     axes.set_xticks(sizes)
-    axes.set_title("all repetitions; periods while the number of nodes changes are left out", fontsize=9)
+    axes.set_title("all repetitions; periods in which the number of nodes changed are left out", fontsize=9)
     axes.set_xlabel("number of nodes")

@@ -188,12 +188,18 @@ def counters_are_those_of_nodes_that_answer() -> None:
 
 
 def a_pool_rests_after_settled_periods_of_one_size() -> None:
-    period = lambda nodes, settled=True, rate=0.3: miss_rates.Period(1.0, nodes, settled, rate)  # noqa: E731
+    period = lambda nodes, settled=True, rate=0.3: miss_rates.Period(1.0, nodes, nodes, settled, rate)  # noqa: E731
     assert miss_rates.is_at_rest([period(1), period(2), period(2)], 2, 2)
     assert not miss_rates.is_at_rest([period(2)], 2, 2)
     assert not miss_rates.is_at_rest([period(2), period(1)], 2, 2)
     assert not miss_rates.is_at_rest([period(2), period(2, settled=False)], 2, 2)
     assert not miss_rates.is_at_rest([period(2), period(2, rate=None)], 2, 2)
+
+
+def rates_are_those_of_periods_without_a_change() -> None:
+    sizes = [(1, 1, 0.9), (1, 2, 0.8), (2, 2, 0.6), (2, 2, None), (2, 2, 0.4)]
+    periods = [miss_rates.Period(1.0, before, after, True, rate) for before, after, rate in sizes]
+    assert miss_rates.rates_by_nodes(periods) == {1: [0.9], 2: [0.6, 0.4]}
 
 
 def decisions_beyond_thresholds_and_limits_are_found() -> None:
@@ -241,6 +247,7 @@ def run() -> int:
         miss_rates_are_means_of_nodes_that_were_read_from,
         counters_are_those_of_nodes_that_answer,
         a_pool_rests_after_settled_periods_of_one_size,
+        rates_are_those_of_periods_without_a_change,
         decisions_beyond_thresholds_and_limits_are_found,
     ]
     for test in tests:
