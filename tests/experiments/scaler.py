@@ -226,7 +226,8 @@ def draw(plan: Plan, runs: Sequence[Run]) -> drawing.Figure:
         draw_thresholds(axes, plan.limits())
         axes.set_ylim(-0.03, 1.03)
         axes.set_ylabel("miss rate of the nodes' caches")
-        axes.legend(frameon=False, fontsize=8, loc="upper right")
+    over_time.legend(frameon=False, fontsize=8, loc="center right")
+    against_nodes.legend(frameon=False, fontsize=8, loc="upper right")
     return figure
 
 
