@@ -7,6 +7,7 @@
 //! | `exit` | the failure of a mount: message and exit code |
 //! | `root_map` | translation between inode numbers of the kernel and of the namespace |
 //! | `source`, `config_file`, `options` | SOURCE, the configuration file, the command line: all become a `Config` |
+//! | `resolving` | looking SOURCE up again while the ring does not answer |
 //! | `daemon`, `mountpoint` | the background process; the mount point |
 //! | `cache` | bounded caches of attributes, names and chunks |
 //! | `transfer` | the data path: write-back, read-ahead, commits |
@@ -28,6 +29,7 @@ pub mod mount;
 pub mod mountpoint;
 pub mod notify;
 pub mod options;
+mod resolving;
 pub mod root_map;
 pub mod source;
 pub mod space_reports;

@@ -37,6 +37,7 @@ use crate::{
     mountpoint::{self, Device},
     notify::{self, Notices},
     options::{Config, Options},
+    resolving::resolve_while_cut_off,
     root_map::RootMap,
     source::MountSource,
     space_reports::SpaceReports,
@@ -63,6 +64,7 @@ pub async fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Res
         return reporter.ready().map_err(|_| MountError::interrupted());
     }
     tokio::spawn(connected.fs.clone().follow_feed(events));
+    tokio::spawn(resolve_while_cut_off(connected.session.clone(), config.source.clone()));
     tokio::spawn(allocator::trim_regularly(TrimSchedule::MOUNT));
     let mounted = match connected.mount(config, target).await {
         Ok(mounted) => mounted,

@@ -1,8 +1,8 @@
-//! Selects the node to ask for the leader next: one of those given at the start, or of the leaders learnt since.
+//! Selects the node to ask for the leader next: one of those that were given, or of the leaders learnt since.
 
 use std::{collections::VecDeque, net::SocketAddr};
 
-/// Leaders remembered in addition to the nodes given at the start.
+/// Leaders remembered in addition to the nodes that were given.
 const MAX_LEARNT: usize = 16;
 
 pub(super) struct LeaderCandidates {
@@ -16,6 +16,11 @@ impl LeaderCandidates {
     /// `seeds` must not be empty.
     pub(super) fn new(seeds: Vec<SocketAddr>, turn: usize) -> Self {
         Self { seeds, learnt: VecDeque::new(), preferred: None, turn }
+    }
+
+    /// Replaces the nodes that were given; `seeds` must not be empty. Leaders that were learnt stay.
+    pub(super) fn replace_seeds(&mut self, seeds: Vec<SocketAddr>) {
+        self.seeds = seeds;
     }
 
     /// Returns the preferred node once, then the others in turn.
@@ -53,6 +58,15 @@ mod tests {
 
     fn node(port: u16) -> SocketAddr {
         ([127, 0, 0, 1], port).into()
+    }
+
+    #[test]
+    fn new_seeds_take_the_place_of_the_old_ones() {
+        let mut candidates = LeaderCandidates::new(vec![node(1), node(2), node(3)], 2);
+        candidates.prefer(node(9));
+        candidates.replace_seeds(vec![node(4)]);
+        let asked: Vec<_> = (0..5).map(|_| candidates.next().port()).collect();
+        assert_eq!(asked, [9, 9, 4, 9, 4]);
     }
 
     #[test]

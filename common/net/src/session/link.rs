@@ -112,6 +112,8 @@ struct LinkState {
     /// The reason why there is no connection, for the errors of operations.
     failure: Mutex<String>,
     closing: AtomicBool,
+    /// They take the place of the nodes given at the start.
+    given: Mutex<Option<Vec<SocketAddr>>>,
     nothing_open: OnceLock<NothingOpen>,
     report: OnceLock<ReportSource>,
     stop: CancellationToken,
@@ -129,6 +131,7 @@ impl LeaderLink {
             session: Mutex::default(),
             failure: Mutex::new("no node was asked yet".to_owned()),
             closing: AtomicBool::new(false),
+            given: Mutex::default(),
             nothing_open: OnceLock::new(),
             report: OnceLock::new(),
             stop: stop.clone(),
@@ -147,6 +150,16 @@ impl LeaderLink {
         tasks::spawn(async move { stop.run_until_cancelled_owned(task.run()).await });
         let _stop = shared.stop.clone().drop_guard();
         Self { shared, attached, _stop }
+    }
+
+    /// Whether there is a connection.
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached.borrow().as_ref().is_some_and(|attached| !attached.client.is_closed())
+    }
+
+    /// `nodes` must not be empty.
+    pub(super) fn replace_nodes(&self, nodes: Vec<SocketAddr>) {
+        *self.shared.given.lock() = Some(nodes);
     }
 
     /// Ring address of the node that was connected last, if any.
@@ -225,6 +238,9 @@ impl ConnectionTask {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut redirects = 0;
         loop {
+            if let Some(given) = self.shared.given.lock().take() {
+                self.candidates.replace_seeds(given);
+            }
             let node = self.candidates.next();
             match self.try_attach(node).await {
                 Ok(attached) => {

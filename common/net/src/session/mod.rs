@@ -117,6 +117,19 @@ impl Session {
         self.0.link.session().id
     }
 
+    /// Whether the session has a connection to the leader now.
+    pub fn is_attached(&self) -> bool {
+        self.0.link.is_attached()
+    }
+
+    /// Looks for the leader at these nodes from now on, instead of at those given at the start, and at the leaders that
+    /// it has learnt of. No nodes change nothing.
+    pub fn replace_nodes(&self, nodes: Vec<SocketAddr>) {
+        if !nodes.is_empty() {
+            self.0.link.replace_nodes(nodes);
+        }
+    }
+
     /// Ring address of the namespace's leader, as far as the session knows: a member of the ring.
     pub fn leader(&self) -> Option<SocketAddr> {
         self.0.link.leader()

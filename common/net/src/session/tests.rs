@@ -288,6 +288,29 @@ async fn an_unanswered_operation_is_sent_again_on_its_connection() {
     assert!(events.try_recv().is_err());
 }
 
+/// Bug: a mount that was asleep while every node that it knew was replaced never found its ring again, although the
+/// name from which it had the nodes led to the new ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_finds_a_ring_of_which_it_knows_no_node_any_longer() {
+    let fake = fake(2).await;
+    let (session, _events) = fake.open(&fake.nodes[..1]).await;
+    assert!(session.is_attached() && session.leader() == Some(fake.nodes[0]));
+    {
+        let mut world = fake.world.lock();
+        world.unresponsive.insert(fake.nodes[0]);
+        world.leader = Some(fake.nodes[1]);
+        world.attached.drain(..).for_each(|peer| peer.close());
+    }
+    let operation = tokio::spawn({
+        let session = session.clone();
+        async move { apply(&session).await }
+    });
+    session.replace_nodes(Vec::new());
+    session.replace_nodes(fake.nodes[1..].to_vec());
+    assert_eq!(operation.await.unwrap(), Ok(Reply::Done));
+    assert_eq!((session.leader(), session.id()), (Some(fake.nodes[1]), SessionId(1)));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unresponsive_leader_is_replaced() {
     let fake = fake(3).await;
