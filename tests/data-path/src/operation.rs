@@ -29,6 +29,10 @@ impl Operation {
     pub(crate) fn failed(&self, error: &FsError) {
         let Mount { world, oracle, number, .. } = &*self.mount;
         world.note(format!("mount {number}: {} of inode {} fails: {error}", self.what, self.ino.0));
+        if matches!(error, FsError::Conflict { .. }) {
+            // A commit that was still refused when its time was up. The failures of requests are noted where they fail.
+            oracle.trouble_with(*number, self.ino, false);
+        }
         if self.calm_since.is_some() && self.calm_since == world.calm_since() {
             oracle.check_error(*number, self.ino, &self.what, error);
         }
