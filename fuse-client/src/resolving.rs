@@ -1,5 +1,5 @@
-//! Looks the source of a mount up again while its ring does not answer: an Auto Scaling group or a name may lead to other
-//! nodes than before, because all former ones were replaced while this machine slept or was cut off.
+//! Looks the source of a mount up again while its ring does not answer: an Auto Scaling group or a name may lead to
+//! other nodes than before, because all former ones were replaced while this machine slept or was cut off.
 
 use std::time::Duration;
 
