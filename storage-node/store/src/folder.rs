@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use chordfs_files::{create_folder_durably, replace_durably};
+use chordfs_files::{create_folder_durably, replace_durably, sync_folder};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -69,7 +69,12 @@ impl DataFolder {
         protect(path).map_err(io_error("remove the permissions of others from", path))?;
         let (node_uid, is_new) = match read_uid(path)? {
             Some(uid) => (uid, false),
-            None => (make_uid(path)?, true),
+            None => {
+                // A process that was killed may have left FORMAT visible and not durable. A power cut must not take it
+                // and keep the uid: a folder with a uid and no FORMAT is refused.
+                sync_folder(path).map_err(io_error("sync the folder", path))?;
+                (make_uid(path)?, true)
+            }
         };
         Ok(Self { inner: Arc::new(OpenFolder { path: path.to_owned(), node_uid, is_new, _lock: lock }) })
     }

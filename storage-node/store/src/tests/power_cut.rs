@@ -379,6 +379,13 @@ fn a_power_cut_at_any_step_loses_nothing_durable() {
     }
 }
 
+/// Bug: a process was killed after it had named FORMAT and before that was durable. The next one found it and wrote the
+/// uid, and a power cut then took FORMAT and kept the uid: the folder was refused for ever.
+#[test]
+fn a_folder_whose_first_open_was_interrupted_is_never_refused() {
+    sweep(1_795_986_399, 0, 2);
+}
+
 /// How long the slow form goes on with other seeds.
 const LONG_RUN: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
