@@ -42,8 +42,9 @@ impl LocalPool {
     pub fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(binary("storage-node"));
-        command.args(["pool", "--local"]).args(&self.arguments);
-        command.arg("--data").arg(self.data()).args(["--ip", &self.ip.to_string()]);
+        command.args(["pool", "--local", "--data"]).arg(self.data()).args(["--ip", &self.ip.to_string()]);
+        // Last, since they may end with those for each node.
+        command.args(&self.arguments);
         self.child = Some(command.stdin(Stdio::null()).stderr(log).spawn().expect("the pool starts"));
     }
 
