@@ -177,7 +177,9 @@ def a_node_dies(browser, console, dying_node, pid):
                    lambda: chart(page, "requests").locator(".minute title").last.text_content() != before)
         expect(chart(page, "nodes").locator(".value")).to_have_text("2", timeout=STALE_MS)
         page.get_by_role("navigation", name="Charts of").get_by_role("link", name=dying_node + ":5057").click()
-        assert 0 < chart(page, "disk").locator(".minute").count() < 30, "its past is there, and then a gap"
+        expect(page.get_by_role("heading", name="Nodes in the ring, as this one saw it")).to_have_count(1)
+        eventually("its past is there, and then a gap", page,
+                   lambda: 0 < chart(page, "disk").locator(".minute").count() < 30)
 
 
 main()

@@ -3,6 +3,11 @@
 use std::{
     fs,
     os::unix::fs::FileExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -143,11 +148,8 @@ fn the_sessions_show_what_a_mount_has_open_and_not_stored() {
     let cluster = Cluster::start(1);
     let mount = TempMount::new(&cluster);
     let file = fs::File::create(mount.join("file")).unwrap();
-    let mut written = 0;
+    let writer = Writer::start(file);
     wait_for("the session of the mount is listed", Duration::from_secs(60), || {
-        // The mount stores what is some seconds old.
-        file.write_all_at(b"not stored yet", written).unwrap();
-        written += 1 << 16;
         let url = format!("http://{}:5059/sessions", cluster.ip(0));
         let sessions: Value = serde_json::from_str(&run("curl", &[&"-sf", &url], cluster.folder()).stdout).unwrap();
         let all = sessions.as_array().unwrap();
@@ -160,6 +162,38 @@ fn the_sessions_show_what_a_mount_has_open_and_not_stored() {
             Err(sessions.to_string())
         }
     });
-    drop(file);
+    drop(writer);
     mount.unmount();
+}
+
+/// Writes all the time until it is dropped. The mount stores what is some seconds old, and reports in the same rhythm:
+/// with pauses between the writes, every report could come when all of them were stored.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    fn start(file: fs::File) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let write = move || {
+            for at in (0..1024_u64).cycle() {
+                if stopped.load(Relaxed) {
+                    return;
+                }
+                file.write_all_at(b"not stored yet", at << 16).unwrap();
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        Self { stop, thread: Some(thread::spawn(write)) }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(thread::panicking() || ended.is_some_and(|ended| ended.is_ok()), "a write failed");
+    }
 }
