@@ -2,9 +2,9 @@
 //!
 //! Every node watches the choice, because the group's alarms must trigger nothing while there is one, and every node
 //! maintains the alarms. The group's size is not touched before the alarms are off, as one that is on would change it
-//! back. Only the leader of the namespace changes the group's desired capacity, so a node with an old
-//! view does not undo the change. It grows at once, and shrinks by one instance at a time: each of them drains, and the
-//! next one leaves when no copy is missing.
+//! back. Only the leader of the namespace changes the group's desired capacity, so a node with an old view does not
+//! undo the change. The group grows at once, and shrinks by one instance at a time: each of them drains, and the next
+//! one leaves when no copy is missing.
 
 use std::{sync::Arc, time::Duration};
 

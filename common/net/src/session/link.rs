@@ -162,7 +162,7 @@ impl LeaderLink {
         *self.shared.given.lock() = Some(nodes);
     }
 
-    /// Ring address of the node that was connected last, if any.
+    /// Ring address of the leader; `None` while there is no connection.
     pub(super) fn leader(&self) -> Option<SocketAddr> {
         self.attached.borrow().as_ref().map(|attached| attached.client.address())
     }

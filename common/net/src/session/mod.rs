@@ -130,7 +130,7 @@ impl Session {
         }
     }
 
-    /// Ring address of the namespace's leader, as far as the session knows: a member of the ring.
+    /// Ring address of the namespace's leader, a member of the ring; `None` while there is no connection to it.
     pub fn leader(&self) -> Option<SocketAddr> {
         self.0.link.leader()
     }
