@@ -122,6 +122,25 @@ def folders_and_search(browser, node):
         expect(page.get_by_text("No name matches.")).to_be_visible()
         page.get_by_role("navigation").get_by_role("link", name="tree").click()
         expect(page).to_have_url(node + "/tree/")
+        search_below(page, node)
+
+
+def search_below(page, node):
+    """Searches the folder that is shown and everything below it."""
+    page.get_by_label("Search this folder and all folders in it").fill("report")
+    page.get_by_role("button", name="Search").click()
+    expect(row(page, "a/Report 1.pdf").locator("time")).to_have_count(1)
+    expect(row(page, "a/Report 1.pdf")).to_contain_text("1 B")
+    with dialog(page, accept=True) as texts:
+        page.get_by_role("button", name="Delete a/Report 1.pdf", exact=True).click()
+    assert "a/Report 1.pdf" in texts[0]
+    expect(page.get_by_role("status")).to_contain_text("a/Report 1.pdf is deleted.")
+    assert stored(node, "/tree/a/Report 1.pdf") is None
+    put(node, "/tree/b/Report 1.pdf")
+    page.reload()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download b/Report 1.pdf", exact=True).click()
+    assert download.value.suggested_filename == "Report 1.pdf"
 
 
 def odd_names(browser, node):

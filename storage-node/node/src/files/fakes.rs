@@ -1,6 +1,6 @@
 //! A namespace and a chunk store in memory: the real tables without a log, and a map, with switches for failures.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use chordfs_net::{
@@ -25,6 +25,8 @@ pub(crate) const PAGE: usize = 5;
 
 pub(crate) struct FakeNamespace {
     log: Mutex<Log>,
+    /// How long a query takes.
+    delay: Mutex<Duration>,
 }
 
 struct Log {
@@ -53,7 +55,7 @@ impl Default for FakeNamespace {
             Ok(Reply::Session { session, .. }) => log.session = session,
             other => panic!("{other:?}"),
         }
-        Self { log: Mutex::new(log) }
+        Self { log: Mutex::new(log), delay: Mutex::default() }
     }
 }
 
@@ -79,6 +81,11 @@ impl FakeNamespace {
     /// Makes every call fail with this error from now on.
     pub(crate) fn fail(&self, failure: Option<FsError>) {
         self.log.lock().failure = failure;
+    }
+
+    /// Makes every query take this long from now on.
+    pub(crate) fn answer_after(&self, delay: Duration) {
+        *self.delay.lock() = delay;
     }
 
     /// Applies this change just before the next commit, like another session's.
@@ -192,6 +199,10 @@ impl NamespaceClient for FakeNamespace {
 
     fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
         Box::pin(async move {
+            let delay = *self.delay.lock();
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
             let mut log = self.log.lock();
             log.failure.clone().map_or(Ok(()), Err)?;
             if matches!(query, Query::Open { .. })

@@ -12,6 +12,7 @@ pub mod path;
 mod place;
 pub mod read;
 mod reading;
+pub mod search;
 pub mod walk;
 pub mod whole_upload;
 
@@ -29,7 +30,8 @@ use chordfs_types::{
 pub use delete_all::DeleteAll;
 pub use read::ReadableFile;
 pub use reading::FilesRead;
-pub use walk::FileWalk;
+pub use search::{FoundPage, TreeEntry};
+pub use walk::{TreeWalk, WalkBatch};
 pub use whole_upload::{PublishMode, WholeUpload};
 
 /// How often a path is resolved whose file is replaced each time before it is open.

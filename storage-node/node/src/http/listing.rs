@@ -1,33 +1,31 @@
-//! A directory as a page for people or as JSON for programs, whole or with the names that contain a word.
+//! A directory as a page for people or as JSON for programs: its entries, or those in the whole tree below it whose
+//! names contain a word.
 
 use axum::{
     Json,
     http::{HeaderMap, Uri, header},
     response::{IntoResponse, Response},
 };
-use chordfs_types::{
-    fs_error::FsError,
-    namespace::{DirEntry, EntryName, FileKind, Ino},
-};
+use chordfs_types::namespace::{EntryName, FileKind, Ino};
 use serde::Serialize;
 
 use super::{error::HttpError, files::FilesState, page, uri};
-use crate::files::{FileService, ListingPage};
+use crate::files::{FoundPage, ListingPage, TreeEntry, search::MAX_FOUND_PATH_BYTES};
 
-/// A search looks at this many pages of the directory at most; the next page continues it.
-const SEARCHED_PAGES: usize = 16;
-/// A search returns when it has found this many.
-const ENOUGH_FOUND: usize = 1000;
-
-/// A page of a directory's entries.
+/// A page of the entries of a folder, or of those that a search found below it.
 pub(super) struct FolderPage<'a> {
     pub path: &'a [EntryName],
-    /// Only names that contain this are listed.
+    /// Only names that contain this are listed, those of all folders below.
     pub search: Option<&'a str>,
-    pub page: ListingPage,
+    /// True if this is not the first page.
+    pub is_continued: bool,
+    pub entries: Vec<TreeEntry>,
+    /// The path below the folder behind which the next page begins; `None` on the last one.
+    pub next: Option<Vec<EntryName>>,
 }
 
-/// One page of the directory `ino` at `path`, beginning after the name in the query's `after`.
+/// One page of the directory `ino` at `path`, beginning behind the name, or for a search the path, in the query's
+/// `after`.
 pub(super) async fn list(
     files: &FilesState,
     path: &[EntryName],
@@ -35,13 +33,15 @@ pub(super) async fn list(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Response, HttpError> {
-    let after = uri::query_value(uri.query(), "after").map(EntryName::new).transpose()?;
     let search = uri::form_value(uri.query(), "search").filter(|word| !word.is_empty());
+    let after = after(uri, search.is_some())?;
+    let is_continued = after.is_some();
     let page = match &search {
-        Some(word) => find(&files.service, ino, after, word).await?,
-        None => files.service.list(ino, after).await?,
+        Some(word) => files.service.search(ino, &after.unwrap_or_default(), word).await?,
+        None => plain(files.service.list(ino, after.and_then(|mut names| names.pop())).await?),
     };
-    let listing = FolderPage { path, search: search.as_deref(), page };
+    let search = search.as_deref();
+    let listing = FolderPage { path, search, is_continued, entries: page.found, next: page.next };
     if wants_json(headers) {
         let headers = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
         return Ok((headers, Json(listing.as_json())).into_response());
@@ -49,24 +49,24 @@ pub(super) async fn list(
     Ok(page::folder(&listing))
 }
 
-/// The entries whose names contain `word`; upper and lower case are alike.
-async fn find(
-    service: &FileService,
-    ino: Ino,
-    mut after: Option<EntryName>,
-    word: &str,
-) -> Result<ListingPage, FsError> {
-    let word = word.to_lowercase();
-    let mut entries = Vec::new();
-    for _ in 0..SEARCHED_PAGES {
-        let page = service.list(ino, after.take()).await?;
-        entries.extend(page.entries.into_iter().filter(|entry| entry.name.to_string().to_lowercase().contains(&word)));
-        after = page.next;
-        if after.is_none() || entries.len() >= ENOUGH_FOUND {
-            break;
-        }
+/// The names in the query's `after`: of a search any path, otherwise one name.
+fn after(uri: &Uri, is_search: bool) -> Result<Option<Vec<EntryName>>, HttpError> {
+    if !is_search {
+        let name = uri::query_value(uri.query(), "after").map(EntryName::new).transpose();
+        return Ok(name.map_err(|error| HttpError::from(error).about("after"))?.map(|name| vec![name]));
     }
-    Ok(ListingPage { entries, next: after })
+    let names = uri::path_value(uri.query(), "after").map_err(|error| HttpError::from(error).about("after"))?;
+    let bytes = names.iter().flatten().map(|name| name.as_bytes().len() + 1).sum::<usize>();
+    if bytes > MAX_FOUND_PATH_BYTES + 1 {
+        let text = format!("after: a search goes on behind a path of {MAX_FOUND_PATH_BYTES} bytes at most");
+        return Err(HttpError::bad_request(text));
+    }
+    Ok(names)
+}
+
+fn plain(page: ListingPage) -> FoundPage {
+    let found = page.entries.into_iter().map(|entry| TreeEntry { path: vec![entry.name], attr: entry.attr });
+    FoundPage { found: found.collect(), next: page.next.map(|name| vec![name]) }
 }
 
 #[derive(Serialize)]
@@ -79,7 +79,7 @@ struct JsonListing {
 
 #[derive(Serialize)]
 struct JsonEntry {
-    /// Bytes that are not UTF-8 are replaced here, and kept in `href`.
+    /// For a search the path below the folder. Bytes that are not UTF-8 are replaced here, and kept in `href`.
     name: String,
     href: String,
     kind: &'static str,
@@ -92,20 +92,20 @@ struct JsonEntry {
 impl FolderPage<'_> {
     /// The path and query of the next page.
     pub(super) fn next_href(&self) -> Option<String> {
-        let next = self.page.next.as_ref()?;
+        let next = uri::encode_below(self.next.as_ref()?);
         let search = self.search.map(|word| format!("&search={}", uri::encode(word.as_bytes()))).unwrap_or_default();
-        Some(format!("{}?after={}{search}", uri::folder_href(self.path), uri::encode(next.as_bytes())))
+        Some(format!("{}?after={next}{search}", uri::folder_href(self.path)))
     }
 
     fn as_json(&self) -> JsonListing {
-        let entry = |entry: &DirEntry| JsonEntry {
-            name: entry.name.to_string(),
-            href: uri::entry_href(self.path, entry),
+        let entry = |entry: &TreeEntry| JsonEntry {
+            name: uri::shown_below(&entry.path),
+            href: uri::entry_href(self.path, &entry.path, entry.attr.kind),
             kind: kind(entry.attr.kind),
             size: entry.attr.size,
             mtime: entry.attr.mtime.secs,
         };
-        let entries = self.page.entries.iter().map(entry).collect();
+        let entries = self.entries.iter().map(entry).collect();
         JsonListing { path: uri::shown(self.path), entries, next: self.next_href() }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use chordfs_types::{
     chunk::NameError,
-    namespace::{DirEntry, EntryName, FileKind},
+    namespace::{EntryName, FileKind},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
@@ -40,14 +40,32 @@ pub(super) fn shown(path: &[EntryName]) -> String {
     path.iter().map(|name| format!("/{name}")).collect()
 }
 
+/// A path below a folder as people read it.
+pub(super) fn shown_below(path: &[EntryName]) -> String {
+    path.iter().map(EntryName::to_string).collect::<Vec<_>>().join("/")
+}
+
 pub(super) fn folder_href(path: &[EntryName]) -> String {
     encode_path(path) + "/"
 }
 
-/// The path of an entry of the folder at `path`; that of a directory ends with a slash.
-pub(super) fn entry_href(path: &[EntryName], entry: &DirEntry) -> String {
-    let href = encode_path(path.iter().chain([&entry.name]));
-    if entry.attr.kind == FileKind::Directory { href + "/" } else { href }
+/// The path of the entry `below` the folder at `path`; that of a directory ends with a slash.
+pub(super) fn entry_href(path: &[EntryName], below: &[EntryName], kind: FileKind) -> String {
+    let href = encode_path(path.iter().chain(below));
+    if kind == FileKind::Directory { href + "/" } else { href }
+}
+
+/// A path below a folder as the value of a query; [`path_value`] reads it.
+pub(super) fn encode_below(path: &[EntryName]) -> String {
+    let names: Vec<String> = path.iter().map(|name| encode(name.as_bytes())).collect();
+    names.join("/")
+}
+
+/// The value of `key` in a query as the names of a path below a folder.
+pub(super) fn path_value(query: Option<&str>, key: &str) -> Result<Option<Vec<EntryName>>, NameError> {
+    let Some(value) = query_value(query, key) else { return Ok(None) };
+    let names = value.split(|byte| *byte == b'/').map(|name| EntryName::new(value.slice_ref(name)));
+    names.collect::<Result<_, _>>().map(Some)
 }
 
 /// The value of `key` in the query that a form makes, where a plus is a space.

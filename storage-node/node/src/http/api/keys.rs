@@ -11,20 +11,23 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chordfs_log::warn_limited;
-use chordfs_types::fs_error::FsError;
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{FileKind, Ino},
+};
 use futures_util::{StreamExt, stream};
 
 use crate::{
-    files::FileWalk,
+    files::{TreeWalk, WalkBatch},
     http::{error::HttpError, files::FilesState},
 };
 
 pub(super) async fn list_keys(State(files): State<FilesState>) -> Result<Response, HttpError> {
-    let mut walk = files.service.walk();
+    let mut walk = files.service.walk(Ino::ROOT);
     // A namespace that does not answer is an error with its status, not a cut-off list.
     let first = walk.next_batch().await?.unwrap_or_default();
     let mut list = KeyList { is_begun: false };
-    let start = r#"{"success":"true","keys":["#.to_owned() + &list.render(first);
+    let start = r#"{"success":"true","keys":["#.to_owned() + &list.render(&first);
     let rest = stream::unfold(Some((walk, list)), next_piece);
     let pieces = stream::once(async { Ok(start) }).chain(rest);
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
@@ -32,12 +35,12 @@ pub(super) async fn list_keys(State(files): State<FilesState>) -> Result<Respons
     Ok((headers, Body::from_stream(sent)).into_response())
 }
 
-type ListState = Option<(FileWalk, KeyList)>;
+type ListState = Option<(TreeWalk, KeyList)>;
 
 async fn next_piece(state: ListState) -> Option<(Result<String, FsError>, ListState)> {
     let (mut walk, mut list) = state?;
     match walk.next_batch().await {
-        Ok(Some(keys)) => Some((Ok(list.render(keys)), Some((walk, list)))),
+        Ok(Some(batch)) => Some((Ok(list.render(&batch)), Some((walk, list)))),
         Ok(None) => Some((Ok("]}".to_owned()), None)),
         Err(error) => {
             warn_limited!(%error, "a list of keys was cut off");
@@ -52,12 +55,14 @@ struct KeyList {
 }
 
 impl KeyList {
-    fn render(&mut self, keys: Vec<Vec<u8>>) -> String {
+    fn render(&mut self, batch: &WalkBatch) -> String {
+        let folder: Vec<u8> = batch.folder.iter().flat_map(|name| [name.as_bytes(), b"/"].concat()).collect();
         let mut text = String::new();
-        for key in keys {
+        for file in batch.entries.iter().filter(|entry| entry.attr.kind == FileKind::File) {
             if std::mem::replace(&mut self.is_begun, true) {
                 text.push(',');
             }
+            let key = [&folder[..], file.name.as_bytes()].concat();
             text += &serde_json::Value::from(String::from_utf8_lossy(&key)).to_string();
         }
         text

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use axum::response::{Html, IntoResponse, Response};
 use chordfs_console::BASE_STYLE;
-use chordfs_types::namespace::{DirEntry, EntryName, FileKind, Time};
+use chordfs_types::namespace::{EntryName, FileKind, Time};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     page_headers::page_headers,
     stored_content, uri,
 };
+use crate::files::TreeEntry;
 
 const SCRIPT: &str = include_str!("page.js");
 const STYLE: &str = include_str!("page.css");
@@ -25,7 +26,7 @@ pub(super) fn folder(listing: &FolderPage<'_>) -> Response {
     let body = html! {
         (breadcrumbs(listing.path))
         form method="get" role="search" {
-            label for="search" { "Search in this folder " }
+            label for="search" { "Search this folder and all folders in it " }
             input type="search" id="search" name="search" value=(listing.search.unwrap_or_default());
             " " button { "Search" }
             @if listing.search.is_some() { " " a href=(uri::folder_href(listing.path)) { "Show all" } }
@@ -38,7 +39,7 @@ pub(super) fn folder(listing: &FolderPage<'_>) -> Response {
         ul #uploads {}
         p #status role="status" {}
         (entries(listing))
-        @if let Some(next) = listing.next_href() { p { a rel="next" href=(next) { "More" } } }
+        @if let Some(href) = listing.next_href() { p { a rel="next" href=(href) { (next_text(listing)) } } }
         @if listing.path.is_empty() {
             noscript { p { a href="/upload" { "Upload" } } }
         }
@@ -80,8 +81,8 @@ fn breadcrumbs(path: &[EntryName]) -> Markup {
 
 fn entries(listing: &FolderPage<'_>) -> Markup {
     html! {
-        @if listing.page.entries.is_empty() {
-            p { @if listing.search.is_some() { "No name matches." } @else { "This folder is empty." } }
+        @if listing.entries.is_empty() {
+            p { (nothing_text(listing)) }
         } @else {
             table {
                 thead {
@@ -93,31 +94,51 @@ fn entries(listing: &FolderPage<'_>) -> Markup {
                         th scope="col" { "Actions" }
                     }
                 }
-                tbody { @for entry in &listing.page.entries { (row(listing.path, entry)) } }
+                tbody { @for entry in &listing.entries { (row(listing.path, entry)) } }
             }
         }
     }
 }
 
-fn row(path: &[EntryName], entry: &DirEntry) -> Markup {
-    let href = uri::entry_href(path, entry);
+fn nothing_text(listing: &FolderPage<'_>) -> &'static str {
+    match (listing.search, &listing.next, listing.is_continued) {
+        (Some(_), Some(_), _) => "No name matches so far.",
+        (Some(_), None, true) => "No further name matches.",
+        (Some(_), None, false) => "No name matches.",
+        (None, _, true) => "This folder has no further entries.",
+        (None, _, false) => "This folder is empty.",
+    }
+}
+
+/// A search says how far it came: a large tree takes it several pages, some of them without a match.
+fn next_text(listing: &FolderPage<'_>) -> String {
+    match (listing.search, &listing.next) {
+        (Some(_), Some(next)) => format!("Go on searching after {}", uri::shown_below(next)),
+        _ => "More".into(),
+    }
+}
+
+fn row(path: &[EntryName], entry: &TreeEntry) -> Markup {
+    let href = uri::entry_href(path, &entry.path, entry.attr.kind);
+    let name = uri::shown_below(&entry.path);
+    let is_image = entry.path.last().is_some_and(stored_content::is_image);
     let is_file = entry.attr.kind == FileKind::File;
     let (exact, seen) = times(entry.attr.mtime);
     html! {
         tr {
             td {
-                @if is_file && entry.attr.size <= MAX_SHOWN_IMAGE_BYTES && stored_content::is_image(&entry.name) {
+                @if is_file && entry.attr.size <= MAX_SHOWN_IMAGE_BYTES && is_image {
                     img class="small" src=(href) alt="" loading="lazy";
                 }
-                a href=(href) { (entry.name) @if entry.attr.kind == FileKind::Directory { "/" } }
+                a href=(href) { (name) @if entry.attr.kind == FileKind::Directory { "/" } }
             }
             td class="number" { @if is_file { span title={ (entry.attr.size) " bytes" } { (size(entry.attr.size)) } } }
             td class="time" { time datetime=(exact) { (seen) } }
             td class="kind" { (kind(entry.attr.kind)) }
             td class="actions" {
-                @if is_file { a href=(href) download aria-label={ "Download " (entry.name) } { "Download" } " " }
-                button type="button" class="delete" data-script hidden data-href=(href) data-name=(entry.name)
-                    aria-label={ "Delete " (entry.name) } { "Delete" }
+                @if is_file { a href=(href) download aria-label={ "Download " (name) } { "Download" } " " }
+                button type="button" class="delete" data-script hidden data-href=(href) data-name=(name)
+                    aria-label={ "Delete " (name) } { "Delete" }
             }
         }
     }

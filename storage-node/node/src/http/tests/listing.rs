@@ -11,6 +11,20 @@ async fn json(files: &Files, path: &str) -> Value {
     response.json().await.unwrap()
 }
 
+/// The names of all pages from `path` on.
+async fn all_names(files: &Files, path: &str) -> Vec<String> {
+    let (mut path, mut names) = (path.to_owned(), Vec::new());
+    loop {
+        let page = json(files, &path).await;
+        let entries = page["entries"].as_array().unwrap();
+        names.extend(entries.iter().map(|entry| entry["name"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => path = next.to_owned(),
+            None => return names,
+        }
+    }
+}
+
 #[tokio::test]
 async fn json_comes_in_pages() {
     let files = Files::start().await;
@@ -18,17 +32,9 @@ async fn json_comes_in_pages() {
     for name in 0..12 {
         files.namespace.make(dir, &format!("f {name:02}"), FileKind::File, "");
     }
-    let (mut path, mut names) = ("/d%20r".to_owned(), Vec::new());
-    loop {
-        let page = json(&files, &path).await;
-        assert_eq!(page["path"], "/d r");
-        names
-            .extend(page["entries"].as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap().to_owned()));
-        match page["next"].as_str() {
-            Some(next) => path = next.to_owned(),
-            None => break,
-        }
-    }
+    let first = json(&files, "/d%20r").await;
+    assert_eq!((&first["path"], &first["next"]), (&"/d r".into(), &"/d%20r/?after=f%2004".into()));
+    let names = all_names(&files, "/d%20r").await;
     assert_eq!(names, (0..12).map(|name| format!("f {name:02}")).collect::<Vec<_>>());
 }
 
@@ -90,15 +96,85 @@ async fn a_search_lists_the_names_that_contain_the_word() {
         files.namespace.make(Ino::ROOT, &format!("Report {at:02}.txt"), FileKind::File, "");
         files.namespace.make(Ino::ROOT, &format!("other {at:02}"), FileKind::File, "");
     }
-    let page = json(&files, "/?search=report+0").await;
-    let names: Vec<&str> =
-        page["entries"].as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
+    let names = all_names(&files, "/?search=report+0").await;
     assert_eq!(names, (0..10).map(|at| format!("Report {at:02}.txt")).collect::<Vec<_>>());
     let html = files.server.get("/?search=report+0").await.text().await.unwrap();
     assert!(html.contains("Report 09.txt") && !html.contains("other"), "{html}");
     assert!(html.contains(r#"value="report 0""#), "{html}");
     let html = files.server.get("/?search=%22%3E%3Cscript%3E").await.text().await.unwrap();
     assert!(html.contains("No name matches.") && html.matches("<script").count() == 1, "{html}");
+}
+
+#[tokio::test]
+async fn a_search_finds_names_in_all_folders_below() {
+    let files = Files::start().await;
+    let top = files.namespace.make(Ino::ROOT, "t&p", FileKind::Directory, "");
+    let sub = files.namespace.make(top, "my reports", FileKind::Directory, "");
+    let file = files.namespace.make(sub, "report <1>.png", FileKind::File, "");
+    files.namespace.grow(file, 1536);
+    files.namespace.make(sub, "other", FileKind::File, "");
+    files.namespace.make(Ino::ROOT, "report outside", FileKind::File, "");
+
+    let page = json(&files, "/t%26p/?search=REPORT").await;
+    let [folder, file] = &page["entries"].as_array().unwrap()[..] else { panic!("{page}") };
+    let fields = |entry: &Value| ["name", "href", "kind"].map(|field| entry[field].as_str().unwrap().to_owned());
+    assert_eq!(fields(folder), ["my reports", "/t%26p/my%20reports/", "directory"]);
+    assert_eq!(fields(file), ["my reports/report <1>.png", "/t%26p/my%20reports/report%20%3C1%3E.png", "file"]);
+    assert_eq!((&file["size"], file["mtime"].as_i64() > Some(1_000_000_000)), (&1536.into(), true), "{file}");
+    assert_eq!((&page["path"], &page["next"]), (&"/t&p".into(), &Value::Null));
+
+    let html = files.server.get("/t%26p/?search=REPORT").await.text().await.unwrap();
+    for part in [
+        "Search this folder and all folders in it",
+        r#"<a href="/t%26p/my%20reports/report%20%3C1%3E.png">my reports/report &lt;1&gt;.png</a>"#,
+        r#"<img class="small" src="/t%26p/my%20reports/report%20%3C1%3E.png""#,
+        r#"aria-label="Delete my reports/report &lt;1&gt;.png""#,
+        "1.5 KiB",
+    ] {
+        assert!(html.contains(part), "{part}: {html}");
+    }
+}
+
+#[tokio::test]
+async fn a_search_of_many_pages_goes_on_by_its_links() {
+    let files = Files::start().await;
+    let mut expected = Vec::new();
+    for folder in ["a b", "c+d"] {
+        let ino = files.namespace.make(Ino::ROOT, folder, FileKind::Directory, "");
+        for number in 0..1000 {
+            files.namespace.make(ino, &format!("hit {number:04}"), FileKind::File, "");
+            expected.push(format!("{folder}/hit {number:04}"));
+        }
+    }
+    assert!(all_names(&files, "/?search=hit").await == expected);
+    let html = files.server.get("/?search=hit").await.text().await.unwrap();
+    let link = html.split(r#"<a rel="next" href="/?after=a%20b/hit%20"#).nth(1).unwrap_or_else(|| panic!("{html}"));
+    assert!(link.contains(r#"&amp;search=hit">Go on searching after a b/hit "#), "{link}");
+}
+
+#[tokio::test]
+async fn places_that_do_not_exist_end_a_search_well_and_bad_ones_are_refused() {
+    let files = Files::start().await;
+    let folder = files.namespace.make(Ino::ROOT, "m", FileKind::Directory, "");
+    files.namespace.make(folder, "hit", FileKind::File, "");
+    let long_and_absent = vec!["absent"; 500].join("/");
+    for (after, found) in [("a", 1), ("m/a/b", 1), ("m", 1), ("m/hit", 0), ("m/hit/x", 0), ("%ff%fe", 0)] {
+        assert_eq!(all_names(&files, &format!("/?search=hit&after={after}")).await.len(), found, "{after}");
+    }
+    assert_eq!(all_names(&files, &format!("/?search=hit&after={long_and_absent}")).await, ["m/hit"]);
+    let html = files.server.get("/?search=hit&after=m/hit").await.text().await.unwrap();
+    assert!(html.contains("No further name matches."), "{html}");
+
+    let (long_name, long_path) = ("x".repeat(4000), vec!["absent"; 600].join("/"));
+    for after in ["", "/", "m/", "..", "m/../x", "m/%00", "%2e%2e", &long_name, &long_path] {
+        let response = files.server.get(&format!("/?search=hit&after={after}")).await;
+        let (status, text) = (response.status(), response.text().await.unwrap());
+        assert!(status == 400 && text.starts_with("after: "), "{after}: {status} {text}");
+    }
+    for after in ["", "..", "a/b", "%00", &long_name] {
+        let response = files.server.get(&format!("/?after={after}")).await;
+        assert_eq!(response.status(), 400, "a plain listing goes on behind a name: {after}");
+    }
 }
 
 #[tokio::test]
