@@ -64,7 +64,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use chordfs_types::{
-        admin::{Health, NamespaceStatus, RingNodeState, VoterLag, Work},
+        admin::{Health, NamespaceStatus, RingNodeState, VoterLag},
         disk_space::RingSpace,
     };
 
@@ -73,24 +73,7 @@ mod tests {
     #[test]
     fn a_voter_that_lags_or_does_not_answer_is_named() {
         let voter = |number: u8| SocketAddr::from(([10, 0, 0, number], 5057));
-        let line = |number, state| NodeLine {
-            address: voter(number),
-            id: None,
-            state,
-            arc: None,
-            share: None,
-            chunks: None,
-            data_bytes: None,
-            free_bytes: None,
-            capacity_bytes: None,
-            disk: None,
-            problem: None,
-            voter: true,
-            leader: false,
-            work: Work::default(),
-            cache: None,
-            zone: None,
-        };
+        let line = |number, state| NodeLine { voter: true, ..NodeLine::without_status(voter(number), state) };
         let lag = |number, entries| VoterLag { voter: voter(number), entries, unresponsive: false };
         let namespace = NamespaceStatus {
             voters: vec![voter(1), voter(2), voter(3)],

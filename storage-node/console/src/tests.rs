@@ -7,7 +7,7 @@ use chordfs_types::{
     admin::{
         CacheMinute, DiskMinute, Health, HealthFacts, HistoryPoint, HistorySource, LatencySummary, NamespaceStatus,
         NodeLine, PoolDecisionLine, PoolNodes, PoolStatus, PoolTarget, RingHistory, RingNodeHistory, RingNodeState,
-        RingStatus, SessionStatus, Work,
+        RingStatus, SessionStatus,
     },
     namespace::{PoolDecider, PoolSize, Time},
     ring_config::{CONFIG_FIELDS, RingConfig},
@@ -44,22 +44,17 @@ fn address(number: u8) -> SocketAddr {
 fn line(number: u8, count: u8, state: RingNodeState) -> NodeLine {
     let id = |number: u8| RingId((u64::from(number) * (1 << 32) / u64::from(count)) as u32);
     NodeLine {
-        address: address(number),
         id: Some(id(number)),
-        state,
         arc: Some(RingArc::new(id((number + count - 1) % count), id(number))),
         share: Some(1.0 / f64::from(count)),
         chunks: Some(u64::from(number) * 10),
         data_bytes: Some(1 << 20),
         free_bytes: Some(1 << 30),
         capacity_bytes: Some(2 << 30),
-        disk: None,
-        problem: None,
         voter: number < 3,
         leader: number == 0,
-        work: Work::default(),
-        cache: None,
         zone: Some("rack 7".into()),
+        ..NodeLine::without_status(address(number), state)
     }
 }
 

@@ -9,7 +9,7 @@ use axum::{Json, Router, extract, routing::get};
 use chordfs_net::{admin_client::AdminClient, http_pool::HttpPool};
 use chordfs_types::{
     admin::{
-        Health, HealthFacts, NamespaceStatus, NodeLine, NodeState, NodeStatus, RingNodeState, RingStatus, Work,
+        Health, HealthFacts, NamespaceStatus, NodeLine, NodeState, NodeStatus, RingNodeState, RingStatus,
         lacking_copies,
     },
     disk_space::{RingSpace, Space},
@@ -133,25 +133,27 @@ fn line(
     status: Option<&NodeStatus>,
     namespace: &NamespaceStatus,
 ) -> NodeLine {
-    let store = status.map(|status| &status.store);
     let arc = place.map(|(_, arc)| arc);
-    NodeLine {
-        address,
+    let line = NodeLine {
         id: place.map(|(id, _)| id),
-        state: state(kind, status),
         arc,
         share: arc.map(|arc| arc.len() as f64 / (1_u64 << 32) as f64),
-        chunks: store.map(|store| store.chunks),
-        data_bytes: store.map(|store| store.data_bytes),
-        free_bytes: store.map(|store| store.free_bytes),
-        capacity_bytes: store.map(|store| store.capacity_bytes),
-        disk: store.and_then(|store| store.disk),
-        problem: store.and_then(|store| store.problem.clone()),
         voter: namespace.voters.contains(&address),
         leader: namespace.leader == Some(address),
-        work: status.map_or_else(Work::default, |status| status.work.clone()),
-        cache: status.map(|status| status.cache),
-        zone: status.and_then(|status| status.zone.clone()),
+        ..NodeLine::without_status(address, state(kind, status))
+    };
+    let Some(NodeStatus { store, work, cache, zone, .. }) = status else { return line };
+    NodeLine {
+        chunks: Some(store.chunks),
+        data_bytes: Some(store.data_bytes),
+        free_bytes: Some(store.free_bytes),
+        capacity_bytes: Some(store.capacity_bytes),
+        disk: store.disk,
+        problem: store.problem.clone(),
+        work: work.clone(),
+        cache: Some(*cache),
+        zone: zone.clone(),
+        ..line
     }
 }
 
@@ -171,7 +173,7 @@ fn state(kind: Option<NodeKind>, status: Option<&NodeStatus>) -> RingNodeState {
 #[cfg(test)]
 mod tests {
     use chordfs_types::{
-        admin::{HealthLevel, StoreStatus, TransferWork},
+        admin::{HealthLevel, StoreStatus, TransferWork, Work},
         ring_id::NodeRef,
     };
 

@@ -202,22 +202,9 @@ mod tests {
 
     fn line(state: RingNodeState, in_ring: bool, work: Work) -> NodeLine {
         NodeLine {
-            address: ([10, 0, 0, 1], 5057).into(),
-            id: None,
-            state,
             arc: in_ring.then(|| RingArc::new(RingId(1), RingId(2))),
-            share: None,
-            chunks: None,
-            data_bytes: None,
-            free_bytes: None,
-            capacity_bytes: None,
-            disk: None,
-            problem: None,
-            voter: false,
-            leader: false,
             work,
-            cache: None,
-            zone: None,
+            ..NodeLine::without_status(([10, 0, 0, 1], 5057).into(), state)
         }
     }
 

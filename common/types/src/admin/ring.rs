@@ -71,6 +71,30 @@ pub struct NodeLine {
     pub zone: Option<String>,
 }
 
+impl NodeLine {
+    /// A node of which nothing else is known: it has sent no status, and its place is not known either.
+    pub fn without_status(address: SocketAddr, state: RingNodeState) -> Self {
+        Self {
+            address,
+            id: None,
+            state,
+            arc: None,
+            share: None,
+            chunks: None,
+            data_bytes: None,
+            free_bytes: None,
+            capacity_bytes: None,
+            disk: None,
+            problem: None,
+            voter: false,
+            leader: false,
+            work: Work::default(),
+            cache: None,
+            zone: None,
+        }
+    }
+}
+
 /// A node's state as the whole ring sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -50,42 +50,19 @@ mod tests {
 
     use chordfs_net::clients::NamespaceClient;
     use chordfs_store::{DataFolder, Store, StoreOptions};
-    use chordfs_tables::Tables;
     use chordfs_types::{
         chunk::Version,
         fs_error::FsError,
-        namespace::{Answer, Change, NamespaceOp, Query, Reply, Time},
+        namespace::{Answer, Change, Query, Reply},
         ring_config::RingConfig,
     };
     use futures_util::future::BoxFuture;
-    use parking_lot::Mutex;
     use serde_json::json;
     use tempfile::TempDir;
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::config::ConfigFollower;
-
-    /// A namespace of tables alone.
-    #[derive(Default)]
-    struct TablesAlone(Mutex<Tables>);
-
-    impl NamespaceClient for TablesAlone {
-        fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
-            let op = NamespaceOp { origin: None, now: Time::default(), change };
-            let reply = self.0.lock().apply(1, Time::default(), &op).reply;
-            Box::pin(std::future::ready(reply))
-        }
-
-        fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
-            let answer = self.0.lock().query(&query);
-            Box::pin(std::future::ready(answer))
-        }
-
-        fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
-            unreachable!("no file is written")
-        }
-    }
+    use crate::{config::ConfigFollower, files::tables_alone::TablesAlone};
 
     struct Fixture {
         folder: DataFolder,

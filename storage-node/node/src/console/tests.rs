@@ -14,7 +14,7 @@ use chordfs_console::{RingView, Section};
 use chordfs_types::{
     admin::{
         Health, HealthFacts, HistoryPoint, HistorySource, NamespaceStatus, NodeLine, RingHistory, RingNodeHistory,
-        RingNodeState, RingStatus, Work,
+        RingNodeState, RingStatus,
     },
     ring_config::RingConfig,
     ring_id::{RingArc, RingId},
@@ -47,23 +47,18 @@ impl ScriptedRing {
     fn line(&self, at: usize) -> NodeLine {
         let id = |at: usize| RingId((at * ((1 << 32) / self.nodes)) as u32);
         let silent = at + 1 == self.nodes && self.last_is_silent.load(SeqCst);
+        let state = if silent { RingNodeState::Unreachable } else { RingNodeState::Up };
         NodeLine {
-            address: address(at),
             id: Some(id(at)),
-            state: if silent { RingNodeState::Unreachable } else { RingNodeState::Up },
             arc: Some(RingArc::new(id((at + self.nodes - 1) % self.nodes), id(at))),
             share: Some(1.0 / self.nodes as f64),
             chunks: Some(1),
             data_bytes: Some(1),
             free_bytes: Some(1 << 30),
             capacity_bytes: Some(1 << 30),
-            disk: None,
-            problem: None,
             voter: at == 0,
             leader: at == 0,
-            work: Work::default(),
-            cache: None,
-            zone: None,
+            ..NodeLine::without_status(address(at), state)
         }
     }
 

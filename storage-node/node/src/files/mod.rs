@@ -13,6 +13,8 @@ mod place;
 pub mod read;
 mod reading;
 pub mod search;
+#[cfg(test)]
+pub(crate) mod tables_alone;
 pub mod walk;
 pub mod whole_upload;
 

@@ -81,7 +81,7 @@ impl RingHistories {
 mod tests {
     use axum::{Json, Router, routing::get};
     use chordfs_history::recorder::LatencyMeters;
-    use chordfs_types::admin::{HistoryPoint, HistorySource, NodeLine, RingHistory, Work};
+    use chordfs_types::admin::{HistoryPoint, HistorySource, NodeLine, RingHistory};
     use tokio::net::TcpListener;
     use tokio_util::task::AbortOnDropHandle;
 
@@ -106,31 +106,10 @@ mod tests {
         (AbortOnDropHandle::new(tokio::spawn(async move { axum::serve(listener, router).await.unwrap() })), address)
     }
 
-    fn line(address: SocketAddr, state: RingNodeState) -> NodeLine {
-        NodeLine {
-            address,
-            id: None,
-            state,
-            arc: None,
-            share: None,
-            chunks: None,
-            data_bytes: None,
-            free_bytes: None,
-            capacity_bytes: None,
-            disk: None,
-            problem: None,
-            voter: false,
-            leader: false,
-            work: Work::default(),
-            cache: None,
-            zone: None,
-        }
-    }
-
     fn ring(nodes: &[(SocketAddr, RingNodeState)]) -> RingStatus {
         RingStatus {
             asked: nodes[0].0,
-            nodes: nodes.iter().map(|(address, state)| line(*address, *state)).collect(),
+            nodes: nodes.iter().map(|(address, state)| NodeLine::without_status(*address, *state)).collect(),
             under_replicated: None,
             space: None,
             namespace: Default::default(),

@@ -73,12 +73,9 @@ mod tests {
     use std::sync::Arc;
 
     use chordfs_net::clients::NamespaceClient;
-    use chordfs_tables::Tables;
     use chordfs_types::{
         admin::PoolNodes,
-        chunk::Version,
-        fs_error::FsError,
-        namespace::{Answer, Change, NamespaceOp, PoolDecider, Query, Reply, Time},
+        namespace::{Answer, Change, PoolDecider, Query},
         ring_config::RingConfig,
     };
     use futures_util::future::BoxFuture;
@@ -86,28 +83,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::pool_size::editor::PoolCensus;
-
-    /// A namespace of tables alone.
-    #[derive(Default)]
-    struct NamespaceOfTables(Mutex<Tables>);
-
-    impl NamespaceClient for NamespaceOfTables {
-        fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
-            let op = NamespaceOp { origin: None, now: Time::default(), change };
-            let reply = self.0.lock().apply(1, Time::now(), &op).reply;
-            Box::pin(std::future::ready(reply))
-        }
-
-        fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
-            let answer = self.0.lock().query(&query);
-            Box::pin(std::future::ready(answer))
-        }
-
-        fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
-            unreachable!("no file is written")
-        }
-    }
+    use crate::{files::tables_alone::TablesAlone, pool_size::editor::PoolCensus};
 
     #[derive(Default)]
     struct FixedCensus(Mutex<PoolNodes>);
@@ -119,7 +95,7 @@ mod tests {
     }
 
     struct Fixture {
-        namespace: Arc<NamespaceOfTables>,
+        namespace: Arc<TablesAlone>,
         census: Arc<FixedCensus>,
         editor: PoolEditor,
     }
@@ -127,7 +103,7 @@ mod tests {
     impl Fixture {
         /// A pool of so many nodes.
         fn new(serving: u32) -> Self {
-            let namespace = Arc::<NamespaceOfTables>::default();
+            let namespace = Arc::<TablesAlone>::default();
             let nodes = PoolNodes { serving, missing_copies: Some(0), ..PoolNodes::default() };
             let census = Arc::new(FixedCensus(Mutex::new(nodes)));
             let editor = PoolEditor::new(namespace.clone(), census.clone());

@@ -83,7 +83,7 @@ mod tests {
 
     use chordfs_net::http_pool::HttpPool;
     use chordfs_types::{
-        admin::{Health, NamespaceStatus, NodeLine, PoolNodes, PoolTarget, Work},
+        admin::{Health, NamespaceStatus, NodeLine, PoolNodes, PoolTarget},
         namespace::{PoolSize, Time},
         ring_id::{RingArc, RingId},
     };
@@ -104,22 +104,8 @@ mod tests {
 
     fn line(node: NodeAddress) -> NodeLine {
         NodeLine {
-            address: node.0,
-            id: None,
-            state: RingNodeState::Up,
             arc: Some(RingArc::new(RingId(1), RingId(2))),
-            share: None,
-            chunks: None,
-            data_bytes: None,
-            free_bytes: None,
-            capacity_bytes: None,
-            disk: None,
-            problem: None,
-            voter: false,
-            leader: false,
-            work: Work::default(),
-            cache: None,
-            zone: None,
+            ..NodeLine::without_status(node.0, RingNodeState::Up)
         }
     }
 
