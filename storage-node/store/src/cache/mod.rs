@@ -54,7 +54,8 @@ pub struct CacheStats {
     /// Records that gave way to others or to a smaller capacity.
     pub evictions: u64,
     pub items: u64,
-    /// Memory of the items, with what surrounds them.
+    /// Memory of the items, with what surrounds them. It stays a little below the capacity, which has to cover the
+    /// admission too.
     pub bytes: u64,
     /// 0: the cache is off.
     pub capacity_bytes: u64,

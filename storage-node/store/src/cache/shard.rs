@@ -35,8 +35,10 @@ impl RecordCacheShard {
         self.records.len()
     }
 
+    /// Memory of all records, with what surrounds them. The table of the admission is not counted: an empty cache has
+    /// it too.
     pub(super) fn bytes(&self) -> usize {
-        self.record_bytes + self.first_reads.bytes()
+        self.record_bytes
     }
 
     /// Changes the capacity and the policy; returns how many records had to go. The tables of the others are made

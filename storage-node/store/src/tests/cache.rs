@@ -119,6 +119,19 @@ fn another_file_under_the_same_version_is_not_served() {
     assert_eq!(cached(fixture.store(), &[impostor]), []);
 }
 
+/// `status` told of megabytes in a cache without a chunk.
+#[test]
+fn a_cache_without_records_has_no_bytes() {
+    let (fixture, chunks) = warm();
+    let store = fixture.store();
+    assert!(store.cache_stats().bytes > 0);
+    store.clear_cache();
+    assert_eq!((store.cache_stats().items, store.cache_stats().bytes), (0, 0));
+    store.read(&chunks).unwrap();
+    let CacheStats { items, bytes, .. } = store.cache_stats();
+    assert!(items == 20 && (20 * 4096..20 * 4800).contains(&bytes), "{items} items, {bytes} bytes");
+}
+
 #[test]
 fn a_cache_that_is_off_holds_and_counts_nothing() {
     let (fixture, chunks) = warm();
