@@ -68,6 +68,20 @@ pub struct PoolUsage {
     pub draining: usize,
 }
 
+impl PoolUsage {
+    /// Why no node may leave now, whatever the reason for a smaller pool: one drains at a time, and only while all
+    /// others are whole.
+    pub fn obstacle_to_shrinking(&self) -> Option<HoldReason> {
+        let obstacles = [
+            (self.draining > 0, HoldReason::Draining),
+            (self.arriving > 0, HoldReason::Arriving),
+            (self.filling > 0, HoldReason::Filling),
+            (self.used_percent.len() < self.nodes, HoldReason::Unresponsive),
+        ];
+        obstacles.into_iter().find(|(is_there, _)| *is_there).map(|(_, reason)| reason)
+    }
+}
+
 /// Why a step that a threshold requests is not taken now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HoldReason {
@@ -149,17 +163,8 @@ impl Policy {
         if now.nodes <= self.floor() {
             return Err(HoldReason::Limit);
         }
-        if now.draining > 0 {
-            return Err(HoldReason::Draining);
-        }
-        if now.arriving > 0 {
-            return Err(HoldReason::Arriving);
-        }
-        if now.filling > 0 {
-            return Err(HoldReason::Filling);
-        }
-        if now.used_percent.len() < now.nodes {
-            return Err(HoldReason::Unresponsive);
+        if let Some(obstacle) = now.obstacle_to_shrinking() {
+            return Err(obstacle);
         }
         if self.fits_on_one_less(now) { Ok(()) } else { Err(HoldReason::NoRoom) }
     }

@@ -107,7 +107,7 @@ pub(super) enum FollowStep {
     Done,
     Add(usize),
     DrainOne,
-    /// One node drains at a time, and only while all others are whole.
+    /// This is not the time for a node to leave.
     Wait(HoldReason),
 }
 
@@ -116,11 +116,7 @@ pub(super) fn next_step(goal: usize, now: &PoolUsage) -> FollowStep {
     match now.nodes {
         nodes if nodes < goal => FollowStep::Add(goal - nodes),
         nodes if nodes == goal => FollowStep::Done,
-        _ if now.draining > 0 => FollowStep::Wait(HoldReason::Draining),
-        _ if now.arriving > 0 => FollowStep::Wait(HoldReason::Arriving),
-        _ if now.filling > 0 => FollowStep::Wait(HoldReason::Filling),
-        nodes if now.used_percent.len() < nodes => FollowStep::Wait(HoldReason::Unresponsive),
-        _ => FollowStep::DrainOne,
+        _ => now.obstacle_to_shrinking().map_or(FollowStep::DrainOne, FollowStep::Wait),
     }
 }
 
