@@ -11,7 +11,7 @@ use chordfs_types::{
 use futures_util::future::BoxFuture;
 
 use crate::{
-    chunk_client::{ChunkClient, LocalCopies, NewChunk},
+    chunk_client::{ChunkClient, LocalChunks, NewChunk},
     session::EventReceipt,
     session::Session,
 };
@@ -43,7 +43,7 @@ pub trait ChunkTransport: Send + Sync {
     /// See [`ChunkClient::get`].
     fn get(&self, chunks: Vec<ChunkRef>) -> FsResult<'_, Vec<Bytes>>;
     /// See [`ChunkClient::sync`].
-    fn sync<'a>(&'a self, file: &'a FileName, local_copies: LocalCopies<'a>) -> FsResult<'a, ()>;
+    fn sync<'a>(&'a self, file: &'a FileName, local_copies: &'a dyn LocalChunks) -> FsResult<'a, ()>;
 }
 
 impl NamespaceClient for Session {
@@ -77,7 +77,7 @@ impl ChunkTransport for ChunkClient {
         Box::pin(async move { ChunkClient::get(self, &chunks).await })
     }
 
-    fn sync<'a>(&'a self, file: &'a FileName, local_copies: LocalCopies<'a>) -> FsResult<'a, ()> {
+    fn sync<'a>(&'a self, file: &'a FileName, local_copies: &'a dyn LocalChunks) -> FsResult<'a, ()> {
         Box::pin(ChunkClient::sync(self, file, local_copies))
     }
 }

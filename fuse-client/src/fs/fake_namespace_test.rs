@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use chordfs_net::{
-    chunk_client::{LocalCopies, NewChunk},
+    chunk_client::{LocalChunks, NewChunk},
     clients::{ChunkTransport, NamespaceClient},
     session::SessionEvent,
 };
@@ -305,7 +305,7 @@ impl ChunkTransport for FakeNamespace {
         })
     }
 
-    fn sync<'a>(&'a self, _: &'a FileName, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+    fn sync<'a>(&'a self, _: &'a FileName, _: &'a dyn LocalChunks) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chordfs_net::chunk_client::{LocalCopies, NewChunk};
+use chordfs_net::chunk_client::{LocalChunks, NewChunk};
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, FileName, Version},
     chunk_api::Durability,
@@ -409,7 +409,7 @@ impl ChunkTransport for FakeRing {
     }
 
     /// Costs a request only if there is an unsynced chunk, like the real client.
-    fn sync<'a>(&'a self, _: &'a FileName, local: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+    fn sync<'a>(&'a self, _: &'a FileName, local: &'a dyn LocalChunks) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(async move {
             if self.chunks.lock().values().all(|stored| stored.durable) {
                 return Ok(());

@@ -36,7 +36,7 @@ const PROGRAMS: u64 = 2;
 const LONGEST_END: Duration = Duration::from_secs(700);
 /// Long enough for every grace, for two looks at orphans, and for repair.
 const SETTLED_AFTER: Duration = Duration::from_secs(90);
-/// Files without a name are kept for longer while DS 1 is not cured.
+/// Without [`Faults::purge_early`], files without a name are kept for this long.
 const PURGED_AFTER: Duration = Duration::from_secs(110);
 
 thread_local! {

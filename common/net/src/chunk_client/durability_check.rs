@@ -39,7 +39,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{ChunkClient, LocalCopies, attempt_deadline, batch::KeyedRef, get::FoundChunks};
+use super::{ChunkClient, LocalChunks, attempt_deadline, batch::KeyedRef, get::FoundChunks};
 use crate::boot_clock::since_boot;
 
 /// How often the ring and the nodes are queried.
@@ -95,7 +95,7 @@ impl DurabilityCheck {
     }
 
     /// Whether every member of the ring has reported that it lacks the chunk. Nodes outside the ring do not count.
-    fn is_lost(&self, local_copies: LocalCopies<'_>) -> bool {
+    fn is_lost(&self, local_copies: &dyn LocalChunks) -> bool {
         let lack = |(members, since): &(Arc<[NodeRef]>, Instant)| {
             since.elapsed() >= LOST_AFTER && members.iter().all(|node| self.absent.contains(node))
         };
@@ -115,7 +115,7 @@ impl DurabilityCheck {
     }
 
     /// The source of a copy for `node`, if it should have the chunk and lacks it.
-    fn source_for(&self, node: &NodeRef, local_copies: LocalCopies<'_>) -> Option<CopySource> {
+    fn source_for(&self, node: &NodeRef, local_copies: &dyn LocalChunks) -> Option<CopySource> {
         if !self.holders.contains(node) || !self.absent.contains(node) {
             return None;
         }
@@ -168,7 +168,7 @@ impl ChunkClient {
         &self,
         chunks: Vec<DurabilityCheck>,
         end: Instant,
-        local_copies: LocalCopies<'_>,
+        local_copies: &dyn LocalChunks,
     ) -> Result<(), NotDurable> {
         let mut open: HashMap<ChunkId, DurabilityCheck> = HashMap::with_capacity(chunks.len());
         for chunk in chunks {
@@ -229,7 +229,7 @@ impl ChunkClient {
     fn query_unreferenced(
         &self,
         open: &HashMap<ChunkId, DurabilityCheck>,
-        local_copies: LocalCopies<'_>,
+        local_copies: &dyn LocalChunks,
     ) -> Option<impl Future<Output = HashSet<ChunkId>> + use<'_>> {
         let (references, now) = (self.references.get()?, since_boot());
         let is_old = |chunk: &DurabilityCheck| now.saturating_sub(chunk.sent) >= self.settled_after;
@@ -281,7 +281,7 @@ impl ChunkClient {
         from: CopySource,
         to: NodeRef,
         requested: Vec<KeyedRef>,
-        local_copies: LocalCopies<'_>,
+        local_copies: &dyn LocalChunks,
     ) -> DurabilityAnswer {
         let found = match from {
             CopySource::Disk(node) => self.get_group(node, requested.clone()).await.records,
@@ -344,7 +344,7 @@ fn open_by_node(open: &HashMap<ChunkId, DurabilityCheck>, busy: &HashSet<NodeRef
 fn copies_to_make(
     open: &HashMap<ChunkId, DurabilityCheck>,
     busy: &HashSet<NodeRef>,
-    local_copies: LocalCopies<'_>,
+    local_copies: &dyn LocalChunks,
 ) -> HashMap<(CopySource, NodeRef), Vec<KeyedRef>> {
     let mut copies: HashMap<_, Vec<KeyedRef>> = HashMap::new();
     for chunk in open.values() {
@@ -371,7 +371,7 @@ fn note_answer(open: &mut HashMap<ChunkId, DurabilityCheck>, node: NodeRef, id: 
     }
 }
 
-fn not_durable(open: &HashMap<ChunkId, DurabilityCheck>, local_copies: LocalCopies<'_>) -> NotDurable {
+fn not_durable(open: &HashMap<ChunkId, DurabilityCheck>, local_copies: &dyn LocalChunks) -> NotDurable {
     let is_loss = open.values().all(|chunk| chunk.is_lost(local_copies));
     let example = open.values().next().map(|chunk| {
         let (file, index) = (&chunk.chunk.file, chunk.chunk.id.index);

@@ -70,8 +70,6 @@ pub trait LocalChunks: Sync {
     fn is_superseded(&self, id: ChunkId) -> bool;
 }
 
-pub type LocalCopies<'a> = &'a dyn LocalChunks;
-
 /// Nothing is known of any chunk.
 pub struct NoLocalChunks;
 

@@ -30,7 +30,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    ChunkClient, HEDGE_AFTER, LocalCopies, NewChunk, NoLocalChunks,
+    ChunkClient, HEDGE_AFTER, LocalChunks, NewChunk, NoLocalChunks,
     durability_check::{DurabilityCheck, NotDurable},
     put::StoredBatch,
 };
@@ -172,7 +172,7 @@ impl ChunkClient {
     ///
     /// Errors: `NoReplica` if that could not be found out by the deadline; `Lost` if all members of the ring have
     /// reported that they lack the chunks in question. Such a loss is reported once.
-    pub async fn sync(&self, file: &FileName, local_copies: LocalCopies<'_>) -> Result<(), FsError> {
+    pub async fn sync(&self, file: &FileName, local_copies: &dyn LocalChunks) -> Result<(), FsError> {
         let batches = self.unsynced.batches.lock().by_file.get(file).cloned().unwrap_or_default();
         let synced = self.sync_batches(&batches, operation::end_of_wait(self.deadline), local_copies).await;
         if synced.as_ref().map_or_else(NotDurable::is_loss, |()| true) {
@@ -185,7 +185,7 @@ impl ChunkClient {
         &self,
         batches: &[Arc<UnsyncedBatch>],
         end: Instant,
-        local_copies: LocalCopies<'_>,
+        local_copies: &dyn LocalChunks,
     ) -> Result<(), NotDurable> {
         let nodes: HashSet<NodeRef> = batches.iter().flat_map(|batch| &batch.stored).copied().collect();
         let mut requests: FuturesUnordered<_> = nodes.iter().map(|node| self.sync_node(*node, end)).collect();

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use chordfs_net::{
-    chunk_client::{LocalCopies, NewChunk},
+    chunk_client::{LocalChunks, NewChunk},
     clients::{ChunkTransport, NamespaceClient},
 };
 use chordfs_tables::Tables;
@@ -321,7 +321,7 @@ impl ChunkTransport for FakeChunks {
         })
     }
 
-    fn sync<'a>(&'a self, _: &'a FileName, _: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+    fn sync<'a>(&'a self, _: &'a FileName, _: &'a dyn LocalChunks) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chordfs_net::{
-    chunk_client::{LocalCopies, NewChunk},
+    chunk_client::{LocalChunks, NewChunk},
     clients::ChunkTransport,
 };
 use chordfs_types::{
@@ -102,7 +102,7 @@ impl SimChunks {
         .await
     }
 
-    async fn sync_file(&self, file: &FileName, kept: LocalCopies<'_>) -> Result<(), FsError> {
+    async fn sync_file(&self, file: &FileName, kept: &dyn LocalChunks) -> Result<(), FsError> {
         let taken: Vec<ChunkRef> = self.unsynced.lock().iter().filter(|chunk| chunk.file == *file).cloned().collect();
         if taken.is_empty() {
             return Ok(());
@@ -197,7 +197,7 @@ impl ChunkTransport for SimChunks {
         })
     }
 
-    fn sync<'a>(&'a self, file: &'a FileName, kept: LocalCopies<'a>) -> BoxFuture<'a, Result<(), FsError>> {
+    fn sync<'a>(&'a self, file: &'a FileName, kept: &'a dyn LocalChunks) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(async move {
             let outcome = self.sync_file(file, kept).await;
             if let Err(error) = &outcome {
