@@ -111,7 +111,7 @@ async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), 
 
 async fn open_session(config: &Config, target: &Path, nodes: Vec<SocketAddr>) -> Result<(Session, Events), MountError> {
     let client = format!("{}:{}", host_name(), target.display());
-    let options = SessionOptions { nodes, client, deadline: config.options.deadline };
+    let options = SessionOptions { nodes, client, deadline: config.options.deadline, holds_leases: true };
     Session::open(options)
         .await
         .map_err(|error| MountError::failure(format!("no node of {} can be reached: {error}", config.source)))

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{DecodeError, NamespaceOp, Reply, Time, WIRE_VERSION, decode, encode},
+    namespace::{DecodeError, NamespaceOp, OpId, Reply, Time, WIRE_VERSION, decode, encode},
     ring_config::PoolConfig,
 };
 use openraft::{declare_raft_types, type_config::alias};
@@ -21,8 +21,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// other's messages rather than guess.
 pub const FORMAT: u8 = 2;
 
-/// The version of logged operations before [`WIRE_VERSION`] 4.
+/// The version of logged operations before [`WIRE_VERSION`] 5: `Change::OpenSession` ends before `holds_leases`.
+const VERSION_WITHOUT_LEASES: u8 = 4;
+/// The version before that: `Change::Configure` also ends before the thresholds of the disks.
 const VERSION_WITHOUT_DISK_USE: u8 = 3;
+/// The position of `Change::OpenSession`.
+const OPEN_SESSION: u32 = 0;
 
 declare_raft_types!(
     /// What Raft replicates here, and between which nodes.
@@ -82,10 +86,12 @@ impl LoggedOp {
         Self { at, op: encode(op) }
     }
 
-    /// Reads an entry of this release or of the one before: a log outlives the program that wrote it.
+    /// Reads an entry of this release or of the two before: a log outlives the program that wrote it.
     pub fn decode(&self) -> Result<NamespaceOp, DecodeError> {
         match self.op.split_first() {
-            Some((&VERSION_WITHOUT_DISK_USE, rest)) => decode(&with_default_disk_use(rest)),
+            Some((&version @ (VERSION_WITHOUT_DISK_USE | VERSION_WITHOUT_LEASES), rest)) => {
+                decode(&completed(version, rest))
+            }
             _ => decode(&self.op),
         }
     }
@@ -96,13 +102,27 @@ impl LoggedOp {
     }
 }
 
-/// Completes an operation of the former version, in which the settings of the pool end before the thresholds of the
-/// disks. They are the very end of the only operation that carries settings (`Change::Configure`), and bytes behind
-/// other operations are ignored.
-fn with_default_disk_use(op: &[u8]) -> Vec<u8> {
-    let PoolConfig { max_disk_use, min_disk_use, .. } = PoolConfig::default();
+/// Completes an operation of a former version with what it lacks. In both cases the lacking fields are the very end of
+/// the only operation that carries them.
+fn completed(version: u8, op: &[u8]) -> Vec<u8> {
     let completed = [&[WIRE_VERSION], op].concat();
-    postcard::to_extend(&(max_disk_use, min_disk_use), completed).expect("plain data always encodes")
+    let extended = if opens_session(op) {
+        // The safe side, as for the sessions in former snapshots: at worst a leader waits for it in vain.
+        postcard::to_extend(&true, completed)
+    } else if version == VERSION_WITHOUT_DISK_USE {
+        let PoolConfig { max_disk_use, min_disk_use, .. } = PoolConfig::default();
+        // Bytes behind other operations are ignored.
+        postcard::to_extend(&(max_disk_use, min_disk_use), completed)
+    } else {
+        Ok(completed)
+    };
+    extended.expect("plain data always encodes")
+}
+
+/// Whether the bytes of a `NamespaceOp` (its origin, its time, the position of its change) open a session.
+fn opens_session(op: &[u8]) -> bool {
+    let head = postcard::take_from_bytes::<(Option<OpId>, Time, u32)>(op);
+    matches!(head, Ok(((_, _, OPEN_SESSION), _)))
 }
 
 impl fmt::Debug for LoggedOp {
@@ -136,29 +156,47 @@ pub fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 
 #[cfg(test)]
 mod tests {
-    use chordfs_types::{namespace::Change, ring_config::RingConfig};
+    use chordfs_types::{
+        namespace::{Change, Ino, SessionId},
+        ring_config::RingConfig,
+    };
 
     use super::*;
 
-    /// `op` as the former release has logged it.
-    fn logged_before(op: &NamespaceOp, lacking_bytes: usize) -> LoggedOp {
+    /// `op` as the release of `version` has logged it: without its last bytes.
+    fn logged_before(version: u8, op: &NamespaceOp, lacking_bytes: usize) -> LoggedOp {
         let bytes = encode(op);
-        let former = [&[VERSION_WITHOUT_DISK_USE], &bytes[1..bytes.len() - lacking_bytes]].concat();
+        let former = [&[version], &bytes[1..bytes.len() - lacking_bytes]].concat();
         LoggedOp { at: Time::default(), op: former.into() }
     }
 
+    fn op(change: Change) -> NamespaceOp {
+        NamespaceOp { origin: None, now: Time::default(), change }
+    }
+
     #[test]
-    fn operations_that_the_former_release_has_logged_are_read() {
-        let op = |change| NamespaceOp { origin: None, now: Time::default(), change };
+    fn operations_that_former_releases_have_logged_are_read() {
         let config = RingConfig::default().with([("pool.largest", "5")]).unwrap();
         let configure = op(Change::Configure { config });
-        let PoolConfig { max_disk_use, min_disk_use, .. } = config.pool;
-        let lacking_bytes = postcard::to_stdvec(&(max_disk_use, min_disk_use)).unwrap().len();
-        assert_eq!(logged_before(&configure, lacking_bytes).decode(), Ok(configure));
-        let open = op(Change::OpenSession { nonce: 7, client: "here".into() });
-        assert_eq!(logged_before(&open, 0).decode(), Ok(open.clone()));
-        assert_eq!(LoggedOp::new(&open, Time::default()).decode(), Ok(open));
+        let PoolConfig { max_disk_use, min_disk_use, .. } = PoolConfig::default();
+        let disk_use_bytes = postcard::to_stdvec(&(max_disk_use, min_disk_use)).unwrap().len();
+        assert_eq!(logged_before(4, &configure, 0).decode(), Ok(configure.clone()));
+        assert_eq!(logged_before(3, &configure, disk_use_bytes).decode(), Ok(configure));
+        let origin = Some(OpId { session: SessionId(300), sequence: 3, answered_below: 2 });
+        let hold = NamespaceOp { origin, ..op(Change::Hold { ino: Ino(5) }) };
+        assert_eq!([3, 4].map(|version| logged_before(version, &hold, 0).decode()), [Ok(hold.clone()), Ok(hold)]);
         let other = LoggedOp { at: Time::default(), op: Bytes::from_static(&[2, 0]) };
         assert_eq!(other.decode(), Err(DecodeError::Version { found: 2 }));
+    }
+
+    #[test]
+    fn sessions_that_former_releases_have_opened_may_hold_leases() {
+        let open = |holds_leases| op(Change::OpenSession { nonce: 7, client: "here".into(), holds_leases });
+        for version in [3, 4] {
+            assert_eq!(logged_before(version, &open(false), 1).decode(), Ok(open(true)), "version {version}");
+        }
+        for holds_leases in [false, true] {
+            assert_eq!(LoggedOp::new(&open(holds_leases), Time::default()).decode(), Ok(open(holds_leases)));
+        }
     }
 }

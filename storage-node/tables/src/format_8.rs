@@ -1,58 +1,22 @@
-//! The tables as snapshots of format 8 hold them: the settings of the pool lack the thresholds of the disks, and there
-//! is no size of the pool.
+//! The tables as snapshots of format 8 hold them: beside what format 9 lacks, the settings of the pool lack the
+//! thresholds of the disks, and there is no size of the pool.
 //!
 //! Postcard has neither names nor lengths of fields, so a former form is read by a type of its own. Its fields stand in
 //! the order in which they are stored.
 
-use std::sync::Arc;
-
 use chordfs_types::{
-    chunk::Version,
-    namespace::{AcceptedToken, Ino, SessionId},
+    namespace::AcceptedToken,
     ring_config::{CacheConfig, Decimal, PoolConfig, PoolMode, RingConfig, RingName},
 };
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Counters, DeadRun, DentryKey, DetachedContents, DetachedKey, EndedHolds, ExtentKey, ExtentValue, Inode,
-    OrphanInode, SessionRecord, SkippedRange, Tables, VersionUse, map,
-};
+use super::{Tables, format_9::TablesBeforeConfig, map};
 
 /// Read whole, and then turned into [`Tables`].
 #[derive(Deserialize)]
 pub struct TablesOfFormat8 {
-    #[serde(with = "map")]
-    inodes: OrdMap<Ino, Arc<Inode>>,
-    #[serde(with = "map")]
-    entries: OrdMap<DentryKey, Ino>,
-    #[serde(with = "map")]
-    extents: OrdMap<ExtentKey, ExtentValue>,
-    #[serde(with = "map")]
-    versions: OrdMap<Version, VersionUse>,
-    #[serde(with = "map")]
-    orphans: OrdMap<Ino, OrphanInode>,
-    #[serde(with = "map")]
-    unheld: OrdMap<(u64, Ino), ()>,
-    #[serde(with = "map")]
-    dead: OrdMap<u64, DeadRun>,
-    #[serde(with = "map")]
-    dead_versions: OrdMap<(Version, u32), u64>,
-    #[serde(with = "map")]
-    retired_versions: OrdMap<Version, Version>,
-    #[serde(with = "map")]
-    sessions: OrdMap<SessionId, Arc<SessionRecord>>,
-    #[serde(with = "map")]
-    nonces: OrdMap<u64, SessionId>,
-    #[serde(with = "map")]
-    places: OrdMap<(Ino, u32), Ino>,
-    #[serde(with = "map")]
-    detached: OrdMap<DetachedKey, DetachedContents>,
-    #[serde(with = "map")]
-    ended: OrdMap<SessionId, EndedHolds>,
-    next: Counters,
-    stored_bytes: u64,
-    skipped: Vec<SkippedRange>,
+    before_config: TablesBeforeConfig,
     config: ConfigOfFormat8,
     #[serde(with = "map")]
     operator_tokens: OrdMap<u64, AcceptedToken>,
@@ -79,29 +43,8 @@ struct PoolConfigOfFormat8 {
 }
 
 impl From<TablesOfFormat8> for Tables {
-    fn from(former: TablesOfFormat8) -> Self {
-        Self {
-            inodes: former.inodes,
-            entries: former.entries,
-            extents: former.extents,
-            versions: former.versions,
-            orphans: former.orphans,
-            unheld: former.unheld,
-            dead: former.dead,
-            dead_versions: former.dead_versions,
-            retired_versions: former.retired_versions,
-            sessions: former.sessions,
-            nonces: former.nonces,
-            places: former.places,
-            detached: former.detached,
-            ended: former.ended,
-            next: former.next,
-            stored_bytes: former.stored_bytes,
-            skipped: former.skipped,
-            config: former.config.into(),
-            operator_tokens: former.operator_tokens,
-            pool_size: Arc::default(),
-        }
+    fn from(TablesOfFormat8 { before_config, config, operator_tokens }: TablesOfFormat8) -> Self {
+        Self { config: config.into(), operator_tokens, ..before_config.into() }
     }
 }
 

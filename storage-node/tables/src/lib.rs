@@ -16,6 +16,7 @@ mod discard;
 mod entries;
 mod extents;
 mod format_8;
+mod format_9;
 mod id_jump;
 mod links;
 mod map;
@@ -46,6 +47,7 @@ use chordfs_types::{
 use detached::{DetachedContents, DetachedKey, EndedHolds};
 use extents::{DeadRun, ExtentKey, ExtentValue, VersionUse};
 pub use format_8::{ConfigOfFormat8, TablesOfFormat8};
+pub use format_9::TablesOfFormat9;
 pub use id_jump::IdJump;
 use id_jump::SkippedRange;
 use imbl::OrdMap;
@@ -311,7 +313,7 @@ struct Transaction<'a> {
 impl Transaction<'_> {
     fn change(&mut self, change: &Change) -> Result<Reply, FsError> {
         match change {
-            Change::OpenSession { nonce, client } => self.open_session(*nonce, client),
+            Change::OpenSession { nonce, client, holds_leases } => self.open_session(*nonce, client, *holds_leases),
             Change::CloseSession { session } => self.close_session(*session),
             Change::AllocateVersions { count } => self.allocate_to_session(*count),
             Change::Make { parent, name, node, exclusive } => self.make(*parent, name, node, *exclusive),

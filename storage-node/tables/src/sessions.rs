@@ -21,18 +21,20 @@ use super::{
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct SessionRecord {
-    nonce: u64,
+    pub(super) nonce: u64,
     /// The client's description of itself, for operators.
-    client: Arc<str>,
-    versions: VersionBlock,
+    pub(super) client: Arc<str>,
+    pub(super) versions: VersionBlock,
     /// All versions that were allocated to the session, in ascending order.
     pub(super) blocks: VecDeque<VersionBlock>,
-    answered_below: u64,
+    pub(super) answered_below: u64,
     #[serde(with = "map")]
-    replies: OrdMap<u64, Result<Reply, FsError>>,
+    pub(super) replies: OrdMap<u64, Result<Reply, FsError>>,
     /// The orphaned inodes that the session has open.
     #[serde(with = "map")]
     pub(super) holds: OrdMap<Ino, ()>,
+    /// Whether it may hold leases on directories and inodes.
+    pub(super) holds_leases: bool,
 }
 
 #[cfg(test)]
@@ -55,6 +57,8 @@ pub struct SessionDescription {
     pub client: Arc<str>,
     /// Inodes without a name that it has open.
     pub held_inodes: usize,
+    /// Whether it may hold leases on directories and inodes.
+    pub holds_leases: bool,
 }
 
 impl Tables {
@@ -64,6 +68,7 @@ impl Tables {
             id: *id,
             client: session.client.clone(),
             held_inodes: session.holds.len(),
+            holds_leases: session.holds_leases,
         };
         self.sessions.iter().map(describe)
     }
@@ -71,6 +76,12 @@ impl Tables {
     /// Every open session with its client's description, for the session leases and for operators.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &str)> {
         self.sessions.iter().map(|(id, session)| (*id, session.client.as_ref()))
+    }
+
+    /// The open sessions that may hold leases, in the order of their ids. A new leader does not know which leases the
+    /// former one has granted, so it waits for all of these.
+    pub fn potential_lease_holders(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.iter().filter(|(_, session)| session.holds_leases).map(|(id, _)| *id)
     }
 
     pub fn has_session(&self, id: SessionId) -> bool {
@@ -106,7 +117,7 @@ impl Tables {
 }
 
 impl Transaction<'_> {
-    pub(super) fn open_session(&mut self, nonce: u64, client: &str) -> Result<Reply, FsError> {
+    pub(super) fn open_session(&mut self, nonce: u64, client: &str, holds_leases: bool) -> Result<Reply, FsError> {
         if let Some(&id) = self.tables.nonces.get(&nonce)
             && let Some(session) = self.tables.sessions.get(&id)
         {
@@ -123,6 +134,7 @@ impl Transaction<'_> {
             answered_below: 0,
             replies: OrdMap::new(),
             holds: OrdMap::new(),
+            holds_leases,
         };
         self.tables.sessions.insert(id, Arc::new(session));
         self.tables.nonces.insert(nonce, id);

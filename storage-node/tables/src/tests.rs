@@ -36,7 +36,7 @@ impl Fixture {
     }
 
     fn open(&mut self, nonce: u64) -> SessionId {
-        match self.run_without_session(Change::OpenSession { nonce, client: "here".into() }) {
+        match self.run_without_session(Change::OpenSession { nonce, client: "here".into(), holds_leases: true }) {
             Ok(Reply::Session { session, .. }) => session,
             other => panic!("{other:?}"),
         }

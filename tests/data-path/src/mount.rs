@@ -83,7 +83,8 @@ impl Mount {
     ) -> Result<Arc<Self>, FsError> {
         let link = Link::new(number, world.clone());
         let dialer = Arc::new(SimDialer { link: link.clone(), namespace: namespace.clone() });
-        let options = SessionOptions::new((0..VOTERS).map(voter_address).collect(), client_name(number));
+        let nodes = (0..VOTERS).map(voter_address).collect();
+        let options = SessionOptions { holds_leases: true, ..SessionOptions::new(nodes, client_name(number)) };
         let (session, mut events) = Session::open_over(dialer, options).await?;
         let client = Arc::new(WatchedSession { session: session.clone(), mount: number, oracle: oracle.clone() });
         let chunks = SimChunks::new(world.clone(), plane.clone(), link.clone(), oracle.clone());

@@ -143,6 +143,7 @@ impl LeaderLink {
             dialer,
             candidates: LeaderCandidates::new(options.nodes, turn),
             client: options.client,
+            holds_leases: options.holds_leases,
             nonce: rand::random(),
             session: None,
             publish,
@@ -208,6 +209,7 @@ struct ConnectionTask {
     dialer: Arc<dyn Dialer>,
     candidates: LeaderCandidates,
     client: String,
+    holds_leases: bool,
     nonce: u64,
     session: Option<Arc<OpenSession>>,
     publish: watch::Sender<Option<LeaderConnection>>,
@@ -293,7 +295,8 @@ impl ConnectionTask {
         if self.shared.closing.load(Ordering::SeqCst) {
             return Err(AttachError::Closing);
         }
-        let change = Change::OpenSession { nonce: self.nonce, client: self.client.clone() };
+        let change =
+            Change::OpenSession { nonce: self.nonce, client: self.client.clone(), holds_leases: self.holds_leases };
         let request = Request::Apply(NamespaceOp { origin: None, now: Time::now(), change });
         match self.send_request(client, request, OPEN_DEADLINE).await? {
             Response::Applied(Ok(Reply::Session { session, versions })) => {

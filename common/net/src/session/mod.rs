@@ -59,13 +59,16 @@ pub struct SessionOptions {
     pub client: String,
     /// After this long without an answer an operation fails with `NoQuorum`.
     pub deadline: Duration,
+    /// Whether the session may hold leases on directories and inodes: mounts may. False by default, for clients that
+    /// let the namespace answer everything; a new leader of the namespace does not wait for them.
+    pub holds_leases: bool,
 }
 
 impl SessionOptions {
     pub const DEADLINE: Duration = Duration::from_secs(30);
 
     pub fn new(nodes: Vec<SocketAddr>, client: impl Into<String>) -> Self {
-        Self { nodes, client: client.into(), deadline: Self::DEADLINE }
+        Self { nodes, client: client.into(), deadline: Self::DEADLINE, holds_leases: false }
     }
 }
 

@@ -39,6 +39,8 @@ struct World {
     unresponsive: BTreeSet<SocketAddr>,
     faults: VecDeque<Fault>,
     nonces: BTreeMap<u64, SessionId>,
+    /// Whether each session that was opened may hold leases.
+    may_hold_leases: Vec<bool>,
     sessions: BTreeMap<SessionId, BTreeMap<u64, Reply>>,
     answered_below: BTreeMap<SessionId, u64>,
     last_session: u64,
@@ -82,7 +84,8 @@ impl World {
     }
 
     fn open(&mut self, change: Change) -> Result<Reply, FsError> {
-        let Change::OpenSession { nonce, .. } = change else { panic!("{change:?} without an origin") };
+        let Change::OpenSession { nonce, holds_leases, .. } = change else { panic!("{change:?} without an origin") };
+        self.may_hold_leases.push(holds_leases);
         self.last_session += 1;
         let session = *self.nonces.entry(nonce).or_insert(SessionId(self.last_session));
         self.sessions.entry(session).or_default();
@@ -477,6 +480,17 @@ async fn an_expired_session_is_replaced_by_a_new_one() {
     assert_eq!(next(&mut events).await, SessionEvent::Reset);
     assert_eq!(next(&mut events).await, SessionEvent::Reset, "a second one, once the new session has its id");
     assert_eq!(fake.world.lock().arrived.last().unwrap().sequence, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_session_of_a_client_says_whether_it_may_hold_leases() {
+    let fake = fake(1).await;
+    let options = SessionOptions { holds_leases: true, ..SessionOptions::new(fake.nodes.clone(), "host:/mnt") };
+    let (session, _events) = timeout(SOON, Session::open(options)).await.unwrap().unwrap();
+    fake.world.lock().sessions.clear();
+    assert_eq!(apply(&session).await, Ok(Reply::Done));
+    let _default = fake.open(&fake.nodes).await;
+    assert_eq!(fake.world.lock().may_hold_leases, [true, true, false], "the second takes the place of the first");
 }
 
 /// Such an operation may have been applied or not, so it is not repeated under the next session.

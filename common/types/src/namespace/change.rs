@@ -47,6 +47,8 @@ pub enum Change {
         nonce: u64,
         /// The client's description of itself, shown to operators.
         client: String,
+        /// Whether the session may hold leases on directories and inodes. A new leader waits for those that may.
+        holds_leases: bool,
     },
     /// Ends the session and releases what it holds.
     CloseSession {

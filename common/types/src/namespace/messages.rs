@@ -13,7 +13,7 @@ use super::{
 use crate::{fs_error::FsError, ino::Ino};
 
 /// Raised when any type in a message changes its encoding.
-pub const WIRE_VERSION: u8 = 4;
+pub const WIRE_VERSION: u8 = 5;
 
 /// A change by an applied operation, sent to the other sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,10 +3,12 @@
 //! ```text
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
-//! Meta and tables are postcard, numbers little-endian. Formats 7 and 8 are read too: in format 8 the tables lack the
-//! size of the pool and some of its settings, and in format 7 the whole configuration of the ring and the operators'
-//! tokens. A new snapshot is written beside the old one and renamed over it when it is durable, so there is always a
-//! complete one. A reader of the old one keeps its open file.
+//! Meta and tables are postcard, numbers little-endian. Formats 7 to 9 are read too: in format 9 sessions do not say
+//! whether they may hold leases, in format 8 the tables also lack the size of the pool and some of its settings, and in
+//! format 7 the whole configuration of the ring and the operators' tokens.
+//!
+//! A new snapshot is written beside the old one and renamed over it when it is durable, so there is always a complete
+//! one. A reader of the old one keeps its open file.
 //!
 //! The file of the next snapshot exists as soon as the last one is complete, without contents but with the space that
 //! it needs. So a snapshot can be written on a full disk, which frees the space of the log before it.
@@ -19,7 +21,7 @@ use std::{
 };
 
 use chordfs_files::rename_durably;
-use chordfs_tables::{ConfigOfFormat8, Tables, TablesOfFormat8};
+use chordfs_tables::{ConfigOfFormat8, Tables, TablesOfFormat8, TablesOfFormat9};
 use chordfs_types::ring_config::RingConfig;
 use nix::fcntl::{FallocateFlags, fallocate};
 use openraft::StoredMembership;
@@ -28,7 +30,9 @@ use super::log_file::{damaged, other_format};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 9;
+const SNAPSHOT_FORMAT: u32 = 10;
+/// Its sessions end before whether they may hold leases.
+const FORMAT_WITHOUT_LEASES: u32 = 9;
 /// Its tables end before the size of the pool.
 const FORMAT_WITHOUT_POOL_SIZE: u32 = 8;
 /// Its tables end before the configuration of the ring.
@@ -196,6 +200,7 @@ fn read_tables(format: u32, tables: &[u8]) -> Result<Tables, postcard::Error> {
     match format {
         FORMAT_WITHOUT_CONFIG => format_8(&with_default_config(tables)),
         FORMAT_WITHOUT_POOL_SIZE => format_8(tables),
+        FORMAT_WITHOUT_LEASES => postcard::from_bytes::<TablesOfFormat9>(tables).map(Tables::from),
         _ => postcard::from_bytes(tables),
     }
 }
@@ -289,7 +294,11 @@ impl Read for ReadAt<'_> {
 
 #[cfg(test)]
 mod tests {
-    use chordfs_types::namespace::{Answer, Change, NamespaceOp, Query, Time};
+    use bytes::Bytes;
+    use chordfs_types::{
+        chunk::FileName,
+        namespace::{Answer, Change, FileKind, NamespaceOp, NewNode, OpId, Query, SessionId, Time},
+    };
 
     use super::*;
     use crate::storage::disk_space::is_full;
@@ -314,14 +323,38 @@ mod tests {
         }
     }
 
-    /// Tables whose configuration is not that of a new ring.
-    fn configured_tables() -> Tables {
+    /// Tables whose configuration is not that of a new ring, with a session that holds a file without a name.
+    fn tables_in_use() -> Tables {
         let mut tables = Tables::default();
+        let mut apply = |sequence: u64, change| {
+            let origin = Some(OpId { session: SessionId(1), sequence, answered_below: 1 }).filter(|_| sequence > 0);
+            let op = NamespaceOp { origin, now: Time::default(), change };
+            _ = tables.apply(sequence + 1, Time::default(), &op).reply.unwrap();
+        };
         let config = RingConfig::default().with([("cache.capacity", "off"), ("pool.largest", "5")]).unwrap();
-        let op = NamespaceOp { origin: None, now: Time::default(), change: Change::Configure { config } };
-        _ = tables.apply(1, Time::default(), &op).reply.unwrap();
+        apply(0, Change::Configure { config });
+        apply(0, Change::OpenSession { nonce: 7, client: "here".into(), holds_leases: true });
+        let node = NewNode {
+            kind: FileKind::File,
+            mode: 0o644,
+            uid: 1,
+            gid: 2,
+            rdev: 0,
+            chunk_bytes: 4096,
+            target: Bytes::new(),
+        };
+        apply(1, Change::MakeUnnamed { file: FileName::new("unnamed").unwrap(), node });
         tables
     }
+
+    /// [`tables_in_use`] as the release of format 9 has written them.
+    const TABLES_OF_FORMAT_9: &[u8] = b"\
+        \x02\x01\x01\x01\xed\x03\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01/\x01\x00\x02\x02\
+        \x00\xa4\x03\x00\x01\x02\x00\x00\x80 \x00\x00\x00\x00\x00\x00\x02\x07unnamed\x00\x00\x00\x00\x01\x02\
+        \x02\x01\x01\x00\x00\x00\x00\x01\x01\x07\x04here\x01\x80 \x01\x01\x80 \x01\x01\x01\x00\x03\x02\x00\
+        \xa4\x03\x00\x01\x02\x00\x00\x80 \x00\x00\x00\x00\x00\x00\x02\x07unnamed\x01\x01\x02\x01\x07\x01\x00\
+        \x00\x00\x03\x02\x81 \x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00\x00\x01\x07chordfs\x01\x00\x00\
+        \x00\x01\x05\xa0\xc2\x1e\xa0\x8d\x06\x80\x89z\xa0\xc2\x1e\xe0\xdc*\xe0\xa7\x12\x00\x00\x00\x00";
 
     fn config_of(tables: &Tables) -> RingConfig {
         match tables.query(&Query::RingConfig) {
@@ -347,25 +380,27 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_of_formats_7_and_8_are_read_and_what_they_lack_is_that_of_a_new_ring() {
-        let tables = configured_tables();
+    fn snapshots_of_formats_7_to_9_are_read_and_their_sessions_may_hold_leases() {
+        let tables = tables_in_use();
         let config = config_of(&tables);
-        let bytes = |tables: &Tables| postcard::to_stdvec(tables).unwrap();
-        assert_eq!(read(9, &bytes(&tables)), (true, Some(tables.clone())));
+        let bytes = postcard::to_stdvec(&tables).unwrap();
+        assert_eq!(read(10, &bytes), (true, Some(tables.clone())));
+        assert_eq!(read(9, TABLES_OF_FORMAT_9), (true, Some(tables.clone())));
+        assert_eq!(read(10, TABLES_OF_FORMAT_9), (true, None), "its session is cut off");
         // No token, serial 0, no wanted size, no decision: a byte each.
         let ending = postcard::to_stdvec(&config).unwrap().len() + 4;
-        let without_config = |tables: &Tables| bytes(tables)[..bytes(tables).len() - ending].to_vec();
+        let of_format_7 = &TABLES_OF_FORMAT_9[..TABLES_OF_FORMAT_9.len() - ending];
         let no_operator_tokens = [0];
-        let of_format_8 = postcard::to_stdvec(&ConfigOfFormat8::from(config)).unwrap();
-        let of_format_8 = [without_config(&tables), of_format_8, no_operator_tokens.to_vec()].concat();
+        let config_of_format_8 = postcard::to_stdvec(&ConfigOfFormat8::from(config)).unwrap();
+        let of_format_8 = [of_format_7, &config_of_format_8[..], &no_operator_tokens].concat();
         assert_eq!(read(8, &of_format_8), (true, Some(tables.clone())));
         assert_eq!(read(9, &of_format_8), (true, None), "its tables are cut off");
-        let of_format_7 = without_config(&tables);
-        let (sound, read_tables) = read(7, &of_format_7);
-        assert_eq!((sound, read_tables.map(|tables| config_of(&tables))), (true, Some(RingConfig::default())));
-        assert_eq!(read(8, &of_format_7), (true, None), "its tables are cut off");
-        assert_eq!(read(6, &of_format_7), (false, None));
-        assert_eq!(read(10, &bytes(&tables)), (false, None));
+        let (sound, read_tables) = read(7, of_format_7);
+        assert_eq!((sound, read_tables.as_ref().map(config_of)), (true, Some(RingConfig::default())));
+        assert_eq!(read_tables.map(|tables| tables.session_descriptions().count()), Some(1));
+        assert_eq!(read(8, of_format_7), (true, None), "its tables are cut off");
+        assert_eq!(read(6, of_format_7), (false, None));
+        assert_eq!(read(11, &bytes), (false, None));
     }
 
     #[test]

@@ -474,7 +474,8 @@ async fn sessions_of_mounts_survive_a_change_of_leader() {
     let mut nodes = cluster(3, NamespaceSettings::default()).await;
     let addresses: Vec<_> = nodes.iter().map(|node| node.ring).collect();
     let open = |client: &str| {
-        Session::open(SessionOptions { nodes: addresses.clone(), client: client.into(), deadline: LONG })
+        let nodes = addresses.clone();
+        Session::open(SessionOptions { nodes, client: client.into(), deadline: LONG, holds_leases: true })
     };
     let (writer, _feed) = open("writer").await.unwrap();
     let (reader, mut events) = open("reader").await.unwrap();
@@ -507,7 +508,7 @@ async fn sessions_of_mounts_survive_a_change_of_leader() {
 async fn the_leader_lists_the_sessions_and_measures_what_it_does() {
     let nodes = cluster(3, NamespaceSettings::default()).await;
     let addresses: Vec<_> = nodes.iter().map(|node| node.ring).collect();
-    let options = SessionOptions { nodes: addresses, client: "host:/mnt".into(), deadline: LONG };
+    let options = SessionOptions { holds_leases: true, ..SessionOptions::new(addresses, "host:/mnt") };
     let (session, _feed) = Session::open(options).await.unwrap();
     session.apply(make_change("file")).await.unwrap();
     let listed = eventually("the leader lists it", || async {

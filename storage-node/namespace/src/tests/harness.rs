@@ -283,7 +283,7 @@ pub(super) async fn query(nodes: &[Node], query: Query) -> Result<Answer, FsErro
 }
 
 pub(super) async fn open_session(nodes: &[Node], nonce: u64) -> SessionId {
-    let change = Change::OpenSession { nonce, client: "test".into() };
+    let change = Change::OpenSession { nonce, client: "test".into(), holds_leases: true };
     match apply(nodes, &NamespaceOp { origin: None, now: Time::default(), change }).await.unwrap() {
         Reply::Session { session, .. } => session,
         other => panic!("{other:?}"),

@@ -89,7 +89,7 @@ struct Generator {
 
 impl Generator {
     fn files(mut self, count: u64) -> Tables {
-        let change = Change::OpenSession { nonce: 1, client: "generator".into() };
+        let change = Change::OpenSession { nonce: 1, client: "generator".into(), holds_leases: true };
         let Reply::Session { session, .. } = self.apply(change) else { panic!("no session") };
         self.session = Some(session);
         for directory in 0..count.div_ceil(DIRECTORY_FILES) {

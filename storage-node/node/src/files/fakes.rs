@@ -51,7 +51,7 @@ impl Default for FakeNamespace {
             overtaking: None,
             overtaking_open: None,
         };
-        match log.apply_as(None, Change::OpenSession { nonce: 1, client: "test".into() }) {
+        match log.apply_as(None, Change::OpenSession { nonce: 1, client: "test".into(), holds_leases: false }) {
             Ok(Reply::Session { session, .. }) => log.session = session,
             other => panic!("{other:?}"),
         }

@@ -93,7 +93,9 @@ pub async fn keep_open(
     stop: CancellationToken,
 ) {
     loop {
-        let options = SessionOptions::new(vec![own], format!("storage-node {own}"));
+        // Scripts and browsers are answered by the namespace, never from a lease.
+        let options =
+            SessionOptions { holds_leases: false, ..SessionOptions::new(vec![own], format!("storage-node {own}")) };
         let session = tokio::select! { session = Session::open(options) => session, () = stop.cancelled() => return };
         match session {
             Ok((session, mut feed)) => {

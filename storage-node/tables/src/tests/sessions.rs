@@ -56,7 +56,7 @@ fn an_unknown_session_changes_nothing() {
 #[test]
 fn a_nonce_opens_one_session() {
     let mut fixture = Fixture::new();
-    let open = |nonce| Change::OpenSession { nonce, client: "there".into() };
+    let open = |nonce| Change::OpenSession { nonce, client: "there".into(), holds_leases: false };
     let first = fixture.run_without_session(open(7)).unwrap();
     assert_eq!(fixture.run_without_session(open(7)), Ok(first.clone()));
     assert_ne!(fixture.run_without_session(open(8)), Ok(first.clone()));
@@ -68,13 +68,25 @@ fn a_nonce_opens_one_session() {
 }
 
 #[test]
+fn the_sessions_that_may_hold_leases_are_those_that_were_opened_so() {
+    let mut fixture = Fixture::new();
+    for (nonce, holds_leases) in [(2, false), (3, true), (4, false), (5, true), (2, true), (5, false)] {
+        fixture.run_without_session(Change::OpenSession { nonce, client: "there".into(), holds_leases }).unwrap();
+    }
+    let holders = |tables: &Tables| tables.potential_lease_holders().map(|id| id.0).collect::<Vec<_>>();
+    assert_eq!(holders(&fixture.tables), [1, 3, 5], "opening a session again does not change it");
+    let described = fixture.tables.session_descriptions().map(|session| session.holds_leases);
+    assert_eq!(described.collect::<Vec<_>>(), [true, false, true, false, true]);
+    fixture.run_without_session(Change::CloseSession { session: SessionId(3) }).unwrap();
+    let bytes = postcard::to_stdvec(&fixture.tables).unwrap();
+    assert_eq!(holders(&postcard::from_bytes(&bytes).unwrap()), [1, 5], "snapshots keep it");
+}
+
+#[test]
 fn versions_are_allocated_once_and_never_zero() {
     let mut fixture = Fixture::new();
-    let Reply::Session { versions, .. } =
-        fixture.run_without_session(Change::OpenSession { nonce: 1, client: "".into() }).unwrap()
-    else {
-        panic!()
-    };
+    let open = Change::OpenSession { nonce: 1, client: "".into(), holds_leases: false };
+    let Reply::Session { versions, .. } = fixture.run_without_session(open).unwrap() else { panic!() };
     assert_eq!(versions, VersionBlock { first: Version(1), count: 4096 });
     let next = fixture.run(Change::AllocateVersions { count: 5 });
     assert_eq!(next, Ok(Reply::Versions(VersionBlock { first: Version(4097), count: 5 })));

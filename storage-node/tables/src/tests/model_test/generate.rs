@@ -80,7 +80,11 @@ impl Generator {
 
     fn change(&mut self, tables: &Tables, model: &Model) -> Change {
         match self.rng.random_range(0..100) {
-            0..4 => Change::OpenSession { nonce: self.rng.random_range(0..6), client: "client".into() },
+            0..4 => Change::OpenSession {
+                nonce: self.rng.random_range(0..6),
+                client: "client".into(),
+                holds_leases: self.rng.random(),
+            },
             4 => Change::CloseSession { session: self.session(model) },
             5 if self.rng.random_bool(0.3) => Change::FoundRoot { uid: 1000, gid: self.rng.random_range(0..3) },
             5 => Change::AllocateVersions { count: self.rng.random_range(0..4) },

@@ -1,0 +1,130 @@
+//! The tables as snapshots of format 9 hold them: sessions do not say whether they may hold leases.
+//!
+//! Formats 7 to 9 begin with [`TablesBeforeConfig`] and differ in what follows, so each of them is that type and its
+//! own ending: postcard writes a struct within a struct as if its fields stood there themselves.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use chordfs_types::{
+    chunk::Version,
+    fs_error::FsError,
+    namespace::{AcceptedToken, Ino, PoolSize, Reply, SessionId, VersionBlock},
+    ring_config::RingConfig,
+};
+use imbl::OrdMap;
+use serde::Deserialize;
+
+use super::{
+    Counters, DeadRun, DentryKey, DetachedContents, DetachedKey, EndedHolds, ExtentKey, ExtentValue, Inode,
+    OrphanInode, SessionRecord, SkippedRange, Tables, VersionUse, map,
+};
+
+/// Read whole, and then turned into [`Tables`].
+#[derive(Deserialize)]
+pub struct TablesOfFormat9 {
+    before_config: TablesBeforeConfig,
+    config: RingConfig,
+    #[serde(with = "map")]
+    operator_tokens: OrdMap<u64, AcceptedToken>,
+    pool_size: Arc<PoolSize>,
+}
+
+impl From<TablesOfFormat9> for Tables {
+    fn from(TablesOfFormat9 { before_config, config, operator_tokens, pool_size }: TablesOfFormat9) -> Self {
+        Self { config, operator_tokens, pool_size, ..before_config.into() }
+    }
+}
+
+/// What formats 7 to 9 have in common.
+#[derive(Deserialize)]
+pub(super) struct TablesBeforeConfig {
+    #[serde(with = "map")]
+    inodes: OrdMap<Ino, Arc<Inode>>,
+    #[serde(with = "map")]
+    entries: OrdMap<DentryKey, Ino>,
+    #[serde(with = "map")]
+    extents: OrdMap<ExtentKey, ExtentValue>,
+    #[serde(with = "map")]
+    versions: OrdMap<Version, VersionUse>,
+    #[serde(with = "map")]
+    orphans: OrdMap<Ino, OrphanInode>,
+    #[serde(with = "map")]
+    unheld: OrdMap<(u64, Ino), ()>,
+    #[serde(with = "map")]
+    dead: OrdMap<u64, DeadRun>,
+    #[serde(with = "map")]
+    dead_versions: OrdMap<(Version, u32), u64>,
+    #[serde(with = "map")]
+    retired_versions: OrdMap<Version, Version>,
+    #[serde(with = "map")]
+    sessions: OrdMap<SessionId, SessionRecordOfFormat9>,
+    #[serde(with = "map")]
+    nonces: OrdMap<u64, SessionId>,
+    #[serde(with = "map")]
+    places: OrdMap<(Ino, u32), Ino>,
+    #[serde(with = "map")]
+    detached: OrdMap<DetachedKey, DetachedContents>,
+    #[serde(with = "map")]
+    ended: OrdMap<SessionId, EndedHolds>,
+    next: Counters,
+    stored_bytes: u64,
+    skipped: Vec<SkippedRange>,
+}
+
+/// A session before it said whether it may hold leases.
+#[derive(Clone, Deserialize)]
+struct SessionRecordOfFormat9 {
+    nonce: u64,
+    client: Arc<str>,
+    versions: VersionBlock,
+    blocks: VecDeque<VersionBlock>,
+    answered_below: u64,
+    #[serde(with = "map")]
+    replies: OrdMap<u64, Result<Reply, FsError>>,
+    #[serde(with = "map")]
+    holds: OrdMap<Ino, ()>,
+}
+
+/// The configuration and all after it are those of a new ring.
+impl From<TablesBeforeConfig> for Tables {
+    fn from(former: TablesBeforeConfig) -> Self {
+        Self {
+            inodes: former.inodes,
+            entries: former.entries,
+            extents: former.extents,
+            versions: former.versions,
+            orphans: former.orphans,
+            unheld: former.unheld,
+            dead: former.dead,
+            dead_versions: former.dead_versions,
+            retired_versions: former.retired_versions,
+            sessions: former.sessions.into_iter().map(|(id, session)| (id, Arc::new(session.into()))).collect(),
+            nonces: former.nonces,
+            places: former.places,
+            detached: former.detached,
+            ended: former.ended,
+            next: former.next,
+            stored_bytes: former.stored_bytes,
+            skipped: former.skipped,
+            config: RingConfig::default(),
+            operator_tokens: OrdMap::new(),
+            pool_size: Arc::default(),
+        }
+    }
+}
+
+impl From<SessionRecordOfFormat9> for SessionRecord {
+    fn from(former: SessionRecordOfFormat9) -> Self {
+        Self {
+            nonce: former.nonce,
+            client: former.client,
+            versions: former.versions,
+            blocks: former.blocks,
+            answered_below: former.answered_below,
+            replies: former.replies,
+            holds: former.holds,
+            // A leader that waits for a session in vain loses seconds; one that does not wait answers something stale.
+            holds_leases: true,
+        }
+    }
+}
