@@ -23,7 +23,8 @@ def run(setup: Setup) -> None:
         files = Files(desk.mount(f"asg:{GROUP}"))
         for name in FILES:
             files.write(name, 4 * MIB)
-        configure(lab, "cache.capacity=1M", "pool.mode=automatic", "pool.max_miss_rate=0.5", "pool.min_miss_rate=0.2")
+        limits = (f"pool.largest={LARGEST}", "pool.max_miss_rate=0.5", "pool.min_miss_rate=0.2")
+        configure(lab, "cache.capacity=1M", "pool.mode=automatic", *limits)
         with Readers(lab):
             lab.wait_ring(LARGEST, 240)
             wait_alarms(lab, enabled=False)

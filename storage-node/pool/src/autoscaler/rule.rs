@@ -25,6 +25,9 @@ const REGRET_COOLDOWNS: u32 = 3;
 /// twice as long each time that it proves too small again.
 const REGRET_MEMORY_COOLDOWNS: u32 = 30;
 const MAX_DOUBLINGS: u32 = 6;
+/// Nodes that are wanted and have not come so many cooldowns after the decision are not waited for: the group may have
+/// a limit of its own, or its cloud no room.
+const PATIENCE_COOLDOWNS: u32 = 5;
 const MILLION: u64 = 1_000_000;
 
 /// All that the rule looks at.
@@ -90,10 +93,18 @@ pub(super) fn decide(now: &Situation<'_>) -> ScalerAction {
     if let Some(choice) = within_limits(size, now.config) {
         return ScalerAction::Decide(choice);
     }
-    if let Some(reason) = unsettled(size, &now.nodes).or_else(|| cooling_down(now)) {
+    if let Some(reason) = under_way(&now.nodes).or_else(|| cooling_down(now)) {
         return ScalerAction::Hold(reason);
     }
-    by_figures(now, size)
+    if now.nodes.serving == size {
+        return by_figures(now, size);
+    }
+    let waits = format!("{} serving, and {size} are wanted", are(now.nodes.serving));
+    if now.nodes.serving < size && is_patience_over(now) {
+        without_the_missing(now, &waits)
+    } else {
+        ScalerAction::Hold(waits)
+    }
 }
 
 fn hold(reason: &str) -> ScalerAction {
@@ -109,15 +120,27 @@ fn within_limits(size: u32, config: &PoolConfig) -> Option<SizeChoice> {
     Some(SizeChoice::new(to, format!("{limit} is {to}: {}", change(size, to))))
 }
 
-/// What the last step still lacks; figures mean little before.
-fn unsettled(size: u32, now: &PoolNodes) -> Option<String> {
+/// Figures mean little while nodes come or go.
+fn under_way(now: &PoolNodes) -> Option<String> {
     if now.arriving > 0 {
         return Some(format!("{} arriving", are(now.arriving)));
     }
-    if now.draining > 0 {
-        return Some(format!("{} draining", are(now.draining)));
+    (now.draining > 0).then(|| format!("{} draining", are(now.draining)))
+}
+
+fn is_patience_over(now: &Situation<'_>) -> bool {
+    let since = now.target.seconds_since_decision.map(Duration::from_secs);
+    since.is_some_and(|since| since >= now.cooldown * PATIENCE_COOLDOWNS)
+}
+
+/// The pool has not become as large as it should. More cannot be asked of it, and fewer nodes may do by now.
+fn without_the_missing(now: &Situation<'_>, waits: &str) -> ScalerAction {
+    match by_figures(now, now.nodes.serving) {
+        ScalerAction::Decide(choice) if choice.to < now.nodes.serving => {
+            ScalerAction::Decide(SizeChoice { reason: format!("{waits}; {}", choice.reason), ..choice })
+        }
+        _ => ScalerAction::Hold(waits.to_owned()),
     }
-    (now.serving != size).then(|| format!("{} serving, and {size} are wanted", are(now.serving)))
 }
 
 fn cooling_down(now: &Situation<'_>) -> Option<String> {

@@ -111,6 +111,20 @@ fn a_step_that_is_under_way_and_the_cooldown_hold_the_next_one() {
         .decides(6, "miss rate 0.90 is above 0.50: 3 nodes become 6 (3 × 2.0, rounded up)");
 }
 
+/// A group of at most four, in a ring that allows eight, kept four nodes for ever.
+#[test]
+fn nodes_that_do_not_come_do_not_keep_a_pool_from_shrinking() {
+    let stuck = |since, rate| Case { since, wanted: Some(8), ..Case::misses(4, rate) };
+    stuck(599, 0.01).holds("4 nodes are serving, and 8 are wanted");
+    stuck(600, 0.9).holds("4 nodes are serving, and 8 are wanted");
+    stuck(600, 0.01).decides(
+        2,
+        "4 nodes are serving, and 8 are wanted; miss rate 0.01 is below 0.10: 4 nodes become 2 (4 × 0.5, rounded down)",
+    );
+    let silent = PoolNodes { silent: 1, ..Case::of(4).nodes };
+    Case { nodes: silent, ..stuck(600, 0.01) }.holds("4 nodes are serving, and 8 are wanted");
+}
+
 #[test]
 fn many_misses_multiply_the_pool() {
     let choice =
