@@ -1,0 +1,195 @@
+//! Notices that sessions have not acknowledged yet, and the answers that wait for them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chordfs_types::namespace::{Ino, SessionId};
+
+/// Demands something of a session that holds leases on `inos`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    pub id: NoticeId,
+    pub kind: NoticeKind,
+    /// Each once.
+    pub inos: Vec<Ino>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoticeKind {
+    /// What the session remembers of the inodes is out of date. The leases stay.
+    Changed,
+    /// Another session wants to read or change the inodes. The sole leases become shared ones: the kernel has to forget
+    /// the names.
+    Recalled,
+    /// The session holds more leases than it may. It has to forget the inodes, and the leases end.
+    Revoked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NoticeId {
+    pub session: SessionId,
+    /// Larger than that of every notice before, to whatever session.
+    pub number: u64,
+}
+
+/// An answer that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaitId(pub u64);
+
+#[derive(Debug, Default)]
+pub(crate) struct Notices {
+    last: u64,
+    last_wait: u64,
+    unacknowledged: BTreeMap<NoticeId, Unacknowledged>,
+    /// Of `unacknowledged`. It is never iterated, so its order does not matter.
+    by_ino: HashMap<Ino, Vec<NoticeId>>,
+    /// How many notices each answer waits for.
+    waits: BTreeMap<WaitId, usize>,
+    issued: Vec<Notice>,
+    released: Vec<WaitId>,
+}
+
+/// What is known of a notice that was issued.
+#[derive(Debug)]
+struct Unacknowledged {
+    kind: NoticeKind,
+    inos: Vec<Ino>,
+    waits: Vec<WaitId>,
+}
+
+impl NoticeId {
+    /// Stands for the claims of a session that is yet to attach. No notice is sent.
+    pub(crate) const fn claims(session: SessionId) -> Self {
+        Self { session, number: 0 }
+    }
+}
+
+impl Notices {
+    /// The number of the last notice.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.unacknowledged.len()
+    }
+
+    pub(crate) fn expect_claims(&mut self, session: SessionId) {
+        let expected = Unacknowledged { kind: NoticeKind::Changed, inos: Vec::new(), waits: Vec::new() };
+        self.unacknowledged.insert(NoticeId::claims(session), expected);
+    }
+
+    pub(crate) fn issue(&mut self, session: SessionId, kind: NoticeKind, inos: Vec<Ino>) -> NoticeId {
+        self.last += 1;
+        let id = NoticeId { session, number: self.last };
+        inos.iter().for_each(|ino| self.by_ino.entry(*ino).or_default().push(id));
+        self.issued.push(Notice { id, kind, inos: inos.clone() });
+        self.unacknowledged.insert(id, Unacknowledged { kind, inos, waits: Vec::new() });
+        id
+    }
+
+    /// The notices of this kind about `ino`.
+    pub(crate) fn about(&self, ino: Ino, kind: NoticeKind) -> impl Iterator<Item = NoticeId> {
+        let is_of_kind = move |id: &NoticeId| self.unacknowledged.get(id).is_some_and(|notice| notice.kind == kind);
+        self.by_ino.get(&ino).into_iter().flatten().copied().filter(is_of_kind)
+    }
+
+    /// Whether there is a notice of any kind about `ino`.
+    pub(crate) fn has_any_about(&self, ino: Ino) -> bool {
+        self.by_ino.contains_key(&ino)
+    }
+
+    pub(crate) fn changes(&self) -> impl Iterator<Item = NoticeId> {
+        let changes = self.unacknowledged.iter().filter(|(_, notice)| notice.kind == NoticeKind::Changed);
+        changes.map(|(id, _)| *id)
+    }
+
+    /// A wait that is over when all these notices are resolved; `None` if there is nothing to wait for.
+    pub(crate) fn wait_for(&mut self, ids: Vec<NoticeId>) -> Option<WaitId> {
+        let ids: BTreeSet<NoticeId> = ids.into_iter().filter(|id| self.unacknowledged.contains_key(id)).collect();
+        if ids.is_empty() {
+            return None;
+        }
+        self.last_wait += 1;
+        let wait = WaitId(self.last_wait);
+        self.waits.insert(wait, ids.len());
+        for id in ids {
+            if let Some(notice) = self.unacknowledged.get_mut(&id) {
+                notice.waits.push(wait);
+            }
+        }
+        Some(wait)
+    }
+
+    /// Ends a notice, and returns what it was about; `None` if it has ended before.
+    pub(crate) fn resolve(&mut self, id: NoticeId) -> Option<(NoticeKind, Vec<Ino>)> {
+        let notice = self.unacknowledged.remove(&id)?;
+        self.unlist(id, &notice.inos);
+        notice.waits.into_iter().for_each(|wait| self.count_down(wait));
+        Some((notice.kind, notice.inos))
+    }
+
+    /// Ends all notices to a session but `successor`, for which the answers wait instead.
+    pub(crate) fn resolve_others(&mut self, session: SessionId, successor: Option<NoticeId>) {
+        let all = NoticeId::claims(session)..=NoticeId { session, number: u64::MAX };
+        let others: Vec<NoticeId> =
+            self.unacknowledged.range(all).map(|(id, _)| *id).filter(|id| Some(*id) != successor).collect();
+        for id in others {
+            if let Some(successor) = successor {
+                self.hand_waits_over(id, successor);
+            }
+            self.resolve(id);
+        }
+    }
+
+    pub(crate) fn resolve_all(&mut self) {
+        self.unacknowledged.clear();
+        self.by_ino.clear();
+        self.issued.clear();
+        self.released.extend(std::mem::take(&mut self.waits).into_keys());
+    }
+
+    pub(crate) fn forget_wait(&mut self, wait: WaitId) {
+        self.waits.remove(&wait);
+    }
+
+    pub(crate) fn take_issued(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.issued)
+    }
+
+    pub(crate) fn take_released(&mut self) -> Vec<WaitId> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// An answer that waits for both then waits for one notice less.
+    fn hand_waits_over(&mut self, former: NoticeId, successor: NoticeId) {
+        let Some(former) = self.unacknowledged.get_mut(&former) else { return };
+        let waits = std::mem::take(&mut former.waits);
+        for wait in waits {
+            let Some(successor) = self.unacknowledged.get_mut(&successor) else { return };
+            if successor.waits.contains(&wait) {
+                self.count_down(wait);
+            } else {
+                successor.waits.push(wait);
+            }
+        }
+    }
+
+    fn count_down(&mut self, wait: WaitId) {
+        let Some(left) = self.waits.get_mut(&wait) else { return };
+        *left -= 1;
+        if *left == 0 {
+            self.waits.remove(&wait);
+            self.released.push(wait);
+        }
+    }
+
+    fn unlist(&mut self, id: NoticeId, inos: &[Ino]) {
+        for ino in inos {
+            let Some(ids) = self.by_ino.get_mut(ino) else { continue };
+            ids.retain(|listed| *listed != id);
+            if ids.is_empty() {
+                self.by_ino.remove(ino);
+            }
+        }
+    }
+}
