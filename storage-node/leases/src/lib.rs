@@ -28,8 +28,8 @@ use std::{
 
 use chordfs_types::namespace::{Ino, SessionId};
 
-use self::{held::HeldLeases, holders::Holders, notices::Notices};
 pub use self::notices::{Notice, NoticeId, NoticeKind, WaitId};
+use self::{held::HeldLeases, holders::Holders, notices::Notices};
 
 /// What a lease allows its holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,7 +302,8 @@ impl LeaseTable {
     /// Many at once, so that a session at its limit is not sent a notice for each lease that it is granted.
     fn revoke_excess(&mut self, session: SessionId) {
         let max = self.settings.max_per_session.get();
-        let Some(attached) = self.sessions.get_mut(&session).filter(|attached| attached.held.not_revoked() > max) else {
+        let Some(attached) = self.sessions.get_mut(&session).filter(|attached| attached.held.not_revoked() > max)
+        else {
             return;
         };
         let inos = attached.held.revoke_oldest(max.div_ceil(16));

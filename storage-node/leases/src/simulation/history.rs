@@ -36,7 +36,10 @@ impl History {
         self.longest = self.longest.max(now - begun.at);
         for (ino, before) in &begun.seen {
             if place < *before {
-                return Err(format!("{ino:?} was seen at {before} before {}, and then at {place} until {now}", begun.at));
+                return Err(format!(
+                    "{ino:?} was seen at {before} before {}, and then at {place} until {now}",
+                    begun.at
+                ));
             }
             let seen = self.seen.entry(*ino).or_default();
             *seen = (*seen).max(place);

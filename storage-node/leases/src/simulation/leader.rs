@@ -91,7 +91,14 @@ impl Leader {
         Self { leases, waiting: BTreeMap::new(), omission, responses: Vec::new(), proposals: VecDeque::new() }
     }
 
-    pub(super) fn receive(&mut self, from: (SessionId, u64), sent: Millis, request: Request, now: Millis, log: &mut Log) {
+    pub(super) fn receive(
+        &mut self,
+        from: (SessionId, u64),
+        sent: Millis,
+        request: Request,
+        now: Millis,
+        log: &mut Log,
+    ) {
         let (session, connection) = from;
         self.leases.renew(session, millis(now));
         match request {

@@ -161,7 +161,8 @@ impl Mount {
         let changing: BTreeSet<Ino> = self.changing().collect();
         let in_kernel = |ino: &&Ino| self.kernel.contains_key(*ino);
         let is_locked = |notice: &Notice| notice.inos.iter().filter(in_kernel).any(|ino| changing.contains(ino));
-        let (locked, finished): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unfinished).into_iter().partition(is_locked);
+        let (locked, finished): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.unfinished).into_iter().partition(is_locked);
         self.unfinished = locked;
         if self.omission == Some(Omission::KernelForgets) {
             return finished;

@@ -43,18 +43,47 @@ pub(super) struct World {
 
 #[derive(Clone, Debug)]
 enum Event {
-    ToLeader { mount: usize, connection: u64, sent: Millis, request: Request },
-    ToMount { mount: usize, connection: u64, response: Response },
-    Committed { term: u64, work: Work },
-    Program { mount: usize },
-    KeepAlive { mount: usize },
-    KernelForgets { mount: usize },
-    Connect { mount: usize },
-    Break { mount: usize },
+    ToLeader {
+        mount: usize,
+        connection: u64,
+        sent: Millis,
+        request: Request,
+    },
+    ToMount {
+        mount: usize,
+        connection: u64,
+        response: Response,
+    },
+    Committed {
+        term: u64,
+        work: Work,
+    },
+    Program {
+        mount: usize,
+    },
+    KeepAlive {
+        mount: usize,
+    },
+    KernelForgets {
+        mount: usize,
+    },
+    Connect {
+        mount: usize,
+    },
+    Break {
+        mount: usize,
+    },
     /// Nothing arrives in either direction until then.
-    Cut { mount: usize, until: Millis },
-    Stop { mount: usize },
-    Resume { mount: usize },
+    Cut {
+        mount: usize,
+        until: Millis,
+    },
+    Stop {
+        mount: usize,
+    },
+    Resume {
+        mount: usize,
+    },
     LeaderFails,
     LeaderBegins,
     Expire,
@@ -127,7 +156,8 @@ impl World {
     fn plan_misfortune(&mut self) {
         let count = self.random.between(0, 6);
         for _ in 0..count {
-            let (at, mount) = (self.random.between(1, PROGRAMS_UNTIL), self.random.between(0, MOUNTS as u64 - 1) as usize);
+            let (at, mount) =
+                (self.random.between(1, PROGRAMS_UNTIL), self.random.between(0, MOUNTS as u64 - 1) as usize);
             let pause = self.random.between(1, 2 * LEASE);
             match self.random.between(0, 4) {
                 0 => self.after(at, Event::LeaderFails),
@@ -172,7 +202,9 @@ impl World {
             Event::KernelForgets { mount } => self.kernel_forgets(mount),
             Event::Connect { mount } => self.connect(mount),
             Event::Break { mount } => self.disconnect(mount),
-            Event::Cut { mount, until } => self.arrivals[mount] = self.arrivals[mount].map(|arrival| arrival.max(until)),
+            Event::Cut { mount, until } => {
+                self.arrivals[mount] = self.arrivals[mount].map(|arrival| arrival.max(until))
+            }
             Event::Stop { mount } => self.mounts[mount].is_stopped = true,
             Event::Resume { mount } => {
                 self.mounts[mount].is_stopped = false;

@@ -22,7 +22,7 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// Every package of the workspace that holds production code.
-pub(crate) const PRODUCTION: [&str; 17] = [
+pub(crate) const PRODUCTION: [&str; 18] = [
     "common/asg",
     "common/files",
     "common/log",
@@ -33,6 +33,7 @@ pub(crate) const PRODUCTION: [&str; 17] = [
     "storage-node/cli",
     "storage-node/console",
     "storage-node/history",
+    "storage-node/leases",
     "storage-node/namespace",
     "storage-node/node",
     "storage-node/pool",
