@@ -120,7 +120,7 @@ impl Mount {
     }
 
     fn replies(&self) -> Replies {
-        Replies { root: self.root, timeouts: self.timeouts }
+        Replies { fs: self.fs.clone(), root: self.root, timeouts: self.timeouts }
     }
 
     fn make(&self, op: &'static str, parent: INodeNo, name: &OsStr, req: &Request, new: NewEntry, reply: ReplyEntry) {
@@ -131,7 +131,7 @@ impl Mount {
         };
         self.spawn(req, [parent; 2], async move {
             let made = fs.make(parent, &name, new, caller).await.map(|(attr, _)| attr);
-            replies.entry(op, parent, made, reply);
+            replies.entry(op, parent, &name, made, reply);
         });
     }
 }
@@ -171,12 +171,12 @@ impl Filesystem for Mount {
                 Err(failure) => return reply.error(errno("lookup", parent, &failure)),
             };
             if let Some(known) = self.fs.cached_lookup(parent, &name) {
-                return replies.entry("lookup", parent, known, reply);
+                return replies.entry("lookup", parent, &name, known, reply);
             }
             let fs = self.fs.clone();
             self.spawn(req, [parent; 2], async move {
                 let found = fs.lookup(parent, &name).await;
-                replies.entry("lookup", parent, found, reply);
+                replies.entry("lookup", parent, &name, found, reply);
             });
         });
     }
@@ -319,7 +319,7 @@ impl Filesystem for Mount {
             let (ino, parent) = (self.root.inward(ino), self.root.inward(newparent));
             match entry_name(newname) {
                 Ok(name) => self.spawn(req, [parent, ino], async move {
-                    replies.entry("link", parent, fs.link(ino, parent, &name).await, reply);
+                    replies.entry("link", parent, &name, fs.link(ino, parent, &name).await, reply);
                 }),
                 Err(failure) => reply.error(errno("link", parent, &failure)),
             }
@@ -345,7 +345,7 @@ impl Filesystem for Mount {
             };
             self.spawn(req, [parent; 2], async move {
                 let made = fs.create(parent, &name, mode_bits(mode), exclusive, caller).await;
-                replies.created(parent, made, reply);
+                replies.created(parent, &name, made, reply);
             });
         });
     }
@@ -475,7 +475,7 @@ impl Filesystem for Mount {
         self.guarded("readdirplus", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             self.spawn(req, [ino; 2], async move {
-                match fs.list(fh.0, offset, |entry| replies.add_plus(&mut reply, &entry)).await {
+                match fs.list(fh.0, offset, |entry| replies.add_plus(&mut reply, ino, &entry)).await {
                     Ok(()) => reply.ok(),
                     Err(failure) => reply.error(errno("readdirplus", ino, &failure)),
                 }

@@ -11,6 +11,7 @@ mod lanes;
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::Arc, thread};
 
 use chordfs_log::warn_limited;
+use chordfs_net::session::EventAcknowledgement;
 use chordfs_types::namespace::{EntryName, Ino};
 use fuser::Notifier;
 use parking_lot::{Condvar, Mutex};
@@ -49,12 +50,27 @@ struct LanesState {
 
 #[derive(Debug)]
 pub enum Notice {
-    /// Invalidates the attributes of an inode. `done` is signalled once the kernel has processed the notice.
-    Attr { ino: Ino, done: Option<oneshot::Sender<()>> },
+    /// Invalidates the attributes of an inode.
+    Attr { ino: Ino, done: NoticeEnd },
     /// Invalidates the attributes and all pages of an inode.
-    Pages { ino: Ino },
+    Pages { ino: Ino, done: NoticeEnd },
     /// Invalidates one directory entry.
-    Entry { parent: Ino, name: EntryName },
+    Entry { parent: Ino, name: EntryName, done: NoticeEnd },
+}
+
+/// Dropped once the kernel has processed a notice.
+#[derive(Debug)]
+pub struct NoticeEnd {
+    /// The leader waits for it.
+    _leader: EventAcknowledgement,
+    /// A request of this mount waits for it.
+    _caller: Option<oneshot::Sender<()>>,
+}
+
+impl From<EventAcknowledgement> for NoticeEnd {
+    fn from(leader: EventAcknowledgement) -> Self {
+        Self { _leader: leader, _caller: None }
+    }
 }
 
 impl Notices {
@@ -63,23 +79,24 @@ impl Notices {
         (Self { shared: shared.clone() }, NoticeQueue { shared })
     }
 
-    pub fn attr(&self, ino: Ino) {
-        self.send(Notice::Attr { ino, done: None });
+    pub fn attr(&self, ino: Ino, done: EventAcknowledgement) {
+        self.send(Notice::Attr { ino, done: done.into() });
     }
 
     /// Returns when the kernel has processed the notice, or when the mount is ending and the notice is dropped.
     pub async fn attr_and_wait(&self, ino: Ino) {
         let (done, processed) = oneshot::channel();
-        self.send(Notice::Attr { ino, done: Some(done) });
-        let _closed_if_the_mount_ends = processed.await;
+        self.send(Notice::Attr { ino, done: NoticeEnd { _leader: EventAcknowledgement::none(), _caller: Some(done) } });
+        // The sender is dropped then.
+        let _closed = processed.await;
     }
 
-    pub fn pages(&self, ino: Ino) {
-        self.send(Notice::Pages { ino });
+    pub fn pages(&self, ino: Ino, done: EventAcknowledgement) {
+        self.send(Notice::Pages { ino, done: done.into() });
     }
 
-    pub fn entry(&self, parent: Ino, name: EntryName) {
-        self.send(Notice::Entry { parent, name });
+    pub fn entry(&self, parent: Ino, name: EntryName, done: EventAcknowledgement) {
+        self.send(Notice::Entry { parent, name, done: done.into() });
     }
 
     fn send(&self, notice: Notice) {
@@ -158,12 +175,11 @@ impl Worker {
             let sent = self.kernel.inval_inode(inode, offset, 0);
             sent.unwrap_or_else(|error| refused("an inode", error));
         }
-        for done in pending.done {
-            let _closed_after_a_timeout = done.send(());
-        }
+        drop(pending.inode_done);
         for name in pending.entries {
             let sent = self.kernel.inval_entry(inode, OsStr::from_bytes(name.as_bytes()));
             sent.unwrap_or_else(|error| refused("an entry", error));
         }
+        drop(pending.entries_done);
     }
 }

@@ -164,7 +164,8 @@ Options for -o:
   dirty=SIZE          memory for written bytes not yet stored; writers wait when it is full [64M]
   deadline=SECONDS    how long an operation waits for a reply before it fails [30]
   attr_timeout=SECONDS, entry_timeout=SECONDS
-                      how long the kernel may cache attributes and names [1]
+                      the longest that the kernel may cache attributes and names [1]; it
+                      caches names only of directories that no other mount uses
   log=FILE            file to append the log to [none; stderr in the foreground]
   allow_other         let other users access the mount
   ro rw noatime atime nodev dev nosuid suid noexec exec sync async dirsync

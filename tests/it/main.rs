@@ -10,6 +10,8 @@ mod drain;
 mod experiment;
 mod faults;
 mod foreign;
+mod fresh_names;
+mod linearizability;
 mod local_user;
 mod memory;
 mod operator;

@@ -1,12 +1,14 @@
 //! The network clients that file code needs, as two small traits. Mounts and nodes use the real clients; tests use
 //! fakes that delay, fail and reorder.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use chordfs_types::{
     chunk::{ChunkRef, FileName, Version},
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Answer, Change, Query, Reply},
+    namespace::{Answer, Change, Ino, Query, Reply},
 };
 use futures_util::future::BoxFuture;
 
@@ -34,6 +36,18 @@ pub trait NamespaceClient: Send + Sync {
     fn own_change_receipt(&self) -> EventReceipt {
         EventReceipt::none()
     }
+    /// See [`Session::note_handled`].
+    fn note_handled(&self) {}
+    /// See [`Session::memory_usable_for`]. For ever, if nobody else changes anything.
+    fn memory_usable_for(&self) -> Duration {
+        Duration::MAX
+    }
+    /// See [`Session::is_sole`].
+    fn is_sole(&self, _directory: Ino) -> bool {
+        true
+    }
+    /// See [`Session::note_kernel`].
+    fn note_kernel(&self, _time: Duration) {}
 }
 
 /// The chunks of all storage nodes, as a [`ChunkClient`] offers them.
@@ -65,6 +79,22 @@ impl NamespaceClient for Session {
 
     fn own_change_receipt(&self) -> EventReceipt {
         Session::own_change_receipt(self)
+    }
+
+    fn note_handled(&self) {
+        Session::note_handled(self);
+    }
+
+    fn memory_usable_for(&self) -> Duration {
+        Session::memory_usable_for(self)
+    }
+
+    fn is_sole(&self, directory: Ino) -> bool {
+        Session::is_sole(self, directory)
+    }
+
+    fn note_kernel(&self, time: Duration) {
+        Session::note_kernel(self, time);
     }
 }
 

@@ -30,6 +30,10 @@ impl Attributes {
         self.entries.get(&ino).map(|entry| entry.attr.clone())
     }
 
+    pub fn contains(&self, ino: Ino) -> bool {
+        self.entries.contains(&ino)
+    }
+
     pub fn put(&mut self, attr: Attr) {
         self.entries.put(attr.ino, CachedAttr { attr, fresh: true });
     }

@@ -1,17 +1,21 @@
 //! The caches of a mount: attributes, names, absent names, chunks, and the state of each file that the kernel's pages
 //! hold. All of them are bounded and evict the least recently used entry first.
 //!
-//! Cached attributes and names are valid while the change feed is connected: a change by another mount arrives as an
-//! event, which removes the entries it affects. A reply to a query that was sent before a change must not be stored
-//! after it, since that would bring the old state back. So the caller takes a [`Stamp`] before the query, and the reply
-//! is stored only if neither the feed nor this mount's changes have advanced since. Fetching is left to `fs`.
+//! Cached attributes and names may be used while this mount's leases last and it has heeded every event: the namespace
+//! answers no change before the mounts that remember what was before have dropped it. A reply to a query that was sent
+//! before a change must not be stored after it, since that would bring the old state back. So the caller takes a
+//! [`Stamp`] before the query, and the reply is stored only if neither the feed nor this mount's changes have advanced
+//! since. Fetching is left to `fs`.
 
 pub mod attributes;
 pub mod chunks;
 pub mod dentries;
+mod kernel_names;
+mod own_changes;
 pub mod pages;
 
 use std::{
+    collections::HashSet,
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -22,8 +26,11 @@ use std::{
 use chordfs_types::namespace::{Attr, EntryName, Ino, Time};
 use parking_lot::Mutex;
 
-use self::{attributes::Attributes, dentries::Dentries};
-pub use self::{dentries::Dentry, pages::KernelPages};
+use self::{attributes::Attributes, dentries::Dentries, own_changes::OwnChanges};
+pub use self::{dentries::Dentry, kernel_names::KernelNames, own_changes::OwnChange, pages::KernelPages};
+
+/// How many inodes are known to be in use.
+const MAX_USED: usize = 131_072;
 
 /// The position of the change feed and of this mount's changes at the time of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,18 +55,29 @@ pub struct MetaCache {
     /// The number of completed changes by this mount.
     own: AtomicU64,
     feed_epoch: Arc<dyn Fn() -> u64 + Send + Sync>,
+    is_usable: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 struct MetaTables {
     attributes: Attributes,
     dentries: Dentries,
+    changing: OwnChanges,
+    /// Directories and files of which something was answered from here since the last event about them.
+    used: HashSet<Ino>,
 }
 
 impl MetaCache {
-    /// `feed_epoch` returns the position of the change feed: see `Session::feed_epoch`.
-    pub fn new(capacity: NonZeroUsize, feed_epoch: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        let inner = MetaTables { attributes: Attributes::new(capacity), dentries: Dentries::new(capacity) };
-        Self { inner: Mutex::new(inner), own: AtomicU64::new(0), feed_epoch: Arc::new(feed_epoch) }
+    /// `feed_epoch` returns the position of the change feed, and `is_usable` whether anything may be answered from
+    /// memory: see `Session::feed_epoch` and `Session::memory_usable_for`.
+    pub fn new(
+        capacity: NonZeroUsize,
+        feed_epoch: impl Fn() -> u64 + Send + Sync + 'static,
+        is_usable: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let (attributes, dentries) = (Attributes::new(capacity), Dentries::new(capacity));
+        let inner = MetaTables { attributes, dentries, changing: OwnChanges::default(), used: HashSet::new() };
+        let (feed_epoch, is_usable) = (Arc::new(feed_epoch), Arc::new(is_usable));
+        Self { inner: Mutex::new(inner), own: AtomicU64::new(0), feed_epoch, is_usable }
     }
 
     /// Returns the current position. To be called before a query or change is sent.
@@ -78,7 +96,23 @@ impl MetaCache {
     }
 
     pub fn attr(&self, ino: Ino) -> Option<Attr> {
-        self.inner.lock().attributes.fresh(ino)
+        let mut inner = self.inner.lock();
+        let may_answer = (self.is_usable)() && !inner.changing.concern(ino);
+        let attr = may_answer.then(|| inner.attributes.fresh(ino)).flatten();
+        inner.note_use(ino, attr.is_some());
+        attr
+    }
+
+    /// Whether the attributes of the inode are known, and no change by this mount that concerns them is under way.
+    pub fn remembers(&self, ino: Ino) -> bool {
+        let inner = self.inner.lock();
+        inner.attributes.contains(ino) && !inner.changing.concern(ino)
+    }
+
+    /// Whether it is known where the name leads, and no change by this mount that concerns it is under way.
+    pub fn remembers_name(&self, parent: Ino, name: &EntryName) -> bool {
+        let inner = self.inner.lock();
+        inner.dentries.contains(parent, name) && !inner.changing.concern_name(parent, name)
     }
 
     /// The attributes even if a change by this mount has touched the times. Mode and owner are still valid then.
@@ -87,7 +121,16 @@ impl MetaCache {
     }
 
     pub fn name(&self, parent: Ino, name: &EntryName) -> Option<Dentry> {
-        self.inner.lock().dentries.get(parent, name)
+        let mut inner = self.inner.lock();
+        let may_answer = (self.is_usable)() && !inner.changing.concern_name(parent, name);
+        let dentry = may_answer.then(|| inner.dentries.get(parent, name)).flatten();
+        inner.note_use(parent, dentry.is_some());
+        dentry
+    }
+
+    /// Whether something about the inode was answered from here since the last call.
+    pub fn take_use(&self, ino: Ino) -> bool {
+        self.inner.lock().used.remove(&ino)
     }
 
     /// Stores the reply to a query sent at `stamp`, if it is still current.
@@ -183,6 +226,11 @@ impl MetaCache {
         inner.attributes.remove(parent);
     }
 
+    /// Removes all names in a directory, the absent ones too.
+    pub fn drop_names_in(&self, parent: Ino) {
+        self.inner.lock().dentries.drop_names_in(parent);
+    }
+
     /// Removes `ino`, which no longer exists, and all names that lead to it.
     pub fn drop_names_of(&self, ino: Ino) {
         let mut inner = self.inner.lock();
@@ -194,10 +242,18 @@ impl MetaCache {
         let mut inner = self.inner.lock();
         inner.attributes.clear();
         inner.dentries.clear();
+        inner.used.clear();
     }
 }
 
 impl MetaTables {
+    fn note_use(&mut self, ino: Ino, is_answered: bool) {
+        if is_answered && self.used.insert(ino) && self.used.len() > MAX_USED {
+            // Only an event would have removed them. Inodes that count as unused are asked about again, no more.
+            self.used.clear();
+        }
+    }
+
     fn put_name(&mut self, parent: Ino, name: &EntryName, attr: Option<&Attr>) {
         self.dentries.put(parent, name.clone(), attr.map_or(Dentry::Absent, |attr| Dentry::Present(attr.ino)));
         if let Some(attr) = attr {
@@ -225,7 +281,7 @@ mod tests {
         let epoch = Arc::new(AtomicU64::new(7));
         let shared = epoch.clone();
         let capacity = NonZeroUsize::new(4).expect("four");
-        (MetaCache::new(capacity, move || shared.load(Ordering::SeqCst)), epoch)
+        (MetaCache::new(capacity, move || shared.load(Ordering::SeqCst), || true), epoch)
     }
 
     #[test]
@@ -338,6 +394,32 @@ mod tests {
         cache.renamed(stamp, (Ino::ROOT, &name("a")), (Ino::ROOT, &name("b")), false);
         assert_eq!(cache.name(Ino::ROOT, &name("a")), None);
         assert_eq!(cache.name(Ino::ROOT, &name("b")), None);
+    }
+
+    #[test]
+    fn nothing_is_answered_while_the_memory_may_not_be_used() {
+        let usable = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let shared = usable.clone();
+        let cache = MetaCache::new(NonZeroUsize::MIN, || 0, move || shared.load(Ordering::SeqCst));
+        cache.store_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)));
+        usable.store(false, Ordering::SeqCst);
+        assert_eq!((cache.name(Ino::ROOT, &name("a")), cache.attr(Ino(5))), (None, None));
+        usable.store(true, Ordering::SeqCst);
+        assert!(cache.name(Ino::ROOT, &name("a")).is_some() && cache.attr(Ino(5)).is_some());
+    }
+
+    #[test]
+    fn what_a_change_under_way_concerns_is_not_answered() {
+        let (cache, _) = cache();
+        cache.store_name(cache.stamp(), Ino::ROOT, &name("a"), Some(&attr(5, 1)));
+        cache.store_name(cache.stamp(), Ino::ROOT, &name("b"), None);
+        let first = cache.begin_own_change(vec![(Ino::ROOT, name("a"))], vec![Ino(5)]);
+        let second = cache.begin_own_change(vec![(Ino::ROOT, name("a"))], vec![]);
+        drop(first);
+        assert!(cache.attr(Ino(5)).is_some() && cache.name(Ino::ROOT, &name("a")).is_none());
+        assert!(cache.name(Ino::ROOT, &name("b")).is_some());
+        drop(second);
+        assert!(cache.remembers_name(Ino::ROOT, &name("a")));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Reading and writing an open file. Every handle of an inode sees the same data; `transfer` fetches and stores it.
 
+use chordfs_net::session::EventAcknowledgement;
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
@@ -85,7 +86,7 @@ impl FileSystem {
         let end = file.size();
         if end != at.offset {
             self.pages.invalidate(ino);
-            self.notices.pages(ino);
+            self.notices.pages(ino, EventAcknowledgement::none());
         }
         end
     }

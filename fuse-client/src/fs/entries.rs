@@ -7,7 +7,7 @@ use chordfs_types::{
 };
 
 use super::{FileSystem, holds::Removal, unexpected};
-use crate::cache::{Dentry, DirectoryUpdate, Stamp};
+use crate::cache::{Dentry, DirectoryUpdate, OwnChange, Stamp};
 
 const SET_GROUP_ID: u16 = 0o2000;
 
@@ -42,6 +42,7 @@ impl FileSystem {
         let (exclusive, was_removed) = (new.exclusive, self.removed.contains(parent));
         let node = new_node(new, caller, &self.parent_attr(parent).await?);
         let stamp = self.cache.stamp();
+        let _under_way = self.cache.begin_own_change(vec![(parent, name.clone())], vec![parent]);
         let change = Change::Make { parent, name: name.clone(), node, exclusive };
         let (attr, created) = self.change_entry(change).await.map_err(|error| {
             self.cache.drop_name(parent, name);
@@ -55,6 +56,7 @@ impl FileSystem {
 
     pub async fn link(&self, ino: Ino, parent: Ino, name: &EntryName) -> Result<Attr, FsError> {
         let stamp = self.cache.stamp();
+        let _under_way = self.cache.begin_own_change(vec![(parent, name.clone())], vec![parent, ino]);
         let change = Change::Link { ino, parent, name: name.clone() };
         let (attr, _) = self.change_entry(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
         let update = Some(DirectoryUpdate { at: attr.ctime, links: 0 });
@@ -67,6 +69,7 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         let open = self.open_inode(parent, name).await;
         let removal = self.begin_removal(open);
+        let _under_way = self.begin_own_removal(parent, name);
         let change = Change::Unlink { parent, name: name.clone(), hold: removal.holds() };
         let reply = self.namespace.apply(change).await.inspect_err(|error| {
             self.cache.drop_name(parent, name);
@@ -85,6 +88,7 @@ impl FileSystem {
             Some(Dentry::Present(ino)) => self.cache.attr_maybe_touched(ino),
             Some(Dentry::Absent) | None => None,
         };
+        let _under_way = self.begin_own_removal(parent, name);
         let change = Change::Rmdir { parent, name: name.clone() };
         self.namespace.apply(change).await.inspect_err(|_| self.cache.drop_name(parent, name))?;
         self.cache.changed_name(stamp, parent, name, None, None);
@@ -92,6 +96,15 @@ impl FileSystem {
             self.note_removed_directory(attr);
         }
         Ok(())
+    }
+
+    /// A change that removes a name, and concerns the inode to which it leads.
+    pub(super) fn begin_own_removal(&self, parent: Ino, name: &EntryName) -> OwnChange<'_> {
+        let mut inos = vec![parent];
+        if let Some(Dentry::Present(ino)) = self.cache.name(parent, name) {
+            inos.push(ino);
+        }
+        self.cache.begin_own_change(vec![(parent, name.clone())], inos)
     }
 
     fn note_removed_directory(&self, attr: Attr) {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use chordfs_net::{
     chunk_client::{LocalChunks, NewChunk},
     clients::{ChunkTransport, NamespaceClient},
-    session::SessionEvent,
+    session::{EventAcknowledgement, SessionEvent},
 };
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, FileName, Version},
@@ -159,7 +159,7 @@ impl FakeNamespace {
     }
 
     pub(super) fn tell(&self, event: FeedEvent) {
-        self.send_feed(SessionEvent::Feed(vec![event]));
+        self.send_feed(SessionEvent::Feed(vec![event], EventAcknowledgement::none()));
     }
 
     fn change(&self, change: &Change) -> Result<Reply, FsError> {

@@ -1,10 +1,10 @@
 //! Changes by other mounts. An event first removes the affected entries of this mount's caches; only then is the kernel
 //! notified, by a separate thread. So a request that follows the notice cannot find the old state here.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use chordfs_log::info_limited;
-use chordfs_net::session::{EventReceipt, SessionEvent};
+use chordfs_net::session::{EventAcknowledgement, EventReceipt, SessionEvent};
 use chordfs_types::namespace::{FeedEvent, Ino};
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -18,7 +18,11 @@ impl FileSystem {
             // Until it is dropped, the namespace keeps the files that lost their names by this event.
             let receipt = Arc::new(self.namespace.event_receipt());
             match event {
-                SessionEvent::Feed(events) => events.into_iter().for_each(|event| self.handle_event(event, &receipt)),
+                SessionEvent::Feed(events, done) => {
+                    let inos: BTreeSet<Ino> = events.iter().map(FeedEvent::ino).collect();
+                    events.into_iter().for_each(|event| self.handle_event(event, &receipt, &done));
+                    self.give_back_unused(&inos, &done);
+                }
                 SessionEvent::Reset => {
                     self.forget_everything();
                     self.creations.note_event(None, &receipt);
@@ -26,40 +30,68 @@ impl FileSystem {
                     self.hold_at_namespace(self.opens.inos(), Some(receipt));
                 }
             }
+            self.namespace.note_handled();
         }
     }
 
-    fn handle_event(&self, event: FeedEvent, receipt: &Arc<EventReceipt>) {
+    /// Gives the leases back on what nobody has used here since the last event about it. Otherwise each change by
+    /// another mount would wait for this one for ever.
+    fn give_back_unused(&self, inos: &BTreeSet<Ino>, done: &EventAcknowledgement) {
+        if !done.is_awaited() {
+            return;
+        }
+        let is_in_use = |ino: &&Ino| {
+            let is_used = self.cache.take_use(**ino);
+            is_used || self.opens.is_open(**ino) || self.kernel_names.known_until(**ino).is_some()
+        };
+        if inos.iter().filter(is_in_use).count() == 0 {
+            inos.iter().for_each(|ino| self.forget_inode(*ino, done));
+            done.give_back();
+        }
+    }
+
+    /// `done` is dropped when the kernel has forgotten what the event contradicts, too.
+    fn handle_event(&self, event: FeedEvent, receipt: &Arc<EventReceipt>, done: &EventAcknowledgement) {
         debug!(?event, "another mount changed something");
         match event {
-            FeedEvent::Inode { ino, contents } => self.inode_changed(ino, contents),
+            FeedEvent::Inode { ino, contents } => self.inode_changed(ino, contents, done),
             FeedEvent::Entry { parent, name } => {
                 self.cache.drop_name(parent, &name);
-                self.notices.entry(parent, name);
-                self.notices.attr(parent);
+                self.forget_in_kernel(parent, name, done);
+                self.notices.attr(parent, done.clone());
             }
-            FeedEvent::Orphaned { ino } => self.orphaned(ino, receipt.clone()),
+            FeedEvent::Orphaned { ino } => self.orphaned(ino, receipt.clone(), done),
+            FeedEvent::Recalled { ino } => self.await_kernel_names(ino, done),
+            FeedEvent::Revoked { ino } => self.forget_inode(ino, done),
         }
     }
 
-    fn inode_changed(&self, ino: Ino, contents: bool) {
+    fn inode_changed(&self, ino: Ino, contents: bool, done: &EventAcknowledgement) {
         self.removed.remember(self.cache.attr_maybe_touched(ino));
         self.cache.drop_attr(ino);
         if !contents {
-            return self.notices.attr(ino);
+            return self.notices.attr(ino, done.clone());
         }
         self.pages.invalidate(ino);
         self.invalidate_data(ino);
-        self.notices.pages(ino);
+        self.notices.pages(ino, done.clone());
     }
 
-    fn orphaned(&self, ino: Ino, receipt: Arc<EventReceipt>) {
+    fn orphaned(&self, ino: Ino, receipt: Arc<EventReceipt>, done: &EventAcknowledgement) {
         self.cache.drop_attr(ino);
-        self.notices.attr(ino);
+        self.notices.attr(ino, done.clone());
         self.creations.note_event(Some(ino), &receipt);
         if self.opens.is_open(ino) {
             self.hold_at_namespace(vec![ino], Some(receipt));
         }
+    }
+
+    /// Forgets what is remembered of the inode.
+    fn forget_inode(&self, ino: Ino, done: &EventAcknowledgement) {
+        self.cache.drop_names_in(ino);
+        self.cache.drop_attr(ino);
+        self.await_kernel_names(ino, done);
+        self.notices.attr(ino, done.clone());
     }
 
     /// Clears the caches after events may have been missed. The kernel's names and attributes expire by themselves; its
@@ -72,7 +104,7 @@ impl FileSystem {
         self.transfer.invalidate_all();
         for (ino, file) in self.opens.files() {
             file.invalidate();
-            self.notices.pages(ino);
+            self.notices.pages(ino, EventAcknowledgement::none());
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use chordfs_net::session::SessionEvent;
+use chordfs_net::session::{EventAcknowledgement, SessionEvent};
 use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, Change, FeedEvent, FileKind, Ino, SetAttr, Time, Truncate},
@@ -80,7 +80,7 @@ async fn a_file_that_is_removed_before_its_creation_is_answered_is_held() {
             mount.fs.unlink(Ino::ROOT, &name("f")).await.expect("removed");
         } else {
             mount.namespace.remove(&name("f"));
-            let event = SessionEvent::Feed(vec![FeedEvent::Orphaned { ino }]);
+            let event = SessionEvent::Feed(vec![FeedEvent::Orphaned { ino }], EventAcknowledgement::none());
             mount.namespace.send_feed(if remover == "another mount" { event } else { SessionEvent::Reset });
         }
         settle().await;
@@ -149,7 +149,7 @@ async fn a_change_reported_while_a_file_is_being_created_is_seen() {
         settle().await;
         let ino = mount.namespace.ino(&name("f"));
         mount.namespace.overwrite(ino, b"after");
-        let change = SessionEvent::Feed(vec![FeedEvent::Inode { ino, contents: true }]);
+        let change = SessionEvent::Feed(vec![FeedEvent::Inode { ino, contents: true }], EventAcknowledgement::none());
         mount.namespace.send_feed(if event == "a change" { change } else { SessionEvent::Reset });
         settle().await;
         mount.namespace.open_gate.add_permits(100);

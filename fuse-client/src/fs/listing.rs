@@ -199,7 +199,7 @@ mod tests {
         }
 
         fn at(&self, listing: &mut Listing, number: u64) -> Option<String> {
-            let stamp = MetaCache::new(NonZeroUsize::MIN, || 0).stamp();
+            let stamp = MetaCache::new(NonZeroUsize::MIN, || 0, || true).stamp();
             loop {
                 match listing.at(number) {
                     Position::Entry(entry, _) => return Some(entry.name.to_string()),

@@ -73,6 +73,7 @@ impl FileSystem {
             return Ok(self.with_uncommitted(self.attr(ino).await?));
         }
         let stamp = self.cache.stamp();
+        let _under_way = self.cache.begin_own_change(Vec::new(), vec![ino]);
         let attr = match self.opens.get(ino) {
             Some(file) => self.set_attr_of_open(ino, &file, set).await,
             None if truncates_above_zero(&set) || self.transfer.uncommitted_file(ino).is_some() => {

@@ -13,6 +13,7 @@ mod feed;
 mod handle;
 mod handles;
 mod holds;
+mod kernel_memory;
 mod listing;
 mod lookup;
 mod open_table;
@@ -31,7 +32,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use chordfs_net::session::Session;
+use chordfs_net::session::{EventAcknowledgement, Session};
 use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, Attr, Change, ClientReport, Ino, Query, Reply},
@@ -51,7 +52,7 @@ pub use self::{
     statfs::{SpaceSource, SpaceTotals, Statistics},
 };
 use crate::{
-    cache::{KernelPages, MetaCache, Stamp},
+    cache::{KernelNames, KernelPages, MetaCache, Stamp},
     notify::Notices,
     transfer::{FileData, Transfer},
 };
@@ -64,6 +65,7 @@ pub struct FileSystem {
     transfer: Arc<Transfer>,
     cache: MetaCache,
     pages: KernelPages,
+    kernel_names: KernelNames,
     opens: OpenTable<OpenFile>,
     handles: Handles,
     directories: Directories,
@@ -96,9 +98,12 @@ impl FileSystem {
         space: SpaceSource,
     ) -> Arc<Self> {
         let (holds, requests) = mpsc::unbounded_channel();
+        let usable = namespace.clone();
+        let is_usable = move || !usable.memory_usable_for().is_zero();
         let fs = Arc::new(Self {
-            cache: MetaCache::new(DEFAULT_META_ENTRIES, feed_epoch),
+            cache: MetaCache::new(DEFAULT_META_ENTRIES, feed_epoch, is_usable),
             pages: KernelPages::new(DEFAULT_META_ENTRIES),
+            kernel_names: KernelNames::default(),
             opens: OpenTable::default(),
             handles: Handles::default(),
             directories: Directories::default(),
@@ -124,7 +129,7 @@ impl FileSystem {
     fn invalidate_contents(&self, ino: Ino) {
         self.pages.invalidate(ino);
         self.cache.drop_attr(ino);
-        self.notices.pages(ino);
+        self.notices.pages(ino, EventAcknowledgement::none());
     }
 
     /// For operators.

@@ -22,6 +22,7 @@ impl FileSystem {
             RenameMode::NoReplace | RenameMode::Exchange => None,
         };
         let removal = self.begin_removal(replaced);
+        let _under_way = (self.begin_own_removal(from.parent, &from.name), self.begin_own_removal(to.parent, &to.name));
         let change = Change::Rename {
             parent: from.parent,
             name: from.name.clone(),

@@ -1,10 +1,12 @@
 //! Results of `fs` as replies to the kernel.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, time::Duration};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
 
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Attr, Ino},
+    namespace::{Attr, EntryName, Ino},
 };
 use fuser::{
     FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
@@ -13,7 +15,7 @@ use fuser::{
 
 use super::convert::errno;
 use crate::{
-    fs::{ListedEntry, OpenReply, Statistics},
+    fs::{FileSystem, ListedEntry, OpenReply, Statistics},
     options::KernelTimeouts,
     root_map::RootMap,
     transfer::read_buffer,
@@ -24,28 +26,35 @@ const GENERATION: Generation = Generation(0);
 const STATFS_BLOCK_BYTES: u32 = 4096;
 
 /// Converts results into replies.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Replies {
+    pub fs: Arc<FileSystem>,
     pub root: RootMap,
+    /// The longest that the kernel may keep anything.
     pub timeouts: KernelTimeouts,
 }
 
 impl Replies {
-    pub(super) fn entry(self, op: &'static str, parent: Ino, result: Result<Attr, FsError>, reply: ReplyEntry) {
+    pub(super) fn entry(
+        self,
+        op: &'static str,
+        parent: Ino,
+        name: &EntryName,
+        result: Result<Attr, FsError>,
+        reply: ReplyEntry,
+    ) {
         match result {
-            Ok(attr) => reply.entry_with_ttls(
-                &self.timeouts.attr,
-                &self.timeouts.entry,
-                &self.root.file_attr(&attr),
-                GENERATION,
-            ),
+            Ok(attr) => {
+                let KernelTimeouts { attr: attr_time, entry } = self.times(Some((parent, name)), attr.ino);
+                reply.entry_with_ttls(&attr_time, &entry, &self.root.file_attr(&attr), GENERATION);
+            }
             Err(failure) => reply.error(errno(op, parent, &failure)),
         }
     }
 
     pub(super) fn attr(self, op: &'static str, ino: Ino, result: Result<Attr, FsError>, reply: ReplyAttr) {
         match result {
-            Ok(attr) => reply.attr(&self.timeouts.attr, &self.root.file_attr(&attr)),
+            Ok(attr) => reply.attr(&self.times(None, attr.ino).attr, &self.root.file_attr(&attr)),
             Err(failure) => reply.error(errno(op, ino, &failure)),
         }
     }
@@ -57,10 +66,17 @@ impl Replies {
         }
     }
 
-    pub(super) fn created(self, parent: Ino, result: Result<(Attr, u64), FsError>, reply: ReplyCreate) {
+    pub(super) fn created(
+        self,
+        parent: Ino,
+        name: &EntryName,
+        result: Result<(Attr, u64), FsError>,
+        reply: ReplyCreate,
+    ) {
         match result {
             Ok((attr, handle)) => {
-                let ttl = self.timeouts.entry.min(self.timeouts.attr);
+                let times = self.times(Some((parent, name)), attr.ino);
+                let ttl = times.entry.min(times.attr);
                 let handle = FileHandle(handle);
                 reply.created(&ttl, &self.root.file_attr(&attr), GENERATION, handle, FopenFlags::empty());
             }
@@ -110,14 +126,28 @@ impl Replies {
 
     /// Adds an entry; returns false when the reply is full. The kernel must not cache `.` and `..`, nor attributes that
     /// may be outdated, so their time to live is zero.
-    pub(super) fn add_plus(self, reply: &mut ReplyDirectoryPlus, entry: &ListedEntry<'_>) -> bool {
+    pub(super) fn add_plus(&self, reply: &mut ReplyDirectoryPlus, parent: Ino, entry: &ListedEntry<'_>) -> bool {
         let name = OsStr::from_bytes(entry.name);
         let ino = self.root.outward(entry.ino);
-        let ttl = if entry.fresh { self.timeouts.entry.min(self.timeouts.attr) } else { Duration::ZERO };
+        let ttl = self.listed_for(parent, entry);
         let attr = match &entry.attr {
             Some(attr) => self.root.file_attr(attr),
             None => self.root.directory_attr(entry.ino),
         };
         !reply.add(ino, entry.next, name, &ttl, &attr, GENERATION)
+    }
+    fn listed_for(&self, parent: Ino, entry: &ListedEntry<'_>) -> Duration {
+        match EntryName::new(Bytes::copy_from_slice(entry.name)) {
+            Ok(name) if entry.fresh => {
+                let times = self.times(Some((parent, &name)), entry.ino);
+                times.entry.min(times.attr)
+            }
+            // `.` and `..` are no names of entries.
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn times(&self, name: Option<(Ino, &EntryName)>, ino: Ino) -> KernelTimeouts {
+        self.fs.kernel_times(name, ino, self.timeouts)
     }
 }

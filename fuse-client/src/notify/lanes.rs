@@ -4,9 +4,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use chordfs_types::namespace::{EntryName, Ino};
-use tokio::sync::oneshot;
 
-use super::Notice;
+use super::{Notice, NoticeEnd};
 
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -22,9 +21,11 @@ pub(super) struct Pending {
     pub attr: bool,
     /// The pages, and with them the attributes.
     pub pages: bool,
-    /// To be signalled once the attributes are dropped.
-    pub done: Vec<oneshot::Sender<()>>,
+    /// To be dropped once the attributes and pages are.
+    pub inode_done: Vec<NoticeEnd>,
     pub entries: BTreeSet<EntryName>,
+    /// To be dropped once the entries are.
+    pub entries_done: Vec<NoticeEnd>,
 }
 
 impl Lanes {
@@ -33,10 +34,18 @@ impl Lanes {
             Notice::Attr { ino, done } => {
                 let pending = self.pending(ino);
                 pending.attr = true;
-                pending.done.extend(done);
+                pending.inode_done.push(done);
             }
-            Notice::Pages { ino } => self.pending(ino).pages = true,
-            Notice::Entry { parent, name } => drop(self.pending(parent).entries.insert(name)),
+            Notice::Pages { ino, done } => {
+                let pending = self.pending(ino);
+                pending.pages = true;
+                pending.inode_done.push(done);
+            }
+            Notice::Entry { parent, name, done } => {
+                let pending = self.pending(parent);
+                pending.entries.insert(name);
+                pending.entries_done.push(done);
+            }
         }
     }
 
@@ -67,7 +76,13 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chordfs_net::session::EventAcknowledgement;
+
     use crate::samples_test::name;
+
+    fn done() -> NoticeEnd {
+        EventAcknowledgement::none().into()
+    }
 
     const A: Ino = Ino(5);
     const B: Ino = Ino(6);
@@ -76,10 +91,10 @@ mod tests {
     #[test]
     fn a_notice_that_waits_delays_only_those_of_its_own_inode() {
         let mut lanes = Lanes::default();
-        lanes.push(Notice::Pages { ino: A });
+        lanes.push(Notice::Pages { ino: A, done: done() });
         let (slow, _) = lanes.next().expect("one waits");
-        lanes.push(Notice::Attr { ino: A, done: None });
-        lanes.push(Notice::Entry { parent: B, name: name("f") });
+        lanes.push(Notice::Attr { ino: A, done: done() });
+        lanes.push(Notice::Entry { parent: B, name: name("f"), done: done() });
         assert_eq!(lanes.next().map(|(ino, _)| ino), Some(B));
         assert!(lanes.next().is_none(), "A is busy");
         lanes.done(slow);
@@ -89,14 +104,13 @@ mod tests {
     #[test]
     fn notices_that_wait_are_merged() {
         let mut lanes = Lanes::default();
-        let (done, _processed) = oneshot::channel();
-        lanes.push(Notice::Attr { ino: A, done: Some(done) });
+        lanes.push(Notice::Attr { ino: A, done: done() });
         for _ in 0..100 {
-            lanes.push(Notice::Pages { ino: A });
-            lanes.push(Notice::Entry { parent: A, name: name("f") });
+            lanes.push(Notice::Pages { ino: A, done: done() });
+            lanes.push(Notice::Entry { parent: A, name: name("f"), done: done() });
         }
         let (_, pending) = lanes.next().expect("all in one");
-        assert_eq!((pending.attr, pending.pages, pending.done.len(), pending.entries.len()), (true, true, 1, 1));
+        assert_eq!((pending.attr, pending.pages, pending.entries.len()), (true, true, 1));
         assert!(lanes.next().is_none());
     }
 }

@@ -28,6 +28,7 @@ fn table(sessions: &[SessionStatus]) -> Markup {
                         th.number scope="col" { "Not stored yet" }
                         th.number scope="col" { "Open files" }
                         th.number scope="col" { "Removed files held open" }
+                        th.number scope="col" { "Leases" }
                     }
                 }
                 tbody { @for session in sessions { (row(session)) } }
@@ -49,6 +50,7 @@ fn row(session: &SessionStatus) -> Markup {
             td.number { (session.dirty_bytes.map_or(UNKNOWN.into(), human)) }
             td.number { (session.open_files.map_or(UNKNOWN.into(), |files| files.to_string())) }
             td.number { (session.held_files) }
+            td.number { (session.leases) }
         }
     }
 }

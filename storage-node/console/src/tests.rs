@@ -112,6 +112,7 @@ fn view(count: u8, silent: &[u8]) -> RingView {
         silent_seconds: 2,
         lease_seconds_left: 58,
         held_files: 0,
+        leases: 12,
         dirty_bytes: Some(3 << 20),
         open_files: None,
     };

@@ -1,4 +1,4 @@
-//! Who holds a lease on an inode: any number of sessions, or one alone.
+//! The holders of the leases on each inode: any number of sessions, or one alone.
 
 use std::collections::HashMap;
 

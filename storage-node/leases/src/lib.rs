@@ -28,8 +28,8 @@ use std::{
 
 use chordfs_types::namespace::{Ino, SessionId};
 
-pub use self::notices::{Notice, NoticeId, NoticeKind, WaitId};
-use self::{held::HeldLeases, holders::Holders, notices::Notices};
+pub use self::notices::{LeaseNotice, NoticeId, NoticeKind, WaitId};
+use self::{held::HeldLeases, holders::Holders, notices::LeaseNotices};
 
 /// What a lease allows its holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub struct LeaseTable {
     unclaimed: BTreeMap<SessionId, Duration>,
     /// Changes under way, by what they will change. It is never iterated, so its order does not matter.
     changing: HashMap<Ino, Vec<Option<SessionId>>>,
-    notices: Notices,
+    notices: LeaseNotices,
 }
 
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl LeaseTable {
             sessions: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
             changing: HashMap::new(),
-            notices: Notices::default(),
+            notices: LeaseNotices::default(),
         }
     }
 
@@ -127,15 +127,25 @@ impl LeaseTable {
         }
     }
 
+    /// Notes that the driver could not hear the sessions until now.
+    pub fn renew_all(&mut self, now: Duration) {
+        let expires = now + self.settings.duration;
+        let attached = self.sessions.values_mut().map(|attached| &mut attached.expires);
+        attached.chain(self.unclaimed.values_mut()).for_each(|it| *it = expires.max(*it));
+    }
+
     /// Grants a lease on what an answer tells the session about `ino`. To be called while nothing can change the inode
     /// between the answer and the grant. `None`: the session must not remember the answer.
-    pub fn grant(&mut self, session: SessionId, ino: Ino, now: Duration) -> Option<Lease> {
+    ///
+    /// At most what is `wanted`, but a sole lease that it has already stays.
+    pub fn grant(&mut self, session: SessionId, ino: Ino, wanted: Lease, now: Duration) -> Option<Lease> {
         let valid = self.sessions.get(&session).is_some_and(|attached| attached.expires > now);
         // What an absent session will claim is not free.
         if !valid || !self.unclaimed.is_empty() || self.recall_of(ino).is_some() {
             return None;
         }
-        let shared_only = self.notices.has_any_about(ino) || self.is_changed_by_another(ino, session);
+        let shared_only =
+            wanted == Lease::Shared || self.notices.has_any_about(ino) || self.is_changed_by_another(ino, session);
         let lease = self.holders.grant(ino, session, shared_only)?;
         self.note_held(session, ino);
         self.revoke_excess(session);
@@ -199,7 +209,7 @@ impl LeaseTable {
         self.notices.wait_for(ids)
     }
 
-    /// Like `settled`, for an answer of which it is not known what it is about: one to an operation that was sent again.
+    /// Like `settled`, for the answer to an operation that was sent again: it is not known what it is about.
     pub fn all_settled(&mut self, reader: Option<SessionId>) -> Option<WaitId> {
         let ids = self.notices.changes().filter(|id| Some(id.session) != reader).collect();
         self.notices.wait_for(ids)
@@ -244,7 +254,7 @@ impl LeaseTable {
     }
 
     /// The notices to send, in their order, since the last call.
-    pub fn take_notices(&mut self) -> Vec<Notice> {
+    pub fn take_notices(&mut self) -> Vec<LeaseNotice> {
         self.notices.take_issued()
     }
 
@@ -261,11 +271,6 @@ impl LeaseTable {
     /// The number of leases that a session holds.
     pub fn held_by(&self, session: SessionId) -> usize {
         self.sessions.get(&session).map_or(0, |attached| attached.held.len())
-    }
-
-    /// The number of notices that sessions have not acknowledged.
-    pub fn unacknowledged(&self) -> usize {
-        self.notices.len()
     }
 
     /// A session without any lease has nothing that could run out.

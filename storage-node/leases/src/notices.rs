@@ -1,4 +1,4 @@
-//! Notices that sessions have not acknowledged yet, and the answers that wait for them.
+//! LeaseNotices that sessions have not acknowledged yet, and the answers that wait for them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -6,7 +6,7 @@ use chordfs_types::namespace::{Ino, SessionId};
 
 /// Demands something of a session that holds leases on `inos`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct LeaseNotice {
     pub id: NoticeId,
     pub kind: NoticeKind,
     /// Each once.
@@ -36,15 +36,15 @@ pub struct NoticeId {
 pub struct WaitId(pub u64);
 
 #[derive(Debug, Default)]
-pub(crate) struct Notices {
+pub(crate) struct LeaseNotices {
     last: u64,
     last_wait: u64,
     unacknowledged: BTreeMap<NoticeId, Unacknowledged>,
-    /// Of `unacknowledged`. It is never iterated, so its order does not matter.
+    /// Those that name each inode. It is never iterated, so its order does not matter.
     by_ino: HashMap<Ino, Vec<NoticeId>>,
     /// How many notices each answer waits for.
     waits: BTreeMap<WaitId, usize>,
-    issued: Vec<Notice>,
+    issued: Vec<LeaseNotice>,
     released: Vec<WaitId>,
 }
 
@@ -63,14 +63,10 @@ impl NoticeId {
     }
 }
 
-impl Notices {
+impl LeaseNotices {
     /// The number of the last notice.
     pub(crate) fn last(&self) -> u64 {
         self.last
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.unacknowledged.len()
     }
 
     pub(crate) fn expect_claims(&mut self, session: SessionId) {
@@ -82,7 +78,7 @@ impl Notices {
         self.last += 1;
         let id = NoticeId { session, number: self.last };
         inos.iter().for_each(|ino| self.by_ino.entry(*ino).or_default().push(id));
-        self.issued.push(Notice { id, kind, inos: inos.clone() });
+        self.issued.push(LeaseNotice { id, kind, inos: inos.clone() });
         self.unacknowledged.insert(id, Unacknowledged { kind, inos, waits: Vec::new() });
         id
     }
@@ -152,7 +148,7 @@ impl Notices {
         self.waits.remove(&wait);
     }
 
-    pub(crate) fn take_issued(&mut self) -> Vec<Notice> {
+    pub(crate) fn take_issued(&mut self) -> Vec<LeaseNotice> {
         std::mem::take(&mut self.issued)
     }
 

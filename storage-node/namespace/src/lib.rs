@@ -9,7 +9,7 @@
 //!
 //! | room or file | what |
 //! |---|---|
-//! | `settings.rs`, `raft_types.rs` | settings; the types that parametrize openraft |
+//! | `settings.rs`, `answer_terms.rs`, `raft_types.rs` | settings; when an answer may be given; the types that parametrize openraft |
 //! | `storage/` | log, snapshot and namespace id on disk |
 //! | `state/` | the tables under Raft, and the change feed |
 //! | `raft/` | this node's Raft, the network to the other members, where the leader is |
@@ -18,6 +18,8 @@
 //! | `recover.rs` | continuing without a majority that is lost for ever, on an operator's request |
 //! | `start.rs`, `duties.rs` | starting all parts, and their background tasks |
 
+#[expect(unreachable_pub, reason = "a public trait of openraft names these types")]
+mod answer_terms;
 mod duties;
 mod membership;
 mod raft;
@@ -249,6 +251,7 @@ impl Namespace {
             held_files: session.held_inodes as u64,
             dirty_bytes: contact.report.map(|report| report.dirty_bytes),
             open_files: contact.report.map(|report| report.open_files),
+            leases: contact.leases as u64,
         };
         Some(sessions.into_iter().zip(feed.contacts(&ids, Instant::now())).map(status).collect())
     }

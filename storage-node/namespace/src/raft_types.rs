@@ -17,6 +17,8 @@ use chordfs_types::{
 use openraft::{declare_raft_types, type_config::alias};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::answer_terms::AnswerTerms;
+
 /// Raised when a Raft message, a log entry or a snapshot changes its encoding. Nodes of different formats refuse each
 /// other's messages rather than guess.
 pub const FORMAT: u8 = 2;
@@ -38,6 +40,8 @@ declare_raft_types!(
 );
 
 pub type LogEntry = alias::EntryOf<TypeConfig>;
+/// A term and its leader.
+pub type LeaderTerm = alias::CommittedLeaderIdOf<TypeConfig>;
 pub type LogId = alias::LogIdOf<TypeConfig>;
 pub type Vote = alias::VoteOf<TypeConfig>;
 pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
@@ -137,9 +141,15 @@ impl fmt::Display for LoggedOp {
     }
 }
 
-/// The result of applying a log entry; `None` for Raft's own entries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EntryResult(pub Option<Result<Reply, FsError>>);
+/// The result of applying a log entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EntryResult {
+    /// `None` for Raft's own entries.
+    pub reply: Option<Result<Reply, FsError>>,
+    /// When and how this node, if it leads, may give the reply.
+    #[serde(skip)]
+    pub(crate) terms: AnswerTerms,
+}
 
 /// Encodes a Raft message between two nodes: the format byte, then postcard.
 pub fn pack<T: Serialize>(message: &T) -> Bytes {

@@ -34,6 +34,7 @@ use crate::{
     raft_types::RaftMember,
     serve::{
         garbage::{Deleter, GarbageCollector},
+        lease_expiry::end_old_leases,
         leases::SessionLeases,
         raft_api::RaftApi,
         requests::RequestHandler,
@@ -125,7 +126,7 @@ impl LocalMember {
         // Only a ring's first node may lead before it has asked its neighbours.
         let raft_config = raft_config(&config.settings, config.join.is_empty()).map_err(NamespaceError::Settings)?;
         let dir = config.dir.join("namespace");
-        let (state, feed) = (NamespaceState::default(), Arc::new(SessionFeed::default()));
+        let (state, feed) = (NamespaceState::default(), Arc::new(SessionFeed::of_node(config.uid)));
         let opened = NamespaceFolder::open(&dir, &config, state.clone(), feed.clone()).await;
         let folder = opened.map_err(|source| NamespaceError::Open { dir: dir.clone(), source })?;
         let NamespaceConfig { uid, node, neighbours, pool, settings, .. } = config;
@@ -175,6 +176,7 @@ impl LocalMember {
     fn serve_as_leader(&self, duties: &DutyStarter, guard: Arc<NamespaceGuard>, deleter: Deleter) {
         let Self { raft, feed, .. } = self;
         duties.start(root_owner::give_root(raft.clone(), guard.clone()));
+        duties.start(end_old_leases(feed.clone()));
         duties.start(SessionLeases { raft: raft.clone(), feed: feed.clone() }.run());
         duties.start(GarbageCollector::new(raft.clone(), guard, feed.clone(), deleter).run());
     }

@@ -117,6 +117,8 @@ pub struct AppliedOp {
     pub feed: Vec<FeedEvent>,
     /// The session that issued the operation.
     pub origin: Option<SessionId>,
+    /// The operation was applied before, and this is its reply of then.
+    pub repeated: bool,
 }
 
 impl Tables {
@@ -157,7 +159,7 @@ impl Tables {
     pub fn apply(&mut self, index: u64, logged: Time, op: &NamespaceOp) -> AppliedOp {
         let origin = op.origin.map(|id| id.session);
         if let Some(reply) = op.origin.and_then(|id| self.answered(id)) {
-            return AppliedOp { reply, feed: Vec::new(), origin };
+            return AppliedOp { reply, feed: Vec::new(), origin, repeated: true };
         }
         let mut transaction = Transaction {
             tables: self,
@@ -173,7 +175,7 @@ impl Tables {
         if let Some(id) = op.origin {
             self.remember(id, &reply);
         }
-        AppliedOp { reply, feed, origin }
+        AppliedOp { reply, feed, origin, repeated: false }
     }
 
     fn inode(&self, ino: Ino) -> Result<&Inode, FsError> {

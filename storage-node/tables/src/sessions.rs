@@ -84,6 +84,11 @@ impl Tables {
         self.sessions.iter().filter(|(_, session)| session.holds_leases).map(|(id, _)| *id)
     }
 
+    /// Whether the session is open and may hold leases.
+    pub fn may_hold_leases(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.holds_leases)
+    }
+
     pub fn has_session(&self, id: SessionId) -> bool {
         self.sessions.contains_key(&id)
     }

@@ -170,6 +170,22 @@ impl NamespaceClient for WatchedSession {
         self.session.own_change_receipt()
     }
 
+    fn note_handled(&self) {
+        self.session.note_handled();
+    }
+
+    fn memory_usable_for(&self) -> Duration {
+        self.session.memory_usable_for()
+    }
+
+    fn is_sole(&self, directory: Ino) -> bool {
+        self.session.is_sole(directory)
+    }
+
+    fn note_kernel(&self, time: Duration) {
+        self.session.note_kernel(time);
+    }
+
     fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
         Box::pin(async move {
             let outcome = self.session.next_version().await;

@@ -1,32 +1,31 @@
-//! The change feed as one mount sees it: events in order, resets where events may be missing, and an epoch that shows
-//! whether an event has arrived.
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//! The change feed as one mount sees it: events in order, and resets where events may be missing.
 
 use chordfs_log::warn_limited;
-use chordfs_types::namespace::{FeedEvent, calls, decode};
+use chordfs_types::namespace::{FeedMessage, calls, decode};
 use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::{
     SessionEvent,
+    acknowledgement::{EventAcknowledgement, NoticeDone},
+    memory::SessionMemory,
     receipts::{EventReceipt, FeedReceipts},
 };
 use crate::rpc::{Notification, Value};
 
 pub(super) struct ChangeFeed {
-    epoch: AtomicU64,
+    pub memory: SessionMemory,
     receipts: FeedReceipts,
     events: mpsc::UnboundedSender<SessionEvent>,
 }
 
 impl ChangeFeed {
     pub(super) fn new(events: mpsc::UnboundedSender<SessionEvent>) -> Self {
-        Self { epoch: AtomicU64::new(0), receipts: FeedReceipts::default(), events }
+        Self { memory: SessionMemory::default(), receipts: FeedReceipts::default(), events }
     }
 
     pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::SeqCst)
+        self.memory.epoch()
     }
 
     /// For the next event that the receiver handles.
@@ -39,25 +38,35 @@ impl ChangeFeed {
         self.receipts.own_change()
     }
 
-    /// Returns whether everything that was received up to this epoch has been handled.
-    pub(super) fn has_handled(&self, epoch: u64) -> bool {
+    /// How many events were received.
+    pub(super) fn received(&self) -> u64 {
+        self.memory.received()
+    }
+
+    /// Returns whether so many events have been handled.
+    pub(super) fn has_handled(&self, received: u64) -> bool {
         // Without a receiver, nothing is cached and nothing is open.
-        self.events.is_closed() || self.receipts.have_handled(epoch)
+        self.events.is_closed() || self.receipts.have_handled(received)
     }
 
     /// Reports that events may have been missed.
     pub(super) fn interrupt(&self) {
+        self.memory.note_received(None);
         self.push(SessionEvent::Reset);
     }
 
-    /// Called by the connection's reader, and thus before any later answer is delivered.
-    pub(super) fn receive(&self, notification: Notification) {
+    /// Called by the connection's reader, and thus before any later answer is delivered. What has been heeded goes to
+    /// `done`.
+    pub(super) fn receive(&self, notification: Notification, done: &mpsc::UnboundedSender<NoticeDone>) {
         if notification.method != calls::FEED {
             debug!(method = notification.method, "ignoring an unknown notification");
             return;
         }
-        match events(&notification.params) {
-            Ok(events) => self.push(SessionEvent::Feed(events)),
+        match message(&notification.params) {
+            Ok(FeedMessage { notice, events }) => {
+                self.memory.note_received(Some(&events));
+                self.push(SessionEvent::Feed(events, EventAcknowledgement::of(notice, done)));
+            }
             Err(error) => {
                 warn_limited!(error, "cannot decode the change feed; all cached entries are dropped");
                 self.interrupt();
@@ -65,15 +74,13 @@ impl ChangeFeed {
         }
     }
 
-    /// Raises the epoch first, so that the receiver of the event sees it raised.
     fn push(&self, event: SessionEvent) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
         // Without a receiver, nothing is cached.
         let _ = self.events.send(event);
     }
 }
 
-fn events(params: &[Value]) -> Result<Vec<FeedEvent>, String> {
+fn message(params: &[Value]) -> Result<FeedMessage, String> {
     match params {
         [Value::Binary(bytes)] => decode(bytes).map_err(|error| error.to_string()),
         _ => Err("the notification is not a single binary".to_owned()),

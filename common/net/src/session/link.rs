@@ -22,14 +22,15 @@ use chordfs_types::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, MissedTickBehavior, interval_at, sleep},
+    sync::{Notify, mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
 use super::{
-    SessionOptions, candidates::LeaderCandidates, feed::ChangeFeed, open_session::OpenSession, request::send_request,
+    SessionOptions, acknowledgement::NoticeDone, candidates::LeaderCandidates, feed::ChangeFeed, memory::Moment,
+    open_session::OpenSession, request::send_request,
 };
 use crate::{
     backoff::Backoff,
@@ -59,6 +60,8 @@ pub(super) struct LeaderConnection {
     pub client: RpcClient,
     pub session: Arc<OpenSession>,
     health: Arc<ConnectionHealth>,
+    /// Notices that came on this connection and are heeded.
+    done: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<NoticeDone>>>,
 }
 
 #[derive(Default)]
@@ -227,8 +230,10 @@ impl ConnectionTask {
     async fn run(mut self) {
         while let Some(attached) = self.attach().await {
             info_limited!(leader = %attached.client.address(), session = attached.session.id.0, "attached to the namespace");
+            self.shared.feed.memory.set_attached(true);
             self.publish.send_replace(Some(attached.clone()));
             self.monitor(&attached).await;
+            self.shared.feed.memory.set_attached(false);
             info_limited!(leader = %attached.client.address(), "the connection to the namespace is lost");
             self.publish.send_replace(None);
             self.learn_from(&attached);
@@ -272,7 +277,9 @@ impl ConnectionTask {
 
     async fn try_attach(&mut self, node: SocketAddr) -> Result<LeaderConnection, AttachError> {
         let feed = self.shared.feed.clone();
-        let handler = move |event| feed.receive(event);
+        let (heeded, done) = mpsc::unbounded_channel();
+        let done = Arc::new(tokio::sync::Mutex::new(done));
+        let handler = move |event| feed.receive(event, &heeded);
         let client = RpcClient::connect_over(&*self.dialer, node, CONNECT_DEADLINE, handler)
             .await
             .map_err(|error| AttachError::Failed(error.to_string()))?;
@@ -281,11 +288,23 @@ impl ConnectionTask {
                 Some(session) => session.clone(),
                 None => self.open(&client).await?,
             };
+            self.kernel_has_forgotten().await;
+            let sent = Moment::now();
             match self.send_request(&client, Request::Attach { session: session.id }, ATTACH_DEADLINE).await? {
-                Response::Attached => return Ok(LeaderConnection { client, session, health: Arc::default() }),
+                Response::Attached => {
+                    self.shared.feed.memory.note_answered(sent);
+                    return Ok(LeaderConnection { client, session, health: Arc::default(), done });
+                }
                 response if is_no_session(&response) => self.forget_session(),
                 response => return Err(unexpected(node, &response)),
             }
+        }
+    }
+
+    /// Waits until the kernel answers nothing from its memory that the former connection allowed.
+    async fn kernel_has_forgotten(&self) {
+        if let Some(until) = self.shared.feed.memory.kernel_until() {
+            sleep_until(until).await;
         }
     }
 
@@ -299,7 +318,7 @@ impl ConnectionTask {
             Change::OpenSession { nonce: self.nonce, client: self.client.clone(), holds_leases: self.holds_leases };
         let request = Request::Apply(NamespaceOp { origin: None, now: Time::now(), change });
         match self.send_request(client, request, OPEN_DEADLINE).await? {
-            Response::Applied(Ok(Reply::Session { session, versions })) => {
+            Response::Applied(Ok(Reply::Session { session, versions }), _) => {
                 Ok(self.begin(OpenSession::new(session, versions)))
             }
             response => Err(unexpected(client.address(), &response)),
@@ -344,17 +363,25 @@ impl ConnectionTask {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut answers, mut requests) = (FeedAnswers::default(), None);
         let reported = Arc::<Mutex<Option<ClientReport>>>::default();
+        let mut done = attached.done.lock().await;
         loop {
             tokio::select! {
+                biased;
                 () = attached.client.closed() => return,
+                Some(done) = done.recv() => {
+                    self.acknowledge(&attached.client, done);
+                    continue;
+                }
                 () = attached.health.check.notified() => {}
                 _ = tick.tick() => {}
             }
             self.report_changes(&attached.client, &reported);
             let answered = answers.current(&self.shared.feed);
+            let sent = Moment::now();
             let keepalive = encode(&Request::KeepAlive { answered, nothing_open: self.nothing_open_at(requests) });
             match send_request(&attached.client, &keepalive, KEEPALIVE_DEADLINE).await {
                 Ok(Response::Alive { applied, requests: count }) => {
+                    self.shared.feed.memory.note_answered(sent);
                     answers.note(applied, &self.shared.feed);
                     requests = Some(count);
                 }
@@ -365,6 +392,17 @@ impl ConnectionTask {
                 Err(error) => self.drop_connection(attached, error.to_string()),
             }
         }
+    }
+
+    /// Tells the leader that a notice is heeded. If that is lost, the leader waits until the lease has run out.
+    fn acknowledge(&self, client: &RpcClient, NoticeDone { notice, keeps }: NoticeDone) {
+        let client = client.clone();
+        tasks::spawn(async move {
+            let request = encode(&Request::Acknowledge { notice, keeps });
+            if let Err(error) = send_request(&client, &request, KEEPALIVE_DEADLINE).await {
+                debug!(%error, notice, "the leader did not confirm an acknowledgement");
+            }
+        });
     }
 
     /// Sends the client's report beside the keepalive, unless the leader has received the same one on this connection.
@@ -409,19 +447,19 @@ impl ConnectionTask {
 #[derive(Default)]
 struct FeedAnswers {
     answered: u64,
-    /// A place in the log, and the feed's epoch by which every event up to that place had been received.
+    /// A place in the log, and how many events had been received when every event up to that place had been.
     received: Option<(u64, u64)>,
 }
 
 impl FeedAnswers {
     /// Notes that all events up to `applied` have been received.
     fn note(&mut self, applied: u64, feed: &ChangeFeed) {
-        self.received.get_or_insert_with(|| (applied, feed.epoch()));
+        self.received.get_or_insert_with(|| (applied, feed.received()));
     }
 
     /// Returns the place in the log up to which all events have been handled.
     fn current(&mut self, feed: &ChangeFeed) -> u64 {
-        if let Some((applied, _)) = self.received.take_if(|(_, epoch)| feed.has_handled(*epoch)) {
+        if let Some((applied, _)) = self.received.take_if(|(_, received)| feed.has_handled(*received)) {
             self.answered = applied;
         }
         self.answered
@@ -429,12 +467,12 @@ impl FeedAnswers {
 }
 
 fn is_no_session(response: &Response) -> bool {
-    matches!(response, Response::Applied(Err(FsError::NoSession)) | Response::Answered(Err(FsError::NoSession)))
+    matches!(response, Response::Applied(Err(FsError::NoSession), _) | Response::Answered(Err(FsError::NoSession), _))
 }
 
 fn unexpected(node: SocketAddr, response: &Response) -> AttachError {
     AttachError::Failed(match response {
-        Response::Applied(Err(error)) | Response::Answered(Err(error)) => format!("{node}: {error}"),
+        Response::Applied(Err(error), _) | Response::Answered(Err(error), _) => format!("{node}: {error}"),
         other => format!("{node} answered {other:?}"),
     })
 }

@@ -11,8 +11,8 @@ use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
     namespace::{
-        Answer, Change, ClientReport, Extent, FeedEvent, NamespaceOp, Query, Reply, Request, Response, SessionId, Time,
-        VersionBlock, encode,
+        Answer, Change, ClientReport, Extent, FeedEvent, Ino, NamespaceOp, Query, Reply, Request, Response, SessionId,
+        Time, VersionBlock, encode,
     },
 };
 use futures_util::future::BoxFuture;
@@ -29,17 +29,21 @@ use crate::{
     tasks,
 };
 
+mod acknowledgement;
 mod candidates;
 mod feed;
 mod link;
+mod memory;
 mod open_session;
 mod receipts;
 mod request;
 #[cfg(test)]
 mod tests;
 
+pub use acknowledgement::EventAcknowledgement;
 use feed::ChangeFeed;
 use link::{LeaderConnection, LeaderLink};
+use memory::Moment;
 use open_session::{BLOCK_VERSIONS, OpenSession};
 pub use receipts::EventReceipt;
 use request::{RequestError, send_request};
@@ -72,9 +76,10 @@ impl SessionOptions {
     }
 }
 
+/// After each the receiver calls `Session::note_handled`: until then nothing that it remembers may be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEvent {
-    Feed(Vec<FeedEvent>),
+    Feed(Vec<FeedEvent>, EventAcknowledgement),
     /// The feed was interrupted: everything cached about the namespace may be stale. If `Session::id` has changed, too,
     /// the former session has expired, with everything that it held.
     Reset,
@@ -159,7 +164,7 @@ impl Session {
     pub async fn query(&self, query: Query) -> Result<Answer, FsError> {
         let request = encode(&Request::Query(query));
         match self.exchange(&request, None, &mut OperationAttempts::new(self.0.deadline)).await? {
-            Response::Answered(result) => result,
+            Response::Answered(result, _) => result,
             response => Err(unexpected(&response)),
         }
     }
@@ -189,6 +194,27 @@ impl Session {
     /// only if the epoch has not changed since its query was sent.
     pub fn feed_epoch(&self) -> u64 {
         self.0.feed.epoch()
+    }
+
+    /// Notes that the receiver has forgotten what the next event contradicts.
+    pub fn note_handled(&self) {
+        self.0.feed.memory.note_handled();
+    }
+
+    /// How long answers that were cached may be used from now on; zero if they may not.
+    pub fn memory_usable_for(&self) -> Duration {
+        self.0.feed.memory.usable_for()
+    }
+
+    /// Whether no other session uses the directory, so that a kernel may keep its names.
+    pub fn is_sole(&self, directory: Ino) -> bool {
+        self.0.feed.memory.is_sole(directory)
+    }
+
+    /// Notes that the kernel may answer from its own memory for `time` from now on. After a lost connection the session
+    /// waits for that before it attaches: the leader then counts on nobody remembering anything.
+    pub fn note_kernel(&self, time: Duration) {
+        self.0.feed.memory.note_kernel(time);
     }
 
     /// Taken for each event, in their order, and dropped when the event has been handled: when every file that is open
@@ -253,7 +279,7 @@ impl Session {
             op.origin = Some(pending.op);
         }
         match self.exchange(&encode(request), Some(session.id), attempts).await? {
-            Response::Applied(result) => result,
+            Response::Applied(result, _) => result,
             response => Err(unexpected(&response)),
         }
     }
@@ -275,7 +301,7 @@ impl Session {
             if session.is_some_and(|session| session != attached.session.id) {
                 return Err(FsError::NoSession);
             }
-            match attempts.send_once(&attached, request).await {
+            match attempts.send_once(&attached, &self.0.feed, request).await {
                 Some(response) => return Ok(response),
                 None => attempts.pause().await?,
             }
@@ -332,10 +358,11 @@ impl OperationAttempts {
     }
 
     /// Sends the request once; `None` if it has to be sent again.
-    async fn send_once(&mut self, attached: &LeaderConnection, request: &[u8]) -> Option<Response> {
+    async fn send_once(&mut self, attached: &LeaderConnection, feed: &ChangeFeed, request: &[u8]) -> Option<Response> {
         let left = self.end.saturating_duration_since(Instant::now());
         let leader = attached.client.address();
         self.sent += 1;
+        let (sent, epoch) = (Moment::now(), feed.epoch());
         match send_request(&attached.client, request, self.attempt_deadline.min(left)).await {
             Ok(Response::NotLeader { leader: next }) => {
                 self.detail = format!("{leader} is no longer the leader");
@@ -347,11 +374,15 @@ impl OperationAttempts {
             }
             Ok(response) => {
                 match response {
-                    Response::Applied(Err(FsError::NoSession)) => {
+                    Response::Applied(Err(FsError::NoSession), _) => {
                         self.refused += 1;
                         attached.note_expired();
                     }
                     _ => attached.note_answered(),
+                }
+                feed.memory.note_answered(sent);
+                if let Response::Applied(_, granted) | Response::Answered(_, granted) = &response {
+                    feed.memory.note_granted(epoch, granted);
                 }
                 return Some(response);
             }

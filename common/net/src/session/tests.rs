@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use chordfs_types::namespace::{Ino, OpId, SessionRequests, calls, decode};
+use chordfs_types::namespace::{FeedMessage, Granted, Ino, OpId, SessionRequests, calls, decode};
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -60,6 +60,13 @@ struct World {
     requests: SessionRequests,
     nothing_open: Option<SessionRequests>,
     reports: Vec<ClientReport>,
+    acknowledged: Vec<(u64, bool)>,
+    /// Queries are answered so that the session must not remember it.
+    is_forgetful: bool,
+}
+
+fn remembered() -> Granted {
+    Granted { remember: true, sole: Vec::new() }
 }
 
 impl World {
@@ -114,7 +121,7 @@ impl World {
         match request {
             Request::Leader => panic!("sessions do not send this request"),
             Request::Attach { session } if !self.sessions.contains_key(&session) => {
-                Response::Applied(Err(FsError::NoSession))
+                Response::Applied(Err(FsError::NoSession), Granted::default())
             }
             Request::Attach { .. } => {
                 self.attached.push(peer.clone());
@@ -129,13 +136,21 @@ impl World {
                 self.reports.push(report);
                 Response::Reported
             }
-            Request::Apply(op) => Response::Applied(self.apply(op)),
+            Request::Acknowledge { notice, keeps } => {
+                self.acknowledged.push((notice, keeps));
+                Response::Acknowledged
+            }
+            Request::Apply(op) => Response::Applied(self.apply(op), remembered()),
             Request::Query(_) => {
                 let events = std::mem::take(&mut self.feed_before_answer);
                 if !events.is_empty() {
-                    assert!(peer.notify(calls::FEED, vec![Value::Binary(encode(&events).to_vec())]));
+                    assert!(peer.notify(
+                        calls::FEED,
+                        vec![Value::Binary(encode(&FeedMessage { notice: None, events }).to_vec())]
+                    ));
                 }
-                Response::Answered(Ok(Answer::StatFs { inodes: 1, bytes: 2 }))
+                let granted = if self.is_forgetful { Granted::default() } else { remembered() };
+                Response::Answered(Ok(Answer::StatFs { inodes: 1, bytes: 2 }), granted)
             }
         }
     }
@@ -346,6 +361,9 @@ async fn keepalives_report_only_events_that_have_been_handled() {
         *fake.world.lock().answered.last().unwrap()
     };
     assert_eq!(timeout(SOON, three()).await.unwrap(), 0, "the event is still being handled");
+    // This used to count as an event that is never handled.
+    fake.world.lock().is_forgetful = true;
+    session.query(Query::StatFs).await.unwrap();
     drop(receipt);
     assert_eq!(timeout(SOON, three()).await.unwrap(), 70);
 }
@@ -440,7 +458,7 @@ async fn feed_events_are_delivered_before_a_later_answer() {
         let before = session.feed_epoch();
         session.query(Query::StatFs).await.unwrap();
         assert_eq!(session.feed_epoch(), before + 1, "the answer overtook the feed");
-        assert_eq!(events.try_recv(), Ok(SessionEvent::Feed(sent)));
+        assert_eq!(events.try_recv(), Ok(SessionEvent::Feed(sent, EventAcknowledgement::none())));
         session.query(Query::StatFs).await.unwrap();
         assert_eq!(session.feed_epoch(), before + 1);
     }

@@ -25,4 +25,7 @@ pub struct SessionStatus {
     /// Files and directories that programs have open there.
     #[serde(default)]
     pub open_files: Option<u64>,
+    /// Directories and inodes of which it may answer from memory.
+    #[serde(default)]
+    pub leases: u64,
 }

@@ -1,6 +1,6 @@
 //! What travels between a mount and a node: requests and responses, the change feed, and their bytes.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -37,13 +37,56 @@ pub enum FeedEvent {
         /// Purged after a grace period unless a session holds it.
         ino: Ino,
     },
+    /// Another session uses the directory too: from now on the kernel must not keep its names.
+    Recalled {
+        /// The session keeps a shared lease.
+        ino: Ino,
+    },
+    /// The lease ends: the session has to forget all about the inode.
+    Revoked {
+        /// Granted a long time ago, and the session holds more leases than it may.
+        ino: Ino,
+    },
+}
+
+impl FeedEvent {
+    /// The inode of which the session remembers something that is out of date now.
+    pub fn ino(&self) -> Ino {
+        match self {
+            Self::Inode { ino, .. } | Self::Orphaned { ino } | Self::Recalled { ino } | Self::Revoked { ino } => *ino,
+            Self::Entry { parent, .. } => *parent,
+        }
+    }
+}
+
+/// What the leader sends with [`calls::FEED`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedMessage {
+    /// The session sends `Request::Acknowledge` with this number when neither it nor its kernel remembers what the
+    /// events contradict. Until then the change is not answered. `None`: nothing waits.
+    pub notice: Option<u64>,
+    /// In the order of the log.
+    pub events: Vec<FeedEvent>,
+}
+
+/// How long a session may answer from memory after it has sent a request that was answered. The leader counts from the
+/// arrival of the request, so it never counts less.
+pub const LEASE: Duration = Duration::from_secs(5);
+
+/// What a session may remember of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// The session has leases on all inodes in the answer. If false it must use the answer only once.
+    pub remember: bool,
+    /// Directories in the answer that no other session uses: the kernel may keep their names while the lease lasts.
+    pub sole: Vec<Ino>,
 }
 
 /// The MessagePack-RPC methods that carry these messages; each takes and returns one binary.
 pub mod calls {
     /// Takes a [`super::Request`] and returns a [`super::Response`].
     pub const NAMESPACE: &str = "chordfs_namespace";
-    /// A notification from the leader: postcard of `Vec<FeedEvent>`.
+    /// A notification from the leader: a [`super::FeedMessage`].
     pub const FEED: &str = "chordfs_feed";
     /// Takes no argument; returns MessagePack of [`crate::ring_id::Neighbours`] as `[predecessor, self, [successor,
     /// ...]]`.
@@ -79,6 +122,13 @@ pub enum Request {
     Query(Query),
     /// Answered with `Reported` by the leader. Only operators read it.
     Report(ClientReport),
+    /// The attached session has done what a [`FeedMessage`] demands. Answered with `Acknowledged`.
+    Acknowledge {
+        /// From the message.
+        notice: u64,
+        /// False: the session has not used the inodes lately, and gives its leases on them back.
+        keeps: bool,
+    },
 }
 
 /// What a mount tells operators about itself.
@@ -123,11 +173,20 @@ pub enum Response {
         requests: SessionRequests,
     },
     /// The operation was applied, or refused without any effect.
-    Applied(Result<Reply, FsError>),
+    Applied(Result<Reply, FsError>, Granted),
     /// Also carries the error of a request that is neither an operation nor a query.
-    Answered(Result<Answer, FsError>),
+    Answered(Result<Answer, FsError>, Granted),
     /// To [`Request::Report`].
     Reported,
+    /// To [`Request::Acknowledge`].
+    Acknowledged,
+}
+
+impl Response {
+    /// Nothing was done, and nothing is told about any inode.
+    pub fn refused(error: FsError) -> Self {
+        Self::Answered(Err(error), Granted::default())
+    }
 }
 
 /// Encodes a message, with the version byte in front.

@@ -17,7 +17,8 @@ pub use self::{
         NewNode, OpId, RenameMode, Reply, SetAttr, Truncate,
     },
     messages::{
-        ClientReport, DecodeError, FeedEvent, Request, Response, SessionRequests, WIRE_VERSION, calls, decode, encode,
+        ClientReport, DecodeError, FeedEvent, FeedMessage, Granted, LEASE, Request, Response, SessionRequests,
+        WIRE_VERSION, calls, decode, encode,
     },
     pool_size::{MAX_POOL_REASON_BYTES, PoolDecider, PoolDecision, PoolSize, PoolStep, REMEMBERED_POOL_DECISIONS},
     query::{Answer, DirEntry, FileContents, PAGE_ITEMS, Query},

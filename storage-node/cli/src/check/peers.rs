@@ -75,7 +75,7 @@ impl CheckPeers {
         let end = Instant::now() + NAMESPACE_DEADLINE;
         loop {
             let reason = match self.query_once(&request).await {
-                Ok(Response::Answered(answer)) => return Ok(answer),
+                Ok(Response::Answered(answer, _)) => return Ok(answer),
                 Ok(Response::NotLeader { leader: Some(leader) }) => {
                     self.connect(leader).await;
                     format!("{leader} was named as the leader")

@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, VecDeque};
 use chordfs_types::namespace::{Ino, SessionId};
 
 use super::{LEASE, Millis, Omission, history::Place, millis};
-use crate::{Lease, LeaseSettings, LeaseTable, Notice, NoticeId, WaitId};
+use crate::{Lease, LeaseNotice, LeaseSettings, LeaseTable, NoticeId, WaitId};
 
 /// What mounts send.
 #[derive(Clone, Debug)]
-pub(super) enum Request {
+pub(super) enum SimRequest {
     Attach { claims: Vec<Ino> },
     KeepAlive,
-    Operation(Operation),
+    Operation(SimOperation),
     Acknowledge { notice: NoticeId, keeps: bool },
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Operation {
-    /// The same when it is sent again.
+pub(super) struct SimOperation {
+    /// It stays when the operation is sent again.
     pub(super) id: u64,
     pub(super) inos: Vec<Ino>,
     pub(super) writes: bool,
@@ -26,11 +26,11 @@ pub(super) struct Operation {
 
 /// What mounts receive.
 #[derive(Clone, Debug)]
-pub(super) enum Response {
+pub(super) enum SimResponse {
     Attached { sent: Millis },
     Alive { sent: Millis },
     Answer { operation: u64, sent: Millis, place: Place, lease: Option<Lease> },
-    Notice(Notice),
+    Notice(LeaseNotice),
 }
 
 /// Applied changes. They survive every leader.
@@ -47,7 +47,7 @@ impl Log {
     }
 
     /// An operation that arrived twice is applied once.
-    fn apply(&mut self, operation: &Operation) -> Place {
+    fn apply(&mut self, operation: &SimOperation) -> Place {
         if let Some(place) = self.replies.get(&operation.id) {
             return *place;
         }
@@ -60,21 +60,21 @@ impl Log {
 
 pub(super) struct Leader {
     pub(super) leases: LeaseTable,
-    waiting: BTreeMap<WaitId, Work>,
+    waiting: BTreeMap<WaitId, SimWork>,
     omission: Option<Omission>,
     /// To send, in this order: over the connection of the request, or over the one that is attached.
-    pub(super) responses: Vec<(SessionId, Option<u64>, Response)>,
+    pub(super) responses: Vec<(SessionId, Option<u64>, SimResponse)>,
     /// Changes to apply after some time.
-    pub(super) proposals: VecDeque<Work>,
+    pub(super) proposals: VecDeque<SimWork>,
 }
 
 /// An operation under way at the leader.
 #[derive(Clone, Debug)]
-pub(super) struct Work {
+pub(super) struct SimWork {
     session: SessionId,
     connection: u64,
     sent: Millis,
-    operation: Operation,
+    operation: SimOperation,
     step: Step,
 }
 
@@ -95,29 +95,29 @@ impl Leader {
         &mut self,
         from: (SessionId, u64),
         sent: Millis,
-        request: Request,
+        request: SimRequest,
         now: Millis,
         log: &mut Log,
     ) {
         let (session, connection) = from;
         self.leases.renew(session, millis(now));
         match request {
-            Request::Attach { claims } => {
+            SimRequest::Attach { claims } => {
                 self.leases.attach(session, &claims, millis(now));
-                self.responses.push((session, Some(connection), Response::Attached { sent }));
+                self.responses.push((session, Some(connection), SimResponse::Attached { sent }));
                 if self.omission == Some(Omission::ClaimsAreChecked) {
                     for notice in self.leases.take_notices() {
                         self.leases.acknowledge(notice.id, true);
                     }
                 }
             }
-            Request::KeepAlive => self.responses.push((session, Some(connection), Response::Alive { sent })),
-            Request::Acknowledge { notice, keeps } => self.leases.acknowledge(notice, keeps),
-            Request::Operation(operation) => {
+            SimRequest::KeepAlive => self.responses.push((session, Some(connection), SimResponse::Alive { sent })),
+            SimRequest::Acknowledge { notice, keeps } => self.leases.acknowledge(notice, keeps),
+            SimRequest::Operation(operation) => {
                 if operation.writes {
                     self.leases.begin_change(Some(session), &operation.inos);
                 }
-                self.go_on(Work { session, connection, sent, operation, step: Step::Recall }, now, log);
+                self.go_on(SimWork { session, connection, sent, operation, step: Step::Recall }, now, log);
             }
         }
         self.release(now, log);
@@ -130,23 +130,28 @@ impl Leader {
     }
 
     /// Applies a change whose entry is committed.
-    pub(super) fn commit(&mut self, mut work: Work, now: Millis, log: &mut Log) {
+    pub(super) fn commit(&mut self, mut work: SimWork, now: Millis, log: &mut Log) {
         let place = log.apply(&work.operation);
         let wait = self.leases.changed(Some(work.session), &work.operation.inos);
         self.leases.end_change(Some(work.session), &work.operation.inos);
         self.send_notices();
-        let lease = work.operation.inos.iter().map(|ino| self.leases.grant(work.session, *ino, millis(now))).last();
+        let lease = work
+            .operation
+            .inos
+            .iter()
+            .map(|ino| self.leases.grant(work.session, *ino, Lease::Sole, millis(now)))
+            .last();
         work.step = Step::Answer { place, lease: lease.flatten() };
         let wait = wait.filter(|_| self.omission != Some(Omission::ChangesWait));
         self.wait_or_go_on(wait, work, now, log);
         self.release(now, log);
     }
 
-    fn go_on(&mut self, mut work: Work, now: Millis, log: &mut Log) {
+    fn go_on(&mut self, mut work: SimWork, now: Millis, log: &mut Log) {
         let (reader, inos) = (Some(work.session), work.operation.inos.clone());
         match work.step {
             Step::Answer { place, lease } => {
-                let answer = Response::Answer { operation: work.operation.id, sent: work.sent, place, lease };
+                let answer = SimResponse::Answer { operation: work.operation.id, sent: work.sent, place, lease };
                 self.responses.push((work.session, Some(work.connection), answer));
             }
             Step::Recall if let Some(place) = log.replies.get(&work.operation.id).copied() => {
@@ -167,16 +172,16 @@ impl Leader {
         }
     }
 
-    fn read(&mut self, mut work: Work, now: Millis, log: &mut Log) {
+    fn read(&mut self, mut work: SimWork, now: Millis, log: &mut Log) {
         let ino = work.operation.inos[0];
         let place = log.place(ino);
-        work.step = Step::Answer { place, lease: self.leases.grant(work.session, ino, millis(now)) };
+        work.step = Step::Answer { place, lease: self.leases.grant(work.session, ino, Lease::Sole, millis(now)) };
         self.send_notices();
         let wait = self.leases.settled(Some(work.session), &[ino]);
         self.wait_or_go_on(wait.filter(|_| self.omission != Some(Omission::QueriesWait)), work, now, log);
     }
 
-    fn wait_or_go_on(&mut self, wait: Option<WaitId>, work: Work, now: Millis, log: &mut Log) {
+    fn wait_or_go_on(&mut self, wait: Option<WaitId>, work: SimWork, now: Millis, log: &mut Log) {
         match wait {
             Some(wait) => drop(self.waiting.insert(wait, work)),
             None => self.go_on(work, now, log),
@@ -200,6 +205,6 @@ impl Leader {
 
     fn send_notices(&mut self) {
         let notices = self.leases.take_notices().into_iter();
-        self.responses.extend(notices.map(|notice| (notice.id.session, None, Response::Notice(notice))));
+        self.responses.extend(notices.map(|notice| (notice.id.session, None, SimResponse::Notice(notice))));
     }
 }

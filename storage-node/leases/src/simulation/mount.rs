@@ -7,11 +7,11 @@ use chordfs_types::namespace::{Ino, SessionId};
 use super::{
     LEASE, Millis, Omission,
     history::{Beginning, Place},
-    leader::{Operation, Request, Response},
+    leader::{SimOperation, SimRequest, SimResponse},
 };
-use crate::{Lease, Notice, NoticeKind};
+use crate::{Lease, LeaseNotice, NoticeKind};
 
-pub(super) struct Mount {
+pub(super) struct SimMount {
     pub(super) session: SessionId,
     omission: Option<Omission>,
     /// Counts connections; nothing of an older one arrives.
@@ -26,18 +26,18 @@ pub(super) struct Mount {
     /// What the kernel answers on its own, and until when.
     kernel: BTreeMap<Ino, (Place, Millis)>,
     pub(super) operations: BTreeMap<u64, MountOperation>,
-    /// Notices whose inodes the kernel has not forgotten yet.
-    unfinished: Vec<Notice>,
+    /// LeaseNotices whose inodes the kernel has not forgotten yet.
+    unfinished: Vec<LeaseNotice>,
 }
 
 /// An operation of a program that the leader has to carry out.
 pub(super) struct MountOperation {
-    pub(super) operation: Operation,
+    pub(super) operation: SimOperation,
     pub(super) begun: Beginning,
     epoch: u64,
 }
 
-impl Mount {
+impl SimMount {
     pub(super) fn new(session: SessionId, omission: Option<Omission>) -> Self {
         Self {
             session,
@@ -74,22 +74,22 @@ impl Mount {
         Some(place)
     }
 
-    pub(super) fn begin(&mut self, operation: Operation, begun: Beginning) -> Request {
+    pub(super) fn begin(&mut self, operation: SimOperation, begun: Beginning) -> SimRequest {
         if operation.writes && self.omission != Some(Omission::OwnChanges) {
             self.forget(&operation.inos);
         }
-        let request = Request::Operation(operation.clone());
+        let request = SimRequest::Operation(operation.clone());
         self.operations.insert(operation.id, MountOperation { operation, begun, epoch: self.epoch });
         request
     }
 
     /// What has to be sent again over a new connection.
-    pub(super) fn attached(&mut self) -> Vec<Request> {
+    pub(super) fn attached(&mut self) -> Vec<SimRequest> {
         self.is_attached = true;
         let epoch = self.epoch;
         let again = self.operations.values_mut().map(|under_way| {
             under_way.epoch = epoch;
-            Request::Operation(under_way.operation.clone())
+            SimRequest::Operation(under_way.operation.clone())
         });
         again.collect()
     }
@@ -112,10 +112,10 @@ impl Mount {
     }
 
     /// Returns the operation that has ended, and what it saw or made.
-    pub(super) fn receive(&mut self, response: Response) -> Option<(MountOperation, Place)> {
+    pub(super) fn receive(&mut self, response: SimResponse) -> Option<(MountOperation, Place)> {
         match response {
-            Response::Attached { sent } | Response::Alive { sent } => self.renew(sent),
-            Response::Notice(notice) => {
+            SimResponse::Attached { sent } | SimResponse::Alive { sent } => self.renew(sent),
+            SimResponse::Notice(notice) => {
                 // An answer that was granted a lease before the notice may arrive after it.
                 self.epoch += 1;
                 if notice.kind == NoticeKind::Recalled {
@@ -127,7 +127,7 @@ impl Mount {
                 }
                 self.unfinished.push(notice);
             }
-            Response::Answer { operation, sent, place, lease } => {
+            SimResponse::Answer { operation, sent, place, lease } => {
                 self.renew(sent);
                 let under_way = self.operations.remove(&operation)?;
                 self.remember(&under_way, place, lease);
@@ -157,10 +157,10 @@ impl Mount {
     }
 
     /// Lets the kernel forget what it can now, and returns the notices to acknowledge.
-    pub(super) fn finish_notices(&mut self) -> Vec<Notice> {
+    pub(super) fn finish_notices(&mut self) -> Vec<LeaseNotice> {
         let changing: BTreeSet<Ino> = self.changing().collect();
         let in_kernel = |ino: &&Ino| self.kernel.contains_key(*ino);
-        let is_locked = |notice: &Notice| notice.inos.iter().filter(in_kernel).any(|ino| changing.contains(ino));
+        let is_locked = |notice: &LeaseNotice| notice.inos.iter().filter(in_kernel).any(|ino| changing.contains(ino));
         let (locked, finished): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.unfinished).into_iter().partition(is_locked);
         self.unfinished = locked;

@@ -7,9 +7,9 @@ use chordfs_types::namespace::SessionId;
 use super::{
     LEASE, MOUNTS, Millis, Omission, Random,
     history::History,
-    leader::{Leader, Log, Operation, Request, Response, Work},
+    leader::{Leader, Log, SimOperation, SimRequest, SimResponse, SimWork},
     millis,
-    mount::Mount,
+    mount::SimMount,
 };
 
 /// Programs begin nothing after this; what has begun has to end soon after.
@@ -20,15 +20,15 @@ const KEEPALIVE_EVERY: Millis = 2_000;
 pub(super) struct World {
     random: Random,
     now: Millis,
-    events: BTreeMap<(Millis, u64), Event>,
+    events: BTreeMap<(Millis, u64), SimEvent>,
     last_event: u64,
     /// When the last message arrives that is under way to and from each mount: none overtakes another.
     arrivals: [[Millis; 2]; MOUNTS],
     /// The connection over which each mount attached last at the leader.
     attached: [u64; MOUNTS],
-    mounts: Vec<Mount>,
+    mounts: Vec<SimMount>,
     /// Messages that wait for a mount that is stopped.
-    backlogs: Vec<Vec<Event>>,
+    backlogs: Vec<Vec<SimEvent>>,
     leader: Option<Leader>,
     term: u64,
     log: Log,
@@ -42,21 +42,21 @@ pub(super) struct World {
 }
 
 #[derive(Clone, Debug)]
-enum Event {
+enum SimEvent {
     ToLeader {
         mount: usize,
         connection: u64,
         sent: Millis,
-        request: Request,
+        request: SimRequest,
     },
     ToMount {
         mount: usize,
         connection: u64,
-        response: Response,
+        response: SimResponse,
     },
     Committed {
         term: u64,
-        work: Work,
+        work: SimWork,
     },
     Program {
         mount: usize,
@@ -94,7 +94,7 @@ impl World {
         let mut random = Random(seed);
         let max_per_session = if random.chance(30) { 2 } else { 100 };
         let share_of_writes = [1, 5, 30][random.between(0, 2) as usize];
-        let mounts = (0..MOUNTS).map(|mount| Mount::new(SessionId(mount as u64 + 1), omission)).collect();
+        let mounts = (0..MOUNTS).map(|mount| SimMount::new(SessionId(mount as u64 + 1), omission)).collect();
         let mut world = Self {
             random,
             now: 0,
@@ -114,13 +114,13 @@ impl World {
             last_operation: 0,
             shows_events: false,
         };
-        world.after(0, Event::LeaderBegins);
+        world.after(0, SimEvent::LeaderBegins);
         for mount in 0..MOUNTS {
-            world.after(1, Event::Connect { mount });
-            world.after(2, Event::Program { mount });
-            world.after(KEEPALIVE_EVERY, Event::KeepAlive { mount });
+            world.after(1, SimEvent::Connect { mount });
+            world.after(2, SimEvent::Program { mount });
+            world.after(KEEPALIVE_EVERY, SimEvent::KeepAlive { mount });
         }
-        world.after(10, Event::Expire);
+        world.after(10, SimEvent::Expire);
         world.plan_misfortune();
         world
     }
@@ -132,7 +132,7 @@ impl World {
             if now > END {
                 break;
             }
-            if self.shows_events && !matches!(event, Event::Expire) {
+            if self.shows_events && !matches!(event, SimEvent::Expire) {
                 println!("{now:6} {event:?}");
             }
             self.handle(event).map_err(|error| format!("at {now} ms: {error}"))?;
@@ -160,23 +160,23 @@ impl World {
                 (self.random.between(1, PROGRAMS_UNTIL), self.random.between(0, MOUNTS as u64 - 1) as usize);
             let pause = self.random.between(1, 2 * LEASE);
             match self.random.between(0, 4) {
-                0 => self.after(at, Event::LeaderFails),
-                1 => self.after(at, Event::Break { mount }),
-                2 => self.after(at, Event::Cut { mount, until: at + pause }),
+                0 => self.after(at, SimEvent::LeaderFails),
+                1 => self.after(at, SimEvent::Break { mount }),
+                2 => self.after(at, SimEvent::Cut { mount, until: at + pause }),
                 _ => {
-                    self.after(at, Event::Stop { mount });
-                    self.after(at + pause, Event::Resume { mount });
+                    self.after(at, SimEvent::Stop { mount });
+                    self.after(at + pause, SimEvent::Resume { mount });
                 }
             }
         }
     }
 
-    fn after(&mut self, pause: Millis, event: Event) {
+    fn after(&mut self, pause: Millis, event: SimEvent) {
         self.last_event += 1;
         self.events.insert((self.now + pause, self.last_event), event);
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), String> {
+    fn handle(&mut self, event: SimEvent) -> Result<(), String> {
         if let Some(mount) = event.of_process()
             && self.mounts[mount].is_stopped
         {
@@ -184,63 +184,63 @@ impl World {
             return Ok(());
         }
         match event {
-            Event::ToLeader { mount, connection, sent, request } => self.at_leader(mount, connection, sent, request),
-            Event::ToMount { mount, connection, response } => return self.at_mount(mount, connection, response),
-            Event::Committed { term, work } if term == self.term => {
+            SimEvent::ToLeader { mount, connection, sent, request } => self.at_leader(mount, connection, sent, request),
+            SimEvent::ToMount { mount, connection, response } => return self.at_mount(mount, connection, response),
+            SimEvent::Committed { term, work } if term == self.term => {
                 let (leader, log) = (self.leader.as_mut(), &mut self.log);
                 leader.into_iter().for_each(|leader| leader.commit(work.clone(), self.now, log));
                 self.carry_out();
             }
-            Event::Committed { .. } => {}
-            Event::Program { mount } => return self.program(mount),
-            Event::KeepAlive { mount } => {
+            SimEvent::Committed { .. } => {}
+            SimEvent::Program { mount } => return self.program(mount),
+            SimEvent::KeepAlive { mount } => {
                 if self.mounts[mount].is_attached {
-                    self.send(mount, Request::KeepAlive);
+                    self.send(mount, SimRequest::KeepAlive);
                 }
-                self.after(KEEPALIVE_EVERY, Event::KeepAlive { mount });
+                self.after(KEEPALIVE_EVERY, SimEvent::KeepAlive { mount });
             }
-            Event::KernelForgets { mount } => self.kernel_forgets(mount),
-            Event::Connect { mount } => self.connect(mount),
-            Event::Break { mount } => self.disconnect(mount),
-            Event::Cut { mount, until } => {
+            SimEvent::KernelForgets { mount } => self.kernel_forgets(mount),
+            SimEvent::Connect { mount } => self.connect(mount),
+            SimEvent::Break { mount } => self.disconnect(mount),
+            SimEvent::Cut { mount, until } => {
                 self.arrivals[mount] = self.arrivals[mount].map(|arrival| arrival.max(until))
             }
-            Event::Stop { mount } => self.mounts[mount].is_stopped = true,
-            Event::Resume { mount } => {
+            SimEvent::Stop { mount } => self.mounts[mount].is_stopped = true,
+            SimEvent::Resume { mount } => {
                 self.mounts[mount].is_stopped = false;
                 let backlog = std::mem::take(&mut self.backlogs[mount]);
                 backlog.into_iter().for_each(|event| self.after(0, event));
             }
-            Event::LeaderFails => self.leader_fails(),
-            Event::LeaderBegins => self.leader_begins(),
-            Event::Expire => self.expire(),
+            SimEvent::LeaderFails => self.leader_fails(),
+            SimEvent::LeaderBegins => self.leader_begins(),
+            SimEvent::Expire => self.expire(),
         }
         Ok(())
     }
 
-    fn at_leader(&mut self, mount: usize, connection: u64, sent: Millis, request: Request) {
+    fn at_leader(&mut self, mount: usize, connection: u64, sent: Millis, request: SimRequest) {
         let Some(leader) = self.leader.as_mut().filter(|_| self.mounts[mount].connection == connection) else { return };
-        if matches!(request, Request::Attach { .. }) {
+        if matches!(request, SimRequest::Attach { .. }) {
             self.attached[mount] = connection;
         }
         leader.receive((self.mounts[mount].session, connection), sent, request, self.now, &mut self.log);
         self.carry_out();
     }
 
-    fn at_mount(&mut self, mount: usize, connection: u64, response: Response) -> Result<(), String> {
+    fn at_mount(&mut self, mount: usize, connection: u64, response: SimResponse) -> Result<(), String> {
         if self.mounts[mount].connection != connection {
             return Ok(());
         }
         match &response {
-            Response::Attached { .. } => {
+            SimResponse::Attached { .. } => {
                 let again = self.mounts[mount].attached();
                 again.into_iter().for_each(|request| self.send(mount, request));
             }
-            Response::Notice(_) => self.later(1, 30, Event::KernelForgets { mount }),
+            SimResponse::Notice(_) => self.later(1, 30, SimEvent::KernelForgets { mount }),
             _ => {}
         }
         if let Some((ended, place)) = self.mounts[mount].receive(response) {
-            self.later(1, 10, Event::KernelForgets { mount });
+            self.later(1, 10, SimEvent::KernelForgets { mount });
             self.history.end(&ended.begun, self.now, place)?;
         }
         Ok(())
@@ -250,7 +250,7 @@ impl World {
         if self.now > PROGRAMS_UNTIL {
             return Ok(());
         }
-        self.later(1, 400, Event::Program { mount });
+        self.later(1, 400, SimEvent::Program { mount });
         let (ino, second) = (self.random.ino(), self.random.ino());
         let writes = self.random.chance(self.share_of_writes);
         let inos = if writes && ino != second && self.random.chance(30) { vec![ino, second] } else { vec![ino] };
@@ -261,13 +261,13 @@ impl World {
             return self.history.end(&begun, self.now, place);
         }
         self.last_operation += 1;
-        let operation = Operation { id: self.last_operation, inos, writes };
+        let operation = SimOperation { id: self.last_operation, inos, writes };
         let request = self.mounts[mount].begin(operation, begun);
         if self.mounts[mount].is_attached && !self.mounts[mount].is_stopped {
             self.send(mount, request);
         } else if self.mounts[mount].is_attached {
             let (connection, sent) = (self.mounts[mount].connection, self.now);
-            self.backlogs[mount].push(Event::ToLeader { mount, connection, sent, request });
+            self.backlogs[mount].push(SimEvent::ToLeader { mount, connection, sent, request });
         }
         Ok(())
     }
@@ -278,7 +278,7 @@ impl World {
             if !keeps {
                 self.mounts[mount].forget(&notice.inos);
             }
-            self.send(mount, Request::Acknowledge { notice: notice.id, keeps });
+            self.send(mount, SimRequest::Acknowledge { notice: notice.id, keeps });
         }
     }
 
@@ -289,22 +289,22 @@ impl World {
         if self.leader.is_some() {
             self.mounts[mount].connection += 1;
             let claims = self.mounts[mount].claims(self.now);
-            self.send(mount, Request::Attach { claims });
+            self.send(mount, SimRequest::Attach { claims });
         }
-        self.later(500, 3_000, Event::Connect { mount });
+        self.later(500, 3_000, SimEvent::Connect { mount });
     }
 
     fn disconnect(&mut self, mount: usize) {
         self.mounts[mount].disconnect();
-        self.later(10, 1_000, Event::Connect { mount });
+        self.later(10, 1_000, SimEvent::Connect { mount });
     }
 
     fn leader_fails(&mut self) {
         if self.leader.take().is_none() {
             return;
         }
-        self.later(500, 2_000, Event::LeaderBegins);
-        (0..MOUNTS).for_each(|mount| self.later(1, 50, Event::Break { mount }));
+        self.later(500, 2_000, SimEvent::LeaderBegins);
+        (0..MOUNTS).for_each(|mount| self.later(1, 50, SimEvent::Break { mount }));
     }
 
     fn leader_begins(&mut self) {
@@ -317,13 +317,13 @@ impl World {
     }
 
     fn expire(&mut self) {
-        self.after(10, Event::Expire);
+        self.after(10, SimEvent::Expire);
         let Some(leader) = &mut self.leader else { return };
         let expired = leader.expire(self.now, &mut self.log);
         for mount in 0..MOUNTS {
             if expired.contains(&self.mounts[mount].session) && self.mounts[mount].is_attached {
                 let at = self.arrival(mount, 1);
-                self.after(at, Event::Break { mount });
+                self.after(at, SimEvent::Break { mount });
             }
         }
         self.carry_out();
@@ -336,17 +336,17 @@ impl World {
         for (session, connection, response) in responses {
             let mount = session.0 as usize - 1;
             let (connection, at) = (connection.unwrap_or(self.attached[mount]), self.arrival(mount, 1));
-            self.after(at, Event::ToMount { mount, connection, response });
+            self.after(at, SimEvent::ToMount { mount, connection, response });
         }
         for work in proposals {
             let term = self.term;
-            self.later(1, 20, Event::Committed { term, work });
+            self.later(1, 20, SimEvent::Committed { term, work });
         }
     }
 
-    fn send(&mut self, mount: usize, request: Request) {
+    fn send(&mut self, mount: usize, request: SimRequest) {
         let (connection, sent, at) = (self.mounts[mount].connection, self.now, self.arrival(mount, 0));
-        self.after(at, Event::ToLeader { mount, connection, sent, request });
+        self.after(at, SimEvent::ToLeader { mount, connection, sent, request });
     }
 
     /// How long a message in this direction takes. Most are fast, some are late.
@@ -357,13 +357,13 @@ impl World {
         at - self.now
     }
 
-    fn later(&mut self, low: Millis, high: Millis, event: Event) {
+    fn later(&mut self, low: Millis, high: Millis, event: SimEvent) {
         let pause = self.random.between(low, high);
         self.after(pause, event);
     }
 }
 
-impl Event {
+impl SimEvent {
     /// The mount whose process has to run for this.
     fn of_process(&self) -> Option<usize> {
         match self {

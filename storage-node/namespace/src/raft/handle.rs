@@ -7,21 +7,19 @@ use openraft::{
     Instant as _, RaftMetrics,
     async_runtime::watch::WatchReceiver,
     errors::{ClientWriteError, RaftError},
-    type_config::alias::{CommittedLeaderIdOf, WatchReceiverOf},
+    type_config::alias::WatchReceiverOf,
 };
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::timeout};
 
 use super::sleep_guard::SleepGuard;
 use crate::{
-    raft_types::{EntryResult, LoggedOp, TypeConfig},
+    raft_types::{EntryResult, LeaderTerm, LoggedOp, TypeConfig},
     settings::NamespaceSettings,
     state::state_machine::{NamespaceState, StateMachine},
 };
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
-/// A term and its leader.
-pub(crate) type LeaderTerm = CommittedLeaderIdOf<TypeConfig>;
 
 pub(crate) const NO_MAJORITY: &str = "no majority of the namespace's voters answers";
 
@@ -199,8 +197,8 @@ impl RaftHandle {
         let written = timeout(self.settings.call_deadline, self.raft.client_write(op)).await;
         let written = written.map_err(|_| NO_MAJORITY.to_owned())?;
         match written.map_err(|error| write_failure(&error))?.data {
-            EntryResult(Some(reply)) => reply.map_err(|error| error.to_string()),
-            EntryResult(None) => Err(NO_OPERATION.into()),
+            EntryResult { reply: Some(reply), .. } => reply.map_err(|error| error.to_string()),
+            EntryResult { reply: None, .. } => Err(NO_OPERATION.into()),
         }
     }
 

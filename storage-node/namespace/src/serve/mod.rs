@@ -5,6 +5,7 @@
 //! | `requests.rs` | requests of mounts |
 //! | `raft_api.rs` | Raft messages of other members |
 //! | `leases.rs` | closing sessions whose lease has expired |
+//! | `lease_expiry.rs` | ending what silent mounts may remember |
 //! | `pauses.rs` | noticing that this process did not run for a while |
 //! | `deletions.rs` | deleting chunks on all nodes, without waiting for those that fail |
 //! | `garbage.rs` | deleting orphaned files and dead versions |
@@ -12,6 +13,7 @@
 
 mod deletions;
 pub(crate) mod garbage;
+pub(crate) mod lease_expiry;
 pub(crate) mod leases;
 mod pauses;
 pub(crate) mod raft_api;

@@ -7,7 +7,7 @@ use chordfs_history::latency::LatencyMeter;
 use chordfs_types::{
     fs_error::FsError,
     namespace::{
-        Change, NamespaceOp, OpId, Query, Request, Response, SessionId, SessionRequests, Time, decode, encode,
+        Change, Granted, NamespaceOp, OpId, Query, Request, Response, SessionId, SessionRequests, Time, decode, encode,
     },
 };
 use openraft::{
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    answer_terms::AnswerTerms,
     raft::{
         handle::{NO_MAJORITY, NO_OPERATION, RaftHandle, write_failure},
         leader::{LeaderTracking, named_leader},
@@ -49,7 +50,7 @@ impl RequestHandler {
             self.feed.count_request(peer.id());
         }
         let response = match request {
-            Err(error) => Response::Answered(Err(FsError::Invalid { reason: format!("the request: {error}") })),
+            Err(error) => Response::refused(FsError::Invalid { reason: format!("the request: {error}") }),
             Ok(Request::Leader) => Response::NotLeader { leader: self.leader.leader() },
             Ok(Request::Attach { session }) => self.attach(session, peer).await,
             Ok(Request::KeepAlive { answered, nothing_open }) => {
@@ -60,10 +61,14 @@ impl RequestHandler {
                 Response::Reported
             }
             Ok(Request::Report(_)) => self.not_leader(self.leader.leader()),
+            Ok(Request::Acknowledge { notice, keeps }) => {
+                self.feed.acknowledge(peer.id(), notice, keeps);
+                Response::Acknowledged
+            }
             Ok(Request::Apply(op)) => self.apply(op).await,
-            Ok(Request::Query(query)) => self.query(&query).await,
+            Ok(Request::Query(query)) => self.query(peer.id(), &query).await,
         };
-        if is_operation && matches!(response, Response::Applied(_) | Response::Answered(_)) {
+        if is_operation && matches!(response, Response::Applied(..) | Response::Answered(..)) {
             self.latency.record(began.elapsed());
         }
         encode(&response)
@@ -74,9 +79,10 @@ impl RequestHandler {
             return response;
         }
         if !self.raft.state().has_session(session) {
-            return Response::Answered(Err(FsError::NoSession));
+            return Response::refused(FsError::NoSession);
         }
-        if !self.feed.attach(session, Arc::new(peer.clone()), Instant::now()) {
+        let holds_leases = self.raft.state().may_hold_leases(session);
+        if !self.feed.attach(session, holds_leases, Arc::new(peer.clone()), Instant::now()) {
             return Response::Attached;
         }
         let (feed, closed, id) = (self.feed.clone(), peer.clone(), peer.id());
@@ -101,24 +107,43 @@ impl RequestHandler {
                 let requests = SessionRequests { term, count };
                 Response::Alive { applied: self.raft.state().applied_index(), requests }
             }
-            Some(_) => Response::Answered(Err(FsError::NoSession)),
+            Some(_) => Response::refused(FsError::NoSession),
             None => unavailable("this connection is not attached to a session"),
         }
     }
 
-    async fn query(&self, query: &Query) -> Response {
-        // Until the lease expires, no other leader can have changed anything, and every operation that this leader has
-        // answered is applied.
-        if let Some(leader) = self.raft.leased_term() {
-            let own_term = |last: Option<LogId>| last.is_some_and(|last| last.leader_id == leader);
-            if let Some(answer) = self.raft.state().query_if(own_term, query) {
-                return Response::Answered(answer);
+    async fn query(&self, connection: u64, query: &Query) -> Response {
+        let reader = self.feed.session_of(connection);
+        loop {
+            // Until the lease expires, no other leader can have changed anything, and every operation that this leader
+            // has answered is applied.
+            let leader = self.raft.leased_term();
+            let own_term = |last: Option<LogId>| leader.is_some() && last.map(|last| last.leader_id) == leader;
+            let read = match self.raft.state().read(own_term, query, reader, &self.feed) {
+                Some(read) => Some(read),
+                None => match self.ensure_current().await {
+                    Ok(()) => self.raft.state().read(|_| true, query, reader, &self.feed),
+                    Err(response) => return response,
+                },
+            };
+            match read {
+                Some(Ok((answer, terms))) => {
+                    return self.after_wait(terms, |granted| Response::Answered(answer, granted)).await;
+                }
+                Some(Err(recall)) => recall.over().await,
+                None => {}
             }
         }
-        match self.ensure_current().await {
-            Ok(()) => Response::Answered(self.raft.state().query(query)),
-            Err(response) => response,
+    }
+
+    /// Gives an answer when nobody remembers any longer what it contradicts.
+    async fn after_wait(&self, terms: AnswerTerms, respond: impl FnOnce(Granted) -> Response) -> Response {
+        let Some(wait) = terms.wait else { return respond(terms.granted) };
+        wait.over().await;
+        if self.feed.generation() != terms.generation {
+            return unavailable("the leader has changed before the answer could be given");
         }
+        respond(terms.granted)
     }
 
     /// Returns when this node's tables contain every operation that any node answered before the call.
@@ -142,7 +167,7 @@ impl RequestHandler {
 
     async fn apply(&self, op: NamespaceOp) -> Response {
         if let Err(error) = admit(&op) {
-            return Response::Applied(Err(error));
+            return Response::Applied(Err(error), Granted::default());
         }
         if self.raft.holds_term().is_none() {
             return self.not_leader(self.leader.leader());
@@ -150,13 +175,15 @@ impl RequestHandler {
         let logged = LoggedOp::new(&op, Time::now());
         if logged.bytes() > MAX_OP_BYTES {
             let reason = format!("an operation of {} bytes; at most {MAX_OP_BYTES} are allowed", logged.bytes());
-            return Response::Applied(Err(FsError::Invalid { reason }));
+            return Response::Applied(Err(FsError::Invalid { reason }), Granted::default());
         }
         match timeout(self.raft.settings().call_deadline, self.raft.openraft().client_write(logged)).await {
             Err(_) => unavailable(NO_MAJORITY),
             Ok(Ok(written)) => match written.data {
-                EntryResult(Some(reply)) => Response::Applied(reply),
-                EntryResult(None) => unavailable(NO_OPERATION),
+                EntryResult { reply: Some(reply), terms } => {
+                    self.after_wait(terms, |granted| Response::Applied(reply, granted)).await
+                }
+                EntryResult { reply: None, .. } => unavailable(NO_OPERATION),
             },
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 self.not_leader(named_leader(&forward))

@@ -1,7 +1,9 @@
-//! The attached sessions: their connections, their leases, and pushing the change feed to them.
+//! The attached sessions: their connections, how long they have been silent, what they hold leases on, and pushing the
+//! change feed to them.
 //!
 //! Connections are attached on the leader only. Pushing happens while an operation is applied, in the order of the log,
 //! and only queues bytes on a connection; one that does not keep up is closed by its own queue and must attach again.
+//! One lock covers connections and leases, so the messages to a session leave in the order in which they were decided.
 
 use std::{
     collections::HashMap,
@@ -13,9 +15,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use chordfs_net::rpc::{RpcPeer, Value};
-use chordfs_types::namespace::{ClientReport, FeedEvent, SessionId, SessionRequests, calls, encode};
+use chordfs_leases::{LeaseNotice, NoticeKind};
+use chordfs_net::{
+    boot_clock::since_boot,
+    rpc::{RpcPeer, Value},
+};
+use chordfs_types::namespace::{ClientReport, FeedEvent, FeedMessage, SessionId, SessionRequests, calls, encode};
 use parking_lot::Mutex;
+
+use super::lease_book::{LeaseBook, Told, demands, removals};
+use crate::{
+    answer_terms::{AnswerTerms, Wait},
+    raft_types::LeaderTerm,
+};
 
 /// The part of a connection that the feed needs.
 pub(crate) trait FeedConnection: Send + Sync + 'static {
@@ -55,6 +67,8 @@ impl FeedConnection for RpcPeer {
 
 #[derive(Default)]
 pub(crate) struct SessionFeed {
+    /// This node's id among the members; `None` for a folder that is only read.
+    uid: Option<u64>,
     attached: Mutex<AttachedSessions>,
 }
 
@@ -62,6 +76,7 @@ pub(crate) struct SessionFeed {
 struct AttachedSessions {
     sessions: HashMap<SessionId, SessionConnections>,
     by_connection: HashMap<u64, SessionId>,
+    leases: LeaseBook,
 }
 
 /// A session that has sent nothing for this long is silent: it may not have received its events.
@@ -79,6 +94,8 @@ struct SessionConnections {
     /// The session had nothing open when it had sent exactly these requests.
     nothing_open: Option<SessionRequests>,
     report: Option<ClientReport>,
+    /// Whether it remembers what it is told, as mounts do.
+    holds_leases: bool,
 }
 
 /// What is known of a session beside the tables.
@@ -89,6 +106,8 @@ pub(crate) struct SessionContact {
     /// The time since its last message.
     pub silent: Duration,
     pub report: Option<ClientReport>,
+    /// How many leases it holds.
+    pub leases: usize,
 }
 
 impl SessionConnections {
@@ -102,6 +121,7 @@ impl SessionConnections {
             requests: 0,
             nothing_open: None,
             report: None,
+            holds_leases: false,
         }
     }
 
@@ -126,8 +146,19 @@ impl SessionConnections {
 }
 
 impl SessionFeed {
-    /// Attaches a connection to a session. Returns true if it was not attached to any before.
-    pub(crate) fn attach(&self, session: SessionId, connection: Arc<dyn FeedConnection>, now: Instant) -> bool {
+    pub(crate) fn of_node(uid: u64) -> Self {
+        Self { uid: Some(uid), ..Self::default() }
+    }
+
+    /// Attaches a connection to a session, which may hold leases or not. Returns true if it was not attached to any
+    /// before.
+    pub(crate) fn attach(
+        &self,
+        session: SessionId,
+        holds_leases: bool,
+        connection: Arc<dyn FeedConnection>,
+        now: Instant,
+    ) -> bool {
         let mut attached = self.attached.lock();
         let id = connection.id();
         let new = !attached.by_connection.contains_key(&id);
@@ -135,7 +166,11 @@ impl SessionFeed {
         let entry = attached.session(session, now);
         (entry.last_request, entry.heard_since) = (now, now);
         entry.connections.insert(id, connection);
+        entry.holds_leases = holds_leases;
         attached.by_connection.insert(id, session);
+        if holds_leases {
+            attached.leases.attach(session, since_boot());
+        }
         new
     }
 
@@ -148,7 +183,13 @@ impl SessionFeed {
         let mut attached = self.attached.lock();
         let session = *attached.by_connection.get(&connection)?;
         attached.session(session, now).renew(now);
+        attached.leases.renew(session, since_boot());
         Some(session)
+    }
+
+    /// The session that `connection` is attached to.
+    pub(crate) fn session_of(&self, connection: u64) -> Option<SessionId> {
+        self.attached.lock().by_connection.get(&connection).copied()
     }
 
     /// Counts an operation or query of the session that `connection` is attached to. Called before it is carried out.
@@ -202,9 +243,11 @@ impl SessionFeed {
 
     /// Renews all leases: a new leader cannot know when the sessions last sent a request.
     pub(crate) fn renew_all(&self, now: Instant) {
-        for entry in self.attached.lock().sessions.values_mut() {
+        let mut attached = self.attached.lock();
+        for entry in attached.sessions.values_mut() {
             (entry.last_request, entry.heard_since) = (now, now);
         }
+        attached.leases.renew_all(since_boot());
     }
 
     /// Returns those of the open `sessions` whose `lease` has expired. The lease of an unknown session starts now.
@@ -215,30 +258,82 @@ impl SessionFeed {
         sessions.iter().filter(expired).copied().collect()
     }
 
-    /// Sends events to all sessions except the one that caused them.
-    pub(crate) fn push(&self, origin: Option<SessionId>, events: &[FeedEvent]) {
-        if events.is_empty() {
-            return;
-        }
+    /// Follows the leader of the entry that is being applied: leases are granted by this node only while it leads.
+    pub(crate) fn follow_leader(&self, leader: LeaderTerm, sessions: impl FnOnce() -> Vec<SessionId>) {
+        let own = (Some(leader.node_id) == self.uid).then_some(leader);
+        self.attached.lock().leases.follow(own, sessions, since_boot());
+    }
+
+    /// See [`AnswerTerms`].
+    pub(crate) fn generation(&self) -> u64 {
+        self.attached.lock().leases.generation()
+    }
+
+    /// Tells all sessions of a change but the one that caused it, and returns the terms of its answer: those that hold
+    /// leases on what it concerns have to acknowledge it first. `told` is what its reply tells beside the events. To be
+    /// called before anybody can read the change.
+    pub(crate) fn push(&self, origin: Option<SessionId>, events: &[FeedEvent], told: Told) -> AnswerTerms {
         let mut attached = self.attached.lock();
         if attached.by_connection.is_empty() {
-            return;
+            return AnswerTerms::default();
         }
-        let bytes = encode(&events);
-        let mut gone = Vec::new();
-        for (_, entry) in attached.sessions.iter().filter(|(id, _)| Some(**id) != origin) {
-            gone.extend(entry.connections.values().filter(|peer| !peer.push(bytes.clone())).map(|peer| peer.id()));
+        let terms = attached.leases.change(origin, events, told, since_boot());
+        let notices = attached.leases.take_notices();
+        if !events.is_empty() {
+            attached.broadcast(origin, events, &notices);
         }
-        gone.into_iter().for_each(|connection| attached.detach(connection));
+        attached.send_demands(&notices);
+        terms
+    }
+
+    /// The terms of the answer to a change that was answered before.
+    pub(crate) fn repeat(&self, origin: Option<SessionId>) -> AnswerTerms {
+        self.attached.lock().leases.repeat(origin)
+    }
+
+    /// The terms of an answer; `Err` with a wait if another session has to let go first. To be called while nothing can
+    /// be applied.
+    pub(crate) fn read(&self, reader: Option<SessionId>, told: &Told) -> Result<AnswerTerms, Wait> {
+        let mut attached = self.attached.lock();
+        // A session that remembers nothing needs no lease, so nobody has to let go of one.
+        let remembers = reader.is_some_and(|reader| attached.sessions.get(&reader).is_some_and(|it| it.holds_leases));
+        let recalled = if remembers { attached.leases.recall(reader, told) } else { None };
+        let outcome = match recalled {
+            Some(wait) => Err(wait),
+            None => Ok(attached.leases.read(reader, told, since_boot())),
+        };
+        let notices = attached.leases.take_notices();
+        attached.send_demands(&notices);
+        outcome
+    }
+
+    /// Notes that the session has done what a message demands.
+    pub(crate) fn acknowledge(&self, connection: u64, notice: u64, keeps: bool) {
+        let mut attached = self.attached.lock();
+        if let Some(session) = attached.by_connection.get(&connection).copied() {
+            attached.leases.acknowledge(session, notice, keeps);
+        }
+    }
+
+    /// Ends the leases of a session that was closed.
+    pub(crate) fn close_session(&self, session: SessionId) {
+        self.attached.lock().leases.close(session);
+    }
+
+    /// Ends the leases that have run out. The connections of such a session are closed: it has missed something, and
+    /// has to attach again.
+    pub(crate) fn end_old_leases(&self) {
+        let mut attached = self.attached.lock();
+        for session in attached.leases.expire(since_boot()) {
+            attached.close(session);
+        }
     }
 
     /// Closes all connections, because changes were skipped that cannot be sent as events.
     pub(crate) fn interrupt(&self) {
         let mut attached = self.attached.lock();
-        for entry in attached.sessions.values_mut() {
-            entry.connections.drain().for_each(|(_, connection)| connection.close());
-        }
-        attached.by_connection.clear();
+        let sessions: Vec<SessionId> = attached.sessions.keys().copied().collect();
+        sessions.into_iter().for_each(|session| attached.close(session));
     }
 
     /// Keeps the report of the session that `connection` is attached to.
@@ -260,6 +355,7 @@ impl SessionFeed {
                 addresses: entry.connections.values().map(|peer| peer.address()).collect(),
                 silent: now.saturating_duration_since(entry.last_request),
                 report: entry.report,
+                leases: attached.leases.held_by(*id),
             }
         };
         sessions.iter().map(contact).collect()
@@ -271,6 +367,56 @@ impl SessionFeed {
 }
 
 impl AttachedSessions {
+    /// Sends the events of a change; a session with a notice that it has changed acknowledges them.
+    fn broadcast(&mut self, origin: Option<SessionId>, events: &[FeedEvent], notices: &[LeaseNotice]) {
+        let changed = notices.iter().filter(|notice| notice.kind == NoticeKind::Changed);
+        let changed: HashMap<SessionId, u64> = changed.map(|notice| (notice.id.session, notice.id.number)).collect();
+        let unnoticed = encode(&FeedMessage { notice: None, events: events.to_vec() });
+        let removals = removals(events);
+        let others: Vec<(SessionId, bool)> = self
+            .sessions
+            .iter()
+            .map(|(id, entry)| (*id, entry.holds_leases))
+            .filter(|(id, _)| Some(*id) != origin)
+            .collect();
+        for (session, holds_leases) in others {
+            match changed.get(&session) {
+                Some(notice) => {
+                    let message = FeedMessage { notice: Some(*notice), events: events.to_vec() };
+                    self.send(session, &encode(&message));
+                }
+                None if holds_leases => self.send(session, &unnoticed),
+                None if removals.is_empty() => {}
+                None => self.send(session, &encode(&FeedMessage { notice: None, events: removals.clone() })),
+            }
+        }
+    }
+
+    /// Sends the notices that are not about a change.
+    fn send_demands(&mut self, notices: &[LeaseNotice]) {
+        for notice in notices {
+            let events = demands(notice);
+            if !events.is_empty() {
+                self.send(notice.id.session, &encode(&FeedMessage { notice: Some(notice.id.number), events }));
+            }
+        }
+    }
+
+    fn send(&mut self, session: SessionId, message: &Bytes) {
+        let Some(entry) = self.sessions.get(&session) else { return };
+        let is_gone = |peer: &&Arc<dyn FeedConnection>| !peer.push(message.clone());
+        let gone: Vec<u64> = entry.connections.values().filter(is_gone).map(|peer| peer.id()).collect();
+        gone.into_iter().for_each(|connection| self.detach(connection));
+    }
+
+    fn close(&mut self, session: SessionId) {
+        let Some(entry) = self.sessions.get_mut(&session) else { return };
+        for (id, connection) in entry.connections.drain() {
+            self.by_connection.remove(&id);
+            connection.close();
+        }
+    }
+
     fn session(&mut self, session: SessionId, now: Instant) -> &mut SessionConnections {
         self.sessions.entry(session).or_insert_with(|| SessionConnections::new(now))
     }
@@ -298,7 +444,7 @@ mod tests {
         id: u64,
         open: bool,
         closed: AtomicBool,
-        received: Mutex<Vec<Vec<FeedEvent>>>,
+        received: Mutex<Vec<FeedMessage>>,
     }
 
     impl FeedConnection for FakeConnection {
@@ -336,13 +482,14 @@ mod tests {
     fn all_sessions_except_the_origin_receive_the_events_and_a_closed_connection_is_forgotten() {
         let (feed, now) = (SessionFeed::default(), Instant::now());
         let (own, other, closed) = (connection(1, true), connection(2, true), connection(3, false));
-        feed.attach(SessionId(7), own.clone(), now);
-        feed.attach(SessionId(8), other.clone(), now);
-        feed.attach(SessionId(9), closed.clone(), now);
-        feed.push(Some(SessionId(7)), &[event(1)]);
-        feed.push(Some(SessionId(7)), &[event(2)]);
+        feed.attach(SessionId(7), true, own.clone(), now);
+        feed.attach(SessionId(8), true, other.clone(), now);
+        feed.attach(SessionId(9), true, closed.clone(), now);
+        feed.push(Some(SessionId(7)), &[event(1)], Told::default());
+        feed.push(Some(SessionId(7)), &[event(2)], Told::default());
         assert!(own.received.lock().is_empty());
-        assert_eq!(*other.received.lock(), [vec![event(1)], vec![event(2)]]);
+        let message = |ino| FeedMessage { notice: None, events: vec![event(ino)] };
+        assert_eq!(*other.received.lock(), [message(1), message(2)]);
         assert_eq!(closed.received.lock().len(), 1);
         assert_eq!(feed.attached_sessions(), 2);
         feed.interrupt();
@@ -354,14 +501,14 @@ mod tests {
     fn a_lease_expires_without_messages_and_starts_anew_for_an_unknown_session() {
         let (feed, start, lease) = (SessionFeed::default(), Instant::now(), Duration::from_secs(60));
         let sessions = [SessionId(1), SessionId(2)];
-        feed.attach(SessionId(1), connection(1, true), start);
+        feed.attach(SessionId(1), true, connection(1, true), start);
         assert_eq!(feed.expired(&sessions, start + lease / 2, lease), []);
         let report = ClientReport { dirty_bytes: 7, open_files: 1 };
         feed.note_report(1, report);
         feed.note_report(9, ClientReport::default());
         let contacts = feed.contacts(&sessions, start + lease / 2);
         let addresses = vec![SocketAddr::from(([10, 0, 0, 1], 1))];
-        let known = SessionContact { addresses, silent: lease / 2, report: Some(report) };
+        let known = SessionContact { addresses, silent: lease / 2, report: Some(report), leases: 0 };
         assert_eq!(contacts, [known, SessionContact::default()]);
         assert_eq!(feed.renew(1, start + lease / 2), Some(SessionId(1)));
         assert_eq!(feed.expired(&sessions, start + lease, lease), []);
@@ -375,8 +522,8 @@ mod tests {
     fn a_silent_session_delays_the_answer_of_all_until_it_answers_or_ends() {
         let (feed, start, second) = (SessionFeed::default(), Instant::now(), Duration::from_secs(1));
         let (busy, silent) = (SessionId(1), SessionId(2));
-        feed.attach(busy, connection(1, true), start);
-        feed.attach(silent, connection(2, true), start);
+        feed.attach(busy, true, connection(1, true), start);
+        feed.attach(silent, true, connection(2, true), start);
         feed.answer(busy, 9, None, start);
         let all = |sessions: &[SessionId], at: u32| {
             feed.answered_by_all(sessions, start + at * second, TERM, (7, 75 * second))
@@ -396,8 +543,8 @@ mod tests {
     fn a_silent_session_that_had_nothing_open_delays_no_answer() {
         let (feed, now) = (SessionFeed::default(), Instant::now());
         let (busy, node) = (SessionId(1), SessionId(2));
-        feed.attach(busy, connection(1, true), now);
-        feed.attach(node, connection(2, true), now);
+        feed.attach(busy, true, connection(1, true), now);
+        feed.attach(node, true, connection(2, true), now);
         feed.answer(busy, 9, None, now);
         let all = |term: u64| feed.answered_by_all(&[busy, node], now, term, (7, Duration::from_secs(75)));
         let counted = |count: u64| Some(SessionRequests { term: TERM, count });
@@ -405,7 +552,7 @@ mod tests {
         feed.detach(2);
         assert_eq!(all(TERM), 9, "its connection was lost, and nothing else has changed");
         assert_eq!(all(TERM + 2), 3, "it may have opened a file at the leader in between");
-        feed.attach(node, connection(3, true), now);
+        feed.attach(node, true, connection(3, true), now);
         feed.count_request(3);
         assert_eq!(all(TERM), 3, "the request may open a file");
         assert_eq!(feed.answer(node, 3, counted(0), now), 1);
@@ -419,7 +566,7 @@ mod tests {
     #[test]
     fn a_session_that_keeps_its_lease_and_never_answers_is_excused_after_some_time() {
         let (feed, start, second) = (SessionFeed::default(), Instant::now(), Duration::from_secs(1));
-        feed.attach(SessionId(1), connection(1, true), start);
+        feed.attach(SessionId(1), true, connection(1, true), start);
         let answered = |at: u32| {
             feed.renew(1, start + at * second);
             feed.answered_by_all(&[SessionId(1)], start + at * second, TERM, (7, 20 * second))

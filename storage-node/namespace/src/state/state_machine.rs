@@ -18,7 +18,7 @@ use chordfs_log::warn_limited;
 use chordfs_tables::{IdJump, SessionDescription, Tables};
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Answer, NamespaceOp, Query, SessionId, Time},
+    namespace::{Answer, Change, NamespaceOp, Query, SessionId, Time},
 };
 use futures_util::{Stream, TryStreamExt};
 use nix::time::{ClockId, clock_gettime};
@@ -29,8 +29,9 @@ use openraft::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use super::session_feed::SessionFeed;
+use super::{lease_book::Told, session_feed::SessionFeed};
 use crate::{
+    answer_terms::{AnswerTerms, Wait},
     raft_types::{EntryResult, LogEntry, LogId, LoggedOp, SnapshotMeta, StoredMembership, TypeConfig},
     storage::{
         disk_space::is_full,
@@ -66,22 +67,32 @@ struct AppliedState {
 }
 
 impl NamespaceState {
-    /// Answers `query` if the last applied entry satisfies `fresh`.
-    pub(crate) fn query_if(
+    pub(crate) fn query(&self, query: &Query) -> Result<Answer, FsError> {
+        if is_short(query) { self.0.applied.read().tables.query(query) } else { self.tables().query(query) }
+    }
+
+    /// Answers `query` if the last applied entry satisfies `fresh`, and says when and how the answer may be given to
+    /// `reader`. `Err`: another session has to let go of a lease first, and the query has to be asked again.
+    pub(crate) fn read(
         &self,
         fresh: impl Fn(Option<LogId>) -> bool,
         query: &Query,
-    ) -> Option<Result<Answer, FsError>> {
-        let is_fresh = fresh(self.0.applied.read().last);
-        is_fresh.then(|| self.query(query))
-    }
-
-    pub(crate) fn query(&self, query: &Query) -> Result<Answer, FsError> {
-        match query {
-            // These take milliseconds, and operations must not wait for them.
-            Query::Unreferenced { .. } | Query::Contents { .. } | Query::Dead { .. } => self.tables().query(query),
-            _ => self.0.applied.read().tables.query(query),
+        reader: Option<SessionId>,
+        feed: &SessionFeed,
+    ) -> Option<Result<TermedAnswer, Wait>> {
+        let applied = self.0.applied.read();
+        if !fresh(applied.last) {
+            return None;
         }
+        if !is_short(query) {
+            drop(applied);
+            return Some(Ok((self.query(query), AnswerTerms::default())));
+        }
+        let answer = applied.tables.query(query);
+        Some(match Told::by_query(query, &answer) {
+            Some(told) => feed.read(reader, &told).map(|terms| (answer, terms)),
+            None => Ok((answer, AnswerTerms::remembered())),
+        })
     }
 
     pub(crate) fn sessions(&self) -> Vec<SessionId> {
@@ -98,6 +109,11 @@ impl NamespaceState {
         let applied = self.0.applied.read();
         let sessions = applied.tables.sessions().map(|(id, _)| id).collect();
         (applied.last.map_or(0, |log_id| log_id.index), sessions)
+    }
+
+    /// Whether the session remembers answers, as mounts do.
+    pub(crate) fn may_hold_leases(&self, session: SessionId) -> bool {
+        self.0.applied.read().tables.may_hold_leases(session)
     }
 
     pub(crate) fn has_session(&self, session: SessionId) -> bool {
@@ -122,6 +138,14 @@ impl NamespaceState {
     pub(crate) fn last_applied(&self) -> Option<LogId> {
         self.0.applied.read().last
     }
+}
+
+/// An answer, and when and how it may be given.
+pub(crate) type TermedAnswer = (Result<Answer, FsError>, AnswerTerms);
+
+/// Queries that are not take milliseconds, and operations must not wait for them.
+fn is_short(query: &Query) -> bool {
+    !matches!(query, Query::Unreferenced { .. } | Query::Contents { .. } | Query::Dead { .. })
 }
 
 /// Zero if the clock cannot be read, which Linux excludes for the calling thread.
@@ -167,12 +191,20 @@ impl NamespaceState {
     fn apply(&self, log_id: LogId, at: Time, op: &NamespaceOp, feed: &SessionFeed) -> EntryResult {
         let mut applied = self.0.applied.write();
         let (start, cpu_start) = (Instant::now(), thread_cpu_time());
+        feed.follow_leader(log_id.leader_id, || applied.tables.potential_lease_holders().collect());
         let result = applied.tables.apply(log_id.index, at, op);
         applied.last = Some(log_id);
-        feed.push(result.origin, &result.feed);
+        let terms = if result.repeated {
+            feed.repeat(result.origin)
+        } else {
+            feed.push(result.origin, &result.feed, Told::by_reply(&result.reply))
+        };
+        if let Change::CloseSession { session } = op.change {
+            feed.close_session(session);
+        }
         drop(applied);
         self.record_hold(log_id, start.elapsed(), thread_cpu_time().saturating_sub(cpu_start));
-        EntryResult(Some(result.reply))
+        EntryResult { reply: Some(result.reply), terms }
     }
 
     /// `held` is longer than `work` when the machine did not let the thread run, or a page of memory was missing.
@@ -191,13 +223,14 @@ impl NamespaceState {
         (take(&self.0.longest_hold), take(&self.0.longest_work))
     }
 
-    fn record(&self, log_id: LogId, membership: Option<StoredMembership>) -> EntryResult {
+    fn record(&self, log_id: LogId, membership: Option<StoredMembership>, feed: &SessionFeed) -> EntryResult {
         let mut applied = self.0.applied.write();
+        feed.follow_leader(log_id.leader_id, || applied.tables.potential_lease_holders().collect());
         applied.last = Some(log_id);
         if let Some(membership) = membership {
             applied.membership = membership;
         }
-        EntryResult(None)
+        EntryResult { reply: None, terms: AnswerTerms::default() }
     }
 }
 
@@ -205,9 +238,10 @@ impl StateMachine {
     /// Applies an entry; its result is for the proposer.
     pub(crate) fn apply_entry(&self, entry: LogEntry) -> io::Result<EntryResult> {
         Ok(match entry.payload {
-            EntryPayload::Blank => self.state.record(entry.log_id, None),
+            EntryPayload::Blank => self.state.record(entry.log_id, None, &self.feed),
             EntryPayload::Membership(members) => {
-                self.state.record(entry.log_id, Some(StoredMembership::new(Some(entry.log_id), members)))
+                let membership = StoredMembership::new(Some(entry.log_id), members);
+                self.state.record(entry.log_id, Some(membership), &self.feed)
             }
             EntryPayload::Normal(op) => self.state.apply(entry.log_id, op.at, &decode(&op, entry.log_id)?, &self.feed),
         })

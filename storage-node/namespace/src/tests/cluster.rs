@@ -300,19 +300,19 @@ async fn the_survivor_of_two_continues_at_an_operators_request_and_takes_the_oth
 #[tokio::test(flavor = "multi_thread")]
 async fn other_sessions_receive_changes_in_order_and_before_the_answer() {
     let nodes = [Node::start(1, true, NamespaceSettings::default()).await];
-    let (writer, reader) = (open_session(&nodes, 1).await, open_session(&nodes, 2).await);
+    let (writer, reader) = (open_session_that(true, &nodes, 1).await, open_session_that(true, &nodes, 2).await);
     let (writing, reading) = (Peer::new(), Peer::new());
     for (session, peer) in [(writer, &writing), (reader, &reading)] {
         assert_eq!(nodes[0].ask(peer, Request::Attach { session }).await, Response::Attached);
     }
     let unknown = Request::Attach { session: SessionId(77) };
-    assert_eq!(nodes[0].ask(&Peer::new(), unknown).await, Response::Answered(Err(FsError::NoSession)));
+    assert_eq!(nodes[0].ask(&Peer::new(), unknown).await, Response::refused(FsError::NoSession));
 
     let files: Vec<String> = (0..50).map(|number| format!("file {number}")).collect();
     for (sequence, file) in files.iter().enumerate() {
         let op = make(writer, sequence as u64, file);
         let answer = nodes[0].ask(&writing, Request::Apply(op)).await;
-        assert!(matches!(answer, Response::Applied(Ok(_))), "{answer:?}");
+        assert!(matches!(answer, Response::Applied(Ok(_), _)), "{answer:?}");
         let received = reading.received.lock().iter().any(|event| is_entry(event, file));
         assert!(received, "{file} was answered before the reader received its event");
     }
@@ -341,9 +341,9 @@ async fn a_session_that_sends_nothing_is_closed_and_one_that_renews_its_lease_is
     })
     .await;
     let answer = nodes[0].ask(&idle_peer, KEEP_ALIVE).await;
-    assert_eq!(answer, Response::Answered(Err(FsError::NoSession)));
+    assert_eq!(answer, Response::refused(FsError::NoSession));
     let answer = nodes[0].ask(&Peer::new(), Request::Apply(make(idle, 1, "x"))).await;
-    assert_eq!(answer, Response::Applied(Err(FsError::NoSession)));
+    assert!(matches!(answer, Response::Applied(Err(FsError::NoSession), _)), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -456,7 +456,7 @@ async fn write_until(stop: Arc<AtomicBool>, nodes: Arc<RwLock<Vec<Node>>>, sessi
             let asked = &nodes[leader_at(&nodes)?];
             let answer = asked.ask(&peer, Request::Apply(op.clone()));
             match tokio::time::timeout(Duration::from_millis(200), answer).await {
-                Ok(Response::Applied(reply)) => Some(reply),
+                Ok(Response::Applied(reply, _)) => Some(reply),
                 _ => None,
             }
         })
@@ -482,7 +482,7 @@ async fn sessions_of_mounts_survive_a_change_of_leader() {
     writer.apply(make_change("first")).await.unwrap();
     let receive = async |events: &mut UnboundedReceiver<SessionEvent>, file: &str| loop {
         match tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap() {
-            SessionEvent::Feed(events) if events.iter().any(|event| is_entry(event, file)) => return,
+            SessionEvent::Feed(events, _) if events.iter().any(|event| is_entry(event, file)) => return,
             // Attaching resets the session's caches, and after a reset the reader queries everything again.
             SessionEvent::Reset if reader.query(lookup(file)).await.is_ok() => return,
             _ => {}
@@ -502,6 +502,54 @@ async fn sessions_of_mounts_survive_a_change_of_leader() {
     assert_eq!((writer.id(), reader.id()), ids, "no session was lost");
     writer.close().await.unwrap();
     reader.close().await.unwrap();
+}
+
+/// Another mount used to see a name for some milliseconds after its removal was answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_answered_when_every_session_that_remembers_the_name_has_forgotten_it() {
+    let nodes = cluster(1, NamespaceSettings::default()).await;
+    let open = |client: &str| Session::open(mount_options(&nodes, client));
+    let ((writer, _feed), (reader, mut events)) = (open("writer").await.unwrap(), open("reader").await.unwrap());
+    writer.apply(make_change("unseen")).await.unwrap();
+    assert_eq!(reader.query(lookup("file")).await, Err(FsError::NoEntry));
+    while events.try_recv().is_ok() {
+        reader.note_handled();
+    }
+    assert!(reader.memory_usable_for() > Duration::ZERO);
+    let removal = tokio::spawn({
+        let writer = writer.clone();
+        async move { writer.apply(make_change("file")).await }
+    });
+    let done = loop {
+        match tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap() {
+            SessionEvent::Feed(events, done) if events.iter().any(|event| is_entry(event, "file")) => break done,
+            _ => reader.note_handled(),
+        }
+    };
+    assert_eq!(reader.memory_usable_for(), Duration::ZERO, "the event is not heeded yet");
+    let third = open("third").await.unwrap().0;
+    let asked = tokio::time::timeout(Duration::from_millis(300), third.query(lookup("file"))).await;
+    assert!(asked.is_err() && !removal.is_finished(), "the reader still remembers that there is no such name");
+    reader.note_handled();
+    drop(done);
+    assert!(removal.await.unwrap().is_ok());
+    assert!(third.query(lookup("file")).await.is_ok());
+}
+
+/// A mount that is stopped delays the others for as long as its leases last, and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_acknowledges_nothing_loses_its_leases() {
+    let nodes = cluster(1, NamespaceSettings::default()).await;
+    let (writing, silent) = (Peer::new(), Peer::new());
+    let (writer, session) = (open_session(&nodes, 1).await, open_session_that(true, &nodes, 2).await);
+    assert_eq!(nodes[0].ask(&silent, Request::Attach { session }).await, Response::Attached);
+    let absent = nodes[0].ask(&silent, Request::Query(lookup("file"))).await;
+    assert!(matches!(&absent, Response::Answered(Err(FsError::NoEntry), granted) if granted.remember), "{absent:?}");
+    let answer = nodes[0].ask(&writing, Request::Apply(make(writer, 1, "file"))).await;
+    assert!(matches!(answer, Response::Applied(Ok(_), _)), "{answer:?}");
+    assert!(silent.is_closed(), "it has missed something, and has to attach again");
+    let next = tokio::time::timeout(LEASE / 2, nodes[0].ask(&writing, Request::Apply(make(writer, 2, "other"))));
+    assert!(matches!(next.await, Ok(Response::Applied(Ok(_), _))), "nobody holds a lease any longer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -525,6 +573,11 @@ async fn the_leader_lists_the_sessions_and_measures_what_it_does() {
         assert_eq!(node.namespace.operation_latency().take().count > 0, is_leader);
     }
     session.close().await.unwrap();
+}
+
+fn mount_options(nodes: &[Node], client: &str) -> SessionOptions {
+    let addresses = nodes.iter().map(|node| node.ring).collect();
+    SessionOptions { deadline: LONG, holds_leases: true, ..SessionOptions::new(addresses, client) }
 }
 
 fn make_change(file: &str) -> Change {

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -227,12 +227,18 @@ pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut
 pub(super) struct Peer {
     id: u64,
     pub received: Arc<Mutex<Vec<FeedEvent>>>,
+    closed: Arc<AtomicBool>,
 }
 
 impl Peer {
     pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), received: Arc::default() }
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), received: Arc::default(), closed: Arc::default() }
+    }
+
+    /// Whether the node has closed the connection.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 }
 
@@ -246,11 +252,13 @@ impl FeedConnection for Peer {
     }
 
     fn push(&self, events: Bytes) -> bool {
-        self.received.lock().extend(decode::<Vec<FeedEvent>>(&events).unwrap());
+        self.received.lock().extend(decode::<FeedMessage>(&events).unwrap().events);
         true
     }
 
-    fn close(&self) {}
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
 
     fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::pending())
@@ -263,7 +271,7 @@ pub(super) async fn apply(nodes: &[Node], op: &NamespaceOp) -> Result<Reply, FsE
     eventually("the operation is answered", || async {
         let leader = &nodes[leader_at(nodes)?];
         match leader.ask(&peer, Request::Apply(op.clone())).await {
-            Response::Applied(result) => Some(result),
+            Response::Applied(result, _) => Some(result),
             _ => None,
         }
     })
@@ -275,7 +283,7 @@ pub(super) async fn query(nodes: &[Node], query: Query) -> Result<Answer, FsErro
     eventually("the query is answered", || async {
         let leader = &nodes[leader_at(nodes)?];
         match leader.ask(&peer, Request::Query(query.clone())).await {
-            Response::Answered(result) => Some(result),
+            Response::Answered(result, _) => Some(result),
             _ => None,
         }
     })
@@ -283,7 +291,11 @@ pub(super) async fn query(nodes: &[Node], query: Query) -> Result<Answer, FsErro
 }
 
 pub(super) async fn open_session(nodes: &[Node], nonce: u64) -> SessionId {
-    let change = Change::OpenSession { nonce, client: "test".into(), holds_leases: true };
+    open_session_that(false, nodes, nonce).await
+}
+
+pub(super) async fn open_session_that(holds_leases: bool, nodes: &[Node], nonce: u64) -> SessionId {
+    let change = Change::OpenSession { nonce, client: "test".into(), holds_leases };
     match apply(nodes, &NamespaceOp { origin: None, now: Time::default(), change }).await.unwrap() {
         Reply::Session { session, .. } => session,
         other => panic!("{other:?}"),

@@ -89,7 +89,7 @@ struct Generator {
 
 impl Generator {
     fn files(mut self, count: u64) -> Tables {
-        let change = Change::OpenSession { nonce: 1, client: "generator".into(), holds_leases: true };
+        let change = Change::OpenSession { nonce: 1, client: "generator".into(), holds_leases: false };
         let Reply::Session { session, .. } = self.apply(change) else { panic!("no session") };
         self.session = Some(session);
         for directory in 0..count.div_ceil(DIRECTORY_FILES) {
@@ -195,14 +195,14 @@ impl Load {
         let file = format!("served-{}", self.sequence);
         loop {
             let made = self.node.ask(&peer, Request::Apply(make(self.session, self.sequence, &file))).await;
-            if matches!(made, Response::Applied(Ok(_))) {
+            if matches!(made, Response::Applied(Ok(_), _)) {
                 break;
             }
             assert!(matches!(made, Response::Unavailable { .. } | Response::NotLeader { .. }), "{made:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let found = self.node.ask(&peer, Request::Query(lookup(&file))).await;
-        assert!(!matches!(found, Response::Answered(Err(_))), "{found:?}");
+        assert!(!matches!(found, Response::Answered(Err(_), _)), "{found:?}");
         start.elapsed()
     }
 }

@@ -68,7 +68,7 @@ fn handle_event(session: &Session, read: &Arc<FilesRead>, event: SessionEvent) {
         _ => None,
     };
     let inos: Option<Vec<Ino>> = match event {
-        SessionEvent::Feed(events) => Some(events.iter().filter_map(orphaned).collect()),
+        SessionEvent::Feed(events, _) => Some(events.iter().filter_map(orphaned).collect()),
         SessionEvent::Reset => None,
     };
     if inos.as_ref().is_some_and(Vec::is_empty) || read.is_empty() {

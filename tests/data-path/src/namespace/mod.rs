@@ -13,7 +13,7 @@ use chordfs_net::rpc::{RpcPeer, Value};
 use chordfs_tables::{AppliedOp, Tables};
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Answer, Change, FeedEvent, NamespaceOp, Query, Reply, SessionId, Time, calls, encode},
+    namespace::{Answer, Change, FeedEvent, FeedMessage, NamespaceOp, Query, Reply, SessionId, Time, calls, encode},
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -176,7 +176,7 @@ impl Leader {
         if events.is_empty() {
             return;
         }
-        let bytes = encode(&events).to_vec();
+        let bytes = encode(&FeedMessage { notice: None, events: events.to_vec() }).to_vec();
         let mut gone = Vec::new();
         for (id, connection) in self.connections.iter().filter(|(_, it)| Some(it.session) != origin) {
             if connection.peer.notify(calls::FEED, vec![Value::Binary(bytes.clone())]) {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chordfs_net::rpc::{RpcPeer, RpcService, Value};
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Change, NamespaceOp, Query, Request, Response, SessionId, SessionRequests, decode, encode},
+    namespace::{Change, Granted, NamespaceOp, Query, Request, Response, SessionId, SessionRequests, decode, encode},
 };
 use tokio::time::{Instant, sleep};
 
@@ -31,6 +31,7 @@ impl RpcService for Voter {
             Request::Attach { session } => self.attach(session, peer),
             Request::KeepAlive { answered, .. } => self.keep_alive(peer, answered),
             Request::Report(_) => self.as_leader(peer, |_| Response::Reported).unwrap_or_else(|| self.not_leader()),
+            Request::Acknowledge { .. } => Response::Acknowledged,
             Request::Apply(op) => self.apply(peer, &op).await,
             Request::Query(query) => self.query(peer, &query).await,
         };
@@ -58,7 +59,7 @@ impl Voter {
         let id = peer.connection_id();
         let attached = self.as_leader(peer, |leader| {
             if !leader.has_session(session) {
-                return Response::Answered(Err(FsError::NoSession));
+                return Response::refused(FsError::NoSession);
             }
             leader.connections.insert(id, Connection { session, mount: self.link.mount, peer: peer.clone() });
             leader.renew(id);
@@ -76,7 +77,7 @@ impl Voter {
                 }
                 Response::Alive { applied: leader.index, requests: SessionRequests::default() }
             }
-            Some(_) => Response::Answered(Err(FsError::NoSession)),
+            Some(_) => Response::refused(FsError::NoSession),
             None => Response::Unavailable { reason: "this connection is not attached to a session".into() },
         });
         answered.unwrap_or_else(|| self.not_leader())
@@ -89,7 +90,10 @@ impl Voter {
             return self.not_leader();
         }
         if matches!(op.change, Change::PurgeOrphans { .. } | Change::ForgetDead { .. }) {
-            return Response::Applied(Err(FsError::Invalid { reason: "only the namespace itself may do this".into() }));
+            return Response::Applied(
+                Err(FsError::Invalid { reason: "only the namespace itself may do this".into() }),
+                remembered(),
+            );
         }
         self.wait(4).await;
         let reply = {
@@ -103,7 +107,7 @@ impl Voter {
         }
         self.wait(4).await;
         match reply {
-            Some(reply) if self.as_leader(peer, |_| ()).is_some() => Response::Applied(reply),
+            Some(reply) if self.as_leader(peer, |_| ()).is_some() => Response::Applied(reply, remembered()),
             _ => Response::Unavailable { reason: "the leader was lost".into() },
         }
     }
@@ -112,7 +116,7 @@ impl Voter {
     async fn query(&self, peer: &RpcPeer, query: &Query) -> Response {
         let Some(answer) = self.as_leader(peer, |leader| leader.tables.query(query)) else { return self.not_leader() };
         self.wait(6).await;
-        Response::Answered(answer)
+        Response::Answered(answer, remembered())
     }
 
     /// Waits for up to `most_millis`; in some runs now and then for much longer.
@@ -134,4 +138,9 @@ impl Leader {
         let lease = self.sessions.entry(session).or_insert(Lease { last_heard: Instant::now(), answered: 0 });
         lease.last_heard = Instant::now();
     }
+}
+
+/// Every mount hears of every change, so it may remember everything.
+fn remembered() -> Granted {
+    Granted { remember: true, sole: Vec::new() }
 }

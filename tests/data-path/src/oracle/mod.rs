@@ -109,7 +109,7 @@ impl Oracle {
         let now = Instant::now();
         match event {
             SessionEvent::Reset => view.news.push((now, None, index)),
-            SessionEvent::Feed(events) => {
+            SessionEvent::Feed(events, _) => {
                 let Some((index, _)) = view.pushed.pop_front().filter(|(_, pushed)| pushed == events) else { return };
                 for event in events {
                     if let FeedEvent::Inode { ino, contents: true } = event {
