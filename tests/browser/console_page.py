@@ -63,7 +63,7 @@ def charts_of_one_node(browser, console, node):
         page.get_by_role("navigation", name="Charts of").get_by_role("link", name=node + ":5057").click()
         expect(page.get_by_role("heading", name="Nodes in the ring, as this one saw it")).to_have_count(1)
         expect(chart(page, "disk").locator(".legend")).to_contain_text("used: ")
-        assert page.locator("figure[data-chart]").count() == len(CHARTS)
+        expect(page.locator("figure[data-chart]")).to_have_count(len(CHARTS))
 
 
 def sorting(browser, console):
