@@ -17,6 +17,8 @@ pub struct KernelNames(Mutex<HashMap<Ino, DirectoryNames>>);
 
 struct DirectoryNames {
     until: HashMap<EntryName, Instant>,
+    /// The latest of them.
+    latest: Instant,
     pruned: Instant,
 }
 
@@ -26,14 +28,15 @@ impl KernelNames {
         let (now, mut directories) = (Instant::now(), self.0.lock());
         if !directories.contains_key(&parent) {
             // A directory is noted for the first time in a while, which is rare enough to look at all of them.
-            directories.retain(|_, names| names.until.values().any(|until| *until > now));
+            directories.retain(|_, names| names.latest > now);
         }
         let names = directories.entry(parent);
-        let names = names.or_insert_with(|| DirectoryNames { until: HashMap::new(), pruned: now });
+        let names = names.or_insert_with(|| DirectoryNames { until: HashMap::new(), latest: until, pruned: now });
         if now.saturating_duration_since(names.pruned) > PRUNE_EVERY {
             names.until.retain(|_, until| *until > now);
             names.pruned = now;
         }
+        names.latest = names.latest.max(until);
         names.until.insert(name.clone(), until);
     }
 
@@ -47,8 +50,7 @@ impl KernelNames {
     /// When the kernel has forgotten all names of a directory; `None` if it knows none.
     pub fn known_until(&self, parent: Ino) -> Option<Instant> {
         let directories = self.0.lock();
-        let latest = directories.get(&parent).and_then(|names| names.until.values().max().copied());
-        latest.filter(|until| *until > Instant::now())
+        directories.get(&parent).map(|names| names.latest).filter(|latest| *latest > Instant::now())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The caches of a mount: attributes, names, absent names, chunks, and the state of each file that the kernel's pages
 //! hold. All of them are bounded and evict the least recently used entry first.
 //!
-//! Cached attributes and names may be used while this mount's leases last and it has heeded every event: the namespace
+//! Cached attributes and names may be used while this mount's leases last and it has handled every event: the namespace
 //! answers no change before the mounts that remember what was before have dropped it. A reply to a query that was sent
 //! before a change must not be stored after it, since that would bring the old state back. So the caller takes a
 //! [`Stamp`] before the query, and the reply is stored only if neither the feed nor this mount's changes have advanced

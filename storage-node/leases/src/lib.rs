@@ -21,7 +21,7 @@ mod notices;
 mod simulation;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
     time::Duration,
 };
@@ -57,8 +57,6 @@ pub struct LeaseTable {
     sessions: BTreeMap<SessionId, AttachedSession>,
     /// Sessions that were open when the term began and have not attached yet, and when their leases have run out.
     unclaimed: BTreeMap<SessionId, Duration>,
-    /// Changes under way, by what they will change. It is never iterated, so its order does not matter.
-    changing: HashMap<Ino, Vec<Option<SessionId>>>,
     notices: LeaseNotices,
 }
 
@@ -76,7 +74,6 @@ impl LeaseTable {
             holders: Holders::default(),
             sessions: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
-            changing: HashMap::new(),
             notices: LeaseNotices::default(),
         }
     }
@@ -98,7 +95,6 @@ impl LeaseTable {
         self.holders = Holders::default();
         self.sessions.clear();
         self.unclaimed.clear();
-        self.changing.clear();
         self.notices.resolve_all();
     }
 
@@ -144,34 +140,14 @@ impl LeaseTable {
         if !valid || !self.unclaimed.is_empty() || self.recall_of(ino).is_some() {
             return None;
         }
-        let shared_only =
-            wanted == Lease::Shared || self.notices.has_any_about(ino) || self.is_changed_by_another(ino, session);
+        let shared_only = wanted == Lease::Shared || self.notices.has_any_about(ino);
         let lease = self.holders.grant(ino, session, shared_only)?;
         self.note_held(session, ino);
         self.revoke_excess(session);
         Some(lease)
     }
 
-    /// Announces a change by `origin` to `inos`, before its recalls: until it ends nobody else is granted a sole lease
-    /// on them.
-    pub fn begin_change(&mut self, origin: Option<SessionId>, inos: &[Ino]) {
-        inos.iter().for_each(|ino| self.changing.entry(*ino).or_default().push(origin));
-    }
-
-    /// Ends a change that was announced with the same `origin` and `inos`, also one that failed.
-    pub fn end_change(&mut self, origin: Option<SessionId>, inos: &[Ino]) {
-        for ino in inos {
-            let Some(origins) = self.changing.get_mut(ino) else { continue };
-            if let Some(place) = origins.iter().position(|it| *it == origin) {
-                origins.swap_remove(place);
-            }
-            if origins.is_empty() {
-                self.changing.remove(ino);
-            }
-        }
-    }
-
-    /// Recalls the sole leases of others on what `reader` is about to read or change, before it does so. When the wait
+    /// Recalls the sole leases of others on what `reader` is about to read, before it does so. When the wait
     /// is over it has to ask again; `None`: it may go on.
     pub fn recall(&mut self, reader: Option<SessionId>, inos: &[Ino]) -> Option<WaitId> {
         let (mut recalled, mut ids) = (BTreeMap::<SessionId, Vec<Ino>>::new(), self.awaited_claims(reader));
@@ -248,11 +224,6 @@ impl LeaseTable {
         expired.into_iter().collect()
     }
 
-    /// When `expire` has something to do next.
-    pub fn next_expiry(&self) -> Option<Duration> {
-        self.expiries().map(|(_, expires)| expires).min()
-    }
-
     /// The notices to send, in their order, since the last call.
     pub fn take_notices(&mut self) -> Vec<LeaseNotice> {
         self.notices.take_issued()
@@ -261,11 +232,6 @@ impl LeaseTable {
     /// The waits that are over since the last call.
     pub fn take_released(&mut self) -> Vec<WaitId> {
         self.notices.take_released()
-    }
-
-    /// The driver waits no longer.
-    pub fn forget_wait(&mut self, wait: WaitId) {
-        self.notices.forget_wait(wait);
     }
 
     /// The number of leases that a session holds.
@@ -278,10 +244,6 @@ impl LeaseTable {
         let holding = self.sessions.iter().filter(|(_, attached)| attached.held.len() > 0);
         let attached = holding.map(|(session, attached)| (*session, attached.expires));
         attached.chain(self.unclaimed.iter().map(|(session, expires)| (*session, *expires)))
-    }
-
-    fn is_changed_by_another(&self, ino: Ino, session: SessionId) -> bool {
-        self.changing.get(&ino).is_some_and(|origins| origins.iter().any(|origin| *origin != Some(session)))
     }
 
     fn recall_of(&self, ino: Ino) -> Option<NoticeId> {

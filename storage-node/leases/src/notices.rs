@@ -144,10 +144,6 @@ impl LeaseNotices {
         self.released.extend(std::mem::take(&mut self.waits).into_keys());
     }
 
-    pub(crate) fn forget_wait(&mut self, wait: WaitId) {
-        self.waits.remove(&wait);
-    }
-
     pub(crate) fn take_issued(&mut self) -> Vec<LeaseNotice> {
         std::mem::take(&mut self.issued)
     }

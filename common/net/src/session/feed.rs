@@ -55,7 +55,7 @@ impl ChangeFeed {
         self.push(SessionEvent::Reset);
     }
 
-    /// Called by the connection's reader, and thus before any later answer is delivered. What has been heeded goes to
+    /// Called by the connection's reader, and thus before any later answer is delivered. What has been handled goes to
     /// `done`.
     pub(super) fn receive(&self, notification: Notification, done: &mpsc::UnboundedSender<NoticeDone>) {
         if notification.method != calls::FEED {

@@ -60,7 +60,7 @@ pub(super) struct LeaderConnection {
     pub client: RpcClient,
     pub session: Arc<OpenSession>,
     health: Arc<ConnectionHealth>,
-    /// Notices that came on this connection and are heeded.
+    /// Notices that came on this connection and are handled.
     done: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<NoticeDone>>>,
 }
 
@@ -277,9 +277,9 @@ impl ConnectionTask {
 
     async fn try_attach(&mut self, node: SocketAddr) -> Result<LeaderConnection, AttachError> {
         let feed = self.shared.feed.clone();
-        let (heeded, done) = mpsc::unbounded_channel();
+        let (handled, done) = mpsc::unbounded_channel();
         let done = Arc::new(tokio::sync::Mutex::new(done));
-        let handler = move |event| feed.receive(event, &heeded);
+        let handler = move |event| feed.receive(event, &handled);
         let client = RpcClient::connect_over(&*self.dialer, node, CONNECT_DEADLINE, handler)
             .await
             .map_err(|error| AttachError::Failed(error.to_string()))?;
@@ -394,7 +394,7 @@ impl ConnectionTask {
         }
     }
 
-    /// Tells the leader that a notice is heeded. If that is lost, the leader waits until the lease has run out.
+    /// Tells the leader that a notice is handled. If that is lost, the leader waits until the lease has run out.
     fn acknowledge(&self, client: &RpcClient, NoticeDone { notice, keeps }: NoticeDone) {
         let client = client.clone();
         tasks::spawn(async move {

@@ -1,5 +1,5 @@
 //! Whether what this session remembers may be used: its leases have not run out, and everything that the leader has
-//! said about it was heeded.
+//! said about it was handled.
 //!
 //! Two clocks decide: one that continues while the machine sleeps, and the runtime's, which tests can set.
 
@@ -150,7 +150,7 @@ mod tests {
         memory.set_attached(true);
         assert!(memory.usable_for() > Duration::ZERO);
         memory.note_received(Some(&[]));
-        assert_eq!(memory.usable_for(), Duration::ZERO, "the event is not heeded yet");
+        assert_eq!(memory.usable_for(), Duration::ZERO, "the event is not handled yet");
         memory.note_handled();
         assert!(memory.usable_for() > Duration::ZERO);
         tokio::time::advance(LEASE).await;

@@ -114,9 +114,6 @@ impl Leader {
             SimRequest::KeepAlive => self.responses.push((session, Some(connection), SimResponse::Alive { sent })),
             SimRequest::Acknowledge { notice, keeps } => self.leases.acknowledge(notice, keeps),
             SimRequest::Operation(operation) => {
-                if operation.writes {
-                    self.leases.begin_change(Some(session), &operation.inos);
-                }
                 self.go_on(SimWork { session, connection, sent, operation, step: Step::Recall }, now, log);
             }
         }
@@ -133,7 +130,6 @@ impl Leader {
     pub(super) fn commit(&mut self, mut work: SimWork, now: Millis, log: &mut Log) {
         let place = log.apply(&work.operation);
         let wait = self.leases.changed(Some(work.session), &work.operation.inos);
-        self.leases.end_change(Some(work.session), &work.operation.inos);
         self.send_notices();
         let lease = work
             .operation
@@ -155,7 +151,6 @@ impl Leader {
                 self.responses.push((work.session, Some(work.connection), answer));
             }
             Step::Recall if let Some(place) = log.replies.get(&work.operation.id).copied() => {
-                self.leases.end_change(reader, &inos);
                 work.step = Step::Answer { place, lease: None };
                 let wait = self.leases.all_settled(reader);
                 self.wait_or_go_on(wait, work, now, log);

@@ -1,10 +1,7 @@
 //! Ending leases that have run out, so that no answer waits longer for a mount that is silent. After a pause of this
 //! process all leases begin anew, because what the mounts sent meanwhile was not read.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use chordfs_net::boot_clock::since_boot;
 
@@ -19,7 +16,7 @@ pub(crate) async fn end_old_leases(feed: Arc<SessionFeed>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if pauses.was_paused(since_boot()) {
-            feed.renew_all(Instant::now());
+            feed.renew_inode_leases();
         }
         feed.end_old_leases();
     }

@@ -114,7 +114,8 @@ impl RequestHandler {
 
     async fn query(&self, connection: u64, query: &Query) -> Response {
         let reader = self.feed.session_of(connection);
-        loop {
+        let end = Instant::now() + self.raft.settings().call_deadline;
+        while Instant::now() < end {
             // Until the lease expires, no other leader can have changed anything, and every operation that this leader
             // has answered is applied.
             let leader = self.raft.leased_term();
@@ -134,6 +135,7 @@ impl RequestHandler {
                 None => {}
             }
         }
+        unavailable("another mount takes its lease again and again")
     }
 
     /// Gives an answer when nobody remembers any longer what it contradicts.

@@ -62,6 +62,11 @@ impl LeaseBook {
         self.release();
     }
 
+    /// Whether this node leads, and so grants leases.
+    pub(crate) fn is_leading(&self) -> bool {
+        self.term.is_some()
+    }
+
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
@@ -164,8 +169,9 @@ impl LeaseBook {
     }
 
     fn expect(&mut self, wait: Option<WaitId>) -> Option<Wait> {
+        let wait = wait?;
         let (over, receiver) = watch::channel(());
-        self.waits.insert(wait?, over);
+        self.waits.insert(wait, over);
         Some(Wait::until_closed(receiver))
     }
 

@@ -6,6 +6,7 @@
 //! One lock covers connections and leases, so the messages to a session leave in the order in which they were decided.
 
 use std::{
+    cell::OnceCell,
     collections::HashMap,
     future::Future,
     net::SocketAddr,
@@ -241,13 +242,16 @@ impl SessionFeed {
         answered.min().unwrap_or(u64::MAX)
     }
 
-    /// Renews all leases: a new leader cannot know when the sessions last sent a request.
+    /// Renews the leases of all sessions: a new leader cannot know when they last sent a request.
     pub(crate) fn renew_all(&self, now: Instant) {
-        let mut attached = self.attached.lock();
-        for entry in attached.sessions.values_mut() {
+        for entry in self.attached.lock().sessions.values_mut() {
             (entry.last_request, entry.heard_since) = (now, now);
         }
-        attached.leases.renew_all(since_boot());
+    }
+
+    /// Renews all leases on inodes, because nothing that the sessions sent was read for a while.
+    pub(crate) fn renew_inode_leases(&self) {
+        self.attached.lock().leases.renew_all(since_boot());
     }
 
     /// Returns those of the open `sessions` whose `lease` has expired. The lease of an unknown session starts now.
@@ -274,7 +278,7 @@ impl SessionFeed {
     /// called before anybody can read the change.
     pub(crate) fn push(&self, origin: Option<SessionId>, events: &[FeedEvent], told: Told) -> AnswerTerms {
         let mut attached = self.attached.lock();
-        if attached.by_connection.is_empty() {
+        if attached.by_connection.is_empty() && !attached.leases.is_leading() {
             return AnswerTerms::default();
         }
         let terms = attached.leases.change(origin, events, told, since_boot());
@@ -371,23 +375,26 @@ impl AttachedSessions {
     fn broadcast(&mut self, origin: Option<SessionId>, events: &[FeedEvent], notices: &[LeaseNotice]) {
         let changed = notices.iter().filter(|notice| notice.kind == NoticeKind::Changed);
         let changed: HashMap<SessionId, u64> = changed.map(|notice| (notice.id.session, notice.id.number)).collect();
-        let unnoticed = encode(&FeedMessage { notice: None, events: events.to_vec() });
-        let removals = removals(events);
         let others: Vec<(SessionId, bool)> = self
             .sessions
             .iter()
             .map(|(id, entry)| (*id, entry.holds_leases))
             .filter(|(id, _)| Some(*id) != origin)
             .collect();
+        if others.is_empty() {
+            return;
+        }
+        let unnoticed = |events: &[FeedEvent]| encode(&FeedMessage { notice: None, events: events.to_vec() });
+        let (removals, all) = (removals(events), OnceCell::new());
         for (session, holds_leases) in others {
             match changed.get(&session) {
                 Some(notice) => {
                     let message = FeedMessage { notice: Some(*notice), events: events.to_vec() };
                     self.send(session, &encode(&message));
                 }
-                None if holds_leases => self.send(session, &unnoticed),
+                None if holds_leases => self.send(session, all.get_or_init(|| unnoticed(events))),
                 None if removals.is_empty() => {}
-                None => self.send(session, &encode(&FeedMessage { notice: None, events: removals.clone() })),
+                None => self.send(session, &unnoticed(&removals)),
             }
         }
     }

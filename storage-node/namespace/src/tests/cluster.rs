@@ -526,7 +526,7 @@ async fn a_change_is_answered_when_every_session_that_remembers_the_name_has_for
             _ => reader.note_handled(),
         }
     };
-    assert_eq!(reader.memory_usable_for(), Duration::ZERO, "the event is not heeded yet");
+    assert_eq!(reader.memory_usable_for(), Duration::ZERO, "the event is not handled yet");
     let third = open("third").await.unwrap().0;
     let asked = tokio::time::timeout(Duration::from_millis(300), third.query(lookup("file"))).await;
     assert!(asked.is_err() && !removal.is_finished(), "the reader still remembers that there is no such name");

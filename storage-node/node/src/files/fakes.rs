@@ -1,6 +1,6 @@
 //! A namespace and a chunk store in memory: the real tables without a log, and a map, with switches for failures.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chordfs_net::{
@@ -19,6 +19,13 @@ use chordfs_types::{
 };
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+
+use super::{FileDefaults, FileService};
+
+/// A service over this namespace and no chunks.
+pub(crate) fn service(namespace: &Arc<FakeNamespace>) -> FileService {
+    FileService::over(namespace.clone(), Arc::<FakeChunks>::default(), FileDefaults::default())
+}
 
 /// Entries or extents per answer: small, so that paging happens.
 pub(crate) const PAGE: usize = 5;

@@ -92,14 +92,7 @@ mod tests {
 
     // The clock of these tests stands still while nothing waits, so a search never ends early on a busy machine.
     use super::*;
-    use crate::files::{
-        FileDefaults,
-        fakes::{FakeChunks, FakeNamespace},
-    };
-
-    fn service(namespace: &Arc<FakeNamespace>) -> FileService {
-        FileService::over(namespace.clone(), Arc::<FakeChunks>::default(), FileDefaults::default())
-    }
+    use crate::files::fakes::{FakeNamespace, service};
 
     fn shown(path: &[EntryName]) -> String {
         path.iter().map(EntryName::to_string).collect::<Vec<_>>().join("/")

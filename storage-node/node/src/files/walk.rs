@@ -162,14 +162,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::files::{
-        FileDefaults,
-        fakes::{FakeChunks, FakeNamespace},
-    };
-
-    fn service(namespace: &Arc<FakeNamespace>) -> FileService {
-        FileService::over(namespace.clone(), Arc::<FakeChunks>::default(), FileDefaults::default())
-    }
+    use crate::files::fakes::{FakeNamespace, service};
 
     fn names(path: &str) -> Vec<EntryName> {
         path.split('/').map(|name| EntryName::new(name.to_owned()).unwrap()).collect()
