@@ -30,13 +30,6 @@ impl Holders {
         Some(if holders.sole { Lease::Sole } else { Lease::Shared })
     }
 
-    /// Adds a shared lease; nobody may hold a sole one.
-    pub(crate) fn add(&mut self, ino: Ino, session: SessionId) {
-        let holders = self.0.entry(ino).or_default();
-        debug_assert!(!holders.sole, "{ino:?} has a sole holder beside {session:?}");
-        holders.add(session);
-    }
-
     /// Makes the sole lease of the session a shared one.
     pub(crate) fn share(&mut self, ino: Ino, session: SessionId) {
         if let Some(holders) = self.0.get_mut(&ino).filter(|holders| holders.sessions == [session]) {

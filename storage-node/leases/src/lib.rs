@@ -2,41 +2,50 @@
 //!
 //! A lease is a session's right to answer from memory. It is on an inode: a file's attributes and extents, or a
 //! directory's attributes and names. Many sessions may hold a shared lease; a sole lease excludes every other one, so
-//! its holder may let the kernel keep names too. A session whose lease is contradicted is sent a notice, and the answer
-//! that contradicts it waits until the session has acknowledged the notice, or until its leases have run out.
+//! its holder may let the kernel keep names too, and may change the inode, answer, and have the change logged later. A
+//! session whose lease is contradicted is sent a notice, and the answer that contradicts it waits until the session has
+//! acknowledged the notice, or until its leases have run out. A sole lease is recalled before anything is read or
+//! proposed that it excludes: what its holder has answered comes first in the log.
 //!
 //! Leases live in the leader's memory only. A new leader knows the sessions, but not what they hold. So at first it
-//! waits for each to attach and to claim what it held, or for the time after which any lease has run out.
+//! waits for each to attach and to claim the sole leases under which it has answered changes, or for the time after
+//! which any lease has run out.
 //!
 //! Why a value: every interleaving of lost connections, late acknowledgements and new leaders can be tried in memory.
 //! There is no clock, socket or task here. The driver calls every method under one lock, sends the notices in their
-//! order, and releases the answers that waited. `holders` is the view from the inode, `held` that from the session, and
-//! `notices` knows what is not acknowledged and which answers wait for it.
+//! order, and releases the answers that waited. `holders` is the view from the inode, `held` that from the session,
+//! `notices` knows what is not acknowledged and which answers wait for it, and `intents` which changes are about to be
+//! logged.
 #![deny(clippy::disallowed_methods)]
 
 mod held;
 mod holders;
+mod intents;
 mod notices;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroUsize,
     time::Duration,
 };
 
 use chordfs_types::namespace::{Ino, SessionId};
 
+pub use self::intents::{ChangeKey, IntentId};
 pub use self::notices::{LeaseNotice, NoticeId, NoticeKind, WaitId};
-use self::{held::HeldLeases, holders::Holders, notices::LeaseNotices};
+use self::{held::HeldLeases, holders::Holders, intents::Intents, notices::LeaseNotices};
 
 /// What a lease allows its holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
     /// To answer from memory.
     Shared,
-    /// Also to let the kernel keep names, because no other session has any lease on the inode.
+    /// Also to let the kernel keep names, and to answer changes before they are logged, because no other session has
+    /// any lease on the inode.
     Sole,
 }
 
@@ -58,6 +67,9 @@ pub struct LeaseTable {
     /// Sessions that were open when the term began and have not attached yet, and when their leases have run out.
     unclaimed: BTreeMap<SessionId, Duration>,
     notices: LeaseNotices,
+    intents: Intents,
+    /// Inodes on which nobody gets a sole lease until then.
+    contended: HashMap<Ino, Duration>,
 }
 
 #[derive(Debug)]
@@ -75,6 +87,8 @@ impl LeaseTable {
             sessions: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
             notices: LeaseNotices::default(),
+            intents: Intents::default(),
+            contended: HashMap::new(),
         }
     }
 
@@ -95,24 +109,42 @@ impl LeaseTable {
         self.holders = Holders::default();
         self.sessions.clear();
         self.unclaimed.clear();
+        self.contended.clear();
+        self.intents.clear();
         self.notices.resolve_all();
     }
 
-    /// Attaches a session, also one that is attached. It still holds what it claims and nothing else, so that a broken
-    /// connection costs no lease. Whatever it remembers may have changed meanwhile, of which a notice tells it.
-    pub fn attach(&mut self, session: SessionId, claims: &[Ino], now: Duration) {
+    /// Attaches a session, also one that is attached. It keeps its sole leases among those that it claims and nothing
+    /// else, so that a broken connection costs no change that it has answered. Claimed leases that are not its own any
+    /// longer, or never were, are revoked. `exists`: nobody holds a lease on an inode whose creation is not logged yet,
+    /// so a claim on one is not refused.
+    ///
+    /// At a new leader a session that was waited for keeps all that nobody else has claimed. One whose leases have run
+    /// out keeps nothing: others may have changed anything since.
+    pub fn attach(&mut self, session: SessionId, claims: &[Ino], exists: impl Fn(Ino) -> bool, now: Duration) {
+        let was_attached = self.sessions.contains_key(&session);
+        let was_awaited = self.unclaimed.remove(&session).is_some();
+        let (claimed, excess) = claims.split_at(claims.len().min(self.settings.max_per_session.get()));
+        let keeps = |ino: &Ino| match self.holders.sole(*ino) {
+            Some(holder) => holder == session,
+            None => was_awaited && self.holders.of(*ino).next().is_none(),
+        };
+        let (kept, mut refused): (Vec<Ino>, Vec<Ino>) = claimed.iter().copied().partition(keeps);
+        refused.extend(excess);
+        refused.retain(|ino| !was_attached || exists(*ino));
         self.drop_leases(session);
-        self.unclaimed.remove(&session);
         let expires = now + self.settings.duration;
         self.sessions.insert(session, AttachedSession { expires, held: HeldLeases::default() });
-        // Where another session holds a sole lease, the claimed one had run out.
-        let kept: Vec<Ino> = claims.iter().copied().filter(|ino| self.holders.sole(*ino).is_none()).collect();
         for ino in &kept {
-            self.holders.add(*ino, session);
+            self.holders.grant(*ino, session, false);
             self.note_held(session, *ino);
         }
-        let notice = (!kept.is_empty()).then(|| self.notices.issue(session, NoticeKind::Changed, kept));
-        self.notices.resolve_others(session, notice);
+        let wanting = self.notices.take_waits(session, NoticeKind::Wanted);
+        self.notices.resolve_of(session);
+        self.want_again(session, kept, wanting);
+        if !refused.is_empty() {
+            self.notices.issue(session, NoticeKind::Revoked, refused);
+        }
         self.revoke_excess(session);
     }
 
@@ -133,18 +165,77 @@ impl LeaseTable {
     /// Grants a lease on what an answer tells the session about `ino`. To be called while nothing can change the inode
     /// between the answer and the grant. `None`: the session must not remember the answer.
     ///
-    /// At most what is `wanted`, but a sole lease that it has already stays.
-    pub fn grant(&mut self, session: SessionId, ino: Ino, wanted: Lease, now: Duration) -> Option<Lease> {
-        let valid = self.sessions.get(&session).is_some_and(|attached| attached.expires > now);
+    /// It is the strongest lease that the others allow: a sole one if no other session has any, and nobody else is
+    /// about to change the inode.
+    pub fn grant(&mut self, session: SessionId, ino: Ino, now: Duration) -> Option<Lease> {
         // What an absent session will claim is not free.
-        if !valid || !self.unclaimed.is_empty() || self.recall_of(ino).is_some() {
+        if !self.unclaimed.is_empty() || self.recall_of(ino).is_some() {
             return None;
         }
-        let shared_only = wanted == Lease::Shared || self.notices.has_any_about(ino);
+        let is_contended = self.contended.get(&ino).is_some_and(|until| *until > now);
+        let shared_only = is_contended || self.notices.has_any_about(ino) || self.intents.has_others(ino, session);
+        self.grant_to_valid(session, ino, shared_only, now)
+    }
+
+    /// Grants a sole lease on an inode that the session has just created under a number of its own, whatever is going
+    /// on: nobody else can know the inode, and the session may have answered more changes of it.
+    pub fn grant_created(&mut self, session: SessionId, ino: Ino, now: Duration) -> Option<Lease> {
+        self.grant_to_valid(session, ino, false, now)
+    }
+
+    fn grant_to_valid(&mut self, session: SessionId, ino: Ino, shared_only: bool, now: Duration) -> Option<Lease> {
+        self.sessions.get(&session).filter(|attached| attached.expires > now)?;
         let lease = self.holders.grant(ino, session, shared_only)?;
         self.note_held(session, ino);
         self.revoke_excess(session);
         Some(lease)
+    }
+
+    /// Prepares a change of `inos`, before it is proposed: its own inodes are recalled from others that hold them
+    /// alone, who may have answered changes that are not logged yet. When the wait is over, the change has to be
+    /// prepared again with what it concerns then; without one, it may be proposed. In both cases nobody else gets a
+    /// sole lease on the inodes until [`Self::end_change`]. `former` is what was returned before for the same change.
+    ///
+    /// A change waits for those with a key in common that are on their way into the log: where its names lead is known
+    /// only when they are applied. One that does not wait any longer never waits for another, so this has an end. A
+    /// session that holds everything alone waits for nothing, because nobody can interfere; so it can always log what
+    /// others wait for.
+    pub fn prepare_change(
+        &mut self,
+        former: Option<IntentId>,
+        origin: Option<SessionId>,
+        inos: &[Ino],
+        keys: Vec<ChangeKey>,
+        now: Duration,
+    ) -> (IntentId, Option<WaitId>) {
+        let id = self.intents.note(former, origin, inos);
+        if !self.is_alone(origin, inos) {
+            self.note_contended(origin, inos, now);
+            if let Some(wait) = self.recall(origin, inos) {
+                return (id, Some(wait));
+            }
+            if let Some(holder) = self.intents.holder_of(&keys, id) {
+                let wait = self.notices.single_wait();
+                self.intents.add_wait(holder, wait);
+                return (id, Some(wait));
+            }
+        }
+        self.intents.pass(id, keys);
+        (id, None)
+    }
+
+    /// What the answer to a change that was applied has to wait for beside its own notices: it may tell of earlier
+    /// changes of the same inodes, if only by being refused.
+    pub fn settled_change(&mut self, id: IntentId) -> Option<WaitId> {
+        let (origin, inos) = (self.intents.origin(id), self.intents.inos(id).to_vec());
+        if self.is_alone(origin, &inos) { None } else { self.settled(origin, &inos) }
+    }
+
+    /// Ends what [`Self::prepare_change`] began: the change was applied, or will never be.
+    pub fn end_change(&mut self, id: IntentId) {
+        for wait in self.intents.end(id) {
+            self.notices.count_down(wait);
+        }
     }
 
     /// Recalls the sole leases of others on what `reader` is about to read, before it does so. When the wait
@@ -162,10 +253,34 @@ impl LeaseTable {
         self.notices.wait_for(ids)
     }
 
+    /// Has others log what they have answered, before an answer about `inos` to somebody who remembers nothing. When
+    /// the wait is over it has to be asked again, about what the answer tells then; `None`: it may be given.
+    ///
+    /// `asked` are the sessions that were asked for this answer: each is asked once, because what one answers later it
+    /// answers while the reader still waits. So this ends however busy they are. The kernels keep their names.
+    pub fn want(&mut self, reader: Option<SessionId>, inos: &[Ino], asked: &mut BTreeSet<SessionId>) -> Option<WaitId> {
+        let claims = self.awaited_claims(reader);
+        if !claims.is_empty() {
+            return self.notices.wait_for(claims);
+        }
+        let (mut wanted, mut ids) = (BTreeMap::<SessionId, Vec<Ino>>::new(), Vec::new());
+        for ino in inos {
+            if let Some(holder) = self.holders.sole(*ino).filter(|holder| Some(*holder) != reader)
+                && !asked.contains(&holder)
+            {
+                wanted.entry(holder).or_default().push(*ino);
+            }
+        }
+        asked.extend(wanted.keys());
+        self.issue_to_all(wanted, NoticeKind::Wanted, &mut ids);
+        self.notices.wait_for(ids)
+    }
+
     /// Notes that a change by `origin` was applied to `inos`, each named once, before anybody can read it. Its answer
     /// waits as returned.
     pub fn changed(&mut self, origin: Option<SessionId>, inos: &[Ino]) -> Option<WaitId> {
-        let (mut affected, mut ids) = (BTreeMap::<SessionId, Vec<Ino>>::new(), self.awaited_claims(origin));
+        let claims = if self.is_alone(origin, inos) { Vec::new() } else { self.awaited_claims(origin) };
+        let (mut affected, mut ids) = (BTreeMap::<SessionId, Vec<Ino>>::new(), claims);
         for ino in inos {
             for holder in self.holders.of(*ino).filter(|holder| Some(*holder) != origin) {
                 affected.entry(holder).or_default().push(*ino);
@@ -212,7 +327,7 @@ impl LeaseTable {
         self.drop_leases(session);
         self.sessions.remove(&session);
         self.unclaimed.remove(&session);
-        self.notices.resolve_others(session, None);
+        self.notices.resolve_of(session);
     }
 
     /// Ends the leases that have run out, and returns the sessions that held them. Such a session may have missed
@@ -221,6 +336,7 @@ impl LeaseTable {
         let expired: BTreeSet<SessionId> =
             self.expiries().filter(|(_, expires)| *expires <= now).map(|(session, _)| session).collect();
         expired.iter().for_each(|session| self.close(*session));
+        self.contended.retain(|_, until| *until > now);
         expired.into_iter().collect()
     }
 
@@ -244,6 +360,33 @@ impl LeaseTable {
         let holding = self.sessions.iter().filter(|(_, attached)| attached.held.len() > 0);
         let attached = holding.map(|(session, attached)| (*session, attached.expires));
         attached.chain(self.unclaimed.iter().map(|(session, expires)| (*session, *expires)))
+    }
+
+    /// Readers that have asked a session once wait until it has logged what it had answered, also over a new
+    /// connection.
+    fn want_again(&mut self, session: SessionId, kept: Vec<Ino>, wanting: Vec<WaitId>) {
+        if kept.is_empty() {
+            wanting.into_iter().for_each(|wait| self.notices.count_down(wait));
+        } else if !wanting.is_empty() {
+            let notice = self.notices.issue(session, NoticeKind::Wanted, kept);
+            self.notices.give_waits(notice, wanting);
+        }
+    }
+
+    /// Whether nobody else can know anything of the inodes, or claim to.
+    fn is_alone(&self, session: Option<SessionId>, inos: &[Ino]) -> bool {
+        inos.is_empty() || session.is_some() && inos.iter().all(|ino| self.holders.sole(*ino) == session)
+    }
+
+    /// A session without leases leaves no trace when it has changed something. So that the next change by it need not
+    /// recall a sole lease again, which takes until the kernel has forgotten the names, nobody gets one for a while.
+    fn note_contended(&mut self, origin: Option<SessionId>, inos: &[Ino], now: Duration) {
+        if origin.is_some_and(|origin| self.sessions.contains_key(&origin)) {
+            return;
+        }
+        let until = now + self.settings.duration;
+        let recalled = inos.iter().filter(|ino| self.holders.sole(**ino).is_some());
+        self.contended.extend(recalled.map(|ino| (*ino, until)));
     }
 
     fn recall_of(&self, ino: Ino) -> Option<NoticeId> {
@@ -294,6 +437,14 @@ impl LeaseTable {
 
 #[cfg(test)]
 impl LeaseTable {
+    /// Waits for a session that is not attached as at the beginning of a term.
+    fn await_claims_of(&mut self, session: SessionId, now: Duration) {
+        if !self.sessions.contains_key(&session) && !self.unclaimed.contains_key(&session) {
+            self.unclaimed.insert(session, now + self.settings.duration);
+            self.notices.expect_claims(session);
+        }
+    }
+
     /// Panics if the two views disagree, or a sole lease is not alone.
     fn check(&self) {
         self.holders.check();

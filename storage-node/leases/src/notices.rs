@@ -17,11 +17,15 @@ pub struct LeaseNotice {
 pub enum NoticeKind {
     /// What the session remembers of the inodes is out of date. The leases stay.
     Changed,
-    /// Another session wants to read or change the inodes. The sole leases become shared ones: the kernel has to forget
-    /// the names.
+    /// Another session wants to read or change the inodes. The sole leases become shared ones: what the session has
+    /// answered has to be logged first, and the kernel has to forget the names.
     Recalled,
-    /// The session holds more leases than it may. It has to forget the inodes, and the leases end.
+    /// The session holds more leases than it may, or has claimed in vain. It has to forget the inodes, and the leases
+    /// end.
     Revoked,
+    /// A session that remembers nothing wants to read inodes that this one holds alone. All that it has answered has to
+    /// be logged; the leases stay.
+    Wanted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +46,7 @@ pub(crate) struct LeaseNotices {
     unacknowledged: BTreeMap<NoticeId, Unacknowledged>,
     /// Those that name each inode. It is never iterated, so its order does not matter.
     by_ino: HashMap<Ino, Vec<NoticeId>>,
-    /// How many notices each answer waits for.
+    /// How many notices, or changes, each answer waits for.
     waits: BTreeMap<WaitId, usize>,
     issued: Vec<LeaseNotice>,
     released: Vec<WaitId>,
@@ -105,15 +109,25 @@ impl LeaseNotices {
         if ids.is_empty() {
             return None;
         }
-        self.last_wait += 1;
-        let wait = WaitId(self.last_wait);
-        self.waits.insert(wait, ids.len());
+        let wait = self.new_wait(ids.len());
         for id in ids {
             if let Some(notice) = self.unacknowledged.get_mut(&id) {
                 notice.waits.push(wait);
             }
         }
         Some(wait)
+    }
+
+    /// A wait that one [`Self::count_down`] ends.
+    pub(crate) fn single_wait(&mut self) -> WaitId {
+        self.new_wait(1)
+    }
+
+    fn new_wait(&mut self, events: usize) -> WaitId {
+        self.last_wait += 1;
+        let wait = WaitId(self.last_wait);
+        self.waits.insert(wait, events);
+        wait
     }
 
     /// Ends a notice, and returns what it was about; `None` if it has ended before.
@@ -124,15 +138,25 @@ impl LeaseNotices {
         Some((notice.kind, notice.inos))
     }
 
-    /// Ends all notices to a session but `successor`, for which the answers wait instead.
-    pub(crate) fn resolve_others(&mut self, session: SessionId, successor: Option<NoticeId>) {
+    /// Takes the answers from the notices of one kind to a session.
+    pub(crate) fn take_waits(&mut self, session: SessionId, kind: NoticeKind) -> Vec<WaitId> {
         let all = NoticeId::claims(session)..=NoticeId { session, number: u64::MAX };
-        let others: Vec<NoticeId> =
-            self.unacknowledged.range(all).map(|(id, _)| *id).filter(|id| Some(*id) != successor).collect();
-        for id in others {
-            if let Some(successor) = successor {
-                self.hand_waits_over(id, successor);
-            }
+        let notices = self.unacknowledged.range_mut(all).map(|(_, notice)| notice);
+        notices.filter(|notice| notice.kind == kind).flat_map(|notice| std::mem::take(&mut notice.waits)).collect()
+    }
+
+    /// Lets answers wait for one notice instead of another that they were taken from.
+    pub(crate) fn give_waits(&mut self, id: NoticeId, waits: Vec<WaitId>) {
+        if let Some(notice) = self.unacknowledged.get_mut(&id) {
+            notice.waits.extend(waits);
+        }
+    }
+
+    /// Ends all notices to a session.
+    pub(crate) fn resolve_of(&mut self, session: SessionId) {
+        let all = NoticeId::claims(session)..=NoticeId { session, number: u64::MAX };
+        let ids: Vec<NoticeId> = self.unacknowledged.range(all).map(|(id, _)| *id).collect();
+        for id in ids {
             self.resolve(id);
         }
     }
@@ -152,21 +176,8 @@ impl LeaseNotices {
         std::mem::take(&mut self.released)
     }
 
-    /// An answer that waits for both then waits for one notice less.
-    fn hand_waits_over(&mut self, former: NoticeId, successor: NoticeId) {
-        let Some(former) = self.unacknowledged.get_mut(&former) else { return };
-        let waits = std::mem::take(&mut former.waits);
-        for wait in waits {
-            let Some(successor) = self.unacknowledged.get_mut(&successor) else { return };
-            if successor.waits.contains(&wait) {
-                self.count_down(wait);
-            } else {
-                successor.waits.push(wait);
-            }
-        }
-    }
-
-    fn count_down(&mut self, wait: WaitId) {
+    /// Counts one of the events that a wait needs.
+    pub(crate) fn count_down(&mut self, wait: WaitId) {
         let Some(left) = self.waits.get_mut(&wait) else { return };
         *left -= 1;
         if *left == 0 {

@@ -1,11 +1,14 @@
 //! When an answer may be given to a session, and what it may remember of it.
 
+use std::time::Instant;
+
 use chordfs_types::namespace::Granted;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout_at};
 
 #[derive(Clone, Debug, Default)]
 pub struct AnswerTerms {
-    pub(crate) wait: Option<Wait>,
+    /// The answer is given when all are over.
+    pub(crate) waits: Vec<Wait>,
     /// Counts the terms of leaders here. When it has grown during the wait, the answer must not be given.
     pub(crate) generation: u64,
     pub(crate) granted: Granted,
@@ -31,5 +34,11 @@ impl Wait {
     /// Returns at the latest when the leases have run out that it waits for.
     pub(crate) async fn over(mut self) {
         while self.0.changed().await.is_ok() {}
+    }
+
+    /// Returns at `end` at the latest.
+    pub(crate) async fn over_by(self, end: Instant) {
+        // The caller looks again in both cases.
+        _ = timeout_at(end.into(), self.over()).await;
     }
 }

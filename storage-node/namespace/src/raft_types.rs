@@ -1,7 +1,7 @@
 //! The types that parametrize openraft, and the frame of its messages between nodes.
 //!
-//! A logged operation keeps its first encoding (`namespace::encode` of a `NamespaceOp`): the log, the wire and the
-//! followers' logs never encode it again, and only the state machine decodes it.
+//! Logged operations keep their first encoding (`namespace::encode` of a list of `NamespaceOp`): the log, the wire and
+//! the followers' logs never encode them again, and only the state machine decodes them.
 
 use std::{
     fmt,
@@ -23,7 +23,9 @@ use crate::answer_terms::AnswerTerms;
 /// other's messages rather than guess.
 pub const FORMAT: u8 = 2;
 
-/// The version of logged operations before [`WIRE_VERSION`] 5: `Change::OpenSession` ends before `holds_leases`.
+/// The version of logged operations before [`WIRE_VERSION`] 6: an entry is one operation, not a list.
+const VERSION_WITHOUT_LISTS: u8 = 5;
+/// The version before that: `Change::OpenSession` also ends before `holds_leases`.
 const VERSION_WITHOUT_LEASES: u8 = 4;
 /// The version before that: `Change::Configure` also ends before the thresholds of the disks.
 const VERSION_WITHOUT_DISK_USE: u8 = 3;
@@ -77,8 +79,17 @@ pub fn admin_address(ring: SocketAddr) -> SocketAddr {
     SocketAddr::new(ring.ip(), ring.port().saturating_add(2))
 }
 
-/// One operation as it is logged, with the leader's time: grace periods count from it, because mounts' clocks cannot be
-/// trusted.
+/// The operations of one log entry, with the leader's time: grace periods count from it, because mounts' clocks cannot
+/// be trusted.
+///
+/// They are of one session, in the order in which it made them, and are applied in this order with nothing between
+/// them. They are ordered, and not one transaction: the session may have answered each of them by itself before it sent
+/// them, so one that is refused must not take the others back, and what depends on it is refused by the tables anyway.
+///
+/// ```text
+/// version u8 (6) | count varint | operations (postcard of `NamespaceOp`)
+/// version u8 (3 to 5) | one operation
+/// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoggedOp {
     pub at: Time,
@@ -87,14 +98,18 @@ pub struct LoggedOp {
 
 impl LoggedOp {
     pub fn new(op: &NamespaceOp, at: Time) -> Self {
-        Self { at, op: encode(op) }
+        Self::list(std::slice::from_ref(op), at)
     }
 
-    /// Reads an entry of this release or of the two before: a log outlives the program that wrote it.
-    pub fn decode(&self) -> Result<NamespaceOp, DecodeError> {
+    pub fn list(ops: &[NamespaceOp], at: Time) -> Self {
+        Self { at, op: encode(&ops) }
+    }
+
+    /// Reads an entry of this release or of the three before: a log outlives the program that wrote it.
+    pub fn decode(&self) -> Result<Vec<NamespaceOp>, DecodeError> {
         match self.op.split_first() {
-            Some((&version @ (VERSION_WITHOUT_DISK_USE | VERSION_WITHOUT_LEASES), rest)) => {
-                decode(&completed(version, rest))
+            Some((&version @ VERSION_WITHOUT_DISK_USE..=VERSION_WITHOUT_LISTS, rest)) => {
+                decode(&completed(version, rest)).map(|op| vec![op])
             }
             _ => decode(&self.op),
         }
@@ -106,11 +121,11 @@ impl LoggedOp {
     }
 }
 
-/// Completes an operation of a former version with what it lacks. In both cases the lacking fields are the very end of
-/// the only operation that carries them.
+/// Completes an operation of a former version with what it lacks. The lacking fields are always the very end of the
+/// only operation that carries them.
 fn completed(version: u8, op: &[u8]) -> Vec<u8> {
     let completed = [&[WIRE_VERSION], op].concat();
-    let extended = if opens_session(op) {
+    let extended = if version <= VERSION_WITHOUT_LEASES && opens_session(op) {
         // The safe side, as for the sessions in former snapshots: at worst a leader waits for it in vain.
         postcard::to_extend(&true, completed)
     } else if version == VERSION_WITHOUT_DISK_USE {
@@ -131,7 +146,7 @@ fn opens_session(op: &[u8]) -> bool {
 
 impl fmt::Debug for LoggedOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "operation of {} bytes", self.op.len())
+        write!(f, "operations of {} bytes", self.op.len())
     }
 }
 
@@ -144,9 +159,9 @@ impl fmt::Display for LoggedOp {
 /// The result of applying a log entry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EntryResult {
-    /// `None` for Raft's own entries.
-    pub reply: Option<Result<Reply, FsError>>,
-    /// When and how this node, if it leads, may give the reply.
+    /// One for each operation; none for Raft's own entries.
+    pub replies: Vec<Result<Reply, FsError>>,
+    /// When and how this node, if it leads, may give the replies.
     #[serde(skip)]
     pub(crate) terms: AnswerTerms,
 }
@@ -190,11 +205,22 @@ mod tests {
         let configure = op(Change::Configure { config });
         let PoolConfig { max_disk_use, min_disk_use, .. } = PoolConfig::default();
         let disk_use_bytes = postcard::to_stdvec(&(max_disk_use, min_disk_use)).unwrap().len();
-        assert_eq!(logged_before(4, &configure, 0).decode(), Ok(configure.clone()));
-        assert_eq!(logged_before(3, &configure, disk_use_bytes).decode(), Ok(configure));
+        for version in [4, 5] {
+            assert_eq!(
+                logged_before(version, &configure, 0).decode(),
+                Ok(vec![configure.clone()]),
+                "version {version}"
+            );
+        }
+        assert_eq!(logged_before(3, &configure, disk_use_bytes).decode(), Ok(vec![configure]));
         let origin = Some(OpId { session: SessionId(300), sequence: 3, answered_below: 2 });
         let hold = NamespaceOp { origin, ..op(Change::Hold { ino: Ino(5) }) };
-        assert_eq!([3, 4].map(|version| logged_before(version, &hold, 0).decode()), [Ok(hold.clone()), Ok(hold)]);
+        for version in [3, 4, 5] {
+            assert_eq!(logged_before(version, &hold, 0).decode(), Ok(vec![hold.clone()]), "version {version}");
+        }
+        for ops in [vec![], vec![hold.clone()], vec![hold.clone(), op(Change::ForgetDead { ids: vec![1] }), hold]] {
+            assert_eq!(LoggedOp::list(&ops, Time::default()).decode(), Ok(ops));
+        }
         let other = LoggedOp { at: Time::default(), op: Bytes::from_static(&[2, 0]) };
         assert_eq!(other.decode(), Err(DecodeError::Version { found: 2 }));
     }
@@ -203,10 +229,11 @@ mod tests {
     fn sessions_that_former_releases_have_opened_may_hold_leases() {
         let open = |holds_leases| op(Change::OpenSession { nonce: 7, client: "here".into(), holds_leases });
         for version in [3, 4] {
-            assert_eq!(logged_before(version, &open(false), 1).decode(), Ok(open(true)), "version {version}");
+            assert_eq!(logged_before(version, &open(false), 1).decode(), Ok(vec![open(true)]), "version {version}");
         }
         for holds_leases in [false, true] {
-            assert_eq!(LoggedOp::new(&open(holds_leases), Time::default()).decode(), Ok(open(holds_leases)));
+            assert_eq!(logged_before(5, &open(holds_leases), 0).decode(), Ok(vec![open(holds_leases)]));
+            assert_eq!(LoggedOp::new(&open(holds_leases), Time::default()).decode(), Ok(vec![open(holds_leases)]));
         }
     }
 }

@@ -120,7 +120,7 @@ impl World {
     fn answer(&mut self, request: Request, peer: &RpcPeer) -> Response {
         match request {
             Request::Leader => panic!("sessions do not send this request"),
-            Request::Attach { session } if !self.sessions.contains_key(&session) => {
+            Request::Attach { session, .. } if !self.sessions.contains_key(&session) => {
                 Response::Applied(Err(FsError::NoSession), Granted::default())
             }
             Request::Attach { .. } => {
@@ -141,6 +141,9 @@ impl World {
                 Response::Acknowledged
             }
             Request::Apply(op) => Response::Applied(self.apply(op), remembered()),
+            Request::ApplyList(ops) => {
+                Response::AppliedList(ops.into_iter().map(|op| self.apply(op)).collect(), remembered())
+            }
             Request::Query(_) => {
                 let events = std::mem::take(&mut self.feed_before_answer);
                 if !events.is_empty() {
@@ -171,7 +174,8 @@ impl Node {
         if world.leader != Some(self.address) {
             return Some(Response::NotLeader { leader: world.leader });
         }
-        let fault = if matches!(request, Request::Apply(_)) { world.faults.pop_front() } else { None };
+        let fault =
+            if matches!(request, Request::Apply(_) | Request::ApplyList(_)) { world.faults.pop_front() } else { None };
         let unavailable = Response::Unavailable { reason: "electing".to_owned() };
         match fault {
             Some(Fault::NotApplied) => return Some(unavailable),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     pool_size::PoolStep,
-    values::{Attr, EntryName, Extent, FileKind, SessionId, Time, VersionBlock},
+    values::{Attr, EntryName, Extent, FileKind, InoBlock, SessionId, Time, VersionBlock},
 };
 use crate::{
     chunk::{ChunkRun, FileName, Version},
@@ -221,6 +221,26 @@ pub enum Change {
         /// What is decided, and why.
         step: PoolStep,
     },
+    /// Answered with a block of new inode numbers, which belong to the session. It uses them in ascending order and may
+    /// skip some.
+    AllocateInos {
+        /// At least 1.
+        count: u32,
+    },
+    /// Creates an entry that must not exist yet, under a number and a NAME that the session has chosen: it has answered
+    /// its program already. Otherwise like `Make`.
+    MakeNumbered {
+        /// From a block of the session; larger than all numbers that the session has used.
+        ino: Ino,
+        /// NAME of the chunks of the new file.
+        file: FileName,
+        /// Must be a directory.
+        parent: Ino,
+        /// Must be free.
+        name: EntryName,
+        /// As in `Make`.
+        node: NewNode,
+    },
 }
 
 /// The most files of one `HoldOrphans` or `Release`, which bounds the time that applying it takes.
@@ -420,4 +440,6 @@ pub enum Reply {
         /// False if another decision came first.
         changed: bool,
     },
+    /// To `AllocateInos`.
+    Inos(InoBlock),
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{fs_error::FsError, ino::Ino};
 
 /// Raised when any type in a message changes its encoding.
-pub const WIRE_VERSION: u8 = 5;
+pub const WIRE_VERSION: u8 = 6;
 
 /// A change by an applied operation, sent to the other sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,13 @@ pub enum FeedEvent {
     },
     /// The lease ends: the session has to forget all about the inode.
     Revoked {
-        /// Granted a long time ago, and the session holds more leases than it may.
+        /// Granted a long time ago, and the session holds more leases than it may; or claimed in vain.
+        ino: Ino,
+    },
+    /// A session that remembers nothing reads the inode: all that this one has answered so far has to be logged first.
+    /// Its leases stay as they are.
+    Wanted {
+        /// The session holds a sole lease on it.
         ino: Ino,
     },
 }
@@ -53,7 +59,11 @@ impl FeedEvent {
     /// The inode of which the session remembers something that is out of date now.
     pub fn ino(&self) -> Ino {
         match self {
-            Self::Inode { ino, .. } | Self::Orphaned { ino } | Self::Recalled { ino } | Self::Revoked { ino } => *ino,
+            Self::Inode { ino, .. }
+            | Self::Orphaned { ino }
+            | Self::Recalled { ino }
+            | Self::Revoked { ino }
+            | Self::Wanted { ino } => *ino,
             Self::Entry { parent, .. } => *parent,
         }
     }
@@ -78,8 +88,16 @@ pub const LEASE: Duration = Duration::from_secs(5);
 pub struct Granted {
     /// The session has leases on all inodes in the answer. If false it must use the answer only once.
     pub remember: bool,
-    /// Directories in the answer that no other session uses: the kernel may keep their names while the lease lasts.
+    /// Inodes in the answer that no other session uses. While the lease lasts, the kernel may keep the names of such a
+    /// directory, and the session may change the inode before the change is logged.
     pub sole: Vec<Ino>,
+}
+
+impl Granted {
+    /// For an answer of which a part must be used only once.
+    pub fn once(self) -> Self {
+        Self { remember: false, ..self }
+    }
 }
 
 /// The MessagePack-RPC methods that carry these messages; each takes and returns one binary.
@@ -106,6 +124,9 @@ pub enum Request {
     Attach {
         /// Refused with `NoSession` unless it is open.
         session: SessionId,
+        /// Inodes on which the session holds a sole lease and has made changes that are not logged yet. It keeps those
+        /// leases, unless they have run out.
+        claims: Vec<Ino>,
     },
     /// Renews the lease of the attached session, and reports how much of the change feed it has handled.
     KeepAlive {
@@ -129,6 +150,9 @@ pub enum Request {
         /// False: the session has not used the inodes lately, and gives its leases on them back.
         keeps: bool,
     },
+    /// Operations of one session, applied in this order with nothing between them. Each has its own result, and a
+    /// refused one stops none of the others: what depends on it is refused as well. Answered with `AppliedList`.
+    ApplyList(Vec<NamespaceOp>),
 }
 
 /// What a mount tells operators about itself.
@@ -180,6 +204,8 @@ pub enum Response {
     Reported,
     /// To [`Request::Acknowledge`].
     Acknowledged,
+    /// To [`Request::ApplyList`], one result for each operation.
+    AppliedList(Vec<Result<Reply, FsError>>, Granted),
 }
 
 impl Response {

@@ -22,6 +22,8 @@ pub use self::{
     },
     pool_size::{MAX_POOL_REASON_BYTES, PoolDecider, PoolDecision, PoolSize, PoolStep, REMEMBERED_POOL_DECISIONS},
     query::{Answer, DirEntry, FileContents, PAGE_ITEMS, Query},
-    values::{AcceptedToken, Attr, EntryName, Extent, FileKind, MAX_ENTRY_NAME_BYTES, SessionId, Time, VersionBlock},
+    values::{
+        AcceptedToken, Attr, EntryName, Extent, FileKind, InoBlock, MAX_ENTRY_NAME_BYTES, SessionId, Time, VersionBlock,
+    },
 };
 pub use crate::ino::Ino;

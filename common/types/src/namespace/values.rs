@@ -202,6 +202,15 @@ pub struct VersionBlock {
     pub count: u32,
 }
 
+/// Inode numbers `first..first + count`, for the session that allocated them only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InoBlock {
+    /// Larger than any number that was allocated before.
+    pub first: Ino,
+    /// At least 1.
+    pub count: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

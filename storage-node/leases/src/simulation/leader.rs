@@ -1,60 +1,111 @@
 //! The leader: requests wait in it as long as the lease table says. The log and what was applied survive it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use chordfs_types::namespace::{Ino, SessionId};
+use chordfs_types::namespace::{EntryName, Ino, SessionId};
 
-use super::{LEASE, Millis, Omission, history::Place, millis};
-use crate::{Lease, LeaseNotice, LeaseSettings, LeaseTable, NoticeId, WaitId};
+use super::{
+    DIRECTORY, LEASE, Millis, OUTSIDER, Omission,
+    history::{Place, SimValue},
+    millis,
+};
+use crate::{ChangeKey, IntentId, Lease, LeaseNotice, LeaseSettings, LeaseTable, NoticeId, WaitId};
 
 /// What mounts send.
 #[derive(Clone, Debug)]
 pub(super) enum SimRequest {
-    Attach { claims: Vec<Ino> },
+    Attach {
+        claims: Vec<Ino>,
+    },
     KeepAlive,
-    Operation(SimOperation),
-    Acknowledge { notice: NoticeId, keeps: bool },
+    Read(SimOperation),
+    /// The changes of one entry. Several were all answered before.
+    Changes(Vec<SimOperation>),
+    Acknowledge {
+        notice: NoticeId,
+        keeps: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct SimOperation {
     /// It stays when the operation is sent again.
     pub(super) id: u64,
+    /// What the mount knows that it may concern.
     pub(super) inos: Vec<Ino>,
-    pub(super) writes: bool,
+    pub(super) kind: SimKind,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SimKind {
+    Read,
+    Write,
+    /// Changes the directory, and the inode to which the name in it leads when this is applied.
+    Follow,
+    /// Lets the name lead to another inode.
+    Move(Ino),
+}
+
+/// What an answer tells of inodes, and the leases on them.
+pub(super) type Seen = BTreeMap<Ino, (SimValue, Option<Lease>)>;
 
 /// What mounts receive.
 #[derive(Clone, Debug)]
 pub(super) enum SimResponse {
     Attached { sent: Millis },
     Alive { sent: Millis },
-    Answer { operation: u64, sent: Millis, place: Place, lease: Option<Lease> },
+    Answer { operations: Vec<u64>, sent: Millis, seen: Seen },
     Notice(LeaseNotice),
 }
 
 /// Applied changes. They survive every leader.
-#[derive(Default)]
 pub(super) struct Log {
     last: Place,
-    places: BTreeMap<Ino, Place>,
-    replies: BTreeMap<u64, Place>,
+    values: BTreeMap<Ino, SimValue>,
+    /// Where in the log each change is, and which inodes it has changed.
+    applied: BTreeMap<SimValue, (Place, Vec<Ino>)>,
+    /// Where the name leads.
+    target: Ino,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { last: 0, values: BTreeMap::new(), applied: BTreeMap::new(), target: Ino(1) }
+    }
 }
 
 impl Log {
-    fn place(&self, ino: Ino) -> Place {
-        self.places.get(&ino).copied().unwrap_or_default()
+    /// Its place, and what it has changed; `None` if it is not applied.
+    pub(super) fn applied(&self, change: SimValue) -> Option<&(Place, Vec<Ino>)> {
+        self.applied.get(&change)
     }
 
-    /// An operation that arrived twice is applied once.
-    fn apply(&mut self, operation: &SimOperation) -> Place {
-        if let Some(place) = self.replies.get(&operation.id) {
-            return *place;
+    fn value(&self, ino: Ino) -> SimValue {
+        self.values.get(&ino).copied().unwrap_or_default()
+    }
+
+    /// What changes are about, by what is applied now.
+    pub(super) fn concerned(&self, operations: &[SimOperation]) -> Vec<Ino> {
+        let inos = operations.iter().flat_map(|operation| match operation.kind {
+            SimKind::Follow => vec![DIRECTORY, self.target],
+            SimKind::Move(to) => vec![DIRECTORY, self.target, to],
+            SimKind::Read | SimKind::Write => operation.inos.clone(),
+        });
+        inos.collect::<BTreeSet<Ino>>().into_iter().collect()
+    }
+
+    /// A change that arrived twice is applied once.
+    fn apply(&mut self, operation: &SimOperation) {
+        if self.applied.contains_key(&operation.id) {
+            return;
         }
         self.last += 1;
-        self.places.extend(operation.inos.iter().map(|ino| (*ino, self.last)));
-        self.replies.insert(operation.id, self.last);
-        self.last
+        let inos = self.concerned(std::slice::from_ref(operation));
+        if let SimKind::Move(to) = operation.kind {
+            self.target = to;
+        }
+        self.values.extend(inos.iter().map(|ino| (*ino, operation.id)));
+        self.applied.insert(operation.id, (self.last, inos));
     }
 }
 
@@ -68,20 +119,22 @@ pub(super) struct Leader {
     pub(super) proposals: VecDeque<SimWork>,
 }
 
-/// An operation under way at the leader.
+/// A request under way at the leader.
 #[derive(Clone, Debug)]
 pub(super) struct SimWork {
-    session: SessionId,
+    pub(super) session: SessionId,
     connection: u64,
     sent: Millis,
-    operation: SimOperation,
+    pub(super) operations: Vec<SimOperation>,
+    intent: Option<IntentId>,
+    asked: BTreeSet<SessionId>,
     step: Step,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Recall,
-    Answer { place: Place, lease: Option<Lease> },
+    Answer(Seen),
 }
 
 impl Leader {
@@ -102,22 +155,36 @@ impl Leader {
         let (session, connection) = from;
         self.leases.renew(session, millis(now));
         match request {
-            SimRequest::Attach { claims } => {
-                self.leases.attach(session, &claims, millis(now));
-                self.responses.push((session, Some(connection), SimResponse::Attached { sent }));
-                if self.omission == Some(Omission::ClaimsAreChecked) {
-                    for notice in self.leases.take_notices() {
-                        self.leases.acknowledge(notice.id, true);
-                    }
-                }
-            }
+            SimRequest::Attach { claims } => self.attach(from, sent, &claims, now),
             SimRequest::KeepAlive => self.responses.push((session, Some(connection), SimResponse::Alive { sent })),
             SimRequest::Acknowledge { notice, keeps } => self.leases.acknowledge(notice, keeps),
-            SimRequest::Operation(operation) => {
-                self.go_on(SimWork { session, connection, sent, operation, step: Step::Recall }, now, log);
-            }
+            SimRequest::Read(operation) => self.begin(from, sent, vec![operation], now, log),
+            SimRequest::Changes(operations) => self.begin(from, sent, operations, now, log),
         }
         self.release(now, log);
+    }
+
+    fn attach(&mut self, (session, connection): (SessionId, u64), sent: Millis, claims: &[Ino], now: Millis) {
+        let claims = if self.omission == Some(Omission::ClaimsAreKept) { &[] } else { claims };
+        if self.omission == Some(Omission::LateClaimsAreRefused) {
+            // A late session is treated as one that was waited for.
+            self.leases.await_claims_of(session, millis(now));
+        }
+        self.leases.attach(session, claims, |_| true, millis(now));
+        self.send_notices();
+        self.responses.push((session, Some(connection), SimResponse::Attached { sent }));
+    }
+
+    fn begin(
+        &mut self,
+        (session, connection): (SessionId, u64),
+        sent: Millis,
+        operations: Vec<SimOperation>,
+        now: Millis,
+        log: &mut Log,
+    ) {
+        let (asked, step) = (BTreeSet::new(), Step::Recall);
+        self.go_on(SimWork { session, connection, sent, operations, intent: None, asked, step }, now, log);
     }
 
     pub(super) fn expire(&mut self, now: Millis, log: &mut Log) -> Vec<SessionId> {
@@ -126,51 +193,82 @@ impl Leader {
         expired
     }
 
-    /// Applies a change whose entry is committed.
+    /// Applies changes whose entry is committed.
     pub(super) fn commit(&mut self, mut work: SimWork, now: Millis, log: &mut Log) {
-        let place = log.apply(&work.operation);
-        let wait = self.leases.changed(Some(work.session), &work.operation.inos);
+        let is_repeated = work.operations.iter().any(|operation| log.applied.contains_key(&operation.id));
+        work.operations.iter().for_each(|operation| log.apply(operation));
+        let changed = work.operations.iter().filter_map(|operation| log.applied.get(&operation.id));
+        let inos: BTreeSet<Ino> = changed.flat_map(|(_, inos)| inos.iter().copied()).collect();
+        let inos: Vec<Ino> = inos.into_iter().collect();
+        let mut wait = self.leases.changed(Some(work.session), &inos);
         self.send_notices();
-        let lease = work
-            .operation
-            .inos
-            .iter()
-            .map(|ino| self.leases.grant(work.session, *ino, Lease::Sole, millis(now)))
-            .last();
-        work.step = Step::Answer { place, lease: lease.flatten() };
+        let mut tell = |ino: &Ino| (*ino, (log.value(*ino), self.leases.grant(work.session, *ino, millis(now))));
+        work.step = Step::Answer(inos.iter().map(&mut tell).collect());
+        if is_repeated {
+            work.step = Step::Answer(Seen::new());
+            wait = self.leases.all_settled(Some(work.session));
+        }
+        if let Some(intent) = work.intent.take() {
+            self.leases.end_change(intent);
+        }
         let wait = wait.filter(|_| self.omission != Some(Omission::ChangesWait));
         self.wait_or_go_on(wait, work, now, log);
         self.release(now, log);
     }
 
     fn go_on(&mut self, mut work: SimWork, now: Millis, log: &mut Log) {
-        let (reader, inos) = (Some(work.session), work.operation.inos.clone());
-        match work.step {
-            Step::Answer { place, lease } => {
-                let answer = SimResponse::Answer { operation: work.operation.id, sent: work.sent, place, lease };
+        let reader = Some(work.session);
+        match work.step.clone() {
+            Step::Answer(seen) => {
+                let operations = work.operations.iter().map(|operation| operation.id).collect();
+                let answer = SimResponse::Answer { operations, sent: work.sent, seen };
                 self.responses.push((work.session, Some(work.connection), answer));
             }
-            Step::Recall if let Some(place) = log.replies.get(&work.operation.id).copied() => {
-                work.step = Step::Answer { place, lease: None };
+            Step::Recall if work.operations.iter().all(|operation| log.applied.contains_key(&operation.id)) => {
+                work.step = Step::Answer(Seen::new());
                 let wait = self.leases.all_settled(reader);
                 self.wait_or_go_on(wait, work, now, log);
             }
-            Step::Recall => {
-                let wait = self.leases.recall(reader, &inos);
+            Step::Recall if work.operations[0].kind == SimKind::Read => {
+                let inos = work.operations[0].inos.clone();
+                let wait = match work.session {
+                    OUTSIDER if self.omission == Some(Omission::Wanted) => None,
+                    OUTSIDER => self.leases.want(reader, &inos, &mut work.asked),
+                    _ => self.leases.recall(reader, &inos),
+                };
                 self.send_notices();
                 match wait {
                     Some(wait) => drop(self.waiting.insert(wait, work)),
-                    None if work.operation.writes => self.proposals.push_back(work),
                     None => self.read(work, now, log),
                 }
             }
+            Step::Recall => self.prepare(work, now, log),
+        }
+    }
+
+    fn prepare(&mut self, mut work: SimWork, now: Millis, log: &Log) {
+        let inos = log.concerned(&work.operations);
+        let name = ChangeKey::Name(DIRECTORY, EntryName::new("name").expect("it has no slash"));
+        let has_name =
+            work.operations.iter().any(|operation| matches!(operation.kind, SimKind::Follow | SimKind::Move(_)));
+        let is_ordered = has_name && self.omission != Some(Omission::NamesAreOrdered);
+        let keys = if is_ordered { vec![name] } else { Vec::new() };
+        let (intent, wait) = self.leases.prepare_change(work.intent, Some(work.session), &inos, keys, millis(now));
+        self.send_notices();
+        work.intent = Some(intent);
+        if self.omission == Some(Omission::Intents) {
+            self.leases.end_change(intent);
+        }
+        match wait.filter(|_| self.omission != Some(Omission::RecallsBeforeChanges)) {
+            Some(wait) => drop(self.waiting.insert(wait, work)),
+            None => self.proposals.push_back(work),
         }
     }
 
     fn read(&mut self, mut work: SimWork, now: Millis, log: &mut Log) {
-        let ino = work.operation.inos[0];
-        let place = log.place(ino);
-        work.step = Step::Answer { place, lease: self.leases.grant(work.session, ino, Lease::Sole, millis(now)) };
+        let ino = work.operations[0].inos[0];
+        let lease = self.leases.grant(work.session, ino, millis(now));
+        work.step = Step::Answer(Seen::from([(ino, (log.value(ino), lease))]));
         self.send_notices();
         let wait = self.leases.settled(Some(work.session), &[ino]);
         self.wait_or_go_on(wait.filter(|_| self.omission != Some(Omission::QueriesWait)), work, now, log);

@@ -1,9 +1,11 @@
-//! Mounts, a leader that changes, and a network, in virtual time and from a seed. Programs read and write inodes that
-//! are no more than the place of their last change in the log. What is checked is linearizability: an operation sees
-//! every change that any operation had seen, or made, before it began.
+//! Mounts, a leader that changes, and a network, in virtual time and from a seed. Programs read and change inodes that
+//! are no more than their last change. What is checked is linearizability: an operation sees every change that any
+//! operation had seen, or made, before it began. And no change is applied to an inode while another mount that still
+//! has its leases has answered changes of it that are not logged.
 //!
 //! A mount is modelled with its kernel. The kernel answers names on its own, also while the mount's process is stopped;
-//! and it forgets a name only when no change by this mount to the directory is under way, because both take one lock.
+//! and it forgets a changed name only when no change by this mount to the directory is under way, because both take one
+//! lock. One inode is a directory with one name, which some changes follow to whatever inode it leads to then.
 
 mod history;
 mod leader;
@@ -13,14 +15,20 @@ mod world;
 
 use std::time::Duration;
 
-use chordfs_types::namespace::Ino;
+use chordfs_types::namespace::{Ino, SessionId};
 
 /// In milliseconds of virtual time.
 type Millis = u64;
 
 const LEASE: Millis = 5_000;
 const INODES: u64 = 4;
+/// The name in it leads to one of the others.
+const DIRECTORY: Ino = Ino(INODES);
+/// How long the kernel keeps names.
+const NAMES_KEPT: Millis = 1_000;
 const MOUNTS: usize = 3;
+/// Reads like a mount, and changes nothing; it remembers nothing, and its messages take no time.
+const OUTSIDER: SessionId = SessionId(99);
 
 /// A rule of the protocol that is left out, to see that the simulation notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +47,22 @@ enum Omission {
     OwnChanges,
     /// A mount acknowledges before its kernel has forgotten.
     KernelForgets,
-    /// What a mount claims is not told to have changed.
-    ClaimsAreChecked,
+    /// A leader forgets sole leases when their session attaches again.
+    ClaimsAreKept,
+    /// A leader gives leases back that had run out.
+    LateClaimsAreRefused,
+    /// A change is proposed while another mount may have unlogged ones.
+    RecallsBeforeChanges,
+    /// Between the recall and the change somebody else may get a sole lease.
+    Intents,
+    /// Changes that name the same entry are proposed at the same time.
+    NamesAreOrdered,
+    /// A mount acknowledges a recall before it has logged what it has answered.
+    RecallsWaitForTheLog,
+    /// A reader that remembers nothing asks nobody to log first.
+    Wanted,
+    /// A mount asks the leader before what it has answered about the same inodes is logged.
+    Order,
 }
 
 fn millis(time: Millis) -> Duration {

@@ -1,13 +1,13 @@
 //! Time, the network, what goes wrong, and the programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use chordfs_types::namespace::SessionId;
+use chordfs_types::namespace::{Ino, SessionId};
 
 use super::{
-    LEASE, MOUNTS, Millis, Omission, Random,
-    history::History,
-    leader::{Leader, Log, SimOperation, SimRequest, SimResponse, SimWork},
+    DIRECTORY, INODES, LEASE, MOUNTS, Millis, OUTSIDER, Omission, Random,
+    history::{History, SimValue},
+    leader::{Leader, Log, SimKind, SimOperation, SimRequest, SimResponse, SimWork},
     millis,
     mount::SimMount,
 };
@@ -30,6 +30,8 @@ pub(super) struct World {
     /// Messages that wait for a mount that is stopped.
     backlogs: Vec<Vec<SimEvent>>,
     leader: Option<Leader>,
+    /// The mounts whose leases this leader has seen run out, until they attach again.
+    expired: BTreeSet<usize>,
     term: u64,
     log: Log,
     pub(super) history: History,
@@ -37,7 +39,11 @@ pub(super) struct World {
     max_per_session: usize,
     /// In percent.
     share_of_writes: u64,
+    /// In percent, how often a mount works on an inode that the others leave alone just as often.
+    share_of_own: u64,
     last_operation: u64,
+    /// The mounts that made the changes.
+    makers: BTreeMap<SimValue, usize>,
     pub(super) shows_events: bool,
 }
 
@@ -61,10 +67,15 @@ enum SimEvent {
     Program {
         mount: usize,
     },
+    Outsider,
     KeepAlive {
         mount: usize,
     },
     KernelForgets {
+        mount: usize,
+    },
+    /// Some of the changes that were answered are logged.
+    Flush {
         mount: usize,
     },
     Connect {
@@ -93,7 +104,8 @@ impl World {
     pub(super) fn new(seed: u64, omission: Option<Omission>) -> Self {
         let mut random = Random(seed);
         let max_per_session = if random.chance(30) { 2 } else { 100 };
-        let share_of_writes = [1, 5, 30][random.between(0, 2) as usize];
+        let share_of_writes = [1, 5, 30, 60][random.between(0, 3) as usize];
+        let share_of_own = [0, 80, 95][random.between(0, 2) as usize];
         let mounts = (0..MOUNTS).map(|mount| SimMount::new(SessionId(mount as u64 + 1), omission)).collect();
         let mut world = Self {
             random,
@@ -105,13 +117,16 @@ impl World {
             mounts,
             backlogs: vec![Vec::new(); MOUNTS],
             leader: None,
+            expired: BTreeSet::new(),
             term: 0,
             log: Log::default(),
             history: History::default(),
             omission,
             max_per_session,
             share_of_writes,
+            share_of_own,
             last_operation: 0,
+            makers: BTreeMap::new(),
             shows_events: false,
         };
         world.after(0, SimEvent::LeaderBegins);
@@ -119,8 +134,10 @@ impl World {
             world.after(1, SimEvent::Connect { mount });
             world.after(2, SimEvent::Program { mount });
             world.after(KEEPALIVE_EVERY, SimEvent::KeepAlive { mount });
+            world.after(3, SimEvent::Flush { mount });
         }
         world.after(10, SimEvent::Expire);
+        world.after(4, SimEvent::Outsider);
         world.plan_misfortune();
         world
     }
@@ -140,14 +157,16 @@ impl World {
                 leader.leases.check();
             }
         }
-        self.check_end()
+        self.check_end()?;
+        self.history.check(&self.log, &self.makers)
     }
 
     /// Every wait has an end.
     fn check_end(&self) -> Result<(), String> {
         for mount in &self.mounts {
-            if let Some(under_way) = mount.operations.values().next() {
-                return Err(format!("{:?} of {:?} never ended", under_way.operation, mount.session));
+            let under_way = mount.operations.values().map(|under_way| &under_way.operation).chain(&mount.unlogged);
+            if let Some(operation) = under_way.into_iter().next() {
+                return Err(format!("{operation:?} of {:?} never ended", mount.session));
             }
         }
         Ok(())
@@ -161,7 +180,14 @@ impl World {
             let pause = self.random.between(1, 2 * LEASE);
             match self.random.between(0, 4) {
                 0 => self.after(at, SimEvent::LeaderFails),
-                1 => self.after(at, SimEvent::Break { mount }),
+                1 => {
+                    self.after(at, SimEvent::Break { mount });
+                    // What it sends over the next connection is late.
+                    let cut_at = at + self.random.between(10, 1_500);
+                    if self.random.chance(50) {
+                        self.after(cut_at, SimEvent::Cut { mount, until: cut_at + pause });
+                    }
+                }
                 2 => self.after(at, SimEvent::Cut { mount, until: at + pause }),
                 _ => {
                     self.after(at, SimEvent::Stop { mount });
@@ -184,15 +210,19 @@ impl World {
             return Ok(());
         }
         match event {
-            SimEvent::ToLeader { mount, connection, sent, request } => self.at_leader(mount, connection, sent, request),
+            SimEvent::ToLeader { mount, connection, sent, request } => {
+                return self.at_leader(mount, connection, sent, request);
+            }
             SimEvent::ToMount { mount, connection, response } => return self.at_mount(mount, connection, response),
             SimEvent::Committed { term, work } if term == self.term => {
+                self.check_alone(&work)?;
                 let (leader, log) = (self.leader.as_mut(), &mut self.log);
                 leader.into_iter().for_each(|leader| leader.commit(work.clone(), self.now, log));
                 self.carry_out();
             }
             SimEvent::Committed { .. } => {}
-            SimEvent::Program { mount } => return self.program(mount),
+            SimEvent::Program { mount } => self.program(mount),
+            SimEvent::Outsider => self.outsider(),
             SimEvent::KeepAlive { mount } => {
                 if self.mounts[mount].is_attached {
                     self.send(mount, SimRequest::KeepAlive);
@@ -200,6 +230,11 @@ impl World {
                 self.after(KEEPALIVE_EVERY, SimEvent::KeepAlive { mount });
             }
             SimEvent::KernelForgets { mount } => self.kernel_forgets(mount),
+            SimEvent::Flush { mount } => {
+                let most = self.random.between(1, 5) as usize;
+                self.send_what_may_be(mount, most);
+                self.later(20, 900, SimEvent::Flush { mount });
+            }
             SimEvent::Connect { mount } => self.connect(mount),
             SimEvent::Break { mount } => self.disconnect(mount),
             SimEvent::Cut { mount, until } => {
@@ -218,67 +253,148 @@ impl World {
         Ok(())
     }
 
-    fn at_leader(&mut self, mount: usize, connection: u64, sent: Millis, request: SimRequest) {
-        let Some(leader) = self.leader.as_mut().filter(|_| self.mounts[mount].connection == connection) else { return };
-        if matches!(request, SimRequest::Attach { .. }) {
+    fn at_leader(&mut self, mount: usize, connection: u64, sent: Millis, request: SimRequest) -> Result<(), String> {
+        let current = self.leader.as_mut().filter(|_| self.mounts[mount].connection == connection);
+        let Some(leader) = current else { return Ok(()) };
+        let (session, attaches) = (self.mounts[mount].session, matches!(request, SimRequest::Attach { .. }));
+        if attaches {
             self.attached[mount] = connection;
         }
-        leader.receive((self.mounts[mount].session, connection), sent, request, self.now, &mut self.log);
+        leader.receive((session, connection), sent, request, self.now, &mut self.log);
+        if attaches && self.expired.remove(&mount) && leader.leases.held_by(session) > 0 {
+            return Err(format!("{session:?} was given back leases that had run out"));
+        }
         self.carry_out();
+        Ok(())
     }
 
     fn at_mount(&mut self, mount: usize, connection: u64, response: SimResponse) -> Result<(), String> {
         if self.mounts[mount].connection != connection {
             return Ok(());
         }
-        match &response {
-            SimResponse::Attached { .. } => {
-                let again = self.mounts[mount].attached();
-                again.into_iter().for_each(|request| self.send(mount, request));
+        if let SimResponse::Notice(notice) = &response {
+            self.later(1, 30, SimEvent::KernelForgets { mount });
+            if !self.mounts[mount].is_attached {
+                // A claim was refused.
+                let lost = self.mounts[mount].lose(Some(&notice.inos));
+                self.history.lose(lost);
             }
-            SimResponse::Notice(_) => self.later(1, 30, SimEvent::KernelForgets { mount }),
-            _ => {}
         }
-        if let Some((ended, place)) = self.mounts[mount].receive(response) {
+        if let Some((ended, seen)) = self.mounts[mount].receive(response) {
             self.later(1, 10, SimEvent::KernelForgets { mount });
-            self.history.end(&ended.begun, self.now, place)?;
+            let operation = ended.operation;
+            match seen.first_key_value() {
+                Some((ino, (value, _))) if !operation.writes() => {
+                    self.history.read(operation.id, self.now, mount, (*ino, *value));
+                }
+                _ => self.history.changed(operation.id, self.now),
+            }
+        }
+        self.send_what_may_be(mount, 0);
+        Ok(())
+    }
+
+    /// Whether no other mount that has its leases has answered changes of the same inodes that are not logged.
+    fn check_alone(&self, work: &SimWork) -> Result<(), String> {
+        let new: Vec<SimOperation> =
+            work.operations.iter().filter(|operation| self.log.applied(operation.id).is_none()).cloned().collect();
+        let inos = self.log.concerned(&new);
+        for other in self.mounts.iter().filter(|mount| mount.session != work.session) {
+            let answered = other.unlogged.iter().filter(|change| change.inos.iter().any(|ino| inos.contains(ino)));
+            let mut unlogged = answered.filter(|change| self.log.applied(change.id).is_none());
+            if let Some(change) = unlogged.find(|change| !self.history.is_lost(change.id)) {
+                return Err(format!("{new:?} of {:?} comes before {change:?} of {:?}", work.session, other.session));
+            }
         }
         Ok(())
     }
 
-    fn program(&mut self, mount: usize) -> Result<(), String> {
+    fn send_what_may_be(&mut self, mount: usize, most_unlogged: usize) {
+        if self.mounts[mount].is_stopped {
+            return;
+        }
+        let requests = self.mounts[mount].sendable(most_unlogged);
+        requests.into_iter().for_each(|request| self.send(mount, request));
+    }
+
+    fn program(&mut self, mount: usize) {
         if self.now > PROGRAMS_UNTIL {
-            return Ok(());
+            return;
         }
         self.later(1, 400, SimEvent::Program { mount });
-        let (ino, second) = (self.random.ino(), self.random.ino());
-        let writes = self.random.chance(self.share_of_writes);
-        let inos = if writes && ino != second && self.random.chance(30) { vec![ino, second] } else { vec![ino] };
-        let begun = self.history.begin(self.now, &inos);
-        let known = if writes { None } else { self.mounts[mount].read_from_memory(ino, self.now) };
-        if let Some(place) = known {
-            self.history.from_memory += 1;
-            return self.history.end(&begun, self.now, place);
+        let operation = self.operation(mount);
+        let id = operation.id;
+        if operation.writes() {
+            self.makers.insert(id, mount);
         }
+        self.history.begin(id, self.now);
+        let known = match operation.inos[..] {
+            [ino] if !operation.writes() => {
+                self.mounts[mount].read_from_memory(ino, self.now).map(|value| (ino, value))
+            }
+            _ => None,
+        };
+        if let Some(known) = known {
+            self.history.reads_from_memory += 1;
+            self.history.read(id, self.now, mount, known);
+        } else if self.mounts[mount].change_in_memory(&operation, self.now) {
+            self.history.changes_from_memory += 1;
+            self.history.changed(id, self.now);
+        } else {
+            self.mounts[mount].begin(operation);
+            self.send_what_may_be(mount, 0);
+        }
+    }
+
+    /// What it asks of a leader that fails is never answered.
+    fn outsider(&mut self) {
+        if self.now > PROGRAMS_UNTIL {
+            return;
+        }
+        self.later(1, 2_500, SimEvent::Outsider);
         self.last_operation += 1;
-        let operation = SimOperation { id: self.last_operation, inos, writes };
-        let request = self.mounts[mount].begin(operation, begun);
-        if self.mounts[mount].is_attached && !self.mounts[mount].is_stopped {
-            self.send(mount, request);
-        } else if self.mounts[mount].is_attached {
-            let (connection, sent) = (self.mounts[mount].connection, self.now);
-            self.backlogs[mount].push(SimEvent::ToLeader { mount, connection, sent, request });
+        let operation = SimOperation { id: self.last_operation, inos: vec![self.random.ino()], kind: SimKind::Read };
+        let Some(leader) = &mut self.leader else { return };
+        self.history.begin(operation.id, self.now);
+        leader.receive((OUTSIDER, 0), self.now, SimRequest::Read(operation), self.now, &mut self.log);
+        self.carry_out();
+    }
+
+    fn answer_outsider(&mut self, response: SimResponse) {
+        if let SimResponse::Answer { operations, seen, .. } = response
+            && let Some((ino, (value, _))) = seen.first_key_value()
+        {
+            self.history.read(operations[0], self.now, MOUNTS, (*ino, *value));
         }
-        Ok(())
+    }
+
+    fn operation(&mut self, mount: usize) -> SimOperation {
+        let is_own = self.random.chance(self.share_of_own);
+        let (ino, second) = (self.random.ino(), self.random.ino());
+        self.last_operation += 1;
+        let all = || (1..=INODES).map(Ino).collect();
+        let (inos, kind) = match (self.random.chance(self.share_of_writes), self.random.between(0, 9)) {
+            (false, _) if is_own => (vec![Ino(mount as u64 + 1)], SimKind::Read),
+            (false, _) => (vec![ino], SimKind::Read),
+            (true, _) if is_own => (vec![Ino(mount as u64 + 1)], SimKind::Write),
+            (true, 0..=2) => (all(), SimKind::Follow),
+            (true, 3 | 4) if ino != DIRECTORY => (all(), SimKind::Move(ino)),
+            (true, 5 | 6) if ino != second => (vec![ino, second], SimKind::Write),
+            (true, _) => (vec![ino], SimKind::Write),
+        };
+        SimOperation { id: self.last_operation, inos, kind }
     }
 
     fn kernel_forgets(&mut self, mount: usize) {
-        for notice in self.mounts[mount].finish_notices() {
+        for notice in self.mounts[mount].finish_notices(self.now) {
             let keeps = self.random.chance(70);
             if !keeps {
                 self.mounts[mount].forget(&notice.inos);
             }
             self.send(mount, SimRequest::Acknowledge { notice: notice.id, keeps });
+        }
+        if self.mounts[mount].has_unfinished_notices() {
+            self.later(10, 100, SimEvent::KernelForgets { mount });
         }
     }
 
@@ -286,9 +402,11 @@ impl World {
         if self.mounts[mount].is_attached {
             return;
         }
-        if self.leader.is_some() {
+        if self.leader.is_some()
+            && let Some(claims) = self.mounts[mount].claims(self.now)
+        {
+            self.history.lose(self.mounts[mount].lost());
             self.mounts[mount].connection += 1;
-            let claims = self.mounts[mount].claims(self.now);
             self.send(mount, SimRequest::Attach { claims });
         }
         self.later(500, 3_000, SimEvent::Connect { mount });
@@ -309,6 +427,7 @@ impl World {
 
     fn leader_begins(&mut self) {
         self.term += 1;
+        self.expired.clear();
         let mut leader = Leader::new(self.max_per_session, self.omission);
         if self.omission != Some(Omission::Grace) {
             leader.leases.begin_term(self.mounts.iter().map(|mount| mount.session), millis(self.now));
@@ -321,6 +440,10 @@ impl World {
         let Some(leader) = &mut self.leader else { return };
         let expired = leader.expire(self.now, &mut self.log);
         for mount in 0..MOUNTS {
+            if expired.contains(&self.mounts[mount].session) {
+                self.expired.insert(mount);
+                self.history.lose(self.mounts[mount].unlogged.iter().map(|change| change.id));
+            }
             if expired.contains(&self.mounts[mount].session) && self.mounts[mount].is_attached {
                 let at = self.arrival(mount, 1);
                 self.after(at, SimEvent::Break { mount });
@@ -334,13 +457,19 @@ impl World {
         let Some(leader) = &mut self.leader else { return };
         let (responses, proposals) = (std::mem::take(&mut leader.responses), std::mem::take(&mut leader.proposals));
         for (session, connection, response) in responses {
+            if session == OUTSIDER {
+                self.answer_outsider(response);
+                continue;
+            }
             let mount = session.0 as usize - 1;
             let (connection, at) = (connection.unwrap_or(self.attached[mount]), self.arrival(mount, 1));
             self.after(at, SimEvent::ToMount { mount, connection, response });
         }
         for work in proposals {
             let term = self.term;
-            self.later(1, 20, SimEvent::Committed { term, work });
+            let pause =
+                if self.random.chance(10) { self.random.between(20, 1_500) } else { self.random.between(1, 20) };
+            self.after(pause, SimEvent::Committed { term, work });
         }
     }
 
@@ -370,6 +499,7 @@ impl SimEvent {
             Self::ToMount { mount, .. }
             | Self::KeepAlive { mount }
             | Self::KernelForgets { mount }
+            | Self::Flush { mount }
             | Self::Connect { mount }
             | Self::Break { mount } => Some(*mount),
             _ => None,

@@ -196,9 +196,10 @@ impl RaftHandle {
         let op = LoggedOp::new(&NamespaceOp { origin: None, now, change }, now);
         let written = timeout(self.settings.call_deadline, self.raft.client_write(op)).await;
         let written = written.map_err(|_| NO_MAJORITY.to_owned())?;
-        match written.map_err(|error| write_failure(&error))?.data {
-            EntryResult { reply: Some(reply), .. } => reply.map_err(|error| error.to_string()),
-            EntryResult { reply: None, .. } => Err(NO_OPERATION.into()),
+        let EntryResult { mut replies, .. } = written.map_err(|error| write_failure(&error))?.data;
+        match replies.pop() {
+            Some(reply) => reply.map_err(|error| error.to_string()),
+            None => Err(NO_OPERATION.into()),
         }
     }
 

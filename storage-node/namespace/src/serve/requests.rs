@@ -1,34 +1,43 @@
 //! Requests of mounts: the leader carries them out, and the other nodes return its address.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use chordfs_history::latency::LatencyMeter;
 use chordfs_types::{
     fs_error::FsError,
     namespace::{
-        Change, Granted, NamespaceOp, OpId, Query, Request, Response, SessionId, SessionRequests, Time, decode, encode,
+        Change, Granted, Ino, NamespaceOp, OpId, Query, Reply, Request, Response, SessionId, SessionRequests, Time,
+        decode, encode,
     },
 };
 use openraft::{
     ReadPolicy,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
+    impls::ProgressResponder,
+    raft::ClientWriteResult,
 };
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    answer_terms::AnswerTerms,
+    answer_terms::{AnswerTerms, Wait},
     raft::{
         handle::{NO_MAJORITY, NO_OPERATION, RaftHandle, write_failure},
         leader::{LeaderTracking, named_leader},
     },
-    raft_types::{EntryResult, LogId, LoggedOp, TypeConfig},
-    state::session_feed::{FeedConnection, SessionFeed},
+    raft_types::{EntryResult, LeaderTerm, LogId, LoggedOp, TypeConfig},
+    state::{
+        change_intent::{ChangeIntent, NotReady},
+        session_feed::{FeedConnection, SessionFeed},
+    },
 };
 
-/// Larger operations are refused, because they would delay all others.
+/// Larger operations are refused, because they would delay all others; so are lists that are larger together.
 const MAX_OP_BYTES: usize = 4 << 20;
+const STOPPING: &str = "this node is stopping";
+/// The most operations of a list. All queries wait while they are applied.
+const MAX_LIST: usize = 1024;
 
 pub(crate) struct RequestHandler {
     pub raft: Arc<RaftHandle>,
@@ -52,7 +61,7 @@ impl RequestHandler {
         let response = match request {
             Err(error) => Response::refused(FsError::Invalid { reason: format!("the request: {error}") }),
             Ok(Request::Leader) => Response::NotLeader { leader: self.leader.leader() },
-            Ok(Request::Attach { session }) => self.attach(session, peer).await,
+            Ok(Request::Attach { session, claims }) => self.attach(session, &claims, peer).await,
             Ok(Request::KeepAlive { answered, nothing_open }) => {
                 self.keep_alive(peer.id(), answered, nothing_open).await
             }
@@ -66,15 +75,18 @@ impl RequestHandler {
                 Response::Acknowledged
             }
             Ok(Request::Apply(op)) => self.apply(op).await,
+            Ok(Request::ApplyList(ops)) => self.apply_list(ops).await,
             Ok(Request::Query(query)) => self.query(peer.id(), &query).await,
         };
-        if is_operation && matches!(response, Response::Applied(..) | Response::Answered(..)) {
+        if is_operation
+            && matches!(response, Response::Applied(..) | Response::AppliedList(..) | Response::Answered(..))
+        {
             self.latency.record(began.elapsed());
         }
         encode(&response)
     }
 
-    async fn attach<C: FeedConnection + Clone>(&self, session: SessionId, peer: &C) -> Response {
+    async fn attach<C: FeedConnection + Clone>(&self, session: SessionId, claims: &[Ino], peer: &C) -> Response {
         if let Err(response) = self.ensure_current().await {
             return response;
         }
@@ -82,7 +94,11 @@ impl RequestHandler {
             return Response::refused(FsError::NoSession);
         }
         let holds_leases = self.raft.state().may_hold_leases(session);
-        if !self.feed.attach(session, holds_leases, Arc::new(peer.clone()), Instant::now()) {
+        let is_new = self.feed.attach(session, holds_leases, Arc::new(peer.clone()), Instant::now());
+        if holds_leases {
+            self.raft.state().claim(session, claims, &self.feed);
+        }
+        if !is_new {
             return Response::Attached;
         }
         let (feed, closed, id) = (self.feed.clone(), peer.clone(), peer.id());
@@ -113,17 +129,17 @@ impl RequestHandler {
     }
 
     async fn query(&self, connection: u64, query: &Query) -> Response {
-        let reader = self.feed.session_of(connection);
-        let end = Instant::now() + self.raft.settings().call_deadline;
+        let (reader, mut asked) = (self.feed.session_of(connection), BTreeSet::new());
+        let end = self.deadline();
         while Instant::now() < end {
             // Until the lease expires, no other leader can have changed anything, and every operation that this leader
             // has answered is applied.
             let leader = self.raft.leased_term();
             let own_term = |last: Option<LogId>| leader.is_some() && last.map(|last| last.leader_id) == leader;
-            let read = match self.raft.state().read(own_term, query, reader, &self.feed) {
+            let read = match self.raft.state().read(own_term, query, (reader, &mut asked), &self.feed) {
                 Some(read) => Some(read),
                 None => match self.ensure_current().await {
-                    Ok(()) => self.raft.state().read(|_| true, query, reader, &self.feed),
+                    Ok(()) => self.raft.state().read(|_| true, query, (reader, &mut asked), &self.feed),
                     Err(response) => return response,
                 },
             };
@@ -131,17 +147,25 @@ impl RequestHandler {
                 Some(Ok((answer, terms))) => {
                     return self.after_wait(terms, |granted| Response::Answered(answer, granted)).await;
                 }
-                Some(Err(recall)) => recall.over().await,
+                Some(Err(recall)) => recall.over_by(end).await,
                 None => {}
             }
         }
-        unavailable("another mount takes its lease again and again")
+        unavailable("another mount does not let go of what the query is about")
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.raft.settings().call_deadline
     }
 
     /// Gives an answer when nobody remembers any longer what it contradicts.
     async fn after_wait(&self, terms: AnswerTerms, respond: impl FnOnce(Granted) -> Response) -> Response {
-        let Some(wait) = terms.wait else { return respond(terms.granted) };
-        wait.over().await;
+        if terms.waits.is_empty() {
+            return respond(terms.granted);
+        }
+        for wait in terms.waits {
+            wait.over().await;
+        }
         if self.feed.generation() != terms.generation {
             return unavailable("the leader has changed before the answer could be given");
         }
@@ -171,26 +195,100 @@ impl RequestHandler {
         if let Err(error) = admit(&op) {
             return Response::Applied(Err(error), Granted::default());
         }
-        if self.raft.holds_term().is_none() {
-            return self.not_leader(self.leader.leader());
-        }
-        let logged = LoggedOp::new(&op, Time::now());
-        if logged.bytes() > MAX_OP_BYTES {
-            let reason = format!("an operation of {} bytes; at most {MAX_OP_BYTES} are allowed", logged.bytes());
-            return Response::Applied(Err(FsError::Invalid { reason }), Granted::default());
-        }
-        match timeout(self.raft.settings().call_deadline, self.raft.openraft().client_write(logged)).await {
-            Err(_) => unavailable(NO_MAJORITY),
-            Ok(Ok(written)) => match written.data {
-                EntryResult { reply: Some(reply), terms } => {
-                    self.after_wait(terms, |granted| Response::Applied(reply, granted)).await
-                }
-                EntryResult { reply: None, .. } => unavailable(NO_OPERATION),
+        match self.log(std::slice::from_ref(&op)).await {
+            Ok(EntryResult { mut replies, terms }) => match replies.pop() {
+                Some(reply) => self.after_wait(terms, |granted| Response::Applied(reply, granted)).await,
+                None => unavailable(NO_OPERATION),
             },
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
-                self.not_leader(named_leader(&forward))
+            Err(NotLogged::Refused(error)) => Response::Applied(Err(error), Granted::default()),
+            Err(NotLogged::Otherwise(response)) => response,
+        }
+    }
+
+    /// Refuses operations one by one, or the whole list if it is none: nothing of it is logged then.
+    async fn apply_list(&self, ops: Vec<NamespaceOp>) -> Response {
+        if let Err(error) = check_list(&ops) {
+            return Response::refused(error);
+        }
+        let admissions: Vec<Result<(), FsError>> = ops.iter().map(admit).collect();
+        let admitted = ops.into_iter().zip(&admissions).filter(|(_, admission)| admission.is_ok());
+        let admitted: Vec<NamespaceOp> = admitted.map(|(op, _)| op).collect();
+        if admitted.is_empty() {
+            return Response::AppliedList(with_refused(admissions, Vec::new()), Granted::default());
+        }
+        match self.log(&admitted).await {
+            Ok(EntryResult { replies, .. }) if replies.len() != admitted.len() => unavailable(NO_OPERATION),
+            Ok(EntryResult { replies, terms }) => {
+                let replies = with_refused(admissions, replies);
+                self.after_wait(terms, |granted| Response::AppliedList(replies, granted)).await
             }
-            Ok(Err(error)) => unavailable(write_failure(&error)),
+            Err(NotLogged::Refused(error)) => Response::refused(error),
+            Err(NotLogged::Otherwise(response)) => response,
+        }
+    }
+
+    /// Logs and applies operations of one session in one entry.
+    async fn log(&self, ops: &[NamespaceOp]) -> Result<EntryResult, NotLogged> {
+        if self.raft.holds_term().is_none() {
+            return Err(NotLogged::Otherwise(self.not_leader(self.leader.leader())));
+        }
+        let mut logged = LoggedOp::list(ops, Time::now());
+        if logged.bytes() > MAX_OP_BYTES {
+            let reason = format!("operations of {} bytes; at most {MAX_OP_BYTES} are allowed", logged.bytes());
+            return Err(NotLogged::Refused(FsError::Invalid { reason }));
+        }
+        let end = self.deadline();
+        let (intent, term) = self.prepare(ops, end).await.map_err(NotLogged::Otherwise)?;
+        logged.at = Time::now();
+        self.write(logged, term, intent, end).await.map_err(NotLogged::Otherwise)
+    }
+
+    /// Waits until nobody else holds anything alone that the operations concern, who may have answered changes that
+    /// come first. As long as the intent exists it stays so.
+    async fn prepare(&self, ops: &[NamespaceOp], end: Instant) -> Result<(ChangeIntent, LeaderTerm), Response> {
+        let mut intent = ChangeIntent::new(self.feed.clone());
+        let mut is_current = false;
+        while Instant::now() < end {
+            match self.raft.state().prepare(ops, &mut intent) {
+                Ok(term) => return Ok((intent, term)),
+                Err(NotReady::Wait(wait)) => wait.over_by(end).await,
+                Err(NotReady::NotLeading) if is_current => break,
+                Err(NotReady::NotLeading) => {
+                    self.ensure_current().await?;
+                    is_current = true;
+                }
+            }
+        }
+        Err(unavailable("another mount does not let go of what the operation changes"))
+    }
+
+    /// Logs and applies an entry in `term`. Its intent ends when it is applied, even if nobody waits for that.
+    async fn write(
+        &self,
+        logged: LoggedOp,
+        term: LeaderTerm,
+        intent: ChangeIntent,
+        end: Instant,
+    ) -> Result<EntryResult, Response> {
+        let (responder, written) = ProgressResponder::complete_only();
+        let sent = self.raft.openraft().write(logged).with_leader(term).responder(responder).await;
+        sent.map_err(|error| unavailable(write_failure(&RaftError::Fatal(error))))?;
+        let stop = self.stop.clone();
+        let applied = self.tasks.spawn(async move {
+            let written: Option<ClientWriteResult<TypeConfig>> = tokio::select! {
+                written = written => written.ok(),
+                () = stop.cancelled() => None,
+            };
+            written.map(|written| written.map(|written| with_wait(written.data, intent.settled())))
+        });
+        match timeout_at(end.into(), applied).await {
+            Ok(Ok(Some(Ok(result)))) => Ok(result),
+            Ok(Ok(Some(Err(ClientWriteError::ForwardToLeader(forward))))) => {
+                Err(self.not_leader(named_leader(&forward)))
+            }
+            Ok(Ok(Some(Err(error)))) => Err(unavailable(write_failure(&RaftError::APIError(error)))),
+            Ok(Ok(None) | Err(_)) => Err(unavailable(STOPPING)),
+            Err(_) => Err(unavailable(NO_MAJORITY)),
         }
     }
 
@@ -204,11 +302,18 @@ impl RequestHandler {
     }
 }
 
+/// Why operations were not logged.
+#[allow(clippy::large_enum_variant, reason = "one at a time, and only until it is answered")]
+enum NotLogged {
+    Refused(FsError),
+    Otherwise(Response),
+}
+
 /// A node asks for the ring's settings every few seconds, which must not make it look as if it opened files.
 fn may_open_a_file(request: &Request) -> bool {
     match request {
         Request::Query(query) => !matches!(query, Query::RingConfig | Query::OperatorTokens | Query::PoolSize),
-        request => matches!(request, Request::Apply(_)),
+        request => matches!(request, Request::Apply(_) | Request::ApplyList(_)),
     }
 }
 
@@ -223,6 +328,36 @@ fn admit(op: &NamespaceOp) -> Result<(), FsError> {
         (Change::OpenSession { .. } | Change::CloseSession { .. }, _) | (_, Some(OpId { .. })) => Ok(()),
         (_, None) => refuse("the change names no session"),
     }
+}
+
+/// Checks that the operations can be one entry.
+fn check_list(ops: &[NamespaceOp]) -> Result<(), FsError> {
+    let refuse = |reason: String| Err(FsError::Invalid { reason });
+    if ops.len() > MAX_LIST {
+        return refuse(format!("a list of {} operations; at most {MAX_LIST} are allowed", ops.len()));
+    }
+    let session = |op: &NamespaceOp| op.origin.map(|id| id.session);
+    let first = ops.first().and_then(session);
+    if ops.iter().any(|op| session(op).is_none() || session(op) != first) {
+        return refuse("the operations of a list have to be of one session".into());
+    }
+    Ok(())
+}
+
+/// The results of a list: the replies to the admitted operations, and the refusals of the others, in its order.
+fn with_refused(
+    admissions: Vec<Result<(), FsError>>,
+    replies: Vec<Result<Reply, FsError>>,
+) -> Vec<Result<Reply, FsError>> {
+    let mut replies = replies.into_iter();
+    let unanswered = || Err(FsError::Internal { detail: "an operation has no result".into() });
+    let result = |admission: Result<(), FsError>| admission.and_then(|()| replies.next().unwrap_or_else(unanswered));
+    admissions.into_iter().map(result).collect()
+}
+
+fn with_wait(mut result: EntryResult, wait: Option<Wait>) -> EntryResult {
+    result.terms.waits.extend(wait);
+    result
 }
 
 fn unavailable(reason: impl Into<String>) -> Response {

@@ -1,12 +1,21 @@
 //! The leases of all sessions while this node leads, between the feed and the pure rules (`chordfs-leases`): events
 //! become notices, notices become messages, and answers wait for their acknowledgement.
 
-use std::{collections::HashMap, num::NonZeroUsize, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 use chordfs_leases::{Lease, LeaseNotice, LeaseSettings, LeaseTable, NoticeId, NoticeKind, WaitId};
+use chordfs_tables::AppliedOp;
 use chordfs_types::namespace::{FeedEvent, Granted, Ino, LEASE, SessionId};
 use tokio::sync::watch;
 
+use super::{
+    change_intent::{Concerned, NotReady, NotedIntent},
+    told::Told,
+};
 use crate::{
     answer_terms::{AnswerTerms, Wait},
     raft_types::LeaderTerm,
@@ -23,15 +32,6 @@ pub(crate) struct LeaseBook {
     generation: u64,
     /// The answers that wait; each entry goes when its wait is over.
     waits: HashMap<WaitId, watch::Sender<()>>,
-}
-
-/// What an answer tells a session.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told {
-    /// Inodes whose attributes or contents it tells.
-    pub inos: Vec<Ino>,
-    /// Directories in which it tells names.
-    pub directories: Vec<Ino>,
 }
 
 impl Default for LeaseBook {
@@ -71,8 +71,8 @@ impl LeaseBook {
         self.generation
     }
 
-    pub(crate) fn attach(&mut self, session: SessionId, now: Duration) {
-        self.table.attach(session, &[], now);
+    pub(crate) fn attach(&mut self, session: SessionId, claims: &[Ino], exists: impl Fn(Ino) -> bool, now: Duration) {
+        self.table.attach(session, claims, exists, now);
         self.release();
     }
 
@@ -103,15 +103,55 @@ impl LeaseBook {
 
     /// Recalls what others hold alone of what the session is about to read. It has to ask again after the wait.
     pub(crate) fn recall(&mut self, reader: Option<SessionId>, told: &Told) -> Option<Wait> {
-        let inos: Vec<Ino> = told.directories.iter().chain(&told.inos).copied().collect();
-        let wait = self.table.recall(reader, &inos);
+        let wait = self.table.recall(reader, &told.inos);
         self.expect(wait)
+    }
+
+    /// Has others log what they have answered before somebody who remembers nothing reads it.
+    pub(crate) fn want(
+        &mut self,
+        reader: Option<SessionId>,
+        told: &Told,
+        asked: &mut BTreeSet<SessionId>,
+    ) -> Option<Wait> {
+        let wait = self.table.want(reader, &told.inos, asked);
+        self.expect(wait)
+    }
+
+    /// Prepares changes before they are proposed. Returns the term in which they may be.
+    pub(super) fn prepare(
+        &mut self,
+        noted: &mut Option<NotedIntent>,
+        Concerned { origin, inos, keys }: Concerned,
+        now: Duration,
+    ) -> Result<LeaderTerm, NotReady> {
+        let term = self.term.ok_or(NotReady::NotLeading)?;
+        let generation = self.generation;
+        let former = noted.filter(|noted| noted.generation == generation).map(|noted| noted.id);
+        let (id, wait) = self.table.prepare_change(former, origin, &inos, keys, now);
+        *noted = Some(NotedIntent { id, generation });
+        match self.expect(wait) {
+            Some(wait) => Err(NotReady::Wait(wait)),
+            None => Ok(term),
+        }
+    }
+
+    pub(super) fn settled_change(&mut self, noted: NotedIntent) -> Option<Wait> {
+        if noted.generation != self.generation {
+            return None;
+        }
+        let wait = self.table.settled_change(noted.id);
+        self.expect(wait)
+    }
+
+    pub(super) fn end_change(&mut self, noted: NotedIntent) {
+        self.table.end_change(noted.id);
+        self.release();
     }
 
     /// The terms of an answer with what it tells as it is now.
     pub(crate) fn read(&mut self, reader: Option<SessionId>, told: &Told, now: Duration) -> AnswerTerms {
-        let inos: Vec<Ino> = told.directories.iter().chain(&told.inos).copied().collect();
-        let wait = self.table.settled(reader, &inos);
+        let wait = self.table.settled(reader, &told.inos);
         let granted = self.grant(reader, told, now);
         self.terms(wait, granted)
     }
@@ -134,9 +174,12 @@ impl LeaseBook {
         let mut affected: Vec<Ino> = events.iter().map(FeedEvent::ino).collect();
         affected.sort();
         affected.dedup();
+        // First, so that the session is alone with what it has created.
+        let created = self.grant_created(origin, &told.created, now);
         let wait = self.table.changed(origin, &affected);
         told.inos.extend(affected);
-        let granted = self.grant(origin, &told, now);
+        let mut granted = self.grant(origin, &told, now);
+        granted.sole.extend(created);
         self.terms(wait, granted)
     }
 
@@ -153,19 +196,25 @@ impl LeaseBook {
     fn grant(&mut self, session: Option<SessionId>, told: &Told, now: Duration) -> Granted {
         let Some(session) = session else { return Granted::default() };
         let mut granted = Granted { remember: true, sole: Vec::new() };
-        let directories = told.directories.iter().map(|ino| (*ino, Lease::Sole));
-        for (ino, wanted) in told.inos.iter().map(|ino| (*ino, Lease::Shared)).chain(directories) {
-            match self.table.grant(session, ino, wanted, now) {
-                Some(Lease::Sole) if wanted == Lease::Sole => granted.sole.push(ino),
-                Some(_) => {}
+        for ino in &told.inos {
+            match self.table.grant(session, *ino, now) {
+                Some(Lease::Sole) => granted.sole.push(*ino),
+                Some(Lease::Shared) => {}
                 None => granted.remember = false,
             }
         }
-        if granted.remember { granted } else { Granted::default() }
+        granted
+    }
+
+    /// Returns those that the session holds alone now.
+    fn grant_created(&mut self, session: Option<SessionId>, created: &[Ino], now: Duration) -> Vec<Ino> {
+        let Some(session) = session else { return Vec::new() };
+        let mut grant = |ino: &Ino| self.table.grant_created(session, *ino, now) == Some(Lease::Sole);
+        created.iter().copied().filter(|ino| grant(ino)).collect()
     }
 
     fn terms(&mut self, wait: Option<WaitId>, granted: Granted) -> AnswerTerms {
-        AnswerTerms { wait: self.expect(wait), generation: self.generation, granted }
+        AnswerTerms { waits: self.expect(wait).into_iter().collect(), generation: self.generation, granted }
     }
 
     fn expect(&mut self, wait: Option<WaitId>) -> Option<Wait> {
@@ -187,8 +236,29 @@ pub(crate) fn demands(notice: &LeaseNotice) -> Vec<FeedEvent> {
         NoticeKind::Changed => None,
         NoticeKind::Recalled => Some(FeedEvent::Recalled { ino: *ino }),
         NoticeKind::Revoked => Some(FeedEvent::Revoked { ino: *ino }),
+        NoticeKind::Wanted => Some(FeedEvent::Wanted { ino: *ino }),
     };
     notice.inos.iter().filter_map(demand).collect()
+}
+
+/// The events of all changes in one entry, in their order, but each inode once.
+pub(crate) fn merged_events(results: &[AppliedOp]) -> Vec<FeedEvent> {
+    if let [result] = results {
+        return result.feed.clone();
+    }
+    let (mut events, mut places) = (Vec::new(), HashMap::<Ino, usize>::new());
+    for event in results.iter().flat_map(|result| &result.feed) {
+        let FeedEvent::Inode { ino, contents } = event else {
+            events.push(event.clone());
+            continue;
+        };
+        let place = *places.entry(*ino).or_insert(events.len());
+        match events.get_mut(place) {
+            Some(FeedEvent::Inode { contents: merged, .. }) => *merged |= *contents,
+            _ => events.push(event.clone()),
+        }
+    }
+    events
 }
 
 /// A session that remembers nothing has to know only that a file lost its last name: it may have it open.

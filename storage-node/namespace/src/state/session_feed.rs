@@ -7,7 +7,7 @@
 
 use std::{
     cell::OnceCell,
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     future::Future,
     net::SocketAddr,
     pin::Pin,
@@ -21,10 +21,17 @@ use chordfs_net::{
     boot_clock::since_boot,
     rpc::{RpcPeer, Value},
 };
-use chordfs_types::namespace::{ClientReport, FeedEvent, FeedMessage, SessionId, SessionRequests, calls, encode};
+use chordfs_tables::AppliedOp;
+use chordfs_types::namespace::{
+    ClientReport, FeedEvent, FeedMessage, Ino, NamespaceOp, SessionId, SessionRequests, calls, encode,
+};
 use parking_lot::Mutex;
 
-use super::lease_book::{LeaseBook, Told, demands, removals};
+use super::{
+    change_intent::{ChangeIntent, Concerned, NotReady, NotedIntent},
+    lease_book::{LeaseBook, demands, merged_events, removals},
+    told::Told,
+};
 use crate::{
     answer_terms::{AnswerTerms, Wait},
     raft_types::LeaderTerm,
@@ -169,10 +176,15 @@ impl SessionFeed {
         entry.connections.insert(id, connection);
         entry.holds_leases = holds_leases;
         attached.by_connection.insert(id, session);
-        if holds_leases {
-            attached.leases.attach(session, since_boot());
-        }
         new
+    }
+
+    /// Gives an attached session its leases back, as far as it claims them and they have not run out. What it claims in
+    /// vain is revoked by a message that leaves before the answer. To be called while nothing can be applied.
+    pub(crate) fn claim(&self, session: SessionId, claims: &[Ino], exists: impl Fn(Ino) -> bool) {
+        let mut attached = self.attached.lock();
+        attached.leases.attach(session, claims, exists, since_boot());
+        attached.send_notices();
     }
 
     pub(crate) fn detach(&self, connection: u64) {
@@ -273,15 +285,32 @@ impl SessionFeed {
         self.attached.lock().leases.generation()
     }
 
-    /// Tells all sessions of a change but the one that caused it, and returns the terms of its answer: those that hold
-    /// leases on what it concerns have to acknowledge it first. `told` is what its reply tells beside the events. To be
-    /// called before anybody can read the change.
-    pub(crate) fn push(&self, origin: Option<SessionId>, events: &[FeedEvent], told: Told) -> AnswerTerms {
+    /// Tells all sessions of the changes in one entry but the one that caused them, and returns the terms of their
+    /// answer: those that hold leases on what they concern have to acknowledge it first. To be called before anybody
+    /// can read the changes.
+    pub(crate) fn applied(&self, ops: &[NamespaceOp], results: &[AppliedOp]) -> AnswerTerms {
+        let Some(origin) = results.first().map(|result| result.origin) else { return AnswerTerms::default() };
+        if results.iter().all(|result| result.repeated) {
+            return self.attached.lock().leases.repeat(origin);
+        }
+        let mut told = Told::default();
+        let new = ops.iter().zip(results).filter(|(_, result)| !result.repeated);
+        new.for_each(|(op, result)| told.add_reply(&op.change, &result.reply));
+        let is_repeated = results.iter().any(|result| result.repeated);
+        self.push(origin, &merged_events(results), told, is_repeated)
+    }
+
+    /// `told` is what the replies tell beside the events. `is_repeated`: another part of the answer was given before.
+    fn push(&self, origin: Option<SessionId>, events: &[FeedEvent], told: Told, is_repeated: bool) -> AnswerTerms {
         let mut attached = self.attached.lock();
         if attached.by_connection.is_empty() && !attached.leases.is_leading() {
             return AnswerTerms::default();
         }
-        let terms = attached.leases.change(origin, events, told, since_boot());
+        let mut terms = attached.leases.change(origin, events, told, since_boot());
+        if is_repeated {
+            // It waits for every notice of a change, and so for those that were just issued, too.
+            terms = AnswerTerms { granted: terms.granted.once(), ..attached.leases.repeat(origin) };
+        }
         let notices = attached.leases.take_notices();
         if !events.is_empty() {
             attached.broadcast(origin, events, &notices);
@@ -290,25 +319,42 @@ impl SessionFeed {
         terms
     }
 
-    /// The terms of the answer to a change that was answered before.
-    pub(crate) fn repeat(&self, origin: Option<SessionId>) -> AnswerTerms {
-        self.attached.lock().leases.repeat(origin)
-    }
-
     /// The terms of an answer; `Err` with a wait if another session has to let go first. To be called while nothing can
     /// be applied.
-    pub(crate) fn read(&self, reader: Option<SessionId>, told: &Told) -> Result<AnswerTerms, Wait> {
+    ///
+    /// `asked` are the sessions that have logged what they had answered, for this answer.
+    pub(crate) fn read(
+        &self,
+        reader: Option<SessionId>,
+        told: &Told,
+        asked: &mut BTreeSet<SessionId>,
+    ) -> Result<AnswerTerms, Wait> {
         let mut attached = self.attached.lock();
-        // A session that remembers nothing needs no lease, so nobody has to let go of one.
         let remembers = reader.is_some_and(|reader| attached.sessions.get(&reader).is_some_and(|it| it.holds_leases));
-        let recalled = if remembers { attached.leases.recall(reader, told) } else { None };
-        let outcome = match recalled {
+        let wait =
+            if remembers { attached.leases.recall(reader, told) } else { attached.leases.want(reader, told, asked) };
+        let outcome = match wait {
             Some(wait) => Err(wait),
             None => Ok(attached.leases.read(reader, told, since_boot())),
         };
-        let notices = attached.leases.take_notices();
-        attached.send_demands(&notices);
+        attached.send_notices();
         outcome
+    }
+
+    /// See [`ChangeIntent::prepare`].
+    pub(super) fn prepare(&self, intent: &mut ChangeIntent, concerned: Concerned) -> Result<LeaderTerm, NotReady> {
+        let mut attached = self.attached.lock();
+        let outcome = attached.leases.prepare(&mut intent.id, concerned, since_boot());
+        attached.send_notices();
+        outcome
+    }
+
+    pub(super) fn settled_change(&self, noted: NotedIntent) -> Option<Wait> {
+        self.attached.lock().leases.settled_change(noted)
+    }
+
+    pub(super) fn end_change(&self, noted: NotedIntent) {
+        self.attached.lock().leases.end_change(noted);
     }
 
     /// Notes that the session has done what a message demands.
@@ -397,6 +443,11 @@ impl AttachedSessions {
                 None => self.send(session, &unnoticed(&removals)),
             }
         }
+    }
+
+    fn send_notices(&mut self) {
+        let notices = self.leases.take_notices();
+        self.send_demands(&notices);
     }
 
     /// Sends the notices that are not about a change.
@@ -492,8 +543,8 @@ mod tests {
         feed.attach(SessionId(7), true, own.clone(), now);
         feed.attach(SessionId(8), true, other.clone(), now);
         feed.attach(SessionId(9), true, closed.clone(), now);
-        feed.push(Some(SessionId(7)), &[event(1)], Told::default());
-        feed.push(Some(SessionId(7)), &[event(2)], Told::default());
+        feed.push(Some(SessionId(7)), &[event(1)], Told::default(), false);
+        feed.push(Some(SessionId(7)), &[event(2)], Told::default(), false);
         assert!(own.received.lock().is_empty());
         let message = |ino| FeedMessage { notice: None, events: vec![event(ino)] };
         assert_eq!(*other.received.lock(), [message(1), message(2)]);

@@ -5,6 +5,7 @@
 //! so no reader can see an operation's effect before its feed event is queued on the reader's connection.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -15,10 +16,10 @@ use std::{
 };
 
 use chordfs_log::warn_limited;
-use chordfs_tables::{IdJump, SessionDescription, Tables};
+use chordfs_tables::{AppliedOp, IdJump, SessionDescription, Tables};
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Answer, Change, NamespaceOp, Query, SessionId, Time},
+    namespace::{Answer, Change, Ino, NamespaceOp, Query, SessionId, Time},
 };
 use futures_util::{Stream, TryStreamExt};
 use nix::time::{ClockId, clock_gettime};
@@ -29,10 +30,14 @@ use openraft::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use super::{lease_book::Told, session_feed::SessionFeed};
+use super::{
+    change_intent::{ChangeIntent, Concerned, NotReady},
+    session_feed::SessionFeed,
+    told::Told,
+};
 use crate::{
     answer_terms::{AnswerTerms, Wait},
-    raft_types::{EntryResult, LogEntry, LogId, LoggedOp, SnapshotMeta, StoredMembership, TypeConfig},
+    raft_types::{EntryResult, LeaderTerm, LogEntry, LogId, LoggedOp, SnapshotMeta, StoredMembership, TypeConfig},
     storage::{
         disk_space::is_full,
         snapshot::{self, SnapshotFile},
@@ -77,7 +82,7 @@ impl NamespaceState {
         &self,
         fresh: impl Fn(Option<LogId>) -> bool,
         query: &Query,
-        reader: Option<SessionId>,
+        (reader, asked): (Option<SessionId>, &mut BTreeSet<SessionId>),
         feed: &SessionFeed,
     ) -> Option<Result<TermedAnswer, Wait>> {
         let applied = self.0.applied.read();
@@ -89,10 +94,24 @@ impl NamespaceState {
             return Some(Ok((self.query(query), AnswerTerms::default())));
         }
         let answer = applied.tables.query(query);
-        Some(match Told::by_query(query, &answer) {
-            Some(told) => feed.read(reader, &told).map(|terms| (answer, terms)),
+        Some(match Told::by_query(&applied.tables, query, &answer) {
+            Some(told) => feed.read(reader, &told, asked).map(|terms| (answer, terms)),
             None => Ok((answer, AnswerTerms::remembered())),
         })
+    }
+
+    /// Returns the term in which the changes may be proposed: nobody else has answered changes that would have to come
+    /// before them, or can as long as `intent` exists.
+    pub(crate) fn prepare(&self, ops: &[NamespaceOp], intent: &mut ChangeIntent) -> Result<LeaderTerm, NotReady> {
+        let applied = self.0.applied.read();
+        intent.prepare(Concerned::by(&applied.tables, ops))
+    }
+
+    /// Attaches a session to its leases; see [`SessionFeed::claim`].
+    pub(crate) fn claim(&self, session: SessionId, claims: &[Ino], feed: &SessionFeed) {
+        let applied = self.0.applied.read();
+        let exists = |ino: Ino| applied.tables.query(&Query::GetAttr { ino }).is_ok();
+        feed.claim(session, claims, exists);
     }
 
     pub(crate) fn sessions(&self) -> Vec<SessionId> {
@@ -187,24 +206,22 @@ impl NamespaceState {
         std::thread::spawn(move || drop(former));
     }
 
-    /// Applies one operation and pushes its events before any reader can see its effect.
-    fn apply(&self, log_id: LogId, at: Time, op: &NamespaceOp, feed: &SessionFeed) -> EntryResult {
+    /// Applies the operations of one entry, and pushes their events before any reader can see their effect.
+    fn apply(&self, log_id: LogId, at: Time, ops: &[NamespaceOp], feed: &SessionFeed) -> EntryResult {
         let mut applied = self.0.applied.write();
         let (start, cpu_start) = (Instant::now(), thread_cpu_time());
         feed.follow_leader(log_id.leader_id, || applied.tables.potential_lease_holders().collect());
-        let result = applied.tables.apply(log_id.index, at, op);
+        let results: Vec<AppliedOp> = ops.iter().map(|op| applied.tables.apply(log_id.index, at, op)).collect();
         applied.last = Some(log_id);
-        let terms = if result.repeated {
-            feed.repeat(result.origin)
-        } else {
-            feed.push(result.origin, &result.feed, Told::by_reply(&result.reply))
-        };
-        if let Change::CloseSession { session } = op.change {
-            feed.close_session(session);
+        let terms = feed.applied(ops, &results);
+        for op in ops {
+            if let Change::CloseSession { session } = op.change {
+                feed.close_session(session);
+            }
         }
         drop(applied);
         self.record_hold(log_id, start.elapsed(), thread_cpu_time().saturating_sub(cpu_start));
-        EntryResult { reply: Some(result.reply), terms }
+        EntryResult { replies: results.into_iter().map(|result| result.reply).collect(), terms }
     }
 
     /// `held` is longer than `work` when the machine did not let the thread run, or a page of memory was missing.
@@ -212,7 +229,7 @@ impl NamespaceState {
         self.0.longest_hold.fetch_max(held.as_micros() as u64, Relaxed);
         self.0.longest_work.fetch_max(work.as_micros() as u64, Relaxed);
         if held > LONG_APPLY {
-            warn_limited!(%log_id, ?held, cpu = ?work, "applying one operation took long; all others waited for it");
+            warn_limited!(%log_id, ?held, cpu = ?work, "applying one entry took long; all others waited for it");
         }
     }
 
@@ -230,7 +247,7 @@ impl NamespaceState {
         if let Some(membership) = membership {
             applied.membership = membership;
         }
-        EntryResult { reply: None, terms: AnswerTerms::default() }
+        EntryResult { replies: Vec::new(), terms: AnswerTerms::default() }
     }
 }
 
@@ -243,7 +260,9 @@ impl StateMachine {
                 let membership = StoredMembership::new(Some(entry.log_id), members);
                 self.state.record(entry.log_id, Some(membership), &self.feed)
             }
-            EntryPayload::Normal(op) => self.state.apply(entry.log_id, op.at, &decode(&op, entry.log_id)?, &self.feed),
+            EntryPayload::Normal(ops) => {
+                self.state.apply(entry.log_id, ops.at, &decode(&ops, entry.log_id)?, &self.feed)
+            }
         })
     }
 
@@ -371,10 +390,10 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     }
 }
 
-/// Decodes an operation. One that this program cannot read must stop it: skipping it would make this replica differ
+/// Decodes operations. An entry that this program cannot read must stop it: skipping it would make this replica differ
 /// from the others.
-fn decode(op: &LoggedOp, log_id: LogId) -> io::Result<NamespaceOp> {
-    op.decode().map_err(|error| {
+fn decode(ops: &LoggedOp, log_id: LogId) -> io::Result<Vec<NamespaceOp>> {
+    ops.decode().map_err(|error| {
         let text = format!("the operation at {log_id} of the log cannot be read ({error}): update this node's program");
         io::Error::new(io::ErrorKind::Unsupported, text)
     })

@@ -1,39 +1,50 @@
 //! What an answer tells a session, for its leases: a lease on an inode covers its attributes, its contents, and the
 //! names in it.
 
+use chordfs_tables::Tables;
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Answer, Attr, DirEntry, Ino, Query, Reply},
+    namespace::{Answer, Change, DirEntry, Ino, Query, Reply},
 };
 
-use super::lease_book::Told;
+/// What an answer tells a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Inodes of which it tells attributes, contents, or names in them.
+    pub inos: Vec<Ino>,
+    /// Inodes that the session has created under numbers of its own.
+    pub created: Vec<Ino>,
+}
 
 impl Told {
     /// `None` for a query whose answer no session remembers.
     ///
     /// Extents are not counted: a mount asks for them while its kernel holds locks of pages, and must not wait then for
     /// another mount's kernel. It remembers them under the lease that the opening of the file was granted.
-    pub(super) fn by_query(query: &Query, answer: &Result<Answer, FsError>) -> Option<Self> {
-        let directories = match query {
+    pub(super) fn by_query(tables: &Tables, query: &Query, answer: &Result<Answer, FsError>) -> Option<Self> {
+        let mut inos = match query {
             Query::Lookup { parent: ino, .. } | Query::ReadDir { ino, .. } => vec![*ino],
+            Query::Resolve { path } => tables.along(path),
             Query::GetAttr { .. } | Query::Open { .. } => Vec::new(),
             _ => return None,
         };
-        let inos = match answer {
-            Ok(Answer::Attr(attr) | Answer::Open { attr, .. }) => vec![attr.ino],
-            Ok(Answer::Entries { entries, .. }) => entries.iter().map(inode_of).collect(),
-            _ => Vec::new(),
-        };
-        Some(Self { inos, directories })
+        match answer {
+            Ok(Answer::Attr(attr) | Answer::Open { attr, .. }) => inos.push(attr.ino),
+            Ok(Answer::Entries { entries, .. }) => inos.extend(entries.iter().map(inode_of)),
+            _ => {}
+        }
+        Some(Self { inos, created: Vec::new() })
     }
 
-    /// The inode that a reply describes, beside those of the change's events.
-    pub(super) fn by_reply(reply: &Result<Reply, FsError>) -> Self {
-        let described = match reply {
-            Ok(Reply::Entry { attr, .. } | Reply::Attr(attr) | Reply::Removed { attr: Some(attr) }) => Some(attr),
-            _ => None,
-        };
-        Self { inos: described.map(|attr: &Attr| attr.ino).into_iter().collect(), directories: Vec::new() }
+    /// Adds the inode that the reply to a change describes, beside those of the change's events.
+    pub(super) fn add_reply(&mut self, change: &Change, reply: &Result<Reply, FsError>) {
+        match (change, reply) {
+            (Change::MakeNumbered { ino, .. }, Ok(_)) => self.created.push(*ino),
+            (_, Ok(Reply::Entry { attr, .. } | Reply::Attr(attr) | Reply::Removed { attr: Some(attr) })) => {
+                self.inos.push(attr.ino);
+            }
+            _ => {}
+        }
     }
 }
 

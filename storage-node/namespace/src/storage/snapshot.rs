@@ -3,9 +3,10 @@
 //! ```text
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
-//! Meta and tables are postcard, numbers little-endian. Formats 7 to 9 are read too: in format 9 sessions do not say
-//! whether they may hold leases, in format 8 the tables also lack the size of the pool and some of its settings, and in
-//! format 7 the whole configuration of the ring and the operators' tokens.
+//! Meta and tables are postcard, numbers little-endian. Formats 7 to 10 are read too: in format 10 sessions have no
+//! inode numbers, in format 9 they also do not say whether they may hold leases, in format 8 the tables also lack the
+//! size of the pool and some of its settings, and in format 7 the whole configuration of the ring and the operators'
+//! tokens.
 //!
 //! A new snapshot is written beside the old one and renamed over it when it is durable, so there is always a complete
 //! one. A reader of the old one keeps its open file.
@@ -21,7 +22,7 @@ use std::{
 };
 
 use chordfs_files::rename_durably;
-use chordfs_tables::{ConfigOfFormat8, Tables, TablesOfFormat8, TablesOfFormat9};
+use chordfs_tables::{ConfigOfFormat8, Tables, TablesOfFormat8, TablesOfFormat9, TablesOfFormat10};
 use chordfs_types::ring_config::RingConfig;
 use nix::fcntl::{FallocateFlags, fallocate};
 use openraft::StoredMembership;
@@ -30,7 +31,9 @@ use super::log_file::{damaged, other_format};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 10;
+const SNAPSHOT_FORMAT: u32 = 11;
+/// Its sessions end before the inode numbers.
+const FORMAT_WITHOUT_INOS: u32 = 10;
 /// Its sessions end before whether they may hold leases.
 const FORMAT_WITHOUT_LEASES: u32 = 9;
 /// Its tables end before the size of the pool.
@@ -201,6 +204,7 @@ fn read_tables(format: u32, tables: &[u8]) -> Result<Tables, postcard::Error> {
         FORMAT_WITHOUT_CONFIG => format_8(&with_default_config(tables)),
         FORMAT_WITHOUT_POOL_SIZE => format_8(tables),
         FORMAT_WITHOUT_LEASES => postcard::from_bytes::<TablesOfFormat9>(tables).map(Tables::from),
+        FORMAT_WITHOUT_INOS => postcard::from_bytes::<TablesOfFormat10>(tables).map(Tables::from),
         _ => postcard::from_bytes(tables),
     }
 }
@@ -356,6 +360,15 @@ mod tests {
         \x00\x00\x03\x02\x81 \x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00\x00\x01\x07chordfs\x01\x00\x00\
         \x00\x01\x05\xa0\xc2\x1e\xa0\x8d\x06\x80\x89z\xa0\xc2\x1e\xe0\xdc*\xe0\xa7\x12\x00\x00\x00\x00";
 
+    /// [`tables_in_use`] as the release of format 10 has written them.
+    const TABLES_OF_FORMAT_10: &[u8] = b"\
+        \x02\x01\x01\x01\xed\x03\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01/\x01\x00\x02\x02\
+        \x00\xa4\x03\x00\x01\x02\x00\x00\x80 \x00\x00\x00\x00\x00\x00\x02\x07unnamed\x00\x00\x00\x00\x01\x02\
+        \x02\x01\x01\x00\x00\x00\x00\x01\x01\x07\x04here\x01\x80 \x01\x01\x80 \x01\x01\x01\x00\x03\x02\x00\
+        \xa4\x03\x00\x01\x02\x00\x00\x80 \x00\x00\x00\x00\x00\x00\x02\x07unnamed\x01\x01\x02\x01\x01\x07\x01\
+        \x00\x00\x00\x03\x02\x81 \x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00\x00\x01\x07chordfs\x01\
+        \x00\x00\x00\x01\x05\xa0\xc2\x1e\xa0\x8d\x06\x80\x89z\xa0\xc2\x1e\xe0\xdc*\xe0\xa7\x12\x00\x00\x00\x00";
+
     fn config_of(tables: &Tables) -> RingConfig {
         match tables.query(&Query::RingConfig) {
             Ok(Answer::RingConfig(config)) => config,
@@ -380,11 +393,13 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_of_formats_7_to_9_are_read_and_their_sessions_may_hold_leases() {
+    fn snapshots_of_formats_7_to_10_are_read_and_their_sessions_may_hold_leases() {
         let tables = tables_in_use();
         let config = config_of(&tables);
         let bytes = postcard::to_stdvec(&tables).unwrap();
-        assert_eq!(read(10, &bytes), (true, Some(tables.clone())));
+        assert_eq!(read(11, &bytes), (true, Some(tables.clone())));
+        assert_eq!(read(10, TABLES_OF_FORMAT_10), (true, Some(tables.clone())));
+        assert_eq!(read(11, TABLES_OF_FORMAT_10), (true, None), "its session is cut off");
         assert_eq!(read(9, TABLES_OF_FORMAT_9), (true, Some(tables.clone())));
         assert_eq!(read(10, TABLES_OF_FORMAT_9), (true, None), "its session is cut off");
         // No token, serial 0, no wanted size, no decision: a byte each.
@@ -400,7 +415,7 @@ mod tests {
         assert_eq!(read_tables.map(|tables| tables.session_descriptions().count()), Some(1));
         assert_eq!(read(8, of_format_7), (true, None), "its tables are cut off");
         assert_eq!(read(6, of_format_7), (false, None));
-        assert_eq!(read(11, &bytes), (false, None));
+        assert_eq!(read(12, &bytes), (false, None));
     }
 
     #[test]

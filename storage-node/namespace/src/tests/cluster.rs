@@ -262,7 +262,11 @@ async fn without_a_majority_no_request_is_answered() {
     }
     eventually("its lease is over", || async { (!leader.namespace.is_leader()).then_some(()) }).await;
     let session = SessionId(1);
-    for request in [Request::Query(lookup("x")), Request::Apply(make(session, 1, "x")), Request::Attach { session }] {
+    for request in [
+        Request::Query(lookup("x")),
+        Request::Apply(make(session, 1, "x")),
+        Request::Attach { session, claims: Vec::new() },
+    ] {
         match leader.ask(&Peer::new(), request).await {
             Response::Unavailable { .. } | Response::NotLeader { .. } => {}
             other => panic!("{other:?}"),
@@ -303,9 +307,9 @@ async fn other_sessions_receive_changes_in_order_and_before_the_answer() {
     let (writer, reader) = (open_session_that(true, &nodes, 1).await, open_session_that(true, &nodes, 2).await);
     let (writing, reading) = (Peer::new(), Peer::new());
     for (session, peer) in [(writer, &writing), (reader, &reading)] {
-        assert_eq!(nodes[0].ask(peer, Request::Attach { session }).await, Response::Attached);
+        assert_eq!(nodes[0].ask(peer, Request::Attach { session, claims: Vec::new() }).await, Response::Attached);
     }
-    let unknown = Request::Attach { session: SessionId(77) };
+    let unknown = Request::Attach { session: SessionId(77), claims: Vec::new() };
     assert_eq!(nodes[0].ask(&Peer::new(), unknown).await, Response::refused(FsError::NoSession));
 
     let files: Vec<String> = (0..50).map(|number| format!("file {number}")).collect();
@@ -332,8 +336,8 @@ async fn a_session_that_sends_nothing_is_closed_and_one_that_renews_its_lease_is
     let nodes = [Node::start(1, true, settings).await];
     let (idle, active) = (open_session(&nodes, 1).await, open_session(&nodes, 2).await);
     let (idle_peer, active_peer) = (Peer::new(), Peer::new());
-    nodes[0].ask(&idle_peer, Request::Attach { session: idle }).await;
-    nodes[0].ask(&active_peer, Request::Attach { session: active }).await;
+    nodes[0].ask(&idle_peer, Request::Attach { session: idle, claims: Vec::new() }).await;
+    nodes[0].ask(&active_peer, Request::Attach { session: active, claims: Vec::new() }).await;
     eventually("the idle session is closed", || async {
         let answer = nodes[0].ask(&active_peer, KEEP_ALIVE).await;
         assert!(matches!(answer, Response::Alive { .. }), "{answer:?}");
@@ -384,7 +388,7 @@ async fn a_removed_file_stays_until_every_session_has_answered() {
     let (own, other) = (open_session(&nodes, 1).await, open_session(&nodes, 2).await);
     let peers = [Peer::new(), Peer::new()];
     for (peer, session) in peers.iter().zip([own, other]) {
-        nodes[0].ask(peer, Request::Attach { session }).await;
+        nodes[0].ask(peer, Request::Attach { session, claims: Vec::new() }).await;
     }
     let Ok(Reply::Entry { attr, .. }) = apply(&nodes, &make(own, 1, "file")).await else { panic!() };
     let unlink = Change::Unlink { parent: Ino::ROOT, name: name("file"), hold: false };
@@ -477,7 +481,8 @@ async fn sessions_of_mounts_survive_a_change_of_leader() {
         let nodes = addresses.clone();
         Session::open(SessionOptions { nodes, client: client.into(), deadline: LONG, holds_leases: true })
     };
-    let (writer, _feed) = open("writer").await.unwrap();
+    let (writer, feed) = open("writer").await.unwrap();
+    forget_at_once(&writer, feed);
     let (reader, mut events) = open("reader").await.unwrap();
     writer.apply(make_change("first")).await.unwrap();
     let receive = async |events: &mut UnboundedReceiver<SessionEvent>, file: &str| loop {
@@ -509,7 +514,8 @@ async fn sessions_of_mounts_survive_a_change_of_leader() {
 async fn a_change_is_answered_when_every_session_that_remembers_the_name_has_forgotten_it() {
     let nodes = cluster(1, NamespaceSettings::default()).await;
     let open = |client: &str| Session::open(mount_options(&nodes, client));
-    let ((writer, _feed), (reader, mut events)) = (open("writer").await.unwrap(), open("reader").await.unwrap());
+    let ((writer, feed), (reader, mut events)) = (open("writer").await.unwrap(), open("reader").await.unwrap());
+    forget_at_once(&writer, feed);
     writer.apply(make_change("unseen")).await.unwrap();
     assert_eq!(reader.query(lookup("file")).await, Err(FsError::NoEntry));
     while events.try_recv().is_ok() {
@@ -542,7 +548,7 @@ async fn a_session_that_acknowledges_nothing_loses_its_leases() {
     let nodes = cluster(1, NamespaceSettings::default()).await;
     let (writing, silent) = (Peer::new(), Peer::new());
     let (writer, session) = (open_session(&nodes, 1).await, open_session_that(true, &nodes, 2).await);
-    assert_eq!(nodes[0].ask(&silent, Request::Attach { session }).await, Response::Attached);
+    assert_eq!(nodes[0].ask(&silent, Request::Attach { session, claims: Vec::new() }).await, Response::Attached);
     let absent = nodes[0].ask(&silent, Request::Query(lookup("file"))).await;
     assert!(matches!(&absent, Response::Answered(Err(FsError::NoEntry), granted) if granted.remember), "{absent:?}");
     let answer = nodes[0].ask(&writing, Request::Apply(make(writer, 1, "file"))).await;
@@ -578,6 +584,16 @@ async fn the_leader_lists_the_sessions_and_measures_what_it_does() {
 fn mount_options(nodes: &[Node], client: &str) -> SessionOptions {
     let addresses = nodes.iter().map(|node| node.ring).collect();
     SessionOptions { deadline: LONG, holds_leases: true, ..SessionOptions::new(addresses, client) }
+}
+
+/// Handles the events of a session as a mount does whose kernel remembers nothing.
+fn forget_at_once(session: &Session, mut events: UnboundedReceiver<SessionEvent>) {
+    let session = session.clone();
+    tokio::spawn(async move {
+        while events.recv().await.is_some() {
+            session.note_handled();
+        }
+    });
 }
 
 fn make_change(file: &str) -> Change {

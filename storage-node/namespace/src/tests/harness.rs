@@ -227,13 +227,25 @@ pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut
 pub(super) struct Peer {
     id: u64,
     pub received: Arc<Mutex<Vec<FeedEvent>>>,
+    /// Those that are still to be acknowledged.
+    notices: Arc<Mutex<Vec<u64>>>,
     closed: Arc<AtomicBool>,
 }
 
 impl Peer {
     pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), received: Arc::default(), closed: Arc::default() }
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            received: Arc::default(),
+            notices: Arc::default(),
+            closed: Arc::default(),
+        }
+    }
+
+    /// Takes the notices that it has received and not acknowledged.
+    pub(super) fn take_notices(&self) -> Vec<u64> {
+        std::mem::take(&mut self.notices.lock())
     }
 
     /// Whether the node has closed the connection.
@@ -252,7 +264,9 @@ impl FeedConnection for Peer {
     }
 
     fn push(&self, events: Bytes) -> bool {
-        self.received.lock().extend(decode::<FeedMessage>(&events).unwrap().events);
+        let message = decode::<FeedMessage>(&events).unwrap();
+        self.received.lock().extend(message.events);
+        self.notices.lock().extend(message.notice);
         true
     }
 

@@ -2,8 +2,10 @@
 
 mod cluster;
 mod harness;
+mod lists;
 mod log;
 mod power_cut;
 mod recovery_power_cut;
 mod rivals;
 mod scale;
+mod unlogged;

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use chordfs_net::rpc::{RpcPeer, RpcService, Value};
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Change, Granted, NamespaceOp, Query, Request, Response, SessionId, SessionRequests, decode, encode},
+    namespace::{
+        Change, Granted, NamespaceOp, Query, Reply, Request, Response, SessionId, SessionRequests, decode, encode,
+    },
 };
 use tokio::time::{Instant, sleep};
 
@@ -28,11 +30,15 @@ impl RpcService for Voter {
         let request: Request = decode(request).map_err(|error| Value::from(error.to_string()))?;
         let response = match request {
             Request::Leader => self.not_leader(),
-            Request::Attach { session } => self.attach(session, peer),
+            Request::Attach { session, .. } => self.attach(session, peer),
             Request::KeepAlive { answered, .. } => self.keep_alive(peer, answered),
             Request::Report(_) => self.as_leader(peer, |_| Response::Reported).unwrap_or_else(|| self.not_leader()),
             Request::Acknowledge { .. } => Response::Acknowledged,
-            Request::Apply(op) => self.apply(peer, &op).await,
+            Request::Apply(op) => self.apply_one(peer, op).await,
+            Request::ApplyList(ops) => match self.apply(peer, &ops).await {
+                Ok(replies) => Response::AppliedList(replies, remembered()),
+                Err(response) => response,
+            },
             Request::Query(query) => self.query(peer, &query).await,
         };
         Ok(Value::Binary(encode(&response).to_vec()))
@@ -83,33 +89,42 @@ impl Voter {
         answered.unwrap_or_else(|| self.not_leader())
     }
 
-    /// Time passes before an operation is logged, and before it is answered. A leader that is lost in between has
-    /// logged it or not.
-    async fn apply(&self, peer: &RpcPeer, op: &NamespaceOp) -> Response {
-        if self.as_leader(peer, |_| ()).is_none() {
-            return self.not_leader();
+    async fn apply_one(&self, peer: &RpcPeer, op: NamespaceOp) -> Response {
+        match self.apply(peer, &[op]).await {
+            Ok(mut replies) => Response::Applied(replies.remove(0), remembered()),
+            Err(response) => response,
         }
-        if matches!(op.change, Change::PurgeOrphans { .. } | Change::ForgetDead { .. }) {
-            return Response::Applied(
-                Err(FsError::Invalid { reason: "only the namespace itself may do this".into() }),
-                remembered(),
-            );
+    }
+
+    /// Time passes before operations are logged, and before they are answered. A leader that is lost in between has
+    /// logged them all or none.
+    async fn apply(&self, peer: &RpcPeer, ops: &[NamespaceOp]) -> Result<Vec<Result<Reply, FsError>>, Response> {
+        if self.as_leader(peer, |_| ()).is_none() {
+            return Err(self.not_leader());
         }
         self.wait(4).await;
-        let reply = {
+        let replies: Option<Vec<_>> = {
             let mut leader = self.namespace.leader.lock();
             let is_logged =
                 leader.voter == Some(self.number) || self.namespace.world.random(|random| random.chance(50));
-            is_logged.then(|| self.namespace.apply(&mut leader, op).reply)
+            is_logged.then(|| ops.iter().map(|op| self.apply_now(&mut leader, op)).collect())
         };
-        if matches!((&op.change, &reply), (Change::Commit { .. } | Change::SetAttr { .. }, Some(Ok(_)))) {
+        let stores = |op: &NamespaceOp| matches!(op.change, Change::Commit { .. } | Change::SetAttr { .. });
+        if ops.iter().zip(replies.iter().flatten()).any(|(op, reply)| stores(op) && reply.is_ok()) {
             self.link.spring_trap();
         }
         self.wait(4).await;
-        match reply {
-            Some(reply) if self.as_leader(peer, |_| ()).is_some() => Response::Applied(reply, remembered()),
-            _ => Response::Unavailable { reason: "the leader was lost".into() },
+        match replies {
+            Some(replies) if self.as_leader(peer, |_| ()).is_some() => Ok(replies),
+            _ => Err(Response::Unavailable { reason: "the leader was lost".into() }),
         }
+    }
+
+    fn apply_now(&self, leader: &mut Leader, op: &NamespaceOp) -> Result<Reply, FsError> {
+        if matches!(op.change, Change::PurgeOrphans { .. } | Change::ForgetDead { .. }) {
+            return Err(FsError::Invalid { reason: "only the namespace itself may do this".into() });
+        }
+        self.namespace.apply(leader, op).reply
     }
 
     /// The answer is as of now and is sent later: news may overtake it.

@@ -27,6 +27,7 @@ pub(crate) const PRODUCTION: [&str; 18] = [
     "common/files",
     "common/log",
     "common/net",
+    "common/tables",
     "common/types",
     "fuse-client",
     "storage-node/aws",
@@ -40,7 +41,6 @@ pub(crate) const PRODUCTION: [&str; 18] = [
     "storage-node/replication",
     "storage-node/ring",
     "storage-node/store",
-    "storage-node/tables",
 ];
 
 /// All files of a package, in the order of their names.

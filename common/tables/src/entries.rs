@@ -9,7 +9,7 @@ use chordfs_types::{
     namespace::{Attr, EntryName, FileKind, Ino, NewNode, Reply},
 };
 
-use super::{Body, DentryKey, Inode, MAX_LINKS, Transaction, invalid};
+use super::{Body, DentryKey, Inode, MAX_LINKS, Transaction, invalid, numbers::ChosenNumber};
 
 /// The longest target of a symlink.
 const MAX_TARGET_BYTES: usize = 4095;
@@ -23,13 +23,28 @@ impl Transaction<'_> {
         node: &NewNode,
         exclusive: bool,
     ) -> Result<Reply, FsError> {
+        self.create(parent, name, node, exclusive, None)
+    }
+
+    /// Creates an entry under a number and a NAME that were chosen, or under the next number and the path.
+    pub(super) fn create(
+        &mut self,
+        parent: Ino,
+        name: &EntryName,
+        node: &NewNode,
+        exclusive: bool,
+        chosen: Option<ChosenNumber>,
+    ) -> Result<Reply, FsError> {
         let directory = self.tables.directory(parent)?.attr.clone();
         match self.tables.entry(parent, name) {
             Some(_) if exclusive => return Err(FsError::Exists),
             Some(found) => return Ok(Reply::Entry { attr: found.attr.clone(), created: false }),
             None => check_node(node)?,
         }
-        let file = self.tables.path_of(parent, name)?;
+        let file = match chosen {
+            Some(chosen) => chosen.file.clone(),
+            None => self.tables.path_of(parent, name)?,
+        };
         let is_directory = node.kind == FileKind::Directory;
         if is_directory && directory.nlink >= MAX_LINKS {
             return Err(FsError::TooManyLinks);
@@ -39,7 +54,8 @@ impl Transaction<'_> {
             FileKind::Symlink => Body::Symlink { target: Bytes::copy_from_slice(&node.target) },
             _ => Body::Plain,
         };
-        let mut attr = self.new_attr(node, file);
+        let ino = chosen.map_or_else(|| self.next_ino(), |chosen| chosen.ino);
+        let mut attr = self.new_attr(ino, node, file);
         attr.nlink = if is_directory { 2 } else { 1 };
         inherit_group(&mut attr, &directory);
         self.tables.inodes.insert(attr.ino, Arc::new(Inode { attr: attr.clone(), body }));
@@ -53,7 +69,8 @@ impl Transaction<'_> {
         if node.kind != FileKind::File {
             return Err(invalid("only a file can be without a name"));
         }
-        let attr = self.new_attr(node, file.clone());
+        let ino = self.next_ino();
+        let attr = self.new_attr(ino, node, file.clone());
         self.tables.inodes.insert(attr.ino, Arc::new(Inode { attr: attr.clone(), body: Body::Plain }));
         self.orphan(attr.ino, Some(session));
         // No other session can know the inode.
@@ -123,10 +140,14 @@ impl Transaction<'_> {
         attr
     }
 
-    /// Creates attributes with the next inode number and no links.
-    fn new_attr(&mut self, node: &NewNode, file: FileName) -> Attr {
+    fn next_ino(&mut self) -> Ino {
         let ino = Ino(self.tables.next.ino);
         self.tables.next.ino += 1;
+        ino
+    }
+
+    /// Creates attributes without links.
+    fn new_attr(&self, ino: Ino, node: &NewNode, file: FileName) -> Attr {
         let is_device = matches!(node.kind, FileKind::CharDevice | FileKind::BlockDevice);
         Attr {
             ino,

@@ -7,6 +7,7 @@ use chordfs_types::namespace::{
 
 use super::*;
 
+mod affected;
 mod config;
 mod contents;
 mod detached;
@@ -14,6 +15,7 @@ mod id_jump;
 mod model;
 mod model_test;
 mod names;
+mod numbers;
 mod operator_tokens;
 mod pool_size;
 mod sessions;

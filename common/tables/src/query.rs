@@ -84,6 +84,16 @@ impl Tables {
         Ok(&self.inode(found)?.attr)
     }
 
+    /// The inodes on the way along `path`, the root first, as far as it leads to any.
+    pub fn along(&self, path: &[EntryName]) -> Vec<Ino> {
+        let mut inos = vec![Ino::ROOT];
+        for name in path {
+            let Some(found) = inos.last().and_then(|at| self.entry(*at, name)) else { break };
+            inos.push(found.attr.ino);
+        }
+        inos
+    }
+
     /// Returns the oldest dead runs. A run that a file has is never listed, even if it is on the dead list.
     fn dead_page(&self, before: u64, limit: u32) -> Answer {
         let old = self.dead.iter().take_while(|(_, dead)| dead.since < before);

@@ -71,6 +71,10 @@ impl Model {
     pub(super) fn add_node(&mut self, node: &NewNode, file: FileName, now: Time) -> Ino {
         let ino = Ino(self.next_ino);
         self.next_ino += 1;
+        self.add_node_as(ino, node, file, now)
+    }
+
+    pub(super) fn add_node_as(&mut self, ino: Ino, node: &NewNode, file: FileName, now: Time) -> Ino {
         let attr = Attr {
             ino,
             kind: node.kind,

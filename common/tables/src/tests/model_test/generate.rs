@@ -87,8 +87,12 @@ impl Generator {
             },
             4 => Change::CloseSession { session: self.session(model) },
             5 if self.rng.random_bool(0.3) => Change::FoundRoot { uid: 1000, gid: self.rng.random_range(0..3) },
+            5 if self.rng.random() => {
+                Change::AllocateInos { count: *[0, 2, 3, 5, 65_537].choose(&mut self.rng).unwrap() }
+            }
             5 => Change::AllocateVersions { count: self.rng.random_range(0..4) },
-            6..25 => Change::Make {
+            6..12 => self.make_numbered(model),
+            12..25 => Change::Make {
                 parent: self.parent(model),
                 name: self.name(),
                 node: self.node(),
@@ -121,6 +125,19 @@ impl Generator {
                 Change::PurgeOrphans { before, limit: self.rng.random_range(0..4) }
             }
             _ => self.forget(tables),
+        }
+    }
+
+    /// Mostly under a number of some session; it is that of the operation by chance.
+    fn make_numbered(&mut self, model: &Model) -> Change {
+        let session = self.session(model);
+        let unused = model.unused_inos(session).choose(&mut self.rng).copied();
+        Change::MakeNumbered {
+            ino: unused.unwrap_or_else(|| self.ino(model)),
+            file: FileName::new("numbered").unwrap(),
+            parent: self.parent(model),
+            name: self.name(),
+            node: self.node(),
         }
     }
 

@@ -135,3 +135,12 @@ pub(super) fn check_feed(before: &Tables, after: &Tables, feed: &[FeedEvent]) {
         assert_eq!(orphaned, feed.contains(&FeedEvent::Orphaned { ino: *ino }), "{ino:?} in {feed:?}");
     }
 }
+
+/// Checks that what a change affects was foretold: all but what it creates.
+pub(super) fn check_affected(before: &Tables, change: &Change, feed: &[FeedEvent]) {
+    let affected: BTreeSet<Ino> = before.affected(change).into_iter().collect();
+    assert_eq!(affected.len(), before.affected(change).len(), "an inode is listed twice");
+    let changed = feed.iter().map(FeedEvent::ino).filter(|ino| before.inodes.contains_key(ino));
+    let missing: BTreeSet<Ino> = changed.filter(|ino| !affected.contains(ino)).collect();
+    assert!(missing.is_empty(), "{missing:?} is missing in {affected:?} of {change:?}");
+}

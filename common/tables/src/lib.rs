@@ -9,20 +9,24 @@
 //! `chordfs-namespace` elects the leader and delivers the operations.
 #![deny(clippy::disallowed_methods)]
 
+mod affected;
 mod attributes;
 mod config;
 mod detached;
 mod discard;
 mod entries;
 mod extents;
+mod format_10;
 mod format_8;
 mod format_9;
 mod id_jump;
 mod links;
 mod map;
+mod numbers;
 mod operator_tokens;
 mod orphan_chunks;
 mod orphan_inodes;
+mod partial;
 mod pool_size;
 mod query;
 mod rename;
@@ -35,6 +39,7 @@ mod work;
 
 use std::sync::Arc;
 
+pub use affected::names_of;
 use bytes::Bytes;
 use chordfs_types::{
     chunk::{FileName, MAX_FILE_NAME_BYTES, NameError, Version},
@@ -48,9 +53,11 @@ use detached::{DetachedContents, DetachedKey, EndedHolds};
 use extents::{DeadRun, ExtentKey, ExtentValue, VersionUse};
 pub use format_8::{ConfigOfFormat8, TablesOfFormat8};
 pub use format_9::TablesOfFormat9;
+pub use format_10::TablesOfFormat10;
 pub use id_jump::IdJump;
 use id_jump::SkippedRange;
 use imbl::OrdMap;
+use numbers::ChosenNumber;
 use orphan_inodes::OrphanInode;
 use serde::{Deserialize, Serialize};
 pub use sessions::SessionDescription;
@@ -169,6 +176,7 @@ impl Tables {
             session: origin,
             feed: Vec::new(),
             removals_left: detached::STEP,
+            is_part: false,
         };
         let reply = transaction.change(&op.change);
         let feed = transaction.feed;
@@ -310,6 +318,8 @@ struct Transaction<'a> {
     feed: Vec<FeedEvent>,
     /// How many more extents it may remove one by one; beyond that they are detached.
     removals_left: usize,
+    /// The tables know a part of the namespace: see `partial`.
+    is_part: bool,
 }
 
 impl Transaction<'_> {
@@ -341,6 +351,10 @@ impl Transaction<'_> {
             Change::AcceptOperatorToken { node_uid, node, hash } => self.accept_operator_token(*node_uid, *node, *hash),
             Change::RevokeOperatorToken { node_uid, forget } => self.revoke_operator_token(*node_uid, *forget),
             Change::ResizePool { expected, step } => self.resize_pool(*expected, step),
+            Change::AllocateInos { count } => self.allocate_inos(*count),
+            Change::MakeNumbered { ino, file, parent, name, node } => {
+                self.make_numbered(ChosenNumber { ino: *ino, file }, *parent, name, node)
+            }
         }
     }
 

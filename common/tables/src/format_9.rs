@@ -1,7 +1,7 @@
 //! The tables as snapshots of format 9 hold them: sessions do not say whether they may hold leases.
 //!
-//! Formats 7 to 9 begin with [`TablesBeforeConfig`] and differ in what follows, so each of them is that type and its
-//! own ending: postcard writes a struct within a struct as if its fields stood there themselves.
+//! Formats 7 to 10 begin with [`TablesBeforeConfig`] and differ in their sessions and in what follows, so each of them
+//! is that type and its own ending: postcard writes a struct within a struct as if its fields stood there themselves.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -20,24 +20,29 @@ use super::{
 };
 
 /// Read whole, and then turned into [`Tables`].
+pub type TablesOfFormat9 = FormerTables<SessionRecordOfFormat9>;
+
+/// The tables of formats 9 and 10, which differ in their sessions.
 #[derive(Deserialize)]
-pub struct TablesOfFormat9 {
-    before_config: TablesBeforeConfig,
+#[serde(bound = "S: Deserialize<'de> + Clone")]
+pub struct FormerTables<S: Clone> {
+    before_config: TablesBeforeConfig<S>,
     config: RingConfig,
     #[serde(with = "map")]
     operator_tokens: OrdMap<u64, AcceptedToken>,
     pool_size: Arc<PoolSize>,
 }
 
-impl From<TablesOfFormat9> for Tables {
-    fn from(TablesOfFormat9 { before_config, config, operator_tokens, pool_size }: TablesOfFormat9) -> Self {
+impl<S: Clone + Into<SessionRecord>> From<FormerTables<S>> for Tables {
+    fn from(FormerTables { before_config, config, operator_tokens, pool_size }: FormerTables<S>) -> Self {
         Self { config, operator_tokens, pool_size, ..before_config.into() }
     }
 }
 
-/// What formats 7 to 9 have in common.
+/// What formats 7 to 10 have in common.
 #[derive(Deserialize)]
-pub(super) struct TablesBeforeConfig {
+#[serde(bound = "S: Deserialize<'de> + Clone")]
+pub(super) struct TablesBeforeConfig<S: Clone> {
     #[serde(with = "map")]
     inodes: OrdMap<Ino, Arc<Inode>>,
     #[serde(with = "map")]
@@ -57,7 +62,7 @@ pub(super) struct TablesBeforeConfig {
     #[serde(with = "map")]
     retired_versions: OrdMap<Version, Version>,
     #[serde(with = "map")]
-    sessions: OrdMap<SessionId, SessionRecordOfFormat9>,
+    sessions: OrdMap<SessionId, S>,
     #[serde(with = "map")]
     nonces: OrdMap<u64, SessionId>,
     #[serde(with = "map")]
@@ -73,7 +78,7 @@ pub(super) struct TablesBeforeConfig {
 
 /// A session before it said whether it may hold leases.
 #[derive(Clone, Deserialize)]
-struct SessionRecordOfFormat9 {
+pub struct SessionRecordOfFormat9 {
     nonce: u64,
     client: Arc<str>,
     versions: VersionBlock,
@@ -86,8 +91,8 @@ struct SessionRecordOfFormat9 {
 }
 
 /// The configuration and all after it are those of a new ring.
-impl From<TablesBeforeConfig> for Tables {
-    fn from(former: TablesBeforeConfig) -> Self {
+impl<S: Clone + Into<SessionRecord>> From<TablesBeforeConfig<S>> for Tables {
+    fn from(former: TablesBeforeConfig<S>) -> Self {
         Self {
             inodes: former.inodes,
             entries: former.entries,
@@ -125,6 +130,7 @@ impl From<SessionRecordOfFormat9> for SessionRecord {
             holds: former.holds,
             // A leader that waits for a session in vain loses seconds; one that does not wait answers something stale.
             holds_leases: true,
+            inos: VecDeque::new(),
         }
     }
 }

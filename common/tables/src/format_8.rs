@@ -11,12 +11,16 @@ use chordfs_types::{
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::{Tables, format_9::TablesBeforeConfig, map};
+use super::{
+    Tables,
+    format_9::{SessionRecordOfFormat9, TablesBeforeConfig},
+    map,
+};
 
 /// Read whole, and then turned into [`Tables`].
 #[derive(Deserialize)]
 pub struct TablesOfFormat8 {
-    before_config: TablesBeforeConfig,
+    before_config: TablesBeforeConfig<SessionRecordOfFormat9>,
     config: ConfigOfFormat8,
     #[serde(with = "map")]
     operator_tokens: OrdMap<u64, AcceptedToken>,

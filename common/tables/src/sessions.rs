@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
-    namespace::{Ino, OpId, Reply, SessionId, VersionBlock},
+    namespace::{Ino, InoBlock, OpId, Reply, SessionId, VersionBlock},
 };
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub(super) struct SessionRecord {
     pub(super) holds: OrdMap<Ino, ()>,
     /// Whether it may hold leases on directories and inodes.
     pub(super) holds_leases: bool,
+    /// What is left of the inode numbers that were allocated to the session, in ascending order.
+    pub(super) inos: VecDeque<InoBlock>,
 }
 
 #[cfg(test)]
@@ -140,6 +142,7 @@ impl Transaction<'_> {
             replies: OrdMap::new(),
             holds: OrdMap::new(),
             holds_leases,
+            inos: VecDeque::new(),
         };
         self.tables.sessions.insert(id, Arc::new(session));
         self.tables.nonces.insert(nonce, id);

@@ -75,6 +75,8 @@ fn check_coverage(seen: &ResultCounts) {
         ("OpenSession", "Ok"),
         ("CloseSession", "Ok NoSession"),
         ("AllocateVersions", "Ok Invalid"),
+        ("AllocateInos", "Ok Invalid"),
+        ("MakeNumbered", "Ok Exists NotDirectory NoEntry Invalid"),
     ];
     let reached = |change: &str, result: &str| seen.contains_key(&(change.into(), result.into()));
     let missing: Vec<_> = wanted
@@ -123,6 +125,7 @@ impl Pair {
             assert_eq!(without_replies(&self.tables), without_replies(&before), "a refused change changed something");
             assert_eq!(applied.feed, []);
         }
+        invariants::check_affected(&before, &op.change, &applied.feed);
         self.compare();
         invariants::check(&self.tables);
         invariants::check_feed(&before, &self.tables, &applied.feed);

@@ -11,8 +11,8 @@ use chordfs_types::{
     chunk::{ChunkRun, FileName, MAX_CHUNK_BYTES, MAX_FILE_NAME_BYTES, NameError, Version},
     fs_error::FsError,
     namespace::{
-        Attr, Change, ChunkWrite, Commit, DiscardedRuns, EntryName, Extent, FileKind, Ino, NamespaceOp, NewNode, OpId,
-        RenameMode, Reply, SessionId, SetAttr, Time, Truncate, VersionBlock,
+        Attr, Change, ChunkWrite, Commit, DiscardedRuns, EntryName, Extent, FileKind, Ino, InoBlock, NamespaceOp,
+        NewNode, OpId, RenameMode, Reply, SessionId, SetAttr, Time, Truncate, VersionBlock,
     },
 };
 
@@ -28,6 +28,8 @@ pub(super) struct Model {
     retired_versions: HashSet<Version>,
     sessions: HashMap<SessionId, (u64, VersionBlock)>,
     blocks: Vec<(SessionId, VersionBlock)>,
+    /// Inode numbers that the session has not used and may still use.
+    unused_inos: HashMap<SessionId, Vec<Ino>>,
     replies: HashMap<(SessionId, u64), Result<Reply, FsError>>,
     answered_below: HashMap<SessionId, u64>,
     next_ino: u64,
@@ -67,6 +69,7 @@ impl Model {
             retired_versions: HashSet::new(),
             sessions: HashMap::new(),
             blocks: Vec::new(),
+            unused_inos: HashMap::new(),
             replies: HashMap::new(),
             answered_below: HashMap::new(),
             next_ino: 1,
@@ -151,6 +154,17 @@ impl Model {
                 Ok(Reply::Versions(block))
             }
             Change::Make { parent, name, node, exclusive } => self.make(*parent, name, node, *exclusive, now),
+            Change::AllocateInos { count: 0 | 65_537.. } => Err(refused()),
+            Change::AllocateInos { count } => Ok(Reply::Inos(self.allocate_inos(issuer()?, *count))),
+            Change::MakeNumbered { ino, file, parent, name, node } => {
+                let issuer = issuer()?;
+                if !self.unused_inos.get(&issuer).is_some_and(|unused| unused.contains(ino)) {
+                    return Err(refused());
+                }
+                let reply = self.make_as(Some((*ino, file)), *parent, name, node, true, now)?;
+                self.unused_inos.entry(issuer).or_default().retain(|unused| unused > ino);
+                Ok(reply)
+            }
             Change::MakeUnnamed { file, node } => self.make_unnamed(issuer()?, file, node, now),
             Change::Publish { ino, parent, name } => self.publish(session, *ino, *parent, name, now),
             Change::Link { ino, parent, name } => self.link(session, *ino, *parent, name, now),
@@ -217,6 +231,7 @@ impl Model {
 
     fn close_session(&mut self, session: SessionId) -> Outcome {
         self.sessions.remove(&session).ok_or(FsError::NoSession)?;
+        self.unused_inos.remove(&session);
         let inos: Vec<Ino> = self.nodes.keys().copied().collect();
         inos.into_iter().for_each(|ino| self.release(ino, session));
         Ok(Reply::Done)
@@ -228,7 +243,30 @@ impl Model {
         VersionBlock { first, count }
     }
 
+    fn allocate_inos(&mut self, session: SessionId, count: u32) -> InoBlock {
+        let first = Ino(self.next_ino);
+        self.next_ino += u64::from(count);
+        self.unused_inos.entry(session).or_default().extend((first.0..self.next_ino).map(Ino));
+        InoBlock { first, count }
+    }
+
+    pub(super) fn unused_inos(&self, session: SessionId) -> &[Ino] {
+        self.unused_inos.get(&session).map_or(&[], Vec::as_slice)
+    }
+
     fn make(&mut self, parent: Ino, name: &EntryName, node: &NewNode, exclusive: bool, now: Time) -> Outcome {
+        self.make_as(None, parent, name, node, exclusive, now)
+    }
+
+    fn make_as(
+        &mut self,
+        chosen: Option<(Ino, &FileName)>,
+        parent: Ino,
+        name: &EntryName,
+        node: &NewNode,
+        exclusive: bool,
+        now: Time,
+    ) -> Outcome {
         match self.find(parent, name)? {
             Some(_) if exclusive => return Err(FsError::Exists),
             Some(ino) => return Ok(Reply::Entry { attr: self.attr(ino), created: false }),
@@ -236,8 +274,10 @@ impl Model {
         }
         let mut path = self.path(parent);
         path.extend_from_slice(name.as_bytes());
-        let file = FileName::new(path).map_err(FsError::Name)?;
-        let ino = self.add_node(node, file, now);
+        let ino = match chosen {
+            Some((ino, file)) => self.add_node_as(ino, node, file.clone(), now),
+            None => self.add_node(node, FileName::new(path).map_err(FsError::Name)?, now),
+        };
         let directory = &self.nodes[&parent].attr;
         let (set_gid, gid) = (directory.mode & 0o2000, directory.gid);
         let attr = &mut self.nodes.get_mut(&ino).unwrap().attr;
