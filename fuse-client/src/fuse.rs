@@ -1,8 +1,8 @@
 //! One kernel request, one call into `fs`, one reply.
 //!
 //! Several threads of fuser call these handlers concurrently. A request that can be answered from memory is answered in
-//! that thread; any other request is spawned on the runtime together with its reply. A reply dropped without an answer
-//! (after a panic, on either side) sends EIO to the kernel, and the thread continues. Operations that are not
+//! that thread; any other one goes on on the runtime, together with its reply. A reply dropped without an answer (after
+//! a panic, on either side) sends EIO to the kernel, and the thread continues. Operations that are not
 //! implemented here (extended attributes, locks, lseek's data and holes, copy_file_range) return ENOSYS: the kernel
 //! then emulates them or reports them to programs as unsupported, and sends no further requests of that kind.
 
@@ -18,6 +18,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
+    task::{Context, Waker},
     time::{Duration, SystemTime},
 };
 
@@ -110,13 +111,24 @@ impl Mount {
                 callers.lock().note_failure(thread, &inodes, times, now);
             }
         };
-        self.runtime.spawn(operation::run(left, self.deadline, on_failure, work));
+        self.begin(operation::run(left, self.deadline, on_failure, work));
     }
 
     /// Runs a request that may store written data. It has the whole deadline in any case: it is a system call of its
     /// own, and data that cannot be stored may be discarded.
     fn spawn_commit(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(operation::run(self.deadline, self.deadline, || {}, work));
+        self.begin(operation::run(self.deadline, self.deadline, || {}, work));
+    }
+
+    /// Runs a request in this thread as far as it needs not wait, which is often to its end: handing it to another
+    /// thread takes longer than to answer it from memory.
+    fn begin(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut work = Box::pin(work);
+        let _runtime = self.runtime.enter();
+        if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            // It is polled again there, which tells what it waits for whom to wake.
+            self.runtime.spawn(work);
+        }
     }
 
     fn replies(&self) -> Replies {
@@ -414,6 +426,10 @@ impl Filesystem for Mount {
             if fs.try_flush(ino, fh.0) {
                 return reply.ok();
             }
+            if let Some(commit) = fs.close_later(ino, fh.0) {
+                self.spawn_commit(commit);
+                return reply.ok();
+            }
             self.spawn_commit(async move { replies.empty("flush", ino, fs.flush(ino, fh.0).await, reply) });
         });
     }
@@ -490,9 +506,11 @@ impl Filesystem for Mount {
         });
     }
 
-    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        // A namespace change is on the voters' disks before its reply is sent, so there is nothing to sync.
-        reply.ok();
+    fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.guarded("fsyncdir", || {
+            let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
+            self.spawn_commit(async move { replies.empty("fsyncdir", ino, fs.sync().await, reply) });
+        });
     }
 
     fn fallocate(

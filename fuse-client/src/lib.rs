@@ -10,6 +10,8 @@
 //! | `resolving` | looking SOURCE up again while the ring does not answer |
 //! | `daemon`, `mountpoint` | the background process; the mount point |
 //! | `cache` | bounded caches of attributes, names and chunks |
+//! | `urgency` | whether a program waits for what is sent |
+//! | `write_back` | changes that are answered from memory and logged later, in order |
 //! | `transfer` | the data path: write-back, read-ahead, commits |
 //! | `notify` | cache invalidations sent to the kernel |
 //! | `fs` | POSIX semantics, one file per family of operations |
@@ -34,6 +36,8 @@ pub mod root_map;
 pub mod source;
 pub mod space_reports;
 pub mod transfer;
+pub mod urgency;
+pub mod write_back;
 
 #[cfg(test)]
 mod samples_test;

@@ -12,6 +12,7 @@ use std::{
 use chordfs_net::{
     allocator::{self, TrimSchedule},
     chunk_client::ChunkClient,
+    clients::NamespaceClient,
     http_pool::HttpPool,
     router::Router,
     session::{Session, SessionEvent, SessionOptions},
@@ -21,6 +22,7 @@ use chordfs_types::{
     namespace::{Answer, FileKind, Ino, Query},
 };
 use fuser::{BackgroundSession, MountOption, SessionACL};
+use futures_util::FutureExt;
 use tokio::{
     runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
@@ -41,7 +43,9 @@ use crate::{
     root_map::RootMap,
     source::MountSource,
     space_reports::SpaceReports,
-    transfer::{Transfer, TransferSettings},
+    transfer::{GroupedPuts, Transfer, TransferSettings},
+    urgency::Urgency,
+    write_back::WriteBack,
 };
 
 /// How long to wait for a detached mount to end while programs still have files open in it.
@@ -98,13 +102,20 @@ type Events = mpsc::UnboundedReceiver<SessionEvent>;
 async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), MountError> {
     let nodes = config.source.resolve().await?;
     let (session, events) = open_session(config, target, nodes.clone()).await?;
-    let root = root_inode(&session, &config.source).await?;
+    let urgency = Arc::<Urgency>::default();
+    let (namespace, write_back) = namespace(&session, config, urgency.clone());
+    let root = root_inode(&*namespace, &config.source).await?;
     let (notices, queue) = Notices::new();
     let chunks = chunk_client(nodes, &session, &config.options);
     chunks.set_references(Arc::new(session.clone()));
-    let transfer = transfer(&session, chunks.clone(), &config.options);
+    let transfer = transfer(namespace.clone(), chunks.clone(), &config.options, urgency);
     let space = SpaceReports::start(chunks);
-    let fs = FileSystem::new(session.clone(), transfer, notices, Arc::new(move || Box::pin(space.clone().current())));
+    let space = Arc::new(move || space.clone().current().boxed());
+    let fs = FileSystem::new(session.clone(), namespace, transfer, notices, space);
+    if let Some(write_back) = write_back {
+        let weak = Arc::downgrade(&fs);
+        write_back.on_refusal(move || weak.upgrade().iter().for_each(|fs| fs.forget_everything()));
+    }
     let queue = parking_lot::Mutex::new(Some(queue));
     Ok((Connected { session, fs, root: RootMap::new(root), queue }, events))
 }
@@ -117,14 +128,35 @@ async fn open_session(config: &Config, target: &Path, nodes: Vec<SocketAddr>) ->
         .map_err(|error| MountError::failure(format!("no node of {} can be reached: {error}", config.source)))
 }
 
-async fn root_inode(session: &Session, source: &MountSource) -> Result<Ino, MountError> {
-    let wrong = |why: &dyn std::fmt::Display| MountError::failure(format!("the folder named by {source}: {why}"));
-    match session.query(Query::Resolve { path: source.path.clone() }).await {
-        Ok(Answer::Attr(attr)) if attr.kind == FileKind::Directory => Ok(attr.ino),
-        Ok(Answer::Attr(_)) => Err(wrong(&FsError::NotDirectory)),
-        Ok(other) => Err(MountError::bug(format!("resolve the mount's path: unexpected reply {other:?}"))),
-        Err(error) => Err(wrong(&error)),
+/// The session, behind the memory that answers changes before they are logged unless each is to be logged first.
+fn namespace(
+    session: &Session,
+    config: &Config,
+    urgency: Arc<Urgency>,
+) -> (Arc<dyn NamespaceClient>, Option<Arc<WriteBack>>) {
+    let flags = &config.options.flags;
+    if flags.sync || flags.dirsync {
+        return (Arc::new(session.clone()), None);
     }
+    let write_back = WriteBack::start(Arc::new(session.clone()), urgency);
+    let weak = Arc::downgrade(&write_back);
+    session.claim_leases(move || weak.upgrade().map_or_else(Vec::new, |write_back| write_back.unlogged()));
+    (write_back.clone(), Some(write_back))
+}
+
+/// Looks the folder up step by step, so that it is known where its own folders are.
+async fn root_inode(namespace: &dyn NamespaceClient, source: &MountSource) -> Result<Ino, MountError> {
+    let wrong = |why: &dyn std::fmt::Display| MountError::failure(format!("the folder named by {source}: {why}"));
+    let mut at = Ino::ROOT;
+    for name in &source.path {
+        match namespace.query(Query::Lookup { parent: at, name: name.clone() }).await {
+            Ok(Answer::Attr(attr)) if attr.kind == FileKind::Directory => at = attr.ino,
+            Ok(Answer::Attr(_)) => return Err(wrong(&FsError::NotDirectory)),
+            Ok(other) => return Err(MountError::bug(format!("look {name} up: unexpected reply {other:?}"))),
+            Err(error) => return Err(wrong(&error)),
+        }
+    }
+    Ok(at)
 }
 
 fn chunk_client(nodes: Vec<SocketAddr>, session: &Session, options: &Options) -> Arc<ChunkClient> {
@@ -134,14 +166,20 @@ fn chunk_client(nodes: Vec<SocketAddr>, session: &Session, options: &Options) ->
     Arc::new(ChunkClient::new(router, Arc::new(HttpPool::new()), options.deadline))
 }
 
-fn transfer(session: &Session, chunks: Arc<ChunkClient>, options: &Options) -> Arc<Transfer> {
+fn transfer(
+    namespace: Arc<dyn NamespaceClient>,
+    chunks: Arc<ChunkClient>,
+    options: &Options,
+    urgency: Arc<Urgency>,
+) -> Arc<Transfer> {
     let settings = TransferSettings {
         cache_bytes: options.cache_bytes,
         dirty_bytes: options.dirty_bytes,
         deadline: options.deadline,
         ..TransferSettings::default()
     };
-    Transfer::new(session.clone(), chunks, Handle::current(), settings)
+    let chunks = Arc::new(GroupedPuts::new(chunks, Handle::current(), urgency.clone()));
+    Transfer::start(namespace, chunks, Handle::current(), settings, urgency)
 }
 
 impl Connected {

@@ -8,7 +8,7 @@ use chordfs_types::{
     chunk::{ChunkRef, FileName, Version},
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Answer, Change, Ino, Query, Reply},
+    namespace::{Answer, Change, Ino, Query, Reply, SessionId, Time},
 };
 use futures_util::future::BoxFuture;
 
@@ -18,7 +18,8 @@ use crate::{
     session::Session,
 };
 
-type FsResult<'a, T> = BoxFuture<'a, Result<T, FsError>>;
+/// What a client will answer.
+pub type FsResult<'a, T> = BoxFuture<'a, Result<T, FsError>>;
 
 /// The namespace, as a [`Session`] offers it.
 pub trait NamespaceClient: Send + Sync {
@@ -26,6 +27,11 @@ pub trait NamespaceClient: Send + Sync {
     fn apply(&self, change: Change) -> FsResult<'_, Reply>;
     /// See [`Session::query`].
     fn query(&self, query: Query) -> FsResult<'_, Answer>;
+    /// Like [`Self::query`], about the contents of a file: later changes of its names and attributes may be missing in
+    /// the answer. A commit asks so, because those changes may be waiting for it.
+    fn query_contents(&self, query: Query) -> FsResult<'_, Answer> {
+        self.query(query)
+    }
     /// See [`Session::next_version`].
     fn next_version(&self) -> FsResult<'_, Version>;
     /// See [`Session::event_receipt`].
@@ -43,11 +49,44 @@ pub trait NamespaceClient: Send + Sync {
         Duration::MAX
     }
     /// See [`Session::is_sole`].
-    fn is_sole(&self, _directory: Ino) -> bool {
+    fn is_sole(&self, _ino: Ino) -> bool {
         true
     }
     /// See [`Session::note_kernel`].
     fn note_kernel(&self, _time: Duration) {}
+    /// A place in the order of this mount's changes for the contents of the file, if they may be logged later than the
+    /// program is answered.
+    fn reserve(&self, _file: Ino) -> Option<Box<dyn ChangeSlot>> {
+        None
+    }
+    /// Returns when everything that was answered before the call is logged. Reports once what could not be.
+    fn sync(&self) -> FsResult<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    /// Forgets all about the inodes, because of what another session does; with `keeps` nothing is forgotten. Returns
+    /// when what was changed here before is logged.
+    fn let_go(&self, _inos: Vec<Ino>, _keeps: bool) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+    /// Forgets everything: events may have been missed.
+    fn forget_all(&self) {}
+}
+
+/// A place in the order of a mount's changes. Later changes are logged after those that are applied in it, so it holds
+/// them up until the last one is known, or it is dropped.
+pub trait ChangeSlot: Send + Sync {
+    /// Returns when the change is logged. `is_last`: no other one is expected to follow in this place.
+    fn apply(&self, change: Change, is_last: bool) -> FsResult<'_, Reply>;
+}
+
+/// A namespace in which many changes can be logged at once, as a [`Session`] is.
+pub trait ChangeLog: NamespaceClient {
+    /// See [`Session::apply_list`].
+    fn apply_list(&self, changes: Vec<(Time, Change)>, inos: Vec<Ino>) -> FsResult<'_, Vec<Result<Reply, FsError>>>;
+    /// See [`Session::note_created`].
+    fn note_created(&self, ino: Ino);
+    /// See [`Session::id`].
+    fn session(&self) -> SessionId;
 }
 
 /// The chunks of all storage nodes, as a [`ChunkClient`] offers them.
@@ -89,12 +128,26 @@ impl NamespaceClient for Session {
         Session::memory_usable_for(self)
     }
 
-    fn is_sole(&self, directory: Ino) -> bool {
-        Session::is_sole(self, directory)
+    fn is_sole(&self, ino: Ino) -> bool {
+        Session::is_sole(self, ino)
     }
 
     fn note_kernel(&self, time: Duration) {
         Session::note_kernel(self, time);
+    }
+}
+
+impl ChangeLog for Session {
+    fn apply_list(&self, changes: Vec<(Time, Change)>, inos: Vec<Ino>) -> FsResult<'_, Vec<Result<Reply, FsError>>> {
+        Box::pin(async move { Session::apply_list(self, changes, &inos).await })
+    }
+
+    fn note_created(&self, ino: Ino) {
+        Session::note_created(self, ino);
+    }
+
+    fn session(&self) -> SessionId {
+        self.id()
     }
 }
 

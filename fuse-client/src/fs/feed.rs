@@ -4,8 +4,12 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use chordfs_log::info_limited;
-use chordfs_net::session::{EventAcknowledgement, EventReceipt, SessionEvent};
+use chordfs_net::{
+    session::{EventAcknowledgement, EventReceipt, SessionEvent},
+    tasks,
+};
 use chordfs_types::namespace::{FeedEvent, Ino};
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tracing::debug;
 
@@ -20,10 +24,13 @@ impl FileSystem {
             match event {
                 SessionEvent::Feed(events, done) => {
                     let inos: BTreeSet<Ino> = events.iter().map(FeedEvent::ino).collect();
+                    let keeps = events.iter().all(|event| matches!(event, FeedEvent::Wanted { .. }));
+                    self.let_go(&inos, keeps, &done);
                     events.into_iter().for_each(|event| self.handle_event(event, &receipt, &done));
                     self.give_back_unused(&inos, &done);
                 }
                 SessionEvent::Reset => {
+                    self.namespace.forget_all();
                     self.forget_everything();
                     self.creations.note_event(None, &receipt);
                     // Any of them may have lost its last name meanwhile.
@@ -31,6 +38,18 @@ impl FileSystem {
                 }
             }
             self.namespace.note_handled();
+        }
+    }
+
+    /// Keeps `done` until the changes that were made here before are logged.
+    fn let_go(&self, inos: &BTreeSet<Ino>, keeps: bool, done: &EventAcknowledgement) {
+        let mut logged = self.namespace.let_go(inos.iter().copied().collect(), keeps);
+        if (&mut logged).now_or_never().is_none() {
+            let done = done.clone();
+            tasks::spawn(async move {
+                logged.await;
+                drop(done);
+            });
         }
     }
 
@@ -63,6 +82,8 @@ impl FileSystem {
             FeedEvent::Orphaned { ino } => self.orphaned(ino, receipt.clone(), done),
             FeedEvent::Recalled { ino } => self.await_kernel_names(ino, done),
             FeedEvent::Revoked { ino } => self.forget_inode(ino, done),
+            // What this mount has answered is being logged: see `let_go`.
+            FeedEvent::Wanted { .. } => {}
         }
     }
 
@@ -96,7 +117,7 @@ impl FileSystem {
 
     /// Clears the caches after events may have been missed. The kernel's names and attributes expire by themselves; its
     /// pages of files that are not open are dropped at the next `open`.
-    fn forget_everything(&self) {
+    pub fn forget_everything(&self) {
         info_limited!("the change feed was interrupted: clearing cached attributes and names");
         self.cache.clear();
         self.pages.clear();

@@ -36,9 +36,11 @@ pub(super) struct OpenFile {
     /// The latest attributes received from the namespace.
     attr: Mutex<Attr>,
     /// The number of writes accepted.
-    writes: AtomicU64,
+    pub(super) writes: AtomicU64,
     /// How many of the writes the last commit covered.
     committed_writes: AtomicU64,
+    /// How many of the writes are covered by commits that no program waits for.
+    pub(super) late_writes: AtomicU64,
     /// Another mount has changed the contents since the namespace was last queried.
     outdated: AtomicBool,
 }
@@ -102,8 +104,10 @@ impl FileSystem {
     /// since the last commit.
     pub fn try_flush(&self, ino: Ino, handle: u64) -> bool {
         let handle = self.handles.get(handle);
-        let is_committed =
-            |file: Arc<OpenFile>| !file.has_uncommitted_writes() && !file.data.has_unreported_error(&handle.errors);
+        let is_committed = |file: Arc<OpenFile>| {
+            let is_settled = file.is_being_committed() || !file.has_uncommitted_writes();
+            is_settled && !file.data.has_unreported_error(&handle.errors)
+        };
         !handle.can_write || self.opens.get(ino).is_none_or(is_committed)
     }
 
@@ -114,7 +118,13 @@ impl FileSystem {
 
     pub async fn fsync(&self, ino: Ino, handle: u64) -> Result<(), FsError> {
         let handle = self.handles.get(handle);
-        self.commit_for(ino, CommitReason::Fsync(&handle.errors)).await
+        self.commit_for(ino, CommitReason::Fsync(&handle.errors)).await?;
+        self.sync().await
+    }
+
+    /// Returns when all changes of names and attributes that were answered are on the voters' disks.
+    pub async fn sync(&self) -> Result<(), FsError> {
+        self.namespace.sync().await
     }
 
     /// Commits and closes a handle. No program waits for the reply, so an error is logged here.
@@ -214,7 +224,7 @@ impl FileSystem {
     }
 
     /// Awaits a commit and records its result.
-    async fn finish_commit(
+    pub(super) async fn finish_commit(
         &self,
         ino: Ino,
         file: &OpenFile,
@@ -233,7 +243,7 @@ impl FileSystem {
         Ok(())
     }
 
-    fn release_inode(&self, ino: Ino) {
+    pub(super) fn release_inode(&self, ino: Ino) {
         let CloseOutcome::Last { held } = self.opens.release(ino) else { return };
         // If it is being created as well, the answer to that is older than what was written meanwhile.
         self.creations.note_change(ino);
@@ -250,6 +260,7 @@ impl OpenFile {
             attr: Mutex::new(attr.clone()),
             writes: AtomicU64::new(0),
             committed_writes: AtomicU64::new(0),
+            late_writes: AtomicU64::new(0),
             outdated: AtomicBool::new(false),
         }
     }

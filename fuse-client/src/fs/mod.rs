@@ -5,6 +5,7 @@
 //! counterparts query the namespace or the nodes. File contents are left to `transfer`, caching to `cache`. Permissions
 //! are checked by the kernel (`default_permissions`), using the modes and owners returned here.
 
+mod close_later;
 mod creations;
 mod data;
 mod directory;
@@ -79,9 +80,16 @@ pub struct FileSystem {
 
 impl FileSystem {
     /// Must be called on the runtime that is to run its background tasks.
-    pub fn new(session: Session, transfer: Arc<Transfer>, notices: Notices, space: SpaceSource) -> Arc<Self> {
+    /// `namespace` is the session, or stands before it.
+    pub fn new(
+        session: Session,
+        namespace: Arc<dyn NamespaceClient>,
+        transfer: Arc<Transfer>,
+        notices: Notices,
+        space: SpaceSource,
+    ) -> Arc<Self> {
         let epoch = session.clone();
-        let fs = Self::with_namespace(Arc::new(session.clone()), move || epoch.feed_epoch(), transfer, notices, space);
+        let fs = Self::with_namespace(namespace, move || epoch.feed_epoch(), transfer, notices, space);
         let weak = Arc::downgrade(&fs);
         session.report_nothing_open(move || weak.upgrade().is_some_and(|fs| fs.has_nothing_open()));
         let weak = Arc::downgrade(&fs);
@@ -145,7 +153,8 @@ impl FileSystem {
 
     /// Commits everything written so far.
     pub async fn flush_all(&self) -> Result<(), FsError> {
-        self.transfer.flush_all().await
+        let flushed = self.transfer.flush_all().await;
+        flushed.and(self.sync().await)
     }
 
     async fn query_attr(&self, query: Query) -> Result<Attr, FsError> {

@@ -58,14 +58,17 @@ pub(super) struct CommitGuard<'a> {
 
 impl Drop for CommitGuard<'_> {
     fn drop(&mut self) {
-        let mut state = self.file.state.lock();
-        state.end_commit();
-        self.file.account_memory(&state, 0);
-        self.file.note_committed(&state);
-        let discarded = state.take_discarded();
-        if !discarded.is_empty() {
-            self.file.transfer.discards.add(&state.attr().file, discarded);
+        {
+            let mut state = self.file.state.lock();
+            state.end_commit();
+            self.file.account_memory(&state, 0);
+            self.file.note_committed(&state);
+            let discarded = state.take_discarded();
+            if !discarded.is_empty() {
+                self.file.transfer.discards.add(&state.attr().file, discarded);
+            }
         }
+        self.file.end_slot();
     }
 }
 
@@ -120,7 +123,9 @@ impl FileData {
 
     /// Like [`Self::commit`], on behalf of a handle.
     pub async fn commit_for(self: &Arc<Self>, reason: CommitReason<'_>) -> Result<Option<Attr>, FsError> {
+        let _waits = self.transfer.urgency.wait();
         let _guard = self.lock_commits().await;
+        self.begin_slot();
         self.commit_and_report(reason).await
     }
 
@@ -144,6 +149,7 @@ impl FileData {
     pub(super) async fn commit_in_background(self: Arc<Self>) {
         let Ok(lock) = self.commit_lock.try_lock() else { return };
         let _guard = CommitGuard { file: &self, _lock: lock };
+        self.begin_slot();
         let Err(error) = self.commit_locked(Durability::Memory).await else {
             self.transfer.on_background_commit.get().iter().for_each(|call| call(self.ino));
             return;
@@ -157,6 +163,7 @@ impl FileData {
 
     /// Handles a failed commit that must not discard data at its first failure.
     fn note_failure(&self, error: FsError) {
+        self.transfer.note_trouble();
         {
             let failed_commits = self.state.lock().note_failed_commit();
             if failed_commits < MAX_FAILED_COMMITS && is_transient(&error) {
@@ -358,11 +365,11 @@ impl FileData {
     }
 
     async fn send_commits(&self, commits: Vec<Commit>, replaced: &[Extent]) -> Result<Option<Attr>, FsError> {
-        let mut newest = None;
-        for commit in commits {
+        let (mut newest, count) = (None, commits.len());
+        for (number, commit) in (1..).zip(commits) {
             let sent_to = self.state.lock().sent_to(&commit);
             let change = Change::Commit { ino: self.ino, commit: commit.clone() };
-            let attr = match self.transfer.namespace.apply(change).await {
+            let attr = match self.send_commit(change, number == count).await {
                 Ok(Reply::Attr(attr)) => attr,
                 Ok(other) => return Err(unexpected("Commit", &other)),
                 Err(error) => {

@@ -16,7 +16,7 @@ use chordfs_types::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::{Transfer, dirty::DirtyBytes, error_seq::ErrorCursor, state::FileState};
+use super::{Transfer, commit_later::CommitSlots, dirty::DirtyBytes, error_seq::ErrorCursor, state::FileState};
 
 pub struct FileData {
     pub(super) ino: Ino,
@@ -31,6 +31,7 @@ pub struct FileData {
     /// The bytes that the ceiling counts for this file.
     held: AtomicU64,
     dirty_since: Mutex<Option<Instant>>,
+    pub(super) slots: Mutex<CommitSlots>,
 }
 
 impl FileData {
@@ -44,6 +45,7 @@ impl FileData {
             own_cursor: ErrorCursor::default(),
             held: AtomicU64::new(0),
             dirty_since: Mutex::default(),
+            slots: Mutex::default(),
         }
     }
 
@@ -115,6 +117,7 @@ impl FileData {
 
     /// Like [`Self::try_write`], but waits at the ceiling. Fails if no memory becomes free within the deadline.
     pub async fn write(self: &Arc<Self>, offset: u64, data: Vec<u8>) -> Result<(), FsError> {
+        let _waits = self.transfer.urgency.wait();
         let mut freed = self.transfer.ceiling.watch();
         loop {
             if let Some(outcome) = self.try_write(offset, &data) {

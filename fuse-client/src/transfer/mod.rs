@@ -9,12 +9,14 @@
 
 mod ceiling;
 mod commit;
+mod commit_later;
 mod dirty;
 mod discards;
 mod error_seq;
 mod extents;
 mod fetch;
 mod file;
+mod grouped_puts;
 mod loss;
 mod merge;
 mod read;
@@ -42,9 +44,7 @@ use std::{
 };
 
 use chordfs_net::{
-    chunk_client::ChunkClient,
     clients::{ChunkTransport, NamespaceClient},
-    session::Session,
     tasks,
 };
 use chordfs_types::{
@@ -54,11 +54,11 @@ use chordfs_types::{
 };
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
 use self::{ceiling::Ceiling, discards::Discards, fetch::Fetcher};
-pub use self::{commit::CommitReason, error_seq::ErrorCursor, file::FileData};
-use crate::cache::chunks::ChunkCache;
+pub use self::{commit::CommitReason, error_seq::ErrorCursor, file::FileData, grouped_puts::GroupedPuts};
+use crate::{cache::chunks::ChunkCache, urgency::Urgency};
 
 /// Files committed in parallel before unmounting.
 const PARALLEL_COMMITS: usize = 16;
@@ -112,6 +112,9 @@ pub struct Transfer {
     /// Files with uncommitted data or attributes. They stay alive here after their last handle is closed.
     dirty: Mutex<HashMap<Ino, Arc<FileData>>>,
     discards: Discards,
+    urgency: Arc<Urgency>,
+    /// When a commit has failed last.
+    trouble: Mutex<Option<Instant>>,
     on_data_loss: OnceLock<OnFile>,
     on_background_commit: OnceLock<OnFile>,
 }
@@ -120,16 +123,22 @@ pub struct Transfer {
 type OnFile = Box<dyn Fn(Ino) + Send + Sync>;
 
 impl Transfer {
-    pub fn new(session: Session, chunks: Arc<ChunkClient>, runtime: Handle, settings: TransferSettings) -> Arc<Self> {
-        Self::with_clients(Arc::new(session), chunks, runtime, settings)
-    }
-
-    /// Like [`Self::new`], with any implementations of the two clients.
     pub fn with_clients(
         namespace: Arc<dyn NamespaceClient>,
         chunks: Arc<dyn ChunkTransport>,
         runtime: Handle,
         settings: TransferSettings,
+    ) -> Arc<Self> {
+        Self::start(namespace, chunks, runtime, settings, Arc::default())
+    }
+
+    /// Like [`Self::with_clients`]; notes in `urgency` when a program waits for a commit.
+    pub fn start(
+        namespace: Arc<dyn NamespaceClient>,
+        chunks: Arc<dyn ChunkTransport>,
+        runtime: Handle,
+        settings: TransferSettings,
+        urgency: Arc<Urgency>,
     ) -> Arc<Self> {
         let cache = Arc::new(ChunkCache::new(settings.cache_bytes as usize));
         let transfer = Arc::new(Self {
@@ -141,6 +150,8 @@ impl Transfer {
             files: Mutex::default(),
             dirty: Mutex::default(),
             discards: Discards::default(),
+            trouble: Mutex::default(),
+            urgency,
             on_data_loss: OnceLock::new(),
             on_background_commit: OnceLock::new(),
             cache,

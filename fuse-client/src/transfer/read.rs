@@ -100,12 +100,15 @@ impl FileData {
     pub(super) async fn refetch(&self) -> Result<(), FsError> {
         for _ in 0..MAX_REPLANS {
             let before = self.state.lock().invalidations();
-            let (attr, extents, more) = match self.transfer.namespace.query(Query::Open { ino: self.ino }).await? {
-                Answer::Open { attr, extents, more } => (attr, extents, more),
-                other => {
-                    return Err(FsError::Internal { detail: format!("the namespace answered Open with {other:?}") });
-                }
-            };
+            let (attr, extents, more) =
+                match self.transfer.namespace.query_contents(Query::Open { ino: self.ino }).await? {
+                    Answer::Open { attr, extents, more } => (attr, extents, more),
+                    other => {
+                        return Err(FsError::Internal {
+                            detail: format!("the namespace answered Open with {other:?}"),
+                        });
+                    }
+                };
             let mut state = self.state.lock();
             if state.refresh_from_query(&attr, &extents, more, before) {
                 return Ok(());
@@ -129,12 +132,15 @@ impl FileData {
                 let Some(from) = state.first_unknown(chunks.clone()) else { return Ok(()) };
                 (from, state.attr().change)
             };
-            let (extents, more) = match self.transfer.namespace.query(Query::Extents { ino: self.ino, from }).await? {
-                Answer::Extents { extents, more } => (extents, more),
-                other => {
-                    return Err(FsError::Internal { detail: format!("the namespace answered Extents with {other:?}") });
-                }
-            };
+            let (extents, more) =
+                match self.transfer.namespace.query_contents(Query::Extents { ino: self.ino, from }).await? {
+                    Answer::Extents { extents, more } => (extents, more),
+                    other => {
+                        return Err(FsError::Internal {
+                            detail: format!("the namespace answered Extents with {other:?}"),
+                        });
+                    }
+                };
             let mut state = self.state.lock();
             if state.attr().change != change {
                 // A commit of this mount or a newer answer came in between. The page may be older than that.

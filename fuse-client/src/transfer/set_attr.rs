@@ -21,7 +21,9 @@ use super::{
 impl FileData {
     /// Does what `Change::SetAttr` does. Only the size of `set.truncate` is used; its tail is made here.
     pub async fn set_attr(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
+        let _waits = self.transfer.urgency.wait();
         let _guard = self.lock_commits().await;
+        self.give_slots_up();
         match set.truncate.as_ref().map(|truncate| truncate.size) {
             None => self.set_without_truncation(set).await,
             Some(size) if size > self.state.lock().max_bytes() => Err(FsError::FileTooLarge),

@@ -17,7 +17,7 @@ use chordfs_log::info_limited;
 use chordfs_types::{
     fs_error::FsError,
     namespace::{
-        Change, ClientReport, NamespaceOp, Reply, Request, Response, SessionId, SessionRequests, Time, encode,
+        Change, ClientReport, Ino, NamespaceOp, Reply, Request, Response, SessionId, SessionRequests, Time, encode,
     },
 };
 use parking_lot::Mutex;
@@ -119,11 +119,13 @@ struct LinkState {
     given: Mutex<Option<Vec<SocketAddr>>>,
     nothing_open: OnceLock<NothingOpen>,
     report: OnceLock<ReportSource>,
+    claims: OnceLock<ClaimSource>,
     stop: CancellationToken,
 }
 
 type NothingOpen = Box<dyn Fn() -> bool + Send + Sync>;
 type ReportSource = Box<dyn Fn() -> ClientReport + Send + Sync>;
+type ClaimSource = Box<dyn Fn() -> Vec<Ino> + Send + Sync>;
 
 impl LeaderLink {
     /// `options.nodes` must not be empty.
@@ -137,6 +139,7 @@ impl LeaderLink {
             given: Mutex::default(),
             nothing_open: OnceLock::new(),
             report: OnceLock::new(),
+            claims: OnceLock::new(),
             stop: stop.clone(),
         });
         let (publish, attached) = watch::channel(None);
@@ -195,6 +198,11 @@ impl LeaderLink {
     /// Only the first function counts.
     pub(super) fn report_state(&self, state: impl Fn() -> ClientReport + Send + Sync + 'static) {
         let _ = self.shared.report.set(Box::new(state));
+    }
+
+    /// Only the first function counts.
+    pub(super) fn claim_leases(&self, claims: impl Fn() -> Vec<Ino> + Send + Sync + 'static) {
+        let _ = self.shared.claims.set(Box::new(claims));
     }
 
     /// Prevents that an expired session is replaced from now on.
@@ -290,7 +298,8 @@ impl ConnectionTask {
             };
             self.kernel_has_forgotten().await;
             let sent = Moment::now();
-            match self.send_request(&client, Request::Attach { session: session.id }, ATTACH_DEADLINE).await? {
+            let claims = self.shared.claims.get().map_or_else(Vec::new, |claims| claims());
+            match self.send_request(&client, Request::Attach { session: session.id, claims }, ATTACH_DEADLINE).await? {
                 Response::Attached => {
                     self.shared.feed.memory.note_answered(sent);
                     return Ok(LeaderConnection { client, session, health: Arc::default(), done });

@@ -24,7 +24,7 @@ pub(super) struct SessionMemory {
     handled: AtomicU64,
     is_attached: AtomicBool,
     lease: Mutex<LeaseEnd>,
-    /// Directories that no other session uses.
+    /// Inodes that no other session uses.
     sole: Mutex<HashSet<Ino>>,
     /// Until then the kernel may answer from its own memory.
     kernel_until: Mutex<Option<Instant>>,
@@ -85,6 +85,23 @@ impl SessionMemory {
         }
     }
 
+    /// Notes what the answer to a list of changes about `inos` has confirmed. What it does not name is shared now, or
+    /// was never granted.
+    pub(super) fn note_logged(&self, epoch: u64, inos: &[Ino], granted: &Granted) {
+        let confirmed: HashSet<&Ino> = granted.sole.iter().collect();
+        let mut sole = self.sole.lock();
+        for ino in inos.iter().filter(|ino| !granted.remember || !confirmed.contains(ino)) {
+            sole.remove(ino);
+        }
+        drop(sole);
+        self.note_granted(epoch, granted);
+    }
+
+    /// Notes that the session has created the inode where no other one can see it.
+    pub(super) fn note_created(&self, ino: Ino) {
+        self.sole.lock().insert(ino);
+    }
+
     /// Notes that events have arrived; `None` if some may have been missed. To be called before they are delivered.
     pub(super) fn note_received(&self, events: Option<&[FeedEvent]>) {
         self.received.fetch_add(1, SeqCst);
@@ -115,8 +132,8 @@ impl SessionMemory {
         self.lease.lock().0.map_or(Duration::ZERO, Moment::left)
     }
 
-    pub(super) fn is_sole(&self, directory: Ino) -> bool {
-        self.sole.lock().contains(&directory)
+    pub(super) fn is_sole(&self, ino: Ino) -> bool {
+        self.sole.lock().contains(&ino)
     }
 
     /// Notes that the kernel may answer from its own memory for `time` from now on.

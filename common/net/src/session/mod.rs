@@ -7,6 +7,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use chordfs_log::warn_limited;
 use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
@@ -161,6 +162,40 @@ impl Session {
         }
     }
 
+    /// Applies changes in this order, each exactly once and with a result of its own. `inos` are those that they
+    /// concern: a sole lease on one of them that the answer does not confirm has ended.
+    ///
+    /// There is no deadline: the caller has answered for these changes already.
+    ///
+    /// Errors: `NoSession` if the session expired before the answer came. Each may have been applied or not.
+    pub async fn apply_list(
+        &self,
+        changes: Vec<(Time, Change)>,
+        inos: &[Ino],
+    ) -> Result<Vec<Result<Reply, FsError>>, FsError> {
+        let session = self.0.link.session();
+        let count = changes.len();
+        let (mut pending, mut ops) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for (now, change) in changes {
+            let operation = session.begin();
+            ops.push(NamespaceOp { origin: Some(operation.op), now, change });
+            pending.push(operation);
+        }
+        let request = encode(&Request::ApplyList(ops));
+        loop {
+            let mut attempts = OperationAttempts::new(self.0.deadline).about(inos);
+            match self.exchange(&request, Some(session.id), &mut attempts).await {
+                Ok(Response::AppliedList(results, _)) if results.len() == count => return Ok(results),
+                Ok(Response::Answered(Err(error), _) | Response::Applied(Err(error), _)) => return Err(error),
+                Ok(response) => return Err(unexpected(&response)),
+                Err(FsError::NoQuorum { detail }) => {
+                    warn_limited!("changes that programs were told of are not logged yet, trying again: {detail}");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     pub async fn query(&self, query: Query) -> Result<Answer, FsError> {
         let request = encode(&Request::Query(query));
         match self.exchange(&request, None, &mut OperationAttempts::new(self.0.deadline)).await? {
@@ -206,9 +241,21 @@ impl Session {
         self.0.feed.memory.usable_for()
     }
 
-    /// Whether no other session uses the directory, so that a kernel may keep its names.
-    pub fn is_sole(&self, directory: Ino) -> bool {
-        self.0.feed.memory.is_sole(directory)
+    /// Whether no other session uses the inode: a kernel may keep the names of such a directory, and this session may
+    /// change the inode before the change is logged.
+    pub fn is_sole(&self, ino: Ino) -> bool {
+        self.0.feed.memory.is_sole(ino)
+    }
+
+    /// Notes that this session has created the inode in a directory on which it has a sole lease, so that no other one
+    /// can know it.
+    pub fn note_created(&self, ino: Ino) {
+        self.0.feed.memory.note_created(ino);
+    }
+
+    /// From now on the session claims the leases on these inodes when it attaches to a leader.
+    pub fn claim_leases(&self, claims: impl Fn() -> Vec<Ino> + Send + Sync + 'static) {
+        self.0.link.claim_leases(claims);
     }
 
     /// Notes that the kernel may answer from its own memory for `time` from now on. After a lost connection the session
@@ -332,6 +379,8 @@ struct OperationAttempts {
     refused: u32,
     /// The last failure.
     detail: String,
+    /// The inodes of a list of changes.
+    inos: Vec<Ino>,
 }
 
 impl OperationAttempts {
@@ -344,7 +393,12 @@ impl OperationAttempts {
             sent: 0,
             refused: 0,
             detail: "too many operations are waiting".to_owned(),
+            inos: Vec::new(),
         }
+    }
+
+    fn about(self, inos: &[Ino]) -> Self {
+        Self { inos: inos.to_vec(), ..self }
     }
 
     async fn attached(&mut self, link: &LeaderLink) -> Result<LeaderConnection, FsError> {
@@ -381,8 +435,12 @@ impl OperationAttempts {
                     _ => attached.note_answered(),
                 }
                 feed.memory.note_answered(sent);
-                if let Response::Applied(_, granted) | Response::Answered(_, granted) = &response {
-                    feed.memory.note_granted(epoch, granted);
+                match &response {
+                    Response::Applied(_, granted) | Response::Answered(_, granted) => {
+                        feed.memory.note_granted(epoch, granted);
+                    }
+                    Response::AppliedList(_, granted) => feed.memory.note_logged(epoch, &self.inos, granted),
+                    _ => {}
                 }
                 return Some(response);
             }

@@ -1,0 +1,98 @@
+//! Commits that a program does not wait for: at its close a file keeps a place in the order of this mount's changes,
+//! and its contents are stored and made current while the program goes on. What is renamed or removed later is logged
+//! later.
+//!
+//! Whoever has the commit lock commits in the earliest place that is kept, whether it asked for that place or not: a
+//! commit that waited for a place behind another one's would otherwise wait for itself.
+
+use std::{sync::Arc, time::Duration};
+
+use chordfs_net::clients::ChangeSlot;
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Attr, Change, Reply},
+};
+use tokio::time::Instant;
+
+use super::{CommitReason, FileData, Transfer};
+
+/// A close of a file that has more in memory waits until it is committed, so that what follows in the order need not
+/// wait for long.
+const MAX_LATER_BYTES: u64 = 4 << 20;
+/// After a commit has failed, closes wait for this long, so that programs are told of failures at once.
+const WARY_FOR: Duration = Duration::from_secs(10);
+
+/// The places that a file keeps.
+#[derive(Default)]
+pub(super) struct CommitSlots {
+    pending: Vec<Box<dyn ChangeSlot>>,
+    /// The place of the commit under way.
+    current: Option<Arc<dyn ChangeSlot>>,
+}
+
+impl FileData {
+    /// Keeps a place for a commit that follows. Returns false if the caller has to wait for the commit.
+    pub fn reserve_commit(&self) -> bool {
+        // A change of attributes under way has to come after all places that are kept. It would wait for this one, and
+        // the commit in it for that change.
+        let Ok(_lock) = self.commit_lock.try_lock() else { return false };
+        if self.held_bytes() > MAX_LATER_BYTES || self.transfer.is_wary() {
+            return false;
+        }
+        let slot = self.transfer.namespace.reserve(self.ino);
+        let is_kept = slot.is_some();
+        self.slots.lock().pending.extend(slot);
+        is_kept
+    }
+
+    /// Commits in a place that was kept, while no program waits.
+    pub async fn commit_later(self: &Arc<Self>) -> Result<Option<Attr>, FsError> {
+        let _guard = self.lock_commits().await;
+        self.begin_slot();
+        self.commit_and_report(CommitReason::SetAttr(&self.own_cursor)).await
+    }
+
+    /// Takes the earliest place that is kept for the commit that begins now. The caller has the commit lock.
+    pub(super) fn begin_slot(&self) {
+        let mut pending = std::mem::take(&mut self.slots.lock().pending).into_iter();
+        let slot = match pending.next() {
+            Some(slot) => Some(slot),
+            None if self.is_dirty() => self.transfer.namespace.reserve(self.ino),
+            None => None,
+        };
+        self.slots.lock().current = slot.map(Arc::from);
+        drop(pending);
+    }
+
+    /// Gives up all places. A change of attributes waits for those before it, which may be these.
+    pub(super) fn give_slots_up(&self) {
+        let slots = std::mem::take(&mut *self.slots.lock());
+        drop(slots);
+    }
+
+    /// Ends the place of the commit that has ended.
+    pub(super) fn end_slot(&self) {
+        let current = self.slots.lock().current.take();
+        drop(current);
+    }
+
+    /// Sends a commit, in the place that is kept for it if there is one.
+    pub(super) async fn send_commit(&self, change: Change, is_last: bool) -> Result<Reply, FsError> {
+        let slot = self.slots.lock().current.clone();
+        match slot {
+            Some(slot) => slot.apply(change, is_last).await,
+            None => self.transfer.namespace.apply(change).await,
+        }
+    }
+}
+
+impl Transfer {
+    pub(super) fn note_trouble(&self) {
+        *self.trouble.lock() = Some(Instant::now());
+    }
+
+    /// Whether a commit has failed lately.
+    fn is_wary(&self) -> bool {
+        self.trouble.lock().is_some_and(|at| at.elapsed() < WARY_FOR)
+    }
+}

@@ -1,0 +1,616 @@
+//! Changes of names and attributes that are answered from memory and logged later, in order.
+//!
+//! [`WriteBack`] stands between `fs` and the session. A change to what this mount holds alone (`mirror`) is applied in
+//! memory, answered at once, and put into the queue of changes that are not logged yet (`queue`); a task logs them,
+//! many in one request (`logger`). Any other change goes to the leader as it is, after everything that was answered
+//! before it. Queries are answered from memory or by the leader, and an answer never hides a change of this mount that
+//! is not logged yet.
+//!
+//! When another mount wants what this one holds alone, the leader recalls it: [`NamespaceClient::let_go`] forgets the
+//! inode and returns when the changes made before are logged. The leases themselves are the session's.
+
+mod commit_place;
+mod loading;
+mod logger;
+mod mirror;
+mod numbers;
+mod paths;
+mod queue;
+mod readers;
+
+#[cfg(test)]
+mod model_test;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use chordfs_net::{
+    clients::{ChangeLog, ChangeSlot, FsResult, NamespaceClient},
+    operation,
+    session::EventReceipt,
+    tasks,
+};
+use chordfs_tables::names_of;
+use chordfs_types::{
+    chunk::Version,
+    fs_error::FsError,
+    namespace::{Answer, Attr, Change, EntryName, FileKind, Ino, NewNode, Query, RenameMode, Reply, Time},
+};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use self::{
+    commit_place::CommitPlace,
+    loading::DirectoryLoads,
+    mirror::Mirror,
+    numbers::{BLOCK, InoNumbers},
+    paths::DirectoryPaths,
+    queue::{ChangePlace, ChangeQueue, QueuedChange},
+    readers::Readers,
+};
+
+use crate::urgency::Urgency;
+
+/// When so many changes are not logged, programs wait.
+const MAX_UNLOGGED: usize = 8192;
+
+/// See the module.
+pub struct WriteBack {
+    log: Arc<dyn ChangeLog>,
+    state: Mutex<WriteBackState>,
+    /// The changes before this place are logged.
+    logged: watch::Sender<ChangePlace>,
+    urgency: Arc<Urgency>,
+    /// Wakes the logger.
+    wake: Arc<Notify>,
+    /// Counts the directories that were loaded, or could not be.
+    loaded: watch::Sender<u64>,
+    /// Called when a change that was answered was refused: whatever is remembered may be wrong.
+    on_refusal: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+    me: Weak<WriteBack>,
+}
+
+struct WriteBackState {
+    mirror: Mirror,
+    queue: ChangeQueue,
+    readers: Readers,
+    numbers: InoNumbers,
+    /// Inodes that changes concern which the leader is carrying out now: how these end is not known.
+    busy: HashMap<Ino, u32>,
+    paths: DirectoryPaths,
+    loads: DirectoryLoads,
+    /// Changes that were answered and then refused, since the last report.
+    refused: Option<FsError>,
+}
+
+/// How a change can be carried out.
+enum ChangeRoute {
+    Answered(Result<Reply, FsError>),
+    /// Too many changes are not logged.
+    Full,
+    /// A directory is just being learnt.
+    Loading(Ino),
+    ThroughLeader(BusyInodes),
+}
+
+/// A query that the leader is answering, until this is dropped.
+struct Reader {
+    owner: Arc<WriteBack>,
+    /// How far the log had come when it was sent.
+    sent_at: ChangePlace,
+}
+
+/// Whether an answer of the leader may be given.
+enum Verdict {
+    Complete,
+    /// A change was logged while the answer was on its way. It has to be asked for again.
+    Outdated,
+    /// It has to be asked for again when this change is logged.
+    HidesChange(ChangePlace),
+}
+
+/// Inodes that a change concerns which the leader is carrying out, until this is dropped.
+struct BusyInodes {
+    owner: Arc<WriteBack>,
+    inos: Vec<Ino>,
+}
+
+impl WriteBack {
+    /// Must be called on the runtime that is to log the changes.
+    pub fn start(log: Arc<dyn ChangeLog>, urgency: Arc<Urgency>) -> Arc<Self> {
+        let state = WriteBackState {
+            mirror: Mirror::default(),
+            queue: ChangeQueue::default(),
+            readers: Readers::default(),
+            numbers: InoNumbers::of(log.session()),
+            busy: HashMap::new(),
+            paths: DirectoryPaths::default(),
+            loads: DirectoryLoads::default(),
+            refused: None,
+        };
+        let write_back = Arc::new_cyclic(|me| Self {
+            log,
+            state: Mutex::new(state),
+            logged: watch::Sender::new(0),
+            urgency,
+            wake: Arc::default(),
+            loaded: watch::Sender::new(0),
+            on_refusal: Mutex::default(),
+            me: me.clone(),
+        });
+        tasks::spawn(logger::log_changes(Arc::downgrade(&write_back)));
+        tasks::spawn(logger::watch_age(Arc::downgrade(&write_back)));
+        write_back
+    }
+
+    /// Registers what to do when a change that was answered is refused.
+    pub fn on_refusal(&self, call: impl Fn() + Send + Sync + 'static) {
+        *self.on_refusal.lock() = Some(Box::new(call));
+    }
+
+    /// Inodes with changes that are not logged.
+    pub fn unlogged(&self) -> Vec<Ino> {
+        self.state.lock().queue.unlogged()
+    }
+
+    /// How many changes are not logged.
+    pub fn unlogged_count(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+
+    fn this(&self) -> Arc<Self> {
+        self.me.upgrade().expect("a method of it is running")
+    }
+
+    /// Whether anything may be answered from memory.
+    fn is_usable(&self) -> bool {
+        !self.log.memory_usable_for().is_zero()
+    }
+
+    async fn change(&self, change: Change) -> Result<Reply, FsError> {
+        if !has_an_order(&change) {
+            return self.log.apply(change).await;
+        }
+        loop {
+            match self.route(&change) {
+                ChangeRoute::Answered(result) => return result,
+                ChangeRoute::Full => {
+                    let first = *self.logged.borrow();
+                    self.wait_until(first + 1).await?;
+                }
+                ChangeRoute::Loading(directory) => self.wait_loaded(directory).await,
+                ChangeRoute::ThroughLeader(busy) => return self.through_leader(change, busy).await,
+            }
+        }
+    }
+
+    /// Carries a change out in memory if it may, and otherwise marks what it concerns as busy.
+    fn route(&self, change: &Change) -> ChangeRoute {
+        let mut state = self.state.lock();
+        if self.is_usable() {
+            let numbered = state.numbered(change);
+            let change = numbered.as_ref().unwrap_or(change);
+            if state.covers(change, &*self.log) {
+                if state.queue.len() >= MAX_UNLOGGED {
+                    return ChangeRoute::Full;
+                }
+                return ChangeRoute::Answered(self.answer_change(&mut state, change.clone()));
+            }
+        }
+        let inos = state.concerned(change);
+        if let Some(directory) = inos.iter().find(|ino| state.loads.is_loading(**ino)) {
+            return ChangeRoute::Loading(*directory);
+        }
+        state.loads.disturb(&inos);
+        inos.iter().for_each(|ino| *state.busy.entry(*ino).or_default() += 1);
+        ChangeRoute::ThroughLeader(BusyInodes { owner: self.this(), inos })
+    }
+
+    fn answer_change(&self, state: &mut WriteBackState, change: Change) -> Result<Reply, FsError> {
+        let now = Time::now();
+        let mut inos = state.concerned(&change);
+        let moved = state.moved(&change);
+        let reply = state.mirror.apply(now, &change)?;
+        state.put_moved(moved);
+        if let Change::MakeNumbered { ino, parent, name, node, .. } = &change {
+            self.log.note_created(*ino);
+            inos.push(*ino);
+            if node.kind == FileKind::Directory {
+                state.put_path(*ino, *parent, name);
+            }
+        }
+        state.queue.push(QueuedChange { now, change, inos, waiting: None, contents: None });
+        if state.queue.has_enough() {
+            self.urgency.note_enough();
+        }
+        if state.numbers.begin_fetch() {
+            tasks::spawn(self.this().fetch_numbers());
+        }
+        self.wake.notify_one();
+        Ok(reply)
+    }
+
+    /// Has the leader carry a change out, after all that were answered before.
+    async fn through_leader(&self, change: Change, busy: BusyInodes) -> Result<Reply, FsError> {
+        let end = self.state.lock().queue.end();
+        self.wait_logged(end).await?;
+        let result = self.log.apply(change.clone()).await;
+        self.state.lock().take_over(&change, &result, &*self.log);
+        drop(busy);
+        loading::worth_loading(&change).into_iter().for_each(|directory| self.load_soon(directory));
+        self.fetch_numbers_if_low();
+        result
+    }
+
+    async fn ask(&self, query: Query) -> Result<Answer, FsError> {
+        loop {
+            let unlogged = {
+                let mut state = self.state.lock();
+                if self.is_usable()
+                    && let Some(answer) = state.answer(&query, &*self.log)
+                {
+                    return answer;
+                }
+                state.last_change_of(&query)
+            };
+            if let Some(place) = unlogged {
+                self.wait_logged(place + 1).await?;
+            }
+            let reader = self.begin_reading();
+            let mut answer = self.log.query(query.clone()).await;
+            let verdict = self.state.lock().complete_answer(&query, &mut answer, reader.sent_at, &*self.log);
+            match verdict {
+                Verdict::Complete => return answer,
+                Verdict::Outdated => {}
+                Verdict::HidesChange(place) => self.wait_logged(place + 1).await?,
+            }
+        }
+    }
+
+    /// Waits for no change but those that give the file other contents.
+    async fn ask_for_contents(&self, query: Query) -> Result<Answer, FsError> {
+        loop {
+            let unlogged = {
+                let mut state = self.state.lock();
+                if self.is_usable()
+                    && let Some(answer) = state.answer(&query, &*self.log)
+                {
+                    return answer;
+                }
+                asked_about(&query).and_then(|ino| state.queue.last_cut(ino))
+            };
+            if let Some(place) = unlogged {
+                self.wait_logged(place + 1).await?;
+            }
+            let reader = self.begin_reading();
+            let answer = self.log.query(query.clone()).await;
+            let state = self.state.lock();
+            let has_changed =
+                |ino| state.queue.last_cut(ino).is_some() || state.readers.has_changed(ino, reader.sent_at);
+            let is_outdated = asked_about(&query).is_some_and(has_changed);
+            drop(state);
+            if !is_outdated {
+                return answer;
+            }
+        }
+    }
+
+    fn begin_reading(&self) -> Reader {
+        let mut state = self.state.lock();
+        let sent_at = state.queue.logged_before();
+        state.readers.begin(sent_at);
+        Reader { owner: self.this(), sent_at }
+    }
+
+    /// Returns when the changes before `place` are logged.
+    async fn wait_logged(&self, place: ChangePlace) -> Result<(), FsError> {
+        let _waits = self.urgency.wait();
+        self.wait_until(place).await
+    }
+
+    /// Like `wait_logged`, when so much is to be logged that to collect more of it is no loss.
+    async fn wait_until(&self, place: ChangePlace) -> Result<(), FsError> {
+        let mut logged = self.logged.subscribe();
+        match operation::within(logged.wait_for(|logged| *logged >= place)).await {
+            Some(_) => Ok(()),
+            None => Err(FsError::NoQuorum { detail: "changes that were made before are not logged yet".to_owned() }),
+        }
+    }
+
+    fn fetch_numbers_if_low(&self) {
+        if self.state.lock().numbers.begin_fetch() {
+            tasks::spawn(self.this().fetch_numbers());
+        }
+    }
+
+    async fn fetch_numbers(self: Arc<Self>) {
+        // Without numbers the leader chooses them, one creation at a time.
+        let session = self.log.session();
+        let block = match self.log.apply(Change::AllocateInos { count: BLOCK }).await {
+            Ok(Reply::Inos(block)) if self.log.session() == session => Some(block),
+            _ => None,
+        };
+        self.state.lock().numbers.refill(block);
+    }
+}
+
+impl WriteBackState {
+    /// A creation under the next number of this session; `None` for other changes, or if there is no number.
+    fn numbered(&mut self, change: &Change) -> Option<Change> {
+        let Change::Make { parent, name, node, exclusive } = change else { return None };
+        // A creation that finds the entry changes nothing. It needs no number, and the leader answers it.
+        if !(self.mirror.is_known_absent(*parent, name) || *exclusive && self.mirror.is_complete(*parent)) {
+            return None;
+        }
+        let (parent, name, node) = (*parent, name.clone(), NewNode::clone(node));
+        let file = self.paths.name_at(parent, &name)?;
+        let ino = self.numbers.take()?;
+        Some(Change::MakeNumbered { ino, file, parent, name, node })
+    }
+
+    /// The directories that a change moves, and where to.
+    fn moved<'a>(&mut self, change: &'a Change) -> Vec<(Ino, Ino, &'a EntryName)> {
+        let Change::Rename { parent, name, new_parent, new_name, mode, .. } = change else { return Vec::new() };
+        let back = (*mode == RenameMode::Exchange).then_some(((*new_parent, new_name), (*parent, name)));
+        let moves = [Some(((*parent, name), (*new_parent, new_name))), back];
+        let moved = moves.into_iter().flatten().filter_map(|((parent, name), (new_parent, new_name))| {
+            // What is not a directory has no place here.
+            let moved = self.at_name(parent, name).filter(|ino| self.paths.up(*ino).is_some())?;
+            Some((moved, new_parent, new_name))
+        });
+        moved.collect()
+    }
+
+    fn put_moved(&mut self, moved: Vec<(Ino, Ino, &EntryName)>) {
+        moved.into_iter().for_each(|(directory, parent, name)| self.put_path(directory, parent, name));
+    }
+
+    fn covers(&mut self, change: &Change, log: &dyn ChangeLog) -> bool {
+        let busy = &self.busy;
+        self.mirror.covers(change, &|ino| !busy.contains_key(&ino) && log.is_sole(ino))
+    }
+
+    fn answer(&mut self, query: &Query, log: &dyn ChangeLog) -> Option<Result<Answer, FsError>> {
+        let busy = &self.busy;
+        self.mirror.answer(query, &|ino| !busy.contains_key(&ino) && log.is_sole(ino))
+    }
+
+    /// Where a name leads, as far as that is known here.
+    fn at_name(&self, parent: Ino, name: &EntryName) -> Option<Ino> {
+        self.mirror.known_name(parent, name).or_else(|| self.paths.at(parent, name))
+    }
+
+    /// The inodes that a change concerns, as far as they are known here.
+    fn concerned(&self, change: &Change) -> Vec<Ino> {
+        let names = names_of(change);
+        let at_names = names.iter().filter_map(|(parent, name)| self.at_name(*parent, name));
+        let mut inos: Vec<Ino> = names.iter().map(|(parent, _)| *parent).chain(at_names).collect();
+        match change {
+            Change::Link { ino, .. }
+            | Change::Publish { ino, .. }
+            | Change::SetAttr { ino, .. }
+            | Change::Commit { ino, .. } => inos.push(*ino),
+            _ => {}
+        }
+        inos.sort();
+        inos.dedup();
+        inos
+    }
+
+    /// Takes over what is known after a change that the leader has carried out.
+    fn take_over(&mut self, change: &Change, result: &Result<Reply, FsError>, log: &dyn ChangeLog) {
+        if let (Change::Commit { .. }, Ok(Reply::Attr(attr))) = (change, result) {
+            self.mirror.forget_contents(attr.ino);
+            self.mirror.note_logged(attr, self.queue.last_change(attr.ino).is_some());
+            return;
+        }
+        let told = match result {
+            Ok(Reply::Entry { attr, .. } | Reply::Attr(attr) | Reply::Removed { attr: Some(attr) }) => Some(attr),
+            _ => None,
+        };
+        if let (Change::SetAttr { .. }, Some(attr)) = (change, told) {
+            self.mirror.forget_contents(attr.ino);
+            self.mirror.note_logged(attr, false);
+            return;
+        }
+        if result.is_ok() {
+            let moved = self.moved(change);
+            self.put_moved(moved);
+        }
+        let told_about = told.map(|attr| attr.ino);
+        self.loads.disturb(told_about.as_slice());
+        for ino in self.concerned(change).into_iter().chain(told_about) {
+            self.mirror.forget(ino);
+        }
+        if let (Change::Make { parent, name, .. }, Some(attr)) = (change, told) {
+            self.note_path(*parent, name, attr);
+            if attr.kind == FileKind::Directory && matches!(result, Ok(Reply::Entry { created: true, .. })) {
+                self.learn_new_directory(*parent, name, attr, log);
+            }
+        }
+    }
+
+    /// Completes what the leader has answered with what only this mount knows.
+    fn complete_answer(
+        &mut self,
+        query: &Query,
+        answer: &mut Result<Answer, FsError>,
+        sent_at: ChangePlace,
+        log: &dyn ChangeLog,
+    ) -> Verdict {
+        if let Some(place) = self.last_change_of(query) {
+            return Verdict::HidesChange(place);
+        }
+        if asked_about(query).is_some_and(|ino| self.readers.has_changed(ino, sent_at)) {
+            return Verdict::Outdated;
+        }
+        let told: Vec<&mut Attr> = match answer {
+            Ok(Answer::Attr(attr) | Answer::Open { attr, .. }) => vec![attr],
+            Ok(Answer::Entries { entries, .. }) => entries.iter_mut().map(|entry| &mut entry.attr).collect(),
+            _ => return Verdict::Complete,
+        };
+        for attr in told {
+            if let Some(known) = self.mirror.attr(attr.ino, &|ino| log.is_sole(ino)) {
+                *attr = known.clone();
+            } else if let Some(place) = self.queue.last_change(attr.ino) {
+                return Verdict::HidesChange(place);
+            } else if self.readers.has_changed(attr.ino, sent_at) {
+                return Verdict::Outdated;
+            }
+        }
+        self.note_paths(query, answer);
+        Verdict::Complete
+    }
+
+    /// The place of the last change that is not logged of what the query is about.
+    fn last_change_of(&self, query: &Query) -> Option<ChangePlace> {
+        match query {
+            Query::StatFs => self.queue.end().checked_sub(1).filter(|place| *place >= self.queue.logged_before()),
+            query => self.queue.last_change(asked_about(query)?),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.owner.state.lock().readers.end(self.sent_at);
+    }
+}
+
+/// The inode about which a query asks.
+fn asked_about(query: &Query) -> Option<Ino> {
+    match query {
+        Query::Lookup { parent: ino, .. }
+        | Query::GetAttr { ino }
+        | Query::ReadDir { ino, .. }
+        | Query::ReadLink { ino }
+        | Query::Open { ino }
+        | Query::Extents { ino, .. } => Some(*ino),
+        _ => None,
+    }
+}
+
+impl Drop for WriteBack {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+impl Drop for BusyInodes {
+    fn drop(&mut self) {
+        let mut state = self.owner.state.lock();
+        state.loads.disturb(&self.inos);
+        for ino in &self.inos {
+            if let Some(count) = state.busy.get_mut(ino) {
+                *count -= 1;
+                if *count == 0 {
+                    state.busy.remove(ino);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the change has to come after those that were answered before it.
+fn has_an_order(change: &Change) -> bool {
+    !matches!(
+        change,
+        Change::AllocateVersions { .. }
+            | Change::AllocateInos { .. }
+            | Change::MakeUnnamed { .. }
+            | Change::Discard { .. }
+            | Change::OpenSession { .. }
+    )
+}
+
+impl NamespaceClient for WriteBack {
+    fn apply(&self, change: Change) -> FsResult<'_, Reply> {
+        Box::pin(self.change(change))
+    }
+
+    fn query(&self, query: Query) -> FsResult<'_, Answer> {
+        Box::pin(self.ask(query))
+    }
+
+    fn query_contents(&self, query: Query) -> FsResult<'_, Answer> {
+        Box::pin(self.ask_for_contents(query))
+    }
+
+    fn next_version(&self) -> FsResult<'_, Version> {
+        self.log.next_version()
+    }
+
+    fn event_receipt(&self) -> EventReceipt {
+        self.log.event_receipt()
+    }
+
+    fn own_change_receipt(&self) -> EventReceipt {
+        self.log.own_change_receipt()
+    }
+
+    fn note_handled(&self) {
+        self.log.note_handled();
+    }
+
+    fn memory_usable_for(&self) -> Duration {
+        self.log.memory_usable_for()
+    }
+
+    fn is_sole(&self, ino: Ino) -> bool {
+        self.log.is_sole(ino)
+    }
+
+    fn note_kernel(&self, time: Duration) {
+        self.log.note_kernel(time);
+    }
+
+    fn reserve(&self, file: Ino) -> Option<Box<dyn ChangeSlot>> {
+        let mut state = self.state.lock();
+        let may_wait = self.is_usable() && self.log.is_sole(file) && !state.busy.contains_key(&file);
+        if !may_wait || state.queue.len() >= MAX_UNLOGGED {
+            return None;
+        }
+        let place = state.queue.open_slot(file);
+        Some(Box::new(CommitPlace::new(self.this(), file, place)))
+    }
+
+    fn sync(&self) -> FsResult<'_, ()> {
+        Box::pin(async move {
+            let end = self.state.lock().queue.end();
+            self.wait_logged(end).await?;
+            self.state.lock().refused.take().map_or(Ok(()), Err)
+        })
+    }
+
+    fn let_go(&self, inos: Vec<Ino>, keeps: bool) -> BoxFuture<'static, ()> {
+        let (end, unlogged) = {
+            let mut state = self.state.lock();
+            let unlogged = inos.iter().any(|ino| state.queue.has_unlogged(*ino));
+            if !keeps {
+                state.loads.disturb(&inos);
+                inos.iter().for_each(|ino| state.mirror.forget(*ino));
+            }
+            (state.queue.end(), unlogged)
+        };
+        if !unlogged {
+            return Box::pin(std::future::ready(()));
+        }
+        let (mut logged, waits) = (self.logged.subscribe(), self.urgency.wait());
+        // Ends with the mount, and the leader waits only as long as the lease lasts.
+        Box::pin(async move {
+            drop(logged.wait_for(|logged| *logged >= end).await);
+            drop(waits);
+        })
+    }
+
+    fn forget_all(&self) {
+        let mut state = self.state.lock();
+        state.loads.disturb_all();
+        state.mirror = Mirror::default();
+        state.numbers.follow(self.log.session());
+    }
+}

@@ -1,0 +1,379 @@
+//! Random programs on one mount, compared with tables to which each change is applied at once: every answer is the
+//! same, and so is the tree when everything is logged. Meanwhile other mounts come and go, so that leases are recalled
+//! and granted again at any moment.
+//!
+//! `WRITE_BACK_SEED` repeats one run, `WRITE_BACK_SEEDS` says how many there are.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+use bytes::Bytes;
+use chordfs_tables::Tables;
+use chordfs_types::namespace::{
+    Commit, Extent, FileKind, NamespaceOp, OpId, RenameMode, SessionId, SetAttr, Truncate, VersionBlock,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::*;
+use crate::samples_test::name;
+
+const STEPS: usize = 400;
+
+/// A log that applies what it is given, to tables of its own.
+struct FakeLog {
+    tables: Mutex<Tables>,
+    index: AtomicU64,
+    session: SessionId,
+    versions: AtomicU64,
+    /// Inodes that other mounts use.
+    shared: Mutex<HashSet<Ino>>,
+    lists: AtomicU64,
+}
+
+impl FakeLog {
+    fn new() -> Self {
+        let mut tables = Tables::new();
+        let (session, versions) = open_session(&mut tables);
+        Self {
+            tables: Mutex::new(tables),
+            index: AtomicU64::new(1),
+            session,
+            versions: AtomicU64::new(versions.first.0),
+            shared: Mutex::default(),
+            lists: AtomicU64::new(0),
+        }
+    }
+
+    fn apply_at(&self, index: u64, now: Time, change: Change) -> Result<Reply, FsError> {
+        let sequence = self.lists.fetch_add(1, SeqCst) + 1;
+        let origin = Some(OpId { session: self.session, sequence, answered_below: sequence });
+        let op = NamespaceOp { origin, now, change };
+        let reply = self.tables.lock().apply(index, now, &op).reply;
+        trace(|| format!("logged at {index}: {:?} -> {reply:?}", op.change));
+        reply
+    }
+
+    fn next_index(&self) -> u64 {
+        self.index.fetch_add(1, SeqCst) + 1
+    }
+}
+
+impl NamespaceClient for FakeLog {
+    fn apply(&self, change: Change) -> FsResult<'_, Reply> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            self.apply_at(self.next_index(), Time::now(), change)
+        })
+    }
+
+    fn query(&self, query: Query) -> FsResult<'_, Answer> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            self.tables.lock().query(&query)
+        })
+    }
+
+    fn next_version(&self) -> FsResult<'_, Version> {
+        Box::pin(std::future::ready(Ok(Version(self.versions.fetch_add(1, SeqCst)))))
+    }
+
+    fn is_sole(&self, ino: Ino) -> bool {
+        !self.shared.lock().contains(&ino)
+    }
+}
+
+impl ChangeLog for FakeLog {
+    fn apply_list(&self, changes: Vec<(Time, Change)>, _inos: Vec<Ino>) -> FsResult<'_, Vec<Result<Reply, FsError>>> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            let index = self.next_index();
+            Ok(changes.into_iter().map(|(now, change)| self.apply_at(index, now, change)).collect())
+        })
+    }
+
+    fn note_created(&self, _ino: Ino) {}
+
+    fn session(&self) -> SessionId {
+        self.session
+    }
+}
+
+fn open_session(tables: &mut Tables) -> (SessionId, VersionBlock) {
+    let change = Change::OpenSession { nonce: 7, client: "test".to_owned(), holds_leases: true };
+    let op = NamespaceOp { origin: None, now: Time::default(), change };
+    match tables.apply(1, Time::default(), &op).reply {
+        Ok(Reply::Session { session, versions }) => (session, versions),
+        other => panic!("no session: {other:?}"),
+    }
+}
+
+/// One run: a mount, and the model to which it is compared. Inodes are those of the model; the mount's differ.
+struct Run {
+    rng: StdRng,
+    log: Arc<FakeLog>,
+    mount: Arc<WriteBack>,
+    model: Tables,
+    model_session: SessionId,
+    step: u64,
+    /// From the model's inodes to the mount's.
+    inos: BTreeMap<Ino, Ino>,
+    commits: Vec<tokio::task::JoinHandle<Result<Reply, FsError>>>,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let log = Arc::new(FakeLog::new());
+        let mut model = Tables::new();
+        let (model_session, _) = open_session(&mut model);
+        let inos = BTreeMap::from([(Ino::ROOT, Ino::ROOT)]);
+        let (rng, mount) = (StdRng::seed_from_u64(seed), WriteBack::start(log.clone(), Arc::default()));
+        Self { rng, log, mount, model, model_session, step: 0, inos, commits: Vec::new() }
+    }
+
+    async fn play(mut self) {
+        for _ in 0..STEPS {
+            for _ in 0..self.rng.random_range(0..4) {
+                tokio::task::yield_now().await;
+            }
+            match self.rng.random_range(0..20) {
+                0 => self.begin_sharing().await,
+                1 | 2 => self.end_sharing(),
+                3..=6 => self.ask().await,
+                7 => self.write(),
+                8 => self.open().await,
+                _ => self.change().await,
+            }
+        }
+        for commit in self.commits.drain(..) {
+            commit.await.expect("the task ends").expect("committed");
+        }
+        assert_eq!(self.mount.sync().await, Ok(()));
+        assert_eq!(self.mount.unlogged_count(), 0);
+        let (logged, model) = (tree(&self.log.tables.lock()), tree(&self.model));
+        assert_eq!(logged, model);
+    }
+
+    /// Another mount begins to use an inode.
+    async fn begin_sharing(&mut self) {
+        let ino = self.any_ino().1;
+        self.log.shared.lock().insert(ino);
+        trace(|| format!("{ino:?} is shared"));
+        self.mount.let_go(vec![ino], false).await;
+        assert!(
+            !self.mount.unlogged().contains(&ino) || !self.commits.is_empty(),
+            "it was let go while it is unlogged"
+        );
+    }
+
+    fn end_sharing(&mut self) {
+        self.log.shared.lock().clear();
+    }
+
+    async fn ask(&mut self) {
+        let (model, mount) = self.any_ino();
+        let name = self.any_name();
+        let queries = |ino: Ino| {
+            [
+                Query::Lookup { parent: ino, name: name.clone() },
+                Query::GetAttr { ino },
+                Query::ReadDir { ino, after: None },
+                Query::ReadLink { ino },
+            ]
+        };
+        let which = self.rng.random_range(0..4);
+        let (expected, query) = (self.model.query(&queries(model)[which]), queries(mount)[which].clone());
+        let answer = self.mount.query(query.clone()).await;
+        assert_eq!(self.described(answer, false), self.described(expected, true), "step {}: {query:?}", self.step);
+    }
+
+    async fn change(&mut self) {
+        let (model_change, mount_change) = self.any_change();
+        let expected = self.apply_to_model(model_change.clone());
+        let reply = self.mount.apply(mount_change.clone()).await;
+        if let (Ok(Reply::Entry { attr: model, created: true }), Ok(Reply::Entry { attr: mount, .. })) =
+            (&expected, &reply)
+            && !self.inos.contains_key(&model.ino)
+        {
+            self.inos.insert(model.ino, mount.ino);
+        }
+        trace(|| format!("step {}: {mount_change:?} -> {reply:?}", self.step));
+        let (reply, expected) = (self.described_reply(reply, false), self.described_reply(expected, true));
+        assert_eq!(reply, expected, "step {}: {mount_change:?}, in the model {model_change:?}", self.step);
+    }
+
+    /// Asks for the contents of a file of which everything is logged: they are those in the log.
+    async fn open(&mut self) {
+        let ino = self.any_ino().1;
+        if self.mount.unlogged().contains(&ino) {
+            return;
+        }
+        let expected = self.log.tables.lock().query(&Query::Open { ino });
+        if let (Ok(Answer::Open { extents: expected, .. }), Ok(Answer::Open { extents, .. })) =
+            (expected, self.mount.query(Query::Open { ino }).await)
+        {
+            assert_eq!(extents, expected, "step {}: {ino:?}", self.step);
+        }
+    }
+
+    /// Writes a chunk of a file, and closes it.
+    fn write(&mut self) {
+        let (model, mount) = self.any_ino();
+        let is_file = self.model.known_attr(model).is_some_and(|attr| attr.kind == FileKind::File && attr.nlink > 0);
+        if !is_file {
+            return;
+        }
+        let Some(slot) = self.mount.reserve(mount) else { return };
+        let version = Version(self.log.versions.fetch_add(1, SeqCst));
+        let extents = vec![Extent { first: 1, count: 1, version }];
+        let commit = Commit { extents, size_at_least: 10, ..Commit::default() };
+        // Both sessions are given versions from the same number on.
+        self.apply_to_model(Change::Commit { ino: model, commit: commit.clone() }).expect("committed");
+        let delay = self.rng.random_range(0..20);
+        let owner = self.mount.clone();
+        self.commits.push(tokio::spawn(async move {
+            for _ in 0..delay {
+                tokio::task::yield_now().await;
+            }
+            let reply = slot.apply(Change::Commit { ino: mount, commit }, true).await;
+            if let (Ok(Reply::Attr(told)), Ok(Answer::Attr(now))) =
+                (&reply, owner.query(Query::GetAttr { ino: mount }).await)
+            {
+                let is_as_told = (told.nlink, told.mode) == (now.nlink, now.mode);
+                assert!(is_as_told || now.change > told.change, "told {told:?} while it is {now:?}");
+            }
+            reply
+        }));
+    }
+
+    fn apply_to_model(&mut self, change: Change) -> Result<Reply, FsError> {
+        self.step += 1;
+        let origin = Some(OpId { session: self.model_session, sequence: self.step, answered_below: self.step });
+        let op = NamespaceOp { origin, now: Time::default(), change };
+        self.model.apply(self.step + 1, Time::default(), &op).reply
+    }
+
+    /// One change in the inodes of the model, and in those of the mount.
+    fn any_change(&mut self) -> (Change, Change) {
+        let ((parent, at), (new_parent, new_at)) = (self.any_ino(), self.any_ino());
+        let (name, new_name) = (self.any_name(), self.any_name());
+        let node = self.any_node();
+        let exclusive = self.rng.random();
+        let mode = [RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange][self.rng.random_range(0..3)];
+        let truncate = self.rng.random_ratio(1, 4).then_some(Truncate { size: 0, tail: None });
+        let set = SetAttr { mode: Some(self.rng.random_range(0..0o1000)), truncate, ..SetAttr::default() };
+        let kind = self.rng.random_range(0..10);
+        let build = |parent: Ino, new_parent: Ino| match kind {
+            0..=4 => Change::Make { parent, name: name.clone(), node: node.clone(), exclusive },
+            5 => Change::Unlink { parent, name: name.clone(), hold: false },
+            6 => Change::Rmdir { parent, name: name.clone() },
+            7 => Change::Link { ino: new_parent, parent, name: name.clone() },
+            8 => Change::SetAttr { ino: parent, set: set.clone() },
+            _ => {
+                Change::Rename { parent, name: name.clone(), new_parent, new_name: new_name.clone(), mode, hold: false }
+            }
+        };
+        (build(parent, new_parent), build(at, new_at))
+    }
+
+    fn any_node(&mut self) -> NewNode {
+        let kind =
+            [FileKind::File, FileKind::File, FileKind::Directory, FileKind::Symlink][self.rng.random_range(0..4)];
+        let target = if kind == FileKind::Symlink { Bytes::from_static(b"target") } else { Bytes::new() };
+        let mode = if self.rng.random_ratio(1, 8) { 0o2755 } else { 0o755 };
+        NewNode { kind, mode, uid: 1, gid: 2, rdev: 0, chunk_bytes: 4096, target }
+    }
+
+    fn any_ino(&mut self) -> (Ino, Ino) {
+        // The root often, so that there is something to collide with.
+        let number = self.rng.random_range(0..self.inos.len() + 2);
+        self.inos.iter().nth(number).map_or((Ino::ROOT, Ino::ROOT), |(model, mount)| (*model, *mount))
+    }
+
+    fn any_name(&mut self) -> EntryName {
+        name(["a", "b", "c", "d"][self.rng.random_range(0..4)])
+    }
+
+    /// What a program sees of an inode, beside times and the size, which its open files decide as long as they are not
+    /// committed.
+    fn seen(&self, attr: &Attr, of_model: bool) -> String {
+        let ino = if of_model { self.inos.get(&attr.ino).copied().unwrap_or(attr.ino) } else { attr.ino };
+        let Attr { kind, mode, nlink, uid, gid, .. } = attr;
+        format!("{ino:?} {kind:?} {mode:o} {nlink} {uid} {gid}")
+    }
+
+    fn described(&self, answer: Result<Answer, FsError>, of_model: bool) -> String {
+        match answer {
+            Ok(Answer::Attr(attr)) => self.seen(&attr, of_model),
+            Ok(Answer::Entries { entries, more, .. }) => {
+                let entries =
+                    entries.iter().map(|entry| format!("{} {}", entry.name, self.seen(&entry.attr, of_model)));
+                format!("{:?} {more}", entries.collect::<Vec<_>>())
+            }
+            Ok(other) => format!("{other:?}"),
+            Err(error) => kind_of(&error),
+        }
+    }
+
+    fn described_reply(&self, reply: Result<Reply, FsError>, of_model: bool) -> String {
+        match reply {
+            Ok(Reply::Entry { attr, created }) => format!("{} {created}", self.seen(&attr, of_model)),
+            Ok(Reply::Attr(attr) | Reply::Removed { attr: Some(attr) }) => self.seen(&attr, of_model),
+            Ok(other) => format!("{other:?}"),
+            Err(error) => kind_of(&error),
+        }
+    }
+}
+
+fn kind_of(error: &FsError) -> String {
+    match error {
+        FsError::Stale { .. } => "stale".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// All paths with what is at them.
+fn tree(tables: &Tables) -> Vec<String> {
+    let (mut lines, mut todo) = (Vec::new(), vec![(Ino::ROOT, String::new())]);
+    while let Some((directory, path)) = todo.pop() {
+        let Ok(Answer::Entries { entries, .. }) = tables.query(&Query::ReadDir { ino: directory, after: None }) else {
+            panic!("{path} cannot be listed");
+        };
+        for entry in entries {
+            let (attr, path) = (entry.attr, format!("{path}/{}", entry.name));
+            if attr.kind == FileKind::Directory {
+                todo.push((attr.ino, path.clone()));
+            }
+            let Attr { kind, mode, nlink, size, gid, .. } = attr;
+            lines.push(format!("{path} {kind:?} {mode:o} {nlink} {size} {gid}"));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// Prints a line when one seed is repeated.
+fn trace(line: impl Fn() -> String) {
+    if number("WRITE_BACK_SEED").is_some() {
+        println!("{}", line());
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn answers_are_those_of_a_namespace_that_logs_each_change_at_once() {
+    let seeds = match number("WRITE_BACK_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("WRITE_BACK_SEEDS").unwrap_or(300),
+    };
+    for seed in seeds {
+        println!("WRITE_BACK_SEED={seed}");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        runtime.block_on(async { Run::new(seed).play().await });
+    }
+}
