@@ -12,6 +12,8 @@ use std::{
 
 use harness::{Cluster, TempMount};
 use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -160,9 +162,12 @@ fn rename(folder: &Path, from: &'static str, to: &'static str) -> io::Result<Vec
     if from == to {
         return Ok(Vec::new());
     }
-    match fs::rename(folder.join(from), folder.join(to)) {
-        Ok(()) => Ok(vec![(from, NameOp::REMOVED), (to, NameOp::REPLACED)]),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(vec![(from, NameOp::saw(false))]),
-        Err(error) => Err(error),
+    // Without the flag the kernel reports success, and asks nobody, if both names lead to one file. They may seem to if
+    // another mount renames the file between the two look-ups.
+    match renameat2(AT_FDCWD, &folder.join(from), AT_FDCWD, &folder.join(to), RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) => Ok(vec![(from, NameOp::REMOVED), (to, NameOp::CREATED)]),
+        Err(Errno::EEXIST) => Ok(vec![(to, NameOp::saw(true))]),
+        Err(Errno::ENOENT) => Ok(vec![(from, NameOp::saw(false))]),
+        Err(error) => Err(error.into()),
     }
 }

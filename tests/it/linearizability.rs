@@ -18,7 +18,6 @@ pub(crate) struct NameOp {
 impl NameOp {
     pub(crate) const CREATED: Self = Self { before: Some(false), after: Some(true) };
     pub(crate) const REMOVED: Self = Self { before: Some(true), after: Some(false) };
-    pub(crate) const REPLACED: Self = Self { before: None, after: Some(true) };
 
     /// It found the name there or not, and changed nothing.
     pub(crate) const fn saw(there: bool) -> Self {

@@ -25,3 +25,4 @@ mod seeds;
 mod short_experiments;
 mod status;
 mod two_mounts;
+mod unlogged;

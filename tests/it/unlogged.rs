@@ -1,0 +1,270 @@
+//! Changes that a mount has answered and not logged yet: what a crash leaves of them, what makes them durable, and what
+//! other mounts wait for.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::symlink,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use harness::{Cluster, TempMount, wait_for};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+fn signal(mount: &TempMount, signal: Signal) {
+    kill(Pid::from_raw(mount.pid() as i32), signal).unwrap();
+}
+
+fn wait_ended(pid: u32) {
+    // A process that has ended and that nobody has waited for has no command line.
+    let has_ended = || fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().is_empty();
+    wait_for("the mount's process ends", Duration::from_secs(60), || has_ended().then_some(()).ok_or("it runs".into()));
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    wait_for(what, Duration::from_secs(60), || condition().then_some(()).ok_or_else(|| "not yet".to_owned()));
+}
+
+/// Kills the mount without any warning, and mounts again.
+fn crash(cluster: &Cluster, mount: TempMount) -> TempMount {
+    let pid = mount.pid();
+    signal(&mount, Signal::SIGKILL);
+    wait_ended(pid);
+    // Its session keeps its leases until they run out: the next mount waits for them where it needs to.
+    drop(mount);
+    TempMount::new(cluster)
+}
+
+fn contents(number: usize) -> String {
+    format!("contents of file {number}\n").repeat(200)
+}
+
+/// What an unpacking program does for each file: written under another name, then renamed into place.
+fn unpack(folder: &Path, number: usize) {
+    let (part, name) = (folder.join(format!("part-{number}")), folder.join(format!("file-{number:05}")));
+    fs::write(&part, contents(number)).unwrap();
+    fs::rename(part, name).unwrap();
+}
+
+/// Checks that what is there of the files is a prefix of the order in which they were unpacked, and returns how many.
+fn check_prefix(folder: &Path) -> usize {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let (parts, files): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.starts_with("part-"));
+    for (number, name) in files.iter().enumerate() {
+        assert_eq!(*name, format!("file-{number:05}"), "one before it is missing");
+        assert_eq!(fs::read_to_string(folder.join(name)).unwrap(), contents(number), "{name}");
+    }
+    assert!(parts.len() <= 1, "not in order: {parts:?} beside {} files", files.len());
+    if let Some(part) = parts.first() {
+        assert_eq!(*part, format!("part-{}", files.len()));
+    }
+    files.len()
+}
+
+#[test]
+fn a_killed_mount_leaves_a_prefix_of_what_its_programs_did() {
+    let cluster = Cluster::start(3);
+    let mut mount = TempMount::new(&cluster);
+    for round in 0..3 {
+        let folder = format!("folder-{round}");
+        fs::create_dir(mount.join(&folder)).unwrap();
+        let path = mount.join(&folder);
+        let written = thread::scope(|scope| {
+            let unpacking = scope.spawn(|| {
+                let mut written = 0;
+                // Ends with an error when the mount is gone.
+                while written < 20_000 {
+                    let part = path.join(format!("part-{written}"));
+                    let name = path.join(format!("file-{written:05}"));
+                    if fs::write(&part, contents(written)).is_err() || fs::rename(part, name).is_err() {
+                        break;
+                    }
+                    written += 1;
+                }
+                written
+            });
+            wait_until("some files", || path.join("file-00300").exists());
+            thread::sleep(Duration::from_millis(37 * round));
+            let pid = mount.pid();
+            signal(&mount, Signal::SIGKILL);
+            wait_ended(pid);
+            unpacking.join().unwrap()
+        });
+        drop(mount);
+        mount = TempMount::new(&cluster);
+        let kept = check_prefix(&mount.join(&folder));
+        assert!(kept >= 100 && kept <= written + 1, "{kept} of {written} files");
+    }
+}
+
+#[test]
+fn fsync_of_a_folder_keeps_all_that_was_done_before_it() {
+    let cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    let folder = mount.join("folder");
+    fs::create_dir(&folder).unwrap();
+    (0..200).for_each(|number| unpack(&folder, number));
+    symlink("file-00000", folder.join("zz-link")).unwrap();
+    fs::remove_file(folder.join("zz-link")).unwrap();
+    File::open(&folder).unwrap().sync_all().unwrap();
+    let mount = crash(&cluster, mount);
+    assert_eq!(check_prefix(&mount.join("folder")), 200);
+}
+
+#[test]
+fn fsync_of_a_file_keeps_what_was_done_to_other_files_before_it() {
+    let cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    let folder = mount.join("folder");
+    fs::create_dir(&folder).unwrap();
+    (0..100).for_each(|number| unpack(&folder, number));
+    let mut last = File::create(mount.join("last")).unwrap();
+    last.write_all(b"last").unwrap();
+    last.sync_all().unwrap();
+    let mount = crash(&cluster, mount);
+    assert_eq!(check_prefix(&mount.join("folder")), 100);
+    assert_eq!(fs::read_to_string(mount.join("last")).unwrap(), "last");
+}
+
+#[test]
+fn a_mount_that_is_asked_to_stop_logs_everything() {
+    let cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    fs::create_dir(mount.join("folder")).unwrap();
+    (0..300).for_each(|number| unpack(&mount.join("folder"), number));
+    let pid = mount.pid();
+    signal(&mount, Signal::SIGTERM);
+    wait_ended(pid);
+    drop(mount);
+    let mount = TempMount::new(&cluster);
+    assert_eq!(check_prefix(&mount.join("folder")), 300);
+}
+
+#[test]
+fn without_fsync_changes_are_logged_within_a_second() {
+    let cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    fs::create_dir(mount.join("folder")).unwrap();
+    (0..50).for_each(|number| unpack(&mount.join("folder"), number));
+    thread::sleep(Duration::from_secs(1));
+    let mount = crash(&cluster, mount);
+    assert_eq!(check_prefix(&mount.join("folder")), 50);
+}
+
+#[test]
+fn with_sync_or_dirsync_each_change_is_logged_before_it_is_answered() {
+    let cluster = Cluster::start(3);
+    for option in ["sync", "dirsync"] {
+        let mount = TempMount::with_options(&cluster, &[option]);
+        fs::create_dir(mount.join(option)).unwrap();
+        (0..20).for_each(|number| unpack(&mount.join(option), number));
+        let mount = crash(&cluster, mount);
+        assert_eq!(check_prefix(&mount.join(option)), 20, "{option}");
+    }
+}
+
+#[test]
+fn a_new_leader_misses_nothing_and_repeats_nothing() {
+    let mut cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    let folder = mount.join("folder");
+    fs::create_dir(&folder).unwrap();
+    for round in 0..3 {
+        thread::scope(|scope| {
+            let unpacking = scope.spawn(|| (round * 400..(round + 1) * 400).for_each(|number| unpack(&folder, number)));
+            wait_until("some files", || folder.join(format!("file-{:05}", round * 400 + 50)).exists());
+            let leader = cluster.leader();
+            cluster.kill(leader);
+            cluster.start_node(leader);
+            unpacking.join().unwrap();
+        });
+    }
+    let other = TempMount::new(&cluster);
+    assert_eq!(check_prefix(&other.join("folder")), 1200);
+}
+
+/// The other mount waits for the lease of the stopped one, no longer, and what the stopped one has done besides stays.
+#[test]
+fn a_stopped_mount_delays_others_by_its_lease_and_keeps_what_does_not_conflict() {
+    let cluster = Cluster::start(3);
+    let (one, two) = (TempMount::new(&cluster), TempMount::new(&cluster));
+    fs::create_dir(one.join("tree")).unwrap();
+    (0..50).for_each(|number| unpack(&one.join("tree"), number));
+    File::open(one.join("tree")).unwrap().sync_all().unwrap();
+    fs::write(one.join("tree/kept"), "kept").unwrap();
+    signal(&one, Signal::SIGSTOP);
+    let begun = Instant::now();
+    fs::write(two.join("tree/other"), "other").unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(15), "waited for {:?}", begun.elapsed());
+    fs::remove_file(two.join("tree/file-00000")).unwrap();
+    signal(&one, Signal::SIGCONT);
+    wait_until("the other's change is seen in the stopped mount", || one.join("tree/other").exists());
+    assert!(!one.join("tree/file-00000").exists());
+    for mount in [&one, &two] {
+        assert_eq!(fs::read_to_string(mount.join("tree/kept")).unwrap(), "kept");
+        assert_eq!(fs::read_to_string(mount.join("tree/file-00049")).unwrap(), contents(49));
+    }
+}
+
+/// A close that kept a place in the order waited for ever for a change of attributes that waited for that place.
+#[test]
+fn closes_and_changes_of_attributes_of_one_file_wait_for_each_other_in_turn() {
+    let cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    let path = mount.join("file");
+    fs::write(&path, contents(0)).unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while Instant::now() < end {
+                    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"more").unwrap();
+                }
+            });
+            scope.spawn(|| {
+                while Instant::now() < end {
+                    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+                    file.set_len(100).unwrap();
+                    file.set_modified(std::time::SystemTime::now()).unwrap();
+                }
+            });
+        }
+    });
+    fs::write(&path, contents(1)).unwrap();
+    assert_eq!(fs::read_to_string(TempMount::new(&cluster).join("file")).unwrap(), contents(1));
+}
+
+/// Two mounts work in one tree, one creating what the other removes, without an end to either.
+#[test]
+fn a_tree_is_removed_while_another_mount_creates_in_it() {
+    let cluster = Cluster::start(3);
+    let (one, two) = (TempMount::new(&cluster), TempMount::new(&cluster));
+    for round in 0..3 {
+        let tree = format!("tree-{round}");
+        for folder in 0..5 {
+            fs::create_dir_all(one.join(&tree).join(format!("folder-{folder}"))).unwrap();
+            (0..20).for_each(|number| unpack(&one.join(&tree).join(format!("folder-{folder}")), number));
+        }
+        thread::scope(|scope| {
+            let creating = scope.spawn(|| {
+                let mut created = 0;
+                // Ends when the folder is gone.
+                while created < 5000 && fs::write(two.join(&tree).join(format!("folder-4/new-{created}")), "x").is_ok()
+                {
+                    created += 1;
+                }
+                created
+            });
+            wait_until("the tree is removed", || fs::remove_dir_all(one.join(&tree)).is_ok());
+            creating.join().unwrap();
+        });
+        assert!(!two.join(&tree).exists() && !one.join(&tree).exists(), "round {round}");
+    }
+}
