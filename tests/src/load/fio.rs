@@ -69,7 +69,14 @@ impl Job {
     fn fio(&self, path: &Path, more: &[&str]) -> io::Result<()> {
         let mut command = Command::new("fio");
         command.args(["--name=verified", "--rw=randwrite", "--bssplit=512/20:4k/40:16k/30:64k/10", "--size=1m"]);
-        command.args(["--ioengine=psync", "--fallocate=none", "--fsync=16", "--thread", "--output-format=terse"]);
+        command.args([
+            "--ioengine=psync",
+            "--fallocate=none",
+            "--fsync=16",
+            "--end_fsync=1",
+            "--thread",
+            "--output-format=terse",
+        ]);
         command.args(["--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0"]);
         command.arg(format!("--filename={}", path.display())).arg(format!("--randseed={}", self.seed)).args(more);
         // After a failure fio leaves a copy of the block in its working folder.

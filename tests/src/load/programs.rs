@@ -59,6 +59,7 @@ impl Programs {
         let (own, other) = (self.mounts.own.join(name), self.mounts.other.join(name));
         record.attempt("mkdir", &own, || fs::create_dir(&own))?;
         self.attempt(record, "tar -x", &own, || self.tar(&["-xf", "-C"], &own, &[]))?;
+        record.keep(&own)?;
         self.attempt(record, "tar --diff", &other, || self.tar(&["-df", "-C"], &other, &[]))?;
         self.attempt(record, "rm -r", &own, || run(Command::new("rm").arg("-r").arg(&own)))
     }
@@ -84,6 +85,7 @@ impl Programs {
         }
         self.attempt(record, "git add", &own, || git(&own, &["add", "--all"]))?;
         self.attempt(record, "git commit", &own, || git(&own, &["commit", "--quiet", "-m", "a round"]))?;
+        record.keep(&own)?;
         let committed = record.attempt("git rev-parse", &own, || head(&own))?;
         record.attempt("git rev-parse elsewhere", &other, || wait_for_head(&other, &committed))?;
         self.check_repository(record, &other)

@@ -2,7 +2,9 @@
 //! log.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -123,6 +125,12 @@ impl Record {
     /// Does one operation; its failure goes into the log.
     pub fn attempt<T>(&self, operation: &'static str, path: &Path, work: impl FnOnce() -> io::Result<T>) -> Option<T> {
         self.expect_one_of(operation, path, &[], work)?.ok()
+    }
+
+    /// Makes all that was done before outlive the mount: the other one sees it then even if this one is stopped or killed
+    /// right away.
+    pub fn keep(&self, folder: &Path) -> Option<()> {
+        self.attempt("fsync the folder", folder, || File::open(folder)?.sync_all())
     }
 
     /// Does one operation for which an errno of `expected` is right too; that errno is the inner error.

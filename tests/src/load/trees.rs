@@ -77,7 +77,7 @@ impl Trees {
                 TreeEntry::Link(to) => record.attempt("symlink", &path, || symlink(to, &path))?,
             }
         }
-        Some(())
+        record.keep(top)
     }
 
     fn compare(&self, record: &Record, top: &Path) -> Option<()> {
