@@ -1,7 +1,7 @@
 //! One kernel request, one call into `fs`, one reply.
 //!
 //! Several threads of fuser call these handlers concurrently. A request that can be answered from memory is answered in
-//! that thread; any other one goes on on the runtime, together with its reply. A reply dropped without an answer (after
+//! that thread; any other one continues on the runtime, with its reply. A reply dropped without an answer (after
 //! a panic, on either side) sends EIO to the kernel, and the thread continues. Operations that are not
 //! implemented here (extended attributes, locks, lseek's data and holes, copy_file_range) return ENOSYS: the kernel
 //! then emulates them or reports them to programs as unsupported, and sends no further requests of that kind.

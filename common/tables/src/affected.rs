@@ -42,22 +42,29 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
     }
 }
 
+/// The inode that a change names by its number.
+pub fn inode_of(change: &Change) -> Option<Ino> {
+    match change {
+        Change::Link { ino, .. }
+        | Change::Publish { ino, .. }
+        | Change::SetAttr { ino, .. }
+        | Change::Commit { ino, .. } => Some(*ino),
+        Change::FoundRoot { .. } => Some(Ino::ROOT),
+        _ => None,
+    }
+}
+
 impl Tables {
     /// The inodes that the change reads or changes: the directories of all names in it, what these names refer to, and
     /// the inodes that it names by number; also, for a directory that moves into another one, everything above its new
     /// place. Each once, and only inodes that exist: others can know no inode that is yet to be created.
     pub fn affected(&self, change: &Change) -> Vec<Ino> {
         let mut inos: Vec<Ino> = names_of(change).into_iter().flat_map(|name| self.at_name(name)).collect();
-        match change {
-            Change::Link { ino, .. }
-            | Change::Publish { ino, .. }
-            | Change::SetAttr { ino, .. }
-            | Change::Commit { ino, .. } => inos.push(*ino),
-            Change::FoundRoot { .. } => inos.push(Ino::ROOT),
-            Change::Rename { parent, new_parent, .. } if self.moves_directory(change) => {
-                inos.extend(self.above(*parent).chain(self.above(*new_parent)));
-            }
-            _ => {}
+        inos.extend(inode_of(change));
+        if let Change::Rename { parent, new_parent, .. } = change
+            && self.moves_directory(change)
+        {
+            inos.extend(self.above(*parent).chain(self.above(*new_parent)));
         }
         inos.retain(|ino| self.inodes.contains_key(ino));
         inos.sort();

@@ -39,7 +39,7 @@ mod work;
 
 use std::sync::Arc;
 
-pub use affected::names_of;
+pub use affected::{inode_of, names_of};
 use bytes::Bytes;
 use chordfs_types::{
     chunk::{FileName, MAX_FILE_NAME_BYTES, NameError, Version},
@@ -212,15 +212,19 @@ impl Tables {
     }
 
     fn children(&self, parent: Ino, after: Option<&EntryName>) -> impl Iterator<Item = (&EntryName, &Inode)> {
+        let names = self.names_in(parent, after);
+        names.filter_map(|(name, ino)| Some((name, self.inodes.get(&ino)?.as_ref())))
+    }
+
+    /// The names in a directory, and where they lead.
+    fn names_in(&self, parent: Ino, after: Option<&EntryName>) -> impl Iterator<Item = (&EntryName, Ino)> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let start = match after {
             Some(name) => Excluded(DentryKey { parent, name: name.clone() }),
             None => Included(DentryKey { parent, name: first_name() }),
         };
         let entries = self.entries.range::<_, DentryKey>((start, Unbounded));
-        entries
-            .take_while(move |(place, _)| place.parent == parent)
-            .filter_map(|(place, ino)| Some((&place.name, self.inodes.get(ino)?.as_ref())))
+        entries.take_while(move |(place, _)| place.parent == parent).map(|(place, ino)| (&place.name, *ino))
     }
 
     fn is_empty(&self, directory: Ino) -> bool {

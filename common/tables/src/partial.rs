@@ -60,13 +60,12 @@ impl Tables {
         }
     }
 
-    /// Forgets all names in a directory, and returns the inodes to which they led.
-    pub fn forget_names(&mut self, parent: Ino) -> Vec<Ino> {
-        let names: Vec<(EntryName, Ino)> = self.names_in(parent).map(|(name, ino)| (name.clone(), ino)).collect();
-        for (name, _) in &names {
-            self.entries.remove(&DentryKey { parent, name: name.clone() });
+    /// Forgets all names in a directory.
+    pub fn forget_names(&mut self, parent: Ino) {
+        let names: Vec<EntryName> = self.names_in(parent, None).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.entries.remove(&DentryKey { parent, name });
         }
-        names.into_iter().map(|(_, ino)| ino).collect()
     }
 
     /// The attributes of a known inode.
@@ -89,7 +88,7 @@ impl Tables {
 
     /// Where the known names in a directory lead.
     pub fn known_children(&self, directory: Ino) -> impl Iterator<Item = Ino> {
-        self.names_in(directory).map(|(_, ino)| ino)
+        self.names_in(directory, None).map(|(_, ino)| ino)
     }
 
     /// How many inodes are known.
@@ -99,11 +98,5 @@ impl Tables {
 
     fn up_of(&self, ino: Ino) -> Option<(Ino, EntryName)> {
         self.inodes.get(&ino)?.up().cloned()
-    }
-
-    fn names_in(&self, parent: Ino) -> impl Iterator<Item = (&EntryName, Ino)> {
-        let first = DentryKey { parent, name: super::first_name() };
-        let entries = self.entries.range::<_, DentryKey>(first..);
-        entries.take_while(move |(place, _)| place.parent == parent).map(|(place, ino)| (&place.name, *ino))
     }
 }

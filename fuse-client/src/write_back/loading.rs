@@ -8,14 +8,14 @@ use std::{
     sync::Arc,
 };
 
-use chordfs_net::{clients::ChangeLog, tasks};
+use chordfs_net::{clients::ChangeLog, operation, tasks};
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Answer, Attr, Change, DirEntry, EntryName, FileKind, Ino, Query},
+    namespace::{Answer, Attr, DirEntry, EntryName, FileKind, Ino, Query},
 };
 use lru::LruCache;
 
-use super::{WriteBack, WriteBackState, mirror::ListedDirectory};
+use super::{WriteBack, WriteBackState, mirror::ListedDirectory, not_in_time};
 
 /// A directory with more entries is not learnt.
 const MAX_ENTRIES: usize = 16_384;
@@ -86,11 +86,12 @@ impl WriteBack {
         }
     }
 
-    pub(super) async fn wait_loaded(&self, directory: Ino) {
+    pub(super) async fn wait_loaded(&self, directory: Ino) -> Result<(), FsError> {
         let mut loaded = self.loaded.subscribe();
-        while self.state.lock().loads.is_loading(directory) {
-            // The sender is part of this.
-            let _ = loaded.changed().await;
+        let is_loaded = |_: &u64| !self.state.lock().loads.is_loading(directory);
+        match operation::within(loaded.wait_for(is_loaded)).await {
+            Some(_) => Ok(()),
+            None => Err(not_in_time("a folder that was not known here is still being listed")),
         }
     }
 
@@ -134,19 +135,6 @@ impl WriteBack {
             Answer::Attr(attr) => Ok(Some((parent, attr, entries))),
             other => Err(unexpected(&other)),
         }
-    }
-}
-
-/// The directories in which a change was made: more may follow.
-pub(super) fn worth_loading(change: &Change) -> Vec<Ino> {
-    match change {
-        Change::Make { parent, .. }
-        | Change::Link { parent, .. }
-        | Change::Publish { parent, .. }
-        | Change::Unlink { parent, .. }
-        | Change::Rmdir { parent, .. } => vec![*parent],
-        Change::Rename { parent, new_parent, .. } => vec![*parent, *new_parent],
-        _ => Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{sync::Weak, time::Duration};
 
 use chordfs_log::{error_limited, warn_limited};
+use chordfs_net::clients::NamespaceClient;
 use chordfs_types::{
     fs_error::FsError,
     namespace::{Change, Extent, Ino, Reply},
@@ -80,7 +81,7 @@ impl WriteBack {
 
     /// What is remembered follows from a change that was refused.
     fn note_refusal(&self) {
-        chordfs_net::clients::NamespaceClient::forget_all(self);
+        self.forget_all();
         self.on_refusal.lock().iter().for_each(|call| call());
     }
 }

@@ -9,6 +9,7 @@
 //! When another mount wants what this one holds alone, the leader recalls it: [`NamespaceClient::let_go`] forgets the
 //! inode and returns when the changes made before are logged. The leases themselves are the session's.
 
+mod asking;
 mod commit_place;
 mod loading;
 mod logger;
@@ -33,17 +34,18 @@ use chordfs_net::{
     session::EventReceipt,
     tasks,
 };
-use chordfs_tables::names_of;
+use chordfs_tables::{inode_of, names_of};
 use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
-    namespace::{Answer, Attr, Change, EntryName, FileKind, Ino, NewNode, Query, RenameMode, Reply, Time},
+    namespace::{Answer, Change, EntryName, FileKind, Ino, NewNode, Query, RenameMode, Reply, Time},
 };
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use self::{
+    asking::AnswerScope,
     commit_place::CommitPlace,
     loading::DirectoryLoads,
     mirror::Mirror,
@@ -97,22 +99,6 @@ enum ChangeRoute {
     ThroughLeader(BusyInodes),
 }
 
-/// A query that the leader is answering, until this is dropped.
-struct Reader {
-    owner: Arc<WriteBack>,
-    /// How far the log had come when it was sent.
-    sent_at: ChangePlace,
-}
-
-/// Whether an answer of the leader may be given.
-enum Verdict {
-    Complete,
-    /// A change was logged while the answer was on its way. It has to be asked for again.
-    Outdated,
-    /// It has to be asked for again when this change is logged.
-    HidesChange(ChangePlace),
-}
-
 /// Inodes that a change concerns which the leader is carrying out, until this is dropped.
 struct BusyInodes {
     owner: Arc<WriteBack>,
@@ -157,11 +143,6 @@ impl WriteBack {
         self.state.lock().queue.unlogged()
     }
 
-    /// How many changes are not logged.
-    pub fn unlogged_count(&self) -> usize {
-        self.state.lock().queue.len()
-    }
-
     fn this(&self) -> Arc<Self> {
         self.me.upgrade().expect("a method of it is running")
     }
@@ -182,7 +163,7 @@ impl WriteBack {
                     let first = *self.logged.borrow();
                     self.wait_until(first + 1).await?;
                 }
-                ChangeRoute::Loading(directory) => self.wait_loaded(directory).await,
+                ChangeRoute::Loading(directory) => self.wait_loaded(directory).await?,
                 ChangeRoute::ThroughLeader(busy) => return self.through_leader(change, busy).await,
             }
         }
@@ -227,9 +208,7 @@ impl WriteBack {
         if state.queue.has_enough() {
             self.urgency.note_enough();
         }
-        if state.numbers.begin_fetch() {
-            tasks::spawn(self.this().fetch_numbers());
-        }
+        self.fetch_numbers_if_low(state);
         self.wake.notify_one();
         Ok(reply)
     }
@@ -241,69 +220,10 @@ impl WriteBack {
         let result = self.log.apply(change.clone()).await;
         self.state.lock().take_over(&change, &result, &*self.log);
         drop(busy);
-        loading::worth_loading(&change).into_iter().for_each(|directory| self.load_soon(directory));
-        self.fetch_numbers_if_low();
+        // More changes may follow in these directories.
+        names_of(&change).into_iter().for_each(|(directory, _)| self.load_soon(directory));
+        self.fetch_numbers_if_low(&mut self.state.lock());
         result
-    }
-
-    async fn ask(&self, query: Query) -> Result<Answer, FsError> {
-        loop {
-            let unlogged = {
-                let mut state = self.state.lock();
-                if self.is_usable()
-                    && let Some(answer) = state.answer(&query, &*self.log)
-                {
-                    return answer;
-                }
-                state.last_change_of(&query)
-            };
-            if let Some(place) = unlogged {
-                self.wait_logged(place + 1).await?;
-            }
-            let reader = self.begin_reading();
-            let mut answer = self.log.query(query.clone()).await;
-            let verdict = self.state.lock().complete_answer(&query, &mut answer, reader.sent_at, &*self.log);
-            match verdict {
-                Verdict::Complete => return answer,
-                Verdict::Outdated => {}
-                Verdict::HidesChange(place) => self.wait_logged(place + 1).await?,
-            }
-        }
-    }
-
-    /// Waits for no change but those that give the file other contents.
-    async fn ask_for_contents(&self, query: Query) -> Result<Answer, FsError> {
-        loop {
-            let unlogged = {
-                let mut state = self.state.lock();
-                if self.is_usable()
-                    && let Some(answer) = state.answer(&query, &*self.log)
-                {
-                    return answer;
-                }
-                asked_about(&query).and_then(|ino| state.queue.last_cut(ino))
-            };
-            if let Some(place) = unlogged {
-                self.wait_logged(place + 1).await?;
-            }
-            let reader = self.begin_reading();
-            let answer = self.log.query(query.clone()).await;
-            let state = self.state.lock();
-            let has_changed =
-                |ino| state.queue.last_cut(ino).is_some() || state.readers.has_changed(ino, reader.sent_at);
-            let is_outdated = asked_about(&query).is_some_and(has_changed);
-            drop(state);
-            if !is_outdated {
-                return answer;
-            }
-        }
-    }
-
-    fn begin_reading(&self) -> Reader {
-        let mut state = self.state.lock();
-        let sent_at = state.queue.logged_before();
-        state.readers.begin(sent_at);
-        Reader { owner: self.this(), sent_at }
     }
 
     /// Returns when the changes before `place` are logged.
@@ -317,12 +237,12 @@ impl WriteBack {
         let mut logged = self.logged.subscribe();
         match operation::within(logged.wait_for(|logged| *logged >= place)).await {
             Some(_) => Ok(()),
-            None => Err(FsError::NoQuorum { detail: "changes that were made before are not logged yet".to_owned() }),
+            None => Err(not_in_time("changes that were made before are not logged yet")),
         }
     }
 
-    fn fetch_numbers_if_low(&self) {
-        if self.state.lock().numbers.begin_fetch() {
+    fn fetch_numbers_if_low(&self, state: &mut WriteBackState) {
+        if state.numbers.begin_fetch() {
             tasks::spawn(self.this().fetch_numbers());
         }
     }
@@ -374,11 +294,6 @@ impl WriteBackState {
         self.mirror.covers(change, &|ino| !busy.contains_key(&ino) && log.is_sole(ino))
     }
 
-    fn answer(&mut self, query: &Query, log: &dyn ChangeLog) -> Option<Result<Answer, FsError>> {
-        let busy = &self.busy;
-        self.mirror.answer(query, &|ino| !busy.contains_key(&ino) && log.is_sole(ino))
-    }
-
     /// Where a name leads, as far as that is known here.
     fn at_name(&self, parent: Ino, name: &EntryName) -> Option<Ino> {
         self.mirror.known_name(parent, name).or_else(|| self.paths.at(parent, name))
@@ -389,13 +304,7 @@ impl WriteBackState {
         let names = names_of(change);
         let at_names = names.iter().filter_map(|(parent, name)| self.at_name(*parent, name));
         let mut inos: Vec<Ino> = names.iter().map(|(parent, _)| *parent).chain(at_names).collect();
-        match change {
-            Change::Link { ino, .. }
-            | Change::Publish { ino, .. }
-            | Change::SetAttr { ino, .. }
-            | Change::Commit { ino, .. } => inos.push(*ino),
-            _ => {}
-        }
+        inos.extend(inode_of(change));
         inos.sort();
         inos.dedup();
         inos
@@ -433,65 +342,6 @@ impl WriteBackState {
             }
         }
     }
-
-    /// Completes what the leader has answered with what only this mount knows.
-    fn complete_answer(
-        &mut self,
-        query: &Query,
-        answer: &mut Result<Answer, FsError>,
-        sent_at: ChangePlace,
-        log: &dyn ChangeLog,
-    ) -> Verdict {
-        if let Some(place) = self.last_change_of(query) {
-            return Verdict::HidesChange(place);
-        }
-        if asked_about(query).is_some_and(|ino| self.readers.has_changed(ino, sent_at)) {
-            return Verdict::Outdated;
-        }
-        let told: Vec<&mut Attr> = match answer {
-            Ok(Answer::Attr(attr) | Answer::Open { attr, .. }) => vec![attr],
-            Ok(Answer::Entries { entries, .. }) => entries.iter_mut().map(|entry| &mut entry.attr).collect(),
-            _ => return Verdict::Complete,
-        };
-        for attr in told {
-            if let Some(known) = self.mirror.attr(attr.ino, &|ino| log.is_sole(ino)) {
-                *attr = known.clone();
-            } else if let Some(place) = self.queue.last_change(attr.ino) {
-                return Verdict::HidesChange(place);
-            } else if self.readers.has_changed(attr.ino, sent_at) {
-                return Verdict::Outdated;
-            }
-        }
-        self.note_paths(query, answer);
-        Verdict::Complete
-    }
-
-    /// The place of the last change that is not logged of what the query is about.
-    fn last_change_of(&self, query: &Query) -> Option<ChangePlace> {
-        match query {
-            Query::StatFs => self.queue.end().checked_sub(1).filter(|place| *place >= self.queue.logged_before()),
-            query => self.queue.last_change(asked_about(query)?),
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.owner.state.lock().readers.end(self.sent_at);
-    }
-}
-
-/// The inode about which a query asks.
-fn asked_about(query: &Query) -> Option<Ino> {
-    match query {
-        Query::Lookup { parent: ino, .. }
-        | Query::GetAttr { ino }
-        | Query::ReadDir { ino, .. }
-        | Query::ReadLink { ino }
-        | Query::Open { ino }
-        | Query::Extents { ino, .. } => Some(*ino),
-        _ => None,
-    }
 }
 
 impl Drop for WriteBack {
@@ -515,6 +365,10 @@ impl Drop for BusyInodes {
     }
 }
 
+fn not_in_time(what: &str) -> FsError {
+    FsError::NoQuorum { detail: what.to_owned() }
+}
+
 /// Whether the change has to come after those that were answered before it.
 fn has_an_order(change: &Change) -> bool {
     !matches!(
@@ -533,11 +387,11 @@ impl NamespaceClient for WriteBack {
     }
 
     fn query(&self, query: Query) -> FsResult<'_, Answer> {
-        Box::pin(self.ask(query))
+        Box::pin(self.ask(query, AnswerScope::Everything))
     }
 
     fn query_contents(&self, query: Query) -> FsResult<'_, Answer> {
-        Box::pin(self.ask_for_contents(query))
+        Box::pin(self.ask(query, AnswerScope::Contents))
     }
 
     fn next_version(&self) -> FsResult<'_, Version> {

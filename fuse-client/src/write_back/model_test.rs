@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use chordfs_tables::Tables;
 use chordfs_types::namespace::{
-    Commit, Extent, FileKind, NamespaceOp, OpId, RenameMode, SessionId, SetAttr, Truncate, VersionBlock,
+    Attr, Commit, Extent, FileKind, NamespaceOp, OpId, RenameMode, SessionId, SetAttr, Truncate, VersionBlock,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -29,7 +29,9 @@ struct FakeLog {
     versions: AtomicU64,
     /// Inodes that other mounts use.
     shared: Mutex<HashSet<Ino>>,
-    lists: AtomicU64,
+    operations: AtomicU64,
+    /// No list is logged while somebody has it.
+    standstill: tokio::sync::Mutex<()>,
 }
 
 impl FakeLog {
@@ -42,12 +44,13 @@ impl FakeLog {
             session,
             versions: AtomicU64::new(versions.first.0),
             shared: Mutex::default(),
-            lists: AtomicU64::new(0),
+            operations: AtomicU64::new(0),
+            standstill: tokio::sync::Mutex::default(),
         }
     }
 
     fn apply_at(&self, index: u64, now: Time, change: Change) -> Result<Reply, FsError> {
-        let sequence = self.lists.fetch_add(1, SeqCst) + 1;
+        let sequence = self.operations.fetch_add(1, SeqCst) + 1;
         let origin = Some(OpId { session: self.session, sequence, answered_below: sequence });
         let op = NamespaceOp { origin, now, change };
         let reply = self.tables.lock().apply(index, now, &op).reply;
@@ -87,6 +90,7 @@ impl NamespaceClient for FakeLog {
 impl ChangeLog for FakeLog {
     fn apply_list(&self, changes: Vec<(Time, Change)>, _inos: Vec<Ino>) -> FsResult<'_, Vec<Result<Reply, FsError>>> {
         Box::pin(async move {
+            let _passes = self.standstill.lock().await;
             tokio::task::yield_now().await;
             let index = self.next_index();
             Ok(changes.into_iter().map(|(now, change)| self.apply_at(index, now, change)).collect())
@@ -150,7 +154,7 @@ impl Run {
             commit.await.expect("the task ends").expect("committed");
         }
         assert_eq!(self.mount.sync().await, Ok(()));
-        assert_eq!(self.mount.unlogged_count(), 0);
+        assert_eq!(self.mount.unlogged(), []);
         let (logged, model) = (tree(&self.log.tables.lock()), tree(&self.model));
         assert_eq!(logged, model);
     }
@@ -376,4 +380,71 @@ fn answers_are_those_of_a_namespace_that_logs_each_change_at_once() {
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
         runtime.block_on(async { Run::new(seed).play().await });
     }
+}
+
+fn node(kind: FileKind) -> NewNode {
+    NewNode { kind, mode: 0o755, uid: 1, gid: 2, rdev: 0, chunk_bytes: 4096, target: Bytes::new() }
+}
+
+fn make(parent: Ino, text: &str, kind: FileKind) -> Change {
+    Change::Make { parent, name: name(text), node: node(kind), exclusive: true }
+}
+
+/// A mount that has numbers for inodes and knows the root directory.
+async fn mount_that_knows_the_root(log: &Arc<FakeLog>) -> Arc<WriteBack> {
+    let mount = WriteBack::start(log.clone(), Arc::default());
+    mount.apply(make(Ino::ROOT, "first", FileKind::File)).await.expect("made by the leader");
+    while !mount.state.lock().mirror.is_complete(Ino::ROOT) || mount.state.lock().numbers.begin_fetch() {
+        tokio::task::yield_now().await;
+    }
+    mount
+}
+
+async fn made(mount: &WriteBack, change: Change) -> Ino {
+    match mount.apply(change).await {
+        Ok(Reply::Entry { attr, .. }) => attr.ino,
+        other => panic!("not made: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_answered_while_nothing_is_logged() {
+    let log = Arc::new(FakeLog::new());
+    let mount = mount_that_knows_the_root(&log).await;
+    let standstill = log.standstill.lock().await;
+    let folder = made(&mount, make(Ino::ROOT, "folder", FileKind::Directory)).await;
+    let file = made(&mount, make(folder, "file", FileKind::File)).await;
+    let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    mount.apply(Change::SetAttr { ino: file, set }).await.expect("set");
+    let (parent, new_parent, hold) = (folder, Ino::ROOT, false);
+    let (name_there, new_name, mode) = (name("file"), name("moved"), RenameMode::Replace);
+    mount.apply(Change::Rename { parent, name: name_there, new_parent, new_name, mode, hold }).await.expect("renamed");
+    mount.apply(Change::Rmdir { parent: Ino::ROOT, name: name("folder") }).await.expect("removed");
+    mount.apply(Change::Unlink { parent: Ino::ROOT, name: name("first"), hold }).await.expect("removed");
+    assert!(mount.reserve(file).is_some(), "its contents may be logged later, too");
+    assert_eq!(tree(&log.tables.lock()).len(), 1, "only the first file is in the log");
+    drop(standstill);
+    mount.sync().await.expect("logged");
+    assert_eq!(tree(&log.tables.lock()), ["/moved File 600 1 0 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_refused_after_it_was_answered_is_told_once_and_forgotten() {
+    let log = Arc::new(FakeLog::new());
+    let mount = mount_that_knows_the_root(&log).await;
+    let told = Arc::new(AtomicU64::new(0));
+    let count = told.clone();
+    mount.on_refusal(move || {
+        count.fetch_add(1, SeqCst);
+    });
+    let standstill = log.standstill.lock().await;
+    let here = made(&mount, make(Ino::ROOT, "name", FileKind::File)).await;
+    // This mount's lease has run out meanwhile, and another one was there first.
+    let theirs = log.apply_at(log.next_index(), Time::now(), make(Ino::ROOT, "name", FileKind::Directory));
+    let Ok(Reply::Entry { attr: theirs, .. }) = theirs else { panic!("not made: {theirs:?}") };
+    drop(standstill);
+    assert_eq!(mount.sync().await, Err(FsError::Exists));
+    assert_eq!((mount.sync().await, told.load(SeqCst)), (Ok(()), 1));
+    let found = mount.query(Query::Lookup { parent: Ino::ROOT, name: name("name") }).await;
+    assert!(matches!(&found, Ok(Answer::Attr(attr)) if attr.ino == theirs.ino && attr.ino != here), "{found:?}");
 }

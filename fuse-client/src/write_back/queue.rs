@@ -116,7 +116,10 @@ impl ChangeQueue {
 
     /// Adds a change to a slot that is kept.
     pub(super) fn push_in(&mut self, slot: ChangePlace, change: QueuedChange) {
-        self.changed.extend(change.inos.iter().map(|ino| (*ino, slot)));
+        for ino in &change.inos {
+            // What was changed after the slot was opened is logged later.
+            self.changed.entry(*ino).and_modify(|last| *last = slot.max(*last)).or_insert(slot);
+        }
         self.len += 1;
         let place = self.at(slot).expect("the slot is kept, so its place is not logged");
         place.inos.extend(&change.inos);
@@ -290,6 +293,19 @@ mod tests {
         queue.take_list();
         queue.note_logged(slot);
         assert!(!queue.has_unlogged(Ino(6)));
+    }
+
+    #[test]
+    fn a_change_after_a_slot_is_still_the_last_one_when_the_slot_is_filled() {
+        let mut queue = ChangeQueue::default();
+        let slot = queue.open_slot(Ino(5));
+        let last = queue.push(change(5));
+        queue.push_in(slot, change(5));
+        queue.close_slot(slot);
+        assert_eq!(queue.last_change(Ino(5)), Some(last));
+        queue.take_list();
+        queue.note_logged(slot);
+        assert_eq!(queue.last_change(Ino(5)), Some(last));
     }
 
     #[test]

@@ -43,19 +43,12 @@ async fn three_nodes_form_a_cluster_and_survive_the_loss_of_their_leader_and_a_r
     for node in nodes {
         stopped.push(node.stop().await);
     }
-    let mut nodes = Vec::new();
-    for node in stopped {
-        nodes.push(node.restart().await);
-    }
+    let nodes = restart_all(stopped).await;
     for file in ["first", "second"] {
         assert!(query(&nodes, lookup(file)).await.is_ok(), "{file}");
     }
     assert_eq!(apply(&nodes, &first).await, Ok(reply));
-    eventually("all have the same tables", || async {
-        let tables: Vec<_> = nodes.iter().map(|node| node.namespace.services.raft.state().tables()).collect();
-        tables.iter().all(|table| *table == tables[0]).then_some(())
-    })
-    .await;
+    wait_for_equal_tables(&nodes).await;
 }
 
 /// Without the detector the others wait at least 25 seconds in this test: for the end of the leader's lease, and for an

@@ -210,6 +210,23 @@ pub(super) fn leader_at(nodes: &[Node]) -> Option<usize> {
     nodes.iter().position(|node| node.namespace.is_leader())
 }
 
+/// Starts the nodes again, in this order.
+pub(super) async fn restart_all(stopped: Vec<StoppedNode>) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for node in stopped {
+        nodes.push(node.restart().await);
+    }
+    nodes
+}
+
+pub(super) async fn wait_for_equal_tables(nodes: &[Node]) {
+    eventually("all have the same tables", || async {
+        let tables: Vec<_> = nodes.iter().map(|node| node.namespace.services.raft.state().tables()).collect();
+        tables.iter().all(|table| *table == tables[0]).then_some(())
+    })
+    .await;
+}
+
 /// Repeats `check` until it returns a value; panics after [`LONG`].
 pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
     let start = Instant::now();

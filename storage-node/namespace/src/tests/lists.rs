@@ -123,16 +123,9 @@ async fn a_list_that_is_sent_again_is_applied_once_by_every_leader_and_after_a_r
     for node in nodes {
         stopped.push(node.stop().await);
     }
-    let mut nodes = Vec::new();
-    for node in stopped {
-        nodes.push(node.restart().await);
-    }
+    let nodes = restart_all(stopped).await;
     assert_eq!(apply_list(&nodes, &longer).await, again, "the log was replayed");
-    eventually("all have the same tables", || async {
-        let tables: Vec<_> = nodes.iter().map(|node| node.namespace.services.raft.state().tables()).collect();
-        tables.iter().all(|table| *table == tables[0]).then_some(())
-    })
-    .await;
+    wait_for_equal_tables(&nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
