@@ -387,6 +387,13 @@ impl Lab {
         nodes.iter().map(|node| node["data_bytes"].as_f64().ok_or_else(|| node.to_string())).collect()
     }
 
+    /// Empties the caches of all nodes.
+    #[track_caller]
+    pub fn clear_caches(&self) {
+        let cleared = self.storage_node(self.live()[0], &["config", "clear-cache"], &[]);
+        assert_eq!(cleared.code, Some(0), "{}", cleared.stderr);
+    }
+
     /// Waits until the fullest node has at most `bound` times the mean.
     #[track_caller]
     pub fn wait_balanced(&self, bound: f64) {

@@ -15,7 +15,6 @@ use std::{
 };
 
 use chordfs_types::chunk::{ChunkId, ChunkRun, Version};
-use hashbrown::HashMap;
 use parking_lot::RwLock;
 
 use super::removal::last_index;
@@ -30,17 +29,16 @@ pub(crate) struct Tombstones {
     inner: RwLock<TombstoneRuns>,
 }
 
+/// One ordered map over all versions: with a map for each version, a run took 400 bytes, since most versions have one.
 #[derive(Default)]
 struct TombstoneRuns {
-    runs: HashMap<Version, VersionSpans>,
-    /// Oldest first: when each span was added, its version and its first chunk. A span that has become a part of a
-    /// newer one is no longer in `runs`.
-    order: VecDeque<(Instant, Version, u32)>,
+    /// The deleted spans by their first chunk, each with the index of its last chunk, which is included, and the time it
+    /// was added. Those of one version do not overlap.
+    spans: BTreeMap<ChunkId, (u32, Instant)>,
+    /// Oldest first: when each span was added, and its first chunk. A span that has become a part of a newer one is no
+    /// longer in `spans`.
+    order: VecDeque<(Instant, ChunkId)>,
 }
-
-/// The deleted spans of one version by their first chunk, each with its last chunk, which is included, and the time it
-/// was added. They do not overlap.
-type VersionSpans = BTreeMap<u32, (u32, Instant)>;
 
 /// First and last chunk, both included.
 type IndexRange = (u32, u32);
@@ -68,44 +66,44 @@ impl Tombstones {
     }
 
     pub(crate) fn holds(&self, id: ChunkId) -> bool {
-        let inner = self.inner.read();
-        let before = inner.runs.get(&id.version).and_then(|spans| spans.range(..=id.index).next_back());
-        before.is_some_and(|(_, (last, _))| id.index <= *last)
+        self.inner.read().span_before(id).is_some_and(|(_, last)| id.index <= last)
     }
 }
 
 impl TombstoneRuns {
+    /// The last span of the chunk's version that begins at or before it: first and last chunk.
+    fn span_before(&self, id: ChunkId) -> Option<IndexRange> {
+        let (first, (last, _)) = self.spans.range(..=id).next_back()?;
+        (first.version == id.version).then_some((first.index, *last))
+    }
+
     fn add(&mut self, version: Version, (mut first, mut last): IndexRange, now: Instant) {
-        let spans = self.runs.entry(version).or_default();
+        let at = |index| ChunkId { version, index };
         // A run is often deleted several times, until all nodes have deleted it.
-        if spans.range(..=first).next_back().is_some_and(|(_, (known, _))| last <= *known) {
+        if self.span_before(at(first)).is_some_and(|(_, known)| last <= known) {
             return;
         }
-        while let Some((&start, &(end, _))) = spans.range(..=last).next_back().filter(|(_, (end, _))| *end >= first) {
-            spans.remove(&start);
+        while let Some((start, end)) = self.span_before(at(last)).filter(|(_, end)| *end >= first) {
+            self.spans.remove(&at(start));
             (first, last) = (first.min(start), last.max(end));
         }
-        spans.insert(first, (last, now));
-        self.order.push_back((now, version, first));
+        self.spans.insert(at(first), (last, now));
+        self.order.push_back((now, at(first)));
         if self.order.len() > MAX_RUNS {
             self.forget_oldest();
         }
     }
 
     fn forget_old(&mut self, now: Instant) {
-        while self.order.front().is_some_and(|(since, ..)| now.duration_since(*since) > KEPT_FOR) {
+        while self.order.front().is_some_and(|(since, _)| now.duration_since(*since) > KEPT_FOR) {
             self.forget_oldest();
         }
     }
 
     fn forget_oldest(&mut self) {
-        let Some((since, version, first)) = self.order.pop_front() else { return };
-        let Some(spans) = self.runs.get_mut(&version) else { return };
-        if spans.get(&first).is_some_and(|(_, added)| *added == since) {
-            spans.remove(&first);
-        }
-        if spans.is_empty() {
-            self.runs.remove(&version);
+        let Some((since, first)) = self.order.pop_front() else { return };
+        if self.spans.get(&first).is_some_and(|(_, added)| *added == since) {
+            self.spans.remove(&first);
         }
     }
 }
@@ -142,9 +140,11 @@ mod tests {
     fn chunks_that_follow_each_other_are_one_span() {
         let tombstones = Tombstones::default();
         tombstones.add_chunks([id(5, 7), id(3, 7), id(4, 7), id(9, 7), id(5, 8)].into_iter(), Instant::now());
-        let spans: Vec<IndexRange> =
-            tombstones.inner.read().runs[&Version(7)].iter().map(|(first, (last, _))| (*first, *last)).collect();
-        assert_eq!(spans, [(3, 5), (9, 9)]);
+        let inner = tombstones.inner.read();
+        let spans: Vec<_> =
+            inner.spans.iter().map(|(first, (last, _))| (first.version.0, first.index, *last)).collect();
+        assert_eq!(spans, [(7, 3, 5), (7, 9, 9), (8, 5, 5)]);
+        drop(inner);
         assert!(tombstones.holds(id(4, 7)) && tombstones.holds(id(5, 8)) && !tombstones.holds(id(4, 8)));
     }
 
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(held(&[1, 6, 10, 20]), [true; 4], "the span that joined them is new");
         tombstones.add(&[], start + 2 * KEPT_FOR + Duration::from_secs(1));
         assert_eq!(held(&[1, 6, 10, 20]), [false; 4]);
-        assert!(tombstones.inner.read().runs.is_empty());
+        assert!(tombstones.inner.read().spans.is_empty());
     }
 
     /// Adding a span compared it with all others of its version, and forgetting one moved all others: a rewritten large
@@ -171,7 +171,7 @@ mod tests {
         tombstones.add(&runs, start);
         assert_eq!([1999, 2001, 2002].map(|index| tombstones.holds(id(index, 7))), [false, true, false]);
         tombstones.add(&[], start + KEPT_FOR + Duration::from_secs(1));
-        assert!(tombstones.inner.read().runs.is_empty());
+        assert!(tombstones.inner.read().spans.is_empty());
         assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
     }
 
@@ -181,6 +181,6 @@ mod tests {
         let runs: Vec<_> = (0..MAX_RUNS as u64 + 10).map(|version| run(1, 1, version)).collect();
         tombstones.add(&runs, start);
         assert_eq!([9, 10].map(|version| tombstones.holds(id(1, version))), [false, true]);
-        assert_eq!(tombstones.inner.read().runs.len(), MAX_RUNS);
+        assert_eq!(tombstones.inner.read().spans.len(), MAX_RUNS);
     }
 }
